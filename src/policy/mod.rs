@@ -11,6 +11,9 @@ pub(crate) mod lru;
 pub(crate) mod random;
 pub(crate) mod tinylfu;
 
+#[cfg(test)]
+mod replay_tests;
+
 /// What a policy may ask of the entries it orders, and the few bits it may keep in them.
 ///
 /// Between [`Policy::insert`] (or `replace`, as `new`) and the moment a handle leaves (`remove`, `replace` as `old`, or
@@ -37,8 +40,8 @@ pub(crate) trait Entries {
     }
 }
 
-/// The largest value [`Entries::set_place`] may be given (the two above it are the engine's own marks).
-pub(crate) const MAX_PLACE: u32 = (1 << 24) - 3;
+/// The largest value [`Entries::set_place`] may be given (the three above it are the engine's own marks).
+pub(crate) const MAX_PLACE: u32 = (1 << 24) - 4;
 
 /// Why a policy gave an entry up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,4 +89,335 @@ pub(crate) trait Policy<E: Entries> {
     fn hottest(&self, entries: &E, visit: &mut dyn FnMut(E::Handle) -> bool);
     /// Panics if an invariant is broken. O(n).
     fn validate(&self, entries: &E);
+}
+
+/// Which entries a full cache keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum PolicyKind {
+    /// Frequency and recency together (W-TinyLFU with an adaptive window): the best hit ratio on almost any workload, and
+    /// next to no work on a hit.
+    #[default]
+    WTinyLfu,
+    /// The least recently used entry goes first. Every hit has to be reported to the policy, in order.
+    Lru,
+    /// The least frequently used entry goes first (counted up to 255), among equals the one that has been there longest.
+    Lfu,
+    /// The entry that came first goes first, used or not.
+    Fifo,
+    /// Any entry may go, with equal probability.
+    Random,
+}
+
+/// Any of the policies, chosen at run time; dispatched by `match`, so that the calls can be inlined.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per shard of a cache; an indirection would cost more")]
+pub(crate) enum AnyPolicy<E: Entries> {
+    TinyLfu(tinylfu::TinyLfu<E::Handle>),
+    Lru(lru::Lru<E::Handle>),
+    Lfu(lfu::Lfu<E::Handle>),
+    Fifo(fifo::Fifo<E::Handle>),
+    Random(random::Random<E::Handle>),
+}
+
+impl<E: Entries> AnyPolicy<E> {
+    /// An empty policy. If not `weighted`, all weights are taken to be 1 without asking.
+    pub(crate) fn new(kind: PolicyKind, capacity: u64, weighted: bool) -> Self {
+        match kind {
+            PolicyKind::WTinyLfu => Self::TinyLfu(tinylfu::TinyLfu::new(capacity, weighted)),
+            PolicyKind::Lru => Self::Lru(lru::Lru::new(capacity, weighted)),
+            PolicyKind::Lfu => Self::Lfu(lfu::Lfu::new(capacity, weighted)),
+            PolicyKind::Fifo => Self::Fifo(fifo::Fifo::new(capacity, weighted)),
+            PolicyKind::Random => Self::Random(random::Random::new(capacity, weighted)),
+        }
+    }
+}
+
+/// Calls a method of whichever policy it is, as a [`Policy<E>`].
+macro_rules! dispatch {
+    ($self:ident, $policy:ident => $call:expr) => {
+        match $self {
+            AnyPolicy::TinyLfu($policy) => $call,
+            AnyPolicy::Lru($policy) => $call,
+            AnyPolicy::Lfu($policy) => $call,
+            AnyPolicy::Fifo($policy) => $call,
+            AnyPolicy::Random($policy) => $call,
+        }
+    };
+}
+
+impl<E: Entries> Policy<E> for AnyPolicy<E> {
+    #[inline]
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
+        dispatch!(self, policy => policy.insert(entries, handle, out))
+    }
+    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
+        dispatch!(self, policy => policy.replace(entries, old, new, out))
+    }
+    fn remove(&mut self, entries: &E, handle: E::Handle) {
+        dispatch!(self, policy => policy.remove(entries, handle))
+    }
+    #[inline]
+    fn hit(&mut self, entries: &E, handle: E::Handle) {
+        dispatch!(self, policy => policy.hit(entries, handle))
+    }
+    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
+        dispatch!(self, policy => policy.set_capacity(entries, capacity, out))
+    }
+    fn clear(&mut self) {
+        dispatch!(self, policy => Policy::<E>::clear(policy))
+    }
+    #[inline]
+    fn capacity(&self) -> u64 {
+        dispatch!(self, policy => Policy::<E>::capacity(policy))
+    }
+    #[inline]
+    fn len(&self) -> usize {
+        dispatch!(self, policy => Policy::<E>::len(policy))
+    }
+    #[inline]
+    fn weight(&self) -> u64 {
+        dispatch!(self, policy => Policy::<E>::weight(policy))
+    }
+    fn hit_limit(&self) -> u8 {
+        dispatch!(self, policy => Policy::<E>::hit_limit(policy))
+    }
+    fn eager_hits(&self) -> bool {
+        dispatch!(self, policy => Policy::<E>::eager_hits(policy))
+    }
+    fn hottest(&self, entries: &E, visit: &mut dyn FnMut(E::Handle) -> bool) {
+        dispatch!(self, policy => policy.hottest(entries, visit))
+    }
+    fn validate(&self, entries: &E) {
+        dispatch!(self, policy => policy.validate(entries))
+    }
+}
+
+/// The weight of an entry, asked for only where weights may differ from 1.
+#[inline]
+pub(crate) fn weigh<E: Entries>(entries: &E, handle: E::Handle, weighted: bool) -> u64 {
+    if weighted { entries.weight(handle) } else { 1 }
+}
+
+/// Marsaglia's xorshift (2003): enough to break ties unpredictably, never 0.
+#[inline]
+pub(crate) fn xorshift(state: &mut u32) -> u32 {
+    *state ^= *state << 13;
+    *state ^= *state >> 17;
+    *state ^= *state << 5;
+    *state
+}
+
+/// Entries for the tests of policies and their parts, and checks that hold for each policy.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use std::cell::Cell;
+    use std::num::NonZeroU64;
+
+    pub(crate) type Handle = NonZeroU64;
+
+    #[derive(Debug, Default)]
+    struct Entry {
+        hash: u32,
+        weight: u64,
+        hits: Cell<u8>,
+        place: Cell<u32>,
+    }
+
+    /// Entries in a vector, named by their index plus 1.
+    #[derive(Debug, Default)]
+    pub(crate) struct Store(Vec<Entry>);
+
+    impl Store {
+        pub(crate) fn add(&mut self, hash: u32, weight: u64) -> Handle {
+            self.0.push(Entry { hash, weight, ..Default::default() });
+            NonZeroU64::new(self.0.len() as u64).unwrap()
+        }
+
+        /// Puts a new entry where a former one was.
+        pub(crate) fn reuse(&mut self, handle: Handle, hash: u32) -> Handle {
+            *self.at_mut(handle) = Entry { hash, weight: 1, ..Default::default() };
+            handle
+        }
+
+        pub(crate) fn touch(&self, handle: Handle, limit: u8) {
+            let hits = &self.at(handle).hits;
+            hits.set((hits.get().saturating_add(1)).min(limit));
+        }
+
+        fn at(&self, handle: Handle) -> &Entry {
+            &self.0[handle.get() as usize - 1]
+        }
+
+        fn at_mut(&mut self, handle: Handle) -> &mut Entry {
+            &mut self.0[handle.get() as usize - 1]
+        }
+    }
+
+    impl Entries for Store {
+        type Handle = Handle;
+
+        fn hash(&self, handle: Handle) -> u32 {
+            self.at(handle).hash
+        }
+        fn weight(&self, handle: Handle) -> u64 {
+            self.at(handle).weight
+        }
+        fn hits(&self, handle: Handle) -> u8 {
+            self.at(handle).hits.get()
+        }
+        fn reset_hits(&self, handle: Handle) {
+            self.at(handle).hits.set(0);
+        }
+        fn place(&self, handle: Handle) -> u32 {
+            self.at(handle).place.get()
+        }
+        fn set_place(&self, handle: Handle, place: u32) {
+            assert!(place <= MAX_PLACE);
+            self.at(handle).place.set(place);
+        }
+    }
+
+    pub(crate) struct XorShift(pub(crate) u32);
+
+    impl XorShift {
+        pub(crate) fn next(&mut self) -> u32 {
+            xorshift(&mut self.0)
+        }
+
+        pub(crate) fn below(&mut self, bound: u32) -> u32 {
+            ((u64::from(self.next().wrapping_mul(0x9E37_79B9)) * u64::from(bound)) >> 32) as u32
+        }
+    }
+
+    pub(crate) const KINDS: [PolicyKind; 5] =
+        [PolicyKind::WTinyLfu, PolicyKind::Lru, PolicyKind::Lfu, PolicyKind::Fifo, PolicyKind::Random];
+
+    fn same(policy: &AnyPolicy<Store>, store: &Store, live: &[Handle]) {
+        policy.validate(store);
+        assert!(policy.weight() <= policy.capacity());
+        assert_eq!(policy.len(), live.len());
+        assert_eq!(policy.weight(), live.iter().map(|&handle| store.weight(handle)).sum::<u64>());
+        let (mut seen, mut live) = (Vec::new(), live.to_vec());
+        policy.hottest(store, &mut |handle| {
+            seen.push(handle);
+            true
+        });
+        seen.sort_unstable();
+        live.sort_unstable();
+        assert_eq!(seen, live);
+    }
+
+    /// Random operations on any policy; what it holds must be what was put in and has not come out.
+    fn exercise(kind: PolicyKind, weighted: bool, capacity: u64, seed: u32, steps: u32) {
+        let mut rng = XorShift(seed);
+        let mut store = Store::default();
+        let mut policy = AnyPolicy::<Store>::new(kind, capacity, weighted);
+        let (mut live, mut out) = (Vec::<Handle>::new(), Vec::new());
+        for _ in 0..steps {
+            let top = [2, 9, 60][rng.below(3) as usize];
+            let weight = if weighted { u64::from(rng.below(top)) } else { 1 };
+            let any = (!live.is_empty()).then(|| rng.below(live.len() as u32) as usize);
+            match (rng.below(24), any) {
+                (0..8, _) => {
+                    let handle = store.add(rng.below(300).wrapping_mul(0x9E37_79B9), weight);
+                    policy.insert(&store, handle, &mut out);
+                    live.push(handle);
+                    if weight > policy.capacity() {
+                        assert_eq!(out, [(handle, Verdict::Rejected)], "nobody goes for what cannot stay");
+                    }
+                }
+                (8..20, Some(at)) => {
+                    store.touch(live[at], policy.hit_limit());
+                    if policy.eager_hits() && rng.below(4) > 0 {
+                        policy.hit(&store, live[at]);
+                    }
+                }
+                (20..22, Some(at)) => {
+                    let new = store.add(store.hash(live[at]), weight);
+                    policy.replace(&store, live[at], new, &mut out);
+                    live[at] = new;
+                }
+                (22, Some(at)) => policy.remove(&store, live.swap_remove(at)),
+                (23, _) if rng.below(8) == 0 => {
+                    let capacity = u64::from(rng.below(2 * capacity.min(1000) as u32 + 2));
+                    policy.set_capacity(&store, capacity, &mut out);
+                }
+                (23, _) if rng.below(40) == 0 => {
+                    policy.clear();
+                    live.clear();
+                }
+                _ => {}
+            }
+            for (gone, _) in out.drain(..) {
+                let at = live.iter().position(|&handle| handle == gone).expect("given up once");
+                live.swap_remove(at);
+            }
+            same(&policy, &store, &live);
+        }
+    }
+
+    #[test]
+    fn every_policy_keeps_its_books() {
+        for kind in KINDS {
+            for (seed, capacity) in [0, 1, 2, 7, 100, 400].into_iter().enumerate() {
+                for weighted in [false, true] {
+                    exercise(kind, weighted, capacity, seed as u32 + 1, 1200);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn huge_capacities_and_weights_do_not_overflow() {
+        for kind in KINDS {
+            let mut store = Store::default();
+            let (mut policy, mut out) = (AnyPolicy::<Store>::new(kind, u64::MAX, true), Vec::new());
+            let mut live = Vec::new();
+            for n in 0..100u32 {
+                let weight = [1, u64::MAX, u64::MAX / 3, 0, u64::MAX - 5][n as usize % 5];
+                let handle = store.add(n.wrapping_mul(0x9E37_79B9), weight);
+                live.push(handle);
+                policy.insert(&store, handle, &mut out);
+                if n % 7 == 0 && policy.len() > 0 {
+                    let old = live.iter().rev().find(|&&handle| out.iter().all(|gone| gone.0 != handle));
+                    if let Some(&old) = old {
+                        let new = store.add(n, u64::MAX - u64::from(n));
+                        live.retain(|&handle| handle != old);
+                        live.push(new);
+                        policy.replace(&store, old, new, &mut out);
+                    }
+                }
+                live.retain(|&handle| out.iter().all(|gone| gone.0 != handle));
+                out.clear();
+                policy.validate(&store);
+                assert_eq!(policy.len(), live.len());
+            }
+            let mut policy = AnyPolicy::<Store>::new(kind, u64::MAX, false);
+            for n in 0..5000u32 {
+                let handle = store.add(n.wrapping_mul(0x9E37_79B9), 1);
+                policy.insert(&store, handle, &mut out);
+            }
+            assert!(out.is_empty());
+            assert_eq!(policy.len(), 5000);
+        }
+    }
+
+    #[test]
+    fn capacity_one_holds_the_newest() {
+        for kind in KINDS {
+            let mut store = Store::default();
+            let (mut policy, mut out) = (AnyPolicy::<Store>::new(kind, 1, false), Vec::new());
+            let mut last = store.add(0, 1);
+            policy.insert(&store, last, &mut out);
+            for n in 1..50u32 {
+                let next = store.add(n.wrapping_mul(0x9E37_79B9), 1);
+                policy.insert(&store, next, &mut out);
+                assert_eq!(out, [(last, Verdict::Evicted)], "{kind:?}");
+                out.clear();
+                last = next;
+            }
+        }
+    }
 }

@@ -1,0 +1,486 @@
+//! The cache as its users see it: keys, values and handles.
+
+use crate::builder::{Builder, DefaultHasher, Weigher};
+use crate::engine::{Engine, Entry, Handle, Settings};
+use crate::error::LoadError;
+use crate::flight::{Flights, Leader, Outcome, Reentrant, Role};
+use crate::map::reclaim::{Guard, pin};
+use crate::prim::sync::Ordering;
+use crate::reader::{Iter, Reader};
+use crate::stats::{Cause, Lookups, Stats};
+use std::borrow::Borrow;
+use std::convert::Infallible;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+/// A concurrent cache. Cloning gives another handle to the same cache.
+///
+/// Keys and values may be dropped by any thread that uses the cache, some time after they left it.
+pub struct Cache<K, V, S = DefaultHasher>(Arc<Inner<K, V, S>>);
+
+pub(crate) struct Inner<K, V, S> {
+    pub(crate) engine: Engine<K, V>,
+    hasher: S,
+    weigher: Option<Weigher<K, V>>,
+    flights: Flights<K, V>,
+    lookups: Lookups,
+}
+
+impl<K, V, S> Clone for Cache<K, V, S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K: Hash + Eq, V> Cache<K, V> {
+    /// A cache of at most `max_entries` entries, with the W-TinyLFU policy.
+    pub fn new(max_entries: usize) -> Self {
+        Self::builder().max_entries(max_entries).build().expect("a number of entries is all a cache needs")
+    }
+}
+
+impl<K, V> Cache<K, V> {
+    /// Begins to describe a cache.
+    pub fn builder() -> Builder<K, V> {
+        Builder::new()
+    }
+}
+
+impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
+    /// The key's hash, stirred: weak hashers that vary only some bits would fill only some buckets.
+    #[inline]
+    pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        let hash = self.hasher.hash_one(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^ hash >> 32
+    }
+
+    #[inline]
+    fn weigh(&self, key: &K, value: &V) -> u64 {
+        match &self.weigher {
+            None => 1,
+            Some(weigher) => weigher(key, value),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn lookup<'g, Q>(&self, hash: u64, key: &Q, guard: &'g Guard) -> Option<&'g Entry<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let found = self.engine.get(hash, |candidate| candidate.borrow() == key, guard);
+        self.lookups.count(guard.thread_index(), found.is_some(), 1);
+        found
+    }
+}
+
+/// How many lookups of a batch are in flight at once: their cache misses overlap.
+const BATCH: usize = 64;
+
+impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
+    /// A copy of the key's value. Lock-free; O(1).
+    #[inline]
+    pub fn get<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+        V: Clone,
+    {
+        self.get_with(key, V::clone)
+    }
+
+    /// What `read` makes of the key's value, without cloning it. Lock-free; O(1).
+    ///
+    /// While `read` runs, no cache of the process frees memory, so it should be short. It may use the cache.
+    #[inline]
+    pub fn get_with<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let hash = self.0.hash(key);
+        let guard = pin();
+        self.0.lookup(hash, key, &guard).map(|entry| read(&entry.value))
+    }
+
+    /// Copies of the values of many keys, in their order. Faster than as many `get`s when the cache is larger than the
+    /// processor's: the memory accesses of up to 64 keys overlap.
+    pub fn get_many<'k, Q>(&self, keys: impl IntoIterator<Item = &'k Q>) -> Vec<Option<V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized + 'k,
+        V: Clone,
+    {
+        let mut keys = keys.into_iter();
+        let mut values = Vec::with_capacity(keys.size_hint().0);
+        let mut batch: Vec<(u64, &Q)> = Vec::with_capacity(keys.size_hint().0.clamp(1, BATCH));
+        let map = self.0.engine.map();
+        loop {
+            batch.clear();
+            batch.extend(keys.by_ref().take(BATCH).map(|key| (self.0.hash(key), key)));
+            if batch.is_empty() {
+                return values;
+            }
+            let guard = pin();
+            for (hash, _) in &batch {
+                map.prefetch(*hash, &guard);
+            }
+            for (hash, _) in &batch {
+                map.prefetch_entry(*hash, &guard);
+            }
+            for (hash, key) in &batch {
+                values.push(self.0.lookup(*hash, *key, &guard).map(|entry| entry.value.clone()));
+            }
+        }
+    }
+
+    /// A pinned reader, for lookups by reference.
+    #[inline]
+    pub fn reader(&self) -> Reader<'_, K, V, S> {
+        Reader { inner: &self.0, guard: pin() }
+    }
+
+    /// Whether the key is in the cache. Counts neither as a hit nor as a miss. Lock-free; O(1).
+    pub fn contains_key<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let hash = self.0.hash(key);
+        self.peek(hash, key, &pin()).is_some()
+    }
+
+    fn peek<'g, Q>(&self, hash: u64, key: &Q, guard: &'g Guard) -> Option<Handle>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let equal = |header| Engine::<K, V>::view(header).key.borrow() == key;
+        self.0.engine.map().get(hash, equal, guard).map(Handle)
+    }
+
+    /// Sets the key's value, and overtakes a load of the key that is going on. Lock-free; O(1).
+    ///
+    /// The entry can be read at once, unless the policy does not admit it.
+    pub fn insert(&self, key: K, value: V) {
+        let hash = self.0.hash(&key);
+        let weight = self.0.weigh(&key, &value);
+        self.0.flights.supersede(hash, |loading| *loading == key);
+        let new = self.0.engine.make(hash, key, value, weight);
+        self.0.engine.insert(hash, new, |a, b| a == b);
+    }
+
+    /// Removes the key and returns a copy of its value. A load of the key that is going on will not enter the cache.
+    /// Lock-free; O(1).
+    pub fn remove<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+        V: Clone,
+    {
+        self.remove_with(key, |_, _| true, |_, value| value.clone())
+    }
+
+    /// Removes the key if `condition` holds for its entry at that moment, and returns a copy of its value. `condition` is
+    /// called again if another thread changes the entry meanwhile.
+    pub fn remove_if<Q>(&self, key: &Q, condition: impl FnMut(&K, &V) -> bool) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+        V: Clone,
+    {
+        self.remove_with(key, condition, |_, value| value.clone())
+    }
+
+    fn remove_with<Q, R>(
+        &self,
+        key: &Q,
+        mut condition: impl FnMut(&K, &V) -> bool,
+        taken: impl FnOnce(&K, &V) -> R,
+    ) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let hash = self.0.hash(key);
+        let kill = self.0.flights.supersede(hash, |loading| loading.borrow() == key);
+        self.0.engine.remove(
+            hash,
+            |candidate| candidate.borrow() == key,
+            |entry| condition(&entry.key, &entry.value),
+            kill,
+            |entry| taken(&entry.key, &entry.value),
+        )
+    }
+
+    /// Replaces the key's value by what `change` makes of it, atomically: `None` stands for absence, both ways. Returns a
+    /// copy of what is in the cache afterwards. Overtakes a load of the key that is going on.
+    ///
+    /// `change` runs under no lock, and runs again if another thread changed the key meanwhile. If it panics, nothing
+    /// changes.
+    ///
+    /// ```
+    /// let hits = hotset::Cache::<&str, u32>::new(100);
+    /// hits.compute("home", |count| Some(count.unwrap_or(0) + 1));
+    /// assert_eq!(hits.compute("home", |count| Some(count.unwrap_or(0) + 1)), Some(2));
+    /// ```
+    pub fn compute(&self, key: K, mut change: impl FnMut(Option<V>) -> Option<V>) -> Option<V>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        let hash = self.0.hash(&key);
+        let engine = &self.0.engine;
+        loop {
+            let guard = pin();
+            let old = self.peek(hash, &key, &guard);
+            let current = old.map(|old| Engine::<K, V>::view(old.0).value.clone());
+            let changed = change(current);
+            let superseded = self.0.flights.supersede(hash, |loading| *loading == key);
+            let done = match (old, &changed) {
+                (None, None) => {
+                    if superseded {
+                        engine.remove(hash, |other| *other == key, |_| true, true, |_| ()).is_none()
+                    } else {
+                        true
+                    }
+                }
+                (Some(old), None) => engine.remove_exact(old, Cause::Explicit, guard),
+                (old, Some(value)) => {
+                    let weight = self.0.weigh(&key, value);
+                    let new = engine.make(hash, key.clone(), value.clone(), weight);
+                    match old {
+                        Some(old) => engine.replace_exact(old, new, guard),
+                        None => engine.insert_absent(hash, new, |a, b| a == b, || false, |_| ()),
+                    }
+                }
+            };
+            if done {
+                return changed;
+            }
+        }
+    }
+
+    /// The key's value; if it is absent, loads and inserts it. While one caller loads, others that ask for the key wait for
+    /// it; calls for other keys go on.
+    ///
+    /// If the loader panics, that caller's panic goes on, and one of the waiting callers loads. If the key is inserted,
+    /// removed or computed while it is being loaded, the loaded value is returned but does not enter the cache. The loader
+    /// may use the cache.
+    ///
+    /// # Panics
+    /// If the key is asked for from inside its own loader; use
+    /// [`try_get_or_insert_with`](Self::try_get_or_insert_with) to get that as an error.
+    pub fn get_or_insert_with(&self, key: K, load: impl FnOnce() -> V) -> V
+    where
+        K: Clone,
+        V: Clone,
+    {
+        match self.try_get_or_insert_with(key, || Ok::<V, Infallible>(load())) {
+            Ok(value) => value,
+            Err(LoadError::Failed(never)) => match *never {},
+            Err(LoadError::Reentrant) => panic!("hotset: the key was asked for from inside its own loader"),
+        }
+    }
+
+    /// Like [`get_or_insert_with`](Self::get_or_insert_with), for loaders that may fail. An error is not cached; the callers
+    /// that waited for the failed load share it, if they expect an error of the same type (others load themselves).
+    pub fn try_get_or_insert_with<E>(&self, key: K, load: impl FnOnce() -> Result<V, E>) -> Result<V, LoadError<E>>
+    where
+        K: Clone,
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        let hash = self.0.hash(&key);
+        {
+            let guard = pin();
+            if let Some(entry) = self.0.lookup(hash, &key, &guard) {
+                return Ok(entry.value.clone());
+            }
+        }
+        self.load(hash, key, load)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load<E>(&self, hash: u64, key: K, load: impl FnOnce() -> Result<V, E>) -> Result<V, LoadError<E>>
+    where
+        K: Clone,
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        loop {
+            match self.0.flights.join(hash, |other| *other == key, || key.clone()) {
+                Role::Lead(leader) => {
+                    // It may have come in between the miss and the beginning of this flight.
+                    let guard = pin();
+                    if let Some(old) = self.peek(hash, &key, &guard) {
+                        let value = Engine::<K, V>::view(old.0).value.clone();
+                        drop(guard);
+                        leader.land(|| Outcome::Loaded(value.clone()));
+                        return Ok(value);
+                    }
+                    drop(guard);
+                    return self.lead(hash, key, leader, load);
+                }
+                Role::Wait(flight) => match flight.wait() {
+                    Err(Reentrant) => return Err(LoadError::Reentrant),
+                    Ok(Some(Outcome::Loaded(value))) => return Ok(value.clone()),
+                    Ok(Some(Outcome::Failed(error))) => {
+                        if let Ok(error) = error.clone().downcast::<E>() {
+                            return Err(LoadError::Failed(error));
+                        }
+                    }
+                    Ok(Some(Outcome::Abandoned)) => {}
+                    Ok(None) => {
+                        let guard = pin();
+                        if let Some(old) = self.peek(hash, &key, &guard) {
+                            return Ok(Engine::<K, V>::view(old.0).value.clone());
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn lead<E>(
+        &self,
+        hash: u64,
+        key: K,
+        leader: Leader<'_, K, V>,
+        load: impl FnOnce() -> Result<V, E>,
+    ) -> Result<V, LoadError<E>>
+    where
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        /// Counts a loader that panics as failed.
+        struct Count<'l, 'f, K, V>(&'l Leader<'f, K, V>, bool);
+        impl<K, V> Drop for Count<'_, '_, K, V> {
+            fn drop(&mut self) {
+                self.0.loaded(self.1);
+            }
+        }
+        let loaded = {
+            let mut count = Count(&leader, false);
+            let loaded = load();
+            count.1 = loaded.is_ok();
+            loaded
+        };
+        match loaded {
+            Ok(value) => {
+                let weight = self.0.weigh(&key, &value);
+                let new = self.0.engine.make(hash, key, value.clone(), weight);
+                self.0.engine.insert_absent(hash, new, |a, b| a == b, || leader.superseded(), |_| ());
+                leader.land(|| Outcome::Loaded(value.clone()));
+                Ok(value)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                leader.land(|| Outcome::Failed(error.clone()));
+                Err(LoadError::Failed(error))
+            }
+        }
+    }
+
+    /// Removes all entries, and overtakes all loads that are going on. Entries that others insert meanwhile may stay. O(n).
+    pub fn clear(&self) {
+        let engine = &self.0.engine;
+        self.0.flights.supersede_all(|hash, key| {
+            engine.remove(hash, |other| other == key, |_| true, true, |_| ());
+        });
+        let mut from = 0;
+        while from < 1 << 32 {
+            let mut handles = Vec::new();
+            let guard = pin();
+            from = engine.map().walk(from, |header| handles.push(Handle(header)), &guard);
+            for handle in handles {
+                engine.remove_exact(handle, Cause::Explicit, pin());
+            }
+        }
+        self.run_pending();
+    }
+}
+
+impl<K, V, S> Cache<K, V, S> {
+    pub(crate) fn from_parts(settings: Settings<K, V>, weigher: Option<Weigher<K, V>>, hasher: S) -> Self {
+        Self(Arc::new(Inner {
+            engine: Engine::new(settings),
+            hasher,
+            weigher,
+            flights: Flights::new(),
+            lookups: Lookups::new(),
+        }))
+    }
+
+    /// Copies of all entries, in no useful order. Weakly consistent; delays nobody. Counts no hits.
+    pub fn iter(&self) -> Iter<'_, K, V, S> {
+        Iter::new(&self.0)
+    }
+
+    /// The number of entries, as of the last housekeeping: exact when nothing else goes on.
+    pub fn len(&self) -> usize {
+        self.0.engine.published().len.load(Ordering::Relaxed) as usize
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The total weight (the number of entries, if they are not weighed), as of the last housekeeping.
+    pub fn weight(&self) -> u64 {
+        self.0.engine.published().weight.load(Ordering::Relaxed)
+    }
+
+    /// The bound on [`weight`](Self::weight).
+    pub fn capacity(&self) -> u64 {
+        self.0.engine.published().capacity.load(Ordering::Relaxed)
+    }
+
+    /// Changes the capacity: a weight, or a number of entries, as the cache was built. A smaller one evicts at once.
+    pub fn set_capacity(&self, capacity: u64) {
+        self.0.engine.set_capacity(capacity);
+    }
+
+    /// Does all housekeeping that is due: afterwards the weight is within the capacity, and memory that no reader holds has
+    /// been freed. Waits for housekeeping that is going on. Never needed for correctness; good in tests and idle moments.
+    pub fn run_pending(&self) {
+        self.0.engine.run_pending();
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> Stats {
+        let (hits, misses) = self.0.lookups.sum();
+        let published = self.0.engine.published();
+        Stats {
+            hits,
+            misses,
+            insertions: published.insertions.load(Ordering::Relaxed),
+            evictions: published.evictions.load(Ordering::Relaxed),
+            expirations: 0,
+            rejections: published.rejections.load(Ordering::Relaxed),
+            loads: self.0.flights.loads.load(Ordering::Relaxed),
+            load_failures: self.0.flights.failures.load(Ordering::Relaxed),
+            load_time: self.0.flights.load_time(),
+        }
+    }
+
+    /// Checks every invariant of the cache's structures, and panics if one is broken. For tests: nobody else may use the
+    /// cache meanwhile, and [`run_pending`](Self::run_pending) must have been called. O(n).
+    #[doc(hidden)]
+    pub fn validate(&self) {
+        self.0.engine.validate();
+    }
+}
+
+impl<K, V, S> fmt::Debug for Cache<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("len", &self.len())
+            .field("weight", &self.weight())
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,290 @@
+//! What the holder of the maintenance lock works on: the policy, the garbage, the growing table.
+//!
+//! No user code runs here. What needs some (listeners, destructors) is put into [`After`].
+
+use super::entry::{DEAD, GONE, Handle, NEW, Shape};
+use crate::map::reclaim::{Bin, Guard};
+use crate::map::{Header, Map, OldTable, prefetch};
+use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Policy, PolicyKind, Verdict};
+
+/// The entries as the policy sees them.
+///
+/// Its safe methods dereference handles: the core hands the policy only live entries, and takes each back (by removing
+/// it from the policy, or by finding it in `out`) before it is freed.
+pub(super) struct Shelf(Shape);
+
+impl Entries for Shelf {
+    type Handle = Handle;
+
+    #[inline]
+    fn hash(&self, handle: Handle) -> u32 {
+        // SAFETY: see `Shelf`.
+        unsafe { handle.header() }.hash()
+    }
+    #[inline]
+    fn weight(&self, handle: Handle) -> u64 {
+        // SAFETY: see `Shelf`; all entries of a cache have its shape.
+        unsafe { self.0.weight(handle) }
+    }
+    #[inline]
+    fn hits(&self, handle: Handle) -> u8 {
+        // SAFETY: see `Shelf`.
+        unsafe { handle.header() }.hits()
+    }
+    #[inline]
+    fn reset_hits(&self, handle: Handle) {
+        // SAFETY: see `Shelf`.
+        unsafe { handle.header() }.set_hits(0);
+    }
+    #[inline]
+    fn place(&self, handle: Handle) -> u32 {
+        // SAFETY: see `Shelf`.
+        unsafe { handle.header() }.place()
+    }
+    #[inline]
+    fn set_place(&self, handle: Handle, place: u32) {
+        debug_assert!(place <= MAX_PLACE);
+        // SAFETY: see `Shelf`.
+        unsafe { handle.header() }.set_place(place);
+    }
+    #[inline]
+    fn prefetch(&self, handle: Handle) {
+        prefetch::<Header>(handle.0.as_ptr());
+    }
+}
+
+/// Something that was unlinked.
+pub(super) enum Garbage {
+    Entry(Handle),
+    Table(OldTable),
+}
+
+/// One change of the map, for the policy. Recorded by the thread that made the change, after it; changes of one key may
+/// be applied in any order.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Event {
+    /// An entry came in, where there was none.
+    Arrived(Handle),
+    /// An entry was unlinked.
+    Retired(Handle),
+    /// `new` came in where `old` was unlinked.
+    Replaced { new: Handle, old: Handle },
+    /// An entry that the policy no longer holds, and nobody needs, can go.
+    Released(Handle),
+}
+
+impl Event {
+    /// As two words for the backlog.
+    pub(super) fn pack(self) -> (u64, u64) {
+        let word = |handle: Handle| handle.0.as_ptr().expose_provenance() as u64;
+        match self {
+            Event::Arrived(new) => (word(new), 0),
+            Event::Retired(old) => (0, word(old)),
+            Event::Replaced { new, old } => (word(new), word(old)),
+            Event::Released(old) => (0, word(old) | 1),
+        }
+    }
+
+    pub(super) fn unpack((new, old): (u64, u64)) -> Self {
+        let handle = |word: u64| {
+            let pointer = std::ptr::with_exposed_provenance_mut::<Header>((word & !1) as usize);
+            std::ptr::NonNull::new(pointer).map(Handle)
+        };
+        match (handle(new), handle(old)) {
+            (Some(new), None) => Event::Arrived(new),
+            (Some(new), Some(old)) => Event::Replaced { new, old },
+            (None, Some(released)) if old & 1 == 1 => Event::Released(released),
+            (None, Some(old)) => Event::Retired(old),
+            (None, None) => unreachable!("an event names an entry"),
+        }
+    }
+}
+
+/// What is left to do when the lock has been given up: it may run user code.
+#[derive(Default)]
+pub(super) struct After {
+    /// Evicted entries that the removal listener must see before they are released.
+    pub(super) evicted: Vec<Handle>,
+    /// To be freed.
+    pub(super) free: Vec<Garbage>,
+}
+
+/// Counts that only the core changes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) insertions: u64,
+    pub(super) evictions: u64,
+    pub(super) rejections: u64,
+}
+
+pub(super) struct Core {
+    pub(super) policy: AnyPolicy<Shelf>,
+    pub(super) shelf: Shelf,
+    pub(super) bin: Bin<Garbage>,
+    pub(super) counts: Counts,
+    out: Out<Handle>,
+    /// Evicted entries are shown to a listener before they are released.
+    listened: bool,
+    growing: bool,
+    /// The next home to move while growing.
+    cursor: usize,
+    /// Grow when the policy holds more entries than this.
+    room: usize,
+}
+
+/// Homes moved to a larger table per event: about 64 entries.
+const MOVES: usize = 16;
+
+impl Core {
+    pub(super) fn new(kind: PolicyKind, capacity: u64, shape: Shape, listened: bool, slots: usize) -> Self {
+        Self {
+            policy: AnyPolicy::new(kind, capacity, shape.weighted),
+            shelf: Shelf(shape),
+            bin: Bin::new(),
+            counts: Counts::default(),
+            out: Out::new(),
+            listened,
+            growing: false,
+            cursor: 0,
+            room: room(slots),
+        }
+    }
+
+    #[inline]
+    fn bin(&mut self, garbage: Garbage, after: &mut After) {
+        if self.bin.put(garbage) {
+            self.bin.take(false, &mut after.free);
+        }
+    }
+
+    /// Applies one event.
+    #[inline]
+    pub(super) fn apply(&mut self, event: Event, map: &Map, guard: &Guard, after: &mut After) {
+        match event {
+            Event::Arrived(new) => self.arrive(new, map, guard, after),
+            Event::Retired(old) => self.retire(old, after),
+            Event::Replaced { new, old } => {
+                self.counts.insertions += 1;
+                if self.shelf.place(old) <= MAX_PLACE && self.shelf.place(new) == NEW {
+                    self.policy.replace(&self.shelf, old, new, &mut self.out);
+                    self.bin(Garbage::Entry(old), after);
+                    self.clear_out(map, guard, after);
+                } else {
+                    self.counts.insertions -= 1;
+                    self.retire(old, after);
+                    self.arrive(new, map, guard, after);
+                }
+            }
+            Event::Released(entry) => self.bin(Garbage::Entry(entry), after),
+        }
+    }
+
+    #[inline]
+    fn arrive(&mut self, new: Handle, map: &Map, guard: &Guard, after: &mut After) {
+        self.counts.insertions += 1;
+        if self.shelf.place(new) == DEAD {
+            return self.bin(Garbage::Entry(new), after);
+        }
+        debug_assert_eq!(self.shelf.place(new), NEW, "an entry arrives once");
+        self.policy.insert(&self.shelf, new, &mut self.out);
+        self.clear_out(map, guard, after);
+        if self.growing || self.policy.len() > self.room {
+            self.grow(MOVES, map, guard, after);
+        }
+    }
+
+    #[inline]
+    fn retire(&mut self, old: Handle, after: &mut After) {
+        match self.shelf.place(old) {
+            // Its arrival is still to come, and will free it.
+            NEW => {
+                // SAFETY: an entry is alive until both its events were applied.
+                unsafe { old.header() }.set_place(DEAD);
+                return;
+            }
+            GONE => {}
+            place => {
+                debug_assert!(place <= MAX_PLACE, "an entry retires once");
+                self.policy.remove(&self.shelf, old);
+            }
+        }
+        self.bin(Garbage::Entry(old), after);
+    }
+
+    /// Unlinks what the policy gave up.
+    #[inline]
+    fn clear_out(&mut self, map: &Map, guard: &Guard, after: &mut After) {
+        while let Some((victim, verdict)) = self.out.pop() {
+            if !map.remove_exact(victim.0, guard) {
+                // Somebody else unlinked it; that event will free it.
+                // SAFETY: an entry is alive until its retirement was applied.
+                unsafe { victim.header() }.set_place(GONE);
+                continue;
+            }
+            match verdict {
+                Verdict::Evicted => self.counts.evictions += 1,
+                Verdict::Rejected => self.counts.rejections += 1,
+            }
+            if self.listened {
+                after.evicted.push(victim);
+            } else {
+                self.bin(Garbage::Entry(victim), after);
+            }
+        }
+    }
+
+    /// Begins or continues to grow the table.
+    #[cold]
+    pub(super) fn grow(&mut self, budget: usize, map: &Map, guard: &Guard, after: &mut After) {
+        if !self.growing {
+            self.growing = map.grow(self.policy.len().saturating_mul(2), guard);
+            if !self.growing {
+                self.room = usize::MAX; // as large as it gets
+                return;
+            }
+        }
+        let mut unlinked = Vec::new();
+        let old = map.grow_step(&mut self.cursor, budget, |entry| unlinked.push(Handle(entry)), guard);
+        // Only a hash function that sends many keys to one bucket gets here.
+        for entry in unlinked {
+            self.counts.evictions += 1;
+            if self.shelf.place(entry) <= MAX_PLACE {
+                self.policy.remove(&self.shelf, entry);
+                // SAFETY: alive: it was in the map until now.
+                unsafe { entry.header() }.set_place(GONE);
+                if self.listened {
+                    after.evicted.push(entry);
+                } else {
+                    self.bin(Garbage::Entry(entry), after);
+                }
+            } else {
+                self.retire(entry, after);
+            }
+        }
+        if let Some(old) = old {
+            self.growing = false;
+            self.room = room(map.slots(guard));
+            self.bin(Garbage::Table(old), after);
+        }
+    }
+
+    /// Grows to the end if the table is crowded; whether it was.
+    pub(super) fn make_room(&mut self, map: &Map, guard: &Guard, after: &mut After) -> bool {
+        if !self.growing && !map.is_crowded(self.policy.len() * 2, guard) {
+            return false;
+        }
+        self.grow(usize::MAX, map, guard, after);
+        true
+    }
+
+    pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard, after: &mut After) {
+        self.policy.set_capacity(&self.shelf, capacity, &mut self.out);
+        self.clear_out(map, guard, after);
+        self.room = room(map.slots(guard));
+    }
+}
+
+/// How many entries a table with so many slots holds before it grows.
+fn room(slots: usize) -> usize {
+    slots / 10 * 7
+}

@@ -1,0 +1,634 @@
+//! Joins map and policy: what changes in the map is recorded for the policy, what the policy gives up leaves the map.
+//!
+//! An entry is owned by the map while it is in it. The thread whose compare-and-swap unlinks it owns its retirement:
+//! it shows the entry to the removal listener, and then records the event. Both the arrival and the retirement
+//! are recorded, and may be applied in either order; who applies the second puts the entry into the bin, which frees it
+//! when no reader can see it any more.
+//!
+//! No user code runs here while the maintenance lock is held, and none while a slot of the map is half changed.
+
+mod core;
+mod entry;
+mod handover;
+#[cfg(all(test, loom))]
+mod model;
+
+use self::core::{After, Core, Event, Garbage};
+use crate::map::reclaim::{Guard, pin};
+use crate::map::{Header, Inserted, Map, Mode};
+use crate::policy::{Policy, PolicyKind};
+use crate::prim::queue::PairQueue;
+use crate::prim::sync::{AtomicPtr, AtomicU64, Ordering, Padded, relax};
+use crate::stats::Cause;
+use handover::Handover;
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::{self, NonNull};
+
+pub(crate) use entry::{Entry, Handle, Shape};
+
+/// Called for every entry that leaves, by the thread that unlinked it.
+pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, Cause) + Send + Sync>;
+
+pub(crate) struct Settings<K, V> {
+    pub(crate) policy: PolicyKind,
+    /// In weight units; entries weigh 1 unless `weighted`.
+    pub(crate) capacity: u64,
+    pub(crate) weighted: bool,
+    pub(crate) listener: Option<Listener<K, V>>,
+}
+
+/// The most entries that a table is sized for before it holds any.
+const PRESIZE: u64 = 1 << 26;
+/// The table's first size when the number of entries is not bounded.
+const SMALL: u64 = 64;
+/// The most events that wait while another thread does the housekeeping.
+const BACKLOG: u64 = 128;
+
+pub(crate) struct Engine<K, V> {
+    map: Map,
+    shape: Shape,
+    /// How far hits are counted in the entry.
+    hit_limit: u8,
+    /// The policy wants to hear of hits when they happen.
+    eager_hits: bool,
+    listener: Option<Listener<K, V>>,
+    /// Events wait here while the lock is taken; made when first needed.
+    backlog: AtomicPtr<PairQueue>,
+    backlog_size: usize,
+    handover: Padded<Handover>,
+    core: UnsafeCell<Core>,
+    published: Published,
+    _owns: std::marker::PhantomData<Entry<K, V>>,
+}
+
+// SAFETY: `core` is only touched by the holder of `handover`; entries (and with them K and V) are read, shown to listeners
+// and dropped by any thread.
+unsafe impl<K: Send + Sync, V: Send + Sync> Sync for Engine<K, V> {}
+// SAFETY: as above.
+unsafe impl<K: Send + Sync, V: Send + Sync> Send for Engine<K, V> {}
+
+/// What the holder of the lock tells everybody, as of the last housekeeping.
+#[derive(Default)]
+pub(crate) struct Published {
+    pub(crate) len: AtomicU64,
+    pub(crate) weight: AtomicU64,
+    pub(crate) capacity: AtomicU64,
+    pub(crate) insertions: AtomicU64,
+    pub(crate) evictions: AtomicU64,
+    pub(crate) rejections: AtomicU64,
+}
+
+/// The first panic of user code that ran while there was still work to be done; raised again when it is done.
+#[derive(Default)]
+pub(crate) struct Panics(Option<Box<dyn Any + Send>>);
+
+impl Panics {
+    pub(crate) fn catch(&mut self, user_code: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(user_code)) {
+            self.0.get_or_insert(panic);
+        }
+    }
+
+    pub(crate) fn resume(self) {
+        if let Some(panic) = self.0
+            && !std::thread::panicking()
+        {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl<K, V> Engine<K, V> {
+    pub(crate) fn new(settings: Settings<K, V>) -> Self {
+        let shape = Shape { weighted: settings.weighted };
+        let backlog_size = if settings.weighted { BACKLOG } else { (settings.capacity / 8).clamp(8, BACKLOG) };
+        let unbounded = settings.weighted || settings.capacity > PRESIZE;
+        let map = Map::for_entries(if unbounded { SMALL } else { settings.capacity } as usize);
+        let slots = map.slots(&pin());
+        let listened = settings.listener.is_some();
+        let core = Core::new(settings.policy, settings.capacity, shape, listened, slots);
+        let published = Published::default();
+        published.capacity.store(settings.capacity, Ordering::Relaxed);
+        Self {
+            map,
+            shape,
+            hit_limit: core.policy.hit_limit(),
+            eager_hits: core.policy.eager_hits(),
+            listener: settings.listener,
+            backlog: AtomicPtr::new(ptr::null_mut()),
+            backlog_size: backlog_size as usize,
+            handover: Padded(Handover::new()),
+            core: UnsafeCell::new(core),
+            published,
+            _owns: std::marker::PhantomData,
+        }
+    }
+
+    pub(crate) fn map(&self) -> &Map {
+        &self.map
+    }
+
+    pub(crate) fn published(&self) -> &Published {
+        &self.published
+    }
+
+    /// Looks a key up by its hash and a matcher, and counts the hit for the policy. Lock-free.
+    #[inline]
+    pub(crate) fn get<'g>(
+        &self,
+        hash: u64,
+        mut equal: impl FnMut(&K) -> bool,
+        guard: &'g Guard,
+    ) -> Option<&'g Entry<K, V>> {
+        let found = self.map.get(hash, |header| equal(&Self::view(header).key), guard)?;
+        // SAFETY: found under the guard, so alive while it lives.
+        let header: &'g Header = unsafe { Handle(found).header() };
+        let hits = header.hits();
+        if hits < self.hit_limit {
+            if self.eager_hits {
+                self.hit_eagerly(Handle(found));
+            } else {
+                header.set_hits(hits + 1);
+            }
+        }
+        Some(Self::view(found))
+    }
+
+    /// The entry behind a header found in the map, for as long as the guard under which it was found.
+    #[inline]
+    pub(crate) fn view<'g>(header: NonNull<Header>) -> &'g Entry<K, V> {
+        // SAFETY: all entries of this map were made for K and V; callers hold a guard.
+        unsafe { Handle(header).entry() }
+    }
+
+    /// Tells the policy of a hit now if that needs no waiting; else marks the entry, which gives it a second chance.
+    #[cold]
+    fn hit_eagerly(&self, handle: Handle) {
+        if self.handover.0.try_enter() {
+            // SAFETY: the lock is held.
+            let core = unsafe { &mut *self.core.get() };
+            // SAFETY: found under a guard.
+            if unsafe { handle.header() }.place() <= crate::policy::MAX_PLACE {
+                core.policy.hit(&core.shelf, handle);
+            }
+            if !self.handover.0.leave() {
+                self.maintain(None, &pin()).finish(self);
+            }
+        } else {
+            // SAFETY: found under a guard.
+            unsafe { handle.header() }.set_hits(1);
+        }
+    }
+
+    /// A new entry, not yet in the map. It must be given to `insert`, `replace_exact` or `discard`.
+    #[inline]
+    pub(crate) fn make(&self, hash: u64, key: K, value: V, weight: u64) -> Handle {
+        self.shape.make(hash, key, value, weight)
+    }
+
+    /// Inserts or replaces. Lock-free up to the backlog's bound (see `record`).
+    #[inline]
+    pub(crate) fn insert(&self, hash: u64, new: Handle, mut equal: impl FnMut(&K, &K) -> bool) {
+        let guard = pin();
+        let unwinding = OnUnwind { engine: self, handle: new };
+        let key = &Self::view(new.0).key;
+        let done = loop {
+            let done = self.map.insert(
+                hash,
+                new.0,
+                |header| equal(&Self::view(header).key, key),
+                Mode::Upsert,
+                || false,
+                &guard,
+            );
+            if done != Inserted::Full {
+                break done;
+            }
+            self.make_room(hash, &guard);
+        };
+        std::mem::forget(unwinding);
+        match done {
+            Inserted::New => self.record(Event::Arrived(new), guard),
+            Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
+            // It came in, and the removal that killed it took it out again.
+            Inserted::Killed => self.discard_shown(new, Cause::Explicit, guard),
+            Inserted::Present(_) | Inserted::Full => unreachable!("upserts replace, and make room"),
+        }
+    }
+
+    /// Inserts a key that is absent, unless `superseded` says no at the last moment or an invalidation kills it. Returns
+    /// whether it came in; else the new entry is discarded, and `found` is called with the one that is present, if any.
+    pub(crate) fn insert_absent(
+        &self,
+        hash: u64,
+        new: Handle,
+        mut equal: impl FnMut(&K, &K) -> bool,
+        mut superseded: impl FnMut() -> bool,
+        found: impl FnOnce(&Entry<K, V>),
+    ) -> bool {
+        let guard = pin();
+        let unwinding = OnUnwind { engine: self, handle: new };
+        let key = &Self::view(new.0).key;
+        let done = loop {
+            let done = self.map.insert(
+                hash,
+                new.0,
+                |header| equal(&Self::view(header).key, key),
+                Mode::IfAbsent,
+                &mut superseded,
+                &guard,
+            );
+            if done != Inserted::Full {
+                break done;
+            }
+            self.make_room(hash, &guard);
+        };
+        if let Inserted::Present(header) = done {
+            found(Self::view(header));
+        }
+        std::mem::forget(unwinding);
+        match done {
+            Inserted::New => {
+                self.record(Event::Arrived(new), guard);
+                true
+            }
+            _ => {
+                // Somebody may have looked at it, so it goes through the bin.
+                self.record(Event::Released(new), guard);
+                false
+            }
+        }
+    }
+
+    /// Puts `new` in the place of this very entry; if it is no longer in the map, gives `new` to the bin.
+    pub(crate) fn replace_exact(&self, old: Handle, new: Handle, guard: Guard) -> bool {
+        if self.map.replace_exact(old.0, new.0, &guard) {
+            self.replaced(new, old, guard);
+            true
+        } else {
+            self.record(Event::Released(new), guard);
+            false
+        }
+    }
+
+    /// Removes this very entry; false if it is no longer in the map.
+    pub(crate) fn remove_exact(&self, old: Handle, cause: Cause, guard: Guard) -> bool {
+        let removed = self.map.remove_exact(old.0, &guard);
+        if removed {
+            self.retired(old, cause, guard);
+        }
+        removed
+    }
+
+    /// Removes the key if `accept` agrees; `taken` sees the entry before anything else does.
+    pub(crate) fn remove<R>(
+        &self,
+        hash: u64,
+        mut equal: impl FnMut(&K) -> bool,
+        mut accept: impl FnMut(&Entry<K, V>) -> bool,
+        kill: bool,
+        taken: impl FnOnce(&Entry<K, V>) -> R,
+    ) -> Option<R> {
+        let guard = pin();
+        let old = self.map.remove(
+            hash,
+            |header| equal(&Self::view(header).key),
+            |header| accept(Self::view(header)),
+            kill,
+            &guard,
+        )?;
+        let mut panics = Panics::default();
+        let mut result = None;
+        panics.catch(|| result = Some(taken(Self::view(old))));
+        self.retired_with(Handle(old), Cause::Explicit, guard, panics);
+        result
+    }
+
+    fn notify(&self, handle: Handle, cause: Cause, panics: &mut Panics) {
+        if let Some(listener) = &self.listener {
+            let entry = Self::view(handle.0);
+            panics.catch(|| listener(&entry.key, &entry.value, cause));
+        }
+    }
+
+    #[inline]
+    fn replaced(&self, new: Handle, old: Handle, guard: Guard) {
+        if self.listener.is_none() {
+            return self.record(Event::Replaced { new, old }, guard);
+        }
+        // The listener may run long: it must not hold up everybody's garbage. `old` stays until its event is recorded.
+        drop(guard);
+        let mut panics = Panics::default();
+        self.notify(old, Cause::Replaced, &mut panics);
+        panics.catch(|| self.record(Event::Replaced { new, old }, pin()));
+        panics.resume();
+    }
+
+    fn retired(&self, old: Handle, cause: Cause, guard: Guard) {
+        self.retired_with(old, cause, guard, Panics::default());
+    }
+
+    fn retired_with(&self, old: Handle, cause: Cause, guard: Guard, mut panics: Panics) {
+        drop(guard);
+        self.notify(old, cause, &mut panics);
+        panics.catch(|| self.record(Event::Retired(old), pin()));
+        panics.resume();
+    }
+
+    /// For an entry that never came in, or came and went at once.
+    fn discard_shown(&self, entry: Handle, cause: Cause, guard: Guard) {
+        drop(guard);
+        let mut panics = Panics::default();
+        self.notify(entry, cause, &mut panics);
+        panics.catch(|| self.record(Event::Released(entry), pin()));
+        panics.resume();
+    }
+
+    /// Applies the event now if the lock is free, else leaves it to the lock's holder. If the backlog is full, waits for
+    /// the lock: memory is bounded, and events are never lost. Then, unpinned, runs the user code that became due.
+    #[inline]
+    fn record(&self, event: Event, guard: Guard) {
+        if self.handover.0.try_enter() {
+            let due = self.maintain(Some(event), &guard);
+            drop(guard);
+            due.finish(self);
+        } else {
+            self.record_later(event, guard);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn record_later(&self, event: Event, guard: Guard) {
+        let mut tries = 0;
+        let (first, second) = event.pack();
+        let due = loop {
+            if self.backlog().push(first, second) {
+                if !self.handover.0.enter_or_require() {
+                    return;
+                }
+                break self.maintain(None, &guard);
+            }
+            if self.handover.0.try_enter() {
+                break self.maintain(Some(event), &guard);
+            }
+            relax(&mut tries);
+        };
+        drop(guard);
+        due.finish(self);
+    }
+
+    fn backlog(&self) -> &PairQueue {
+        // Acquire pairs with the Release below: the queue's contents are seen.
+        let seen = self.backlog.load(Ordering::Acquire);
+        if !seen.is_null() {
+            // SAFETY: once set it stays until the engine is dropped.
+            return unsafe { &*seen };
+        }
+        let new = Box::into_raw(Box::new(PairQueue::new(self.backlog_size)));
+        match self.backlog.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: as above.
+            Ok(_) => unsafe { &*new },
+            Err(first) => {
+                // SAFETY: `new` lost and was not shared; `first` is as above.
+                unsafe {
+                    drop(Box::from_raw(new));
+                    &*first
+                }
+            }
+        }
+    }
+
+    /// The housekeeping. The caller holds the lock, which is given up at the end.
+    #[inline]
+    fn maintain(&self, own: Option<Event>, guard: &Guard) -> Due {
+        self.with_core_held(guard, |core, after| {
+            if let Some(event) = own {
+                core.apply(event, &self.map, guard, after);
+            }
+        })
+    }
+
+    /// Applies what is in the backlog, then does `work`, then gives the lock up, which the caller holds.
+    #[inline]
+    fn with_core_held(&self, guard: &Guard, work: impl FnOnce(&mut Core, &mut After)) -> Due {
+        let mut after = After::default();
+        let mut work = Some(work);
+        let mut shares = 4;
+        loop {
+            {
+                // SAFETY: the lock is held, and this reference ends before it is given up.
+                let core = unsafe { &mut *self.core.get() };
+                self.apply_backlog(core, guard, &mut after);
+                if let Some(work) = work.take() {
+                    work(core, &mut after);
+                }
+                self.publish(core);
+            }
+            shares -= 1;
+            if shares == 0 {
+                self.handover.0.leave_anyway();
+                break;
+            }
+            if self.handover.0.leave() {
+                break;
+            }
+        }
+        Due(after)
+    }
+
+    #[inline]
+    fn apply_backlog(&self, core: &mut Core, guard: &Guard, after: &mut After) {
+        // Acquire: as in `backlog`.
+        let backlog = self.backlog.load(Ordering::Acquire);
+        if !backlog.is_null() {
+            // SAFETY: once set it stays until the engine is dropped. The lock makes this the only consumer.
+            let backlog = unsafe { &*backlog };
+            // Not for ever: others go on pushing.
+            for _ in 0..2 * self.backlog_size {
+                let Some(pair) = backlog.pop() else { break };
+                core.apply(Event::unpack(pair), &self.map, guard, after);
+            }
+        }
+    }
+
+    #[inline]
+    fn publish(&self, core: &Core) {
+        self.published.len.store(core.policy.len() as u64, Ordering::Relaxed);
+        self.published.weight.store(core.policy.weight(), Ordering::Relaxed);
+        self.published.insertions.store(core.counts.insertions, Ordering::Relaxed);
+        self.published.evictions.store(core.counts.evictions, Ordering::Relaxed);
+        self.published.rejections.store(core.counts.rejections, Ordering::Relaxed);
+    }
+
+    /// Waits for the lock and does `work` under it; the caller is pinned.
+    fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core, &mut After)) -> Due {
+        let mut tries = 0;
+        while !self.handover.0.try_enter() {
+            relax(&mut tries);
+        }
+        self.with_core_held(guard, work)
+    }
+
+    /// Makes a free slot for the hash: grows a crowded table, else evicts an entry near its home. Only a table far beyond
+    /// its usual load, or a hash function that sends many keys to one bucket, gets here.
+    #[cold]
+    fn make_room(&self, hash: u64, guard: &Guard) {
+        let mut grown = false;
+        let due = self.with_core(guard, |core, after| grown = core.make_room(&self.map, guard, after));
+        due.finish(self);
+        if grown {
+            return;
+        }
+        // SAFETY: candidates are in the map, and the guard is held.
+        let spare = |header| unsafe { Handle(header).header() }.hits() == 0;
+        if let Some(victim) = self.map.candidate(hash, spare, guard)
+            && self.map.remove_exact(victim, guard)
+        {
+            let mut panics = Panics::default();
+            self.notify(Handle(victim), Cause::Size, &mut panics);
+            let due = self.with_core(guard, |core, after| {
+                core.counts.evictions += 1;
+                core.apply(Event::Retired(Handle(victim)), &self.map, guard, after);
+            });
+            panics.catch(|| due.finish(self));
+            panics.resume();
+        }
+    }
+
+    /// Does all housekeeping that is due: afterwards the weight is within the capacity, and what no reader holds is freed.
+    pub(crate) fn run_pending(&self) {
+        let due = self.with_core(&pin(), |_, _| {});
+        due.finish(self);
+        // Unpinned, so that this call's own guard does not hold the garbage up.
+        let due = self.with_core(&pin(), |core, after| core.bin.take(true, &mut after.free));
+        due.finish(self);
+    }
+
+    pub(crate) fn set_capacity(&self, capacity: u64) {
+        let guard = pin();
+        let due = self.with_core(&guard, |core, after| {
+            self.published.capacity.store(capacity, Ordering::Relaxed);
+            core.set_capacity(capacity, &self.map, &guard, after);
+        });
+        drop(guard);
+        due.finish(self);
+    }
+
+    /// The entries from the one worth most to the one that would go first, as of now. They live as long as the guard.
+    pub(crate) fn hottest(&self, guard: &Guard) -> Vec<Handle> {
+        let mut handles = Vec::new();
+        let due = self.with_core(guard, |core, _| {
+            handles.reserve_exact(core.policy.len());
+            core.policy.hottest(&core.shelf, &mut |handle| {
+                handles.push(handle);
+                true
+            });
+        });
+        due.finish(self);
+        handles
+    }
+
+    /// Panics if an invariant is broken. The caller sees to it that nothing else goes on.
+    pub(crate) fn validate(&self) {
+        let guard = pin();
+        let due = self.with_core(&guard, |core, _| {
+            core.policy.validate(&core.shelf);
+            let mut from = 0;
+            let (mut count, mut weight) = (0, 0u64);
+            while from < 1 << 32 {
+                from = self.map.walk(
+                    from,
+                    |header| {
+                        // SAFETY: in the map, and the guard is held.
+                        let (place, w) = unsafe { (Handle(header).header().place(), self.shape.weight(Handle(header))) };
+                        assert!(place <= crate::policy::MAX_PLACE, "what is in the map is in the policy: {place:x}");
+                        count += 1;
+                        weight = weight.saturating_add(w);
+                    },
+                    &guard,
+                );
+            }
+            assert_eq!(core.policy.len(), count, "what is in the policy is in the map");
+            assert_eq!(core.policy.weight(), weight, "the weight is that of the entries");
+            assert!(core.policy.weight() <= core.policy.capacity(), "the bound holds");
+        });
+        due.finish(self);
+    }
+
+    fn free(&self, garbage: Vec<Garbage>, panics: &mut Panics) {
+        for garbage in garbage {
+            match garbage {
+                // SAFETY: it came out of the bin (or the engine is being dropped): nobody can reach it any more.
+                Garbage::Entry(handle) => panics.catch(|| unsafe { self.shape.free::<K, V>(handle) }),
+                Garbage::Table(table) => drop(table),
+            }
+        }
+    }
+}
+
+/// Work that runs user code, and so waits until the lock and the guard are gone.
+#[must_use]
+struct Due(After);
+
+impl Due {
+    #[inline]
+    fn finish<K, V>(self, engine: &Engine<K, V>) {
+        if !self.0.evicted.is_empty() || !self.0.free.is_empty() {
+            self.finish_slow(engine);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn finish_slow<K, V>(self, engine: &Engine<K, V>) {
+        let mut panics = Panics::default();
+        for handle in self.0.evicted {
+            engine.notify(handle, Cause::Size, &mut panics);
+            panics.catch(|| engine.record(Event::Released(handle), pin()));
+        }
+        engine.free(self.0.free, &mut panics);
+        panics.resume();
+    }
+}
+
+/// Gives an entry that is in no map to the bin if user code panics during its insertion.
+struct OnUnwind<'e, K, V> {
+    engine: &'e Engine<K, V>,
+    handle: Handle,
+}
+
+impl<K, V> Drop for OnUnwind<'_, K, V> {
+    fn drop(&mut self) {
+        self.engine.record(Event::Released(self.handle), pin());
+    }
+}
+
+impl<K, V> Drop for Engine<K, V> {
+    fn drop(&mut self) {
+        let mut panics = Panics::default();
+        let mut garbage = Vec::new();
+        let backlog = *self.backlog.get_mut();
+        if !backlog.is_null() {
+            // SAFETY: made from a Box in `backlog`; nobody else is left.
+            let backlog = unsafe { Box::from_raw(backlog) };
+            let guard = pin();
+            let mut after = After::default();
+            while let Some(pair) = backlog.pop() {
+                self.core.get_mut().apply(Event::unpack(pair), &self.map, &guard, &mut after);
+            }
+            drop(guard);
+            for handle in after.evicted {
+                self.notify(handle, Cause::Size, &mut panics);
+                garbage.push(Garbage::Entry(handle));
+            }
+            garbage.append(&mut after.free);
+        }
+        garbage.extend(self.core.get_mut().bin.drain());
+        self.map.drain(|header| garbage.push(Garbage::Entry(Handle(header))));
+        self.free(garbage, &mut panics);
+        panics.resume();
+    }
+}

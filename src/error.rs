@@ -1,0 +1,70 @@
+//! What can go wrong, for the caller to see.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+/// A setting with which no cache can be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// Neither `max_entries` nor `max_weight` was set.
+    NoCapacity,
+    /// Both `max_entries` and `max_weight` were set.
+    TwoCapacities,
+    /// `max_weight` was set without a `weigher`.
+    NoWeigher,
+    /// A `weigher` was set without `max_weight`.
+    NoMaxWeight,
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoCapacity => "a cache needs a bound: set max_entries, or max_weight and a weigher",
+            Self::TwoCapacities => "max_entries and max_weight exclude each other: set one of them",
+            Self::NoWeigher => "max_weight needs a weigher, which says what an entry weighs",
+            Self::NoMaxWeight => "a weigher needs max_weight, the bound on the sum of the weights",
+        })
+    }
+}
+
+impl Error for BuildError {}
+
+/// Why a load brought no value.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LoadError<E> {
+    /// The loader returned this error. All callers that waited for the same load share it.
+    Failed(Arc<E>),
+    /// The key was asked for from inside its own loader, directly or through loaders of other threads that wait for each
+    /// other: waiting would never end.
+    Reentrant,
+}
+
+impl<E> Clone for LoadError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(error.clone()),
+            Self::Reentrant => Self::Reentrant,
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for LoadError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => write!(f, "the loader failed: {error}"),
+            Self::Reentrant => f.write_str("the key was asked for from inside its own loader"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for LoadError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Failed(error) => Some(&**error),
+            Self::Reentrant => None,
+        }
+    }
+}

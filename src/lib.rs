@@ -1,0 +1,36 @@
+//! An embedded cache engine: a lock-free concurrent map with W-TinyLFU admission.
+//!
+//! ```
+//! use hotset::Cache;
+//!
+//! let cache: Cache<String, Vec<u8>> = Cache::new(10_000); // at most 10,000 entries
+//! let page = cache.get_or_insert_with("/index".to_owned(), || b"<html>".to_vec());
+//! assert_eq!(cache.get("/index"), Some(page));
+//! ```
+//!
+//! A [`Cache`] is a handle: clone it for every thread. Lookups take no lock and, on an entry that is known to be hot,
+//! write nothing that another thread reads. See [`Builder`] for weights, other policies and removal listeners.
+//!
+//! Costs: `get`, `insert` and `remove` are O(1) and lock-free. Housekeeping (eviction, freeing) is done by
+//! whichever writer finds it due; there is no background thread. A writer that outruns the housekeeping by 128
+//! entries waits for it, so that the bounds are hard: after any call returns, the cache holds at most its capacity
+//! and those entries; after [`Cache::run_pending`] at most its capacity.
+#![warn(missing_docs)]
+
+mod builder;
+mod cache;
+mod engine;
+mod error;
+mod flight;
+mod map;
+mod policy;
+mod prim;
+mod reader;
+mod stats;
+
+pub use builder::{Builder, DefaultHasher};
+pub use cache::Cache;
+pub use error::{BuildError, LoadError};
+pub use policy::PolicyKind as Policy;
+pub use reader::{Iter, Reader};
+pub use stats::{Cause, Stats};

@@ -1,0 +1,89 @@
+//! The same interface as `epoch`, on crossbeam-epoch: the alternative (feature `crossbeam`), and a second opinion in tests.
+//!
+//! Only the waiting is crossbeam's: a seal is a flag that a deferred function sets. Garbage stays with its cache, so
+//! that no destructor runs after the cache is gone.
+
+use crossbeam_epoch as epoch;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// While it lives, nothing that its thread can reach in a map is freed. Not `Send`.
+pub(crate) struct Guard(epoch::Guard);
+
+/// Pins the calling thread.
+#[inline]
+pub(crate) fn pin() -> Guard {
+    Guard(epoch::pin())
+}
+
+static FREE: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
+
+struct Index(usize);
+
+impl Index {
+    fn new() -> Self {
+        let mut free = FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let next = free.1;
+        Self(free.0.pop().unwrap_or_else(|| {
+            free.1 += 1;
+            next
+        }))
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).0.push(self.0);
+    }
+}
+
+thread_local! {
+    static CACHED: Cell<usize> = const { Cell::new(usize::MAX) };
+    static INDEX: Index = Index::new();
+}
+
+impl Guard {
+    /// A small number that no other living thread has (`usize::MAX` for a thread in its last destructors).
+    #[inline]
+    pub(crate) fn thread_index(&self) -> usize {
+        let index = CACHED.get();
+        if index != usize::MAX {
+            return index;
+        }
+        let index = INDEX.try_with(|index| index.0).unwrap_or(usize::MAX);
+        CACHED.set(index);
+        index
+    }
+}
+
+/// Marks all that was unlinked so far.
+#[derive(Debug, Clone)]
+pub(crate) struct Seal(Arc<AtomicBool>);
+
+/// See [`Seal`].
+pub(crate) fn seal() -> Seal {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = flag.clone();
+    let guard = epoch::pin();
+    // Release pairs with the Acquire in `passed`: all guards older than the seal ended before.
+    guard.defer(move || set.store(true, Ordering::Release));
+    guard.flush();
+    Seal(flag)
+}
+
+/// Answers for any number of seals whether readers are past them.
+pub(crate) struct Horizon;
+
+impl Horizon {
+    pub(crate) fn now() -> Self {
+        // A pin and a flush give crossbeam the occasion to collect, which runs the deferred functions.
+        epoch::pin().flush();
+        Self
+    }
+
+    pub(crate) fn passed(&self, seal: &Seal) -> bool {
+        seal.0.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,381 @@
+//! The lock-free table: it knows hashes, matchers and entry pointers; nothing of weights, time or causes.
+//!
+//! The owner of the map (the engine) must pin the calling thread around every call, and must keep every entry that was
+//! given to [`Map::insert`] allocated until all guards that could see it have ended (that is what `reclaim` is for).
+
+#[cfg(all(feature = "crossbeam", not(loom)))]
+mod crossbeam;
+#[cfg(any(not(feature = "crossbeam"), loom))]
+mod epoch;
+#[cfg(all(test, loom))]
+mod model;
+pub(crate) mod reclaim;
+mod table;
+mod word;
+
+use crate::prim::sync::{AtomicPtr, AtomicU8, AtomicU16, Ordering};
+use reclaim::Guard;
+use std::ptr::{self, NonNull};
+use table::{Step, Table, pointer};
+use word::{SLOTS, control, slot, tags};
+
+pub(crate) use table::{Inserted, Mode};
+
+/// What map and policy keep in each entry: 8 bytes at its start.
+#[repr(C, align(8))]
+pub(crate) struct Header {
+    /// The upper half of the key's hash.
+    hash: u32,
+    place_low: AtomicU16,
+    place_high: AtomicU8,
+    /// Written by readers: a byte of its own.
+    hits: AtomicU8,
+}
+
+impl Header {
+    pub(crate) fn new(hash: u64, place: u32) -> Self {
+        let header = Self {
+            hash: (hash >> 32) as u32,
+            place_low: AtomicU16::new(0),
+            place_high: AtomicU8::new(0),
+            hits: AtomicU8::new(0),
+        };
+        header.set_place(place);
+        header
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self) -> u32 {
+        self.hash
+    }
+
+    /// 24 bits that belong to the holder of the maintenance lock.
+    #[inline]
+    pub(crate) fn place(&self) -> u32 {
+        (self.place_high.load(Ordering::Relaxed) as u32) << 16 | self.place_low.load(Ordering::Relaxed) as u32
+    }
+
+    #[inline]
+    pub(crate) fn set_place(&self, place: u32) {
+        self.place_high.store((place >> 16) as u8, Ordering::Relaxed);
+        self.place_low.store(place as u16, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn hits(&self) -> u8 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Racing hits may be counted as one.
+    #[inline]
+    pub(crate) fn set_hits(&self, hits: u8) {
+        self.hits.store(hits, Ordering::Relaxed);
+    }
+}
+
+/// A table that was replaced by a larger one; to be freed when no reader can see it.
+pub(crate) struct OldTable(NonNull<Table>);
+
+// SAFETY: it owns the table, which is made of atomics.
+unsafe impl Send for OldTable {}
+
+impl Drop for OldTable {
+    fn drop(&mut self) {
+        // SAFETY: made from a Box in `Map::table`, owned by this alone; whoever drops it has waited for the readers.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+pub(crate) struct Map {
+    current: AtomicPtr<Table>,
+}
+
+/// The part of the map's size that is filled when a table is sized for a number of entries.
+const LOAD: f64 = 0.6;
+
+impl Map {
+    /// A map with room for about `entries`, and always for a few more.
+    pub(crate) fn for_entries(entries: usize) -> Self {
+        Self::with_buckets(Self::buckets_for(entries))
+    }
+
+    fn buckets_for(entries: usize) -> usize {
+        ((entries as f64 / (LOAD * SLOTS as f64)).ceil() as usize).max(2)
+    }
+
+    pub(crate) fn with_buckets(buckets: usize) -> Self {
+        Self { current: AtomicPtr::new(Box::into_raw(Box::new(Table::new(buckets)))) }
+    }
+
+    #[inline]
+    fn table<'g>(&self, _guard: &'g Guard) -> &'g Table {
+        // SAFETY: tables are retired through `reclaim` after `current` has moved on (Acquire pairs with the Release in
+        // `grow_step`), so this one lives as long as the guard.
+        unsafe { &*self.current.load(Ordering::Acquire) }
+    }
+
+    /// The table that follows one in which a home was seen as moved.
+    fn next<'g>(&self, table: &Table, _guard: &'g Guard) -> &'g Table {
+        let next = table.next.load(Ordering::Acquire);
+        assert!(!next.is_null(), "homes move to the next table");
+        // SAFETY: as in `table`.
+        unsafe { &*next }
+    }
+
+    /// The entry with this hash that `equal` accepts. Lock-free; at most two cache misses unless its home overflowed.
+    #[inline]
+    pub(crate) fn get(
+        &self,
+        hash: u64,
+        mut equal: impl FnMut(NonNull<Header>) -> bool,
+        guard: &Guard,
+    ) -> Option<NonNull<Header>> {
+        let table = self.table(guard);
+        let home = table.home((hash >> 32) as u32);
+        // SAFETY: `home` maps into the table's buckets.
+        let bucket = unsafe { table.buckets.get_unchecked(home) };
+        let want = slot::high(hash, 0) | slot::VISIBLE;
+        let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), tags::of(hash));
+        while matching != 0 {
+            // SAFETY: matches lie in the six lower bytes of the tags.
+            let word = unsafe { bucket.slots.get_unchecked(tags::slot(matching)) }.load(Ordering::Acquire);
+            // A visible word is authoritative: homes are frozen before they move.
+            if word & !slot::POINTER == want && equal(pointer(word)) {
+                return Some(pointer(word));
+            }
+            matching &= matching - 1;
+        }
+        const MORE: u64 = control::FROZEN | control::MOVED | 31 << 8;
+        if bucket.control.load(Ordering::Acquire) & MORE == 0 {
+            return None;
+        }
+        self.get_slow(hash, equal, guard)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_slow(
+        &self,
+        hash: u64,
+        mut equal: impl FnMut(NonNull<Header>) -> bool,
+        guard: &Guard,
+    ) -> Option<NonNull<Header>> {
+        let mut table = self.table(guard);
+        loop {
+            let home = table.home((hash >> 32) as u32);
+            // Until MOVED is seen, what this table holds at that moment is the truth.
+            let seen = table.load_control(home);
+            if seen & control::MOVED != 0 {
+                table = self.next(table, guard);
+                continue;
+            }
+            for distance in 0..=control::reach(seen) {
+                let high = slot::high(hash, distance);
+                for at in &table.buckets[table.bucket_at(home, distance)].slots {
+                    let word = at.load(Ordering::Acquire);
+                    if word & slot::HIGH == high && slot::is_present(word) && equal(pointer(word)) {
+                        return Some(pointer(word));
+                    }
+                }
+            }
+            return None;
+        }
+    }
+
+    /// Asks the processor for the home bucket of a hash.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64, guard: &Guard) {
+        let table = self.table(guard);
+        prefetch(&raw const table.buckets[table.home((hash >> 32) as u32)]);
+    }
+
+    /// Asks the processor for the entries in the home bucket that may be the one with this hash.
+    #[inline]
+    pub(crate) fn prefetch_entry(&self, hash: u64, guard: &Guard) {
+        let table = self.table(guard);
+        let bucket = &table.buckets[table.home((hash >> 32) as u32)];
+        let matching = tags::matching(bucket.tags.load(Ordering::Relaxed), tags::of(hash));
+        if matching != 0 {
+            let word = bucket.slots[tags::slot(matching)].load(Ordering::Relaxed);
+            prefetch(ptr::without_provenance::<Header>((word & slot::POINTER) as usize));
+        }
+    }
+
+    /// Runs `step` in the table that holds the hash's home.
+    fn settle<T>(&self, guard: &Guard, mut step: impl FnMut(&Table) -> Step<T>) -> T {
+        let mut table = self.table(guard);
+        loop {
+            match step(table) {
+                Step::Done(done) => return done,
+                Step::Moved => table = self.next(table, guard),
+            }
+        }
+    }
+
+    /// Inserts the entry, whose hash is `hash` and whose key is what `equal` accepts. Lock-free (see `Table::insert`).
+    #[inline]
+    pub(crate) fn insert(
+        &self,
+        hash: u64,
+        entry: NonNull<Header>,
+        mut equal: impl FnMut(NonNull<Header>) -> bool,
+        mode: Mode,
+        mut killed: impl FnMut() -> bool,
+        guard: &Guard,
+    ) -> Inserted {
+        self.settle(guard, |table| table.insert(hash, entry, &mut equal, mode, &mut killed))
+    }
+
+    /// Removes and returns the entry that `equal` accepts, unless `accept` declines.
+    #[inline]
+    pub(crate) fn remove(
+        &self,
+        hash: u64,
+        mut equal: impl FnMut(NonNull<Header>) -> bool,
+        mut accept: impl FnMut(NonNull<Header>) -> bool,
+        kill: bool,
+        guard: &Guard,
+    ) -> Option<NonNull<Header>> {
+        self.settle(guard, |table| table.remove(hash, &mut equal, &mut accept, kill))
+    }
+
+    /// Removes this very entry; false if somebody else did. Runs no user code.
+    pub(crate) fn remove_exact(&self, entry: NonNull<Header>, guard: &Guard) -> bool {
+        // SAFETY: the caller keeps the entry alive (module contract).
+        let hash = unsafe { entry.as_ref() }.hash();
+        self.settle(guard, |table| table.remove_exact(hash, entry))
+    }
+
+    /// Puts `new`, of an equal key, in the place of this very entry; false if it is no longer in the map. No user code.
+    pub(crate) fn replace_exact(&self, old: NonNull<Header>, new: NonNull<Header>, guard: &Guard) -> bool {
+        // SAFETY: the caller keeps the entry alive (module contract).
+        let hash = unsafe { old.as_ref() }.hash();
+        self.settle(guard, |table| table.replace_exact(hash, old, new))
+    }
+
+    /// An entry whose removal would make room for this hash.
+    pub(crate) fn candidate(
+        &self,
+        hash: u64,
+        spare: impl Fn(NonNull<Header>) -> bool,
+        guard: &Guard,
+    ) -> Option<NonNull<Header>> {
+        self.settle(guard, |table| Step::Done(table.candidate(hash, &spare)))
+    }
+
+    /// Visits the entries with the smallest hashes at or above `from`: one home's worth. Returns where to go on (2^32 or
+    /// more at the end). An entry that stays in the map is visited exactly once by a walk from 0, whatever else goes on.
+    pub(crate) fn walk(&self, from: u64, mut visit: impl FnMut(NonNull<Header>), guard: &Guard) -> u64 {
+        self.settle(guard, |table| {
+            let home = table.home(from as u32);
+            let seen = table.load_control(home);
+            if seen & control::MOVED != 0 {
+                return Step::Moved;
+            }
+            table.for_each_of(home, seen, |word| {
+                let entry = pointer(word);
+                // SAFETY: present while the guard lives.
+                if unsafe { entry.as_ref() }.hash() as u64 >= from {
+                    visit(entry);
+                }
+            });
+            Step::Done(word::first_hash(home + 1, table.buckets.len()))
+        })
+    }
+
+    /// The number of slots.
+    pub(crate) fn slots(&self, guard: &Guard) -> usize {
+        self.table(guard).buckets.len() * SLOTS
+    }
+
+    /// Whether `entries` is more than the table can hold well.
+    pub(crate) fn is_crowded(&self, entries: usize, guard: &Guard) -> bool {
+        entries as u64 * 10 > self.slots(guard) as u64 * 7
+    }
+
+    /// Begins to grow to a size for `entries`. One thread at a time (the holder of the maintenance lock); no-op while
+    /// growing, or if large enough. Returns whether the map is growing now.
+    pub(crate) fn grow(&self, entries: usize, guard: &Guard) -> bool {
+        let table = self.table(guard);
+        if !table.next.load(Ordering::Relaxed).is_null() {
+            return true;
+        }
+        let buckets = Self::buckets_for(entries);
+        if buckets <= table.buckets.len() {
+            return false;
+        }
+        // Release: readers that see a home as moved see the whole new table.
+        table.next.store(Box::into_raw(Box::new(Table::new(buckets))), Ordering::Release);
+        true
+    }
+
+    /// Moves the homes from `cursor` on, up to `budget` of them, to the table that `grow` made. One thread at a time. When
+    /// all are moved, returns the old table, for retirement.
+    pub(crate) fn grow_step(
+        &self,
+        cursor: &mut usize,
+        budget: usize,
+        mut evicted: impl FnMut(NonNull<Header>),
+        guard: &Guard,
+    ) -> Option<OldTable> {
+        let table = self.table(guard);
+        let next = self.next(table, guard);
+        let end = table.buckets.len().min(cursor.saturating_add(budget));
+        for home in *cursor..end {
+            table.move_home(home, next, &mut evicted);
+        }
+        *cursor = end;
+        if end < table.buckets.len() {
+            return None;
+        }
+        *cursor = 0;
+        // Release pairs with the Acquire in `table`: the new table's contents are seen by whoever starts there.
+        self.current.store(ptr::from_ref(next).cast_mut(), Ordering::Release);
+        Some(OldTable(NonNull::from(table)))
+    }
+
+    /// Takes all entries out of a map that nobody else can reach.
+    pub(crate) fn drain(&mut self, mut take: impl FnMut(NonNull<Header>)) {
+        let mut table = self.current.load(Ordering::Relaxed);
+        while !table.is_null() {
+            // SAFETY: `&mut self`: no other thread uses the tables, which are freed only in `drop`.
+            let at = unsafe { &*table };
+            for bucket in &at.buckets {
+                for slot in &bucket.slots {
+                    let word = slot.load(Ordering::Relaxed);
+                    // What is frozen has been moved: moving runs no user code, so it is never left half done.
+                    if word & slot::STATE == slot::VISIBLE {
+                        take(pointer(word));
+                    }
+                    slot.store(0, Ordering::Relaxed);
+                }
+                bucket.tags.store(0, Ordering::Relaxed);
+            }
+            table = at.next.load(Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        let mut table = self.current.load(Ordering::Relaxed);
+        while !table.is_null() {
+            // SAFETY: `&mut self`: nobody uses the tables any more; each was made from a Box and is freed once.
+            let owned = unsafe { Box::from_raw(table) };
+            table = owned.next.load(Ordering::Relaxed);
+        }
+    }
+}
+
+/// Asks the processor to fetch the line at `at`. A hint: any address is fine.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: prefetching is allowed on any address, mapped or not.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}

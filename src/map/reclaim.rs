@@ -1,0 +1,91 @@
+//! When memory that readers may still look at is freed: one small interface, two implementations.
+
+#[cfg(all(feature = "crossbeam", not(loom)))]
+pub(crate) use super::crossbeam::{Guard, Horizon, Seal, pin, seal};
+#[cfg(all(not(feature = "crossbeam"), not(loom)))]
+pub(crate) use super::epoch::{Guard, Horizon, Seal, pin, seal};
+
+/// Under loom maps are checked without reclamation (which has its own model in `epoch`): garbage outlives the model.
+#[cfg(loom)]
+mod leak {
+    pub(crate) struct Guard;
+    pub(crate) fn pin() -> Guard {
+        Guard
+    }
+}
+#[cfg(loom)]
+pub(crate) use leak::*;
+
+#[cfg(not(loom))]
+mod bin {
+    use super::{Horizon, Seal, seal};
+    use std::collections::VecDeque;
+
+    /// How many pieces of garbage share one seal.
+    const BAG: usize = 64;
+
+    /// Garbage in the order it was unlinked, waiting for readers to move on. Sequential; frees nothing by itself.
+    pub(crate) struct Bin<T> {
+        open: Vec<T>,
+        sealed: VecDeque<(Seal, Vec<T>)>,
+        /// Look at the readers again when this many bags are sealed: backs off while a reader holds them up.
+        patience: usize,
+    }
+
+    impl<T> Bin<T> {
+        pub(crate) fn new() -> Self {
+            Self { open: Vec::new(), sealed: VecDeque::new(), patience: 1 }
+        }
+
+        /// Takes something that was unlinked and is never reachable again. True if it is time to [`take`](Self::take).
+        #[inline]
+        pub(crate) fn put(&mut self, garbage: T) -> bool {
+            self.open.push(garbage);
+            if self.open.len() >= BAG {
+                self.sealed.push_back((seal(), std::mem::take(&mut self.open)));
+                return self.sealed.len() >= self.patience;
+            }
+            false
+        }
+
+        /// Moves to `free` what no reader can see any more. With `all`, the open bag is sealed first.
+        pub(crate) fn take(&mut self, all: bool, free: &mut Vec<T>) {
+            if all && !self.open.is_empty() {
+                self.sealed.push_back((seal(), std::mem::take(&mut self.open)));
+            }
+            if self.sealed.is_empty() {
+                return;
+            }
+            let horizon = Horizon::now();
+            while let Some((seal, _)) = self.sealed.front()
+                && horizon.passed(seal)
+            {
+                let (_, mut bag) = self.sealed.pop_front().expect("a front was just seen");
+                if free.is_empty() {
+                    std::mem::swap(free, &mut bag);
+                    if self.open.capacity() == 0 {
+                        self.open = bag;
+                    }
+                } else {
+                    free.append(&mut bag);
+                }
+            }
+            self.patience = self.sealed.len() + 1 + self.sealed.len() / 4;
+        }
+
+        /// Everything, whoever may be looking: for a cache that nobody can reach any more.
+        pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
+            std::mem::take(&mut self.sealed)
+                .into_iter()
+                .flat_map(|(_, bag)| bag)
+                .chain(std::mem::take(&mut self.open))
+        }
+
+        /// The number of pieces waiting.
+        pub(crate) fn len(&self) -> usize {
+            self.open.len() + self.sealed.iter().map(|(_, bag)| bag.len()).sum::<usize>()
+        }
+    }
+}
+#[cfg(not(loom))]
+pub(crate) use bin::Bin;

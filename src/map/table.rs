@@ -1,0 +1,531 @@
+//! One table of buckets, and the protocol by which keys come, change and go in it.
+//!
+//! See ARCHITECTURE.md for the argument why each step is safe; `model` checks it with loom. In short:
+//! - insert: scan; claim a free slot (its tag), write the entry there as PENDING; commit by a CAS of the home's control
+//!   word, which fails if another key with this home came in since the scan; make it VISIBLE (anyone may help).
+//! - replace: CAS of the slot word. remove: CAS of the slot word to 0, then free the tag.
+//! - A slot is not emptied while its home's control word still names it as the last insertion. So a helper that finds
+//!   the word it is named in unchanged knows whose PENDING it sees.
+
+use super::Header;
+use super::word::{self, MAX_DISTANCE, SLOTS, control, slot, tags};
+use crate::prim::sync::{AtomicPtr, AtomicU64, Ordering, relax};
+use std::ptr::{self, NonNull};
+
+/// 64 bytes: one cache line.
+#[repr(C, align(64))]
+pub(super) struct Bucket {
+    pub(super) tags: AtomicU64,
+    pub(super) slots: [AtomicU64; SLOTS],
+    pub(super) control: AtomicU64,
+}
+
+pub(crate) struct Table {
+    pub(super) buckets: Box<[Bucket]>,
+    /// The table that this one is moving to. Set once.
+    pub(super) next: AtomicPtr<Table>,
+}
+
+/// Where a search found a key.
+pub(super) struct Found {
+    pub(super) bucket: usize,
+    pub(super) slot: usize,
+    pub(super) word: u64,
+}
+
+/// What an attempt in one table came to.
+pub(super) enum Step<T> {
+    Done(T),
+    /// The key's home is no longer in this table.
+    Moved,
+}
+
+/// How an insertion treats a key that is present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Replace it.
+    Upsert,
+    /// Leave it.
+    IfAbsent,
+}
+
+/// What became of an insertion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inserted {
+    /// The key was absent.
+    New,
+    /// The key was present; the caller now owns the old entry's retirement.
+    Replaced(NonNull<Header>),
+    /// The key is present, and the mode said to leave it. The new entry is still the caller's.
+    Present(NonNull<Header>),
+    /// An invalidation came first. The new entry must be retired, not dropped: others may have seen it.
+    Killed,
+    /// No slot is free within reach. The new entry is still the caller's.
+    Full,
+}
+
+#[inline]
+pub(super) fn pointer(word: u64) -> NonNull<Header> {
+    let pointer = ptr::with_exposed_provenance_mut::<Header>((word & slot::POINTER) as usize);
+    NonNull::new(pointer).expect("a slot that is not empty holds an entry")
+}
+
+#[inline]
+pub(super) fn address(entry: NonNull<Header>) -> u64 {
+    let address = entry.as_ptr().expose_provenance() as u64;
+    debug_assert_eq!(address & !slot::POINTER, 0);
+    address
+}
+
+/// A slot that this thread owns until it commits or gives it back.
+struct Claim<'t> {
+    table: &'t Table,
+    home: usize,
+    distance: usize,
+    bucket: usize,
+    slot: usize,
+    word: u64,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        // Never committed, so nobody else touches the slot.
+        let bucket = &self.table.buckets[self.bucket];
+        bucket.slots[self.slot].store(0, Ordering::Relaxed);
+        self.table.free_tag(self.bucket, self.slot);
+    }
+}
+
+impl Table {
+    pub(super) fn new(buckets: usize) -> Self {
+        assert!(buckets > 0);
+        Self { buckets: Self::allocate(buckets), next: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    #[cfg(not(loom))]
+    fn allocate(buckets: usize) -> Box<[Bucket]> {
+        // The control word of an untouched home is not 0, so that pages would be written at once if it were stored;
+        // `load_control` maps 0 to it instead, and a large table costs only the pages that are used.
+        // SAFETY: all-zero bytes are valid AtomicU64s.
+        unsafe { Box::<[Bucket]>::new_zeroed_slice(buckets).assume_init() }
+    }
+
+    #[cfg(loom)]
+    fn allocate(buckets: usize) -> Box<[Bucket]> {
+        (0..buckets)
+            .map(|_| Bucket {
+                tags: AtomicU64::new(0),
+                slots: std::array::from_fn(|_| AtomicU64::new(0)),
+                control: AtomicU64::new(0),
+            })
+            .collect()
+    }
+
+    #[inline]
+    pub(super) fn home(&self, hash: u32) -> usize {
+        word::home(hash, self.buckets.len())
+    }
+
+    /// The furthest that a key may lie from its home.
+    fn max_distance(&self) -> usize {
+        MAX_DISTANCE.min(self.buckets.len() - 1)
+    }
+
+    #[inline]
+    pub(super) fn bucket_at(&self, home: usize, distance: usize) -> usize {
+        let at = home + distance;
+        if at >= self.buckets.len() { at - self.buckets.len() } else { at }
+    }
+
+    fn free_tag(&self, bucket: usize, slot: usize) {
+        // Release pairs with the Acquire of the next claim: the slot is empty, and the home's control word points
+        // elsewhere, before the slot can be claimed again.
+        self.buckets[bucket].tags.fetch_and(!(0xff << (8 * slot)), Ordering::Release);
+    }
+
+    /// Makes the home's last insertion visible, if it is not yet. `seen` is its control word.
+    fn finish(&self, home: usize, seen: u64) {
+        if let Some((distance, slot)) = control::last(seen) {
+            let at = &self.buckets[self.bucket_at(home, distance)].slots[slot];
+            // Acquire: what made a later claimant's word possible (the control word moving on) is seen below.
+            let word = at.load(Ordering::Acquire);
+            if word & slot::STATE == slot::PENDING && self.buckets[home].control.load(Ordering::Acquire) == seen {
+                // The control word still names the slot, so it has not been emptied since: this is the committed word.
+                // AcqRel: the entry's contents, seen with `word`, are passed on to readers.
+                let visible = word ^ slot::PENDING ^ slot::VISIBLE;
+                let _ = at.compare_exchange(word, visible, Ordering::AcqRel, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The key's slot, and how far keys with this home reach.
+    fn scan(
+        &self,
+        home: usize,
+        seen: u64,
+        hash: u64,
+        equal: &mut impl FnMut(NonNull<Header>) -> bool,
+    ) -> (Option<Found>, usize) {
+        let mut reach = 0;
+        for distance in 0..=control::reach(seen) {
+            let high = slot::high(hash, distance);
+            let index = self.bucket_at(home, distance);
+            let bucket = &self.buckets[index];
+            if distance == 0 {
+                let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), tags::of(hash));
+                while matching != 0 {
+                    let slot = tags::slot(matching);
+                    matching &= matching - 1;
+                    // Acquire pairs with the Release that made the entry visible: its contents are seen.
+                    let word = bucket.slots[slot].load(Ordering::Acquire);
+                    if word & slot::HIGH == high && slot::is_present(word) && equal(pointer(word)) {
+                        return (Some(Found { bucket: index, slot, word }), control::reach(seen));
+                    }
+                }
+            } else {
+                for (slot, at) in bucket.slots.iter().enumerate() {
+                    let word = at.load(Ordering::Acquire);
+                    if slot::is_present(word) && slot::distance(word) == distance {
+                        reach = distance;
+                        if word & slot::HIGH == high && equal(pointer(word)) {
+                            return (Some(Found { bucket: index, slot, word }), control::reach(seen));
+                        }
+                    }
+                }
+            }
+        }
+        (None, reach)
+    }
+
+    fn claim(&self, home: usize, hash: u64, entry: NonNull<Header>) -> Option<Claim<'_>> {
+        for distance in 0..=self.max_distance() {
+            let index = self.bucket_at(home, distance);
+            let bucket = &self.buckets[index];
+            let mut seen = bucket.tags.load(Ordering::Relaxed);
+            while let Some(slot) = tags::free(seen) {
+                let claimed = seen | tags::of(hash) << (8 * slot);
+                // Acquire pairs with the Release in `free_tag`.
+                match bucket.tags.compare_exchange_weak(seen, claimed, Ordering::Acquire, Ordering::Relaxed) {
+                    Ok(_) => {
+                        let word = slot::high(hash, distance) | address(entry) | slot::PENDING;
+                        // Release: the entry's contents are seen by whoever helps it to become visible.
+                        bucket.slots[slot].store(word, Ordering::Release);
+                        return Some(Claim { table: self, home, distance, bucket: index, slot, word });
+                    }
+                    Err(now) => seen = now,
+                }
+            }
+        }
+        None
+    }
+
+    /// Inserts the entry, whose hash and key are what `hash` and `equal` look for. Lock-free, but for a home that is
+    /// being moved. `killed` is asked once the claim is visible, before it takes effect.
+    pub(super) fn insert(
+        &self,
+        hash: u64,
+        entry: NonNull<Header>,
+        equal: &mut impl FnMut(NonNull<Header>) -> bool,
+        mode: Mode,
+        killed: &mut impl FnMut() -> bool,
+    ) -> Step<Inserted> {
+        let home = self.home((hash >> 32) as u32);
+        let mut claim: Option<Claim<'_>> = None;
+        loop {
+            let seen = match self.settled(home) {
+                Step::Done(seen) => seen,
+                Step::Moved => return Step::Moved,
+            };
+            let (found, reach) = self.scan(home, seen, hash, equal);
+            if let Some(found) = found {
+                if mode == Mode::IfAbsent {
+                    return Step::Done(Inserted::Present(pointer(found.word)));
+                }
+                if found.word & slot::STATE == slot::FROZEN {
+                    continue; // the home has been frozen since: wait for it
+                }
+                let replaced = found.word & (slot::HIGH | slot::STATE) | address(entry);
+                // Release publishes the new entry; Acquire orders the old one's contents before its retirement.
+                if self.buckets[found.bucket].slots[found.slot]
+                    .compare_exchange(found.word, replaced, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
+                {
+                    return Step::Done(Inserted::Replaced(pointer(found.word)));
+                }
+                continue;
+            }
+            if claim.is_none() {
+                claim = self.claim(home, hash, entry);
+            }
+            let Some(claimed) = &claim else { return Step::Done(Inserted::Full) };
+            if killed() {
+                return Step::Done(Inserted::Killed);
+            }
+            let (distance, slot) = (claimed.distance, claimed.slot);
+            let committed = control::inserted(seen, distance, slot, reach.max(distance));
+            // Release publishes the claim; Acquire keeps what follows behind it.
+            if self.buckets[home]
+                .control
+                .compare_exchange(normal(seen), committed, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+            {
+                let claimed = claim.take().expect("claimed above");
+                let (bucket, word) = (claimed.bucket, claimed.word);
+                std::mem::forget(claimed); // the slot is the map's now
+                let at = &self.buckets[bucket].slots[slot];
+                let visible = word ^ slot::PENDING ^ slot::VISIBLE;
+                if let Err(now) = at.compare_exchange(word, visible, Ordering::AcqRel, Ordering::Relaxed)
+                    && now == word ^ slot::PENDING ^ slot::KILLED
+                {
+                    self.unpoint(home, distance, slot);
+                    at.store(0, Ordering::Relaxed);
+                    self.free_tag(bucket, slot);
+                    return Step::Done(Inserted::Killed);
+                }
+                return Step::Done(Inserted::New);
+            }
+        }
+    }
+
+    /// The home's control word with its last insertion visible; waits if the home is just being moved.
+    fn settled(&self, home: usize) -> Step<u64> {
+        let mut tries = 0;
+        loop {
+            let seen = self.load_control(home);
+            if seen & control::MOVED != 0 {
+                return Step::Moved;
+            }
+            if seen & control::FROZEN == 0 {
+                self.finish(home, seen);
+                return Step::Done(seen);
+            }
+            relax(&mut tries);
+        }
+    }
+
+    #[inline]
+    pub(super) fn load_control(&self, home: usize) -> u64 {
+        // Acquire pairs with the Release of an insertion's commit, and of the mover's MOVED.
+        unpack(self.buckets[home].control.load(Ordering::Acquire))
+    }
+
+    /// Sees to it that the home's control word does not name a slot that is about to be emptied.
+    fn unpoint(&self, home: usize, distance: usize, slot: usize) {
+        let control = &self.buckets[home].control;
+        let mut seen = control.load(Ordering::Acquire);
+        while control::last(unpack(seen)) == Some((distance, slot)) {
+            // Release: it precedes the emptying for whoever acquires the free tag.
+            match control.compare_exchange_weak(seen, seen | control::NONE, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Empties the slot if it still holds `word`, which is visible. True for exactly one caller per entry.
+    fn take(&self, home: usize, bucket: usize, slot: usize, word: u64) -> bool {
+        self.unpoint(home, slot::distance(word), slot);
+        // Acquire orders the entry's contents before its retirement.
+        let taken = self.buckets[bucket].slots[slot]
+            .compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if taken {
+            self.free_tag(bucket, slot);
+        }
+        taken
+    }
+
+    /// Removes the key, if `accept` says so of its entry. Lock-free, but for a home that is being moved.
+    /// With `kill`, also keeps a pending insertion of the key (of a load that this call invalidates) from taking effect.
+    pub(super) fn remove(
+        &self,
+        hash: u64,
+        equal: &mut impl FnMut(NonNull<Header>) -> bool,
+        accept: &mut impl FnMut(NonNull<Header>) -> bool,
+        kill: bool,
+    ) -> Step<Option<NonNull<Header>>> {
+        let home = self.home((hash >> 32) as u32);
+        loop {
+            let seen = match self.settled(home) {
+                Step::Done(seen) => seen,
+                Step::Moved => return Step::Moved,
+            };
+            if kill {
+                self.kill(home, hash, equal);
+            }
+            let (Some(found), _) = self.scan(home, seen, hash, equal) else { return Step::Done(None) };
+            if found.word & slot::STATE == slot::FROZEN {
+                continue;
+            }
+            if !accept(pointer(found.word)) {
+                return Step::Done(None);
+            }
+            if self.take(home, found.bucket, found.slot, found.word) {
+                return Step::Done(Some(pointer(found.word)));
+            }
+        }
+    }
+
+    /// Kills the key's pending insertions.
+    fn kill(&self, home: usize, hash: u64, equal: &mut impl FnMut(NonNull<Header>) -> bool) {
+        for distance in 0..=self.max_distance() {
+            let high = slot::high(hash, distance);
+            for at in &self.buckets[self.bucket_at(home, distance)].slots {
+                let word = at.load(Ordering::Acquire);
+                if word & (slot::HIGH | slot::STATE) == high | slot::PENDING && equal(pointer(word)) {
+                    let killed = word ^ slot::PENDING ^ slot::KILLED;
+                    let _ = at.compare_exchange(word, killed, Ordering::AcqRel, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Finds the slot of one entry by its address. No user code.
+    fn find_exact(&self, home: usize, seen: u64, entry: NonNull<Header>) -> Option<Found> {
+        let address = address(entry);
+        for distance in 0..=control::reach(seen) {
+            let index = self.bucket_at(home, distance);
+            for (slot, at) in self.buckets[index].slots.iter().enumerate() {
+                let word = at.load(Ordering::Acquire);
+                if word & slot::POINTER == address && slot::is_present(word) {
+                    return Some(Found { bucket: index, slot, word });
+                }
+            }
+        }
+        None
+    }
+
+    /// Removes this very entry; false if somebody else did. No user code.
+    pub(super) fn remove_exact(&self, hash: u32, entry: NonNull<Header>) -> Step<bool> {
+        let home = self.home(hash);
+        let mut tries = 0;
+        loop {
+            let seen = self.load_control(home);
+            if seen & control::MOVED != 0 {
+                return Step::Moved;
+            }
+            let Some(found) = self.find_exact(home, seen, entry) else { return Step::Done(false) };
+            if found.word & slot::STATE == slot::FROZEN {
+                relax(&mut tries);
+                continue;
+            }
+            if self.take(home, found.bucket, found.slot, found.word) {
+                return Step::Done(true);
+            }
+            // It was replaced, removed or frozen: look again.
+        }
+    }
+
+    /// Puts `new` in the place of this very entry; false if it is no longer there. No user code.
+    pub(super) fn replace_exact(&self, hash: u32, old: NonNull<Header>, new: NonNull<Header>) -> Step<bool> {
+        let home = self.home(hash);
+        let mut tries = 0;
+        loop {
+            let seen = self.load_control(home);
+            if seen & control::MOVED != 0 {
+                return Step::Moved;
+            }
+            let Some(found) = self.find_exact(home, seen, old) else { return Step::Done(false) };
+            if found.word & slot::STATE == slot::FROZEN {
+                relax(&mut tries);
+                continue;
+            }
+            let replaced = found.word & (slot::HIGH | slot::STATE) | address(new);
+            if self.buckets[found.bucket].slots[found.slot]
+                .compare_exchange(found.word, replaced, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+            {
+                return Step::Done(true);
+            }
+        }
+    }
+
+    /// Calls `visit` for the entries of one home, which must not be moved. Weakly consistent.
+    pub(super) fn for_each_of(&self, home: usize, seen: u64, mut visit: impl FnMut(u64)) {
+        for distance in 0..=control::reach(seen) {
+            for at in &self.buckets[self.bucket_at(home, distance)].slots {
+                let word = at.load(Ordering::Acquire);
+                if slot::is_present(word) && slot::distance(word) == distance {
+                    visit(word);
+                }
+            }
+        }
+    }
+
+    /// Some entry that could make room for this hash, preferably one that `spare` is true of. No user code.
+    pub(super) fn candidate(&self, hash: u64, spare: impl Fn(NonNull<Header>) -> bool) -> Option<NonNull<Header>> {
+        let home = self.home((hash >> 32) as u32);
+        let mut any = None;
+        for distance in 0..=self.max_distance() {
+            for at in &self.buckets[self.bucket_at(home, distance)].slots {
+                let word = at.load(Ordering::Acquire);
+                if word & slot::STATE == slot::VISIBLE {
+                    if spare(pointer(word)) {
+                        return Some(pointer(word));
+                    }
+                    any = any.or(Some(pointer(word)));
+                }
+            }
+        }
+        any
+    }
+
+    /// Moves all keys of one home to `next`. Only one thread moves at a time. Entries for which `next` has no room are
+    /// handed to `evicted`, unlinked.
+    pub(super) fn move_home(&self, home: usize, next: &Table, evicted: &mut impl FnMut(NonNull<Header>)) {
+        let control = &self.buckets[home].control;
+        let frozen = loop {
+            let seen = self.load_control(home);
+            debug_assert_eq!(seen & control::MOVED, 0, "homes are moved once");
+            self.finish(home, seen);
+            let frozen = seen | control::FROZEN;
+            if control.compare_exchange(normal(seen), frozen, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                break frozen;
+            }
+        };
+        for distance in 0..=control::reach(frozen) {
+            let bucket = &self.buckets[self.bucket_at(home, distance)];
+            for (slot, at) in bucket.slots.iter().enumerate() {
+                let mut word = at.load(Ordering::Acquire);
+                while word & slot::STATE == slot::VISIBLE && slot::distance(word) == distance {
+                    let frozen = word ^ slot::VISIBLE ^ slot::FROZEN;
+                    match at.compare_exchange(word, frozen, Ordering::AcqRel, Ordering::Acquire) {
+                        Ok(_) => {
+                            let entry = pointer(word);
+                            // SAFETY: a present entry is alive while the mover is pinned.
+                            let upper = unsafe { entry.as_ref() }.hash();
+                            let tag = bucket.tags.load(Ordering::Relaxed) >> (8 * slot) & 0x7f;
+                            let hash = (upper as u64) << 32 | (word >> 53) << 8 | tag;
+                            if !next.insert_moved(hash, entry) {
+                                evicted(entry);
+                            }
+                            break;
+                        }
+                        Err(now) => word = now,
+                    }
+                }
+            }
+        }
+        // A last insertion may have been un-pointed meanwhile, nothing else changes. Release: the moved keys are seen in
+        // `next` by whoever sees MOVED.
+        control.fetch_or(control::MOVED, Ordering::AcqRel);
+    }
+
+    /// Inserts an entry whose key is known to be absent, and stays so until its old home is MOVED.
+    fn insert_moved(&self, hash: u64, entry: NonNull<Header>) -> bool {
+        let done = self.insert(hash, entry, &mut |_| false, Mode::IfAbsent, &mut || false);
+        matches!(done, Step::Done(Inserted::New))
+    }
+}
+
+/// 0, as freshly allocated, stands for `control::NEW`.
+#[inline]
+fn unpack(word: u64) -> u64 {
+    if word == 0 { control::NEW } else { word }
+}
+
+/// The stored form of a control word.
+#[inline]
+fn normal(word: u64) -> u64 {
+    if word == control::NEW { 0 } else { word }
+}

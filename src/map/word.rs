@@ -1,0 +1,158 @@
+//! The bit layouts of the map's words: slots, tags and control words.
+#![forbid(unsafe_code)]
+
+/// Slots in a bucket of 64 bytes.
+pub(crate) const SLOTS: usize = 6;
+/// A key may lie up to this many buckets behind its home.
+pub(crate) const MAX_DISTANCE: usize = 31;
+
+/// A slot word: `label 11 | distance 5 | entry pointer 45 | state 3`; 0 when empty.
+pub(crate) mod slot {
+    /// Present: readers may return it.
+    pub(crate) const VISIBLE: u64 = 1;
+    /// Claimed by an insertion that has not taken effect.
+    pub(crate) const PENDING: u64 = 2;
+    /// A pending insertion that an invalidation killed; its owner clears it.
+    pub(crate) const KILLED: u64 = 3;
+    /// Present, but about to move (or moved) to the next table.
+    pub(crate) const FROZEN: u64 = 4;
+    /// The state's bits.
+    pub(crate) const STATE: u64 = 7;
+    /// The label and the distance.
+    pub(crate) const HIGH: u64 = 0xffff << 48;
+
+    /// The pointer's bits.
+    pub(crate) const POINTER: u64 = !(HIGH | STATE);
+
+    /// The label and distance under which a key with this hash is stored `distance` buckets behind its home.
+    #[inline]
+    pub(crate) fn high(hash: u64, distance: usize) -> u64 {
+        ((hash >> 8) & 0x7ff) << 53 | (distance as u64) << 48
+    }
+
+    /// The distance from the entry's home bucket to the slot's.
+    #[inline]
+    pub(crate) fn distance(word: u64) -> usize {
+        (word >> 48 & 31) as usize
+    }
+
+    /// Whether the entry is in the map as far as this table is concerned.
+    #[inline]
+    pub(crate) fn is_present(word: u64) -> bool {
+        matches!(word & STATE, VISIBLE | FROZEN)
+    }
+}
+
+/// The tags word: a byte per slot, 0 if the slot is free. It is the allocation map of the slots and lets a reader
+/// match all of them at once.
+pub(crate) mod tags {
+    const LOW: u64 = 0x0000_0101_0101_0101;
+    const TOP: u64 = 0x0000_8080_8080_8080;
+
+    /// A key's tag; never 0.
+    #[inline]
+    pub(crate) fn of(hash: u64) -> u64 {
+        (hash & 0x7f) | 0x80
+    }
+
+    /// A bit in each byte that may equal `tag` (all that do, rarely one above such a byte that does not).
+    #[inline]
+    pub(crate) fn matching(tags: u64, tag: u64) -> u64 {
+        let difference = tags ^ tag.wrapping_mul(LOW);
+        difference.wrapping_sub(LOW) & !difference & TOP
+    }
+
+    /// A slot that is free, if any.
+    #[inline]
+    pub(crate) fn free(tags: u64) -> Option<usize> {
+        let free = !tags & TOP; // every tag has its top bit set
+        (free != 0).then(|| slot(free))
+    }
+
+    /// The slot of the lowest bit of a match.
+    #[inline]
+    pub(crate) fn slot(matching: u64) -> usize {
+        (matching.trailing_zeros() / 8) as usize
+    }
+}
+
+/// A home bucket's control word: `version 48 | 0 | MOVED | FROZEN | reach 5 | last insertion's distance 5, slot 3`.
+///
+/// Every insertion of a key that was absent goes through one compare-and-swap of its home's control word, which is what
+/// makes keys unique: it fails if another key with this home came in since the bucket was scanned. A version cannot come
+/// round during one operation: 2^48 insertions happen while its thread is pinned, so none of them would be freed.
+pub(crate) mod control {
+    /// `slot` when the last insertion is known to be visible.
+    pub(crate) const NONE: u64 = 7;
+    /// No key with this home may come, go or change in this table any more: it is being moved.
+    pub(crate) const FROZEN: u64 = 1 << 13;
+    /// All keys with this home are in the next table.
+    pub(crate) const MOVED: u64 = 1 << 14;
+    const VERSION: u64 = 1 << 16;
+
+    /// Where the last insertion was put: `(distance, slot)`.
+    #[inline]
+    pub(crate) fn last(word: u64) -> Option<(usize, usize)> {
+        (word & 7 != NONE).then_some(((word >> 3 & 31) as usize, (word & 7) as usize))
+    }
+
+    /// No key with this home lies further than this behind it.
+    #[inline]
+    pub(crate) fn reach(word: u64) -> usize {
+        (word >> 8 & 31) as usize
+    }
+
+    /// The word after an insertion at `(distance, slot)`.
+    #[inline]
+    pub(crate) fn inserted(word: u64, distance: usize, slot: usize, reach: usize) -> u64 {
+        (word & !(VERSION - 1)).wrapping_add(VERSION) | (reach as u64) << 8 | (distance as u64) << 3 | slot as u64
+    }
+
+    /// The word of a home that no insertion has touched.
+    pub(crate) const NEW: u64 = NONE;
+}
+
+/// The home bucket, of `buckets`, for the upper half of a hash (Lemire, "Fast random integer generation in an interval",
+/// 2019). Monotone in the hash, so a home's keys are a range of hashes, in any table.
+#[inline]
+pub(crate) fn home(hash: u32, buckets: usize) -> usize {
+    ((hash as u64 * buckets as u64) >> 32) as usize
+}
+
+/// The first hash whose home is not before `home`: the inverse of [`home`]. 2^32 or more past the last.
+pub(crate) fn first_hash(home: usize, buckets: usize) -> u64 {
+    (((home as u128) << 32).div_ceil(buckets as u128)) as u64
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matching_finds_every_equal_tag() {
+        for a in 0..=255u64 {
+            let tags = a << 8 | 0x9191 << 24;
+            let found = tags::matching(tags, a | 0x80);
+            assert_eq!(found >> 8 & 0x80 != 0, a & 0x80 != 0 || found >> 8 & 0x80 != 0);
+            if a & 0x80 != 0 {
+                assert_ne!(found & 0x8000, 0);
+            }
+        }
+        assert_eq!(tags::free(0x0000_8080_8080_8080), None);
+        assert_eq!(tags::free(0x0000_8080_0080_8080), Some(3));
+    }
+
+    #[test]
+    fn homes_are_ranges_of_hashes() {
+        for buckets in [1, 2, 3, 26, 1000, 12345] {
+            for home in 0..buckets {
+                let first = first_hash(home, buckets);
+                assert_eq!(super::home(first as u32, buckets), home);
+                if home > 0 {
+                    assert_eq!(super::home(first as u32 - 1, buckets), home - 1);
+                }
+            }
+            assert!(first_hash(buckets, buckets) >= 1 << 32);
+        }
+    }
+}

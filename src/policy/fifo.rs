@@ -1,0 +1,92 @@
+//! First in, first out: hits do not matter, and another value for a key keeps the key's turn.
+#![forbid(unsafe_code)]
+
+use super::{Entries, Out, Policy, Verdict, weigh};
+use crate::prim::list::{Chunks, Queue};
+
+/// One queue in the order of arrival.
+#[derive(Debug)]
+pub(crate) struct Fifo<H> {
+    capacity: u64,
+    weighted: bool,
+    chunks: Chunks<H>,
+    queue: Queue,
+}
+
+impl<H: Copy + Eq> Fifo<H> {
+    pub(crate) fn new(capacity: u64, weighted: bool) -> Self {
+        Self { capacity, weighted, chunks: Chunks::new(), queue: Queue::new(0) }
+    }
+
+    /// Evicts until there is room for `weight`, which is at most the capacity.
+    #[inline]
+    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
+        while self.queue.weight() > self.capacity - weight {
+            let Some(tail) = self.chunks.back(&self.queue) else { return };
+            self.chunks.pop_back(&mut self.queue, entries, weigh(entries, tail, self.weighted));
+            out.push((tail, Verdict::Evicted));
+        }
+    }
+}
+
+impl<E: Entries> Policy<E> for Fifo<E::Handle> {
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
+        let weight = weigh(entries, handle, self.weighted);
+        if weight > self.capacity {
+            out.push((handle, Verdict::Rejected));
+            return;
+        }
+        self.make_room(entries, weight, out);
+        self.chunks.push_front(&mut self.queue, entries, handle, weight);
+    }
+
+    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
+        let (before, weight) = (weigh(entries, old, self.weighted), weigh(entries, new, self.weighted));
+        if weight <= self.capacity && (self.queue.weight() - before).checked_add(weight).is_some() {
+            self.chunks.replace(&mut self.queue, entries, (old, before), (new, weight));
+            self.make_room(entries, 0, out);
+        } else {
+            // Too heavy, or beyond what can be summed up: it gives up its turn.
+            self.chunks.remove(&mut self.queue, entries, old, before);
+            self.insert(entries, new, out);
+        }
+    }
+
+    fn remove(&mut self, entries: &E, handle: E::Handle) {
+        self.chunks.remove(&mut self.queue, entries, handle, weigh(entries, handle, self.weighted));
+    }
+
+    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
+        self.capacity = capacity;
+        self.make_room(entries, 0, out);
+    }
+
+    fn clear(&mut self) {
+        *self = Self::new(self.capacity, self.weighted);
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    fn weight(&self) -> u64 {
+        self.queue.weight()
+    }
+
+    fn hit_limit(&self) -> u8 {
+        0
+    }
+
+    fn hottest(&self, _: &E, visit: &mut dyn FnMut(E::Handle) -> bool) {
+        self.chunks.iter(&self.queue).all(visit);
+    }
+
+    fn validate(&self, entries: &E) {
+        self.chunks.validate([&self.queue].into_iter(), entries, |handle| weigh(entries, handle, self.weighted));
+        assert!(self.queue.weight() <= self.capacity);
+    }
+}

@@ -1,0 +1,192 @@
+//! Least frequently used, by exact counts up to 255; among equals the one that came to its count first.
+//!
+//! There is one queue per count. Hits are counted in the entry and looked at only when it comes to the tail of the lowest
+//! queue: then it moves to the queue of its true count. As no entry's count is lower than its queue's, the first one
+//! found without new hits has the lowest count of all. Each move is paid for by a hit.
+//!
+//! When every entry's count has reached 255, counts no longer tell anything: all are set to 127, which only renames queues.
+#![forbid(unsafe_code)]
+
+use super::{Entries, Out, Policy, Verdict, weigh};
+use crate::prim::list::{Chunks, Queue};
+
+/// The highest count.
+const TOP: usize = 255;
+/// What the highest count becomes when all have it.
+const AGED: usize = 127;
+
+/// Queues by count.
+#[derive(Debug)]
+pub(crate) struct Lfu<H> {
+    capacity: u64,
+    weighted: bool,
+    len: usize,
+    weight: u64,
+    chunks: Chunks<H>,
+    /// The queue for each count so far needed; which queue (id) serves which count may change by aging, so `level_of` tells.
+    levels: Vec<Queue>,
+    /// For each queue id the count it serves. Empty as long as that is the identity.
+    level_of: Vec<u8>,
+    /// One bit per level that is not empty.
+    filled: [u64; 4],
+}
+
+impl<H: Copy + Eq> Lfu<H> {
+    pub(crate) fn new(capacity: u64, weighted: bool) -> Self {
+        Self {
+            capacity,
+            weighted,
+            len: 0,
+            weight: 0,
+            chunks: Chunks::new(),
+            levels: Vec::new(),
+            level_of: Vec::new(),
+            filled: [0; 4],
+        }
+    }
+
+    fn level(&self, place: u32) -> usize {
+        let id = self.chunks.queue_id(place);
+        usize::from(self.level_of.get(usize::from(id)).copied().unwrap_or(id))
+    }
+
+    fn push<E: Entries<Handle = H>>(&mut self, entries: &E, level: usize, handle: H, weight: u64) {
+        while self.levels.len() <= level {
+            self.levels.push(Queue::new(self.levels.len() as u8));
+        }
+        self.chunks.push_front(&mut self.levels[level], entries, handle, weight);
+        self.filled[level / 64] |= 1 << (level % 64);
+        self.len += 1;
+        self.weight += weight;
+    }
+
+    /// Books that an entry has left the level.
+    fn left(&mut self, level: usize, weight: u64) {
+        if self.levels[level].len() == 0 {
+            self.filled[level / 64] &= !(1 << (level % 64));
+        }
+        self.len -= 1;
+        self.weight -= weight;
+    }
+
+    fn lowest(&self) -> Option<usize> {
+        let word = self.filled.iter().position(|&bits| bits != 0)?;
+        Some(word * 64 + self.filled[word].trailing_zeros() as usize)
+    }
+
+    /// Renames the queue of the highest count.
+    #[cold]
+    fn age(&mut self) {
+        self.levels.swap(AGED, TOP);
+        self.level_of = vec![0; TOP + 1];
+        for (level, queue) in self.levels.iter().enumerate() {
+            self.level_of[usize::from(queue.id())] = level as u8;
+        }
+        self.filled = [0; 4];
+        self.filled[AGED / 64] |= 1 << (AGED % 64);
+    }
+
+    /// Evicts until there is room for `weight`, which is at most the capacity.
+    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
+        while self.weight > self.capacity - weight {
+            let Some(mut level) = self.lowest() else { return };
+            if level == TOP {
+                self.age();
+                level = AGED;
+            }
+            let Some(tail) = self.chunks.back(&self.levels[level]) else { return };
+            let own = weigh(entries, tail, self.weighted);
+            self.chunks.pop_back(&mut self.levels[level], entries, own);
+            self.left(level, own);
+            match entries.hits(tail) {
+                0 => out.push((tail, Verdict::Evicted)),
+                hits => {
+                    entries.reset_hits(tail);
+                    self.push(entries, (level + usize::from(hits)).min(TOP), tail, own);
+                }
+            }
+        }
+    }
+
+    /// Takes an entry out and returns its count.
+    fn take<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H) -> usize {
+        let weight = weigh(entries, handle, self.weighted);
+        let level = self.level(entries.place(handle));
+        self.chunks.remove(&mut self.levels[level], entries, handle, weight);
+        self.left(level, weight);
+        level + usize::from(entries.hits(handle))
+    }
+
+    fn admit<E: Entries<Handle = H>>(&mut self, entries: &E, level: usize, handle: H, out: &mut Out<H>) {
+        let weight = weigh(entries, handle, self.weighted);
+        if weight > self.capacity {
+            out.push((handle, Verdict::Rejected));
+            return;
+        }
+        // Before it gets in: otherwise it would often be the first to go.
+        self.make_room(entries, weight, out);
+        self.push(entries, level.min(TOP), handle, weight);
+    }
+}
+
+impl<E: Entries> Policy<E> for Lfu<E::Handle> {
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
+        self.admit(entries, 0, handle, out);
+    }
+
+    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
+        let count = self.take(entries, old);
+        self.admit(entries, count + 1, new, out);
+    }
+
+    fn remove(&mut self, entries: &E, handle: E::Handle) {
+        self.take(entries, handle);
+    }
+
+    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
+        self.capacity = capacity;
+        self.make_room(entries, 0, out);
+    }
+
+    fn clear(&mut self) {
+        *self = Self::new(self.capacity, self.weighted);
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    fn hit_limit(&self) -> u8 {
+        TOP as u8
+    }
+
+    fn hottest(&self, entries: &E, visit: &mut dyn FnMut(E::Handle) -> bool) {
+        // Entries wait at their former level: by their true counts, in one bucket sort.
+        let mut sorted: Vec<(usize, E::Handle)> = Vec::with_capacity(self.len);
+        for (level, queue) in self.levels.iter().enumerate().rev() {
+            let counted = |handle| ((level + usize::from(entries.hits(handle))).min(TOP), handle);
+            sorted.extend(self.chunks.iter(queue).map(counted));
+        }
+        sorted.sort_by_key(|&(count, _)| std::cmp::Reverse(count));
+        sorted.iter().all(|&(_, handle)| visit(handle));
+    }
+
+    fn validate(&self, entries: &E) {
+        self.chunks.validate(self.levels.iter(), entries, |handle| weigh(entries, handle, self.weighted));
+        for (level, queue) in self.levels.iter().enumerate() {
+            assert_eq!(queue.len() > 0, self.filled[level / 64] & (1 << (level % 64)) != 0);
+            assert!(self.chunks.iter(queue).all(|handle| self.level(entries.place(handle)) == level));
+        }
+        assert_eq!(self.len, self.levels.iter().map(Queue::len).sum::<usize>());
+        assert_eq!(self.weight, self.levels.iter().map(Queue::weight).sum::<u64>());
+        assert!(self.weight <= self.capacity);
+    }
+}

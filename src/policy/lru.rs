@@ -1,0 +1,114 @@
+//! Least recently used, exactly: each hit moves its entry to the head.
+//!
+//! A driver that could not tell of a hit at the time (it must not wait) leaves the entry's mark set instead; such an entry is
+//! moved to the head when it comes to the tail.
+#![forbid(unsafe_code)]
+
+use super::{Entries, Out, Policy, Verdict, weigh};
+use crate::prim::list::{Chunks, Queue};
+
+/// Marked entries moved on per call, so that the time of a call is bounded.
+const STEPS: u32 = 64;
+
+/// One queue in the order of use.
+#[derive(Debug)]
+pub(crate) struct Lru<H> {
+    capacity: u64,
+    weighted: bool,
+    chunks: Chunks<H>,
+    queue: Queue,
+}
+
+impl<H: Copy + Eq> Lru<H> {
+    pub(crate) fn new(capacity: u64, weighted: bool) -> Self {
+        Self { capacity, weighted, chunks: Chunks::new(), queue: Queue::new(0) }
+    }
+
+    /// Evicts until there is room for `weight`, which is at most the capacity.
+    #[inline]
+    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
+        let mut steps = 0;
+        while self.queue.weight() > self.capacity - weight {
+            let Some(tail) = self.chunks.back(&self.queue) else { return };
+            let own = weigh(entries, tail, self.weighted);
+            self.chunks.pop_back(&mut self.queue, entries, own);
+            if steps < STEPS && entries.hits(tail) != 0 {
+                steps += 1;
+                entries.reset_hits(tail);
+                self.chunks.push_front(&mut self.queue, entries, tail, own);
+            } else {
+                out.push((tail, Verdict::Evicted));
+            }
+        }
+    }
+}
+
+impl<E: Entries> Policy<E> for Lru<E::Handle> {
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
+        let weight = weigh(entries, handle, self.weighted);
+        if weight > self.capacity {
+            out.push((handle, Verdict::Rejected));
+            return;
+        }
+        self.make_room(entries, weight, out);
+        self.chunks.push_front(&mut self.queue, entries, handle, weight);
+    }
+
+    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
+        Policy::<E>::remove(self, entries, old);
+        self.insert(entries, new, out);
+    }
+
+    fn remove(&mut self, entries: &E, handle: E::Handle) {
+        self.chunks.remove(&mut self.queue, entries, handle, weigh(entries, handle, self.weighted));
+    }
+
+    fn hit(&mut self, entries: &E, handle: E::Handle) {
+        if entries.hits(handle) != 0 {
+            entries.reset_hits(handle);
+        }
+        if !self.chunks.is_front(&self.queue, handle) {
+            let weight = weigh(entries, handle, self.weighted);
+            self.chunks.remove(&mut self.queue, entries, handle, weight);
+            self.chunks.push_front(&mut self.queue, entries, handle, weight);
+        }
+    }
+
+    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
+        self.capacity = capacity;
+        self.make_room(entries, 0, out);
+    }
+
+    fn clear(&mut self) {
+        *self = Self::new(self.capacity, self.weighted);
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    fn weight(&self) -> u64 {
+        self.queue.weight()
+    }
+
+    fn hit_limit(&self) -> u8 {
+        1
+    }
+
+    fn eager_hits(&self) -> bool {
+        true
+    }
+
+    fn hottest(&self, _: &E, visit: &mut dyn FnMut(E::Handle) -> bool) {
+        self.chunks.iter(&self.queue).all(visit);
+    }
+
+    fn validate(&self, entries: &E) {
+        self.chunks.validate([&self.queue].into_iter(), entries, |handle| weigh(entries, handle, self.weighted));
+        assert!(self.queue.weight() <= self.capacity);
+    }
+}

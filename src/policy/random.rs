@@ -1,0 +1,119 @@
+//! Random replacement: any entry may go, with equal probability; the newcomer always gets in.
+#![forbid(unsafe_code)]
+
+use super::{Entries, MAX_PLACE, Out, Policy, Verdict, weigh, xorshift};
+
+/// Entries remember their index divided by this, as a place has 24 bits only: found by a scan of at most so many handles,
+/// which allows for 500 million entries.
+const GRAIN: usize = 32;
+
+/// The entries, in no order.
+#[derive(Debug)]
+pub(crate) struct Random<H> {
+    capacity: u64,
+    weighted: bool,
+    weight: u64,
+    handles: Vec<H>,
+    random: u32,
+}
+
+impl<H: Copy + Eq> Random<H> {
+    pub(crate) fn new(capacity: u64, weighted: bool) -> Self {
+        Self { capacity, weighted, weight: 0, handles: Vec::new(), random: 0x9E37_79B9 }
+    }
+
+    fn index<E: Entries<Handle = H>>(&self, entries: &E, handle: H) -> usize {
+        let start = entries.place(handle) as usize * GRAIN;
+        let offset = self.handles[start..].iter().take(GRAIN).position(|&other| other == handle);
+        start + offset.expect("the handle is where its place says")
+    }
+
+    fn take<E: Entries<Handle = H>>(&mut self, entries: &E, index: usize) -> H {
+        let handle = self.handles.swap_remove(index);
+        if let Some(&moved) = self.handles.get(index) {
+            entries.set_place(moved, (index / GRAIN) as u32);
+        }
+        self.weight -= weigh(entries, handle, self.weighted);
+        handle
+    }
+
+    fn push<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64) {
+        let len = self.handles.len();
+        assert!(len / GRAIN <= MAX_PLACE as usize, "too many entries in one policy");
+        if len == self.handles.capacity() {
+            self.handles.reserve_exact((len / 8).max(8));
+        }
+        self.handles.push(handle);
+        self.weight += weight;
+        entries.set_place(handle, (len / GRAIN) as u32);
+    }
+
+    /// Evicts until there is room for `weight`, which is at most the capacity.
+    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
+        while self.weight > self.capacity - weight {
+            let wide = u64::from(xorshift(&mut self.random)) << 32 | u64::from(xorshift(&mut self.random));
+            let index = (u128::from(wide) * self.handles.len() as u128) >> 64;
+            let handle = self.take(entries, index as usize);
+            out.push((handle, Verdict::Evicted));
+        }
+    }
+}
+
+impl<E: Entries> Policy<E> for Random<E::Handle> {
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
+        let weight = weigh(entries, handle, self.weighted);
+        if weight > self.capacity {
+            out.push((handle, Verdict::Rejected));
+            return;
+        }
+        self.make_room(entries, weight, out);
+        self.push(entries, handle, weight);
+    }
+
+    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
+        Policy::<E>::remove(self, entries, old);
+        self.insert(entries, new, out);
+    }
+
+    fn remove(&mut self, entries: &E, handle: E::Handle) {
+        self.take(entries, self.index(entries, handle));
+    }
+
+    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
+        self.capacity = capacity;
+        self.make_room(entries, 0, out);
+    }
+
+    fn clear(&mut self) {
+        *self = Self { random: self.random, ..Self::new(self.capacity, self.weighted) };
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    fn len(&self) -> usize {
+        self.handles.len()
+    }
+
+    fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    fn hit_limit(&self) -> u8 {
+        0
+    }
+
+    fn hottest(&self, _: &E, visit: &mut dyn FnMut(E::Handle) -> bool) {
+        // All are worth the same.
+        self.handles.iter().rev().all(|&handle| visit(handle));
+    }
+
+    fn validate(&self, entries: &E) {
+        for (index, &handle) in self.handles.iter().enumerate() {
+            assert_eq!(entries.place(handle) as usize, index / GRAIN);
+        }
+        assert_eq!(self.weight, self.handles.iter().map(|&handle| weigh(entries, handle, self.weighted)).sum::<u64>());
+        assert!(self.weight <= self.capacity);
+    }
+}

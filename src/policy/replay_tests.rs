@@ -1,0 +1,106 @@
+//! Replays of recorded accesses: the hit ratios the default policy must reach.
+//!
+//! The traces and the table of what other implementations reach are not part of the repository; without them the tests
+//! only say so. `HOTSET_ALL_TRACES=1`, or a release build, adds the long ones.
+
+use super::testing::{Handle, Store};
+use super::{AnyPolicy, Entries, Policy, PolicyKind};
+use std::io::Read;
+use std::path::PathBuf;
+
+static SEED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0x5bd1_e995);
+fn shared() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared"))
+}
+
+fn trace(name: &str) -> Option<Vec<u32>> {
+    let file = std::fs::File::open(shared().join(format!("traces/{name}.u32.gz"))).ok()?;
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).ok()?;
+    Some(bytes.as_chunks::<4>().0.iter().map(|&key| u32::from_le_bytes(key)).collect())
+}
+
+/// Mixes a key to 32 bits (the finalizer of MurmurHash3).
+fn hash(key: u32) -> u32 {
+    let mut x = key ^ SEED.load(std::sync::atomic::Ordering::Relaxed);
+    x = (x ^ x >> 16).wrapping_mul(0x85eb_ca6b);
+    x = (x ^ x >> 13).wrapping_mul(0xc2b2_ae35);
+    x ^ x >> 16
+}
+
+/// The hit ratio in percent: each request is a get, and an insert if that misses.
+fn replay(kind: PolicyKind, trace: &[u32], capacity: u64) -> f64 {
+    let mut policy = AnyPolicy::<Store>::new(kind, capacity, false);
+    let (limit, eager) = (policy.hit_limit(), policy.eager_hits());
+    let mut store = Store::default();
+    let keys = trace.iter().max().map_or(0, |&key| key as usize + 1);
+    let (mut map, mut key_of): (Vec<Option<Handle>>, Vec<u32>) = (vec![None; keys], Vec::new());
+    let (mut free, mut out, mut hits) = (Vec::new(), Vec::new(), 0u32);
+    for &key in trace {
+        if let Some(handle) = map[key as usize] {
+            hits += 1;
+            if store.hits(handle) < limit {
+                store.touch(handle, limit);
+            }
+            if eager {
+                policy.hit(&store, handle);
+            }
+            continue;
+        }
+        let handle = match free.pop() {
+            Some(handle) => store.reuse(handle, hash(key)),
+            None => {
+                key_of.push(0);
+                store.add(hash(key), 1)
+            }
+        };
+        key_of[handle.get() as usize - 1] = key;
+        map[key as usize] = Some(handle);
+        policy.insert(&store, handle, &mut out);
+        for (gone, _) in out.drain(..) {
+            map[key_of[gone.get() as usize - 1] as usize] = None;
+            free.push(gone);
+        }
+    }
+    policy.validate(&store);
+    100.0 * f64::from(hits) / trace.len() as f64
+}
+
+#[test]
+fn hit_ratios_are_those_of_the_design() {
+    let Ok(table) = std::fs::read_to_string(shared().join("policy-tables.txt")) else {
+        println!("no traces here: skipped");
+        return;
+    };
+    if let Ok(s) = std::env::var("SEED") { SEED.store(s.parse::<u32>().unwrap().wrapping_mul(0x9E37_79B9), std::sync::atomic::Ordering::Relaxed); }
+    let all = !cfg!(debug_assertions) || std::env::var_os("HOTSET_ALL_TRACES").is_some();
+    let (mut rows, mut sum, mut worst) = (0, 0.0, 0.0f64);
+    let (mut ours, mut loaded) = (0.0, (String::new(), Vec::new()));
+    for line in table.lines().filter(|line| !line.starts_with(['#', '='])) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (Some(&name), Some(Ok(capacity))) = (fields.first(), fields.get(2).map(|field| field.parse())) else {
+            continue;
+        };
+        if !all && ["arc_p3", "c2k_orm_night"].contains(&name) {
+            continue;
+        }
+        if loaded.0 != name {
+            let Some(requests) = trace(name) else { continue };
+            loaded = (name.to_owned(), requests);
+        }
+        let expected: f64 = fields[fields.len() - 1].parse().expect("a number in the last column");
+        let ratio = replay(PolicyKind::WTinyLfu, &loaded.1, capacity);
+        println!("{name:20} {capacity:7} {ratio:6.2} {expected:6.2} {:+.2}", ratio - expected);
+        rows += 1;
+        ours += ratio;
+        sum += ratio - expected;
+        worst = worst.min(ratio - expected);
+    }
+    if rows == 0 {
+        println!("no traces here: skipped");
+        return;
+    }
+    let average = sum / f64::from(rows);
+    println!("{rows} rows, average {:.3}, against the table {average:+.3}, worst {worst:+.2}", ours / f64::from(rows));
+    assert!(average >= -0.1 && worst >= -0.7);
+}

@@ -1,0 +1,132 @@
+//! Which keys left a while ago, and from where: two bytes per entry of the cache.
+//!
+//! Ghost lists are ARC's idea (Megiddo and Modha, FAST 2003). A list of keys in order costs much more than is needed to
+//! tell how long ago something left, so this is a four-way associative table of fingerprints with coarse times.
+#![forbid(unsafe_code)]
+
+/// Which part of the cache an entry left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Region {
+    /// The admission window.
+    Window = 0,
+    /// The rest: it had been admitted.
+    Main = 1,
+}
+
+/// A region's time now, in ticks, by `Region as usize`.
+pub(crate) type Now = [u32; 2];
+
+/// Ticks wrap at 15 bits; differences are taken modulo this.
+const TICKS: u32 = 0x7fff;
+
+/// The table: per slot 16 bits of fingerprint (never 0), 1 of region, 15 of time. [`Ghost::new`] allocates nothing.
+#[derive(Debug)]
+pub(crate) struct Ghost {
+    buckets: Vec<[u32; 4]>,
+}
+
+#[inline]
+fn fingerprint(hash: u32) -> u32 {
+    // The bucket is chosen by the high bits.
+    (hash & 0xffff).max(1)
+}
+
+impl Ghost {
+    /// A table of no slots, which forgets everything.
+    pub(crate) fn new() -> Self {
+        Self { buckets: Vec::new() }
+    }
+
+    /// Makes it fit for a cache of so many entries, and forgets everything.
+    pub(crate) fn reset(&mut self, entries: u64) {
+        self.buckets = vec![[0; 4]; (entries / 2).max(256).div_ceil(4) as usize];
+    }
+
+    /// Bytes allocated.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        16 * self.buckets.capacity()
+    }
+
+    #[inline]
+    fn bucket(&mut self, hash: u32) -> Option<&mut [u32; 4]> {
+        let index = (u64::from(hash) * self.buckets.len() as u64) >> 32;
+        self.buckets.get_mut(index as usize)
+    }
+
+    /// Remembers that a key leaves now: in a free slot or the key's own, else in place of the one that left first.
+    #[inline]
+    pub(crate) fn put(&mut self, hash: u32, region: Region, now: Now) {
+        let Some(bucket) = self.bucket(hash) else { return };
+        let print = fingerprint(hash);
+        let (mut best, mut oldest) = (0, 0);
+        for (index, &slot) in bucket.iter().enumerate() {
+            if slot == 0 || slot >> 16 == print {
+                best = index;
+                break;
+            }
+            let age = now[(slot >> 15) as usize & 1].wrapping_sub(slot) & TICKS;
+            if age > oldest {
+                (best, oldest) = (index, age);
+            }
+        }
+        bucket[best] = print << 16 | (region as u32) << 15 | now[region as usize] & TICKS;
+    }
+
+    /// Forgets a key, and tells what it left and how many ticks ago.
+    #[inline]
+    pub(crate) fn take(&mut self, hash: u32, now: Now) -> Option<(Region, u32)> {
+        let print = fingerprint(hash);
+        let slot = self.bucket(hash)?.iter_mut().find(|slot| **slot >> 16 == print)?;
+        let found = std::mem::take(slot);
+        let region = if found & 0x8000 == 0 { Region::Window } else { Region::Main };
+        Some((region, now[region as usize].wrapping_sub(found) & TICKS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembers_and_forgets() {
+        let mut ghost = Ghost::new();
+        ghost.put(9, Region::Main, [0, 0]);
+        assert_eq!(ghost.take(9, [0, 0]), None);
+        ghost.reset(100);
+        assert_eq!(ghost.bytes(), 1024);
+        ghost.put(0x8000_0000, Region::Main, [5, 32_760]);
+        assert_eq!(ghost.take(0x8000_0001, [9, 32_770]), Some((Region::Main, 10)), "prints 0 and 1 are one");
+        assert_eq!(ghost.take(0x8000_0000, [9, 32_770]), None);
+        ghost.put(7, Region::Window, [5, 1]);
+        assert_eq!(ghost.take(8, [5, 1]), None);
+        assert_eq!(ghost.take(7, [7, 1]), Some((Region::Window, 2)));
+        ghost.put(7, Region::Window, [5, 1]);
+        ghost.reset(1 << 20);
+        assert_eq!(ghost.bytes(), 2 << 20);
+        assert_eq!(ghost.take(7, [7, 1]), None);
+    }
+
+    #[test]
+    fn the_oldest_by_its_own_clock_goes() {
+        let mut ghost = Ghost::new();
+        ghost.reset(0);
+        for (print, region, now) in [
+            (1, Region::Window, [10, 90]),
+            (2, Region::Main, [10, 90]), // age 20 in the end: the oldest
+            (3, Region::Window, [11, 91]),
+            (4, Region::Main, [11, 100]),
+            (4, Region::Main, [12, 101]), // the same slot again
+            (5, Region::Window, [12, 110]),
+        ] {
+            ghost.put(print, region, now);
+        }
+        let now = [12, 110];
+        assert_eq!(ghost.take(2, now), None);
+        assert_eq!(ghost.take(1, now), Some((Region::Window, 2)));
+        assert_eq!(ghost.take(3, now), Some((Region::Window, 1)));
+        assert_eq!(ghost.take(4, now), Some((Region::Main, 9)));
+        assert_eq!(ghost.take(4, now), None);
+        assert_eq!(ghost.take(5, now), Some((Region::Window, 0)));
+    }
+}
