@@ -3,18 +3,22 @@
 //! The table of flights is behind a mutex that is held for a few instructions and never while user code runs: flights
 //! are found by hash under the lock, and their keys compared after it.
 
+#[cfg(all(test, loom))]
+mod model;
+
+use crate::prim::sync::{
+    Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, ThreadId, current, fence,
+};
 use hashbrown::HashTable;
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, ThreadId};
+use std::sync::{OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How a load ended.
 pub(crate) enum Outcome<V> {
     Loaded(V),
     /// The loader's error, of whatever type.
-    Failed(Arc<dyn Any + Send + Sync>),
+    Failed(std::sync::Arc<dyn Any + Send + Sync>),
     /// The loader panicked.
     Abandoned,
 }
@@ -83,7 +87,7 @@ impl<K, V> Flights<K, V> {
         let flight = Arc::new(Flight {
             hash,
             key: key(),
-            leader: thread::current().id(),
+            leader: current().id(),
             superseded: AtomicBool::new(false),
             outcome: OnceLock::new(),
             done: Mutex::new(false),
@@ -201,15 +205,15 @@ impl<K, V> Drop for Leader<'_, K, V> {
 }
 
 /// Who waits for whom, in the whole process, so that a ring of loaders is told from a slow one.
-static WAITING: Mutex<Vec<(ThreadId, ThreadId)>> = Mutex::new(Vec::new());
+static WAITING: std::sync::Mutex<Vec<(ThreadId, ThreadId)>> = std::sync::Mutex::new(Vec::new());
 
 struct Waiting(ThreadId);
 
 impl Waiting {
     /// Registers that this thread waits for `leader`; `None` if that thread, directly or not, waits for this one.
     fn begin(leader: ThreadId) -> Option<Self> {
-        let me = thread::current().id();
-        let mut waiting = lock(&WAITING);
+        let me = current().id();
+        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut at = leader;
         loop {
             if at == me {
@@ -227,7 +231,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut waiting = lock(&WAITING);
+        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = waiting.iter().position(|(waiter, _)| *waiter == self.0) {
             waiting.swap_remove(index);
         }

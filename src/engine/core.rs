@@ -167,6 +167,7 @@ impl Core {
                 self.counts.insertions += 1;
                 if self.shelf.place(old) <= MAX_PLACE && self.shelf.place(new) == NEW {
                     self.policy.replace(&self.shelf, old, new, &mut self.out);
+                    self.forget(old);
                     self.bin(Garbage::Entry(old), after);
                     self.clear_out(map, guard, after);
                 } else {
@@ -206,20 +207,27 @@ impl Core {
             place => {
                 debug_assert!(place <= MAX_PLACE, "an entry retires once");
                 self.policy.remove(&self.shelf, old);
+                self.forget(old);
             }
         }
         self.bin(Garbage::Entry(old), after);
+    }
+
+    /// Marks an entry that the policy no longer holds: a reader that found it earlier may still report a hit of it, and its
+    /// retirement may still be on its way.
+    #[inline]
+    fn forget(&self, entry: Handle) {
+        // SAFETY: an entry is alive until it is put into the bin, and then until its readers are gone.
+        unsafe { entry.header() }.set_place(GONE);
     }
 
     /// Unlinks what the policy gave up.
     #[inline]
     fn clear_out(&mut self, map: &Map, guard: &Guard, after: &mut After) {
         while let Some((victim, verdict)) = self.out.pop() {
+            self.forget(victim);
             if !map.remove_exact(victim.0, guard) {
-                // Somebody else unlinked it; that event will free it.
-                // SAFETY: an entry is alive until its retirement was applied.
-                unsafe { victim.header() }.set_place(GONE);
-                continue;
+                continue; // somebody else unlinked it: that event will free it
             }
             match verdict {
                 Verdict::Evicted => self.counts.evictions += 1,
@@ -250,8 +258,7 @@ impl Core {
             self.counts.evictions += 1;
             if self.shelf.place(entry) <= MAX_PLACE {
                 self.policy.remove(&self.shelf, entry);
-                // SAFETY: alive: it was in the map until now.
-                unsafe { entry.header() }.set_place(GONE);
+                self.forget(entry);
                 if self.listened {
                     after.evicted.push(entry);
                 } else {

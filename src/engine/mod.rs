@@ -610,7 +610,7 @@ impl<K, V> Drop for Engine<K, V> {
     fn drop(&mut self) {
         let mut panics = Panics::default();
         let mut garbage = Vec::new();
-        let backlog = *self.backlog.get_mut();
+        let backlog = self.backlog.load(Ordering::Relaxed);
         if !backlog.is_null() {
             // SAFETY: made from a Box in `backlog`; nobody else is left.
             let backlog = unsafe { Box::from_raw(backlog) };

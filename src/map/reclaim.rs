@@ -5,18 +5,44 @@ pub(crate) use super::crossbeam::{Guard, Horizon, Seal, pin, seal};
 #[cfg(all(not(feature = "crossbeam"), not(loom)))]
 pub(crate) use super::epoch::{Guard, Horizon, Seal, pin, seal};
 
-/// Under loom maps are checked without reclamation (which has its own model in `epoch`): garbage outlives the model.
+/// Under loom maps are checked without reclamation (which has its own model in `epoch`): no reader is ever past a seal.
 #[cfg(loom)]
 mod leak {
     pub(crate) struct Guard;
+
     pub(crate) fn pin() -> Guard {
         Guard
     }
+
+    impl Guard {
+        pub(crate) fn thread_index(&self) -> usize {
+            0
+        }
+    }
+
+    pub(super) struct Seal;
+
+    pub(super) fn seal() -> Seal {
+        Seal
+    }
+
+    pub(super) struct Horizon;
+
+    impl Horizon {
+        pub(super) fn now() -> Self {
+            Self
+        }
+
+        pub(super) fn passed(&self, _: &Seal) -> bool {
+            false
+        }
+    }
 }
 #[cfg(loom)]
-pub(crate) use leak::*;
+use leak::{Horizon, Seal, seal};
+#[cfg(loom)]
+pub(crate) use leak::{Guard, pin};
 
-#[cfg(not(loom))]
 mod bin {
     use super::{Horizon, Seal, seal};
     use std::collections::VecDeque;
@@ -87,5 +113,4 @@ mod bin {
         }
     }
 }
-#[cfg(not(loom))]
 pub(crate) use bin::Bin;

@@ -15,15 +15,23 @@ pub(crate) struct Fifo<H> {
 
 impl<H: Copy + Eq> Fifo<H> {
     pub(crate) fn new(capacity: u64, weighted: bool) -> Self {
-        Self { capacity, weighted, chunks: Chunks::new(), queue: Queue::new(0) }
+        Self {
+            capacity,
+            weighted,
+            chunks: Chunks::new(),
+            queue: Queue::new(0),
+        }
     }
 
     /// Evicts until there is room for `weight`, which is at most the capacity.
     #[inline]
     fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
         while self.queue.weight() > self.capacity - weight {
-            let Some(tail) = self.chunks.back(&self.queue) else { return };
-            self.chunks.pop_back(&mut self.queue, entries, weigh(entries, tail, self.weighted));
+            let Some(tail) = self.chunks.back(&self.queue) else {
+                return;
+            };
+            self.chunks
+                .pop_back(&mut self.queue, entries, weigh(entries, tail, self.weighted));
             out.push((tail, Verdict::Evicted));
         }
     }
@@ -43,7 +51,8 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
         let (before, weight) = (weigh(entries, old, self.weighted), weigh(entries, new, self.weighted));
         if weight <= self.capacity && (self.queue.weight() - before).checked_add(weight).is_some() {
-            self.chunks.replace(&mut self.queue, entries, (old, before), (new, weight));
+            self.chunks
+                .replace(&mut self.queue, entries, (old, before), (new, weight));
             self.make_room(entries, 0, out);
         } else {
             // Too heavy, or beyond what can be summed up: it gives up its turn.
@@ -53,7 +62,8 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
     }
 
     fn remove(&mut self, entries: &E, handle: E::Handle) {
-        self.chunks.remove(&mut self.queue, entries, handle, weigh(entries, handle, self.weighted));
+        self.chunks
+            .remove(&mut self.queue, entries, handle, weigh(entries, handle, self.weighted));
     }
 
     fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
@@ -86,7 +96,9 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
     }
 
     fn validate(&self, entries: &E) {
-        self.chunks.validate([&self.queue].into_iter(), entries, |handle| weigh(entries, handle, self.weighted));
+        self.chunks.validate([&self.queue].into_iter(), entries, |handle| {
+            weigh(entries, handle, self.weighted)
+        });
         assert!(self.queue.weight() <= self.capacity);
     }
 }

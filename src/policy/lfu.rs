@@ -94,7 +94,9 @@ impl<H: Copy + Eq> Lfu<H> {
                 self.age();
                 level = AGED;
             }
-            let Some(tail) = self.chunks.back(&self.levels[level]) else { return };
+            let Some(tail) = self.chunks.back(&self.levels[level]) else {
+                return;
+            };
             let own = weigh(entries, tail, self.weighted);
             self.chunks.pop_back(&mut self.levels[level], entries, own);
             self.left(level, own);
@@ -180,10 +182,16 @@ impl<E: Entries> Policy<E> for Lfu<E::Handle> {
     }
 
     fn validate(&self, entries: &E) {
-        self.chunks.validate(self.levels.iter(), entries, |handle| weigh(entries, handle, self.weighted));
+        self.chunks.validate(self.levels.iter(), entries, |handle| {
+            weigh(entries, handle, self.weighted)
+        });
         for (level, queue) in self.levels.iter().enumerate() {
             assert_eq!(queue.len() > 0, self.filled[level / 64] & (1 << (level % 64)) != 0);
-            assert!(self.chunks.iter(queue).all(|handle| self.level(entries.place(handle)) == level));
+            assert!(
+                self.chunks
+                    .iter(queue)
+                    .all(|handle| self.level(entries.place(handle)) == level)
+            );
         }
         assert_eq!(self.len, self.levels.iter().map(Queue::len).sum::<usize>());
         assert_eq!(self.weight, self.levels.iter().map(Queue::weight).sum::<u64>());

@@ -21,7 +21,12 @@ pub(crate) struct Lru<H> {
 
 impl<H: Copy + Eq> Lru<H> {
     pub(crate) fn new(capacity: u64, weighted: bool) -> Self {
-        Self { capacity, weighted, chunks: Chunks::new(), queue: Queue::new(0) }
+        Self {
+            capacity,
+            weighted,
+            chunks: Chunks::new(),
+            queue: Queue::new(0),
+        }
     }
 
     /// Evicts until there is room for `weight`, which is at most the capacity.
@@ -29,7 +34,9 @@ impl<H: Copy + Eq> Lru<H> {
     fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
         let mut steps = 0;
         while self.queue.weight() > self.capacity - weight {
-            let Some(tail) = self.chunks.back(&self.queue) else { return };
+            let Some(tail) = self.chunks.back(&self.queue) else {
+                return;
+            };
             let own = weigh(entries, tail, self.weighted);
             self.chunks.pop_back(&mut self.queue, entries, own);
             if steps < STEPS && entries.hits(tail) != 0 {
@@ -60,7 +67,8 @@ impl<E: Entries> Policy<E> for Lru<E::Handle> {
     }
 
     fn remove(&mut self, entries: &E, handle: E::Handle) {
-        self.chunks.remove(&mut self.queue, entries, handle, weigh(entries, handle, self.weighted));
+        self.chunks
+            .remove(&mut self.queue, entries, handle, weigh(entries, handle, self.weighted));
     }
 
     fn hit(&mut self, entries: &E, handle: E::Handle) {
@@ -108,7 +116,9 @@ impl<E: Entries> Policy<E> for Lru<E::Handle> {
     }
 
     fn validate(&self, entries: &E) {
-        self.chunks.validate([&self.queue].into_iter(), entries, |handle| weigh(entries, handle, self.weighted));
+        self.chunks.validate([&self.queue].into_iter(), entries, |handle| {
+            weigh(entries, handle, self.weighted)
+        });
         assert!(self.queue.weight() <= self.capacity);
     }
 }

@@ -111,7 +111,6 @@ pub enum PolicyKind {
 
 /// Any of the policies, chosen at run time; dispatched by `match`, so that the calls can be inlined.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one per shard of a cache; an indirection would cost more")]
 pub(crate) enum AnyPolicy<E: Entries> {
     TinyLfu(tinylfu::TinyLfu<E::Handle>),
     Lru(lru::Lru<E::Handle>),
@@ -212,7 +211,10 @@ pub(crate) fn xorshift(state: &mut u32) -> u32 {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
+    use crate::prim::ghost::{Ghost, Now, Region};
+    use crate::prim::sketch::naive;
     use std::cell::Cell;
+    use std::collections::{HashSet, VecDeque};
     use std::num::NonZeroU64;
 
     pub(crate) type Handle = NonZeroU64;
@@ -418,6 +420,207 @@ pub(crate) mod testing {
                 out.clear();
                 last = next;
             }
+        }
+    }
+
+    #[test]
+    fn the_simple_ones_evict_whom_they_should() {
+        for (kind, capacity) in KINDS[1..].iter().flat_map(|&kind| [3, 40, 200].map(|capacity| (kind, capacity))) {
+            let mut rng = XorShift(capacity);
+            let mut store = Store::default();
+            let (mut policy, mut out) = (AnyPolicy::<Store>::new(kind, capacity.into(), false), Vec::new());
+            // In the order of arrival (or use, for LRU), with the uses of each.
+            let mut model: Vec<(Handle, u32)> = Vec::new();
+            for _ in 0..6000 {
+                let skewed = rng.below(capacity) * rng.below(capacity) / capacity;
+                if rng.below(3) > 0 && model.len() == capacity as usize {
+                    let handle = model[skewed as usize].0;
+                    store.touch(handle, policy.hit_limit());
+                    if policy.eager_hits() {
+                        policy.hit(&store, handle);
+                    }
+                    model[skewed as usize].1 += 1;
+                    if kind == PolicyKind::Lru {
+                        let used = model.remove(skewed as usize);
+                        model.push(used);
+                    }
+                    continue;
+                }
+                let handle = store.add(rng.next(), 1);
+                policy.insert(&store, handle, &mut out);
+                for (gone, _) in out.drain(..) {
+                    let at = model.iter().position(|&(other, _)| other == gone).expect("a resident");
+                    match kind {
+                        PolicyKind::Fifo | PolicyKind::Lru => assert_eq!(at, 0),
+                        PolicyKind::Lfu => {
+                            let least = model.iter().map(|&(_, uses)| uses.min(255)).min();
+                            assert_eq!(Some(model[at].1.min(255)), least);
+                        }
+                        _ => {}
+                    }
+                    model.remove(at);
+                }
+                model.push((handle, 0));
+            }
+            policy.validate(&store);
+        }
+    }
+
+    /// W-TinyLFU as in `tinylfu`, written down as plainly as possible. Queues: front is the head.
+    pub(crate) struct Naive {
+        cap: usize,
+        pub(crate) window: VecDeque<Handle>,
+        pub(crate) probation: VecDeque<Handle>,
+        pub(crate) protected: VecDeque<Handle>,
+        pub(crate) marks: HashSet<Handle>,
+        pub(crate) w: usize,
+        sketch: Option<naive::Sketch>,
+        ghost: Ghost,
+        arrivals: u32,
+        departures: u32,
+        random: u32,
+        pub(crate) out: Vec<Handle>,
+    }
+
+    impl Naive {
+        pub(crate) fn new(cap: usize) -> Self {
+            Self {
+                cap,
+                window: VecDeque::new(),
+                probation: VecDeque::new(),
+                protected: VecDeque::new(),
+                marks: HashSet::new(),
+                w: (cap / 20).max(1),
+                sketch: None,
+                ghost: Ghost::new(),
+                arrivals: 0,
+                departures: 0,
+                random: 0x9E37_79B9,
+                out: Vec::new(),
+            }
+        }
+
+        fn tick(&self) -> u32 {
+            (self.cap / 10 / 32).max(1) as u32
+        }
+
+        fn now(&self) -> Now {
+            [self.arrivals / self.tick(), self.departures / self.tick()]
+        }
+
+        fn total(&self) -> usize {
+            self.window.len() + self.probation.len() + self.protected.len()
+        }
+
+        fn flush(&mut self, store: &Store, handle: Handle) -> bool {
+            let hit = self.marks.remove(&handle);
+            if let (true, Some(sketch)) = (hit, &mut self.sketch) {
+                sketch.add(store.hash(handle));
+            }
+            hit
+        }
+
+        fn estimate(&self, store: &Store, handle: Handle) -> u8 {
+            self.sketch.as_ref().map_or(0, |sketch| sketch.estimate(store.hash(handle)))
+        }
+
+        fn leave(&mut self, store: &Store, handle: Handle, region: Region) {
+            self.departures += u32::from(region == Region::Main);
+            for queue in [&mut self.window, &mut self.probation, &mut self.protected] {
+                queue.retain(|&other| other != handle);
+            }
+            self.ghost.put(store.hash(handle), region, self.now());
+            self.out.push(handle);
+        }
+
+        fn victim(&mut self, store: &Store) -> Option<Handle> {
+            let mut g = 0;
+            loop {
+                if let Some(&v) = self.probation.back() {
+                    g += 1;
+                    if !(self.flush(store, v) && g < 64) {
+                        return Some(v);
+                    }
+                    self.probation.pop_back();
+                    self.protected.push_front(v);
+                    while self.protected.len() > (self.cap - self.w) * 7 / 10 && g < 64 {
+                        let t = self.protected.pop_back().unwrap();
+                        g += 1;
+                        if self.flush(store, t) { &mut self.protected } else { &mut self.probation }.push_front(t);
+                    }
+                } else {
+                    let &t = self.protected.back()?;
+                    g += 1;
+                    if !(self.flush(store, t) && g < 64) {
+                        return Some(t);
+                    }
+                    self.protected.rotate_right(1);
+                }
+            }
+        }
+
+        pub(crate) fn insert(&mut self, store: &Store, handle: Handle) {
+            let (least, most) = ((self.cap / 100).max(1), (self.cap * 8 / 10).max(1));
+            if self.total() == self.cap && self.sketch.is_none() {
+                self.sketch = Some(naive::Sketch::new(self.cap as u64));
+                self.ghost.reset(self.cap as u64);
+                (self.arrivals, self.departures) = (self.fill_arrivals(), 0);
+            }
+            if let Some(sketch) = &mut self.sketch {
+                sketch.add(store.hash(handle));
+            }
+            self.arrivals += 1;
+            let found = self.ghost.take(store.hash(handle), self.now());
+            let age = found.map_or(0, |(_, ticks)| (ticks * self.tick()) as usize);
+            let mut destination = &mut self.window;
+            match found {
+                Some((Region::Window, _)) => {
+                    if age <= self.cap / 10 {
+                        self.w = (self.w + 1).min(most);
+                    }
+                    if age <= self.cap * 3 / 10 {
+                        destination = &mut self.probation;
+                    }
+                }
+                Some((Region::Main, _)) if age <= self.cap / 10 => self.w = (self.w - 1).max(least),
+                _ => {}
+            }
+            destination.push_front(handle);
+            while self.window.len() > self.w {
+                let c = *self.window.back().unwrap();
+                self.flush(store, c);
+                if self.total() > self.cap {
+                    let ours = self.estimate(store, c);
+                    let main = self.probation.len() + self.protected.len();
+                    let victim = if ours <= 1 && main > 0 { None } else { self.victim(store) };
+                    let Some(v) = victim else {
+                        self.leave(store, c, Region::Window);
+                        continue;
+                    };
+                    if ours > self.estimate(store, v) || (ours >= 6 && xorshift(&mut self.random).is_multiple_of(128)) {
+                        self.leave(store, v, Region::Main);
+                    } else {
+                        self.leave(store, c, Region::Window);
+                        continue;
+                    }
+                }
+                self.window.pop_back();
+                self.probation.push_front(c);
+            }
+            while self.total() > self.cap {
+                if let Some(v) = self.victim(store) {
+                    self.leave(store, v, Region::Main);
+                } else {
+                    let tail = *self.window.back().unwrap();
+                    self.flush(store, tail);
+                    self.leave(store, tail, Region::Window);
+                }
+            }
+        }
+
+        /// The clock runs by single events until the cache is full, and by ticks from then on: in step again.
+        fn fill_arrivals(&self) -> u32 {
+            self.arrivals * self.tick()
         }
     }
 }

@@ -19,12 +19,21 @@ pub(crate) struct Random<H> {
 
 impl<H: Copy + Eq> Random<H> {
     pub(crate) fn new(capacity: u64, weighted: bool) -> Self {
-        Self { capacity, weighted, weight: 0, handles: Vec::new(), random: 0x9E37_79B9 }
+        Self {
+            capacity,
+            weighted,
+            weight: 0,
+            handles: Vec::new(),
+            random: 0x9E37_79B9,
+        }
     }
 
     fn index<E: Entries<Handle = H>>(&self, entries: &E, handle: H) -> usize {
         let start = entries.place(handle) as usize * GRAIN;
-        let offset = self.handles[start..].iter().take(GRAIN).position(|&other| other == handle);
+        let offset = self.handles[start..]
+            .iter()
+            .take(GRAIN)
+            .position(|&other| other == handle);
         start + offset.expect("the handle is where its place says")
     }
 
@@ -85,7 +94,10 @@ impl<E: Entries> Policy<E> for Random<E::Handle> {
     }
 
     fn clear(&mut self) {
-        *self = Self { random: self.random, ..Self::new(self.capacity, self.weighted) };
+        *self = Self {
+            random: self.random,
+            ..Self::new(self.capacity, self.weighted)
+        };
     }
 
     fn capacity(&self) -> u64 {
@@ -113,7 +125,13 @@ impl<E: Entries> Policy<E> for Random<E::Handle> {
         for (index, &handle) in self.handles.iter().enumerate() {
             assert_eq!(entries.place(handle) as usize, index / GRAIN);
         }
-        assert_eq!(self.weight, self.handles.iter().map(|&handle| weigh(entries, handle, self.weighted)).sum::<u64>());
+        assert_eq!(
+            self.weight,
+            self.handles
+                .iter()
+                .map(|&handle| weigh(entries, handle, self.weighted))
+                .sum::<u64>()
+        );
         assert!(self.weight <= self.capacity);
     }
 }

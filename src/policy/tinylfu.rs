@@ -79,7 +79,12 @@ const PROBATION: u8 = 1;
 const PROTECTED: u8 = 2;
 
 /// A fraction of a number that may be huge.
+#[inline(always)]
 fn part(whole: u64, numerator: u64, denominator: u64) -> u64 {
+    // Almost always, and then without a division where the denominator is a constant.
+    if let Some(product) = whole.checked_mul(numerator) {
+        return product / denominator;
+    }
     (u128::from(whole) * u128::from(numerator) / u128::from(denominator)) as u64
 }
 
@@ -100,7 +105,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
             arrivals: Clock::default(),
             departures: Clock::default(),
             tick: 1,
-            size_check: if capacity <= 4096 { capacity / 8 } else { capacity },
+            size_check: capacity,
             size_limit: 0,
             random: 0x9E37_79B9,
         };
@@ -132,8 +137,11 @@ impl<H: Copy + Eq> TinyLfu<H> {
             return;
         }
         let entries = if self.weighted { held } else { self.capacity };
-        (self.size_check, self.size_limit) =
-            if self.weighted { (self.capacity, 2 * held.max(64)) } else { (u64::MAX, u64::MAX) };
+        (self.size_check, self.size_limit) = if self.weighted {
+            (self.capacity, 2 * held.max(64))
+        } else {
+            (u64::MAX, u64::MAX)
+        };
         self.sketch.resize(entries);
         self.ghost.reset(entries);
         self.tick = (entries / 10 / 32).max(1);
@@ -170,7 +178,11 @@ impl<H: Copy + Eq> TinyLfu<H> {
     fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, victim: H, out: &mut Out<H>) {
         let weight = self.weigh(entries, victim);
         // `victim` returns the tail of probation if there is one.
-        let queue = if self.probation.len() > 0 { &mut self.probation } else { &mut self.protected };
+        let queue = if self.probation.len() > 0 {
+            &mut self.probation
+        } else {
+            &mut self.protected
+        };
         self.chunks.pop_back(queue, entries, weight);
         self.gone(entries, victim, weight, Region::Main);
         out.push((victim, Verdict::Evicted));
@@ -228,7 +240,9 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Brings the protected queue back to its size.
     fn trim<E: Entries<Handle = H>>(&mut self, entries: &E, steps: &mut u32) {
         while self.protected.weight() > self.protected_max && *steps < STEPS {
-            let Some(tail) = self.chunks.back(&self.protected) else { return };
+            let Some(tail) = self.chunks.back(&self.protected) else {
+                return;
+            };
             *steps += 1;
             if self.flush(entries, tail) {
                 self.recycle(entries, tail);
@@ -252,7 +266,9 @@ impl<H: Copy + Eq> TinyLfu<H> {
     #[inline]
     fn rebalance<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Out<H>) {
         while self.window.weight() > self.window_max {
-            let Some(candidate) = self.chunks.back(&self.window) else { break };
+            let Some(candidate) = self.chunks.back(&self.window) else {
+                break;
+            };
             self.flush(entries, candidate);
             // By weight, the candidate may have to win several times, and a victim once beaten does not come back.
             let stays = loop {
@@ -260,7 +276,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
                     break true;
                 }
                 // The victim of a candidate that cannot win is not even looked for, which spares the hands' work and two
-                // cache misses, and costs no hits (+0.004 points on average).
+                // cache misses; over the traces the hit ratios stay within 0.005 points on average.
                 let ours = self.sketch.estimate(entries.hash(candidate));
                 if ours <= 1 && self.probation.len() + self.protected.len() > 0 {
                     self.evict_window(entries, candidate, Verdict::Rejected, out);
@@ -301,12 +317,22 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Where a new entry goes: what the ghosts tell of an earlier stay moves the window's size and may skip the window.
     #[inline]
     fn destination(&mut self, hash: u32) -> u8 {
-        let Some((region, ticks)) = self.ghost.take(hash, self.now()) else { return WINDOW };
-        let entries = if self.weighted { self.entries() as u64 } else { self.capacity };
+        let Some((region, ticks)) = self.ghost.take(hash, self.now()) else {
+            return WINDOW;
+        };
+        let entries = if self.weighted {
+            self.entries() as u64
+        } else {
+            self.capacity
+        };
         let age = u64::from(ticks) * self.tick;
         let soon = age <= entries / 10;
         // By weight, a step is the weight of an average entry.
-        let step = if self.weighted { (self.total / entries.max(1)).max(1) } else { 1 };
+        let step = if self.weighted {
+            (self.total / entries.max(1)).max(1)
+        } else {
+            1
+        };
         match region {
             Region::Window => {
                 if soon {
@@ -413,7 +439,10 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
     }
 
     fn clear(&mut self) {
-        *self = Self { random: self.random, ..Self::new(self.capacity, self.weighted) };
+        *self = Self {
+            random: self.random,
+            ..Self::new(self.capacity, self.weighted)
+        };
     }
 
     fn capacity(&self) -> u64 {
@@ -436,7 +465,10 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
         for queue in [&self.protected, &self.probation, &self.window] {
             for hit in [true, false] {
                 // Marks may appear meanwhile: an entry could be missed or come twice, which a copy must not mind.
-                let mut some = self.chunks.iter(queue).filter(|&handle| (entries.hits(handle) != 0) == hit);
+                let mut some = self
+                    .chunks
+                    .iter(queue)
+                    .filter(|&handle| (entries.hits(handle) != 0) == hit);
                 if !some.all(&mut *visit) {
                     return;
                 }
@@ -446,10 +478,85 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
 
     fn validate(&self, entries: &E) {
         let queues = [&self.window, &self.probation, &self.protected];
-        self.chunks.validate(queues.into_iter(), entries, |handle| self.weigh(entries, handle));
+        self.chunks
+            .validate(queues.into_iter(), entries, |handle| self.weigh(entries, handle));
         assert_eq!(self.total, queues.map(Queue::weight).iter().sum::<u64>());
         assert!(self.total <= self.capacity);
         assert!(self.window_max >= 1 && self.window_max <= self.capacity.max(1));
         assert!(self.window.weight() <= self.window_max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::testing::{Naive, Store, XorShift};
+
+    #[test]
+    fn decides_as_the_naive_one() {
+        for (cap, keys) in [(1, 9), (2, 9), (7, 30), (50, 200), (333, 1000), (800, 3000)] {
+            let mut rng = XorShift(cap as u32);
+            let mut store = Store::default();
+            let mut policy = TinyLfu::new(cap as u64, false);
+            let mut oracle = Naive::new(cap);
+            let mut map = std::collections::HashMap::new();
+            let mut out = Vec::new();
+            for step in 0..6000 + 4 * keys {
+                // Skewed uses, with a scan through the keys now and then.
+                let skewed = rng.below(keys) * rng.below(keys) / keys;
+                let key = if step / 500 % 4 == 3 { step % keys } else { skewed };
+                let hash = key.wrapping_mul(0x9E37_79B9) ^ key << 7;
+                if let Some(&handle) = map.get(&hash) {
+                    store.touch(handle, 1);
+                    oracle.marks.insert(handle);
+                    continue;
+                }
+                let handle = store.add(hash, 1);
+                map.insert(hash, handle);
+                policy.insert(&store, handle, &mut out);
+                oracle.insert(&store, handle);
+                assert!(
+                    out.iter().map(|&(handle, _)| handle).eq(oracle.out.drain(..)),
+                    "cap {cap}, step {step}"
+                );
+                for (gone, _) in out.drain(..) {
+                    map.remove(&store.hash(gone));
+                    oracle.marks.remove(&gone);
+                }
+                assert_eq!(policy.window_max, oracle.w as u64);
+            }
+            assert!(
+                policy
+                    .chunks
+                    .iter(&policy.protected)
+                    .eq(oracle.protected.iter().copied())
+            );
+            assert!(
+                policy
+                    .chunks
+                    .iter(&policy.probation)
+                    .eq(oracle.probation.iter().copied())
+            );
+            Policy::<Store>::validate(&policy, &store);
+        }
+    }
+
+    #[test]
+    fn memory_is_small_and_comes_late() {
+        let mut store = Store::default();
+        let mut out = Vec::new();
+        for (capacity, full) in [(100, 11 << 10), (40_000, 40_000 * 20)] {
+            let mut policy = TinyLfu::new(capacity, false);
+            for n in 0..5 * capacity as u32 {
+                let handle = store.add(n.wrapping_mul(0x9E37_79B9), 1);
+                policy.insert(&store, handle, &mut out);
+                if u64::from(n) + 1 == capacity {
+                    assert_eq!(policy.sketch.bytes() + policy.ghost.bytes(), 0);
+                }
+            }
+            let bytes = size_of_val(&policy) + policy.chunks.bytes() + policy.sketch.bytes() + policy.ghost.bytes();
+            println!("{capacity}: {bytes}");
+            assert!(bytes <= full, "{bytes}");
+        }
     }
 }

@@ -79,7 +79,11 @@ impl Ghost {
         let print = fingerprint(hash);
         let slot = self.bucket(hash)?.iter_mut().find(|slot| **slot >> 16 == print)?;
         let found = std::mem::take(slot);
-        let region = if found & 0x8000 == 0 { Region::Window } else { Region::Main };
+        let region = if found & 0x8000 == 0 {
+            Region::Window
+        } else {
+            Region::Main
+        };
         Some((region, now[region as usize].wrapping_sub(found) & TICKS))
     }
 }
@@ -96,7 +100,11 @@ mod tests {
         ghost.reset(100);
         assert_eq!(ghost.bytes(), 1024);
         ghost.put(0x8000_0000, Region::Main, [5, 32_760]);
-        assert_eq!(ghost.take(0x8000_0001, [9, 32_770]), Some((Region::Main, 10)), "prints 0 and 1 are one");
+        assert_eq!(
+            ghost.take(0x8000_0001, [9, 32_770]),
+            Some((Region::Main, 10)),
+            "prints 0 and 1 are one"
+        );
         assert_eq!(ghost.take(0x8000_0000, [9, 32_770]), None);
         ghost.put(7, Region::Window, [5, 1]);
         assert_eq!(ghost.take(8, [5, 1]), None);

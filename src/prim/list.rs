@@ -33,7 +33,13 @@ pub(crate) struct Queue {
 impl Queue {
     /// An empty queue; `id` tells the queues of one slab apart.
     pub(crate) fn new(id: u8) -> Self {
-        Self { head: NONE, tail: NONE, id, len: 0, weight: 0 }
+        Self {
+            head: NONE,
+            tail: NONE,
+            id,
+            len: 0,
+            weight: 0,
+        }
     }
 
     /// The number of handles held.
@@ -79,7 +85,10 @@ pub(crate) struct Chunks<H> {
 impl<H: Copy + Eq> Chunks<H> {
     /// An empty slab; allocates nothing.
     pub(crate) fn new() -> Self {
-        Self { slab: Vec::new(), free: NONE }
+        Self {
+            slab: Vec::new(),
+            free: NONE,
+        }
     }
 
     /// Drops all chunks. The queues must be made anew.
@@ -198,7 +207,12 @@ impl<H: Copy + Eq> Chunks<H> {
     fn prefetch_tail<E: Entries<Handle = H>>(&self, queue: &Queue, entries: &E) {
         if let Some(chunk) = self.slab.get(queue.tail as usize) {
             let range = usize::from(chunk.lo)..usize::from(chunk.hi);
-            chunk.items[range].iter().rev().take(AHEAD).flatten().for_each(|&handle| entries.prefetch(handle));
+            chunk.items[range]
+                .iter()
+                .rev()
+                .take(AHEAD)
+                .flatten()
+                .for_each(|&handle| entries.prefetch(handle));
         }
     }
 
@@ -224,7 +238,10 @@ impl<H: Copy + Eq> Chunks<H> {
     #[inline]
     fn find<E: Entries<Handle = H>>(&self, entries: &E, handle: H) -> (u32, usize) {
         let index = entries.place(handle);
-        let offset = self.slab[index as usize].items.iter().position(|&item| item == Some(handle));
+        let offset = self.slab[index as usize]
+            .items
+            .iter()
+            .position(|&item| item == Some(handle));
         (index, offset.expect("the handle is in the chunk it names"))
     }
 
@@ -263,7 +280,9 @@ impl<H: Copy + Eq> Chunks<H> {
 
     /// Whether a neighbour can take in `live` handles.
     fn fits(&self, neighbour: u32, live: u8) -> bool {
-        self.slab.get(neighbour as usize).is_some_and(|chunk| chunk.live + live <= MERGE)
+        self.slab
+            .get(neighbour as usize)
+            .is_some_and(|chunk| chunk.live + live <= MERGE)
     }
 
     /// Makes one chunk of two neighbours, in order, at the tail's side: if it is the head, it has room for pushes.
@@ -272,7 +291,10 @@ impl<H: Copy + Eq> Chunks<H> {
         let mut items = [None; ITEMS];
         let mut lo = ITEMS;
         let both = [rear, front];
-        for &handle in both.iter().flat_map(|&index| self.slab[index as usize].items.iter().rev().flatten()) {
+        for &handle in both
+            .iter()
+            .flat_map(|&index| self.slab[index as usize].items.iter().rev().flatten())
+        {
             lo -= 1;
             items[lo] = Some(handle);
         }
@@ -304,8 +326,12 @@ impl<H: Copy + Eq> Chunks<H> {
     /// The handles from head to tail.
     pub(crate) fn iter(&self, queue: &Queue) -> impl Iterator<Item = H> {
         let first = self.slab.get(queue.head as usize);
-        std::iter::successors(first, |chunk| self.slab.get(chunk.next as usize))
-            .flat_map(|chunk| chunk.items[usize::from(chunk.lo)..usize::from(chunk.hi)].iter().flatten().copied())
+        std::iter::successors(first, |chunk| self.slab.get(chunk.next as usize)).flat_map(|chunk| {
+            chunk.items[usize::from(chunk.lo)..usize::from(chunk.hi)]
+                .iter()
+                .flatten()
+                .copied()
+        })
     }
 
     /// Panics if a queue, or the slab as a whole, is inconsistent. `queues` are all the queues of this slab.
@@ -333,7 +359,11 @@ impl<H: Copy + Eq> Chunks<H> {
             }
             assert_eq!((queue.tail, queue.len, queue.weight), (prev, len, weight));
             // Only the two ends may be sparse.
-            let inner = lives.len().checked_sub(2).and_then(|end| lives.get(1..=end)).unwrap_or(&[]);
+            let inner = lives
+                .len()
+                .checked_sub(2)
+                .and_then(|end| lives.get(1..=end))
+                .unwrap_or(&[]);
             assert!(inner.windows(2).all(|pair| pair[0] + pair[1] > MERGE), "{lives:?}");
             chunks += lives.len();
         }
@@ -413,7 +443,9 @@ mod tests {
         // Each round leaves one in thirty: without merging, every one of them would hold a chunk.
         for _ in 0..20 {
             let batch: Vec<_> = (0..3000).map(|n| store.add(n, 1)).collect();
-            batch.iter().for_each(|&handle| chunks.push_front(&mut queue, &store, handle, 1));
+            batch
+                .iter()
+                .for_each(|&handle| chunks.push_front(&mut queue, &store, handle, 1));
             for (n, &handle) in batch.iter().enumerate() {
                 if n % 30 != 0 {
                     chunks.remove(&mut queue, &store, handle, 1);

@@ -32,22 +32,34 @@ pub(crate) struct Sketch {
     sweep: usize,
 }
 
-/// The word and the shift of a key's counter in each quarter of its block.
-#[inline]
-fn counters(hash: u32) -> [(usize, u32); 4] {
+/// The bits that choose a key's counters.
+#[inline(always)]
+fn mix(hash: u32) -> u64 {
     // The block was chosen by the high bits of the hash; the product's high bits depend on all of them.
-    let bits = u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 44;
-    std::array::from_fn(|quarter| {
-        let counter = (bits >> (5 * quarter)) as usize & 31;
-        (2 * quarter + counter / 16, 4 * (counter as u32 % 16))
-    })
+    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 44
+}
+
+/// The word and the shift of a key's counter in a quarter of its block.
+#[inline(always)]
+fn counter(bits: u64, quarter: usize) -> (usize, u32) {
+    let counter = (bits >> (5 * quarter)) as usize & 31;
+    (2 * quarter + counter / 16, 4 * (counter as u32 % 16))
 }
 
 impl Sketch {
     /// A sketch of size nothing, whose estimates are all 0.
     pub(crate) fn new() -> Self {
         let words = Vec::new();
-        Self { words, offset: 0, blocks: 0, halved: Vec::new(), generation: 0, adds: 0, period: 0, sweep: 0 }
+        Self {
+            words,
+            offset: 0,
+            blocks: 0,
+            halved: Vec::new(),
+            generation: 0,
+            adds: 0,
+            period: 0,
+            sweep: 0,
+        }
     }
 
     /// Bytes allocated.
@@ -99,7 +111,9 @@ impl Sketch {
         let stale = (*halved ^ self.generation) & (1 << (block % 64));
         if stale != 0 {
             *halved ^= stale;
-            self.block(block).iter_mut().for_each(|word| *word = (*word >> 1) & HALF);
+            self.block(block)
+                .iter_mut()
+                .for_each(|word| *word = (*word >> 1) & HALF);
         }
     }
 
@@ -113,7 +127,9 @@ impl Sketch {
         self.sync(block);
         let words = self.block(block);
         let mut changed = 0;
-        for (word, shift) in counters(hash) {
+        let bits = mix(hash);
+        for quarter in 0..4 {
+            let (word, shift) = counter(bits, quarter);
             let more = u64::from((words[word] >> shift) & 15 != 15);
             words[word] += more << shift;
             changed |= more;
@@ -151,8 +167,13 @@ impl Sketch {
         let block = self.block_of(hash);
         self.sync(block);
         let words = self.block(block);
-        let counts = counters(hash).map(|(word, shift)| (words[word] >> shift) as u8 & 15);
-        counts[0].min(counts[1]).min(counts[2]).min(counts[3])
+        let bits = mix(hash);
+        let mut least = 15;
+        for quarter in 0..4 {
+            let (word, shift) = counter(bits, quarter);
+            least = least.min((words[word] >> shift) & 15);
+        }
+        least as u8
     }
 }
 
@@ -168,7 +189,11 @@ pub(crate) mod naive {
     impl Sketch {
         pub(crate) fn new(entries: u64) -> Self {
             let blocks = (entries.max(1024) * 16).div_ceil(128);
-            Self { counters: vec![0; blocks as usize * 128], adds: 0, period: 20 * entries.max(64) }
+            Self {
+                counters: vec![0; blocks as usize * 128],
+                adds: 0,
+                period: 20 * entries.max(64),
+            }
         }
 
         fn indices(&self, hash: u32) -> [usize; 4] {
@@ -193,7 +218,11 @@ pub(crate) mod naive {
         }
 
         pub(crate) fn estimate(&self, hash: u32) -> u8 {
-            self.indices(hash).map(|index| self.counters[index]).into_iter().min().unwrap()
+            self.indices(hash)
+                .map(|index| self.counters[index])
+                .into_iter()
+                .min()
+                .unwrap()
         }
     }
 }

@@ -1,9 +1,15 @@
 //! The atomics of everything concurrent in this crate: std's, or loom's when its model checker runs.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use loom::{sync, thread};
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::{sync, thread};
+
+pub(crate) use sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
+pub(crate) use sync::{Arc, Condvar, Mutex, MutexGuard};
+pub(crate) use thread::{ThreadId, current};
 
 /// Waits a little for another thread's short, bounded step; the longer the more `tries` there were.
 pub(crate) fn relax(tries: &mut u32) {
