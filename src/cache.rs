@@ -63,14 +63,14 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lookup<'g, Q>(&self, hash: u64, key: &Q, guard: &'g Guard) -> Option<&'g Entry<K, V>>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
         let found = self.engine.get(hash, |candidate| candidate.borrow() == key, guard);
-        self.lookups.count(guard.thread_index(), found.is_some(), 1);
+        self.lookups.count(guard.thread_index(), found.is_some());
         found
     }
 }

@@ -58,81 +58,131 @@ struct Line {
     misses: AtomicU64,
 }
 
-const LINES: usize = 4;
-const GROUPS: usize = 16;
+/// Threads that find their line with one look.
+const NEAR: usize = 8;
+/// Threads that have a line of their own at all.
+const FAR: usize = 128;
 
-/// Hits and misses, counted on a line per thread. Up to `LINES * GROUPS` threads at a time have lines of their own; the
-/// others share one.
+/// Hits and misses, counted on a line per thread, made when first needed. Up to `FAR` threads at a time have lines of
+/// their own; the others share one.
 pub(crate) struct Lookups {
-    groups: [AtomicPtr<[Line; LINES]>; GROUPS],
-    shared: [AtomicU64; 2],
+    near: [AtomicPtr<Line>; NEAR],
+    far: AtomicPtr<[Line; FAR - NEAR]>,
+    shared: Line,
 }
 
 impl Lookups {
     pub(crate) fn new() -> Self {
         Self {
-            groups: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
-            shared: [AtomicU64::new(0), AtomicU64::new(0)],
+            near: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            far: AtomicPtr::new(ptr::null_mut()),
+            shared: Line::default(),
         }
     }
 
-    /// Counts `count` lookups by the thread with this index, which no other living thread has.
-    #[inline]
-    pub(crate) fn count(&self, thread: usize, hit: bool, count: u64) {
-        let Some(group) = self.groups.get(thread / LINES) else {
-            self.shared[hit as usize].fetch_add(count, Ordering::Relaxed);
-            return;
-        };
-        // Acquire pairs with the Release in `make`: the zeros are seen.
-        let mut lines = group.load(Ordering::Acquire);
-        if lines.is_null() {
-            lines = Self::make(group);
+    /// Counts a lookup by the thread with this index, which no other living thread has.
+    #[inline(always)]
+    pub(crate) fn count(&self, thread: usize, hit: bool) {
+        if let Some(line) = self.near.get(thread) {
+            // Acquire pairs with the Release in `made`: the zeros are seen.
+            let line = line.load(Ordering::Acquire);
+            if !line.is_null() {
+                // SAFETY: once set, a line stays until the counters are dropped.
+                return unsafe { &*line }.count(hit);
+            }
         }
-        // SAFETY: once set, a group stays until the counters are dropped.
-        let line = unsafe { &(&*lines)[thread % LINES] };
-        let counter = if hit { &line.hits } else { &line.misses };
-        // Only this thread writes the counter, so no read-modify-write is needed.
-        counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+        self.count_slow(thread, hit);
     }
 
     #[cold]
-    fn make(group: &AtomicPtr<[Line; LINES]>) -> *mut [Line; LINES] {
-        let new = Box::into_raw(Box::<[Line; LINES]>::default());
-        match group.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => new,
-            Err(first) => {
-                // SAFETY: `new` was not shared.
-                drop(unsafe { Box::from_raw(new) });
-                first
-            }
+    #[inline(never)]
+    fn count_slow(&self, thread: usize, hit: bool) {
+        if let Some(line) = self.near.get(thread) {
+            made(line).count(hit);
+        } else if thread < FAR {
+            made(&self.far)[thread - NEAR].count(hit);
+        } else {
+            let counter = if hit { &self.shared.hits } else { &self.shared.misses };
+            counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// All hits and misses.
     pub(crate) fn sum(&self) -> (u64, u64) {
-        let mut sum = (self.shared[1].load(Ordering::Relaxed), self.shared[0].load(Ordering::Relaxed));
-        for group in &self.groups {
-            let lines = group.load(Ordering::Acquire);
-            if !lines.is_null() {
-                // SAFETY: once set, a group stays until the counters are dropped.
-                for line in unsafe { &*lines } {
-                    sum.0 += line.hits.load(Ordering::Relaxed);
-                    sum.1 += line.misses.load(Ordering::Relaxed);
-                }
+        let near = self.near.iter().filter_map(get);
+        let far = get(&self.far).into_iter().flatten();
+        near.chain(far).chain([&self.shared]).fold((0, 0), |(hits, misses), line| {
+            (hits + line.hits.load(Ordering::Relaxed), misses + line.misses.load(Ordering::Relaxed))
+        })
+    }
+}
+
+impl Line {
+    /// For the line's one thread: no read-modify-write is needed.
+    #[inline(always)]
+    fn count(&self, hit: bool) {
+        let counter = if hit { &self.hits } else { &self.misses };
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+/// What `pointer` points to, if it was made.
+fn get<T>(pointer: &AtomicPtr<T>) -> Option<&T> {
+    // SAFETY: set only by `made`, and freed only when the counters are dropped.
+    unsafe { pointer.load(Ordering::Acquire).as_ref() }
+}
+
+/// What `pointer` points to, made if need be.
+fn made<T>(pointer: &AtomicPtr<T>) -> &T
+where
+    Box<T>: Zeroed,
+{
+    if let Some(made) = get(pointer) {
+        return made;
+    }
+    let new = Box::into_raw(Box::<T>::zeroed());
+    match pointer.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: set now, and freed only when the counters are dropped.
+        Ok(_) => unsafe { &*new },
+        Err(first) => {
+            // SAFETY: `new` was not shared; `first` is as above.
+            unsafe {
+                drop(Box::from_raw(new));
+                &*first
             }
         }
-        sum
+    }
+}
+
+trait Zeroed {
+    fn zeroed() -> Self;
+}
+
+impl Zeroed for Box<Line> {
+    fn zeroed() -> Self {
+        Box::default()
+    }
+}
+
+impl Zeroed for Box<[Line; FAR - NEAR]> {
+    fn zeroed() -> Self {
+        Box::new(std::array::from_fn(|_| Line::default()))
     }
 }
 
 impl Drop for Lookups {
     fn drop(&mut self) {
-        for group in &mut self.groups {
-            let lines = group.load(Ordering::Relaxed);
-            if !lines.is_null() {
-                // SAFETY: made from a Box in `make`; nobody counts any more.
-                drop(unsafe { Box::from_raw(lines) });
-            }
+        for line in &mut self.near {
+            free(line);
         }
+        free(&mut self.far);
+    }
+}
+
+fn free<T>(pointer: &mut AtomicPtr<T>) {
+    let made = pointer.load(Ordering::Relaxed);
+    if !made.is_null() {
+        // SAFETY: made from a Box in `made`; `&mut`: nobody counts any more.
+        drop(unsafe { Box::from_raw(made) });
     }
 }

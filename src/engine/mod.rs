@@ -135,7 +135,7 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Looks a key up by its hash and a matcher, and counts the hit for the policy. Lock-free.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get<'g>(
         &self,
         hash: u64,

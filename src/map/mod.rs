@@ -123,7 +123,7 @@ impl Map {
     }
 
     /// The entry with this hash that `equal` accepts. Lock-free; at most two cache misses unless its home overflowed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(
         &self,
         hash: u64,

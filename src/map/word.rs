@@ -55,11 +55,13 @@ pub(crate) mod tags {
         (hash & 0x7f) | 0x80
     }
 
-    /// A bit in each byte that may equal `tag` (all that do, rarely one above such a byte that does not).
+    /// The top bit of each byte that equals `tag`.
     #[inline]
     pub(crate) fn matching(tags: u64, tag: u64) -> u64 {
+        // Tags have their top bit set: the difference of a byte is 0 if equal, less than 0x80 if another tag, and 0x80 if
+        // free; so no byte borrows from the next.
         let difference = tags ^ tag.wrapping_mul(LOW);
-        difference.wrapping_sub(LOW) & !difference & TOP
+        (TOP - difference) & TOP
     }
 
     /// A slot that is free, if any.
@@ -129,13 +131,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matching_finds_every_equal_tag() {
+    fn matching_finds_exactly_the_equal_tags() {
         for a in 0..=255u64 {
-            let tags = a << 8 | 0x9191 << 24;
-            let found = tags::matching(tags, a | 0x80);
-            assert_eq!(found >> 8 & 0x80 != 0, a & 0x80 != 0 || found >> 8 & 0x80 != 0);
-            if a & 0x80 != 0 {
-                assert_ne!(found & 0x8000, 0);
+            for b in 0x80..=255u64 {
+                let word = a << 8 | 0x91 << 24 | b << 40;
+                let (a, b) = (if a < 0x80 { 0 } else { a }, b);
+                let word = word & !0xff00 | a << 8;
+                for tag in [a | 0x80, b, 0x91, 0x80] {
+                    let equal = [0, a, 0, 0x91, 0, b].iter().enumerate();
+                    let want = equal.fold(0, |want, (i, &byte)| want | u64::from(byte == tag) << (8 * i + 7));
+                    assert_eq!(tags::matching(word, tag), want);
+                }
             }
         }
         assert_eq!(tags::free(0x0000_8080_8080_8080), None);

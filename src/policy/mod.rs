@@ -233,13 +233,21 @@ pub(crate) mod testing {
 
     impl Store {
         pub(crate) fn add(&mut self, hash: u32, weight: u64) -> Handle {
-            self.0.push(Entry { hash, weight, ..Default::default() });
+            self.0.push(Entry {
+                hash,
+                weight,
+                ..Default::default()
+            });
             NonZeroU64::new(self.0.len() as u64).unwrap()
         }
 
         /// Puts a new entry where a former one was.
         pub(crate) fn reuse(&mut self, handle: Handle, hash: u32) -> Handle {
-            *self.at_mut(handle) = Entry { hash, weight: 1, ..Default::default() };
+            *self.at_mut(handle) = Entry {
+                hash,
+                weight: 1,
+                ..Default::default()
+            };
             handle
         }
 
@@ -293,14 +301,22 @@ pub(crate) mod testing {
         }
     }
 
-    pub(crate) const KINDS: [PolicyKind; 5] =
-        [PolicyKind::WTinyLfu, PolicyKind::Lru, PolicyKind::Lfu, PolicyKind::Fifo, PolicyKind::Random];
+    pub(crate) const KINDS: [PolicyKind; 5] = [
+        PolicyKind::WTinyLfu,
+        PolicyKind::Lru,
+        PolicyKind::Lfu,
+        PolicyKind::Fifo,
+        PolicyKind::Random,
+    ];
 
     fn same(policy: &AnyPolicy<Store>, store: &Store, live: &[Handle]) {
         policy.validate(store);
         assert!(policy.weight() <= policy.capacity());
         assert_eq!(policy.len(), live.len());
-        assert_eq!(policy.weight(), live.iter().map(|&handle| store.weight(handle)).sum::<u64>());
+        assert_eq!(
+            policy.weight(),
+            live.iter().map(|&handle| store.weight(handle)).sum::<u64>()
+        );
         let (mut seen, mut live) = (Vec::new(), live.to_vec());
         policy.hottest(store, &mut |handle| {
             seen.push(handle);
@@ -383,7 +399,10 @@ pub(crate) mod testing {
                 live.push(handle);
                 policy.insert(&store, handle, &mut out);
                 if n % 7 == 0 && policy.len() > 0 {
-                    let old = live.iter().rev().find(|&&handle| out.iter().all(|gone| gone.0 != handle));
+                    let old = live
+                        .iter()
+                        .rev()
+                        .find(|&&handle| out.iter().all(|gone| gone.0 != handle));
                     if let Some(&old) = old {
                         let new = store.add(n, u64::MAX - u64::from(n));
                         live.retain(|&handle| handle != old);
@@ -425,7 +444,10 @@ pub(crate) mod testing {
 
     #[test]
     fn the_simple_ones_evict_whom_they_should() {
-        for (kind, capacity) in KINDS[1..].iter().flat_map(|&kind| [3, 40, 200].map(|capacity| (kind, capacity))) {
+        for (kind, capacity) in KINDS[1..]
+            .iter()
+            .flat_map(|&kind| [3, 40, 200].map(|capacity| (kind, capacity)))
+        {
             let mut rng = XorShift(capacity);
             let mut store = Store::default();
             let (mut policy, mut out) = (AnyPolicy::<Store>::new(kind, capacity.into(), false), Vec::new());
@@ -521,7 +543,9 @@ pub(crate) mod testing {
         }
 
         fn estimate(&self, store: &Store, handle: Handle) -> u8 {
-            self.sketch.as_ref().map_or(0, |sketch| sketch.estimate(store.hash(handle)))
+            self.sketch
+                .as_ref()
+                .map_or(0, |sketch| sketch.estimate(store.hash(handle)))
         }
 
         fn leave(&mut self, store: &Store, handle: Handle, region: Region) {
@@ -546,7 +570,12 @@ pub(crate) mod testing {
                     while self.protected.len() > (self.cap - self.w) * 7 / 10 && g < 64 {
                         let t = self.protected.pop_back().unwrap();
                         g += 1;
-                        if self.flush(store, t) { &mut self.protected } else { &mut self.probation }.push_front(t);
+                        if self.flush(store, t) {
+                            &mut self.protected
+                        } else {
+                            &mut self.probation
+                        }
+                        .push_front(t);
                     }
                 } else {
                     let &t = self.protected.back()?;
@@ -592,7 +621,11 @@ pub(crate) mod testing {
                 if self.total() > self.cap {
                     let ours = self.estimate(store, c);
                     let main = self.probation.len() + self.protected.len();
-                    let victim = if ours <= 1 && main > 0 { None } else { self.victim(store) };
+                    let victim = if ours <= 1 && main > 0 {
+                        None
+                    } else {
+                        self.victim(store)
+                    };
                     let Some(v) = victim else {
                         self.leave(store, c, Region::Window);
                         continue;

@@ -1,0 +1,108 @@
+# Every target is listed by `make help`; CONTRIBUTING.md says how long each takes.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+COMPARE := benches/compare/Cargo.toml
+HOST := x86_64-unknown-linux-gnu
+# What the benchmarks are given: `make bench-compare ARGS="--quick --peers quick_cache,moka"`.
+ARGS ?=
+# The stress tests: the ignored tests whose names begin with `stress`, and how long each runs.
+STRESS_SECONDS ?= 60
+# `some TESTS`: fail where a filter matches no test, instead of passing without having tested anything.
+some = $(1) --list | grep -c ': test$$' >/dev/null || { echo 'no test matches: $(1)' >&2; exit 1; }
+LOOM_TEST := $(CARGO) test --release --lib loom_ --
+STRESS_TEST := $(CARGO) test --release stress -- --include-ignored
+STRESS_CROSSBEAM := $(CARGO) test --release --features crossbeam stress -- --include-ignored
+STRESS_ASAN := cargo +nightly test --release --target $(HOST) --tests stress -- --include-ignored
+LOOM_DEEP_PREEMPTIONS ?= 3
+
+.PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo bench bench-compare \
+        instructions heap loom stress asan fmt tools clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the crate, optimised
+	$(CARGO) build --release --workspace
+
+# One after another, cheapest first: `make -j` would only have them wait for the same build lock.
+test: ## All that must pass: format, clippy, tests (both reclaimers), documentation, bounded loom models
+	$(MAKE) --no-print-directory fmt-check
+	$(MAKE) --no-print-directory clippy
+	$(MAKE) --no-print-directory test-default
+	$(MAKE) --no-print-directory test-crossbeam
+	$(MAKE) --no-print-directory doc
+	$(MAKE) --no-print-directory test-loom
+
+fmt-check: ## The format of every source file
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path $(COMPARE) --check
+
+clippy: ## Lints, as errors
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features crossbeam -- -D warnings
+
+test-default: ## The tests
+	$(CARGO) test --workspace
+
+test-crossbeam: ## The tests, on crossbeam-epoch
+	$(CARGO) test --features crossbeam
+
+doc: ## The documentation, without a warning
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+# The environment of the loom targets and of asan; a target directory each, so that they undo no other build.
+test-loom loom: export CARGO_TARGET_DIR = target/loom
+test-loom loom: export RUSTFLAGS = --cfg loom
+test-loom: export LOOM_MAX_PREEMPTIONS = 2
+loom: export LOOM_MAX_PREEMPTIONS = $(LOOM_DEEP_PREEMPTIONS)
+asan: export CARGO_TARGET_DIR = target/asan
+asan: export RUSTFLAGS = -Zsanitizer=address
+stress asan: export STRESS_SECONDS := $(STRESS_SECONDS)
+
+test-loom: ## The loom models, two preemptions
+	$(call some,$(LOOM_TEST))
+	$(LOOM_TEST)
+
+demo: ## Replay the example trace
+	$(CARGO) run --release --example replay
+
+bench: instructions heap bench-compare ## Every figure: instructions, heap, and side by side with quick_cache
+
+bench-compare: ## hotset side by side with quick_cache (ARGS="--quick --peers quick_cache,moka")
+	benches/compare.sh all $(ARGS)
+
+instructions: ## Instructions per get and per evicting insert, by callgrind
+	benches/instructions.sh
+
+heap: ## Heap bytes per entry, empty and small caches
+	benches/compare.sh heap $(ARGS)
+
+loom: ## The loom models, deep (LOOM_DEEP_PREEMPTIONS=3)
+	$(call some,$(LOOM_TEST))
+	$(LOOM_TEST) --include-ignored --nocapture
+
+stress: ## The stress tests, longer (STRESS_SECONDS=60 each), on both reclaimers
+	$(call some,$(STRESS_TEST))
+	$(STRESS_TEST) --nocapture
+	$(STRESS_CROSSBEAM) --nocapture
+
+asan: ## The stress tests under AddressSanitizer (a nightly compiler)
+	$(call some,$(STRESS_ASAN))
+	$(STRESS_ASAN) --nocapture
+
+fmt: ## Format every source file
+	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path $(COMPARE)
+
+tools: ## Install what the other targets need: valgrind, a nightly compiler, rustfmt, clippy
+	command -v valgrind >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; $$sudo apt-get install -y -qq valgrind; }
+	rustup component list --installed | grep -q '^clippy' || rustup component add clippy
+	rustup component list --installed | grep -q '^rustfmt' || rustup component add rustfmt
+	rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal
+
+clean: ## Remove all build output
+	$(CARGO) clean
+	$(CARGO) clean --manifest-path $(COMPARE)

@@ -1,0 +1,616 @@
+//! hotset side by side with other caches. Every job takes its caches in turn, round by round (A, B, B, A, ..), in one
+//! process, and reports medians: on a shared machine only such ratios mean something. See `compare help`.
+
+use std::process::{Command, ExitCode};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hotset_compare::peers::{self, Subject};
+use hotset_compare::report::{Ratio, Table, Target, Watch, disturbance, median};
+use hotset_compare::workload::{Zipf, full, picks};
+
+const HELP: &str = "\
+compare JOB [--quick] [--peers NAME,NAME] [--ops N]
+
+JOB      get        one thread, uniform random hits: 1k, 100k, 4M entries
+         threads    two threads, uniform random hits: 1k, 100k entries
+         hot        one hot key: two threads against one
+         insert     new keys into a full cache of 100k entries
+         zipf       read-through, 1M keys, zipf 0.99, capacity 100k: 1, 2, 4 threads
+         many       get_many of 64 keys against 64 gets, 4M entries
+         latency    a get beside a thread that overwrites at full speed
+         heap       bytes asked of the allocator (the binary `heap`, beside this one)
+         all        all of these, each in a process of its own
+         ir-get     N gets of one cache, for an instruction counter: see benches/instructions.sh
+         ir-insert  N evicting inserts of one cache, likewise
+--quick  fewer and shorter rounds: to see that it works, not to judge by
+--peers  the caches beside hotset: quick_cache (the default), moka, schnellru, or none";
+
+const JOBS: [&str; 8] = ["get", "threads", "hot", "insert", "zipf", "many", "latency", "heap"];
+/// The peer that the targets speak of.
+const RIVAL: &str = "quick_cache";
+
+struct Options {
+    quick: bool,
+    ops: u64,
+    /// hotset first.
+    caches: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut job = None;
+    let mut options = Options {
+        quick: false,
+        ops: 1_000_000,
+        caches: Vec::new(),
+    };
+    let mut named = vec![RIVAL.to_string()];
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        match arg.as_str() {
+            "--quick" => options.quick = true,
+            "--peers" => {
+                named = rest
+                    .next()
+                    .map_or(Vec::new(), |v| v.split(',').map(String::from).collect())
+            }
+            "--ops" => match rest.next().and_then(|v| v.parse().ok()) {
+                Some(n) => options.ops = n,
+                None => return usage("--ops takes a number"),
+            },
+            "help" | "--help" | "-h" => {
+                println!("{HELP}");
+                return ExitCode::SUCCESS;
+            }
+            other if job.is_none() && !other.starts_with('-') => job = Some(other.to_string()),
+            other => return usage(&format!("unknown argument {other}")),
+        }
+    }
+    let Some(job) = job else { return usage("which job?") };
+    named.retain(|n| n != "none");
+    if let Some(bad) = named.iter().find(|n| !peers::NAMES.contains(&n.as_str())) {
+        return usage(&format!("no cache named {bad}; there are {}", peers::NAMES.join(", ")));
+    }
+    if job.starts_with("ir-") {
+        // One cache only, whichever was named.
+        options.caches = named;
+    } else {
+        named.retain(|n| n != "hotset" && n != "loop");
+        options.caches = std::iter::once("hotset".to_string()).chain(named).collect();
+    }
+    match job.as_str() {
+        "get" => get(&options),
+        "threads" => threads(&options),
+        "hot" => hot(&options),
+        "insert" => insert(&options),
+        "zipf" => zipf(&options),
+        "many" => many(&options),
+        "latency" => latency(&options),
+        "heap" => return heap(&args),
+        "all" => return all(&args),
+        "ir-get" => ir_get(&options),
+        "ir-insert" => ir_insert(&options),
+        _ => return usage(&format!("no job named {job}")),
+    }
+    disturbance();
+    ExitCode::SUCCESS
+}
+
+fn usage(what: &str) -> ExitCode {
+    eprintln!("compare: {what}\n\n{HELP}");
+    ExitCode::from(2)
+}
+
+fn run(command: &mut Command) -> bool {
+    match command.status() {
+        Ok(status) => status.success(),
+        Err(e) => {
+            eprintln!("compare: {command:?}: {e}");
+            false
+        }
+    }
+}
+
+fn all(args: &[String]) -> ExitCode {
+    let me = std::env::current_exe().expect("the path of this program");
+    let others: Vec<&String> = args.iter().filter(|a| *a != "all").collect();
+    let mut ok = true;
+    for job in JOBS {
+        ok &= run(Command::new(&me).arg(job).args(&others));
+    }
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn heap(args: &[String]) -> ExitCode {
+    let me = std::env::current_exe().expect("the path of this program");
+    let ok = run(Command::new(me.with_file_name("heap")).args(args.iter().filter(|a| *a != "heap")));
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `rounds` rounds over `count` things, forwards and backwards in turn; `results[thing][round]`.
+fn interleave(rounds: usize, count: usize, mut one: impl FnMut(usize, usize) -> f64) -> Vec<Vec<f64>> {
+    let mut results = vec![Vec::with_capacity(rounds); count];
+    for round in 0..rounds {
+        for i in 0..count {
+            let i = if round % 2 == 0 { i } else { count - 1 - i };
+            results[i].push(one(i, round));
+        }
+    }
+    results
+}
+
+fn ns_per_op(ops: usize, what: impl FnOnce()) -> f64 {
+    let watch = Watch::start();
+    let start = Instant::now();
+    what();
+    let time = start.elapsed();
+    watch.stop();
+    time.as_nanos() as f64 / ops as f64
+}
+
+/// The header and the row of a comparison of every cache with hotset.
+fn columns<'a>(first: &'a str, options: &'a Options, rival: &'a str) -> Vec<&'a str> {
+    let mut columns = vec![first];
+    columns.extend(options.caches.iter().map(String::as_str));
+    columns.extend([rival, "target", ""]);
+    columns
+}
+
+fn compare_row(table: &Table, label: String, options: &Options, results: &[Vec<f64>], digits: usize, target: Target) {
+    let mut cells = vec![label];
+    cells.extend(results.iter().map(|r| format!("{:.digits$}", median(r))));
+    match options.caches.iter().position(|n| n == RIVAL) {
+        Some(at) => {
+            let ratio = Ratio::of(&results[0], &results[at]);
+            cells.extend([ratio.to_string(), target.text(), target.verdict(ratio.median).into()]);
+        }
+        None => cells.extend(["-".into(), target.text(), "-".into()]),
+    }
+    table.row(&cells);
+}
+
+/// Every cache, full and churned, with the ids of its keys.
+fn full_caches(options: &Options, n: usize) -> Vec<(Box<dyn Subject>, Vec<u32>)> {
+    let churn = if options.quick { 1 } else { 4 };
+    options.caches.iter().map(|name| full(name, n, churn)).collect()
+}
+
+fn get(options: &Options) {
+    let table = Table::new(
+        "get, hit, one thread, uniform random keys, full cache after churn: ns",
+        &columns("entries", options, "hotset / quick_cache"),
+    );
+    for (label, n, ops, rounds, target) in [
+        ("1k", 1_000, 1 << 20, 41, 0.85),
+        ("100k", 100_000, 1 << 20, 31, 1.0),
+        ("4M", 4_000_000, 1 << 21, 21, 0.8),
+    ] {
+        let (rounds, ops) = if options.quick { (5, ops / 4) } else { (rounds, ops) };
+        let caches = full_caches(options, n);
+        // Few keys: short indices and a sequence that stays in the second-level cache, yet far too long to be learnt by
+        // the branch predictor. Many keys: as many picks as gets.
+        let small = n <= 1 << 15;
+        let length = if small { 1 << 16 } else { ops };
+        let sequences: Vec<Vec<u32>> = caches.iter().map(|(_, held)| picks(held, length, 7)).collect();
+        let short: Vec<Vec<u16>> = if small {
+            sequences
+                .iter()
+                .map(|s| s.iter().map(|id| u16::try_from(*id).unwrap()).collect())
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let results = interleave(rounds, caches.len(), |i, _| {
+            let cache = &caches[i].0;
+            let mut missing = 0;
+            let time = if small {
+                cache.get16(&short[i]);
+                ns_per_op(ops, || {
+                    for _ in 0..ops / length {
+                        missing += cache.get16(&short[i]);
+                    }
+                })
+            } else {
+                cache.get32(&sequences[i][..length / 8]);
+                ns_per_op(ops, || missing = cache.get32(&sequences[i]))
+            };
+            assert_eq!(missing, 0, "{}: gets of resident keys missed", cache.name());
+            time
+        });
+        compare_row(&table, label.into(), options, &results, 1, Target::AtMost(target));
+    }
+}
+
+/// Operations per second of `threads` threads that repeat `chunk(thread, number)`, which does `per_chunk` operations and
+/// returns its misses. Each thread warms up with `warm` chunks first. Also returns the share of misses.
+fn throughput(
+    threads: usize,
+    time: Duration,
+    warm: usize,
+    per_chunk: usize,
+    chunk: impl Fn(usize, usize) -> u64 + Sync,
+) -> (f64, f64) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (barrier, stop) = (Barrier::new(threads + 1), AtomicBool::new(false));
+    let counts: Vec<(f64, u64, u64)> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|thread| {
+                let (barrier, stop, chunk) = (&barrier, &stop, &chunk);
+                scope.spawn(move || {
+                    for number in 0..warm {
+                        chunk(thread, number);
+                    }
+                    barrier.wait();
+                    // More threads than cores wait for each other, whatever else runs.
+                    let watch = (threads <= cores).then(Watch::start);
+                    let (start, mut number, mut misses) = (Instant::now(), warm, 0);
+                    while !stop.load(Ordering::Relaxed) {
+                        misses += chunk(thread, number);
+                        number += 1;
+                    }
+                    let time = start.elapsed();
+                    if let Some(watch) = watch {
+                        watch.stop();
+                    }
+                    let ops = ((number - warm) * per_chunk) as u64;
+                    (ops as f64 / time.as_secs_f64(), ops, misses)
+                })
+            })
+            .collect();
+        barrier.wait();
+        std::thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+        running
+            .into_iter()
+            .map(|t| t.join().expect("a measuring thread panicked"))
+            .collect()
+    });
+    let (ops, misses) = counts.iter().fold((0, 0), |sum, c| (sum.0 + c.1, sum.1 + c.2));
+    (counts.iter().map(|c| c.0).sum(), misses as f64 / ops.max(1) as f64)
+}
+
+const CHUNK: usize = 1024;
+
+fn piece<T>(sequence: &[T], number: usize) -> &[T] {
+    let at = number % (sequence.len() / CHUNK) * CHUNK;
+    &sequence[at..at + CHUNK]
+}
+
+fn threads(options: &Options) {
+    let table = Table::new(
+        "get, hit, two threads, uniform random keys: million per second, both threads",
+        &columns("entries", options, "hotset / quick_cache"),
+    );
+    let (rounds, time) = if options.quick { (5, 30) } else { (31, 100) };
+    for (label, n, length) in [("1k", 1_000, 1 << 16), ("100k", 100_000, 1 << 20)] {
+        let caches = full_caches(options, n);
+        let sequences: Vec<Vec<Vec<u32>>> = caches
+            .iter()
+            .map(|(_, held)| (0..2).map(|thread| picks(held, length, 11 + thread)).collect())
+            .collect();
+        let results = interleave(rounds, caches.len(), |i, round| {
+            let (cache, sequences) = (&caches[i].0, &sequences[i]);
+            let (speed, missed) = throughput(2, Duration::from_millis(time), 64, CHUNK, |thread, number| {
+                cache.get32(piece(&sequences[thread], number + round * 31))
+            });
+            assert_eq!(missed, 0.0, "{}: gets of resident keys missed", cache.name());
+            speed / 1e6
+        });
+        compare_row(&table, label.into(), options, &results, 1, Target::AtLeast(1.3));
+    }
+}
+
+fn hot(options: &Options) {
+    let table = Table::new(
+        "one hot key in a cache of 1k entries: million gets per second",
+        &["cache", "1 thread", "2 threads", "2 threads / 1 thread", "target", ""],
+    );
+    let (rounds, time) = if options.quick { (5, 30) } else { (31, 100) };
+    let caches = full_caches(options, 1_000);
+    let count = caches.len();
+    // Things 0..count are the caches on one thread, the others the same on two.
+    let results = interleave(rounds, 2 * count, |i, _| {
+        let (cache, held) = &caches[i % count];
+        let key = u64::from(held[held.len() / 2]);
+        let threads = 1 + i / count;
+        let (speed, missed) = throughput(threads, Duration::from_millis(time), 64, CHUNK, |_, _| {
+            cache.get_one(key, CHUNK as u64)
+        });
+        assert_eq!(missed, 0.0, "{}: gets of a resident key missed", cache.name());
+        speed / 1e6
+    });
+    for (i, (cache, _)) in caches.iter().enumerate() {
+        let ratio = Ratio::of(&results[count + i], &results[i]);
+        let target = if i == 0 { Target::AtLeast(1.8) } else { Target::None };
+        table.row(&[
+            cache.name().to_string(),
+            format!("{:.1}", median(&results[i])),
+            format!("{:.1}", median(&results[count + i])),
+            ratio.to_string(),
+            target.text(),
+            target.verdict(ratio.median).into(),
+        ]);
+    }
+}
+
+fn insert(options: &Options) {
+    let table = Table::new(
+        "insert of a new key into a full cache: ns",
+        &columns("capacity", options, "hotset / quick_cache"),
+    );
+    let (n, rounds, ops) = if options.quick {
+        (100_000, 5, 50_000)
+    } else {
+        (100_000, 41, 300_000)
+    };
+    let caches: Vec<Box<dyn Subject>> = options.caches.iter().map(|name| peers::build(name, n)).collect();
+    for cache in &caches {
+        cache.insert_new(1, 3 * n as u64);
+    }
+    let mut next = vec![3 * n as u64 + 1; caches.len()];
+    let results = interleave(rounds, caches.len(), |i, _| {
+        // What the others left in the processor's caches goes first.
+        let warm = n as u64 / 4;
+        caches[i].insert_new(next[i], warm);
+        next[i] += warm;
+        let time = ns_per_op(ops, || caches[i].insert_new(next[i], ops as u64));
+        next[i] += ops as u64;
+        time
+    });
+    compare_row(&table, "100k".into(), options, &results, 1, Target::AtMost(1.0));
+    for cache in &caches {
+        cache.settle();
+        let len = cache.entries();
+        assert!(
+            len >= n / 2 && len <= n + n / 8 + 64,
+            "{}: {len} entries at a capacity of {n}",
+            cache.name()
+        );
+    }
+}
+
+fn zipf(options: &Options) {
+    let (keys, capacity) = (1_000_000, 100_000);
+    let (rounds, time, length) = if options.quick {
+        (3, 60, 1 << 20)
+    } else {
+        (15, 250, 1 << 24)
+    };
+    let zipf = Zipf::new(keys, 0.99);
+    // Long, because a sequence played again is kinder than the distribution: its rare keys come back.
+    let ids = zipf.sequence(length, 17);
+    // For the hit ratios, on new caches: a sequence per thread to warm up with, and one to count.
+    let share = length / 16;
+    let part = |seed: u64| {
+        (0..4)
+            .map(|thread| zipf.sequence(share.max(1 << 19), seed + thread))
+            .collect::<Vec<_>>()
+    };
+    let (warm, counted) = (part(101), part(201));
+    let calls: [(&str, Call, bool); 2] = [
+        ("get_or_insert_with", |cache, ids| cache.read_through(ids), true),
+        ("get, then insert", |cache, ids| cache.cache_aside(ids), false),
+    ];
+    for (name, call, judged) in calls {
+        let mut header = columns("threads", options, "hotset / quick_cache");
+        header.extend(["hit ratios, %", "difference", "target", ""]);
+        let title = format!("read-through by {name}, 1M keys, zipf 0.99, capacity 100k: million operations per second");
+        let table = Table::new(&title, &header);
+        for threads in [1, 2, 4] {
+            let build = || {
+                options
+                    .caches
+                    .iter()
+                    .map(|name| peers::build(name, capacity))
+                    .collect::<Vec<_>>()
+            };
+            let caches = build();
+            for cache in &caches {
+                warm.iter().for_each(|ids| {
+                    call(&**cache, ids);
+                });
+            }
+            // Each thread starts in a part of its own and goes on where it was in the round before.
+            let at: Vec<Vec<AtomicUsize>> = caches
+                .iter()
+                .map(|_| {
+                    (0..threads)
+                        .map(|thread| AtomicUsize::new(length / CHUNK * thread / threads))
+                        .collect()
+                })
+                .collect();
+            let results = interleave(rounds, caches.len(), |i, _| {
+                let cache = &*caches[i];
+                let (speed, _) = throughput(threads, Duration::from_millis(time), 64, CHUNK, |thread, _| {
+                    call(cache, piece(&ids, at[i][thread].fetch_add(1, Ordering::Relaxed)))
+                });
+                speed / 1e6
+            });
+            drop(caches);
+            let hits: Vec<f64> = build()
+                .iter()
+                .map(|cache| 100.0 * hit_ratio(&**cache, call, &warm, &counted, threads))
+                .collect();
+            let mut cells = vec![threads.to_string()];
+            cells.extend(results.iter().map(|r| format!("{:.2}", median(r))));
+            let (mut speed, mut kept) = (vec![String::from("-"); 3], vec![String::from("-"); 3]);
+            if let Some(at) = options.caches.iter().position(|n| n == RIVAL) {
+                let target = if judged { Target::AtLeast(1.5) } else { Target::None };
+                let ratio = Ratio::of(&results[0], &results[at]);
+                speed = vec![ratio.to_string(), target.text(), target.verdict(ratio.median).into()];
+                let target = Target::AtLeast(0.0);
+                let more = hits[0] - hits[at];
+                kept = vec![format!("**{more:+.2}**"), target.text(), target.verdict(more).into()];
+            }
+            cells.extend(speed);
+            cells.push(hits.iter().map(|h| format!("{h:.2}")).collect::<Vec<_>>().join(" / "));
+            cells.extend(kept);
+            table.row(&cells);
+        }
+    }
+}
+
+type Call = fn(&dyn Subject, &[u32]) -> u64;
+
+/// The share of hits of a new cache when every thread has run its sequence of `warm` and then its one of `counted`: the
+/// same requests for every cache, none played again.
+fn hit_ratio(cache: &dyn Subject, call: Call, warm: &[Vec<u32>], counted: &[Vec<u32>], threads: usize) -> f64 {
+    let pass = |sequences: &[Vec<u32>]| -> u64 {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = sequences
+                .iter()
+                .map(|ids| scope.spawn(move || call(cache, ids)))
+                .collect();
+            running
+                .into_iter()
+                .map(|t| t.join().expect("a measuring thread panicked"))
+                .sum()
+        })
+    };
+    pass(&warm[..threads]);
+    let misses = pass(&counted[..threads]);
+    let requests: usize = counted[..threads].iter().map(Vec::len).sum();
+    1.0 - misses as f64 / requests as f64
+}
+
+fn many(options: &Options) {
+    const BATCH: usize = 64;
+    let (n, rounds, ops) = if options.quick {
+        (4_000_000, 5, 1 << 18)
+    } else {
+        (4_000_000, 21, 1 << 20)
+    };
+    let table = Table::new(
+        "64 random keys of 4M entries, all present: ns per key",
+        &["cache", "get in a loop", "get_many", "get / get_many", "target", ""],
+    );
+    let (cache, held) = full("hotset", n, if options.quick { 0 } else { 2 });
+    // Every round has keys of its own, the same for both.
+    let keys: Vec<u64> = picks(&held, 4 * ops, 23).into_iter().map(u64::from).collect();
+    let results = interleave(rounds, 2, |i, round| {
+        let at = round % 4 * ops;
+        let keys = &keys[at..at + ops];
+        // As warm for one as for the other: with keys of the round before.
+        cache.get64(&held.iter().take(ops / 8).map(|id| u64::from(*id)).collect::<Vec<_>>());
+        let mut missing = 0;
+        let time = ns_per_op(ops, || {
+            missing = if i == 0 {
+                keys.chunks_exact(BATCH).map(|some| cache.get64(some)).sum()
+            } else {
+                cache.get_many(keys, BATCH)
+            }
+        });
+        assert_eq!(missing, 0, "gets of resident keys missed");
+        time
+    });
+    let (ratio, target) = (Ratio::of(&results[0], &results[1]), Target::AtLeast(2.5));
+    table.row(&[
+        "hotset".to_string(),
+        format!("{:.1}", median(&results[0])),
+        format!("{:.1}", median(&results[1])),
+        ratio.to_string(),
+        target.text(),
+        target.verdict(ratio.median).into(),
+    ]);
+}
+
+fn latency(options: &Options) {
+    let (n, rounds, samples) = if options.quick {
+        (100_000, 5, 200_000)
+    } else {
+        (100_000, 21, 1_000_000)
+    };
+    let caches = full_caches(options, n);
+    let reads: Vec<Vec<u32>> = caches.iter().map(|(_, held)| picks(held, samples, 29)).collect();
+    let writes: Vec<Vec<u32>> = caches.iter().map(|(_, held)| picks(held, 1 << 18, 31)).collect();
+    const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
+    // seen[quantile][cache][round]; the last two are the mean and the writer's speed.
+    let mut seen = vec![vec![vec![0.0; rounds]; caches.len()]; QUANTILES.len() + 2];
+    let mut times: Vec<u32> = Vec::with_capacity(samples);
+    interleave(rounds, caches.len(), |i, round| {
+        let cache = &*caches[i].0;
+        times.clear();
+        let (barrier, stop) = (Barrier::new(2), AtomicBool::new(false));
+        let writer_speed = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                cache.insert_ids(&writes[i][..CHUNK * 8]);
+                barrier.wait();
+                let (start, mut number) = (Instant::now(), 0);
+                while !stop.load(Ordering::Relaxed) {
+                    cache.insert_ids(piece(&writes[i], number));
+                    number += 1;
+                }
+                (number * CHUNK) as f64 / start.elapsed().as_secs_f64() / 1e6
+            });
+            cache.get32(&reads[i][..samples / 8]);
+            barrier.wait();
+            let watch = Watch::start();
+            cache.timed_gets(&reads[i], &mut times);
+            watch.stop();
+            stop.store(true, Ordering::Relaxed);
+            writer.join().expect("the writer panicked")
+        });
+        times.sort_unstable();
+        for (at, (_, q)) in QUANTILES.iter().enumerate() {
+            seen[at][i][round] = f64::from(times[((times.len() - 1) as f64 * q) as usize]);
+        }
+        seen[QUANTILES.len()][i][round] = times.iter().map(|t| f64::from(*t)).sum::<f64>() / times.len() as f64;
+        seen[QUANTILES.len() + 1][i][round] = writer_speed;
+        0.0
+    });
+    let table = Table::new(
+        "a get beside one thread that overwrites at full speed, 100k entries: ns, the clock's own cost included",
+        &columns("", options, "hotset / quick_cache"),
+    );
+    for (at, (label, _)) in QUANTILES.iter().enumerate() {
+        let target = if *label == "p99.9" {
+            Target::AtMost(1.5)
+        } else {
+            Target::None
+        };
+        compare_row(&table, label.to_string(), options, &seen[at], 0, target);
+    }
+    compare_row(&table, "mean".into(), options, &seen[QUANTILES.len()], 0, Target::None);
+    compare_row(
+        &table,
+        "overwrites, M/s".into(),
+        options,
+        &seen[QUANTILES.len() + 1],
+        1,
+        Target::None,
+    );
+}
+
+/// Hits in a cache of 1k entries. Run it for N and for 2N operations: the difference is N gets.
+fn ir_get(options: &Options) {
+    for name in &options.caches {
+        let (cache, ids) = if name == "loop" {
+            (peers::build(name, 1_000), (0..1_000).collect())
+        } else {
+            // Room for all, so that every run looks up the same thousand keys.
+            let cache = peers::build(name, 2_000);
+            let ids: Vec<u32> = (0..1_000).collect();
+            cache.insert_ids(&ids);
+            (cache, ids)
+        };
+        let sequence: Vec<u16> = picks(&ids, 1 << 14, 3).into_iter().map(|id| id as u16).collect();
+        let mut left = options.ops as usize;
+        while left > 0 {
+            let part = left.min(sequence.len());
+            assert_eq!(cache.get16(&sequence[..part]), 0, "gets of resident keys missed");
+            left -= part;
+        }
+    }
+}
+
+/// New keys into a full cache of 100k entries. Run it for N and for 2N operations, likewise.
+fn ir_insert(options: &Options) {
+    let n = 100_000;
+    for name in &options.caches {
+        let cache = peers::build(name, n);
+        cache.insert_new(1, 3 * n as u64);
+        cache.insert_new(3 * n as u64 + 1, options.ops);
+    }
+}

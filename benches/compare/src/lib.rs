@@ -1,0 +1,5 @@
+//! What the jobs share: the caches behind one trait, the measured loops, random numbers, statistics.
+
+pub mod peers;
+pub mod report;
+pub mod workload;

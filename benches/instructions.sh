@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Instructions per operation (Ir of callgrind), exact whatever else the machine does: each job runs once for N and once
+# for 2N operations, and the difference is N operations without start, fill and exit.
+#   benches/instructions.sh [cache ...]     default: hotset quick_cache loop
+#   GETS, INSERTS: the N of each job        FEATURES: cargo features for the build, e.g. FEATURES=crossbeam
+set -euo pipefail
+cd "$(dirname "$0")/compare"
+
+command -v valgrind >/dev/null || { echo "instructions.sh: valgrind is missing (make tools installs it)" >&2; exit 1; }
+gets=${GETS:-1000000}
+inserts=${INSERTS:-300000}
+caches=("$@")
+[ ${#caches[@]} -gt 0 ] || caches=(hotset quick_cache loop)
+
+cargo build --release --quiet --bin compare ${FEATURES:+--features "$FEATURES"}
+program=${CARGO_TARGET_DIR:-target}/release/compare
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# instructions JOB CACHE N: of the whole run
+instructions() {
+    if ! valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" "$1" --peers "$2" --ops "$3" >/dev/null 2>"$log"; then
+        cat "$log" >&2
+        exit 1
+    fi
+    awk '/Collected/ { print $NF; found = 1 } END { exit !found }' "$log"
+}
+
+# per_operation JOB CACHE N
+per_operation() {
+    local once twice
+    once=$(instructions "$1" "$2" "$3")
+    twice=$(instructions "$1" "$2" $((2 * $3)))
+    awk -v a="$once" -v b="$twice" -v n="$3" 'BEGIN { printf "%.1f", (b - a) / n }'
+}
+
+# judge CACHE FIGURE TARGET
+judge() {
+    if [ "$1" != hotset ]; then echo "- | -"; return; fi
+    awk -v x="$2" -v t="$3" 'BEGIN { printf "<= %d | %s\n", t, (x <= t) ? "met" : "MISSED" }'
+}
+
+echo "### instructions per operation, u64 pairs (the row \"loop\": what the measuring loop itself takes, included above)"
+echo
+echo "| cache | get, hit | target | | evicting insert | target | |"
+echo "|---|---|---|---|---|---|---|"
+for cache in "${caches[@]}"; do
+    get=$(per_operation ir-get "$cache" "$gets")
+    insert=$(per_operation ir-insert "$cache" "$inserts")
+    echo "| $cache | $get | $(judge "$cache" "$get" 85) | $insert | $(judge "$cache" "$insert" 350) |"
+done
