@@ -109,6 +109,13 @@ pub(super) struct After {
     pub(super) free: Vec<Garbage>,
 }
 
+impl After {
+    pub(super) fn append(&mut self, more: Self) {
+        self.evicted.extend(more.evicted);
+        self.free.extend(more.free);
+    }
+}
+
 /// Counts that only the core changes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
@@ -123,6 +130,7 @@ pub(super) struct Core {
     pub(super) bin: Bin<Garbage>,
     pub(super) counts: Counts,
     out: Out<Handle>,
+    after: After,
     /// Evicted entries are shown to a listener before they are released.
     listened: bool,
     growing: bool,
@@ -143,6 +151,7 @@ impl Core {
             bin: Bin::new(),
             counts: Counts::default(),
             out: Out::new(),
+            after: After::default(),
             listened,
             growing: false,
             cursor: 0,
@@ -151,51 +160,66 @@ impl Core {
     }
 
     #[inline]
-    fn bin(&mut self, garbage: Garbage, after: &mut After) {
+    fn bin(&mut self, garbage: Garbage) {
         if self.bin.put(garbage) {
-            self.bin.take(false, &mut after.free);
+            self.collect(false);
         }
+    }
+
+    /// Takes what no reader sees any more out of the bin; with `all`, also what was put there last.
+    #[cold]
+    pub(super) fn collect(&mut self, all: bool) {
+        self.bin.take(all, &mut self.after.free);
+    }
+
+    /// What became due, if anything did.
+    #[inline]
+    pub(super) fn take_after(&mut self) -> Option<super::Due> {
+        if self.after.free.is_empty() && self.after.evicted.is_empty() {
+            return None;
+        }
+        Some(super::Due(std::mem::take(&mut self.after)))
     }
 
     /// Applies one event.
     #[inline]
-    pub(super) fn apply(&mut self, event: Event, map: &Map, guard: &Guard, after: &mut After) {
+    pub(super) fn apply(&mut self, event: Event, map: &Map, guard: &Guard) {
         match event {
-            Event::Arrived(new) => self.arrive(new, map, guard, after),
-            Event::Retired(old) => self.retire(old, after),
+            Event::Arrived(new) => self.arrive(new, map, guard),
+            Event::Retired(old) => self.retire(old),
             Event::Replaced { new, old } => {
                 self.counts.insertions += 1;
                 if self.shelf.place(old) <= MAX_PLACE && self.shelf.place(new) == NEW {
                     self.policy.replace(&self.shelf, old, new, &mut self.out);
                     self.forget(old);
-                    self.bin(Garbage::Entry(old), after);
-                    self.clear_out(map, guard, after);
+                    self.bin(Garbage::Entry(old));
+                    self.clear_out(map, guard);
                 } else {
                     self.counts.insertions -= 1;
-                    self.retire(old, after);
-                    self.arrive(new, map, guard, after);
+                    self.retire(old);
+                    self.arrive(new, map, guard);
                 }
             }
-            Event::Released(entry) => self.bin(Garbage::Entry(entry), after),
+            Event::Released(entry) => self.bin(Garbage::Entry(entry)),
         }
     }
 
     #[inline]
-    fn arrive(&mut self, new: Handle, map: &Map, guard: &Guard, after: &mut After) {
+    fn arrive(&mut self, new: Handle, map: &Map, guard: &Guard) {
         self.counts.insertions += 1;
         if self.shelf.place(new) == DEAD {
-            return self.bin(Garbage::Entry(new), after);
+            return self.bin(Garbage::Entry(new));
         }
         debug_assert_eq!(self.shelf.place(new), NEW, "an entry arrives once");
         self.policy.insert(&self.shelf, new, &mut self.out);
-        self.clear_out(map, guard, after);
+        self.clear_out(map, guard);
         if self.growing || self.policy.len() > self.room {
-            self.grow(MOVES, map, guard, after);
+            self.grow(MOVES, map, guard);
         }
     }
 
     #[inline]
-    fn retire(&mut self, old: Handle, after: &mut After) {
+    fn retire(&mut self, old: Handle) {
         match self.shelf.place(old) {
             // Its arrival is still to come, and will free it.
             NEW => {
@@ -210,7 +234,7 @@ impl Core {
                 self.forget(old);
             }
         }
-        self.bin(Garbage::Entry(old), after);
+        self.bin(Garbage::Entry(old));
     }
 
     /// Marks an entry that the policy no longer holds: a reader that found it earlier may still report a hit of it, and its
@@ -223,7 +247,7 @@ impl Core {
 
     /// Unlinks what the policy gave up.
     #[inline]
-    fn clear_out(&mut self, map: &Map, guard: &Guard, after: &mut After) {
+    fn clear_out(&mut self, map: &Map, guard: &Guard) {
         while let Some((victim, verdict)) = self.out.pop() {
             self.forget(victim);
             if !map.remove_exact(victim.0, guard) {
@@ -234,16 +258,16 @@ impl Core {
                 Verdict::Rejected => self.counts.rejections += 1,
             }
             if self.listened {
-                after.evicted.push(victim);
+                self.after.evicted.push(victim);
             } else {
-                self.bin(Garbage::Entry(victim), after);
+                self.bin(Garbage::Entry(victim));
             }
         }
     }
 
     /// Begins or continues to grow the table.
     #[cold]
-    pub(super) fn grow(&mut self, budget: usize, map: &Map, guard: &Guard, after: &mut After) {
+    pub(super) fn grow(&mut self, budget: usize, map: &Map, guard: &Guard) {
         if !self.growing {
             self.growing = map.grow(self.policy.len().saturating_mul(2), guard);
             if !self.growing {
@@ -260,33 +284,33 @@ impl Core {
                 self.policy.remove(&self.shelf, entry);
                 self.forget(entry);
                 if self.listened {
-                    after.evicted.push(entry);
+                    self.after.evicted.push(entry);
                 } else {
-                    self.bin(Garbage::Entry(entry), after);
+                    self.bin(Garbage::Entry(entry));
                 }
             } else {
-                self.retire(entry, after);
+                self.retire(entry);
             }
         }
         if let Some(old) = old {
             self.growing = false;
             self.room = room(map.slots(guard));
-            self.bin(Garbage::Table(old), after);
+            self.bin(Garbage::Table(old));
         }
     }
 
     /// Grows to the end if the table is crowded; whether it was.
-    pub(super) fn make_room(&mut self, map: &Map, guard: &Guard, after: &mut After) -> bool {
+    pub(super) fn make_room(&mut self, map: &Map, guard: &Guard) -> bool {
         if !self.growing && !map.is_crowded(self.policy.len() * 2, guard) {
             return false;
         }
-        self.grow(usize::MAX, map, guard, after);
+        self.grow(usize::MAX, map, guard);
         true
     }
 
-    pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard, after: &mut After) {
+    pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard) {
         self.policy.set_capacity(&self.shelf, capacity, &mut self.out);
-        self.clear_out(map, guard, after);
+        self.clear_out(map, guard);
         self.room = room(map.slots(guard));
     }
 }

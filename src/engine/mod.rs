@@ -174,7 +174,7 @@ impl<K, V> Engine<K, V> {
                 core.policy.hit(&core.shelf, handle);
             }
             if !self.handover.0.leave() {
-                self.maintain(None, &pin()).finish(self);
+                finish(self.maintain(None, &pin()), self);
             }
         } else {
             // SAFETY: found under a guard.
@@ -353,7 +353,7 @@ impl<K, V> Engine<K, V> {
         if self.handover.0.try_enter() {
             let due = self.maintain(Some(event), &guard);
             drop(guard);
-            due.finish(self);
+            finish(due, self);
         } else {
             self.record_later(event, guard);
         }
@@ -377,7 +377,7 @@ impl<K, V> Engine<K, V> {
             relax(&mut tries);
         };
         drop(guard);
-        due.finish(self);
+        finish(due, self);
     }
 
     fn backlog(&self) -> &PairQueue {
@@ -403,44 +403,60 @@ impl<K, V> Engine<K, V> {
 
     /// The housekeeping. The caller holds the lock, which is given up at the end.
     #[inline]
-    fn maintain(&self, own: Option<Event>, guard: &Guard) -> Due {
-        self.with_core_held(guard, |core, after| {
+    fn maintain(&self, own: Option<Event>, guard: &Guard) -> Option<Due> {
+        self.with_core_held(guard, |core| {
             if let Some(event) = own {
-                core.apply(event, &self.map, guard, after);
+                core.apply(event, &self.map, guard);
             }
         })
     }
 
     /// Applies what is in the backlog, then does `work`, then gives the lock up, which the caller holds.
-    #[inline]
-    fn with_core_held(&self, guard: &Guard, work: impl FnOnce(&mut Core, &mut After)) -> Due {
-        let mut after = After::default();
-        let mut work = Some(work);
+    #[inline(always)]
+    fn with_core_held(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Option<Due> {
+        let due = {
+            // SAFETY: the lock is held, and this reference ends before it is given up.
+            let core = unsafe { &mut *self.core.get() };
+            self.apply_backlog(core, guard);
+            work(core);
+            self.publish(core);
+            core.take_after()
+        };
+        if self.handover.0.leave() { due } else { self.stay(guard, due) }
+    }
+
+    /// Looks again, because work was left meanwhile. The caller holds the lock, which is given up at the end.
+    #[cold]
+    #[inline(never)]
+    fn stay(&self, guard: &Guard, mut due: Option<Due>) -> Option<Due> {
         let mut shares = 4;
         loop {
             {
                 // SAFETY: the lock is held, and this reference ends before it is given up.
                 let core = unsafe { &mut *self.core.get() };
-                self.apply_backlog(core, guard, &mut after);
-                if let Some(work) = work.take() {
-                    work(core, &mut after);
-                }
+                self.apply_backlog(core, guard);
                 self.publish(core);
+                due = match (due, core.take_after()) {
+                    (Some(mut due), Some(more)) => {
+                        due.0.append(more.0);
+                        Some(due)
+                    }
+                    (one, other) => one.or(other),
+                };
             }
             shares -= 1;
             if shares == 0 {
                 self.handover.0.leave_anyway();
-                break;
+                return due;
             }
             if self.handover.0.leave() {
-                break;
+                return due;
             }
         }
-        Due(after)
     }
 
-    #[inline]
-    fn apply_backlog(&self, core: &mut Core, guard: &Guard, after: &mut After) {
+    #[inline(always)]
+    fn apply_backlog(&self, core: &mut Core, guard: &Guard) {
         // Acquire: as in `backlog`.
         let backlog = self.backlog.load(Ordering::Acquire);
         if !backlog.is_null() {
@@ -449,7 +465,7 @@ impl<K, V> Engine<K, V> {
             // Not for ever: others go on pushing.
             for _ in 0..2 * self.backlog_size {
                 let Some(pair) = backlog.pop() else { break };
-                core.apply(Event::unpack(pair), &self.map, guard, after);
+                core.apply(Event::unpack(pair), &self.map, guard);
             }
         }
     }
@@ -464,7 +480,7 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Waits for the lock and does `work` under it; the caller is pinned.
-    fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core, &mut After)) -> Due {
+    fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Option<Due> {
         let mut tries = 0;
         while !self.handover.0.try_enter() {
             relax(&mut tries);
@@ -477,8 +493,8 @@ impl<K, V> Engine<K, V> {
     #[cold]
     fn make_room(&self, hash: u64, guard: &Guard) {
         let mut grown = false;
-        let due = self.with_core(guard, |core, after| grown = core.make_room(&self.map, guard, after));
-        due.finish(self);
+        let due = self.with_core(guard, |core| grown = core.make_room(&self.map, guard));
+        finish(due, self);
         if grown {
             return;
         }
@@ -489,52 +505,52 @@ impl<K, V> Engine<K, V> {
         {
             let mut panics = Panics::default();
             self.notify(Handle(victim), Cause::Size, &mut panics);
-            let due = self.with_core(guard, |core, after| {
+            let due = self.with_core(guard, |core| {
                 core.counts.evictions += 1;
-                core.apply(Event::Retired(Handle(victim)), &self.map, guard, after);
+                core.apply(Event::Retired(Handle(victim)), &self.map, guard);
             });
-            panics.catch(|| due.finish(self));
+            panics.catch(|| finish(due, self));
             panics.resume();
         }
     }
 
     /// Does all housekeeping that is due: afterwards the weight is within the capacity, and what no reader holds is freed.
     pub(crate) fn run_pending(&self) {
-        let due = self.with_core(&pin(), |_, _| {});
-        due.finish(self);
+        let due = self.with_core(&pin(), |_| {});
+        finish(due, self);
         // Unpinned, so that this call's own guard does not hold the garbage up.
-        let due = self.with_core(&pin(), |core, after| core.bin.take(true, &mut after.free));
-        due.finish(self);
+        let due = self.with_core(&pin(), |core| core.collect(true));
+        finish(due, self);
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
         let guard = pin();
-        let due = self.with_core(&guard, |core, after| {
+        let due = self.with_core(&guard, |core| {
             self.published.capacity.store(capacity, Ordering::Relaxed);
-            core.set_capacity(capacity, &self.map, &guard, after);
+            core.set_capacity(capacity, &self.map, &guard);
         });
         drop(guard);
-        due.finish(self);
+        finish(due, self);
     }
 
     /// The entries from the one worth most to the one that would go first, as of now. They live as long as the guard.
     pub(crate) fn hottest(&self, guard: &Guard) -> Vec<Handle> {
         let mut handles = Vec::new();
-        let due = self.with_core(guard, |core, _| {
+        let due = self.with_core(guard, |core| {
             handles.reserve_exact(core.policy.len());
             core.policy.hottest(&core.shelf, &mut |handle| {
                 handles.push(handle);
                 true
             });
         });
-        due.finish(self);
+        finish(due, self);
         handles
     }
 
     /// Panics if an invariant is broken. The caller sees to it that nothing else goes on.
     pub(crate) fn validate(&self) {
         let guard = pin();
-        let due = self.with_core(&guard, |core, _| {
+        let due = self.with_core(&guard, |core| {
             core.policy.validate(&core.shelf);
             let mut from = 0;
             let (mut count, mut weight) = (0, 0u64);
@@ -555,11 +571,18 @@ impl<K, V> Engine<K, V> {
             assert_eq!(core.policy.weight(), weight, "the weight is that of the entries");
             assert!(core.policy.weight() <= core.policy.capacity(), "the bound holds");
         });
-        due.finish(self);
+        finish(due, self);
     }
 
     fn free(&self, garbage: Vec<Garbage>, panics: &mut Panics) {
         for garbage in garbage {
+            if !std::mem::needs_drop::<Entry<K, V>>()
+                && let Garbage::Entry(handle) = garbage
+            {
+                // SAFETY: it came out of the bin (or the engine is being dropped): nobody can reach it any more.
+                unsafe { self.shape.free::<K, V>(handle) };
+                continue;
+            }
             match garbage {
                 // SAFETY: it came out of the bin (or the engine is being dropped): nobody can reach it any more.
                 Garbage::Entry(handle) => panics.catch(|| unsafe { self.shape.free::<K, V>(handle) }),
@@ -573,17 +596,17 @@ impl<K, V> Engine<K, V> {
 #[must_use]
 struct Due(After);
 
-impl Due {
-    #[inline]
-    fn finish<K, V>(self, engine: &Engine<K, V>) {
-        if !self.0.evicted.is_empty() || !self.0.free.is_empty() {
-            self.finish_slow(engine);
-        }
+#[inline(always)]
+fn finish<K, V>(due: Option<Due>, engine: &Engine<K, V>) {
+    if let Some(due) = due {
+        due.finish(engine);
     }
+}
 
+impl Due {
     #[cold]
     #[inline(never)]
-    fn finish_slow<K, V>(self, engine: &Engine<K, V>) {
+    fn finish<K, V>(self, engine: &Engine<K, V>) {
         let mut panics = Panics::default();
         for handle in self.0.evicted {
             engine.notify(handle, Cause::Size, &mut panics);
@@ -615,16 +638,17 @@ impl<K, V> Drop for Engine<K, V> {
             // SAFETY: made from a Box in `backlog`; nobody else is left.
             let backlog = unsafe { Box::from_raw(backlog) };
             let guard = pin();
-            let mut after = After::default();
             while let Some(pair) = backlog.pop() {
-                self.core.get_mut().apply(Event::unpack(pair), &self.map, &guard, &mut after);
+                self.core.get_mut().apply(Event::unpack(pair), &self.map, &guard);
             }
             drop(guard);
-            for handle in after.evicted {
-                self.notify(handle, Cause::Size, &mut panics);
-                garbage.push(Garbage::Entry(handle));
+            if let Some(Due(after)) = self.core.get_mut().take_after() {
+                for handle in after.evicted {
+                    self.notify(handle, Cause::Size, &mut panics);
+                    garbage.push(Garbage::Entry(handle));
+                }
+                garbage.extend(after.free);
             }
-            garbage.append(&mut after.free);
         }
         garbage.extend(self.core.get_mut().bin.drain());
         self.map.drain(|header| garbage.push(Garbage::Entry(Handle(header))));

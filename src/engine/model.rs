@@ -1,0 +1,202 @@
+//! The hand-over of the housekeeping, and the whole engine on it, under loom. Nothing is freed before the engine is dropped
+//! (reclamation has its own model), so that what is in the bin can be counted: every entry is there once, or in the map.
+
+use super::handover::Handover;
+use super::*;
+use loom::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
+
+/// `record` and `with_core_held`, with a sum in the core's place.
+struct Sum {
+    handover: Handover,
+    backlog: PairQueue,
+    sum: loom::cell::UnsafeCell<u64>,
+}
+
+// SAFETY: that the sum is only touched under the lock is what loom checks.
+unsafe impl Sync for Sum {}
+// SAFETY: as above.
+unsafe impl Send for Sum {}
+
+impl Sum {
+    fn new(room: usize) -> Arc<Self> {
+        let sum = loom::cell::UnsafeCell::new(0);
+        Arc::new(Self { handover: Handover::new(), backlog: PairQueue::new(room), sum })
+    }
+
+    fn record(&self, add: u64) {
+        if self.handover.try_enter() {
+            return self.maintain(Some(add));
+        }
+        let mut tries = 0;
+        loop {
+            if self.backlog.push(add, add) {
+                if !self.handover.enter_or_require() {
+                    return;
+                }
+                return self.maintain(None);
+            }
+            if self.handover.try_enter() {
+                return self.maintain(Some(add));
+            }
+            relax(&mut tries);
+        }
+    }
+
+    fn add(&self, add: u64) {
+        // SAFETY: the lock is held; checked by loom.
+        self.sum.with_mut(|at| unsafe { *at += add });
+    }
+
+    fn maintain(&self, mut own: Option<u64>) {
+        loop {
+            while let Some((first, second)) = self.backlog.pop() {
+                assert_eq!(first, second, "a pair stays together");
+                self.add(first);
+            }
+            if let Some(own) = own.take() {
+                self.add(own);
+            }
+            if self.handover.leave() {
+                return;
+            }
+        }
+    }
+
+    fn check(&self, sum: u64) {
+        assert!(self.handover.try_enter(), "the lock is free");
+        assert_eq!(self.backlog.pop(), None, "nothing is left behind");
+        // SAFETY: as above.
+        assert_eq!(self.sum.with(|at| unsafe { *at }), sum, "nothing is lost or done twice");
+    }
+}
+
+/// Every thread records `each` events.
+fn hand_over(room: usize, threads: u64, each: u64) {
+    loom::model(move || {
+        let sum = Sum::new(room);
+        let record = move |sum: &Sum, thread: u64| (0..each).for_each(|n| sum.record(1 << (8 * (thread * each + n))));
+        let others: Vec<_> = (1..threads)
+            .map(|n| {
+                let sum = sum.clone();
+                thread::spawn(move || record(&sum, n))
+            })
+            .collect();
+        record(&sum, 0);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        sum.check((0..threads * each).map(|n| 1 << (8 * n)).sum());
+    });
+}
+
+#[test]
+fn loom_handover_two_threads() {
+    hand_over(4, 2, 2);
+}
+
+#[test]
+fn loom_handover_three_threads() {
+    hand_over(4, 3, 1);
+}
+
+#[test]
+fn loom_handover_a_full_backlog() {
+    hand_over(2, 2, 4);
+}
+
+/// Counts its drops.
+struct Value(Arc<Count>);
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+struct Case {
+    engine: Engine<u64, Value>,
+    made: Count,
+    dropped: Arc<Count>,
+}
+
+impl Case {
+    fn insert(&self, key: u64) {
+        self.made.fetch_add(1, SeqCst);
+        let new = self.engine.make(key << 32, key, Value(self.dropped.clone()), 1);
+        self.engine.insert(key << 32, new, |a, b| a == b);
+    }
+
+    fn remove(&self, key: u64) -> bool {
+        self.engine.remove(key << 32, |other| *other == key, |_| true, false, |_| ()).is_some()
+    }
+
+    fn check(&self) {
+        let engine = &self.engine;
+        assert!(engine.handover.0.try_enter(), "the lock is free");
+        let backlog = engine.backlog.load(Ordering::Relaxed);
+        // SAFETY: set once, freed with the engine.
+        assert!(backlog.is_null() || unsafe { &*backlog }.pop().is_none(), "no event is left behind");
+        engine.handover.0.leave_anyway();
+        engine.validate();
+        // SAFETY: all threads are done.
+        let core = unsafe { &*engine.core.get() };
+        let made = self.made.load(SeqCst);
+        assert_eq!(core.bin.len() + core.policy.len(), made, "every entry is in the map, or once in the bin");
+        assert_eq!(self.dropped.load(SeqCst), 0);
+    }
+}
+
+/// Runs `before`, then all `threads` at once, in a first-in-first-out cache of `capacity`.
+fn engine<const N: usize>(capacity: u64, before: fn(&Case), threads: [fn(&Case); N]) {
+    loom::model(move || {
+        let settings = Settings { policy: PolicyKind::Fifo, capacity, weighted: false, listener: None };
+        let dropped = Arc::new(Count::new(0));
+        let case =
+            Arc::new(Case { engine: Engine::new(settings), made: Count::new(0), dropped: dropped.clone() });
+        before(&case);
+        let others: Vec<_> = threads[1..]
+            .iter()
+            .map(|&run| {
+                let case = case.clone();
+                thread::spawn(move || run(&case))
+            })
+            .collect();
+        threads[0](&case);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        case.check();
+        let made = case.made.load(SeqCst);
+        drop(case);
+        assert_eq!(dropped.load(SeqCst), made, "every entry is freed once");
+    });
+}
+
+#[test]
+fn loom_engine_two_arrivals() {
+    engine(4, |_| (), [|case| case.insert(1), |case| case.insert(2)]);
+}
+
+#[test]
+fn loom_engine_arrival_and_retirement() {
+    engine(4, |_| (), [|case| case.insert(1), |case| _ = case.remove(1)]);
+}
+
+#[test]
+fn loom_engine_arrival_and_replacement() {
+    engine(4, |_| (), [|case| case.insert(1), |case| case.insert(1)]);
+}
+
+#[test]
+fn loom_engine_replacement_and_retirement() {
+    engine(4, |case| case.insert(1), [|case| case.insert(1), |case| _ = case.remove(1)]);
+}
+
+#[test]
+fn loom_engine_eviction_and_retirement() {
+    // The policy gives up what is being removed.
+    engine(1, |case| case.insert(1), [|case| case.insert(2), |case| _ = case.remove(1)]);
+}
+
+#[test]
+fn loom_engine_three_threads() {
+    engine(1, |case| case.insert(1), [|case| case.insert(2), |case| case.insert(1), |case| _ = case.remove(1)]);
+}

@@ -255,3 +255,170 @@ mod global {
 
 #[cfg(not(loom))]
 pub(crate) use global::*;
+
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use crate::prim::sync::AtomicUsize;
+    use loom::cell::UnsafeCell;
+    use loom::thread;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
+
+    /// A chain of objects, of which `current` is the one that is linked.
+    struct World {
+        domain: Domain,
+        current: AtomicUsize,
+        objects: [UnsafeCell<bool>; 3],
+    }
+
+    // SAFETY: that the objects are not freed while they are read is what loom checks.
+    unsafe impl Sync for World {}
+    // SAFETY: as above.
+    unsafe impl Send for World {}
+
+    impl World {
+        fn new() -> Arc<Self> {
+            let objects = std::array::from_fn(|_| UnsafeCell::new(true));
+            Arc::new(Self { domain: Domain::new(), current: AtomicUsize::new(0), objects })
+        }
+
+        fn slot(&self) -> &Slot {
+            // SAFETY: freed with the world.
+            unsafe { &*self.domain.register() }
+        }
+
+        fn find(&self) -> usize {
+            self.current.load(Ordering::Acquire)
+        }
+
+        fn read(&self, found: usize) {
+            // SAFETY: checked by loom.
+            assert!(self.objects[found].with(|at| unsafe { *at }), "it is not freed while a guard lives");
+        }
+
+        /// A guard around another, which ends first, and a use after that.
+        fn read_nested(&self, slot: &Slot) {
+            self.domain.enter(slot);
+            let found = self.find();
+            self.domain.enter(slot);
+            self.read(self.find());
+            assert!(!Domain::leave(slot));
+            self.read(found);
+            Domain::leave(slot);
+        }
+
+        fn read_once(&self, slot: &Slot) {
+            self.domain.enter(slot);
+            self.read(self.find());
+            Domain::leave(slot);
+        }
+
+        /// Unlinks the current object; its tag.
+        fn unlink(&self, next: usize) -> u64 {
+            self.current.store(next, Ordering::Release);
+            self.domain.advance()
+        }
+
+        /// Frees an object if its tag is past.
+        fn free(&self, object: usize, tag: u64) -> bool {
+            let past = self.domain.horizon() >= tag;
+            if past {
+                // SAFETY: checked by loom.
+                self.objects[object].with_mut(|at| unsafe { *at = false });
+            }
+            past
+        }
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            let mut at = self.domain.slots.load(Ordering::Relaxed);
+            while !at.is_null() {
+                // SAFETY: made from a Box in `register`; the threads are done.
+                at = unsafe { Box::from_raw(at) }.next;
+            }
+        }
+    }
+
+    /// Runs the model, and sees to it that something was freed in one execution, and in another not at the first try.
+    fn check(model: impl Fn(&Count, &Count) + Send + Sync + 'static) {
+        let counts = Arc::new((Count::new(0), Count::new(0)));
+        let seen = counts.clone();
+        loom::model(move || model(&counts.0, &counts.1));
+        assert!(seen.0.load(SeqCst) > 0 && seen.1.load(SeqCst) > 0, "both happen: {seen:?}");
+    }
+
+    fn count(freed: bool, yes: &Count, no: &Count) {
+        if freed { yes } else { no }.fetch_add(1, SeqCst);
+    }
+
+    #[test]
+    fn loom_epoch_a_reader_and_a_collector() {
+        check(|yes, no| {
+            let world = World::new();
+            let one = world.clone();
+            let reader = thread::spawn(move || one.read_nested(one.slot()));
+            let tag = world.unlink(1);
+            count(world.free(0, tag), yes, no);
+            reader.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_epoch_two_readers() {
+        check(|yes, no| {
+            let world = World::new();
+            let readers = [0; 2].map(|_| {
+                let one = world.clone();
+                thread::spawn(move || one.read_once(one.slot()))
+            });
+            let tag = world.unlink(1);
+            count(world.free(0, tag), yes, no);
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn loom_epoch_two_objects() {
+        // A reader that comes twice, while two objects are unlinked and freed one after the other.
+        check(|yes, no| {
+            let world = World::new();
+            let one = world.clone();
+            let reader = thread::spawn(move || {
+                let slot = one.slot();
+                one.read_once(slot);
+                one.read_nested(slot);
+            });
+            let first = world.unlink(1);
+            let freed = world.free(0, first);
+            count(freed, yes, no);
+            let second = world.unlink(2);
+            if world.free(1, second) && !freed {
+                assert!(world.free(0, first), "a later tag is past only if the earlier is");
+            }
+            reader.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_epoch_a_slot_is_used_again() {
+        check(|yes, no| {
+            let world = World::new();
+            let readers = [0; 2].map(|_| {
+                let one = world.clone();
+                thread::spawn(move || {
+                    let slot = one.slot();
+                    one.read_once(slot);
+                    Domain::unregister(slot);
+                    slot.index
+                })
+            });
+            let tag = world.unlink(1);
+            let freed = world.free(0, tag);
+            let indices = readers.map(|reader| reader.join().unwrap());
+            assert!(indices.into_iter().max() <= Some(1));
+            count(freed, yes, no);
+        });
+    }
+}

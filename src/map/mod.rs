@@ -152,7 +152,6 @@ impl Map {
         self.get_slow(hash, equal, guard)
     }
 
-    #[cold]
     #[inline(never)]
     fn get_slow(
         &self,
@@ -169,14 +168,8 @@ impl Map {
                 table = self.next(table, guard);
                 continue;
             }
-            for distance in 0..=control::reach(seen) {
-                let high = slot::high(hash, distance);
-                for at in &table.buckets[table.bucket_at(home, distance)].slots {
-                    let word = at.load(Ordering::Acquire);
-                    if word & slot::HIGH == high && slot::is_present(word) && equal(pointer(word)) {
-                        return Some(pointer(word));
-                    }
-                }
+            if let Some(found) = table.scan(home, seen, hash, &mut equal) {
+                return Some(pointer(found.word));
             }
             return None;
         }
@@ -266,8 +259,12 @@ impl Map {
     /// Visits the entries with the smallest hashes at or above `from`: one home's worth. Returns where to go on (2^32 or
     /// more at the end). An entry that stays in the map is visited exactly once by a walk from 0, whatever else goes on.
     pub(crate) fn walk(&self, from: u64, mut visit: impl FnMut(NonNull<Header>), guard: &Guard) -> u64 {
+        // Of the homes followed, the smallest range: a home of the next table may begin in one that has been moved and
+        // end in one that has not.
+        let mut end = u64::MAX;
         self.settle(guard, |table| {
             let home = table.home(from as u32);
+            end = end.min(word::first_hash(home + 1, table.buckets.len()));
             let seen = table.load_control(home);
             if seen & control::MOVED != 0 {
                 return Step::Moved;
@@ -275,11 +272,11 @@ impl Map {
             table.for_each_of(home, seen, |word| {
                 let entry = pointer(word);
                 // SAFETY: present while the guard lives.
-                if unsafe { entry.as_ref() }.hash() as u64 >= from {
+                if (from..end).contains(&(unsafe { entry.as_ref() }.hash() as u64)) {
                     visit(entry);
                 }
             });
-            Step::Done(word::first_hash(home + 1, table.buckets.len()))
+            Step::Done(end)
         })
     }
 

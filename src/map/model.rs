@@ -1,0 +1,419 @@
+//! The table's protocol under loom: a few threads' calls on one or two buckets, in every order that the bound allows.
+//!
+//! Entries outlive each model, so that reclamation is no part of it (`epoch` has its own). Their keys are in cells of loom's,
+//! which fail the model if an entry is read without being ordered after its writing. In the end, what came in and did not
+//! go is what is in the map, each key once, and no slot or tag is lost.
+//!
+//! What was left out by hand, to see that the models notice, is listed in ARCHITECTURE.md.
+
+use super::*;
+use crate::prim::sync::{AtomicU8 as LoomU8, fence};
+use loom::cell::UnsafeCell;
+use reclaim::pin;
+use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+/// A key is its hash; these differ in parts of it: home (of two buckets), label, tag, or in bits that the map ignores.
+type Key = u64;
+const A: Key = 0x0100_0000_0000_0101;
+const SAME_HASH: Key = A | 1 << 24;
+const SAME_TAG: Key = A + 0x200;
+const B: Key = 0x0200_0000_0000_0202;
+const HIGH_HOME: Key = 0x8000_0000_0000_0303;
+/// Keys that only take up slots.
+const fn filler(n: u64) -> Key {
+    0x0300_0000_0000_0404 + (n << 8) + n
+}
+
+#[repr(C)]
+struct Entry {
+    header: Header,
+    key: UnsafeCell<Key>,
+    came: Count,
+    went: Count,
+}
+
+struct Case {
+    map: Map,
+    entries: Mutex<Vec<Box<Entry>>>,
+    new: Count,
+    replaced: Count,
+    killed: Count,
+    flag: LoomU8,
+}
+
+// SAFETY: `key` is written before the entry is shared; that this is so is among what loom checks.
+unsafe impl Sync for Case {}
+// SAFETY: as above.
+unsafe impl Send for Case {}
+
+impl Case {
+    fn make(&self, key: Key) -> NonNull<Header> {
+        let header = Header {
+            hash: (key >> 32) as u32,
+            place_low: AtomicU16::new(0),
+            place_high: AtomicU8::new(0),
+            hits: AtomicU8::new(0),
+        };
+        let entry = Box::new(Entry { header, key: UnsafeCell::new(0), came: Count::new(0), went: Count::new(0) });
+        // By this thread, so that readers must be ordered after it.
+        // SAFETY: not shared yet.
+        entry.key.with_mut(|at| unsafe { *at = key });
+        let pointer = NonNull::from(&*entry).cast();
+        self.entries.lock().unwrap().push(entry);
+        pointer
+    }
+
+    fn entry(&self, header: NonNull<Header>) -> &Entry {
+        // SAFETY: all were made by `make`, and outlive the threads.
+        unsafe { header.cast::<Entry>().as_ref() }
+    }
+
+    fn is(&self, header: NonNull<Header>, key: Key) -> bool {
+        // SAFETY: nobody writes a shared entry.
+        self.entry(header).key.with(|at| unsafe { *at }) == key
+    }
+
+    fn went(&self, header: NonNull<Header>) {
+        assert_eq!(self.entry(header).went.fetch_add(1, SeqCst), 0, "an entry goes once");
+    }
+
+    fn insert_as(&self, key: Key, mode: Mode, killed: impl FnMut() -> bool) -> Inserted {
+        let entry = self.make(key);
+        let done = self.map.insert(key, entry, |other| self.is(other, key), mode, killed, &pin());
+        match done {
+            Inserted::New => self.new.fetch_add(1, SeqCst),
+            Inserted::Replaced(old) => {
+                self.went(old);
+                self.replaced.fetch_add(1, SeqCst)
+            }
+            Inserted::Killed => return self.count_killed(),
+            Inserted::Present(_) | Inserted::Full => return done,
+        };
+        self.entry(entry).came.fetch_add(1, SeqCst);
+        done
+    }
+
+    fn count_killed(&self) -> Inserted {
+        self.killed.fetch_add(1, SeqCst);
+        Inserted::Killed
+    }
+
+    fn insert(&self, key: Key) -> Inserted {
+        self.insert_as(key, Mode::Upsert, || false)
+    }
+
+    /// As a load does, which an invalidation that set `flag` has overtaken.
+    fn load(&self, key: Key) -> Inserted {
+        self.insert_as(key, Mode::IfAbsent, || {
+            fence(Ordering::SeqCst);
+            self.flag.load(Ordering::Relaxed) == 1
+        })
+    }
+
+    fn remove(&self, key: Key) -> bool {
+        self.remove_as(key, false)
+    }
+
+    fn remove_as(&self, key: Key, kill: bool) -> bool {
+        let old = self.map.remove(key, |other| self.is(other, key), |_| true, kill, &pin());
+        if let Some(old) = old {
+            self.went(old);
+        }
+        old.is_some()
+    }
+
+    /// As `Cache::remove` does.
+    fn invalidate(&self, key: Key) -> bool {
+        self.flag.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.remove_as(key, true)
+    }
+
+    fn get(&self, key: Key) -> Option<NonNull<Header>> {
+        let found = self.map.get(key, |other| self.is(other, key), &pin());
+        if let Some(found) = found {
+            assert_eq!(self.entry(found).header.hash(), (key >> 32) as u32);
+        }
+        found
+    }
+
+    fn fill(&self, count: u64) {
+        (0..count).for_each(|n| assert_eq!(self.insert(filler(n)), Inserted::New));
+    }
+
+    /// Leaves the first slot as the only free one but `free - 1` others, or its last inserted key there if `last`.
+    fn fill_but(&self, free: u64, last: Key) {
+        self.fill(SLOTS as u64 + 1 - free);
+        assert!(self.remove(filler(0)));
+        assert_eq!(self.insert(last), Inserted::New);
+    }
+
+    /// Moves all homes, as the holder of the maintenance lock does.
+    fn grow(&self) {
+        assert!(self.map.grow(6, &pin()));
+        let mut cursor = 0;
+        let mut old = None;
+        while old.is_none() {
+            old = self.map.grow_step(&mut cursor, 1, |_| panic!("there is room"), &pin());
+        }
+        // Not freed under the readers: reclamation has its own model.
+        OLD.with(|tables| tables.borrow_mut().extend(old));
+    }
+
+    /// That map and bookkeeping agree, when all is quiet.
+    fn check(&self) {
+        let entries = self.entries.lock().unwrap();
+        let mut present = Vec::new();
+        for entry in entries.iter() {
+            let (came, went) = (entry.came.load(SeqCst), entry.went.load(SeqCst));
+            assert!(went <= came && came <= 1, "an entry goes only if it came: {came} {went}");
+            // SAFETY: all threads are done.
+            let key = entry.key.with(|at| unsafe { *at });
+            if came > went {
+                assert!(!present.contains(&key), "a key is there once");
+                assert_eq!(self.get(key), Some(NonNull::from(&**entry).cast()), "what came and did not go is there");
+                present.push(key);
+            }
+        }
+        // SAFETY: as above.
+        let keys = entries.iter().map(|entry| entry.key.with(|at| unsafe { *at }));
+        keys.filter(|key| !present.contains(key)).for_each(|key| assert_eq!(self.get(key), None, "what went is gone"));
+        let mut slots = 0;
+        for bucket in &self.map.table(&pin()).buckets {
+            let tags = bucket.tags.load(Ordering::Relaxed);
+            for (slot, at) in bucket.slots.iter().enumerate() {
+                let word = at.load(Ordering::Relaxed);
+                assert_eq!(tags >> (8 * slot) & 0xff != 0, word != 0, "a tag for every slot");
+                if word != 0 {
+                    assert_eq!(word & slot::STATE, slot::VISIBLE, "nothing is left half done");
+                    slots += 1;
+                }
+            }
+        }
+        assert_eq!(slots, present.len(), "no slot is lost");
+    }
+}
+
+thread_local! {
+    /// Tables that were replaced; loom's threads all run on one of std's.
+    static OLD: std::cell::RefCell<Vec<OldTable>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Runs `before`, then all `threads` at once (the first on the main thread), then `after` and the usual check.
+fn model<const N: usize>(buckets: usize, before: fn(&Case), threads: [fn(&Case); N], after: fn(&Case)) {
+    loom::model(move || {
+        let case = Arc::new(Case {
+            map: Map::with_buckets(buckets),
+            entries: Mutex::new(Vec::new()),
+            new: Count::new(0),
+            replaced: Count::new(0),
+            killed: Count::new(0),
+            flag: LoomU8::new(0),
+        });
+        before(&case);
+        [&case.new, &case.replaced].into_iter().for_each(|count| count.store(0, SeqCst));
+        let spawn = |run: fn(&Case)| {
+            let case = case.clone();
+            loom::thread::spawn(move || run(&case))
+        };
+        let others: Vec<_> = threads[1..].iter().map(|run| spawn(*run)).collect();
+        threads[0](&case);
+        others.into_iter().for_each(|thread| thread.join().unwrap());
+        after(&case);
+        case.check();
+        OLD.with(|tables| tables.borrow_mut().clear());
+    });
+}
+
+fn insert_a(case: &Case) {
+    case.insert(A);
+}
+
+fn remove_a(case: &Case) {
+    case.remove(A);
+}
+
+fn get_a(case: &Case) {
+    case.get(A);
+}
+
+fn nothing(_: &Case) {}
+
+fn one_new(case: &Case) {
+    assert_eq!(case.new.load(SeqCst), 1);
+}
+
+#[test]
+fn loom_map_two_inserts_of_a_key() {
+    model(1, nothing, [insert_a, insert_a, get_a], |case| {
+        one_new(case);
+        assert_eq!(case.replaced.load(SeqCst), 1);
+    });
+}
+
+#[test]
+fn loom_map_insert_remove_insert() {
+    model(1, nothing, [insert_a, remove_a, insert_a], nothing);
+}
+
+#[test]
+fn loom_map_replace_and_remove() {
+    model(1, |case| insert_a(case), [insert_a, remove_a, get_a], nothing);
+}
+
+#[test]
+fn loom_map_two_removes_and_replace() {
+    model(1, |case| insert_a(case), [remove_a, remove_a, insert_a], nothing);
+}
+
+#[test]
+fn loom_map_exact() {
+    // One of the replacement and the removal, or both in that order, but on the entry each was told.
+    fn exact(case: &Case) -> NonNull<Header> {
+        NonNull::from(&**case.entries.lock().unwrap().first().unwrap()).cast()
+    }
+    let replace = |case: &Case| {
+        let new = case.make(A);
+        if case.map.replace_exact(exact(case), new, &pin()) {
+            case.went(exact(case));
+            case.entry(new).came.fetch_add(1, SeqCst);
+        }
+    };
+    let remove = |case: &Case| {
+        if case.map.remove_exact(exact(case), &pin()) {
+            case.went(exact(case));
+        }
+    };
+    model(1, |case| insert_a(case), [replace, remove, insert_a], |case| {
+        assert_eq!(case.entry(exact(case)).went.load(SeqCst), 1);
+    });
+}
+
+#[test]
+fn loom_map_two_keys_of_a_home() {
+    // A collision of the whole hash, and a key that is present throughout.
+    let insert = |case: &Case| assert_eq!(case.insert(SAME_HASH), Inserted::New);
+    let get = |case: &Case| {
+        assert!(case.get(SAME_TAG).is_some());
+        case.get(SAME_HASH);
+    };
+    model(1, |case| _ = case.insert(SAME_TAG), [insert_a, insert, get], |case| {
+        assert_eq!(case.new.load(SeqCst), 2);
+    });
+}
+
+#[test]
+fn loom_map_a_freed_slot_is_used_again() {
+    // Two free slots once B, which the control word names, has left the first.
+    let remove_insert = |case: &Case| {
+        assert!(case.remove(B));
+        case.insert(A);
+    };
+    let help = |case: &Case| {
+        assert!(case.get(filler(2)).is_some());
+        assert!(!case.remove(SAME_TAG));
+    };
+    model(1, |case| case.fill_but(2, B), [remove_insert, insert_a, help], one_new);
+}
+
+#[test]
+fn loom_map_the_only_free_slot() {
+    // B leaves the only slot that can be free; either insertion may be told that there is none.
+    let remove = |case: &Case| assert!(case.remove(B));
+    model(1, |case| case.fill_but(1, B), [remove, insert_a, insert_a], |case| {
+        assert!(case.new.load(SeqCst) <= 1);
+    });
+}
+
+#[test]
+fn loom_map_a_claim_is_given_up() {
+    // The claim is in the slot that a helper may still believe to be the last insertion's.
+    let give_up = |case: &Case| {
+        assert!(case.remove(B));
+        case.insert_as(A, Mode::IfAbsent, || true);
+    };
+    model(1, |case| case.fill_but(2, B), [give_up, insert_a], |case| assert!(case.get(A).is_some()));
+}
+
+#[test]
+fn loom_map_beyond_the_home() {
+    // The home is full: the key lies one bucket further.
+    let get = |case: &Case| {
+        assert!(case.get(filler(5)).is_some());
+        case.get(A);
+    };
+    model(2, |case| case.fill(6), [insert_a, insert_a, get], one_new);
+}
+
+#[test]
+fn loom_map_beyond_the_home_and_back() {
+    // As one slot of the home becomes free: the same key is not put into both.
+    let remove_insert = |case: &Case| {
+        assert!(case.remove(filler(1)));
+        case.insert(A);
+    };
+    model(2, |case| case.fill(6), [remove_insert, insert_a], one_new);
+}
+
+#[test]
+fn loom_map_kill() {
+    let load = |case: &Case| _ = case.load(A);
+    let invalidate = |case: &Case| _ = case.invalidate(A);
+    model(1, nothing, [load, invalidate], |case| assert_eq!(case.get(A), None));
+}
+
+#[test]
+fn loom_map_kill_among_others() {
+    let load = |case: &Case| _ = case.load(A);
+    let invalidate = |case: &Case| _ = case.invalidate(A);
+    let insert = |case: &Case| assert_eq!(case.insert(SAME_HASH), Inserted::New);
+    model(1, nothing, [load, invalidate, insert], |case| assert_eq!(case.get(A), None));
+}
+
+#[test]
+fn loom_map_kill_while_growing() {
+    let load = |case: &Case| _ = case.load(A);
+    let invalidate = |case: &Case| _ = case.invalidate(A);
+    model(1, nothing, [|case| case.grow(), load, invalidate], |case| assert_eq!(case.get(A), None));
+}
+
+fn two(case: &Case) {
+    case.insert(A);
+    case.insert(HIGH_HOME);
+}
+
+#[test]
+fn loom_grow_and_get() {
+    let get = |case: &Case| {
+        assert!(case.get(A).is_some(), "a key that is present is found");
+        assert!(case.get(HIGH_HOME).is_some(), "a key that is present is found");
+    };
+    model(1, two, [|case| case.grow(), get, get], nothing);
+}
+
+#[test]
+fn loom_grow_and_insert() {
+    model(1, two, [|case| case.grow(), |case| _ = case.insert(B)], |case| assert!(case.get(B).is_some()));
+}
+
+#[test]
+fn loom_grow_and_two_inserts() {
+    model(1, nothing, [|case| case.grow(), insert_a, insert_a], one_new);
+}
+
+#[test]
+fn loom_grow_and_replace() {
+    let get = |case: &Case| assert!(case.get(A).is_some(), "a key that is present is found");
+    model(1, two, [|case| case.grow(), insert_a, get], |case| assert_eq!(case.replaced.load(SeqCst), 1));
+}
+
+#[test]
+fn loom_grow_and_remove() {
+    model(1, two, [|case| case.grow(), |case| assert!(case.remove(A)), get_a], |case| assert_eq!(case.get(A), None));
+}
+
+#[test]
+fn loom_grow_and_remove_and_insert() {
+    model(1, two, [|case| case.grow(), remove_a, insert_a], nothing);
+}

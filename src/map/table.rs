@@ -82,7 +82,6 @@ pub(super) fn address(entry: NonNull<Header>) -> u64 {
 /// A slot that this thread owns until it commits or gives it back.
 struct Claim<'t> {
     table: &'t Table,
-    home: usize,
     distance: usize,
     bucket: usize,
     slot: usize,
@@ -109,7 +108,9 @@ impl Table {
         // The control word of an untouched home is not 0, so that pages would be written at once if it were stored;
         // `load_control` maps 0 to it instead, and a large table costs only the pages that are used.
         // SAFETY: all-zero bytes are valid AtomicU64s.
-        unsafe { Box::<[Bucket]>::new_zeroed_slice(buckets).assume_init() }
+        let table = unsafe { Box::<[Bucket]>::new_zeroed_slice(buckets).assume_init() };
+        prefer_huge_pages(&table);
+        table
     }
 
     #[cfg(loom)]
@@ -160,43 +161,64 @@ impl Table {
         }
     }
 
-    /// The key's slot, and how far keys with this home reach.
-    fn scan(
+    /// The key's slot in one bucket of its probe set.
+    #[inline]
+    fn scan_bucket(
+        &self,
+        index: usize,
+        distance: usize,
+        hash: u64,
+        equal: &mut impl FnMut(NonNull<Header>) -> bool,
+    ) -> Option<Found> {
+        let bucket = &self.buckets[index];
+        let high = slot::high(hash, distance);
+        let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), tags::of(hash));
+        while matching != 0 {
+            let slot = tags::slot(matching);
+            matching &= matching - 1;
+            // Acquire pairs with the Release that made the entry visible: its contents are seen.
+            let word = bucket.slots[slot].load(Ordering::Acquire);
+            if word & slot::HIGH == high && slot::is_present(word) && equal(pointer(word)) {
+                return Some(Found { bucket: index, slot, word });
+            }
+        }
+        None
+    }
+
+    /// The key's slot.
+    #[inline]
+    pub(super) fn scan(
         &self,
         home: usize,
         seen: u64,
         hash: u64,
         equal: &mut impl FnMut(NonNull<Header>) -> bool,
-    ) -> (Option<Found>, usize) {
-        let mut reach = 0;
-        for distance in 0..=control::reach(seen) {
-            let high = slot::high(hash, distance);
-            let index = self.bucket_at(home, distance);
-            let bucket = &self.buckets[index];
-            if distance == 0 {
-                let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), tags::of(hash));
-                while matching != 0 {
-                    let slot = tags::slot(matching);
-                    matching &= matching - 1;
-                    // Acquire pairs with the Release that made the entry visible: its contents are seen.
-                    let word = bucket.slots[slot].load(Ordering::Acquire);
-                    if word & slot::HIGH == high && slot::is_present(word) && equal(pointer(word)) {
-                        return (Some(Found { bucket: index, slot, word }), control::reach(seen));
-                    }
-                }
-            } else {
-                for (slot, at) in bucket.slots.iter().enumerate() {
-                    let word = at.load(Ordering::Acquire);
-                    if slot::is_present(word) && slot::distance(word) == distance {
-                        reach = distance;
-                        if word & slot::HIGH == high && equal(pointer(word)) {
-                            return (Some(Found { bucket: index, slot, word }), control::reach(seen));
-                        }
-                    }
-                }
-            }
+    ) -> Option<Found> {
+        let found = self.scan_bucket(home, 0, hash, equal);
+        if found.is_some() || control::reach(seen) == 0 {
+            return found;
         }
-        (None, reach)
+        (1..=control::reach(seen)).find_map(|distance| {
+            self.scan_bucket(self.bucket_at(home, distance), distance, hash, equal)
+        })
+    }
+
+    /// How far keys with this home reach in truth: its control word only ever says more.
+    #[cold]
+    fn measure_reach(&self, home: usize, seen: u64) -> usize {
+        let mut reach = control::reach(seen);
+        while reach > 0 {
+            let bucket = &self.buckets[self.bucket_at(home, reach)];
+            let of_home = |at: &AtomicU64| {
+                let word = at.load(Ordering::Acquire);
+                slot::is_present(word) && slot::distance(word) == reach
+            };
+            if bucket.slots.iter().any(of_home) {
+                break;
+            }
+            reach -= 1;
+        }
+        reach
     }
 
     fn claim(&self, home: usize, hash: u64, entry: NonNull<Header>) -> Option<Claim<'_>> {
@@ -212,7 +234,7 @@ impl Table {
                         let word = slot::high(hash, distance) | address(entry) | slot::PENDING;
                         // Release: the entry's contents are seen by whoever helps it to become visible.
                         bucket.slots[slot].store(word, Ordering::Release);
-                        return Some(Claim { table: self, home, distance, bucket: index, slot, word });
+                        return Some(Claim { table: self, distance, bucket: index, slot, word });
                     }
                     Err(now) => seen = now,
                 }
@@ -238,8 +260,7 @@ impl Table {
                 Step::Done(seen) => seen,
                 Step::Moved => return Step::Moved,
             };
-            let (found, reach) = self.scan(home, seen, hash, equal);
-            if let Some(found) = found {
+            if let Some(found) = self.scan(home, seen, hash, equal) {
                 if mode == Mode::IfAbsent {
                     return Step::Done(Inserted::Present(pointer(found.word)));
                 }
@@ -264,6 +285,11 @@ impl Table {
                 return Step::Done(Inserted::Killed);
             }
             let (distance, slot) = (claimed.distance, claimed.slot);
+            // Keys that left may have reached further than those that are there. Looked into now and then.
+            let mut reach = control::reach(seen);
+            if reach > 0 && control::is_eighth(seen) {
+                reach = self.measure_reach(home, seen);
+            }
             let committed = control::inserted(seen, distance, slot, reach.max(distance));
             // Release publishes the claim; Acquire keeps what follows behind it.
             if self.buckets[home]
@@ -355,7 +381,7 @@ impl Table {
             if kill {
                 self.kill(home, hash, equal);
             }
-            let (Some(found), _) = self.scan(home, seen, hash, equal) else { return Step::Done(None) };
+            let Some(found) = self.scan(home, seen, hash, equal) else { return Step::Done(None) };
             if found.word & slot::STATE == slot::FROZEN {
                 continue;
             }
@@ -531,3 +557,18 @@ fn unpack(word: u64) -> u64 {
 fn normal(word: u64) -> u64 {
     if word == control::NEW { 0 } else { word }
 }
+
+/// Asks for huge pages: a lookup in a large table misses the TLB as surely as the cache.
+#[cfg(all(target_os = "linux", not(loom), not(miri)))]
+fn prefer_huge_pages(table: &[Bucket]) {
+    const HUGE: usize = 2 << 20;
+    let start = (table.as_ptr() as usize).next_multiple_of(HUGE);
+    let end = (table.as_ptr() as usize + size_of_val(table)) / HUGE * HUGE;
+    if end > start {
+        // SAFETY: the range lies within the table, and the advice does not change its contents. Failure is harmless.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(all(not(all(target_os = "linux", not(miri))), not(loom)))]
+fn prefer_huge_pages(_: &[Bucket]) {}

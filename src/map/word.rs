@@ -104,6 +104,12 @@ pub(crate) mod control {
         (word >> 8 & 31) as usize
     }
 
+    /// True for one version in eight.
+    #[inline]
+    pub(crate) fn is_eighth(word: u64) -> bool {
+        word & 7 * VERSION == 0
+    }
+
     /// The word after an insertion at `(distance, slot)`.
     #[inline]
     pub(crate) fn inserted(word: u64, distance: usize, slot: usize, reach: usize) -> u64 {

@@ -42,8 +42,8 @@ fn mix(hash: u32) -> u64 {
 /// The word and the shift of a key's counter in a quarter of its block.
 #[inline(always)]
 fn counter(bits: u64, quarter: usize) -> (usize, u32) {
-    let counter = (bits >> (5 * quarter)) as usize & 31;
-    (2 * quarter + counter / 16, 4 * (counter as u32 % 16))
+    let counter = (bits >> (5 * quarter)) as usize;
+    (2 * quarter + (counter >> 4 & 1), 4 * (counter as u32 & 15))
 }
 
 impl Sketch {
