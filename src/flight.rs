@@ -11,6 +11,7 @@ use crate::prim::sync::{
 };
 use hashbrown::HashTable;
 use std::any::Any;
+use std::ptr;
 use std::sync::{OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ pub(crate) struct Flight<K, V> {
     superseded: AtomicBool,
     outcome: OnceLock<Outcome<V>>,
     done: Mutex<bool>,
+    landing: Landing,
     landed: Condvar,
 }
 
@@ -75,6 +77,10 @@ impl<K, V> Flights<K, V> {
 
     /// The flights with this hash.
     fn of_hash(&self, hash: u64) -> Vec<Arc<Flight<K, V>>> {
+        // Relaxed: who misses a flight here finds it under the lock when it wants to begin its own.
+        if self.active.load(Ordering::Relaxed) == 0 {
+            return Vec::new();
+        }
         lock(&self.table).iter_hash(hash).filter(|flight| flight.hash == hash).cloned().collect()
     }
 
@@ -91,6 +97,7 @@ impl<K, V> Flights<K, V> {
             superseded: AtomicBool::new(false),
             outcome: OnceLock::new(),
             done: Mutex::new(false),
+            landing: Landing::new(false),
             landed: Condvar::new(),
         });
         loop {
@@ -199,40 +206,64 @@ impl<K, V> Drop for Leader<'_, K, V> {
     fn drop(&mut self) {
         self.leave_table();
         let _ = self.flight.outcome.set(Outcome::Abandoned);
+        if Arc::strong_count(&self.flight) > 1 {
+            Waiting::end(&self.flight.landing);
+        }
         *lock(&self.flight.done) = true;
         self.flight.landed.notify_all();
     }
 }
 
 /// Who waits for whom, in the whole process, so that a ring of loaders is told from a slow one.
-static WAITING: std::sync::Mutex<Vec<(ThreadId, ThreadId)>> = std::sync::Mutex::new(Vec::new());
+static WAITING: std::sync::Mutex<Vec<Wait>> = std::sync::Mutex::new(Vec::new());
+
+struct Wait {
+    waiter: ThreadId,
+    leader: ThreadId,
+    /// The address of the flight's `landing`.
+    flight: usize,
+}
+
+/// Whether a flight's waiters wait no more, though they may not have woken up yet. Touched only under `WAITING`.
+type Landing = std::sync::atomic::AtomicBool;
 
 struct Waiting(ThreadId);
 
 impl Waiting {
     /// Registers that this thread waits for `leader`; `None` if that thread, directly or not, waits for this one.
-    fn begin(leader: ThreadId) -> Option<Self> {
+    fn begin(leader: ThreadId, landing: &Landing) -> Option<Self> {
         let me = current().id();
         let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+        if landing.load(Ordering::Relaxed) {
+            return Some(Self(me));
+        }
         let mut at = leader;
         loop {
             if at == me {
                 return None;
             }
-            match waiting.iter().find(|(waiter, _)| *waiter == at) {
-                Some(&(_, next)) => at = next,
+            match waiting.iter().find(|wait| wait.waiter == at) {
+                Some(wait) => at = wait.leader,
                 None => break,
             }
         }
-        waiting.push((me, leader));
+        waiting.push(Wait { waiter: me, leader, flight: ptr::from_ref(landing).addr() });
         Some(Self(me))
+    }
+
+    /// The flight is about to land: who waited for it waits for nobody now. Else its leader could take a waiter that has
+    /// yet to wake up for one that waits for the leader's next steps.
+    fn end(landing: &Landing) {
+        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+        landing.store(true, Ordering::Relaxed);
+        waiting.retain(|wait| wait.flight != ptr::from_ref(landing).addr());
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = waiting.iter().position(|(waiter, _)| *waiter == self.0) {
+        if let Some(index) = waiting.iter().position(|wait| wait.waiter == self.0) {
             waiting.swap_remove(index);
         }
     }
@@ -246,7 +277,7 @@ impl<K, V> Flight<K, V> {
         let mut done = lock(&self.done);
         if !*done {
             drop(done);
-            let _waiting = Waiting::begin(self.leader).ok_or(Reentrant)?;
+            let _waiting = Waiting::begin(self.leader, &self.landing).ok_or(Reentrant)?;
             done = lock(&self.done);
             while !*done {
                 done = self.landed.wait(done).unwrap_or_else(PoisonError::into_inner);

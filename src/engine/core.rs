@@ -1,6 +1,6 @@
 //! What the holder of the maintenance lock works on: the policy, the garbage, the growing table.
 //!
-//! No user code runs here. What needs some (listeners, destructors) is put into [`After`].
+//! No user code runs here. What needs some (listeners, destructors) is left as [`Due`].
 
 use super::entry::{DEAD, GONE, Handle, NEW, Shape};
 use crate::map::reclaim::{Bin, Guard};
@@ -100,20 +100,13 @@ impl Event {
     }
 }
 
-/// What is left to do when the lock has been given up: it may run user code.
-#[derive(Default)]
-pub(super) struct After {
+/// What is left to do when the lock and the guard have been given up: it may run user code.
+#[must_use]
+pub(super) struct Due {
     /// Evicted entries that the removal listener must see before they are released.
     pub(super) evicted: Vec<Handle>,
-    /// To be freed.
-    pub(super) free: Vec<Garbage>,
-}
-
-impl After {
-    pub(super) fn append(&mut self, more: Self) {
-        self.evicted.extend(more.evicted);
-        self.free.extend(more.free);
-    }
+    pub(super) free: [Option<Garbage>; 2],
+    pub(super) more: Vec<Garbage>,
 }
 
 /// Counts that only the core changes.
@@ -130,7 +123,7 @@ pub(super) struct Core {
     pub(super) bin: Bin<Garbage>,
     pub(super) counts: Counts,
     out: Out<Handle>,
-    after: After,
+    evicted: Vec<Handle>,
     /// Evicted entries are shown to a listener before they are released.
     listened: bool,
     growing: bool,
@@ -151,7 +144,7 @@ impl Core {
             bin: Bin::new(),
             counts: Counts::default(),
             out: Out::new(),
-            after: After::default(),
+            evicted: Vec::new(),
             listened,
             growing: false,
             cursor: 0,
@@ -166,19 +159,30 @@ impl Core {
         }
     }
 
-    /// Takes what no reader sees any more out of the bin; with `all`, also what was put there last.
-    #[cold]
+    /// Finds out what can be freed; with `all`, also of what was unlinked last.
     pub(super) fn collect(&mut self, all: bool) {
-        self.bin.take(all, &mut self.after.free);
+        self.bin.sort(all);
     }
 
-    /// What became due, if anything did.
-    #[inline]
-    pub(super) fn take_after(&mut self) -> Option<super::Due> {
-        if self.after.free.is_empty() && self.after.evicted.is_empty() {
-            return None;
+    /// What became due. Garbage is freed a few pieces at a time, which spreads the cost over the writers, and lets the
+    /// allocator hand the same memory out again while it is warm. What others' events left is more than that.
+    #[inline(always)]
+    pub(super) fn due(&mut self) -> Due {
+        Due {
+            free: [self.bin.pop(), self.bin.pop()],
+            more: self.bin.surplus(),
+            evicted: std::mem::take(&mut self.evicted),
         }
-        Some(super::Due(std::mem::take(&mut self.after)))
+    }
+
+    /// Entries for the removal listener.
+    pub(super) fn due_listeners(&mut self) -> Vec<Handle> {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// All that can be freed now.
+    pub(super) fn all_due(&mut self) -> Vec<Garbage> {
+        std::iter::from_fn(|| self.bin.pop()).collect()
     }
 
     /// Applies one event.
@@ -258,7 +262,7 @@ impl Core {
                 Verdict::Rejected => self.counts.rejections += 1,
             }
             if self.listened {
-                self.after.evicted.push(victim);
+                self.evicted.push(victim);
             } else {
                 self.bin(Garbage::Entry(victim));
             }
@@ -284,7 +288,7 @@ impl Core {
                 self.policy.remove(&self.shelf, entry);
                 self.forget(entry);
                 if self.listened {
-                    self.after.evicted.push(entry);
+                    self.evicted.push(entry);
                 } else {
                     self.bin(Garbage::Entry(entry));
                 }

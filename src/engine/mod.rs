@@ -13,7 +13,7 @@ mod handover;
 #[cfg(all(test, loom))]
 mod model;
 
-use self::core::{After, Core, Event, Garbage};
+use self::core::{Core, Due, Event, Garbage};
 use crate::map::reclaim::{Guard, pin};
 use crate::map::{Header, Inserted, Map, Mode};
 use crate::policy::{Policy, PolicyKind};
@@ -174,7 +174,7 @@ impl<K, V> Engine<K, V> {
                 core.policy.hit(&core.shelf, handle);
             }
             if !self.handover.0.leave() {
-                finish(self.maintain(None, &pin()), self);
+                self.finish(self.maintain(None, &pin()));
             }
         } else {
             // SAFETY: found under a guard.
@@ -353,7 +353,7 @@ impl<K, V> Engine<K, V> {
         if self.handover.0.try_enter() {
             let due = self.maintain(Some(event), &guard);
             drop(guard);
-            finish(due, self);
+            self.finish(due);
         } else {
             self.record_later(event, guard);
         }
@@ -377,7 +377,7 @@ impl<K, V> Engine<K, V> {
             relax(&mut tries);
         };
         drop(guard);
-        finish(due, self);
+        self.finish(due);
     }
 
     fn backlog(&self) -> &PairQueue {
@@ -403,7 +403,7 @@ impl<K, V> Engine<K, V> {
 
     /// The housekeeping. The caller holds the lock, which is given up at the end.
     #[inline]
-    fn maintain(&self, own: Option<Event>, guard: &Guard) -> Option<Due> {
+    fn maintain(&self, own: Option<Event>, guard: &Guard) -> Due {
         self.with_core_held(guard, |core| {
             if let Some(event) = own {
                 core.apply(event, &self.map, guard);
@@ -413,14 +413,14 @@ impl<K, V> Engine<K, V> {
 
     /// Applies what is in the backlog, then does `work`, then gives the lock up, which the caller holds.
     #[inline(always)]
-    fn with_core_held(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Option<Due> {
+    fn with_core_held(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
         let due = {
             // SAFETY: the lock is held, and this reference ends before it is given up.
             let core = unsafe { &mut *self.core.get() };
             self.apply_backlog(core, guard);
             work(core);
             self.publish(core);
-            core.take_after()
+            core.due()
         };
         if self.handover.0.leave() { due } else { self.stay(guard, due) }
     }
@@ -428,31 +428,22 @@ impl<K, V> Engine<K, V> {
     /// Looks again, because work was left meanwhile. The caller holds the lock, which is given up at the end.
     #[cold]
     #[inline(never)]
-    fn stay(&self, guard: &Guard, mut due: Option<Due>) -> Option<Due> {
-        let mut shares = 4;
-        loop {
+    fn stay(&self, guard: &Guard, mut due: Due) -> Due {
+        // A thread does its share of others' work, not all of it for ever: what is left is for the next.
+        for _ in 0..4 {
             {
                 // SAFETY: the lock is held, and this reference ends before it is given up.
                 let core = unsafe { &mut *self.core.get() };
                 self.apply_backlog(core, guard);
                 self.publish(core);
-                due = match (due, core.take_after()) {
-                    (Some(mut due), Some(more)) => {
-                        due.0.append(more.0);
-                        Some(due)
-                    }
-                    (one, other) => one.or(other),
-                };
-            }
-            shares -= 1;
-            if shares == 0 {
-                self.handover.0.leave_anyway();
-                return due;
+                due.evicted.append(&mut core.due_listeners());
             }
             if self.handover.0.leave() {
                 return due;
             }
         }
+        self.handover.0.leave_anyway();
+        due
     }
 
     #[inline(always)]
@@ -480,7 +471,7 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Waits for the lock and does `work` under it; the caller is pinned.
-    fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Option<Due> {
+    fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
         let mut tries = 0;
         while !self.handover.0.try_enter() {
             relax(&mut tries);
@@ -494,7 +485,7 @@ impl<K, V> Engine<K, V> {
     fn make_room(&self, hash: u64, guard: &Guard) {
         let mut grown = false;
         let due = self.with_core(guard, |core| grown = core.make_room(&self.map, guard));
-        finish(due, self);
+        self.finish(due);
         if grown {
             return;
         }
@@ -509,7 +500,7 @@ impl<K, V> Engine<K, V> {
                 core.counts.evictions += 1;
                 core.apply(Event::Retired(Handle(victim)), &self.map, guard);
             });
-            panics.catch(|| finish(due, self));
+            panics.catch(|| self.finish(due));
             panics.resume();
         }
     }
@@ -517,10 +508,17 @@ impl<K, V> Engine<K, V> {
     /// Does all housekeeping that is due: afterwards the weight is within the capacity, and what no reader holds is freed.
     pub(crate) fn run_pending(&self) {
         let due = self.with_core(&pin(), |_| {});
-        finish(due, self);
+        self.finish(due);
         // Unpinned, so that this call's own guard does not hold the garbage up.
-        let due = self.with_core(&pin(), |core| core.collect(true));
-        finish(due, self);
+        let mut free = Vec::new();
+        let due = self.with_core(&pin(), |core| {
+            core.collect(true);
+            free = core.all_due();
+        });
+        let mut panics = Panics::default();
+        panics.catch(|| self.finish(due));
+        self.free(free, &mut panics);
+        panics.resume();
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
@@ -530,7 +528,7 @@ impl<K, V> Engine<K, V> {
             core.set_capacity(capacity, &self.map, &guard);
         });
         drop(guard);
-        finish(due, self);
+        self.finish(due);
     }
 
     /// The entries from the one worth most to the one that would go first, as of now. They live as long as the guard.
@@ -543,7 +541,7 @@ impl<K, V> Engine<K, V> {
                 true
             });
         });
-        finish(due, self);
+        self.finish(due);
         handles
     }
 
@@ -571,49 +569,44 @@ impl<K, V> Engine<K, V> {
             assert_eq!(core.policy.weight(), weight, "the weight is that of the entries");
             assert!(core.policy.weight() <= core.policy.capacity(), "the bound holds");
         });
-        finish(due, self);
+        self.finish(due);
     }
 
-    fn free(&self, garbage: Vec<Garbage>, panics: &mut Panics) {
-        for garbage in garbage {
-            if !std::mem::needs_drop::<Entry<K, V>>()
-                && let Garbage::Entry(handle) = garbage
-            {
-                // SAFETY: it came out of the bin (or the engine is being dropped): nobody can reach it any more.
-                unsafe { self.shape.free::<K, V>(handle) };
-                continue;
-            }
-            match garbage {
-                // SAFETY: it came out of the bin (or the engine is being dropped): nobody can reach it any more.
-                Garbage::Entry(handle) => panics.catch(|| unsafe { self.shape.free::<K, V>(handle) }),
-                Garbage::Table(table) => drop(table),
-            }
+    /// Runs the user code that became due.
+    #[inline(always)]
+    fn finish(&self, due: Due) {
+        if !due.evicted.is_empty() || !due.more.is_empty() || std::mem::needs_drop::<Entry<K, V>>() {
+            return self.finish_with_user_code(due);
+        }
+        for garbage in due.free.into_iter().flatten() {
+            self.free_one(garbage);
         }
     }
-}
 
-/// Work that runs user code, and so waits until the lock and the guard are gone.
-#[must_use]
-struct Due(After);
-
-#[inline(always)]
-fn finish<K, V>(due: Option<Due>, engine: &Engine<K, V>) {
-    if let Some(due) = due {
-        due.finish(engine);
-    }
-}
-
-impl Due {
-    #[cold]
     #[inline(never)]
-    fn finish<K, V>(self, engine: &Engine<K, V>) {
+    fn finish_with_user_code(&self, due: Due) {
         let mut panics = Panics::default();
-        for handle in self.0.evicted {
-            engine.notify(handle, Cause::Size, &mut panics);
-            panics.catch(|| engine.record(Event::Released(handle), pin()));
+        for handle in due.evicted {
+            self.notify(handle, Cause::Size, &mut panics);
+            panics.catch(|| self.record(Event::Released(handle), pin()));
         }
-        engine.free(self.0.free, &mut panics);
+        self.free(due.free.into_iter().flatten().chain(due.more), &mut panics);
         panics.resume();
+    }
+
+    fn free(&self, garbage: impl IntoIterator<Item = Garbage>, panics: &mut Panics) {
+        for garbage in garbage {
+            panics.catch(|| self.free_one(garbage));
+        }
+    }
+
+    #[inline(always)]
+    fn free_one(&self, garbage: Garbage) {
+        match garbage {
+            // SAFETY: it came out of the bin (or the engine is being dropped): nobody can reach it any more.
+            Garbage::Entry(handle) => unsafe { self.shape.free::<K, V>(handle) },
+            Garbage::Table(table) => drop(table),
+        }
     }
 }
 
@@ -642,12 +635,9 @@ impl<K, V> Drop for Engine<K, V> {
                 self.core.get_mut().apply(Event::unpack(pair), &self.map, &guard);
             }
             drop(guard);
-            if let Some(Due(after)) = self.core.get_mut().take_after() {
-                for handle in after.evicted {
-                    self.notify(handle, Cause::Size, &mut panics);
-                    garbage.push(Garbage::Entry(handle));
-                }
-                garbage.extend(after.free);
+            for handle in self.core.get_mut().due_listeners() {
+                self.notify(handle, Cause::Size, &mut panics);
+                garbage.push(Garbage::Entry(handle));
             }
         }
         garbage.extend(self.core.get_mut().bin.drain());

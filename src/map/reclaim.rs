@@ -54,16 +54,18 @@ mod bin {
     pub(crate) struct Bin<T> {
         open: Vec<T>,
         sealed: VecDeque<(Seal, Vec<T>)>,
+        /// No reader sees these any more.
+        safe: Vec<T>,
         /// Look at the readers again when this many bags are sealed: backs off while a reader holds them up.
         patience: usize,
     }
 
     impl<T> Bin<T> {
         pub(crate) fn new() -> Self {
-            Self { open: Vec::new(), sealed: VecDeque::new(), patience: 1 }
+            Self { open: Vec::new(), sealed: VecDeque::new(), safe: Vec::new(), patience: 1 }
         }
 
-        /// Takes something that was unlinked and is never reachable again. True if it is time to [`take`](Self::take).
+        /// Takes something that was unlinked and is never reachable again. True if it is time to [`sort`](Self::sort).
         #[inline]
         pub(crate) fn put(&mut self, garbage: T) -> bool {
             self.open.push(garbage);
@@ -74,8 +76,9 @@ mod bin {
             false
         }
 
-        /// Moves to `free` what no reader can see any more. With `all`, the open bag is sealed first.
-        pub(crate) fn take(&mut self, all: bool, free: &mut Vec<T>) {
+        /// Finds out what no reader can see any more, for [`pop`](Self::pop). With `all`, the open bag is sealed first.
+        #[cold]
+        pub(crate) fn sort(&mut self, all: bool) {
             if all && !self.open.is_empty() {
                 self.sealed.push_back((seal(), std::mem::take(&mut self.open)));
             }
@@ -87,16 +90,24 @@ mod bin {
                 && horizon.passed(seal)
             {
                 let (_, mut bag) = self.sealed.pop_front().expect("a front was just seen");
-                if free.is_empty() {
-                    std::mem::swap(free, &mut bag);
-                    if self.open.capacity() == 0 {
-                        self.open = bag;
-                    }
-                } else {
-                    free.append(&mut bag);
+                self.safe.append(&mut bag);
+                if self.open.capacity() == 0 {
+                    self.open = bag;
                 }
             }
             self.patience = self.sealed.len() + 1 + self.sealed.len() / 4;
+        }
+
+        /// Something that can be freed now.
+        #[inline]
+        pub(crate) fn pop(&mut self) -> Option<T> {
+            self.safe.pop()
+        }
+
+        /// All that can be freed now, if there is more of it than a few pieces at a time can keep up with.
+        #[inline]
+        pub(crate) fn surplus(&mut self) -> Vec<T> {
+            if self.safe.len() > 4 * BAG { std::mem::take(&mut self.safe) } else { Vec::new() }
         }
 
         /// Everything, whoever may be looking: for a cache that nobody can reach any more.
@@ -105,11 +116,7 @@ mod bin {
                 .into_iter()
                 .flat_map(|(_, bag)| bag)
                 .chain(std::mem::take(&mut self.open))
-        }
-
-        /// The number of pieces waiting.
-        pub(crate) fn len(&self) -> usize {
-            self.open.len() + self.sealed.iter().map(|(_, bag)| bag.len()).sum::<usize>()
+                .chain(std::mem::take(&mut self.safe))
         }
     }
 }

@@ -58,10 +58,10 @@ pub(crate) mod tags {
     /// The top bit of each byte that equals `tag`.
     #[inline]
     pub(crate) fn matching(tags: u64, tag: u64) -> u64 {
-        // Tags have their top bit set: the difference of a byte is 0 if equal, less than 0x80 if another tag, and 0x80 if
-        // free; so no byte borrows from the next.
+        // Tags have their top bit set, so a byte's difference has it only where the slot is free. Without the top bits no
+        // byte borrows from the next.
         let difference = tags ^ tag.wrapping_mul(LOW);
-        (TOP - difference) & TOP
+        (TOP - (difference & (TOP - LOW))) & !difference & TOP
     }
 
     /// A slot that is free, if any.
@@ -144,8 +144,8 @@ mod tests {
                 let (a, b) = (if a < 0x80 { 0 } else { a }, b);
                 let word = word & !0xff00 | a << 8;
                 for tag in [a | 0x80, b, 0x91, 0x80] {
-                    let equal = [0, a, 0, 0x91, 0, b].iter().enumerate();
-                    let want = equal.fold(0, |want, (i, &byte)| want | u64::from(byte == tag) << (8 * i + 7));
+                    let equal = [0, a, 0, 0x91, 0, b].into_iter().enumerate();
+                    let want = equal.fold(0, |want, (i, byte)| want | u64::from(byte == tag) << (8 * i + 7));
                     assert_eq!(tags::matching(word, tag), want);
                 }
             }

@@ -1,0 +1,362 @@
+//! Single flight: one loader per key at a time, whatever happens meanwhile; and `compute`.
+
+use hotset::{Cache, LoadError, Policy};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread;
+use std::time::Duration;
+
+fn settled<K, V, S>(cache: &Cache<K, V, S>) {
+    cache.run_pending();
+    cache.validate();
+}
+
+/// Long enough that other threads most likely have come to wait; nothing depends on it but what is covered.
+fn a_moment() {
+    thread::sleep(Duration::from_millis(20));
+}
+
+fn panics<R>(call: impl FnOnce() -> R) -> bool {
+    catch_unwind(AssertUnwindSafe(call)).is_err()
+}
+
+#[test]
+fn many_threads_one_load() {
+    let cache: Cache<u64, u64> = Cache::new(1000);
+    let loads = AtomicUsize::new(0);
+    for key in 0..20 {
+        let barrier = Barrier::new(8);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    let value = cache.get_or_insert_with(key, || {
+                        loads.fetch_add(1, SeqCst);
+                        thread::sleep(Duration::from_millis(2));
+                        key * 2
+                    });
+                    assert_eq!(value, key * 2);
+                });
+            }
+        });
+    }
+    assert_eq!(loads.load(SeqCst), 20);
+    assert_eq!((cache.stats().loads, cache.stats().load_failures), (20, 0));
+    assert!(cache.stats().load_time >= Duration::from_millis(40));
+    settled(&cache);
+}
+
+#[test]
+fn waiters_get_a_value_that_is_not_kept() {
+    let cache: Cache<u64, u64> = Cache::new(0);
+    let barrier = Barrier::new(4);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                barrier.wait();
+                assert_eq!(cache.get_or_insert_with(1, || (a_moment(), 5).1), 5);
+            });
+        }
+    });
+    settled(&cache);
+    assert!(cache.is_empty());
+}
+
+#[test]
+fn a_panicking_loader_is_survived() {
+    let cache: Cache<u64, u64> = Cache::new(10);
+    let (begun, wait) = mpsc::channel();
+    let calls = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            panics(|| {
+                cache.get_or_insert_with(1, || {
+                    begun.send(()).unwrap();
+                    a_moment();
+                    panic!("as intended")
+                })
+            })
+        });
+        wait.recv().unwrap();
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let value = cache.get_or_insert_with(1, || {
+                    calls.fetch_add(1, SeqCst);
+                    8
+                });
+                assert_eq!(value, 8);
+            });
+        }
+        assert!(first.join().unwrap());
+    });
+    assert_eq!(calls.load(SeqCst), 1, "one of the waiters loads");
+    assert_eq!((cache.stats().loads, cache.stats().load_failures), (1, 1));
+    settled(&cache);
+}
+
+#[test]
+fn errors_are_shared_and_not_kept() {
+    let cache: Cache<u64, u64> = Cache::new(10);
+    let (begun, wait) = mpsc::channel();
+    let calls = AtomicUsize::new(0);
+    let load = || cache.try_get_or_insert_with(1, || Err::<u64, String>(calls.fetch_add(1, SeqCst).to_string()));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let failed = cache.try_get_or_insert_with(1, || {
+                begun.send(()).unwrap();
+                a_moment();
+                Err::<u64, String>("first".to_owned())
+            });
+            assert!(matches!(failed, Err(LoadError::Failed(why)) if *why == "first"));
+        });
+        wait.recv().unwrap();
+        scope.spawn(|| {
+            let Err(LoadError::Failed(why)) = load() else { panic!("an error") };
+            assert!(*why == "first" || *why == "0");
+        });
+        // Another type of error cannot be shared: this caller loads.
+        scope.spawn(|| assert_eq!(cache.try_get_or_insert_with(2, || Ok::<_, u8>(2)).unwrap(), 2));
+        scope.spawn(|| {
+            let other = cache.try_get_or_insert_with(1, || Err::<u64, u8>(9));
+            assert!(matches!(other, Err(LoadError::Failed(why)) if *why == 9));
+        });
+    });
+    assert!(!cache.contains_key(&1));
+    assert_eq!(cache.get_or_insert_with(1, || 3), 3);
+    let error = LoadError::Failed(Arc::new(std::fmt::Error));
+    assert!(std::error::Error::source(&error.clone()).is_some() && error.to_string().contains("loader"));
+}
+
+#[test]
+fn a_key_inside_its_own_loader_is_an_error() {
+    let cache: Cache<u64, u64> = Cache::new(10);
+    let value = cache.get_or_insert_with(1, || {
+        let inner = cache.try_get_or_insert_with(1, || Ok::<_, String>(0));
+        assert!(matches!(inner, Err(LoadError::Reentrant)));
+        assert!(panics(|| cache.get_or_insert_with(1, || 0)));
+        // Through another key, too.
+        let through = cache.get_or_insert_with(2, || {
+            assert!(matches!(cache.try_get_or_insert_with(1, || Ok::<_, String>(0)), Err(LoadError::Reentrant)));
+            20
+        });
+        assert_eq!(cache.get(&2), Some(through));
+        cache.get_or_insert_with(3, || 30) + 1
+    });
+    assert_eq!((value, cache.get(&1)), (31, Some(31)));
+    settled(&cache);
+}
+
+#[test]
+fn a_ring_of_loaders_is_an_error() {
+    let cache: Cache<u64, u64> = Cache::new(10);
+    for threads in [2u64, 3, 5] {
+        cache.clear();
+        let barrier = Barrier::new(threads as usize);
+        let errors = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for key in 0..threads {
+                let (cache, barrier, errors) = (&cache, &barrier, &errors);
+                scope.spawn(move || {
+                    let value = cache.get_or_insert_with(key, || {
+                        barrier.wait();
+                        match cache.try_get_or_insert_with((key + 1) % threads, || Ok::<_, String>(99)) {
+                            Ok(value) => value,
+                            Err(LoadError::Reentrant) => {
+                                errors.fetch_add(1, SeqCst);
+                                7
+                            }
+                            Err(other) => panic!("{other}"),
+                        }
+                    });
+                    assert_eq!(value, 7);
+                });
+            }
+        });
+        assert_eq!(errors.load(SeqCst), 1, "one is told, the others get what it made of it");
+    }
+    // The same over two caches.
+    let other: Cache<u64, u64> = Cache::new(10);
+    let barrier = Barrier::new(2);
+    let ask = |first: &Cache<u64, u64>, second: &Cache<u64, u64>| {
+        first.get_or_insert_with(77, || {
+            barrier.wait();
+            second.try_get_or_insert_with(77, || Ok::<_, String>(0)).unwrap_or(5)
+        })
+    };
+    thread::scope(|scope| {
+        let one = scope.spawn(|| ask(&cache, &other));
+        assert_eq!(ask(&other, &cache), 5);
+        assert_eq!(one.join().unwrap(), 5);
+    });
+}
+
+/// A waiter that was served but has not woken up yet waits for nobody any more.
+#[test]
+fn a_load_that_has_landed_is_no_ring() {
+    let cache: Cache<(u64, u64), u64> = Cache::new(10);
+    for round in 0..3000 {
+        let asked = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                cache.get_or_insert_with((round, 2), || {
+                    asked.wait();
+                    cache.get_or_insert_with((round, 1), || 1) + 1
+                })
+            });
+            cache.get_or_insert_with((round, 1), || {
+                asked.wait();
+                (0..200 * (round % 16)).for_each(|_| std::hint::spin_loop());
+                1
+            });
+            let second = cache.try_get_or_insert_with((round, 2), || Ok::<_, String>(0));
+            assert!(second.is_ok(), "round {round}: {second:?}");
+        });
+    }
+}
+
+#[test]
+fn invalidations_beat_a_load_in_flight() {
+    type Act = fn(&Cache<u64, u64>);
+    let acts: [(Act, Option<u64>); 8] = [
+        (|cache| assert_eq!(cache.remove(&1), None), None),
+        (|cache| cache.insert(1, 5), Some(5)),
+        (|cache| cache.clear(), None),
+        (|cache| assert_eq!(cache.compute(1, |_| Some(6)), Some(6)), Some(6)),
+        (|cache| assert_eq!(cache.compute(1, |_| None), None), None),
+        (|cache| assert_eq!(cache.remove_if(&1, |_, _| true), None), None),
+        (|cache| (cache.insert(1, 5), cache.remove(&1)).0, None),
+        (|cache| cache.insert(2, 5), Some(100)),
+    ];
+    for policy in [Policy::WTinyLfu, Policy::Lru] {
+        for (at, (act, expected)) in acts.iter().enumerate() {
+            for from_inside in [false, true] {
+                let cache = Cache::builder().max_entries(10).policy(policy).build().unwrap();
+                let (begun, wait) = mpsc::channel();
+                let (go, went) = mpsc::channel();
+                thread::scope(|scope| {
+                    let cache = &cache;
+                    let loading = scope.spawn(move || {
+                        cache.get_or_insert_with(1, || {
+                            if from_inside {
+                                act(cache);
+                            }
+                            begun.send(()).unwrap();
+                            went.recv().unwrap();
+                            100
+                        })
+                    });
+                    wait.recv().unwrap();
+                    let early = scope.spawn(|| cache.get_or_insert_with(1, || 200));
+                    a_moment();
+                    if !from_inside {
+                        act(cache);
+                    }
+                    // Who comes now must not be served by the overtaken load.
+                    let late = (at == 0).then(|| scope.spawn(|| cache.get_or_insert_with(1, || 300)));
+                    a_moment();
+                    go.send(()).unwrap();
+                    assert_eq!(loading.join().unwrap(), 100, "the loader's caller gets its value");
+                    let early = early.join().unwrap();
+                    assert!([Some(100), Some(200), Some(300), Some(5), *expected].contains(&Some(early)));
+                    if let Some(late) = late {
+                        assert!([200, 300].contains(&late.join().unwrap()));
+                    } else if early != 200 {
+                        assert_eq!(cache.get(&1), *expected, "{policy:?}, act {at}, inside: {from_inside}");
+                    }
+                });
+                settled(&cache);
+            }
+        }
+    }
+}
+
+/// A source of truth and its cache: after `remove`, no load may bring back what was read before.
+#[test]
+fn nothing_stale_stays() {
+    let cache: Cache<u64, u64> = Cache::new(100);
+    let source: Vec<AtomicU64> = (0..4).map(|_| AtomicU64::new(0)).collect();
+    thread::scope(|scope| {
+        for thread in 0..3u64 {
+            let (cache, source) = (&cache, &source);
+            scope.spawn(move || {
+                for round in 0..20_000u64 {
+                    let key = (round / 3 + thread) % 4;
+                    if thread == 0 {
+                        source[key as usize].fetch_add(1, SeqCst);
+                        match round % 64 {
+                            0 => cache.clear(),
+                            1..8 => assert_eq!(cache.compute(key, |_| None), None),
+                            _ => _ = cache.remove(&key),
+                        }
+                    } else {
+                        let before = if thread == 1 { 0 } else { source[key as usize].load(SeqCst) };
+                        let value = cache.get_or_insert_with(key, || source[key as usize].load(SeqCst));
+                        // At most the update that is just being made (removal follows) may be missing.
+                        assert!(value + 1 >= before, "{value} of {before}");
+                    }
+                }
+            });
+        }
+    });
+    for (key, truth) in source.iter().enumerate() {
+        assert!(cache.get(&(key as u64)).is_none_or(|value| value == truth.load(SeqCst)));
+    }
+    settled(&cache);
+}
+
+#[test]
+fn remove_if_and_compute_see_the_entry() {
+    let cache: Cache<u64, u64> = Cache::new(100);
+    cache.insert(1, 10);
+    assert_eq!(cache.remove_if(&1, |key, value| (*key, *value) == (1, 11)), None);
+    assert_eq!(cache.remove_if(&1, |key, value| (*key, *value) == (1, 10)), Some(10));
+    assert_eq!(cache.remove_if(&1, |_, _| unreachable!()), None);
+    assert_eq!(cache.compute(1, |old| old), None);
+    assert_eq!(cache.compute(1, |old| old.or(Some(3))), Some(3));
+    assert_eq!(cache.compute(1, |old| old.map(|old| old + 1)), Some(4));
+    assert_eq!(cache.compute(1, |_| None), None);
+    assert!(!cache.contains_key(&1));
+    let counters: HashMap<u64, u64> = (0..4).map(|key| (key, 40_000)).collect();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for round in 0..40_000 {
+                    cache.compute(round % 4, |count| Some(count.unwrap_or(0) + 1));
+                }
+            });
+        }
+    });
+    settled(&cache);
+    assert_eq!(cache.iter().collect::<HashMap<_, _>>(), counters);
+}
+
+#[test]
+fn stats_count() {
+    let cache: Cache<u64, u64> = Cache::new(100);
+    assert_eq!(cache.stats().hit_ratio(), 0.0);
+    cache.insert(1, 1);
+    cache.insert(1, 2);
+    cache.get(&1);
+    cache.get(&2);
+    cache.get_many(&[1, 1, 3]);
+    cache.contains_key(&1);
+    cache.reader().get(&1);
+    cache.get_or_insert_with(4, || 4); // a miss and a load
+    cache.get_or_insert_with(4, || unreachable!());
+    let _ = cache.try_get_or_insert_with(5, || Err::<u64, _>("no"));
+    cache.compute(6, |_| Some(1));
+    let stats = cache.stats();
+    assert_eq!((stats.hits, stats.misses), (5, 4));
+    assert_eq!((stats.insertions, stats.evictions, stats.rejections, stats.expirations), (4, 0, 0, 0));
+    assert_eq!((stats.loads, stats.load_failures), (1, 1));
+    assert!((stats.hit_ratio() - 5.0 / 9.0).abs() < 1e-9);
+    (0..1000).for_each(|key| cache.insert(key, key));
+    settled(&cache);
+    let stats = cache.stats();
+    assert_eq!(stats.insertions, 1004);
+    // Of these, the keys 1, 4 and 6 were replaced, and one more insertion of 1 before.
+    assert_eq!(stats.evictions + stats.rejections + cache.len() as u64, 1000);
+}
+

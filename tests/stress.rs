@@ -1,0 +1,349 @@
+//! Everything at once, from several threads: no value is ever wrong, torn, freed early, freed twice or leaked.
+//!
+//! `HOTSET_STRESS=20` runs 20 times as many rounds.
+
+use hotset::{Cache, Cause, Policy};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
+use std::thread;
+
+const POLICIES: [Policy; 5] = [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random];
+const THREADS: u64 = 4;
+
+fn rounds(base: u64) -> u64 {
+    base * std::env::var("HOTSET_STRESS").map_or(1, |factor| factor.parse().expect("a number"))
+}
+
+/// What user code panics with: nothing is printed for it.
+struct Intended;
+
+fn panic_sometimes(random: &mut Random, one_in: u64) {
+    if random.below(one_in) == 0 {
+        std::panic::resume_unwind(Box::new(Intended));
+    }
+}
+
+/// Runs what may panic as intended; any other panic goes on.
+fn survive<R>(call: impl FnOnce() -> R) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(done) => Some(done),
+        Err(panic) if panic.is::<Intended>() => None,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+    /// Small keys more often.
+    fn key(&mut self, keys: u64) -> u64 {
+        let range = 1 + self.below(keys);
+        self.below(range)
+    }
+}
+
+/// Carries its key and a checksum, on the heap, and is counted.
+struct Value {
+    words: Box<[u64; 3]>,
+    live: Arc<AtomicIsize>,
+}
+
+impl Value {
+    fn new(key: u64, tag: u64, live: &Arc<AtomicIsize>) -> Self {
+        live.fetch_add(1, Relaxed);
+        Self { words: Box::new([key, tag, Self::sum(key, tag)]), live: live.clone() }
+    }
+    fn sum(key: u64, tag: u64) -> u64 {
+        (key ^ tag.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
+    }
+    fn check(&self, key: u64) -> u64 {
+        let [of, tag, sum] = *self.words;
+        assert_eq!(sum, Self::sum(of, tag), "torn or freed");
+        assert_eq!(of, key, "another key's value");
+        tag
+    }
+}
+
+impl Clone for Value {
+    fn clone(&self) -> Self {
+        let tag = self.check(self.words[0]);
+        Self::new(self.words[0], tag, &self.live)
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        self.check(self.words[0]);
+        *self.words = [0; 3]; // a use after this does not check, nor does a second drop
+        self.live.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Keys are counted and own memory too.
+#[derive(PartialEq, Eq, Hash)]
+struct Key(Box<u64>);
+
+impl Clone for Key {
+    fn clone(&self) -> Self {
+        Key(self.0.clone())
+    }
+}
+
+impl std::borrow::Borrow<u64> for Key {
+    fn borrow(&self) -> &u64 {
+        &self.0
+    }
+}
+
+fn key(key: u64) -> Key {
+    Key(Box::new(key))
+}
+
+type Shared = Cache<Key, Value>;
+
+fn act(cache: &Shared, random: &mut Random, keys: u64, live: &Arc<AtomicIsize>, capacity: Option<u64>) {
+    let k = random.key(keys);
+    let tag = random.next();
+    let value = || Value::new(k, tag, live);
+    match random.below(40) {
+        0..12 => drop(cache.get(&k).map(|value| value.check(k))),
+        12..22 => cache.insert(key(k), value()),
+        22..25 => drop(cache.remove(&k).map(|value| value.check(k))),
+        25..30 => {
+            let loaded = cache.get_or_insert_with(key(k), || {
+                panic_sometimes(random, 20);
+                if k > 0 && random.below(4) == 0 {
+                    act(cache, random, k, live, None); // smaller keys only: no rings
+                }
+                value()
+            });
+            loaded.check(k);
+        }
+        30 => {
+            let failed = cache.try_get_or_insert_with(key(k), || Err(k));
+            if let Ok(value) = failed {
+                value.check(k);
+            }
+        }
+        31..33 => {
+            let computed = cache.compute(key(k), |old| {
+                old.map(|old| old.check(k));
+                panic_sometimes(random, 50);
+                (random.below(4) > 0).then(value)
+            });
+            computed.map(|value| value.check(k));
+        }
+        33 => {
+            let removed = cache.remove_if(&k, |_, value| value.check(k) % 2 == 0);
+            assert!(removed.is_none_or(|value| value.check(k) % 2 == 0));
+        }
+        34 => {
+            let wanted: Vec<u64> = (0..random.below(100)).map(|_| random.key(keys)).collect();
+            for (k, found) in wanted.iter().zip(cache.get_many(&wanted)) {
+                found.map(|value| value.check(*k));
+            }
+        }
+        35 | 36 => {
+            let reader = cache.reader();
+            let found = reader.get(&k);
+            for _ in 0..random.below(20) {
+                let k = random.key(keys);
+                reader.get(&k).map(|value| value.check(k));
+                if random.below(3) == 0 {
+                    cache.insert(key(k), Value::new(k, tag, live));
+                }
+            }
+            found.map(|value| value.check(k));
+        }
+        37 => match random.below(100) {
+            0 => cache.clear(),
+            1..3 => cache.iter().for_each(|(k, value)| _ = value.check(*k.0)),
+            3..5 => cache.reader().hottest().for_each(|(k, value)| _ = value.check(*k.0)),
+            5..8 => {
+                if let Some(capacity) = capacity {
+                    cache.set_capacity(1 + random.below(capacity));
+                }
+            }
+            8..20 => cache.run_pending(),
+            _ => {}
+        },
+        _ => drop(cache.get_with(&k, |value| value.check(k))),
+    }
+}
+
+/// Runs the threads, then checks what must hold when they are done.
+fn run(cache: Shared, seed: u64, rounds: u64, keys: u64, live: &Arc<AtomicIsize>, capacity: Option<u64>) {
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let cache = cache.clone();
+            scope.spawn(move || {
+                let mut random = Random(seed << 32 | (thread + 1) << 16 | 1);
+                for _ in 0..rounds {
+                    survive(|| act(&cache, &mut random, keys, live, capacity));
+                }
+            });
+        }
+    });
+    survive(|| cache.run_pending());
+    cache.run_pending();
+    cache.validate();
+    let mut left = 0;
+    for (key, value) in cache.iter() {
+        value.check(*key.0);
+        assert!(cache.contains_key(&*key.0));
+        left += 1;
+    }
+    assert_eq!(left, cache.len());
+    if let Some(capacity) = capacity {
+        assert!(cache.weight() <= capacity);
+    }
+    drop(cache);
+    assert_eq!(live.load(Relaxed), 0, "nothing leaked");
+}
+
+#[test]
+fn stress_bounded() {
+    for (seed, policy) in POLICIES.into_iter().enumerate() {
+        let live = Arc::default();
+        let cache = Cache::builder().max_entries(64).policy(policy).build().unwrap();
+        run(cache, 1 + seed as u64, rounds(8000), 256, &live, Some(64));
+    }
+}
+
+#[test]
+fn stress_few_keys() {
+    for (seed, policy) in POLICIES.into_iter().enumerate() {
+        let live = Arc::default();
+        let cache = Cache::builder().max_entries(3).policy(policy).build().unwrap();
+        run(cache, 11 + seed as u64, rounds(8000), 6, &live, Some(3));
+    }
+}
+
+#[test]
+fn stress_weighted_and_listened() {
+    for (seed, policy) in POLICIES.into_iter().enumerate() {
+        let live: Arc<AtomicIsize> = Arc::default();
+        let listened = Arc::new(AtomicU64::new(0));
+        let handle: Arc<std::sync::OnceLock<std::sync::Mutex<Option<Shared>>>> = Arc::default();
+        let (inner, count, counted) = (handle.clone(), listened.clone(), live.clone());
+        let cache: Shared = Cache::builder()
+            .max_weight(500)
+            .weigher(|_: &Key, value: &Value| value.words[1] % 20)
+            .policy(policy)
+            .on_removal(move |key, value, cause| {
+                let tag = value.check(*key.0);
+                assert!(matches!(cause, Cause::Size | Cause::Explicit | Cause::Replaced));
+                count.fetch_add(1, Relaxed);
+                let cache = inner.get().and_then(|cache| cache.lock().unwrap().clone());
+                if let Some(cache) = cache {
+                    match tag % 64 {
+                        0 => std::panic::resume_unwind(Box::new(Intended)),
+                        1 => drop(cache.get(&*key.0)),
+                        2 => drop(cache.remove(&(*key.0 + 1))),
+                        3 => cache.insert(super_key(*key.0), Value::new(*key.0 + 7, tag + 8, &counted)),
+                        _ => {}
+                    }
+                }
+            })
+            .build()
+            .unwrap();
+        handle.set(std::sync::Mutex::new(Some(cache.clone()))).ok().unwrap();
+        {
+            let (live, cache) = (&live, &cache);
+            thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    scope.spawn(move || {
+                        let mut random = Random((21 + seed as u64) << 32 | (thread + 1) << 16 | 1);
+                        for _ in 0..rounds(8000) {
+                            survive(|| act(cache, &mut random, 200, live, Some(500)));
+                        }
+                    });
+                }
+            });
+        }
+        handle.get().unwrap().lock().unwrap().take(); // the listener is quiet from now on
+        cache.run_pending();
+        cache.validate();
+        let left = cache.len() as u64;
+        assert!(left > 0 || cache.capacity() < 40);
+        let shown = listened.load(Relaxed);
+        assert_eq!(shown + left, cache.stats().insertions, "every entry that left was shown once");
+        cache.clear();
+        assert_eq!(listened.load(Relaxed), shown + left);
+        drop(cache);
+        assert_eq!(live.load(Relaxed), 0);
+    }
+}
+
+fn super_key(k: u64) -> Key {
+    key(k + 7)
+}
+
+#[test]
+fn stress_growing() {
+    for seed in 0..3 {
+        let live: Arc<AtomicIsize> = Arc::default();
+        let cache: Shared = Cache::builder().max_entries(usize::MAX).build().unwrap();
+        let base = rounds(8000);
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (cache, live) = (&cache, &live);
+                scope.spawn(move || {
+                    let mut random = Random((31 + seed) << 32 | (thread + 1) << 16 | 1);
+                    for round in 0..base {
+                        // Own keys, which nobody else touches, are all there.
+                        let own = 1_000_000 + round * THREADS + thread;
+                        cache.insert(key(own), Value::new(own, round, live));
+                        let back = own - THREADS * random.below(round + 1);
+                        assert_eq!(cache.get(&back).expect("inserted by this thread").check(back), (back - 1_000_000) / THREADS);
+                        let shared = random.key(5000);
+                        match random.below(4) {
+                            0 => cache.insert(key(shared), Value::new(shared, round, live)),
+                            1 => drop(cache.remove(&shared).map(|value| value.check(shared))),
+                            2 => drop(cache.get_or_insert_with(key(shared), || Value::new(shared, 1, live)).check(shared)),
+                            _ => drop(cache.get(&shared).map(|value| value.check(shared))),
+                        }
+                    }
+                });
+            }
+        });
+        cache.run_pending();
+        cache.validate();
+        let own = (0..base * THREADS).filter(|own| cache.get(&(own + 1_000_000)).is_some()).count() as u64;
+        assert_eq!(own, base * THREADS);
+        drop(cache);
+        assert_eq!(live.load(Relaxed), 0);
+    }
+}
+
+/// Caches that come and go, while values of them are still being read and dropped.
+#[test]
+fn stress_short_lived_caches() {
+    let live: Arc<AtomicIsize> = Arc::default();
+    for round in 0..rounds(60) {
+        let cache: Shared = Cache::new(20);
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (cache, live) = (cache.clone(), &live);
+                scope.spawn(move || {
+                    let mut random = Random((round + 51) << 32 | (thread + 1) << 16 | 1);
+                    for _ in 0..100 {
+                        survive(|| act(&cache, &mut random, 60, live, Some(20)));
+                    }
+                });
+            }
+            drop(cache);
+        });
+        assert_eq!(live.load(Relaxed), 0);
+    }
+}
