@@ -1,7 +1,7 @@
 //! The cache as its users see it: keys, values and handles.
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
-use crate::engine::{Engine, Entry, Handle, Settings};
+use crate::engine::{Engine, Entry, Handle, Panics, Settings};
 use crate::error::LoadError;
 use crate::flight::{Flights, Leader, Outcome, Reentrant, Role};
 use crate::map::reclaim::{Guard, pin};
@@ -151,7 +151,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.peek(hash, key, &pin()).is_some()
     }
 
-    fn peek<'g, Q>(&self, hash: u64, key: &Q, guard: &'g Guard) -> Option<Handle>
+    fn peek<Q>(&self, hash: u64, key: &Q, guard: &Guard) -> Option<Handle>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
@@ -387,8 +387,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Removes all entries, and overtakes all loads that are going on. Entries that others insert meanwhile may stay. O(n).
     pub fn clear(&self) {
         let engine = &self.0.engine;
+        let mut panics = Panics::default();
         self.0.flights.supersede_all(|hash, key| {
-            engine.remove(hash, |other| other == key, |_| true, true, |_| ());
+            panics.catch(|| _ = engine.remove(hash, |other| other == key, |_| true, true, |_| ()));
         });
         let mut from = 0;
         while from < 1 << 32 {
@@ -396,10 +397,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let guard = pin();
             from = engine.map().walk(from, |header| handles.push(Handle(header)), &guard);
             for handle in handles {
-                engine.remove_exact(handle, Cause::Explicit, pin());
+                panics.catch(|| _ = engine.remove_exact(handle, Cause::Explicit, pin()));
             }
         }
-        self.run_pending();
+        panics.catch(|| self.run_pending());
+        panics.resume();
     }
 }
 

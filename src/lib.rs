@@ -34,3 +34,8 @@ pub use error::{BuildError, LoadError};
 pub use policy::PolicyKind as Policy;
 pub use reader::{Iter, Reader};
 pub use stats::{Cause, Stats};
+
+/// The README's examples are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

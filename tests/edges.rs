@@ -58,7 +58,12 @@ fn counted(policy: Policy, entries: usize) -> Cache<u64, u64> {
 }
 
 fn weighed(policy: Policy, capacity: u64) -> Cache<u64, u64> {
-    Cache::builder().max_weight(capacity).weigher(|_, weight| *weight).policy(policy).build().unwrap()
+    Cache::builder()
+        .max_weight(capacity)
+        .weigher(|_, weight| *weight)
+        .policy(policy)
+        .build()
+        .unwrap()
 }
 
 type Log = Arc<Mutex<Vec<(u64, u64, Cause)>>>;
@@ -67,7 +72,10 @@ fn logged(policy: Policy, entries: usize) -> (Cache<u64, u64>, Log) {
     let log = Log::default();
     let seen = log.clone();
     let builder = Cache::builder().max_entries(entries).policy(policy);
-    let cache = builder.on_removal(move |k, v, cause| seen.lock().unwrap().push((*k, *v, cause))).build().unwrap();
+    let cache = builder
+        .on_removal(move |k, v, cause| seen.lock().unwrap().push((*k, *v, cause)))
+        .build()
+        .unwrap();
     (cache, log)
 }
 
@@ -90,10 +98,19 @@ fn handles_are_send_and_sync() {
 fn builder_errors() {
     let builder = Cache::<u64, u64>::builder;
     assert_eq!(builder().build().unwrap_err(), BuildError::NoCapacity);
-    assert_eq!(builder().max_entries(1).max_weight(1).build().unwrap_err(), BuildError::TwoCapacities);
+    assert_eq!(
+        builder().max_entries(1).max_weight(1).build().unwrap_err(),
+        BuildError::TwoCapacities
+    );
     assert_eq!(builder().max_weight(1).build().unwrap_err(), BuildError::NoWeigher);
-    assert_eq!(builder().weigher(|_, _| 1).build().unwrap_err(), BuildError::NoMaxWeight);
-    assert_eq!(builder().max_entries(1).weigher(|_, _| 1).build().unwrap_err(), BuildError::NoMaxWeight);
+    assert_eq!(
+        builder().weigher(|_, _| 1).build().unwrap_err(),
+        BuildError::NoMaxWeight
+    );
+    assert_eq!(
+        builder().max_entries(1).weigher(|_, _| 1).build().unwrap_err(),
+        BuildError::NoMaxWeight
+    );
     assert!(builder().max_weight(1).weigher(|_, _| 1).build().is_ok());
     assert!(!BuildError::NoCapacity.to_string().is_empty());
 }
@@ -140,7 +157,11 @@ fn too_heavy_is_rejected_and_takes_its_old_value_along() {
         cache.insert(1, 101);
         settled(&cache);
         assert_eq!(cache.get(&1), None, "{policy:?}");
-        assert_eq!((cache.get(&2), cache.weight(), cache.len()), (Some(20), 20, 1), "{policy:?}");
+        assert_eq!(
+            (cache.get(&2), cache.weight(), cache.len()),
+            (Some(20), 20, 1),
+            "{policy:?}"
+        );
         cache.insert(3, u64::MAX);
         settled(&cache);
         assert_eq!((cache.get(&3), cache.get(&2)), (None, Some(20)), "{policy:?}");
@@ -148,7 +169,11 @@ fn too_heavy_is_rejected_and_takes_its_old_value_along() {
         assert_eq!(cache.get_or_insert_with(4, || 1000), 1000);
         cache.compute(2, |_| Some(1000));
         settled(&cache);
-        assert_eq!((cache.get(&4), cache.get(&2), cache.len()), (None, None, 0), "{policy:?}");
+        assert_eq!(
+            (cache.get(&4), cache.get(&2), cache.len()),
+            (None, None, 0),
+            "{policy:?}"
+        );
     }
 }
 
@@ -159,7 +184,11 @@ fn weights_of_zero_and_weights_that_change() {
         cache.insert(1, 0);
         cache.insert(2, 1);
         settled(&cache);
-        assert_eq!((cache.get(&1), cache.get(&2), cache.len(), cache.weight()), (Some(0), None, 1, 0), "{policy:?}");
+        assert_eq!(
+            (cache.get(&1), cache.get(&2), cache.len(), cache.weight()),
+            (Some(0), None, 1, 0),
+            "{policy:?}"
+        );
 
         let cache = weighed(policy, 1000);
         for key in 0..500 {
@@ -223,7 +252,11 @@ fn every_removal_is_reported_once_with_its_cause() {
         let left: HashSet<u64> = cache.iter().map(|(_, value)| value).collect();
         let gone: HashSet<u64> = log.lock().unwrap().iter().map(|one| one.1).collect();
         assert_eq!(gone.len(), log.lock().unwrap().len(), "{policy:?}: none twice");
-        assert_eq!((left.len() + gone.len()) as u64, cache.stats().insertions, "{policy:?}: none forgotten");
+        assert_eq!(
+            (left.len() + gone.len()) as u64,
+            cache.stats().insertions,
+            "{policy:?}: none forgotten"
+        );
         assert!(left.is_disjoint(&gone));
         log.lock().unwrap().clear();
         cache.clear();
@@ -305,7 +338,11 @@ fn get_many_keeps_the_order() {
         let keys: Vec<u64> = (0..count).map(|i| i * 37 % 100).collect(); // with duplicates and missing keys
         let expected: Vec<_> = keys.iter().map(|key| (key % 2 == 0).then_some(key * 10)).collect();
         assert_eq!(cache.get_many(&keys), expected);
-        assert_eq!(cache.get_many(keys.iter().filter(|_| true)), expected, "without a size hint");
+        assert_eq!(
+            cache.get_many(keys.iter().filter(|_| true)),
+            expected,
+            "without a size hint"
+        );
     }
     let named: Cache<String, u8> = Cache::new(10);
     named.insert("b".into(), 2);
@@ -377,7 +414,12 @@ fn lru_is_exact() {
             }
         }
         if round % 16 == 0 {
-            assert!(cache.reader().hottest().eq(model.iter().map(|(key, value)| (key, value))));
+            assert!(
+                cache
+                    .reader()
+                    .hottest()
+                    .eq(model.iter().map(|(key, value)| (key, value)))
+            );
         }
     }
     settled(&cache);
@@ -527,8 +569,11 @@ fn weak_hashes_lose_nothing() {
         (|_| 0, 150),
     ];
     for (at, (hash, keys)) in hashers.into_iter().enumerate() {
-        let cache: Cache<u64, u64, Weak> =
-            Cache::builder().max_entries(usize::MAX).hasher(Weak(hash)).build().unwrap();
+        let cache: Cache<u64, u64, Weak> = Cache::builder()
+            .max_entries(usize::MAX)
+            .hasher(Weak(hash))
+            .build()
+            .unwrap();
         (0..keys).for_each(|key| cache.insert(key, !key));
         settled(&cache);
         let missing = (0..keys).filter(|key| cache.get(key) != Some(!key)).count();

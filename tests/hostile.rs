@@ -72,7 +72,9 @@ fn trap(place: Place) {
         }
         return;
     }
-    let Some(cache) = CACHE.lock().unwrap().clone() else { return };
+    let Some(cache) = CACHE.lock().unwrap().clone() else {
+        return;
+    };
     for k in 0..12 {
         cache.insert(key(k), value(k));
         cache.get(&key(k + 1));
@@ -211,7 +213,10 @@ fn everywhere(call_back: bool) {
                     let panicked = springs(|| call(&cache));
                     TRAP.set((Place::Nowhere, 0));
                     sprung += SPRUNG.get();
-                    assert!(!panicked || (SPRUNG.get() == 1 && !call_back), "{policy:?} {place:?} call {at}");
+                    assert!(
+                        !panicked || (SPRUNG.get() == 1 && !call_back),
+                        "{policy:?} {place:?} call {at}"
+                    );
                     cache.run_pending();
                     cache.validate();
                     if at == 12 && !call_back && matches!(place, Place::Listen | Place::DropKey | Place::DropValue) {
@@ -225,10 +230,21 @@ fn everywhere(call_back: bool) {
                     cache.run_pending();
                     cache.validate();
                     let left = cache.len() as u64;
-                    assert_eq!(SHOWN.load(Relaxed) as u64 + left, cache.stats().insertions, "{policy:?} {place:?} {at}");
+                    assert_eq!(
+                        SHOWN.load(Relaxed) as u64 + left,
+                        cache.stats().insertions,
+                        "{policy:?} {place:?} {at}"
+                    );
                     *CACHE.lock().unwrap() = None;
                     drop(cache);
-                    assert_eq!(LIVE.load(Relaxed), 0, "{policy:?} {place:?} call {at} skip {skip}");
+                    // If a destructor of an argument or local panics, the compiler forgets a value that was to be returned
+                    // (rust-lang/rust#47949).
+                    let forgotten = panicked && matches!(place, Place::DropKey | Place::DropValue) && at != 12;
+                    let live = LIVE.load(Relaxed);
+                    assert!(
+                        (0..=isize::from(forgotten)).contains(&live),
+                        "{live} {policy:?} {place:?} call {at} {skip}"
+                    );
                 }
             }
         }

@@ -113,7 +113,9 @@ fn errors_are_shared_and_not_kept() {
         });
         wait.recv().unwrap();
         scope.spawn(|| {
-            let Err(LoadError::Failed(why)) = load() else { panic!("an error") };
+            let Err(LoadError::Failed(why)) = load() else {
+                panic!("an error")
+            };
             assert!(*why == "first" || *why == "0");
         });
         // Another type of error cannot be shared: this caller loads.
@@ -138,7 +140,10 @@ fn a_key_inside_its_own_loader_is_an_error() {
         assert!(panics(|| cache.get_or_insert_with(1, || 0)));
         // Through another key, too.
         let through = cache.get_or_insert_with(2, || {
-            assert!(matches!(cache.try_get_or_insert_with(1, || Ok::<_, String>(0)), Err(LoadError::Reentrant)));
+            assert!(matches!(
+                cache.try_get_or_insert_with(1, || Ok::<_, String>(0)),
+                Err(LoadError::Reentrant)
+            ));
             20
         });
         assert_eq!(cache.get(&2), Some(through));
@@ -291,7 +296,11 @@ fn nothing_stale_stays() {
                             _ => _ = cache.remove(&key),
                         }
                     } else {
-                        let before = if thread == 1 { 0 } else { source[key as usize].load(SeqCst) };
+                        let before = if thread == 1 {
+                            0
+                        } else {
+                            source[key as usize].load(SeqCst)
+                        };
                         let value = cache.get_or_insert_with(key, || source[key as usize].load(SeqCst));
                         // At most the update that is just being made (removal follows) may be missing.
                         assert!(value + 1 >= before, "{value} of {before}");
@@ -349,7 +358,10 @@ fn stats_count() {
     cache.compute(6, |_| Some(1));
     let stats = cache.stats();
     assert_eq!((stats.hits, stats.misses), (5, 4));
-    assert_eq!((stats.insertions, stats.evictions, stats.rejections, stats.expirations), (4, 0, 0, 0));
+    assert_eq!(
+        (stats.insertions, stats.evictions, stats.rejections, stats.expirations),
+        (4, 0, 0, 0)
+    );
     assert_eq!((stats.loads, stats.load_failures), (1, 1));
     assert!((stats.hit_ratio() - 5.0 / 9.0).abs() < 1e-9);
     (0..1000).for_each(|key| cache.insert(key, key));
@@ -359,4 +371,3 @@ fn stats_count() {
     // Of these, the keys 1, 4 and 6 were replaced, and one more insertion of 1 before.
     assert_eq!(stats.evictions + stats.rejections + cache.len() as u64, 1000);
 }
-

@@ -47,7 +47,13 @@ fn call() -> impl Strategy<Value = Call> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    prop::sample::select(vec![Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random])
+    prop::sample::select(vec![
+        Policy::WTinyLfu,
+        Policy::Lru,
+        Policy::Lfu,
+        Policy::Fifo,
+        Policy::Random,
+    ])
 }
 
 /// The cache and the latest value of every key that was not removed. The cache may have evicted some, if it is bounded.
@@ -74,7 +80,10 @@ impl Pair {
         let unique: HashMap<u8, u64> = entries.iter().copied().collect();
         assert_eq!(unique.len(), entries.len(), "each key once");
         assert_eq!(entries.len(), self.cache.len());
-        assert_eq!(entries.iter().map(|entry| (self.weigh)(entry.1)).sum::<u64>(), self.cache.weight());
+        assert_eq!(
+            entries.iter().map(|entry| (self.weigh)(entry.1)).sum::<u64>(),
+            self.cache.weight()
+        );
         assert!(self.cache.weight() <= self.cache.capacity());
         entries.iter().for_each(|&(key, value)| self.agree(key, Some(value)));
         if self.exact {
@@ -189,36 +198,36 @@ fn some(value: u64) -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn unbounded(policy in policy(), calls in prop::collection::vec(call(), 0..600)) {
+    fn unbounded(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_entries(usize::MAX).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: true, weigh: one }.run(calls);
     }
 
     #[test]
-    fn unbounded_weight(policy in policy(), calls in prop::collection::vec(call(), 0..600)) {
+    fn unbounded_weight(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
         let builder = Cache::builder().max_weight(u64::MAX).weigher(|_, value| some(*value));
         let cache = builder.policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: true, weigh: some }.run(calls);
     }
 
     #[test]
-    fn bounded(policy in policy(), entries in 0..120usize, calls in prop::collection::vec(call(), 0..600)) {
+    fn bounded(policy in policy(), entries in 0..120usize, calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_entries(entries).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: false, weigh: one }.run(calls);
     }
 
     #[test]
-    fn bounded_weight(policy in policy(), weight in 0..1500u64, calls in prop::collection::vec(call(), 0..600)) {
+    fn bounded_weight(policy in policy(), weight in 0..1500u64, calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_weight(weight).weigher(|_, value| some(*value)).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: false, weigh: some }.run(calls);
     }
 
     /// With room for all keys, nothing is evicted.
     #[test]
-    fn roomy(policy in policy(), calls in prop::collection::vec(call(), 0..600)) {
+    fn roomy(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_entries(256).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: true, weigh: one }.run(calls);
     }

@@ -61,7 +61,10 @@ struct Value {
 impl Value {
     fn new(key: u64, tag: u64, live: &Arc<AtomicIsize>) -> Self {
         live.fetch_add(1, Relaxed);
-        Self { words: Box::new([key, tag, Self::sum(key, tag)]), live: live.clone() }
+        Self {
+            words: Box::new([key, tag, Self::sum(key, tag)]),
+            live: live.clone(),
+        }
     }
     fn sum(key: u64, tag: u64) -> u64 {
         (key ^ tag.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
@@ -277,7 +280,11 @@ fn stress_weighted_and_listened() {
         let left = cache.len() as u64;
         assert!(left > 0 || cache.capacity() < 40);
         let shown = listened.load(Relaxed);
-        assert_eq!(shown + left, cache.stats().insertions, "every entry that left was shown once");
+        assert_eq!(
+            shown + left,
+            cache.stats().insertions,
+            "every entry that left was shown once"
+        );
         cache.clear();
         assert_eq!(listened.load(Relaxed), shown + left);
         drop(cache);
@@ -305,12 +312,22 @@ fn stress_growing() {
                         let own = 1_000_000 + round * THREADS + thread;
                         cache.insert(key(own), Value::new(own, round, live));
                         let back = own - THREADS * random.below(round + 1);
-                        assert_eq!(cache.get(&back).expect("inserted by this thread").check(back), (back - 1_000_000) / THREADS);
+                        assert_eq!(
+                            cache
+                                .get(&back)
+                                .unwrap_or_else(|| panic!("inserted by this thread: {:?}", cache.stats()))
+                                .check(back),
+                            (back - 1_000_000) / THREADS
+                        );
                         let shared = random.key(5000);
                         match random.below(4) {
                             0 => cache.insert(key(shared), Value::new(shared, round, live)),
                             1 => drop(cache.remove(&shared).map(|value| value.check(shared))),
-                            2 => drop(cache.get_or_insert_with(key(shared), || Value::new(shared, 1, live)).check(shared)),
+                            2 => drop(
+                                cache
+                                    .get_or_insert_with(key(shared), || Value::new(shared, 1, live))
+                                    .check(shared),
+                            ),
                             _ => drop(cache.get(&shared).map(|value| value.check(shared))),
                         }
                     }
@@ -319,7 +336,9 @@ fn stress_growing() {
         });
         cache.run_pending();
         cache.validate();
-        let own = (0..base * THREADS).filter(|own| cache.get(&(own + 1_000_000)).is_some()).count() as u64;
+        let own = (0..base * THREADS)
+            .filter(|own| cache.get(&(own + 1_000_000)).is_some())
+            .count() as u64;
         assert_eq!(own, base * THREADS);
         drop(cache);
         assert_eq!(live.load(Relaxed), 0);

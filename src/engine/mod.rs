@@ -194,6 +194,7 @@ impl<K, V> Engine<K, V> {
         let guard = pin();
         let unwinding = OnUnwind { engine: self, handle: new };
         let key = &Self::view(new.0).key;
+        let mut again = false;
         let done = loop {
             let done = self.map.insert(
                 hash,
@@ -206,7 +207,8 @@ impl<K, V> Engine<K, V> {
             if done != Inserted::Full {
                 break done;
             }
-            self.make_room(hash, &guard);
+            self.make_room(hash, again, &guard);
+            again = true;
         };
         std::mem::forget(unwinding);
         match done {
@@ -231,6 +233,7 @@ impl<K, V> Engine<K, V> {
         let guard = pin();
         let unwinding = OnUnwind { engine: self, handle: new };
         let key = &Self::view(new.0).key;
+        let mut again = false;
         let done = loop {
             let done = self.map.insert(
                 hash,
@@ -243,7 +246,8 @@ impl<K, V> Engine<K, V> {
             if done != Inserted::Full {
                 break done;
             }
-            self.make_room(hash, &guard);
+            self.make_room(hash, again, &guard);
+            again = true;
         };
         if let Inserted::Present(header) = done {
             found(Self::view(header));
@@ -482,11 +486,12 @@ impl<K, V> Engine<K, V> {
     /// Makes a free slot for the hash: grows a crowded table, else evicts an entry near its home. Only a table far beyond
     /// its usual load, or a hash function that sends many keys to one bucket, gets here.
     #[cold]
-    fn make_room(&self, hash: u64, guard: &Guard) {
+    fn make_room(&self, hash: u64, again: bool, guard: &Guard) {
         let mut grown = false;
         let due = self.with_core(guard, |core| grown = core.make_room(&self.map, guard));
         self.finish(due);
-        if grown {
+        // The table that was full may have been replaced by a larger one meanwhile: evict only if that is full `again`.
+        if grown || !again {
             return;
         }
         // SAFETY: candidates are in the map, and the guard is held.

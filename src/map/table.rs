@@ -92,7 +92,8 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         // Never committed, so nobody else touches the slot.
         let bucket = &self.table.buckets[self.bucket];
-        bucket.slots[self.slot].store(0, Ordering::Relaxed);
+        // A swap: loom does not order a store after an invalidation's compare-and-swap of what it overwrites.
+        bucket.slots[self.slot].swap(0, Ordering::Relaxed);
         self.table.free_tag(self.bucket, self.slot);
     }
 }

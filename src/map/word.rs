@@ -107,7 +107,7 @@ pub(crate) mod control {
     /// True for one version in eight.
     #[inline]
     pub(crate) fn is_eighth(word: u64) -> bool {
-        word & 7 * VERSION == 0
+        word & (7 * VERSION) == 0
     }
 
     /// The word after an insertion at `(distance, slot)`.

@@ -71,10 +71,6 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
         self.make_room(entries, 0, out);
     }
 
-    fn clear(&mut self) {
-        *self = Self::new(self.capacity, self.weighted);
-    }
-
     fn capacity(&self) -> u64 {
         self.capacity
     }

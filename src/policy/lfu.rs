@@ -150,10 +150,6 @@ impl<E: Entries> Policy<E> for Lfu<E::Handle> {
         self.make_room(entries, 0, out);
     }
 
-    fn clear(&mut self) {
-        *self = Self::new(self.capacity, self.weighted);
-    }
-
     fn capacity(&self) -> u64 {
         self.capacity
     }

@@ -70,8 +70,6 @@ pub(crate) trait Policy<E: Entries> {
     }
     /// Changes the capacity, and pushes to `out` what has to go.
     fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>);
-    /// Forgets all entries (and what is remembered of former ones), keeping the capacity.
-    fn clear(&mut self);
 
     /// The bound on [`weight`](Self::weight).
     fn capacity(&self) -> u64;
@@ -162,9 +160,6 @@ impl<E: Entries> Policy<E> for AnyPolicy<E> {
     }
     fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
         dispatch!(self, policy => policy.set_capacity(entries, capacity, out))
-    }
-    fn clear(&mut self) {
-        dispatch!(self, policy => Policy::<E>::clear(policy))
     }
     #[inline]
     fn capacity(&self) -> u64 {
@@ -361,10 +356,6 @@ pub(crate) mod testing {
                 (23, _) if rng.below(8) == 0 => {
                     let capacity = u64::from(rng.below(2 * capacity.min(1000) as u32 + 2));
                     policy.set_capacity(&store, capacity, &mut out);
-                }
-                (23, _) if rng.below(40) == 0 => {
-                    policy.clear();
-                    live.clear();
                 }
                 _ => {}
             }

@@ -93,13 +93,6 @@ impl<E: Entries> Policy<E> for Random<E::Handle> {
         self.make_room(entries, 0, out);
     }
 
-    fn clear(&mut self) {
-        *self = Self {
-            random: self.random,
-            ..Self::new(self.capacity, self.weighted)
-        };
-    }
-
     fn capacity(&self) -> u64 {
         self.capacity
     }

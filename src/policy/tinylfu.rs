@@ -438,13 +438,6 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
         self.rebalance(entries, out);
     }
 
-    fn clear(&mut self) {
-        *self = Self {
-            random: self.random,
-            ..Self::new(self.capacity, self.weighted)
-        };
-    }
-
     fn capacity(&self) -> u64 {
         self.capacity
     }

@@ -91,11 +91,6 @@ impl<H: Copy + Eq> Chunks<H> {
         }
     }
 
-    /// Drops all chunks. The queues must be made anew.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::new();
-    }
-
     /// The id of the queue that holds an entry with this place.
     #[inline]
     pub(crate) fn queue_id(&self, place: u32) -> u8 {

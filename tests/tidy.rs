@@ -1,0 +1,132 @@
+//! Rules about the source text: what may use what, where `unsafe` may be, and how long a file may get.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The only files of `src/` with unsafe code. A new one needs a reason, and a reviewer.
+const UNSAFE: [&str; 9] = [
+    "src/engine/core.rs",
+    "src/engine/entry.rs",
+    "src/engine/mod.rs",
+    "src/engine/model.rs",
+    "src/map/epoch.rs",
+    "src/map/mod.rs",
+    "src/map/model.rs",
+    "src/map/table.rs",
+    "src/stats.rs",
+];
+
+fn collect(dir: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// The `.rs` files below these directories: their names, relative to the crate, and texts.
+fn files(dirs: &[&str]) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    dirs.iter().for_each(|dir| collect(&root.join(dir), &mut paths));
+    paths.sort();
+    let name = |path: &Path| path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
+    paths
+        .iter()
+        .map(|path| (name(path), fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+/// A line without its comment.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap()
+}
+
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !c.is_alphanumeric() && c != '_')
+}
+
+/// Where `found` is true of a line's code.
+fn lines(files: &[(String, String)], found: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut at = Vec::new();
+    for (name, text) in files {
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| found(code(line))) {
+            at.push(format!("{name}:{}: {}", number + 1, line.trim()));
+        }
+    }
+    at
+}
+
+#[test]
+fn policies_are_safe_and_pure() {
+    let policy = files(&["src/policy"]);
+    assert!(policy.len() >= 6);
+    let root = &policy.iter().find(|(name, _)| name == "src/policy/mod.rs").unwrap().1;
+    assert!(
+        root.contains("#![forbid(unsafe_code)]"),
+        "src/policy/mod.rs forbids it for all below"
+    );
+    let foreign = [
+        "crate::map",
+        "crate::engine",
+        "prim::sync",
+        "crate::cache",
+        "crate::flight",
+        "std::sync",
+        "std::time",
+    ];
+    assert_eq!(
+        lines(&policy, |line| foreign.iter().any(|path| line.contains(path))),
+        [""; 0]
+    );
+}
+
+#[test]
+fn the_map_knows_nothing_of_its_users() {
+    let map = files(&["src/map"]);
+    assert!(map.len() >= 4);
+    let foreign = |word: &str| ["policy", "engine", "weight", "weigher"].contains(&word.to_lowercase().as_str());
+    assert_eq!(lines(&map, |line| words(line).any(foreign)), [""; 0]);
+}
+
+#[test]
+fn unsafe_code_is_where_it_is_expected() {
+    for (name, text) in files(&["src"]) {
+        if UNSAFE.contains(&name.as_str()) {
+            continue;
+        }
+        let found = lines(&[(name, text)], |line| words(line).any(|word| word == "unsafe"));
+        assert_eq!(found, [""; 0]);
+    }
+}
+
+#[test]
+fn unsafe_code_says_why_it_is_safe() {
+    for (name, text) in files(&["src", "tests", "examples"]) {
+        if name == "tests/tidy.rs" {
+            continue;
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            if !["unsafe {", "unsafe impl"].iter().any(|kind| code(line).contains(kind)) {
+                continue;
+            }
+            let above = &lines[number.saturating_sub(4)..=number];
+            let said = above.iter().any(|line| line.contains("SAFETY:"));
+            assert!(said, "{name}:{}: no SAFETY comment within four lines above", number + 1);
+        }
+    }
+}
+
+#[test]
+fn files_are_short() {
+    let files = files(&["src", "tests", "examples"]);
+    assert!(files.len() > 20);
+    for (name, text) in files {
+        let lines = text.lines().count();
+        assert!(lines <= 700, "{name} has {lines} lines: it does too much");
+    }
+}
