@@ -8,14 +8,14 @@ COMPARE := benches/compare/Cargo.toml
 HOST := x86_64-unknown-linux-gnu
 # What the benchmarks are given: `make bench-compare ARGS="--quick --peers quick_cache,moka"`.
 ARGS ?=
-# The stress tests: the ignored tests whose names begin with `stress`, and how long each runs.
-STRESS_SECONDS ?= 60
+# The stress tests, whose names begin with `stress`: how many times the rounds of `make test`.
+STRESS ?= 20
 # `some TESTS`: fail where a filter matches no test, instead of passing without having tested anything.
 some = $(1) --list | grep -c ': test$$' >/dev/null || { echo 'no test matches: $(1)' >&2; exit 1; }
 LOOM_TEST := $(CARGO) test --release --lib loom_ --
-STRESS_TEST := $(CARGO) test --release stress -- --include-ignored
-STRESS_CROSSBEAM := $(CARGO) test --release --features crossbeam stress -- --include-ignored
-STRESS_ASAN := cargo +nightly test --release --target $(HOST) --tests stress -- --include-ignored
+STRESS_TEST := $(CARGO) test --release --test stress --
+STRESS_CROSSBEAM := $(CARGO) test --release --features crossbeam --test stress --
+STRESS_ASAN := cargo +nightly test --release --target $(HOST) --test stress --
 LOOM_DEEP_PREEMPTIONS ?= 3
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo bench bench-compare \
@@ -60,7 +60,7 @@ test-loom: export LOOM_MAX_PREEMPTIONS = 2
 loom: export LOOM_MAX_PREEMPTIONS = $(LOOM_DEEP_PREEMPTIONS)
 asan: export CARGO_TARGET_DIR = target/asan
 asan: export RUSTFLAGS = -Zsanitizer=address
-stress asan: export STRESS_SECONDS := $(STRESS_SECONDS)
+stress asan: export HOTSET_STRESS := $(STRESS)
 
 test-loom: ## The loom models, two preemptions
 	$(call some,$(LOOM_TEST))
@@ -84,7 +84,7 @@ loom: ## The loom models, deep (LOOM_DEEP_PREEMPTIONS=3)
 	$(call some,$(LOOM_TEST))
 	$(LOOM_TEST) --include-ignored --nocapture
 
-stress: ## The stress tests, longer (STRESS_SECONDS=60 each), on both reclaimers
+stress: ## The stress tests, longer (STRESS=20 times the rounds), on both reclaimers
 	$(call some,$(STRESS_TEST))
 	$(STRESS_TEST) --nocapture
 	$(STRESS_CROSSBEAM) --nocapture

@@ -36,7 +36,10 @@ impl<K, V, S> Clone for Cache<K, V, S> {
 impl<K: Hash + Eq, V> Cache<K, V> {
     /// A cache of at most `max_entries` entries, with the W-TinyLFU policy.
     pub fn new(max_entries: usize) -> Self {
-        Self::builder().max_entries(max_entries).build().expect("a number of entries is all a cache needs")
+        Self::builder()
+            .max_entries(max_entries)
+            .build()
+            .expect("a number of entries is all a cache needs")
     }
 }
 
@@ -138,7 +141,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// A pinned reader, for lookups by reference.
     #[inline]
     pub fn reader(&self) -> Reader<'_, K, V, S> {
-        Reader { inner: &self.0, guard: pin() }
+        Reader {
+            inner: &self.0,
+            guard: pin(),
+        }
     }
 
     /// Whether the key is in the cache. Counts neither as a hit nor as a miss. Lock-free; O(1).
@@ -241,7 +247,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let done = match (old, &changed) {
                 (None, None) => {
                     if superseded {
-                        engine.remove(hash, |other| *other == key, |_| true, true, |_| ()).is_none()
+                        engine
+                            .remove(hash, |other| *other == key, |_| true, true, |_| ())
+                            .is_none()
                     } else {
                         true
                     }
@@ -372,7 +380,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             Ok(value) => {
                 let weight = self.0.weigh(&key, &value);
                 let new = self.0.engine.make(hash, key, value.clone(), weight);
-                self.0.engine.insert_absent(hash, new, |a, b| a == b, || leader.superseded(), |_| ());
+                self.0
+                    .engine
+                    .insert_absent(hash, new, |a, b| a == b, || leader.superseded(), |_| ());
                 leader.land(|| Outcome::Loaded(value.clone()));
                 Ok(value)
             }

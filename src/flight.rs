@@ -81,7 +81,11 @@ impl<K, V> Flights<K, V> {
         if self.active.load(Ordering::Relaxed) == 0 {
             return Vec::new();
         }
-        lock(&self.table).iter_hash(hash).filter(|flight| flight.hash == hash).cloned().collect()
+        lock(&self.table)
+            .iter_hash(hash)
+            .filter(|flight| flight.hash == hash)
+            .cloned()
+            .collect()
     }
 
     /// Joins the flight of the key, or begins one. `key` is called at most once.
@@ -107,7 +111,13 @@ impl<K, V> Flights<K, V> {
                 if !table.iter_hash(hash).any(new) {
                     table.insert_unique(hash, flight.clone(), |one| one.hash);
                     self.active.fetch_add(1, Ordering::Relaxed);
-                    return Role::Lead(Leader { flights: self, flight, begun: Instant::now() });
+                    drop(table);
+                    fence(Ordering::SeqCst); // partner: the fence in `supersede`
+                    return Role::Lead(Leader {
+                        flights: self,
+                        flight,
+                        begun: Instant::now(),
+                    });
                 }
             }
             // Others with this hash came in since: are they for this key?
@@ -122,8 +132,9 @@ impl<K, V> Flights<K, V> {
     /// theirs must be killed in the map, after this.
     #[inline]
     pub(crate) fn supersede(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
-        // Relaxed: a load that read its source before the caller changed it was registered before, and whatever let the
-        // loader and the caller agree on that order, orders this too.
+        // Partner: the fence in `join`. The caller has changed the load's source: either the load sees that, or it is seen
+        // here. (A source behind a mutex would order this by itself; one made of atomics does not.)
+        fence(Ordering::SeqCst);
         if self.active.load(Ordering::Relaxed) == 0 {
             return false;
         }
@@ -174,7 +185,11 @@ impl<K, V> Leader<'_, K, V> {
 
     /// Counts the end of the loader.
     pub(crate) fn loaded(&self, ok: bool) {
-        let counter = if ok { &self.flights.loads } else { &self.flights.failures };
+        let counter = if ok {
+            &self.flights.loads
+        } else {
+            &self.flights.failures
+        };
         counter.fetch_add(1, Ordering::Relaxed);
         let nanos = self.begun.elapsed().as_nanos() as u64;
         self.flights.nanos.fetch_add(nanos, Ordering::Relaxed);
@@ -247,7 +262,11 @@ impl Waiting {
                 None => break,
             }
         }
-        waiting.push(Wait { waiter: me, leader, flight: ptr::from_ref(landing).addr() });
+        waiting.push(Wait {
+            waiter: me,
+            leader,
+            flight: ptr::from_ref(landing).addr(),
+        });
         Some(Self(me))
     }
 

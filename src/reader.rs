@@ -26,7 +26,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reader<'_, K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.inner.lookup(self.inner.hash(key), key, &self.guard).map(|entry| &entry.value)
+        self.inner
+            .lookup(self.inner.hash(key), key, &self.guard)
+            .map(|entry| &entry.value)
     }
 
     /// The entries from the one worth most to the one that would make room first, as of this call. Counts nothing.
@@ -58,7 +60,11 @@ pub struct Iter<'c, K, V, S> {
 
 impl<'c, K, V, S> Iter<'c, K, V, S> {
     pub(crate) fn new(inner: &'c Inner<K, V, S>) -> Self {
-        Self { inner, from: 0, ready: Vec::new() }
+        Self {
+            inner,
+            from: 0,
+            ready: Vec::new(),
+        }
     }
 }
 
@@ -69,7 +75,11 @@ impl<K: Clone, V: Clone, S> Iterator for Iter<'_, K, V, S> {
         while self.ready.is_empty() && self.from < 1 << 32 {
             let guard = crate::map::reclaim::pin();
             let mut handles = Vec::new();
-            self.from = self.inner.engine.map().walk(self.from, |header| handles.push(Handle(header)), &guard);
+            self.from = self
+                .inner
+                .engine
+                .map()
+                .walk(self.from, |header| handles.push(Handle(header)), &guard);
             // Cloning is user code: it may panic, or use the cache.
             self.ready.extend(handles.into_iter().map(|handle| {
                 let entry: &Entry<K, V> = Engine::<K, V>::view(handle.0);

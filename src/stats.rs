@@ -46,7 +46,11 @@ impl Stats {
     /// The share of lookups that were hits, from 0 to 1; 0 if there were none.
     pub fn hit_ratio(&self) -> f64 {
         let lookups = self.hits + self.misses;
-        if lookups == 0 { 0.0 } else { self.hits as f64 / lookups as f64 }
+        if lookups == 0 {
+            0.0
+        } else {
+            self.hits as f64 / lookups as f64
+        }
     }
 }
 
@@ -111,9 +115,14 @@ impl Lookups {
     pub(crate) fn sum(&self) -> (u64, u64) {
         let near = self.near.iter().filter_map(get);
         let far = get(&self.far).into_iter().flatten();
-        near.chain(far).chain([&self.shared]).fold((0, 0), |(hits, misses), line| {
-            (hits + line.hits.load(Ordering::Relaxed), misses + line.misses.load(Ordering::Relaxed))
-        })
+        near.chain(far)
+            .chain([&self.shared])
+            .fold((0, 0), |(hits, misses), line| {
+                (
+                    hits + line.hits.load(Ordering::Relaxed),
+                    misses + line.misses.load(Ordering::Relaxed),
+                )
+            })
     }
 }
 

@@ -561,7 +561,8 @@ fn a_constant_hash_stays_bounded() {
 
 #[test]
 fn weak_hashes_lose_nothing() {
-    let hashers: [(fn(u64) -> u64, u64); 5] = [
+    type Hasher = fn(u64) -> u64;
+    let hashers: [(Hasher, u64); 5] = [
         (|key| key & 7, 1200),
         (|key| key << 32, 5000),
         (|key| key, 5000),

@@ -186,7 +186,7 @@ fn calls() -> Vec<fn(&Hostile)> {
         |cache| drop(cache.compute(key(3), |_| (trap(Place::Change), None).1)),
         |cache| drop(cache.get_or_insert_with(key(80), || (trap(Place::Load), value(2)).1)),
         |cache| drop(cache.get_or_insert_with(key(3), || (trap(Place::Load), value(2)).1)),
-        |cache| drop(cache.iter().count()),
+        |cache| _ = cache.iter().count(),
         |cache| cache.clear(),
         |cache| cache.set_capacity(2),
         |cache| cache.set_capacity(0),

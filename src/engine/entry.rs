@@ -41,7 +41,9 @@ impl Shape {
         if !self.weighted {
             return (entry, 0);
         }
-        let (layout, offset) = Layout::new::<u64>().extend(entry).expect("the two sizes cannot overflow");
+        let (layout, offset) = Layout::new::<u64>()
+            .extend(entry)
+            .expect("the two sizes cannot overflow");
         (layout.pad_to_align(), offset)
     }
 
@@ -59,7 +61,11 @@ impl Shape {
         // SAFETY: the block has room for the entry at `offset`, aligned, and for the weight just before it.
         unsafe {
             let entry = block.add(offset).cast::<Entry<K, V>>();
-            entry.write(Entry { header: Header::new(hash, NEW), key, value });
+            entry.write(Entry {
+                header: Header::new(hash, NEW),
+                key,
+                value,
+            });
             if self.weighted {
                 entry.cast::<u64>().sub(1).write(weight);
             }

@@ -25,7 +25,10 @@ impl Handover {
     pub(crate) fn try_enter(&self) -> bool {
         // Acquire pairs with the Release in `leave`: what the former holder did is seen.
         self.0.load(Ordering::Relaxed) == IDLE
-            && self.0.compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            && self
+                .0
+                .compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Takes the lock, or makes its holder look at the backlog again. Call after the work is in the backlog.
@@ -34,7 +37,10 @@ impl Handover {
         loop {
             let to = if seen == IDLE { BUSY } else { REQUIRED };
             // AcqRel: Acquire as in `try_enter`; Release publishes the backlog to the holder, which acquires in `leave`.
-            match self.0.compare_exchange_weak(seen, to, Ordering::AcqRel, Ordering::Relaxed) {
+            match self
+                .0
+                .compare_exchange_weak(seen, to, Ordering::AcqRel, Ordering::Relaxed)
+            {
                 Ok(_) => return seen == IDLE,
                 Err(now) => seen = now,
             }
@@ -44,7 +50,11 @@ impl Handover {
     /// Gives the lock up and returns true; or, if work was left meanwhile, keeps it and returns false.
     #[inline]
     pub(crate) fn leave(&self) -> bool {
-        if self.0.compare_exchange(BUSY, IDLE, Ordering::Release, Ordering::Relaxed).is_ok() {
+        if self
+            .0
+            .compare_exchange(BUSY, IDLE, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
+        {
             return true;
         }
         // Only the holder leaves BUSY or REQUIRED, so it was REQUIRED. Acquire: see the work that was left.

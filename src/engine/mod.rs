@@ -102,8 +102,14 @@ impl Panics {
 
 impl<K, V> Engine<K, V> {
     pub(crate) fn new(settings: Settings<K, V>) -> Self {
-        let shape = Shape { weighted: settings.weighted };
-        let backlog_size = if settings.weighted { BACKLOG } else { (settings.capacity / 8).clamp(8, BACKLOG) };
+        let shape = Shape {
+            weighted: settings.weighted,
+        };
+        let backlog_size = if settings.weighted {
+            BACKLOG
+        } else {
+            (settings.capacity / 8).clamp(8, BACKLOG)
+        };
         let unbounded = settings.weighted || settings.capacity > PRESIZE;
         let map = Map::for_entries(if unbounded { SMALL } else { settings.capacity } as usize);
         let slots = map.slots(&pin());
@@ -192,9 +198,12 @@ impl<K, V> Engine<K, V> {
     #[inline]
     pub(crate) fn insert(&self, hash: u64, new: Handle, mut equal: impl FnMut(&K, &K) -> bool) {
         let guard = pin();
-        let unwinding = OnUnwind { engine: self, handle: new };
+        let unwinding = OnUnwind {
+            engine: self,
+            handle: new,
+        };
         let key = &Self::view(new.0).key;
-        let mut again = false;
+        let mut slots = None;
         let done = loop {
             let done = self.map.insert(
                 hash,
@@ -207,8 +216,8 @@ impl<K, V> Engine<K, V> {
             if done != Inserted::Full {
                 break done;
             }
-            self.make_room(hash, again, &guard);
-            again = true;
+            self.make_room(hash, slots, &guard);
+            slots = Some(self.map.slots(&guard));
         };
         std::mem::forget(unwinding);
         match done {
@@ -231,9 +240,12 @@ impl<K, V> Engine<K, V> {
         found: impl FnOnce(&Entry<K, V>),
     ) -> bool {
         let guard = pin();
-        let unwinding = OnUnwind { engine: self, handle: new };
+        let unwinding = OnUnwind {
+            engine: self,
+            handle: new,
+        };
         let key = &Self::view(new.0).key;
-        let mut again = false;
+        let mut slots = None;
         let done = loop {
             let done = self.map.insert(
                 hash,
@@ -246,8 +258,8 @@ impl<K, V> Engine<K, V> {
             if done != Inserted::Full {
                 break done;
             }
-            self.make_room(hash, again, &guard);
-            again = true;
+            self.make_room(hash, slots, &guard);
+            slots = Some(self.map.slots(&guard));
         };
         if let Inserted::Present(header) = done {
             found(Self::view(header));
@@ -392,7 +404,10 @@ impl<K, V> Engine<K, V> {
             return unsafe { &*seen };
         }
         let new = Box::into_raw(Box::new(PairQueue::new(self.backlog_size)));
-        match self.backlog.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
+        match self
+            .backlog
+            .compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire)
+        {
             // SAFETY: as above.
             Ok(_) => unsafe { &*new },
             Err(first) => {
@@ -426,7 +441,11 @@ impl<K, V> Engine<K, V> {
             self.publish(core);
             core.due()
         };
-        if self.handover.0.leave() { due } else { self.stay(guard, due) }
+        if self.handover.0.leave() {
+            due
+        } else {
+            self.stay(guard, due)
+        }
     }
 
     /// Looks again, because work was left meanwhile. The caller holds the lock, which is given up at the end.
@@ -469,9 +488,13 @@ impl<K, V> Engine<K, V> {
     fn publish(&self, core: &Core) {
         self.published.len.store(core.policy.len() as u64, Ordering::Relaxed);
         self.published.weight.store(core.policy.weight(), Ordering::Relaxed);
-        self.published.insertions.store(core.counts.insertions, Ordering::Relaxed);
+        self.published
+            .insertions
+            .store(core.counts.insertions, Ordering::Relaxed);
         self.published.evictions.store(core.counts.evictions, Ordering::Relaxed);
-        self.published.rejections.store(core.counts.rejections, Ordering::Relaxed);
+        self.published
+            .rejections
+            .store(core.counts.rejections, Ordering::Relaxed);
     }
 
     /// Waits for the lock and does `work` under it; the caller is pinned.
@@ -486,12 +509,12 @@ impl<K, V> Engine<K, V> {
     /// Makes a free slot for the hash: grows a crowded table, else evicts an entry near its home. Only a table far beyond
     /// its usual load, or a hash function that sends many keys to one bucket, gets here.
     #[cold]
-    fn make_room(&self, hash: u64, again: bool, guard: &Guard) {
+    fn make_room(&self, hash: u64, slots: Option<usize>, guard: &Guard) {
         let mut grown = false;
         let due = self.with_core(guard, |core| grown = core.make_room(&self.map, guard));
         self.finish(due);
-        // The table that was full may have been replaced by a larger one meanwhile: evict only if that is full `again`.
-        if grown || !again {
+        // The table that was full may have been replaced by a larger one meanwhile: `slots` is the size that was tried.
+        if grown || slots != Some(self.map.slots(guard)) {
             return;
         }
         // SAFETY: candidates are in the map, and the guard is held.
@@ -562,8 +585,12 @@ impl<K, V> Engine<K, V> {
                     from,
                     |header| {
                         // SAFETY: in the map, and the guard is held.
-                        let (place, w) = unsafe { (Handle(header).header().place(), self.shape.weight(Handle(header))) };
-                        assert!(place <= crate::policy::MAX_PLACE, "what is in the map is in the policy: {place:x}");
+                        let (place, w) =
+                            unsafe { (Handle(header).header().place(), self.shape.weight(Handle(header))) };
+                        assert!(
+                            place <= crate::policy::MAX_PLACE,
+                            "what is in the map is in the policy: {place:x}"
+                        );
                         count += 1;
                         weight = weight.saturating_add(w);
                     },

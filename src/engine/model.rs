@@ -22,7 +22,11 @@ unsafe impl Send for Sum {}
 impl Sum {
     fn new(room: usize) -> Arc<Self> {
         let sum = loom::cell::UnsafeCell::new(0);
-        Arc::new(Self { handover: Handover::new(), backlog: PairQueue::new(room), sum })
+        Arc::new(Self {
+            handover: Handover::new(),
+            backlog: PairQueue::new(room),
+            sum,
+        })
     }
 
     fn record(&self, add: u64) {
@@ -127,7 +131,9 @@ impl Case {
     }
 
     fn remove(&self, key: u64) -> bool {
-        self.engine.remove(key << 32, |other| *other == key, |_| true, false, |_| ()).is_some()
+        self.engine
+            .remove(key << 32, |other| *other == key, |_| true, false, |_| ())
+            .is_some()
     }
 
     fn check(&self) {
@@ -135,7 +141,10 @@ impl Case {
         assert!(engine.handover.0.try_enter(), "the lock is free");
         let backlog = engine.backlog.load(Ordering::Relaxed);
         // SAFETY: set once, freed with the engine.
-        assert!(backlog.is_null() || unsafe { &*backlog }.pop().is_none(), "no event is left behind");
+        assert!(
+            backlog.is_null() || unsafe { &*backlog }.pop().is_none(),
+            "no event is left behind"
+        );
         engine.handover.0.leave_anyway();
         engine.validate();
         assert_eq!(self.dropped.load(SeqCst), 0);
@@ -145,10 +154,18 @@ impl Case {
 /// Runs `before`, then all `threads` at once, in a first-in-first-out cache of `capacity`.
 fn engine<const N: usize>(capacity: u64, before: fn(&Case), threads: [fn(&Case); N]) {
     loom::model(move || {
-        let settings = Settings { policy: PolicyKind::Fifo, capacity, weighted: false, listener: None };
+        let settings = Settings {
+            policy: PolicyKind::Fifo,
+            capacity,
+            weighted: false,
+            listener: None,
+        };
         let dropped = Arc::new(Count::new(0));
-        let case =
-            Arc::new(Case { engine: Engine::new(settings), made: Count::new(0), dropped: dropped.clone() });
+        let case = Arc::new(Case {
+            engine: Engine::new(settings),
+            made: Count::new(0),
+            dropped: dropped.clone(),
+        });
         before(&case);
         let others: Vec<_> = threads[1..]
             .iter()
@@ -183,17 +200,29 @@ fn loom_engine_arrival_and_replacement() {
 
 #[test]
 fn loom_engine_replacement_and_retirement() {
-    engine(4, |case| case.insert(1), [|case| case.insert(1), |case| _ = case.remove(1)]);
+    engine(
+        4,
+        |case| case.insert(1),
+        [|case| case.insert(1), |case| _ = case.remove(1)],
+    );
 }
 
 #[test]
 fn loom_engine_eviction_and_retirement() {
     // The policy gives up what is being removed.
-    engine(1, |case| case.insert(1), [|case| case.insert(2), |case| _ = case.remove(1)]);
+    engine(
+        1,
+        |case| case.insert(1),
+        [|case| case.insert(2), |case| _ = case.remove(1)],
+    );
 }
 
 #[test]
 #[ignore = "minutes: `make loom` runs it"]
 fn loom_engine_three_threads() {
-    engine(1, |case| case.insert(1), [|case| case.insert(2), |case| case.insert(1), |case| _ = case.remove(1)]);
+    engine(
+        1,
+        |case| case.insert(1),
+        [|case| case.insert(2), |case| case.insert(1), |case| _ = case.remove(1)],
+    );
 }

@@ -48,14 +48,19 @@ fn loom_flight_a_leader_and_a_waiter() {
         waited[usize::from(led && other_led)].fetch_add(1, SeqCst);
         quiet(&flights);
     });
-    assert!(shared.iter().all(|count| count.load(SeqCst) > 0), "both happen: {shared:?}");
+    assert!(
+        shared.iter().all(|count| count.load(SeqCst) > 0),
+        "both happen: {shared:?}"
+    );
 }
 
 #[test]
 fn loom_flight_two_waiters() {
     loom::model(|| {
         let flights = Shared::new(Flights::new());
-        let Role::Lead(leader) = join(&flights) else { panic!("nobody else is there") };
+        let Role::Lead(leader) = join(&flights) else {
+            panic!("nobody else is there")
+        };
         let waiters = [2, 3].map(|value| {
             let flights = flights.clone();
             thread::spawn(move || load(&flights, value))
@@ -71,7 +76,9 @@ fn loom_flight_abandoned() {
     loom::model(|| {
         let flights = Shared::new(Flights::new());
         let other = flights.clone();
-        let Role::Lead(leader) = join(&flights) else { panic!("nobody else is there") };
+        let Role::Lead(leader) = join(&flights) else {
+            panic!("nobody else is there")
+        };
         let other = thread::spawn(move || match join(&other) {
             Role::Lead(leader) => leader.land(|| Outcome::Loaded(2)),
             Role::Wait(flight) => assert!(matches!(flight.wait(), Ok(Some(Outcome::Abandoned)))),
@@ -89,7 +96,9 @@ fn loom_flight_superseded_or_seen() {
         let flights = Shared::new(Flights::new());
         let claim = std::sync::Arc::new(AtomicUsize::new(0));
         let (others, others_claim) = (flights.clone(), claim.clone());
-        let Role::Lead(leader) = join(&flights) else { panic!("nobody else is there") };
+        let Role::Lead(leader) = join(&flights) else {
+            panic!("nobody else is there")
+        };
         let other = thread::spawn(move || {
             let any = others.supersede(1, |key| *key == KEY);
             (any, others_claim.load(Ordering::Relaxed) == 1)
@@ -113,11 +122,34 @@ fn loom_flight_the_source_changes() {
             *lock(&others_source) = 2;
             others.supersede(1, |key| *key == KEY)
         });
-        let Role::Lead(leader) = join(&flights) else { panic!("nobody else loads") };
+        let Role::Lead(leader) = join(&flights) else {
+            panic!("nobody else loads")
+        };
         let value = *lock(&source);
         let any = other.join().unwrap();
         assert!(value == 2 || any, "the load was overtaken, and is told");
         assert!(value == 2 || leader.superseded());
+        drop(leader);
+    });
+}
+
+#[test]
+fn loom_flight_a_source_without_a_lock_changes() {
+    // As above, but nothing orders loader and caller except the source's own Release and Acquire: the fences must.
+    loom::model(|| {
+        let flights = Shared::new(Flights::new());
+        let source = std::sync::Arc::new(AtomicUsize::new(1));
+        let (others, others_source) = (flights.clone(), source.clone());
+        let other = thread::spawn(move || {
+            others_source.store(2, Ordering::Release);
+            others.supersede(1, |key| *key == KEY)
+        });
+        let Role::Lead(leader) = join(&flights) else {
+            panic!("nobody else loads")
+        };
+        let value = source.load(Ordering::Acquire);
+        let any = other.join().unwrap();
+        assert!(value == 2 || any, "the load was overtaken, and is told");
         drop(leader);
     });
 }

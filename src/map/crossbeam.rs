@@ -10,12 +10,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// While it lives, nothing that its thread can reach in a map is freed. Not `Send`.
-pub(crate) struct Guard(epoch::Guard);
+pub(crate) struct Guard {
+    _pinned: epoch::Guard,
+}
 
 /// Pins the calling thread.
 #[inline]
 pub(crate) fn pin() -> Guard {
-    Guard(epoch::pin())
+    Guard { _pinned: epoch::pin() }
 }
 
 static FREE: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
@@ -35,7 +37,10 @@ impl Index {
 
 impl Drop for Index {
     fn drop(&mut self) {
-        FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).0.push(self.0);
+        FREE.lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .0
+            .push(self.0);
     }
 }
 

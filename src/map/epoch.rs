@@ -10,13 +10,13 @@
 //!   slots. If it misses a reader's announcement, that reader's fence came later, and it sees the unlinking. If the
 //!   reader announced an epoch >= tag, it read the epoch that the advance had published, so it sees the unlinking too.
 
-use crate::prim::sync::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, Padded, fence};
+use crate::prim::sync::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, Padded, fence};
 use std::ptr;
 
 const ACTIVE: u64 = 1;
 const STEP: u64 = 2;
 /// In `Slot::depth`: the slot's thread is past its thread-local destructors, so the last guard gives the slot back.
-const ORPHAN: u32 = 1 << 31;
+const ORPHAN: usize = 1 << (usize::BITS - 1);
 
 /// The readers of all caches, and the clock that orders what they may still see.
 pub(crate) struct Domain {
@@ -30,7 +30,7 @@ pub(crate) struct Slot {
     /// `epoch | ACTIVE` while a guard lives, else 0.
     state: AtomicU64,
     /// The number of living guards; touched by the owning thread only.
-    depth: AtomicU32,
+    depth: AtomicUsize,
     used: AtomicU8,
     /// Dense, from 0: lets per-thread counters live in arrays.
     pub(crate) index: u32,
@@ -40,12 +40,18 @@ pub(crate) struct Slot {
 impl Domain {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
-        Self { epoch: Padded(AtomicU64::new(STEP)), slots: AtomicPtr::new(ptr::null_mut()) }
+        Self {
+            epoch: Padded(AtomicU64::new(STEP)),
+            slots: AtomicPtr::new(ptr::null_mut()),
+        }
     }
 
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
-        Self { epoch: Padded(AtomicU64::new(STEP)), slots: AtomicPtr::new(ptr::null_mut()) }
+        Self {
+            epoch: Padded(AtomicU64::new(STEP)),
+            slots: AtomicPtr::new(ptr::null_mut()),
+        }
     }
 
     /// A slot for the calling thread: a returned one, or a new one. O(slots).
@@ -58,7 +64,10 @@ impl Domain {
             let slot = unsafe { &*at };
             // Acquire pairs with the Release in `unregister`: the former owner is done with the slot's fields.
             if slot.used.load(Ordering::Relaxed) == 0
-                && slot.used.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+                && slot
+                    .used
+                    .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
             {
                 return at;
             }
@@ -67,7 +76,7 @@ impl Domain {
         }
         let new = Box::into_raw(Box::new(Slot {
             state: AtomicU64::new(0),
-            depth: AtomicU32::new(0),
+            depth: AtomicUsize::new(0),
             used: AtomicU8::new(1),
             index,
             next: ptr::null_mut(),
@@ -79,7 +88,10 @@ impl Domain {
                 (*new).next = head;
                 (*new).index = if head.is_null() { 0 } else { (*head).index + 1 };
             }
-            match self.slots.compare_exchange(head, new, Ordering::AcqRel, Ordering::Acquire) {
+            match self
+                .slots
+                .compare_exchange(head, new, Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => return new,
                 Err(now) => head = now,
             }
@@ -170,7 +182,8 @@ mod global {
                     Domain::unregister(slot);
                 } else {
                     // A guard outlives this destructor (in another thread-local): the last one gives the slot back.
-                    slot.depth.store(slot.depth.load(Ordering::Relaxed) | ORPHAN, Ordering::Relaxed);
+                    slot.depth
+                        .store(slot.depth.load(Ordering::Relaxed) | ORPHAN, Ordering::Relaxed);
                     SLOT.set(slot);
                 }
             }
@@ -280,7 +293,11 @@ mod model {
     impl World {
         fn new() -> Arc<Self> {
             let objects = std::array::from_fn(|_| UnsafeCell::new(true));
-            Arc::new(Self { domain: Domain::new(), current: AtomicUsize::new(0), objects })
+            Arc::new(Self {
+                domain: Domain::new(),
+                current: AtomicUsize::new(0),
+                objects,
+            })
         }
 
         fn slot(&self) -> &Slot {
@@ -294,7 +311,10 @@ mod model {
 
         fn read(&self, found: usize) {
             // SAFETY: checked by loom.
-            assert!(self.objects[found].with(|at| unsafe { *at }), "it is not freed while a guard lives");
+            assert!(
+                self.objects[found].with(|at| unsafe { *at }),
+                "it is not freed while a guard lives"
+            );
         }
 
         /// A guard around another, which ends first, and a use after that.
@@ -346,7 +366,10 @@ mod model {
         let counts = Arc::new((Count::new(0), Count::new(0)));
         let seen = counts.clone();
         loom::model(move || model(&counts.0, &counts.1));
-        assert!(seen.0.load(SeqCst) > 0 && seen.1.load(SeqCst) > 0, "both happen: {seen:?}");
+        assert!(
+            seen.0.load(SeqCst) > 0 && seen.1.load(SeqCst) > 0,
+            "both happen: {seen:?}"
+        );
     }
 
     fn count(freed: bool, yes: &Count, no: &Count) {

@@ -104,7 +104,9 @@ impl Map {
     }
 
     pub(crate) fn with_buckets(buckets: usize) -> Self {
-        Self { current: AtomicPtr::new(Box::into_raw(Box::new(Table::new(buckets)))) }
+        Self {
+            current: AtomicPtr::new(Box::into_raw(Box::new(Table::new(buckets)))),
+        }
     }
 
     #[inline]
@@ -302,7 +304,9 @@ impl Map {
             return false;
         }
         // Release: readers that see a home as moved see the whole new table.
-        table.next.store(Box::into_raw(Box::new(Table::new(buckets))), Ordering::Release);
+        table
+            .next
+            .store(Box::into_raw(Box::new(Table::new(buckets))), Ordering::Release);
         true
     }
 

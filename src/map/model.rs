@@ -55,7 +55,12 @@ impl Case {
             place_high: AtomicU8::new(0),
             hits: AtomicU8::new(0),
         };
-        let entry = Box::new(Entry { header, key: UnsafeCell::new(0), came: Count::new(0), went: Count::new(0) });
+        let entry = Box::new(Entry {
+            header,
+            key: UnsafeCell::new(0),
+            came: Count::new(0),
+            went: Count::new(0),
+        });
         // By this thread, so that readers must be ordered after it.
         // SAFETY: not shared yet.
         entry.key.with_mut(|at| unsafe { *at = key });
@@ -80,7 +85,9 @@ impl Case {
 
     fn insert_as(&self, key: Key, mode: Mode, killed: impl FnMut() -> bool) -> Inserted {
         let entry = self.make(key);
-        let done = self.map.insert(key, entry, |other| self.is(other, key), mode, killed, &pin());
+        let done = self
+            .map
+            .insert(key, entry, |other| self.is(other, key), mode, killed, &pin());
         match done {
             Inserted::New => self.new.fetch_add(1, SeqCst),
             Inserted::Replaced(old) => {
@@ -116,7 +123,9 @@ impl Case {
     }
 
     fn remove_as(&self, key: Key, kill: bool) -> bool {
-        let old = self.map.remove(key, |other| self.is(other, key), |_| true, kill, &pin());
+        let old = self
+            .map
+            .remove(key, |other| self.is(other, key), |_| true, kill, &pin());
         if let Some(old) = old {
             self.went(old);
         }
@@ -167,18 +176,26 @@ impl Case {
         let mut present = Vec::new();
         for entry in entries.iter() {
             let (came, went) = (entry.came.load(SeqCst), entry.went.load(SeqCst));
-            assert!(went <= came && came <= 1, "an entry goes only if it came: {came} {went}");
+            assert!(
+                went <= came && came <= 1,
+                "an entry goes only if it came: {came} {went}"
+            );
             // SAFETY: all threads are done.
             let key = entry.key.with(|at| unsafe { *at });
             if came > went {
                 assert!(!present.contains(&key), "a key is there once");
-                assert_eq!(self.get(key), Some(NonNull::from(&**entry).cast()), "what came and did not go is there");
+                assert_eq!(
+                    self.get(key),
+                    Some(NonNull::from(&**entry).cast()),
+                    "what came and did not go is there"
+                );
                 present.push(key);
             }
         }
         // SAFETY: as above.
         let keys = entries.iter().map(|entry| entry.key.with(|at| unsafe { *at }));
-        keys.filter(|key| !present.contains(key)).for_each(|key| assert_eq!(self.get(key), None, "what went is gone"));
+        keys.filter(|key| !present.contains(key))
+            .for_each(|key| assert_eq!(self.get(key), None, "what went is gone"));
         let mut slots = 0;
         for bucket in &self.map.table(&pin()).buckets {
             let tags = bucket.tags.load(Ordering::Relaxed);
@@ -212,7 +229,9 @@ fn model<const N: usize>(buckets: usize, before: fn(&Case), threads: [fn(&Case);
             flag: LoomU8::new(0),
         });
         before(&case);
-        [&case.new, &case.replaced].into_iter().for_each(|count| count.store(0, SeqCst));
+        [&case.new, &case.replaced]
+            .into_iter()
+            .for_each(|count| count.store(0, SeqCst));
         let spawn = |run: fn(&Case)| {
             let case = case.clone();
             loom::thread::spawn(move || run(&case))
@@ -285,9 +304,14 @@ fn loom_map_exact() {
             case.went(exact(case));
         }
     };
-    model(1, |case| insert_a(case), [replace, remove, insert_a], |case| {
-        assert_eq!(case.entry(exact(case)).went.load(SeqCst), 1);
-    });
+    model(
+        1,
+        |case| insert_a(case),
+        [replace, remove, insert_a],
+        |case| {
+            assert_eq!(case.entry(exact(case)).went.load(SeqCst), 1);
+        },
+    );
 }
 
 #[test]
@@ -298,9 +322,14 @@ fn loom_map_two_keys_of_a_home() {
         assert!(case.get(SAME_TAG).is_some());
         case.get(SAME_HASH);
     };
-    model(1, |case| _ = case.insert(SAME_TAG), [insert_a, insert, get], |case| {
-        assert_eq!(case.new.load(SeqCst), 2);
-    });
+    model(
+        1,
+        |case| _ = case.insert(SAME_TAG),
+        [insert_a, insert, get],
+        |case| {
+            assert_eq!(case.new.load(SeqCst), 2);
+        },
+    );
 }
 
 #[test]
@@ -328,9 +357,14 @@ fn loom_map_a_freed_slot_is_used_again_with_help() {
 fn loom_map_the_only_free_slot() {
     // B leaves the only slot that can be free; either insertion may be told that there is none.
     let remove = |case: &Case| assert!(case.remove(B));
-    model(1, |case| case.fill_but(1, B), [remove, insert_a, insert_a], |case| {
-        assert!(case.new.load(SeqCst) <= 1);
-    });
+    model(
+        1,
+        |case| case.fill_but(1, B),
+        [remove, insert_a, insert_a],
+        |case| {
+            assert!(case.new.load(SeqCst) <= 1);
+        },
+    );
 }
 
 #[test]
@@ -340,7 +374,12 @@ fn loom_map_a_claim_is_given_up() {
         assert!(case.remove(B));
         case.insert_as(A, Mode::IfAbsent, || true);
     };
-    model(1, |case| case.fill_but(2, B), [give_up, insert_a], |case| assert!(case.get(A).is_some()));
+    model(
+        1,
+        |case| case.fill_but(2, B),
+        [give_up, insert_a],
+        |case| assert!(case.get(A).is_some()),
+    );
 }
 
 #[test]
@@ -375,7 +414,9 @@ fn loom_map_kill_among_others() {
     let load = |case: &Case| _ = case.load(A);
     let invalidate = |case: &Case| _ = case.invalidate(A);
     let insert = |case: &Case| assert_eq!(case.insert(SAME_HASH), Inserted::New);
-    model(1, nothing, [load, invalidate, insert], |case| assert_eq!(case.get(A), None));
+    model(1, nothing, [load, invalidate, insert], |case| {
+        assert_eq!(case.get(A), None)
+    });
 }
 
 #[test]
@@ -385,13 +426,17 @@ fn loom_map_kill_while_growing() {
         case.grow();
         case.invalidate(A);
     };
-    model(1, nothing, [grow_invalidate, load], |case| assert_eq!(case.get(A), None));
+    model(1, nothing, [grow_invalidate, load], |case| {
+        assert_eq!(case.get(A), None)
+    });
     let grow_load = |case: &Case| {
         case.grow();
         case.load(A);
     };
     let invalidate = |case: &Case| _ = case.invalidate(A);
-    model(1, nothing, [grow_load, invalidate], |case| assert_eq!(case.get(A), None));
+    model(1, nothing, [grow_load, invalidate], |case| {
+        assert_eq!(case.get(A), None)
+    });
 }
 
 fn two(case: &Case) {
@@ -410,7 +455,9 @@ fn loom_grow_and_get() {
 
 #[test]
 fn loom_grow_and_insert() {
-    model(1, two, [|case| case.grow(), |case| _ = case.insert(B)], |case| assert!(case.get(B).is_some()));
+    model(1, two, [|case| case.grow(), |case| _ = case.insert(B)], |case| {
+        assert!(case.get(B).is_some())
+    });
 }
 
 #[test]
@@ -426,12 +473,19 @@ fn loom_grow_and_two_inserts() {
 #[test]
 fn loom_grow_and_replace() {
     let get = |case: &Case| assert!(case.get(A).is_some(), "a key that is present is found");
-    model(1, two, [|case| case.grow(), insert_a, get], |case| assert_eq!(case.replaced.load(SeqCst), 1));
+    model(1, two, [|case| case.grow(), insert_a, get], |case| {
+        assert_eq!(case.replaced.load(SeqCst), 1)
+    });
 }
 
 #[test]
 fn loom_grow_and_remove() {
-    model(1, two, [|case| case.grow(), |case| assert!(case.remove(A)), get_a], |case| assert_eq!(case.get(A), None));
+    model(
+        1,
+        two,
+        [|case| case.grow(), |case| assert!(case.remove(A)), get_a],
+        |case| assert_eq!(case.get(A), None),
+    );
 }
 
 #[test]
@@ -440,5 +494,7 @@ fn loom_grow_and_remove_and_insert() {
         case.remove(A);
         case.insert(A);
     };
-    model(1, two, [|case| case.grow(), remove_insert], |case| assert!(case.get(A).is_some()));
+    model(1, two, [|case| case.grow(), remove_insert], |case| {
+        assert!(case.get(A).is_some())
+    });
 }

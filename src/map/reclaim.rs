@@ -39,9 +39,9 @@ mod leak {
     }
 }
 #[cfg(loom)]
-use leak::{Horizon, Seal, seal};
-#[cfg(loom)]
 pub(crate) use leak::{Guard, pin};
+#[cfg(loom)]
+use leak::{Horizon, Seal, seal};
 
 mod bin {
     use super::{Horizon, Seal, seal};
@@ -62,7 +62,12 @@ mod bin {
 
     impl<T> Bin<T> {
         pub(crate) fn new() -> Self {
-            Self { open: Vec::new(), sealed: VecDeque::new(), safe: Vec::new(), patience: 1 }
+            Self {
+                open: Vec::new(),
+                sealed: VecDeque::new(),
+                safe: Vec::new(),
+                patience: 1,
+            }
         }
 
         /// Takes something that was unlinked and is never reachable again. True if it is time to [`sort`](Self::sort).
@@ -107,7 +112,11 @@ mod bin {
         /// All that can be freed now, if there is more of it than a few pieces at a time can keep up with.
         #[inline]
         pub(crate) fn surplus(&mut self) -> Vec<T> {
-            if self.safe.len() > 4 * BAG { std::mem::take(&mut self.safe) } else { Vec::new() }
+            if self.safe.len() > 4 * BAG {
+                std::mem::take(&mut self.safe)
+            } else {
+                Vec::new()
+            }
         }
 
         /// Everything, whoever may be looking: for a cache that nobody can reach any more.

@@ -101,7 +101,10 @@ impl Drop for Claim<'_> {
 impl Table {
     pub(super) fn new(buckets: usize) -> Self {
         assert!(buckets > 0);
-        Self { buckets: Self::allocate(buckets), next: AtomicPtr::new(ptr::null_mut()) }
+        Self {
+            buckets: Self::allocate(buckets),
+            next: AtomicPtr::new(ptr::null_mut()),
+        }
     }
 
     #[cfg(not(loom))]
@@ -138,13 +141,19 @@ impl Table {
     #[inline]
     pub(super) fn bucket_at(&self, home: usize, distance: usize) -> usize {
         let at = home + distance;
-        if at >= self.buckets.len() { at - self.buckets.len() } else { at }
+        if at >= self.buckets.len() {
+            at - self.buckets.len()
+        } else {
+            at
+        }
     }
 
     fn free_tag(&self, bucket: usize, slot: usize) {
         // Release pairs with the Acquire of the next claim: the slot is empty, and the home's control word points
         // elsewhere, before the slot can be claimed again.
-        self.buckets[bucket].tags.fetch_and(!(0xff << (8 * slot)), Ordering::Release);
+        self.buckets[bucket]
+            .tags
+            .fetch_and(!(0xff << (8 * slot)), Ordering::Release);
     }
 
     /// Makes the home's last insertion visible, if it is not yet. `seen` is its control word.
@@ -180,7 +189,11 @@ impl Table {
             // Acquire pairs with the Release that made the entry visible: its contents are seen.
             let word = bucket.slots[slot].load(Ordering::Acquire);
             if word & slot::HIGH == high && slot::is_present(word) && equal(pointer(word)) {
-                return Some(Found { bucket: index, slot, word });
+                return Some(Found {
+                    bucket: index,
+                    slot,
+                    word,
+                });
             }
         }
         None
@@ -199,9 +212,8 @@ impl Table {
         if found.is_some() || control::reach(seen) == 0 {
             return found;
         }
-        (1..=control::reach(seen)).find_map(|distance| {
-            self.scan_bucket(self.bucket_at(home, distance), distance, hash, equal)
-        })
+        (1..=control::reach(seen))
+            .find_map(|distance| self.scan_bucket(self.bucket_at(home, distance), distance, hash, equal))
     }
 
     /// How far keys with this home reach in truth: its control word only ever says more.
@@ -230,12 +242,21 @@ impl Table {
             while let Some(slot) = tags::free(seen) {
                 let claimed = seen | tags::of(hash) << (8 * slot);
                 // Acquire pairs with the Release in `free_tag`.
-                match bucket.tags.compare_exchange_weak(seen, claimed, Ordering::Acquire, Ordering::Relaxed) {
+                match bucket
+                    .tags
+                    .compare_exchange_weak(seen, claimed, Ordering::Acquire, Ordering::Relaxed)
+                {
                     Ok(_) => {
                         let word = slot::high(hash, distance) | address(entry) | slot::PENDING;
                         // Release: the entry's contents are seen by whoever helps it to become visible.
                         bucket.slots[slot].store(word, Ordering::Release);
-                        return Some(Claim { table: self, distance, bucket: index, slot, word });
+                        return Some(Claim {
+                            table: self,
+                            distance,
+                            bucket: index,
+                            slot,
+                            word,
+                        });
                     }
                     Err(now) => seen = now,
                 }
@@ -281,7 +302,9 @@ impl Table {
             if claim.is_none() {
                 claim = self.claim(home, hash, entry);
             }
-            let Some(claimed) = &claim else { return Step::Done(Inserted::Full) };
+            let Some(claimed) = &claim else {
+                return Step::Done(Inserted::Full);
+            };
             if killed() {
                 return Step::Done(Inserted::Killed);
             }
@@ -382,7 +405,9 @@ impl Table {
             if kill {
                 self.kill(home, hash, equal);
             }
-            let Some(found) = self.scan(home, seen, hash, equal) else { return Step::Done(None) };
+            let Some(found) = self.scan(home, seen, hash, equal) else {
+                return Step::Done(None);
+            };
             if found.word & slot::STATE == slot::FROZEN {
                 continue;
             }
@@ -417,7 +442,11 @@ impl Table {
             for (slot, at) in self.buckets[index].slots.iter().enumerate() {
                 let word = at.load(Ordering::Acquire);
                 if word & slot::POINTER == address && slot::is_present(word) {
-                    return Some(Found { bucket: index, slot, word });
+                    return Some(Found {
+                        bucket: index,
+                        slot,
+                        word,
+                    });
                 }
             }
         }
@@ -433,7 +462,9 @@ impl Table {
             if seen & control::MOVED != 0 {
                 return Step::Moved;
             }
-            let Some(found) = self.find_exact(home, seen, entry) else { return Step::Done(false) };
+            let Some(found) = self.find_exact(home, seen, entry) else {
+                return Step::Done(false);
+            };
             if found.word & slot::STATE == slot::FROZEN {
                 relax(&mut tries);
                 continue;
@@ -454,7 +485,9 @@ impl Table {
             if seen & control::MOVED != 0 {
                 return Step::Moved;
             }
-            let Some(found) = self.find_exact(home, seen, old) else { return Step::Done(false) };
+            let Some(found) = self.find_exact(home, seen, old) else {
+                return Step::Done(false);
+            };
             if found.word & slot::STATE == slot::FROZEN {
                 relax(&mut tries);
                 continue;
@@ -508,7 +541,10 @@ impl Table {
             debug_assert_eq!(seen & control::MOVED, 0, "homes are moved once");
             self.finish(home, seen);
             let frozen = seen | control::FROZEN;
-            if control.compare_exchange(normal(seen), frozen, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if control
+                .compare_exchange(normal(seen), frozen, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+            {
                 break frozen;
             }
         };

@@ -26,9 +26,17 @@ impl PairQueue {
     /// A queue for `capacity` pairs, rounded up to a power of two. 24 bytes per pair.
     pub(crate) fn new(capacity: usize) -> Self {
         let slots = (0..capacity.next_power_of_two().max(2))
-            .map(|turn| Slot { turn: AtomicUsize::new(turn), first: AtomicU64::new(0), second: AtomicU64::new(0) })
+            .map(|turn| Slot {
+                turn: AtomicUsize::new(turn),
+                first: AtomicU64::new(0),
+                second: AtomicU64::new(0),
+            })
             .collect();
-        Self { slots, tail: AtomicUsize::new(0), head: AtomicUsize::new(0) }
+        Self {
+            slots,
+            tail: AtomicUsize::new(0),
+            head: AtomicUsize::new(0),
+        }
     }
 
     fn slot(&self, position: usize) -> &Slot {
@@ -72,7 +80,8 @@ impl PairQueue {
             return None;
         }
         let pair = (slot.first.load(Ordering::Relaxed), slot.second.load(Ordering::Relaxed));
-        slot.turn.store(position.wrapping_add(self.slots.len()), Ordering::Release);
+        slot.turn
+            .store(position.wrapping_add(self.slots.len()), Ordering::Release);
         self.head.store(position.wrapping_add(1), Ordering::Relaxed);
         Some(pair)
     }

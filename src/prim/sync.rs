@@ -5,9 +5,7 @@ use loom::{sync, thread};
 #[cfg(not(loom))]
 use std::{sync, thread};
 
-pub(crate) use sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-};
+pub(crate) use sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use sync::{Arc, Condvar, Mutex, MutexGuard};
 pub(crate) use thread::{ThreadId, current};
 
