@@ -260,7 +260,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     let new = engine.make(hash, key.clone(), value.clone(), weight);
                     match old {
                         Some(old) => engine.replace_exact(old, new, guard),
-                        None => engine.insert_absent(hash, new, |a, b| a == b, || false, |_| ()),
+                        None => engine.insert_absent(hash, new, |a, b| a == b, || false),
                     }
                 }
             };
@@ -382,7 +382,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 let new = self.0.engine.make(hash, key, value.clone(), weight);
                 self.0
                     .engine
-                    .insert_absent(hash, new, |a, b| a == b, || leader.superseded(), |_| ());
+                    .insert_absent(hash, new, |a, b| a == b, || leader.superseded());
                 leader.land(|| Outcome::Loaded(value.clone()));
                 Ok(value)
             }

@@ -188,94 +188,71 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// A new entry, not yet in the map. It must be given to `insert`, `replace_exact` or `discard`.
+    /// A new entry, not yet in the map. It must be given to `insert`, `insert_absent` or `replace_exact`.
     #[inline]
     pub(crate) fn make(&self, hash: u64, key: K, value: V, weight: u64) -> Handle {
         self.shape.make(hash, key, value, weight)
     }
 
-    /// Inserts or replaces. Lock-free up to the backlog's bound (see `record`).
-    #[inline]
-    pub(crate) fn insert(&self, hash: u64, new: Handle, mut equal: impl FnMut(&K, &K) -> bool) {
-        let guard = pin();
-        let unwinding = OnUnwind {
-            engine: self,
-            handle: new,
-        };
-        let key = &Self::view(new.0).key;
-        let mut slots = None;
-        let done = loop {
-            let done = self.map.insert(
-                hash,
-                new.0,
-                |header| equal(&Self::view(header).key, key),
-                Mode::Upsert,
-                || false,
-                &guard,
-            );
-            if done != Inserted::Full {
-                break done;
-            }
-            self.make_room(hash, slots, &guard);
-            slots = Some(self.map.slots(&guard));
-        };
-        std::mem::forget(unwinding);
-        match done {
-            Inserted::New => self.record(Event::Arrived(new), guard),
-            Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
-            // It came in, and the removal that killed it took it out again.
-            Inserted::Killed => self.discard_shown(new, Cause::Explicit, guard),
-            Inserted::Present(_) | Inserted::Full => unreachable!("upserts replace, and make room"),
-        }
-    }
-
-    /// Inserts a key that is absent, unless `superseded` says no at the last moment or an invalidation kills it. Returns
-    /// whether it came in; else the new entry is discarded, and `found` is called with the one that is present, if any.
-    pub(crate) fn insert_absent(
+    /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the bin.
+    #[inline(always)]
+    fn enter(
         &self,
         hash: u64,
         new: Handle,
         mut equal: impl FnMut(&K, &K) -> bool,
+        mode: Mode,
         mut superseded: impl FnMut() -> bool,
-        found: impl FnOnce(&Entry<K, V>),
-    ) -> bool {
-        let guard = pin();
+        guard: &Guard,
+    ) -> Inserted {
         let unwinding = OnUnwind {
             engine: self,
             handle: new,
         };
         let key = &Self::view(new.0).key;
         let mut slots = None;
-        let done = loop {
-            let done = self.map.insert(
-                hash,
-                new.0,
-                |header| equal(&Self::view(header).key, key),
-                Mode::IfAbsent,
-                &mut superseded,
-                &guard,
-            );
+        loop {
+            let equal = |header| equal(&Self::view(header).key, key);
+            let done = self.map.insert(hash, new.0, equal, mode, &mut superseded, guard);
             if done != Inserted::Full {
-                break done;
+                std::mem::forget(unwinding);
+                return done;
             }
-            self.make_room(hash, slots, &guard);
-            slots = Some(self.map.slots(&guard));
-        };
-        if let Inserted::Present(header) = done {
-            found(Self::view(header));
+            self.make_room(hash, slots, guard);
+            slots = Some(self.map.slots(guard));
         }
-        std::mem::forget(unwinding);
-        match done {
-            Inserted::New => {
-                self.record(Event::Arrived(new), guard);
-                true
-            }
-            _ => {
-                // Somebody may have looked at it, so it goes through the bin.
-                self.record(Event::Released(new), guard);
-                false
-            }
+    }
+
+    /// Inserts or replaces. Lock-free up to the backlog's bound (see `record`).
+    #[inline]
+    pub(crate) fn insert(&self, hash: u64, new: Handle, equal: impl FnMut(&K, &K) -> bool) {
+        let guard = pin();
+        match self.enter(hash, new, equal, Mode::Upsert, || false, &guard) {
+            Inserted::New => self.record(Event::Arrived(new), guard),
+            Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
+            // It came in, and the removal that killed it took it out again.
+            Inserted::Killed => self.discard_shown(new, Cause::Explicit, guard),
+            Inserted::Present(_) | Inserted::Full => unreachable!("upserts replace, and room is made"),
         }
+    }
+
+    /// Inserts a key that is absent, unless `superseded` says no at the last moment or an invalidation kills it. Returns
+    /// whether it came in; else the new entry is discarded.
+    pub(crate) fn insert_absent(
+        &self,
+        hash: u64,
+        new: Handle,
+        equal: impl FnMut(&K, &K) -> bool,
+        superseded: impl FnMut() -> bool,
+    ) -> bool {
+        let guard = pin();
+        if self.enter(hash, new, equal, Mode::IfAbsent, superseded, &guard) == Inserted::New {
+            self.record(Event::Arrived(new), guard);
+            return true;
+        }
+        // Somebody may have looked at it, so it goes through the bin.
+        self.record(Event::Released(new), guard);
+        false
     }
 
     /// Puts `new` in the place of this very entry; if it is no longer in the map, gives `new` to the bin.

@@ -238,14 +238,14 @@ impl Map {
     pub(crate) fn remove_exact(&self, entry: NonNull<Header>, guard: &Guard) -> bool {
         // SAFETY: the caller keeps the entry alive (module contract).
         let hash = unsafe { entry.as_ref() }.hash();
-        self.settle(guard, |table| table.remove_exact(hash, entry))
+        self.settle(guard, |table| table.change_exact(hash, entry, None))
     }
 
     /// Puts `new`, of an equal key, in the place of this very entry; false if it is no longer in the map. No user code.
     pub(crate) fn replace_exact(&self, old: NonNull<Header>, new: NonNull<Header>, guard: &Guard) -> bool {
         // SAFETY: the caller keeps the entry alive (module contract).
         let hash = unsafe { old.as_ref() }.hash();
-        self.settle(guard, |table| table.replace_exact(hash, old, new))
+        self.settle(guard, |table| table.change_exact(hash, old, Some(new)))
     }
 
     /// An entry whose removal would make room for this hash.

@@ -289,12 +289,7 @@ impl Table {
                 if found.word & slot::STATE == slot::FROZEN {
                     continue; // the home has been frozen since: wait for it
                 }
-                let replaced = found.word & (slot::HIGH | slot::STATE) | address(entry);
-                // Release publishes the new entry; Acquire orders the old one's contents before its retirement.
-                if self.buckets[found.bucket].slots[found.slot]
-                    .compare_exchange(found.word, replaced, Ordering::AcqRel, Ordering::Relaxed)
-                    .is_ok()
-                {
+                if self.put(&found, entry) {
                     return Step::Done(Inserted::Replaced(pointer(found.word)));
                 }
                 continue;
@@ -453,31 +448,8 @@ impl Table {
         None
     }
 
-    /// Removes this very entry; false if somebody else did. No user code.
-    pub(super) fn remove_exact(&self, hash: u32, entry: NonNull<Header>) -> Step<bool> {
-        let home = self.home(hash);
-        let mut tries = 0;
-        loop {
-            let seen = self.load_control(home);
-            if seen & control::MOVED != 0 {
-                return Step::Moved;
-            }
-            let Some(found) = self.find_exact(home, seen, entry) else {
-                return Step::Done(false);
-            };
-            if found.word & slot::STATE == slot::FROZEN {
-                relax(&mut tries);
-                continue;
-            }
-            if self.take(home, found.bucket, found.slot, found.word) {
-                return Step::Done(true);
-            }
-            // It was replaced, removed or frozen: look again.
-        }
-    }
-
-    /// Puts `new` in the place of this very entry; false if it is no longer there. No user code.
-    pub(super) fn replace_exact(&self, hash: u32, old: NonNull<Header>, new: NonNull<Header>) -> Step<bool> {
+    /// Removes this very entry, or puts `new` in its place; false if it is no longer there. No user code.
+    pub(super) fn change_exact(&self, hash: u32, old: NonNull<Header>, new: Option<NonNull<Header>>) -> Step<bool> {
         let home = self.home(hash);
         let mut tries = 0;
         loop {
@@ -492,14 +464,24 @@ impl Table {
                 relax(&mut tries);
                 continue;
             }
-            let replaced = found.word & (slot::HIGH | slot::STATE) | address(new);
-            if self.buckets[found.bucket].slots[found.slot]
-                .compare_exchange(found.word, replaced, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
-            {
+            let changed = match new {
+                None => self.take(home, found.bucket, found.slot, found.word),
+                Some(new) => self.put(&found, new),
+            };
+            if changed {
                 return Step::Done(true);
             }
+            // It was replaced, removed or frozen: look again.
         }
+    }
+
+    /// Puts an entry with the same key in the place of the one found, if that is still there.
+    fn put(&self, found: &Found, new: NonNull<Header>) -> bool {
+        let word = found.word & (slot::HIGH | slot::STATE) | address(new);
+        // Release publishes the new entry; Acquire orders the old one's contents before its retirement.
+        self.buckets[found.bucket].slots[found.slot]
+            .compare_exchange(found.word, word, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Calls `visit` for the entries of one home, which must not be moved. Weakly consistent.

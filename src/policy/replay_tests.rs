@@ -116,7 +116,12 @@ fn hit_ratios_are_those_of_the_design() {
         // In this trace of 6,781 requests the start decides: the sketch begins when the cache is full (its counts of the
         // first fill are worth 1.1 points here, and cost others more than they gain).
         let known = name == "lirs_cs" && capacity == 141;
-        worst = worst.min(ratio - expected + if known { 0.9 } else { 0.0 });
+        let least = if known { -1.6 } else { -0.7 };
+        assert!(
+            ratio - expected >= least,
+            "{name} at {capacity}: {ratio:.2}, table {expected:.2}"
+        );
+        worst = worst.min(ratio - expected);
     }
     if rows == 0 {
         println!("no traces here: skipped");
@@ -127,5 +132,5 @@ fn hit_ratios_are_those_of_the_design() {
         "{rows} rows, average {:.3}, against the table {average:+.3}, worst {worst:+.2}",
         ours / f64::from(rows)
     );
-    assert!(average >= -0.1 && worst >= -0.7);
+    assert!(average >= -0.1);
 }
