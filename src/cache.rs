@@ -7,7 +7,7 @@ use crate::flight::{Flights, Leader, Outcome, Reentrant, Role};
 use crate::map::reclaim::{Guard, pin};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
-use crate::stats::{Cause, Lookups, Stats};
+use crate::stats::{Cause, Stats};
 use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::fmt;
@@ -24,7 +24,6 @@ pub(crate) struct Inner<K, V, S> {
     hasher: S,
     weigher: Option<Weigher<K, V>>,
     flights: Flights<K, V>,
-    lookups: Lookups,
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
@@ -73,7 +72,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Q: Eq + ?Sized,
     {
         let found = self.engine.get(hash, |candidate| candidate.borrow() == key, guard);
-        self.lookups.count(guard.thread_index(), found.is_some());
+        let hit = u64::from(found.is_some());
+        self.engine.locals().count(guard, hit, 1 - hit);
         found
     }
 }
@@ -173,8 +173,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
         self.0.flights.supersede(hash, |loading| *loading == key);
-        let new = self.0.engine.make(hash, key, value, weight);
-        self.0.engine.insert(hash, new, |a, b| a == b);
+        let guard = pin();
+        let new = self.0.engine.make(hash, key, value, weight, &guard);
+        self.0.engine.insert(hash, new, |a, b| a == b, guard);
     }
 
     /// Removes the key and returns a copy of its value. A load of the key that is going on will not enter the cache.
@@ -257,10 +258,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 (Some(old), None) => engine.remove_exact(old, Cause::Explicit, guard),
                 (old, Some(value)) => {
                     let weight = self.0.weigh(&key, value);
-                    let new = engine.make(hash, key.clone(), value.clone(), weight);
+                    let new = engine.make(hash, key.clone(), value.clone(), weight, &guard);
                     match old {
                         Some(old) => engine.replace_exact(old, new, guard),
-                        None => engine.insert_absent(hash, new, |a, b| a == b, || false),
+                        None => engine.insert_absent(hash, new, |a, b| a == b, || false, guard),
                     }
                 }
             };
@@ -379,10 +380,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         match loaded {
             Ok(value) => {
                 let weight = self.0.weigh(&key, &value);
-                let new = self.0.engine.make(hash, key, value.clone(), weight);
-                self.0
-                    .engine
-                    .insert_absent(hash, new, |a, b| a == b, || leader.superseded());
+                let copy = value.clone();
+                let guard = pin();
+                let new = self.0.engine.make(hash, key, copy, weight, &guard);
+                let superseded = || leader.superseded();
+                self.0.engine.insert_absent(hash, new, |a, b| a == b, superseded, guard);
                 leader.land(|| Outcome::Loaded(value.clone()));
                 Ok(value)
             }
@@ -422,7 +424,6 @@ impl<K, V, S> Cache<K, V, S> {
             hasher,
             weigher,
             flights: Flights::new(),
-            lookups: Lookups::new(),
         }))
     }
 
@@ -464,7 +465,7 @@ impl<K, V, S> Cache<K, V, S> {
 
     /// What happened so far.
     pub fn stats(&self) -> Stats {
-        let (hits, misses) = self.0.lookups.sum();
+        let (hits, misses) = self.0.engine.locals().lookups();
         let published = self.0.engine.published();
         Stats {
             hits,

@@ -2,7 +2,7 @@
 //!
 //! No user code runs here. What needs some (listeners, destructors) is left as [`Due`].
 
-use super::entry::{DEAD, GONE, Handle, NEW, Shape};
+use super::entry::{Chain, DEAD, GONE, Handle, NEW, Shape};
 use crate::map::reclaim::{Bin, Guard};
 use crate::map::{Header, Map, OldTable, prefetch};
 use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Policy, PolicyKind, Verdict};
@@ -53,12 +53,6 @@ impl Entries for Shelf {
     }
 }
 
-/// Something that was unlinked.
-pub(super) enum Garbage {
-    Entry(Handle),
-    Table(OldTable),
-}
-
 /// One change of the map, for the policy. Recorded by the thread that made the change, after it; changes of one key may
 /// be applied in any order.
 #[derive(Debug, Clone, Copy)]
@@ -74,18 +68,20 @@ pub(super) enum Event {
 }
 
 impl Event {
-    /// As two words for the backlog.
-    pub(super) fn pack(self) -> (u64, u64) {
+    /// As two words for a ring.
+    #[inline]
+    pub(super) fn pack(self) -> [u64; 2] {
         let word = |handle: Handle| handle.0.as_ptr().expose_provenance() as u64;
         match self {
-            Event::Arrived(new) => (word(new), 0),
-            Event::Retired(old) => (0, word(old)),
-            Event::Replaced { new, old } => (word(new), word(old)),
-            Event::Released(old) => (0, word(old) | 1),
+            Event::Arrived(new) => [word(new), 0],
+            Event::Retired(old) => [0, word(old)],
+            Event::Replaced { new, old } => [word(new), word(old)],
+            Event::Released(old) => [0, word(old) | 1],
         }
     }
 
-    pub(super) fn unpack((new, old): (u64, u64)) -> Self {
+    #[inline]
+    pub(super) fn unpack([new, old]: [u64; 2]) -> Self {
         let handle = |word: u64| {
             let pointer = std::ptr::with_exposed_provenance_mut::<Header>((word & !1) as usize);
             std::ptr::NonNull::new(pointer).map(Handle)
@@ -98,15 +94,25 @@ impl Event {
             (None, None) => unreachable!("an event names an entry"),
         }
     }
+
+    /// The entry that came in, if one did.
+    #[inline]
+    pub(super) fn entry(self) -> Option<Handle> {
+        match self {
+            Event::Arrived(new) | Event::Replaced { new, .. } => Some(new),
+            Event::Retired(_) | Event::Released(_) => None,
+        }
+    }
 }
 
-/// What is left to do when the lock and the guard have been given up: it may run user code.
+/// What is left to do when the lock has been given up: it may run user code.
 #[must_use]
 pub(super) struct Due {
     /// Evicted entries that the removal listener must see before they are released.
     pub(super) evicted: Vec<Handle>,
-    pub(super) free: [Option<Garbage>; 2],
-    pub(super) more: Vec<Garbage>,
+    /// Entries that no reader can see any more.
+    pub(super) free: Chain,
+    pub(super) tables: Vec<OldTable>,
 }
 
 /// Counts that only the core changes.
@@ -120,9 +126,12 @@ pub(super) struct Counts {
 pub(super) struct Core {
     pub(super) policy: AnyPolicy<Shelf>,
     pub(super) shelf: Shelf,
-    pub(super) bin: Bin<Garbage>,
+    pub(super) bin: Bin<Handle>,
+    tables: Bin<OldTable>,
     pub(super) counts: Counts,
     out: Out<Handle>,
+    /// Of `out`, so many are marked as gone.
+    forgotten: usize,
     evicted: Vec<Handle>,
     /// Evicted entries are shown to a listener before they are released.
     listened: bool,
@@ -131,10 +140,15 @@ pub(super) struct Core {
     cursor: usize,
     /// Grow when the policy holds more entries than this.
     room: usize,
+    /// Entries that came in since the last `settle`.
+    arrived: usize,
 }
 
-/// Homes moved to a larger table per event: about 64 entries.
+/// Homes moved to a larger table per arrival: about 64 entries.
 const MOVES: usize = 16;
+/// Entries freed per `settle`, and more than that if so many wait.
+const FREES: usize = 32;
+const SURPLUS: usize = 256;
 
 impl Core {
     pub(super) fn new(kind: PolicyKind, capacity: u64, shape: Shape, listened: bool, slots: usize) -> Self {
@@ -142,84 +156,84 @@ impl Core {
             policy: AnyPolicy::new(kind, capacity, shape.weighted),
             shelf: Shelf(shape),
             bin: Bin::new(),
+            tables: Bin::new(),
             counts: Counts::default(),
             out: Out::new(),
+            forgotten: 0,
             evicted: Vec::new(),
             listened,
             growing: false,
             cursor: 0,
             room: room(slots),
+            arrived: 0,
         }
     }
 
+    /// What became due; with `all`, all of it. Else garbage is freed a few pieces at a time, which spreads the cost over the
+    /// writers.
     #[inline]
-    fn bin(&mut self, garbage: Garbage) {
-        if self.bin.put(garbage) {
-            self.collect(false);
+    pub(super) fn due(&mut self, all: bool) -> Due {
+        if all {
+            self.bin.sort_all();
+            self.tables.sort_all();
         }
-    }
-
-    /// Finds out what can be freed; with `all`, also of what was unlinked last.
-    pub(super) fn collect(&mut self, all: bool) {
-        self.bin.sort(all);
-    }
-
-    /// What became due. Garbage is freed a few pieces at a time, which spreads the cost over the writers, and lets the
-    /// allocator hand the same memory out again while it is warm. What others' events left is more than that.
-    #[inline(always)]
-    pub(super) fn due(&mut self) -> Due {
+        let mut free = Chain::new();
+        let safe = self.bin.safe();
+        let frees = if all || safe > SURPLUS { safe } else { safe.min(FREES) };
+        for _ in 0..frees {
+            // SAFETY: no reader sees what is safe, and the bin does not hold it any more.
+            self.bin.pop().into_iter().for_each(|entry| unsafe { free.push(entry) });
+        }
         Due {
-            free: [self.bin.pop(), self.bin.pop()],
-            more: self.bin.surplus(),
+            free,
             evicted: std::mem::take(&mut self.evicted),
+            tables: std::iter::from_fn(|| self.tables.pop()).collect(),
         }
     }
 
-    /// Entries for the removal listener.
-    pub(super) fn due_listeners(&mut self) -> Vec<Handle> {
-        std::mem::take(&mut self.evicted)
+    /// All garbage, for a cache that nobody can reach any more.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Handle> {
+        self.bin.drain()
     }
 
-    /// All that can be freed now.
-    pub(super) fn all_due(&mut self) -> Vec<Garbage> {
-        std::iter::from_fn(|| self.bin.pop()).collect()
-    }
-
-    /// Applies one event.
+    /// An event that will soon be applied: has the memory that this will need fetched.
     #[inline]
-    pub(super) fn apply(&mut self, event: Event, map: &Map, guard: &Guard) {
+    pub(super) fn expect(&self, event: Event) {
+        let _ = event;
+    }
+
+    /// Applies one event. The map hears of what the policy gives up at the next `settle`.
+    #[inline]
+    pub(super) fn apply(&mut self, event: Event) {
         match event {
-            Event::Arrived(new) => self.arrive(new, map, guard),
+            Event::Arrived(new) => self.arrive(new),
             Event::Retired(old) => self.retire(old),
             Event::Replaced { new, old } => {
-                self.counts.insertions += 1;
                 if self.shelf.place(old) <= MAX_PLACE && self.shelf.place(new) == NEW {
+                    self.counts.insertions += 1;
                     self.policy.replace(&self.shelf, old, new, &mut self.out);
                     self.forget(old);
-                    self.bin(Garbage::Entry(old));
-                    self.clear_out(map, guard);
+                    self.bin.put(old);
+                    self.forget_out();
                 } else {
-                    self.counts.insertions -= 1;
                     self.retire(old);
-                    self.arrive(new, map, guard);
+                    self.arrive(new);
                 }
             }
-            Event::Released(entry) => self.bin(Garbage::Entry(entry)),
+            Event::Released(entry) => self.bin.put(entry),
         }
     }
 
     #[inline]
-    fn arrive(&mut self, new: Handle, map: &Map, guard: &Guard) {
+    fn arrive(&mut self, new: Handle) {
         self.counts.insertions += 1;
         if self.shelf.place(new) == DEAD {
-            return self.bin(Garbage::Entry(new));
+            return self.bin.put(new);
         }
         debug_assert_eq!(self.shelf.place(new), NEW, "an entry arrives once");
+        self.arrived += 1;
         self.policy.insert(&self.shelf, new, &mut self.out);
-        self.clear_out(map, guard);
-        if self.growing || self.policy.len() > self.room {
-            self.grow(MOVES, map, guard);
-        }
+        self.forget_out();
     }
 
     #[inline]
@@ -238,7 +252,7 @@ impl Core {
                 self.forget(old);
             }
         }
-        self.bin(Garbage::Entry(old));
+        self.bin.put(old);
     }
 
     /// Marks an entry that the policy no longer holds: a reader that found it earlier may still report a hit of it, and its
@@ -249,11 +263,24 @@ impl Core {
         unsafe { entry.header() }.set_place(GONE);
     }
 
-    /// Unlinks what the policy gave up.
+    /// Marks what the policy has just given up.
     #[inline]
-    fn clear_out(&mut self, map: &Map, guard: &Guard) {
-        while let Some((victim, verdict)) = self.out.pop() {
-            self.forget(victim);
+    fn forget_out(&mut self) {
+        while let Some(&(entry, _)) = self.out.get(self.forgotten) {
+            self.forget(entry);
+            self.forgotten += 1;
+        }
+    }
+
+    /// Unlinks what the policy gave up since the last time, and grows the table if need be.
+    #[inline]
+    pub(super) fn settle(&mut self, map: &Map, guard: &Guard) {
+        for &(victim, _) in &self.out {
+            map.prefetch(u64::from(self.shelf.hash(victim)) << 32, guard);
+        }
+        let mut out = std::mem::take(&mut self.out);
+        self.forgotten = 0;
+        for (victim, verdict) in out.drain(..) {
             if !map.remove_exact(victim.0, guard) {
                 continue; // somebody else unlinked it: that event will free it
             }
@@ -261,11 +288,21 @@ impl Core {
                 Verdict::Evicted => self.counts.evictions += 1,
                 Verdict::Rejected => self.counts.rejections += 1,
             }
-            if self.listened {
-                self.evicted.push(victim);
-            } else {
-                self.bin(Garbage::Entry(victim));
-            }
+            self.discard(victim);
+        }
+        self.out = out; // with its memory
+        let arrived = std::mem::take(&mut self.arrived);
+        if self.growing || self.policy.len() > self.room {
+            self.grow(MOVES.saturating_mul(arrived), map, guard);
+        }
+    }
+
+    #[inline]
+    fn discard(&mut self, victim: Handle) {
+        if self.listened {
+            self.evicted.push(victim);
+        } else {
+            self.bin.put(victim);
         }
     }
 
@@ -287,11 +324,7 @@ impl Core {
             if self.shelf.place(entry) <= MAX_PLACE {
                 self.policy.remove(&self.shelf, entry);
                 self.forget(entry);
-                if self.listened {
-                    self.evicted.push(entry);
-                } else {
-                    self.bin(Garbage::Entry(entry));
-                }
+                self.discard(entry);
             } else {
                 self.retire(entry);
             }
@@ -299,7 +332,7 @@ impl Core {
         if let Some(old) = old {
             self.growing = false;
             self.room = room(map.slots(guard));
-            self.bin(Garbage::Table(old));
+            self.tables.put(old);
         }
     }
 
@@ -314,7 +347,8 @@ impl Core {
 
     pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard) {
         self.policy.set_capacity(&self.shelf, capacity, &mut self.out);
-        self.clear_out(map, guard);
+        self.forget_out();
+        self.settle(map, guard);
         self.room = room(map.slots(guard));
     }
 }

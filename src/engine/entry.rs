@@ -47,9 +47,35 @@ impl Shape {
         (layout.pad_to_align(), offset)
     }
 
-    /// Allocates an entry. It must be released with `free` by the same shape.
+    /// How many bytes the entries of a cache take each.
+    pub(super) fn size<K, V>(self) -> usize {
+        self.layout::<K, V>().0.size()
+    }
+
+    /// Makes an entry, in memory given back by `drop_contents` or new. It ends with `drop_contents` and `release`.
+    ///
+    /// # Safety
+    /// `spare`, if any, went through `drop_contents::<K, V>` of an equal shape, and is not used elsewhere.
     #[inline]
-    pub(super) fn make<K, V>(self, hash: u64, key: K, value: V, weight: u64) -> Handle {
+    pub(super) unsafe fn make<K, V>(self, spare: Option<Handle>, hash: u64, key: K, value: V, weight: u64) -> Handle {
+        let handle = spare.unwrap_or_else(|| self.allocate::<K, V>());
+        // SAFETY: the memory has room for the entry, aligned, and for the weight just before it.
+        unsafe {
+            handle.0.cast::<Entry<K, V>>().write(Entry {
+                header: Header::new(hash, NEW),
+                key,
+                value,
+            });
+            if self.weighted {
+                handle.0.cast::<u64>().sub(1).write(weight);
+            }
+        }
+        handle
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn allocate<K, V>(self) -> Handle {
         let (layout, offset) = self.layout::<K, V>();
         // SAFETY: the layout is not empty: it has a header.
         let block = unsafe { alloc(layout) };
@@ -58,38 +84,28 @@ impl Shape {
         }
         // Slot words keep 48 bits of a pointer; user space is smaller than that unless a program asks for more.
         assert!(block as u64 >> 48 == 0, "an allocation beyond 2^48");
-        // SAFETY: the block has room for the entry at `offset`, aligned, and for the weight just before it.
-        unsafe {
-            let entry = block.add(offset).cast::<Entry<K, V>>();
-            entry.write(Entry {
-                header: Header::new(hash, NEW),
-                key,
-                value,
-            });
-            if self.weighted {
-                entry.cast::<u64>().sub(1).write(weight);
-            }
-            Handle(NonNull::new_unchecked(entry.cast()))
-        }
+        // SAFETY: the entry begins `offset` bytes into the block.
+        Handle(unsafe { NonNull::new_unchecked(block.add(offset).cast()) })
     }
 
+    /// Drops key and value. If one of their destructors panics, the other still runs.
+    ///
     /// # Safety
-    /// The entry was made by `make::<K, V>` of an equal shape, and nobody will use it again.
-    pub(super) unsafe fn free<K, V>(self, handle: Handle) {
-        let (layout, offset) = self.layout::<K, V>();
-        let entry = handle.0.cast::<Entry<K, V>>().as_ptr();
-        /// Frees the memory also if a destructor panics.
-        struct Memory(*mut u8, Layout);
-        impl Drop for Memory {
-            fn drop(&mut self) {
-                // SAFETY: the block that `make` allocated, with its layout, once.
-                unsafe { dealloc(self.0, self.1) };
-            }
-        }
-        // SAFETY: `make` put the entry `offset` bytes into its block.
-        let _memory = Memory(unsafe { entry.cast::<u8>().sub(offset) }, layout);
+    /// The entry was made by `make::<K, V>` of an equal shape, and nobody will look at it again.
+    #[inline]
+    pub(super) unsafe fn drop_contents<K, V>(self, handle: Handle) {
         // SAFETY: the caller gives the entry up.
-        unsafe { entry.drop_in_place() };
+        unsafe { handle.0.cast::<Entry<K, V>>().drop_in_place() };
+    }
+
+    /// Gives the memory back to the allocator.
+    ///
+    /// # Safety
+    /// The entry went through `drop_contents::<K, V>` of an equal shape, and is not used elsewhere.
+    pub(super) unsafe fn release<K, V>(self, handle: Handle) {
+        let (layout, offset) = self.layout::<K, V>();
+        // SAFETY: the block that `allocate` allocated, with its layout, once.
+        unsafe { dealloc(handle.0.cast::<u8>().sub(offset).as_ptr(), layout) };
     }
 
     /// # Safety
@@ -120,5 +136,37 @@ impl Handle {
     pub(crate) unsafe fn header<'a>(self) -> &'a Header {
         // SAFETY: the caller's promise.
         unsafe { self.0.as_ref() }
+    }
+}
+
+/// Entries that nobody looks at any more, linked through their headers, which nobody reads either.
+#[derive(Debug)]
+pub(crate) struct Chain(Option<Handle>);
+
+impl Chain {
+    pub(super) const fn new() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// # Safety
+    /// The memory of the entry is allocated, and used by nobody else until it is popped; its contents may be dropped
+    /// or not, its header is overwritten.
+    #[inline]
+    pub(super) unsafe fn push(&mut self, handle: Handle) {
+        // SAFETY: a header has room for a link, and is aligned for one.
+        unsafe { handle.0.cast::<Option<Handle>>().write(self.0) };
+        self.0 = Some(handle);
+    }
+
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<Handle> {
+        let first = self.0?;
+        // SAFETY: written by `push`.
+        self.0 = unsafe { first.0.cast::<Option<Handle>>().read() };
+        Some(first)
     }
 }

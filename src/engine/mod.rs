@@ -10,22 +10,24 @@
 mod core;
 mod entry;
 mod handover;
+mod local;
 #[cfg(all(test, loom))]
 mod model;
 
-use self::core::{Core, Due, Event, Garbage};
+use self::core::{Core, Due, Event};
+use self::local::{Local, Locals};
 use crate::map::reclaim::{Guard, pin};
 use crate::map::{Header, Inserted, Map, Mode};
 use crate::policy::{Policy, PolicyKind};
-use crate::prim::queue::PairQueue;
-use crate::prim::sync::{AtomicPtr, AtomicU64, Ordering, Padded, relax};
+use crate::prim::sync::{AtomicU64, Ordering, Padded, relax};
 use crate::stats::Cause;
 use handover::Handover;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 
+use entry::Chain;
 pub(crate) use entry::{Entry, Handle, Shape};
 
 /// Called for every entry that leaves, by the thread that unlinked it.
@@ -43,22 +45,19 @@ pub(crate) struct Settings<K, V> {
 const PRESIZE: u64 = 1 << 26;
 /// The table's first size when the number of entries is not bounded.
 const SMALL: u64 = 64;
-/// The most events that wait while another thread does the housekeeping.
-const BACKLOG: u64 = 128;
 
 pub(crate) struct Engine<K, V> {
+    // What lookups read comes first, and is hardly ever written.
     map: Map,
+    locals: Locals,
     shape: Shape,
     /// How far hits are counted in the entry.
     hit_limit: u8,
     /// The policy wants to hear of hits when they happen.
     eager_hits: bool,
     listener: Option<Listener<K, V>>,
-    /// Events wait here while the lock is taken; made when first needed.
-    backlog: AtomicPtr<PairQueue>,
-    backlog_size: usize,
     handover: Padded<Handover>,
-    core: UnsafeCell<Core>,
+    core: Padded<UnsafeCell<Core>>,
     published: Published,
     _owns: std::marker::PhantomData<Entry<K, V>>,
 }
@@ -105,11 +104,6 @@ impl<K, V> Engine<K, V> {
         let shape = Shape {
             weighted: settings.weighted,
         };
-        let backlog_size = if settings.weighted {
-            BACKLOG
-        } else {
-            (settings.capacity / 8).clamp(8, BACKLOG)
-        };
         let unbounded = settings.weighted || settings.capacity > PRESIZE;
         let map = Map::for_entries(if unbounded { SMALL } else { settings.capacity } as usize);
         let slots = map.slots(&pin());
@@ -119,14 +113,13 @@ impl<K, V> Engine<K, V> {
         published.capacity.store(settings.capacity, Ordering::Relaxed);
         Self {
             map,
+            locals: Locals::new(settings.capacity, core.policy.eager_hits()),
             shape,
             hit_limit: core.policy.hit_limit(),
             eager_hits: core.policy.eager_hits(),
             listener: settings.listener,
-            backlog: AtomicPtr::new(ptr::null_mut()),
-            backlog_size: backlog_size as usize,
             handover: Padded(Handover::new()),
-            core: UnsafeCell::new(core),
+            core: Padded(UnsafeCell::new(core)),
             published,
             _owns: std::marker::PhantomData,
         }
@@ -136,7 +129,23 @@ impl<K, V> Engine<K, V> {
         &self.map
     }
 
+    /// What each thread has of its own.
+    #[inline]
+    pub(crate) fn locals(&self) -> &Locals {
+        &self.locals
+    }
+
+    /// The figures of the last housekeeping, which is done now if it is due and nobody else is at it.
     pub(crate) fn published(&self) -> &Published {
+        let mut waiting = 0;
+        self.locals.each(|local| waiting += local.ring.len());
+        if waiting > 0 {
+            let guard = pin();
+            if self.handover.0.try_enter() {
+                let due = self.maintain(&guard, |_| ());
+                self.finish(due, guard);
+            }
+        }
         &self.published
     }
 
@@ -173,15 +182,14 @@ impl<K, V> Engine<K, V> {
     #[cold]
     fn hit_eagerly(&self, handle: Handle) {
         if self.handover.0.try_enter() {
-            // SAFETY: the lock is held.
-            let core = unsafe { &mut *self.core.get() };
-            // SAFETY: found under a guard.
-            if unsafe { handle.header() }.place() <= crate::policy::MAX_PLACE {
-                core.policy.hit(&core.shelf, handle);
-            }
-            if !self.handover.0.leave() {
-                self.finish(self.maintain(None, &pin()));
-            }
+            let guard = pin();
+            let due = self.maintain(&guard, |core| {
+                // SAFETY: found under a guard.
+                if unsafe { handle.header() }.place() <= crate::policy::MAX_PLACE {
+                    core.policy.hit(&core.shelf, handle);
+                }
+            });
+            self.finish(due, guard);
         } else {
             // SAFETY: found under a guard.
             unsafe { handle.header() }.set_hits(1);
@@ -190,8 +198,11 @@ impl<K, V> Engine<K, V> {
 
     /// A new entry, not yet in the map. It must be given to `insert`, `insert_absent` or `replace_exact`.
     #[inline]
-    pub(crate) fn make(&self, hash: u64, key: K, value: V, weight: u64) -> Handle {
-        self.shape.make(hash, key, value, weight)
+    pub(crate) fn make(&self, hash: u64, key: K, value: V, weight: u64, guard: &Guard) -> Handle {
+        // SAFETY: the part is this thread's, which is pinned.
+        let spare = self.locals.of(guard).and_then(|local| unsafe { local.spare() });
+        // SAFETY: spares went through `drop_contents` of this shape, and belong to whoever takes them.
+        unsafe { self.shape.make(spare, hash, key, value, weight) }
     }
 
     /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the bin.
@@ -225,8 +236,7 @@ impl<K, V> Engine<K, V> {
 
     /// Inserts or replaces. Lock-free up to the backlog's bound (see `record`).
     #[inline]
-    pub(crate) fn insert(&self, hash: u64, new: Handle, equal: impl FnMut(&K, &K) -> bool) {
-        let guard = pin();
+    pub(crate) fn insert(&self, hash: u64, new: Handle, equal: impl FnMut(&K, &K) -> bool, guard: Guard) {
         match self.enter(hash, new, equal, Mode::Upsert, || false, &guard) {
             Inserted::New => self.record(Event::Arrived(new), guard),
             Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
@@ -244,8 +254,8 @@ impl<K, V> Engine<K, V> {
         new: Handle,
         equal: impl FnMut(&K, &K) -> bool,
         superseded: impl FnMut() -> bool,
+        guard: Guard,
     ) -> bool {
-        let guard = pin();
         if self.enter(hash, new, equal, Mode::IfAbsent, superseded, &guard) == Inserted::New {
             self.record(Event::Arrived(new), guard);
             return true;
@@ -339,126 +349,65 @@ impl<K, V> Engine<K, V> {
         panics.resume();
     }
 
-    /// Applies the event now if the lock is free, else leaves it to the lock's holder. If the backlog is full, waits for
-    /// the lock: memory is bounded, and events are never lost. Then, unpinned, runs the user code that became due.
+    /// Leaves the event in this thread's ring. If there are enough of them there, has all that wait applied, unless another
+    /// thread is at it. If the ring is full, or too much weight has come in, waits for that: memory is bounded, and events
+    /// are never lost.
     #[inline]
     fn record(&self, event: Event, guard: Guard) {
-        if self.handover.0.try_enter() {
-            let due = self.maintain(Some(event), &guard);
-            drop(guard);
-            self.finish(due);
-        } else {
-            self.record_later(event, guard);
+        let Some(local) = self.locals.of(&guard) else {
+            return self.record_at_once(event, guard);
+        };
+        let pace = &self.locals.pace;
+        let waiting = local.ring.push(event.pack());
+        let heavy = self.shape.weighted
+            && event.entry().is_some_and(|new| {
+                // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
+                let weight = unsafe { self.shape.weight(new) };
+                local.add_weight(weight, waiting) > pace.weight.load(Ordering::Relaxed)
+            });
+        if waiting >= pace.batch.load(Ordering::Relaxed) || heavy {
+            self.catch_up(local, heavy, guard);
         }
     }
 
-    #[cold]
     #[inline(never)]
-    fn record_later(&self, event: Event, guard: Guard) {
+    fn catch_up(&self, local: &Local, heavy: bool, guard: Guard) {
         let mut tries = 0;
-        let (first, second) = event.pack();
-        let due = loop {
-            if self.backlog().push(first, second) {
-                if !self.handover.0.enter_or_require() {
-                    return;
-                }
-                break self.maintain(None, &guard);
-            }
-            if self.handover.0.try_enter() {
-                break self.maintain(Some(event), &guard);
+        while !self.handover.0.try_enter() {
+            let most = if heavy { 1 } else { self.locals.pace.most.load(Ordering::Relaxed) };
+            if local.ring.len() < most {
+                return;
             }
             relax(&mut tries);
-        };
-        drop(guard);
-        self.finish(due);
-    }
-
-    fn backlog(&self) -> &PairQueue {
-        // Acquire pairs with the Release below: the queue's contents are seen.
-        let seen = self.backlog.load(Ordering::Acquire);
-        if !seen.is_null() {
-            // SAFETY: once set it stays until the engine is dropped.
-            return unsafe { &*seen };
         }
-        let new = Box::into_raw(Box::new(PairQueue::new(self.backlog_size)));
-        match self
-            .backlog
-            .compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire)
-        {
-            // SAFETY: as above.
-            Ok(_) => unsafe { &*new },
-            Err(first) => {
-                // SAFETY: `new` lost and was not shared; `first` is as above.
-                unsafe {
-                    drop(Box::from_raw(new));
-                    &*first
-                }
-            }
-        }
+        let due = self.maintain(&guard, |_| ());
+        self.finish(due, guard);
     }
 
-    /// The housekeeping. The caller holds the lock, which is given up at the end.
-    #[inline]
-    fn maintain(&self, own: Option<Event>, guard: &Guard) -> Due {
-        self.with_core_held(guard, |core| {
-            if let Some(event) = own {
-                core.apply(event, &self.map, guard);
-            }
-        })
+    /// For a thread that has no ring.
+    #[cold]
+    fn record_at_once(&self, event: Event, guard: Guard) {
+        let due = self.with_core(&guard, |core| core.apply(event));
+        self.finish(due, guard);
     }
 
-    /// Applies what is in the backlog, then does `work`, then gives the lock up, which the caller holds.
+    /// Applies what waits in the rings, does `work`, and gives up the lock, which the caller holds.
     #[inline(always)]
-    fn with_core_held(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
+    fn maintain(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
         let due = {
             // SAFETY: the lock is held, and this reference ends before it is given up.
-            let core = unsafe { &mut *self.core.get() };
-            self.apply_backlog(core, guard);
+            let core = unsafe { &mut *self.core.0.get() };
+            self.locals.each(|local| {
+                let expect = |core: &Core, pair| core.expect(Event::unpack(pair));
+                local.ring.drain(core, expect, |core, pair| core.apply(Event::unpack(pair)));
+            });
             work(core);
+            core.settle(&self.map, guard);
             self.publish(core);
-            core.due()
+            core.due(false)
         };
-        if self.handover.0.leave() {
-            due
-        } else {
-            self.stay(guard, due)
-        }
-    }
-
-    /// Looks again, because work was left meanwhile. The caller holds the lock, which is given up at the end.
-    #[cold]
-    #[inline(never)]
-    fn stay(&self, guard: &Guard, mut due: Due) -> Due {
-        // A thread does its share of others' work, not all of it for ever: what is left is for the next.
-        for _ in 0..4 {
-            {
-                // SAFETY: the lock is held, and this reference ends before it is given up.
-                let core = unsafe { &mut *self.core.get() };
-                self.apply_backlog(core, guard);
-                self.publish(core);
-                due.evicted.append(&mut core.due_listeners());
-            }
-            if self.handover.0.leave() {
-                return due;
-            }
-        }
-        self.handover.0.leave_anyway();
+        self.handover.0.leave();
         due
-    }
-
-    #[inline(always)]
-    fn apply_backlog(&self, core: &mut Core, guard: &Guard) {
-        // Acquire: as in `backlog`.
-        let backlog = self.backlog.load(Ordering::Acquire);
-        if !backlog.is_null() {
-            // SAFETY: once set it stays until the engine is dropped. The lock makes this the only consumer.
-            let backlog = unsafe { &*backlog };
-            // Not for ever: others go on pushing.
-            for _ in 0..2 * self.backlog_size {
-                let Some(pair) = backlog.pop() else { break };
-                core.apply(Event::unpack(pair), &self.map, guard);
-            }
-        }
     }
 
     #[inline]
@@ -480,7 +429,7 @@ impl<K, V> Engine<K, V> {
         while !self.handover.0.try_enter() {
             relax(&mut tries);
         }
-        self.with_core_held(guard, work)
+        self.maintain(guard, work)
     }
 
     /// Makes a free slot for the hash: grows a crowded table, else evicts an entry near its home. Only a table far beyond
@@ -489,7 +438,7 @@ impl<K, V> Engine<K, V> {
     fn make_room(&self, hash: u64, slots: Option<usize>, guard: &Guard) {
         let mut grown = false;
         let due = self.with_core(guard, |core| grown = core.make_room(&self.map, guard));
-        self.finish(due);
+        self.finish(due, pin());
         // The table that was full may have been replaced by a larger one meanwhile: `slots` is the size that was tried.
         if grown || slots != Some(self.map.slots(guard)) {
             return;
@@ -503,26 +452,27 @@ impl<K, V> Engine<K, V> {
             self.notify(Handle(victim), Cause::Size, &mut panics);
             let due = self.with_core(guard, |core| {
                 core.counts.evictions += 1;
-                core.apply(Event::Retired(Handle(victim)), &self.map, guard);
+                core.apply(Event::Retired(Handle(victim)));
             });
-            panics.catch(|| self.finish(due));
+            panics.catch(|| self.finish(due, pin()));
             panics.resume();
         }
     }
 
     /// Does all housekeeping that is due: afterwards the weight is within the capacity, and what no reader holds is freed.
     pub(crate) fn run_pending(&self) {
-        let due = self.with_core(&pin(), |_| {});
-        self.finish(due);
-        // Unpinned, so that this call's own guard does not hold the garbage up.
-        let mut free = Vec::new();
-        let due = self.with_core(&pin(), |core| {
-            core.collect(true);
-            free = core.all_due();
-        });
+        let guard = pin();
+        let due = self.with_core(&guard, |_| {});
+        self.finish(due, guard);
+        // Unpinned in between, so that this call's own guard does not hold the garbage up.
+        let guard = pin();
+        let mut all = None;
+        let due = self.with_core(&guard, |core| all = Some(core.due(true)));
         let mut panics = Panics::default();
-        panics.catch(|| self.finish(due));
-        self.free(free, &mut panics);
+        panics.catch(|| self.finish(due, pin()));
+        if let Some(all) = all {
+            panics.catch(|| self.finish(all, guard));
+        }
         panics.resume();
     }
 
@@ -530,10 +480,10 @@ impl<K, V> Engine<K, V> {
         let guard = pin();
         let due = self.with_core(&guard, |core| {
             self.published.capacity.store(capacity, Ordering::Relaxed);
+            self.locals.set_capacity(capacity);
             core.set_capacity(capacity, &self.map, &guard);
         });
-        drop(guard);
-        self.finish(due);
+        self.finish(due, guard);
     }
 
     /// The entries from the one worth most to the one that would go first, as of now. They live as long as the guard.
@@ -546,7 +496,7 @@ impl<K, V> Engine<K, V> {
                 true
             });
         });
-        self.finish(due);
+        self.finish(due, pin());
         handles
     }
 
@@ -578,17 +528,17 @@ impl<K, V> Engine<K, V> {
             assert_eq!(core.policy.weight(), weight, "the weight is that of the entries");
             assert!(core.policy.weight() <= core.policy.capacity(), "the bound holds");
         });
-        self.finish(due);
+        self.finish(due, guard);
     }
 
-    /// Runs the user code that became due.
-    #[inline(always)]
-    fn finish(&self, due: Due) {
-        if !due.evicted.is_empty() || !due.more.is_empty() || std::mem::needs_drop::<Entry<K, V>>() {
-            return self.finish_with_user_code(due);
-        }
-        for garbage in due.free.into_iter().flatten() {
-            self.free_one(garbage);
+    /// Frees what became due, and runs the user code that this needs, unpinned.
+    #[inline]
+    fn finish(&self, due: Due, guard: Guard) {
+        if due.evicted.is_empty() && due.tables.is_empty() && !std::mem::needs_drop::<Entry<K, V>>() {
+            self.keep(due.free, &guard);
+        } else {
+            drop(guard);
+            self.finish_with_user_code(due);
         }
     }
 
@@ -599,22 +549,34 @@ impl<K, V> Engine<K, V> {
             self.notify(handle, Cause::Size, &mut panics);
             panics.catch(|| self.record(Event::Released(handle), pin()));
         }
-        self.free(due.free.into_iter().flatten().chain(due.more), &mut panics);
+        let (mut free, mut empty) = (due.free, Chain::new());
+        while let Some(former) = free.pop() {
+            // SAFETY: nobody can reach what is due to be freed; the header, which was overwritten, has no destructor. Popped
+            // from one chain, it goes to another.
+            unsafe {
+                panics.catch(|| self.shape.drop_contents::<K, V>(former));
+                empty.push(former);
+            }
+        }
+        drop(due.tables);
+        if !empty.is_empty() {
+            self.keep(empty, &pin());
+        }
         panics.resume();
     }
 
-    fn free(&self, garbage: impl IntoIterator<Item = Garbage>, panics: &mut Panics) {
-        for garbage in garbage {
-            panics.catch(|| self.free_one(garbage));
-        }
-    }
-
-    #[inline(always)]
-    fn free_one(&self, garbage: Garbage) {
-        match garbage {
-            // SAFETY: it came out of the bin (or the engine is being dropped): nobody can reach it any more.
-            Garbage::Entry(handle) => unsafe { self.shape.free::<K, V>(handle) },
-            Garbage::Table(table) => drop(table),
+    /// Keeps the memory of former entries for this thread's next ones, or gives it back.
+    #[inline]
+    fn keep(&self, mut empty: Chain, guard: &Guard) {
+        let (local, size) = (self.locals.of(guard), self.shape.size::<K, V>());
+        while let Some(former) = empty.pop() {
+            // SAFETY: the part is this thread's, which is pinned; the memory was given up by its former owner.
+            unsafe {
+                let kept = local.map_or(Err(former), |local| local.keep(former, size));
+                if let Err(former) = kept {
+                    self.shape.release::<K, V>(former);
+                }
+            }
         }
     }
 }
@@ -634,24 +596,27 @@ impl<K, V> Drop for OnUnwind<'_, K, V> {
 impl<K, V> Drop for Engine<K, V> {
     fn drop(&mut self) {
         let mut panics = Panics::default();
-        let mut garbage = Vec::new();
-        let backlog = self.backlog.load(Ordering::Relaxed);
-        if !backlog.is_null() {
-            // SAFETY: made from a Box in `backlog`; nobody else is left.
-            let backlog = unsafe { Box::from_raw(backlog) };
-            let guard = pin();
-            while let Some(pair) = backlog.pop() {
-                self.core.get_mut().apply(Event::unpack(pair), &self.map, &guard);
-            }
-            drop(guard);
-            for handle in self.core.get_mut().due_listeners() {
-                self.notify(handle, Cause::Size, &mut panics);
-                garbage.push(Garbage::Entry(handle));
-            }
+        let guard = pin();
+        // Nobody holds the lock, and nobody else can want it.
+        let due = self.with_core(&guard, |_| ());
+        drop(guard);
+        let mut garbage = due.evicted;
+        for &handle in &garbage {
+            self.notify(handle, Cause::Size, &mut panics);
         }
-        garbage.extend(self.core.get_mut().bin.drain());
-        self.map.drain(|header| garbage.push(Garbage::Entry(Handle(header))));
-        self.free(garbage, &mut panics);
+        let mut free = due.free;
+        garbage.extend(std::iter::from_fn(|| free.pop()));
+        garbage.extend(self.core.0.get_mut().drain());
+        self.map.drain(|header| garbage.push(Handle(header)));
+        for &handle in &garbage {
+            // SAFETY: `&mut self`: nobody can reach it any more, and each is in one place only.
+            panics.catch(|| unsafe { self.shape.drop_contents::<K, V>(handle) });
+        }
+        self.locals.drain_spares(|spare| garbage.push(spare));
+        for handle in garbage {
+            // SAFETY: its contents were dropped, now or before it became a spare.
+            unsafe { self.shape.release::<K, V>(handle) };
+        }
         panics.resume();
     }
 }

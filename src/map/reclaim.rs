@@ -52,10 +52,13 @@ mod bin {
 
     /// Garbage in the order it was unlinked, waiting for readers to move on. Sequential; frees nothing by itself.
     pub(crate) struct Bin<T> {
-        open: Vec<T>,
-        sealed: VecDeque<(Seal, Vec<T>)>,
-        /// No reader sees these any more.
-        safe: Vec<T>,
+        garbage: VecDeque<T>,
+        /// Of the garbage, so much from the front can be seen by no reader any more.
+        safe: usize,
+        /// Of what follows, so much belongs to each seal.
+        sealed: VecDeque<(Seal, usize)>,
+        /// So much at the end has no seal yet.
+        open: usize,
         /// Look at the readers again when this many bags are sealed: backs off while a reader holds them up.
         patience: usize,
     }
@@ -63,69 +66,79 @@ mod bin {
     impl<T> Bin<T> {
         pub(crate) fn new() -> Self {
             Self {
-                open: Vec::new(),
+                garbage: VecDeque::new(),
+                safe: 0,
                 sealed: VecDeque::new(),
-                safe: Vec::new(),
+                open: 0,
                 patience: 1,
             }
         }
 
-        /// Takes something that was unlinked and is never reachable again. True if it is time to [`sort`](Self::sort).
+        /// Takes something that was unlinked and is never reachable again.
         #[inline]
-        pub(crate) fn put(&mut self, garbage: T) -> bool {
-            self.open.push(garbage);
-            if self.open.len() >= BAG {
-                self.sealed.push_back((seal(), std::mem::take(&mut self.open)));
-                return self.sealed.len() >= self.patience;
+        pub(crate) fn put(&mut self, garbage: T) {
+            self.garbage.push_back(garbage);
+            self.open += 1;
+            if self.open >= BAG {
+                self.close();
             }
-            false
         }
 
-        /// Finds out what no reader can see any more, for [`pop`](Self::pop). With `all`, the open bag is sealed first.
         #[cold]
-        pub(crate) fn sort(&mut self, all: bool) {
-            if all && !self.open.is_empty() {
+        fn close(&mut self) {
+            self.sealed.push_back((seal(), std::mem::take(&mut self.open)));
+            if self.sealed.len() >= self.patience {
+                self.sort();
+            }
+        }
+
+        /// Finds out what no reader can see any more, of all that is here now.
+        pub(crate) fn sort_all(&mut self) {
+            if self.open > 0 {
                 self.sealed.push_back((seal(), std::mem::take(&mut self.open)));
             }
+            self.sort();
+        }
+
+        fn sort(&mut self) {
             if self.sealed.is_empty() {
                 return;
             }
             let horizon = Horizon::now();
-            while let Some((seal, _)) = self.sealed.front()
+            while let Some((seal, bag)) = self.sealed.front()
                 && horizon.passed(seal)
             {
-                let (_, mut bag) = self.sealed.pop_front().expect("a front was just seen");
-                self.safe.append(&mut bag);
-                if self.open.capacity() == 0 {
-                    self.open = bag;
-                }
+                self.safe += bag;
+                self.sealed.pop_front();
             }
             self.patience = self.sealed.len() + 1 + self.sealed.len() / 4;
+        }
+
+        /// How much can be freed now.
+        #[inline]
+        pub(crate) fn safe(&self) -> usize {
+            self.safe
         }
 
         /// Something that can be freed now.
         #[inline]
         pub(crate) fn pop(&mut self) -> Option<T> {
-            self.safe.pop()
-        }
-
-        /// All that can be freed now, if there is more of it than a few pieces at a time can keep up with.
-        #[inline]
-        pub(crate) fn surplus(&mut self) -> Vec<T> {
-            if self.safe.len() > 4 * BAG {
-                std::mem::take(&mut self.safe)
-            } else {
-                Vec::new()
+            if self.safe == 0 {
+                return None;
             }
+            self.safe -= 1;
+            self.garbage.pop_front()
         }
 
         /// Everything, whoever may be looking: for a cache that nobody can reach any more.
         pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
-            std::mem::take(&mut self.sealed)
-                .into_iter()
-                .flat_map(|(_, bag)| bag)
-                .chain(std::mem::take(&mut self.open))
-                .chain(std::mem::take(&mut self.safe))
+            std::mem::take(self).garbage.into_iter()
+        }
+    }
+
+    impl<T> Default for Bin<T> {
+        fn default() -> Self {
+            Self::new()
         }
     }
 }

@@ -2,6 +2,6 @@
 
 pub(crate) mod ghost;
 pub(crate) mod list;
-pub(crate) mod queue;
+pub(crate) mod ring;
 pub(crate) mod sketch;
 pub(crate) mod sync;

@@ -1,0 +1,320 @@
+//! What a thread has of its own in a cache: counters, the changes it made that the policy has not heard of, and memory of
+//! former entries.
+//!
+//! Everything here is written by one thread at a time with plain loads and stores, on lines that it shares with nobody; only
+//! the rings have a second party, the holder of the maintenance lock. A thread is known by the index of its guard, so its
+//! part may be used only while it is pinned. Up to [`THREADS`] threads at a time have a part; made when first needed, it stays
+//! until the cache is dropped, and serves later threads with the same index.
+
+use super::entry::{Chain, Handle};
+use crate::map::reclaim::Guard;
+use crate::prim::ring::Ring;
+use crate::prim::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::cell::UnsafeCell;
+use std::ptr;
+
+/// Threads whose part is found with one look.
+const NEAR: usize = 8;
+/// Threads that have a part of their own. The others wait for the maintenance lock when they write, and share counters.
+pub(crate) const THREADS: usize = 1024;
+/// The most changes that wait in a ring.
+const RING: usize = 32;
+/// The most changes that wait in all rings of a cache, unless more threads than that write.
+const SLACK: u64 = 128;
+/// Former entries that are kept for new ones: so many, or of so many bytes.
+const SPARES: usize = 64;
+const SPARE_BYTES: usize = 16 << 10;
+
+/// One thread's part. See the [module's documentation](self).
+#[repr(align(128))]
+pub(crate) struct Local {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    /// The weight that came in since the ring was last empty.
+    ahead: AtomicU64,
+    pub(crate) ring: Ring,
+    spares: UnsafeCell<Spares>,
+}
+
+struct Spares {
+    chain: Chain,
+    count: usize,
+}
+
+// SAFETY: `spares` is only touched by the one thread whose index this is (by contract of `spare` and `keep`), or by the
+// owner of the whole cache.
+unsafe impl Sync for Local {}
+
+impl Local {
+    fn new() -> Self {
+        Self {
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            ahead: AtomicU64::new(0),
+            ring: Ring::new(RING),
+            spares: UnsafeCell::new(Spares {
+                chain: Chain::new(),
+                count: 0,
+            }),
+        }
+    }
+
+    /// Counts lookups of the calling thread, whose part this is: no read-modify-write is needed.
+    #[inline(always)]
+    fn count(&self, hits: u64, misses: u64) {
+        if hits > 0 {
+            self.hits
+                .store(self.hits.load(Ordering::Relaxed) + hits, Ordering::Relaxed);
+        }
+        if misses > 0 {
+            self.misses
+                .store(self.misses.load(Ordering::Relaxed) + misses, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds to the weight that came in since the ring was last empty, of which `waiting` says how full it is now.
+    #[inline]
+    pub(super) fn add_weight(&self, weight: u64, waiting: usize) -> u64 {
+        let before = if waiting > 1 {
+            self.ahead.load(Ordering::Relaxed)
+        } else {
+            0
+        };
+        let ahead = before.saturating_add(weight);
+        self.ahead.store(ahead, Ordering::Relaxed);
+        ahead
+    }
+
+    /// Memory of a former entry.
+    ///
+    /// # Safety
+    /// The caller is the thread whose part this is, and pinned.
+    #[inline]
+    pub(super) unsafe fn spare(&self) -> Option<Handle> {
+        // SAFETY: only this thread touches it, and this reference ends here.
+        let spares = unsafe { &mut *self.spares.get() };
+        let spare = spares.chain.pop()?;
+        spares.count -= 1;
+        Some(spare)
+    }
+
+    /// Keeps the memory of a former entry of `size` bytes, or gives it back if there is enough.
+    ///
+    /// # Safety
+    /// As for [`spare`](Self::spare); and the entry went through `drop_contents`, and is not used elsewhere.
+    #[inline]
+    pub(super) unsafe fn keep(&self, former: Handle, size: usize) -> Result<(), Handle> {
+        // SAFETY: as in `spare`.
+        let spares = unsafe { &mut *self.spares.get() };
+        if spares.count >= SPARES.min(SPARE_BYTES / size) {
+            return Err(former);
+        }
+        // SAFETY: the caller gives the memory up.
+        unsafe { spares.chain.push(former) };
+        spares.count += 1;
+        Ok(())
+    }
+}
+
+/// How far a thread may be ahead of the policy, for all threads alike.
+#[derive(Default)]
+pub(crate) struct Pace {
+    /// With so many changes in its ring, a thread tries to have them applied.
+    pub(crate) batch: AtomicUsize,
+    /// With so many, it must.
+    pub(crate) most: AtomicUsize,
+    /// And with so much weight come in.
+    pub(crate) weight: AtomicU64,
+}
+
+/// The parts of all threads.
+pub(crate) struct Locals {
+    near: [AtomicPtr<Local>; NEAR],
+    far: AtomicPtr<[AtomicPtr<Local>; THREADS - NEAR]>,
+    /// How many parts were made.
+    made: AtomicUsize,
+    pub(crate) pace: Pace,
+    /// Changes are to be applied at once: the policy's order is exact.
+    exact: bool,
+    capacity: AtomicU64,
+    shared_hits: AtomicU64,
+    shared_misses: AtomicU64,
+}
+
+impl Locals {
+    pub(crate) fn new(capacity: u64, exact: bool) -> Self {
+        let locals = Self {
+            near: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            far: AtomicPtr::new(ptr::null_mut()),
+            made: AtomicUsize::new(0),
+            pace: Pace::default(),
+            exact,
+            capacity: AtomicU64::new(capacity),
+            shared_hits: AtomicU64::new(0),
+            shared_misses: AtomicU64::new(0),
+        };
+        locals.set_pace();
+        locals
+    }
+
+    pub(crate) fn set_capacity(&self, capacity: u64) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+        self.set_pace();
+    }
+
+    /// All rings together hold at most 128 changes, and an eighth of the capacity, but 8, or one for every thread.
+    #[cold]
+    fn set_pace(&self) {
+        loop {
+            let made = self.made.load(Ordering::Relaxed);
+            let capacity = self.capacity.load(Ordering::Relaxed);
+            let slack = (capacity / 8).clamp(8, SLACK) as usize;
+            let most = (slack / made.max(1)).clamp(1, RING);
+            let batch = if self.exact {
+                1
+            } else {
+                (most / 2).min((capacity / 64) as usize).max(1)
+            };
+            self.pace.batch.store(batch, Ordering::Relaxed);
+            self.pace
+                .weight
+                .store(capacity / 8 / made.max(1) as u64, Ordering::Relaxed);
+            // AcqRel, with itself: who comes second sees what the first counted, so the last to come sets what is right.
+            self.pace.most.swap(most, Ordering::AcqRel);
+            if made == self.made.load(Ordering::Relaxed) && capacity == self.capacity.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    fn find(&self, index: usize) -> Option<&Local> {
+        let at = match self.near.get(index) {
+            Some(at) => at,
+            None => get(&self.far)?.get(index - NEAR)?,
+        };
+        get(at)
+    }
+
+    /// The part of the calling thread; `None` if there are too many threads.
+    #[inline(always)]
+    pub(crate) fn of(&self, guard: &Guard) -> Option<&Local> {
+        let index = guard.thread_index();
+        if let Some(at) = self.near.get(index)
+            && let Some(local) = get(at)
+        {
+            return Some(local);
+        }
+        self.make(index)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make(&self, index: usize) -> Option<&Local> {
+        if let Some(local) = self.find(index) {
+            return Some(local);
+        }
+        let at = match self.near.get(index) {
+            Some(at) => at,
+            None if index >= THREADS => return None,
+            None => {
+                let none = || std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
+                &made(&self.far, none)[index - NEAR]
+            }
+        };
+        let local = made(at, Local::new);
+        self.made.fetch_add(1, Ordering::Relaxed);
+        self.set_pace();
+        Some(local)
+    }
+
+    /// Counts lookups of the calling thread.
+    #[inline(always)]
+    pub(crate) fn count(&self, guard: &Guard, hits: u64, misses: u64) {
+        match self.of(guard) {
+            Some(local) => local.count(hits, misses),
+            None => {
+                self.shared_hits.fetch_add(hits, Ordering::Relaxed);
+                self.shared_misses.fetch_add(misses, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// All hits and misses.
+    pub(crate) fn lookups(&self) -> (u64, u64) {
+        let mut sum = (
+            self.shared_hits.load(Ordering::Relaxed),
+            self.shared_misses.load(Ordering::Relaxed),
+        );
+        self.each(|local| {
+            sum.0 += local.hits.load(Ordering::Relaxed);
+            sum.1 += local.misses.load(Ordering::Relaxed);
+        });
+        sum
+    }
+
+    /// Visits the parts of all threads.
+    #[inline]
+    pub(crate) fn each<'l>(&'l self, mut visit: impl FnMut(&'l Local)) {
+        self.near.iter().filter_map(get).for_each(&mut visit);
+        if let Some(far) = get(&self.far) {
+            far.iter().filter_map(get).for_each(visit);
+        }
+    }
+
+    /// Takes the spare memory of all threads.
+    pub(super) fn drain_spares(&mut self, mut take: impl FnMut(Handle)) {
+        self.each(|local| {
+            // SAFETY: `&mut self`: no thread uses its part any more.
+            while let Some(spare) = unsafe { local.spare() } {
+                take(spare);
+            }
+        });
+    }
+}
+
+/// What `pointer` points to, if it was made.
+#[inline(always)]
+fn get<T>(pointer: &AtomicPtr<T>) -> Option<&T> {
+    // SAFETY: set only by `made`, and freed only when the locals are dropped. Acquire pairs with the Release there.
+    unsafe { pointer.load(Ordering::Acquire).as_ref() }
+}
+
+/// What `pointer` points to, made if need be.
+fn made<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> T) -> &T {
+    if let Some(made) = get(pointer) {
+        return made;
+    }
+    let new = Box::into_raw(Box::new(new()));
+    // AcqRel, Acquire: what the pointer leads to is seen (see `get`).
+    match pointer.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: set now, and freed only when the locals are dropped.
+        Ok(_) => unsafe { &*new },
+        Err(first) => {
+            // SAFETY: `new` was not shared; `first` is as above.
+            unsafe {
+                drop(Box::from_raw(new));
+                &*first
+            }
+        }
+    }
+}
+
+impl Drop for Locals {
+    fn drop(&mut self) {
+        self.near.iter_mut().for_each(free);
+        let far = self.far.load(Ordering::Relaxed);
+        if !far.is_null() {
+            // SAFETY: set once, made from a Box in `made`; `&mut`: nobody else is left.
+            let mut far = unsafe { Box::from_raw(far) };
+            far.iter_mut().for_each(free);
+        }
+    }
+}
+
+fn free<T>(pointer: &mut AtomicPtr<T>) {
+    let made = pointer.load(Ordering::Relaxed);
+    if !made.is_null() {
+        // SAFETY: set once, made from a Box in `made`; `&mut`: nobody else is left.
+        drop(unsafe { Box::from_raw(made) });
+    }
+}

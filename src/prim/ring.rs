@@ -1,0 +1,105 @@
+//! A bounded queue of pairs of words: one producer, one consumer at a time.
+//!
+//! Lamport's ring ("Specifying concurrent program modules", 1983): each side writes its own index and reads the other's.
+//! No read-modify-write anywhere, so a push costs a thread no more than writing to memory of its own. The payload is two
+//! plain words, so the whole ring is safe code.
+#![forbid(unsafe_code)]
+
+use super::sync::{AtomicU64, AtomicUsize, Ordering, Padded};
+
+/// See the [module's documentation](self).
+pub(crate) struct Ring {
+    slots: Box<[[AtomicU64; 2]]>,
+    /// Written by the producer only.
+    tail: AtomicUsize,
+    /// Written by the consumer only, so on a line of its own.
+    head: Padded<AtomicUsize>,
+}
+
+impl Ring {
+    /// A ring for `capacity` pairs, rounded up to a power of two. 16 bytes per pair.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            slots: (0..capacity.next_power_of_two())
+                .map(|_| [AtomicU64::new(0), AtomicU64::new(0)])
+                .collect(),
+            tail: AtomicUsize::new(0),
+            head: Padded(AtomicUsize::new(0)),
+        }
+    }
+
+    #[inline]
+    fn slot(&self, position: usize) -> &[AtomicU64; 2] {
+        &self.slots[position & (self.slots.len() - 1)]
+    }
+
+    /// How many pairs wait. Exact for the producer if the consumer rests, and the other way round.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        // Acquire pairs with the Release in `drain`: the consumer has read the slots before they are written again.
+        self.tail
+            .load(Ordering::Relaxed)
+            .wrapping_sub(self.head.0.load(Ordering::Acquire))
+    }
+
+    /// Appends a pair and returns how many wait then. For the producer; there must be room (see [`len`](Self::len)).
+    #[inline]
+    pub(crate) fn push(&self, [first, second]: [u64; 2]) -> usize {
+        let tail = self.tail.load(Ordering::Relaxed);
+        let waiting = self.len();
+        debug_assert!(waiting < self.slots.len());
+        let slot = self.slot(tail);
+        slot[0].store(first, Ordering::Relaxed);
+        slot[1].store(second, Ordering::Relaxed);
+        // Release pairs with the Acquire in `drain`: the pair, and all that its producer did before, is seen with it.
+        self.tail.store(tail.wrapping_add(1), Ordering::Release);
+        waiting + 1
+    }
+
+    /// Hands the pairs that wait now to `expect`, all of them, and then to `take`; the oldest first. For one consumer at a
+    /// time.
+    #[inline]
+    pub(crate) fn drain<C>(
+        &self,
+        context: &mut C,
+        expect: impl Fn(&C, [u64; 2]),
+        take: impl Fn(&mut C, [u64; 2]),
+    ) {
+        let head = self.head.0.load(Ordering::Relaxed);
+        let tail = self.tail.load(Ordering::Acquire);
+        if head == tail {
+            return;
+        }
+        let waiting = tail.wrapping_sub(head);
+        let pair = |n: usize| {
+            let slot = self.slot(head.wrapping_add(n));
+            [slot[0].load(Ordering::Relaxed), slot[1].load(Ordering::Relaxed)]
+        };
+        (0..waiting).for_each(|n| expect(context, pair(n)));
+        (0..waiting).for_each(|n| take(context, pair(n)));
+        self.head.0.store(tail, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_order() {
+        let ring = Ring::new(3);
+        let mut expected = 0;
+        for round in 0..10u64 {
+            for i in 0..4 {
+                assert_eq!(ring.push([round * 4 + i, i]), i as usize + 1);
+            }
+            let take = |expected: &mut u64, pair| {
+                assert_eq!(pair, [*expected, *expected % 4]);
+                *expected += 1;
+            };
+            ring.drain(&mut expected, |_, _| (), take);
+            assert_eq!(ring.len(), 0);
+        }
+        assert_eq!(expected, 40);
+    }
+}
