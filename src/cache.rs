@@ -172,8 +172,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     pub fn insert(&self, key: K, value: V) {
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
-        self.0.flights.supersede(hash, |loading| *loading == key);
         let guard = pin();
+        self.0.engine.map().prefetch(hash, &guard);
+        self.0.flights.supersede(hash, |loading| *loading == key);
         let new = self.0.engine.make(hash, key, value, weight, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
     }

@@ -142,12 +142,13 @@ pub(super) struct Core {
     room: usize,
     /// Entries that came in since the last `settle`.
     arrived: usize,
+    /// Events since the last `due`.
+    applied: usize,
 }
 
 /// Homes moved to a larger table per arrival: about 64 entries.
 const MOVES: usize = 16;
-/// Entries freed per `settle`, and more than that if so many wait.
-const FREES: usize = 32;
+/// Above so much garbage that can be freed, all of it is; else a little more per housekeeping than came in.
 const SURPLUS: usize = 256;
 
 impl Core {
@@ -166,6 +167,7 @@ impl Core {
             cursor: 0,
             room: room(slots),
             arrived: 0,
+            applied: 0,
         }
     }
 
@@ -179,7 +181,8 @@ impl Core {
         }
         let mut free = Chain::new();
         let safe = self.bin.safe();
-        let frees = if all || safe > SURPLUS { safe } else { safe.min(FREES) };
+        let applied = std::mem::take(&mut self.applied);
+        let frees = if all || safe > SURPLUS { safe } else { safe.min(applied + applied / 4 + 1) };
         for _ in 0..frees {
             // SAFETY: no reader sees what is safe, and the bin does not hold it any more.
             self.bin.pop().into_iter().for_each(|entry| unsafe { free.push(entry) });
@@ -205,6 +208,7 @@ impl Core {
     /// Applies one event. The map hears of what the policy gives up at the next `settle`.
     #[inline]
     pub(super) fn apply(&mut self, event: Event) {
+        self.applied += 1;
         match event {
             Event::Arrived(new) => self.arrive(new),
             Event::Retired(old) => self.retire(old),

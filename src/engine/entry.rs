@@ -140,16 +140,24 @@ impl Handle {
 }
 
 /// Entries that nobody looks at any more, linked through their headers, which nobody reads either.
-#[derive(Debug)]
-pub(crate) struct Chain(Option<Handle>);
+pub(crate) struct Chain {
+    first: Option<Handle>,
+    /// The end, if there is a first.
+    last: Option<Handle>,
+    len: usize,
+}
 
 impl Chain {
     pub(super) const fn new() -> Self {
-        Self(None)
+        Self {
+            first: None,
+            last: None,
+            len: 0,
+        }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_none()
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     /// # Safety
@@ -158,15 +166,33 @@ impl Chain {
     #[inline]
     pub(super) unsafe fn push(&mut self, handle: Handle) {
         // SAFETY: a header has room for a link, and is aligned for one.
-        unsafe { handle.0.cast::<Option<Handle>>().write(self.0) };
-        self.0 = Some(handle);
+        unsafe { handle.0.cast::<Option<Handle>>().write(self.first) };
+        self.first = Some(handle);
+        self.last = self.last.or(self.first);
+        self.len += 1;
     }
 
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Handle> {
-        let first = self.0?;
+        let first = self.first?;
         // SAFETY: written by `push`.
-        self.0 = unsafe { first.0.cast::<Option<Handle>>().read() };
+        self.first = unsafe { first.0.cast::<Option<Handle>>().read() };
+        self.len -= 1;
+        if self.len == 0 {
+            self.last = None;
+        }
         Some(first)
+    }
+
+    /// Puts all of another chain before this one. O(1).
+    #[inline]
+    pub(super) fn prepend(&mut self, other: Self) {
+        if let Some(last) = other.last {
+            // SAFETY: as in `push`; `other` is given up.
+            unsafe { last.0.cast::<Option<Handle>>().write(self.first) };
+            self.first = other.first;
+            self.last = self.last.or(other.last);
+            self.len += other.len;
+        }
     }
 }

@@ -24,6 +24,7 @@ impl Handover {
     /// Gives the lock up.
     #[inline]
     pub(crate) fn leave(&self) {
-        self.0.store(false, Ordering::Release);
+        // A swap: loom does not order a store after another thread's racing swap, and once per batch it costs nothing.
+        self.0.swap(false, Ordering::Release);
     }
 }

@@ -33,12 +33,7 @@ pub(crate) struct Local {
     /// The weight that came in since the ring was last empty.
     ahead: AtomicU64,
     pub(crate) ring: Ring,
-    spares: UnsafeCell<Spares>,
-}
-
-struct Spares {
-    chain: Chain,
-    count: usize,
+    spares: UnsafeCell<Chain>,
 }
 
 // SAFETY: `spares` is only touched by the one thread whose index this is (by contract of `spare` and `keep`), or by the
@@ -52,10 +47,7 @@ impl Local {
             misses: AtomicU64::new(0),
             ahead: AtomicU64::new(0),
             ring: Ring::new(RING),
-            spares: UnsafeCell::new(Spares {
-                chain: Chain::new(),
-                count: 0,
-            }),
+            spares: UnsafeCell::new(Chain::new()),
         }
     }
 
@@ -92,27 +84,29 @@ impl Local {
     #[inline]
     pub(super) unsafe fn spare(&self) -> Option<Handle> {
         // SAFETY: only this thread touches it, and this reference ends here.
-        let spares = unsafe { &mut *self.spares.get() };
-        let spare = spares.chain.pop()?;
-        spares.count -= 1;
-        Some(spare)
+        unsafe { &mut *self.spares.get() }.pop()
     }
 
-    /// Keeps the memory of a former entry of `size` bytes, or gives it back if there is enough.
+    /// Keeps the memory of former entries, of `size` bytes each, and returns what is more than enough.
     ///
     /// # Safety
-    /// As for [`spare`](Self::spare); and the entry went through `drop_contents`, and is not used elsewhere.
+    /// As for [`spare`](Self::spare); and the entries went through `drop_contents`, and are not used elsewhere.
     #[inline]
-    pub(super) unsafe fn keep(&self, former: Handle, size: usize) -> Result<(), Handle> {
+    pub(super) unsafe fn keep(&self, mut former: Chain, size: usize) -> Chain {
         // SAFETY: as in `spare`.
         let spares = unsafe { &mut *self.spares.get() };
-        if spares.count >= SPARES.min(SPARE_BYTES / size) {
-            return Err(former);
+        let most = SPARES.min(SPARE_BYTES / size);
+        if spares.len() + former.len() <= most {
+            spares.prepend(former);
+            return Chain::new();
         }
-        // SAFETY: the caller gives the memory up.
-        unsafe { spares.chain.push(former) };
-        spares.count += 1;
-        Ok(())
+        while spares.len() < most
+            && let Some(one) = former.pop()
+        {
+            // SAFETY: the caller gives the memory up.
+            unsafe { spares.push(one) };
+        }
+        former
     }
 }
 

@@ -559,7 +559,7 @@ impl<K, V> Engine<K, V> {
             }
         }
         drop(due.tables);
-        if !empty.is_empty() {
+        if empty.len() > 0 {
             self.keep(empty, &pin());
         }
         panics.resume();
@@ -568,15 +568,13 @@ impl<K, V> Engine<K, V> {
     /// Keeps the memory of former entries for this thread's next ones, or gives it back.
     #[inline]
     fn keep(&self, mut empty: Chain, guard: &Guard) {
-        let (local, size) = (self.locals.of(guard), self.shape.size::<K, V>());
-        while let Some(former) = empty.pop() {
+        if let Some(local) = self.locals.of(guard) {
             // SAFETY: the part is this thread's, which is pinned; the memory was given up by its former owner.
-            unsafe {
-                let kept = local.map_or(Err(former), |local| local.keep(former, size));
-                if let Err(former) = kept {
-                    self.shape.release::<K, V>(former);
-                }
-            }
+            empty = unsafe { local.keep(empty, self.shape.size::<K, V>()) };
+        }
+        while let Some(former) = empty.pop() {
+            // SAFETY: as above.
+            unsafe { self.shape.release::<K, V>(former) };
         }
     }
 }

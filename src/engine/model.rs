@@ -1,16 +1,18 @@
-//! The hand-over of the housekeeping, and the whole engine on it, under loom. Nothing is freed before the engine is dropped
-//! (reclamation has its own model); by then every entry must be in the bin once, or in the map.
+//! The rings, the hand-over of the housekeeping, and the whole engine on it, under loom. Nothing is freed before the engine is
+//! dropped (reclamation has its own model); by then every entry must be in the bin once, or in the map.
 
 use super::handover::Handover;
 use super::*;
+use crate::map::reclaim::INDEX;
+use crate::prim::ring::Ring;
 use loom::thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
 
-/// `record` and `with_core_held`, with a sum in the core's place.
+/// `record` and `maintain`, with a sum in the core's place.
 struct Sum {
     handover: Handover,
-    backlog: PairQueue,
+    rings: Vec<Ring>,
     sum: loom::cell::UnsafeCell<u64>,
 }
 
@@ -20,67 +22,55 @@ unsafe impl Sync for Sum {}
 unsafe impl Send for Sum {}
 
 impl Sum {
-    fn new(room: usize) -> Arc<Self> {
+    fn new(threads: usize, room: usize) -> Arc<Self> {
         let sum = loom::cell::UnsafeCell::new(0);
         Arc::new(Self {
             handover: Handover::new(),
-            backlog: PairQueue::new(room),
+            rings: (0..threads).map(|_| Ring::new(room)).collect(),
             sum,
         })
     }
 
-    fn record(&self, add: u64) {
-        if self.handover.try_enter() {
-            return self.maintain(Some(add));
-        }
+    fn record(&self, thread: usize, add: u64, most: usize) {
+        let ring = &self.rings[thread];
+        ring.push([add, add]);
         let mut tries = 0;
-        loop {
-            if self.backlog.push(add, add) {
-                if !self.handover.enter_or_require() {
-                    return;
-                }
-                return self.maintain(None);
-            }
-            if self.handover.try_enter() {
-                return self.maintain(Some(add));
+        while !self.handover.try_enter() {
+            if ring.len() < most {
+                return;
             }
             relax(&mut tries);
         }
+        self.maintain();
+        self.handover.leave();
     }
 
-    fn add(&self, add: u64) {
-        // SAFETY: the lock is held; checked by loom.
-        self.sum.with_mut(|at| unsafe { *at += add });
-    }
-
-    fn maintain(&self, mut own: Option<u64>) {
-        loop {
-            while let Some((first, second)) = self.backlog.pop() {
+    fn maintain(&self) {
+        for ring in &self.rings {
+            let take = |this: &mut &Self, [first, second]: [u64; 2]| {
                 assert_eq!(first, second, "a pair stays together");
-                self.add(first);
-            }
-            if let Some(own) = own.take() {
-                self.add(own);
-            }
-            if self.handover.leave() {
-                return;
-            }
+                // SAFETY: the lock is held; checked by loom.
+                this.sum.with_mut(|at| unsafe { *at += first });
+            };
+            ring.drain(&mut { self }, |_, _| (), take);
         }
     }
 
     fn check(&self, sum: u64) {
         assert!(self.handover.try_enter(), "the lock is free");
-        assert_eq!(self.backlog.pop(), None, "nothing is left behind");
+        self.maintain();
         // SAFETY: as above.
         assert_eq!(self.sum.with(|at| unsafe { *at }), sum, "nothing is lost or done twice");
     }
 }
 
-/// Every thread records `each` events.
-fn hand_over(room: usize, threads: u64, each: u64) {
+/// Every thread records `each` events, of which fewer than `most` may wait.
+fn hand_over(most: usize, threads: u64, each: u64) {
     loom::model(move || {
-        let sum = Sum::new(room);
-        let record = move |sum: &Sum, thread: u64| (0..each).for_each(|n| sum.record(1 << (8 * (thread * each + n))));
+        let sum = Sum::new(threads as usize, most);
+        let record = move |sum: &Sum, thread: u64| {
+            (0..each).for_each(|n| sum.record(thread as usize, 1 << (8 * (thread * each + n)), most));
+        };
         let others: Vec<_> = (1..threads)
             .map(|n| {
                 let sum = sum.clone();
@@ -104,8 +94,13 @@ fn loom_handover_three_threads() {
 }
 
 #[test]
-fn loom_handover_a_full_backlog() {
+fn loom_handover_a_full_ring() {
     hand_over(2, 2, 4);
+}
+
+#[test]
+fn loom_handover_no_slack() {
+    hand_over(1, 2, 2);
 }
 
 /// Counts its drops.
@@ -126,8 +121,10 @@ struct Case {
 impl Case {
     fn insert(&self, key: u64) {
         self.made.fetch_add(1, SeqCst);
-        let new = self.engine.make(key << 32, key, Value(self.dropped.clone()), 1);
-        self.engine.insert(key << 32, new, |a, b| a == b);
+        let guard = pin();
+        let value = Value(self.dropped.clone());
+        let new = self.engine.make(key << 32, key, value, 1, &guard);
+        self.engine.insert(key << 32, new, |a, b| a == b, guard);
     }
 
     fn remove(&self, key: u64) -> bool {
@@ -139,13 +136,7 @@ impl Case {
     fn check(&self) {
         let engine = &self.engine;
         assert!(engine.handover.0.try_enter(), "the lock is free");
-        let backlog = engine.backlog.load(Ordering::Relaxed);
-        // SAFETY: set once, freed with the engine.
-        assert!(
-            backlog.is_null() || unsafe { &*backlog }.pop().is_none(),
-            "no event is left behind"
-        );
-        engine.handover.0.leave_anyway();
+        engine.handover.0.leave();
         engine.validate();
         assert_eq!(self.dropped.load(SeqCst), 0);
     }
@@ -169,9 +160,13 @@ fn engine<const N: usize>(capacity: u64, before: fn(&Case), threads: [fn(&Case);
         before(&case);
         let others: Vec<_> = threads[1..]
             .iter()
-            .map(|&run| {
+            .enumerate()
+            .map(|(n, &run)| {
                 let case = case.clone();
-                thread::spawn(move || run(&case))
+                thread::spawn(move || {
+                    INDEX.with(|index| index.set(n + 1));
+                    run(&case);
+                })
             })
             .collect();
         threads[0](&case);

@@ -10,13 +10,18 @@ pub(crate) use super::epoch::{Guard, Horizon, Seal, pin, seal};
 mod leak {
     pub(crate) struct Guard;
 
+    loom::thread_local! {
+        /// Set by models in which several threads need different ones.
+        pub(crate) static INDEX: std::cell::Cell<usize> = std::cell::Cell::new(0);
+    }
+
     pub(crate) fn pin() -> Guard {
         Guard
     }
 
     impl Guard {
         pub(crate) fn thread_index(&self) -> usize {
-            0
+            INDEX.with(std::cell::Cell::get)
         }
     }
 
@@ -38,6 +43,8 @@ mod leak {
         }
     }
 }
+#[cfg(all(loom, test))]
+pub(crate) use leak::INDEX;
 #[cfg(loom)]
 pub(crate) use leak::{Guard, pin};
 #[cfg(loom)]

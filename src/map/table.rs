@@ -91,10 +91,20 @@ struct Claim<'t> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         // Never committed, so nobody else touches the slot.
-        let bucket = &self.table.buckets[self.bucket];
+        let bucket = self.table.bucket(self.bucket);
         // A swap: loom does not order a store after an invalidation's compare-and-swap of what it overwrites.
-        bucket.slots[self.slot].swap(0, Ordering::Relaxed);
+        bucket.slot(self.slot).swap(0, Ordering::Relaxed);
         self.table.free_tag(self.bucket, self.slot);
+    }
+}
+
+impl Bucket {
+    /// The slot that a match of tags, or a control word, names.
+    #[inline(always)]
+    pub(super) fn slot(&self, slot: usize) -> &AtomicU64 {
+        debug_assert!(slot < SLOTS);
+        // SAFETY: matches lie in the six lower bytes of a word of tags, and control words name slots that were claimed.
+        unsafe { self.slots.get_unchecked(slot) }
     }
 }
 
@@ -109,8 +119,7 @@ impl Table {
 
     #[cfg(not(loom))]
     fn allocate(buckets: usize) -> Box<[Bucket]> {
-        // The control word of an untouched home is not 0, so that pages would be written at once if it were stored;
-        // `load_control` maps 0 to it instead, and a large table costs only the pages that are used.
+        // Zeroed by the operating system: a large table costs only the pages that are used.
         // SAFETY: all-zero bytes are valid AtomicU64s.
         let table = unsafe { Box::<[Bucket]>::new_zeroed_slice(buckets).assume_init() };
         prefer_huge_pages(&table);
@@ -131,6 +140,13 @@ impl Table {
     #[inline]
     pub(super) fn home(&self, hash: u32) -> usize {
         word::home(hash, self.buckets.len())
+    }
+
+    #[inline(always)]
+    pub(super) fn bucket(&self, index: usize) -> &Bucket {
+        debug_assert!(index < self.buckets.len());
+        // SAFETY: `home` and `bucket_at` map into the table's buckets.
+        unsafe { self.buckets.get_unchecked(index) }
     }
 
     /// The furthest that a key may lie from its home.
@@ -157,22 +173,30 @@ impl Table {
     }
 
     /// Makes the home's last insertion visible, if it is not yet. `seen` is its control word.
+    #[inline(always)]
     fn finish(&self, home: usize, seen: u64) {
         if let Some((distance, slot)) = control::last(seen) {
-            let at = &self.buckets[self.bucket_at(home, distance)].slots[slot];
+            let at = self.bucket(self.bucket_at(home, distance)).slot(slot);
             // Acquire: what made a later claimant's word possible (the control word moving on) is seen below.
             let word = at.load(Ordering::Acquire);
-            if word & slot::STATE == slot::PENDING && self.buckets[home].control.load(Ordering::Acquire) == seen {
-                // The control word still names the slot, so it has not been emptied since: this is the committed word.
-                // AcqRel: the entry's contents, seen with `word`, are passed on to readers.
-                let visible = word ^ slot::PENDING ^ slot::VISIBLE;
-                let _ = at.compare_exchange(word, visible, Ordering::AcqRel, Ordering::Relaxed);
+            if word & slot::STATE == slot::PENDING {
+                self.help(home, seen, at, word);
             }
         }
     }
 
+    #[cold]
+    fn help(&self, home: usize, seen: u64, at: &AtomicU64, word: u64) {
+        if self.bucket(home).control.load(Ordering::Acquire) == seen {
+            // The control word still names the slot, so it has not been emptied since: this is the committed word.
+            // AcqRel: the entry's contents, seen with `word`, are passed on to readers.
+            let visible = word ^ slot::PENDING ^ slot::VISIBLE;
+            let _ = at.compare_exchange(word, visible, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
     /// The key's slot in one bucket of its probe set.
-    #[inline]
+    #[inline(always)]
     fn scan_bucket(
         &self,
         index: usize,
@@ -180,14 +204,14 @@ impl Table {
         hash: u64,
         equal: &mut impl FnMut(NonNull<Header>) -> bool,
     ) -> Option<Found> {
-        let bucket = &self.buckets[index];
+        let bucket = self.bucket(index);
         let high = slot::high(hash, distance);
         let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), tags::of(hash));
         while matching != 0 {
             let slot = tags::slot(matching);
             matching &= matching - 1;
             // Acquire pairs with the Release that made the entry visible: its contents are seen.
-            let word = bucket.slots[slot].load(Ordering::Acquire);
+            let word = bucket.slot(slot).load(Ordering::Acquire);
             if word & slot::HIGH == high && slot::is_present(word) && equal(pointer(word)) {
                 return Some(Found {
                     bucket: index,
@@ -200,7 +224,7 @@ impl Table {
     }
 
     /// The key's slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn scan(
         &self,
         home: usize,
@@ -212,6 +236,17 @@ impl Table {
         if found.is_some() || control::reach(seen) == 0 {
             return found;
         }
+        self.scan_beyond(home, seen, hash, equal)
+    }
+
+    #[inline(never)]
+    fn scan_beyond(
+        &self,
+        home: usize,
+        seen: u64,
+        hash: u64,
+        equal: &mut impl FnMut(NonNull<Header>) -> bool,
+    ) -> Option<Found> {
         (1..=control::reach(seen))
             .find_map(|distance| self.scan_bucket(self.bucket_at(home, distance), distance, hash, equal))
     }
@@ -221,7 +256,7 @@ impl Table {
     fn measure_reach(&self, home: usize, seen: u64) -> usize {
         let mut reach = control::reach(seen);
         while reach > 0 {
-            let bucket = &self.buckets[self.bucket_at(home, reach)];
+            let bucket = self.bucket(self.bucket_at(home, reach));
             let of_home = |at: &AtomicU64| {
                 let word = at.load(Ordering::Acquire);
                 slot::is_present(word) && slot::distance(word) == reach
@@ -234,39 +269,54 @@ impl Table {
         reach
     }
 
+    /// Claims a free slot near the home.
+    #[inline(always)]
     fn claim(&self, home: usize, hash: u64, entry: NonNull<Header>) -> Option<Claim<'_>> {
-        for distance in 0..=self.max_distance() {
-            let index = self.bucket_at(home, distance);
-            let bucket = &self.buckets[index];
-            let mut seen = bucket.tags.load(Ordering::Relaxed);
-            while let Some(slot) = tags::free(seen) {
-                let claimed = seen | tags::of(hash) << (8 * slot);
-                // Acquire pairs with the Release in `free_tag`.
-                match bucket
-                    .tags
-                    .compare_exchange_weak(seen, claimed, Ordering::Acquire, Ordering::Relaxed)
-                {
-                    Ok(_) => {
-                        let word = slot::high(hash, distance) | address(entry) | slot::PENDING;
-                        // Release: the entry's contents are seen by whoever helps it to become visible.
-                        bucket.slots[slot].store(word, Ordering::Release);
-                        return Some(Claim {
-                            table: self,
-                            distance,
-                            bucket: index,
-                            slot,
-                            word,
-                        });
-                    }
-                    Err(now) => seen = now,
+        let claim = self.claim_in(home, 0, hash, entry);
+        if claim.is_some() {
+            return claim;
+        }
+        self.claim_beyond(home, hash, entry)
+    }
+
+    #[inline(never)]
+    fn claim_beyond(&self, home: usize, hash: u64, entry: NonNull<Header>) -> Option<Claim<'_>> {
+        (1..=self.max_distance())
+            .find_map(|distance| self.claim_in(self.bucket_at(home, distance), distance, hash, entry))
+    }
+
+    #[inline(always)]
+    fn claim_in(&self, index: usize, distance: usize, hash: u64, entry: NonNull<Header>) -> Option<Claim<'_>> {
+        let bucket = self.bucket(index);
+        let mut seen = bucket.tags.load(Ordering::Relaxed);
+        loop {
+            let slot = tags::free(seen)?;
+            let claimed = seen | tags::of(hash) << (8 * slot);
+            // Acquire pairs with the Release in `free_tag`.
+            match bucket
+                .tags
+                .compare_exchange(seen, claimed, Ordering::Acquire, Ordering::Relaxed)
+            {
+                Ok(_) => {
+                    let word = slot::high(hash, distance) | address(entry) | slot::PENDING;
+                    // Release: the entry's contents are seen by whoever helps it to become visible.
+                    bucket.slot(slot).store(word, Ordering::Release);
+                    return Some(Claim {
+                        table: self,
+                        distance,
+                        bucket: index,
+                        slot,
+                        word,
+                    });
                 }
+                Err(now) => seen = now,
             }
         }
-        None
     }
 
     /// Inserts the entry, whose hash and key are what `hash` and `equal` look for. Lock-free, but for a home that is
     /// being moved. `killed` is asked once the claim is visible, before it takes effect.
+    #[inline(always)]
     pub(super) fn insert(
         &self,
         hash: u64,
@@ -303,30 +353,29 @@ impl Table {
             if killed() {
                 return Step::Done(Inserted::Killed);
             }
-            let (distance, slot) = (claimed.distance, claimed.slot);
             // Keys that left may have reached further than those that are there. Looked into now and then.
             let mut reach = control::reach(seen);
             if reach > 0 && control::is_eighth(seen) {
                 reach = self.measure_reach(home, seen);
             }
+            let (distance, slot) = (claimed.distance, claimed.slot);
             let committed = control::inserted(seen, distance, slot, reach.max(distance));
             // Release publishes the claim; Acquire keeps what follows behind it.
-            if self.buckets[home]
+            if self
+                .bucket(home)
                 .control
-                .compare_exchange(normal(seen), committed, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(seen, committed, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
             {
                 let claimed = claim.take().expect("claimed above");
                 let (bucket, word) = (claimed.bucket, claimed.word);
                 std::mem::forget(claimed); // the slot is the map's now
-                let at = &self.buckets[bucket].slots[slot];
+                let at = self.bucket(bucket).slot(slot);
                 let visible = word ^ slot::PENDING ^ slot::VISIBLE;
                 if let Err(now) = at.compare_exchange(word, visible, Ordering::AcqRel, Ordering::Relaxed)
                     && now == word ^ slot::PENDING ^ slot::KILLED
                 {
-                    self.unpoint(home, distance, slot);
-                    at.store(0, Ordering::Relaxed);
-                    self.free_tag(bucket, slot);
+                    self.bury(home, distance, bucket, slot);
                     return Step::Done(Inserted::Killed);
                 }
                 return Step::Done(Inserted::New);
@@ -334,8 +383,27 @@ impl Table {
         }
     }
 
+    /// Empties a slot whose insertion was killed after its commit.
+    #[cold]
+    fn bury(&self, home: usize, distance: usize, bucket: usize, slot: usize) {
+        self.unpoint(home, distance, slot);
+        self.bucket(bucket).slot(slot).store(0, Ordering::Relaxed);
+        self.free_tag(bucket, slot);
+    }
+
     /// The home's control word with its last insertion visible; waits if the home is just being moved.
+    #[inline(always)]
     fn settled(&self, home: usize) -> Step<u64> {
+        let seen = self.load_control(home);
+        if seen & (control::MOVED | control::FROZEN) != 0 {
+            return self.thawed(home);
+        }
+        self.finish(home, seen);
+        Step::Done(seen)
+    }
+
+    #[cold]
+    fn thawed(&self, home: usize) -> Step<u64> {
         let mut tries = 0;
         loop {
             let seen = self.load_control(home);
@@ -353,16 +421,17 @@ impl Table {
     #[inline]
     pub(super) fn load_control(&self, home: usize) -> u64 {
         // Acquire pairs with the Release of an insertion's commit, and of the mover's MOVED.
-        unpack(self.buckets[home].control.load(Ordering::Acquire))
+        self.bucket(home).control.load(Ordering::Acquire)
     }
 
     /// Sees to it that the home's control word does not name a slot that is about to be emptied.
+    #[inline(always)]
     fn unpoint(&self, home: usize, distance: usize, slot: usize) {
-        let control = &self.buckets[home].control;
+        let control = &self.bucket(home).control;
         let mut seen = control.load(Ordering::Acquire);
-        while control::last(unpack(seen)) == Some((distance, slot)) {
+        while control::last(seen) == Some((distance, slot)) {
             // Release: it precedes the emptying for whoever acquires the free tag.
-            match control.compare_exchange_weak(seen, seen | control::NONE, Ordering::AcqRel, Ordering::Acquire) {
+            match control.compare_exchange_weak(seen, seen & !control::LAST, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
                 Err(now) => seen = now,
             }
@@ -373,7 +442,7 @@ impl Table {
     fn take(&self, home: usize, bucket: usize, slot: usize, word: u64) -> bool {
         self.unpoint(home, slot::distance(word), slot);
         // Acquire orders the entry's contents before its retirement.
-        let taken = self.buckets[bucket].slots[slot]
+        let taken = self.bucket(bucket).slot(slot)
             .compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok();
         if taken {
@@ -419,7 +488,7 @@ impl Table {
     fn kill(&self, home: usize, hash: u64, equal: &mut impl FnMut(NonNull<Header>) -> bool) {
         for distance in 0..=self.max_distance() {
             let high = slot::high(hash, distance);
-            for at in &self.buckets[self.bucket_at(home, distance)].slots {
+            for at in &self.bucket(self.bucket_at(home, distance)).slots {
                 let word = at.load(Ordering::Acquire);
                 if word & (slot::HIGH | slot::STATE) == high | slot::PENDING && equal(pointer(word)) {
                     let killed = word ^ slot::PENDING ^ slot::KILLED;
@@ -430,25 +499,38 @@ impl Table {
     }
 
     /// Finds the slot of one entry by its address. No user code.
+    #[inline(always)]
     fn find_exact(&self, home: usize, seen: u64, entry: NonNull<Header>) -> Option<Found> {
+        let found = self.find_exact_in(home, entry);
+        if found.is_some() || control::reach(seen) == 0 {
+            return found;
+        }
+        self.find_exact_beyond(home, seen, entry)
+    }
+
+    #[inline(never)]
+    fn find_exact_beyond(&self, home: usize, seen: u64, entry: NonNull<Header>) -> Option<Found> {
+        (1..=control::reach(seen)).find_map(|distance| self.find_exact_in(self.bucket_at(home, distance), entry))
+    }
+
+    #[inline(always)]
+    fn find_exact_in(&self, index: usize, entry: NonNull<Header>) -> Option<Found> {
         let address = address(entry);
-        for distance in 0..=control::reach(seen) {
-            let index = self.bucket_at(home, distance);
-            for (slot, at) in self.buckets[index].slots.iter().enumerate() {
-                let word = at.load(Ordering::Acquire);
-                if word & slot::POINTER == address && slot::is_present(word) {
-                    return Some(Found {
-                        bucket: index,
-                        slot,
-                        word,
-                    });
-                }
+        for (slot, at) in self.bucket(index).slots.iter().enumerate() {
+            let word = at.load(Ordering::Acquire);
+            if (word ^ address) & slot::POINTER == 0 && slot::is_present(word) {
+                return Some(Found {
+                    bucket: index,
+                    slot,
+                    word,
+                });
             }
         }
         None
     }
 
     /// Removes this very entry, or puts `new` in its place; false if it is no longer there. No user code.
+    #[inline(always)]
     pub(super) fn change_exact(&self, hash: u32, old: NonNull<Header>, new: Option<NonNull<Header>>) -> Step<bool> {
         let home = self.home(hash);
         let mut tries = 0;
@@ -479,7 +561,7 @@ impl Table {
     fn put(&self, found: &Found, new: NonNull<Header>) -> bool {
         let word = found.word & (slot::HIGH | slot::STATE) | address(new);
         // Release publishes the new entry; Acquire orders the old one's contents before its retirement.
-        self.buckets[found.bucket].slots[found.slot]
+        self.bucket(found.bucket).slot(found.slot)
             .compare_exchange(found.word, word, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     }
@@ -487,7 +569,7 @@ impl Table {
     /// Calls `visit` for the entries of one home, which must not be moved. Weakly consistent.
     pub(super) fn for_each_of(&self, home: usize, seen: u64, mut visit: impl FnMut(u64)) {
         for distance in 0..=control::reach(seen) {
-            for at in &self.buckets[self.bucket_at(home, distance)].slots {
+            for at in &self.bucket(self.bucket_at(home, distance)).slots {
                 let word = at.load(Ordering::Acquire);
                 if slot::is_present(word) && slot::distance(word) == distance {
                     visit(word);
@@ -501,7 +583,7 @@ impl Table {
         let home = self.home((hash >> 32) as u32);
         let mut any = None;
         for distance in 0..=self.max_distance() {
-            for at in &self.buckets[self.bucket_at(home, distance)].slots {
+            for at in &self.bucket(self.bucket_at(home, distance)).slots {
                 let word = at.load(Ordering::Acquire);
                 if word & slot::STATE == slot::VISIBLE {
                     if spare(pointer(word)) {
@@ -517,21 +599,21 @@ impl Table {
     /// Moves all keys of one home to `next`. Only one thread moves at a time. Entries for which `next` has no room are
     /// handed to `evicted`, unlinked.
     pub(super) fn move_home(&self, home: usize, next: &Table, evicted: &mut impl FnMut(NonNull<Header>)) {
-        let control = &self.buckets[home].control;
+        let control = &self.bucket(home).control;
         let frozen = loop {
             let seen = self.load_control(home);
             debug_assert_eq!(seen & control::MOVED, 0, "homes are moved once");
             self.finish(home, seen);
             let frozen = seen | control::FROZEN;
             if control
-                .compare_exchange(normal(seen), frozen, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(seen, frozen, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
             {
                 break frozen;
             }
         };
         for distance in 0..=control::reach(frozen) {
-            let bucket = &self.buckets[self.bucket_at(home, distance)];
+            let bucket = self.bucket(self.bucket_at(home, distance));
             for (slot, at) in bucket.slots.iter().enumerate() {
                 let mut word = at.load(Ordering::Acquire);
                 while word & slot::STATE == slot::VISIBLE && slot::distance(word) == distance {
@@ -563,18 +645,6 @@ impl Table {
         let done = self.insert(hash, entry, &mut |_| false, Mode::IfAbsent, &mut || false);
         matches!(done, Step::Done(Inserted::New))
     }
-}
-
-/// 0, as freshly allocated, stands for `control::NEW`.
-#[inline]
-fn unpack(word: u64) -> u64 {
-    if word == 0 { control::NEW } else { word }
-}
-
-/// The stored form of a control word.
-#[inline]
-fn normal(word: u64) -> u64 {
-    if word == control::NEW { 0 } else { word }
 }
 
 /// Asks for huge pages: a lookup in a large table misses the TLB as surely as the cache.

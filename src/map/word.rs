@@ -78,14 +78,15 @@ pub(crate) mod tags {
     }
 }
 
-/// A home bucket's control word: `version 48 | 0 | MOVED | FROZEN | reach 5 | last insertion's distance 5, slot 3`.
+/// A home bucket's control word: `version 48 | 0 | MOVED | FROZEN | reach 5 | last insertion's distance 5, slot + 1 3`;
+/// 0 at first.
 ///
 /// Every insertion of a key that was absent goes through one compare-and-swap of its home's control word, which is what
 /// makes keys unique: it fails if another key with this home came in since the bucket was scanned. A version cannot come
 /// round during one operation: 2^48 insertions happen while its thread is pinned, so none of them would be freed.
 pub(crate) mod control {
-    /// `slot` when the last insertion is known to be visible.
-    pub(crate) const NONE: u64 = 7;
+    /// The slot's bits, which are 0 when the last insertion is known to be visible.
+    pub(crate) const LAST: u64 = 7;
     /// No key with this home may come, go or change in this table any more: it is being moved.
     pub(crate) const FROZEN: u64 = 1 << 13;
     /// All keys with this home are in the next table.
@@ -95,7 +96,8 @@ pub(crate) mod control {
     /// Where the last insertion was put: `(distance, slot)`.
     #[inline]
     pub(crate) fn last(word: u64) -> Option<(usize, usize)> {
-        (word & 7 != NONE).then_some(((word >> 3 & 31) as usize, (word & 7) as usize))
+        let slot = (word & LAST).checked_sub(1)?;
+        Some(((word >> 3 & 31) as usize, slot as usize))
     }
 
     /// No key with this home lies further than this behind it.
@@ -113,11 +115,8 @@ pub(crate) mod control {
     /// The word after an insertion at `(distance, slot)`.
     #[inline]
     pub(crate) fn inserted(word: u64, distance: usize, slot: usize, reach: usize) -> u64 {
-        (word & !(VERSION - 1)).wrapping_add(VERSION) | (reach as u64) << 8 | (distance as u64) << 3 | slot as u64
+        (word & !(VERSION - 1)).wrapping_add(VERSION) | (reach as u64) << 8 | (distance as u64) << 3 | (slot as u64 + 1)
     }
-
-    /// The word of a home that no insertion has touched.
-    pub(crate) const NEW: u64 = NONE;
 }
 
 /// The home bucket, of `buckets`, for the upper half of a hash (Lemire, "Fast random integer generation in an interval",
