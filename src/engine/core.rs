@@ -183,14 +183,14 @@ impl Core {
         let safe = self.bin.safe();
         let applied = std::mem::take(&mut self.applied);
         let frees = if all || safe > SURPLUS { safe } else { safe.min(applied + applied / 4 + 1) };
-        for _ in 0..frees {
+        for entry in self.bin.take(frees) {
             // SAFETY: no reader sees what is safe, and the bin does not hold it any more.
-            self.bin.pop().into_iter().for_each(|entry| unsafe { free.push(entry) });
+            unsafe { free.push(entry) };
         }
         Due {
             free,
             evicted: std::mem::take(&mut self.evicted),
-            tables: std::iter::from_fn(|| self.tables.pop()).collect(),
+            tables: self.tables.take(self.tables.safe()).collect(),
         }
     }
 
@@ -206,7 +206,7 @@ impl Core {
     }
 
     /// Applies one event. The map hears of what the policy gives up at the next `settle`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn apply(&mut self, event: Event) {
         self.applied += 1;
         match event {
@@ -228,7 +228,7 @@ impl Core {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn arrive(&mut self, new: Handle) {
         self.counts.insertions += 1;
         if self.shelf.place(new) == DEAD {
@@ -277,7 +277,7 @@ impl Core {
     }
 
     /// Unlinks what the policy gave up since the last time, and grows the table if need be.
-    #[inline]
+    #[inline(always)]
     pub(super) fn settle(&mut self, map: &Map, guard: &Guard) {
         for &(victim, _) in &self.out {
             map.prefetch(u64::from(self.shelf.hash(victim)) << 32, guard);

@@ -197,6 +197,7 @@ impl Map {
     }
 
     /// Runs `step` in the table that holds the hash's home.
+    #[inline(always)]
     fn settle<T>(&self, guard: &Guard, mut step: impl FnMut(&Table) -> Step<T>) -> T {
         let mut table = self.table(guard);
         loop {
@@ -235,6 +236,7 @@ impl Map {
     }
 
     /// Removes this very entry; false if somebody else did. Runs no user code.
+    #[inline]
     pub(crate) fn remove_exact(&self, entry: NonNull<Header>, guard: &Guard) -> bool {
         // SAFETY: the caller keeps the entry alive (module contract).
         let hash = unsafe { entry.as_ref() }.hash();

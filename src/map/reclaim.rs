@@ -127,14 +127,12 @@ mod bin {
             self.safe
         }
 
-        /// Something that can be freed now.
+        /// Takes so much of what can be freed now.
         #[inline]
-        pub(crate) fn pop(&mut self) -> Option<T> {
-            if self.safe == 0 {
-                return None;
-            }
-            self.safe -= 1;
-            self.garbage.pop_front()
+        pub(crate) fn take(&mut self, count: usize) -> impl Iterator<Item = T> {
+            debug_assert!(count <= self.safe);
+            self.safe -= count;
+            self.garbage.drain(..count)
         }
 
         /// Everything, whoever may be looking: for a cache that nobody can reach any more.

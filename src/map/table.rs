@@ -516,17 +516,23 @@ impl Table {
     #[inline(always)]
     fn find_exact_in(&self, index: usize, entry: NonNull<Header>) -> Option<Found> {
         let address = address(entry);
+        // All slots, without a branch: which one it is cannot be predicted.
+        let mut found = 0u32;
         for (slot, at) in self.bucket(index).slots.iter().enumerate() {
-            let word = at.load(Ordering::Acquire);
-            if (word ^ address) & slot::POINTER == 0 && slot::is_present(word) {
-                return Some(Found {
-                    bucket: index,
-                    slot,
-                    word,
-                });
-            }
+            let other = (at.load(Ordering::Relaxed) ^ address) & slot::POINTER;
+            found |= u32::from(other == 0) << slot;
         }
-        None
+        if found == 0 {
+            return None;
+        }
+        let slot = found.trailing_zeros() as usize;
+        let word = self.bucket(index).slot(slot).load(Ordering::Acquire);
+        let still = (word ^ address) & slot::POINTER == 0 && slot::is_present(word);
+        still.then_some(Found {
+            bucket: index,
+            slot,
+            word,
+        })
     }
 
     /// Removes this very entry, or puts `new` in its place; false if it is no longer there. No user code.
