@@ -136,8 +136,9 @@ impl Sketch {
         let Some(block) = self.block(hash) else { return 0 };
         let (mut shifts, mut least) = (shifts(hash), TOP);
         for word in block {
-            let count = (*word >> (shifts & 63)) & TOP;
-            *word += u64::from(count != TOP) << (shifts & 63);
+            let turned = word.rotate_right(shifts as u32 & 63);
+            let count = turned & TOP;
+            *word = (turned + u64::from(count < TOP)).rotate_left(shifts as u32 & 63);
             least = least.min(count);
             shifts >>= 8;
         }
