@@ -291,7 +291,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Whether something has to go, and there is a main part for it to compete with.
     #[inline(always)]
     fn is_over(&self) -> bool {
-        self.total > self.capacity && !(self.probation.is_empty() && self.protected.is_empty())
+        self.total > self.capacity && self.total > self.window.weight()
     }
 
     /// Moves the tail of the window, which is not empty, to the main part, or lets it go.
