@@ -4,8 +4,9 @@
 
 use super::entry::{Chain, DEAD, GONE, Handle, NEW, Shape};
 use crate::map::reclaim::{Bin, Guard};
-use crate::map::{Header, Map, OldTable, prefetch};
+use crate::map::{Header, Map, OldTable};
 use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Policy, PolicyKind, Verdict};
+use crate::prim::prefetch::prefetch;
 
 /// The entries as the policy sees them.
 ///
@@ -32,9 +33,9 @@ impl Entries for Shelf {
         unsafe { handle.header() }.hits()
     }
     #[inline]
-    fn reset_hits(&self, handle: Handle) {
+    fn set_hits(&self, handle: Handle, hits: u8) {
         // SAFETY: see `Shelf`.
-        unsafe { handle.header() }.set_hits(0);
+        unsafe { handle.header() }.set_hits(hits);
     }
     #[inline]
     fn place(&self, handle: Handle) -> u32 {
@@ -200,9 +201,11 @@ impl Core {
     }
 
     /// An event that will soon be applied: has the memory that this will need fetched.
-    #[inline]
+    #[inline(always)]
     pub(super) fn expect(&self, event: Event) {
-        let _ = event;
+        if let Event::Arrived(new) = event {
+            self.policy.prefetch(self.shelf.hash(new));
+        }
     }
 
     /// Applies one event. The map hears of what the policy gives up at the next `settle`.

@@ -27,7 +27,7 @@ impl<H: Copy + Eq> Fifo<H> {
     #[inline]
     fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
         while self.queue.weight() > self.capacity - weight {
-            let Some(tail) = self.chunks.back(&self.queue) else {
+            let Some((tail, _)) = self.chunks.back(&self.queue) else {
                 return;
             };
             self.chunks
@@ -45,7 +45,7 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
             return;
         }
         self.make_room(entries, weight, out);
-        self.chunks.push_front(&mut self.queue, entries, handle, weight);
+        self.chunks.push_front(&mut self.queue, entries, handle, weight, false);
     }
 
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
@@ -76,7 +76,7 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
     }
 
     fn len(&self) -> usize {
-        self.queue.len()
+        self.chunks.len()
     }
 
     fn weight(&self) -> u64 {

@@ -20,7 +20,6 @@ const AGED: usize = 127;
 pub(crate) struct Lfu<H> {
     capacity: u64,
     weighted: bool,
-    len: usize,
     weight: u64,
     chunks: Chunks<H>,
     /// The queue for each count so far needed; which queue (id) serves which count may change by aging, so `level_of` tells.
@@ -36,7 +35,6 @@ impl<H: Copy + Eq> Lfu<H> {
         Self {
             capacity,
             weighted,
-            len: 0,
             weight: 0,
             chunks: Chunks::new(),
             levels: Vec::new(),
@@ -54,18 +52,17 @@ impl<H: Copy + Eq> Lfu<H> {
         while self.levels.len() <= level {
             self.levels.push(Queue::new(self.levels.len() as u8));
         }
-        self.chunks.push_front(&mut self.levels[level], entries, handle, weight);
+        self.chunks
+            .push_front(&mut self.levels[level], entries, handle, weight, false);
         self.filled[level / 64] |= 1 << (level % 64);
-        self.len += 1;
         self.weight += weight;
     }
 
     /// Books that an entry has left the level.
     fn left(&mut self, level: usize, weight: u64) {
-        if self.levels[level].len() == 0 {
+        if self.levels[level].is_empty() {
             self.filled[level / 64] &= !(1 << (level % 64));
         }
-        self.len -= 1;
         self.weight -= weight;
     }
 
@@ -94,7 +91,7 @@ impl<H: Copy + Eq> Lfu<H> {
                 self.age();
                 level = AGED;
             }
-            let Some(tail) = self.chunks.back(&self.levels[level]) else {
+            let Some((tail, _)) = self.chunks.back(&self.levels[level]) else {
                 return;
             };
             let own = weigh(entries, tail, self.weighted);
@@ -155,7 +152,7 @@ impl<E: Entries> Policy<E> for Lfu<E::Handle> {
     }
 
     fn len(&self) -> usize {
-        self.len
+        self.chunks.len()
     }
 
     fn weight(&self) -> u64 {
@@ -168,7 +165,7 @@ impl<E: Entries> Policy<E> for Lfu<E::Handle> {
 
     fn hottest(&self, entries: &E, visit: &mut dyn FnMut(E::Handle) -> bool) {
         // Entries wait at their former level: by their true counts, in one bucket sort.
-        let mut sorted: Vec<(usize, E::Handle)> = Vec::with_capacity(self.len);
+        let mut sorted: Vec<(usize, E::Handle)> = Vec::with_capacity(self.chunks.len());
         for (level, queue) in self.levels.iter().enumerate().rev() {
             let counted = |handle| ((level + usize::from(entries.hits(handle))).min(TOP), handle);
             sorted.extend(self.chunks.iter(queue).map(counted));
@@ -182,14 +179,13 @@ impl<E: Entries> Policy<E> for Lfu<E::Handle> {
             weigh(entries, handle, self.weighted)
         });
         for (level, queue) in self.levels.iter().enumerate() {
-            assert_eq!(queue.len() > 0, self.filled[level / 64] & (1 << (level % 64)) != 0);
+            assert_eq!(queue.is_empty(), self.filled[level / 64] & (1 << (level % 64)) == 0);
             assert!(
                 self.chunks
                     .iter(queue)
                     .all(|handle| self.level(entries.place(handle)) == level)
             );
         }
-        assert_eq!(self.len, self.levels.iter().map(Queue::len).sum::<usize>());
         assert_eq!(self.weight, self.levels.iter().map(Queue::weight).sum::<u64>());
         assert!(self.weight <= self.capacity);
     }

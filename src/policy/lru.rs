@@ -34,7 +34,7 @@ impl<H: Copy + Eq> Lru<H> {
     fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
         let mut steps = 0;
         while self.queue.weight() > self.capacity - weight {
-            let Some(tail) = self.chunks.back(&self.queue) else {
+            let Some((tail, _)) = self.chunks.back(&self.queue) else {
                 return;
             };
             let own = weigh(entries, tail, self.weighted);
@@ -42,7 +42,7 @@ impl<H: Copy + Eq> Lru<H> {
             if steps < STEPS && entries.hits(tail) != 0 {
                 steps += 1;
                 entries.reset_hits(tail);
-                self.chunks.push_front(&mut self.queue, entries, tail, own);
+                self.chunks.push_front(&mut self.queue, entries, tail, own, false);
             } else {
                 out.push((tail, Verdict::Evicted));
             }
@@ -58,7 +58,7 @@ impl<E: Entries> Policy<E> for Lru<E::Handle> {
             return;
         }
         self.make_room(entries, weight, out);
-        self.chunks.push_front(&mut self.queue, entries, handle, weight);
+        self.chunks.push_front(&mut self.queue, entries, handle, weight, false);
     }
 
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
@@ -78,7 +78,7 @@ impl<E: Entries> Policy<E> for Lru<E::Handle> {
         if !self.chunks.is_front(&self.queue, handle) {
             let weight = weigh(entries, handle, self.weighted);
             self.chunks.remove(&mut self.queue, entries, handle, weight);
-            self.chunks.push_front(&mut self.queue, entries, handle, weight);
+            self.chunks.push_front(&mut self.queue, entries, handle, weight, false);
         }
     }
 
@@ -92,7 +92,7 @@ impl<E: Entries> Policy<E> for Lru<E::Handle> {
     }
 
     fn len(&self) -> usize {
-        self.queue.len()
+        self.chunks.len()
     }
 
     fn weight(&self) -> u64 {

@@ -26,10 +26,15 @@ pub(crate) trait Entries {
     fn hash(&self, handle: Self::Handle) -> u32;
     /// The entry's weight; 1 in a cache that counts entries. The same for the entry's whole life.
     fn weight(&self, handle: Self::Handle) -> u64;
-    /// Hits since the last [`reset_hits`](Self::reset_hits), counted up to [`Policy::hit_limit`].
+    /// The value last given to [`set_hits`](Self::set_hits), or 0, and the hits since then, up to [`Policy::hit_limit`].
     fn hits(&self, handle: Self::Handle) -> u8;
+    /// Sets the hits. A hit racing with this may be lost.
+    fn set_hits(&self, handle: Self::Handle, hits: u8);
     /// Sets the hits back to 0. A hit racing with this may be lost.
-    fn reset_hits(&self, handle: Self::Handle);
+    #[inline]
+    fn reset_hits(&self, handle: Self::Handle) {
+        self.set_hits(handle, 0);
+    }
     /// The value last given to [`set_place`](Self::set_place); only the policy interprets it.
     fn place(&self, handle: Self::Handle) -> u32;
     /// Keeps 24 bits with the entry: where in the policy's structures it is. `place <= MAX_PLACE`.
@@ -67,6 +72,11 @@ pub(crate) trait Policy<E: Entries> {
     /// Told of a hit at the time it happens; only policies with [`eager_hits`](Self::eager_hits) are.
     fn hit(&mut self, entries: &E, handle: E::Handle) {
         let _ = (entries, handle);
+    }
+    /// Hints that an entry with this hash may soon be inserted.
+    #[inline]
+    fn prefetch(&self, hash: u32) {
+        let _ = hash;
     }
     /// Changes the capacity, and pushes to `out` what has to go.
     fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>);
@@ -108,6 +118,8 @@ pub enum PolicyKind {
 }
 
 /// Any of the policies, chosen at run time; dispatched by `match`, so that the calls can be inlined.
+// A tag of its own: taking it out of some capacity's spare values would cost each dispatch five instructions.
+#[repr(u8)]
 #[derive(Debug)]
 pub(crate) enum AnyPolicy<E: Entries> {
     TinyLfu(tinylfu::TinyLfu<E::Handle>),
@@ -130,9 +142,21 @@ impl<E: Entries> AnyPolicy<E> {
     }
 }
 
-/// Calls a method of whichever policy it is, as a [`Policy<E>`].
+/// Says that a branch is rare.
+#[cold]
+fn rare() {}
+
+/// Calls a method of whichever policy it is, as a [`Policy<E>`]. The default is tried first, instead of by a jump table.
 macro_rules! dispatch {
     ($self:ident, $policy:ident => $call:expr) => {
+        if let AnyPolicy::TinyLfu($policy) = $self {
+            $call
+        } else {
+            rare();
+            dispatch!(@rare $self, $policy => $call)
+        }
+    };
+    (@rare $self:ident, $policy:ident => $call:expr) => {
         match $self {
             AnyPolicy::TinyLfu($policy) => $call,
             AnyPolicy::Lru($policy) => $call,
@@ -157,6 +181,10 @@ impl<E: Entries> Policy<E> for AnyPolicy<E> {
     #[inline]
     fn hit(&mut self, entries: &E, handle: E::Handle) {
         dispatch!(self, policy => policy.hit(entries, handle))
+    }
+    #[inline]
+    fn prefetch(&self, hash: u32) {
+        dispatch!(self, policy => Policy::<E>::prefetch(policy, hash))
     }
     fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
         dispatch!(self, policy => policy.set_capacity(entries, capacity, out))
@@ -272,8 +300,8 @@ pub(crate) mod testing {
         fn hits(&self, handle: Handle) -> u8 {
             self.at(handle).hits.get()
         }
-        fn reset_hits(&self, handle: Handle) {
-            self.at(handle).hits.set(0);
+        fn set_hits(&self, handle: Handle, hits: u8) {
+            self.at(handle).hits.set(hits);
         }
         fn place(&self, handle: Handle) -> u32 {
             self.at(handle).place.get()
@@ -486,6 +514,8 @@ pub(crate) mod testing {
         pub(crate) probation: VecDeque<Handle>,
         pub(crate) protected: VecDeque<Handle>,
         pub(crate) marks: HashSet<Handle>,
+        /// Seen for the first time when they came.
+        cold: HashSet<Handle>,
         pub(crate) w: usize,
         sketch: Option<naive::Sketch>,
         ghost: Ghost,
@@ -503,6 +533,7 @@ pub(crate) mod testing {
                 probation: VecDeque::new(),
                 protected: VecDeque::new(),
                 marks: HashSet::new(),
+                cold: HashSet::new(),
                 w: (cap / 20).max(1),
                 sketch: None,
                 ghost: Ghost::new(),
@@ -545,6 +576,7 @@ pub(crate) mod testing {
                 queue.retain(|&other| other != handle);
             }
             self.ghost.put(store.hash(handle), region, self.now());
+            self.cold.remove(&handle);
             self.out.push(handle);
         }
 
@@ -581,16 +613,18 @@ pub(crate) mod testing {
 
         pub(crate) fn insert(&mut self, store: &Store, handle: Handle) {
             let (least, most) = ((self.cap / 100).max(1), (self.cap * 8 / 10).max(1));
-            if self.total() == self.cap && self.sketch.is_none() {
+            let begin = if self.cap <= 1024 { self.cap / 32 } else { self.cap };
+            if self.total() >= begin && self.sketch.is_none() {
                 self.sketch = Some(naive::Sketch::new(self.cap as u64));
                 self.ghost.reset(self.cap as u64);
                 (self.arrivals, self.departures) = (self.fill_arrivals(), 0);
             }
-            if let Some(sketch) = &mut self.sketch {
-                sketch.add(store.hash(handle));
-            }
+            let count = self.sketch.as_mut().map_or(0, |sketch| sketch.add(store.hash(handle)));
             self.arrivals += 1;
             let found = self.ghost.take(store.hash(handle), self.now());
+            if count <= 1 && found.is_none() {
+                self.cold.insert(handle);
+            }
             let age = found.map_or(0, |(_, ticks)| (ticks * self.tick()) as usize);
             let mut destination = &mut self.window;
             match found {
@@ -608,9 +642,10 @@ pub(crate) mod testing {
             destination.push_front(handle);
             while self.window.len() > self.w {
                 let c = *self.window.back().unwrap();
-                self.flush(store, c);
+                let hit = self.flush(store, c);
                 if self.total() > self.cap {
-                    let ours = self.estimate(store, c);
+                    let cold = self.cold.contains(&c) && !hit;
+                    let ours = if cold { 0 } else { self.estimate(store, c) };
                     let main = self.probation.len() + self.protected.len();
                     let victim = if ours <= 1 && main > 0 {
                         None

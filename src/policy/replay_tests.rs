@@ -1,7 +1,8 @@
 //! Replays of recorded accesses: the hit ratios the default policy must reach.
 //!
 //! The traces and the table of what other implementations reach are not part of the repository; without them the tests
-//! only say so. `HOTSET_ALL_TRACES=1`, or a release build, adds the long ones.
+//! only say so. `HOTSET_ALL_TRACES=1`, or a release build, adds the long ones; `HOTSET_SEEDS=6` averages over more hash seeds
+//! than three.
 
 use super::testing::{Handle, Store};
 use super::{AnyPolicy, Entries, Policy, PolicyKind};
@@ -27,15 +28,15 @@ fn trace(name: &str) -> Option<Vec<u32>> {
 }
 
 /// Mixes a key to 32 bits (the finalizer of MurmurHash3).
-fn hash(key: u32) -> u32 {
-    let mut x = key ^ 0x5bd1_e995;
+fn hash(key: u32, seed: u32) -> u32 {
+    let mut x = key ^ 0x5bd1_e995 ^ seed.wrapping_mul(0x9E37_79B9);
     x = (x ^ x >> 16).wrapping_mul(0x85eb_ca6b);
     x = (x ^ x >> 13).wrapping_mul(0xc2b2_ae35);
     x ^ x >> 16
 }
 
 /// The hit ratio in percent: each request is a get, and an insert if that misses.
-fn replay(kind: PolicyKind, trace: &[u32], capacity: u64) -> f64 {
+fn replay(kind: PolicyKind, trace: &[u32], capacity: u64, seed: u32) -> f64 {
     let mut policy = AnyPolicy::<Store>::new(kind, capacity, false);
     let (limit, eager) = (policy.hit_limit(), policy.eager_hits());
     let mut store = Store::default();
@@ -54,10 +55,10 @@ fn replay(kind: PolicyKind, trace: &[u32], capacity: u64) -> f64 {
             continue;
         }
         let handle = match free.pop() {
-            Some(handle) => store.reuse(handle, hash(key)),
+            Some(handle) => store.reuse(handle, hash(key, seed)),
             None => {
                 key_of.push(0);
-                store.add(hash(key), 1)
+                store.add(hash(key, seed), 1)
             }
         };
         key_of[handle.get() as usize - 1] = key;
@@ -79,6 +80,7 @@ fn hit_ratios_are_those_of_the_design() {
         return;
     };
     let all = !cfg!(debug_assertions) || std::env::var_os("HOTSET_ALL_TRACES").is_some();
+    let seeds: u32 = std::env::var("HOTSET_SEEDS").map_or(3, |seeds| seeds.parse().expect("a number of hash seeds"));
     let (mut rows, mut sum, mut worst) = (0, 0.0, 0.0f64);
     let (mut ours, mut loaded) = (0.0, (String::new(), Vec::new()));
     for line in table.lines().filter(|line| !line.starts_with(['#', '='])) {
@@ -105,7 +107,10 @@ fn hit_ratios_are_those_of_the_design() {
             loaded = (name.to_owned(), requests);
         }
         let expected: f64 = fields[fields.len() - 1].parse().expect("a number in the last column");
-        let ratio = replay(PolicyKind::WTinyLfu, &loaded.1, capacity);
+        let ratios = (0..seeds).map(|seed| replay(PolicyKind::WTinyLfu, &loaded.1, capacity, seed));
+        let ratios = ratios.collect::<Vec<_>>();
+        let ratio = ratios.iter().sum::<f64>() / f64::from(seeds);
+        worst = ratios.iter().fold(worst, |worst, ratio| worst.min(ratio - expected));
         println!(
             "{name:20} {capacity:7} {ratio:6.2} {expected:6.2} {:+.2}",
             ratio - expected
@@ -113,15 +118,10 @@ fn hit_ratios_are_those_of_the_design() {
         rows += 1;
         ours += ratio;
         sum += ratio - expected;
-        // In this trace of 6,781 requests the start decides: the sketch begins when the cache is full (its counts of the
-        // first fill are worth 1.1 points here, and cost others more than they gain).
-        let known = name == "lirs_cs" && capacity == 141;
-        let least = if known { -1.6 } else { -0.7 };
         assert!(
-            ratio - expected >= least,
+            ratio - expected >= -0.7,
             "{name} at {capacity}: {ratio:.2}, table {expected:.2}"
         );
-        worst = worst.min(ratio - expected);
     }
     if rows == 0 {
         println!("no traces here: skipped");

@@ -27,20 +27,23 @@ const STEPS: u32 = 64;
 const WARM: u8 = 6;
 /// How rarely, less 1.
 const RARELY: u32 = 127;
+/// For up to so many entries the sketch always takes 8 KiB; then it begins when the cache is a 32nd full.
+const SMALL: u64 = 1024;
 
 /// Counts departures or arrivals in ticks, without a division per event.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Clock {
     ticks: u32,
-    rest: u64,
+    /// Events until the next tick.
+    left: u64,
 }
 
 impl Clock {
-    #[inline]
+    #[inline(always)]
     fn advance(&mut self, tick: u64) {
-        self.rest += 1;
-        if self.rest >= tick {
-            self.rest = 0;
+        self.left -= 1;
+        if self.left == 0 {
+            self.left = tick;
             self.ticks = self.ticks.wrapping_add(1);
         }
     }
@@ -102,10 +105,10 @@ impl<H: Copy + Eq> TinyLfu<H> {
             protected_max: 0,
             sketch: Sketch::new(),
             ghost: Ghost::new(),
-            arrivals: Clock::default(),
-            departures: Clock::default(),
+            arrivals: Clock { ticks: 0, left: 1 },
+            departures: Clock { ticks: 0, left: 1 },
             tick: 1,
-            size_check: capacity,
+            size_check: Self::size_early(capacity, weighted),
             size_limit: 0,
             random: 0x9E37_79B9,
         };
@@ -121,23 +124,30 @@ impl<H: Copy + Eq> TinyLfu<H> {
         self.protected_max = part(self.capacity.saturating_sub(self.window_max), 7, 10);
     }
 
+    /// The total weight beyond which the sketch is needed.
+    fn size_early(capacity: u64, weighted: bool) -> u64 {
+        if weighted || capacity > SMALL {
+            capacity
+        } else {
+            capacity / 32
+        }
+    }
+
+    #[inline(always)]
     fn now(&self) -> Now {
         [self.arrivals.ticks, self.departures.ticks]
     }
 
-    fn entries(&self) -> usize {
-        self.window.len() + self.probation.len() + self.protected.len()
-    }
-
-    /// Called when the cache is full: makes the sketch and the ghosts fit.
+    /// Makes the sketch and the ghosts fit, if they have to be larger than they are.
     #[cold]
     fn size_up(&mut self) {
-        let held = self.entries() as u64;
+        let held = self.chunks.len() as u64;
         if held < self.size_limit {
             return;
         }
         let entries = if self.weighted { held } else { self.capacity };
-        (self.size_check, self.size_limit) = if self.weighted {
+        // In a cache of capacity 0, `prepare` has to see every entry.
+        (self.size_check, self.size_limit) = if self.weighted || self.capacity == 0 {
             (self.capacity, 2 * held.max(64))
         } else {
             (u64::MAX, u64::MAX)
@@ -145,17 +155,16 @@ impl<H: Copy + Eq> TinyLfu<H> {
         self.sketch.resize(entries);
         self.ghost.reset(entries);
         self.tick = (entries / 10 / 32).max(1);
+        (self.arrivals.left, self.departures.left) = (self.tick, self.tick);
     }
 
-    /// If the entry was hit since it was last asked: counts that, clears the mark and returns true.
-    #[inline]
-    fn flush<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H) -> bool {
-        let hit = entries.hits(handle) != 0;
-        if hit {
-            self.sketch.add(entries.hash(handle));
+    /// If the entry was hit since it was last asked: counts that, clears the mark and returns its new estimate.
+    #[inline(always)]
+    fn flush<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H) -> Option<u8> {
+        (entries.hits(handle) != 0).then(|| {
             entries.reset_hits(handle);
-        }
-        hit
+            self.sketch.add(entries.hash(handle))
+        })
     }
 
     #[inline]
@@ -178,31 +187,24 @@ impl<H: Copy + Eq> TinyLfu<H> {
     fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, victim: H, out: &mut Out<H>) {
         let weight = self.weigh(entries, victim);
         // `victim` returns the tail of probation if there is one.
-        let queue = if self.probation.len() > 0 {
-            &mut self.probation
-        } else {
+        let queue = if self.probation.is_empty() {
             &mut self.protected
+        } else {
+            &mut self.probation
         };
         self.chunks.pop_back(queue, entries, weight);
         self.gone(entries, victim, weight, Region::Main);
         out.push((victim, Verdict::Evicted));
     }
 
-    /// Evicts the tail of the window.
-    #[inline]
-    fn evict_window<E: Entries<Handle = H>>(&mut self, entries: &E, tail: H, verdict: Verdict, out: &mut Out<H>) {
-        let weight = self.weigh(entries, tail);
-        self.chunks.pop_back(&mut self.window, entries, weight);
+    /// Evicts an entry that was taken out of the window.
+    #[inline(always)]
+    fn evict_window<E>(&mut self, entries: &E, (tail, weight): (H, u64), verdict: Verdict, out: &mut Out<H>)
+    where
+        E: Entries<Handle = H>,
+    {
         self.gone(entries, tail, weight, Region::Window);
         out.push((tail, verdict));
-    }
-
-    /// Moves the tail of the window to the main part.
-    #[inline]
-    fn graduate<E: Entries<Handle = H>>(&mut self, entries: &E, tail: H) {
-        let weight = self.weigh(entries, tail);
-        self.chunks.pop_back(&mut self.window, entries, weight);
-        self.chunks.push_front(&mut self.probation, entries, tail, weight);
     }
 
     /// The entry of the main part to go next: the first one without a mark. Marked ones on the way become protected.
@@ -210,19 +212,20 @@ impl<H: Copy + Eq> TinyLfu<H> {
     fn victim<E: Entries<Handle = H>>(&mut self, entries: &E) -> Option<H> {
         let mut steps = 0;
         loop {
-            if let Some(tail) = self.chunks.back(&self.probation) {
+            if let Some((tail, _)) = self.chunks.back(&self.probation) {
                 steps += 1;
-                if !self.flush(entries, tail) || steps >= STEPS {
+                if self.flush(entries, tail).is_none() || steps >= STEPS {
                     return Some(tail);
                 }
                 let weight = self.weigh(entries, tail);
                 self.chunks.pop_back(&mut self.probation, entries, weight);
-                self.chunks.push_front(&mut self.protected, entries, tail, weight);
+                self.chunks
+                    .push_front(&mut self.protected, entries, tail, weight, false);
                 self.trim(entries, &mut steps);
             } else {
-                let tail = self.chunks.back(&self.protected)?;
+                let (tail, _) = self.chunks.back(&self.protected)?;
                 steps += 1;
-                if !self.flush(entries, tail) || steps >= STEPS {
+                if self.flush(entries, tail).is_none() || steps >= STEPS {
                     return Some(tail);
                 }
                 self.recycle(entries, tail);
@@ -234,22 +237,24 @@ impl<H: Copy + Eq> TinyLfu<H> {
     fn recycle<E: Entries<Handle = H>>(&mut self, entries: &E, tail: H) {
         let weight = self.weigh(entries, tail);
         self.chunks.pop_back(&mut self.protected, entries, weight);
-        self.chunks.push_front(&mut self.protected, entries, tail, weight);
+        self.chunks
+            .push_front(&mut self.protected, entries, tail, weight, false);
     }
 
     /// Brings the protected queue back to its size.
     fn trim<E: Entries<Handle = H>>(&mut self, entries: &E, steps: &mut u32) {
         while self.protected.weight() > self.protected_max && *steps < STEPS {
-            let Some(tail) = self.chunks.back(&self.protected) else {
+            let Some((tail, _)) = self.chunks.back(&self.protected) else {
                 return;
             };
             *steps += 1;
-            if self.flush(entries, tail) {
+            if self.flush(entries, tail).is_some() {
                 self.recycle(entries, tail);
             } else {
                 let weight = self.weigh(entries, tail);
                 self.chunks.pop_back(&mut self.protected, entries, weight);
-                self.chunks.push_front(&mut self.probation, entries, tail, weight);
+                self.chunks
+                    .push_front(&mut self.probation, entries, tail, weight, false);
             }
         }
     }
@@ -262,46 +267,87 @@ impl<H: Copy + Eq> TinyLfu<H> {
         ours > theirs || (ours >= WARM && xorshift(&mut self.random) & RARELY == 0)
     }
 
-    /// Lets go of what is too much.
-    #[inline]
-    fn rebalance<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Out<H>) {
+    /// Brings the window back to its size, and lets go of what is too much.
+    #[inline(always)]
+    fn rebalance<E: Entries<Handle = H>>(&mut self, entries: &E, weighted: bool, out: &mut Out<H>) {
         while self.window.weight() > self.window_max {
-            let Some(candidate) = self.chunks.back(&self.window) else {
-                break;
+            let over = self.is_over();
+            // Most often in a full cache: a key not seen before it came, nor hit since, cannot win. Only others that share
+            // all its counters could have raised its estimate meanwhile.
+            let hopeless = |handle, cold| {
+                let hopeless = over && cold && entries.hits(handle) == 0;
+                hopeless.then(|| weigh(entries, handle, weighted))
             };
-            self.flush(entries, candidate);
-            // By weight, the candidate may have to win several times, and a victim once beaten does not come back.
-            let stays = loop {
-                if self.total <= self.capacity {
-                    break true;
-                }
-                // The victim of a candidate that cannot win is not even looked for, which spares the hands' work and two
-                // cache misses; over the traces the hit ratios stay within 0.005 points on average.
-                let ours = self.sketch.estimate(entries.hash(candidate));
-                if ours <= 1 && self.probation.len() + self.protected.len() > 0 {
-                    self.evict_window(entries, candidate, Verdict::Rejected, out);
-                    break false;
-                }
-                let Some(victim) = self.victim(entries) else {
-                    self.evict_window(entries, candidate, Verdict::Evicted, out);
-                    break false;
-                };
-                if !self.wins(entries, ours, victim) {
-                    self.evict_window(entries, candidate, Verdict::Rejected, out);
-                    break false;
-                }
-                self.evict(entries, victim, out);
-            };
-            if stays {
-                self.graduate(entries, candidate);
+            match self.chunks.pop_back_if(&mut self.window, entries, hopeless) {
+                Some(tail) => self.evict_window(entries, tail, Verdict::Rejected, out),
+                None => self.judge(entries, out),
             }
         }
+        if self.total > self.capacity {
+            self.shrink(entries, out);
+        }
+    }
+
+    /// Whether something has to go, and there is a main part for it to compete with.
+    #[inline(always)]
+    fn is_over(&self) -> bool {
+        self.total > self.capacity && self.total > self.window.weight()
+    }
+
+    /// Moves the tail of the window, which is not empty, to the main part, or lets it go.
+    #[inline(never)]
+    fn judge<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Out<H>) {
+        let (candidate, _) = self.chunks.back(&self.window).expect("it weighs too much");
+        let weight = self.weigh(entries, candidate);
+        let flushed = self.flush(entries, candidate);
+        let verdict = if self.total > self.capacity {
+            let ours = flushed.unwrap_or_else(|| self.sketch.estimate(entries.hash(candidate)));
+            self.compete(entries, ours, out)
+        } else {
+            None
+        };
+        self.chunks.pop_back(&mut self.window, entries, weight);
+        match verdict {
+            Some(verdict) => self.evict_window(entries, (candidate, weight), verdict, out),
+            None => {
+                let probation = &mut self.probation;
+                self.chunks.push_front(probation, entries, candidate, weight, false);
+            }
+        }
+    }
+
+    /// Makes room for a candidate with this estimate; or says why it has to go itself.
+    #[inline]
+    fn compete<E: Entries<Handle = H>>(&mut self, entries: &E, ours: u8, out: &mut Out<H>) -> Option<Verdict> {
+        // By weight, the candidate may have to win several times, and a victim once beaten does not come back.
+        while self.total > self.capacity {
+            // The victim of a candidate that cannot win is not even looked for, which spares the hands' work and two
+            // cache misses; over the traces the hit ratios stay within 0.005 points on average.
+            if ours <= 1 && self.is_over() {
+                return Some(Verdict::Rejected);
+            }
+            let Some(victim) = self.victim(entries) else {
+                return Some(Verdict::Evicted);
+            };
+            if !self.wins(entries, ours, victim) {
+                return Some(Verdict::Rejected);
+            }
+            self.evict(entries, victim, out);
+        }
+        None
+    }
+
+    /// Lets go of what is too much though the window is not.
+    #[inline(never)]
+    fn shrink<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Out<H>) {
         while self.total > self.capacity {
             if let Some(victim) = self.victim(entries) {
                 self.evict(entries, victim, out);
-            } else if let Some(tail) = self.chunks.back(&self.window) {
+            } else if let Some((tail, _)) = self.chunks.back(&self.window) {
                 self.flush(entries, tail);
-                self.evict_window(entries, tail, Verdict::Evicted, out);
+                let weight = self.weigh(entries, tail);
+                self.chunks.pop_back(&mut self.window, entries, weight);
+                self.evict_window(entries, (tail, weight), Verdict::Evicted, out);
             }
         }
     }
@@ -310,43 +356,38 @@ impl<H: Copy + Eq> TinyLfu<H> {
     #[cold]
     fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
         let capacity = std::mem::replace(&mut self.capacity, u64::MAX - weight);
-        self.rebalance(entries, out);
+        self.rebalance(entries, self.weighted, out);
         self.capacity = capacity;
     }
 
-    /// Where a new entry goes: what the ghosts tell of an earlier stay moves the window's size and may skip the window.
-    #[inline]
-    fn destination(&mut self, hash: u32) -> u8 {
-        let Some((region, ticks)) = self.ghost.take(hash, self.now()) else {
-            return WINDOW;
-        };
-        let entries = if self.weighted {
-            self.entries() as u64
+    /// Takes in an entry that comes back: what the ghosts tell of its earlier stay moves the window's size and may skip
+    /// the window.
+    #[inline(never)]
+    fn welcome<E>(&mut self, entries: &E, handle: H, weight: u64, (region, ticks): (Region, u32))
+    where
+        E: Entries<Handle = H>,
+    {
+        let held = if self.weighted {
+            self.chunks.len() as u64
         } else {
             self.capacity
         };
         let age = u64::from(ticks) * self.tick;
-        let soon = age <= entries / 10;
-        // By weight, a step is the weight of an average entry.
-        let step = if self.weighted {
-            (self.total / entries.max(1)).max(1)
-        } else {
-            1
-        };
-        match region {
-            Region::Window => {
-                if soon {
-                    self.set_window(self.window_max.saturating_add(step));
-                }
-                if age <= part(entries, 3, 10) { PROBATION } else { WINDOW }
-            }
-            Region::Main => {
-                if soon {
-                    self.set_window(self.window_max.saturating_sub(step));
-                }
-                WINDOW
-            }
+        if age <= held / 10 {
+            // By weight, a step is the weight of an average entry.
+            let step = if self.weighted {
+                (self.total / held.max(1)).max(1)
+            } else {
+                1
+            };
+            self.set_window(match region {
+                Region::Window => self.window_max.saturating_add(step),
+                Region::Main => self.window_max.saturating_sub(step),
+            });
         }
+        let skips = region == Region::Window && age <= part(held, 3, 10);
+        let queue = if skips { &mut self.probation } else { &mut self.window };
+        self.chunks.push_front(queue, entries, handle, weight, false);
     }
 
     fn queue(&mut self, id: u8) -> (&mut Chunks<H>, &mut Queue) {
@@ -358,23 +399,34 @@ impl<H: Copy + Eq> TinyLfu<H> {
         (&mut self.chunks, queue)
     }
 
-    /// Takes an entry out of its queue and returns which it was.
-    fn unlink<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H) -> u8 {
-        let weight = self.weigh(entries, handle);
-        let id = self.chunks.queue_id(entries.place(handle));
-        let (chunks, queue) = self.queue(id);
-        chunks.remove(queue, entries, handle, weight);
-        self.total -= weight;
-        id
+    /// Inserts an entry.
+    #[inline(always)]
+    fn take_in<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weighted: bool, out: &mut Out<H>) {
+        let weight = weigh(entries, handle, weighted);
+        let calm = self.total.checked_add(weight).is_some_and(|sum| sum <= self.size_check);
+        if !calm && !self.prepare(entries, handle, weight, out) {
+            return;
+        }
+        let hash = entries.hash(handle);
+        let count = self.sketch.add(hash);
+        self.arrivals.advance(self.tick);
+        self.total += weight;
+        match self.ghost.take(hash, self.now()) {
+            None => self
+                .chunks
+                .push_front(&mut self.window, entries, handle, weight, count <= 1),
+            Some(found) => self.welcome(entries, handle, weight, found),
+        }
+        self.rebalance(entries, weighted, out);
     }
-}
 
-impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
-    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
-        let weight = self.weigh(entries, handle);
+    /// Makes ready for so much more weight, which is too much or the first to need a sketch. False if the entry cannot stay.
+    #[cold]
+    #[inline(never)]
+    fn prepare<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, out: &mut Out<H>) -> bool {
         if weight > self.capacity {
             out.push((handle, Verdict::Rejected));
-            return;
+            return false;
         }
         if self.total.saturating_add(weight) > self.size_check {
             self.size_up();
@@ -382,60 +434,63 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
         if self.total.checked_add(weight).is_none() {
             self.make_room(entries, weight, out);
         }
-        let hash = entries.hash(handle);
-        self.sketch.add(hash);
-        self.arrivals.advance(self.tick);
-        self.total += weight;
-        let id = self.destination(hash);
-        let (chunks, queue) = self.queue(id);
-        chunks.push_front(queue, entries, handle, weight);
-        self.rebalance(entries, out);
+        true
+    }
+}
+
+impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
+    #[inline]
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
+        // Twice, so that counting is not slowed down by what only weighing needs.
+        if self.weighted {
+            self.take_in(entries, handle, true, out);
+        } else {
+            self.take_in(entries, handle, false, out);
+        }
     }
 
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
-        let weight = self.weigh(entries, new);
-        // The mark a hit would have left cannot be set here: what would come of it is done at once.
-        self.sketch.add(entries.hash(new));
-        if weight > self.capacity {
-            self.unlink(entries, old);
-            out.push((new, Verdict::Rejected));
-            return;
-        }
-        let id = self.chunks.queue_id(entries.place(old));
-        let room = self.total - self.weigh(entries, old);
-        if id == WINDOW && room.checked_add(weight).is_some() {
-            let old = (old, self.weigh(entries, old));
-            self.chunks.replace(&mut self.window, entries, old, (new, weight));
-            self.total = room + weight;
-        } else {
-            self.unlink(entries, old);
-            if self.total.checked_add(weight).is_none() {
-                self.make_room(entries, weight, out);
-            }
-            let id = if id == WINDOW { WINDOW } else { PROTECTED };
-            self.total += weight;
-            let (chunks, queue) = self.queue(id);
-            chunks.push_front(queue, entries, new, weight);
+        let (before, weight) = (self.weigh(entries, old), self.weigh(entries, new));
+        let total = (self.total - before).checked_add(weight);
+        let Some(total) = total.filter(|_| weight <= self.capacity) else {
+            // Too heavy, or beyond what can be summed up: it gives up its turn.
+            Policy::<E>::remove(self, entries, old);
+            return self.insert(entries, new, out);
+        };
+        let (chunks, queue) = self.queue(self.chunks.queue_id(entries.place(old)));
+        chunks.replace(queue, entries, (old, before), (new, weight));
+        entries.set_hits(new, 1);
+        self.total = total;
+        if weight != before {
             self.trim(entries, &mut 0);
+            self.rebalance(entries, self.weighted, out);
         }
-        self.rebalance(entries, out);
     }
 
     fn remove(&mut self, entries: &E, handle: E::Handle) {
-        self.unlink(entries, handle);
+        let weight = self.weigh(entries, handle);
+        let (chunks, queue) = self.queue(self.chunks.queue_id(entries.place(handle)));
+        chunks.remove(queue, entries, handle, weight);
+        self.total -= weight;
+    }
+
+    #[inline]
+    fn prefetch(&self, hash: u32) {
+        self.sketch.prefetch(hash);
+        self.ghost.prefetch(hash);
     }
 
     fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
         let window = part(self.window_max, capacity, self.capacity.max(1)).min(capacity);
         self.capacity = capacity;
         self.set_window(window);
-        // Growing alone must not allocate: the sizes are looked at when the cache is full again.
-        (self.size_check, self.size_limit) = (capacity, 0);
+        // Growing alone must not allocate: the sizes are looked at by a later insertion.
+        (self.size_check, self.size_limit) = (Self::size_early(capacity, self.weighted), 0);
         if self.total > capacity {
             self.size_up();
         }
         self.trim(entries, &mut 0);
-        self.rebalance(entries, out);
+        self.rebalance(entries, self.weighted, out);
     }
 
     fn capacity(&self) -> u64 {
@@ -443,7 +498,7 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
     }
 
     fn len(&self) -> usize {
-        self.entries()
+        self.chunks.len()
     }
 
     fn weight(&self) -> u64 {
@@ -538,12 +593,12 @@ mod tests {
     fn memory_is_small_and_comes_late() {
         let mut store = Store::default();
         let mut out = Vec::new();
-        for (capacity, full) in [(100, 11 << 10), (40_000, 40_000 * 20)] {
+        for (capacity, needless, full) in [(100, 3, 11 << 10), (40_000, 40_000, 40_000 * 20)] {
             let mut policy = TinyLfu::new(capacity, false);
             for n in 0..5 * capacity as u32 {
                 let handle = store.add(n.wrapping_mul(0x9E37_79B9), 1);
                 policy.insert(&store, handle, &mut out);
-                if u64::from(n) + 1 == capacity {
+                if u64::from(n) + 1 == needless {
                     assert_eq!(policy.sketch.bytes() + policy.ghost.bytes(), 0);
                 }
             }

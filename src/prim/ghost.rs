@@ -4,6 +4,8 @@
 //! tell how long ago something left, so this is a four-way associative table of fingerprints with coarse times.
 #![forbid(unsafe_code)]
 
+use super::prefetch::prefetch;
+
 /// Which part of the cache an entry left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Region {
@@ -18,8 +20,10 @@ pub(crate) type Now = [u32; 2];
 
 /// Ticks wrap at 15 bits; differences are taken modulo this.
 const TICKS: u32 = 0x7fff;
+/// The bit of a slot that tells the region.
+const MAIN: u32 = 0x8000;
 
-/// The table: per slot 16 bits of fingerprint (never 0), 1 of region, 15 of time. [`Ghost::new`] allocates nothing.
+/// The table: buckets from the newest slot to the oldest, per slot 16 bits of fingerprint (never 0), 1 of region, 15 of time. [`Ghost::new`] allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Ghost {
     buckets: Vec<[u32; 4]>,
@@ -29,6 +33,44 @@ pub(crate) struct Ghost {
 fn fingerprint(hash: u32) -> u32 {
     // The bucket is chosen by the high bits.
     (hash & 0xffff).max(1)
+}
+
+/// The bucket with its empty or oldest slot moved to the end, by each region's own clock.
+#[inline(always)]
+fn without_oldest(bucket: [u32; 4], now: Now) -> [u32; 4] {
+    let [a, b, c, d] = bucket;
+    let clock = |slot: u32| if slot & MAIN == 0 { now[0] } else { now[1] };
+    let age = |slot: u32| clock(slot).wrapping_sub(slot) & TICKS;
+    let foreign = |slot: u32| (slot ^ d) & MAIN != 0;
+    // Of each region the last is the oldest: the choice is between the very last and the last of the other region.
+    let (other, without) = if d == 0 {
+        return bucket;
+    } else if foreign(c) {
+        (c, [a, b, d, c])
+    } else if foreign(b) {
+        (b, [a, c, d, b])
+    } else if foreign(a) {
+        (a, [b, c, d, a])
+    } else {
+        return bucket;
+    };
+    if age(other) > age(d) { without } else { bucket }
+}
+
+/// See [`Ghost::take`]. Out of line: in a busy cache most keys that come are not remembered.
+#[inline(never)]
+fn take_from(bucket: &mut [u32; 4], print: u32, now: Now) -> Option<(Region, u32)> {
+    let index = bucket.iter().position(|slot| slot >> 16 == print)?;
+    let found = bucket[index];
+    // Empty slots are the last.
+    bucket.copy_within(index + 1.., index);
+    bucket[3] = 0;
+    let region = if found & MAIN == 0 {
+        Region::Window
+    } else {
+        Region::Main
+    };
+    Some((region, now[region as usize].wrapping_sub(found) & TICKS))
 }
 
 impl Ghost {
@@ -54,37 +96,31 @@ impl Ghost {
         self.buckets.get_mut(index as usize)
     }
 
-    /// Remembers that a key leaves now: in a free slot or the key's own, else in place of the one that left first.
+    /// Remembers that a key leaves now, in an empty slot, else in place of the one that left first by its region's clock.
     #[inline]
     pub(crate) fn put(&mut self, hash: u32, region: Region, now: Now) {
         let Some(bucket) = self.bucket(hash) else { return };
-        let print = fingerprint(hash);
-        let (mut best, mut oldest) = (0, 0);
-        for (index, &slot) in bucket.iter().enumerate() {
-            if slot == 0 || slot >> 16 == print {
-                best = index;
-                break;
-            }
-            let age = now[(slot >> 15) as usize & 1].wrapping_sub(slot) & TICKS;
-            if age > oldest {
-                (best, oldest) = (index, age);
-            }
-        }
-        bucket[best] = print << 16 | (region as u32) << 15 | now[region as usize] & TICKS;
+        let slot = fingerprint(hash) << 16 | (region as u32) << 15 | now[region as usize] & TICKS;
+        let [a, b, c, _] = without_oldest(*bucket, now);
+        *bucket = [slot, a, b, c];
     }
 
     /// Forgets a key, and tells what it left and how many ticks ago.
     #[inline]
     pub(crate) fn take(&mut self, hash: u32, now: Now) -> Option<(Region, u32)> {
         let print = fingerprint(hash);
-        let slot = self.bucket(hash)?.iter_mut().find(|slot| **slot >> 16 == print)?;
-        let found = std::mem::take(slot);
-        let region = if found & 0x8000 == 0 {
-            Region::Window
-        } else {
-            Region::Main
-        };
-        Some((region, now[region as usize].wrapping_sub(found) & TICKS))
+        let bucket = self.bucket(hash)?;
+        if bucket.iter().all(|slot| slot >> 16 != print) {
+            return None;
+        }
+        take_from(bucket, print, now)
+    }
+
+    /// Asks the processor for what is remembered of a key.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u32) {
+        let index = (u64::from(hash) * self.buckets.len() as u64) >> 32;
+        prefetch(self.buckets.as_ptr().wrapping_add(index as usize));
     }
 }
 
@@ -123,8 +159,7 @@ mod tests {
             (1, Region::Window, [10, 90]),
             (2, Region::Main, [10, 90]), // age 20 in the end: the oldest
             (3, Region::Window, [11, 91]),
-            (4, Region::Main, [11, 100]),
-            (4, Region::Main, [12, 101]), // the same slot again
+            (4, Region::Main, [12, 101]),
             (5, Region::Window, [12, 110]),
         ] {
             ghost.put(print, region, now);

@@ -26,7 +26,6 @@ pub(crate) struct Queue {
     head: u32,
     tail: u32,
     id: u8,
-    len: usize,
     weight: u64,
 }
 
@@ -37,15 +36,14 @@ impl Queue {
             head: NONE,
             tail: NONE,
             id,
-            len: 0,
             weight: 0,
         }
     }
 
-    /// The number of handles held.
+    /// Whether it holds no handle.
     #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tail == NONE
     }
 
     /// The sum of the weights the handles were pushed with.
@@ -61,23 +59,35 @@ impl Queue {
     }
 }
 
-/// `items[lo..hi]` is the part in use, from the head's side to the tail's. Both of its ends are handles, never holes,
-/// and a linked chunk is never empty: so the tail of a queue is found without a search.
+/// `items[lo..hi]` is the part in use, from the head's side to the tail's; what is outside of it means nothing. Both of its
+/// ends are handles, never holes, and a linked chunk is never empty: so the tail of a queue is found without a search.
 #[derive(Debug)]
 struct Chunk<H> {
     items: [Option<H>; ITEMS],
     prev: u32,
     next: u32,
+    /// A bit per item: what it was pushed with; 0 where nothing was pushed yet, and for holes.
+    flags: u32,
     lo: u8,
     hi: u8,
     live: u8,
     queue: u8,
 }
 
+impl<H> Chunk<H> {
+    /// The part in use.
+    #[inline]
+    fn used(&self) -> &[Option<H>] {
+        &self.items[usize::from(self.lo)..usize::from(self.hi)]
+    }
+}
+
 /// The slab of chunks that several queues share.
 #[derive(Debug)]
 pub(crate) struct Chunks<H> {
     slab: Vec<Chunk<H>>,
+    /// The number of handles in all queues.
+    len: usize,
     /// The first free chunk, linked through `next`.
     free: u32,
 }
@@ -87,6 +97,7 @@ impl<H: Copy + Eq> Chunks<H> {
     pub(crate) fn new() -> Self {
         Self {
             slab: Vec::new(),
+            len: 0,
             free: NONE,
         }
     }
@@ -103,36 +114,35 @@ impl<H: Copy + Eq> Chunks<H> {
         self.slab.capacity() * size_of::<Chunk<H>>()
     }
 
-    /// Puts a handle at the head.
+    /// The number of handles in all its queues.
     #[inline]
-    pub(crate) fn push_front<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64)
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Puts a handle at the head. What `flag` means is the caller's business: [`back`](Self::back) returns it.
+    #[inline]
+    pub(crate) fn push_front<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64, flag: bool)
     where
         E: Entries<Handle = H>,
     {
-        queue.len += 1;
+        self.len += 1;
         queue.weight += weight;
-        if self.slab.get(queue.head as usize).is_none_or(|chunk| chunk.lo == 0) {
-            self.add_head(queue);
-        }
-        let chunk = &mut self.slab[queue.head as usize];
+        let chunk = match self.slab.get_mut(queue.head as usize) {
+            Some(chunk) if chunk.lo > 0 => chunk,
+            _ => self.add_head(queue),
+        };
         chunk.lo -= 1;
         chunk.live += 1;
+        chunk.flags |= u32::from(flag) << chunk.lo;
         chunk.items[usize::from(chunk.lo)] = Some(handle);
         entries.set_place(handle, queue.head);
     }
 
     /// Links a chunk with no handle yet before the head.
     #[cold]
-    fn add_head(&mut self, queue: &mut Queue) {
-        let fresh = Chunk {
-            items: [None; ITEMS],
-            prev: NONE,
-            next: queue.head,
-            lo: ITEMS as u8,
-            hi: ITEMS as u8,
-            live: 0,
-            queue: queue.id,
-        };
+    #[inline(never)]
+    fn add_head(&mut self, queue: &mut Queue) -> &mut Chunk<H> {
         let index = if self.free == NONE {
             let len = self.slab.len();
             // 2^24 chunks are at least 160 million entries of one policy.
@@ -141,26 +151,39 @@ impl<H: Copy + Eq> Chunks<H> {
                 // Doubling would waste up to half of the memory; an eighth is still amortised O(1).
                 self.slab.reserve_exact((len / 8).max(1));
             }
-            self.slab.push(fresh);
+            self.slab.push(Chunk {
+                items: [None; ITEMS],
+                prev: NONE,
+                next: NONE,
+                flags: 0,
+                lo: 0,
+                hi: 0,
+                live: 0,
+                queue: 0,
+            });
             len as u32
         } else {
             let index = self.free;
             self.free = self.slab[index as usize].next;
-            self.slab[index as usize] = fresh;
             index
         };
         match self.slab.get_mut(queue.head as usize) {
             Some(old) => old.prev = index,
             None => queue.tail = index,
         }
+        let chunk = &mut self.slab[index as usize];
+        (chunk.prev, chunk.next, chunk.flags) = (NONE, queue.head, 0);
+        (chunk.lo, chunk.hi, chunk.queue) = (ITEMS as u8, ITEMS as u8, queue.id);
         queue.head = index;
+        chunk
     }
 
-    /// The handle at the tail.
+    /// The handle at the tail, and the flag that it was pushed with.
     #[inline]
-    pub(crate) fn back(&self, queue: &Queue) -> Option<H> {
+    pub(crate) fn back(&self, queue: &Queue) -> Option<(H, bool)> {
         let chunk = self.slab.get(queue.tail as usize)?;
-        chunk.items[usize::from(chunk.hi) - 1]
+        let last = usize::from(chunk.hi) - 1;
+        Some((chunk.items[last]?, chunk.flags >> last & 1 != 0))
     }
 
     /// Whether the handle is at the head.
@@ -176,38 +199,50 @@ impl<H: Copy + Eq> Chunks<H> {
     where
         E: Entries<Handle = H>,
     {
-        queue.len -= 1;
-        queue.weight -= weight;
-        let index = queue.tail;
-        let chunk = &mut self.slab[index as usize];
-        chunk.live -= 1;
-        if chunk.live == 0 {
-            self.unlink(queue, index);
-            self.prefetch_tail(queue, entries);
-            return;
-        }
-        chunk.items[usize::from(chunk.hi) - 1] = None;
-        chunk.hi -= 1;
-        while chunk.items[usize::from(chunk.hi) - 1].is_none() {
-            chunk.hi -= 1;
-        }
-        let ahead = usize::from(chunk.hi).wrapping_sub(AHEAD);
-        if let Some(&Some(handle)) = chunk.items.get(ahead) {
-            entries.prefetch(handle);
-        }
+        let popped = self.pop_back_if(queue, entries, |_, _| Some(weight));
+        debug_assert!(popped.is_some());
     }
 
-    /// Prefetches what the next pops will ask for, at the step from one chunk to the next.
+    /// Takes the handle at the tail off if `accept`, which is given it and its flag, says what weight it was pushed with.
+    #[inline(always)]
+    pub(crate) fn pop_back_if<E>(
+        &mut self,
+        queue: &mut Queue,
+        entries: &E,
+        accept: impl FnOnce(H, bool) -> Option<u64>,
+    ) -> Option<(H, u64)>
+    where
+        E: Entries<Handle = H>,
+    {
+        let chunk = self.slab.get_mut(queue.tail as usize)?;
+        let mut last = usize::from(chunk.hi) - 1;
+        let handle = chunk.items[last]?;
+        let weight = accept(handle, chunk.flags >> last & 1 != 0)?;
+        self.len -= 1;
+        queue.weight -= weight;
+        chunk.live -= 1;
+        if chunk.live == 0 {
+            self.next_tail(queue, entries);
+            return Some((handle, weight));
+        }
+        while chunk.items[last - 1].is_none() {
+            last -= 1;
+        }
+        chunk.hi = last as u8;
+        if let Some(&Some(ahead)) = chunk.items.get(last.wrapping_sub(AHEAD)) {
+            entries.prefetch(ahead);
+        }
+        Some((handle, weight))
+    }
+
+    /// Frees the empty chunk at the tail, and prefetches what the next pops will ask for.
     #[cold]
-    fn prefetch_tail<E: Entries<Handle = H>>(&self, queue: &Queue, entries: &E) {
+    #[inline(never)]
+    fn next_tail<E: Entries<Handle = H>>(&mut self, queue: &mut Queue, entries: &E) {
+        self.unlink(queue, queue.tail);
         if let Some(chunk) = self.slab.get(queue.tail as usize) {
-            let range = usize::from(chunk.lo)..usize::from(chunk.hi);
-            chunk.items[range]
-                .iter()
-                .rev()
-                .take(AHEAD)
-                .flatten()
-                .for_each(|&handle| entries.prefetch(handle));
+            let last = chunk.used().iter().rev().take(AHEAD).flatten();
+            last.for_each(|&handle| entries.prefetch(handle));
         }
     }
 
@@ -215,7 +250,6 @@ impl<H: Copy + Eq> Chunks<H> {
     fn unlink(&mut self, queue: &mut Queue, index: u32) {
         let chunk = &mut self.slab[index as usize];
         let (prev, next) = (chunk.prev, chunk.next);
-        chunk.items = [None; ITEMS];
         chunk.live = 0;
         chunk.next = self.free;
         self.free = index;
@@ -233,11 +267,10 @@ impl<H: Copy + Eq> Chunks<H> {
     #[inline]
     fn find<E: Entries<Handle = H>>(&self, entries: &E, handle: H) -> (u32, usize) {
         let index = entries.place(handle);
-        let offset = self.slab[index as usize]
-            .items
-            .iter()
-            .position(|&item| item == Some(handle));
-        (index, offset.expect("the handle is in the chunk it names"))
+        let chunk = &self.slab[index as usize];
+        let offset = chunk.used().iter().position(|&item| item == Some(handle));
+        let offset = offset.expect("the handle is in the chunk it names");
+        (index, usize::from(chunk.lo) + offset)
     }
 
     /// Takes a handle out; `weight` is what it was pushed with.
@@ -246,11 +279,12 @@ impl<H: Copy + Eq> Chunks<H> {
         E: Entries<Handle = H>,
     {
         let (index, offset) = self.find(entries, handle);
-        queue.len -= 1;
+        self.len -= 1;
         queue.weight -= weight;
         let chunk = &mut self.slab[index as usize];
         debug_assert_eq!(chunk.queue, queue.id);
         chunk.items[offset] = None;
+        chunk.flags &= !(1 << offset);
         chunk.live -= 1;
         let live = chunk.live;
         if live == 0 {
@@ -284,30 +318,32 @@ impl<H: Copy + Eq> Chunks<H> {
     #[cold]
     fn merge<E: Entries<Handle = H>>(&mut self, queue: &mut Queue, entries: &E, front: u32, rear: u32) {
         let mut items = [None; ITEMS];
-        let mut lo = ITEMS;
-        let both = [rear, front];
-        for &handle in both
-            .iter()
-            .flat_map(|&index| self.slab[index as usize].items.iter().rev().flatten())
-        {
-            lo -= 1;
-            items[lo] = Some(handle);
+        let (mut lo, mut flags) = (ITEMS, 0);
+        for chunk in [rear, front].map(|index| &self.slab[index as usize]) {
+            for offset in (usize::from(chunk.lo)..usize::from(chunk.hi)).rev() {
+                if let Some(handle) = chunk.items[offset] {
+                    lo -= 1;
+                    items[lo] = Some(handle);
+                    flags |= (chunk.flags >> offset & 1) << lo;
+                }
+            }
         }
         // The fuller one stays, so that fewer entries need to be told.
         let front_stays = self.slab[front as usize].live > self.slab[rear as usize].live;
         let (stays, goes) = if front_stays { (front, rear) } else { (rear, front) };
-        for &handle in self.slab[goes as usize].items.iter().flatten() {
+        for &handle in self.slab[goes as usize].used().iter().flatten() {
             entries.set_place(handle, stays);
         }
         self.unlink(queue, goes);
         let chunk = &mut self.slab[stays as usize];
-        chunk.items = items;
+        (chunk.items, chunk.flags) = (items, flags);
         chunk.lo = lo as u8;
         chunk.hi = ITEMS as u8;
         chunk.live = (ITEMS - lo) as u8;
     }
 
-    /// Puts `new` where `old` is.
+    /// Puts `new` where `old` is, whose flag it keeps.
+    #[inline]
     pub(crate) fn replace<E>(&mut self, queue: &mut Queue, entries: &E, old: (H, u64), new: (H, u64))
     where
         E: Entries<Handle = H>,
@@ -321,12 +357,8 @@ impl<H: Copy + Eq> Chunks<H> {
     /// The handles from head to tail.
     pub(crate) fn iter(&self, queue: &Queue) -> impl Iterator<Item = H> {
         let first = self.slab.get(queue.head as usize);
-        std::iter::successors(first, |chunk| self.slab.get(chunk.next as usize)).flat_map(|chunk| {
-            chunk.items[usize::from(chunk.lo)..usize::from(chunk.hi)]
-                .iter()
-                .flatten()
-                .copied()
-        })
+        std::iter::successors(first, |chunk| self.slab.get(chunk.next as usize))
+            .flat_map(|chunk| chunk.used().iter().flatten().copied())
     }
 
     /// Panics if a queue, or the slab as a whole, is inconsistent. `queues` are all the queues of this slab.
@@ -334,25 +366,25 @@ impl<H: Copy + Eq> Chunks<H> {
     where
         E: Entries<Handle = H>,
     {
-        let mut chunks = 0;
+        let (mut chunks, mut all) = (0, 0);
         for queue in queues {
-            let (mut prev, mut index, mut len, mut weight) = (NONE, queue.head, 0, 0);
+            let (mut prev, mut index, mut weight) = (NONE, queue.head, 0);
             let mut lives = Vec::new();
             while let Some(chunk) = self.slab.get(index as usize) {
                 assert_eq!((chunk.prev, chunk.queue), (prev, queue.id));
                 let (lo, hi) = (usize::from(chunk.lo), usize::from(chunk.hi));
                 assert!(lo < hi && chunk.items[lo].is_some() && chunk.items[hi - 1].is_some());
-                assert!(chunk.items[..lo].iter().chain(&chunk.items[hi..]).all(Option::is_none));
-                assert_eq!(chunk.items.iter().flatten().count(), usize::from(chunk.live));
-                for &handle in chunk.items.iter().flatten() {
+                assert_eq!(chunk.flags & ((1 << lo) - 1), 0);
+                assert_eq!(chunk.used().iter().flatten().count(), usize::from(chunk.live));
+                for &handle in chunk.used().iter().flatten() {
                     assert_eq!(entries.place(handle), index);
                     weight += weigh(handle);
-                    len += 1;
+                    all += 1;
                 }
                 lives.push(chunk.live);
                 (prev, index) = (index, chunk.next);
             }
-            assert_eq!((queue.tail, queue.len, queue.weight), (prev, len, weight));
+            assert_eq!((queue.tail, queue.weight), (prev, weight));
             // Only the two ends may be sparse.
             let inner = lives
                 .len()
@@ -362,6 +394,7 @@ impl<H: Copy + Eq> Chunks<H> {
             assert!(inner.windows(2).all(|pair| pair[0] + pair[1] > MERGE), "{lives:?}");
             chunks += lives.len();
         }
+        assert_eq!(self.len, all);
         let mut free = self.free;
         while let Some(chunk) = self.slab.get(free as usize) {
             assert_eq!(chunk.live, 0);
@@ -389,7 +422,7 @@ mod tests {
             let mut store = Store::default();
             let mut chunks = Chunks::new();
             let mut queues = [Queue::new(0), Queue::new(1), Queue::new(2)];
-            let mut model: [VecDeque<Handle>; 3] = Default::default();
+            let mut model: [VecDeque<(Handle, bool)>; 3] = Default::default();
             // Rounds differ in how often they push: some grow, some hover near empty.
             let pushes = 3 + round % 5;
             for step in 0..1500 {
@@ -397,25 +430,26 @@ mod tests {
                 match rng.below(10) {
                     op if op < pushes => {
                         let handle = store.add(rng.next(), u64::from(rng.below(5)));
-                        chunks.push_front(&mut queues[q], &store, handle, store.weight(handle));
-                        model[q].push_front(handle);
+                        let flag = rng.below(2) == 1;
+                        chunks.push_front(&mut queues[q], &store, handle, store.weight(handle), flag);
+                        model[q].push_front((handle, flag));
                     }
                     8 => {
                         assert_eq!(chunks.back(&queues[q]), model[q].back().copied());
-                        if let Some(handle) = model[q].pop_back() {
+                        if let Some((handle, _)) = model[q].pop_back() {
                             chunks.pop_back(&mut queues[q], &store, store.weight(handle));
                         }
                     }
                     _ if model[q].is_empty() => {}
                     9 => {
                         let at = rng.below(model[q].len() as u32) as usize;
-                        let (old, new) = (model[q][at], store.add(rng.next(), 3));
-                        model[q][at] = new;
+                        let (old, new) = (model[q][at].0, store.add(rng.next(), 3));
+                        model[q][at].0 = new;
                         chunks.replace(&mut queues[q], &store, (old, store.weight(old)), (new, 3));
                     }
                     _ => {
                         let at = rng.below(model[q].len() as u32) as usize;
-                        let handle = model[q].remove(at).unwrap();
+                        let (handle, _) = model[q].remove(at).unwrap();
                         assert_eq!(chunks.queue_id(store.place(handle)), q as u8);
                         chunks.remove(&mut queues[q], &store, handle, store.weight(handle));
                     }
@@ -423,7 +457,8 @@ mod tests {
                 if step % 16 == 0 {
                     chunks.validate(queues.iter(), &store, |handle| store.weight(handle));
                     for (queue, model) in queues.iter().zip(&model) {
-                        assert!(chunks.iter(queue).eq(model.iter().copied()));
+                        assert_eq!(queue.is_empty(), model.is_empty());
+                        assert!(chunks.iter(queue).eq(model.iter().map(|&(handle, _)| handle)));
                     }
                 }
             }
@@ -440,7 +475,7 @@ mod tests {
             let batch: Vec<_> = (0..3000).map(|n| store.add(n, 1)).collect();
             batch
                 .iter()
-                .for_each(|&handle| chunks.push_front(&mut queue, &store, handle, 1));
+                .for_each(|&handle| chunks.push_front(&mut queue, &store, handle, 1, false));
             for (n, &handle) in batch.iter().enumerate() {
                 if n % 30 != 0 {
                     chunks.remove(&mut queue, &store, handle, 1);
@@ -448,7 +483,7 @@ mod tests {
             }
         }
         chunks.validate([&queue].into_iter(), &store, |_| 1);
-        assert_eq!(queue.len(), 2000);
+        assert_eq!(chunks.len(), 2000);
         assert!(chunks.slab.len() < 350, "{}", chunks.slab.len());
     }
 }

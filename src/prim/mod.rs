@@ -2,6 +2,7 @@
 
 pub(crate) mod ghost;
 pub(crate) mod list;
+pub(crate) mod prefetch;
 pub(crate) mod ring;
 pub(crate) mod sketch;
 pub(crate) mod sync;
