@@ -234,7 +234,7 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Inserts or replaces. Lock-free up to the backlog's bound (see `record`).
+    /// Inserts or replaces. Lock-free up to what its ring holds (see `record`).
     #[inline]
     pub(crate) fn insert(&self, hash: u64, new: Handle, equal: impl FnMut(&K, &K) -> bool, guard: Guard) {
         match self.enter(hash, new, equal, Mode::Upsert, || false, &guard) {
