@@ -72,8 +72,12 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let found = self.engine.get(hash, |candidate| candidate.borrow() == key, guard);
-        self.lookups.count(guard.thread_index(), found.is_some());
+        let found = self.engine.get(hash, move |candidate| candidate.borrow() == key, guard);
+        // A count for each outcome: the compiler then asks only once which it is.
+        match found {
+            Some(_) => self.lookups.count(guard.thread_index(), true),
+            None => self.lookups.count(guard.thread_index(), false),
+        }
         found
     }
 }

@@ -136,24 +136,25 @@ impl Map {
         let home = table.home((hash >> 32) as u32);
         // SAFETY: `home` maps into the table's buckets.
         let bucket = unsafe { table.buckets.get_unchecked(home) };
-        let want = slot::high(hash, 0) | slot::VISIBLE;
-        let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), tags::of(hash));
-        while matching != 0 {
+        let matching = tags::matching(bucket.tags.load(Ordering::Acquire), hash);
+        if matching != 0 {
             // SAFETY: matches lie in the six lower bytes of the tags.
             let word = unsafe { bucket.slots.get_unchecked(tags::slot(matching)) }.load(Ordering::Acquire);
             // A visible word is authoritative: homes are frozen before they move.
-            if word & !slot::POINTER == want && equal(pointer(word)) {
-                return Some(pointer(word));
+            let rest = word ^ slot::visible(hash);
+            if rest & !slot::POINTER == 0 && equal(pointer(rest)) {
+                return Some(pointer(rest));
             }
-            matching &= matching - 1;
-        }
-        const MORE: u64 = control::FROZEN | control::MOVED | 31 << 8;
-        if bucket.control.load(Ordering::Acquire) & MORE == 0 {
-            return None;
+        } else {
+            const MORE: u64 = control::FROZEN | control::MOVED | 31 << 8;
+            if bucket.control.load(Ordering::Acquire) & MORE == 0 {
+                return None;
+            }
         }
         self.get_slow(hash, equal, guard)
     }
 
+    #[cold]
     #[inline(never)]
     fn get_slow(
         &self,
@@ -189,7 +190,7 @@ impl Map {
     pub(crate) fn prefetch_entry(&self, hash: u64, guard: &Guard) {
         let table = self.table(guard);
         let bucket = &table.buckets[table.home((hash >> 32) as u32)];
-        let matching = tags::matching(bucket.tags.load(Ordering::Relaxed), tags::of(hash));
+        let matching = tags::matching(bucket.tags.load(Ordering::Relaxed), hash);
         if matching != 0 {
             let word = bucket.slots[tags::slot(matching)].load(Ordering::Relaxed);
             prefetch(ptr::without_provenance::<Header>((word & slot::POINTER) as usize));

@@ -182,7 +182,7 @@ impl Table {
     ) -> Option<Found> {
         let bucket = &self.buckets[index];
         let high = slot::high(hash, distance);
-        let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), tags::of(hash));
+        let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), hash);
         while matching != 0 {
             let slot = tags::slot(matching);
             matching &= matching - 1;

@@ -30,6 +30,12 @@ pub(crate) mod slot {
         ((hash >> 8) & 0x7ff) << 53 | (distance as u64) << 48
     }
 
+    /// The word, but for the pointer, of a visible key with this hash in its home.
+    #[inline]
+    pub(crate) fn visible(hash: u64) -> u64 {
+        high(hash, 0) | VISIBLE
+    }
+
     /// The distance from the entry's home bucket to the slot's.
     #[inline]
     pub(crate) fn distance(word: u64) -> usize {
@@ -55,13 +61,12 @@ pub(crate) mod tags {
         (hash & 0x7f) | 0x80
     }
 
-    /// The top bit of each byte that equals `tag`.
+    /// The top bit of each byte that is the tag of this hash; above the lowest of them, perhaps of others.
     #[inline]
-    pub(crate) fn matching(tags: u64, tag: u64) -> u64 {
-        // Tags have their top bit set, so a byte's difference has it only where the slot is free. Without the top bits no
-        // byte borrows from the next.
-        let difference = tags ^ tag.wrapping_mul(LOW);
-        (TOP - (difference & (TOP - LOW))) & !difference & TOP
+    pub(crate) fn matching(tags: u64, hash: u64) -> u64 {
+        // The lowest byte in which they do not differ is the first to borrow; those above it suffer.
+        let difference = tags ^ ((hash & 0xff).wrapping_mul(LOW) | TOP);
+        difference.wrapping_sub(LOW) & !difference & TOP
     }
 
     /// A slot that is free, if any.
@@ -137,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matching_finds_exactly_the_equal_tags() {
+    fn matching_finds_the_equal_tags() {
         for a in 0..=255u64 {
             for b in 0x80..=255u64 {
                 let word = a << 8 | 0x91 << 24 | b << 40;
@@ -146,7 +151,9 @@ mod tests {
                 for tag in [a | 0x80, b, 0x91, 0x80] {
                     let equal = [0, a, 0, 0x91, 0, b].into_iter().enumerate();
                     let want = equal.fold(0, |want, (i, byte)| want | u64::from(byte == tag) << (8 * i + 7));
-                    assert_eq!(tags::matching(word, tag), want);
+                    let found = tags::matching(word, tag);
+                    assert_eq!(found & want, want);
+                    assert_eq!(found.trailing_zeros(), want.trailing_zeros(), "the lowest is certain");
                 }
             }
         }
