@@ -4,7 +4,7 @@ use crate::builder::{Builder, DefaultHasher, Weigher};
 use crate::engine::{Engine, Entry, Handle, Panics, Settings};
 use crate::error::LoadError;
 use crate::flight::{Flights, Leader, Outcome, Reentrant, Role};
-use crate::map::reclaim::{Guard, pin};
+use crate::map::reclaim::{Guard, pin, pin_first};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::stats::{Cause, Lookups, Stats};
@@ -107,6 +107,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.0.hash(key);
+        let Some(guard) = pin_first() else {
+            return self.get_again(hash, key, read);
+        };
+        self.0.lookup(hash, key, &guard).map(|entry| read(&entry.value))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_again<Q, R>(&self, hash: u64, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         let guard = pin();
         self.0.lookup(hash, key, &guard).map(|entry| read(&entry.value))
     }

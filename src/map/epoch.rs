@@ -232,12 +232,14 @@ mod global {
     /// Pins the calling thread. Wait-free but for a thread's first call; nests.
     #[inline(always)]
     pub(crate) fn pin() -> Guard {
+        pin_first().unwrap_or_else(|| pin_again(SLOT.get()))
+    }
+
+    /// [`pin`], if the thread is registered and has no guard.
+    #[inline(always)]
+    pub(crate) fn pin_first() -> Option<Guard> {
         let slot = SLOT.get();
-        if DOMAIN.enter(slot) {
-            Guard::new(slot)
-        } else {
-            pin_again(slot)
-        }
+        DOMAIN.enter(slot).then(|| Guard::new(slot))
     }
 
     #[cold]

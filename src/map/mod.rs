@@ -142,8 +142,8 @@ impl Map {
             let word = unsafe { bucket.slots.get_unchecked(tags::slot(matching)) }.load(Ordering::Acquire);
             // A visible word is authoritative: homes are frozen before they move.
             let rest = word ^ slot::visible(hash);
-            if rest & !slot::POINTER == 0 && equal(pointer(rest)) {
-                return Some(pointer(rest));
+            if rest & !slot::POINTER == 0 && equal(table::exact_pointer(rest)) {
+                return Some(table::exact_pointer(rest));
             }
         } else {
             const MORE: u64 = control::FROZEN | control::MOVED | 31 << 8;

@@ -3,7 +3,7 @@
 #[cfg(all(feature = "crossbeam", not(loom)))]
 pub(crate) use super::crossbeam::{Guard, Horizon, Seal, pin, seal};
 #[cfg(all(not(feature = "crossbeam"), not(loom)))]
-pub(crate) use super::epoch::{Guard, Horizon, Seal, pin, seal};
+pub(crate) use super::epoch::{Guard, Horizon, Seal, pin, pin_first, seal};
 
 /// Under loom maps are checked without reclamation (which has its own model in `epoch`): no reader is ever past a seal.
 #[cfg(loom)]

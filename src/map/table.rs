@@ -66,7 +66,13 @@ pub(crate) enum Inserted {
 
 #[inline]
 pub(super) fn pointer(word: u64) -> NonNull<Header> {
-    let pointer = ptr::with_exposed_provenance_mut::<Header>((word & slot::POINTER) as usize);
+    exact_pointer(word & slot::POINTER)
+}
+
+/// The pointer that is left of a slot word without its other bits.
+#[inline]
+pub(super) fn exact_pointer(address: u64) -> NonNull<Header> {
+    let pointer = ptr::with_exposed_provenance_mut::<Header>(address as usize);
     debug_assert!(!pointer.is_null());
     // SAFETY: the callers have seen a state in the word, so it is not 0, and such words hold an entry's address.
     unsafe { NonNull::new_unchecked(pointer) }
