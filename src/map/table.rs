@@ -547,8 +547,8 @@ impl Table {
                             let entry = pointer(word);
                             // SAFETY: a present entry is alive while the mover is pinned.
                             let upper = unsafe { entry.as_ref() }.hash();
-                            let tag = bucket.tags.load(Ordering::Relaxed) >> (8 * slot) & 0x7f;
-                            let hash = (upper as u64) << 32 | (word >> 53) << 8 | tag;
+                            let tag = bucket.tags.load(Ordering::Relaxed) >> (8 * slot);
+                            let hash = (upper as u64) << 32 | (word >> 53) << 8 | tags::hash(tag);
                             if !next.insert_moved(hash, entry) {
                                 evicted(entry);
                             }

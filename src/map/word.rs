@@ -55,18 +55,24 @@ pub(crate) mod tags {
     const LOW: u64 = 0x0000_0101_0101_0101;
     const TOP: u64 = 0x0000_8080_8080_8080;
 
-    /// A key's tag; never 0.
+    /// A key's tag; never 0. Complemented, which makes [`matching`] shorter.
     #[inline]
     pub(crate) fn of(hash: u64) -> u64 {
-        (hash & 0x7f) | 0x80
+        !hash & 0x7f | 0x80
+    }
+
+    /// The part of the hash that a tag, the lowest byte, was made of.
+    pub(crate) fn hash(tag: u64) -> u64 {
+        !tag & 0x7f
     }
 
     /// The top bit of each byte that is the tag of this hash; above the lowest of them, perhaps of others.
     #[inline]
     pub(crate) fn matching(tags: u64, hash: u64) -> u64 {
-        // The lowest byte in which they do not differ is the first to borrow; those above it suffer.
-        let difference = tags ^ ((hash & 0xff).wrapping_mul(LOW) | TOP);
-        difference.wrapping_sub(LOW) & !difference & TOP
+        // A tag and its hash make 0xff; a free slot and a hash, less than 0x80.
+        let joined = tags ^ (hash & 0x7f).wrapping_mul(LOW);
+        // Such bytes overflow; the next ones may suffer from the carry.
+        joined & !joined.wrapping_add(LOW) & TOP
     }
 
     /// A slot that is free, if any.
@@ -151,7 +157,7 @@ mod tests {
                 for tag in [a | 0x80, b, 0x91, 0x80] {
                     let equal = [0, a, 0, 0x91, 0, b].into_iter().enumerate();
                     let want = equal.fold(0, |want, (i, byte)| want | u64::from(byte == tag) << (8 * i + 7));
-                    let found = tags::matching(word, tag);
+                    let found = tags::matching(word, tags::hash(tag));
                     assert_eq!(found & want, want);
                     assert_eq!(found.trailing_zeros(), want.trailing_zeros(), "the lowest is certain");
                 }
