@@ -8,7 +8,6 @@ use crate::map::reclaim::{Guard, pin, pin_first};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::stats::{Cause, Lookups, Stats};
-use std::any::type_name;
 use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::fmt;
@@ -52,15 +51,11 @@ impl<K, V> Cache<K, V> {
 }
 
 impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
-    /// The key's hash. That of a foreign hasher is stirred: weak ones that vary only some bits would fill only some buckets.
+    /// The key's hash, stirred: weak hashers vary only some bits, and the upper half of the default one's hashes of keys in
+    /// arithmetic progression is another such progression, which in some processes would fill only some buckets.
     #[inline]
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        let hash = self.hasher.hash_one(key);
-        // Decided by the compiler. (`TypeId` asks for 'static. A namesake would merely not be stirred.)
-        if type_name::<S>() == type_name::<DefaultHasher>() {
-            return hash;
-        }
-        let hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let hash = self.hasher.hash_one(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash ^ hash >> 32
     }
 

@@ -148,7 +148,9 @@ impl<K, V> Engine<K, V> {
         mut equal: impl FnMut(&K) -> bool,
         guard: &'g Guard,
     ) -> Option<&'g Entry<K, V>> {
-        let found = self.map.get(hash, move |header| equal(&Self::view(header).key), guard)?;
+        let found = self
+            .map
+            .get(hash, move |header| equal(&Self::view(header).key), guard)?;
         // SAFETY: found under the guard, so alive while it lives.
         let header: &'g Header = unsafe { Handle(found).header() };
         let hits = header.hits();

@@ -138,8 +138,9 @@ impl Map {
         let bucket = unsafe { table.buckets.get_unchecked(home) };
         let matching = tags::matching(bucket.tags.load(Ordering::Acquire), hash);
         if matching != 0 {
-            // SAFETY: matches lie in the six lower bytes of the tags.
-            let word = unsafe { bucket.slots.get_unchecked(tags::slot(matching)) }.load(Ordering::Acquire);
+            // SAFETY: matches are the top bits of the six lower bytes: the lowest is 7 + 8 * slot.
+            let at = unsafe { &*bucket.slots.as_ptr().byte_add(matching.trailing_zeros() as usize - 7) };
+            let word = at.load(Ordering::Acquire);
             // A visible word is authoritative: homes are frozen before they move.
             let rest = word ^ slot::visible(hash);
             if rest & !slot::POINTER == 0 && equal(table::exact_pointer(rest)) {
