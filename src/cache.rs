@@ -4,6 +4,7 @@ use crate::builder::{Builder, DefaultHasher, Weigher};
 use crate::engine::{Engine, Entry, Handle, Panics, Settings};
 use crate::error::LoadError;
 use crate::flight::{Flights, Leader, Outcome, Reentrant, Role};
+use crate::map::Header;
 use crate::map::reclaim::{Guard, pin, pin_first};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
@@ -12,6 +13,7 @@ use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// A concurrent cache. Cloning gives another handle to the same cache.
@@ -81,6 +83,28 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         }
         found
     }
+
+    /// [`lookup`](Self::lookup) of a key for which the map had a glance at this entry.
+    #[inline(always)]
+    fn lookup_glanced<'g, Q>(
+        &self,
+        hash: u64,
+        key: &Q,
+        glanced: Option<NonNull<Header>>,
+        guard: &'g Guard,
+    ) -> Option<&'g Entry<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        if let Some(header) = glanced
+            && Engine::<K, V>::view(header).key.borrow() == key
+        {
+            self.lookups.count(guard.thread_index(), true);
+            return Some(self.engine.hit(header, guard));
+        }
+        self.lookup(hash, key, guard)
+    }
 }
 
 /// How many lookups of a batch are in flight at once: their cache misses overlap.
@@ -135,23 +159,23 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let mut keys = keys.into_iter();
         let mut values = Vec::with_capacity(keys.size_hint().0);
-        let mut batch: Vec<(u64, &Q)> = Vec::with_capacity(keys.size_hint().0.clamp(1, BATCH));
-        let map = self.0.engine.map();
         loop {
-            batch.clear();
-            batch.extend(keys.by_ref().take(BATCH).map(|key| (self.0.hash(key), key)));
-            if batch.is_empty() {
+            let (mut hashes, mut batch) = ([0; BATCH], [None; BATCH]);
+            let mut n = 0;
+            for ((hash, slot), key) in hashes.iter_mut().zip(&mut batch).zip(keys.by_ref()) {
+                (*hash, *slot) = (self.0.hash(key), Some(key));
+                n += 1;
+            }
+            if n == 0 {
                 return values;
             }
             let guard = pin();
-            for (hash, _) in &batch {
-                map.prefetch(*hash, &guard);
-            }
-            for (hash, _) in &batch {
-                map.prefetch_entry(*hash, &guard);
-            }
-            for (hash, key) in &batch {
-                values.push(self.0.lookup(*hash, *key, &guard).map(|entry| entry.value.clone()));
+            let mut found = [None; BATCH];
+            let size = size_of::<Entry<K, V>>();
+            self.0.engine.map().glance(&hashes[..n], &mut found[..n], size, &guard);
+            for ((hash, key), found) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(found) {
+                let entry = self.0.lookup_glanced(hash, key, found, &guard);
+                values.push(entry.map(|entry| entry.value.clone()));
             }
         }
     }

@@ -151,6 +151,12 @@ impl<K, V> Engine<K, V> {
         let found = self
             .map
             .get(hash, move |header| equal(&Self::view(header).key), guard)?;
+        Some(self.hit(found, guard))
+    }
+
+    /// Counts a hit of an entry that was found in the map under the guard.
+    #[inline(always)]
+    pub(crate) fn hit<'g>(&self, found: NonNull<Header>, _guard: &'g Guard) -> &'g Entry<K, V> {
         // SAFETY: found under the guard, so alive while it lives.
         let header: &'g Header = unsafe { Handle(found).header() };
         let hits = header.hits();
@@ -161,7 +167,7 @@ impl<K, V> Engine<K, V> {
                 header.set_hits(hits + 1);
             }
         }
-        Some(Self::view(found))
+        Self::view(found)
     }
 
     /// The entry behind a header found in the map, for as long as the guard under which it was found.

@@ -179,22 +179,36 @@ impl Map {
         }
     }
 
-    /// Asks the processor for the home bucket of a hash.
-    #[inline]
-    pub(crate) fn prefetch(&self, hash: u64, guard: &Guard) {
+    /// Finds for each hash the entry that is very likely the one with it, unless it is absent or hard to find, and asks the
+    /// processor for its first `size` bytes. Phase by phase, so that the cache misses of all overlap.
+    pub(crate) fn glance(&self, hashes: &[u64], found: &mut [Option<NonNull<Header>>], size: usize, guard: &Guard) {
         let table = self.table(guard);
-        prefetch(&raw const table.buckets[table.home((hash >> 32) as u32)]);
-    }
-
-    /// Asks the processor for the entries in the home bucket that may be the one with this hash.
-    #[inline]
-    pub(crate) fn prefetch_entry(&self, hash: u64, guard: &Guard) {
-        let table = self.table(guard);
-        let bucket = &table.buckets[table.home((hash >> 32) as u32)];
-        let matching = tags::matching(bucket.tags.load(Ordering::Relaxed), hash);
-        if matching != 0 {
-            let word = bucket.slots[tags::slot(matching)].load(Ordering::Relaxed);
-            prefetch(ptr::without_provenance::<Header>((word & slot::POINTER) as usize));
+        let home = |hash: u64| table.home((hash >> 32) as u32);
+        let seen = |entry: NonNull<Header>| {
+            // An entry may lie across two lines.
+            prefetch(entry.as_ptr());
+            prefetch(entry.as_ptr().wrapping_byte_add(size - 1));
+            entry
+        };
+        for hash in hashes {
+            prefetch(&raw const table.buckets[home(*hash)]);
+        }
+        for (hash, found) in hashes.iter().zip(&mut *found) {
+            let home = home(*hash);
+            *found = table.glance(home, 0, *hash).map(seen);
+            if found.is_none() {
+                for distance in 1..=table.reach(home) {
+                    prefetch(&raw const table.buckets[table.bucket_at(home, distance)]);
+                }
+            }
+        }
+        for (hash, found) in hashes.iter().zip(found) {
+            if found.is_none() {
+                let home = home(*hash);
+                *found = (1..=table.reach(home))
+                    .find_map(|distance| table.glance(home, distance, *hash))
+                    .map(seen);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! When memory that readers may still look at is freed: one small interface, two implementations.
 
 #[cfg(all(feature = "crossbeam", not(loom)))]
-pub(crate) use super::crossbeam::{Guard, Horizon, Seal, pin, seal};
+pub(crate) use super::crossbeam::{Guard, Horizon, Seal, pin, pin_first, seal};
 #[cfg(all(not(feature = "crossbeam"), not(loom)))]
 pub(crate) use super::epoch::{Guard, Horizon, Seal, pin, pin_first, seal};
 
@@ -12,6 +12,10 @@ mod leak {
 
     pub(crate) fn pin() -> Guard {
         Guard
+    }
+
+    pub(crate) fn pin_first() -> Option<Guard> {
+        Some(Guard)
     }
 
     impl Guard {
@@ -39,7 +43,7 @@ mod leak {
     }
 }
 #[cfg(loom)]
-pub(crate) use leak::{Guard, pin};
+pub(crate) use leak::{Guard, pin, pin_first};
 #[cfg(loom)]
 use leak::{Horizon, Seal, seal};
 

@@ -222,6 +222,29 @@ impl Table {
             .find_map(|distance| self.scan_bucket(self.bucket_at(home, distance), distance, hash, equal))
     }
 
+    /// An entry that is visible `distance` behind its home with this tag and label.
+    #[inline]
+    pub(super) fn glance(&self, home: usize, distance: usize, hash: u64) -> Option<NonNull<Header>> {
+        let bucket = &self.buckets[self.bucket_at(home, distance)];
+        let want = slot::high(hash, distance) | slot::VISIBLE;
+        let mut matching = tags::matching(bucket.tags.load(Ordering::Relaxed), hash);
+        while matching != 0 {
+            // Acquire: as in `scan_bucket`.
+            let word = bucket.slots[tags::slot(matching)].load(Ordering::Acquire);
+            if word & !slot::POINTER == want {
+                return Some(pointer(word));
+            }
+            matching &= matching - 1;
+        }
+        None
+    }
+
+    /// No key with this home lies further than this behind it, while it is in this table.
+    #[inline]
+    pub(super) fn reach(&self, home: usize) -> usize {
+        control::reach(self.load_control(home))
+    }
+
     /// How far keys with this home reach in truth: its control word only ever says more.
     #[cold]
     fn measure_reach(&self, home: usize, seen: u64) -> usize {
