@@ -55,10 +55,10 @@ impl<K, V> Cache<K, V> {
 impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// The key's hash, stirred: weak hashers vary only some bits, and the upper half of the default one's hashes of keys in
     /// arithmetic progression is another such progression, which in some processes would fill only some buckets.
+    /// The upper half is the better one.
     #[inline]
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        let hash = self.hasher.hash_one(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash ^ hash >> 32
+        self.hasher.hash_one(key).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     #[inline]
@@ -70,18 +70,58 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     #[inline(always)]
-    pub(crate) fn lookup<'g, Q>(&self, hash: u64, key: &Q, guard: &'g Guard) -> Option<&'g Entry<K, V>>
+    pub(crate) fn lookup<'g, Q>(&self, key: &Q, hash: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let found = self.engine.get(hash, move |candidate| candidate.borrow() == key, guard);
-        // A count for each outcome: the compiler then asks only once which it is.
-        match found {
-            Some(_) => self.lookups.count(guard.thread_index(), true),
-            None => self.lookups.count(guard.thread_index(), false),
+        self.lookup_at_once(key, hash, guard)
+            .unwrap_or_else(|| self.lookup_slow(key, hash, guard))
+    }
+
+    /// What [`lookup`](Self::lookup) returns, if the first look tells and the policy need not hear of it now. Else nothing
+    /// is counted.
+    #[inline(always)]
+    fn lookup_at_once<'g, Q>(&self, key: &Q, hash: u64, guard: &'g Guard) -> Option<Option<&'g Entry<K, V>>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
+        match self.engine.map().get_at_once(hash, equal, guard)? {
+            Some(found) => self.hit_at_once(found, guard).map(Some),
+            None => {
+                self.lookups.count(guard.thread_index(), false);
+                Some(None)
+            }
         }
-        found
+    }
+
+    #[inline(always)]
+    fn hit_at_once<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
+        if !self.engine.mark(found, guard) {
+            return None;
+        }
+        self.lookups.count(guard.thread_index(), true);
+        Some(Engine::<K, V>::view(found))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lookup_slow<'g, Q>(&self, key: &Q, hash: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
+        let found = self.engine.map().get_slow(hash, equal, guard);
+        self.lookups.count(guard.thread_index(), found.is_some());
+        found.map(|found| {
+            if !self.engine.mark(found, guard) {
+                self.engine.hit_eagerly(Handle(found));
+            }
+            Engine::<K, V>::view(found)
+        })
     }
 
     /// [`lookup`](Self::lookup) of a key for which the map had a glance at this entry.
@@ -99,11 +139,11 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     {
         if let Some(header) = glanced
             && Engine::<K, V>::view(header).key.borrow() == key
+            && let Some(entry) = self.hit_at_once(header, guard)
         {
-            self.lookups.count(guard.thread_index(), true);
-            return Some(self.engine.hit(header, guard));
+            return Some(entry);
         }
-        self.lookup(hash, key, guard)
+        self.lookup_slow(key, hash, guard)
     }
 }
 
@@ -132,21 +172,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.0.hash(key);
-        let Some(guard) = pin_first() else {
-            return self.get_again(hash, key, read);
-        };
-        self.0.lookup(hash, key, &guard).map(|entry| read(&entry.value))
+        let guard = pin_first();
+        if let Some(guard) = &guard
+            && let Some(found) = self.0.lookup_at_once(key, hash, guard)
+        {
+            return found.map(|entry| read(&entry.value));
+        }
+        self.get_slow(key, guard, hash, read)
     }
 
+    /// Goes on where `get_with` leaves what is not usual: apart, it costs the rest no registers.
     #[cold]
     #[inline(never)]
-    fn get_again<Q, R>(&self, hash: u64, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
+    fn get_slow<Q, R>(&self, key: &Q, guard: Option<Guard>, hash: u64, read: impl FnOnce(&V) -> R) -> Option<R>
     where
         K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Eq + ?Sized,
     {
-        let guard = pin();
-        self.0.lookup(hash, key, &guard).map(|entry| read(&entry.value))
+        let guard = guard.unwrap_or_else(pin);
+        self.0.lookup_slow(key, hash, &guard).map(|entry| read(&entry.value))
     }
 
     /// Copies of the values of many keys, in their order. Faster than as many `get`s when the cache is larger than the
@@ -345,7 +389,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let hash = self.0.hash(&key);
         {
             let guard = pin();
-            if let Some(entry) = self.0.lookup(hash, &key, &guard) {
+            if let Some(entry) = self.0.lookup(&key, hash, &guard) {
                 return Ok(entry.value.clone());
             }
         }

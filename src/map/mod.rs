@@ -125,39 +125,43 @@ impl Map {
     }
 
     /// The entry with this hash that `equal` accepts. Lock-free; at most two cache misses unless its home overflowed.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn get(
         &self,
         hash: u64,
         mut equal: impl FnMut(NonNull<Header>) -> bool,
         guard: &Guard,
     ) -> Option<NonNull<Header>> {
+        self.get_at_once(hash, &mut equal, guard)
+            .unwrap_or_else(|| self.get_slow(hash, equal, guard))
+    }
+
+    /// What [`get`](Self::get) returns, if the first look at the home tells.
+    #[inline(always)]
+    pub(crate) fn get_at_once(
+        &self,
+        hash: u64,
+        mut equal: impl FnMut(NonNull<Header>) -> bool,
+        guard: &Guard,
+    ) -> Option<Option<NonNull<Header>>> {
         let table = self.table(guard);
         let home = table.home((hash >> 32) as u32);
         // SAFETY: `home` maps into the table's buckets.
         let bucket = unsafe { table.buckets.get_unchecked(home) };
         let matching = tags::matching(bucket.tags.load(Ordering::Acquire), hash);
-        if matching != 0 {
-            // SAFETY: matches are the top bits of the six lower bytes: the lowest is 7 + 8 * slot.
-            let at = unsafe { &*bucket.slots.as_ptr().byte_add(matching.trailing_zeros() as usize - 7) };
-            let word = at.load(Ordering::Acquire);
-            // A visible word is authoritative: homes are frozen before they move.
-            let rest = word ^ slot::visible(hash);
-            if rest & !slot::POINTER == 0 && equal(table::exact_pointer(rest)) {
-                return Some(table::exact_pointer(rest));
-            }
-        } else {
+        if matching == 0 {
             const MORE: u64 = control::FROZEN | control::MOVED | 31 << 8;
-            if bucket.control.load(Ordering::Acquire) & MORE == 0 {
-                return None;
-            }
+            return (bucket.control.load(Ordering::Acquire) & MORE == 0).then_some(None);
         }
-        self.get_slow(hash, equal, guard)
+        // SAFETY: matches are the top bits of the six lower bytes: the lowest is 7 + 8 * slot.
+        let at = unsafe { &*bucket.slots.as_ptr().byte_add(matching.trailing_zeros() as usize - 7) };
+        // A visible word is authoritative: homes are frozen before they move.
+        let rest = at.load(Ordering::Acquire) ^ slot::visible(hash);
+        (rest & !slot::POINTER == 0 && equal(table::exact_pointer(rest))).then(|| Some(table::exact_pointer(rest)))
     }
 
-    #[cold]
-    #[inline(never)]
-    fn get_slow(
+    /// [`get`](Self::get) if [`get_at_once`](Self::get_at_once) does not tell.
+    pub(crate) fn get_slow(
         &self,
         hash: u64,
         mut equal: impl FnMut(NonNull<Header>) -> bool,
@@ -172,10 +176,9 @@ impl Map {
                 table = self.next(table, guard);
                 continue;
             }
-            if let Some(found) = table.scan(home, seen, hash, &mut equal) {
-                return Some(pointer(found.word));
-            }
-            return None;
+            return table
+                .scan(home, seen, hash, &mut equal)
+                .map(|found| pointer(found.word));
         }
     }
 

@@ -561,7 +561,7 @@ impl Table {
         };
         for distance in 0..=control::reach(frozen) {
             let bucket = &self.buckets[self.bucket_at(home, distance)];
-            for (slot, at) in bucket.slots.iter().enumerate() {
+            for at in &bucket.slots {
                 let mut word = at.load(Ordering::Acquire);
                 while word & slot::STATE == slot::VISIBLE && slot::distance(word) == distance {
                     let frozen = word ^ slot::VISIBLE ^ slot::FROZEN;
@@ -570,8 +570,7 @@ impl Table {
                             let entry = pointer(word);
                             // SAFETY: a present entry is alive while the mover is pinned.
                             let upper = unsafe { entry.as_ref() }.hash();
-                            let tag = bucket.tags.load(Ordering::Relaxed) >> (8 * slot);
-                            let hash = (upper as u64) << 32 | (word >> 53) << 8 | tags::hash(tag);
+                            let hash = (upper as u64) << 32 | slot::label(word);
                             if !next.insert_moved(hash, entry) {
                                 evicted(entry);
                             }

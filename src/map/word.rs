@@ -30,6 +30,12 @@ pub(crate) mod slot {
         ((hash >> 8) & 0x7ff) << 53 | (distance as u64) << 48
     }
 
+    /// The part of the hash that the label is.
+    #[inline]
+    pub(crate) fn label(word: u64) -> u64 {
+        (word >> 53) << 8
+    }
+
     /// The word, but for the pointer, of a visible key with this hash in its home.
     #[inline]
     pub(crate) fn visible(hash: u64) -> u64 {
@@ -55,22 +61,23 @@ pub(crate) mod tags {
     const LOW: u64 = 0x0000_0101_0101_0101;
     const TOP: u64 = 0x0000_8080_8080_8080;
 
+    /// What the tag is made of: the part of the hash that matters least for the home.
+    #[inline]
+    fn bits(hash: u64) -> u64 {
+        hash >> 32 & 0x7f
+    }
+
     /// A key's tag; never 0. Complemented, which makes [`matching`] shorter.
     #[inline]
     pub(crate) fn of(hash: u64) -> u64 {
-        !hash & 0x7f | 0x80
-    }
-
-    /// The part of the hash that a tag, the lowest byte, was made of.
-    pub(crate) fn hash(tag: u64) -> u64 {
-        !tag & 0x7f
+        bits(hash) ^ 0xff
     }
 
     /// The top bit of each byte that is the tag of this hash; above the lowest of them, perhaps of others.
     #[inline]
     pub(crate) fn matching(tags: u64, hash: u64) -> u64 {
         // A tag and its hash make 0xff; a free slot and a hash, less than 0x80.
-        let joined = tags ^ (hash & 0x7f).wrapping_mul(LOW);
+        let joined = tags ^ bits(hash).wrapping_mul(LOW);
         // Such bytes overflow; the next ones may suffer from the carry.
         joined & !joined.wrapping_add(LOW) & TOP
     }
@@ -157,7 +164,8 @@ mod tests {
                 for tag in [a | 0x80, b, 0x91, 0x80] {
                     let equal = [0, a, 0, 0x91, 0, b].into_iter().enumerate();
                     let want = equal.fold(0, |want, (i, byte)| want | u64::from(byte == tag) << (8 * i + 7));
-                    let found = tags::matching(word, tags::hash(tag));
+                    let found = tags::matching(word, (tag ^ 0xff) << 32);
+                    assert_eq!(tags::of((tag ^ 0xff) << 32), tag);
                     assert_eq!(found & want, want);
                     assert_eq!(found.trailing_zeros(), want.trailing_zeros(), "the lowest is certain");
                 }
