@@ -55,10 +55,10 @@ impl<K, V> Cache<K, V> {
 impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// The key's hash, stirred: weak hashers vary only some bits, and the upper half of the default one's hashes of keys in
     /// arithmetic progression is another such progression, which in some processes would fill only some buckets.
-    /// The upper half is the better one.
     #[inline]
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        self.hasher.hash_one(key).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        let hash = self.hasher.hash_one(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^ hash >> 32
     }
 
     #[inline]
@@ -76,45 +76,62 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Q: Eq + ?Sized,
     {
         self.lookup_at_once(key, hash, guard)
-            .unwrap_or_else(|| self.lookup_slow(key, hash, guard))
+            .unwrap_or_else(|found| self.lookup_slow(key, hash, found, guard))
     }
 
-    /// What [`lookup`](Self::lookup) returns, if the first look tells and the policy need not hear of it now. Else nothing
-    /// is counted.
+    /// What [`lookup`](Self::lookup) returns, if the first look tells and the counters are at hand. Else nothing is counted,
+    /// and what was found is returned for [`lookup_slow`](Self::lookup_slow) to go on with.
     #[inline(always)]
-    fn lookup_at_once<'g, Q>(&self, key: &Q, hash: u64, guard: &'g Guard) -> Option<Option<&'g Entry<K, V>>>
+    fn lookup_at_once<'g, Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        guard: &'g Guard,
+    ) -> Result<Option<&'g Entry<K, V>>, Option<NonNull<Header>>>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
         let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
-        match self.engine.map().get_at_once(hash, equal, guard)? {
-            Some(found) => self.hit_at_once(found, guard).map(Some),
-            None => {
-                self.lookups.count(guard.thread_index(), false);
-                Some(None)
-            }
+        match self.engine.map().get_at_once(hash, equal, guard) {
+            Some(Some(found)) => self.hit_at_once(found, guard).map(Some).ok_or(Some(found)),
+            Some(None) => match self.lookups.near(guard.thread_index()) {
+                Some(line) => {
+                    line.count(false);
+                    Ok(None)
+                }
+                None => Err(None),
+            },
+            None => Err(None),
         }
     }
 
+    /// Counts a hit, for the statistics and for the policy, if that is nothing but writing it down.
     #[inline(always)]
     fn hit_at_once<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
+        let line = self.lookups.near(guard.thread_index())?;
         if !self.engine.mark(found, guard) {
             return None;
         }
-        self.lookups.count(guard.thread_index(), true);
+        line.count(true);
         Some(Engine::<K, V>::view(found))
     }
 
     #[cold]
     #[inline(never)]
-    fn lookup_slow<'g, Q>(&self, key: &Q, hash: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>>
+    fn lookup_slow<'g, Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        found: Option<NonNull<Header>>,
+        guard: &'g Guard,
+    ) -> Option<&'g Entry<K, V>>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
         let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
-        let found = self.engine.map().get_slow(hash, equal, guard);
+        let found = found.or_else(|| self.engine.map().get_slow(hash, equal, guard));
         self.lookups.count(guard.thread_index(), found.is_some());
         found.map(|found| {
             if !self.engine.mark(found, guard) {
@@ -128,8 +145,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     #[inline(always)]
     fn lookup_glanced<'g, Q>(
         &self,
-        hash: u64,
         key: &Q,
+        hash: u64,
         glanced: Option<NonNull<Header>>,
         guard: &'g Guard,
     ) -> Option<&'g Entry<K, V>>
@@ -137,13 +154,10 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        if let Some(header) = glanced
-            && Engine::<K, V>::view(header).key.borrow() == key
-            && let Some(entry) = self.hit_at_once(header, guard)
-        {
-            return Some(entry);
-        }
-        self.lookup_slow(key, hash, guard)
+        let found = glanced.filter(|header| Engine::<K, V>::view(*header).key.borrow() == key);
+        found
+            .and_then(|found| self.hit_at_once(found, guard))
+            .or_else(|| self.lookup_slow(key, hash, found, guard))
     }
 }
 
@@ -172,25 +186,36 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.0.hash(key);
+        let mut found = None;
         let guard = pin_first();
-        if let Some(guard) = &guard
-            && let Some(found) = self.0.lookup_at_once(key, hash, guard)
-        {
-            return found.map(|entry| read(&entry.value));
+        if let Some(guard) = &guard {
+            match self.0.lookup_at_once(key, hash, guard) {
+                Ok(entry) => return entry.map(|entry| read(&entry.value)),
+                Err(some) => found = some,
+            }
         }
-        self.get_slow(key, guard, hash, read)
+        self.get_slow(key, guard, hash, found, read)
     }
 
     /// Goes on where `get_with` leaves what is not usual: apart, it costs the rest no registers.
     #[cold]
     #[inline(never)]
-    fn get_slow<Q, R>(&self, key: &Q, guard: Option<Guard>, hash: u64, read: impl FnOnce(&V) -> R) -> Option<R>
+    fn get_slow<Q, R>(
+        &self,
+        key: &Q,
+        guard: Option<Guard>,
+        hash: u64,
+        found: Option<NonNull<Header>>,
+        read: impl FnOnce(&V) -> R,
+    ) -> Option<R>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
         let guard = guard.unwrap_or_else(pin);
-        self.0.lookup_slow(key, hash, &guard).map(|entry| read(&entry.value))
+        self.0
+            .lookup_slow(key, hash, found, &guard)
+            .map(|entry| read(&entry.value))
     }
 
     /// Copies of the values of many keys, in their order. Faster than as many `get`s when the cache is larger than the
@@ -218,7 +243,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let size = size_of::<Entry<K, V>>();
             self.0.engine.map().glance(&hashes[..n], &mut found[..n], size, &guard);
             for ((hash, key), found) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(found) {
-                let entry = self.0.lookup_glanced(hash, key, found, &guard);
+                let entry = self.0.lookup_glanced(key, hash, found, &guard);
                 values.push(entry.map(|entry| entry.value.clone()));
             }
         }

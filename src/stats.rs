@@ -57,7 +57,7 @@ impl Stats {
 /// A thread's own line.
 #[derive(Default)]
 #[repr(align(64))]
-struct Line {
+pub(crate) struct Line {
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -84,18 +84,19 @@ impl Lookups {
         }
     }
 
-    /// Counts a lookup by the thread with this index, which no other living thread has.
+    /// The line of the thread with this index, which no other living thread has, if it is found with one look.
+    #[inline(always)]
+    pub(crate) fn near(&self, thread: usize) -> Option<&Line> {
+        get(self.near.get(thread)?)
+    }
+
+    /// Counts a lookup by the thread with this index.
     #[inline(always)]
     pub(crate) fn count(&self, thread: usize, hit: bool) {
-        if let Some(line) = self.near.get(thread) {
-            // Acquire pairs with the Release in `made`: the zeros are seen.
-            let line = line.load(Ordering::Acquire);
-            if !line.is_null() {
-                // SAFETY: once set, a line stays until the counters are dropped.
-                return unsafe { &*line }.count(hit);
-            }
+        match self.near(thread) {
+            Some(line) => line.count(hit),
+            None => self.count_slow(thread, hit),
         }
-        self.count_slow(thread, hit);
     }
 
     #[cold]
@@ -129,15 +130,16 @@ impl Lookups {
 impl Line {
     /// For the line's one thread: no read-modify-write is needed.
     #[inline(always)]
-    fn count(&self, hit: bool) {
+    pub(crate) fn count(&self, hit: bool) {
         let counter = if hit { &self.hits } else { &self.misses };
         counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 }
 
 /// What `pointer` points to, if it was made.
+#[inline(always)]
 fn get<T>(pointer: &AtomicPtr<T>) -> Option<&T> {
-    // SAFETY: set only by `made`, and freed only when the counters are dropped.
+    // SAFETY: set only by `made`, and freed only when the counters are dropped. Acquire pairs with the Release there.
     unsafe { pointer.load(Ordering::Acquire).as_ref() }
 }
 
