@@ -250,6 +250,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     /// A pinned reader, for lookups by reference.
+    ///
+    /// # Panics
+    /// If the thread holds tens of thousands of readers already.
     #[inline]
     pub fn reader(&self) -> Reader<'_, K, V, S> {
         Reader {

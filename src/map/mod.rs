@@ -153,8 +153,8 @@ impl Map {
             const MORE: u64 = control::FROZEN | control::MOVED | 31 << 8;
             return (bucket.control.load(Ordering::Acquire) & MORE == 0).then_some(None);
         }
-        // SAFETY: matches are the top bits of the six lower bytes: the lowest is 7 + 8 * slot.
-        let at = unsafe { &*bucket.slots.as_ptr().byte_add(matching.trailing_zeros() as usize - 7) };
+        // SAFETY: matches lie in the six lower bytes of the tags.
+        let at = unsafe { bucket.slots.get_unchecked(tags::slot(matching)) };
         // A visible word is authoritative: homes are frozen before they move.
         let rest = at.load(Ordering::Acquire) ^ slot::visible(hash);
         (rest & !slot::POINTER == 0 && equal(table::exact_pointer(rest))).then(|| Some(table::exact_pointer(rest)))
@@ -182,20 +182,25 @@ impl Map {
         }
     }
 
-    /// Finds for each hash the entry that is very likely the one with it, unless it is absent or hard to find, and asks the
-    /// processor for its first `size` bytes. Phase by phase, so that the cache misses of all overlap.
+    /// Asks the processor for the home bucket of a hash.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64, guard: &Guard) {
+        let table = self.table(guard);
+        prefetch(&raw const table.buckets[table.home((hash >> 32) as u32)]);
+    }
+
+    /// Finds for each hash an entry that is very likely the one with it, unless there is none or it is hard to find, and
+    /// asks the processor for the entry's beginning. Phase by phase, so that the cache misses of all overlap.
     pub(crate) fn glance(&self, hashes: &[u64], found: &mut [Option<NonNull<Header>>], size: usize, guard: &Guard) {
         let table = self.table(guard);
         let home = |hash: u64| table.home((hash >> 32) as u32);
         let seen = |entry: NonNull<Header>| {
             // An entry may lie across two lines.
             prefetch(entry.as_ptr());
-            prefetch(entry.as_ptr().wrapping_byte_add(size - 1));
+            prefetch(entry.as_ptr().wrapping_byte_add(size.min(64) - 1));
             entry
         };
-        for hash in hashes {
-            prefetch(&raw const table.buckets[home(*hash)]);
-        }
+        hashes.iter().for_each(|hash| self.prefetch(*hash, guard));
         for (hash, found) in hashes.iter().zip(&mut *found) {
             let home = home(*hash);
             *found = table.glance(home, 0, *hash).map(seen);
