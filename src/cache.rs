@@ -4,7 +4,8 @@ use crate::builder::{Builder, DefaultHasher, Weigher};
 use crate::engine::{Engine, Entry, Handle, Panics, Settings};
 use crate::error::LoadError;
 use crate::flight::{Flights, Leader, Outcome, Reentrant, Role};
-use crate::map::reclaim::{Guard, pin};
+use crate::map::Header;
+use crate::map::reclaim::{Guard, pin, pin_first};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::stats::{Cause, Stats};
@@ -12,6 +13,7 @@ use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// A concurrent cache. Cloning gives another handle to the same cache.
@@ -50,7 +52,8 @@ impl<K, V> Cache<K, V> {
 }
 
 impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
-    /// The key's hash, stirred: weak hashers that vary only some bits would fill only some buckets.
+    /// The key's hash, stirred: weak hashers vary only some bits, and the upper half of the default one's hashes of keys in
+    /// arithmetic progression is another such progression, which in some processes would fill only some buckets.
     #[inline]
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
         let hash = self.hasher.hash_one(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -66,15 +69,94 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     #[inline(always)]
-    pub(crate) fn lookup<'g, Q>(&self, hash: u64, key: &Q, guard: &'g Guard) -> Option<&'g Entry<K, V>>
+    pub(crate) fn lookup<'g, Q>(&self, key: &Q, hash: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let found = self.engine.get(hash, |candidate| candidate.borrow() == key, guard);
-        let hit = u64::from(found.is_some());
-        self.engine.locals().count(guard, hit, 1 - hit);
+        self.lookup_at_once(key, hash, guard)
+            .unwrap_or_else(|found| self.lookup_slow(key, hash, found, guard))
+    }
+
+    /// What [`lookup`](Self::lookup) returns, if the first look tells and the counters are at hand. Else nothing is counted,
+    /// and what was found is returned for [`lookup_slow`](Self::lookup_slow) to go on with.
+    #[inline(always)]
+    fn lookup_at_once<'g, Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        guard: &'g Guard,
+    ) -> Result<Option<&'g Entry<K, V>>, Option<NonNull<Header>>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
+        match self.engine.map().get_at_once(hash, equal, guard) {
+            Some(Some(found)) => self.hit_at_once(found, guard).map(Some).ok_or(Some(found)),
+            Some(None) => match self.engine.locals().near(guard) {
+                Some(local) => {
+                    local.miss();
+                    Ok(None)
+                }
+                None => Err(None),
+            },
+            None => Err(None),
+        }
+    }
+
+    /// Counts a hit, for the statistics and for the policy, if that is nothing but writing it down.
+    #[inline(always)]
+    fn hit_at_once<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
+        let local = self.engine.locals().near(guard)?;
+        if !self.engine.mark(found, guard) {
+            return None;
+        }
+        local.hit();
+        Some(Engine::<K, V>::view(found))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lookup_slow<'g, Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        found: Option<NonNull<Header>>,
+        guard: &'g Guard,
+    ) -> Option<&'g Entry<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
+        let found = found.or_else(|| self.engine.map().get_slow(hash, equal, guard));
+        self.engine.locals().count(guard, found.is_some());
+        found.map(|found| {
+            if !self.engine.mark(found, guard) {
+                self.engine.hit_eagerly(Handle(found));
+            }
+            Engine::<K, V>::view(found)
+        })
+    }
+
+    /// [`lookup`](Self::lookup) of a key for which the map had a glance at this entry.
+    #[inline(always)]
+    fn lookup_glanced<'g, Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        glanced: Option<NonNull<Header>>,
+        guard: &'g Guard,
+    ) -> Option<&'g Entry<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let found = glanced.filter(|header| Engine::<K, V>::view(*header).key.borrow() == key);
         found
+            .and_then(|found| self.hit_at_once(found, guard))
+            .or_else(|| self.lookup_slow(key, hash, found, guard))
     }
 }
 
@@ -103,8 +185,36 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.0.hash(key);
-        let guard = pin();
-        self.0.lookup(hash, key, &guard).map(|entry| read(&entry.value))
+        let mut found = None;
+        let guard = pin_first();
+        if let Some(guard) = &guard {
+            match self.0.lookup_at_once(key, hash, guard) {
+                Ok(entry) => return entry.map(|entry| read(&entry.value)),
+                Err(some) => found = some,
+            }
+        }
+        self.get_slow(key, guard, hash, found, read)
+    }
+
+    /// Goes on where `get_with` leaves what is not usual: apart, it costs the rest no registers.
+    #[cold]
+    #[inline(never)]
+    fn get_slow<Q, R>(
+        &self,
+        key: &Q,
+        guard: Option<Guard>,
+        hash: u64,
+        found: Option<NonNull<Header>>,
+        read: impl FnOnce(&V) -> R,
+    ) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let guard = guard.unwrap_or_else(pin);
+        self.0
+            .lookup_slow(key, hash, found, &guard)
+            .map(|entry| read(&entry.value))
     }
 
     /// Copies of the values of many keys, in their order. Faster than as many `get`s when the cache is larger than the
@@ -117,28 +227,31 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let mut keys = keys.into_iter();
         let mut values = Vec::with_capacity(keys.size_hint().0);
-        let mut batch: Vec<(u64, &Q)> = Vec::with_capacity(keys.size_hint().0.clamp(1, BATCH));
-        let map = self.0.engine.map();
         loop {
-            batch.clear();
-            batch.extend(keys.by_ref().take(BATCH).map(|key| (self.0.hash(key), key)));
-            if batch.is_empty() {
+            let (mut hashes, mut batch) = ([0; BATCH], [None; BATCH]);
+            let mut n = 0;
+            for ((hash, slot), key) in hashes.iter_mut().zip(&mut batch).zip(keys.by_ref()) {
+                (*hash, *slot) = (self.0.hash(key), Some(key));
+                n += 1;
+            }
+            if n == 0 {
                 return values;
             }
             let guard = pin();
-            for (hash, _) in &batch {
-                map.prefetch(*hash, &guard);
-            }
-            for (hash, _) in &batch {
-                map.prefetch_entry(*hash, &guard);
-            }
-            for (hash, key) in &batch {
-                values.push(self.0.lookup(*hash, *key, &guard).map(|entry| entry.value.clone()));
+            let mut found = [None; BATCH];
+            let size = size_of::<Entry<K, V>>();
+            self.0.engine.map().glance(&hashes[..n], &mut found[..n], size, &guard);
+            for ((hash, key), found) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(found) {
+                let entry = self.0.lookup_glanced(key, hash, found, &guard);
+                values.push(entry.map(|entry| entry.value.clone()));
             }
         }
     }
 
     /// A pinned reader, for lookups by reference.
+    ///
+    /// # Panics
+    /// If the thread holds tens of thousands of readers already.
     #[inline]
     pub fn reader(&self) -> Reader<'_, K, V, S> {
         Reader {
@@ -305,7 +418,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let hash = self.0.hash(&key);
         {
             let guard = pin();
-            if let Some(entry) = self.0.lookup(hash, &key, &guard) {
+            if let Some(entry) = self.0.lookup(&key, hash, &guard) {
                 return Ok(entry.value.clone());
             }
         }

@@ -27,7 +27,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reader<'_, K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         self.inner
-            .lookup(self.inner.hash(key), key, &self.guard)
+            .lookup(key, self.inner.hash(key), &self.guard)
             .map(|entry| &entry.value)
     }
 

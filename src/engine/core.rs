@@ -183,7 +183,11 @@ impl Core {
         let mut free = Chain::new();
         let safe = self.bin.safe();
         let applied = std::mem::take(&mut self.applied);
-        let frees = if all || safe > SURPLUS { safe } else { safe.min(applied + applied / 4 + 1) };
+        let frees = if all || safe > SURPLUS {
+            safe
+        } else {
+            safe.min(applied + applied / 4 + 1)
+        };
         for entry in self.bin.take(frees) {
             // SAFETY: no reader sees what is safe, and the bin does not hold it any more.
             unsafe { free.push(entry) };

@@ -51,17 +51,18 @@ impl Local {
         }
     }
 
-    /// Counts lookups of the calling thread, whose part this is: no read-modify-write is needed.
+    /// Counts a hit of the calling thread, whose part this is: no read-modify-write is needed.
     #[inline(always)]
-    fn count(&self, hits: u64, misses: u64) {
-        if hits > 0 {
-            self.hits
-                .store(self.hits.load(Ordering::Relaxed) + hits, Ordering::Relaxed);
-        }
-        if misses > 0 {
-            self.misses
-                .store(self.misses.load(Ordering::Relaxed) + misses, Ordering::Relaxed);
-        }
+    pub(crate) fn hit(&self) {
+        self.hits
+            .store(self.hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Counts a miss, likewise.
+    #[inline(always)]
+    pub(crate) fn miss(&self) {
+        self.misses
+            .store(self.misses.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Adds to the weight that came in since the ring was last empty, of which `waiting` says how full it is now.
@@ -189,16 +190,20 @@ impl Locals {
         get(at)
     }
 
+    /// The part of the calling thread, if it is found with one look.
+    #[inline(always)]
+    pub(crate) fn near(&self, guard: &Guard) -> Option<&Local> {
+        get(self.near.get(guard.thread_index())?)
+    }
+
     /// The part of the calling thread; `None` if there are too many threads.
     #[inline(always)]
     pub(crate) fn of(&self, guard: &Guard) -> Option<&Local> {
-        let index = guard.thread_index();
-        if let Some(at) = self.near.get(index)
-            && let Some(local) = get(at)
-        {
-            return Some(local);
+        let near = self.near(guard);
+        if near.is_some() {
+            return near;
         }
-        self.make(index)
+        self.make(guard.thread_index())
     }
 
     #[cold]
@@ -221,15 +226,14 @@ impl Locals {
         Some(local)
     }
 
-    /// Counts lookups of the calling thread.
+    /// Counts a lookup of the calling thread.
     #[inline(always)]
-    pub(crate) fn count(&self, guard: &Guard, hits: u64, misses: u64) {
+    pub(crate) fn count(&self, guard: &Guard, hit: bool) {
         match self.of(guard) {
-            Some(local) => local.count(hits, misses),
-            None => {
-                self.shared_hits.fetch_add(hits, Ordering::Relaxed);
-                self.shared_misses.fetch_add(misses, Ordering::Relaxed);
-            }
+            Some(local) if hit => local.hit(),
+            Some(local) => local.miss(),
+            None if hit => _ = self.shared_hits.fetch_add(1, Ordering::Relaxed),
+            None => _ = self.shared_misses.fetch_add(1, Ordering::Relaxed),
         }
     }
 

@@ -149,26 +149,19 @@ impl<K, V> Engine<K, V> {
         &self.published
     }
 
-    /// Looks a key up by its hash and a matcher, and counts the hit for the policy. Lock-free.
+    /// Counts a hit of an entry that was found in the map, if the policy need not hear of it now. Else false.
     #[inline(always)]
-    pub(crate) fn get<'g>(
-        &self,
-        hash: u64,
-        mut equal: impl FnMut(&K) -> bool,
-        guard: &'g Guard,
-    ) -> Option<&'g Entry<K, V>> {
-        let found = self.map.get(hash, |header| equal(&Self::view(header).key), guard)?;
+    pub(crate) fn mark(&self, found: NonNull<Header>, _guard: &Guard) -> bool {
         // SAFETY: found under the guard, so alive while it lives.
-        let header: &'g Header = unsafe { Handle(found).header() };
+        let header = unsafe { Handle(found).header() };
         let hits = header.hits();
         if hits < self.hit_limit {
             if self.eager_hits {
-                self.hit_eagerly(Handle(found));
-            } else {
-                header.set_hits(hits + 1);
+                return false;
             }
+            header.set_hits(hits + 1);
         }
-        Some(Self::view(found))
+        true
     }
 
     /// The entry behind a header found in the map, for as long as the guard under which it was found.
@@ -179,8 +172,7 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Tells the policy of a hit now if that needs no waiting; else marks the entry, which gives it a second chance.
-    #[cold]
-    fn hit_eagerly(&self, handle: Handle) {
+    pub(crate) fn hit_eagerly(&self, handle: Handle) {
         if self.handover.0.try_enter() {
             let guard = pin();
             let due = self.maintain(&guard, |core| {
@@ -374,7 +366,11 @@ impl<K, V> Engine<K, V> {
     fn catch_up(&self, local: &Local, heavy: bool, guard: Guard) {
         let mut tries = 0;
         while !self.handover.0.try_enter() {
-            let most = if heavy { 1 } else { self.locals.pace.most.load(Ordering::Relaxed) };
+            let most = if heavy {
+                1
+            } else {
+                self.locals.pace.most.load(Ordering::Relaxed)
+            };
             if local.ring.len() < most {
                 return;
             }
@@ -399,7 +395,9 @@ impl<K, V> Engine<K, V> {
             let core = unsafe { &mut *self.core.0.get() };
             self.locals.each(|local| {
                 let expect = |core: &Core, pair| core.expect(Event::unpack(pair));
-                local.ring.drain(core, expect, |core, pair| core.apply(Event::unpack(pair)));
+                local
+                    .ring
+                    .drain(core, expect, |core, pair| core.apply(Event::unpack(pair)));
             });
             work(core);
             core.settle(&self.map, guard);

@@ -20,6 +20,12 @@ pub(crate) fn pin() -> Guard {
     Guard { _pinned: epoch::pin() }
 }
 
+/// [`pin`], unless that may take longer.
+#[inline]
+pub(crate) fn pin_first() -> Option<Guard> {
+    Some(pin())
+}
+
 static FREE: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
 
 struct Index(usize);

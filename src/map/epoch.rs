@@ -5,43 +5,43 @@
 //! latency is its own; and garbage belongs to the cache that made it, so no destructor runs after a cache is gone.
 //!
 //! The protocol, checked with loom below:
-//! - A reader stores `epoch | ACTIVE` in its thread's slot, then a SeqCst fence, then reads shared pointers.
+//! - A reader stores the epoch in its thread's slot, then a SeqCst fence, then reads shared pointers.
 //! - A collector unlinks, advances the epoch (the new epoch is the garbage's *tag*), then a SeqCst fence, then scans the
 //!   slots. If it misses a reader's announcement, that reader's fence came later, and it sees the unlinking. If the
 //!   reader announced an epoch >= tag, it read the epoch that the advance had published, so it sees the unlinking too.
 
-use crate::prim::sync::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, Padded, fence};
+use crate::prim::sync::{AtomicPtr, AtomicU8, AtomicU64, Ordering, Padded, fence};
 use std::ptr;
 
-const ACTIVE: u64 = 1;
-const STEP: u64 = 2;
-/// In `Slot::depth`: the slot's thread is past its thread-local destructors, so the last guard gives the slot back.
-const ORPHAN: usize = 1 << (usize::BITS - 1);
+/// A slot's state: `epoch 48 | ORPHAN 1 | number of living guards 15`; 0 when no guard lives.
+const GUARDS: u64 = ORPHAN - 1;
+/// The slot's thread is past its thread-local destructors, so the last guard gives the slot back.
+const ORPHAN: u64 = 1 << 15;
+const EPOCH: u32 = 16;
 
 /// The readers of all caches, and the clock that orders what they may still see.
 pub(crate) struct Domain {
-    epoch: Padded<AtomicU64>,
+    /// What a reader announces: the epoch and one guard.
+    now: Padded<AtomicU64>,
     slots: AtomicPtr<Slot>,
 }
 
 /// One thread's announcement. Never freed; reused by later threads.
 #[repr(align(128))]
 pub(crate) struct Slot {
-    /// `epoch | ACTIVE` while a guard lives, else 0.
+    /// Written by the owning thread only.
     state: AtomicU64,
-    /// The number of living guards; touched by the owning thread only.
-    depth: AtomicUsize,
     used: AtomicU8,
     /// Dense, from 0: lets per-thread counters live in arrays.
     pub(crate) index: u32,
-    next: *mut Slot,
+    next: AtomicPtr<Slot>,
 }
 
 impl Domain {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         Self {
-            epoch: Padded(AtomicU64::new(STEP)),
+            now: Padded(AtomicU64::new(1 << EPOCH | 1)),
             slots: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -49,50 +49,48 @@ impl Domain {
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
         Self {
-            epoch: Padded(AtomicU64::new(STEP)),
+            now: Padded(AtomicU64::new(1 << EPOCH | 1)),
             slots: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
     /// A slot for the calling thread: a returned one, or a new one. O(slots).
-    pub(crate) fn register(&self) -> *const Slot {
+    pub(crate) fn register(&self) -> &'static Slot {
         // Acquire pairs with the Release of the push below: the slot's fields are seen.
         let mut at = self.slots.load(Ordering::Acquire);
-        let mut index = 0;
         while !at.is_null() {
             // SAFETY: slots are leaked boxes, valid for ever.
-            let slot = unsafe { &*at };
-            // Acquire pairs with the Release in `unregister`: the former owner is done with the slot's fields.
+            let slot: &'static Slot = unsafe { &*at };
+            // Acquire pairs with the Release in `unregister`: the former owner is done with the slot.
             if slot.used.load(Ordering::Relaxed) == 0
                 && slot
                     .used
                     .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
             {
-                return at;
+                return slot;
             }
-            index = index.max(slot.index + 1);
-            at = slot.next;
+            at = slot.next.load(Ordering::Relaxed);
         }
         let new = Box::into_raw(Box::new(Slot {
             state: AtomicU64::new(0),
-            depth: AtomicUsize::new(0),
             used: AtomicU8::new(1),
-            index,
-            next: ptr::null_mut(),
+            index: 0,
+            next: AtomicPtr::new(ptr::null_mut()),
         }));
         let mut head = self.slots.load(Ordering::Acquire);
         loop {
             // SAFETY: `new` is not shared yet. The index stays unique: it exceeds every slot below it in the list.
             unsafe {
-                (*new).next = head;
+                (*new).next.store(head, Ordering::Relaxed);
                 (*new).index = if head.is_null() { 0 } else { (*head).index + 1 };
             }
             match self
                 .slots
                 .compare_exchange(head, new, Ordering::AcqRel, Ordering::Acquire)
             {
-                Ok(_) => return new,
+                // SAFETY: as above.
+                Ok(_) => return unsafe { &*new },
                 Err(now) => head = now,
             }
         }
@@ -100,47 +98,75 @@ impl Domain {
 
     /// Gives a slot back. No guard of it may live.
     pub(crate) fn unregister(slot: &Slot) {
-        slot.depth.store(0, Ordering::Relaxed);
         slot.used.store(0, Ordering::Release);
     }
 
-    /// Announces the slot's owner as a reader; its guards may nest and end in any order.
-    #[inline]
-    pub(crate) fn enter(&self, slot: &Slot) {
-        let depth = slot.depth.load(Ordering::Relaxed);
-        slot.depth.store(depth + 1, Ordering::Relaxed);
-        if depth & !ORPHAN == 0 {
+    /// Announces the slot's owner as a reader. False if it is one already: see [`enter_again`](Self::enter_again).
+    #[inline(always)]
+    pub(crate) fn enter(&self, slot: &Slot) -> bool {
+        let first = slot.state.load(Ordering::Relaxed) == 0;
+        if first {
             // Acquire pairs with `advance`: a reader in epoch e sees all that was unlinked before e began.
-            let epoch = self.epoch.0.load(Ordering::Acquire);
+            let state = self.now.0.load(Ordering::Acquire);
             // Release: a collector that reads this epoch (Acquire) is ordered after the guards that ended before it.
-            slot.state.store(epoch | ACTIVE, Ordering::Release);
+            slot.state.store(state, Ordering::Release);
             // Partner: the fence in `horizon`.
             fence(Ordering::SeqCst);
         }
+        first
+    }
+
+    /// Counts one more guard of a reader; they may end in any order.
+    pub(crate) fn enter_again(slot: &Slot) {
+        let state = slot.state.load(Ordering::Relaxed);
+        // Guards may be leaked: their number must not run into what is above it.
+        assert!(state & GUARDS < GUARDS, "too many readers live at once on one thread");
+        // Release: as in `enter`.
+        slot.state.store(state + 1, Ordering::Release);
     }
 
     /// Ends one guard; true if the slot must be given back (see `ORPHAN`).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn leave(slot: &Slot) -> bool {
-        let depth = slot.depth.load(Ordering::Relaxed) - 1;
-        slot.depth.store(depth, Ordering::Relaxed);
-        if depth & !ORPHAN == 0 {
+        let state = slot.state.load(Ordering::Relaxed);
+        let last = state & (ORPHAN | GUARDS) == 1;
+        if last {
             // Release pairs with the Acquire in `horizon`: the guard's reads come before the freeing.
             slot.state.store(0, Ordering::Release);
-            return depth != 0;
         }
-        false
+        !last && Self::leave_some(slot, state)
+    }
+
+    #[cold]
+    fn leave_some(slot: &Slot, state: u64) -> bool {
+        let last = state & GUARDS == 1;
+        // Release: as in `leave`, and as in `enter`.
+        slot.state.store(if last { 0 } else { state - 1 }, Ordering::Release);
+        last
+    }
+
+    #[cfg(not(loom))]
+    fn is_in_use(slot: &Slot) -> bool {
+        slot.state.load(Ordering::Relaxed) != 0
+    }
+
+    /// Sees to it that the slot is given back by its last guard.
+    #[cfg(not(loom))]
+    fn orphan(slot: &Slot) {
+        // Release: as in `enter`.
+        slot.state
+            .store(slot.state.load(Ordering::Relaxed) | ORPHAN, Ordering::Release);
     }
 
     /// Begins a new epoch and returns it: the tag of all that was unlinked before.
     pub(crate) fn advance(&self) -> u64 {
         // AcqRel: Release publishes the unlinking to readers of the new epoch; Acquire orders earlier advances before.
-        self.epoch.0.fetch_add(STEP, Ordering::AcqRel) + STEP
+        (self.now.0.fetch_add(1 << EPOCH, Ordering::AcqRel) >> EPOCH) + 1
     }
 
     /// Garbage with a tag up to the returned epoch can be seen by no reader. O(threads).
     pub(crate) fn horizon(&self) -> u64 {
-        let mut horizon = self.epoch.0.load(Ordering::Acquire);
+        let mut horizon = self.now.0.load(Ordering::Acquire) >> EPOCH;
         // Partner: the fence in `enter`.
         fence(Ordering::SeqCst);
         let mut at = self.slots.load(Ordering::Acquire);
@@ -148,10 +174,10 @@ impl Domain {
             // SAFETY: slots are leaked boxes, valid for ever.
             let slot = unsafe { &*at };
             let state = slot.state.load(Ordering::Acquire);
-            if state & ACTIVE != 0 {
-                horizon = horizon.min(state & !ACTIVE);
+            if state != 0 {
+                horizon = horizon.min(state >> EPOCH);
             }
-            at = slot.next;
+            at = slot.next.load(Ordering::Relaxed);
         }
         horizon
     }
@@ -161,12 +187,21 @@ impl Domain {
 mod global {
     use super::*;
     use std::cell::Cell;
+    use std::marker::PhantomData;
 
     static DOMAIN: Domain = Domain::new();
 
+    /// The slot of threads that have none: never free to enter.
+    static NONE: Slot = Slot {
+        state: AtomicU64::new(GUARDS),
+        used: AtomicU8::new(1),
+        index: u32::MAX,
+        next: AtomicPtr::new(ptr::null_mut()),
+    };
+
     thread_local! {
         /// Without a destructor, so that reading it is one instruction.
-        static SLOT: Cell<*const Slot> = const { Cell::new(ptr::null()) };
+        static SLOT: Cell<&'static Slot> = const { Cell::new(&NONE) };
         static OWNER: Owner = const { Owner };
     }
 
@@ -174,73 +209,76 @@ mod global {
 
     impl Drop for Owner {
         fn drop(&mut self) {
-            let slot = SLOT.replace(ptr::null());
-            if !slot.is_null() {
-                // SAFETY: slots are never freed, and this one is this thread's.
-                let slot = unsafe { &*slot };
-                if slot.depth.load(Ordering::Relaxed) & !ORPHAN == 0 {
-                    Domain::unregister(slot);
-                } else {
-                    // A guard outlives this destructor (in another thread-local): the last one gives the slot back.
-                    slot.depth
-                        .store(slot.depth.load(Ordering::Relaxed) | ORPHAN, Ordering::Relaxed);
-                    SLOT.set(slot);
-                }
+            let slot = SLOT.get();
+            if Domain::is_in_use(slot) {
+                // A guard outlives this destructor (in another thread-local): the last one gives the slot back.
+                Domain::orphan(slot);
+            } else {
+                give_back(slot);
             }
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn register() -> *const Slot {
-        let slot = DOMAIN.register();
-        SLOT.set(slot);
-        if OWNER.try_with(|_| ()).is_err() {
-            // SAFETY: slots are never freed, and this one is this thread's.
-            unsafe { (*slot).depth.store(ORPHAN, Ordering::Relaxed) };
+    /// While it lives, nothing that its thread can reach in a map is freed. Not `Send`.
+    pub(crate) struct Guard(&'static Slot, PhantomData<*const ()>);
+
+    impl Guard {
+        #[inline(always)]
+        fn new(slot: &'static Slot) -> Self {
+            Self(slot, PhantomData)
         }
-        slot
     }
 
-    /// While it lives, nothing that its thread can reach in a map is freed. Not `Send`.
-    pub(crate) struct Guard(*const Slot);
-
     /// Pins the calling thread. Wait-free but for a thread's first call; nests.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pin() -> Guard {
-        let mut slot = SLOT.get();
-        if slot.is_null() {
-            slot = register();
+        pin_first().unwrap_or_else(|| pin_again(SLOT.get()))
+    }
+
+    /// [`pin`], if the thread is registered and has no guard.
+    #[inline(always)]
+    pub(crate) fn pin_first() -> Option<Guard> {
+        let slot = SLOT.get();
+        DOMAIN.enter(slot).then(|| Guard::new(slot))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pin_again(slot: &'static Slot) -> Guard {
+        if !ptr::eq(slot, &NONE) {
+            Domain::enter_again(slot);
+            return Guard::new(slot);
         }
-        // SAFETY: slots are never freed.
-        DOMAIN.enter(unsafe { &*slot });
-        Guard(slot)
+        let slot = DOMAIN.register();
+        DOMAIN.enter(slot);
+        SLOT.set(slot);
+        if OWNER.try_with(|_| ()).is_err() {
+            Domain::orphan(slot);
+        }
+        Guard::new(slot)
     }
 
     impl Guard {
         /// A small number that no other living thread has.
         #[inline]
         pub(crate) fn thread_index(&self) -> usize {
-            // SAFETY: slots are never freed.
-            unsafe { (*self.0).index as usize }
+            self.0.index as usize
         }
     }
 
     impl Drop for Guard {
-        #[inline]
+        #[inline(always)]
         fn drop(&mut self) {
-            // SAFETY: slots are never freed; the guard is not Send, so this is the slot's owner.
-            if Domain::leave(unsafe { &*self.0 }) {
+            if Domain::leave(self.0) {
                 give_back(self.0);
             }
         }
     }
 
     #[cold]
-    fn give_back(slot: *const Slot) {
-        SLOT.set(ptr::null());
-        // SAFETY: slots are never freed.
-        Domain::unregister(unsafe { &*slot });
+    fn give_back(slot: &Slot) {
+        SLOT.set(&NONE);
+        Domain::unregister(slot);
     }
 
     /// Marks all that was unlinked so far.
@@ -301,8 +339,13 @@ mod model {
         }
 
         fn slot(&self) -> &Slot {
-            // SAFETY: freed with the world.
-            unsafe { &*self.domain.register() }
+            self.domain.register()
+        }
+
+        fn enter(&self, slot: &Slot) {
+            if !self.domain.enter(slot) {
+                Domain::enter_again(slot);
+            }
         }
 
         fn find(&self) -> usize {
@@ -319,9 +362,9 @@ mod model {
 
         /// A guard around another, which ends first, and a use after that.
         fn read_nested(&self, slot: &Slot) {
-            self.domain.enter(slot);
+            self.enter(slot);
             let found = self.find();
-            self.domain.enter(slot);
+            self.enter(slot);
             self.read(self.find());
             assert!(!Domain::leave(slot));
             self.read(found);
@@ -329,7 +372,7 @@ mod model {
         }
 
         fn read_once(&self, slot: &Slot) {
-            self.domain.enter(slot);
+            self.enter(slot);
             self.read(self.find());
             Domain::leave(slot);
         }
@@ -356,7 +399,7 @@ mod model {
             let mut at = self.domain.slots.load(Ordering::Relaxed);
             while !at.is_null() {
                 // SAFETY: made from a Box in `register`; the threads are done.
-                at = unsafe { Box::from_raw(at) }.next;
+                at = unsafe { Box::from_raw(at) }.next.load(Ordering::Relaxed);
             }
         }
     }
@@ -443,5 +486,44 @@ mod model {
             assert!(indices.into_iter().max() <= Some(1));
             count(freed, yes, no);
         });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_do_not_run_into_the_epoch() {
+        let domain = Domain::new();
+        let slot = domain.register();
+        let tag = domain.advance();
+        assert!(domain.enter(slot));
+        for _ in 1..GUARDS {
+            assert!(!domain.enter(slot));
+            Domain::enter_again(slot);
+        }
+        assert!(std::panic::catch_unwind(|| Domain::enter_again(slot)).is_err());
+        let later = domain.advance();
+        for _ in 0..GUARDS {
+            assert_eq!(domain.horizon(), tag);
+            assert!(!Domain::leave(slot), "the slot stays its thread's");
+        }
+        assert_eq!(domain.horizon(), later);
+        assert!(domain.enter(slot));
+    }
+
+    #[test]
+    fn an_orphan_is_given_back_by_its_last_guard() {
+        let domain = Domain::new();
+        let slot = domain.register();
+        domain.enter(slot);
+        Domain::enter_again(slot);
+        Domain::orphan(slot);
+        assert!(!domain.enter(slot), "an orphan counts its guards, too");
+        Domain::enter_again(slot);
+        assert!(!Domain::leave(slot) && !Domain::leave(slot));
+        assert!(Domain::leave(slot));
+        assert!(!Domain::is_in_use(slot));
     }
 }

@@ -126,37 +126,43 @@ impl Map {
     }
 
     /// The entry with this hash that `equal` accepts. Lock-free; at most two cache misses unless its home overflowed.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn get(
         &self,
         hash: u64,
         mut equal: impl FnMut(NonNull<Header>) -> bool,
         guard: &Guard,
     ) -> Option<NonNull<Header>> {
+        self.get_at_once(hash, &mut equal, guard)
+            .unwrap_or_else(|| self.get_slow(hash, equal, guard))
+    }
+
+    /// What [`get`](Self::get) returns, if the first look at the home tells.
+    #[inline(always)]
+    pub(crate) fn get_at_once(
+        &self,
+        hash: u64,
+        mut equal: impl FnMut(NonNull<Header>) -> bool,
+        guard: &Guard,
+    ) -> Option<Option<NonNull<Header>>> {
         let table = self.table(guard);
         let home = table.home((hash >> 32) as u32);
         // SAFETY: `home` maps into the table's buckets.
         let bucket = unsafe { table.buckets.get_unchecked(home) };
-        let want = slot::high(hash, 0) | slot::VISIBLE;
-        let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), tags::of(hash));
-        while matching != 0 {
-            // SAFETY: matches lie in the six lower bytes of the tags.
-            let word = unsafe { bucket.slots.get_unchecked(tags::slot(matching)) }.load(Ordering::Acquire);
-            // A visible word is authoritative: homes are frozen before they move.
-            if word & !slot::POINTER == want && equal(pointer(word)) {
-                return Some(pointer(word));
-            }
-            matching &= matching - 1;
+        let matching = tags::matching(bucket.tags.load(Ordering::Acquire), hash);
+        if matching == 0 {
+            const MORE: u64 = control::FROZEN | control::MOVED | 31 << 8;
+            return (bucket.control.load(Ordering::Acquire) & MORE == 0).then_some(None);
         }
-        const MORE: u64 = control::FROZEN | control::MOVED | 31 << 8;
-        if bucket.control.load(Ordering::Acquire) & MORE == 0 {
-            return None;
-        }
-        self.get_slow(hash, equal, guard)
+        // SAFETY: matches lie in the six lower bytes of the tags.
+        let at = unsafe { bucket.slots.get_unchecked(tags::slot(matching)) };
+        // A visible word is authoritative: homes are frozen before they move.
+        let rest = at.load(Ordering::Acquire) ^ slot::visible(hash);
+        (rest & !slot::POINTER == 0 && equal(table::exact_pointer(rest))).then(|| Some(table::exact_pointer(rest)))
     }
 
-    #[inline(never)]
-    fn get_slow(
+    /// [`get`](Self::get) if [`get_at_once`](Self::get_at_once) does not tell.
+    pub(crate) fn get_slow(
         &self,
         hash: u64,
         mut equal: impl FnMut(NonNull<Header>) -> bool,
@@ -171,10 +177,9 @@ impl Map {
                 table = self.next(table, guard);
                 continue;
             }
-            if let Some(found) = table.scan(home, seen, hash, &mut equal) {
-                return Some(pointer(found.word));
-            }
-            return None;
+            return table
+                .scan(home, seen, hash, &mut equal)
+                .map(|found| pointer(found.word));
         }
     }
 
@@ -185,15 +190,34 @@ impl Map {
         prefetch(&raw const table.buckets[table.home((hash >> 32) as u32)]);
     }
 
-    /// Asks the processor for the entries in the home bucket that may be the one with this hash.
-    #[inline]
-    pub(crate) fn prefetch_entry(&self, hash: u64, guard: &Guard) {
+    /// Finds for each hash an entry that is very likely the one with it, unless there is none or it is hard to find, and
+    /// asks the processor for the entry's beginning. Phase by phase, so that the cache misses of all overlap.
+    pub(crate) fn glance(&self, hashes: &[u64], found: &mut [Option<NonNull<Header>>], size: usize, guard: &Guard) {
         let table = self.table(guard);
-        let bucket = &table.buckets[table.home((hash >> 32) as u32)];
-        let matching = tags::matching(bucket.tags.load(Ordering::Relaxed), tags::of(hash));
-        if matching != 0 {
-            let word = bucket.slots[tags::slot(matching)].load(Ordering::Relaxed);
-            prefetch(ptr::without_provenance::<Header>((word & slot::POINTER) as usize));
+        let home = |hash: u64| table.home((hash >> 32) as u32);
+        let seen = |entry: NonNull<Header>| {
+            // An entry may lie across two lines.
+            prefetch(entry.as_ptr());
+            prefetch(entry.as_ptr().wrapping_byte_add(size.min(64) - 1));
+            entry
+        };
+        hashes.iter().for_each(|hash| self.prefetch(*hash, guard));
+        for (hash, found) in hashes.iter().zip(&mut *found) {
+            let home = home(*hash);
+            *found = table.glance(home, 0, *hash).map(seen);
+            if found.is_none() {
+                for distance in 1..=table.reach(home) {
+                    prefetch(&raw const table.buckets[table.bucket_at(home, distance)]);
+                }
+            }
+        }
+        for (hash, found) in hashes.iter().zip(found) {
+            if found.is_none() {
+                let home = home(*hash);
+                *found = (1..=table.reach(home))
+                    .find_map(|distance| table.glance(home, distance, *hash))
+                    .map(seen);
+            }
         }
     }
 

@@ -15,14 +15,14 @@ use std::sync::{Arc, Mutex};
 
 /// A key is its hash; these differ in parts of it: home (of two buckets), label, tag, or in bits that the map ignores.
 type Key = u64;
-const A: Key = 0x0100_0000_0000_0101;
+const A: Key = 0x0100_0001_0000_0101;
 const SAME_HASH: Key = A | 1 << 24;
 const SAME_TAG: Key = A + 0x200;
-const B: Key = 0x0200_0000_0000_0202;
-const HIGH_HOME: Key = 0x8000_0000_0000_0303;
+const B: Key = 0x0200_0002_0000_0202;
+const HIGH_HOME: Key = 0x8000_0003_0000_0303;
 /// Keys that only take up slots.
 const fn filler(n: u64) -> Key {
-    0x0300_0000_0000_0404 + (n << 8) + n
+    0x0300_0004_0000_0404 + (n << 32) + (n << 8)
 }
 
 #[repr(C)]

@@ -66,7 +66,13 @@ pub(crate) enum Inserted {
 
 #[inline]
 pub(super) fn pointer(word: u64) -> NonNull<Header> {
-    let pointer = ptr::with_exposed_provenance_mut::<Header>((word & slot::POINTER) as usize);
+    exact_pointer(word & slot::POINTER)
+}
+
+/// The pointer that is left of a slot word without its other bits.
+#[inline]
+pub(super) fn exact_pointer(address: u64) -> NonNull<Header> {
+    let pointer = ptr::with_exposed_provenance_mut::<Header>(address as usize);
     debug_assert!(!pointer.is_null());
     // SAFETY: the callers have seen a state in the word, so it is not 0, and such words hold an entry's address.
     unsafe { NonNull::new_unchecked(pointer) }
@@ -206,7 +212,7 @@ impl Table {
     ) -> Option<Found> {
         let bucket = self.bucket(index);
         let high = slot::high(hash, distance);
-        let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), tags::of(hash));
+        let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), hash);
         while matching != 0 {
             let slot = tags::slot(matching);
             matching &= matching - 1;
@@ -249,6 +255,29 @@ impl Table {
     ) -> Option<Found> {
         (1..=control::reach(seen))
             .find_map(|distance| self.scan_bucket(self.bucket_at(home, distance), distance, hash, equal))
+    }
+
+    /// An entry that is visible `distance` behind its home with this tag and label.
+    #[inline]
+    pub(super) fn glance(&self, home: usize, distance: usize, hash: u64) -> Option<NonNull<Header>> {
+        let bucket = &self.buckets[self.bucket_at(home, distance)];
+        let want = slot::high(hash, distance) | slot::VISIBLE;
+        let mut matching = tags::matching(bucket.tags.load(Ordering::Relaxed), hash);
+        while matching != 0 {
+            // Acquire: as in `scan_bucket`.
+            let word = bucket.slots[tags::slot(matching)].load(Ordering::Acquire);
+            if word & !slot::POINTER == want {
+                return Some(pointer(word));
+            }
+            matching &= matching - 1;
+        }
+        None
+    }
+
+    /// No key with this home lies further than this behind it, while it is in this table.
+    #[inline]
+    pub(super) fn reach(&self, home: usize) -> usize {
+        control::reach(self.load_control(home))
     }
 
     /// How far keys with this home reach in truth: its control word only ever says more.
@@ -442,7 +471,9 @@ impl Table {
     fn take(&self, home: usize, bucket: usize, slot: usize, word: u64) -> bool {
         self.unpoint(home, slot::distance(word), slot);
         // Acquire orders the entry's contents before its retirement.
-        let taken = self.bucket(bucket).slot(slot)
+        let taken = self
+            .bucket(bucket)
+            .slot(slot)
             .compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok();
         if taken {
@@ -567,7 +598,8 @@ impl Table {
     fn put(&self, found: &Found, new: NonNull<Header>) -> bool {
         let word = found.word & (slot::HIGH | slot::STATE) | address(new);
         // Release publishes the new entry; Acquire orders the old one's contents before its retirement.
-        self.bucket(found.bucket).slot(found.slot)
+        self.bucket(found.bucket)
+            .slot(found.slot)
             .compare_exchange(found.word, word, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     }
@@ -620,7 +652,7 @@ impl Table {
         };
         for distance in 0..=control::reach(frozen) {
             let bucket = self.bucket(self.bucket_at(home, distance));
-            for (slot, at) in bucket.slots.iter().enumerate() {
+            for at in &bucket.slots {
                 let mut word = at.load(Ordering::Acquire);
                 while word & slot::STATE == slot::VISIBLE && slot::distance(word) == distance {
                     let frozen = word ^ slot::VISIBLE ^ slot::FROZEN;
@@ -629,8 +661,7 @@ impl Table {
                             let entry = pointer(word);
                             // SAFETY: a present entry is alive while the mover is pinned.
                             let upper = unsafe { entry.as_ref() }.hash();
-                            let tag = bucket.tags.load(Ordering::Relaxed) >> (8 * slot) & 0x7f;
-                            let hash = (upper as u64) << 32 | (word >> 53) << 8 | tag;
+                            let hash = (upper as u64) << 32 | slot::label(word);
                             if !next.insert_moved(hash, entry) {
                                 evicted(entry);
                             }

@@ -30,6 +30,18 @@ pub(crate) mod slot {
         ((hash >> 8) & 0x7ff) << 53 | (distance as u64) << 48
     }
 
+    /// The part of the hash that the label is.
+    #[inline]
+    pub(crate) fn label(word: u64) -> u64 {
+        (word >> 53) << 8
+    }
+
+    /// The word, but for the pointer, of a visible key with this hash in its home.
+    #[inline]
+    pub(crate) fn visible(hash: u64) -> u64 {
+        high(hash, 0) | VISIBLE
+    }
+
     /// The distance from the entry's home bucket to the slot's.
     #[inline]
     pub(crate) fn distance(word: u64) -> usize {
@@ -49,19 +61,25 @@ pub(crate) mod tags {
     const LOW: u64 = 0x0000_0101_0101_0101;
     const TOP: u64 = 0x0000_8080_8080_8080;
 
-    /// A key's tag; never 0.
+    /// What the tag is made of: the part of the hash that matters least for the home.
     #[inline]
-    pub(crate) fn of(hash: u64) -> u64 {
-        (hash & 0x7f) | 0x80
+    fn bits(hash: u64) -> u64 {
+        hash >> 32 & 0x7f
     }
 
-    /// The top bit of each byte that equals `tag`.
+    /// A key's tag; never 0. Complemented, which makes [`matching`] shorter.
     #[inline]
-    pub(crate) fn matching(tags: u64, tag: u64) -> u64 {
-        // Tags have their top bit set, so a byte's difference has it only where the slot is free. Without the top bits no
-        // byte borrows from the next.
-        let difference = tags ^ tag.wrapping_mul(LOW);
-        (TOP - (difference & (TOP - LOW))) & !difference & TOP
+    pub(crate) fn of(hash: u64) -> u64 {
+        bits(hash) ^ 0xff
+    }
+
+    /// The top bit of each byte that is the tag of this hash; above the lowest of them, perhaps of others.
+    #[inline]
+    pub(crate) fn matching(tags: u64, hash: u64) -> u64 {
+        // A tag and its hash make 0xff; a free slot and a hash, less than 0x80.
+        let joined = tags ^ bits(hash).wrapping_mul(LOW);
+        // Such bytes overflow; the next ones may suffer from the carry.
+        joined & !joined.wrapping_add(LOW) & TOP
     }
 
     /// A slot that is free, if any.
@@ -136,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matching_finds_exactly_the_equal_tags() {
+    fn matching_finds_the_equal_tags() {
         for a in 0..=255u64 {
             for b in 0x80..=255u64 {
                 let word = a << 8 | 0x91 << 24 | b << 40;
@@ -145,7 +163,10 @@ mod tests {
                 for tag in [a | 0x80, b, 0x91, 0x80] {
                     let equal = [0, a, 0, 0x91, 0, b].into_iter().enumerate();
                     let want = equal.fold(0, |want, (i, byte)| want | u64::from(byte == tag) << (8 * i + 7));
-                    assert_eq!(tags::matching(word, tag), want);
+                    let found = tags::matching(word, (tag ^ 0xff) << 32);
+                    assert_eq!(tags::of((tag ^ 0xff) << 32), tag);
+                    assert_eq!(found & want, want);
+                    assert_eq!(found.trailing_zeros(), want.trailing_zeros(), "the lowest is certain");
                 }
             }
         }

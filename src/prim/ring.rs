@@ -59,12 +59,7 @@ impl Ring {
     /// Hands the pairs that wait now to `expect`, all of them, and then to `take`; the oldest first. For one consumer at a
     /// time.
     #[inline]
-    pub(crate) fn drain<C>(
-        &self,
-        context: &mut C,
-        expect: impl Fn(&C, [u64; 2]),
-        take: impl Fn(&mut C, [u64; 2]),
-    ) {
+    pub(crate) fn drain<C>(&self, context: &mut C, expect: impl Fn(&C, [u64; 2]), take: impl Fn(&mut C, [u64; 2])) {
         let head = self.head.0.load(Ordering::Relaxed);
         let tail = self.tail.load(Ordering::Acquire);
         if head == tail {
