@@ -1,19 +1,26 @@
 //! One loader per key at a time: who comes while a key is being loaded waits for that load.
 //!
-//! The table of flights is behind a mutex that is held for a few instructions and never while user code runs: flights
-//! are found by hash under the lock, and their keys compared after it.
+//! A flight that nobody meets is only an entry in a table, for which its leader visits the table twice. Who meets it, to wait
+//! for it or to overtake it, first makes a shared [`Flight`] of the entry. All that is decided under the table's lock: once
+//! the leader has taken its entry out, nobody can meet it any more, and if nobody has, there is nothing to tell anyone.
+//!
+//! The table is in lanes, by hash. A lane's lock is held for a few instructions and never while user code runs: flights are
+//! found by hash under the lock, and keys are compared and dropped outside it.
+#![forbid(unsafe_code)]
 
 #[cfg(all(test, loom))]
 mod model;
 
+use crate::prim::clock;
 use crate::prim::sync::{
-    Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, ThreadId, current, fence,
+    Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Padded, fence, thread_address,
 };
 use hashbrown::HashTable;
 use std::any::Any;
+use std::mem;
 use std::ptr;
 use std::sync::{OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How a load ended.
 pub(crate) enum Outcome<V> {
@@ -24,11 +31,28 @@ pub(crate) enum Outcome<V> {
     Abandoned,
 }
 
-/// One load of one key.
+/// One load of one key, as the table holds it.
+struct Open<K, V> {
+    hash: u64,
+    /// No two flights of a lane have the same.
+    number: u64,
+    leader: Who,
+    key: Key<K, V>,
+}
+
+enum Key<K, V> {
+    /// Nobody has met the flight.
+    Alone(K),
+    Met(Arc<Flight<K, V>>),
+    /// On its way from the one to the other.
+    Moving,
+}
+
+/// One load of one key, as those see it who meet it.
 pub(crate) struct Flight<K, V> {
     hash: u64,
     key: K,
-    leader: ThreadId,
+    leader: Who,
     /// An invalidation came after the load began: its value must not enter the cache, nor serve later callers.
     superseded: AtomicBool,
     outcome: OnceLock<Outcome<V>>,
@@ -37,15 +61,41 @@ pub(crate) struct Flight<K, V> {
     landed: Condvar,
 }
 
+/// How many lanes there are; one for the models, which have few keys.
+const LANES: usize = if cfg!(loom) { 1 } else { 16 };
+
+/// The loads that are going on of some of the keys.
+struct Lane<K, V> {
+    /// The size of `table`, so that invalidations need no lock while nothing is being loaded. Written under the lock.
+    active: AtomicUsize,
+    /// How many flights were met so far. Written under the lock.
+    meetings: AtomicU64,
+    state: Mutex<State<K, V>>,
+}
+
+struct State<K, V> {
+    table: HashTable<Open<K, V>>,
+    next_number: u64,
+    /// The leader of the flight that left last.
+    last: Option<Who>,
+    counts: Counts,
+}
+
+/// What the loads that have ended came to.
+#[derive(Default)]
+struct Counts {
+    loads: u64,
+    failures: u64,
+    ticks: u64,
+}
+
 /// All loads that are going on in a cache.
 pub(crate) struct Flights<K, V> {
-    table: Mutex<HashTable<Arc<Flight<K, V>>>>,
-    /// The size of `table`, so that invalidations need no lock while nothing is being loaded.
-    active: AtomicUsize,
-    pub(crate) loads: AtomicU64,
-    pub(crate) failures: AtomicU64,
-    nanos: AtomicU64,
+    /// Made for the first load.
+    lanes: OnceLock<Box<Lanes<K, V>>>,
 }
+
+type Lanes<K, V> = [Padded<Lane<K, V>>; LANES];
 
 /// What a caller that missed a key is to do.
 pub(crate) enum Role<'f, K, V> {
@@ -60,70 +110,150 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl<K, V> Open<K, V> {
+    fn met(&self) -> Option<&Arc<Flight<K, V>>> {
+        match &self.key {
+            Key::Met(flight) => Some(flight),
+            _ => None,
+        }
+    }
+
+    /// The flight as others see it, and whether this call is the first to ask for it.
+    fn meet(&mut self) -> (Arc<Flight<K, V>>, bool) {
+        let (flight, first) = match mem::replace(&mut self.key, Key::Moving) {
+            Key::Alone(key) => (Arc::new(Flight::new(self.hash, key, self.leader)), true),
+            Key::Met(flight) => (flight, false),
+            Key::Moving => unreachable!("the lock is held until it has moved"),
+        };
+        self.key = Key::Met(flight.clone());
+        (flight, first)
+    }
+}
+
+impl<K, V> Lane<K, V> {
+    fn new() -> Self {
+        Self {
+            active: AtomicUsize::new(0),
+            meetings: AtomicU64::new(0),
+            state: Mutex::new(State {
+                table: HashTable::new(),
+                next_number: 0,
+                last: None,
+                counts: Counts::default(),
+            }),
+        }
+    }
+
+    /// Whether no flight is open.
+    #[inline]
+    fn is_empty(&self) -> bool {
+        // Acquire pairs with the Release in `leave`: who sees that a load is over sees what it did to the map. That one has
+        // begun is seen through the fences; who acts on it takes the lock.
+        self.active.load(Ordering::Acquire) == 0
+    }
+
+    /// Begins a flight. The caller holds the lane's lock, and fences when it has given it up.
+    #[inline]
+    fn begin(&self, state: &mut State<K, V>, hash: u64, leader: Who, key: K) -> Leader<'_, K, V> {
+        let number = state.next_number;
+        state.next_number += 1;
+        let flight = Open {
+            hash,
+            number,
+            leader,
+            key: Key::Alone(key),
+        };
+        state.table.insert_unique(hash, flight, |open| open.hash);
+        // Relaxed: see the fence.
+        self.active.store(state.table.len(), Ordering::Relaxed);
+        Leader {
+            lane: self,
+            hash,
+            number,
+            late: state.last.is_some_and(|last| last != leader),
+            meetings: self.meetings.load(Ordering::Relaxed),
+            load: Load::None,
+            gone: None,
+        }
+    }
+
+    /// Meets some flights of this lane, whose lock the caller holds.
+    fn meet<'o>(&self, some: impl Iterator<Item = &'o mut Open<K, V>>) -> Vec<Arc<Flight<K, V>>>
+    where
+        K: 'o,
+        V: 'o,
+    {
+        let mut first_meetings = 0;
+        let met = some.map(|open| {
+            let (flight, first) = open.meet();
+            first_meetings += u64::from(first);
+            flight
+        });
+        let met = met.collect();
+        if first_meetings > 0 {
+            let before = self.meetings.load(Ordering::Relaxed);
+            self.meetings.store(before + first_meetings, Ordering::Relaxed);
+        }
+        met
+    }
+
+    /// Meets the flights with this hash.
+    #[cold]
+    fn meet_hash(&self, state: &mut State<K, V>, hash: u64) -> Vec<Arc<Flight<K, V>>> {
+        self.meet(state.table.iter_hash_mut(hash).filter(|open| open.hash == hash))
+    }
+}
+
 impl<K, V> Flights<K, V> {
     pub(crate) fn new() -> Self {
-        Self {
-            table: Mutex::new(HashTable::new()),
-            active: AtomicUsize::new(0),
-            loads: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            nanos: AtomicU64::new(0),
-        }
+        Self { lanes: OnceLock::new() }
     }
 
-    pub(crate) fn load_time(&self) -> Duration {
-        Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
+    /// How many loaders returned a value, how many failed or panicked, and the time spent in them.
+    pub(crate) fn counts(&self) -> (u64, u64, Duration) {
+        let mut sum = Counts::default();
+        for lane in self.lanes.get().iter().flat_map(|lanes| lanes.iter()) {
+            let counts = &lock(&lane.0.state).counts;
+            sum.loads += counts.loads;
+            sum.failures += counts.failures;
+            sum.ticks += counts.ticks;
+        }
+        (sum.loads, sum.failures, clock::duration(sum.ticks))
     }
 
-    /// The flights with this hash.
-    fn of_hash(&self, hash: u64) -> Vec<Arc<Flight<K, V>>> {
-        // Relaxed: who misses a flight here finds it under the lock when it wants to begin its own.
-        if self.active.load(Ordering::Relaxed) == 0 {
-            return Vec::new();
-        }
-        lock(&self.table)
-            .iter_hash(hash)
-            .filter(|flight| flight.hash == hash)
-            .cloned()
-            .collect()
+    #[inline]
+    fn lane(lanes: &Lanes<K, V>, hash: u64) -> &Lane<K, V> {
+        // A lane's table goes by the highest and the lowest bits.
+        &lanes[(hash >> 40) as usize % LANES].0
     }
 
-    /// Joins the flight of the key, or begins one. `key` is called at most once.
-    pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: impl FnOnce() -> K) -> Role<'_, K, V> {
-        let mut seen = self.of_hash(hash);
-        if let Some(flight) = seen.iter().find(|flight| equal(&flight.key)) {
-            return Role::Wait(flight.clone());
-        }
-        let flight = Arc::new(Flight {
-            hash,
-            key: key(),
-            leader: current().id(),
-            superseded: AtomicBool::new(false),
-            outcome: OnceLock::new(),
-            done: Mutex::new(false),
-            landing: Landing::new(false),
-            landed: Condvar::new(),
-        });
+    /// Joins the flight of the key, or begins one.
+    #[inline]
+    pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: K) -> Role<'_, K, V> {
+        let lanes = self
+            .lanes
+            .get_or_init(|| Box::new(std::array::from_fn(|_| Padded(Lane::new()))));
+        let lane = Self::lane(lanes, hash);
+        let leader = Who::this_thread();
+        let mut seen: Vec<Arc<Flight<K, V>>> = Vec::new();
         loop {
-            {
-                let mut table = lock(&self.table);
-                let new = |one: &Arc<Flight<K, V>>| one.hash == hash && !seen.iter().any(|old| Arc::ptr_eq(old, one));
-                if !table.iter_hash(hash).any(new) {
-                    table.insert_unique(hash, flight.clone(), |one| one.hash);
-                    self.active.fetch_add(1, Ordering::Relaxed);
-                    drop(table);
-                    fence(Ordering::SeqCst); // partner: the fence in `supersede`
-                    return Role::Lead(Leader {
-                        flights: self,
-                        flight,
-                        begun: Instant::now(),
-                    });
-                }
+            let mut state = lock(&lane.state);
+            // Those that others began since the last look may be for this key.
+            let known = |open: &Open<K, V>| {
+                seen.iter()
+                    .any(|old| open.met().is_some_and(|met| Arc::ptr_eq(met, old)))
+            };
+            if state.table.iter_hash(hash).all(|open| open.hash != hash || known(open)) {
+                let leader = lane.begin(&mut state, hash, leader, key);
+                drop(state);
+                fence(Ordering::SeqCst); // partner: the fence before `supersede_fenced`, and that in `supersede_all`
+                drop(seen); // now: if a key's destructor panics, the leader is dropped too
+                return Role::Lead(leader);
             }
-            // Others with this hash came in since: are they for this key?
-            seen = self.of_hash(hash);
-            if let Some(other) = seen.iter().find(|other| equal(&other.key)) {
-                return Role::Wait(other.clone());
+            seen = lane.meet_hash(&mut state, hash);
+            drop(state);
+            if let Some(flight) = seen.iter().find(|flight| equal(&flight.key)) {
+                return Role::Wait(flight.clone());
             }
         }
     }
@@ -135,34 +265,47 @@ impl<K, V> Flights<K, V> {
         // Partner: the fence in `join`. The caller has changed the load's source: either the load sees that, or it is seen
         // here. (A source behind a mutex would order this by itself; one made of atomics does not.)
         fence(Ordering::SeqCst);
-        if self.active.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
-        self.supersede_slow(hash, equal)
+        self.supersede_fenced(hash, equal)
+    }
+
+    /// [`supersede`](Self::supersede) for a caller that has executed a SeqCst fence since the load's source was changed, so
+    /// since it was called. The pinning of an outermost guard is one; that of a nested guard has none, and the outer
+    /// guard's came too early.
+    #[inline]
+    pub(crate) fn supersede_fenced(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
+        // Lanes that are not there yet are empty, to the fences too: whoever makes them begins a flight after it.
+        let Some(lanes) = self.lanes.get() else { return false };
+        let lane = Self::lane(lanes, hash);
+        !lane.is_empty() && Self::supersede_met(lane, hash, equal)
     }
 
     #[cold]
-    fn supersede_slow(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
+    fn supersede_met(lane: &Lane<K, V>, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
+        let met = lane.meet_hash(&mut lock(&lane.state), hash);
         let mut any = false;
-        for flight in self.of_hash(hash) {
-            if equal(&flight.key) {
-                flight.superseded.store(true, Ordering::Relaxed);
-                any = true;
-            }
+        for flight in met.iter().filter(|flight| equal(&flight.key)) {
+            flight.superseded.store(true, Ordering::Relaxed);
+            any = true;
         }
-        // Partner: the fence in `Leader::superseded`. Either the leader sees the mark, or the caller, who goes on to the
-        // map, sees the leader's claim there.
+        // Partner: the fence in `Leader::superseded`. Either the leader sees the meeting and the mark, or the caller, who
+        // goes on to the map, sees the leader's claim there.
         fence(Ordering::SeqCst);
         any
     }
 
     /// Tells all loads that they have been overtaken, and calls `kill` for each, with no lock held.
     pub(crate) fn supersede_all(&self, mut kill: impl FnMut(u64, &K)) {
-        let all: Vec<_> = lock(&self.table).iter().cloned().collect();
+        fence(Ordering::SeqCst); // as in `supersede`
+        let mut all = Vec::new();
+        for lane in self.lanes.get().iter().flat_map(|lanes| lanes.iter()) {
+            if !lane.0.is_empty() {
+                all.append(&mut lane.0.meet(lock(&lane.0.state).table.iter_mut()));
+            }
+        }
         for flight in &all {
             flight.superseded.store(true, Ordering::Relaxed);
         }
-        fence(Ordering::SeqCst); // as in `supersede_slow`
+        fence(Ordering::SeqCst); // as in `supersede_met`
         for flight in &all {
             kill(flight.hash, &flight.key);
         }
@@ -171,61 +314,148 @@ impl<K, V> Flights<K, V> {
 
 /// The caller that runs the loader. If it is dropped without an outcome (the loader panicked), the load is abandoned.
 pub(crate) struct Leader<'f, K, V> {
-    flights: &'f Flights<K, V>,
-    flight: Arc<Flight<K, V>>,
-    begun: Instant,
+    lane: &'f Lane<K, V>,
+    hash: u64,
+    number: u64,
+    late: bool,
+    /// The lane's, when this flight was begun.
+    meetings: u64,
+    load: Load,
+    /// What the table held, once the flight has left it.
+    gone: Option<Open<K, V>>,
 }
 
-impl<K, V> Leader<'_, K, V> {
+/// How far a loader has come.
+#[derive(Clone, Copy)]
+enum Load {
+    None,
+    /// Since when, in ticks.
+    Begun(u64),
+    Ended {
+        ticks: u64,
+        ok: bool,
+    },
+}
+
+impl<'f, K, V> Leader<'f, K, V> {
+    /// Whether another thread's load of the key may have landed since this one missed the key: then it must look again, or
+    /// it would load what has just been loaded. If no flight has left the lane since this thread's last one, which it led
+    /// before it missed the key, none has.
+    #[inline]
+    pub(crate) fn late(&self) -> bool {
+        self.late
+    }
+
+    /// Runs the loader, and counts it when the flight leaves the table: as failed if it panics.
+    #[inline]
+    pub(crate) fn run<T, E>(&mut self, loader: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let begun = clock::now();
+        self.load = Load::Begun(begun);
+        let loaded = loader();
+        self.load = Load::ended(begun, loaded.is_ok());
+        loaded
+    }
+
     /// Whether an invalidation came since the load began. To be asked after the claim in the map is visible.
+    #[inline]
     pub(crate) fn superseded(&self) -> bool {
-        fence(Ordering::SeqCst); // partner: the fences in `supersede_slow` and `supersede_all`
-        self.flight.superseded.load(Ordering::Relaxed)
+        fence(Ordering::SeqCst); // partner: the fences in `supersede_met` and `supersede_all`
+        // Who overtakes a flight has met it, or somebody else had before. Relaxed, as is the mark: see the fence.
+        self.lane.meetings.load(Ordering::Relaxed) != self.meetings && self.marked()
     }
 
-    /// Counts the end of the loader.
-    pub(crate) fn loaded(&self, ok: bool) {
-        let counter = if ok {
-            &self.flights.loads
-        } else {
-            &self.flights.failures
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let nanos = self.begun.elapsed().as_nanos() as u64;
-        self.flights.nanos.fetch_add(nanos, Ordering::Relaxed);
+    #[cold]
+    fn marked(&self) -> bool {
+        let state = lock(&self.lane.state);
+        let own = state.table.find(self.hash, |open| open.number == self.number);
+        own.and_then(Open::met)
+            .is_some_and(|flight| flight.superseded.load(Ordering::Relaxed))
     }
 
-    /// Ends the flight. `outcome` is asked for only if somebody may be waiting.
-    pub(crate) fn land(self, outcome: impl FnOnce() -> Outcome<V>) {
-        self.leave_table();
-        if Arc::strong_count(&self.flight) > 1 {
-            let _ = self.flight.outcome.set(outcome());
+    /// Takes the flight out of the table, once: nobody can join it any more. Runs no user code.
+    #[inline]
+    fn leave(&mut self) {
+        if self.gone.is_some() {
+            return;
         }
-        // `drop` wakes the waiters.
+        if let Load::Begun(begun) = self.load {
+            self.load = Load::ended(begun, false);
+        }
+        let mut state = lock(&self.lane.state);
+        if let Load::Ended { ticks, ok } = self.load {
+            state.counts.loads += u64::from(ok);
+            state.counts.failures += u64::from(!ok);
+            state.counts.ticks += ticks;
+        }
+        if let Ok(found) = state.table.find_entry(self.hash, |open| open.number == self.number) {
+            let gone = found.remove().0;
+            state.last = Some(gone.leader);
+            self.gone = Some(gone);
+        }
+        // Release: see `Lane::is_empty`.
+        self.lane.active.store(state.table.len(), Ordering::Release);
     }
 
-    fn leave_table(&self) {
-        let removed = {
-            let mut table = lock(&self.flights.table);
-            let found = table.find_entry(self.flight.hash, |one| Arc::ptr_eq(one, &self.flight));
-            found.ok().map(|entry| entry.remove().0)
-        };
-        if removed.is_some() {
-            self.flights.active.fetch_sub(1, Ordering::Relaxed);
+    /// Makes the flight leave the table when this is dropped.
+    #[inline]
+    pub(crate) fn leaving(&mut self) -> Leaving<'_, 'f, K, V> {
+        Leaving(self)
+    }
+
+    /// Ends the flight. `outcome` is asked for only if somebody has met it, and maybe waits.
+    #[inline]
+    pub(crate) fn land(mut self, outcome: impl FnOnce() -> Outcome<V>) {
+        self.leave();
+        if let Some(flight) = self.gone.as_ref().and_then(Open::met) {
+            flight.land(outcome());
         }
-        drop(removed); // not under the lock: it may be the last to hold the key
     }
 }
 
 impl<K, V> Drop for Leader<'_, K, V> {
+    #[inline]
     fn drop(&mut self) {
-        self.leave_table();
-        let _ = self.flight.outcome.set(Outcome::Abandoned);
-        if Arc::strong_count(&self.flight) > 1 {
-            Waiting::end(&self.flight.landing);
+        self.leave();
+        if let Some(flight) = self.gone.as_ref().and_then(Open::met) {
+            flight.land(Outcome::Abandoned);
         }
-        *lock(&self.flight.done) = true;
-        self.flight.landed.notify_all();
+    }
+}
+
+/// A leader that is about to leave. See [`Leader::leaving`].
+pub(crate) struct Leaving<'l, 'f, K, V>(&'l mut Leader<'f, K, V>);
+
+impl<K, V> Leaving<'_, '_, K, V> {
+    /// See [`Leader::superseded`].
+    #[inline]
+    pub(crate) fn superseded(&self) -> bool {
+        self.0.superseded()
+    }
+}
+
+impl<K, V> Drop for Leaving<'_, '_, K, V> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl Load {
+    #[inline]
+    fn ended(begun: u64, ok: bool) -> Self {
+        let ticks = clock::now().saturating_sub(begun);
+        Self::Ended { ticks, ok }
+    }
+}
+
+/// Who leads a flight, or waits for one. No two that do so at the same time are the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Who(usize);
+
+impl Who {
+    #[inline]
+    fn this_thread() -> Self {
+        Self(thread_address())
     }
 }
 
@@ -233,8 +463,8 @@ impl<K, V> Drop for Leader<'_, K, V> {
 static WAITING: std::sync::Mutex<Vec<Wait>> = std::sync::Mutex::new(Vec::new());
 
 struct Wait {
-    waiter: ThreadId,
-    leader: ThreadId,
+    waiter: Who,
+    leader: Who,
     /// The address of the flight's `landing`.
     flight: usize,
 }
@@ -242,12 +472,12 @@ struct Wait {
 /// Whether a flight's waiters wait no more, though they may not have woken up yet. Touched only under `WAITING`.
 type Landing = std::sync::atomic::AtomicBool;
 
-struct Waiting(ThreadId);
+struct Waiting(Who);
 
 impl Waiting {
     /// Registers that this thread waits for `leader`; `None` if that thread, directly or not, waits for this one.
-    fn begin(leader: ThreadId, landing: &Landing) -> Option<Self> {
-        let me = current().id();
+    fn begin(leader: Who, landing: &Landing) -> Option<Self> {
+        let me = Who::this_thread();
         let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
         if landing.load(Ordering::Relaxed) {
             return Some(Self(me));
@@ -289,6 +519,29 @@ impl Drop for Waiting {
 }
 
 impl<K, V> Flight<K, V> {
+    fn new(hash: u64, key: K, leader: Who) -> Self {
+        Self {
+            hash,
+            key,
+            leader,
+            superseded: AtomicBool::new(false),
+            outcome: OnceLock::new(),
+            done: Mutex::new(false),
+            landing: Landing::new(false),
+            landed: Condvar::new(),
+        }
+    }
+
+    /// Gives those who wait the outcome, unless they have one.
+    #[cold]
+    fn land(&self, outcome: Outcome<V>) {
+        if self.outcome.set(outcome).is_ok() {
+            Waiting::end(&self.landing);
+            *lock(&self.done) = true;
+            self.landed.notify_all();
+        }
+    }
+
     /// Waits for the outcome. `Err` if that would never come. `Ok(None)`: the load was overtaken before this caller came;
     /// it must look again.
     pub(crate) fn wait(&self) -> Result<Option<&Outcome<V>>, Reentrant> {
