@@ -323,7 +323,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         loop {
             match self.0.flights.join(hash, |other| *other == key, key.clone()) {
-                Role::Lead(leader) => {
+                Role::Lead(mut leader) => {
                     if leader.late()
                         && let Some(old) = self.peek(hash, &key, &guard)
                     {
@@ -333,7 +333,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                         return Ok(value);
                     }
                     drop(guard);
-                    return self.lead(hash, key, leader, load);
+                    return self.lead(hash, key, &mut leader, load);
                 }
                 Role::Wait(flight) => {
                     drop(guard);
@@ -358,7 +358,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         &self,
         hash: u64,
         key: K,
-        mut leader: Leader<'_, K, V>,
+        leader: &mut Leader<'_, K, V>,
         load: impl FnOnce() -> Result<V, E>,
     ) -> Result<V, LoadError<E>>
     where

@@ -110,14 +110,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K, V> Open<K, V> {
+impl<K, V> Key<K, V> {
     fn met(&self) -> Option<&Arc<Flight<K, V>>> {
-        match &self.key {
-            Key::Met(flight) => Some(flight),
+        match self {
+            Self::Met(flight) => Some(flight),
             _ => None,
         }
     }
+}
 
+impl<K, V> Open<K, V> {
     /// The flight as others see it, and whether this call is the first to ask for it.
     fn meet(&mut self) -> (Arc<Flight<K, V>>, bool) {
         let (flight, first) = match mem::replace(&mut self.key, Key::Moving) {
@@ -152,26 +154,31 @@ impl<K, V> Lane<K, V> {
         self.active.load(Ordering::Acquire) == 0
     }
 
-    /// Begins a flight. The caller holds the lane's lock, and fences when it has given it up.
+    /// Begins a flight of this thread.
     #[inline]
-    fn begin(&self, state: &mut State<K, V>, hash: u64, leader: Who, key: K) -> Leader<'_, K, V> {
-        let number = state.next_number;
+    fn begin(&self, mut state: MutexGuard<'_, State<K, V>>, hash: u64, key: K) -> Leader<'_, K, V> {
+        let (number, leader) = (state.next_number, Who::this_thread());
         state.next_number += 1;
-        let flight = Open {
+        let late = state.last.is_some_and(|last| last != leader);
+        let key = Key::Alone(key);
+        let open = Open {
             hash,
             number,
             leader,
-            key: Key::Alone(key),
+            key,
         };
-        state.table.insert_unique(hash, flight, |open| open.hash);
+        state.table.insert_unique(hash, open, |open| open.hash);
         // Relaxed: see the fence.
         self.active.store(state.table.len(), Ordering::Relaxed);
+        let meetings = self.meetings.load(Ordering::Relaxed);
+        drop(state);
+        fence(Ordering::SeqCst); // partner: the fence before `supersede_fenced`, and that in `supersede_all`
         Leader {
             lane: self,
             hash,
             number,
-            late: state.last.is_some_and(|last| last != leader),
-            meetings: self.meetings.load(Ordering::Relaxed),
+            late,
+            meetings,
             load: Load::None,
             gone: None,
         }
@@ -234,27 +241,31 @@ impl<K, V> Flights<K, V> {
             .lanes
             .get_or_init(|| Box::new(std::array::from_fn(|_| Padded(Lane::new()))));
         let lane = Self::lane(lanes, hash);
-        let leader = Who::this_thread();
-        let mut seen: Vec<Arc<Flight<K, V>>> = Vec::new();
+        let state = lock(&lane.state);
+        if state.table.is_empty() {
+            return Role::Lead(lane.begin(state, hash, key));
+        }
+        drop(state);
+        Self::join_busy(lane, hash, equal, key)
+    }
+
+    #[inline(never)]
+    fn join_busy(lane: &Lane<K, V>, hash: u64, equal: impl Fn(&K) -> bool, key: K) -> Role<'_, K, V> {
+        let mut seen = Vec::new();
         loop {
             let mut state = lock(&lane.state);
+            let met = lane.meet_hash(&mut state, hash);
             // Those that others began since the last look may be for this key.
-            let known = |open: &Open<K, V>| {
-                seen.iter()
-                    .any(|old| open.met().is_some_and(|met| Arc::ptr_eq(met, old)))
-            };
-            if state.table.iter_hash(hash).all(|open| open.hash != hash || known(open)) {
-                let leader = lane.begin(&mut state, hash, leader, key);
-                drop(state);
-                fence(Ordering::SeqCst); // partner: the fence before `supersede_fenced`, and that in `supersede_all`
-                drop(seen); // now: if a key's destructor panics, the leader is dropped too
+            if met.iter().all(|one| seen.iter().any(|old| Arc::ptr_eq(old, one))) {
+                let leader = lane.begin(state, hash, key);
+                drop((seen, met)); // now: if a key's destructor panics, the leader is dropped too
                 return Role::Lead(leader);
             }
-            seen = lane.meet_hash(&mut state, hash);
             drop(state);
-            if let Some(flight) = seen.iter().find(|flight| equal(&flight.key)) {
+            if let Some(flight) = met.iter().find(|flight| equal(&flight.key)) {
                 return Role::Wait(flight.clone());
             }
+            seen = met;
         }
     }
 
@@ -322,7 +333,7 @@ pub(crate) struct Leader<'f, K, V> {
     meetings: u64,
     load: Load,
     /// What the table held, once the flight has left it.
-    gone: Option<Open<K, V>>,
+    gone: Option<Key<K, V>>,
 }
 
 /// How far a loader has come.
@@ -368,16 +379,19 @@ impl<'f, K, V> Leader<'f, K, V> {
     fn marked(&self) -> bool {
         let state = lock(&self.lane.state);
         let own = state.table.find(self.hash, |open| open.number == self.number);
-        own.and_then(Open::met)
+        own.and_then(|own| own.key.met())
             .is_some_and(|flight| flight.superseded.load(Ordering::Relaxed))
     }
 
-    /// Takes the flight out of the table, once: nobody can join it any more. Runs no user code.
+    /// Takes the flight out of the table, unless that is done: nobody can meet it any more. Runs no user code.
     #[inline]
     fn leave(&mut self) {
-        if self.gone.is_some() {
-            return;
+        if self.gone.is_none() {
+            self.leave_table();
         }
+    }
+
+    fn leave_table(&mut self) {
         if let Load::Begun(begun) = self.load {
             self.load = Load::ended(begun, false);
         }
@@ -388,9 +402,9 @@ impl<'f, K, V> Leader<'f, K, V> {
             state.counts.ticks += ticks;
         }
         if let Ok(found) = state.table.find_entry(self.hash, |open| open.number == self.number) {
-            let gone = found.remove().0;
-            state.last = Some(gone.leader);
-            self.gone = Some(gone);
+            let open = found.remove().0;
+            state.last = Some(open.leader);
+            self.gone = Some(open.key);
         }
         // Release: see `Lane::is_empty`.
         self.lane.active.store(state.table.len(), Ordering::Release);
@@ -404,9 +418,9 @@ impl<'f, K, V> Leader<'f, K, V> {
 
     /// Ends the flight. `outcome` is asked for only if somebody has met it, and maybe waits.
     #[inline]
-    pub(crate) fn land(mut self, outcome: impl FnOnce() -> Outcome<V>) {
+    pub(crate) fn land(&mut self, outcome: impl FnOnce() -> Outcome<V>) {
         self.leave();
-        if let Some(flight) = self.gone.as_ref().and_then(Open::met) {
+        if let Some(flight) = self.gone.as_ref().and_then(Key::met) {
             flight.land(outcome());
         }
     }
@@ -416,7 +430,7 @@ impl<K, V> Drop for Leader<'_, K, V> {
     #[inline]
     fn drop(&mut self) {
         self.leave();
-        if let Some(flight) = self.gone.as_ref().and_then(Open::met) {
+        if let Some(flight) = self.gone.as_ref().and_then(Key::met) {
             flight.land(Outcome::Abandoned);
         }
     }
