@@ -73,8 +73,14 @@ struct Lane<K, V> {
     state: Mutex<State<K, V>>,
 }
 
+/// The open flights of a lane. The first needs no hashing, and no memory of its own: mostly there is no other.
+struct Table<K, V> {
+    first: Option<Open<K, V>>,
+    others: HashTable<Open<K, V>>,
+}
+
 struct State<K, V> {
-    table: HashTable<Open<K, V>>,
+    table: Table<K, V>,
     next_number: u64,
     /// The leader of the flight that left last.
     last: Option<Who>,
@@ -132,13 +138,61 @@ impl<K, V> Open<K, V> {
     }
 }
 
+impl<K, V> Table<K, V> {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.others.is_empty()
+    }
+
+    #[inline]
+    fn insert(&mut self, open: Open<K, V>) {
+        if self.first.is_none() {
+            self.first = Some(open);
+        } else {
+            self.insert_other(open);
+        }
+    }
+
+    #[inline(never)]
+    fn insert_other(&mut self, open: Open<K, V>) {
+        self.others.insert_unique(open.hash, open, |open| open.hash);
+    }
+
+    #[inline]
+    fn remove(&mut self, hash: u64, number: u64) -> Option<Open<K, V>> {
+        if self.first.as_ref().is_some_and(|open| open.number == number) {
+            self.first.take()
+        } else {
+            self.remove_other(hash, number)
+        }
+    }
+
+    #[inline(never)]
+    fn remove_other(&mut self, hash: u64, number: u64) -> Option<Open<K, V>> {
+        let found = self.others.find_entry(hash, |open| open.number == number);
+        found.ok().map(|open| open.remove().0)
+    }
+
+    fn with_hash(&mut self, hash: u64) -> impl Iterator<Item = &mut Open<K, V>> {
+        let all = self.first.iter_mut().chain(self.others.iter_hash_mut(hash));
+        all.filter(move |open| open.hash == hash)
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Open<K, V>> {
+        self.first.iter_mut().chain(self.others.iter_mut())
+    }
+}
+
 impl<K, V> Lane<K, V> {
     fn new() -> Self {
         Self {
             active: AtomicUsize::new(0),
             meetings: AtomicU64::new(0),
             state: Mutex::new(State {
-                table: HashTable::new(),
+                table: Table {
+                    first: None,
+                    others: HashTable::new(),
+                },
                 next_number: 0,
                 last: None,
                 counts: Counts::default(),
@@ -167,9 +221,10 @@ impl<K, V> Lane<K, V> {
             leader,
             key,
         };
-        state.table.insert_unique(hash, open, |open| open.hash);
+        state.table.insert(open);
         // Relaxed: see the fence.
-        self.active.store(state.table.len(), Ordering::Relaxed);
+        self.active
+            .store(self.active.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let meetings = self.meetings.load(Ordering::Relaxed);
         drop(state);
         fence(Ordering::SeqCst); // partner: the fence before `supersede_fenced`, and that in `supersede_all`
@@ -207,7 +262,7 @@ impl<K, V> Lane<K, V> {
     /// Meets the flights with this hash.
     #[cold]
     fn meet_hash(&self, state: &mut State<K, V>, hash: u64) -> Vec<Arc<Flight<K, V>>> {
-        self.meet(state.table.iter_hash_mut(hash).filter(|open| open.hash == hash))
+        self.meet(state.table.with_hash(hash))
     }
 }
 
@@ -377,8 +432,8 @@ impl<'f, K, V> Leader<'f, K, V> {
 
     #[cold]
     fn marked(&self) -> bool {
-        let state = lock(&self.lane.state);
-        let own = state.table.find(self.hash, |open| open.number == self.number);
+        let mut state = lock(&self.lane.state);
+        let own = state.table.with_hash(self.hash).find(|open| open.number == self.number);
         own.and_then(|own| own.key.met())
             .is_some_and(|flight| flight.superseded.load(Ordering::Relaxed))
     }
@@ -393,7 +448,7 @@ impl<'f, K, V> Leader<'f, K, V> {
 
     fn leave_table(&mut self) {
         if let Load::Begun(begun) = self.load {
-            self.load = Load::ended(begun, false);
+            self.load = Load::panicked(begun);
         }
         let mut state = lock(&self.lane.state);
         if let Load::Ended { ticks, ok } = self.load {
@@ -401,13 +456,14 @@ impl<'f, K, V> Leader<'f, K, V> {
             state.counts.failures += u64::from(!ok);
             state.counts.ticks += ticks;
         }
-        if let Ok(found) = state.table.find_entry(self.hash, |open| open.number == self.number) {
-            let open = found.remove().0;
+        if let Some(open) = state.table.remove(self.hash, self.number) {
             state.last = Some(open.leader);
             self.gone = Some(open.key);
+            // Release: see `Lane::is_empty`.
+            self.lane
+                .active
+                .store(self.lane.active.load(Ordering::Relaxed) - 1, Ordering::Release);
         }
-        // Release: see `Lane::is_empty`.
-        self.lane.active.store(state.table.len(), Ordering::Release);
     }
 
     /// Makes the flight leave the table when this is dropped.
@@ -459,6 +515,11 @@ impl Load {
     fn ended(begun: u64, ok: bool) -> Self {
         let ticks = clock::now().saturating_sub(begun);
         Self::Ended { ticks, ok }
+    }
+
+    #[cold]
+    fn panicked(begun: u64) -> Self {
+        Self::ended(begun, false)
     }
 }
 
