@@ -323,10 +323,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         loop {
             match self.0.flights.join(hash, |other| *other == key, key.clone()) {
-                Role::Lead(mut leader) => {
-                    if leader.late()
-                        && let Some(old) = self.peek(hash, &key, &guard)
-                    {
+                Role::Lead { mut leader, late } => {
+                    if late && let Some(old) = self.peek(hash, &key, &guard) {
                         let value = Engine::<K, V>::view(old.0).value.clone();
                         drop(guard);
                         leader.land(|| Outcome::Loaded(value.clone()));

@@ -83,7 +83,7 @@ struct State<K, V> {
     table: Table<K, V>,
     next_number: u64,
     /// The leader of the flight that left last.
-    last: Option<Who>,
+    last: Who,
     counts: Counts,
 }
 
@@ -93,6 +93,15 @@ struct Counts {
     loads: u64,
     failures: u64,
     ticks: u64,
+}
+
+impl Counts {
+    #[inline]
+    fn add(&mut self, other: &Self) {
+        self.loads += other.loads;
+        self.failures += other.failures;
+        self.ticks += other.ticks;
+    }
 }
 
 /// All loads that are going on in a cache.
@@ -106,7 +115,12 @@ type Lanes<K, V> = [Padded<Lane<K, V>>; LANES];
 /// What a caller that missed a key is to do.
 pub(crate) enum Role<'f, K, V> {
     /// Load it.
-    Lead(Leader<'f, K, V>),
+    Lead {
+        leader: Leader<'f, K, V>,
+        /// Another thread's load of the key may have landed since this one missed it: look again, or it would load what was
+        /// just loaded. (If no flight has left the lane since this thread's last one, which it led before, none has.)
+        late: bool,
+    },
     /// Wait for another's load.
     Wait(Arc<Flight<K, V>>),
 }
@@ -194,7 +208,7 @@ impl<K, V> Lane<K, V> {
                     others: HashTable::new(),
                 },
                 next_number: 0,
-                last: None,
+                last: Who::NOBODY,
                 counts: Counts::default(),
             }),
         }
@@ -210,10 +224,10 @@ impl<K, V> Lane<K, V> {
 
     /// Begins a flight of this thread.
     #[inline]
-    fn begin(&self, mut state: MutexGuard<'_, State<K, V>>, hash: u64, key: K) -> Leader<'_, K, V> {
+    fn begin(&self, mut state: MutexGuard<'_, State<K, V>>, hash: u64, key: K) -> Role<'_, K, V> {
         let (number, leader) = (state.next_number, Who::this_thread());
         state.next_number += 1;
-        let late = state.last.is_some_and(|last| last != leader);
+        let late = state.last != leader && state.last != Who::NOBODY;
         let key = Key::Alone(key);
         let open = Open {
             hash,
@@ -228,15 +242,15 @@ impl<K, V> Lane<K, V> {
         let meetings = self.meetings.load(Ordering::Relaxed);
         drop(state);
         fence(Ordering::SeqCst); // partner: the fence before `supersede_fenced`, and that in `supersede_all`
-        Leader {
+        let leader = Leader {
             lane: self,
             hash,
             number,
-            late,
             meetings,
-            load: Load::None,
+            counts: Counts::default(),
             gone: None,
-        }
+        };
+        Role::Lead { leader, late }
     }
 
     /// Meets some flights of this lane, whose lock the caller holds.
@@ -275,10 +289,7 @@ impl<K, V> Flights<K, V> {
     pub(crate) fn counts(&self) -> (u64, u64, Duration) {
         let mut sum = Counts::default();
         for lane in self.lanes.get().iter().flat_map(|lanes| lanes.iter()) {
-            let counts = &lock(&lane.0.state).counts;
-            sum.loads += counts.loads;
-            sum.failures += counts.failures;
-            sum.ticks += counts.ticks;
+            sum.add(&lock(&lane.0.state).counts);
         }
         (sum.loads, sum.failures, clock::duration(sum.ticks))
     }
@@ -298,7 +309,7 @@ impl<K, V> Flights<K, V> {
         let lane = Self::lane(lanes, hash);
         let state = lock(&lane.state);
         if state.table.is_empty() {
-            return Role::Lead(lane.begin(state, hash, key));
+            return lane.begin(state, hash, key);
         }
         drop(state);
         Self::join_busy(lane, hash, equal, key)
@@ -312,9 +323,9 @@ impl<K, V> Flights<K, V> {
             let met = lane.meet_hash(&mut state, hash);
             // Those that others began since the last look may be for this key.
             if met.iter().all(|one| seen.iter().any(|old| Arc::ptr_eq(old, one))) {
-                let leader = lane.begin(state, hash, key);
+                let lead = lane.begin(state, hash, key);
                 drop((seen, met)); // now: if a key's destructor panics, the leader is dropped too
-                return Role::Lead(leader);
+                return lead;
             }
             drop(state);
             if let Some(flight) = met.iter().find(|flight| equal(&flight.key)) {
@@ -383,42 +394,40 @@ pub(crate) struct Leader<'f, K, V> {
     lane: &'f Lane<K, V>,
     hash: u64,
     number: u64,
-    late: bool,
     /// The lane's, when this flight was begun.
     meetings: u64,
-    load: Load,
+    counts: Counts,
     /// What the table held, once the flight has left it.
     gone: Option<Key<K, V>>,
 }
 
-/// How far a loader has come.
-#[derive(Clone, Copy)]
-enum Load {
-    None,
-    /// Since when, in ticks.
-    Begun(u64),
-    Ended {
-        ticks: u64,
-        ok: bool,
-    },
+/// A loader that runs; counted when it ends, however it does.
+struct Running<'c> {
+    counts: &'c mut Counts,
+    begun: u64,
+    ok: bool,
+}
+
+impl Drop for Running<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.counts.ticks = clock::now().saturating_sub(self.begun);
+        self.counts.loads = u64::from(self.ok);
+        self.counts.failures = u64::from(!self.ok);
+    }
 }
 
 impl<'f, K, V> Leader<'f, K, V> {
-    /// Whether another thread's load of the key may have landed since this one missed the key: then it must look again, or
-    /// it would load what has just been loaded. If no flight has left the lane since this thread's last one, which it led
-    /// before it missed the key, none has.
-    #[inline]
-    pub(crate) fn late(&self) -> bool {
-        self.late
-    }
-
-    /// Runs the loader, and counts it when the flight leaves the table: as failed if it panics.
+    /// Runs the loader. It is counted when the flight leaves the table; as failed if it panics.
     #[inline]
     pub(crate) fn run<T, E>(&mut self, loader: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        let begun = clock::now();
-        self.load = Load::Begun(begun);
+        let mut running = Running {
+            counts: &mut self.counts,
+            begun: clock::now(),
+            ok: false,
+        };
         let loaded = loader();
-        self.load = Load::ended(begun, loaded.is_ok());
+        running.ok = loaded.is_ok();
         loaded
     }
 
@@ -447,17 +456,10 @@ impl<'f, K, V> Leader<'f, K, V> {
     }
 
     fn leave_table(&mut self) {
-        if let Load::Begun(begun) = self.load {
-            self.load = Load::panicked(begun);
-        }
         let mut state = lock(&self.lane.state);
-        if let Load::Ended { ticks, ok } = self.load {
-            state.counts.loads += u64::from(ok);
-            state.counts.failures += u64::from(!ok);
-            state.counts.ticks += ticks;
-        }
+        state.counts.add(&self.counts);
         if let Some(open) = state.table.remove(self.hash, self.number) {
-            state.last = Some(open.leader);
+            state.last = open.leader;
             self.gone = Some(open.key);
             // Release: see `Lane::is_empty`.
             self.lane
@@ -510,24 +512,13 @@ impl<K, V> Drop for Leaving<'_, '_, K, V> {
     }
 }
 
-impl Load {
-    #[inline]
-    fn ended(begun: u64, ok: bool) -> Self {
-        let ticks = clock::now().saturating_sub(begun);
-        Self::Ended { ticks, ok }
-    }
-
-    #[cold]
-    fn panicked(begun: u64) -> Self {
-        Self::ended(begun, false)
-    }
-}
-
 /// Who leads a flight, or waits for one. No two that do so at the same time are the same.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Who(usize);
 
 impl Who {
+    const NOBODY: Self = Self(0);
+
     #[inline]
     fn this_thread() -> Self {
         Self(thread_address())
