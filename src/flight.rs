@@ -295,6 +295,12 @@ impl<K, V> Flights<K, V> {
     }
 
     #[inline]
+    fn lanes(&self) -> &Lanes<K, V> {
+        self.lanes
+            .get_or_init(|| Box::new(std::array::from_fn(|_| Padded(Lane::new()))))
+    }
+
+    #[inline]
     fn lane(lanes: &Lanes<K, V>, hash: u64) -> &Lane<K, V> {
         // A lane's table goes by the highest and the lowest bits.
         &lanes[(hash >> 40) as usize % LANES].0
@@ -303,10 +309,7 @@ impl<K, V> Flights<K, V> {
     /// Joins the flight of the key, or begins one.
     #[inline]
     pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: K) -> Role<'_, K, V> {
-        let lanes = self
-            .lanes
-            .get_or_init(|| Box::new(std::array::from_fn(|_| Padded(Lane::new()))));
-        let lane = Self::lane(lanes, hash);
+        let lane = Self::lane(self.lanes(), hash);
         let state = lock(&lane.state);
         if state.table.is_empty() {
             return lane.begin(state, hash, key);

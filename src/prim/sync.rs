@@ -4,15 +4,20 @@ use std::cell::Cell;
 use std::ptr;
 
 #[cfg(loom)]
-use loom::{sync, thread_local};
+use loom::sync;
 #[cfg(not(loom))]
-use std::{sync, thread_local};
+use std::sync;
 
 pub(crate) use sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use sync::{Arc, Condvar, Mutex, MutexGuard};
 
+#[cfg(not(loom))]
 thread_local! {
     static OWN: Cell<u16> = const { Cell::new(0) };
+}
+#[cfg(loom)]
+loom::thread_local! {
+    static OWN: Cell<u16> = Cell::new(0);
 }
 
 /// An even number that no other living thread has: the address of something of this thread's own.
