@@ -324,6 +324,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         loop {
             match self.0.flights.join(hash, |other| *other == key, key.clone()) {
                 Role::Lead { mut leader, late } => {
+                    // What was inserted since the miss, other than by a load, counts as inserted during this one.
                     if late && let Some(old) = self.peek(hash, &key, &guard) {
                         let value = Engine::<K, V>::view(old.0).value.clone();
                         drop(guard);
@@ -408,10 +409,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 impl<K, V, S> Cache<K, V, S> {
     pub(crate) fn from_parts(settings: Settings<K, V>, weigher: Option<Weigher<K, V>>, hasher: S) -> Self {
         Self(Arc::new(Inner {
+            flights: Flights::new(settings.capacity),
             engine: Engine::new(settings),
             hasher,
             weigher,
-            flights: Flights::new(),
             lookups: Lookups::new(),
         }))
     }

@@ -13,7 +13,7 @@ mod model;
 
 use crate::prim::clock;
 use crate::prim::sync::{
-    Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Padded, fence, thread_address,
+    Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence, thread_address,
 };
 use hashbrown::HashTable;
 use std::any::Any;
@@ -61,10 +61,11 @@ pub(crate) struct Flight<K, V> {
     landed: Condvar,
 }
 
-/// How many lanes there are; one for the models, which have few keys.
-const LANES: usize = if cfg!(loom) { 1 } else { 16 };
+/// The most lanes of a cache, so that loads of different keys seldom need the same lock. Small caches have fewer.
+const LANES: u64 = 16;
 
-/// The loads that are going on of some of the keys.
+/// The loads that are going on of some of the keys, on cache lines of their own.
+#[repr(align(64))]
 struct Lane<K, V> {
     /// The size of `table`, so that invalidations need no lock while nothing is being loaded. Written under the lock.
     active: AtomicUsize,
@@ -106,11 +107,10 @@ impl Counts {
 
 /// All loads that are going on in a cache.
 pub(crate) struct Flights<K, V> {
-    /// Made for the first load.
-    lanes: OnceLock<Box<Lanes<K, V>>>,
+    /// Made for the first load; a power of two.
+    lanes: OnceLock<Box<[Lane<K, V>]>>,
+    lane_count: usize,
 }
-
-type Lanes<K, V> = [Padded<Lane<K, V>>; LANES];
 
 /// What a caller that missed a key is to do.
 pub(crate) enum Role<'f, K, V> {
@@ -281,29 +281,33 @@ impl<K, V> Lane<K, V> {
 }
 
 impl<K, V> Flights<K, V> {
-    pub(crate) fn new() -> Self {
-        Self { lanes: OnceLock::new() }
+    /// For a cache of this capacity, in whatever unit.
+    pub(crate) fn new(capacity: u64) -> Self {
+        Self {
+            lanes: OnceLock::new(),
+            lane_count: (capacity / 64).clamp(1, LANES).next_power_of_two() as usize,
+        }
     }
 
     /// How many loaders returned a value, how many failed or panicked, and the time spent in them.
     pub(crate) fn counts(&self) -> (u64, u64, Duration) {
         let mut sum = Counts::default();
         for lane in self.lanes.get().iter().flat_map(|lanes| lanes.iter()) {
-            sum.add(&lock(&lane.0.state).counts);
+            sum.add(&lock(&lane.state).counts);
         }
         (sum.loads, sum.failures, clock::duration(sum.ticks))
     }
 
     #[inline]
-    fn lanes(&self) -> &Lanes<K, V> {
+    fn lanes(&self) -> &[Lane<K, V>] {
         self.lanes
-            .get_or_init(|| Box::new(std::array::from_fn(|_| Padded(Lane::new()))))
+            .get_or_init(|| (0..self.lane_count).map(|_| Lane::new()).collect())
     }
 
     #[inline]
-    fn lane(lanes: &Lanes<K, V>, hash: u64) -> &Lane<K, V> {
+    fn lane(lanes: &[Lane<K, V>], hash: u64) -> &Lane<K, V> {
         // A lane's table goes by the highest and the lowest bits.
-        &lanes[(hash >> 40) as usize % LANES].0
+        &lanes[(hash >> 40) as usize & (lanes.len() - 1)]
     }
 
     /// Joins the flight of the key, or begins one.
@@ -378,8 +382,8 @@ impl<K, V> Flights<K, V> {
         fence(Ordering::SeqCst); // as in `supersede`
         let mut all = Vec::new();
         for lane in self.lanes.get().iter().flat_map(|lanes| lanes.iter()) {
-            if !lane.0.is_empty() {
-                all.append(&mut lane.0.meet(lock(&lane.0.state).table.iter_mut()));
+            if !lane.is_empty() {
+                all.append(&mut lane.meet(lock(&lane.state).table.iter_mut()));
             }
         }
         for flight in &all {
