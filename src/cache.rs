@@ -416,88 +416,79 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         E: Send + Sync + 'static,
     {
         let hash = self.0.hash(&key);
-        {
-            let guard = pin();
-            if let Some(entry) = self.0.lookup(&key, hash, &guard) {
-                return Ok(entry.value.clone());
-            }
+        let guard = pin();
+        if let Some(entry) = self.0.lookup(&key, hash, &guard) {
+            return Ok(entry.value.clone());
         }
-        self.load(hash, key, load)
+        self.load(hash, key, guard, load)
     }
 
-    #[cold]
     #[inline(never)]
-    fn load<E>(&self, hash: u64, key: K, load: impl FnOnce() -> Result<V, E>) -> Result<V, LoadError<E>>
+    fn load<E>(
+        &self,
+        hash: u64,
+        key: K,
+        mut guard: Guard,
+        load: impl FnOnce() -> Result<V, E>,
+    ) -> Result<V, LoadError<E>>
     where
         K: Clone,
         V: Clone,
         E: Send + Sync + 'static,
     {
         loop {
-            match self.0.flights.join(hash, |other| *other == key, || key.clone()) {
-                Role::Lead(leader) => {
-                    // It may have come in between the miss and the beginning of this flight.
-                    let guard = pin();
-                    if let Some(old) = self.peek(hash, &key, &guard) {
+            match self.0.flights.join(hash, |other| *other == key, key.clone()) {
+                Role::Lead { mut leader, late } => {
+                    // What was inserted since the miss, other than by a load, counts as inserted during this one.
+                    if late && let Some(old) = self.peek(hash, &key, &guard) {
                         let value = Engine::<K, V>::view(old.0).value.clone();
                         drop(guard);
                         leader.land(|| Outcome::Loaded(value.clone()));
                         return Ok(value);
                     }
                     drop(guard);
-                    return self.lead(hash, key, leader, load);
+                    return self.lead(hash, key, &mut leader, load);
                 }
-                Role::Wait(flight) => match flight.wait() {
-                    Err(Reentrant) => return Err(LoadError::Reentrant),
-                    Ok(Some(Outcome::Loaded(value))) => return Ok(value.clone()),
-                    Ok(Some(Outcome::Failed(error))) => {
-                        if let Ok(error) = error.clone().downcast::<E>() {
-                            return Err(LoadError::Failed(error));
+                Role::Wait(flight) => {
+                    drop(guard);
+                    match flight.wait() {
+                        Err(Reentrant) => return Err(LoadError::Reentrant),
+                        Ok(Some(Outcome::Loaded(value))) => return Ok(value.clone()),
+                        Ok(Some(Outcome::Failed(error))) => {
+                            if let Ok(error) = error.clone().downcast::<E>() {
+                                return Err(LoadError::Failed(error));
+                            }
                         }
+                        Ok(Some(Outcome::Abandoned) | None) => {}
                     }
-                    Ok(Some(Outcome::Abandoned)) => {}
-                    Ok(None) => {
-                        let guard = pin();
-                        if let Some(old) = self.peek(hash, &key, &guard) {
-                            return Ok(Engine::<K, V>::view(old.0).value.clone());
-                        }
-                    }
-                },
+                    guard = pin();
+                }
             }
         }
     }
 
+    #[inline]
     fn lead<E>(
         &self,
         hash: u64,
         key: K,
-        leader: Leader<'_, K, V>,
+        leader: &mut Leader<'_, K, V>,
         load: impl FnOnce() -> Result<V, E>,
     ) -> Result<V, LoadError<E>>
     where
         V: Clone,
         E: Send + Sync + 'static,
     {
-        /// Counts a loader that panics as failed.
-        struct Count<'l, 'f, K, V>(&'l Leader<'f, K, V>, bool);
-        impl<K, V> Drop for Count<'_, '_, K, V> {
-            fn drop(&mut self) {
-                self.0.loaded(self.1);
-            }
-        }
-        let loaded = {
-            let mut count = Count(&leader, false);
-            let loaded = load();
-            count.1 = loaded.is_ok();
-            loaded
-        };
-        match loaded {
+        match leader.run(load) {
             Ok(value) => {
                 let weight = self.0.weigh(&key, &value);
                 let copy = value.clone();
                 let guard = pin();
                 let new = self.0.engine.make(hash, key, copy, weight, &guard);
-                let superseded = || leader.superseded();
+                // The flight leaves its table when the closure is dropped: after the map has decided, so that whoever misses
+                // the flight finds the entry, and before listeners run, which may load the key if it was not admitted.
+                let leaving = leader.leaving();
+                let superseded = move || leaving.superseded();
                 self.0.engine.insert_absent(hash, new, |a, b| a == b, superseded, guard);
                 leader.land(|| Outcome::Loaded(value.clone()));
                 Ok(value)
@@ -534,10 +525,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 impl<K, V, S> Cache<K, V, S> {
     pub(crate) fn from_parts(settings: Settings<K, V>, weigher: Option<Weigher<K, V>>, hasher: S) -> Self {
         Self(Arc::new(Inner {
+            flights: Flights::new(settings.capacity),
             engine: Engine::new(settings),
             hasher,
             weigher,
-            flights: Flights::new(),
         }))
     }
 
@@ -580,6 +571,7 @@ impl<K, V, S> Cache<K, V, S> {
     /// What happened so far.
     pub fn stats(&self) -> Stats {
         let (hits, misses) = self.0.engine.locals().lookups();
+        let (loads, load_failures, load_time) = self.0.flights.counts();
         let published = self.0.engine.published();
         Stats {
             hits,
@@ -588,9 +580,9 @@ impl<K, V, S> Cache<K, V, S> {
             evictions: published.evictions.load(Ordering::Relaxed),
             expirations: 0,
             rejections: published.rejections.load(Ordering::Relaxed),
-            loads: self.0.flights.loads.load(Ordering::Relaxed),
-            load_failures: self.0.flights.failures.load(Ordering::Relaxed),
-            load_time: self.0.flights.load_time(),
+            loads,
+            load_failures,
+            load_time,
         }
     }
 

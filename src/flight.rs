@@ -1,19 +1,26 @@
 //! One loader per key at a time: who comes while a key is being loaded waits for that load.
 //!
-//! The table of flights is behind a mutex that is held for a few instructions and never while user code runs: flights
-//! are found by hash under the lock, and their keys compared after it.
+//! A flight that nobody meets is only an entry in a table, for which its leader visits the table twice. Who meets it, to wait
+//! for it or to overtake it, first makes a shared [`Flight`] of the entry. All that is decided under the table's lock: once
+//! the leader has taken its entry out, nobody can meet it any more, and if nobody has, there is nothing to tell anyone.
+//!
+//! The table is in lanes, by hash. A lane's lock is held for a few instructions and never while user code runs: flights are
+//! found by hash under the lock, and keys are compared and dropped outside it.
+#![forbid(unsafe_code)]
 
 #[cfg(all(test, loom))]
 mod model;
 
+use crate::prim::clock;
 use crate::prim::sync::{
-    Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, ThreadId, current, fence,
+    Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence, thread_address,
 };
 use hashbrown::HashTable;
 use std::any::Any;
+use std::mem;
 use std::ptr;
 use std::sync::{OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How a load ended.
 pub(crate) enum Outcome<V> {
@@ -24,11 +31,28 @@ pub(crate) enum Outcome<V> {
     Abandoned,
 }
 
-/// One load of one key.
+/// One load of one key, as the table holds it.
+struct Open<K, V> {
+    hash: u64,
+    /// No two flights of a lane have the same.
+    number: u64,
+    leader: Who,
+    key: Key<K, V>,
+}
+
+enum Key<K, V> {
+    /// Nobody has met the flight.
+    Alone(K),
+    Met(Arc<Flight<K, V>>),
+    /// On its way from the one to the other.
+    Moving,
+}
+
+/// One load of one key, as those see it who meet it.
 pub(crate) struct Flight<K, V> {
     hash: u64,
     key: K,
-    leader: ThreadId,
+    leader: Who,
     /// An invalidation came after the load began: its value must not enter the cache, nor serve later callers.
     superseded: AtomicBool,
     outcome: OnceLock<Outcome<V>>,
@@ -37,20 +61,66 @@ pub(crate) struct Flight<K, V> {
     landed: Condvar,
 }
 
+/// The most lanes of a cache, so that loads of different keys seldom need the same lock. Small caches have fewer.
+const LANES: u64 = 16;
+
+/// The loads that are going on of some of the keys, on cache lines of their own.
+#[repr(align(64))]
+struct Lane<K, V> {
+    /// The size of `table`, so that invalidations need no lock while nothing is being loaded. Written under the lock.
+    active: AtomicUsize,
+    /// How many flights were met so far. Written under the lock.
+    meetings: AtomicU64,
+    state: Mutex<State<K, V>>,
+}
+
+/// The open flights of a lane. The first needs no hashing, and no memory of its own: mostly there is no other.
+struct Table<K, V> {
+    first: Option<Open<K, V>>,
+    others: HashTable<Open<K, V>>,
+}
+
+struct State<K, V> {
+    table: Table<K, V>,
+    next_number: u64,
+    /// The leader of the flight that left last.
+    last: Who,
+    counts: Counts,
+}
+
+/// What the loads that have ended came to.
+#[derive(Default)]
+struct Counts {
+    loads: u64,
+    failures: u64,
+    ticks: u64,
+}
+
+impl Counts {
+    #[inline]
+    fn add(&mut self, other: &Self) {
+        self.loads += other.loads;
+        self.failures += other.failures;
+        self.ticks += other.ticks;
+    }
+}
+
 /// All loads that are going on in a cache.
 pub(crate) struct Flights<K, V> {
-    table: Mutex<HashTable<Arc<Flight<K, V>>>>,
-    /// The size of `table`, so that invalidations need no lock while nothing is being loaded.
-    active: AtomicUsize,
-    pub(crate) loads: AtomicU64,
-    pub(crate) failures: AtomicU64,
-    nanos: AtomicU64,
+    /// Made for the first load; a power of two.
+    lanes: OnceLock<Box<[Lane<K, V>]>>,
+    lane_count: usize,
 }
 
 /// What a caller that missed a key is to do.
 pub(crate) enum Role<'f, K, V> {
     /// Load it.
-    Lead(Leader<'f, K, V>),
+    Lead {
+        leader: Leader<'f, K, V>,
+        /// Another thread's load of the key may have landed since this one missed it: look again, or it would load what was
+        /// just loaded. (If no flight has left the lane since this thread's last one, which it led before, none has.)
+        late: bool,
+    },
     /// Wait for another's load.
     Wait(Arc<Flight<K, V>>),
 }
@@ -60,71 +130,215 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K, V> Flights<K, V> {
-    pub(crate) fn new() -> Self {
+impl<K, V> Key<K, V> {
+    fn met(&self) -> Option<&Arc<Flight<K, V>>> {
+        match self {
+            Self::Met(flight) => Some(flight),
+            _ => None,
+        }
+    }
+}
+
+impl<K, V> Open<K, V> {
+    /// The flight as others see it, and whether this call is the first to ask for it.
+    fn meet(&mut self) -> (Arc<Flight<K, V>>, bool) {
+        let (flight, first) = match mem::replace(&mut self.key, Key::Moving) {
+            Key::Alone(key) => (Arc::new(Flight::new(self.hash, key, self.leader)), true),
+            Key::Met(flight) => (flight, false),
+            Key::Moving => unreachable!("the lock is held until it has moved"),
+        };
+        self.key = Key::Met(flight.clone());
+        (flight, first)
+    }
+}
+
+impl<K, V> Table<K, V> {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.others.is_empty()
+    }
+
+    #[inline]
+    fn insert(&mut self, open: Open<K, V>) {
+        if self.first.is_none() {
+            self.first = Some(open);
+        } else {
+            self.insert_other(open);
+        }
+    }
+
+    #[inline(never)]
+    fn insert_other(&mut self, open: Open<K, V>) {
+        self.others.insert_unique(open.hash, open, |open| open.hash);
+    }
+
+    #[inline]
+    fn remove(&mut self, hash: u64, number: u64) -> Option<Open<K, V>> {
+        if self.first.as_ref().is_some_and(|open| open.number == number) {
+            self.first.take()
+        } else {
+            self.remove_other(hash, number)
+        }
+    }
+
+    #[inline(never)]
+    fn remove_other(&mut self, hash: u64, number: u64) -> Option<Open<K, V>> {
+        let found = self.others.find_entry(hash, |open| open.number == number);
+        found.ok().map(|open| open.remove().0)
+    }
+
+    fn with_hash(&mut self, hash: u64) -> impl Iterator<Item = &mut Open<K, V>> {
+        let all = self.first.iter_mut().chain(self.others.iter_hash_mut(hash));
+        all.filter(move |open| open.hash == hash)
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Open<K, V>> {
+        self.first.iter_mut().chain(self.others.iter_mut())
+    }
+}
+
+impl<K, V> Lane<K, V> {
+    fn new() -> Self {
         Self {
-            table: Mutex::new(HashTable::new()),
             active: AtomicUsize::new(0),
-            loads: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            nanos: AtomicU64::new(0),
+            meetings: AtomicU64::new(0),
+            state: Mutex::new(State {
+                table: Table {
+                    first: None,
+                    others: HashTable::new(),
+                },
+                next_number: 0,
+                last: Who::NOBODY,
+                counts: Counts::default(),
+            }),
         }
     }
 
-    pub(crate) fn load_time(&self) -> Duration {
-        Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
+    /// Whether no flight is open.
+    #[inline]
+    fn is_empty(&self) -> bool {
+        // Acquire pairs with the Release in `leave`: who sees that a load is over sees what it did to the map. That one has
+        // begun is seen through the fences; who acts on it takes the lock.
+        self.active.load(Ordering::Acquire) == 0
     }
 
-    /// The flights with this hash.
-    fn of_hash(&self, hash: u64) -> Vec<Arc<Flight<K, V>>> {
-        // Relaxed: who misses a flight here finds it under the lock when it wants to begin its own.
-        if self.active.load(Ordering::Relaxed) == 0 {
-            return Vec::new();
-        }
-        lock(&self.table)
-            .iter_hash(hash)
-            .filter(|flight| flight.hash == hash)
-            .cloned()
-            .collect()
-    }
-
-    /// Joins the flight of the key, or begins one. `key` is called at most once.
-    pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: impl FnOnce() -> K) -> Role<'_, K, V> {
-        let mut seen = self.of_hash(hash);
-        if let Some(flight) = seen.iter().find(|flight| equal(&flight.key)) {
-            return Role::Wait(flight.clone());
-        }
-        let flight = Arc::new(Flight {
+    /// Begins a flight of this thread.
+    #[inline]
+    fn begin(&self, mut state: MutexGuard<'_, State<K, V>>, hash: u64, key: K) -> Role<'_, K, V> {
+        let (number, leader) = (state.next_number, Who::this_thread());
+        state.next_number += 1;
+        let late = state.last != leader && state.last != Who::NOBODY;
+        let key = Key::Alone(key);
+        let open = Open {
             hash,
-            key: key(),
-            leader: current().id(),
-            superseded: AtomicBool::new(false),
-            outcome: OnceLock::new(),
-            done: Mutex::new(false),
-            landing: Landing::new(false),
-            landed: Condvar::new(),
+            number,
+            leader,
+            key,
+        };
+        state.table.insert(open);
+        // Relaxed: see the fence.
+        self.active
+            .store(self.active.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let meetings = self.meetings.load(Ordering::Relaxed);
+        drop(state);
+        fence(Ordering::SeqCst); // partner: the fence before `supersede_fenced`, and that in `supersede_all`
+        let leader = Leader {
+            lane: self,
+            hash,
+            number,
+            meetings,
+            counts: Counts::default(),
+            gone: None,
+        };
+        Role::Lead { leader, late }
+    }
+
+    /// Meets some flights of this lane, whose lock the caller holds.
+    fn meet<'o>(&self, some: impl Iterator<Item = &'o mut Open<K, V>>) -> Vec<Arc<Flight<K, V>>>
+    where
+        K: 'o,
+        V: 'o,
+    {
+        let mut first_meetings = 0;
+        let met = some.map(|open| {
+            let (flight, first) = open.meet();
+            first_meetings += u64::from(first);
+            flight
         });
+        let met = met.collect();
+        if first_meetings > 0 {
+            let before = self.meetings.load(Ordering::Relaxed);
+            self.meetings.store(before + first_meetings, Ordering::Relaxed);
+        }
+        met
+    }
+
+    /// Meets the flights with this hash.
+    #[cold]
+    fn meet_hash(&self, state: &mut State<K, V>, hash: u64) -> Vec<Arc<Flight<K, V>>> {
+        self.meet(state.table.with_hash(hash))
+    }
+}
+
+impl<K, V> Flights<K, V> {
+    /// For a cache of this capacity, in whatever unit.
+    pub(crate) fn new(capacity: u64) -> Self {
+        Self {
+            lanes: OnceLock::new(),
+            lane_count: (capacity / 64).clamp(1, LANES).next_power_of_two() as usize,
+        }
+    }
+
+    /// How many loaders returned a value, how many failed or panicked, and the time spent in them.
+    pub(crate) fn counts(&self) -> (u64, u64, Duration) {
+        let mut sum = Counts::default();
+        for lane in self.lanes.get().iter().flat_map(|lanes| lanes.iter()) {
+            sum.add(&lock(&lane.state).counts);
+        }
+        (sum.loads, sum.failures, clock::duration(sum.ticks))
+    }
+
+    #[inline]
+    fn lanes(&self) -> &[Lane<K, V>] {
+        self.lanes
+            .get_or_init(|| (0..self.lane_count).map(|_| Lane::new()).collect())
+    }
+
+    #[inline]
+    fn lane(lanes: &[Lane<K, V>], hash: u64) -> &Lane<K, V> {
+        // A lane's table goes by the highest and the lowest bits.
+        &lanes[(hash >> 40) as usize & (lanes.len() - 1)]
+    }
+
+    /// Joins the flight of the key, or begins one.
+    #[inline]
+    pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: K) -> Role<'_, K, V> {
+        let lane = Self::lane(self.lanes(), hash);
+        let state = lock(&lane.state);
+        if state.table.is_empty() {
+            return lane.begin(state, hash, key);
+        }
+        drop(state);
+        Self::join_busy(lane, hash, equal, key)
+    }
+
+    #[inline(never)]
+    fn join_busy(lane: &Lane<K, V>, hash: u64, equal: impl Fn(&K) -> bool, key: K) -> Role<'_, K, V> {
+        let mut seen = Vec::new();
         loop {
-            {
-                let mut table = lock(&self.table);
-                let new = |one: &Arc<Flight<K, V>>| one.hash == hash && !seen.iter().any(|old| Arc::ptr_eq(old, one));
-                if !table.iter_hash(hash).any(new) {
-                    table.insert_unique(hash, flight.clone(), |one| one.hash);
-                    self.active.fetch_add(1, Ordering::Relaxed);
-                    drop(table);
-                    fence(Ordering::SeqCst); // partner: the fence in `supersede`
-                    return Role::Lead(Leader {
-                        flights: self,
-                        flight,
-                        begun: Instant::now(),
-                    });
-                }
+            let mut state = lock(&lane.state);
+            let met = lane.meet_hash(&mut state, hash);
+            // Those that others began since the last look may be for this key.
+            if met.iter().all(|one| seen.iter().any(|old| Arc::ptr_eq(old, one))) {
+                let lead = lane.begin(state, hash, key);
+                drop((seen, met)); // now: if a key's destructor panics, the leader is dropped too
+                return lead;
             }
-            // Others with this hash came in since: are they for this key?
-            seen = self.of_hash(hash);
-            if let Some(other) = seen.iter().find(|other| equal(&other.key)) {
-                return Role::Wait(other.clone());
+            drop(state);
+            if let Some(flight) = met.iter().find(|flight| equal(&flight.key)) {
+                return Role::Wait(flight.clone());
             }
+            seen = met;
         }
     }
 
@@ -135,34 +349,47 @@ impl<K, V> Flights<K, V> {
         // Partner: the fence in `join`. The caller has changed the load's source: either the load sees that, or it is seen
         // here. (A source behind a mutex would order this by itself; one made of atomics does not.)
         fence(Ordering::SeqCst);
-        if self.active.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
-        self.supersede_slow(hash, equal)
+        self.supersede_fenced(hash, equal)
+    }
+
+    /// [`supersede`](Self::supersede) for a caller that has executed a SeqCst fence since the load's source was changed, so
+    /// since it was called. The pinning of an outermost guard is one; that of a nested guard has none, and the outer
+    /// guard's came too early.
+    #[inline]
+    pub(crate) fn supersede_fenced(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
+        // Lanes that are not there yet are empty, to the fences too: whoever makes them begins a flight after it.
+        let Some(lanes) = self.lanes.get() else { return false };
+        let lane = Self::lane(lanes, hash);
+        !lane.is_empty() && Self::supersede_met(lane, hash, equal)
     }
 
     #[cold]
-    fn supersede_slow(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
+    fn supersede_met(lane: &Lane<K, V>, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
+        let met = lane.meet_hash(&mut lock(&lane.state), hash);
         let mut any = false;
-        for flight in self.of_hash(hash) {
-            if equal(&flight.key) {
-                flight.superseded.store(true, Ordering::Relaxed);
-                any = true;
-            }
+        for flight in met.iter().filter(|flight| equal(&flight.key)) {
+            flight.superseded.store(true, Ordering::Relaxed);
+            any = true;
         }
-        // Partner: the fence in `Leader::superseded`. Either the leader sees the mark, or the caller, who goes on to the
-        // map, sees the leader's claim there.
+        // Partner: the fence in `Leader::superseded`. Either the leader sees the meeting and the mark, or the caller, who
+        // goes on to the map, sees the leader's claim there.
         fence(Ordering::SeqCst);
         any
     }
 
     /// Tells all loads that they have been overtaken, and calls `kill` for each, with no lock held.
     pub(crate) fn supersede_all(&self, mut kill: impl FnMut(u64, &K)) {
-        let all: Vec<_> = lock(&self.table).iter().cloned().collect();
+        fence(Ordering::SeqCst); // as in `supersede`
+        let mut all = Vec::new();
+        for lane in self.lanes.get().iter().flat_map(|lanes| lanes.iter()) {
+            if !lane.is_empty() {
+                all.append(&mut lane.meet(lock(&lane.state).table.iter_mut()));
+            }
+        }
         for flight in &all {
             flight.superseded.store(true, Ordering::Relaxed);
         }
-        fence(Ordering::SeqCst); // as in `supersede_slow`
+        fence(Ordering::SeqCst); // as in `supersede_met`
         for flight in &all {
             kill(flight.hash, &flight.key);
         }
@@ -171,61 +398,137 @@ impl<K, V> Flights<K, V> {
 
 /// The caller that runs the loader. If it is dropped without an outcome (the loader panicked), the load is abandoned.
 pub(crate) struct Leader<'f, K, V> {
-    flights: &'f Flights<K, V>,
-    flight: Arc<Flight<K, V>>,
-    begun: Instant,
+    lane: &'f Lane<K, V>,
+    hash: u64,
+    number: u64,
+    /// The lane's, when this flight was begun.
+    meetings: u64,
+    counts: Counts,
+    /// What the table held, once the flight has left it.
+    gone: Option<Key<K, V>>,
 }
 
-impl<K, V> Leader<'_, K, V> {
+/// A loader that runs; counted when it ends, however it does.
+struct Running<'c> {
+    counts: &'c mut Counts,
+    begun: u64,
+    ok: bool,
+}
+
+impl Drop for Running<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.counts.ticks = clock::now().saturating_sub(self.begun);
+        self.counts.loads = u64::from(self.ok);
+        self.counts.failures = u64::from(!self.ok);
+    }
+}
+
+impl<'f, K, V> Leader<'f, K, V> {
+    /// Runs the loader. It is counted when the flight leaves the table; as failed if it panics.
+    #[inline]
+    pub(crate) fn run<T, E>(&mut self, loader: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let mut running = Running {
+            counts: &mut self.counts,
+            begun: clock::now(),
+            ok: false,
+        };
+        let loaded = loader();
+        running.ok = loaded.is_ok();
+        loaded
+    }
+
     /// Whether an invalidation came since the load began. To be asked after the claim in the map is visible.
+    #[inline]
     pub(crate) fn superseded(&self) -> bool {
-        fence(Ordering::SeqCst); // partner: the fences in `supersede_slow` and `supersede_all`
-        self.flight.superseded.load(Ordering::Relaxed)
+        fence(Ordering::SeqCst); // partner: the fences in `supersede_met` and `supersede_all`
+        // Who overtakes a flight has met it, or somebody else had before. Relaxed, as is the mark: see the fence.
+        self.lane.meetings.load(Ordering::Relaxed) != self.meetings && self.marked()
     }
 
-    /// Counts the end of the loader.
-    pub(crate) fn loaded(&self, ok: bool) {
-        let counter = if ok {
-            &self.flights.loads
-        } else {
-            &self.flights.failures
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let nanos = self.begun.elapsed().as_nanos() as u64;
-        self.flights.nanos.fetch_add(nanos, Ordering::Relaxed);
+    #[cold]
+    fn marked(&self) -> bool {
+        let mut state = lock(&self.lane.state);
+        let own = state.table.with_hash(self.hash).find(|open| open.number == self.number);
+        own.and_then(|own| own.key.met())
+            .is_some_and(|flight| flight.superseded.load(Ordering::Relaxed))
     }
 
-    /// Ends the flight. `outcome` is asked for only if somebody may be waiting.
-    pub(crate) fn land(self, outcome: impl FnOnce() -> Outcome<V>) {
-        self.leave_table();
-        if Arc::strong_count(&self.flight) > 1 {
-            let _ = self.flight.outcome.set(outcome());
+    /// Takes the flight out of the table, unless that is done: nobody can meet it any more. Runs no user code.
+    #[inline]
+    fn leave(&mut self) {
+        if self.gone.is_none() {
+            self.leave_table();
         }
-        // `drop` wakes the waiters.
     }
 
-    fn leave_table(&self) {
-        let removed = {
-            let mut table = lock(&self.flights.table);
-            let found = table.find_entry(self.flight.hash, |one| Arc::ptr_eq(one, &self.flight));
-            found.ok().map(|entry| entry.remove().0)
-        };
-        if removed.is_some() {
-            self.flights.active.fetch_sub(1, Ordering::Relaxed);
+    fn leave_table(&mut self) {
+        let mut state = lock(&self.lane.state);
+        state.counts.add(&self.counts);
+        if let Some(open) = state.table.remove(self.hash, self.number) {
+            state.last = open.leader;
+            self.gone = Some(open.key);
+            // Release: see `Lane::is_empty`.
+            self.lane
+                .active
+                .store(self.lane.active.load(Ordering::Relaxed) - 1, Ordering::Release);
         }
-        drop(removed); // not under the lock: it may be the last to hold the key
+    }
+
+    /// Makes the flight leave the table when this is dropped.
+    #[inline]
+    pub(crate) fn leaving(&mut self) -> Leaving<'_, 'f, K, V> {
+        Leaving(self)
+    }
+
+    /// Ends the flight. `outcome` is asked for only if somebody has met it, and maybe waits.
+    #[inline]
+    pub(crate) fn land(&mut self, outcome: impl FnOnce() -> Outcome<V>) {
+        self.leave();
+        if let Some(flight) = self.gone.as_ref().and_then(Key::met) {
+            flight.land(outcome());
+        }
     }
 }
 
 impl<K, V> Drop for Leader<'_, K, V> {
+    #[inline]
     fn drop(&mut self) {
-        self.leave_table();
-        let _ = self.flight.outcome.set(Outcome::Abandoned);
-        if Arc::strong_count(&self.flight) > 1 {
-            Waiting::end(&self.flight.landing);
+        self.leave();
+        if let Some(flight) = self.gone.as_ref().and_then(Key::met) {
+            flight.land(Outcome::Abandoned);
         }
-        *lock(&self.flight.done) = true;
-        self.flight.landed.notify_all();
+    }
+}
+
+/// A leader that is about to leave. See [`Leader::leaving`].
+pub(crate) struct Leaving<'l, 'f, K, V>(&'l mut Leader<'f, K, V>);
+
+impl<K, V> Leaving<'_, '_, K, V> {
+    /// See [`Leader::superseded`].
+    #[inline]
+    pub(crate) fn superseded(&self) -> bool {
+        self.0.superseded()
+    }
+}
+
+impl<K, V> Drop for Leaving<'_, '_, K, V> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Who leads a flight, or waits for one. No two that do so at the same time are the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Who(usize);
+
+impl Who {
+    const NOBODY: Self = Self(0);
+
+    #[inline]
+    fn this_thread() -> Self {
+        Self(thread_address())
     }
 }
 
@@ -233,8 +536,8 @@ impl<K, V> Drop for Leader<'_, K, V> {
 static WAITING: std::sync::Mutex<Vec<Wait>> = std::sync::Mutex::new(Vec::new());
 
 struct Wait {
-    waiter: ThreadId,
-    leader: ThreadId,
+    waiter: Who,
+    leader: Who,
     /// The address of the flight's `landing`.
     flight: usize,
 }
@@ -242,12 +545,12 @@ struct Wait {
 /// Whether a flight's waiters wait no more, though they may not have woken up yet. Touched only under `WAITING`.
 type Landing = std::sync::atomic::AtomicBool;
 
-struct Waiting(ThreadId);
+struct Waiting(Who);
 
 impl Waiting {
     /// Registers that this thread waits for `leader`; `None` if that thread, directly or not, waits for this one.
-    fn begin(leader: ThreadId, landing: &Landing) -> Option<Self> {
-        let me = current().id();
+    fn begin(leader: Who, landing: &Landing) -> Option<Self> {
+        let me = Who::this_thread();
         let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
         if landing.load(Ordering::Relaxed) {
             return Some(Self(me));
@@ -289,6 +592,29 @@ impl Drop for Waiting {
 }
 
 impl<K, V> Flight<K, V> {
+    fn new(hash: u64, key: K, leader: Who) -> Self {
+        Self {
+            hash,
+            key,
+            leader,
+            superseded: AtomicBool::new(false),
+            outcome: OnceLock::new(),
+            done: Mutex::new(false),
+            landing: Landing::new(false),
+            landed: Condvar::new(),
+        }
+    }
+
+    /// Gives those who wait the outcome, unless they have one.
+    #[cold]
+    fn land(&self, outcome: Outcome<V>) {
+        if self.outcome.set(outcome).is_ok() {
+            Waiting::end(&self.landing);
+            *lock(&self.done) = true;
+            self.landed.notify_all();
+        }
+    }
+
     /// Waits for the outcome. `Err` if that would never come. `Ok(None)`: the load was overtaken before this caller came;
     /// it must look again.
     pub(crate) fn wait(&self) -> Result<Option<&Outcome<V>>, Reentrant> {

@@ -2,11 +2,12 @@
 
 use hotset::{Cache, LoadError, Policy};
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Barrier, OnceLock, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn settled<K, V, S>(cache: &Cache<K, V, S>) {
     cache.run_pending();
@@ -370,4 +371,136 @@ fn stats_count() {
     assert_eq!(stats.insertions, 1004);
     // Of these, the keys 1, 4 and 6 were replaced, and one more insertion of 1 before.
     assert_eq!(stats.evictions + stats.rejections + cache.len() as u64, 1000);
+}
+
+/// A listener is called when the loader has ended and the map has decided: it may load the key anew.
+#[test]
+fn a_listener_may_load_the_key_that_was_not_admitted() {
+    static CACHE: OnceLock<Cache<u64, u64>> = OnceLock::new();
+    static RELOADED: AtomicUsize = AtomicUsize::new(0);
+    let cache = CACHE.get_or_init(|| {
+        let cache = Cache::builder().max_entries(0).on_removal(|key: &u64, value: &u64, _| {
+            if *value == 1 {
+                let again = CACHE.get().unwrap().try_get_or_insert_with(*key, || Ok::<_, String>(2));
+                assert_eq!(again.unwrap(), 2);
+                RELOADED.fetch_add(1, SeqCst);
+            }
+        });
+        cache.build().unwrap()
+    });
+    assert_eq!(cache.get_or_insert_with(5, || 1), 1);
+    settled(cache);
+    assert_eq!(RELOADED.load(SeqCst), 1);
+    assert_eq!((cache.stats().loads, cache.stats().load_failures), (2, 0));
+}
+
+/// Counts its living copies.
+struct Key(u64, Option<Arc<AtomicUsize>>);
+
+impl Clone for Key {
+    fn clone(&self) -> Self {
+        if let Some(living) = &self.1 {
+            living.fetch_add(1, SeqCst);
+        }
+        Self(self.0, self.1.clone())
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        if let Some(living) = &self.1 {
+            living.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    /// All the same, so that loads of different keys meet.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        0.hash(state);
+    }
+}
+
+#[test]
+fn loads_of_keys_with_one_hash() {
+    let living = Arc::new(AtomicUsize::new(0));
+    let key = |id| {
+        living.fetch_add(1, SeqCst);
+        Key(id, Some(living.clone()))
+    };
+    let cache: Cache<Key, u64> = Cache::new(100);
+    // Nested: each begins while the others are open.
+    fn nest(cache: &Cache<Key, u64>, key: &dyn Fn(u64) -> Key, id: u64) -> u64 {
+        cache.get_or_insert_with(key(id), || {
+            if id == 3 {
+                // Overtakes the load of 1 alone.
+                cache.remove(&Key(1, None));
+            }
+            let again = cache.try_get_or_insert_with(key(id), || Ok::<_, String>(0));
+            assert!(matches!(again, Err(LoadError::Reentrant)));
+            if id < 5 { nest(cache, key, id + 1) + 1 } else { 1 }
+        })
+    }
+    assert_eq!(nest(&cache, &key, 0), 6);
+    for id in 0..6 {
+        let expected = (id != 1).then_some(6 - id);
+        assert_eq!(cache.get(&Key(id, None)), expected, "{id}");
+    }
+    // At once, from several threads.
+    let loads = AtomicUsize::new(0);
+    for round in 1..50 {
+        let barrier = Barrier::new(4);
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let (cache, key, loads, barrier) = (&cache, &key, &loads, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    for step in 0..3 {
+                        let id = 10 * round + (thread + step) % 3;
+                        let value = cache.get_or_insert_with(key(id), || {
+                            loads.fetch_add(1, SeqCst);
+                            thread::yield_now();
+                            id
+                        });
+                        assert_eq!(value, id);
+                    }
+                });
+            }
+        });
+        cache.clear();
+    }
+    assert_eq!(loads.load(SeqCst), 49 * 3, "one load of each");
+    settled(&cache);
+    assert_eq!(cache.stats().loads, 49 * 3 + 6);
+    drop(cache);
+    assert_eq!(living.load(SeqCst), 0);
+}
+
+#[test]
+fn the_time_of_loads_is_measured() {
+    let cache: Cache<u64, u64> = Cache::new(10);
+    assert_eq!(cache.stats().load_time, Duration::ZERO);
+    let begun = Instant::now();
+    cache.get_or_insert_with(1, || (a_moment(), 1).1);
+    let failing = || {
+        a_moment();
+        panic!("as intended")
+    };
+    assert!(panics(|| cache.get_or_insert_with(2, failing)));
+    let (all, measured) = (begun.elapsed(), cache.stats().load_time);
+    assert!(measured >= Duration::from_millis(39) && measured <= all + Duration::from_millis(5));
+    cache.get_or_insert_with(1, || unreachable!());
+    let longer = cache.stats().load_time;
+    assert!(
+        longer.abs_diff(measured) < Duration::from_millis(1),
+        "{longer:?} {measured:?}"
+    );
 }

@@ -1,5 +1,6 @@
-//! The flights under loom. `OnceLock`, `Instant` and the ring detection's mutex stay std's: the first is read only after `done`
-//! was seen under its mutex, the last is never held while another thread can run.
+//! The flights under loom. `OnceLock` and the ring detection's mutex stay std's: an outcome is read only after `done` was seen
+//! under its mutex, and the other mutex is never held while another thread can run. The lanes are there from the start, since
+//! loom would not see that a `OnceLock` publishes them.
 
 use super::*;
 use crate::prim::sync::AtomicUsize;
@@ -10,19 +11,39 @@ const KEY: u32 = 7;
 
 type Shared = std::sync::Arc<Flights<u32, usize>>;
 
+fn flights() -> Shared {
+    let flights = Flights::new(0);
+    flights.lanes();
+    Shared::new(flights)
+}
+
 fn join(flights: &Flights<u32, usize>) -> Role<'_, u32, usize> {
-    flights.join(1, |key| *key == KEY, || KEY)
+    flights.join(1, |key| *key == KEY, KEY)
+}
+
+/// Begins a flight where no other is.
+fn lead(flights: &Flights<u32, usize>) -> Leader<'_, u32, usize> {
+    match join(flights) {
+        Role::Lead { leader, .. } => leader,
+        Role::Wait(_) => panic!("nobody else is there"),
+    }
+}
+
+fn supersede(flights: &Flights<u32, usize>) -> bool {
+    flights.supersede(1, |key| *key == KEY)
 }
 
 fn quiet(flights: &Flights<u32, usize>) {
-    assert_eq!(flights.active.load(Ordering::Relaxed), 0);
-    assert!(lock(&flights.table).is_empty());
+    for lane in flights.lanes() {
+        assert_eq!(lane.active.load(Ordering::Relaxed), 0);
+        assert!(lock(&lane.state).table.is_empty());
+    }
 }
 
 /// Loads `value`, or waits; the value and whether this was the leader.
 fn load(flights: &Flights<u32, usize>, value: usize) -> (usize, bool) {
     match join(flights) {
-        Role::Lead(leader) => {
+        Role::Lead { mut leader, .. } => {
             leader.land(|| Outcome::Loaded(value));
             (value, true)
         }
@@ -38,7 +59,7 @@ fn loom_flight_a_leader_and_a_waiter() {
     let shared = std::sync::Arc::new([Count::new(0), Count::new(0)]);
     let waited = shared.clone();
     loom::model(move || {
-        let flights = Shared::new(Flights::new());
+        let flights = flights();
         let other = flights.clone();
         let other = thread::spawn(move || load(&other, 2));
         let (mine, led) = load(&flights, 1);
@@ -57,10 +78,8 @@ fn loom_flight_a_leader_and_a_waiter() {
 #[test]
 fn loom_flight_two_waiters() {
     loom::model(|| {
-        let flights = Shared::new(Flights::new());
-        let Role::Lead(leader) = join(&flights) else {
-            panic!("nobody else is there")
-        };
+        let flights = flights();
+        let mut leader = lead(&flights);
         let waiters = [2, 3].map(|value| {
             let flights = flights.clone();
             thread::spawn(move || load(&flights, value))
@@ -74,13 +93,11 @@ fn loom_flight_two_waiters() {
 #[test]
 fn loom_flight_abandoned() {
     loom::model(|| {
-        let flights = Shared::new(Flights::new());
+        let flights = flights();
         let other = flights.clone();
-        let Role::Lead(leader) = join(&flights) else {
-            panic!("nobody else is there")
-        };
+        let leader = lead(&flights);
         let other = thread::spawn(move || match join(&other) {
-            Role::Lead(leader) => leader.land(|| Outcome::Loaded(2)),
+            Role::Lead { mut leader, .. } => leader.land(|| Outcome::Loaded(2)),
             Role::Wait(flight) => assert!(matches!(flight.wait(), Ok(Some(Outcome::Abandoned)))),
         });
         drop(leader);
@@ -93,14 +110,12 @@ fn loom_flight_abandoned() {
 fn loom_flight_superseded_or_seen() {
     // The leader's claim and the invalidation: one of them sees the other.
     loom::model(|| {
-        let flights = Shared::new(Flights::new());
+        let flights = flights();
         let claim = std::sync::Arc::new(AtomicUsize::new(0));
         let (others, others_claim) = (flights.clone(), claim.clone());
-        let Role::Lead(leader) = join(&flights) else {
-            panic!("nobody else is there")
-        };
+        let mut leader = lead(&flights);
         let other = thread::spawn(move || {
-            let any = others.supersede(1, |key| *key == KEY);
+            let any = supersede(&others);
             (any, others_claim.load(Ordering::Relaxed) == 1)
         });
         claim.store(1, Ordering::Relaxed);
@@ -115,16 +130,14 @@ fn loom_flight_superseded_or_seen() {
 fn loom_flight_the_source_changes() {
     // The source is behind a lock: a load of its old value is found by the invalidation that follows the change.
     loom::model(|| {
-        let flights = Shared::new(Flights::new());
+        let flights = flights();
         let source = std::sync::Arc::new(Mutex::new(1));
         let (others, others_source) = (flights.clone(), source.clone());
         let other = thread::spawn(move || {
             *lock(&others_source) = 2;
-            others.supersede(1, |key| *key == KEY)
+            supersede(&others)
         });
-        let Role::Lead(leader) = join(&flights) else {
-            panic!("nobody else loads")
-        };
+        let leader = lead(&flights);
         let value = *lock(&source);
         let any = other.join().unwrap();
         assert!(value == 2 || any, "the load was overtaken, and is told");
@@ -137,19 +150,132 @@ fn loom_flight_the_source_changes() {
 fn loom_flight_a_source_without_a_lock_changes() {
     // As above, but nothing orders loader and caller except the source's own Release and Acquire: the fences must.
     loom::model(|| {
-        let flights = Shared::new(Flights::new());
+        let flights = flights();
         let source = std::sync::Arc::new(AtomicUsize::new(1));
         let (others, others_source) = (flights.clone(), source.clone());
         let other = thread::spawn(move || {
             others_source.store(2, Ordering::Release);
-            others.supersede(1, |key| *key == KEY)
+            supersede(&others)
         });
-        let Role::Lead(leader) = join(&flights) else {
-            panic!("nobody else loads")
-        };
+        let leader = lead(&flights);
         let value = source.load(Ordering::Acquire);
         let any = other.join().unwrap();
         assert!(value == 2 || any, "the load was overtaken, and is told");
         drop(leader);
+    });
+}
+
+#[test]
+fn loom_flight_superseded_though_met_before() {
+    // As `superseded_or_seen`, but a waiter has made a shared flight of it already, so that the invalidation does not.
+    loom::model(|| {
+        let flights = flights();
+        let claim = std::sync::Arc::new(AtomicUsize::new(0));
+        let (others, others_claim) = (flights.clone(), claim.clone());
+        let mut leader = lead(&flights);
+        let Role::Wait(met) = join(&flights) else {
+            panic!("it is being loaded")
+        };
+        let other = thread::spawn(move || {
+            let any = supersede(&others);
+            (any, others_claim.load(Ordering::Relaxed) == 1)
+        });
+        claim.store(1, Ordering::Relaxed);
+        let superseded = leader.superseded();
+        leader.land(|| Outcome::Loaded(1));
+        let (any, seen) = other.join().unwrap();
+        assert!(superseded || seen || !any, "one sees the other");
+        assert!(matches!(met.outcome.get(), Some(Outcome::Loaded(1))));
+    });
+}
+
+#[test]
+fn loom_flight_gone_is_in_the_map() {
+    // An invalidation of a load of the old value finds the flight, or finds in the map what it left there.
+    let shared = std::sync::Arc::new([Count::new(0), Count::new(0)]);
+    let found = shared.clone();
+    loom::model(move || {
+        let flights = flights();
+        let source = std::sync::Arc::new(AtomicUsize::new(1));
+        let map = std::sync::Arc::new(AtomicUsize::new(0));
+        let (others, others_source, others_map) = (flights.clone(), source.clone(), map.clone());
+        let other = thread::spawn(move || {
+            others_source.store(2, Ordering::Release);
+            (supersede(&others), others_map.load(Ordering::Relaxed))
+        });
+        let mut leader = lead(&flights);
+        let value = source.load(Ordering::Acquire);
+        if !leader.superseded() {
+            map.store(value, Ordering::Relaxed);
+        }
+        leader.land(|| Outcome::Loaded(value));
+        drop(leader);
+        let (any, seen) = other.join().unwrap();
+        assert!(value == 2 || any || seen == 1, "the old value is not overlooked");
+        if value == 1 {
+            found[usize::from(any)].fetch_add(1, SeqCst);
+        }
+    });
+    assert!(
+        shared.iter().all(|count| count.load(SeqCst) > 0),
+        "both happen: {shared:?}"
+    );
+}
+
+#[test]
+fn loom_flight_the_late_look_again() {
+    // Two that missed the key one after the other: the second loads only if the first has not.
+    loom::model(|| {
+        let flights = flights();
+        let map = std::sync::Arc::new(AtomicUsize::new(0));
+        let load = |flights: &Flights<u32, usize>, map: &AtomicUsize| {
+            if map.load(Ordering::Relaxed) == 1 {
+                return 0;
+            }
+            match join(flights) {
+                Role::Lead { mut leader, late } => {
+                    if late && map.load(Ordering::Relaxed) == 1 {
+                        return 0;
+                    }
+                    map.store(1, Ordering::Relaxed);
+                    leader.land(|| Outcome::Loaded(1));
+                    1
+                }
+                Role::Wait(flight) => {
+                    assert!(matches!(flight.wait(), Ok(Some(Outcome::Loaded(1)))));
+                    0
+                }
+            }
+        };
+        let (others, others_map) = (flights.clone(), map.clone());
+        let other = thread::spawn(move || load(&others, &others_map));
+        let loads = load(&flights, &map) + other.join().unwrap();
+        assert_eq!(loads, 1);
+        quiet(&flights);
+    });
+}
+
+#[test]
+fn loom_flight_all_are_superseded() {
+    // As `superseded_or_seen`, for `clear`, which looks at the map after `kill`.
+    loom::model(|| {
+        let flights = flights();
+        let source = std::sync::Arc::new(AtomicUsize::new(1));
+        let claim = std::sync::Arc::new(AtomicUsize::new(0));
+        let (others, others_source, others_claim) = (flights.clone(), source.clone(), claim.clone());
+        let other = thread::spawn(move || {
+            others_source.store(2, Ordering::Release);
+            let mut seen = false;
+            others.supersede_all(|_, _| seen = others_claim.load(Ordering::Relaxed) == 1);
+            seen || others_claim.load(Ordering::Relaxed) == 1
+        });
+        let mut leader = lead(&flights);
+        let value = source.load(Ordering::Acquire);
+        claim.store(1, Ordering::Relaxed);
+        let superseded = leader.superseded();
+        leader.land(|| Outcome::Loaded(value));
+        drop(leader);
+        let seen = other.join().unwrap();
+        assert!(value == 2 || superseded || seen, "one sees the other");
     });
 }

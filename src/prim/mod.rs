@@ -1,5 +1,6 @@
 //! Building blocks that know nothing of caches.
 
+pub(crate) mod clock;
 pub(crate) mod ghost;
 pub(crate) mod list;
 pub(crate) mod prefetch;

@@ -1,13 +1,30 @@
 //! The atomics of everything concurrent in this crate: std's, or loom's when its model checker runs.
 
+use std::cell::Cell;
+use std::ptr;
+
 #[cfg(loom)]
-use loom::{sync, thread};
+use loom::sync;
 #[cfg(not(loom))]
-use std::{sync, thread};
+use std::sync;
 
 pub(crate) use sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use sync::{Arc, Condvar, Mutex, MutexGuard};
-pub(crate) use thread::{ThreadId, current};
+
+#[cfg(not(loom))]
+thread_local! {
+    static OWN: Cell<u16> = const { Cell::new(0) };
+}
+#[cfg(loom)]
+loom::thread_local! {
+    static OWN: Cell<u16> = Cell::new(0);
+}
+
+/// An even number that no other living thread has: the address of something of this thread's own.
+#[inline]
+pub(crate) fn thread_address() -> usize {
+    OWN.with(|own| ptr::from_ref(own).addr())
+}
 
 /// Waits a little for another thread's short, bounded step; the longer the more `tries` there were.
 pub(crate) fn relax(tries: &mut u32) {
