@@ -5,7 +5,7 @@
 use super::entry::{Chain, DEAD, GONE, Handle, NEW, Shape};
 use crate::map::reclaim::{Bin, Guard};
 use crate::map::{Header, Map, OldTable};
-use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Policy, PolicyKind, Verdict};
+use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Places, Policy, PolicyKind, Verdict};
 use crate::prim::prefetch::prefetch;
 
 /// The entries as the policy sees them.
@@ -14,9 +14,27 @@ use crate::prim::prefetch::prefetch;
 /// it from the policy, or by finding it in `out`) before it is freed.
 pub(super) struct Shelf(Shape);
 
-impl Entries for Shelf {
+impl Places for Shelf {
     type Handle = Handle;
 
+    #[inline]
+    fn place(&self, handle: Handle) -> u32 {
+        // SAFETY: see `Shelf`.
+        unsafe { handle.header() }.place()
+    }
+    #[inline]
+    fn set_place(&self, handle: Handle, place: u32) {
+        debug_assert!(place <= MAX_PLACE);
+        // SAFETY: see `Shelf`.
+        unsafe { handle.header() }.set_place(place);
+    }
+    #[inline]
+    fn prefetch(&self, handle: Handle) {
+        prefetch::<Header>(handle.0.as_ptr());
+    }
+}
+
+impl Entries for Shelf {
     #[inline]
     fn hash(&self, handle: Handle) -> u32 {
         // SAFETY: see `Shelf`.
@@ -36,21 +54,6 @@ impl Entries for Shelf {
     fn set_hits(&self, handle: Handle, hits: u8) {
         // SAFETY: see `Shelf`.
         unsafe { handle.header() }.set_hits(hits);
-    }
-    #[inline]
-    fn place(&self, handle: Handle) -> u32 {
-        // SAFETY: see `Shelf`.
-        unsafe { handle.header() }.place()
-    }
-    #[inline]
-    fn set_place(&self, handle: Handle, place: u32) {
-        debug_assert!(place <= MAX_PLACE);
-        // SAFETY: see `Shelf`.
-        unsafe { handle.header() }.set_place(place);
-    }
-    #[inline]
-    fn prefetch(&self, handle: Handle) {
-        prefetch::<Header>(handle.0.as_ptr());
     }
 }
 

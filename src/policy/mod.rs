@@ -1,6 +1,6 @@
 //! Which entry should leave when the cache is full: sequential, safe and pure.
 //!
-//! A policy orders opaque [`Entries::Handle`]s. It knows no keys, atomics, locks or clocks: whoever drives it holds
+//! A policy orders opaque [handles](Places::Handle). It knows no keys, atomics, locks or clocks: whoever drives it holds
 //! it exclusively, tells it what came and went, and takes what it gives up. The same code therefore runs inside the
 //! cache and, alone and at full speed, over a trace or against a naive oracle.
 #![forbid(unsafe_code)]
@@ -14,14 +14,16 @@ pub(crate) mod tinylfu;
 #[cfg(test)]
 mod replay_tests;
 
+pub(crate) use crate::prim::list::{MAX_PLACE, Places};
+
 /// What a policy may ask of the entries it orders, and the few bits it may keep in them.
 ///
 /// Between [`Policy::insert`] (or `replace`, as `new`) and the moment a handle leaves (`remove`, `replace` as `old`, or
 /// pushed to `out`), the policy may use it freely; never outside of that span.
-pub(crate) trait Entries {
-    /// Names one entry; as cheap to copy as a pointer.
-    type Handle: Copy + Eq + std::fmt::Debug;
-
+///
+/// Its places (where in the policy's structures an entry is) are the policy's alone; the three numbers above [`MAX_PLACE`]
+/// are the engine's own marks.
+pub(crate) trait Entries: Places {
     /// 32 well-mixed bits of the key's hash; the same for the entry's whole life.
     fn hash(&self, handle: Self::Handle) -> u32;
     /// The entry's weight; 1 in a cache that counts entries. The same for the entry's whole life.
@@ -35,18 +37,7 @@ pub(crate) trait Entries {
     fn reset_hits(&self, handle: Self::Handle) {
         self.set_hits(handle, 0);
     }
-    /// The value last given to [`set_place`](Self::set_place); only the policy interprets it.
-    fn place(&self, handle: Self::Handle) -> u32;
-    /// Keeps 24 bits with the entry: where in the policy's structures it is. `place <= MAX_PLACE`.
-    fn set_place(&self, handle: Self::Handle, place: u32);
-    /// Hints that the entry's hits, hash or weight will be asked for soon.
-    fn prefetch(&self, handle: Self::Handle) {
-        let _ = handle;
-    }
 }
-
-/// The largest value [`Entries::set_place`] may be given (the three above it are the engine's own marks).
-pub(crate) const MAX_PLACE: u32 = (1 << 24) - 4;
 
 /// Why a policy gave an entry up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,9 +280,19 @@ pub(crate) mod testing {
         }
     }
 
-    impl Entries for Store {
+    impl Places for Store {
         type Handle = Handle;
 
+        fn place(&self, handle: Handle) -> u32 {
+            self.at(handle).place.get()
+        }
+        fn set_place(&self, handle: Handle, place: u32) {
+            assert!(place <= MAX_PLACE);
+            self.at(handle).place.set(place);
+        }
+    }
+
+    impl Entries for Store {
         fn hash(&self, handle: Handle) -> u32 {
             self.at(handle).hash
         }
@@ -303,13 +304,6 @@ pub(crate) mod testing {
         }
         fn set_hits(&self, handle: Handle, hits: u8) {
             self.at(handle).hits.set(hits);
-        }
-        fn place(&self, handle: Handle) -> u32 {
-            self.at(handle).place.get()
-        }
-        fn set_place(&self, handle: Handle, place: u32) {
-            assert!(place <= MAX_PLACE);
-            self.at(handle).place.set(place);
         }
     }
 

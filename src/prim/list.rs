@@ -1,7 +1,7 @@
 //! Queues of entry handles: unrolled doubly linked lists whose chunks come from one shared slab.
 //!
 //! A classic intrusive list costs 16 bytes and two dependent cache misses per unlink. Here an entry remembers only the
-//! chunk it is in (24 bits, [`Entries::place`]) and a chunk of 256 bytes holds [`ITEMS`] handles, so that a full queue
+//! chunk it is in (24 bits, [`Places`]) and a chunk of 256 bytes holds [`ITEMS`] handles, so that a full queue
 //! takes about nine bytes per entry, and pushing and popping touch one chunk for thirty operations.
 //!
 //! Removal from the middle leaves a hole. Two neighbours that together hold no more than [`MERGE`] handles are merged,
@@ -9,7 +9,23 @@
 //! moves per push (a merge frees at least ten slots).
 #![forbid(unsafe_code)]
 
-use crate::policy::{Entries, MAX_PLACE};
+/// Where handles remember the chunk they are in.
+pub(crate) trait Places {
+    /// Names one entry; as cheap to copy as a pointer.
+    type Handle: Copy + Eq + std::fmt::Debug;
+
+    /// The value last given to [`set_place`](Self::set_place).
+    fn place(&self, handle: Self::Handle) -> u32;
+    /// Keeps a number with the entry: `place <= MAX_PLACE`.
+    fn set_place(&self, handle: Self::Handle, place: u32);
+    /// Hints that the entry will soon be asked for.
+    fn prefetch(&self, handle: Self::Handle) {
+        let _ = handle;
+    }
+}
+
+/// The largest place: 24 bits are enough. What is above it is free for marks of the users' own.
+pub(crate) const MAX_PLACE: u32 = (1 << 24) - 4;
 
 /// Handles per chunk: with 8-byte handles a chunk takes 256 bytes.
 pub(crate) const ITEMS: usize = 30;
@@ -127,7 +143,7 @@ impl<H: Copy + Eq> Chunks<H> {
     #[inline]
     pub(crate) fn push_front<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64, flag: bool)
     where
-        E: Entries<Handle = H>,
+        E: Places<Handle = H>,
     {
         self.len += 1;
         queue.weight += weight;
@@ -148,8 +164,8 @@ impl<H: Copy + Eq> Chunks<H> {
     fn add_head(&mut self, queue: &mut Queue) -> &mut Chunk<H> {
         let index = if self.free == NONE {
             let len = self.slab.len();
-            // 2^24 chunks are at least 160 million entries of one policy.
-            assert!(len <= MAX_PLACE as usize, "too many entries in one policy");
+            // 2^24 chunks are at least 160 million handles.
+            assert!(len <= MAX_PLACE as usize, "too many entries");
             if len == self.slab.capacity() {
                 // Doubling would waste up to half of the memory; an eighth is still amortised O(1).
                 self.slab.reserve_exact((len / 8).max(1));
@@ -201,7 +217,7 @@ impl<H: Copy + Eq> Chunks<H> {
     #[inline]
     pub(crate) fn pop_back<E>(&mut self, queue: &mut Queue, entries: &E, weight: u64)
     where
-        E: Entries<Handle = H>,
+        E: Places<Handle = H>,
     {
         let popped = self.pop_back_if(queue, entries, |_, _| Some(weight));
         debug_assert!(popped.is_some());
@@ -216,7 +232,7 @@ impl<H: Copy + Eq> Chunks<H> {
         accept: impl FnOnce(H, bool) -> Option<u64>,
     ) -> Option<(H, u64)>
     where
-        E: Entries<Handle = H>,
+        E: Places<Handle = H>,
     {
         let chunk = self.slab.get_mut(queue.tail as usize)?;
         let mut last = usize::from(chunk.hi) - 1;
@@ -242,7 +258,7 @@ impl<H: Copy + Eq> Chunks<H> {
     /// Frees the empty chunk at the tail, and prefetches what the next pops will ask for.
     #[cold]
     #[inline(never)]
-    fn next_tail<E: Entries<Handle = H>>(&mut self, queue: &mut Queue, entries: &E) {
+    fn next_tail<E: Places<Handle = H>>(&mut self, queue: &mut Queue, entries: &E) {
         self.unlink(queue, queue.tail);
         if let Some(chunk) = self.slab.get(queue.tail as usize) {
             let last = chunk.used().iter().rev().take(AHEAD).flatten();
@@ -269,7 +285,7 @@ impl<H: Copy + Eq> Chunks<H> {
 
     /// Where a handle is: its chunk, and its offset there.
     #[inline]
-    fn find<E: Entries<Handle = H>>(&self, entries: &E, handle: H) -> (u32, usize) {
+    fn find<E: Places<Handle = H>>(&self, entries: &E, handle: H) -> (u32, usize) {
         let index = entries.place(handle);
         let chunk = &self.slab[index as usize];
         // In groups of a fixed size, which become straight-line code. A former handle that is equal can only lie behind it.
@@ -285,7 +301,7 @@ impl<H: Copy + Eq> Chunks<H> {
     /// Takes a handle out; `weight` is what it was pushed with.
     pub(crate) fn remove<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64)
     where
-        E: Entries<Handle = H>,
+        E: Places<Handle = H>,
     {
         let (index, offset) = self.find(entries, handle);
         self.len -= 1;
@@ -325,7 +341,7 @@ impl<H: Copy + Eq> Chunks<H> {
 
     /// Makes one chunk of two neighbours, in order, at the tail's side: if it is the head, it has room for pushes.
     #[cold]
-    fn merge<E: Entries<Handle = H>>(&mut self, queue: &mut Queue, entries: &E, front: u32, rear: u32) {
+    fn merge<E: Places<Handle = H>>(&mut self, queue: &mut Queue, entries: &E, front: u32, rear: u32) {
         let mut items = [None; ITEMS];
         let (mut lo, mut flags) = (ITEMS, 0);
         for chunk in [rear, front].map(|index| &self.slab[index as usize]) {
@@ -355,7 +371,7 @@ impl<H: Copy + Eq> Chunks<H> {
     #[inline]
     pub(crate) fn replace<E>(&mut self, queue: &mut Queue, entries: &E, old: (H, u64), new: (H, u64))
     where
-        E: Entries<Handle = H>,
+        E: Places<Handle = H>,
     {
         let (index, offset) = self.find(entries, old.0);
         self.slab[index as usize].items[offset] = Some(new.0);
@@ -373,7 +389,7 @@ impl<H: Copy + Eq> Chunks<H> {
     /// Panics if a queue, or the slab as a whole, is inconsistent. `queues` are all the queues of this slab.
     pub(crate) fn validate<'a, E>(&self, queues: impl Iterator<Item = &'a Queue>, entries: &E, weigh: impl Fn(H) -> u64)
     where
-        E: Entries<Handle = H>,
+        E: Places<Handle = H>,
     {
         let (mut chunks, mut all) = (0, 0);
         for queue in queues {
@@ -417,6 +433,7 @@ impl<H: Copy + Eq> Chunks<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Entries;
     use crate::policy::testing::{Handle, Store, XorShift};
     use std::collections::VecDeque;
 

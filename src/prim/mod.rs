@@ -7,3 +7,6 @@ pub(crate) mod prefetch;
 pub(crate) mod ring;
 pub(crate) mod sketch;
 pub(crate) mod sync;
+// Nothing sets timers yet.
+#[allow(dead_code)]
+pub(crate) mod wheel;

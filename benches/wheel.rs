@@ -1,0 +1,182 @@
+//! What a timer costs: `cargo bench --bench wheel`, or with the number of timers: `cargo bench --bench wheel -- 1000000`.
+//!
+//! Timers are set by one thread, for random moments of ten hours; then the hours pass. An entry is a cache line of its own, in
+//! no useful order, so every touch of one that is not in the processor's caches is a miss to memory: the first
+//! table says what that costs here, by the same access pattern without a wheel.
+
+use std::cell::Cell;
+use std::hint::black_box;
+use std::num::NonZeroU64;
+use std::time::Instant;
+
+// The building blocks depend on nothing else, so they need no public door; but as cargo compiles benches like tests, theirs
+// come along, and what those need.
+#[allow(unused, unreachable_pub)]
+#[path = "../src/policy/mod.rs"]
+mod policy;
+#[allow(unused, unreachable_pub)]
+#[path = "../src/prim/mod.rs"]
+mod prim;
+
+use prim::list::Places;
+use prim::wheel::{IDLE, Timers, Wheel};
+
+const SECOND: u64 = 1_000_000_000;
+const HOUR: u64 = 3600 * SECOND;
+const HOURS: u64 = 10;
+const ROUNDS: u64 = 5;
+
+type Handle = NonZeroU64;
+
+#[repr(align(64))]
+struct Entry {
+    deadline: Cell<u64>,
+    place: Cell<u32>,
+}
+
+/// Entries named by their index plus 1.
+struct Store(Vec<Entry>);
+
+impl Store {
+    fn at(&self, handle: Handle) -> &Entry {
+        &self.0[handle.get() as usize - 1]
+    }
+}
+
+impl Places for Store {
+    type Handle = Handle;
+
+    fn place(&self, handle: Handle) -> u32 {
+        self.at(handle).place.get()
+    }
+    fn set_place(&self, handle: Handle, place: u32) {
+        self.at(handle).place.set(place);
+    }
+    fn prefetch(&self, handle: Handle) {
+        prim::prefetch::prefetch(self.at(handle));
+    }
+}
+
+impl Timers for Store {
+    fn deadline(&self, handle: Handle) -> u64 {
+        self.at(handle).deadline.get()
+    }
+}
+
+/// Steele, Lea and Flood's SplitMix64 (2014).
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *state;
+    z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ z >> 31
+}
+
+fn shuffle(handles: &mut [Handle], state: &mut u64) {
+    for at in (1..handles.len()).rev() {
+        handles.swap(at, random(state) as usize % (at + 1));
+    }
+}
+
+/// Runs and prints what it took per operation; `run` returns how many there were.
+fn measure(what: &str, run: impl FnOnce() -> u64) {
+    let start = Instant::now();
+    let n = run();
+    let ns = start.elapsed().as_nanos() as f64;
+    println!("| {what} | {n} | {:.1} |", ns / n.max(1) as f64);
+}
+
+fn main() {
+    let count = std::env::args()
+        .find_map(|arg| arg.parse().ok())
+        .unwrap_or(10_000_000u64);
+    let seed = &mut 42;
+    let entry = |_| Entry {
+        deadline: Cell::new(0),
+        place: Cell::new(IDLE),
+    };
+    let store = &Store((0..count).map(entry).collect());
+    let created: Vec<Handle> = (1..=count).filter_map(Handle::new).collect();
+    let mut shuffled = created.clone();
+    shuffle(&mut shuffled, seed);
+    println!("{count} timers\n\n| what | times | ns each |\n|---|---:|---:|");
+
+    measure("a cold entry: read and written, prefetched 4 ahead", || {
+        for (at, &handle) in shuffled.iter().enumerate() {
+            store.prefetch(shuffled[(at + 4).min(shuffled.len() - 1)]);
+            store.at(handle).deadline.set(store.deadline(handle) + 1);
+        }
+        count
+    });
+    measure("the same, each after the one before", || {
+        let mut sum = 0;
+        for at in 0..shuffled.len() / 4 {
+            let handle = shuffled[at + (sum & 1)];
+            sum = store.place(handle) as usize ^ IDLE as usize;
+            store.at(handle).deadline.set(0);
+        }
+        black_box(sum);
+        count / 4
+    });
+
+    let mut wheel = Wheel::new();
+    let mut now = SECOND;
+    let set = |handle: Handle, now: u64, seed: &mut u64| {
+        let delay = (u128::from(random(seed)) * u128::from(HOURS * HOUR)) >> 64;
+        store.at(handle).deadline.set(now + delay as u64);
+    };
+    measure("schedule, entries in order", || {
+        for &handle in &created {
+            set(handle, now, seed);
+            wheel.schedule(store, handle);
+        }
+        count
+    });
+    measure("cancel, entries in order", || {
+        created.iter().for_each(|&handle| wheel.cancel(store, handle));
+        count
+    });
+    for &handle in &created {
+        set(handle, now, seed);
+    }
+    measure("schedule, cold entries", || {
+        shuffled.iter().for_each(|&handle| wheel.schedule(store, handle));
+        count
+    });
+    measure("cancel, cold entries (a tenth of them)", || {
+        shuffled[..shuffled.len() / 10]
+            .iter()
+            .for_each(|&handle| wheel.cancel(store, handle));
+        count / 10
+    });
+    for &handle in &shuffled[..shuffled.len() / 10] {
+        set(handle, now, seed);
+        wheel.schedule(store, handle);
+    }
+
+    let mut fired = Vec::new();
+    for hour in 1..=ROUNDS {
+        let end = now + HOUR;
+        measure(&format!("expire, hour {hour}, second by second"), || {
+            while now < end {
+                now += SECOND;
+                while wheel.advance(store, now, 1000, |_, handle| fired.push(handle)) {}
+            }
+            fired.len() as u64
+        });
+        // As many live ones as before.
+        measure("schedule what expired", || {
+            for &handle in &fired {
+                set(handle, now, seed);
+                wheel.schedule(store, handle);
+            }
+            fired.drain(..).len() as u64
+        });
+    }
+    measure("expire the rest in one jump", || {
+        now += 2 * HOURS * HOUR;
+        while wheel.advance(store, now, 1000, |_, handle| fired.push(handle)) {}
+        fired.len() as u64
+    });
+    assert_eq!((fired.len() as u64, wheel.len()), (count, 0));
+}
