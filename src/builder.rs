@@ -40,8 +40,8 @@ impl<K, V> Builder<K, V> {
 impl<K, V, S> Builder<K, V, S> {
     /// Holds at most so many entries. 0 makes a cache that keeps nothing; `usize::MAX` one without a bound.
     ///
-    /// The table is sized for this number up front (about 18 bytes each; the operating system provides memory when it is
-    /// first used), up to 2^26 entries, and grows beyond.
+    /// From 1,024 to 2^26 entries the table is sized for this number up front (about 18 bytes each; the operating system
+    /// provides memory when it is first used); else it grows as it fills.
     pub fn max_entries(mut self, entries: usize) -> Self {
         self.max_entries = Some(entries);
         self

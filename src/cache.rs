@@ -5,7 +5,7 @@ use crate::engine::{Engine, Entry, Handle, Panics, Settings};
 use crate::error::LoadError;
 use crate::flight::{Flights, Leader, Outcome, Reentrant, Role};
 use crate::map::Header;
-use crate::map::reclaim::{Guard, pin, pin_first};
+use crate::map::reclaim::{Guard, pin, pin_fenced, pin_first};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::stats::{Cause, Stats};
@@ -285,9 +285,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     pub fn insert(&self, key: K, value: V) {
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
-        let guard = pin();
+        let guard = pin_fenced();
         self.0.engine.map().prefetch(hash, &guard);
-        self.0.flights.supersede(hash, |loading| *loading == key);
+        self.0.flights.supersede_fenced(hash, |loading| *loading == key);
         let new = self.0.engine.make(hash, key, value, weight, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
     }

@@ -353,8 +353,7 @@ impl<K, V> Flights<K, V> {
     }
 
     /// [`supersede`](Self::supersede) for a caller that has executed a SeqCst fence since the load's source was changed, so
-    /// since it was called. The pinning of an outermost guard is one; that of a nested guard has none, and the outer
-    /// guard's came too early.
+    /// since it was called: `pin_fenced` is one.
     #[inline]
     pub(crate) fn supersede_fenced(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
         // Lanes that are not there yet are empty, to the fences too: whoever makes them begins a flight after it.

@@ -131,12 +131,13 @@ pub(super) struct Core {
     pub(super) policy: AnyPolicy<Shelf>,
     pub(super) shelf: Shelf,
     pub(super) bin: Bin<Handle>,
-    tables: Bin<OldTable>,
+    tables: Option<Box<Bin<OldTable>>>,
     pub(super) counts: Counts,
     out: Out<Handle>,
     /// Of `out`, so many are marked as gone.
     forgotten: usize,
     evicted: Vec<Handle>,
+    weighted: bool,
     /// Evicted entries are shown to a listener before they are released.
     listened: bool,
     growing: bool,
@@ -161,11 +162,12 @@ impl Core {
             policy: AnyPolicy::new(kind, capacity, shape.weighted),
             shelf: Shelf(shape),
             bin: Bin::new(),
-            tables: Bin::new(),
+            tables: None,
             counts: Counts::default(),
             out: Out::new(),
             forgotten: 0,
             evicted: Vec::new(),
+            weighted: shape.weighted,
             listened,
             growing: false,
             cursor: 0,
@@ -181,7 +183,15 @@ impl Core {
     pub(super) fn due(&mut self, all: bool) -> Due {
         if all {
             self.bin.sort_all();
-            self.tables.sort_all();
+        }
+        let mut tables = Vec::new();
+        if let Some(bin) = &mut self.tables {
+            // Few and large, so looked after every time until they are gone.
+            bin.sort_all();
+            tables.extend(bin.take(bin.safe()));
+            if bin.is_empty() {
+                self.tables = None;
+            }
         }
         let mut free = Chain::new();
         let safe = self.bin.safe();
@@ -198,7 +208,7 @@ impl Core {
         Due {
             free,
             evicted: std::mem::take(&mut self.evicted),
-            tables: self.tables.take(self.tables.safe()).collect(),
+            tables,
         }
     }
 
@@ -324,7 +334,13 @@ impl Core {
     #[cold]
     pub(super) fn grow(&mut self, budget: usize, map: &Map, guard: &Guard) {
         if !self.growing {
-            self.growing = map.grow(self.policy.len().saturating_mul(2), guard);
+            let mut entries = self.policy.len().saturating_mul(2);
+            if !self.weighted {
+                // No more than will ever be needed, if that is known.
+                let capacity = usize::try_from(self.policy.capacity()).unwrap_or(usize::MAX);
+                entries = entries.min(capacity.max(self.policy.len()));
+            }
+            self.growing = map.grow(entries, guard);
             if !self.growing {
                 self.room = usize::MAX; // as large as it gets
                 return;
@@ -346,7 +362,7 @@ impl Core {
         if let Some(old) = old {
             self.growing = false;
             self.room = room(map.slots(guard));
-            self.tables.put(old);
+            self.tables.get_or_insert_default().put(old);
         }
     }
 

@@ -41,12 +41,12 @@ pub(crate) struct Local {
 unsafe impl Sync for Local {}
 
 impl Local {
-    fn new() -> Self {
+    fn new(room: usize) -> Self {
         Self {
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             ahead: AtomicU64::new(0),
-            ring: Ring::new(RING),
+            ring: Ring::new(room),
             spares: UnsafeCell::new(Chain::new()),
         }
     }
@@ -126,6 +126,8 @@ pub(crate) struct Pace {
 pub(crate) struct Locals {
     near: [AtomicPtr<Local>; NEAR],
     far: AtomicPtr<[AtomicPtr<Local>; THREADS - NEAR]>,
+    /// How many changes a ring has room for.
+    room: usize,
     /// How many parts were made.
     made: AtomicUsize,
     pub(crate) pace: Pace,
@@ -141,6 +143,7 @@ impl Locals {
         let locals = Self {
             near: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             far: AtomicPtr::new(ptr::null_mut()),
+            room: 1 << slack(capacity).ilog2().min(RING.ilog2()),
             made: AtomicUsize::new(0),
             pace: Pace::default(),
             exact,
@@ -163,8 +166,7 @@ impl Locals {
         loop {
             let made = self.made.load(Ordering::Relaxed);
             let capacity = self.capacity.load(Ordering::Relaxed);
-            let slack = (capacity / 8).clamp(8, SLACK) as usize;
-            let most = (slack / made.max(1)).clamp(1, RING);
+            let most = (slack(capacity) as usize / made.max(1)).clamp(1, self.room);
             let batch = if self.exact {
                 1
             } else {
@@ -220,7 +222,7 @@ impl Locals {
                 &made(&self.far, none)[index - NEAR]
             }
         };
-        let local = made(at, Local::new);
+        let local = made(at, || Local::new(self.room));
         self.made.fetch_add(1, Ordering::Relaxed);
         self.set_pace();
         Some(local)
@@ -268,6 +270,11 @@ impl Locals {
             }
         });
     }
+}
+
+/// How many changes may wait in all rings.
+fn slack(capacity: u64) -> u64 {
+    (capacity / 8).clamp(8, SLACK)
 }
 
 /// What `pointer` points to, if it was made.

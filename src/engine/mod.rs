@@ -43,8 +43,10 @@ pub(crate) struct Settings<K, V> {
 
 /// The most entries that a table is sized for before it holds any.
 const PRESIZE: u64 = 1 << 26;
-/// The table's first size when the number of entries is not bounded.
-const SMALL: u64 = 64;
+/// Up to this number of entries a cache costs little until it holds some: its table grows as it fills.
+const MODEST: u64 = 1024;
+/// The table's first size then, and when the number of entries is not bounded.
+const SMALL: u64 = 28;
 
 pub(crate) struct Engine<K, V> {
     // What lookups read comes first, and is hardly ever written.
@@ -56,10 +58,15 @@ pub(crate) struct Engine<K, V> {
     /// The policy wants to hear of hits when they happen.
     eager_hits: bool,
     listener: Option<Listener<K, V>>,
-    handover: Padded<Handover>,
-    core: Padded<UnsafeCell<Core>>,
-    published: Published,
+    // What the housekeeping writes, on lines of its own.
+    work: Padded<Work>,
     _owns: std::marker::PhantomData<Entry<K, V>>,
+}
+
+struct Work {
+    handover: Handover,
+    core: UnsafeCell<Core>,
+    published: Published,
 }
 
 // SAFETY: `core` is only touched by the holder of `handover`; entries (and with them K and V) are read, shown to listeners
@@ -104,8 +111,13 @@ impl<K, V> Engine<K, V> {
         let shape = Shape {
             weighted: settings.weighted,
         };
-        let unbounded = settings.weighted || settings.capacity > PRESIZE;
-        let map = Map::for_entries(if unbounded { SMALL } else { settings.capacity } as usize);
+        let presized = !settings.weighted && (MODEST..=PRESIZE).contains(&settings.capacity);
+        let first = if presized {
+            settings.capacity
+        } else {
+            settings.capacity.min(SMALL)
+        };
+        let map = Map::for_entries(first as usize);
         let slots = map.slots(&pin());
         let listened = settings.listener.is_some();
         let core = Core::new(settings.policy, settings.capacity, shape, listened, slots);
@@ -118,9 +130,11 @@ impl<K, V> Engine<K, V> {
             hit_limit: core.policy.hit_limit(),
             eager_hits: core.policy.eager_hits(),
             listener: settings.listener,
-            handover: Padded(Handover::new()),
-            core: Padded(UnsafeCell::new(core)),
-            published,
+            work: Padded(Work {
+                handover: Handover::new(),
+                core: UnsafeCell::new(core),
+                published,
+            }),
             _owns: std::marker::PhantomData,
         }
     }
@@ -141,12 +155,12 @@ impl<K, V> Engine<K, V> {
         self.locals.each(|local| waiting += local.ring.len());
         if waiting > 0 {
             let guard = pin();
-            if self.handover.0.try_enter() {
+            if self.work.0.handover.try_enter() {
                 let due = self.maintain(&guard, |_| ());
                 self.finish(due, guard);
             }
         }
-        &self.published
+        &self.work.0.published
     }
 
     /// Counts a hit of an entry that was found in the map, if the policy need not hear of it now. Else false.
@@ -173,7 +187,7 @@ impl<K, V> Engine<K, V> {
 
     /// Tells the policy of a hit now if that needs no waiting; else marks the entry, which gives it a second chance.
     pub(crate) fn hit_eagerly(&self, handle: Handle) {
-        if self.handover.0.try_enter() {
+        if self.work.0.handover.try_enter() {
             let guard = pin();
             let due = self.maintain(&guard, |core| {
                 // SAFETY: found under a guard.
@@ -365,7 +379,7 @@ impl<K, V> Engine<K, V> {
     #[inline(never)]
     fn catch_up(&self, local: &Local, heavy: bool, guard: Guard) {
         let mut tries = 0;
-        while !self.handover.0.try_enter() {
+        while !self.work.0.handover.try_enter() {
             let most = if heavy {
                 1
             } else {
@@ -392,7 +406,7 @@ impl<K, V> Engine<K, V> {
     fn maintain(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
         let due = {
             // SAFETY: the lock is held, and this reference ends before it is given up.
-            let core = unsafe { &mut *self.core.0.get() };
+            let core = unsafe { &mut *self.work.0.core.get() };
             self.locals.each(|local| {
                 let expect = |core: &Core, pair| core.expect(Event::unpack(pair));
                 local
@@ -404,19 +418,35 @@ impl<K, V> Engine<K, V> {
             self.publish(core);
             core.due(false)
         };
-        self.handover.0.leave();
+        self.work.0.handover.leave();
         due
     }
 
     #[inline]
     fn publish(&self, core: &Core) {
-        self.published.len.store(core.policy.len() as u64, Ordering::Relaxed);
-        self.published.weight.store(core.policy.weight(), Ordering::Relaxed);
-        self.published
+        self.work
+            .0
+            .published
+            .len
+            .store(core.policy.len() as u64, Ordering::Relaxed);
+        self.work
+            .0
+            .published
+            .weight
+            .store(core.policy.weight(), Ordering::Relaxed);
+        self.work
+            .0
+            .published
             .insertions
             .store(core.counts.insertions, Ordering::Relaxed);
-        self.published.evictions.store(core.counts.evictions, Ordering::Relaxed);
-        self.published
+        self.work
+            .0
+            .published
+            .evictions
+            .store(core.counts.evictions, Ordering::Relaxed);
+        self.work
+            .0
+            .published
             .rejections
             .store(core.counts.rejections, Ordering::Relaxed);
     }
@@ -424,7 +454,7 @@ impl<K, V> Engine<K, V> {
     /// Waits for the lock and does `work` under it; the caller is pinned.
     fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
         let mut tries = 0;
-        while !self.handover.0.try_enter() {
+        while !self.work.0.handover.try_enter() {
             relax(&mut tries);
         }
         self.maintain(guard, work)
@@ -477,7 +507,7 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn set_capacity(&self, capacity: u64) {
         let guard = pin();
         let due = self.with_core(&guard, |core| {
-            self.published.capacity.store(capacity, Ordering::Relaxed);
+            self.work.0.published.capacity.store(capacity, Ordering::Relaxed);
             self.locals.set_capacity(capacity);
             core.set_capacity(capacity, &self.map, &guard);
         });
@@ -602,7 +632,7 @@ impl<K, V> Drop for Engine<K, V> {
         }
         let mut free = due.free;
         garbage.extend(std::iter::from_fn(|| free.pop()));
-        garbage.extend(self.core.0.get_mut().drain());
+        garbage.extend(self.work.0.core.get_mut().drain());
         self.map.drain(|header| garbage.push(Handle(header)));
         for &handle in &garbage {
             // SAFETY: `&mut self`: nobody can reach it any more, and each is in one place only.

@@ -135,8 +135,8 @@ impl Case {
 
     fn check(&self) {
         let engine = &self.engine;
-        assert!(engine.handover.0.try_enter(), "the lock is free");
-        engine.handover.0.leave();
+        assert!(engine.work.0.handover.try_enter(), "the lock is free");
+        engine.work.0.handover.leave();
         engine.validate();
         assert_eq!(self.dropped.load(SeqCst), 0);
     }

@@ -7,7 +7,7 @@ use crossbeam_epoch as epoch;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// While it lives, nothing that its thread can reach in a map is freed. Not `Send`.
 pub(crate) struct Guard {
@@ -18,6 +18,13 @@ pub(crate) struct Guard {
 #[inline]
 pub(crate) fn pin() -> Guard {
     Guard { _pinned: epoch::pin() }
+}
+
+/// [`pin`], with a SeqCst fence: crossbeam's own is not one in every case.
+#[inline]
+pub(crate) fn pin_fenced() -> Guard {
+    fence(Ordering::SeqCst);
+    pin()
 }
 
 /// [`pin`], unless that may take longer.

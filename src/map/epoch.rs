@@ -242,6 +242,15 @@ mod global {
         DOMAIN.enter(slot).then(|| Guard::new(slot))
     }
 
+    /// [`pin`], with a SeqCst fence: its own, unless the thread has a guard already.
+    #[inline(always)]
+    pub(crate) fn pin_fenced() -> Guard {
+        pin_first().unwrap_or_else(|| {
+            fence(Ordering::SeqCst);
+            pin_again(SLOT.get())
+        })
+    }
+
     #[cold]
     #[inline(never)]
     fn pin_again(slot: &'static Slot) -> Guard {

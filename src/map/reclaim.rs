@@ -1,9 +1,9 @@
 //! When memory that readers may still look at is freed: one small interface, two implementations.
 
 #[cfg(all(feature = "crossbeam", not(loom)))]
-pub(crate) use super::crossbeam::{Guard, Horizon, Seal, pin, pin_first, seal};
+pub(crate) use super::crossbeam::{Guard, Horizon, Seal, pin, pin_fenced, pin_first, seal};
 #[cfg(all(not(feature = "crossbeam"), not(loom)))]
-pub(crate) use super::epoch::{Guard, Horizon, Seal, pin, pin_first, seal};
+pub(crate) use super::epoch::{Guard, Horizon, Seal, pin, pin_fenced, pin_first, seal};
 
 /// Under loom maps are checked without reclamation (which has its own model in `epoch`): no reader is ever past a seal.
 #[cfg(loom)]
@@ -21,6 +21,11 @@ mod leak {
 
     pub(crate) fn pin_first() -> Option<Guard> {
         Some(Guard)
+    }
+
+    pub(crate) fn pin_fenced() -> Guard {
+        loom::sync::atomic::fence(loom::sync::atomic::Ordering::SeqCst);
+        Guard
     }
 
     impl Guard {
@@ -50,7 +55,7 @@ mod leak {
 #[cfg(all(loom, test))]
 pub(crate) use leak::INDEX;
 #[cfg(loom)]
-pub(crate) use leak::{Guard, pin, pin_first};
+pub(crate) use leak::{Guard, pin, pin_fenced, pin_first};
 #[cfg(loom)]
 use leak::{Horizon, Seal, seal};
 
@@ -123,6 +128,10 @@ mod bin {
                 self.sealed.pop_front();
             }
             self.patience = self.sealed.len() + 1 + self.sealed.len() / 4;
+        }
+
+        pub(crate) fn is_empty(&self) -> bool {
+            self.garbage.is_empty()
         }
 
         /// How much can be freed now.

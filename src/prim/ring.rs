@@ -5,15 +5,15 @@
 //! plain words, so the whole ring is safe code.
 #![forbid(unsafe_code)]
 
-use super::sync::{AtomicU64, AtomicUsize, Ordering, Padded};
+use super::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// See the [module's documentation](self).
 pub(crate) struct Ring {
     slots: Box<[[AtomicU64; 2]]>,
     /// Written by the producer only.
     tail: AtomicUsize,
-    /// Written by the consumer only, so on a line of its own.
-    head: Padded<AtomicUsize>,
+    /// Written by the consumer only, once per batch.
+    head: AtomicUsize,
 }
 
 impl Ring {
@@ -24,7 +24,7 @@ impl Ring {
                 .map(|_| [AtomicU64::new(0), AtomicU64::new(0)])
                 .collect(),
             tail: AtomicUsize::new(0),
-            head: Padded(AtomicUsize::new(0)),
+            head: AtomicUsize::new(0),
         }
     }
 
@@ -39,7 +39,7 @@ impl Ring {
         // Acquire pairs with the Release in `drain`: the consumer has read the slots before they are written again.
         self.tail
             .load(Ordering::Relaxed)
-            .wrapping_sub(self.head.0.load(Ordering::Acquire))
+            .wrapping_sub(self.head.load(Ordering::Acquire))
     }
 
     /// Appends a pair and returns how many wait then. For the producer; there must be room (see [`len`](Self::len)).
@@ -60,7 +60,7 @@ impl Ring {
     /// time.
     #[inline]
     pub(crate) fn drain<C>(&self, context: &mut C, expect: impl Fn(&C, [u64; 2]), take: impl Fn(&mut C, [u64; 2])) {
-        let head = self.head.0.load(Ordering::Relaxed);
+        let head = self.head.load(Ordering::Relaxed);
         let tail = self.tail.load(Ordering::Acquire);
         if head == tail {
             return;
@@ -72,7 +72,7 @@ impl Ring {
         };
         (0..waiting).for_each(|n| expect(context, pair(n)));
         (0..waiting).for_each(|n| take(context, pair(n)));
-        self.head.0.store(tail, Ordering::Release);
+        self.head.store(tail, Ordering::Release);
     }
 }
 
