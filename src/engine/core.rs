@@ -336,9 +336,11 @@ impl Core {
         if !self.growing {
             let mut entries = self.policy.len().saturating_mul(2);
             if !self.weighted {
-                // No more than will ever be needed, if that is known.
+                // Not more than will ever be needed, and the last step not so short that it would not be worth its while.
                 let capacity = usize::try_from(self.policy.capacity()).unwrap_or(usize::MAX);
-                entries = entries.min(capacity.max(self.policy.len()));
+                if entries >= capacity / 2 {
+                    entries = capacity.max(self.policy.len());
+                }
             }
             self.growing = map.grow(entries, guard);
             if !self.growing {

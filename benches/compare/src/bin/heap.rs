@@ -128,12 +128,8 @@ fn small<P: Peer>(table: &Table) {
             taken.empty.to_string(),
             format!("{} {}", empty.text(), empty.verdict(taken.empty as f64)),
             taken.filled.to_string(),
+            format!("{} {}", full.text(), full.verdict(taken.filled as f64)),
             taken.churned.to_string(),
-            format!(
-                "{} {}",
-                full.text(),
-                full.verdict(taken.churned.max(taken.filled) as f64)
-            ),
             taken.len.to_string(),
             taken.left.to_string(),
         ]);
@@ -209,8 +205,8 @@ fn main() {
                 "empty",
                 "target",
                 "full",
-                "after churn",
                 "target",
+                "after churn",
                 "entries",
                 "left",
             ],
