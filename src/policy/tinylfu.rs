@@ -290,6 +290,10 @@ impl<H: Copy + Eq> TinyLfu<H> {
         if self.total > self.capacity {
             self.shrink(entries, out);
         }
+        // The next candidates' counters, and the places of their ghosts.
+        if let Some(candidate) = self.chunks.soon(&self.window) {
+            Policy::<E>::prefetch(self, entries.hash(candidate));
+        }
     }
 
     /// Whether something has to go, and there is a main part for it to compete with.

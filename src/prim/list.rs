@@ -33,6 +33,8 @@ pub(crate) const ITEMS: usize = 30;
 const MERGE: u8 = 20;
 /// How many handles ahead of the tail are prefetched: the time of a few evictions covers a miss to memory.
 const AHEAD: usize = 4;
+/// How many are to come before [`Chunks::soon`]: nearer than what is just being prefetched.
+const SOON: usize = 3;
 /// Handles compared in one go; a divisor of [`ITEMS`].
 const GROUP: usize = 6;
 /// No chunk; out of range of any slab.
@@ -253,6 +255,14 @@ impl<H: Copy + Eq> Chunks<H> {
             entries.prefetch(ahead);
         }
         Some((handle, weight))
+    }
+
+    /// A handle that will soon be at the tail, which is already prefetched; not every one is told of.
+    #[inline(always)]
+    pub(crate) fn soon(&self, queue: &Queue) -> Option<H> {
+        let chunk = self.slab.get(queue.tail as usize)?;
+        let at = usize::from(chunk.hi).checked_sub(SOON)?;
+        if at < usize::from(chunk.lo) { None } else { chunk.items[at] }
     }
 
     /// Frees the empty chunk at the tail, and prefetches what the next pops will ask for.
