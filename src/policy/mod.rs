@@ -65,6 +65,7 @@ pub(crate) trait Policy<E: Entries> {
         let _ = (entries, handle);
     }
     /// Hints that an entry with this hash may soon be inserted.
+    #[allow(dead_code, reason = "for the engine, which does not look ahead yet")]
     #[inline]
     fn prefetch(&self, hash: u32) {
         let _ = hash;

@@ -11,9 +11,13 @@
 //! - **What left the window not too long ago** and comes back goes straight to the main part: it has shown its reuse distance.
 //! - **Against hash flooding** a warm candidate that loses is let in once in 128 times, as in Caffeine.
 //!
+//! - **A key not seen before it came**, nor hit since, is turned away when it leaves the window of a full cache without asking
+//!   the sketch again: it cannot win.
+//!
 //! The sketch and the ghosts are allocated when the cache is first full: until then nothing has to be decided, and a cache
-//! that never fills pays nothing for them. A cache bounded by weight sizes them by the entries it holds then, and again
-//! whenever that number has doubled (the sketch keeps its counts, the ghosts start anew).
+//! that never fills pays nothing for them. Small caches, whose sketch is small too, allocate it when they are a 32nd full: there
+//! what is counted during the first fill is worth more. A cache bounded by weight sizes them by the entries it holds when full, and
+//! again whenever that number has doubled (the sketch keeps its counts, the ghosts start anew).
 #![forbid(unsafe_code)]
 
 use super::{Entries, Out, Policy, Verdict, weigh, xorshift};
@@ -27,7 +31,7 @@ const STEPS: u32 = 64;
 const WARM: u8 = 6;
 /// How rarely, less 1.
 const RARELY: u32 = 127;
-/// For up to so many entries the sketch always takes 8 KiB; then it begins when the cache is a 32nd full.
+/// Caches of up to so many entries, which all have the smallest sketch (8 KiB), make it when they are a 32nd full.
 const SMALL: u64 = 1024;
 
 /// Counts departures or arrivals in ticks, without a division per event.
@@ -291,7 +295,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Whether something has to go, and there is a main part for it to compete with.
     #[inline(always)]
     fn is_over(&self) -> bool {
-        self.total > self.capacity && !(self.probation.is_empty() && self.protected.is_empty())
+        self.total > self.capacity && self.total > self.window.weight()
     }
 
     /// Moves the tail of the window, which is not empty, to the main part, or lets it go.

@@ -57,6 +57,22 @@ fn without_oldest(bucket: [u32; 4], now: Now) -> [u32; 4] {
     if age(other) > age(d) { without } else { bucket }
 }
 
+/// See [`Ghost::take`]. Out of line: in a busy cache most keys that come are not remembered.
+#[inline(never)]
+fn take_from(bucket: &mut [u32; 4], print: u32, now: Now) -> Option<(Region, u32)> {
+    let index = bucket.iter().position(|slot| slot >> 16 == print)?;
+    let found = bucket[index];
+    // Empty slots are the last.
+    bucket.copy_within(index + 1.., index);
+    bucket[3] = 0;
+    let region = if found & MAIN == 0 {
+        Region::Window
+    } else {
+        Region::Main
+    };
+    Some((region, now[region as usize].wrapping_sub(found) & TICKS))
+}
+
 impl Ghost {
     /// A table of no slots, which forgets everything.
     pub(crate) fn new() -> Self {
@@ -94,17 +110,10 @@ impl Ghost {
     pub(crate) fn take(&mut self, hash: u32, now: Now) -> Option<(Region, u32)> {
         let print = fingerprint(hash);
         let bucket = self.bucket(hash)?;
-        let index = bucket.iter().position(|slot| slot >> 16 == print)?;
-        let found = bucket[index];
-        // Empty slots are the last.
-        bucket.copy_within(index + 1.., index);
-        bucket[3] = 0;
-        let region = if found & MAIN == 0 {
-            Region::Window
-        } else {
-            Region::Main
-        };
-        Some((region, now[region as usize].wrapping_sub(found) & TICKS))
+        if bucket.iter().all(|slot| slot >> 16 != print) {
+            return None;
+        }
+        take_from(bucket, print, now)
     }
 
     /// Asks the processor for what is remembered of a key.

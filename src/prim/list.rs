@@ -35,6 +35,8 @@ pub(crate) const ITEMS: usize = 30;
 const MERGE: u8 = 20;
 /// How many handles ahead of the tail are prefetched: the time of a few evictions covers a miss to memory.
 const AHEAD: usize = 8;
+/// Handles compared in one go; a divisor of [`ITEMS`].
+const GROUP: usize = 6;
 /// No chunk; out of range of any slab.
 const NONE: u32 = u32::MAX;
 
@@ -77,8 +79,9 @@ impl Queue {
     }
 }
 
-/// `items[lo..hi]` is the part in use, from the head's side to the tail's; what is outside of it means nothing. Both of its
-/// ends are handles, never holes, and a linked chunk is never empty: so the tail of a queue is found without a search.
+/// `items[lo..hi]` is the part in use, from the head's side to the tail's; before it are only empty items, what is behind it
+/// means nothing. Both of its ends are handles, never holes, and a linked chunk is never empty: so the tail of a queue is
+/// found without a search.
 #[derive(Debug)]
 struct Chunk<H> {
     items: [Option<H>; ITEMS],
@@ -198,6 +201,7 @@ impl<H: Copy + Eq> Chunks<H> {
             None => queue.tail = index,
         }
         let chunk = &mut self.slab[index as usize];
+        chunk.items = [None; ITEMS];
         (chunk.prev, chunk.next, chunk.flags) = (NONE, queue.head, 0);
         (chunk.lo, chunk.hi, chunk.queue) = (ITEMS as u8, ITEMS as u8, queue.id);
         queue.head = index;
@@ -297,9 +301,14 @@ impl<H: Copy + Eq> Chunks<H> {
     fn find<E: Places<Handle = H>>(&self, entries: &E, handle: H) -> (u32, usize) {
         let index = entries.place(handle);
         let chunk = &self.slab[index as usize];
-        let offset = chunk.used().iter().position(|&item| item == Some(handle));
-        let offset = offset.expect("the handle is in the chunk it names");
-        (index, usize::from(chunk.lo) + offset)
+        // In groups of a fixed size, which become straight-line code. A former handle that is equal can only lie behind it.
+        let (groups, _) = chunk.items.as_chunks::<GROUP>();
+        for (nth, group) in groups.iter().enumerate().skip(usize::from(chunk.lo) / GROUP) {
+            if let Some(offset) = group.iter().position(|&item| item == Some(handle)) {
+                return (index, nth * GROUP + offset);
+            }
+        }
+        unreachable!("the handle is in the chunk it names");
     }
 
     /// Takes a handle out; `weight` is what it was pushed with.
@@ -404,6 +413,7 @@ impl<H: Copy + Eq> Chunks<H> {
                 let (lo, hi) = (usize::from(chunk.lo), usize::from(chunk.hi));
                 assert!(lo < hi && chunk.items[lo].is_some() && chunk.items[hi - 1].is_some());
                 assert_eq!(chunk.flags & ((1 << lo) - 1), 0);
+                assert!(chunk.items[..lo].iter().all(Option::is_none));
                 assert_eq!(chunk.used().iter().flatten().count(), usize::from(chunk.live));
                 for &handle in chunk.used().iter().flatten() {
                     assert_eq!(entries.place(handle), index);

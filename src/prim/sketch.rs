@@ -24,7 +24,7 @@ const HALF: u64 = 0x7777_7777_7777_7777;
 pub(crate) struct Sketch {
     words: Vec<u64>,
     /// The first word on a block's boundary, so that no block lies across two cache lines.
-    offset: usize,
+    offset: u8,
     blocks: usize,
     /// The next block to sweep; all of them if there is nothing to sweep.
     sweep: usize,
@@ -79,11 +79,11 @@ impl Sketch {
                 for (block, to) in words[offset..].chunks_exact_mut(WORDS).take(blocks).enumerate() {
                     let from = (block as u128 * self.blocks as u128 / blocks as u128) as usize;
                     self.sync(from);
-                    let from = self.offset + from * WORDS;
+                    let from = usize::from(self.offset) + from * WORDS;
                     to.copy_from_slice(&self.words[from..from + WORDS]);
                 }
             }
-            (self.words, self.offset, self.blocks) = (words, offset, blocks);
+            (self.words, self.offset, self.blocks) = (words, offset as u8, blocks);
             self.halved = vec![0; blocks.div_ceil(64)];
             (self.generation, self.sweep) = (0, blocks);
         }
@@ -104,7 +104,7 @@ impl Sketch {
         if self.sweep < self.blocks {
             self.sweep_on(block);
         }
-        let at = self.offset + block * WORDS;
+        let at = usize::from(self.offset) + block * WORDS;
         self.words.get_mut(at..at + WORDS)?.try_into().ok()
     }
 
@@ -123,7 +123,7 @@ impl Sketch {
         let stale = (*halved ^ self.generation) & (1 << (block % 64));
         if stale != 0 {
             *halved ^= stale;
-            let at = self.offset + block * WORDS;
+            let at = usize::from(self.offset) + block * WORDS;
             self.words[at..at + WORDS]
                 .iter_mut()
                 .for_each(|word| *word = (*word >> 1) & HALF);
@@ -136,8 +136,9 @@ impl Sketch {
         let Some(block) = self.block(hash) else { return 0 };
         let (mut shifts, mut least) = (shifts(hash), TOP);
         for word in block {
-            let count = (*word >> (shifts & 63)) & TOP;
-            *word += u64::from(count != TOP) << (shifts & 63);
+            let turned = word.rotate_right(shifts as u32 & 63);
+            let count = turned & TOP;
+            *word = (turned + u64::from(count < TOP)).rotate_left(shifts as u32 & 63);
             least = least.min(count);
             shifts >>= 8;
         }
@@ -182,7 +183,7 @@ impl Sketch {
         prefetch(
             self.words
                 .as_ptr()
-                .wrapping_add(self.offset + self.block_of(hash) * WORDS),
+                .wrapping_add(usize::from(self.offset) + self.block_of(hash) * WORDS),
         );
     }
 }
