@@ -47,6 +47,12 @@ fn bucket(level: usize, tick: u64) -> usize {
     level * SLOTS + (tick >> (DIGIT * level as u32)) as usize % SLOTS
 }
 
+/// The queue of a bucket, whose level has been made.
+#[inline]
+fn queue(queues: &mut [Vec<Queue>], bucket: usize) -> &mut Queue {
+    &mut queues[bucket / SLOTS][bucket % SLOTS]
+}
+
 /// The wheel. [`Wheel::new`] allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Wheel<H> {
@@ -105,8 +111,8 @@ impl<H: Copy + Eq> Wheel<H> {
         if self.queues[level].is_empty() {
             self.make_level(level);
         }
-        let queue = &mut self.queues[level][bucket % SLOTS];
-        self.chunks.push_front(queue, timers, handle, 0, false);
+        self.chunks
+            .push_front(queue(&mut self.queues, bucket), timers, handle, 0, false);
     }
 
     #[cold]
@@ -121,8 +127,7 @@ impl<H: Copy + Eq> Wheel<H> {
             // Its level was chosen by what was the present then, and may be another now.
             let level = self.chunks.queue_id(timers.place(handle));
             let bucket = bucket(level.into(), due(timers.deadline(handle)));
-            self.chunks
-                .remove(&mut self.queues[bucket / SLOTS][bucket % SLOTS], timers, handle, 0);
+            self.chunks.remove(queue(&mut self.queues, bucket), timers, handle, 0);
             self.note_taken(bucket);
             timers.set_place(handle, IDLE);
         }
@@ -131,7 +136,7 @@ impl<H: Copy + Eq> Wheel<H> {
     /// To be called when something was taken out of a bucket.
     #[inline]
     fn note_taken(&mut self, bucket: usize) {
-        if self.queues[bucket / SLOTS][bucket % SLOTS].is_empty() {
+        if queue(&mut self.queues, bucket).is_empty() {
             self.filled[bucket / 64] &= !(1 << (bucket % 64));
         }
     }
@@ -182,11 +187,11 @@ impl<H: Copy + Eq> Wheel<H> {
                 return true;
             }
             (self.tick, self.reached) = (tick, bucket);
-            while left > 0
-                && let Some((handle, _)) =
-                    self.chunks
-                        .pop_back_if(&mut self.queues[bucket / SLOTS][bucket % SLOTS], timers, |_, _| Some(0))
-            {
+            while left > 0 {
+                let queue = queue(&mut self.queues, bucket);
+                let Some((handle, _)) = self.chunks.pop_back_if(queue, timers, |_, _| Some(0)) else {
+                    break;
+                };
                 left -= 1;
                 let due = due(timers.deadline(handle));
                 if due <= tick {
