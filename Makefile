@@ -18,7 +18,7 @@ STRESS_CROSSBEAM := $(CARGO) test --release --features crossbeam --test stress -
 STRESS_ASAN := cargo +nightly test --release --target $(HOST) --test stress --
 LOOM_DEEP_PREEMPTIONS ?= 3
 
-.PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo bench bench-compare \
+.PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo bench bench-compare bench-wheel \
         instructions heap loom stress asan fmt tools clean
 
 help: ## List the targets
@@ -69,10 +69,13 @@ test-loom: ## The loom models, two preemptions
 demo: ## Replay the example trace
 	$(CARGO) run --release --example replay
 
-bench: instructions heap bench-compare ## Every figure: instructions, heap, and side by side with quick_cache
+bench: instructions heap bench-wheel bench-compare ## Every figure: instructions, heap, timers, and side by side with quick_cache
 
 bench-compare: ## hotset side by side with quick_cache (ARGS="--quick --peers quick_cache,moka")
 	benches/compare.sh all $(ARGS)
+
+bench-wheel: ## What ten million timers cost
+	$(CARGO) bench --bench wheel
 
 instructions: ## Instructions per get and per evicting insert, by callgrind
 	benches/instructions.sh

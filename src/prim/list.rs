@@ -9,6 +9,8 @@
 //! moves per push (a merge frees at least ten slots).
 #![forbid(unsafe_code)]
 
+use super::prefetch::prefetch;
+
 /// Where handles remember the chunk they are in.
 pub(crate) trait Places {
     /// Names one entry; as cheap to copy as a pointer.
@@ -32,7 +34,7 @@ pub(crate) const ITEMS: usize = 30;
 /// Neighbouring chunks with at most this many handles between them become one.
 const MERGE: u8 = 20;
 /// How many handles ahead of the tail are prefetched: the time of a few evictions covers a miss to memory.
-const AHEAD: usize = 4;
+const AHEAD: usize = 8;
 /// How many are to come before [`Chunks::soon`]: nearer than what is just being prefetched.
 const SOON: usize = 3;
 /// Handles compared in one go; a divisor of [`ITEMS`].
@@ -100,6 +102,14 @@ impl<H> Chunk<H> {
     #[inline]
     fn used(&self) -> &[Option<H>] {
         &self.items[usize::from(self.lo)..usize::from(self.hi)]
+    }
+
+    /// Asks for all of its cache lines at once.
+    #[inline]
+    fn prefetch(&self) {
+        for item in self.items.iter().step_by(8) {
+            prefetch(item);
+        }
     }
 }
 
@@ -273,6 +283,9 @@ impl<H: Copy + Eq> Chunks<H> {
         if let Some(chunk) = self.slab.get(queue.tail as usize) {
             let last = chunk.used().iter().rev().take(AHEAD).flatten();
             last.for_each(|&handle| entries.prefetch(handle));
+            if let Some(chunk) = self.slab.get(chunk.prev as usize) {
+                chunk.prefetch();
+            }
         }
     }
 

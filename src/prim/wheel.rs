@@ -1,13 +1,13 @@
 //! Timers: a hierarchical timing wheel (Varghese and Lauck, "Hashed and hierarchical timing wheels", SOSP 1987).
 //!
-//! Time is counted in ticks of 2^20 ns, about a millisecond, and the number of a tick written in digits of six bits. A timer
+//! Time is counted in ticks of 2^20 ns, about a millisecond, and the number of a tick written in digits of eight bits. A timer
 //! lies at the level of the highest digit in which its tick differs from the present one, in the bucket of its own digit
-//! there. So scheduling is O(1), and what comes first is in the first filled bucket of the lowest level that has any, which
-//! a bitmap per level tells: empty buckets cost nothing, however far the clock jumps. When the present reaches a bucket of a
-//! higher level, the timers in it move to lower ones; each does so at most once per level.
+//! there. So scheduling is O(1), and what comes first is in the first filled bucket of the lowest level that has any. A bitmap
+//! tells it: empty buckets cost nothing, however far the clock jumps. When the present reaches a bucket of a higher level, the
+//! timers in it move to lower ones: each at most once per level, and those of the next five hours lie at the lowest three.
 //!
 //! The buckets are queues of one slab (see [`list`](super::list)): about nine bytes per timer where they are dense, a chunk
-//! of 256 bytes for a bucket that holds only a few.
+//! of 256 bytes for a bucket that holds only a few, 6 kB for each level in use.
 #![forbid(unsafe_code)]
 
 use super::list::{Chunks, MAX_PLACE, Places, Queue};
@@ -26,11 +26,11 @@ pub(crate) const IDLE: u32 = MAX_PLACE + 1;
 /// A tick is 2 to this many nanoseconds.
 const TICK: u32 = 20;
 /// Bits of a digit.
-const DIGIT: u32 = 6;
+const DIGIT: u32 = 8;
 /// Buckets per level.
 const SLOTS: usize = 1 << DIGIT;
 /// Enough digits for the 45 bits of a tick's number.
-const LEVELS: usize = 8;
+const LEVELS: usize = 6;
 /// The bucket of timers whose time was already over when they were scheduled: the only one of a level above all others,
 /// where every digit is 0.
 const PAST: usize = LEVELS * SLOTS;
@@ -47,6 +47,12 @@ fn bucket(level: usize, tick: u64) -> usize {
     level * SLOTS + (tick >> (DIGIT * level as u32)) as usize % SLOTS
 }
 
+/// The queue of a bucket, whose level has been made.
+#[inline]
+fn queue(queues: &mut [Vec<Queue>], bucket: usize) -> &mut Queue {
+    &mut queues[bucket / SLOTS][bucket % SLOTS]
+}
+
 /// The wheel. [`Wheel::new`] allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Wheel<H> {
@@ -54,10 +60,10 @@ pub(crate) struct Wheel<H> {
     tick: u64,
     /// The bucket that the present has reached and that is being emptied; `PAST` if there is none.
     reached: usize,
-    /// A bit per bucket that is not empty, by level.
-    filled: [u64; LEVELS + 1],
-    /// The buckets by level and digit, each with its level as id. None before the first timer.
-    queues: Vec<Queue>,
+    /// A bit per bucket that is not empty.
+    filled: [u64; PAST / 64 + 1],
+    /// The buckets by level and digit, each with its level as id. A level has none before its first timer.
+    queues: [Vec<Queue>; LEVELS + 1],
     chunks: Chunks<H>,
 }
 
@@ -67,8 +73,8 @@ impl<H: Copy + Eq> Wheel<H> {
         Self {
             tick: 0,
             reached: PAST,
-            filled: [0; LEVELS + 1],
-            queues: Vec::new(),
+            filled: [0; PAST / 64 + 1],
+            queues: Default::default(),
             chunks: Chunks::new(),
         }
     }
@@ -89,15 +95,7 @@ impl<H: Copy + Eq> Wheel<H> {
     #[inline]
     pub(crate) fn schedule<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H) {
         debug_assert!(!self.is_scheduled(timers, handle));
-        if self.queues.is_empty() {
-            self.make_queues();
-        }
         self.put(timers, handle, due(timers.deadline(handle)));
-    }
-
-    #[cold]
-    fn make_queues(&mut self) {
-        self.queues = (0..=PAST).map(|bucket| Queue::new((bucket / SLOTS) as u8)).collect();
     }
 
     /// Puts a timer into its bucket, as seen from the present.
@@ -109,9 +107,18 @@ impl<H: Copy + Eq> Wheel<H> {
             ((due ^ self.tick).ilog2() / DIGIT) as usize
         };
         let bucket = bucket(level, due);
-        self.filled[level] |= 1 << (bucket % SLOTS);
+        self.filled[bucket / 64] |= 1 << (bucket % 64);
+        if self.queues[level].is_empty() {
+            self.make_level(level);
+        }
         self.chunks
-            .push_front(&mut self.queues[bucket], timers, handle, 0, false);
+            .push_front(queue(&mut self.queues, bucket), timers, handle, 0, false);
+    }
+
+    #[cold]
+    fn make_level(&mut self, level: usize) {
+        let slots = if level < LEVELS { SLOTS } else { 1 };
+        self.queues[level] = (0..slots).map(|_| Queue::new(level as u8)).collect();
     }
 
     /// Takes back an entry's timer, if it has one. O(1).
@@ -120,7 +127,7 @@ impl<H: Copy + Eq> Wheel<H> {
             // Its level was chosen by what was the present then, and may be another now.
             let level = self.chunks.queue_id(timers.place(handle));
             let bucket = bucket(level.into(), due(timers.deadline(handle)));
-            self.chunks.remove(&mut self.queues[bucket], timers, handle, 0);
+            self.chunks.remove(queue(&mut self.queues, bucket), timers, handle, 0);
             self.note_taken(bucket);
             timers.set_place(handle, IDLE);
         }
@@ -129,8 +136,8 @@ impl<H: Copy + Eq> Wheel<H> {
     /// To be called when something was taken out of a bucket.
     #[inline]
     fn note_taken(&mut self, bucket: usize) {
-        if self.queues[bucket].is_empty() {
-            self.filled[bucket / SLOTS] &= !(1 << (bucket % SLOTS));
+        if queue(&mut self.queues, bucket).is_empty() {
+            self.filled[bucket / 64] &= !(1 << (bucket % 64));
         }
     }
 
@@ -138,16 +145,16 @@ impl<H: Copy + Eq> Wheel<H> {
     #[inline]
     fn first(&self) -> Option<(usize, u64)> {
         for bucket in [self.reached, PAST] {
-            if self.filled[bucket / SLOTS] >> (bucket % SLOTS) & 1 != 0 {
+            if self.filled[bucket / 64] >> (bucket % 64) & 1 != 0 {
                 return Some((bucket, self.tick));
             }
         }
-        let level = self.filled.iter().position(|&slots| slots != 0)?;
-        let slot = self.filled[level].trailing_zeros();
-        // What is at this level shares the higher digits with the present.
-        let shift = DIGIT * level as u32;
-        let tick = (self.tick >> shift >> DIGIT << DIGIT | u64::from(slot)) << shift;
-        Some((level * SLOTS + slot as usize, tick))
+        let word = self.filled.iter().position(|&buckets| buckets != 0)?;
+        let bucket = word * 64 + self.filled[word].trailing_zeros() as usize;
+        // What is at its level shares the higher digits with the present.
+        let shift = DIGIT * (bucket / SLOTS) as u32;
+        let tick = (self.tick >> shift >> DIGIT << DIGIT | (bucket % SLOTS) as u64) << shift;
+        Some((bucket, tick))
     }
 
     /// Calling [`advance`](Self::advance) before this moment is in vain; 0 if there is something to do already, `u64::MAX` if
@@ -179,19 +186,22 @@ impl<H: Copy + Eq> Wheel<H> {
             if left == 0 {
                 return true;
             }
-            left -= 1;
             (self.tick, self.reached) = (tick, bucket);
-            let queue = &mut self.queues[bucket];
-            let popped = self.chunks.pop_back_if(queue, timers, |_, _| Some(0));
-            let (handle, _) = popped.expect("a filled bucket");
-            self.note_taken(bucket);
-            let due = due(timers.deadline(handle));
-            if due <= tick {
-                timers.set_place(handle, IDLE);
-                fire(self, handle);
-            } else {
-                self.put(timers, handle, due);
+            while left > 0 {
+                let queue = queue(&mut self.queues, bucket);
+                let Some((handle, _)) = self.chunks.pop_back_if(queue, timers, |_, _| Some(0)) else {
+                    break;
+                };
+                left -= 1;
+                let due = due(timers.deadline(handle));
+                if due <= tick {
+                    timers.set_place(handle, IDLE);
+                    fire(self, handle);
+                } else {
+                    self.put(timers, handle, due);
+                }
             }
+            self.note_taken(bucket);
         }
         (self.tick, self.reached) = (target, PAST);
         false
@@ -199,11 +209,16 @@ impl<H: Copy + Eq> Wheel<H> {
 
     /// Panics if an invariant is broken. O(n).
     pub(crate) fn validate<T: Timers<Handle = H>>(&self, timers: &T) {
-        self.chunks.validate(self.queues.iter(), timers, |_| 0);
-        for (index, queue) in self.queues.iter().enumerate() {
+        self.chunks.validate(self.queues.iter().flatten(), timers, |_| 0);
+        let buckets = (0..).zip(&self.queues).flat_map(|(level, queues)| {
+            let first = level * SLOTS;
+            (first..).zip(queues)
+        });
+        let mut filled = [0; PAST / 64 + 1];
+        for (index, queue) in buckets.filter(|(_, queue)| !queue.is_empty()) {
+            filled[index / 64] |= 1 << (index % 64);
             let level = index / SLOTS;
-            let filled = self.filled[level] >> (index % SLOTS) & 1 != 0;
-            assert_eq!((filled, usize::from(queue.id())), (!queue.is_empty(), level));
+            assert_eq!(usize::from(queue.id()), level);
             for handle in self.chunks.iter(queue) {
                 let due = due(timers.deadline(handle));
                 assert_eq!(bucket(level, due), index);
@@ -217,6 +232,7 @@ impl<H: Copy + Eq> Wheel<H> {
                 }
             }
         }
+        assert_eq!(self.filled, filled);
     }
 }
 
@@ -517,14 +533,18 @@ mod tests {
         let mut store = Store::default();
         let mut wheel = Wheel::new();
         let mut rng = crate::policy::testing::XorShift(1);
-        assert_eq!(wheel.queues.capacity() + wheel.chunks.bytes(), 0);
+        let allocated = |wheel: &Wheel<Handle>| {
+            let queues: usize = wheel.queues.iter().map(Vec::capacity).sum();
+            queues * size_of::<Queue>() + wheel.chunks.bytes()
+        };
+        assert_eq!(allocated(&wheel), 0);
         let mut bytes = Vec::new();
         for n in 1..=300_000u64 {
             let handle = store.add();
             store.schedule(&mut wheel, handle, u64::from(rng.next()) * 20_000);
             if [1, 300, 300_000].contains(&n) {
                 wheel.validate(&store);
-                bytes.push(wheel.queues.capacity() * size_of::<Queue>() + wheel.chunks.bytes());
+                bytes.push(allocated(&wheel));
             }
         }
         // An eighth of the slab may be unused.
