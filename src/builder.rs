@@ -1,17 +1,29 @@
 //! How a cache is described before it is built.
 
 use crate::cache::Cache;
-use crate::engine::{Listener, Settings};
+use crate::clock::{Clock, Source, nanos};
+use crate::engine::{Listener, Settings, Time};
 use crate::error::BuildError;
+use crate::expiry::Expiry;
 use crate::policy::PolicyKind;
 use crate::stats::Cause;
 use std::fmt;
+use std::io;
+use std::time::Duration;
 
 /// The default hasher: foldhash, seeded anew for every process and cache.
 pub type DefaultHasher = foldhash::fast::RandomState;
 
 /// Says what an entry weighs.
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
+
+/// Whether a thread does the housekeeping, and how it is started: only keys and values that may go to another thread have one.
+enum Ticker<K, V, S> {
+    None,
+    Every(Duration, fn(&Cache<K, V, S>, Duration) -> io::Result<()>),
+    /// It was set for another hasher.
+    Forgotten,
+}
 
 /// Describes a [`Cache`]; made by [`Cache::builder`].
 #[must_use = "a builder does nothing until build() is called"]
@@ -21,6 +33,9 @@ pub struct Builder<K, V, S = DefaultHasher> {
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) policy: PolicyKind,
     pub(crate) listener: Option<Listener<K, V>>,
+    pub(crate) time: Time<K, V>,
+    jitter: f64,
+    ticker: Ticker<K, V, S>,
     pub(crate) hasher: S,
 }
 
@@ -32,6 +47,9 @@ impl<K, V> Builder<K, V> {
             weigher: None,
             policy: PolicyKind::default(),
             listener: None,
+            time: Time::new(Source::System),
+            jitter: 0.0,
+            ticker: Ticker::None,
             hasher: DefaultHasher::default(),
         }
     }
@@ -78,6 +96,40 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
+    /// Ends an entry so long after it was inserted, or its value last replaced. From then on it is a miss, and the next
+    /// operation on the cache begins to free what is over, a few entries at a time.
+    ///
+    /// Settings of time cost 40 bytes per entry, and a look at the clock per call.
+    pub fn time_to_live(mut self, ttl: Duration) -> Self {
+        self.time.time_to_live = Some(nanos(ttl));
+        self
+    }
+
+    /// Ends an entry so long after it was last inserted, replaced or found by a lookup.
+    pub fn time_to_idle(mut self, tti: Duration) -> Self {
+        self.time.time_to_idle = Some(nanos(tti));
+        self
+    }
+
+    /// Lets `expiry` say how long each entry lives. With other settings of time, the earliest end counts.
+    pub fn expiry(mut self, expiry: impl Expiry<K, V> + 'static) -> Self {
+        self.time.expiry = Some(Box::new(expiry));
+        self
+    }
+
+    /// Takes a random part, of up to this fraction, off every time to live: so that what was loaded together does not end
+    /// together. From 0 to below 1.
+    pub fn jitter(mut self, fraction: f64) -> Self {
+        self.jitter = fraction;
+        self
+    }
+
+    /// Takes the time from `clock` instead of the system's monotonic clock; see [`Clock`].
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.time.clock = Source::Custom(Box::new(clock));
+        self
+    }
+
     /// Hashes keys with `hasher` instead of [`DefaultHasher`]. A hasher without a random seed lets whoever chooses the keys
     /// send many of them to one place; keys beyond the 190 or so that fit there then evict each other.
     pub fn hasher<T>(self, hasher: T) -> Builder<K, V, T> {
@@ -87,12 +139,29 @@ impl<K, V, S> Builder<K, V, S> {
             weigher: self.weigher,
             policy: self.policy,
             listener: self.listener,
+            time: self.time,
+            jitter: self.jitter,
+            ticker: match self.ticker {
+                Ticker::None => Ticker::None,
+                Ticker::Every(..) | Ticker::Forgotten => Ticker::Forgotten,
+            },
             hasher,
         }
     }
 
     /// Builds the cache, or says which settings do not go together.
-    pub fn build(self) -> Result<Cache<K, V, S>, BuildError> {
+    pub fn build(mut self) -> Result<Cache<K, V, S>, BuildError> {
+        let lives = [self.time.time_to_live, self.time.time_to_idle];
+        if lives.contains(&Some(0)) || matches!(self.ticker, Ticker::Every(Duration::ZERO, _)) {
+            return Err(BuildError::ZeroDuration);
+        }
+        if matches!(self.ticker, Ticker::Forgotten) {
+            return Err(BuildError::TickerBeforeHasher);
+        }
+        if !(0.0..1.0).contains(&self.jitter) {
+            return Err(BuildError::Jitter);
+        }
+        self.time.jitter = (self.jitter * (1u64 << 32) as f64) as u32;
         let capacity = match (self.max_entries, self.max_weight) {
             (None, None) if self.weigher.is_some() => return Err(BuildError::NoMaxWeight),
             (None, None) => return Err(BuildError::NoCapacity),
@@ -107,8 +176,30 @@ impl<K, V, S> Builder<K, V, S> {
             capacity,
             weighted: self.weigher.is_some(),
             listener: self.listener,
+            time: self.time,
         };
-        Ok(Cache::from_parts(settings, self.weigher, self.hasher))
+        let cache = Cache::from_parts(settings, self.weigher, self.hasher);
+        if let Ticker::Every(interval, start) = self.ticker {
+            start(&cache, interval).map_err(|_| BuildError::NoThread)?;
+        }
+        Ok(cache)
+    }
+}
+
+impl<K, V, S> Builder<K, V, S>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: Send + Sync + 'static,
+{
+    /// Starts a thread, named `hotset-ticker`, that does the housekeeping every so often, so that what is over is freed
+    /// also while nobody uses the cache. It ends when the last handle to the cache is dropped.
+    ///
+    /// Removal listeners and destructors may then run on that thread; if one panics, the thread goes on. To be set after
+    /// the [`hasher`](Self::hasher).
+    pub fn ticker(mut self, every: Duration) -> Self {
+        self.ticker = Ticker::Every(every, Cache::start_ticker);
+        self
     }
 }
 

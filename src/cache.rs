@@ -1,31 +1,33 @@
 //! The cache as its users see it: keys, values and handles.
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
-use crate::engine::{Engine, Entry, Handle, Panics, Settings};
-use crate::error::LoadError;
-use crate::flight::{Flights, Leader, Outcome, Reentrant, Role};
+use crate::engine::{Engine, Entry, Handle, Panics, Settings, Timing};
+use crate::expiry::Ttl;
+use crate::flight::Flights;
 use crate::map::Header;
 use crate::map::reclaim::{Guard, pin, pin_fenced, pin_first};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::stats::{Cause, Stats};
+use crate::ticker::Rope;
 use std::borrow::Borrow;
-use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// A concurrent cache. Cloning gives another handle to the same cache.
 ///
 /// Keys and values may be dropped by any thread that uses the cache, some time after they left it.
-pub struct Cache<K, V, S = DefaultHasher>(Arc<Inner<K, V, S>>);
+pub struct Cache<K, V, S = DefaultHasher>(pub(crate) Arc<Inner<K, V, S>>);
 
 pub(crate) struct Inner<K, V, S> {
     pub(crate) engine: Engine<K, V>,
     hasher: S,
     weigher: Option<Weigher<K, V>>,
-    flights: Flights<K, V>,
+    pub(crate) flights: Flights<K, V>,
+    pub(crate) ticker: OnceLock<Rope>,
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
@@ -61,102 +63,23 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     #[inline]
-    fn weigh(&self, key: &K, value: &V) -> u64 {
+    pub(crate) fn weigh(&self, key: &K, value: &V) -> u64 {
         match &self.weigher {
             None => 1,
             Some(weigher) => weigher(key, value),
         }
     }
 
-    #[inline(always)]
-    pub(crate) fn lookup<'g, Q>(&self, key: &Q, hash: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>>
+    /// The times of a new entry.
+    pub(crate) fn times(&self, hash: u64, (key, value): (&K, &V), ttl: Ttl, now: u64, guard: &Guard) -> Option<Timing>
     where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
+        K: Eq,
     {
-        self.lookup_at_once(key, hash, guard)
-            .unwrap_or_else(|found| self.lookup_slow(key, hash, found, guard))
-    }
-
-    /// What [`lookup`](Self::lookup) returns, if the first look tells and the counters are at hand. Else nothing is counted,
-    /// and what was found is returned for [`lookup_slow`](Self::lookup_slow) to go on with.
-    #[inline(always)]
-    fn lookup_at_once<'g, Q>(
-        &self,
-        key: &Q,
-        hash: u64,
-        guard: &'g Guard,
-    ) -> Result<Option<&'g Entry<K, V>>, Option<NonNull<Header>>>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
-        let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
-        match self.engine.map().get_at_once(hash, equal, guard) {
-            Some(Some(found)) => self.hit_at_once(found, guard).map(Some).ok_or(Some(found)),
-            Some(None) => match self.engine.locals().near(guard) {
-                Some(local) => {
-                    local.miss();
-                    Ok(None)
-                }
-                None => Err(None),
-            },
-            None => Err(None),
-        }
-    }
-
-    /// Counts a hit, for the statistics and for the policy, if that is nothing but writing it down.
-    #[inline(always)]
-    fn hit_at_once<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
-        let local = self.engine.locals().near(guard)?;
-        if !self.engine.mark(found, guard) {
-            return None;
-        }
-        local.hit();
-        Some(Engine::<K, V>::view(found))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn lookup_slow<'g, Q>(
-        &self,
-        key: &Q,
-        hash: u64,
-        found: Option<NonNull<Header>>,
-        guard: &'g Guard,
-    ) -> Option<&'g Entry<K, V>>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
-        let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
-        let found = found.or_else(|| self.engine.map().get_slow(hash, equal, guard));
-        self.engine.locals().count(guard, found.is_some());
-        found.map(|found| {
-            if !self.engine.mark(found, guard) {
-                self.engine.hit_eagerly(Handle(found));
-            }
-            Engine::<K, V>::view(found)
-        })
-    }
-
-    /// [`lookup`](Self::lookup) of a key for which the map had a glance at this entry.
-    #[inline(always)]
-    fn lookup_glanced<'g, Q>(
-        &self,
-        key: &Q,
-        hash: u64,
-        glanced: Option<NonNull<Header>>,
-        guard: &'g Guard,
-    ) -> Option<&'g Entry<K, V>>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
-        let found = glanced.filter(|header| Engine::<K, V>::view(*header).key.borrow() == key);
-        found
-            .and_then(|found| self.hit_at_once(found, guard))
-            .or_else(|| self.lookup_slow(key, hash, found, guard))
+        let time = self.engine.time();
+        let asks = ttl == Ttl::Keep || time.expiry.is_some();
+        let old = asks.then(|| self.peek_alive(hash, key, now, guard)).flatten();
+        let old = old.map(|old| self.engine.timing(old, guard));
+        time.of_new(hash, (key, value), ttl, old, now)
     }
 }
 
@@ -184,6 +107,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
+        if self.0.engine.time().is_active() {
+            return self.get_timed(key, read);
+        }
         let hash = self.0.hash(key);
         let mut found = None;
         let guard = pin_first();
@@ -194,6 +120,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
         }
         self.get_slow(key, guard, hash, found, read)
+    }
+
+    /// `get_with` in a cache whose entries may have times.
+    #[inline]
+    fn get_timed<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let now = self.0.engine.now();
+        let hash = self.0.hash(key);
+        let guard = pin();
+        let result = self
+            .0
+            .lookup_timed(key, hash, now, &guard)
+            .map(|entry| read(&entry.value));
+        drop(guard);
+        self.0.engine.tick(now);
+        result
     }
 
     /// Goes on where `get_with` leaves what is not usual: apart, it costs the rest no registers.
@@ -266,30 +211,62 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
+        let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(key);
-        self.peek(hash, key, &pin()).is_some()
-    }
-
-    fn peek<Q>(&self, hash: u64, key: &Q, guard: &Guard) -> Option<Handle>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
-        let equal = |header| Engine::<K, V>::view(header).key.borrow() == key;
-        self.0.engine.map().get(hash, equal, guard).map(Handle)
+        self.0.peek_alive(hash, key, now, &pin()).is_some()
     }
 
     /// Sets the key's value, and overtakes a load of the key that is going on. Lock-free; O(1).
     ///
     /// The entry can be read at once, unless the policy does not admit it.
     pub fn insert(&self, key: K, value: V) {
+        if self.0.engine.time().is_active() {
+            return self.insert_with_ttl(key, value, Ttl::Default);
+        }
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
         let guard = pin_fenced();
         self.0.engine.map().prefetch(hash, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
-        let new = self.0.engine.make(hash, key, value, weight, &guard);
+        let new = self.0.engine.make(hash, (key, value), weight, None, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
+    }
+
+    /// Sets the key's value as [`insert`](Self::insert) does, for a time of its own: a `Duration`, or a [`Ttl`].
+    ///
+    /// It takes the place of the cache's [`time_to_live`](Builder::time_to_live); other settings of time still apply.
+    /// After a time to live of zero, the key is absent.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let cache = hotset::Cache::new(100);
+    /// cache.insert_with_ttl("token", 17, Duration::from_secs(300));
+    /// ```
+    pub fn insert_with_ttl(&self, key: K, value: V, ttl: impl Into<Ttl>) {
+        let now = self.0.engine.time().clock.now();
+        self.0.engine.tick(now);
+        let hash = self.0.hash(&key);
+        let weight = self.0.weigh(&key, &value);
+        let guard = pin_fenced();
+        let timing = self.0.times(hash, (&key, &value), ttl.into(), now, &guard);
+        self.0.flights.supersede_fenced(hash, |loading| *loading == key);
+        let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
+        self.0.engine.insert(hash, new, |a, b| a == b, guard);
+    }
+
+    /// How long the key's entry will live if it is not used again; `None` if there is no entry, `Some(None)` if it has no
+    /// end. Counts nothing.
+    pub fn remaining<Q>(&self, key: &Q) -> Option<Option<Duration>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let now = self.0.engine.now_and_tick();
+        let hash = self.0.hash(key);
+        let guard = pin();
+        let found = self.0.peek_alive(hash, key, now, &guard)?;
+        let timing = self.0.engine.timing(found, &guard);
+        Some(timing.and_then(|timing| timing.left(now)))
     }
 
     /// Removes the key and returns a copy of its value. A load of the key that is going on will not enter the cache.
@@ -351,13 +328,36 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Clone,
         V: Clone,
     {
+        self.compute_with_ttl(key, |current| Some((change(current)?, Ttl::Default)))
+    }
+
+    /// [`compute`](Self::compute) with a [`Ttl`] for the new value: [`Ttl::Keep`] leaves the end of the entry where it is.
+    ///
+    /// ```
+    /// use hotset::{Cache, Ttl};
+    /// use std::time::Duration;
+    /// let windows = Cache::<&str, u32>::new(100);
+    /// let count = |client| windows.compute_with_ttl(client, |count| match count {
+    ///     None => Some((1, Ttl::After(Duration::from_secs(60)))), // the window begins
+    ///     Some(count) => Some((count + 1, Ttl::Keep)),
+    /// });
+    /// count("ann");
+    /// assert_eq!(count("ann"), Some(2));
+    /// ```
+    pub fn compute_with_ttl(&self, key: K, mut change: impl FnMut(Option<V>) -> Option<(V, Ttl)>) -> Option<V>
+    where
+        K: Clone,
+        V: Clone,
+    {
         let hash = self.0.hash(&key);
         let engine = &self.0.engine;
         loop {
+            let mut now = engine.now_and_tick();
             let guard = pin();
-            let old = self.peek(hash, &key, &guard);
-            let current = old.map(|old| Engine::<K, V>::view(old.0).value.clone());
-            let changed = change(current);
+            let old = self.0.peek(hash, &key, &guard);
+            let alive = old.filter(|old| !engine.is_over(old.0, now));
+            let current = alive.map(|old| Engine::<K, V>::view(old.0).value.clone());
+            let (changed, ttl) = change(current).unzip();
             let superseded = self.0.flights.supersede(hash, |loading| *loading == key);
             let done = match (old, &changed) {
                 (None, None) => {
@@ -372,7 +372,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 (Some(old), None) => engine.remove_exact(old, Cause::Explicit, guard),
                 (old, Some(value)) => {
                     let weight = self.0.weigh(&key, value);
-                    let new = engine.make(hash, key.clone(), value.clone(), weight, &guard);
+                    let ttl = ttl.unwrap_or_default();
+                    if now == 0 && ttl != Ttl::Default {
+                        now = engine.time().clock.now();
+                    }
+                    let old_times = alive.map(|old| engine.timing(old, &guard));
+                    let timing = engine.time().of_new(hash, (&key, value), ttl, old_times, now);
+                    let new = engine.make(hash, (key.clone(), value.clone()), weight, timing, &guard);
                     match old {
                         Some(old) => engine.replace_exact(old, new, guard),
                         None => engine.insert_absent(hash, new, |a, b| a == b, || false, guard),
@@ -381,122 +387,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             };
             if done {
                 return changed;
-            }
-        }
-    }
-
-    /// The key's value; if it is absent, loads and inserts it. While one caller loads, others that ask for the key wait for
-    /// it; calls for other keys go on.
-    ///
-    /// If the loader panics, that caller's panic goes on, and one of the waiting callers loads. If the key is inserted,
-    /// removed or computed while it is being loaded, the loaded value is returned but does not enter the cache. The loader
-    /// may use the cache.
-    ///
-    /// # Panics
-    /// If the key is asked for from inside its own loader; use
-    /// [`try_get_or_insert_with`](Self::try_get_or_insert_with) to get that as an error.
-    pub fn get_or_insert_with(&self, key: K, load: impl FnOnce() -> V) -> V
-    where
-        K: Clone,
-        V: Clone,
-    {
-        match self.try_get_or_insert_with(key, || Ok::<V, Infallible>(load())) {
-            Ok(value) => value,
-            Err(LoadError::Failed(never)) => match *never {},
-            Err(LoadError::Reentrant) => panic!("hotset: the key was asked for from inside its own loader"),
-        }
-    }
-
-    /// Like [`get_or_insert_with`](Self::get_or_insert_with), for loaders that may fail. An error is not cached; the callers
-    /// that waited for the failed load share it, if they expect an error of the same type (others load themselves).
-    pub fn try_get_or_insert_with<E>(&self, key: K, load: impl FnOnce() -> Result<V, E>) -> Result<V, LoadError<E>>
-    where
-        K: Clone,
-        V: Clone,
-        E: Send + Sync + 'static,
-    {
-        let hash = self.0.hash(&key);
-        let guard = pin();
-        if let Some(entry) = self.0.lookup(&key, hash, &guard) {
-            return Ok(entry.value.clone());
-        }
-        self.load(hash, key, guard, load)
-    }
-
-    #[inline(never)]
-    fn load<E>(
-        &self,
-        hash: u64,
-        key: K,
-        mut guard: Guard,
-        load: impl FnOnce() -> Result<V, E>,
-    ) -> Result<V, LoadError<E>>
-    where
-        K: Clone,
-        V: Clone,
-        E: Send + Sync + 'static,
-    {
-        loop {
-            match self.0.flights.join(hash, |other| *other == key, key.clone()) {
-                Role::Lead { mut leader, late } => {
-                    // What was inserted since the miss, other than by a load, counts as inserted during this one.
-                    if late && let Some(old) = self.peek(hash, &key, &guard) {
-                        let value = Engine::<K, V>::view(old.0).value.clone();
-                        drop(guard);
-                        leader.land(|| Outcome::Loaded(value.clone()));
-                        return Ok(value);
-                    }
-                    drop(guard);
-                    return self.lead(hash, key, &mut leader, load);
-                }
-                Role::Wait(flight) => {
-                    drop(guard);
-                    match flight.wait() {
-                        Err(Reentrant) => return Err(LoadError::Reentrant),
-                        Ok(Some(Outcome::Loaded(value))) => return Ok(value.clone()),
-                        Ok(Some(Outcome::Failed(error))) => {
-                            if let Ok(error) = error.clone().downcast::<E>() {
-                                return Err(LoadError::Failed(error));
-                            }
-                        }
-                        Ok(Some(Outcome::Abandoned) | None) => {}
-                    }
-                    guard = pin();
-                }
-            }
-        }
-    }
-
-    #[inline]
-    fn lead<E>(
-        &self,
-        hash: u64,
-        key: K,
-        leader: &mut Leader<'_, K, V>,
-        load: impl FnOnce() -> Result<V, E>,
-    ) -> Result<V, LoadError<E>>
-    where
-        V: Clone,
-        E: Send + Sync + 'static,
-    {
-        match leader.run(load) {
-            Ok(value) => {
-                let weight = self.0.weigh(&key, &value);
-                let copy = value.clone();
-                let guard = pin();
-                let new = self.0.engine.make(hash, key, copy, weight, &guard);
-                // The flight leaves its table when the closure is dropped: after the map has decided, so that whoever misses
-                // the flight finds the entry, and before listeners run, which may load the key if it was not admitted.
-                let leaving = leader.leaving();
-                let superseded = move || leaving.superseded();
-                self.0.engine.insert_absent(hash, new, |a, b| a == b, superseded, guard);
-                leader.land(|| Outcome::Loaded(value.clone()));
-                Ok(value)
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                leader.land(|| Outcome::Failed(error.clone()));
-                Err(LoadError::Failed(error))
             }
         }
     }
@@ -526,6 +416,7 @@ impl<K, V, S> Cache<K, V, S> {
     pub(crate) fn from_parts(settings: Settings<K, V>, weigher: Option<Weigher<K, V>>, hasher: S) -> Self {
         Self(Arc::new(Inner {
             flights: Flights::new(settings.capacity),
+            ticker: OnceLock::new(),
             engine: Engine::new(settings),
             hasher,
             weigher,
@@ -578,7 +469,7 @@ impl<K, V, S> Cache<K, V, S> {
             misses,
             insertions: published.insertions.load(Ordering::Relaxed),
             evictions: published.evictions.load(Ordering::Relaxed),
-            expirations: 0,
+            expirations: published.expirations.load(Ordering::Relaxed),
             rejections: published.rejections.load(Ordering::Relaxed),
             loads,
             load_failures,

@@ -19,18 +19,25 @@
 
 mod builder;
 mod cache;
+mod clock;
 mod engine;
 mod error;
+mod expiry;
 mod flight;
+mod loading;
+mod lookup;
 mod map;
 mod policy;
 mod prim;
 mod reader;
 mod stats;
+mod ticker;
 
 pub use builder::{Builder, DefaultHasher};
 pub use cache::Cache;
+pub use clock::{Clock, ManualClock};
 pub use error::{BuildError, LoadError};
+pub use expiry::{Expiry, Ttl};
 pub use policy::PolicyKind as Policy;
 pub use reader::{Iter, Reader};
 pub use stats::{Cause, Stats};

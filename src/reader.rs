@@ -35,7 +35,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reader<'_, K, V, S> {
     ///
     /// Takes O(n) time and 8n bytes, and holds up housekeeping (not other calls) while the order is copied.
     pub fn hottest(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.inner.engine.hottest(&self.guard).into_iter().map(|handle| {
+        let (engine, now) = (&self.inner.engine, self.inner.engine.now());
+        let handles = engine.hottest(&self.guard).into_iter();
+        let alive = handles.filter(move |handle| !engine.is_over(handle.0, now));
+        alive.map(|handle| {
             let entry: &Entry<K, V> = Engine::<K, V>::view(handle.0);
             (&entry.key, &entry.value)
         })
@@ -73,6 +76,7 @@ impl<K: Clone, V: Clone, S> Iterator for Iter<'_, K, V, S> {
 
     fn next(&mut self) -> Option<(K, V)> {
         while self.ready.is_empty() && self.from < 1 << 32 {
+            let now = self.inner.engine.now_and_tick();
             let guard = crate::map::reclaim::pin();
             let mut handles = Vec::new();
             self.from = self
@@ -81,6 +85,7 @@ impl<K: Clone, V: Clone, S> Iterator for Iter<'_, K, V, S> {
                 .map()
                 .walk(self.from, |header| handles.push(Handle(header)), &guard);
             // Cloning is user code: it may panic, or use the cache.
+            handles.retain(|handle| !self.inner.engine.is_over(handle.0, now));
             self.ready.extend(handles.into_iter().map(|handle| {
                 let entry: &Entry<K, V> = Engine::<K, V>::view(handle.0);
                 (entry.key.clone(), entry.value.clone())

@@ -2,11 +2,13 @@
 //!
 //! No user code runs here. What needs some (listeners, destructors) is left as [`Due`].
 
-use super::entry::{Chain, DEAD, GONE, Handle, NEW, Shape};
+use super::entry::{Chain, DEAD, GONE, Handle, NEVER, NEW, Shape, Timing};
 use crate::map::reclaim::{Bin, Guard};
 use crate::map::{Header, Map, OldTable};
 use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Places, Policy, PolicyKind, Verdict};
 use crate::prim::prefetch::prefetch;
+use crate::prim::wheel::{IDLE, Timers, Wheel};
+use crate::stats::Cause;
 
 /// The entries as the policy sees them.
 ///
@@ -57,16 +59,53 @@ impl Entries for Shelf {
     }
 }
 
+/// The entries as the wheel sees them: only those with times are ever given to it. As safe as [`Shelf`].
+pub(super) struct Alarms(Shape);
+
+impl Alarms {
+    #[inline]
+    fn timing(&self, handle: Handle) -> Option<&Timing> {
+        // SAFETY: see `Shelf`: the core has only live entries, and this reference is short.
+        unsafe { self.0.timing(handle) }
+    }
+}
+
+impl Places for Alarms {
+    type Handle = Handle;
+
+    #[inline]
+    fn place(&self, handle: Handle) -> u32 {
+        self.timing(handle).map_or(IDLE, Timing::timer)
+    }
+    #[inline]
+    fn set_place(&self, handle: Handle, place: u32) {
+        if let Some(timing) = self.timing(handle) {
+            timing.set_timer(place);
+        }
+    }
+    #[inline]
+    fn prefetch(&self, handle: Handle) {
+        prefetch::<Header>(handle.0.as_ptr());
+    }
+}
+
+impl Timers for Alarms {
+    #[inline]
+    fn deadline(&self, handle: Handle) -> u64 {
+        self.timing(handle).map_or(NEVER, Timing::scheduled)
+    }
+}
+
 /// One change of the map, for the policy. Recorded by the thread that made the change, after it; changes of one key may
 /// be applied in any order.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Event {
     /// An entry came in, where there was none.
     Arrived(Handle),
-    /// An entry was unlinked.
-    Retired(Handle),
-    /// `new` came in where `old` was unlinked.
-    Replaced { new: Handle, old: Handle },
+    /// An entry was unlinked; its time was over, or not.
+    Retired { old: Handle, expired: bool },
+    /// `new` came in where `old` was unlinked, likewise.
+    Replaced { new: Handle, old: Handle, expired: bool },
     /// An entry that the policy no longer holds, and nobody needs, can go.
     Released(Handle),
 }
@@ -78,8 +117,8 @@ impl Event {
         let word = |handle: Handle| handle.0.as_ptr().expose_provenance() as u64;
         match self {
             Event::Arrived(new) => [word(new), 0],
-            Event::Retired(old) => [0, word(old)],
-            Event::Replaced { new, old } => [word(new), word(old)],
+            Event::Retired { old, expired } => [0, word(old) | u64::from(expired) << 1],
+            Event::Replaced { new, old, expired } => [word(new), word(old) | u64::from(expired) << 1],
             Event::Released(old) => [0, word(old) | 1],
         }
     }
@@ -87,14 +126,15 @@ impl Event {
     #[inline]
     pub(super) fn unpack([new, old]: [u64; 2]) -> Self {
         let handle = |word: u64| {
-            let pointer = std::ptr::with_exposed_provenance_mut::<Header>((word & !1) as usize);
+            let pointer = std::ptr::with_exposed_provenance_mut::<Header>((word & !3) as usize);
             std::ptr::NonNull::new(pointer).map(Handle)
         };
+        let expired = old & 2 != 0;
         match (handle(new), handle(old)) {
             (Some(new), None) => Event::Arrived(new),
-            (Some(new), Some(old)) => Event::Replaced { new, old },
+            (Some(new), Some(old)) => Event::Replaced { new, old, expired },
             (None, Some(released)) if old & 1 == 1 => Event::Released(released),
-            (None, Some(old)) => Event::Retired(old),
+            (None, Some(old)) => Event::Retired { old, expired },
             (None, None) => unreachable!("an event names an entry"),
         }
     }
@@ -104,7 +144,7 @@ impl Event {
     pub(super) fn entry(self) -> Option<Handle> {
         match self {
             Event::Arrived(new) | Event::Replaced { new, .. } => Some(new),
-            Event::Retired(_) | Event::Released(_) => None,
+            Event::Retired { .. } | Event::Released(_) => None,
         }
     }
 }
@@ -112,9 +152,11 @@ impl Event {
 /// What is left to do when the lock has been given up: it may run user code.
 #[must_use]
 pub(super) struct Due {
-    /// Evicted entries that the removal listener must see before they are released.
-    pub(super) evicted: Vec<Handle>,
-    /// Entries that no reader can see any more.
+    /// Evicted and expired entries that the removal listener must see before they are released.
+    pub(super) evicted: Vec<(Handle, Cause)>,
+    /// Entries that no reader can see any more, of an unusual size.
+    pub(super) odd: Vec<Handle>,
+    /// The others that no reader can see any more.
     pub(super) free: Chain,
     pub(super) tables: Vec<OldTable>,
 }
@@ -125,18 +167,21 @@ pub(super) struct Counts {
     pub(super) insertions: u64,
     pub(super) evictions: u64,
     pub(super) rejections: u64,
+    pub(super) expirations: u64,
 }
 
 pub(super) struct Core {
     pub(super) policy: AnyPolicy<Shelf>,
     pub(super) shelf: Shelf,
+    wheel: Wheel<Handle>,
+    alarms: Alarms,
     pub(super) bin: Bin<Handle>,
     tables: Option<Box<Bin<OldTable>>>,
     pub(super) counts: Counts,
     out: Out<Handle>,
     /// Of `out`, so many are marked as gone.
     forgotten: usize,
-    evicted: Vec<Handle>,
+    evicted: Vec<(Handle, Cause)>,
     weighted: bool,
     /// Evicted entries are shown to a listener before they are released.
     listened: bool,
@@ -161,6 +206,8 @@ impl Core {
         Self {
             policy: AnyPolicy::new(kind, capacity, shape.weighted),
             shelf: Shelf(shape),
+            wheel: Wheel::new(),
+            alarms: Alarms(shape),
             bin: Bin::new(),
             tables: None,
             counts: Counts::default(),
@@ -201,12 +248,20 @@ impl Core {
         } else {
             safe.min(applied + applied / 4 + 1)
         };
+        let (shape, mut odd) = (self.shelf.0, Vec::new());
         for entry in self.bin.take(frees) {
-            // SAFETY: no reader sees what is safe, and the bin does not hold it any more.
-            unsafe { free.push(entry) };
+            // SAFETY: no reader sees what is safe, and the bin does not hold it any more; its header is still intact.
+            unsafe {
+                if shape.is_usual(entry) {
+                    free.push(entry);
+                } else {
+                    odd.push(entry);
+                }
+            }
         }
         Due {
             free,
+            odd,
             evicted: std::mem::take(&mut self.evicted),
             tables,
         }
@@ -231,14 +286,19 @@ impl Core {
         self.applied += 1;
         match event {
             Event::Arrived(new) => self.arrive(new),
-            Event::Retired(old) => self.retire(old),
-            Event::Replaced { new, old } => {
+            Event::Retired { old, expired } => {
+                self.counts.expirations += u64::from(expired);
+                self.retire(old);
+            }
+            Event::Replaced { new, old, expired } => {
+                self.counts.expirations += u64::from(expired);
                 if self.shelf.place(old) <= MAX_PLACE && self.shelf.place(new) == NEW {
                     self.counts.insertions += 1;
                     self.policy.replace(&self.shelf, old, new, &mut self.out);
                     self.forget(old);
                     self.bin.put(old);
                     self.forget_out();
+                    self.set_alarm(new);
                 } else {
                     self.retire(old);
                     self.arrive(new);
@@ -258,6 +318,55 @@ impl Core {
         self.arrived += 1;
         self.policy.insert(&self.shelf, new, &mut self.out);
         self.forget_out();
+        self.set_alarm(new);
+    }
+
+    /// Sets the timer of an entry that has come in, if it needs one and is still there.
+    #[inline]
+    fn set_alarm(&mut self, new: Handle) {
+        if let Some(timing) = self.alarms.timing(new)
+            && timing.deadline() != NEVER
+            && self.shelf.place(new) <= MAX_PLACE
+        {
+            timing.set_scheduled(timing.deadline());
+            self.wheel.schedule(&self.alarms, new);
+        }
+    }
+
+    /// The moment of the next timer.
+    #[inline]
+    pub(super) fn next_alarm(&self) -> u64 {
+        self.wheel.next()
+    }
+
+    /// Takes out entries whose time is over at `now`, but looks at no more than `budget`; whether there are more.
+    pub(super) fn expire(&mut self, now: u64, budget: usize, map: &Map, guard: &Guard) -> bool {
+        let mut fired = Vec::new();
+        let more = self.wheel.advance(&self.alarms, now, budget, |_, handle| {
+            map.prefetch(u64::from(self.shelf.hash(handle)) << 32, guard);
+            fired.push(handle);
+        });
+        for entry in fired {
+            if self.alarms.timing(entry).is_some_and(|timing| timing.deadline() > now) {
+                self.set_alarm(entry); // it was hit since
+                continue;
+            }
+            self.policy.remove(&self.shelf, entry);
+            self.forget(entry);
+            if map.remove_exact(entry.0, guard) {
+                self.counts.expirations += 1;
+                self.discard(entry, Cause::Expired);
+            }
+        }
+        more
+    }
+
+    /// Sets the timer of an entry anew whose deadline has come nearer.
+    pub(super) fn hasten(&mut self, entry: Handle) {
+        if self.shelf.place(entry) <= MAX_PLACE {
+            self.wheel.cancel(&self.alarms, entry);
+            self.set_alarm(entry);
+        }
     }
 
     #[inline]
@@ -282,7 +391,10 @@ impl Core {
     /// Marks an entry that the policy no longer holds: a reader that found it earlier may still report a hit of it, and its
     /// retirement may still be on its way.
     #[inline]
-    fn forget(&self, entry: Handle) {
+    fn forget(&mut self, entry: Handle) {
+        if self.alarms.timing(entry).is_some() {
+            self.wheel.cancel(&self.alarms, entry);
+        }
         // SAFETY: an entry is alive until it is put into the bin, and then until its readers are gone.
         unsafe { entry.header() }.set_place(GONE);
     }
@@ -312,7 +424,7 @@ impl Core {
                 Verdict::Evicted => self.counts.evictions += 1,
                 Verdict::Rejected => self.counts.rejections += 1,
             }
-            self.discard(victim);
+            self.discard(victim, Cause::Size);
         }
         self.out = out; // with its memory
         let arrived = std::mem::take(&mut self.arrived);
@@ -322,9 +434,9 @@ impl Core {
     }
 
     #[inline]
-    fn discard(&mut self, victim: Handle) {
+    fn discard(&mut self, victim: Handle, cause: Cause) {
         if self.listened {
-            self.evicted.push(victim);
+            self.evicted.push((victim, cause));
         } else {
             self.bin.put(victim);
         }
@@ -356,7 +468,7 @@ impl Core {
             if self.shelf.place(entry) <= MAX_PLACE {
                 self.policy.remove(&self.shelf, entry);
                 self.forget(entry);
-                self.discard(entry);
+                self.discard(entry, Cause::Size);
             } else {
                 self.retire(entry);
             }
@@ -375,6 +487,17 @@ impl Core {
         }
         self.grow(usize::MAX, map, guard);
         true
+    }
+
+    /// Panics if timers and entries disagree; `held` of the entries in the map have timers.
+    pub(super) fn validate_alarms(&self, held: usize) {
+        self.wheel.validate(&self.alarms);
+        assert_eq!(self.wheel.len(), held, "no timer outlives its entry");
+    }
+
+    /// Whether an entry has a timer.
+    pub(super) fn has_alarm(&self, entry: Handle) -> bool {
+        self.wheel.is_scheduled(&self.alarms, entry)
     }
 
     pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard) {

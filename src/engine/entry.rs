@@ -1,18 +1,21 @@
-//! How an entry lies in memory: one allocation of `[weight] header key value`.
+//! How an entry lies in memory: one allocation of `[timing] [weight] header key value`.
 //!
-//! Words that only some caches need (the weight; later a deadline) lie *before* the header, so that a cache without
+//! Words that only some entries need (their times, their weight) lie *before* the header, so that a cache without
 //! them pays nothing and the map, which knows only headers, need not be told.
 
 use crate::map::Header;
+use crate::prim::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::prim::wheel::IDLE;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
+use std::time::Duration;
 
 /// The place of an entry that the policy has not heard of.
-pub(super) const NEW: u32 = (1 << 24) - 1;
+pub(super) const NEW: u32 = (1 << 23) - 1;
 /// The place of an entry whose retirement came before its arrival, which will free it.
-pub(super) const DEAD: u32 = (1 << 24) - 2;
+pub(super) const DEAD: u32 = (1 << 23) - 2;
 /// The place of an entry that the policy gave up while somebody else unlinked it: that retirement will free it.
-pub(super) const GONE: u32 = (1 << 24) - 3;
+pub(super) const GONE: u32 = (1 << 23) - 3;
 
 /// An entry as map and policy see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +23,75 @@ pub(crate) struct Handle(pub(crate) NonNull<Header>);
 
 // SAFETY: a handle is an address; what may be done with it is said where it is used.
 unsafe impl Send for Handle {}
+
+/// A moment that never comes.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// The times of an entry, in nanoseconds of its cache's clock; [`NEVER`] where there is none. 40 bytes.
+pub(crate) struct Timing {
+    /// From this moment on the entry is a miss. Moved by readers, where hits prolong a life.
+    deadline: AtomicU64,
+    /// However often the entry is hit, its deadline is not later than this.
+    pub(super) limit: u64,
+    /// From this moment on a hit asks for a reload.
+    stale: AtomicU64,
+    /// The deadline that the wheel knows of. This and the next belong to the holder of the maintenance lock.
+    scheduled: AtomicU64,
+    /// Where the entry is in the wheel.
+    timer: AtomicU32,
+}
+
+impl Timing {
+    pub(crate) fn new(deadline: u64, limit: u64, stale: u64) -> Self {
+        Self {
+            deadline: AtomicU64::new(deadline),
+            limit,
+            stale: AtomicU64::new(stale),
+            scheduled: AtomicU64::new(NEVER),
+            timer: AtomicU32::new(IDLE),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn deadline(&self) -> u64 {
+        self.deadline.load(Ordering::Relaxed)
+    }
+
+    /// What is left until the deadline, if there is one.
+    pub(crate) fn left(&self, now: u64) -> Option<Duration> {
+        let deadline = self.deadline();
+        (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(now)))
+    }
+
+    pub(crate) fn set_deadline(&self, deadline: u64) {
+        self.deadline.store(deadline, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn stale(&self) -> u64 {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn scheduled(&self) -> u64 {
+        self.scheduled.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn set_scheduled(&self, deadline: u64) {
+        self.scheduled.store(deadline, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn timer(&self) -> u32 {
+        self.timer.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn set_timer(&self, timer: u32) {
+        self.timer.store(timer, Ordering::Relaxed);
+    }
+}
 
 /// The part of an entry whose offsets are fixed.
 #[repr(C)]
@@ -33,41 +105,53 @@ pub(crate) struct Entry<K, V> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(super) weighted: bool,
+    /// All have times; else only those that were given some.
+    pub(super) timed: bool,
 }
 
 impl Shape {
-    fn layout<K, V>(self) -> (Layout, usize) {
-        let entry = Layout::new::<Entry<K, V>>();
-        if !self.weighted {
-            return (entry, 0);
-        }
-        let (layout, offset) = Layout::new::<u64>()
-            .extend(entry)
-            .expect("the two sizes cannot overflow");
+    fn layout<K, V>(self, timed: bool) -> (Layout, usize) {
+        let none = Layout::new::<()>();
+        let timing = if timed { Layout::new::<Timing>() } else { none };
+        let weight = if self.weighted { Layout::new::<u64>() } else { none };
+        let extend = |one: Layout, other| one.extend(other).expect("a few small sizes cannot overflow");
+        let (layout, offset) = extend(extend(timing, weight).0, Layout::new::<Entry<K, V>>());
         (layout.pad_to_align(), offset)
     }
 
-    /// How many bytes the entries of a cache take each.
+    /// How many bytes the entries of a cache take each, but for those with times in a cache where others have none.
     pub(super) fn size<K, V>(self) -> usize {
-        self.layout::<K, V>().0.size()
+        self.layout::<K, V>(self.timed).0.size()
     }
 
     /// Makes an entry, in memory given back by `drop_contents` or new. It ends with `drop_contents` and `release`.
     ///
     /// # Safety
-    /// `spare`, if any, went through `drop_contents::<K, V>` of an equal shape, and is not used elsewhere.
+    /// `spare`, if any, was an entry of this shape's size ([`is_usual`](Self::is_usual)) and of these types, as the new one
+    /// will be; it went through `drop_contents`, and is not used elsewhere.
     #[inline]
-    pub(super) unsafe fn make<K, V>(self, spare: Option<Handle>, hash: u64, key: K, value: V, weight: u64) -> Handle {
-        let handle = spare.unwrap_or_else(|| self.allocate::<K, V>());
-        // SAFETY: the memory has room for the entry, aligned, and for the weight just before it.
+    pub(super) unsafe fn make<K, V>(
+        self,
+        spare: Option<Handle>,
+        hash: u64,
+        (key, value): (K, V),
+        weight: u64,
+        timing: Option<Timing>,
+    ) -> Handle {
+        debug_assert!(timing.is_some() || !self.timed);
+        let handle = spare.unwrap_or_else(|| self.allocate::<K, V>(timing.is_some()));
+        // SAFETY: the memory has room for the entry, aligned, and for weight and times just before it.
         unsafe {
             handle.0.cast::<Entry<K, V>>().write(Entry {
-                header: Header::new(hash, NEW),
+                header: Header::new(hash, NEW, timing.is_some()),
                 key,
                 value,
             });
             if self.weighted {
                 handle.0.cast::<u64>().sub(1).write(weight);
+            }
+            if let Some(timing) = timing {
+                self.timing_of(handle).write(timing);
             }
         }
         handle
@@ -75,8 +159,8 @@ impl Shape {
 
     #[cold]
     #[inline(never)]
-    fn allocate<K, V>(self) -> Handle {
-        let (layout, offset) = self.layout::<K, V>();
+    fn allocate<K, V>(self, timed: bool) -> Handle {
+        let (layout, offset) = self.layout::<K, V>(timed);
         // SAFETY: the layout is not empty: it has a header.
         let block = unsafe { alloc(layout) };
         if block.is_null() {
@@ -86,6 +170,16 @@ impl Shape {
         assert!(block as u64 >> 48 == 0, "an allocation beyond 2^48");
         // SAFETY: the entry begins `offset` bytes into the block.
         Handle(unsafe { NonNull::new_unchecked(block.add(offset).cast()) })
+    }
+
+    /// Whether the memory of this entry can serve for another of its cache.
+    ///
+    /// # Safety
+    /// The entry was made by `make` of an equal shape, and its header is intact.
+    #[inline]
+    pub(super) unsafe fn is_usual(self, handle: Handle) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { handle.header() }.is_timed() == self.timed
     }
 
     /// Drops key and value. If one of their destructors panics, the other still runs.
@@ -98,12 +192,12 @@ impl Shape {
         unsafe { handle.0.cast::<Entry<K, V>>().drop_in_place() };
     }
 
-    /// Gives the memory back to the allocator.
+    /// Gives the memory back to the allocator; `timed` is what the header said.
     ///
     /// # Safety
     /// The entry went through `drop_contents::<K, V>` of an equal shape, and is not used elsewhere.
-    pub(super) unsafe fn release<K, V>(self, handle: Handle) {
-        let (layout, offset) = self.layout::<K, V>();
+    pub(super) unsafe fn release<K, V>(self, handle: Handle, timed: bool) {
+        let (layout, offset) = self.layout::<K, V>(timed);
         // SAFETY: the block that `allocate` allocated, with its layout, once.
         unsafe { dealloc(handle.0.cast::<u8>().sub(offset).as_ptr(), layout) };
     }
@@ -117,6 +211,29 @@ impl Shape {
             unsafe { handle.0.cast::<u64>().sub(1).read() }
         } else {
             1
+        }
+    }
+
+    /// # Safety
+    /// The memory is that of an entry with times.
+    #[inline]
+    unsafe fn timing_of(self, handle: Handle) -> NonNull<Timing> {
+        // SAFETY: the times lie before the weight, which lies before the header; all are multiples of eight bytes.
+        unsafe { handle.0.cast::<u64>().sub(usize::from(self.weighted)).cast::<Timing>().sub(1) }
+    }
+
+    /// The entry's times, if it has any.
+    ///
+    /// # Safety
+    /// The entry was made by `make` of an equal shape and is alive for `'a`.
+    #[inline]
+    pub(super) unsafe fn timing<'a>(self, handle: Handle) -> Option<&'a Timing> {
+        // SAFETY: the caller's promise; the header tells whether there are any.
+        unsafe {
+            handle
+                .header()
+                .is_timed()
+                .then(|| self.timing_of(handle).as_ref())
         }
     }
 }

@@ -11,6 +11,7 @@ mod core;
 mod entry;
 mod handover;
 mod local;
+mod time;
 #[cfg(all(test, loom))]
 mod model;
 
@@ -28,7 +29,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
 use entry::Chain;
-pub(crate) use entry::{Entry, Handle, Shape};
+pub(crate) use entry::{Entry, Handle, NEVER, Shape, Timing};
+pub(crate) use time::Time;
 
 /// Called for every entry that leaves, by the thread that unlinked it.
 pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, Cause) + Send + Sync>;
@@ -39,6 +41,7 @@ pub(crate) struct Settings<K, V> {
     pub(crate) capacity: u64,
     pub(crate) weighted: bool,
     pub(crate) listener: Option<Listener<K, V>>,
+    pub(crate) time: Time<K, V>,
 }
 
 /// The most entries that a table is sized for before it holds any.
@@ -47,6 +50,8 @@ const PRESIZE: u64 = 1 << 26;
 const MODEST: u64 = 1024;
 /// The table's first size then, and when the number of entries is not bounded.
 const SMALL: u64 = 28;
+/// Timers looked at in one go: a million entries that end in the same instant must not hold up anyone.
+const EXPIRIES: usize = 64;
 
 pub(crate) struct Engine<K, V> {
     // What lookups read comes first, and is hardly ever written.
@@ -58,6 +63,7 @@ pub(crate) struct Engine<K, V> {
     /// The policy wants to hear of hits when they happen.
     eager_hits: bool,
     listener: Option<Listener<K, V>>,
+    time: Time<K, V>,
     // What the housekeeping writes, on lines of its own.
     work: Padded<Work>,
     _owns: std::marker::PhantomData<Entry<K, V>>,
@@ -84,6 +90,7 @@ pub(crate) struct Published {
     pub(crate) insertions: AtomicU64,
     pub(crate) evictions: AtomicU64,
     pub(crate) rejections: AtomicU64,
+    pub(crate) expirations: AtomicU64,
 }
 
 /// The first panic of user code that ran while there was still work to be done; raised again when it is done.
@@ -110,7 +117,11 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn new(settings: Settings<K, V>) -> Self {
         let shape = Shape {
             weighted: settings.weighted,
+            timed: settings.time.is_general(),
         };
+        if shape.timed {
+            settings.time.activate();
+        }
         let presized = !settings.weighted && (MODEST..=PRESIZE).contains(&settings.capacity);
         let first = if presized {
             settings.capacity
@@ -130,6 +141,7 @@ impl<K, V> Engine<K, V> {
             hit_limit: core.policy.hit_limit(),
             eager_hits: core.policy.eager_hits(),
             listener: settings.listener,
+            time: settings.time,
             work: Padded(Work {
                 handover: Handover::new(),
                 core: UnsafeCell::new(core),
@@ -149,8 +161,74 @@ impl<K, V> Engine<K, V> {
         &self.locals
     }
 
+    /// What a cache's settings say of time.
+    #[inline(always)]
+    pub(crate) fn time(&self) -> &Time<K, V> {
+        &self.time
+    }
+
+    /// The present, if any entry may have times; else 0, when nothing is over yet.
+    #[inline(always)]
+    pub(crate) fn now(&self) -> u64 {
+        if self.time.is_active() { self.time.clock.now() } else { 0 }
+    }
+
+    /// [`now`](Self::now), for calls that are not pinned: what is over by then is taken out, if nobody else is at it.
+    #[inline]
+    pub(crate) fn now_and_tick(&self) -> u64 {
+        let now = self.now();
+        self.tick(now);
+        now
+    }
+
+    /// Takes out entries whose time is over, if there may be any and nobody else is at it. For callers that are not pinned.
+    #[inline(always)]
+    pub(crate) fn tick(&self, now: u64) {
+        if now != 0 && now >= self.time.next() {
+            self.expire(now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn expire(&self, now: u64) {
+        let guard = pin();
+        if self.work.0.handover.try_enter() {
+            let due = self.maintain(&guard, |core| _ = core.expire(now, EXPIRIES, &self.map, &guard));
+            self.finish(due, guard);
+        }
+    }
+
+    /// The times of an entry that was found in the map.
+    #[inline]
+    pub(crate) fn timing<'g>(&self, found: Handle, _guard: &'g Guard) -> Option<&'g Timing> {
+        // SAFETY: found under the guard, so alive while it lives.
+        unsafe { self.shape.timing(found) }
+    }
+
+    /// Whether an entry's time was over at `now`; the caller keeps the entry alive.
+    #[inline(always)]
+    pub(crate) fn is_over(&self, found: NonNull<Header>, now: u64) -> bool {
+        // SAFETY: the caller is pinned since it found the entry, or owns its retirement.
+        now != 0 && unsafe { self.shape.timing(Handle(found)) }.is_some_and(|timing| timing.deadline() <= now)
+    }
+
+    /// Lets a hit move the entry's deadline. Runs user code.
+    #[inline]
+    pub(crate) fn prolong(&self, found: Handle, now: u64, guard: &Guard) {
+        if let Some(timing) = self.timing(found, guard) {
+            let entry = Self::view(found.0);
+            // Sooner than the wheel knows: told at once if nobody is at it, else the entry is freed when the wheel says so.
+            if self.time.hit(timing, &entry.key, &entry.value, now) && self.work.0.handover.try_enter() {
+                let due = self.maintain(guard, |core| core.hasten(found));
+                self.finish(due, pin());
+            }
+        }
+    }
+
     /// The figures of the last housekeeping, which is done now if it is due and nobody else is at it.
     pub(crate) fn published(&self) -> &Published {
+        self.now_and_tick();
         let mut waiting = 0;
         self.locals.each(|local| waiting += local.ring.len());
         if waiting > 0 {
@@ -204,11 +282,17 @@ impl<K, V> Engine<K, V> {
 
     /// A new entry, not yet in the map. It must be given to `insert`, `insert_absent` or `replace_exact`.
     #[inline]
-    pub(crate) fn make(&self, hash: u64, key: K, value: V, weight: u64, guard: &Guard) -> Handle {
-        // SAFETY: the part is this thread's, which is pinned.
-        let spare = self.locals.of(guard).and_then(|local| unsafe { local.spare() });
-        // SAFETY: spares went through `drop_contents` of this shape, and belong to whoever takes them.
-        unsafe { self.shape.make(spare, hash, key, value, weight) }
+    pub(crate) fn make(&self, hash: u64, contents: (K, V), weight: u64, timing: Option<Timing>, guard: &Guard) -> Handle {
+        let mut spare = None;
+        if timing.is_some() == self.shape.timed {
+            // SAFETY: the part is this thread's, which is pinned.
+            spare = self.locals.of(guard).and_then(|local| unsafe { local.spare() });
+        } else {
+            // An entry with times where others have none: from now on somebody must look.
+            self.time.activate();
+        }
+        // SAFETY: spares are of the usual size, went through `drop_contents`, and belong to whoever takes them.
+        unsafe { self.shape.make(spare, hash, contents, weight, timing) }
     }
 
     /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the bin.
@@ -262,9 +346,14 @@ impl<K, V> Engine<K, V> {
         superseded: impl FnMut() -> bool,
         guard: Guard,
     ) -> bool {
-        if self.enter(hash, new, equal, Mode::IfAbsent, superseded, &guard) == Inserted::New {
-            self.record(Event::Arrived(new), guard);
-            return true;
+        match self.enter(hash, new, equal, Mode::IfAbsent, superseded, &guard) {
+            Inserted::New => {
+                self.record(Event::Arrived(new), guard);
+                return true;
+            }
+            // It is not really there; nor would a load have begun if it were.
+            Inserted::Present(old) if self.is_over(old, self.now()) => return self.replace_exact(Handle(old), new, guard),
+            _ => {}
         }
         // Somebody may have looked at it, so it goes through the bin.
         self.record(Event::Released(new), guard);
@@ -300,17 +389,20 @@ impl<K, V> Engine<K, V> {
         kill: bool,
         taken: impl FnOnce(&Entry<K, V>) -> R,
     ) -> Option<R> {
+        let now = self.now_and_tick();
         let guard = pin();
         let old = self.map.remove(
             hash,
             |header| equal(&Self::view(header).key),
-            |header| accept(Self::view(header)),
+            |header| self.is_over(header, now) || accept(Self::view(header)),
             kill,
             &guard,
         )?;
         let mut panics = Panics::default();
         let mut result = None;
-        panics.catch(|| result = Some(taken(Self::view(old))));
+        if !self.is_over(old, now) {
+            panics.catch(|| result = Some(taken(Self::view(old))));
+        }
         self.retired_with(Handle(old), Cause::Explicit, guard, panics);
         result
     }
@@ -324,14 +416,16 @@ impl<K, V> Engine<K, V> {
 
     #[inline]
     fn replaced(&self, new: Handle, old: Handle, guard: Guard) {
+        let expired = self.is_over(old.0, self.now());
         if self.listener.is_none() {
-            return self.record(Event::Replaced { new, old }, guard);
+            return self.record(Event::Replaced { new, old, expired }, guard);
         }
         // The listener may run long: it must not hold up everybody's garbage. `old` stays until its event is recorded.
         drop(guard);
         let mut panics = Panics::default();
-        self.notify(old, Cause::Replaced, &mut panics);
-        panics.catch(|| self.record(Event::Replaced { new, old }, pin()));
+        let cause = if expired { Cause::Expired } else { Cause::Replaced };
+        self.notify(old, cause, &mut panics);
+        panics.catch(|| self.record(Event::Replaced { new, old, expired }, pin()));
         panics.resume();
     }
 
@@ -340,9 +434,10 @@ impl<K, V> Engine<K, V> {
     }
 
     fn retired_with(&self, old: Handle, cause: Cause, guard: Guard, mut panics: Panics) {
+        let expired = self.is_over(old.0, self.now());
         drop(guard);
-        self.notify(old, cause, &mut panics);
-        panics.catch(|| self.record(Event::Retired(old), pin()));
+        self.notify(old, if expired { Cause::Expired } else { cause }, &mut panics);
+        panics.catch(|| self.record(Event::Retired { old, expired }, pin()));
         panics.resume();
     }
 
@@ -365,6 +460,11 @@ impl<K, V> Engine<K, V> {
         };
         let pace = &self.locals.pace;
         let waiting = local.ring.push(event.pack());
+        if self.time.is_active() {
+            // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
+            let timing = event.entry().and_then(|new| unsafe { self.shape.timing(new) });
+            timing.into_iter().for_each(|timing| self.time.expect(timing.deadline()));
+        }
         let heavy = self.shape.weighted
             && event.entry().is_some_and(|new| {
                 // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
@@ -407,6 +507,10 @@ impl<K, V> Engine<K, V> {
         let due = {
             // SAFETY: the lock is held, and this reference ends before it is given up.
             let core = unsafe { &mut *self.work.0.core.get() };
+            let timed = self.time.is_active();
+            if timed {
+                self.time.begin();
+            }
             self.locals.each(|local| {
                 let expect = |core: &Core, pair| core.expect(Event::unpack(pair));
                 local
@@ -415,6 +519,9 @@ impl<K, V> Engine<K, V> {
             });
             work(core);
             core.settle(&self.map, guard);
+            if timed {
+                self.time.expect(core.next_alarm());
+            }
             self.publish(core);
             core.due(false)
         };
@@ -449,6 +556,11 @@ impl<K, V> Engine<K, V> {
             .published
             .rejections
             .store(core.counts.rejections, Ordering::Relaxed);
+        self.work
+            .0
+            .published
+            .expirations
+            .store(core.counts.expirations, Ordering::Relaxed);
     }
 
     /// Waits for the lock and does `work` under it; the caller is pinned.
@@ -480,7 +592,10 @@ impl<K, V> Engine<K, V> {
             self.notify(Handle(victim), Cause::Size, &mut panics);
             let due = self.with_core(guard, |core| {
                 core.counts.evictions += 1;
-                core.apply(Event::Retired(Handle(victim)));
+                core.apply(Event::Retired {
+                    old: Handle(victim),
+                    expired: false,
+                });
             });
             panics.catch(|| self.finish(due, pin()));
             panics.resume();
@@ -490,8 +605,19 @@ impl<K, V> Engine<K, V> {
     /// Does all housekeeping that is due: afterwards the weight is within the capacity, and what no reader holds is freed.
     pub(crate) fn run_pending(&self) {
         let guard = pin();
+        let mut now = self.now();
         let due = self.with_core(&guard, |_| {});
         self.finish(due, guard);
+        while now != 0 {
+            let guard = pin();
+            let expire = |core: &mut Core| {
+                if !core.expire(now, EXPIRIES, &self.map, &guard) {
+                    now = 0;
+                }
+            };
+            let due = self.with_core(&guard, expire);
+            self.finish(due, guard);
+        }
         // Unpinned in between, so that this call's own guard does not hold the garbage up.
         let guard = pin();
         let mut all = None;
@@ -534,7 +660,7 @@ impl<K, V> Engine<K, V> {
         let due = self.with_core(&guard, |core| {
             core.policy.validate(&core.shelf);
             let mut from = 0;
-            let (mut count, mut weight) = (0, 0u64);
+            let (mut count, mut weight, mut alarms) = (0, 0u64, 0);
             while from < 1 << 32 {
                 from = self.map.walk(
                     from,
@@ -548,10 +674,15 @@ impl<K, V> Engine<K, V> {
                         );
                         count += 1;
                         weight = weight.saturating_add(w);
+                        let ends = self.timing(Handle(header), &guard).map_or(NEVER, Timing::deadline);
+                        let alarm = core.has_alarm(Handle(header));
+                        assert!(alarm || ends == NEVER, "what has a deadline has a timer");
+                        alarms += usize::from(alarm);
                     },
                     &guard,
                 );
             }
+            core.validate_alarms(alarms);
             assert_eq!(core.policy.len(), count, "what is in the policy is in the map");
             assert_eq!(core.policy.weight(), weight, "the weight is that of the entries");
             assert!(core.policy.weight() <= core.policy.capacity(), "the bound holds");
@@ -562,7 +693,8 @@ impl<K, V> Engine<K, V> {
     /// Frees what became due, and runs the user code that this needs, unpinned.
     #[inline]
     fn finish(&self, due: Due, guard: Guard) {
-        if due.evicted.is_empty() && due.tables.is_empty() && !std::mem::needs_drop::<Entry<K, V>>() {
+        let quiet = due.evicted.is_empty() && due.odd.is_empty() && due.tables.is_empty();
+        if quiet && !std::mem::needs_drop::<Entry<K, V>>() {
             self.keep(due.free, &guard);
         } else {
             drop(guard);
@@ -573,8 +705,8 @@ impl<K, V> Engine<K, V> {
     #[inline(never)]
     fn finish_with_user_code(&self, due: Due) {
         let mut panics = Panics::default();
-        for handle in due.evicted {
-            self.notify(handle, Cause::Size, &mut panics);
+        for (handle, cause) in due.evicted {
+            self.notify(handle, cause, &mut panics);
             panics.catch(|| self.record(Event::Released(handle), pin()));
         }
         let (mut free, mut empty) = (due.free, Chain::new());
@@ -584,6 +716,13 @@ impl<K, V> Engine<K, V> {
             unsafe {
                 panics.catch(|| self.shape.drop_contents::<K, V>(former));
                 empty.push(former);
+            }
+        }
+        for former in due.odd {
+            // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
+            unsafe {
+                panics.catch(|| self.shape.drop_contents::<K, V>(former));
+                self.shape.release::<K, V>(former, !self.shape.timed);
             }
         }
         drop(due.tables);
@@ -601,8 +740,8 @@ impl<K, V> Engine<K, V> {
             empty = unsafe { local.keep(empty, self.shape.size::<K, V>()) };
         }
         while let Some(former) = empty.pop() {
-            // SAFETY: as above.
-            unsafe { self.shape.release::<K, V>(former) };
+            // SAFETY: as above; only what is usual is put into chains.
+            unsafe { self.shape.release::<K, V>(former, self.shape.timed) };
         }
     }
 }
@@ -626,23 +765,36 @@ impl<K, V> Drop for Engine<K, V> {
         // Nobody holds the lock, and nobody else can want it.
         let due = self.with_core(&guard, |_| ());
         drop(guard);
-        let mut garbage = due.evicted;
-        for &handle in &garbage {
-            self.notify(handle, Cause::Size, &mut panics);
+        for &(handle, cause) in &due.evicted {
+            self.notify(handle, cause, &mut panics);
         }
-        let mut free = due.free;
-        garbage.extend(std::iter::from_fn(|| free.pop()));
+        let mut garbage: Vec<Handle> = due.evicted.into_iter().map(|(handle, _)| handle).collect();
         garbage.extend(self.work.0.core.get_mut().drain());
         self.map.drain(|header| garbage.push(Handle(header)));
-        for &handle in &garbage {
+        garbage.extend(due.odd);
+        let drop_contents = |handle| {
             // SAFETY: `&mut self`: nobody can reach it any more, and each is in one place only.
-            panics.catch(|| unsafe { self.shape.drop_contents::<K, V>(handle) });
-        }
-        self.locals.drain_spares(|spare| garbage.push(spare));
+            catch_unwind(AssertUnwindSafe(|| unsafe { self.shape.drop_contents::<K, V>(handle) })).err()
+        };
+        let mut panic = None;
         for handle in garbage {
-            // SAFETY: its contents were dropped, now or before it became a spare.
-            unsafe { self.shape.release::<K, V>(handle) };
+            // SAFETY: alive until its contents are dropped below; the header lasts until its memory is released.
+            let timed = unsafe { handle.header() }.is_timed();
+            panic = panic.or(drop_contents(handle));
+            // SAFETY: its contents were just dropped.
+            unsafe { self.shape.release::<K, V>(handle, timed) };
         }
+        let (mut free, shape) = (due.free, self.shape);
+        while let Some(former) = free.pop() {
+            panic = panic.or(drop_contents(former));
+            // SAFETY: as above; only what is usual is put into chains.
+            unsafe { shape.release::<K, V>(former, shape.timed) };
+        }
+        self.locals.drain_spares(|spare| {
+            // SAFETY: its contents were dropped before it became a spare.
+            unsafe { shape.release::<K, V>(spare, shape.timed) };
+        });
+        panics.0 = panics.0.take().or(panic);
         panics.resume();
     }
 }

@@ -33,16 +33,17 @@ pub(crate) struct Header {
     hits: AtomicU8,
 }
 
+/// In `place_high`: the entry has times.
+const TIMED: u8 = 1 << 7;
+
 impl Header {
-    pub(crate) fn new(hash: u64, place: u32) -> Self {
-        let header = Self {
+    pub(crate) fn new(hash: u64, place: u32, timed: bool) -> Self {
+        Self {
             hash: (hash >> 32) as u32,
-            place_low: AtomicU16::new(0),
-            place_high: AtomicU8::new(0),
+            place_low: AtomicU16::new(place as u16),
+            place_high: AtomicU8::new((place >> 16) as u8 | if timed { TIMED } else { 0 }),
             hits: AtomicU8::new(0),
-        };
-        header.set_place(place);
-        header
+        }
     }
 
     #[inline]
@@ -50,15 +51,22 @@ impl Header {
         self.hash
     }
 
-    /// 24 bits that belong to the holder of the maintenance lock.
+    /// Whether the entry has times. The same for its whole life.
+    #[inline]
+    pub(crate) fn is_timed(&self) -> bool {
+        self.place_high.load(Ordering::Relaxed) & TIMED != 0
+    }
+
+    /// 23 bits that belong to the holder of the maintenance lock.
     #[inline]
     pub(crate) fn place(&self) -> u32 {
-        (self.place_high.load(Ordering::Relaxed) as u32) << 16 | self.place_low.load(Ordering::Relaxed) as u32
+        ((self.place_high.load(Ordering::Relaxed) & !TIMED) as u32) << 16 | self.place_low.load(Ordering::Relaxed) as u32
     }
 
     #[inline]
     pub(crate) fn set_place(&self, place: u32) {
-        self.place_high.store((place >> 16) as u8, Ordering::Relaxed);
+        let timed = self.place_high.load(Ordering::Relaxed) & TIMED;
+        self.place_high.store((place >> 16) as u8 | timed, Ordering::Relaxed);
         self.place_low.store(place as u16, Ordering::Relaxed);
     }
 

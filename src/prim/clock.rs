@@ -4,7 +4,9 @@
 //! evenly, and alike on all cores. Elsewhere a reading is an `Instant`. Ticks become time only when somebody asks, by what
 //! has passed on both clocks since the process's first reading, so nothing is calibrated up front.
 
+use super::sync::Padded;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The first reading of the process.
@@ -39,6 +41,46 @@ pub(crate) fn now() -> u64 {
     } else {
         origin.instant.elapsed().as_nanos() as u64
     }
+}
+
+/// The last time that somebody read the real clock, and what it said.
+struct Seen {
+    ticks: AtomicU64,
+    nanos: AtomicU64,
+}
+
+static SEEN: Padded<Seen> = Padded(Seen {
+    ticks: AtomicU64::new(0),
+    nanos: AtomicU64::new(1),
+});
+
+/// For so many ticks, what was seen counts as the present: a millisecond at most, as no counter is slower than 1 GHz.
+const FRESH: u64 = 1 << 20;
+
+/// Now, in nanoseconds since the process's first reading: about a millisecond late at most, never 0, never going back.
+#[inline]
+pub(crate) fn nanos() -> u64 {
+    let origin = origin();
+    if !origin.counter {
+        return (origin.instant.elapsed().as_nanos() as u64).max(1);
+    }
+    // Acquire pairs with the Release in `look`: what was seen is at least as new as its ticks say. If the counters of two
+    // processors disagree by more than that, the difference is huge, one way or the other.
+    if counter().wrapping_sub(SEEN.0.ticks.load(Ordering::Acquire)) < FRESH {
+        SEEN.0.nanos.load(Ordering::Relaxed)
+    } else {
+        look(origin)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn look(origin: &Origin) -> u64 {
+    let ticks = counter();
+    let now = origin.instant.elapsed().as_nanos() as u64;
+    let seen = SEEN.0.nanos.fetch_max(now, Ordering::Relaxed);
+    SEEN.0.ticks.store(ticks, Ordering::Release);
+    now.max(seen)
 }
 
 /// The time that a number of ticks took. As precise as what passed since the process's first reading is long: a pair of
@@ -108,5 +150,14 @@ mod tests {
         );
         assert_eq!(duration(0), Duration::ZERO);
         assert!((0..1000).map(|_| now()).is_sorted());
+    }
+
+    #[test]
+    fn nanoseconds_pass() {
+        let (start, instant) = (nanos(), Instant::now());
+        assert!(start > 0 && (0..1000).map(|_| nanos()).is_sorted());
+        std::thread::sleep(Duration::from_millis(20));
+        let (passed, real) = (nanos() - start, instant.elapsed().as_nanos() as u64);
+        assert!(passed >= 18_000_000 && passed <= real + 2_000_000, "{passed} of {real}");
     }
 }

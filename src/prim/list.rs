@@ -26,8 +26,8 @@ pub(crate) trait Places {
     }
 }
 
-/// The largest place: 24 bits are enough. What is above it is free for marks of the users' own.
-pub(crate) const MAX_PLACE: u32 = (1 << 24) - 4;
+/// The largest place: 23 bits are enough. What is above it is free for marks of the users' own.
+pub(crate) const MAX_PLACE: u32 = (1 << 23) - 4;
 
 /// Handles per chunk: with 8-byte handles a chunk takes 256 bytes.
 pub(crate) const ITEMS: usize = 30;
@@ -176,7 +176,7 @@ impl<H: Copy + Eq> Chunks<H> {
     fn add_head(&mut self, queue: &mut Queue) -> &mut Chunk<H> {
         let index = if self.free == NONE {
             let len = self.slab.len();
-            // 2^24 chunks are at least 160 million handles.
+            // 2^23 chunks are at least 80 million handles.
             assert!(len <= MAX_PLACE as usize, "too many entries");
             if len == self.slab.capacity() {
                 // Doubling would waste up to half of the memory; an eighth is still amortised O(1).

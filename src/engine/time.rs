@@ -1,0 +1,155 @@
+//! When entries end: what a cache's settings make of a new entry and of a hit.
+
+use super::entry::{NEVER, Timing};
+use crate::clock::{Source, nanos};
+use crate::expiry::{Expiry, Ttl};
+use crate::prim::sync::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Deadlines that hits prolong are moved when that makes a difference of so many nanoseconds (about a millisecond, the
+/// wheel's tick): so an entry's line is written at most once in that time, however often it is hit.
+const GRAIN: u64 = 1 << 20;
+
+/// A cache's settings of time.
+pub(crate) struct Time<K, V> {
+    pub(crate) clock: Source,
+    /// In nanoseconds.
+    pub(crate) time_to_live: Option<u64>,
+    pub(crate) time_to_idle: Option<u64>,
+    pub(crate) expiry: Option<Box<dyn Expiry<K, V>>>,
+    /// The part of a time to live that chance may take off, in 2^-32.
+    pub(crate) jitter: u32,
+    /// Some entry may have times.
+    active: AtomicBool,
+    /// At this moment the housekeeping has something to do.
+    next: AtomicU64,
+}
+
+impl<K, V> Time<K, V> {
+    pub(crate) fn new(clock: Source) -> Self {
+        Self {
+            clock,
+            time_to_live: None,
+            time_to_idle: None,
+            expiry: None,
+            jitter: 0,
+            active: AtomicBool::new(false),
+            next: AtomicU64::new(NEVER),
+        }
+    }
+
+    /// Whether all entries have times.
+    pub(super) fn is_general(&self) -> bool {
+        self.time_to_live.is_some() || self.time_to_idle.is_some() || self.expiry.is_some()
+    }
+
+    /// Whether hits may move deadlines.
+    #[inline(always)]
+    pub(crate) fn moves(&self) -> bool {
+        self.time_to_idle.is_some() || self.expiry.is_some()
+    }
+
+    /// Some entry will have times from now on.
+    pub(super) fn activate(&self) {
+        self.active.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether any entry may have times; if not, nobody reads the clock. A thread that has found an entry with times, or has
+    /// made one, sees that it is so: the flag was set before the entry was published.
+    #[inline(always)]
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn next(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// The holder of the maintenance lock is about to hear of all changes. Before it leaves, it says what to expect.
+    pub(super) fn begin(&self) {
+        self.next.store(NEVER, Ordering::Relaxed);
+    }
+
+    /// An entry with this deadline came in. (Racing with `begin`, this may be lost: then the entry, already a miss, stays
+    /// until the next housekeeping.)
+    #[inline]
+    pub(super) fn expect(&self, deadline: u64) {
+        if deadline < self.next() {
+            self.next.fetch_min(deadline, Ordering::Relaxed);
+        }
+    }
+
+    /// The times of a new entry; `old` are those of the entry that it seems to replace. Runs user code.
+    pub(crate) fn of_new(
+        &self,
+        hash: u64,
+        (key, value): (&K, &V),
+        ttl: Ttl,
+        old: Option<Option<&Timing>>,
+        now: u64,
+    ) -> Option<Timing> {
+        let kept = match (ttl, old) {
+            (Ttl::Keep, Some(old)) => Some(old.map_or(NEVER, |old| old.limit)),
+            _ => None,
+        };
+        let limit = kept.unwrap_or_else(|| {
+            let ttl = match ttl {
+                Ttl::After(ttl) => Some(nanos(ttl)),
+                Ttl::Never => None,
+                Ttl::Default | Ttl::Keep => self.time_to_live,
+            };
+            ttl.map_or(NEVER, |ttl| now.saturating_add(self.jittered(ttl, hash ^ now)))
+        });
+        let mut deadline = limit;
+        if let Some(idle) = self.time_to_idle {
+            deadline = deadline.min(now.saturating_add(idle));
+        }
+        if let Some(expiry) = &self.expiry {
+            let lives = match old {
+                None => expiry.after_create(key, value),
+                Some(old) => expiry.after_update(key, value, old.and_then(|old| old.left(now))),
+            };
+            deadline = deadline.min(moment(lives, now));
+        }
+        (deadline != NEVER || self.is_general()).then(|| Timing::new(deadline, limit, NEVER))
+    }
+
+    /// A time to live, less what chance takes off: uniform, and different for each key and moment.
+    fn jittered(&self, ttl: u64, seed: u64) -> u64 {
+        if self.jitter == 0 {
+            return ttl;
+        }
+        // The finalizer of MurmurHash3, of which the upper half is a fraction.
+        let mixed = (seed ^ seed >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53) >> 32;
+        let off = u128::from(ttl) * u128::from(self.jitter) * u128::from(mixed) >> 64;
+        ttl - off as u64
+    }
+
+    /// Moves the deadline of an entry that was hit now. Runs user code.
+    #[inline]
+    pub(super) fn hit(&self, timing: &Timing, key: &K, value: &V, now: u64) -> bool {
+        if !self.moves() {
+            return false;
+        }
+        let before = timing.deadline();
+        let mut deadline = timing.limit;
+        if let Some(idle) = self.time_to_idle {
+            deadline = deadline.min(now.saturating_add(idle));
+        }
+        if let Some(expiry) = &self.expiry {
+            let lives = expiry.after_read(key, value, timing.left(now));
+            deadline = deadline.min(moment(lives, now));
+        }
+        if deadline.abs_diff(before) >= GRAIN {
+            // Racing hits were at about the same moment: any of their deadlines will do.
+            timing.set_deadline(deadline);
+        }
+        deadline < before
+    }
+}
+
+/// The end of a life that begins now.
+fn moment(lives: Option<Duration>, now: u64) -> u64 {
+    lives.map_or(NEVER, |lives| now.saturating_add(nanos(lives)))
+}

@@ -1,0 +1,159 @@
+//! How a key is looked up: the short way that most gets go, and what is not usual apart from it.
+//!
+//! In a cache whose entries may have times every hit goes the other way: it has to look at the clock.
+
+use crate::cache::Inner;
+use crate::engine::{Engine, Entry, Handle};
+use crate::map::Header;
+use crate::map::reclaim::Guard;
+use std::borrow::Borrow;
+use std::hash::{BuildHasher, Hash};
+use std::ptr::NonNull;
+
+impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
+    #[inline(always)]
+    pub(crate) fn lookup<'g, Q>(&self, key: &Q, hash: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let now = self.engine.now();
+        if now != 0 {
+            return self.lookup_timed(key, hash, now, guard);
+        }
+        self.lookup_at_once(key, hash, guard)
+            .unwrap_or_else(|found| self.lookup_slow(key, hash, found, guard))
+    }
+
+    /// [`lookup`](Self::lookup) in a cache whose entries may have times.
+    #[inline]
+    pub(crate) fn lookup_timed<'g, Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        now: u64,
+        guard: &'g Guard,
+    ) -> Option<&'g Entry<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
+        let found = self.engine.map().get(hash, equal, guard);
+        let found = found.filter(|found| !self.engine.is_over(*found, now));
+        self.engine.locals().count(guard, found.is_some());
+        let found = found?;
+        if !self.engine.mark(found, guard) {
+            self.engine.hit_eagerly(Handle(found));
+        }
+        if self.engine.time().moves() {
+            self.engine.prolong(Handle(found), now, guard);
+        }
+        Some(Engine::<K, V>::view(found))
+    }
+
+    /// The key's entry, be its time over or not. Counts nothing.
+    pub(crate) fn peek<Q>(&self, hash: u64, key: &Q, guard: &Guard) -> Option<Handle>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let equal = |header| Engine::<K, V>::view(header).key.borrow() == key;
+        self.engine.map().get(hash, equal, guard).map(Handle)
+    }
+
+    /// The key's entry, unless its time was over at `now`. Counts nothing.
+    pub(crate) fn peek_alive<Q>(&self, hash: u64, key: &Q, now: u64, guard: &Guard) -> Option<Handle>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.peek(hash, key, guard)
+            .filter(|found| !self.engine.is_over(found.0, now))
+    }
+
+    /// What [`lookup`](Self::lookup) returns, if the first look tells and the counters are at hand. Else nothing is counted,
+    /// and what was found is returned for [`lookup_slow`](Self::lookup_slow) to go on with.
+    #[inline(always)]
+    pub(crate) fn lookup_at_once<'g, Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        guard: &'g Guard,
+    ) -> Result<Option<&'g Entry<K, V>>, Option<NonNull<Header>>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
+        match self.engine.map().get_at_once(hash, equal, guard) {
+            Some(Some(found)) => self.hit_at_once(found, guard).map(Some).ok_or(Some(found)),
+            Some(None) => match self.engine.locals().near(guard) {
+                Some(local) => {
+                    local.miss();
+                    Ok(None)
+                }
+                None => Err(None),
+            },
+            None => Err(None),
+        }
+    }
+
+    /// Counts a hit, for the statistics and for the policy, if that is nothing but writing it down.
+    #[inline(always)]
+    fn hit_at_once<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
+        let local = self.engine.locals().near(guard)?;
+        if !self.engine.mark(found, guard) {
+            return None;
+        }
+        local.hit();
+        Some(Engine::<K, V>::view(found))
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn lookup_slow<'g, Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        found: Option<NonNull<Header>>,
+        guard: &'g Guard,
+    ) -> Option<&'g Entry<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
+        let found = found.or_else(|| self.engine.map().get_slow(hash, equal, guard));
+        self.engine.locals().count(guard, found.is_some());
+        found.map(|found| {
+            if !self.engine.mark(found, guard) {
+                self.engine.hit_eagerly(Handle(found));
+            }
+            Engine::<K, V>::view(found)
+        })
+    }
+
+    /// [`lookup`](Self::lookup) of a key for which the map had a glance at this entry.
+    #[inline(always)]
+    pub(crate) fn lookup_glanced<'g, Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        glanced: Option<NonNull<Header>>,
+        guard: &'g Guard,
+    ) -> Option<&'g Entry<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let now = self.engine.now();
+        if now != 0 {
+            return self.lookup_timed(key, hash, now, guard);
+        }
+        let found = glanced.filter(|header| Engine::<K, V>::view(*header).key.borrow() == key);
+        found
+            .and_then(|found| self.hit_at_once(found, guard))
+            .or_else(|| self.lookup_slow(key, hash, found, guard))
+    }
+}
