@@ -352,7 +352,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let hash = self.0.hash(&key);
         let engine = &self.0.engine;
         loop {
-            let mut now = engine.now_and_tick();
+            let now = engine.now_and_tick();
             let guard = pin();
             let old = self.0.peek(hash, &key, &guard);
             let alive = old.filter(|old| !engine.is_over(old.0, now));
@@ -373,11 +373,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 (old, Some(value)) => {
                     let weight = self.0.weigh(&key, value);
                     let ttl = ttl.unwrap_or_default();
-                    if now == 0 && ttl != Ttl::Default {
-                        now = engine.time().clock.now();
-                    }
                     let old_times = alive.map(|old| engine.timing(old, &guard));
-                    let timing = engine.time().of_new(hash, (&key, value), ttl, old_times, now);
+                    let timing = engine
+                        .time()
+                        .of_new(hash, (&key, value), ttl, old_times, engine.now_for(ttl));
                     let new = engine.make(hash, (key.clone(), value.clone()), weight, timing, &guard);
                     match old {
                         Some(old) => engine.replace_exact(old, new, guard),

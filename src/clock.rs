@@ -63,12 +63,10 @@ impl ManualClock {
         let by = nanos(by);
         let mut seen = self.0.load(Ordering::Relaxed);
         // Release pairs with the Acquire in `now`: who sees the new time sees what was done before it.
-        while let Err(now) = self.0.compare_exchange_weak(
-            seen,
-            seen.saturating_add(by),
-            Ordering::Release,
-            Ordering::Relaxed,
-        ) {
+        while let Err(now) =
+            self.0
+                .compare_exchange_weak(seen, seen.saturating_add(by), Ordering::Release, Ordering::Relaxed)
+        {
             seen = now;
         }
     }

@@ -26,7 +26,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Clone,
         V: Clone,
     {
-        match self.try_get_or_insert_with(key, || Ok::<V, Infallible>(load())) {
+        self.get_or_insert_with_ttl(key, || (load(), Ttl::Default))
+    }
+
+    /// [`get_or_insert_with`](Self::get_or_insert_with) with a loader that also says how long its value lives.
+    ///
+    /// # Panics
+    /// If the key is asked for from inside its own loader.
+    pub fn get_or_insert_with_ttl(&self, key: K, load: impl FnOnce() -> (V, Ttl)) -> V
+    where
+        K: Clone,
+        V: Clone,
+    {
+        match self.try_get_or_insert_with_ttl(key, || Ok::<_, Infallible>(load())) {
             Ok(value) => value,
             Err(LoadError::Failed(never)) => match *never {},
             Err(LoadError::Reentrant) => panic!("hotset: the key was asked for from inside its own loader"),
@@ -36,6 +48,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Like [`get_or_insert_with`](Self::get_or_insert_with), for loaders that may fail. An error is not cached; the callers
     /// that waited for the failed load share it, if they expect an error of the same type (others load themselves).
     pub fn try_get_or_insert_with<E>(&self, key: K, load: impl FnOnce() -> Result<V, E>) -> Result<V, LoadError<E>>
+    where
+        K: Clone,
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        self.try_get_or_insert_with_ttl(key, || Ok((load()?, Ttl::Default)))
+    }
+
+    /// [`try_get_or_insert_with`](Self::try_get_or_insert_with) with a loader that also says how long its value lives.
+    pub fn try_get_or_insert_with_ttl<E>(
+        &self,
+        key: K,
+        load: impl FnOnce() -> Result<(V, Ttl), E>,
+    ) -> Result<V, LoadError<E>>
     where
         K: Clone,
         V: Clone,
@@ -56,7 +82,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         hash: u64,
         key: K,
         mut guard: Guard,
-        load: impl FnOnce() -> Result<V, E>,
+        load: impl FnOnce() -> Result<(V, Ttl), E>,
     ) -> Result<V, LoadError<E>>
     where
         K: Clone,
@@ -100,18 +126,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         hash: u64,
         key: K,
         leader: &mut Leader<'_, K, V>,
-        load: impl FnOnce() -> Result<V, E>,
+        load: impl FnOnce() -> Result<(V, Ttl), E>,
     ) -> Result<V, LoadError<E>>
     where
         V: Clone,
         E: Send + Sync + 'static,
     {
         match leader.run(load) {
-            Ok(value) => {
+            Ok((value, ttl)) => {
                 let weight = self.0.weigh(&key, &value);
                 let copy = value.clone();
                 let guard = pin();
-                let timing = self.0.times(hash, (&key, &value), Ttl::Default, self.0.engine.now(), &guard);
+                let now = self.0.engine.now_for(ttl);
+                let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
                 let new = self.0.engine.make(hash, (key, copy), weight, timing, &guard);
                 // The flight leaves its table when the closure is dropped: after the map has decided, so that whoever misses
                 // the flight finds the entry, and before listeners run, which may load the key if it was not admitted.

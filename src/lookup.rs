@@ -27,13 +27,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
 
     /// [`lookup`](Self::lookup) in a cache whose entries may have times.
     #[inline]
-    pub(crate) fn lookup_timed<'g, Q>(
-        &self,
-        key: &Q,
-        hash: u64,
-        now: u64,
-        guard: &'g Guard,
-    ) -> Option<&'g Entry<K, V>>
+    pub(crate) fn lookup_timed<'g, Q>(&self, key: &Q, hash: u64, now: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,

@@ -48,16 +48,14 @@ where
         let bell = Arc::new(Bell::default());
         let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
         let heard = bell.clone();
-        thread::Builder::new()
-            .name("hotset-ticker".to_owned())
-            .spawn(move || {
-                while !heard.wait(interval) {
-                    let Some(inner) = cache.upgrade() else { return };
-                    // A listener or a destructor that panics has been reported by the panic hook; the work was done.
-                    _ = catch_unwind(AssertUnwindSafe(|| inner.engine.run_pending()));
-                    _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
-                }
-            })?;
+        thread::Builder::new().name("hotset-ticker".to_owned()).spawn(move || {
+            while !heard.wait(interval) {
+                let Some(inner) = cache.upgrade() else { return };
+                // A listener or a destructor that panics has been reported by the panic hook; the work was done.
+                _ = catch_unwind(AssertUnwindSafe(|| inner.engine.run_pending()));
+                _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
+            }
+        })?;
         _ = self.0.ticker.set(Rope(bell));
         Ok(())
     }

@@ -75,7 +75,10 @@ fn a_removed_or_replaced_entry_whose_time_was_over_expired() {
     // Within the wheel's tick: the calls themselves find what is over.
     assert_eq!(cache.remove(&0), None);
     cache.insert(1, 100);
-    assert_eq!(cache.compute(2, |current| current.map(|_| unreachable!("it is over"))), None);
+    assert_eq!(
+        cache.compute(2, |current| current.map(|_| unreachable!("it is over"))),
+        None
+    );
     assert_eq!(cache.get_or_insert_with(3, || 300), 300);
     let expired: Vec<_> = (0..4).map(|key| (key, key, Cause::Expired)).collect();
     assert_eq!(taken(&log), expired);
@@ -145,7 +148,10 @@ fn a_time_to_live_may_differ_from_the_caches() {
     cache.insert_with_ttl(3, 3, secs(1));
     cache.insert_with_ttl(4, 4, Duration::MAX);
     clock.advance(secs(50));
-    assert_eq!([1, 2, 3, 4].map(|key| cache.get(&key)), [Some(1), Some(2), None, Some(4)]);
+    assert_eq!(
+        [1, 2, 3, 4].map(|key| cache.get(&key)),
+        [Some(1), Some(2), None, Some(4)]
+    );
     clock.advance(secs(1 << 33));
     assert_eq!([1, 2, 4].map(|key| cache.get(&key)), [None, Some(2), Some(4)]);
 }
@@ -162,7 +168,10 @@ fn compute_resets_the_time_or_keeps_it() {
     assert_eq!(cache.compute_with_ttl(2, |n| Some((more(n), Ttl::Keep))), Some(2));
     clock.advance(secs(6));
     assert_eq!((cache.get(&1), cache.get(&2)), (Some(2), None));
-    assert_eq!(cache.compute_with_ttl(2, |n| Some((more(n), Ttl::After(secs(1))))), Some(1));
+    assert_eq!(
+        cache.compute_with_ttl(2, |n| Some((more(n), Ttl::After(secs(1))))),
+        Some(1)
+    );
     clock.advance(secs(1));
     assert_eq!(cache.get(&2), None);
 }
@@ -195,14 +204,16 @@ fn the_users_expiry_decides() {
     cache.insert(4, 9);
     cache.insert(4, 9);
     cache.insert(7, 50);
-    assert_eq!([1, 2, 3, 4].map(|key| cache.remaining(&key).unwrap()), [
-        Some(secs(5)),
-        None,
-        Some(secs(9)),
-        Some(secs(2))
-    ]);
+    assert_eq!(
+        [1, 2, 3, 4].map(|key| cache.remaining(&key).unwrap()),
+        [Some(secs(5)), None, Some(secs(9)), Some(secs(2))]
+    );
     assert_eq!(cache.get(&7), Some(50));
-    assert_eq!(cache.remaining(&7), Some(Some(secs(1))), "a read may bring the end nearer");
+    assert_eq!(
+        cache.remaining(&7),
+        Some(Some(secs(1))),
+        "a read may bring the end nearer"
+    );
     cache.run_pending();
     taken(&log);
     clock.advance(secs(1) + millis(2));
@@ -246,7 +257,11 @@ fn bad_settings_are_errors() {
         assert!(built.unwrap_err().to_string().contains("fraction"));
     }
     let hasher = std::hash::RandomState::new();
-    let built = Cache::<u32, u32>::builder().max_entries(1).ticker(secs(1)).hasher(hasher).build();
+    let built = Cache::<u32, u32>::builder()
+        .max_entries(1)
+        .ticker(secs(1))
+        .hasher(hasher)
+        .build();
     assert!(built.unwrap_err().to_string().contains("after the hasher"));
 }
 

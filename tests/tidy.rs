@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The only files of `src/` with unsafe code. A new one needs a reason, and a reviewer.
-const UNSAFE: [&str; 11] = [
+const UNSAFE: [&str; 12] = [
     "src/engine/core.rs",
     "src/engine/entry.rs",
+    "src/engine/housekeeping.rs",
     "src/engine/local.rs",
     "src/engine/mod.rs",
     "src/engine/model.rs",

@@ -219,7 +219,14 @@ impl Shape {
     #[inline]
     unsafe fn timing_of(self, handle: Handle) -> NonNull<Timing> {
         // SAFETY: the times lie before the weight, which lies before the header; all are multiples of eight bytes.
-        unsafe { handle.0.cast::<u64>().sub(usize::from(self.weighted)).cast::<Timing>().sub(1) }
+        unsafe {
+            handle
+                .0
+                .cast::<u64>()
+                .sub(usize::from(self.weighted))
+                .cast::<Timing>()
+                .sub(1)
+        }
     }
 
     /// The entry's times, if it has any.
@@ -229,12 +236,7 @@ impl Shape {
     #[inline]
     pub(super) unsafe fn timing<'a>(self, handle: Handle) -> Option<&'a Timing> {
         // SAFETY: the caller's promise; the header tells whether there are any.
-        unsafe {
-            handle
-                .header()
-                .is_timed()
-                .then(|| self.timing_of(handle).as_ref())
-        }
+        unsafe { handle.header().is_timed().then(|| self.timing_of(handle).as_ref()) }
     }
 }
 

@@ -60,7 +60,8 @@ impl Header {
     /// 23 bits that belong to the holder of the maintenance lock.
     #[inline]
     pub(crate) fn place(&self) -> u32 {
-        ((self.place_high.load(Ordering::Relaxed) & !TIMED) as u32) << 16 | self.place_low.load(Ordering::Relaxed) as u32
+        ((self.place_high.load(Ordering::Relaxed) & !TIMED) as u32) << 16
+            | self.place_low.load(Ordering::Relaxed) as u32
     }
 
     #[inline]

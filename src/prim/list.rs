@@ -272,7 +272,11 @@ impl<H: Copy + Eq> Chunks<H> {
     pub(crate) fn soon(&self, queue: &Queue) -> Option<H> {
         let chunk = self.slab.get(queue.tail as usize)?;
         let at = usize::from(chunk.hi).checked_sub(SOON)?;
-        if at < usize::from(chunk.lo) { None } else { chunk.items[at] }
+        if at < usize::from(chunk.lo) {
+            None
+        } else {
+            chunk.items[at]
+        }
     }
 
     /// Frees the empty chunk at the tail, and prefetches what the next pops will ask for.

@@ -8,7 +8,9 @@ use loom::sync;
 #[cfg(not(loom))]
 use std::sync;
 
-pub(crate) use sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 pub(crate) use sync::{Arc, Condvar, Mutex, MutexGuard};
 
 #[cfg(not(loom))]

@@ -1,0 +1,337 @@
+//! The housekeeping: how changes come to the policy, and what follows from it.
+//!
+//! Whoever finds it due does it, if nobody else is at it. User code that it makes necessary (listeners, destructors) runs when
+//! the lock has been given up.
+
+use super::core::{Core, Due, Event};
+use super::entry::{Chain, Entry, Handle, NEVER, Timing};
+use super::local::Local;
+use super::{EXPIRIES, Engine, Panics, Published};
+use crate::map::reclaim::{Guard, pin};
+use crate::policy::Policy;
+use crate::prim::sync::{Ordering, relax};
+use crate::stats::Cause;
+
+impl<K, V> Engine<K, V> {
+    /// Leaves the event in this thread's ring. If there are enough of them there, has all that wait applied, unless another
+    /// thread is at it. If the ring is full, or too much weight has come in, waits for that: memory is bounded, and events
+    /// are never lost.
+    #[inline]
+    pub(super) fn record(&self, event: Event, guard: Guard) {
+        let Some(local) = self.locals.of(&guard) else {
+            return self.record_at_once(event, guard);
+        };
+        let pace = &self.locals.pace;
+        let waiting = local.ring.push(event.pack());
+        if self.time.is_active() {
+            // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
+            let timing = event.entry().and_then(|new| unsafe { self.shape.timing(new) });
+            timing
+                .into_iter()
+                .for_each(|timing| self.time.expect(timing.deadline()));
+        }
+        let heavy = self.shape.weighted
+            && event.entry().is_some_and(|new| {
+                // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
+                let weight = unsafe { self.shape.weight(new) };
+                local.add_weight(weight, waiting) > pace.weight.load(Ordering::Relaxed)
+            });
+        if waiting >= pace.batch.load(Ordering::Relaxed) || heavy {
+            self.catch_up(local, heavy, guard);
+        }
+    }
+
+    #[inline(never)]
+    fn catch_up(&self, local: &Local, heavy: bool, guard: Guard) {
+        let mut tries = 0;
+        while !self.work.0.handover.try_enter() {
+            let most = if heavy {
+                1
+            } else {
+                self.locals.pace.most.load(Ordering::Relaxed)
+            };
+            if local.ring.len() < most {
+                return;
+            }
+            relax(&mut tries);
+        }
+        let due = self.maintain(&guard, |_| ());
+        self.finish(due, guard);
+    }
+
+    /// For a thread that has no ring.
+    #[cold]
+    fn record_at_once(&self, event: Event, guard: Guard) {
+        let due = self.with_core(&guard, |core| core.apply(event));
+        self.finish(due, guard);
+    }
+
+    /// Applies what waits in the rings, does `work`, and gives up the lock, which the caller holds.
+    #[inline(always)]
+    pub(super) fn maintain(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
+        let due = {
+            // SAFETY: the lock is held, and this reference ends before it is given up.
+            let core = unsafe { &mut *self.work.0.core.get() };
+            let timed = self.time.is_active();
+            if timed {
+                self.time.begin();
+            }
+            self.locals.each(|local| {
+                let expect = |core: &Core, pair| core.expect(Event::unpack(pair));
+                local
+                    .ring
+                    .drain(core, expect, |core, pair| core.apply(Event::unpack(pair)));
+            });
+            work(core);
+            core.settle(&self.map, guard);
+            if timed {
+                self.time.expect(core.next_alarm());
+            }
+            self.publish(core);
+            core.due(false)
+        };
+        self.work.0.handover.leave();
+        due
+    }
+
+    #[inline]
+    fn publish(&self, core: &Core) {
+        self.work
+            .0
+            .published
+            .len
+            .store(core.policy.len() as u64, Ordering::Relaxed);
+        self.work
+            .0
+            .published
+            .weight
+            .store(core.policy.weight(), Ordering::Relaxed);
+        self.work
+            .0
+            .published
+            .insertions
+            .store(core.counts.insertions, Ordering::Relaxed);
+        self.work
+            .0
+            .published
+            .evictions
+            .store(core.counts.evictions, Ordering::Relaxed);
+        self.work
+            .0
+            .published
+            .rejections
+            .store(core.counts.rejections, Ordering::Relaxed);
+        self.work
+            .0
+            .published
+            .expirations
+            .store(core.counts.expirations, Ordering::Relaxed);
+    }
+
+    /// Waits for the lock and does `work` under it; the caller is pinned.
+    pub(super) fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
+        let mut tries = 0;
+        while !self.work.0.handover.try_enter() {
+            relax(&mut tries);
+        }
+        self.maintain(guard, work)
+    }
+
+    /// Makes a free slot for the hash: grows a crowded table, else evicts an entry near its home. Only a table far beyond
+    /// its usual load, or a hash function that sends many keys to one bucket, gets here.
+    #[cold]
+    pub(super) fn make_room(&self, hash: u64, slots: Option<usize>, guard: &Guard) {
+        let mut grown = false;
+        let due = self.with_core(guard, |core| grown = core.make_room(&self.map, guard));
+        self.finish(due, pin());
+        // The table that was full may have been replaced by a larger one meanwhile: `slots` is the size that was tried.
+        if grown || slots != Some(self.map.slots(guard)) {
+            return;
+        }
+        // SAFETY: candidates are in the map, and the guard is held.
+        let spare = |header| unsafe { Handle(header).header() }.hits() == 0;
+        if let Some(victim) = self.map.candidate(hash, spare, guard)
+            && self.map.remove_exact(victim, guard)
+        {
+            let mut panics = Panics::default();
+            self.notify(Handle(victim), Cause::Size, &mut panics);
+            let due = self.with_core(guard, |core| {
+                core.counts.evictions += 1;
+                core.apply(Event::Retired {
+                    old: Handle(victim),
+                    expired: false,
+                });
+            });
+            panics.catch(|| self.finish(due, pin()));
+            panics.resume();
+        }
+    }
+
+    /// Does all housekeeping that is due: afterwards the weight is within the capacity, and what no reader holds is freed.
+    pub(crate) fn run_pending(&self) {
+        let guard = pin();
+        let mut now = self.now();
+        let due = self.with_core(&guard, |_| {});
+        self.finish(due, guard);
+        while now != 0 {
+            let guard = pin();
+            let expire = |core: &mut Core| {
+                if !core.expire(now, EXPIRIES, &self.map, &guard) {
+                    now = 0;
+                }
+            };
+            let due = self.with_core(&guard, expire);
+            self.finish(due, guard);
+        }
+        // Unpinned in between, so that this call's own guard does not hold the garbage up.
+        let guard = pin();
+        let mut all = None;
+        let due = self.with_core(&guard, |core| all = Some(core.due(true)));
+        let mut panics = Panics::default();
+        panics.catch(|| self.finish(due, pin()));
+        if let Some(all) = all {
+            panics.catch(|| self.finish(all, guard));
+        }
+        panics.resume();
+    }
+
+    pub(crate) fn set_capacity(&self, capacity: u64) {
+        let guard = pin();
+        let due = self.with_core(&guard, |core| {
+            self.work.0.published.capacity.store(capacity, Ordering::Relaxed);
+            self.locals.set_capacity(capacity);
+            core.set_capacity(capacity, &self.map, &guard);
+        });
+        self.finish(due, guard);
+    }
+
+    /// The entries from the one worth most to the one that would go first, as of now. They live as long as the guard.
+    pub(crate) fn hottest(&self, guard: &Guard) -> Vec<Handle> {
+        let mut handles = Vec::new();
+        let due = self.with_core(guard, |core| {
+            handles.reserve_exact(core.policy.len());
+            core.policy.hottest(&core.shelf, &mut |handle| {
+                handles.push(handle);
+                true
+            });
+        });
+        self.finish(due, pin());
+        handles
+    }
+
+    /// Panics if an invariant is broken. The caller sees to it that nothing else goes on.
+    pub(crate) fn validate(&self) {
+        let guard = pin();
+        let due = self.with_core(&guard, |core| {
+            core.policy.validate(&core.shelf);
+            let mut from = 0;
+            let (mut count, mut weight, mut alarms) = (0, 0u64, 0);
+            while from < 1 << 32 {
+                from = self.map.walk(
+                    from,
+                    |header| {
+                        // SAFETY: in the map, and the guard is held.
+                        let (place, w) =
+                            unsafe { (Handle(header).header().place(), self.shape.weight(Handle(header))) };
+                        assert!(
+                            place <= crate::policy::MAX_PLACE,
+                            "what is in the map is in the policy: {place:x}"
+                        );
+                        count += 1;
+                        weight = weight.saturating_add(w);
+                        let ends = self.timing(Handle(header), &guard).map_or(NEVER, Timing::deadline);
+                        let alarm = core.has_alarm(Handle(header));
+                        assert!(alarm || ends == NEVER, "what has a deadline has a timer");
+                        alarms += usize::from(alarm);
+                    },
+                    &guard,
+                );
+            }
+            core.validate_alarms(alarms);
+            assert_eq!(core.policy.len(), count, "what is in the policy is in the map");
+            assert_eq!(core.policy.weight(), weight, "the weight is that of the entries");
+            assert!(core.policy.weight() <= core.policy.capacity(), "the bound holds");
+        });
+        self.finish(due, guard);
+    }
+
+    /// Frees what became due, and runs the user code that this needs, unpinned.
+    #[inline]
+    pub(super) fn finish(&self, due: Due, guard: Guard) {
+        let quiet = due.evicted.is_empty() && due.odd.is_empty() && due.tables.is_empty();
+        if quiet && !std::mem::needs_drop::<Entry<K, V>>() {
+            self.keep(due.free, &guard);
+        } else {
+            drop(guard);
+            self.finish_with_user_code(due);
+        }
+    }
+
+    #[inline(never)]
+    fn finish_with_user_code(&self, due: Due) {
+        let mut panics = Panics::default();
+        for (handle, cause) in due.evicted {
+            self.notify(handle, cause, &mut panics);
+            panics.catch(|| self.record(Event::Released(handle), pin()));
+        }
+        let (mut free, mut empty) = (due.free, Chain::new());
+        while let Some(former) = free.pop() {
+            // SAFETY: nobody can reach what is due to be freed; the header, which was overwritten, has no destructor. Popped
+            // from one chain, it goes to another.
+            unsafe {
+                panics.catch(|| self.shape.drop_contents::<K, V>(former));
+                empty.push(former);
+            }
+        }
+        for former in due.odd {
+            // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
+            unsafe {
+                panics.catch(|| self.shape.drop_contents::<K, V>(former));
+                self.shape.release::<K, V>(former, !self.shape.timed);
+            }
+        }
+        drop(due.tables);
+        if empty.len() > 0 {
+            self.keep(empty, &pin());
+        }
+        panics.resume();
+    }
+
+    /// Keeps the memory of former entries for this thread's next ones, or gives it back.
+    #[inline]
+    fn keep(&self, mut empty: Chain, guard: &Guard) {
+        if let Some(local) = self.locals.of(guard) {
+            // SAFETY: the part is this thread's, which is pinned; the memory was given up by its former owner.
+            empty = unsafe { local.keep(empty, self.shape.size::<K, V>()) };
+        }
+        while let Some(former) = empty.pop() {
+            // SAFETY: as above; only what is usual is put into chains.
+            unsafe { self.shape.release::<K, V>(former, self.shape.timed) };
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn expire(&self, now: u64) {
+        let guard = pin();
+        if self.work.0.handover.try_enter() {
+            let due = self.maintain(&guard, |core| _ = core.expire(now, EXPIRIES, &self.map, &guard));
+            self.finish(due, guard);
+        }
+    }
+
+    /// The figures of the last housekeeping, which is done now if it is due and nobody else is at it.
+    pub(crate) fn published(&self) -> &Published {
+        self.now_and_tick();
+        let mut waiting = 0;
+        self.locals.each(|local| waiting += local.ring.len());
+        if waiting > 0 {
+            let guard = pin();
+            if self.work.0.handover.try_enter() {
+                let due = self.maintain(&guard, |_| ());
+                self.finish(due, guard);
+            }
+        }
+        &self.work.0.published
+    }
+}
