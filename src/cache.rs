@@ -107,9 +107,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        if self.0.engine.time().is_active() {
-            return self.get_timed(key, read);
-        }
         let hash = self.0.hash(key);
         let mut found = None;
         let guard = pin_first();
@@ -122,27 +119,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.get_slow(key, guard, hash, found, read)
     }
 
-    /// `get_with` in a cache whose entries may have times.
-    #[inline]
-    fn get_timed<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        let now = self.0.engine.now();
-        let hash = self.0.hash(key);
-        let guard = pin();
-        let result = self
-            .0
-            .lookup_timed(key, hash, now, &guard)
-            .map(|entry| read(&entry.value));
-        drop(guard);
-        self.0.engine.tick(now);
-        result
-    }
-
-    /// Goes on where `get_with` leaves what is not usual: apart, it costs the rest no registers.
-    #[cold]
+    /// Goes on where `get_with` leaves what is not usual, and all hits of a cache with times: apart, it costs the rest no
+    /// registers.
     #[inline(never)]
     fn get_slow<Q, R>(
         &self,
@@ -157,9 +135,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Eq + ?Sized,
     {
         let guard = guard.unwrap_or_else(pin);
-        self.0
-            .lookup_slow(key, hash, found, &guard)
-            .map(|entry| read(&entry.value))
+        let now = self.0.engine.now();
+        let entry = self.0.lookup_slow(key, hash, found, now, &guard);
+        let result = entry.map(|entry| read(&entry.value));
+        drop(guard);
+        self.0.engine.tick(now);
+        result
     }
 
     /// Copies of the values of many keys, in their order. Faster than as many `get`s when the cache is larger than the
@@ -221,7 +202,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// The entry can be read at once, unless the policy does not admit it.
     pub fn insert(&self, key: K, value: V) {
         if self.0.engine.time().is_active() {
-            return self.insert_with_ttl(key, value, Ttl::Default);
+            return self.insert_timed(key, value, Ttl::Default);
         }
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
@@ -243,12 +224,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// cache.insert_with_ttl("token", 17, Duration::from_secs(300));
     /// ```
     pub fn insert_with_ttl(&self, key: K, value: V, ttl: impl Into<Ttl>) {
+        self.insert_timed(key, value, ttl.into());
+    }
+
+    #[inline(never)]
+    fn insert_timed(&self, key: K, value: V, ttl: Ttl) {
         let now = self.0.engine.time().clock.now();
         self.0.engine.tick(now);
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
         let guard = pin_fenced();
-        let timing = self.0.times(hash, (&key, &value), ttl.into(), now, &guard);
+        let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
         let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
