@@ -1,13 +1,15 @@
 //! The cache as its users see it: keys, values and handles.
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
-use crate::engine::{Engine, Entry, Handle, Panics, Settings, Timing};
+use crate::engine::{Engine, Entry, Panics, Settings, Timing};
 use crate::expiry::Ttl;
+use crate::failures::Failures;
 use crate::flight::Flights;
 use crate::map::Header;
 use crate::map::reclaim::{Guard, pin, pin_fenced, pin_first};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
+use crate::refresh::Runner;
 use crate::stats::{Cause, Stats};
 use crate::ticker::Rope;
 use std::borrow::Borrow;
@@ -28,6 +30,8 @@ pub(crate) struct Inner<K, V, S> {
     weigher: Option<Weigher<K, V>>,
     pub(crate) flights: Flights<K, V>,
     pub(crate) ticker: OnceLock<Rope>,
+    pub(crate) background: Option<Runner>,
+    pub(crate) failures: Option<Failures<K>>,
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
@@ -67,6 +71,17 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         match &self.weigher {
             None => 1,
             Some(weigher) => weigher(key, value),
+        }
+    }
+
+    /// The key is changed: a load of it that failed is no longer remembered.
+    #[inline(always)]
+    pub(crate) fn forget_failure(&self, hash: u64, is: impl Fn(&K) -> bool)
+    where
+        K: Eq,
+    {
+        if let Some(failures) = &self.failures {
+            failures.forget(hash, is);
         }
     }
 
@@ -209,6 +224,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let guard = pin_fenced();
         self.0.engine.map().prefetch(hash, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
+        self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, None, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
     }
@@ -236,6 +252,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let guard = pin_fenced();
         let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
+        self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
     }
@@ -289,6 +306,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hash = self.0.hash(key);
         let kill = self.0.flights.supersede(hash, |loading| loading.borrow() == key);
+        self.0.forget_failure(hash, |failed| failed.borrow() == key);
         self.0.engine.remove(
             hash,
             |candidate| candidate.borrow() == key,
@@ -345,6 +363,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let current = alive.map(|old| Engine::<K, V>::view(old.0).value.clone());
             let (changed, ttl) = change(current).unzip();
             let superseded = self.0.flights.supersede(hash, |loading| *loading == key);
+            self.0.forget_failure(hash, |failed| *failed == key);
             let done = match (old, &changed) {
                 (None, None) => {
                     if superseded {
@@ -383,25 +402,28 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.0.flights.supersede_all(|hash, key| {
             panics.catch(|| _ = engine.remove(hash, |other| other == key, |_| true, true, |_| ()));
         });
-        let mut from = 0;
-        while from < 1 << 32 {
-            let mut handles = Vec::new();
-            let guard = pin();
-            from = engine.map().walk(from, |header| handles.push(Handle(header)), &guard);
-            for handle in handles {
-                panics.catch(|| _ = engine.remove_exact(handle, Cause::Explicit, pin()));
-            }
+        if let Some(failures) = &self.0.failures {
+            failures.clear();
         }
+        panics.catch(|| engine.clear());
         panics.catch(|| self.run_pending());
         panics.resume();
     }
 }
 
 impl<K, V, S> Cache<K, V, S> {
-    pub(crate) fn from_parts(settings: Settings<K, V>, weigher: Option<Weigher<K, V>>, hasher: S) -> Self {
+    pub(crate) fn from_parts(
+        settings: Settings<K, V>,
+        weigher: Option<Weigher<K, V>>,
+        background: Option<Runner>,
+        failures: Option<Failures<K>>,
+        hasher: S,
+    ) -> Self {
         Self(Arc::new(Inner {
             flights: Flights::new(settings.capacity),
             ticker: OnceLock::new(),
+            background,
+            failures,
             engine: Engine::new(settings),
             hasher,
             weigher,

@@ -220,6 +220,16 @@ impl<K, V> Engine<K, V> {
         unsafe { self.shape.timing(found) }
     }
 
+    /// Whether an entry that was found is due for a reload, which the caller then has to see to.
+    #[inline]
+    pub(crate) fn claim_reload(&self, found: &Entry<K, V>, now: u64, guard: &Guard) -> bool {
+        now != 0
+            && self.time.refresh_after.is_some()
+            && self
+                .timing(Handle::of(found), guard)
+                .is_some_and(|timing| timing.claim_reload(now))
+    }
+
     /// Whether an entry's time was over at `now`; the caller keeps the entry alive.
     #[inline(always)]
     pub(crate) fn is_over(&self, found: NonNull<Header>, now: u64) -> bool {
@@ -388,6 +398,23 @@ impl<K, V> Engine<K, V> {
         false
     }
 
+    /// Inserts or replaces, unless `superseded` says no at the last moment or an invalidation kills it; then the new entry
+    /// is discarded.
+    pub(crate) fn insert_unless(
+        &self,
+        hash: u64,
+        new: Handle,
+        equal: impl FnMut(&K, &K) -> bool,
+        superseded: impl FnMut() -> bool,
+        guard: Guard,
+    ) {
+        match self.enter(hash, new, equal, Mode::Upsert, superseded, &guard) {
+            Inserted::New => self.record(Event::Arrived(new), guard),
+            Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
+            _ => self.record(Event::Released(new), guard),
+        }
+    }
+
     /// Puts `new` in the place of this very entry; if it is no longer in the map, gives `new` to the bin.
     pub(crate) fn replace_exact(&self, old: Handle, new: Handle, guard: Guard) -> bool {
         if self.map.replace_exact(old.0, new.0, &guard) {
@@ -406,6 +433,21 @@ impl<K, V> Engine<K, V> {
             self.retired(old, cause, guard);
         }
         removed
+    }
+
+    /// Removes all entries, one home after another. O(n).
+    pub(crate) fn clear(&self) {
+        let mut panics = Panics::default();
+        let mut from = 0;
+        while from < 1 << 32 {
+            let mut handles = Vec::new();
+            let guard = pin();
+            from = self.map.walk(from, |header| handles.push(Handle(header)), &guard);
+            for handle in handles {
+                panics.catch(|| _ = self.remove_exact(handle, Cause::Explicit, pin()));
+            }
+        }
+        panics.resume();
     }
 
     /// Removes the key if `accept` agrees; `taken` sees the entry before anything else does.

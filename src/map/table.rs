@@ -368,6 +368,10 @@ impl Table {
                 if found.word & slot::STATE == slot::FROZEN {
                     continue; // the home has been frozen since: wait for it
                 }
+                // Asked after the slot was read: who overtakes this insertion later changes that slot, so `put` fails.
+                if killed() {
+                    return Step::Done(Inserted::Killed);
+                }
                 if self.put(&found, entry) {
                     return Step::Done(Inserted::Replaced(pointer(found.word)));
                 }
