@@ -140,7 +140,7 @@ impl<K, V> Time<K, V> {
         // The finalizer of MurmurHash3, of which the upper half is a fraction.
         let mixed = (seed ^ seed >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
         let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53) >> 32;
-        let off = u128::from(ttl) * u128::from(self.jitter) * u128::from(mixed) >> 64;
+        let off = (u128::from(ttl) * u128::from(self.jitter) * u128::from(mixed)) >> 64;
         ttl - off as u64
     }
 
