@@ -27,18 +27,20 @@ unsafe impl Send for Handle {}
 /// A moment that never comes.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// The times of an entry, in nanoseconds of its cache's clock; [`NEVER`] where there is none. 40 bytes.
+/// The times of an entry, in nanoseconds of its cache's clock; [`NEVER`] where there is none. 40 bytes, of which those that a
+/// lookup needs come last: next to the header.
+#[repr(C)]
 pub(crate) struct Timing {
-    /// From this moment on the entry is a miss. Moved by readers, where hits prolong a life.
-    deadline: AtomicU64,
-    /// However often the entry is hit, its deadline is not later than this.
-    limit: AtomicU64,
-    /// From this moment on a hit asks for a reload.
-    stale: AtomicU64,
     /// The deadline that the wheel knows of. This and the next belong to the holder of the maintenance lock.
     scheduled: AtomicU64,
     /// Where the entry is in the wheel.
     timer: AtomicU32,
+    /// However often the entry is hit, its deadline is not later than this.
+    limit: AtomicU64,
+    /// From this moment on a hit asks for a reload.
+    stale: AtomicU64,
+    /// From this moment on the entry is a miss. Moved by readers, where hits prolong a life.
+    deadline: AtomicU64,
 }
 
 impl Timing {
