@@ -151,7 +151,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let guard = guard.unwrap_or_else(pin);
         let now = self.0.engine.now();
-        let entry = self.0.lookup_slow(key, hash, found, now, &guard);
+        let entry = found
+            .and_then(|found| self.0.hit_timed(found, now, &guard))
+            .or_else(|| self.0.lookup_slow(key, hash, found, now, &guard));
         let result = entry.map(|entry| read(&entry.value));
         drop(guard);
         self.0.engine.tick(now);

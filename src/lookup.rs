@@ -100,11 +100,29 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             .filter(|found| !self.engine.is_over(*found, now));
         self.engine.locals().count(guard, found.is_some());
         let found = found?;
+        Some(self.hit(found, now, guard))
+    }
+
+    /// A hit that is told to the policy, and may move the entry's deadline.
+    #[inline(always)]
+    fn hit<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> &'g Entry<K, V> {
         self.engine.hit(found, guard);
         if now != 0 && self.engine.time().moves() {
             self.engine.prolong(Handle(found), now, guard);
         }
-        Some(Engine::<K, V>::view(found))
+        Engine::<K, V>::view(found)
+    }
+
+    /// [`lookup_slow`](Self::lookup_slow) of what was found in a cache with times, if it is alive and the counters are at
+    /// hand.
+    #[inline(always)]
+    pub(crate) fn hit_timed<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
+        let local = self.engine.locals().near(guard)?;
+        if now == 0 || self.engine.is_over(found, now) {
+            return None;
+        }
+        local.hit();
+        Some(self.hit(found, now, guard))
     }
 
     /// [`lookup`](Self::lookup) of a key for which the map had a glance at this entry.

@@ -266,6 +266,7 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Tells the policy of a hit, now if it wants that.
+    #[inline(always)]
     pub(crate) fn hit(&self, found: NonNull<Header>, _guard: &Guard) {
         if self.eager_hits {
             return self.hit_eagerly(Handle(found));
