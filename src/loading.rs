@@ -101,7 +101,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             return Err(LoadError::Failed(error));
         }
         loop {
-            match self.begin(hash, &key, guard, Who::this_thread()) {
+            match self.begin(hash, &key, guard, Who::this_thread(), false) {
                 Start::Found(value) => return Ok(value),
                 Start::Lead(mut leader) => {
                     let loaded = leader.run(load);
@@ -117,9 +117,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// What to do about a key that was missed while pinned by `guard`, if need be as `who`.
+    /// What to do about a key that was missed, if need be as `who`. `stale`: who asks may itself have ended flights since the
+    /// miss.
     #[inline]
-    fn begin(&self, hash: u64, key: &K, guard: Guard, who: Who) -> Start<'_, K, V>
+    fn begin(&self, hash: u64, key: &K, guard: Guard, who: Who, stale: bool) -> Start<'_, K, V>
     where
         K: Clone,
         V: Clone,
@@ -127,7 +128,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         match self.0.flights.join(hash, |other| other == key, key.clone(), who) {
             Role::Lead { mut leader, late } => {
                 // What was inserted since the miss, other than by a load, counts as inserted during this one.
-                if late && let Some(old) = self.0.peek_alive(hash, key, self.0.engine.now(), &guard) {
+                if (late || stale)
+                    && let Some(old) = self.0.peek_alive(hash, key, self.0.engine.now(), &guard)
+                {
                     let value = Engine::<K, V>::view(old.0).value.clone();
                     drop(guard);
                     leader.land(|| Outcome::Loaded(value.clone()));

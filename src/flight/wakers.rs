@@ -1,5 +1,8 @@
 //! How tasks wait for a flight, and how a future leads one.
 
+#[cfg(all(test, loom))]
+mod model;
+
 use super::{Flight, Leader, Outcome, Reentrant, Who, lock};
 use crate::engine::Panics;
 use crate::prim::sync::Ordering;

@@ -111,7 +111,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let (mut asked, mut led, mut flights) = (Vec::new(), Vec::new(), Vec::new());
         for one in missing {
-            match self.begin(one.hash, &one.key, pin(), Who::this_thread()) {
+            match self.begin(one.hash, &one.key, pin(), Who::this_thread(), true) {
                 Start::Found(value) => loaded[one.place] = Some(value),
                 Start::Lead(leader) => {
                     asked.push(one.key);

@@ -131,7 +131,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
         let who = Who::future();
         loop {
-            match self.begin(hash, &key, pin(), who) {
+            match self.begin(hash, &key, pin(), who, false) {
                 Start::Found(value) => return Ok(value),
                 Start::Lead(mut leader) => {
                     let loaded = leader.run_future(who, load, end).await;
