@@ -97,14 +97,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
         E: Send + Sync + 'static,
     {
-        if let Some(error) = self.0.failures.as_ref().and_then(|failures| failures.get(hash, &key)) {
-            return Err(LoadError::Failed(error));
-        }
+        self.failed(hash, &key)?;
         loop {
             match self.begin(hash, &key, guard, Who::this_thread(), false) {
                 Start::Found(value) => return Ok(value),
                 Start::Lead(mut leader) => {
-                    let loaded = leader.run(load);
+                    let loaded = leader.run(load).map_err(Arc::new);
                     return self.lead(hash, key, &mut leader, loaded);
                 }
                 Start::Wait(flight) => {
@@ -115,6 +113,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 }
             }
         }
+    }
+
+    /// An error if a load of the key failed lately, and the cache remembers it.
+    fn failed<E: Send + Sync + 'static>(&self, hash: u64, key: &K) -> Result<(), LoadError<E>> {
+        let failed = self.0.failures.as_ref().and_then(|failures| failures.get(hash, key));
+        failed.map_or(Ok(()), |error| Err(LoadError::Failed(error)))
     }
 
     /// What to do about a key that was missed, if need be as `who`. `stale`: who asks may itself have ended flights since the
@@ -149,7 +153,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         hash: u64,
         key: K,
         leader: &mut Leader<'_, K, V>,
-        loaded: Result<(V, Ttl), E>,
+        loaded: Result<(V, Ttl), Arc<E>>,
     ) -> Result<V, LoadError<E>>
     where
         V: Clone,
@@ -172,7 +176,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 Ok(value)
             }
             Err(error) => {
-                let error = Arc::new(error);
                 if let Some(failures) = &self.0.failures
                     && !leader.superseded()
                 {
@@ -213,7 +216,7 @@ impl<E> From<Reentrant> for LoadError<E> {
 
 /// Panics because of what went wrong around a loader that cannot fail.
 #[cold]
-fn infallible(error: LoadError<Infallible>) -> ! {
+pub(crate) fn infallible(error: LoadError<Infallible>) -> ! {
     match error {
         LoadError::Failed(never) => match *never {},
         LoadError::Reentrant => panic!("hotset: the key was asked for from inside its own loader"),

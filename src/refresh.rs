@@ -3,7 +3,8 @@
 use crate::cache::{Cache, Inner};
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Outcome, Role};
+use crate::flight::{Leader, Outcome, Role, Who};
+use crate::loading::infallible;
 use crate::map::reclaim::pin;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
@@ -48,14 +49,38 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         E: Send + Sync + 'static,
     {
         let cache = self.cache.clone();
-        let inner: &Inner<K, V, S> = &cache.0;
-        let flight = inner
-            .flights
-            .join(self.hash, |other| *other == self.key, self.key.clone());
-        let Role::Lead { mut leader, .. } = flight else {
-            return old; // it is being loaded, since it was removed or had ended
+        let Some(mut leader) = self.lead(&cache, Who::this_thread()) else {
+            return old;
         };
-        match leader.run(load) {
+        let loaded = leader.run(load);
+        self.end(&cache.0, &mut leader, old, loaded)
+    }
+
+    /// Begins a flight; `None` if the key is being loaded, since it was removed or had ended.
+    fn lead<'c>(&self, cache: &'c Cache<K, V, S>, who: Who) -> Option<Leader<'c, K, V>>
+    where
+        K: Clone,
+    {
+        let key = self.key.clone();
+        match cache.0.flights.join(self.hash, |other| *other == self.key, key, who) {
+            Role::Lead { leader, .. } => Some(leader),
+            Role::Wait(_) => None,
+        }
+    }
+
+    fn end<E>(
+        &mut self,
+        inner: &Inner<K, V, S>,
+        leader: &mut Leader<'_, K, V>,
+        old: V,
+        loaded: Result<(V, Ttl), E>,
+    ) -> V
+    where
+        K: Clone,
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        match loaded {
             Ok((value, ttl)) => {
                 let weight = inner.weigh(&self.key, &value);
                 let contents = (self.key.clone(), value.clone());
@@ -125,11 +150,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone + Send + Sync + 'static,
         S: Send + Sync + 'static,
     {
-        match self.try_get_or_refresh_with(key, || Ok::<V, Infallible>(load())) {
-            Ok(value) => value,
-            Err(LoadError::Failed(never)) => match *never {},
-            Err(LoadError::Reentrant) => panic!("hotset: the key was asked for from inside its own loader"),
-        }
+        let value = self.try_get_or_refresh_with(key, || Ok::<V, Infallible>(load()));
+        value.unwrap_or_else(|error| infallible(error))
     }
 
     /// [`get_or_refresh_with`](Self::get_or_refresh_with) for loaders that may fail: a reload that fails is counted, the old

@@ -4,7 +4,7 @@ use super::{Start, infallible, shared};
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Outcome, Who};
+use crate::flight::Who;
 use crate::map::reclaim::pin;
 use hashbrown::HashTable;
 use std::convert::Infallible;
@@ -110,6 +110,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         E: Send + Sync + 'static,
     {
         let (mut asked, mut led, mut flights) = (Vec::new(), Vec::new(), Vec::new());
+        for one in &missing {
+            self.failed(one.hash, &one.key)?;
+        }
         for one in missing {
             match self.begin(one.hash, &one.key, pin(), Who::this_thread(), true) {
                 Start::Found(value) => loaded[one.place] = Some(value),
@@ -128,13 +131,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 }),
                 loaded => loaded.map_err(|error| LoadError::Failed(Arc::new(error))),
             });
-            if let Err(LoadError::Failed(error)) = &values {
-                for (_, _, leader) in &mut led {
-                    leader.land(|| Outcome::Failed(error.clone()));
-                }
+            let mut values = match values {
+                Ok(values) => Ok(values.into_iter()),
+                Err(LoadError::Failed(error)) => Err(error),
+                Err(other) => return Err(other), // the flights are abandoned
+            };
+            for ((place, hash, mut leader), key) in led.into_iter().zip(asked) {
+                let value = match &mut values {
+                    Ok(values) => Ok((values.next().expect("they were counted"), Ttl::Default)),
+                    Err(error) => Err(error.clone()),
+                };
+                loaded[place] = self.lead(hash, key, &mut leader, value).ok();
             }
-            for (((place, hash, mut leader), key), value) in led.into_iter().zip(asked).zip(values?) {
-                loaded[place] = Some(self.lead::<E>(hash, key, &mut leader, Ok((value, Ttl::Default)))?);
+            if let Err(error) = values {
+                return Err(LoadError::Failed(error));
             }
         }
         let mut missing = Vec::new();

@@ -9,6 +9,7 @@ use crate::map::reclaim::pin;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::pin::{Pin, pin as pin_future};
+use std::sync::Arc;
 
 /// Needs the feature `async`. The futures run on any executor, and are `Send` if the loader is and keys and values may be
 /// shared. They borrow the cache: move a handle into a task that must own what it uses.
@@ -129,12 +130,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         if let Some(value) = self.look(hash, &key) {
             return Ok(value);
         }
+        self.failed(hash, &key)?;
         let who = Who::future();
         loop {
             match self.begin(hash, &key, pin(), who, false) {
                 Start::Found(value) => return Ok(value),
                 Start::Lead(mut leader) => {
-                    let loaded = leader.run_future(who, load, end).await;
+                    let loaded = leader.run_future(who, load, end).await.map_err(Arc::new);
                     // The weigher and others run while the flight is still open: to them, too, the key is being loaded.
                     let _polled = who.polled();
                     return self.lead(hash, key, &mut leader, loaded);
