@@ -8,6 +8,8 @@ use crate::loading::infallible;
 use crate::map::reclaim::pin;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
+#[cfg(feature = "async")]
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// A reload, for a thread of the user's choice. To be called once; if it is dropped instead, the next caller tries again.
@@ -115,6 +117,30 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
     }
 }
 
+#[cfg(feature = "async")]
+impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
+    /// [`run`](Self::run) with a loader that is a future. If this is dropped meanwhile, the entry is soon due again.
+    async fn run_future<F: Future, E>(
+        mut self,
+        old: V,
+        load: Pin<&mut F>,
+        end: impl FnOnce(F::Output) -> Result<(V, Ttl), E>,
+    ) -> V
+    where
+        K: Clone,
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        let (cache, who) = (self.cache.clone(), Who::future());
+        let Some(mut leader) = self.lead(&cache, who) else {
+            return old;
+        };
+        let loaded = leader.run_future(who, load, end).await;
+        let _polled = who.polled();
+        self.end(&cache.0, &mut leader, old, loaded)
+    }
+}
+
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Reloads a key whose entry was claimed for that, in this call.
     #[cold]
@@ -127,6 +153,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let reload = self.reload_of(hash, key);
         reload.run(old, load)
+    }
+
+    /// [`reload`](Self::reload) with a loader that is a future.
+    #[cfg(feature = "async")]
+    pub(crate) async fn reload_future<F: Future, E>(
+        &self,
+        hash: u64,
+        key: K,
+        old: V,
+        load: Pin<&mut F>,
+        end: impl FnOnce(F::Output) -> Result<(V, Ttl), E>,
+    ) -> V
+    where
+        K: Clone,
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        self.reload_of(hash, key).run_future(old, load, end).await
     }
 
     fn reload_of(&self, hash: u64, key: K) -> Reload<K, V, S> {

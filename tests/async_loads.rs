@@ -525,6 +525,43 @@ fn loaders_may_set_times() {
 }
 
 #[test]
+fn one_task_reloads_while_the_others_are_served() {
+    let clock = ManualClock::new();
+    let seconds = Duration::from_secs;
+    let builder = Cache::builder().max_entries(10).clock(clock.clone());
+    let timed = builder.time_to_live(seconds(60)).refresh_after(seconds(10));
+    let cache: Numbers = timed.negative_ttl(seconds(5)).build().unwrap();
+    cache.insert(1, 1);
+    clock.advance(seconds(10));
+    let (mut reloader, gate) = leads(&cache, 1);
+    assert_eq!(block_on(cache.get_or_insert_async(1, pending())), 1, "it is still good");
+    gate.open(2);
+    assert_eq!((poll(&mut reloader), cache.get(&1)), (Some(2), Some(2)));
+    clock.advance(seconds(10));
+    let (reloader, _gate) = leads(&cache, 1);
+    drop(reloader);
+    assert_eq!(block_on(cache.get_or_insert_async(1, pending())), 2, "not at once");
+    clock.advance(seconds(3));
+    assert_eq!(
+        block_on(cache.try_get_or_insert_async(1, ready(Err::<u64, _>("no")))).unwrap(),
+        2
+    );
+    clock.advance(seconds(3));
+    assert_eq!(block_on(cache.get_or_insert_async(1, ready(3))), 3);
+    // A failure is remembered.
+    for why in ["no", "not asked"] {
+        let failed = block_on(cache.try_get_or_insert_async(2, ready(Err(why))));
+        assert!(matches!(failed, Err(LoadError::Failed(why)) if *why == "no"));
+    }
+    clock.advance(seconds(6));
+    assert_eq!(
+        block_on(cache.try_get_or_insert_async(2, ready(Ok::<_, &str>(2)))).unwrap(),
+        2
+    );
+    settled(&cache);
+}
+
+#[test]
 fn the_time_of_loads_is_measured() {
     let cache = Numbers::new(10);
     let (mut leader, gate) = leads(&cache, 1);

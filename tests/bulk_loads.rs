@@ -95,6 +95,23 @@ fn failures_reach_all_who_wait_and_leave_nothing() {
 }
 
 #[test]
+fn failures_are_remembered() {
+    let builder = Cache::builder().max_entries(100);
+    let cache: Numbers = builder.negative_ttl(Duration::from_secs(3600)).build().unwrap();
+    let failed = |asked: Result<_, LoadError<&str>>| matches!(asked, Err(LoadError::Failed(why)) if *why == "no");
+    assert!(failed(cache.try_get_many_or_insert_with([1, 2], |_| Err("no"))));
+    assert!(failed(cache.try_get_many_or_insert_with([3, 2], |_| unreachable!())));
+    assert!(failed(
+        cache
+            .try_get_or_insert_with(1, || unreachable!())
+            .map(|value| vec![value])
+    ));
+    // To a loader that cannot fail, or fails in another way, it means nothing.
+    assert_eq!(cache.get_many_or_insert_with([1, 2, 3], tenfold), [10, 20, 30]);
+    settled(&cache);
+}
+
+#[test]
 fn a_wrong_number_of_values_is_an_error() {
     let cache = Numbers::new(100);
     for returned in [0, 1, 3] {

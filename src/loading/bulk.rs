@@ -20,7 +20,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// one of those brought nothing: it panicked, was dropped, failed, or was overtaken by an insertion or a removal.
     ///
     /// What is said of [`get_or_insert_with`](Self::get_or_insert_with) holds for each key: others that ask for it wait
-    /// for this load, which an insertion or a removal beats. The statistics count one load per call of `load`.
+    /// for this load, which an insertion or a removal beats. The statistics count one load per call of `load`. A value that
+    /// is due for a reload is returned as it is.
     ///
     /// ```
     /// let cache = hotset::Cache::new(100);

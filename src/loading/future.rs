@@ -127,8 +127,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         E: Send + Sync + 'static,
     {
         let hash = self.0.hash(&key);
-        if let Some(value) = self.look(hash, &key) {
-            return Ok(value);
+        match self.look(hash, &key) {
+            Some((old, true)) => return Ok(self.reload_future(hash, key, old, load, end).await),
+            Some((value, false)) => return Ok(value),
+            None => {}
         }
         self.failed(hash, &key)?;
         let who = Who::future();
@@ -150,12 +152,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    fn look(&self, hash: u64, key: &K) -> Option<V>
+    /// The key's value, and whether it is for this caller to reload it.
+    fn look(&self, hash: u64, key: &K) -> Option<(V, bool)>
     where
         V: Clone,
     {
-        self.0.engine.now_and_tick();
+        let now = self.0.engine.now_and_tick();
         let guard = pin();
-        self.0.lookup(key, hash, &guard).map(|entry| entry.value.clone())
+        let entry = self.0.lookup(key, hash, &guard)?;
+        let value = entry.value.clone();
+        Some((value, self.0.engine.claim_reload(entry, now, &guard)))
     }
 }
