@@ -12,7 +12,7 @@ ARGS ?=
 STRESS ?= 20
 # `some TESTS`: fail where a filter matches no test, instead of passing without having tested anything.
 some = $(1) --list | grep -c ': test$$' >/dev/null || { echo 'no test matches: $(1)' >&2; exit 1; }
-LOOM_TEST := $(CARGO) test --release --lib loom_ --
+LOOM_TEST := $(CARGO) test --release --features async --lib loom_ --
 STRESS_TEST := $(CARGO) test --release --test stress --
 STRESS_CROSSBEAM := $(CARGO) test --release --features crossbeam --test stress --
 STRESS_ASAN := cargo +nightly test --release --target $(HOST) --test stress --
@@ -42,16 +42,16 @@ fmt-check: ## The format of every source file
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --workspace --all-targets --features crossbeam -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features async,crossbeam -- -D warnings
 
-test-default: ## The tests
-	$(CARGO) test --workspace
+test-default: ## The tests, the feature async included
+	$(CARGO) test --workspace --features async
 
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features crossbeam
 
 doc: ## The documentation, without a warning
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async
 
 # The environment of the loom targets and of asan; a target directory each, so that they undo no other build.
 test-loom loom: export CARGO_TARGET_DIR = target/loom

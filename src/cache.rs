@@ -471,19 +471,18 @@ impl<K, V, S> Cache<K, V, S> {
     /// What happened so far.
     pub fn stats(&self) -> Stats {
         let (hits, misses) = self.0.engine.locals().lookups();
-        let (loads, load_failures, load_time) = self.0.flights.counts();
         let published = self.0.engine.published();
-        Stats {
+        let mut stats = Stats {
             hits,
             misses,
             insertions: published.insertions.load(Ordering::Relaxed),
             evictions: published.evictions.load(Ordering::Relaxed),
             expirations: published.expirations.load(Ordering::Relaxed),
             rejections: published.rejections.load(Ordering::Relaxed),
-            loads,
-            load_failures,
-            load_time,
-        }
+            ..Stats::default()
+        };
+        self.0.flights.count(&mut stats);
+        stats
     }
 
     /// Checks every invariant of the cache's structures, and panics if one is broken. For tests: nobody else may use the

@@ -54,6 +54,13 @@ pub enum LoadError<E> {
     /// The key was asked for from inside its own loader, directly or through loaders of other threads that wait for each
     /// other: waiting would never end.
     Reentrant,
+    /// A loader of many keys returned another number of values than it was asked for. None of them was used.
+    WrongNumber {
+        /// The number of keys.
+        asked: usize,
+        /// The number of values.
+        returned: usize,
+    },
 }
 
 impl<E> Clone for LoadError<E> {
@@ -61,6 +68,10 @@ impl<E> Clone for LoadError<E> {
         match self {
             Self::Failed(error) => Self::Failed(error.clone()),
             Self::Reentrant => Self::Reentrant,
+            Self::WrongNumber { asked, returned } => Self::WrongNumber {
+                asked: *asked,
+                returned: *returned,
+            },
         }
     }
 }
@@ -70,6 +81,9 @@ impl<E: fmt::Display> fmt::Display for LoadError<E> {
         match self {
             Self::Failed(error) => write!(f, "the loader failed: {error}"),
             Self::Reentrant => f.write_str("the key was asked for from inside its own loader"),
+            Self::WrongNumber { asked, returned } => {
+                write!(f, "a loader was asked for {asked} values and returned {returned}")
+            }
         }
     }
 }
@@ -78,7 +92,7 @@ impl<E: Error + 'static> Error for LoadError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Failed(error) => Some(&**error),
-            Self::Reentrant => None,
+            Self::Reentrant | Self::WrongNumber { .. } => None,
         }
     }
 }

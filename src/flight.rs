@@ -10,24 +10,27 @@
 
 #[cfg(all(test, loom))]
 mod model;
+mod rings;
+#[cfg(feature = "async")]
+mod wakers;
 
 use crate::prim::clock;
-use crate::prim::sync::{
-    Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence, thread_address,
-};
+use crate::prim::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
+use crate::stats::Stats;
 use hashbrown::HashTable;
+use rings::{Landing, Waiting};
 use std::any::Any;
 use std::mem;
-use std::ptr;
 use std::sync::{OnceLock, PoisonError};
-use std::time::Duration;
+
+pub(crate) use rings::Who;
 
 /// How a load ended.
 pub(crate) enum Outcome<V> {
     Loaded(V),
     /// The loader's error, of whatever type.
     Failed(std::sync::Arc<dyn Any + Send + Sync>),
-    /// The loader panicked.
+    /// The loader panicked, or its future was dropped before it was done.
     Abandoned,
 }
 
@@ -56,9 +59,17 @@ pub(crate) struct Flight<K, V> {
     /// An invalidation came after the load began: its value must not enter the cache, nor serve later callers.
     superseded: AtomicBool,
     outcome: OnceLock<Outcome<V>>,
-    done: Mutex<bool>,
+    done: Mutex<Done>,
     landing: Landing,
     landed: Condvar,
+}
+
+/// Whether a flight has landed, and the tasks to be woken when it does.
+#[derive(Default)]
+struct Done {
+    landed: bool,
+    #[cfg(feature = "async")]
+    wakers: wakers::Wakers,
 }
 
 /// The most lanes of a cache, so that loads of different keys seldom need the same lock. Small caches have fewer.
@@ -71,6 +82,8 @@ struct Lane<K, V> {
     active: AtomicUsize,
     /// How many flights were met so far. Written under the lock.
     meetings: AtomicU64,
+    /// How many callers were to wait for another's load.
+    waits: AtomicU64,
     state: Mutex<State<K, V>>,
 }
 
@@ -202,6 +215,7 @@ impl<K, V> Lane<K, V> {
         Self {
             active: AtomicUsize::new(0),
             meetings: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
             state: Mutex::new(State {
                 table: Table {
                     first: None,
@@ -222,10 +236,10 @@ impl<K, V> Lane<K, V> {
         self.active.load(Ordering::Acquire) == 0
     }
 
-    /// Begins a flight of this thread.
+    /// Begins a flight.
     #[inline]
-    fn begin(&self, mut state: MutexGuard<'_, State<K, V>>, hash: u64, key: K) -> Role<'_, K, V> {
-        let (number, leader) = (state.next_number, Who::this_thread());
+    fn begin(&self, mut state: MutexGuard<'_, State<K, V>>, hash: u64, key: K, leader: Who) -> Role<'_, K, V> {
+        let number = state.next_number;
         state.next_number += 1;
         let late = state.last != leader && state.last != Who::NOBODY;
         let key = Key::Alone(key);
@@ -289,13 +303,15 @@ impl<K, V> Flights<K, V> {
         }
     }
 
-    /// How many loaders returned a value, how many failed or panicked, and the time spent in them.
-    pub(crate) fn counts(&self) -> (u64, u64, Duration) {
+    /// Completes the statistics with what the loads came to.
+    pub(crate) fn count(&self, stats: &mut Stats) {
         let mut sum = Counts::default();
         for lane in self.lanes.get().iter().flat_map(|lanes| lanes.iter()) {
             sum.add(&lock(&lane.state).counts);
+            stats.waits += lane.waits.load(Ordering::Relaxed);
         }
-        (sum.loads, sum.failures, clock::duration(sum.ticks))
+        (stats.loads, stats.load_failures) = (sum.loads, sum.failures);
+        stats.load_time = clock::duration(sum.ticks);
     }
 
     #[inline]
@@ -310,32 +326,33 @@ impl<K, V> Flights<K, V> {
         &lanes[(hash >> 40) as usize & (lanes.len() - 1)]
     }
 
-    /// Joins the flight of the key, or begins one.
+    /// Joins the flight of the key, or begins one, led by `who`.
     #[inline]
-    pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: K) -> Role<'_, K, V> {
+    pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: K, who: Who) -> Role<'_, K, V> {
         let lane = Self::lane(self.lanes(), hash);
         let state = lock(&lane.state);
         if state.table.is_empty() {
-            return lane.begin(state, hash, key);
+            return lane.begin(state, hash, key, who);
         }
         drop(state);
-        Self::join_busy(lane, hash, equal, key)
+        Self::join_busy(lane, hash, equal, key, who)
     }
 
     #[inline(never)]
-    fn join_busy(lane: &Lane<K, V>, hash: u64, equal: impl Fn(&K) -> bool, key: K) -> Role<'_, K, V> {
+    fn join_busy(lane: &Lane<K, V>, hash: u64, equal: impl Fn(&K) -> bool, key: K, who: Who) -> Role<'_, K, V> {
         let mut seen = Vec::new();
         loop {
             let mut state = lock(&lane.state);
             let met = lane.meet_hash(&mut state, hash);
             // Those that others began since the last look may be for this key.
             if met.iter().all(|one| seen.iter().any(|old| Arc::ptr_eq(old, one))) {
-                let lead = lane.begin(state, hash, key);
+                let lead = lane.begin(state, hash, key, who);
                 drop((seen, met)); // now: if a key's destructor panics, the leader is dropped too
                 return lead;
             }
             drop(state);
             if let Some(flight) = met.iter().find(|flight| equal(&flight.key)) {
+                lane.waits.fetch_add(1, Ordering::Relaxed);
                 return Role::Wait(flight.clone());
             }
             seen = met;
@@ -395,7 +412,8 @@ impl<K, V> Flights<K, V> {
     }
 }
 
-/// The caller that runs the loader. If it is dropped without an outcome (the loader panicked), the load is abandoned.
+/// The caller that runs the loader. If it is dropped without an outcome (the loader panicked, or its future was dropped),
+/// the load is abandoned.
 pub(crate) struct Leader<'f, K, V> {
     lane: &'f Lane<K, V>,
     hash: u64,
@@ -424,14 +442,20 @@ impl Drop for Running<'_> {
 }
 
 impl<'f, K, V> Leader<'f, K, V> {
-    /// Runs the loader. It is counted when the flight leaves the table; as failed if it panics.
+    /// A loader begins to run. It is counted when the flight leaves the table; as failed unless it says otherwise.
     #[inline]
-    pub(crate) fn run<T, E>(&mut self, loader: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        let mut running = Running {
+    fn running(&mut self) -> Running<'_> {
+        Running {
             counts: &mut self.counts,
             begun: clock::now(),
             ok: false,
-        };
+        }
+    }
+
+    /// Runs the loader.
+    #[inline]
+    pub(crate) fn run<T, E>(&mut self, loader: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let mut running = self.running();
         let loaded = loader();
         running.ok = loaded.is_ok();
         loaded
@@ -518,78 +542,6 @@ impl<K, V> Drop for Leaving<'_, '_, K, V> {
     }
 }
 
-/// Who leads a flight, or waits for one. No two that do so at the same time are the same.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Who(usize);
-
-impl Who {
-    const NOBODY: Self = Self(0);
-
-    #[inline]
-    fn this_thread() -> Self {
-        Self(thread_address())
-    }
-}
-
-/// Who waits for whom, in the whole process, so that a ring of loaders is told from a slow one.
-static WAITING: std::sync::Mutex<Vec<Wait>> = std::sync::Mutex::new(Vec::new());
-
-struct Wait {
-    waiter: Who,
-    leader: Who,
-    /// The address of the flight's `landing`.
-    flight: usize,
-}
-
-/// Whether a flight's waiters wait no more, though they may not have woken up yet. Touched only under `WAITING`.
-type Landing = std::sync::atomic::AtomicBool;
-
-struct Waiting(Who);
-
-impl Waiting {
-    /// Registers that this thread waits for `leader`; `None` if that thread, directly or not, waits for this one.
-    fn begin(leader: Who, landing: &Landing) -> Option<Self> {
-        let me = Who::this_thread();
-        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-        if landing.load(Ordering::Relaxed) {
-            return Some(Self(me));
-        }
-        let mut at = leader;
-        loop {
-            if at == me {
-                return None;
-            }
-            match waiting.iter().find(|wait| wait.waiter == at) {
-                Some(wait) => at = wait.leader,
-                None => break,
-            }
-        }
-        waiting.push(Wait {
-            waiter: me,
-            leader,
-            flight: ptr::from_ref(landing).addr(),
-        });
-        Some(Self(me))
-    }
-
-    /// The flight is about to land: who waited for it waits for nobody now. Else its leader could take a waiter that has
-    /// yet to wake up for one that waits for the leader's next steps.
-    fn end(landing: &Landing) {
-        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-        landing.store(true, Ordering::Relaxed);
-        waiting.retain(|wait| wait.flight != ptr::from_ref(landing).addr());
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = waiting.iter().position(|wait| wait.waiter == self.0) {
-            waiting.swap_remove(index);
-        }
-    }
-}
-
 impl<K, V> Flight<K, V> {
     fn new(hash: u64, key: K, leader: Who) -> Self {
         Self {
@@ -598,8 +550,8 @@ impl<K, V> Flight<K, V> {
             leader,
             superseded: AtomicBool::new(false),
             outcome: OnceLock::new(),
-            done: Mutex::new(false),
-            landing: Landing::new(false),
+            done: Mutex::new(Done::default()),
+            landing: Landing::new(),
             landed: Condvar::new(),
         }
     }
@@ -608,9 +560,16 @@ impl<K, V> Flight<K, V> {
     #[cold]
     fn land(&self, outcome: Outcome<V>) {
         if self.outcome.set(outcome).is_ok() {
-            Waiting::end(&self.landing);
-            *lock(&self.done) = true;
+            self.landing.end();
+            let mut done = lock(&self.done);
+            done.landed = true;
+            #[cfg(feature = "async")]
+            let wakers = mem::take(&mut done.wakers);
+            drop(done);
             self.landed.notify_all();
+            // Last, and under no lock: this is user code.
+            #[cfg(feature = "async")]
+            wakers.wake();
         }
     }
 
@@ -619,11 +578,11 @@ impl<K, V> Flight<K, V> {
     pub(crate) fn wait(&self) -> Result<Option<&Outcome<V>>, Reentrant> {
         let overtaken = self.superseded.load(Ordering::Relaxed);
         let mut done = lock(&self.done);
-        if !*done {
+        if !done.landed {
             drop(done);
-            let _waiting = Waiting::begin(self.leader, &self.landing).ok_or(Reentrant)?;
+            let _waiting = Waiting::begin(self.leader, &self.landing)?;
             done = lock(&self.done);
-            while !*done {
+            while !done.landed {
                 done = self.landed.wait(done).unwrap_or_else(PoisonError::into_inner);
             }
         }

@@ -11,6 +11,10 @@
 //! A [`Cache`] is a handle: clone it for every thread. Lookups take no lock and, on an entry that is known to be hot,
 //! write nothing that another thread reads. See [`Builder`] for weights, other policies and removal listeners.
 //!
+//! Loads: [`Cache::get_or_insert_with`] and its kin have one caller load what all wait for; [`Cache::get_many_or_insert_with`] loads
+//! many keys in one call. The cargo feature `async` adds `get_or_insert_async` and its kin, for loaders that are futures, on any
+//! executor; it brings no dependencies.
+//!
 //! Costs: `get`, `insert` and `remove` are O(1) and lock-free. Housekeeping (eviction, freeing) is done by
 //! whichever writer finds it due; there is no background thread. A writer that outruns the housekeeping by 128
 //! entries waits for it, so that the bounds are hard: after any call returns, the cache holds at most its capacity

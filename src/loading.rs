@@ -1,10 +1,14 @@
 //! Values that are loaded when they are missing, by one caller for all that ask.
 
+mod bulk;
+#[cfg(feature = "async")]
+mod future;
+
 use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Leader, Outcome, Reentrant, Role};
+use crate::flight::{Flight, Leader, Outcome, Reentrant, Role, Who};
 use crate::map::reclaim::{Guard, pin};
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
@@ -40,8 +44,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         match self.try_get_or_insert_with_ttl(key, || Ok::<_, Infallible>(load())) {
             Ok(value) => value,
-            Err(LoadError::Failed(never)) => match *never {},
-            Err(LoadError::Reentrant) => panic!("hotset: the key was asked for from inside its own loader"),
+            Err(error) => infallible(error),
         }
     }
 
@@ -94,33 +97,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
         E: Send + Sync + 'static,
     {
-        if let Some(error) = self.0.failures.as_ref().and_then(|failures| failures.get(hash, &key)) {
-            return Err(LoadError::Failed(error));
-        }
+        self.failed(hash, &key)?;
         loop {
-            match self.0.flights.join(hash, |other| *other == key, key.clone()) {
-                Role::Lead { mut leader, late } => {
-                    // What was inserted since the miss, other than by a load, counts as inserted during this one.
-                    if late && let Some(old) = self.0.peek_alive(hash, &key, self.0.engine.now(), &guard) {
-                        let value = Engine::<K, V>::view(old.0).value.clone();
-                        drop(guard);
-                        leader.land(|| Outcome::Loaded(value.clone()));
-                        return Ok(value);
-                    }
-                    drop(guard);
-                    return self.lead(hash, key, &mut leader, load);
+            match self.begin(hash, &key, guard, Who::this_thread(), false) {
+                Start::Found(value) => return Ok(value),
+                Start::Lead(mut leader) => {
+                    let loaded = leader.run(load).map_err(Arc::new);
+                    return self.lead(hash, key, &mut leader, loaded);
                 }
-                Role::Wait(flight) => {
-                    drop(guard);
-                    match flight.wait() {
-                        Err(Reentrant) => return Err(LoadError::Reentrant),
-                        Ok(Some(Outcome::Loaded(value))) => return Ok(value.clone()),
-                        Ok(Some(Outcome::Failed(error))) => {
-                            if let Ok(error) = error.clone().downcast::<E>() {
-                                return Err(LoadError::Failed(error));
-                            }
-                        }
-                        Ok(Some(Outcome::Abandoned) | None) => {}
+                Start::Wait(flight) => {
+                    if let Some(result) = shared(flight.wait()?) {
+                        return result;
                     }
                     guard = pin();
                 }
@@ -128,19 +115,51 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
+    /// An error if a load of the key failed lately, and the cache remembers it.
+    fn failed<E: Send + Sync + 'static>(&self, hash: u64, key: &K) -> Result<(), LoadError<E>> {
+        let failed = self.0.failures.as_ref().and_then(|failures| failures.get(hash, key));
+        failed.map_or(Ok(()), |error| Err(LoadError::Failed(error)))
+    }
+
+    /// What to do about a key that was missed, if need be as `who`. `stale`: who asks may itself have ended flights since the
+    /// miss.
+    #[inline]
+    fn begin(&self, hash: u64, key: &K, guard: Guard, who: Who, stale: bool) -> Start<'_, K, V>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        match self.0.flights.join(hash, |other| other == key, key.clone(), who) {
+            Role::Lead { mut leader, late } => {
+                // What was inserted since the miss, other than by a load, counts as inserted during this one.
+                if (late || stale)
+                    && let Some(old) = self.0.peek_alive(hash, key, self.0.engine.now(), &guard)
+                {
+                    let value = Engine::<K, V>::view(old.0).value.clone();
+                    drop(guard);
+                    leader.land(|| Outcome::Loaded(value.clone()));
+                    return Start::Found(value);
+                }
+                Start::Lead(leader)
+            }
+            Role::Wait(flight) => Start::Wait(flight),
+        }
+    }
+
+    /// Ends the flight with what its loader returned.
     #[inline]
     fn lead<E>(
         &self,
         hash: u64,
         key: K,
         leader: &mut Leader<'_, K, V>,
-        load: impl FnOnce() -> Result<(V, Ttl), E>,
+        loaded: Result<(V, Ttl), Arc<E>>,
     ) -> Result<V, LoadError<E>>
     where
         V: Clone,
         E: Send + Sync + 'static,
     {
-        match leader.run(load) {
+        match loaded {
             Ok((value, ttl)) => {
                 let weight = self.0.weigh(&key, &value);
                 let copy = value.clone();
@@ -157,7 +176,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 Ok(value)
             }
             Err(error) => {
-                let error = Arc::new(error);
                 if let Some(failures) = &self.0.failures
                     && !leader.superseded()
                 {
@@ -166,6 +184,44 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 leader.land(|| Outcome::Failed(error.clone()));
                 Err(LoadError::Failed(error))
             }
+        }
+    }
+}
+
+/// What a caller that missed a key goes on with.
+enum Start<'c, K, V> {
+    /// Another's load landed since the miss.
+    Found(V),
+    Lead(Leader<'c, K, V>),
+    Wait(crate::prim::sync::Arc<Flight<K, V>>),
+}
+
+/// What a flight's outcome is to one who waited for it; if nothing, it must look again.
+fn shared<V: Clone, E: Send + Sync + 'static>(outcome: Option<&Outcome<V>>) -> Option<Result<V, LoadError<E>>> {
+    match outcome {
+        Some(Outcome::Loaded(value)) => Some(Ok(value.clone())),
+        Some(Outcome::Failed(error)) => {
+            let error = error.clone().downcast::<E>().ok()?;
+            Some(Err(LoadError::Failed(error)))
+        }
+        Some(Outcome::Abandoned) | None => None,
+    }
+}
+
+impl<E> From<Reentrant> for LoadError<E> {
+    fn from(_: Reentrant) -> Self {
+        Self::Reentrant
+    }
+}
+
+/// Panics because of what went wrong around a loader that cannot fail.
+#[cold]
+pub(crate) fn infallible(error: LoadError<Infallible>) -> ! {
+    match error {
+        LoadError::Failed(never) => match *never {},
+        LoadError::Reentrant => panic!("hotset: the key was asked for from inside its own loader"),
+        LoadError::WrongNumber { asked, returned } => {
+            panic!("hotset: a loader was asked for {asked} values and returned {returned}")
         }
     }
 }

@@ -3,10 +3,13 @@
 use crate::cache::{Cache, Inner};
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Outcome, Role};
+use crate::flight::{Leader, Outcome, Role, Who};
+use crate::loading::infallible;
 use crate::map::reclaim::pin;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
+#[cfg(feature = "async")]
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// A reload, for a thread of the user's choice. To be called once; if it is dropped instead, the next caller tries again.
@@ -48,14 +51,38 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         E: Send + Sync + 'static,
     {
         let cache = self.cache.clone();
-        let inner: &Inner<K, V, S> = &cache.0;
-        let flight = inner
-            .flights
-            .join(self.hash, |other| *other == self.key, self.key.clone());
-        let Role::Lead { mut leader, .. } = flight else {
-            return old; // it is being loaded, since it was removed or had ended
+        let Some(mut leader) = self.lead(&cache, Who::this_thread()) else {
+            return old;
         };
-        match leader.run(load) {
+        let loaded = leader.run(load);
+        self.end(&cache.0, &mut leader, old, loaded)
+    }
+
+    /// Begins a flight; `None` if the key is being loaded, since it was removed or had ended.
+    fn lead<'c>(&self, cache: &'c Cache<K, V, S>, who: Who) -> Option<Leader<'c, K, V>>
+    where
+        K: Clone,
+    {
+        let key = self.key.clone();
+        match cache.0.flights.join(self.hash, |other| *other == self.key, key, who) {
+            Role::Lead { leader, .. } => Some(leader),
+            Role::Wait(_) => None,
+        }
+    }
+
+    fn end<E>(
+        &mut self,
+        inner: &Inner<K, V, S>,
+        leader: &mut Leader<'_, K, V>,
+        old: V,
+        loaded: Result<(V, Ttl), E>,
+    ) -> V
+    where
+        K: Clone,
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        match loaded {
             Ok((value, ttl)) => {
                 let weight = inner.weigh(&self.key, &value);
                 let contents = (self.key.clone(), value.clone());
@@ -90,6 +117,30 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
     }
 }
 
+#[cfg(feature = "async")]
+impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
+    /// [`run`](Self::run) with a loader that is a future. If this is dropped meanwhile, the entry is soon due again.
+    async fn run_future<F: Future, E>(
+        mut self,
+        old: V,
+        load: Pin<&mut F>,
+        end: impl FnOnce(F::Output) -> Result<(V, Ttl), E>,
+    ) -> V
+    where
+        K: Clone,
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        let (cache, who) = (self.cache.clone(), Who::future());
+        let Some(mut leader) = self.lead(&cache, who) else {
+            return old;
+        };
+        let loaded = leader.run_future(who, load, end).await;
+        let _polled = who.polled();
+        self.end(&cache.0, &mut leader, old, loaded)
+    }
+}
+
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Reloads a key whose entry was claimed for that, in this call.
     #[cold]
@@ -102,6 +153,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let reload = self.reload_of(hash, key);
         reload.run(old, load)
+    }
+
+    /// [`reload`](Self::reload) with a loader that is a future.
+    #[cfg(feature = "async")]
+    pub(crate) async fn reload_future<F: Future, E>(
+        &self,
+        hash: u64,
+        key: K,
+        old: V,
+        load: Pin<&mut F>,
+        end: impl FnOnce(F::Output) -> Result<(V, Ttl), E>,
+    ) -> V
+    where
+        K: Clone,
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        self.reload_of(hash, key).run_future(old, load, end).await
     }
 
     fn reload_of(&self, hash: u64, key: K) -> Reload<K, V, S> {
@@ -125,11 +194,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone + Send + Sync + 'static,
         S: Send + Sync + 'static,
     {
-        match self.try_get_or_refresh_with(key, || Ok::<V, Infallible>(load())) {
-            Ok(value) => value,
-            Err(LoadError::Failed(never)) => match *never {},
-            Err(LoadError::Reentrant) => panic!("hotset: the key was asked for from inside its own loader"),
-        }
+        let value = self.try_get_or_refresh_with(key, || Ok::<V, Infallible>(load()));
+        value.unwrap_or_else(|error| infallible(error))
     }
 
     /// [`get_or_refresh_with`](Self::get_or_refresh_with) for loaders that may fail: a reload that fails is counted, the old

@@ -32,11 +32,13 @@ pub struct Stats {
     pub expirations: u64,
     /// New entries that were not admitted: lost against a resident entry, or heavier than the whole capacity.
     pub rejections: u64,
-    /// Loaders that returned a value.
+    /// Loaders that returned a value, or the values of several keys.
     pub loads: u64,
-    /// Loaders that failed or panicked.
+    /// Loaders that failed or panicked, and futures that were dropped while they loaded.
     pub load_failures: u64,
-    /// The time spent in loaders.
+    /// Callers that came while their key was being loaded, and were to wait for that.
+    pub waits: u64,
+    /// The time spent in loaders: of a future, from its first poll until it is ready or dropped.
     pub load_time: Duration,
 }
 

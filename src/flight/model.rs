@@ -18,7 +18,7 @@ fn flights() -> Shared {
 }
 
 fn join(flights: &Flights<u32, usize>) -> Role<'_, u32, usize> {
-    flights.join(1, |key| *key == KEY, KEY)
+    flights.join(1, |key| *key == KEY, KEY, Who::this_thread())
 }
 
 /// Begins a flight where no other is.
