@@ -409,6 +409,9 @@ impl<K, V> Engine<K, V> {
     fn notify(&self, handle: Handle, cause: Cause, panics: &mut Panics) {
         if let Some(listener) = &self.listener {
             let entry = Self::view(handle.0);
+            // The policy, which knows no time, may choose what was over and not yet taken out.
+            let over = cause == Cause::Size && self.is_over(handle.0, self.now());
+            let cause = if over { Cause::Expired } else { cause };
             panics.catch(|| listener(&entry.key, &entry.value, cause));
         }
     }
