@@ -571,3 +571,42 @@ fn stress_nothing_over_is_returned() {
     cache.run_pending();
     cache.validate();
 }
+
+/// A read brings the end.
+struct OnceRead;
+
+impl Expiry<u64, u64> for OnceRead {
+    fn after_create(&self, _: &u64, _: &u64) -> Option<Duration> {
+        None
+    }
+    fn after_read(&self, _: &u64, _: &u64, _: Option<Duration>) -> Option<Duration> {
+        Some(Duration::from_secs(1))
+    }
+}
+
+#[test]
+fn stress_a_read_that_brings_the_end_sets_the_timer() {
+    let clock = ManualClock::new();
+    for _ in 0..rounds(10) {
+        let builder = Cache::builder().max_entries(usize::MAX).clock(clock.clone());
+        let cache = builder.expiry(OnceRead).build().unwrap();
+        let keys = 4 * 250 * THREADS;
+        (0..keys).for_each(|key| cache.insert(key, key));
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let cache = &cache;
+                scope.spawn(move || {
+                    for key in (thread..keys).step_by(THREADS as usize) {
+                        assert_eq!(cache.get(&key), Some(key));
+                        cache.insert(keys + key, key);
+                    }
+                });
+            }
+        });
+        cache.run_pending();
+        cache.validate();
+        clock.advance(Duration::from_secs(2));
+        cache.run_pending();
+        assert_eq!(cache.len() as u64, keys, "what was read is gone");
+    }
+}

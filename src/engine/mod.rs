@@ -223,9 +223,9 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn prolong(&self, found: Handle, now: u64, guard: &Guard) {
         if let Some(timing) = self.timing(found, guard) {
             let entry = Self::view(found.0);
-            // Sooner than the wheel knows: told at once if nobody is at it, else the entry is freed when the wheel says so.
-            if self.time.hit(timing, &entry.key, &entry.value, now) && self.work.0.handover.try_enter() {
-                let due = self.maintain(guard, |core| core.hasten(found));
+            if self.time.hit(timing, &entry.key, &entry.value, now) {
+                // Sooner than the wheel knows, which may not even have a timer for it: it must be told.
+                let due = self.with_core(guard, |core| core.hasten(found));
                 self.finish(due, pin());
             }
         }
