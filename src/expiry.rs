@@ -20,7 +20,8 @@ pub trait Expiry<K, V>: Send + Sync {
         remaining
     }
 
-    /// The entry was found by a lookup. Called for every hit.
+    /// The entry was found by a lookup. Called for every hit. If this brings the end nearer, the lookup waits for
+    /// housekeeping that is going on.
     fn after_read(&self, key: &K, value: &V, remaining: Option<Duration>) -> Option<Duration> {
         let _ = (key, value);
         remaining

@@ -2,11 +2,12 @@
 //!
 //! `HOTSET_STRESS=20` runs 20 times as many rounds.
 
-use hotset::{Cache, Cause, Policy};
+use hotset::{Cache, Cause, Clock, Expiry, ManualClock, Policy, Ttl};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering::Relaxed};
 use std::thread;
+use std::time::Duration;
 
 const POLICIES: [Policy; 5] = [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random];
 const THREADS: u64 = 4;
@@ -113,6 +114,8 @@ fn key(key: u64) -> Key {
 }
 
 type Shared = Cache<Key, Value>;
+/// What a thread does at random: with some key, and the capacity if that may be changed.
+type Act = fn(&Shared, &mut Random, u64, &Arc<AtomicIsize>, Option<u64>);
 
 fn act(cache: &Shared, random: &mut Random, keys: u64, live: &Arc<AtomicIsize>, capacity: Option<u64>) {
     let k = random.key(keys);
@@ -184,19 +187,23 @@ fn act(cache: &Shared, random: &mut Random, keys: u64, live: &Arc<AtomicIsize>, 
     }
 }
 
-/// Runs the threads, then checks what must hold when they are done.
-fn run(cache: Shared, seed: u64, rounds: u64, keys: u64, live: &Arc<AtomicIsize>, capacity: Option<u64>) {
+/// Has all threads act at random.
+fn race(act: Act, cache: &Shared, seed: u64, rounds: u64, keys: u64, live: &Arc<AtomicIsize>, capacity: Option<u64>) {
     thread::scope(|scope| {
         for thread in 0..THREADS {
-            let cache = cache.clone();
             scope.spawn(move || {
                 let mut random = Random(seed << 32 | (thread + 1) << 16 | 1);
                 for _ in 0..rounds {
-                    survive(|| act(&cache, &mut random, keys, live, capacity));
+                    survive(|| act(cache, &mut random, keys, live, capacity));
                 }
             });
         }
     });
+}
+
+/// Runs the threads, then checks what must hold when they are done.
+fn run(cache: Shared, seed: u64, rounds: u64, keys: u64, live: &Arc<AtomicIsize>, capacity: Option<u64>) {
+    race(act, &cache, seed, rounds, keys, live, capacity);
     survive(|| cache.run_pending());
     cache.run_pending();
     cache.validate();
@@ -261,19 +268,7 @@ fn stress_weighted_and_listened() {
             .build()
             .unwrap();
         handle.set(std::sync::Mutex::new(Some(cache.clone()))).ok().unwrap();
-        {
-            let (live, cache) = (&live, &cache);
-            thread::scope(|scope| {
-                for thread in 0..THREADS {
-                    scope.spawn(move || {
-                        let mut random = Random((21 + seed as u64) << 32 | (thread + 1) << 16 | 1);
-                        for _ in 0..rounds(8000) {
-                            survive(|| act(cache, &mut random, 200, live, Some(500)));
-                        }
-                    });
-                }
-            });
-        }
+        race(act, &cache, 21 + seed as u64, rounds(8000), 200, &live, Some(500));
         handle.get().unwrap().lock().unwrap().take(); // the listener is quiet from now on
         cache.run_pending();
         cache.validate();
@@ -364,5 +359,254 @@ fn stress_short_lived_caches() {
             drop(cache);
         });
         assert_eq!(live.load(Relaxed), 0);
+    }
+}
+
+/// Sets short times too. Nothing stays long enough to be all there is.
+fn act_timed(cache: &Shared, random: &mut Random, keys: u64, live: &Arc<AtomicIsize>, capacity: Option<u64>) {
+    let (k, tag) = (random.key(keys), random.next());
+    let value = || Value::new(k, tag, live);
+    let ttl = match random.below(8) {
+        0 => Ttl::Never,
+        1 => Ttl::Keep,
+        2 => Ttl::Default,
+        3 => Ttl::After(Duration::ZERO),
+        _ => Ttl::After(Duration::from_micros(random.below(6000))),
+    };
+    match random.below(20) {
+        0..5 => cache.insert_with_ttl(key(k), value(), ttl),
+        5..7 => {
+            let computed = cache.compute_with_ttl(key(k), |old| {
+                old.map(|old| old.check(k));
+                panic_sometimes(random, 50);
+                (random.below(4) > 0).then(|| (value(), ttl))
+            });
+            computed.map(|value| value.check(k));
+        }
+        7..9 => _ = cache.get_or_insert_with_ttl(key(k), || (value(), ttl)).check(k),
+        9 => _ = cache.remaining(&k),
+        _ => act(cache, random, keys, live, capacity),
+    }
+}
+
+/// Lives by the value: reads bring an end, take it away, bring it nearer or put it off.
+struct Whims;
+
+impl Expiry<Key, Value> for Whims {
+    fn after_create(&self, key: &Key, value: &Value) -> Option<Duration> {
+        let tag = value.check(*key.0);
+        (tag % 4 > 0).then(|| Duration::from_micros(tag / 4 % 9000))
+    }
+
+    fn after_update(&self, key: &Key, value: &Value, remaining: Option<Duration>) -> Option<Duration> {
+        let tag = value.check(*key.0);
+        if tag % 2 == 0 {
+            remaining
+        } else {
+            self.after_create(key, value)
+        }
+    }
+
+    fn after_read(&self, key: &Key, value: &Value, remaining: Option<Duration>) -> Option<Duration> {
+        let tag = value.check(*key.0);
+        match tag % 8 {
+            0 => remaining.is_none().then_some(Duration::from_millis(5)),
+            1 => remaining.map(|left| left / 2),
+            2 => Some(Duration::from_millis(tag / 8 % 20)),
+            _ => remaining,
+        }
+    }
+}
+
+/// One of five mixes of settings. Every entry that leaves is counted.
+fn timed(mix: u64, capacity: u64, clock: Option<ManualClock>, shown: &Arc<AtomicU64>) -> Shared {
+    let count = shown.clone();
+    let mut builder = Cache::builder()
+        .max_entries(capacity as usize)
+        .policy(POLICIES[mix as usize])
+        .on_removal(move |key: &Key, value: &Value, _| {
+            value.check(*key.0);
+            count.fetch_add(1, Relaxed);
+        });
+    if let Some(clock) = clock {
+        builder = builder.clock(clock);
+    }
+    builder = match mix {
+        0 => builder,
+        1 => builder.time_to_live(Duration::from_millis(3)).jitter(0.5),
+        2 => builder.time_to_idle(Duration::from_millis(2)),
+        3 => builder.expiry(Whims),
+        _ => builder
+            .time_to_live(Duration::from_millis(20))
+            .time_to_idle(Duration::from_millis(4))
+            .expiry(Whims),
+    };
+    builder.build().unwrap()
+}
+
+/// Moves a clock on, in small steps and some larger ones, while `work` runs.
+fn ticking(clock: &ManualClock, work: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = Random(61);
+            while !done.load(Relaxed) {
+                let micros = if random.below(500) == 0 {
+                    1 << 24
+                } else {
+                    random.below(300)
+                };
+                clock.advance(Duration::from_micros(micros));
+                thread::yield_now();
+            }
+        });
+        let result = catch_unwind(AssertUnwindSafe(work));
+        done.store(true, Relaxed);
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+#[test]
+fn stress_times() {
+    for mix in 0..5 {
+        for capacity in [1000, 50] {
+            let (live, shown) = (Arc::default(), Arc::default());
+            let cache = timed(mix, capacity, None, &shown);
+            race(act_timed, &cache, 71 + mix, rounds(4000), 200, &live, Some(capacity));
+            check_timed(cache, &live, &shown);
+        }
+    }
+}
+
+#[test]
+fn stress_times_by_a_clock_that_another_thread_moves() {
+    for mix in 0..5 {
+        for capacity in [1000, 50] {
+            let (live, shown) = (Arc::default(), Arc::default());
+            let clock = ManualClock::new();
+            let cache = timed(mix, capacity, Some(clock.clone()), &shown);
+            let act = || race(act_timed, &cache, 81 + mix, rounds(4000), 200, &live, Some(capacity));
+            ticking(&clock, act);
+            // A tick later, what is over is gone, and only that.
+            let alive: Vec<u64> = cache.iter().map(|(key, _)| *key.0).collect();
+            clock.advance(Duration::from_nanos(1 << 20));
+            let still: Vec<u64> = cache.iter().map(|(key, _)| *key.0).collect();
+            cache.run_pending();
+            assert!(still.iter().all(|key| cache.contains_key(key)));
+            assert!(still.len() <= cache.len() && cache.len() <= alive.len());
+            check_timed(cache, &live, &shown);
+        }
+    }
+}
+
+/// What must hold when the threads are done.
+fn check_timed(cache: Shared, live: &Arc<AtomicIsize>, shown: &AtomicU64) {
+    cache.run_pending();
+    cache.validate();
+    cache.iter().for_each(|(key, value)| _ = value.check(*key.0));
+    cache.clear();
+    let (shown, came) = (shown.load(Relaxed), cache.stats().insertions);
+    assert_eq!(shown, came, "every entry that left was shown once");
+    assert_eq!(cache.len(), 0);
+    drop(cache);
+    assert_eq!(live.load(Relaxed), 0, "nothing leaked");
+}
+
+/// Writes on every new value when it ends at the latest: the cache has looked at the clock before it asks.
+struct Stamps(ManualClock);
+
+impl Stamps {
+    fn stamp(&self, key: u64, value: &AtomicU64) -> Option<Duration> {
+        let life = Duration::from_micros(500 + 100 * key);
+        value.store((self.0.now() + life).as_nanos() as u64, Relaxed);
+        Some(life)
+    }
+}
+
+impl Expiry<u64, Arc<AtomicU64>> for Stamps {
+    fn after_create(&self, key: &u64, value: &Arc<AtomicU64>) -> Option<Duration> {
+        self.stamp(*key, value)
+    }
+    fn after_update(&self, key: &u64, value: &Arc<AtomicU64>, _: Option<Duration>) -> Option<Duration> {
+        self.stamp(*key, value)
+    }
+}
+
+#[test]
+fn stress_nothing_over_is_returned() {
+    let clock = ManualClock::new();
+    let builder = Cache::builder().max_entries(100).clock(clock.clone());
+    let cache: Cache<u64, Arc<AtomicU64>> = builder.expiry(Stamps(clock.clone())).build().unwrap();
+    ticking(&clock, || {
+        let (cache, clock) = (&cache, &clock);
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                scope.spawn(move || {
+                    let mut random = Random(91 << 32 | (thread + 1) << 16 | 1);
+                    for _ in 0..rounds(40_000) {
+                        let key = random.key(60);
+                        let start = clock.now().as_nanos() as u64;
+                        let found = match random.below(8) {
+                            0 => (cache.insert(key, Arc::default()), None).1,
+                            // It may have waited for a value that ended before its loader returned.
+                            1 => (cache.get_or_insert_with(key, Arc::default), None).1,
+                            2 => cache.remove(&key),
+                            3 => {
+                                let mut old = None;
+                                cache.compute(key, |current| (old = current, Some(Arc::default())).1);
+                                old
+                            }
+                            4 => cache.get_many([&key]).remove(0),
+                            5 => cache.reader().get(&key).cloned(),
+                            _ => cache.get(&key),
+                        };
+                        if let Some(end) = found.map(|value| value.load(Relaxed)) {
+                            assert!(end > start, "key {key} was over at {end}, and found after {start}");
+                        }
+                    }
+                });
+            }
+        });
+    });
+    cache.run_pending();
+    cache.validate();
+}
+
+/// A read brings the end.
+struct OnceRead;
+
+impl Expiry<u64, u64> for OnceRead {
+    fn after_create(&self, _: &u64, _: &u64) -> Option<Duration> {
+        None
+    }
+    fn after_read(&self, _: &u64, _: &u64, _: Option<Duration>) -> Option<Duration> {
+        Some(Duration::from_secs(1))
+    }
+}
+
+#[test]
+fn stress_a_read_that_brings_the_end_sets_the_timer() {
+    let clock = ManualClock::new();
+    for _ in 0..rounds(10) {
+        let builder = Cache::builder().max_entries(usize::MAX).clock(clock.clone());
+        let cache = builder.expiry(OnceRead).build().unwrap();
+        let keys = 4 * 250 * THREADS;
+        (0..keys).for_each(|key| cache.insert(key, key));
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let cache = &cache;
+                scope.spawn(move || {
+                    for key in (thread..keys).step_by(THREADS as usize) {
+                        assert_eq!(cache.get(&key), Some(key));
+                        cache.insert(keys + key, key);
+                    }
+                });
+            }
+        });
+        cache.run_pending();
+        cache.validate();
+        clock.advance(Duration::from_secs(2));
+        cache.run_pending();
+        assert_eq!(cache.len() as u64, keys, "what was read is gone");
     }
 }

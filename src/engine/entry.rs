@@ -65,8 +65,9 @@ impl Timing {
         (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(now)))
     }
 
-    pub(crate) fn set_deadline(&self, deadline: u64) {
-        self.deadline.store(deadline, Ordering::Relaxed);
+    /// Moves the deadline, and returns where it was.
+    pub(crate) fn move_deadline(&self, deadline: u64) -> u64 {
+        self.deadline.swap(deadline, Ordering::Relaxed)
     }
 
     #[inline]

@@ -222,37 +222,41 @@ impl<K, V> Engine<K, V> {
     /// Panics if an invariant is broken. The caller sees to it that nothing else goes on.
     pub(crate) fn validate(&self) {
         let guard = pin();
-        let due = self.with_core(&guard, |core| {
-            core.policy.validate(&core.shelf);
-            let mut from = 0;
-            let (mut count, mut weight, mut alarms) = (0, 0u64, 0);
-            while from < 1 << 32 {
-                from = self.map.walk(
-                    from,
-                    |header| {
-                        // SAFETY: in the map, and the guard is held.
-                        let (place, w) =
-                            unsafe { (Handle(header).header().place(), self.shape.weight(Handle(header))) };
-                        assert!(
-                            place <= crate::policy::MAX_PLACE,
-                            "what is in the map is in the policy: {place:x}"
-                        );
-                        count += 1;
-                        weight = weight.saturating_add(w);
-                        let ends = self.timing(Handle(header), &guard).map_or(NEVER, Timing::deadline);
-                        let alarm = core.has_alarm(Handle(header));
-                        assert!(alarm || ends == NEVER, "what has a deadline has a timer");
-                        alarms += usize::from(alarm);
-                    },
-                    &guard,
-                );
-            }
-            core.validate_alarms(alarms);
-            assert_eq!(core.policy.len(), count, "what is in the policy is in the map");
-            assert_eq!(core.policy.weight(), weight, "the weight is that of the entries");
-            assert!(core.policy.weight() <= core.policy.capacity(), "the bound holds");
-        });
+        let mut panics = Panics::default();
+        // Caught, so that the lock is given up: a failed test drops its cache.
+        let due = self.with_core(&guard, |core| panics.catch(|| self.check(core, &guard)));
         self.finish(due, guard);
+        panics.resume();
+    }
+
+    fn check(&self, core: &Core, guard: &Guard) {
+        core.policy.validate(&core.shelf);
+        let mut from = 0;
+        let (mut count, mut weight, mut alarms) = (0, 0u64, 0);
+        while from < 1 << 32 {
+            from = self.map.walk(
+                from,
+                |header| {
+                    // SAFETY: in the map, and the guard is held.
+                    let (place, w) = unsafe { (Handle(header).header().place(), self.shape.weight(Handle(header))) };
+                    assert!(
+                        place <= crate::policy::MAX_PLACE,
+                        "what is in the map is in the policy: {place:x}"
+                    );
+                    count += 1;
+                    weight = weight.saturating_add(w);
+                    let ends = self.timing(Handle(header), guard).map_or(NEVER, Timing::deadline);
+                    let alarm = core.has_alarm(Handle(header));
+                    assert!(alarm || ends == NEVER, "what has a deadline has a timer");
+                    alarms += usize::from(alarm);
+                },
+                guard,
+            );
+        }
+        core.validate_alarms(alarms);
+        assert_eq!(core.policy.len(), count, "what is in the policy is in the map");
+        assert_eq!(core.policy.weight(), weight, "the weight is that of the entries");
+        assert!(core.policy.weight() <= core.policy.capacity(), "the bound holds");
     }
 
     /// Frees what became due, and runs the user code that this needs, unpinned.

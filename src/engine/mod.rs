@@ -242,9 +242,9 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn prolong(&self, found: Handle, now: u64, guard: &Guard) {
         if let Some(timing) = self.timing(found, guard) {
             let entry = Self::view(found.0);
-            // Sooner than the wheel knows: told at once if nobody is at it, else the entry is freed when the wheel says so.
-            if self.time.hit(timing, &entry.key, &entry.value, now) && self.work.0.handover.try_enter() {
-                let due = self.maintain(guard, |core| core.hasten(found));
+            if self.time.hit(timing, &entry.key, &entry.value, now) {
+                // Sooner than the wheel knows, which may not even have a timer for it: it must be told.
+                let due = self.with_core(guard, |core| core.hasten(found));
                 self.finish(due, pin());
             }
         }
@@ -481,6 +481,9 @@ impl<K, V> Engine<K, V> {
     fn notify(&self, handle: Handle, cause: Cause, panics: &mut Panics) {
         if let Some(listener) = &self.listener {
             let entry = Self::view(handle.0);
+            // The policy, which knows no time, may choose what was over and not yet taken out.
+            let over = cause == Cause::Size && self.is_over(handle.0, self.now());
+            let cause = if over { Cause::Expired } else { cause };
             panics.catch(|| listener(&entry.key, &entry.value, cause));
         }
     }

@@ -144,13 +144,12 @@ impl<K, V> Time<K, V> {
         ttl - off as u64
     }
 
-    /// Moves the deadline of an entry that was hit now. Runs user code.
+    /// Moves the deadline of an entry that was hit now; whether it has come nearer. Runs user code.
     #[inline]
     pub(super) fn hit(&self, timing: &Timing, key: &K, value: &V, now: u64) -> bool {
         if !self.moves() {
             return false;
         }
-        let before = timing.deadline();
         let mut deadline = timing.limit();
         if let Some(idle) = self.time_to_idle {
             deadline = deadline.min(now.saturating_add(idle));
@@ -159,11 +158,8 @@ impl<K, V> Time<K, V> {
             let lives = expiry.after_read(key, value, timing.left(now));
             deadline = deadline.min(moment(lives, now));
         }
-        if deadline.abs_diff(before) >= GRAIN {
-            // Racing hits were at about the same moment: any of their deadlines will do.
-            timing.set_deadline(deadline);
-        }
-        deadline < before
+        // Racing hits were at about the same moment: any of their deadlines will do. But one of them sees each step.
+        deadline.abs_diff(timing.deadline()) >= GRAIN && deadline < timing.move_deadline(deadline)
     }
 }
 

@@ -1,0 +1,113 @@
+//! Sessions that end when they have not been used for a while, or after a day in any case; each end is heard of.
+//!
+//!     cargo run --release --example session_store
+
+use hotset::{BuildError, Cache, Cause, ManualClock};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+#[derive(Debug)]
+struct Session {
+    user: String,
+    // What the program keeps per user: a cart, a language, ...
+}
+
+/// Sessions by their token. Values are behind an `Arc`, so that a lookup copies a pointer.
+type Sessions = Cache<String, Arc<Session>>;
+
+const IDLE: Duration = Duration::from_secs(30 * 60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// `ended` is told of every session that ends, and why.
+fn sessions(
+    clock: ManualClock,
+    ended: impl Fn(&Session, &str) + Send + Sync + 'static,
+) -> Result<Sessions, BuildError> {
+    Cache::builder()
+        .max_entries(100_000)
+        .time_to_idle(IDLE) // a lookup begins it anew
+        .time_to_live(DAY) // nothing does that here
+        .on_removal(move |_token: &String, session: &Arc<Session>, cause| {
+            let why = match cause {
+                Cause::Expired => "was not used for half an hour, or is a day old",
+                Cause::Explicit => "logged out",
+                Cause::Size => "had to make room",
+                _ => "logged in again",
+            };
+            ended(session, why);
+        })
+        // For this demonstration. A program leaves it out; it may want `.ticker(Duration::from_secs(1))` instead, so that it
+        // hears of ends also while nobody asks for anything.
+        .clock(clock)
+        .build()
+}
+
+fn log_in(sessions: &Sessions, token: &str, user: &str) {
+    let session = Session { user: user.to_owned() };
+    sessions.insert(token.to_owned(), Arc::new(session));
+}
+
+fn run() -> Result<bool, BuildError> {
+    let clock = ManualClock::new();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let ends = log.clone();
+    let sessions = sessions(clock.clone(), move |session, why| {
+        println!("    {} {why}", session.user);
+        ends.lock().unwrap().push(session.user.clone());
+    })?;
+    let mut ok = true;
+    let mut shows = |what: &str, holds: bool| {
+        println!("{what}: {}", if holds { "yes" } else { "NO" });
+        ok &= holds;
+    };
+    let taken = || std::mem::take(&mut *log.lock().unwrap());
+
+    log_in(&sessions, "t1", "ann");
+    log_in(&sessions, "t2", "bob");
+    log_in(&sessions, "t3", "cid");
+    let user = sessions.get("t1").map(|session| session.user.clone());
+    shows("a session is found by its token", user.as_deref() == Some("ann"));
+
+    // Ann clicks every 20 minutes for three hours; bob went home; cid logs out.
+    sessions.remove("t3");
+    let mut seen = 0;
+    for _ in 0..9 {
+        clock.advance(20 * MINUTE);
+        seen += usize::from(sessions.get("t1").is_some());
+    }
+    shows("ann's session lived on, as it was used", seen == 9);
+    shows("bob's did not", !sessions.contains_key("t2"));
+    shows("both ends were heard of", taken() == ["cid", "bob"]);
+
+    // To look without using: how long would it live from here?
+    shows("half an hour is left", sessions.remaining("t1") == Some(Some(IDLE)));
+
+    for _ in 0..70 {
+        clock.advance(20 * MINUTE);
+        sessions.get("t1");
+    }
+    shows(
+        "after a day ann has to log in again, used or not",
+        sessions.get("t1").is_none(),
+    );
+    shows("and that was heard of", taken() == ["ann"]);
+    Ok(ok)
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("session_store: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[test]
+fn sessions_end_when_they_should() {
+    assert!(run().unwrap());
+}
