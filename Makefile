@@ -18,8 +18,8 @@ STRESS_CROSSBEAM := $(CARGO) test --release --features crossbeam --test stress -
 STRESS_ASAN := cargo +nightly test --release --target $(HOST) --test stress --
 LOOM_DEEP_PREEMPTIONS ?= 3
 
-.PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo bench bench-compare bench-wheel \
-        instructions heap loom stress asan fmt tools clean
+.PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
+        bench-time instructions heap loom stress asan fmt tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,10 +69,18 @@ test-loom: ## The loom models, two preemptions
 demo: ## Replay the example trace
 	$(CARGO) run --release --example replay
 
+examples: ## Run the other example programs
+	$(CARGO) run --release --example rate_limiter
+	$(CARGO) run --release --example session_store
+	$(CARGO) run --release --example stampede
+
 bench: instructions heap bench-wheel bench-compare ## Every figure: instructions, heap, timers, and side by side with quick_cache
 
 bench-compare: ## hotset side by side with quick_cache (ARGS="--quick --peers quick_cache,moka")
 	benches/compare.sh all $(ARGS)
+
+bench-time: ## What a time to live costs, a hit through a loading call, and a herd its neighbours
+	benches/compare.sh time $(ARGS)
 
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel

@@ -17,6 +17,8 @@ const YEAR: u64 = 365 * 24 * 3600;
 #[derive(Debug, Clone)]
 enum Call {
     Advance(Duration),
+    /// By so many percent of the lives that the settings give.
+    AdvanceInLife(u32),
     Insert(u8),
     InsertWithTtl(u8, Ttl),
     Get(u8),
@@ -65,7 +67,8 @@ fn ttl() -> impl Strategy<Value = Ttl> {
 fn call(keys: u8) -> impl Strategy<Value = Call> {
     let key = move || 0..keys;
     prop_oneof![
-        16 => duration().prop_map(Call::Advance),
+        8 => duration().prop_map(Call::Advance),
+        16 => (1..150u32).prop_map(Call::AdvanceInLife),
         6 => key().prop_map(Call::Insert),
         12 => (key(), ttl()).prop_map(|(k, ttl)| Call::InsertWithTtl(k, ttl)),
         8 => key().prop_map(Call::Get),
@@ -369,6 +372,12 @@ impl Pair {
         let mut events = Vec::new();
         match call {
             Call::Advance(by) => self.advance(by),
+            Call::AdvanceInLife(percent) => {
+                let life = self.settings.time_to_idle.or(self.settings.time_to_live);
+                self.advance(Duration::from_nanos(
+                    life.unwrap_or(10_000_000_000) / 100 * u64::from(percent),
+                ));
+            }
             Call::Insert(key) => {
                 cache.insert(key, id);
                 events = self.seen();

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
@@ -22,12 +22,17 @@ pub trait Peer: Send + Sync + 'static {
     fn settle(&self) {}
 }
 
-pub struct Hotset(hotset::Cache<u64, u64>);
+/// With a time to live, though nothing lives to see its end.
+pub struct Hotset<const TIMED: bool>(hotset::Cache<u64, u64>);
 
-impl Peer for Hotset {
-    const NAME: &'static str = "hotset";
+impl<const TIMED: bool> Peer for Hotset<TIMED> {
+    const NAME: &'static str = if TIMED { "hotset-ttl" } else { "hotset" };
     fn new(capacity: usize) -> Self {
-        Hotset(hotset::Cache::new(capacity))
+        let mut builder = hotset::Cache::builder().max_entries(capacity);
+        if TIMED {
+            builder = builder.time_to_live(Duration::from_secs(24 * 3600));
+        }
+        Hotset(builder.build().expect("settings that go together"))
     }
     #[inline]
     fn get(&self, key: u64) -> Option<u64> {
@@ -317,12 +322,20 @@ impl<P: Peer> Subject for P {
 }
 
 /// The caches that `--peers` may name.
-pub const NAMES: [&str; 5] = [Hotset::NAME, QuickCache::NAME, Moka::NAME, Schnellru::NAME, Loop::NAME];
+pub const NAMES: [&str; 6] = [
+    Hotset::<false>::NAME,
+    Hotset::<true>::NAME,
+    QuickCache::NAME,
+    Moka::NAME,
+    Schnellru::NAME,
+    Loop::NAME,
+];
 
 /// A cache by its name.
 pub fn build(name: &str, capacity: usize) -> Box<dyn Subject> {
     match name {
-        Hotset::NAME => Box::new(Hotset::new(capacity)),
+        Hotset::<false>::NAME => Box::new(Hotset::<false>::new(capacity)),
+        Hotset::<true>::NAME => Box::new(Hotset::<true>::new(capacity)),
         QuickCache::NAME => Box::new(QuickCache::new(capacity)),
         Moka::NAME => Box::new(Moka::new(capacity)),
         Schnellru::NAME => Box::new(Schnellru::new(capacity)),

@@ -6,8 +6,10 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use hotset_compare::measure::{hits, inserts, interleave, ns_per_op};
 use hotset_compare::peers::{self, Subject};
 use hotset_compare::report::{Ratio, Table, Target, Watch, disturbance, median};
+use hotset_compare::time::time;
 use hotset_compare::workload::{Zipf, full, picks};
 
 const HELP: &str = "\
@@ -20,14 +22,18 @@ JOB      get        one thread, uniform random hits: 1k, 100k, 4M entries
          zipf       read-through, 1M keys, zipf 0.99, capacity 100k: 1, 2, 4 threads
          many       get_many of 64 keys against 64 gets, 4M entries
          latency    a get beside a thread that overwrites at full speed
+         time       hotset with a time to live against hotset without; loads: a hit through one, and a herd
          heap       bytes asked of the allocator (the binary `heap`, beside this one)
          all        all of these, each in a process of its own
          ir-get     N gets of one cache, for an instruction counter: see benches/instructions.sh
          ir-insert  N evicting inserts of one cache, likewise
 --quick  fewer and shorter rounds: to see that it works, not to judge by
---peers  the caches beside hotset: quick_cache (the default), moka, schnellru, or none";
+--peers  the caches beside hotset: quick_cache (the default), moka, schnellru, hotset-ttl (with a time to
+         live), or none";
 
-const JOBS: [&str; 8] = ["get", "threads", "hot", "insert", "zipf", "many", "latency", "heap"];
+const JOBS: [&str; 9] = [
+    "get", "threads", "hot", "insert", "zipf", "many", "latency", "time", "heap",
+];
 /// The peer that the targets speak of.
 const RIVAL: &str = "quick_cache";
 
@@ -88,6 +94,7 @@ fn main() -> ExitCode {
         "zipf" => zipf(&options),
         "many" => many(&options),
         "latency" => latency(&options),
+        "time" => time(options.quick),
         "heap" => return heap(&args),
         "all" => return all(&args),
         "ir-get" => ir_get(&options),
@@ -129,27 +136,6 @@ fn heap(args: &[String]) -> ExitCode {
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// `rounds` rounds over `count` things, forwards and backwards in turn; `results[thing][round]`.
-fn interleave(rounds: usize, count: usize, mut one: impl FnMut(usize, usize) -> f64) -> Vec<Vec<f64>> {
-    let mut results = vec![Vec::with_capacity(rounds); count];
-    for round in 0..rounds {
-        for i in 0..count {
-            let i = if round % 2 == 0 { i } else { count - 1 - i };
-            results[i].push(one(i, round));
-        }
-    }
-    results
-}
-
-fn ns_per_op(ops: usize, what: impl FnOnce()) -> f64 {
-    let watch = Watch::start();
-    let start = Instant::now();
-    what();
-    let time = start.elapsed();
-    watch.stop();
-    time.as_nanos() as f64 / ops as f64
-}
-
 /// The header and the row of a comparison of every cache with hotset.
 fn columns<'a>(first: &'a str, options: &'a Options, rival: &'a str) -> Vec<&'a str> {
     let mut columns = vec![first];
@@ -189,36 +175,7 @@ fn get(options: &Options) {
     ] {
         let (rounds, ops) = if options.quick { (5, ops / 4) } else { (rounds, ops) };
         let caches = full_caches(options, n);
-        // Few keys: short indices and a sequence that stays in the second-level cache, yet far too long to be learnt by
-        // the branch predictor. Many keys: as many picks as gets.
-        let small = n <= 1 << 15;
-        let length = if small { 1 << 16 } else { ops };
-        let sequences: Vec<Vec<u32>> = caches.iter().map(|(_, held)| picks(held, length, 7)).collect();
-        let short: Vec<Vec<u16>> = if small {
-            sequences
-                .iter()
-                .map(|s| s.iter().map(|id| u16::try_from(*id).unwrap()).collect())
-                .collect()
-        } else {
-            Vec::new()
-        };
-        let results = interleave(rounds, caches.len(), |i, _| {
-            let cache = &caches[i].0;
-            let mut missing = 0;
-            let time = if small {
-                cache.get16(&short[i]);
-                ns_per_op(ops, || {
-                    for _ in 0..ops / length {
-                        missing += cache.get16(&short[i]);
-                    }
-                })
-            } else {
-                cache.get32(&sequences[i][..length / 8]);
-                ns_per_op(ops, || missing = cache.get32(&sequences[i]))
-            };
-            assert_eq!(missing, 0, "{}: gets of resident keys missed", cache.name());
-            time
-        });
+        let results = hits(&caches, n, ops, rounds);
         compare_row(&table, label.into(), options, &results, 1, Target::AtMost(target));
     }
 }
@@ -346,19 +303,7 @@ fn insert(options: &Options) {
         (100_000, 41, 300_000)
     };
     let caches: Vec<Box<dyn Subject>> = options.caches.iter().map(|name| peers::build(name, n)).collect();
-    for cache in &caches {
-        cache.insert_new(1, 3 * n as u64);
-    }
-    let mut next = vec![3 * n as u64 + 1; caches.len()];
-    let results = interleave(rounds, caches.len(), |i, _| {
-        // What the others left in the processor's caches goes first.
-        let warm = n as u64 / 4;
-        caches[i].insert_new(next[i], warm);
-        next[i] += warm;
-        let time = ns_per_op(ops, || caches[i].insert_new(next[i], ops as u64));
-        next[i] += ops as u64;
-        time
-    });
+    let results = inserts(&caches, n, ops, rounds);
     compare_row(&table, "100k".into(), options, &results, 1, Target::AtMost(1.0));
     for cache in &caches {
         cache.settle();

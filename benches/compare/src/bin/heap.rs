@@ -113,7 +113,7 @@ fn measure<P: Peer>(n: usize) -> Taken {
 }
 
 fn small<P: Peer>(table: &Table) {
-    let ours = P::NAME == Hotset::NAME;
+    let ours = P::NAME == Hotset::<false>::NAME;
     // The first cache of a process may also set up what all share.
     for (label, judged) in [("first of the process", false), ("any further", true)] {
         let taken = measure::<P>(100);
@@ -139,7 +139,7 @@ fn small<P: Peer>(table: &Table) {
 fn large<P: Peer>(table: &Table, n: usize) {
     let taken = measure::<P>(n);
     let per = |bytes: i64| bytes as f64 / taken.len as f64;
-    let target = if P::NAME == Hotset::NAME {
+    let target = if P::NAME == Hotset::<false>::NAME {
         Target::AtMost(64.0)
     } else {
         Target::None
@@ -190,7 +190,8 @@ fn main() {
                 "left",
             ],
             &|name, table| match name {
-                "hotset" => large::<Hotset>(table, n),
+                "hotset" => large::<Hotset<false>>(table, n),
+                "hotset-ttl" => large::<Hotset<true>>(table, n),
                 "quick_cache" => large::<QuickCache>(table, n),
                 "moka" => large::<Moka>(table, n),
                 "schnellru" => large::<Schnellru>(table, n),
@@ -211,7 +212,8 @@ fn main() {
                 "left",
             ],
             &|name, table| match name {
-                "hotset" => small::<Hotset>(table),
+                "hotset" => small::<Hotset<false>>(table),
+                "hotset-ttl" => small::<Hotset<true>>(table),
                 "quick_cache" => small::<QuickCache>(table),
                 "moka" => small::<Moka>(table),
                 "schnellru" => small::<Schnellru>(table),
