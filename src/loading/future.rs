@@ -82,8 +82,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// [`LoadError::Reentrant`] is returned where waiting is known to be endless: if this future is polled from inside the
     /// key's own loader (an executor that a loader runs is inside of it with all its tasks), or if a thread that is blocked
-    /// waits for that. A ring of loaders that goes through a task which awaits another's load is not found: the task might
-    /// do something else meanwhile. Its members wait until one of them is dropped.
+    /// waits for that. A ring that goes through a task which awaits another's load is not found, as the task might do
+    /// something else meanwhile; nor is one through a task that the loader spawns. Its members wait until one is dropped.
     pub async fn try_get_or_insert_async<E>(
         &self,
         key: K,
