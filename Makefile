@@ -13,9 +13,9 @@ STRESS ?= 20
 # `some TESTS`: fail where a filter matches no test, instead of passing without having tested anything.
 some = $(1) --list | grep -c ': test$$' >/dev/null || { echo 'no test matches: $(1)' >&2; exit 1; }
 LOOM_TEST := $(CARGO) test --release --features async --lib loom_ --
-STRESS_TEST := $(CARGO) test --release --test stress --
-STRESS_CROSSBEAM := $(CARGO) test --release --features crossbeam --test stress --
-STRESS_ASAN := cargo +nightly test --release --target $(HOST) --test stress --
+STRESS_TEST := $(CARGO) test --release --features async --test stress --
+STRESS_CROSSBEAM := $(CARGO) test --release --features async,crossbeam --test stress --
+STRESS_ASAN := cargo +nightly test --release --features async --target $(HOST) --test stress --
 LOOM_DEEP_PREEMPTIONS ?= 3
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
@@ -48,7 +48,7 @@ test-default: ## The tests, the feature async included
 	$(CARGO) test --workspace --features async
 
 test-crossbeam: ## The tests, on crossbeam-epoch
-	$(CARGO) test --features crossbeam
+	$(CARGO) test --features async,crossbeam
 
 doc: ## The documentation, without a warning
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async

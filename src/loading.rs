@@ -8,7 +8,7 @@ use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Flight, Leader, Outcome, Reentrant, Role, Who};
+use crate::flight::{Leader, Outcome, Reentrant, Role, Who};
 use crate::map::reclaim::{Guard, pin};
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
@@ -99,13 +99,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         self.failed(hash, &key)?;
         loop {
-            match self.begin(hash, &key, guard, Who::this_thread(), false) {
-                Start::Found(value) => return Ok(value),
-                Start::Lead(mut leader) => {
+            match self.join(hash, &key, Who::this_thread()) {
+                Role::Lead { mut leader, late } => {
+                    if let Some(value) = self.look_again(late, hash, &key, guard, &mut leader) {
+                        return Ok(value);
+                    }
                     let loaded = leader.run(load).map_err(Arc::new);
                     return self.lead(hash, key, &mut leader, loaded);
                 }
-                Start::Wait(flight) => {
+                Role::Wait(flight) => {
+                    drop(guard);
                     if let Some(result) = shared(flight.wait()?) {
                         return result;
                     }
@@ -116,34 +119,39 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     /// An error if a load of the key failed lately, and the cache remembers it.
+    #[inline]
     fn failed<E: Send + Sync + 'static>(&self, hash: u64, key: &K) -> Result<(), LoadError<E>> {
-        let failed = self.0.failures.as_ref().and_then(|failures| failures.get(hash, key));
-        failed.map_or(Ok(()), |error| Err(LoadError::Failed(error)))
+        match &self.0.failures {
+            None => Ok(()),
+            Some(failures) => failures
+                .get(hash, key)
+                .map_or(Ok(()), |error| Err(LoadError::Failed(error))),
+        }
     }
 
-    /// What to do about a key that was missed, if need be as `who`. `stale`: who asks may itself have ended flights since the
-    /// miss.
     #[inline]
-    fn begin(&self, hash: u64, key: &K, guard: Guard, who: Who, stale: bool) -> Start<'_, K, V>
+    fn join(&self, hash: u64, key: &K, who: Who) -> Role<'_, K, V>
     where
         K: Clone,
+    {
+        self.0.flights.join(hash, |other| other == key, key.clone(), who)
+    }
+
+    /// What another's load of the key has brought since it was missed, if it is late; that ends the new flight. What was
+    /// inserted meanwhile other than by a load counts as inserted during this one. The caller is pinned no more.
+    #[inline]
+    fn look_again(&self, late: bool, hash: u64, key: &K, guard: Guard, leader: &mut Leader<'_, K, V>) -> Option<V>
+    where
         V: Clone,
     {
-        match self.0.flights.join(hash, |other| other == key, key.clone(), who) {
-            Role::Lead { mut leader, late } => {
-                // What was inserted since the miss, other than by a load, counts as inserted during this one.
-                if (late || stale)
-                    && let Some(old) = self.0.peek_alive(hash, key, self.0.engine.now(), &guard)
-                {
-                    let value = Engine::<K, V>::view(old.0).value.clone();
-                    drop(guard);
-                    leader.land(|| Outcome::Loaded(value.clone()));
-                    return Start::Found(value);
-                }
-                Start::Lead(leader)
-            }
-            Role::Wait(flight) => Start::Wait(flight),
+        if !late {
+            return None;
         }
+        let old = self.0.peek_alive(hash, key, self.0.engine.now(), &guard)?;
+        let value = Engine::<K, V>::view(old.0).value.clone();
+        drop(guard);
+        leader.land(|| Outcome::Loaded(value.clone()));
+        Some(value)
     }
 
     /// Ends the flight with what its loader returned.
@@ -186,14 +194,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
         }
     }
-}
-
-/// What a caller that missed a key goes on with.
-enum Start<'c, K, V> {
-    /// Another's load landed since the miss.
-    Found(V),
-    Lead(Leader<'c, K, V>),
-    Wait(crate::prim::sync::Arc<Flight<K, V>>),
 }
 
 /// What a flight's outcome is to one who waited for it; if nothing, it must look again.

@@ -2,6 +2,10 @@
 //!
 //! `HOTSET_STRESS=20` runs 20 times as many rounds.
 
+#[cfg(feature = "async")]
+#[path = "stress/tasks.rs"]
+mod tasks;
+
 use hotset::{Cache, Cause, Clock, Expiry, ManualClock, Policy, Ttl};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

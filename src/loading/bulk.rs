@@ -1,10 +1,10 @@
 //! Loads of many keys in one call.
 
-use super::{Start, infallible, shared};
+use super::{infallible, shared};
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::Who;
+use crate::flight::{Role, Who};
 use crate::map::reclaim::pin;
 use hashbrown::HashTable;
 use std::convert::Infallible;
@@ -115,13 +115,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             self.failed(one.hash, &one.key)?;
         }
         for one in missing {
-            match self.begin(one.hash, &one.key, pin(), Who::this_thread(), true) {
-                Start::Found(value) => loaded[one.place] = Some(value),
-                Start::Lead(leader) => {
-                    asked.push(one.key);
-                    led.push((one.place, one.hash, leader));
+            match self.join(one.hash, &one.key, Who::this_thread()) {
+                // It may be late whatever is said: this thread itself has ended flights since the miss.
+                Role::Lead { mut leader, .. } => {
+                    loaded[one.place] = self.look_again(true, one.hash, &one.key, pin(), &mut leader);
+                    if loaded[one.place].is_none() {
+                        asked.push(one.key);
+                        led.push((one.place, one.hash, leader));
+                    }
                 }
-                Start::Wait(flight) => flights.push((one, flight)),
+                Role::Wait(flight) => flights.push((one, flight)),
             }
         }
         if let Some((_, _, first)) = led.first_mut() {

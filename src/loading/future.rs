@@ -1,10 +1,10 @@
 //! Loaders that are futures.
 
-use super::{Start, infallible, shared};
+use super::{infallible, shared};
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::Who;
+use crate::flight::{Role, Who};
 use crate::map::reclaim::pin;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
@@ -82,8 +82,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// [`LoadError::Reentrant`] is returned where waiting is known to be endless: if this future is polled from inside the
     /// key's own loader (an executor that a loader runs is inside of it with all its tasks), or if a thread that is blocked
-    /// waits for that. A ring of loaders that goes through a task which awaits another's load is not found: the task might
-    /// do something else meanwhile. Its members wait until one of them is dropped.
+    /// waits for that. A ring that goes through a task which awaits another's load is not found, as the task might do
+    /// something else meanwhile; nor is one through a task that the loader spawns. Its members wait until one is dropped.
     pub async fn try_get_or_insert_async<E>(
         &self,
         key: K,
@@ -135,15 +135,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.failed(hash, &key)?;
         let who = Who::future();
         loop {
-            match self.begin(hash, &key, pin(), who, false) {
-                Start::Found(value) => return Ok(value),
-                Start::Lead(mut leader) => {
+            match self.join(hash, &key, who) {
+                Role::Lead { mut leader, late } => {
+                    if let Some(value) = self.look_again(late, hash, &key, pin(), &mut leader) {
+                        return Ok(value);
+                    }
                     let loaded = leader.run_future(who, load, end).await.map_err(Arc::new);
                     // The weigher and others run while the flight is still open: to them, too, the key is being loaded.
                     let _polled = who.polled();
                     return self.lead(hash, key, &mut leader, loaded);
                 }
-                Start::Wait(flight) => {
+                Role::Wait(flight) => {
                     if let Some(result) = shared(flight.landed()?.await) {
                         return result;
                     }
