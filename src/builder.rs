@@ -113,6 +113,9 @@ impl<K, V, S> Builder<K, V, S> {
     }
 
     /// Ends an entry so long after it was last inserted, replaced or found by a lookup.
+    ///
+    /// Together with an [`Expiry`]: what that says after a read counts too, and by default that is what the entry has left.
+    /// So to be prolonged by hits, `after_read` has to return `None` or a longer time.
     pub fn time_to_idle(mut self, tti: Duration) -> Self {
         self.time.time_to_idle = Some(nanos(tti));
         self

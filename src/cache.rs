@@ -74,6 +74,20 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
+    /// A load of the key failed. Forgotten again if the key was changed meanwhile: asked for after it can be found.
+    pub(crate) fn remember_failure<E>(&self, hash: u64, key: &K, error: Arc<E>, superseded: impl FnOnce() -> bool)
+    where
+        K: Eq + Clone,
+        E: Send + Sync + 'static,
+    {
+        if let Some(failures) = &self.failures {
+            failures.insert(hash, key.clone(), error);
+            if superseded() {
+                failures.forget(hash, |failed| failed == key);
+            }
+        }
+    }
+
     /// The key is changed: a load of it that failed is no longer remembered.
     #[inline(always)]
     pub(crate) fn forget_failure(&self, hash: u64, is: impl Fn(&K) -> bool)
@@ -178,6 +192,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 n += 1;
             }
             if n == 0 {
+                self.0.engine.now_and_tick();
                 return values;
             }
             let guard = pin();
@@ -248,7 +263,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     #[inline(never)]
     fn insert_timed(&self, key: K, value: V, ttl: Ttl) {
         let now = self.0.engine.time().clock.now();
-        self.0.engine.tick(now);
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
         let guard = pin_fenced();
@@ -257,6 +271,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
+        self.0.engine.tick(now);
     }
 
     /// How long the key's entry will live if it is not used again; `None` if there is no entry, `Some(None)` if it has no
@@ -321,8 +336,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Replaces the key's value by what `change` makes of it, atomically: `None` stands for absence, both ways. Returns a
     /// copy of what is in the cache afterwards. Overtakes a load of the key that is going on.
     ///
-    /// `change` runs under no lock, and runs again if another thread changed the key meanwhile. If it panics, nothing
-    /// changes.
+    /// `change` runs under no lock, and runs again if the key was changed meanwhile (so it must not change it itself). If it
+    /// panics, nothing changes.
     ///
     /// ```
     /// let hits = hotset::Cache::<&str, u32>::new(100);
@@ -358,7 +373,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let hash = self.0.hash(&key);
         let engine = &self.0.engine;
         loop {
-            let now = engine.now_and_tick();
+            let now = engine.now();
             let guard = pin();
             let old = self.0.peek(hash, &key, &guard);
             let alive = old.filter(|old| !engine.is_over(old.0, now));
@@ -392,6 +407,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 }
             };
             if done {
+                engine.tick(now);
                 return changed;
             }
         }
@@ -437,7 +453,8 @@ impl<K, V, S> Cache<K, V, S> {
         Iter::new(&self.0)
     }
 
-    /// The number of entries, as of the last housekeeping: exact when nothing else goes on.
+    /// The number of entries, those included whose time is over and that have not been freed yet: exact when nothing else
+    /// goes on and nothing ends.
     pub fn len(&self) -> usize {
         self.0.engine.published().len.load(Ordering::Relaxed) as usize
     }

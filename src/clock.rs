@@ -16,7 +16,7 @@ use std::time::Duration;
 ///
 /// # Clocks that jump
 ///
-/// A jump ahead ends all lives that it skips. Going back is not allowed, but harms nothing: entries live longer by as much.
+/// A jump ahead ends all lives that it skips. Going back is not allowed, but breaks nothing: entries live longer by as much.
 pub trait Clock: Send + Sync {
     /// The time since a moment that never changes. Called by any thread, often more than once per operation, under no lock.
     fn now(&self) -> Duration;

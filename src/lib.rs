@@ -16,8 +16,8 @@
 //! executor; it brings no dependencies.
 //!
 //! Costs: `get`, `insert` and `remove` are O(1) and lock-free. Housekeeping (eviction, freeing) is done by
-//! whichever writer finds it due; there is no background thread. A writer that outruns the housekeeping by 128
-//! entries waits for it, so that the bounds are hard: after any call returns, the cache holds at most its capacity
+//! whichever call finds it due; there is no background thread, unless you ask for one ([`Builder::ticker`]). A writer that
+//! outruns the housekeeping by 128 entries waits for it, so that the bounds are hard: after any call returns, the cache holds at most its capacity
 //! and those entries; after [`Cache::run_pending`] at most its capacity.
 #![warn(missing_docs)]
 

@@ -164,6 +164,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         loaded: Result<(V, Ttl), Arc<E>>,
     ) -> Result<V, LoadError<E>>
     where
+        K: Clone,
         V: Clone,
         E: Send + Sync + 'static,
     {
@@ -174,6 +175,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 let guard = pin();
                 let now = self.0.engine.now_for(ttl);
                 let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
+                self.0.forget_failure(hash, |failed| *failed == key);
                 let new = self.0.engine.make(hash, (key, copy), weight, timing, &guard);
                 // The flight leaves its table when the closure is dropped: after the map has decided, so that whoever misses
                 // the flight finds the entry, and before listeners run, which may load the key if it was not admitted.
@@ -184,11 +186,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 Ok(value)
             }
             Err(error) => {
-                if let Some(failures) = &self.0.failures
-                    && !leader.superseded()
-                {
-                    failures.insert(hash, key, error.clone());
-                }
+                self.0
+                    .remember_failure(hash, &key, error.clone(), || leader.superseded());
                 leader.land(|| Outcome::Failed(error.clone()));
                 Err(LoadError::Failed(error))
             }

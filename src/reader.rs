@@ -19,7 +19,8 @@ pub struct Reader<'c, K, V, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Reader<'_, K, V, S> {
-    /// The key's value. Counts as a hit or a miss, like [`Cache::get`](crate::Cache::get).
+    /// The key's value. Counts as a hit or a miss, like [`Cache::get`](crate::Cache::get); but does not begin to free entries
+    /// whose time is over.
     #[inline]
     pub fn get<Q>(&self, key: &Q) -> Option<&V>
     where

@@ -35,7 +35,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Reload<K, V, S> {
             let (guard, now) = (pin(), inner.engine.now());
             let found = inner.peek_alive(self.hash, &self.key, now, &guard);
             if let Some(timing) = found.and_then(|found| inner.engine.timing(found, &guard)) {
-                timing.set_stale(now.saturating_add(time.retry()));
+                timing.unclaim_reload(now.saturating_add(time.retry()));
             }
         }
     }
@@ -92,18 +92,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 let new = inner.engine.make(self.hash, contents, weight, timing, &guard);
                 let leaving = leader.leaving();
                 let superseded = move || leaving.superseded();
-                inner
+                self.done = inner
                     .engine
                     .insert_unless(self.hash, new, |a, b| a == b, superseded, guard);
-                self.done = true;
                 leader.land(|| Outcome::Loaded(value.clone()));
                 value
             }
             Err(error) => {
                 let grace = inner.engine.time().grace;
                 if grace > 0 {
+                    // Its time may have ended while the source was waited for in vain: then it lives again.
                     let (guard, now) = (pin(), inner.engine.now());
-                    let found = inner.peek_alive(self.hash, &self.key, now, &guard);
+                    let found = inner.peek(self.hash, &self.key, &guard);
                     if let Some(timing) = found.and_then(|found| inner.engine.timing(found, &guard)) {
                         timing.extend(now.saturating_add(grace));
                     }

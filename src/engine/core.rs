@@ -161,6 +161,21 @@ pub(super) struct Due {
     pub(super) tables: Vec<OldTable>,
 }
 
+impl Due {
+    pub(super) fn nothing() -> Self {
+        Self {
+            evicted: Vec::new(),
+            odd: Vec::new(),
+            free: Chain::new(),
+            tables: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        self.evicted.is_empty() && self.odd.is_empty() && self.free.len() == 0 && self.tables.is_empty()
+    }
+}
+
 /// Counts that only the core changes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
@@ -194,15 +209,12 @@ pub(super) struct Core {
     room: usize,
     /// Entries that came in since the last `settle`.
     arrived: usize,
-    /// Events since the last `due`.
-    applied: usize,
+    /// Whose rings come next, where not all are looked at.
+    pub(super) cursor_of_rings: usize,
 }
 
 /// Homes moved to a larger table per arrival: about 64 entries.
 const MOVES: usize = 16;
-/// Above so much garbage that can be freed, all of it is; else a little more per housekeeping than came in.
-const SURPLUS: usize = 256;
-
 impl Core {
     pub(super) fn new(kind: PolicyKind, capacity: u64, shape: Shape, listened: bool, slots: usize) -> Self {
         Self {
@@ -223,12 +235,16 @@ impl Core {
             cursor: 0,
             room: room(slots),
             arrived: 0,
-            applied: 0,
+            cursor_of_rings: 0,
         }
     }
 
-    /// What became due; with `all`, all of it. Else garbage is freed a few pieces at a time, which spreads the cost over the
-    /// writers.
+    /// Seals all garbage, for `due` to be asked for all of it by somebody who is pinned later.
+    pub(super) fn seal(&mut self) {
+        self.bin.seal_all();
+    }
+
+    /// What became due; with `all`, all of it. Else garbage is freed a few pieces at a time.
     #[inline]
     pub(super) fn due(&mut self, all: bool) -> Due {
         if all {
@@ -244,13 +260,7 @@ impl Core {
             }
         }
         let mut free = Chain::new();
-        let safe = self.bin.safe();
-        let applied = std::mem::take(&mut self.applied);
-        let frees = if all || safe > SURPLUS {
-            safe
-        } else {
-            safe.min(applied + applied / 4 + 1)
-        };
+        let frees = if all { self.bin.safe() } else { self.bin.due() };
         let (shape, mut odd) = (self.shelf.0, Vec::new());
         for entry in self.bin.take(frees) {
             // SAFETY: no reader sees what is safe, and the bin does not hold it any more; its header is still intact.
@@ -286,7 +296,6 @@ impl Core {
     /// Applies one event. The map hears of what the policy gives up at the next `settle`.
     #[inline(always)]
     pub(super) fn apply(&mut self, event: Event) {
-        self.applied += 1;
         match event {
             Event::Arrived(new) => self.arrive(new),
             Event::Retired { old, expired } => {
@@ -358,11 +367,13 @@ impl Core {
             map.prefetch(u64::from(self.shelf.hash(handle)) << 32, guard);
             fired.push(handle);
         });
+        let mut progress = fired.is_empty();
         for entry in fired {
             if self.alarms.timing(entry).is_some_and(|timing| timing.deadline() > now) {
                 self.set_alarm(entry); // it was hit since
                 continue;
             }
+            progress = true;
             self.policy.remove(&self.shelf, entry);
             self.forget(entry);
             if map.remove_exact(entry.0, guard) {
@@ -370,7 +381,8 @@ impl Core {
                 self.discard(entry, Cause::Expired);
             }
         }
-        more
+        // (The wheel may know of a later moment than `now`, if the clock went back: then there is no more to be had now.)
+        more && progress
     }
 
     /// Sets the timer of an entry anew whose deadline has come nearer.

@@ -82,7 +82,7 @@ impl Timing {
     }
 
     /// Whether the entry is due for a reload; true for one caller, who must see to it, and say when the next is due
-    /// ([`set_stale`](Self::set_stale)) if it comes to nothing.
+    /// ([`unclaim_reload`](Self::unclaim_reload)) if it comes to nothing.
     #[inline]
     pub(crate) fn claim_reload(&self, now: u64) -> bool {
         let stale = self.stale.load(Ordering::Relaxed);
@@ -93,9 +93,12 @@ impl Timing {
                 .is_ok()
     }
 
-    /// At this moment the entry is due for a reload.
-    pub(crate) fn set_stale(&self, moment: u64) {
-        self.stale.store(moment, Ordering::Relaxed);
+    /// A reload that was claimed came to nothing: at this moment the next is due.
+    pub(crate) fn unclaim_reload(&self, moment: u64) {
+        // Another entry may have taken the place of the one that was claimed, with a time of its own.
+        let _ = self
+            .stale
+            .compare_exchange(NEVER, moment, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     #[inline]

@@ -12,6 +12,14 @@ use crate::policy::Policy;
 use crate::prim::sync::{Ordering, relax};
 use crate::stats::Cause;
 
+/// Of which threads the changes are applied.
+#[derive(Clone, Copy)]
+pub(super) enum Rings {
+    All,
+    /// The caller's, and some of the others'.
+    Soon,
+}
+
 impl<K, V> Engine<K, V> {
     /// Leaves the event in this thread's ring. If there are enough of them there, has all that wait applied, unless another
     /// thread is at it. If the ring is full, or too much weight has come in, waits for that: memory is bounded, and events
@@ -55,7 +63,7 @@ impl<K, V> Engine<K, V> {
             }
             relax(&mut tries);
         }
-        let due = self.maintain(&guard, |_| ());
+        let due = self.maintain(&guard, Rings::Soon, |_| ());
         self.finish(due, guard);
     }
 
@@ -66,29 +74,44 @@ impl<K, V> Engine<K, V> {
         self.finish(due, guard);
     }
 
-    /// Applies what waits in the rings, does `work`, and gives up the lock, which the caller holds.
+    /// Applies what waits in the rings, does `work`, and gives up the lock, which the caller holds. With `Rings::Soon` the rings
+    /// of some threads may be left for the next time.
     #[inline(always)]
-    pub(super) fn maintain(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
+    pub(super) fn maintain(&self, guard: &Guard, rings: Rings, work: impl FnOnce(&mut Core)) -> Due {
         let due = {
             // SAFETY: the lock is held, and this reference ends before it is given up.
             let core = unsafe { &mut *self.work.0.core.get() };
             let timed = self.time.is_active();
-            if timed {
-                self.time.begin();
-            }
-            self.locals.each(|local| {
+            let drain = |core: &mut Core, local: &Local| {
                 let expect = |core: &Core, pair| core.expect(Event::unpack(pair));
                 local
                     .ring
                     .drain(core, expect, |core, pair| core.apply(Event::unpack(pair)));
-            });
+            };
+            match rings {
+                Rings::All => {
+                    if timed {
+                        self.time.begin();
+                    }
+                    self.locals.each(|local| drain(core, local));
+                }
+                Rings::Soon => {
+                    let mut cursor = core.cursor_of_rings;
+                    self.locals.each_soon(guard, &mut cursor, |local| drain(core, local));
+                    core.cursor_of_rings = cursor;
+                }
+            }
             work(core);
             core.settle(&self.map, guard);
             if timed {
                 self.time.expect(core.next_alarm());
             }
             self.publish(core);
-            core.due(false)
+            if self.has_user_code() && finishing::is(self) {
+                Due::nothing()
+            } else {
+                core.due(false)
+            }
         };
         self.work.0.handover.leave();
         due
@@ -134,7 +157,7 @@ impl<K, V> Engine<K, V> {
         while !self.work.0.handover.try_enter() {
             relax(&mut tries);
         }
-        self.maintain(guard, work)
+        self.maintain(guard, Rings::All, work)
     }
 
     /// Makes a free slot for the hash: grows a crowded table, else evicts an entry near its home. Only a table far beyond
@@ -169,25 +192,28 @@ impl<K, V> Engine<K, V> {
 
     /// Does all housekeeping that is due: afterwards the weight is within the capacity, and what no reader holds is freed.
     pub(crate) fn run_pending(&self) {
+        let mut panics = Panics::default();
         let guard = pin();
-        let mut now = self.now();
         let due = self.with_core(&guard, |_| {});
-        self.finish(due, guard);
-        while now != 0 {
-            let guard = pin();
-            let expire = |core: &mut Core| {
-                if !core.expire(now, EXPIRIES, &self.map, &guard) {
-                    now = 0;
-                }
-            };
-            let due = self.with_core(&guard, expire);
-            self.finish(due, guard);
+        panics.catch(|| self.finish(due, guard));
+        loop {
+            let (now, guard) = (self.now(), pin());
+            let mut more = false;
+            let due = self.with_core(&guard, |core| {
+                more = now != 0 && core.expire(now, EXPIRIES, &self.map, &guard);
+            });
+            panics.catch(|| self.finish(due, guard));
+            if !more {
+                break;
+            }
         }
-        // Unpinned in between, so that this call's own guard does not hold the garbage up.
+        let guard = pin();
+        let due = self.with_core(&guard, Core::seal);
+        panics.catch(|| self.finish(due, guard));
+        // Pinned after the seal, so that this call's own guard does not hold the garbage up.
         let guard = pin();
         let mut all = None;
         let due = self.with_core(&guard, |core| all = Some(core.due(true)));
-        let mut panics = Panics::default();
         panics.catch(|| self.finish(due, pin()));
         if let Some(all) = all {
             panics.catch(|| self.finish(all, guard));
@@ -271,11 +297,41 @@ impl<K, V> Engine<K, V> {
         }
     }
 
+    /// Whether freeing entries runs user code.
+    fn has_user_code(&self) -> bool {
+        self.listener.is_some() || std::mem::needs_drop::<Entry<K, V>>()
+    }
+
+    /// User code that runs here may use the cache, and so come here again. What becomes due then is left to the outermost
+    /// call, which looks again, a few times: so the stack does not grow, however much ends at once.
     #[inline(never)]
     fn finish_with_user_code(&self, due: Due) {
         let mut panics = Panics::default();
+        let outermost = finishing::Mark::new(self);
+        self.run_user_code(due, &mut panics);
+        if outermost.is_some() {
+            for _ in 0..ROUNDS {
+                let guard = pin();
+                if !self.work.0.handover.try_enter() {
+                    break;
+                }
+                // SAFETY: the lock is held, and this reference ends before it is given up.
+                let due = unsafe { &mut *self.work.0.core.get() }.due(false);
+                self.work.0.handover.leave();
+                drop(guard);
+                if due.is_nothing() {
+                    break;
+                }
+                self.run_user_code(due, &mut panics);
+            }
+        }
+        drop(outermost);
+        panics.resume();
+    }
+
+    fn run_user_code(&self, due: Due, panics: &mut Panics) {
         for (handle, cause) in due.evicted {
-            self.notify(handle, cause, &mut panics);
+            self.notify(handle, cause, panics);
             panics.catch(|| self.record(Event::Released(handle), pin()));
         }
         let (mut free, mut empty) = (due.free, Chain::new());
@@ -298,7 +354,6 @@ impl<K, V> Engine<K, V> {
         if empty.len() > 0 {
             self.keep(empty, &pin());
         }
-        panics.resume();
     }
 
     /// Keeps the memory of former entries for this thread's next ones, or gives it back.
@@ -319,7 +374,8 @@ impl<K, V> Engine<K, V> {
     pub(super) fn expire(&self, now: u64) {
         let guard = pin();
         if self.work.0.handover.try_enter() {
-            let due = self.maintain(&guard, |core| _ = core.expire(now, EXPIRIES, &self.map, &guard));
+            let expire = |core: &mut Core| _ = core.expire(now, EXPIRIES, &self.map, &guard);
+            let due = self.maintain(&guard, Rings::All, expire);
             self.finish(due, guard);
         }
     }
@@ -327,15 +383,68 @@ impl<K, V> Engine<K, V> {
     /// The figures of the last housekeeping, which is done now if it is due and nobody else is at it.
     pub(crate) fn published(&self) -> &Published {
         self.now_and_tick();
-        let mut waiting = 0;
-        self.locals.each(|local| waiting += local.ring.len());
-        if waiting > 0 {
+        let mut waiting = false;
+        self.locals.each(|local| waiting |= local.ring.len() != 0);
+        if waiting {
             let guard = pin();
             if self.work.0.handover.try_enter() {
-                let due = self.maintain(&guard, |_| ());
+                let due = self.maintain(&guard, Rings::All, |_| ());
                 self.finish(due, guard);
             }
         }
         &self.work.0.published
+    }
+}
+
+/// How often the outermost call looks again for what its own user code made due.
+const ROUNDS: usize = 8;
+
+/// In which caches this thread is running user code that became due.
+#[cfg(not(loom))]
+mod finishing {
+    use std::cell::RefCell;
+    use std::ptr;
+
+    thread_local! {
+        static MARKED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// A thread in its last destructors has no marks: there, user code may nest.
+    pub(super) fn is<T>(cache: &T) -> bool {
+        let marked = MARKED.try_with(|marked| marked.borrow().contains(&ptr::from_ref(cache).addr()));
+        marked.unwrap_or(false)
+    }
+
+    pub(super) struct Mark(usize);
+
+    impl Mark {
+        /// `None` if the thread is at it already.
+        pub(super) fn new<T>(cache: &T) -> Option<Self> {
+            let address = ptr::from_ref(cache).addr();
+            let new = !is(cache) && MARKED.try_with(|marked| marked.borrow_mut().push(address)).is_ok();
+            new.then_some(Self(address))
+        }
+    }
+
+    impl Drop for Mark {
+        fn drop(&mut self) {
+            _ = MARKED.try_with(|marked| marked.borrow_mut().retain(|address| *address != self.0));
+        }
+    }
+}
+
+/// Loom's threads share one of the system's; its models have no user code that comes back.
+#[cfg(loom)]
+mod finishing {
+    pub(super) fn is<T>(_: &T) -> bool {
+        false
+    }
+
+    pub(super) struct Mark;
+
+    impl Mark {
+        pub(super) fn new<T>(_: &T) -> Option<Self> {
+            None
+        }
     }
 }

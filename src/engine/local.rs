@@ -17,9 +17,11 @@ use std::ptr;
 const NEAR: usize = 8;
 /// Threads that have a part of their own. The others wait for the maintenance lock when they write, and share counters.
 pub(crate) const THREADS: usize = 1024;
+/// Of the others' parts, so many are looked at per batch.
+const AT_ONCE: usize = 8;
 /// The most changes that wait in a ring.
 const RING: usize = 32;
-/// The most changes that wait in all rings of a cache, unless more threads than that write.
+/// The most changes that wait in all rings of a cache, unless it is large or more threads than that write.
 const SLACK: u64 = 128;
 /// Former entries that are kept for new ones: so many, or of so many bytes.
 const SPARES: usize = 64;
@@ -160,7 +162,7 @@ impl Locals {
         self.set_pace();
     }
 
-    /// All rings together hold at most 128 changes, and an eighth of the capacity, but 8, or one for every thread.
+    /// All rings together hold at most `slack` changes, or one for every thread.
     #[cold]
     fn set_pace(&self) {
         loop {
@@ -261,6 +263,20 @@ impl Locals {
         }
     }
 
+    /// Visits the part of the calling thread, those of the first threads, and some of the others: all of them in turn, as
+    /// `cursor` goes round. So a batch costs no more when many threads have used the cache.
+    #[inline]
+    pub(crate) fn each_soon<'l>(&'l self, guard: &Guard, cursor: &mut usize, mut visit: impl FnMut(&'l Local)) {
+        self.near.iter().filter_map(get).for_each(&mut visit);
+        if let Some(far) = get(&self.far) {
+            let own = guard.thread_index().checked_sub(NEAR).and_then(|index| far.get(index));
+            let end = (*cursor + AT_ONCE).min(THREADS - NEAR);
+            let some = far[*cursor..end].iter();
+            own.into_iter().chain(some).filter_map(get).for_each(visit);
+            *cursor = end % (THREADS - NEAR);
+        }
+    }
+
     /// Takes the spare memory of all threads.
     pub(super) fn drain_spares(&mut self, mut take: impl FnMut(Handle)) {
         self.each(|local| {
@@ -272,9 +288,9 @@ impl Locals {
     }
 }
 
-/// How many changes may wait in all rings.
+/// How many changes may wait in all rings: an eighth of a small capacity, a 64th of a large one.
 fn slack(capacity: u64) -> u64 {
-    (capacity / 8).clamp(8, SLACK)
+    (capacity / 8).clamp(8, SLACK.max(capacity / 64))
 }
 
 /// What `pointer` points to, if it was made.

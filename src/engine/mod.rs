@@ -17,6 +17,7 @@ mod model;
 mod time;
 
 use self::core::{Core, Event};
+use self::housekeeping::Rings;
 use self::local::Locals;
 use crate::expiry::Ttl;
 use crate::map::reclaim::{Guard, pin};
@@ -187,6 +188,16 @@ impl<K, V> Engine<K, V> {
         }
     }
 
+    /// [`now`](Self::now), for a call that must go on to its end even if the user's clock panics.
+    #[inline]
+    fn now_whatever(&self, panics: &mut Panics) -> u64 {
+        let mut now = 0;
+        if self.time.is_active() {
+            panics.catch(|| now = self.time.clock.now());
+        }
+        now
+    }
+
     /// The present, if an entry with this time to live needs to know; else 0.
     #[inline]
     pub(crate) fn now_for(&self, ttl: Ttl) -> u64 {
@@ -260,7 +271,7 @@ impl<K, V> Engine<K, V> {
             if self.eager_hits || self.time.is_active() {
                 return false;
             }
-            header.set_hits(hits + 1);
+            header.set_hits(hits.saturating_add(1));
         }
         true
     }
@@ -282,8 +293,8 @@ impl<K, V> Engine<K, V> {
     /// From now on entries may have times, so every hit has to look at the clock. Takes effect before the caller publishes
     /// its entry: who finds that has seen this.
     fn activate_time(&self) {
-        self.hit_limit.store(EVERY, Ordering::Relaxed);
         self.time.activate();
+        self.hit_limit.store(EVERY, Ordering::Relaxed);
     }
 
     /// The entry behind a header found in the map, for as long as the guard under which it was found.
@@ -297,7 +308,7 @@ impl<K, V> Engine<K, V> {
     fn hit_eagerly(&self, handle: Handle) {
         if self.work.0.handover.try_enter() {
             let guard = pin();
-            let due = self.maintain(&guard, |core| {
+            let due = self.maintain(&guard, Rings::Soon, |core| {
                 // SAFETY: found under a guard.
                 if unsafe { handle.header() }.place() <= crate::policy::MAX_PLACE {
                     core.policy.hit(&core.shelf, handle);
@@ -383,24 +394,38 @@ impl<K, V> Engine<K, V> {
         superseded: impl FnMut() -> bool,
         guard: Guard,
     ) -> bool {
-        match self.enter(hash, new, equal, Mode::IfAbsent, superseded, &guard) {
-            Inserted::New => {
-                self.record(Event::Arrived(new), guard);
-                return true;
+        let (mut equal, mut superseded) = (equal, superseded);
+        let mut panics = Panics::default();
+        let now = self.now_whatever(&mut panics);
+        // What it replaced, if it came in.
+        let came_in = loop {
+            match self.enter(hash, new, &mut equal, Mode::IfAbsent, &mut superseded, &guard) {
+                Inserted::New => break Some(None),
+                // What is there is over. Asked after it was found: who overtakes this insertion later changes the slot.
+                Inserted::Present(old) if self.is_over(old, now) => {
+                    if superseded() {
+                        break None;
+                    }
+                    if self.map.replace_exact(old, new.0, &guard) {
+                        break Some(Some(Handle(old)));
+                    }
+                }
+                _ => break None,
             }
-            // It is not really there; nor would a load have begun if it were.
-            Inserted::Present(old) if self.is_over(old, self.now()) => {
-                return self.replace_exact(Handle(old), new, guard);
-            }
-            _ => {}
+        };
+        drop(superseded);
+        match came_in {
+            Some(None) => panics.catch(|| self.record(Event::Arrived(new), guard)),
+            Some(Some(old)) => panics.catch(|| self.replaced(new, old, guard)),
+            // Somebody may have looked at it, so it goes through the bin.
+            None => panics.catch(|| self.record(Event::Released(new), guard)),
         }
-        // Somebody may have looked at it, so it goes through the bin.
-        self.record(Event::Released(new), guard);
-        false
+        panics.resume();
+        came_in.is_some()
     }
 
-    /// Inserts or replaces, unless `superseded` says no at the last moment or an invalidation kills it; then the new entry
-    /// is discarded.
+    /// Inserts or replaces, unless `superseded` says no at the last moment or an invalidation kills it: whether it came in.
+    /// Else the new entry is discarded.
     pub(crate) fn insert_unless(
         &self,
         hash: u64,
@@ -408,12 +433,16 @@ impl<K, V> Engine<K, V> {
         equal: impl FnMut(&K, &K) -> bool,
         superseded: impl FnMut() -> bool,
         guard: Guard,
-    ) {
+    ) -> bool {
         match self.enter(hash, new, equal, Mode::Upsert, superseded, &guard) {
             Inserted::New => self.record(Event::Arrived(new), guard),
             Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
-            _ => self.record(Event::Released(new), guard),
+            _ => {
+                self.record(Event::Released(new), guard);
+                return false;
+            }
         }
+        true
     }
 
     /// Puts `new` in the place of this very entry; if it is no longer in the map, gives `new` to the bin.
@@ -460,7 +489,7 @@ impl<K, V> Engine<K, V> {
         kill: bool,
         taken: impl FnOnce(&Entry<K, V>) -> R,
     ) -> Option<R> {
-        let now = self.now_and_tick();
+        let now = self.now();
         let guard = pin();
         let old = self.map.remove(
             hash,
@@ -475,6 +504,7 @@ impl<K, V> Engine<K, V> {
             panics.catch(|| result = Some(taken(Self::view(old))));
         }
         self.retired_with(Handle(old), Cause::Explicit, guard, panics);
+        self.tick(now);
         result
     }
 
@@ -490,13 +520,14 @@ impl<K, V> Engine<K, V> {
 
     #[inline]
     fn replaced(&self, new: Handle, old: Handle, guard: Guard) {
-        let expired = self.is_over(old.0, self.now());
+        let mut panics = Panics::default();
+        let expired = self.is_over(old.0, self.now_whatever(&mut panics));
         if self.listener.is_none() {
-            return self.record(Event::Replaced { new, old, expired }, guard);
+            self.record(Event::Replaced { new, old, expired }, guard);
+            return panics.resume();
         }
         // The listener may run long: it must not hold up everybody's garbage. `old` stays until its event is recorded.
         drop(guard);
-        let mut panics = Panics::default();
         let cause = if expired { Cause::Expired } else { Cause::Replaced };
         self.notify(old, cause, &mut panics);
         panics.catch(|| self.record(Event::Replaced { new, old, expired }, pin()));
@@ -508,7 +539,7 @@ impl<K, V> Engine<K, V> {
     }
 
     fn retired_with(&self, old: Handle, cause: Cause, guard: Guard, mut panics: Panics) {
-        let expired = self.is_over(old.0, self.now());
+        let expired = self.is_over(old.0, self.now_whatever(&mut panics));
         drop(guard);
         self.notify(old, if expired { Cause::Expired } else { cause }, &mut panics);
         panics.catch(|| self.record(Event::Retired { old, expired }, pin()));

@@ -58,6 +58,12 @@ impl<K, V> Time<K, V> {
         self.time_to_idle.is_some() || self.expiry.is_some()
     }
 
+    /// How much a deadline has to move to be written.
+    #[inline]
+    fn grain(&self) -> u64 {
+        self.time_to_idle.map_or(GRAIN, |idle| GRAIN.min(idle / 8))
+    }
+
     /// Some entry will have times from now on.
     pub(super) fn activate(&self) {
         self.active.store(true, Ordering::Relaxed);
@@ -159,7 +165,7 @@ impl<K, V> Time<K, V> {
             deadline = deadline.min(moment(lives, now));
         }
         // Racing hits were at about the same moment: any of their deadlines will do. But one of them sees each step.
-        deadline.abs_diff(timing.deadline()) >= GRAIN && deadline < timing.move_deadline(deadline)
+        deadline.abs_diff(timing.deadline()) >= self.grain() && deadline < timing.move_deadline(deadline)
     }
 }
 

@@ -3,21 +3,33 @@
 //! Only the waiting is crossbeam's: a seal is a flag that a deferred function sets. Garbage stays with its cache, so
 //! that no destructor runs after the cache is gone.
 
-use crossbeam_epoch as epoch;
+use crossbeam_epoch::{self as epoch, Collector, LocalHandle};
 use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, LazyLock, Mutex};
 
 /// While it lives, nothing that its thread can reach in a map is freed. Not `Send`.
 pub(crate) struct Guard {
     _pinned: epoch::Guard,
 }
 
+/// A collector of our own: the default one's would run other users' deferred functions, wherever we are.
+static COLLECTOR: LazyLock<Collector> = LazyLock::new(Collector::new);
+
+thread_local! {
+    static PARTICIPANT: LocalHandle = COLLECTOR.register();
+}
+
+fn pin_here() -> epoch::Guard {
+    // A thread in its last destructors takes part for the moment.
+    let pinned = PARTICIPANT.try_with(LocalHandle::pin);
+    pinned.unwrap_or_else(|_| COLLECTOR.register().pin())
+}
+
 /// Pins the calling thread.
 #[inline]
 pub(crate) fn pin() -> Guard {
-    Guard { _pinned: epoch::pin() }
+    Guard { _pinned: pin_here() }
 }
 
 /// [`pin`], with a SeqCst fence: crossbeam's own is not one in every case.
@@ -50,6 +62,7 @@ impl Index {
 
 impl Drop for Index {
     fn drop(&mut self) {
+        CACHED.set(usize::MAX);
         FREE.lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .0
@@ -84,7 +97,7 @@ pub(crate) struct Seal(Arc<AtomicBool>);
 pub(crate) fn seal() -> Seal {
     let flag = Arc::new(AtomicBool::new(false));
     let set = flag.clone();
-    let guard = epoch::pin();
+    let guard = pin_here();
     // Release pairs with the Acquire in `passed`: all guards older than the seal ended before.
     guard.defer(move || set.store(true, Ordering::Release));
     guard.flush();
@@ -97,7 +110,7 @@ pub(crate) struct Horizon;
 impl Horizon {
     pub(crate) fn now() -> Self {
         // A pin and a flush give crossbeam the occasion to collect, which runs the deferred functions.
-        epoch::pin().flush();
+        pin_here().flush();
         Self
     }
 

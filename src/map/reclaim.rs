@@ -65,6 +65,8 @@ mod bin {
 
     /// How many pieces of garbage share one seal.
     const BAG: usize = 64;
+    /// Above so much garbage that can be freed, all of it is.
+    const SURPLUS: usize = 256;
 
     /// Garbage in the order it was unlinked, waiting for readers to move on. Sequential; frees nothing by itself.
     pub(crate) struct Bin<T> {
@@ -75,6 +77,8 @@ mod bin {
         sealed: VecDeque<(Seal, usize)>,
         /// So much at the end has no seal yet.
         open: usize,
+        /// How much came since `due` was last asked for.
+        fresh: usize,
         /// Look at the readers again when this many bags are sealed: backs off while a reader holds them up.
         patience: usize,
     }
@@ -86,6 +90,7 @@ mod bin {
                 safe: 0,
                 sealed: VecDeque::new(),
                 open: 0,
+                fresh: 0,
                 patience: 1,
             }
         }
@@ -94,6 +99,7 @@ mod bin {
         #[inline]
         pub(crate) fn put(&mut self, garbage: T) {
             self.garbage.push_back(garbage);
+            self.fresh += 1;
             self.open += 1;
             if self.open >= BAG {
                 self.close();
@@ -108,11 +114,16 @@ mod bin {
             }
         }
 
-        /// Finds out what no reader can see any more, of all that is here now.
-        pub(crate) fn sort_all(&mut self) {
+        /// Seals what is here now: who was pinned before may hold it up, but nobody who comes later.
+        pub(crate) fn seal_all(&mut self) {
             if self.open > 0 {
                 self.sealed.push_back((seal(), std::mem::take(&mut self.open)));
             }
+        }
+
+        /// Finds out what no reader can see any more, of all that is here now.
+        pub(crate) fn sort_all(&mut self) {
+            self.seal_all();
             self.sort();
         }
 
@@ -132,6 +143,18 @@ mod bin {
 
         pub(crate) fn is_empty(&self) -> bool {
             self.garbage.is_empty()
+        }
+
+        /// How much of what can be freed now should be: a little more than came in, which spreads the cost over the writers;
+        /// all of it, if that has not kept up.
+        #[inline]
+        pub(crate) fn due(&mut self) -> usize {
+            let fresh = std::mem::take(&mut self.fresh);
+            if self.safe > SURPLUS {
+                self.safe
+            } else {
+                self.safe.min(fresh + fresh / 4 + 1)
+            }
         }
 
         /// How much can be freed now.
