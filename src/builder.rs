@@ -5,10 +5,13 @@ use crate::clock::{Clock, Source, nanos};
 use crate::engine::{Listener, Settings, Time};
 use crate::error::BuildError;
 use crate::expiry::Expiry;
+use crate::failures::Failures;
 use crate::policy::PolicyKind;
+use crate::refresh::{Runner, Task};
 use crate::stats::Cause;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The default hasher: foldhash, seeded anew for every process and cache.
@@ -35,6 +38,8 @@ pub struct Builder<K, V, S = DefaultHasher> {
     pub(crate) listener: Option<Listener<K, V>>,
     pub(crate) time: Time<K, V>,
     jitter: f64,
+    background: Option<Runner>,
+    negative_ttl: Option<Duration>,
     ticker: Ticker<K, V, S>,
     pub(crate) hasher: S,
 }
@@ -49,6 +54,8 @@ impl<K, V> Builder<K, V> {
             listener: None,
             time: Time::new(Source::System),
             jitter: 0.0,
+            background: None,
+            negative_ttl: None,
             ticker: Ticker::None,
             hasher: DefaultHasher::default(),
         }
@@ -124,9 +131,59 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
+    /// Has a value that is older than this reloaded by the next call that brings a loader (`get_or_insert_with` and its
+    /// kin), while it still lives: one caller reloads, all others are served the old value (also known as refresh-ahead,
+    /// or stale-while-revalidate). That caller waits for its loader, unless it is
+    /// [`get_or_refresh_with`](Cache::get_or_refresh_with) and there is a [`background`](Self::background). A reload that fails
+    /// leaves the old value, and is tried again after a quarter of this time.
+    ///
+    /// Of use together with a longer [`time_to_live`](Self::time_to_live), from which on all wait for the loader.
+    pub fn refresh_after(mut self, age: Duration) -> Self {
+        self.time.refresh_after = Some(nanos(age));
+        self
+    }
+
+    /// After a reload that failed, lets the old value live for at least so long, beyond its time to live if need be (also
+    /// known as stale-if-error). Of use with [`refresh_after`](Self::refresh_after).
+    pub fn stale_if_error(mut self, grace: Duration) -> Self {
+        self.time.grace = nanos(grace);
+        self
+    }
+
+    /// Remembers a failed load for so long (also known as negative caching): meanwhile, whoever asks for the key gets that
+    /// error at once, if it expects one of that type, and no loader runs. Inserting, removing or computing the key ends
+    /// that. An eighth as many keys as the cache has room for are remembered, up to 16,384; the oldest are forgotten first.
+    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
+        self.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// Runs reloads where `run` puts them: on a thread pool, say, or a runtime's blocking threads. It is called by whoever
+    /// finds a value due, under no lock.
+    ///
+    /// ```
+    /// use hotset::Cache;
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), hotset::BuildError> {
+    /// let prices: Cache<&str, f64> = Cache::builder()
+    ///     .max_entries(1000)
+    ///     .time_to_live(Duration::from_secs(60))
+    ///     .refresh_after(Duration::from_secs(10))
+    ///     .background(|task| drop(std::thread::spawn(task)))
+    ///     .build()?;
+    /// prices.get_or_refresh_with("tea", || 3.20); // waits for the first value only
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn background(mut self, run: impl Fn(Task) + Send + Sync + 'static) -> Self {
+        self.background = Some(Box::new(run));
+        self
+    }
+
     /// Takes the time from `clock` instead of the system's monotonic clock; see [`Clock`].
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
-        self.time.clock = Source::Custom(Box::new(clock));
+        self.time.clock = Source::Custom(Arc::new(clock));
         self
     }
 
@@ -141,6 +198,8 @@ impl<K, V, S> Builder<K, V, S> {
             listener: self.listener,
             time: self.time,
             jitter: self.jitter,
+            background: self.background,
+            negative_ttl: self.negative_ttl,
             ticker: match self.ticker {
                 Ticker::None => Ticker::None,
                 Ticker::Every(..) | Ticker::Forgotten => Ticker::Forgotten,
@@ -151,8 +210,11 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// Builds the cache, or says which settings do not go together.
     pub fn build(mut self) -> Result<Cache<K, V, S>, BuildError> {
-        let lives = [self.time.time_to_live, self.time.time_to_idle];
-        if lives.contains(&Some(0)) || matches!(self.ticker, Ticker::Every(Duration::ZERO, _)) {
+        let lives = [self.time.time_to_live, self.time.time_to_idle, self.time.refresh_after];
+        if lives.contains(&Some(0))
+            || self.negative_ttl == Some(Duration::ZERO)
+            || matches!(self.ticker, Ticker::Every(Duration::ZERO, _))
+        {
             return Err(BuildError::ZeroDuration);
         }
         if matches!(self.ticker, Ticker::Forgotten) {
@@ -178,7 +240,10 @@ impl<K, V, S> Builder<K, V, S> {
             listener: self.listener,
             time: self.time,
         };
-        let cache = Cache::from_parts(settings, self.weigher, self.hasher);
+        let failures = self
+            .negative_ttl
+            .map(|ttl| Failures::new(capacity, nanos(ttl), settings.time.clock.clone()));
+        let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher);
         if let Ticker::Every(interval, start) = self.ticker {
             start(&cache, interval).map_err(|_| BuildError::NoThread)?;
         }

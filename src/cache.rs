@@ -1,13 +1,15 @@
 //! The cache as its users see it: keys, values and handles.
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
-use crate::engine::{Engine, Entry, Handle, Panics, Settings, Timing};
+use crate::engine::{Engine, Entry, Panics, Settings, Timing};
 use crate::expiry::Ttl;
+use crate::failures::Failures;
 use crate::flight::Flights;
 use crate::map::Header;
 use crate::map::reclaim::{Guard, pin, pin_fenced, pin_first};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
+use crate::refresh::Runner;
 use crate::stats::{Cause, Stats};
 use crate::ticker::Rope;
 use std::borrow::Borrow;
@@ -28,6 +30,8 @@ pub(crate) struct Inner<K, V, S> {
     weigher: Option<Weigher<K, V>>,
     pub(crate) flights: Flights<K, V>,
     pub(crate) ticker: OnceLock<Rope>,
+    pub(crate) background: Option<Runner>,
+    pub(crate) failures: Option<Failures<K>>,
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
@@ -70,6 +74,17 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
+    /// The key is changed: a load of it that failed is no longer remembered.
+    #[inline(always)]
+    pub(crate) fn forget_failure(&self, hash: u64, is: impl Fn(&K) -> bool)
+    where
+        K: Eq,
+    {
+        if let Some(failures) = &self.failures {
+            failures.forget(hash, is);
+        }
+    }
+
     /// The times of a new entry.
     pub(crate) fn times(&self, hash: u64, (key, value): (&K, &V), ttl: Ttl, now: u64, guard: &Guard) -> Option<Timing>
     where
@@ -107,9 +122,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        if self.0.engine.time().is_active() {
-            return self.get_timed(key, read);
-        }
         let hash = self.0.hash(key);
         let mut found = None;
         let guard = pin_first();
@@ -122,27 +134,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.get_slow(key, guard, hash, found, read)
     }
 
-    /// `get_with` in a cache whose entries may have times.
-    #[inline]
-    fn get_timed<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        let now = self.0.engine.now();
-        let hash = self.0.hash(key);
-        let guard = pin();
-        let result = self
-            .0
-            .lookup_timed(key, hash, now, &guard)
-            .map(|entry| read(&entry.value));
-        drop(guard);
-        self.0.engine.tick(now);
-        result
-    }
-
-    /// Goes on where `get_with` leaves what is not usual: apart, it costs the rest no registers.
-    #[cold]
+    /// Goes on where `get_with` leaves what is not usual, and all hits of a cache with times: apart, it costs the rest no
+    /// registers.
     #[inline(never)]
     fn get_slow<Q, R>(
         &self,
@@ -157,9 +150,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Eq + ?Sized,
     {
         let guard = guard.unwrap_or_else(pin);
-        self.0
-            .lookup_slow(key, hash, found, &guard)
-            .map(|entry| read(&entry.value))
+        let now = self.0.engine.now();
+        let entry = found
+            .and_then(|found| self.0.hit_timed(found, now, &guard))
+            .or_else(|| self.0.lookup_slow(key, hash, found, now, &guard));
+        let result = entry.map(|entry| read(&entry.value));
+        drop(guard);
+        self.0.engine.tick(now);
+        result
     }
 
     /// Copies of the values of many keys, in their order. Faster than as many `get`s when the cache is larger than the
@@ -221,13 +219,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// The entry can be read at once, unless the policy does not admit it.
     pub fn insert(&self, key: K, value: V) {
         if self.0.engine.time().is_active() {
-            return self.insert_with_ttl(key, value, Ttl::Default);
+            return self.insert_timed(key, value, Ttl::Default);
         }
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
         let guard = pin_fenced();
         self.0.engine.map().prefetch(hash, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
+        self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, None, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
     }
@@ -243,13 +242,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// cache.insert_with_ttl("token", 17, Duration::from_secs(300));
     /// ```
     pub fn insert_with_ttl(&self, key: K, value: V, ttl: impl Into<Ttl>) {
+        self.insert_timed(key, value, ttl.into());
+    }
+
+    #[inline(never)]
+    fn insert_timed(&self, key: K, value: V, ttl: Ttl) {
         let now = self.0.engine.time().clock.now();
         self.0.engine.tick(now);
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
         let guard = pin_fenced();
-        let timing = self.0.times(hash, (&key, &value), ttl.into(), now, &guard);
+        let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
+        self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
     }
@@ -303,6 +308,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hash = self.0.hash(key);
         let kill = self.0.flights.supersede(hash, |loading| loading.borrow() == key);
+        self.0.forget_failure(hash, |failed| failed.borrow() == key);
         self.0.engine.remove(
             hash,
             |candidate| candidate.borrow() == key,
@@ -359,6 +365,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let current = alive.map(|old| Engine::<K, V>::view(old.0).value.clone());
             let (changed, ttl) = change(current).unzip();
             let superseded = self.0.flights.supersede(hash, |loading| *loading == key);
+            self.0.forget_failure(hash, |failed| *failed == key);
             let done = match (old, &changed) {
                 (None, None) => {
                     if superseded {
@@ -397,25 +404,28 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.0.flights.supersede_all(|hash, key| {
             panics.catch(|| _ = engine.remove(hash, |other| other == key, |_| true, true, |_| ()));
         });
-        let mut from = 0;
-        while from < 1 << 32 {
-            let mut handles = Vec::new();
-            let guard = pin();
-            from = engine.map().walk(from, |header| handles.push(Handle(header)), &guard);
-            for handle in handles {
-                panics.catch(|| _ = engine.remove_exact(handle, Cause::Explicit, pin()));
-            }
+        if let Some(failures) = &self.0.failures {
+            failures.clear();
         }
+        panics.catch(|| engine.clear());
         panics.catch(|| self.run_pending());
         panics.resume();
     }
 }
 
 impl<K, V, S> Cache<K, V, S> {
-    pub(crate) fn from_parts(settings: Settings<K, V>, weigher: Option<Weigher<K, V>>, hasher: S) -> Self {
+    pub(crate) fn from_parts(
+        settings: Settings<K, V>,
+        weigher: Option<Weigher<K, V>>,
+        background: Option<Runner>,
+        failures: Option<Failures<K>>,
+        hasher: S,
+    ) -> Self {
         Self(Arc::new(Inner {
             flights: Flights::new(settings.capacity),
             ticker: OnceLock::new(),
+            background,
+            failures,
             engine: Engine::new(settings),
             hasher,
             weigher,

@@ -84,9 +84,10 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 }
 
 /// Where a cache gets its time from.
+#[derive(Clone)]
 pub(crate) enum Source {
     System,
-    Custom(Box<dyn Clock>),
+    Custom(Arc<dyn Clock>),
 }
 
 impl Source {

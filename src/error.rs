@@ -16,7 +16,7 @@ pub enum BuildError {
     NoWeigher,
     /// A `weigher` was set without `max_weight`.
     NoMaxWeight,
-    /// A time to live, a time to idle or a ticker's interval of zero.
+    /// A time to live, a time to idle, a time to refresh or a ticker's interval of zero.
     ZeroDuration,
     /// A jitter that is not from 0 to below 1.
     Jitter,
@@ -33,7 +33,9 @@ impl fmt::Display for BuildError {
             Self::TwoCapacities => "max_entries and max_weight exclude each other: set one of them",
             Self::NoWeigher => "max_weight needs a weigher, which says what an entry weighs",
             Self::NoMaxWeight => "a weigher needs max_weight, the bound on the sum of the weights",
-            Self::ZeroDuration => "a time to live, a time to idle and a ticker's interval must be longer than zero",
+            Self::ZeroDuration => {
+                "a time to live, to idle or to refresh and a ticker's interval must be longer than zero"
+            }
             Self::Jitter => "a jitter is a fraction, from 0 to below 1",
             Self::TickerBeforeHasher => "set the ticker after the hasher",
             Self::NoThread => "the operating system gave no thread for the ticker",

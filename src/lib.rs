@@ -23,6 +23,7 @@ mod clock;
 mod engine;
 mod error;
 mod expiry;
+mod failures;
 mod flight;
 mod loading;
 mod lookup;
@@ -30,6 +31,7 @@ mod map;
 mod policy;
 mod prim;
 mod reader;
+mod refresh;
 mod stats;
 mod ticker;
 
@@ -40,6 +42,7 @@ pub use error::{BuildError, LoadError};
 pub use expiry::{Expiry, Ttl};
 pub use policy::PolicyKind as Policy;
 pub use reader::{Iter, Reader};
+pub use refresh::Task;
 pub use stats::{Cause, Stats};
 
 /// The README's examples are tests.

@@ -67,17 +67,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
         E: Send + Sync + 'static,
     {
-        self.0.engine.now_and_tick();
+        let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(&key);
         let guard = pin();
         if let Some(entry) = self.0.lookup(&key, hash, &guard) {
-            return Ok(entry.value.clone());
+            let value = entry.value.clone();
+            if self.0.engine.claim_reload(entry, now, &guard) {
+                drop(guard);
+                return Ok(self.reload(hash, key, value, load));
+            }
+            return Ok(value);
         }
         self.load(hash, key, guard, load)
     }
 
     #[inline(never)]
-    fn load<E>(
+    pub(crate) fn load<E>(
         &self,
         hash: u64,
         key: K,
@@ -89,6 +94,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
         E: Send + Sync + 'static,
     {
+        if let Some(error) = self.0.failures.as_ref().and_then(|failures| failures.get(hash, &key)) {
+            return Err(LoadError::Failed(error));
+        }
         loop {
             match self.0.flights.join(hash, |other| *other == key, key.clone()) {
                 Role::Lead { mut leader, late } => {
@@ -150,6 +158,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
             Err(error) => {
                 let error = Arc::new(error);
+                if let Some(failures) = &self.0.failures
+                    && !leader.superseded()
+                {
+                    failures.insert(hash, key, error.clone());
+                }
                 leader.land(|| Outcome::Failed(error.clone()));
                 Err(LoadError::Failed(error))
             }

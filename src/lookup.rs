@@ -17,33 +17,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let now = self.engine.now();
-        if now != 0 {
-            return self.lookup_timed(key, hash, now, guard);
-        }
         self.lookup_at_once(key, hash, guard)
-            .unwrap_or_else(|found| self.lookup_slow(key, hash, found, guard))
-    }
-
-    /// [`lookup`](Self::lookup) in a cache whose entries may have times.
-    #[inline]
-    pub(crate) fn lookup_timed<'g, Q>(&self, key: &Q, hash: u64, now: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
-        let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
-        let found = self.engine.map().get(hash, equal, guard);
-        let found = found.filter(|found| !self.engine.is_over(*found, now));
-        self.engine.locals().count(guard, found.is_some());
-        let found = found?;
-        if !self.engine.mark(found, guard) {
-            self.engine.hit_eagerly(Handle(found));
-        }
-        if self.engine.time().moves() {
-            self.engine.prolong(Handle(found), now, guard);
-        }
-        Some(Engine::<K, V>::view(found))
+            .unwrap_or_else(|found| self.lookup_slow(key, hash, found, self.engine.now(), guard))
     }
 
     /// The key's entry, be its time over or not. Counts nothing.
@@ -83,11 +58,12 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         match self.engine.map().get_at_once(hash, equal, guard) {
             Some(Some(found)) => self.hit_at_once(found, guard).map(Some).ok_or(Some(found)),
             Some(None) => match self.engine.locals().near(guard) {
-                Some(local) => {
+                // (In a cache with times the clock is to be looked at, for the sake of others' entries.)
+                Some(local) if !self.engine.time().is_active() => {
                     local.miss();
                     Ok(None)
                 }
-                None => Err(None),
+                _ => Err(None),
             },
             None => Err(None),
         }
@@ -104,13 +80,14 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Some(Engine::<K, V>::view(found))
     }
 
-    #[cold]
+    /// Goes on with what [`lookup_at_once`](Self::lookup_at_once) found; `now` is 0 if nothing has times.
     #[inline(never)]
     pub(crate) fn lookup_slow<'g, Q>(
         &self,
         key: &Q,
         hash: u64,
         found: Option<NonNull<Header>>,
+        now: u64,
         guard: &'g Guard,
     ) -> Option<&'g Entry<K, V>>
     where
@@ -118,14 +95,34 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Q: Eq + ?Sized,
     {
         let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
-        let found = found.or_else(|| self.engine.map().get_slow(hash, equal, guard));
+        let found = found
+            .or_else(|| self.engine.map().get_slow(hash, equal, guard))
+            .filter(|found| !self.engine.is_over(*found, now));
         self.engine.locals().count(guard, found.is_some());
-        found.map(|found| {
-            if !self.engine.mark(found, guard) {
-                self.engine.hit_eagerly(Handle(found));
-            }
-            Engine::<K, V>::view(found)
-        })
+        let found = found?;
+        Some(self.hit(found, now, guard))
+    }
+
+    /// A hit that is told to the policy, and may move the entry's deadline.
+    #[inline(always)]
+    fn hit<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> &'g Entry<K, V> {
+        self.engine.hit(found, guard);
+        if now != 0 && self.engine.time().moves() {
+            self.engine.prolong(Handle(found), now, guard);
+        }
+        Engine::<K, V>::view(found)
+    }
+
+    /// [`lookup_slow`](Self::lookup_slow) of what was found in a cache with times, if it is alive and the counters are at
+    /// hand.
+    #[inline(always)]
+    pub(crate) fn hit_timed<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
+        let local = self.engine.locals().near(guard)?;
+        if now == 0 || self.engine.is_over(found, now) {
+            return None;
+        }
+        local.hit();
+        Some(self.hit(found, now, guard))
     }
 
     /// [`lookup`](Self::lookup) of a key for which the map had a glance at this entry.
@@ -141,13 +138,9 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let now = self.engine.now();
-        if now != 0 {
-            return self.lookup_timed(key, hash, now, guard);
-        }
         let found = glanced.filter(|header| Engine::<K, V>::view(*header).key.borrow() == key);
         found
             .and_then(|found| self.hit_at_once(found, guard))
-            .or_else(|| self.lookup_slow(key, hash, found, guard))
+            .or_else(|| self.lookup_slow(key, hash, found, self.engine.now(), guard))
     }
 }

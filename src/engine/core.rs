@@ -175,6 +175,8 @@ pub(super) struct Core {
     pub(super) shelf: Shelf,
     wheel: Wheel<Handle>,
     alarms: Alarms,
+    /// Entries with times have come in.
+    timed: bool,
     pub(super) bin: Bin<Handle>,
     tables: Option<Box<Bin<OldTable>>>,
     pub(super) counts: Counts,
@@ -208,6 +210,7 @@ impl Core {
             shelf: Shelf(shape),
             wheel: Wheel::new(),
             alarms: Alarms(shape),
+            timed: false,
             bin: Bin::new(),
             tables: None,
             counts: Counts::default(),
@@ -322,8 +325,17 @@ impl Core {
     }
 
     /// Sets the timer of an entry that has come in, if it needs one and is still there.
-    #[inline]
+    #[inline(always)]
     fn set_alarm(&mut self, new: Handle) {
+        // SAFETY: an entry is alive until it is put into the bin, and then until its readers are gone.
+        if unsafe { new.header() }.is_timed() {
+            self.set_alarm_of_timed(new);
+        }
+    }
+
+    #[inline(never)]
+    fn set_alarm_of_timed(&mut self, new: Handle) {
+        self.timed = true;
         if let Some(timing) = self.alarms.timing(new)
             && timing.deadline() != NEVER
             && self.shelf.place(new) <= MAX_PLACE
@@ -390,9 +402,9 @@ impl Core {
 
     /// Marks an entry that the policy no longer holds: a reader that found it earlier may still report a hit of it, and its
     /// retirement may still be on its way.
-    #[inline]
+    #[inline(always)]
     fn forget(&mut self, entry: Handle) {
-        if self.alarms.timing(entry).is_some() {
+        if self.timed && self.alarms.timing(entry).is_some() {
             self.wheel.cancel(&self.alarms, entry);
         }
         // SAFETY: an entry is alive until it is put into the bin, and then until its readers are gone.

@@ -7,7 +7,7 @@ use crate::map::Header;
 use crate::prim::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::prim::wheel::IDLE;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::time::Duration;
 
 /// The place of an entry that the policy has not heard of.
@@ -27,25 +27,27 @@ unsafe impl Send for Handle {}
 /// A moment that never comes.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// The times of an entry, in nanoseconds of its cache's clock; [`NEVER`] where there is none. 40 bytes.
+/// The times of an entry, in nanoseconds of its cache's clock; [`NEVER`] where there is none. 40 bytes, of which those that a
+/// lookup needs come last: next to the header.
+#[repr(C)]
 pub(crate) struct Timing {
-    /// From this moment on the entry is a miss. Moved by readers, where hits prolong a life.
-    deadline: AtomicU64,
-    /// However often the entry is hit, its deadline is not later than this.
-    pub(super) limit: u64,
-    /// From this moment on a hit asks for a reload.
-    stale: AtomicU64,
     /// The deadline that the wheel knows of. This and the next belong to the holder of the maintenance lock.
     scheduled: AtomicU64,
     /// Where the entry is in the wheel.
     timer: AtomicU32,
+    /// However often the entry is hit, its deadline is not later than this.
+    limit: AtomicU64,
+    /// From this moment on a hit asks for a reload.
+    stale: AtomicU64,
+    /// From this moment on the entry is a miss. Moved by readers, where hits prolong a life.
+    deadline: AtomicU64,
 }
 
 impl Timing {
     pub(crate) fn new(deadline: u64, limit: u64, stale: u64) -> Self {
         Self {
             deadline: AtomicU64::new(deadline),
-            limit,
+            limit: AtomicU64::new(limit),
             stale: AtomicU64::new(stale),
             scheduled: AtomicU64::new(NEVER),
             timer: AtomicU32::new(IDLE),
@@ -69,8 +71,31 @@ impl Timing {
     }
 
     #[inline]
-    pub(super) fn stale(&self) -> u64 {
-        self.stale.load(Ordering::Relaxed)
+    pub(super) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Lets the entry live at least until then.
+    pub(crate) fn extend(&self, deadline: u64) {
+        self.limit.fetch_max(deadline, Ordering::Relaxed);
+        self.deadline.fetch_max(deadline, Ordering::Relaxed);
+    }
+
+    /// Whether the entry is due for a reload; true for one caller, who must see to it, and say when the next is due
+    /// ([`set_stale`](Self::set_stale)) if it comes to nothing.
+    #[inline]
+    pub(crate) fn claim_reload(&self, now: u64) -> bool {
+        let stale = self.stale.load(Ordering::Relaxed);
+        stale <= now
+            && self
+                .stale
+                .compare_exchange(stale, NEVER, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// At this moment the entry is due for a reload.
+    pub(crate) fn set_stale(&self, moment: u64) {
+        self.stale.store(moment, Ordering::Relaxed);
     }
 
     #[inline]
@@ -242,6 +267,13 @@ impl Shape {
 }
 
 impl Handle {
+    /// The handle of an entry that is in a map: there its address is exposed, with all of its memory.
+    #[inline]
+    pub(super) fn of<K, V>(entry: &Entry<K, V>) -> Self {
+        let header = ptr::with_exposed_provenance_mut(ptr::from_ref(entry).addr());
+        Self(NonNull::new(header).expect("it was a reference"))
+    }
+
     /// # Safety
     /// The entry is alive, and was made for these types, for `'a`.
     #[inline]

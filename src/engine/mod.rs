@@ -22,7 +22,7 @@ use crate::expiry::Ttl;
 use crate::map::reclaim::{Guard, pin};
 use crate::map::{Header, Inserted, Map, Mode};
 use crate::policy::{Policy, PolicyKind};
-use crate::prim::sync::{AtomicU64, Ordering, Padded};
+use crate::prim::sync::{AtomicU16, AtomicU64, Ordering, Padded};
 use crate::stats::Cause;
 use handover::Handover;
 use std::any::Any;
@@ -51,6 +51,8 @@ const PRESIZE: u64 = 1 << 26;
 const MODEST: u64 = 1024;
 /// The table's first size then, and when the number of entries is not bounded.
 const SMALL: u64 = 28;
+/// Beyond what an entry's hits can be.
+const EVERY: u16 = 1 << 8;
 /// Timers looked at in one go: a million entries that end in the same instant must not hold up anyone.
 const EXPIRIES: usize = 64;
 
@@ -59,10 +61,12 @@ pub(crate) struct Engine<K, V> {
     map: Map,
     locals: Locals,
     shape: Shape,
-    /// How far hits are counted in the entry.
-    hit_limit: u8,
+    /// Hits are noted in the entry up to this number; beyond all numbers if each has to be looked at.
+    hit_limit: AtomicU16,
     /// The policy wants to hear of hits when they happen.
     eager_hits: bool,
+    /// How far the policy wants hits to be counted in the entry.
+    policy_hit_limit: u8,
     listener: Option<Listener<K, V>>,
     time: Time<K, V>,
     // What the housekeeping writes, on lines of its own.
@@ -139,8 +143,13 @@ impl<K, V> Engine<K, V> {
             map,
             locals: Locals::new(settings.capacity, core.policy.eager_hits()),
             shape,
-            hit_limit: core.policy.hit_limit(),
+            hit_limit: AtomicU16::new(if shape.timed {
+                EVERY
+            } else {
+                core.policy.hit_limit().into()
+            }),
             eager_hits: core.policy.eager_hits(),
+            policy_hit_limit: core.policy.hit_limit(),
             listener: settings.listener,
             time: settings.time,
             work: Padded(Work {
@@ -211,6 +220,16 @@ impl<K, V> Engine<K, V> {
         unsafe { self.shape.timing(found) }
     }
 
+    /// Whether an entry that was found is due for a reload, which the caller then has to see to.
+    #[inline]
+    pub(crate) fn claim_reload(&self, found: &Entry<K, V>, now: u64, guard: &Guard) -> bool {
+        now != 0
+            && self.time.refresh_after.is_some()
+            && self
+                .timing(Handle::of(found), guard)
+                .is_some_and(|timing| timing.claim_reload(now))
+    }
+
     /// Whether an entry's time was over at `now`; the caller keeps the entry alive.
     #[inline(always)]
     pub(crate) fn is_over(&self, found: NonNull<Header>, now: u64) -> bool {
@@ -237,13 +256,34 @@ impl<K, V> Engine<K, V> {
         // SAFETY: found under the guard, so alive while it lives.
         let header = unsafe { Handle(found).header() };
         let hits = header.hits();
-        if hits < self.hit_limit {
-            if self.eager_hits {
+        if u16::from(hits) < self.hit_limit.load(Ordering::Relaxed) {
+            if self.eager_hits || self.time.is_active() {
                 return false;
             }
             header.set_hits(hits + 1);
         }
         true
+    }
+
+    /// Tells the policy of a hit, now if it wants that.
+    #[inline(always)]
+    pub(crate) fn hit(&self, found: NonNull<Header>, _guard: &Guard) {
+        if self.eager_hits {
+            return self.hit_eagerly(Handle(found));
+        }
+        // SAFETY: found under the guard, so alive while it lives.
+        let header = unsafe { Handle(found).header() };
+        let hits = header.hits();
+        if hits < self.policy_hit_limit {
+            header.set_hits(hits + 1);
+        }
+    }
+
+    /// From now on entries may have times, so every hit has to look at the clock. Takes effect before the caller publishes
+    /// its entry: who finds that has seen this.
+    fn activate_time(&self) {
+        self.hit_limit.store(EVERY, Ordering::Relaxed);
+        self.time.activate();
     }
 
     /// The entry behind a header found in the map, for as long as the guard under which it was found.
@@ -254,7 +294,7 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Tells the policy of a hit now if that needs no waiting; else marks the entry, which gives it a second chance.
-    pub(crate) fn hit_eagerly(&self, handle: Handle) {
+    fn hit_eagerly(&self, handle: Handle) {
         if self.work.0.handover.try_enter() {
             let guard = pin();
             let due = self.maintain(&guard, |core| {
@@ -286,7 +326,7 @@ impl<K, V> Engine<K, V> {
             spare = self.locals.of(guard).and_then(|local| unsafe { local.spare() });
         } else {
             // An entry with times where others have none: from now on somebody must look.
-            self.time.activate();
+            self.activate_time();
         }
         // SAFETY: spares are of the usual size, went through `drop_contents`, and belong to whoever takes them.
         unsafe { self.shape.make(spare, hash, contents, weight, timing) }
@@ -359,6 +399,23 @@ impl<K, V> Engine<K, V> {
         false
     }
 
+    /// Inserts or replaces, unless `superseded` says no at the last moment or an invalidation kills it; then the new entry
+    /// is discarded.
+    pub(crate) fn insert_unless(
+        &self,
+        hash: u64,
+        new: Handle,
+        equal: impl FnMut(&K, &K) -> bool,
+        superseded: impl FnMut() -> bool,
+        guard: Guard,
+    ) {
+        match self.enter(hash, new, equal, Mode::Upsert, superseded, &guard) {
+            Inserted::New => self.record(Event::Arrived(new), guard),
+            Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
+            _ => self.record(Event::Released(new), guard),
+        }
+    }
+
     /// Puts `new` in the place of this very entry; if it is no longer in the map, gives `new` to the bin.
     pub(crate) fn replace_exact(&self, old: Handle, new: Handle, guard: Guard) -> bool {
         if self.map.replace_exact(old.0, new.0, &guard) {
@@ -377,6 +434,21 @@ impl<K, V> Engine<K, V> {
             self.retired(old, cause, guard);
         }
         removed
+    }
+
+    /// Removes all entries, one home after another. O(n).
+    pub(crate) fn clear(&self) {
+        let mut panics = Panics::default();
+        let mut from = 0;
+        while from < 1 << 32 {
+            let mut handles = Vec::new();
+            let guard = pin();
+            from = self.map.walk(from, |header| handles.push(Handle(header)), &guard);
+            for handle in handles {
+                panics.catch(|| _ = self.remove_exact(handle, Cause::Explicit, pin()));
+            }
+        }
+        panics.resume();
     }
 
     /// Removes the key if `accept` agrees; `taken` sees the entry before anything else does.

@@ -3,8 +3,10 @@
 
 use super::handover::Handover;
 use super::*;
+use crate::clock::Source;
 use crate::map::reclaim::INDEX;
 use crate::prim::ring::Ring;
+use crate::prim::sync::relax;
 use loom::thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
@@ -123,7 +125,7 @@ impl Case {
         self.made.fetch_add(1, SeqCst);
         let guard = pin();
         let value = Value(self.dropped.clone());
-        let new = self.engine.make(key << 32, key, value, 1, &guard);
+        let new = self.engine.make(key << 32, (key, value), 1, None, &guard);
         self.engine.insert(key << 32, new, |a, b| a == b, guard);
     }
 
@@ -150,6 +152,7 @@ fn engine<const N: usize>(capacity: u64, before: fn(&Case), threads: [fn(&Case);
             capacity,
             weighted: false,
             listener: None,
+            time: Time::new(Source::System),
         };
         let dropped = Arc::new(Count::new(0));
         let case = Arc::new(Case {

@@ -17,6 +17,10 @@ pub(crate) struct Time<K, V> {
     pub(crate) time_to_live: Option<u64>,
     pub(crate) time_to_idle: Option<u64>,
     pub(crate) expiry: Option<Box<dyn Expiry<K, V>>>,
+    /// From this age on a loader is asked for a new value.
+    pub(crate) refresh_after: Option<u64>,
+    /// After a failed reload an entry lives at least so long.
+    pub(crate) grace: u64,
     /// The part of a time to live that chance may take off, in 2^-32.
     pub(crate) jitter: u32,
     /// Some entry may have times.
@@ -32,6 +36,8 @@ impl<K, V> Time<K, V> {
             time_to_live: None,
             time_to_idle: None,
             expiry: None,
+            refresh_after: None,
+            grace: 0,
             jitter: 0,
             active: AtomicBool::new(false),
             next: AtomicU64::new(NEVER),
@@ -40,7 +46,10 @@ impl<K, V> Time<K, V> {
 
     /// Whether all entries have times.
     pub(super) fn is_general(&self) -> bool {
-        self.time_to_live.is_some() || self.time_to_idle.is_some() || self.expiry.is_some()
+        self.time_to_live.is_some()
+            || self.time_to_idle.is_some()
+            || self.expiry.is_some()
+            || self.refresh_after.is_some()
     }
 
     /// Whether hits may move deadlines.
@@ -89,7 +98,7 @@ impl<K, V> Time<K, V> {
         now: u64,
     ) -> Option<Timing> {
         let kept = match (ttl, old) {
-            (Ttl::Keep, Some(old)) => Some(old.map_or(NEVER, |old| old.limit)),
+            (Ttl::Keep, Some(old)) => Some(old.map_or(NEVER, Timing::limit)),
             _ => None,
         };
         let limit = kept.unwrap_or_else(|| {
@@ -111,7 +120,16 @@ impl<K, V> Time<K, V> {
             };
             deadline = deadline.min(moment(lives, now));
         }
-        (deadline != NEVER || self.is_general()).then(|| Timing::new(deadline, limit, NEVER))
+        let stale = match self.refresh_after {
+            Some(age) => now.saturating_add(self.jittered(age, hash ^ now)),
+            None => NEVER,
+        };
+        (deadline != NEVER || self.is_general()).then(|| Timing::new(deadline, limit, stale))
+    }
+
+    /// After a failed reload, so long until the next.
+    pub(crate) fn retry(&self) -> u64 {
+        (self.refresh_after.unwrap_or(0) / 4).max(1)
     }
 
     /// A time to live, less what chance takes off: uniform, and different for each key and moment.
@@ -122,7 +140,7 @@ impl<K, V> Time<K, V> {
         // The finalizer of MurmurHash3, of which the upper half is a fraction.
         let mixed = (seed ^ seed >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
         let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53) >> 32;
-        let off = u128::from(ttl) * u128::from(self.jitter) * u128::from(mixed) >> 64;
+        let off = (u128::from(ttl) * u128::from(self.jitter) * u128::from(mixed)) >> 64;
         ttl - off as u64
     }
 
@@ -132,7 +150,7 @@ impl<K, V> Time<K, V> {
         if !self.moves() {
             return false;
         }
-        let mut deadline = timing.limit;
+        let mut deadline = timing.limit();
         if let Some(idle) = self.time_to_idle {
             deadline = deadline.min(now.saturating_add(idle));
         }

@@ -9,6 +9,7 @@ mod crossbeam;
 mod epoch;
 #[cfg(all(test, loom))]
 mod model;
+mod moving;
 pub(crate) mod reclaim;
 mod table;
 mod word;

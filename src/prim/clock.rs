@@ -43,7 +43,7 @@ pub(crate) fn now() -> u64 {
     }
 }
 
-/// The last time that somebody read the real clock, and what it said.
+/// The last time that somebody read the real clock, and what it said. 0 ticks where the counter is not trusted.
 struct Seen {
     ticks: AtomicU64,
     nanos: AtomicU64,
@@ -58,25 +58,24 @@ static SEEN: Padded<Seen> = Padded(Seen {
 const FRESH: u64 = 1 << 20;
 
 /// Now, in nanoseconds since the process's first reading: about a millisecond late at most, never 0, never going back.
-#[inline]
+#[inline(always)]
 pub(crate) fn nanos() -> u64 {
-    let origin = origin();
-    if !origin.counter {
-        return (origin.instant.elapsed().as_nanos() as u64).max(1);
-    }
     // Acquire pairs with the Release in `look`: what was seen is at least as new as its ticks say. If the counters of two
-    // processors disagree by more than that, the difference is huge, one way or the other.
-    if counter().wrapping_sub(SEEN.0.ticks.load(Ordering::Acquire)) < FRESH {
+    // processors disagree by more than that, the difference is huge, one way or the other. Nothing is seen before somebody
+    // has found out that the counter is trusted.
+    let seen = SEEN.0.ticks.load(Ordering::Acquire);
+    if seen != 0 && counter().wrapping_sub(seen) < FRESH {
         SEEN.0.nanos.load(Ordering::Relaxed)
     } else {
-        look(origin)
+        look()
     }
 }
 
 #[cold]
 #[inline(never)]
-fn look(origin: &Origin) -> u64 {
-    let ticks = counter();
+fn look() -> u64 {
+    let origin = origin();
+    let ticks = if origin.counter { counter() } else { 0 };
     let now = origin.instant.elapsed().as_nanos() as u64;
     let seen = SEEN.0.nanos.fetch_max(now, Ordering::Relaxed);
     SEEN.0.ticks.store(ticks, Ordering::Release);

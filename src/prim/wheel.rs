@@ -521,7 +521,7 @@ mod tests {
         let far = store.add();
         store.schedule(&mut wheel, far, u64::MAX / 2);
         for n in 1..60 {
-            assert!(!wheel.advance(&store, u64::MAX / 2 >> (60 - n), LEVELS, |_, _| panic!("too early")));
+            assert!(!wheel.advance(&store, (u64::MAX / 2) >> (60 - n), LEVELS, |_, _| panic!("too early")));
         }
         let mut fired = None;
         assert!(!wheel.advance(&store, u64::MAX, LEVELS, |_, handle| fired = Some(handle)));

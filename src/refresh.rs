@@ -1,0 +1,167 @@
+//! Reloading before a value is too old: one caller sees to it, the others are served what is there.
+
+use crate::cache::{Cache, Inner};
+use crate::error::LoadError;
+use crate::expiry::Ttl;
+use crate::flight::{Outcome, Role};
+use crate::map::reclaim::pin;
+use std::convert::Infallible;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+/// A reload, for a thread of the user's choice. To be called once; if it is dropped instead, the next caller tries again.
+pub type Task = Box<dyn FnOnce() + Send>;
+
+/// Hands tasks to wherever the user wants them to run.
+pub(crate) type Runner = Box<dyn Fn(Task) + Send + Sync>;
+
+/// The right and the duty to reload a key. If nothing comes of it, the entry is soon due again.
+struct Reload<K: Hash + Eq, V, S: BuildHasher> {
+    cache: Cache<K, V, S>,
+    hash: u64,
+    key: K,
+    /// The entry has been replaced.
+    done: bool,
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Drop for Reload<K, V, S> {
+    fn drop(&mut self) {
+        if !self.done {
+            let inner = &self.cache.0;
+            let time = inner.engine.time();
+            let (guard, now) = (pin(), inner.engine.now());
+            let found = inner.peek_alive(self.hash, &self.key, now, &guard);
+            if let Some(timing) = found.and_then(|found| inner.engine.timing(found, &guard)) {
+                timing.set_stale(now.saturating_add(time.retry()));
+            }
+        }
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
+    /// Loads, and replaces the entry, unless it is changed meanwhile. Returns the new value, or the old one if that is not
+    /// to be had.
+    fn run<E>(mut self, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> V
+    where
+        K: Clone,
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        let cache = self.cache.clone();
+        let inner: &Inner<K, V, S> = &cache.0;
+        let flight = inner
+            .flights
+            .join(self.hash, |other| *other == self.key, self.key.clone());
+        let Role::Lead { mut leader, .. } = flight else {
+            return old; // it is being loaded, since it was removed or had ended
+        };
+        match leader.run(load) {
+            Ok((value, ttl)) => {
+                let weight = inner.weigh(&self.key, &value);
+                let contents = (self.key.clone(), value.clone());
+                let guard = pin();
+                let now = inner.engine.now_for(ttl);
+                let timing = inner.times(self.hash, (&self.key, &value), ttl, now, &guard);
+                let new = inner.engine.make(self.hash, contents, weight, timing, &guard);
+                let leaving = leader.leaving();
+                let superseded = move || leaving.superseded();
+                inner
+                    .engine
+                    .insert_unless(self.hash, new, |a, b| a == b, superseded, guard);
+                self.done = true;
+                leader.land(|| Outcome::Loaded(value.clone()));
+                value
+            }
+            Err(error) => {
+                let grace = inner.engine.time().grace;
+                if grace > 0 {
+                    let (guard, now) = (pin(), inner.engine.now());
+                    let found = inner.peek_alive(self.hash, &self.key, now, &guard);
+                    if let Some(timing) = found.and_then(|found| inner.engine.timing(found, &guard)) {
+                        timing.extend(now.saturating_add(grace));
+                    }
+                }
+                // Who waits has found the entry ended or removed meanwhile.
+                let error = Arc::new(error);
+                leader.land(|| Outcome::Failed(error));
+                old
+            }
+        }
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
+    /// Reloads a key whose entry was claimed for that, in this call.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn reload<E>(&self, hash: u64, key: K, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> V
+    where
+        K: Clone,
+        V: Clone,
+        E: Send + Sync + 'static,
+    {
+        let reload = self.reload_of(hash, key);
+        reload.run(old, load)
+    }
+
+    fn reload_of(&self, hash: u64, key: K) -> Reload<K, V, S> {
+        Reload {
+            cache: self.clone(),
+            hash,
+            key,
+            done: false,
+        }
+    }
+
+    /// Like [`get_or_insert_with`](Self::get_or_insert_with), with a loader that may run elsewhere: if the key's value is due
+    /// for a reload (see [`refresh_after`](crate::Builder::refresh_after)) and the cache has a
+    /// [`background`](crate::Builder::background), the reload is handed there, and this call returns the old value at once.
+    ///
+    /// # Panics
+    /// If the key is missing, and asked for from inside its own loader.
+    pub fn get_or_refresh_with(&self, key: K, load: impl FnOnce() -> V + Send + 'static) -> V
+    where
+        K: Clone + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+        S: Send + Sync + 'static,
+    {
+        match self.try_get_or_refresh_with(key, || Ok::<V, Infallible>(load())) {
+            Ok(value) => value,
+            Err(LoadError::Failed(never)) => match *never {},
+            Err(LoadError::Reentrant) => panic!("hotset: the key was asked for from inside its own loader"),
+        }
+    }
+
+    /// [`get_or_refresh_with`](Self::get_or_refresh_with) for loaders that may fail: a reload that fails is counted, the old
+    /// value stays, and the reload is tried again a quarter of the refresh time later.
+    pub fn try_get_or_refresh_with<E>(
+        &self,
+        key: K,
+        load: impl FnOnce() -> Result<V, E> + Send + 'static,
+    ) -> Result<V, LoadError<E>>
+    where
+        K: Clone + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+        S: Send + Sync + 'static,
+        E: Send + Sync + 'static,
+    {
+        let load = || Ok((load()?, Ttl::Default));
+        let Some(background) = &self.0.background else {
+            return self.try_get_or_insert_with_ttl(key, load);
+        };
+        let now = self.0.engine.now_and_tick();
+        let hash = self.0.hash(&key);
+        let guard = pin();
+        let Some(entry) = self.0.lookup(&key, hash, &guard) else {
+            return self.load(hash, key, guard, load);
+        };
+        let value = entry.value.clone();
+        let due = self.0.engine.claim_reload(entry, now, &guard);
+        drop(guard);
+        if due {
+            let (reload, old) = (self.reload_of(hash, key), value.clone());
+            background(Box::new(move || _ = reload.run(old, load)));
+        }
+        Ok(value)
+    }
+}
