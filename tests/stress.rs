@@ -399,12 +399,12 @@ struct Whims;
 impl Expiry<Key, Value> for Whims {
     fn after_create(&self, key: &Key, value: &Value) -> Option<Duration> {
         let tag = value.check(*key.0);
-        (tag % 4 > 0).then(|| Duration::from_micros(tag / 4 % 9000))
+        (!tag.is_multiple_of(4)).then(|| Duration::from_micros(tag / 4 % 9000))
     }
 
     fn after_update(&self, key: &Key, value: &Value, remaining: Option<Duration>) -> Option<Duration> {
         let tag = value.check(*key.0);
-        if tag % 2 == 0 {
+        if tag.is_multiple_of(2) {
             remaining
         } else {
             self.after_create(key, value)
