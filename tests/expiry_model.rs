@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// The wheel's tick; also the least difference for which a hit moves a deadline.
+/// The wheel's tick; also the least difference for which a hit moves a deadline, if the time to idle is not so short itself.
 const TICK: u64 = 1 << 20;
 const NEVER: u64 = u64::MAX;
 const YEAR: u64 = 365 * 24 * 3600;
@@ -274,7 +274,8 @@ impl Pair {
             let life = Whims.after_read(&key, &got, self.left(known.deadline));
             deadline = deadline.min(self.after(life));
         }
-        if deadline.abs_diff(known.deadline) >= TICK {
+        let grain = self.settings.time_to_idle.map_or(TICK, |idle| TICK.min(idle / 8));
+        if deadline.abs_diff(known.deadline) >= grain {
             known.deadline = deadline;
         }
         self.enter(key, known);

@@ -118,3 +118,39 @@ impl Horizon {
         seal.0.load(Ordering::Acquire)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+    thread_local! {
+        static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
+    }
+
+    /// Pins in a destructor that runs after the one of the thread's index.
+    struct Late(SyncSender<usize>, Receiver<()>);
+
+    impl Drop for Late {
+        fn drop(&mut self) {
+            let guard = pin();
+            self.0.send(guard.thread_index()).unwrap();
+            self.1.recv().unwrap();
+        }
+    }
+
+    #[test]
+    fn no_two_living_threads_have_the_same_index() {
+        let ((tell, told), (go, wait)) = (sync_channel(0), sync_channel(0));
+        let one = std::thread::spawn(move || {
+            LATE.with_borrow_mut(|late| *late = Some(Late(tell, wait)));
+            pin().thread_index();
+        });
+        let index = told.recv().unwrap();
+        let other = std::thread::spawn(|| pin().thread_index()).join().unwrap();
+        go.send(()).unwrap();
+        one.join().unwrap();
+        assert_ne!(index, other);
+    }
+}
