@@ -117,7 +117,7 @@ const BATCH: usize = 64;
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// A copy of the key's value. Lock-free; O(1).
-    #[inline]
+    #[inline(always)]
     pub fn get<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -130,7 +130,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// What `read` makes of the key's value, without cloning it. Lock-free; O(1).
     ///
     /// While `read` runs, no cache of the process frees memory, so it should be short. It may use the cache.
-    #[inline]
+    #[inline(always)]
     pub fn get_with<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
     where
         K: Borrow<Q>,
