@@ -94,8 +94,8 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// Calls `listener` once for every entry that leaves the cache, with the cause.
     ///
-    /// The thread that unlinked the entry calls it, under no lock, before its own call returns; the listener may use the
-    /// cache. The entry can no longer be found by then. If the listener panics, the cache finishes its work, and
+    /// The thread that unlinked the entry calls it, under no lock, before its own call returns (or the call around that, if it
+    /// comes from a listener or destructor); the listener may use the cache. The entry can no longer be found by then. If the listener panics, the cache finishes its work, and
     /// then the panic goes on in that call. Entries still in a cache that is dropped are not reported.
     /// A listener that holds a handle to its own cache keeps that cache alive for ever.
     pub fn on_removal(mut self, listener: impl Fn(&K, &V, Cause) + Send + Sync + 'static) -> Self {
