@@ -245,7 +245,7 @@ impl<K, V, S> Builder<K, V, S> {
         };
         let failures = self
             .negative_ttl
-            .map(|ttl| Failures::new(capacity, nanos(ttl), settings.time.clock.clone()));
+            .map(|ttl| Box::new(Failures::new(capacity, nanos(ttl), settings.time.clock.clone())));
         let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher);
         if let Ticker::Every(interval, start) = self.ticker {
             start(&cache, interval).map_err(|_| BuildError::NoThread)?;

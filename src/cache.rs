@@ -31,7 +31,7 @@ pub(crate) struct Inner<K, V, S> {
     pub(crate) flights: Flights<K, V>,
     pub(crate) ticker: OnceLock<Rope>,
     pub(crate) background: Option<Runner>,
-    pub(crate) failures: Option<Failures<K>>,
+    pub(crate) failures: Option<Box<Failures<K>>>,
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
@@ -434,7 +434,7 @@ impl<K, V, S> Cache<K, V, S> {
         settings: Settings<K, V>,
         weigher: Option<Weigher<K, V>>,
         background: Option<Runner>,
-        failures: Option<Failures<K>>,
+        failures: Option<Box<Failures<K>>>,
         hasher: S,
     ) -> Self {
         Self(Arc::new(Inner {

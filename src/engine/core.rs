@@ -188,7 +188,8 @@ pub(super) struct Counts {
 pub(super) struct Core {
     pub(super) policy: AnyPolicy<Shelf>,
     pub(super) shelf: Shelf,
-    wheel: Wheel<Handle>,
+    /// Made when first needed.
+    wheel: Option<Box<Wheel<Handle>>>,
     alarms: Alarms,
     /// Entries with times have come in.
     timed: bool,
@@ -220,7 +221,7 @@ impl Core {
         Self {
             policy: AnyPolicy::new(kind, capacity, shape.weighted),
             shelf: Shelf(shape),
-            wheel: Wheel::new(),
+            wheel: None,
             alarms: Alarms(shape),
             timed: false,
             bin: Bin::new(),
@@ -350,20 +351,23 @@ impl Core {
             && self.shelf.place(new) <= MAX_PLACE
         {
             timing.set_scheduled(timing.deadline());
-            self.wheel.schedule(&self.alarms, new);
+            self.wheel
+                .get_or_insert_with(|| Box::new(Wheel::new()))
+                .schedule(&self.alarms, new);
         }
     }
 
     /// The moment of the next timer.
     #[inline]
     pub(super) fn next_alarm(&self) -> u64 {
-        self.wheel.next()
+        self.wheel.as_ref().map_or(NEVER, |wheel| wheel.next())
     }
 
     /// Takes out entries whose time is over at `now`, but looks at no more than `budget`; whether there are more.
     pub(super) fn expire(&mut self, now: u64, budget: usize, map: &Map, guard: &Guard) -> bool {
+        let Some(wheel) = &mut self.wheel else { return false };
         let mut fired = Vec::new();
-        let more = self.wheel.advance(&self.alarms, now, budget, |_, handle| {
+        let more = wheel.advance(&self.alarms, now, budget, |_, handle| {
             map.prefetch(u64::from(self.shelf.hash(handle)) << 32, guard);
             fired.push(handle);
         });
@@ -388,7 +392,9 @@ impl Core {
     /// Sets the timer of an entry anew whose deadline has come nearer.
     pub(super) fn hasten(&mut self, entry: Handle) {
         if self.shelf.place(entry) <= MAX_PLACE {
-            self.wheel.cancel(&self.alarms, entry);
+            if let Some(wheel) = &mut self.wheel {
+                wheel.cancel(&self.alarms, entry);
+            }
             self.set_alarm(entry);
         }
     }
@@ -417,7 +423,9 @@ impl Core {
     #[inline(always)]
     fn forget(&mut self, entry: Handle) {
         if self.timed && self.alarms.timing(entry).is_some() {
-            self.wheel.cancel(&self.alarms, entry);
+            if let Some(wheel) = &mut self.wheel {
+                wheel.cancel(&self.alarms, entry);
+            }
         }
         // SAFETY: an entry is alive until it is put into the bin, and then until its readers are gone.
         unsafe { entry.header() }.set_place(GONE);
@@ -515,13 +523,18 @@ impl Core {
 
     /// Panics if timers and entries disagree; `held` of the entries in the map have timers.
     pub(super) fn validate_alarms(&self, held: usize) {
-        self.wheel.validate(&self.alarms);
-        assert_eq!(self.wheel.len(), held, "no timer outlives its entry");
+        if let Some(wheel) = &self.wheel {
+            wheel.validate(&self.alarms);
+        }
+        let timers = self.wheel.as_ref().map_or(0, |wheel| wheel.len());
+        assert_eq!(timers, held, "no timer outlives its entry");
     }
 
     /// Whether an entry has a timer.
     pub(super) fn has_alarm(&self, entry: Handle) -> bool {
-        self.wheel.is_scheduled(&self.alarms, entry)
+        self.wheel
+            .as_ref()
+            .is_some_and(|wheel| wheel.is_scheduled(&self.alarms, entry))
     }
 
     pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard) {

@@ -23,7 +23,7 @@ use crate::expiry::Ttl;
 use crate::map::reclaim::{Guard, pin};
 use crate::map::{Header, Inserted, Map, Mode};
 use crate::policy::{Policy, PolicyKind};
-use crate::prim::sync::{AtomicU16, AtomicU64, Ordering, Padded};
+use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
 use crate::stats::Cause;
 use handover::Handover;
 use std::any::Any;
@@ -52,8 +52,8 @@ const PRESIZE: u64 = 1 << 26;
 const MODEST: u64 = 1024;
 /// The table's first size then, and when the number of entries is not bounded.
 const SMALL: u64 = 28;
-/// Beyond what an entry's hits can be.
-const EVERY: u16 = 1 << 8;
+/// Beyond what any policy has an entry's hits counted to.
+const EVERY: u8 = u8::MAX;
 /// Timers looked at in one go: a million entries that end in the same instant must not hold up anyone.
 const EXPIRIES: usize = 64;
 
@@ -63,7 +63,7 @@ pub(crate) struct Engine<K, V> {
     locals: Locals,
     shape: Shape,
     /// Hits are noted in the entry up to this number; beyond all numbers if each has to be looked at.
-    hit_limit: AtomicU16,
+    hit_limit: AtomicU8,
     /// The policy wants to hear of hits when they happen.
     eager_hits: bool,
     /// How far the policy wants hits to be counted in the entry.
@@ -144,11 +144,7 @@ impl<K, V> Engine<K, V> {
             map,
             locals: Locals::new(settings.capacity, core.policy.eager_hits()),
             shape,
-            hit_limit: AtomicU16::new(if shape.timed {
-                EVERY
-            } else {
-                core.policy.hit_limit().into()
-            }),
+            hit_limit: AtomicU8::new(if shape.timed { EVERY } else { core.policy.hit_limit() }),
             eager_hits: core.policy.eager_hits(),
             policy_hit_limit: core.policy.hit_limit(),
             listener: settings.listener,
@@ -267,7 +263,7 @@ impl<K, V> Engine<K, V> {
         // SAFETY: found under the guard, so alive while it lives.
         let header = unsafe { Handle(found).header() };
         let hits = header.hits();
-        if u16::from(hits) < self.hit_limit.load(Ordering::Relaxed) {
+        if hits < self.hit_limit.load(Ordering::Relaxed) {
             if self.eager_hits || self.time.is_active() {
                 return false;
             }

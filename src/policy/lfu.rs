@@ -160,7 +160,7 @@ impl<E: Entries> Policy<E> for Lfu<E::Handle> {
     }
 
     fn hit_limit(&self) -> u8 {
-        TOP as u8
+        u8::MAX - 1
     }
 
     fn hottest(&self, entries: &E, visit: &mut dyn FnMut(E::Handle) -> bool) {

@@ -80,6 +80,7 @@ pub(crate) trait Policy<E: Entries> {
     /// The total weight of the entries held.
     fn weight(&self) -> u64;
     /// How far [`Entries::hits`] need count: 0 if the policy ignores hits, 1 if it only asks whether there was one.
+    /// Below 255.
     fn hit_limit(&self) -> u8;
     /// Whether [`hit`](Self::hit) must be called for every hit.
     fn eager_hits(&self) -> bool {
