@@ -1,7 +1,7 @@
 //! The cache as its users see it: keys, values and handles.
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
-use crate::engine::{Engine, Entry, Panics, Settings, Timing};
+use crate::engine::{Engine, Entry, Life, Panics, Settings};
 use crate::expiry::Ttl;
 use crate::failures::Failures;
 use crate::flight::Flights;
@@ -100,7 +100,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     /// The times of a new entry.
-    pub(crate) fn times(&self, hash: u64, (key, value): (&K, &V), ttl: Ttl, now: u64, guard: &Guard) -> Option<Timing>
+    pub(crate) fn times(&self, hash: u64, (key, value): (&K, &V), ttl: Ttl, now: u64, guard: &Guard) -> Option<Life>
     where
         K: Eq,
     {

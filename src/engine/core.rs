@@ -2,7 +2,7 @@
 //!
 //! No user code runs here. What needs some (listeners, destructors) is left as [`Due`].
 
-use super::entry::{Chain, DEAD, GONE, Handle, NEVER, NEW, Shape, Timing};
+use super::entry::{Chain, DEAD, GONE, Handle, NEVER, NEW, Shape, Times};
 use crate::map::reclaim::{Bin, Guard};
 use crate::map::{Header, Map, OldTable};
 use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Places, Policy, PolicyKind, Verdict};
@@ -64,7 +64,7 @@ pub(super) struct Alarms(Shape);
 
 impl Alarms {
     #[inline]
-    fn timing(&self, handle: Handle) -> Option<&Timing> {
+    fn timing(&self, handle: Handle) -> Option<Times<'_>> {
         // SAFETY: see `Shelf`: the core has only live entries, and this reference is short.
         unsafe { self.0.timing(handle) }
     }
@@ -75,7 +75,7 @@ impl Places for Alarms {
 
     #[inline]
     fn place(&self, handle: Handle) -> u32 {
-        self.timing(handle).map_or(IDLE, Timing::timer)
+        self.timing(handle).map_or(IDLE, Times::timer)
     }
     #[inline]
     fn set_place(&self, handle: Handle, place: u32) {
@@ -92,7 +92,7 @@ impl Places for Alarms {
 impl Timers for Alarms {
     #[inline]
     fn deadline(&self, handle: Handle) -> u64 {
-        self.timing(handle).map_or(NEVER, Timing::scheduled)
+        self.timing(handle).map_or(NEVER, Times::scheduled)
     }
 }
 
@@ -422,10 +422,11 @@ impl Core {
     /// retirement may still be on its way.
     #[inline(always)]
     fn forget(&mut self, entry: Handle) {
-        if self.timed && self.alarms.timing(entry).is_some() {
-            if let Some(wheel) = &mut self.wheel {
-                wheel.cancel(&self.alarms, entry);
-            }
+        if self.timed
+            && self.alarms.timing(entry).is_some()
+            && let Some(wheel) = &mut self.wheel
+        {
+            wheel.cancel(&self.alarms, entry);
         }
         // SAFETY: an entry is alive until it is put into the bin, and then until its readers are gone.
         unsafe { entry.header() }.set_place(GONE);

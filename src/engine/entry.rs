@@ -1,4 +1,4 @@
-//! How an entry lies in memory: one allocation of `[timing] [weight] header key value`.
+//! How an entry lies in memory: one allocation of `[moving] [timing] [weight] header key value`.
 //!
 //! Words that only some entries need (their times, their weight) lie *before* the header, so that a cache without
 //! them pays nothing and the map, which knows only headers, need not be told.
@@ -27,98 +27,115 @@ unsafe impl Send for Handle {}
 /// A moment that never comes.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// The times of an entry, in nanoseconds of its cache's clock; [`NEVER`] where there is none. 40 bytes, of which those that a
-/// lookup needs come last: next to the header.
-#[repr(C)]
-pub(crate) struct Timing {
-    /// The deadline that the wheel knows of. This and the next belong to the holder of the maintenance lock.
-    scheduled: AtomicU64,
-    /// Where the entry is in the wheel.
-    timer: AtomicU32,
+/// When an entry ends, in nanoseconds of its cache's clock; [`NEVER`] where it does not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Life {
+    pub(super) deadline: u64,
     /// However often the entry is hit, its deadline is not later than this.
-    limit: AtomicU64,
+    pub(super) limit: u64,
     /// From this moment on a hit asks for a reload.
-    stale: AtomicU64,
+    pub(super) stale: u64,
+}
+
+/// What every entry with times keeps: 16 bytes, the deadline next to the header, where lookups need it.
+#[repr(C)]
+struct Timing {
+    /// Where the entry is in the wheel. Belongs to the holder of the maintenance lock.
+    timer: AtomicU32,
     /// From this moment on the entry is a miss. Moved by readers, where hits prolong a life.
     deadline: AtomicU64,
 }
 
-impl Timing {
-    pub(crate) fn new(deadline: u64, limit: u64, stale: u64) -> Self {
-        Self {
-            deadline: AtomicU64::new(deadline),
-            limit: AtomicU64::new(limit),
-            stale: AtomicU64::new(stale),
-            scheduled: AtomicU64::new(NEVER),
-            timer: AtomicU32::new(IDLE),
-        }
-    }
+/// What it keeps besides where deadlines may move or values are reloaded: 24 bytes.
+struct Moving {
+    limit: AtomicU64,
+    stale: AtomicU64,
+    /// The deadline that the wheel knows of. Belongs to the holder of the maintenance lock.
+    scheduled: AtomicU64,
+}
 
+/// The times of an entry.
+#[derive(Clone, Copy)]
+pub(crate) struct Times<'a> {
+    timing: &'a Timing,
+    moving: Option<&'a Moving>,
+}
+
+impl Times<'_> {
     #[inline]
-    pub(crate) fn deadline(&self) -> u64 {
-        self.deadline.load(Ordering::Relaxed)
+    pub(crate) fn deadline(self) -> u64 {
+        self.timing.deadline.load(Ordering::Relaxed)
     }
 
     /// What is left until the deadline, if there is one.
-    pub(crate) fn left(&self, now: u64) -> Option<Duration> {
+    pub(crate) fn left(self, now: u64) -> Option<Duration> {
         let deadline = self.deadline();
         (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(now)))
     }
 
-    /// Moves the deadline, and returns where it was.
-    pub(crate) fn move_deadline(&self, deadline: u64) -> u64 {
-        self.deadline.swap(deadline, Ordering::Relaxed)
+    /// Moves the deadline, and returns where it was. Only where deadlines may move.
+    pub(super) fn move_deadline(self, deadline: u64) -> u64 {
+        debug_assert!(self.moving.is_some());
+        self.timing.deadline.swap(deadline, Ordering::Relaxed)
     }
 
     #[inline]
-    pub(super) fn limit(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed)
+    pub(super) fn limit(self) -> u64 {
+        self.moving
+            .map_or_else(|| self.deadline(), |moving| moving.limit.load(Ordering::Relaxed))
     }
 
-    /// Lets the entry live at least until then.
-    pub(crate) fn extend(&self, deadline: u64) {
-        self.limit.fetch_max(deadline, Ordering::Relaxed);
-        self.deadline.fetch_max(deadline, Ordering::Relaxed);
+    /// Lets the entry live at least until then, where deadlines may move.
+    pub(crate) fn extend(self, deadline: u64) {
+        if let Some(moving) = self.moving {
+            moving.limit.fetch_max(deadline, Ordering::Relaxed);
+            self.timing.deadline.fetch_max(deadline, Ordering::Relaxed);
+        }
     }
 
     /// Whether the entry is due for a reload; true for one caller, who must see to it, and say when the next is due
     /// ([`unclaim_reload`](Self::unclaim_reload)) if it comes to nothing.
     #[inline]
-    pub(crate) fn claim_reload(&self, now: u64) -> bool {
-        let stale = self.stale.load(Ordering::Relaxed);
-        stale <= now
-            && self
-                .stale
-                .compare_exchange(stale, NEVER, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+    pub(crate) fn claim_reload(self, now: u64) -> bool {
+        self.moving.is_some_and(|Moving { stale, .. }| {
+            let due = stale.load(Ordering::Relaxed);
+            due <= now
+                && stale
+                    .compare_exchange(due, NEVER, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok()
+        })
     }
 
     /// A reload that was claimed came to nothing: at this moment the next is due.
-    pub(crate) fn unclaim_reload(&self, moment: u64) {
-        // Another entry may have taken the place of the one that was claimed, with a time of its own.
-        let _ = self
-            .stale
-            .compare_exchange(NEVER, moment, Ordering::Relaxed, Ordering::Relaxed);
+    pub(crate) fn unclaim_reload(self, moment: u64) {
+        if let Some(Moving { stale, .. }) = self.moving {
+            // Another entry may have taken the place of the one that was claimed, with a time of its own.
+            let _ = stale.compare_exchange(NEVER, moment, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     #[inline]
-    pub(super) fn scheduled(&self) -> u64 {
-        self.scheduled.load(Ordering::Relaxed)
+    pub(super) fn scheduled(self) -> u64 {
+        // Where deadlines do not move, it is what it was.
+        self.moving
+            .map_or_else(|| self.deadline(), |moving| moving.scheduled.load(Ordering::Relaxed))
     }
 
     #[inline]
-    pub(super) fn set_scheduled(&self, deadline: u64) {
-        self.scheduled.store(deadline, Ordering::Relaxed);
+    pub(super) fn set_scheduled(self, deadline: u64) {
+        if let Some(moving) = self.moving {
+            moving.scheduled.store(deadline, Ordering::Relaxed);
+        }
     }
 
     #[inline]
-    pub(super) fn timer(&self) -> u32 {
-        self.timer.load(Ordering::Relaxed)
+    pub(super) fn timer(self) -> u32 {
+        self.timing.timer.load(Ordering::Relaxed)
     }
 
     #[inline]
-    pub(super) fn set_timer(&self, timer: u32) {
-        self.timer.store(timer, Ordering::Relaxed);
+    pub(super) fn set_timer(self, timer: u32) {
+        self.timing.timer.store(timer, Ordering::Relaxed);
     }
 }
 
@@ -136,15 +153,22 @@ pub(crate) struct Shape {
     pub(super) weighted: bool,
     /// All have times; else only those that were given some.
     pub(super) timed: bool,
+    /// Deadlines may move, or values are reloaded.
+    pub(super) moving: bool,
 }
 
 impl Shape {
     fn layout<K, V>(self, timed: bool) -> (Layout, usize) {
         let none = Layout::new::<()>();
+        let moving = if timed && self.moving {
+            Layout::new::<Moving>()
+        } else {
+            none
+        };
         let timing = if timed { Layout::new::<Timing>() } else { none };
         let weight = if self.weighted { Layout::new::<u64>() } else { none };
         let extend = |one: Layout, other| one.extend(other).expect("a few small sizes cannot overflow");
-        let (layout, offset) = extend(extend(timing, weight).0, Layout::new::<Entry<K, V>>());
+        let (layout, offset) = extend(extend(extend(moving, timing).0, weight).0, Layout::new::<Entry<K, V>>());
         (layout.pad_to_align(), offset)
     }
 
@@ -165,22 +189,33 @@ impl Shape {
         hash: u64,
         (key, value): (K, V),
         weight: u64,
-        timing: Option<Timing>,
+        life: Option<Life>,
     ) -> Handle {
-        debug_assert!(timing.is_some() || !self.timed);
-        let handle = spare.unwrap_or_else(|| self.allocate::<K, V>(timing.is_some()));
+        debug_assert!(life.is_some() || !self.timed);
+        let handle = spare.unwrap_or_else(|| self.allocate::<K, V>(life.is_some()));
         // SAFETY: the memory has room for the entry, aligned, and for weight and times just before it.
         unsafe {
             handle.0.cast::<Entry<K, V>>().write(Entry {
-                header: Header::new(hash, NEW, timing.is_some()),
+                header: Header::new(hash, NEW, life.is_some()),
                 key,
                 value,
             });
             if self.weighted {
                 handle.0.cast::<u64>().sub(1).write(weight);
             }
-            if let Some(timing) = timing {
-                self.timing_of(handle).write(timing);
+            if let Some(life) = life {
+                let timing = self.timing_of(handle);
+                timing.write(Timing {
+                    timer: AtomicU32::new(IDLE),
+                    deadline: AtomicU64::new(life.deadline),
+                });
+                if self.moving {
+                    timing.cast::<Moving>().sub(1).write(Moving {
+                        limit: AtomicU64::new(life.limit),
+                        stale: AtomicU64::new(life.stale),
+                        scheduled: AtomicU64::new(NEVER),
+                    });
+                }
             }
         }
         handle
@@ -263,9 +298,17 @@ impl Shape {
     /// # Safety
     /// The entry was made by `make` of an equal shape and is alive for `'a`.
     #[inline]
-    pub(super) unsafe fn timing<'a>(self, handle: Handle) -> Option<&'a Timing> {
-        // SAFETY: the caller's promise; the header tells whether there are any.
-        unsafe { handle.header().is_timed().then(|| self.timing_of(handle).as_ref()) }
+    pub(super) unsafe fn timing<'a>(self, handle: Handle) -> Option<Times<'a>> {
+        // SAFETY: the caller's promise; the header tells whether there are any, and the shape whether more lies before them.
+        unsafe {
+            handle.header().is_timed().then(|| {
+                let timing = self.timing_of(handle);
+                Times {
+                    timing: timing.as_ref(),
+                    moving: self.moving.then(|| timing.cast::<Moving>().sub(1).as_ref()),
+                }
+            })
+        }
     }
 }
 

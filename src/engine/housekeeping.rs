@@ -4,7 +4,7 @@
 //! the lock has been given up.
 
 use super::core::{Core, Due, Event};
-use super::entry::{Chain, Entry, Handle, NEVER, Timing};
+use super::entry::{Chain, Entry, Handle, NEVER, Times};
 use super::local::Local;
 use super::{EXPIRIES, Engine, Panics, Published};
 use crate::map::reclaim::{Guard, pin};
@@ -271,7 +271,7 @@ impl<K, V> Engine<K, V> {
                     );
                     count += 1;
                     weight = weight.saturating_add(w);
-                    let ends = self.timing(Handle(header), guard).map_or(NEVER, Timing::deadline);
+                    let ends = self.timing(Handle(header), guard).map_or(NEVER, Times::deadline);
                     let alarm = core.has_alarm(Handle(header));
                     assert!(alarm || ends == NEVER, "what has a deadline has a timer");
                     alarms += usize::from(alarm);

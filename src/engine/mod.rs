@@ -31,7 +31,7 @@ use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
-pub(crate) use entry::{Entry, Handle, Shape, Timing};
+pub(crate) use entry::{Entry, Handle, Life, Shape, Times};
 pub(crate) use time::Time;
 
 /// Called for every entry that leaves, by the thread that unlinked it.
@@ -124,6 +124,7 @@ impl<K, V> Engine<K, V> {
         let shape = Shape {
             weighted: settings.weighted,
             timed: settings.time.is_general(),
+            moving: settings.time.moves() || settings.time.refresh_after.is_some(),
         };
         if shape.timed {
             settings.time.activate();
@@ -222,7 +223,7 @@ impl<K, V> Engine<K, V> {
 
     /// The times of an entry that was found in the map.
     #[inline]
-    pub(crate) fn timing<'g>(&self, found: Handle, _guard: &'g Guard) -> Option<&'g Timing> {
+    pub(crate) fn timing<'g>(&self, found: Handle, _guard: &'g Guard) -> Option<Times<'g>> {
         // SAFETY: found under the guard, so alive while it lives.
         unsafe { self.shape.timing(found) }
     }
@@ -319,16 +320,9 @@ impl<K, V> Engine<K, V> {
 
     /// A new entry, not yet in the map. It must be given to `insert`, `insert_absent` or `replace_exact`.
     #[inline]
-    pub(crate) fn make(
-        &self,
-        hash: u64,
-        contents: (K, V),
-        weight: u64,
-        timing: Option<Timing>,
-        guard: &Guard,
-    ) -> Handle {
+    pub(crate) fn make(&self, hash: u64, contents: (K, V), weight: u64, life: Option<Life>, guard: &Guard) -> Handle {
         let mut spare = None;
-        if timing.is_some() == self.shape.timed {
+        if life.is_some() == self.shape.timed {
             // SAFETY: the part is this thread's, which is pinned.
             spare = self.locals.of(guard).and_then(|local| unsafe { local.spare() });
         } else {
@@ -336,7 +330,7 @@ impl<K, V> Engine<K, V> {
             self.activate_time();
         }
         // SAFETY: spares are of the usual size, went through `drop_contents`, and belong to whoever takes them.
-        unsafe { self.shape.make(spare, hash, contents, weight, timing) }
+        unsafe { self.shape.make(spare, hash, contents, weight, life) }
     }
 
     /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the bin.

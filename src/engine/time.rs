@@ -1,6 +1,6 @@
 //! When entries end: what a cache's settings make of a new entry and of a hit.
 
-use super::entry::{NEVER, Timing};
+use super::entry::{Life, NEVER, Times};
 use crate::clock::{Source, nanos};
 use crate::expiry::{Expiry, Ttl};
 use crate::prim::sync::{AtomicBool, AtomicU64, Ordering};
@@ -100,11 +100,11 @@ impl<K, V> Time<K, V> {
         hash: u64,
         (key, value): (&K, &V),
         ttl: Ttl,
-        old: Option<Option<&Timing>>,
+        old: Option<Option<Times<'_>>>,
         now: u64,
-    ) -> Option<Timing> {
+    ) -> Option<Life> {
         let kept = match (ttl, old) {
-            (Ttl::Keep, Some(old)) => Some(old.map_or(NEVER, Timing::limit)),
+            (Ttl::Keep, Some(old)) => Some(old.map_or(NEVER, Times::limit)),
             _ => None,
         };
         let limit = kept.unwrap_or_else(|| {
@@ -130,7 +130,7 @@ impl<K, V> Time<K, V> {
             Some(age) => now.saturating_add(self.jittered(age, hash ^ now)),
             None => NEVER,
         };
-        (deadline != NEVER || self.is_general()).then(|| Timing::new(deadline, limit, stale))
+        (deadline != NEVER || self.is_general()).then_some(Life { deadline, limit, stale })
     }
 
     /// After a failed reload, so long until the next.
@@ -152,7 +152,7 @@ impl<K, V> Time<K, V> {
 
     /// Moves the deadline of an entry that was hit now; whether it has come nearer. Runs user code.
     #[inline]
-    pub(super) fn hit(&self, timing: &Timing, key: &K, value: &V, now: u64) -> bool {
+    pub(super) fn hit(&self, timing: Times<'_>, key: &K, value: &V, now: u64) -> bool {
         if !self.moves() {
             return false;
         }
