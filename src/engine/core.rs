@@ -211,7 +211,7 @@ pub(super) struct Core {
     /// Entries that came in since the last `settle`.
     arrived: usize,
     /// Whose rings come next, where not all are looked at.
-    pub(super) cursor_of_rings: usize,
+    pub(super) cursor_of_rings: u32,
 }
 
 /// Homes moved to a larger table per arrival: about 64 entries.

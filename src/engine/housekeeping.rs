@@ -96,9 +96,9 @@ impl<K, V> Engine<K, V> {
                     self.locals.each(|local| drain(core, local));
                 }
                 Rings::Soon => {
-                    let mut cursor = core.cursor_of_rings;
+                    let mut cursor = core.cursor_of_rings as usize;
                     self.locals.each_soon(guard, &mut cursor, |local| drain(core, local));
-                    core.cursor_of_rings = cursor;
+                    core.cursor_of_rings = cursor as u32;
                 }
             }
             work(core);
