@@ -383,13 +383,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             self.0.forget_failure(hash, |failed| *failed == key);
             let done = match (old, &changed) {
                 (None, None) => {
+                    // What a load has not committed yet, it will not. What is there by now, `change` has to see first.
+                    let mut present = false;
                     if superseded {
-                        engine
-                            .remove(hash, |other| *other == key, |_| true, true, |_| ())
-                            .is_none()
-                    } else {
-                        true
+                        let look = |_: &Entry<K, V>| {
+                            present = true;
+                            false
+                        };
+                        engine.remove(hash, |other| *other == key, look, true, |_| ());
                     }
+                    !present
                 }
                 (Some(old), None) => engine.remove_exact(old, Cause::Explicit, guard),
                 (old, Some(value)) => {

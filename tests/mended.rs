@@ -209,3 +209,21 @@ fn a_batch_of_lookups_frees_what_is_over() {
     (0..1000).for_each(|_| drop(cache.get_many([&1, &2, &3])));
     assert_eq!(heard.load(SeqCst), 500);
 }
+
+#[test]
+fn a_computation_that_keeps_a_key_absent_removes_nothing_it_did_not_see() {
+    let cache: Cache<u32, u32> = Cache::new(100);
+    cache.get_or_insert_with(1, || {
+        let mut seen = Vec::new();
+        cache.compute(1, |current| {
+            if seen.is_empty() {
+                std::thread::scope(|scope| _ = scope.spawn(|| cache.insert(1, 5)));
+            }
+            seen.push(current);
+            current
+        });
+        assert_eq!(seen, [None, Some(5)]);
+        1
+    });
+    assert_eq!(cache.get(&1), Some(5));
+}
