@@ -22,7 +22,7 @@ LOOM_DEEP_PREEMPTIONS ?= 3
 SECONDS ?= 60
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
-        bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean
+        bench-time instructions heap loom stress asan fuzz fmt tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
