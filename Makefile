@@ -5,6 +5,7 @@ SHELL := bash
 
 CARGO ?= cargo
 COMPARE := benches/compare/Cargo.toml
+FUZZ := fuzz/Cargo.toml
 HOST := x86_64-unknown-linux-gnu
 # What the benchmarks are given: `make bench-compare ARGS="--quick --peers quick_cache,moka"`.
 ARGS ?=
@@ -17,9 +18,11 @@ STRESS_TEST := $(CARGO) test --release --features async --test stress --
 STRESS_CROSSBEAM := $(CARGO) test --release --features async,crossbeam --test stress --
 STRESS_ASAN := cargo +nightly test --release --features async --target $(HOST) --test stress --
 LOOM_DEEP_PREEMPTIONS ?= 3
+# How long each fuzz target runs.
+SECONDS ?= 60
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
-        bench-time instructions heap loom stress asan fmt tools clean
+        bench-time instructions heap loom stress asan fuzz fmt tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +42,7 @@ test: ## All that must pass: format, clippy, tests (both reclaimers), documentat
 fmt-check: ## The format of every source file
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path $(COMPARE) --check
+	$(CARGO) fmt --manifest-path $(FUZZ) --check
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -104,9 +108,18 @@ asan: ## The stress tests under AddressSanitizer (a nightly compiler)
 	$(call some,$(STRESS_ASAN))
 	$(STRESS_ASAN) --nocapture
 
+# Each target starts from what the runs before found; the seeds are written anew.
+fuzz: ## Run every fuzz target (SECONDS=60 each; a nightly compiler)
+	command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	$(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --example seeds
+	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
+		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=8192; \
+	done
+
 fmt: ## Format every source file
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path $(COMPARE)
+	$(CARGO) fmt --manifest-path $(FUZZ)
 
 tools: ## Install what the other targets need: valgrind, a nightly compiler, rustfmt, clippy
 	command -v valgrind >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; $$sudo apt-get install -y -qq valgrind; }
@@ -117,3 +130,4 @@ tools: ## Install what the other targets need: valgrind, a nightly compiler, rus
 clean: ## Remove all build output
 	$(CARGO) clean
 	$(CARGO) clean --manifest-path $(COMPARE)
+	$(CARGO) clean --manifest-path $(FUZZ)
