@@ -290,7 +290,7 @@ typedef uint64_t (*hotset_clock_fn)(void *arg);
  * hotset_open copies it; what the `.._arg` pointers point to must live until hotset_close has returned, and for the
  * destructor until the last handle is released.
  */
-typedef struct hotset_options {
+typedef struct {
     /**
      * The size of this struct, set by hotset_options_init: it tells the library which fields your program knows.
      */
@@ -300,8 +300,9 @@ typedef struct hotset_options {
      */
     uint64_t max_entries;
     /**
-     * At most so many bytes of real memory: of each entry its key, its value, and what the library and malloc need beside
-     * them (about 100 bytes in all for an entry with times, some 16 less for one without). 0: not bounded so.
+     * At most so many bytes of real memory: of each entry its key and value, and what the library and malloc need beside them:
+     * about 125 bytes; with a time to live 24 more, with a time to idle 40 more. (The 24 bytes of entries that have a time to
+     * live only of their own are not counted, nor what handles hold after their entry has left.) 0: not bounded so.
      */
     uint64_t max_bytes;
     /**
@@ -359,7 +360,7 @@ typedef struct hotset_options {
 /**
  * A value that was read, and the handle that keeps its bytes alive. Release `handle` when you are done with `data`.
  */
-typedef struct hotset_bytes {
+typedef struct {
     /**
      * The value's bytes: never NULL where the key was found, even if `len` is 0. Aligned to 8.
      */
@@ -371,13 +372,13 @@ typedef struct hotset_bytes {
     /**
      * For hotset_release.
      */
-    struct hotset_value *handle;
+    hotset_value *handle;
 } hotset_bytes;
 
 /**
  * Bytes that somebody else owns. `data` may be NULL if `len` is 0.
  */
-typedef struct hotset_slice {
+typedef struct {
     /**
      * Where they begin.
      */
@@ -395,7 +396,7 @@ typedef struct hotset_slice {
  * hotset_reply_remove (the last one counts), or with neither to leave the entry as it is. Any status but HOTSET_OK leaves it as
  * it is too, and is what hotset_compute returns.
  */
-typedef hotset_status (*hotset_compute_fn)(void *arg, const struct hotset_slice *current, struct hotset_reply *reply);
+typedef hotset_status (*hotset_compute_fn)(void *arg, const hotset_slice *current, hotset_reply *reply);
 
 /**
  * Loads the value of a key that is missing; for hotset_get_or_load.
@@ -403,12 +404,12 @@ typedef hotset_status (*hotset_compute_fn)(void *arg, const struct hotset_slice 
  * Answer with hotset_reply_set and HOTSET_OK. HOTSET_OK without a value stands for HOTSET_NOT_FOUND. Any other status is a failure:
  * it is what hotset_get_or_load returns, here and to all who waited for this load.
  */
-typedef hotset_status (*hotset_load_fn)(void *arg, const void *key, size_t key_len, struct hotset_reply *reply);
+typedef hotset_status (*hotset_load_fn)(void *arg, const void *key, size_t key_len, hotset_reply *reply);
 
 /**
  * What happened in a cache since it was opened, and what is in it now. Counts may lag behind calls that are going on.
  */
-typedef struct hotset_stats_data {
+typedef struct {
     /**
      * Lookups that found their key.
      */
@@ -476,7 +477,7 @@ extern "C" {
  *
  * Returns HOTSET_OK, or HOTSET_INVALID for NULL or a size that no version of the options has. Any thread may call it.
  */
-hotset_status hotset_options_init(struct hotset_options *options, size_t size);
+hotset_status hotset_options_init(hotset_options *options, size_t size);
 
 /**
  * Opens a cache; NULL for the options stands for the defaults (64 MiB, W-TinyLFU, no times). It is yours, to be closed by
@@ -487,7 +488,7 @@ hotset_status hotset_options_init(struct hotset_options *options, size_t size);
  * set; HOTSET_IO if there was no thread for the ticker; HOTSET_FORKED in the child of a process that had opened caches;
  * HOTSET_NO_MEMORY, HOTSET_PANIC. Any thread may call it, callbacks included.
  */
-hotset_status hotset_open(const struct hotset_options *options, struct hotset_cache **cache);
+hotset_status hotset_open(const hotset_options *options, hotset_cache **cache);
 
 /**
  * Puts a value under a key, in the place of whatever is there; key and value are copied. A key may be empty (NULL and 0), and
@@ -500,7 +501,7 @@ hotset_status hotset_open(const struct hotset_options *options, struct hotset_ca
  * call it, callbacks included. With a destructor in the options: the value belongs to the library if it returns HOTSET_OK, and
  * to the caller otherwise.
  */
-hotset_status hotset_put(struct hotset_cache *cache,
+hotset_status hotset_put(hotset_cache *cache,
                          const void *key,
                          size_t key_len,
                          const void *value,
@@ -512,10 +513,10 @@ hotset_status hotset_put(struct hotset_cache *cache,
  * Returns HOTSET_OK; HOTSET_NOT_FOUND (`*value` is then NULL, as after all failures); HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED,
  * HOTSET_PANIC. Any thread may call it, callbacks included; it never waits for a lock.
  */
-hotset_status hotset_get(struct hotset_cache *cache,
+hotset_status hotset_get(hotset_cache *cache,
                          const void *key,
                          size_t key_len,
-                         struct hotset_value **value);
+                         hotset_value **value);
 
 /**
  * The bytes of a value. They stay valid, and as they are, until the handle is released. Aligned to 8, so that they can be read
@@ -523,7 +524,7 @@ hotset_status hotset_get(struct hotset_cache *cache,
  *
  * Returns HOTSET_OK, HOTSET_INVALID. Any thread may call it, callbacks included, also after hotset_close and after a fork.
  */
-hotset_status hotset_value_data(const struct hotset_value *value,
+hotset_status hotset_value_data(const hotset_value *value,
                                 const void **data,
                                 size_t *len);
 
@@ -533,7 +534,7 @@ hotset_status hotset_value_data(const struct hotset_value *value,
  * Returns HOTSET_OK, or HOTSET_INVALID for NULL; HOTSET_PANIC. Any thread may call it, callbacks included, also after hotset_close
  * and after a fork. Runs the destructor, if this was the last handle of an entry that has left the cache.
  */
-hotset_status hotset_release(struct hotset_value *value);
+hotset_status hotset_release(hotset_value *value);
 
 /**
  * Closes a cache and frees its entries. Handles stay valid until they are released. No other call on the cache may be going on
@@ -546,7 +547,7 @@ hotset_status hotset_release(struct hotset_value *value);
  * A call on a closed cache is a mistake that the library tells (HOTSET_CLOSED) for the 1,024 caches that the process closed
  * last; beyond those it is as undefined as any use of freed memory.
  */
-hotset_status hotset_close(struct hotset_cache *cache);
+hotset_status hotset_close(hotset_cache *cache);
 
 /**
  * ---------------------------------------------------------------------------------------------------------------------
@@ -557,7 +558,7 @@ hotset_status hotset_close(struct hotset_cache *cache);
  *
  * Returns as hotset_get does; where there is nothing, all fields are 0. Any thread may call it, callbacks included.
  */
-hotset_status hotset_get_bytes(struct hotset_cache *cache, const void *key, size_t key_len, struct hotset_bytes *value);
+hotset_status hotset_get_bytes(hotset_cache *cache, const void *key, size_t key_len, hotset_bytes *value);
 
 /**
  * Copies a value into your buffer: no handle to release. For small values. `buffer` may be NULL if `capacity` is 0.
@@ -565,7 +566,7 @@ hotset_status hotset_get_bytes(struct hotset_cache *cache, const void *key, size
  * Returns HOTSET_OK, with the value's length in `*len`; HOTSET_BUFFER_TOO_SMALL, with the length that is needed, and nothing copied;
  * HOTSET_NOT_FOUND, HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with 0. Any thread may call it, callbacks included.
  */
-hotset_status hotset_get_copy(struct hotset_cache *cache,
+hotset_status hotset_get_copy(hotset_cache *cache,
                               const void *key,
                               size_t key_len,
                               void *buffer,
@@ -580,10 +581,10 @@ hotset_status hotset_get_copy(struct hotset_cache *cache,
  * Returns HOTSET_OK, however many were found; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, and then there are no handles.
  * Any thread may call it, callbacks included.
  */
-hotset_status hotset_get_many(struct hotset_cache *cache,
-                              const struct hotset_slice *keys,
+hotset_status hotset_get_many(hotset_cache *cache,
+                              const hotset_slice *keys,
                               size_t n,
-                              struct hotset_value **values,
+                              hotset_value **values,
                               size_t *found);
 
 /**
@@ -592,7 +593,7 @@ hotset_status hotset_get_many(struct hotset_cache *cache,
  * Returns HOTSET_OK if it is, HOTSET_NOT_FOUND if not; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call
  * it, callbacks included.
  */
-hotset_status hotset_contains(struct hotset_cache *cache,
+hotset_status hotset_contains(hotset_cache *cache,
                               const void *key,
                               size_t key_len);
 
@@ -602,7 +603,7 @@ hotset_status hotset_contains(struct hotset_cache *cache,
  * Returns HOTSET_OK; HOTSET_NOT_FOUND, HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with 0. Any thread may call it,
  * callbacks included.
  */
-hotset_status hotset_remaining(struct hotset_cache *cache,
+hotset_status hotset_remaining(hotset_cache *cache,
                                const void *key,
                                size_t key_len,
                                uint64_t *ms);
@@ -612,14 +613,14 @@ hotset_status hotset_remaining(struct hotset_cache *cache,
  *
  * Returns HOTSET_OK, HOTSET_INVALID. Any thread may call it, callbacks included, also after hotset_close and after a fork.
  */
-hotset_status hotset_value_key(const struct hotset_value *value, const void **data, size_t *len);
+hotset_status hotset_value_key(const hotset_value *value, const void **data, size_t *len);
 
 /**
  * The version of a handle's entry, for hotset_cas: a number that no other entry of this process has. Versions have no order.
  *
  * Returns HOTSET_OK, HOTSET_INVALID. Any thread may call it, callbacks included, also after hotset_close and after a fork.
  */
-hotset_status hotset_value_version(const struct hotset_value *value, uint64_t *version);
+hotset_status hotset_value_version(const hotset_value *value, uint64_t *version);
 
 /**
  * Makes one more handle of a handle, which is the same pointer: it must be released once more.
@@ -627,7 +628,7 @@ hotset_status hotset_value_version(const struct hotset_value *value, uint64_t *v
  * Returns HOTSET_OK, HOTSET_INVALID; HOTSET_OVERFLOW beyond 2^31 handles. Any thread may call it, callbacks included, also after
  * hotset_close and after a fork.
  */
-hotset_status hotset_retain(struct hotset_value *value);
+hotset_status hotset_retain(hotset_value *value);
 
 /**
  * ---------------------------------------------------------------------------------------------------------------------
@@ -638,7 +639,7 @@ hotset_status hotset_retain(struct hotset_value *value);
  *
  * A time to idle still applies. All else is as for hotset_put.
  */
-hotset_status hotset_put_ttl(struct hotset_cache *cache,
+hotset_status hotset_put_ttl(hotset_cache *cache,
                              const void *key,
                              size_t key_len,
                              const void *value,
@@ -653,13 +654,13 @@ hotset_status hotset_put_ttl(struct hotset_cache *cache,
  * HOTSET_PANIC. But for HOTSET_EXISTS, `*existing` is NULL. Any thread may call it, callbacks included. With a destructor in the
  * options: the value belongs to the library if it returns HOTSET_OK, and to the caller otherwise.
  */
-hotset_status hotset_put_if_absent(struct hotset_cache *cache,
+hotset_status hotset_put_if_absent(hotset_cache *cache,
                                    const void *key,
                                    size_t key_len,
                                    const void *value,
                                    size_t value_len,
                                    uint64_t ttl_ms,
-                                   struct hotset_value **existing);
+                                   hotset_value **existing);
 
 /**
  * Removes a key. A load of it that is going on will not come into the cache.
@@ -667,7 +668,7 @@ hotset_status hotset_put_if_absent(struct hotset_cache *cache,
  * Returns HOTSET_OK if it was there, HOTSET_NOT_FOUND if not; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
  * call it, callbacks included.
  */
-hotset_status hotset_remove(struct hotset_cache *cache,
+hotset_status hotset_remove(hotset_cache *cache,
                             const void *key,
                             size_t key_len);
 
@@ -677,7 +678,7 @@ hotset_status hotset_remove(struct hotset_cache *cache,
  *
  * Returns as hotset_remove does; after all but HOTSET_OK, `*value` is NULL. Any thread may call it, callbacks included.
  */
-hotset_status hotset_take(struct hotset_cache *cache, const void *key, size_t key_len, struct hotset_value **value);
+hotset_status hotset_take(hotset_cache *cache, const void *key, size_t key_len, hotset_value **value);
 
 /**
  * ---------------------------------------------------------------------------------------------------------------------
@@ -690,7 +691,7 @@ hotset_status hotset_take(struct hotset_cache *cache, const void *key, size_t ke
  * HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included. With a destructor in the
  * options: the value belongs to the library if it returns HOTSET_OK, and to the caller otherwise.
  */
-hotset_status hotset_cas(struct hotset_cache *cache,
+hotset_status hotset_cas(hotset_cache *cache,
                          const void *key,
                          size_t key_len,
                          uint64_t version,
@@ -706,7 +707,7 @@ hotset_status hotset_cas(struct hotset_cache *cache,
  * HOTSET_TOO_LARGE, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. After a failure nothing has changed, and `*sum` is 0.
  * Any thread may call it, callbacks included. The destructor is not called for the values that it makes.
  */
-hotset_status hotset_add(struct hotset_cache *cache,
+hotset_status hotset_add(hotset_cache *cache,
                          const void *key,
                          size_t key_len,
                          int64_t delta,
@@ -723,12 +724,12 @@ hotset_status hotset_add(struct hotset_cache *cache,
  * Returns HOTSET_OK; the status that `fn` returned, if not HOTSET_OK, and then nothing has changed; HOTSET_INVALID, HOTSET_CLOSED,
  * HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
  */
-hotset_status hotset_compute(struct hotset_cache *cache,
+hotset_status hotset_compute(hotset_cache *cache,
                              const void *key,
                              size_t key_len,
                              hotset_compute_fn fn,
                              void *arg,
-                             struct hotset_value **value);
+                             hotset_value **value);
 
 /**
  * ---------------------------------------------------------------------------------------------------------------------
@@ -746,12 +747,12 @@ hotset_status hotset_compute(struct hotset_cache *cache,
  * HOTSET_REENTRANT if waiting would never end; HOTSET_INVALID, HOTSET_TOO_LARGE, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED,
  * HOTSET_PANIC. After all but HOTSET_OK, `*value` is NULL. Any thread may call it, callbacks included.
  */
-hotset_status hotset_get_or_load(struct hotset_cache *cache,
+hotset_status hotset_get_or_load(hotset_cache *cache,
                                  const void *key,
                                  size_t key_len,
                                  hotset_load_fn fn,
                                  void *arg,
-                                 struct hotset_value **value);
+                                 hotset_value **value);
 
 /**
  * In a callback: the value is to be these bytes, which are copied. It lives for ttl_ms milliseconds, or HOTSET_TTL_DEFAULT,
@@ -764,7 +765,7 @@ hotset_status hotset_get_or_load(struct hotset_cache *cache,
  * Returns HOTSET_OK, HOTSET_INVALID, HOTSET_TOO_LARGE, HOTSET_NO_MEMORY, HOTSET_PANIC. After a failure the earlier answer stands; the
  * callback may return this status as its own.
  */
-hotset_status hotset_reply_set(struct hotset_reply *reply,
+hotset_status hotset_reply_set(hotset_reply *reply,
                                const void *value,
                                size_t value_len,
                                uint64_t ttl_ms);
@@ -774,7 +775,7 @@ hotset_status hotset_reply_set(struct hotset_reply *reply,
  *
  * Takes the place of an earlier answer. Returns HOTSET_OK, HOTSET_INVALID, HOTSET_PANIC.
  */
-hotset_status hotset_reply_remove(struct hotset_reply *reply);
+hotset_status hotset_reply_remove(hotset_reply *reply);
 
 /**
  * ---------------------------------------------------------------------------------------------------------------------
@@ -789,8 +790,8 @@ hotset_status hotset_reply_remove(struct hotset_reply *reply);
  *
  * Returns HOTSET_OK; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with NULL. Any thread may call it, callbacks included.
  */
-hotset_status hotset_iter_open(struct hotset_cache *cache,
-                               struct hotset_iter **iter);
+hotset_status hotset_iter_open(hotset_cache *cache,
+                               hotset_iter **iter);
 
 /**
  * The next entry, as a handle to be released. One thread at a time may use an iterator.
@@ -798,15 +799,15 @@ hotset_status hotset_iter_open(struct hotset_cache *cache,
  * Returns HOTSET_OK; HOTSET_NOT_FOUND at the end, and from then on; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK,
  * `*value` is NULL. Callbacks may call it.
  */
-hotset_status hotset_iter_next(struct hotset_iter *iter,
-                               struct hotset_value **value);
+hotset_status hotset_iter_next(hotset_iter *iter,
+                               hotset_value **value);
 
 /**
  * Ends an iteration, at its end or before. Handles that it gave stay valid.
  *
  * Returns HOTSET_OK, or HOTSET_INVALID for NULL; HOTSET_PANIC. Any thread may call it, callbacks included, also after a fork.
  */
-hotset_status hotset_iter_close(struct hotset_iter *iter);
+hotset_status hotset_iter_close(hotset_iter *iter);
 
 /**
  * ---------------------------------------------------------------------------------------------------------------------
@@ -818,8 +819,8 @@ hotset_status hotset_iter_close(struct hotset_iter *iter);
  * Returns HOTSET_OK; HOTSET_INVALID, also for a size that is no multiple of 8, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
  * call it, callbacks included.
  */
-hotset_status hotset_stats(struct hotset_cache *cache,
-                           struct hotset_stats_data *stats,
+hotset_status hotset_stats(hotset_cache *cache,
+                           hotset_stats_data *stats,
                            size_t size);
 
 /**
@@ -827,7 +828,7 @@ hotset_status hotset_stats(struct hotset_cache *cache,
  *
  * Returns HOTSET_OK; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with 0. Any thread may call it, callbacks included.
  */
-hotset_status hotset_len(struct hotset_cache *cache,
+hotset_status hotset_len(hotset_cache *cache,
                          uint64_t *entries);
 
 /**
@@ -835,28 +836,28 @@ hotset_status hotset_len(struct hotset_cache *cache,
  *
  * Returns as hotset_len does. Any thread may call it, callbacks included.
  */
-hotset_status hotset_weight(struct hotset_cache *cache, uint64_t *weight);
+hotset_status hotset_weight(hotset_cache *cache, uint64_t *weight);
 
 /**
  * The bound on hotset_weight.
  *
  * Returns as hotset_len does. Any thread may call it, callbacks included.
  */
-hotset_status hotset_capacity(struct hotset_cache *cache, uint64_t *capacity);
+hotset_status hotset_capacity(hotset_cache *cache, uint64_t *capacity);
 
 /**
  * Changes the capacity: in bytes or entries, as the cache was opened. A smaller one evicts at once; 0 keeps nothing.
  *
  * Returns HOTSET_OK, HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
  */
-hotset_status hotset_set_capacity(struct hotset_cache *cache, uint64_t capacity);
+hotset_status hotset_set_capacity(hotset_cache *cache, uint64_t capacity);
 
 /**
  * Removes all entries, and keeps loads that are going on out of the cache. Entries that others put meanwhile may stay.
  *
  * Returns as hotset_set_capacity does. Any thread may call it, callbacks included.
  */
-hotset_status hotset_clear(struct hotset_cache *cache);
+hotset_status hotset_clear(hotset_cache *cache);
 
 /**
  * Does all housekeeping that is due: afterwards the weight is within the capacity, and memory that nobody holds has been
@@ -864,7 +865,7 @@ hotset_status hotset_clear(struct hotset_cache *cache);
  *
  * Returns as hotset_set_capacity does. Any thread may call it, callbacks included.
  */
-hotset_status hotset_run_pending(struct hotset_cache *cache);
+hotset_status hotset_run_pending(hotset_cache *cache);
 
 /**
  * ---------------------------------------------------------------------------------------------------------------------
