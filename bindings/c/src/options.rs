@@ -14,9 +14,10 @@ use std::time::Duration;
 /// The capacity where none was asked for.
 const DEFAULT_BYTES: u64 = 64 << 20;
 
-/// What the engine and malloc take for an entry besides its blob, at most, in bytes; and how much more where entries end, and
-/// where hits prolong their lives. `tests/memory.c` compares it with what malloc gives.
-const PER_ENTRY: u64 = 96;
+/// What the engine and malloc take for an entry besides its blob, in bytes; and how much more where entries end, and where hits
+/// prolong their lives. `tests/memory.c` compares it with what malloc gives, which goes up and down by a tenth: tables grow by
+/// doubling.
+const PER_ENTRY: u64 = 100;
 const PER_END: u64 = 24;
 const PER_MOVING_END: u64 = 40;
 
