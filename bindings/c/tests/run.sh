@@ -50,10 +50,19 @@ the_symbols() {
     echo "symbols: ok, $(wc -l <"$work/exported") functions"
 }
 
+# The README's quickstart, as it is printed there, with the static library.
+the_quickstart() {
+    sed -n '/^```c$/,/^```$/p' "$root/README.md" | sed '/^```/d' >"$work/quickstart.c"
+    cc -std=c11 "${warnings[@]}" -I"$root/include" "$work/quickstart.c" -o "$work/quickstart" "$lib/libhotset.a" -lpthread -lm -ldl
+    [ "$("$work/quickstart")" = "<html>" ] || fail "the README's quickstart"
+    echo "quickstart: ok"
+}
+
 case $mode in
 plain)
     the_header
     the_symbols
+    the_quickstart
     for name in api callbacks fork threads memory; do
         build "$name"
         "$work/$name" || fail "$name"
