@@ -1,5 +1,6 @@
-//! An entry's memory: one allocation of `head [owned] value key`, counted by those who hold it. The cache holds it twice, as the
-//! entry's key and as its value; every handle in C's hands holds it once more.
+//! An entry's memory: one allocation of `head [owned] key padding value`, counted by those who hold it. The cache holds it twice,
+//! as the entry's key and as its value; every handle in C's hands holds it once more. The key comes first, since a lookup that
+//! compares it then has the count at hand, in the same cache line.
 
 use crate::callback;
 use crate::types::{Status, hotset_destructor_fn, hotset_status, hotset_value};
@@ -86,9 +87,8 @@ impl Blob {
                     armed: AtomicBool::new(false),
                 });
             }
-            let data = blob.data();
-            ptr::copy_nonoverlapping(value.as_ptr(), data, value.len());
-            ptr::copy_nonoverlapping(key.as_ptr(), data.add(value.len()), key.len());
+            ptr::copy_nonoverlapping(key.as_ptr(), blob.key_at(), key.len());
+            ptr::copy_nonoverlapping(value.as_ptr(), blob.value_at(), value.len());
             Ok(blob)
         }
     }
@@ -104,25 +104,29 @@ impl Blob {
         (self.head().value_len & OWNED != 0).then(|| unsafe { self.0.add(1).cast::<Owned>().as_ref() })
     }
 
-    /// Where the value begins.
     #[inline(always)]
-    fn data(&self) -> *mut u8 {
+    fn key_at(&self) -> *mut u8 {
         let owned = (self.head().value_len & OWNED != 0) as usize * size_of::<Owned>();
         // SAFETY: within the allocation, or at its end if key and value are empty.
         unsafe { self.0.as_ptr().add(1).cast::<u8>().add(owned) }
     }
 
     #[inline(always)]
+    fn value_at(&self) -> *mut u8 {
+        // SAFETY: the value lies behind the key, at a multiple of 8 like the key; `layout` has counted what is between.
+        unsafe { self.key_at().add((self.head().key_len as usize).next_multiple_of(8)) }
+    }
+
+    #[inline(always)]
     pub(crate) fn value(&self) -> &[u8] {
         // SAFETY: so many bytes were initialised there by `new`.
-        unsafe { slice::from_raw_parts(self.data(), (self.head().value_len & !OWNED) as usize) }
+        unsafe { slice::from_raw_parts(self.value_at(), (self.head().value_len & !OWNED) as usize) }
     }
 
     #[inline(always)]
     pub(crate) fn key(&self) -> &[u8] {
-        let value_len = (self.head().value_len & !OWNED) as usize;
-        // SAFETY: the key lies behind the value, initialised by `new`.
-        unsafe { slice::from_raw_parts(self.data().add(value_len), self.head().key_len as usize) }
+        // SAFETY: so many bytes were initialised there by `new`.
+        unsafe { slice::from_raw_parts(self.key_at(), self.head().key_len as usize) }
     }
 
     #[inline]
@@ -199,7 +203,7 @@ impl Blob {
             && owned.armed.load(Ordering::Relaxed)
         {
             let Destructor { call, arg, cache } = owned.destructor;
-            let (value, len) = (self.data().cast(), self.value().len());
+            let (value, len) = (self.value_at().cast(), self.value().len());
             // SAFETY: the user's function, with what it was promised: a value that nobody else has.
             callback::within(cache, || unsafe { call(arg, value, len) });
         }
@@ -250,7 +254,9 @@ impl Eq for Blob {}
 
 fn layout(key_len: usize, value_len: usize, owned: bool) -> Option<Layout> {
     let fixed = size_of::<Head>() + if owned { size_of::<Owned>() } else { 0 };
-    let size = fixed.checked_add(key_len)?.checked_add(value_len)?;
+    let size = fixed
+        .checked_add(key_len.checked_next_multiple_of(8)?)?
+        .checked_add(value_len)?;
     Layout::from_size_align(size, align_of::<Head>()).ok()
 }
 
