@@ -13,6 +13,8 @@ ARGS ?=
 STRESS ?= 20
 # `some TESTS`: fail where a filter matches no test, instead of passing without having tested anything.
 some = $(1) --list | grep -c ': test$$' >/dev/null || { echo 'no test matches: $(1)' >&2; exit 1; }
+# Installs valgrind where it is missing.
+VALGRIND = command -v valgrind >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; $$sudo apt-get install -y -qq valgrind; }
 LOOM_TEST := $(CARGO) test --release --features async --lib loom_ --
 STRESS_TEST := $(CARGO) test --release --features async --test stress --
 STRESS_CROSSBEAM := $(CARGO) test --release --features async,crossbeam --test stress --
@@ -22,7 +24,7 @@ LOOM_DEEP_PREEMPTIONS ?= 3
 SECONDS ?= 60
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
-        bench-time instructions heap loom stress asan fuzz fmt tools clean
+        bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +38,8 @@ test: ## All that must pass: format, clippy, tests (both reclaimers), documentat
 	$(MAKE) --no-print-directory clippy
 	$(MAKE) --no-print-directory test-default
 	$(MAKE) --no-print-directory test-crossbeam
+	$(MAKE) --no-print-directory test-c
+	$(MAKE) --no-print-directory test-c-valgrind
 	$(MAKE) --no-print-directory doc
 	$(MAKE) --no-print-directory test-loom
 
@@ -50,6 +54,22 @@ clippy: ## Lints, as errors
 
 test-default: ## The tests, the feature async included
 	$(CARGO) test --workspace --features async
+
+build-c: ## Build the C library, optimised
+	$(CARGO) build --release -p hotset-c
+
+header-c: ## Write include/hotset.h anew from the sources
+	HOTSET_WRITE_HEADER=1 $(CARGO) test -p hotset-c --test header
+
+test-c: build-c ## The C library: header, symbols, every function, callbacks, threads, fork, memory
+	bindings/c/tests/run.sh
+
+test-c-valgrind: build-c ## The same under valgrind (installed if it is missing)
+	$(VALGRIND)
+	bindings/c/tests/run.sh valgrind
+
+asan-c: build-c ## The same with AddressSanitizer in the tests, and every allocation of the library checked
+	bindings/c/tests/run.sh asan
 
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam
@@ -122,7 +142,7 @@ fmt: ## Format every source file
 	$(CARGO) fmt --manifest-path $(FUZZ)
 
 tools: ## Install what the other targets need: valgrind, a nightly compiler, rustfmt, clippy
-	command -v valgrind >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; $$sudo apt-get install -y -qq valgrind; }
+	$(VALGRIND)
 	rustup component list --installed | grep -q '^clippy' || rustup component add clippy
 	rustup component list --installed | grep -q '^rustfmt' || rustup component add rustfmt
 	rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal

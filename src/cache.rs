@@ -1,6 +1,7 @@
 //! The cache as its users see it: keys, values and handles.
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
+use crate::change::Change;
 use crate::engine::{Engine, Entry, Life, Panics, Settings};
 use crate::expiry::Ttl;
 use crate::failures::Failures;
@@ -10,7 +11,7 @@ use crate::map::reclaim::{Guard, pin, pin_fenced, pin_first};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::refresh::Runner;
-use crate::stats::{Cause, Stats};
+use crate::stats::Stats;
 use crate::ticker::Rope;
 use std::borrow::Borrow;
 use std::fmt;
@@ -370,50 +371,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Clone,
         V: Clone,
     {
-        let hash = self.0.hash(&key);
-        let engine = &self.0.engine;
-        loop {
-            let now = engine.now();
-            let guard = pin();
-            let old = self.0.peek(hash, &key, &guard);
-            let alive = old.filter(|old| !engine.is_over(old.0, now));
-            let current = alive.map(|old| Engine::<K, V>::view(old.0).value.clone());
-            let (changed, ttl) = change(current).unzip();
-            let superseded = self.0.flights.supersede(hash, |loading| *loading == key);
-            self.0.forget_failure(hash, |failed| *failed == key);
-            let done = match (old, &changed) {
-                (None, None) => {
-                    // What a load has not committed yet, it will not. What is there by now, `change` has to see first.
-                    let mut present = false;
-                    if superseded {
-                        let look = |_: &Entry<K, V>| {
-                            present = true;
-                            false
-                        };
-                        engine.remove(hash, |other| *other == key, look, true, |_| ());
-                    }
-                    !present
-                }
-                (Some(old), None) => engine.remove_exact(old, Cause::Explicit, guard),
-                (old, Some(value)) => {
-                    let weight = self.0.weigh(&key, value);
-                    let ttl = ttl.unwrap_or_default();
-                    let old_times = alive.map(|old| engine.timing(old, &guard));
-                    let timing = engine
-                        .time()
-                        .of_new(hash, (&key, value), ttl, old_times, engine.now_for(ttl));
-                    let new = engine.make(hash, (key.clone(), value.clone()), weight, timing, &guard);
-                    match old {
-                        Some(old) => engine.replace_exact(old, new, guard),
-                        None => engine.insert_absent(hash, new, |a, b| a == b, || false, guard),
-                    }
-                }
-            };
-            if done {
-                engine.tick(now);
-                return changed;
+        let mut changed = None;
+        self.change(&key, |current| {
+            let (value, ttl) = change(current.cloned()).unzip();
+            changed = value;
+            match &changed {
+                None => Change::Remove,
+                Some(value) => Change::Set(key.clone(), value.clone(), ttl.unwrap_or_default()),
             }
-        }
+        });
+        changed
     }
 
     /// Removes all entries, and overtakes all loads that are going on. Entries that others insert meanwhile may stay. O(n).

@@ -24,6 +24,7 @@
 
 mod builder;
 mod cache;
+mod change;
 mod clock;
 mod engine;
 mod error;
@@ -35,6 +36,8 @@ mod lookup;
 mod map;
 mod policy;
 mod prim;
+#[doc(hidden)]
+pub mod raw;
 mod reader;
 mod refresh;
 mod stats;
@@ -42,6 +45,7 @@ mod ticker;
 
 pub use builder::{Builder, DefaultHasher};
 pub use cache::Cache;
+pub use change::Change;
 pub use clock::{Clock, ManualClock};
 pub use error::{BuildError, LoadError};
 pub use expiry::{Expiry, Ttl};

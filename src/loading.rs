@@ -81,9 +81,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
             return Ok(value);
         }
-        self.load(hash, key, guard, load)
+        self.load(hash, key, guard, load, |key, _| key)
     }
 
+    /// `stored` makes the key that is kept of the one that was asked for, and of the value.
     #[inline(never)]
     pub(crate) fn load<E>(
         &self,
@@ -91,6 +92,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         key: K,
         mut guard: Guard,
         load: impl FnOnce() -> Result<(V, Ttl), E>,
+        stored: impl FnOnce(K, &V) -> K,
     ) -> Result<V, LoadError<E>>
     where
         K: Clone,
@@ -105,7 +107,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                         return Ok(value);
                     }
                     let loaded = leader.run(load).map_err(Arc::new);
-                    return self.lead(hash, key, &mut leader, loaded);
+                    return self.lead(hash, key, &mut leader, loaded, stored);
                 }
                 Role::Wait(flight) => {
                     drop(guard);
@@ -162,6 +164,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         key: K,
         leader: &mut Leader<'_, K, V>,
         loaded: Result<(V, Ttl), Arc<E>>,
+        stored: impl FnOnce(K, &V) -> K,
     ) -> Result<V, LoadError<E>>
     where
         K: Clone,
@@ -170,6 +173,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         match loaded {
             Ok((value, ttl)) => {
+                let key = stored(key, &value);
                 let weight = self.0.weigh(&key, &value);
                 let copy = value.clone();
                 let guard = pin();

@@ -145,7 +145,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     Ok(values) => Ok((values.next().expect("they were counted"), Ttl::Default)),
                     Err(error) => Err(error.clone()),
                 };
-                loaded[place] = self.lead(hash, key, &mut leader, value).ok();
+                loaded[place] = self.lead(hash, key, &mut leader, value, |key, _| key).ok();
             }
             if let Err(error) = values {
                 return Err(LoadError::Failed(error));

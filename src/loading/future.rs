@@ -143,7 +143,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     let loaded = leader.run_future(who, load, end).await.map_err(Arc::new);
                     // The weigher and others run while the flight is still open: to them, too, the key is being loaded.
                     let _polled = who.polled();
-                    return self.lead(hash, key, &mut leader, loaded);
+                    return self.lead(hash, key, &mut leader, loaded, |key, _| key);
                 }
                 Role::Wait(flight) => {
                     if let Some(result) = shared(flight.landed()?.await) {

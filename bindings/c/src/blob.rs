@@ -1,0 +1,279 @@
+//! An entry's memory: one allocation of `head [owned] key padding value`, counted by those who hold it. The cache holds it twice,
+//! as the entry's key and as its value; every handle in C's hands holds it once more. The key comes first, since a lookup that
+//! compares it then has the count at hand, in the same cache line.
+
+use crate::callback;
+use crate::types::{Status, hotset_destructor_fn, hotset_status, hotset_value};
+use libc::c_void;
+use std::alloc::{Layout, alloc, dealloc};
+use std::borrow::Borrow;
+use std::cell::Cell;
+use std::hash::{Hash, Hasher};
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+
+#[repr(C)]
+struct Head {
+    count: AtomicU32,
+    key_len: u32,
+    /// The value's length, and [`OWNED`].
+    value_len: u64,
+    version: u64,
+}
+
+/// The bit of `value_len` that says that `Owned` follows the head.
+const OWNED: u64 = 1 << 63;
+
+/// What a value that has a destructor keeps besides.
+#[repr(C)]
+struct Owned {
+    destructor: Destructor,
+    /// Whether the value is the library's: until then, its caller is to free what it points to.
+    armed: AtomicBool,
+}
+
+/// How the values of a cache end.
+#[derive(Clone, Copy)]
+pub(crate) struct Destructor {
+    pub(crate) call: unsafe extern "C" fn(*mut c_void, *mut c_void, usize),
+    pub(crate) arg: *mut c_void,
+    /// The cache, for [`callback`].
+    pub(crate) cache: u64,
+}
+
+impl Destructor {
+    pub(crate) fn new(call: hotset_destructor_fn, arg: *mut c_void, cache: u64) -> Option<Self> {
+        call.map(|call| Self { call, arg, cache })
+    }
+}
+
+// Where the bytes begin is a multiple of 8, as `hotset_bytes` promises.
+const _: () = assert!(size_of::<Head>().is_multiple_of(8) && size_of::<Owned>().is_multiple_of(8));
+
+/// A share of an entry's memory.
+pub(crate) struct Blob(NonNull<Head>);
+
+// SAFETY: nothing but the counts, which are atomic, changes while it is shared; the last holder, whoever that is, frees it. The
+// destructor's argument is the user's, who was told that any thread calls it.
+unsafe impl Send for Blob {}
+// SAFETY: as above.
+unsafe impl Sync for Blob {}
+
+/// A handle's limit: far below where the count would come round, so that threads that pass it together do no harm.
+const MOST: u32 = 1 << 31;
+
+impl Blob {
+    /// Copies key and value into new memory; with room for a destructor, which is armed by [`arm`](Self::arm).
+    #[inline]
+    pub(crate) fn new(key: &[u8], value: &[u8], destructor: Option<Destructor>) -> Result<Self, Status> {
+        let key_len = u32::try_from(key.len()).map_err(|_| hotset_status::HOTSET_TOO_LARGE)?;
+        let layout = layout(key.len(), value.len(), destructor.is_some()).ok_or(hotset_status::HOTSET_TOO_LARGE)?;
+        let head = Head {
+            count: AtomicU32::new(1),
+            key_len,
+            value_len: value.len() as u64 | if destructor.is_some() { OWNED } else { 0 },
+            version: next_version(),
+        };
+        // SAFETY: the layout has at least a head's size.
+        let at = NonNull::new(unsafe { alloc(layout) }.cast::<Head>()).ok_or(hotset_status::HOTSET_NO_MEMORY)?;
+        // SAFETY: the memory is new, has `layout`'s size, and is laid out as the head says.
+        unsafe {
+            at.write(head);
+            let blob = Self(at);
+            if let Some(destructor) = destructor {
+                at.add(1).cast::<Owned>().write(Owned {
+                    destructor,
+                    armed: AtomicBool::new(false),
+                });
+            }
+            ptr::copy_nonoverlapping(key.as_ptr(), blob.key_at(), key.len());
+            ptr::copy_nonoverlapping(value.as_ptr(), blob.value_at(), value.len());
+            Ok(blob)
+        }
+    }
+
+    #[inline(always)]
+    fn head(&self) -> &Head {
+        // SAFETY: a blob counts, so the memory is there; heads do not change but for their atomics.
+        unsafe { self.0.as_ref() }
+    }
+
+    fn owned(&self) -> Option<&Owned> {
+        // SAFETY: the flag says that there is one behind the head.
+        (self.head().value_len & OWNED != 0).then(|| unsafe { self.0.add(1).cast::<Owned>().as_ref() })
+    }
+
+    #[inline(always)]
+    fn key_at(&self) -> *mut u8 {
+        let owned = (self.head().value_len & OWNED != 0) as usize * size_of::<Owned>();
+        // SAFETY: within the allocation, or at its end if key and value are empty.
+        unsafe { self.0.as_ptr().add(1).cast::<u8>().add(owned) }
+    }
+
+    #[inline(always)]
+    fn value_at(&self) -> *mut u8 {
+        // SAFETY: the value lies behind the key, at a multiple of 8 like the key; `layout` has counted what is between.
+        unsafe { self.key_at().add((self.head().key_len as usize).next_multiple_of(8)) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn value(&self) -> &[u8] {
+        // SAFETY: so many bytes were initialised there by `new`.
+        unsafe { slice::from_raw_parts(self.value_at(), (self.head().value_len & !OWNED) as usize) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn key(&self) -> &[u8] {
+        // SAFETY: so many bytes were initialised there by `new`.
+        unsafe { slice::from_raw_parts(self.key_at(), self.head().key_len as usize) }
+    }
+
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.head().version
+    }
+
+    /// The bytes that it takes from malloc, as glibc rounds them.
+    pub(crate) fn weight(&self) -> u64 {
+        let size = self.layout().size() as u64;
+        (size + 8).next_multiple_of(16).max(32)
+    }
+
+    fn layout(&self) -> Layout {
+        let made = layout(self.key().len(), self.value().len(), self.owned().is_some());
+        made.expect("it was allocated so")
+    }
+
+    /// Makes the destructor, if there is one, run when the memory goes; or not run, if `armed` is false.
+    #[inline]
+    pub(crate) fn arm(&self, armed: bool) {
+        if let Some(owned) = self.owned() {
+            // Relaxed: whoever runs the destructor comes after this in the order of the count.
+            owned.armed.store(armed, Ordering::Relaxed);
+        }
+    }
+
+    /// The entry's key and value.
+    #[inline]
+    pub(crate) fn into_entry(self) -> (Self, Self) {
+        if self.head().count.load(Ordering::Relaxed) == 1 {
+            // Nobody else has it, so nobody else can count.
+            self.head().count.store(2, Ordering::Relaxed);
+            let key = Self(self.0);
+            return (key, self);
+        }
+        (self.clone(), self)
+    }
+
+    /// One more holder, unless there are too many.
+    #[inline(always)]
+    pub(crate) fn share(&self) -> Option<Self> {
+        // Relaxed: the caller's share keeps the memory.
+        if self.head().count.fetch_add(1, Ordering::Relaxed) >= MOST {
+            self.head().count.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Self(self.0))
+    }
+
+    /// The share, in C's hands from now on.
+    #[inline(always)]
+    pub(crate) fn into_handle(self) -> *mut hotset_value {
+        let at = self.0.as_ptr().cast();
+        std::mem::forget(self);
+        at
+    }
+
+    /// Takes back what [`into_handle`](Self::into_handle) gave away.
+    ///
+    /// # Safety
+    /// `handle` came from there, and was not taken back since.
+    #[inline(always)]
+    pub(crate) unsafe fn from_handle(handle: *mut hotset_value) -> Option<Self> {
+        NonNull::new(handle.cast()).map(Self)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free(&mut self) {
+        // Acquire pairs with the Release of all who let go: they are done with the bytes.
+        fence(Ordering::Acquire);
+        if let Some(owned) = self.owned()
+            && owned.armed.load(Ordering::Relaxed)
+        {
+            let Destructor { call, arg, cache } = owned.destructor;
+            let (value, len) = (self.value_at().cast(), self.value().len());
+            // SAFETY: the user's function, with what it was promised: a value that nobody else has.
+            callback::within(cache, || unsafe { call(arg, value, len) });
+        }
+        let layout = self.layout();
+        // SAFETY: allocated so by `new`; this was the last share.
+        unsafe { dealloc(self.0.as_ptr().cast(), layout) }
+    }
+}
+
+impl Drop for Blob {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // Release pairs with the fence in `free`.
+        if self.head().count.fetch_sub(1, Ordering::Release) == 1 {
+            self.free();
+        }
+    }
+}
+
+impl Clone for Blob {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        self.share().expect("more than 2^31 handles to one entry")
+    }
+}
+
+impl Borrow<[u8]> for Blob {
+    #[inline(always)]
+    fn borrow(&self) -> &[u8] {
+        self.key()
+    }
+}
+
+impl Hash for Blob {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialEq for Blob {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Blob {}
+
+fn layout(key_len: usize, value_len: usize, owned: bool) -> Option<Layout> {
+    let fixed = size_of::<Head>() + if owned { size_of::<Owned>() } else { 0 };
+    let size = fixed
+        .checked_add(key_len.checked_next_multiple_of(8)?)?
+        .checked_add(value_len)?;
+    Layout::from_size_align(size, align_of::<Head>()).ok()
+}
+
+/// How many versions a thread takes at a time, so that threads that put do not meet at one counter.
+const BLOCK: u64 = 1 << 12;
+
+/// A number that no other entry of the process has; never 0.
+#[inline]
+fn next_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(BLOCK);
+    thread_local!(static MINE: Cell<u64> = const { Cell::new(0) });
+    MINE.with(|mine| {
+        let mut version = mine.get();
+        if version.is_multiple_of(BLOCK) {
+            version = NEXT.fetch_add(BLOCK, Ordering::Relaxed);
+        }
+        mine.set(version + 1);
+        version
+    })
+}

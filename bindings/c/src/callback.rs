@@ -1,0 +1,38 @@
+//! Which caches are calling back on this thread: to close one of them would be to wait for oneself.
+
+use std::cell::Cell;
+use std::ptr;
+
+struct Frame {
+    cache: u64,
+    around: *const Frame,
+}
+
+thread_local!(static INNERMOST: Cell<*const Frame> = const { Cell::new(ptr::null()) });
+
+/// Runs user code that this cache calls.
+#[inline]
+pub(crate) fn within<R>(cache: u64, call: impl FnOnce() -> R) -> R {
+    let frame = Frame {
+        cache,
+        around: INNERMOST.get(),
+    };
+    INNERMOST.set(&frame);
+    // C code does not unwind: an exception that leaves a callback ends the process.
+    let result = call();
+    INNERMOST.set(frame.around);
+    result
+}
+
+/// Whether this thread is in user code that this cache called.
+pub(crate) fn is_within(cache: u64) -> bool {
+    let mut at = INNERMOST.get();
+    // SAFETY: a frame lies on this thread's stack, further up, until `within` takes it off the list.
+    while let Some(frame) = unsafe { at.as_ref() } {
+        if frame.cache == cache {
+            return true;
+        }
+        at = frame.around;
+    }
+    false
+}

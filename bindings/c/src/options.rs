@@ -1,0 +1,205 @@
+//! From `hotset_options` to an engine.
+
+use crate::blob::{Blob, Destructor};
+use crate::border::{Engine, Farewell, Gone, Seeded, hotset_cache, watch_forks};
+use crate::callback;
+use crate::types::{Policy, Status, hotset_cause, hotset_options, hotset_policy, hotset_status};
+use engine::{BuildError, Cache, Cause, Clock, DefaultHasher};
+use libc::c_void;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The capacity where none was asked for.
+const DEFAULT_BYTES: u64 = 64 << 20;
+
+/// What the engine and malloc take for an entry besides its blob, in bytes; and how much more where entries end, and where hits
+/// prolong their lives. `tests/memory.c` compares it with what malloc gives, which goes up and down by a tenth: tables grow by
+/// doubling.
+const PER_ENTRY: u64 = 100;
+const PER_END: u64 = 24;
+const PER_MOVING_END: u64 = 40;
+
+/// The options' size in the first version that had them; they only ever grow.
+const FIRST_SIZE: usize = size_of::<hotset_options>();
+
+impl hotset_options {
+    pub(crate) const DEFAULT: Self = Self {
+        size: size_of::<Self>(),
+        max_entries: 0,
+        max_bytes: 0,
+        policy: Policy(hotset_policy::HOTSET_POLICY_WTINYLFU as i32),
+        reserved: 0,
+        ttl_ms: 0,
+        tti_ms: 0,
+        jitter: 0.0,
+        ticker_ms: 0,
+        on_removal: None,
+        on_removal_arg: ptr::null_mut(),
+        destructor: None,
+        destructor_arg: ptr::null_mut(),
+        clock: None,
+        clock_arg: ptr::null_mut(),
+    };
+
+    /// Writes the defaults into the first `size` bytes at `to`, and zeros behind what this version knows.
+    ///
+    /// # Safety
+    /// If `to` is not NULL, `size` bytes can be written there.
+    pub(crate) unsafe fn init(to: *mut Self, size: usize) -> Result<(), Status> {
+        if to.is_null() || !(FIRST_SIZE..=1 << 16).contains(&size) {
+            return Err(hotset_status::HOTSET_INVALID.into());
+        }
+        let defaults = Self { size, ..Self::DEFAULT };
+        // SAFETY: the caller's promise.
+        unsafe {
+            ptr::write_bytes(to.cast::<u8>(), 0, size);
+            let known = size.min(size_of::<Self>());
+            ptr::copy_nonoverlapping(ptr::from_ref(&defaults).cast::<u8>(), to.cast(), known);
+        }
+        Ok(())
+    }
+
+    /// The options of a program that may know fewer or more fields than this version.
+    ///
+    /// # Safety
+    /// `from` is NULL, or points to as many bytes as its field `size` says.
+    pub(crate) unsafe fn read(from: *const Self) -> Result<Self, Status> {
+        let mut options = Self::DEFAULT;
+        if from.is_null() {
+            return Ok(options);
+        }
+        // SAFETY: the caller's promise; `size` is the first field.
+        let size = unsafe { from.cast::<usize>().read() };
+        if !(FIRST_SIZE..=1 << 16).contains(&size) {
+            return Err(hotset_status::HOTSET_INVALID.into());
+        }
+        let known = size.min(size_of::<Self>());
+        // SAFETY: the caller's promise. Every pattern of bits is valid in every field.
+        let unknown = unsafe {
+            ptr::copy_nonoverlapping(from.cast::<u8>(), ptr::from_mut(&mut options).cast(), known);
+            std::slice::from_raw_parts(from.cast::<u8>().add(known), size - known)
+        };
+        // A newer program asks for something that this library does not know.
+        if unknown.iter().any(|byte| *byte != 0) || options.reserved != 0 {
+            return Err(hotset_status::HOTSET_INVALID.into());
+        }
+        Ok(options)
+    }
+
+    pub(crate) fn open(&self) -> Result<Box<hotset_cache>, Status> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        watch_forks()?;
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let gone = (self.ticker_ms != 0).then(Arc::<Gone>::default);
+        let destructor = Destructor::new(self.destructor, self.destructor_arg, id);
+        let engine = self.engine(id, gone.clone())?;
+        Ok(Box::new(hotset_cache::new(engine, destructor, id, gone)))
+    }
+
+    fn engine(&self, id: u64, gone: Option<Arc<Gone>>) -> Result<Engine, Status> {
+        let mut builder = Cache::builder().policy(self.policy.engine()?).jitter(self.jitter);
+        builder = match (self.max_entries, self.max_bytes) {
+            (0, bytes) => {
+                let capacity = if bytes == 0 { DEFAULT_BYTES } else { bytes };
+                let overhead = match (self.ttl_ms, self.tti_ms) {
+                    (0, 0) => PER_ENTRY,
+                    (_, 0) => PER_ENTRY + PER_END,
+                    _ => PER_ENTRY + PER_MOVING_END,
+                };
+                builder
+                    .max_weight(capacity)
+                    .weigher(move |_, value: &Blob| value.weight().saturating_add(overhead))
+            }
+            (entries, 0) => builder.max_entries(usize::try_from(entries).unwrap_or(usize::MAX)),
+            _ => return Err(hotset_status::HOTSET_INVALID.into()),
+        };
+        if self.ttl_ms != 0 {
+            builder = builder.time_to_live(Duration::from_millis(self.ttl_ms));
+        }
+        if self.tti_ms != 0 {
+            builder = builder.time_to_idle(Duration::from_millis(self.tti_ms));
+        }
+        if let Some(clock) = User::new(self.clock, self.clock_arg) {
+            builder = builder.clock(clock);
+        }
+        if let Some(listener) = User::new(self.on_removal, self.on_removal_arg) {
+            builder = builder.on_removal(move |_, entry, cause| {
+                let (call, arg) = listener.parts();
+                let (key, value) = (entry.key(), entry.value());
+                // SAFETY: the user's function, with what it was promised.
+                callback::within(id, || unsafe {
+                    let (key, key_len, value_len) = (key.as_ptr().cast(), key.len(), value.len());
+                    call(arg, key, key_len, value.as_ptr().cast(), value_len, cause_of(cause));
+                });
+            });
+        }
+        let mut builder = builder.hasher(Seeded {
+            hasher: DefaultHasher::default(),
+            _farewell: gone.map(Farewell),
+        });
+        if self.ticker_ms != 0 {
+            builder = builder.ticker(Duration::from_millis(self.ticker_ms));
+        }
+        builder.build().map_err(|error| match error {
+            BuildError::NoThread => hotset_status::HOTSET_IO.into(),
+            _ => hotset_status::HOTSET_INVALID.into(),
+        })
+    }
+}
+
+impl Policy {
+    fn engine(self) -> Result<engine::Policy, Status> {
+        use hotset_policy::*;
+        const POLICIES: [(hotset_policy, engine::Policy); 5] = [
+            (HOTSET_POLICY_WTINYLFU, engine::Policy::WTinyLfu),
+            (HOTSET_POLICY_LRU, engine::Policy::Lru),
+            (HOTSET_POLICY_LFU, engine::Policy::Lfu),
+            (HOTSET_POLICY_FIFO, engine::Policy::Fifo),
+            (HOTSET_POLICY_RANDOM, engine::Policy::Random),
+        ];
+        let found = POLICIES.into_iter().find(|(policy, _)| *policy as i32 == self.0);
+        found
+            .map(|(_, policy)| policy)
+            .ok_or(hotset_status::HOTSET_INVALID.into())
+    }
+}
+
+fn cause_of(cause: Cause) -> hotset_cause {
+    match cause {
+        Cause::Expired => hotset_cause::HOTSET_REMOVED_EXPIRED,
+        Cause::Size => hotset_cause::HOTSET_REMOVED_SIZE,
+        Cause::Replaced => hotset_cause::HOTSET_REMOVED_REPLACED,
+        Cause::Explicit => hotset_cause::HOTSET_REMOVED_EXPLICIT,
+        other => unreachable!("a cause that C has no name for: {other:?}"),
+    }
+}
+
+/// A function of the user's and its argument.
+struct User<F>(F, *mut c_void);
+
+// SAFETY: the header says that any thread calls it.
+unsafe impl<F: Send> Send for User<F> {}
+// SAFETY: and several at once.
+unsafe impl<F: Sync> Sync for User<F> {}
+
+impl<F: Copy> User<F> {
+    fn new(call: Option<F>, arg: *mut c_void) -> Option<Self> {
+        call.map(|call| Self(call, arg))
+    }
+
+    fn parts(&self) -> (F, *mut c_void) {
+        (self.0, self.1)
+    }
+}
+
+type ClockFn = unsafe extern "C" fn(*mut c_void) -> u64;
+
+impl Clock for User<ClockFn> {
+    fn now(&self) -> Duration {
+        let (call, arg) = self.parts();
+        // SAFETY: the user's function, with what it was promised.
+        Duration::from_nanos(unsafe { call(arg) })
+    }
+}

@@ -1,0 +1,233 @@
+//! Other ways to read.
+
+use crate::blob::Blob;
+use crate::border::{border, bytes, hotset_cache, result};
+use crate::types::{Status, hotset_bytes, hotset_slice, hotset_status, hotset_value};
+use crate::write::HOTSET_TTL_NONE;
+use libc::c_void;
+use std::mem::ManuallyDrop;
+use std::ptr;
+use std::slice;
+
+/// What `read` finds in a handle that stays the caller's.
+///
+/// # Safety
+/// The handle is NULL or valid.
+unsafe fn borrowed<R>(value: *const hotset_value, read: impl FnOnce(&Blob) -> R) -> Result<R, Status> {
+    // SAFETY: the caller's promise; the share is not given up.
+    let blob = unsafe { Blob::from_handle(value.cast_mut()) }.map(ManuallyDrop::new);
+    Ok(read(&*blob.ok_or(hotset_status::HOTSET_INVALID)?))
+}
+
+/// Tells where some bytes of a handle lie.
+///
+/// # Safety
+/// The handle is NULL or valid; so are the other two.
+pub(crate) unsafe fn part(
+    value: *const hotset_value,
+    data: *mut *const c_void,
+    len: *mut usize,
+    which: fn(&Blob) -> &[u8],
+) -> Result<(), Status> {
+    // SAFETY: the caller's promise.
+    let (data, len) = unsafe { (result(data, ptr::null())?, result(len, 0)?) };
+    // SAFETY: the caller's promise.
+    (*data, *len) = unsafe { borrowed(value, |blob| (which(blob).as_ptr().cast(), which(blob).len())) }?;
+    Ok(())
+}
+
+/// ---------------------------------------------------------------------------------------------------------------------
+/// 2. Other ways to read
+/// ---------------------------------------------------------------------------------------------------------------------
+///
+/// hotset_get and hotset_value_data in one call: the value's bytes, and the handle to release. The fastest way to read.
+///
+/// Returns as hotset_get does; where there is nothing, all fields are 0. Any thread may call it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_get_bytes(
+    cache: *mut hotset_cache,
+    key: *const c_void,
+    key_len: usize,
+    value: *mut hotset_bytes,
+) -> Status {
+    border(|| {
+        let nothing = hotset_bytes {
+            data: ptr::null(),
+            len: 0,
+            handle: ptr::null_mut(),
+        };
+        // SAFETY: the header's rules for callers.
+        let (out, cache, key) = unsafe { (result(value, nothing)?, hotset_cache::get(cache)?, bytes(key, key_len)?) };
+        let found = cache.engine().get_with(key, Blob::clone);
+        let found = found.ok_or(hotset_status::HOTSET_NOT_FOUND)?;
+        *out = hotset_bytes {
+            data: found.value().as_ptr().cast(),
+            len: found.value().len(),
+            handle: found.into_handle(),
+        };
+        Ok(())
+    })
+}
+
+/// Copies a value into your buffer: no handle to release. For small values. `buffer` may be NULL if `capacity` is 0.
+///
+/// Returns HOTSET_OK, with the value's length in `*len`; HOTSET_BUFFER_TOO_SMALL, with the length that is needed, and nothing copied;
+/// HOTSET_NOT_FOUND, HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with 0. Any thread may call it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_get_copy(
+    cache: *mut hotset_cache,
+    key: *const c_void,
+    key_len: usize,
+    buffer: *mut c_void,
+    capacity: usize,
+    len: *mut usize,
+) -> Status {
+    border(|| {
+        // SAFETY: the header's rules for callers.
+        let (out, cache, key) = unsafe {
+            bytes(buffer, capacity)?;
+            (result(len, 0)?, hotset_cache::get(cache)?, bytes(key, key_len)?)
+        };
+        let fits = cache.engine().get_with(key, |blob| {
+            let value = blob.value();
+            *out = value.len();
+            let fits = value.len() <= capacity;
+            if fits && !value.is_empty() {
+                // SAFETY: the caller's buffer has so many bytes, and is not part of the cache's memory.
+                unsafe { ptr::copy_nonoverlapping(value.as_ptr(), buffer.cast(), value.len()) };
+            }
+            fits
+        });
+        match fits {
+            Some(true) => Ok(()),
+            Some(false) => Err(hotset_status::HOTSET_BUFFER_TOO_SMALL.into()),
+            None => Err(hotset_status::HOTSET_NOT_FOUND.into()),
+        }
+    })
+}
+
+/// Gets the entries of n keys: `values[i]` becomes the handle of `keys[i]`, to be released, or NULL where there is none; `*found` the
+/// number of handles. `found` may be NULL. Faster than n calls of hotset_get where the cache is larger than the processor's: the
+/// memory accesses overlap.
+///
+/// Returns HOTSET_OK, however many were found; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, and then there are no handles.
+/// Any thread may call it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_get_many(
+    cache: *mut hotset_cache,
+    keys: *const hotset_slice,
+    n: usize,
+    values: *mut *mut hotset_value,
+    found: *mut usize,
+) -> Status {
+    border(|| {
+        let too_many = n > isize::MAX as usize / size_of::<hotset_slice>();
+        if too_many || n > 0 && (keys.is_null() || values.is_null()) {
+            return Err(hotset_status::HOTSET_INVALID.into());
+        }
+        let mut ignored = 0;
+        let found = if found.is_null() { &raw mut ignored } else { found };
+        // SAFETY: the header's rules for callers.
+        let (found, keys, values) = unsafe {
+            let found = result(found, 0)?;
+            if n == 0 {
+                return hotset_cache::get(cache).map(|_| ());
+            }
+            ptr::write_bytes(values, 0, n);
+            (
+                found,
+                slice::from_raw_parts(keys, n),
+                slice::from_raw_parts_mut(values, n),
+            )
+        };
+        // SAFETY: the header's rules for callers.
+        let cache = unsafe { hotset_cache::get(cache) }?;
+        // SAFETY: the header's rules for callers; all are looked at before the first handle is made.
+        let key = |slice: &hotset_slice| unsafe { bytes(slice.data, slice.len) };
+        keys.iter().try_for_each(|slice| key(slice).map(|_| ()))?;
+        // Batches, so that the memory for the answers does not grow with n.
+        for (keys, values) in keys.chunks(64).zip(values.chunks_mut(64)) {
+            let keys = keys.iter().map(|slice| key(slice).unwrap_or_default());
+            for (value, blob) in values.iter_mut().zip(cache.engine().get_many(keys)) {
+                *found += usize::from(blob.is_some());
+                *value = blob.map_or(ptr::null_mut(), Blob::into_handle);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Whether the key is in the cache. Counts neither as a hit nor as a miss, and tells the policy nothing.
+///
+/// Returns HOTSET_OK if it is, HOTSET_NOT_FOUND if not; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call
+/// it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_contains(cache: *mut hotset_cache, key: *const c_void, key_len: usize) -> Status {
+    border(|| {
+        // SAFETY: the header's rules for callers.
+        let (cache, key) = unsafe { (hotset_cache::get(cache)?, bytes(key, key_len)?) };
+        let found = cache.engine().contains_key(key);
+        found.then_some(()).ok_or(hotset_status::HOTSET_NOT_FOUND.into())
+    })
+}
+
+/// How many milliseconds the entry of a key will live if it is not used again, rounded up; HOTSET_TTL_NONE if it has no end.
+///
+/// Returns HOTSET_OK; HOTSET_NOT_FOUND, HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with 0. Any thread may call it,
+/// callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_remaining(
+    cache: *mut hotset_cache,
+    key: *const c_void,
+    key_len: usize,
+    ms: *mut u64,
+) -> Status {
+    border(|| {
+        // SAFETY: the header's rules for callers.
+        let (out, cache, key) = unsafe { (result(ms, 0)?, hotset_cache::get(cache)?, bytes(key, key_len)?) };
+        let left = cache.engine().remaining(key).ok_or(hotset_status::HOTSET_NOT_FOUND)?;
+        *out = left.map_or(HOTSET_TTL_NONE, |left| {
+            u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(HOTSET_TTL_NONE)
+        });
+        Ok(())
+    })
+}
+
+/// The bytes of a handle's key, as hotset_value_data tells those of the value; not aligned.
+///
+/// Returns HOTSET_OK, HOTSET_INVALID. Any thread may call it, callbacks included, also after hotset_close and after a fork.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_value_key(
+    value: *const hotset_value,
+    data: *mut *const c_void,
+    len: *mut usize,
+) -> Status {
+    // SAFETY: the header's rules for callers.
+    border(|| unsafe { part(value, data, len, Blob::key) })
+}
+
+/// The version of a handle's entry, for hotset_cas: a number that no other entry of this process has. Versions have no order.
+///
+/// Returns HOTSET_OK, HOTSET_INVALID. Any thread may call it, callbacks included, also after hotset_close and after a fork.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_value_version(value: *const hotset_value, version: *mut u64) -> Status {
+    border(|| {
+        // SAFETY: the header's rules for callers.
+        unsafe { *result(version, 0)? = borrowed(value, Blob::version)? };
+        Ok(())
+    })
+}
+
+/// Makes one more handle of a handle, which is the same pointer: it must be released once more.
+///
+/// Returns HOTSET_OK, HOTSET_INVALID; HOTSET_OVERFLOW beyond 2^31 handles. Any thread may call it, callbacks included, also after
+/// hotset_close and after a fork.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_retain(value: *mut hotset_value) -> Status {
+    border(|| {
+        // SAFETY: the header's rules for callers.
+        let share = unsafe { borrowed(value, Blob::share) }?;
+        share.ok_or(hotset_status::HOTSET_OVERFLOW)?.into_handle();
+        Ok(())
+    })
+}

@@ -1,0 +1,64 @@
+//! What there is to be read: the statuses' texts and the version.
+
+use crate::types::Status;
+use libc::c_char;
+use std::ffi::CStr;
+
+/// ---------------------------------------------------------------------------------------------------------------------
+/// 8. Texts and versions
+/// ---------------------------------------------------------------------------------------------------------------------
+///
+/// What a status means, in English: never NULL, for any number, and valid for ever. Any thread may call it, callbacks included.
+#[unsafe(no_mangle)]
+pub extern "C" fn hotset_strerror(status: Status) -> *const c_char {
+    text(status.0).as_ptr()
+}
+
+fn text(status: i32) -> &'static CStr {
+    match status {
+        0 => c"done",
+        1 => c"the key is not in the cache",
+        2 => c"the key is in the cache already",
+        3 => c"the entry has another version",
+        4 => c"an argument is NULL, or of a size or value that cannot be right",
+        5 => c"the key or the value is too large",
+        6 => c"there is no memory for the entry",
+        7 => c"the loader failed",
+        8 => c"a call would wait for itself: a loader for its own key, or a callback for its cache to close",
+        9 => c"the cache was closed",
+        10 => c"the cache was opened before a fork and cannot be used in the child",
+        11 => c"the entry is not a counter of 8 bytes",
+        12 => c"the sum, or the number of handles, is too large",
+        13 => c"a defect in hotset: it panicked (see stderr)",
+        14 => c"the buffer is too small",
+        15 => c"the operating system gave no thread",
+        16 => c"iterators of the cache are still open",
+        1000.. => c"a status of the program's own",
+        _ => c"no status of hotset",
+    }
+}
+
+const fn number(digits: &str) -> u32 {
+    let (mut number, mut at) = (0, 0);
+    while at < digits.len() {
+        number = number * 10 + (digits.as_bytes()[at] - b'0') as u32;
+        at += 1;
+    }
+    number
+}
+
+const VERSION: u32 = number(env!("CARGO_PKG_VERSION_MAJOR")) * 1_000_000
+    + number(env!("CARGO_PKG_VERSION_MINOR")) * 1_000
+    + number(env!("CARGO_PKG_VERSION_PATCH"));
+
+/// The version of the library that is linked, as HOTSET_VERSION is that of the header: major * 1000000 + minor * 1000 + patch.
+#[unsafe(no_mangle)]
+pub extern "C" fn hotset_version() -> u32 {
+    VERSION
+}
+
+/// The version of the library that is linked, as HOTSET_VERSION_STRING is that of the header; valid for ever.
+#[unsafe(no_mangle)]
+pub extern "C" fn hotset_version_string() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}

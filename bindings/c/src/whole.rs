@@ -1,0 +1,126 @@
+//! The cache as a whole.
+
+use crate::border::{border, hotset_cache, result};
+use crate::types::{Status, hotset_stats_data, hotset_status};
+use std::ptr;
+
+/// ---------------------------------------------------------------------------------------------------------------------
+/// 7. The cache as a whole
+/// ---------------------------------------------------------------------------------------------------------------------
+///
+/// What happened so far; `size` is sizeof(hotset_stats_data). Fields that this version does not know become 0.
+///
+/// Returns HOTSET_OK; HOTSET_INVALID, also for a size that is no multiple of 8, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
+/// call it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_stats(cache: *mut hotset_cache, stats: *mut hotset_stats_data, size: usize) -> Status {
+    border(|| {
+        if stats.is_null() || size == 0 || !size.is_multiple_of(8) || size > 1 << 16 {
+            return Err(hotset_status::HOTSET_INVALID.into());
+        }
+        // SAFETY: the header's rules for callers.
+        let cache = unsafe { hotset_cache::get(cache) }?;
+        let (engine, counts) = (cache.engine(), cache.engine().stats());
+        let now = hotset_stats_data {
+            hits: counts.hits,
+            misses: counts.misses,
+            insertions: counts.insertions,
+            evictions: counts.evictions,
+            expirations: counts.expirations,
+            rejections: counts.rejections,
+            loads: counts.loads,
+            load_failures: counts.load_failures,
+            waits: counts.waits,
+            load_time_ns: u64::try_from(counts.load_time.as_nanos()).unwrap_or(u64::MAX),
+            entries: engine.len() as u64,
+            weight: engine.weight(),
+            capacity: engine.capacity(),
+        };
+        // SAFETY: the header's rules for callers: `size` bytes can be written.
+        unsafe {
+            ptr::write_bytes(stats.cast::<u8>(), 0, size);
+            let known = size.min(size_of::<hotset_stats_data>());
+            ptr::copy_nonoverlapping(ptr::from_ref(&now).cast::<u8>(), stats.cast(), known);
+        }
+        Ok(())
+    })
+}
+
+/// Stores a number that the cache tells about itself.
+///
+/// # Safety
+/// As [`hotset_cache::get`]; `out` is NULL or can be written.
+unsafe fn number(cache: *const hotset_cache, out: *mut u64, read: impl FnOnce(&hotset_cache) -> u64) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise.
+        unsafe { *result(out, 0)? = read(hotset_cache::get(cache)?) };
+        Ok(())
+    })
+}
+
+/// The number of entries, those included whose time is over and that have not been freed yet: exact when nothing else goes on.
+///
+/// Returns HOTSET_OK; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with 0. Any thread may call it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_len(cache: *mut hotset_cache, entries: *mut u64) -> Status {
+    // SAFETY: the header's rules for callers.
+    unsafe { number(cache, entries, |cache| cache.engine().len() as u64) }
+}
+
+/// What the cache holds, in what its capacity is counted in: bytes of real memory, or entries. As of the last housekeeping.
+///
+/// Returns as hotset_len does. Any thread may call it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_weight(cache: *mut hotset_cache, weight: *mut u64) -> Status {
+    // SAFETY: the header's rules for callers.
+    unsafe { number(cache, weight, |cache| cache.engine().weight()) }
+}
+
+/// The bound on hotset_weight.
+///
+/// Returns as hotset_len does. Any thread may call it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_capacity(cache: *mut hotset_cache, capacity: *mut u64) -> Status {
+    // SAFETY: the header's rules for callers.
+    unsafe { number(cache, capacity, |cache| cache.engine().capacity()) }
+}
+
+/// Does something to a cache that it does not answer.
+///
+/// # Safety
+/// As [`hotset_cache::get`].
+unsafe fn plainly(cache: *const hotset_cache, call: impl FnOnce(&hotset_cache)) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise.
+        call(unsafe { hotset_cache::get(cache) }?);
+        Ok(())
+    })
+}
+
+/// Changes the capacity: in bytes or entries, as the cache was opened. A smaller one evicts at once; 0 keeps nothing.
+///
+/// Returns HOTSET_OK, HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_set_capacity(cache: *mut hotset_cache, capacity: u64) -> Status {
+    // SAFETY: the header's rules for callers.
+    unsafe { plainly(cache, |cache| cache.engine().set_capacity(capacity)) }
+}
+
+/// Removes all entries, and keeps loads that are going on out of the cache. Entries that others put meanwhile may stay.
+///
+/// Returns as hotset_set_capacity does. Any thread may call it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_clear(cache: *mut hotset_cache) -> Status {
+    // SAFETY: the header's rules for callers.
+    unsafe { plainly(cache, |cache| cache.engine().clear()) }
+}
+
+/// Does all housekeeping that is due: afterwards the weight is within the capacity, and memory that nobody holds has been
+/// freed. Never needed; good in tests and idle moments.
+///
+/// Returns as hotset_set_capacity does. Any thread may call it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_run_pending(cache: *mut hotset_cache) -> Status {
+    // SAFETY: the header's rules for callers.
+    unsafe { plainly(cache, |cache| cache.engine().run_pending()) }
+}

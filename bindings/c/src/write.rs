@@ -1,0 +1,137 @@
+//! Other ways to write.
+
+use crate::blob::Blob;
+use crate::border::{border, bytes, hotset_cache, result};
+use crate::change::offer;
+use crate::types::{Status, hotset_status, hotset_value};
+use engine::Ttl;
+use libc::c_void;
+use std::ptr;
+use std::time::Duration;
+
+// (The header defines these by hand, since C wants a suffix on such numbers.)
+pub(crate) const HOTSET_TTL_DEFAULT: u64 = 0;
+pub(crate) const HOTSET_TTL_NONE: u64 = u64::MAX - 1;
+pub(crate) const HOTSET_TTL_KEEP: u64 = u64::MAX;
+
+pub(crate) fn ttl(ms: u64) -> Ttl {
+    match ms {
+        HOTSET_TTL_DEFAULT => Ttl::Default,
+        HOTSET_TTL_NONE => Ttl::Never,
+        HOTSET_TTL_KEEP => Ttl::Keep,
+        ms => Ttl::After(Duration::from_millis(ms)),
+    }
+}
+
+/// ---------------------------------------------------------------------------------------------------------------------
+/// 3. Other ways to write
+/// ---------------------------------------------------------------------------------------------------------------------
+///
+/// hotset_put for an entry that lives for ttl_ms milliseconds, or HOTSET_TTL_DEFAULT, HOTSET_TTL_NONE or HOTSET_TTL_KEEP.
+///
+/// A time to idle still applies. All else is as for hotset_put.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_put_ttl(
+    cache: *mut hotset_cache,
+    key: *const c_void,
+    key_len: usize,
+    value: *const c_void,
+    value_len: usize,
+    ttl_ms: u64,
+) -> Status {
+    border(|| {
+        // SAFETY: the header's rules for callers.
+        let (cache, key, value) = unsafe {
+            (
+                hotset_cache::get(cache)?,
+                bytes(key, key_len)?,
+                bytes(value, value_len)?,
+            )
+        };
+        let blob = cache.blob(key, value)?;
+        blob.arm(true);
+        let (key, value) = blob.into_entry();
+        match ttl(ttl_ms) {
+            Ttl::Default => cache.engine().insert(key, value),
+            ttl => cache.engine().insert_with_ttl(key, value, ttl),
+        }
+        Ok(())
+    })
+}
+
+/// Puts a value if the key is absent. If it is not, `*existing` becomes a handle to the entry that is there, to be released.
+/// `existing` may be NULL.
+///
+/// Returns HOTSET_OK if it was put, HOTSET_EXISTS if not; HOTSET_INVALID, HOTSET_TOO_LARGE, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED,
+/// HOTSET_PANIC. But for HOTSET_EXISTS, `*existing` is NULL. Any thread may call it, callbacks included. With a destructor in the
+/// options: the value belongs to the library if it returns HOTSET_OK, and to the caller otherwise.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_put_if_absent(
+    cache: *mut hotset_cache,
+    key: *const c_void,
+    key_len: usize,
+    value: *const c_void,
+    value_len: usize,
+    ttl_ms: u64,
+    existing: *mut *mut hotset_value,
+) -> Status {
+    border(|| {
+        let wanted = !existing.is_null();
+        let mut ignored = ptr::null_mut();
+        let existing = if wanted { existing } else { &raw mut ignored };
+        // SAFETY: the header's rules for callers.
+        let (out, cache, key, value) = unsafe {
+            let out = result(existing, ptr::null_mut())?;
+            (
+                out,
+                hotset_cache::get(cache)?,
+                bytes(key, key_len)?,
+                bytes(value, value_len)?,
+            )
+        };
+        let mut there = None;
+        let done = offer(cache, key, value, ttl(ttl_ms), |current| {
+            there = current.filter(|_| wanted).cloned();
+            current.map_or(Ok(()), |_| Err(hotset_status::HOTSET_EXISTS.into()))
+        });
+        *out = there.map_or(ptr::null_mut(), Blob::into_handle);
+        done
+    })
+}
+
+/// Removes a key. A load of it that is going on will not come into the cache.
+///
+/// Returns HOTSET_OK if it was there, HOTSET_NOT_FOUND if not; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
+/// call it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_remove(cache: *mut hotset_cache, key: *const c_void, key_len: usize) -> Status {
+    border(|| {
+        // SAFETY: the header's rules for callers.
+        let (cache, key) = unsafe { (hotset_cache::get(cache)?, bytes(key, key_len)?) };
+        let removed = cache.engine().remove(key);
+        removed.map(drop).ok_or(hotset_status::HOTSET_NOT_FOUND.into())
+    })
+}
+
+/// Removes a key, and makes `*value` a handle to the entry that was there, to be released. Of several threads that take, one
+/// gets it.
+///
+/// Returns as hotset_remove does; after all but HOTSET_OK, `*value` is NULL. Any thread may call it, callbacks included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hotset_take(
+    cache: *mut hotset_cache,
+    key: *const c_void,
+    key_len: usize,
+    value: *mut *mut hotset_value,
+) -> Status {
+    border(|| {
+        // SAFETY: the header's rules for callers.
+        let (out, cache, key) = unsafe {
+            let out = result(value, ptr::null_mut())?;
+            (out, hotset_cache::get(cache)?, bytes(key, key_len)?)
+        };
+        let removed = cache.engine().remove(key);
+        *out = removed.ok_or(hotset_status::HOTSET_NOT_FOUND)?.into_handle();
+        Ok(())
+    })
+}

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# The tests of the C library: `run.sh` plainly, `run.sh valgrind` under valgrind, `run.sh asan` with AddressSanitizer in library
+# and tests. `make test-c`, `make test-c-valgrind` and `make asan-c` build the library first, into the directory LIB.
+set -euo pipefail
+
+mode=${1:-plain}
+root=$(cd "$(dirname "$0")/../../.." && pwd)
+tests=$root/bindings/c/tests
+header=$root/include/hotset.h
+lib=${LIB:-${CARGO_TARGET_DIR:-$root/target}/release}
+[ -f "$lib/libhotset.so" ] || { echo "run.sh: no library in $lib" >&2; exit 1; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+fail() { echo "FAILED: $*" >&2; exit 1; }
+
+warnings=(-Wall -Wextra -Wpedantic -Werror)
+soname=$(readelf -d "$lib/libhotset.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
+[ -n "$soname" ] || fail "the library has no SONAME"
+ln -s "$lib/libhotset.so" "$work/$soname"
+export LD_LIBRARY_PATH=$work
+
+build() { # NAME FLAGS..
+    local name=$1
+    shift
+    cc -g -O1 -std=gnu99 "${warnings[@]}" -I"$root/include" "$tests/$name.c" -o "$work/$name" "$@" "$work/$soname" -lpthread
+}
+
+the_header() {
+    echo '#include <hotset.h>' >"$work/empty.c"
+    cp "$work/empty.c" "$work/empty.cpp"
+    local std
+    for std in c99 c11 c17; do
+        cc -std=$std "${warnings[@]}" -I"$root/include" -fsyntax-only "$work/empty.c" || fail "hotset.h in $std"
+    done
+    for std in c++17 c++20; do
+        c++ -std=$std "${warnings[@]}" -I"$root/include" -fsyntax-only "$work/empty.cpp" || fail "hotset.h in $std"
+    done
+    echo "header: ok"
+}
+
+# What the library exports is what the header declares, and the tests call each of it.
+the_symbols() {
+    nm -D --defined-only "$lib/libhotset.so" | awk '{ print $NF }' | sort >"$work/exported"
+    cc -E "$header" | grep -v '^ *typedef' | grep -o '\bhotset_[a-z_]* *(' | tr -d ' (' | sort -u >"$work/declared"
+    diff "$work/declared" "$work/exported" >&2 || fail "declared (<) and exported (>) symbols differ"
+    local name
+    while read -r name; do
+        grep -q "\b$name(" "$tests"/*.c || fail "no test calls $name"
+    done <"$work/exported"
+    echo "symbols: ok, $(wc -l <"$work/exported") functions"
+}
+
+# The README's quickstart, as it is printed there, with the static library.
+the_quickstart() {
+    sed -n '/^```c$/,/^```$/p' "$root/README.md" | sed '/^```/d' >"$work/quickstart.c"
+    cc -std=c11 "${warnings[@]}" -I"$root/include" "$work/quickstart.c" -o "$work/quickstart" "$lib/libhotset.a" -lpthread -lm -ldl
+    [ "$("$work/quickstart")" = "<html>" ] || fail "the README's quickstart"
+    echo "quickstart: ok"
+}
+
+case $mode in
+plain)
+    the_header
+    the_symbols
+    the_quickstart
+    for name in api callbacks fork threads memory; do
+        build "$name"
+        "$work/$name" || fail "$name"
+    done
+    ;;
+valgrind)
+    # A thread that has just ended may still have its stack: "possibly lost".
+    check=(valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect --error-exitcode=9)
+    for name in api callbacks fork threads; do build "$name"; done
+    "${check[@]}" "$work/api" || fail api
+    "${check[@]}" "$work/callbacks" || fail callbacks
+    "${check[@]}" "$work/fork" alone || fail fork
+    "${check[@]}" --fair-sched=yes "$work/threads" 2000 || fail threads
+    ;;
+asan)
+    # In the sanitizer's eyes memory that cannot be had is an error of its own, unless told otherwise.
+    export ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=65536
+    for name in api callbacks fork threads; do build "$name" -fsanitize=address; done
+    "$work/api" || fail api
+    "$work/callbacks" || fail callbacks
+    "$work/fork" alone || fail fork
+    "$work/threads" || fail threads
+    ;;
+*) fail "usage: run.sh [valgrind|asan]" ;;
+esac
