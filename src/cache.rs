@@ -10,6 +10,7 @@ use crate::map::reclaim::{Guard, pin, pin_fenced, pin_first};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::refresh::Runner;
+use crate::snapshot::Pending;
 use crate::stats::{Cause, Stats};
 use crate::ticker::Rope;
 use std::borrow::Borrow;
@@ -32,6 +33,7 @@ pub(crate) struct Inner<K, V, S> {
     pub(crate) ticker: OnceLock<Rope>,
     pub(crate) background: Option<Runner>,
     pub(crate) failures: Option<Box<Failures<K>>>,
+    pub(crate) pending: Pending<K, V>,
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
@@ -106,7 +108,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     {
         let time = self.engine.time();
         let asks = ttl == Ttl::Keep || time.expiry.is_some();
-        let old = asks.then(|| self.peek_alive(hash, key, now, guard)).flatten();
+        let old = asks.then(|| self.find_alive(hash, key, now, guard)).flatten();
         let old = old.map(|old| self.engine.timing(old, guard));
         time.of_new(hash, (key, value), ttl, old, now)
     }
@@ -161,7 +163,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ) -> Option<R>
     where
         K: Borrow<Q>,
-        Q: Eq + ?Sized,
+        Q: Hash + Eq + ?Sized,
     {
         let guard = guard.unwrap_or_else(pin);
         let now = self.0.engine.now();
@@ -226,7 +228,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(key);
-        self.0.peek_alive(hash, key, now, &pin()).is_some()
+        self.0.find_alive(hash, key, now, &pin()).is_some()
     }
 
     /// Sets the key's value, and overtakes a load of the key that is going on. Lock-free; O(1).
@@ -241,6 +243,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let guard = pin_fenced();
         self.0.engine.map().prefetch(hash, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
+        self.0.pending.overtake(&key);
         self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, None, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
@@ -268,6 +271,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let guard = pin_fenced();
         let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
+        self.0.pending.overtake(&key);
         self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
@@ -284,9 +288,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(key);
         let guard = pin();
-        let found = self.0.peek_alive(hash, key, now, &guard)?;
+        let found = self.0.find_alive(hash, key, now, &guard)?;
         let timing = self.0.engine.timing(found, &guard);
-        Some(timing.and_then(|timing| timing.left(now)))
+        // (It may have come from a snapshot, as the first with times: so the clock is asked again.)
+        Some(timing.and_then(|timing| timing.left(self.0.engine.now())))
     }
 
     /// Removes the key and returns a copy of its value. A load of the key that is going on will not enter the cache.
@@ -322,7 +327,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.0.hash(key);
-        let kill = self.0.flights.supersede(hash, |loading| loading.borrow() == key);
+        if self.0.pending.is_some() {
+            self.0.find_alive(hash, key, self.0.engine.now(), &pin());
+        }
+        let kill = self.0.flights.supersede(hash, |loading| loading.borrow() == key) | self.0.pending.overtake(key);
         self.0.forget_failure(hash, |failed| failed.borrow() == key);
         self.0.engine.remove(
             hash,
@@ -375,11 +383,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         loop {
             let now = engine.now();
             let guard = pin();
-            let old = self.0.peek(hash, &key, &guard);
+            let mut old = self.0.peek(hash, &key, &guard);
+            if old.is_none() && self.0.pending.is_some() {
+                old = self.0.find_alive(hash, &key, now, &guard);
+            }
             let alive = old.filter(|old| !engine.is_over(old.0, now));
             let current = alive.map(|old| Engine::<K, V>::view(old.0).value.clone());
             let (changed, ttl) = change(current).unzip();
-            let superseded = self.0.flights.supersede(hash, |loading| *loading == key);
+            let superseded = self.0.flights.supersede(hash, |loading| *loading == key) | self.0.pending.overtake(&key);
             self.0.forget_failure(hash, |failed| *failed == key);
             let done = match (old, &changed) {
                 (None, None) => {
@@ -417,6 +428,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     pub fn clear(&self) {
         let engine = &self.0.engine;
         let mut panics = Panics::default();
+        self.0.pending.close(|hash| {
+            panics.catch(|| _ = engine.remove(hash, |_| true, |_| true, true, |_| ()));
+        });
         self.0.flights.supersede_all(|hash, key| {
             panics.catch(|| _ = engine.remove(hash, |other| other == key, |_| true, true, |_| ()));
         });
@@ -442,6 +456,7 @@ impl<K, V, S> Cache<K, V, S> {
             ticker: OnceLock::new(),
             background,
             failures,
+            pending: Pending::new(),
             engine: Engine::new(settings),
             hasher,
             weigher,

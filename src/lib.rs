@@ -37,6 +37,7 @@ mod policy;
 mod prim;
 mod reader;
 mod refresh;
+pub mod snapshot;
 mod stats;
 mod ticker;
 

@@ -81,11 +81,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
             return Ok(value);
         }
-        self.load(hash, key, guard, load)
+        self.load_missing(hash, key, guard, load)
     }
 
     #[inline(never)]
-    pub(crate) fn load<E>(
+    pub(crate) fn load_missing<E>(
         &self,
         hash: u64,
         key: K,

@@ -14,6 +14,7 @@ mod housekeeping;
 mod local;
 #[cfg(all(test, loom))]
 mod model;
+mod saved;
 mod time;
 
 use self::core::{Core, Event};
@@ -32,6 +33,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
 pub(crate) use entry::{Entry, Handle, Life, Shape, Times};
+pub(crate) use saved::Listed;
 pub(crate) use time::Time;
 
 /// Called for every entry that leaves, by the thread that unlinked it.
