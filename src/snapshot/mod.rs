@@ -56,7 +56,7 @@ pub use options::{LoadOptions, Loaded, Progress, SaveOptions, Saved, Warmed};
 pub(crate) use pending::Pending;
 
 use crate::cache::Cache;
-use crate::engine::{Engine, Listed};
+use crate::engine::Engine;
 use crate::map::reclaim::pin;
 use format::Header;
 use mapped::Mapped;
@@ -118,7 +118,7 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
         while read < list.len() {
             let end = list.len().min(read + BATCH);
             let guard = pin();
-            let found = engine.find_listed(list[read..end].iter().copied().map(Listed::unpack), &guard);
+            let found = engine.find_listed(&list[read..end], &guard);
             for (handle, rank) in found {
                 if engine.is_over(handle.0, now.clock) {
                     continue;
