@@ -50,10 +50,10 @@ fmt-check: ## The format of every source file
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --workspace --all-targets --features async,crossbeam -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,serde -- -D warnings
 
-test-default: ## The tests, the feature async included
-	$(CARGO) test --workspace --features async
+test-default: ## The tests, the features async and serde included
+	$(CARGO) test --workspace --features async,serde
 
 build-c: ## Build the C library, optimised
 	$(CARGO) build --release -p hotset-c
@@ -75,7 +75,7 @@ test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam
 
 doc: ## The documentation, without a warning
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async,serde
 
 # The environment of the loom targets and of asan; a target directory each, so that they undo no other build.
 test-loom loom: export CARGO_TARGET_DIR = target/loom

@@ -11,6 +11,7 @@ use crate::map::reclaim::{Guard, pin, pin_fenced, pin_first};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::refresh::Runner;
+use crate::snapshot::Pending;
 use crate::stats::Stats;
 use crate::ticker::Rope;
 use std::borrow::Borrow;
@@ -33,6 +34,7 @@ pub(crate) struct Inner<K, V, S> {
     pub(crate) ticker: OnceLock<Rope>,
     pub(crate) background: Option<Runner>,
     pub(crate) failures: Option<Box<Failures<K>>>,
+    pub(crate) pending: Pending<K, V>,
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
@@ -107,7 +109,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     {
         let time = self.engine.time();
         let asks = ttl == Ttl::Keep || time.expiry.is_some();
-        let old = asks.then(|| self.peek_alive(hash, key, now, guard)).flatten();
+        let old = asks.then(|| self.find_alive(hash, key, now, guard)).flatten();
         let old = old.map(|old| self.engine.timing(old, guard));
         time.of_new(hash, (key, value), ttl, old, now)
     }
@@ -162,7 +164,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ) -> Option<R>
     where
         K: Borrow<Q>,
-        Q: Eq + ?Sized,
+        Q: Hash + Eq + ?Sized,
     {
         let guard = guard.unwrap_or_else(pin);
         let now = self.0.engine.now();
@@ -227,7 +229,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(key);
-        self.0.peek_alive(hash, key, now, &pin()).is_some()
+        self.0.find_alive(hash, key, now, &pin()).is_some()
     }
 
     /// Sets the key's value, and overtakes a load of the key that is going on. Lock-free; O(1).
@@ -242,6 +244,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let guard = pin_fenced();
         self.0.engine.map().prefetch(hash, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
+        self.0.pending.overtake(&key);
         self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, None, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
@@ -269,6 +272,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let guard = pin_fenced();
         let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
+        self.0.pending.overtake(&key);
         self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
@@ -285,9 +289,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(key);
         let guard = pin();
-        let found = self.0.peek_alive(hash, key, now, &guard)?;
+        let found = self.0.find_alive(hash, key, now, &guard)?;
         let timing = self.0.engine.timing(found, &guard);
-        Some(timing.and_then(|timing| timing.left(now)))
+        // (It may have come from a snapshot, as the first with times: so the clock is asked again.)
+        Some(timing.and_then(|timing| timing.left(self.0.engine.now())))
     }
 
     /// Removes the key and returns a copy of its value. A load of the key that is going on will not enter the cache.
@@ -323,7 +328,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.0.hash(key);
-        let kill = self.0.flights.supersede(hash, |loading| loading.borrow() == key);
+        if self.0.pending.is_some() {
+            self.0.find_alive(hash, key, self.0.engine.now(), &pin());
+        }
+        let kill = self.0.flights.supersede(hash, |loading| loading.borrow() == key) | self.0.pending.overtake(key);
         self.0.forget_failure(hash, |failed| failed.borrow() == key);
         self.0.engine.remove(
             hash,
@@ -387,6 +395,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     pub fn clear(&self) {
         let engine = &self.0.engine;
         let mut panics = Panics::default();
+        self.0.pending.close(|hash| {
+            panics.catch(|| _ = engine.remove(hash, |_| true, |_| true, true, |_| ()));
+        });
         self.0.flights.supersede_all(|hash, key| {
             panics.catch(|| _ = engine.remove(hash, |other| other == key, |_| true, true, |_| ()));
         });
@@ -412,6 +423,7 @@ impl<K, V, S> Cache<K, V, S> {
             ticker: OnceLock::new(),
             background,
             failures,
+            pending: Pending::new(),
             engine: Engine::new(settings),
             hasher,
             weigher,

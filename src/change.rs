@@ -57,14 +57,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         loop {
             let now = engine.now();
             let guard = pin();
-            let old = self.0.peek(hash, key, &guard);
+            let mut old = self.0.peek(hash, key, &guard);
+            if old.is_none() && self.0.pending.is_some() {
+                old = self.0.find_alive(hash, key, now, &guard);
+            }
             let alive = old.filter(|old| !engine.is_over(old.0, now));
             let change = decide(alive.map(|old| &Engine::<K, V>::view(old.0).value));
             if matches!(change, Change::Keep) {
                 drop(guard);
                 return engine.tick(now);
             }
-            let superseded = self.0.flights.supersede(hash, |loading| loading.borrow() == key);
+            let superseded =
+                self.0.flights.supersede(hash, |loading| loading.borrow() == key) | self.0.pending.overtake(key);
             self.0.forget_failure(hash, |failed| failed.borrow() == key);
             let done = match (old, change) {
                 (_, Change::Keep) => unreachable!("it has returned"),

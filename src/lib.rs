@@ -40,6 +40,7 @@ mod prim;
 pub mod raw;
 mod reader;
 mod refresh;
+pub mod snapshot;
 mod stats;
 mod ticker;
 

@@ -81,12 +81,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
             return Ok(value);
         }
-        self.load(hash, key, guard, load, |key, _| key)
+        self.load_missing(hash, key, guard, load, |key, _| key)
     }
 
     /// `stored` makes the key that is kept of the one that was asked for, and of the value.
     #[inline(never)]
-    pub(crate) fn load<E>(
+    pub(crate) fn load_missing<E>(
         &self,
         hash: u64,
         key: K,

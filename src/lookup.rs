@@ -11,11 +11,24 @@ use std::hash::{BuildHasher, Hash};
 use std::ptr::NonNull;
 
 impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
+    /// [`peek_alive`](Self::peek_alive), and if there is none, the entry that a snapshot has.
+    pub(crate) fn find_alive<Q>(&self, hash: u64, key: &Q, now: u64, guard: &Guard) -> Option<Handle>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let found = self.peek_alive(hash, key, now, guard);
+        if found.is_none() && self.pending.is_some() {
+            return self.revive(hash, key, guard);
+        }
+        found
+    }
+
     #[inline(always)]
     pub(crate) fn lookup<'g, Q>(&self, key: &Q, hash: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>>
     where
         K: Borrow<Q>,
-        Q: Eq + ?Sized,
+        Q: Hash + Eq + ?Sized,
     {
         self.lookup_at_once(key, hash, guard)
             .unwrap_or_else(|found| self.lookup_slow(key, hash, found, self.engine.now(), guard))
@@ -59,7 +72,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             Some(Some(found)) => self.hit_at_once(found, guard).map(Some).ok_or(Some(found)),
             Some(None) => match self.engine.locals().near(guard) {
                 // (In a cache with times the clock is to be looked at, for the sake of others' entries.)
-                Some(local) if !self.engine.time().is_active() => {
+                // (And an entry that is not here may still be in a snapshot.)
+                Some(local) if !self.engine.time().is_active() && !self.pending.is_some() => {
                     local.miss();
                     Ok(None)
                 }
@@ -92,12 +106,15 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     ) -> Option<&'g Entry<K, V>>
     where
         K: Borrow<Q>,
-        Q: Eq + ?Sized,
+        Q: Hash + Eq + ?Sized,
     {
         let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
-        let found = found
+        let mut found = found
             .or_else(|| self.engine.map().get_slow(hash, equal, guard))
             .filter(|found| !self.engine.is_over(*found, now));
+        if found.is_none() && self.pending.is_some() {
+            found = self.revive(hash, key, guard).map(|Handle(found)| found);
+        }
         self.engine.locals().count(guard, found.is_some());
         let found = found?;
         Some(self.hit(found, now, guard))
@@ -136,7 +153,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     ) -> Option<&'g Entry<K, V>>
     where
         K: Borrow<Q>,
-        Q: Eq + ?Sized,
+        Q: Hash + Eq + ?Sized,
     {
         let found = glanced.filter(|header| Engine::<K, V>::view(*header).key.borrow() == key);
         found

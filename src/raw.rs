@@ -31,7 +31,7 @@ where
         return Ok(entry.value.clone());
     }
     let key = owned().map_err(|error| LoadError::Failed(error.into()))?;
-    cache.load(hash, key, guard, load, |_, value| stored(value))
+    cache.load_missing(hash, key, guard, load, |_, value| stored(value))
 }
 
 #[cfg(test)]

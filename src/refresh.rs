@@ -219,7 +219,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let hash = self.0.hash(&key);
         let guard = pin();
         let Some(entry) = self.0.lookup(&key, hash, &guard) else {
-            return self.load(hash, key, guard, load, |key, _| key);
+            return self.load_missing(hash, key, guard, load, |key, _| key);
         };
         let value = entry.value.clone();
         let due = self.0.engine.claim_reload(entry, now, &guard);

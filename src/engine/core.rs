@@ -5,7 +5,7 @@
 use super::entry::{Chain, DEAD, GONE, Handle, NEVER, NEW, Shape, Times};
 use crate::map::reclaim::{Bin, Guard};
 use crate::map::{Header, Map, OldTable};
-use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Places, Policy, PolicyKind, Verdict};
+use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Places, Policy, PolicyKind, Rank, Verdict};
 use crate::prim::prefetch::prefetch;
 use crate::prim::wheel::{IDLE, Timers, Wheel};
 use crate::stats::Cause;
@@ -332,6 +332,32 @@ impl Core {
         self.policy.insert(&self.shelf, new, &mut self.out);
         self.forget_out();
         self.set_alarm(new);
+    }
+
+    /// An entry has come in that was in a snapshot, with what the policy thought of it.
+    pub(super) fn restore(&mut self, new: Handle, rank: Rank) {
+        if self.shelf.place(new) == DEAD {
+            return self.arrive(new);
+        }
+        self.counts.insertions += 1;
+        self.arrived += 1;
+        self.policy.restore(&self.shelf, new, rank, &mut self.out);
+        self.forget_out();
+        self.set_alarm(new);
+    }
+
+    pub(super) fn set_window(&mut self, share: u32) {
+        self.policy.set_window(&self.shelf, share, &mut self.out);
+        self.forget_out();
+    }
+
+    /// What the policy thinks of an entry.
+    pub(super) fn rank(&mut self, entry: Handle) -> Rank {
+        if self.shelf.place(entry) <= MAX_PLACE {
+            self.policy.rank(&self.shelf, entry)
+        } else {
+            Rank::default()
+        }
     }
 
     /// Sets the timer of an entry that has come in, if it needs one and is still there.

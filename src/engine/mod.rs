@@ -14,6 +14,7 @@ mod housekeeping;
 mod local;
 #[cfg(all(test, loom))]
 mod model;
+mod saved;
 mod time;
 
 use self::core::{Core, Event};

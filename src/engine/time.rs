@@ -133,6 +133,19 @@ impl<K, V> Time<K, V> {
         (deadline != NEVER || self.is_general()).then_some(Life { deadline, limit, stale })
     }
 
+    /// The times of an entry that comes back from a snapshot with this deadline and limit, if it had times.
+    pub(crate) fn of_saved(&self, times: Option<(u64, u64)>, context: (u64, (&K, &V)), now: u64) -> Option<Life> {
+        let (hash, contents) = context;
+        let Some((deadline, limit)) = times else {
+            return self.of_new(hash, contents, Ttl::Default, None, now);
+        };
+        let idle = self.time_to_idle.map_or(NEVER, |idle| now.saturating_add(idle));
+        let deadline = deadline.min(limit).min(idle);
+        let refresh = |age| now.saturating_add(self.jittered(age, hash ^ now));
+        let stale = self.refresh_after.map_or(NEVER, refresh);
+        (deadline != NEVER || self.is_general()).then_some(Life { deadline, limit, stale })
+    }
+
     /// After a failed reload, so long until the next.
     pub(crate) fn retry(&self) -> u64 {
         (self.refresh_after.unwrap_or(0) / 4).max(1)

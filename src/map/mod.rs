@@ -319,6 +319,22 @@ impl Map {
         })
     }
 
+    /// The entry at this address, if one with this upper half of a hash is in the map there.
+    pub(crate) fn find_address(&self, hash: u32, address: usize, guard: &Guard) -> Option<NonNull<Header>> {
+        self.settle(guard, |table| {
+            let home = table.home(hash);
+            let seen = table.load_control(home);
+            if seen & control::MOVED != 0 {
+                return Step::Moved;
+            }
+            let mut found = None;
+            table.for_each_of(home, seen, |word| {
+                found = found.or(Some(pointer(word)).filter(|entry| entry.addr().get() == address));
+            });
+            Step::Done(found)
+        })
+    }
+
     /// The number of slots.
     pub(crate) fn slots(&self, guard: &Guard) -> usize {
         self.table(guard).buckets.len() * SLOTS

@@ -7,7 +7,7 @@
 //! When every entry's count has reached 255, counts no longer tell anything: all are set to 127, which only renames queues.
 #![forbid(unsafe_code)]
 
-use super::{Entries, Out, Policy, Verdict, weigh};
+use super::{Entries, Out, Policy, Rank, Verdict, weigh};
 use crate::prim::list::{Chunks, Queue};
 
 /// The highest count.
@@ -140,6 +140,18 @@ impl<E: Entries> Policy<E> for Lfu<E::Handle> {
 
     fn remove(&mut self, entries: &E, handle: E::Handle) {
         self.take(entries, handle);
+    }
+
+    fn rank(&mut self, entries: &E, handle: E::Handle) -> Rank {
+        let count = self.level(entries.place(handle)) + usize::from(entries.hits(handle));
+        Rank {
+            uses: count.min(TOP) as u8,
+            ..Rank::default()
+        }
+    }
+
+    fn restore(&mut self, entries: &E, handle: E::Handle, rank: Rank, out: &mut Out<E::Handle>) {
+        self.admit(entries, usize::from(rank.uses), handle, out);
     }
 
     fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {

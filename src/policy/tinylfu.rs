@@ -20,7 +20,7 @@
 //! again whenever that number has doubled (the sketch keeps its counts, the ghosts start anew).
 #![forbid(unsafe_code)]
 
-use super::{Entries, Out, Policy, Verdict, weigh, xorshift};
+use super::{Entries, Out, Policy, Rank, Verdict, weigh, xorshift};
 use crate::prim::ghost::{Ghost, Now, Region};
 use crate::prim::list::{Chunks, Queue};
 use crate::prim::sketch::Sketch;
@@ -29,6 +29,10 @@ use crate::prim::sketch::Sketch;
 const STEPS: u32 = 64;
 /// A candidate with this estimate is let in now and then though it lost.
 const WARM: u8 = 6;
+/// Caches of up to so many entries have a sketch as soon as there are former uses to be counted.
+const PRESIZE: u64 = 1 << 26;
+/// The highest estimate there is.
+const MOST_USES: u8 = 15;
 /// How rarely, less 1.
 const RARELY: u32 = 127;
 /// Caches of up to so many entries, which all have the smallest sketch (8 KiB), make it when they are a 32nd full.
@@ -529,6 +533,52 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
                     return;
                 }
             }
+        }
+    }
+
+    fn rank(&mut self, entries: &E, handle: E::Handle) -> Rank {
+        Rank {
+            uses: self.sketch.estimate(entries.hash(handle)),
+            queue: self.chunks.queue_id(entries.place(handle)),
+            marked: entries.hits(handle) != 0,
+        }
+    }
+
+    /// The sketch's counters themselves cannot come back: the next process hashes otherwise.
+    fn restore(&mut self, entries: &E, handle: E::Handle, rank: Rank, out: &mut Out<E::Handle>) {
+        let weight = self.weigh(entries, handle);
+        if weight > self.capacity {
+            out.push((handle, Verdict::Rejected));
+            return;
+        }
+        if self.weighted || self.capacity <= PRESIZE {
+            self.size_up();
+        }
+        for _ in 0..rank.uses.min(MOST_USES) {
+            self.sketch.add(entries.hash(handle));
+        }
+        entries.set_hits(handle, u8::from(rank.marked));
+        let Some(total) = self.total.checked_add(weight).filter(|total| *total <= self.capacity) else {
+            return self.insert(entries, handle, out);
+        };
+        self.total = total;
+        let (chunks, queue) = self.queue(rank.queue);
+        chunks.push_front(queue, entries, handle, weight, false);
+        self.trim(entries, &mut 0);
+        self.rebalance(entries, self.weighted, out);
+    }
+
+    fn window(&self) -> u32 {
+        part(self.window_max, 1 << 32, self.capacity.max(1)).min(u64::from(u32::MAX)) as u32
+    }
+
+    fn set_window(&mut self, entries: &E, share: u32, out: &mut Out<E::Handle>) {
+        if share != 0 {
+            // Rounded up, so that it comes back as it was.
+            let capacity = u128::from(self.capacity) * u128::from(share);
+            Self::set_window(self, capacity.div_ceil(1 << 32) as u64);
+            self.trim(entries, &mut 0);
+            self.rebalance(entries, self.weighted, out);
         }
     }
 

@@ -1,0 +1,318 @@
+//! Snapshots: a cache's entries in a file, for the next process to begin warm.
+//!
+//! ```
+//! use hotset::Cache;
+//!
+//! # fn main() -> Result<(), hotset::snapshot::SnapshotError> {
+//! # let path = std::env::temp_dir().join(format!("hotset-doc-{}", std::process::id()));
+//! let cache: Cache<String, Vec<u8>> = Cache::new(10_000);
+//! cache.insert("/index".to_owned(), b"<html>".to_vec());
+//! cache.save(&path)?;
+//!
+//! // In the next process:
+//! let cache: Cache<String, Vec<u8>> = Cache::new(10_000);
+//! cache.load(&path)?;
+//! assert_eq!(cache.get("/index").as_deref(), Some(&b"<html>"[..]));
+//! # std::fs::remove_file(&path).unwrap();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **What is kept**: keys, values, what is left of their lives, and what the policy thinks of each: its queue, its place
+//! there, how often it was used lately, and the window's share. (The policy's counts of keys that are *not* in the cache are not kept: it
+//! knows them by a hash that is another one in every process.)
+//!
+//! **Loading** maps the file and checks its header and index, however large it is. An entry comes into the cache when it is
+//! first asked for; its checksum is verified then, and what is damaged is a miss. Until then it counts in no
+//! [`len`](Cache::len) or [`weight`](Cache::weight), and is not among what [`iter`](Cache::iter) and
+//! [`Reader::hottest`](crate::Reader::hottest) visit. What the cache holds, and every insertion, removal and
+//! [`clear`](Cache::clear) since, counts more than the snapshot. [`Cache::warm`] brings everything in.
+//! [`LoadOptions::eager`] checks and brings in everything at once.
+//!
+//! While entries are still in the snapshot only, each miss and each change of a key looks for it there, and takes a lock for a
+//! moment; hits never do.
+//!
+//! **Time**: lives go on while no process runs, by the wall clock. If that went back behind the moment of saving, no time
+//! has passed.
+//!
+//! **The file** is replaced, never changed: a process that has it mapped keeps what it mapped. Whoever *truncates* a
+//! mapped file in place makes the system kill the process that touches what is gone (SIGBUS); this library never does.
+//! Two processes may save to the same path: the last whole file wins. The format is described in `docs/snapshot-format.md`.
+
+mod codec;
+mod error;
+mod format;
+mod mapped;
+mod options;
+mod pending;
+mod writer;
+
+pub use codec::Codec;
+#[cfg(feature = "serde")]
+pub use codec::Serde;
+pub use error::SnapshotError;
+pub use options::{LoadOptions, Loaded, Progress, SaveOptions, Saved, Warmed};
+
+pub(crate) use pending::Pending;
+
+use crate::cache::Cache;
+use crate::engine::Engine;
+use crate::map::reclaim::pin;
+use format::Header;
+use mapped::Mapped;
+use pending::{Moment, Source};
+use std::hash::{BuildHasher, Hash};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use writer::Writer;
+
+/// Entries looked up at once, under one guard.
+const BATCH: usize = 256;
+
+/// Milliseconds since 1970.
+fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1))
+}
+
+/// A number that no other snapshot has, very likely.
+fn new_id() -> u64 {
+    std::hash::RandomState::new().hash_one(wall())
+}
+
+impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
+    /// Saves the cache to a file, in the place of what is there. See [`snapshot`](crate::snapshot).
+    ///
+    /// Others may use the cache meanwhile; what they change may be saved or not. The file gets its name when it is whole
+    /// and on the disk; a save that fails, or is interrupted, leaves the former file as it was. O(n); needs 16 bytes per
+    /// entry, and some hundred kilobytes (or the size of the largest entry).
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<Saved, SnapshotError> {
+        self.save_with(path, &SaveOptions::new())
+    }
+
+    /// [`save`](Self::save) with options.
+    pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<Saved, SnapshotError> {
+        let (path, engine) = (path.as_ref(), &self.0.engine);
+        let begun = std::time::Instant::now();
+        let now = Moment {
+            wall: wall(),
+            clock: engine.time().clock.now(),
+        };
+        let pending = self.0.pending.get();
+        let (mut list, window) = engine.list();
+        let left = pending.as_ref().map_or(Vec::new(), |source| source.places());
+        let total = (list.len() + left.len()) as u64;
+        let header = Header {
+            id: new_id(),
+            schema: options.schema,
+            created: now.wall,
+            entries: 0,
+            window,
+            records: 0,
+            index_checksum: 0,
+        };
+        let mut writer = Writer::new(path, header)?;
+        // What has been written takes the place of what was listed.
+        let (mut read, mut written, mut weight) = (0, 0, 0u64);
+        while read < list.len() {
+            let end = list.len().min(read + BATCH);
+            let guard = pin();
+            let found = engine.find_listed(&list[read..end], &guard);
+            for (handle, rank) in found {
+                if engine.is_over(handle.0, now.clock) {
+                    continue;
+                }
+                let entry = Engine::<K, V>::view(handle.0);
+                let own = engine.weight_of(handle, &guard);
+                let times = engine.times_of(handle, &guard);
+                let times = times.map(|(deadline, limit)| (now.to_wall(deadline), now.to_wall(limit)));
+                list[written] = [format::key_hash(&entry.key), writer.offset()];
+                writer.add(
+                    |out| entry.key.encode(out),
+                    |out| entry.value.encode(out),
+                    (own, times, rank),
+                )?;
+                (written, weight) = (written + 1, weight.saturating_add(own));
+            }
+            drop(guard);
+            read = end;
+            if writer.is_full() {
+                writer.flush()?;
+                options.report(read as u64, total);
+            }
+        }
+        list.truncate(written);
+        if let Some(source) = pending {
+            self.save_pending(&source, left, &mut list, weight, (&mut writer, now, options))?;
+        }
+        // Of two records of one key the later one is newer.
+        list.sort_unstable_by_key(|[hash, offset]| (*hash, !*offset));
+        list.dedup_by_key(|[hash, _]| *hash);
+        let bytes = writer.finish(path, &list)?;
+        options.report(total, total);
+        Ok(Saved {
+            entries: list.len() as u64,
+            bytes,
+            elapsed: begun.elapsed(),
+        })
+    }
+
+    /// Saves what is still in a snapshot only, as far as there is room for it in the cache.
+    fn save_pending(
+        &self,
+        source: &Source<K, V>,
+        places: Vec<(u64, usize)>,
+        list: &mut Vec<[u64; 2]>,
+        mut weight: u64,
+        (writer, now, options): (&mut Writer, Moment, &SaveOptions),
+    ) -> Result<(), SnapshotError> {
+        let total = (list.len() + places.len()) as u64;
+        // Lives are counted on the cache's clock since the snapshot was loaded.
+        let elapsed = self.0.engine.time().clock.now().saturating_sub(source.now().clock) / 1_000_000;
+        let there = source.now().wall.saturating_add(elapsed);
+        let moved = |moment: u64| match moment {
+            format::NEVER => format::NEVER,
+            moment => now
+                .wall
+                .saturating_add(moment.saturating_sub(there))
+                .min(format::NEVER - 1),
+        };
+        for (offset, at) in places {
+            if weight >= self.capacity() {
+                break;
+            }
+            let Some(record) = source.file().record(offset) else {
+                continue;
+            };
+            let ended = record
+                .times
+                .is_some_and(|(deadline, limit)| deadline.min(limit) <= there);
+            if ended || source.is_taken(at) {
+                continue;
+            }
+            let times = record.times.map(|(deadline, limit)| (moved(deadline), moved(limit)));
+            list.push([source.file().entry(at).0, writer.offset()]);
+            writer.add(
+                |out| out.extend_from_slice(record.key),
+                |out| out.extend_from_slice(record.value),
+                (record.weight, times, record.rank),
+            )?;
+            weight = weight.saturating_add(record.weight);
+            if writer.is_full() {
+                writer.flush()?;
+                options.report(list.len() as u64, total);
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads a snapshot: maps it, and brings its entries in when they are asked for. See [`snapshot`](crate::snapshot).
+    ///
+    /// Takes the place of a snapshot that was loaded before. If it fails, nothing has changed.
+    ///
+    /// Nobody may truncate the file in place while it is in use.
+    pub fn load(&self, path: impl AsRef<Path>) -> Result<Loaded, SnapshotError> {
+        self.load_with(path, &LoadOptions::new())
+    }
+
+    /// [`load`](Self::load) with options.
+    pub fn load_with(&self, path: impl AsRef<Path>, options: &LoadOptions) -> Result<Loaded, SnapshotError> {
+        let file = Mapped::open(path.as_ref(), options.schema)?;
+        let (created, window, bytes) = (file.header().created, file.header().window, file.bytes());
+        let entries = file.len() as u64;
+        let shown = wall();
+        let now = Moment {
+            wall: shown.max(created),
+            clock: self.0.engine.time().clock.now(),
+        };
+        let source = Arc::new(Source::<K, V>::new(file, now));
+        if options.eager {
+            verify(&source)?;
+        } else {
+            probe(&source)?;
+        }
+        self.0.engine.set_window(window);
+        self.0.pending.open(source);
+        if options.eager {
+            self.warm();
+        }
+        Ok(Loaded {
+            entries,
+            bytes,
+            age: Duration::from_millis(shown.saturating_sub(created)),
+        })
+    }
+}
+
+/// Looks at one entry, so that types that do not fit are told at once.
+fn probe<K: Hash + Codec, V: Codec>(source: &Source<K, V>) -> Result<(), SnapshotError> {
+    if source.file().len() == 0 {
+        return Ok(());
+    }
+    check(source, 0, source.file().entry(0).1)?;
+    Ok(())
+}
+
+/// Looks at all entries: each must be whole, of these types, and overlap no other.
+fn verify<K: Hash + Codec, V: Codec>(source: &Source<K, V>) -> Result<(), SnapshotError> {
+    let mut end = 0;
+    for (offset, at) in source.places() {
+        if offset < end {
+            return Err(SnapshotError::Corrupt {
+                what: "records that overlap",
+            });
+        }
+        end = check(source, at, offset)?;
+    }
+    Ok(())
+}
+
+/// Checks one entry; returns where its record ends.
+fn check<K: Hash + Codec, V: Codec>(source: &Source<K, V>, at: usize, offset: u64) -> Result<u64, SnapshotError> {
+    let foreign = |what| SnapshotError::Foreign { what };
+    let Some(record) = source.file().record(offset) else {
+        return Err(SnapshotError::Corrupt { what: "a record" });
+    };
+    let key = K::decode(record.key).ok_or_else(|| foreign("a key cannot be decoded"))?;
+    if format::key_hash(&key) != source.file().entry(at).0 {
+        return Err(foreign("a key hashes otherwise than when it was saved"));
+    }
+    if V::decode(record.value).is_none() {
+        return Err(foreign("a value cannot be decoded"));
+    }
+    Ok(offset + record.length)
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
+    /// Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the
+    /// snapshot. Others may use the cache meanwhile. O(n); needs 16 bytes per entry.
+    pub fn warm(&self) -> Warmed {
+        let mut warmed = Warmed { entries: 0, damaged: 0 };
+        let (Some(source), engine) = (self.0.pending.get(), &self.0.engine) else {
+            return warmed;
+        };
+        let (mut places, mut room, mut end) = (source.places(), engine.room(), 0);
+        places.retain(|(offset, _)| {
+            // (Records that overlap were not written by this library, and could be many times as long as the file.)
+            let whole = source.file().record(*offset).filter(|_| *offset >= end);
+            let Some(record) = whole else {
+                warmed.damaged += 1;
+                return false;
+            };
+            end = offset + record.length;
+            let weight = if engine.is_weighted() { record.weight } else { 1 };
+            let rest = room.checked_sub(weight);
+            room = rest.unwrap_or(room);
+            rest.is_some()
+        });
+        // The hottest last: what comes in later is worth more to the policy.
+        for (_, at) in places.into_iter().rev() {
+            let guard = pin();
+            let hash = |key: &K| Some(self.0.hash(key));
+            warmed.entries += u64::from(self.0.bring_in(&source, at, hash, &guard).is_some());
+        }
+        self.0.pending.end(&source);
+        warmed
+    }
+}

@@ -1,0 +1,333 @@
+//! A snapshot whose entries have not all been asked for: they come into the cache one by one, each at most once.
+//!
+//! A key that was asked for, inserted, removed or computed since the snapshot was loaded is *taken*: the snapshot has nothing to say
+//! of it any more. Who takes a key to bring its entry in may be overtaken by an insertion or a removal, as a load
+//! may: that is marked too, and looked at when the map has a claim for the entry but has not decided yet.
+
+use super::codec::Codec;
+use super::format::{self, Record};
+use super::mapped::Mapped;
+use crate::cache::Inner;
+use crate::engine::Handle;
+use crate::map::reclaim::Guard;
+use std::borrow::Borrow;
+use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// One bit for each entry of the index.
+struct Bits(Vec<AtomicU64>);
+
+impl Bits {
+    fn new(n: usize) -> Self {
+        Self((0..n.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn get(&self, at: usize) -> bool {
+        self.0[at / 64].load(Ordering::Relaxed) >> (at % 64) & 1 != 0
+    }
+
+    /// Sets a bit; whether it was set.
+    fn set(&self, at: usize) -> bool {
+        self.0[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed) >> (at % 64) & 1 != 0
+    }
+}
+
+/// A moment on both clocks: milliseconds since 1970, and nanoseconds of the cache's clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) wall: u64,
+    pub(super) clock: u64,
+}
+
+impl Moment {
+    /// A moment of the wall clock, on the cache's; 0 if it is not after this one.
+    pub(super) fn to_clock(self, wall: u64) -> u64 {
+        if wall == format::NEVER {
+            return u64::MAX;
+        }
+        match wall.checked_sub(self.wall) {
+            None | Some(0) => 0,
+            // (Not the end of time, which would be no end.)
+            Some(left) => self
+                .clock
+                .saturating_add(left.saturating_mul(1_000_000))
+                .min(u64::MAX - 1),
+        }
+    }
+
+    /// A moment of the cache's clock, on the wall.
+    pub(super) fn to_wall(self, clock: u64) -> u64 {
+        if clock == u64::MAX {
+            return format::NEVER;
+        }
+        self.wall
+            .saturating_add(clock.saturating_sub(self.clock) / 1_000_000)
+            .min(format::NEVER - 1)
+    }
+}
+
+/// A loaded snapshot.
+pub(super) struct Source<K, V> {
+    file: Mapped,
+    taken: Bits,
+    overtaken: Bits,
+    /// All of it is overtaken.
+    closed: AtomicBool,
+    /// How many entries are not taken, or on their way into the cache.
+    left: AtomicUsize,
+    /// The cache's hashes of the keys whose entries are on their way.
+    flying: Mutex<Vec<u64>>,
+    now: Moment,
+    decode_key: fn(&[u8]) -> Option<K>,
+    decode_value: fn(&[u8]) -> Option<V>,
+    equal: fn(&K, &K) -> bool,
+}
+
+impl<K: Codec + Eq, V: Codec> Source<K, V> {
+    pub(super) fn new(file: Mapped, now: Moment) -> Self {
+        let n = file.len();
+        Self {
+            file,
+            taken: Bits::new(n),
+            overtaken: Bits::new(n),
+            closed: AtomicBool::new(false),
+            left: AtomicUsize::new(n),
+            flying: Mutex::new(Vec::new()),
+            now,
+            decode_key: K::decode,
+            decode_value: V::decode,
+            equal: K::eq,
+        }
+    }
+}
+
+impl<K, V> Source<K, V> {
+    pub(super) fn file(&self) -> &Mapped {
+        &self.file
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.now
+    }
+
+    pub(super) fn is_taken(&self, at: usize) -> bool {
+        self.taken.get(at) || self.closed.load(Ordering::Relaxed)
+    }
+
+    /// The places of what is not taken, with the offsets of their records, hottest first.
+    pub(super) fn places(&self) -> Vec<(u64, usize)> {
+        let free = (0..self.file.len()).filter(|at| !self.is_taken(*at));
+        let mut places: Vec<_> = free.map(|at| (self.file.entry(at).1, at)).collect();
+        places.sort_unstable();
+        places
+    }
+
+    /// Key and value of an entry of the index whose record is whole and of that key.
+    pub(super) fn decode(&self, at: usize) -> Option<(K, V, Record<'_>)>
+    where
+        K: Hash,
+    {
+        let (hash, offset) = self.file.entry(at);
+        let record = self.file.record(offset)?;
+        let key = (self.decode_key)(record.key)?;
+        (format::key_hash(&key) == hash).then_some(())?;
+        Some((key, (self.decode_value)(record.value)?, record))
+    }
+}
+
+/// An entry is on its way from the snapshot into the cache.
+struct Flight<'s, K, V> {
+    pending: &'s Pending<K, V>,
+    source: &'s Arc<Source<K, V>>,
+    hash: u64,
+}
+
+impl<K, V> Drop for Flight<'_, K, V> {
+    fn drop(&mut self) {
+        let mut flying = self.source.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = flying.iter().position(|hash| *hash == self.hash) {
+            flying.swap_remove(at);
+        }
+        drop(flying);
+        self.pending.done(self.source);
+    }
+}
+
+/// No snapshot was ever loaded.
+const NEVER: u8 = 0;
+/// There is one with entries that were not taken.
+const SOME: u8 = 1;
+/// There is none any more.
+const DONE: u8 = 2;
+
+/// The cache's snapshot, if there is one.
+pub(crate) struct Pending<K, V> {
+    state: AtomicU8,
+    source: RwLock<Option<Arc<Source<K, V>>>>,
+}
+
+impl<K, V> Pending<K, V> {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: AtomicU8::new(NEVER),
+            source: RwLock::new(None),
+        }
+    }
+
+    /// Whether entries may be in a snapshot only. Acquire pairs with the Release in `set`: who sees that there are none
+    /// finds in the map what came in.
+    #[inline(always)]
+    pub(crate) fn is_some(&self) -> bool {
+        self.state.load(Ordering::Acquire) == SOME
+    }
+
+    pub(super) fn get(&self) -> Option<Arc<Source<K, V>>> {
+        self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts `new` in the place of the snapshot, if that is `old` where one is named.
+    fn set(&self, old: Option<&Arc<Source<K, V>>>, new: Option<Arc<Source<K, V>>>) -> Option<Arc<Source<K, V>>> {
+        let mut source = self.source.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = old
+            && source.as_ref().is_none_or(|source| !Arc::ptr_eq(source, old))
+        {
+            return None;
+        }
+        let state = match (&*source, &new) {
+            (None, None) => self.state.load(Ordering::Relaxed),
+            (Some(_), None) => DONE,
+            (_, Some(_)) => SOME,
+        };
+        let former = std::mem::replace(&mut *source, new);
+        if let Some(former) = &former {
+            // What is on its way from it no longer comes in: nobody could find it here to overtake it.
+            former.closed.store(true, Ordering::Relaxed);
+        }
+        self.state.store(state, Ordering::Release); // partner: the Acquire in `is_some`
+        drop(source);
+        former
+    }
+
+    /// The key is changed: what a snapshot says of it no longer counts. Whether an insertion from a snapshot may be pending:
+    /// then it must be killed in the map, after this.
+    #[inline(always)]
+    pub(crate) fn overtake<Q: Hash + ?Sized>(&self, key: &Q) -> bool {
+        // (Once there was one, one of its entries may be on its way for a while.)
+        self.state.load(Ordering::Acquire) != NEVER && self.overtake_some(key)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn overtake_some<Q: Hash + ?Sized>(&self, key: &Q) -> bool {
+        if let Some(source) = self.get()
+            && let Some(at) = source.file.search(format::key_hash(key))
+        {
+            source.overtaken.set(at);
+            if !source.taken.set(at) {
+                self.done(&source);
+            }
+        }
+        // Partner: the fence in `Inner::bring_in`. Either that sees the mark, or the caller, who goes on to the map, sees its
+        // claim there.
+        fence(Ordering::SeqCst);
+        true
+    }
+
+    /// All keys are changed. `kill` gets the cache's hashes of what is on its way.
+    pub(crate) fn close(&self, mut kill: impl FnMut(u64)) {
+        if let Some(former) = self.set(None, None) {
+            fence(Ordering::SeqCst); // partner: as in `overtake_some`
+            let flying = former.flying.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            flying.into_iter().for_each(&mut kill);
+        }
+    }
+
+    /// Another snapshot takes the place of the former one, if there is one.
+    pub(super) fn open(&self, source: Arc<Source<K, V>>) {
+        if source.file.len() == 0 {
+            return self.close(|_| ());
+        }
+        self.set(None, Some(source));
+    }
+
+    /// The snapshot is of no more use.
+    pub(super) fn end(&self, source: &Arc<Source<K, V>>) {
+        self.set(Some(source), None);
+    }
+
+    /// An entry has been taken, and what was done with it is done. The last one ends the snapshot.
+    fn done(&self, source: &Arc<Source<K, V>>) {
+        // AcqRel: who takes the last one away has all the others behind it, and says so with Release.
+        if source.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.set(Some(source), None);
+        }
+    }
+}
+
+impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
+    /// Brings the key's entry in from the snapshot, if that has one that has not been taken. It is readable under the guard.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn revive<Q>(&self, hash: u64, key: &Q, guard: &Guard) -> Option<Handle>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let source = self.pending.get()?;
+        let at = source.file.search(format::key_hash(key))?;
+        if source.is_taken(at) {
+            // Another thread may have brought it in since it was missed.
+            return self.peek_alive(hash, key, self.engine.now(), guard);
+        }
+        self.bring_in(&source, at, |own| (own.borrow() == key).then_some(hash), guard)
+            .or_else(|| self.peek_alive(hash, key, self.engine.now(), guard))
+    }
+
+    /// Brings in the entry at a place of the index, if `hash` says that it is the one, and what its hash is.
+    pub(super) fn bring_in(
+        &self,
+        source: &Arc<Source<K, V>>,
+        at: usize,
+        hash: impl FnOnce(&K) -> Option<u64>,
+        guard: &Guard,
+    ) -> Option<Handle> {
+        let decoded = source.decode(at);
+        let hash = match &decoded {
+            Some((key, ..)) => hash(key)?,
+            None => 0, // damaged: it is taken, so that nobody looks again
+        };
+        if source.taken.set(at) {
+            return None;
+        }
+        let mut flying = source.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        flying.push(hash);
+        drop(flying);
+        let _flight = Flight {
+            pending: &self.pending,
+            source,
+            hash,
+        };
+        let (key, value, record) = decoded?;
+        let time = self.engine.time();
+        let timed = record.times.is_some() || time.is_active();
+        let now = if timed { time.clock.now() } else { 0 };
+        let times = record
+            .times
+            .map(|(deadline, limit)| (source.now.to_clock(deadline), source.now.to_clock(limit)));
+        let weight = self.weigh(&key, &value);
+        let life = time.of_saved(times, (hash, (&key, &value)), now);
+        if times.is_some_and(|(deadline, limit)| deadline.min(limit) <= now) {
+            return None;
+        }
+        let new = self.engine.make(hash, (key, value), weight, life, guard);
+        let overtaken = || {
+            fence(Ordering::SeqCst); // partner: the fences in `overtake_some` and `close`
+            source.overtaken.get(at) || source.closed.load(Ordering::Relaxed)
+        };
+        let came_in = self
+            .engine
+            .restore((hash, new), record.rank, source.equal, overtaken, guard);
+        came_in.then_some(new)
+    }
+}
