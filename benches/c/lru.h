@@ -25,8 +25,10 @@ typedef struct {
 
 static bool lru_get(lru *c, const void *key, size_t key_len, void *to, size_t room, size_t *len) {
     lru_entry *e;
+    unsigned hash;
+    HASH_VALUE(key, key_len, hash); /* needs no lock, so it holds none */
     pthread_mutex_lock(&c->lock);
-    HASH_FIND(hh, c->table, key, key_len, e);
+    HASH_FIND_BYHASHVALUE(hh, c->table, key, key_len, hash, e);
     bool found = e && e->value_len <= room;
     if (found) {
         if (e != c->front) {
