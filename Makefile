@@ -19,7 +19,7 @@ STRESS_ASAN := cargo +nightly test --release --features async --target $(HOST) -
 LOOM_DEEP_PREEMPTIONS ?= 3
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
-        bench-time instructions heap loom stress asan fmt tools clean
+        bench-time instructions heap loom stress asan fmt tools clean build-c install uninstall test-c-install demo-c bench-c tools-c
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,10 +35,12 @@ test: ## All that must pass: format, clippy, tests (both reclaimers), documentat
 	$(MAKE) --no-print-directory test-crossbeam
 	$(MAKE) --no-print-directory doc
 	$(MAKE) --no-print-directory test-loom
+	$(MAKE) --no-print-directory test-c-install
 
 fmt-check: ## The format of every source file
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path $(COMPARE) --check
+	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml --check
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -74,6 +76,35 @@ examples: ## Run the other example programs
 	$(CARGO) run --release --example session_store
 	$(CARGO) run --release --example stampede
 
+build-c: ## Build the C library, optimised: libhotset.so and libhotset.a
+	$(CARGO) build --release -p hotset-c
+
+# DESTDIR stages what is to be in PREFIX, for packagers. Run as root after `make build-c`, install compiles nothing.
+PREFIX ?= /usr/local
+DESTDIR ?=
+export PREFIX DESTDIR
+install: build-c ## Install the C library, its headers, pkg-config and CMake files (PREFIX=/usr/local DESTDIR=)
+	bindings/c/install/install.sh install
+
+uninstall: ## Remove what install put there (the same PREFIX and DESTDIR)
+	bindings/c/install/install.sh uninstall
+
+test-c-install: build-c ## Programs against the installed C library: pkg-config, CMake, shared and static, C++, README
+	bindings/c/tests/install.sh
+
+demo-c: build-c ## A C proxy before a slow backend: hit ratio and latencies with and without the cache
+	mkdir -p target/demo-c
+	PREFIX=$(CURDIR)/target/demo-c DESTDIR= bindings/c/install/install.sh install
+	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/c/hello.c -o target/demo-c/hello target/demo-c/lib/libhotset.so \
+	    -Wl,-rpath,$(CURDIR)/target/demo-c/lib
+	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/c/proxy.c -o target/demo-c/proxy target/demo-c/lib/libhotset.so \
+	    -Wl,-rpath,$(CURDIR)/target/demo-c/lib -lpthread -lm
+	target/demo-c/hello
+	target/demo-c/proxy --demo
+
+bench-c: build-c ## Reads from C: hotset, an LRU behind a mutex, memcached, Rust (make tools-c first)
+	benches/c/bench.sh
+
 bench: instructions heap bench-wheel bench-compare ## Every figure: instructions, heap, timers, and side by side with quick_cache
 
 bench-compare: ## hotset side by side with quick_cache (ARGS="--quick --peers quick_cache,moka")
@@ -107,12 +138,17 @@ asan: ## The stress tests under AddressSanitizer (a nightly compiler)
 fmt: ## Format every source file
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path $(COMPARE)
+	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml
 
 tools: ## Install what the other targets need: valgrind, a nightly compiler, rustfmt, clippy
 	command -v valgrind >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; $$sudo apt-get install -y -qq valgrind; }
 	rustup component list --installed | grep -q '^clippy' || rustup component add clippy
 	rustup component list --installed | grep -q '^rustfmt' || rustup component add rustfmt
 	rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal
+
+tools-c: ## Install what bench-c and the CMake test need: memcached, uthash, CMake, pkg-config
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; \
+	    $$sudo apt-get install -y -qq memcached uthash-dev cmake pkg-config g++
 
 clean: ## Remove all build output
 	$(CARGO) clean
