@@ -24,7 +24,8 @@ LOOM_DEEP_PREEMPTIONS ?= 3
 SECONDS ?= 60
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
-        bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c
+        bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c install uninstall \
+        test-c-install demo-c bench-c tools-c
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,7 @@ test: ## All that must pass: format, clippy, tests (both reclaimers), documentat
 	$(MAKE) --no-print-directory test-crossbeam
 	$(MAKE) --no-print-directory test-c
 	$(MAKE) --no-print-directory test-c-valgrind
+	$(MAKE) --no-print-directory test-c-install
 	$(MAKE) --no-print-directory doc
 	$(MAKE) --no-print-directory test-loom
 
@@ -47,6 +49,7 @@ fmt-check: ## The format of every source file
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path $(COMPARE) --check
 	$(CARGO) fmt --manifest-path $(FUZZ) --check
+	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml --check
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -55,7 +58,7 @@ clippy: ## Lints, as errors
 test-default: ## The tests, the features async and serde included
 	$(CARGO) test --workspace --features async,serde
 
-build-c: ## Build the C library, optimised
+build-c: ## Build the C library, optimised: libhotset.so and libhotset.a
 	$(CARGO) build --release -p hotset-c
 
 header-c: ## Write include/hotset.h anew from the sources
@@ -97,6 +100,32 @@ examples: ## Run the other example programs
 	$(CARGO) run --release --example rate_limiter
 	$(CARGO) run --release --example session_store
 	$(CARGO) run --release --example stampede
+
+# DESTDIR stages what is to be in PREFIX, for packagers. Run as root after `make build-c`, install compiles nothing.
+PREFIX ?= /usr/local
+DESTDIR ?=
+export PREFIX DESTDIR
+install: build-c ## Install the C library, its headers, pkg-config and CMake files (PREFIX=/usr/local DESTDIR=)
+	bindings/c/install/install.sh install
+
+uninstall: ## Remove what install put there (the same PREFIX and DESTDIR)
+	bindings/c/install/install.sh uninstall
+
+test-c-install: build-c ## Programs against the installed C library: pkg-config, CMake, shared and static, C++, README
+	bindings/c/tests/install.sh
+
+demo-c: build-c ## A C proxy before a slow backend: hit ratio and latencies with and without the cache
+	mkdir -p target/demo-c
+	PREFIX=$(CURDIR)/target/demo-c DESTDIR= bindings/c/install/install.sh install
+	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/c/hello.c -o target/demo-c/hello target/demo-c/lib/libhotset.so \
+	    -Wl,-rpath,$(CURDIR)/target/demo-c/lib
+	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/c/proxy.c -o target/demo-c/proxy target/demo-c/lib/libhotset.so \
+	    -Wl,-rpath,$(CURDIR)/target/demo-c/lib -lpthread -lm
+	target/demo-c/hello
+	target/demo-c/proxy --demo
+
+bench-c: build-c ## Reads from C: hotset, an LRU behind a mutex, memcached, Rust (make tools-c first)
+	benches/c/bench.sh
 
 bench: instructions heap bench-wheel bench-compare ## Every figure: instructions, heap, timers, and side by side with quick_cache
 
@@ -140,12 +169,17 @@ fmt: ## Format every source file
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path $(COMPARE)
 	$(CARGO) fmt --manifest-path $(FUZZ)
+	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml
 
 tools: ## Install what the other targets need: valgrind, a nightly compiler, rustfmt, clippy
 	$(VALGRIND)
 	rustup component list --installed | grep -q '^clippy' || rustup component add clippy
 	rustup component list --installed | grep -q '^rustfmt' || rustup component add rustfmt
 	rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal
+
+tools-c: ## Install what bench-c and the CMake test need: memcached, uthash, CMake, pkg-config
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; \
+	    $$sudo apt-get install -y -qq memcached uthash-dev cmake pkg-config g++
 
 clean: ## Remove all build output
 	$(CARGO) clean

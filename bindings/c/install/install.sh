@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Installs the C library, or takes it away again: `PREFIX=/usr/local DESTDIR= install.sh install|uninstall`.
+# `make install` builds it first.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/../../.." && pwd)
+here=$root/bindings/c/install
+prefix=${PREFIX:-/usr/local}
+into=${DESTDIR:-}$prefix
+built=${CARGO_TARGET_DIR:-$root/target}/release
+
+fail() { echo "install.sh: $*" >&2; exit 1; }
+case $prefix in
+/*) ;;
+*) fail "PREFIX must be an absolute path: $prefix" ;;
+esac
+case $prefix$into in
+*[[:space:]\|\\\&]*) fail "PREFIX and DESTDIR must have no space, |, & or \\: $into" ;;
+esac
+
+version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+[ -n "$version" ] || fail "no version in Cargo.toml"
+real_name=libhotset.so.$version
+# What the SONAME is for: before 1.0 each minor version breaks the last one, from 1.0 on each major version does.
+case $version in
+0.*) soname=libhotset.so.$(cut -d. -f1,2 <<<"$version") ;;
+*) soname=libhotset.so.${version%%.*} ;;
+esac
+
+files=(
+    "lib/$real_name" "lib/$soname" lib/libhotset.so lib/libhotset.a
+    include/hotset.h include/hotset.hpp
+    lib/pkgconfig/hotset.pc
+    lib/cmake/hotset/hotsetConfig.cmake lib/cmake/hotset/hotsetConfigVersion.cmake
+)
+
+# What a static library of Rust needs beside it. rustc names the shared libgcc, which a binary without shared libraries
+# cannot have: its unwinder is in libgcc_eh too.
+static_libs() {
+    local libs probe
+    probe=$(mktemp -d)
+    libs=$(echo | rustc --crate-type staticlib --crate-name probe --print native-static-libs --out-dir "$probe" - 2>&1 |
+        sed -n 's/^note: native-static-libs: //p')
+    rm -rf "$probe"
+    [ -n "$libs" ] || fail "rustc does not tell which libraries a static library needs"
+    echo "${libs/-lgcc_s/-lgcc_eh}"
+}
+
+generate() { # TEMPLATE TO
+    sed -e "s|@PREFIX@|$prefix|g" -e "s|@VERSION@|$version|g" -e "s|@STATIC_LIBS@|$libs|g" \
+        -e "s|@STATIC_LIBS_CMAKE@|${libs// /;}|g" -e "s|@REAL_NAME@|$real_name|g" -e "s|@SONAME@|$soname|g" \
+        "$here/$1" >"$into/$2"
+    chmod 644 "$into/$2"
+}
+
+case ${1:-} in
+install)
+    [ -f "$built/libhotset.so" ] && [ -f "$built/libhotset.a" ] || fail "no library in $built: run make build-c"
+    found=$(readelf -d "$built/libhotset.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
+    [ "$found" = "$soname" ] || fail "the library's SONAME is '$found', not '$soname'"
+    libs=$(static_libs)
+    mkdir -p "$into"/lib/pkgconfig "$into"/lib/cmake/hotset "$into"/include
+    install -m 755 "$built/libhotset.so" "$into/lib/$real_name"
+    [ "$real_name" = "$soname" ] || ln -sf "$real_name" "$into/lib/$soname"
+    ln -sf "$soname" "$into/lib/libhotset.so"
+    install -m 644 "$built/libhotset.a" "$into/lib/"
+    install -m 644 "$root/include/hotset.h" "$root/include/hotset.hpp" "$into/include/"
+    generate hotset.pc.in lib/pkgconfig/hotset.pc
+    generate hotsetConfig.cmake.in lib/cmake/hotset/hotsetConfig.cmake
+    generate hotsetConfigVersion.cmake.in lib/cmake/hotset/hotsetConfigVersion.cmake
+    echo "installed hotset $version into $into"
+    [ -n "${DESTDIR:-}" ] || echo "if programs do not find it, run ldconfig"
+    ;;
+uninstall)
+    for file in "${files[@]}"; do rm -f "$into/$file"; done
+    # The directories go only where they are empty; all but the package's own may be anybody's.
+    for dir in lib/cmake/hotset lib/cmake lib/pkgconfig lib include; do
+        rmdir "$into/$dir" 2>/dev/null || true
+    done
+    echo "uninstalled hotset $version from $into"
+    ;;
+*) fail "usage: install.sh install|uninstall" ;;
+esac

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# The installed library as a C developer meets it: through pkg-config, shared and static, through CMake, and gone again.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/../../.." && pwd)
+tests=$root/bindings/c/tests
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+passed=0
+ok() { passed=$((passed + 1)); echo "ok: $*"; }
+fail() { echo "FAILED: $*" >&2; exit 1; }
+
+warnings=(-O2 -Wall -Wextra -Wpedantic -Werror)
+install() { PREFIX=$1 DESTDIR=$2 "$root/bindings/c/install/install.sh" "$3" >/dev/null; }
+
+# Staged under DESTDIR, as packagers do it: nothing may name the stage, and nothing may remain.
+install /usr "$work/stage" install
+[ -z "$(grep -rl "$work" "$work/stage" --include '*.pc' --include '*.cmake')" ] || fail "an installed file names DESTDIR"
+[ -f "$work/stage/usr/lib/pkgconfig/hotset.pc" ] || fail "DESTDIR was not heeded"
+mkdir -p "$work/stage/usr/lib/pkgconfig" && touch "$work/stage/usr/lib/pkgconfig/other.pc"
+install /usr "$work/stage" uninstall
+[ "$(find "$work/stage" ! -type d)" = "$work/stage/usr/lib/pkgconfig/other.pc" ] || fail "uninstall left: $(find "$work/stage")"
+ok "staged install and uninstall, others' files untouched"
+! install relative "" install 2>/dev/null || fail "a relative PREFIX was taken"
+ok "a relative PREFIX is refused"
+
+install "$work/hotset" "" install
+export PKG_CONFIG_PATH=$work/hotset/lib/pkgconfig LD_LIBRARY_PATH=$work/hotset/lib
+version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+[ "$(pkg-config --modversion hotset)" = "$version" ] || fail "hotset.pc has another version than Cargo.toml"
+ok "hotset.pc is of version $version"
+
+# The C quickstart of the README, as it is printed there.
+sed -n '/^```c$/,/^```$/p' "$root/README.md" | sed '/^```$/q' | sed '/^```/d' >"$work/quickstart.c"
+[ -s "$work/quickstart.c" ] || fail "README.md has no C quickstart"
+
+declare -A sources=([quickstart]=$work/quickstart.c [hello]=$root/examples/c/hello.c [proxy]=$root/examples/c/proxy.c)
+for name in quickstart hello proxy; do
+    extra=()
+    [ $name != proxy ] || extra=(-lpthread -lm)
+    # shellcheck disable=SC2046 # flags are words
+    cc -std=c11 "${warnings[@]}" "${sources[$name]}" -o "$work/$name" $(pkg-config --cflags --libs hotset) "${extra[@]}"
+    ldd "$work/$name" | grep "$work/hotset/lib/libhotset.so.0" >/dev/null || fail "$name does not use the shared library"
+    # shellcheck disable=SC2046
+    cc -std=c11 "${warnings[@]}" -static "${sources[$name]}" -o "$work/$name-static" \
+        $(pkg-config --static --cflags --libs hotset) "${extra[@]}" 2>"$work/warnings" || { cat "$work/warnings"; fail "$name-static"; }
+    ! readelf -d "$work/$name-static" | grep NEEDED >/dev/null || fail "$name-static needs a shared library"
+done
+ok "quickstart, hello and proxy build through pkg-config, shared and static"
+for name in quickstart hello; do
+    said=$("$work/$name")
+    [ -n "$said" ] && [ "$said" = "$(env -u LD_LIBRARY_PATH "$work/$name-static")" ] || fail "$name said: $said"
+done
+ok "quickstart and hello run, shared and static"
+"$work/proxy" --demo >"$work/demo"
+env -u LD_LIBRARY_PATH "$work/proxy-static" --demo >"$work/demo"
+grep -q 'stampede .* backend calls 50$' "$work/demo" || fail "the demo said: $(cat "$work/demo")"
+ok "the proxy's demo runs, shared and static; each cold key was loaded once"
+python3 "$tests/proxy.py" "$work/proxy" || fail "the proxy's protocol"
+ok "the proxy answers right and wrong input"
+
+# shellcheck disable=SC2046
+c++ -std=c++17 "${warnings[@]}" "$tests/wrapper.cpp" -o "$work/wrapper" $(pkg-config --cflags --libs hotset) -lpthread
+"$work/wrapper" >/dev/null || fail "the C++ wrapper"
+ok "hotset.hpp is clean in C++17 and does what it says"
+
+if command -v cmake >/dev/null; then
+    mkdir "$work/cmake"
+    cat >"$work/cmake/CMakeLists.txt" <<CMAKE
+cmake_minimum_required(VERSION 3.13)
+project(uses_hotset C)
+find_package(hotset ${version%.*} REQUIRED)
+add_executable(shared $root/examples/c/hello.c)
+target_link_libraries(shared hotset::hotset)
+add_executable(static $root/examples/c/hello.c)
+target_link_libraries(static hotset::static)
+find_package(hotset 99.0 QUIET)
+if(hotset_FOUND)
+  message(FATAL_ERROR "version 99.0 was found")
+endif()
+CMAKE
+    cmake -S "$work/cmake" -B "$work/cmake/build" -DCMAKE_PREFIX_PATH="$work/hotset" >"$work/cmake/log" 2>&1 &&
+        cmake --build "$work/cmake/build" >>"$work/cmake/log" 2>&1 || { cat "$work/cmake/log"; fail "CMake"; }
+    "$work/cmake/build/shared" >/dev/null && env -u LD_LIBRARY_PATH "$work/cmake/build/static" >/dev/null || fail "CMake's programs"
+    ! ldd "$work/cmake/build/static" | grep hotset >/dev/null || fail "hotset::static is not static"
+    ok "CMake: hotset::hotset and hotset::static"
+else
+    echo "skipped: CMake (not installed; make tools-c installs it)"
+fi
+
+install "$work/hotset" "" uninstall
+[ -z "$(find "$work/hotset" -mindepth 1 2>/dev/null)" ] || fail "uninstall left: $(find "$work/hotset" -mindepth 1)"
+ok "uninstall leaves nothing"
+echo "$passed passed, 0 failed"

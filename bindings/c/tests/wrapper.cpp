@@ -1,0 +1,147 @@
+// Every method of hotset.hpp, with what it promises.
+#include <hotset.hpp>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#define CHECK(what)                                                                                                    \
+    do {                                                                                                               \
+        if (!(what)) {                                                                                                 \
+            std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);                                           \
+            std::exit(1);                                                                                              \
+        }                                                                                                              \
+    } while (0)
+
+static hotset::cache make(std::uint64_t entries = 1000) {
+    hotset::options options;
+    options.max_entries = entries;
+    return hotset::cache(options);
+}
+
+static void reads_and_writes() {
+    hotset::cache cache = make();
+    CHECK(!cache.get("a"));
+    cache.put("a", "1");
+    CHECK(cache.get("a")->data() == "1");
+    CHECK(cache.get("a")->key() == "a");
+    CHECK(cache.contains("a") && !cache.contains("b"));
+    CHECK(!cache.put_if_absent("a", "2"));
+    CHECK(cache.put_if_absent("b", std::string_view("with\0zero", 9)));
+    CHECK(cache.get("b")->str().size() == 9);
+    auto many = cache.get_many({"b", "none", "a"});
+    CHECK(many.size() == 3 && many[0] && !many[1] && many[2]->data() == "1");
+    CHECK(cache.get_many({}).empty());
+    CHECK(cache.take("b")->str().size() == 9);
+    CHECK(!cache.take("b"));
+    CHECK(cache.remove("a") && !cache.remove("a"));
+    cache.put("", "");
+    CHECK(cache.get("")->data().empty());
+    cache.clear();
+    cache.run_pending();
+    CHECK(!cache.contains(""));
+    CHECK(cache.stats().hits > 0 && cache.stats().misses > 0);
+}
+
+static void values_outlive_everything() {
+    std::optional<hotset::value> kept;
+    {
+        hotset::cache cache = make();
+        cache.put("k", "old");
+        kept = cache.get("k");
+        cache.put("k", "new");
+        CHECK(kept->data() == "old" && cache.get("k")->data() == "new");
+        hotset::cache moved = std::move(cache);
+        CHECK(moved.get("k")->data() == "new");
+    }
+    hotset::value shared = kept->share();
+    kept.reset();
+    CHECK(shared.data() == "old" && shared.key() == "k");
+}
+
+static void counts_and_swaps() {
+    hotset::cache cache = make();
+    CHECK(cache.add("n", 5) == 5 && cache.add("n", -7) == -2);
+    cache.put("text", "abc");
+    try {
+        cache.add("text", 1);
+        CHECK(!"an error");
+    } catch (const hotset::error &e) {
+        CHECK(e.status() == HOTSET_NOT_A_NUMBER && e.what()[0] != 0);
+    }
+    auto seen = cache.get("text");
+    CHECK(cache.compare_and_swap(*seen, "def"));
+    CHECK(!cache.compare_and_swap(*seen, "ghi"));
+    cache.remove("text");
+    CHECK(!cache.compare_and_swap(*seen, "ghi"));
+}
+
+static void computes() {
+    hotset::cache cache = make();
+    auto append = [](std::optional<std::string_view> now) {
+        return hotset::change::set(std::string(now.value_or("")) + "x", std::chrono::hours(1));
+    };
+    cache.compute("k", append);
+    CHECK(cache.compute("k", append)->data() == "xx");
+    cache.compute("k", [](auto) { return hotset::change::leave(); });
+    CHECK(cache.get("k")->data() == "xx");
+    CHECK(!cache.compute("k", [](auto) { return hotset::change::remove(); }));
+    CHECK(!cache.contains("k"));
+    try {
+        cache.compute("k", [](auto) -> hotset::change { throw std::out_of_range("mine"); });
+        CHECK(!"an exception");
+    } catch (const std::out_of_range &) {
+    }
+    CHECK(!cache.contains("k"));
+}
+
+static void loads_once() {
+    hotset::cache cache = make();
+    std::atomic<int> calls{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; i++)
+        threads.emplace_back([&] {
+            auto value = cache.get_or_load("row", [&](std::string_view key) {
+                calls++;
+                std::this_thread::sleep_for(std::chrono::milliseconds(5));
+                return std::optional<std::string>("loaded " + std::string(key));
+            });
+            CHECK(value->data() == "loaded row");
+        });
+    for (auto &thread : threads) thread.join();
+    CHECK(calls == 1);
+    CHECK(!cache.get_or_load("none", [](auto) { return std::optional<std::string>(); }));
+    try {
+        cache.get_or_load("bad", [](auto) -> std::optional<std::string> { throw std::out_of_range("mine"); });
+        CHECK(!"an exception");
+    } catch (const std::out_of_range &) {
+    }
+}
+
+static void walks() {
+    hotset::cache cache = make();
+    for (int i = 0; i < 100; i++) cache.put(std::to_string(i), "v", hotset::ttl::none());
+    int seen = 0;
+    cache.for_each([&](hotset::value value) { seen += value.data() == "v"; });
+    CHECK(seen == 100);
+}
+
+int main() {
+    try {
+        hotset::options options;
+        options.size = 1;
+        hotset::cache bad(options);
+        CHECK(!"an error");
+    } catch (const hotset::error &e) {
+        CHECK(e.status() == HOTSET_INVALID);
+    }
+    reads_and_writes();
+    values_outlive_everything();
+    counts_and_swaps();
+    computes();
+    loads_once();
+    walks();
+    std::puts("hotset.hpp: ok");
+    return 0;
+}
