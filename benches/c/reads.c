@@ -259,8 +259,9 @@ int main(int argc, char **argv) {
         snprintf(names[i], sizeof names[i], "key:%08d", i);
         keys[i] = (key){names[i], KEY_LEN};
         if (hotset_put(cache, names[i], KEY_LEN, value, VALUE_LEN) != HOTSET_OK) die("a put failed");
-        lru_put(&mutex_lru, names[i], KEY_LEN, value, VALUE_LEN);
     }
+    /* One after another: filled in turns, the caches' entries would lie interleaved in memory, each farther apart than alone. */
+    for (int i = 0; i < KEYS; i++) lru_put(&mutex_lru, names[i], KEY_LEN, value, VALUE_LEN);
     rust_cache = rust_fill(keys, KEYS, VALUE_LEN);
     fill_memcached();
     choose();
