@@ -3,6 +3,7 @@
 use crate::cache::Cache;
 use crate::engine::{Engine, Entry};
 use crate::expiry::Ttl;
+use crate::map::UNCONDITIONAL;
 use crate::map::reclaim::pin;
 use crate::stats::Cause;
 use std::borrow::Borrow;
@@ -94,7 +95,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     let new = engine.make(hash, (key, value), weight, timing, &guard);
                     match old {
                         Some(old) => engine.replace_exact(old, new, guard),
-                        None => engine.insert_absent(hash, new, |a, b| a == b, || false, guard),
+                        None => engine.insert_absent(hash, new, |a, b| a == b, UNCONDITIONAL, guard),
                     }
                 }
             };

@@ -185,7 +185,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 // the flight finds the entry, and before listeners run, which may load the key if it was not admitted.
                 let leaving = leader.leaving();
                 let superseded = move || leaving.superseded();
-                self.0.engine.insert_absent(hash, new, |a, b| a == b, superseded, guard);
+                self.0
+                    .engine
+                    .insert_absent(hash, new, |a, b| a == b, Some(superseded), guard);
                 leader.land(|| Outcome::Loaded(value.clone()));
                 Ok(value)
             }

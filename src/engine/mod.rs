@@ -22,7 +22,7 @@ use self::housekeeping::Rings;
 use self::local::Locals;
 use crate::expiry::Ttl;
 use crate::map::reclaim::{Guard, pin};
-use crate::map::{Header, Inserted, Map, Mode};
+use crate::map::{Header, Inserted, Map, Mode, UNCONDITIONAL};
 use crate::policy::{Policy, PolicyKind};
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
 use crate::stats::Cause;
@@ -342,7 +342,7 @@ impl<K, V> Engine<K, V> {
         new: Handle,
         mut equal: impl FnMut(&K, &K) -> bool,
         mode: Mode,
-        mut superseded: impl FnMut() -> bool,
+        mut superseded: Option<impl FnMut() -> bool>,
         guard: &Guard,
     ) -> Inserted {
         let unwinding = OnUnwind {
@@ -353,7 +353,8 @@ impl<K, V> Engine<K, V> {
         let mut slots = None;
         loop {
             let equal = |header| equal(&Self::view(header).key, key);
-            let done = self.map.insert(hash, new.0, equal, mode, &mut superseded, guard);
+            let superseded = superseded.as_mut();
+            let done = self.map.insert(hash, new.0, equal, mode, superseded, guard);
             if done != Inserted::Full {
                 std::mem::forget(unwinding);
                 return done;
@@ -366,23 +367,21 @@ impl<K, V> Engine<K, V> {
     /// Inserts or replaces. Lock-free up to what its ring holds (see `record`).
     #[inline]
     pub(crate) fn insert(&self, hash: u64, new: Handle, equal: impl FnMut(&K, &K) -> bool, guard: Guard) {
-        match self.enter(hash, new, equal, Mode::Upsert, || false, &guard) {
+        match self.enter(hash, new, equal, Mode::Upsert, UNCONDITIONAL, &guard) {
             Inserted::New => self.record(Event::Arrived(new), guard),
             Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
-            // It came in, and the removal that killed it took it out again.
-            Inserted::Killed => self.discard_shown(new, Cause::Explicit, guard),
-            Inserted::Present(_) | Inserted::Full => unreachable!("upserts replace, and room is made"),
+            _ => unreachable!("upserts replace, room is made, and what asks nobody is not killed"),
         }
     }
 
-    /// Inserts a key that is absent, unless `superseded` says no at the last moment or an invalidation kills it. Returns
+    /// Inserts a key that is absent, unless `superseded`, if any, says no at the last moment or an invalidation kills it. Returns
     /// whether it came in; else the new entry is discarded.
     pub(crate) fn insert_absent(
         &self,
         hash: u64,
         new: Handle,
         equal: impl FnMut(&K, &K) -> bool,
-        superseded: impl FnMut() -> bool,
+        superseded: Option<impl FnMut() -> bool>,
         guard: Guard,
     ) -> bool {
         let (mut equal, mut superseded) = (equal, superseded);
@@ -390,11 +389,11 @@ impl<K, V> Engine<K, V> {
         let now = self.now_whatever(&mut panics);
         // What it replaced, if it came in.
         let came_in = loop {
-            match self.enter(hash, new, &mut equal, Mode::IfAbsent, &mut superseded, &guard) {
+            match self.enter(hash, new, &mut equal, Mode::IfAbsent, superseded.as_mut(), &guard) {
                 Inserted::New => break Some(None),
                 // What is there is over. Asked after it was found: who overtakes this insertion later changes the slot.
                 Inserted::Present(old) if self.is_over(old, now) => {
-                    if superseded() {
+                    if superseded.as_mut().is_some_and(|superseded| superseded()) {
                         break None;
                     }
                     if self.map.replace_exact(old, new.0, &guard) {
@@ -425,7 +424,7 @@ impl<K, V> Engine<K, V> {
         superseded: impl FnMut() -> bool,
         guard: Guard,
     ) -> bool {
-        match self.enter(hash, new, equal, Mode::Upsert, superseded, &guard) {
+        match self.enter(hash, new, equal, Mode::Upsert, Some(superseded), &guard) {
             Inserted::New => self.record(Event::Arrived(new), guard),
             Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
             _ => {
@@ -534,15 +533,6 @@ impl<K, V> Engine<K, V> {
         drop(guard);
         self.notify(old, if expired { Cause::Expired } else { cause }, &mut panics);
         panics.catch(|| self.record(Event::Retired { old, expired }, pin()));
-        panics.resume();
-    }
-
-    /// For an entry that never came in, or came and went at once.
-    fn discard_shown(&self, entry: Handle, cause: Cause, guard: Guard) {
-        drop(guard);
-        let mut panics = Panics::default();
-        self.notify(entry, cause, &mut panics);
-        panics.catch(|| self.record(Event::Released(entry), pin()));
         panics.resume();
     }
 }

@@ -73,7 +73,7 @@ impl<K, V> Engine<K, V> {
         superseded: impl FnMut() -> bool,
         guard: &Guard,
     ) -> bool {
-        let inserted = self.enter(hash, new, equal, Mode::IfAbsent, superseded, guard);
+        let inserted = self.enter(hash, new, equal, Mode::IfAbsent, Some(superseded), guard);
         if inserted != Inserted::New {
             self.record(Event::Released(new), pin());
             return false;

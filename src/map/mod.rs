@@ -21,7 +21,7 @@ use std::ptr::{self, NonNull};
 use table::{Step, Table, pointer};
 use word::{SLOTS, control, slot, tags};
 
-pub(crate) use table::{Inserted, Mode};
+pub(crate) use table::{Inserted, Mode, UNCONDITIONAL};
 
 /// What map and policy keep in each entry: 8 bytes at its start.
 #[repr(C, align(8))]
@@ -251,7 +251,7 @@ impl Map {
         entry: NonNull<Header>,
         mut equal: impl FnMut(NonNull<Header>) -> bool,
         mode: Mode,
-        mut killed: impl FnMut() -> bool,
+        mut killed: Option<impl FnMut() -> bool>,
         guard: &Guard,
     ) -> Inserted {
         self.settle(guard, |table| table.insert(hash, entry, &mut equal, mode, &mut killed))

@@ -83,7 +83,7 @@ impl Case {
         assert_eq!(self.entry(header).went.fetch_add(1, SeqCst), 0, "an entry goes once");
     }
 
-    fn insert_as(&self, key: Key, mode: Mode, killed: impl FnMut() -> bool) -> Inserted {
+    fn insert_as(&self, key: Key, mode: Mode, killed: Option<impl FnMut() -> bool>) -> Inserted {
         let entry = self.make(key);
         let done = self
             .map
@@ -107,15 +107,16 @@ impl Case {
     }
 
     fn insert(&self, key: Key) -> Inserted {
-        self.insert_as(key, Mode::Upsert, || false)
+        self.insert_as(key, Mode::Upsert, UNCONDITIONAL)
     }
 
     /// As a load does, which an invalidation that set `flag` has overtaken.
     fn load(&self, key: Key) -> Inserted {
-        self.insert_as(key, Mode::IfAbsent, || {
+        let killed = || {
             fence(Ordering::SeqCst);
             self.flag.load(Ordering::Relaxed) == 1
-        })
+        };
+        self.insert_as(key, Mode::IfAbsent, Some(killed))
     }
 
     fn remove(&self, key: Key) -> bool {
@@ -372,7 +373,7 @@ fn loom_map_a_claim_is_given_up() {
     // The claim is in the slot that a helper may still believe to be the last insertion's.
     let give_up = |case: &Case| {
         assert!(case.remove(B));
-        case.insert_as(A, Mode::IfAbsent, || true);
+        case.insert_as(A, Mode::IfAbsent, Some(|| true));
     };
     model(
         1,
@@ -417,6 +418,15 @@ fn loom_map_kill_among_others() {
     model(1, nothing, [load, invalidate, insert], |case| {
         assert_eq!(case.get(A), None)
     });
+}
+
+#[test]
+fn loom_map_kill_spares_other_insertions() {
+    let insert = |case: &Case| assert_ne!(case.insert(A), Inserted::Killed);
+    let invalidate = |case: &Case| _ = case.invalidate(A);
+    let load = |case: &Case| _ = case.load(A);
+    model(1, nothing, [insert, invalidate], nothing);
+    model(1, nothing, [load, invalidate, insert], nothing);
 }
 
 #[test]

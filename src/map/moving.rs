@@ -1,7 +1,7 @@
 //! Growth: how the keys of one home move to a larger table. See ARCHITECTURE.md for who may do what meanwhile.
 
 use super::Header;
-use super::table::{Inserted, Mode, Step, Table, pointer};
+use super::table::{Inserted, Mode, Step, Table, UNCONDITIONAL, pointer};
 use super::word::{control, slot};
 use crate::prim::sync::Ordering;
 use std::ptr::NonNull;
@@ -52,7 +52,7 @@ impl Table {
 
     /// Inserts an entry whose key is known to be absent, and stays so until its old home is MOVED.
     fn insert_moved(&self, hash: u64, entry: NonNull<Header>) -> bool {
-        let done = self.insert(hash, entry, &mut |_| false, Mode::IfAbsent, &mut || false);
+        let done = self.insert(hash, entry, &mut |_| false, Mode::IfAbsent, &mut { UNCONDITIONAL });
         matches!(done, Step::Done(Inserted::New))
     }
 }

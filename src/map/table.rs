@@ -4,6 +4,7 @@
 //! - insert: scan; claim a free slot (its tag), write the entry there as PENDING; commit by a CAS of the home's control
 //!   word, which fails if another key with this home came in since the scan; make it VISIBLE (anyone may help).
 //! - replace: CAS of the slot word. remove: CAS of the slot word to 0, then free the tag.
+//! - An insertion that an invalidation may kill (a load's) is LOADING instead of PENDING.
 //! - A slot is not emptied while its home's control word still names it as the last insertion. So a helper that finds
 //!   the word it is named in unchanged knows whose PENDING it sees.
 
@@ -49,6 +50,9 @@ pub(crate) enum Mode {
     IfAbsent,
 }
 
+/// Asked by an insertion whether it has been overtaken. Only one that asks may be killed.
+pub(crate) const UNCONDITIONAL: Option<fn() -> bool> = None;
+
 /// What became of an insertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Inserted {
@@ -58,7 +62,7 @@ pub(crate) enum Inserted {
     Replaced(NonNull<Header>),
     /// The key is present, and the mode said to leave it. The new entry is still the caller's.
     Present(NonNull<Header>),
-    /// An invalidation came first. The new entry must be retired, not dropped: others may have seen it.
+    /// An invalidation came first, as only an insertion that asks may find. The new entry must be retired, not dropped: others may have seen it.
     Killed,
     /// No slot is free within reach. The new entry is still the caller's.
     Full,
@@ -185,7 +189,7 @@ impl Table {
             let at = self.bucket(self.bucket_at(home, distance)).slot(slot);
             // Acquire: what made a later claimant's word possible (the control word moving on) is seen below.
             let word = at.load(Ordering::Acquire);
-            if word & slot::STATE == slot::PENDING {
+            if slot::is_pending(word) {
                 self.help(home, seen, at, word);
             }
         }
@@ -196,8 +200,7 @@ impl Table {
         if self.bucket(home).control.load(Ordering::Acquire) == seen {
             // The control word still names the slot, so it has not been emptied since: this is the committed word.
             // AcqRel: the entry's contents, seen with `word`, are passed on to readers.
-            let visible = word ^ slot::PENDING ^ slot::VISIBLE;
-            let _ = at.compare_exchange(word, visible, Ordering::AcqRel, Ordering::Relaxed);
+            let _ = at.compare_exchange(word, slot::shown(word), Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
@@ -298,24 +301,24 @@ impl Table {
         reach
     }
 
-    /// Claims a free slot near the home.
+    /// Claims a free slot near the home. `pending` is the entry and the state until it takes effect.
     #[inline(always)]
-    fn claim(&self, home: usize, hash: u64, entry: NonNull<Header>) -> Option<Claim<'_>> {
-        let claim = self.claim_in(home, 0, hash, entry);
+    fn claim(&self, home: usize, hash: u64, pending: u64) -> Option<Claim<'_>> {
+        let claim = self.claim_in(home, 0, hash, pending);
         if claim.is_some() {
             return claim;
         }
-        self.claim_beyond(home, hash, entry)
+        self.claim_beyond(home, hash, pending)
     }
 
     #[inline(never)]
-    fn claim_beyond(&self, home: usize, hash: u64, entry: NonNull<Header>) -> Option<Claim<'_>> {
+    fn claim_beyond(&self, home: usize, hash: u64, pending: u64) -> Option<Claim<'_>> {
         (1..=self.max_distance())
-            .find_map(|distance| self.claim_in(self.bucket_at(home, distance), distance, hash, entry))
+            .find_map(|distance| self.claim_in(self.bucket_at(home, distance), distance, hash, pending))
     }
 
     #[inline(always)]
-    fn claim_in(&self, index: usize, distance: usize, hash: u64, entry: NonNull<Header>) -> Option<Claim<'_>> {
+    fn claim_in(&self, index: usize, distance: usize, hash: u64, pending: u64) -> Option<Claim<'_>> {
         let bucket = self.bucket(index);
         let mut seen = bucket.tags.load(Ordering::Relaxed);
         loop {
@@ -327,7 +330,7 @@ impl Table {
                 .compare_exchange(seen, claimed, Ordering::Acquire, Ordering::Relaxed)
             {
                 Ok(_) => {
-                    let word = slot::high(hash, distance) | address(entry) | slot::PENDING;
+                    let word = slot::high(hash, distance) | pending;
                     // Release: the entry's contents are seen by whoever helps it to become visible.
                     bucket.slot(slot).store(word, Ordering::Release);
                     return Some(Claim {
@@ -344,7 +347,7 @@ impl Table {
     }
 
     /// Inserts the entry, whose hash and key are what `hash` and `equal` look for. Lock-free, but for a home that is
-    /// being moved. `killed` is asked once the claim is visible, before it takes effect.
+    /// being moved. `killed`, if any, is asked once the claim is visible, before it takes effect.
     #[inline(always)]
     pub(super) fn insert(
         &self,
@@ -352,9 +355,11 @@ impl Table {
         entry: NonNull<Header>,
         equal: &mut impl FnMut(NonNull<Header>) -> bool,
         mode: Mode,
-        killed: &mut impl FnMut() -> bool,
+        killed: &mut Option<impl FnMut() -> bool>,
     ) -> Step<Inserted> {
         let home = self.home((hash >> 32) as u32);
+        let pending = address(entry) | if killed.is_some() { slot::LOADING } else { slot::PENDING };
+        let mut killed = || killed.as_mut().is_some_and(|killed| killed());
         let mut claim: Option<Claim<'_>> = None;
         loop {
             let seen = match self.settled(home) {
@@ -378,7 +383,7 @@ impl Table {
                 continue;
             }
             if claim.is_none() {
-                claim = self.claim(home, hash, entry);
+                claim = self.claim(home, hash, pending);
             }
             let Some(claimed) = &claim else {
                 return Step::Done(Inserted::Full);
@@ -404,10 +409,8 @@ impl Table {
                 let (bucket, word) = (claimed.bucket, claimed.word);
                 std::mem::forget(claimed); // the slot is the map's now
                 let at = self.bucket(bucket).slot(slot);
-                let visible = word ^ slot::PENDING ^ slot::VISIBLE;
-                if let Err(now) = at.compare_exchange(word, visible, Ordering::AcqRel, Ordering::Relaxed)
-                    && now == word ^ slot::PENDING ^ slot::KILLED
-                {
+                let shown = at.compare_exchange(word, slot::shown(word), Ordering::AcqRel, Ordering::Relaxed);
+                if shown.is_err_and(|now| now == word ^ slot::LOADING ^ slot::KILLED) {
                     self.bury(home, distance, bucket, slot);
                     return Step::Done(Inserted::Killed);
                 }
@@ -487,7 +490,7 @@ impl Table {
     }
 
     /// Removes the key, if `accept` says so of its entry. Lock-free, but for a home that is being moved.
-    /// With `kill`, also keeps a pending insertion of the key (of a load that this call invalidates) from taking effect.
+    /// With `kill`, also keeps loads of the key that are pending, and that this call invalidates, from taking effect.
     pub(super) fn remove(
         &self,
         hash: u64,
@@ -519,14 +522,14 @@ impl Table {
         }
     }
 
-    /// Kills the key's pending insertions.
+    /// Kills the pending insertions of the key that are a load's.
     fn kill(&self, home: usize, hash: u64, equal: &mut impl FnMut(NonNull<Header>) -> bool) {
         for distance in 0..=self.max_distance() {
             let high = slot::high(hash, distance);
             for at in &self.bucket(self.bucket_at(home, distance)).slots {
                 let word = at.load(Ordering::Acquire);
-                if word & (slot::HIGH | slot::STATE) == high | slot::PENDING && equal(pointer(word)) {
-                    let killed = word ^ slot::PENDING ^ slot::KILLED;
+                if word & (slot::HIGH | slot::STATE) == high | slot::LOADING && equal(pointer(word)) {
+                    let killed = word ^ slot::LOADING ^ slot::KILLED;
                     let _ = at.compare_exchange(word, killed, Ordering::AcqRel, Ordering::Relaxed);
                 }
             }

@@ -16,6 +16,8 @@ pub(crate) mod slot {
     pub(crate) const KILLED: u64 = 3;
     /// Present, but about to move (or moved) to the next table.
     pub(crate) const FROZEN: u64 = 4;
+    /// As PENDING, by a load: an invalidation may kill it.
+    pub(crate) const LOADING: u64 = 6;
     /// The state's bits.
     pub(crate) const STATE: u64 = 7;
     /// The label and the distance.
@@ -46,6 +48,18 @@ pub(crate) mod slot {
     #[inline]
     pub(crate) fn distance(word: u64) -> usize {
         (word >> 48 & 31) as usize
+    }
+
+    /// Whether an insertion has claimed the slot and may yet take effect.
+    #[inline]
+    pub(crate) fn is_pending(word: u64) -> bool {
+        word & 3 == PENDING // or LOADING
+    }
+
+    /// The word once the entry that it holds is visible.
+    #[inline]
+    pub(crate) fn shown(word: u64) -> u64 {
+        word & !STATE | VISIBLE
     }
 
     /// Whether the entry is in the map as far as this table is concerned.
