@@ -28,7 +28,7 @@ pub enum hotset_status {
     /// For loaders that have nothing more precise to say.
     HOTSET_LOAD_FAILED = 7,
     /// A loader asked for the key it was loading, directly or through loaders of other threads that wait for each other; or a
-    /// callback closed the cache that called it.
+    /// callback closed the cache, or used the iterator, whose call had called it.
     HOTSET_REENTRANT = 8,
     /// The cache was closed. (See hotset_close for how long this is told.)
     HOTSET_CLOSED = 9,
@@ -199,7 +199,7 @@ pub struct hotset_options {
     /// together. From 0 to below 1.
     pub jitter: f64,
     /// Starts a thread that does the housekeeping every so many milliseconds, so that what is over is freed also while nobody
-    /// uses the cache. 0: no thread; the calls on the cache do all housekeeping.
+    /// uses the cache. All signals are blocked in it. 0: no thread; the calls on the cache do all housekeeping.
     pub ticker_ms: u64,
     /// Told of every entry that leaves the cache. NULL: nobody is.
     pub on_removal: hotset_removal_fn,
