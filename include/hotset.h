@@ -302,9 +302,10 @@ typedef struct {
     uint64_t max_entries;
     /**
      * At most so many bytes of real memory: of each entry its key and value, and what the library and malloc need beside them:
-     * about 140 bytes; with a time to live 24 more, with a time to idle 40 more. (Tables grow by doubling: it may be a tenth more, or a seventh less. The 24 bytes of entries
-     * that have a time to live only of their own are not counted, nor what handles hold after their entry has left.) 0: not
-     * bounded so.
+     * about 140 bytes; with a time to live 24 more, with a time to idle 40 more. (Tables grow by doubling: it may be a tenth
+     * more, or a seventh less; a quarter more for moments in which large values come in, and what they displaced waits to be
+     * freed. The 24 bytes of entries that have a time to live only of their own are not counted, nor what handles hold after
+     * their entry has left.) 0: not bounded so.
      */
     uint64_t max_bytes;
     /**

@@ -183,9 +183,10 @@ pub struct hotset_options {
     /// At most so many entries. 0: not bounded so. Set this or max_bytes; with neither, max_bytes is 64 MiB.
     pub max_entries: u64,
     /// At most so many bytes of real memory: of each entry its key and value, and what the library and malloc need beside them:
-    /// about 140 bytes; with a time to live 24 more, with a time to idle 40 more. (Tables grow by doubling: it may be a tenth more, or a seventh less. The 24 bytes of entries
-    /// that have a time to live only of their own are not counted, nor what handles hold after their entry has left.) 0: not
-    /// bounded so.
+    /// about 140 bytes; with a time to live 24 more, with a time to idle 40 more. (Tables grow by doubling: it may be a tenth
+    /// more, or a seventh less; a quarter more for moments in which large values come in, and what they displaced waits to be
+    /// freed. The 24 bytes of entries that have a time to live only of their own are not counted, nor what handles hold after
+    /// their entry has left.) 0: not bounded so.
     pub max_bytes: u64,
     /// Which entries make room for others.
     pub policy: Policy,
