@@ -24,8 +24,9 @@
  *   daemon or a worker does that opens its own; or call exec in the child. No call may be made in a child of vfork.
  *
  * - Callbacks. No user code runs under a lock, so callbacks may call hotset, the same cache included; the exceptions are named
- *   where the callback is declared. They must return: no longjmp, and no C++ exception may leave one (the process would be
- *   aborted). What their arguments point to must be safe for several threads.
+ *   where the callback is declared. They must return, in the process that called them: no longjmp, no pthread_exit and no
+ *   cancellation of the thread, and no C++ exception may leave one (the process would be aborted); and a child that one forks
+ *   must not return from it. What their arguments point to must be safe for several threads.
  *
  * - Signals. No function is safe in a signal handler.
  *
@@ -150,7 +151,7 @@ enum hotset_status
     HOTSET_LOAD_FAILED = 7,
     /**
      * A loader asked for the key it was loading, directly or through loaders of other threads that wait for each other; or a
-     * callback closed the cache that called it.
+     * callback closed the cache, or used the iterator, whose call had called it.
      */
     HOTSET_REENTRANT = 8,
     /**
@@ -301,9 +302,10 @@ typedef struct {
     uint64_t max_entries;
     /**
      * At most so many bytes of real memory: of each entry its key and value, and what the library and malloc need beside them:
-     * about 140 bytes; with a time to live 24 more, with a time to idle 40 more. (Tables grow by doubling: it may be a tenth more, or a seventh less. The 24 bytes of entries
-     * that have a time to live only of their own are not counted, nor what handles hold after their entry has left.) 0: not
-     * bounded so.
+     * about 140 bytes; with a time to live 24 more, with a time to idle 40 more. (Tables grow by doubling: it may be a tenth
+     * more, or a seventh less; a quarter more for moments in which large values come in, and what they displaced waits to be
+     * freed. The 24 bytes of entries that have a time to live only of their own are not counted, nor what handles hold after
+     * their entry has left.) 0: not bounded so.
      */
     uint64_t max_bytes;
     /**
@@ -329,7 +331,7 @@ typedef struct {
     double jitter;
     /**
      * Starts a thread that does the housekeeping every so many milliseconds, so that what is over is freed also while nobody
-     * uses the cache. 0: no thread; the calls on the cache do all housekeeping.
+     * uses the cache. All signals are blocked in it. 0: no thread; the calls on the cache do all housekeeping.
      */
     uint64_t ticker_ms;
     /**
@@ -797,8 +799,8 @@ hotset_status hotset_iter_open(hotset_cache *cache,
 /**
  * The next entry, as a handle to be released. One thread at a time may use an iterator.
  *
- * Returns HOTSET_OK; HOTSET_NOT_FOUND at the end, and from then on; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK,
- * `*value` is NULL. Callbacks may call it.
+ * Returns HOTSET_OK; HOTSET_NOT_FOUND at the end, and from then on; HOTSET_REENTRANT in a callback that a step of this iterator
+ * called; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK, `*value` is NULL. Callbacks may call it.
  */
 hotset_status hotset_iter_next(hotset_iter *iter,
                                hotset_value **value);
@@ -806,7 +808,8 @@ hotset_status hotset_iter_next(hotset_iter *iter,
 /**
  * Ends an iteration, at its end or before. Handles that it gave stay valid.
  *
- * Returns HOTSET_OK, or HOTSET_INVALID for NULL; HOTSET_PANIC. Any thread may call it, callbacks included, also after a fork.
+ * Returns HOTSET_OK, or HOTSET_INVALID for NULL; HOTSET_REENTRANT in a callback that a step of this iterator called; HOTSET_PANIC. Any
+ * thread may call it, callbacks included, also after a fork.
  */
 hotset_status hotset_iter_close(hotset_iter *iter);
 

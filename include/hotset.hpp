@@ -17,6 +17,7 @@
 #include <exception>
 #include <new>
 #include <optional>
+#include <ratio>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -57,12 +58,9 @@ inline bool check_or(hotset_status status, hotset_status no) {
 // How long an entry lives: a duration, or one of the three below.
 class ttl {
 public:
+    // At least a millisecond, which is the resolution; what is negative is over at once too. From 2^63 of them on: no end.
     template <class Rep, class Period>
-    // At least a millisecond, which is the resolution; what is negative is over at once too.
-    constexpr ttl(std::chrono::duration<Rep, Period> time)
-        : ms_(time > std::chrono::milliseconds(1)
-                  ? static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(time).count())
-                  : 1) {}
+    constexpr ttl(std::chrono::duration<Rep, Period> time) : ms_(whole(std::chrono::duration<long double, std::milli>(time))) {}
     static constexpr ttl cache_default() { return ttl(HOTSET_TTL_DEFAULT); }
     static constexpr ttl none() { return ttl(HOTSET_TTL_NONE); }
     static constexpr ttl keep() { return ttl(HOTSET_TTL_KEEP); }
@@ -70,6 +68,11 @@ public:
 
 private:
     explicit constexpr ttl(std::uint64_t ms) : ms_(ms) {}
+    // Through a floating type, since hours::max() and its like are more milliseconds than an integer holds.
+    static constexpr std::uint64_t whole(std::chrono::duration<long double, std::milli> time) {
+        if (!(time.count() > 1)) return 1;
+        return time.count() < 0x1p63L ? static_cast<std::uint64_t>(time.count()) : HOTSET_TTL_NONE;
+    }
     std::uint64_t ms_;
 };
 

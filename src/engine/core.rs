@@ -193,7 +193,9 @@ pub(super) struct Core {
     alarms: Alarms,
     /// Entries with times have come in.
     timed: bool,
-    pub(super) bin: Bin<Handle>,
+    bin: Bin<Handle>,
+    /// The weight that came into the bin since all of it was last looked through.
+    thrown: u64,
     tables: Option<Box<Bin<OldTable>>>,
     pub(super) counts: Counts,
     out: Out<Handle>,
@@ -214,6 +216,8 @@ pub(super) struct Core {
     pub(super) cursor_of_rings: u32,
 }
 
+/// Garbage that weighs this part of the capacity is worth a look at all readers.
+const HEAVY: u64 = 64;
 /// Homes moved to a larger table per arrival: about 64 entries.
 const MOVES: usize = 16;
 impl Core {
@@ -225,6 +229,7 @@ impl Core {
             alarms: Alarms(shape),
             timed: false,
             bin: Bin::new(),
+            thrown: 0,
             tables: None,
             counts: Counts::default(),
             out: Out::new(),
@@ -245,10 +250,12 @@ impl Core {
         self.bin.seal_all();
     }
 
-    /// What became due; with `all`, all of it. Else garbage is freed a few pieces at a time.
+    /// What became due; with `all`, all of it. Else garbage is freed a few pieces at a time, unless few pieces are heavy.
     #[inline]
     pub(super) fn due(&mut self, all: bool) -> Due {
+        let all = all || self.weighted && self.thrown > self.policy.capacity() / HEAVY;
         if all {
+            self.thrown = 0;
             self.bin.sort_all();
         }
         let mut tables = Vec::new();
@@ -309,7 +316,7 @@ impl Core {
                     self.counts.insertions += 1;
                     self.policy.replace(&self.shelf, old, new, &mut self.out);
                     self.forget(old);
-                    self.bin.put(old);
+                    self.throw(old);
                     self.forget_out();
                     self.set_alarm(new);
                 } else {
@@ -317,7 +324,7 @@ impl Core {
                     self.arrive(new);
                 }
             }
-            Event::Released(entry) => self.bin.put(entry),
+            Event::Released(entry) => self.throw(entry),
         }
     }
 
@@ -325,7 +332,7 @@ impl Core {
     fn arrive(&mut self, new: Handle) {
         self.counts.insertions += 1;
         if self.shelf.place(new) == DEAD {
-            return self.bin.put(new);
+            return self.throw(new);
         }
         debug_assert_eq!(self.shelf.place(new), NEW, "an entry arrives once");
         self.arrived += 1;
@@ -441,7 +448,15 @@ impl Core {
                 self.forget(old);
             }
         }
-        self.bin.put(old);
+        self.throw(old);
+    }
+
+    #[inline(always)]
+    fn throw(&mut self, entry: Handle) {
+        if self.weighted {
+            self.thrown = self.thrown.saturating_add(self.shelf.weight(entry));
+        }
+        self.bin.put(entry);
     }
 
     /// Marks an entry that the policy no longer holds: a reader that found it earlier may still report a hit of it, and its
@@ -497,7 +512,7 @@ impl Core {
         if self.listened {
             self.evicted.push((victim, cause));
         } else {
-            self.bin.put(victim);
+            self.throw(victim);
         }
     }
 

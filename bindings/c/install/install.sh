@@ -2,6 +2,7 @@
 # Installs the C library, or takes it away again: `PREFIX=/usr/local DESTDIR= install.sh install|uninstall`.
 # `make install` builds it first.
 set -euo pipefail
+umask 022 # what is installed is for everybody, whoever installs it
 
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 here=$root/bindings/c/install
@@ -73,10 +74,8 @@ install)
     ;;
 uninstall)
     for file in "${files[@]}"; do rm -f "$into/$file"; done
-    # The directories go only where they are empty; all but the package's own may be anybody's.
-    for dir in lib/cmake/hotset lib/cmake lib/pkgconfig lib include; do
-        rmdir "$into/$dir" 2>/dev/null || true
-    done
+    # The others are everybody's, and may have been there before, empty.
+    rmdir "$into/lib/cmake/hotset" 2>/dev/null || true
     echo "uninstalled hotset $version from $into"
     ;;
 *) fail "usage: install.sh install|uninstall" ;;

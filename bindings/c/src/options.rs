@@ -142,10 +142,34 @@ impl hotset_options {
         if self.ticker_ms != 0 {
             builder = builder.ticker(Duration::from_millis(self.ticker_ms));
         }
+        // The ticker inherits the mask: signals are for the program's own threads, which may have blocked them to wait for them.
+        let _blocked = (self.ticker_ms != 0).then(Blocked::new);
         builder.build().map_err(|error| match error {
             BuildError::NoThread => hotset_status::HOTSET_IO.into(),
             _ => hotset_status::HOTSET_INVALID.into(),
         })
+    }
+}
+
+/// All signals, blocked on this thread until it is dropped.
+struct Blocked(libc::sigset_t);
+
+impl Blocked {
+    fn new() -> Self {
+        // SAFETY: both sets are this function's, and every pattern of bits is a set.
+        unsafe {
+            let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: the set is what the thread had.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, ptr::null_mut()) };
     }
 }
 

@@ -30,7 +30,8 @@ pub(crate) unsafe fn part(
     which: fn(&Blob) -> &[u8],
 ) -> Result<(), Status> {
     // SAFETY: the caller's promise.
-    let (data, len) = unsafe { (result(data, ptr::null())?, result(len, 0)?) };
+    let (data, len) = unsafe { (result(data, ptr::null()), result(len, 0)) };
+    let (data, len) = (data?, len?);
     // SAFETY: the caller's promise.
     (*data, *len) = unsafe { borrowed(value, |blob| (which(blob).as_ptr().cast(), which(blob).len())) }?;
     Ok(())
@@ -85,8 +86,9 @@ pub unsafe extern "C" fn hotset_get_copy(
     border(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe {
+            let out = result(len, 0)?;
             bytes(buffer, capacity)?;
-            (result(len, 0)?, hotset_cache::get(cache)?, bytes(key, key_len)?)
+            (out, hotset_cache::get(cache)?, bytes(key, key_len)?)
         };
         let fits = cache.engine().get_with(key, |blob| {
             let value = blob.value();
@@ -121,25 +123,27 @@ pub unsafe extern "C" fn hotset_get_many(
     found: *mut usize,
 ) -> Status {
     border(|| {
-        let too_many = n > isize::MAX as usize / size_of::<hotset_slice>();
-        if too_many || n > 0 && (keys.is_null() || values.is_null()) {
-            return Err(hotset_status::HOTSET_INVALID.into());
-        }
         let mut ignored = 0;
         let found = if found.is_null() { &raw mut ignored } else { found };
         // SAFETY: the header's rules for callers.
-        let (found, keys, values) = unsafe {
-            let found = result(found, 0)?;
-            if n == 0 {
-                return hotset_cache::get(cache).map(|_| ());
-            }
-            ptr::write_bytes(values, 0, n);
-            (
-                found,
-                slice::from_raw_parts(keys, n),
-                slice::from_raw_parts_mut(values, n),
-            )
-        };
+        let found = unsafe { result(found, 0) }?;
+        if n > isize::MAX as usize / size_of::<hotset_slice>() {
+            return Err(hotset_status::HOTSET_INVALID.into());
+        }
+        if n == 0 {
+            // SAFETY: the header's rules for callers.
+            return unsafe { hotset_cache::get(cache) }.map(|_| ());
+        }
+        if values.is_null() {
+            return Err(hotset_status::HOTSET_INVALID.into());
+        }
+        // SAFETY: the header's rules for callers.
+        unsafe { ptr::write_bytes(values, 0, n) };
+        if keys.is_null() {
+            return Err(hotset_status::HOTSET_INVALID.into());
+        }
+        // SAFETY: the header's rules for callers.
+        let (keys, values) = unsafe { (slice::from_raw_parts(keys, n), slice::from_raw_parts_mut(values, n)) };
         // SAFETY: the header's rules for callers.
         let cache = unsafe { hotset_cache::get(cache) }?;
         // SAFETY: the header's rules for callers; all are looked at before the first handle is made.

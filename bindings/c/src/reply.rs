@@ -6,6 +6,7 @@ use crate::types::{Status, hotset_status};
 use crate::write::ttl;
 use engine::Ttl;
 use libc::c_void;
+use std::cell::RefCell;
 
 /// What is to become of an entry.
 pub(crate) enum Answer {
@@ -18,7 +19,7 @@ pub(crate) enum Answer {
 pub struct hotset_reply {
     cache: *const hotset_cache,
     key: *const [u8],
-    answer: Answer,
+    answer: RefCell<Answer>,
 }
 
 impl hotset_reply {
@@ -31,11 +32,11 @@ impl hotset_reply {
         let mut reply = Self {
             cache,
             key,
-            answer: Answer::Keep,
+            answer: RefCell::new(Answer::Keep),
         };
         let status = crate::callback::within(cache.id, || call(&mut reply));
         if status == hotset_status::HOTSET_OK.into() {
-            Ok(reply.answer)
+            Ok(reply.answer.into_inner())
         } else {
             Err(status)
         }
@@ -43,9 +44,14 @@ impl hotset_reply {
 
     /// # Safety
     /// The pointer is what a callback was given, and that callback has not returned.
-    unsafe fn get<'a>(reply: *mut Self) -> Result<&'a mut Self, Status> {
+    unsafe fn get<'a>(reply: *mut Self) -> Result<&'a Self, Status> {
         // SAFETY: the caller's promise.
-        unsafe { reply.as_mut() }.ok_or(hotset_status::HOTSET_INVALID.into())
+        unsafe { reply.as_ref() }.ok_or(hotset_status::HOTSET_INVALID.into())
+    }
+
+    /// Answers. What was answered before is dropped when nothing here is borrowed: its destructor may answer, too.
+    fn put(&self, answer: Answer) {
+        drop(self.answer.replace(answer));
     }
 }
 
@@ -74,7 +80,7 @@ pub unsafe extern "C" fn hotset_reply_set(
         };
         let blob = cache.blob(key, value)?;
         blob.arm(true);
-        reply.answer = Answer::Set(blob, ttl(ttl_ms));
+        reply.put(Answer::Set(blob, ttl(ttl_ms)));
         Ok(())
     })
 }
@@ -86,7 +92,7 @@ pub unsafe extern "C" fn hotset_reply_set(
 pub unsafe extern "C" fn hotset_reply_remove(reply: *mut hotset_reply) -> Status {
     border(|| {
         // SAFETY: the header's rules for callers.
-        unsafe { hotset_reply::get(reply) }?.answer = Answer::Remove;
+        unsafe { hotset_reply::get(reply) }?.put(Answer::Remove);
         Ok(())
     })
 }

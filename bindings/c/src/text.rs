@@ -24,7 +24,7 @@ fn text(status: i32) -> &'static CStr {
         5 => c"the key or the value is too large",
         6 => c"there is no memory for the entry",
         7 => c"the loader failed",
-        8 => c"a call would wait for itself: a loader for its own key, or a callback for its cache to close",
+        8 => c"a callback asked for what its own call is at work on: the key to load, the cache to close, the iterator",
         9 => c"the cache was closed",
         10 => c"the cache was opened before a fork and cannot be used in the child",
         11 => c"the entry is not a counter of 8 bytes",

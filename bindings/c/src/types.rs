@@ -28,7 +28,7 @@ pub enum hotset_status {
     /// For loaders that have nothing more precise to say.
     HOTSET_LOAD_FAILED = 7,
     /// A loader asked for the key it was loading, directly or through loaders of other threads that wait for each other; or a
-    /// callback closed the cache that called it.
+    /// callback closed the cache, or used the iterator, whose call had called it.
     HOTSET_REENTRANT = 8,
     /// The cache was closed. (See hotset_close for how long this is told.)
     HOTSET_CLOSED = 9,
@@ -183,9 +183,10 @@ pub struct hotset_options {
     /// At most so many entries. 0: not bounded so. Set this or max_bytes; with neither, max_bytes is 64 MiB.
     pub max_entries: u64,
     /// At most so many bytes of real memory: of each entry its key and value, and what the library and malloc need beside them:
-    /// about 140 bytes; with a time to live 24 more, with a time to idle 40 more. (Tables grow by doubling: it may be a tenth more, or a seventh less. The 24 bytes of entries
-    /// that have a time to live only of their own are not counted, nor what handles hold after their entry has left.) 0: not
-    /// bounded so.
+    /// about 140 bytes; with a time to live 24 more, with a time to idle 40 more. (Tables grow by doubling: it may be a tenth
+    /// more, or a seventh less; a quarter more for moments in which large values come in, and what they displaced waits to be
+    /// freed. The 24 bytes of entries that have a time to live only of their own are not counted, nor what handles hold after
+    /// their entry has left.) 0: not bounded so.
     pub max_bytes: u64,
     /// Which entries make room for others.
     pub policy: Policy,
@@ -199,7 +200,7 @@ pub struct hotset_options {
     /// together. From 0 to below 1.
     pub jitter: f64,
     /// Starts a thread that does the housekeeping every so many milliseconds, so that what is over is freed also while nobody
-    /// uses the cache. 0: no thread; the calls on the cache do all housekeeping.
+    /// uses the cache. All signals are blocked in it. 0: no thread; the calls on the cache do all housekeeping.
     pub ticker_ms: u64,
     /// Told of every entry that leaves the cache. NULL: nobody is.
     pub on_removal: hotset_removal_fn,

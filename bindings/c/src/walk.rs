@@ -3,14 +3,37 @@
 use crate::blob::Blob;
 use crate::border::{Seeded, border, hotset_cache, result};
 use crate::types::{Status, hotset_status, hotset_value};
+use std::cell::UnsafeCell;
 use std::ptr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An iteration that is going on. One thread at a time may use it.
 pub struct hotset_iter {
-    /// For as long as the engine: `hotset_close` refuses while there is an iterator.
-    entries: engine::Iter<'static, Blob, Blob, Seeded>,
+    /// For as long as the engine: `hotset_close` refuses while there is an iterator. Whoever has set `busy` uses it.
+    entries: UnsafeCell<engine::Iter<'static, Blob, Blob, Seeded>>,
     cache: *const hotset_cache,
+    /// A step does the cache's housekeeping too, so it may call back; and a callback knows iterators.
+    busy: AtomicBool,
+}
+
+/// Keeps an iterator for one call.
+struct Turn<'i>(&'i hotset_iter);
+
+impl<'i> Turn<'i> {
+    fn new(iter: &'i hotset_iter) -> Result<Self, Status> {
+        // Acquire pairs with the Release of the turn before, of whatever thread.
+        if iter.busy.swap(true, Ordering::Acquire) {
+            return Err(hotset_status::HOTSET_REENTRANT.into());
+        }
+        Ok(Self(iter))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire of the next turn.
+        self.0.busy.store(false, Ordering::Release);
+    }
 }
 
 /// ---------------------------------------------------------------------------------------------------------------------
@@ -30,8 +53,9 @@ pub unsafe extern "C" fn hotset_iter_open(cache: *mut hotset_cache, iter: *mut *
         // SAFETY: the header's rules for callers.
         let (out, cache) = unsafe { (result(iter, ptr::null_mut())?, hotset_cache::get(cache)?) };
         let iter = Box::new(hotset_iter {
-            entries: cache.engine().iter(),
+            entries: UnsafeCell::new(cache.engine().iter()),
             cache,
+            busy: AtomicBool::new(false),
         });
         // Release pairs with the Acquire in `close`.
         cache.iterators.fetch_add(1, Ordering::Release);
@@ -42,19 +66,22 @@ pub unsafe extern "C" fn hotset_iter_open(cache: *mut hotset_cache, iter: *mut *
 
 /// The next entry, as a handle to be released. One thread at a time may use an iterator.
 ///
-/// Returns HOTSET_OK; HOTSET_NOT_FOUND at the end, and from then on; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK,
-/// `*value` is NULL. Callbacks may call it.
+/// Returns HOTSET_OK; HOTSET_NOT_FOUND at the end, and from then on; HOTSET_REENTRANT in a callback that a step of this iterator
+/// called; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK, `*value` is NULL. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_iter_next(iter: *mut hotset_iter, value: *mut *mut hotset_value) -> Status {
     border(|| {
         // SAFETY: the header's rules for callers; the cache is open while the iterator is.
         let (out, iter) = unsafe {
             let out = result(value, ptr::null_mut())?;
-            let iter = iter.as_mut().ok_or(hotset_status::HOTSET_INVALID)?;
+            let iter = iter.as_ref().ok_or(hotset_status::HOTSET_INVALID)?;
             hotset_cache::get(iter.cache)?;
             (out, iter)
         };
-        let (_, entry) = iter.entries.next().ok_or(hotset_status::HOTSET_NOT_FOUND)?;
+        let turn = Turn::new(iter)?;
+        // SAFETY: it is this call's turn, so nobody else uses it.
+        let next = unsafe { &mut *turn.0.entries.get() }.next();
+        let (_, entry) = next.ok_or(hotset_status::HOTSET_NOT_FOUND)?;
         *out = entry.into_handle();
         Ok(())
     })
@@ -62,16 +89,18 @@ pub unsafe extern "C" fn hotset_iter_next(iter: *mut hotset_iter, value: *mut *m
 
 /// Ends an iteration, at its end or before. Handles that it gave stay valid.
 ///
-/// Returns HOTSET_OK, or HOTSET_INVALID for NULL; HOTSET_PANIC. Any thread may call it, callbacks included, also after a fork.
+/// Returns HOTSET_OK, or HOTSET_INVALID for NULL; HOTSET_REENTRANT in a callback that a step of this iterator called; HOTSET_PANIC. Any
+/// thread may call it, callbacks included, also after a fork.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_iter_close(iter: *mut hotset_iter) -> Status {
     border(|| {
-        if iter.is_null() {
-            return Err(hotset_status::HOTSET_INVALID.into());
-        }
-        // SAFETY: the header's rules for callers: it came from `hotset_iter_open`, and this is the last use of it.
-        let hotset_iter { entries, cache } = *unsafe { Box::from_raw(iter) };
-        drop(entries);
+        // SAFETY: the header's rules for callers.
+        let open = unsafe { iter.as_ref() }.ok_or(hotset_status::HOTSET_INVALID)?;
+        let cache = open.cache;
+        // It stays taken: letting go of its entries may call back too, and its memory goes after them.
+        std::mem::forget(Turn::new(open)?);
+        // SAFETY: it came from `hotset_iter_open`, nobody is within it, and this is the last use of it.
+        drop(unsafe { Box::from_raw(iter) });
         // SAFETY: a cache is not closed while it has iterators. Release pairs with the Acquire in `close`.
         unsafe { (*cache).iterators.fetch_sub(1, Ordering::Release) };
         Ok(())

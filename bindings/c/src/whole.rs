@@ -18,6 +18,8 @@ pub unsafe extern "C" fn hotset_stats(cache: *mut hotset_cache, stats: *mut hots
         if stats.is_null() || size == 0 || !size.is_multiple_of(8) || size > 1 << 16 {
             return Err(hotset_status::HOTSET_INVALID.into());
         }
+        // SAFETY: the header's rules for callers: `size` bytes can be written.
+        unsafe { ptr::write_bytes(stats.cast::<u8>(), 0, size) };
         // SAFETY: the header's rules for callers.
         let cache = unsafe { hotset_cache::get(cache) }?;
         let (engine, counts) = (cache.engine(), cache.engine().stats());
@@ -38,7 +40,6 @@ pub unsafe extern "C" fn hotset_stats(cache: *mut hotset_cache, stats: *mut hots
         };
         // SAFETY: the header's rules for callers: `size` bytes can be written.
         unsafe {
-            ptr::write_bytes(stats.cast::<u8>(), 0, size);
             let known = size.min(size_of::<hotset_stats_data>());
             ptr::copy_nonoverlapping(ptr::from_ref(&now).cast::<u8>(), stats.cast(), known);
         }

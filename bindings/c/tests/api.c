@@ -146,13 +146,17 @@ static void puts_and_gets(void) {
     IS(HOTSET_NOT_FOUND, hotset_get_bytes(cache, S("none"), &bytes));
     IS(HOTSET_INVALID, hotset_get_copy(NULL, S("k"), buffer, 8, &len));
     IS(HOTSET_INVALID, hotset_get_copy(cache, NULL, 1, buffer, 8, &len));
+    len = 99;
     IS(HOTSET_INVALID, hotset_get_copy(cache, S("k"), NULL, 8, &len));
+    CHECK(len == 0);
     IS(HOTSET_INVALID, hotset_get_copy(cache, S("k"), buffer, HUGE_LEN, &len));
     IS(HOTSET_INVALID, hotset_get_copy(cache, S("k"), buffer, 8, NULL));
     IS(HOTSET_INVALID, hotset_contains(NULL, S("k")));
     IS(HOTSET_INVALID, hotset_contains(cache, NULL, 1));
     IS(HOTSET_INVALID, hotset_value_data(NULL, &data, &len));
+    len = 99;
     IS(HOTSET_INVALID, hotset_value_data(value, NULL, &len));
+    CHECK(len == 0);
     IS(HOTSET_INVALID, hotset_value_data(value, &data, NULL));
     IS(HOTSET_INVALID, hotset_value_key(NULL, &data, &len));
     IS(HOTSET_INVALID, hotset_value_key(value, NULL, &len));
@@ -192,9 +196,16 @@ static void many(void) {
     IS(HOTSET_INVALID, hotset_get_many(NULL, NULL, 0, NULL, NULL));
     IS(HOTSET_INVALID, hotset_get_many(NULL, keys, 2, values, &found));
     CHECK(values[0] == NULL && values[1] == NULL);
+    values[0] = values[1] = (hotset_value *)keys;
+    found = 99;
     IS(HOTSET_INVALID, hotset_get_many(cache, NULL, 2, values, &found));
+    CHECK(values[0] == NULL && values[1] == NULL && found == 0);
+    found = 99;
     IS(HOTSET_INVALID, hotset_get_many(cache, keys, 2, NULL, &found));
+    CHECK(found == 0);
+    found = 99;
     IS(HOTSET_INVALID, hotset_get_many(cache, keys, HUGE_LEN, values, &found));
+    CHECK(found == 0);
     values[1] = (hotset_value *)keys;
     keys[199].data = NULL;
     IS(HOTSET_INVALID, hotset_get_many(cache, keys, 200, values, &found));
@@ -422,7 +433,9 @@ static void whole(void) {
     OK(hotset_len(cache, &number));
     CHECK(number == 0);
 
+    stats.capacity = 99;
     IS(HOTSET_INVALID, hotset_stats(NULL, &stats, sizeof stats));
+    CHECK(stats.capacity == 0);
     IS(HOTSET_INVALID, hotset_stats(cache, NULL, sizeof stats));
     IS(HOTSET_INVALID, hotset_stats(cache, &stats, 0));
     IS(HOTSET_INVALID, hotset_stats(cache, &stats, 7));

@@ -1,6 +1,9 @@
 /* User code that the library calls: compute, loaders, removal callbacks, destructors, the ticker. */
 #include "check.h"
+#include <pthread.h>
+#include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MINE ((hotset_status)1234)
 
@@ -184,6 +187,39 @@ static void removals(void) {
     OK(hotset_close(h.cache));
 }
 
+/* ---- an iterator whose step calls back: the callback cannot use it, or close it, meanwhile */
+
+static hotset_iter *stepping;
+
+static void disturb(void *arg, const void *key, size_t key_len, const void *value, size_t value_len, hotset_cause cause) {
+    hotset_value *other;
+    (void)key, (void)key_len, (void)value, (void)value_len, (void)cause;
+    IS(HOTSET_REENTRANT, hotset_iter_next(stepping, &other));
+    CHECK(other == NULL);
+    IS(HOTSET_REENTRANT, hotset_iter_close(stepping));
+    ++*(int *)arg;
+}
+
+static void iterators(void) {
+    hotset_options options = defaults();
+    hotset_cache *cache;
+    hotset_value *value;
+    int i, called = 0, entries = 0;
+    options.max_entries = 1000;
+    options.clock = clock_of_test;
+    options.on_removal = disturb;
+    options.on_removal_arg = &called;
+    OK(hotset_open(&options, &cache));
+    for (i = 0; i < 100; i++) OK(hotset_put_ttl(cache, &i, sizeof i, NULL, 0, i < 3 ? 10 : HOTSET_TTL_NONE));
+    OK(hotset_run_pending(cache));
+    OK(hotset_iter_open(cache, &stepping));
+    now_ns += 1000000000;
+    for (; hotset_iter_next(stepping, &value) == HOTSET_OK; entries++) OK(hotset_release(value));
+    CHECK(called == 3 && entries == 97);
+    OK(hotset_iter_close(stepping));
+    OK(hotset_close(cache));
+}
+
 /* ---- destructors: caches of pointers */
 
 static int destroyed;
@@ -262,6 +298,42 @@ static void destructors(void) {
     CHECK(destroyed == 7);
 }
 
+/* A destructor that runs because a callback answers anew, and answers itself. */
+
+static void answer_too(void *arg, void *value, size_t len) {
+    hotset_reply **reply = arg;
+    (void)value, (void)len;
+    destroyed++;
+    if (*reply) {
+        hotset_reply *once = *reply;
+        *reply = NULL;
+        OK(hotset_reply_set(once, "third", 5, 0));
+    }
+}
+
+static hotset_status answer_twice(void *arg, const hotset_slice *current, hotset_reply *reply) {
+    (void)current;
+    OK(hotset_reply_set(reply, "first", 5, 0));
+    *(hotset_reply **)arg = reply;
+    return hotset_reply_set(reply, "second", 6, 0);
+}
+
+static void answers(void) {
+    hotset_options options = defaults();
+    hotset_cache *cache;
+    hotset_value *value;
+    hotset_reply *reply = NULL;
+    destroyed = 0;
+    options.max_entries = 100;
+    options.destructor = answer_too;
+    options.destructor_arg = &reply;
+    OK(hotset_open(&options, &cache));
+    OK(hotset_compute(cache, S("k"), answer_twice, &reply, &value));
+    CHECK(destroyed == 2 && holds(value, "third"));
+    OK(hotset_close(cache));
+    CHECK(destroyed == 3);
+}
+
 /* ---- the ticker: expired entries leave an idle cache, and nobody is called after hotset_close */
 
 static int ticks;
@@ -275,6 +347,7 @@ static void ticker(void) {
     hotset_options options = defaults();
     hotset_cache *cache;
     struct timespec moment = {0, 1000000};
+    sigset_t signals, before;
     int i;
     options.max_entries = 100;
     options.ticker_ms = 1;
@@ -283,6 +356,12 @@ static void ticker(void) {
     OK(hotset_open(&options, &cache));
     OK(hotset_put(cache, S("k"), S("v")));
     while (__atomic_load_n(&ticks, __ATOMIC_SEQ_CST) == 0) nanosleep(&moment, NULL);
+    /* A signal for the process, which this thread waits for, is not taken by the ticker, whose action would be to end it. */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    CHECK(pthread_sigmask(SIG_BLOCK, &signals, &before) == 0 && !sigismember(&before, SIGTERM));
+    CHECK(kill(getpid(), SIGTERM) == 0 && sigwait(&signals, &i) == 0 && i == SIGTERM);
+    CHECK(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
     OK(hotset_close(cache));
     for (i = 0; i < 50; i++) {
         OK(hotset_open(&options, &cache));
@@ -295,7 +374,9 @@ int main(void) {
     computes();
     loads();
     removals();
+    iterators();
     destructors();
+    answers();
     ticker();
     puts("callbacks: ok");
     return 0;

@@ -20,7 +20,12 @@ install /usr "$work/stage" install
 mkdir -p "$work/stage/usr/lib/pkgconfig" && touch "$work/stage/usr/lib/pkgconfig/other.pc"
 install /usr "$work/stage" uninstall
 [ "$(find "$work/stage" ! -type d)" = "$work/stage/usr/lib/pkgconfig/other.pc" ] || fail "uninstall left: $(find "$work/stage")"
-ok "staged install and uninstall, others' files untouched"
+[ -d "$work/stage/usr/include" ] && [ ! -e "$work/stage/usr/lib/cmake/hotset" ] || fail "uninstall took others' directories"
+ok "staged install and uninstall, others' files and directories untouched"
+(umask 077 && install /usr "$work/private" install)
+unreadable=$(find "$work/private" -mindepth 1 ! -type l ! -perm -o+r)
+[ -z "$unreadable" ] || fail "not for everybody: $unreadable"
+ok "readable for everybody whatever the umask"
 ! install relative "" install 2>/dev/null || fail "a relative PREFIX was taken"
 ok "a relative PREFIX is refused"
 
@@ -83,12 +88,16 @@ CMAKE
         cmake --build "$work/cmake/build" >>"$work/cmake/log" 2>&1 || { cat "$work/cmake/log"; fail "CMake"; }
     "$work/cmake/build/shared" >/dev/null && env -u LD_LIBRARY_PATH "$work/cmake/build/static" >/dev/null || fail "CMake's programs"
     ! ldd "$work/cmake/build/static" | grep hotset >/dev/null || fail "hotset::static is not static"
+    # Found through a link, as /lib is one to /usr/lib.
+    mkdir "$work/linked" && ln -s "$work/hotset/lib" "$work/linked/lib"
+    cmake -S "$work/cmake" -B "$work/cmake/linked" -DCMAKE_PREFIX_PATH="$work/linked" >"$work/cmake/log" 2>&1 &&
+        cmake --build "$work/cmake/linked" >>"$work/cmake/log" 2>&1 || { cat "$work/cmake/log"; fail "CMake through a link"; }
     ok "CMake: hotset::hotset and hotset::static"
 else
     echo "skipped: CMake (not installed; make tools-c installs it)"
 fi
 
 install "$work/hotset" "" uninstall
-[ -z "$(find "$work/hotset" -mindepth 1 2>/dev/null)" ] || fail "uninstall left: $(find "$work/hotset" -mindepth 1)"
-ok "uninstall leaves nothing"
+[ -z "$(find "$work/hotset" ! -type d)" ] || fail "uninstall left: $(find "$work/hotset" ! -type d)"
+ok "uninstall leaves no file"
 echo "$passed passed, 0 failed"

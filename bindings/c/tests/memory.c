@@ -28,6 +28,26 @@ static void measure(size_t value_len, uint64_t max_bytes, hotset_options options
     CHECK(used() < before + max_bytes / 100);
 }
 
+/* Few entries, large ones: what they displace does not pile up until there are many. */
+static void large(size_t value_len) {
+    hotset_options options = defaults();
+    char *value = calloc(1, value_len);
+    hotset_cache *cache;
+    size_t before = used(), most = 0;
+    int i;
+    CHECK(value);
+    options.max_bytes = 64 << 20;
+    OK(hotset_open(&options, &cache));
+    for (i = 0; i < 1000; i++) {
+        OK(hotset_put(cache, &i, sizeof i, value, value_len));
+        if (used() - before > most) most = used() - before;
+    }
+    printf("%d bytes: at most %.3f of max_bytes\n", (int)value_len, (double)most / (64 << 20));
+    CHECK(most < (size_t)80 << 20);
+    OK(hotset_close(cache));
+    free(value);
+}
+
 int main(void) {
     hotset_options plain = defaults(), ttl = plain, tti = plain;
     static const size_t lens[] = {0, 20, 100, 1000};
@@ -41,6 +61,8 @@ int main(void) {
         measure(lens[i], 64 << 20, ttl, "time to live");
         measure(lens[i], 64 << 20, tti, "time to idle");
     }
+    large(140000);
+    large(1500000);
     puts("memory: ok");
     return 0;
 }

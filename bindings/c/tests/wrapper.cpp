@@ -119,6 +119,20 @@ static void loads_once() {
     }
 }
 
+static void durations() {
+    using namespace std::chrono;
+    CHECK(hotset::ttl(hours(1)).milliseconds() == 3600000);
+    CHECK(hotset::ttl(microseconds(2999)).milliseconds() == 2);
+    CHECK(hotset::ttl(duration<double>(0.25)).milliseconds() == 250);
+    CHECK(hotset::ttl(nanoseconds(1)).milliseconds() == 1 && hotset::ttl(seconds(0)).milliseconds() == 1);
+    CHECK(hotset::ttl(hours(-1)).milliseconds() == 1 && hotset::ttl(hours::min()).milliseconds() == 1);
+    // What no number of milliseconds tells has no end, and is none of the special times either.
+    CHECK(hotset::ttl(hours::max()).milliseconds() == HOTSET_TTL_NONE);
+    CHECK(hotset::ttl(duration<double>(1e300)).milliseconds() == HOTSET_TTL_NONE);
+    CHECK(hotset::ttl(duration<std::uint64_t, std::milli>(UINT64_MAX)).milliseconds() == HOTSET_TTL_NONE);
+    static_assert(hotset::ttl(seconds(1)).milliseconds() == 1000);
+}
+
 static void walks() {
     hotset::cache cache = make();
     for (int i = 0; i < 100; i++) cache.put(std::to_string(i), "v", hotset::ttl::none());
@@ -141,6 +155,7 @@ int main() {
     counts_and_swaps();
     computes();
     loads_once();
+    durations();
     walks();
     std::puts("hotset.hpp: ok");
     return 0;
