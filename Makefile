@@ -22,7 +22,7 @@ LOOM_DEEP_PREEMPTIONS ?= 3
 SECONDS ?= 60
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
-        bench-time instructions heap loom stress asan fuzz fmt tools clean
+        bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,21 +70,28 @@ test-loom: ## The loom models, two preemptions
 	$(call some,$(LOOM_TEST))
 	$(LOOM_TEST)
 
-demo: ## Replay the example trace
+# A trace to restart on; a workload of its own where there is none.
+TRACE ?= $(wildcard ../shared/traces/arc_oltp.u32.gz)
+
+demo: ## Replay the example trace; kill a process and restart it warm
 	$(CARGO) run --release --example replay
+	$(CARGO) run --release --example warm_restart -- $(TRACE)
 
 examples: ## Run the other example programs
 	$(CARGO) run --release --example rate_limiter
 	$(CARGO) run --release --example session_store
 	$(CARGO) run --release --example stampede
 
-bench: instructions heap bench-wheel bench-compare ## Every figure: instructions, heap, timers, and side by side with quick_cache
+bench: instructions heap bench-wheel bench-snapshot bench-compare ## Every figure: instructions, heap, timers, the snapshot, and side by side with quick_cache
 
 bench-compare: ## hotset side by side with quick_cache (ARGS="--quick --peers quick_cache,moka")
 	benches/compare.sh all $(ARGS)
 
 bench-time: ## What a time to live costs, a hit through a loading call, and a herd its neighbours
 	benches/compare.sh time $(ARGS)
+
+bench-snapshot: ## What saving and loading costs, beside std::fs and an eager load
+	$(CARGO) bench --bench snapshot
 
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel
