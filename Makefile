@@ -24,8 +24,8 @@ LOOM_DEEP_PREEMPTIONS ?= 3
 SECONDS ?= 60
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
-        bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c install uninstall \
-        test-c-install demo-c bench-c tools-c
+        bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+        install uninstall test-c-install demo-c bench-c tools-c
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,8 +93,12 @@ test-loom: ## The loom models, two preemptions
 	$(call some,$(LOOM_TEST))
 	$(LOOM_TEST)
 
-demo: ## Replay the example trace
+# A trace to restart on; a workload of its own where there is none.
+TRACE ?= $(wildcard ../shared/traces/arc_oltp.u32.gz)
+
+demo: ## Replay the example trace; kill a process and restart it warm
 	$(CARGO) run --release --example replay
+	$(CARGO) run --release --example warm_restart -- $(TRACE)
 
 examples: ## Run the other example programs
 	$(CARGO) run --release --example rate_limiter
@@ -127,13 +131,16 @@ demo-c: build-c ## A C proxy before a slow backend: hit ratio and latencies with
 bench-c: build-c ## Reads from C: hotset, an LRU behind a mutex, memcached, Rust (make tools-c first)
 	benches/c/bench.sh
 
-bench: instructions heap bench-wheel bench-compare ## Every figure: instructions, heap, timers, and side by side with quick_cache
+bench: instructions heap bench-wheel bench-snapshot bench-compare ## Every figure: instructions, heap, timers, the snapshot, and side by side with quick_cache
 
 bench-compare: ## hotset side by side with quick_cache (ARGS="--quick --peers quick_cache,moka")
 	benches/compare.sh all $(ARGS)
 
 bench-time: ## What a time to live costs, a hit through a loading call, and a herd its neighbours
 	benches/compare.sh time $(ARGS)
+
+bench-snapshot: ## What saving and loading costs, beside std::fs and an eager load
+	$(CARGO) bench --bench snapshot
 
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel

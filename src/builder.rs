@@ -8,8 +8,10 @@ use crate::expiry::Expiry;
 use crate::failures::Failures;
 use crate::policy::PolicyKind;
 use crate::refresh::{Runner, Task};
+use crate::snapshot::{Codec, Keep};
 use crate::stats::Cause;
 use std::fmt;
+use std::hash::{BuildHasher, Hash};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +22,30 @@ pub type DefaultHasher = foldhash::fast::RandomState;
 /// Says what an entry weighs.
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
-/// Whether a thread does the housekeeping, and how it is started: only keys and values that may go to another thread have one.
-enum Ticker<K, V, S> {
+/// A setting `T` of what not all keys and values can have, and how it is started: only those that may go to another thread have
+/// a ticker, only those with a `Codec` a snapshot.
+enum Extra<K, V, S, T> {
     None,
-    Every(Duration, fn(&Cache<K, V, S>, Duration) -> io::Result<()>),
+    Some(T, fn(&Cache<K, V, S>, T) -> io::Result<()>),
     /// It was set for another hasher.
     Forgotten,
+}
+
+impl<K, V, S, T> Extra<K, V, S, T> {
+    /// For another hasher.
+    fn forget<R>(self) -> Extra<K, V, R, T> {
+        match self {
+            Self::None => Extra::None,
+            Self::Some(..) | Self::Forgotten => Extra::Forgotten,
+        }
+    }
+
+    fn start(self, cache: &Cache<K, V, S>) -> Result<(), BuildError> {
+        match self {
+            Self::Some(setting, start) => start(cache, setting).map_err(|_| BuildError::NoThread),
+            Self::None | Self::Forgotten => Ok(()),
+        }
+    }
 }
 
 /// Describes a [`Cache`]; made by [`Cache::builder`].
@@ -40,7 +60,8 @@ pub struct Builder<K, V, S = DefaultHasher> {
     jitter: f64,
     background: Option<Runner>,
     negative_ttl: Option<Duration>,
-    ticker: Ticker<K, V, S>,
+    ticker: Extra<K, V, S, Duration>,
+    snapshot: Extra<K, V, S, Keep>,
     pub(crate) hasher: S,
 }
 
@@ -56,7 +77,8 @@ impl<K, V> Builder<K, V> {
             jitter: 0.0,
             background: None,
             negative_ttl: None,
-            ticker: Ticker::None,
+            ticker: Extra::None,
+            snapshot: Extra::None,
             hasher: DefaultHasher::default(),
         }
     }
@@ -204,10 +226,8 @@ impl<K, V, S> Builder<K, V, S> {
             jitter: self.jitter,
             background: self.background,
             negative_ttl: self.negative_ttl,
-            ticker: match self.ticker {
-                Ticker::None => Ticker::None,
-                Ticker::Every(..) | Ticker::Forgotten => Ticker::Forgotten,
-            },
+            ticker: self.ticker.forget(),
+            snapshot: self.snapshot.forget(),
             hasher,
         }
     }
@@ -217,12 +237,16 @@ impl<K, V, S> Builder<K, V, S> {
         let lives = [self.time.time_to_live, self.time.time_to_idle, self.time.refresh_after];
         if lives.contains(&Some(0))
             || self.negative_ttl == Some(Duration::ZERO)
-            || matches!(self.ticker, Ticker::Every(Duration::ZERO, _))
+            || matches!(self.ticker, Extra::Some(Duration::ZERO, _))
+            || matches!(&self.snapshot, Extra::Some(keep, _) if keep.every == Some(Duration::ZERO))
         {
             return Err(BuildError::ZeroDuration);
         }
-        if matches!(self.ticker, Ticker::Forgotten) {
+        if matches!(self.ticker, Extra::Forgotten) {
             return Err(BuildError::TickerBeforeHasher);
+        }
+        if matches!(self.snapshot, Extra::Forgotten) {
+            return Err(BuildError::SnapshotBeforeHasher);
         }
         if !(0.0..1.0).contains(&self.jitter) {
             return Err(BuildError::Jitter);
@@ -248,9 +272,8 @@ impl<K, V, S> Builder<K, V, S> {
             .negative_ttl
             .map(|ttl| Box::new(Failures::new(capacity, nanos(ttl), settings.time.clock.clone())));
         let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher);
-        if let Ticker::Every(interval, start) = self.ticker {
-            start(&cache, interval).map_err(|_| BuildError::NoThread)?;
-        }
+        self.ticker.start(&cache)?;
+        self.snapshot.start(&cache)?;
         Ok(cache)
     }
 }
@@ -267,7 +290,21 @@ where
     /// Removal listeners and destructors may then run on that thread; if one panics, the thread goes on. To be set after
     /// the [`hasher`](Self::hasher).
     pub fn ticker(mut self, every: Duration) -> Self {
-        self.ticker = Ticker::Every(every, Cache::start_ticker);
+        self.ticker = Extra::Some(every, Cache::start_ticker);
+        self
+    }
+}
+
+impl<K, V, S> Builder<K, V, S>
+where
+    K: Hash + Eq + Codec + Send + Sync + 'static,
+    V: Codec + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    /// Has the cache load and save a [snapshot](crate::snapshot) by itself, as [`Keep`] says. To be set after the
+    /// [`hasher`](Self::hasher).
+    pub fn snapshot(mut self, keep: Keep) -> Self {
+        self.snapshot = Extra::Some(keep, Cache::start_keeper);
         self
     }
 }

@@ -11,7 +11,7 @@ use crate::map::reclaim::{Guard, pin, pin_fenced, pin_first};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::refresh::Runner;
-use crate::snapshot::Pending;
+use crate::snapshot::{Keeper, Pending};
 use crate::stats::Stats;
 use crate::ticker::Rope;
 use std::borrow::Borrow;
@@ -35,11 +35,23 @@ pub(crate) struct Inner<K, V, S> {
     pub(crate) background: Option<Runner>,
     pub(crate) failures: Option<Box<Failures<K>>>,
     pub(crate) pending: Pending<K, V>,
+    pub(crate) keeper: OnceLock<Box<Keeper<K, V, S>>>,
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
     fn clone(&self) -> Self {
+        if let Some(keeper) = self.0.keeper.get() {
+            keeper.hold();
+        }
         Self(self.0.clone())
+    }
+}
+
+impl<K, V, S> Drop for Cache<K, V, S> {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.0.keeper.get() {
+            keeper.let_go(&self.0);
+        }
     }
 }
 
@@ -424,6 +436,7 @@ impl<K, V, S> Cache<K, V, S> {
             background,
             failures,
             pending: Pending::new(),
+            keeper: OnceLock::new(),
             engine: Engine::new(settings),
             hasher,
             weigher,

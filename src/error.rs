@@ -16,13 +16,15 @@ pub enum BuildError {
     NoWeigher,
     /// A `weigher` was set without `max_weight`.
     NoMaxWeight,
-    /// A time to live, a time to idle, a time to refresh or a ticker's interval of zero.
+    /// A time to live, a time to idle, a time to refresh, a ticker's or a snapshot's interval of zero.
     ZeroDuration,
     /// A jitter that is not from 0 to below 1.
     Jitter,
     /// `ticker` was set before `hasher`, which makes another builder: set it after.
     TickerBeforeHasher,
-    /// The operating system gave no thread for the ticker.
+    /// `snapshot` was set before `hasher`, which makes another builder: set it after.
+    SnapshotBeforeHasher,
+    /// The operating system gave no thread for the ticker, or for saving.
     NoThread,
 }
 
@@ -34,11 +36,12 @@ impl fmt::Display for BuildError {
             Self::NoWeigher => "max_weight needs a weigher, which says what an entry weighs",
             Self::NoMaxWeight => "a weigher needs max_weight, the bound on the sum of the weights",
             Self::ZeroDuration => {
-                "a time to live, to idle or to refresh and a ticker's interval must be longer than zero"
+                "a time to live, to idle or to refresh, a ticker's and a snapshot's interval must be longer than zero"
             }
             Self::Jitter => "a jitter is a fraction, from 0 to below 1",
             Self::TickerBeforeHasher => "set the ticker after the hasher",
-            Self::NoThread => "the operating system gave no thread for the ticker",
+            Self::SnapshotBeforeHasher => "set the snapshot after the hasher",
+            Self::NoThread => "the operating system gave no thread for the ticker, or for saving",
         })
     }
 }

@@ -15,13 +15,13 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    fn ring(&self) {
+    pub(crate) fn ring(&self) {
         *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.heard.notify_all();
     }
 
     /// Waits for so long; true if it rang.
-    fn wait(&self, interval: Duration) -> bool {
+    pub(crate) fn wait(&self, interval: Duration) -> bool {
         let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.heard.wait_timeout_while(rung, interval, |rung| !*rung);
         *waited.unwrap_or_else(PoisonError::into_inner).0

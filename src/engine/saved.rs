@@ -31,8 +31,8 @@ impl<K, V> Engine<K, V> {
         (list, window)
     }
 
-    /// Those of the listed entries that are in the map (or others that have taken the place of one), and what the policy
-    /// thinks of them.
+    /// Those of the listed entries that are in the map, or what has taken their place there, and what the policy thinks of
+    /// them.
     pub(crate) fn find_listed(&self, listed: &[Listed], guard: &Guard) -> Vec<(Handle, Rank)> {
         // Step by step, so that the cache misses of all overlap.
         listed.iter().for_each(|[_, hash]| self.map.prefetch(hash << 32, guard));

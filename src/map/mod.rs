@@ -319,7 +319,8 @@ impl Map {
         })
     }
 
-    /// The entry at this address, if one with this upper half of a hash is in the map there.
+    /// The entry at this address, if one with this upper half of a hash is in the map there; else one that has that hash: what
+    /// took the place of the entry that was there, most likely. No user code.
     pub(crate) fn find_address(&self, hash: u32, address: usize, guard: &Guard) -> Option<NonNull<Header>> {
         self.settle(guard, |table| {
             let home = table.home(hash);
@@ -327,11 +328,16 @@ impl Map {
             if seen & control::MOVED != 0 {
                 return Step::Moved;
             }
-            let mut found = None;
-            table.for_each_of(home, seen, |word| {
-                found = found.or(Some(pointer(word)).filter(|entry| entry.addr().get() == address));
-            });
-            Step::Done(found)
+            let first = |is: &dyn Fn(NonNull<Header>) -> bool| {
+                let mut found = None;
+                table.for_each_of(home, seen, |word| {
+                    found = found.or(Some(pointer(word)).filter(|entry| is(*entry)))
+                });
+                found
+            };
+            let there = first(&|entry| entry.addr().get() == address);
+            // SAFETY: what is in the map under the guard is alive while that lives.
+            Step::Done(there.or_else(|| first(&|entry| unsafe { entry.as_ref() }.hash() == hash)))
         })
     }
 

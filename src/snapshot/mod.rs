@@ -32,6 +32,9 @@
 //! While entries are still in the snapshot only, each miss and each change of a key looks for it there, and takes a lock for a
 //! moment; hits never do.
 //!
+//! [`Builder::snapshot`](crate::Builder::snapshot) has a cache do all this by itself: load when it is built, save every so often
+//! and when its last handle is dropped.
+//!
 //! **Time**: lives go on while no process runs, by the wall clock. If that went back behind the moment of saving, no time
 //! has passed.
 //!
@@ -42,43 +45,36 @@
 mod codec;
 mod error;
 mod format;
+mod keep;
 mod mapped;
 mod options;
 mod pending;
+mod save;
 mod writer;
 
 pub use codec::Codec;
 #[cfg(feature = "serde")]
 pub use codec::Serde;
 pub use error::SnapshotError;
+pub use keep::{Keep, Kept};
 pub use options::{LoadOptions, Loaded, Progress, SaveOptions, Saved, Warmed};
 
+pub(crate) use keep::Keeper;
 pub(crate) use pending::Pending;
 
 use crate::cache::Cache;
-use crate::engine::Engine;
 use crate::map::reclaim::pin;
-use format::Header;
 use mapped::Mapped;
 use pending::{Moment, Source};
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use writer::Writer;
-
-/// Entries looked up at once, under one guard.
-const BATCH: usize = 256;
 
 /// Milliseconds since 1970.
 fn wall() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1))
-}
-
-/// A number that no other snapshot has, very likely.
-fn new_id() -> u64 {
-    std::hash::RandomState::new().hash_one(wall())
 }
 
 impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
@@ -93,118 +89,7 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
 
     /// [`save`](Self::save) with options.
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<Saved, SnapshotError> {
-        let (path, engine) = (path.as_ref(), &self.0.engine);
-        let begun = std::time::Instant::now();
-        let now = Moment {
-            wall: wall(),
-            clock: engine.time().clock.now(),
-        };
-        let pending = self.0.pending.get();
-        let (mut list, window) = engine.list();
-        let left = pending.as_ref().map_or(Vec::new(), |source| source.places());
-        let total = (list.len() + left.len()) as u64;
-        let header = Header {
-            id: new_id(),
-            schema: options.schema,
-            created: now.wall,
-            entries: 0,
-            window,
-            records: 0,
-            index_checksum: 0,
-        };
-        let mut writer = Writer::new(path, header)?;
-        // What has been written takes the place of what was listed.
-        let (mut read, mut written, mut weight) = (0, 0, 0u64);
-        while read < list.len() {
-            let end = list.len().min(read + BATCH);
-            let guard = pin();
-            let found = engine.find_listed(&list[read..end], &guard);
-            for (handle, rank) in found {
-                if engine.is_over(handle.0, now.clock) {
-                    continue;
-                }
-                let entry = Engine::<K, V>::view(handle.0);
-                let own = engine.weight_of(handle, &guard);
-                let times = engine.times_of(handle, &guard);
-                let times = times.map(|(deadline, limit)| (now.to_wall(deadline), now.to_wall(limit)));
-                list[written] = [format::key_hash(&entry.key), writer.offset()];
-                writer.add(
-                    |out| entry.key.encode(out),
-                    |out| entry.value.encode(out),
-                    (own, times, rank),
-                )?;
-                (written, weight) = (written + 1, weight.saturating_add(own));
-            }
-            drop(guard);
-            read = end;
-            if writer.is_full() {
-                writer.flush()?;
-                options.report(read as u64, total);
-            }
-        }
-        list.truncate(written);
-        if let Some(source) = pending {
-            self.save_pending(&source, left, &mut list, weight, (&mut writer, now, options))?;
-        }
-        // Of two records of one key the later one is newer.
-        list.sort_unstable_by_key(|[hash, offset]| (*hash, !*offset));
-        list.dedup_by_key(|[hash, _]| *hash);
-        let bytes = writer.finish(path, &list)?;
-        options.report(total, total);
-        Ok(Saved {
-            entries: list.len() as u64,
-            bytes,
-            elapsed: begun.elapsed(),
-        })
-    }
-
-    /// Saves what is still in a snapshot only, as far as there is room for it in the cache.
-    fn save_pending(
-        &self,
-        source: &Source<K, V>,
-        places: Vec<(u64, usize)>,
-        list: &mut Vec<[u64; 2]>,
-        mut weight: u64,
-        (writer, now, options): (&mut Writer, Moment, &SaveOptions),
-    ) -> Result<(), SnapshotError> {
-        let total = (list.len() + places.len()) as u64;
-        // Lives are counted on the cache's clock since the snapshot was loaded.
-        let elapsed = self.0.engine.time().clock.now().saturating_sub(source.now().clock) / 1_000_000;
-        let there = source.now().wall.saturating_add(elapsed);
-        let moved = |moment: u64| match moment {
-            format::NEVER => format::NEVER,
-            moment => now
-                .wall
-                .saturating_add(moment.saturating_sub(there))
-                .min(format::NEVER - 1),
-        };
-        for (offset, at) in places {
-            if weight >= self.capacity() {
-                break;
-            }
-            let Some(record) = source.file().record(offset) else {
-                continue;
-            };
-            let ended = record
-                .times
-                .is_some_and(|(deadline, limit)| deadline.min(limit) <= there);
-            if ended || source.is_taken(at) {
-                continue;
-            }
-            let times = record.times.map(|(deadline, limit)| (moved(deadline), moved(limit)));
-            list.push([source.file().entry(at).0, writer.offset()]);
-            writer.add(
-                |out| out.extend_from_slice(record.key),
-                |out| out.extend_from_slice(record.value),
-                (record.weight, times, record.rank),
-            )?;
-            weight = weight.saturating_add(record.weight);
-            if writer.is_full() {
-                writer.flush()?;
-                options.report(list.len() as u64, total);
-            }
-        }
-        Ok(())
+        self.0.save(path.as_ref(), options)
     }
 
     /// Loads a snapshot: maps it, and brings its entries in when they are asked for. See [`snapshot`](crate::snapshot).

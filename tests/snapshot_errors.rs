@@ -1,0 +1,204 @@
+//! What a path may turn out to be, and a disk that is full: each gives an error that says so, and a cache that works.
+#![cfg(unix)]
+
+#[path = "snapshot/mod.rs"]
+#[allow(dead_code)]
+mod common;
+
+use common::Folder;
+use hotset::Cache;
+use hotset::snapshot::{LoadOptions, SnapshotError};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Command;
+
+type Bytes = Cache<Vec<u8>, Vec<u8>>;
+
+fn filled(entries: usize) -> Bytes {
+    let cache = Cache::new(100_000);
+    for n in 0..entries {
+        cache.insert(format!("key {n}").into_bytes(), vec![n as u8; 100]);
+    }
+    cache
+}
+
+fn eager() -> LoadOptions {
+    LoadOptions::new().eager(true)
+}
+
+/// Loads what cannot be loaded, both ways; the cache is empty and works.
+fn refused(path: &Path, is: impl Fn(&SnapshotError) -> bool) {
+    for options in [LoadOptions::new(), eager()] {
+        let cache = Bytes::new(1_000);
+        let error = cache.load_with(path, &options).unwrap_err();
+        assert!(is(&error), "{}: {error:?}", path.display());
+        assert!(!error.to_string().is_empty());
+        assert_eq!(cache.len(), 0);
+        cache.insert(b"k".to_vec(), b"v".to_vec());
+        assert_eq!(cache.get(&b"k"[..]), Some(b"v".to_vec()));
+        cache.validate();
+    }
+}
+
+fn io(error: &SnapshotError, kind: ErrorKind) -> bool {
+    matches!(error, SnapshotError::Io { source, .. } if source.kind() == kind)
+}
+
+#[test]
+fn nothing_there() {
+    let folder = Folder::new();
+    refused(&folder.join("none"), |error| io(error, ErrorKind::NotFound));
+    refused(Path::new(""), |error| matches!(error, SnapshotError::Io { .. }));
+    let error = filled(3).save(folder.join("no folder").join("file")).unwrap_err();
+    assert!(io(&error, ErrorKind::NotFound), "{error:?}");
+}
+
+#[test]
+fn not_a_file() {
+    let folder = Folder::new();
+    let directory = folder.join("directory");
+    fs::create_dir(&directory).unwrap();
+    refused(&directory, |error| matches!(error, SnapshotError::NotAFile { .. }));
+    filled(3).save(&directory).unwrap_err();
+    assert!(directory.is_dir());
+
+    // Opening a FIFO that nobody writes to would wait for ever.
+    let fifo = folder.join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    refused(&fifo, |error| matches!(error, SnapshotError::NotAFile { .. }));
+
+    refused(Path::new("/dev/null"), |error| {
+        matches!(error, SnapshotError::NotAFile { .. })
+    });
+    refused(Path::new("/dev/zero"), |error| {
+        matches!(error, SnapshotError::NotAFile { .. })
+    });
+    assert_eq!(folder.names(), ["directory", "fifo"]);
+}
+
+#[test]
+fn empty_or_foreign() {
+    let folder = Folder::new();
+    let path = folder.join("file");
+    for content in [
+        &b""[..],
+        b"x",
+        &[0; 4096],
+        b"SQLite format 3\0 and so on, and so on, and so on ......................",
+    ] {
+        fs::write(&path, content).unwrap();
+        refused(&path, |error| !matches!(error, SnapshotError::Io { .. }));
+        // It can be saved over.
+        filled(3).save(&path).unwrap();
+        let cache = Bytes::new(100);
+        cache.load(&path).unwrap();
+        assert_eq!(cache.get(&b"key 2"[..]), Some(vec![2; 100]));
+    }
+}
+
+/// Starts the ignored test `name` of this program as the arguments `$0` and on of a shell script; `None` if the script
+/// says with status 77 that the machine does not let it.
+fn in_shell(script: &str, name: &str, folder: &Folder) -> Option<()> {
+    let status = Command::new("sh")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--ignored", "--nocapture"])
+        .env(FOLDER, folder.path())
+        .status()
+        .unwrap();
+    if status.code() == Some(77) {
+        println!("{name}: skipped, as the machine does not allow it");
+        return None;
+    }
+    assert!(status.success(), "{name}: {status}");
+    Some(())
+}
+
+const FOLDER: &str = "HOTSET_SNAPSHOT_FOLDER";
+
+/// The old file is small enough for the disk; the new one is not, ten times over, and then the old one is there, alone.
+fn save_too_much(full: impl Fn(&SnapshotError) -> bool) {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let path = Path::new(&folder).join("cache.hotset");
+    let small = filled(100);
+    small.save(&path).unwrap();
+    let before = fs::read(&path).unwrap();
+    let large = filled(20_000);
+    for _ in 0..10 {
+        let error = large.save(&path).unwrap_err();
+        assert!(full(&error), "{error:?}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+        assert_eq!(
+            fs::read_dir(&folder).unwrap().count(),
+            1,
+            "what could not be finished is removed"
+        );
+    }
+    assert_eq!(large.get(&b"key 19999"[..]), Some(vec![31; 100]), "the cache goes on");
+    let cache = Bytes::new(1_000);
+    cache.load(&path).unwrap();
+    assert_eq!(cache.get(&b"key 99"[..]), Some(vec![99; 100]));
+    small.save(&path).unwrap();
+}
+
+#[test]
+#[ignore = "runs below a limit that another test sets"]
+fn child_limited() {
+    save_too_much(|error| io(error, ErrorKind::FileTooLarge));
+}
+
+#[test]
+fn a_file_may_not_grow() {
+    let folder = Folder::new();
+    let script = r#"trap "" XFSZ; ulimit -f 400 || exit 77; exec "$0" "$@""#;
+    in_shell(script, "child_limited", &folder);
+}
+
+#[test]
+#[ignore = "runs on a disk that another test makes"]
+fn child_on_a_small_disk() {
+    save_too_much(|error| io(error, ErrorKind::StorageFull));
+}
+
+#[test]
+fn the_disk_is_full() {
+    let folder = Folder::new();
+    // A file system of 256 KiB that only this process sees.
+    let script = r#"unshare --mount --map-root-user true 2>/dev/null || exit 77
+        exec unshare --mount --map-root-user sh -c '
+            mount -t tmpfs -o size=256k tmpfs "$HOTSET_SNAPSHOT_FOLDER" 2>/dev/null || exit 77
+            exec "$0" "$@"' "$0" "$@""#;
+    in_shell(script, "child_on_a_small_disk", &folder);
+}
+
+#[test]
+#[ignore = "runs as a user without rights"]
+fn child_without_rights() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let folder = Path::new(&folder);
+    refused(&folder.join("secret"), |error| io(error, ErrorKind::PermissionDenied));
+    let error = filled(3).save(folder.join("new")).unwrap_err();
+    assert!(io(&error, ErrorKind::PermissionDenied), "{error:?}");
+}
+
+#[test]
+fn no_permission() {
+    let folder = Folder::new();
+    let secret = folder.join("secret");
+    filled(3).save(&secret).unwrap();
+    // For root in a namespace where it is nobody the mode counts, as it does for everybody else.
+    let script = r#"chmod 000 "$HOTSET_SNAPSHOT_FOLDER/secret"; chmod 500 "$HOTSET_SNAPSHOT_FOLDER"
+        if [ "$(id -u)" != 0 ]; then exec "$0" "$@"; fi
+        unshare --user true 2>/dev/null || exit 77
+        exec unshare --user "$0" "$@""#;
+    in_shell(script, "child_without_rights", &folder);
+    assert!(
+        Command::new("chmod")
+            .arg("700")
+            .arg(folder.path())
+            .status()
+            .unwrap()
+            .success()
+    );
+}
