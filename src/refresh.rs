@@ -1,6 +1,7 @@
 //! Reloading before a value is too old: one caller sees to it, the others are served what is there.
 
 use crate::cache::{Cache, Inner};
+use crate::engine::Panics;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::flight::{Leader, Outcome, Role, Who};
@@ -8,6 +9,7 @@ use crate::loading::infallible;
 use crate::map::reclaim::pin;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
+use std::mem;
 #[cfg(feature = "async")]
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,13 +25,23 @@ struct Reload<K: Hash + Eq, V, S: BuildHasher> {
     cache: Cache<K, V, S>,
     hash: u64,
     key: K,
-    /// The entry has been replaced.
+    /// The entry has been replaced, or is due again.
     done: bool,
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Drop for Reload<K, V, S> {
     fn drop(&mut self) {
-        if !self.done {
+        // Maybe a loader's panic is going on: another one must not meet it.
+        let mut panics = Panics::default();
+        panics.catch(|| self.give_up());
+        panics.resume();
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
+    /// If the entry has not been replaced, it is soon due again.
+    fn give_up(&mut self) {
+        if !mem::replace(&mut self.done, true) {
             let inner = &self.cache.0;
             let time = inner.engine.time();
             let (guard, now) = (pin(), inner.engine.now());
@@ -39,9 +51,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Reload<K, V, S> {
             }
         }
     }
-}
 
-impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
     /// Loads, and replaces the entry, unless it is changed meanwhile. Returns the new value, or the old one if that is not
     /// to be had.
     fn run<E>(mut self, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> V
@@ -51,11 +61,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         E: Send + Sync + 'static,
     {
         let cache = self.cache.clone();
-        let Some(mut leader) = self.lead(&cache, Who::this_thread()) else {
-            return old;
+        let value = match self.lead(&cache, Who::this_thread()) {
+            Some(mut leader) => {
+                let loaded = leader.run(load);
+                self.end(&cache.0, &mut leader, old, loaded)
+            }
+            None => old,
         };
-        let loaded = leader.run(load);
-        self.end(&cache.0, &mut leader, old, loaded)
+        // Not left to the destructor: if user code panics there, the compiler forgets the value (rust-lang/rust#47949).
+        self.give_up();
+        value
     }
 
     /// Begins a flight; `None` if the key is being loaded, since it was removed or had ended.
@@ -132,12 +147,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         E: Send + Sync + 'static,
     {
         let (cache, who) = (self.cache.clone(), Who::future());
-        let Some(mut leader) = self.lead(&cache, who) else {
-            return old;
+        let value = match self.lead(&cache, who) {
+            Some(mut leader) => {
+                let loaded = leader.run_future(who, load, end).await;
+                let _polled = who.polled();
+                self.end(&cache.0, &mut leader, old, loaded)
+            }
+            None => old,
         };
-        let loaded = leader.run_future(who, load, end).await;
-        let _polled = who.polled();
-        self.end(&cache.0, &mut leader, old, loaded)
+        self.give_up(); // as in `run`
+        value
     }
 }
 

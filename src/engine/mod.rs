@@ -502,7 +502,7 @@ impl<K, V> Engine<K, V> {
         if let Some(listener) = &self.listener {
             let entry = Self::view(handle.0);
             // The policy, which knows no time, may choose what was over and not yet taken out.
-            let over = cause == Cause::Size && self.is_over(handle.0, self.now());
+            let over = cause == Cause::Size && self.is_over(handle.0, self.now_whatever(panics));
             let cause = if over { Cause::Expired } else { cause };
             panics.catch(|| listener(&entry.key, &entry.value, cause));
         }
