@@ -49,7 +49,8 @@
  *   5. loading what is missing, once for all who ask
  *   6. all entries
  *   7. the cache as a whole: statistics, capacity, clear
- *   8. texts and versions
+ *   8. snapshots: a file for the next process to begin warm
+ *   9. texts and versions
  */
 
 
@@ -179,13 +180,25 @@ enum hotset_status
      */
     HOTSET_BUFFER_TOO_SMALL = 14,
     /**
-     * The operating system gave no thread for the ticker.
+     * The operating system gave no thread for the ticker; or it refused something with a file: errno says what.
      */
     HOTSET_IO = 15,
     /**
      * hotset_close: iterators of the cache are still open. Close them first; the cache is unchanged.
      */
     HOTSET_BUSY = 16,
+    /**
+     * hotset_load: what is there is no snapshot: a directory, a pipe, a file that begins otherwise. hotset_save: no place for a file.
+     */
+    HOTSET_NOT_A_SNAPSHOT = 17,
+    /**
+     * hotset_load: the snapshot is damaged or incomplete.
+     */
+    HOTSET_DAMAGED = 18,
+    /**
+     * hotset_load: the snapshot is of another version of the format, another schema, or does not hold bytes.
+     */
+    HOTSET_FOREIGN = 19,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -466,6 +479,43 @@ typedef struct {
      */
     uint64_t capacity;
 } hotset_stats_data;
+
+/**
+ * Told how far hotset_save has come: every few hundred kilobytes, and at the end, with `done` equal to `total`.
+ *
+ * Runs on the saving thread, under no lock. It may call everything but hotset_close for the same cache.
+ */
+typedef void (*hotset_progress_fn)(void *arg, uint64_t done, uint64_t total);
+
+/**
+ * How to save and load. Fill it with hotset_snapshot_options_init, then set what you want otherwise.
+ */
+typedef struct {
+    /**
+     * The size of this struct, set by hotset_snapshot_options_init.
+     */
+    size_t size;
+    /**
+     * A number of your own for what your keys and values mean: only who asks for the same can load the file.
+     */
+    uint64_t schema;
+    /**
+     * For hotset_load. Not 0: checks the whole file, and brings everything in before the call returns.
+     */
+    uint32_t eager;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved;
+    /**
+     * For hotset_save. NULL: nobody is told.
+     */
+    hotset_progress_fn progress;
+    /**
+     * Handed to progress.
+     */
+    void *progress_arg;
+} hotset_snapshot_options;
 
 #ifdef __cplusplus
 extern "C" {
@@ -873,7 +923,66 @@ hotset_status hotset_run_pending(hotset_cache *cache);
 
 /**
  * ---------------------------------------------------------------------------------------------------------------------
- * 8. Texts and versions
+ * 8. Snapshots: a file for the next process to begin warm
+ * ---------------------------------------------------------------------------------------------------------------------
+ *
+ * Fills the options with the defaults: schema 0, lazy, nobody is told of the progress; `size` is sizeof(hotset_snapshot_options).
+ *
+ * Returns HOTSET_OK, or HOTSET_INVALID for NULL or a size that no version of the options has. Any thread may call it.
+ */
+hotset_status hotset_snapshot_options_init(hotset_snapshot_options *options,
+                                           size_t size);
+
+/**
+ * Saves the cache to a file, in the place of what is there; NULL for the options stands for the defaults. Stores how many entries
+ * it holds.
+ *
+ * Others may use the cache meanwhile; what they change may be saved or not. The file gets its name when it is whole and on the
+ * disk: a save that fails, or is interrupted, leaves the former file as it was. Two processes may save to one path: the last whole
+ * file wins. It is the file that Rust's Cache<Vec<u8>, Vec<u8>> writes. Remaining times to live are kept, by the wall clock.
+ *
+ * Returns HOTSET_OK; HOTSET_IO, and errno, if the operating system refused something (ENOSPC, EACCES, ENOENT ..);
+ * HOTSET_NOT_A_SNAPSHOT if the path has no name of a file; HOTSET_TOO_LARGE for a value of 4 GiB or more; HOTSET_INVALID, also for a
+ * cache with a destructor, whose values are objects of this process; HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
+ * call it, callbacks included.
+ */
+hotset_status hotset_save(hotset_cache *cache,
+                          const char *path,
+                          const hotset_snapshot_options *options,
+                          uint64_t *entries);
+
+/**
+ * Loads a snapshot; NULL for the options stands for the defaults. Stores how many entries the file holds, of which not all may fit
+ * into the cache, and some may have ended.
+ *
+ * The file is mapped, and its header and index are checked: entries come in when they are asked for, each verified by its
+ * checksum; one that is damaged is a miss. Until then they count in no hotset_len, and no iterator meets them. With `eager` everything
+ * is checked and brought in at once. What is in the cache already, and what is put or removed later, counts more than the
+ * snapshot. Nobody may truncate the file in place while it is in use, or the process that touches what is gone is killed
+ * (SIGBUS); replacing it by rename, as hotset_save does, harms nobody.
+ *
+ * If it fails, the cache is as it was. Returns HOTSET_OK; HOTSET_IO, and errno (ENOENT: there is no file); HOTSET_NOT_A_SNAPSHOT,
+ * HOTSET_DAMAGED, HOTSET_FOREIGN; HOTSET_TOO_LARGE for a file that is too large for this machine; HOTSET_INVALID, also for a cache
+ * with a destructor; HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+ */
+hotset_status hotset_load(hotset_cache *cache,
+                          const char *path,
+                          const hotset_snapshot_options *options,
+                          uint64_t *entries);
+
+/**
+ * Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the file. Stores how
+ * many came in, and how many could not, since their records are damaged. Others may use the cache meanwhile.
+ *
+ * Returns HOTSET_OK; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+ */
+hotset_status hotset_warm(hotset_cache *cache,
+                          uint64_t *entries,
+                          uint64_t *damaged);
+
+/**
+ * ---------------------------------------------------------------------------------------------------------------------
+ * 9. Texts and versions
  * ---------------------------------------------------------------------------------------------------------------------
  *
  * What a status means, in English: never NULL, for any number, and valid for ever. Any thread may call it, callbacks included.

@@ -285,6 +285,34 @@ public:
         return data;
     }
 
+    // To a file, for the next process to begin warm. Returns how many entries it holds.
+    std::uint64_t save(const std::string &path, std::uint64_t schema = 0) const {
+        hotset_snapshot_options how = snapshot(schema, false);
+        std::uint64_t entries = 0;
+        detail::check(hotset_save(cache_, path.c_str(), &how, &entries));
+        return entries;
+    }
+
+    // From a file: entries come in when they are asked for, or with `eager` at once. Returns how many the file holds.
+    std::uint64_t load(const std::string &path, std::uint64_t schema = 0, bool eager = false) {
+        hotset_snapshot_options how = snapshot(schema, eager);
+        std::uint64_t entries = 0;
+        detail::check(hotset_load(cache_, path.c_str(), &how, &entries));
+        return entries;
+    }
+
+    // How many entries came in, and how many could not, since the file is damaged there.
+    struct warmed {
+        std::uint64_t entries, damaged;
+    };
+
+    // Brings in what is still in the file only.
+    warmed warm() {
+        warmed result{0, 0};
+        detail::check(hotset_warm(cache_, &result.entries, &result.damaged));
+        return result;
+    }
+
     void clear() { detail::check(hotset_clear(cache_)); }
     void run_pending() { detail::check(hotset_run_pending(cache_)); }
 
@@ -292,6 +320,14 @@ public:
     hotset_cache *get_c() const noexcept { return cache_; }
 
 private:
+    static hotset_snapshot_options snapshot(std::uint64_t schema, bool eager) {
+        hotset_snapshot_options how;
+        detail::check(hotset_snapshot_options_init(&how, sizeof how));
+        how.schema = schema;
+        how.eager = eager;
+        return how;
+    }
+
     // By reference: the call that sets `out` may be evaluated after its other argument.
     static std::optional<value> found(hotset_status status, hotset_value *const &out) {
         if (!detail::check_or(status, HOTSET_NOT_FOUND) || !out) return std::nullopt;

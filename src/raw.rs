@@ -5,8 +5,11 @@ use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::map::reclaim::pin;
+pub use crate::snapshot::EntryCodec;
+use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
+use std::path::Path;
 
 /// [`Cache::try_get_or_insert_with_ttl`] by a borrowed key: an owned one is made by `owned` where the key is missing, and what is
 /// kept with a loaded value is the key that `stored` makes of it, which must be equal. Never reloads a value that is due.
@@ -32,6 +35,24 @@ where
     }
     let key = owned().map_err(|error| LoadError::Failed(error.into()))?;
     cache.load_missing(hash, key, guard, load, |_, value| stored(value))
+}
+
+/// [`Cache::save_with`] by a codec for whole entries.
+pub fn save<C: EntryCodec<K, V>, K: Hash + Eq, V, S: BuildHasher>(
+    cache: &Cache<K, V, S>,
+    path: &Path,
+    options: &SaveOptions,
+) -> Result<Saved, SnapshotError> {
+    cache.0.save::<C>(path, options)
+}
+
+/// [`Cache::load_with`] by a codec for whole entries.
+pub fn load<C: EntryCodec<K, V>, K: Hash + Eq, V, S: BuildHasher>(
+    cache: &Cache<K, V, S>,
+    path: &Path,
+    options: &LoadOptions,
+) -> Result<Loaded, SnapshotError> {
+    cache.load_as::<C>(path, options)
 }
 
 #[cfg(test)]

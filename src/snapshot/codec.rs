@@ -33,6 +33,33 @@ pub trait Codec: Sized {
     fn decode(bytes: &[u8]) -> Option<Self>;
 }
 
+/// How a cache's entries become bytes, where that is not up to each of their types: where key and value share their memory. For
+/// the bindings to other languages.
+#[doc(hidden)]
+pub trait EntryCodec<K, V> {
+    /// Appends the key's bytes.
+    fn encode_key(key: &K, out: &mut Vec<u8>);
+    /// Appends the value's bytes.
+    fn encode_value(value: &V, out: &mut Vec<u8>);
+    /// The entry with these bytes; `None` if there is none.
+    fn decode(key: &[u8], value: &[u8]) -> Option<(K, V)>;
+}
+
+/// The key by its [`Codec`], the value by its own.
+pub(crate) struct Each;
+
+impl<K: Codec, V: Codec> EntryCodec<K, V> for Each {
+    fn encode_key(key: &K, out: &mut Vec<u8>) {
+        key.encode(out);
+    }
+    fn encode_value(value: &V, out: &mut Vec<u8>) {
+        value.encode(out);
+    }
+    fn decode(key: &[u8], value: &[u8]) -> Option<(K, V)> {
+        Some((K::decode(key)?, V::decode(value)?))
+    }
+}
+
 /// Types that are a slice of bytes, or a string.
 macro_rules! slices {
     ($($type:ty: $as:ident, $from:expr;)*) => {$(

@@ -1,6 +1,6 @@
 //! A cache that keeps itself in a file: loaded when it is built, saved every so often and when nobody holds it any more.
 
-use super::codec::Codec;
+use super::codec::{Codec, Each};
 use super::error::SnapshotError;
 use super::options::{LoadOptions, Loaded, SaveOptions, Saved};
 use crate::cache::{Cache, Inner};
@@ -115,7 +115,7 @@ impl Keep {
     }
 
     fn save<K: Hash + Eq + Codec, V: Codec, S: BuildHasher>(&self, inner: &Inner<K, V, S>) {
-        let saved = inner.save(&self.path, &SaveOptions::new().schema(self.schema));
+        let saved = inner.save::<Each>(&self.path, &SaveOptions::new().schema(self.schema));
         (self.observer)(saved.map_or_else(Kept::NotSaved, Kept::Saved));
     }
 }

@@ -52,9 +52,9 @@ mod pending;
 mod save;
 mod writer;
 
-pub use codec::Codec;
 #[cfg(feature = "serde")]
 pub use codec::Serde;
+pub use codec::{Codec, EntryCodec};
 pub use error::SnapshotError;
 pub use keep::{Keep, Kept};
 pub use options::{LoadOptions, Loaded, Progress, SaveOptions, Saved, Warmed};
@@ -64,6 +64,7 @@ pub(crate) use pending::Pending;
 
 use crate::cache::Cache;
 use crate::map::reclaim::pin;
+use codec::Each;
 use mapped::Mapped;
 use pending::{Moment, Source};
 use std::hash::{BuildHasher, Hash};
@@ -89,7 +90,7 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
 
     /// [`save`](Self::save) with options.
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<Saved, SnapshotError> {
-        self.0.save(path.as_ref(), options)
+        self.0.save::<Each>(path.as_ref(), options)
     }
 
     /// Loads a snapshot: maps it, and brings its entries in when they are asked for. See [`snapshot`](crate::snapshot).
@@ -103,7 +104,17 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
 
     /// [`load`](Self::load) with options.
     pub fn load_with(&self, path: impl AsRef<Path>, options: &LoadOptions) -> Result<Loaded, SnapshotError> {
-        let file = Mapped::open(path.as_ref(), options.schema)?;
+        self.load_as::<Each>(path.as_ref(), options)
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
+    pub(crate) fn load_as<C: EntryCodec<K, V>>(
+        &self,
+        path: &Path,
+        options: &LoadOptions,
+    ) -> Result<Loaded, SnapshotError> {
+        let file = Mapped::open(path, options.schema)?;
         let (created, window, bytes) = (file.header().created, file.header().window, file.bytes());
         let entries = file.len() as u64;
         let shown = wall();
@@ -111,11 +122,11 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
             wall: shown.max(created),
             clock: self.0.engine.time().clock.now(),
         };
-        let source = Arc::new(Source::<K, V>::new(file, now));
+        let source = Arc::new(Source::new::<C>(file, now));
         if options.eager {
             verify(&source)?;
-        } else {
-            probe(&source)?;
+        } else if entries > 0 {
+            source.decode(0)?; // so that types that do not fit are told at once
         }
         self.0.engine.set_window(window);
         self.0.pending.open(source);
@@ -128,48 +139,7 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
             age: Duration::from_millis(shown.saturating_sub(created)),
         })
     }
-}
 
-/// Looks at one entry, so that types that do not fit are told at once.
-fn probe<K: Hash + Codec, V: Codec>(source: &Source<K, V>) -> Result<(), SnapshotError> {
-    if source.file().len() == 0 {
-        return Ok(());
-    }
-    check(source, 0, source.file().entry(0).1)?;
-    Ok(())
-}
-
-/// Looks at all entries: each must be whole, of these types, and overlap no other.
-fn verify<K: Hash + Codec, V: Codec>(source: &Source<K, V>) -> Result<(), SnapshotError> {
-    let mut end = 0;
-    for (offset, at) in source.places() {
-        if offset < end {
-            return Err(SnapshotError::Corrupt {
-                what: "records that overlap",
-            });
-        }
-        end = check(source, at, offset)?;
-    }
-    Ok(())
-}
-
-/// Checks one entry; returns where its record ends.
-fn check<K: Hash + Codec, V: Codec>(source: &Source<K, V>, at: usize, offset: u64) -> Result<u64, SnapshotError> {
-    let foreign = |what| SnapshotError::Foreign { what };
-    let Some(record) = source.file().record(offset) else {
-        return Err(SnapshotError::Corrupt { what: "a record" });
-    };
-    let key = K::decode(record.key).ok_or_else(|| foreign("a key cannot be decoded"))?;
-    if format::key_hash(&key) != source.file().entry(at).0 {
-        return Err(foreign("a key hashes otherwise than when it was saved"));
-    }
-    if V::decode(record.value).is_none() {
-        return Err(foreign("a value cannot be decoded"));
-    }
-    Ok(offset + record.length)
-}
-
-impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the
     /// snapshot. Others may use the cache meanwhile. O(n); needs 16 bytes per entry.
     pub fn warm(&self) -> Warmed {
@@ -200,4 +170,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.0.pending.end(&source);
         warmed
     }
+}
+
+/// Looks at all entries: each must be whole, of these types, and overlap no other.
+fn verify<K: Hash, V>(source: &Source<K, V>) -> Result<(), SnapshotError> {
+    let mut end = 0;
+    for (offset, at) in source.places() {
+        if offset < end {
+            return Err(SnapshotError::Corrupt {
+                what: "records that overlap",
+            });
+        }
+        let (_, _, record) = source.decode(at)?;
+        end = offset + record.length;
+    }
+    Ok(())
 }

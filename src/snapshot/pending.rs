@@ -4,7 +4,8 @@
 //! of it any more. Who takes a key to bring its entry in may be overtaken by an insertion or a removal, as a load
 //! may: that is marked too, and looked at when the map has a claim for the entry but has not decided yet.
 
-use super::codec::Codec;
+use super::codec::EntryCodec;
+use super::error::SnapshotError;
 use super::format::{self, Record};
 use super::mapped::Mapped;
 use crate::cache::Inner;
@@ -67,6 +68,9 @@ impl Moment {
     }
 }
 
+/// Makes an entry of the bytes of its key and its value.
+type Decode<K, V> = fn(&[u8], &[u8]) -> Option<(K, V)>;
+
 /// A loaded snapshot.
 pub(super) struct Source<K, V> {
     file: Mapped,
@@ -79,13 +83,15 @@ pub(super) struct Source<K, V> {
     /// The cache's hashes of the keys whose entries are on their way.
     flying: Mutex<Vec<u64>>,
     now: Moment,
-    decode_key: fn(&[u8]) -> Option<K>,
-    decode_value: fn(&[u8]) -> Option<V>,
+    decode: Decode<K, V>,
     equal: fn(&K, &K) -> bool,
 }
 
-impl<K: Codec + Eq, V: Codec> Source<K, V> {
-    pub(super) fn new(file: Mapped, now: Moment) -> Self {
+impl<K, V> Source<K, V> {
+    pub(super) fn new<C: EntryCodec<K, V>>(file: Mapped, now: Moment) -> Self
+    where
+        K: Eq,
+    {
         let n = file.len();
         Self {
             file,
@@ -95,14 +101,11 @@ impl<K: Codec + Eq, V: Codec> Source<K, V> {
             left: AtomicUsize::new(n),
             flying: Mutex::new(Vec::new()),
             now,
-            decode_key: K::decode,
-            decode_value: V::decode,
+            decode: C::decode,
             equal: K::eq,
         }
     }
-}
 
-impl<K, V> Source<K, V> {
     pub(super) fn file(&self) -> &Mapped {
         &self.file
     }
@@ -123,16 +126,21 @@ impl<K, V> Source<K, V> {
         places
     }
 
-    /// Key and value of an entry of the index whose record is whole and of that key.
-    pub(super) fn decode(&self, at: usize) -> Option<(K, V, Record<'_>)>
+    /// Key and value of an entry of the index, and its record; or what is wrong with it.
+    pub(super) fn decode(&self, at: usize) -> Result<(K, V, Record<'_>), SnapshotError>
     where
         K: Hash,
     {
+        let foreign = |what| SnapshotError::Foreign { what };
         let (hash, offset) = self.file.entry(at);
-        let record = self.file.record(offset)?;
-        let key = (self.decode_key)(record.key)?;
-        (format::key_hash(&key) == hash).then_some(())?;
-        Some((key, (self.decode_value)(record.value)?, record))
+        let record = self.file.record(offset);
+        let record = record.ok_or(SnapshotError::Corrupt { what: "a record" })?;
+        let (key, value) =
+            (self.decode)(record.key, record.value).ok_or_else(|| foreign("a key or a value cannot be decoded"))?;
+        if format::key_hash(&key) != hash {
+            return Err(foreign("a key hashes otherwise than when it was saved"));
+        }
+        Ok((key, value, record))
     }
 }
 
@@ -292,7 +300,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         hash: impl FnOnce(&K) -> Option<u64>,
         guard: &Guard,
     ) -> Option<Handle> {
-        let decoded = source.decode(at);
+        let decoded = source.decode(at).ok();
         let hash = match &decoded {
             Some((key, ..)) => hash(key)?,
             None => 0, // damaged: it is taken, so that nobody looks again

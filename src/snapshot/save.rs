@@ -1,6 +1,6 @@
 //! Saving: the entries one batch after another, while others use the cache.
 
-use super::codec::Codec;
+use super::codec::EntryCodec;
 use super::error::SnapshotError;
 use super::format::{self, Header};
 use super::options::{SaveOptions, Saved};
@@ -22,9 +22,9 @@ fn new_id() -> u64 {
     std::hash::RandomState::new().hash_one(wall())
 }
 
-impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Inner<K, V, S> {
+impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     /// Saves the cache; see [`Cache::save`](crate::Cache::save).
-    pub(crate) fn save(&self, path: &Path, options: &SaveOptions) -> Result<Saved, SnapshotError> {
+    pub(crate) fn save<C: EntryCodec<K, V>>(&self, path: &Path, options: &SaveOptions) -> Result<Saved, SnapshotError> {
         let engine = &self.engine;
         let begun = std::time::Instant::now();
         let now = Moment {
@@ -61,8 +61,8 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Inner<K, V, S> {
                 let times = times.map(|(deadline, limit)| (now.to_wall(deadline), now.to_wall(limit)));
                 list[written] = [format::key_hash(&entry.key), writer.offset()];
                 writer.add(
-                    |out| entry.key.encode(out),
-                    |out| entry.value.encode(out),
+                    |out| C::encode_key(&entry.key, out),
+                    |out| C::encode_value(&entry.value, out),
                     (own, times, rank),
                 )?;
                 (written, weight) = (written + 1, weight.saturating_add(own));

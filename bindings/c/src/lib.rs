@@ -18,6 +18,7 @@ mod change;
 mod options;
 mod read;
 mod reply;
+mod snapshot;
 mod text;
 mod types;
 mod walk;

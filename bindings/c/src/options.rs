@@ -201,7 +201,7 @@ fn cause_of(cause: Cause) -> hotset_cause {
 }
 
 /// A function of the user's and its argument.
-struct User<F>(F, *mut c_void);
+pub(crate) struct User<F>(F, *mut c_void);
 
 // SAFETY: the header says that any thread calls it.
 unsafe impl<F: Send> Send for User<F> {}
@@ -209,11 +209,11 @@ unsafe impl<F: Send> Send for User<F> {}
 unsafe impl<F: Sync> Sync for User<F> {}
 
 impl<F: Copy> User<F> {
-    fn new(call: Option<F>, arg: *mut c_void) -> Option<Self> {
+    pub(crate) fn new(call: Option<F>, arg: *mut c_void) -> Option<Self> {
         call.map(|call| Self(call, arg))
     }
 
-    fn parts(&self) -> (F, *mut c_void) {
+    pub(crate) fn parts(&self) -> (F, *mut c_void) {
         (self.0, self.1)
     }
 }

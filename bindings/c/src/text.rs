@@ -5,7 +5,7 @@ use libc::c_char;
 use std::ffi::CStr;
 
 /// ---------------------------------------------------------------------------------------------------------------------
-/// 8. Texts and versions
+/// 9. Texts and versions
 /// ---------------------------------------------------------------------------------------------------------------------
 ///
 /// What a status means, in English: never NULL, for any number, and valid for ever. Any thread may call it, callbacks included.
@@ -31,8 +31,11 @@ fn text(status: i32) -> &'static CStr {
         12 => c"the sum, or the number of handles, is too large",
         13 => c"a defect in hotset: it panicked (see stderr)",
         14 => c"the buffer is too small",
-        15 => c"the operating system gave no thread",
+        15 => c"the operating system gave no thread, or refused something with a file (see errno)",
         16 => c"iterators of the cache are still open",
+        17 => c"what is there is no snapshot",
+        18 => c"the snapshot is damaged or incomplete",
+        19 => c"the snapshot is of another version, schema or kind",
         1000.. => c"a status of the program's own",
         _ => c"no status of hotset",
     }

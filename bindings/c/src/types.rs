@@ -42,10 +42,16 @@ pub enum hotset_status {
     HOTSET_PANIC = 13,
     /// The caller's buffer is too small; the length that is needed was stored.
     HOTSET_BUFFER_TOO_SMALL = 14,
-    /// The operating system gave no thread for the ticker.
+    /// The operating system gave no thread for the ticker; or it refused something with a file: errno says what.
     HOTSET_IO = 15,
     /// hotset_close: iterators of the cache are still open. Close them first; the cache is unchanged.
     HOTSET_BUSY = 16,
+    /// hotset_load: what is there is no snapshot: a directory, a pipe, a file that begins otherwise. hotset_save: no place for a file.
+    HOTSET_NOT_A_SNAPSHOT = 17,
+    /// hotset_load: the snapshot is damaged or incomplete.
+    HOTSET_DAMAGED = 18,
+    /// hotset_load: the snapshot is of another version of the format, another schema, or does not hold bytes.
+    HOTSET_FOREIGN = 19,
 }
 
 /// Which entries make room for others.
@@ -170,6 +176,29 @@ pub type hotset_compute_fn =
 pub type hotset_load_fn = Option<
     unsafe extern "C" fn(arg: *mut c_void, key: *const c_void, key_len: usize, reply: *mut hotset_reply) -> Status,
 >;
+
+/// Told how far hotset_save has come: every few hundred kilobytes, and at the end, with `done` equal to `total`.
+///
+/// Runs on the saving thread, under no lock. It may call everything but hotset_close for the same cache.
+pub type hotset_progress_fn = Option<unsafe extern "C" fn(arg: *mut c_void, done: u64, total: u64)>;
+
+/// How to save and load. Fill it with hotset_snapshot_options_init, then set what you want otherwise.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct hotset_snapshot_options {
+    /// The size of this struct, set by hotset_snapshot_options_init.
+    pub size: usize,
+    /// A number of your own for what your keys and values mean: only who asks for the same can load the file.
+    pub schema: u64,
+    /// For hotset_load. Not 0: checks the whole file, and brings everything in before the call returns.
+    pub eager: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// For hotset_save. NULL: nobody is told.
+    pub progress: hotset_progress_fn,
+    /// Handed to progress.
+    pub progress_arg: *mut c_void,
+}
 
 /// How a cache is to be. Fill it with hotset_options_init, then set what you want otherwise.
 ///

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// The modules that the header shows, from the types up the ladder.
-const SOURCES: [&str; 10] = [
-    "types", "border", "basic", "read", "write", "change", "reply", "walk", "whole", "text",
+const SOURCES: [&str; 11] = [
+    "types", "border", "basic", "read", "write", "change", "reply", "walk", "whole", "snapshot", "text",
 ];
 
 fn root() -> PathBuf {

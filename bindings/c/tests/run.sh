@@ -58,31 +58,43 @@ the_quickstart() {
     echo "quickstart: ok"
 }
 
+the_exchange() {
+    "$work/snapshot" write "$work/by-c" || fail "snapshot write"
+    HOTSET_BY_C=$work/by-c HOTSET_BY_RUST=$work/by-rust \
+        "${CARGO:-cargo}" test --quiet --manifest-path "$root/Cargo.toml" -p hotset-c --test exchange -- --ignored >"$work/log" 2>&1 ||
+        { cat "$work/log" >&2; fail "Rust reads what C wrote"; }
+    "$work/snapshot" read "$work/by-rust" || fail "C reads what Rust wrote"
+    echo "exchange: ok"
+}
+
 case $mode in
 plain)
     the_header
     the_symbols
     the_quickstart
-    for name in api callbacks fork threads memory; do
+    for name in api callbacks fork threads memory snapshot; do
         build "$name"
         "$work/$name" || fail "$name"
     done
+    the_exchange
     ;;
 valgrind)
     # A thread that has just ended may still have its stack: "possibly lost".
     check=(valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect --error-exitcode=9)
-    for name in api callbacks fork threads; do build "$name"; done
+    for name in api callbacks fork threads snapshot; do build "$name"; done
     "${check[@]}" "$work/api" || fail api
     "${check[@]}" "$work/callbacks" || fail callbacks
+    "${check[@]}" "$work/snapshot" || fail snapshot
     "${check[@]}" "$work/fork" alone || fail fork
     "${check[@]}" --fair-sched=yes "$work/threads" 2000 || fail threads
     ;;
 asan)
     # In the sanitizer's eyes memory that cannot be had is an error of its own, unless told otherwise.
     export ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=65536
-    for name in api callbacks fork threads; do build "$name" -fsanitize=address; done
+    for name in api callbacks fork threads snapshot; do build "$name" -fsanitize=address; done
     "$work/api" || fail api
     "$work/callbacks" || fail callbacks
+    "$work/snapshot" || fail snapshot
     "$work/fork" alone || fail fork
     "$work/threads" || fail threads
     ;;

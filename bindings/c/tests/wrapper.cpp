@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
+#include <unistd.h>
 
 #define CHECK(what)                                                                                                    \
     do {                                                                                                               \
@@ -141,6 +142,26 @@ static void walks() {
     CHECK(seen == 100);
 }
 
+static void restarts_warm() {
+    std::string path = "/tmp/hotset-wrapper-" + std::to_string(::getpid());
+    hotset::cache cache = make();
+    for (int i = 0; i < 50; i++) cache.put(std::to_string(i), "v", hotset::ttl::none());
+    CHECK(cache.save(path, 3) == 50);
+    hotset::cache next = make();
+    try {
+        next.load(path, 4);
+        CHECK(!"an error");
+    } catch (const hotset::error &e) {
+        CHECK(e.status() == HOTSET_FOREIGN);
+    }
+    CHECK(next.load(path, 3) == 50);
+    CHECK(next.get("7")->data() == "v");
+    hotset::cache::warmed warmed = next.warm();
+    CHECK(warmed.entries == 49 && warmed.damaged == 0);
+    CHECK(next.load(path, 3, true) == 50);
+    CHECK(::unlink(path.c_str()) == 0);
+}
+
 int main() {
     try {
         hotset::options options;
@@ -157,6 +178,7 @@ int main() {
     loads_once();
     durations();
     walks();
+    restarts_warm();
     std::puts("hotset.hpp: ok");
     return 0;
 }
