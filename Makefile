@@ -18,6 +18,9 @@ VALGRIND = command -v valgrind >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sud
 LOOM_TEST := $(CARGO) test --release --features async --lib loom_ --
 STRESS_TEST := $(CARGO) test --release --features async --test stress --
 STRESS_CROSSBEAM := $(CARGO) test --release --features async,crossbeam --test stress --
+# What `sanitize` runs: all that has threads, hostile callbacks or damaged files.
+SANITIZED := --features async,serde --test stress --test linear --test model --test expiry_model --test faults --test hostile \
+             --test loads --test async_loads --test snapshot
 STRESS_ASAN := cargo +nightly test --release --features async --target $(HOST) --test stress --
 LOOM_DEEP_PREEMPTIONS ?= 3
 # How long each fuzz target runs.
@@ -25,7 +28,7 @@ SECONDS ?= 60
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
-        install uninstall test-c-install demo-c bench-c tools-c
+        install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -145,6 +148,14 @@ bench-snapshot: ## What saving and loading costs, beside std::fs and an eager lo
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel
 
+adversaries: ## Floods, scans, hot keys, a stubborn writer: latency and hit ratio beside quick_cache's and moka's (ARGS=--quick)
+	$(CARGO) run --release --quiet --manifest-path $(COMPARE) --bin adversaries -- $(ARGS)
+
+# How long `soak` runs.
+MINUTES ?= 10
+soak: ## Mixed operations for MINUTES=10, with memory watched: fails if it is not flat
+	$(CARGO) bench --bench soak -- $(MINUTES)
+
 instructions: ## Instructions per get and per evicting insert, by callgrind
 	benches/instructions.sh
 
@@ -163,6 +174,17 @@ stress: ## The stress tests, longer (STRESS=20 times the rounds), on both reclai
 asan: ## The stress tests under AddressSanitizer (a nightly compiler)
 	$(call some,$(STRESS_ASAN))
 	$(STRESS_ASAN) --nocapture
+
+# ThreadSanitizer must see std's synchronization, so that is built, too. Under LeakSanitizer, which is part of AddressSanitizer,
+# what the compiler forgets when a destructor panics is suppressed: the tests that make it count their objects.
+sanitize: ## Tests of the crate and the C library under Address-, Leak- and ThreadSanitizer (a nightly compiler with rust-src)
+	rustup +nightly component add rust-src
+	LSAN_OPTIONS=suppressions=$(CURDIR)/tests/leaks.supp CARGO_TARGET_DIR=target/asan RUSTFLAGS=-Zsanitizer=address \
+	    cargo +nightly test --release --target $(HOST) $(SANITIZED)
+	$(MAKE) --no-print-directory asan-c
+	CARGO_TARGET_DIR=target/tsan RUSTFLAGS=-Zsanitizer=thread cargo +nightly test --release -Zbuild-std --target $(HOST) $(SANITIZED)
+	CARGO_TARGET_DIR=target/tsan RUSTFLAGS=-Zsanitizer=thread cargo +nightly build --release -Zbuild-std --target $(HOST) -p hotset-c
+	LIB=$(CURDIR)/target/tsan/$(HOST)/release bindings/c/tests/run.sh tsan
 
 # Each target starts from what the runs before found; the seeds are written anew.
 fuzz: ## Run every fuzz target (SECONDS=60 each; a nightly compiler)

@@ -16,13 +16,23 @@ fn random(state: &mut u64) -> u8 {
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    // Any bytes are calls; many of them reach what a few do not.
-    let calls = corpus.join("cache_ops");
-    fs::create_dir_all(&calls)?;
     let mut state = 0x686f_7473_6574;
-    for len in [32, 200, 1_000, 4_000] {
-        let bytes: Vec<u8> = (0..len).map(|_| random(&mut state)).collect();
-        fs::write(calls.join(format!("seed-{len}")), bytes)?;
+    // Any bytes are calls; many of them reach what a few do not.
+    for target in ["cache_ops", "wheel", "sketch_ghost", "c_api"] {
+        let calls = corpus.join(target);
+        fs::create_dir_all(&calls)?;
+        for len in [32, 200, 1_000, 4_000] {
+            let bytes: Vec<u8> = (0..len).map(|_| random(&mut state)).collect();
+            fs::write(calls.join(format!("seed-{len}")), bytes)?;
+        }
+    }
+    let traces = corpus.join("traces");
+    fs::create_dir_all(&traces)?;
+    for (format, text) in TRACES.iter().enumerate() {
+        fs::write(
+            traces.join(format!("seed-{format}")),
+            [&[format as u8 % 6], text.as_bytes()].concat(),
+        )?;
     }
 
     let snapshots = corpus.join("snapshot");
@@ -43,3 +53,19 @@ fn main() -> io::Result<()> {
     }
     Ok(())
 }
+
+/// A trace in each format that the target reads, by its number there, and once more in those that vary.
+const TRACES: [&str; 12] = [
+    "\x01\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00",
+    "\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00",
+    "5 3 0 1\n9 1 0 2\n5 2 0 3\n",
+    "1\n2\n*\n1\n",
+    "key-a\nkey-b\n17\nkey-a\n",
+    "timestamp,key,key_size,value_size\n0,abc,3,100\n1,\"d,e\",3,7\n",
+    "",
+    "\x01\x00\x00\x00\x00\x00\x00\x00\x02",
+    "18446744073709551615 18446744073709551615 0 1\n",
+    "-1\n99999999999999999999\n",
+    "a 10\nb 20\na 10\n",
+    "1,2,3\n4,5,6\n",
+];

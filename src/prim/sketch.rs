@@ -189,7 +189,7 @@ impl Sketch {
 }
 
 /// The same by the simplest means: a byte per counter, halved all at once.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod naive {
     pub(crate) struct Sketch {
         counters: Vec<u8>,

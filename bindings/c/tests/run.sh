@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests of the C library: `run.sh` plainly, `run.sh valgrind` under valgrind, `run.sh asan` with AddressSanitizer in library
-# and tests. `make test-c`, `make test-c-valgrind` and `make asan-c` build the library first, into the directory LIB.
+# and tests, `run.sh tsan` with ThreadSanitizer. `make test-c`, `make test-c-valgrind`, `make asan-c` and `make sanitize` build the library first, into the directory LIB.
 set -euo pipefail
 
 mode=${1:-plain}
@@ -98,5 +98,17 @@ asan)
     "$work/fork" alone || fail fork
     "$work/threads" || fail threads
     ;;
-*) fail "usage: run.sh [valgrind|asan]" ;;
+tsan)
+    # The library was built with -Zsanitizer=thread, std included. The C compiler's runtime is not the one that rustc's
+    # instrumentation asks for, so the programs get rustc's.
+    export TSAN_OPTIONS=allocator_may_return_null=1
+    runtime=$(rustc +nightly --print sysroot)/lib/rustlib/x86_64-unknown-linux-gnu/lib/librustc-nightly_rt.tsan.a
+    for name in api callbacks threads; do
+        cc -g -O1 -std=gnu99 "${warnings[@]}" -fsanitize=thread -I"$root/include" -c "$tests/$name.c" -o "$work/$name.o"
+        cc "$work/$name.o" -o "$work/$name" -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive -rdynamic "$work/$soname" \
+            -lpthread -ldl -lm -lrt
+        "$work/$name" || fail "$name"
+    done
+    ;;
+*) fail "usage: run.sh [valgrind|asan|tsan]" ;;
 esac
