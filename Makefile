@@ -13,8 +13,9 @@ ARGS ?=
 STRESS ?= 20
 # `some TESTS`: fail where a filter matches no test, instead of passing without having tested anything.
 some = $(1) --list | grep -c ': test$$' >/dev/null || { echo 'no test matches: $(1)' >&2; exit 1; }
-# Installs valgrind where it is missing.
-VALGRIND = command -v valgrind >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; $$sudo apt-get install -y -qq valgrind; }
+# `need COMMAND,PACKAGE`: installs Debian's package where the command is missing.
+need = command -v $(1) >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(2); }
+VALGRIND = $(call need,valgrind,valgrind)
 LOOM_TEST := $(CARGO) test --release --features async --lib loom_ --
 STRESS_TEST := $(CARGO) test --release --features async --test stress --
 STRESS_CROSSBEAM := $(CARGO) test --release --features async,crossbeam --test stress --
@@ -119,6 +120,9 @@ uninstall: ## Remove what install put there (the same PREFIX and DESTDIR)
 	bindings/c/install/install.sh uninstall
 
 test-c-install: build-c ## Programs against the installed C library: pkg-config, CMake, shared and static, C++, README
+	$(call need,c++,g++)
+	$(call need,pkg-config,pkg-config)
+	$(call need,cmake,cmake)
 	bindings/c/tests/install.sh
 
 demo-c: build-c ## A C proxy before a slow backend: hit ratio and latencies with and without the cache
