@@ -22,30 +22,70 @@ const MARKED: u8 = 2;
 
 /// The hash by which the index finds a key: the same in every process, and for every borrowed form of the key.
 pub(super) fn key_hash<Q: Hash + ?Sized>(key: &Q) -> u64 {
-    let mut hasher = KeyHasher(Xxh3::new());
+    let mut hasher = KeyHasher {
+        start: [0; SHORT],
+        filled: 0,
+        long: None,
+    };
     key.hash(&mut hasher);
     hasher.finish()
 }
 
+/// Keys of up to so many bytes are hashed at once: XXH3's state for longer ones takes half a kilobyte, and its time.
+const SHORT: usize = 64;
+
 /// Feeds XXH3 the same bytes on every machine.
-struct KeyHasher(Xxh3);
+struct KeyHasher {
+    start: [u8; SHORT],
+    filled: usize,
+    /// Has everything, once it is too long for `start`.
+    long: Option<Box<Xxh3>>,
+}
+
+impl KeyHasher {
+    #[inline]
+    fn feed(&mut self, bytes: &[u8]) {
+        let end = self.filled + bytes.len();
+        match (&mut self.long, self.start.get_mut(self.filled..end)) {
+            (None, Some(room)) => {
+                room.copy_from_slice(bytes);
+                self.filled = end;
+            }
+            _ => self.feed_long(bytes),
+        }
+    }
+
+    #[cold]
+    fn feed_long(&mut self, bytes: &[u8]) {
+        let Self { start, filled, long } = self;
+        let long = long.get_or_insert_with(|| {
+            let mut long = Box::new(Xxh3::new());
+            long.update(&start[..*filled]);
+            long
+        });
+        long.update(bytes);
+    }
+}
 
 macro_rules! little_endian {
     ($($write:ident: $type:ty as $wide:ty;)*) => {$(
         #[inline]
         fn $write(&mut self, n: $type) {
-            self.0.update(&(n as $wide).to_le_bytes());
+            self.feed(&(n as $wide).to_le_bytes());
         }
     )*};
 }
 
 impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
-        self.0.digest()
+        match &self.long {
+            None => xxh3_64_with_seed(&self.start[..self.filled], 0),
+            Some(long) => long.digest(),
+        }
     }
     #[inline]
     fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        self.feed(bytes);
     }
     little_endian! {
         write_u8: u8 as u8;
@@ -418,5 +458,14 @@ mod tests {
         assert_eq!(key_hash("ab"), xxh3_64(b"ab\xff"));
         assert_eq!(key_hash(&7usize), xxh3_64(&[7, 0, 0, 0, 0, 0, 0, 0]));
         assert_eq!(key_hash(&7u16), xxh3_64(&[7, 0]));
+        // Of all lengths, and in parts.
+        let text = "x".repeat(3 * SHORT);
+        for length in 0..text.len() {
+            let both = [&text.as_bytes()[..length], b"\xff"].concat();
+            assert_eq!(key_hash(&text[..length]), xxh3_64(&both));
+            assert_eq!(key_hash(&(&text[..length], &text[..9])), {
+                xxh3_64(&[&both[..], &text.as_bytes()[..9], b"\xff"].concat())
+            });
+        }
     }
 }

@@ -75,7 +75,7 @@ pub struct Keep {
 
 impl Keep {
     /// In this file; but nothing yet. `observer` is told of every load and save, under no lock, by the thread that did it: nobody
-    /// else would learn of an error.
+    /// else would learn of an error. One that holds a handle to its own cache keeps that alive for ever.
     pub fn at(path: impl Into<PathBuf>, observer: impl Fn(Kept) + Send + Sync + 'static) -> Self {
         Self {
             path: path.into(),
