@@ -46,6 +46,8 @@ use types::*;
 
 #[derive(Arbitrary, Debug)]
 struct Input {
+    /// Which of the two bounds there are; mostly one.
+    bounds: u8,
     max_entries: u16,
     max_bytes: u32,
     policy: i8,
@@ -248,12 +250,21 @@ fuzz_target!(|input: Input| {
     };
     let arg = (&raw mut world).cast::<c_void>();
     let mut options = hotset_options {
-        max_entries: input.max_entries.into(),
-        max_bytes: input.max_bytes.into(),
-        policy: Policy(input.policy.into()),
+        max_entries: if input.bounds % 8 < 5 {
+            input.max_entries.into()
+        } else {
+            0
+        },
+        max_bytes: if input.bounds % 8 > 3 {
+            input.max_bytes.into()
+        } else {
+            0
+        },
+        // Mostly one that there is, and settings that can be.
+        policy: Policy((input.policy % 6).into()),
         ttl_ms: input.ttl_ms.into(),
         tti_ms: input.tti_ms.into(),
-        jitter: f64::from(input.jitter) / 200.0 - 0.1,
+        jitter: f64::from(input.jitter % 110) / 100.0 - 0.05,
         ..hotset_options::DEFAULT
     };
     if input.callbacks & 1 != 0 {
@@ -269,7 +280,9 @@ fuzz_target!(|input: Input| {
         options.clock_arg = arg;
     }
     // (Larger ones would be read beyond the end here.)
-    options.size = options.size.saturating_add_signed(isize::from(input.size.min(0)));
+    options.size = options
+        .size
+        .saturating_add_signed(isize::from((input.size / 32).min(0)));
     let mut cache = ptr::null_mut();
     // SAFETY: the options are there.
     if !known(unsafe { basic::hotset_open(&options, &mut cache) }) {
