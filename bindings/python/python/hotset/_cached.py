@@ -137,7 +137,7 @@ def _decorate(function: Any, /, *, settings: dict[str, Any], name: str | None, m
     under_cache = partial(memoised, settings=settings, name=name)
     match function:
         case classmethod() | staticmethod():
-            return type(function)(under_cache(function.__func__, method=False))
+            return _rewrapped(function, partial(under_cache, method=False))
         case property():
             if function.fget is None:
                 raise TypeError("this property has no getter, whose results could be kept")
@@ -148,3 +148,8 @@ def _decorate(function: Any, /, *, settings: dict[str, Any], name: str | None, m
             raise TypeError(f"cached({function}): name the setting, as in cached(maxsize={function})")
         case _:
             return under_cache(function, method=method)
+
+
+def _rewrapped(function: Any, under_cache: Callable[[Any], Any]) -> Any:
+    """The class or static method of what is under a cache now."""
+    return type(function)(under_cache(function.__func__))

@@ -44,7 +44,7 @@ def lru_cache(
 ) -> "Callable[[Callable[..., _R]], LruCached[_R]]": ...
 @overload
 def lru_cache(maxsize: Callable[..., _R], typed: bool = False) -> "LruCached[_R]": ...
-def lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
+def lru_cache(maxsize: Any = 128, typed: Any = False) -> Any:
     """functools.lru_cache: keeps the results of the `maxsize` calls that were made most recently.
 
     Signature, semantics, order of eviction and error texts are those of functools: swap the import.
@@ -64,7 +64,12 @@ def lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
         return _decorated(maxsize, 128, typed)
     elif maxsize is not None:
         raise TypeError("Expected first argument to be an integer, a callable, or None")
-    return lambda function: _decorated(function, maxsize, typed)
+    size: int | None = maxsize
+
+    def decorating_function(function: Callable[..., Any]) -> "LruCached[Any]":
+        return _decorated(function, size, typed)
+
+    return decorating_function
 
 
 def cache(user_function: Callable[..., _R], /) -> "LruCached[_R]":

@@ -16,13 +16,13 @@ from hotset._registry import register
 from hotset._stats import CacheInfo, Stats, info_of, stats_of
 
 
-def _hotset_stats(self: Any) -> Stats:
+def __hotset_stats__(self: Any) -> Stats:
     return stats_of(self.stats(), self.cache_parameters())
 
 
 def cache_info(self: Any) -> CacheInfo:
     """What was counted since the last cache_clear(): functools' four fields, then more."""
-    return info_of(_hotset_stats(self), self.cache_parameters())
+    return info_of(__hotset_stats__(self), self.cache_parameters())
 
 
 def cache_clear(self: Memo) -> None:
@@ -51,7 +51,7 @@ def cache_refresh(self: Memo, /, *args: Any, **kwargs: Any) -> Any:
 
 
 _SHARED = (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set)
-for _method in (*_SHARED, cache_refresh, _hotset_stats):
+for _method in (*_SHARED, cache_refresh, __hotset_stats__):
     setattr(Memo, _method.__name__, _method)
 
 

@@ -10,14 +10,14 @@ from hotset._stats import Stats
 class Counted(Protocol):
     """What can be listed."""
 
-    def _hotset_stats(self) -> Stats: ...
+    def __hotset_stats__(self) -> Stats: ...
 
 
 _lock = Lock()
 _named: WeakValueDictionary[str, Counted] = WeakValueDictionary()
 
 
-def register(name: str | None, cache: Counted) -> None:
+def register(name: object, cache: Counted) -> None:
     """Lists the cache under this name, if it is one, as long as it lives. A later one of the same name takes its place."""
     if name is None:
         return
@@ -41,4 +41,4 @@ def caches() -> dict[str, Stats]:
     """
     with _lock:
         alive = list(_named.items())
-    return {name: cache._hotset_stats() for name, cache in alive}
+    return {name: cache.__hotset_stats__() for name, cache in alive}

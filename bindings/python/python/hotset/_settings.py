@@ -1,9 +1,8 @@
 """What may be said of a cache when it is made: checked here, once, for the decorator and the mapping."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from types import EllipsisType
 from typing import Any, Literal, get_args
 
 Policy = Literal["tinylfu", "lru", "lfu", "fifo", "random"]
@@ -48,16 +47,16 @@ def _function(name: str, value: Any) -> None:
 
 def checked(
     *,
-    maxsize: int | EllipsisType | None,
-    policy: Policy,
-    ttl: Seconds | None,
-    tti: Seconds | None,
-    jitter: float,
-    weigher: Callable[..., int] | None,
-    max_weight: int | None,
-    on_removal: Callable[..., object] | None,
-    negative_ttl: Seconds | None,
-    timer: Callable[[], float] | None,
+    maxsize: Any,
+    policy: Any,
+    ttl: Any,
+    tti: Any,
+    jitter: Any,
+    weigher: Any,
+    max_weight: Any,
+    on_removal: Any,
+    negative_ttl: Any,
+    timer: Any,
 ) -> dict[str, Any]:
     """The settings that the decorator and the mapping share, as the native part takes them."""
     if policy not in get_args(Policy):
@@ -91,11 +90,11 @@ def checked(
 def memo_settings(
     shared: Mapping[str, Any],
     *,
-    typed: bool,
-    key: Callable[..., Any] | None,
-    single_flight: bool,
-    stale_while_revalidate: Seconds | None,
-    stale_if_error: Seconds | None,
+    typed: Any,
+    key: Any,
+    single_flight: Any,
+    stale_while_revalidate: Any,
+    stale_if_error: Any,
 ) -> dict[str, Any]:
     """All settings of the decorator: the shared ones, and its own."""
     _function("key", key)
