@@ -5,33 +5,14 @@
 //! are equal where functools' are: so an int or str by itself is only equal to its like (1 and 1.0 are kept apart, True and 1.0
 //! are not), and the order of names counts.
 
+use crate::statics::mark;
 use crate::objects::{Equal, Object, Raised, all, ask, compare, hash, is_exactly, is_tuple, items, mix};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple};
 use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicPtr, Ordering};
-
-/// What comes before the names in a key. Nobody else has it.
-static MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-
-/// To be called before any call is compared.
-pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
-    MARK.get_or_try_init(py, || {
-        py.import("builtins")?
-            .getattr("object")?
-            .call0()
-            .map(Bound::unbind)
-    })
-    .map(drop)
-}
-
-fn mark() -> Object {
-    // SAFETY: callers are attached, as all that comes here.
-    let py = unsafe { Python::assume_attached() };
-    MARK.get(py).map_or(ptr::null_mut(), |mark| mark.as_ptr())
-}
 
 /// The arguments of a call, as they lie in the caller's memory.
 #[derive(Clone, Copy)]
@@ -270,6 +251,58 @@ impl<'a> Call<'a> {
             }
         }
         Ok(true)
+    }
+
+    /// The arguments of the call that a key was made of, `(args, kwargs)`; None for an instance that is gone.
+    ///
+    /// # Safety
+    /// The key is alive, and was made by [`key`](Self::key) with these settings.
+    pub(crate) unsafe fn arguments<'py>(
+        py: Python<'py>,
+        key: Object,
+        typed: bool,
+        method: bool,
+    ) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+        let kwargs = PyDict::new(py);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let own = |object: &Object| Bound::from_borrowed_ptr(py, *object);
+            if !is_tuple(key) {
+                return Ok((PyTuple::new(py, [own(&key)])?, kwargs));
+            }
+            let mut rest = items(key);
+            if let Some(at) = rest.iter().position(|item| *item == mark()) {
+                let (names, values) = (items(rest[at + 1]), &rest[at + 2..]);
+                for (name, value) in names.iter().zip(values) {
+                    kwargs.set_item(own(name), own(value))?;
+                }
+                rest = &rest[..at];
+            } else if typed {
+                rest = &rest[..rest.len() / 2];
+            }
+            let mut args: Vec<_> = rest.iter().map(own).collect();
+            if method && let Some(first) = args.first_mut() {
+                *first = first.call0()?;
+            }
+            Ok((PyTuple::new(py, args)?, kwargs))
+        }
+    }
+
+    /// What vectorcall calls `nargsf`, without leave to use the place before the arguments.
+    pub(crate) fn positional(&self) -> usize {
+        self.positional
+    }
+
+    /// The arguments as Python objects, `(args, kwargs)`.
+    pub(crate) fn objects<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+        // SAFETY: `new`'s promise.
+        let own = |object: &Object| unsafe { Bound::from_borrowed_ptr(py, *object) };
+        let (by_position, by_name) = self.args.split_at(self.positional);
+        let kwargs = PyDict::new(py);
+        for (name, value) in self.names().iter().zip(by_name) {
+            kwargs.set_item(own(name), own(value))?;
+        }
+        Ok((PyTuple::new(py, by_position.iter().map(own))?, kwargs))
     }
 
     /// Calls the function with these arguments; `nargsf` is vectorcall's.

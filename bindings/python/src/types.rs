@@ -23,7 +23,7 @@ pub(crate) struct Head {
 /// An object whose type is made here; it begins with a [`Head`] (`repr(C)`).
 ///
 /// # Safety
-/// The type is `repr(C)` and begins with a `Head`. `made` is set last by `__new__`: until then everything else may be zeroes.
+/// The type is `repr(C)` and begins with a `Head`, which `make` gave to it and which does not change.
 pub(crate) unsafe trait Instance: Sized {
     /// Shows the collector all that the object holds; takes no lock, and runs nothing of Python's.
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int;
@@ -112,22 +112,25 @@ impl Class {
     }
 }
 
-/// A new object of the type, filled by `fill`.
+/// A new object of the type: what `fill` makes of its head. No Python code runs between the object's allocation and that.
 ///
 /// # Safety
 /// The type was made here for `T`, or is a subclass of such a one.
 pub(crate) unsafe fn make<T: Instance>(
     class: *mut ffi::PyTypeObject,
-    fill: impl FnOnce(*mut T) -> PyResult<()>,
+    vectorcall: Option<ffi::vectorcallfunc>,
+    fill: impl FnOnce(Head) -> T,
 ) -> PyResult<Object> {
-    // SAFETY: the caller's promise. The object is all zeroes but for its head, which `visit`, `clear` and `finish` can bear.
+    // SAFETY: the caller's promise. The allocated object has room for a `T`, and begins with a head.
     unsafe {
         let allocate = (*class).tp_alloc.ok_or_else(|| PyRuntimeError::new_err("a type without tp_alloc"))?;
         let object = allocate(class, 0);
         if object.is_null() {
             return Err(PyErr::fetch(Python::assume_attached()));
         }
-        fill(object.cast()).inspect_err(|_| ffi::Py_DECREF(object))?;
+        let mut head = ptr::read(object.cast::<Head>());
+        head.vectorcall = vectorcall;
+        object.cast::<T>().write(fill(head));
         Ok(object)
     }
 }

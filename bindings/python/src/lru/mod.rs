@@ -59,8 +59,7 @@ unsafe impl Instance for LruFunction {
     }
 
     unsafe fn finish(this: *mut Self) {
-        // SAFETY: the caller's promise; all zeroes is a valid `UnsafeCell<Option<Table>>` for `drop` only if `make` said so, and
-        // it is written before anything can fail.
+        // SAFETY: the caller's promise.
         unsafe { ptr::drop_in_place(&raw mut (*this).table) };
     }
 }
@@ -312,18 +311,18 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             }
         };
         let typed = typed.is_truthy()?;
-        // SAFETY: the type is this one or a subclass; every field is written before anything can fail.
-        unsafe {
-            make::<LruFunction>(class, |this| {
-                (*this).head.vectorcall = Some(vectorcall);
-                (&raw mut (*this).table).write(UnsafeCell::new((size != Size::Nothing).then(Table::new)));
-                (&raw mut (*this).size).write(size);
-                (*this).typed = typed;
-                (*this).function.set(function.into_ptr());
-                (*this).info.set(info.into_ptr());
-                Ok(())
-            })
-        }
+        let made = |head| LruFunction {
+            head,
+            function: Cell::new(function.into_ptr()),
+            info: Cell::new(info.into_ptr()),
+            size,
+            typed,
+            hits: Cell::new(0),
+            misses: Cell::new(0),
+            table: UnsafeCell::new((size != Size::Nothing).then(Table::new)),
+        };
+        // SAFETY: the type is this one or a subclass.
+        unsafe { make::<LruFunction>(class, Some(vectorcall), made) }
     })
 }
 

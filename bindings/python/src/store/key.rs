@@ -1,0 +1,329 @@
+//! Keys and values in the engine, and how a key is looked for that is no object yet.
+
+use super::left::{Left, leave};
+use crate::call::Call;
+use crate::objects::{Equal, Object, Raised, ask, compare};
+use pyo3::ffi;
+use std::borrow::Borrow;
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// A reference to a Python object; null once it has been taken out of its entry.
+pub(crate) struct Key(AtomicPtr<ffi::PyObject>);
+
+/// A reference to a value; or to an exception that is to be raised, if the lowest bit is set.
+pub(crate) struct Value(AtomicPtr<ffi::PyObject>);
+
+const RAISES: usize = 1;
+
+/// What a lookup finds: a new reference.
+#[derive(Clone, Copy)]
+pub(crate) enum Found {
+    Value(Object),
+    Error(Object),
+}
+
+impl Key {
+    /// Takes over a reference.
+    pub(crate) fn new(object: Object) -> Self {
+        Self(AtomicPtr::new(object))
+    }
+
+    #[inline(always)]
+    pub(crate) fn object(&self) -> Object {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes the reference out.
+    pub(crate) fn take(&self) -> Object {
+        self.0.swap(ptr::null_mut(), Ordering::Relaxed)
+    }
+}
+
+impl Value {
+    /// Takes over a reference.
+    pub(crate) fn new(object: Object) -> Self {
+        Self(AtomicPtr::new(object))
+    }
+
+    /// Takes over a reference to an exception.
+    pub(crate) fn error(object: Object) -> Self {
+        Self(AtomicPtr::new(object.map_addr(|address| address | RAISES)))
+    }
+
+    pub(crate) fn is_error(&self) -> bool {
+        self.0.load(Ordering::Relaxed).addr() & RAISES != 0
+    }
+
+    /// The object, whatever it is for.
+    pub(crate) fn object(&self) -> Object {
+        self.0.load(Ordering::Relaxed).map_addr(|address| address & !RAISES)
+    }
+
+    /// Takes the reference out.
+    pub(crate) fn take(&self) -> Object {
+        self.0.swap(ptr::null_mut(), Ordering::Relaxed).map_addr(|address| address & !RAISES)
+    }
+
+    /// A new reference to what is here, for one who keeps the entry from being freed.
+    #[inline(always)]
+    pub(crate) fn found(&self) -> Found {
+        let object = self.0.load(Ordering::Relaxed);
+        let real = object.map_addr(|address| address & !RAISES);
+        // SAFETY: the entry holds a reference, and is not freed meanwhile; with the GIL, nobody takes it out meanwhile.
+        unsafe { ffi::Py_INCREF(real) };
+        if object == real { Found::Value(real) } else { Found::Error(real) }
+    }
+}
+
+impl Clone for Value {
+    fn clone(&self) -> Self {
+        match self.found() {
+            Found::Value(object) => Self::new(object),
+            Found::Error(object) => Self::error(object),
+        }
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        drop_object(self.take(), ptr::null_mut());
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        drop_object(ptr::null_mut(), self.take());
+    }
+}
+
+fn drop_object(key: Object, value: Object) {
+    if !key.is_null() || !value.is_null() {
+        leave(Left { key, value, told: None });
+    }
+}
+
+/// What a key is looked for by: a key, or something that can tell whether a key is the one.
+pub(crate) trait Look {
+    /// The key's object; null for what looks for one.
+    fn object(&self) -> Object;
+    fn hash(&self) -> u64;
+    fn is(&self, key: Object) -> bool;
+}
+
+impl Look for Key {
+    #[inline(always)]
+    fn object(&self) -> Object {
+        Key::object(self)
+    }
+
+    fn hash(&self) -> u64 {
+        unreachable!("keys are looked for, and inserted, by what knows their hash")
+    }
+
+    fn is(&self, key: Object) -> bool {
+        Key::object(self) == key
+    }
+}
+
+impl<'a> Borrow<dyn Look + 'a> for Key {
+    #[inline(always)]
+    fn borrow(&self) -> &(dyn Look + 'a) {
+        self
+    }
+}
+
+impl PartialEq for dyn Look + '_ {
+    /// The engine compares the keys that it holds with what is looked for, in this order.
+    #[inline(always)]
+    fn eq(&self, sought: &Self) -> bool {
+        sought.is(self.object())
+    }
+}
+
+impl Eq for dyn Look + '_ {}
+
+impl Hash for dyn Look + '_ {
+    #[inline(always)]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(Look::hash(self));
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(Look::hash(self));
+    }
+}
+
+/// The same entry's key.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        Key::object(self) == Key::object(other)
+    }
+}
+
+impl Eq for Key {}
+
+/// Hashes are Python's, stirred already: they are passed on.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Passed(u64);
+
+impl BuildHasher for Passed {
+    type Hasher = Self;
+
+    #[inline(always)]
+    fn build_hasher(&self) -> Self {
+        *self
+    }
+}
+
+impl Hasher for Passed {
+    #[inline(always)]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys write one number")
+    }
+}
+
+/// What can be compared with keys.
+pub(crate) trait Sought {
+    /// # Safety
+    /// The key is alive.
+    unsafe fn compare(&self, key: Object) -> Equal;
+    /// # Safety
+    /// The key is alive, and stays so while other code runs.
+    unsafe fn ask(&self, key: Object) -> Result<bool, Raised>;
+}
+
+impl Sought for Call<'_> {
+    #[inline(always)]
+    unsafe fn compare(&self, key: Object) -> Equal {
+        // SAFETY: the caller's promise.
+        unsafe { Call::compare(self, key) }
+    }
+
+    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+        // SAFETY: the caller's promise.
+        unsafe { Call::ask(self, key) }
+    }
+}
+
+/// An object as the key of a mapping. The caller keeps it alive.
+pub(crate) struct Single(pub(crate) Object);
+
+impl Sought for Single {
+    #[inline(always)]
+    unsafe fn compare(&self, key: Object) -> Equal {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { compare(key, self.0) }
+    }
+
+    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { ask(key, self.0) }
+    }
+}
+
+/// A search for a key. While it goes on, only what runs no Python code is compared: a key of which only Python can tell is passed
+/// over, and noted. Afterwards Python is asked ([`settle`](Self::settle)), and the search begins anew, with the answer.
+pub(crate) struct Search<'s, T> {
+    sought: &'s T,
+    hash: u64,
+    /// Of which Python must be asked; a reference.
+    unknown: Cell<Object>,
+    /// What Python said, with references: so they are no other keys meanwhile.
+    answers: RefCell<Vec<(Object, bool)>>,
+}
+
+impl<'s, T: Sought> Search<'s, T> {
+    /// The hash has been stirred.
+    #[inline(always)]
+    pub(crate) fn new(sought: &'s T, hash: u64) -> Self {
+        Self {
+            sought,
+            hash,
+            unknown: Cell::new(ptr::null_mut()),
+            answers: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// Whether the search that just ended passed over nothing.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unknown.get().is_null()
+    }
+
+    /// Whether the search that just ended passed over a key that may be the one. Python has then been asked about it, and it is
+    /// to be searched again. Runs Python code.
+    #[inline(always)]
+    pub(crate) fn settle(&self) -> Result<bool, Raised> {
+        if self.unknown.get().is_null() { Ok(false) } else { self.ask() }
+    }
+
+    #[cold]
+    fn ask(&self) -> Result<bool, Raised> {
+        let key = self.unknown.replace(ptr::null_mut());
+        // SAFETY: the reference, which `answers` takes over.
+        let answer = unsafe { self.sought.ask(key) };
+        self.answers.borrow_mut().push((key, matches!(answer, Ok(true))));
+        answer.map(|_| true)
+    }
+
+    #[cold]
+    fn answered(&self, key: Object) -> bool {
+        if let Some((_, equal)) = self.answers.borrow().iter().find(|(asked, _)| *asked == key) {
+            return *equal;
+        }
+        if self.unknown.get().is_null() {
+            // SAFETY: the cache holds it, since it is being looked at.
+            unsafe { ffi::Py_INCREF(key) };
+            self.unknown.set(key);
+        }
+        false
+    }
+}
+
+impl<T: Sought> Look for Search<'_, T> {
+    fn object(&self) -> Object {
+        ptr::null_mut()
+    }
+
+    #[inline(always)]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    #[inline(always)]
+    fn is(&self, key: Object) -> bool {
+        if key.is_null() {
+            return false;
+        }
+        // SAFETY: the cache holds it, since it is being looked at.
+        match unsafe { self.sought.compare(key) } {
+            Equal::Yes => true,
+            Equal::No => false,
+            Equal::Ask => self.answered(key),
+        }
+    }
+}
+
+impl<T> Drop for Search<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let asked = self.answers.get_mut().drain(..).map(|(key, _)| key);
+        for key in asked.chain([self.unknown.get()]) {
+            // SAFETY: the references are this one's; searches end outside of the engine.
+            unsafe { ffi::Py_XDECREF(key) };
+        }
+    }
+}

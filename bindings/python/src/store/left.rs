@@ -1,0 +1,107 @@
+//! What left a cache, until it is let go of: with no lock held, no thread pinned, and no structure half changed.
+//!
+//! With the GIL nobody else can be looking at an entry when it is unlinked, so what it held is taken out there and then, and let go of
+//! before the call returns. Without it, the engine drops what it held when no reader can see it any more; that comes here, too.
+
+use crate::objects::Object;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Something that left a cache, with a reference to each.
+pub(crate) struct Left {
+    pub(crate) key: Object,
+    pub(crate) value: Object,
+    /// Who wants to be told, and what.
+    pub(crate) told: Option<Told>,
+}
+
+pub(crate) struct Told {
+    pub(crate) listener: Object,
+    pub(crate) cause: hotset::Cause,
+    pub(crate) tell: super::Tell,
+    /// The key begins with a weak reference to a method's instance.
+    pub(crate) method: bool,
+}
+
+// SAFETY: pointers to Python objects, which any attached thread may use.
+unsafe impl Send for Left {}
+
+/// Of all caches; whoever comes out of a call lets go of what is here.
+static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
+/// How many there are, for a look without the lock.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// Leaves something to be let go of when the call that is going on returns.
+pub(crate) fn leave(left: Left) {
+    let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    all.push(left);
+    COUNT.store(all.len(), Ordering::Relaxed);
+}
+
+/// Lets go of all that left. Runs Python code; an exception that is set stays so.
+#[inline(always)]
+pub(crate) fn let_go() {
+    if COUNT.load(Ordering::Relaxed) != 0 {
+        let_go_of_all();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn let_go_of_all() {
+    Python::attach(|py| {
+        let pending = PyErr::take(py);
+        loop {
+            let next = {
+                let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+                let next = all.pop();
+                COUNT.store(all.len(), Ordering::Relaxed);
+                next
+            };
+            let Some(Left { key, value, told }) = next else {
+                break;
+            };
+            // SAFETY: these references are this one's, and are let go of once.
+            unsafe {
+                let listener = told.map_or(ptr::null_mut(), |told| {
+                    if let Err(error) = (told.tell)(py, &told, key, value) {
+                        error.write_unraisable(py, Some(&Bound::from_borrowed_ptr(py, told.listener)));
+                    }
+                    told.listener
+                });
+                for object in [key, value, listener] {
+                    ffi::Py_XDECREF(object);
+                }
+            }
+        }
+        if let Some(pending) = pending {
+            pending.restore(py);
+        }
+    });
+}
+
+impl Told {
+    /// What the user calls the cause.
+    pub(crate) fn cause(&self) -> &'static str {
+        match self.cause {
+            hotset::Cause::Expired => "expired",
+            hotset::Cause::Size => "size",
+            hotset::Cause::Explicit => "explicit",
+            hotset::Cause::Replaced => "replaced",
+            // (The engine reserves the right to more.)
+            _ => "other",
+        }
+    }
+}
+
+/// Lets go of what left when a call ends, however it does.
+pub(crate) struct LettingGo;
+
+impl Drop for LettingGo {
+    fn drop(&mut self) {
+        let_go();
+    }
+}
