@@ -243,7 +243,8 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Class {
         name: c"hotset._hotset.Memo",
         doc: c"A function whose results are cached.",
-        flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR | ffi::Py_TPFLAGS_IMMUTABLETYPE,
+        // Not immutable: the package adds the methods that its users call (`hotset/_memo.py`).
+        flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR,
         slots: vec![
             slot(ffi::Py_tp_new, new as *mut c_void),
             slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
