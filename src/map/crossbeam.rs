@@ -45,6 +45,14 @@ pub(crate) fn pin_first() -> Option<Guard> {
     Some(pin())
 }
 
+/// Runs `f` as a thread that is pinned: here, it is.
+///
+/// # Safety
+/// As in `epoch`.
+pub(crate) unsafe fn alone<R>(f: impl FnOnce(&Guard) -> R) -> R {
+    f(&pin())
+}
+
 static FREE: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
 
 struct Index(usize);

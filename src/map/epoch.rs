@@ -188,6 +188,7 @@ mod global {
     use super::*;
     use std::cell::Cell;
     use std::marker::PhantomData;
+    use std::mem::ManuallyDrop;
 
     static DOMAIN: Domain = Domain::new();
 
@@ -227,6 +228,24 @@ mod global {
         fn new(slot: &'static Slot) -> Self {
             Self(slot, PhantomData)
         }
+    }
+
+    /// Who has everything to itself: it is in no list, since nobody looks for it.
+    static ALONE: Slot = Slot {
+        state: AtomicU64::new(0),
+        used: AtomicU8::new(1),
+        index: 0,
+        next: AtomicPtr::new(ptr::null_mut()),
+    };
+
+    /// Runs `f` as a thread that is pinned, without pinning it.
+    ///
+    /// # Safety
+    /// Meanwhile no other thread uses any cache of the process, nor does this one but through `f`'s guard, for lookups.
+    #[inline(always)]
+    pub(crate) unsafe fn alone<R>(f: impl FnOnce(&Guard) -> R) -> R {
+        // It is not dropped, since nothing was entered.
+        f(&ManuallyDrop::new(Guard::new(&ALONE)))
     }
 
     /// Pins the calling thread. Wait-free but for a thread's first call; nests.

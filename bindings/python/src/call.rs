@@ -6,7 +6,7 @@
 //! are not), and the order of names counts.
 
 use crate::statics::mark;
-use crate::objects::{Equal, Object, Raised, all, ask, compare, hash, is_exactly, is_tuple, items, mix};
+use crate::objects::{Equal, Object, Raised, Ref, all, ask, compare, hash, is_exactly, is_tuple, items, mix};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -100,19 +100,19 @@ impl<'a> Call<'a> {
         self.args.len() + if self.names.is_null() { 0 } else { 2 } + types
     }
 
-    /// The key, as a new reference.
-    pub(crate) fn key(&self) -> Result<Object, Raised> {
+    /// The key, as an object, to be kept.
+    pub(crate) fn key(&self) -> Result<Ref, Raised> {
         // SAFETY: `new`'s promise. Every place of the new tuple is filled before anybody else can see it, but for a failure, after
         // which it is given back with nulls in it, as is allowed.
         unsafe {
             if self.is_single() && !is_tuple(self.args[0]) {
-                ffi::Py_INCREF(self.args[0]);
-                return Ok(self.args[0]);
+                return Ok(Ref::borrowed(self.args[0]));
             }
             let tuple = ffi::PyTuple_New(self.key_len() as ffi::Py_ssize_t);
             if tuple.is_null() {
                 return Err(Raised);
             }
+            let made = Ref::owned(tuple);
             let mut at = 0;
             let mut put = |object: Object| {
                 ffi::Py_INCREF(object);
@@ -124,7 +124,6 @@ impl<'a> Call<'a> {
             for instance in first {
                 let weak = ffi::PyWeakref_NewRef(*instance, ptr::null_mut());
                 if weak.is_null() {
-                    ffi::Py_DECREF(tuple);
                     return Err(Raised);
                 }
                 put(weak);
@@ -139,7 +138,7 @@ impl<'a> Call<'a> {
             if self.typed {
                 self.args.iter().for_each(|arg| put(ffi::Py_TYPE(*arg).cast()));
             }
-            Ok(tuple)
+            Ok(made)
         }
     }
 
@@ -310,10 +309,12 @@ impl<'a> Call<'a> {
     /// # Safety
     /// The function stays alive.
     #[inline]
-    pub(crate) unsafe fn call(&self, function: Object, nargsf: usize) -> Result<Object, Raised> {
+    pub(crate) unsafe fn call(&self, function: Object, nargsf: usize) -> Result<Ref, Raised> {
         // SAFETY: `new`'s promise, which is that of vectorcall.
-        let result = unsafe { ffi::PyObject_Vectorcall(function, self.args.as_ptr(), nargsf, self.names) };
-        if result.is_null() { Err(Raised) } else { Ok(result) }
+        unsafe {
+            let result = ffi::PyObject_Vectorcall(function, self.args.as_ptr(), nargsf, self.names);
+            if result.is_null() { Err(Raised) } else { Ok(Ref::owned(result)) }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Python objects as the caches see them: hashing and comparing without running anybody's code where that is possible.
 
 use pyo3::ffi;
+use pyo3::prelude::*;
 use std::slice;
 
 pub(crate) type Object = *mut ffi::PyObject;
@@ -8,6 +9,72 @@ pub(crate) type Object = *mut ffi::PyObject;
 /// A Python exception is set.
 #[derive(Debug)]
 pub(crate) struct Raised;
+
+/// A reference to an object. Unlike PyO3's, which have to find out whether the thread is attached, it is let go of there and then:
+/// whatever drops one here is attached.
+#[derive(Debug)]
+pub(crate) struct Ref(Object);
+
+// SAFETY: Python objects may be used by any attached thread.
+unsafe impl Send for Ref {}
+// SAFETY: as above.
+unsafe impl Sync for Ref {}
+
+impl Ref {
+    /// # Safety
+    /// The reference is the caller's to give; not null.
+    #[inline(always)]
+    pub(crate) unsafe fn owned(object: Object) -> Self {
+        Self(object)
+    }
+
+    /// # Safety
+    /// The object is alive.
+    #[inline(always)]
+    pub(crate) unsafe fn borrowed(object: Object) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { ffi::Py_INCREF(object) };
+        Self(object)
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self) -> Object {
+        self.0
+    }
+
+    /// Gives the reference away.
+    #[inline(always)]
+    pub(crate) fn into_raw(self) -> Object {
+        std::mem::ManuallyDrop::new(self).0
+    }
+
+    pub(crate) fn into_bound(self, py: Python<'_>) -> Bound<'_, PyAny> {
+        // SAFETY: the reference is given away.
+        unsafe { Bound::from_owned_ptr(py, self.into_raw()) }
+    }
+}
+
+impl From<Bound<'_, PyAny>> for Ref {
+    fn from(bound: Bound<'_, PyAny>) -> Self {
+        Self(bound.into_ptr())
+    }
+}
+
+impl Clone for Ref {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        // SAFETY: held by `self`.
+        unsafe { Self::borrowed(self.0) }
+    }
+}
+
+impl Drop for Ref {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: the reference is this one's.
+        unsafe { ffi::Py_DECREF(self.0) }
+    }
+}
 
 /// What can be said of two objects without running Python code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ pub(crate) mod shared;
 use crate::mapping::Mapping;
 use crate::memo::Memo;
 use crate::statics::missing;
+use crate::store::lanes::Led;
 use crate::store::options::seconds;
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError};
@@ -29,7 +30,7 @@ pub(crate) enum Of {
 /// What the leader has to see to.
 pub(crate) struct Lead {
     pub(crate) of: Of,
-    pub(crate) id: u64,
+    pub(crate) led: Led,
     pub(crate) ended: AtomicBool,
 }
 
@@ -41,10 +42,10 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
-    pub(crate) fn lead(of: Of, id: u64) -> Self {
+    pub(crate) fn lead(of: Of, led: Led) -> Self {
         let ended = AtomicBool::new(false);
         Self {
-            lead: Some(Lead { of, id, ended }),
+            lead: Some(Lead { of, led, ended }),
             shared: None,
         }
     }
@@ -64,8 +65,8 @@ impl Flight {
             return Err(PyRuntimeError::new_err("the load has been ended already"));
         }
         match &lead.of {
-            Of::Memo { memo, args, kwargs } => Memo::end(py, memo, args, kwargs, lead.id, outcome, ttl),
-            Of::Mapping { mapping, key } => Mapping::end(py, mapping, key, lead.id, outcome, ttl),
+            Of::Memo { memo, args, kwargs } => Memo::end(py, memo, args, kwargs, lead.led, outcome, ttl),
+            Of::Mapping { mapping, key } => Mapping::end(py, mapping, key, lead.led, outcome, ttl),
         }
     }
 
@@ -83,7 +84,7 @@ impl Flight {
 /// What an outcome is to one who asked for the value; MISSING if there is none.
 pub(crate) fn reply(py: Python<'_>, outcome: Outcome) -> PyResult<Py<PyAny>> {
     match outcome {
-        Outcome::Value(value) => Ok(value),
+        Outcome::Value(value) => Ok(value.into_bound(py).unbind()),
         Outcome::Error(error) => Err(PyErr::from_value(error.into_bound(py))),
         Outcome::Abandoned => Ok(missing(py)),
     }
@@ -92,7 +93,7 @@ pub(crate) fn reply(py: Python<'_>, outcome: Outcome) -> PyResult<Py<PyAny>> {
 /// What came of a load that raised: an error for all, or nothing, if that was meant for its leader only.
 pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Outcome {
     if error.is_instance_of::<PyException>(py) {
-        Outcome::Error(error.clone_ref(py).into_value(py).into_any())
+        Outcome::Error(error.clone_ref(py).into_value(py).into_bound(py).into_any().into())
     } else {
         Outcome::Abandoned
     }
@@ -107,9 +108,9 @@ pub(crate) fn ttl(given: Option<&Bound<'_, PyAny>>) -> PyResult<Ttl> {
 impl Flight {
     /// The leader has the value: stores it, unless the key was changed meanwhile, and hands it to all who wait.
     #[pyo3(signature = (value, ttl = None, /))]
-    fn finish(&self, py: Python<'_>, value: Py<PyAny>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+    fn finish(&self, py: Python<'_>, value: Bound<'_, PyAny>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let ttl = self::ttl(ttl.as_ref())?;
-        self.end(py, &Outcome::Value(value), ttl)
+        self.end(py, &Outcome::Value(value.into()), ttl)
     }
 
     /// The leader has none: all who wait get this error.
@@ -128,16 +129,16 @@ impl Flight {
     }
 
     /// Whether the load has ended.
-    fn done(&self, py: Python<'_>) -> bool {
+    fn done(&self) -> bool {
         match (&self.lead, &self.shared) {
             (Some(lead), _) => lead.ended.load(Ordering::Relaxed),
-            (None, shared) => shared.as_ref().is_some_and(|shared| shared.outcome(py).is_some()),
+            (None, shared) => shared.as_ref().is_some_and(|shared| shared.outcome().is_some()),
         }
     }
 
     /// The value, or raises the error; MISSING if the load was abandoned.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let outcome = self.waits_for()?.outcome(py);
+        let outcome = self.waits_for()?.outcome();
         reply(py, outcome.ok_or_else(|| PyRuntimeError::new_err("the load has not ended yet"))?)
     }
 

@@ -1,5 +1,6 @@
 //! A load that somebody waits for.
 
+use crate::objects::Ref;
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
 use std::collections::HashMap;
@@ -38,27 +39,18 @@ pub(crate) fn thread() -> u64 {
 }
 
 /// What came of a load.
+#[derive(Clone)]
 pub(crate) enum Outcome {
-    Value(Py<PyAny>),
-    Error(Py<PyAny>),
+    Value(Ref),
+    Error(Ref),
     /// Who waits is to try again.
     Abandoned,
-}
-
-impl Outcome {
-    pub(crate) fn clone(&self, py: Python<'_>) -> Self {
-        match self {
-            Self::Value(value) => Self::Value(value.clone_ref(py)),
-            Self::Error(error) => Self::Error(error.clone_ref(py)),
-            Self::Abandoned => Self::Abandoned,
-        }
-    }
 }
 
 #[derive(Default)]
 struct State {
     outcome: Option<Outcome>,
-    callbacks: Vec<Py<PyAny>>,
+    callbacks: Vec<Ref>,
 }
 
 /// See the [module's documentation](self).
@@ -146,18 +138,18 @@ impl Shared {
             unsafe { PyThread_release_lock(self.gate) };
         }
         for callback in callbacks {
-            call(callback.bind(py));
+            call(&callback.into_bound(py));
         }
     }
 
-    pub(crate) fn outcome(&self, py: Python<'_>) -> Option<Outcome> {
-        self.state().outcome.as_ref().map(|outcome| outcome.clone(py))
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        self.state().outcome.clone()
     }
 
     pub(crate) fn add_callback(&self, callback: Bound<'_, PyAny>) {
         let mut state = self.state();
         if state.outcome.is_none() {
-            state.callbacks.push(callback.unbind());
+            state.callbacks.push(callback.into());
             return;
         }
         drop(state);
@@ -167,7 +159,7 @@ impl Shared {
     /// Waits for the outcome, without the GIL.
     pub(crate) fn wait(&self, py: Python<'_>) -> PyResult<Outcome> {
         loop {
-            if let Some(outcome) = self.outcome(py) {
+            if let Some(outcome) = self.outcome() {
                 return Ok(outcome);
             }
             if self.gate.is_null() {

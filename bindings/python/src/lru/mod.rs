@@ -4,7 +4,7 @@ mod table;
 
 use crate::border::{enter, methods, quickly};
 use crate::call::Call;
-use crate::objects::{Equal, Object, Raised};
+use crate::objects::{Equal, Object, Raised, Ref};
 use crate::seed::stir;
 use crate::types::{Class, Head, Instance, bind, critically, make, slot};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
@@ -146,7 +146,7 @@ impl LruFunction {
 
     /// Keeps what the function returned, unless its own run brought that in. Takes a reference to neither.
     fn keep(&self, call: &Call<'_>, hash: u64, version: u64, value: Object) -> Result<(), Raised> {
-        let key = call.key()?;
+        let key = call.key()?.into_raw();
         let old = critically(self.object(), || self.store(call, hash, version, key, value));
         let left = match &old {
             Ok(left) => *left,
@@ -222,10 +222,8 @@ impl LruFunction {
         }
         // SAFETY: held while it runs, whatever happens to this cache meanwhile.
         unsafe {
-            ffi::Py_INCREF(function);
-            let result = call.call(function, nargsf);
-            ffi::Py_DECREF(function);
-            result
+            let function = Ref::borrowed(function);
+            call.call(function.get(), nargsf).map(Ref::into_raw)
         }
     }
 

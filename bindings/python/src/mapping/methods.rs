@@ -4,10 +4,10 @@ use super::{Mapping, Sought, no_such};
 use crate::border::methods;
 use crate::flight::shared::Outcome;
 use crate::flight::{Flight, Of, failure, ttl};
-use crate::objects::Object;
+use crate::memo::raise_again;
 use crate::statics::is_missing;
 use crate::store::key::{Found, Key, Look, Search, Single, Value};
-use crate::store::lanes::Opened;
+use crate::store::lanes::{Led, Opened};
 use crate::store::left::LettingGo;
 use hotset::{Change, Ttl};
 use pyo3::exceptions::PyRuntimeError;
@@ -16,13 +16,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
-
-/// # Safety
-/// The reference is the caller's to give.
-unsafe fn own(py: Python<'_>, object: Object) -> Py<PyAny> {
-    // SAFETY: the caller's promise.
-    unsafe { Bound::from_owned_ptr(py, object) }.unbind()
-}
 
 impl Mapping {
     /// [`seek`](Self::seek), for what may fail as PyO3 does.
@@ -44,8 +37,7 @@ impl Mapping {
 
     fn get(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         Ok(match self.find(args[0].as_ptr())? {
-            // SAFETY: a new reference.
-            Some(value) => unsafe { own(py, value) },
+            Some(value) => value.into_bound(py).unbind(),
             None => args.get(1).map_or_else(|| py.None(), |default| default.clone().unbind()),
         })
     }
@@ -58,8 +50,7 @@ impl Mapping {
 
     fn pop(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         match self.seek(args[0].as_ptr(), |search| self.take(search))? {
-            // SAFETY: a new reference.
-            Some(value) => Ok(unsafe { own(py, value) }),
+            Some(value) => Ok(value.into_bound(py).unbind()),
             None => match args.get(1).filter(|default| !is_missing(default)) {
                 Some(default) => Ok(default.clone().unbind()),
                 None => Err(no_such(args[0].as_ptr()).into()),
@@ -122,8 +113,8 @@ impl Mapping {
                         (false, _) => Change::Keep,
                         (true, None) => Change::Remove,
                         (true, Some(new)) => {
-                            let (key, value) = (key.clone().into_ptr(), new.clone().into_ptr());
-                            Change::Set(Key::new(key), Value::new(value), Ttl::Default)
+                            let value = Value::new(new.clone().into());
+                            Change::Set(Key::new(key.clone().into()), value, Ttl::Default)
                         }
                     }
                 })?;
@@ -140,71 +131,48 @@ impl Mapping {
             loop {
                 let landed = self.store.lanes.landed();
                 if let Some(found) = self.store.get(search)? {
-                    return found_bound(py, found).map(Bound::unbind);
+                    return Ok(found.or_raise()?.into_bound(py).unbind());
                 }
-                let id = match self.store.lanes.open(search, key.as_ptr(), false)? {
+                let led = match self.store.lanes.open(search, &key.clone().into(), false)? {
                     Opened::Own => {
                         let text = "a loader asked for the key that it is loading";
                         return Err(PyRuntimeError::new_err(text));
                     }
                     Opened::Wait(shared) => match shared.wait(py)? {
-                        Outcome::Value(value) => return Ok(value),
-                        Outcome::Error(error) => return Err(PyErr::from_value(error.into_bound(py))),
+                        Outcome::Value(value) => return Ok(value.into_bound(py).unbind()),
+                        Outcome::Error(error) => return Err(raise_again(error).into()),
                         Outcome::Abandoned => continue,
                     },
-                    Opened::Lead(id) => id,
+                    Opened::Lead(led) => led,
                 };
                 if self.store.lanes.landed() != landed {
                     // It may have been loaded in between.
-                    self.store.lanes.land(py, Look::hash(search), id, &Outcome::Abandoned);
+                    self.store.lanes.land(led, &Outcome::Abandoned);
                     continue;
                 }
                 let loaded = args[1].call1((key,));
                 let outcome = match &loaded {
-                    Ok(value) => Outcome::Value(value.clone().unbind()),
+                    Ok(value) => Outcome::Value(value.clone().into()),
                     Err(error) => failure(py, error),
                 };
-                self.end_load(py, search, key, id, &outcome, ttl)?;
+                self.end_load(search, key, led, &outcome, ttl)?;
                 return loaded.map(Bound::unbind);
             }
         })
     }
 
     /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
-    fn end_load(
-        &self,
-        py: Python<'_>,
-        search: &Sought<'_>,
-        key: &Bound<'_, PyAny>,
-        id: u64,
-        outcome: &Outcome,
-        ttl: Ttl,
-    ) -> PyResult<()> {
-        let (lanes, hash) = (&self.store.lanes, Look::hash(search));
-        let mut kept = Ok(());
-        if lanes.is_valid(hash, id) {
-            kept = match outcome {
-                Outcome::Value(value) => self.keep(py, search, key, value, ttl),
-                Outcome::Error(error) => self.store.insert_error(search, key.as_ptr(), error.as_ptr()).map_err(PyErr::from),
-                Outcome::Abandoned => Ok(()),
-            };
-        }
-        let valid = match &kept {
-            Ok(()) => lanes.land(py, hash, id, outcome),
-            // What cannot be kept (its weigher raised, say) is an error for all.
-            Err(error) => lanes.land(py, hash, id, &failure(py, error)),
+    fn end_load(&self, search: &Sought<'_>, key: &Bound<'_, PyAny>, led: Led, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
+        let keep = || match outcome {
+            Outcome::Value(value) => {
+                let weight = self.store.weigh(&[key.as_ptr(), value.get()])?;
+                self.store
+                    .insert(search, key.clone().into(), Value::new(value.clone()), weight, ttl)
+            }
+            Outcome::Error(error) => self.store.insert_error(search, key.clone().into(), error.clone()),
+            Outcome::Abandoned => Ok(()),
         };
-        if !valid && let Some(Found::Value(object) | Found::Error(object)) = self.store.remove(search)? {
-            // SAFETY: a new reference.
-            drop(unsafe { own(py, object) });
-        }
-        kept
-    }
-
-    fn keep(&self, py: Python<'_>, search: &Sought<'_>, key: &Bound<'_, PyAny>, value: &Py<PyAny>, ttl: Ttl) -> PyResult<()> {
-        let weight = self.store.weigh(&[key.as_ptr(), value.as_ptr()])?;
-        let (key, value) = (Key::new(key.clone().into_ptr()), Value::new(value.clone_ref(py).into_ptr()));
-        Ok(self.store.insert(search, key, value, weight, ttl)?)
+        Ok(self.store.end_load(search, led, outcome, keep)?)
     }
 
     fn begin(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -214,14 +182,14 @@ impl Mapping {
             loop {
                 let landed = self.store.lanes.landed();
                 if let Some(found) = self.store.get(search)? {
-                    return reply(0, found_bound(py, found)?);
+                    return reply(0, found.or_raise()?.into_bound(py));
                 }
-                match self.store.lanes.open(search, key.as_ptr(), true)? {
-                    Opened::Lead(id) => {
+                match self.store.lanes.open(search, &key.clone().into(), true)? {
+                    Opened::Lead(led) => {
                         // SAFETY: the mapping is alive while it is called.
                         let mapping = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
                         let key = key.clone().unbind();
-                        let flight = Bound::new(py, Flight::lead(Of::Mapping { mapping, key }, id))?;
+                        let flight = Bound::new(py, Flight::lead(Of::Mapping { mapping, key }, led))?;
                         if self.store.lanes.landed() != landed {
                             flight.get().give_up(py)?;
                             continue;
@@ -240,14 +208,14 @@ impl Mapping {
         py: Python<'_>,
         mapping: &Py<PyAny>,
         key: &Py<PyAny>,
-        id: u64,
+        led: Led,
         outcome: &Outcome,
         ttl: Ttl,
     ) -> PyResult<()> {
         // SAFETY: `begin` put a mapping there.
         let this = unsafe { &*mapping.as_ptr().cast::<Self>() };
         let key = key.bind(py);
-        this.with(key, |search| this.end_load(py, search, key, id, outcome, ttl))
+        this.with(key, |search| this.end_load(search, key, led, outcome, ttl))
     }
 
     fn get_many(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -272,16 +240,8 @@ impl Mapping {
                 None if !search.is_settled() => self.store.get_again(search)?,
                 None => None,
             };
-            found.push(match value {
-                // SAFETY: a new reference.
-                Some(Found::Value(value)) => unsafe { Bound::from_owned_ptr(py, value) },
-                Some(Found::Error(error)) => {
-                    // SAFETY: a new reference.
-                    drop(unsafe { own(py, error) });
-                    default.clone()
-                }
-                None => default.clone(),
-            });
+            let value = value.and_then(Found::value);
+            found.push(value.map_or_else(|| default.clone(), |value| value.into_bound(py)));
         }
         Ok(pyo3::types::PyList::new(py, found)?.into_any().unbind())
     }
@@ -324,15 +284,6 @@ impl Mapping {
         self.store.ask_clock()?;
         self.store.resize(args[0].extract()?);
         Ok(())
-    }
-}
-
-/// What was found, to be returned or raised.
-fn found_bound(py: Python<'_>, found: Found) -> PyResult<Bound<'_, PyAny>> {
-    match found {
-        // SAFETY: a new reference.
-        Found::Value(value) => Ok(unsafe { Bound::from_owned_ptr(py, value) }),
-        Found::Error(error) => Err(crate::memo::raise_again(error).into()),
     }
 }
 

@@ -3,10 +3,10 @@
 mod methods;
 
 use crate::border::enter;
-use crate::objects::{Object, Raised, hash};
+use crate::objects::{Object, Raised, Ref, hash};
 use crate::seed::stir;
 use crate::store::Store;
-use crate::store::key::{Found, Key, Search, Single, Value};
+use crate::store::key::{Found, Search, Single, Value};
 use crate::store::left::{LettingGo, Told};
 use crate::store::options::Options;
 use crate::types::{Class, Head, Instance, make, slot};
@@ -63,19 +63,10 @@ impl Mapping {
         f(&Search::new(&single, hash))
     }
 
-    /// A new reference to the key's value.
+    /// The key's value. A failure that is remembered is none.
     #[inline(always)]
-    fn find(&self, key: Object) -> Result<Option<Object>, Raised> {
-        self.seek(key, |search| match self.store.get(search)? {
-            Some(Found::Value(value)) => Ok(Some(value)),
-            // A failure that is remembered is no value.
-            Some(Found::Error(error)) => {
-                // SAFETY: a new reference.
-                unsafe { ffi::Py_DECREF(error) };
-                Ok(None)
-            }
-            None => Ok(None),
-        })
+    fn find(&self, key: Object) -> Result<Option<Ref>, Raised> {
+        self.seek(key, |search| Ok(self.store.get(search)?.and_then(Found::value)))
     }
 
     /// Sets a key's value; `key` and `value` are the caller's.
@@ -83,25 +74,14 @@ impl Mapping {
         let weight = self.store.weigh(&[key, value])?;
         self.store.lanes.supersede(search)?;
         // SAFETY: the caller's objects are alive.
-        unsafe {
-            ffi::Py_INCREF(key);
-            ffi::Py_INCREF(value);
-        }
-        self.store.insert(search, Key::new(key), Value::new(value), weight, ttl)
+        let (key, value) = unsafe { (Ref::borrowed(key), Ref::borrowed(value)) };
+        self.store.insert(search, key, Value::new(value), weight, ttl)
     }
 
-    /// Removes a key; a new reference to what was there.
-    fn take(&self, search: &Sought<'_>) -> Result<Option<Object>, Raised> {
+    /// Removes a key, and returns its value.
+    fn take(&self, search: &Sought<'_>) -> Result<Option<Ref>, Raised> {
         self.store.lanes.supersede(search)?;
-        Ok(match self.store.remove(search)? {
-            Some(Found::Value(value)) => Some(value),
-            Some(Found::Error(error)) => {
-                // SAFETY: a new reference.
-                unsafe { ffi::Py_DECREF(error) };
-                None
-            }
-            None => None,
-        })
+        Ok(self.store.remove(search)?.and_then(Found::value))
     }
 }
 
@@ -122,7 +102,7 @@ unsafe extern "C" fn subscript(this: Object, key: Object) -> Object {
     quickly(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and a key that it holds.
         let this = unsafe { &*this.cast::<Mapping>() };
-        this.find(key)?.ok_or_else(|| no_such(key))
+        this.find(key)?.map(Ref::into_raw).ok_or_else(|| no_such(key))
     })
 }
 
@@ -134,10 +114,7 @@ unsafe extern "C" fn assign(this: Object, key: Object, value: Object) -> c_int {
             if !value.is_null() {
                 return this.set(search, key, value, Ttl::Default);
             }
-            let removed = this.take(search)?.ok_or_else(|| no_such(key))?;
-            // SAFETY: a new reference.
-            unsafe { ffi::Py_DECREF(removed) };
-            Ok(())
+            this.take(search)?.map(drop).ok_or_else(|| no_such(key))
         })?;
         Ok(0)
     })

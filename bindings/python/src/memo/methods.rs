@@ -1,15 +1,15 @@
 //! The methods of a memoised function, by `(args, kwargs)`.
 
 use super::Memo;
-use super::load::{Sought, drop_found, found_bound, key_object};
+use super::load::Sought;
 use crate::border::methods;
 use crate::call::Call;
 use crate::flight::shared::Outcome;
 use crate::flight::{Flight, Of, ttl};
 use crate::objects::Object;
 use crate::seed::stir;
-use crate::store::key::{Found, Key, Search, Value};
-use crate::store::lanes::Opened;
+use crate::store::key::{Found, Search, Value};
+use crate::store::lanes::{Led, Opened};
 use crate::store::left::LettingGo;
 use hotset::Ttl;
 use pyo3::exceptions::PyTypeError;
@@ -80,7 +80,7 @@ impl Memo {
 
     fn get(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.with_arguments(&args[0], &args[1], |search, _, _| match self.store.get(search)? {
-            Some(found) => found_bound(py, found).map(Bound::unbind),
+            Some(found) => Ok(found.or_raise()?.into_bound(py).unbind()),
             None => Ok(args.get(2).map_or_else(|| py.None(), |default| default.clone().unbind())),
         })
     }
@@ -89,37 +89,30 @@ impl Memo {
         self.with_arguments(&args[0], &args[1], |search, _, _| Ok(self.store.contains(search)?))
     }
 
-    fn set(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<()> {
+    fn set(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let ttl = ttl(args.get(3))?;
         let value = &args[2];
         self.with_arguments(&args[0], &args[1], |search, key, _| {
-            let own = key_object(py, key)?;
+            let own = key.key()?;
             let weight = self.store.weigh(&[value.as_ptr()])?;
             self.store.lanes.supersede(search)?;
-            let (key, value) = (Key::new(own.into_ptr()), Value::new(value.clone().into_ptr()));
-            Ok(self.store.insert(search, key, value, weight, ttl)?)
+            let value = Value::new(value.clone().into());
+            Ok(self.store.insert(search, own, value, weight, ttl)?)
         })
     }
 
     fn invalidate(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<bool> {
         self.with_arguments(&args[0], &args[1], |search, _, _| {
             self.store.lanes.supersede(search)?;
-            let found = self.store.remove(search)?;
-            let was_there = found.is_some();
-            drop_found(found);
-            Ok(was_there)
+            Ok(self.store.remove(search)?.is_some())
         })
     }
 
     fn refresh(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.with_arguments(&args[0], &args[1], |search, key, call| {
-            let own = key_object(py, key)?;
-            let load = || {
-                let value = self.run(call, call.positional())?;
-                // SAFETY: a new reference.
-                Ok(unsafe { Bound::from_owned_ptr(py, value) })
-            };
-            self.fly(py, search, &own, None, load).map(Bound::unbind)
+            let own = key.key()?;
+            let loaded = self.fly(search, &own, None, || self.run(call, call.positional()))?;
+            Ok(loaded.into_bound(py).unbind())
         })
     }
 
@@ -130,18 +123,18 @@ impl Memo {
             let mut due = None;
             if !refresh {
                 match self.store.get_due(search)? {
-                    Some((found, true)) if !matches!(found, Found::Error(_)) => due = Some(found_bound(py, found)?),
-                    Some((found, _)) => return reply(py, 0, found_bound(py, found)?),
+                    Some((found, true)) if !matches!(found, Found::Error(_)) => due = Some(found.or_raise()?.into_bound(py)),
+                    Some((found, _)) => return reply(py, 0, found.or_raise()?.into_bound(py)),
                     None => {}
                 }
             }
-            let own = key_object(py, key)?;
-            match self.store.lanes.open(search, own.as_ptr(), true)? {
-                Opened::Lead(id) => {
+            let own = key.key()?;
+            match self.store.lanes.open(search, &own, true)? {
+                Opened::Lead(led) => {
                     // SAFETY: the memo is alive while it is called.
                     let memo = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
                     let (args, kwargs) = (args[0].clone().unbind(), args[1].clone().unbind());
-                    let flight = Bound::new(py, Flight::lead(Of::Memo { memo, args, kwargs }, id))?;
+                    let flight = Bound::new(py, Flight::lead(Of::Memo { memo, args, kwargs }, led))?;
                     if let Some(value) = due {
                         return Ok((3, value, flight).into_pyobject(py)?.into_any().unbind());
                     }
@@ -150,7 +143,7 @@ impl Memo {
                         && let Some(found) = self.store.get(search)?
                     {
                         flight.get().give_up(py)?;
-                        return reply(py, 0, found_bound(py, found)?);
+                        return reply(py, 0, found.or_raise()?.into_bound(py));
                     }
                     return reply(py, 1, flight.into_any());
                 }
@@ -171,15 +164,15 @@ impl Memo {
         memo: &Py<PyAny>,
         args: &Py<PyAny>,
         kwargs: &Py<PyAny>,
-        id: u64,
+        led: Led,
         outcome: &Outcome,
         ttl: Ttl,
     ) -> PyResult<()> {
         // SAFETY: `begin` put a memo there.
         let this = unsafe { &*memo.as_ptr().cast::<Self>() };
         this.with_arguments(args.bind(py), kwargs.bind(py), |search, key, _| {
-            let own = key_object(py, key)?;
-            this.end_load(py, search, &own, id, outcome, ttl)
+            let own = key.key()?;
+            Ok(this.end_load(search, &own, led, outcome, ttl)?)
         })
     }
 

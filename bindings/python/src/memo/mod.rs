@@ -5,7 +5,7 @@ mod methods;
 
 use crate::border::{enter, quickly, raise};
 use crate::call::Call;
-use crate::objects::{Object, Raised};
+use crate::objects::{Object, Raised, Ref};
 use crate::seed::stir;
 use crate::store::Store;
 use crate::store::key::{Found, Search};
@@ -69,13 +69,13 @@ unsafe impl Instance for Memo {
     }
 }
 
-/// Raises an exception that was remembered; takes over the reference.
-pub(crate) fn raise_again(error: Object) -> Raised {
-    // SAFETY: the reference is the caller's. Each time it is raised Python adds to its traceback, which would grow for ever.
+/// Raises an exception that was raised before.
+pub(crate) fn raise_again(error: Ref) -> Raised {
+    let error = error.get();
+    // SAFETY: it is held. Each time it is raised Python adds to its traceback, which would grow for ever.
     unsafe {
         ffi::PyException_SetTraceback(error, ffi::Py_None());
         ffi::PyErr_SetObject(ffi::Py_TYPE(error).cast(), error);
-        ffi::Py_DECREF(error);
     }
     Raised
 }
@@ -94,8 +94,7 @@ impl Memo {
         let landed = self.store.lanes.landed();
         let search = Search::new(call, stir(call.hash()?));
         match self.store.get(&search)? {
-            Some(Found::Value(value)) => Ok(value),
-            Some(Found::Error(error)) => Err(raise_again(error)),
+            Some(found) => found.or_raise().map(Ref::into_raw),
             None => self.load(&search, call, call, nargsf, landed),
         }
     }
@@ -109,15 +108,15 @@ impl Memo {
             let search = Search::new(key, stir(key.hash()?));
             if self.reloads {
                 return match self.store.get_due(&search)? {
-                    Some((Found::Value(value), true)) => self.reload(&search, key, call, nargsf, value),
-                    Some((Found::Value(value), false)) => Ok(value),
-                    Some((Found::Error(error), _)) => Err(raise_again(error)),
+                    Some((Found::Value(value), true)) => {
+                        self.reload(&search, key, call, nargsf, value).map(Ref::into_raw)
+                    }
+                    Some((found, _)) => found.or_raise().map(Ref::into_raw),
                     None => self.load(&search, key, call, nargsf, landed),
                 };
             }
             match self.store.get(&search)? {
-                Some(Found::Value(value)) => Ok(value),
-                Some(Found::Error(error)) => Err(raise_again(error)),
+                Some(found) => found.or_raise().map(Ref::into_raw),
                 None => self.load(&search, key, call, nargsf, landed),
             }
         })
@@ -131,18 +130,15 @@ impl Memo {
         }
         // SAFETY: held while they are used.
         unsafe {
-            ffi::Py_INCREF(function);
-            let key = call.call(function, call.positional());
-            ffi::Py_DECREF(function);
-            let key = key?;
-            let result = f(&Call::new(&raw const key, 1, ptr::null_mut(), false, false));
-            ffi::Py_DECREF(key);
-            result
+            let function = Ref::borrowed(function);
+            let key = call.call(function.get(), call.positional())?;
+            let object = key.get();
+            f(&Call::new(&raw const object, 1, ptr::null_mut(), false, false))
         }
     }
 
     /// Calls the function.
-    fn run(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
+    fn run(&self, call: &Call<'_>, nargsf: usize) -> Result<Ref, Raised> {
         let function = self.function.load(Ordering::Relaxed);
         if function.is_null() {
             let text = "the garbage collector has taken this function apart";
@@ -150,10 +146,8 @@ impl Memo {
         }
         // SAFETY: held while it runs, whatever happens to this cache meanwhile.
         unsafe {
-            ffi::Py_INCREF(function);
-            let result = call.call(function, nargsf);
-            ffi::Py_DECREF(function);
-            result
+            let function = Ref::borrowed(function);
+            call.call(function.get(), nargsf)
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::left::{Left, leave};
 use crate::call::Call;
-use crate::objects::{Equal, Object, Raised, ask, compare};
+use crate::objects::{Equal, Object, Raised, Ref, ask, compare};
 use pyo3::ffi;
 use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
@@ -18,17 +18,26 @@ pub(crate) struct Value(AtomicPtr<ffi::PyObject>);
 
 const RAISES: usize = 1;
 
-/// What a lookup finds: a new reference.
-#[derive(Clone, Copy)]
+/// What a lookup finds.
 pub(crate) enum Found {
-    Value(Object),
-    Error(Object),
+    Value(Ref),
+    Error(Ref),
+}
+
+impl Found {
+    /// The value, if it is one.
+    #[inline(always)]
+    pub(crate) fn value(self) -> Option<Ref> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Error(_) => None,
+        }
+    }
 }
 
 impl Key {
-    /// Takes over a reference.
-    pub(crate) fn new(object: Object) -> Self {
-        Self(AtomicPtr::new(object))
+    pub(crate) fn new(object: Ref) -> Self {
+        Self(AtomicPtr::new(object.into_raw()))
     }
 
     #[inline(always)]
@@ -43,14 +52,13 @@ impl Key {
 }
 
 impl Value {
-    /// Takes over a reference.
-    pub(crate) fn new(object: Object) -> Self {
-        Self(AtomicPtr::new(object))
+    pub(crate) fn new(object: Ref) -> Self {
+        Self(AtomicPtr::new(object.into_raw()))
     }
 
-    /// Takes over a reference to an exception.
-    pub(crate) fn error(object: Object) -> Self {
-        Self(AtomicPtr::new(object.map_addr(|address| address | RAISES)))
+    /// An exception, to be raised.
+    pub(crate) fn error(object: Ref) -> Self {
+        Self(AtomicPtr::new(object.into_raw().map_addr(|address| address | RAISES)))
     }
 
     pub(crate) fn is_error(&self) -> bool {
@@ -73,8 +81,8 @@ impl Value {
         let object = self.0.load(Ordering::Relaxed);
         let real = object.map_addr(|address| address & !RAISES);
         // SAFETY: the entry holds a reference, and is not freed meanwhile; with the GIL, nobody takes it out meanwhile.
-        unsafe { ffi::Py_INCREF(real) };
-        if object == real { Found::Value(real) } else { Found::Error(real) }
+        let held = unsafe { Ref::borrowed(real) };
+        if object == real { Found::Value(held) } else { Found::Error(held) }
     }
 }
 
@@ -314,6 +322,23 @@ impl<T: Sought> Look for Search<'_, T> {
             Equal::No => false,
             Equal::Ask => self.answered(key),
         }
+    }
+}
+
+/// A search for another key than this one.
+pub(crate) struct Other<'s, 't, T>(pub(crate) &'s Search<'t, T>, pub(crate) Object);
+
+impl<T: Sought> Look for Other<'_, '_, T> {
+    fn object(&self) -> Object {
+        ptr::null_mut()
+    }
+
+    fn hash(&self) -> u64 {
+        self.0.hash
+    }
+
+    fn is(&self, key: Object) -> bool {
+        key != self.1 && self.0.is(key)
     }
 }
 

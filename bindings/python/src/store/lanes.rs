@@ -5,17 +5,15 @@
 
 use super::key::{Look, Search, Sought};
 use crate::flight::shared::{Outcome, Shared, fork, thread};
-use crate::objects::{Object, Raised};
+use crate::objects::{Raised, Ref};
 use hashbrown::HashTable;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 struct Lane {
     hash: u64,
-    /// A reference.
-    key: Object,
+    key: Ref,
     id: u64,
     /// The thread that leads it; 0 for a task, which is none.
     thread: u64,
@@ -26,25 +24,33 @@ struct Lane {
     shared: Option<Arc<Shared>>,
 }
 
-// SAFETY: pointers to Python objects, which any attached thread may use.
-unsafe impl Send for Lane {}
-
 #[derive(Default)]
 pub(crate) struct Lanes {
     open: Mutex<HashTable<Lane>>,
     next: AtomicU64,
+    /// How many loads were superseded so far.
+    marks: AtomicU64,
     landed: AtomicU64,
     failed: AtomicU64,
     waits: AtomicU64,
 }
 
 pub(crate) enum Opened {
-    /// The caller leads the load of this number, and must land it.
-    Lead(u64),
+    /// The caller leads the load, and must land it.
+    Lead(Led),
     /// Another is at it.
     Wait(Arc<Shared>),
     /// This thread is at it: the key was asked for from inside its own load.
     Own,
+}
+
+/// A load that the caller leads.
+#[derive(Clone, Copy)]
+pub(crate) struct Led {
+    hash: u64,
+    id: u64,
+    /// How many loads had been superseded when it began.
+    marks: u64,
 }
 
 impl Lanes {
@@ -65,12 +71,12 @@ impl Lanes {
         (read(&self.landed), read(&self.failed), read(&self.waits))
     }
 
-    /// Finds the load of a key, or begins it; `key` is borrowed. May run Python code, to compare.
-    pub(crate) fn open<T: Sought>(&self, search: &Search<'_, T>, key: Object, task: bool) -> Result<Opened, Raised> {
+    /// Finds the load of a key, or begins it. May run Python code, to compare.
+    pub(crate) fn open<T: Sought>(&self, search: &Search<'_, T>, key: &Ref, task: bool) -> Result<Opened, Raised> {
         let me = if task { 0 } else { thread() };
         loop {
             let mut lanes = self.lock();
-            let found = lanes.find_entry(Look::hash(search), |lane| !lane.superseded && search.is(lane.key));
+            let found = lanes.find_entry(Look::hash(search), |lane| !lane.superseded && search.is(lane.key.get()));
             if let Ok(mut found) = found {
                 let lane = found.get_mut();
                 if lane.fork == fork() {
@@ -86,25 +92,23 @@ impl Lanes {
                 // Whoever was at it is in another process. (The key's reference is let go of outside of the lock.)
                 let (lane, _) = found.remove();
                 drop(lanes);
-                // SAFETY: the lane's reference.
-                unsafe { ffi::Py_DECREF(lane.key) };
+                drop(lane);
                 continue;
             }
             if search.is_settled() {
                 let id = self.next.fetch_add(1, Ordering::Relaxed);
-                // SAFETY: the caller's object is alive.
-                unsafe { ffi::Py_INCREF(key) };
                 let lane = Lane {
                     hash: Look::hash(search),
-                    key,
+                    key: key.clone(),
                     id,
                     thread: me,
                     fork: fork(),
                     superseded: false,
                     shared: None,
                 };
-                lanes.insert_unique(lane.hash, lane, |lane| lane.hash);
-                return Ok(Opened::Lead(id));
+                let (hash, marks) = (lane.hash, self.marks.load(Ordering::Relaxed));
+                lanes.insert_unique(hash, lane, |lane| lane.hash);
+                return Ok(Opened::Lead(Led { hash, id, marks }));
             }
             drop(lanes);
             search.settle()?;
@@ -112,29 +116,31 @@ impl Lanes {
     }
 
     /// Whether a load that the caller leads may still be kept.
-    pub(crate) fn is_valid(&self, hash: u64, id: u64) -> bool {
-        self.lock().find(hash, |lane| lane.id == id).is_some_and(|lane| !lane.superseded)
+    pub(crate) fn is_valid(&self, led: Led) -> bool {
+        // (What is marked after this look is taken out again, when the load lands.)
+        self.marks.load(Ordering::Relaxed) == led.marks || {
+            let lanes = self.lock();
+            lanes.find(led.hash, |lane| lane.id == led.id).is_some_and(|lane| !lane.superseded)
+        }
     }
 
     /// Ends a load: who waits is handed what came of it. Returns whether it was still valid.
-    pub(crate) fn land(&self, py: Python<'_>, hash: u64, id: u64, outcome: &Outcome) -> bool {
+    pub(crate) fn land(&self, led: Led, outcome: &Outcome) -> bool {
         let lane = {
             let mut lanes = self.lock();
-            let Ok(found) = lanes.find_entry(hash, |lane| lane.id == id) else {
+            let Ok(found) = lanes.find_entry(led.hash, |lane| lane.id == led.id) else {
                 return false;
             };
             found.remove().0
         };
         if let Some(shared) = &lane.shared {
-            shared.land(py, outcome.clone(py));
+            Python::attach(|py| shared.land(py, outcome.clone()));
         }
         if !matches!(outcome, Outcome::Value(_)) {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
         // Release pairs with the Acquire in `landed`: who sees the number finds in the cache what the load left there.
         self.landed.fetch_add(1, Ordering::Release);
-        // SAFETY: the lane's reference.
-        unsafe { ffi::Py_DECREF(lane.key) };
         !lane.superseded
     }
 
@@ -146,8 +152,9 @@ impl Lanes {
                 if lanes.is_empty() {
                     return Ok(());
                 }
-                if let Some(lane) = lanes.find_mut(Look::hash(search), |lane| search.is(lane.key)) {
+                if let Some(lane) = lanes.find_mut(Look::hash(search), |lane| !lane.superseded && search.is(lane.key.get())) {
                     lane.superseded = true;
+                    self.marks.fetch_add(1, Ordering::Relaxed);
                     return Ok(());
                 }
             }
@@ -158,15 +165,8 @@ impl Lanes {
     }
 
     pub(crate) fn supersede_all(&self) {
-        self.lock().iter_mut().for_each(|lane| lane.superseded = true);
-    }
-}
-
-impl Drop for Lanes {
-    fn drop(&mut self) {
-        for lane in self.open.get_mut().unwrap_or_else(PoisonError::into_inner).drain() {
-            // SAFETY: the lane's reference.
-            unsafe { ffi::Py_DECREF(lane.key) };
-        }
+        let mut lanes = self.lock();
+        lanes.iter_mut().for_each(|lane| lane.superseded = true);
+        self.marks.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -49,38 +49,50 @@ pub(crate) fn let_go() {
     }
 }
 
-#[cold]
 #[inline(never)]
 fn let_go_of_all() {
-    Python::attach(|py| {
-        let pending = PyErr::take(py);
-        loop {
-            let next = {
-                let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-                let next = all.pop();
-                COUNT.store(all.len(), Ordering::Relaxed);
-                next
-            };
-            let Some(Left { key, value, told }) = next else {
-                break;
-            };
-            // SAFETY: these references are this one's, and are let go of once.
-            unsafe {
-                let listener = told.map_or(ptr::null_mut(), |told| {
-                    if let Err(error) = (told.tell)(py, &told, key, value) {
-                        error.write_unraisable(py, Some(&Bound::from_borrowed_ptr(py, told.listener)));
-                    }
-                    told.listener
-                });
-                for object in [key, value, listener] {
-                    ffi::Py_XDECREF(object);
+    // SAFETY: whoever comes out of a call is attached. An exception that is set must not meet the code that runs here.
+    let pending = unsafe {
+        let pending = !ffi::PyErr_Occurred().is_null();
+        pending.then(|| PyErr::fetch(Python::assume_attached()))
+    };
+    while COUNT.load(Ordering::Relaxed) != 0 {
+        let mut some = {
+            let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+            COUNT.store(0, Ordering::Relaxed);
+            std::mem::take(&mut *all)
+        };
+        some.drain(..).for_each(Left::let_go);
+        // Its memory serves for the next, unless there was very much.
+        let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.capacity() == 0 && some.capacity() <= 256 {
+            *all = some;
+        }
+    }
+    if let Some(pending) = pending {
+        crate::border::raise(pending);
+    }
+}
+
+impl Left {
+    fn let_go(self) {
+        let Self { key, value, told } = self;
+        let mut listener = ptr::null_mut();
+        if let Some(told) = told {
+            listener = told.listener;
+            Python::attach(|py| {
+                if let Err(error) = (told.tell)(py, &told, key, value) {
+                    // SAFETY: this holds a reference.
+                    let listener = unsafe { Bound::from_borrowed_ptr(py, listener) };
+                    error.write_unraisable(py, Some(&listener));
                 }
-            }
+            });
         }
-        if let Some(pending) = pending {
-            pending.restore(py);
+        for object in [key, value, listener] {
+            // SAFETY: these references are this one's, and are let go of once.
+            unsafe { ffi::Py_XDECREF(object) };
         }
-    });
+    }
 }
 
 impl Told {

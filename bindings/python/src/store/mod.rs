@@ -5,10 +5,12 @@ pub(crate) mod lanes;
 pub(crate) mod left;
 pub(crate) mod options;
 
-use crate::objects::{Object, Raised};
+use crate::flight::failure;
+use crate::flight::shared::Outcome;
+use crate::objects::{Object, Raised, Ref};
 use hotset::{Cause, Ttl, raw};
-use key::{Found, Key, Look, Passed, Search, Sought, Value};
-use lanes::Lanes;
+use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
+use lanes::{Lanes, Led};
 use left::{Left, LettingGo, Told, leave};
 use options::Options;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -165,10 +167,15 @@ impl Store {
 
     /// What is there for a key, counted as a hit or a miss. The caller has asked the clock.
     #[inline(always)]
-    pub(crate) fn get<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
+    pub(crate) fn get<T: Sought>(&self, sought: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         loop {
-            let found = self.cache.get_with(search as &dyn Look, Value::found);
-            if found.is_some() || !search.settle()? {
+            let search = sought as &dyn Look;
+            #[cfg(Py_GIL_DISABLED)]
+            let found = self.cache.get_with(search, Value::found);
+            // SAFETY: whoever uses a cache holds the GIL; searches compare without Python code, and use no cache.
+            #[cfg(not(Py_GIL_DISABLED))]
+            let found = unsafe { raw::get_alone(&self.cache, search, Value::found) };
+            if found.is_some() || !sought.settle()? {
                 return Ok(found);
             }
             self.again.fetch_add(1, Ordering::Relaxed);
@@ -261,33 +268,56 @@ impl Store {
         .map_err(crate::border::raise)
     }
 
-    /// Sets a key's value; takes over both references, whatever happens.
+    /// Sets a key's value.
     pub(crate) fn insert<T: Sought>(
         &self,
         search: &Search<'_, T>,
-        key: Key,
+        key: Ref,
         value: Value,
         weight: u64,
         ttl: Ttl,
     ) -> Result<(), Raised> {
-        // Afterwards Python has been asked about all keys that the insertion will meet.
-        self.contains(search)?;
+        let new = key.get();
         WEIGHT.set(weight);
-        raw::insert(&self.cache, search as &dyn Look, key, value, ttl);
+        raw::insert(&self.cache, search as &dyn Look, Key::new(key), value, ttl);
+        // It may have passed over an equal key, of which only Python can tell that it is.
+        while search.settle()? {
+            self.cache.remove(&Other(search, new) as &dyn Look);
+        }
         Ok(())
     }
 
     /// Remembers that a load failed, if that is wanted.
-    pub(crate) fn insert_error<T: Sought>(&self, search: &Search<'_, T>, key: Object, error: Object) -> Result<(), Raised> {
-        let Some(ttl) = self.negative_ttl else {
-            return Ok(());
-        };
-        // SAFETY: the caller's objects are alive.
-        unsafe {
-            ffi::Py_INCREF(key);
-            ffi::Py_INCREF(error);
+    pub(crate) fn insert_error<T: Sought>(&self, search: &Search<'_, T>, key: Ref, error: Ref) -> Result<(), Raised> {
+        match self.negative_ttl {
+            None => Ok(()),
+            Some(ttl) => self.insert(search, key, Value::error(error), 1, Ttl::After(ttl)),
         }
-        self.insert(search, Key::new(key), Value::error(error), 1, Ttl::After(ttl))
+    }
+
+    /// Ends a load that is led: `keep` keeps what came of it, unless the key was changed meanwhile; who waits is handed it.
+    pub(crate) fn end_load<T: Sought>(
+        &self,
+        search: &Search<'_, T>,
+        led: Led,
+        outcome: &Outcome,
+        keep: impl FnOnce() -> Result<(), Raised>,
+    ) -> Result<(), Raised> {
+        let kept = if self.lanes.is_valid(led) { keep() } else { Ok(()) };
+        let valid = match &kept {
+            Ok(()) => self.lanes.land(led, outcome),
+            // What cannot be kept (its weigher raised, say) is an error for all.
+            Err(Raised) => Python::attach(|py| {
+                let error = PyErr::fetch(py);
+                let valid = self.lanes.land(led, &failure(py, &error));
+                error.restore(py);
+                valid
+            }),
+        };
+        if !valid && kept.is_ok() {
+            self.remove(search)?;
+        }
+        kept
     }
 
     /// Removes a key, and returns what was there.
@@ -301,11 +331,7 @@ impl Store {
                 None => {}
             }
         }
-        Ok(removed.map(|value| {
-            let found = value.found();
-            drop(value);
-            found
-        }))
+        Ok(removed.as_ref().map(Value::found))
     }
 
     /// Changes a key's value atomically: `decide` sees what is there, as a borrowed reference that is alive while it runs, and runs no
