@@ -242,17 +242,22 @@ def test_names_and_repr():
 
 def test_subclasses():
     class Upper(hotset.Cache):
-        def __init__(self):
-            super().__init__(10)
-            self.misses = []
+        def __new__(cls, suffix):
+            return super().__new__(cls, 10)
+
+        def __init__(self, suffix):
+            self.suffix = suffix
 
         def __setitem__(self, key, value):
-            super().__setitem__(key.upper(), value)
+            super().__setitem__(key.upper() + self.suffix, value)
 
-    cache = Upper()
+    cache = Upper("!")
     cache["a"] = 1
     cache.update(b=2)
-    assert dict(cache) == {"A": 1, "B": 2}
+    assert dict(cache) == {"A!": 1, "B!": 2}
+    assert cache.stats().capacity == 10
+    with pytest.raises(TypeError, match="__new__"):
+        type("Wrong", (hotset.Cache,), {"__init__": lambda self: None})
 
 
 def test_neither_pickled_nor_copied():

@@ -13,80 +13,109 @@ from hotset._hotset import MISSING, Flight
 
 _HIT, _LEAD, _WAIT, _STALE = range(4)
 
-# Also what keeps the tasks alive: an event loop only knows them weakly.
-_loads: dict[Flight, asyncio.Task[None]] = {}
-# The loads that the running code is part of.
-_within: ContextVar[tuple[asyncio.Task[None], ...]] = ContextVar("hotset_within", default=())
+# A load brings an error, or None and a value.
+_Task = asyncio.Task[tuple[BaseException | None, Any]]
+# By number, the loads that are run by tasks. Also what keeps the tasks alive: an event loop only knows them weakly.
+_loads: dict[int, tuple[_Task, Flight]] = {}
+# The numbers of the loads that the running code is part of.
+_within: ContextVar[tuple[int, ...]] = ContextVar("hotset_within", default=())
 
 
-async def get(begin: Callable[[], tuple[Any, ...]], load: Callable[[], Awaitable[Any]], *ttl: float | None) -> Any:
-    """The value that `begin` (Memo.begin or Cache.begin) finds, or that `load` brings."""
+async def get(
+    begin: Callable[[], tuple[Any, ...]],
+    load: Callable[[], Awaitable[Any]],
+    ttl: float | None = None,
+    *,
+    serve_stale: bool = False,
+    share: bool = True,
+) -> Any:
+    """The value that `begin` (Memo.begin or Cache.begin) finds, or that `load` brings.
+
+    One whose time is over is the answer at once if stale values are served, or else if it cannot be loaded anew. Unless loads are
+    shared, the one that is going on is not waited for.
+    """
     while True:
         kind, found, *more = begin()
         if kind == _HIT:
             return found
-        if kind == _STALE:
-            _lead(more[0], load, ttl)
-            return found
-        if kind == _LEAD:
-            _lead(found, load, ttl)
-        elif _is_hopeless(found):
+        if kind == _WAIT and not share:
+            return await load()
+        if kind == _WAIT:
+            if _is_hopeless(found):
+                continue
+            await _landing(found)
+            value = found.result()
+            if value is not MISSING:
+                return value
             continue
-        await _landing(found)
-        value = found.result()
-        if value is not MISSING:
+        task = _lead(found if kind == _LEAD else more[0], load, ttl)
+        if kind == _STALE and serve_stale:
+            return found
+        await asyncio.wait([task])
+        if task.cancelled():
+            continue
+        error, value = task.result()
+        if error is None:
             return value
+        if kind == _STALE and isinstance(error, Exception):
+            return found
+        raise error
 
 
-def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: tuple[float | None, ...]) -> None:
+def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None) -> _Task:
     task = asyncio.get_running_loop().create_task(_run(flight, load, ttl))
-    _loads[flight] = task
 
-    def ended(_: asyncio.Task[None]) -> None:
-        _loads.pop(flight, None)
-        # It may have been cancelled before it ran at all; if not, the flight has landed and this does nothing.
-        flight.abandon()
+    def ended(_: object) -> None:
+        _loads.pop(flight.id, None)
+        if not flight.done():
+            # It was cancelled before it ran at all.
+            flight.abandon()
 
+    _loads[flight.id] = task, flight
     task.add_done_callback(ended)
+    return task
 
 
-async def _run(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: tuple[float | None, ...]) -> None:
+async def _run(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None) -> tuple[BaseException | None, Any]:
     task = asyncio.current_task()
     assert task is not None
+    # Those that have ended are no longer of interest, and would add up.
+    _within.set((*(outer for outer in _within.get() if outer in _loads), flight.id))
     # Here, too: a task that is started eagerly runs before its creator knows it.
-    _loads[flight] = task
-    _within.set((*(outer for outer in _within.get() if not outer.done()), task))
+    _loads[flight.id] = task, flight
     try:
         value = await load()
+        flight.finish(value, ttl)
+        return None, value
     except Exception as error:
-        flight.fail(error)
-    except asyncio.CancelledError as error:
-        if task.cancelling():
-            flight.abandon()
-        else:
-            # The function's own doing: to begin anew would only bring the same.
+        # What was loaded may be refused (its weigher raises, say): that has ended the load, then.
+        if not flight.done():
             flight.fail(error)
-        raise
+        return error, None
+    except asyncio.CancelledError as error:
+        flight.abandon()
+        if task.cancelling():
+            raise
+        # The function's own doing: to begin anew would only bring the same.
+        return error, None
     except BaseException:
         flight.abandon()
         raise
-    else:
-        flight.finish(value, *ttl)
 
 
 def _is_hopeless(flight: Flight) -> bool:
     """Whether the load that is going on will never end."""
-    task = _loads.get(flight)
-    if task is None:
+    task, leaders = _loads.get(flight.id, (None, None))
+    if task is None or leaders is None:
         return False
-    if task in _within.get():
+    if flight.id in _within.get():
         raise RuntimeError("the load of this key awaits itself: its own loader asks for the same key")
-    if task.get_loop().is_closed() and not flight.done():
-        # That event loop was closed over it, uncancelled.
-        _loads.pop(flight, None)
-        flight.abandon()
-        return True
-    return False
+    if not task.get_loop().is_closed() or leaders.done():
+        return False
+    # That event loop was closed over it, uncancelled.
+    _loads.pop(flight.id, None)
+    leaders.abandon()
+    return True
 
 
 async def _landing(flight: Flight) -> None:

@@ -4,7 +4,7 @@ All native methods take their arguments by position. Times are in seconds (float
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, final
+from typing import Any, Self, final
 
 __version__: str
 build: str
@@ -94,7 +94,11 @@ class Memo:
 
 @final
 class Flight:
-    """A load that is going on. Made by Memo.begin and Cache.begin."""
+    """A load that is going on. Made by Memo.begin and Cache.begin: one kind for its leader, who ends it once, another for who waits."""
+
+    @property
+    def id(self) -> int:
+        """The load's number in this process, the same for all who have to do with it."""
 
     def finish(self, value: Any, ttl: float | None = None, /) -> None:
         """The leader has the value: stores it, unless the key was changed meanwhile, and hands it to all who wait."""
@@ -121,8 +125,8 @@ class Cache:
     c[k] raises KeyError; c[k] = v, del c[k], k in c, len(c), and iteration over the keys, hottest first (as of its beginning).
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         maxsize: int | None = ...,
         policy: str = "tinylfu",
@@ -134,7 +138,7 @@ class Cache:
         on_removal: Callable[[Any, Any, str], object] | None = None,  # on_removal(key, value, cause)
         negative_ttl: float | None = None,
         timer: Callable[[], float] | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     def __getitem__(self, key: Any, /) -> Any: ...
     def __setitem__(self, key: Any, value: Any, /) -> None: ...
     def __delitem__(self, key: Any, /) -> None: ...

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Hashable, ItemsView, Iterable, Iterator, MutableMapping, ValuesView
 from functools import partial
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Never, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, cast, overload
 
 from hotset import _flights, _hotset
 from hotset._registry import register
@@ -54,12 +54,17 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
 
     Every call may be made from any thread, each is atomic. Iteration goes through what was there when it began, hottest first. `==` compares
     with other mappings by content, as dict's does; so a cache is not hashable.
+
+    The settings are taken by `__new__`: a subclass with an `__init__` of its own overrides that, too.
     """
 
     __slots__ = ("_name", "_settings")
 
-    def __init__(
-        self,
+    _settings: dict[str, Any]
+    _name: str | None
+
+    def __new__(
+        cls,
         maxsize: int | EllipsisType | None = ...,
         *,
         policy: Policy = "tinylfu",
@@ -72,8 +77,8 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         negative_ttl: Seconds | None = None,
         timer: Callable[[], float] | None = None,
         name: str | None = None,
-    ) -> None:
-        self._settings: dict[str, Any] = checked(
+    ) -> Self:
+        settings = checked(
             maxsize=maxsize,
             policy=policy,
             ttl=ttl,
@@ -85,9 +90,16 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
             negative_ttl=negative_ttl,
             timer=timer,
         )
+        self = super().__new__(cls, **settings)
+        self._settings = settings
         self._name = name
-        super().__init__(**self._settings)
         register(name, self)
+        return self
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls) and cls.__new__ is Cache.__new__:
+            raise TypeError(f"{cls.__name__} has an __init__, but no __new__: a hotset.Cache takes its settings there")
 
     if TYPE_CHECKING:
         # These are the native part's; here their types are told.
@@ -123,22 +135,22 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         """Like c[key] = value, with a time to live of its own; None: without an end."""
         super().set_with_ttl(key, value, seconds("ttl", ttl))
 
-    def get_or_load(self, key: K, loader: Callable[[K], V], ttl: Seconds | EllipsisType | None = ..., /) -> V:
+    def get_or_load(self, key: K, loader: Callable[[K], V], ttl: Seconds | None = None, /) -> V:
         """The value, or what loader(key) returns: one caller loads, others that ask for the key meanwhile wait for it.
 
         What the loader raises, all of them get; it is remembered for negative_ttl. `ttl`, if given, is this value's.
         """
-        return cast(V, super().get_or_load(key, loader, *_own_ttl(ttl)))
+        return cast(V, super().get_or_load(key, loader, seconds("ttl", ttl)))
 
     async def aget_or_load(
-        self, key: K, loader: Callable[[K], Awaitable[V]], ttl: Seconds | EllipsisType | None = ..., /
+        self, key: K, loader: Callable[[K], Awaitable[V]], ttl: Seconds | None = None, /
     ) -> V:
         """As get_or_load, for asyncio: `await c.aget_or_load(key, loader)`, and the loader is awaited.
 
         It runs in a task of its own: cancelling one who waits harms nobody. Tasks of other event loops share it, and so do threads that
         are in get_or_load.
         """
-        return cast(V, await _flights.get(partial(self.begin, key), partial(loader, key), *_own_ttl(ttl)))
+        return cast(V, await _flights.get(partial(self.begin, key), partial(loader, key), seconds("ttl", ttl)))
 
     def popitem(self) -> tuple[K, V]:
         """Removes the coldest entry and returns it; KeyError if there is none. Looks through the whole order."""
@@ -179,7 +191,3 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
             "a hotset.Cache can be neither pickled nor copied: it belongs to this process, with its threads and timers; "
             "take dict(cache) for its content"
         )
-
-
-def _own_ttl(ttl: Seconds | EllipsisType | None) -> tuple[float | None, ...]:
-    return () if ttl is ... else (seconds("ttl", ttl),)

@@ -64,19 +64,23 @@ def memoised(function: Callable[..., Any], settings: dict[str, Any], name: str |
     memo = Memo(
         function,
         **settings,
-        refresher=None if asynchronous or settings["stale_while_revalidate"] is None else refresher,
+        refresher=None if settings["stale_while_revalidate"] is None else refresher,
         method=_takes_self(function) if method is None else method,
     )
     memo.cache_parameters = lambda: dict(settings, name=name)  # type: ignore[attr-defined]
     update_wrapper(memo, function)
     register(name, memo)  # type: ignore[arg-type]  # it got the method above
-    return _awaitable(function, memo) if asynchronous else memo
+    return _awaitable(function, memo, settings) if asynchronous else memo
 
 
-def _awaitable(function: Callable[..., Any], memo: Any) -> Any:
+def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]) -> Any:
+    serve_stale = settings["stale_while_revalidate"] is not None
+    share = settings["single_flight"]
+
     @wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return await _flights.get(partial(memo.begin, args, kwargs), partial(function, *args, **kwargs))
+        begin, load = partial(memo.begin, args, kwargs), partial(function, *args, **kwargs)
+        return await _flights.get(begin, load, serve_stale=serve_stale, share=share)
 
     async def cache_refresh(*args: Any, **kwargs: Any) -> Any:
         """Calls the function, keeps its result, and returns it. Joins a call of it that is going on."""

@@ -106,6 +106,13 @@ pub(crate) fn ttl(given: Option<&Bound<'_, PyAny>>) -> PyResult<Ttl> {
 
 #[pymethods]
 impl Flight {
+    /// The load's number in this process, the same for all who have to do with it.
+    #[getter]
+    fn id(&self) -> Option<u64> {
+        let lead = self.lead.as_ref().map(|lead| lead.led.id);
+        lead.or_else(|| self.shared.as_ref().map(|shared| shared.id))
+    }
+
     /// The leader has the value: stores it, unless the key was changed meanwhile, and hands it to all who wait.
     #[pyo3(signature = (value, ttl = None, /))]
     fn finish(&self, py: Python<'_>, value: Bound<'_, PyAny>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<()> {

@@ -57,6 +57,8 @@ struct State {
 pub(crate) struct Shared {
     /// The thread that leads it; 0 for a task.
     leader: u64,
+    /// The load's number.
+    pub(crate) id: u64,
     /// One of Python's locks, held until the load has landed, which waiters pass one after another: they can be interrupted there.
     gate: *mut c_void,
     state: Mutex<State>,
@@ -105,7 +107,7 @@ impl Drop for Waiting {
 }
 
 impl Shared {
-    pub(crate) fn new(leader: u64) -> Self {
+    pub(crate) fn new(leader: u64, id: u64) -> Self {
         // SAFETY: a new lock, which is then taken, at once.
         let gate = unsafe {
             let gate = PyThread_allocate_lock();
@@ -116,6 +118,7 @@ impl Shared {
         };
         Self {
             leader,
+            id,
             gate,
             state: Mutex::default(),
         }

@@ -24,10 +24,12 @@ struct Lane {
     shared: Option<Arc<Shared>>,
 }
 
+/// Numbers all loads of the process.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 #[derive(Default)]
 pub(crate) struct Lanes {
     open: Mutex<HashTable<Lane>>,
-    next: AtomicU64,
     /// How many loads were superseded so far.
     marks: AtomicU64,
     landed: AtomicU64,
@@ -48,7 +50,7 @@ pub(crate) enum Opened {
 #[derive(Clone, Copy)]
 pub(crate) struct Led {
     hash: u64,
-    id: u64,
+    pub(crate) id: u64,
     /// How many loads had been superseded when it began.
     marks: u64,
 }
@@ -83,8 +85,8 @@ impl Lanes {
                     if lane.thread == me && me != 0 {
                         return Ok(Opened::Own);
                     }
-                    let leader = lane.thread;
-                    let shared = lane.shared.get_or_insert_with(|| Arc::new(Shared::new(leader)));
+                    let (leader, id) = (lane.thread, lane.id);
+                    let shared = lane.shared.get_or_insert_with(|| Arc::new(Shared::new(leader, id)));
                     let shared = shared.clone();
                     self.waits.fetch_add(1, Ordering::Relaxed);
                     return Ok(Opened::Wait(shared));
@@ -96,7 +98,7 @@ impl Lanes {
                 continue;
             }
             if search.is_settled() {
-                let id = self.next.fetch_add(1, Ordering::Relaxed);
+                let id = NEXT.fetch_add(1, Ordering::Relaxed);
                 let lane = Lane {
                     hash: Look::hash(search),
                     key: key.clone(),
