@@ -26,7 +26,7 @@ SECONDS ?= 60
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c install uninstall \
-        test-c-install demo-c bench-c tools-c build-python
+        test-c-install demo-c bench-c tools-c build-python test-python
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ build: ## Build the crate, optimised
 	$(CARGO) build --release --workspace
 
 # One after another, cheapest first: `make -j` would only have them wait for the same build lock.
-test: ## All that must pass: format, clippy, tests (both reclaimers), documentation, bounded loom models
+test: ## All that must pass: format, clippy, tests (both reclaimers, C, Python), documentation, bounded loom models
 	$(MAKE) --no-print-directory fmt-check
 	$(MAKE) --no-print-directory clippy
 	$(MAKE) --no-print-directory test-default
@@ -43,6 +43,7 @@ test: ## All that must pass: format, clippy, tests (both reclaimers), documentat
 	$(MAKE) --no-print-directory test-c
 	$(MAKE) --no-print-directory test-c-valgrind
 	$(MAKE) --no-print-directory test-c-install
+	$(MAKE) --no-print-directory test-python
 	$(MAKE) --no-print-directory doc
 	$(MAKE) --no-print-directory test-loom
 
@@ -79,6 +80,9 @@ asan-c: build-c ## The same with AddressSanitizer in the tests, and every alloca
 
 build-python: ## Build the Python wheel for each interpreter at hand, and install it into target/python/VERSION (PYTHONS="3.13 /a/python")
 	bindings/python/build.sh
+
+test-python: build-python ## The Python wheel on each interpreter: CPython's own tests of lru_cache, pytest, documentation, examples, types
+	bindings/python/tests/run.sh
 
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam

@@ -9,6 +9,7 @@ second part shows needs more than functools has: a bound that keeps what is used
 import random
 import time
 from functools import lru_cache as functools_lru_cache
+from typing import Any
 
 import hotset
 
@@ -62,7 +63,7 @@ def main() -> None:
         print(f"    {line}")
 
     print("\nA page rendered for each width, 40 kept; half of all requests are a crawler's:")
-    decorators = {
+    decorators: dict[str, Any] = {
         "functools.lru_cache": functools_lru_cache(maxsize=40),
         "hotset.lru_cache": hotset.lru_cache(maxsize=40),
         "hotset.cached": hotset.cached(maxsize=40, name="pages"),

@@ -98,7 +98,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "__init__" in vars(cls) and cls.__new__ is Cache.__new__:
+        if "__init__" in vars(cls) and cls.__new__ is cast(Any, Cache).__new__:
             raise TypeError(f"{cls.__name__} has an __init__, but no __new__: a hotset.Cache takes its settings there")
 
     if TYPE_CHECKING:
