@@ -228,7 +228,7 @@ impl Mapping {
         for single in &singles {
             // SAFETY: `keys` holds them.
             let hash = unsafe { crate::objects::hash(single.0) }?;
-            searches.push(Search::new(single, crate::seed::stir(hash)));
+            searches.push(Search::new(single, hash));
         }
         let looks: Vec<&dyn Look> = searches.iter().map(|search| search as &dyn Look).collect();
         let values = self.store.get_many(&looks);

@@ -4,7 +4,6 @@ mod methods;
 
 use crate::border::enter;
 use crate::objects::{Object, Raised, Ref, hash};
-use crate::seed::stir;
 use crate::store::Store;
 use crate::store::key::{Found, Search, Single, Value};
 use crate::store::left::{LettingGo, Told};
@@ -59,7 +58,7 @@ impl Mapping {
         self.store.ask_clock()?;
         let single = Single(key);
         // SAFETY: the caller holds the key.
-        let hash = stir(unsafe { hash(key) }?);
+        let hash = unsafe { hash(key) }?;
         f(&Search::new(&single, hash))
     }
 

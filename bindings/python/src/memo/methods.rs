@@ -7,7 +7,6 @@ use crate::call::Call;
 use crate::flight::shared::Outcome;
 use crate::flight::{Flight, Of, ttl};
 use crate::objects::Object;
-use crate::seed::stir;
 use crate::store::key::{Found, Search, Value};
 use crate::store::lanes::{Led, Opened};
 use crate::store::left::LettingGo;
@@ -71,7 +70,7 @@ impl Memo {
         let call = unsafe { Call::new(spread.args.as_ptr(), spread.positional, names, self.typed, method) };
         let mut result = None;
         self.with_key(&call, |key| {
-            let search = Search::new(key, stir(key.hash()?));
+            let search = Search::new(key, key.hash()?);
             result = Some(f(&search, key, &call));
             Ok(())
         })?;

@@ -6,7 +6,6 @@ mod methods;
 use crate::border::{enter, quickly, raise};
 use crate::call::Call;
 use crate::objects::{Object, Raised, Ref};
-use crate::seed::stir;
 use crate::store::Store;
 use crate::store::key::{Found, Search};
 use crate::store::left::{Left, LettingGo, Told, leave};
@@ -92,7 +91,7 @@ impl Memo {
             return self.call_specially(call, nargsf);
         }
         let landed = self.store.lanes.landed();
-        let search = Search::new(call, stir(call.hash()?));
+        let search = Search::new(call, call.hash()?);
         match self.store.get(&search)? {
             Some(found) => found.or_raise().map(Ref::into_raw),
             None => self.load(&search, call, call, nargsf, landed),
@@ -105,7 +104,7 @@ impl Memo {
         self.store.ask_clock()?;
         self.with_key(call, |key| {
             let landed = self.store.lanes.landed();
-            let search = Search::new(key, stir(key.hash()?));
+            let search = Search::new(key, key.hash()?);
             if self.reloads {
                 return match self.store.get_due(&search)? {
                     Some((Found::Value(value), true)) => {
