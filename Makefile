@@ -26,7 +26,8 @@ SECONDS ?= 60
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c install uninstall \
-        test-c-install demo-c bench-c tools-c build-python
+        test-c-install demo-c bench-c tools-c build-python \
+        test-python bench-python
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +80,12 @@ asan-c: build-c ## The same with AddressSanitizer in the tests, and every alloca
 
 build-python: ## Build the Python wheel for each interpreter at hand, and install it into target/python/VERSION (PYTHONS="3.13 /a/python")
 	bindings/python/build.sh
+
+test-python: build-python ## The Python wheel on each interpreter: its tests, and CPython's own of lru_cache
+	bindings/python/test.sh
+
+bench-python: build-python ## The Python wheel beside functools and dict, on the newest interpreter at hand (ARGS="--quick --job hit")
+	"$$(ls -d target/python/3.*/bin/python | sort -V | tail -1)" bindings/python/bench.py $(ARGS)
 
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam

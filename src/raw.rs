@@ -81,12 +81,18 @@ where
     let weight = inner.weigh(&key, &value);
     let guard = pin_fenced();
     inner.engine.map().prefetch(hash, &guard);
-    let times = timed.then(|| inner.times(hash, (&key, &value), ttl, now, &guard)).flatten();
-    inner.flights.supersede_fenced(hash, |loading| loading.borrow() == sought);
+    let times = timed
+        .then(|| inner.times(hash, (&key, &value), ttl, now, &guard))
+        .flatten();
+    inner
+        .flights
+        .supersede_fenced(hash, |loading| loading.borrow() == sought);
     inner.pending.overtake(sought);
     inner.forget_failure(hash, |failed| failed.borrow() == sought);
     let new = inner.engine.make(hash, (key, value), weight, times, &guard);
-    inner.engine.insert(hash, new, |other, _| other.borrow() == sought, guard);
+    inner
+        .engine
+        .insert(hash, new, |other, _| other.borrow() == sought, guard);
     inner.engine.tick(now);
 }
 

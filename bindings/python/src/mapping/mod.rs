@@ -3,13 +3,13 @@
 mod methods;
 
 use crate::border::enter;
+use crate::border::quickly;
 use crate::objects::{Object, Raised, Ref, hash};
 use crate::store::Store;
 use crate::store::key::{Found, Search, Single, Value};
 use crate::store::left::{LettingGo, Told};
 use crate::store::options::Options;
 use crate::types::{Class, Head, Instance, make, slot};
-use crate::border::quickly;
 use hotset::Ttl;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -123,7 +123,8 @@ unsafe extern "C" fn contains(this: Object, key: Object) -> c_int {
     quickly(-1, || {
         // SAFETY: as above.
         let this = unsafe { &*this.cast::<Mapping>() };
-        this.seek(key, |search| this.store.contains_value(search)).map(c_int::from)
+        this.seek(key, |search| this.store.contains_value(search))
+            .map(c_int::from)
     })
 }
 
@@ -152,7 +153,11 @@ fn tell(py: Python<'_>, told: &Told, key: Object, value: Object) -> PyResult<()>
     // SAFETY: alive, as long as this runs.
     let (key, value, listener) = unsafe {
         let value = Bound::from_borrowed_ptr(py, value);
-        (Bound::from_borrowed_ptr(py, key), value, Bound::from_borrowed_ptr(py, told.listener))
+        (
+            Bound::from_borrowed_ptr(py, key),
+            value,
+            Bound::from_borrowed_ptr(py, told.listener),
+        )
     };
     listener.call1((key, value, told.cause())).map(drop)
 }

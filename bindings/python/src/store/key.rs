@@ -1,9 +1,9 @@
 //! Keys and values in the engine, and how a key is looked for that is no object yet.
 
 use super::left::{Left, leave};
-use crate::call::Call;
-use crate::seed::seeded;
+use crate::call::{Bare, Call};
 use crate::objects::{Equal, Object, Raised, Ref, ask, compare};
+use crate::seed::seeded;
 use pyo3::ffi;
 use std::borrow::Borrow;
 use std::cell::Cell;
@@ -73,7 +73,9 @@ impl Value {
 
     /// Takes the reference out.
     pub(crate) fn take(&self) -> Object {
-        self.0.swap(ptr::null_mut(), Ordering::Relaxed).map_addr(|address| address & !RAISES)
+        self.0
+            .swap(ptr::null_mut(), Ordering::Relaxed)
+            .map_addr(|address| address & !RAISES)
     }
 
     /// A new reference to what is here, for one who keeps the entry from being freed.
@@ -83,7 +85,11 @@ impl Value {
         let real = object.map_addr(|address| address & !RAISES);
         // SAFETY: the entry holds a reference, and is not freed meanwhile; with the GIL, nobody takes it out meanwhile.
         let held = unsafe { Ref::borrowed(real) };
-        if object == real { Found::Value(held) } else { Found::Error(held) }
+        if object == real {
+            Found::Value(held)
+        } else {
+            Found::Error(held)
+        }
     }
 }
 
@@ -225,6 +231,19 @@ impl Sought for Call<'_> {
     unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise.
         unsafe { Call::ask(self, key) }
+    }
+}
+
+impl Sought for Bare {
+    #[inline(always)]
+    unsafe fn compare(&self, key: Object) -> Equal {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { Bare::compare(self, key) }
+    }
+
+    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { ask(key, self.0) }
     }
 }
 
