@@ -26,7 +26,8 @@ SECONDS ?= 60
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c install uninstall \
-        test-c-install demo-c bench-c tools-c build-python test-python
+        test-c-install demo-c bench-c tools-c build-python \
+        test-python bench-python
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,7 +83,10 @@ build-python: ## Build the Python wheel for each interpreter at hand, and instal
 	bindings/python/build.sh
 
 test-python: build-python ## The Python wheel on each interpreter: CPython's own tests of lru_cache, pytest, documentation, examples, types
-	bindings/python/tests/run.sh
+	bindings/python/test.sh
+
+bench-python: build-python ## The Python wheel beside functools and dict, on the newest interpreter at hand (ARGS="--quick --job hit")
+	"$$(ls -d target/python/3.*/bin/python | sort -V | tail -1)" bindings/python/bench.py $(ARGS)
 
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam

@@ -47,19 +47,24 @@ where
     S: BuildHasher,
     Q: Hash + Eq + ?Sized,
 {
-    let hash = cache.0.hash(key);
     // SAFETY: the caller's promise.
-    let found = unsafe {
-        alone(|guard| match cache.0.lookup_at_once(key, hash, guard) {
-            Ok(entry) => Ok(entry.map(|entry| &raw const entry.value)),
-            Err(_) => Err(()),
-        })
-    };
-    match found {
-        // SAFETY: the entry is in the map, and nobody can take it out meanwhile.
-        Ok(value) => value.map(|value| read(unsafe { &*value })),
-        Err(()) => cache.get_with(key, read),
+    let guard = unsafe { alone() };
+    match cache.0.lookup_at_once(key, cache.0.hash(key), &guard) {
+        Ok(entry) => entry.map(|entry| read(&entry.value)),
+        Err(_) => get_protected(cache, key, read),
     }
+}
+
+/// [`Cache::get_with`], apart: so [`get_alone`] needs nothing of what protects it.
+#[cold]
+#[inline(never)]
+fn get_protected<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
+where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized,
+{
+    cache.get_with(key, read)
 }
 
 /// [`Cache::insert_with_ttl`] of a key that was looked for by a borrowed form of it, by which it is hashed and compared.
@@ -76,12 +81,18 @@ where
     let weight = inner.weigh(&key, &value);
     let guard = pin_fenced();
     inner.engine.map().prefetch(hash, &guard);
-    let times = timed.then(|| inner.times(hash, (&key, &value), ttl, now, &guard)).flatten();
-    inner.flights.supersede_fenced(hash, |loading| loading.borrow() == sought);
+    let times = timed
+        .then(|| inner.times(hash, (&key, &value), ttl, now, &guard))
+        .flatten();
+    inner
+        .flights
+        .supersede_fenced(hash, |loading| loading.borrow() == sought);
     inner.pending.overtake(sought);
     inner.forget_failure(hash, |failed| failed.borrow() == sought);
     let new = inner.engine.make(hash, (key, value), weight, times, &guard);
-    inner.engine.insert(hash, new, |other, _| other.borrow() == sought, guard);
+    inner
+        .engine
+        .insert(hash, new, |other, _| other.borrow() == sought, guard);
     inner.engine.tick(now);
 }
 

@@ -45,12 +45,12 @@ pub(crate) fn pin_first() -> Option<Guard> {
     Some(pin())
 }
 
-/// Runs `f` as a thread that is pinned: here, it is.
+/// A guard for a caller who needs none: here, it is one.
 ///
 /// # Safety
 /// As in `epoch`.
-pub(crate) unsafe fn alone<R>(f: impl FnOnce(&Guard) -> R) -> R {
-    f(&pin())
+pub(crate) unsafe fn alone() -> Guard {
+    pin()
 }
 
 static FREE: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));

@@ -238,14 +238,13 @@ mod global {
         next: AtomicPtr::new(ptr::null_mut()),
     };
 
-    /// Runs `f` as a thread that is pinned, without pinning it.
+    /// A guard that guards nothing. It is not dropped, since nothing was entered.
     ///
     /// # Safety
-    /// Meanwhile no other thread uses any cache of the process, nor does this one but through `f`'s guard, for lookups.
+    /// While it is used, for lookups only, no other thread uses any cache of the process.
     #[inline(always)]
-    pub(crate) unsafe fn alone<R>(f: impl FnOnce(&Guard) -> R) -> R {
-        // It is not dropped, since nothing was entered.
-        f(&ManuallyDrop::new(Guard::new(&ALONE)))
+    pub(crate) unsafe fn alone() -> ManuallyDrop<Guard> {
+        ManuallyDrop::new(Guard::new(&ALONE))
     }
 
     /// Pins the calling thread. Wait-free but for a thread's first call; nests.

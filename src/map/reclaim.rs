@@ -25,8 +25,8 @@ mod leak {
 
     /// # Safety
     /// As in `epoch`.
-    pub(crate) unsafe fn alone<R>(f: impl FnOnce(&Guard) -> R) -> R {
-        f(&Guard)
+    pub(crate) unsafe fn alone() -> Guard {
+        Guard
     }
 
     pub(crate) fn pin_fenced() -> Guard {

@@ -2,8 +2,8 @@
 
 use crate::objects::{Object, Raised};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
-use pyo3::{BoundObject, ffi};
 use pyo3::prelude::*;
+use pyo3::{BoundObject, ffi};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -55,7 +55,12 @@ pub(crate) trait Reply {
 
 impl<T: for<'py> IntoPyObject<'py>> Reply for PyResult<T> {
     fn reply(self, py: Python<'_>) -> PyResult<Object> {
-        Ok(self?.into_pyobject(py).map_err(Into::into)?.into_any().unbind().into_ptr())
+        Ok(self?
+            .into_pyobject(py)
+            .map_err(Into::into)?
+            .into_any()
+            .unbind()
+            .into_ptr())
     }
 }
 
@@ -76,12 +81,22 @@ where
     enter(ptr::null_mut(), |py| {
         let count = count as usize;
         if !(least..=most).contains(&count) {
-            let wanted = if least == most { least.to_string() } else { format!("{least} to {most}") };
-            return Err(PyTypeError::new_err(format!("expected {wanted} arguments, got {count}")));
+            let wanted = if least == most {
+                least.to_string()
+            } else {
+                format!("{least} to {most}")
+            };
+            return Err(PyTypeError::new_err(format!(
+                "expected {wanted} arguments, got {count}"
+            )));
         }
         // SAFETY: the caller's promise; `Bound` is a pointer, and these are borrowed for as long as the caller's.
         let (this, args) = unsafe {
-            let args = if count == 0 { &[][..] } else { slice::from_raw_parts(args.cast::<Bound<'_, PyAny>>(), count) };
+            let args = if count == 0 {
+                &[][..]
+            } else {
+                slice::from_raw_parts(args.cast::<Bound<'_, PyAny>>(), count)
+            };
             (&*this.cast::<T>(), args)
         };
         f(this, args, py).reply(py)

@@ -5,8 +5,8 @@
 //! are equal where functools' are: so an int or str by itself is only equal to its like (1 and 1.0 are kept apart, True and 1.0
 //! are not), and the order of names counts.
 
-use crate::statics::mark;
 use crate::objects::{Equal, Object, Raised, Ref, all, ask, compare, hash, is_exactly, is_tuple, items, mix};
+use crate::statics::mark;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -35,9 +35,17 @@ impl<'a> Call<'a> {
     pub(crate) unsafe fn new(args: *const Object, positional: usize, names: Object, typed: bool, method: bool) -> Self {
         // SAFETY: the caller's promise.
         let (args, names) = unsafe {
-            let named = if names.is_null() { 0 } else { ffi::Py_SIZE(names) as usize };
+            let named = if names.is_null() {
+                0
+            } else {
+                ffi::Py_SIZE(names) as usize
+            };
             let all = positional + named;
-            let args = if all == 0 { &[][..] } else { slice::from_raw_parts(args, all) };
+            let args = if all == 0 {
+                &[][..]
+            } else {
+                slice::from_raw_parts(args, all)
+            };
             (args, if named == 0 { ptr::null_mut() } else { names })
         };
         let method = method && positional > 0;
@@ -156,15 +164,7 @@ impl<'a> Call<'a> {
             if !self.is_single() {
                 return Equal::No;
             }
-            let arg = self.args[0];
-            let (of_key, of_arg) = (ffi::Py_TYPE(key), ffi::Py_TYPE(arg));
-            if of_key != of_arg {
-                let alone = [&raw mut ffi::PyLong_Type, &raw mut ffi::PyUnicode_Type];
-                if alone.contains(&of_key) || alone.contains(&of_arg) || is_tuple(arg) {
-                    return Equal::No;
-                }
-            }
-            compare(key, arg)
+            Bare(self.args[0]).compare(key)
         }
     }
 
@@ -179,7 +179,11 @@ impl<'a> Call<'a> {
         unsafe {
             if self.is_single() {
                 // (Else the argument would be the key.)
-                return if is_tuple(self.args[0]) { compare(key[0], self.args[0]) } else { Equal::No };
+                return if is_tuple(self.args[0]) {
+                    compare(key[0], self.args[0])
+                } else {
+                    Equal::No
+                };
             }
             let (by_position, by_name) = self.args.split_at(self.positional);
             let first = usize::from(self.method);
@@ -214,10 +218,16 @@ impl<'a> Call<'a> {
                 rest = &rest[2..];
             }
             let (values, types) = rest.split_at(by_name.len());
-            if !types.iter().zip(self.args).all(|(class, arg)| *class == ffi::Py_TYPE(*arg).cast()) {
+            if !types
+                .iter()
+                .zip(self.args)
+                .all(|(class, arg)| *class == ffi::Py_TYPE(*arg).cast())
+            {
                 return Equal::No;
             }
-            all([told].into_iter().chain(values.iter().zip(by_name).map(|(a, b)| compare(*a, *b))))
+            all([told]
+                .into_iter()
+                .chain(values.iter().zip(by_name).map(|(a, b)| compare(*a, *b))))
         }
     }
 
@@ -313,7 +323,40 @@ impl<'a> Call<'a> {
         // SAFETY: `new`'s promise, which is that of vectorcall.
         unsafe {
             let result = ffi::PyObject_Vectorcall(function, self.args.as_ptr(), nargsf, self.names);
-            if result.is_null() { Err(Raised) } else { Ok(Ref::owned(result)) }
+            if result.is_null() {
+                Err(Raised)
+            } else {
+                Ok(Ref::owned(result))
+            }
+        }
+    }
+}
+
+/// A single argument, not `typed` and not a method's instance: what is most often asked for, apart from all else.
+pub(crate) struct Bare(pub(crate) Object);
+
+impl Bare {
+    /// As [`Call::compare`].
+    ///
+    /// # Safety
+    /// The key is alive, and made by [`Call::key`]; so is the argument.
+    #[inline(always)]
+    pub(crate) unsafe fn compare(&self, key: Object) -> Equal {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (of_key, of_arg) = (ffi::Py_TYPE(key), ffi::Py_TYPE(self.0));
+            if of_key == of_arg && of_key != &raw mut ffi::PyTuple_Type {
+                return compare(key, self.0);
+            }
+            let alone = [
+                &raw mut ffi::PyLong_Type,
+                &raw mut ffi::PyUnicode_Type,
+                &raw mut ffi::PyTuple_Type,
+            ];
+            if alone.contains(&of_key) || alone.contains(&of_arg) {
+                return Equal::No;
+            }
+            compare(key, self.0)
         }
     }
 }
@@ -330,7 +373,9 @@ unsafe fn referent(weak: Object) -> Object {
         if !is_exactly(weak, &raw mut ffi::_PyWeakref_RefType) {
             return ptr::null_mut();
         }
-        let at = weak.byte_add(size_of::<ffi::PyObject>()).cast::<AtomicPtr<ffi::PyObject>>();
+        let at = weak
+            .byte_add(size_of::<ffi::PyObject>())
+            .cast::<AtomicPtr<ffi::PyObject>>();
         (*at).load(Ordering::Relaxed)
     }
 }

@@ -30,7 +30,12 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     let gil = if cfg!(Py_GIL_DISABLED) { "free-threaded" } else { "GIL" };
-    let build = format!("{} {profile}, {}-{}, {gil}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
+    let build = format!(
+        "{} {profile}, {}-{}, {gil}",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        std::env::consts::OS
+    );
     module.add("build", build)?;
     module.add_function(wrap_pyfunction!(after_fork, module)?)?;
     module.add_class::<flight::Flight>()?;

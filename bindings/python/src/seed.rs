@@ -14,6 +14,12 @@ pub(crate) fn prepare() {
     SEED.store(*DRAWN, Ordering::Relaxed);
 }
 
+/// For who stirs by itself.
+#[inline(always)]
+pub(crate) fn seeded(hash: u64) -> u64 {
+    hash ^ SEED.load(Ordering::Relaxed)
+}
+
 #[inline(always)]
 pub(crate) fn stir(hash: u64) -> u64 {
     mix(hash, SEED.load(Ordering::Relaxed))

@@ -41,7 +41,9 @@ pub(crate) fn mark() -> Object {
 }
 
 pub(crate) fn missing(py: Python<'_>) -> Py<PyAny> {
-    MISSING.get(py).map_or_else(|| py.None(), |missing| missing.clone_ref(py))
+    MISSING
+        .get(py)
+        .map_or_else(|| py.None(), |missing| missing.clone_ref(py))
 }
 
 pub(crate) fn is_missing(object: &Bound<'_, PyAny>) -> bool {

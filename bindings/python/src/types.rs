@@ -123,7 +123,9 @@ pub(crate) unsafe fn make<T: Instance>(
 ) -> PyResult<Object> {
     // SAFETY: the caller's promise. The allocated object has room for a `T`, and begins with a head.
     unsafe {
-        let allocate = (*class).tp_alloc.ok_or_else(|| PyRuntimeError::new_err("a type without tp_alloc"))?;
+        let allocate = (*class)
+            .tp_alloc
+            .ok_or_else(|| PyRuntimeError::new_err("a type without tp_alloc"))?;
         let object = allocate(class, 0);
         if object.is_null() {
             return Err(PyErr::fetch(Python::assume_attached()));
@@ -176,7 +178,11 @@ unsafe extern "C" fn dealloc<T: Instance>(this: Object) {
     unsafe {
         ffi::PyObject_GC_UnTrack(this.cast());
         // What is let go of runs Python code, which must not meet or lose an exception that is set.
-        let pending = ffi::PyErr_Occurred().is_null().then_some(()).is_none().then(|| PyErr::fetch(Python::assume_attached()));
+        let pending = ffi::PyErr_Occurred()
+            .is_null()
+            .then_some(())
+            .is_none()
+            .then(|| PyErr::fetch(Python::assume_attached()));
         if !(*this.cast::<Head>()).weak.is_null() {
             ffi::PyObject_ClearWeakRefs(this);
         }

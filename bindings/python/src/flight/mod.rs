@@ -101,7 +101,9 @@ pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Outcome {
 
 /// How long a value is to live that comes with a number of seconds, or None for the default.
 pub(crate) fn ttl(given: Option<&Bound<'_, PyAny>>) -> PyResult<Ttl> {
-    given.filter(|given| !given.is_none()).map_or(Ok(Ttl::Default), |given| seconds("ttl", given).map(Ttl::After))
+    given
+        .filter(|given| !given.is_none())
+        .map_or(Ok(Ttl::Default), |given| seconds("ttl", given).map(Ttl::After))
 }
 
 #[pymethods]
@@ -146,7 +148,10 @@ impl Flight {
     /// The value, or raises the error; MISSING if the load was abandoned.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let outcome = self.waits_for()?.outcome();
-        reply(py, outcome.ok_or_else(|| PyRuntimeError::new_err("the load has not ended yet"))?)
+        reply(
+            py,
+            outcome.ok_or_else(|| PyRuntimeError::new_err("the load has not ended yet"))?,
+        )
     }
 
     /// Blocks until the load has ended, and then is as result().
@@ -166,7 +171,11 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        if self.lead.as_ref().is_some_and(|lead| !lead.ended.load(Ordering::Relaxed)) {
+        if self
+            .lead
+            .as_ref()
+            .is_some_and(|lead| !lead.ended.load(Ordering::Relaxed))
+        {
             Python::attach(|py| {
                 let pending = PyErr::take(py);
                 if let Err(error) = self.end(py, &Outcome::Abandoned, Ttl::Default) {

@@ -41,7 +41,10 @@ unsafe impl Instance for LruFunction {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         // SAFETY: the collector runs while nobody is at the table.
         let table = unsafe { &*self.table.get() };
-        let contents = table.iter().flat_map(Table::contents).flat_map(|(key, value)| [key, value]);
+        let contents = table
+            .iter()
+            .flat_map(Table::contents)
+            .flat_map(|(key, value)| [key, value]);
         [self.function.get(), self.info.get()]
             .into_iter()
             .chain(contents)
@@ -160,7 +163,14 @@ impl LruFunction {
     }
 
     /// Puts a key and a new reference to a value into the table; returns what is to be let go of.
-    fn store(&self, call: &Call<'_>, hash: u64, version: u64, key: Object, value: Object) -> Result<[Object; 2], Raised> {
+    fn store(
+        &self,
+        call: &Call<'_>,
+        hash: u64,
+        version: u64,
+        key: Object,
+        value: Object,
+    ) -> Result<[Object; 2], Raised> {
         // SAFETY: nothing else is alive, and this ends at once.
         let unchanged = unsafe { self.table() }.is_some_and(|table| table.version() == version);
         let found = if unchanged { None } else { self.find(call, hash)? };
@@ -177,7 +187,10 @@ impl LruFunction {
             return Ok([key, table.replace(found, value)]);
         }
         let full = matches!(self.size, Size::Entries(most) if table.len() >= most);
-        let (old_key, old_value) = full.then(|| table.pop()).flatten().unwrap_or((ptr::null_mut(), ptr::null_mut()));
+        let (old_key, old_value) = full
+            .then(|| table.pop())
+            .flatten()
+            .unwrap_or((ptr::null_mut(), ptr::null_mut()));
         if !table.insert(hash, key, value) {
             return Err(crate::border::raise(PyMemoryError::new_err("too many entries")));
         }
@@ -253,7 +266,8 @@ impl LruFunction {
         };
         // SAFETY: `__new__` stored it; null after the collector's `clear`.
         let info = unsafe { Bound::from_borrowed_ptr_or_opt(py, self.info.get()) };
-        let info = info.ok_or_else(|| PyRuntimeError::new_err("the garbage collector has taken this function apart"))?;
+        let info =
+            info.ok_or_else(|| PyRuntimeError::new_err("the garbage collector has taken this function apart"))?;
         info.call1((numbers.0, numbers.1, most, numbers.2)).map(Bound::unbind)
     }
 

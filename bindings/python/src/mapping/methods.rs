@@ -38,12 +38,18 @@ impl Mapping {
     fn get(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         Ok(match self.find(args[0].as_ptr())? {
             Some(value) => value.into_bound(py).unbind(),
-            None => args.get(1).map_or_else(|| py.None(), |default| default.clone().unbind()),
+            None => args
+                .get(1)
+                .map_or_else(|| py.None(), |default| default.clone().unbind()),
         })
     }
 
     fn set_with_ttl(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let lives = if args[2].is_none() { Ttl::Never } else { ttl(args.get(2))? };
+        let lives = if args[2].is_none() {
+            Ttl::Never
+        } else {
+            ttl(args.get(2))?
+        };
         let (key, value) = (args[0].as_ptr(), args[1].as_ptr());
         Ok(self.seek(key, |search| self.set(search, key, value, lives))?)
     }
@@ -162,7 +168,14 @@ impl Mapping {
     }
 
     /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
-    fn end_load(&self, search: &Sought<'_>, key: &Bound<'_, PyAny>, led: Led, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
+    fn end_load(
+        &self,
+        search: &Sought<'_>,
+        key: &Bound<'_, PyAny>,
+        led: Led,
+        outcome: &Outcome,
+        ttl: Ttl,
+    ) -> PyResult<()> {
         let keep = || match outcome {
             Outcome::Value(value) => {
                 let weight = self.store.weigh(&[key.as_ptr(), value.get()])?;
@@ -228,7 +241,7 @@ impl Mapping {
         for single in &singles {
             // SAFETY: `keys` holds them.
             let hash = unsafe { crate::objects::hash(single.0) }?;
-            searches.push(Search::new(single, crate::seed::stir(hash)));
+            searches.push(Search::new(single, hash));
         }
         let looks: Vec<&dyn Look> = searches.iter().map(|search| search as &dyn Look).collect();
         let values = self.store.get_many(&looks);
@@ -247,7 +260,10 @@ impl Mapping {
     }
 
     fn items_hottest(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let items = self.entries(py)?.into_iter().map(|pair| PyTuple::new(py, [pair.0, pair.1]));
+        let items = self
+            .entries(py)?
+            .into_iter()
+            .map(|pair| PyTuple::new(py, [pair.0, pair.1]));
         let items = items.collect::<PyResult<Vec<_>>>()?;
         Ok(pyo3::types::PyList::new(py, items)?.into_any().unbind())
     }

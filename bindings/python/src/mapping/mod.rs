@@ -3,14 +3,13 @@
 mod methods;
 
 use crate::border::enter;
+use crate::border::quickly;
 use crate::objects::{Object, Raised, Ref, hash};
-use crate::seed::stir;
 use crate::store::Store;
 use crate::store::key::{Found, Search, Single, Value};
 use crate::store::left::{LettingGo, Told};
 use crate::store::options::Options;
 use crate::types::{Class, Head, Instance, make, slot};
-use crate::border::quickly;
 use hotset::Ttl;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -59,7 +58,7 @@ impl Mapping {
         self.store.ask_clock()?;
         let single = Single(key);
         // SAFETY: the caller holds the key.
-        let hash = stir(unsafe { hash(key) }?);
+        let hash = unsafe { hash(key) }?;
         f(&Search::new(&single, hash))
     }
 
@@ -124,7 +123,8 @@ unsafe extern "C" fn contains(this: Object, key: Object) -> c_int {
     quickly(-1, || {
         // SAFETY: as above.
         let this = unsafe { &*this.cast::<Mapping>() };
-        this.seek(key, |search| this.store.contains_value(search)).map(c_int::from)
+        this.seek(key, |search| this.store.contains_value(search))
+            .map(c_int::from)
     })
 }
 
@@ -153,7 +153,11 @@ fn tell(py: Python<'_>, told: &Told, key: Object, value: Object) -> PyResult<()>
     // SAFETY: alive, as long as this runs.
     let (key, value, listener) = unsafe {
         let value = Bound::from_borrowed_ptr(py, value);
-        (Bound::from_borrowed_ptr(py, key), value, Bound::from_borrowed_ptr(py, told.listener))
+        (
+            Bound::from_borrowed_ptr(py, key),
+            value,
+            Bound::from_borrowed_ptr(py, told.listener),
+        )
     };
     listener.call1((key, value, told.cause())).map(drop)
 }

@@ -32,7 +32,9 @@ impl Memo {
             return self.fly(search, &own, Some(landed), load).map(Ref::into_raw);
         }
         let loaded = load();
-        self.while_raised(&loaded, |outcome| self.store_outcome(search, &own, outcome, Ttl::Default))?;
+        self.while_raised(&loaded, |outcome| {
+            self.store_outcome(search, &own, outcome, Ttl::Default)
+        })?;
         loaded.map(Ref::into_raw)
     }
 
@@ -106,7 +108,10 @@ impl Memo {
             return Python::attach(|py| {
                 // SAFETY: held while it is called; the memo is alive while it is called.
                 let (refresher, this) = unsafe {
-                    (Bound::from_borrowed_ptr(py, refresher), Bound::from_borrowed_ptr(py, self.object()))
+                    (
+                        Bound::from_borrowed_ptr(py, refresher),
+                        Bound::from_borrowed_ptr(py, self.object()),
+                    )
                 };
                 let (args, kwargs) = call.objects(py)?;
                 if let Err(error) = refresher.call1((this, args, kwargs)) {
@@ -118,13 +123,18 @@ impl Memo {
             .map_err(raise);
         }
         let own = key.key()?;
-        self.fly(search, &own, None, || self.run(call, nargsf)).or_else(|Raised| {
-            Python::attach(|py| {
-                let error = PyErr::fetch(py);
-                // What went wrong is the caller's business only when nothing is left to serve.
-                if error.is_instance_of::<PyException>(py) { Ok(value) } else { Err(raise(error)) }
+        self.fly(search, &own, None, || self.run(call, nargsf))
+            .or_else(|Raised| {
+                Python::attach(|py| {
+                    let error = PyErr::fetch(py);
+                    // What went wrong is the caller's business only when nothing is left to serve.
+                    if error.is_instance_of::<PyException>(py) {
+                        Ok(value)
+                    } else {
+                        Err(raise(error))
+                    }
+                })
             })
-        })
     }
 
     /// Keeps what came of a load.
@@ -132,7 +142,8 @@ impl Memo {
         match outcome {
             Outcome::Value(value) => {
                 let weight = self.store.weigh(&[value.get()])?;
-                self.store.insert(search, key.clone(), Value::new(value.clone()), weight, ttl)
+                self.store
+                    .insert(search, key.clone(), Value::new(value.clone()), weight, ttl)
             }
             Outcome::Error(_) | Outcome::Abandoned if self.reloads && self.store.contains(search)? => {
                 self.store.reload_failed(search);
@@ -180,7 +191,9 @@ impl Drop for Leading<'_> {
 }
 
 fn reentered() -> PyErr {
-    PyRuntimeError::new_err("a cached function called itself with the same arguments, while it was computing the result for them")
+    PyRuntimeError::new_err(
+        "a cached function called itself with the same arguments, while it was computing the result for them",
+    )
 }
 
 impl Found {

@@ -7,7 +7,6 @@ use crate::call::Call;
 use crate::flight::shared::Outcome;
 use crate::flight::{Flight, Of, ttl};
 use crate::objects::Object;
-use crate::seed::stir;
 use crate::store::key::{Found, Search, Value};
 use crate::store::lanes::{Led, Opened};
 use crate::store::left::LettingGo;
@@ -32,12 +31,17 @@ struct Spread<'py> {
 impl<'py> Spread<'py> {
     fn new(args: &Bound<'py, PyAny>, kwargs: &Bound<'py, PyAny>) -> PyResult<Self> {
         let py = args.py();
-        let args = args.cast::<PyTuple>().map_err(|_| PyTypeError::new_err("args must be a tuple"))?;
+        let args = args
+            .cast::<PyTuple>()
+            .map_err(|_| PyTypeError::new_err("args must be a tuple"))?;
         // A copy, which nobody changes while other code runs.
         let kwargs = if kwargs.is_none() {
             PyDict::new(py)
         } else {
-            kwargs.cast::<PyDict>().map_err(|_| PyTypeError::new_err("kwargs must be a dict"))?.copy()?
+            kwargs
+                .cast::<PyDict>()
+                .map_err(|_| PyTypeError::new_err("kwargs must be a dict"))?
+                .copy()?
         };
         let mut all: Vec<Object> = args.iter_borrowed().map(|arg| arg.as_ptr()).collect();
         let mut names = Vec::new();
@@ -48,7 +52,11 @@ impl<'py> Spread<'py> {
         Ok(Self {
             args: all,
             positional: args.len(),
-            names: if names.is_empty() { None } else { Some(PyTuple::new(py, names)?) },
+            names: if names.is_empty() {
+                None
+            } else {
+                Some(PyTuple::new(py, names)?)
+            },
             _held: kwargs,
         })
     }
@@ -71,7 +79,7 @@ impl Memo {
         let call = unsafe { Call::new(spread.args.as_ptr(), spread.positional, names, self.typed, method) };
         let mut result = None;
         self.with_key(&call, |key| {
-            let search = Search::new(key, stir(key.hash()?));
+            let search = Search::new(key, key.hash()?);
             result = Some(f(&search, key, &call));
             Ok(())
         })?;
@@ -81,7 +89,9 @@ impl Memo {
     fn get(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.with_arguments(&args[0], &args[1], |search, _, _| match self.store.get(search)? {
             Some(found) => Ok(found.or_raise()?.into_bound(py).unbind()),
-            None => Ok(args.get(2).map_or_else(|| py.None(), |default| default.clone().unbind())),
+            None => Ok(args
+                .get(2)
+                .map_or_else(|| py.None(), |default| default.clone().unbind())),
         })
     }
 
@@ -123,7 +133,9 @@ impl Memo {
             let mut due = None;
             if !refresh {
                 match self.store.get_due(search)? {
-                    Some((found, true)) if !matches!(found, Found::Error(_)) => due = Some(found.or_raise()?.into_bound(py)),
+                    Some((found, true)) if !matches!(found, Found::Error(_)) => {
+                        due = Some(found.or_raise()?.into_bound(py))
+                    }
                     Some((found, _)) => return reply(py, 0, found.or_raise()?.into_bound(py)),
                     None => {}
                 }

@@ -4,9 +4,8 @@ mod load;
 mod methods;
 
 use crate::border::{enter, quickly, raise};
-use crate::call::Call;
-use crate::objects::{Object, Raised, Ref};
-use crate::seed::stir;
+use crate::call::{Bare, Call};
+use crate::objects::{Object, Raised, Ref, hash, is_tuple};
 use crate::store::Store;
 use crate::store::key::{Found, Search};
 use crate::store::left::{Left, LettingGo, Told, leave};
@@ -30,6 +29,8 @@ pub(crate) struct Memo {
     /// Has values reloaded elsewhere, if it is not null.
     refresher: AtomicPtr<ffi::PyObject>,
     typed: bool,
+    /// Neither `typed` nor `special`.
+    plain: bool,
     single_flight: bool,
     /// Hits have to look at more than what is there.
     special: bool,
@@ -92,10 +93,31 @@ impl Memo {
             return self.call_specially(call, nargsf);
         }
         let landed = self.store.lanes.landed();
-        let search = Search::new(call, stir(call.hash()?));
+        let search = Search::new(call, call.hash()?);
         match self.store.get(&search)? {
             Some(found) => found.or_raise().map(Ref::into_raw),
             None => self.load(&search, call, call, nargsf, landed),
+        }
+    }
+
+    /// [`call`](Self::call) with a single argument that is its own key.
+    ///
+    /// # Safety
+    /// As vectorcall's.
+    #[inline(always)]
+    unsafe fn call_bare(&self, args: *const Object, nargsf: usize) -> Result<Object, Raised> {
+        let _letting_go = LettingGo;
+        let landed = self.store.lanes.landed();
+        // SAFETY: the caller's promise.
+        let (bare, hash) = unsafe { (Bare(*args), hash(*args)?) };
+        match self.store.get(&Search::new(&bare, hash))? {
+            Some(Found::Value(value)) => Ok(value.into_raw()),
+            Some(Found::Error(error)) => Err(raise_again(error)),
+            None => {
+                // SAFETY: the caller's promise.
+                let call = unsafe { Call::new(args, 1, ptr::null_mut(), false, false) };
+                self.load(&Search::new(&call, hash), &call, &call, nargsf, landed)
+            }
         }
     }
 
@@ -105,7 +127,7 @@ impl Memo {
         self.store.ask_clock()?;
         self.with_key(call, |key| {
             let landed = self.store.lanes.landed();
-            let search = Search::new(key, stir(key.hash()?));
+            let search = Search::new(key, key.hash()?);
             if self.reloads {
                 return match self.store.get_due(&search)? {
                     Some((Found::Value(value), true)) => {
@@ -169,7 +191,11 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
-            let call = Call::new(args, count, names, this.typed, this.store.is_method());
+            let method = this.store.is_method();
+            if count == 1 && names.is_null() && this.plain && !method && !is_tuple(*args) {
+                return this.call_bare(args, nargsf);
+            }
+            let call = Call::new(args, count, names, this.typed, method);
             this.call(&call, nargsf)
         }
     })
@@ -205,7 +231,9 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
         let args = args.cast_into::<PyTuple>()?;
         let kwargs = kwargs.map(|kwargs| kwargs.cast_into::<PyDict>()).transpose()?;
         if args.len() != 1 {
-            return Err(PyTypeError::new_err("Memo takes one argument by position: the function"));
+            return Err(PyTypeError::new_err(
+                "Memo takes one argument by position: the function",
+            ));
         }
         let function = args.get_item(0)?;
         if !function.is_callable() {
@@ -215,14 +243,17 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
         // What the key function makes of the arguments is the key, whatever their types.
         let typed = options.typed && options.key.is_none();
         let store = Store::new(&options, if typed { tell::<true> } else { tell::<false> })?;
-        let reference = |object: Option<Bound<'_, PyAny>>| AtomicPtr::new(object.map_or(ptr::null_mut(), Bound::into_ptr));
+        let reference =
+            |object: Option<Bound<'_, PyAny>>| AtomicPtr::new(object.map_or(ptr::null_mut(), Bound::into_ptr));
         let reloads = options.stale_while_revalidate.is_some() || options.stale_if_error.is_some();
+        let special = options.key.is_some() || reloads || store.has_timer();
         let memo = |head| Memo {
             head,
             function: reference(Some(function)),
             typed,
             single_flight: options.single_flight,
-            special: options.key.is_some() || reloads || store.has_timer(),
+            special,
+            plain: !special && !typed,
             reloads,
             key: reference(options.key),
             refresher: reference(options.refresher),

@@ -1,11 +1,12 @@
 //! Keys and values in the engine, and how a key is looked for that is no object yet.
 
 use super::left::{Left, leave};
-use crate::call::Call;
+use crate::call::{Bare, Call};
 use crate::objects::{Equal, Object, Raised, Ref, ask, compare};
+use crate::seed::seeded;
 use pyo3::ffi;
 use std::borrow::Borrow;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -72,7 +73,9 @@ impl Value {
 
     /// Takes the reference out.
     pub(crate) fn take(&self) -> Object {
-        self.0.swap(ptr::null_mut(), Ordering::Relaxed).map_addr(|address| address & !RAISES)
+        self.0
+            .swap(ptr::null_mut(), Ordering::Relaxed)
+            .map_addr(|address| address & !RAISES)
     }
 
     /// A new reference to what is here, for one who keeps the entry from being freed.
@@ -82,7 +85,11 @@ impl Value {
         let real = object.map_addr(|address| address & !RAISES);
         // SAFETY: the entry holds a reference, and is not freed meanwhile; with the GIL, nobody takes it out meanwhile.
         let held = unsafe { Ref::borrowed(real) };
-        if object == real { Found::Value(held) } else { Found::Error(held) }
+        if object == real {
+            Found::Value(held)
+        } else {
+            Found::Error(held)
+        }
     }
 }
 
@@ -175,7 +182,7 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-/// Hashes are Python's, stirred already: they are passed on.
+/// Hashes are Python's with a seed: the engine, which stirs them, is handed what it is given.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Passed(u64);
 
@@ -227,6 +234,19 @@ impl Sought for Call<'_> {
     }
 }
 
+impl Sought for Bare {
+    #[inline(always)]
+    unsafe fn compare(&self, key: Object) -> Equal {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { Bare::compare(self, key) }
+    }
+
+    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { ask(key, self.0) }
+    }
+}
+
 /// An object as the key of a mapping. The caller keeps it alive.
 pub(crate) struct Single(pub(crate) Object);
 
@@ -248,56 +268,74 @@ impl Sought for Single {
 pub(crate) struct Search<'s, T> {
     sought: &'s T,
     hash: u64,
-    /// Of which Python must be asked; a reference.
-    unknown: Cell<Object>,
-    /// What Python said, with references: so they are no other keys meanwhile.
-    answers: RefCell<Vec<(Object, bool)>>,
+    /// Only if there was anything to ask, which is rare.
+    questions: Cell<Option<Box<Questions>>>,
+}
+
+#[derive(Default)]
+struct Questions {
+    /// Of which Python must be asked.
+    unknown: Option<Ref>,
+    /// What Python said. They are held, so they are no other keys meanwhile.
+    answers: Vec<(Ref, bool)>,
 }
 
 impl<'s, T: Sought> Search<'s, T> {
-    /// The hash has been stirred.
     #[inline(always)]
     pub(crate) fn new(sought: &'s T, hash: u64) -> Self {
         Self {
             sought,
-            hash,
-            unknown: Cell::new(ptr::null_mut()),
-            answers: RefCell::new(Vec::new()),
+            hash: seeded(hash),
+            questions: Cell::new(None),
         }
+    }
+
+    #[inline(always)]
+    fn has_questions(&self) -> bool {
+        // SAFETY: nobody else has a reference into the cell, which belongs to one thread.
+        unsafe { (*self.questions.as_ptr()).is_some() }
     }
 
     /// Whether the search that just ended passed over nothing.
     pub(crate) fn is_settled(&self) -> bool {
-        self.unknown.get().is_null()
+        let questions = self.questions.take();
+        let settled = questions.as_ref().is_none_or(|questions| questions.unknown.is_none());
+        self.questions.set(questions);
+        settled
     }
 
     /// Whether the search that just ended passed over a key that may be the one. Python has then been asked about it, and it is
     /// to be searched again. Runs Python code.
     #[inline(always)]
     pub(crate) fn settle(&self) -> Result<bool, Raised> {
-        if self.unknown.get().is_null() { Ok(false) } else { self.ask() }
+        if self.has_questions() { self.ask() } else { Ok(false) }
     }
 
     #[cold]
     fn ask(&self) -> Result<bool, Raised> {
-        let key = self.unknown.replace(ptr::null_mut());
-        // SAFETY: the reference, which `answers` takes over.
-        let answer = unsafe { self.sought.ask(key) };
-        self.answers.borrow_mut().push((key, matches!(answer, Ok(true))));
-        answer.map(|_| true)
+        let mut questions = self.questions.take().unwrap_or_default();
+        let mut answer = Ok(false);
+        if let Some(key) = questions.unknown.take() {
+            // SAFETY: the key is held.
+            let equal = unsafe { self.sought.ask(key.get()) };
+            questions.answers.push((key, matches!(equal, Ok(true))));
+            answer = equal.map(|_| true);
+        }
+        self.questions.set(Some(questions));
+        answer
     }
 
     #[cold]
     fn answered(&self, key: Object) -> bool {
-        if let Some((_, equal)) = self.answers.borrow().iter().find(|(asked, _)| *asked == key) {
-            return *equal;
-        }
-        if self.unknown.get().is_null() {
+        let mut questions = self.questions.take().unwrap_or_default();
+        let answer = questions.answers.iter().find(|(asked, _)| asked.get() == key);
+        let answer = answer.map(|(_, equal)| *equal);
+        if answer.is_none() && questions.unknown.is_none() {
             // SAFETY: the cache holds it, since it is being looked at.
-            unsafe { ffi::Py_INCREF(key) };
-            self.unknown.set(key);
+            questions.unknown = Some(unsafe { Ref::borrowed(key) });
         }
-        false
+        self.questions.set(Some(questions));
+        answer.unwrap_or(false)
     }
 }
 
@@ -339,16 +377,5 @@ impl<T: Sought> Look for Other<'_, '_, T> {
 
     fn is(&self, key: Object) -> bool {
         key != self.1 && self.0.is(key)
-    }
-}
-
-impl<T> Drop for Search<'_, T> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        let asked = self.answers.get_mut().drain(..).map(|(key, _)| key);
-        for key in asked.chain([self.unknown.get()]) {
-            // SAFETY: the references are this one's; searches end outside of the engine.
-            unsafe { ffi::Py_XDECREF(key) };
-        }
     }
 }

@@ -122,7 +122,9 @@ impl Lanes {
         // (What is marked after this look is taken out again, when the load lands.)
         self.marks.load(Ordering::Relaxed) == led.marks || {
             let lanes = self.lock();
-            lanes.find(led.hash, |lane| lane.id == led.id).is_some_and(|lane| !lane.superseded)
+            lanes
+                .find(led.hash, |lane| lane.id == led.id)
+                .is_some_and(|lane| !lane.superseded)
         }
     }
 
@@ -154,7 +156,9 @@ impl Lanes {
                 if lanes.is_empty() {
                     return Ok(());
                 }
-                if let Some(lane) = lanes.find_mut(Look::hash(search), |lane| !lane.superseded && search.is(lane.key.get())) {
+                if let Some(lane) =
+                    lanes.find_mut(Look::hash(search), |lane| !lane.superseded && search.is(lane.key.get()))
+                {
                     lane.superseded = true;
                     self.marks.fetch_add(1, Ordering::Relaxed);
                     return Ok(());

@@ -70,9 +70,15 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(options: &Options<'_>, tell: Tell) -> PyResult<Self> {
         let reference = |object: &Option<Bound<'_, PyAny>>| {
-            AtomicPtr::new(object.as_ref().map_or(ptr::null_mut(), |object| object.clone().into_ptr()))
+            AtomicPtr::new(
+                object
+                    .as_ref()
+                    .map_or(ptr::null_mut(), |object| object.clone().into_ptr()),
+            )
         };
-        let mut builder = hotset::Cache::<Key, Value>::builder().hasher(Passed::default()).policy(options.policy);
+        let mut builder = hotset::Cache::<Key, Value>::builder()
+            .hasher(Passed::default())
+            .policy(options.policy);
         builder = match (options.capacity, &options.weigher) {
             (capacity, None) => {
                 let entries = capacity.map_or(usize::MAX, |entries| usize::try_from(entries).unwrap_or(usize::MAX));
@@ -373,10 +379,14 @@ impl Store {
     /// New references to keys and values, hottest first; without remembered exceptions.
     pub(crate) fn hottest(&self, py: Python<'_>) -> Vec<(Py<PyAny>, Py<PyAny>)> {
         let reader = self.cache.reader();
-        let entries = reader.hottest().filter(|(key, value)| !value.is_error() && !key.object().is_null());
+        let entries = reader
+            .hottest()
+            .filter(|(key, value)| !value.is_error() && !key.object().is_null());
         // SAFETY: the reader keeps the entries, which hold these.
         let own = |object| unsafe { Bound::from_borrowed_ptr(py, object) }.unbind();
-        entries.map(|(key, value)| (own(key.object()), own(value.object()))).collect()
+        entries
+            .map(|(key, value)| (own(key.object()), own(value.object())))
+            .collect()
     }
 
     /// Copies of the values of many keys.

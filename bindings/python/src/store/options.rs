@@ -28,25 +28,36 @@ pub(crate) struct Options<'py> {
 
 /// A number of seconds as a time that entries may live.
 pub(crate) fn seconds(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Duration> {
-    let seconds: f64 = given
-        .extract()
-        .map_err(|_| PyTypeError::new_err(format!("{name} must be a number of seconds or None, not {}", kind(given))))?;
+    let seconds: f64 = given.extract().map_err(|_| {
+        PyTypeError::new_err(format!(
+            "{name} must be a number of seconds or None, not {}",
+            kind(given)
+        ))
+    })?;
     if !(seconds > 0.0) {
-        return Err(PyValueError::new_err(format!("{name} must be more than 0 seconds, not {seconds}")));
+        return Err(PyValueError::new_err(format!(
+            "{name} must be more than 0 seconds, not {seconds}"
+        )));
     }
     // What is too long to be told is as good as for ever; the engine's clock goes on for 584 years.
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 fn kind(given: &Bound<'_, PyAny>) -> String {
-    given.get_type().name().map_or_else(|_| "that".to_owned(), |name| name.to_string())
+    given
+        .get_type()
+        .name()
+        .map_or_else(|_| "that".to_owned(), |name| name.to_string())
 }
 
 fn callable<'py>(name: &str, given: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     if given.is_callable() {
         return Ok(given);
     }
-    Err(PyTypeError::new_err(format!("{name} must be callable or None, not {}", kind(&given))))
+    Err(PyTypeError::new_err(format!(
+        "{name} must be callable or None, not {}",
+        kind(&given)
+    )))
 }
 
 fn bound(name: &str, given: &Bound<'_, PyAny>) -> PyResult<u64> {
@@ -77,7 +88,11 @@ impl<'py> Options<'py> {
                 return Err(PyTypeError::new_err(format!("unexpected keyword argument '{name}'")));
             }
             if name == "maxsize" {
-                entries = Some(if given.is_none() { None } else { Some(bound(name, &given)?) });
+                entries = Some(if given.is_none() {
+                    None
+                } else {
+                    Some(bound(name, &given)?)
+                });
                 continue;
             }
             if given.is_none() {
@@ -113,7 +128,11 @@ impl<'py> Options<'py> {
                 return Err(PyValueError::new_err("maxsize and max_weight exclude each other"));
             }
             (_, Some(weight)) if options.weigher.is_some() => Some(weight),
-            (_, Some(_)) => return Err(PyValueError::new_err("max_weight needs a weigher, which says what an entry weighs")),
+            (_, Some(_)) => {
+                return Err(PyValueError::new_err(
+                    "max_weight needs a weigher, which says what an entry weighs",
+                ));
+            }
             _ if options.weigher.is_some() => return Err(PyValueError::new_err("a weigher needs max_weight")),
             (Some(entries), None) => entries,
             (None, None) => Some(default),
