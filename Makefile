@@ -5,6 +5,7 @@ SHELL := bash
 
 CARGO ?= cargo
 COMPARE := benches/compare/Cargo.toml
+PYTHON := bindings/python/Cargo.toml
 FUZZ := fuzz/Cargo.toml
 HOST := x86_64-unknown-linux-gnu
 # What the benchmarks are given: `make bench-compare ARGS="--quick --peers quick_cache,moka"`.
@@ -29,7 +30,7 @@ SECONDS ?= 60
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
-        install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize
+        install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize build-python test-python bench-python
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +39,7 @@ build: ## Build the crate, optimised
 	$(CARGO) build --release --workspace
 
 # One after another, cheapest first: `make -j` would only have them wait for the same build lock.
-test: ## All that must pass: format, clippy, tests (both reclaimers), documentation, bounded loom models
+test: ## All that must pass: format, clippy, tests (both reclaimers, C, Python), documentation, bounded loom models
 	$(MAKE) --no-print-directory fmt-check
 	$(MAKE) --no-print-directory clippy
 	$(MAKE) --no-print-directory test-default
@@ -46,6 +47,7 @@ test: ## All that must pass: format, clippy, tests (both reclaimers), documentat
 	$(MAKE) --no-print-directory test-c
 	$(MAKE) --no-print-directory test-c-valgrind
 	$(MAKE) --no-print-directory test-c-install
+	$(MAKE) --no-print-directory test-python
 	$(MAKE) --no-print-directory doc
 	$(MAKE) --no-print-directory test-loom
 
@@ -53,11 +55,13 @@ fmt-check: ## The format of every source file
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path $(COMPARE) --check
 	$(CARGO) fmt --manifest-path $(FUZZ) --check
+	$(CARGO) fmt --manifest-path $(PYTHON) --check
 	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml --check
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,serde -- -D warnings
+	PYO3_BUILD_EXTENSION_MODULE=1 $(CARGO) clippy --manifest-path $(PYTHON) --target-dir target/python/clippy -- -D warnings
 
 test-default: ## The tests, the features async and serde included
 	$(CARGO) test --workspace --features async,serde
@@ -77,6 +81,15 @@ test-c-valgrind: build-c ## The same under valgrind (installed if it is missing)
 
 asan-c: build-c ## The same with AddressSanitizer in the tests, and every allocation of the library checked
 	bindings/c/tests/run.sh asan
+
+build-python: ## Build the Python wheel for each interpreter at hand, and install it into target/python/VERSION (PYTHONS="3.13 /a/python")
+	bindings/python/build.sh
+
+test-python: build-python ## The Python wheel on each interpreter: CPython's own tests of lru_cache, pytest, documentation, examples, types
+	bindings/python/test.sh
+
+bench-python: build-python ## The Python wheel beside functools and dict, on the newest interpreter at hand (ARGS="--quick --job hit")
+	"$$(ls -d target/python/3.*/bin/python | sort -V | tail -1)" bindings/python/bench.py $(ARGS)
 
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam
@@ -202,6 +215,7 @@ fmt: ## Format every source file
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path $(COMPARE)
 	$(CARGO) fmt --manifest-path $(FUZZ)
+	$(CARGO) fmt --manifest-path $(PYTHON)
 	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml
 
 tools: ## Install what the other targets need: valgrind, a nightly compiler, rustfmt, clippy
@@ -218,3 +232,4 @@ clean: ## Remove all build output
 	$(CARGO) clean
 	$(CARGO) clean --manifest-path $(COMPARE)
 	$(CARGO) clean --manifest-path $(FUZZ)
+	$(CARGO) clean --manifest-path $(PYTHON)

@@ -86,16 +86,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     !present
                 }
                 (Some(old), Change::Remove) => engine.remove_exact(old, Cause::Explicit, guard),
-                (old, Change::Set(key, value, ttl)) => {
-                    let weight = self.0.weigh(&key, &value);
+                (old, Change::Set(own, value, ttl)) => {
+                    let weight = self.0.weigh(&own, &value);
                     let old_times = alive.map(|old| engine.timing(old, &guard));
                     let timing = engine
                         .time()
-                        .of_new(hash, (&key, &value), ttl, old_times, engine.now_for(ttl));
-                    let new = engine.make(hash, (key, value), weight, timing, &guard);
+                        .of_new(hash, (&own, &value), ttl, old_times, engine.now_for(ttl));
+                    let new = engine.make(hash, (own, value), weight, timing, &guard);
                     match old {
                         Some(old) => engine.replace_exact(old, new, guard),
-                        None => engine.insert_absent(hash, new, |a, b| a == b, UNCONDITIONAL, guard),
+                        None => engine.insert_absent(hash, new, |other, _| other.borrow() == key, UNCONDITIONAL, guard),
                     }
                 }
             };

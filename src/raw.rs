@@ -2,9 +2,10 @@
 //! that the rest of the crate makes: it may change in any version.
 
 use crate::cache::Cache;
+use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::map::reclaim::pin;
+use crate::map::reclaim::{alone, pin, pin_fenced};
 pub use crate::snapshot::EntryCodec;
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
 use std::borrow::Borrow;
@@ -55,9 +56,124 @@ pub fn load<C: EntryCodec<K, V>, K: Hash + Eq, V, S: BuildHasher>(
     cache.load_as::<C>(path, options)
 }
 
+/// [`Cache::get_with`] for a process in which one lock is held around every use of every cache, as by an interpreter: what nobody can
+/// free meanwhile need not be protected, which is half of what a lookup costs.
+///
+/// # Safety
+/// No other thread uses any cache of the process meanwhile; and hashing, comparing and `read` use none.
+#[inline(always)]
+pub unsafe fn get_alone<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
+where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized,
+{
+    // SAFETY: the caller's promise.
+    let guard = unsafe { alone() };
+    match cache.0.lookup_at_once(key, cache.0.hash(key), &guard) {
+        Ok(entry) => entry.map(|entry| read(&entry.value)),
+        Err(_) => get_protected(cache, key, read),
+    }
+}
+
+/// [`Cache::get_with`], apart: so [`get_alone`] needs nothing of what protects it.
+#[cold]
+#[inline(never)]
+fn get_protected<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
+where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized,
+{
+    cache.get_with(key, read)
+}
+
+/// [`Cache::insert_with_ttl`] of a key that was looked for by a borrowed form of it, by which it is hashed and compared.
+pub fn insert<K, V, S, Q>(cache: &Cache<K, V, S>, sought: &Q, key: K, value: V, ttl: Ttl)
+where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized,
+{
+    let inner = &*cache.0;
+    let timed = ttl != Ttl::Default || inner.engine.time().is_active();
+    let now = if timed { inner.engine.now_for(ttl) } else { 0 };
+    let hash = inner.hash(sought);
+    let weight = inner.weigh(&key, &value);
+    let guard = pin_fenced();
+    inner.engine.map().prefetch(hash, &guard);
+    let times = timed
+        .then(|| inner.times(hash, (&key, &value), ttl, now, &guard))
+        .flatten();
+    inner
+        .flights
+        .supersede_fenced(hash, |loading| loading.borrow() == sought);
+    inner.pending.overtake(sought);
+    inner.forget_failure(hash, |failed| failed.borrow() == sought);
+    let new = inner.engine.make(hash, (key, value), weight, times, &guard);
+    inner
+        .engine
+        .insert(hash, new, |other, _| other.borrow() == sought, guard);
+    inner.engine.tick(now);
+}
+
+/// [`Cache::get_with`], which also tells `read` whether the value is due for a reload ([`Builder::refresh_after`]). It tells one
+/// caller, who is to insert a new value, or to say that there is none ([`reload_failed`]).
+///
+/// [`Builder::refresh_after`]: crate::Builder::refresh_after
+pub fn get_due<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V, bool) -> R) -> Option<R>
+where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized,
+{
+    let now = cache.0.engine.now_and_tick();
+    let guard = pin();
+    let entry = cache.0.lookup(key, cache.0.hash(key), &guard)?;
+    let due = cache.0.engine.claim_reload(entry, now, &guard);
+    Some(read(&entry.value, due))
+}
+
+/// A reload that [`get_due`] asked for came to nothing: the old value lives on for the cache's grace ([`Builder::stale_if_error`]),
+/// and is soon due again.
+///
+/// [`Builder::stale_if_error`]: crate::Builder::stale_if_error
+pub fn reload_failed<K, V, S, Q>(cache: &Cache<K, V, S>, key: &Q)
+where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized,
+{
+    let (inner, guard) = (&*cache.0, pin());
+    let (now, time) = (inner.engine.now(), inner.engine.time());
+    let found = inner.peek(inner.hash(key), key, &guard);
+    if let Some(times) = found.and_then(|found| inner.engine.timing(found, &guard)) {
+        if time.grace > 0 {
+            times.extend(now.saturating_add(time.grace));
+        }
+        times.unclaim_reload(now.saturating_add(time.retry()));
+    }
+}
+
+/// Shows every entry, those included whose time is over: each once, if nobody changes the cache meanwhile. Takes no lock, and
+/// allocates nothing that it does not free.
+pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
+    let (guard, mut from) = (pin(), 0);
+    while from < 1 << 32 {
+        let see = |header| {
+            let entry = Engine::<K, V>::view(header);
+            see(&entry.key, &entry.value);
+        };
+        from = cache.0.engine.map().walk(from, see, &guard);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ManualClock;
+    use std::sync::Arc;
+    use std::time::Duration;
 
     #[test]
     fn the_key_that_is_kept_is_the_values() {
@@ -96,5 +212,44 @@ mod tests {
         let refused = || Err("no memory");
         let missing = try_get_or_insert(&cache, "b", refused, || Ok((0, Ttl::Default)), |_| Key("b", 0));
         assert!(matches!(missing, Err(LoadError::Failed(error)) if *error == "no memory"));
+    }
+
+    #[test]
+    fn what_is_inserted_as_sought_is_found_and_seen() {
+        let cache: Cache<String, u32> = Cache::new(100);
+        insert(&cache, "a", "a".to_owned(), 1, Ttl::Default);
+        insert(&cache, "a", "a".to_owned(), 2, Ttl::Default);
+        insert(&cache, "b", "b".to_owned(), 3, Ttl::After(Duration::from_secs(60)));
+        assert_eq!((cache.get("a"), cache.get("b"), cache.len()), (Some(2), Some(3), 2));
+        assert!(cache.remaining("b").flatten().is_some());
+        let mut seen = Vec::new();
+        visit(&cache, |key, value| seen.push((key.clone(), *value)));
+        seen.sort();
+        assert_eq!(seen, [("a".to_owned(), 2), ("b".to_owned(), 3)]);
+    }
+
+    #[test]
+    fn one_caller_is_told_that_a_value_is_due() {
+        let clock = Arc::new(ManualClock::new());
+        let cache: Cache<&str, u32> = Cache::builder()
+            .max_entries(10)
+            .time_to_live(Duration::from_secs(10))
+            .refresh_after(Duration::from_secs(4))
+            .stale_if_error(Duration::from_secs(30))
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        let look = || get_due(&cache, "a", |value, due| (*value, due));
+        cache.insert("a", 1);
+        assert_eq!(look(), Some((1, false)));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
+        reload_failed(&cache, "a");
+        clock.advance(Duration::from_secs(20)); // beyond its time, within the grace
+        assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
+        insert(&cache, "a", "a", 2, Ttl::Default);
+        assert_eq!(look(), Some((2, false)));
+        clock.advance(Duration::from_secs(11));
+        assert_eq!(look(), None);
     }
 }

@@ -45,6 +45,14 @@ pub(crate) fn pin_first() -> Option<Guard> {
     Some(pin())
 }
 
+/// A guard for a caller who needs none: here, it is one.
+///
+/// # Safety
+/// As in `epoch`.
+pub(crate) unsafe fn alone() -> Guard {
+    pin()
+}
+
 static FREE: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
 
 struct Index(usize);

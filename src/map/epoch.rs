@@ -188,6 +188,7 @@ mod global {
     use super::*;
     use std::cell::Cell;
     use std::marker::PhantomData;
+    use std::mem::ManuallyDrop;
 
     static DOMAIN: Domain = Domain::new();
 
@@ -227,6 +228,23 @@ mod global {
         fn new(slot: &'static Slot) -> Self {
             Self(slot, PhantomData)
         }
+    }
+
+    /// Who has everything to itself: it is in no list, since nobody looks for it.
+    static ALONE: Slot = Slot {
+        state: AtomicU64::new(0),
+        used: AtomicU8::new(1),
+        index: 0,
+        next: AtomicPtr::new(ptr::null_mut()),
+    };
+
+    /// A guard that guards nothing. It is not dropped, since nothing was entered.
+    ///
+    /// # Safety
+    /// While it is used, for lookups only, no other thread uses any cache of the process.
+    #[inline(always)]
+    pub(crate) unsafe fn alone() -> ManuallyDrop<Guard> {
+        ManuallyDrop::new(Guard::new(&ALONE))
     }
 
     /// Pins the calling thread. Wait-free but for a thread's first call; nests.

@@ -1,0 +1,234 @@
+"""What hotset costs beside functools and dict, on this interpreter.
+
+Every job takes its contestants in turn, round by round, in this process and thread, by the thread's processor time; printed are medians, and
+the medians of each round's ratio to the first contestant. `python bench.py [--quick] [--job NAME]`; `--memory` runs in processes of its own.
+"""
+
+import argparse
+import functools
+import random
+import statistics
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from typing import Any
+
+import hotset
+from hotset import _hotset
+
+CALLS = 20_000
+Loop = Callable[[], float]
+
+
+def is_pgo() -> bool:
+    """Whether the interpreter was built with profile-guided optimisation."""
+    args = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    return "--enable-optimizations" in args or "-fprofile-use" in (sysconfig.get_config_var("PY_CORE_CFLAGS") or "")
+
+
+def cached(maxsize: int | None, **options: Any) -> Callable[[Any], Any]:
+    return lambda function: _hotset.Memo(function, maxsize=maxsize, **options)
+
+
+DECORATORS: dict[str, Callable[[int], Any]] = {
+    "functools.lru_cache": functools.lru_cache,
+    "hotset.lru_cache": hotset.lru_cache,
+    "hotset.cached": cached,
+    "cached, ttl": lambda maxsize: cached(maxsize, ttl=3600),
+}
+
+
+def loop(call: str, **names: Any) -> Loop:
+    """Times CALLS calls, ten in a row, so that the loop itself counts little."""
+    body = "".join(f"        {call}\n" for _ in range(10))
+    source = f"def run({', '.join(f'{name}={name}' for name in names)}):\n    start = now()\n    for _ in rounds:\n{body}    return now() - start\n"
+    namespace = dict(names, now=time.thread_time, rounds=range(CALLS // 10))
+    exec(source, namespace)
+    return namespace["run"]
+
+
+def one_int(decorator: Any) -> Loop:
+    f = decorator(128)(lambda x: x)
+    for i in range(100):
+        f(i)
+    return loop("f(17)", f=f)
+
+
+def one_str(decorator: Any) -> Loop:
+    f = decorator(128)(lambda x: x)
+    for i in range(100):
+        f(str(i))
+    return loop("f(k)", f=f, k="17")
+
+
+def two_positional(decorator: Any) -> Loop:
+    f = decorator(128)(lambda x, y: x)
+    for i in range(100):
+        f(i, i + 1)
+    return loop("f(17, 18)", f=f)
+
+
+def one_keyword(decorator: Any) -> Loop:
+    f = decorator(128)(lambda x, y: x)
+    for i in range(100):
+        f(i, y=i + 1)
+    return loop("f(17, y=18)", f=f)
+
+
+def method(decorator: Any) -> Loop:
+    class Class:
+        @decorator(128)
+        def method(self, x: int) -> int:
+            return x
+
+    instance = Class()
+    for i in range(100):
+        instance.method(i)
+    return loop("o.method(17)", o=instance)
+
+
+def evicting(decorator: Any) -> Loop:
+    f = decorator(1000)(lambda x: x)
+    keys = iter(range(10**12))
+
+    def run() -> float:
+        start = time.thread_time()
+        for key, _ in zip(keys, range(CALLS)):
+            f(key)
+        return time.thread_time() - start
+
+    run()
+    return run
+
+
+def mapping(make: Callable[[], Any]) -> Loop:
+    c = make()
+    for i in range(1000):
+        c[i] = i
+    return loop("c[17]", c=c)
+
+
+MAPPINGS: dict[str, Callable[[], Any]] = {
+    "dict": dict,
+    "hotset.Cache": lambda: _hotset.Cache(maxsize=10_000),
+    "Cache, ttl": lambda: _hotset.Cache(maxsize=10_000, ttl=3600),
+}
+
+JOBS: dict[str, dict[str, Callable[[], Loop]]] = {
+    **{
+        f"hit, {name}": {who: functools.partial(job, decorator) for who, decorator in DECORATORS.items()}
+        for name, job in {
+            "1 int": one_int,
+            "1 str": one_str,
+            "2 positional": two_positional,
+            "1 positional, 1 keyword": one_keyword,
+            "method": method,
+        }.items()
+    },
+    "miss and evict": {who: functools.partial(evicting, decorator) for who, decorator in DECORATORS.items()},
+    "c[k]": {who: functools.partial(mapping, make) for who, make in MAPPINGS.items()},
+}
+
+
+def measure(contestants: dict[str, Callable[[], Loop]], rounds: int) -> None:
+    loops = {who: make() for who, make in contestants.items()}
+    times: dict[str, list[float]] = {who: [] for who in loops}
+    for _ in range(rounds):
+        for who, run in loops.items():
+            times[who].append(run())
+    first = next(iter(times.values()))
+    for who, taken in times.items():
+        ratio = statistics.median(t / f for t, f in zip(taken, first, strict=True))
+        print(f"    {who:22} {statistics.median(taken) / CALLS * 1e9:7.1f} ns  {ratio:5.2f}")
+
+
+def zipf_with_scans(length: int = 300_000) -> list[int]:
+    """Zipf 0.9 over 100,000 keys, and now and then a scan of keys that never come again."""
+    rng = random.Random(1)
+    weights = [1 / (rank + 1) ** 0.9 for rank in range(100_000)]
+    drawn = iter(rng.choices(range(100_000), weights, k=length))
+    stream: list[int] = []
+    once = 10**9
+    while len(stream) < length:
+        stream.extend(key for key, _ in zip(drawn, range(4000)))
+        stream.extend(range(once, once + 2000))
+        once += 2000
+    return stream[:length]
+
+
+def hit_ratios() -> None:
+    stream = zipf_with_scans()
+    for who in ("functools.lru_cache", "hotset.cached"):
+        calls = 0
+
+        def function(_: int) -> None:
+            nonlocal calls
+            calls += 1
+
+        f = DECORATORS[who](1000)(function)
+        for key in stream:
+            f(key)
+        print(f"    {who:22} {100 - 100 * calls / len(stream):5.1f} % hits")
+
+
+MEMORY = """
+import functools, sys, resource, os
+import hotset
+from hotset import _hotset
+n = 1_000_000
+kind = sys.argv[1]
+def rss():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * resource.getpagesize()
+make = {
+    "dict": dict,
+    "functools.lru_cache": lambda: functools.lru_cache(n)(lambda x: x + 1_000_000),
+    "hotset.lru_cache": lambda: hotset.lru_cache(n)(lambda x: x + 1_000_000),
+    "hotset.cached": lambda: _hotset.Memo(lambda x: x + 1_000_000, maxsize=n),
+    "hotset.Cache": lambda: _hotset.Cache(maxsize=n),
+}[kind]
+before = rss()
+c = make()
+if kind in ("dict", "hotset.Cache"):
+    for i in range(1000, n + 1000):
+        c[i] = i + 1_000_000
+else:
+    for i in range(1000, n + 1000):
+        c(i)
+print((rss() - before) / n)
+"""
+
+
+def memory() -> None:
+    for who in ("dict", "functools.lru_cache", "hotset.lru_cache", "hotset.cached", "hotset.Cache"):
+        answer = subprocess.run([sys.executable, "-c", MEMORY, who], check=True, capture_output=True, text=True)
+        print(f"    {who:22} {float(answer.stdout):6.1f} bytes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--job", action="append", help="only jobs whose names contain this")
+    options = parser.parse_args()
+    print(f"CPython {sys.version.split()[0]}, {'a' if is_pgo() else 'not a'} PGO build; hotset {_hotset.build}")
+    wanted = options.job or [""]
+
+    def chosen(name: str) -> bool:
+        return any(part in name for part in wanted)
+
+    for name, contestants in JOBS.items():
+        if chosen(name):
+            print(f"  {name}")
+            measure(contestants, 15 if options.quick else 51)
+    if chosen("hit ratio"):
+        print("  hit ratio, zipf 0.9 with scans, 1,000 entries")
+        hit_ratios()
+    if chosen("memory") and sys.platform == "linux":
+        print("  memory per int-to-int entry, RSS, 1,000,000 entries")
+        memory()
+
+
+if __name__ == "__main__":
+    main()

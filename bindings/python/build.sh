@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Builds the wheel for each interpreter at hand, and installs it into an environment of its own, target/python/VERSION, together with what
+# its tests need; the type checkers into the last one only.
+# PYTHONS="3.13 /opt/python/bin/python" chooses others.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+here=target/python
+
+interpreters() {
+    if [ -n "${PYTHONS:-}" ]; then
+        for python in $PYTHONS; do
+            case $python in
+            */*) echo "$python" ;;
+            *) ls -d "${PYENV_ROOT:-$HOME/.pyenv}/versions/$python"*/bin/python 2>/dev/null || command -v "python$python" ;;
+            esac
+        done
+    else
+        ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[1-9]*/bin/python 2>/dev/null || command -v python3
+    fi
+}
+
+# ENVIRONMENT PACKAGES..
+install() {
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
+}
+
+# ENVIRONMENT MODULES..
+has() {
+    "$1/bin/python" -c "import $(IFS=,; echo "${*:2}")" 2>/dev/null
+}
+
+for python in $(interpreters); do
+    name=$("$python" -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], getattr(sys, "abiflags", "")))')
+    env=$here/$name
+    [ -x "$env/bin/python" ] || "$python" -m venv "$env"
+    has "$env" pytest hypothesis flask gunicorn || install "$env" "maturin>=1.9,<2" pytest hypothesis flask gunicorn
+    wheels=$here/wheels/$name
+    rm -rf "$wheels"
+    # A target directory each: what is built for one interpreter is of no use to the next.
+    CARGO_TARGET_DIR=$here/cargo-$name "$env/bin/maturin" build --quiet --release --manifest-path bindings/python/Cargo.toml \
+        --interpreter "$env/bin/python" --out "$wheels"
+    install "$env" --no-deps --force-reinstall "$wheels"/*.whl
+    echo "$name: $("$env/bin/python" -c 'import hotset; print(hotset.__file__)')"
+done
+has "$env" mypy pyright || install "$env" mypy "pyright[nodejs]"

@@ -1,0 +1,116 @@
+"""`python -m hotset`: what this is, and ten seconds of comparison with functools on this machine."""
+
+import argparse
+import functools
+import random
+import statistics
+import sys
+import sysconfig
+import time
+import timeit
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from typing import Any
+
+import hotset
+from hotset._hotset import build
+
+_Decorate = Callable[[Callable[..., Any]], Any]
+_DECORATORS: dict[str, _Decorate] = {
+    "functools.lru_cache": functools.lru_cache(maxsize=1000),
+    "hotset.lru_cache": hotset.lru_cache(maxsize=1000),
+    "hotset.cached": hotset.cached(maxsize=1000),
+    "hotset.cached, ttl": hotset.cached(maxsize=1000, ttl=3600),
+}
+_HITS = {
+    "hit, 1 int": "f(7)",
+    "hit, 1 str": "f('seven')",
+    "hit, 2 arguments": "f(7, 8)",
+    "hit, 1 and a keyword": "f(7, b=8)",
+    "hit, method": "o.m(7)",
+    # No number comes twice.
+    "miss that evicts": "f(next(n))",
+}
+
+
+def _environment(decorate: _Decorate) -> dict[str, Any]:
+    def function(a: object, b: object = None) -> object:
+        return a
+
+    class Class:
+        @decorate
+        def m(self, a: object) -> object:
+            return a
+
+    return {"f": decorate(function), "o": Class(), "n": iter(range(sys.maxsize))}
+
+
+def _times(seconds: float) -> Iterator[tuple[str, list[float]]]:
+    """Of each kind of call, nanoseconds by decorator: medians of rounds in which they take turns."""
+    environments = [_environment(decorate) for decorate in _DECORATORS.values()]
+    calls = 20_000
+    for label, statement in _HITS.items():
+        timers = [timeit.Timer(statement, globals=environment) for environment in environments]
+        empty = timeit.Timer()
+        rounds: list[list[float]] = []
+        end = time.perf_counter() + seconds / len(_HITS)
+        while len(rounds) < 3 or time.perf_counter() < end:
+            loop = min(empty.repeat(3, calls))
+            rounds.append([(timer.timeit(calls) - loop) / calls * 1e9 for timer in timers])
+        yield label, [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def _stream(length: int) -> list[int]:
+    """Requests whose frequencies follow Zipf's law, 20,000 keys; now and then a run of keys that are never seen again."""
+    chance = random.Random(42)
+    keys = range(20_000)
+    weights = list(accumulate((rank + 1) ** -0.9 for rank in keys))
+    new = len(keys)
+    stream: list[int] = []
+    while len(stream) < length:
+        stream += chance.choices(keys, cum_weights=weights, k=3000)
+        stream += range(new, new + 500)
+        new += 500
+    return stream
+
+
+def _same(key: int) -> int:
+    return key
+
+
+def _hit_ratios(length: int) -> list[float]:
+    stream = _stream(length)
+    ratios: list[float] = []
+    for decorate in _DECORATORS.values():
+        function = decorate(_same)
+        for key in stream:
+            function(key)
+        hits, misses = function.cache_info()[:2]
+        ratios.append(hits / (hits + misses))
+    return ratios
+
+
+def _print(label: str, cells: list[str]) -> None:
+    print(f"{label:24}", *(f"{cell:>21}" for cell in cells))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m hotset", description=__doc__)
+    parser.add_argument("--version", action="store_true", help="print version and build, and no comparison")
+    parser.add_argument("--seconds", type=float, default=9.0, help="how long to measure times (%(default)s)")
+    arguments = parser.parse_args()
+    print(f"hotset {hotset.__version__} ({build})")
+    if arguments.version:
+        return
+    optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    print(f"CPython {sys.version.split()[0]}, built {'with' if optimised else 'without'} profile-guided optimisation")
+    print("nanoseconds a call, and the ratio to functools\n")
+    _print("", list(_DECORATORS))
+    for label, times in _times(arguments.seconds):
+        _print(label, [f"{times[0]:.0f}", *(f"{each:.0f} ({each / times[0]:.2f})" for each in times[1:])])
+    ratios = _hit_ratios(60_000)
+    _print("hit ratio, zipf + scans", [f"{ratio:.1%}" for ratio in ratios])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The native part. Private: the package above it checks arguments, and is what users see.
+
+All native methods take their arguments by position. Times are in seconds (float), `None` for none.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self, final
+
+__version__: str
+build: str
+"""Of what the module was made: version, profile, target, interpreter."""
+
+MISSING: Any
+"""What stands for "no value" where None may be one."""
+
+def after_fork() -> None:
+    """To be called in a child after a fork (os.register_at_fork): forgets the loads that other threads were at."""
+
+class LruFunction:
+    """What functools calls _lru_cache_wrapper: exact LRU, exact semantics. Set `__wrapped__` etc. with update_wrapper.
+
+    Has __call__, __get__, __reduce__ (by __qualname__), __copy__, __deepcopy__, __dict__, weakrefs, and can be subclassed.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], maxsize: int | None, typed: bool, cache_info_type: Callable[..., Any], /
+    ) -> None: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
+    def cache_info(self) -> Any:
+        """cache_info_type(hits, misses, maxsize, currsize)."""
+
+    def cache_clear(self) -> None: ...
+
+class Memo:
+    """The callable behind `cached`, on the engine. __dict__, weakrefs, __get__, copy and pickle as LruFunction; not subclassed.
+
+    `__set_name__` (so being in a class body), or `method=True`, makes it a method's: the first argument is compared by identity,
+    need not be hashable, and is held by a weak reference only.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        /,
+        *,
+        maxsize: int | None = ...,  # None: no bound; not together with max_weight
+        policy: str = "tinylfu",  # tinylfu, lru, lfu, fifo, random
+        ttl: float | None = None,
+        tti: float | None = None,
+        jitter: float = 0.0,
+        typed: bool = False,
+        key: Callable[..., Any] | None = None,  # called with the arguments; its result is the key
+        weigher: Callable[[Any], int] | None = None,  # weigher(value); together with max_weight
+        max_weight: int | None = None,
+        on_removal: Callable[[tuple[Any, ...], dict[str, Any], Any, str], object] | None = None,
+        # on_removal(args, kwargs, value, cause); cause: expired, size, explicit, replaced
+        single_flight: bool = True,
+        negative_ttl: float | None = None,  # exceptions (class Exception) are kept so long, and raised again
+        stale_while_revalidate: float | None = None,  # beyond ttl
+        stale_if_error: float | None = None,  # beyond ttl
+        refresher: Callable[[Memo, tuple[Any, ...], dict[str, Any]], object] | None = None,
+        # called by the hit that finds a value older than its ttl, with stale_while_revalidate: is to have
+        # memo.refresh(args, kwargs) called elsewhere, in a thread say
+        timer: Callable[[], float] | None = None,  # instead of the system's monotonic clock
+        method: bool = False,
+    ) -> None: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
+    def __set_name__(self, owner: type, name: str) -> None: ...
+    def stats(self) -> dict[str, int]:
+        """hits, misses, insertions, evictions, expirations, rejections, loads, load_failures, waits, entries, weight, capacity.
+
+        hits and misses count from the last clear, as functools' do. Does pending housekeeping first.
+        """
+
+    def clear(self) -> None: ...
+    def run_pending(self) -> None: ...
+    def resize(self, capacity: int, /) -> None: ...
+    # By (args, kwargs), which are hashed as a call's would be:
+    def get(self, args: tuple[Any, ...], kwargs: dict[str, Any], default: Any = None, /) -> Any:
+        """The value if it is there; counts as a hit or miss. A remembered exception is raised."""
+
+    def contains(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> bool: ...
+    def set(self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any, ttl: float | None = None, /) -> None: ...
+    def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> bool:
+        """Whether it was there. A load of it that is going on does not enter the cache."""
+
+    def refresh(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any:
+        """Calls the function, stores its result, and returns it. Joins a load that is going on."""
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], refresh: bool = False, /) -> tuple[int, Any]:
+        """For `async def`: (0, value) for a hit (a remembered exception is raised); (1, Flight) for the caller that is to load, and then call
+        finish or fail; (2, Flight) for who finds a load going on; (3, value, Flight) for a hit on a value past its ttl that the caller is to
+        load anew, while the value may be served. With `refresh`, never a hit."""
+
+@final
+class Flight:
+    """A load that is going on. Made by Memo.begin and Cache.begin: one kind for its leader, who ends it once, another for who waits."""
+
+    @property
+    def id(self) -> int:
+        """The load's number in this process, the same for all who have to do with it."""
+
+    def finish(self, value: Any, ttl: float | None = None, /) -> None:
+        """The leader has the value: stores it, unless the key was changed meanwhile, and hands it to all who wait."""
+
+    def fail(self, error: BaseException, /) -> None:
+        """The leader has none: all who wait get this error. An `Exception` is remembered for negative_ttl."""
+
+    def abandon(self) -> None:
+        """The leader gave up (it was cancelled, say): who waits tries again. Also what happens if a leader's Flight is dropped."""
+
+    def done(self) -> bool: ...
+    def result(self) -> Any:
+        """The value, or raises the error; MISSING if it was abandoned. Only when done."""
+
+    def wait(self) -> Any:
+        """Blocks until done (letting other threads run), then as result()."""
+
+    def add_done_callback(self, callback: Callable[[], object], /) -> None:
+        """Called once when done, by whoever lands it, in its thread; at once if it is done. Under no lock."""
+
+class Cache:
+    """A cache as a mapping, on the engine. May be subclassed. Weakrefs; __dict__ in subclasses.
+
+    c[k] raises KeyError; c[k] = v, del c[k], k in c, len(c), and iteration over the keys, hottest first (as of its beginning).
+    """
+
+    def __new__(
+        cls,
+        *,
+        maxsize: int | None = ...,
+        policy: str = "tinylfu",
+        ttl: float | None = None,
+        tti: float | None = None,
+        jitter: float = 0.0,
+        weigher: Callable[[Any, Any], int] | None = None,  # weigher(key, value)
+        max_weight: int | None = None,
+        on_removal: Callable[[Any, Any, str], object] | None = None,  # on_removal(key, value, cause)
+        negative_ttl: float | None = None,
+        timer: Callable[[], float] | None = None,
+    ) -> Self: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+    def __setitem__(self, key: Any, value: Any, /) -> None: ...
+    def __delitem__(self, key: Any, /) -> None: ...
+    def __contains__(self, key: Any, /) -> bool: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def get(self, key: Any, default: Any = None, /) -> Any: ...
+    def set_with_ttl(self, key: Any, value: Any, ttl: float | None, /) -> None:
+        """None: without an end."""
+
+    def pop(self, key: Any, default: Any = MISSING, /) -> Any: ...
+    def setdefault(self, key: Any, default: Any = None, /) -> Any: ...
+    def compute(self, key: Any, change: Callable[[Any], Any], default: Any = None, /) -> Any:
+        """Replaces the value by change(value), atomically (change is called again if another thread was faster). `default` stands for
+        absence, both ways. Returns what is there afterwards, or `default`."""
+
+    def get_or_load(self, key: Any, loader: Callable[[Any], Any], ttl: float | None = ..., /) -> Any:
+        """The value, or what loader(key) returns: one caller loads, the others wait."""
+
+    def begin(self, key: Any, /) -> tuple[int, Any]:
+        """As Memo.begin."""
+
+    def get_many(self, keys: Iterable[Any], default: Any = None, /) -> list[Any]:
+        """In the order of the keys."""
+
+    def items_hottest(self) -> list[tuple[Any, Any]]:
+        """All entries, hottest first. Counts nothing."""
+
+    def remaining(self, key: Any, /) -> float | None:
+        """Seconds until its end; None without one; KeyError if it is absent."""
+
+    def stats(self) -> dict[str, int]: ...
+    def clear(self) -> None: ...
+    def run_pending(self) -> None: ...
+    def resize(self, capacity: int, /) -> None: ...

@@ -1,0 +1,123 @@
+"""The methods of a function under `cached`, and what makes one of a function.
+
+A plain function becomes the native Memo itself: nothing in Python lies on the way of a hit. The methods for users, which are not in a
+hurry, are written here and given to its type. An `async def` becomes a coroutine function around a Memo.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial, update_wrapper, wraps
+from typing import Any
+
+from hotset import _flights
+from hotset._hotset import Memo
+from hotset._refresh import refresher
+from hotset._registry import register
+from hotset._stats import CacheInfo, Stats, info_of, stats_of
+
+
+def __hotset_stats__(self: Any) -> Stats:
+    return stats_of(self.stats(), self.cache_parameters())
+
+
+def cache_info(self: Any) -> CacheInfo:
+    """What was counted since the last cache_clear(): functools' four fields, then more."""
+    return info_of(__hotset_stats__(self), self.cache_parameters())
+
+
+def cache_clear(self: Memo) -> None:
+    """Forgets all results, and what was counted."""
+    self.clear()
+
+
+def cache_invalidate(self: Memo, /, *args: Any, **kwargs: Any) -> bool:
+    """Forgets the result of this call; whether there was one. A call that is going on does not enter the cache."""
+    return self.invalidate(args, kwargs)
+
+
+def cache_contains(self: Memo, /, *args: Any, **kwargs: Any) -> bool:
+    """Whether the result of this call is there. Counts neither as a hit nor as a miss."""
+    return self.contains(args, kwargs)
+
+
+def cache_set(self: Memo, value: Any, /, *args: Any, **kwargs: Any) -> None:
+    """Makes this value the result of the call with these arguments."""
+    self.set(args, kwargs, value)
+
+
+def cache_refresh(self: Memo, /, *args: Any, **kwargs: Any) -> Any:
+    """Calls the function, keeps its result, and returns it. Joins a call of it that is going on."""
+    return self.refresh(args, kwargs)
+
+
+_SHARED = (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set)
+for _method in (*_SHARED, cache_refresh, __hotset_stats__):
+    setattr(Memo, _method.__name__, _method)
+
+
+def memoised(function: Callable[..., Any], settings: dict[str, Any], name: str | None, method: bool | None) -> Any:
+    """The function under a cache of its own."""
+    if not callable(function):
+        raise TypeError(f"cached decorates functions, not {type(function).__name__}")
+    _refuse_generators(function)
+    asynchronous = _is_async(function)
+    memo = Memo(
+        function,
+        **settings,
+        refresher=None if settings["stale_while_revalidate"] is None else refresher,
+        method=_takes_self(function) if method is None else method,
+    )
+    memo.cache_parameters = lambda: dict(settings, name=name)  # type: ignore[attr-defined]
+    update_wrapper(memo, function)
+    register(name, memo)  # type: ignore[arg-type]  # it got the method above
+    return _awaitable(function, memo, settings) if asynchronous else memo
+
+
+def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]) -> Any:
+    serve_stale = settings["stale_while_revalidate"] is not None
+    share = settings["single_flight"]
+
+    @wraps(function)
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        begin, load = partial(memo.begin, args, kwargs), partial(function, *args, **kwargs)
+        return await _flights.get(begin, load, serve_stale=serve_stale, share=share)
+
+    async def cache_refresh(*args: Any, **kwargs: Any) -> Any:
+        """Calls the function, keeps its result, and returns it. Joins a call of it that is going on."""
+        return await _flights.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs))
+
+    for shared in _SHARED:
+        setattr(wrapper, shared.__name__, getattr(memo, shared.__name__))
+    wrapper.cache_parameters = memo.cache_parameters  # type: ignore[attr-defined]
+    wrapper.cache_refresh = cache_refresh  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _either(is_kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
+    """Of a function, or of an object's __call__."""
+    return is_kind(function) or (not isinstance(function, type) and is_kind(getattr(function, "__call__", None)))
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return _either(inspect.iscoroutinefunction, function)
+
+
+def _refuse_generators(function: Callable[..., Any]) -> None:
+    if _either(inspect.isgeneratorfunction, function) or _either(inspect.isasyncgenfunction, function):
+        raise TypeError("a generator can be gone through once only, so keeping it is of no use: cache a function that returns a list or a tuple")
+
+
+def _takes_self(function: Callable[..., Any]) -> bool:
+    """Whether this was written in a class's body, for instances.
+
+    A Memo in a class's body learns that it is a method's from Python; one that is within another decorator (`property` above all)
+    does not, nor does an `async def`. These are known by their place, and by their first argument's name.
+    """
+    scope = getattr(function, "__qualname__", "").rpartition(".")[0]
+    if not scope or scope.endswith("<locals>"):
+        return False
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+    return next(iter(parameters), None) == "self"

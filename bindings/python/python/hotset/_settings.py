@@ -1,0 +1,108 @@
+"""What may be said of a cache when it is made: checked here, once, for the decorator and the mapping."""
+
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Literal, get_args
+
+Policy = Literal["tinylfu", "lru", "lfu", "fifo", "random"]
+Cause = Literal["expired", "size", "explicit", "replaced"]
+Seconds = float | timedelta
+"""A time: seconds, or a timedelta."""
+
+DEFAULT_MAXSIZE = 1024
+
+
+def seconds(name: str, value: Any) -> float | None:
+    """A time that a user gave, None for none."""
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, a timedelta or None, not {type(value).__name__}")
+    try:
+        time = float(value)
+    except OverflowError:
+        time = math.inf
+    if not 0 < time < math.inf:
+        raise ValueError(f"{name} must be more than 0 seconds and finite (None for no limit), not {time}")
+    return time
+
+
+def bound(name: str, value: Any) -> int:
+    """How many entries, or how much weight, is to be held at most."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, not {value}")
+    # A bound that no memory reaches is as good as any larger one.
+    return min(value, 2**62)
+
+
+def _function(name: str, value: Any) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable, not {type(value).__name__}")
+
+
+def checked(
+    *,
+    maxsize: Any,
+    policy: Any,
+    ttl: Any,
+    tti: Any,
+    jitter: Any,
+    weigher: Any,
+    max_weight: Any,
+    on_removal: Any,
+    negative_ttl: Any,
+    timer: Any,
+) -> dict[str, Any]:
+    """The settings that the decorator and the mapping share, as the native part takes them."""
+    if policy not in get_args(Policy):
+        raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, not {policy!r}")
+    if isinstance(jitter, bool) or not isinstance(jitter, int | float):
+        raise TypeError(f"jitter must be a number, not {type(jitter).__name__}")
+    if not 0 <= jitter < 1:
+        raise ValueError(f"jitter is the part of its life by which an entry may end earlier: from 0 to less than 1, not {jitter}")
+    for name, value in (("weigher", weigher), ("on_removal", on_removal), ("timer", timer)):
+        _function(name, value)
+    if (weigher is None) != (max_weight is None):
+        raise TypeError("weigher and max_weight go together: what an entry weighs, and how much may be held")
+    if max_weight is not None and maxsize not in (..., None):
+        raise TypeError("maxsize counts entries, max_weight weighs them: give one of the two")
+    if maxsize is ...:
+        maxsize = DEFAULT_MAXSIZE if max_weight is None else None
+    return {
+        "maxsize": None if maxsize is None else bound("maxsize", maxsize),
+        "policy": policy,
+        "ttl": seconds("ttl", ttl),
+        "tti": seconds("tti", tti),
+        "jitter": float(jitter),
+        "weigher": weigher,
+        "max_weight": None if max_weight is None else bound("max_weight", max_weight),
+        "on_removal": on_removal,
+        "negative_ttl": seconds("negative_ttl", negative_ttl),
+        "timer": timer,
+    }
+
+
+def memo_settings(
+    shared: Mapping[str, Any],
+    *,
+    typed: Any,
+    key: Any,
+    single_flight: Any,
+    stale_while_revalidate: Any,
+    stale_if_error: Any,
+) -> dict[str, Any]:
+    """All settings of the decorator: the shared ones, and its own."""
+    _function("key", key)
+    own = {
+        "stale_while_revalidate": seconds("stale_while_revalidate", stale_while_revalidate),
+        "stale_if_error": seconds("stale_if_error", stale_if_error),
+    }
+    for name, value in own.items():
+        if value is not None and shared["ttl"] is None:
+            raise TypeError(f"{name} counts from the end of the ttl: give a ttl, too")
+    return {**shared, "typed": bool(typed), "key": key, "single_flight": bool(single_flight), **own}

@@ -1,0 +1,106 @@
+"""How a type checker sees what `cached` returns. At run time these are the native Memo and plain coroutine functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+
+from hotset._stats import CacheInfo
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class _Common(Protocol):
+    __name__: str
+    __qualname__: str
+
+    def cache_info(self) -> CacheInfo:
+        """What was counted since the last cache_clear(): functools' four fields, then more."""
+        ...
+
+    def cache_clear(self) -> None:
+        """Forgets all results, and what was counted."""
+        ...
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """The settings the cache was made with."""
+        ...
+
+
+class Cached(_Common, Protocol[P, R]):
+    """A function under `cached`.
+
+    On a method, the calls below take the instance first, as in `Class.method.cache_invalidate(instance, argument)`.
+    """
+
+    @property
+    def __wrapped__(self) -> Callable[P, R]: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __get__(self, instance: None, owner: type[Any], /) -> Cached[P, R]: ...
+    @overload
+    def __get__(
+        self: Cached[Concatenate[Any, Q], R], instance: object, owner: type[Any] | None = None, /
+    ) -> BoundCached[Q, R]: ...
+
+    def cache_invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forgets the result of this call; whether there was one. A call that is going on does not enter the cache."""
+        ...
+
+    def cache_contains(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Whether the result of this call is there. Counts neither as a hit nor as a miss."""
+        ...
+
+    def cache_set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Makes this value the result of the call with these arguments."""
+        ...
+
+    def cache_refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function, keeps its result, and returns it. Joins a call of it that is going on."""
+        ...
+
+
+class AsyncCached(_Common, Protocol[P, R]):
+    """A coroutine function under `cached`; as `Cached`, but for `cache_refresh`, which is awaited."""
+
+    @property
+    def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    @overload
+    def __get__(self, instance: None, owner: type[Any], /) -> AsyncCached[P, R]: ...
+    @overload
+    def __get__(
+        self: AsyncCached[Concatenate[Any, Q], R], instance: object, owner: type[Any] | None = None, /
+    ) -> BoundCached[Q, Coroutine[Any, Any, R]]: ...
+
+    def cache_invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+    def cache_contains(self, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+    def cache_set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+    def cache_refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+
+
+class BoundCached(_Common, Protocol[Q, R_co]):
+    """A method under `cached`, of an instance."""
+
+    def __call__(self, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
+
+
+class Decorator(Protocol):
+    """`cached(...)` with its settings, waiting for a function."""
+
+    @overload
+    def __call__(self, function: property, /) -> property: ...
+    # The first that fits is meant: these are callable, too, and a Coroutine is a result.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: staticmethod[P, R], /
+    ) -> staticmethod[P, R]: ...
+    @overload
+    def __call__(self, function: classmethod[Any, P, R], /) -> classmethod[Any, P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCached[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Cached[P, R]: ...

@@ -1,0 +1,45 @@
+//! The native part of hotset's Python wheel.
+//!
+//! `lru` is functools.lru_cache anew, by itself. `memo` and `mapping` are a function and a mapping on a `store`, which is the engine with
+//! Python objects in it. What is called often is made of raw types (`types`); the rest is ordinary PyO3.
+
+mod border;
+mod call;
+mod flight;
+mod lru;
+mod mapping;
+mod memo;
+mod objects;
+mod seed;
+mod statics;
+mod store;
+mod types;
+
+use pyo3::prelude::*;
+
+/// To be called in a child after a fork: loads that other threads were at are nobody's now.
+#[pyfunction]
+fn after_fork() {
+    flight::shared::forked();
+}
+
+#[pymodule(gil_used = false)]
+fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    seed::prepare();
+    statics::prepare(module)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let gil = if cfg!(Py_GIL_DISABLED) { "free-threaded" } else { "GIL" };
+    let build = format!(
+        "{} {profile}, {}-{}, {gil}",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        std::env::consts::OS
+    );
+    module.add("build", build)?;
+    module.add_function(wrap_pyfunction!(after_fork, module)?)?;
+    module.add_class::<flight::Flight>()?;
+    lru::add(module)?;
+    memo::add(module)?;
+    mapping::add(module)
+}

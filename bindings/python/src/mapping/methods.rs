@@ -1,0 +1,323 @@
+//! The methods of a mapping.
+
+use super::{Mapping, Sought, no_such};
+use crate::border::methods;
+use crate::flight::shared::Outcome;
+use crate::flight::{Flight, Of, failure, ttl};
+use crate::memo::raise_again;
+use crate::statics::is_missing;
+use crate::store::key::{Found, Key, Look, Search, Single, Value};
+use crate::store::lanes::{Led, Opened};
+use crate::store::left::LettingGo;
+use hotset::{Change, Ttl};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
+
+impl Mapping {
+    /// [`seek`](Self::seek), for what may fail as PyO3 does.
+    fn with<R>(&self, key: &Bound<'_, PyAny>, f: impl FnOnce(&Sought<'_>) -> PyResult<R>) -> PyResult<R> {
+        let mut result = None;
+        self.seek(key.as_ptr(), |search| {
+            result = Some(f(search));
+            Ok(())
+        })?;
+        result.expect("seek returned without an error")
+    }
+
+    /// New references to all keys and values, hottest first.
+    pub(super) fn entries(&self, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        Ok(self.store.hottest(py))
+    }
+
+    fn get(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(match self.find(args[0].as_ptr())? {
+            Some(value) => value.into_bound(py).unbind(),
+            None => args
+                .get(1)
+                .map_or_else(|| py.None(), |default| default.clone().unbind()),
+        })
+    }
+
+    fn set_with_ttl(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let lives = if args[2].is_none() {
+            Ttl::Never
+        } else {
+            ttl(args.get(2))?
+        };
+        let (key, value) = (args[0].as_ptr(), args[1].as_ptr());
+        Ok(self.seek(key, |search| self.set(search, key, value, lives))?)
+    }
+
+    fn pop(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        match self.seek(args[0].as_ptr(), |search| self.take(search))? {
+            Some(value) => Ok(value.into_bound(py).unbind()),
+            None => match args.get(1).filter(|default| !is_missing(default)) {
+                Some(default) => Ok(default.clone().unbind()),
+                None => Err(no_such(args[0].as_ptr()).into()),
+            },
+        }
+    }
+
+    fn setdefault(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let default = args.get(1).map_or_else(|| py.None().into_bound(py), Bound::clone);
+        self.change(py, &args[0], |current| match current {
+            Some(value) => Ok((Some(value.clone()), false)),
+            None => Ok((Some(default.clone()), true)),
+        })
+        .map(|value| value.map_or_else(|| py.None(), Bound::unbind))
+    }
+
+    fn compute(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let default = args.get(2).map_or_else(|| py.None().into_bound(py), Bound::clone);
+        let changed = self.change(py, &args[0], |current| {
+            let current = current.cloned().unwrap_or_else(|| default.clone());
+            let new = args[1].call1((current,))?;
+            Ok((if new.is(&default) { None } else { Some(new) }, true))
+        })?;
+        Ok(changed.unwrap_or(default).unbind())
+    }
+
+    /// Replaces a value by what `decide` makes of it (with false: leaves it), if it is still there then; else again. Returns what is
+    /// there afterwards. Python code runs in `decide`, while nothing is held.
+    fn change<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+        mut decide: impl FnMut(Option<&Bound<'py, PyAny>>) -> PyResult<(Option<Bound<'py, PyAny>>, bool)>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.with(key, |search| {
+            loop {
+                // What is there, with its identity: it is held, so no other value can take its place unseen.
+                let mut seen: Option<Bound<'py, PyAny>> = None;
+                self.store.change(search, 1, |current| {
+                    let current = current.filter(|current| !current.is_error());
+                    // SAFETY: `change` keeps what it shows.
+                    seen = current.map(|current| unsafe { Bound::from_borrowed_ptr(py, current.object()) });
+                    Change::Keep
+                })?;
+                let (new, changes) = decide(seen.as_ref())?;
+                if !changes {
+                    return Ok(new);
+                }
+                let weight = match &new {
+                    Some(new) => self.store.weigh(&[key.as_ptr(), new.as_ptr()])?,
+                    None => 0,
+                };
+                self.store.lanes.supersede(search)?;
+                let mut same = false;
+                self.store.change(search, weight, |current| {
+                    let current = current.filter(|current| !current.is_error());
+                    let current = current.map(|current| current.object());
+                    same = current == seen.as_ref().map(|seen| seen.as_ptr());
+                    match (same, &new) {
+                        (false, _) => Change::Keep,
+                        (true, None) => Change::Remove,
+                        (true, Some(new)) => {
+                            let value = Value::new(new.clone().into());
+                            Change::Set(Key::new(key.clone().into()), value, Ttl::Default)
+                        }
+                    }
+                })?;
+                if same {
+                    return Ok(new);
+                }
+            }
+        })
+    }
+
+    fn get_or_load(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let (key, ttl) = (&args[0], ttl(args.get(2))?);
+        self.with(key, |search| {
+            loop {
+                let landed = self.store.lanes.landed();
+                if let Some(found) = self.store.get(search)? {
+                    return Ok(found.or_raise()?.into_bound(py).unbind());
+                }
+                let led = match self.store.lanes.open(search, &key.clone().into(), false)? {
+                    Opened::Own => {
+                        let text = "a loader asked for the key that it is loading";
+                        return Err(PyRuntimeError::new_err(text));
+                    }
+                    Opened::Wait(shared) => match shared.wait(py)? {
+                        Outcome::Value(value) => return Ok(value.into_bound(py).unbind()),
+                        Outcome::Error(error) => return Err(raise_again(error).into()),
+                        Outcome::Abandoned => continue,
+                    },
+                    Opened::Lead(led) => led,
+                };
+                if self.store.lanes.landed() != landed {
+                    // It may have been loaded in between.
+                    self.store.lanes.land(led, &Outcome::Abandoned);
+                    continue;
+                }
+                let loaded = args[1].call1((key,));
+                let outcome = match &loaded {
+                    Ok(value) => Outcome::Value(value.clone().into()),
+                    Err(error) => failure(py, error),
+                };
+                self.end_load(search, key, led, &outcome, ttl)?;
+                return loaded.map(Bound::unbind);
+            }
+        })
+    }
+
+    /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
+    fn end_load(
+        &self,
+        search: &Sought<'_>,
+        key: &Bound<'_, PyAny>,
+        led: Led,
+        outcome: &Outcome,
+        ttl: Ttl,
+    ) -> PyResult<()> {
+        let keep = || match outcome {
+            Outcome::Value(value) => {
+                let weight = self.store.weigh(&[key.as_ptr(), value.get()])?;
+                self.store
+                    .insert(search, key.clone().into(), Value::new(value.clone()), weight, ttl)
+            }
+            Outcome::Error(error) => self.store.insert_error(search, key.clone().into(), error.clone()),
+            Outcome::Abandoned => Ok(()),
+        };
+        Ok(self.store.end_load(search, led, outcome, keep)?)
+    }
+
+    fn begin(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let key = &args[0];
+        let reply = |state: u8, with: Bound<'_, PyAny>| Ok((state, with).into_pyobject(py)?.into_any().unbind());
+        self.with(key, |search| {
+            loop {
+                let landed = self.store.lanes.landed();
+                if let Some(found) = self.store.get(search)? {
+                    return reply(0, found.or_raise()?.into_bound(py));
+                }
+                match self.store.lanes.open(search, &key.clone().into(), true)? {
+                    Opened::Lead(led) => {
+                        // SAFETY: the mapping is alive while it is called.
+                        let mapping = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
+                        let key = key.clone().unbind();
+                        let flight = Bound::new(py, Flight::lead(Of::Mapping { mapping, key }, led))?;
+                        if self.store.lanes.landed() != landed {
+                            flight.get().give_up(py)?;
+                            continue;
+                        }
+                        return reply(1, flight.into_any());
+                    }
+                    Opened::Wait(shared) => return reply(2, Bound::new(py, Flight::wait(shared))?.into_any()),
+                    Opened::Own => unreachable!("tasks are no threads"),
+                }
+            }
+        })
+    }
+
+    /// Ends a load that [`begin`](Self::begin) began.
+    pub(crate) fn end(
+        py: Python<'_>,
+        mapping: &Py<PyAny>,
+        key: &Py<PyAny>,
+        led: Led,
+        outcome: &Outcome,
+        ttl: Ttl,
+    ) -> PyResult<()> {
+        // SAFETY: `begin` put a mapping there.
+        let this = unsafe { &*mapping.as_ptr().cast::<Self>() };
+        let key = key.bind(py);
+        this.with(key, |search| this.end_load(search, key, led, outcome, ttl))
+    }
+
+    fn get_many(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let keys = args[0].try_iter()?.collect::<PyResult<Vec<_>>>()?;
+        let default = args.get(1).map_or_else(|| py.None().into_bound(py), Bound::clone);
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        let singles: Vec<Single> = keys.iter().map(|key| Single(key.as_ptr())).collect();
+        let mut searches = Vec::with_capacity(keys.len());
+        for single in &singles {
+            // SAFETY: `keys` holds them.
+            let hash = unsafe { crate::objects::hash(single.0) }?;
+            searches.push(Search::new(single, hash));
+        }
+        let looks: Vec<&dyn Look> = searches.iter().map(|search| search as &dyn Look).collect();
+        let values = self.store.get_many(&looks);
+        let mut found = Vec::with_capacity(values.len());
+        for (value, search) in values.into_iter().zip(&searches) {
+            let value = match value {
+                Some(value) => Some(value.found()),
+                // Python has to be asked.
+                None if !search.is_settled() => self.store.get_again(search)?,
+                None => None,
+            };
+            let value = value.and_then(Found::value);
+            found.push(value.map_or_else(|| default.clone(), |value| value.into_bound(py)));
+        }
+        Ok(pyo3::types::PyList::new(py, found)?.into_any().unbind())
+    }
+
+    fn items_hottest(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let items = self
+            .entries(py)?
+            .into_iter()
+            .map(|pair| PyTuple::new(py, [pair.0, pair.1]));
+        let items = items.collect::<PyResult<Vec<_>>>()?;
+        Ok(pyo3::types::PyList::new(py, items)?.into_any().unbind())
+    }
+
+    fn remaining(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<Option<f64>> {
+        let left = self.seek(args[0].as_ptr(), |search| self.store.remaining(search))?;
+        let left = left.ok_or_else(|| PyErr::from(no_such(args[0].as_ptr())))?;
+        Ok(left.map(|left| left.as_secs_f64()))
+    }
+
+    fn stats(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        Ok(self.store.stats(py)?.into_any().unbind())
+    }
+
+    fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        self.store.lanes.supersede_all();
+        self.store.clear();
+        Ok(())
+    }
+
+    fn run_pending(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        self.store.run_pending();
+        Ok(())
+    }
+
+    fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        self.store.resize(args[0].extract()?);
+        Ok(())
+    }
+}
+
+pub(super) fn table() -> Vec<ffi::PyMethodDef> {
+    methods![Mapping;
+        c"get" => Mapping::get, 1..=2, c"get($self, key, default=None, /)\n--\n\nThe key's value, or the default.";
+        c"set_with_ttl" => Mapping::set_with_ttl, 3..=3, c"set_with_ttl($self, key, value, ttl, /)\n--\n\nSets the key's value, for so many seconds.";
+        c"pop" => Mapping::pop, 1..=2, c"pop($self, key, default=MISSING, /)\n--\n\nRemoves the key and returns its value.";
+        c"setdefault" => Mapping::setdefault, 1..=2, c"setdefault($self, key, default=None, /)\n--\n\nThe key's value, which is set if it is absent.";
+        c"compute" => Mapping::compute, 2..=3, c"compute($self, key, change, default=None, /)\n--\n\nReplaces the key's value by change(value), atomically.";
+        c"get_or_load" => Mapping::get_or_load, 2..=3, c"get_or_load($self, key, loader, ttl=None, /)\n--\n\nThe key's value, or what loader(key) returns.";
+        c"begin" => Mapping::begin, 1..=1, c"begin($self, key, /)\n--\n\nThe value, or a load to lead or to wait for.";
+        c"get_many" => Mapping::get_many, 1..=2, c"get_many($self, keys, default=None, /)\n--\n\nThe values of many keys.";
+        c"items_hottest" => Mapping::items_hottest, 0..=0, c"items_hottest($self, /)\n--\n\nAll entries, hottest first.";
+        c"remaining" => Mapping::remaining, 1..=1, c"remaining($self, key, /)\n--\n\nHow many seconds the key's entry has left.";
+        c"stats" => Mapping::stats, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
+        c"clear" => Mapping::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves everything.";
+        c"run_pending" => Mapping::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
+        c"resize" => Mapping::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";
+    ]
+}

@@ -1,0 +1,257 @@
+//! The methods of a memoised function, by `(args, kwargs)`.
+
+use super::Memo;
+use super::load::Sought;
+use crate::border::methods;
+use crate::call::Call;
+use crate::flight::shared::Outcome;
+use crate::flight::{Flight, Of, ttl};
+use crate::objects::Object;
+use crate::store::key::{Found, Search, Value};
+use crate::store::lanes::{Led, Opened};
+use crate::store::left::LettingGo;
+use hotset::Ttl;
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use std::ptr;
+
+type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
+
+/// Arguments that came as objects, as a call has them.
+struct Spread<'py> {
+    args: Vec<Object>,
+    positional: usize,
+    names: Option<Bound<'py, PyTuple>>,
+    /// Holds the values of those by name.
+    _held: Bound<'py, PyDict>,
+}
+
+impl<'py> Spread<'py> {
+    fn new(args: &Bound<'py, PyAny>, kwargs: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let py = args.py();
+        let args = args
+            .cast::<PyTuple>()
+            .map_err(|_| PyTypeError::new_err("args must be a tuple"))?;
+        // A copy, which nobody changes while other code runs.
+        let kwargs = if kwargs.is_none() {
+            PyDict::new(py)
+        } else {
+            kwargs
+                .cast::<PyDict>()
+                .map_err(|_| PyTypeError::new_err("kwargs must be a dict"))?
+                .copy()?
+        };
+        let mut all: Vec<Object> = args.iter_borrowed().map(|arg| arg.as_ptr()).collect();
+        let mut names = Vec::new();
+        for (name, value) in &kwargs {
+            all.push(value.as_ptr());
+            names.push(name);
+        }
+        Ok(Self {
+            args: all,
+            positional: args.len(),
+            names: if names.is_empty() {
+                None
+            } else {
+                Some(PyTuple::new(py, names)?)
+            },
+            _held: kwargs,
+        })
+    }
+}
+
+impl Memo {
+    /// Runs `f` with the call of these arguments, and what its key is made of. The clock has been asked.
+    fn with_arguments<R>(
+        &self,
+        args: &Bound<'_, PyAny>,
+        kwargs: &Bound<'_, PyAny>,
+        f: impl FnOnce(&Sought<'_, '_>, &Call<'_>, &Call<'_>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let spread = Spread::new(args, kwargs)?;
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
+        let method = self.store.is_method();
+        // SAFETY: `spread` and the caller hold all of these.
+        let call = unsafe { Call::new(spread.args.as_ptr(), spread.positional, names, self.typed, method) };
+        let mut result = None;
+        self.with_key(&call, |key| {
+            let search = Search::new(key, key.hash()?);
+            result = Some(f(&search, key, &call));
+            Ok(())
+        })?;
+        result.expect("with_key returned without an error")
+    }
+
+    fn get(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.with_arguments(&args[0], &args[1], |search, _, _| match self.store.get(search)? {
+            Some(found) => Ok(found.or_raise()?.into_bound(py).unbind()),
+            None => Ok(args
+                .get(2)
+                .map_or_else(|| py.None(), |default| default.clone().unbind())),
+        })
+    }
+
+    fn contains(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<bool> {
+        self.with_arguments(&args[0], &args[1], |search, _, _| Ok(self.store.contains(search)?))
+    }
+
+    fn set(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let ttl = ttl(args.get(3))?;
+        let value = &args[2];
+        self.with_arguments(&args[0], &args[1], |search, key, _| {
+            let own = key.key()?;
+            let weight = self.store.weigh(&[value.as_ptr()])?;
+            self.store.lanes.supersede(search)?;
+            let value = Value::new(value.clone().into());
+            Ok(self.store.insert(search, own, value, weight, ttl)?)
+        })
+    }
+
+    fn invalidate(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<bool> {
+        self.with_arguments(&args[0], &args[1], |search, _, _| {
+            self.store.lanes.supersede(search)?;
+            Ok(self.store.remove(search)?.is_some())
+        })
+    }
+
+    fn refresh(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.with_arguments(&args[0], &args[1], |search, key, call| {
+            let own = key.key()?;
+            let loaded = self.fly(search, &own, None, || self.run(call, call.positional()))?;
+            Ok(loaded.into_bound(py).unbind())
+        })
+    }
+
+    fn begin(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let refresh = args.get(2).map_or(Ok(false), |refresh| refresh.is_truthy())?;
+        self.with_arguments(&args[0], &args[1], |search, key, _| {
+            let landed = self.store.lanes.landed();
+            let mut due = None;
+            if !refresh {
+                match self.store.get_due(search)? {
+                    Some((found, true)) if !matches!(found, Found::Error(_)) => {
+                        due = Some(found.or_raise()?.into_bound(py))
+                    }
+                    Some((found, _)) => return reply(py, 0, found.or_raise()?.into_bound(py)),
+                    None => {}
+                }
+            }
+            let own = key.key()?;
+            match self.store.lanes.open(search, &own, true)? {
+                Opened::Lead(led) => {
+                    // SAFETY: the memo is alive while it is called.
+                    let memo = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
+                    let (args, kwargs) = (args[0].clone().unbind(), args[1].clone().unbind());
+                    let flight = Bound::new(py, Flight::lead(Of::Memo { memo, args, kwargs }, led))?;
+                    if let Some(value) = due {
+                        return Ok((3, value, flight).into_pyobject(py)?.into_any().unbind());
+                    }
+                    if !refresh
+                        && self.store.lanes.landed() != landed
+                        && let Some(found) = self.store.get(search)?
+                    {
+                        flight.get().give_up(py)?;
+                        return reply(py, 0, found.or_raise()?.into_bound(py));
+                    }
+                    return reply(py, 1, flight.into_any());
+                }
+                Opened::Wait(shared) => {
+                    if let Some(value) = due {
+                        return reply(py, 0, value);
+                    }
+                    return reply(py, 2, Bound::new(py, Flight::wait(shared))?.into_any());
+                }
+                Opened::Own => unreachable!("tasks are no threads"),
+            }
+        })
+    }
+
+    /// Ends a load that [`begin`](Self::begin) began.
+    pub(crate) fn end(
+        py: Python<'_>,
+        memo: &Py<PyAny>,
+        args: &Py<PyAny>,
+        kwargs: &Py<PyAny>,
+        led: Led,
+        outcome: &Outcome,
+        ttl: Ttl,
+    ) -> PyResult<()> {
+        // SAFETY: `begin` put a memo there.
+        let this = unsafe { &*memo.as_ptr().cast::<Self>() };
+        this.with_arguments(args.bind(py), kwargs.bind(py), |search, key, _| {
+            let own = key.key()?;
+            Ok(this.end_load(search, &own, led, outcome, ttl)?)
+        })
+    }
+
+    fn set_name(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        self.store.set_method();
+        Ok(())
+    }
+
+    fn stats(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        Ok(self.store.stats(py)?.into_any().unbind())
+    }
+
+    fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        self.store.lanes.supersede_all();
+        self.store.clear();
+        Ok(())
+    }
+
+    fn run_pending(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        self.store.run_pending();
+        Ok(())
+    }
+
+    fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        self.store.resize(args[0].extract()?);
+        Ok(())
+    }
+
+    fn itself(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        // SAFETY: it is alive, since it is being called.
+        Ok(unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind())
+    }
+
+    fn reduce(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        // SAFETY: as above.
+        let this = unsafe { Bound::from_borrowed_ptr(py, self.object()) };
+        this.getattr("__qualname__").map(Bound::unbind)
+    }
+}
+
+fn reply(py: Python<'_>, state: u8, with: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    Ok((state, with).into_pyobject(py)?.into_any().unbind())
+}
+
+pub(super) fn table() -> Vec<ffi::PyMethodDef> {
+    methods![Memo;
+        c"stats" => Memo::stats, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
+        c"clear" => Memo::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves all results.";
+        c"run_pending" => Memo::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
+        c"resize" => Memo::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";
+        c"get" => Memo::get, 2..=3, c"get($self, args, kwargs, default=None, /)\n--\n\nThe result for these arguments, if it is there.";
+        c"contains" => Memo::contains, 2..=2, c"contains($self, args, kwargs, /)\n--\n\nWhether there is a result for these arguments.";
+        c"set" => Memo::set, 3..=4, c"set($self, args, kwargs, value, ttl=None, /)\n--\n\nSets the result for these arguments.";
+        c"invalidate" => Memo::invalidate, 2..=2, c"invalidate($self, args, kwargs, /)\n--\n\nRemoves the result for these arguments.";
+        c"refresh" => Memo::refresh, 2..=2, c"refresh($self, args, kwargs, /)\n--\n\nComputes the result for these arguments anew.";
+        c"begin" => Memo::begin, 2..=3, c"begin($self, args, kwargs, refresh=False, /)\n--\n\nThe result, or a load to lead or to wait for.";
+        c"__set_name__" => Memo::set_name, 2..=2, c"__set_name__($self, owner, name, /)\n--\n\nIt is a method.";
+        c"__reduce__" => Memo::reduce, 0..=0, c"Pickled by its qualified name";
+        c"__copy__" => Memo::itself, 0..=0, c"A function is its own copy";
+        c"__deepcopy__" => Memo::itself, 0..=1, c"A function is its own copy";
+    ]
+}

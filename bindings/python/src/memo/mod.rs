@@ -1,0 +1,282 @@
+//! The callable behind `cached`: a function whose results are kept in a [`Store`].
+
+mod load;
+mod methods;
+
+use crate::border::{enter, quickly, raise};
+use crate::call::{Bare, Call};
+use crate::objects::{Object, Raised, Ref, hash, is_tuple};
+use crate::store::Store;
+use crate::store::key::{Found, Search};
+use crate::store::left::{Left, LettingGo, Told, leave};
+use crate::store::options::Options;
+use crate::types::{Class, Head, Instance, bind, make, slot};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use std::ffi::{c_int, c_void};
+use std::mem::ManuallyDrop;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+#[repr(C)]
+pub(crate) struct Memo {
+    head: Head,
+    function: AtomicPtr<ffi::PyObject>,
+    /// Makes the key of the arguments, if it is not null.
+    key: AtomicPtr<ffi::PyObject>,
+    /// Has values reloaded elsewhere, if it is not null.
+    refresher: AtomicPtr<ffi::PyObject>,
+    typed: bool,
+    /// Neither `typed` nor `special`.
+    plain: bool,
+    single_flight: bool,
+    /// Hits have to look at more than what is there.
+    special: bool,
+    /// Values are reloaded before they end.
+    reloads: bool,
+    store: ManuallyDrop<Store>,
+}
+
+// SAFETY: it begins with a `Head`.
+unsafe impl Instance for Memo {
+    fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
+        for held in [&self.function, &self.key, &self.refresher] {
+            match visit(held.load(Ordering::Relaxed)) {
+                0 => {}
+                stop => return stop,
+            }
+        }
+        self.store.visit(visit)
+    }
+
+    fn clear(&self) {
+        let _letting_go = LettingGo;
+        for held in [&self.function, &self.key, &self.refresher] {
+            leave(Left {
+                key: held.swap(ptr::null_mut(), Ordering::Relaxed),
+                value: ptr::null_mut(),
+                told: None,
+            });
+        }
+        self.store.empty();
+    }
+
+    unsafe fn finish(this: *mut Self) {
+        let _letting_go = LettingGo;
+        // SAFETY: the caller's promise; it was written by `new`, and is dropped once.
+        unsafe { ManuallyDrop::drop(&mut (*this).store) };
+    }
+}
+
+/// Raises an exception that was raised before.
+pub(crate) fn raise_again(error: Ref) -> Raised {
+    let error = error.get();
+    // SAFETY: it is held. Each time it is raised Python adds to its traceback, which would grow for ever.
+    unsafe {
+        ffi::PyException_SetTraceback(error, ffi::Py_None());
+        ffi::PyErr_SetObject(ffi::Py_TYPE(error).cast(), error);
+    }
+    Raised
+}
+
+impl Memo {
+    fn object(&self) -> Object {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
+    #[inline(always)]
+    fn call(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
+        let _letting_go = LettingGo;
+        if self.special {
+            return self.call_specially(call, nargsf);
+        }
+        let landed = self.store.lanes.landed();
+        let search = Search::new(call, call.hash()?);
+        match self.store.get(&search)? {
+            Some(found) => found.or_raise().map(Ref::into_raw),
+            None => self.load(&search, call, call, nargsf, landed),
+        }
+    }
+
+    /// [`call`](Self::call) with a single argument that is its own key.
+    ///
+    /// # Safety
+    /// As vectorcall's.
+    #[inline(always)]
+    unsafe fn call_bare(&self, args: *const Object, nargsf: usize) -> Result<Object, Raised> {
+        let _letting_go = LettingGo;
+        let landed = self.store.lanes.landed();
+        // SAFETY: the caller's promise.
+        let (bare, hash) = unsafe { (Bare(*args), hash(*args)?) };
+        match self.store.get(&Search::new(&bare, hash))? {
+            Some(Found::Value(value)) => Ok(value.into_raw()),
+            Some(Found::Error(error)) => Err(raise_again(error)),
+            None => {
+                // SAFETY: the caller's promise.
+                let call = unsafe { Call::new(args, 1, ptr::null_mut(), false, false) };
+                self.load(&Search::new(&call, hash), &call, &call, nargsf, landed)
+            }
+        }
+    }
+
+    /// A call with a key function, a clock of the user's, or reloads.
+    #[inline(never)]
+    fn call_specially(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
+        self.store.ask_clock()?;
+        self.with_key(call, |key| {
+            let landed = self.store.lanes.landed();
+            let search = Search::new(key, key.hash()?);
+            if self.reloads {
+                return match self.store.get_due(&search)? {
+                    Some((Found::Value(value), true)) => {
+                        self.reload(&search, key, call, nargsf, value).map(Ref::into_raw)
+                    }
+                    Some((found, _)) => found.or_raise().map(Ref::into_raw),
+                    None => self.load(&search, key, call, nargsf, landed),
+                };
+            }
+            match self.store.get(&search)? {
+                Some(found) => found.or_raise().map(Ref::into_raw),
+                None => self.load(&search, key, call, nargsf, landed),
+            }
+        })
+    }
+
+    /// Runs `f` with what the key is made of: the arguments, or what the key function makes of them.
+    fn with_key<R>(&self, call: &Call<'_>, f: impl FnOnce(&Call<'_>) -> Result<R, Raised>) -> Result<R, Raised> {
+        let function = self.key.load(Ordering::Relaxed);
+        if function.is_null() {
+            return f(call);
+        }
+        // SAFETY: held while they are used.
+        unsafe {
+            let function = Ref::borrowed(function);
+            let key = call.call(function.get(), call.positional())?;
+            let object = key.get();
+            f(&Call::new(&raw const object, 1, ptr::null_mut(), false, false))
+        }
+    }
+
+    /// Calls the function.
+    fn run(&self, call: &Call<'_>, nargsf: usize) -> Result<Ref, Raised> {
+        let function = self.function.load(Ordering::Relaxed);
+        if function.is_null() {
+            let text = "the garbage collector has taken this function apart";
+            return Err(raise(PyRuntimeError::new_err(text)));
+        }
+        // SAFETY: held while it runs, whatever happens to this cache meanwhile.
+        unsafe {
+            let function = Ref::borrowed(function);
+            call.call(function.get(), nargsf)
+        }
+    }
+}
+
+/// Tells a listener: `(args, kwargs, value, cause)`.
+fn tell<const TYPED: bool>(py: Python<'_>, told: &Told, key: Object, value: Object) -> PyResult<()> {
+    // SAFETY: alive, and the key is one of this kind of cache.
+    let (args, kwargs, value, listener) = unsafe {
+        let (args, kwargs) = Call::arguments(py, key, TYPED, told.method)?;
+        let value = Bound::from_borrowed_ptr(py, value);
+        (args, kwargs, value, Bound::from_borrowed_ptr(py, told.listener))
+    };
+    listener.call1((args, kwargs, value, told.cause())).map(drop)
+}
+
+unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
+    quickly(ptr::null_mut(), || {
+        // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+        unsafe {
+            let this = &*this.cast::<Memo>();
+            let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
+            let method = this.store.is_method();
+            if count == 1 && names.is_null() && this.plain && !method && !is_tuple(*args) {
+                return this.call_bare(args, nargsf);
+            }
+            let call = Call::new(args, count, names, this.typed, method);
+            this.call(&call, nargsf)
+        }
+    })
+}
+
+const OPTIONS: [&str; 17] = [
+    "maxsize",
+    "policy",
+    "ttl",
+    "tti",
+    "jitter",
+    "typed",
+    "key",
+    "weigher",
+    "max_weight",
+    "on_removal",
+    "single_flight",
+    "negative_ttl",
+    "stale_while_revalidate",
+    "stale_if_error",
+    "refresher",
+    "timer",
+    "method",
+];
+
+unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
+    enter(ptr::null_mut(), |py| {
+        // SAFETY: Python calls with a tuple, and a dict or null.
+        let (args, kwargs) = unsafe {
+            let kwargs = Bound::from_borrowed_ptr_or_opt(py, kwargs);
+            (Bound::from_borrowed_ptr(py, args), kwargs)
+        };
+        let args = args.cast_into::<PyTuple>()?;
+        let kwargs = kwargs.map(|kwargs| kwargs.cast_into::<PyDict>()).transpose()?;
+        if args.len() != 1 {
+            return Err(PyTypeError::new_err(
+                "Memo takes one argument by position: the function",
+            ));
+        }
+        let function = args.get_item(0)?;
+        if !function.is_callable() {
+            return Err(PyTypeError::new_err("the first argument must be callable"));
+        }
+        let options = Options::read(kwargs.as_ref(), 128, &OPTIONS)?;
+        // What the key function makes of the arguments is the key, whatever their types.
+        let typed = options.typed && options.key.is_none();
+        let store = Store::new(&options, if typed { tell::<true> } else { tell::<false> })?;
+        let reference =
+            |object: Option<Bound<'_, PyAny>>| AtomicPtr::new(object.map_or(ptr::null_mut(), Bound::into_ptr));
+        let reloads = options.stale_while_revalidate.is_some() || options.stale_if_error.is_some();
+        let special = options.key.is_some() || reloads || store.has_timer();
+        let memo = |head| Memo {
+            head,
+            function: reference(Some(function)),
+            typed,
+            single_flight: options.single_flight,
+            special,
+            plain: !special && !typed,
+            reloads,
+            key: reference(options.key),
+            refresher: reference(options.refresher),
+            store: ManuallyDrop::new(store),
+        };
+        // SAFETY: the type is this one.
+        unsafe { make::<Memo>(class, Some(vectorcall), memo) }
+    })
+}
+
+pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Class {
+        name: c"hotset._hotset.Memo",
+        doc: c"A function whose results are cached.",
+        // Not immutable: the package adds the methods that its users call (`hotset/_memo.py`).
+        flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR,
+        slots: vec![
+            slot(ffi::Py_tp_new, new as *mut c_void),
+            slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
+            slot(ffi::Py_tp_descr_get, bind as *mut c_void),
+        ],
+        methods: methods::table(),
+        dict: true,
+    }
+    .create::<Memo>(module)
+}

@@ -1,0 +1,381 @@
+//! Keys and values in the engine, and how a key is looked for that is no object yet.
+
+use super::left::{Left, leave};
+use crate::call::{Bare, Call};
+use crate::objects::{Equal, Object, Raised, Ref, ask, compare};
+use crate::seed::seeded;
+use pyo3::ffi;
+use std::borrow::Borrow;
+use std::cell::Cell;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// A reference to a Python object; null once it has been taken out of its entry.
+pub(crate) struct Key(AtomicPtr<ffi::PyObject>);
+
+/// A reference to a value; or to an exception that is to be raised, if the lowest bit is set.
+pub(crate) struct Value(AtomicPtr<ffi::PyObject>);
+
+const RAISES: usize = 1;
+
+/// What a lookup finds.
+pub(crate) enum Found {
+    Value(Ref),
+    Error(Ref),
+}
+
+impl Found {
+    /// The value, if it is one.
+    #[inline(always)]
+    pub(crate) fn value(self) -> Option<Ref> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Error(_) => None,
+        }
+    }
+}
+
+impl Key {
+    pub(crate) fn new(object: Ref) -> Self {
+        Self(AtomicPtr::new(object.into_raw()))
+    }
+
+    #[inline(always)]
+    pub(crate) fn object(&self) -> Object {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes the reference out.
+    pub(crate) fn take(&self) -> Object {
+        self.0.swap(ptr::null_mut(), Ordering::Relaxed)
+    }
+}
+
+impl Value {
+    pub(crate) fn new(object: Ref) -> Self {
+        Self(AtomicPtr::new(object.into_raw()))
+    }
+
+    /// An exception, to be raised.
+    pub(crate) fn error(object: Ref) -> Self {
+        Self(AtomicPtr::new(object.into_raw().map_addr(|address| address | RAISES)))
+    }
+
+    pub(crate) fn is_error(&self) -> bool {
+        self.0.load(Ordering::Relaxed).addr() & RAISES != 0
+    }
+
+    /// The object, whatever it is for.
+    pub(crate) fn object(&self) -> Object {
+        self.0.load(Ordering::Relaxed).map_addr(|address| address & !RAISES)
+    }
+
+    /// Takes the reference out.
+    pub(crate) fn take(&self) -> Object {
+        self.0
+            .swap(ptr::null_mut(), Ordering::Relaxed)
+            .map_addr(|address| address & !RAISES)
+    }
+
+    /// A new reference to what is here, for one who keeps the entry from being freed.
+    #[inline(always)]
+    pub(crate) fn found(&self) -> Found {
+        let object = self.0.load(Ordering::Relaxed);
+        let real = object.map_addr(|address| address & !RAISES);
+        // SAFETY: the entry holds a reference, and is not freed meanwhile; with the GIL, nobody takes it out meanwhile.
+        let held = unsafe { Ref::borrowed(real) };
+        if object == real {
+            Found::Value(held)
+        } else {
+            Found::Error(held)
+        }
+    }
+}
+
+impl Clone for Value {
+    fn clone(&self) -> Self {
+        match self.found() {
+            Found::Value(object) => Self::new(object),
+            Found::Error(object) => Self::error(object),
+        }
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        drop_object(self.take(), ptr::null_mut());
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        drop_object(ptr::null_mut(), self.take());
+    }
+}
+
+fn drop_object(key: Object, value: Object) {
+    if !key.is_null() || !value.is_null() {
+        leave(Left { key, value, told: None });
+    }
+}
+
+/// What a key is looked for by: a key, or something that can tell whether a key is the one.
+pub(crate) trait Look {
+    /// The key's object; null for what looks for one.
+    fn object(&self) -> Object;
+    fn hash(&self) -> u64;
+    fn is(&self, key: Object) -> bool;
+}
+
+impl Look for Key {
+    #[inline(always)]
+    fn object(&self) -> Object {
+        Key::object(self)
+    }
+
+    fn hash(&self) -> u64 {
+        unreachable!("keys are looked for, and inserted, by what knows their hash")
+    }
+
+    fn is(&self, key: Object) -> bool {
+        Key::object(self) == key
+    }
+}
+
+impl<'a> Borrow<dyn Look + 'a> for Key {
+    #[inline(always)]
+    fn borrow(&self) -> &(dyn Look + 'a) {
+        self
+    }
+}
+
+impl PartialEq for dyn Look + '_ {
+    /// The engine compares the keys that it holds with what is looked for, in this order.
+    #[inline(always)]
+    fn eq(&self, sought: &Self) -> bool {
+        sought.is(self.object())
+    }
+}
+
+impl Eq for dyn Look + '_ {}
+
+impl Hash for dyn Look + '_ {
+    #[inline(always)]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(Look::hash(self));
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(Look::hash(self));
+    }
+}
+
+/// The same entry's key.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        Key::object(self) == Key::object(other)
+    }
+}
+
+impl Eq for Key {}
+
+/// Hashes are Python's with a seed: the engine, which stirs them, is handed what it is given.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Passed(u64);
+
+impl BuildHasher for Passed {
+    type Hasher = Self;
+
+    #[inline(always)]
+    fn build_hasher(&self) -> Self {
+        *self
+    }
+}
+
+impl Hasher for Passed {
+    #[inline(always)]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys write one number")
+    }
+}
+
+/// What can be compared with keys.
+pub(crate) trait Sought {
+    /// # Safety
+    /// The key is alive.
+    unsafe fn compare(&self, key: Object) -> Equal;
+    /// # Safety
+    /// The key is alive, and stays so while other code runs.
+    unsafe fn ask(&self, key: Object) -> Result<bool, Raised>;
+}
+
+impl Sought for Call<'_> {
+    #[inline(always)]
+    unsafe fn compare(&self, key: Object) -> Equal {
+        // SAFETY: the caller's promise.
+        unsafe { Call::compare(self, key) }
+    }
+
+    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+        // SAFETY: the caller's promise.
+        unsafe { Call::ask(self, key) }
+    }
+}
+
+impl Sought for Bare {
+    #[inline(always)]
+    unsafe fn compare(&self, key: Object) -> Equal {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { Bare::compare(self, key) }
+    }
+
+    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { ask(key, self.0) }
+    }
+}
+
+/// An object as the key of a mapping. The caller keeps it alive.
+pub(crate) struct Single(pub(crate) Object);
+
+impl Sought for Single {
+    #[inline(always)]
+    unsafe fn compare(&self, key: Object) -> Equal {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { compare(key, self.0) }
+    }
+
+    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { ask(key, self.0) }
+    }
+}
+
+/// A search for a key. While it goes on, only what runs no Python code is compared: a key of which only Python can tell is passed
+/// over, and noted. Afterwards Python is asked ([`settle`](Self::settle)), and the search begins anew, with the answer.
+pub(crate) struct Search<'s, T> {
+    sought: &'s T,
+    hash: u64,
+    /// Only if there was anything to ask, which is rare.
+    questions: Cell<Option<Box<Questions>>>,
+}
+
+#[derive(Default)]
+struct Questions {
+    /// Of which Python must be asked.
+    unknown: Option<Ref>,
+    /// What Python said. They are held, so they are no other keys meanwhile.
+    answers: Vec<(Ref, bool)>,
+}
+
+impl<'s, T: Sought> Search<'s, T> {
+    #[inline(always)]
+    pub(crate) fn new(sought: &'s T, hash: u64) -> Self {
+        Self {
+            sought,
+            hash: seeded(hash),
+            questions: Cell::new(None),
+        }
+    }
+
+    #[inline(always)]
+    fn has_questions(&self) -> bool {
+        // SAFETY: nobody else has a reference into the cell, which belongs to one thread.
+        unsafe { (*self.questions.as_ptr()).is_some() }
+    }
+
+    /// Whether the search that just ended passed over nothing.
+    pub(crate) fn is_settled(&self) -> bool {
+        let questions = self.questions.take();
+        let settled = questions.as_ref().is_none_or(|questions| questions.unknown.is_none());
+        self.questions.set(questions);
+        settled
+    }
+
+    /// Whether the search that just ended passed over a key that may be the one. Python has then been asked about it, and it is
+    /// to be searched again. Runs Python code.
+    #[inline(always)]
+    pub(crate) fn settle(&self) -> Result<bool, Raised> {
+        if self.has_questions() { self.ask() } else { Ok(false) }
+    }
+
+    #[cold]
+    fn ask(&self) -> Result<bool, Raised> {
+        let mut questions = self.questions.take().unwrap_or_default();
+        let mut answer = Ok(false);
+        if let Some(key) = questions.unknown.take() {
+            // SAFETY: the key is held.
+            let equal = unsafe { self.sought.ask(key.get()) };
+            questions.answers.push((key, matches!(equal, Ok(true))));
+            answer = equal.map(|_| true);
+        }
+        self.questions.set(Some(questions));
+        answer
+    }
+
+    #[cold]
+    fn answered(&self, key: Object) -> bool {
+        let mut questions = self.questions.take().unwrap_or_default();
+        let answer = questions.answers.iter().find(|(asked, _)| asked.get() == key);
+        let answer = answer.map(|(_, equal)| *equal);
+        if answer.is_none() && questions.unknown.is_none() {
+            // SAFETY: the cache holds it, since it is being looked at.
+            questions.unknown = Some(unsafe { Ref::borrowed(key) });
+        }
+        self.questions.set(Some(questions));
+        answer.unwrap_or(false)
+    }
+}
+
+impl<T: Sought> Look for Search<'_, T> {
+    fn object(&self) -> Object {
+        ptr::null_mut()
+    }
+
+    #[inline(always)]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    #[inline(always)]
+    fn is(&self, key: Object) -> bool {
+        if key.is_null() {
+            return false;
+        }
+        // SAFETY: the cache holds it, since it is being looked at.
+        match unsafe { self.sought.compare(key) } {
+            Equal::Yes => true,
+            Equal::No => false,
+            Equal::Ask => self.answered(key),
+        }
+    }
+}
+
+/// A search for another key than this one.
+pub(crate) struct Other<'s, 't, T>(pub(crate) &'s Search<'t, T>, pub(crate) Object);
+
+impl<T: Sought> Look for Other<'_, '_, T> {
+    fn object(&self) -> Object {
+        ptr::null_mut()
+    }
+
+    fn hash(&self) -> u64 {
+        self.0.hash
+    }
+
+    fn is(&self, key: Object) -> bool {
+        key != self.1 && self.0.is(key)
+    }
+}

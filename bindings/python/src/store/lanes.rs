@@ -1,0 +1,178 @@
+//! Loads that are going on, and who leads them.
+//!
+//! A load that nobody meets is a line in a table: it costs a look under a lock to put it there, and one to take it out. Who does
+//! meet it, to wait for it, makes it a shared [`Flight`].
+
+use super::key::{Look, Search, Sought};
+use crate::flight::shared::{Outcome, Shared, fork, thread};
+use crate::objects::{Raised, Ref};
+use hashbrown::HashTable;
+use pyo3::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+struct Lane {
+    hash: u64,
+    key: Ref,
+    id: u64,
+    /// The thread that leads it; 0 for a task, which is none.
+    thread: u64,
+    /// The process that it began in.
+    fork: u64,
+    /// The key was changed meanwhile: what is loaded is handed out, but not kept.
+    superseded: bool,
+    shared: Option<Arc<Shared>>,
+}
+
+/// Numbers all loads of the process.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Default)]
+pub(crate) struct Lanes {
+    open: Mutex<HashTable<Lane>>,
+    /// How many loads were superseded so far.
+    marks: AtomicU64,
+    landed: AtomicU64,
+    failed: AtomicU64,
+    waits: AtomicU64,
+}
+
+pub(crate) enum Opened {
+    /// The caller leads the load, and must land it.
+    Lead(Led),
+    /// Another is at it.
+    Wait(Arc<Shared>),
+    /// This thread is at it: the key was asked for from inside its own load.
+    Own,
+}
+
+/// A load that the caller leads.
+#[derive(Clone, Copy)]
+pub(crate) struct Led {
+    hash: u64,
+    pub(crate) id: u64,
+    /// How many loads had been superseded when it began.
+    marks: u64,
+}
+
+impl Lanes {
+    /// No Python code runs under this lock.
+    fn lock(&self) -> MutexGuard<'_, HashTable<Lane>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many loads have landed so far.
+    #[inline(always)]
+    pub(crate) fn landed(&self) -> u64 {
+        self.landed.load(Ordering::Acquire)
+    }
+
+    /// Loads, failed ones of these, and waits.
+    pub(crate) fn counts(&self) -> (u64, u64, u64) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (read(&self.landed), read(&self.failed), read(&self.waits))
+    }
+
+    /// Finds the load of a key, or begins it. May run Python code, to compare.
+    pub(crate) fn open<T: Sought>(&self, search: &Search<'_, T>, key: &Ref, task: bool) -> Result<Opened, Raised> {
+        let me = if task { 0 } else { thread() };
+        loop {
+            let mut lanes = self.lock();
+            let found = lanes.find_entry(Look::hash(search), |lane| !lane.superseded && search.is(lane.key.get()));
+            if let Ok(mut found) = found {
+                let lane = found.get_mut();
+                if lane.fork == fork() {
+                    if lane.thread == me && me != 0 {
+                        return Ok(Opened::Own);
+                    }
+                    let (leader, id) = (lane.thread, lane.id);
+                    let shared = lane.shared.get_or_insert_with(|| Arc::new(Shared::new(leader, id)));
+                    let shared = shared.clone();
+                    self.waits.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Opened::Wait(shared));
+                }
+                // Whoever was at it is in another process. (The key's reference is let go of outside of the lock.)
+                let (lane, _) = found.remove();
+                drop(lanes);
+                drop(lane);
+                continue;
+            }
+            if search.is_settled() {
+                let id = NEXT.fetch_add(1, Ordering::Relaxed);
+                let lane = Lane {
+                    hash: Look::hash(search),
+                    key: key.clone(),
+                    id,
+                    thread: me,
+                    fork: fork(),
+                    superseded: false,
+                    shared: None,
+                };
+                let (hash, marks) = (lane.hash, self.marks.load(Ordering::Relaxed));
+                lanes.insert_unique(hash, lane, |lane| lane.hash);
+                return Ok(Opened::Lead(Led { hash, id, marks }));
+            }
+            drop(lanes);
+            search.settle()?;
+        }
+    }
+
+    /// Whether a load that the caller leads may still be kept.
+    pub(crate) fn is_valid(&self, led: Led) -> bool {
+        // (What is marked after this look is taken out again, when the load lands.)
+        self.marks.load(Ordering::Relaxed) == led.marks || {
+            let lanes = self.lock();
+            lanes
+                .find(led.hash, |lane| lane.id == led.id)
+                .is_some_and(|lane| !lane.superseded)
+        }
+    }
+
+    /// Ends a load: who waits is handed what came of it. Returns whether it was still valid.
+    pub(crate) fn land(&self, led: Led, outcome: &Outcome) -> bool {
+        let lane = {
+            let mut lanes = self.lock();
+            let Ok(found) = lanes.find_entry(led.hash, |lane| lane.id == led.id) else {
+                return false;
+            };
+            found.remove().0
+        };
+        if let Some(shared) = &lane.shared {
+            Python::attach(|py| shared.land(py, outcome.clone()));
+        }
+        if !matches!(outcome, Outcome::Value(_)) {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        // Release pairs with the Acquire in `landed`: who sees the number finds in the cache what the load left there.
+        self.landed.fetch_add(1, Ordering::Release);
+        !lane.superseded
+    }
+
+    /// The key is changed: what is being loaded for it is out of date. May run Python code.
+    pub(crate) fn supersede<T: Sought>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
+        loop {
+            {
+                let mut lanes = self.lock();
+                if lanes.is_empty() {
+                    return Ok(());
+                }
+                if let Some(lane) =
+                    lanes.find_mut(Look::hash(search), |lane| !lane.superseded && search.is(lane.key.get()))
+                {
+                    lane.superseded = true;
+                    self.marks.fetch_add(1, Ordering::Relaxed);
+                    return Ok(());
+                }
+            }
+            if !search.settle()? {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) fn supersede_all(&self) {
+        let mut lanes = self.lock();
+        lanes.iter_mut().for_each(|lane| lane.superseded = true);
+        self.marks.fetch_add(1, Ordering::Relaxed);
+    }
+}

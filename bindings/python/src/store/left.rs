@@ -1,0 +1,119 @@
+//! What left a cache, until it is let go of: with no lock held, no thread pinned, and no structure half changed.
+//!
+//! With the GIL nobody else can be looking at an entry when it is unlinked, so what it held is taken out there and then, and let go of
+//! before the call returns. Without it, the engine drops what it held when no reader can see it any more; that comes here, too.
+
+use crate::objects::Object;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Something that left a cache, with a reference to each.
+pub(crate) struct Left {
+    pub(crate) key: Object,
+    pub(crate) value: Object,
+    /// Who wants to be told, and what.
+    pub(crate) told: Option<Told>,
+}
+
+pub(crate) struct Told {
+    pub(crate) listener: Object,
+    pub(crate) cause: hotset::Cause,
+    pub(crate) tell: super::Tell,
+    /// The key begins with a weak reference to a method's instance.
+    pub(crate) method: bool,
+}
+
+// SAFETY: pointers to Python objects, which any attached thread may use.
+unsafe impl Send for Left {}
+
+/// Of all caches; whoever comes out of a call lets go of what is here.
+static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
+/// How many there are, for a look without the lock.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// Leaves something to be let go of when the call that is going on returns.
+pub(crate) fn leave(left: Left) {
+    let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    all.push(left);
+    COUNT.store(all.len(), Ordering::Relaxed);
+}
+
+/// Lets go of all that left. Runs Python code; an exception that is set stays so.
+#[inline(always)]
+pub(crate) fn let_go() {
+    if COUNT.load(Ordering::Relaxed) != 0 {
+        let_go_of_all();
+    }
+}
+
+#[inline(never)]
+fn let_go_of_all() {
+    // SAFETY: whoever comes out of a call is attached. An exception that is set must not meet the code that runs here.
+    let pending = unsafe {
+        let pending = !ffi::PyErr_Occurred().is_null();
+        pending.then(|| PyErr::fetch(Python::assume_attached()))
+    };
+    while COUNT.load(Ordering::Relaxed) != 0 {
+        let mut some = {
+            let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+            COUNT.store(0, Ordering::Relaxed);
+            std::mem::take(&mut *all)
+        };
+        some.drain(..).for_each(Left::let_go);
+        // Its memory serves for the next, unless there was very much.
+        let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.capacity() == 0 && some.capacity() <= 256 {
+            *all = some;
+        }
+    }
+    if let Some(pending) = pending {
+        crate::border::raise(pending);
+    }
+}
+
+impl Left {
+    fn let_go(self) {
+        let Self { key, value, told } = self;
+        let mut listener = ptr::null_mut();
+        if let Some(told) = told {
+            listener = told.listener;
+            Python::attach(|py| {
+                if let Err(error) = (told.tell)(py, &told, key, value) {
+                    // SAFETY: this holds a reference.
+                    let listener = unsafe { Bound::from_borrowed_ptr(py, listener) };
+                    error.write_unraisable(py, Some(&listener));
+                }
+            });
+        }
+        for object in [key, value, listener] {
+            // SAFETY: these references are this one's, and are let go of once.
+            unsafe { ffi::Py_XDECREF(object) };
+        }
+    }
+}
+
+impl Told {
+    /// What the user calls the cause.
+    pub(crate) fn cause(&self) -> &'static str {
+        match self.cause {
+            hotset::Cause::Expired => "expired",
+            hotset::Cause::Size => "size",
+            hotset::Cause::Explicit => "explicit",
+            hotset::Cause::Replaced => "replaced",
+            // (The engine reserves the right to more.)
+            _ => "other",
+        }
+    }
+}
+
+/// Lets go of what left when a call ends, however it does.
+pub(crate) struct LettingGo;
+
+impl Drop for LettingGo {
+    fn drop(&mut self) {
+        let_go();
+    }
+}

@@ -1,0 +1,488 @@
+//! A cache of Python objects on the engine: what memoised functions and mappings stand on.
+
+pub(crate) mod key;
+pub(crate) mod lanes;
+pub(crate) mod left;
+pub(crate) mod options;
+
+use crate::flight::failure;
+use crate::flight::shared::Outcome;
+use crate::objects::{Object, Raised, Ref};
+use hotset::{Cause, Ttl, raw};
+use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
+use lanes::{Lanes, Led};
+use left::{Left, LettingGo, Told, leave};
+use options::Options;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How a listener is told of an entry: `(told, key, value)`.
+pub(crate) type Tell = fn(Python<'_>, &Told, Object, Object) -> PyResult<()>;
+
+type Cache = hotset::Cache<Key, Value, Passed>;
+
+/// What the engine's callbacks share with the store. It holds references, which the store lets go of.
+struct Hooks {
+    on_removal: AtomicPtr<ffi::PyObject>,
+    tell: Tell,
+    /// Keys begin with a weak reference to a method's instance.
+    method: AtomicBool,
+    /// The user's clock when it was last asked, in nanoseconds.
+    now: AtomicU64,
+}
+
+/// The engine asks in the middle of its work, where no Python code may run: so the user's clock is asked before each call.
+struct Asked(Arc<Hooks>);
+
+impl hotset::Clock for Asked {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.0.now.load(Ordering::Relaxed))
+    }
+}
+
+thread_local! {
+    /// What the entry weighs that this thread is inserting: weighed before, since the engine may call its weigher where no Python code
+    /// may run.
+    static WEIGHT: Cell<u64> = const { Cell::new(1) };
+}
+
+pub(crate) struct Store {
+    cache: Cache,
+    hooks: Arc<Hooks>,
+    pub(crate) lanes: Lanes,
+    weigher: AtomicPtr<ffi::PyObject>,
+    timer: AtomicPtr<ffi::PyObject>,
+    negative_ttl: Option<Duration>,
+    /// Searches that began anew, which the engine counted as misses.
+    again: AtomicU64,
+    /// Hits and misses before the last `clear`.
+    before: (AtomicU64, AtomicU64),
+}
+
+impl Store {
+    pub(crate) fn new(options: &Options<'_>, tell: Tell) -> PyResult<Self> {
+        let reference = |object: &Option<Bound<'_, PyAny>>| {
+            AtomicPtr::new(
+                object
+                    .as_ref()
+                    .map_or(ptr::null_mut(), |object| object.clone().into_ptr()),
+            )
+        };
+        let mut builder = hotset::Cache::<Key, Value>::builder()
+            .hasher(Passed::default())
+            .policy(options.policy);
+        builder = match (options.capacity, &options.weigher) {
+            (capacity, None) => {
+                let entries = capacity.map_or(usize::MAX, |entries| usize::try_from(entries).unwrap_or(usize::MAX));
+                builder.max_entries(entries)
+            }
+            (capacity, Some(_)) => {
+                let weight = capacity.unwrap_or(u64::MAX);
+                builder.max_weight(weight).weigher(|_, _| WEIGHT.get())
+            }
+        };
+        let hooks = Arc::new(Hooks {
+            on_removal: reference(&options.on_removal),
+            tell,
+            method: AtomicBool::new(options.method),
+            now: AtomicU64::new(0),
+        });
+        if let Some(ttl) = options.ttl {
+            let stale = options.stale_while_revalidate.max(options.stale_if_error);
+            builder = builder.time_to_live(ttl.saturating_add(stale.unwrap_or_default()));
+            if stale.is_some() {
+                builder = builder.refresh_after(ttl);
+            }
+        }
+        if let Some(tti) = options.tti {
+            builder = builder.time_to_idle(tti);
+        }
+        if let Some(grace) = options.stale_if_error {
+            builder = builder.stale_if_error(grace);
+        }
+        if options.timer.is_some() {
+            builder = builder.clock(Asked(hooks.clone()));
+        }
+        if cfg!(not(Py_GIL_DISABLED)) || options.on_removal.is_some() {
+            let hooks = hooks.clone();
+            builder = builder.on_removal(move |key, value, cause| hooks.left(key, value, cause));
+        }
+        let built = builder.jitter(options.jitter).build();
+        Ok(Self {
+            cache: built.map_err(|error| PyValueError::new_err(error.to_string()))?,
+            hooks,
+            lanes: Lanes::default(),
+            weigher: reference(&options.weigher),
+            timer: reference(&options.timer),
+            negative_ttl: options.negative_ttl,
+            again: AtomicU64::new(0),
+            before: (AtomicU64::new(0), AtomicU64::new(0)),
+        })
+    }
+
+    /// Keys begin with a weak reference from now on.
+    pub(crate) fn set_method(&self) {
+        self.hooks.method.store(true, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_method(&self) -> bool {
+        self.hooks.method.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_timer(&self) -> bool {
+        !self.timer.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Asks the user's clock, if there is one: before any call of the engine that looks at times.
+    #[inline(always)]
+    pub(crate) fn ask_clock(&self) -> Result<(), Raised> {
+        let timer = self.timer.load(Ordering::Relaxed);
+        if timer.is_null() { Ok(()) } else { self.ask_timer(timer) }
+    }
+
+    #[cold]
+    fn ask_timer(&self, timer: Object) -> Result<(), Raised> {
+        // SAFETY: the store holds it; held here too while it runs.
+        let seconds = unsafe {
+            ffi::Py_INCREF(timer);
+            let now = ffi::PyObject_CallNoArgs(timer);
+            ffi::Py_DECREF(timer);
+            if now.is_null() {
+                return Err(Raised);
+            }
+            let seconds = ffi::PyFloat_AsDouble(now);
+            ffi::Py_DECREF(now);
+            if seconds == -1.0 && !ffi::PyErr_Occurred().is_null() {
+                return Err(Raised);
+            }
+            seconds
+        };
+        // (Beyond what can be told, and for what is no number, time stands still.)
+        self.hooks.now.store((seconds * 1e9) as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What is there for a key, counted as a hit or a miss. The caller has asked the clock.
+    #[inline(always)]
+    pub(crate) fn get<T: Sought>(&self, sought: &Search<'_, T>) -> Result<Option<Found>, Raised> {
+        loop {
+            let search = sought as &dyn Look;
+            #[cfg(Py_GIL_DISABLED)]
+            let found = self.cache.get_with(search, Value::found);
+            // SAFETY: whoever uses a cache holds the GIL; searches compare without Python code, and use no cache.
+            #[cfg(not(Py_GIL_DISABLED))]
+            let found = unsafe { raw::get_alone(&self.cache, search, Value::found) };
+            if found.is_some() || !sought.settle()? {
+                return Ok(found);
+            }
+            self.again.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The same, and whether the caller is the one who is to reload what is there.
+    pub(crate) fn get_due<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
+        loop {
+            let found = raw::get_due(&self.cache, search as &dyn Look, |value, due| (value.found(), due));
+            if found.is_some() || !search.settle()? {
+                return Ok(found);
+            }
+            self.again.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A reload that `get_due` asked for came to nothing.
+    pub(crate) fn reload_failed<T: Sought>(&self, search: &Search<'_, T>) {
+        raw::reload_failed(&self.cache, search as &dyn Look);
+    }
+
+    pub(crate) fn contains<T: Sought>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
+        loop {
+            if self.cache.contains_key(search as &dyn Look) {
+                return Ok(true);
+            }
+            if !search.settle()? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// [`get`](Self::get), where the engine has counted a miss already because Python had to be asked.
+    pub(crate) fn get_again<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
+        search.settle()?;
+        self.again.fetch_add(1, Ordering::Relaxed);
+        self.get(search)
+    }
+
+    /// Whether there is a value for a key, and not just a failure that is remembered.
+    pub(crate) fn contains_value<T: Sought>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
+        if self.negative_ttl.is_none() {
+            return self.contains(search);
+        }
+        let mut is_value = false;
+        self.change(search, 0, |current| {
+            is_value = current.is_some_and(|current| !current.is_error());
+            hotset::Change::Keep
+        })?;
+        Ok(is_value)
+    }
+
+    /// How long an entry has left; `Some(None)` for ever.
+    pub(crate) fn remaining<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<Option<Duration>>, Raised> {
+        loop {
+            let found = self.cache.remaining(search as &dyn Look);
+            if found.is_some() || !search.settle()? {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Has the user's function weigh what is to be inserted.
+    pub(crate) fn weigh(&self, args: &[Object]) -> Result<u64, Raised> {
+        let weigher = self.weigher.load(Ordering::Relaxed);
+        if weigher.is_null() {
+            return Ok(1);
+        }
+        // SAFETY: held while it runs; the arguments are the caller's.
+        let weight = unsafe {
+            ffi::Py_INCREF(weigher);
+            let weight = ffi::PyObject_Vectorcall(weigher, args.as_ptr(), args.len(), ptr::null_mut());
+            ffi::Py_DECREF(weigher);
+            if weight.is_null() {
+                return Err(Raised);
+            }
+            weight
+        };
+        Python::attach(|py| {
+            // SAFETY: a new reference.
+            let weight = unsafe { Bound::from_owned_ptr(py, weight) };
+            weight.extract::<u64>().map_err(|error| {
+                if error.is_instance_of::<PyTypeError>(py) {
+                    return PyTypeError::new_err("the weigher must return an int");
+                }
+                PyValueError::new_err("a weight must be from 0 to 2**64 - 1")
+            })
+        })
+        .map_err(crate::border::raise)
+    }
+
+    /// Sets a key's value.
+    pub(crate) fn insert<T: Sought>(
+        &self,
+        search: &Search<'_, T>,
+        key: Ref,
+        value: Value,
+        weight: u64,
+        ttl: Ttl,
+    ) -> Result<(), Raised> {
+        let new = key.get();
+        WEIGHT.set(weight);
+        raw::insert(&self.cache, search as &dyn Look, Key::new(key), value, ttl);
+        // It may have passed over an equal key, of which only Python can tell that it is.
+        while search.settle()? {
+            self.cache.remove(&Other(search, new) as &dyn Look);
+        }
+        Ok(())
+    }
+
+    /// Remembers that a load failed, if that is wanted.
+    pub(crate) fn insert_error<T: Sought>(&self, search: &Search<'_, T>, key: Ref, error: Ref) -> Result<(), Raised> {
+        match self.negative_ttl {
+            None => Ok(()),
+            Some(ttl) => self.insert(search, key, Value::error(error), 1, Ttl::After(ttl)),
+        }
+    }
+
+    /// Ends a load that is led: `keep` keeps what came of it, unless the key was changed meanwhile; who waits is handed it.
+    pub(crate) fn end_load<T: Sought>(
+        &self,
+        search: &Search<'_, T>,
+        led: Led,
+        outcome: &Outcome,
+        keep: impl FnOnce() -> Result<(), Raised>,
+    ) -> Result<(), Raised> {
+        let kept = if self.lanes.is_valid(led) { keep() } else { Ok(()) };
+        let valid = match &kept {
+            Ok(()) => self.lanes.land(led, outcome),
+            // What cannot be kept (its weigher raised, say) is an error for all.
+            Err(Raised) => Python::attach(|py| {
+                let error = PyErr::fetch(py);
+                let valid = self.lanes.land(led, &failure(py, &error));
+                error.restore(py);
+                valid
+            }),
+        };
+        if !valid && kept.is_ok() {
+            self.remove(search)?;
+        }
+        kept
+    }
+
+    /// Removes a key, and returns what was there.
+    pub(crate) fn remove<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
+        let mut removed = None;
+        loop {
+            // (Without the GIL, a race of insertions may have left two entries of which only Python can tell that they are equal.)
+            match self.cache.remove(search as &dyn Look) {
+                Some(value) => removed = Some(value),
+                None if !search.settle()? => break,
+                None => {}
+            }
+        }
+        Ok(removed.as_ref().map(Value::found))
+    }
+
+    /// Changes a key's value atomically: `decide` sees what is there, as a borrowed reference that is alive while it runs, and runs no
+    /// Python code. Returns whether that was all; else it is to be called again.
+    pub(crate) fn change<T: Sought>(
+        &self,
+        search: &Search<'_, T>,
+        weight: u64,
+        decide: impl FnMut(Option<&Value>) -> hotset::Change<Key, Value>,
+    ) -> Result<(), Raised> {
+        self.contains(search)?;
+        WEIGHT.set(weight);
+        self.cache.change(search as &dyn Look, decide);
+        Ok(())
+    }
+
+    pub(crate) fn clear(&self) {
+        self.cache.clear();
+        let stats = self.cache.stats();
+        self.before.0.store(stats.hits, Ordering::Relaxed);
+        self.before.1.store(stats.misses, Ordering::Relaxed);
+        self.again.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn run_pending(&self) {
+        self.cache.run_pending();
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.cache.run_pending();
+        self.cache.len()
+    }
+
+    pub(crate) fn resize(&self, capacity: u64) {
+        self.cache.set_capacity(capacity);
+        self.cache.run_pending();
+    }
+
+    /// New references to keys and values, hottest first; without remembered exceptions.
+    pub(crate) fn hottest(&self, py: Python<'_>) -> Vec<(Py<PyAny>, Py<PyAny>)> {
+        let reader = self.cache.reader();
+        let entries = reader
+            .hottest()
+            .filter(|(key, value)| !value.is_error() && !key.object().is_null());
+        // SAFETY: the reader keeps the entries, which hold these.
+        let own = |object| unsafe { Bound::from_borrowed_ptr(py, object) }.unbind();
+        entries
+            .map(|(key, value)| (own(key.object()), own(value.object())))
+            .collect()
+    }
+
+    /// Copies of the values of many keys.
+    pub(crate) fn get_many(&self, searches: &[&dyn Look]) -> Vec<Option<Value>> {
+        self.cache.get_many(searches.iter().copied())
+    }
+
+    pub(crate) fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.cache.run_pending();
+        let stats = self.cache.stats();
+        let (loads, failures, waits) = self.lanes.counts();
+        let again = self.again.load(Ordering::Relaxed);
+        let misses = stats.misses - self.before.1.load(Ordering::Relaxed);
+        let numbers = [
+            ("hits", stats.hits - self.before.0.load(Ordering::Relaxed)),
+            ("misses", misses.saturating_sub(again)),
+            ("insertions", stats.insertions),
+            ("evictions", stats.evictions),
+            ("expirations", stats.expirations),
+            ("rejections", stats.rejections),
+            ("loads", loads),
+            ("load_failures", failures),
+            ("waits", waits),
+            ("entries", self.cache.len() as u64),
+            ("weight", self.cache.weight()),
+            ("capacity", self.cache.capacity()),
+        ];
+        let dict = PyDict::new(py);
+        for (name, number) in numbers {
+            dict.set_item(name, number)?;
+        }
+        Ok(dict)
+    }
+
+    /// Shows the collector what is held. Loads that are going on are not shown: they are held by who is at them.
+    pub(crate) fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
+        let mut stop = 0;
+        let mut see = |object| {
+            if stop == 0 {
+                stop = visit(object);
+            }
+        };
+        for held in [&self.weigher, &self.timer, &self.hooks.on_removal] {
+            see(held.load(Ordering::Relaxed));
+        }
+        raw::visit(&self.cache, |key, value| {
+            see(key.object());
+            see(value.object());
+        });
+        stop
+    }
+
+    /// Lets go of everything, for the collector.
+    pub(crate) fn empty(&self) {
+        let _letting_go = LettingGo;
+        for held in [&self.weigher, &self.timer, &self.hooks.on_removal] {
+            let object = held.swap(ptr::null_mut(), Ordering::Relaxed);
+            leave(Left {
+                key: object,
+                value: ptr::null_mut(),
+                told: None,
+            });
+        }
+        self.cache.clear();
+    }
+}
+
+impl Hooks {
+    /// An entry left the engine.
+    fn left(&self, key: &Key, value: &Value, cause: Cause) {
+        let mut listener = self.on_removal.load(Ordering::Relaxed);
+        if value.is_error() {
+            // A failure that was remembered is no value.
+            listener = ptr::null_mut();
+        }
+        let told = (!listener.is_null()).then(|| {
+            // SAFETY: the store holds it.
+            unsafe { ffi::Py_INCREF(listener) };
+            Told {
+                listener,
+                cause,
+                tell: self.tell,
+                method: self.method.load(Ordering::Relaxed),
+            }
+        });
+        if cfg!(not(Py_GIL_DISABLED)) {
+            let (key, value) = (key.take(), value.take());
+            leave(Left { key, value, told });
+        } else if told.is_some() {
+            let (key, value) = (key.object(), value.object());
+            // SAFETY: who unlinked the entry calls this, and holds it.
+            unsafe {
+                ffi::Py_INCREF(key);
+                ffi::Py_INCREF(value);
+            }
+            leave(Left { key, value, told });
+        }
+    }
+}

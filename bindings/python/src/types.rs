@@ -1,0 +1,244 @@
+//! Heap types made by hand: what PyO3's classes cost on the way in is more than a whole hit.
+
+use crate::border::{enter, raise};
+use crate::objects::Object;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+use std::ffi::{CStr, c_int, c_void};
+use std::mem::offset_of;
+use std::ptr;
+
+/// How the objects begin whose types are made here.
+#[repr(C)]
+pub(crate) struct Head {
+    pub(crate) base: ffi::PyObject,
+    /// What vectorcall calls; null for what is not callable.
+    pub(crate) vectorcall: Option<ffi::vectorcallfunc>,
+    pub(crate) dict: Object,
+    weak: Object,
+}
+
+/// An object whose type is made here; it begins with a [`Head`] (`repr(C)`).
+///
+/// # Safety
+/// The type is `repr(C)` and begins with a `Head`, which `make` gave to it and which does not change.
+pub(crate) unsafe trait Instance: Sized {
+    /// Shows the collector all that the object holds; takes no lock, and runs nothing of Python's.
+    fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int;
+    /// Lets go of all that may be part of a cycle.
+    fn clear(&self);
+    /// Ends what is not Python's; after `clear`.
+    ///
+    /// # Safety
+    /// The object is not used any more.
+    unsafe fn finish(this: *mut Self);
+}
+
+/// Describes a type.
+pub(crate) struct Class {
+    pub(crate) name: &'static CStr,
+    pub(crate) doc: &'static CStr,
+    pub(crate) flags: u64,
+    pub(crate) slots: Vec<ffi::PyType_Slot>,
+    pub(crate) methods: Vec<ffi::PyMethodDef>,
+    /// Instances have a `__dict__`.
+    pub(crate) dict: bool,
+}
+
+pub(crate) fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
+    ffi::PyType_Slot { slot, pfunc }
+}
+
+impl Class {
+    /// Makes the type, and puts it into the module.
+    pub(crate) fn create<T: Instance>(self, module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let member = |name: &'static CStr, offset: usize| ffi::PyMemberDef {
+            name: name.as_ptr(),
+            type_code: ffi::Py_T_PYSSIZET,
+            offset: offset as ffi::Py_ssize_t,
+            flags: ffi::Py_READONLY,
+            doc: ptr::null(),
+        };
+        // SAFETY: these are structures of C for which all zeroes is the end of a list.
+        let (no_member, no_method, no_getset): (ffi::PyMemberDef, ffi::PyMethodDef, ffi::PyGetSetDef) =
+            unsafe { (std::mem::zeroed(), std::mem::zeroed(), std::mem::zeroed()) };
+        let mut members = vec![member(c"__weaklistoffset__", offset_of!(Head, weak))];
+        let mut getset = Vec::new();
+        if self.dict {
+            members.push(member(c"__dictoffset__", offset_of!(Head, dict)));
+            getset.push(ffi::PyGetSetDef {
+                name: c"__dict__".as_ptr(),
+                get: Some(ffi::PyObject_GenericGetDict),
+                set: Some(ffi::PyObject_GenericSetDict),
+                doc: ptr::null(),
+                closure: ptr::null_mut(),
+            });
+        }
+        if self.flags & ffi::Py_TPFLAGS_HAVE_VECTORCALL != 0 {
+            members.push(member(c"__vectorcalloffset__", offset_of!(Head, vectorcall)));
+        }
+        members.push(no_member);
+        getset.push(no_getset);
+        let mut methods = self.methods;
+        methods.push(no_method);
+        let mut slots = self.slots;
+        // The type refers to these tables for as long as it lives, which is as long as the process.
+        slots.extend([
+            slot(ffi::Py_tp_doc, self.doc.as_ptr().cast_mut().cast()),
+            slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast()),
+            slot(ffi::Py_tp_methods, methods.leak().as_mut_ptr().cast()),
+            slot(ffi::Py_tp_getset, getset.leak().as_mut_ptr().cast()),
+            slot(ffi::Py_tp_traverse, traverse::<T> as *mut c_void),
+            slot(ffi::Py_tp_clear, clear::<T> as *mut c_void),
+            slot(ffi::Py_tp_dealloc, dealloc::<T> as *mut c_void),
+            slot(0, ptr::null_mut()),
+        ]);
+        let mut spec = ffi::PyType_Spec {
+            name: self.name.as_ptr(),
+            basicsize: size_of::<T>() as c_int,
+            itemsize: 0,
+            flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | self.flags) as _,
+            slots: slots.as_mut_ptr(),
+        };
+        let py = module.py();
+        // SAFETY: the specification is complete, and its tables outlive the type.
+        let class = unsafe {
+            let class = ffi::PyType_FromModuleAndSpec(module.as_ptr(), &raw mut spec, ptr::null_mut());
+            Bound::from_owned_ptr_or_err(py, class)?.cast_into::<PyType>()?
+        };
+        module.add(class.name()?, class)
+    }
+}
+
+/// A new object of the type: what `fill` makes of its head. No Python code runs between the object's allocation and that.
+///
+/// # Safety
+/// The type was made here for `T`, or is a subclass of such a one.
+pub(crate) unsafe fn make<T: Instance>(
+    class: *mut ffi::PyTypeObject,
+    vectorcall: Option<ffi::vectorcallfunc>,
+    fill: impl FnOnce(Head) -> T,
+) -> PyResult<Object> {
+    // SAFETY: the caller's promise. The allocated object has room for a `T`, and begins with a head.
+    unsafe {
+        let allocate = (*class)
+            .tp_alloc
+            .ok_or_else(|| PyRuntimeError::new_err("a type without tp_alloc"))?;
+        let object = allocate(class, 0);
+        if object.is_null() {
+            return Err(PyErr::fetch(Python::assume_attached()));
+        }
+        let mut head = ptr::read(object.cast::<Head>());
+        head.vectorcall = vectorcall;
+        object.cast::<T>().write(fill(head));
+        Ok(object)
+    }
+}
+
+unsafe extern "C" fn traverse<T: Instance>(this: Object, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    let mut visit = |object: Object| {
+        if object.is_null() {
+            0
+        } else {
+            // SAFETY: the collector's function, with its argument; the object is alive, since `this` holds it.
+            unsafe { visit(object, arg) }
+        }
+    };
+    // SAFETY: the collector traverses objects of the type. (A panic here could not be told to anybody.)
+    unsafe {
+        let head = &*this.cast::<Head>();
+        match visit(ffi::Py_TYPE(this).cast()) {
+            0 => {}
+            stop => return stop,
+        }
+        match visit(head.dict) {
+            0 => (*this.cast::<T>()).visit(&mut visit),
+            stop => stop,
+        }
+    }
+}
+
+unsafe extern "C" fn clear<T: Instance>(this: Object) -> c_int {
+    enter((), |_| {
+        // SAFETY: the collector clears objects of the type.
+        unsafe {
+            let dict = std::mem::replace(&mut (*this.cast::<Head>()).dict, ptr::null_mut());
+            ffi::Py_XDECREF(dict);
+            (*this.cast::<T>()).clear();
+        }
+        Ok(())
+    });
+    0
+}
+
+unsafe extern "C" fn dealloc<T: Instance>(this: Object) {
+    // SAFETY: Python's protocol for the end of an object of a heap type with support for the collector.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(this.cast());
+        // What is let go of runs Python code, which must not meet or lose an exception that is set.
+        let pending = ffi::PyErr_Occurred()
+            .is_null()
+            .then_some(())
+            .is_none()
+            .then(|| PyErr::fetch(Python::assume_attached()));
+        if !(*this.cast::<Head>()).weak.is_null() {
+            ffi::PyObject_ClearWeakRefs(this);
+        }
+        clear::<T>(this);
+        enter((), |_| {
+            T::finish(this.cast());
+            Ok(())
+        });
+        if !ffi::PyErr_Occurred().is_null() {
+            ffi::PyErr_WriteUnraisable(ptr::null_mut());
+        }
+        if let Some(pending) = pending {
+            raise(pending);
+        }
+        let class = ffi::Py_TYPE(this);
+        if let Some(free) = (*class).tp_free {
+            free(this.cast());
+        }
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+/// `__get__`: a bound method, as functions do.
+pub(crate) unsafe extern "C" fn bind(this: Object, instance: Object, _class: Object) -> Object {
+    unsafe extern "C" {
+        fn PyMethod_New(function: Object, instance: Object) -> Object;
+    }
+    // SAFETY: Python calls with objects that are alive; `instance` may be null.
+    unsafe {
+        if instance.is_null() || ffi::Py_IsNone(instance) != 0 {
+            ffi::Py_INCREF(this);
+            return this;
+        }
+        PyMethod_New(this, instance)
+    }
+}
+
+/// Runs while an object's structures may not be used by another thread: with the GIL that is always so.
+///
+/// As a mutex of Python's, it is let go of while the thread waits or runs Python code that does.
+pub(crate) fn critically<R>(_object: Object, f: impl FnOnce() -> R) -> R {
+    #[cfg(Py_GIL_DISABLED)]
+    {
+        struct Section(ffi::PyCriticalSection);
+        impl Drop for Section {
+            fn drop(&mut self) {
+                // SAFETY: begun below, on this thread, and sections nest.
+                unsafe { ffi::PyCriticalSection_End(&raw mut self.0) }
+            }
+        }
+        // SAFETY: all zeroes is how a section starts out.
+        let mut section = Section(unsafe { std::mem::zeroed() });
+        // SAFETY: the object is alive, and the section does not move until it ends.
+        unsafe { ffi::PyCriticalSection_Begin(&raw mut section.0, _object) };
+        f()
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    f()
+}

@@ -1,0 +1,93 @@
+"""What is printed is true: docstrings, the README's Python quickstart, the examples."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hotset
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = ROOT / "examples" / "python"
+MODULES = [name for _, name, _ in pkgutil.iter_modules(hotset.__path__, "hotset.") if name != "hotset.__main__"]
+
+
+def run(*command):
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT / "target")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def figures(pattern, text):
+    return [tuple(map(float, found if isinstance(found, tuple) else (found,))) for found in re.findall(pattern, text)]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_docstrings_have_examples():
+    finder = doctest.DocTestFinder()
+    for public in (hotset.cached, hotset.lru_cache, hotset.cache, hotset.Cache, hotset.caches):
+        assert any(test.examples for test in finder.find(public)), public
+
+
+def python_blocks():
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_readme_has_python_near_its_top():
+    head = (ROOT / "README.md").read_text().split("\n## ")[0]
+    assert "```python" in head
+
+
+@pytest.mark.parametrize("number", range(len(python_blocks())))
+def test_the_readmes_python_runs_as_printed(number, tmp_path):
+    program = tmp_path / "readme.py"
+    program.write_text(python_blocks()[number])
+    run(program)
+
+
+def test_all_that_is_public_is_there():
+    for name in hotset.__all__:
+        assert getattr(hotset, name).__doc__ or name == "__version__"
+
+
+def test_the_module_as_a_program():
+    assert hotset.__version__ in run("-m", "hotset", "--version")
+    printed = run("-m", "hotset", "--seconds", "0.1")
+    assert "functools.lru_cache" in printed and "hit ratio" in printed
+
+
+def test_example_memoise():
+    printed = run(EXAMPLES / "memoise.py")
+    assert "forgets what nobody asks for any more." in printed
+    ratios = dict(re.findall(r"(\S+) +([\d.]+)% hits", printed))
+    assert ratios["hotset.lru_cache"] == ratios["functools.lru_cache"]
+    assert float(ratios["hotset.cached"]) > float(ratios["functools.lru_cache"]) + 6
+
+
+def test_example_service():
+    printed = run(EXAMPLES / "service.py")
+    assert "99 clients served with {'2.36'}, 1 hung up; the source was asked 1 time(s)" in printed
+    assert "served at once (2.36" in printed
+    assert "the source was asked 2 time(s)" in printed
+    assert "EUR 2.36, USD error: the source is down" in printed
+
+
+def test_example_web():
+    pytest.importorskip("flask")
+    pytest.importorskip("gunicorn")
+    printed = run(EXAMPLES / "web.py")
+    herd, repeated, expired = re.split(r"(?m)^(?:500|1\.2 s)", printed)
+    # One was asked for before the fork; each of the two workers asked once for the herd.
+    assert {queries for queries, in figures(r"(\d+) database queries", herd)} <= {1, 2}
+    assert sum(waits for waits, in figures(r"(\d+) waited", herd)) > 0
+    assert all(expirations > 0 for expirations, in figures(r"(\d+) expired", expired))
+    assert all(ratio > 50 for ratio, in figures(r"ratio ([\d.]+)%", repeated))

@@ -1,0 +1,51 @@
+"""mypy and pyright, in strict mode, on the package and on what its users write."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hotset
+
+TESTS = Path(__file__).parent
+PACKAGE = Path(hotset.__file__).parent
+
+
+@pytest.fixture
+def project(tmp_path):
+    """The package and what is written against it, side by side: what is installed, checkers take for granted."""
+    only_sources = shutil.ignore_patterns("*.so", "__pycache__")
+    shutil.copytree(PACKAGE, tmp_path / "hotset", ignore=only_sources)
+    shutil.copytree(TESTS / "typing", tmp_path / "uses", ignore=only_sources)
+    shutil.copytree(TESTS.parents[2] / "examples" / "python", tmp_path / "examples", ignore=only_sources)
+    settings = {"include": ["hotset", "uses", "examples"], "typeCheckingMode": "strict", "pythonVersion": "3.11"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    return tmp_path
+
+
+def check(*command, cwd):
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_mypy(project):
+    pytest.importorskip("mypy")
+    check("mypy", "--strict", "hotset", "uses", "examples", cwd=project)
+
+
+def test_pyright(project):
+    pytest.importorskip("pyright")
+    assert "0 errors, 0 warnings" in check("pyright", "--pythonpath", sys.executable, cwd=project)
+
+
+def test_what_the_checkers_saw_runs():
+    subprocess.run([sys.executable, TESTS / "typing" / "usage.py"], check=True)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (PACKAGE / "py.typed").exists()
+    assert (PACKAGE / "_hotset.pyi").exists()

@@ -1,0 +1,110 @@
+"""What type checkers must see: checked by mypy and pyright in strict mode, and run as it stands."""
+
+import asyncio
+from collections.abc import Coroutine, MutableMapping
+from datetime import timedelta
+from typing import Any, assert_type
+
+import hotset
+
+
+@hotset.lru_cache(maxsize=10)
+def lru(x: int) -> str:
+    return str(x)
+
+
+@hotset.cache
+def unbounded(x: int) -> str:
+    return str(x)
+
+
+@hotset.cached
+def bare(x: int, *, y: str = "") -> str:
+    return str(x)
+
+
+@hotset.cached(maxsize=10, ttl=timedelta(minutes=1), policy="lru")
+def rich(x: int, *, y: str = "") -> str:
+    return str(x)
+
+
+@hotset.cached(ttl=60)
+async def asynchronous(x: int) -> str:
+    return str(x)
+
+
+class Shop:
+    @hotset.cached
+    def method(self, x: int) -> str:
+        return str(x)
+
+    @hotset.cached(ttl=60)
+    async def coroutine(self, x: int) -> str:
+        return str(x)
+
+    @hotset.cached
+    @staticmethod
+    def static(x: int) -> str:
+        return str(x)
+
+    @property
+    @hotset.cached
+    def below(self) -> str:
+        return "x"
+
+
+assert_type(lru(1), str)
+assert_type(unbounded(1), str)
+assert_type(lru.cache_info().hits, int)
+assert_type(bare(1, y="a"), str)
+assert_type(rich(1, y="a"), str)
+assert_type(bare.cache_info(), hotset.CacheInfo)
+assert_type(rich.cache_info().maxsize, int | None)
+assert_type(rich.cache_invalidate(1, y="a"), bool)
+assert_type(rich.cache_refresh(1), str)
+rich.cache_set("x", 1, y="a")
+assert_type(rich.__wrapped__(1), str)
+
+shop = Shop()
+assert_type(shop.method(1), str)
+assert_type(shop.method.cache_info(), hotset.CacheInfo)
+assert_type(Shop.method.cache_invalidate(shop, 1), bool)
+assert_type(Shop.static(1), str)
+assert_type(shop.below, str)
+
+
+def mapping() -> None:
+    cache: hotset.Cache[str, int] = hotset.Cache(maxsize=10, ttl=60, name="typed")
+    as_mapping: MutableMapping[str, int] = cache
+    as_mapping["a"] = 1
+    assert_type(cache["a"], int)
+    assert_type(cache.get("a"), int | None)
+    assert_type(cache.get("a", 1.5), int | float)
+    assert_type(cache.pop("a"), int)
+    assert_type(cache.get_or_load("a", len), int)
+    assert_type(cache.get_many(["a"]), list[int | None])
+    assert_type(cache.items_hottest(), list[tuple[str, int]])
+    assert_type(cache.remaining("a"), float | None)
+    assert_type(cache.stats(), hotset.Stats)
+    assert_type(cache.popitem(), tuple[str, int])
+    assert_type(cache.setdefault("n", 1), int)
+    cache.compute("n", lambda old: 1 if old is None else old + 1)
+    assert_type(hotset.caches(), dict[str, hotset.Stats])
+
+
+async def main() -> None:
+    assert_type(await asynchronous(1), str)
+    assert_type(await asynchronous.cache_refresh(1), str)
+    assert_type(await shop.coroutine(1), str)
+    pending: Coroutine[Any, Any, str] = asynchronous(1)
+    await pending
+    cache = hotset.Cache[str, int](10)
+
+    async def load(key: str) -> int:
+        return len(key)
+
+    assert_type(await cache.aget_or_load("abc", load, 5), int)
+
+
+mapping()
+asyncio.run(main())

@@ -1,0 +1,19 @@
+"""What type checkers must refuse: each ignored error is one, or mypy says that nothing was to be ignored."""
+
+import hotset
+
+
+@hotset.cached(maxsize=10)
+def function(x: int) -> str:
+    return str(x)
+
+
+def wrong() -> None:
+    function("a")  # type: ignore[arg-type]
+    function.cache_invalidate("a")  # type: ignore[arg-type]
+    function.cache_set(1, 1)  # type: ignore[arg-type]
+    hotset.cached(policy="arc")  # type: ignore[call-overload]
+    cache: hotset.Cache[str, int] = hotset.Cache(10)
+    cache["a"] = "b"  # type: ignore[assignment]
+    cache[1]  # type: ignore[index]
+    cache.get_or_load("a", str)  # type: ignore[arg-type]

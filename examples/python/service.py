@@ -1,0 +1,81 @@
+"""An asyncio service before a slow source: rates by currency, over TCP, a line a question.
+
+A hundred clients ask at once, and the source is asked once. One of them hangs up, and the others do not notice. When a rate gets old
+it is still served while it is loaded anew; and when the source is down, the old one is better than none.
+
+    python examples/python/service.py
+"""
+
+import asyncio
+
+import hotset
+
+asked: list[str] = []
+down = False
+
+
+@hotset.cached(maxsize=1000, ttl=0.2, stale_while_revalidate=0.2, stale_if_error=60, negative_ttl=0.05, name="rates")
+async def rate(currency: str) -> str:
+    """What the slow source says."""
+    asked.append(currency)
+    await asyncio.sleep(0.05)
+    if down:
+        raise ConnectionError("the source is down")
+    return f"{sum(map(ord, currency)) / 100:.2f}"
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One client."""
+    try:
+        while line := await reader.readline():
+            try:
+                text = await rate(line.decode(errors="replace").strip())
+            except ConnectionError as error:
+                text = f"error: {error}"
+            writer.write(text.encode() + b"\n")
+            await writer.drain()
+    except ConnectionError:
+        pass  # The client hung up.
+    finally:
+        writer.close()
+
+
+async def ask(port: int, currency: str) -> str:
+    """What a client does."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(currency.encode() + b"\n")
+    text = (await reader.readline()).decode().strip()
+    writer.close()
+    return text
+
+
+async def main() -> None:
+    global down
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    async with server:
+        clients = [asyncio.create_task(ask(port, "EUR")) for _ in range(100)]
+        await asyncio.sleep(0.02)
+        clients[0].cancel()
+        answers = await asyncio.gather(*clients, return_exceptions=True)
+        served = [text for text in answers if isinstance(text, str)]
+        print(f"{len(served)} clients served with {set(served)}, 1 hung up; the source was asked {len(asked)} time(s)")
+
+        await asyncio.sleep(0.25)
+        start = asyncio.get_running_loop().time()
+        text = await ask(port, "EUR")
+        took = asyncio.get_running_loop().time() - start
+        print(f"past its time it is served at once ({text} in {took * 1000:.0f} ms), and loaded anew behind that")
+        await asyncio.sleep(0.1)
+        print(f"the source was asked {len(asked)} time(s)")
+
+        down = True
+        await asyncio.sleep(0.6)
+        print(f"the source is down: EUR {await ask(port, 'EUR')}, USD {await ask(port, 'USD')}")
+
+    print(rate.cache_info())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
