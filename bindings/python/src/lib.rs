@@ -17,7 +17,7 @@ mod types;
 
 use pyo3::prelude::*;
 
-/// To be called in a child after a fork: loads that other threads were at are nobody's now.
+/// Called in a child after a fork: loads that other threads were at are nobody's now.
 #[pyfunction]
 fn after_fork() {
     flight::shared::forked();
@@ -38,6 +38,12 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     );
     module.add("build", build)?;
     module.add_function(wrap_pyfunction!(after_fork, module)?)?;
+    let os = module.py().import("os")?;
+    if os.hasattr("register_at_fork")? {
+        let kwargs = pyo3::types::PyDict::new(module.py());
+        kwargs.set_item("after_in_child", module.getattr("after_fork")?)?;
+        os.call_method("register_at_fork", (), Some(&kwargs))?;
+    }
     module.add_class::<flight::Flight>()?;
     lru::add(module)?;
     memo::add(module)?;
