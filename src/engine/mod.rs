@@ -288,6 +288,12 @@ impl<K, V> Engine<K, V> {
         }
     }
 
+    /// Whether a hit is nothing but writing it down, also in a cache with times.
+    #[inline(always)]
+    pub(crate) fn hits_are_quiet(&self) -> bool {
+        !self.eager_hits && !self.time.moves()
+    }
+
     /// From now on entries may have times, so every hit has to look at the clock. Takes effect before the caller publishes
     /// its entry: who finds that has seen this.
     fn activate_time(&self) {
