@@ -157,6 +157,11 @@ pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
     }
 }
 
+/// Removes the entries that `keep` says no to, as of the moment that it sees them: O(n).
+pub fn retain<K, V, S>(cache: &Cache<K, V, S>, mut keep: impl FnMut(&K, &V) -> bool) {
+    cache.0.engine.retain(|entry| keep(&entry.key, &entry.value));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +220,8 @@ mod tests {
         visit(&cache, |key, value| seen.push((key.clone(), *value)));
         seen.sort();
         assert_eq!(seen, [("a".to_owned(), 2), ("b".to_owned(), 3)]);
+        retain(&cache, |key, _| key == "b");
+        assert_eq!((cache.get("a"), cache.get("b"), cache.len()), (None, Some(3), 1));
     }
 
     #[test]

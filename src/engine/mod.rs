@@ -464,12 +464,22 @@ impl<K, V> Engine<K, V> {
 
     /// Removes all entries, one home after another. O(n).
     pub(crate) fn clear(&self) {
+        self.retain(|_| false);
+    }
+
+    /// Removes the entries that `keep` says no to, one home after another. O(n).
+    pub(crate) fn retain(&self, mut keep: impl FnMut(&Entry<K, V>) -> bool) {
         let mut panics = Panics::default();
         let mut from = 0;
         while from < 1 << 32 {
             let mut handles = Vec::new();
             let guard = pin();
-            from = self.map.walk(from, |header| handles.push(Handle(header)), &guard);
+            let see = |header| {
+                if !keep(Self::view(header)) {
+                    handles.push(Handle(header));
+                }
+            };
+            from = self.map.walk(from, see, &guard);
             for handle in handles {
                 panics.catch(|| _ = self.remove_exact(handle, Cause::Explicit, pin()));
             }

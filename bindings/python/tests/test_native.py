@@ -270,6 +270,21 @@ def test_a_method_does_not_hold_its_instance() -> None:
     assert ref() is None
 
 
+def test_results_of_instances_that_are_gone_are_forgotten() -> None:
+    class Class:
+        @Memo
+        def method(self) -> Weak:
+            return Weak()
+
+    refs = []
+    for _ in range(2000):
+        refs.append(weakref.ref(Class().method()))
+    assert sum(ref() is not None for ref in refs) <= 128 + 16
+    refs = [weakref.ref(Class().method()) for _ in range(300)]
+    Class.method.run_pending()  # type: ignore[attr-defined]
+    assert sum(ref() is not None for ref in refs) <= 66
+
+
 def test_a_herd_calls_once() -> None:
     barrier, release, calls = threading.Barrier(16), threading.Event(), []
 
