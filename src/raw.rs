@@ -72,6 +72,16 @@ where
     let guard = unsafe { alone() };
     match cache.0.lookup_at_once(key, cache.0.hash(key), &guard) {
         Ok(entry) => entry.map(|entry| read(&entry.value)),
+        Err(Some(found)) if cache.0.engine.hits_are_quiet() => {
+            let now = cache.0.engine.now();
+            let Some(entry) = cache.0.hit_timed(found, now, &guard) else {
+                return get_protected(cache, key, read);
+            };
+            let result = read(&entry.value);
+            // From here on entries may be freed.
+            cache.0.engine.tick(now);
+            Some(result)
+        }
         Err(_) => get_protected(cache, key, read),
     }
 }
@@ -168,6 +178,11 @@ pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
     }
 }
 
+/// Removes the entries that `keep` says no to, as of the moment that it sees them: O(n).
+pub fn retain<K, V, S>(cache: &Cache<K, V, S>, mut keep: impl FnMut(&K, &V) -> bool) {
+    cache.0.engine.retain(|entry| keep(&entry.key, &entry.value));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +241,56 @@ mod tests {
         visit(&cache, |key, value| seen.push((key.clone(), *value)));
         seen.sort();
         assert_eq!(seen, [("a".to_owned(), 2), ("b".to_owned(), 3)]);
+        retain(&cache, |key, _| key == "b");
+        assert_eq!((cache.get("a"), cache.get("b"), cache.len()), (None, Some(3), 1));
+    }
+
+    #[test]
+    fn a_look_alone_sees_what_others_see() {
+        // (A cache with the default policy, one with exact LRU, and both with times.) No other test's cache may be used meanwhile, which
+        // cannot be had here: so this test is a process of its own.
+        if std::env::var_os("HOTSET_ALONE").is_none() {
+            let name = "raw::tests::a_look_alone_sees_what_others_see";
+            let this = std::env::current_exe().unwrap();
+            let status = std::process::Command::new(this)
+                .args(["--exact", name])
+                .env("HOTSET_ALONE", "1")
+                .status();
+            return assert!(status.unwrap().success());
+        }
+        for (policy, timed) in [
+            (crate::Policy::WTinyLfu, false),
+            (crate::Policy::Lru, false),
+            (crate::Policy::WTinyLfu, true),
+            (crate::Policy::Lru, true),
+        ] {
+            let clock = ManualClock::new();
+            let mut builder = Cache::<String, u32>::builder()
+                .max_entries(50)
+                .policy(policy)
+                .clock(clock.clone());
+            if timed {
+                builder = builder.time_to_live(Duration::from_secs(10));
+            }
+            let cache = builder.build().unwrap();
+            // SAFETY: this process has one thread that uses caches.
+            let look = |key: &str| unsafe { get_alone(&cache, key, |value| *value) };
+            for i in 0..200 {
+                cache.insert(i.to_string(), i);
+                cache.run_pending();
+                for j in 0..=i {
+                    assert_eq!(
+                        look(&j.to_string()),
+                        cache.get(&*j.to_string()),
+                        "{policy:?} {timed} {i} {j}"
+                    );
+                }
+            }
+            clock.advance(Duration::from_secs(11));
+            assert_eq!(look("199"), (!timed).then_some(199));
+            let stats = cache.stats();
+            assert!(stats.hits > 0 && stats.misses > 0);
+        }
     }
 
     #[test]

@@ -288,6 +288,12 @@ impl<K, V> Engine<K, V> {
         }
     }
 
+    /// Whether a hit is nothing but writing it down, also in a cache with times.
+    #[inline(always)]
+    pub(crate) fn hits_are_quiet(&self) -> bool {
+        !self.eager_hits && !self.time.moves()
+    }
+
     /// From now on entries may have times, so every hit has to look at the clock. Takes effect before the caller publishes
     /// its entry: who finds that has seen this.
     fn activate_time(&self) {
@@ -457,12 +463,22 @@ impl<K, V> Engine<K, V> {
 
     /// Removes all entries, one home after another. O(n).
     pub(crate) fn clear(&self) {
+        self.retain(|_| false);
+    }
+
+    /// Removes the entries that `keep` says no to, one home after another. O(n).
+    pub(crate) fn retain(&self, mut keep: impl FnMut(&Entry<K, V>) -> bool) {
         let mut panics = Panics::default();
         let mut from = 0;
         while from < 1 << 32 {
             let mut handles = Vec::new();
             let guard = pin();
-            from = self.map.walk(from, |header| handles.push(Handle(header)), &guard);
+            let see = |header| {
+                if !keep(Self::view(header)) {
+                    handles.push(Handle(header));
+                }
+            };
+            from = self.map.walk(from, see, &guard);
             for handle in handles {
                 panics.catch(|| _ = self.remove_exact(handle, Cause::Explicit, pin()));
             }

@@ -262,6 +262,20 @@ impl<'a> Call<'a> {
         Ok(true)
     }
 
+    /// Whether a method's key is of an instance that is gone.
+    ///
+    /// # Safety
+    /// The key is alive, and was made by [`key`](Self::key).
+    pub(crate) unsafe fn is_gone(key: Object) -> bool {
+        // SAFETY: the caller's promise; None is for ever.
+        unsafe {
+            is_tuple(key)
+                && items(key)
+                    .first()
+                    .is_some_and(|first| referent(*first) == ffi::Py_None())
+        }
+    }
+
     /// The arguments of the call that a key was made of, `(args, kwargs)`; None for an instance that is gone.
     ///
     /// # Safety

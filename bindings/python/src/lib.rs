@@ -15,16 +15,34 @@ mod statics;
 mod store;
 mod types;
 
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
 use pyo3::prelude::*;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-/// To be called in a child after a fork: loads that other threads were at are nobody's now.
+/// Called in a child after a fork: loads that other threads were at are nobody's now.
 #[pyfunction]
 fn after_fork() {
     flight::shared::forked();
 }
 
+/// What leaves a cache is let go of by whoever comes next, and so must be of one interpreter. Those with a GIL of their own are refused by
+/// Python already.
+fn refuse_another_interpreter() -> PyResult<()> {
+    static FIRST: AtomicI64 = AtomicI64::new(-1);
+    // SAFETY: the module is being imported, so the thread is attached.
+    let this = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    match FIRST.compare_exchange(-1, this, Ordering::Relaxed, Ordering::Relaxed) {
+        Err(first) if first != this => Err(PyImportError::new_err(
+            "hotset can be imported in one interpreter of a process only",
+        )),
+        _ => Ok(()),
+    }
+}
+
 #[pymodule(gil_used = false)]
 fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    refuse_another_interpreter()?;
     seed::prepare();
     statics::prepare(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -38,6 +56,12 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     );
     module.add("build", build)?;
     module.add_function(wrap_pyfunction!(after_fork, module)?)?;
+    let os = module.py().import("os")?;
+    if os.hasattr("register_at_fork")? {
+        let kwargs = pyo3::types::PyDict::new(module.py());
+        kwargs.set_item("after_in_child", module.getattr("after_fork")?)?;
+        os.call_method("register_at_fork", (), Some(&kwargs))?;
+    }
     module.add_class::<flight::Flight>()?;
     lru::add(module)?;
     memo::add(module)?;

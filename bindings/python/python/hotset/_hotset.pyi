@@ -14,7 +14,7 @@ MISSING: Any
 """What stands for "no value" where None may be one."""
 
 def after_fork() -> None:
-    """To be called in a child after a fork (os.register_at_fork): forgets the loads that other threads were at."""
+    """Forgets the loads that other threads were at. Called in children after a fork: the module sees to that itself."""
 
 class LruFunction:
     """What functools calls _lru_cache_wrapper: exact LRU, exact semantics. Set `__wrapped__` etc. with update_wrapper.

@@ -306,8 +306,11 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
 unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
     enter(ptr::null_mut(), |py| {
         // SAFETY: Python calls with a tuple, and a dict or null.
-        let args = unsafe { Bound::from_borrowed_ptr(py, args) };
-        if !kwargs.is_null() && unsafe { ffi::PyDict_Size(kwargs) } > 0 {
+        let (args, named) = unsafe {
+            let named = if kwargs.is_null() { 0 } else { ffi::PyDict_Size(kwargs) };
+            (Bound::from_borrowed_ptr(py, args), named)
+        };
+        if named > 0 {
             return Err(PyTypeError::new_err("LruFunction takes its arguments by position"));
         }
         let [function, maxsize, typed, info]: [Bound<'_, PyAny>; 4] = args.extract()?;

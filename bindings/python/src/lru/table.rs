@@ -81,7 +81,7 @@ impl Table {
 
     #[inline(always)]
     fn home_of(&self, upper: u32) -> usize {
-        (u64::from(upper) * self.slots.len() as u64 >> 32) as usize
+        ((u64::from(upper) * self.slots.len() as u64) >> 32) as usize
     }
 
     /// The next entry with this hash, from slot `at` on, which moves behind it.

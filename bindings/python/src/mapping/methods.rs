@@ -9,6 +9,7 @@ use crate::statics::is_missing;
 use crate::store::key::{Found, Key, Look, Search, Single, Value};
 use crate::store::lanes::{Led, Opened};
 use crate::store::left::LettingGo;
+use crate::store::options::capacity;
 use hotset::{Change, Ttl};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -298,7 +299,7 @@ impl Mapping {
     fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _letting_go = LettingGo;
         self.store.ask_clock()?;
-        self.store.resize(args[0].extract()?);
+        self.store.resize(capacity("capacity", &args[0])?);
         Ok(())
     }
 }

@@ -142,6 +142,9 @@ impl Memo {
         match outcome {
             Outcome::Value(value) => {
                 let weight = self.store.weigh(&[value.get()])?;
+                if self.store.is_method() {
+                    self.store.forget_the_gone();
+                }
                 self.store
                     .insert(search, key.clone(), Value::new(value.clone()), weight, ttl)
             }

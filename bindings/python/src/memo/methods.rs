@@ -10,6 +10,7 @@ use crate::objects::Object;
 use crate::store::key::{Found, Search, Value};
 use crate::store::lanes::{Led, Opened};
 use crate::store::left::LettingGo;
+use crate::store::options::capacity;
 use hotset::Ttl;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -157,13 +158,13 @@ impl Memo {
                         flight.get().give_up(py)?;
                         return reply(py, 0, found.or_raise()?.into_bound(py));
                     }
-                    return reply(py, 1, flight.into_any());
+                    reply(py, 1, flight.into_any())
                 }
                 Opened::Wait(shared) => {
                     if let Some(value) = due {
                         return reply(py, 0, value);
                     }
-                    return reply(py, 2, Bound::new(py, Flight::wait(shared))?.into_any());
+                    reply(py, 2, Bound::new(py, Flight::wait(shared))?.into_any())
                 }
                 Opened::Own => unreachable!("tasks are no threads"),
             }
@@ -217,7 +218,7 @@ impl Memo {
     fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _letting_go = LettingGo;
         self.store.ask_clock()?;
-        self.store.resize(args[0].extract()?);
+        self.store.resize(capacity("capacity", &args[0])?);
         Ok(())
     }
 

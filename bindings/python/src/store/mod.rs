@@ -5,6 +5,7 @@ pub(crate) mod lanes;
 pub(crate) mod left;
 pub(crate) mod options;
 
+use crate::call::Call;
 use crate::flight::failure;
 use crate::flight::shared::Outcome;
 use crate::objects::{Object, Raised, Ref};
@@ -63,6 +64,8 @@ pub(crate) struct Store {
     negative_ttl: Option<Duration>,
     /// Searches that began anew, which the engine counted as misses.
     again: AtomicU64,
+    /// Insertions since `forget_the_gone` looked.
+    since: AtomicU64,
     /// Hits and misses before the last `clear`.
     before: (AtomicU64, AtomicU64),
 }
@@ -124,6 +127,7 @@ impl Store {
             timer: reference(&options.timer),
             negative_ttl: options.negative_ttl,
             again: AtomicU64::new(0),
+            since: AtomicU64::new(0),
             before: (AtomicU64::new(0), AtomicU64::new(0)),
         })
     }
@@ -352,6 +356,17 @@ impl Store {
         WEIGHT.set(weight);
         self.cache.change(search as &dyn Look, decide);
         Ok(())
+    }
+
+    /// A method's result came in: now and then, removes the results of instances that are gone. So these outlive their instances, but
+    /// not for more insertions than there are entries; and the look at all of them costs each insertion one.
+    pub(crate) fn forget_the_gone(&self) {
+        let since = self.since.fetch_add(1, Ordering::Relaxed);
+        if since >= 64 && since as usize >= self.cache.len() {
+            self.since.store(0, Ordering::Relaxed);
+            // SAFETY: the cache holds its keys.
+            raw::retain(&self.cache, |key, _| unsafe { !Call::is_gone(key.object()) });
+        }
     }
 
     pub(crate) fn clear(&self) {

@@ -34,7 +34,7 @@ pub(crate) fn seconds(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Duration
             kind(given)
         ))
     })?;
-    if !(seconds > 0.0) {
+    if seconds.is_nan() || seconds <= 0.0 {
         return Err(PyValueError::new_err(format!(
             "{name} must be more than 0 seconds, not {seconds}"
         )));
@@ -60,10 +60,11 @@ fn callable<'py>(name: &str, given: Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
     )))
 }
 
-fn bound(name: &str, given: &Bound<'_, PyAny>) -> PyResult<u64> {
+/// How much a cache may hold.
+pub(crate) fn capacity(name: &str, given: &Bound<'_, PyAny>) -> PyResult<u64> {
     let number: i128 = given.extract().map_err(|error: PyErr| {
         if error.is_instance_of::<PyTypeError>(given.py()) {
-            return PyTypeError::new_err(format!("{name} must be an int or None, not {}", kind(given)));
+            return PyTypeError::new_err(format!("{name} must be an int, not {}", kind(given)));
         }
         PyValueError::new_err(format!("{name} is too large"))
     })?;
@@ -91,7 +92,7 @@ impl<'py> Options<'py> {
                 entries = Some(if given.is_none() {
                     None
                 } else {
-                    Some(bound(name, &given)?)
+                    Some(capacity(name, &given)?)
                 });
                 continue;
             }
@@ -99,7 +100,7 @@ impl<'py> Options<'py> {
                 continue;
             }
             match name {
-                "max_weight" => weight = Some(bound(name, &given)?),
+                "max_weight" => weight = Some(capacity(name, &given)?),
                 "policy" => options.policy = policy(&given)?,
                 "ttl" => options.ttl = Some(seconds(name, &given)?),
                 "tti" => options.tti = Some(seconds(name, &given)?),
