@@ -196,7 +196,7 @@ asan: ## The stress tests under AddressSanitizer (a nightly compiler)
 # what the compiler forgets when a destructor panics is suppressed: the tests that make it count their objects.
 sanitize: ## Tests of the crate and the C library under Address-, Leak- and ThreadSanitizer (a nightly compiler with rust-src)
 	rustup +nightly component add rust-src
-	LSAN_OPTIONS=suppressions=$(CURDIR)/tests/leaks.supp CARGO_TARGET_DIR=target/asan RUSTFLAGS=-Zsanitizer=address \
+	LSAN_OPTIONS=suppressions=$(CURDIR)/tests/leaks.supp:fast_unwind_on_malloc=0:malloc_context_size=40 CARGO_TARGET_DIR=target/asan RUSTFLAGS=-Zsanitizer=address \
 	    cargo +nightly test --release --target $(HOST) $(SANITIZED)
 	$(MAKE) --no-print-directory asan-c
 	CARGO_TARGET_DIR=target/tsan RUSTFLAGS=-Zsanitizer=thread cargo +nightly test --release -Zbuild-std --target $(HOST) $(SANITIZED)
