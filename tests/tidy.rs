@@ -26,12 +26,12 @@ const UNSAFE: [&str; 18] = [
     "src/snapshot/mapped.rs",
 ];
 
-fn collect(dir: &Path, into: &mut Vec<PathBuf>) {
+fn collect(dir: &Path, kind: &str, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            collect(&path, into);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            collect(&path, kind, into);
+        } else if path.extension().is_some_and(|extension| extension == kind) {
             into.push(path);
         }
     }
@@ -39,9 +39,14 @@ fn collect(dir: &Path, into: &mut Vec<PathBuf>) {
 
 /// The `.rs` files below these directories: their names, relative to the crate, and texts.
 fn files(dirs: &[&str]) -> Vec<(String, String)> {
+    files_of("rs", dirs)
+}
+
+/// Those whose names end so.
+fn files_of(kind: &str, dirs: &[&str]) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
-    dirs.iter().for_each(|dir| collect(&root.join(dir), &mut paths));
+    dirs.iter().for_each(|dir| collect(&root.join(dir), kind, &mut paths));
     paths.sort();
     let name = |path: &Path| path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
     paths
@@ -140,16 +145,17 @@ fn unsafe_code_says_why_it_is_safe() {
 
 #[test]
 fn files_are_short() {
-    let files = files(&[
+    let dirs = [
         "src",
         "tests",
         "examples",
         "bindings",
         "benches/compare/src",
         "fuzz/fuzz_targets",
-    ]);
-    assert!(files.len() > 20);
-    for (name, text) in files {
+    ];
+    let (rust, python) = (files(&dirs), files_of("py", &dirs));
+    assert!(rust.len() > 20 && python.len() > 20);
+    for (name, text) in rust.into_iter().chain(python) {
         let lines = text.lines().count();
         assert!(lines <= 700, "{name} has {lines} lines: it does too much");
     }

@@ -191,6 +191,26 @@ def test_stale_while_revalidate(clock):
     asyncio.run(main())
 
 
+def test_a_failing_reload_is_logged_and_the_old_value_stays(clock, caplog):
+    async def main():
+        fails = []
+
+        @hotset.cached(ttl=10, stale_while_revalidate=100, timer=clock)
+        async def function():
+            if fails:
+                raise ConnectionError("the backend is down")
+            return "good"
+
+        await function()
+        fails.append(True)
+        clock.advance(20)
+        while "the backend is down" not in caplog.text:
+            assert await function() == "good"
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
 def test_the_rest_of_its_methods():
     async def main():
         function, calls, go = slow(maxsize=5)

@@ -5,11 +5,14 @@ cancelled, as when its event loop ends, who waits elsewhere begins anew.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
 from hotset._hotset import MISSING, Flight
+
+_log = logging.getLogger("hotset")
 
 _HIT, _LEAD, _WAIT, _STALE = range(4)
 
@@ -50,6 +53,7 @@ async def get(
             continue
         task = _lead(found if kind == _LEAD else more[0], load, ttl)
         if kind == _STALE and serve_stale:
+            task.add_done_callback(_log_failure)
             return found
         await asyncio.wait([task])
         if task.cancelled():
@@ -59,7 +63,16 @@ async def get(
             return value
         if kind == _STALE and isinstance(error, Exception):
             return found
-        raise error
+        try:
+            raise error
+        finally:
+            # Or else the error, with its traceback, would hold itself.
+            del error
+
+
+def _log_failure(task: _Task) -> None:
+    if not task.cancelled() and task.exception() is None and task.result()[0] is not None:
+        _log.warning("reloading a value whose time is over failed", exc_info=task.result()[0])
 
 
 def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None) -> _Task:
