@@ -80,9 +80,8 @@ def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None)
 
     def ended(_: object) -> None:
         _loads.pop(flight.id, None)
-        if not flight.done():
-            # It was cancelled before it ran at all.
-            flight.abandon()
+        # (It may have been cancelled before it ran at all.)
+        _abandon(flight)
 
     _loads[flight.id] = task, flight
     task.add_done_callback(ended)
@@ -106,14 +105,20 @@ async def _run(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | 
             flight.fail(error)
         return error, None
     except asyncio.CancelledError as error:
-        flight.abandon()
+        _abandon(flight)
         if task.cancelling():
             raise
         # The function's own doing: to begin anew would only bring the same.
         return error, None
     except BaseException:
-        flight.abandon()
+        # (A GeneratorExit may come long after the load has ended, with the event loop that was to go on with it.)
+        _abandon(flight)
         raise
+
+
+def _abandon(flight: Flight) -> None:
+    if not flight.done():
+        flight.abandon()
 
 
 def _is_hopeless(flight: Flight) -> bool:
