@@ -43,10 +43,11 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def ask(port: int, currency: str) -> str:
     """What a client does."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(currency.encode() + b"\n")
-    text = (await reader.readline()).decode().strip()
-    writer.close()
-    return text
+    try:
+        writer.write(currency.encode() + b"\n")
+        return (await reader.readline()).decode().strip()
+    finally:
+        writer.close()
 
 
 async def main() -> None:
