@@ -67,6 +67,15 @@ fn not_a_file() {
     let fifo = folder.join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     refused(&fifo, |error| matches!(error, SnapshotError::NotAFile { .. }));
+    // Nor is it replaced, as renaming would, nor a link to what is no file.
+    let link = folder.join("link");
+    std::os::unix::fs::symlink(&directory, &link).unwrap();
+    for path in [&fifo, &link] {
+        let saved = filled(1).save(path);
+        assert!(matches!(saved, Err(SnapshotError::NotAFile { .. })));
+    }
+    assert!(link.is_symlink());
+    fs::remove_file(&link).unwrap();
 
     refused(Path::new("/dev/null"), |error| {
         matches!(error, SnapshotError::NotAFile { .. })

@@ -82,8 +82,9 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
     /// Saves the cache to a file, in the place of what is there. See [`snapshot`](crate::snapshot).
     ///
     /// Others may use the cache meanwhile; what they change may be saved or not. The file gets its name when it is whole
-    /// and on the disk; a save that fails, or is interrupted, leaves the former file as it was. O(n); needs 16 bytes per
-    /// entry, and some hundred kilobytes (or the size of the largest entry).
+    /// and on the disk; a save that fails, or is interrupted, leaves the former file as it was. (Of a link, the
+    /// link is replaced, and not what it leads to.) O(n); needs 16 bytes per entry, and some hundred kilobytes (or the size of
+    /// the largest entry).
     pub fn save(&self, path: impl AsRef<Path>) -> Result<Saved, SnapshotError> {
         self.save_with(path, &SaveOptions::new())
     }

@@ -35,6 +35,14 @@ impl Temporary {
                 path: target.to_owned(),
             });
         };
+        // Renaming would put the file in the place of a device, a pipe, a socket, or a link to what is no file. (For a
+        // directory it fails.)
+        let is_directory = || fs::symlink_metadata(target).is_ok_and(|itself| itself.is_dir());
+        if fs::metadata(target).is_ok_and(|there| !there.is_file()) && !is_directory() {
+            return Err(SnapshotError::NotAFile {
+                path: target.to_owned(),
+            });
+        }
         remove_orphans(target, &name);
         loop {
             let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));

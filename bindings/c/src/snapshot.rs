@@ -141,9 +141,9 @@ pub unsafe extern "C" fn hotset_snapshot_options_init(options: *mut hotset_snaps
 /// file wins. It is the file that Rust's Cache<Vec<u8>, Vec<u8>> writes. Remaining times to live are kept, by the wall clock.
 ///
 /// Returns HOTSET_OK; HOTSET_IO, and errno, if the operating system refused something (ENOSPC, EACCES, ENOENT ..);
-/// HOTSET_NOT_A_SNAPSHOT if the path has no name of a file; HOTSET_TOO_LARGE for a value of 4 GiB or more; HOTSET_INVALID, also for a
-/// cache with a destructor, whose values are objects of this process; HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
-/// call it, callbacks included.
+/// HOTSET_NOT_A_SNAPSHOT if the path has no name of a file, or is that of a device, a pipe or a socket; HOTSET_TOO_LARGE
+/// for a value of 4 GiB or more; HOTSET_INVALID, also for a cache with a destructor, whose values are objects of this process;
+/// HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_save(
     cache: *mut hotset_cache,
