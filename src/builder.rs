@@ -8,8 +8,9 @@ use crate::expiry::Expiry;
 use crate::failures::Failures;
 use crate::policy::PolicyKind;
 use crate::refresh::{Runner, Task};
-use crate::snapshot::{Codec, Keep};
+use crate::snapshot::{Codec, Keep, Keeper};
 use crate::stats::Cause;
+use crate::ticker::Rope;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::io;
@@ -22,28 +23,28 @@ pub type DefaultHasher = foldhash::fast::RandomState;
 /// Says what an entry weighs.
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
-/// A setting `T` of what not all keys and values can have, and how it is started: only those that may go to another thread have
-/// a ticker, only those with a `Codec` a snapshot.
-enum Extra<K, V, S, T> {
+/// A setting `T` of what not all keys and values can have, and how it is started, as an `R`: only those that may go to another
+/// thread have a ticker, only those with a `Codec` a snapshot.
+enum Extra<K, V, S, T, R> {
     None,
-    Some(T, fn(&Cache<K, V, S>, T) -> io::Result<()>),
+    Some(T, fn(&Cache<K, V, S>, T) -> io::Result<R>),
     /// It was set for another hasher.
     Forgotten,
 }
 
-impl<K, V, S, T> Extra<K, V, S, T> {
+impl<K, V, S, T, R> Extra<K, V, S, T, R> {
     /// For another hasher.
-    fn forget<R>(self) -> Extra<K, V, R, T> {
+    fn forget<S2, R2>(self) -> Extra<K, V, S2, T, R2> {
         match self {
             Self::None => Extra::None,
             Self::Some(..) | Self::Forgotten => Extra::Forgotten,
         }
     }
 
-    fn start(self, cache: &Cache<K, V, S>) -> Result<(), BuildError> {
+    fn start(self, cache: &Cache<K, V, S>) -> Result<Option<R>, BuildError> {
         match self {
-            Self::Some(setting, start) => start(cache, setting).map_err(|_| BuildError::NoThread),
-            Self::None | Self::Forgotten => Ok(()),
+            Self::Some(setting, start) => start(cache, setting).map(Some).map_err(|_| BuildError::NoThread),
+            Self::None | Self::Forgotten => Ok(None),
         }
     }
 }
@@ -60,8 +61,8 @@ pub struct Builder<K, V, S = DefaultHasher> {
     jitter: f64,
     background: Option<Runner>,
     negative_ttl: Option<Duration>,
-    ticker: Extra<K, V, S, Duration>,
-    snapshot: Extra<K, V, S, Keep>,
+    ticker: Extra<K, V, S, Duration, Rope>,
+    snapshot: Extra<K, V, S, Keep, Keeper<K, V, S>>,
     pub(crate) hasher: S,
 }
 
@@ -272,8 +273,8 @@ impl<K, V, S> Builder<K, V, S> {
             .negative_ttl
             .map(|ttl| Box::new(Failures::new(capacity, nanos(ttl), settings.time.clock.clone())));
         let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher);
-        self.ticker.start(&cache)?;
-        self.snapshot.start(&cache)?;
+        let (rope, keeper) = (self.ticker.start(&cache)?, self.snapshot.start(&cache)?);
+        cache.attend(rope, keeper);
         Ok(cache)
     }
 }

@@ -44,7 +44,7 @@ where
     S: Send + Sync + 'static,
 {
     /// Starts the thread. It holds the cache only while it works.
-    pub(crate) fn start_ticker(&self, interval: Duration) -> io::Result<()> {
+    pub(crate) fn start_ticker(&self, interval: Duration) -> io::Result<Rope> {
         let bell = Arc::new(Bell::default());
         let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
         let heard = bell.clone();
@@ -56,7 +56,6 @@ where
                 _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
             }
         })?;
-        _ = self.0.ticker.set(Rope(bell));
-        Ok(())
+        Ok(Rope(bell))
     }
 }

@@ -70,7 +70,7 @@ mod bin {
     use std::collections::VecDeque;
 
     /// How many pieces of garbage share one seal.
-    const BAG: usize = 64;
+    const BAG: u32 = 64;
     /// Above so much garbage that can be freed, all of it is.
     const SURPLUS: usize = 256;
 
@@ -80,11 +80,11 @@ mod bin {
         /// Of the garbage, so much from the front can be seen by no reader any more.
         safe: usize,
         /// Of what follows, so much belongs to each seal.
-        sealed: VecDeque<(Seal, usize)>,
-        /// So much at the end has no seal yet.
-        open: usize,
+        sealed: VecDeque<(Seal, u32)>,
+        /// So much at the end has no seal yet: less than a bag.
+        open: u32,
         /// How much came since `due` was last asked for.
-        fresh: usize,
+        fresh: u32,
         /// Look at the readers again when this many bags are sealed: backs off while a reader holds them up.
         patience: usize,
     }
@@ -105,7 +105,7 @@ mod bin {
         #[inline]
         pub(crate) fn put(&mut self, garbage: T) {
             self.garbage.push_back(garbage);
-            self.fresh += 1;
+            self.fresh = self.fresh.saturating_add(1);
             self.open += 1;
             if self.open >= BAG {
                 self.close();
@@ -141,7 +141,7 @@ mod bin {
             while let Some((seal, bag)) = self.sealed.front()
                 && horizon.passed(seal)
             {
-                self.safe += bag;
+                self.safe += *bag as usize;
                 self.sealed.pop_front();
             }
             self.patience = self.sealed.len() + 1 + self.sealed.len() / 4;
@@ -155,7 +155,7 @@ mod bin {
         /// all of it, if that has not kept up.
         #[inline]
         pub(crate) fn due(&mut self) -> usize {
-            let fresh = std::mem::take(&mut self.fresh);
+            let fresh = std::mem::take(&mut self.fresh) as usize;
             if self.safe > SURPLUS {
                 self.safe
             } else {

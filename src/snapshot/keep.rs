@@ -174,7 +174,7 @@ where
     S: BuildHasher + Send + Sync + 'static,
 {
     /// Loads, and begins to save, as `keep` says.
-    pub(crate) fn start_keeper(&self, keep: Keep) -> io::Result<()> {
+    pub(crate) fn start_keeper(&self, keep: Keep) -> io::Result<Keeper<K, V, S>> {
         if keep.load {
             let loaded = self.load_with(&keep.path, &LoadOptions::new().schema(keep.schema));
             (keep.observer)(match loaded {
@@ -188,14 +188,12 @@ where
             .every
             .map(|every| self.start_saver(keep.clone(), every))
             .transpose()?;
-        let keeper = Keeper {
+        Ok(Keeper {
             keep,
             save: Keep::save,
             handles: AtomicUsize::new(1),
             thread: Mutex::new(thread),
-        };
-        _ = self.0.keeper.set(Box::new(keeper));
-        Ok(())
+        })
     }
 
     fn start_saver(&self, keep: Arc<Keep>, every: Duration) -> io::Result<(Arc<Bell>, JoinHandle<()>)> {
