@@ -84,14 +84,11 @@ impl<'a> Call<'a> {
     }
 
     fn hash_all(&self) -> Result<u64, Raised> {
-        let mut mixed = self.args.len() as u64;
-        let (first, rest) = self.args.split_at(usize::from(self.method));
-        for instance in first {
-            mixed = mix(mixed, *instance as u64);
-        }
-        for arg in rest.iter().chain(self.names()) {
+        // SAFETY: `new`'s promise.
+        let mut mixed = unsafe { hash_args(self.args, self.method) }?;
+        for name in self.names() {
             // SAFETY: `new`'s promise.
-            mixed = mix(mixed, unsafe { hash(*arg) }?).rotate_left(17);
+            mixed = stir(mixed, unsafe { hash(*name) }?);
         }
         if self.typed {
             for arg in self.args {
@@ -186,19 +183,11 @@ impl<'a> Call<'a> {
                 };
             }
             let (by_position, by_name) = self.args.split_at(self.positional);
-            let first = usize::from(self.method);
-            if self.method && referent(key[0]) != by_position[0] {
-                return Equal::No;
+            let (of_key, mut rest) = key.split_at(self.positional);
+            let mut told = compare_args(of_key, by_position, self.method);
+            if told == Equal::No {
+                return told;
             }
-            let mut told = Equal::Yes;
-            for (at, arg) in by_position.iter().enumerate().skip(first) {
-                match compare(key[at], *arg) {
-                    Equal::Yes => {}
-                    Equal::No => return Equal::No,
-                    Equal::Ask => told = Equal::Ask,
-                }
-            }
-            let mut rest = &key[self.positional..];
             if !self.names.is_null() {
                 if rest[0] != mark() || !is_tuple(rest[1]) {
                     return Equal::No;
@@ -343,6 +332,99 @@ impl<'a> Call<'a> {
                 Ok(Ref::owned(result))
             }
         }
+    }
+}
+
+#[inline(always)]
+fn stir(mixed: u64, hash: u64) -> u64 {
+    mix(mixed, hash).rotate_left(17)
+}
+
+/// The hash of arguments; that of a method's instance is its address.
+///
+/// # Safety
+/// They are alive.
+#[inline(always)]
+unsafe fn hash_args(mut args: &[Object], method: bool) -> Result<u64, Raised> {
+    let mut mixed = args.len() as u64;
+    if method && let [instance, rest @ ..] = args {
+        (mixed, args) = (mix(mixed, *instance as u64), rest);
+    }
+    for arg in args {
+        // SAFETY: the caller's promise.
+        mixed = stir(mixed, unsafe { hash(*arg) }?);
+    }
+    Ok(mixed)
+}
+
+/// Compares the part of a key that is made of arguments by position with as many of these.
+///
+/// # Safety
+/// All are alive.
+#[inline(always)]
+unsafe fn compare_args(key: &[Object], args: &[Object], method: bool) -> Equal {
+    let mut pairs = key.iter().zip(args);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if method
+            && let Some((weak, instance)) = pairs.next()
+            && referent(*weak) != *instance
+        {
+            return Equal::No;
+        }
+        all(pairs.map(|(a, b)| compare(*a, *b)))
+    }
+}
+
+/// Arguments by position only, not `typed`: a method's instance and others, or at least two.
+pub(crate) struct Positional<'a> {
+    args: &'a [Object],
+    method: bool,
+}
+
+impl<'a> Positional<'a> {
+    /// # Safety
+    /// As for [`Call::new`].
+    #[inline(always)]
+    pub(crate) unsafe fn new(args: *const Object, count: usize, method: bool) -> Self {
+        // SAFETY: the caller's promise.
+        let args = unsafe { slice::from_raw_parts(args, count) };
+        Self { args, method }
+    }
+
+    /// As [`Call::hash`].
+    #[inline(always)]
+    pub(crate) fn hash(&self) -> Result<u64, Raised> {
+        // SAFETY: `new`'s promise.
+        unsafe { hash_args(self.args, self.method) }
+    }
+
+    /// As [`Call::compare`].
+    ///
+    /// # Safety
+    /// The key is alive, and made by [`Call::key`].
+    #[inline(always)]
+    pub(crate) unsafe fn compare(&self, key: Object) -> Equal {
+        // SAFETY: the caller's promise, and `new`'s.
+        unsafe {
+            if !is_tuple(key) {
+                return Equal::No;
+            }
+            let key = items(key);
+            if key.len() != self.args.len() {
+                return Equal::No;
+            }
+            compare_args(key, self.args, self.method)
+        }
+    }
+
+    /// As [`Call::ask`].
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+        // SAFETY: the caller's promise, and `new`'s.
+        unsafe { Call::new(self.args.as_ptr(), self.args.len(), ptr::null_mut(), false, self.method).ask(key) }
     }
 }
 

@@ -6,6 +6,7 @@
 mod border;
 mod call;
 mod flight;
+mod locked;
 mod lru;
 mod mapping;
 mod memo;

@@ -275,6 +275,7 @@ unsafe fn compare_slowly(a: Object, b: Object, depth: usize) -> Equal {
 }
 
 /// Whether all are equal: one that is not decides, whatever Python would say of others.
+#[inline(always)]
 pub(crate) fn all(parts: impl Iterator<Item = Equal>) -> Equal {
     let mut all = Equal::Yes;
     for part in parts {

@@ -1,7 +1,7 @@
 //! Keys and values in the engine, and how a key is looked for that is no object yet.
 
 use super::left::{Left, leave};
-use crate::call::{Bare, Call};
+use crate::call::{Bare, Call, Positional};
 use crate::objects::{Equal, Object, Raised, Ref, ask, compare};
 use crate::seed::seeded;
 use pyo3::ffi;
@@ -231,6 +231,19 @@ impl Sought for Call<'_> {
     unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise.
         unsafe { Call::ask(self, key) }
+    }
+}
+
+impl Sought for Positional<'_> {
+    #[inline(always)]
+    unsafe fn compare(&self, key: Object) -> Equal {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { Positional::compare(self, key) }
+    }
+
+    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { Positional::ask(self, key) }
     }
 }
 

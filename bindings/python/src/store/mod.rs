@@ -8,6 +8,7 @@ pub(crate) mod options;
 use crate::call::Call;
 use crate::flight::failure;
 use crate::flight::shared::Outcome;
+use crate::locked::Counter;
 use crate::objects::{Object, Raised, Ref};
 use hotset::{Cause, Ttl, raw};
 use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
@@ -63,9 +64,9 @@ pub(crate) struct Store {
     timer: AtomicPtr<ffi::PyObject>,
     negative_ttl: Option<Duration>,
     /// Searches that began anew, which the engine counted as misses.
-    again: AtomicU64,
+    again: Counter,
     /// Insertions since `forget_the_gone` looked.
-    since: AtomicU64,
+    since: Counter,
     /// Hits and misses before the last `clear`.
     before: (AtomicU64, AtomicU64),
 }
@@ -126,8 +127,8 @@ impl Store {
             weigher: reference(&options.weigher),
             timer: reference(&options.timer),
             negative_ttl: options.negative_ttl,
-            again: AtomicU64::new(0),
-            since: AtomicU64::new(0),
+            again: Counter::default(),
+            since: Counter::default(),
             before: (AtomicU64::new(0), AtomicU64::new(0)),
         })
     }
@@ -188,7 +189,7 @@ impl Store {
             if found.is_some() || !sought.settle()? {
                 return Ok(found);
             }
-            self.again.fetch_add(1, Ordering::Relaxed);
+            self.again.count(Ordering::Relaxed);
         }
     }
 
@@ -199,7 +200,7 @@ impl Store {
             if found.is_some() || !search.settle()? {
                 return Ok(found);
             }
-            self.again.fetch_add(1, Ordering::Relaxed);
+            self.again.count(Ordering::Relaxed);
         }
     }
 
@@ -222,7 +223,7 @@ impl Store {
     /// [`get`](Self::get), where the engine has counted a miss already because Python had to be asked.
     pub(crate) fn get_again<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         search.settle()?;
-        self.again.fetch_add(1, Ordering::Relaxed);
+        self.again.count(Ordering::Relaxed);
         self.get(search)
     }
 
@@ -361,9 +362,9 @@ impl Store {
     /// A method's result came in: now and then, removes the results of instances that are gone. So these outlive their instances, but
     /// not for more insertions than there are entries; and the look at all of them costs each insertion one.
     pub(crate) fn forget_the_gone(&self) {
-        let since = self.since.fetch_add(1, Ordering::Relaxed);
+        let since = self.since.count(Ordering::Relaxed);
         if since >= 64 && since as usize >= self.cache.len() {
-            self.since.store(0, Ordering::Relaxed);
+            self.since.set(0);
             // SAFETY: the cache holds its keys.
             raw::retain(&self.cache, |key, _| unsafe { !Call::is_gone(key.object()) });
         }
@@ -374,7 +375,7 @@ impl Store {
         let stats = self.cache.stats();
         self.before.0.store(stats.hits, Ordering::Relaxed);
         self.before.1.store(stats.misses, Ordering::Relaxed);
-        self.again.store(0, Ordering::Relaxed);
+        self.again.set(0);
     }
 
     pub(crate) fn run_pending(&self) {
@@ -413,7 +414,7 @@ impl Store {
         self.cache.run_pending();
         let stats = self.cache.stats();
         let (loads, failures, waits) = self.lanes.counts();
-        let again = self.again.load(Ordering::Relaxed);
+        let again = self.again.get(Ordering::Relaxed);
         let misses = stats.misses - self.before.1.load(Ordering::Relaxed);
         let numbers = [
             ("hits", stats.hits - self.before.0.load(Ordering::Relaxed)),
