@@ -284,7 +284,10 @@ fn seal(class: &Bound<'_, PyType>) -> PyResult<()> {
     let this = class.as_type_ptr();
     // SAFETY: a type is alive while it is borrowed; its flags are changed while it is imported, before another thread can know it.
     unsafe {
-        if (*this).tp_new.is_none_or(|made| made as usize != new as *const () as usize) {
+        if (*this)
+            .tp_new
+            .is_none_or(|made| made as usize != new as *const () as usize)
+        {
             return Err(PyTypeError::new_err("only Memo is sealed"));
         }
         #[cfg(not(Py_GIL_DISABLED))]
