@@ -88,8 +88,10 @@ build-python: ## Build the Python wheel for each interpreter at hand, and instal
 test-python: build-python ## The Python wheel on each interpreter: CPython's own tests of lru_cache, pytest, documentation, examples, types
 	bindings/python/test.sh
 
-bench-python: build-python ## The Python wheel beside functools and dict, on the newest interpreter at hand (ARGS="--quick --job hit")
-	"$$(ls -d target/python/3.*/bin/python | sort -V | tail -1)" bindings/python/bench.py $(ARGS)
+bench-python: build-python ## The Python wheel beside functools, dict and cachebox, on the newest interpreter at hand (ARGS="--quick --job hit")
+	python=$$(ls -d target/python/3.*/bin/python | sort -V | tail -1); \
+	"$$python" -m pip install --quiet --disable-pip-version-check cachebox; \
+	"$$python" bindings/python/bench.py $(ARGS)
 
 # What frees memory is of no concern to the snapshot's files.
 CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/snapshot_%,$(wildcard tests/*.rs)))
