@@ -5,7 +5,9 @@
 //! are equal where functools' are: so an int or str by itself is only equal to its like (1 and 1.0 are kept apart, True and 1.0
 //! are not), and the order of names counts.
 
-use crate::objects::{Equal, Object, Raised, Ref, all, ask, compare, hash, is_exactly, is_tuple, items, mix};
+use crate::objects::{
+    Equal, Object, Raised, Ref, all, ask, compare, hash, hash_at_once, is_exactly, is_tuple, items, mix,
+};
 use crate::statics::mark;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -85,7 +87,7 @@ impl<'a> Call<'a> {
 
     fn hash_all(&self) -> Result<u64, Raised> {
         // SAFETY: `new`'s promise.
-        let mut mixed = unsafe { hash_args(self.args, self.method) }?;
+        let mut mixed = hash_args(self.args, self.method, |arg| unsafe { hash(arg) })?;
         for name in self.names() {
             // SAFETY: `new`'s promise.
             mixed = stir(mixed, unsafe { hash(*name) }?);
@@ -340,19 +342,15 @@ fn stir(mixed: u64, hash: u64) -> u64 {
     mix(mixed, hash).rotate_left(17)
 }
 
-/// The hash of arguments; that of a method's instance is its address.
-///
-/// # Safety
-/// They are alive.
+/// The hash of arguments by theirs; that of a method's instance is its address.
 #[inline(always)]
-unsafe fn hash_args(mut args: &[Object], method: bool) -> Result<u64, Raised> {
+fn hash_args<E>(mut args: &[Object], method: bool, mut hash: impl FnMut(Object) -> Result<u64, E>) -> Result<u64, E> {
     let mut mixed = args.len() as u64;
     if method && let [instance, rest @ ..] = args {
         (mixed, args) = (mix(mixed, *instance as u64), rest);
     }
     for arg in args {
-        // SAFETY: the caller's promise.
-        mixed = stir(mixed, unsafe { hash(*arg) }?);
+        mixed = stir(mixed, hash(*arg)?);
     }
     Ok(mixed)
 }
@@ -396,7 +394,14 @@ impl<'a> Positional<'a> {
     #[inline(always)]
     pub(crate) fn hash(&self) -> Result<u64, Raised> {
         // SAFETY: `new`'s promise.
-        unsafe { hash_args(self.args, self.method) }
+        hash_args(self.args, self.method, |arg| unsafe { hash(arg) })
+    }
+
+    /// The same, if it takes no call.
+    #[inline(always)]
+    pub(crate) fn hash_at_once(&self) -> Option<u64> {
+        // SAFETY: `new`'s promise.
+        hash_args(self.args, self.method, |arg| unsafe { hash_at_once(arg) }.ok_or(())).ok()
     }
 
     /// As [`Call::compare`].

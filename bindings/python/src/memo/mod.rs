@@ -5,7 +5,7 @@ mod methods;
 
 use crate::border::{enter, quickly, raise};
 use crate::call::{Bare, Call, Positional};
-use crate::objects::{Object, Raised, Ref, hash, is_tuple};
+use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_tuple, same_at_once};
 use crate::store::Store;
 use crate::store::key::{Found, Search, Sought};
 use crate::store::left::{Left, LettingGo, Told, leave};
@@ -31,6 +31,8 @@ pub(crate) struct Memo {
     typed: bool,
     /// Neither `typed` nor `special`.
     plain: bool,
+    /// And with the GIL, and without times: a single look may tell.
+    quick: bool,
     single_flight: bool,
     /// Hits have to look at more than what is there.
     special: bool,
@@ -193,7 +195,44 @@ fn tell<const TYPED: bool>(py: Python<'_>, told: &Told, key: Object, value: Obje
     listener.call1((args, kwargs, value, told.cause())).map(drop)
 }
 
+/// Three functions, of which each goes on with the next one: a hit needs but a few registers, and no memory of its own, if nothing that
+/// needs more is in the same function.
 unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
+    // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+    unsafe {
+        let memo = &*this.cast::<Memo>();
+        if !memo.quick || !names.is_null() {
+            return call_anyhow(this, args, nargsf, names);
+        }
+        if ffi::PyVectorcall_NARGS(nargsf) != 1 || memo.store.is_method() {
+            return call_with_several(this, args, nargsf, names);
+        }
+        let arg = *args;
+        match hash_at_once(arg).and_then(|hash| memo.store.glance(hash, |key| same_at_once(key, arg))) {
+            Some(value) => value.into_raw(),
+            None => call_anyhow(this, args, nargsf, names),
+        }
+    }
+}
+
+/// A call with arguments by position only, of a memo that is `quick`.
+#[inline(never)]
+unsafe extern "C" fn call_with_several(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
+    // SAFETY: as above.
+    unsafe {
+        let memo = &*this.cast::<Memo>();
+        let several = Positional::new(args, ffi::PyVectorcall_NARGS(nargsf) as usize, memo.store.is_method());
+        let equal = |key| several.compare(key) == Equal::Yes;
+        match several.hash_at_once().and_then(|hash| memo.store.glance(hash, equal)) {
+            Some(value) => value.into_raw(),
+            None => call_anyhow(this, args, nargsf, names),
+        }
+    }
+}
+
+/// Any call.
+#[inline(never)]
+unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     quickly(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
@@ -261,6 +300,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             |object: Option<Bound<'_, PyAny>>| AtomicPtr::new(object.map_or(ptr::null_mut(), Bound::into_ptr));
         let reloads = options.stale_while_revalidate.is_some() || options.stale_if_error.is_some();
         let special = options.key.is_some() || reloads || store.has_timer();
+        let timed = options.ttl.is_some() || options.tti.is_some();
         let memo = |head| Memo {
             head,
             function: reference(Some(function)),
@@ -268,6 +308,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             single_flight: options.single_flight,
             special,
             plain: !special && !typed,
+            quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed,
             reloads,
             key: reference(options.key),
             refresher: reference(options.refresher),

@@ -78,6 +78,14 @@ impl Value {
             .map_addr(|address| address & !RAISES)
     }
 
+    /// [`found`](Self::found), if it is a value.
+    #[inline(always)]
+    pub(crate) fn value(&self) -> Option<Ref> {
+        let object = self.0.load(Ordering::Relaxed);
+        // SAFETY: as for `found`.
+        (object.addr() & RAISES == 0).then(|| unsafe { Ref::borrowed(object) })
+    }
+
     /// A new reference to what is here, for one who keeps the entry from being freed.
     #[inline(always)]
     pub(crate) fn found(&self) -> Found {

@@ -10,6 +10,7 @@ use crate::flight::failure;
 use crate::flight::shared::Outcome;
 use crate::locked::Counter;
 use crate::objects::{Object, Raised, Ref};
+use crate::seed::seeded;
 use hotset::{Cause, Ttl, raw};
 use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
 use lanes::{Lanes, Led};
@@ -191,6 +192,19 @@ impl Store {
             }
             self.again.count(Ordering::Relaxed);
         }
+    }
+
+    /// A value that a single look finds, counted as a hit; else nothing was counted. `hash` and `equal` are a search's: `equal` runs no
+    /// Python code. For memos without times, with the GIL.
+    #[inline(always)]
+    pub(crate) fn glance(&self, hash: u64, equal: impl FnOnce(Object) -> bool) -> Option<Ref> {
+        let equal = |key: &Key| {
+            let key = key.object();
+            !key.is_null() && equal(key)
+        };
+        // (Exceptions that are remembered have times.)
+        // SAFETY: whoever uses a cache holds the GIL; `equal` uses none.
+        unsafe { raw::glance_alone(&self.cache, seeded(hash), equal, Value::value) }.flatten()
     }
 
     /// The same, and whether the caller is the one who is to reload what is there.
