@@ -20,7 +20,8 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub struct About(writer::About);
 
-/// A save: [`batch`](Self::batch) and [`add`](Self::add) in turns, then [`finish`](Self::finish). If it is dropped before, nothing was
+/// A save: [`batch`](Self::batch) and [`add`](Self::add) in turns, with a [`flush`](Self::flush) where it is wanted, then
+/// [`finish`](Self::finish). If it is dropped before, nothing was
 /// saved.
 pub struct Saving {
     path: PathBuf,
@@ -90,10 +91,17 @@ impl Saving {
         )?;
         self.list[self.written] = [format::key_hash(key), offset];
         self.written += 1;
-        if self.writer.is_full() {
-            self.writer.flush()?;
-        }
         Ok(())
+    }
+
+    /// Whether enough has been added to be written, by [`flush`](Self::flush).
+    pub fn is_full(&self) -> bool {
+        self.writer.is_full()
+    }
+
+    /// Writes what was added.
+    pub fn flush(&mut self) -> Result<(), SnapshotError> {
+        self.writer.flush()
     }
 
     /// How many entries were added.
@@ -228,6 +236,9 @@ mod tests {
             }
             for ((key, value), about) in batch {
                 saving.add(key.as_bytes(), value.as_bytes(), about).unwrap();
+                if saving.is_full() {
+                    saving.flush().unwrap();
+                }
             }
         }
     }

@@ -1,0 +1,133 @@
+"""Functions whose results outlive the process: loaded when they are decorated, saved when the interpreter exits."""
+
+import atexit
+import os
+import warnings
+import weakref
+from typing import Any
+
+from hotset import _snapshot
+from hotset._codecs import Codec, Schema
+from hotset._hotset import Memo, SnapshotError
+from hotset._snapshot import SnapshotWarning
+
+_Stamp = tuple[int, int, int] | None
+# Counters that stay as they are as long as the cache holds what it holds.
+_COUNTERS = ("insertions", "evictions", "expirations", "rejections", "entries")
+
+
+def _stamp(path: str) -> _Stamp:
+    """What tells a file from the one that takes its place."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+class Keeper:
+    """How one function's results are saved and loaded; and, with a path, that they are."""
+
+    def __init__(self, memo: Memo, name: str, path: str | None, codec: Codec, schema: Schema) -> None:
+        # The memo holds this.
+        self._memo = weakref.ref(memo)
+        self._name = name
+        self._codec = codec
+        self._schema = codec.number(schema, name)
+        # Whoever changes the working directory does not mean this.
+        self.path = None if path is None else os.path.abspath(path)
+        self._held: tuple[int, ...] = ()
+        self._at_fork: tuple[int, ...] = ()
+        self._seen: _Stamp = None
+        # What is at the path is none of ours.
+        self._foreign = False
+
+    def start(self) -> None:
+        """Loads what is there, and sees to it that it will be saved."""
+        if self.path is None:
+            return
+        other = _keepers.get(self.path)
+        # (A function that is defined anew, by a reload or in a notebook, takes over.)
+        if other is not None and other._memo() is not None and other._name != self._name:
+            raise ValueError(f"{self.path} is the snapshot of {other._name} already: give {self._name} one of its own")
+        _keepers[self.path] = self
+        try:
+            self.load(None)
+        except FileNotFoundError:
+            self._note()
+        except (SnapshotError, OSError) as error:
+            self._note()
+            self._foreign = not (isinstance(error, SnapshotError) and error.reason not in ("not a snapshot", "not a file"))
+            then = "it will not be replaced" if self._foreign else "the next save takes its place"
+            warnings.warn(f"{self._name} begins without its snapshot, and {then}: {error}", SnapshotWarning, stacklevel=5)
+
+    def save(self, path: Any) -> int:
+        target = self._target(path)
+        saved = _snapshot.save(self._alive(), target, self._codec, self._schema)
+        if target == self.path:
+            self._foreign = False
+            self._note()
+        return saved
+
+    def load(self, path: Any) -> int:
+        target = self._target(path)
+        loaded = _snapshot.load(self._alive(), target, self._codec, self._schema)
+        if target == self.path:
+            self._note()
+        return loaded
+
+    def save_at_exit(self) -> None:
+        if self._foreign or self._memo() is None:
+            return
+        holds = self._holds()
+        # (A process that did nothing since it forked, as gunicorn's does, would put what it knew then in the place of what its children
+        # saved.)
+        if holds == self._held or (holds == self._at_fork and _stamp(self.path or "") != self._seen):
+            return
+        try:
+            self.save(None)
+        except Exception as error:
+            warnings.warn(f"the snapshot of {self._name} was not saved: {error}", SnapshotWarning, stacklevel=1)
+
+    def forked(self) -> None:
+        if self._memo() is not None:
+            self._at_fork = self._holds()
+
+    def _note(self) -> None:
+        """The file and the cache are the same now."""
+        self._held, self._seen = self._holds(), _stamp(self.path or "")
+
+    def _holds(self) -> tuple[int, ...]:
+        counted = self._alive().stats()
+        return tuple(counted[name] for name in _COUNTERS)
+
+    def _alive(self) -> Memo:
+        memo = self._memo()
+        if memo is None:
+            raise ReferenceError("the function is gone")
+        return memo
+
+    def _target(self, path: Any) -> str:
+        if path is not None:
+            return os.path.abspath(_snapshot.path_of(path))
+        if self.path is None:
+            raise TypeError(f"where? {self._name} has no snapshot of its own: give a path, or cached(snapshot=...)")
+        return self.path
+
+
+# By path. A function that is gone is saved no more.
+_keepers: weakref.WeakValueDictionary[str, Keeper] = weakref.WeakValueDictionary()
+
+
+def _save_all() -> None:
+    for keeper in list(_keepers.values()):
+        keeper.save_at_exit()
+
+
+def _parent_forked() -> None:
+    for keeper in list(_keepers.values()):
+        keeper.forked()
+
+
+atexit.register(_save_all)
+os.register_at_fork(after_in_parent=_parent_forked)
