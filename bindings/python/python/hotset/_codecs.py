@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 from hotset import _hotset
 
@@ -62,7 +62,7 @@ def _to_json(value: Any) -> bytes:
     left: list[Any] = [value]
     while left:
         part = left.pop()
-        kind: type[Any] = type(part)
+        kind = cast(type, type(part))
         if kind is list:
             left.extend(part)
         elif kind is dict:

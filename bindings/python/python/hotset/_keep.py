@@ -2,14 +2,12 @@
 
 import atexit
 import os
-import warnings
 import weakref
 from typing import Any
 
 from hotset import _snapshot
 from hotset._codecs import Codec, Schema
 from hotset._hotset import Memo, SnapshotError
-from hotset._snapshot import SnapshotWarning
 
 _Stamp = tuple[int, int, int] | None
 # Counters that stay as they are as long as the cache holds what it holds.
@@ -59,7 +57,12 @@ class Keeper:
             self._note()
             self._foreign = not (isinstance(error, SnapshotError) and error.reason not in ("not a snapshot", "not a file"))
             then = "it will not be replaced" if self._foreign else "the next save takes its place"
-            warnings.warn(f"{self._name} begins without its snapshot, and {then}: {error}", SnapshotWarning, stacklevel=5)
+            _snapshot.warn(f"{self._name} begins without its snapshot, and {then}: {error}")
+
+    def stop(self) -> None:
+        """It is not to be saved after all."""
+        if self.path is not None and _keepers.get(self.path) is self:
+            del _keepers[self.path]
 
     def save(self, path: Any) -> int:
         target = self._target(path)
@@ -87,7 +90,7 @@ class Keeper:
         try:
             self.save(None)
         except Exception as error:
-            warnings.warn(f"the snapshot of {self._name} was not saved: {error}", SnapshotWarning, stacklevel=1)
+            _snapshot.warn(f"the snapshot of {self._name} was not saved: {error}")
 
     def forked(self) -> None:
         if self._memo() is not None:

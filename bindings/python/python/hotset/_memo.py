@@ -68,6 +68,7 @@ def _keeper(memo: Any) -> Keeper:
 def __set_name__(self: Any, owner: type, name: str) -> None:
     keeper = self.__dict__.get("__hotset_keeper__")
     if keeper is not None and keeper.path is not None:
+        keeper.stop()
         raise TypeError(_NO_METHOD)
     _becomes_a_method(self, owner, name)
 

@@ -1,5 +1,6 @@
 """Saving a cache to a file, and loading it: the codec's part. The native part hands out entries, and takes them back as bytes."""
 
+import inspect
 import os
 import reprlib
 import stat
@@ -14,6 +15,17 @@ Path = str | os.PathLike[str]
 
 class SnapshotWarning(UserWarning):
     """Something about a snapshot that is to be known, though the program goes on."""
+
+
+_PACKAGE = os.path.dirname(__file__)
+
+
+def warn(text: str) -> None:
+    """Warns of something, in the name of whoever called the package."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, SnapshotWarning, stacklevel=level)
 
 
 class Snapshots(Protocol):
@@ -33,9 +45,12 @@ def refused(text: str) -> SnapshotError:
 def path_of(path: Any) -> str:
     """A path that a user gave."""
     try:
-        return os.fsdecode(path)
+        decoded = os.fsdecode(path)
     except TypeError:
         raise TypeError(f"a snapshot's path must be a str or an os.PathLike, not {type(path).__name__}") from None
+    if "\0" in decoded:
+        raise ValueError("a snapshot's path must not have a null byte")
+    return decoded
 
 
 def save(cache: Snapshots, path: str, codec: Codec, schema: int) -> int:
@@ -62,7 +77,7 @@ def save(cache: Snapshots, path: str, codec: Codec, schema: int) -> int:
     finally:
         saving.abandon()
     if first is not None:
-        warnings.warn(f"{path}: {left_out} of {written + left_out} entries were left out; {_told(*first)}", SnapshotWarning, stacklevel=3)
+        warn(f"{path}: {left_out} of {written + left_out} entries were left out; {_told(*first)}")
     return saved
 
 
@@ -96,5 +111,4 @@ def _warn_of_writers(path: str) -> None:
         return
     found = os.stat(path)
     if found.st_uid not in (os.geteuid(), 0) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        text = f"{path}: other users may write this pickle, and so have this process run what they like"
-        warnings.warn(text, SnapshotWarning, stacklevel=4)
+        warn(f"{path}: other users may write this pickle, and so have this process run what they like")
