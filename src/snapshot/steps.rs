@@ -223,14 +223,14 @@ mod tests {
         std::env::temp_dir().join(format!("hotset-steps-{name}-{}", std::process::id()))
     }
 
-    fn pair(key: &String, value: &String) -> Option<(String, String)> {
-        (key != "no").then(|| (key.clone(), value.clone()))
+    fn pair(key: &str, value: &str) -> Option<(String, String)> {
+        (key != "no").then(|| (key.to_owned(), value.to_owned()))
     }
 
     fn save(cache: &Strings, path: &Path) -> u64 {
         let mut saving = Saving::begin(cache, path, 7).unwrap();
         loop {
-            let batch = saving.batch(cache, pair);
+            let batch = saving.batch(cache, |key, value| pair(key, value));
             if batch.is_empty() {
                 return saving.finish().unwrap().entries;
             }
@@ -358,7 +358,7 @@ mod tests {
         ));
         // One that is given up leaves it.
         let mut saving = Saving::begin(&cache, &path, 8).unwrap();
-        assert!(!saving.batch(&cache, pair).is_empty());
+        assert!(!saving.batch(&cache, |key, value| pair(key, value)).is_empty());
         drop(saving);
         assert_eq!(fs::read(&path).unwrap(), whole);
         fs::remove_file(path).unwrap();

@@ -59,15 +59,16 @@ _AS_IT_IS = frozenset({type(None), bool, int, float, str})
 def _to_json(value: Any) -> bytes:
     """As JSON, if that gives back what it gets: it would make a list of a tuple, and a string of a key that is a number."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    left: list[Any] = [value]
+    left: list[object] = [value]
     while left:
         part = left.pop()
-        kind = cast(type, type(part))
+        kind = type(part)
         if kind is list:
-            left.extend(part)
+            left.extend(cast(list[object], part))
         elif kind is dict:
-            left.extend(part.values())
-            for key in part:
+            members = cast(dict[object, object], part)
+            left.extend(members.values())
+            for key in members:
                 if type(key) is not str:
                     raise TypeError(f'the codec "json" would make a string of a dict\'s key {key!r}: codec="values" keeps it')
         elif kind not in _AS_IT_IS:
