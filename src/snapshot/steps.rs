@@ -213,6 +213,7 @@ impl Loading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::LoadOptions;
     use crate::{ManualClock, Ttl, raw};
     use std::fs;
     use std::time::Duration;
@@ -286,6 +287,10 @@ mod tests {
         assert_eq!((count, &keys), (before.len(), &before));
         assert_eq!(hottest(&cache), before);
         assert_eq!(cache.get("3").as_deref(), Some("value 3"));
+        // The file is that of byte strings.
+        let bytes: Cache<Vec<u8>, Vec<u8>> = Cache::new(1000);
+        bytes.load_with(&path, &LoadOptions::new().schema(7)).unwrap();
+        assert_eq!(bytes.get(&b"3"[..]).as_deref(), Some(&b"value 3"[..]));
         // Into a smaller one, and beside what is there.
         let cache = Strings::new(100);
         cache.insert(before[1].clone(), "newer".to_owned());

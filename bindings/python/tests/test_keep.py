@@ -75,6 +75,7 @@ def test_arguments_of_every_shape(path):
 
     calls = [((), {}), ((1,), {}), ((1.0,), {}), (((),), {}), (((1, 2),), {}), ((1, 2), {}), (("a", b"b"), {"c": None}), ((), {"d": 1, "c": (2,)})]
     for typed in (False, True):
+        _keep._keepers.clear()
         function = make(typed=typed)
         for args, kwargs in calls:
             function(*args, **kwargs)
@@ -159,6 +160,7 @@ def test_an_async_function(path):
     function = make()
     asyncio.run(function(1))
     assert function.cache_save() == 1
+    del function
     again = make()
     assert asyncio.run(again(1)) == [1] and calls == [1]
     again.cache_clear()
@@ -248,28 +250,54 @@ def test_a_path_is_meant_where_it_was_named(tmp_path):
 
 
 def test_two_functions_share_no_file(path):
-    @hotset.cached(snapshot=path)
-    def first(x):
-        return x
-
-    def make():
-        @hotset.cached(snapshot=str(path))
-        def second(x):
+    def make(name):
+        def function(x):
             return x
 
-        return second
+        function.__qualname__ = name
+        return hotset.cached(snapshot=path)(function)
 
-    with pytest.raises(ValueError, match="the snapshot of .*first already: give .*second one of its own"):
-        make()
+    first = make("first")
+    with pytest.raises(ValueError, match="snapshot of a function already, first: give this one, second, its own"):
+        make("second")
     del first
     gc.collect()
-    second = make()
+    second = make("second")
     # The same function anew, as in a notebook: that is the one, and saved.
-    again = make()
+    again = make("second")
     second(1), again(2), again(3)
     _keep._save_all()
     again.cache_clear()
     assert again.cache_load() == 2
+    # Of these nobody can tell whether they are the same.
+    for name in ("<lambda>", "make.<locals>.function"):
+        path.unlink(missing_ok=True)
+        _keep._keepers.clear()
+        one = make(name)
+        with pytest.raises(ValueError, match="already"):
+            make(name)
+        del one
+
+
+def test_one_that_cannot_be_saved_keeps_no_other_from_it(tmp_path):
+    program = """
+a = hotset.cached(snapshot=os.path.join(path, "absent", "file"))(lambda x: x)
+b = hotset.cached(snapshot=os.path.join(path, "b"))(lambda x: x)
+c = hotset.cached(snapshot=os.path.join(path, "absent", "too"))(lambda x: x)
+import warnings
+warnings.simplefilter("error")
+a(1), b(1), c(1)
+"""
+    told = run(program, tmp_path)[1]
+    assert told.count("SnapshotWarning: the snapshot of <lambda> was not saved") == 2
+    assert (tmp_path / "b").exists()
+
+
+def test_a_callable_without_a_name(path):
+    for _ in range(2):
+        program = "import functools\nf = hotset.cached(snapshot=path)(functools.partial(pow, 2))\nprint(f.cache_contains(5)); f(5)"
+        printed, told = run(program, path)
+    assert printed == ["True"] and not told
 
 
 def test_a_damaged_snapshot_is_told_and_replaced(path):

@@ -113,7 +113,7 @@ def codec_of(given: CodecName | Serializer) -> Codec:
             raise TypeError(f"a codec's dumps must return bytes, not {type(data).__qualname__}")
         return data
 
-    # A module, a class or a function has a name; an object is told by its class.
-    named = given if hasattr(given, "__name__") else type(given)
-    name = f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', getattr(named, '__name__', ''))}"
+    # A module or a class has a name; an object is told by its class.
+    named: Any = given if hasattr(given, "__name__") else type(given)
+    name: str = getattr(named, "__qualname__", named.__name__)
     return Codec(f"object {name}", to_bytes, loads)

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import traceback
 import weakref
 from typing import Any
 
@@ -45,9 +46,11 @@ class Keeper:
         if self.path is None:
             return
         other = _keepers.get(self.path)
-        # (A function that is defined anew, by a reload or in a notebook, takes over.)
-        if other is not None and other._memo() is not None and other._name != self._name:
-            raise ValueError(f"{self.path} is the snapshot of {other._name} already: give {self._name} one of its own")
+        # (A function of a module that is defined anew, by a reload or in a notebook, takes over. One of the same name that was made within
+        # another, or has none, may be any.)
+        same = other is not None and other._name == self._name and "<" not in self._name
+        if other is not None and other._memo() is not None and not same:
+            raise ValueError(f"{self.path} is the snapshot of a function already, {other._name}: give this one, {self._name}, its own")
         _keepers[self.path] = self
         try:
             self.load(None)
@@ -82,12 +85,12 @@ class Keeper:
     def save_at_exit(self) -> None:
         if self._foreign or self._memo() is None:
             return
-        holds = self._holds()
-        # (A process that did nothing since it forked, as gunicorn's does, would put what it knew then in the place of what its children
-        # saved.)
-        if holds == self._held or (holds == self._at_fork and _stamp(self.path or "") != self._seen):
-            return
         try:
+            holds = self._holds()
+            # (A process that did nothing since it forked, as gunicorn's does, would put what it knew then in the place of what its
+            # children saved.)
+            if holds == self._held or (holds == self._at_fork and _stamp(self.path or "") != self._seen):
+                return
             self.save(None)
         except Exception as error:
             _snapshot.warn(f"the snapshot of {self._name} was not saved: {error}")
@@ -124,7 +127,11 @@ _keepers: weakref.WeakValueDictionary[str, Keeper] = weakref.WeakValueDictionary
 
 def _save_all() -> None:
     for keeper in list(_keepers.values()):
-        keeper.save_at_exit()
+        try:
+            keeper.save_at_exit()
+        except Exception:
+            # A warning that is an error, in this process. The others are to be saved all the same.
+            traceback.print_exc()
 
 
 def _parent_forked() -> None:

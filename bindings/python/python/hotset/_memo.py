@@ -102,7 +102,7 @@ def memoised(
     )
     memo.cache_parameters = lambda: dict(settings, name=name)  # type: ignore[attr-defined]
     update_wrapper(memo, function)
-    keeper = Keeper(memo, getattr(memo, "__qualname__", repr(function)), **kept)
+    keeper = Keeper(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **kept)
     memo.__hotset_keeper__ = keeper  # type: ignore[attr-defined]
     keeper.start()
     register(name, memo)  # type: ignore[arg-type]  # it got the method above
