@@ -242,6 +242,19 @@ def test_a_path_is_needed(path):
         function.cache_load(path)
 
 
+def test_parameters(path):
+    function = hotset.cached(snapshot=path, codec="json", schema=3)(lambda x: x)
+    told = {"snapshot": str(path), "codec": "json", "schema": 3}
+    assert told.items() <= function.cache_parameters().items()
+    # Under another cache, each has its own.
+    outer = hotset.cached(maxsize=7)(function)
+    assert outer.cache_parameters()["snapshot"] is None and outer.cache_parameters()["maxsize"] == 7
+    outer(1)
+    with pytest.raises(TypeError, match="give a path"):
+        outer.cache_save()
+    assert function.cache_save() == 1
+
+
 def test_a_path_is_meant_where_it_was_named(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     program = "os.chdir(path); path = 'file'" + SQUARE + "square(1); os.chdir('elsewhere')"

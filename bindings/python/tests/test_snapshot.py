@@ -451,6 +451,11 @@ def test_steps_are_for_one_thread_and_in_order(path):
     saving.finish()
     with pytest.raises(RuntimeError, match="done with"):
         saving.finish()
+    saving = cache.saving(str(path), 0)
+    saving.batch()
+    saving.add(1, b"key", b"value")
+    with pytest.raises(IndexError, match="it was added"):
+        saving.add(1, b"key", b"value")
     with pytest.raises(TypeError):
         hotset._hotset.Saving()
     with pytest.raises(TypeError):

@@ -35,6 +35,7 @@ class Keeper:
         self._schema = codec.number(schema, name)
         # Whoever changes the working directory does not mean this.
         self.path = None if path is None else os.path.abspath(path)
+        self.settings = {"snapshot": self.path, "codec": codec.name, "schema": schema}
         self._held: tuple[int, ...] = ()
         self._at_fork: tuple[int, ...] = ()
         self._seen: _Stamp = None

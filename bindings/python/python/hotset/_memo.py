@@ -100,9 +100,10 @@ def memoised(
         refresher=None if settings["stale_while_revalidate"] is None else refresher,
         method=method,
     )
-    memo.cache_parameters = lambda: dict(settings, name=name)  # type: ignore[attr-defined]
+    # (This takes over the function's attributes, which are another cache's if it is under one.)
     update_wrapper(memo, function)
     keeper = Keeper(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **kept)
+    memo.cache_parameters = lambda: {**settings, "name": name, **keeper.settings}  # type: ignore[attr-defined]
     memo.__hotset_keeper__ = keeper  # type: ignore[attr-defined]
     keeper.start()
     register(name, memo)  # type: ignore[arg-type]  # it got the method above

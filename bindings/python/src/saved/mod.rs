@@ -162,7 +162,8 @@ impl<T> Turns<T> {
 pub(crate) struct Saving {
     of: Of,
     path: PathBuf,
-    state: Turns<(raw::Saving, Vec<About>)>,
+    /// And what is known of the batch's entries that were not added yet.
+    state: Turns<(raw::Saving, Vec<Option<About>>)>,
 }
 
 impl Saving {
@@ -186,7 +187,7 @@ impl Saving {
         let batch = self.state.with(|(saving, abouts)| {
             let batch = store.next_to_save(saving);
             abouts.clear();
-            abouts.extend(batch.iter().map(|entry| entry.about));
+            abouts.extend(batch.iter().map(|entry| Some(entry.about)));
             Ok(batch)
         })?;
         let pair = |entry: Entry| Ok((self.of.shown(py, entry.key)?, entry.value.into_bound(py)));
@@ -196,10 +197,9 @@ impl Saving {
     #[pyo3(signature = (at, key, value, /))]
     fn add(&self, py: Python<'_>, at: usize, key: &[u8], value: &[u8]) -> PyResult<()> {
         self.state.with(|(saving, abouts)| {
-            let about = abouts
-                .get(at)
-                .ok_or_else(|| PyIndexError::new_err("no such entry in the batch"))?;
-            let added = saving.add(key, value, *about).and_then(|()| {
+            let about = abouts.get_mut(at).and_then(Option::take);
+            let about = about.ok_or_else(|| PyIndexError::new_err("no such entry in the batch, or it was added"))?;
+            let added = saving.add(key, value, about).and_then(|()| {
                 if saving.is_full() {
                     py.detach(|| saving.flush())
                 } else {
