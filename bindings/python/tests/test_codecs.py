@@ -1,7 +1,10 @@
 """How keys and values become bytes: each codec gives back what it got, or says no; and nothing comes of bytes that are nobody's."""
 
 import collections
+import datetime
+import decimal
 import enum
+import itertools
 import json
 import marshal
 import math
@@ -18,7 +21,12 @@ from hotset._codecs import codec_of
 from hotset._hotset import dumps, loads
 
 TEXT = st.text(st.characters(exclude_categories=()))
-LEAF = st.sampled_from([None, True, False]) | st.integers() | st.floats() | st.complex_numbers() | st.binary() | TEXT
+ZONES = st.none() | st.timedeltas(datetime.timedelta(hours=-23), datetime.timedelta(hours=23)).map(datetime.timezone)
+LEAF = st.one_of(
+    st.sampled_from([None, True, False]) | st.integers() | st.floats() | st.complex_numbers() | st.binary() | TEXT,
+    st.dates() | st.datetimes(timezones=ZONES) | st.times(timezones=ZONES) | st.timedeltas(),
+    st.decimals(allow_nan=False) | st.uuids(),
+)
 HASHABLE = LEAF | st.tuples(LEAF, LEAF) | st.frozensets(LEAF, max_size=3)
 
 
@@ -44,6 +52,10 @@ def told(value):
             inner = [told(item) for item in value.items()]
         case set() | frozenset():
             inner = sorted(repr(told(item)) for item in value)
+        case decimal.Decimal():
+            inner = value.as_tuple()
+        case datetime.datetime() | datetime.time():
+            inner = value.isoformat(), value.fold, repr(value.tzinfo)
         case _:
             inner = value
     return type(value), inner
@@ -59,6 +71,8 @@ def same(a, b):
 @example(-(2**63) - 1)
 @example([-(2**64), 2**10000, True, 1, 1.0, -0.0, math.nan])
 @example("\ud800 alone")
+@example([datetime.timezone.utc, datetime.timezone(datetime.timedelta(hours=1), "CET"), decimal.Decimal("-sNaN7"), decimal.Decimal("1E+99")])
+@example(datetime.datetime(2026, 10, 25, 2, 30, fold=1))
 def test_simple_values_come_back(value):
     assert same(loads(dumps(value)), value)
 
@@ -67,13 +81,41 @@ class Colour(enum.IntEnum):
     RED = 1
 
 
+class Zone(datetime.tzinfo):
+    pass
+
+
+class Date(datetime.date):
+    pass
+
+
+date = type("date", (), {})
 Point = collections.namedtuple("Point", "x y")
 
 
-@pytest.mark.parametrize("value", [object(), Colour.RED, Point(1, 2), collections.OrderedDict(), bytearray(), type, [1, {2: range(3)}], str])
+@pytest.mark.parametrize("value", [object(), Colour.RED, Point(1, 2), collections.OrderedDict(), bytearray(), type, [1, {2: range(3)}], str, Date(2026, 1, 1), date()])
 def test_other_values_are_refused(value):
     with pytest.raises(TypeError, match="has no .*only None, bool, int"):
         dumps(value)
+
+
+def test_a_zone_that_is_none_of_python():
+    with pytest.raises(TypeError, match="has no test_codecs.Zone"):
+        dumps(datetime.datetime(2026, 1, 1, tzinfo=Zone()))
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_hostile_objects(number):
+    bad = bytes([0, 0, 1, 0]), b"\xff" * 10, (1, 2, 3), "x", 10**20, None, -1, [2], {"a": 1}
+    for count in range(10):
+        for some in itertools.islice(itertools.permutations(bad, count), 20):
+            check(b"o" + bytes([number]) + dumps(some))
+    with pytest.raises(TypeError):
+        loads(b"o" + bytes([number]) + dumps([1]))
+    # All of these take bytes that pickle would give them, and would not check them.
+    for state in (bytes(4), b"\xff" * 6, b"\x07\xea\x01\xff\xff\xff\xff\xff\xff\xff"):
+        with pytest.raises((ValueError, TypeError)):
+            loads(b"o" + bytes([number]) + dumps((state,)))
 
 
 def test_depth_is_bounded():
@@ -87,15 +129,15 @@ def test_depth_is_bounded():
     endless.append(endless)
     with pytest.raises(ValueError, match="deep"):
         dumps(endless)
-    for kind in b"tlSzd":
+    for begins in [struct.pack("<BI", kind, 1) for kind in b"tlSzd"] + [b"o\0"]:
         with pytest.raises(ValueError, match="deep"):
-            loads(struct.pack("<BI", kind, 1) * 1_000_000)
+            loads(begins * 1_000_000)
 
 
 def check(data):
     try:
         value = loads(data)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, ArithmeticError):
         return
     assert same(loads(dumps(value)), value)
 

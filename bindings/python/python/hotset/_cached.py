@@ -132,10 +132,10 @@ def cached(
     >>> price.cache_save()
     1
 
-    codec: "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, each as exactly what it was), "bytes",
-    "json" (what JSON gives back unchanged), or an object with `dumps` and `loads`, as msgpack and orjson are. "pickle" writes almost
-    anything, and *loading a pickle runs whatever its writer wanted*: only for files that nobody else can write. Arguments are always
-    written as simple values, but by "pickle"; a `key` can make such of others.
+    codec: "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, Decimal, UUID and the classes of
+    datetime, each as exactly what it was), "bytes", "json" (what JSON gives back unchanged), or an object with `dumps` and `loads`, as
+    msgpack and orjson are. "pickle" writes almost anything, and *loading a pickle runs whatever its writer wanted*: only for files that
+    nobody else can write. Arguments are always written by "values", but where the codec is "pickle"; a `key` can make simple ones of others.
     schema: a number or string to be changed whenever the function, or what its results mean, changes: a file with another one, of another
     codec or another function is not loaded.
 

@@ -20,10 +20,10 @@ class SnapshotError(Exception):
     """One of "not a file", "not a snapshot", "version", "schema", "damaged", "too large" and "codec"."""
 
 def dumps(value: Any, /) -> bytes:
-    """A simple value as bytes: None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset. TypeError for all else."""
+    """A simple value as bytes: of the builtin types, Decimal, UUID, the classes of datetime. TypeError for all else."""
 
 def loads(data: bytes, /) -> Any:
-    """The value that these bytes are, which may be anybody's: ValueError or TypeError if they are none."""
+    """The value that these bytes are, which may be anybody's: ValueError, TypeError or ArithmeticError if they are none."""
 
 @final
 class Saving:

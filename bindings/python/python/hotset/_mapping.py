@@ -198,10 +198,10 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         >>> warm["tea"]
         3.2
 
-        codec: "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, each as exactly what it was),
-        "bytes", "json" (what JSON gives back unchanged), or an object with `dumps` and `loads`, as msgpack and orjson are. "pickle" writes
-        almost anything, and *loading a pickle runs whatever its writer wanted*: only for files that nobody else can write. Keys are
-        always written as simple values, but by "pickle".
+        codec: "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, Decimal, UUID and the classes of
+        datetime, each as exactly what it was), "bytes", "json" (what JSON gives back unchanged), or an object with `dumps` and `loads`, as
+        msgpack and orjson are. "pickle" writes almost anything, and *loading a pickle runs whatever its writer wanted*: only for files
+        that nobody else can write. Keys are always written by "values", but where the codec is "pickle".
         schema: a number or a string of your own, to be changed whenever what the values mean changes: only who asks for the same
         codec and schema can load the file.
 

@@ -1,6 +1,7 @@
 //! Snapshots, as the Python package drives them: it is handed entries, has its codec make bytes of them, and hands these back. So that
 //! code runs while nothing is held, and the engine's work goes on between its calls.
 
+mod classes;
 mod values;
 
 use crate::mapping::Mapping;

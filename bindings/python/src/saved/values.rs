@@ -1,8 +1,10 @@
 //! The codec `values`: simple values as bytes and back, each as exactly what it was.
 //!
 //! A value is a byte that says what it is, and what that takes; numbers are little-endian, lengths have 32 bits. What is read is
-//! trusted in nothing: lengths are within what is left, depth is bounded, and no code runs but that of the builtin types.
+//! trusted in nothing: lengths are within what is left, depth is bounded, and no code runs but that of the builtin types
+//! and of the standard library's classes (`classes.rs`).
 
+use super::classes;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -26,6 +28,8 @@ const LIST: u8 = b'l';
 const DICT: u8 = b'd';
 const SET: u8 = b'S';
 const FROZENSET: u8 = b'z';
+/// Of a class of the standard library: its number, and the tuple of what it is called with.
+const OBJECT: u8 = b'o';
 
 /// How deep values may lie within others. (A list that contains itself is deeper.)
 const DEPTH: usize = 100;
@@ -114,10 +118,14 @@ fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> PyResult
         for part in [value.real(), value.imag()] {
             out.extend_from_slice(&part.to_bits().to_le_bytes());
         }
+    } else if let Some((class, arguments)) = classes::parts(value)? {
+        let depth = depth.checked_sub(1).ok_or_else(too_deep)?;
+        out.extend_from_slice(&[OBJECT, class]);
+        return encode(&arguments, out, depth);
     } else {
         return Err(PyTypeError::new_err(format!(
-            "the codec \"values\" has no {}: only None, bool, int, float, complex, str, bytes, tuple, list, dict, set and frozenset, \
-             and none of their subclasses",
+            "the codec \"values\" has no {}: only None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, \
+             Decimal, UUID, the classes of datetime, and none of their subclasses",
             value.get_type().fully_qualified_name()?
         )));
     }
@@ -222,6 +230,11 @@ impl<'b> Reader<'b> {
                     dict.set_item(key, self.decode(py, depth)?)?;
                 }
                 dict.into_any()
+            }
+            OBJECT => {
+                let depth = depth.checked_sub(1).ok_or_else(too_deep)?;
+                let [class] = self.array()?;
+                classes::make(class, self.decode(py, depth)?.cast_into()?)?
             }
             _ => return Err(PyValueError::new_err(format!("{kind:#04x} begins no value"))),
         })
