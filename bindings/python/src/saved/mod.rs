@@ -4,6 +4,7 @@
 mod classes;
 mod values;
 
+use crate::locked::Locked;
 use crate::mapping::Mapping;
 use crate::memo::Memo;
 use crate::objects::Ref;
@@ -17,7 +18,6 @@ use pyo3::exceptions::{PyException, PyIndexError, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 pyo3::create_exception!(
     hotset,
@@ -133,15 +133,15 @@ fn search(single: &Single) -> PyResult<Search<'_, Single>> {
 }
 
 /// What one thread uses at a time: taken out meanwhile, so that no lock is held while Python code runs or other threads do.
-struct Turns<T>(Mutex<Option<T>>);
+struct Turns<T>(Locked<Option<T>>);
 
 impl<T> Turns<T> {
     fn new(state: T) -> Self {
-        Self(Mutex::new(Some(state)))
+        Self(Locked::new(Some(state)))
     }
 
     fn swap(&self, state: Option<T>) -> Option<T> {
-        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), state)
+        std::mem::replace(&mut *self.0.lock(), state)
     }
 
     fn take(&self) -> PyResult<T> {
