@@ -33,6 +33,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
 pub(crate) use entry::{Entry, Handle, Life, Shape, Times};
+pub(crate) use saved::Listed;
 pub(crate) use time::Time;
 
 /// Called for every entry that leaves, by the thread that unlinked it.

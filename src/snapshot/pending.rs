@@ -9,7 +9,7 @@ use super::error::SnapshotError;
 use super::format::{self, Record};
 use super::mapped::Mapped;
 use crate::cache::Inner;
-use crate::engine::Handle;
+use crate::engine::{Engine, Handle};
 use crate::map::reclaim::Guard;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
@@ -42,6 +42,14 @@ pub(super) struct Moment {
 }
 
 impl Moment {
+    /// This one.
+    pub(super) fn now<K, V>(engine: &Engine<K, V>) -> Self {
+        Self {
+            wall: super::wall(),
+            clock: engine.time().clock.now(),
+        }
+    }
+
     /// A moment of the wall clock, on the cache's; 0 if it is not after this one.
     pub(super) fn to_clock(self, wall: u64) -> u64 {
         if wall == format::NEVER {

@@ -4,6 +4,7 @@ pub(crate) mod key;
 pub(crate) mod lanes;
 pub(crate) mod left;
 pub(crate) mod options;
+pub(crate) mod saved;
 
 use crate::call::Call;
 use crate::flight::failure;
