@@ -19,9 +19,9 @@ interpreters() {
     fi
 }
 
-# ENVIRONMENT PACKAGES..
+# ENVIRONMENT PACKAGES..  (Newer releases of hypothesis may have no wheel for a free-threaded interpreter, and cannot be built there.)
 install() {
-    "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary hypothesis "${@:2}"
 }
 
 # ENVIRONMENT MODULES..
