@@ -288,6 +288,12 @@ impl Core {
         }
     }
 
+    /// What waits for its readers, or for its listener.
+    pub(super) fn unlinked(&self) -> impl Iterator<Item = Handle> {
+        let evicted = self.evicted.iter().map(|(entry, _)| *entry);
+        self.bin.iter().copied().chain(evicted)
+    }
+
     /// All garbage, for a cache that nobody can reach any more.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Handle> {
         self.bin.drain()

@@ -3,6 +3,7 @@
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::slice;
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 pub(crate) type Object = *mut ffi::PyObject;
 
@@ -153,7 +154,9 @@ pub(crate) unsafe fn hash(object: Object) -> Result<u64, Raised> {
     // SAFETY: the caller's promise; the layouts are looked at for exact types only.
     let hash = unsafe {
         if is_exactly(object, &raw mut ffi::PyUnicode_Type) {
-            let cached = (*object.cast::<ffi::PyASCIIObject>()).hash;
+            // (Another thread may be setting it, to what this one would.)
+            let cached = (&raw const (*object.cast::<ffi::PyASCIIObject>()).hash).cast::<AtomicIsize>();
+            let cached = (*cached).load(Ordering::Relaxed);
             if cached != -1 {
                 return Ok(cached as u64);
             }

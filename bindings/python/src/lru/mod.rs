@@ -90,7 +90,7 @@ impl LruFunction {
     fn find(&self, call: &Call<'_>, hash: u64) -> Result<Option<u32>, Raised> {
         'again: loop {
             // SAFETY: it ends before other code runs, and is taken anew after that.
-            let Some(table) = (unsafe { self.table() }) else {
+            let Some(mut table) = (unsafe { self.table() }) else {
                 return Ok(None);
             };
             let mut at = table.home(hash);
@@ -110,9 +110,10 @@ impl LruFunction {
                             equal?
                         };
                         // SAFETY: as above.
-                        if unsafe { self.table() }.is_none_or(|table| table.version() != version) {
-                            continue 'again;
-                        }
+                        table = match unsafe { self.table() } {
+                            Some(table) if table.version() == version => table,
+                            _ => continue 'again,
+                        };
                         if equal {
                             return Ok(Some(found));
                         }
