@@ -3,8 +3,12 @@
 //! `lru` is functools.lru_cache anew, by itself. `memo` and `mapping` are a function and a mapping on a `store`, which is the engine with
 //! Python objects in it. What is called often is made of raw types (`types`); the rest is ordinary PyO3.
 
+#[cfg(Py_GIL_DISABLED)]
+mod apart;
 mod border;
 mod call;
+#[cfg(Py_GIL_DISABLED)]
+mod deferred;
 mod flight;
 mod lru;
 mod mapping;

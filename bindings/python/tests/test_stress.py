@@ -16,7 +16,8 @@ import pytest
 import hotset
 from hotset._refresh import refresher
 
-ROUNDS = 2000 * int(os.environ.get("HOTSET_STRESS", "1"))
+GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+ROUNDS = (200 if GIL else 2000) * int(os.environ.get("HOTSET_STRESS", "1"))
 THREADS = 4
 
 
@@ -233,19 +234,64 @@ def test_every_herd_makes_one_call():
     assert sorted(calls) == list(range(ROUNDS))
 
 
-def test_failures_are_raised_in_all_threads():
+class Odd(Exception):
+    """Of those that `copy` cannot copy."""
+
+    def __init__(self, key, more):
+        super().__init__(f"{key} and {more}")
+        self.key = key
+
+
+def caused(key):
+    try:
+        try:
+            raise KeyError(key)
+        except KeyError as error:
+            raise LookupError(key) from error
+    except LookupError as error:
+        return error
+
+
+FAILURES = {
+    "lookup": LookupError,
+    "os": lambda key: FileNotFoundError(2, "nothing", str(key)),
+    "unicode": lambda key: UnicodeDecodeError("ascii", b"x" * (key + 1), 0, key + 1, "no"),
+    "odd": lambda key: Odd(key, "more"),
+    "caused": caused,
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_failures_are_raised_in_all_threads(kind):
+    make = FAILURES[kind]
+    expected = [make(key) for key in range(4)]
+
     @hotset.cached(maxsize=32, negative_ttl=60)
     def function(key):
-        raise LookupError(key)
+        raise make(key)
+
+    mapping = hotset.Cache(maxsize=32, negative_ttl=60)
+
+    def check(call, key):
+        try:
+            call()
+        except Exception as error:
+            wanted = expected[key]
+            assert (type(error), str(error), error.args) == (type(wanted), str(wanted), wanted.args)
+            assert vars(error) == vars(wanted)
+            assert type(error.__cause__) is type(wanted.__cause__)
+            assert error.__suppress_context__ == wanted.__suppress_context__
+            assert getattr(error, "filename", None) == getattr(wanted, "filename", None)
+        else:
+            pytest.fail("it raises")
 
     def work():
         for n in range(ROUNDS):
-            try:
-                function(n % 40)
-            except LookupError as error:
-                assert error.args == (n % 40,)
-            else:
-                pytest.fail("it raises")
+            key = n // 5 % 4
+            check(lambda: function(key), key)
+            check(lambda: mapping.get_or_load(key, function.__wrapped__), key)
+            if n % 500 == 0:
+                function.cache_clear()
 
     together(*[work] * THREADS)
 

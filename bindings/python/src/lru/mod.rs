@@ -6,7 +6,7 @@ use crate::border::{enter, methods, quickly};
 use crate::call::Call;
 use crate::objects::{Equal, Object, Raised, Ref};
 use crate::seed::stir;
-use crate::types::{Class, Head, Instance, bind, critically, make, slot};
+use crate::types::{Class, Head, Instance, bind, critically, make_like, slot};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -329,7 +329,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
         let typed = typed.is_truthy()?;
         let made = |head| LruFunction {
             head,
-            function: Cell::new(function.into_ptr()),
+            function: Cell::new(function.clone().into_ptr()),
             info: Cell::new(info.into_ptr()),
             size,
             typed,
@@ -338,7 +338,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             table: UnsafeCell::new((size != Size::Nothing).then(Table::new)),
         };
         // SAFETY: the type is this one or a subclass.
-        unsafe { make::<LruFunction>(class, Some(vectorcall), made) }
+        unsafe { make_like(&function, class, vectorcall, made) }
     })
 }
 
