@@ -151,7 +151,7 @@ def at_once(call: str, count: int, **names: Any) -> float:
 
     def work() -> None:
         # A function each, so that they share what they call and nothing else.
-        run = loop(call, 10 * CALLS, time.perf_counter, **names)
+        run = loop(call, 2 * CALLS, time.perf_counter, **names)
         start.wait()
         begun = time.perf_counter()
         run()
@@ -162,7 +162,7 @@ def at_once(call: str, count: int, **names: Any) -> float:
         thread.start()
     for thread in threads:
         thread.join()
-    return count * 10 * CALLS / (max(end for _, end in spans) - min(begin for begin, _ in spans)) / 1e6
+    return count * 2 * CALLS / (max(end for _, end in spans) - min(begin for begin, _ in spans)) / 1e6
 
 
 def of_module(decorator: Any) -> Any:
@@ -272,7 +272,7 @@ def main() -> None:
             measure(contestants, 15 if options.quick else 51)
     if chosen("two threads") and not getattr(sys, "_is_gil_enabled", lambda: True)():
         print("  two threads beside one, hit, 1 int (the best quarter of the rounds)")
-        scaling(20 if options.quick else 60)
+        scaling(60 if options.quick else 200)
     if chosen("hit ratio"):
         print("  hit ratio, zipf 0.9 with scans, 1,000 entries")
         hit_ratios()

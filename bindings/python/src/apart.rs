@@ -47,6 +47,8 @@ fn remade<'py>(error: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let args = std::iter::once(class.clone().into_any()).chain(args.iter());
     let copy = class.call_method1("__new__", PyTuple::new(error.py(), args.collect::<Vec<_>>())?)?;
     let state = error.getattr("__dict__")?.cast_into::<PyDict>()?;
-    copy.getattr("__dict__")?.cast_into::<PyDict>()?.update(state.as_mapping())?;
+    copy.getattr("__dict__")?
+        .cast_into::<PyDict>()?
+        .update(state.as_mapping())?;
     Ok(copy)
 }
