@@ -6,6 +6,7 @@ the medians of each round's ratio to the first contestant. `python bench.py [--q
 
 import argparse
 import functools
+import os
 import random
 import statistics
 import subprocess
@@ -145,24 +146,26 @@ def measure(contestants: dict[str, Callable[[], Loop]], rounds: int) -> None:
         print(f"    {who:22} {statistics.median(taken) / CALLS * 1e9:7.1f} ns  {ratio:5.2f}")
 
 
-def at_once(call: str, count: int, **names: Any) -> float:
-    """Calls a microsecond of so many threads that all do the same at once, by the wall clock, from the first's start to the last's end."""
+def at_once(count: int, call: str, function: Any) -> float:
+    """Calls a microsecond of so many threads, each on a processor, by the wall clock, from the first's start to the last's end."""
     start, spans = threading.Barrier(count), []
+    processors = sorted(os.sched_getaffinity(0))
 
-    def work() -> None:
-        # A function each, so that they share what they call and nothing else.
-        run = loop(call, 2 * CALLS, time.perf_counter, **names)
+    def work(number: int) -> None:
+        os.sched_setaffinity(0, {processors[number % len(processors)]})
+        # A loop each, so that they share what they call and nothing else.
+        run = loop(call, 2 * CALLS, time.perf_counter, f=function)
         start.wait()
         begun = time.perf_counter()
         run()
         spans.append((begun, time.perf_counter()))
 
-    threads = [threading.Thread(target=work) for _ in range(count)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return count * 2 * CALLS / (max(end for _, end in spans) - min(begin for begin, _ in spans)) / 1e6
+    return count * 2 * CALLS / (max(end for _, end in spans) - min(begun for begun, _ in spans)) / 1e6
 
 
 def of_module(decorator: Any) -> Any:
@@ -173,22 +176,25 @@ def of_module(decorator: Any) -> Any:
 
 
 def scaling(rounds: int) -> None:
-    """What two threads get done beside one. Free-threaded interpreters make a module's functions immortal when the first thread begins."""
+    """What two threads get done beside one. What a free-threaded interpreter spares a module's functions, the counting of references to them,
+    begins with the first thread."""
     functions = {
         "no cache": of_module(lambda function: function),
         **{who: of_module(decorator(128)) for who, decorator in DECORATORS.items()},
         "cached, nested": cached(128)(lambda x: x),
     }
-    rates: dict[str, dict[int, list[float]]] = {who: {1: [], 2: []} for who in functions}
     for function in functions.values():
         for i in range(100):
             function(i)
+    # What the machine can do just now.
+    calls = {"an empty loop": ("f", len), **{who: ("f(17)", function) for who, function in functions.items()}}
+    rates: dict[str, dict[int, list[float]]] = {who: {1: [], 2: []} for who in calls}
     for _ in range(rounds):
-        for who, function in functions.items():
+        for who, (call, function) in calls.items():
             for count, seen in rates[who].items():
-                seen.append(at_once("f(17)", count, f=function))
+                seen.append(at_once(count, call, function))
     for who, seen in rates.items():
-        one, two = (statistics.median(sorted(seen[count])[-rounds // 4 :]) for count in (1, 2))
+        one, two = (statistics.median(sorted(seen[count])[-(rounds // 4) :]) for count in (1, 2))
         print(f"    {who:22} {one:6.1f} {two:6.1f} calls/us  {two / one:5.2f}")
 
 
@@ -270,7 +276,7 @@ def main() -> None:
         if chosen(name):
             print(f"  {name}")
             measure(contestants, 15 if options.quick else 51)
-    if chosen("two threads") and not getattr(sys, "_is_gil_enabled", lambda: True)():
+    if chosen("two threads") and sys.platform == "linux" and not getattr(sys, "_is_gil_enabled", lambda: True)():
         print("  two threads beside one, hit, 1 int (the best quarter of the rounds)")
         scaling(60 if options.quick else 200)
     if chosen("hit ratio"):
