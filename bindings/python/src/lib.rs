@@ -7,7 +7,7 @@
 mod apart;
 mod border;
 mod call;
-#[cfg(Py_GIL_DISABLED)]
+#[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
 mod deferred;
 mod flight;
 mod lru;

@@ -150,7 +150,7 @@ pub(crate) unsafe fn make_like<T: Instance>(
     // SAFETY: the caller's promise; the object is new.
     unsafe {
         let made = make(class, Some(vectorcall), fill)?;
-        #[cfg(Py_GIL_DISABLED)]
+        #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
         crate::deferred::as_function(made, _function);
         Ok(made)
     }
