@@ -54,7 +54,7 @@ build_python() {
         tail -40 "$scratch/log" >&2
         exit 1
     }
-    rm -rf "$scratch/source"
+    rm -rf "$scratch"
 }
 
 python=${FREETHREADED:-$here/cpython/bin/python3.13t}
