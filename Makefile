@@ -93,8 +93,10 @@ test-python: build-python ## The Python wheel on each interpreter: CPython's own
 test-freethreaded: ## The Python wheel and its tests on a free-threaded Python (FREETHREADED=/path/to/python3.13t, or else one is built)
 	bindings/python/freethreaded.sh
 
-bench-python: build-python ## The Python wheel beside functools and dict, on the newest interpreter at hand (ARGS="--quick --job hit")
-	"$$(ls -d target/python/3.*/bin/python | sort -V | tail -1)" bindings/python/bench.py $(ARGS)
+bench-python: build-python ## The Python wheel beside functools, dict and cachebox, on the newest interpreter at hand (ARGS="--quick --job hit")
+	python=$$(ls -d target/python/3.*/bin/python | sort -V | tail -1); \
+	"$$python" -m pip install --quiet --disable-pip-version-check cachebox; \
+	"$$python" bindings/python/bench.py $(ARGS)
 
 # What frees memory is of no concern to the snapshot's files.
 CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/snapshot_%,$(wildcard tests/*.rs)))

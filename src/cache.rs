@@ -89,7 +89,12 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// arithmetic progression is another such progression, which in some processes would fill only some buckets.
     #[inline]
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        let hash = self.hasher.hash_one(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self::stir(self.hasher.hash_one(key))
+    }
+
+    #[inline]
+    pub(crate) fn stir(hash: u64) -> u64 {
+        let hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash ^ hash >> 32
     }
 

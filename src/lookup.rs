@@ -83,6 +83,21 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
+    /// A hit, if the first look finds it, and counting it is nothing but writing it down. Else nothing was counted.
+    #[inline(always)]
+    pub(crate) fn glance<'g>(
+        &self,
+        hash: u64,
+        equal: impl FnOnce(&K) -> bool,
+        guard: &'g Guard,
+    ) -> Option<&'g Entry<K, V>> {
+        let found = self.engine.map().likely(hash, guard)?;
+        if !equal(&Engine::<K, V>::view(found).key) {
+            return None;
+        }
+        self.hit_at_once(found, guard)
+    }
+
     /// Counts a hit, for the statistics and for the policy, if that is nothing but writing it down.
     #[inline(always)]
     fn hit_at_once<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {

@@ -1,7 +1,7 @@
 //! For the bindings to other languages, whose keys and values lie together in memory of their own. Not part of the promise
 //! that the rest of the crate makes: it may change in any version.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Inner};
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
@@ -84,6 +84,24 @@ where
         }
         Err(_) => get_protected(cache, key, read),
     }
+}
+
+/// The hits of [`get_alone`] that need a single look; of others nothing is known then, and nothing was counted. `hash` is what the
+/// cache's hasher makes of the key, `equal` tells the key.
+///
+/// # Safety
+/// As for [`get_alone`].
+#[inline(always)]
+pub unsafe fn glance_alone<K: Hash, V, S: BuildHasher, R>(
+    cache: &Cache<K, V, S>,
+    hash: u64,
+    equal: impl FnOnce(&K) -> bool,
+    read: impl FnOnce(&V) -> R,
+) -> Option<R> {
+    // SAFETY: the caller's promise.
+    let guard = unsafe { alone() };
+    let hash = Inner::<K, V, S>::stir(hash);
+    cache.0.glance(hash, equal, &guard).map(|entry| read(&entry.value))
 }
 
 /// [`Cache::get_with`], apart: so [`get_alone`] needs nothing of what protects it.

@@ -1,4 +1,4 @@
-"""What hotset costs beside functools and dict, on this interpreter.
+"""What hotset costs beside functools, dict and, if it is installed, cachebox, on this interpreter.
 
 Every job takes its contestants in turn, round by round, in this process and thread, by the thread's processor time; printed are medians, and
 the medians of each round's ratio to the first contestant. `python bench.py [--quick] [--job NAME]`; `--memory` runs in processes of its own.
@@ -15,6 +15,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import hotset
@@ -114,9 +115,14 @@ def mapping(make: Callable[[], Any]) -> Loop:
 
 MAPPINGS: dict[str, Callable[[], Any]] = {
     "dict": dict,
-    "hotset.Cache": lambda: _hotset.Cache(maxsize=10_000),
-    "Cache, ttl": lambda: _hotset.Cache(maxsize=10_000, ttl=3600),
+    "hotset.Cache": lambda: hotset.Cache(10_000),
+    "Cache, ttl": lambda: hotset.Cache(10_000, ttl=3600),
 }
+if find_spec("cachebox"):
+    import cachebox
+
+    MAPPINGS["cachebox.LRUCache"] = lambda: cachebox.LRUCache(10_000)
+    MAPPINGS["cachebox.TTLCache"] = lambda: cachebox.TTLCache(10_000, global_ttl=3600)
 
 JOBS: dict[str, dict[str, Callable[[], Loop]]] = {
     **{
@@ -241,11 +247,12 @@ make = {
     "functools.lru_cache": lambda: functools.lru_cache(n)(lambda x: x + 1_000_000),
     "hotset.lru_cache": lambda: hotset.lru_cache(n)(lambda x: x + 1_000_000),
     "hotset.cached": lambda: _hotset.Memo(lambda x: x + 1_000_000, maxsize=n),
-    "hotset.Cache": lambda: _hotset.Cache(maxsize=n),
+    "hotset.Cache": lambda: hotset.Cache(n),
+    "cachebox.LRUCache": lambda: __import__("cachebox").LRUCache(n),
 }[kind]
 before = rss()
 c = make()
-if kind in ("dict", "hotset.Cache"):
+if kind in ("dict", "hotset.Cache", "cachebox.LRUCache"):
     for i in range(1000, n + 1000):
         c[i] = i + 1_000_000
 else:
@@ -256,7 +263,10 @@ print((rss() - before) / n)
 
 
 def memory() -> None:
-    for who in ("dict", "functools.lru_cache", "hotset.lru_cache", "hotset.cached", "hotset.Cache"):
+    contestants = ["dict", "functools.lru_cache", "hotset.lru_cache", "hotset.cached", "hotset.Cache"]
+    if "cachebox.LRUCache" in MAPPINGS:
+        contestants.append("cachebox.LRUCache")
+    for who in contestants:
         answer = subprocess.run([sys.executable, "-c", MEMORY, who], check=True, capture_output=True, text=True)
         print(f"    {who:22} {float(answer.stdout):6.1f} bytes")
 

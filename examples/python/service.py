@@ -11,6 +11,7 @@ import asyncio
 import hotset
 
 asked: list[str] = []
+answering: set[asyncio.Task[None] | None] = set()
 down = False
 
 
@@ -26,6 +27,7 @@ async def rate(currency: str) -> str:
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """One client."""
+    answering.add(asyncio.current_task())
     try:
         while line := await reader.readline():
             try:
@@ -38,6 +40,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         pass  # The client hung up.
     finally:
         writer.close()
+        answering.discard(asyncio.current_task())
 
 
 async def ask(port: int, currency: str) -> str:
@@ -75,6 +78,8 @@ async def main() -> None:
         await asyncio.sleep(0.6)
         print(f"the source is down: EUR {await ask(port, 'EUR')}, USD {await ask(port, 'USD')}")
 
+    while answering:  # until the last of them has seen that its client is gone
+        await asyncio.sleep(0.01)
     print(rate.cache_info())
 
 

@@ -220,6 +220,9 @@ pub(super) struct Core {
 const HEAVY: u64 = 64;
 /// Homes moved to a larger table per arrival: about 64 entries.
 const MOVES: usize = 16;
+
+/// How long a list for what the listener is to see may be, to be kept for the next ones.
+const SHOWN: usize = 64;
 impl Core {
     pub(super) fn new(kind: PolicyKind, capacity: u64, shape: Shape, listened: bool, slots: usize) -> Self {
         Self {
@@ -292,6 +295,16 @@ impl Core {
     pub(super) fn unlinked(&self) -> impl Iterator<Item = Handle> {
         let evicted = self.evicted.iter().map(|(entry, _)| *entry);
         self.bin.iter().copied().chain(evicted)
+    }
+
+    /// The listener has seen these: takes them, and the list's memory for the next ones.
+    pub(super) fn release(&mut self, shown: &mut Vec<(Handle, Cause)>) {
+        for (handle, _) in shown.drain(..) {
+            self.apply(Event::Released(handle));
+        }
+        if self.evicted.capacity() == 0 && shown.capacity() <= SHOWN {
+            self.evicted = std::mem::take(shown);
+        }
     }
 
     /// All garbage, for a cache that nobody can reach any more.

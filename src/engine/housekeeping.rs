@@ -331,31 +331,41 @@ impl<K, V> Engine<K, V> {
     fn finish_with_user_code(&self, due: Due) {
         let mut panics = Panics::default();
         let outermost = finishing::Mark::new(self);
-        self.run_user_code(due, &mut panics);
-        if outermost.is_some() {
-            for _ in 0..ROUNDS {
-                let guard = pin();
-                if !self.work.0.handover.try_enter() {
-                    break;
-                }
-                // SAFETY: the lock is held, and this reference ends before it is given up.
-                let due = unsafe { &mut *self.work.0.core.get() }.due(false);
-                self.work.0.handover.leave();
-                drop(guard);
-                if due.is_nothing() {
-                    break;
-                }
-                self.run_user_code(due, &mut panics);
+        let mut shown = self.run_user_code(due, &mut panics);
+        for _ in 0..ROUNDS {
+            if outermost.is_none() && shown.is_empty() {
+                break;
             }
+            let guard = pin();
+            if !self.work.0.handover.try_enter() {
+                break;
+            }
+            // SAFETY: the lock is held, and this reference ends before it is given up.
+            let core = unsafe { &mut *self.work.0.core.get() };
+            core.release(&mut shown);
+            let due = if outermost.is_some() {
+                core.due(false)
+            } else {
+                Due::nothing()
+            };
+            self.work.0.handover.leave();
+            drop(guard);
+            if due.is_nothing() {
+                break;
+            }
+            shown = self.run_user_code(due, &mut panics);
+        }
+        for (handle, _) in shown {
+            panics.catch(|| self.record(Event::Released(handle), pin()));
         }
         drop(outermost);
         panics.resume();
     }
 
-    fn run_user_code(&self, due: Due, panics: &mut Panics) {
-        for (handle, cause) in due.evicted {
+    /// Returns what the listener was shown, which is still to be released.
+    fn run_user_code(&self, due: Due, panics: &mut Panics) -> Vec<(Handle, Cause)> {
+        for &(handle, cause) in &due.evicted {
             self.notify(handle, cause, panics);
-            panics.catch(|| self.record(Event::Released(handle), pin()));
         }
         let (mut free, mut empty) = (due.free, Chain::new());
         while let Some(former) = free.pop() {
@@ -377,6 +387,7 @@ impl<K, V> Engine<K, V> {
         if empty.len() > 0 {
             self.keep(empty, &pin());
         }
+        due.evicted
     }
 
     /// Keeps the memory of former entries for this thread's next ones, or gives it back.

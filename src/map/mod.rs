@@ -18,7 +18,7 @@ use crate::prim::prefetch::prefetch;
 use crate::prim::sync::{AtomicPtr, AtomicU8, AtomicU16, Ordering};
 use reclaim::Guard;
 use std::ptr::{self, NonNull};
-use table::{Step, Table, pointer};
+use table::{Bucket, Step, Table, pointer};
 use word::{SLOTS, control, slot, tags};
 
 pub(crate) use table::{Inserted, Mode, UNCONDITIONAL};
@@ -155,20 +155,38 @@ impl Map {
         mut equal: impl FnMut(NonNull<Header>) -> bool,
         guard: &Guard,
     ) -> Option<Option<NonNull<Header>>> {
+        match self.first_look(hash, guard) {
+            Ok(found) => equal(found?).then_some(found),
+            Err(bucket) => {
+                const MORE: u64 = control::FROZEN | control::MOVED | 31 << 8;
+                (bucket.control.load(Ordering::Acquire) & MORE == 0).then_some(None)
+            }
+        }
+    }
+
+    /// An entry that is very likely the one with the hash, if the first look at the home finds one.
+    #[inline(always)]
+    pub(crate) fn likely(&self, hash: u64, guard: &Guard) -> Option<NonNull<Header>> {
+        self.first_look(hash, guard).ok().flatten()
+    }
+
+    /// What the first look at the home finds: an entry that is very likely the one with the hash, or `None`, which says nothing;
+    /// or the home, where nothing is like it.
+    #[inline(always)]
+    fn first_look<'g>(&self, hash: u64, guard: &'g Guard) -> Result<Option<NonNull<Header>>, &'g Bucket> {
         let table = self.table(guard);
         let home = table.home((hash >> 32) as u32);
         // SAFETY: `home` maps into the table's buckets.
         let bucket = unsafe { table.buckets.get_unchecked(home) };
         let matching = tags::matching(bucket.tags.load(Ordering::Acquire), hash);
         if matching == 0 {
-            const MORE: u64 = control::FROZEN | control::MOVED | 31 << 8;
-            return (bucket.control.load(Ordering::Acquire) & MORE == 0).then_some(None);
+            return Err(bucket);
         }
         // SAFETY: matches lie in the six lower bytes of the tags.
         let at = unsafe { bucket.slots.get_unchecked(tags::slot(matching)) };
         // A visible word is authoritative: homes are frozen before they move.
         let rest = at.load(Ordering::Acquire) ^ slot::visible(hash);
-        (rest & !slot::POINTER == 0 && equal(table::exact_pointer(rest))).then(|| Some(table::exact_pointer(rest)))
+        Ok((rest & !slot::POINTER == 0).then(|| table::exact_pointer(rest)))
     }
 
     /// [`get`](Self::get) if [`get_at_once`](Self::get_at_once) does not tell.

@@ -5,7 +5,9 @@
 //! are equal where functools' are: so an int or str by itself is only equal to its like (1 and 1.0 are kept apart, True and 1.0
 //! are not), and the order of names counts.
 
-use crate::objects::{Equal, Object, Raised, Ref, all, ask, compare, hash, is_exactly, is_tuple, items, mix};
+use crate::objects::{
+    Equal, Object, Raised, Ref, all, ask, compare, hash, hash_at_once, is_exactly, is_tuple, items, mix,
+};
 use crate::statics::mark;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -84,14 +86,11 @@ impl<'a> Call<'a> {
     }
 
     fn hash_all(&self) -> Result<u64, Raised> {
-        let mut mixed = self.args.len() as u64;
-        let (first, rest) = self.args.split_at(usize::from(self.method));
-        for instance in first {
-            mixed = mix(mixed, *instance as u64);
-        }
-        for arg in rest.iter().chain(self.names()) {
+        // SAFETY: `new`'s promise.
+        let mut mixed = hash_args(self.args, self.method, |arg| unsafe { hash(arg) })?;
+        for name in self.names() {
             // SAFETY: `new`'s promise.
-            mixed = mix(mixed, unsafe { hash(*arg) }?).rotate_left(17);
+            mixed = stir(mixed, unsafe { hash(*name) }?);
         }
         if self.typed {
             for arg in self.args {
@@ -186,19 +185,11 @@ impl<'a> Call<'a> {
                 };
             }
             let (by_position, by_name) = self.args.split_at(self.positional);
-            let first = usize::from(self.method);
-            if self.method && referent(key[0]) != by_position[0] {
-                return Equal::No;
+            let (of_key, mut rest) = key.split_at(self.positional);
+            let mut told = compare_args(of_key, by_position, self.method);
+            if told == Equal::No {
+                return told;
             }
-            let mut told = Equal::Yes;
-            for (at, arg) in by_position.iter().enumerate().skip(first) {
-                match compare(key[at], *arg) {
-                    Equal::Yes => {}
-                    Equal::No => return Equal::No,
-                    Equal::Ask => told = Equal::Ask,
-                }
-            }
-            let mut rest = &key[self.positional..];
             if !self.names.is_null() {
                 if rest[0] != mark() || !is_tuple(rest[1]) {
                     return Equal::No;
@@ -343,6 +334,102 @@ impl<'a> Call<'a> {
                 Ok(Ref::owned(result))
             }
         }
+    }
+}
+
+#[inline(always)]
+fn stir(mixed: u64, hash: u64) -> u64 {
+    mix(mixed, hash).rotate_left(17)
+}
+
+/// The hash of arguments by theirs; that of a method's instance is its address.
+#[inline(always)]
+fn hash_args<E>(mut args: &[Object], method: bool, mut hash: impl FnMut(Object) -> Result<u64, E>) -> Result<u64, E> {
+    let mut mixed = args.len() as u64;
+    if method && let [instance, rest @ ..] = args {
+        (mixed, args) = (mix(mixed, *instance as u64), rest);
+    }
+    for arg in args {
+        mixed = stir(mixed, hash(*arg)?);
+    }
+    Ok(mixed)
+}
+
+/// Compares the part of a key that is made of arguments by position with as many of these.
+///
+/// # Safety
+/// All are alive.
+#[inline(always)]
+unsafe fn compare_args(key: &[Object], args: &[Object], method: bool) -> Equal {
+    let mut pairs = key.iter().zip(args);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if method
+            && let Some((weak, instance)) = pairs.next()
+            && referent(*weak) != *instance
+        {
+            return Equal::No;
+        }
+        all(pairs.map(|(a, b)| compare(*a, *b)))
+    }
+}
+
+/// Arguments by position only, not `typed`: a method's instance and others, or at least two.
+pub(crate) struct Positional<'a> {
+    args: &'a [Object],
+    method: bool,
+}
+
+impl<'a> Positional<'a> {
+    /// # Safety
+    /// As for [`Call::new`].
+    #[inline(always)]
+    pub(crate) unsafe fn new(args: *const Object, count: usize, method: bool) -> Self {
+        // SAFETY: the caller's promise.
+        let args = unsafe { slice::from_raw_parts(args, count) };
+        Self { args, method }
+    }
+
+    /// As [`Call::hash`].
+    #[inline(always)]
+    pub(crate) fn hash(&self) -> Result<u64, Raised> {
+        // SAFETY: `new`'s promise.
+        hash_args(self.args, self.method, |arg| unsafe { hash(arg) })
+    }
+
+    /// The same, if it takes no call.
+    #[inline(always)]
+    pub(crate) fn hash_at_once(&self) -> Option<u64> {
+        // SAFETY: `new`'s promise.
+        hash_args(self.args, self.method, |arg| unsafe { hash_at_once(arg) }.ok_or(())).ok()
+    }
+
+    /// As [`Call::compare`].
+    ///
+    /// # Safety
+    /// The key is alive, and made by [`Call::key`].
+    #[inline(always)]
+    pub(crate) unsafe fn compare(&self, key: Object) -> Equal {
+        // SAFETY: the caller's promise, and `new`'s.
+        unsafe {
+            if !is_tuple(key) {
+                return Equal::No;
+            }
+            let key = items(key);
+            if key.len() != self.args.len() {
+                return Equal::No;
+            }
+            compare_args(key, self.args, self.method)
+        }
+    }
+
+    /// As [`Call::ask`].
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+        // SAFETY: the caller's promise, and `new`'s.
+        unsafe { Call::new(self.args.as_ptr(), self.args.len(), ptr::null_mut(), false, self.method).ask(key) }
     }
 }
 

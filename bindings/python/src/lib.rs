@@ -10,6 +10,7 @@ mod call;
 #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
 mod deferred;
 mod flight;
+mod locked;
 mod lru;
 mod mapping;
 mod memo;

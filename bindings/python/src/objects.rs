@@ -151,16 +151,31 @@ unsafe fn digits<'a>(int: Object) -> (usize, &'a [u32]) {
 /// The object is alive.
 #[inline(always)]
 pub(crate) unsafe fn hash(object: Object) -> Result<u64, Raised> {
-    // SAFETY: the caller's promise; the layouts are looked at for exact types only.
+    // SAFETY: the caller's promise.
     let hash = unsafe {
+        if let Some(hash) = hash_at_once(object) {
+            return Ok(hash);
+        }
+        ffi::PyObject_Hash(object)
+    };
+    if hash == -1 { Err(Raised) } else { Ok(hash as u64) }
+}
+
+/// The hash of what is hashed most often, if it is at hand.
+///
+/// # Safety
+/// The object is alive.
+#[inline(always)]
+pub(crate) unsafe fn hash_at_once(object: Object) -> Option<u64> {
+    // SAFETY: the caller's promise; the layouts are looked at for exact types only.
+    unsafe {
         if is_exactly(object, &raw mut ffi::PyUnicode_Type) {
             // (Another thread may be setting it, to what this one would.)
             let cached = (&raw const (*object.cast::<ffi::PyASCIIObject>()).hash).cast::<AtomicIsize>();
             let cached = (*cached).load(Ordering::Relaxed);
-            if cached != -1 {
-                return Ok(cached as u64);
-            }
-        } else if is_exactly(object, &raw mut ffi::PyLong_Type)
+            return (cached != -1).then_some(cached as u64);
+        }
+        if is_exactly(object, &raw mut ffi::PyLong_Type)
             && let (tag, [digit]) = digits(object)
         {
             // As Python's own: what is equal to it, a float say, has that hash.
@@ -169,11 +184,10 @@ pub(crate) unsafe fn hash(object: Object) -> Result<u64, Raised> {
             #[cfg(Py_3_12)]
             let sign = 1 - (tag & 3) as i64;
             let value = sign * i64::from(*digit);
-            return Ok((if value == -1 { -2 } else { value }) as u64);
+            return Some((if value == -1 { -2 } else { value }) as u64);
         }
-        ffi::PyObject_Hash(object)
-    };
-    if hash == -1 { Err(Raised) } else { Ok(hash as u64) }
+    }
+    None
 }
 
 /// The numbers whose comparison runs no code of the user's.
@@ -198,6 +212,57 @@ unsafe fn same_text(a: Object, b: Object) -> bool {
             let of = |text| slice::from_raw_parts(ffi::PyUnicode_DATA(text).cast::<u8>(), bytes);
             of(a) == of(b)
         }
+    }
+}
+
+/// Whether a key is this int or str, of which [`hash_at_once`] has told a hash, as far as that takes no call.
+///
+/// # Safety
+/// Both are alive.
+#[inline(always)]
+pub(crate) unsafe fn same_at_once(key: Object, sought: Object) -> bool {
+    if key == sought {
+        return true;
+    }
+    // SAFETY: the caller's promise, and the types are looked at first.
+    unsafe {
+        let class = ffi::Py_TYPE(sought);
+        if ffi::Py_TYPE(key) != class {
+            return false;
+        }
+        if class == &raw mut ffi::PyLong_Type {
+            return matches!((digits(key), digits(sought)), ((a, [x]), (b, [y])) if (a, x) == (b, y));
+        }
+        let (length, kind) = (ffi::PyUnicode_GET_LENGTH(key), ffi::PyUnicode_KIND(key));
+        length == ffi::PyUnicode_GET_LENGTH(sought) && kind == ffi::PyUnicode_KIND(sought) && {
+            let bytes = length as usize * kind as usize;
+            let of = |text| ffi::PyUnicode_DATA(text).cast::<u8>().cast_const();
+            bytes <= 64 && same_bytes(of(key), of(sought), bytes)
+        }
+    }
+}
+
+/// Compares few bytes.
+///
+/// # Safety
+/// There are so many bytes in both places.
+#[inline(always)]
+unsafe fn same_bytes(a: *const u8, b: *const u8, count: usize) -> bool {
+    // SAFETY: the caller's promise; what is read ends within it.
+    unsafe {
+        let words = |at: usize| a.add(at).cast::<u64>().read_unaligned() == b.add(at).cast::<u64>().read_unaligned();
+        if count >= 8 {
+            let mut at = 0;
+            while at + 8 < count {
+                if !words(at) {
+                    return false;
+                }
+                at += 8;
+            }
+            // (The last ones, which may be among those before.)
+            return words(count - 8);
+        }
+        (0..count).all(|at| *a.add(at) == *b.add(at))
     }
 }
 
@@ -278,6 +343,7 @@ unsafe fn compare_slowly(a: Object, b: Object, depth: usize) -> Equal {
 }
 
 /// Whether all are equal: one that is not decides, whatever Python would say of others.
+#[inline(always)]
 pub(crate) fn all(parts: impl Iterator<Item = Equal>) -> Equal {
     let mut all = Equal::Yes;
     for part in parts {

@@ -86,6 +86,45 @@ def test_an_invalidation_beats_a_load():
     assert not function.cache_contains(1)
 
 
+def test_an_invalidation_overtakes_loads_that_are_not_shared():
+    loads, go = [], threading.Event()
+    begun = threading.Semaphore(0)
+
+    @hotset.cached(single_flight=False)
+    def function(x):
+        loads.append(x)
+        number = len(loads)
+        if number <= 2:
+            begun.release()
+            go.wait()
+        return number
+
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(function("a"))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        begun.acquire()  # both are at it: neither waits for the other
+    function.cache_invalidate("a")
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [1, 2]
+    assert not function.cache_contains("a")
+    assert (function("a"), function("a")) == (3, 3)
+
+
+def test_what_is_not_shared_may_call_itself():
+    depth = []
+
+    @hotset.cached(single_flight=False)
+    def function(x):
+        depth.append(x)
+        return function(x) if len(depth) < 3 else x
+
+    assert (function("a"), function("a"), depth) == ("a", "a", ["a"] * 3)
+
+
 @pytest.mark.parametrize("settings", [{}, {"ttl": 0.01}, {"policy": "lru"}, {"single_flight": False}])
 def test_no_wrong_value(settings):
     @hotset.cached(maxsize=50, **settings)

@@ -16,6 +16,9 @@ MISSING: Any
 def after_fork() -> None:
     """Forgets the loads that other threads were at. Called in children after a fork: the module sees to that itself."""
 
+def seal(memo: type["Memo"], /) -> None:
+    """Makes the type immutable, which calls of methods are specialised for. Called once, when the package has added its methods."""
+
 class LruFunction:
     """What functools calls _lru_cache_wrapper: exact LRU, exact semantics. Set `__wrapped__` etc. with update_wrapper.
 

@@ -10,7 +10,7 @@ from functools import partial, update_wrapper, wraps
 from typing import Any
 
 from hotset import _flights
-from hotset._hotset import Memo
+from hotset._hotset import Memo, seal
 from hotset._refresh import refresher
 from hotset._registry import register
 from hotset._stats import CacheInfo, Stats, info_of, stats_of
@@ -51,8 +51,10 @@ def cache_refresh(self: Memo, /, *args: Any, **kwargs: Any) -> Any:
 
 
 _SHARED = (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set)
-for _method in (*_SHARED, cache_refresh, __hotset_stats__):
-    setattr(Memo, _method.__name__, _method)
+if "cache_info" not in vars(Memo):  # (it is there if this module is imported anew)
+    for _method in (*_SHARED, cache_refresh, __hotset_stats__):
+        setattr(Memo, _method.__name__, _method)
+    seal(Memo)
 
 
 def memoised(function: Callable[..., Any], settings: dict[str, Any], name: str | None, method: bool | None) -> Any:

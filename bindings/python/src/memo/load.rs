@@ -31,11 +31,38 @@ impl Memo {
         if self.single_flight {
             return self.fly(search, &own, Some(landed), load).map(Ref::into_raw);
         }
-        let loaded = load();
-        self.while_raised(&loaded, |outcome| {
-            self.store_outcome(search, &own, outcome, Ttl::Default)
-        })?;
+        // It is noted all the same, so that an invalidation can overtake it. (As a task's, for which no thread is answerable: the function
+        // may call itself.)
+        let loaded = match self.store.lanes.open(search, &own, true)? {
+            Opened::Lead(led) => self.lead(led, search, &own, Some(landed), load),
+            // Another is at it, whose result is kept; this one is the caller's alone.
+            Opened::Wait(_) | Opened::Own => load(),
+        };
         loaded.map(Ref::into_raw)
+    }
+
+    /// A load that this thread leads. If `landed` is given, and others have landed since, looks again before.
+    fn lead(
+        &self,
+        led: Led,
+        search: &Sought<'_, '_>,
+        key: &Ref,
+        landed: Option<u64>,
+        load: impl FnOnce() -> Result<Ref, Raised>,
+    ) -> Result<Ref, Raised> {
+        let leading = Leading {
+            memo: self,
+            led,
+            ended: false,
+        };
+        if landed.is_some_and(|landed| self.store.lanes.landed() != landed)
+            && let Some(found) = self.store.get(search)?
+        {
+            return found.or_raise();
+        }
+        let loaded = load();
+        self.while_raised(&loaded, |outcome| leading.end(search, key, outcome, Ttl::Default))?;
+        loaded
     }
 
     /// Runs `f` with what came of a load; if that is an exception, it is set again afterwards, unless `f` sets another.
@@ -56,7 +83,7 @@ impl Memo {
         }
     }
 
-    /// Leads the key's load, or waits for who does. If `landed` is given, and others have landed since, looks again before.
+    /// Leads the key's load (see [`lead`](Self::lead)), or waits for who does.
     pub(super) fn fly(
         &self,
         search: &Sought<'_, '_>,
@@ -75,21 +102,7 @@ impl Memo {
                     // It is looked for again, by the comparison below.
                     Outcome::Abandoned => landed = landed.and(Some(before)),
                 },
-                Opened::Lead(led) => {
-                    let leading = Leading {
-                        memo: self,
-                        led,
-                        ended: false,
-                    };
-                    if landed.is_some_and(|landed| lanes.landed() != landed)
-                        && let Some(found) = self.store.get(search)?
-                    {
-                        return found.or_raise();
-                    }
-                    let loaded = load();
-                    self.while_raised(&loaded, |outcome| leading.end(search, key, outcome, Ttl::Default))?;
-                    return loaded;
-                }
+                Opened::Lead(led) => return self.lead(led, search, key, landed, load),
             }
         }
     }

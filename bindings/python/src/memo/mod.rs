@@ -4,17 +4,17 @@ mod load;
 mod methods;
 
 use crate::border::{enter, quickly, raise};
-use crate::call::{Bare, Call};
-use crate::objects::{Object, Raised, Ref, hash, is_tuple};
+use crate::call::{Bare, Call, Positional};
+use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_tuple, same_at_once};
 use crate::store::Store;
-use crate::store::key::{Found, Search};
+use crate::store::key::{Found, Search, Sought};
 use crate::store::left::{Left, LettingGo, Told, leave};
 use crate::store::options::Options;
 use crate::types::{Class, Head, Instance, bind, make_like, slot};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr;
@@ -31,6 +31,8 @@ pub(crate) struct Memo {
     typed: bool,
     /// Neither `typed` nor `special`.
     plain: bool,
+    /// And with the GIL, and without times: a single look may tell.
+    quick: bool,
     single_flight: bool,
     /// Hits have to look at more than what is there.
     special: bool,
@@ -105,22 +107,30 @@ impl Memo {
         }
     }
 
-    /// [`call`](Self::call) with a single argument that is its own key.
+    /// [`call`](Self::call) with arguments by position only, of a function that is `plain`; `sought` is what is looked for, with its hash.
     ///
     /// # Safety
     /// As vectorcall's.
     #[inline(always)]
-    unsafe fn call_bare(&self, args: *const Object, nargsf: usize) -> Result<Object, Raised> {
+    unsafe fn call_plainly<T: Sought>(
+        &self,
+        (sought, hash): (&T, Result<u64, Raised>),
+        args: *const Object,
+        nargsf: usize,
+        method: bool,
+    ) -> Result<Object, Raised> {
         let _letting_go = LettingGo;
         let landed = self.store.lanes.landed();
-        // SAFETY: the caller's promise.
-        let (bare, hash) = unsafe { (Bare(*args), hash(*args)?) };
-        match self.store.get(&Search::new(&bare, hash))? {
+        let hash = hash?;
+        match self.store.get(&Search::new(sought, hash))? {
             Some(Found::Value(value)) => Ok(value.into_raw()),
             Some(Found::Error(error)) => Err(raise_again(error)),
             None => {
                 // SAFETY: the caller's promise.
-                let call = unsafe { Call::new(args, 1, ptr::null_mut(), false, false) };
+                let call = unsafe {
+                    let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
+                    Call::new(args, count, ptr::null_mut(), false, method)
+                };
                 self.load(&Search::new(&call, hash), &call, &call, nargsf, landed)
             }
         }
@@ -190,15 +200,58 @@ fn tell<const TYPED: bool>(py: Python<'_>, told: &Told, key: Object, value: Obje
     listener.call1((args, kwargs, value, told.cause())).map(drop)
 }
 
+/// Three functions, of which each goes on with the next one: a hit needs but a few registers, and no memory of its own, if nothing that
+/// needs more is in the same function.
 unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
+    // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+    unsafe {
+        let memo = &*this.cast::<Memo>();
+        if !memo.quick || !names.is_null() {
+            return call_anyhow(this, args, nargsf, names);
+        }
+        if ffi::PyVectorcall_NARGS(nargsf) != 1 || memo.store.is_method() {
+            return call_with_several(this, args, nargsf, names);
+        }
+        let arg = *args;
+        match hash_at_once(arg).and_then(|hash| memo.store.glance(hash, |key| same_at_once(key, arg))) {
+            Some(value) => value.into_raw(),
+            None => call_anyhow(this, args, nargsf, names),
+        }
+    }
+}
+
+/// A call with arguments by position only, of a memo that is `quick`.
+#[inline(never)]
+unsafe extern "C" fn call_with_several(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
+    // SAFETY: as above.
+    unsafe {
+        let memo = &*this.cast::<Memo>();
+        let several = Positional::new(args, ffi::PyVectorcall_NARGS(nargsf) as usize, memo.store.is_method());
+        let equal = |key| several.compare(key) == Equal::Yes;
+        match several.hash_at_once().and_then(|hash| memo.store.glance(hash, equal)) {
+            Some(value) => value.into_raw(),
+            None => call_anyhow(this, args, nargsf, names),
+        }
+    }
+}
+
+/// Any call.
+#[inline(never)]
+unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     quickly(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
             let method = this.store.is_method();
-            if count == 1 && names.is_null() && this.plain && !method && !is_tuple(*args) {
-                return this.call_bare(args, nargsf);
+            if names.is_null() && this.plain && count > 0 {
+                if count > 1 || method {
+                    let several = Positional::new(args, count, method);
+                    return this.call_plainly((&several, several.hash()), args, nargsf, method);
+                }
+                if !is_tuple(*args) {
+                    return this.call_plainly((&Bare(*args), hash(*args)), args, nargsf, false);
+                }
             }
             let call = Call::new(args, count, names, this.typed, method);
             this.call(&call, nargsf)
@@ -252,6 +305,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             |object: Option<Bound<'_, PyAny>>| AtomicPtr::new(object.map_or(ptr::null_mut(), Bound::into_ptr));
         let reloads = options.stale_while_revalidate.is_some() || options.stale_if_error.is_some();
         let special = options.key.is_some() || reloads || store.has_timer();
+        let timed = options.ttl.is_some() || options.tti.is_some();
         let memo = |head| Memo {
             head,
             function: reference(Some(function.clone())),
@@ -259,6 +313,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             single_flight: options.single_flight,
             special,
             plain: !special && !typed,
+            quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed,
             reloads,
             key: reference(options.key),
             refresher: reference(options.refresher),
@@ -269,11 +324,37 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
     })
 }
 
+/// Makes the type immutable, when it has got all its methods: the interpreter specialises calls of methods for such types only.
+#[pyfunction]
+fn seal(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let this = class.as_type_ptr();
+    // SAFETY: a type is alive while it is borrowed; its flags are changed while it is imported, before another thread can know it.
+    unsafe {
+        if (*this)
+            .tp_new
+            .is_none_or(|made| made as usize != new as *const () as usize)
+        {
+            return Err(PyTypeError::new_err("only Memo is sealed"));
+        }
+        #[cfg(not(Py_GIL_DISABLED))]
+        {
+            (*this).tp_flags |= ffi::Py_TPFLAGS_IMMUTABLETYPE;
+        }
+        #[cfg(Py_GIL_DISABLED)]
+        (*this)
+            .tp_flags
+            .fetch_or(ffi::Py_TPFLAGS_IMMUTABLETYPE as _, Ordering::Relaxed);
+        ffi::PyType_Modified(this);
+    }
+    Ok(())
+}
+
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(seal, module)?)?;
     Class {
         name: c"hotset._hotset.Memo",
         doc: c"A function whose results are cached.",
-        // Not immutable: the package adds the methods that its users call (`hotset/_memo.py`).
+        // Immutable only when the package has added the methods that its users call: see `seal`.
         flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR,
         slots: vec![
             slot(ffi::Py_tp_new, new as *mut c_void),

@@ -1,7 +1,7 @@
 //! Keys and values in the engine, and how a key is looked for that is no object yet.
 
 use super::left::{Left, leave};
-use crate::call::{Bare, Call};
+use crate::call::{Bare, Call, Positional};
 use crate::objects::{Equal, Object, Raised, Ref, ask, compare};
 use crate::seed::seeded;
 use pyo3::ffi;
@@ -76,6 +76,14 @@ impl Value {
         self.0
             .swap(ptr::null_mut(), Ordering::Relaxed)
             .map_addr(|address| address & !RAISES)
+    }
+
+    /// [`found`](Self::found), if it is a value.
+    #[inline(always)]
+    pub(crate) fn value(&self) -> Option<Ref> {
+        let object = self.0.load(Ordering::Relaxed);
+        // SAFETY: as for `found`.
+        (object.addr() & RAISES == 0).then(|| unsafe { Ref::borrowed(object) })
     }
 
     /// A new reference to what is here, for one who keeps the entry from being freed.
@@ -231,6 +239,19 @@ impl Sought for Call<'_> {
     unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise.
         unsafe { Call::ask(self, key) }
+    }
+}
+
+impl Sought for Positional<'_> {
+    #[inline(always)]
+    unsafe fn compare(&self, key: Object) -> Equal {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { Positional::compare(self, key) }
+    }
+
+    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+        // SAFETY: the caller's promise, and that of who made this.
+        unsafe { Positional::ask(self, key) }
     }
 }
 

@@ -5,11 +5,12 @@
 
 use super::key::{Look, Search, Sought};
 use crate::flight::shared::{Outcome, Shared, fork, thread};
+use crate::locked::{Counter, Locked};
 use crate::objects::{Raised, Ref};
 use hashbrown::HashTable;
 use pyo3::prelude::*;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 struct Lane {
     hash: u64,
@@ -25,16 +26,16 @@ struct Lane {
 }
 
 /// Numbers all loads of the process.
-static NEXT: AtomicU64 = AtomicU64::new(0);
+static NEXT: Counter = Counter::new();
 
 #[derive(Default)]
 pub(crate) struct Lanes {
-    open: Mutex<HashTable<Lane>>,
+    open: Locked<HashTable<Lane>>,
     /// How many loads were superseded so far.
-    marks: AtomicU64,
-    landed: AtomicU64,
-    failed: AtomicU64,
-    waits: AtomicU64,
+    marks: Counter,
+    landed: Counter,
+    failed: Counter,
+    waits: Counter,
 }
 
 pub(crate) enum Opened {
@@ -56,20 +57,15 @@ pub(crate) struct Led {
 }
 
 impl Lanes {
-    /// No Python code runs under this lock.
-    fn lock(&self) -> MutexGuard<'_, HashTable<Lane>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// How many loads have landed so far.
     #[inline(always)]
     pub(crate) fn landed(&self) -> u64 {
-        self.landed.load(Ordering::Acquire)
+        self.landed.get(Ordering::Acquire)
     }
 
     /// Loads, failed ones of these, and waits.
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let read = |counter: &Counter| counter.get(Ordering::Relaxed);
         (read(&self.landed), read(&self.failed), read(&self.waits))
     }
 
@@ -77,7 +73,7 @@ impl Lanes {
     pub(crate) fn open<T: Sought>(&self, search: &Search<'_, T>, key: &Ref, task: bool) -> Result<Opened, Raised> {
         let me = if task { 0 } else { thread() };
         loop {
-            let mut lanes = self.lock();
+            let mut lanes = self.open.lock();
             let found = lanes.find_entry(Look::hash(search), |lane| !lane.superseded && search.is(lane.key.get()));
             if let Ok(mut found) = found {
                 let lane = found.get_mut();
@@ -88,7 +84,7 @@ impl Lanes {
                     let (leader, id) = (lane.thread, lane.id);
                     let shared = lane.shared.get_or_insert_with(|| Arc::new(Shared::new(leader, id)));
                     let shared = shared.clone();
-                    self.waits.fetch_add(1, Ordering::Relaxed);
+                    self.waits.count(Ordering::Relaxed);
                     return Ok(Opened::Wait(shared));
                 }
                 // Whoever was at it is in another process. (The key's reference is let go of outside of the lock.)
@@ -98,7 +94,7 @@ impl Lanes {
                 continue;
             }
             if search.is_settled() {
-                let id = NEXT.fetch_add(1, Ordering::Relaxed);
+                let id = NEXT.count(Ordering::Relaxed);
                 let lane = Lane {
                     hash: Look::hash(search),
                     key: key.clone(),
@@ -108,7 +104,7 @@ impl Lanes {
                     superseded: false,
                     shared: None,
                 };
-                let (hash, marks) = (lane.hash, self.marks.load(Ordering::Relaxed));
+                let (hash, marks) = (lane.hash, self.marks.get(Ordering::Relaxed));
                 lanes.insert_unique(hash, lane, |lane| lane.hash);
                 return Ok(Opened::Lead(Led { hash, id, marks }));
             }
@@ -120,8 +116,8 @@ impl Lanes {
     /// Whether a load that the caller leads may still be kept.
     pub(crate) fn is_valid(&self, led: Led) -> bool {
         // (What is marked after this look is taken out again, when the load lands.)
-        self.marks.load(Ordering::Relaxed) == led.marks || {
-            let lanes = self.lock();
+        self.marks.get(Ordering::Relaxed) == led.marks || {
+            let lanes = self.open.lock();
             lanes
                 .find(led.hash, |lane| lane.id == led.id)
                 .is_some_and(|lane| !lane.superseded)
@@ -131,7 +127,7 @@ impl Lanes {
     /// Ends a load: who waits is handed what came of it. Returns whether it was still valid.
     pub(crate) fn land(&self, led: Led, outcome: &Outcome) -> bool {
         let lane = {
-            let mut lanes = self.lock();
+            let mut lanes = self.open.lock();
             let Ok(found) = lanes.find_entry(led.hash, |lane| lane.id == led.id) else {
                 return false;
             };
@@ -141,10 +137,10 @@ impl Lanes {
             Python::attach(|py| shared.land(py, outcome.clone()));
         }
         if !matches!(outcome, Outcome::Value(_)) {
-            self.failed.fetch_add(1, Ordering::Relaxed);
+            self.failed.count(Ordering::Relaxed);
         }
         // Release pairs with the Acquire in `landed`: who sees the number finds in the cache what the load left there.
-        self.landed.fetch_add(1, Ordering::Release);
+        self.landed.count(Ordering::Release);
         !lane.superseded
     }
 
@@ -152,7 +148,7 @@ impl Lanes {
     pub(crate) fn supersede<T: Sought>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
         loop {
             {
-                let mut lanes = self.lock();
+                let mut lanes = self.open.lock();
                 if lanes.is_empty() {
                     return Ok(());
                 }
@@ -160,7 +156,7 @@ impl Lanes {
                     lanes.find_mut(Look::hash(search), |lane| !lane.superseded && search.is(lane.key.get()))
                 {
                     lane.superseded = true;
-                    self.marks.fetch_add(1, Ordering::Relaxed);
+                    self.marks.count(Ordering::Relaxed);
                     return Ok(());
                 }
             }
@@ -171,8 +167,8 @@ impl Lanes {
     }
 
     pub(crate) fn supersede_all(&self) {
-        let mut lanes = self.lock();
+        let mut lanes = self.open.lock();
         lanes.iter_mut().for_each(|lane| lane.superseded = true);
-        self.marks.fetch_add(1, Ordering::Relaxed);
+        self.marks.count(Ordering::Relaxed);
     }
 }

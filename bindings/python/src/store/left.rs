@@ -3,12 +3,12 @@
 //! With the GIL nobody else can be looking at an entry when it is unlinked, so what it held is taken out there and then, and let go of
 //! before the call returns. Without it, the engine drops what it held when no reader can see it any more; that comes here, too.
 
+use crate::locked::Locked;
 use crate::objects::Object;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// Something that left a cache, with a reference to each.
 pub(crate) struct Left {
@@ -30,13 +30,13 @@ pub(crate) struct Told {
 unsafe impl Send for Left {}
 
 /// Of all caches; whoever comes out of a call lets go of what is here.
-static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
+static LEFT: Locked<Vec<Left>> = Locked::new(Vec::new());
 /// How many there are, for a look without the lock.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// Leaves something to be let go of when the call that is going on returns.
 pub(crate) fn leave(left: Left) {
-    let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = LEFT.lock();
     all.push(left);
     COUNT.store(all.len(), Ordering::Relaxed);
 }
@@ -58,13 +58,13 @@ fn let_go_of_all() {
     };
     while COUNT.load(Ordering::Relaxed) != 0 {
         let mut some = {
-            let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = LEFT.lock();
             COUNT.store(0, Ordering::Relaxed);
             std::mem::take(&mut *all)
         };
         some.drain(..).for_each(Left::let_go);
         // Its memory serves for the next, unless there was very much.
-        let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = LEFT.lock();
         if all.capacity() == 0 && some.capacity() <= 256 {
             *all = some;
         }

@@ -8,7 +8,9 @@ pub(crate) mod options;
 use crate::call::Call;
 use crate::flight::failure;
 use crate::flight::shared::Outcome;
+use crate::locked::Counter;
 use crate::objects::{Object, Raised, Ref};
+use crate::seed::seeded;
 use hotset::{Cause, Ttl, raw};
 use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
 use lanes::{Lanes, Led};
@@ -63,9 +65,9 @@ pub(crate) struct Store {
     timer: AtomicPtr<ffi::PyObject>,
     negative_ttl: Option<Duration>,
     /// Searches that began anew, which the engine counted as misses.
-    again: AtomicU64,
+    again: Counter,
     /// Insertions since `forget_the_gone` looked.
-    since: AtomicU64,
+    since: Counter,
     /// Hits and misses before the last `clear`.
     before: (AtomicU64, AtomicU64),
 }
@@ -126,8 +128,8 @@ impl Store {
             weigher: reference(&options.weigher),
             timer: reference(&options.timer),
             negative_ttl: options.negative_ttl,
-            again: AtomicU64::new(0),
-            since: AtomicU64::new(0),
+            again: Counter::default(),
+            since: Counter::default(),
             before: (AtomicU64::new(0), AtomicU64::new(0)),
         })
     }
@@ -188,8 +190,21 @@ impl Store {
             if found.is_some() || !sought.settle()? {
                 return Ok(found);
             }
-            self.again.fetch_add(1, Ordering::Relaxed);
+            self.again.count(Ordering::Relaxed);
         }
+    }
+
+    /// A value that a single look finds, counted as a hit; else nothing was counted. `hash` and `equal` are a search's: `equal` runs no
+    /// Python code. For memos without times, with the GIL.
+    #[inline(always)]
+    pub(crate) fn glance(&self, hash: u64, equal: impl FnOnce(Object) -> bool) -> Option<Ref> {
+        let equal = |key: &Key| {
+            let key = key.object();
+            !key.is_null() && equal(key)
+        };
+        // (Exceptions that are remembered have times.)
+        // SAFETY: whoever uses a cache holds the GIL; `equal` uses none.
+        unsafe { raw::glance_alone(&self.cache, seeded(hash), equal, Value::value) }.flatten()
     }
 
     /// The same, and whether the caller is the one who is to reload what is there.
@@ -199,7 +214,7 @@ impl Store {
             if found.is_some() || !search.settle()? {
                 return Ok(found);
             }
-            self.again.fetch_add(1, Ordering::Relaxed);
+            self.again.count(Ordering::Relaxed);
         }
     }
 
@@ -222,7 +237,7 @@ impl Store {
     /// [`get`](Self::get), where the engine has counted a miss already because Python had to be asked.
     pub(crate) fn get_again<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         search.settle()?;
-        self.again.fetch_add(1, Ordering::Relaxed);
+        self.again.count(Ordering::Relaxed);
         self.get(search)
     }
 
@@ -361,9 +376,9 @@ impl Store {
     /// A method's result came in: now and then, removes the results of instances that are gone. So these outlive their instances, but
     /// not for more insertions than there are entries; and the look at all of them costs each insertion one.
     pub(crate) fn forget_the_gone(&self) {
-        let since = self.since.fetch_add(1, Ordering::Relaxed);
+        let since = self.since.count(Ordering::Relaxed);
         if since >= 64 && since as usize >= self.cache.len() {
-            self.since.store(0, Ordering::Relaxed);
+            self.since.set(0);
             // SAFETY: the cache holds its keys.
             raw::retain(&self.cache, |key, _| unsafe { !Call::is_gone(key.object()) });
         }
@@ -374,7 +389,7 @@ impl Store {
         let stats = self.cache.stats();
         self.before.0.store(stats.hits, Ordering::Relaxed);
         self.before.1.store(stats.misses, Ordering::Relaxed);
-        self.again.store(0, Ordering::Relaxed);
+        self.again.set(0);
     }
 
     pub(crate) fn run_pending(&self) {
@@ -413,7 +428,7 @@ impl Store {
         self.cache.run_pending();
         let stats = self.cache.stats();
         let (loads, failures, waits) = self.lanes.counts();
-        let again = self.again.load(Ordering::Relaxed);
+        let again = self.again.get(Ordering::Relaxed);
         // (Another thread may clear meanwhile, and see counts that this one did not see yet.)
         let hits = stats.hits.saturating_sub(self.before.0.load(Ordering::Relaxed));
         let misses = stats.misses.saturating_sub(self.before.1.load(Ordering::Relaxed));
