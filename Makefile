@@ -30,7 +30,8 @@ SECONDS ?= 60
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
-        install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize build-python test-python bench-python
+        install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize build-python test-python bench-python \
+        test-freethreaded
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +88,10 @@ build-python: ## Build the Python wheel for each interpreter at hand, and instal
 
 test-python: build-python ## The Python wheel on each interpreter: CPython's own tests of lru_cache, pytest, documentation, examples, types
 	bindings/python/test.sh
+
+# Not in `test`: it builds an interpreter, unless it is given one.
+test-freethreaded: ## The Python wheel and its tests on a free-threaded Python (FREETHREADED=/path/to/python3.13t, or else one is built)
+	bindings/python/freethreaded.sh
 
 bench-python: build-python ## The Python wheel beside functools, dict and cachebox, on the newest interpreter at hand (ARGS="--quick --job hit")
 	python=$$(ls -d target/python/3.*/bin/python | sort -V | tail -1); \

@@ -197,6 +197,16 @@ pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
     }
 }
 
+/// Shows every entry that was unlinked and is not freed yet: with [`visit`] all that the cache holds, each once, if nobody uses it
+/// meanwhile. Takes no lock that it would have to wait for, and allocates nothing that it does not free.
+pub fn visit_unlinked<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
+    let guard = pin();
+    for entry in cache.0.engine.unlinked(&guard) {
+        let entry = Engine::<K, V>::view(entry.0);
+        see(&entry.key, &entry.value);
+    }
+}
+
 /// Removes the entries that `keep` says no to, as of the moment that it sees them: O(n).
 pub fn retain<K, V, S>(cache: &Cache<K, V, S>, mut keep: impl FnMut(&K, &V) -> bool) {
     cache.0.engine.retain(|entry| keep(&entry.key, &entry.value));
@@ -262,6 +272,60 @@ mod tests {
         assert_eq!(seen, [("a".to_owned(), 2), ("b".to_owned(), 3)]);
         retain(&cache, |key, _| key == "b");
         assert_eq!((cache.get("a"), cache.get("b"), cache.len()), (None, Some(3), 1));
+    }
+
+    #[test]
+    fn all_that_is_held_is_seen_once() {
+        for (policy, weighted, listened) in [
+            (crate::Policy::WTinyLfu, false, false),
+            (crate::Policy::WTinyLfu, true, true),
+            (crate::Policy::Lru, false, true),
+            (crate::Policy::Random, true, false),
+        ] {
+            let mut builder = Cache::<u32, (u32, Arc<()>)>::builder().policy(policy);
+            builder = if weighted {
+                builder.max_weight(300).weigher(|key, _| u64::from(key % 5))
+            } else {
+                builder.max_entries(100)
+            };
+            if listened {
+                builder = builder.on_removal(|_, _, _| ());
+            }
+            let cache = builder.build().unwrap();
+            let held = Arc::new(());
+            let check = || {
+                let mut seen = Vec::new();
+                visit(&cache, |_, value| seen.push(value.0));
+                visit_unlinked(&cache, |_, value| seen.push(value.0));
+                let count = seen.len();
+                seen.sort_unstable();
+                seen.dedup();
+                assert_eq!((count, seen.len()), (Arc::strong_count(&held) - 1, count));
+            };
+            let fill = |round: u32, thread: u32| {
+                for n in 0..500 {
+                    cache.insert(n * 7 % 200, ((round * 4 + thread) * 500 + n, held.clone()));
+                    if n % 3 == 0 {
+                        cache.remove(&(n % 200));
+                    }
+                }
+            };
+            for round in 0..10 {
+                // One holds back what others unlink.
+                let reader = (round % 2 == 0).then(|| cache.reader());
+                std::thread::scope(|scope| {
+                    let spawn = |thread| scope.spawn(move || fill(round, thread));
+                    (0..4).for_each(|thread| _ = spawn(thread));
+                });
+                check();
+                drop(reader);
+                check();
+            }
+            cache.clear();
+            cache.run_pending();
+            check();
+            assert_eq!(Arc::strong_count(&held), 1);
+        }
     }
 
     #[test]

@@ -6,11 +6,13 @@ the medians of each round's ratio to the first contestant. `python bench.py [--q
 
 import argparse
 import functools
+import os
 import random
 import statistics
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -41,11 +43,11 @@ DECORATORS: dict[str, Callable[[int], Any]] = {
 }
 
 
-def loop(call: str, **names: Any) -> Loop:
-    """Times CALLS calls, ten in a row, so that the loop itself counts little."""
+def loop(call: str, calls: int = CALLS, clock: Callable[[], float] = time.thread_time, **names: Any) -> Loop:
+    """Times so many calls, ten in a row, so that the loop itself counts little."""
     body = "".join(f"        {call}\n" for _ in range(10))
     source = f"def run({', '.join(f'{name}={name}' for name in names)}):\n    start = now()\n    for _ in rounds:\n{body}    return now() - start\n"
-    namespace = dict(names, now=time.thread_time, rounds=range(CALLS // 10))
+    namespace = dict(names, now=clock, rounds=range(calls // 10))
     exec(source, namespace)
     return namespace["run"]
 
@@ -150,6 +152,58 @@ def measure(contestants: dict[str, Callable[[], Loop]], rounds: int) -> None:
         print(f"    {who:22} {statistics.median(taken) / CALLS * 1e9:7.1f} ns  {ratio:5.2f}")
 
 
+def at_once(count: int, call: str, function: Any) -> float:
+    """Calls a microsecond of so many threads, each on a processor, by the wall clock, from the first's start to the last's end."""
+    start, spans = threading.Barrier(count), []
+    processors = sorted(os.sched_getaffinity(0))
+
+    def work(number: int) -> None:
+        os.sched_setaffinity(0, {processors[number % len(processors)]})
+        # A loop each, so that they share what they call and nothing else.
+        run = loop(call, 2 * CALLS, time.perf_counter, f=function)
+        start.wait()
+        begun = time.perf_counter()
+        run()
+        spans.append((begun, time.perf_counter()))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return count * 2 * CALLS / (max(end for _, end in spans) - min(begun for begun, _ in spans)) / 1e6
+
+
+def of_module(decorator: Any) -> Any:
+    """A decorated function as one of a module's own: not nested in another."""
+    namespace = {"decorated": decorator}
+    exec("@decorated\ndef function(x):\n    return x", namespace)
+    return namespace["function"]
+
+
+def scaling(rounds: int) -> None:
+    """What two threads get done beside one. What a free-threaded interpreter spares a module's functions, the counting of references to them,
+    begins with the first thread."""
+    functions = {
+        "no cache": of_module(lambda function: function),
+        **{who: of_module(decorator(128)) for who, decorator in DECORATORS.items()},
+        "cached, nested": cached(128)(lambda x: x),
+    }
+    for function in functions.values():
+        for i in range(100):
+            function(i)
+    # What the machine can do just now.
+    calls = {"an empty loop": ("f", len), **{who: ("f(17)", function) for who, function in functions.items()}}
+    rates: dict[str, dict[int, list[float]]] = {who: {1: [], 2: []} for who in calls}
+    for _ in range(rounds):
+        for who, (call, function) in calls.items():
+            for count, seen in rates[who].items():
+                seen.append(at_once(count, call, function))
+    for who, seen in rates.items():
+        one, two = (statistics.median(sorted(seen[count])[-(rounds // 4) :]) for count in (1, 2))
+        print(f"    {who:22} {one:6.1f} {two:6.1f} calls/us  {two / one:5.2f}")
+
+
 def zipf_with_scans(length: int = 300_000) -> list[int]:
     """Zipf 0.9 over 100,000 keys, and now and then a scan of keys that never come again."""
     rng = random.Random(1)
@@ -232,6 +286,9 @@ def main() -> None:
         if chosen(name):
             print(f"  {name}")
             measure(contestants, 15 if options.quick else 51)
+    if chosen("two threads") and sys.platform == "linux" and not getattr(sys, "_is_gil_enabled", lambda: True)():
+        print("  two threads beside one, hit, 1 int (the best quarter of the rounds)")
+        scaling(60 if options.quick else 200)
     if chosen("hit ratio"):
         print("  hit ratio, zipf 0.9 with scans, 1,000 entries")
         hit_ratios()

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds the wheel for each interpreter at hand, and installs it into an environment of its own, target/python/VERSION, together with what
 # its tests need; the type checkers into the last one only.
-# PYTHONS="3.13 /opt/python/bin/python" chooses others.
+# PYTHONS="3.13 /opt/python/bin/python" chooses others; ENVIRONMENTS, another place than target/python.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-here=target/python
+here=${ENVIRONMENTS:-target/python}
 
 interpreters() {
     if [ -n "${PYTHONS:-}" ]; then
@@ -19,9 +19,9 @@ interpreters() {
     fi
 }
 
-# ENVIRONMENT PACKAGES..
+# ENVIRONMENT PACKAGES..  (Newer releases of hypothesis may have no wheel for a free-threaded interpreter, and cannot be built there.)
 install() {
-    "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary hypothesis "${@:2}"
 }
 
 # ENVIRONMENT MODULES..
@@ -42,4 +42,5 @@ for python in $(interpreters); do
     install "$env" --no-deps --force-reinstall "$wheels"/*.whl
     echo "$name: $("$env/bin/python" -c 'import hotset; print(hotset.__file__)')"
 done
-has "$env" mypy pyright || install "$env" mypy "pyright[nodejs]"
+# (A place of its own is for other tests than those of the types.)
+[ -n "${ENVIRONMENTS:-}" ] || has "$env" mypy pyright || install "$env" mypy "pyright[nodejs]"

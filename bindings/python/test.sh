@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Runs the tests of the Python wheel in each environment that build.sh made.
+# Runs the tests of the Python wheel in each environment that build.sh made (in ENVIRONMENTS, if it is set).
 set -euo pipefail
 cd "$(dirname "$0")"
 shopt -s nullglob
-environments=(../../target/python/3.*/bin/python)
+environments=(../../"${ENVIRONMENTS:-target/python}"/3.*/bin/python)
 if [ ${#environments[@]} = 0 ]; then
     echo "no environment: make build-python" >&2
     exit 1

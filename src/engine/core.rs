@@ -291,6 +291,12 @@ impl Core {
         }
     }
 
+    /// What waits for its readers, or for its listener.
+    pub(super) fn unlinked(&self) -> impl Iterator<Item = Handle> {
+        let evicted = self.evicted.iter().map(|(entry, _)| *entry);
+        self.bin.iter().copied().chain(evicted)
+    }
+
     /// The listener has seen these: takes them, and the list's memory for the next ones.
     pub(super) fn release(&mut self, shown: &mut Vec<(Handle, Cause)>) {
         for (handle, _) in shown.drain(..) {

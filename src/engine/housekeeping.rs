@@ -4,7 +4,7 @@
 //! the lock has been given up.
 
 use super::core::{Core, Due, Event};
-use super::entry::{Chain, Entry, Handle, NEVER, Times};
+use super::entry::{Chain, DEAD, Entry, Handle, NEVER, Times};
 use super::local::Local;
 use super::{EXPIRIES, Engine, Panics, Published};
 use crate::map::reclaim::{Guard, pin};
@@ -219,6 +219,29 @@ impl<K, V> Engine<K, V> {
             panics.catch(|| self.finish(all, guard));
         }
         panics.resume();
+    }
+
+    /// The entries that were unlinked and are not freed yet: all of them, each once, if nobody uses the cache meanwhile. (None if
+    /// somebody is at the housekeeping, then.) They live as long as the guard.
+    pub(crate) fn unlinked(&self, _guard: &Guard) -> Vec<Handle> {
+        let mut all = Vec::new();
+        if !self.work.0.handover.try_enter() {
+            return all;
+        }
+        // SAFETY: the lock is held, and this reference ends before it is given up.
+        let core = unsafe { &*self.work.0.core.get() };
+        all.extend(core.unlinked());
+        // SAFETY: an entry is alive until its events are applied, which needs the lock.
+        let is_dead = |entry: Handle| unsafe { entry.header() }.place() == DEAD;
+        self.locals.each(|local| {
+            local.ring.peek(|pair| match Event::unpack(pair) {
+                Event::Arrived(new) => all.extend(is_dead(new).then_some(new)),
+                Event::Replaced { new, old, .. } => all.extend(is_dead(new).then_some(new).into_iter().chain([old])),
+                Event::Retired { old, .. } | Event::Released(old) => all.push(old),
+            });
+        });
+        self.work.0.handover.leave();
+        all
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {

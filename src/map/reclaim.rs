@@ -147,6 +147,10 @@ mod bin {
             self.patience = self.sealed.len() + 1 + self.sealed.len() / 4;
         }
 
+        pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+            self.garbage.iter()
+        }
+
         pub(crate) fn is_empty(&self) -> bool {
             self.garbage.is_empty()
         }

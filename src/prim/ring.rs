@@ -56,6 +56,19 @@ impl Ring {
         waiting + 1
     }
 
+    /// Shows the pairs that wait now, and leaves them here. For the consumer.
+    pub(crate) fn peek(&self, see: impl FnMut([u64; 2])) {
+        let head = self.head.load(Ordering::Relaxed);
+        let waiting = self.tail.load(Ordering::Acquire).wrapping_sub(head);
+        (0..waiting).map(|n| self.pair(head.wrapping_add(n))).for_each(see);
+    }
+
+    #[inline]
+    fn pair(&self, position: usize) -> [u64; 2] {
+        let slot = self.slot(position);
+        [slot[0].load(Ordering::Relaxed), slot[1].load(Ordering::Relaxed)]
+    }
+
     /// Hands the pairs that wait now to `expect`, all of them, and then to `take`; the oldest first. For one consumer at a
     /// time.
     #[inline]
@@ -66,10 +79,7 @@ impl Ring {
             return;
         }
         let waiting = tail.wrapping_sub(head);
-        let pair = |n: usize| {
-            let slot = self.slot(head.wrapping_add(n));
-            [slot[0].load(Ordering::Relaxed), slot[1].load(Ordering::Relaxed)]
-        };
+        let pair = |n: usize| self.pair(head.wrapping_add(n));
         (0..waiting).for_each(|n| expect(context, pair(n)));
         (0..waiting).for_each(|n| take(context, pair(n)));
         self.head.store(tail, Ordering::Release);
@@ -88,6 +98,9 @@ mod tests {
             for i in 0..4 {
                 assert_eq!(ring.push([round * 4 + i, i]), i as usize + 1);
             }
+            let mut seen = Vec::new();
+            ring.peek(|[first, _]| seen.push(first));
+            assert_eq!(seen, (expected..expected + 4).collect::<Vec<_>>());
             let take = |expected: &mut u64, pair| {
                 assert_eq!(pair, [*expected, *expected % 4]);
                 *expected += 1;

@@ -3,8 +3,12 @@
 //! `lru` is functools.lru_cache anew, by itself. `memo` and `mapping` are a function and a mapping on a `store`, which is the engine with
 //! Python objects in it; `saved` brings their entries into a file and back. What is called often is made of raw types (`types`); the rest is ordinary PyO3.
 
+#[cfg(Py_GIL_DISABLED)]
+mod apart;
 mod border;
 mod call;
+#[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
+mod deferred;
 mod flight;
 mod locked;
 mod lru;

@@ -3,6 +3,7 @@
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::slice;
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 pub(crate) type Object = *mut ffi::PyObject;
 
@@ -169,7 +170,9 @@ pub(crate) unsafe fn hash_at_once(object: Object) -> Option<u64> {
     // SAFETY: the caller's promise; the layouts are looked at for exact types only.
     unsafe {
         if is_exactly(object, &raw mut ffi::PyUnicode_Type) {
-            let cached = (*object.cast::<ffi::PyASCIIObject>()).hash;
+            // (Another thread may be setting it, to what this one would.)
+            let cached = (&raw const (*object.cast::<ffi::PyASCIIObject>()).hash).cast::<AtomicIsize>();
+            let cached = (*cached).load(Ordering::Relaxed);
             return (cached != -1).then_some(cached as u64);
         }
         if is_exactly(object, &raw mut ffi::PyLong_Type)

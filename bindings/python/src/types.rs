@@ -137,6 +137,25 @@ pub(crate) unsafe fn make<T: Instance>(
     }
 }
 
+/// [`make`], of what stands for a function, and is to be called by many threads as well as that.
+///
+/// # Safety
+/// As `make`.
+pub(crate) unsafe fn make_like<T: Instance>(
+    _function: &Bound<'_, PyAny>,
+    class: *mut ffi::PyTypeObject,
+    vectorcall: ffi::vectorcallfunc,
+    fill: impl FnOnce(Head) -> T,
+) -> PyResult<Object> {
+    // SAFETY: the caller's promise; the object is new.
+    unsafe {
+        let made = make(class, Some(vectorcall), fill)?;
+        #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
+        crate::deferred::as_function(made, _function);
+        Ok(made)
+    }
+}
+
 unsafe extern "C" fn traverse<T: Instance>(this: Object, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     let mut visit = |object: Object| {
         if object.is_null() {

@@ -225,3 +225,36 @@ def test_a_child_does_not_wait_for_its_parents_loads():
         go.set()
         thread.join()
     assert function(1) == (1, parent)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_fork_while_others_are_at_a_cache():
+    function = hotset.cached(maxsize=50)(lambda x: [x])
+    lru = hotset.lru_cache(maxsize=50)(lambda x: [x])
+    cache = hotset.Cache(maxsize=50, on_removal=lambda *_: None)
+    ended = threading.Event()
+
+    def use():
+        for n in range(200):
+            assert function(n) == lru(n) == [n]
+            cache[n] = n
+            cache.pop(n - 10, None)
+
+    def work():
+        while not ended.is_set():
+            use()
+
+    def check():
+        use()
+        function.cache_clear()
+        return function(1) == [1]
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all(in_child(check) for _ in range(20))
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()

@@ -85,7 +85,10 @@ impl Flight {
 pub(crate) fn reply(py: Python<'_>, outcome: Outcome) -> PyResult<Py<PyAny>> {
     match outcome {
         Outcome::Value(value) => Ok(value.into_bound(py).unbind()),
+        #[cfg(not(Py_GIL_DISABLED))]
         Outcome::Error(error) => Err(PyErr::from_value(error.into_bound(py))),
+        #[cfg(Py_GIL_DISABLED)]
+        Outcome::Error(error) => Err(PyErr::from_value(crate::apart::own(&error)?.into_bound(py))),
         Outcome::Abandoned => Ok(missing(py)),
     }
 }

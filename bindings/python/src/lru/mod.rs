@@ -6,7 +6,7 @@ use crate::border::{enter, methods, quickly};
 use crate::call::Call;
 use crate::objects::{Equal, Object, Raised, Ref};
 use crate::seed::stir;
-use crate::types::{Class, Head, Instance, bind, critically, make, slot};
+use crate::types::{Class, Head, Instance, bind, critically, make_like, slot};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -90,7 +90,7 @@ impl LruFunction {
     fn find(&self, call: &Call<'_>, hash: u64) -> Result<Option<u32>, Raised> {
         'again: loop {
             // SAFETY: it ends before other code runs, and is taken anew after that.
-            let Some(table) = (unsafe { self.table() }) else {
+            let Some(mut table) = (unsafe { self.table() }) else {
                 return Ok(None);
             };
             let mut at = table.home(hash);
@@ -110,9 +110,10 @@ impl LruFunction {
                             equal?
                         };
                         // SAFETY: as above.
-                        if unsafe { self.table() }.is_none_or(|table| table.version() != version) {
-                            continue 'again;
-                        }
+                        table = match unsafe { self.table() } {
+                            Some(table) if table.version() == version => table,
+                            _ => continue 'again,
+                        };
                         if equal {
                             return Ok(Some(found));
                         }
@@ -328,7 +329,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
         let typed = typed.is_truthy()?;
         let made = |head| LruFunction {
             head,
-            function: Cell::new(function.into_ptr()),
+            function: Cell::new(function.clone().into_ptr()),
             info: Cell::new(info.into_ptr()),
             size,
             typed,
@@ -337,7 +338,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             table: UnsafeCell::new((size != Size::Nothing).then(Table::new)),
         };
         // SAFETY: the type is this one or a subclass.
-        unsafe { make::<LruFunction>(class, Some(vectorcall), made) }
+        unsafe { make_like(&function, class, vectorcall, made) }
     })
 }
 

@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::store::key::{Found, Search, Sought};
 use crate::store::left::{Left, LettingGo, Told, leave};
 use crate::store::options::Options;
-use crate::types::{Class, Head, Instance, bind, make, slot};
+use crate::types::{Class, Head, Instance, bind, make_like, slot};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -75,6 +75,11 @@ unsafe impl Instance for Memo {
 
 /// Raises an exception that was raised before.
 pub(crate) fn raise_again(error: Ref) -> Raised {
+    #[cfg(Py_GIL_DISABLED)]
+    let error = match crate::apart::own(&error) {
+        Ok(own) => own,
+        Err(raised) => return raised,
+    };
     let error = error.get();
     // SAFETY: it is held. Each time it is raised Python adds to its traceback, which would grow for ever.
     unsafe {
@@ -304,7 +309,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
         let timed = options.ttl.is_some() || options.tti.is_some();
         let memo = |head| Memo {
             head,
-            function: reference(Some(function)),
+            function: reference(Some(function.clone())),
             typed,
             single_flight: options.single_flight,
             special,
@@ -316,7 +321,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             store: ManuallyDrop::new(store),
         };
         // SAFETY: the type is this one.
-        unsafe { make::<Memo>(class, Some(vectorcall), memo) }
+        unsafe { make_like(&function, class, vectorcall, memo) }
     })
 }
 

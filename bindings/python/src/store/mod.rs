@@ -430,9 +430,11 @@ impl Store {
         let stats = self.cache.stats();
         let (loads, failures, waits) = self.lanes.counts();
         let again = self.again.get(Ordering::Relaxed);
-        let misses = stats.misses - self.before.1.load(Ordering::Relaxed);
+        // (Another thread may clear meanwhile, and see counts that this one did not see yet.)
+        let hits = stats.hits.saturating_sub(self.before.0.load(Ordering::Relaxed));
+        let misses = stats.misses.saturating_sub(self.before.1.load(Ordering::Relaxed));
         let numbers = [
-            ("hits", stats.hits - self.before.0.load(Ordering::Relaxed)),
+            ("hits", hits),
             ("misses", misses.saturating_sub(again)),
             ("insertions", stats.insertions),
             ("evictions", stats.evictions),
@@ -464,6 +466,13 @@ impl Store {
             see(held.load(Ordering::Relaxed));
         }
         raw::visit(&self.cache, |key, value| {
+            see(key.object());
+            see(value.object());
+        });
+        // What left holds its key and value until no reader can see it: a cycle through these alone would otherwise stay for ever.
+        // The collector has stopped all other threads, at a point at which they are in no cache.
+        #[cfg(Py_GIL_DISABLED)]
+        raw::visit_unlinked(&self.cache, |key, value| {
             see(key.object());
             see(value.object());
         });
