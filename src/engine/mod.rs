@@ -15,6 +15,8 @@ mod local;
 #[cfg(all(test, loom))]
 mod model;
 mod saved;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod time;
 
 use self::core::{Core, Event};

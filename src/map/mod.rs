@@ -12,6 +12,8 @@ mod model;
 mod moving;
 pub(crate) mod reclaim;
 mod table;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod word;
 
 use crate::prim::prefetch::prefetch;
