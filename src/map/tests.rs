@@ -13,7 +13,7 @@ struct Case {
 impl Case {
     fn new(buckets: usize) -> Self {
         Self {
-            map: Map::with_buckets(buckets),
+            map: Map::with_buckets(buckets).unwrap(),
             entries: Vec::new(),
         }
     }
@@ -80,7 +80,7 @@ fn a_walk_visits_each_once_while_the_table_grows() {
         keys.iter().for_each(|key| case.insert(*key));
         assert_eq!(case.walk(), keys);
         let entries = (1..).find(|entries| Map::buckets_for(*entries) == after).unwrap();
-        assert!(case.map.grow(entries, &pin()));
+        assert!(case.map.grow(entries, &pin()).unwrap());
         let (mut cursor, mut old) = (0, None);
         while old.is_none() {
             assert_eq!(
