@@ -425,7 +425,13 @@ mod model {
                 get(&at.0).is_none_or(|made| made.with(|made| unsafe { *made }) == 7)
             };
             let make = |at: &Made| {
-                made(&at.0, || UnsafeCell::new(7));
+                made(&at.0, || {
+                    let new = UnsafeCell::new(0);
+                    // By this thread, so that others must be ordered after it.
+                    // SAFETY: not shared yet.
+                    new.with_mut(|new| unsafe { *new = 7 });
+                    new
+                });
             };
             let [first, second] = [at.clone(), at.clone()];
             let threads = [

@@ -75,22 +75,31 @@ impl Case {
         }
     }
 
-    /// As `Cache::remove` and `Cache::insert`: `state` takes the place of what is there, and of what is on its way.
-    fn change(&self, key: u64, state: u8) {
-        if self.pending.overtake(&key) || state != ABSENT {
-            self.map[key as usize].swap(state, Ordering::AcqRel);
+    /// As `Cache::remove`: kills what is on its way, if the map shows any.
+    fn remove(&self, key: u64) {
+        if self.pending.overtake(&key) {
+            self.remove_from_map(key);
         }
+    }
+
+    fn remove_from_map(&self, key: u64) {
+        let word = &self.map[key as usize];
+        if word.load(Ordering::Acquire) != ABSENT {
+            word.swap(ABSENT, Ordering::AcqRel);
+        }
+    }
+
+    /// As `Cache::insert`.
+    fn insert(&self, key: u64) {
+        self.pending.overtake(&key);
+        self.map[key as usize].swap(INSERTED, Ordering::AcqRel);
     }
 
     /// As `Cache::clear`.
     fn clear(&self) {
-        let remove = |key: u64| {
-            self.map[key as usize].swap(ABSENT, Ordering::AcqRel);
-        };
-        self.pending.close(remove);
-        KEYS.into_iter()
-            .filter(|key| self.word(*key) == VISIBLE)
-            .for_each(remove);
+        self.pending.close(|key| self.remove_from_map(key));
+        let visible = KEYS.into_iter().filter(|key| self.word(*key) == VISIBLE);
+        visible.for_each(|key| self.remove_from_map(key));
     }
 }
 
@@ -156,7 +165,7 @@ fn loom_snapshot_the_last_entry_ends_it() {
 
 #[test]
 fn loom_snapshot_removed_on_the_way() {
-    model("removed", [|case| case.change(0, ABSENT), first], |case| {
+    model("removed", [|case| case.remove(0), first], |case| {
         first(case);
         assert_eq!(case.word(0), ABSENT);
     });
@@ -164,7 +173,7 @@ fn loom_snapshot_removed_on_the_way() {
 
 #[test]
 fn loom_snapshot_inserted_on_the_way() {
-    model("inserted", [|case| case.change(0, INSERTED), first, first], |case| {
+    model("inserted", [|case| case.insert(0), first, first], |case| {
         first(case);
         assert_eq!(case.word(0), INSERTED);
     });
@@ -172,7 +181,7 @@ fn loom_snapshot_inserted_on_the_way() {
 
 #[test]
 fn loom_snapshot_the_last_two_are_removed_and_taken() {
-    let remove = |case: &Case| case.change(1, ABSENT);
+    let remove = |case: &Case| case.remove(1);
     model("both", [remove, first], |case| {
         assert!(!case.pending.is_some());
         assert_eq!([case.word(0), case.word(1)], [VISIBLE, ABSENT]);
