@@ -7,6 +7,7 @@ use reclaim::pin;
 /// A map, and entries whose upper halves of hashes are their keys.
 struct Case {
     map: Map,
+    #[expect(clippy::vec_box, reason = "the map has their addresses")]
     entries: Vec<Box<Header>>,
 }
 
