@@ -211,9 +211,9 @@ pub(super) struct Core {
     /// Grow when the policy holds more entries than this.
     room: usize,
     /// Entries that came in since the last `settle`.
-    arrived: usize,
+    arrived: u32,
     /// There was no memory to grow: so many entries are to come in before it is tried again.
-    refused: usize,
+    refused: u32,
     /// Whose rings come next, where not all are looked at.
     pub(super) cursor_of_rings: u32,
 }
@@ -507,7 +507,7 @@ impl Core {
         let arrived = std::mem::take(&mut self.arrived);
         self.refused = self.refused.saturating_sub(arrived);
         if self.growing || self.policy.len() > self.room && self.refused == 0 {
-            self.grow(MOVES.saturating_mul(arrived), map, guard);
+            self.grow(MOVES.saturating_mul(arrived as usize), map, guard);
         }
     }
 
@@ -536,7 +536,7 @@ impl Core {
                 Ok(grows) => self.growing = grows,
                 Err(NoMemory) => {
                     // The table goes on as it is.
-                    self.refused = self.policy.len() / 8 + 1;
+                    self.refused = u32::try_from(self.policy.len() / 8 + 1).unwrap_or(u32::MAX);
                     return false;
                 }
             }
