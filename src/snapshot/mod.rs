@@ -47,6 +47,8 @@ mod error;
 mod format;
 mod keep;
 mod mapped;
+#[cfg(all(test, loom))]
+mod model;
 mod options;
 mod pending;
 mod save;
@@ -65,12 +67,12 @@ pub(crate) use pending::Pending;
 
 use crate::cache::Cache;
 use crate::map::reclaim::pin;
+use crate::prim::sync::Arc;
 use codec::Each;
 use mapped::Mapped;
 use pending::{Moment, Source};
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970.
