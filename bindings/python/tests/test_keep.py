@@ -373,6 +373,14 @@ def test_forks(path, before, ends, after, kept):
     assert set(map(int, printed)) == kept
 
 
+def test_a_child_that_did_nothing_leaves_it_to_its_parent(path):
+    told, tell = "told, tell = os.pipe()", "os.write(tell, b'.')"
+    program = FORKED.replace("square(2), square(3)", "os.read(told, 1)").replace("os.waitpid", f"square(2), square.cache_save(), {tell}\nos.waitpid")
+    run(program.format(before=told, ends="sys.exit()", after=""), path)
+    printed, _ = run(SQUARE + "print(*(n for n in range(5) if square.cache_contains(n)))", path)
+    assert set(map(int, printed)) == {1, 2}
+
+
 def test_a_function_is_not_kept_alive(path):
     def function(x):
         return x

@@ -141,8 +141,8 @@ def cached(
 
     A file that cannot be loaded is told by a `hotset.SnapshotWarning`, and the function begins without. A damaged or outdated snapshot is
     replaced by the next save; a file that is no snapshot is not, but by an explicit `cache_save()`. Processes that share a file, as
-    gunicorn's workers do, each save what they have: the last one wins. One that has forked and done nothing since leaves the file to
-    its children.
+    gunicorn's workers do, each save what they have: the last one wins. One that did nothing since a fork leaves the file to the
+    others.
     """
     shared = checked(
         maxsize=maxsize,

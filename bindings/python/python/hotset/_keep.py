@@ -88,8 +88,8 @@ class Keeper:
             return
         try:
             holds = self._holds()
-            # (A process that did nothing since it forked, as gunicorn's does, would put what it knew then in the place of what its
-            # children saved.)
+            # (A process that did nothing since a fork, as gunicorn's first one, would put what it knew then in the place of what others
+            # have saved.)
             if holds == self._held or (holds == self._at_fork and _stamp(self.path or "") != self._seen):
                 return
             self.save(None)
@@ -135,10 +135,10 @@ def _save_all() -> None:
             traceback.print_exc()
 
 
-def _parent_forked() -> None:
+def _forked() -> None:
     for keeper in list(_keepers.values()):
         keeper.forked()
 
 
 atexit.register(_save_all)
-os.register_at_fork(after_in_parent=_parent_forked)
+os.register_at_fork(after_in_parent=_forked, after_in_child=_forked)
