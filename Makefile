@@ -27,10 +27,12 @@ STRESS_ASAN := cargo +nightly test --release --features async --target $(HOST) -
 LOOM_DEEP_PREEMPTIONS ?= 3
 # How long each fuzz target runs.
 SECONDS ?= 60
+# Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
+SHARD ?= 0/100
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
-        install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize build-python test-python bench-python \
+        install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python \
         test-freethreaded
 
 help: ## List the targets
@@ -219,6 +221,14 @@ fuzz: ## Run every fuzz target (SECONDS=60 each; a nightly compiler)
 	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=8192; \
 	done
+
+# In a copy, beside which the traces are, where there are any: without them the hit ratios are not looked at.
+mutants: ## Change the engine, map, policies and primitives in small ways, and see whether the tests notice (SHARD=0/100 ARGS="--file src/map/*.rs")
+	command -v cargo-mutants >/dev/null || $(CARGO) install --locked cargo-mutants
+	mkdir -p target/mutants/copy
+	test ! -d ../shared || ln -sfn "$$(realpath ../shared)" target/mutants/copy/shared
+	TMPDIR=$(CURDIR)/target/mutants/copy CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0 \
+	    nice $(CARGO) mutants --output target/mutants --shard $(SHARD) --sharding round-robin $(ARGS)
 
 fmt: ## Format every source file
 	$(CARGO) fmt --all

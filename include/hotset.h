@@ -35,8 +35,9 @@
  *   A NULL key or value with length 0 is empty. Every call may return HOTSET_PANIC, which is a defect to be reported.
  *
  * - Memory. All memory is malloc's: replace malloc to have another. (A hook for entries alone would leave out the tables, and
- *   could not be called where no memory may be had; so there is none.) HOTSET_NO_MEMORY is told for entries. If there is no
- *   memory for the few bytes beside (a table's growth, a queue), the process is aborted, as is usual in Rust.
+ *   could not be called where no memory may be had; so there is none.) HOTSET_NO_MEMORY is told for entries, and for a new
+ *   cache's table. A table that cannot grow goes on as it is: what it has no room for is evicted. If there is no memory for
+ *   the few bytes beside (a queue, a list), the process is aborted, as is usual in Rust.
  *
  * - Unloading. The library stays loaded after dlclose.
  *
@@ -143,7 +144,7 @@ enum hotset_status
      */
     HOTSET_TOO_LARGE = 5,
     /**
-     * There was no memory for the entry. Nothing has changed.
+     * There was no memory for the entry, or for the table of a new cache. Nothing has changed.
      */
     HOTSET_NO_MEMORY = 6,
     /**

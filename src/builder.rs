@@ -269,10 +269,15 @@ impl<K, V, S> Builder<K, V, S> {
             listener: self.listener,
             time: self.time,
         };
-        let failures = self
-            .negative_ttl
-            .map(|ttl| Box::new(Failures::new(capacity, nanos(ttl), settings.time.clock.clone())));
-        let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher);
+        let failures = match self.negative_ttl {
+            Some(ttl) => Some(Box::new(Failures::new(
+                capacity,
+                nanos(ttl),
+                settings.time.clock.clone(),
+            )?)),
+            None => None,
+        };
+        let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher)?;
         let (rope, keeper) = (self.ticker.start(&cache)?, self.snapshot.start(&cache)?);
         cache.attend(rope, keeper);
         Ok(cache)

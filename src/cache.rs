@@ -6,8 +6,8 @@ use crate::engine::{Engine, Entry, Life, Panics, Settings};
 use crate::expiry::Ttl;
 use crate::failures::Failures;
 use crate::flight::Flights;
-use crate::map::Header;
 use crate::map::reclaim::{Guard, pin, pin_fenced, pin_first};
+use crate::map::{Header, NoMemory};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::refresh::Runner;
@@ -69,11 +69,14 @@ impl<K, V, S> Drop for Cache<K, V, S> {
 
 impl<K: Hash + Eq, V> Cache<K, V> {
     /// A cache of at most `max_entries` entries, with the W-TinyLFU policy.
+    ///
+    /// # Panics
+    /// If there is no memory for its table, which [`Builder::build`] returns as an error.
     pub fn new(max_entries: usize) -> Self {
         Self::builder()
             .max_entries(max_entries)
             .build()
-            .expect("a number of entries is all a cache needs")
+            .expect("a number of entries, and memory for their table, is all a cache needs")
     }
 }
 
@@ -446,17 +449,17 @@ impl<K, V, S> Cache<K, V, S> {
         background: Option<Runner>,
         failures: Option<Box<Failures<K>>>,
         hasher: S,
-    ) -> Self {
-        Self(Arc::new(Inner {
+    ) -> Result<Self, NoMemory> {
+        Ok(Self(Arc::new(Inner {
             flights: Flights::new(settings.capacity),
             background,
             failures,
             pending: Pending::new(),
             attendants: OnceLock::new(),
-            engine: Engine::new(settings),
+            engine: Engine::new(settings)?,
             hasher,
             weigher,
-        }))
+        })))
     }
 
     /// Gives a new cache what looks after it, if there is anything.

@@ -1,5 +1,6 @@
 //! What can go wrong, for the caller to see.
 
+use crate::map::NoMemory;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -26,6 +27,15 @@ pub enum BuildError {
     SnapshotBeforeHasher,
     /// The operating system gave no thread for the ticker, or for saving.
     NoThread,
+    /// There is no memory for a table of so many entries. (A cache of 1,024 to 2^26 entries is built with a table for all of
+    /// them, some 18 bytes each; any other begins small.)
+    NoMemory,
+}
+
+impl From<NoMemory> for BuildError {
+    fn from(NoMemory: NoMemory) -> Self {
+        Self::NoMemory
+    }
 }
 
 impl fmt::Display for BuildError {
@@ -42,6 +52,7 @@ impl fmt::Display for BuildError {
             Self::TickerBeforeHasher => "set the ticker after the hasher",
             Self::SnapshotBeforeHasher => "set the snapshot after the hasher",
             Self::NoThread => "the operating system gave no thread for the ticker, or for saving",
+            Self::NoMemory => "there is no memory for a table of so many entries",
         })
     }
 }

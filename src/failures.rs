@@ -4,6 +4,7 @@
 use crate::clock::Source;
 use crate::engine::{Engine, Settings, Time};
 use crate::expiry::Ttl;
+use crate::map::NoMemory;
 use crate::map::reclaim::pin;
 use crate::policy::PolicyKind;
 use std::any::Any;
@@ -50,15 +51,16 @@ impl<K: Eq> Failures<K> {
 
 impl<K> Failures<K> {
     /// Remembers failures of a cache of this capacity for so many nanoseconds.
-    pub(crate) fn new(capacity: u64, ttl: u64, clock: Source) -> Self {
+    pub(crate) fn new(capacity: u64, ttl: u64, clock: Source) -> Result<Self, NoMemory> {
         let mut time = Time::new(clock);
         time.time_to_live = Some(ttl);
-        Self(Engine::new(Settings {
+        let engine = Engine::new(Settings {
             policy: PolicyKind::Fifo,
             capacity: (capacity / 8).clamp(LEAST, MOST),
             weighted: false,
             listener: None,
             time,
-        }))
+        })?;
+        Ok(Self(engine))
     }
 }

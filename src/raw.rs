@@ -7,6 +7,7 @@ use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::map::reclaim::{alone, pin, pin_fenced};
 pub use crate::snapshot::EntryCodec;
+pub use crate::snapshot::steps::{About, Loading, Saving};
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};

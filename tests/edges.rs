@@ -531,7 +531,8 @@ impl Hasher for WeakHasher {
 #[test]
 fn a_constant_hash_stays_bounded() {
     for policy in POLICIES {
-        for entries in [usize::MAX, 1000, 100, 3] {
+        // (With room for 300, the table is as large as it gets, and all of it is not far from one home.)
+        for entries in [usize::MAX, 1000, 300, 100, 3] {
             let live = Arc::new(AtomicIsize::new(0));
             let gone = Arc::new(AtomicU64::new(0));
             let count = gone.clone();

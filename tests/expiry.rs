@@ -35,6 +35,19 @@ fn taken(log: &Log) -> Vec<(u32, u32, Cause)> {
 }
 
 #[test]
+fn an_entry_that_ends_as_a_tick_of_the_wheel_begins_is_freed_then() {
+    // The cache's moments begin at 1, so this deadline is 2^20, where a tick of the wheel begins.
+    let clock = ManualClock::new();
+    let life = Duration::from_nanos((1 << 20) - 1);
+    let (cache, log) = cache(&clock, |builder| builder.time_to_live(life));
+    cache.insert(1, 10);
+    cache.run_pending();
+    clock.advance(life);
+    cache.run_pending();
+    assert_eq!(taken(&log), [(1, 10, Cause::Expired)]);
+}
+
+#[test]
 fn an_expired_entry_is_a_miss_at_once_and_is_freed_by_the_next_operation() {
     let clock = ManualClock::new();
     let (cache, log) = cache(&clock, |builder| builder.time_to_live(secs(10)));

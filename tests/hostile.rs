@@ -1,11 +1,13 @@
 //! User code that panics, or calls back into the same cache, in every place where the cache runs any.
 
+mod trapped;
+
 use hotset::{Cache, Cause, Policy};
 use std::cell::Cell;
-use std::hash::{Hash, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use trapped::{Intended, Key, Value, key, springs, value};
 
 const POLICIES: [Policy; 5] = [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random];
 
@@ -39,8 +41,6 @@ const PLACES: [Place; 11] = [
     Place::Condition,
 ];
 
-struct Intended;
-
 thread_local! {
     /// Where user code does what it should not, after how many more times; then how often it did.
     static TRAP: Cell<(Place, u32)> = const { Cell::new((Place::Nowhere, 0)) };
@@ -55,6 +55,10 @@ static CACHE: Mutex<Option<Hostile>> = Mutex::new(None);
 static TURN: Mutex<()> = Mutex::new(());
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 static SHOWN: AtomicUsize = AtomicUsize::new(0);
+
+fn count(change: isize) {
+    LIVE.fetch_add(change, Relaxed);
+}
 
 fn trap(place: Place) {
     let (at, left) = TRAP.get();
@@ -88,72 +92,12 @@ fn trap(place: Place) {
     cache.clear();
 }
 
-struct Key(u64, Box<u64>);
-struct Value(Box<u64>);
-
-fn key(k: u64) -> Key {
-    LIVE.fetch_add(1, Relaxed);
-    Key(k, Box::new(k))
-}
-
-fn value(v: u64) -> Value {
-    LIVE.fetch_add(1, Relaxed);
-    Value(Box::new(v))
-}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        trap(Place::Hash);
-        self.0.hash(state);
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        trap(Place::Eq);
-        assert!(self.0 == *self.1 && other.0 == *other.1, "compared while alive");
-        self.0 == other.0
-    }
-}
-
-impl Eq for Key {}
-
-impl Clone for Key {
-    fn clone(&self) -> Self {
-        trap(Place::CloneKey);
-        key(self.0)
-    }
-}
-
-impl Drop for Key {
-    fn drop(&mut self) {
-        assert_eq!(std::mem::replace(&mut *self.1, u64::MAX), self.0, "dropped once");
-        LIVE.fetch_sub(1, Relaxed);
-        trap(Place::DropKey);
-    }
-}
-
-impl Clone for Value {
-    fn clone(&self) -> Self {
-        trap(Place::CloneValue);
-        value(*self.0)
-    }
-}
-
-impl Drop for Value {
-    fn drop(&mut self) {
-        assert_ne!(std::mem::replace(&mut *self.0, u64::MAX), u64::MAX, "dropped once");
-        LIVE.fetch_sub(1, Relaxed);
-        trap(Place::DropValue);
-    }
-}
-
 fn cache(policy: Policy) -> Hostile {
     Cache::builder()
         .max_weight(20)
         .weigher(|_, value: &Value| {
             trap(Place::Weigh);
-            1 + *value.0 % 3
+            value.weight()
         })
         .on_removal(|_, _, _| {
             SHOWN.fetch_add(1, Relaxed);
@@ -162,15 +106,6 @@ fn cache(policy: Policy) -> Hostile {
         .policy(policy)
         .build()
         .unwrap()
-}
-
-/// Whether it panicked as intended.
-fn springs<R>(call: impl FnOnce() -> R) -> bool {
-    match catch_unwind(AssertUnwindSafe(|| drop(call()))) {
-        Ok(()) => false,
-        Err(panic) if panic.is::<Intended>() => true,
-        Err(panic) => resume_unwind(panic),
-    }
 }
 
 fn calls() -> Vec<fn(&Hostile)> {

@@ -4,7 +4,7 @@
 
 use super::entry::{Chain, DEAD, GONE, Handle, NEVER, NEW, Shape, Times};
 use crate::map::reclaim::{Bin, Guard};
-use crate::map::{Header, Map, OldTable};
+use crate::map::{Header, Map, NoMemory, OldTable};
 use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Places, Policy, PolicyKind, Rank, Verdict};
 use crate::prim::prefetch::prefetch;
 use crate::prim::wheel::{IDLE, Timers, Wheel};
@@ -211,7 +211,9 @@ pub(super) struct Core {
     /// Grow when the policy holds more entries than this.
     room: usize,
     /// Entries that came in since the last `settle`.
-    arrived: usize,
+    arrived: u32,
+    /// There was no memory to grow: so many entries are to come in before it is tried again.
+    refused: u32,
     /// Whose rings come next, where not all are looked at.
     pub(super) cursor_of_rings: u32,
 }
@@ -244,6 +246,7 @@ impl Core {
             cursor: 0,
             room: room(slots),
             arrived: 0,
+            refused: 0,
             cursor_of_rings: 0,
         }
     }
@@ -521,8 +524,9 @@ impl Core {
         }
         self.out = out; // with its memory
         let arrived = std::mem::take(&mut self.arrived);
-        if self.growing || self.policy.len() > self.room {
-            self.grow(MOVES.saturating_mul(arrived), map, guard);
+        self.refused = self.refused.saturating_sub(arrived);
+        if self.growing || self.policy.len() > self.room && self.refused == 0 {
+            self.grow(MOVES.saturating_mul(arrived as usize), map, guard);
         }
     }
 
@@ -535,9 +539,9 @@ impl Core {
         }
     }
 
-    /// Begins or continues to grow the table.
+    /// Begins or continues to grow the table; false if it is as large as it gets, or there is no memory for a larger one.
     #[cold]
-    pub(super) fn grow(&mut self, budget: usize, map: &Map, guard: &Guard) {
+    pub(super) fn grow(&mut self, budget: usize, map: &Map, guard: &Guard) -> bool {
         if !self.growing {
             let mut entries = self.policy.len().saturating_mul(2);
             if !self.weighted {
@@ -547,10 +551,17 @@ impl Core {
                     entries = capacity.max(self.policy.len());
                 }
             }
-            self.growing = map.grow(entries, guard);
+            match map.grow(entries, guard) {
+                Ok(grows) => self.growing = grows,
+                Err(NoMemory) => {
+                    // The table goes on as it is.
+                    self.refused = u32::try_from(self.policy.len() / 8 + 1).unwrap_or(u32::MAX);
+                    return false;
+                }
+            }
             if !self.growing {
                 self.room = usize::MAX; // as large as it gets
-                return;
+                return false;
             }
         }
         let mut unlinked = Vec::new();
@@ -571,15 +582,15 @@ impl Core {
             self.room = room(map.slots(guard));
             self.tables.get_or_insert_default().put(old);
         }
+        true
     }
 
-    /// Grows to the end if the table is crowded; whether it was.
+    /// Grows to the end if the table is crowded; whether it has.
     pub(super) fn make_room(&mut self, map: &Map, guard: &Guard) -> bool {
-        if !self.growing && !map.is_crowded(self.policy.len() * 2, guard) {
+        if !self.growing && (self.refused > 0 || !map.is_crowded(self.policy.len() * 2, guard)) {
             return false;
         }
-        self.grow(usize::MAX, map, guard);
-        true
+        self.grow(usize::MAX, map, guard)
     }
 
     /// Panics if timers and entries disagree; `held` of the entries in the map have timers.

@@ -16,7 +16,7 @@ use std::ptr;
 /// Threads whose part is found with one look.
 const NEAR: usize = 8;
 /// Threads that have a part of their own. The others wait for the maintenance lock when they write, and share counters.
-pub(crate) const THREADS: usize = 1024;
+pub(crate) const THREADS: usize = if cfg!(loom) { NEAR + 2 } else { 1024 };
 /// Of the others' parts, so many are looked at per batch.
 const AT_ONCE: usize = 8;
 /// The most changes that wait in a ring.
@@ -158,16 +158,26 @@ impl Locals {
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
-        self.capacity.store(capacity, Ordering::Relaxed);
+        // AcqRel, as where `made` changes: see `set_pace`.
+        self.capacity.swap(capacity, Ordering::AcqRel);
         self.set_pace();
     }
 
     /// All rings together hold at most `slack` changes, or one for every thread.
     #[cold]
     fn set_pace(&self) {
+        // What the pace is made of is read by read-modify-writes, with Acquire and Release, the last time after the pace was
+        // set. Whoever changes it later sees what was set here, and overwrites it; a change that came before is seen here.
+        let (made, capacity) = (&self.made, &self.capacity);
+        let read = || {
+            (
+                made.fetch_add(0, Ordering::AcqRel),
+                capacity.fetch_add(0, Ordering::AcqRel),
+            )
+        };
+        let mut now = read();
         loop {
-            let made = self.made.load(Ordering::Relaxed);
-            let capacity = self.capacity.load(Ordering::Relaxed);
+            let (made, capacity) = now;
             let most = (slack(capacity) as usize / made.max(1)).clamp(1, self.room);
             let batch = if self.exact {
                 1
@@ -175,12 +185,12 @@ impl Locals {
                 (most / 2).min((capacity / 64) as usize).max(1)
             };
             self.pace.batch.store(batch, Ordering::Relaxed);
+            self.pace.most.store(most, Ordering::Relaxed);
             self.pace
                 .weight
                 .store(capacity / 8 / made.max(1) as u64, Ordering::Relaxed);
-            // AcqRel, with itself: who comes second sees what the first counted, so the last to come sets what is right.
-            self.pace.most.swap(most, Ordering::AcqRel);
-            if made == self.made.load(Ordering::Relaxed) && capacity == self.capacity.load(Ordering::Relaxed) {
+            let before = std::mem::replace(&mut now, read());
+            if before == now {
                 return;
             }
         }
@@ -225,7 +235,7 @@ impl Locals {
             }
         };
         let local = made(at, || Local::new(self.room));
-        self.made.fetch_add(1, Ordering::Relaxed);
+        self.made.fetch_add(1, Ordering::AcqRel); // see `set_pace`
         self.set_pace();
         Some(local)
     }
@@ -337,5 +347,101 @@ fn free<T>(pointer: &mut AtomicPtr<T>) {
     if !made.is_null() {
         // SAFETY: set once, made from a Box in `made`; `&mut`: nobody else is left.
         drop(unsafe { Box::from_raw(made) });
+    }
+}
+
+/// The making of the parts, and of what all are told of the pace, under loom.
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use crate::map::reclaim::{INDEX, pin};
+    use loom::thread;
+    use std::sync::Arc;
+
+    const CAPACITY: u64 = 1024;
+
+    /// Runs `threads` at once, on one index each, and then looks whether the pace is right for so many and `capacity`.
+    fn model<const N: usize>(first: usize, threads: [fn(&Locals); N], capacity: u64) {
+        loom::model(move || {
+            let locals = Arc::new(Locals::new(CAPACITY, false));
+            let run = |n: usize| {
+                let locals = locals.clone();
+                move || {
+                    INDEX.with(|index| index.set(first + n));
+                    threads[n](&locals);
+                }
+            };
+            let others: Vec<_> = (1..N).map(|n| thread::spawn(run(n))).collect();
+            run(0)();
+            others.into_iter().for_each(|other| other.join().unwrap());
+            let mut parts = 0;
+            locals.each(|_| parts += 1);
+            assert_eq!(locals.made.load(Ordering::Relaxed), parts);
+            let want = Locals::new(capacity, false);
+            want.made.store(parts, Ordering::Relaxed);
+            want.set_pace();
+            let pace = |locals: &Locals| {
+                let pace = &locals.pace;
+                let [batch, most] = [&pace.batch, &pace.most].map(|at| at.load(Ordering::Relaxed));
+                (batch, most, pace.weight.load(Ordering::Relaxed))
+            };
+            assert_eq!(pace(&locals), pace(&want), "the pace is that of {parts} threads");
+        });
+    }
+
+    fn hit(locals: &Locals) {
+        let guard = pin();
+        let (before, _) = locals.lookups();
+        let local = locals.of(&guard).expect("few threads have parts");
+        local.hit();
+        assert_eq!(local.ring.push([1, 2]), 1, "nobody else has it");
+        let (after, _) = locals.lookups();
+        assert!(after > before, "its own hit is counted");
+    }
+
+    #[test]
+    fn loom_local_two_parts() {
+        model(0, [hit, hit], CAPACITY);
+    }
+
+    #[test]
+    fn loom_local_two_far_parts() {
+        model(NEAR, [hit, hit], CAPACITY);
+    }
+
+    #[test]
+    fn loom_local_a_part_and_a_capacity() {
+        model(0, [hit, |locals| locals.set_capacity(8 * CAPACITY)], 8 * CAPACITY);
+    }
+
+    #[test]
+    fn loom_local_what_is_made_is_seen() {
+        use loom::cell::UnsafeCell;
+        struct Made(AtomicPtr<UnsafeCell<u32>>);
+        loom::model(|| {
+            let at = Arc::new(Made(AtomicPtr::new(ptr::null_mut())));
+            let look = |at: &Made| {
+                // SAFETY: nobody writes what is made; that it is ordered is what loom checks.
+                get(&at.0).is_none_or(|made| made.with(|made| unsafe { *made }) == 7)
+            };
+            let make = |at: &Made| {
+                made(&at.0, || {
+                    let new = UnsafeCell::new(0);
+                    // By this thread, so that others must be ordered after it.
+                    // SAFETY: not shared yet.
+                    new.with_mut(|new| unsafe { *new = 7 });
+                    new
+                });
+            };
+            let [first, second] = [at.clone(), at.clone()];
+            let threads = [
+                thread::spawn(move || make(&first)),
+                thread::spawn(move || make(&second)),
+            ];
+            assert!(look(&at));
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            let mut at = at.0.load(Ordering::Relaxed);
+            free(&mut AtomicPtr::new(std::mem::replace(&mut at, ptr::null_mut())));
+        });
     }
 }

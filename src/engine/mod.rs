@@ -15,6 +15,8 @@ mod local;
 #[cfg(all(test, loom))]
 mod model;
 mod saved;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod time;
 
 use self::core::{Core, Event};
@@ -22,7 +24,7 @@ use self::housekeeping::Rings;
 use self::local::Locals;
 use crate::expiry::Ttl;
 use crate::map::reclaim::{Guard, pin};
-use crate::map::{Header, Inserted, Map, Mode, UNCONDITIONAL};
+use crate::map::{Header, Inserted, Map, Mode, NoMemory, UNCONDITIONAL};
 use crate::policy::{Policy, PolicyKind};
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
 use crate::stats::Cause;
@@ -33,6 +35,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
 pub(crate) use entry::{Entry, Handle, Life, Shape, Times};
+pub(crate) use saved::Listed;
 pub(crate) use time::Time;
 
 /// Called for every entry that leaves, by the thread that unlinked it.
@@ -121,7 +124,7 @@ impl Panics {
 }
 
 impl<K, V> Engine<K, V> {
-    pub(crate) fn new(settings: Settings<K, V>) -> Self {
+    pub(crate) fn new(settings: Settings<K, V>) -> Result<Self, NoMemory> {
         let shape = Shape {
             weighted: settings.weighted,
             timed: settings.time.is_general(),
@@ -136,13 +139,13 @@ impl<K, V> Engine<K, V> {
         } else {
             settings.capacity.min(SMALL)
         };
-        let map = Map::for_entries(first as usize);
+        let map = Map::for_entries(first as usize)?;
         let slots = map.slots(&pin());
         let listened = settings.listener.is_some();
         let core = Core::new(settings.policy, settings.capacity, shape, listened, slots);
         let published = Published::default();
         published.capacity.store(settings.capacity, Ordering::Relaxed);
-        Self {
+        Ok(Self {
             map,
             locals: Locals::new(settings.capacity, core.policy.eager_hits()),
             shape,
@@ -157,7 +160,7 @@ impl<K, V> Engine<K, V> {
                 published,
             }),
             _owns: std::marker::PhantomData,
-        }
+        })
     }
 
     pub(crate) fn map(&self) -> &Map {

@@ -156,7 +156,7 @@ fn engine<const N: usize>(capacity: u64, before: fn(&Case), threads: [fn(&Case);
         };
         let dropped = Arc::new(Count::new(0));
         let case = Arc::new(Case {
-            engine: Engine::new(settings),
+            engine: Engine::new(settings).unwrap(),
             made: Count::new(0),
             dropped: dropped.clone(),
         });

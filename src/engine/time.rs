@@ -141,8 +141,13 @@ impl<K, V> Time<K, V> {
         };
         let idle = self.time_to_idle.map_or(NEVER, |idle| now.saturating_add(idle));
         let deadline = deadline.min(limit).min(idle);
-        let refresh = |age| now.saturating_add(self.jittered(age, hash ^ now));
-        let stale = self.refresh_after.map_or(NEVER, refresh);
+        // It is as old as it was: of the cache's time to live it has had all but what is left until its limit.
+        let refresh = |age: u64| match self.time_to_live {
+            Some(ttl) if limit != NEVER => limit.saturating_sub(ttl.saturating_sub(age)),
+            _ => NEVER,
+        };
+        let soon = |age| now.saturating_add(self.jittered(age, hash ^ now)).min(refresh(age));
+        let stale = self.refresh_after.map_or(NEVER, soon);
         (deadline != NEVER || self.is_general()).then_some(Life { deadline, limit, stale })
     }
 

@@ -12,6 +12,8 @@ mod model;
 mod moving;
 pub(crate) mod reclaim;
 mod table;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod word;
 
 use crate::prim::prefetch::prefetch;
@@ -97,6 +99,10 @@ impl Drop for OldTable {
     }
 }
 
+/// There is no memory for a table.
+#[derive(Debug)]
+pub(crate) struct NoMemory;
+
 pub(crate) struct Map {
     current: AtomicPtr<Table>,
 }
@@ -106,7 +112,7 @@ const LOAD: f64 = 0.6;
 
 impl Map {
     /// A map with room for about `entries`, and always for a few more.
-    pub(crate) fn for_entries(entries: usize) -> Self {
+    pub(crate) fn for_entries(entries: usize) -> Result<Self, NoMemory> {
         Self::with_buckets(Self::buckets_for(entries))
     }
 
@@ -114,10 +120,14 @@ impl Map {
         ((entries as f64 / (LOAD * SLOTS as f64)).ceil() as usize).max(2)
     }
 
-    pub(crate) fn with_buckets(buckets: usize) -> Self {
-        Self {
-            current: AtomicPtr::new(Box::into_raw(Box::new(Table::new(buckets)))),
-        }
+    fn with_buckets(buckets: usize) -> Result<Self, NoMemory> {
+        Ok(Self {
+            current: AtomicPtr::new(Self::allocate(buckets)?),
+        })
+    }
+
+    fn allocate(buckets: usize) -> Result<*mut Table, NoMemory> {
+        Ok(Box::into_raw(Box::new(Table::new(buckets).ok_or(NoMemory)?)))
     }
 
     #[inline]
@@ -370,21 +380,19 @@ impl Map {
     }
 
     /// Begins to grow to a size for `entries`. One thread at a time (the holder of the maintenance lock); no-op while
-    /// growing, or if large enough. Returns whether the map is growing now.
-    pub(crate) fn grow(&self, entries: usize, guard: &Guard) -> bool {
+    /// growing, or if large enough. Returns whether the map is growing now; if there is no memory, nothing has changed.
+    pub(crate) fn grow(&self, entries: usize, guard: &Guard) -> Result<bool, NoMemory> {
         let table = self.table(guard);
         if !table.next.load(Ordering::Relaxed).is_null() {
-            return true;
+            return Ok(true);
         }
         let buckets = Self::buckets_for(entries);
         if buckets <= table.buckets.len() {
-            return false;
+            return Ok(false);
         }
         // Release: readers that see a home as moved see the whole new table.
-        table
-            .next
-            .store(Box::into_raw(Box::new(Table::new(buckets))), Ordering::Release);
-        true
+        table.next.store(Self::allocate(buckets)?, Ordering::Release);
+        Ok(true)
     }
 
     /// Moves the homes from `cursor` on, up to `budget` of them, to the table that `grow` made. One thread at a time. When

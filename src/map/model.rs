@@ -161,7 +161,7 @@ impl Case {
 
     /// Moves all homes, as the holder of the maintenance lock does.
     fn grow(&self) {
-        assert!(self.map.grow(6, &pin()));
+        assert!(self.map.grow(6, &pin()).unwrap());
         let mut cursor = 0;
         let mut old = None;
         while old.is_none() {
@@ -222,7 +222,7 @@ thread_local! {
 fn model<const N: usize>(buckets: usize, before: fn(&Case), threads: [fn(&Case); N], after: fn(&Case)) {
     loom::model(move || {
         let case = Arc::new(Case {
-            map: Map::with_buckets(buckets),
+            map: Map::with_buckets(buckets).unwrap(),
             entries: Mutex::new(Vec::new()),
             new: Count::new(0),
             replaced: Count::new(0),

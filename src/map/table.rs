@@ -11,6 +11,8 @@
 use super::Header;
 use super::word::{self, MAX_DISTANCE, SLOTS, control, slot, tags};
 use crate::prim::sync::{AtomicPtr, AtomicU64, Ordering, relax};
+#[cfg(not(loom))]
+use std::alloc::{Layout, alloc_zeroed};
 use std::ptr::{self, NonNull};
 
 /// 64 bytes: one cache line.
@@ -119,32 +121,35 @@ impl Bucket {
 }
 
 impl Table {
-    pub(super) fn new(buckets: usize) -> Self {
+    /// `None` if there is no memory for so many.
+    pub(super) fn new(buckets: usize) -> Option<Self> {
         assert!(buckets > 0);
-        Self {
-            buckets: Self::allocate(buckets),
+        Some(Self {
+            buckets: Self::allocate(buckets)?,
             next: AtomicPtr::new(ptr::null_mut()),
-        }
+        })
     }
 
     #[cfg(not(loom))]
-    fn allocate(buckets: usize) -> Box<[Bucket]> {
+    fn allocate(buckets: usize) -> Option<Box<[Bucket]>> {
+        let layout = Layout::array::<Bucket>(buckets).ok()?;
         // Zeroed by the operating system: a large table costs only the pages that are used.
-        // SAFETY: all-zero bytes are valid AtomicU64s.
-        let table = unsafe { Box::<[Bucket]>::new_zeroed_slice(buckets).assume_init() };
+        // SAFETY: there are some buckets, so the size is not 0.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<Bucket>())?;
+        // SAFETY: allocated just now, with the layout of this slice; and all-zero bytes are valid AtomicU64s.
+        let table = unsafe { Box::from_raw(NonNull::slice_from_raw_parts(start, buckets).as_ptr()) };
         prefer_huge_pages(&table);
-        table
+        Some(table)
     }
 
     #[cfg(loom)]
-    fn allocate(buckets: usize) -> Box<[Bucket]> {
-        (0..buckets)
-            .map(|_| Bucket {
-                tags: AtomicU64::new(0),
-                slots: std::array::from_fn(|_| AtomicU64::new(0)),
-                control: AtomicU64::new(0),
-            })
-            .collect()
+    fn allocate(buckets: usize) -> Option<Box<[Bucket]>> {
+        let bucket = || Bucket {
+            tags: AtomicU64::new(0),
+            slots: std::array::from_fn(|_| AtomicU64::new(0)),
+            control: AtomicU64::new(0),
+        };
+        Some((0..buckets).map(|_| bucket()).collect())
     }
 
     #[inline]

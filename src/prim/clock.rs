@@ -4,9 +4,10 @@
 //! evenly, and alike on all cores. Elsewhere a reading is an `Instant`. Ticks become time only when somebody asks, by what
 //! has passed on both clocks since the process's first reading, so nothing is calibrated up front.
 
+#[cfg(not(loom))]
 use super::sync::Padded;
+use super::sync::{AtomicU64, Ordering};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The first reading of the process.
@@ -49,6 +50,8 @@ struct Seen {
     nanos: AtomicU64,
 }
 
+// (Loom's atomics cannot be in a static: its models of others' protocols read the real clock every time.)
+#[cfg(not(loom))]
 static SEEN: Padded<Seen> = Padded(Seen {
     ticks: AtomicU64::new(0),
     nanos: AtomicU64::new(1),
@@ -57,29 +60,48 @@ static SEEN: Padded<Seen> = Padded(Seen {
 /// For so many ticks, what was seen counts as the present: a millisecond at most, as no counter is slower than 1 GHz.
 const FRESH: u64 = 1 << 20;
 
-/// Now, in nanoseconds since the process's first reading: about a millisecond late at most, never 0, never going back.
-#[inline(always)]
-pub(crate) fn nanos() -> u64 {
-    // Acquire pairs with the Release in `look`: what was seen is at least as new as its ticks say. If the counters of two
-    // processors disagree by more than that, the difference is huge, one way or the other. Nothing is seen before somebody
-    // has found out that the counter is trusted.
-    let seen = SEEN.0.ticks.load(Ordering::Acquire);
-    if seen != 0 && counter().wrapping_sub(seen) < FRESH {
-        SEEN.0.nanos.load(Ordering::Relaxed)
-    } else {
-        look()
+impl Seen {
+    /// What was seen last, if that counts as the present.
+    #[inline(always)]
+    fn fresh(&self, counter: impl FnOnce() -> u64) -> Option<u64> {
+        // Acquire pairs with the Release in `note`: what was seen is at least as new as its ticks say. If the counters of
+        // two processors disagree by more than that, the difference is huge, one way or the other. Nothing is seen before
+        // somebody has found out that the counter is trusted.
+        let seen = self.ticks.load(Ordering::Acquire);
+        let fresh = seen != 0 && counter().wrapping_sub(seen) < FRESH;
+        fresh.then(|| self.nanos.load(Ordering::Relaxed))
+    }
+
+    /// Notes what the real clock said, after the ticks were read; returns the present.
+    fn note(&self, ticks: u64, now: u64) -> u64 {
+        let seen = self.nanos.fetch_max(now, Ordering::Relaxed);
+        self.ticks.store(ticks, Ordering::Release); // partner: the Acquire in `fresh`
+        now.max(seen)
     }
 }
 
+/// Now, in nanoseconds since the process's first reading: about a millisecond late at most, never 0, never going back.
+#[inline(always)]
+pub(crate) fn nanos() -> u64 {
+    #[cfg(not(loom))]
+    if let Some(fresh) = SEEN.0.fresh(counter) {
+        return fresh;
+    }
+    look()
+}
+
+#[cfg(not(loom))]
 #[cold]
 #[inline(never)]
 fn look() -> u64 {
     let origin = origin();
     let ticks = if origin.counter { counter() } else { 0 };
-    let now = origin.instant.elapsed().as_nanos() as u64;
-    let seen = SEEN.0.nanos.fetch_max(now, Ordering::Relaxed);
-    SEEN.0.ticks.store(ticks, Ordering::Release);
-    now.max(seen)
+    SEEN.0.note(ticks, origin.instant.elapsed().as_nanos() as u64)
+}
+
+#[cfg(loom)]
+fn look() -> u64 {
+    (origin().instant.elapsed().as_nanos() as u64).max(1)
 }
 
 /// The time that a number of ticks took. As precise as what passed since the process's first reading is long: a pair of
@@ -132,7 +154,7 @@ fn counter() -> u64 {
     unreachable!("no counter is trusted here")
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -158,5 +180,77 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         let (passed, real) = (nanos() - start, instant.elapsed().as_nanos() as u64);
         assert!(passed >= 18_000_000 && passed <= real + 2_000_000, "{passed} of {real}");
+    }
+}
+
+/// The cell under loom. The model's time is both the counter and the real clock, and goes on whenever it is read.
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use std::sync::Arc;
+
+    struct Case {
+        seen: Seen,
+        time: AtomicU64,
+        /// What one thread was told last, for another to hear.
+        told: AtomicU64,
+    }
+
+    impl Case {
+        /// Relaxed, so that it orders nothing; but one after the other, as a counter is read.
+        fn counter(&self) -> u64 {
+            self.time.fetch_add(FRESH / 4, Ordering::Relaxed)
+        }
+
+        fn nanos(&self) -> u64 {
+            let begun = self.counter();
+            let fresh = self.seen.fresh(|| self.counter());
+            let now = fresh.unwrap_or_else(|| {
+                let ticks = self.counter();
+                self.seen.note(ticks, self.counter())
+            });
+            assert!(now + FRESH > begun, "at most so late: {now} at {begun}");
+            assert!(now <= self.counter(), "nothing is of the future");
+            now
+        }
+    }
+
+    /// Two threads, of which the second hears what the first was told.
+    fn model(before: fn(&Case)) {
+        loom::model(move || {
+            let case = Arc::new(Case {
+                seen: Seen {
+                    ticks: AtomicU64::new(0),
+                    nanos: AtomicU64::new(1),
+                },
+                time: AtomicU64::new(8 * FRESH),
+                told: AtomicU64::new(0),
+            });
+            before(&case);
+            let other = case.clone();
+            let other = loom::thread::spawn(move || {
+                let first = other.nanos();
+                assert!(first <= other.nanos(), "it does not go back");
+                other.told.store(other.nanos(), Ordering::Release);
+            });
+            let (first, told) = (case.nanos(), case.told.load(Ordering::Acquire));
+            let second = case.nanos();
+            assert!(first.max(told) <= second, "it goes back for nobody who could know");
+            other.join().unwrap();
+            assert!(second <= case.nanos());
+        });
+    }
+
+    #[test]
+    fn loom_clock_nothing_was_seen() {
+        model(|_| ());
+    }
+
+    #[test]
+    fn loom_clock_what_was_seen_grows_old() {
+        model(|case| {
+            let ticks = case.counter();
+            case.seen.note(ticks, case.counter());
+        });
     }
 }

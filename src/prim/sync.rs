@@ -11,7 +11,7 @@ use std::sync;
 pub(crate) use sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
-pub(crate) use sync::{Arc, Condvar, Mutex, MutexGuard};
+pub(crate) use sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 
 #[cfg(not(loom))]
 thread_local! {

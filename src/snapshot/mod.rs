@@ -47,9 +47,12 @@ mod error;
 mod format;
 mod keep;
 mod mapped;
+#[cfg(all(test, loom))]
+mod model;
 mod options;
 mod pending;
 mod save;
+pub(crate) mod steps;
 mod writer;
 
 #[cfg(feature = "serde")]
@@ -64,12 +67,12 @@ pub(crate) use pending::Pending;
 
 use crate::cache::Cache;
 use crate::map::reclaim::pin;
+use crate::prim::sync::Arc;
 use codec::Each;
 use mapped::Mapped;
 use pending::{Moment, Source};
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970.
@@ -118,11 +121,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let file = Mapped::open(path, options.schema)?;
         let (created, window, bytes) = (file.header().created, file.header().window, file.bytes());
         let entries = file.len() as u64;
-        let shown = wall();
-        let now = Moment {
-            wall: shown.max(created),
-            clock: self.0.engine.time().clock.now(),
-        };
+        let mut now = Moment::now(&self.0.engine);
+        let age = Duration::from_millis(now.wall.saturating_sub(created));
+        now.wall = now.wall.max(created);
         let source = Arc::new(Source::new::<C>(file, now));
         if options.eager {
             verify(&source)?;
@@ -134,11 +135,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         if options.eager {
             self.warm();
         }
-        Ok(Loaded {
-            entries,
-            bytes,
-            age: Duration::from_millis(shown.saturating_sub(created)),
-        })
+        Ok(Loaded { entries, bytes, age })
     }
 
     /// Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the

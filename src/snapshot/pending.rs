@@ -9,12 +9,12 @@ use super::error::SnapshotError;
 use super::format::{self, Record};
 use super::mapped::Mapped;
 use crate::cache::Inner;
-use crate::engine::Handle;
+use crate::engine::{Engine, Handle};
 use crate::map::reclaim::Guard;
+use crate::prim::sync::{Arc, AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock, fence};
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::PoisonError;
 
 /// One bit for each entry of the index.
 struct Bits(Vec<AtomicU64>);
@@ -42,6 +42,14 @@ pub(super) struct Moment {
 }
 
 impl Moment {
+    /// This one.
+    pub(super) fn now<K, V>(engine: &Engine<K, V>) -> Self {
+        Self {
+            wall: super::wall(),
+            clock: engine.time().clock.now(),
+        }
+    }
+
     /// A moment of the wall clock, on the cache's; 0 if it is not after this one.
     pub(super) fn to_clock(self, wall: u64) -> u64 {
         if wall == format::NEVER {
@@ -126,6 +134,17 @@ impl<K, V> Source<K, V> {
         places
     }
 
+    /// Whether an entry that was taken has been overtaken. To be asked once the claim for it in the map is visible.
+    pub(super) fn is_overtaken(&self, at: usize) -> bool {
+        fence(Ordering::SeqCst); // partner: the fences in `overtake_some` and `close`
+        self.overtaken.get(at) || self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Where in the index a key is, if it is there.
+    pub(super) fn search<Q: Hash + ?Sized>(&self, key: &Q) -> Option<usize> {
+        self.file.search(format::key_hash(key))
+    }
+
     /// Key and value of an entry of the index, and its record; or what is wrong with it.
     pub(super) fn decode(&self, at: usize) -> Result<(K, V, Record<'_>), SnapshotError>
     where
@@ -145,7 +164,7 @@ impl<K, V> Source<K, V> {
 }
 
 /// An entry is on its way from the snapshot into the cache.
-struct Flight<'s, K, V> {
+pub(super) struct Flight<'s, K, V> {
     pending: &'s Pending<K, V>,
     source: &'s Arc<Source<K, V>>,
     hash: u64,
@@ -217,6 +236,19 @@ impl<K, V> Pending<K, V> {
         former
     }
 
+    /// Takes an entry, to bring it in: listed, with the cache's hash of its key, until the flight is dropped. `None` if it was
+    /// taken.
+    pub(super) fn take<'s>(&'s self, source: &'s Arc<Source<K, V>>, at: usize, hash: u64) -> Option<Flight<'s, K, V>> {
+        if source.taken.set(at) {
+            return None;
+        }
+        let mut flying = source.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        flying.push(hash);
+        drop(flying);
+        let pending = self;
+        Some(Flight { pending, source, hash })
+    }
+
     /// The key is changed: what a snapshot says of it no longer counts. Whether an insertion from a snapshot may be pending:
     /// then it must be killed in the map, after this.
     #[inline(always)]
@@ -229,14 +261,14 @@ impl<K, V> Pending<K, V> {
     #[inline(never)]
     fn overtake_some<Q: Hash + ?Sized>(&self, key: &Q) -> bool {
         if let Some(source) = self.get()
-            && let Some(at) = source.file.search(format::key_hash(key))
+            && let Some(at) = source.search(key)
         {
             source.overtaken.set(at);
             if !source.taken.set(at) {
                 self.done(&source);
             }
         }
-        // Partner: the fence in `Inner::bring_in`. Either that sees the mark, or the caller, who goes on to the map, sees its
+        // Partner: the fence in `is_overtaken`. Either that sees the mark, or the caller, who goes on to the map, sees its
         // claim there.
         fence(Ordering::SeqCst);
         true
@@ -283,7 +315,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let source = self.pending.get()?;
-        let at = source.file.search(format::key_hash(key))?;
+        let at = source.search(key)?;
         if source.is_taken(at) {
             // Another thread may have brought it in since it was missed.
             return self.peek_alive(hash, key, self.engine.now(), guard);
@@ -305,17 +337,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             Some((key, ..)) => hash(key)?,
             None => 0, // damaged: it is taken, so that nobody looks again
         };
-        if source.taken.set(at) {
-            return None;
-        }
-        let mut flying = source.flying.lock().unwrap_or_else(PoisonError::into_inner);
-        flying.push(hash);
-        drop(flying);
-        let _flight = Flight {
-            pending: &self.pending,
-            source,
-            hash,
-        };
+        let _flight = self.pending.take(source, at, hash)?;
         let (key, value, record) = decoded?;
         let time = self.engine.time();
         let timed = record.times.is_some() || time.is_active();
@@ -329,10 +351,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             return None;
         }
         let new = self.engine.make(hash, (key, value), weight, life, guard);
-        let overtaken = || {
-            fence(Ordering::SeqCst); // partner: the fences in `overtake_some` and `close`
-            source.overtaken.get(at) || source.closed.load(Ordering::Relaxed)
-        };
+        let overtaken = || source.is_overtaken(at);
         let came_in = self
             .engine
             .restore((hash, new), record.rank, source.equal, overtaken, guard);

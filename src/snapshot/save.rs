@@ -6,45 +6,72 @@ use super::format::{self, Header};
 use super::options::{SaveOptions, Saved};
 use super::pending::{Moment, Source};
 use super::wall;
-use super::writer::Writer;
+use super::writer::{About, Writer};
 use crate::cache::Inner;
-use crate::engine::Engine;
-use crate::map::reclaim::pin;
+use crate::engine::{Engine, Handle};
+use crate::map::reclaim::{Guard, pin};
+use crate::policy::Rank;
 use crate::prim::sync::Ordering;
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
+use std::time::Instant;
 
 /// Entries looked up at once, under one guard.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 
 /// A number that no other snapshot has, very likely.
 fn new_id() -> u64 {
     std::hash::RandomState::new().hash_one(wall())
 }
 
+/// The header of a file whose entries are to come.
+pub(super) fn header(schema: u64, now: Moment, window: u32) -> Header {
+    Header {
+        id: new_id(),
+        schema,
+        created: now.wall,
+        entries: 0,
+        window,
+        records: 0,
+        index_checksum: 0,
+    }
+}
+
+/// What a snapshot keeps of an entry that was listed and found, besides its key and value.
+pub(super) fn about<K, V>(engine: &Engine<K, V>, (handle, rank): (Handle, Rank), now: Moment, guard: &Guard) -> About {
+    let times = engine.times_of(handle, guard);
+    let times = times.map(|(deadline, limit)| (now.to_wall(deadline), now.to_wall(limit)));
+    (engine.weight_of(handle, guard), times, rank)
+}
+
+/// Writes the index, and gives the file its name.
+pub(super) fn complete(
+    writer: Writer,
+    path: &Path,
+    mut index: Vec<[u64; 2]>,
+    begun: Instant,
+) -> Result<Saved, SnapshotError> {
+    // Of two records of one key the later one is newer.
+    index.sort_unstable_by_key(|[hash, offset]| (*hash, !*offset));
+    index.dedup_by_key(|[hash, _]| *hash);
+    Ok(Saved {
+        bytes: writer.finish(path, &index)?,
+        entries: index.len() as u64,
+        elapsed: begun.elapsed(),
+    })
+}
+
 impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     /// Saves the cache; see [`Cache::save`](crate::Cache::save).
     pub(crate) fn save<C: EntryCodec<K, V>>(&self, path: &Path, options: &SaveOptions) -> Result<Saved, SnapshotError> {
         let engine = &self.engine;
-        let begun = std::time::Instant::now();
-        let now = Moment {
-            wall: wall(),
-            clock: engine.time().clock.now(),
-        };
+        let begun = Instant::now();
+        let now = Moment::now(engine);
         let pending = self.pending.get();
         let (mut list, window) = engine.list();
         let left = pending.as_ref().map_or(Vec::new(), |source| source.places());
         let total = (list.len() + left.len()) as u64;
-        let header = Header {
-            id: new_id(),
-            schema: options.schema,
-            created: now.wall,
-            entries: 0,
-            window,
-            records: 0,
-            index_checksum: 0,
-        };
-        let mut writer = Writer::new(path, header)?;
+        let mut writer = Writer::new(path, header(options.schema, now, window))?;
         // What has been written takes the place of what was listed.
         let (mut read, mut written, mut weight) = (0, 0, 0u64);
         while read < list.len() {
@@ -56,16 +83,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                     continue;
                 }
                 let entry = Engine::<K, V>::view(handle.0);
-                let own = engine.weight_of(handle, &guard);
-                let times = engine.times_of(handle, &guard);
-                let times = times.map(|(deadline, limit)| (now.to_wall(deadline), now.to_wall(limit)));
+                let about = about(engine, (handle, rank), now, &guard);
                 list[written] = [format::key_hash(&entry.key), writer.offset()];
                 writer.add(
                     |out| C::encode_key(&entry.key, out),
                     |out| C::encode_value(&entry.value, out),
-                    (own, times, rank),
+                    about,
                 )?;
-                (written, weight) = (written + 1, weight.saturating_add(own));
+                (written, weight) = (written + 1, weight.saturating_add(about.0));
             }
             drop(guard);
             read = end;
@@ -78,16 +103,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         if let Some(source) = pending {
             self.save_pending(&source, left, &mut list, weight, (&mut writer, now, options))?;
         }
-        // Of two records of one key the later one is newer.
-        list.sort_unstable_by_key(|[hash, offset]| (*hash, !*offset));
-        list.dedup_by_key(|[hash, _]| *hash);
-        let bytes = writer.finish(path, &list)?;
+        let saved = complete(writer, path, list, begun)?;
         options.report(total, total);
-        Ok(Saved {
-            entries: list.len() as u64,
-            bytes,
-            elapsed: begun.elapsed(),
-        })
+        Ok(saved)
     }
 
     /// Saves what is still in a snapshot only, as far as there is room for it in the cache.

@@ -2,12 +2,16 @@
 //!
 //! All is kept per thread: a test has its thread, and only that uses its cache.
 
+#[path = "../trapped/mod.rs"]
+mod trapped;
+
 use hotset::snapshot::Codec;
 use hotset::{Builder, Cache, Clock, Expiry, ManualClock, Policy};
 use std::cell::Cell;
-use std::hash::{Hash, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::time::Duration;
+use trapped::Intended;
+pub(crate) use trapped::{Key, Value, key, springs, value};
 
 /// Where user code runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,8 +68,6 @@ pub(crate) const PLACES: &[Place] = &[
     Place::Progress,
 ];
 
-struct Intended;
-
 thread_local! {
     /// Where user code panics, after how many more times.
     static TRAP: Cell<(Place, u32)> = const { Cell::new((Place::Nowhere, 0)) };
@@ -97,15 +99,6 @@ pub(crate) fn is_armed() -> bool {
     TRAP.get().0 != Place::Nowhere
 }
 
-/// Whether it panicked as intended. Any other panic goes on.
-pub(crate) fn springs(call: impl FnOnce()) -> bool {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(()) => false,
-        Err(panic) if panic.is::<Intended>() => true,
-        Err(panic) => resume_unwind(panic),
-    }
-}
-
 /// Keys and values that are alive.
 pub(crate) fn live() -> isize {
     LIVE.get()
@@ -116,70 +109,8 @@ pub(crate) fn shown() -> u64 {
     SHOWN.replace(0)
 }
 
-pub(crate) struct Key(u64, Box<u64>);
-pub(crate) struct Value(Box<u64>);
-
-pub(crate) fn key(k: u64) -> Key {
-    LIVE.set(LIVE.get() + 1);
-    Key(k, Box::new(k))
-}
-
-pub(crate) fn value(v: u64) -> Value {
-    LIVE.set(LIVE.get() + 1);
-    Value(Box::new(v))
-}
-
-impl Value {
-    pub(crate) fn weight(&self) -> u64 {
-        1 + *self.0 % 3
-    }
-}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        trap(Place::Hash);
-        self.0.hash(state);
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        trap(Place::Eq);
-        assert!(self.0 == *self.1 && other.0 == *other.1, "compared while alive");
-        self.0 == other.0
-    }
-}
-
-impl Eq for Key {}
-
-impl Clone for Key {
-    fn clone(&self) -> Self {
-        trap(Place::CloneKey);
-        key(self.0)
-    }
-}
-
-impl Drop for Key {
-    fn drop(&mut self) {
-        assert_eq!(std::mem::replace(&mut *self.1, u64::MAX), self.0, "dropped once");
-        LIVE.set(LIVE.get() - 1);
-        trap(Place::DropKey);
-    }
-}
-
-impl Clone for Value {
-    fn clone(&self) -> Self {
-        trap(Place::CloneValue);
-        value(*self.0)
-    }
-}
-
-impl Drop for Value {
-    fn drop(&mut self) {
-        assert_ne!(std::mem::replace(&mut *self.0, u64::MAX), u64::MAX, "dropped once");
-        LIVE.set(LIVE.get() - 1);
-        trap(Place::DropValue);
-    }
+fn count(change: isize) {
+    LIVE.set(LIVE.get() + change);
 }
 
 impl Codec for Key {

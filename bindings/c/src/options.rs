@@ -146,6 +146,7 @@ impl hotset_options {
         let _blocked = (self.ticker_ms != 0).then(Blocked::new);
         builder.build().map_err(|error| match error {
             BuildError::NoThread => hotset_status::HOTSET_IO.into(),
+            BuildError::NoMemory => hotset_status::HOTSET_NO_MEMORY.into(),
             _ => hotset_status::HOTSET_INVALID.into(),
         })
     }

@@ -23,7 +23,7 @@ pub enum hotset_status {
     HOTSET_INVALID = 4,
     /// A key of 4 GiB or more; a key and value that together are longer than memory can be.
     HOTSET_TOO_LARGE = 5,
-    /// There was no memory for the entry. Nothing has changed.
+    /// There was no memory for the entry, or for the table of a new cache. Nothing has changed.
     HOTSET_NO_MEMORY = 6,
     /// For loaders that have nothing more precise to say.
     HOTSET_LOAD_FAILED = 7,

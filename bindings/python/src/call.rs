@@ -80,9 +80,18 @@ impl<'a> Call<'a> {
         if self.is_single() {
             // SAFETY: `new`'s promise.
             unsafe { hash(self.args[0]) }
+        } else if let Some(several) = self.several() {
+            several.hash()
         } else {
             self.hash_all()
         }
+    }
+
+    /// If that is all that there is to the key.
+    #[inline(always)]
+    fn several(&self) -> Option<Positional<'a>> {
+        let (args, method) = (self.args, self.method);
+        (self.names.is_null() && !self.typed).then_some(Positional { args, method })
     }
 
     fn hash_all(&self) -> Result<u64, Raised> {
@@ -157,13 +166,14 @@ impl<'a> Call<'a> {
     pub(crate) unsafe fn compare(&self, key: Object) -> Equal {
         // SAFETY: the caller's promise, and `new`'s.
         unsafe {
-            if is_tuple(key) {
-                return self.compare_all(items(key));
+            if self.is_single() && !is_tuple(key) {
+                return Bare(self.args[0]).compare(key);
             }
-            if !self.is_single() {
-                return Equal::No;
+            match self.several() {
+                Some(several) if !self.is_single() => several.compare(key),
+                _ if is_tuple(key) => self.compare_all(items(key)),
+                _ => Equal::No,
             }
-            Bare(self.args[0]).compare(key)
         }
     }
 

@@ -1,7 +1,7 @@
 //! The native part of hotset's Python wheel.
 //!
 //! `lru` is functools.lru_cache anew, by itself. `memo` and `mapping` are a function and a mapping on a `store`, which is the engine with
-//! Python objects in it. What is called often is made of raw types (`types`); the rest is ordinary PyO3.
+//! Python objects in it; `saved` brings their entries into a file and back. What is called often is made of raw types (`types`); the rest is ordinary PyO3.
 
 #[cfg(Py_GIL_DISABLED)]
 mod apart;
@@ -15,6 +15,7 @@ mod lru;
 mod mapping;
 mod memo;
 mod objects;
+mod saved;
 mod seed;
 mod statics;
 mod store;
@@ -70,5 +71,6 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<flight::Flight>()?;
     lru::add(module)?;
     memo::add(module)?;
-    mapping::add(module)
+    mapping::add(module)?;
+    saved::add(module)
 }

@@ -81,6 +81,13 @@ def test_example_service():
     assert "EUR 2.36, USD error: the source is down" in printed
 
 
+def test_example_warm():
+    printed = run(EXAMPLES / "warm.py")
+    first, second, changed = figures(r"([\d.]+)% from the cache, (\d+) queries", printed.replace("  ", " "))
+    assert first == changed and first[1] > 0
+    assert second == (100, 0)
+
+
 def test_example_web():
     pytest.importorskip("flask")
     pytest.importorskip("gunicorn")

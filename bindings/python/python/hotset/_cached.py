@@ -7,8 +7,10 @@ from functools import cached_property, partial
 from types import EllipsisType
 from typing import Any, overload
 
+from hotset._codecs import CodecName, Schema, Serializer, checked_schema, codec_of
 from hotset._memo import memoised
 from hotset._settings import Cause, Policy, Seconds, checked, memo_settings
+from hotset._snapshot import Path, path_of
 from hotset._types import AsyncCached, Cached, Decorator, P, R
 
 
@@ -42,6 +44,9 @@ def cached(
     timer: Callable[[], float] | None = None,
     method: bool | None = None,
     name: str | None = None,
+    snapshot: Path | None = None,
+    codec: CodecName | Serializer = "values",
+    schema: Schema = None,
 ) -> Decorator: ...
 def cached(
     function: Any = None,
@@ -64,6 +69,9 @@ def cached(
     timer: Callable[[], float] | None = None,
     method: bool | None = None,
     name: str | None = None,
+    snapshot: Path | None = None,
+    codec: CodecName | Serializer = "values",
+    schema: Schema = None,
 ) -> Any:
     """Keeps the results of a function, an `async def`, a method, a class method, a static method or a property.
 
@@ -92,6 +100,7 @@ def cached(
     stale_while_revalidate: for so long after its ttl a result is still returned, while it is loaded anew (by a thread, or a task).
     stale_if_error: for so long after its ttl a result is still returned if the function raises.
     timer: called instead of the system's monotonic clock, for tests. name: lists the cache in `hotset.caches()`.
+    snapshot: a file in which results outlive the process; codec, schema: how they are written. See below.
 
     A method's results are kept per instance, by identity, without keeping the instance alive. What is a method shows from its place in
     a class's body; `method=True` says so where it does not (a function that is put into a class later, within another decorator).
@@ -108,6 +117,32 @@ def cached(
 
     An `async def` is loaded by a task of its own: cancelling one who awaits it harms nobody, and the load goes on. Tasks of other event
     loops, in other threads, share it.
+
+    With a `snapshot`, results are loaded from that file when the function is decorated, and saved to it when the interpreter exits, if any
+    came or went. `f.cache_save()` saves at any time: what a process does not survive (a signal that it does not handle, `os._exit`) saves
+    nothing. Times to live go on by the wall clock while no process runs. Remembered exceptions are not saved; methods have no snapshot.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "prices.snapshot")
+    >>> @hotset.cached(ttl=3600, snapshot=path)
+    ... def price(item: str) -> dict[str, float]:
+    ...     return {"EUR": len(item) * 1.5}
+    >>> price("tea")
+    {'EUR': 4.5}
+    >>> price.cache_save()
+    1
+
+    codec: "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, Decimal, UUID and the classes of
+    datetime, each as exactly what it was), "bytes", "json" (what JSON gives back unchanged), or an object with `dumps` and `loads`, as
+    msgpack and orjson are. "pickle" writes almost anything, and *loading a pickle runs whatever its writer wanted*: only for files that
+    nobody else can write. Arguments are always written by "values", but where the codec is "pickle"; a `key` can make simple ones of others.
+    schema: a number or string to be changed whenever the function, or what its results mean, changes: a file with another one, of another
+    codec or another function is not loaded.
+
+    A file that cannot be loaded is told by a `hotset.SnapshotWarning`, and the function begins without. A damaged or outdated snapshot is
+    replaced by the next save; a file that is no snapshot is not, but by an explicit `cache_save()`. Processes that share a file, as
+    gunicorn's workers do, each save what they have: the last one wins. One that has forked and done nothing since leaves the file to
+    its children.
     """
     shared = checked(
         maxsize=maxsize,
@@ -129,13 +164,18 @@ def cached(
         stale_while_revalidate=stale_while_revalidate,
         stale_if_error=stale_if_error,
     )
-    decorate = partial(_decorate, settings=settings, name=name, method=method)
+    kept = {"path": None if snapshot is None else path_of(snapshot), "codec": codec_of(codec), "schema": checked_schema(schema)}
+    decorate = partial(_decorate, settings=settings, name=name, method=method, kept=kept)
     return decorate if function is None else decorate(function)
 
 
-def _decorate(function: Any, /, *, settings: dict[str, Any], name: str | None, method: bool | None) -> Any:
-    under_cache = partial(memoised, settings=settings, name=name)
+def _decorate(
+    function: Any, /, *, settings: dict[str, Any], name: str | None, method: bool | None, kept: dict[str, Any]
+) -> Any:
+    under_cache = partial(memoised, settings=settings, name=name, kept=kept)
     match function:
+        case classmethod() if kept["path"] is not None:
+            raise TypeError("a class method's results belong to classes, which a snapshot cannot keep: cache a function that it calls")
         case classmethod() | staticmethod():
             return _rewrapped(function, partial(under_cache, method=False))
         case property():

@@ -13,6 +13,46 @@ build: str
 MISSING: Any
 """What stands for "no value" where None may be one."""
 
+class SnapshotError(Exception):
+    """A snapshot cannot be saved, or a file cannot be loaded; the text says why."""
+
+    reason: str
+    """One of "not a file", "not a snapshot", "version", "schema", "damaged", "too large" and "codec"."""
+
+def dumps(value: Any, /) -> bytes:
+    """A simple value as bytes: of the builtin types, Decimal, UUID, the classes of datetime. TypeError for all else."""
+
+def loads(data: bytes, /) -> Any:
+    """The value that these bytes are, which may be anybody's: ValueError, TypeError or ArithmeticError if they are none."""
+
+@final
+class Saving:
+    """A save that is going on: batch and add in turns, then finish. For one thread at a time."""
+
+    def batch(self) -> list[tuple[Any, Any]]:
+        """The next keys and values, hottest first; none at the end. A Memo's keys are (args, kwargs)."""
+
+    def add(self, at: int, key: bytes, value: bytes, /) -> None:
+        """The bytes of this entry of the last batch, once."""
+
+    def finish(self) -> int:
+        """The file takes its name. How many entries it has."""
+
+    def abandon(self) -> None:
+        """The file is given up, if it is not finished."""
+
+@final
+class Loading:
+    """A load that is going on: goes through the bytes of keys and values, hottest first, as long as there is room; then finish."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> tuple[bytes, bytes]: ...
+    def keep(self, key: Any, value: Any, /) -> None:
+        """What the last bytes are. A Memo's key is (args, kwargs)."""
+
+    def finish(self) -> int:
+        """All that was kept comes in, unless its key is there. How many did."""
+
 def after_fork() -> None:
     """Forgets the loads that other threads were at. Called in children after a fork: the module sees to that itself."""
 
@@ -78,6 +118,8 @@ class Memo:
     def clear(self) -> None: ...
     def run_pending(self) -> None: ...
     def resize(self, capacity: int, /) -> None: ...
+    def saving(self, path: str, schema: int, /) -> Saving: ...
+    def loading(self, path: str, schema: int, /) -> Loading: ...
     # By (args, kwargs), which are hashed as a call's would be:
     def get(self, args: tuple[Any, ...], kwargs: dict[str, Any], default: Any = None, /) -> Any:
         """The value if it is there; counts as a hit or miss. A remembered exception is raised."""
@@ -177,3 +219,5 @@ class Cache:
     def clear(self) -> None: ...
     def run_pending(self) -> None: ...
     def resize(self, capacity: int, /) -> None: ...
+    def saving(self, path: str, schema: int, /) -> Saving: ...
+    def loading(self, path: str, schema: int, /) -> Loading: ...

@@ -5,9 +5,11 @@ from functools import partial
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, cast, overload
 
-from hotset import _flights, _hotset
+from hotset import _flights, _hotset, _snapshot
+from hotset._codecs import CodecName, Schema, Serializer, codec_of
 from hotset._registry import register
 from hotset._settings import Cause, Policy, Seconds, bound, checked, seconds
+from hotset._snapshot import Path, path_of
 from hotset._stats import Stats, stats_of
 
 K = TypeVar("K", bound=Hashable)
@@ -180,6 +182,47 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         size = bound(which, maxsize)
         super().resize(size)
         self._settings[which] = size
+
+    def save(self, path: Path, *, codec: CodecName | Serializer = "values", schema: Schema = None) -> int:
+        """Saves all entries to a file, for the next process to begin with; returns how many.
+
+        >>> import hotset, os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "prices.snapshot")
+        >>> prices: hotset.Cache[str, float] = hotset.Cache(10_000, ttl=60)
+        >>> prices["tea"] = 3.2
+        >>> prices.save(path)
+        1
+        >>> warm: hotset.Cache[str, float] = hotset.Cache(10_000, ttl=60)
+        >>> warm.load(path)
+        1
+        >>> warm["tea"]
+        3.2
+
+        codec: "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, Decimal, UUID and the classes of
+        datetime, each as exactly what it was), "bytes", "json" (what JSON gives back unchanged), or an object with `dumps` and `loads`, as
+        msgpack and orjson are. "pickle" writes almost anything, and *loading a pickle runs whatever its writer wanted*: only for files
+        that nobody else can write. Keys are always written by "values", but where the codec is "pickle".
+        schema: a number or a string of your own, to be changed whenever what the values mean changes: only who asks for the same
+        codec and schema can load the file.
+
+        Entries come with what is left of their lives, and with what the policy knows of them. What the codec cannot write is left out, with
+        a SnapshotWarning; if it can write nothing, that is a SnapshotError. What the system refuses is an OSError. The file takes the place
+        of the former one when it is whole and on the disk: a save that fails, or is interrupted, leaves that as it was. Others may use
+        the cache meanwhile, the codec included.
+        """
+        chosen = codec_of(codec)
+        return _snapshot.save(self, path_of(path), chosen, chosen.number(schema))
+
+    def load(self, path: Path, *, codec: CodecName | Serializer = "values", schema: Schema = None) -> int:
+        """Loads what `save` saved, hottest entries first, as far as there is room; returns how many came in. See `save`.
+
+        What the cache holds already stays. Times to live go on by the wall clock while no process runs; what has ended does not come in.
+        A file that is damaged, or of another codec or schema, or of which the codec refuses an entry, is a SnapshotError, and nothing of it
+        comes in; one that is not there is a FileNotFoundError. A load is for the beginning: what is removed by others while it goes on may
+        come back. Nobody may shorten the file in place meanwhile.
+        """
+        chosen = codec_of(codec)
+        return _snapshot.load(self, path_of(path), chosen, chosen.number(schema))
 
     def __repr__(self) -> str:
         stats = self.stats()

@@ -11,6 +11,7 @@ from typing import Any
 
 from hotset import _flights
 from hotset._hotset import Memo, seal
+from hotset._keep import Keeper
 from hotset._refresh import refresher
 from hotset._registry import register
 from hotset._stats import CacheInfo, Stats, info_of, stats_of
@@ -50,27 +51,61 @@ def cache_refresh(self: Memo, /, *args: Any, **kwargs: Any) -> Any:
     return self.refresh(args, kwargs)
 
 
-_SHARED = (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set)
+def cache_save(self: Memo, path: Any = None) -> int:
+    """Saves the results to this file, or to the one that `snapshot` named; returns how many. See `hotset.Cache.save`."""
+    return _keeper(self).save(path)
+
+
+def cache_load(self: Memo, path: Any = None) -> int:
+    """Loads results from this file, or from the one that `snapshot` named; returns how many came in. See `hotset.Cache.load`."""
+    return _keeper(self).load(path)
+
+
+def _keeper(memo: Any) -> Keeper:
+    return memo.__dict__["__hotset_keeper__"]  # type: ignore[no-any-return]
+
+
+def __set_name__(self: Any, owner: type, name: str) -> None:
+    keeper = self.__dict__.get("__hotset_keeper__")
+    if keeper is not None and keeper.path is not None:
+        keeper.stop()
+        raise TypeError(_NO_METHOD)
+    _becomes_a_method(self, owner, name)
+
+
+_NO_METHOD = "a method's results belong to its instances, which a snapshot cannot keep: cache a function that the method calls"
+
+_SHARED = (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set, cache_save, cache_load)
 if "cache_info" not in vars(Memo):  # (it is there if this module is imported anew)
-    for _method in (*_SHARED, cache_refresh, __hotset_stats__):
+    _becomes_a_method = Memo.__set_name__
+    for _method in (*_SHARED, cache_refresh, __hotset_stats__, __set_name__):
         setattr(Memo, _method.__name__, _method)
     seal(Memo)
 
 
-def memoised(function: Callable[..., Any], settings: dict[str, Any], name: str | None, method: bool | None) -> Any:
+def memoised(
+    function: Callable[..., Any], settings: dict[str, Any], name: str | None, method: bool | None, kept: dict[str, Any]
+) -> Any:
     """The function under a cache of its own."""
     if not callable(function):
         raise TypeError(f"cached decorates functions, not {type(function).__name__}")
     _refuse_generators(function)
     asynchronous = _is_async(function)
+    method = _takes_self(function) if method is None else method
+    if method and kept["path"] is not None:
+        raise TypeError(_NO_METHOD)
     memo = Memo(
         function,
         **settings,
         refresher=None if settings["stale_while_revalidate"] is None else refresher,
-        method=_takes_self(function) if method is None else method,
+        method=method,
     )
-    memo.cache_parameters = lambda: dict(settings, name=name)  # type: ignore[attr-defined]
+    # (This takes over the function's attributes, which are another cache's if it is under one.)
     update_wrapper(memo, function)
+    keeper = Keeper(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **kept)
+    memo.cache_parameters = lambda: {**settings, "name": name, **keeper.settings}  # type: ignore[attr-defined]
+    memo.__hotset_keeper__ = keeper  # type: ignore[attr-defined]
+    keeper.start()
     register(name, memo)  # type: ignore[arg-type]  # it got the method above
     return _awaitable(function, memo, settings) if asynchronous else memo
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
+from hotset._snapshot import Path
 from hotset._stats import CacheInfo
 
 P = ParamSpec("P")
@@ -27,6 +28,14 @@ class _Common(Protocol):
 
     def cache_parameters(self) -> dict[str, Any]:
         """The settings the cache was made with."""
+        ...
+
+    def cache_save(self, path: Path | None = None) -> int:
+        """Saves the results to this file, or to the one that `snapshot` named; returns how many."""
+        ...
+
+    def cache_load(self, path: Path | None = None) -> int:
+        """Loads results from this file, or from the one that `snapshot` named; returns how many came in."""
         ...
 
 

@@ -16,7 +16,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
+pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
 
 impl Mapping {
     /// [`seek`](Self::seek), for what may fail as PyO3 does.
@@ -318,6 +318,8 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"remaining" => Mapping::remaining, 1..=1, c"remaining($self, key, /)\n--\n\nHow many seconds the key's entry has left.";
         c"stats" => Mapping::stats, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
         c"clear" => Mapping::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves everything.";
+        c"saving" => Mapping::saving, 2..=2, c"saving($self, path, schema, /)\n--\n\nBegins to save the entries to a file.";
+        c"loading" => Mapping::loading, 2..=2, c"loading($self, path, schema, /)\n--\n\nBegins to load entries from a file.";
         c"run_pending" => Mapping::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
         c"resize" => Mapping::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";
     ]

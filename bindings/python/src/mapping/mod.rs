@@ -1,6 +1,7 @@
 //! A cache as a mapping.
 
 mod methods;
+mod saved;
 
 use crate::border::enter;
 use crate::border::quickly;

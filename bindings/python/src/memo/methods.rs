@@ -18,19 +18,19 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::ptr;
 
-type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
+pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
 
 /// Arguments that came as objects, as a call has them.
-struct Spread<'py> {
-    args: Vec<Object>,
-    positional: usize,
-    names: Option<Bound<'py, PyTuple>>,
+pub(super) struct Spread<'py> {
+    pub(super) args: Vec<Object>,
+    pub(super) positional: usize,
+    pub(super) names: Option<Bound<'py, PyTuple>>,
     /// Holds the values of those by name.
     _held: Bound<'py, PyDict>,
 }
 
 impl<'py> Spread<'py> {
-    fn new(args: &Bound<'py, PyAny>, kwargs: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub(super) fn new(args: &Bound<'py, PyAny>, kwargs: &Bound<'py, PyAny>) -> PyResult<Self> {
         let py = args.py();
         let args = args
             .cast::<PyTuple>()
@@ -250,6 +250,8 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"invalidate" => Memo::invalidate, 2..=2, c"invalidate($self, args, kwargs, /)\n--\n\nRemoves the result for these arguments.";
         c"refresh" => Memo::refresh, 2..=2, c"refresh($self, args, kwargs, /)\n--\n\nComputes the result for these arguments anew.";
         c"begin" => Memo::begin, 2..=3, c"begin($self, args, kwargs, refresh=False, /)\n--\n\nThe result, or a load to lead or to wait for.";
+        c"saving" => Memo::saving, 2..=2, c"saving($self, path, schema, /)\n--\n\nBegins to save the results to a file.";
+        c"loading" => Memo::loading, 2..=2, c"loading($self, path, schema, /)\n--\n\nBegins to load results from a file.";
         c"__set_name__" => Memo::set_name, 2..=2, c"__set_name__($self, owner, name, /)\n--\n\nIt is a method.";
         c"__reduce__" => Memo::reduce, 0..=0, c"Pickled by its qualified name";
         c"__copy__" => Memo::itself, 0..=0, c"A function is its own copy";

@@ -2,6 +2,7 @@
 
 mod load;
 mod methods;
+mod saved;
 
 use crate::border::{enter, quickly, raise};
 use crate::call::{Bare, Call, Positional};

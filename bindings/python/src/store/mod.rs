@@ -4,6 +4,7 @@ pub(crate) mod key;
 pub(crate) mod lanes;
 pub(crate) mod left;
 pub(crate) mod options;
+pub(crate) mod saved;
 
 use crate::call::Call;
 use crate::flight::failure;
@@ -11,12 +12,12 @@ use crate::flight::shared::Outcome;
 use crate::locked::Counter;
 use crate::objects::{Object, Raised, Ref};
 use crate::seed::seeded;
-use hotset::{Cause, Ttl, raw};
+use hotset::{BuildError, Cause, Ttl, raw};
 use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
 use lanes::{Lanes, Led};
 use left::{Left, LettingGo, Told, leave};
 use options::Options;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -122,7 +123,10 @@ impl Store {
         }
         let built = builder.jitter(options.jitter).build();
         Ok(Self {
-            cache: built.map_err(|error| PyValueError::new_err(error.to_string()))?,
+            cache: built.map_err(|error| match error {
+                BuildError::NoMemory => PyMemoryError::new_err(error.to_string()),
+                _ => PyValueError::new_err(error.to_string()),
+            })?,
             hooks,
             lanes: Lanes::default(),
             weigher: reference(&options.weigher),

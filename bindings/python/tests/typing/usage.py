@@ -1,11 +1,22 @@
 """What type checkers must see: checked by mypy and pyright in strict mode, and run as it stands."""
 
 import asyncio
+import pickle
 from collections.abc import Coroutine, MutableMapping
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, assert_type
 
 import hotset
+
+
+class Hexadecimal:
+    def dumps(self, value: int) -> bytes:
+        return b"%x" % value
+
+    def loads(self, data: bytes) -> int:
+        return int(data, 16)
 
 
 @hotset.lru_cache(maxsize=10)
@@ -28,7 +39,7 @@ def rich(x: int, *, y: str = "") -> str:
     return str(x)
 
 
-@hotset.cached(ttl=60)
+@hotset.cached(ttl=60, codec="json", schema=1)
 async def asynchronous(x: int) -> str:
     return str(x)
 
@@ -63,6 +74,9 @@ assert_type(rich.cache_info().maxsize, int | None)
 assert_type(rich.cache_invalidate(1, y="a"), bool)
 assert_type(rich.cache_refresh(1), str)
 rich.cache_set("x", 1, y="a")
+# Modules and objects may be codecs.
+hotset.cached(codec=pickle)
+hotset.cached(codec=Hexadecimal(), schema="2")
 assert_type(rich.__wrapped__(1), str)
 
 shop = Shop()
@@ -90,6 +104,18 @@ def mapping() -> None:
     assert_type(cache.setdefault("n", 1), int)
     cache.compute("n", lambda old: 1 if old is None else old + 1)
     assert_type(hotset.caches(), dict[str, hotset.Stats])
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "snapshot"
+        assert_type(cache.save(path, codec=Hexadecimal()), int)
+        assert_type(cache.load(str(path), codec=Hexadecimal()), int)
+        try:
+            cache.load(path, codec="bytes")
+        except hotset.SnapshotError as error:
+            assert_type(error.reason, str)
+        assert_type(rich.cache_save(path), int)
+        assert_type(rich.cache_load(path), int)
+        assert_type(asynchronous.cache_save(path), int)
+    assert issubclass(hotset.SnapshotWarning, Warning)
 
 
 async def main() -> None:

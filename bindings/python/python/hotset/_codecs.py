@@ -1,0 +1,119 @@
+"""How keys and values become bytes in a snapshot, and how they come back."""
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Literal, Protocol, cast, get_args
+
+from hotset import _hotset
+
+CodecName = Literal["values", "bytes", "json", "pickle"]
+Schema = int | str | None
+
+
+def checked_schema(schema: Any) -> Schema:
+    """A schema that a user gave."""
+    if schema is not None and (isinstance(schema, bool) or not isinstance(schema, int | str)):
+        raise TypeError(f"schema must be an int, a str or None, not {type(schema).__name__}")
+    return schema
+
+
+class Serializer(Protocol):
+    """A module or an object that makes bytes of values and values of bytes: msgpack, orjson, or one of your own."""
+
+    def dumps(self, value: Any, /) -> bytes: ...
+    def loads(self, data: bytes, /) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How a snapshot is written.
+
+    Keys are written as simple values, whatever the values are written by: a key must come back exactly as it was, or it is never found
+    again, and JSON and its kin make a list of a tuple. Only who asks for pickle may have other keys.
+    """
+
+    name: str
+    dumps: Callable[[Any], bytes]
+    loads: Callable[[bytes], Any]
+    dumps_key: Callable[[Any], bytes] = _hotset.dumps
+    loads_key: Callable[[bytes], Any] = _hotset.loads
+
+    def number(self, schema: Schema, of: str = "") -> int:
+        """What tells a file that was written so, with this schema, from all others."""
+        text = repr(("hotset python 1", self.name, checked_schema(schema), of))
+        return int.from_bytes(blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "little")
+
+
+def _same(value: Any) -> bytes:
+    if type(value) is not bytes:
+        raise TypeError(f'the codec "bytes" keeps bytes, not {type(value).__qualname__}')
+    return value
+
+
+_AS_IT_IS = frozenset({type(None), bool, int, float, str})
+
+
+def _to_json(value: Any) -> bytes:
+    """As JSON, if that gives back what it gets: it would make a list of a tuple, and a string of a key that is a number."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    left: list[object] = [value]
+    while left:
+        part = left.pop()
+        kind = type(part)
+        if kind is list:
+            left.extend(cast(list[object], part))
+        elif kind is dict:
+            members = cast(dict[object, object], part)
+            left.extend(members.values())
+            for key in members:
+                if type(key) is not str:
+                    raise TypeError(f'the codec "json" would make a string of a dict\'s key {key!r}: codec="values" keeps it')
+        elif kind not in _AS_IT_IS:
+            raise TypeError(f'the codec "json" would not give back a {kind.__qualname__}: codec="values" keeps more types')
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _of_json(data: bytes) -> Any:
+    return json.loads(data.decode("utf-8", "surrogatepass"))
+
+
+def _pickled(value: Any) -> bytes:
+    return pickle.dumps(value, 5)
+
+
+_BUILTIN: dict[CodecName, Codec] = {
+    "values": Codec("values", _hotset.dumps, _hotset.loads),
+    "bytes": Codec("bytes", _same, bytes),
+    "json": Codec("json", _to_json, _of_json),
+    "pickle": Codec("pickle", _pickled, pickle.loads, _pickled, pickle.loads),
+}
+PICKLE = _BUILTIN["pickle"]
+
+
+def codec_of(given: CodecName | Serializer) -> Codec:
+    """The codec that a user named or gave."""
+    if isinstance(given, str):
+        if given not in _BUILTIN:
+            names = ", ".join(get_args(CodecName))
+            raise ValueError(f"codec must be one of {names}, or an object with dumps and loads, not {given!r}")
+        return _BUILTIN[given]
+    module: Any = given
+    if module is json or module is pickle:
+        return _BUILTIN["json" if module is json else "pickle"]
+    dumps, loads = getattr(given, "dumps", None), getattr(given, "loads", None)
+    if not callable(dumps) or not callable(loads):
+        raise TypeError(f"codec must be a name, or an object with dumps and loads, not {type(given).__name__}")
+
+    def to_bytes(value: Any) -> bytes:
+        data = dumps(value)
+        if type(data) is not bytes:
+            raise TypeError(f"a codec's dumps must return bytes, not {type(data).__qualname__}")
+        return data
+
+    # A module or a class has a name; an object is told by its class.
+    named: Any = given if hasattr(given, "__name__") else type(given)
+    name: str = getattr(named, "__qualname__", named.__name__)
+    return Codec(f"object {name}", to_bytes, loads)

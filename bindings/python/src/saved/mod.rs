@@ -1,0 +1,322 @@
+//! Snapshots, as the Python package drives them: it is handed entries, has its codec make bytes of them, and hands these back. So that
+//! code runs while nothing is held, and the engine's work goes on between its calls.
+
+mod classes;
+mod values;
+
+use crate::locked::Locked;
+use crate::mapping::Mapping;
+use crate::memo::Memo;
+use crate::objects::Ref;
+use crate::store::Store;
+use crate::store::key::{Search, Single};
+use crate::store::left::LettingGo;
+use crate::store::saved::Entry;
+use hotset::raw::{self, About};
+use hotset::snapshot::SnapshotError as Refusal;
+use pyo3::exceptions::{PyException, PyIndexError, PyOSError, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::path::{Path, PathBuf};
+
+pyo3::create_exception!(
+    hotset,
+    SnapshotError,
+    PyException,
+    "A snapshot cannot be saved, or a file cannot be loaded; the text says why.\n\n`reason` is one of \"not a file\", \"not a snapshot\", \
+     \"version\", \"schema\", \"damaged\", \"too large\" and \"codec\"."
+);
+
+/// What the system refuses is an OSError of its own.
+fn error(py: Python<'_>, path: &Path, refusal: Refusal) -> PyErr {
+    let text = match &refusal {
+        Refusal::Io { .. } | Refusal::NotAFile { .. } => refusal.to_string(),
+        _ => format!("{}: {refusal}", path.display()),
+    };
+    let reason = match refusal {
+        Refusal::Io { path, source, .. } => {
+            let Some(number) = source.raw_os_error() else {
+                return PyOSError::new_err(text);
+            };
+            // (The system's text alone, since the path comes beside it.)
+            let said = source.to_string();
+            let said = said.split(" (os error").next().unwrap_or_default().to_owned();
+            return PyOSError::new_err((number, said, path));
+        }
+        Refusal::NotAFile { .. } => "not a file",
+        Refusal::NotASnapshot => "not a snapshot",
+        Refusal::Version { .. } | Refusal::Endianness => "version",
+        Refusal::Schema { .. } => "schema",
+        Refusal::TooLarge { .. } => "too large",
+        _ => "damaged",
+    };
+    let error = SnapshotError::new_err(text);
+    match error.value(py).setattr("reason", reason) {
+        Ok(()) => error,
+        Err(other) => other,
+    }
+}
+
+/// Whose entries they are.
+pub(crate) enum Of {
+    Memo(Py<PyAny>),
+    Mapping(Py<PyAny>),
+}
+
+impl Of {
+    fn memo(memo: &Py<PyAny>) -> &Memo {
+        // SAFETY: a memo put itself there.
+        unsafe { &*memo.as_ptr().cast() }
+    }
+
+    fn store(&self) -> PyResult<&Store> {
+        match self {
+            Self::Memo(memo) => Self::memo(memo).store_to_save(),
+            // SAFETY: likewise, of a mapping.
+            Self::Mapping(mapping) => Ok(unsafe { &*mapping.as_ptr().cast::<Mapping>() }.store()),
+        }
+    }
+
+    /// A key as the codec sees it.
+    fn shown<'py>(&self, py: Python<'py>, key: Ref) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Memo(memo) => Self::memo(memo).shown(py, &key),
+            Self::Mapping(_) => Ok(key.into_bound(py)),
+        }
+    }
+
+    /// What an entry weighs, if its key, as the codec made it, is absent.
+    fn weigh_absent(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+        let store = self.store()?;
+        let (there, weight) = match self {
+            Self::Memo(memo) => {
+                let there = Self::memo(memo).with_shown(key, |search, _| Ok(store.contains(search)?))?;
+                (there, store.weigh(&[value.as_ptr()])?)
+            }
+            Self::Mapping(_) => {
+                let single = Single(key.as_ptr());
+                let there = store.contains(&search(&single)?)?;
+                (there, store.weigh(&[key.as_ptr(), value.as_ptr()])?)
+            }
+        };
+        Ok((!there).then_some(weight))
+    }
+
+    fn restore(&self, py: Python<'_>, kept: Kept, loading: &raw::Loading) -> PyResult<bool> {
+        let store = self.store()?;
+        let Kept {
+            key,
+            value,
+            weight,
+            about,
+        } = kept;
+        let (key, value) = (key.into_bound(py), value.into_bound(py).into());
+        match self {
+            Self::Memo(memo) => Self::memo(memo).with_shown(&key, |search, key| {
+                Ok(store.restore(search, Entry { key, value, about }, weight, loading)?)
+            }),
+            Self::Mapping(_) => {
+                let single = Single(key.as_ptr());
+                let search = search(&single)?;
+                let key = key.clone().into();
+                Ok(store.restore(&search, Entry { key, value, about }, weight, loading)?)
+            }
+        }
+    }
+}
+
+/// The search for a mapping's key.
+fn search(single: &Single) -> PyResult<Search<'_, Single>> {
+    // SAFETY: who made it holds the key.
+    let hash = unsafe { crate::objects::hash(single.0) }?;
+    Ok(Search::new(single, hash))
+}
+
+/// What one thread uses at a time: taken out meanwhile, so that no lock is held while Python code runs or other threads do.
+struct Turns<T>(Locked<Option<T>>);
+
+impl<T> Turns<T> {
+    fn new(state: T) -> Self {
+        Self(Locked::new(Some(state)))
+    }
+
+    fn swap(&self, state: Option<T>) -> Option<T> {
+        std::mem::replace(&mut *self.0.lock(), state)
+    }
+
+    fn take(&self) -> PyResult<T> {
+        self.swap(None)
+            .ok_or_else(|| PyRuntimeError::new_err("this snapshot is done with, or in another thread's hands"))
+    }
+
+    /// Runs `f` with the state; after an error there is none any more.
+    fn with<R>(&self, f: impl FnOnce(&mut T) -> PyResult<R>) -> PyResult<R> {
+        let mut state = self.take()?;
+        let result = f(&mut state)?;
+        self.swap(Some(state));
+        Ok(result)
+    }
+}
+
+/// A save that is going on. If it is dropped before it is finished, nothing was saved.
+#[pyclass(frozen, module = "hotset._hotset")]
+pub(crate) struct Saving {
+    of: Of,
+    path: PathBuf,
+    /// And what is known of the batch's entries that were not added yet.
+    state: Turns<(raw::Saving, Vec<Option<About>>)>,
+}
+
+impl Saving {
+    pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
+        let _letting_go = LettingGo;
+        let store = of.store()?;
+        store.ask_clock()?;
+        let saving = store
+            .begin_saving(&path, schema)
+            .map_err(|refusal| error(py, &path, refusal))?;
+        let state = Turns::new((saving, Vec::new()));
+        Py::new(py, Self { of, path, state })
+    }
+}
+
+#[pymethods]
+impl Saving {
+    fn batch<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
+        let _letting_go = LettingGo;
+        let store = self.of.store()?;
+        let batch = self.state.with(|(saving, abouts)| {
+            let batch = store.next_to_save(saving);
+            abouts.clear();
+            abouts.extend(batch.iter().map(|entry| Some(entry.about)));
+            Ok(batch)
+        })?;
+        let pair = |entry: Entry| Ok((self.of.shown(py, entry.key)?, entry.value.into_bound(py)));
+        batch.into_iter().map(pair).collect()
+    }
+
+    #[pyo3(signature = (at, key, value, /))]
+    fn add(&self, py: Python<'_>, at: usize, key: &[u8], value: &[u8]) -> PyResult<()> {
+        self.state.with(|(saving, abouts)| {
+            let about = abouts.get_mut(at).and_then(Option::take);
+            let about = about.ok_or_else(|| PyIndexError::new_err("no such entry in the batch, or it was added"))?;
+            let added = saving.add(key, value, about).and_then(|()| {
+                if saving.is_full() {
+                    py.detach(|| saving.flush())
+                } else {
+                    Ok(())
+                }
+            });
+            added.map_err(|refusal| error(py, &self.path, refusal))
+        })
+    }
+
+    fn finish(&self, py: Python<'_>) -> PyResult<u64> {
+        let (saving, _) = self.state.take()?;
+        let saved = py.detach(|| saving.finish());
+        Ok(saved.map_err(|refusal| error(py, &self.path, refusal))?.entries)
+    }
+
+    fn abandon(&self) {
+        drop(self.state.swap(None));
+    }
+}
+
+/// An entry that is to come in, as the codec made it.
+struct Kept {
+    key: Py<PyAny>,
+    value: Py<PyAny>,
+    weight: u64,
+    about: About,
+}
+
+struct LoadingState {
+    loading: raw::Loading,
+    about: Option<About>,
+    kept: Vec<Kept>,
+    room: u64,
+}
+
+/// A load that is going on. Until it is finished, nothing came in.
+#[pyclass(frozen, module = "hotset._hotset")]
+pub(crate) struct Loading {
+    of: Of,
+    state: Turns<LoadingState>,
+}
+
+impl Loading {
+    pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
+        let _letting_go = LettingGo;
+        let store = of.store()?;
+        store.ask_clock()?;
+        let loading = py.detach(|| store.begin_loading(&path, schema));
+        let state = Turns::new(LoadingState {
+            loading: loading.map_err(|refusal| error(py, &path, refusal))?,
+            about: None,
+            kept: Vec::new(),
+            room: store.room(),
+        });
+        Py::new(py, Self { of, state })
+    }
+}
+
+#[pymethods]
+impl Loading {
+    fn __iter__(this: Py<Self>) -> Py<Self> {
+        this
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+        self.state.with(|state| {
+            if state.room == 0 {
+                return Ok(None);
+            }
+            Ok(state.loading.next().map(|(key, value, about)| {
+                state.about = Some(about);
+                (PyBytes::new(py, key), PyBytes::new(py, value))
+            }))
+        })
+    }
+
+    #[pyo3(signature = (key, value, /))]
+    fn keep(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        let weight = self.of.weigh_absent(key, value)?;
+        self.state.with(|state| {
+            if let Some(weight) = weight
+                && let Some(room) = state.room.checked_sub(weight)
+                && let Some(about) = state.about.take()
+            {
+                state.room = room;
+                state.kept.push(Kept {
+                    key: key.clone().unbind(),
+                    value: value.clone().unbind(),
+                    weight,
+                    about,
+                });
+            }
+            Ok(())
+        })
+    }
+
+    fn finish(&self, py: Python<'_>) -> PyResult<u64> {
+        let _letting_go = LettingGo;
+        let store = self.of.store()?;
+        store.ask_clock()?;
+        let LoadingState { loading, kept, .. } = self.state.take()?;
+        store.begin_restoring(&loading);
+        let mut came_in = 0;
+        // The hottest last: what comes in later is worth more to the policy.
+        for kept in kept.into_iter().rev() {
+            came_in += u64::from(self.of.restore(py, kept, &loading)?);
+        }
+        Ok(came_in)
+    }
+}
+
+pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("SnapshotError", module.py().get_type::<SnapshotError>())?;
+    module.add_class::<Saving>()?;
+    module.add_class::<Loading>()?;
+    values::add(module)
+}

@@ -1,0 +1,102 @@
+//! What saving and loading ask of a store. Keys and values become bytes elsewhere, by Python code, which never runs in here but to compare.
+
+use super::key::{Found, Key, Look, Search, Sought, Value};
+use super::{Store, WEIGHT};
+use crate::objects::{Object, Raised, Ref};
+use hotset::raw::{About, Loading, Saving};
+use hotset::snapshot::SnapshotError;
+use std::path::Path;
+use std::ptr;
+
+/// An entry, with a reference to each.
+pub(crate) struct Entry {
+    pub(crate) key: Ref,
+    pub(crate) value: Ref,
+    pub(crate) about: About,
+}
+
+impl Store {
+    pub(crate) fn begin_saving(&self, path: &Path, schema: u64) -> Result<Saving, SnapshotError> {
+        Saving::begin(&self.cache, path, schema)
+    }
+
+    /// The next entries to be saved, without remembered exceptions; none at the end.
+    pub(crate) fn next_to_save(&self, saving: &mut Saving) -> Vec<Entry> {
+        let batch = saving.batch(&self.cache, |key, value| {
+            let key = key.object();
+            if key.is_null() {
+                return None;
+            }
+            match value.found() {
+                // SAFETY: the entry, which is kept while this runs, holds its key.
+                Found::Value(value) => Some((unsafe { Ref::borrowed(key) }, value)),
+                Found::Error(_) => None,
+            }
+        });
+        let entry = |((key, value), about)| Entry { key, value, about };
+        batch.into_iter().map(entry).collect()
+    }
+
+    /// Opens and checks a file, which may take long. Looks at nothing of the store but its clock.
+    pub(crate) fn begin_loading(&self, path: &Path, schema: u64) -> Result<Loading, SnapshotError> {
+        Loading::open(&self.cache, path, schema)
+    }
+
+    /// How much weight there is room for.
+    pub(crate) fn room(&self) -> u64 {
+        self.cache.run_pending();
+        Loading::room(&self.cache)
+    }
+
+    pub(crate) fn begin_restoring(&self, loading: &Loading) {
+        self.cache.run_pending();
+        loading.begin_restoring(&self.cache);
+    }
+
+    /// Inserts an entry of a snapshot, if its key is absent and its time is not over; whether it came in.
+    pub(crate) fn restore<T: Sought>(
+        &self,
+        search: &Search<'_, T>,
+        entry: Entry,
+        weight: u64,
+        loading: &Loading,
+    ) -> Result<bool, Raised> {
+        if self.contains(search)? {
+            return Ok(false);
+        }
+        let Entry { key, value, about } = entry;
+        let new = key.clone();
+        WEIGHT.set(weight);
+        let contents = (Key::new(key), Value::new(value));
+        if !loading.restore(&self.cache, search as &dyn Look, contents, about) {
+            return Ok(false);
+        }
+        // Without the GIL it may have passed over an equal key that came in meanwhile, of which only Python can tell that it is: that
+        // one is newer.
+        while search.settle()? {
+            if self.cache.contains_key(&super::Other(search, new.get()) as &dyn Look) {
+                let own = Same(Look::hash(search), new.get());
+                self.cache.remove(&own as &dyn Look);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A search for this very key.
+struct Same(u64, Object);
+
+impl Look for Same {
+    fn object(&self) -> Object {
+        ptr::null_mut()
+    }
+
+    fn hash(&self) -> u64 {
+        self.0
+    }
+
+    fn is(&self, key: Object) -> bool {
+        key == self.1
+    }
+}

@@ -1,0 +1,121 @@
+//! The map by itself, on one thread: what its users cannot see from outside.
+
+use super::word::first_hash;
+use super::*;
+use reclaim::pin;
+
+/// A map, and entries whose upper halves of hashes are their keys.
+struct Case {
+    map: Map,
+    #[expect(clippy::vec_box, reason = "the map has their addresses")]
+    entries: Vec<Box<Header>>,
+}
+
+impl Case {
+    fn new(buckets: usize) -> Self {
+        Self {
+            map: Map::with_buckets(buckets).unwrap(),
+            entries: Vec::new(),
+        }
+    }
+
+    fn insert(&mut self, key: u32) {
+        let hash = u64::from(key) << 32;
+        let entry = Box::new(Header::new(hash, 0, false));
+        let done = self.map.insert(
+            hash,
+            NonNull::from(&*entry),
+            is(key),
+            Mode::IfAbsent,
+            UNCONDITIONAL,
+            &pin(),
+        );
+        assert_eq!(done, Inserted::New);
+        self.entries.push(entry);
+    }
+
+    fn remove(&mut self, key: u32) {
+        let hash = u64::from(key) << 32;
+        assert!(self.map.remove(hash, is(key), |_| true, false, &pin()).is_some());
+    }
+
+    fn has(&self, key: u32) -> bool {
+        self.map.get(u64::from(key) << 32, is(key), &pin()).is_some()
+    }
+
+    /// All keys, as one walk visits them.
+    fn walk(&self) -> Vec<u32> {
+        let (guard, mut keys, mut from) = (pin(), Vec::new(), 0);
+        while from < 1 << 32 {
+            // SAFETY: the entries live as long as the case.
+            let visit = |entry: NonNull<Header>| keys.push(unsafe { entry.as_ref() }.hash());
+            let next = self.map.walk(from, visit, &guard);
+            assert!(next > from);
+            from = next;
+        }
+        keys.sort_unstable();
+        keys
+    }
+}
+
+fn is(key: u32) -> impl Fn(NonNull<Header>) -> bool {
+    // SAFETY: the entries live as long as the case.
+    move |entry| unsafe { entry.as_ref() }.hash() == key
+}
+
+#[test]
+fn a_walk_visits_each_once_while_the_table_grows() {
+    const BEFORE: usize = 3;
+    for after in [4, 5, 7, 11] {
+        // At the ends of all homes' ranges, of both tables: homes of the two begin and end within each other.
+        let firsts = |buckets| (1..buckets).map(move |home| first_hash(home, buckets) as u32);
+        let mut keys: Vec<u32> = firsts(BEFORE)
+            .chain(firsts(after))
+            .flat_map(|first| [first - 1, first])
+            .chain([0, u32::MAX])
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.truncate(BEFORE * SLOTS);
+        let mut case = Case::new(BEFORE);
+        keys.iter().for_each(|key| case.insert(*key));
+        assert_eq!(case.walk(), keys);
+        let entries = (1..).find(|entries| Map::buckets_for(*entries) == after).unwrap();
+        assert!(case.map.grow(entries, &pin()).unwrap());
+        let (mut cursor, mut old) = (0, None);
+        while old.is_none() {
+            assert_eq!(
+                case.walk(),
+                keys,
+                "{cursor} homes of {BEFORE} have been moved to {after}"
+            );
+            old = case.map.grow_step(&mut cursor, 1, |_| panic!("there is room"), &pin());
+        }
+        assert_eq!(case.map.slots(&pin()), after * SLOTS);
+        assert_eq!(case.walk(), keys);
+    }
+}
+
+#[test]
+fn a_home_reaches_no_further_than_it_has_to() {
+    let mut case = Case::new(2);
+    let reach = |case: &Case| case.map.table(&pin()).reach(0);
+    (0..SLOTS as u32).for_each(|key| case.insert(key));
+    assert_eq!(reach(&case), 0);
+    case.insert(100);
+    assert_eq!(reach(&case), 1, "the seventh lies behind its home");
+    case.remove(0);
+    let come_and_go = |case: &mut Case| {
+        for key in 200..220 {
+            case.insert(key);
+            case.remove(key);
+        }
+    };
+    come_and_go(&mut case);
+    assert_eq!(reach(&case), 1);
+    assert!(case.has(100), "it is still there");
+    case.remove(100);
+    come_and_go(&mut case);
+    assert_eq!(reach(&case), 0, "nothing lies there any more");
+    assert!((1..SLOTS as u32).all(|key| case.has(key)));
+}

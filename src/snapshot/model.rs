@@ -1,0 +1,197 @@
+//! How entries come in from a snapshot, under loom: their bits, the list of those on their way, and what ends the snapshot. Real
+//! files, whose entries go into a word per key in the map's place, which is claimed, killed and shown as a slot of that is.
+
+use super::mapped::Mapped;
+use super::pending::{Moment, Pending, Source};
+use super::{Each, SaveOptions};
+use crate::Cache;
+use crate::prim::sync::{Arc, AtomicU8, Ordering};
+use loom::thread;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
+
+/// The keys in the file, which stand for their hashes, too.
+const KEYS: [u64; 2] = [0, 1];
+
+/// The states of a word.
+const ABSENT: u8 = 0;
+const LOADING: u8 = 1;
+const VISIBLE: u8 = 2;
+const INSERTED: u8 = 3;
+
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("hotset-model-{}-{name}", std::process::id()));
+        let saved = path.clone();
+        // (Loom's atomics live in models only.)
+        loom::model(move || {
+            let cache: Cache<u64, u64> = Cache::new(4);
+            KEYS.iter().for_each(|key| cache.insert(*key, *key));
+            cache.save_with(&saved, &SaveOptions::new()).unwrap();
+        });
+        Self(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        _ = std::fs::remove_file(&self.0);
+    }
+}
+
+struct Case {
+    pending: Pending<u64, u64>,
+    map: [AtomicU8; 2],
+    /// How often each key was taken to bring it in.
+    taken: [Count; 2],
+}
+
+impl Case {
+    fn word(&self, key: u64) -> u8 {
+        self.map[key as usize].load(Ordering::Relaxed)
+    }
+
+    /// As `Inner::bring_in`.
+    fn bring_in(&self, key: u64) {
+        let Some(source) = self.pending.get() else { return };
+        let at = source.search(&key).expect("it is in the file");
+        if source.is_taken(at) {
+            return;
+        }
+        let Some(_flight) = self.pending.take(&source, at, key) else {
+            return;
+        };
+        self.taken[key as usize].fetch_add(1, SeqCst);
+        let word = &self.map[key as usize];
+        let change = |from, to| {
+            word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        };
+        if change(ABSENT, LOADING) {
+            let state = if source.is_overtaken(at) { ABSENT } else { VISIBLE };
+            change(LOADING, state); // unless it was killed
+        }
+    }
+
+    /// As `Cache::remove`: kills what is on its way, if the map shows any.
+    fn remove(&self, key: u64) {
+        if self.pending.overtake(&key) {
+            self.remove_from_map(key);
+        }
+    }
+
+    fn remove_from_map(&self, key: u64) {
+        let word = &self.map[key as usize];
+        if word.load(Ordering::Acquire) != ABSENT {
+            word.swap(ABSENT, Ordering::AcqRel);
+        }
+    }
+
+    /// As `Cache::insert`.
+    fn insert(&self, key: u64) {
+        self.pending.overtake(&key);
+        self.map[key as usize].swap(INSERTED, Ordering::AcqRel);
+    }
+
+    /// As `Cache::clear`.
+    fn clear(&self) {
+        self.pending.close(|key| self.remove_from_map(key));
+        let visible = KEYS.into_iter().filter(|key| self.word(*key) == VISIBLE);
+        visible.for_each(|key| self.remove_from_map(key));
+    }
+}
+
+/// Opens the file, runs all `threads` at once, and then `after`.
+fn model<const N: usize>(name: &str, threads: [fn(&Case); N], after: fn(&Case)) {
+    let file = File::new(name);
+    loom::model(move || {
+        let case = std::sync::Arc::new(Case {
+            pending: Pending::new(),
+            map: [AtomicU8::new(ABSENT), AtomicU8::new(ABSENT)],
+            taken: [Count::new(0), Count::new(0)],
+        });
+        let now = Moment { wall: 0, clock: 0 };
+        let mapped = Mapped::open(&file.0, 0).unwrap();
+        case.pending.open(Arc::new(Source::new::<Each>(mapped, now)));
+        let spawn = |run: fn(&Case)| {
+            let case = case.clone();
+            thread::spawn(move || run(&case))
+        };
+        let others: Vec<_> = threads[1..].iter().map(|run| spawn(*run)).collect();
+        threads[0](&case);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        after(&case);
+        KEYS.iter().for_each(|key| case.bring_in(*key));
+        assert!(
+            !case.pending.is_some() && case.pending.get().is_none(),
+            "what is used up has ended"
+        );
+        let taken = case.taken.each_ref().map(|taken| taken.load(SeqCst));
+        assert!(
+            taken.iter().all(|taken| *taken <= 1),
+            "an entry is taken once: {taken:?}"
+        );
+        assert!(KEYS.iter().all(|key| case.word(*key) != LOADING));
+    });
+}
+
+fn first(case: &Case) {
+    case.bring_in(0);
+}
+
+#[test]
+fn loom_snapshot_two_take_an_entry() {
+    model("two", [first, first], |case| {
+        assert!(case.pending.is_some(), "the other entry is left");
+        assert_eq!([case.word(0), case.word(1)], [VISIBLE, ABSENT]);
+    });
+}
+
+#[test]
+fn loom_snapshot_the_last_entry_ends_it() {
+    // Who sees that there is no snapshot finds in the map what came in.
+    let look = |case: &Case| {
+        if !case.pending.is_some() {
+            assert_eq!([case.word(0), case.word(1)], [VISIBLE; 2]);
+        }
+    };
+    model("last", [look, first, |case| case.bring_in(1)], |case| {
+        assert!(!case.pending.is_some());
+        assert_eq!([case.word(0), case.word(1)], [VISIBLE; 2]);
+    });
+}
+
+#[test]
+fn loom_snapshot_removed_on_the_way() {
+    model("removed", [|case| case.remove(0), first], |case| {
+        first(case);
+        assert_eq!(case.word(0), ABSENT);
+    });
+}
+
+#[test]
+fn loom_snapshot_inserted_on_the_way() {
+    model("inserted", [|case| case.insert(0), first, first], |case| {
+        first(case);
+        assert_eq!(case.word(0), INSERTED);
+    });
+}
+
+#[test]
+fn loom_snapshot_the_last_two_are_removed_and_taken() {
+    let remove = |case: &Case| case.remove(1);
+    model("both", [remove, first], |case| {
+        assert!(!case.pending.is_some());
+        assert_eq!([case.word(0), case.word(1)], [VISIBLE, ABSENT]);
+    });
+}
+
+#[test]
+fn loom_snapshot_cleared_on_the_way() {
+    model("cleared", [Case::clear, first], |case| {
+        KEYS.iter().for_each(|key| case.bring_in(*key));
+        assert_eq!([case.word(0), case.word(1)], [ABSENT; 2]);
+    });
+}

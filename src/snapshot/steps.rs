@@ -1,0 +1,371 @@
+//! Saving and loading step by step, for bindings whose keys and values only foreign code can turn into bytes and back: that code runs
+//! between the steps, under no guard and in the middle of nothing.
+
+use super::error::SnapshotError;
+use super::format;
+use super::mapped::Mapped;
+use super::options::Saved;
+use super::pending::Moment;
+use super::save::{self, BATCH};
+use super::writer::{self, Writer};
+use crate::cache::Cache;
+use crate::engine::{Engine, Listed};
+use crate::map::reclaim::{pin, pin_fenced};
+use std::borrow::Borrow;
+use std::hash::{BuildHasher, Hash};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What a snapshot keeps of an entry besides its key and value.
+#[derive(Debug, Clone, Copy)]
+pub struct About(writer::About);
+
+/// A save: [`batch`](Self::batch) and [`add`](Self::add) in turns, with a [`flush`](Self::flush) where it is wanted, then
+/// [`finish`](Self::finish). If it is dropped before, nothing was
+/// saved.
+pub struct Saving {
+    path: PathBuf,
+    begun: Instant,
+    now: Moment,
+    /// What was listed; from its beginning on, as far as `written`, the index.
+    list: Vec<Listed>,
+    read: usize,
+    written: usize,
+    writer: Writer,
+}
+
+impl Saving {
+    /// Lists the entries. (Not those of a snapshot that have not been asked for.)
+    pub fn begin<K: Hash + Eq, V, S: BuildHasher>(
+        cache: &Cache<K, V, S>,
+        path: &Path,
+        schema: u64,
+    ) -> Result<Self, SnapshotError> {
+        let now = Moment::now(&cache.0.engine);
+        let (list, window) = cache.0.engine.list();
+        Ok(Self {
+            path: path.to_owned(),
+            begun: Instant::now(),
+            now,
+            list,
+            read: 0,
+            written: 0,
+            writer: Writer::new(path, save::header(schema, now, window))?,
+        })
+    }
+
+    /// What `copy` makes of the next entries, hottest first; none at the end. It runs under a guard, and is to be short.
+    pub fn batch<K: Hash + Eq, V, S: BuildHasher, T>(
+        &mut self,
+        cache: &Cache<K, V, S>,
+        mut copy: impl FnMut(&K, &V) -> Option<T>,
+    ) -> Vec<(T, About)> {
+        let engine = &cache.0.engine;
+        let mut batch = Vec::new();
+        while batch.is_empty() && self.read < self.list.len() {
+            let end = self.list.len().min(self.read + BATCH);
+            let guard = pin();
+            for (handle, rank) in engine.find_listed(&self.list[self.read..end], &guard) {
+                let entry = Engine::<K, V>::view(handle.0);
+                if !engine.is_over(handle.0, self.now.clock)
+                    && let Some(copied) = copy(&entry.key, &entry.value)
+                {
+                    let about = save::about(engine, (handle, rank), self.now, &guard);
+                    batch.push((copied, About(about)));
+                }
+            }
+            drop(guard);
+            self.read = end;
+        }
+        batch
+    }
+
+    /// Adds an entry of a batch, once.
+    pub fn add(&mut self, key: &[u8], value: &[u8], about: About) -> Result<(), SnapshotError> {
+        assert!(self.written < self.read, "more entries than were listed");
+        let offset = self.writer.offset();
+        self.writer.add(
+            |out| out.extend_from_slice(key),
+            |out| out.extend_from_slice(value),
+            about.0,
+        )?;
+        self.list[self.written] = [format::key_hash(key), offset];
+        self.written += 1;
+        Ok(())
+    }
+
+    /// Whether enough has been added to be written, by [`flush`](Self::flush).
+    pub fn is_full(&self) -> bool {
+        self.writer.is_full()
+    }
+
+    /// Writes what was added.
+    pub fn flush(&mut self) -> Result<(), SnapshotError> {
+        self.writer.flush()
+    }
+
+    /// How many entries were added.
+    pub fn entries(&self) -> usize {
+        self.written
+    }
+
+    /// Gives the file its name.
+    pub fn finish(mut self) -> Result<Saved, SnapshotError> {
+        self.list.truncate(self.written);
+        save::complete(self.writer, &self.path, self.list, self.begun)
+    }
+}
+
+/// A load: [`next`](Self::next) as long as there is something that fits, then [`restore`](Self::restore), the hottest last.
+pub struct Loading {
+    file: Mapped,
+    now: Moment,
+    /// Where the records are, hottest first.
+    offsets: Vec<u64>,
+    read: usize,
+}
+
+impl Loading {
+    /// Opens a file and checks all of it: nothing in it is damaged then.
+    pub fn open<K: Hash + Eq, V, S: BuildHasher>(
+        cache: &Cache<K, V, S>,
+        path: &Path,
+        schema: u64,
+    ) -> Result<Self, SnapshotError> {
+        let corrupt = |what| SnapshotError::Corrupt { what };
+        let file = Mapped::open(path, schema)?;
+        let mut entries: Vec<_> = (0..file.len()).map(|at| file.entry(at)).collect();
+        entries.sort_unstable_by_key(|(_, offset)| *offset);
+        let mut end = 0;
+        for (hash, offset) in &entries {
+            let record = file.record(*offset).ok_or_else(|| corrupt("a record"))?;
+            if *offset < end {
+                return Err(corrupt("records that overlap"));
+            }
+            if format::key_hash(record.key) != *hash {
+                return Err(corrupt("a key's hash"));
+            }
+            end = offset + record.length;
+        }
+        let mut now = Moment::now(&cache.0.engine);
+        now.wall = now.wall.max(file.header().created);
+        Ok(Self {
+            now,
+            offsets: entries.into_iter().map(|(_, offset)| offset).collect(),
+            read: 0,
+            file,
+        })
+    }
+
+    /// The key and the value of the next entry, from the hottest on.
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
+    pub fn next(&mut self) -> Option<(&[u8], &[u8], About)> {
+        while let Some(offset) = self.offsets.get(self.read) {
+            self.read += 1;
+            // (It was whole when the file was opened. Whoever changes it since is answered by the checksum.)
+            if let Some(record) = self.file.record(*offset)
+                && record
+                    .times
+                    .is_none_or(|(deadline, limit)| deadline.min(limit) > self.now.wall)
+            {
+                let about = About((record.weight, record.times, record.rank));
+                return Some((record.key, record.value, about));
+            }
+        }
+        None
+    }
+
+    /// How much weight the cache has room for.
+    pub fn room<K, V, S>(cache: &Cache<K, V, S>) -> u64 {
+        cache.0.engine.room()
+    }
+
+    /// All that is to come back is known: the policy takes over how it was divided.
+    pub fn begin_restoring<K, V, S>(&self, cache: &Cache<K, V, S>) {
+        cache.0.engine.set_window(self.file.header().window);
+    }
+
+    /// Inserts an entry with the life and the rank that it had, unless its time is over, or its key is there. Whether it came in.
+    /// `sought` is what the key is hashed and compared by.
+    pub fn restore<K, V, S, Q>(&self, cache: &Cache<K, V, S>, sought: &Q, entry: (K, V), about: About) -> bool
+    where
+        K: Hash + Eq + Borrow<Q>,
+        S: BuildHasher,
+        Q: Hash + Eq + ?Sized,
+    {
+        let (_, times, rank) = about.0;
+        let (inner, engine) = (&*cache.0, &cache.0.engine);
+        let (hash, weight) = (inner.hash(sought), inner.weigh(&entry.0, &entry.1));
+        let times = times.map(|(deadline, limit)| (self.now.to_clock(deadline), self.now.to_clock(limit)));
+        let time = engine.time();
+        let timed = times.is_some() || time.is_active();
+        let now = if timed { time.clock.now() } else { 0 };
+        if times.is_some_and(|(deadline, limit)| deadline.min(limit) <= now) {
+            return false;
+        }
+        let life = time.of_saved(times, (hash, (&entry.0, &entry.1)), now);
+        let guard = pin_fenced();
+        let new = engine.make(hash, entry, weight, life, &guard);
+        engine.restore((hash, new), rank, |there, _| there.borrow() == sought, || false, &guard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::LoadOptions;
+    use crate::{ManualClock, Ttl, raw};
+    use std::fs;
+    use std::time::Duration;
+
+    type Strings = Cache<String, String>;
+
+    fn file(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("hotset-steps-{name}-{}", std::process::id()))
+    }
+
+    fn pair(key: &str, value: &str) -> Option<(String, String)> {
+        (key != "no").then(|| (key.to_owned(), value.to_owned()))
+    }
+
+    fn save(cache: &Strings, path: &Path) -> u64 {
+        let mut saving = Saving::begin(cache, path, 7).unwrap();
+        loop {
+            let batch = saving.batch(cache, |key, value| pair(key, value));
+            if batch.is_empty() {
+                return saving.finish().unwrap().entries;
+            }
+            for ((key, value), about) in batch {
+                saving.add(key.as_bytes(), value.as_bytes(), about).unwrap();
+                if saving.is_full() {
+                    saving.flush().unwrap();
+                }
+            }
+        }
+    }
+
+    fn load(cache: &Strings, path: &Path) -> (usize, Vec<String>) {
+        let mut loading = Loading::open(cache, path, 7).unwrap();
+        let (mut all, mut room) = (Vec::new(), Loading::room(cache));
+        while room > 0
+            && let Some((key, value, about)) = loading.next()
+        {
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            all.push((text(key), text(value), about));
+            room -= 1;
+        }
+        loading.begin_restoring(cache);
+        let keys = all.iter().map(|(key, ..)| key.clone()).collect();
+        let restore =
+            |(key, value, about): (String, String, About)| loading.restore(cache, &*key.clone(), (key, value), about);
+        (
+            all.into_iter().rev().filter(|entry| restore(entry.clone())).count(),
+            keys,
+        )
+    }
+
+    #[test]
+    fn what_is_saved_comes_back_where_it_was() {
+        let path = file("rank");
+        let cache = Strings::new(1000);
+        for i in 0..1500u32 {
+            cache.insert(i.to_string(), format!("value {i}"));
+            cache.get(&*(i % 97).to_string());
+        }
+        cache.insert("no".to_owned(), String::new());
+        cache.run_pending();
+        let hottest = |cache: &Strings| {
+            let reader = cache.reader();
+            let keys = reader.hottest().map(|(key, _)| key.clone()).filter(|key| key != "no");
+            keys.collect::<Vec<_>>()
+        };
+        let before = hottest(&cache);
+        assert_eq!(save(&cache, &path), before.len() as u64);
+
+        let cache = Strings::new(1000);
+        let (count, keys) = load(&cache, &path);
+        assert_eq!((count, &keys), (before.len(), &before));
+        assert_eq!(hottest(&cache), before);
+        assert_eq!(cache.get("3").as_deref(), Some("value 3"));
+        // The file is that of byte strings.
+        let bytes: Cache<Vec<u8>, Vec<u8>> = Cache::new(1000);
+        bytes.load_with(&path, &LoadOptions::new().schema(7)).unwrap();
+        assert_eq!(bytes.get(&b"3"[..]).as_deref(), Some(&b"value 3"[..]));
+        // Into a smaller one, and beside what is there.
+        let cache = Strings::new(100);
+        cache.insert(before[1].clone(), "newer".to_owned());
+        let (count, keys) = load(&cache, &path);
+        assert_eq!((count, &keys[..]), (98, &before[..99]));
+        assert_eq!(cache.get(&before[1]).as_deref(), Some("newer"));
+        assert_eq!(cache.len(), 99);
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn lives_go_on() {
+        let path = file("lives");
+        let new = |clock: &std::sync::Arc<ManualClock>| {
+            Strings::builder()
+                .max_entries(10)
+                .time_to_live(Duration::from_secs(100))
+                .refresh_after(Duration::from_secs(60))
+                .clock(clock.clone())
+                .build()
+                .unwrap()
+        };
+        let clock = std::sync::Arc::new(ManualClock::new());
+        let cache = new(&clock);
+        cache.insert("usual".to_owned(), "1".to_owned());
+        cache.insert_with_ttl("short".to_owned(), "2".to_owned(), Duration::from_secs(20));
+        raw::insert(&cache, "long", "long".to_owned(), "3".to_owned(), Ttl::Never);
+        clock.advance(Duration::from_secs(30));
+        assert_eq!(save(&cache, &path), 2);
+
+        let clock = std::sync::Arc::new(ManualClock::new());
+        let cache = new(&clock);
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(load(&cache, &path).0, 2);
+        // (By the wall clock some moments have passed.)
+        let left = cache.remaining("usual").unwrap().unwrap();
+        assert!((40..=70).contains(&left.as_secs()), "{left:?}");
+        assert_eq!(cache.remaining("long"), Some(None));
+        let due = |key: &str| raw::get_due(&cache, key, |_, due| due);
+        assert_eq!((due("usual"), due("long")), (Some(false), Some(false)));
+        clock.advance(Duration::from_secs(31)); // older than a minute, since it was made
+        assert_eq!((due("usual"), due("long")), (Some(true), Some(false)));
+        clock.advance(Duration::from_secs(40));
+        assert_eq!((due("usual"), due("long")), (None, Some(true)));
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_is_found() {
+        let path = file("damaged");
+        let cache = Strings::new(10);
+        for i in 0..5 {
+            cache.insert(i.to_string(), "value".to_owned());
+        }
+        save(&cache, &path);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << (at % 8);
+            fs::write(&path, damaged).unwrap();
+            assert!(Loading::open(&cache, &path, 7).is_err(), "{at}");
+            fs::write(&path, &whole[..at]).unwrap();
+            assert!(Loading::open(&cache, &path, 7).is_err(), "{at}");
+        }
+        fs::write(&path, &whole).unwrap();
+        assert!(Loading::open(&cache, &path, 7).is_ok());
+        assert!(matches!(
+            Loading::open(&cache, &path, 8),
+            Err(SnapshotError::Schema { found: 7, expected: 8 })
+        ));
+        // One that is given up leaves it.
+        let mut saving = Saving::begin(&cache, &path, 8).unwrap();
+        assert!(!saving.batch(&cache, |key, value| pair(key, value)).is_empty());
+        drop(saving);
+        assert_eq!(fs::read(&path).unwrap(), whole);
+        fs::remove_file(path).unwrap();
+    }
+}

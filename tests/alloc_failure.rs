@@ -1,0 +1,170 @@
+//! No memory for a table: building says so, growing goes on without, and whoever asks for more later gets it.
+
+use hotset::{BuildError, Cache, Policy, Stats};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::BTreeMap;
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Has no tables of more than so many bytes. They are what is aligned to cache lines and zeroed; all else is let through, since
+/// std ends the program where it cannot have memory.
+static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// How often a table was refused.
+static REFUSED: AtomicUsize = AtomicUsize::new(0);
+/// The tests change what they share.
+static ONE: Mutex<()> = Mutex::new(());
+
+fn one() -> MutexGuard<'static, ()> {
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Scarce;
+
+// SAFETY: it is the system's allocator, or returns null, which is allowed.
+unsafe impl GlobalAlloc for Scarce {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller says.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.align() == 64 && layout.size() > MOST.load(SeqCst) {
+            REFUSED.fetch_add(1, SeqCst);
+            return ptr::null_mut();
+        }
+        // SAFETY: as the caller says.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as the caller says.
+        unsafe { System.dealloc(at, layout) }
+    }
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as the caller says.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static SCARCE: Scarce = Scarce;
+
+/// Runs `run` while there is memory for tables of so many bytes only; how many were refused.
+fn scarce(most: usize, run: impl FnOnce()) -> usize {
+    REFUSED.store(0, SeqCst);
+    MOST.store(most, SeqCst);
+    run();
+    MOST.store(usize::MAX, SeqCst);
+    REFUSED.load(SeqCst)
+}
+
+/// Small when it is built, whatever it may hold.
+fn growing(policy: Policy) -> Cache<u64, String> {
+    Cache::builder()
+        .max_weight(1 << 40)
+        .weigher(|_, _| 1)
+        .policy(policy)
+        .build()
+        .unwrap()
+}
+
+/// What came in is there, or was evicted; what is there is right.
+fn check(cache: &Cache<u64, String>, inserted: u64) -> Stats {
+    cache.run_pending();
+    cache.validate();
+    let there: BTreeMap<u64, String> = cache.iter().collect();
+    assert_eq!(there.len(), cache.len());
+    assert!(there.iter().all(|(key, value)| *value == key.to_string()));
+    assert!(there.keys().all(|key| cache.contains_key(key)));
+    let stats = cache.stats();
+    assert_eq!(stats.insertions, inserted);
+    assert_eq!(there.len() as u64, inserted - stats.evictions - stats.rejections);
+    stats
+}
+
+fn insert(cache: &Cache<u64, String>, keys: std::ops::Range<u64>) {
+    keys.for_each(|key| cache.insert(key, key.to_string()));
+}
+
+#[test]
+fn a_table_that_cannot_grow_holds_what_it_can() {
+    let _one = one();
+    for policy in [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random] {
+        let cache = growing(policy);
+        // 256 buckets of six.
+        let refused = scarce(256 * 64, || insert(&cache, 0..20_000));
+        assert!(
+            (1..1_000).contains(&refused),
+            "it does not try at every insertion: {refused}"
+        );
+        let stats = check(&cache, 20_000);
+        let most = 256 * 6; // or half of it: tables double
+        assert!((most / 4..=most).contains(&cache.len()), "{policy:?}: {}", cache.len());
+        assert_eq!(stats.evictions, 20_000 - cache.len() as u64);
+        // As soon as there is memory, it grows.
+        insert(&cache, 20_000..40_000);
+        let now = check(&cache, 40_000);
+        assert!(now.evictions - stats.evictions < 2_000, "{policy:?}: {now:?}");
+    }
+}
+
+#[test]
+fn threads_go_on_while_there_is_no_memory_for_growth() {
+    let _one = one();
+    let cache = growing(Policy::default());
+    let refused = scarce(64 * 64, || {
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let cache = &cache;
+                scope.spawn(move || {
+                    for key in 0..5_000 {
+                        let key = key * 4 + thread;
+                        cache.insert(key, key.to_string());
+                        assert!(cache.get(&(key / 2)).is_none_or(|value| value == (key / 2).to_string()));
+                        if key % 5 == 0 {
+                            cache.remove(&key);
+                        }
+                    }
+                });
+            }
+        });
+    });
+    assert!(refused > 0);
+    cache.run_pending();
+    cache.validate();
+    assert!((64..=64 * 6).contains(&cache.len()), "{}", cache.len());
+}
+
+#[test]
+fn a_cache_whose_table_cannot_be_had_is_not_built() {
+    let _one = one();
+    let build = |entries| Cache::<u64, u64>::builder().max_entries(entries).build();
+    let refused = scarce(1 << 20, || {
+        assert_eq!(build(10_000_000).unwrap_err(), BuildError::NoMemory);
+        assert!(build(10_000).is_ok());
+        // Without a bound in sight it begins small.
+        assert!(build(usize::MAX).is_ok());
+    });
+    assert_eq!(refused, 1);
+    let failures = |entries| {
+        Cache::<u64, u64>::builder()
+            .max_entries(entries)
+            .negative_ttl(std::time::Duration::from_secs(1))
+            .build()
+    };
+    scarce(1 << 10, || {
+        assert_eq!(failures(100_000).unwrap_err(), BuildError::NoMemory)
+    });
+    assert!(failures(100_000).is_ok());
+}
+
+#[test]
+fn the_largest_numbers_are_capacities_like_others() {
+    let _one = one();
+    for entries in [usize::MAX, usize::MAX / 2, 1 << 40, (1 << 26) + 1] {
+        let cache: Cache<u64, u64> = Cache::new(entries);
+        (0..5_000).for_each(|key| cache.insert(key, key));
+        cache.run_pending();
+        cache.validate();
+        assert_eq!((cache.len(), cache.capacity()), (5_000, entries as u64));
+    }
+}
