@@ -413,35 +413,4 @@ mod model {
     fn loom_local_a_part_and_a_capacity() {
         model(0, [hit, |locals| locals.set_capacity(8 * CAPACITY)], 8 * CAPACITY);
     }
-
-    #[test]
-    fn loom_local_what_is_made_is_seen() {
-        use loom::cell::UnsafeCell;
-        struct Made(AtomicPtr<UnsafeCell<u32>>);
-        loom::model(|| {
-            let at = Arc::new(Made(AtomicPtr::new(ptr::null_mut())));
-            let look = |at: &Made| {
-                // SAFETY: nobody writes what is made; that it is ordered is what loom checks.
-                get(&at.0).is_none_or(|made| made.with(|made| unsafe { *made }) == 7)
-            };
-            let make = |at: &Made| {
-                made(&at.0, || {
-                    let new = UnsafeCell::new(0);
-                    // By this thread, so that others must be ordered after it.
-                    // SAFETY: not shared yet.
-                    new.with_mut(|new| unsafe { *new = 7 });
-                    new
-                });
-            };
-            let [first, second] = [at.clone(), at.clone()];
-            let threads = [
-                thread::spawn(move || make(&first)),
-                thread::spawn(move || make(&second)),
-            ];
-            assert!(look(&at));
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
-            let mut at = at.0.load(Ordering::Relaxed);
-            free(&mut AtomicPtr::new(std::mem::replace(&mut at, ptr::null_mut())));
-        });
-    }
 }
