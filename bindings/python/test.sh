@@ -1,19 +1,38 @@
 #!/usr/bin/env bash
-# Runs the tests of the Python wheel in each environment that build.sh made (in ENVIRONMENTS, if it is set).
+# Runs the tests of the Python wheel in each environment that build.sh made (in ENVIRONMENTS, if it is set): all at once, since most of
+# them use one processor and wait much; what each said is printed when it has ended.
 set -euo pipefail
 cd "$(dirname "$0")"
 shopt -s nullglob
-environments=(../../"${ENVIRONMENTS:-target/python}"/3.*/bin/python)
+here=../../${ENVIRONMENTS:-target/python}
+environments=("$here"/3.*/bin/python)
 if [ ${#environments[@]} = 0 ]; then
     echo "no environment: make build-python" >&2
     exit 1
 fi
-for python in "${environments[@]}"; do
-    echo "== $("$python" --version)"
-    if ! "$python" -c 'import test.test_functools' 2>/dev/null; then
+
+tests() {
+    echo "== $("$1" --version)"
+    if ! "$1" -c 'import test.test_functools' 2>/dev/null; then
         echo "skipped: this interpreter came without its test package, from which CPython's own tests are taken"
     else
-        "$python" tests/cpython.py
+        "$1" tests/cpython.py
     fi
-    "$python" -m pytest -q -p no:cacheprovider tests
+    "$1" -m pytest -q -p no:cacheprovider tests
+}
+
+running=()
+for python in "${environments[@]}"; do
+    log=${python%/bin/python}/tests.log
+    (
+        set -e
+        tests "$python"
+    ) >"$log" 2>&1 &
+    running+=("$!")
 done
+failed=0
+for n in "${!running[@]}"; do
+    wait "${running[n]}" || failed=1
+    cat "${environments[n]%/bin/python}/tests.log"
+done
+exit "$failed"
