@@ -175,8 +175,9 @@ def test_what_is_no_file_of_this_kind(path, tmp_path):
     assert reason(codec="json", schema=1) == "version"
     with pytest.raises(hotset.SnapshotError, match="is not a file"):
         cache.load(tmp_path)
-    with pytest.raises(FileNotFoundError, match="absent"):
+    with pytest.raises(FileNotFoundError, match="absent") as told:
         cache.load(tmp_path / "absent")
+    assert type(told.value.filename) is str
     with pytest.raises(FileNotFoundError):
         cache.save(tmp_path / "absent" / "file")
     assert dict(cache) == dict(filled(3))

@@ -41,7 +41,7 @@ fn error(py: Python<'_>, path: &Path, refusal: Refusal) -> PyErr {
             // (The system's text alone, since the path comes beside it.)
             let said = source.to_string();
             let said = said.split(" (os error").next().unwrap_or_default().to_owned();
-            return PyOSError::new_err((number, said, path));
+            return PyOSError::new_err((number, said, path.into_os_string()));
         }
         Refusal::NotAFile { .. } => "not a file",
         Refusal::NotASnapshot => "not a snapshot",
