@@ -222,9 +222,9 @@ pub(super) struct Core {
 const HEAVY: u64 = 64;
 /// Homes moved to a larger table per arrival: about 64 entries.
 const MOVES: usize = 16;
-
 /// How long a list for what the listener is to see may be, to be kept for the next ones.
 const SHOWN: usize = 64;
+
 impl Core {
     pub(super) fn new(kind: PolicyKind, capacity: u64, shape: Shape, listened: bool, slots: usize) -> Self {
         Self {

@@ -32,7 +32,7 @@ pub(crate) struct Memo {
     typed: bool,
     /// Neither `typed` nor `special`.
     plain: bool,
-    /// And with the GIL, and without times: a single look may tell.
+    /// And with the GIL, without times, and under a policy that is not told of every hit: a single look may tell.
     quick: bool,
     single_flight: bool,
     /// Hits have to look at more than what is there.
@@ -307,6 +307,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
         let reloads = options.stale_while_revalidate.is_some() || options.stale_if_error.is_some();
         let special = options.key.is_some() || reloads || store.has_timer();
         let timed = options.ttl.is_some() || options.tti.is_some();
+        let eager = matches!(options.policy, hotset::Policy::Lru);
         let memo = |head| Memo {
             head,
             function: reference(Some(function.clone())),
@@ -314,7 +315,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             single_flight: options.single_flight,
             special,
             plain: !special && !typed,
-            quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed,
+            quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed && !eager,
             reloads,
             key: reference(options.key),
             refresher: reference(options.refresher),
