@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable
-from functools import cached_property, partial
+from functools import cached_property, partial, partialmethod
 from types import EllipsisType
 from typing import Any, overload
 
 from hotset._codecs import CodecName, Schema, Serializer, checked_schema, codec_of
 from hotset._memo import memoised
+from hotset._methods import CachedClassMethod
 from hotset._settings import Cause, Policy, Seconds, checked, memo_settings
 from hotset._snapshot import Path, path_of
 from hotset._types import AsyncCached, Cached, Decorator, P, R
@@ -165,19 +166,25 @@ def cached(
         stale_if_error=stale_if_error,
     )
     kept = {"path": None if snapshot is None else path_of(snapshot), "codec": codec_of(codec), "schema": checked_schema(schema)}
-    decorate = partial(_decorate, settings=settings, name=name, method=method, kept=kept)
+    # (Without a bound of its own, a method's cache has room for so many results of each instance.)
+    per_instance = maxsize is ... and max_weight is None
+    decorate = partial(_decorate, settings=settings, name=name, method=method, kept=kept, per_instance=per_instance)
     return decorate if function is None else decorate(function)
 
 
 def _decorate(
-    function: Any, /, *, settings: dict[str, Any], name: str | None, method: bool | None, kept: dict[str, Any]
+    function: Any, /, *, settings: dict[str, Any], name: str | None, method: bool | None, kept: dict[str, Any], per_instance: bool
 ) -> Any:
-    under_cache = partial(memoised, settings=settings, name=name, kept=kept)
+    under_cache = partial(memoised, settings=settings, name=name, kept=kept, per_instance=per_instance)
     match function:
         case classmethod() if kept["path"] is not None:
             raise TypeError("a class method's results belong to classes, which a snapshot cannot keep: cache a function that it calls")
-        case classmethod() | staticmethod():
-            return _rewrapped(function, partial(under_cache, method=False))
+        case classmethod():
+            return CachedClassMethod(under_cache(function.__func__, method=True))
+        case staticmethod():
+            return staticmethod(under_cache(function.__func__, method=False))
+        case partialmethod():
+            return partialmethod(under_cache(function.func, method=method is not False), *function.args, **function.keywords)
         case property():
             if function.fget is None:
                 raise TypeError("this property has no getter, whose results could be kept")
@@ -188,8 +195,3 @@ def _decorate(
             raise TypeError(f"cached({function}): name the setting, as in cached(maxsize={function})")
         case _:
             return under_cache(function, method=method)
-
-
-def _rewrapped(function: Any, under_cache: Callable[[Any], Any]) -> Any:
-    """The class or static method of what is under a cache now."""
-    return type(function)(under_cache(function.__func__))

@@ -106,9 +106,13 @@ class Memo:
         # memo.refresh(args, kwargs) called elsewhere, in a thread say
         timer: Callable[[], float] | None = None,  # instead of the system's monotonic clock
         method: bool = False,
+        per_instance: bool = False,  # the bound of a method is for each instance, not for all together
     ) -> None: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
-    def __set_name__(self, owner: type, name: str) -> None: ...
+    def set_method(self) -> None:
+        """The first argument is a method's instance from now on; forgets all results."""
+
+    def is_method(self) -> bool: ...
     def stats(self) -> dict[str, int]:
         """hits, misses, insertions, evictions, expirations, rejections, loads, load_failures, waits, entries, weight, capacity.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial, update_wrapper, wraps
 from typing import Any
 
-from hotset import _flights
+from hotset import _flights, _methods
 from hotset._hotset import Memo, seal
 from hotset._keep import Keeper
 from hotset._refresh import refresher
@@ -32,23 +32,43 @@ def cache_clear(self: Memo) -> None:
 
 
 def cache_invalidate(self: Memo, /, *args: Any, **kwargs: Any) -> bool:
-    """Forgets the result of this call; whether there was one. A call that is going on does not enter the cache."""
-    return self.invalidate(args, kwargs)
+    """Forgets the result of this call, however it is spelled; returns whether there was one.
+
+    `f(1)` and `f(x=1)` are two calls for the cache, and each has a result of its own: this forgets both. A call that is in progress
+    does not enter the cache.
+    """
+    # (All of them: each may have a result of its own.)
+    return any([self.invalidate(*call) for call in _calls(self, args, kwargs, "cache_invalidate")])
 
 
 def cache_contains(self: Memo, /, *args: Any, **kwargs: Any) -> bool:
-    """Whether the result of this call is there. Counts neither as a hit nor as a miss."""
-    return self.contains(args, kwargs)
+    """Returns whether the result of this call is there, however it was spelled. Counts neither as a hit nor as a miss."""
+    return any(self.contains(*call) for call in _calls(self, args, kwargs, "cache_contains"))
 
 
 def cache_set(self: Memo, value: Any, /, *args: Any, **kwargs: Any) -> None:
-    """Makes this value the result of the call with these arguments."""
+    """Makes `value` the result of the call with these arguments, spelled as here (by position or by keyword)."""
+    _check(self, args, "cache_set")
     self.set(args, kwargs, value)
 
 
 def cache_refresh(self: Memo, /, *args: Any, **kwargs: Any) -> Any:
-    """Calls the function, keeps its result, and returns it. Joins a call of it that is going on."""
+    """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
+    _check(self, args, "cache_refresh")
     return self.refresh(args, kwargs)
+
+
+def _check(memo: Any, args: tuple[Any, ...], verb: str) -> None:
+    if memo.is_method():
+        _methods.check_instance(memo, memo.__dict__["__hotset_place__"], args, verb)
+
+
+def _calls(memo: Any, args: tuple[Any, ...], kwargs: dict[str, Any], verb: str) -> list[_methods.Spelling]:
+    """The calls that mean the same; with a `key`, this one says it all."""
+    _check(memo, args, verb)
+    if memo.cache_parameters()["key"] is not None:
+        return [(args, kwargs)]
+    return _methods.spellings(memo.__wrapped__, args, kwargs, int(memo.is_method()))
 
 
 def cache_save(self: Memo, path: Any = None) -> int:
@@ -66,42 +86,54 @@ def _keeper(memo: Any) -> Keeper:
 
 
 def __set_name__(self: Any, owner: type, name: str) -> None:
-    keeper = self.__dict__.get("__hotset_keeper__")
-    if keeper is not None and keeper.path is not None:
-        keeper.stop()
-        raise TypeError(_NO_METHOD)
-    _becomes_a_method(self, owner, name)
+    place = self.__dict__.get("__hotset_place__")
+    if place is None:
+        return
+    if not place.given and place.scope == owner.__qualname__:
+        keeper = _keeper(self)
+        if keeper.path is not None:
+            keeper.stop()
+            raise TypeError(_NO_METHOD)
+        self.set_method()
+    if self.is_method() and not _methods.is_mixin(owner):
+        self.check_instances(owner)
 
 
 _NO_METHOD = "a method's results belong to its instances, which a snapshot cannot keep: cache a function that the method calls"
 
 _SHARED = (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set, cache_save, cache_load)
 if "cache_info" not in vars(Memo):  # (it is there if this module is imported anew)
-    _becomes_a_method = Memo.__set_name__
     for _method in (*_SHARED, cache_refresh, __hotset_stats__, __set_name__):
         setattr(Memo, _method.__name__, _method)
     seal(Memo)
 
 
 def memoised(
-    function: Callable[..., Any], settings: dict[str, Any], name: str | None, method: bool | None, kept: dict[str, Any]
+    function: Callable[..., Any],
+    settings: dict[str, Any],
+    name: str | None,
+    method: bool | None,
+    kept: dict[str, Any],
+    per_instance: bool,
 ) -> Any:
     """The function under a cache of its own."""
     if not callable(function):
         raise TypeError(f"cached decorates functions, not {type(function).__name__}")
     _refuse_generators(function)
     asynchronous = _is_async(function)
-    method = _takes_self(function) if method is None else method
-    if method and kept["path"] is not None:
+    place = _methods.place_of(function, method)
+    if place.method and kept["path"] is not None:
         raise TypeError(_NO_METHOD)
     memo = Memo(
         function,
         **settings,
         refresher=None if settings["stale_while_revalidate"] is None else refresher,
-        method=method,
+        method=place.method,
+        per_instance=per_instance,
     )
     # (This takes over the function's attributes, which are another cache's if it is under one.)
     update_wrapper(memo, function)
+    memo.__hotset_place__ = place  # type: ignore[attr-defined]
     keeper = Keeper(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **kept)
     memo.cache_parameters = lambda: {**settings, "name": name, **keeper.settings}  # type: ignore[attr-defined]
     memo.__hotset_keeper__ = keeper  # type: ignore[attr-defined]
@@ -142,19 +174,3 @@ def _is_async(function: Callable[..., Any]) -> bool:
 def _refuse_generators(function: Callable[..., Any]) -> None:
     if _either(inspect.isgeneratorfunction, function) or _either(inspect.isasyncgenfunction, function):
         raise TypeError("a generator can be gone through once only, so keeping it is of no use: cache a function that returns a list or a tuple")
-
-
-def _takes_self(function: Callable[..., Any]) -> bool:
-    """Whether this was written in a class's body, for instances.
-
-    A Memo in a class's body learns that it is a method's from Python; one that is within another decorator (`property` above all)
-    does not, nor does an `async def`. These are known by their place, and by their first argument's name.
-    """
-    scope = getattr(function, "__qualname__", "").rpartition(".")[0]
-    if not scope or scope.endswith("<locals>"):
-        return False
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return False
-    return next(iter(parameters), None) == "self"

@@ -155,6 +155,7 @@ impl Memo {
         match outcome {
             Outcome::Value(value) => {
                 let weight = self.store.weigh(&[value.get()])?;
+                #[cfg(Py_GIL_DISABLED)]
                 if self.store.is_method() {
                     self.store.forget_the_gone();
                 }

@@ -3,7 +3,7 @@
 use super::Memo;
 use super::load::Sought;
 use crate::border::methods;
-use crate::call::Call;
+use crate::call::{Call, check_equal};
 use crate::flight::shared::Outcome;
 use crate::flight::{Flight, Of, ttl};
 use crate::objects::Object;
@@ -15,7 +15,7 @@ use hotset::Ttl;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use std::ptr;
 
 pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
@@ -75,9 +75,9 @@ impl Memo {
         let _letting_go = LettingGo;
         self.store.ask_clock()?;
         let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
-        let method = self.store.is_method();
+        let (args, count) = (spread.args.as_ptr(), spread.positional);
         // SAFETY: `spread` and the caller hold all of these.
-        let call = unsafe { Call::new(spread.args.as_ptr(), spread.positional, names, self.typed, method) };
+        let call = unsafe { Call::new(args, count, names, self.typed, self.owner(args, count)?) };
         let mut result = None;
         self.with_key(&call, |key| {
             let search = Search::new(key, key.hash()?);
@@ -189,8 +189,30 @@ impl Memo {
         })
     }
 
-    fn set_name(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        self.store.set_method();
+    /// From now on the first argument is a method's instance. What was kept before was kept by other keys.
+    fn set_method(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        if !self.store.is_method() {
+            self.store.lanes.supersede_all();
+            self.store.set_method();
+            self.store.clear();
+        }
+        Ok(())
+    }
+
+    fn is_method(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<bool> {
+        Ok(self.store.is_method())
+    }
+
+    /// Raises a TypeError if instances of this class can be kept neither weakly nor by equality.
+    fn check_instances(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let class = args[0].cast::<PyType>()?.as_type_ptr();
+        // SAFETY: the caller holds the class.
+        unsafe {
+            if (*class).tp_weaklistoffset == 0 {
+                check_equal(class)?;
+            }
+        }
         Ok(())
     }
 
@@ -252,7 +274,9 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"begin" => Memo::begin, 2..=3, c"begin($self, args, kwargs, refresh=False, /)\n--\n\nThe result, or a load to lead or to wait for.";
         c"saving" => Memo::saving, 2..=2, c"saving($self, path, schema, /)\n--\n\nBegins to save the results to a file.";
         c"loading" => Memo::loading, 2..=2, c"loading($self, path, schema, /)\n--\n\nBegins to load results from a file.";
-        c"__set_name__" => Memo::set_name, 2..=2, c"__set_name__($self, owner, name, /)\n--\n\nIt is a method.";
+        c"set_method" => Memo::set_method, 0..=0, c"set_method($self, /)\n--\n\nThe first argument is a method's instance from now on.";
+        c"is_method" => Memo::is_method, 0..=0, c"is_method($self, /)\n--\n\nWhether the first argument is a method's instance.";
+        c"check_instances" => Memo::check_instances, 1..=1, c"check_instances($self, owner, /)\n--\n\nWhether a method of this class can keep its results.";
         c"__reduce__" => Memo::reduce, 0..=0, c"Pickled by its qualified name";
         c"__copy__" => Memo::itself, 0..=0, c"A function is its own copy";
         c"__deepcopy__" => Memo::itself, 0..=1, c"A function is its own copy";

@@ -1,17 +1,18 @@
 //! The callable behind `cached`: a function whose results are kept in a [`Store`].
 
+mod bound;
 mod load;
 mod methods;
 mod saved;
 
 use crate::border::{enter, quickly, raise};
-use crate::call::{Bare, Call, Positional};
+use crate::call::{Bare, Call, Owner, Positional, check_equal};
 use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_tuple, same_at_once};
 use crate::store::Store;
 use crate::store::key::{Found, Search, Sought};
 use crate::store::left::{Left, LettingGo, Told, leave};
 use crate::store::options::Options;
-use crate::types::{Class, Head, Instance, bind, make_like, slot};
+use crate::types::{Class, Head, Instance, make_like, slot};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -118,7 +119,7 @@ impl Memo {
         (sought, hash): (&T, Result<u64, Raised>),
         args: *const Object,
         nargsf: usize,
-        method: bool,
+        owner: Owner,
     ) -> Result<Object, Raised> {
         let _letting_go = LettingGo;
         let landed = self.store.lanes.landed();
@@ -130,7 +131,7 @@ impl Memo {
                 // SAFETY: the caller's promise.
                 let call = unsafe {
                     let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
-                    Call::new(args, count, ptr::null_mut(), false, method)
+                    Call::new(args, count, ptr::null_mut(), false, owner)
                 };
                 self.load(&Search::new(&call, hash), &call, &call, nargsf, landed)
             }
@@ -170,8 +171,27 @@ impl Memo {
         unsafe {
             let function = Ref::borrowed(function);
             let key = call.call(function.get(), call.positional())?;
-            let object = key.get();
-            f(&Call::new(&raw const object, 1, ptr::null_mut(), false, false))
+            // A method's results belong to its instances, whatever their other arguments are told apart by.
+            let objects = [call.instance().unwrap_or(ptr::null_mut()), key.get()];
+            let skipped = usize::from(call.owner() == Owner::None);
+            let (args, count) = (objects.as_ptr().add(skipped), 2 - skipped);
+            f(&Call::new(args, count, ptr::null_mut(), false, call.owner()))
+        }
+    }
+
+    /// What the first of these arguments is.
+    ///
+    /// # Safety
+    /// There are so many, and they are alive.
+    #[inline(always)]
+    unsafe fn owner(&self, args: *const Object, count: usize) -> Result<Owner, Raised> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let owner = Owner::of(self.store.is_method(), args, count);
+            if owner == Owner::Equal {
+                check_equal(ffi::Py_TYPE(*args))?;
+            }
+            Ok(owner)
         }
     }
 
@@ -227,7 +247,7 @@ unsafe extern "C" fn call_with_several(this: Object, args: *const Object, nargsf
     // SAFETY: as above.
     unsafe {
         let memo = &*this.cast::<Memo>();
-        let several = Positional::new(args, ffi::PyVectorcall_NARGS(nargsf) as usize, memo.store.is_method());
+        let several = Positional::new(args, ffi::PyVectorcall_NARGS(nargsf) as usize, Owner::quick(memo.store.is_method()));
         let equal = |key| several.compare(key) == Equal::Yes;
         match several.hash_at_once().and_then(|hash| memo.store.glance(hash, equal)) {
             Some(value) => value.into_raw(),
@@ -244,23 +264,23 @@ unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usiz
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
-            let method = this.store.is_method();
+            let owner = this.owner(args, count)?;
             if names.is_null() && this.plain && count > 0 {
-                if count > 1 || method {
-                    let several = Positional::new(args, count, method);
-                    return this.call_plainly((&several, several.hash()), args, nargsf, method);
+                if count > 1 || owner != Owner::None {
+                    let several = Positional::new(args, count, owner);
+                    return this.call_plainly((&several, several.hash()), args, nargsf, owner);
                 }
                 if !is_tuple(*args) {
-                    return this.call_plainly((&Bare(*args), hash(*args)), args, nargsf, false);
+                    return this.call_plainly((&Bare(*args), hash(*args)), args, nargsf, owner);
                 }
             }
-            let call = Call::new(args, count, names, this.typed, method);
+            let call = Call::new(args, count, names, this.typed, owner);
             this.call(&call, nargsf)
         }
     })
 }
 
-const OPTIONS: [&str; 17] = [
+const OPTIONS: [&str; 18] = [
     "maxsize",
     "policy",
     "ttl",
@@ -278,6 +298,7 @@ const OPTIONS: [&str; 17] = [
     "refresher",
     "timer",
     "method",
+    "per_instance",
 ];
 
 unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
@@ -332,11 +353,9 @@ fn seal(class: &Bound<'_, PyType>) -> PyResult<()> {
     let this = class.as_type_ptr();
     // SAFETY: a type is alive while it is borrowed; its flags are changed while it is imported, before another thread can know it.
     unsafe {
-        if (*this)
-            .tp_new
-            .is_none_or(|made| made as usize != new as *const () as usize)
-        {
-            return Err(PyTypeError::new_err("only Memo is sealed"));
+        let made = (*this).tp_new.map_or(0, |made| made as usize);
+        if ![new as *const () as usize, bound::NEW as usize].contains(&made) {
+            return Err(PyTypeError::new_err("only Memo and BoundMemo are sealed"));
         }
         #[cfg(not(Py_GIL_DISABLED))]
         {
@@ -353,15 +372,19 @@ fn seal(class: &Bound<'_, PyType>) -> PyResult<()> {
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(seal, module)?)?;
+    bound::add(module)?;
+    #[cfg(not(Py_GIL_DISABLED))]
+    crate::store::owners::add(module)?;
     Class {
-        name: c"hotset._hotset.Memo",
+        // Libraries that know functools' wrappers by their module (pydantic) take this for one.
+        name: c"functools.Memo",
         doc: c"A function whose results are cached.",
         // Immutable only when the package has added the methods that its users call: see `seal`.
         flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR,
         slots: vec![
             slot(ffi::Py_tp_new, new as *mut c_void),
             slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
-            slot(ffi::Py_tp_descr_get, bind as *mut c_void),
+            slot(ffi::Py_tp_descr_get, bound::bind as *mut c_void),
         ],
         methods: methods::table(),
         dict: true,

@@ -1,11 +1,16 @@
 //! A cache of Python objects on the engine: what memoised functions and mappings stand on.
 
+#[cfg(not(Py_GIL_DISABLED))]
+mod graph;
 pub(crate) mod key;
 pub(crate) mod lanes;
 pub(crate) mod left;
 pub(crate) mod options;
+#[cfg(not(Py_GIL_DISABLED))]
+pub(crate) mod owners;
 pub(crate) mod saved;
 
+#[cfg(Py_GIL_DISABLED)]
 use crate::call::Call;
 use crate::flight::failure;
 use crate::flight::shared::Outcome;
@@ -25,7 +30,7 @@ use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How a listener is told of an entry: `(told, key, value)`.
@@ -41,6 +46,12 @@ struct Hooks {
     method: AtomicBool,
     /// The user's clock when it was last asked, in nanoseconds.
     now: AtomicU64,
+    /// How many instances have entries here.
+    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "instances are known with the GIL only"))]
+    owners: AtomicUsize,
+    /// How many entries the objects of instances show to the collector.
+    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "instances are known with the GIL only"))]
+    owned: AtomicUsize,
 }
 
 /// The engine asks in the middle of its work, where no Python code may run: so the user's clock is asked before each call.
@@ -65,9 +76,13 @@ pub(crate) struct Store {
     weigher: AtomicPtr<ffi::PyObject>,
     timer: AtomicPtr<ffi::PyObject>,
     negative_ttl: Option<Duration>,
+    /// How many entries an instance may have, on average, if that bounds a method's cache.
+    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "instances are known with the GIL only"))]
+    per_instance: Option<u64>,
     /// Searches that began anew, which the engine counted as misses.
     again: Counter,
     /// Insertions since `forget_the_gone` looked.
+    #[cfg(Py_GIL_DISABLED)]
     since: Counter,
     /// Hits and misses before the last `clear`.
     before: (AtomicU64, AtomicU64),
@@ -100,6 +115,8 @@ impl Store {
             tell,
             method: AtomicBool::new(options.method),
             now: AtomicU64::new(0),
+            owners: AtomicUsize::new(0),
+            owned: AtomicUsize::new(0),
         });
         if let Some(ttl) = options.ttl {
             let stale = options.stale_while_revalidate.max(options.stale_if_error);
@@ -132,7 +149,9 @@ impl Store {
             weigher: reference(&options.weigher),
             timer: reference(&options.timer),
             negative_ttl: options.negative_ttl,
+            per_instance: options.capacity.filter(|_| options.per_instance),
             again: Counter::default(),
+            #[cfg(Py_GIL_DISABLED)]
             since: Counter::default(),
             before: (AtomicU64::new(0), AtomicU64::new(0)),
         })
@@ -307,6 +326,14 @@ impl Store {
         ttl: Ttl,
     ) -> Result<(), Raised> {
         let new = key.get();
+        #[cfg(not(Py_GIL_DISABLED))]
+        if self.is_method() {
+            // SAFETY: both are held here, and the instance by the call's arguments.
+            if let Some(prepared) = unsafe { owners::prepare(new, value.object()) }? {
+                self.share_bound();
+                prepared.note(self, new, value.object(), Look::hash(search));
+            }
+        }
         WEIGHT.set(weight);
         raw::insert(&self.cache, search as &dyn Look, Key::new(key), value, ttl);
         // It may have passed over an equal key, of which only Python can tell that it is.
@@ -377,8 +404,24 @@ impl Store {
         Ok(())
     }
 
+    /// The bound of a method's cache that has none of its own is so much for each instance that has results.
+    #[cfg(not(Py_GIL_DISABLED))]
+    fn share_bound(&self) {
+        let Some(each) = self.per_instance else { return };
+        let instances = self.hooks.owners.load(Ordering::Relaxed) as u64 + 1;
+        let now = self.cache.capacity();
+        let wanted = each.saturating_mul(instances);
+        // Grown by a quarter at least, and shrunk when a half is too much: not with every instance.
+        if wanted > now {
+            self.cache.set_capacity(wanted.max(now.saturating_add(now / 4)));
+        } else if wanted < now / 2 {
+            self.cache.set_capacity(wanted);
+        }
+    }
+
     /// A method's result came in: now and then, removes the results of instances that are gone. So these outlive their instances, but
     /// not for more insertions than there are entries; and the look at all of them costs each insertion one.
+    #[cfg(Py_GIL_DISABLED)]
     pub(crate) fn forget_the_gone(&self) {
         let since = self.since.count(Ordering::Relaxed);
         if since >= 64 && since as usize >= self.cache.len() {
@@ -469,6 +512,10 @@ impl Store {
             see(held.load(Ordering::Relaxed));
         }
         raw::visit(&self.cache, |key, value| {
+            #[cfg(not(Py_GIL_DISABLED))]
+            if owners::is_owned(&self.hooks, key.object()) {
+                return;
+            }
             see(key.object());
             see(value.object());
         });
@@ -500,6 +547,10 @@ impl Store {
 impl Hooks {
     /// An entry left the engine.
     fn left(&self, key: &Key, value: &Value, cause: Cause) {
+        #[cfg(not(Py_GIL_DISABLED))]
+        if self.method.load(Ordering::Relaxed) {
+            owners::forget(self, key.object());
+        }
         let mut listener = self.on_removal.load(Ordering::Relaxed);
         if value.is_error() {
             // A failure that was remembered is no value.
