@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 import pytest

@@ -56,7 +56,7 @@ class Loading:
 def after_fork() -> None:
     """Forgets the loads that other threads were at. Called in children after a fork: the module sees to that itself."""
 
-def seal(memo: type["Memo"], /) -> None:
+def seal(memo: type["Memo"] | type["BoundMemo"], /) -> None:
     """Makes the type immutable, which calls of methods are specialised for. Called once, when the package has added its methods."""
 
 class LruFunction:
@@ -77,8 +77,8 @@ class LruFunction:
 class Memo:
     """The callable behind `cached`, on the engine. __dict__, weakrefs, __get__, copy and pickle as LruFunction; not subclassed.
 
-    `__set_name__` (so being in a class body), or `method=True`, makes it a method's: the first argument is compared by identity,
-    need not be hashable, and is held by a weak reference only.
+    `method=True` makes it a method's: the first argument is compared by identity, need not be hashable, and is held by a weak reference
+    only; one that has no weak references is compared by type and equality, and held.
     """
 
     def __init__(
@@ -113,6 +113,9 @@ class Memo:
         """The first argument is a method's instance from now on; forgets all results."""
 
     def is_method(self) -> bool: ...
+    def check_instances(self, owner: type, /) -> None:
+        """TypeError if instances of this class can be kept neither weakly nor by equality."""
+
     def stats(self) -> dict[str, int]:
         """hits, misses, insertions, evictions, expirations, rejections, loads, load_failures, waits, entries, weight, capacity.
 
@@ -140,6 +143,25 @@ class Memo:
         """For `async def`: (0, value) for a hit (a remembered exception is raised); (1, Flight) for the caller that is to load, and then call
         finish or fail; (2, Flight) for who finds a load going on; (3, value, Flight) for a hit on a value past its ttl that the caller is to
         load anew, while the value may be served. With `refresh`, never a hit."""
+
+@final
+class BoundMemo:
+    """What `instance.method` is, of a function under `cached`: the package adds __self__, __func__ and the methods for users.
+
+    What it has not is the function's. Compared, hashed and pickled as bound methods are.
+    """
+
+    def __init__(self, function: Callable[..., Any], instance: object, /) -> None: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
+    def function(self) -> Any: ...
+    def instance(self) -> Any: ...
+
+@final
+class AsyncMethod:
+    """What a coroutine method under `cached` is in its class's __dict__; its attributes are those of the coroutine function."""
+
+    def __init__(self, function: Callable[..., Any], /) -> None: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
 
 @final
 class Flight:

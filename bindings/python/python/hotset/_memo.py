@@ -10,7 +10,7 @@ from functools import partial, update_wrapper, wraps
 from typing import Any
 
 from hotset import _flights, _methods
-from hotset._hotset import Memo, seal
+from hotset._hotset import AsyncMethod, Memo, seal
 from hotset._keep import Keeper
 from hotset._refresh import refresher
 from hotset._registry import register
@@ -139,7 +139,10 @@ def memoised(
     memo.__hotset_keeper__ = keeper  # type: ignore[attr-defined]
     keeper.start()
     register(name, memo)  # type: ignore[arg-type]  # it got the method above
-    return _awaitable(function, memo, settings) if asynchronous else memo
+    if not asynchronous:
+        return memo
+    wrapper = _awaitable(function, memo, settings)
+    return AsyncMethod(wrapper) if place.method else wrapper
 
 
 def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ is an argument of `cached` as any other.
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from os.path import dirname
 from types import FrameType
 from typing import Any, NamedTuple
@@ -97,6 +98,8 @@ def _classes(instance: Any) -> tuple[type, ...]:
     return (*classes, *instance.__mro__) if isinstance(instance, type) else classes
 
 
+# Of how many defaults all combinations are tried.
+_MOST = 4
 Spelling = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -122,8 +125,13 @@ def spellings(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     bound.apply_defaults()
     complete = {name: value for name, value in bound.arguments.items() if parameters[name].kind is not inspect.Parameter.VAR_KEYWORD}
     more: dict[str, Any] = next((given[name] for name in given if parameters[name].kind is inspect.Parameter.VAR_KEYWORD), {})
-    short = {name: value for name, value in complete.items() if not _is_default(parameters[name], value)}
-    for named in (given, complete, short):
+    optional = [name for name, value in complete.items() if _is_default(parameters[name], value)]
+    subsets = [given, complete]
+    # What has its default may be given or not: of few, all combinations.
+    for count in range(len(optional) + 1 if len(optional) <= _MOST else 1):
+        for names in combinations(optional, count):
+            subsets.append({name: value for name, value in complete.items() if name in names or name not in optional})
+    for named in subsets:
         named = {name: value for name, value in named.items() if name in complete}
         by_position = [name for name in named if parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY]
         # (What is by position has no gaps.)

@@ -150,23 +150,26 @@ unsafe extern "C" fn new(_: *mut ffi::PyTypeObject, args: Object, kwargs: Object
 /// What tells of the type in the type, but should tell of the function here.
 const OF_FUNCTION: [&str; 2] = ["__doc__", "__module__"];
 
+/// An attribute of the object, or else of the function under it.
+fn attribute<'py>(this: Object, function: Ref, name: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = name.py();
+    let name = name.cast_into::<PyString>()?;
+    if !OF_FUNCTION.iter().any(|other| name == *other) {
+        // SAFETY: the caller's object is alive.
+        let own = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyObject_GenericGetAttr(this, name.as_ptr())) };
+        match own {
+            Err(error) if error.is_instance_of::<PyAttributeError>(py) => {}
+            own => return own,
+        }
+    }
+    function.into_bound(py).getattr(name)
+}
+
 unsafe extern "C" fn getattro(this: Object, name: Object) -> Object {
     enter(ptr::null_mut(), |py| {
         // SAFETY: Python calls with an object of the type, and a string.
-        let (own, function, name) = unsafe {
-            let [function, _] = (*this.cast::<BoundMemo>()).parts()?;
-            let name = Bound::from_borrowed_ptr(py, name);
-            let of_function = name
-                .cast::<PyString>()
-                .is_ok_and(|name| OF_FUNCTION.iter().any(|other| name == other));
-            let own = (!of_function).then(|| Bound::from_owned_ptr_or_err(py, ffi::PyObject_GenericGetAttr(this, name.as_ptr())));
-            (own, function.into_bound(py), name)
-        };
-        match own {
-            Some(Err(error)) if !error.is_instance_of::<PyAttributeError>(py) => Err(error),
-            Some(Ok(own)) => Ok(own.into_ptr()),
-            _ => function.getattr(name.cast_into::<PyString>()?).map(Bound::into_ptr),
-        }
+        let ([function, _], name) = unsafe { ((*this.cast::<BoundMemo>()).parts()?, Bound::from_borrowed_ptr(py, name)) };
+        attribute(this, function, name).map(Bound::into_ptr)
     })
 }
 
@@ -203,6 +206,90 @@ unsafe extern "C" fn hash(this: Object) -> ffi::Py_hash_t {
 /// How the type is told, when it is sealed.
 pub(super) const NEW: unsafe extern "C" fn(*mut ffi::PyTypeObject, Object, Object) -> Object = new;
 
+/// A coroutine method under `cached`, in its class: what lies there is bound as a [`BoundMemo`], and is else the coroutine function.
+#[repr(C)]
+struct AsyncMethod {
+    head: Head,
+    function: AtomicPtr<ffi::PyObject>,
+}
+
+// SAFETY: it begins with a `Head`.
+unsafe impl Instance for AsyncMethod {
+    fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
+        visit(self.function.load(Ordering::Relaxed))
+    }
+
+    fn clear(&self) {
+        // SAFETY: it was this one's, and is released once.
+        unsafe { ffi::Py_XDECREF(self.function.swap(ptr::null_mut(), Ordering::Relaxed)) };
+    }
+
+    unsafe fn finish(_: *mut Self) {}
+}
+
+/// The coroutine function.
+///
+/// # Safety
+/// The object is an [`AsyncMethod`], and alive.
+unsafe fn coroutine_function(this: Object) -> Result<Ref, Raised> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let function = (*this.cast::<AsyncMethod>()).function.load(Ordering::Relaxed);
+        if function.is_null() {
+            let text = "the garbage collector has taken this method apart";
+            return Err(crate::border::raise(PyRuntimeError::new_err(text)));
+        }
+        Ok(Ref::borrowed(function))
+    }
+}
+
+unsafe extern "C" fn bind_coroutine(this: Object, instance: Object, owner: Object) -> Object {
+    quickly(ptr::null_mut(), || {
+        // SAFETY: Python calls with an object of the type, and others that are alive.
+        unsafe {
+            let function = coroutine_function(this)?;
+            if instance.is_null() || ffi::Py_IsNone(instance) != 0 {
+                return Ok(function.into_raw());
+            }
+            Ok(bind(function.get(), instance, owner))
+        }
+    })
+}
+
+unsafe extern "C" fn call_coroutine(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
+    quickly(ptr::null_mut(), || {
+        // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+        unsafe {
+            let function = coroutine_function(this)?;
+            let result = ffi::PyObject_Vectorcall(function.get(), args, nargsf, names);
+            if result.is_null() { Err(Raised) } else { Ok(result) }
+        }
+    })
+}
+
+unsafe extern "C" fn coroutine_attribute(this: Object, name: Object) -> Object {
+    enter(ptr::null_mut(), |py| {
+        // SAFETY: Python calls with an object of the type, and a string.
+        let (function, name) = unsafe { (coroutine_function(this)?, Bound::from_borrowed_ptr(py, name)) };
+        attribute(this, function, name).map(Bound::into_ptr)
+    })
+}
+
+unsafe extern "C" fn new_coroutine(class: *mut ffi::PyTypeObject, args: Object, _: Object) -> Object {
+    enter(ptr::null_mut(), |py| {
+        // SAFETY: Python calls with the type, and a tuple.
+        unsafe {
+            let args = Bound::from_borrowed_ptr(py, args).cast_into::<PyTuple>()?;
+            let (function,): (Bound<'_, PyAny>,) = args.extract()?;
+            let fill = |head| AsyncMethod {
+                head,
+                function: AtomicPtr::new(function.into_ptr()),
+            };
+            make::<AsyncMethod>(class, Some(call_coroutine), fill)
+        }
+    })
+}
+
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Class {
         name: c"hotset._hotset.BoundMemo",
@@ -223,6 +310,21 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         dict: false,
     }
     .create::<BoundMemo>(module)?;
+    Class {
+        // As for Memo.
+        name: c"functools.AsyncMethod",
+        doc: c"A coroutine method whose results are cached.",
+        flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR | ffi::Py_TPFLAGS_IMMUTABLETYPE,
+        slots: vec![
+            slot(ffi::Py_tp_new, new_coroutine as *mut c_void),
+            slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
+            slot(ffi::Py_tp_descr_get, bind_coroutine as *mut c_void),
+            slot(ffi::Py_tp_getattro, coroutine_attribute as *mut c_void),
+        ],
+        methods: Vec::new(),
+        dict: false,
+    }
+    .create::<AsyncMethod>(module)?;
     let class = module.getattr("BoundMemo")?;
     CLASS.store(class.as_ptr().cast(), Ordering::Relaxed);
     // For as long as the process: `__get__` needs it.
