@@ -5,6 +5,7 @@ use crate::cache::{Cache, Inner};
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
+use crate::stats::Cause;
 use crate::map::reclaim::{alone, pin, pin_fenced};
 pub use crate::snapshot::EntryCodec;
 pub use crate::snapshot::steps::{About, Loading, Saving};
@@ -210,6 +211,38 @@ pub fn visit_unlinked<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &
 /// Removes the entries that `keep` says no to, as of the moment that it sees them: O(n).
 pub fn retain<K, V, S>(cache: &Cache<K, V, S>, mut keep: impl FnMut(&K, &V) -> bool) {
     cache.0.engine.retain(|entry| keep(&entry.key, &entry.value));
+}
+
+/// Removes the entry that would go first, and returns what `take` makes of it; `None` if there is none. The policy's part is O(1). `take` may
+/// be called for an entry that another thread removes at that moment: its last result is the one of what was removed.
+pub fn pop_coldest<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K, &V) -> R) -> Option<R> {
+    let engine = &cache.0.engine;
+    loop {
+        let (now, guard) = (engine.now_and_tick(), pin());
+        let coldest = engine.coldest(&guard)?;
+        let taken = (!engine.is_over(coldest.0, now)).then(|| {
+            let entry = Engine::<K, V>::view(coldest.0);
+            take(&entry.key, &entry.value)
+        });
+        if engine.remove_exact(coldest, Cause::Explicit, guard) && taken.is_some() {
+            return taken;
+        }
+    }
+}
+
+/// Removes the entries that have expired, and returns what `take` makes of them: O(n).
+pub fn take_expired<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K, &V) -> R) -> Vec<R> {
+    let (engine, now) = (&cache.0.engine, cache.0.engine.now());
+    let mut expired = Vec::new();
+    engine.retain_by(|handle| {
+        let is_expired = engine.is_over(handle.0, now);
+        if is_expired {
+            let entry = Engine::<K, V>::view(handle.0);
+            expired.push(take(&entry.key, &entry.value));
+        }
+        !is_expired
+    });
+    expired
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ use crate::prim::sketch::Sketch;
 const STEPS: u32 = 64;
 /// A candidate with this estimate is let in now and then though it lost.
 const WARM: u8 = 6;
+/// Among so many at a queue's end one that was not hit is looked for, by `coldest`.
+const COLDEST_OF: usize = 64;
 /// Caches of up to so many entries have a sketch as soon as there are former uses to be counted.
 const PRESIZE: u64 = 1 << 26;
 /// The highest estimate there is.
@@ -534,6 +536,15 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
                 }
             }
         }
+    }
+
+    fn coldest(&mut self, entries: &E) -> Option<E::Handle> {
+        let queues = [&self.window, &self.probation, &self.protected];
+        queues.into_iter().find_map(|queue| {
+            let mut last = self.chunks.iter_back(queue).take(COLDEST_OF);
+            let unmarked = last.find(|&handle| entries.hits(handle) == 0);
+            unmarked.or_else(|| self.chunks.back(queue).map(|(handle, _)| handle))
+        })
     }
 
     fn rank(&mut self, entries: &E, handle: E::Handle) -> Rank {

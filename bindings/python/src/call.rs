@@ -1,12 +1,12 @@
 //! The arguments of a call as a key: hashed and compared where they lie, made into an object only when they are kept.
 //!
-//! A key is one object. A single positional argument is its own key, unless it is a tuple; all else becomes a tuple: the positional
+//! A key is one object. A single positional argument is its own key, unless it is a tuple (or of a subclass, as named tuples are); all else becomes a tuple: the positional
 //! arguments; a mark, the names and the values of those given by name, if there are any; and all their types, if `typed`. Two keys
 //! are equal where functools' are: so an int or str by itself is only equal to its like (1 and 1.0 are kept apart, True and 1.0
 //! are not), and the order of names counts.
 
 use crate::objects::{
-    Equal, Object, Raised, Ref, all, ask, compare, hash, hash_at_once, is_exactly, is_tuple, items, mix,
+    Equal, Object, Raised, Ref, all, ask, compare, hash, hash_at_once, is_any_tuple, is_exactly, is_tuple, items, mix,
 };
 use crate::statics::mark;
 use pyo3::exceptions::PyTypeError;
@@ -185,7 +185,7 @@ impl<'a> Call<'a> {
         // SAFETY: `new`'s promise. Every place of the new tuple is filled before anybody else can see it, but for a failure, after
         // which it is given back with nulls in it, as is allowed.
         unsafe {
-            if self.is_single() && !is_tuple(self.args[0]) {
+            if self.is_single() && !is_any_tuple(self.args[0]) {
                 return Ok(Ref::borrowed(self.args[0]));
             }
             let tuple = ffi::PyTuple_New(self.key_len() as ffi::Py_ssize_t);
@@ -252,7 +252,7 @@ impl<'a> Call<'a> {
         unsafe {
             if self.is_single() {
                 // (Else the argument would be the key.)
-                return if is_tuple(self.args[0]) {
+                return if is_any_tuple(self.args[0]) {
                     compare(key[0], self.args[0])
                 } else {
                     Equal::No

@@ -115,6 +115,16 @@ pub(crate) unsafe fn is_tuple(object: Object) -> bool {
     unsafe { is_exactly(object, &raw mut ffi::PyTuple_Type) }
 }
 
+/// Whether it is a tuple, or of a subclass (as named tuples are).
+///
+/// # Safety
+/// The object is alive.
+#[inline(always)]
+pub(crate) unsafe fn is_any_tuple(object: Object) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { ffi::PyTuple_Check(object) != 0 }
+}
+
 /// The items of a tuple.
 ///
 /// # Safety

@@ -293,11 +293,11 @@ def test_recursion_and_the_same_key_from_inside_itself():
 def test_named_caches_are_listed_while_they_live():
     function, _ = counting(name="listed", maxsize=10)
     function(1), function(1)
-    stats = hotset.caches()["listed"]
+    stats = hotset.stats()["listed"]
     assert (stats.hits, stats.misses, stats.entries, stats.capacity) == (1, 1, 1, 10)
     assert stats.hit_ratio == 0.5
     again, _ = counting(name="listed", maxsize=20)
-    assert hotset.caches()["listed"].capacity == 20
+    assert hotset.stats()["listed"].capacity == 20
     del function, again
     import gc
 

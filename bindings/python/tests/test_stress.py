@@ -369,7 +369,7 @@ def test_caches_that_come_and_go():
                 cache[key] = Value(key)
                 value = cache.get(key)
                 assert value is None or value.key == key
-            hotset.caches()
+            hotset.stats()
 
     together(*(lambda seed=seed: work(seed) for seed in range(THREADS)))
     shared.clear()

@@ -13,6 +13,7 @@ from hotset._methods import CachedClassMethod
 from hotset._settings import Cause, Policy, Seconds, checked, memo_settings
 from hotset._snapshot import Path, path_of
 from hotset._types import AsyncCached, Cached, Decorator, P, R
+from hotset._types import CachedClassMethod as TypedClassMethod
 
 
 @overload
@@ -20,7 +21,7 @@ def cached(function: property, /) -> property: ...
 @overload
 def cached(function: staticmethod[P, R], /) -> staticmethod[P, R]: ...  # type: ignore[overload-overlap]  # the first that fits
 @overload
-def cached(function: classmethod[Any, P, R], /) -> classmethod[Any, P, R]: ...
+def cached(function: classmethod[Any, P, R], /) -> TypedClassMethod[P, R]: ...
 @overload
 def cached(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCached[P, R]: ...
 @overload

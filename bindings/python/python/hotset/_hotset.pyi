@@ -13,6 +13,29 @@ build: str
 MISSING: Any
 """What stands for "no value" where None may be one."""
 
+@final
+class Lifetime:
+    """A time to live that is no number of seconds."""
+
+KEEP: Lifetime
+"""That of the entry that is replaced; the cache's own if there is none."""
+NEVER: Lifetime
+"""None: the entry does not expire."""
+
+@final
+class WithTtl:
+    """What a function under `cached`, or a loader, may return instead of a value: the value, and how long it is good.
+
+    Callers get the value alone.
+
+    Args:
+        value: The value.
+        ttl: Seconds or a timedelta (0 or less: it is not kept), None for no end, `...` for what the settings say.
+    """
+
+    value: Any
+    def __init__(self, value: Any, ttl: Any) -> None: ...
+
 class SnapshotError(Exception):
     """A snapshot cannot be saved, or a file cannot be loaded; the text says why."""
 
@@ -117,12 +140,16 @@ class Memo:
         """TypeError if instances of this class can be kept neither weakly nor by equality."""
 
     def stats(self) -> dict[str, int]:
-        """hits, misses, insertions, evictions, expirations, rejections, loads, load_failures, waits, entries, weight, capacity.
+        """hits, misses, insertions, evictions, expirations, rejections, loads, load_failures, waits, load_time, entries, weight, capacity.
 
         hits and misses count from the last clear, as functools' do. Does pending housekeeping first.
         """
 
     def clear(self) -> None: ...
+    def reset_stats(self) -> None: ...
+    def entries(self) -> list[tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]]:
+        """((args, kwargs), value) of all results, hottest first."""
+
     def run_pending(self) -> None: ...
     def resize(self, capacity: int, /) -> None: ...
     def saving(self, path: str, schema: int, /) -> Saving: ...
@@ -171,7 +198,7 @@ class Flight:
     def id(self) -> int:
         """The load's number in this process, the same for all who have to do with it."""
 
-    def finish(self, value: Any, ttl: float | None = None, /) -> None:
+    def finish(self, value: Any, ttl: Any = None, /) -> None:
         """The leader has the value: stores it, unless the key was changed meanwhile, and hands it to all who wait."""
 
     def fail(self, error: BaseException, /) -> None:
@@ -217,16 +244,26 @@ class Cache:
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Any]: ...
     def get(self, key: Any, default: Any = None, /) -> Any: ...
-    def set_with_ttl(self, key: Any, value: Any, ttl: float | None, /) -> None:
-        """None: without an end."""
+    # A `ttl` is seconds (0.0: expired at once), KEEP, NEVER, or None for what the settings say.
+    def set(self, key: Any, value: Any, ttl: Any = None, /) -> None: ...
+    def set_with_ttl(self, key: Any, value: Any, ttl: Any, /) -> None:
+        """None: it never expires."""
+
+    def delete(self, key: Any, /) -> bool: ...
+    def add(self, key: Any, value: Any, ttl: Any = None, /) -> bool: ...
+    def touch(self, key: Any, ttl: Any = None, /) -> bool: ...
+    def peek(self, key: Any, default: Any = None, /) -> Any: ...
+    def pop_coldest(self) -> tuple[Any, Any] | None: ...
+    def take_expired(self) -> list[tuple[Any, Any]]: ...
+    def reset_stats(self) -> None: ...
 
     def pop(self, key: Any, default: Any = MISSING, /) -> Any: ...
     def setdefault(self, key: Any, default: Any = None, /) -> Any: ...
-    def compute(self, key: Any, change: Callable[[Any], Any], default: Any = None, /) -> Any:
+    def compute(self, key: Any, change: Callable[[Any], Any], default: Any = None, ttl: Any = ..., /) -> Any:
         """Replaces the value by change(value), atomically (change is called again if another thread was faster). `default` stands for
-        absence, both ways. Returns what is there afterwards, or `default`."""
+        absence; MISSING removes, as does None where that is the default. Returns what is there afterwards, or `default`."""
 
-    def get_or_load(self, key: Any, loader: Callable[[Any], Any], ttl: float | None = ..., /) -> Any:
+    def get_or_load(self, key: Any, loader: Callable[[Any], Any], ttl: Any = ..., /) -> Any:
         """The value, or what loader(key) returns: one caller loads, the others wait."""
 
     def begin(self, key: Any, /) -> tuple[int, Any]:

@@ -14,6 +14,7 @@ from hotset._hotset import AsyncMethod, Memo, seal
 from hotset._keep import Keeper
 from hotset._refresh import refresher
 from hotset._registry import register
+from hotset._settings import bound, plain
 from hotset._stats import CacheInfo, Stats, info_of, stats_of
 
 
@@ -71,6 +72,41 @@ def _calls(memo: Any, args: tuple[Any, ...], kwargs: dict[str, Any], verb: str) 
     return _methods.spellings(memo.__wrapped__, args, kwargs, int(memo.is_method()))
 
 
+def cache_keys(self: Memo) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Returns the arguments of all results that are kept, (args, kwargs) of each, hottest first.
+
+    With a `key`, what that made of them is the only argument (but for a method's instance).
+    """
+    return [key for key, _ in self.entries()]
+
+
+def cache_items(self: Memo) -> list[tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]]:
+    """Returns all results that are kept with their arguments, ((args, kwargs), result) of each, hottest first. Counts no hits."""
+    return self.entries()
+
+
+def cache_resize(self: Any, maxsize: int) -> None:
+    """Sets how many results, or with a max_weight how much weight, may be kept; the coldest go at once if there are too many.
+
+    A method's results are bounded so for all instances together, then.
+    """
+    settings = self.__dict__["__hotset_settings__"]
+    which = "maxsize" if settings["max_weight"] is None else "max_weight"
+    size = bound(which, maxsize)
+    self.resize(size)
+    settings[which] = size
+
+
+def cache_reset_stats(self: Memo) -> None:
+    """Counts hits, misses and all the rest from 0 again. (`cache_clear` does so for hits and misses only.)"""
+    self.reset_stats()
+
+
+def __repr__(self: Any) -> str:
+    name = getattr(self, "__qualname__", "?")
+    return f"<{'method' if self.is_method() else 'function'} {getattr(self, '__module__', '?')}.{name} under hotset.cached, at {id(self):#x}>"
+
+
 def cache_save(self: Memo, path: Any = None) -> int:
     """Saves the results to this file, or to the one that `snapshot` named; returns how many. See `hotset.Cache.save`."""
     return _keeper(self).save(path)
@@ -101,9 +137,21 @@ def __set_name__(self: Any, owner: type, name: str) -> None:
 
 _NO_METHOD = "a method's results belong to its instances, which a snapshot cannot keep: cache a function that the method calls"
 
-_SHARED = (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set, cache_save, cache_load)
+_SHARED = (
+    cache_info,
+    cache_clear,
+    cache_invalidate,
+    cache_contains,
+    cache_set,
+    cache_keys,
+    cache_items,
+    cache_resize,
+    cache_reset_stats,
+    cache_save,
+    cache_load,
+)
 if "cache_info" not in vars(Memo):  # (it is there if this module is imported anew)
-    for _method in (*_SHARED, cache_refresh, __hotset_stats__, __set_name__):
+    for _method in (*_SHARED, cache_refresh, __hotset_stats__, __repr__, __set_name__):
         setattr(Memo, _method.__name__, _method)
     seal(Memo)
 
@@ -124,6 +172,7 @@ def memoised(
     place = _methods.place_of(function, method)
     if place.method and kept["path"] is not None:
         raise TypeError(_NO_METHOD)
+    settings = dict(settings)
     memo = Memo(
         function,
         **settings,
@@ -133,12 +182,13 @@ def memoised(
     )
     # (This takes over the function's attributes, which are another cache's if it is under one.)
     update_wrapper(memo, function)
+    memo.__hotset_settings__ = settings  # type: ignore[attr-defined]
     memo.__hotset_place__ = place  # type: ignore[attr-defined]
     keeper = Keeper(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **kept)
     memo.cache_parameters = lambda: {**settings, "name": name, **keeper.settings}  # type: ignore[attr-defined]
     memo.__hotset_keeper__ = keeper  # type: ignore[attr-defined]
     keeper.start()
-    register(name, memo)  # type: ignore[arg-type]  # it got the method above
+    register(name, memo)
     if not asynchronous:
         return memo
     wrapper = _awaitable(function, memo, settings)
@@ -152,11 +202,11 @@ def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]
     @wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         begin, load = partial(memo.begin, args, kwargs), partial(function, *args, **kwargs)
-        return await _flights.get(begin, load, serve_stale=serve_stale, share=share)
+        return plain(await _flights.get(begin, load, serve_stale=serve_stale, share=share))
 
     async def cache_refresh(*args: Any, **kwargs: Any) -> Any:
         """Calls the function, keeps its result, and returns it. Joins a call of it that is going on."""
-        return await _flights.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs))
+        return plain(await _flights.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs)))
 
     for shared in _SHARED:
         setattr(wrapper, shared.__name__, getattr(memo, shared.__name__))

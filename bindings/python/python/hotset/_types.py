@@ -10,6 +10,7 @@ from hotset._stats import CacheInfo
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
+C = TypeVar("C")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -30,6 +31,22 @@ class _Common(Protocol):
         """The settings the cache was made with."""
         ...
 
+    def cache_keys(self) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """Returns the arguments of all results that are kept, (args, kwargs) of each, hottest first."""
+        ...
+
+    def cache_items(self) -> list[tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]]:
+        """Returns all results that are kept with their arguments, ((args, kwargs), result) of each, hottest first."""
+        ...
+
+    def cache_resize(self, maxsize: int) -> None:
+        """Sets how many results, or with a max_weight how much weight, may be kept."""
+        ...
+
+    def cache_reset_stats(self) -> None:
+        """Counts hits, misses and all the rest from 0 again."""
+        ...
+
     def cache_save(self, path: Path | None = None) -> int:
         """Saves the results to this file, or to the one that `snapshot` named; returns how many."""
         ...
@@ -42,12 +59,18 @@ class _Common(Protocol):
 class Cached(_Common, Protocol[P, R]):
     """A function under `cached`.
 
-    On a method, the calls below take the instance first, as in `Class.method.cache_invalidate(instance, argument)`.
+    On a method, the calls below take the instance first, as in `Class.method.cache_invalidate(instance, argument)`; those of
+    `instance.method` do not.
     """
 
     @property
     def __wrapped__(self) -> Callable[P, R]: ...
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    # Under `classmethod`: the function's first parameter is the class.
+    @overload
+    def __get__(
+        self: Cached[Concatenate[type[C], Q], R], instance: None, owner: type[C], /
+    ) -> BoundCached[Q, R]: ...
     @overload
     def __get__(self, instance: None, owner: type[Any], /) -> Cached[P, R]: ...
     @overload
@@ -56,19 +79,22 @@ class Cached(_Common, Protocol[P, R]):
     ) -> BoundCached[Q, R]: ...
 
     def cache_invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forgets the result of this call; whether there was one. A call that is going on does not enter the cache."""
+        """Forgets the result of this call, however it is spelled; returns whether there was one.
+
+        A call that is in progress does not enter the cache.
+        """
         ...
 
     def cache_contains(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Whether the result of this call is there. Counts neither as a hit nor as a miss."""
+        """Returns whether the result of this call is there, however it was spelled. Counts neither as a hit nor as a miss."""
         ...
 
     def cache_set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Makes this value the result of the call with these arguments."""
+        """Makes `value` the result of the call with these arguments, spelled as here (by position or by keyword)."""
         ...
 
     def cache_refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the function, keeps its result, and returns it. Joins a call of it that is going on."""
+        """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
         ...
 
 
@@ -78,6 +104,10 @@ class AsyncCached(_Common, Protocol[P, R]):
     @property
     def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R]]: ...
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    @overload
+    def __get__(
+        self: AsyncCached[Concatenate[type[C], Q], R], instance: None, owner: type[C], /
+    ) -> BoundCached[Q, Coroutine[Any, Any, R]]: ...
     @overload
     def __get__(self, instance: None, owner: type[Any], /) -> AsyncCached[P, R]: ...
     @overload
@@ -92,9 +122,31 @@ class AsyncCached(_Common, Protocol[P, R]):
 
 
 class BoundCached(_Common, Protocol[Q, R_co]):
-    """A method under `cached`, of an instance."""
+    """A method under `cached`, of an instance; or a class method, of a class. The calls below are about its results only."""
 
     def __call__(self, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
+
+    def cache_invalidate(self, /, *args: Q.args, **kwargs: Q.kwargs) -> bool:
+        """Forgets the result of this call, however it is spelled; returns whether there was one."""
+        ...
+
+    def cache_contains(self, /, *args: Q.args, **kwargs: Q.kwargs) -> bool:
+        """Returns whether the result of this call is there, however it was spelled."""
+        ...
+
+    def cache_set(self, value: Any, /, *args: Q.args, **kwargs: Q.kwargs) -> None:
+        """Makes `value` the result of this call."""
+        ...
+
+    def cache_refresh(self, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co:
+        """Calls the method, keeps its result, and returns it. Joins a call of it that is in progress."""
+        ...
+
+
+class CachedClassMethod(Protocol[Q, R_co]):
+    """A class method under `cached`."""
+
+    def __get__(self, instance: object, owner: type[Any] | None = None, /) -> BoundCached[Q, R_co]: ...
 
 
 class Decorator(Protocol):
@@ -108,7 +160,7 @@ class Decorator(Protocol):
         self, function: staticmethod[P, R], /
     ) -> staticmethod[P, R]: ...
     @overload
-    def __call__(self, function: classmethod[Any, P, R], /) -> classmethod[Any, P, R]: ...
+    def __call__(self, function: classmethod[Any, P, R], /) -> CachedClassMethod[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCached[P, R]: ...
     @overload

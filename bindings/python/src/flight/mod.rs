@@ -4,7 +4,7 @@ pub(crate) mod shared;
 
 use crate::mapping::Mapping;
 use crate::memo::Memo;
-use crate::statics::missing;
+use crate::statics::{is_keep, is_never, missing, with_ttl};
 use crate::store::lanes::Led;
 use crate::store::options::seconds;
 use hotset::Ttl;
@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use shared::{Outcome, Shared};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Whose load it is, and of what.
 pub(crate) enum Of {
@@ -102,11 +103,21 @@ pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Outcome {
     }
 }
 
-/// How long a value is to live that comes with a number of seconds, or None for the default.
+/// The time to live that comes with a value: seconds (0 is over at once), `KEEP`, `NEVER`, or None for the default.
 pub(crate) fn ttl(given: Option<&Bound<'_, PyAny>>) -> PyResult<Ttl> {
-    given
-        .filter(|given| !given.is_none())
-        .map_or(Ok(Ttl::Default), |given| seconds("ttl", given).map(Ttl::After))
+    let Some(given) = given.filter(|given| !given.is_none()) else {
+        return Ok(Ttl::Default);
+    };
+    if is_keep(given) {
+        return Ok(Ttl::Keep);
+    }
+    if is_never(given) {
+        return Ok(Ttl::Never);
+    }
+    match given.extract::<f64>() {
+        Ok(seconds) if seconds <= 0.0 => Ok(Ttl::After(Duration::ZERO)),
+        _ => seconds("ttl", given).map(Ttl::After),
+    }
 }
 
 #[pymethods]
@@ -122,7 +133,8 @@ impl Flight {
     #[pyo3(signature = (value, ttl = None, /))]
     fn finish(&self, py: Python<'_>, value: Bound<'_, PyAny>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let ttl = self::ttl(ttl.as_ref())?;
-        self.end(py, &Outcome::Value(value.into()), ttl)
+        let (value, ttl) = with_ttl(value.into(), ttl)?;
+        self.end(py, &Outcome::Value(value), ttl)
     }
 
     /// The leader has none: all who wait get this error.

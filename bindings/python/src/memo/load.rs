@@ -4,8 +4,9 @@ use super::{Memo, raise_again};
 use crate::border::raise;
 use crate::call::Call;
 use crate::flight::failure;
-use crate::flight::shared::Outcome;
+use crate::flight::shared::{Outcome, Shared};
 use crate::objects::{Object, Raised, Ref};
+use crate::statics::with_ttl;
 use crate::store::key::{Found, Search, Value};
 use crate::store::lanes::{Led, Opened};
 use hotset::Ttl;
@@ -36,7 +37,7 @@ impl Memo {
         let loaded = match self.store.lanes.open(search, &own, true)? {
             Opened::Lead(led) => self.lead(led, search, &own, Some(landed), load),
             // Another is at it, whose result is kept; this one is the caller's alone.
-            Opened::Wait(_) | Opened::Own => load(),
+            Opened::Wait(_) | Opened::Own => load().and_then(|value| Ok(with_ttl(value, Ttl::Default).map_err(raise)?.0)),
         };
         loaded.map(Ref::into_raw)
     }
@@ -60,8 +61,10 @@ impl Memo {
         {
             return found.or_raise();
         }
-        let loaded = load();
-        self.while_raised(&loaded, |outcome| leading.end(search, key, outcome, Ttl::Default))?;
+        let loaded = load().and_then(|value| with_ttl(value, Ttl::Default).map_err(raise));
+        let ttl = loaded.as_ref().map_or(Ttl::Default, |(_, ttl)| *ttl);
+        let loaded = loaded.map(|(value, _)| value);
+        self.while_raised(&loaded, |outcome| leading.end(search, key, outcome, ttl))?;
         loaded
     }
 
@@ -83,6 +86,14 @@ impl Memo {
         }
     }
 
+    /// Waits for another caller's load. If this one `missed` before, that was no miss: it makes no call.
+    fn wait(&self, shared: &Shared, missed: bool) -> Result<Outcome, Raised> {
+        if missed {
+            self.store.count_joined();
+        }
+        Python::attach(|py| shared.wait(py)).map_err(raise)
+    }
+
     /// Leads the key's load (see [`lead`](Self::lead)), or waits for who does.
     pub(super) fn fly(
         &self,
@@ -92,11 +103,12 @@ impl Memo {
         load: impl FnOnce() -> Result<Ref, Raised>,
     ) -> Result<Ref, Raised> {
         let lanes = &self.store.lanes;
+        let mut missed = landed.is_some();
         loop {
             let before = lanes.landed();
             match lanes.open(search, key, false)? {
                 Opened::Own => return Err(raise(reentered())),
-                Opened::Wait(shared) => match Python::attach(|py| shared.wait(py)).map_err(raise)? {
+                Opened::Wait(shared) => match self.wait(&shared, std::mem::take(&mut missed))? {
                     Outcome::Value(value) => return Ok(value),
                     Outcome::Error(error) => return Err(raise_again(error)),
                     // It is looked for again, by the comparison below.

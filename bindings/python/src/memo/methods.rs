@@ -164,6 +164,9 @@ impl Memo {
                     if let Some(value) = due {
                         return reply(py, 0, value);
                     }
+                    if !refresh {
+                        self.store.count_joined();
+                    }
                     reply(py, 2, Bound::new(py, Flight::wait(shared))?.into_any())
                 }
                 Opened::Own => unreachable!("tasks are no threads"),
@@ -222,6 +225,27 @@ impl Memo {
         Ok(self.store.stats(py)?.into_any().unbind())
     }
 
+    fn reset_stats(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        self.store.reset_stats();
+        Ok(())
+    }
+
+    /// `((args, kwargs), value)` of all results, hottest first.
+    fn entries(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        let entries = self.store.hottest(py).into_iter();
+        let method = self.store.is_method();
+        let shown = entries.map(|(key, value)| {
+            // SAFETY: the key is held, and was made for this memo.
+            let (args, kwargs) = unsafe { Call::arguments(py, key.as_ptr(), self.typed, method)? };
+            Ok(((args, kwargs).into_pyobject(py)?.into_any().unbind(), value))
+        });
+        shown.collect()
+    }
+
     fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _letting_go = LettingGo;
         self.store.ask_clock()?;
@@ -263,6 +287,8 @@ fn reply(py: Python<'_>, state: u8, with: Bound<'_, PyAny>) -> PyResult<Py<PyAny
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
     methods![Memo;
         c"stats" => Memo::stats, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
+        c"reset_stats" => Memo::reset_stats, 0..=0, c"reset_stats($self, /)\n--\n\nCounts from 0 again.";
+        c"entries" => Memo::entries, 0..=0, c"entries($self, /)\n--\n\nThe arguments of all results, and these, hottest first.";
         c"clear" => Memo::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves all results.";
         c"run_pending" => Memo::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
         c"resize" => Memo::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";

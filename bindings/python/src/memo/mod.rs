@@ -7,7 +7,7 @@ mod saved;
 
 use crate::border::{enter, quickly, raise};
 use crate::call::{Bare, Call, Owner, Positional, check_equal};
-use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_tuple, same_at_once};
+use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_any_tuple, same_at_once};
 use crate::store::Store;
 use crate::store::key::{Found, Search, Sought};
 use crate::store::left::{Left, LettingGo, Told, leave};
@@ -270,7 +270,7 @@ unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usiz
                     let several = Positional::new(args, count, owner);
                     return this.call_plainly((&several, several.hash()), args, nargsf, owner);
                 }
-                if !is_tuple(*args) {
+                if !is_any_tuple(*args) {
                     return this.call_plainly((&Bare(*args), hash(*args)), args, nargsf, owner);
                 }
             }

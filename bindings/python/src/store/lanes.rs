@@ -11,6 +11,7 @@ use hashbrown::HashTable;
 use pyo3::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 struct Lane {
     hash: u64,
@@ -23,6 +24,7 @@ struct Lane {
     /// The key was changed meanwhile: what is loaded is handed out, but not kept.
     superseded: bool,
     shared: Option<Arc<Shared>>,
+    begun: Instant,
 }
 
 /// Numbers all loads of the process.
@@ -36,6 +38,8 @@ pub(crate) struct Lanes {
     landed: Counter,
     failed: Counter,
     waits: Counter,
+    /// How long all loads together took, in nanoseconds.
+    time: Counter,
 }
 
 pub(crate) enum Opened {
@@ -67,6 +71,11 @@ impl Lanes {
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
         let read = |counter: &Counter| counter.get(Ordering::Relaxed);
         (read(&self.landed), read(&self.failed), read(&self.waits))
+    }
+
+    /// How long the loads that landed took, together.
+    pub(crate) fn load_time(&self) -> Duration {
+        Duration::from_nanos(self.time.get(Ordering::Relaxed))
     }
 
     /// Finds the load of a key, or begins it. May run Python code, to compare.
@@ -103,6 +112,7 @@ impl Lanes {
                     fork: fork(),
                     superseded: false,
                     shared: None,
+                    begun: Instant::now(),
                 };
                 let (hash, marks) = (lane.hash, self.marks.get(Ordering::Relaxed));
                 lanes.insert_unique(hash, lane, |lane| lane.hash);
@@ -136,6 +146,7 @@ impl Lanes {
         if let Some(shared) = &lane.shared {
             Python::attach(|py| shared.land(py, outcome.clone()));
         }
+        self.time.add(lane.begun.elapsed().as_nanos() as u64);
         if !matches!(outcome, Outcome::Value(_)) {
             self.failed.count(Ordering::Relaxed);
         }

@@ -9,12 +9,13 @@ pub(crate) mod options;
 #[cfg(not(Py_GIL_DISABLED))]
 pub(crate) mod owners;
 pub(crate) mod saved;
+mod stats;
 
 #[cfg(Py_GIL_DISABLED)]
 use crate::call::Call;
 use crate::flight::failure;
 use crate::flight::shared::Outcome;
-use crate::locked::Counter;
+use crate::locked::{Counter, Locked};
 use crate::objects::{Object, Raised, Ref};
 use crate::seed::seeded;
 use hotset::{BuildError, Cause, Ttl, raw};
@@ -22,10 +23,10 @@ use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
 use lanes::{Lanes, Led};
 use left::{Left, LettingGo, Told, leave};
 use options::Options;
+use stats::Counted;
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
@@ -67,6 +68,8 @@ thread_local! {
     /// What the entry weighs that this thread is inserting: weighed before, since the engine may call its weigher where no Python code
     /// may run.
     static WEIGHT: Cell<u64> = const { Cell::new(1) };
+    /// The value that this thread is replacing by itself, or null.
+    static TOUCHED: Cell<Object> = const { Cell::new(ptr::null_mut()) };
 }
 
 pub(crate) struct Store {
@@ -76,16 +79,17 @@ pub(crate) struct Store {
     weigher: AtomicPtr<ffi::PyObject>,
     timer: AtomicPtr<ffi::PyObject>,
     negative_ttl: Option<Duration>,
-    /// How many entries an instance may have, on average, if that bounds a method's cache.
-    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "instances are known with the GIL only"))]
-    per_instance: Option<u64>,
+    /// How many entries an instance may have, on average, if that bounds a method's cache; else 0.
+    per_instance: AtomicU64,
     /// Searches that began anew, which the engine counted as misses.
     again: Counter,
     /// Insertions since `forget_the_gone` looked.
     #[cfg(Py_GIL_DISABLED)]
     since: Counter,
-    /// Hits and misses before the last `clear`.
-    before: (AtomicU64, AtomicU64),
+    /// Misses of callers that then waited for another's load.
+    joined: Counter,
+    /// What was counted before the last reset.
+    before: Locked<Counted>,
 }
 
 impl Store {
@@ -149,11 +153,12 @@ impl Store {
             weigher: reference(&options.weigher),
             timer: reference(&options.timer),
             negative_ttl: options.negative_ttl,
-            per_instance: options.capacity.filter(|_| options.per_instance),
+            per_instance: AtomicU64::new(options.capacity.filter(|_| options.per_instance).unwrap_or(0)),
             again: Counter::default(),
             #[cfg(Py_GIL_DISABLED)]
             since: Counter::default(),
-            before: (AtomicU64::new(0), AtomicU64::new(0)),
+            joined: Counter::default(),
+            before: Locked::default(),
         })
     }
 
@@ -195,8 +200,14 @@ impl Store {
             }
             seconds
         };
-        // (Beyond what can be told, and for what is no number, time stands still.)
-        self.hooks.now.store((seconds * 1e9) as u64, Ordering::Relaxed);
+        // To the nanosecond as long as a float is that exact, else to the microsecond: so the same differences are the same times. (Beyond
+        // what can be told, and for what is no number, time stands still.)
+        let nanos = if seconds < 1e6 {
+            (seconds * 1e9).round() as u64
+        } else {
+            ((seconds * 1e6).round() as u64).saturating_mul(1000)
+        };
+        self.hooks.now.store(nanos, Ordering::Relaxed);
         Ok(())
     }
 
@@ -407,7 +418,10 @@ impl Store {
     /// The bound of a method's cache that has none of its own is so much for each instance that has results.
     #[cfg(not(Py_GIL_DISABLED))]
     fn share_bound(&self) {
-        let Some(each) = self.per_instance else { return };
+        let each = self.per_instance.load(Ordering::Relaxed);
+        if each == 0 {
+            return;
+        }
         let instances = self.hooks.owners.load(Ordering::Relaxed) as u64 + 1;
         let now = self.cache.capacity();
         let wanted = each.saturating_mul(instances);
@@ -417,6 +431,38 @@ impl Store {
         } else if wanted < now / 2 {
             self.cache.set_capacity(wanted);
         }
+    }
+
+    /// Runs `f`, which replaces a value by itself: the listener is not told of that.
+    pub(crate) fn touching<R>(value: Object, f: impl FnOnce() -> R) -> R {
+        struct Untouch;
+        impl Drop for Untouch {
+            fn drop(&mut self) {
+                TOUCHED.set(ptr::null_mut());
+            }
+        }
+        TOUCHED.set(value);
+        let _untouch = Untouch;
+        f()
+    }
+
+    /// A lookup that was counted as a miss found another caller's load, and waits for it.
+    pub(crate) fn count_joined(&self) {
+        self.joined.count(Ordering::Relaxed);
+    }
+
+    /// Removes the entry that would go first, and returns it.
+    pub(crate) fn pop_coldest(&self) -> Option<(Ref, Found)> {
+        loop {
+            if let Some(taken) = raw::pop_coldest(&self.cache, taken)? {
+                return Some(taken);
+            }
+        }
+    }
+
+    /// Removes what has expired, and returns it.
+    pub(crate) fn take_expired(&self) -> Vec<(Ref, Found)> {
+        raw::take_expired(&self.cache, taken).into_iter().flatten().collect()
     }
 
     /// A method's result came in: now and then, removes the results of instances that are gone. So these outlive their instances, but
@@ -433,10 +479,7 @@ impl Store {
 
     pub(crate) fn clear(&self) {
         self.cache.clear();
-        let stats = self.cache.stats();
-        self.before.0.store(stats.hits, Ordering::Relaxed);
-        self.before.1.store(stats.misses, Ordering::Relaxed);
-        self.again.set(0);
+        self.reset_lookups();
     }
 
     pub(crate) fn run_pending(&self) {
@@ -449,6 +492,7 @@ impl Store {
     }
 
     pub(crate) fn resize(&self, capacity: u64) {
+        self.per_instance.store(0, Ordering::Relaxed);
         self.cache.set_capacity(capacity);
         self.cache.run_pending();
     }
@@ -469,35 +513,6 @@ impl Store {
     /// Copies of the values of many keys.
     pub(crate) fn get_many(&self, searches: &[&dyn Look]) -> Vec<Option<Value>> {
         self.cache.get_many(searches.iter().copied())
-    }
-
-    pub(crate) fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        self.cache.run_pending();
-        let stats = self.cache.stats();
-        let (loads, failures, waits) = self.lanes.counts();
-        let again = self.again.get(Ordering::Relaxed);
-        // (Another thread may clear meanwhile, and see counts that this one did not see yet.)
-        let hits = stats.hits.saturating_sub(self.before.0.load(Ordering::Relaxed));
-        let misses = stats.misses.saturating_sub(self.before.1.load(Ordering::Relaxed));
-        let numbers = [
-            ("hits", hits),
-            ("misses", misses.saturating_sub(again)),
-            ("insertions", stats.insertions),
-            ("evictions", stats.evictions),
-            ("expirations", stats.expirations),
-            ("rejections", stats.rejections),
-            ("loads", loads),
-            ("load_failures", failures),
-            ("waits", waits),
-            ("entries", self.cache.len() as u64),
-            ("weight", self.cache.weight()),
-            ("capacity", self.cache.capacity()),
-        ];
-        let dict = PyDict::new(py);
-        for (name, number) in numbers {
-            dict.set_item(name, number)?;
-        }
-        Ok(dict)
     }
 
     /// Shows the collector what is held. Loads that are going on are not shown: they are held by who is at them.
@@ -544,6 +559,13 @@ impl Store {
     }
 }
 
+/// New references to an entry, for one who keeps it.
+fn taken(key: &Key, value: &Value) -> Option<(Ref, Found)> {
+    let key = key.object();
+    // SAFETY: the entry holds its key until it is taken out, which is not while this runs.
+    (!key.is_null()).then(|| (unsafe { Ref::borrowed(key) }, value.found()))
+}
+
 impl Hooks {
     /// An entry left the engine.
     fn left(&self, key: &Key, value: &Value, cause: Cause) {
@@ -552,8 +574,8 @@ impl Hooks {
             owners::forget(self, key.object());
         }
         let mut listener = self.on_removal.load(Ordering::Relaxed);
-        if value.is_error() {
-            // A failure that was remembered is no value.
+        if value.is_error() || (cause == Cause::Replaced && value.object() == TOUCHED.get()) {
+            // A failure that was remembered is no value, and what is replaced by itself stays.
             listener = ptr::null_mut();
         }
         let told = (!listener.is_null()).then(|| {
