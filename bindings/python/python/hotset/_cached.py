@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Hashable
 from functools import cached_property, partial, partialmethod
 from types import EllipsisType
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from hotset._codecs import CodecName, Schema, Serializer, checked_schema, codec_of
 from hotset._memo import memoised
@@ -181,7 +181,7 @@ def _decorate(
         case classmethod() if kept["path"] is not None:
             raise TypeError("a class method's results belong to classes, which a snapshot cannot keep: cache a function that it calls")
         case classmethod():
-            return CachedClassMethod(under_cache(function.__func__, method=True))
+            return CachedClassMethod(under_cache(cast(Any, function).__func__, method=True))
         case staticmethod():
             return staticmethod(under_cache(function.__func__, method=False))
         case partialmethod():

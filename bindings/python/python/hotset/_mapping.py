@@ -40,6 +40,10 @@ class _Values(ValuesView[V]):
         return any(found is value or found == value for found in self)
 
 
+def _is_mapping(other: object) -> bool:
+    return isinstance(other, Mapping)
+
+
 def settings_of(
     *,
     maxsize: Any = ...,
@@ -245,7 +249,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
                 value = default
             return value + delta
 
-        return self.compute(key, add, cast(Any, _hotset.MISSING), ttl)
+        return self.compute(key, add, _hotset.MISSING, ttl)
 
     def decr(self, key: K, delta: Any = 1, default: Any = 0, ttl: Ttl = KEEP) -> Any:
         """Subtracts from the key's value, atomically, and returns the difference. As `incr`."""
@@ -272,7 +276,8 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     def set_many(self, items: Mapping[K, V] | Iterable[tuple[K, V]], ttl: Ttl = ...) -> None:
         """Sets the values of many keys, each by itself. `ttl`: as for `set`."""
         lifetime = ttl_of(ttl)
-        for key, value in items.items() if isinstance(items, Mapping) else items:
+        pairs = cast("Iterable[tuple[K, V]]", items.items() if isinstance(items, Mapping) else items)
+        for key, value in pairs:
             super().set(key, value, lifetime)
 
     def delete_many(self, keys: Iterable[K]) -> int:
@@ -379,7 +384,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
 
     def copy(self) -> Self:
         """Returns another cache with the same settings (but no name), the same entries, and what is left of their times to live."""
-        other = Cache.__new__(type(self), **self._settings)
+        other = self._empty()
         for key, value in reversed(self.items_hottest()):
             try:
                 left = self.remaining(key)
@@ -388,17 +393,20 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
             other.set(key, value, left)
         return other
 
+    def _empty(self) -> Self:
+        return cast(Self, cast(Any, Cache).__new__(type(self), **self._settings))
+
     def __or__(self, other: Mapping[K, V]) -> Self:
-        if not isinstance(other, Mapping):
+        if not _is_mapping(other):
             return NotImplemented
         merged = self.copy()
         merged.update(other)
         return merged
 
     def __ror__(self, other: Mapping[K, V]) -> Self:
-        if not isinstance(other, Mapping):
+        if not _is_mapping(other):
             return NotImplemented
-        merged = Cache.__new__(type(self), **self._settings)
+        merged = self._empty()
         merged.update(other)
         merged.update(self)
         return merged

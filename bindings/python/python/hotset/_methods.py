@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from os.path import dirname
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hotset._hotset import BoundMemo, seal
 
@@ -47,7 +47,7 @@ def place_of(function: Callable[..., Any], method: bool | None) -> Place:
 
 def _bodies() -> Iterator[tuple[bool, str]]:
     """The classes whose bodies are being executed, from the innermost: whether it is the caller's, and its qualified name."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     is_caller = True
     while frame is not None:
         if dirname(frame.f_code.co_filename) != _PACKAGE:
@@ -124,7 +124,10 @@ def spellings(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     given = dict(bound.arguments)
     bound.apply_defaults()
     complete = {name: value for name, value in bound.arguments.items() if parameters[name].kind is not inspect.Parameter.VAR_KEYWORD}
-    more: dict[str, Any] = next((given[name] for name in given if parameters[name].kind is inspect.Parameter.VAR_KEYWORD), {})
+    more: dict[str, Any] = {}
+    for name in given:
+        if parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            more = given[name]
     optional = [name for name, value in complete.items() if _is_default(parameters[name], value)]
     subsets = [given, complete]
     # What has its default may be given or not: of few, all combinations.
@@ -190,8 +193,8 @@ class CachedClassMethod(classmethod):  # type: ignore[type-arg]
     """A class method whose function is under a cache: on the class, its methods for users know of which."""
 
     def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
-        owner = type(instance) if owner is None else owner
-        return BoundMemo(self.__func__, owner)
+        function: Any = cast(Any, self).__func__
+        return BoundMemo(function, cast(Any, type(instance)) if owner is None else owner)
 
 
 def _signature(self: Any) -> inspect.Signature:

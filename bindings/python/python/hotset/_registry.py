@@ -4,10 +4,13 @@ import logging
 import warnings
 from itertools import count
 from threading import Lock
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import WeakValueDictionary
 
 from hotset._stats import Stats
+
+if TYPE_CHECKING:
+    from hotset._mapping import Cache
 
 _log = logging.getLogger("hotset")
 
@@ -24,6 +27,11 @@ _named: WeakValueDictionary[str, Any] = WeakValueDictionary()
 _all: WeakValueDictionary[int, Any] = WeakValueDictionary()
 _numbers = count()
 _shared: dict[str, Any] = {}
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {type(name).__name__}")
 
 
 def register(name: object, cache: Any) -> None:
@@ -64,7 +72,7 @@ def stats() -> dict[str, Stats]:
         >>> users.get(1), hotset.stats()["users"].misses
         (None, 1)
     """
-    found = {}
+    found: dict[str, Stats] = {}
     for name, cache in caches().items():
         try:
             found[name] = cache.__hotset_stats__()
@@ -86,7 +94,7 @@ def clear_all() -> None:
             cache.reset_stats()
 
 
-def shared(name: str, /, **settings: Any) -> Any:
+def shared(name: str, /, **settings: Any) -> "Cache[Any, Any]":
     """Returns the process's cache of this name, and makes it if there is none: one for all modules that know its name.
 
     Args:
@@ -101,8 +109,7 @@ def shared(name: str, /, **settings: Any) -> Any:
     """
     from hotset._mapping import Cache, settings_of
 
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a string, not {type(name).__name__}")
+    _check_name(name)
     given = settings_of(**settings)
     with _lock:
         cache = _shared.get(name)
@@ -112,10 +119,10 @@ def shared(name: str, /, **settings: Any) -> Any:
             # Another thread may have been faster.
             cache = _shared.setdefault(name, made)
         if cache is made:
-            return cache
+            return cast("Cache[Any, Any]", made)
         register(name, cache)
     first = cache._first_settings
     other = [f"{which}={first[which]!r}" for which in settings if first[which] != given[which]]
     if other:
         warnings.warn(f"the shared cache {name!r} was made with other settings, which it keeps: {', '.join(other)}", stacklevel=2)
-    return cache
+    return cast("Cache[Any, Any]", cache)

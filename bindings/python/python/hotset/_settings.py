@@ -75,12 +75,16 @@ def weigher_of(weigher: Any) -> Any:
         return weigher
     try:
         inspect.signature(weigher).bind(None, None)
-    except TypeError:
-        return lambda _, value: weigher(value)
-    except ValueError:
-        # Of the builtin functions without a signature (sys.getsizeof), those that weigh take a value.
-        return lambda _, value: weigher(value)
-    return weigher
+    except (TypeError, ValueError):
+        # (A builtin function without a signature, sys.getsizeof above all, takes a value.)
+        pass
+    else:
+        return weigher
+
+    def by_value(_: object, value: object) -> Any:
+        return weigher(value)
+
+    return by_value
 
 
 def bound(name: str, value: Any) -> int:

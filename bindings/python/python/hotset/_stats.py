@@ -44,7 +44,7 @@ class CacheInfo(_Functools):
     max_weight: int | None
 
     # All names; the tuple has the first four.
-    _fields = (
+    _fields = (  # type: ignore[assignment]
         *_Functools._fields,
         "insertions",
         "evictions",
@@ -63,12 +63,8 @@ class CacheInfo(_Functools):
         self.__dict__.update(more)
         return self
 
-    def _asdict(self) -> dict[str, Any]:
-        return {**super()._asdict(), **self.__dict__}
-
     def __repr__(self) -> str:
-        fields = self._asdict()
-        return f"CacheInfo({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
+        return f"CacheInfo({', '.join(f'{name}={getattr(self, name)!r}' for name in self._fields)})"
 
     @property
     def hit_ratio(self) -> float:

@@ -10,7 +10,6 @@ from hotset._stats import CacheInfo
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
-C = TypeVar("C")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -66,13 +65,8 @@ class Cached(_Common, Protocol[P, R]):
     @property
     def __wrapped__(self) -> Callable[P, R]: ...
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    # Under `classmethod`: the function's first parameter is the class.
     @overload
-    def __get__(
-        self: Cached[Concatenate[type[C], Q], R], instance: None, owner: type[C], /
-    ) -> BoundCached[Q, R]: ...
-    @overload
-    def __get__(self, instance: None, owner: type[Any], /) -> Cached[P, R]: ...
+    def __get__(self, instance: None, owner: type[Any], /) -> ClassCached[R]: ...
     @overload
     def __get__(
         self: Cached[Concatenate[Any, Q], R], instance: object, owner: type[Any] | None = None, /
@@ -105,11 +99,7 @@ class AsyncCached(_Common, Protocol[P, R]):
     def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R]]: ...
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
     @overload
-    def __get__(
-        self: AsyncCached[Concatenate[type[C], Q], R], instance: None, owner: type[C], /
-    ) -> BoundCached[Q, Coroutine[Any, Any, R]]: ...
-    @overload
-    def __get__(self, instance: None, owner: type[Any], /) -> AsyncCached[P, R]: ...
+    def __get__(self, instance: None, owner: type[Any], /) -> ClassCached[Coroutine[Any, Any, R]]: ...
     @overload
     def __get__(
         self: AsyncCached[Concatenate[Any, Q], R], instance: object, owner: type[Any] | None = None, /
@@ -140,6 +130,33 @@ class BoundCached(_Common, Protocol[Q, R_co]):
 
     def cache_refresh(self, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co:
         """Calls the method, keeps its result, and returns it. Joins a call of it that is in progress."""
+        ...
+
+
+class ClassCached(_Common, Protocol[R_co]):
+    """What a class's attribute is that is under `cached`.
+
+    It may be a method, which takes the instance first, or one under `classmethod`, which does not: checkers are not told which, so
+    they do not check the arguments.
+    """
+
+    @property
+    def __wrapped__(self) -> Callable[..., R_co]: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> R_co: ...
+    def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Forgets the result of this call, however it is spelled; returns whether there was one."""
+        ...
+
+    def cache_contains(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Returns whether the result of this call is there, however it was spelled."""
+        ...
+
+    def cache_set(self, value: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Makes `value` the result of this call."""
+        ...
+
+    def cache_refresh(self, /, *args: Any, **kwargs: Any) -> R_co:
+        """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
         ...
 
 
