@@ -6,7 +6,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar, cast, overload
 
 from hotset import _flights, _hotset, _snapshot
-from hotset._codecs import CodecName, Schema, Serializer, codec_of
+from hotset._codecs import CodecName, Schema, Serializer, codec_of, to_be_loaded, to_be_saved
 from hotset._hotset import KEEP
 from hotset._registry import register
 from hotset._settings import Cause, Policy, Seconds, Ttl, bound, checked, plain, ttl_of, weigher_of
@@ -458,7 +458,9 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         codec: "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, Decimal, UUID and the classes of
         datetime, each as exactly what it was), "bytes", "json" (what JSON gives back unchanged), or an object with `dumps` and `loads`, as
         msgpack and orjson are. "pickle" writes almost anything, and *loading a pickle runs whatever its writer wanted*: only for files
-        that nobody else can write. Keys are always written by "values", but where the codec is "pickle".
+        that nobody else can write. Keys are always written by "values", but where the codec is "pickle". With "bytes", a cache whose keys
+        are all bytes makes a file that the C library and Rust's `Cache<Vec<u8>, Vec<u8>>` can load, and theirs can be loaded; an integer
+        schema is theirs, then.
         schema: a number or a string of your own, to be changed whenever what the values mean changes: only who asks for the same
         codec and schema can load the file.
 
@@ -467,8 +469,8 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         of the former one when it is whole and on the disk: a save that fails, or is interrupted, leaves that as it was. Others may use
         the cache meanwhile, the codec included.
         """
-        chosen = codec_of(codec)
-        return _snapshot.save(self, path_of(path), chosen, chosen.number(schema))
+        chosen, number = to_be_saved(codec_of(codec), schema, self)
+        return _snapshot.save(self, path_of(path), chosen, number)
 
     def load(self, path: Path, *, codec: CodecName | Serializer = "values", schema: Schema = None) -> int:
         """Loads what `save` saved, hottest entries first, as far as there is room; returns how many came in. See `save`.
@@ -478,8 +480,13 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         comes in; one that is not there is a FileNotFoundError. A load is for the beginning: what is removed by others while it goes on may
         come back. Nobody may shorten the file in place meanwhile.
         """
-        chosen = codec_of(codec)
-        return _snapshot.load(self, path_of(path), chosen, chosen.number(schema))
+        first, *others = to_be_loaded(codec_of(codec), schema)
+        try:
+            return _snapshot.load(self, path_of(path), *first)
+        except _hotset.SnapshotError as error:
+            if error.reason != "schema" or not others:
+                raise
+        return _snapshot.load(self, path_of(path), *others[0])
 
     def __repr__(self) -> str:
         stats = self.stats()
