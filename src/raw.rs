@@ -410,6 +410,65 @@ mod tests {
     }
 
     #[test]
+    fn pop_coldest_empties_every_policy() {
+        for policy in [
+            crate::Policy::WTinyLfu,
+            crate::Policy::Lru,
+            crate::Policy::Lfu,
+            crate::Policy::Fifo,
+            crate::Policy::Random,
+        ] {
+            let cache = Cache::<u32, u32>::builder().max_entries(500).policy(policy).build().unwrap();
+            for n in 0..2000 {
+                cache.insert(n, n + 1);
+                cache.get(&(n / 3));
+            }
+            cache.run_pending();
+            let count = cache.len();
+            let coldest = {
+                let reader = cache.reader();
+                reader.hottest().last().map(|(key, _)| *key)
+            };
+            if matches!(policy, crate::Policy::Lru | crate::Policy::Fifo | crate::Policy::Random) {
+                assert_eq!(pop_coldest(&cache, |key, _| *key), coldest);
+                cache.insert(coldest.unwrap(), coldest.unwrap() + 1);
+            }
+            let mut popped: Vec<_> = std::iter::from_fn(|| pop_coldest(&cache, |key, value| (*key, *value))).collect();
+            popped.sort_unstable();
+            popped.dedup();
+            assert_eq!((popped.len(), cache.len()), (count, 0), "{policy:?}");
+            assert!(popped.iter().all(|(key, value)| key + 1 == *value));
+            cache.validate();
+        }
+    }
+
+    #[test]
+    fn expired_entries_are_gone_at_their_deadline() {
+        let second = Duration::from_secs(1);
+        // Where the wheel's next tick is, and is not, in a bucket of a higher level.
+        for offset in [0, 1, 255 << 20, (256 << 20) - 1, 65_535 << 20] {
+            let clock = Arc::new(ManualClock::new());
+            let builder = Cache::<u32, u32>::builder().max_entries(500).clock(clock.clone());
+            let cache = builder.build().unwrap();
+            clock.advance(Duration::from_nanos(offset));
+            for n in 0..100 {
+                cache.insert_with_ttl(n, n, if n % 2 == 0 { second } else { second + Duration::from_nanos(1) });
+            }
+            clock.advance(second);
+            cache.run_pending();
+            assert_eq!((cache.len(), cache.stats().expirations), (50, 50), "{offset}");
+            assert_eq!(take_expired(&cache, |key, _| *key), [0; 0]);
+            clock.advance(Duration::from_nanos(1));
+            let mut taken = take_expired(&cache, |key, _| *key);
+            taken.sort_unstable();
+            assert_eq!(taken, (0..50).map(|n| 2 * n + 1).collect::<Vec<_>>());
+            cache.run_pending();
+            assert_eq!((cache.len(), cache.stats().expirations), (0, 100));
+            cache.validate();
+        }
+    }
+
+    #[test]
     fn one_caller_is_told_that_a_value_is_due() {
         let clock = Arc::new(ManualClock::new());
         let cache: Cache<&str, u32> = Cache::builder()

@@ -560,3 +560,133 @@ def test_shared():
 def test_a_cache_can_not_be_copied_as_an_object():
     with pytest.raises(TypeError, match=r"cache\.copy\(\)"):
         copy.copy(Cache(1))
+
+
+# --- One Cache under several functions.
+
+
+def test_one_cache_under_several_functions():
+    cache = Cache(100, ttl=60)
+
+    @cached(cache=cache)
+    def f(x, y=2):
+        return ["f", x]
+
+    @cached(cache=cache, key=lambda x: x % 2)
+    def g(x):
+        return ["g", x]
+
+    @cached(cache=cache, typed=True)
+    async def h(x):
+        return ["h", x]
+
+    class Shop:
+        @cached(cache=cache)
+        @staticmethod
+        def static(x):
+            return ["static", x]
+
+        @cached(cache=cache, method=False, key=lambda self, x: x)
+        def method(self, x):
+            return ["method", x]
+
+    assert f(1) is f(1) and f(1) == ["f", 1] and f(1) is not f(x=1)
+    assert g(1) is g(3) and g(2) == ["g", 2]
+
+    async def use():
+        assert await h(1) is await h(1) and await h(1) is not await h(1.0)
+        assert h.cache_invalidate(1) and await h.cache_refresh(1) == ["h", 1]
+
+    asyncio.run(use())
+    assert Shop.static(1) is Shop().static(1)
+    assert Shop().method(1) is Shop().method(1)
+    assert f.cache is cache and len(cache) == 8 and f.cache_info().currsize == 8
+    assert f.cache_contains(1) and f.cache_invalidate(1, 2) and not f.cache_contains(1)
+    f.cache_set("set", 5)
+    assert f(5) == "set" and f.cache_refresh(5) == ["f", 5]
+    f.cache_clear()
+    assert not f.cache_contains(5) and g.cache_contains(1) and len(cache) == 6
+    assert f.cache_parameters()["cache"] is cache
+    with pytest.raises(TypeError, match="ttl is a setting of the cache"):
+        cached(cache=cache, ttl=3)
+    with pytest.raises(TypeError, match="hotset.Cache"):
+        cached(cache={})(len)
+    with pytest.raises(TypeError, match="method=False"):
+
+        class Wrong:
+            @cached(cache=cache)
+            def method(self):
+                return 1
+
+
+def test_a_coroutine_function_is_closed():
+    @cached
+    async def f(x):
+        begun.append(x)
+        await asyncio.sleep(x)
+        return x
+
+    begun = []
+
+    async def use():
+        calls = [asyncio.ensure_future(f(x)) for x in (100, 200)]
+        while len(begun) < 2:
+            await asyncio.sleep(0)
+        calls[0].cancel(), calls[1].cancel()
+        await f.cache_aclose()
+        assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and task not in calls]
+        call = asyncio.ensure_future(f(0.01))
+        while len(begun) < 3:
+            await asyncio.sleep(0)
+        await f.cache_aclose(cancel=False)
+        assert f.cache_contains(0.01) and not f.cache_contains(100)
+        await call
+
+    asyncio.run(use())
+    assert f.__wrapped__.__name__ == "f"
+
+
+# --- Tests of users.
+
+
+def test_the_fixture_clears(hotset_clear):
+    assert kept_between_tests.cache_info().currsize == 0
+    assert kept_between_tests() == 1
+
+
+@cached
+def kept_between_tests():
+    return 1
+
+
+kept_between_tests()
+
+
+def test_frozen_time():
+    freezegun = pytest.importorskip("freezegun")
+
+    @cached(ttl=60, timer=lambda: time.time())
+    def f():
+        return object()
+
+    with freezegun.freeze_time("2026-01-01") as frozen:
+        kept = f()
+        frozen.tick(59)
+        assert f() is kept
+        frozen.tick(1)
+        assert f() is not kept
+
+
+def test_time_machine():
+    time_machine = pytest.importorskip("time_machine")
+
+    @cached(ttl=60, timer=lambda: time.time())
+    def f():
+        return object()
+
+    with time_machine.travel(0, tick=False) as traveller:
+        kept = f()
+        traveller.shift(59)
+        assert f() is kept
+        traveller.shift(1)
+        assert f() is not kept

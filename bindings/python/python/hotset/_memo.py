@@ -4,7 +4,9 @@ A plain function becomes the native Memo itself: nothing in Python lies on the w
 hurry, are written here and given to its type. An `async def` becomes a coroutine function around a Memo.
 """
 
+import asyncio
 import inspect
+import weakref
 from collections.abc import Callable
 from functools import partial, update_wrapper, wraps
 from typing import Any
@@ -167,8 +169,8 @@ def memoised(
     """The function under a cache of its own."""
     if not callable(function):
         raise TypeError(f"cached decorates functions, not {type(function).__name__}")
-    _refuse_generators(function)
-    asynchronous = _is_async(function)
+    refuse_generators(function)
+    asynchronous = is_async(function)
     place = _methods.place_of(function, method)
     if place.method and kept["path"] is not None:
         raise TypeError(_NO_METHOD)
@@ -191,7 +193,10 @@ def memoised(
     register(name, memo)
     if not asynchronous:
         return memo
-    wrapper = _awaitable(function, memo, settings)
+    loading, aclose = _tracked(function)
+    wrapper = _awaitable(loading, memo, settings)
+    wrapper.__wrapped__ = function
+    wrapper.cache_aclose = aclose
     return AsyncMethod(wrapper) if place.method else wrapper
 
 
@@ -215,15 +220,44 @@ def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]
     return wrapper
 
 
+def _tracked(function: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The coroutine function, whose calls are known while they run, and what ends them."""
+    tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+
+    @wraps(function)
+    async def loading(*args: Any, **kwargs: Any) -> Any:
+        task = asyncio.current_task()
+        if task is not None:
+            tasks.add(task)
+        return await function(*args, **kwargs)
+
+    async def cache_aclose(*, cancel: bool = True) -> None:
+        """Ends the calls of the function that are in progress in this event loop, reloads included, and waits for them.
+
+        Those who wait for them get a CancelledError, or begin anew in other loops. The cache stays as it is, and can be used again.
+
+        Args:
+            cancel: Cancel them. False: wait until they have ended by themselves.
+        """
+        loop = asyncio.get_running_loop()
+        mine = [task for task in tasks if task.get_loop() is loop and not task.done() and task is not asyncio.current_task()]
+        if cancel:
+            for task in mine:
+                task.cancel()
+        await asyncio.gather(*mine, return_exceptions=True)
+
+    return loading, cache_aclose
+
+
 def _either(is_kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
     """Of a function, or of an object's __call__."""
     return is_kind(function) or (not isinstance(function, type) and is_kind(getattr(function, "__call__", None)))
 
 
-def _is_async(function: Callable[..., Any]) -> bool:
+def is_async(function: Callable[..., Any]) -> bool:
     return _either(inspect.iscoroutinefunction, function)
 
 
-def _refuse_generators(function: Callable[..., Any]) -> None:
+def refuse_generators(function: Callable[..., Any]) -> None:
     if _either(inspect.isgeneratorfunction, function) or _either(inspect.isasyncgenfunction, function):
         raise TypeError("a generator can be gone through once only, so keeping it is of no use: cache a function that returns a list or a tuple")
