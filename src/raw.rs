@@ -5,11 +5,11 @@ use crate::cache::{Cache, Inner};
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::stats::Cause;
 use crate::map::reclaim::{alone, pin, pin_fenced};
 pub use crate::snapshot::EntryCodec;
 pub use crate::snapshot::steps::{About, Loading, Saving};
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
+use crate::stats::Cause;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
@@ -418,7 +418,11 @@ mod tests {
             crate::Policy::Fifo,
             crate::Policy::Random,
         ] {
-            let cache = Cache::<u32, u32>::builder().max_entries(500).policy(policy).build().unwrap();
+            let cache = Cache::<u32, u32>::builder()
+                .max_entries(500)
+                .policy(policy)
+                .build()
+                .unwrap();
             for n in 0..2000 {
                 cache.insert(n, n + 1);
                 cache.get(&(n / 3));
@@ -452,7 +456,15 @@ mod tests {
             let cache = builder.build().unwrap();
             clock.advance(Duration::from_nanos(offset));
             for n in 0..100 {
-                cache.insert_with_ttl(n, n, if n % 2 == 0 { second } else { second + Duration::from_nanos(1) });
+                cache.insert_with_ttl(
+                    n,
+                    n,
+                    if n % 2 == 0 {
+                        second
+                    } else {
+                        second + Duration::from_nanos(1)
+                    },
+                );
             }
             clock.advance(second);
             cache.run_pending();

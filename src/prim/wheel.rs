@@ -223,7 +223,11 @@ impl<H: Copy + Eq> Wheel<H> {
             return Vec::new();
         }
         let queue = &self.queues[level][bucket % SLOTS];
-        let reached: Vec<H> = self.chunks.iter(queue).filter(|handle| timers.deadline(*handle) <= now).collect();
+        let reached: Vec<H> = self
+            .chunks
+            .iter(queue)
+            .filter(|handle| timers.deadline(*handle) <= now)
+            .collect();
         for handle in &reached {
             self.cancel(timers, *handle);
         }

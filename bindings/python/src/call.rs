@@ -85,7 +85,9 @@ pub(crate) unsafe fn check_equal(class: *mut ffi::PyTypeObject) -> Result<(), Ra
     Err(crate::border::raise(Python::attach(|py| {
         // SAFETY: the caller's promise.
         let class = unsafe { Bound::from_borrowed_ptr(py, class.cast()) };
-        let name = class.getattr("__qualname__").map_or_else(|_| "this class".to_owned(), |name| name.to_string());
+        let name = class
+            .getattr("__qualname__")
+            .map_or_else(|_| "this class".to_owned(), |name| name.to_string());
         PyTypeError::new_err(format!(
             "a cached method cannot keep a weak reference to a {name}, nor tell its instances apart by their values: add '__weakref__' to its \
              __slots__ (dataclass(slots=True, weakref_slot=True)), or give it __eq__ and __hash__ (dataclass(frozen=True)), or use \
@@ -308,7 +310,11 @@ impl<'a> Call<'a> {
             }
             let key = items(key);
             let (by_position, by_name) = self.args.split_at(self.positional);
-            for (at, arg) in by_position.iter().enumerate().skip(usize::from(self.owner == Owner::Weak)) {
+            for (at, arg) in by_position
+                .iter()
+                .enumerate()
+                .skip(usize::from(self.owner == Owner::Weak))
+            {
                 if !ask(key[at], *arg)? {
                     return Ok(false);
                 }

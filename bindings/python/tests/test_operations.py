@@ -1,19 +1,13 @@
 """What `Cache` and `cached` offer beyond a dict and functools: operations for adapters and for who comes from another cache."""
 
 import asyncio
-import copy
-import functools
-import logging
-import pickle
 import threading
 import time
-import warnings
 from datetime import timedelta
 
 import pytest
 
-import hotset
-from hotset import KEEP, MISSING, Cache, WithTtl, cached
+from hotset import KEEP, MISSING, Cache, cached
 
 # --- Times to live of entries.
 

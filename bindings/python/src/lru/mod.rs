@@ -298,7 +298,13 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
             let this = &*this.cast::<LruFunction>();
-            let call = Call::new(args, ffi::PyVectorcall_NARGS(nargsf) as usize, names, this.typed, Owner::None);
+            let call = Call::new(
+                args,
+                ffi::PyVectorcall_NARGS(nargsf) as usize,
+                names,
+                this.typed,
+                Owner::None,
+            );
             this.call(&call, nargsf)
         }
     })

@@ -111,6 +111,7 @@ unsafe extern "C" fn subscript(this: Object, key: Object) -> Object {
 
 /// What `c[key]` is that is absent: what a subclass's `__missing__` returns, or a KeyError.
 #[cold]
+#[inline(never)]
 fn missing(this: Object, key: Object) -> Result<Object, Raised> {
     let made = Python::attach(|py| {
         // SAFETY: Python calls with an object of the type, and a key that it holds.

@@ -117,7 +117,11 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
                 first.write(before);
                 result
             } else {
-                let named = if names.is_null() { 0 } else { ffi::Py_SIZE(names) as usize };
+                let named = if names.is_null() {
+                    0
+                } else {
+                    ffi::Py_SIZE(names) as usize
+                };
                 let mut all = Vec::with_capacity(1 + count + named);
                 all.push(instance.get());
                 if count + named > 0 {
@@ -168,7 +172,8 @@ fn attribute<'py>(this: Object, function: Ref, name: Bound<'py, PyAny>) -> PyRes
 unsafe extern "C" fn getattro(this: Object, name: Object) -> Object {
     enter(ptr::null_mut(), |py| {
         // SAFETY: Python calls with an object of the type, and a string.
-        let ([function, _], name) = unsafe { ((*this.cast::<BoundMemo>()).parts()?, Bound::from_borrowed_ptr(py, name)) };
+        let ([function, _], name) =
+            unsafe { ((*this.cast::<BoundMemo>()).parts()?, Bound::from_borrowed_ptr(py, name)) };
         attribute(this, function, name).map(Bound::into_ptr)
     })
 }

@@ -37,7 +37,9 @@ impl Memo {
         let loaded = match self.store.lanes.open(search, &own, true)? {
             Opened::Lead(led) => self.lead(led, search, &own, Some(landed), load),
             // Another is at it, whose result is kept; this one is the caller's alone.
-            Opened::Wait(_) | Opened::Own => load().and_then(|value| Ok(with_ttl(value, Ttl::Default).map_err(raise)?.0)),
+            Opened::Wait(_) | Opened::Own => {
+                load().and_then(|value| Ok(with_ttl(value, Ttl::Default).map_err(raise)?.0))
+            }
         };
         loaded.map(Ref::into_raw)
     }

@@ -247,7 +247,11 @@ unsafe extern "C" fn call_with_several(this: Object, args: *const Object, nargsf
     // SAFETY: as above.
     unsafe {
         let memo = &*this.cast::<Memo>();
-        let several = Positional::new(args, ffi::PyVectorcall_NARGS(nargsf) as usize, Owner::quick(memo.store.is_method()));
+        let several = Positional::new(
+            args,
+            ffi::PyVectorcall_NARGS(nargsf) as usize,
+            Owner::quick(memo.store.is_method()),
+        );
         let equal = |key| several.compare(key) == Equal::Yes;
         match several.hash_at_once().and_then(|hash| memo.store.glance(hash, equal)) {
             Some(value) => value.into_raw(),
@@ -264,7 +268,11 @@ unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usiz
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
-            let owner = this.owner(args, count)?;
+            let owner = if this.store.is_method() {
+                this.owner(args, count)?
+            } else {
+                Owner::None
+            };
             if names.is_null() && this.plain && count > 0 {
                 if count > 1 || owner != Owner::None {
                     let several = Positional::new(args, count, owner);

@@ -50,7 +50,10 @@ pub(super) unsafe fn leads_to_instances(roots: &[Object]) -> bool {
         // SAFETY: reached from the caller's objects, which are alive, as is all that they hold while nobody else runs.
         unsafe {
             let class = ffi::Py_TYPE(object);
-            if ffi::PyType_Check(object) != 0 || ffi::PyModule_Check(object) != 0 || class == &raw mut ffi::_PyWeakref_RefType {
+            if ffi::PyType_Check(object) != 0
+                || ffi::PyModule_Check(object) != 0
+                || class == &raw mut ffi::_PyWeakref_RefType
+            {
                 continue;
             }
             if class == &raw mut ffi::PyFunction_Type {
@@ -60,7 +63,8 @@ pub(super) unsafe fn leads_to_instances(roots: &[Object]) -> bool {
                 walk.push(ffi::PyFunction_GetKwDefaults(object));
                 continue;
             }
-            let is_instance = ffi::PyType_HasFeature(class, ffi::Py_TPFLAGS_HEAPTYPE) != 0 && (*class).tp_weaklistoffset != 0;
+            let is_instance =
+                ffi::PyType_HasFeature(class, ffi::Py_TPFLAGS_HEAPTYPE) != 0 && (*class).tp_weaklistoffset != 0;
             if is_instance {
                 return true;
             }

@@ -24,10 +24,10 @@ use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
 use lanes::{Lanes, Led};
 use left::{Left, LettingGo, Told, leave};
 use options::Options;
-use stats::Counted;
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use stats::Counted;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
@@ -507,6 +507,13 @@ impl Store {
             });
         }
         self.cache.clear();
+    }
+}
+
+#[cfg(not(Py_GIL_DISABLED))]
+impl Drop for Store {
+    fn drop(&mut self) {
+        owners::forget_store(self);
     }
 }
 

@@ -14,19 +14,19 @@ use super::graph::{arguments, leads_to_instances};
 use super::saved::Same;
 use super::{Hooks, Store};
 use crate::border::{enter, raise};
-use crate::locked::Locked;
 use crate::call::referent;
+use crate::locked::Locked;
 use crate::objects::{Object, Raised, Ref, is_exactly, is_tuple, items, mix};
 use crate::store::key::Look;
 use crate::store::left::LettingGo;
 use crate::types::{Class, Head, Instance, make, slot};
+use hashbrown::HashMap;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use hashbrown::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ffi::{CStr, c_int, c_void};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -156,7 +156,12 @@ pub(super) unsafe fn prepare(key: Object, value: Object) -> Result<Option<Prepar
 
 /// Puts the object into the instance's `__dict__`, if it has one, and is not there; whether it is there then.
 unsafe fn give_results(plain: Object, instance: Object) -> Result<bool, Raised> {
-    let there = |plain: Object| OWNERS.lock().get(&(plain as usize)).is_some_and(|owner| !owner.results.is_null());
+    let there = |plain: Object| {
+        OWNERS
+            .lock()
+            .get(&(plain as usize))
+            .is_some_and(|owner| !owner.results.is_null())
+    };
     if there(plain) {
         return Ok(true);
     }
@@ -274,6 +279,17 @@ fn end(instance: Object) {
         unsafe { &*entry.store }.hooks.owned.fetch_sub(1, Ordering::Relaxed);
     }
     remove(owner.entries.iter().map(|(key, entry)| (*key, *entry)));
+}
+
+/// A store ends, which has been emptied: nothing of it may be left here.
+pub(super) fn forget_store(store: &Store) {
+    if store.hooks.owners.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    for owner in OWNERS.lock().values_mut() {
+        owner.entries.retain(|_, entry| !ptr::eq(entry.store, store));
+        owner.caches.retain(|(cache, _)| !ptr::eq(*cache, store));
+    }
 }
 
 unsafe extern "C" fn ended(instance: Object, _: Object) -> Object {
