@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, cast
+from typing import Any
 
 from hotset import _methods
 from hotset._mapping import Cache
@@ -33,14 +33,14 @@ def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | Non
         method: Whether it is a method, which has to be said to be none.
         is_async: It is a coroutine function.
     """
-    if not isinstance(cache, Cache):
+    if not _is_cache(cache):
         raise TypeError(f"cache must be a hotset.Cache, not {type(cache).__name__}")
     if _methods.place_of(function, method).method:
         raise TypeError(
             "a Cache of one's own keeps what its keys refer to, so a method's instances: say method=False for that, with a key that tells them "
             "apart, or leave cache out, and each instance has results of its own"
         )
-    results = cast("Cache[Any, Any]", cache)
+    results: Cache[Any, Any] = cache
     this = Function(getattr(function, "__qualname__", repr(function)))
 
     def key_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -83,6 +83,10 @@ def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | Non
         setattr(wrapper, given.__name__, given)
     wrapper.cache = results
     return wrapper
+
+
+def _is_cache(given: object) -> bool:
+    return isinstance(given, Cache)
 
 
 def _sync(function: Callable[..., Any], results: Cache[Any, Any], key_of: Callable[..., tuple[Any, ...]]) -> Any:
