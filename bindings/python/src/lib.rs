@@ -9,6 +9,7 @@ mod border;
 mod call;
 #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
 mod deferred;
+mod finalization;
 mod flight;
 mod locked;
 mod lru;
@@ -49,6 +50,7 @@ fn refuse_another_interpreter() -> PyResult<()> {
 #[pymodule(gil_used = false)]
 fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     refuse_another_interpreter()?;
+    finalization::hang_instead_of_unwinding();
     seed::prepare();
     statics::prepare(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
