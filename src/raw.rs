@@ -184,6 +184,21 @@ where
     }
 }
 
+/// Gives back a reload that [`get_due`] handed out and that was not tried: the next caller gets it. Returns whether the key is there.
+pub fn reload_abandoned<K, V, S, Q>(cache: &Cache<K, V, S>, key: &Q) -> bool
+where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized,
+{
+    let (inner, guard) = (&*cache.0, pin());
+    let found = inner.peek(inner.hash(key), key, &guard);
+    if let Some(times) = found.and_then(|found| inner.engine.timing(found, &guard)) {
+        times.unclaim_reload(inner.engine.now());
+    }
+    found.is_some()
+}
+
 /// Shows every entry, those included whose time is over: each once, if nobody changes the cache meanwhile. Takes no lock, and
 /// allocates nothing that it does not free.
 pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {

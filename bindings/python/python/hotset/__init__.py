@@ -10,6 +10,7 @@ from hotset._cached import cached
 from hotset._hotset import SnapshotError, __version__, after_fork
 from hotset._lru import cache, lru_cache
 from hotset._mapping import Cache
+from hotset._refresh import set_reload_threads
 from hotset._registry import caches
 from hotset._snapshot import SnapshotWarning
 from hotset._stats import CacheInfo, Stats
@@ -27,4 +28,5 @@ __all__ = [
     "cached",
     "caches",
     "lru_cache",
+    "set_reload_threads",
 ]

@@ -7,12 +7,13 @@ hurry, are written here and given to its type. An `async def` becomes a coroutin
 import inspect
 from collections.abc import Callable
 from functools import partial, update_wrapper, wraps
+from types import MethodType
 from typing import Any
 
 from hotset import _flights
 from hotset._hotset import Memo, seal
 from hotset._keep import Keeper
-from hotset._refresh import refresher
+from hotset._refresh import reloader
 from hotset._registry import register
 from hotset._stats import CacheInfo, Stats, info_of, stats_of
 
@@ -27,13 +28,21 @@ def cache_info(self: Any) -> CacheInfo:
 
 
 def cache_clear(self: Memo) -> None:
-    """Forgets all results, and what was counted."""
+    """Forgets all results, and what was counted; of a cache under this one, too."""
     self.clear()
+    if (below := _cached_below(self)) is not None:
+        below.cache_clear()
 
 
 def cache_invalidate(self: Memo, /, *args: Any, **kwargs: Any) -> bool:
-    """Forgets the result of this call; whether there was one. A call that is going on does not enter the cache."""
-    return self.invalidate(args, kwargs)
+    """Forgets the result of this call; whether there was one. A call that is going on does not enter the cache.
+
+    What a cache under this one holds for the same call is forgotten, too.
+    """
+    found = self.invalidate(args, kwargs)
+    if (below := _cached_below(self)) is not None:
+        found |= below.cache_invalidate(*args, **kwargs)
+    return found
 
 
 def cache_contains(self: Memo, /, *args: Any, **kwargs: Any) -> bool:
@@ -59,6 +68,12 @@ def cache_save(self: Memo, path: Any = None) -> int:
 def cache_load(self: Memo, path: Any = None) -> int:
     """Loads results from this file, or from the one that `snapshot` named; returns how many came in. See `hotset.Cache.load`."""
     return _keeper(self).load(path)
+
+
+def _cached_below(memo: Any) -> Any:
+    """The function, if it is itself under `cached`: what it returns is out of date when its results here are."""
+    function = memo.__dict__.get("__wrapped__")
+    return function if hasattr(function, "cache_invalidate") else None
 
 
 def _keeper(memo: Any) -> Keeper:
@@ -97,11 +112,13 @@ def memoised(
     memo = Memo(
         function,
         **settings,
-        refresher=None if settings["stale_while_revalidate"] is None else refresher,
+        refresher=None if settings["stale_while_revalidate"] is None else reloader,
         method=method,
     )
-    # (This takes over the function's attributes, which are another cache's if it is under one.)
+    # This takes over the function's attributes, which are another cache's if it is under one: they would hide the type's own.
     update_wrapper(memo, function)
+    for own in (*_SHARED, cache_refresh, __hotset_stats__):
+        memo.__dict__.pop(own.__name__, None)
     keeper = Keeper(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **kept)
     memo.cache_parameters = lambda: {**settings, "name": name, **keeper.settings}  # type: ignore[attr-defined]
     memo.__hotset_keeper__ = keeper  # type: ignore[attr-defined]
@@ -124,7 +141,7 @@ def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]
         return await _flights.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs))
 
     for shared in _SHARED:
-        setattr(wrapper, shared.__name__, getattr(memo, shared.__name__))
+        setattr(wrapper, shared.__name__, MethodType(shared, memo))
     wrapper.cache_parameters = memo.cache_parameters  # type: ignore[attr-defined]
     wrapper.cache_refresh = cache_refresh  # type: ignore[attr-defined]
     return wrapper
