@@ -63,6 +63,7 @@ class Reloader:
             for _ in range(min(len(self._queue), size - len(self._threads))):
                 self._add_thread()
             self._queued.notify_all()
+            self._relief.notify_all()
 
     def stop(self) -> None:
         """Ends the threads that have nothing to do; those that are at a reload end with the interpreter, in the middle of it."""
@@ -90,7 +91,7 @@ class Reloader:
         return True
 
     def _start(self, target: object) -> bool:
-        thread = threading.Thread(target=target, name="hotset-reload", daemon=True)  # type: ignore[arg-type]
+        thread = threading.Thread(target=target, name="hotset-refresh", daemon=True)  # type: ignore[arg-type]
         self._threads.add(thread)
         try:
             thread.start()
@@ -103,8 +104,9 @@ class Reloader:
     def _relieve(self) -> None:
         deadline = time.monotonic() + self._patience
         with self._queued:
-            while self._queue and not self._stopped and (left := deadline - time.monotonic()) > 0:
-                self._relief.wait(left)
+            # (The number of threads may be set to more in between.)
+            while self._queue and not self._stopped and len(self._threads) > self.size and (left := deadline - time.monotonic()) > 0:
+                self._relief.wait(min(left, threading.TIMEOUT_MAX))
             self._relieving = False
             if not self._queue:
                 self._threads.discard(threading.current_thread())

@@ -123,6 +123,7 @@ impl Memo {
     }
 
     /// A value that is due for a reload, which the caller was told: reloads it elsewhere, or here.
+    #[inline(never)]
     pub(super) fn reload(
         &self,
         search: &Sought<'_, '_>,

@@ -125,13 +125,18 @@ impl Memo {
         self.store.ask_clock()?;
         self.with_key(call, |key| {
             let landed = self.store.lanes.landed();
-            let search = Search::new(key, key.hash()?);
+            let search = Search::new(key, Self::hash_specially(key)?);
             match self.find_specially(&search)? {
                 Some((Found::Value(value), true)) => self.reload(&search, key, call, nargsf, value).map(Ref::into_raw),
                 Some((found, _)) => found.or_raise().map(Ref::into_raw),
                 None => self.load(&search, key, call, nargsf, landed),
             }
         })
+    }
+
+    #[inline(never)]
+    fn hash_specially(key: &Call<'_>) -> Result<u64, Raised> {
+        key.hash()
     }
 
     /// What is there, and whether the caller is the one that must reload it.
