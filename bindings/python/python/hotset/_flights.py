@@ -78,7 +78,7 @@ async def get(
         try:
             raise error
         finally:
-            # Or else the error would hold itself: by its traceback, which has this frame, and by the task's result.
+            # (As in `_run`.)
             del error, task
 
 
@@ -142,6 +142,9 @@ async def _run(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | 
         # (A GeneratorExit may come long after the load has ended, with the event loop that was to continue it.)
         _abandon(flight)
         raise
+    finally:
+        # Or else an error would hold itself: by its traceback, which has this frame, and by the task's result.
+        del task
 
 
 def _abandon(flight: Flight) -> None:

@@ -140,7 +140,8 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     def get_or_load(self, key: K, loader: Callable[[K], V], ttl: Seconds | None = None, /) -> V:
         """The value, or what loader(key) returns: one caller loads, others that ask for the key meanwhile wait for it.
 
-        What the loader raises, all of them get; it is remembered for negative_ttl. `ttl`, if given, is this value's.
+        What the loader raises, each of them raises, as a copy of its own; it is remembered for negative_ttl. `ttl`, if given, is this
+        value's. RuntimeError if this would wait for itself: for a load of the caller's own, or of the event loop that it blocks.
         """
         return cast(V, super().get_or_load(key, loader, seconds("ttl", ttl)))
 
