@@ -410,6 +410,9 @@ mod tests {
         reload_failed(&cache, "a");
         clock.advance(Duration::from_secs(20)); // beyond its time, within the grace
         assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
+        // One that was not tried is due again immediately.
+        assert!(reload_abandoned(&cache, "a") && !reload_abandoned(&cache, "b"));
+        assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
         insert(&cache, "a", "a", 2, Ttl::Default);
         assert_eq!(look(), Some((2, false)));
         clock.advance(Duration::from_secs(11));

@@ -8,6 +8,7 @@ stopped.
 import asyncio
 import logging
 import os
+import traceback
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -217,7 +218,11 @@ def _forked() -> None:
     _loads.clear()
     _reloads.clear()
     for _, flight in loads:
-        _abandon(flight)
+        try:
+            _abandon(flight)
+        except Exception:
+            # A comparison of keys, say. The others are to be abandoned all the same.
+            traceback.print_exc()
 
 
 os.register_at_fork(after_in_child=_forked)

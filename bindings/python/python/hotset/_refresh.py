@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from contextvars import Context, copy_context
 
@@ -33,7 +34,8 @@ class Reloader:
         atexit.register(self.stop)
 
     def _begin(self) -> None:
-        lock = threading.Lock()
+        # (A signal's handler, or a destructor, may call a cached function in the middle of this.)
+        lock = threading.RLock()
         self._queued = threading.Condition(lock)
         self._relief = threading.Condition(lock)
         self._stopped = False
@@ -155,7 +157,11 @@ class Reloader:
         reloads = [*(reload for _, reload in self._queue), *self._running]
         self._begin()
         for reload in reloads:
-            reload.forked()
+            try:
+                reload.forked()
+            except Exception:
+                # A comparison of keys, say. The others are to be reloaded all the same.
+                traceback.print_exc()
 
 
 reloader = Reloader()

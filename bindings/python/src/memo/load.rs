@@ -132,39 +132,50 @@ impl Memo {
         nargsf: usize,
         value: Ref,
     ) -> Result<Ref, Raised> {
+        match self.reload_anywhere(search, key, call, nargsf) {
+            Ok(loaded) => Ok(loaded.unwrap_or(value)),
+            Err(raised) => {
+                let error = PyErr::from(raised);
+                // (Unless the load that failed has given the claim back.)
+                self.store.reload_failed(search);
+                // What went wrong is the caller's business only when nothing is left to serve.
+                if Python::attach(|py| error.is_instance_of::<PyException>(py)) {
+                    Ok(value)
+                } else {
+                    Err(raise(error))
+                }
+            }
+        }
+    }
+
+    /// The new value, if the caller has reloaded it.
+    fn reload_anywhere(
+        &self,
+        search: &Sought<'_, '_>,
+        key: &Call<'_>,
+        call: &Call<'_>,
+        nargsf: usize,
+    ) -> Result<Option<Ref>, Raised> {
         let refresher = self.refresher.load(Ordering::Relaxed);
         if !refresher.is_null() {
-            let reload = Reload::new(self, key, search, call);
-            let taken = reload.and_then(|reload| {
-                Python::attach(|py| {
-                    // SAFETY: held while it is called.
-                    let refresher = unsafe { Bound::from_borrowed_ptr(py, refresher) };
-                    match refresher.call1((reload,)).and_then(|taken| taken.is_truthy()) {
-                        Err(error) if error.is_instance_of::<PyException>(py) => {
-                            error.write_unraisable(py, Some(&refresher));
-                            Ok(true)
-                        }
-                        taken => taken.map_err(raise),
+            let reload = Reload::new(self, key, search, call)?;
+            let taken = Python::attach(|py| {
+                // SAFETY: held while it is called.
+                let refresher = unsafe { Bound::from_borrowed_ptr(py, refresher) };
+                match refresher.call1((reload,)).and_then(|taken| taken.is_truthy()) {
+                    Err(error) if error.is_instance_of::<PyException>(py) => {
+                        error.write_unraisable(py, Some(&refresher));
+                        Ok(true)
                     }
-                })
+                    taken => taken.map_err(raise),
+                }
             })?;
             if taken {
-                return Ok(value);
+                return Ok(None);
             }
         }
         let own = key.key()?;
-        self.fly(search, &own, None, || self.run(call, nargsf))
-            .or_else(|Raised| {
-                Python::attach(|py| {
-                    let error = PyErr::fetch(py);
-                    // What went wrong is the caller's business only when nothing is left to serve.
-                    if error.is_instance_of::<PyException>(py) {
-                        Ok(value)
-                    } else {
-                        Err(raise(error))
-                    }
-                })
-            })
+        self.fly(search, &own, None, || self.run(call, nargsf)).map(Some)
     }
 
     /// Keeps what came of a load.

@@ -193,6 +193,9 @@ impl Memo {
         this.store.end_task(py, lead, outcome, || {
             if matches!(outcome, Outcome::Value(_)) && !this.has_key(py, lead)? {
                 // What was loaded is of other arguments than what was looked up.
+                if lead.due {
+                    this.store.reload_failed(&search);
+                }
                 this.store.lanes.land(lead.led, outcome);
                 return Ok(());
             }
