@@ -123,11 +123,11 @@ def test_other_listeners_are_called_before_an_interrupt_is_raised(ignored):
     cache = hotset.Cache(10, on_removal=listener)
     for n in range(5):
         cache[n] = n
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as raised:
         cache.clear()
     assert sorted(seen) == [0, 1, 2, 3, 4]
     # One exception is all that a call can raise.
-    assert ignored == [SystemExit]
+    assert {raised.type, *ignored} == {KeyboardInterrupt, SystemExit} and len(ignored) == 1
 
 
 def test_ordinary_error_of_a_listener_is_reported_and_ignored(ignored):

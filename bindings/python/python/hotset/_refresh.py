@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import deque
 from contextvars import Context, copy_context
+from typing import cast
 
 from hotset._hotset import Reload
 
@@ -184,7 +185,7 @@ def set_reload_threads(count: int, /) -> None:
         >>> import hotset
         >>> hotset.set_reload_threads(16)
     """
-    if isinstance(count, bool) or not isinstance(count, int):
+    if isinstance(count, bool) or not isinstance(cast(object, count), int):
         raise TypeError(f"count must be an int, not {type(count).__name__}")
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")

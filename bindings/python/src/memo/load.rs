@@ -136,14 +136,16 @@ impl Memo {
             Ok(loaded) => Ok(loaded.unwrap_or(value)),
             Err(raised) => {
                 let error = PyErr::from(raised);
-                // (Unless the load that failed has given the claim back.)
-                self.store.reload_failed(search);
-                // What went wrong is the caller's business only when nothing is left to serve.
+                // The claim is given back, unless the load that failed has done that. What went wrong is the caller's business only when
+                // nothing is left to serve.
                 if Python::attach(|py| error.is_instance_of::<PyException>(py)) {
-                    Ok(value)
-                } else {
-                    Err(raise(error))
+                    self.store.reload_failed(search);
+                    return Ok(value);
                 }
+                if let Err(raised) = self.store.reload_abandoned(search) {
+                    drop(PyErr::from(raised));
+                }
+                Err(raise(error))
             }
         }
     }
