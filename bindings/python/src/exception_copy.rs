@@ -137,7 +137,8 @@ fn related<'py>(
     get: unsafe extern "C" fn(Object) -> Object,
 ) -> Option<Bound<'py, PyAny>> {
     // SAFETY: of an exception, these return a new reference, or null.
-    unsafe { Bound::from_owned_ptr_or_opt(exception.py(), get(exception.as_ptr())) }
+    // (Before 3.12 a traceback that was set to None is None.)
+    unsafe { Bound::from_owned_ptr_or_opt(exception.py(), get(exception.as_ptr())) }.filter(|found| !found.is_none())
 }
 
 /// Copies of exceptions that refer to each other.
@@ -222,6 +223,24 @@ impl<'py> Copies<'py> {
         {
             for (name, value) in state.copy()? {
                 set(&copy, &name, &self.part(&name, value)?)?;
+            }
+        }
+        // What the built-in class has, and (before 3.12) does not say of itself. `obj` may be anything, and is left out as Python does.
+        for class in base.mro().iter() {
+            let members = class.getattr(intern!(py, "__dict__"))?;
+            for name in members.try_iter()? {
+                let name = name?.cast_into::<PyString>()?;
+                let is_member = members.get_item(&name)?.get_type().name()? == "member_descriptor";
+                if is_member
+                    && !name.to_string_lossy().starts_with("__")
+                    && name != "obj"
+                    && let Ok(value) = exception.getattr(&name)
+                    && !copy.getattr(&name).is_ok_and(|there| there.is(&value))
+                {
+                    let value = self.part(name.as_any(), value)?;
+                    // (Some cannot be set. They were set when the copy was made.)
+                    let _ = set(&copy, name.as_any(), &value);
+                }
             }
         }
         for class in class.mro().iter() {

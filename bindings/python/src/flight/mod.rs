@@ -108,10 +108,10 @@ pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Outcome {
     if error.is_instance_of::<PyException>(py) {
         let value = error.value(py);
         // (Before 3.12 Python keeps the two apart.)
-        let traceback = error.traceback(py);
-        let traceback = traceback.map_or(py.None(), |traceback| traceback.into_any().unbind());
-        // SAFETY: an exception, and a traceback or None.
-        unsafe { pyo3::ffi::PyException_SetTraceback(value.as_ptr(), traceback.as_ptr()) };
+        if let Some(traceback) = error.traceback(py) {
+            // SAFETY: an exception, and a traceback.
+            unsafe { pyo3::ffi::PyException_SetTraceback(value.as_ptr(), traceback.as_ptr()) };
+        }
         Outcome::Error(value.clone().into_any().into())
     } else {
         Outcome::Abandoned
