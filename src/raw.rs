@@ -185,6 +185,21 @@ where
     }
 }
 
+/// Gives back a reload that [`get_due`] handed out and that was not tried: the next caller gets it. Returns whether the key is there.
+pub fn reload_abandoned<K, V, S, Q>(cache: &Cache<K, V, S>, key: &Q) -> bool
+where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized,
+{
+    let (inner, guard) = (&*cache.0, pin());
+    let found = inner.peek(inner.hash(key), key, &guard);
+    if let Some(times) = found.and_then(|found| inner.engine.timing(found, &guard)) {
+        times.unclaim_reload(inner.engine.now());
+    }
+    found.is_some()
+}
+
 /// Shows every entry, those included whose time is over: each once, if nobody changes the cache meanwhile. Takes no lock, and
 /// allocates nothing that it does not free.
 pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
@@ -498,6 +513,9 @@ mod tests {
         assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
         reload_failed(&cache, "a");
         clock.advance(Duration::from_secs(20)); // beyond its time, within the grace
+        assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
+        // One that was not tried is due again immediately.
+        assert!(reload_abandoned(&cache, "a") && !reload_abandoned(&cache, "b"));
         assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
         insert(&cache, "a", "a", 2, Ttl::Default);
         assert_eq!(look(), Some((2, false)));

@@ -1,5 +1,6 @@
 //! Where Python calls: panics become exceptions, errors are raised, arguments are counted.
 
+use crate::interrupt::{Returned, instead_of};
 use crate::objects::{Object, Raised};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -32,19 +33,20 @@ fn panicked(panic: &(dyn Any + Send)) -> PyErr {
 
 /// Runs what Python calls, quickly: `f` uses nothing of PyO3 that needs to know that the thread is attached.
 #[inline(always)]
-pub(crate) fn quickly<R>(failed: R, f: impl FnOnce() -> Result<R, Raised>) -> R {
-    match catch_unwind(AssertUnwindSafe(f)) {
+pub(crate) fn quickly<R: Returned + Copy>(failed: R, f: impl FnOnce() -> Result<R, Raised>) -> R {
+    let result = match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(result)) => result,
         Ok(Err(Raised)) => failed,
         Err(panic) => {
             raise(panicked(&*panic));
             failed
         }
-    }
+    };
+    instead_of(result, failed)
 }
 
 /// Runs what Python calls.
-pub(crate) fn enter<R>(failed: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+pub(crate) fn enter<R: Returned + Copy>(failed: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     quickly(failed, || Python::attach(f).map_err(raise))
 }
 

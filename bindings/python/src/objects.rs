@@ -43,6 +43,11 @@ impl Ref {
         self.0
     }
 
+    /// Where the pointer lies, as the item of a tuple does.
+    pub(crate) fn as_slot(&self) -> &Object {
+        &self.0
+    }
+
     /// Gives the reference away.
     #[inline(always)]
     pub(crate) fn into_raw(self) -> Object {

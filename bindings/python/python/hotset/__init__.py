@@ -11,6 +11,7 @@ from hotset._cached import cached
 from hotset._hotset import KEEP, MISSING, SnapshotError, WithTtl, __version__, after_fork
 from hotset._lru import cache, lru_cache
 from hotset._mapping import Cache
+from hotset._refresh import set_reload_threads
 from hotset._registry import caches, clear_all, shared, stats
 from hotset._snapshot import SnapshotWarning
 from hotset._stats import CacheInfo, Stats
@@ -32,6 +33,7 @@ __all__ = [
     "caches",
     "clear_all",
     "lru_cache",
+    "set_reload_threads",
     "shared",
     "stats",
 ]

@@ -103,8 +103,9 @@ def cached(
     weigher, max_weight: weigher(result) says what a result weighs, max_weight how much may be held, instead of maxsize.
     on_removal: called with args, kwargs, result and the cause: "expired", "size", "explicit" or "replaced".
     single_flight: one caller calls the function, others with the same arguments wait for its result.
-    negative_ttl: for so long an exception is remembered, and raised again.
-    stale_while_revalidate: for so long after its ttl a result is still returned, while it is loaded anew (by a thread, or a task).
+    negative_ttl: for so long an exception is remembered, and raised again: a copy each time.
+    stale_while_revalidate: for so long after its ttl a result is still returned, while it is loaded anew: by a thread
+    (`hotset.set_reload_threads`), or a task.
     stale_if_error: for so long after its ttl a result is still returned if the function raises.
     timer: called instead of the system's monotonic clock, for tests: `timer=lambda: time.time()` follows freezegun and time-machine.
     name: lists the cache in `hotset.caches()`.
@@ -133,8 +134,8 @@ def cached(
     `f(1)` and `f(x=1)` are two calls for the cache, as with functools. `cache_invalidate` and `cache_contains` find the results of both.
     A function may return `hotset.WithTtl(result, seconds)` for a result with a time to live of its own.
 
-    An `async def` is loaded by a task of its own: cancelling one who awaits it harms nobody, and the load goes on. Tasks of other event
-    loops, in other threads, share it.
+    An `async def` is loaded by a task of its own: cancelling a caller that awaits it does not cancel the load. Tasks of other event loops, in
+    other threads, share it; when its event loop is closed or stops they begin anew.
 
     With a `snapshot`, results are loaded from that file when the function is decorated, and saved to it when the interpreter exits, if any
     came or went. `f.cache_save()` saves at any time: what a process does not survive (a signal that it does not handle, `os._exit`) saves

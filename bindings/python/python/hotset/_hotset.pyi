@@ -82,6 +82,32 @@ def after_fork() -> None:
 def seal(memo: type["Memo"] | type["BoundMemo"], /) -> None:
     """Makes the type immutable, which calls of methods are specialised for. Called once, when the package has added its methods."""
 
+def check_loads(check: Callable[[int, bool], object], /) -> None:
+    """Has threads that wait for a task's load call this with the load's number, and whether they have waited already. Called once."""
+
+@final
+class Reload:
+    """The right and the duty to reload one result. Dropped before it has run, it is abandoned."""
+
+    @property
+    def name(self) -> Any:
+        """The function's, for messages."""
+
+    def run(self) -> None:
+        """Calls the function and stores its result, once. Raises what it raises; the old result is then soon due again."""
+
+    def abandon(self) -> None:
+        """It will not run: the next caller gets another."""
+
+    def forked(self) -> None:
+        """As abandon, in a child after a fork, also if it is running (in the parent)."""
+
+    def done(self) -> bool: ...
+
+@final
+class Failure:
+    """Makes copies of an exception. Private to the native part."""
+
 class LruFunction:
     """What functools calls _lru_cache_wrapper: exact LRU, exact semantics. Set `__wrapped__` etc. with update_wrapper.
 
@@ -124,9 +150,9 @@ class Memo:
         negative_ttl: float | None = None,  # exceptions (class Exception) are kept so long, and raised again
         stale_while_revalidate: float | None = None,  # beyond ttl
         stale_if_error: float | None = None,  # beyond ttl
-        refresher: Callable[[Memo, tuple[Any, ...], dict[str, Any]], object] | None = None,
-        # called by the hit that finds a value older than its ttl, with stale_while_revalidate: is to have
-        # memo.refresh(args, kwargs) called elsewhere, in a thread say
+        refresher: Callable[[Reload], object] | None = None,
+        # called by the hit that finds a value older than its ttl, with stale_while_revalidate: must have the reload run elsewhere, in a
+        # thread say; or returns a false value, and the caller reloads
         timer: Callable[[], float] | None = None,  # instead of the system's monotonic clock
         method: bool = False,
         per_instance: bool = False,  # the bound of a method is for each instance, not for all together
@@ -169,7 +195,8 @@ class Memo:
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], refresh: bool = False, /) -> tuple[int, Any]:
         """For `async def`: (0, value) for a hit (a remembered exception is raised); (1, Flight) for the caller that is to load, and then call
         finish or fail; (2, Flight) for who finds a load going on; (3, value, Flight) for a hit on a value past its ttl that the caller is to
-        load anew, while the value may be served. With `refresh`, never a hit."""
+        load anew, while the value may be served; (4, value, Flight) likewise, if the last reload of it was abandoned. With `refresh`, never a
+        hit."""
 
 @final
 class BoundMemo:
@@ -197,6 +224,10 @@ class Flight:
     @property
     def id(self) -> int:
         """The load's number in this process, the same for all who have to do with it."""
+
+    @property
+    def of_task(self) -> bool:
+        """Whether a task leads the load, and not a thread."""
 
     def finish(self, value: Any, ttl: Any = None, /) -> None:
         """The leader has the value: stores it, unless the key was changed meanwhile, and hands it to all who wait."""

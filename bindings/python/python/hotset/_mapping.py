@@ -337,12 +337,15 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     def get_or_load(self, key: K, loader: Callable[[K], V], ttl: Ttl = ...) -> V:
         """Returns the key's value, or what loader(key) returns: one caller loads, others that request the key wait for it.
 
-        What the loader raises, all of them get; it is remembered for negative_ttl.
+        What the loader raises, each of them raises, as a copy of its own; it is remembered for negative_ttl.
 
         Args:
             key: The key.
             loader: Called with the key if it is absent.
             ttl: The loaded value's; as for `set`.
+
+        Raises:
+            RuntimeError: This would wait for itself: for a load of the caller's own, or of the event loop that it blocks.
         """
         return cast(V, super().get_or_load(key, loader, ttl_of(ttl)))
 

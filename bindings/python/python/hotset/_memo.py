@@ -9,12 +9,13 @@ import inspect
 import weakref
 from collections.abc import Callable
 from functools import partial, update_wrapper, wraps
+from types import MethodType
 from typing import Any
 
 from hotset import _flights, _methods
 from hotset._hotset import AsyncMethod, Memo, seal
 from hotset._keep import Keeper
-from hotset._refresh import refresher
+from hotset._refresh import reloader
 from hotset._registry import register
 from hotset._settings import bound, plain
 from hotset._stats import CacheInfo, Stats, info_of, stats_of
@@ -30,18 +31,23 @@ def cache_info(self: Any) -> CacheInfo:
 
 
 def cache_clear(self: Memo) -> None:
-    """Forgets all results, and what was counted."""
+    """Forgets all results, and what was counted; of a cache under this one, too."""
     self.clear()
+    if (below := _cached_below(self)) is not None:
+        below.cache_clear()
 
 
 def cache_invalidate(self: Memo, /, *args: Any, **kwargs: Any) -> bool:
     """Forgets the result of this call, however it is spelled; returns whether there was one.
 
     `f(1)` and `f(x=1)` are two calls for the cache, and each has a result of its own: this forgets both. A call that is in progress
-    does not enter the cache.
+    does not enter the cache. What a cache under this one holds for the same call is forgotten, too.
     """
     # (All of them: each may have a result of its own.)
-    return any([self.invalidate(*call) for call in _calls(self, args, kwargs, "cache_invalidate")])
+    found = any([self.invalidate(*call) for call in _calls(self, args, kwargs, "cache_invalidate")])
+    if (below := _cached_below(self)) is not None:
+        found |= below.cache_invalidate(*args, **kwargs)
+    return found
 
 
 def cache_contains(self: Memo, /, *args: Any, **kwargs: Any) -> bool:
@@ -119,6 +125,12 @@ def cache_load(self: Memo, path: Any = None) -> int:
     return _keeper(self).load(path)
 
 
+def _cached_below(memo: Any) -> Any:
+    """The function, if it is itself under `cached`: what it returns is out of date when its results here are."""
+    function = memo.__dict__.get("__wrapped__")
+    return function if hasattr(function, "cache_invalidate") else None
+
+
 def _keeper(memo: Any) -> Keeper:
     return memo.__dict__["__hotset_keeper__"]  # type: ignore[no-any-return]
 
@@ -178,12 +190,14 @@ def memoised(
     memo = Memo(
         function,
         **settings,
-        refresher=None if settings["stale_while_revalidate"] is None else refresher,
+        refresher=None if settings["stale_while_revalidate"] is None else reloader,
         method=place.method,
         per_instance=per_instance,
     )
-    # (This takes over the function's attributes, which are another cache's if it is under one.)
+    # This takes over the function's attributes, which are another cache's if it is under one: they would hide the type's own.
     update_wrapper(memo, function)
+    for own in (*_SHARED, cache_refresh, __hotset_stats__):
+        memo.__dict__.pop(own.__name__, None)
     memo.__hotset_settings__ = settings  # type: ignore[attr-defined]
     memo.__hotset_place__ = place  # type: ignore[attr-defined]
     keeper = Keeper(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **kept)
@@ -214,7 +228,7 @@ def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]
         return plain(await _flights.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs)))
 
     for shared in _SHARED:
-        setattr(wrapper, shared.__name__, getattr(memo, shared.__name__))
+        setattr(wrapper, shared.__name__, MethodType(shared, memo))
     wrapper.cache_parameters = memo.cache_parameters  # type: ignore[attr-defined]
     wrapper.cache_refresh = cache_refresh  # type: ignore[attr-defined]
     return wrapper

@@ -51,18 +51,24 @@ def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | Non
         return this, args, tuple(kwargs.items())
 
     wrapper = _async(function, results, key_of) if is_async else _sync(function, results, key_of)
+    below: Any = function if hasattr(function, "cache_invalidate") else None
 
     def cache_info() -> CacheInfo:
         """What the cache counted, for all functions under it."""
         return info_of(results.stats(), {**results._settings})  # pyright: ignore[reportPrivateUsage]
 
     def cache_clear() -> None:
-        """Forgets the results of this function, and no others."""
+        """Forgets the results of this function, and no others; of a cache under this one, too."""
         results.delete_many([found for found in results if isinstance(found, tuple) and found and found[0] is this])
+        if below is not None:
+            below.cache_clear()
 
     def cache_invalidate(*args: Any, **kwargs: Any) -> bool:
-        """Forgets the result of this call, however it is spelled; returns whether there was one."""
-        return any([results.delete(key_of(*call)) for call in calls(args, kwargs)])
+        """Forgets the result of this call, however it is spelled, and in a cache under this one; returns whether there was one."""
+        found = any([results.delete(key_of(*call)) for call in calls(args, kwargs)])
+        if below is not None:
+            found |= below.cache_invalidate(*args, **kwargs)
+        return found
 
     def cache_contains(*args: Any, **kwargs: Any) -> bool:
         """Returns whether the result of this call is there, however it was spelled."""

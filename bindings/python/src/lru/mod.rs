@@ -149,6 +149,7 @@ impl LruFunction {
     }
 
     /// Keeps what the function returned, unless its own run brought that in. Takes a reference to neither.
+    #[inline(never)]
     fn keep(&self, call: &Call<'_>, hash: u64, version: u64, value: Object) -> Result<(), Raised> {
         let key = call.key()?.into_raw();
         let old = critically(self.object(), || self.store(call, hash, version, key, value));
@@ -234,6 +235,7 @@ impl LruFunction {
             let text = "the garbage collector has taken this function apart";
             return Err(crate::border::raise(PyRuntimeError::new_err(text)));
         }
+        crate::stack::check()?;
         // SAFETY: held while it runs, whatever happens to this cache meanwhile.
         unsafe {
             let function = Ref::borrowed(function);

@@ -2,12 +2,14 @@
 
 use super::{Mapping, Sought, no_such};
 use crate::border::methods;
-use crate::flight::shared::{Outcome, Shared};
-use crate::flight::{Flight, Of, failure, ttl};
-use crate::memo::raise_again;
+use crate::exception_copy::raise_copy;
+use crate::flight::shared::{Completion, Outcome, Shared};
+use crate::flight::{Flight, Lead, Of, failure, ttl};
+use crate::objects::{Raised, Ref};
+use crate::stack;
 use crate::statics::{is_missing, with_ttl};
-use crate::store::key::{Found, Look, Search, Single, Value};
-use crate::store::lanes::{Led, Opened};
+use crate::store::key::{self, Found, Look, Search, Single, Value};
+use crate::store::lanes::{Begun, Leading, Led, Opened};
 use crate::store::left::LettingGo;
 use crate::store::options::capacity;
 use hotset::Ttl;
@@ -76,58 +78,81 @@ impl Mapping {
     }
 
     /// Waits for another caller's load, of what was missed.
-    fn wait(&self, shared: &Shared, py: Python<'_>) -> PyResult<Outcome> {
+    fn wait(&self, shared: &Shared, py: Python<'_>) -> PyResult<Completion> {
         self.store.count_joined();
         shared.wait(py)
     }
 
     fn get_or_load(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (key, ttl) = (&args[0], ttl(args.get(2))?);
+        // (What takes much stack is done by functions that have returned when the loader runs.)
+        let led = match self.begin_load(key, py)? {
+            Begun::Done(value) => return Ok(value.into_bound(py).unbind()),
+            Begun::Aside => None,
+            Begun::Lead(led) => Some(Leading::new(&self.store.lanes, led)),
+        };
+        stack::check()?;
+        let loaded = args[1].call1((key,)).and_then(|value| with_ttl(value.into(), ttl));
+        if let Some(leading) = led {
+            self.end_led_load(key, &loaded, leading.led)?;
+            leading.hand_over();
+        }
+        loaded.map(|(value, _)| value.into_bound(py).unbind())
+    }
+
+    /// Finds the key's value, or waits for it, or has the caller load it.
+    #[inline(never)]
+    fn begin_load(&self, key: &Bound<'_, PyAny>, py: Python<'_>) -> PyResult<Begun> {
         self.with(key, |search| {
             loop {
                 let landed = self.store.lanes.landed();
                 if let Some(found) = self.store.get(search)? {
-                    return Ok(found.or_raise()?.into_bound(py).unbind());
+                    return Ok(Begun::Done(found.or_raise()?));
                 }
-                let led = match self.store.lanes.open(search, &key.clone().into(), false)? {
+                match self.store.lanes.open(search, &key.clone().into(), false)? {
                     Opened::Own => {
                         let text = "a loader asked for the key that it is loading";
                         return Err(PyRuntimeError::new_err(text));
                     }
+                    Opened::Aside => return Ok(Begun::Aside),
                     Opened::Wait(shared) => match self.wait(&shared, py)? {
-                        Outcome::Value(value) => return Ok(value.into_bound(py).unbind()),
-                        Outcome::Error(error) => return Err(raise_again(error).into()),
-                        Outcome::Abandoned => continue,
+                        Completion::Value(value) => return Ok(Begun::Done(value)),
+                        Completion::Error(failure) => return Err(raise_copy(failure).into()),
+                        Completion::Abandoned => {}
                     },
-                    Opened::Lead(led) => led,
-                };
-                if self.store.lanes.landed() != landed {
-                    // It may have been loaded in between.
-                    self.store.lanes.land(led, &Outcome::Abandoned);
-                    continue;
+                    Opened::Lead(led) => {
+                        // It may have been loaded in between.
+                        if self.store.lanes.landed() == landed {
+                            return Ok(Begun::Lead(led));
+                        }
+                        self.store.lanes.land(led, &Outcome::Abandoned);
+                    }
                 }
-                let loaded = args[1].call1((key,)).and_then(|value| with_ttl(value.into(), ttl));
-                let ttl = loaded.as_ref().map_or(ttl, |(_, ttl)| *ttl);
-                let loaded = loaded.map(|(value, _)| value.into_bound(py));
-                let outcome = match &loaded {
-                    Ok(value) => Outcome::Value(value.clone().into()),
-                    Err(error) => failure(py, error),
-                };
-                self.end_load(search, key, led, &outcome, ttl)?;
-                return loaded.map(Bound::unbind);
             }
         })
     }
 
+    /// Ends a load that this thread led, by what its loader returned or raised.
+    #[inline(never)]
+    fn end_led_load(&self, key: &Bound<'_, PyAny>, loaded: &PyResult<(Ref, Ttl)>, led: Led) -> PyResult<()> {
+        let (outcome, ttl) = match loaded {
+            Ok((value, ttl)) => (Outcome::Value(value.clone()), *ttl),
+            Err(error) => (failure(key.py(), error), Ttl::Default),
+        };
+        let _letting_go = LettingGo;
+        let single = Single(key.as_ptr());
+        Ok(self.end_load(&Search::resumed(&single, led.hash()), key, led, &outcome, ttl)?)
+    }
+
     /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
-    fn end_load(
+    fn end_load<T: key::Sought>(
         &self,
-        search: &Sought<'_>,
+        search: &Search<'_, T>,
         key: &Bound<'_, PyAny>,
         led: Led,
         outcome: &Outcome,
         ttl: Ttl,
-    ) -> PyResult<()> {
+    ) -> Result<(), Raised> {
         let keep = || match outcome {
             Outcome::Value(value) => {
                 let weight = self.store.weigh(&[key.as_ptr(), value.get()])?;
@@ -137,7 +162,7 @@ impl Mapping {
             Outcome::Error(error) => self.store.insert_error(search, key.clone().into(), error.clone()),
             Outcome::Abandoned => Ok(()),
         };
-        Ok(self.store.end_load(search, led, outcome, keep)?)
+        self.store.end_load(search, led, outcome, keep)
     }
 
     fn begin(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -151,10 +176,12 @@ impl Mapping {
                 }
                 match self.store.lanes.open(search, &key.clone().into(), true)? {
                     Opened::Lead(led) => {
+                        let leading = Leading::new(&self.store.lanes, led);
                         // SAFETY: the mapping is alive while it is called.
                         let mapping = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
-                        let key = key.clone().unbind();
-                        let flight = Bound::new(py, Flight::lead(Of::Mapping { mapping, key }, led))?;
+                        let flight = Flight::lead(Of::Mapping(mapping), key.clone().into(), led);
+                        let flight = Bound::new(py, flight)?;
+                        leading.hand_over();
                         if self.store.lanes.landed() != landed {
                             flight.get().give_up(py)?;
                             continue;
@@ -165,25 +192,23 @@ impl Mapping {
                         self.store.count_joined();
                         return reply(2, Bound::new(py, Flight::wait(shared))?.into_any());
                     }
-                    Opened::Own => unreachable!("tasks are no threads"),
+                    Opened::Own | Opened::Aside => unreachable!("tasks wait"),
                 }
             }
         })
     }
 
-    /// Ends a load that [`begin`](Self::begin) began.
-    pub(crate) fn end(
-        py: Python<'_>,
-        mapping: &Py<PyAny>,
-        key: &Py<PyAny>,
-        led: Led,
-        outcome: &Outcome,
-        ttl: Ttl,
-    ) -> PyResult<()> {
+    /// Ends a load that [`begin`](Self::begin) began, whatever happens.
+    pub(crate) fn end(py: Python<'_>, mapping: &Py<PyAny>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         // SAFETY: `begin` put a mapping there.
         let this = unsafe { &*mapping.as_ptr().cast::<Self>() };
-        let key = key.bind(py);
-        this.with(key, |search| this.end_load(search, key, led, outcome, ttl))
+        let _letting_go = LettingGo;
+        let key = lead.key.clone().into_bound(py);
+        let single = Single(lead.key.get());
+        let search = Search::resumed(&single, lead.led.hash());
+        this.store.end_task(py, lead, outcome, || {
+            this.end_load(&search, &key, lead.led, outcome, ttl)
+        })
     }
 
     fn get_many(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {

@@ -2,13 +2,13 @@
 
 use super::Memo;
 use super::load::Sought;
-use crate::border::methods;
+use crate::border::{methods, raise};
 use crate::call::{Call, check_equal};
 use crate::flight::shared::Outcome;
-use crate::flight::{Flight, Of, ttl};
-use crate::objects::Object;
-use crate::store::key::{Found, Search, Value};
-use crate::store::lanes::{Led, Opened};
+use crate::flight::{Flight, Lead, Of, ttl};
+use crate::objects::{Equal, Object, Raised};
+use crate::store::key::{Found, Look, Search, Stored, Value};
+use crate::store::lanes::{Leading, Opened};
 use crate::store::left::LettingGo;
 use crate::store::options::capacity;
 use hotset::Ttl;
@@ -144,12 +144,21 @@ impl Memo {
             let own = key.key()?;
             match self.store.lanes.open(search, &own, true)? {
                 Opened::Lead(led) => {
+                    let leading = Leading::new(&self.store.lanes, led);
                     // SAFETY: the memo is alive while it is called.
                     let memo = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
-                    let (args, kwargs) = (args[0].clone().unbind(), args[1].clone().unbind());
-                    let flight = Bound::new(py, Flight::lead(Of::Memo { memo, args, kwargs }, led))?;
+                    let mut flight = Flight::lead(Of::Memo(memo), own, led);
+                    if let Some(lead) = &mut flight.lead {
+                        let call = || (args[0].clone().unbind(), args[1].clone().unbind());
+                        lead.call = self.has_key_function().then(call);
+                        lead.due = due.is_some();
+                    }
+                    let flight = Bound::new(py, flight)?;
+                    leading.hand_over();
                     if let Some(value) = due {
-                        return Ok((3, value, flight).into_pyobject(py)?.into_any().unbind());
+                        let interrupted = self.store.lanes.take_interrupted(Look::hash(search));
+                        let kind = if interrupted { 4 } else { 3 };
+                        return Ok((kind, value, flight).into_pyobject(py)?.into_any().unbind());
                     }
                     if !refresh
                         && self.store.lanes.landed() != landed
@@ -169,26 +178,51 @@ impl Memo {
                     }
                     reply(py, 2, Bound::new(py, Flight::wait(shared))?.into_any())
                 }
-                Opened::Own => unreachable!("tasks are no threads"),
+                Opened::Own | Opened::Aside => unreachable!("tasks wait"),
             }
         })
     }
 
-    /// Ends a load that [`begin`](Self::begin) began.
-    pub(crate) fn end(
-        py: Python<'_>,
-        memo: &Py<PyAny>,
-        args: &Py<PyAny>,
-        kwargs: &Py<PyAny>,
-        led: Led,
-        outcome: &Outcome,
-        ttl: Ttl,
-    ) -> PyResult<()> {
+    /// Ends a load that [`begin`](Self::begin) began, whatever happens.
+    pub(crate) fn end(py: Python<'_>, memo: &Py<PyAny>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         // SAFETY: `begin` put a memo there.
         let this = unsafe { &*memo.as_ptr().cast::<Self>() };
-        this.with_arguments(args.bind(py), kwargs.bind(py), |search, key, _| {
-            let own = key.key()?;
-            Ok(this.end_load(search, &own, led, outcome, ttl)?)
+        let _letting_go = LettingGo;
+        let stored = Stored::new(lead.key.clone(), this.store.is_method());
+        let search = Search::resumed(&stored, lead.led.hash());
+        if matches!(outcome, Outcome::Abandoned) && lead.due {
+            this.store.lanes.note_interrupted(lead.led.hash());
+        }
+        this.store.end_task(py, lead, outcome, || {
+            if matches!(outcome, Outcome::Value(_)) && !this.has_key(py, lead)? {
+                // What was loaded is of other arguments than what was looked up.
+                if lead.due {
+                    this.store.reload_failed(&search);
+                }
+                this.store.lanes.land(lead.led, outcome);
+                return Ok(());
+            }
+            this.end_load(&search, &lead.key, lead.led, outcome, ttl)
+        })
+    }
+
+    /// Whether a call still has the key that it had when its load began: the load may have changed the arguments, of which a function
+    /// makes the key.
+    fn has_key(&self, py: Python<'_>, lead: &Lead) -> Result<bool, Raised> {
+        let Some((args, kwargs)) = &lead.call else {
+            return Ok(true);
+        };
+        let spread = Spread::new(args.bind(py), kwargs.bind(py)).map_err(raise)?;
+        let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
+        let (args, count) = (spread.args.as_ptr(), spread.positional);
+        // SAFETY: `spread` and `lead` hold all of these.
+        let call = unsafe { Call::new(args, count, names, self.typed, self.owner(args, count)?) };
+        // SAFETY: `lead` holds the key, which was made of such a call.
+        self.with_key(&call, |key| unsafe {
+            match key.compare(lead.key.get()) {
+                Equal::Ask => key.ask(lead.key.get()),
+                equal => Ok(equal == Equal::Yes),
+            }
         })
     }
 

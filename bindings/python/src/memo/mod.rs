@@ -3,11 +3,14 @@
 mod bound;
 mod load;
 mod methods;
+mod reload;
 mod saved;
 
 use crate::border::{enter, quickly, raise};
 use crate::call::{Bare, Call, Owner, Positional, check_equal};
+use crate::exception_copy::raise_copy;
 use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_any_tuple, same_at_once};
+use crate::stack;
 use crate::store::Store;
 use crate::store::key::{Found, Search, Sought};
 use crate::store::left::{Left, LettingGo, Told, leave};
@@ -31,13 +34,11 @@ pub(crate) struct Memo {
     /// Has values reloaded elsewhere, if it is not null.
     refresher: AtomicPtr<ffi::PyObject>,
     typed: bool,
-    /// Neither `typed` nor `special`.
+    /// Not `typed`; hits look at nothing but what is there.
     plain: bool,
     /// And with the GIL, without times, and under a policy that is not told of every hit: a single look may tell.
     quick: bool,
     single_flight: bool,
-    /// Hits have to look at more than what is there.
-    special: bool,
     /// Values are reloaded before they end.
     reloads: bool,
     store: ManuallyDrop<Store>,
@@ -74,22 +75,6 @@ unsafe impl Instance for Memo {
     }
 }
 
-/// Raises an exception that was raised before.
-pub(crate) fn raise_again(error: Ref) -> Raised {
-    #[cfg(Py_GIL_DISABLED)]
-    let error = match crate::apart::own(&error) {
-        Ok(own) => own,
-        Err(raised) => return raised,
-    };
-    let error = error.get();
-    // SAFETY: it is held. Each time it is raised Python adds to its traceback, which would grow for ever.
-    unsafe {
-        ffi::PyException_SetTraceback(error, ffi::Py_None());
-        ffi::PyErr_SetObject(ffi::Py_TYPE(error).cast(), error);
-    }
-    Raised
-}
-
 impl Memo {
     fn object(&self) -> Object {
         ptr::from_ref(self).cast_mut().cast()
@@ -98,9 +83,6 @@ impl Memo {
     #[inline(always)]
     fn call(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
         let _letting_go = LettingGo;
-        if self.special {
-            return self.call_specially(call, nargsf);
-        }
         let landed = self.store.lanes.landed();
         let search = Search::new(call, call.hash()?);
         match self.store.get(&search)? {
@@ -126,7 +108,7 @@ impl Memo {
         let hash = hash?;
         match self.store.get(&Search::new(sought, hash))? {
             Some(Found::Value(value)) => Ok(value.into_raw()),
-            Some(Found::Error(error)) => Err(raise_again(error)),
+            Some(Found::Error(failure)) => Err(raise_copy(failure)),
             None => {
                 // SAFETY: the caller's promise.
                 let call = unsafe {
@@ -144,21 +126,31 @@ impl Memo {
         self.store.ask_clock()?;
         self.with_key(call, |key| {
             let landed = self.store.lanes.landed();
-            let search = Search::new(key, key.hash()?);
-            if self.reloads {
-                return match self.store.get_due(&search)? {
-                    Some((Found::Value(value), true)) => {
-                        self.reload(&search, key, call, nargsf, value).map(Ref::into_raw)
-                    }
-                    Some((found, _)) => found.or_raise().map(Ref::into_raw),
-                    None => self.load(&search, key, call, nargsf, landed),
-                };
-            }
-            match self.store.get(&search)? {
-                Some(found) => found.or_raise().map(Ref::into_raw),
+            let search = Search::new(key, Self::hash_specially(key)?);
+            match self.find_specially(&search)? {
+                Some((Found::Value(value), true)) => self.reload(&search, key, call, nargsf, value).map(Ref::into_raw),
+                Some((found, _)) => found.or_raise().map(Ref::into_raw),
                 None => self.load(&search, key, call, nargsf, landed),
             }
         })
+    }
+
+    #[inline(never)]
+    fn hash_specially(key: &Call<'_>) -> Result<u64, Raised> {
+        key.hash()
+    }
+
+    /// What is there, and whether the caller is the one that must reload it.
+    #[inline(never)]
+    fn find_specially<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
+        if self.reloads {
+            return self.store.get_due(search);
+        }
+        Ok(self.store.get(search)?.map(|found| (found, false)))
+    }
+
+    fn has_key_function(&self) -> bool {
+        !self.key.load(Ordering::Relaxed).is_null()
     }
 
     /// Runs `f` with what the key is made of: the arguments, or what the key function makes of them.
@@ -195,19 +187,33 @@ impl Memo {
         }
     }
 
+    /// Calls the function with arguments that are objects.
+    fn run_with<'py>(&self, args: &Bound<'py, PyTuple>, kwargs: &Bound<'py, PyDict>) -> PyResult<Ref> {
+        let function = self.function.load(Ordering::Relaxed);
+        // SAFETY: held while it runs.
+        let function = unsafe { Bound::from_borrowed_ptr_or_opt(args.py(), function) };
+        let function = function.ok_or_else(taken_apart)?;
+        stack::check()?;
+        Ok(function.call(args, Some(kwargs))?.into())
+    }
+
     /// Calls the function.
     fn run(&self, call: &Call<'_>, nargsf: usize) -> Result<Ref, Raised> {
         let function = self.function.load(Ordering::Relaxed);
         if function.is_null() {
-            let text = "the garbage collector has taken this function apart";
-            return Err(raise(PyRuntimeError::new_err(text)));
+            return Err(raise(taken_apart()));
         }
+        stack::check()?;
         // SAFETY: held while it runs, whatever happens to this cache meanwhile.
         unsafe {
             let function = Ref::borrowed(function);
             call.call(function.get(), nargsf)
         }
     }
+}
+
+fn taken_apart() -> PyErr {
+    PyRuntimeError::new_err("the garbage collector has taken this function apart")
 }
 
 /// Tells a listener: `(args, kwargs, value, cause)`.
@@ -260,7 +266,21 @@ unsafe extern "C" fn call_with_several(this: Object, args: *const Object, nargsf
     }
 }
 
-/// Any call.
+/// Any call of a memo that is `special`. (In a function of its own, which takes less stack.)
+unsafe extern "C" fn vectorcall_special(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
+    quickly(ptr::null_mut(), || {
+        // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+        unsafe {
+            let this = &*this.cast::<Memo>();
+            let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
+            let call = Call::new(args, count, names, this.typed, this.owner(args, count)?);
+            let _letting_go = LettingGo;
+            this.call_specially(&call, nargsf)
+        }
+    })
+}
+
+/// Any call of another memo.
 #[inline(never)]
 unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     quickly(ptr::null_mut(), || {
@@ -342,7 +362,6 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             function: reference(Some(function.clone())),
             typed,
             single_flight: options.single_flight,
-            special,
             plain: !special && !typed,
             quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed && !eager,
             reloads,
@@ -350,8 +369,9 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             refresher: reference(options.refresher),
             store: ManuallyDrop::new(store),
         };
+        let called = if special { vectorcall_special } else { vectorcall };
         // SAFETY: the type is this one.
-        unsafe { make_like(&function, class, vectorcall, memo) }
+        unsafe { make_like(&function, class, called, memo) }
     })
 }
 
@@ -383,6 +403,7 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     bound::add(module)?;
     #[cfg(not(Py_GIL_DISABLED))]
     crate::store::owners::add(module)?;
+    module.add_class::<reload::Reload>()?;
     Class {
         // Libraries that know functools' wrappers by their module (pydantic) take this for one.
         name: c"functools.Memo",

@@ -14,14 +14,15 @@ mod take;
 
 #[cfg(Py_GIL_DISABLED)]
 use crate::call::Call;
-use crate::flight::failure;
+use crate::exception_copy::Failure;
 use crate::flight::shared::Outcome;
+use crate::flight::{Lead, failure};
 use crate::locked::{Counter, Locked};
 use crate::objects::{Object, Raised, Ref};
 use crate::seed::seeded;
 use hotset::{BuildError, Cause, Ttl, raw};
 use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
-use lanes::{Lanes, Led};
+use lanes::{Lanes, Leading, Led};
 use left::{Left, LettingGo, Told, leave};
 use options::Options;
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
@@ -258,6 +259,12 @@ impl Store {
         raw::reload_failed(&self.cache, search as &dyn Look);
     }
 
+    /// A reload that `get_due` requested was abandoned, so the next caller is to reload. May run Python code, to compare.
+    pub(crate) fn reload_abandoned<T: Sought>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
+        while !raw::reload_abandoned(&self.cache, search as &dyn Look) && search.settle()? {}
+        Ok(())
+    }
+
     pub(crate) fn contains<T: Sought>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
         loop {
             if self.cache.contains_key(search as &dyn Look) {
@@ -340,8 +347,19 @@ impl Store {
         let new = key.get();
         #[cfg(not(Py_GIL_DISABLED))]
         if self.is_method() {
-            // SAFETY: both are held here, and the instance by the call's arguments.
-            if let Some(prepared) = unsafe { owners::prepare(new, value.object()) }? {
+            // SAFETY: the key is held here.
+            let is_gone = || unsafe { owners::is_gone(new) };
+            // SAFETY: both are held here, and no code runs between the look at the instance and the call.
+            let prepared = if is_gone() {
+                None
+            } else {
+                unsafe { owners::prepare(new, value.object()) }?
+            };
+            if is_gone() {
+                // Its results would outlive it.
+                return Ok(());
+            }
+            if let Some(prepared) = prepared {
                 self.share_bound();
                 prepared.note(self, new, value.object(), Look::hash(search));
             }
@@ -357,9 +375,17 @@ impl Store {
 
     /// Remembers that a load failed, if that is wanted.
     pub(crate) fn insert_error<T: Sought>(&self, search: &Search<'_, T>, key: Ref, error: Ref) -> Result<(), Raised> {
-        match self.negative_ttl {
+        let Some(ttl) = self.negative_ttl else {
+            return Ok(());
+        };
+        let failure = Python::attach(|py| {
+            let failure = Failure::new(&error.into_bound(py), false)?;
+            Ok(failure.map(|failure| Ref::from(failure.into_any())))
+        });
+        match failure.map_err(crate::border::raise)? {
+            Some(failure) => self.insert(search, key, Value::error(failure), 1, Ttl::After(ttl)),
+            // What cannot be copied cannot be raised again.
             None => Ok(()),
-            Some(ttl) => self.insert(search, key, Value::error(error), 1, Ttl::After(ttl)),
         }
     }
 
@@ -386,6 +412,28 @@ impl Store {
             self.remove(search)?;
         }
         kept
+    }
+
+    /// Ends a load that a task leads by `end`, or by what that raises: the clock, or the comparison of keys.
+    pub(crate) fn end_task(
+        &self,
+        py: Python<'_>,
+        lead: &Lead,
+        outcome: &Outcome,
+        end: impl FnOnce() -> Result<(), Raised>,
+    ) -> PyResult<()> {
+        let leading = Leading::new(&self.lanes, lead.led);
+        let now = match outcome {
+            Outcome::Abandoned => Ok(()),
+            _ => self.ask_clock(),
+        };
+        if let Err(raised) = now.and_then(|()| end()) {
+            let error = PyErr::from(raised);
+            self.lanes.land(leading.hand_over(), &failure(py, &error));
+            return Err(error);
+        }
+        leading.hand_over();
+        Ok(())
     }
 
     /// Removes a key, and returns what was there.

@@ -112,17 +112,28 @@ pub(super) struct Prepared {
     owned: bool,
 }
 
+/// Returns whether a method's key is of an instance that is gone.
+///
+/// # Safety
+/// The key is alive.
+pub(super) unsafe fn is_gone(key: Object) -> bool {
+    // SAFETY: the caller's promise; None is immortal or held by the interpreter.
+    unsafe { instance_of(key).is_some_and(|weak| referent(weak) == ffi::Py_None()) }
+}
+
 /// Prepares for an entry of a method; None if it belongs to no instance. Allocates Python objects, so other code may run.
 ///
 /// # Safety
-/// The caller holds the key, the value and the instance.
+/// The caller holds the key and the value; the instance is alive.
 pub(super) unsafe fn prepare(key: Object, value: Object) -> Result<Option<Prepared>, Raised> {
     // SAFETY: the caller's promise.
     unsafe {
         let Some(plain) = instance_of(key) else {
             return Ok(None);
         };
-        let instance = referent(plain);
+        // (Held: the load's arguments may be gone by now.)
+        let held = Ref::borrowed(referent(plain));
+        let instance = held.get();
         if !OWNERS.lock().contains_key(&(plain as usize)) {
             let callback = ffi::PyCFunction_NewEx((&raw const DEFINITION.0).cast_mut(), plain, ptr::null_mut());
             if callback.is_null() {
