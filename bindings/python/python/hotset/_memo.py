@@ -240,9 +240,10 @@ def _tracked(function: Callable[..., Any]) -> tuple[Callable[..., Any], Callable
 
     @wraps(function)
     async def loading(*args: Any, **kwargs: Any) -> Any:
-        task = asyncio.current_task()
-        if task is not None:
+        if (task := asyncio.current_task()) is not None:
             tasks.add(task)
+        # (An error holds this frame, and the task holds the error.)
+        del task
         return await function(*args, **kwargs)
 
     async def cache_aclose(*, cancel: bool = True) -> None:
