@@ -190,19 +190,19 @@ impl Table {
     /// Makes the home's last insertion visible, if it is not yet. `seen` is its control word.
     #[inline(always)]
     pub(super) fn finish(&self, home: usize, seen: u64) {
-        if let Some((distance, slot)) = control::last(seen) {
-            let at = self.bucket(self.bucket_at(home, distance)).slot(slot);
-            // Acquire: what made a later claimant's word possible (the control word moving on) is seen below.
-            let word = at.load(Ordering::Acquire);
-            if slot::is_pending(word) {
-                self.help(home, seen, at, word);
-            }
+        // No branch on whether the word names an insertion, which cannot be predicted: pending slots are rare.
+        let (distance, slot) = control::place_of_last(seen);
+        let at = self.bucket(self.bucket_at(home, distance)).slot(slot);
+        // Acquire: what made a later claimant's word possible (the control word moving on) is seen below.
+        let word = at.load(Ordering::Acquire);
+        if slot::is_pending(word) {
+            self.help(home, seen, at, word);
         }
     }
 
     #[cold]
     fn help(&self, home: usize, seen: u64, at: &AtomicU64, word: u64) {
-        if self.bucket(home).control.load(Ordering::Acquire) == seen {
+        if control::last(seen).is_some() && self.bucket(home).control.load(Ordering::Acquire) == seen {
             // The control word still names the slot, so it has not been emptied since: this is the committed word.
             // AcqRel: the entry's contents, seen with `word`, are passed on to readers.
             let _ = at.compare_exchange(word, slot::shown(word), Ordering::AcqRel, Ordering::Relaxed);
@@ -294,11 +294,9 @@ impl Table {
         let mut reach = control::reach(seen);
         while reach > 0 {
             let bucket = self.bucket(self.bucket_at(home, reach));
-            let of_home = |at: &AtomicU64| {
-                let word = at.load(Ordering::Acquire);
-                slot::is_present(word) && slot::distance(word) == reach
-            };
-            if bucket.slots.iter().any(of_home) {
+            // All slots, branch-free.
+            let of_home = |at: &AtomicU64| slot::is_present_at(at.load(Ordering::Acquire), reach);
+            if bucket.slots.iter().fold(false, |any, at| any | of_home(at)) {
                 break;
             }
             reach -= 1;
@@ -470,7 +468,7 @@ impl Table {
     fn unpoint(&self, home: usize, distance: usize, slot: usize) {
         let control = &self.bucket(home).control;
         let mut seen = control.load(Ordering::Acquire);
-        while control::last(seen) == Some((distance, slot)) {
+        while control::is_last(seen, distance, slot) {
             // Release: it precedes the emptying for whoever acquires the free tag.
             match control.compare_exchange_weak(seen, seen & !control::LAST, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
