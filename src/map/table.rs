@@ -542,38 +542,40 @@ impl Table {
     /// Finds the slot of one entry by its address. No user code.
     #[inline(always)]
     fn find_exact(&self, home: usize, seen: u64, entry: NonNull<Header>) -> Option<Found> {
-        let found = self.find_exact_in(home, entry);
+        // Most entries are found in their home bucket by their tag.
+        // SAFETY: the caller keeps the entry alive (module contract).
+        let hash = u64::from(unsafe { entry.as_ref() }.hash()) << 32;
+        let found = self.find_exact_in(home, hash, entry);
         if found.is_some() || control::reach(seen) == 0 {
             return found;
         }
-        self.find_exact_beyond(home, seen, entry)
+        self.find_exact_beyond(home, seen, hash, entry)
     }
 
     #[inline(never)]
-    fn find_exact_beyond(&self, home: usize, seen: u64, entry: NonNull<Header>) -> Option<Found> {
-        (1..=control::reach(seen)).find_map(|distance| self.find_exact_in(self.bucket_at(home, distance), entry))
+    fn find_exact_beyond(&self, home: usize, seen: u64, hash: u64, entry: NonNull<Header>) -> Option<Found> {
+        (1..=control::reach(seen)).find_map(|distance| self.find_exact_in(self.bucket_at(home, distance), hash, entry))
     }
 
     #[inline(always)]
-    fn find_exact_in(&self, index: usize, entry: NonNull<Header>) -> Option<Found> {
+    fn find_exact_in(&self, index: usize, hash: u64, entry: NonNull<Header>) -> Option<Found> {
         let address = address(entry);
-        // All slots, without a branch: which one it is cannot be predicted.
-        let mut found = 0u32;
-        for (slot, at) in self.bucket(index).slots.iter().enumerate() {
-            let other = (at.load(Ordering::Relaxed) ^ address) & slot::POINTER;
-            found |= u32::from(other == 0) << slot;
+        let bucket = self.bucket(index);
+        // An entry's tag is set before its slot is written and cleared after its slot is emptied.
+        let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), hash);
+        while matching != 0 {
+            let slot = tags::slot(matching);
+            let word = bucket.slot(slot).load(Ordering::Acquire);
+            if (word ^ address) & slot::POINTER == 0 && slot::is_present(word) {
+                return Some(Found {
+                    bucket: index,
+                    slot,
+                    word,
+                });
+            }
+            matching &= matching - 1;
         }
-        if found == 0 {
-            return None;
-        }
-        let slot = found.trailing_zeros() as usize;
-        let word = self.bucket(index).slot(slot).load(Ordering::Acquire);
-        let still = (word ^ address) & slot::POINTER == 0 && slot::is_present(word);
-        still.then_some(Found {
-            bucket: index,
-            slot,
-            word,
-        })
+        None
     }
 
     /// Removes this very entry, or puts `new` in its place; false if it is no longer there. No user code.
