@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::prefetch::prefetch;
+use std::hint::select_unpredictable as select;
 
 /// Which part of the cache an entry left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,26 +36,19 @@ fn fingerprint(hash: u32) -> u32 {
     (hash & 0xffff).max(1)
 }
 
-/// The bucket with its empty or oldest slot moved to the end, by each region's own clock.
+/// The bucket with a new first slot and without its empty or oldest one, by each region's own clock. Branch-free, since the
+/// oldest slot cannot be predicted.
 #[inline(always)]
-fn without_oldest(bucket: [u32; 4], now: Now) -> [u32; 4] {
-    let [a, b, c, d] = bucket;
-    let clock = |slot: u32| if slot & MAIN == 0 { now[0] } else { now[1] };
+fn with_first(slot: u32, [a, b, c, d]: [u32; 4], now: Now) -> [u32; 4] {
+    let clock = |slot: u32| select(slot & MAIN == 0, now[0], now[1]);
     let age = |slot: u32| clock(slot).wrapping_sub(slot) & TICKS;
     let foreign = |slot: u32| (slot ^ d) & MAIN != 0;
     // Of each region the last is the oldest: the choice is between the very last and the last of the other region.
-    let (other, without) = if d == 0 {
-        return bucket;
-    } else if foreign(c) {
-        (c, [a, b, d, c])
-    } else if foreign(b) {
-        (b, [a, c, d, b])
-    } else if foreign(a) {
-        (a, [b, c, d, a])
-    } else {
-        return bucket;
-    };
-    if age(other) > age(d) { without } else { bucket }
+    let (at_c, at_b) = (foreign(c), foreign(b));
+    let other = select(at_c, c, select(at_b, b, a));
+    let goes = (d != 0) & foreign(other) & (age(other) > age(d));
+    let (before_b, before_c) = (goes & !at_c & !at_b, goes & !at_c);
+    [slot, select(before_b, b, a), select(before_c, c, b), select(goes, d, c)]
 }
 
 /// See [`Ghost::take`]. Out of line: in a busy cache most keys that come are not remembered.
@@ -101,8 +95,7 @@ impl Ghost {
     pub(crate) fn put(&mut self, hash: u32, region: Region, now: Now) {
         let Some(bucket) = self.bucket(hash) else { return };
         let slot = fingerprint(hash) << 16 | (region as u32) << 15 | now[region as usize] & TICKS;
-        let [a, b, c, _] = without_oldest(*bucket, now);
-        *bucket = [slot, a, b, c];
+        *bucket = with_first(slot, *bucket, now);
     }
 
     /// Forgets a key, and tells what it left and how many ticks ago.
