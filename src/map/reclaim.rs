@@ -163,7 +163,7 @@ mod bin {
             if self.safe > SURPLUS {
                 self.safe
             } else {
-                self.safe.min(fresh + fresh / 4 + 1)
+                self.safe.min(fresh + fresh / 32 + 1)
             }
         }
 
@@ -178,7 +178,7 @@ mod bin {
         pub(crate) fn take(&mut self, count: usize) -> impl Iterator<Item = T> {
             debug_assert!(count <= self.safe);
             self.safe -= count;
-            self.garbage.drain(..count)
+            (0..count).map_while(|_| self.garbage.pop_front())
         }
 
         /// Everything, whoever may be looking: for a cache that nobody can reach any more.
