@@ -24,7 +24,7 @@ impl<K, V> Engine<K, V> {
     /// Leaves the event in this thread's ring. If there are enough of them there, has all that wait applied, unless another
     /// thread is at it. If the ring is full, or too much weight has come in, waits for that: memory is bounded, and events
     /// are never lost.
-    #[inline]
+    #[inline(never)]
     pub(super) fn record(&self, event: Event, guard: Guard) {
         let Some(local) = self.locals.of(&guard) else {
             return self.record_at_once(event, guard);
@@ -46,6 +46,21 @@ impl<K, V> Engine<K, V> {
             });
         if waiting >= pace.batch.load(Ordering::Relaxed) || heavy {
             self.catch_up(local, heavy, guard);
+        }
+    }
+
+    /// [`record`](Self::record) of an arrival, inlined for unweighted entries without expiration.
+    #[inline(always)]
+    pub(super) fn record_arrival(&self, new: Handle, guard: Guard) {
+        let plain = !self.shape.weighted && !self.time.is_active();
+        match self.locals.near(&guard) {
+            Some(local) if plain => {
+                let waiting = local.ring.push(Event::Arrived(new).pack());
+                if waiting >= self.locals.pace.batch.load(Ordering::Relaxed) {
+                    self.catch_up(local, false, guard);
+                }
+            }
+            _ => self.record(Event::Arrived(new), guard),
         }
     }
 

@@ -20,7 +20,7 @@ pub(crate) const THREADS: usize = if cfg!(loom) { NEAR + 2 } else { 1024 };
 /// Of the others' parts, so many are looked at per batch.
 const AT_ONCE: usize = 8;
 /// The most changes that wait in a ring.
-const RING: usize = 32;
+const RING: usize = 64;
 /// The most changes that wait in all rings of a cache, unless it is large or more threads than that write.
 const SLACK: u64 = 128;
 /// Former entries that are kept for new ones: so many, or of so many bytes.
