@@ -45,7 +45,7 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
             return;
         }
         self.make_room(entries, weight, out);
-        self.chunks.push_front(&mut self.queue, entries, handle, weight, false);
+        self.chunks.push_front(&mut self.queue, entries, handle, weight, 0);
     }
 
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {

@@ -53,7 +53,7 @@ impl<H: Copy + Eq> Lfu<H> {
             self.levels.push(Queue::new(self.levels.len() as u8));
         }
         self.chunks
-            .push_front(&mut self.levels[level], entries, handle, weight, false);
+            .push_front(&mut self.levels[level], entries, handle, weight, 0);
         self.filled[level / 64] |= 1 << (level % 64);
         self.weight += weight;
     }

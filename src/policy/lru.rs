@@ -42,7 +42,7 @@ impl<H: Copy + Eq> Lru<H> {
             if steps < STEPS && entries.hits(tail) != 0 {
                 steps += 1;
                 entries.reset_hits(tail);
-                self.chunks.push_front(&mut self.queue, entries, tail, own, false);
+                self.chunks.push_front(&mut self.queue, entries, tail, own, 0);
             } else {
                 out.push((tail, Verdict::Evicted));
             }
@@ -58,7 +58,7 @@ impl<E: Entries> Policy<E> for Lru<E::Handle> {
             return;
         }
         self.make_room(entries, weight, out);
-        self.chunks.push_front(&mut self.queue, entries, handle, weight, false);
+        self.chunks.push_front(&mut self.queue, entries, handle, weight, 0);
     }
 
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
@@ -78,7 +78,7 @@ impl<E: Entries> Policy<E> for Lru<E::Handle> {
         if !self.chunks.is_front(&self.queue, handle) {
             let weight = weigh(entries, handle, self.weighted);
             self.chunks.remove(&mut self.queue, entries, handle, weight);
-            self.chunks.push_front(&mut self.queue, entries, handle, weight, false);
+            self.chunks.push_front(&mut self.queue, entries, handle, weight, 0);
         }
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::prim::ghost::{Ghost, Now, Region};
 use crate::prim::sketch::naive;
 use std::cell::Cell;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;
 
 pub(crate) type Handle = NonZeroU64;
@@ -284,8 +284,10 @@ pub(crate) struct Naive {
     pub(crate) probation: VecDeque<Handle>,
     pub(crate) protected: VecDeque<Handle>,
     pub(crate) marks: HashSet<Handle>,
-    /// Seen for the first time when they came.
-    cold: HashSet<Handle>,
+    /// The estimated uses of each entry at its arrival.
+    uses: HashMap<Handle, u8>,
+    /// The victim that beat the last candidate: its hash, its estimate, the candidates left to compare with it.
+    rival: Option<(u16, u8, u8)>,
     pub(crate) w: usize,
     sketch: Option<naive::Sketch>,
     ghost: Ghost,
@@ -303,7 +305,8 @@ impl Naive {
             probation: VecDeque::new(),
             protected: VecDeque::new(),
             marks: HashSet::new(),
-            cold: HashSet::new(),
+            uses: HashMap::new(),
+            rival: None,
             w: (cap / 20).max(1),
             sketch: None,
             ghost: Ghost::new(),
@@ -346,7 +349,7 @@ impl Naive {
             queue.retain(|&other| other != handle);
         }
         self.ghost.put(store.hash(handle), region, self.now());
-        self.cold.remove(&handle);
+        self.uses.remove(&handle);
         self.out.push(handle);
     }
 
@@ -392,9 +395,7 @@ impl Naive {
         let count = self.sketch.as_mut().map_or(0, |sketch| sketch.add(store.hash(handle)));
         self.arrivals += 1;
         let found = self.ghost.take(store.hash(handle), self.now());
-        if count <= 1 && found.is_none() {
-            self.cold.insert(handle);
-        }
+        self.uses.insert(handle, if found.is_none() { count } else { 15 });
         let age = found.map_or(0, |(_, ticks)| (ticks * self.tick()) as usize);
         let mut destination = &mut self.window;
         match found {
@@ -412,11 +413,23 @@ impl Naive {
         destination.push_front(handle);
         while self.window.len() > self.w {
             let c = *self.window.back().unwrap();
+            let main = self.probation.len() + self.protected.len();
+            let mut bar = 0;
+            if self.total() > self.cap && main > 0 {
+                bar = 1;
+                let tail = self.probation.back().copied();
+                if let Some((rival, uses, left)) = &mut self.rival
+                    && *left > 0
+                    && tail.is_some_and(|tail| store.hash(tail) as u16 == *rival && !self.marks.contains(&tail))
+                {
+                    *left -= 1;
+                    bar = *uses;
+                }
+            }
             let hit = self.flush(store, c);
             if self.total() > self.cap {
-                let cold = self.cold.contains(&c) && !hit;
-                let ours = if cold { 0 } else { self.estimate(store, c) };
-                let main = self.probation.len() + self.protected.len();
+                let hopeless = bar > 0 && self.uses[&c] <= bar && !hit;
+                let ours = if hopeless { 0 } else { self.estimate(store, c) };
                 let victim = if ours <= 1 && main > 0 {
                     None
                 } else {
@@ -426,9 +439,12 @@ impl Naive {
                     self.leave(store, c, Region::Window);
                     continue;
                 };
-                if ours > self.estimate(store, v) || (ours >= 6 && xorshift(&mut self.random).is_multiple_of(128)) {
+                let theirs = self.estimate(store, v);
+                if ours > theirs || (ours >= 6 && xorshift(&mut self.random).is_multiple_of(128)) {
+                    self.rival = None;
                     self.leave(store, v, Region::Main);
                 } else {
+                    self.rival = Some((store.hash(v) as u16, theirs.clamp(1, 5), 31));
                     self.leave(store, c, Region::Window);
                     continue;
                 }
@@ -438,6 +454,7 @@ impl Naive {
         }
         while self.total() > self.cap {
             if let Some(v) = self.victim(store) {
+                self.rival = None;
                 self.leave(store, v, Region::Main);
             } else {
                 let tail = *self.window.back().unwrap();

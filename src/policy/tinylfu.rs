@@ -22,7 +22,7 @@
 
 use super::{Entries, Out, Policy, Rank, Verdict, weigh, xorshift};
 use crate::prim::ghost::{Ghost, Now, Region};
-use crate::prim::list::{Chunks, Queue};
+use crate::prim::list::{Chunks, MAX_NOTE, Queue};
 use crate::prim::sketch::Sketch;
 
 /// Steps of the hands per decision. Unbounded, one walk took 52,974 steps; with this bound the mean is 1.33.
@@ -31,6 +31,8 @@ const STEPS: u32 = 64;
 const WARM: u8 = 6;
 /// Caches of up to so many entries have a sketch as soon as there are former uses to be counted.
 const PRESIZE: u64 = 1 << 26;
+/// The number of candidates compared with a remembered victim's estimate before it is looked up again.
+const RIVALRY: u8 = 31;
 /// The highest estimate there is.
 const MOST_USES: u8 = 15;
 /// How rarely, less 1.
@@ -83,6 +85,10 @@ pub(crate) struct TinyLfu<H> {
     size_check: u64,
     size_limit: u64,
     random: u32,
+    /// The victim that beat the last candidate: the low bits of its hash.
+    rival: u16,
+    /// Its estimate then, and the number of further candidates that may be compared with it: `left 5 | uses 3`.
+    rivalry: u8,
 }
 
 const WINDOW: u8 = 0;
@@ -119,6 +125,8 @@ impl<H: Copy + Eq> TinyLfu<H> {
             size_check: Self::size_early(capacity, weighted),
             size_limit: 0,
             random: 0x9E37_79B9,
+            rival: 0,
+            rivalry: 0,
         };
         policy.set_window(part(capacity, 5, 100));
         policy
@@ -193,6 +201,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Evicts the tail of the main part that `victim` has just found.
     #[inline]
     fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, victim: H, out: &mut Out<H>) {
+        self.rivalry = 0;
         let weight = self.weigh(entries, victim);
         // `victim` returns the tail of probation if there is one.
         let queue = if self.probation.is_empty() {
@@ -227,8 +236,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
                 }
                 let weight = self.weigh(entries, tail);
                 self.chunks.pop_back(&mut self.probation, entries, weight);
-                self.chunks
-                    .push_front(&mut self.protected, entries, tail, weight, false);
+                self.chunks.push_front(&mut self.protected, entries, tail, weight, 0);
                 self.trim(entries, &mut steps);
             } else {
                 let (tail, _) = self.chunks.back(&self.protected)?;
@@ -245,8 +253,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     fn recycle<E: Entries<Handle = H>>(&mut self, entries: &E, tail: H) {
         let weight = self.weigh(entries, tail);
         self.chunks.pop_back(&mut self.protected, entries, weight);
-        self.chunks
-            .push_front(&mut self.protected, entries, tail, weight, false);
+        self.chunks.push_front(&mut self.protected, entries, tail, weight, 0);
     }
 
     /// Brings the protected queue back to its size.
@@ -261,8 +268,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
             } else {
                 let weight = self.weigh(entries, tail);
                 self.chunks.pop_back(&mut self.protected, entries, weight);
-                self.chunks
-                    .push_front(&mut self.probation, entries, tail, weight, false);
+                self.chunks.push_front(&mut self.probation, entries, tail, weight, 0);
             }
         }
     }
@@ -272,18 +278,23 @@ impl<H: Copy + Eq> TinyLfu<H> {
     fn wins<E: Entries<Handle = H>>(&mut self, entries: &E, ours: u8, victim: H) -> bool {
         // Ties lose, and a key seen once never displaces another: so a scan cannot wash the main part out.
         let theirs = self.sketch.estimate(entries.hash(victim));
-        ours > theirs || (ours >= WARM && xorshift(&mut self.random) & RARELY == 0)
+        let wins = ours > theirs || (ours >= WARM && xorshift(&mut self.random) & RARELY == 0);
+        if !wins {
+            self.rival = entries.hash(victim) as u16;
+            self.rivalry = RIVALRY << 3 | theirs.clamp(1, WARM - 1);
+        }
+        wins
     }
 
     /// Brings the window back to its size, and lets go of what is too much.
     #[inline(always)]
     fn rebalance<E: Entries<Handle = H>>(&mut self, entries: &E, weighted: bool, out: &mut Out<H>) {
         while self.window.weight() > self.window_max {
-            let over = self.is_over();
-            // Most often in a full cache: a key not seen before it came, nor hit since, cannot win. Only others that share
-            // all its counters could have raised its estimate meanwhile.
-            let hopeless = |handle, cold| {
-                let hopeless = over && cold && entries.hits(handle) == 0;
+            // The common case in a full cache: a candidate that arrived with no more uses than the victim it would have to
+            // beat, and was not hit since, is rejected without consulting the sketch.
+            let bar = self.bar(entries);
+            let hopeless = |handle, uses| {
+                let hopeless = uses < bar && entries.hits(handle) == 0;
                 hopeless.then(|| weigh(entries, handle, weighted))
             };
             match self.chunks.pop_back_if(&mut self.window, entries, hopeless) {
@@ -298,6 +309,23 @@ impl<H: Copy + Eq> TinyLfu<H> {
         if let Some(candidate) = self.chunks.soon(&self.window) {
             Policy::<E>::prefetch(self, entries.hash(candidate));
         }
+    }
+
+    /// The uses below which a candidate without a mark cannot win: one more than the victim's estimate.
+    #[inline(always)]
+    fn bar<E: Entries<Handle = H>>(&mut self, entries: &E) -> u8 {
+        if !self.is_over() {
+            return 0;
+        }
+        if self.rivalry >> 3 > 0
+            && let Some((tail, _)) = self.chunks.back(&self.probation)
+            && entries.hits(tail) == 0
+            && self.rival == entries.hash(tail) as u16
+        {
+            self.rivalry -= 1 << 3;
+            return (self.rivalry & 7) + 1;
+        }
+        2
     }
 
     /// Whether something has to go, and there is a main part for it to compete with.
@@ -323,7 +351,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
             Some(verdict) => self.evict_window(entries, (candidate, weight), verdict, out),
             None => {
                 let probation = &mut self.probation;
-                self.chunks.push_front(probation, entries, candidate, weight, false);
+                self.chunks.push_front(probation, entries, candidate, weight, 0);
             }
         }
     }
@@ -399,7 +427,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
         }
         let skips = region == Region::Window && age <= part(held, 3, 10);
         let queue = if skips { &mut self.probation } else { &mut self.window };
-        self.chunks.push_front(queue, entries, handle, weight, false);
+        self.chunks.push_front(queue, entries, handle, weight, MAX_NOTE);
     }
 
     fn queue(&mut self, id: u8) -> (&mut Chunks<H>, &mut Queue) {
@@ -424,9 +452,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
         self.arrivals.advance(self.tick);
         self.total += weight;
         match self.ghost.take(hash, self.now()) {
-            None => self
-                .chunks
-                .push_front(&mut self.window, entries, handle, weight, count <= 1),
+            None => self.chunks.push_front(&mut self.window, entries, handle, weight, count),
             Some(found) => self.welcome(entries, handle, weight, found),
         }
         self.rebalance(entries, weighted, out);
@@ -469,6 +495,7 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
             Policy::<E>::remove(self, entries, old);
             return self.insert(entries, new, out);
         };
+        self.rivalry = 0;
         let (chunks, queue) = self.queue(self.chunks.queue_id(entries.place(old)));
         chunks.replace(queue, entries, (old, before), (new, weight));
         entries.set_hits(new, 1);
@@ -480,6 +507,7 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
     }
 
     fn remove(&mut self, entries: &E, handle: E::Handle) {
+        self.rivalry = 0; // it may be the remembered victim
         let weight = self.weigh(entries, handle);
         let (chunks, queue) = self.queue(self.chunks.queue_id(entries.place(handle)));
         chunks.remove(queue, entries, handle, weight);
@@ -563,7 +591,7 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
         };
         self.total = total;
         let (chunks, queue) = self.queue(rank.queue);
-        chunks.push_front(queue, entries, handle, weight, false);
+        chunks.push_front(queue, entries, handle, weight, MAX_NOTE);
         self.trim(entries, &mut 0);
         self.rebalance(entries, self.weighted, out);
     }
@@ -645,6 +673,36 @@ mod tests {
             );
             Policy::<Store>::validate(&policy, &store);
         }
+    }
+
+    /// Restored candidates carry no count of their own, so the sketch decides about each of them.
+    #[test]
+    fn restored_window_entries_are_judged_by_the_sketch() {
+        let mut store = Store::default();
+        let mut policy = TinyLfu::new(100, false);
+        let mut out = Vec::new();
+        let mut restore = |policy: &mut TinyLfu<_>, store: &mut Store, n: u32, queue, uses| {
+            let handle = store.add(n.wrapping_mul(0x9E37_79B9), 1);
+            let marked = false;
+            policy.restore(store, handle, Rank { uses, queue, marked }, &mut out);
+            handle
+        };
+        for n in 0..95 {
+            restore(&mut policy, &mut store, n, PROBATION, 1);
+        }
+        let hot: Vec<_> = (95..100)
+            .map(|n| restore(&mut policy, &mut store, n, WINDOW, 9))
+            .collect();
+        for n in 100..110u32 {
+            let handle = store.add(n.wrapping_mul(0x9E37_79B9), 1);
+            policy.insert(&store, handle, &mut out);
+        }
+        let lost: Vec<_> = out
+            .iter()
+            .map(|&(handle, _)| handle)
+            .filter(|handle| hot.contains(handle))
+            .collect();
+        assert_eq!(lost, [], "a restored entry with nine uses beats victims with one");
     }
 
     #[test]

@@ -29,8 +29,10 @@ pub(crate) trait Places {
 /// The largest place: 23 bits are enough. What is above it is free for marks of the users' own.
 pub(crate) const MAX_PLACE: u32 = (1 << 23) - 4;
 
-/// Handles per chunk: with 8-byte handles a chunk takes 256 bytes.
-pub(crate) const ITEMS: usize = 30;
+/// Handles per chunk: with 8-byte handles and their notes a chunk takes 256 bytes.
+pub(crate) const ITEMS: usize = 28;
+/// The largest note.
+pub(crate) const MAX_NOTE: u8 = 15;
 /// Neighbouring chunks with at most this many handles between them become one.
 const MERGE: u8 = 20;
 /// How many handles ahead of the tail are prefetched: the time of a few evictions covers a miss to memory.
@@ -38,7 +40,7 @@ const AHEAD: usize = 8;
 /// How many are to come before [`Chunks::soon`]: nearer than what is just being prefetched.
 const SOON: usize = 3;
 /// Handles compared in one go; a divisor of [`ITEMS`].
-const GROUP: usize = 6;
+const GROUP: usize = 7;
 /// No chunk; out of range of any slab.
 const NONE: u32 = u32::MAX;
 
@@ -87,10 +89,10 @@ impl Queue {
 #[derive(Debug)]
 struct Chunk<H> {
     items: [Option<H>; ITEMS],
+    /// Four bits per item: what it was pushed with; 0 where nothing was pushed yet, and for holes.
+    notes: [u64; 2],
     prev: u32,
     next: u32,
-    /// A bit per item: what it was pushed with; 0 where nothing was pushed yet, and for holes.
-    flags: u32,
     lo: u8,
     hi: u8,
     live: u8,
@@ -102,6 +104,17 @@ impl<H> Chunk<H> {
     #[inline]
     fn used(&self) -> &[Option<H>] {
         &self.items[usize::from(self.lo)..usize::from(self.hi)]
+    }
+
+    #[inline(always)]
+    fn note(&self, item: usize) -> u8 {
+        (self.notes[item / 16 & 1] >> (item % 16 * 4)) as u8 & MAX_NOTE
+    }
+
+    /// Adds a note where there is none.
+    #[inline(always)]
+    fn add_note(&mut self, item: usize, note: u8) {
+        self.notes[item / 16 & 1] |= u64::from(note) << (item % 16 * 4);
     }
 
     /// Asks for all of its cache lines at once.
@@ -151,9 +164,9 @@ impl<H: Copy + Eq> Chunks<H> {
         self.len
     }
 
-    /// Puts a handle at the head. What `flag` means is the caller's business: [`back`](Self::back) returns it.
+    /// Puts a handle at the head. [`back`](Self::back) returns `note`, of four bits, whose meaning is the caller's.
     #[inline]
-    pub(crate) fn push_front<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64, flag: bool)
+    pub(crate) fn push_front<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64, note: u8)
     where
         E: Places<Handle = H>,
     {
@@ -165,8 +178,9 @@ impl<H: Copy + Eq> Chunks<H> {
         };
         chunk.lo -= 1;
         chunk.live += 1;
-        chunk.flags |= u32::from(flag) << chunk.lo;
-        chunk.items[usize::from(chunk.lo)] = Some(handle);
+        let at = usize::from(chunk.lo);
+        chunk.add_note(at, note);
+        chunk.items[at] = Some(handle);
         entries.set_place(handle, queue.head);
     }
 
@@ -186,7 +200,7 @@ impl<H: Copy + Eq> Chunks<H> {
                 items: [None; ITEMS],
                 prev: NONE,
                 next: NONE,
-                flags: 0,
+                notes: [0; 2],
                 lo: 0,
                 hi: 0,
                 live: 0,
@@ -204,18 +218,18 @@ impl<H: Copy + Eq> Chunks<H> {
         }
         let chunk = &mut self.slab[index as usize];
         chunk.items = [None; ITEMS];
-        (chunk.prev, chunk.next, chunk.flags) = (NONE, queue.head, 0);
+        (chunk.prev, chunk.next, chunk.notes) = (NONE, queue.head, [0; 2]);
         (chunk.lo, chunk.hi, chunk.queue) = (ITEMS as u8, ITEMS as u8, queue.id);
         queue.head = index;
         chunk
     }
 
-    /// The handle at the tail, and the flag that it was pushed with.
+    /// The handle at the tail, and the note that it was pushed with.
     #[inline]
-    pub(crate) fn back(&self, queue: &Queue) -> Option<(H, bool)> {
+    pub(crate) fn back(&self, queue: &Queue) -> Option<(H, u8)> {
         let chunk = self.slab.get(queue.tail as usize)?;
         let last = usize::from(chunk.hi) - 1;
-        Some((chunk.items[last]?, chunk.flags >> last & 1 != 0))
+        Some((chunk.items[last]?, chunk.note(last)))
     }
 
     /// Whether the handle is at the head.
@@ -235,13 +249,13 @@ impl<H: Copy + Eq> Chunks<H> {
         debug_assert!(popped.is_some());
     }
 
-    /// Takes the handle at the tail off if `accept`, which is given it and its flag, says what weight it was pushed with.
+    /// Takes the handle at the tail off if `accept`, which is given it and its note, says what weight it was pushed with.
     #[inline(always)]
     pub(crate) fn pop_back_if<E>(
         &mut self,
         queue: &mut Queue,
         entries: &E,
-        accept: impl FnOnce(H, bool) -> Option<u64>,
+        accept: impl FnOnce(H, u8) -> Option<u64>,
     ) -> Option<(H, u64)>
     where
         E: Places<Handle = H>,
@@ -249,7 +263,7 @@ impl<H: Copy + Eq> Chunks<H> {
         let chunk = self.slab.get_mut(queue.tail as usize)?;
         let mut last = usize::from(chunk.hi) - 1;
         let handle = chunk.items[last]?;
-        let weight = accept(handle, chunk.flags >> last & 1 != 0)?;
+        let weight = accept(handle, chunk.note(last))?;
         self.len -= 1;
         queue.weight -= weight;
         chunk.live -= 1;
@@ -336,7 +350,7 @@ impl<H: Copy + Eq> Chunks<H> {
         let chunk = &mut self.slab[index as usize];
         debug_assert_eq!(chunk.queue, queue.id);
         chunk.items[offset] = None;
-        chunk.flags &= !(1 << offset);
+        chunk.notes[offset / 16] &= !(u64::from(MAX_NOTE) << (offset % 16 * 4));
         chunk.live -= 1;
         let live = chunk.live;
         if live == 0 {
@@ -370,13 +384,13 @@ impl<H: Copy + Eq> Chunks<H> {
     #[cold]
     fn merge<E: Places<Handle = H>>(&mut self, queue: &mut Queue, entries: &E, front: u32, rear: u32) {
         let mut items = [None; ITEMS];
-        let (mut lo, mut flags) = (ITEMS, 0);
+        let (mut lo, mut notes) = (ITEMS, [0u64; 2]);
         for chunk in [rear, front].map(|index| &self.slab[index as usize]) {
             for offset in (usize::from(chunk.lo)..usize::from(chunk.hi)).rev() {
                 if let Some(handle) = chunk.items[offset] {
                     lo -= 1;
                     items[lo] = Some(handle);
-                    flags |= (chunk.flags >> offset & 1) << lo;
+                    notes[lo / 16] |= u64::from(chunk.note(offset)) << (lo % 16 * 4);
                 }
             }
         }
@@ -388,13 +402,13 @@ impl<H: Copy + Eq> Chunks<H> {
         }
         self.unlink(queue, goes);
         let chunk = &mut self.slab[stays as usize];
-        (chunk.items, chunk.flags) = (items, flags);
+        (chunk.items, chunk.notes) = (items, notes);
         chunk.lo = lo as u8;
         chunk.hi = ITEMS as u8;
         chunk.live = (ITEMS - lo) as u8;
     }
 
-    /// Puts `new` where `old` is, whose flag it keeps.
+    /// Puts `new` where `old` is, whose note it keeps.
     #[inline]
     pub(crate) fn replace<E>(&mut self, queue: &mut Queue, entries: &E, old: (H, u64), new: (H, u64))
     where
@@ -426,7 +440,7 @@ impl<H: Copy + Eq> Chunks<H> {
                 assert_eq!((chunk.prev, chunk.queue), (prev, queue.id));
                 let (lo, hi) = (usize::from(chunk.lo), usize::from(chunk.hi));
                 assert!(lo < hi && chunk.items[lo].is_some() && chunk.items[hi - 1].is_some());
-                assert_eq!(chunk.flags & ((1 << lo) - 1), 0);
+                assert!((0..lo).all(|item| chunk.note(item) == 0));
                 assert!(chunk.items[..lo].iter().all(Option::is_none));
                 assert_eq!(chunk.used().iter().flatten().count(), usize::from(chunk.live));
                 for &handle in chunk.used().iter().flatten() {
@@ -476,7 +490,7 @@ mod tests {
             let mut store = Store::default();
             let mut chunks = Chunks::new();
             let mut queues = [Queue::new(0), Queue::new(1), Queue::new(2)];
-            let mut model: [VecDeque<(Handle, bool)>; 3] = Default::default();
+            let mut model: [VecDeque<(Handle, u8)>; 3] = Default::default();
             // Rounds differ in how often they push: some grow, some hover near empty.
             let pushes = 3 + round % 5;
             for step in 0..1500 {
@@ -484,9 +498,9 @@ mod tests {
                 match rng.below(10) {
                     op if op < pushes => {
                         let handle = store.add(rng.next(), u64::from(rng.below(5)));
-                        let flag = rng.below(2) == 1;
-                        chunks.push_front(&mut queues[q], &store, handle, store.weight(handle), flag);
-                        model[q].push_front((handle, flag));
+                        let note = rng.below(16) as u8;
+                        chunks.push_front(&mut queues[q], &store, handle, store.weight(handle), note);
+                        model[q].push_front((handle, note));
                     }
                     8 => {
                         assert_eq!(chunks.back(&queues[q]), model[q].back().copied());
@@ -529,7 +543,7 @@ mod tests {
             let batch: Vec<_> = (0..3000).map(|n| store.add(n, 1)).collect();
             batch
                 .iter()
-                .for_each(|&handle| chunks.push_front(&mut queue, &store, handle, 1, false));
+                .for_each(|&handle| chunks.push_front(&mut queue, &store, handle, 1, 0));
             for (n, &handle) in batch.iter().enumerate() {
                 if n % 30 != 0 {
                     chunks.remove(&mut queue, &store, handle, 1);

@@ -112,7 +112,7 @@ impl<H: Copy + Eq> Wheel<H> {
             self.make_level(level);
         }
         self.chunks
-            .push_front(queue(&mut self.queues, bucket), timers, handle, 0, false);
+            .push_front(queue(&mut self.queues, bucket), timers, handle, 0, 0);
     }
 
     #[cold]
