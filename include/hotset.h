@@ -144,7 +144,8 @@ enum hotset_status
      */
     HOTSET_TOO_LARGE = 5,
     /**
-     * There was no memory for the entry, or for the table of a new cache. Nothing has changed.
+     * There was no memory for the entry, for the table of a new cache, or for a snapshot. Nothing
+     * has changed.
      */
     HOTSET_NO_MEMORY = 6,
     /**
@@ -505,9 +506,10 @@ typedef struct {
      */
     uint32_t eager;
     /**
-     * Must be 0.
+     * For hotset_load. Not 0: reads the file into memory and checks all of it, instead of mapping
+     * it.
      */
-    uint32_t reserved;
+    uint32_t copy;
     /**
      * For hotset_save. NULL: nobody is told.
      */
@@ -927,24 +929,34 @@ hotset_status hotset_run_pending(hotset_cache *cache);
  * 8. Snapshots: a file for the next process to begin warm
  * ---------------------------------------------------------------------------------------------------------------------
  *
- * Fills the options with the defaults: schema 0, lazy, nobody is told of the progress; `size` is sizeof(hotset_snapshot_options).
+ * Fills the options with the defaults: schema 0, a mapped file, entries that are inserted when they
+ * are first looked up, no progress function; `size` is sizeof(hotset_snapshot_options).
  *
  * Returns HOTSET_OK, or HOTSET_INVALID for NULL or a size that no version of the options has. Any thread may call it.
  */
-hotset_status hotset_snapshot_options_init(hotset_snapshot_options *options,
-                                           size_t size);
+hotset_status hotset_snapshot_options_init(hotset_snapshot_options *options, size_t size);
 
 /**
  * Saves the cache to a file, in the place of what is there; NULL for the options stands for the defaults. Stores how many entries
  * it holds.
  *
- * Others may use the cache meanwhile; what they change may be saved or not. The file gets its name when it is whole and on the
- * disk: a save that fails, or is interrupted, leaves the former file as it was. Two processes may save to one path: the last whole
- * file wins. It is the file that Rust's Cache<Vec<u8>, Vec<u8>> writes. Remaining times to live are kept, by the wall clock.
+ * Other threads may use the cache during the save; what they change may be saved or not. The file
+ * takes the place of the previous one when it is complete and on the disk: a save that fails, or
+ * is interrupted, leaves the previous file as it was, and any status but HOTSET_OK means that it
+ * is in place. Two processes may save to one path: the last complete file wins. It is the file
+ * that Rust's Cache<Vec<u8>, Vec<u8>> writes. Remaining times to live are kept, by the wall clock.
  *
- * Returns HOTSET_OK; HOTSET_IO, and errno, if the operating system refused something (ENOSPC, EACCES, ENOENT ..);
- * HOTSET_NOT_A_SNAPSHOT if the path has no name of a file, or is that of a device, a pipe or a socket; HOTSET_TOO_LARGE
- * for a value of 4 GiB or more; HOTSET_INVALID, also for a cache with a destructor, whose values are objects of this process;
+ * A symbolic link is followed: the file that it leads to is replaced, or created. A new file may
+ * be read and written by its owner only; one that replaces another keeps its mode, on Linux its
+ * access control list, its group where the process may set that, and its owner where it may give
+ * files away (as root may). Where the directory cannot be synced, the save succeeds all the same;
+ * if the system crashes then, the previous file may be there afterwards. The path is any bytes but
+ * 0: it need not be UTF-8.
+ *
+ * Returns HOTSET_OK; HOTSET_IO, and errno, if the operating system refused something (ENOSPC,
+ * EACCES, ENOENT ..); HOTSET_NOT_A_SNAPSHOT if the path names no file, or is that of a directory,
+ * a device, a pipe or a socket; HOTSET_TOO_LARGE for a value of 4 GiB or more; HOTSET_NO_MEMORY;
+ * HOTSET_INVALID, also for a cache with a destructor, whose values are objects of this process;
  * HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
  */
 hotset_status hotset_save(hotset_cache *cache,
@@ -956,15 +968,25 @@ hotset_status hotset_save(hotset_cache *cache,
  * Loads a snapshot; NULL for the options stands for the defaults. Stores how many entries the file holds, of which not all may fit
  * into the cache, and some may have ended.
  *
- * The file is mapped, and its header and index are checked: entries come in when they are asked for, each verified by its
- * checksum; one that is damaged is a miss. Until then they count in no hotset_len, and no iterator meets them. With `eager` everything
- * is checked and brought in at once. What is in the cache already, and what is put or removed later, counts more than the
- * snapshot. Nobody may truncate the file in place while it is in use, or the process that touches what is gone is killed
- * (SIGBUS); replacing it by rename, as hotset_save does, harms nobody.
+ * By default the file is mapped, and must not be changed in place while it is. If another program
+ * truncates it, the operating system kills this process (SIGBUS) when it next reads the part that
+ * is gone. If another program overwrites it, entries are missed, and an entry that is overwritten
+ * while it is being read may have a wrong value. Replacing the file by a rename, as hotset_save
+ * does, or removing it, is harmless. The file is mapped until all its entries have been inserted or
+ * removed, the cache is cleared or closed, or hotset_warm has returned. With `copy`, the file is
+ * read into memory instead, and what happens to it afterwards does not matter.
  *
- * If it fails, the cache is as it was. Returns HOTSET_OK; HOTSET_IO, and errno (ENOENT: there is no file); HOTSET_NOT_A_SNAPSHOT,
- * HOTSET_DAMAGED, HOTSET_FOREIGN; HOTSET_TOO_LARGE for a file that is too large for this machine; HOTSET_INVALID, also for a cache
- * with a destructor; HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+ * Header and index are checked before the call returns, with `copy` or `eager` the whole file.
+ * Entries are inserted when they are first looked up, each verified by its checksum; a corrupt one
+ * is a miss. Until then they count in no hotset_len, and no iterator visits them. With `eager` all
+ * are inserted before the call returns. What is in the cache already, and what is put or removed
+ * later, counts more than the snapshot.
+ *
+ * If it fails, the cache is as it was. Returns HOTSET_OK; HOTSET_IO, and errno (ENOENT: there is
+ * no file); HOTSET_NOT_A_SNAPSHOT, HOTSET_DAMAGED, HOTSET_FOREIGN; HOTSET_TOO_LARGE for a file
+ * that is too large for this machine; HOTSET_NO_MEMORY if there are no memory or addresses for the
+ * file; HOTSET_INVALID, also for a cache with a destructor; HOTSET_CLOSED, HOTSET_FORKED,
+ * HOTSET_PANIC. Any thread may call it, callbacks included.
  */
 hotset_status hotset_load(hotset_cache *cache,
                           const char *path,

@@ -287,15 +287,18 @@ public:
 
     // To a file, for the next process to begin warm. Returns how many entries it holds.
     std::uint64_t save(const std::string &path, std::uint64_t schema = 0) const {
-        hotset_snapshot_options how = snapshot(schema, false);
+        hotset_snapshot_options how = snapshot(schema);
         std::uint64_t entries = 0;
         detail::check(hotset_save(cache_, path.c_str(), &how, &entries));
         return entries;
     }
 
     // From a file: entries come in when they are asked for, or with `eager` at once. Returns how many the file holds.
-    std::uint64_t load(const std::string &path, std::uint64_t schema = 0, bool eager = false) {
-        hotset_snapshot_options how = snapshot(schema, eager);
+    // The file is mapped, and truncating it in place kills this process; with `copy` it is read into memory: see hotset_load.
+    std::uint64_t load(const std::string &path, std::uint64_t schema = 0, bool eager = false, bool copy = false) {
+        hotset_snapshot_options how = snapshot(schema);
+        how.eager = eager;
+        how.copy = copy;
         std::uint64_t entries = 0;
         detail::check(hotset_load(cache_, path.c_str(), &how, &entries));
         return entries;
@@ -320,11 +323,10 @@ public:
     hotset_cache *get_c() const noexcept { return cache_; }
 
 private:
-    static hotset_snapshot_options snapshot(std::uint64_t schema, bool eager) {
+    static hotset_snapshot_options snapshot(std::uint64_t schema) {
         hotset_snapshot_options how;
         detail::check(hotset_snapshot_options_init(&how, sizeof how));
         how.schema = schema;
-        how.eager = eager;
         return how;
     }
 

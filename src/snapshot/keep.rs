@@ -68,6 +68,7 @@ pub struct Keep {
     path: PathBuf,
     schema: u64,
     load: bool,
+    copy: bool,
     save_on_drop: bool,
     pub(crate) every: Option<Duration>,
     observer: Box<dyn Fn(Kept) + Send + Sync>,
@@ -81,6 +82,7 @@ impl Keep {
             path: path.into(),
             schema: 0,
             load: false,
+            copy: false,
             save_on_drop: false,
             every: None,
             observer: Box::new(observer),
@@ -97,6 +99,13 @@ impl Keep {
     /// is told why.
     pub fn load_at_build(mut self) -> Self {
         self.load = true;
+        self
+    }
+
+    /// Reads the file into memory when the cache is built, instead of mapping it: see
+    /// [`LoadOptions::copy`].
+    pub fn copy(mut self, copy: bool) -> Self {
+        self.copy = copy;
         self
     }
 
@@ -126,6 +135,7 @@ impl fmt::Debug for Keep {
             .field("path", &self.path)
             .field("schema", &self.schema)
             .field("load_at_build", &self.load)
+            .field("copy", &self.copy)
             .field("save_on_drop", &self.save_on_drop)
             .field("save_every", &self.every)
             .finish_non_exhaustive()
@@ -176,7 +186,8 @@ where
     /// Loads, and begins to save, as `keep` says.
     pub(crate) fn start_keeper(&self, keep: Keep) -> io::Result<Keeper<K, V, S>> {
         if keep.load {
-            let loaded = self.load_with(&keep.path, &LoadOptions::new().schema(keep.schema));
+            let options = LoadOptions::new().schema(keep.schema).copy(keep.copy);
+            let loaded = self.load_with(&keep.path, &options);
             (keep.observer)(match loaded {
                 Ok(loaded) => Kept::Loaded(loaded),
                 Err(SnapshotError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Kept::NoFile,

@@ -44,18 +44,23 @@ pub(super) fn about<K, V>(engine: &Engine<K, V>, (handle, rank): (Handle, Rank),
     (engine.weight_of(handle, guard), times, rank)
 }
 
-/// Writes the index, and gives the file its name.
+/// Completes the file, calls `report`, and replaces the previous file. Nothing can fail the save
+/// after that.
 pub(super) fn complete(
-    writer: Writer,
-    path: &Path,
+    mut writer: Writer,
     mut index: Vec<[u64; 2]>,
     begun: Instant,
+    report: impl FnOnce(),
 ) -> Result<Saved, SnapshotError> {
     // Of two records of one key the later one is newer.
     index.sort_unstable_by_key(|[hash, offset]| (*hash, !*offset));
     index.dedup_by_key(|[hash, _]| *hash);
+    writer.complete(&index)?;
+    report();
+    let (bytes, durable) = writer.commit()?;
     Ok(Saved {
-        bytes: writer.finish(path, &index)?,
+        bytes,
+        durable,
         entries: index.len() as u64,
         elapsed: begun.elapsed(),
     })
@@ -103,9 +108,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         if let Some(source) = pending {
             self.save_pending(&source, left, &mut list, weight, (&mut writer, now, options))?;
         }
-        let saved = complete(writer, path, list, begun)?;
-        options.report(total, total);
-        Ok(saved)
+        complete(writer, list, begun, || options.report(total, total))
     }
 
     /// Saves what is still in a snapshot only, as far as there is room for it in the cache.

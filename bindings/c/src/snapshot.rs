@@ -9,6 +9,7 @@ use engine::raw::{self, EntryCodec};
 use engine::snapshot::{LoadOptions, SaveOptions, SnapshotError};
 use libc::c_char;
 use std::ffi::{CStr, OsStr};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
@@ -36,7 +37,7 @@ impl hotset_snapshot_options {
         size: size_of::<Self>(),
         schema: 0,
         eager: 0,
-        reserved: 0,
+        copy: 0,
         progress: None,
         progress_arg: ptr::null_mut(),
     };
@@ -52,11 +53,7 @@ impl hotset_snapshot_options {
             return Err(hotset_status::HOTSET_INVALID.into());
         }
         // SAFETY: the caller's promise. Every pattern of bits is valid in every field.
-        let options = unsafe { from.read() };
-        if options.reserved != 0 {
-            return Err(hotset_status::HOTSET_INVALID.into());
-        }
-        Ok(options)
+        Ok(unsafe { from.read() })
     }
 }
 
@@ -88,6 +85,9 @@ unsafe fn plain<'a>(cache: *const hotset_cache) -> Result<&'a hotset_cache, Stat
 
 fn status(error: SnapshotError) -> Status {
     let (status, errno) = match &error {
+        SnapshotError::Io { source, .. } if source.kind() == ErrorKind::OutOfMemory => {
+            (hotset_status::HOTSET_NO_MEMORY, None)
+        }
         SnapshotError::Io { source, .. } => (hotset_status::HOTSET_IO, source.raw_os_error()),
         SnapshotError::NotAFile { .. } | SnapshotError::NotASnapshot => (hotset_status::HOTSET_NOT_A_SNAPSHOT, None),
         SnapshotError::Truncated { .. } | SnapshotError::Corrupt { .. } => (hotset_status::HOTSET_DAMAGED, None),
@@ -118,7 +118,8 @@ fn set_errno(errno: i32) {
 /// 8. Snapshots: a file for the next process to begin warm
 /// ---------------------------------------------------------------------------------------------------------------------
 ///
-/// Fills the options with the defaults: schema 0, lazy, nobody is told of the progress; `size` is sizeof(hotset_snapshot_options).
+/// Fills the options with the defaults: schema 0, a mapped file, entries that are inserted when they
+/// are first looked up, no progress function; `size` is sizeof(hotset_snapshot_options).
 ///
 /// Returns HOTSET_OK, or HOTSET_INVALID for NULL or a size that no version of the options has. Any thread may call it.
 #[unsafe(no_mangle)]
@@ -136,13 +137,23 @@ pub unsafe extern "C" fn hotset_snapshot_options_init(options: *mut hotset_snaps
 /// Saves the cache to a file, in the place of what is there; NULL for the options stands for the defaults. Stores how many entries
 /// it holds.
 ///
-/// Others may use the cache meanwhile; what they change may be saved or not. The file gets its name when it is whole and on the
-/// disk: a save that fails, or is interrupted, leaves the former file as it was. Two processes may save to one path: the last whole
-/// file wins. It is the file that Rust's Cache<Vec<u8>, Vec<u8>> writes. Remaining times to live are kept, by the wall clock.
+/// Other threads may use the cache during the save; what they change may be saved or not. The file
+/// takes the place of the previous one when it is complete and on the disk: a save that fails, or
+/// is interrupted, leaves the previous file as it was, and any status but HOTSET_OK means that it
+/// is in place. Two processes may save to one path: the last complete file wins. It is the file
+/// that Rust's Cache<Vec<u8>, Vec<u8>> writes. Remaining times to live are kept, by the wall clock.
 ///
-/// Returns HOTSET_OK; HOTSET_IO, and errno, if the operating system refused something (ENOSPC, EACCES, ENOENT ..);
-/// HOTSET_NOT_A_SNAPSHOT if the path has no name of a file, or is that of a device, a pipe or a socket; HOTSET_TOO_LARGE
-/// for a value of 4 GiB or more; HOTSET_INVALID, also for a cache with a destructor, whose values are objects of this process;
+/// A symbolic link is followed: the file that it leads to is replaced, or created. A new file may
+/// be read and written by its owner only; one that replaces another keeps its mode, on Linux its
+/// access control list, its group where the process may set that, and its owner where it may give
+/// files away (as root may). Where the directory cannot be synced, the save succeeds all the same;
+/// if the system crashes then, the previous file may be there afterwards. The path is any bytes but
+/// 0: it need not be UTF-8.
+///
+/// Returns HOTSET_OK; HOTSET_IO, and errno, if the operating system refused something (ENOSPC,
+/// EACCES, ENOENT ..); HOTSET_NOT_A_SNAPSHOT if the path names no file, or is that of a directory,
+/// a device, a pipe or a socket; HOTSET_TOO_LARGE for a value of 4 GiB or more; HOTSET_NO_MEMORY;
+/// HOTSET_INVALID, also for a cache with a destructor, whose values are objects of this process;
 /// HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_save(
@@ -175,15 +186,25 @@ pub unsafe extern "C" fn hotset_save(
 /// Loads a snapshot; NULL for the options stands for the defaults. Stores how many entries the file holds, of which not all may fit
 /// into the cache, and some may have ended.
 ///
-/// The file is mapped, and its header and index are checked: entries come in when they are asked for, each verified by its
-/// checksum; one that is damaged is a miss. Until then they count in no hotset_len, and no iterator meets them. With `eager` everything
-/// is checked and brought in at once. What is in the cache already, and what is put or removed later, counts more than the
-/// snapshot. Nobody may truncate the file in place while it is in use, or the process that touches what is gone is killed
-/// (SIGBUS); replacing it by rename, as hotset_save does, harms nobody.
+/// By default the file is mapped, and must not be changed in place while it is. If another program
+/// truncates it, the operating system kills this process (SIGBUS) when it next reads the part that
+/// is gone. If another program overwrites it, entries are missed, and an entry that is overwritten
+/// while it is being read may have a wrong value. Replacing the file by a rename, as hotset_save
+/// does, or removing it, is harmless. The file is mapped until all its entries have been inserted or
+/// removed, the cache is cleared or closed, or hotset_warm has returned. With `copy`, the file is
+/// read into memory instead, and what happens to it afterwards does not matter.
 ///
-/// If it fails, the cache is as it was. Returns HOTSET_OK; HOTSET_IO, and errno (ENOENT: there is no file); HOTSET_NOT_A_SNAPSHOT,
-/// HOTSET_DAMAGED, HOTSET_FOREIGN; HOTSET_TOO_LARGE for a file that is too large for this machine; HOTSET_INVALID, also for a cache
-/// with a destructor; HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+/// Header and index are checked before the call returns, with `copy` or `eager` the whole file.
+/// Entries are inserted when they are first looked up, each verified by its checksum; a corrupt one
+/// is a miss. Until then they count in no hotset_len, and no iterator visits them. With `eager` all
+/// are inserted before the call returns. What is in the cache already, and what is put or removed
+/// later, counts more than the snapshot.
+///
+/// If it fails, the cache is as it was. Returns HOTSET_OK; HOTSET_IO, and errno (ENOENT: there is
+/// no file); HOTSET_NOT_A_SNAPSHOT, HOTSET_DAMAGED, HOTSET_FOREIGN; HOTSET_TOO_LARGE for a file
+/// that is too large for this machine; HOTSET_NO_MEMORY if there are no memory or addresses for the
+/// file; HOTSET_INVALID, also for a cache with a destructor; HOTSET_CLOSED, HOTSET_FORKED,
+/// HOTSET_PANIC. Any thread may call it, callbacks included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_load(
     cache: *mut hotset_cache,
@@ -198,7 +219,8 @@ pub unsafe extern "C" fn hotset_load(
             let options = hotset_snapshot_options::read(options)?;
             (plain(cache)?, self::path(path)?, options, entries)
         };
-        let how = LoadOptions::new().schema(options.schema).eager(options.eager != 0);
+        let how = LoadOptions::new().schema(options.schema);
+        let how = how.eager(options.eager != 0).copy(options.copy != 0);
         let loaded = raw::load::<Bytes, _, _, _>(cache.engine(), path, &how).map_err(status)?;
         *entries = loaded.entries;
         Ok(())

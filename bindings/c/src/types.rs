@@ -23,7 +23,8 @@ pub enum hotset_status {
     HOTSET_INVALID = 4,
     /// A key of 4 GiB or more; a key and value that together are longer than memory can be.
     HOTSET_TOO_LARGE = 5,
-    /// There was no memory for the entry, or for the table of a new cache. Nothing has changed.
+    /// There was no memory for the entry, for the table of a new cache, or for a snapshot. Nothing
+    /// has changed.
     HOTSET_NO_MEMORY = 6,
     /// For loaders that have nothing more precise to say.
     HOTSET_LOAD_FAILED = 7,
@@ -192,8 +193,9 @@ pub struct hotset_snapshot_options {
     pub schema: u64,
     /// For hotset_load. Not 0: checks the whole file, and brings everything in before the call returns.
     pub eager: u32,
-    /// Must be 0.
-    pub reserved: u32,
+    /// For hotset_load. Not 0: reads the file into memory and checks all of it, instead of mapping
+    /// it.
+    pub copy: u32,
     /// For hotset_save. NULL: nobody is told.
     pub progress: hotset_progress_fn,
     /// Handed to progress.
