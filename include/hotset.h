@@ -47,7 +47,7 @@
  * - Memory. All memory is malloc's: replace malloc to have another. (A hook for entries alone would leave out the tables, and
  *   could not be called where no memory may be had; so there is none.) A call that finds no memory returns
  *   HOTSET_NO_MEMORY, and has changed nothing. A table that cannot grow stays as it is: entries for which it has no room are
- *   evicted. For what a call needs in the middle of its work (a node, a list that grows) the library holds a reserve of 64 KiB,
+ *   evicted. For what a call needs in the middle of its work (a node, a list that grows) the library holds a reserve of 76 KiB,
  *   which it refills before every call that takes memory, or else refuses the call. The process is aborted, as is usual in
  *   Rust, only if calls in progress need more than that while malloc refuses: many threads at once, a list beyond 16 KiB
  *   that grows, a snapshot of many entries. Reads, releases, removals and closing work without memory.
