@@ -18,15 +18,25 @@
  *
  * - It is a cache. A put that returns HOTSET_OK may be evicted at once. What must not be lost has to be elsewhere too.
  *
- * - Fork. A cache does not cross a fork: in the child, every call on a cache that the parent opened returns HOTSET_FORKED, and
- *   so does hotset_open, if the parent had ever opened a cache. (Other threads of the parent may have been at work in memory
- *   that all caches of a process share.) Handles can be read and released in the child. So: open caches after forking, as a
- *   daemon or a worker does that opens its own; or call exec in the child. No call may be made in a child of vfork.
+ * - Fork. A cache does not cross a fork: in the child, every call on a cache that the parent opened returns HOTSET_FORKED,
+ *   since other threads of the parent may have been at work in it. The child may open caches of its own, whatever the parent's
+ *   threads were doing, and may read and release handles that it inherited. (That needs the handlers of pthread_atfork: a
+ *   child of vfork, _Fork or a bare clone must make no call.)
  *
  * - Callbacks. No user code runs under a lock, so callbacks may call hotset, the same cache included; the exceptions are named
- *   where the callback is declared. They must return, in the process that called them: no longjmp, no pthread_exit and no
- *   cancellation of the thread, and no C++ exception may leave one (the process would be aborted); and a child that one forks
- *   must not return from it. What their arguments point to must be safe for several threads.
+ *   where the callback is declared. They must return, in the process that called them: no longjmp and no
+ *   pthread_exit, and no C++ exception may leave one (the process would be aborted); and a child that one forks must not
+ *   return from it. What their arguments point to must be safe for several threads.
+ *
+ * - Cancellation. A thread is never canceled in the middle of a call: a request takes effect at the thread's next cancellation
+ *   point. hotset_save, hotset_load and hotset_warm are such points when they are called, before they have done anything; no
+ *   other call is one. In callbacks cancellation is disabled, and must stay so. So a thread that waits for another's load
+ *   cannot be canceled before that load is done. The cancel type must be deferred, as it is by default: with asynchronous
+ *   cancellation, disable cancellation around calls.
+ *
+ * - errno. A call that returns HOTSET_OK leaves errno as it was. After HOTSET_IO it says why; after other statuses it may have
+ *   changed, and is what a callback left if the status is the callback's. (The clock, on_removal, the destructor and progress
+ *   never change it.)
  *
  * - Signals. No function is safe in a signal handler.
  *
@@ -35,11 +45,16 @@
  *   A NULL key or value with length 0 is empty. Every call may return HOTSET_PANIC, which is a defect to be reported.
  *
  * - Memory. All memory is malloc's: replace malloc to have another. (A hook for entries alone would leave out the tables, and
- *   could not be called where no memory may be had; so there is none.) HOTSET_NO_MEMORY is told for entries, and for a new
- *   cache's table. A table that cannot grow goes on as it is: what it has no room for is evicted. If there is no memory for
- *   the few bytes beside (a queue, a list), the process is aborted, as is usual in Rust.
+ *   could not be called where no memory may be had; so there is none.) A call that finds no memory returns
+ *   HOTSET_NO_MEMORY, and has changed nothing. A table that cannot grow stays as it is: entries for which it has no room are
+ *   evicted. For what a call needs in the middle of its work (a node, a list that grows) the library holds a reserve of 76 KiB,
+ *   which it refills before every call that takes memory, or else refuses the call. The process is aborted, as is usual in
+ *   Rust, only if calls in progress need more than that while malloc refuses: many threads at once, a list beyond 16 KiB
+ *   that grows, a snapshot of many entries. Reads, releases, removals and closing work without memory.
  *
- * - Unloading. The library stays loaded after dlclose.
+ * - Unloading. The shared library stays loaded after dlclose. A plugin that has the static library inside must be linked with
+ *   -Wl,-z,nodelete, or stay loaded while threads that called it live. It exports the library's functions unless it is linked
+ *   with -Wl,--exclude-libs,libhotset.a, as pkg-config --static says.
  *
  * THE LADDER: five calls are what most programs need, and each rung below adds some.
  *
@@ -144,8 +159,7 @@ enum hotset_status
      */
     HOTSET_TOO_LARGE = 5,
     /**
-     * There was no memory for the entry, for the table of a new cache, or for a snapshot. Nothing
-     * has changed.
+     * There was no memory. Nothing has changed.
      */
     HOTSET_NO_MEMORY = 6,
     /**
@@ -162,7 +176,7 @@ enum hotset_status
      */
     HOTSET_CLOSED = 9,
     /**
-     * The cache was opened before a fork, and this is the child.
+     * The cache was opened before a fork, and this is the child: it may open caches of its own.
      */
     HOTSET_FORKED = 10,
     /**
@@ -182,7 +196,7 @@ enum hotset_status
      */
     HOTSET_BUFFER_TOO_SMALL = 14,
     /**
-     * The operating system gave no thread for the ticker; or it refused something with a file: errno says what.
+     * The operating system refused a thread for the ticker, or something with a file: errno says why.
      */
     HOTSET_IO = 15,
     /**
@@ -524,11 +538,11 @@ typedef struct {
 extern "C" {
 #endif // __cplusplus
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 1. What most programs need: open, put, get, release, close
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * Fills the options with the defaults; `size` is sizeof(hotset_options).
  *
  * Returns HOTSET_OK, or HOTSET_INVALID for NULL or a size that no version of the options has. Any thread may call it.
@@ -541,8 +555,8 @@ hotset_status hotset_options_init(hotset_options *options, size_t size);
  *
  * Returns HOTSET_OK; HOTSET_INVALID (`*cache` is then NULL, as after all failures) if options do not go together: both
  * max_entries and max_bytes, a jitter outside of 0 to below 1, an unknown policy, a size that hotset_options_init did not
- * set; HOTSET_IO if there was no thread for the ticker; HOTSET_FORKED in the child of a process that had opened caches;
- * HOTSET_NO_MEMORY, HOTSET_PANIC. Any thread may call it, callbacks included.
+ * set; HOTSET_IO if there was no thread for the ticker (errno says why); HOTSET_NO_MEMORY, HOTSET_PANIC. Any thread may
+ * call it, callbacks included.
  */
 hotset_status hotset_open(const hotset_options *options, hotset_cache **cache);
 
@@ -596,8 +610,8 @@ hotset_status hotset_release(hotset_value *value);
  * Closes a cache and frees its entries. Handles stay valid until they are released. No other call on the cache may be going on
  * or come later.
  *
- * Waits for the ticker, so that no removal callback runs once it has returned; the destructor may, for entries that handles
- * hold. Returns HOTSET_OK; HOTSET_BUSY while iterators are open, HOTSET_REENTRANT in a callback of this cache, HOTSET_FORKED in a
+ * Joins the ticker, and frees every entry that no handle holds: once it has returned, no thread of the library's runs for this
+ * cache, no removal callback, and the destructor only for entries that handles hold. Returns HOTSET_OK; HOTSET_BUSY while iterators are open, HOTSET_REENTRANT in a callback of this cache, HOTSET_FORKED in a
  * child (the cache is unchanged by all three); HOTSET_INVALID for NULL; HOTSET_PANIC.
  *
  * A call on a closed cache is a mistake that the library tells (HOTSET_CLOSED) for the 1,024 caches that the process closed
@@ -605,11 +619,11 @@ hotset_status hotset_release(hotset_value *value);
  */
 hotset_status hotset_close(hotset_cache *cache);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 2. Other ways to read
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * hotset_get and hotset_value_data in one call: the value's bytes, and the handle to release. The fastest way to read.
  *
  * Returns as hotset_get does; where there is nothing, all fields are 0. Any thread may call it, callbacks included.
@@ -686,11 +700,11 @@ hotset_status hotset_value_version(const hotset_value *value, uint64_t *version)
  */
 hotset_status hotset_retain(hotset_value *value);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 3. Other ways to write
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * hotset_put for an entry that lives for ttl_ms milliseconds, or HOTSET_TTL_DEFAULT, HOTSET_TTL_NONE or HOTSET_TTL_KEEP.
  *
  * A time to idle still applies. All else is as for hotset_put.
@@ -736,11 +750,11 @@ hotset_status hotset_remove(hotset_cache *cache,
  */
 hotset_status hotset_take(hotset_cache *cache, const void *key, size_t key_len, hotset_value **value);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 4. Atomic changes
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * Replaces the entry of a key if it still is the one whose version you read with hotset_value_version.
  *
  * Returns HOTSET_OK; HOTSET_CONFLICT if it is another, HOTSET_NOT_FOUND if there is none; HOTSET_INVALID, HOTSET_TOO_LARGE,
@@ -787,11 +801,11 @@ hotset_status hotset_compute(hotset_cache *cache,
                              void *arg,
                              hotset_value **value);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 5. Loading what is missing
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * Gets the entry of a key as hotset_get does; if it is missing, has `fn` load it, and puts what that answers: see hotset_load_fn.
  *
  * While one caller loads, others that ask for the same key wait for it and get what it got, a failure included; calls for
@@ -833,18 +847,18 @@ hotset_status hotset_reply_set(hotset_reply *reply,
  */
 hotset_status hotset_reply_remove(hotset_reply *reply);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 6. All entries
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * Begins an iteration over all entries, in no useful order; it is yours until hotset_iter_close, which must come before
  * hotset_close.
  *
  * An entry that is there all the time comes exactly once; one that comes or goes meanwhile may come or not. Nobody is held up,
  * nothing counts as a hit, and the cache may be changed meanwhile.
  *
- * Returns HOTSET_OK; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with NULL. Any thread may call it, callbacks included.
+ * Returns HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with NULL. Any thread may call it, callbacks included.
  */
 hotset_status hotset_iter_open(hotset_cache *cache,
                                hotset_iter **iter);
@@ -853,7 +867,7 @@ hotset_status hotset_iter_open(hotset_cache *cache,
  * The next entry, as a handle to be released. One thread at a time may use an iterator.
  *
  * Returns HOTSET_OK; HOTSET_NOT_FOUND at the end, and from then on; HOTSET_REENTRANT in a callback that a step of this iterator
- * called; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK, `*value` is NULL. Callbacks may call it.
+ * called; HOTSET_NO_MEMORY, after which it may be called again; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK, `*value` is NULL. Callbacks may call it.
  */
 hotset_status hotset_iter_next(hotset_iter *iter,
                                hotset_value **value);
@@ -866,11 +880,11 @@ hotset_status hotset_iter_next(hotset_iter *iter,
  */
 hotset_status hotset_iter_close(hotset_iter *iter);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 7. The cache as a whole
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * What happened so far; `size` is sizeof(hotset_stats_data). Fields that this version does not know become 0.
  *
  * Returns HOTSET_OK; HOTSET_INVALID, also for a size that is no multiple of 8, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
@@ -924,11 +938,11 @@ hotset_status hotset_clear(hotset_cache *cache);
  */
 hotset_status hotset_run_pending(hotset_cache *cache);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 8. Snapshots: a file for the next process to begin warm
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * Fills the options with the defaults: schema 0, a mapped file, entries that are inserted when they
  * are first looked up, no progress function; `size` is sizeof(hotset_snapshot_options).
  *
@@ -997,17 +1011,18 @@ hotset_status hotset_load(hotset_cache *cache,
  * Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the file. Stores how
  * many came in, and how many could not, since their records are damaged. Others may use the cache meanwhile.
  *
- * Returns HOTSET_OK; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+ * Returns HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks
+ * included.
  */
 hotset_status hotset_warm(hotset_cache *cache,
                           uint64_t *entries,
                           uint64_t *damaged);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 9. Texts and versions
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * What a status means, in English: never NULL, for any number, and valid for ever. Any thread may call it, callbacks included.
  */
 const char *hotset_strerror(hotset_status status);

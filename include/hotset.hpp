@@ -93,15 +93,21 @@ public:
     // Takes over a handle that C code got.
     static value adopt(hotset_value *handle) noexcept { return value(handle); }
 
-    std::string_view data() const { return view(hotset_value_data); }
-    std::string_view key() const { return view(hotset_value_key); }
+    // Views of the bytes, for as long as this object holds them: not of a temporary, whose views would dangle. (Of
+    // `cache.get(key)->data()` the compiler cannot tell: use it within the statement, or keep what get returns.)
+    std::string_view data() const & { return view(hotset_value_data); }
+    std::string_view data() const && = delete;
+    std::string_view key() const & { return view(hotset_value_key); }
+    std::string_view key() const && = delete;
     std::uint64_t version() const {
         std::uint64_t version = 0;
         detail::check(hotset_value_version(handle_, &version));
         return version;
     }
+    // A copy of the bytes, also of a temporary.
     std::string str() const { return std::string(data()); }
-    operator std::string_view() const { return data(); }
+    operator std::string_view() const & { return data(); }
+    operator std::string_view() const && = delete;
 
     // A second handle to the same bytes; nothing is copied.
     value share() const {

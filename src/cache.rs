@@ -217,8 +217,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized + 'k,
         V: Clone,
     {
-        let mut keys = keys.into_iter();
+        let keys = keys.into_iter();
         let mut values = Vec::with_capacity(keys.size_hint().0);
+        self.get_each(keys, |value| values.push(value.cloned()));
+        values
+    }
+
+    /// Shows the values of many keys to `found`, in their order.
+    pub(crate) fn get_each<'k, Q>(&self, keys: impl IntoIterator<Item = &'k Q>, mut found: impl FnMut(Option<&V>))
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized + 'k,
+    {
+        let mut keys = keys.into_iter();
         loop {
             let (mut hashes, mut batch) = ([0; BATCH], [None; BATCH]);
             let mut n = 0;
@@ -228,15 +239,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
             if n == 0 {
                 self.0.engine.now_and_tick();
-                return values;
+                return;
             }
             let guard = pin();
-            let mut found = [None; BATCH];
+            let mut glanced = [None; BATCH];
             let size = size_of::<Entry<K, V>>();
-            self.0.engine.map().glance(&hashes[..n], &mut found[..n], size, &guard);
-            for ((hash, key), found) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(found) {
-                let entry = self.0.lookup_glanced(key, hash, found, &guard);
-                values.push(entry.map(|entry| entry.value.clone()));
+            self.0
+                .engine
+                .map()
+                .glance(&hashes[..n], &mut glanced[..n], size, &guard);
+            for ((hash, key), glanced) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(glanced) {
+                let entry = self.0.lookup_glanced(key, hash, glanced, &guard);
+                found(entry.map(|entry| &entry.value));
             }
         }
     }

@@ -5,7 +5,9 @@ use crate::cache::{Cache, Inner};
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::map::reclaim::{alone, pin, pin_fenced};
+use crate::flight;
+use crate::map::reclaim::{self, alone, pin, pin_fenced};
+use crate::prim::clock;
 pub use crate::snapshot::EntryCodec;
 pub use crate::snapshot::steps::{About, Loading, Saving};
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
@@ -103,6 +105,37 @@ pub unsafe fn glance_alone<K: Hash, V, S: BuildHasher, R>(
     let guard = unsafe { alone() };
     let hash = Inner::<K, V, S>::stir(hash);
     cache.0.glance(hash, equal, &guard).map(|entry| read(&entry.value))
+}
+
+/// [`Cache::get_many`] without memory of its own: shows the values of `keys`, in their order, while none of them is freed.
+pub fn get_each<'k, K, V, S, Q>(
+    cache: &Cache<K, V, S>,
+    keys: impl IntoIterator<Item = &'k Q>,
+    found: impl FnMut(Option<&V>),
+) where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized + 'k,
+{
+    cache.get_each(keys, found);
+}
+
+/// Reads the clock for the first time, which looks into a file on Linux, unless that was done.
+pub fn start_clock() {
+    _ = clock::now();
+}
+
+/// Makes the child of a fork ready for caches of its own, whatever other threads of its parent were doing: what all caches of
+/// a process share is left by the threads that the fork left behind. Inherited caches are not: they must not be used.
+///
+/// Allocates nothing and waits for nothing, so an atfork handler may call it.
+///
+/// # Safety
+/// The calling thread is the only one of the process, and never returns into a call of this crate that it was in at the fork.
+pub unsafe fn fork_child() {
+    // SAFETY: the caller's promise.
+    unsafe { reclaim::fork_child() };
+    flight::fork_child();
 }
 
 /// [`Cache::get_with`], apart: so [`get_alone`] needs nothing of what protects it.

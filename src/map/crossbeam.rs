@@ -53,6 +53,13 @@ pub(crate) unsafe fn alone() -> Guard {
     pin()
 }
 
+/// As in `epoch`, where it frees what the parent's other threads held; crossbeam's participants cannot be given back, so what
+/// they pinned at the fork stays allocated in the child.
+///
+/// # Safety
+/// As in `epoch`.
+pub(crate) unsafe fn fork_child() {}
+
 static FREE: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
 
 struct Index(usize);

@@ -158,6 +158,22 @@ impl Domain {
             .store(slot.state.load(Ordering::Relaxed) | ORPHAN, Ordering::Release);
     }
 
+    /// Ends every guard, and gives back the slots of all threads but the caller's: for the child of a fork, where only the
+    /// caller lives. The list is whole at every instant, so whatever other threads were doing at the fork.
+    #[cfg(not(loom))]
+    fn keep_only(&self, mine: &Slot) {
+        let mut at = self.slots.load(Ordering::Acquire);
+        while !at.is_null() {
+            // SAFETY: slots are leaked boxes, valid for ever.
+            let slot = unsafe { &*at };
+            slot.state.store(0, Ordering::Relaxed);
+            if !ptr::eq(slot, mine) {
+                slot.used.store(0, Ordering::Relaxed);
+            }
+            at = slot.next.load(Ordering::Relaxed);
+        }
+    }
+
     /// Begins a new epoch and returns it: the tag of all that was unlinked before.
     pub(crate) fn advance(&self) -> u64 {
         // AcqRel: Release publishes the unlinking to readers of the new epoch; Acquire orders earlier advances before.
@@ -306,6 +322,14 @@ mod global {
     fn give_back(slot: &Slot) {
         SLOT.set(&NONE);
         Domain::unregister(slot);
+    }
+
+    /// In the child of a fork: frees what the threads held that the fork left behind.
+    ///
+    /// # Safety
+    /// The calling thread is the only one, and uses no guard that it had at the fork.
+    pub(crate) unsafe fn fork_child() {
+        DOMAIN.keep_only(SLOT.get());
     }
 
     /// Marks all that was unlinked so far.

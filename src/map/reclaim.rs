@@ -1,9 +1,9 @@
 //! When memory that readers may still look at is freed: one small interface, two implementations.
 
 #[cfg(all(feature = "crossbeam", not(loom)))]
-pub(crate) use super::crossbeam::{Guard, Horizon, Seal, alone, pin, pin_fenced, pin_first, seal};
+pub(crate) use super::crossbeam::{Guard, Horizon, Seal, alone, fork_child, pin, pin_fenced, pin_first, seal};
 #[cfg(all(not(feature = "crossbeam"), not(loom)))]
-pub(crate) use super::epoch::{Guard, Horizon, Seal, alone, pin, pin_fenced, pin_first, seal};
+pub(crate) use super::epoch::{Guard, Horizon, Seal, alone, fork_child, pin, pin_fenced, pin_first, seal};
 
 /// Under loom maps are checked without reclamation (which has its own model in `epoch`): no reader is ever past a seal.
 #[cfg(loom)]
@@ -28,6 +28,10 @@ mod leak {
     pub(crate) unsafe fn alone() -> Guard {
         Guard
     }
+
+    /// # Safety
+    /// As in `epoch`.
+    pub(crate) unsafe fn fork_child() {}
 
     pub(crate) fn pin_fenced() -> Guard {
         loom::sync::atomic::fence(loom::sync::atomic::Ordering::SeqCst);
@@ -61,7 +65,7 @@ mod leak {
 #[cfg(all(loom, test))]
 pub(crate) use leak::INDEX;
 #[cfg(loom)]
-pub(crate) use leak::{Guard, alone, pin, pin_fenced, pin_first};
+pub(crate) use leak::{Guard, alone, fork_child, pin, pin_fenced, pin_first};
 #[cfg(loom)]
 use leak::{Horizon, Seal, seal};
 

@@ -7,7 +7,7 @@
 #[cfg(not(loom))]
 use super::sync::Padded;
 use super::sync::{AtomicU64, Ordering};
-use std::sync::OnceLock;
+use std::ptr;
 use std::time::{Duration, Instant};
 
 /// The first reading of the process.
@@ -18,18 +18,39 @@ struct Origin {
     counter: bool,
 }
 
-static ORIGIN: OnceLock<Origin> = OnceLock::new();
+/// Null until the first reading. No thread waits for another's first reading: the child of a fork would wait for ever for
+/// a thread that the fork left behind.
+static ORIGIN: std::sync::atomic::AtomicPtr<Origin> = std::sync::atomic::AtomicPtr::new(ptr::null_mut());
 
+#[inline]
 fn origin() -> &'static Origin {
-    ORIGIN.get_or_init(|| {
-        let counter = counter_is_trusted();
-        let (ticks, instant) = if counter { both() } else { (0, Instant::now()) };
-        Origin {
-            ticks,
-            instant,
-            counter,
+    // Acquire pairs with the Release in `first_reading`: the fields are seen.
+    // SAFETY: what the pointer leads to was leaked there, and is never changed.
+    unsafe { ORIGIN.load(Ordering::Acquire).as_ref() }.unwrap_or_else(first_reading)
+}
+
+#[cold]
+#[inline(never)]
+fn first_reading() -> &'static Origin {
+    let counter = counter_is_trusted();
+    let (ticks, instant) = if counter { both() } else { (0, Instant::now()) };
+    let new = Box::into_raw(Box::new(Origin {
+        ticks,
+        instant,
+        counter,
+    }));
+    // Release publishes the fields; Acquire, of those of the thread that was faster, pairs with its Release.
+    match ORIGIN.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: it is leaked from here on.
+        Ok(_) => unsafe { &*new },
+        Err(first) => {
+            // SAFETY: no other thread knows `new`; `first` was leaked by the thread that was faster.
+            unsafe {
+                drop(Box::from_raw(new));
+                &*first
+            }
         }
-    })
+    }
 }
 
 /// Now, in ticks. Only differences mean something, and those of two threads may be off by the counters' skew: subtract with

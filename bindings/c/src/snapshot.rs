@@ -1,13 +1,15 @@
 //! Snapshots, in the engine's format for byte keys and byte values.
 
 use crate::blob::Blob;
-use crate::border::{border, hotset_cache, result};
-use crate::callback;
+use crate::border::{border, border_slow, hotset_cache, result};
 use crate::options::User;
+use crate::thread::{Errno, cancellation_point};
 use crate::types::{Status, hotset_snapshot_options, hotset_status};
+use crate::{callback, memory};
 use engine::raw::{self, EntryCodec};
 use engine::snapshot::{LoadOptions, SaveOptions, SnapshotError};
 use libc::c_char;
+use std::cell::Cell;
 use std::ffi::{CStr, OsStr};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -25,8 +27,14 @@ impl EntryCodec<Blob, Blob> for Bytes {
         out.extend_from_slice(value.value());
     }
     fn decode(key: &[u8], value: &[u8]) -> Option<(Blob, Blob)> {
-        Blob::new(key, value, None).ok().map(Blob::into_entry)
+        let blob = Blob::new(key, value, None);
+        blob.map_err(|_| REFUSED.set(true)).ok().map(Blob::into_entry)
     }
+}
+
+thread_local! {
+    /// Whether there was no memory for an entry, which to the engine looks like one of another kind.
+    static REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The only size that options have had so far.
@@ -92,26 +100,14 @@ fn status(error: SnapshotError) -> Status {
         SnapshotError::NotAFile { .. } | SnapshotError::NotASnapshot => (hotset_status::HOTSET_NOT_A_SNAPSHOT, None),
         SnapshotError::Truncated { .. } | SnapshotError::Corrupt { .. } => (hotset_status::HOTSET_DAMAGED, None),
         SnapshotError::TooLarge { .. } => (hotset_status::HOTSET_TOO_LARGE, None),
+        SnapshotError::Foreign { .. } if REFUSED.get() => (hotset_status::HOTSET_NO_MEMORY, None),
         _ => (hotset_status::HOTSET_FOREIGN, None),
     };
     drop(error); // before errno is set: freeing may change it
     if let Some(errno) = errno {
-        set_errno(errno);
+        Errno::of(errno).restore();
     }
     status.into()
-}
-
-fn set_errno(errno: i32) {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    // SAFETY: the thread's own.
-    unsafe {
-        *libc::__errno_location() = errno;
-    }
-    #[cfg(any(target_os = "macos", target_os = "freebsd"))]
-    // SAFETY: the thread's own.
-    unsafe {
-        *libc::__error() = errno;
-    }
 }
 
 /// ---------------------------------------------------------------------------------------------------------------------
@@ -156,29 +152,31 @@ pub unsafe extern "C" fn hotset_snapshot_options_init(options: *mut hotset_snaps
 /// HOTSET_INVALID, also for a cache with a destructor, whose values are objects of this process;
 /// HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_save(
+pub unsafe extern "C-unwind" fn hotset_save(
     cache: *mut hotset_cache,
     path: *const c_char,
     options: *const hotset_snapshot_options,
     entries: *mut u64,
 ) -> Status {
-    border(|| {
+    cancellation_point();
+    border_slow(|| {
         // SAFETY: the header's rules for callers.
         let (cache, path, options, entries) = unsafe {
             let entries = result(entries, 0)?;
             let options = hotset_snapshot_options::read(options)?;
             (plain(cache)?, self::path(path)?, options, entries)
         };
+        memory::ready()?;
         let (id, mut to) = (cache.id, SaveOptions::new().schema(options.schema));
         if let Some(observer) = User::new(options.progress, options.progress_arg) {
             to = to.progress(move |progress| {
                 let (call, arg) = observer.parts();
                 // SAFETY: the user's function, with what it was promised.
-                callback::within(id, || unsafe { call(arg, progress.done, progress.total) });
+                callback::notify(id, || unsafe { call(arg, progress.done, progress.total) });
             });
         }
         let saved = raw::save::<Bytes, _, _, _>(cache.engine(), path, &to).map_err(status)?;
-        *entries = saved.entries;
+        entries.set(saved.entries);
         Ok(())
     })
 }
@@ -206,23 +204,26 @@ pub unsafe extern "C" fn hotset_save(
 /// file; HOTSET_INVALID, also for a cache with a destructor; HOTSET_CLOSED, HOTSET_FORKED,
 /// HOTSET_PANIC. Any thread may call it, callbacks included.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_load(
+pub unsafe extern "C-unwind" fn hotset_load(
     cache: *mut hotset_cache,
     path: *const c_char,
     options: *const hotset_snapshot_options,
     entries: *mut u64,
 ) -> Status {
-    border(|| {
+    cancellation_point();
+    border_slow(|| {
         // SAFETY: the header's rules for callers.
         let (cache, path, options, entries) = unsafe {
             let entries = result(entries, 0)?;
             let options = hotset_snapshot_options::read(options)?;
             (plain(cache)?, self::path(path)?, options, entries)
         };
+        memory::ready()?;
+        REFUSED.set(false);
         let how = LoadOptions::new().schema(options.schema);
         let how = how.eager(options.eager != 0).copy(options.copy != 0);
         let loaded = raw::load::<Bytes, _, _, _>(cache.engine(), path, &how).map_err(status)?;
-        *entries = loaded.entries;
+        entries.set(loaded.entries);
         Ok(())
     })
 }
@@ -230,15 +231,19 @@ pub unsafe extern "C" fn hotset_load(
 /// Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the file. Stores how
 /// many came in, and how many could not, since their records are damaged. Others may use the cache meanwhile.
 ///
-/// Returns HOTSET_OK; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+/// Returns HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks
+/// included.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_warm(cache: *mut hotset_cache, entries: *mut u64, damaged: *mut u64) -> Status {
-    border(|| {
+pub unsafe extern "C-unwind" fn hotset_warm(cache: *mut hotset_cache, entries: *mut u64, damaged: *mut u64) -> Status {
+    cancellation_point();
+    border_slow(|| {
         // SAFETY: the header's rules for callers.
         let (entries, damaged, cache) =
             unsafe { (result(entries, 0)?, result(damaged, 0)?, hotset_cache::get(cache)?) };
+        memory::ready()?;
         let warmed = cache.engine().warm();
-        (*entries, *damaged) = (warmed.entries, warmed.damaged);
+        entries.set(warmed.entries);
+        damaged.set(warmed.damaged);
         Ok(())
     })
 }
