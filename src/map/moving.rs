@@ -46,8 +46,9 @@ impl Table {
             }
         }
         // A last insertion may have been un-pointed meanwhile, nothing else changes. Release: the moved keys are seen in
-        // `next` by whoever sees MOVED.
+        // `next` by whoever sees MOVED. Acquire pairs with the waiters' in `wait_until_moved`.
         control.fetch_or(control::MOVED, Ordering::AcqRel);
+        self.wake_waiters();
     }
 
     /// Inserts an entry whose key is known to be absent, and stays so until its old home is MOVED.

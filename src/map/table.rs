@@ -10,7 +10,8 @@
 
 use super::Header;
 use super::word::{self, MAX_DISTANCE, SLOTS, control, slot, tags};
-use crate::prim::sync::{AtomicPtr, AtomicU64, Ordering, relax};
+use crate::prim::park::{Parking, spin};
+use crate::prim::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 #[cfg(not(loom))]
 use std::alloc::{Layout, alloc_zeroed};
 use std::ptr::{self, NonNull};
@@ -27,6 +28,9 @@ pub(crate) struct Table {
     pub(super) buckets: Box<[Bucket]>,
     /// The table that this one is moving to. Set once.
     pub(super) next: AtomicPtr<Table>,
+    /// A thread may wait for a home that is being moved.
+    awaited: AtomicBool,
+    parking: Parking,
 }
 
 /// Where a search found a key.
@@ -127,6 +131,8 @@ impl Table {
         Some(Self {
             buckets: Self::allocate(buckets)?,
             next: AtomicPtr::new(ptr::null_mut()),
+            awaited: AtomicBool::new(false),
+            parking: Parking::new(),
         })
     }
 
@@ -443,17 +449,35 @@ impl Table {
 
     #[cold]
     fn thawed(&self, home: usize) -> Step<u64> {
-        let mut tries = 0;
-        loop {
-            let seen = self.load_control(home);
-            if seen & control::MOVED != 0 {
-                return Step::Moved;
-            }
-            if seen & control::FROZEN == 0 {
-                self.finish(home, seen);
-                return Step::Done(seen);
-            }
-            relax(&mut tries);
+        let seen = self.load_control(home);
+        if seen & (control::MOVED | control::FROZEN) == 0 {
+            self.finish(home, seen);
+            return Step::Done(seen);
+        }
+        self.wait_until_moved(home);
+        Step::Moved
+    }
+
+    /// Waits for the mover of a home that has been frozen. The caller is pinned, as the mover is.
+    #[cold]
+    fn wait_until_moved(&self, home: usize) {
+        if spin(|| self.load_control(home) & control::MOVED != 0) {
+            return;
+        }
+        self.parking.wait(|| {
+            self.awaited.store(true, Ordering::Relaxed);
+            // AcqRel, a read-modify-write: it comes before the mover's, which then sees `awaited`, or after it, and sees MOVED.
+            self.bucket(home).control.fetch_or(0, Ordering::AcqRel) & control::MOVED != 0
+        });
+    }
+
+    /// Wakes the threads that wait for the home that the caller has just marked as moved, by an AcqRel read-modify-write.
+    #[inline]
+    pub(super) fn wake_waiters(&self) {
+        if self.awaited.load(Ordering::Relaxed) {
+            // Before the wake-up: a thread that is woken and waits for another home sets it again.
+            self.awaited.store(false, Ordering::Relaxed);
+            self.parking.wake();
         }
     }
 
@@ -582,7 +606,6 @@ impl Table {
     #[inline(always)]
     pub(super) fn change_exact(&self, hash: u32, old: NonNull<Header>, new: Option<NonNull<Header>>) -> Step<bool> {
         let home = self.home(hash);
-        let mut tries = 0;
         loop {
             let seen = self.load_control(home);
             if seen & control::MOVED != 0 {
@@ -592,8 +615,8 @@ impl Table {
                 return Step::Done(false);
             };
             if found.word & slot::STATE == slot::FROZEN {
-                relax(&mut tries);
-                continue;
+                self.wait_until_moved(home);
+                return Step::Moved;
             }
             let changed = match new {
                 None => self.take(home, found.bucket, found.slot, found.word),
