@@ -24,7 +24,7 @@ pub unsafe extern "C" fn hotset_options_init(options: *mut hotset_options, size:
 ///
 /// Returns HOTSET_OK; HOTSET_INVALID (`*cache` is then NULL, as after all failures) if options do not go together: both
 /// max_entries and max_bytes, a jitter outside of 0 to below 1, an unknown policy, a size that hotset_options_init did not
-/// set; HOTSET_IO if there was no thread for the ticker; HOTSET_FORKED in the child of a process that had opened caches;
+/// set; HOTSET_IO, and errno, if the ticker's thread was refused; HOTSET_FORKED in the child of a process that had opened caches;
 /// HOTSET_NO_MEMORY, HOTSET_PANIC. Any thread may call it, callbacks included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_open(options: *const hotset_options, cache: *mut *mut hotset_cache) -> Status {

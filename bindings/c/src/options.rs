@@ -145,7 +145,11 @@ impl hotset_options {
         // The ticker inherits the mask: signals are for the program's own threads, which may have blocked them to wait for them.
         let _blocked = (self.ticker_ms != 0).then(Blocked::new);
         builder.build().map_err(|error| match error {
-            BuildError::NoThread => hotset_status::HOTSET_IO.into(),
+            BuildError::NoThread { source } => {
+                let errno = source.raw_os_error();
+                drop(source); // before errno is set: freeing may change it
+                crate::snapshot::failed_with(errno)
+            }
             BuildError::NoMemory => hotset_status::HOTSET_NO_MEMORY.into(),
             _ => hotset_status::HOTSET_INVALID.into(),
         })

@@ -101,6 +101,14 @@ fn status(error: SnapshotError) -> Status {
     status.into()
 }
 
+/// HOTSET_IO, with errno set to what the operating system reported.
+pub(crate) fn failed_with(errno: Option<i32>) -> Status {
+    if let Some(errno) = errno {
+        set_errno(errno);
+    }
+    hotset_status::HOTSET_IO.into()
+}
+
 fn set_errno(errno: i32) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     // SAFETY: the thread's own.

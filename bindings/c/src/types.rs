@@ -42,7 +42,7 @@ pub enum hotset_status {
     HOTSET_PANIC = 13,
     /// The caller's buffer is too small; the length that is needed was stored.
     HOTSET_BUFFER_TOO_SMALL = 14,
-    /// The operating system gave no thread for the ticker; or it refused something with a file: errno says what.
+    /// The operating system refused the ticker's thread, or something with a file: errno says what.
     HOTSET_IO = 15,
     /// hotset_close: iterators of the cache are still open. Close them first; the cache is unchanged.
     HOTSET_BUSY = 16,
