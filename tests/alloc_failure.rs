@@ -166,21 +166,22 @@ fn cache_without_memory_for_its_sketch_keeps_its_bound() {
         }
     };
     insert(&cache, 0..19_000);
-    scarce_memory(100 << 10, || uses(0..30_000));
+    scarce_memory(100 << 10, || uses(19_000..49_000));
     assert_eq!(check(&cache, 49_000).evictions, 0, "all that left was rejected");
     assert_eq!(cache.len(), 20_000);
     // Keys that are used often now push others out.
     for _ in 0..20 {
-        (50_000..51_000).for_each(|key| {
+        for key in 50_000..53_000 {
             if cache.get(&key).is_none() {
                 cache.insert(key, key.to_string());
             }
-        });
+        }
     }
     cache.run_pending();
     cache.validate();
-    let admitted = (50_000..51_000).filter(|key| cache.contains_key(key)).count();
-    assert!(admitted > 500, "{admitted}");
+    // The window alone holds a third of them.
+    let admitted = (50_000..53_000).filter(|key| cache.contains_key(key)).count();
+    assert!(admitted > 2_000, "{admitted}");
 }
 
 #[test]

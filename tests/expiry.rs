@@ -379,10 +379,8 @@ fn last_handle_dropped_while_ticker_works_waits() {
 
 /// A value whose destructor drops a handle.
 #[derive(Clone)]
-struct Holds(
-    #[expect(dead_code, reason = "dropped")] Option<Cache<u32, Holds>>,
-    Arc<()>,
-);
+#[expect(dead_code, reason = "its fields are only dropped")]
+struct Holds(Option<Cache<u32, Holds>>, Arc<()>);
 
 /// The thread does not wait for itself, nor for another cache's.
 #[test]
