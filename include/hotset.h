@@ -181,7 +181,7 @@ enum hotset_status
      */
     HOTSET_BUFFER_TOO_SMALL = 14,
     /**
-     * The operating system gave no thread for the ticker; or it refused something with a file: errno says what.
+     * The operating system refused the ticker's thread, or something with a file: errno says what.
      */
     HOTSET_IO = 15,
     /**
@@ -539,7 +539,7 @@ hotset_status hotset_options_init(hotset_options *options, size_t size);
  *
  * Returns HOTSET_OK; HOTSET_INVALID (`*cache` is then NULL, as after all failures) if options do not go together: both
  * max_entries and max_bytes, a jitter outside of 0 to below 1, an unknown policy, a size that hotset_options_init did not
- * set; HOTSET_IO if there was no thread for the ticker; HOTSET_FORKED in the child of a process that had opened caches;
+ * set; HOTSET_IO, and errno, if the ticker's thread was refused; HOTSET_FORKED in the child of a process that had opened caches;
  * HOTSET_NO_MEMORY, HOTSET_PANIC. Any thread may call it, callbacks included.
  */
 hotset_status hotset_open(const hotset_options *options, hotset_cache **cache);

@@ -30,6 +30,8 @@ pub(crate) struct Table {
     pub(super) next: AtomicPtr<Table>,
     /// A thread may wait for a home that is being moved.
     awaited: AtomicBool,
+    /// The mover panicked, and left a home that will never be moved.
+    broken: AtomicBool,
     parking: Parking,
 }
 
@@ -132,6 +134,7 @@ impl Table {
             buckets: Self::allocate(buckets)?,
             next: AtomicPtr::new(ptr::null_mut()),
             awaited: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             parking: Parking::new(),
         })
     }
@@ -467,8 +470,13 @@ impl Table {
         self.parking.wait(|| {
             self.awaited.store(true, Ordering::Relaxed);
             // AcqRel, a read-modify-write: it comes before the mover's, which then sees `awaited`, or after it, and sees MOVED.
-            self.bucket(home).control.fetch_or(0, Ordering::AcqRel) & control::MOVED != 0
+            let seen = self.bucket(home).control.fetch_or(0, Ordering::AcqRel);
+            seen & control::MOVED != 0 || self.broken.load(Ordering::Relaxed)
         });
+        assert!(
+            self.load_control(home) & control::MOVED != 0,
+            "hotset: growing this cache's table panicked earlier, which is a bug: these keys can be read, but not changed"
+        );
     }
 
     /// Wakes the threads that wait for the home that the caller has just marked as moved, by an AcqRel read-modify-write.
@@ -667,6 +675,18 @@ impl Table {
             }
         }
         any
+    }
+}
+
+/// Dropped by a panic of the mover: threads that wait for its home are woken, and panic.
+pub(super) struct OnPanic<'t>(pub(super) &'t Table);
+
+impl Drop for OnPanic<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        // Relaxed: waiters read it under the parking's mutex, through which `wake` passes.
+        self.0.broken.store(true, Ordering::Relaxed);
+        self.0.parking.wake();
     }
 }
 
