@@ -267,6 +267,9 @@ impl Map {
             match step(table) {
                 Step::Done(done) => return done,
                 Step::Moved => table = self.next(table, guard),
+                Step::Broken => panic!(
+                    "hotset: growing this cache's table panicked earlier, which is a bug: these keys can be read, but not changed"
+                ),
             }
         }
     }

@@ -47,6 +47,8 @@ pub(super) enum Step<T> {
     Done(T),
     /// The key's home is no longer in this table.
     Moved,
+    /// The key's home is frozen for ever, since its mover panicked.
+    Broken,
 }
 
 /// How an insertion treats a key that is present.
@@ -377,6 +379,7 @@ impl Table {
             let seen = match self.settled(home) {
                 Step::Done(seen) => seen,
                 Step::Moved => return Step::Moved,
+                Step::Broken => return Step::Broken,
             };
             if let Some(found) = self.scan(home, seen, hash, equal) {
                 if mode == Mode::IfAbsent {
@@ -444,39 +447,20 @@ impl Table {
     fn settled(&self, home: usize) -> Step<u64> {
         let seen = self.load_control(home);
         if seen & (control::MOVED | control::FROZEN) != 0 {
-            return self.thawed(home);
+            return self.step_when_moved(home);
         }
         self.finish(home, seen);
         Step::Done(seen)
     }
 
+    /// The step that follows a wait for a frozen home.
     #[cold]
-    fn thawed(&self, home: usize) -> Step<u64> {
-        let seen = self.load_control(home);
-        if seen & (control::MOVED | control::FROZEN) == 0 {
-            self.finish(home, seen);
-            return Step::Done(seen);
+    fn step_when_moved<T>(&self, home: usize) -> Step<T> {
+        if wait_until_moved(self, home) {
+            Step::Moved
+        } else {
+            Step::Broken
         }
-        self.wait_until_moved(home);
-        Step::Moved
-    }
-
-    /// Waits for the mover of a home that has been frozen. The caller is pinned, as the mover is.
-    #[cold]
-    fn wait_until_moved(&self, home: usize) {
-        if spin(|| self.load_control(home) & control::MOVED != 0) {
-            return;
-        }
-        self.parking.wait(|| {
-            self.awaited.store(true, Ordering::Relaxed);
-            // AcqRel, a read-modify-write: it comes before the mover's, which then sees `awaited`, or after it, and sees MOVED.
-            let seen = self.bucket(home).control.fetch_or(0, Ordering::AcqRel);
-            seen & control::MOVED != 0 || self.broken.load(Ordering::Relaxed)
-        });
-        assert!(
-            self.load_control(home) & control::MOVED != 0,
-            "hotset: growing this cache's table panicked earlier, which is a bug: these keys can be read, but not changed"
-        );
     }
 
     /// Wakes the threads that wait for the home that the caller has just marked as moved, by an AcqRel read-modify-write.
@@ -538,6 +522,7 @@ impl Table {
             let seen = match self.settled(home) {
                 Step::Done(seen) => seen,
                 Step::Moved => return Step::Moved,
+                Step::Broken => return Step::Broken,
             };
             if kill {
                 self.kill(home, hash, equal);
@@ -623,8 +608,7 @@ impl Table {
                 return Step::Done(false);
             };
             if found.word & slot::STATE == slot::FROZEN {
-                self.wait_until_moved(home);
-                return Step::Moved;
+                return self.step_when_moved(home);
             }
             let changed = match new {
                 None => self.take(home, found.bucket, found.slot, found.word),
@@ -676,6 +660,26 @@ impl Table {
         }
         any
     }
+}
+
+/// Waits for the mover of a home that is frozen, or moved already. Returns false if the mover panicked. The caller is pinned, as
+/// the mover is.
+///
+/// Cannot unwind, which `extern "C"` tells the optimizer: an insertion then keeps its claim in registers.
+#[cold]
+#[inline(never)]
+extern "C" fn wait_until_moved(table: &Table, home: usize) -> bool {
+    let is_moved = || table.load_control(home) & control::MOVED != 0;
+    if spin(is_moved) {
+        return true;
+    }
+    table.parking.wait(|| {
+        table.awaited.store(true, Ordering::Relaxed);
+        // AcqRel, a read-modify-write: it comes before the mover's, which then sees `awaited`, or after it, and sees MOVED.
+        let seen = table.bucket(home).control.fetch_or(0, Ordering::AcqRel);
+        seen & control::MOVED != 0 || table.broken.load(Ordering::Relaxed)
+    });
+    is_moved()
 }
 
 /// Dropped by a panic of the mover: threads that wait for its home are woken, and panic.
