@@ -307,7 +307,7 @@ where
     ///
     /// # Concurrency
     /// The drop of the last handle to the cache ends the thread and waits for it, listeners and destructors that it is running
-    /// included. So that drop must not happen under a lock that one of them takes. A drop on the thread itself, or on the ticker
+    /// included. So that drop must not happen under a lock that one of them takes. A drop on the thread itself, or on a ticker
     /// or saver of another cache, does not wait: then the thread drops the entries.
     pub fn ticker(mut self, every: Duration) -> Self {
         self.ticker = Extra::Some(every, Cache::start_ticker);

@@ -36,28 +36,44 @@ thread_local! {
 
 /// A thread of a cache's own. When this is dropped, the thread is told to end, and waited for.
 ///
-/// It is not waited for by itself, nor by a thread of another cache: user code may drop handles on both, and two of them could
-/// wait for each other. In the child of a fork, which does not have the thread, nothing is done.
+/// It does not wait for itself. Nor does a thread of another cache wait for a ticker: user code may drop handles on both, and
+/// two of them could wait for each other. A saver is waited for even then, so that a later save is not overwritten by its
+/// own. In the child of a fork, which does not have the thread, nothing is done.
 pub(crate) struct Service {
+    kind: Kind,
     bell: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
     process: u32,
 }
 
+/// What a thread does.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// Maintenance.
+    Ticker,
+    /// Saves to a snapshot.
+    Saver,
+}
+
 impl Service {
     /// Runs `turn` every `interval` on a new thread, until the service is dropped or `turn` returns false.
     pub(crate) fn start(
-        name: &str,
+        kind: Kind,
         interval: Duration,
         mut turn: impl FnMut() -> bool + Send + 'static,
     ) -> io::Result<Self> {
         let bell = Arc::new(Bell::default());
         let heard = bell.clone();
+        let name = match kind {
+            Kind::Ticker => "hotset-ticker",
+            Kind::Saver => "hotset-saver",
+        };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             IS_SERVICE.set(true);
             while !heard.wait(interval) && turn() {}
         })?;
         Ok(Self {
+            kind,
             bell,
             thread: Some(thread),
             process: process::id(),
@@ -71,10 +87,12 @@ impl Drop for Service {
             return;
         }
         self.bell.ring();
-        let in_service = IS_SERVICE.try_with(Cell::get).unwrap_or(false);
-        if let Some(thread) = self.thread.take()
-            && !in_service
-        {
+        let Some(thread) = self.thread.take() else { return };
+        let waits = match self.kind {
+            Kind::Ticker => !IS_SERVICE.try_with(Cell::get).unwrap_or(false),
+            Kind::Saver => thread.thread().id() != thread::current().id(),
+        };
+        if waits {
             _ = thread.join(); // it catches its panics
         }
     }
@@ -89,15 +107,15 @@ where
     /// Starts the thread. It holds the cache only while it works.
     pub(crate) fn start_ticker(&self, interval: Duration) -> io::Result<Service> {
         let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
-        Service::start("hotset-ticker", interval, move || {
+        Service::start(Kind::Ticker, interval, move || {
             let Some(inner) = cache.upgrade() else { return false };
-            let goes_on = !inner.engine.is_poisoned();
-            if goes_on {
+            let continues = !inner.engine.is_poisoned();
+            if continues {
                 // A listener or a destructor that panics has been reported by the panic hook; the work was done.
                 _ = catch_unwind(AssertUnwindSafe(|| inner.engine.run_pending()));
             }
             _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
-            goes_on
+            continues
         })
     }
 }

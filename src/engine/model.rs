@@ -1,4 +1,4 @@
-//! The rings, the hand-over of the housekeeping, and the whole engine on it, under loom. Nothing is freed before the engine is
+//! The rings, the maintenance lock, and the whole engine on it, under loom. Nothing is freed before the engine is
 //! dropped (reclamation has its own model); by then every entry must be in the bin once, or in the map.
 
 use super::maintenance_lock::{Held, MaintenanceLock};

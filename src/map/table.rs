@@ -47,8 +47,6 @@ pub(super) enum Step<T> {
     Done(T),
     /// The key's home is no longer in this table.
     Moved,
-    /// The key's home is frozen for ever, since its mover panicked.
-    Broken,
 }
 
 /// How an insertion treats a key that is present.
@@ -379,7 +377,6 @@ impl Table {
             let seen = match self.settled(home) {
                 Step::Done(seen) => seen,
                 Step::Moved => return Step::Moved,
-                Step::Broken => return Step::Broken,
             };
             if let Some(found) = self.scan(home, seen, hash, equal) {
                 if mode == Mode::IfAbsent {
@@ -447,20 +444,30 @@ impl Table {
     fn settled(&self, home: usize) -> Step<u64> {
         let seen = self.load_control(home);
         if seen & (control::MOVED | control::FROZEN) != 0 {
-            return self.step_when_moved(home);
+            return self.thawed(home);
         }
         self.finish(home, seen);
         Step::Done(seen)
     }
 
-    /// The step that follows a wait for a frozen home.
     #[cold]
-    fn step_when_moved<T>(&self, home: usize) -> Step<T> {
-        if wait_until_moved(self, home) {
-            Step::Moved
-        } else {
-            Step::Broken
+    fn thawed(&self, home: usize) -> Step<u64> {
+        loop {
+            let seen = self.load_control(home);
+            if seen & control::MOVED != 0 || self.is_broken() {
+                return Step::Moved;
+            }
+            if seen & control::FROZEN == 0 {
+                self.finish(home, seen);
+                return Step::Done(seen);
+            }
+            wait_until_moved(self, home);
         }
+    }
+
+    /// Whether a mover panicked, and left a home that will never be moved.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// Wakes the threads that wait for the home that the caller has just marked as moved, by an AcqRel read-modify-write.
@@ -522,7 +529,6 @@ impl Table {
             let seen = match self.settled(home) {
                 Step::Done(seen) => seen,
                 Step::Moved => return Step::Moved,
-                Step::Broken => return Step::Broken,
             };
             if kill {
                 self.kill(home, hash, equal);
@@ -608,7 +614,8 @@ impl Table {
                 return Step::Done(false);
             };
             if found.word & slot::STATE == slot::FROZEN {
-                return self.step_when_moved(home);
+                wait_until_moved(self, home);
+                return Step::Moved;
             }
             let changed = match new {
                 None => self.take(home, found.bucket, found.slot, found.word),
@@ -662,24 +669,21 @@ impl Table {
     }
 }
 
-/// Waits for the mover of a home that is frozen, or moved already. Returns false if the mover panicked. The caller is pinned, as
-/// the mover is.
+/// Waits for the mover of a home that is frozen, or moved already; or until the table is broken. The caller is pinned, as the
+/// mover is.
 ///
-/// Cannot unwind, which `extern "C"` tells the optimizer: an insertion then keeps its claim in registers.
+/// Cannot unwind, which `extern "C"` tells the optimizer: so an insertion can keep its claim in registers.
 #[cold]
 #[inline(never)]
-extern "C" fn wait_until_moved(table: &Table, home: usize) -> bool {
-    let is_moved = || table.load_control(home) & control::MOVED != 0;
-    if spin(is_moved) {
-        return true;
+extern "C" fn wait_until_moved(table: &Table, home: usize) {
+    if !spin(|| table.load_control(home) & control::MOVED != 0) {
+        table.parking.wait(|| {
+            table.awaited.store(true, Ordering::Relaxed);
+            // AcqRel, a read-modify-write: it comes before the mover's, which then sees `awaited`, or after it, and sees MOVED.
+            let seen = table.bucket(home).control.fetch_or(0, Ordering::AcqRel);
+            seen & control::MOVED != 0 || table.is_broken()
+        });
     }
-    table.parking.wait(|| {
-        table.awaited.store(true, Ordering::Relaxed);
-        // AcqRel, a read-modify-write: it comes before the mover's, which then sees `awaited`, or after it, and sees MOVED.
-        let seen = table.bucket(home).control.fetch_or(0, Ordering::AcqRel);
-        seen & control::MOVED != 0 || table.broken.load(Ordering::Relaxed)
-    });
-    is_moved()
 }
 
 /// Dropped by a panic of the mover: threads that wait for its home are woken, and panic.

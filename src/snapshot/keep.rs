@@ -4,7 +4,7 @@ use super::codec::{Codec, Each};
 use super::error::SnapshotError;
 use super::options::{LoadOptions, Loaded, SaveOptions, Saved};
 use crate::cache::{Cache, Inner};
-use crate::ticker::Service;
+use crate::ticker::{Kind, Service};
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::io;
@@ -178,7 +178,7 @@ where
 
     fn start_saver(&self, keep: Arc<Keep>, every: Duration) -> io::Result<Service> {
         let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
-        Service::start("hotset-saver", every, move || {
+        Service::start(Kind::Saver, every, move || {
             let Some(inner) = cache.upgrade() else { return false };
             // What panics is the observer or an `encode`; the hook has reported it, and the next save may go well.
             _ = catch_unwind(AssertUnwindSafe(|| keep.save(&inner)));
