@@ -112,13 +112,13 @@ impl<H> Chunk<H> {
 
     #[inline(always)]
     fn note(&self, item: usize) -> u8 {
-        (self.notes[item / 16 & 1] >> (item % 16 * 4)) as u8 & MAX_NOTE
+        (self.notes[(item / 16) & 1] >> (item % 16 * 4)) as u8 & MAX_NOTE
     }
 
     /// Adds a note where there is none.
     #[inline(always)]
     fn add_note(&mut self, item: usize, note: u8) {
-        self.notes[item / 16 & 1] |= u64::from(note) << (item % 16 * 4);
+        self.notes[(item / 16) & 1] |= u64::from(note) << (item % 16 * 4);
     }
 
     /// Asks for all of its cache lines at once.
