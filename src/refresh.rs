@@ -10,11 +10,12 @@ use crate::map::reclaim::pin;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 #[cfg(feature = "async")]
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// A reload, for a thread of the user's choice. To be called once; if it is dropped instead, the next caller tries again.
+/// A reload, for a thread of the user's choice. To be called once; if it is dropped instead, a later caller tries again.
 pub type Task = Box<dyn FnOnce() + Send>;
 
 /// Hands tasks to wherever the user wants them to run.
@@ -245,7 +246,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         drop(guard);
         if due {
             let (reload, old) = (self.reload_of(hash, key), value.clone());
-            background(Box::new(move || _ = reload.run(old, load)));
+            let task: Task = Box::new(move || _ = reload.run(old, load));
+            // The panic hook has reported what panics here. The call has its value, and the task has been dropped.
+            _ = catch_unwind(AssertUnwindSafe(|| background(task)));
         }
         Ok(value)
     }

@@ -22,6 +22,7 @@ const UNSAFE: [&str; 20] = [
     "src/map/table.rs",
     "src/map/tests.rs",
     "src/prim/clock.rs",
+    "src/prim/memory.rs",
     "src/prim/prefetch.rs",
     "src/raw.rs",
     "src/snapshot/file.rs",

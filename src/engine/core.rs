@@ -6,6 +6,7 @@ use super::entry::{Chain, DEAD, GONE, Handle, NEVER, NEW, Shape, Times};
 use crate::map::reclaim::{Bin, Guard};
 use crate::map::{Header, Map, NoMemory, OldTable};
 use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Places, Policy, PolicyKind, Rank, Verdict};
+use crate::prim::memory::boxed;
 use crate::prim::prefetch::prefetch;
 use crate::prim::wheel::{IDLE, Timers, Wheel};
 use crate::stats::Cause;
@@ -406,9 +407,16 @@ impl Core {
             && self.shelf.place(new) <= MAX_PLACE
         {
             timing.set_scheduled(timing.deadline());
-            self.wheel
-                .get_or_insert_with(|| Box::new(Wheel::new()))
-                .schedule(&self.alarms, new);
+            if self.wheel.is_none() {
+                self.wheel = boxed(Wheel::new());
+            }
+            let scheduled = self.wheel.as_mut().map(|wheel| wheel.schedule(&self.alarms, new));
+            if scheduled != Some(true) {
+                // Without a timer it would stay beyond its deadline, for ever if it is not looked up.
+                self.policy.remove(&self.shelf, new);
+                self.out.push((new, Verdict::Evicted));
+                self.forget_out();
+            }
         }
     }
 
@@ -429,7 +437,7 @@ impl Core {
         let mut progress = fired.is_empty();
         for entry in fired {
             if self.alarms.timing(entry).is_some_and(|timing| timing.deadline() > now) {
-                self.set_alarm(entry); // it was hit since
+                self.set_alarm(entry); // it was hit since, or the wheel had no memory to keep it
                 continue;
             }
             progress = true;

@@ -6,10 +6,11 @@
 use super::core::{Core, Due, Event};
 use super::entry::{Chain, DEAD, Entry, Handle, NEVER, Times};
 use super::local::Local;
+use super::maintenance_lock::Held;
 use super::{EXPIRIES, Engine, Panics, Published};
 use crate::map::reclaim::{Guard, pin};
 use crate::policy::Policy;
-use crate::prim::sync::{Ordering, relax};
+use crate::prim::sync::Ordering;
 use crate::stats::Cause;
 
 /// Of which threads the changes are applied.
@@ -66,19 +67,49 @@ impl<K, V> Engine<K, V> {
 
     #[inline(never)]
     fn catch_up(&self, local: &Local, heavy: bool, guard: Guard) {
-        let mut tries = 0;
-        while !self.work.0.handover.try_enter() {
+        match self.work.0.lock.try_lock() {
+            Some(held) => {
+                let due = self.maintain(held, &guard, Rings::Soon, |_| ());
+                self.finish(due, guard);
+            }
+            None => self.wait_for_room(local, heavy, guard),
+        }
+    }
+
+    /// Returns when this thread's ring has room for the next event, or at once if it has. If it has none, waits until the
+    /// lock holder has applied what is in the ring, or this thread has.
+    #[inline(never)]
+    fn wait_for_room(&self, local: &Local, heavy: bool, guard: Guard) {
+        let has_room = || {
             let most = if heavy {
                 1
             } else {
                 self.locals.pace.most.load(Ordering::Relaxed)
             };
-            if local.ring.len() < most {
-                return;
-            }
-            relax(&mut tries);
+            local.ring.len() < most
+        };
+        if has_room() {
+            return;
         }
-        let due = self.maintain(&guard, Rings::Soon, |_| ());
+        // A parked thread must not hold up reclamation. From here on its ring is only looked at.
+        let index = guard.thread_index();
+        drop(guard);
+        let held = match self.work.0.lock.lock_unless(has_room) {
+            Ok(Some(held)) => held,
+            Ok(None) => return,
+            Err(poisoned) => {
+                local.ring.make_room_for_one();
+                return poisoned.panic();
+            }
+        };
+        let guard = pin();
+        // A thread in its last destructors may be given another index, and so another ring than the full one.
+        let rings = if guard.thread_index() == index {
+            Rings::Soon
+        } else {
+            Rings::All
+        };
+        let due = self.maintain(held, &guard, rings, |_| ());
         self.finish(due, guard);
     }
 
@@ -89,10 +120,10 @@ impl<K, V> Engine<K, V> {
         self.finish(due, guard);
     }
 
-    /// Applies what waits in the rings, does `work`, and gives up the lock, which the caller holds. With `Rings::Soon` the rings
-    /// of some threads may be left for the next time.
+    /// Applies what waits in the rings, does `work`, and releases the lock. With `Rings::Soon` the rings of some threads may be
+    /// left for the next time. If `work` or the policy panics, the lock is poisoned.
     #[inline(always)]
-    pub(super) fn maintain(&self, guard: &Guard, rings: Rings, work: impl FnOnce(&mut Core)) -> Due {
+    pub(super) fn maintain(&self, held: Held<'_>, guard: &Guard, rings: Rings, work: impl FnOnce(&mut Core)) -> Due {
         let due = {
             // SAFETY: the lock is held, and this reference ends before it is given up.
             let core = unsafe { &mut *self.work.0.core.get() };
@@ -128,7 +159,7 @@ impl<K, V> Engine<K, V> {
                 core.due(false)
             }
         };
-        self.work.0.handover.leave();
+        held.unlock();
         due
     }
 
@@ -166,13 +197,24 @@ impl<K, V> Engine<K, V> {
             .store(core.counts.expirations, Ordering::Relaxed);
     }
 
-    /// Waits for the lock and does `work` under it; the caller is pinned.
+    /// Waits for the lock and does `work` under it. The caller is pinned: while it waits it holds up reclamation no longer than
+    /// the lock holder, which is pinned too.
+    ///
+    /// # Panics
+    /// If an earlier lock holder panicked, unless this thread is unwinding: then it does nothing.
     pub(super) fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
-        let mut tries = 0;
-        while !self.work.0.handover.try_enter() {
-            relax(&mut tries);
+        match self.work.0.lock.lock() {
+            Ok(held) => self.maintain(held, guard, Rings::All, work),
+            Err(poisoned) => {
+                poisoned.panic();
+                Due::nothing()
+            }
         }
-        self.maintain(guard, Rings::All, work)
+    }
+
+    /// Whether a panic has ended this cache's maintenance.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.work.0.lock.is_poisoned()
     }
 
     /// Makes a free slot for the hash: grows a crowded table, else evicts an entry near its home. Only a table far beyond
@@ -240,9 +282,9 @@ impl<K, V> Engine<K, V> {
     /// somebody is at the housekeeping, then.) They live as long as the guard.
     pub(crate) fn unlinked(&self, _guard: &Guard) -> Vec<Handle> {
         let mut all = Vec::new();
-        if !self.work.0.handover.try_enter() {
+        let Some(held) = self.work.0.lock.try_lock() else {
             return all;
-        }
+        };
         // SAFETY: the lock is held, and this reference ends before it is given up.
         let core = unsafe { &*self.work.0.core.get() };
         all.extend(core.unlinked());
@@ -255,14 +297,13 @@ impl<K, V> Engine<K, V> {
                 Event::Retired { old, .. } | Event::Released(old) => all.push(old),
             });
         });
-        self.work.0.handover.leave();
+        held.unlock();
         all
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
         let guard = pin();
         let due = self.with_core(&guard, |core| {
-            self.work.0.published.capacity.store(capacity, Ordering::Relaxed);
             self.locals.set_capacity(capacity);
             core.set_capacity(capacity, &self.map, &guard);
         });
@@ -283,12 +324,16 @@ impl<K, V> Engine<K, V> {
         handles
     }
 
-    /// Panics if an invariant is broken. The caller sees to it that nothing else goes on.
+    /// Panics if an invariant is broken. The caller ensures that no other thread uses the cache.
     pub(crate) fn validate(&self) {
         let guard = pin();
         let mut panics = Panics::default();
-        // Caught, so that the lock is given up: a failed test drops its cache.
-        let due = self.with_core(&guard, |core| panics.catch(|| self.check(core, &guard)));
+        let due = self.with_core(&guard, |core| {
+            // What the rings brought may have made the policy give entries up, which are in the map until this.
+            core.settle(&self.map, &guard);
+            // Caught, so that the lock is not poisoned: a failed test drops its cache.
+            panics.catch(|| self.check(core, &guard));
+        });
         self.finish(due, guard);
         panics.resume();
     }
@@ -352,9 +397,9 @@ impl<K, V> Engine<K, V> {
                 break;
             }
             let guard = pin();
-            if !self.work.0.handover.try_enter() {
+            let Some(held) = self.work.0.lock.try_lock() else {
                 break;
-            }
+            };
             // SAFETY: the lock is held, and this reference ends before it is given up.
             let core = unsafe { &mut *self.work.0.core.get() };
             core.release(&mut shown);
@@ -363,7 +408,7 @@ impl<K, V> Engine<K, V> {
             } else {
                 Due::nothing()
             };
-            self.work.0.handover.leave();
+            held.unlock();
             drop(guard);
             if due.is_nothing() {
                 break;
@@ -422,9 +467,9 @@ impl<K, V> Engine<K, V> {
     #[inline(never)]
     pub(super) fn expire(&self, now: u64) {
         let guard = pin();
-        if self.work.0.handover.try_enter() {
+        if let Some(held) = self.work.0.lock.try_lock() {
             let expire = |core: &mut Core| _ = core.expire(now, EXPIRIES, &self.map, &guard);
-            let due = self.maintain(&guard, Rings::All, expire);
+            let due = self.maintain(held, &guard, Rings::All, expire);
             self.finish(due, guard);
         }
     }
@@ -436,8 +481,8 @@ impl<K, V> Engine<K, V> {
         self.locals.each(|local| waiting |= local.ring.len() != 0);
         if waiting {
             let guard = pin();
-            if self.work.0.handover.try_enter() {
-                let due = self.maintain(&guard, Rings::All, |_| ());
+            if let Some(held) = self.work.0.lock.try_lock() {
+                let due = self.maintain(held, &guard, Rings::All, |_| ());
                 self.finish(due, guard);
             }
         }

@@ -157,6 +157,11 @@ impl Locals {
         locals
     }
 
+    /// The cache's capacity.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set_capacity(&self, capacity: u64) {
         // AcqRel, as where `made` changes: see `set_pace`.
         self.capacity.swap(capacity, Ordering::AcqRel);

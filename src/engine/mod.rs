@@ -9,9 +9,9 @@
 
 mod core;
 mod entry;
-mod handover;
 mod housekeeping;
 mod local;
+mod maintenance_lock;
 #[cfg(all(test, loom))]
 mod model;
 mod saved;
@@ -19,7 +19,7 @@ mod saved;
 mod tests;
 mod time;
 
-use self::core::{Core, Event};
+use self::core::{Core, Due, Event};
 use self::housekeeping::Rings;
 use self::local::Locals;
 use crate::expiry::Ttl;
@@ -28,7 +28,7 @@ use crate::map::{Header, Inserted, Map, Mode, NoMemory, UNCONDITIONAL};
 use crate::policy::{Policy, PolicyKind};
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
 use crate::stats::Cause;
-use handover::Handover;
+use maintenance_lock::MaintenanceLock;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -80,12 +80,12 @@ pub(crate) struct Engine<K, V> {
 }
 
 struct Work {
-    handover: Handover,
+    lock: MaintenanceLock,
     core: UnsafeCell<Core>,
     published: Published,
 }
 
-// SAFETY: `core` is only touched by the holder of `handover`; entries (and with them K and V) are read, shown to listeners
+// SAFETY: `core` is only touched by the holder of `lock`; entries (and with them K and V) are read, shown to listeners
 // and dropped by any thread.
 unsafe impl<K: Send + Sync, V: Send + Sync> Sync for Engine<K, V> {}
 // SAFETY: as above.
@@ -96,7 +96,6 @@ unsafe impl<K: Send + Sync, V: Send + Sync> Send for Engine<K, V> {}
 pub(crate) struct Published {
     pub(crate) len: AtomicU64,
     pub(crate) weight: AtomicU64,
-    pub(crate) capacity: AtomicU64,
     pub(crate) insertions: AtomicU64,
     pub(crate) evictions: AtomicU64,
     pub(crate) rejections: AtomicU64,
@@ -144,7 +143,6 @@ impl<K, V> Engine<K, V> {
         let listened = settings.listener.is_some();
         let core = Core::new(settings.policy, settings.capacity, shape, listened, slots);
         let published = Published::default();
-        published.capacity.store(settings.capacity, Ordering::Relaxed);
         Ok(Self {
             map,
             locals: Locals::new(settings.capacity, core.policy.eager_hits()),
@@ -155,7 +153,7 @@ impl<K, V> Engine<K, V> {
             listener: settings.listener,
             time: settings.time,
             work: Padded(Work {
-                handover: Handover::new(),
+                lock: MaintenanceLock::new(),
                 core: UnsafeCell::new(core),
                 published,
             }),
@@ -313,9 +311,9 @@ impl<K, V> Engine<K, V> {
 
     /// Tells the policy of a hit now if that needs no waiting; else marks the entry, which gives it a second chance.
     fn hit_eagerly(&self, handle: Handle) {
-        if self.work.0.handover.try_enter() {
+        if let Some(held) = self.work.0.lock.try_lock() {
             let guard = pin();
-            let due = self.maintain(&guard, Rings::Soon, |core| {
+            let due = self.maintain(held, &guard, Rings::Soon, |core| {
                 // SAFETY: found under a guard.
                 if unsafe { handle.header() }.place() <= crate::policy::MAX_PLACE {
                     core.policy.hit(&core.shelf, handle);
@@ -323,6 +321,8 @@ impl<K, V> Engine<K, V> {
             });
             self.finish(due, guard);
         } else {
+            #[cfg(all(test, not(loom)))]
+            tests::MARKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             // SAFETY: found under a guard.
             unsafe { handle.header() }.set_hits(1);
         }
@@ -373,7 +373,7 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Inserts or replaces. Lock-free up to what its ring holds (see `record`).
+    /// Inserts or replaces. Waits only if the thread's ring is full (see `record`), or the home is being moved.
     #[inline]
     pub(crate) fn insert(&self, hash: u64, new: Handle, equal: impl FnMut(&K, &K) -> bool, guard: Guard) {
         match self.enter(hash, new, equal, Mode::Upsert, UNCONDITIONAL, &guard) {
@@ -572,14 +572,20 @@ impl<K, V> Drop for Engine<K, V> {
     fn drop(&mut self) {
         let mut panics = Panics::default();
         let guard = pin();
-        // Nobody holds the lock, and nobody else can want it.
-        let due = self.with_core(&guard, |_| ());
+        // No other thread can hold the lock: it is free or poisoned.
+        let due = match self.work.0.lock.try_lock() {
+            Some(held) => self.maintain(held, &guard, Rings::All, |_| ()),
+            None => Due::nothing(),
+        };
         drop(guard);
         for &(handle, cause) in &due.evicted {
             self.notify(handle, cause, &mut panics);
         }
         let mut garbage: Vec<Handle> = due.evicted.into_iter().map(|(handle, _)| handle).collect();
-        garbage.extend(self.work.0.core.get_mut().drain());
+        // After a panic under the lock the core is not looked at any more: what it alone knows of is leaked.
+        if !self.is_poisoned() {
+            garbage.extend(self.work.0.core.get_mut().drain());
+        }
         self.map.drain(|header| garbage.push(Handle(header)));
         garbage.extend(due.odd);
         let drop_contents = |handle| {

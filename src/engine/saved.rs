@@ -78,8 +78,8 @@ impl<K, V> Engine<K, V> {
             self.record(Event::Released(new), pin());
             return false;
         }
-        if self.work.0.handover.try_enter() {
-            let due = self.maintain(guard, Rings::Soon, |core| core.restore(new, rank));
+        if let Some(held) = self.work.0.lock.try_lock() {
+            let due = self.maintain(held, guard, Rings::Soon, |core| core.restore(new, rank));
             self.finish(due, pin());
         } else {
             // A miss waits for nobody: the entry comes back as a new one.

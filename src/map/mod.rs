@@ -145,6 +145,16 @@ impl Map {
         unsafe { &*next }
     }
 
+    /// [`next`](Self::next), for calls that cannot follow a growth that failed half-way.
+    #[inline(never)]
+    fn next_unbroken<'g>(&self, table: &Table, guard: &'g Guard) -> &'g Table {
+        assert!(
+            !table.is_broken(),
+            "hotset: growing this cache's table panicked earlier, which is a bug: the cache can be read, but not changed"
+        );
+        self.next(table, guard)
+    }
+
     /// The entry with this hash that `equal` accepts. Lock-free; at most two cache misses unless its home overflowed.
     #[inline]
     pub(crate) fn get(
@@ -266,7 +276,7 @@ impl Map {
         loop {
             match step(table) {
                 Step::Done(done) => return done,
-                Step::Moved => table = self.next(table, guard),
+                Step::Moved => table = self.next_unbroken(table, guard),
             }
         }
     }

@@ -10,7 +10,8 @@
 
 use super::Header;
 use super::word::{self, MAX_DISTANCE, SLOTS, control, slot, tags};
-use crate::prim::sync::{AtomicPtr, AtomicU64, Ordering, relax};
+use crate::prim::park::{Parking, spin};
+use crate::prim::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 #[cfg(not(loom))]
 use std::alloc::{Layout, alloc_zeroed};
 use std::ptr::{self, NonNull};
@@ -27,6 +28,11 @@ pub(crate) struct Table {
     pub(super) buckets: Box<[Bucket]>,
     /// The table that this one is moving to. Set once.
     pub(super) next: AtomicPtr<Table>,
+    /// A thread may wait for a home that is being moved.
+    awaited: AtomicBool,
+    /// The mover panicked, and left a home that will never be moved.
+    broken: AtomicBool,
+    parking: Parking,
 }
 
 /// Where a search found a key.
@@ -127,6 +133,9 @@ impl Table {
         Some(Self {
             buckets: Self::allocate(buckets)?,
             next: AtomicPtr::new(ptr::null_mut()),
+            awaited: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            parking: Parking::new(),
         })
     }
 
@@ -443,17 +452,31 @@ impl Table {
 
     #[cold]
     fn thawed(&self, home: usize) -> Step<u64> {
-        let mut tries = 0;
         loop {
             let seen = self.load_control(home);
-            if seen & control::MOVED != 0 {
+            if seen & control::MOVED != 0 || self.is_broken() {
                 return Step::Moved;
             }
             if seen & control::FROZEN == 0 {
                 self.finish(home, seen);
                 return Step::Done(seen);
             }
-            relax(&mut tries);
+            wait_until_moved(self, home);
+        }
+    }
+
+    /// Whether a mover panicked, and left a home that will never be moved.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Wakes the threads that wait for the home that the caller has just marked as moved, by an AcqRel read-modify-write.
+    #[inline]
+    pub(super) fn wake_waiters(&self) {
+        if self.awaited.load(Ordering::Relaxed) {
+            // Before the wake-up: a thread that is woken and waits for another home sets it again.
+            self.awaited.store(false, Ordering::Relaxed);
+            self.parking.wake();
         }
     }
 
@@ -582,7 +605,6 @@ impl Table {
     #[inline(always)]
     pub(super) fn change_exact(&self, hash: u32, old: NonNull<Header>, new: Option<NonNull<Header>>) -> Step<bool> {
         let home = self.home(hash);
-        let mut tries = 0;
         loop {
             let seen = self.load_control(home);
             if seen & control::MOVED != 0 {
@@ -592,8 +614,8 @@ impl Table {
                 return Step::Done(false);
             };
             if found.word & slot::STATE == slot::FROZEN {
-                relax(&mut tries);
-                continue;
+                wait_until_moved(self, home);
+                return Step::Moved;
             }
             let changed = match new {
                 None => self.take(home, found.bucket, found.slot, found.word),
@@ -644,6 +666,35 @@ impl Table {
             }
         }
         any
+    }
+}
+
+/// Waits for the mover of a home that is frozen, or moved already; or until the table is broken. The caller is pinned, as the
+/// mover is.
+///
+/// Cannot unwind, which `extern "C"` tells the optimizer: so an insertion can keep its claim in registers.
+#[cold]
+#[inline(never)]
+extern "C" fn wait_until_moved(table: &Table, home: usize) {
+    if !spin(|| table.load_control(home) & control::MOVED != 0) {
+        table.parking.wait(|| {
+            table.awaited.store(true, Ordering::Relaxed);
+            // AcqRel, a read-modify-write: it comes before the mover's, which then sees `awaited`, or after it, and sees MOVED.
+            let seen = table.bucket(home).control.fetch_or(0, Ordering::AcqRel);
+            seen & control::MOVED != 0 || table.is_broken()
+        });
+    }
+}
+
+/// Dropped by a panic of the mover: threads that wait for its home are woken, and panic.
+pub(super) struct OnPanic<'t>(pub(super) &'t Table);
+
+impl Drop for OnPanic<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        // Relaxed: waiters read it under the parking's mutex, through which `wake` passes.
+        self.0.broken.store(true, Ordering::Relaxed);
+        self.0.parking.wake();
     }
 }
 

@@ -119,3 +119,21 @@ fn a_home_reaches_no_further_than_it_has_to() {
     assert_eq!(reach(&case), 0, "nothing lies there any more");
     assert!((1..SLOTS as u32).all(|key| case.has(key)));
 }
+
+/// A home that its mover left frozen, by a panic, fails writers instead of having them wait for ever.
+#[test]
+fn writer_waiting_for_a_broken_move_panics() {
+    let map = Map::with_buckets(2).unwrap();
+    let guard = pin();
+    let table = map.table(&guard);
+    let home = table.bucket(table.home(0));
+    home.control.fetch_or(control::FROZEN, Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let entry = Header::new(0, 0, false);
+            _ = map.insert(0, NonNull::from(&entry), is(0), Mode::IfAbsent, UNCONDITIONAL, &pin());
+        });
+        drop(table::OnPanic(table));
+        assert!(writer.join().is_err());
+    });
+}

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::prim::ghost::{Ghost, Now, Region};
+use crate::prim::list::with_limit;
+use crate::prim::memory::refusal::with_most;
 use crate::prim::sketch::naive;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -133,7 +135,16 @@ fn exercise(kind: PolicyKind, weighted: bool, capacity: u64, seed: u32, steps: u
         match (rng.below(24), any) {
             (0..8, _) => {
                 let handle = store.add(rng.below(300).wrapping_mul(0x9E37_79B9), weight);
-                policy.insert(&store, handle, &mut out);
+                if rng.below(6) > 0 {
+                    policy.insert(&store, handle, &mut out);
+                } else {
+                    let rank = Rank {
+                        uses: rng.below(20) as u8,
+                        queue: rng.below(4) as u8,
+                        marked: rng.below(2) > 0,
+                    };
+                    policy.restore(&store, handle, rank, &mut out);
+                }
                 live.push(handle);
                 if weight > policy.capacity() {
                     assert_eq!(out, [(handle, Verdict::Rejected)], "nobody goes for what cannot stay");
@@ -173,6 +184,46 @@ fn every_policy_keeps_its_books() {
                 exercise(kind, weighted, capacity, seed as u32 + 1, 1200);
             }
         }
+    }
+}
+
+/// Slabs that can have no more chunks, and sketches that are refused: entries make room, and the books are right.
+#[test]
+fn policy_without_memory_evicts_and_keeps_its_books() {
+    for kind in KINDS {
+        for (seed, chunks) in [0, 1, 2, 3, 5, 9].into_iter().enumerate() {
+            for (weighted, bytes) in [(false, usize::MAX), (true, usize::MAX), (false, 100), (true, 100)] {
+                let run = || exercise(kind, weighted, 5_000, seed as u32 + 40, 1_000);
+                with_most(bytes, || with_limit(chunks, run));
+                let run = || exercise(kind, weighted, 60, seed as u32 + 50, 500);
+                with_most(bytes, || with_limit(chunks, run));
+            }
+        }
+    }
+}
+
+/// A full slab admits new entries, one for one.
+#[test]
+fn policy_with_full_slab_admits_new_entries() {
+    for kind in KINDS {
+        let chunks = 4;
+        let most = if kind == PolicyKind::Random { 32 } else { 28 } * chunks as usize;
+        with_limit(chunks, || {
+            let mut store = Store::default();
+            let (mut policy, mut out) = (AnyPolicy::<Store>::new(kind, 1 << 30, false), Vec::new());
+            let mut gone = HashSet::new();
+            for n in 0..3_000u32 {
+                let handle = store.add(n.wrapping_mul(0x9E37_79B9), 1);
+                policy.insert(&store, handle, &mut out);
+                assert!(out.len() <= 28, "{kind:?}: at most a chunk is given up at a time");
+                gone.extend(out.drain(..).map(|(gone, _)| gone));
+                assert!(!gone.contains(&handle), "{kind:?}: the new one stays");
+                assert_eq!(policy.len() + gone.len(), n as usize + 1);
+                assert!(policy.len() <= most);
+                assert!((n as usize) < most || policy.len() >= most - 28, "{kind:?}");
+            }
+            policy.validate(&store);
+        });
     }
 }
 
@@ -389,7 +440,7 @@ impl Naive {
         let begin = if self.cap <= 1024 { self.cap / 32 } else { self.cap };
         if self.total() >= begin && self.sketch.is_none() {
             self.sketch = Some(naive::Sketch::new(self.cap as u64));
-            self.ghost.reset(self.cap as u64);
+            assert!(self.ghost.reset(self.cap as u64));
             (self.arrivals, self.departures) = (self.fill_arrivals(), 0);
         }
         let count = self.sketch.as_mut().map_or(0, |sketch| sketch.add(store.hash(handle)));

@@ -154,22 +154,30 @@ impl<H: Copy + Eq> TinyLfu<H> {
         [self.arrivals.ticks, self.departures.ticks]
     }
 
-    /// Makes the sketch and the ghosts fit, if they have to be larger than they are.
+    /// Makes the sketch and the ghosts fit, if they have to be larger than they are. Where there is no memory for that, those
+    /// that are there are kept; without any, no candidate is admitted to a full main part.
     #[cold]
     fn size_up(&mut self) {
         let held = self.chunks.len() as u64;
         if held < self.size_limit {
             return;
         }
+        // After a refusal it is tried again now and then.
+        if self.sketch.was_refused() && xorshift(&mut self.random) & RARELY != 0 {
+            return;
+        }
         let entries = if self.weighted { held } else { self.capacity };
+        if !self.sketch.resize(entries) {
+            return;
+        }
+        // (Without memory for the ghosts, the window keeps its size.)
+        self.ghost.reset(entries);
         // In a cache of capacity 0, `prepare` has to see every entry.
         (self.size_check, self.size_limit) = if self.weighted || self.capacity == 0 {
             (self.capacity, 2 * held.max(64))
         } else {
             (u64::MAX, u64::MAX)
         };
-        self.sketch.resize(entries);
-        self.ghost.reset(entries);
         self.tick = (entries / 10 / 32).max(1);
         (self.arrivals.left, self.departures.left) = (self.tick, self.tick);
     }
@@ -234,26 +242,74 @@ impl<H: Copy + Eq> TinyLfu<H> {
                 if self.flush(entries, tail).is_none() || steps >= STEPS {
                     return Some(tail);
                 }
+                if !self.chunks.reserve(&self.protected) {
+                    return Some(tail);
+                }
                 let weight = self.weigh(entries, tail);
                 self.chunks.pop_back(&mut self.probation, entries, weight);
-                self.chunks.push_front(&mut self.protected, entries, tail, weight, 0);
+                self.push_reserved(PROTECTED, entries, tail, weight);
                 self.trim(entries, &mut steps);
             } else {
                 let (tail, _) = self.chunks.back(&self.protected)?;
                 steps += 1;
-                if self.flush(entries, tail).is_none() || steps >= STEPS {
+                if self.flush(entries, tail).is_none() || steps >= STEPS || !self.recycle(entries, tail) {
                     return Some(tail);
                 }
-                self.recycle(entries, tail);
             }
         }
     }
 
-    /// Moves the tail of the protected queue to its head.
-    fn recycle<E: Entries<Handle = H>>(&mut self, entries: &E, tail: H) {
+    /// Moves the tail of the protected queue to its head. Returns false, and does nothing, if it has no place there.
+    fn recycle<E: Entries<Handle = H>>(&mut self, entries: &E, tail: H) -> bool {
+        if !self.chunks.reserve(&self.protected) {
+            return false;
+        }
         let weight = self.weigh(entries, tail);
         self.chunks.pop_back(&mut self.protected, entries, weight);
-        self.chunks.push_front(&mut self.protected, entries, tail, weight, 0);
+        self.push_reserved(PROTECTED, entries, tail, weight);
+        true
+    }
+
+    /// Puts an entry, for which there is a reserved place, at the head of a queue of the main part.
+    #[inline(always)]
+    fn push_reserved<E: Entries<Handle = H>>(&mut self, queue: u8, entries: &E, handle: H, weight: u64) {
+        let (chunks, queue) = self.queue(queue);
+        let pushed = chunks.push_front(queue, entries, handle, weight, 0);
+        debug_assert!(pushed, "its place was reserved");
+    }
+
+    /// Puts a new entry, whose weight is counted already, at the head of a queue that refused it a place there. The oldest entries
+    /// make room: of probation, if it has any, else of the protected queue, else of the window.
+    #[cold]
+    #[inline(never)]
+    fn push_refused<E: Entries<Handle = H>>(
+        &mut self,
+        (queue, note): (u8, u8),
+        entries: &E,
+        (handle, weight): (H, u64),
+        out: &mut Out<H>,
+    ) {
+        self.rivalry = 0;
+        while !self.chunks.has_free() {
+            let all = [&self.probation, &self.protected, &self.window];
+            let Some((tail, from)) = all
+                .into_iter()
+                .find_map(|queue| Some((self.chunks.back(queue)?.0, queue.id())))
+            else {
+                break;
+            };
+            let own = self.weigh(entries, tail);
+            let (chunks, queue) = self.queue(from);
+            chunks.pop_back(queue, entries, own);
+            let region = if from == WINDOW { Region::Window } else { Region::Main };
+            self.gone(entries, tail, own, region);
+            out.push((tail, Verdict::Evicted));
+        }
+        let (chunks, queue) = self.queue(queue);
+        if !chunks.push_front(queue, entries, handle, weight, note) {
+            self.total -= weight;
+            out.push((handle, Verdict::Rejected));
+        }
     }
 
     /// Brings the protected queue back to its size.
@@ -264,11 +320,17 @@ impl<H: Copy + Eq> TinyLfu<H> {
             };
             *steps += 1;
             if self.flush(entries, tail).is_some() {
-                self.recycle(entries, tail);
+                if !self.recycle(entries, tail) {
+                    return;
+                }
             } else {
+                // (Without a place in probation it stays protected: that only lets it live longer.)
+                if !self.chunks.reserve(&self.probation) {
+                    return;
+                }
                 let weight = self.weigh(entries, tail);
                 self.chunks.pop_back(&mut self.protected, entries, weight);
-                self.chunks.push_front(&mut self.probation, entries, tail, weight, 0);
+                self.push_reserved(PROBATION, entries, tail, weight);
             }
         }
     }
@@ -346,13 +408,14 @@ impl<H: Copy + Eq> TinyLfu<H> {
         } else {
             None
         };
+        let verdict = match verdict {
+            None if !self.chunks.reserve(&self.probation) => Some(Verdict::Evicted),
+            verdict => verdict,
+        };
         self.chunks.pop_back(&mut self.window, entries, weight);
         match verdict {
             Some(verdict) => self.evict_window(entries, (candidate, weight), verdict, out),
-            None => {
-                let probation = &mut self.probation;
-                self.chunks.push_front(probation, entries, candidate, weight, 0);
-            }
+            None => self.push_reserved(PROBATION, entries, candidate, weight),
         }
     }
 
@@ -403,7 +466,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Takes in an entry that comes back: what the ghosts tell of its earlier stay moves the window's size and may skip
     /// the window.
     #[inline(never)]
-    fn welcome<E>(&mut self, entries: &E, handle: H, weight: u64, (region, ticks): (Region, u32))
+    fn welcome<E>(&mut self, entries: &E, (handle, weight): (H, u64), (region, ticks): (Region, u32), out: &mut Out<H>)
     where
         E: Entries<Handle = H>,
     {
@@ -426,8 +489,11 @@ impl<H: Copy + Eq> TinyLfu<H> {
             });
         }
         let skips = region == Region::Window && age <= part(held, 3, 10);
-        let queue = if skips { &mut self.probation } else { &mut self.window };
-        self.chunks.push_front(queue, entries, handle, weight, MAX_NOTE);
+        let id = if skips { PROBATION } else { WINDOW };
+        let (chunks, queue) = self.queue(id);
+        if !chunks.push_front(queue, entries, handle, weight, MAX_NOTE) {
+            self.push_refused((id, MAX_NOTE), entries, (handle, weight), out);
+        }
     }
 
     fn queue(&mut self, id: u8) -> (&mut Chunks<H>, &mut Queue) {
@@ -452,8 +518,12 @@ impl<H: Copy + Eq> TinyLfu<H> {
         self.arrivals.advance(self.tick);
         self.total += weight;
         match self.ghost.take(hash, self.now()) {
-            None => self.chunks.push_front(&mut self.window, entries, handle, weight, count),
-            Some(found) => self.welcome(entries, handle, weight, found),
+            None => {
+                if !self.chunks.push_front(&mut self.window, entries, handle, weight, count) {
+                    self.push_refused((WINDOW, count), entries, (handle, weight), out);
+                }
+            }
+            Some(found) => self.welcome(entries, (handle, weight), found, out),
         }
         self.rebalance(entries, weighted, out);
     }
@@ -591,7 +661,9 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
         };
         self.total = total;
         let (chunks, queue) = self.queue(rank.queue);
-        chunks.push_front(queue, entries, handle, weight, MAX_NOTE);
+        if !chunks.push_front(queue, entries, handle, weight, MAX_NOTE) {
+            self.push_refused((rank.queue, MAX_NOTE), entries, (handle, weight), out);
+        }
         self.trim(entries, &mut 0);
         self.rebalance(entries, self.weighted, out);
     }

@@ -4,6 +4,7 @@
 //! tell how long ago something left, so this is a four-way associative table of fingerprints with coarse times.
 #![forbid(unsafe_code)]
 
+use super::memory::zeroed;
 use super::prefetch::prefetch;
 use std::hint::select_unpredictable as select;
 
@@ -73,9 +74,16 @@ impl Ghost {
         Self { buckets: Vec::new() }
     }
 
-    /// Makes it fit for a cache of so many entries, and forgets everything.
-    pub(crate) fn reset(&mut self, entries: u64) {
-        self.buckets = vec![[0; 4]; (entries / 2).max(256).div_ceil(4) as usize];
+    /// Resizes it for a cache of `entries`, and forgets everything. Returns false if there is no memory: then the size stays.
+    pub(crate) fn reset(&mut self, entries: u64) -> bool {
+        match zeroed((entries / 2).max(256).div_ceil(4) as usize) {
+            Some(buckets) => self.buckets = buckets,
+            None => {
+                self.buckets.fill([0; 4]);
+                return false;
+            }
+        }
+        true
     }
 
     /// Bytes allocated.
@@ -120,13 +128,14 @@ impl Ghost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prim::memory::refusal::with_most;
 
     #[test]
     fn remembers_and_forgets() {
         let mut ghost = Ghost::new();
         ghost.put(9, Region::Main, [0, 0]);
         assert_eq!(ghost.take(9, [0, 0]), None);
-        ghost.reset(100);
+        assert!(ghost.reset(100));
         assert_eq!(ghost.bytes(), 1024);
         ghost.put(0x8000_0000, Region::Main, [5, 32_760]);
         assert_eq!(
@@ -139,7 +148,9 @@ mod tests {
         assert_eq!(ghost.take(8, [5, 1]), None);
         assert_eq!(ghost.take(7, [7, 1]), Some((Region::Window, 2)));
         ghost.put(7, Region::Window, [5, 1]);
-        ghost.reset(1 << 20);
+        assert!(!with_most(1 << 20, || ghost.reset(1 << 20)));
+        assert_eq!((ghost.bytes(), ghost.take(7, [7, 1])), (1024, None));
+        assert!(ghost.reset(1 << 20));
         assert_eq!(ghost.bytes(), 2 << 20);
         assert_eq!(ghost.take(7, [7, 1]), None);
     }
@@ -147,7 +158,7 @@ mod tests {
     #[test]
     fn the_oldest_by_its_own_clock_goes() {
         let mut ghost = Ghost::new();
-        ghost.reset(0);
+        assert!(ghost.reset(0));
         for (print, region, now) in [
             (1, Region::Window, [10, 90]),
             (2, Region::Main, [10, 90]), // age 20 in the end: the oldest

@@ -1,12 +1,16 @@
 //! Queues of entry handles: unrolled doubly linked lists whose chunks come from one shared slab.
 //!
 //! A classic intrusive list costs 16 bytes and two dependent cache misses per unlink. Here an entry remembers only the
-//! chunk it is in (24 bits, [`Places`]) and a chunk of 256 bytes holds [`ITEMS`] handles, so that a full queue
+//! chunk it is in (23 bits, [`Places`]) and a chunk of 256 bytes holds [`ITEMS`] handles, so that a full queue
 //! takes about nine bytes per entry, and pushing and popping touch one chunk for thirty operations.
 //!
 //! Removal from the middle leaves a hole. Two neighbours that together hold no more than [`MERGE`] handles are merged,
 //! which bounds memory at about three times the dense size under any pattern of removals, and costs an amortised two
 //! moves per push (a merge frees at least ten slots).
+//!
+//! A push is refused if it needs a chunk and the slab can have no more: there is no memory for it, or it has 2^23 chunks. So a
+//! slab holds at least 84 million handles (2^23 chunks, of which two neighbours hold more than [`MERGE`]) and at most 235
+//! million. What leaves a queue frees a chunk after at most [`ITEMS`] handles from its tail.
 #![forbid(unsafe_code)]
 
 use super::prefetch::prefetch;
@@ -108,13 +112,13 @@ impl<H> Chunk<H> {
 
     #[inline(always)]
     fn note(&self, item: usize) -> u8 {
-        (self.notes[item / 16 & 1] >> (item % 16 * 4)) as u8 & MAX_NOTE
+        (self.notes[(item / 16) & 1] >> (item % 16 * 4)) as u8 & MAX_NOTE
     }
 
     /// Adds a note where there is none.
     #[inline(always)]
     fn add_note(&mut self, item: usize, note: u8) {
-        self.notes[item / 16 & 1] |= u64::from(note) << (item % 16 * 4);
+        self.notes[(item / 16) & 1] |= u64::from(note) << (item % 16 * 4);
     }
 
     /// Asks for all of its cache lines at once.
@@ -134,6 +138,34 @@ pub(crate) struct Chunks<H> {
     len: usize,
     /// The first free chunk, linked through `next`.
     free: u32,
+    /// At most this many chunks.
+    limit: u32,
+}
+
+/// The most chunks that places can name.
+const MAX_CHUNKS: u32 = MAX_PLACE + 1;
+
+#[cfg(test)]
+thread_local! {
+    /// In tests the most chunks of a slab that this thread makes.
+    static LIMIT: std::cell::Cell<u32> = const { std::cell::Cell::new(MAX_CHUNKS) };
+}
+
+/// Runs `run`, in which new slabs have at most `chunks` chunks.
+#[cfg(test)]
+pub(crate) fn with_limit<T>(chunks: u32, run: impl FnOnce() -> T) -> T {
+    let before = LIMIT.replace(chunks);
+    let result = run();
+    LIMIT.set(before);
+    result
+}
+
+/// The most chunks that a slab may have: as many as places can name.
+pub(crate) fn limit() -> u32 {
+    #[cfg(test)]
+    return LIMIT.get();
+    #[cfg(not(test))]
+    MAX_CHUNKS
 }
 
 impl<H: Copy + Eq> Chunks<H> {
@@ -143,6 +175,7 @@ impl<H: Copy + Eq> Chunks<H> {
             slab: Vec::new(),
             len: 0,
             free: NONE,
+            limit: limit(),
         }
     }
 
@@ -164,54 +197,81 @@ impl<H: Copy + Eq> Chunks<H> {
         self.len
     }
 
-    /// Puts a handle at the head. [`back`](Self::back) returns `note`, of four bits, whose meaning is the caller's.
+    /// Whether the next push to the queue will not be refused, which what is taken out before it does not change. Allocates.
     #[inline]
-    pub(crate) fn push_front<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64, note: u8)
+    pub(crate) fn reserve(&mut self, queue: &Queue) -> bool {
+        match self.slab.get(queue.head as usize) {
+            Some(chunk) if chunk.lo > 0 => true,
+            _ => self.has_free() || self.add_free(),
+        }
+    }
+
+    /// Whether there is a chunk that is in no queue.
+    #[inline]
+    pub(crate) fn has_free(&self) -> bool {
+        self.free != NONE
+    }
+
+    /// Puts a handle at the head. [`back`](Self::back) returns `note`, of four bits, whose meaning is the caller's. Returns false,
+    /// and does nothing, if there is no chunk to be had for it: not after [`reserve`](Self::reserve) returned true.
+    #[inline]
+    #[must_use = "a handle that was refused is in no queue"]
+    pub(crate) fn push_front<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64, note: u8) -> bool
     where
         E: Places<Handle = H>,
     {
-        self.len += 1;
-        queue.weight += weight;
         let chunk = match self.slab.get_mut(queue.head as usize) {
             Some(chunk) if chunk.lo > 0 => chunk,
-            _ => self.add_head(queue),
+            _ => match self.add_head(queue) {
+                Some(chunk) => chunk,
+                None => return false,
+            },
         };
         chunk.lo -= 1;
         chunk.live += 1;
         let at = usize::from(chunk.lo);
         chunk.add_note(at, note);
         chunk.items[at] = Some(handle);
+        self.len += 1;
+        queue.weight += weight;
         entries.set_place(handle, queue.head);
+        true
     }
 
-    /// Links a chunk with no handle yet before the head.
+    /// Adds a free chunk to the slab. Returns false if there is no memory, or the limit is reached.
+    #[cold]
+    fn add_free(&mut self) -> bool {
+        let len = self.slab.len();
+        if len >= self.limit as usize {
+            return false;
+        }
+        // Doubling would waste up to half of the memory; an eighth is still amortised O(1).
+        if len == self.slab.capacity() && self.slab.try_reserve_exact((len / 8).max(1)).is_err() {
+            return false;
+        }
+        self.slab.push(Chunk {
+            items: [None; ITEMS],
+            prev: NONE,
+            next: self.free,
+            notes: [0; 2],
+            lo: 0,
+            hi: 0,
+            live: 0,
+            queue: 0,
+        });
+        self.free = len as u32;
+        true
+    }
+
+    /// Links a chunk with no handle yet before the head, if there is one to be had.
     #[cold]
     #[inline(never)]
-    fn add_head(&mut self, queue: &mut Queue) -> &mut Chunk<H> {
-        let index = if self.free == NONE {
-            let len = self.slab.len();
-            // 2^23 chunks are at least 80 million handles.
-            assert!(len <= MAX_PLACE as usize, "too many entries");
-            if len == self.slab.capacity() {
-                // Doubling would waste up to half of the memory; an eighth is still amortised O(1).
-                self.slab.reserve_exact((len / 8).max(1));
-            }
-            self.slab.push(Chunk {
-                items: [None; ITEMS],
-                prev: NONE,
-                next: NONE,
-                notes: [0; 2],
-                lo: 0,
-                hi: 0,
-                live: 0,
-                queue: 0,
-            });
-            len as u32
-        } else {
-            let index = self.free;
-            self.free = self.slab[index as usize].next;
-            index
-        };
+    fn add_head(&mut self, queue: &mut Queue) -> Option<&mut Chunk<H>> {
+        if !self.has_free() && !self.add_free() {
+            return None;
+        }
+        let index = self.free;
+        self.free = self.slab[index as usize].next;
         match self.slab.get_mut(queue.head as usize) {
             Some(old) => old.prev = index,
             None => queue.tail = index,
@@ -221,7 +281,7 @@ impl<H: Copy + Eq> Chunks<H> {
         (chunk.prev, chunk.next, chunk.notes) = (NONE, queue.head, [0; 2]);
         (chunk.lo, chunk.hi, chunk.queue) = (ITEMS as u8, ITEMS as u8, queue.id);
         queue.head = index;
-        chunk
+        Some(chunk)
     }
 
     /// The handle at the tail, and the note that it was pushed with.
@@ -499,7 +559,7 @@ mod tests {
                     op if op < pushes => {
                         let handle = store.add(rng.next(), u64::from(rng.below(5)));
                         let note = rng.below(16) as u8;
-                        chunks.push_front(&mut queues[q], &store, handle, store.weight(handle), note);
+                        assert!(chunks.push_front(&mut queues[q], &store, handle, store.weight(handle), note));
                         model[q].push_front((handle, note));
                     }
                     8 => {
@@ -543,7 +603,7 @@ mod tests {
             let batch: Vec<_> = (0..3000).map(|n| store.add(n, 1)).collect();
             batch
                 .iter()
-                .for_each(|&handle| chunks.push_front(&mut queue, &store, handle, 1, 0));
+                .for_each(|&handle| assert!(chunks.push_front(&mut queue, &store, handle, 1, 0)));
             for (n, &handle) in batch.iter().enumerate() {
                 if n % 30 != 0 {
                     chunks.remove(&mut queue, &store, handle, 1);

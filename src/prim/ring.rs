@@ -56,6 +56,15 @@ impl Ring {
         waiting + 1
     }
 
+    /// Takes back the last pair if the ring is full. For the producer of a ring that no consumer will drain any more.
+    #[cold]
+    pub(crate) fn make_room_for_one(&self) {
+        if self.len() == self.slots.len() {
+            let tail = self.tail.load(Ordering::Relaxed);
+            self.tail.store(tail.wrapping_sub(1), Ordering::Release);
+        }
+    }
+
     /// Shows the pairs that wait now, and leaves them here. For the consumer.
     pub(crate) fn peek(&self, see: impl FnMut([u64; 2])) {
         let head = self.head.load(Ordering::Relaxed);

@@ -11,7 +11,6 @@ use crate::cache::Inner;
 use crate::engine::{Engine, Handle};
 use crate::map::reclaim::{Guard, pin};
 use crate::policy::Rank;
-use crate::prim::sync::Ordering;
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
 use std::time::Instant;
@@ -131,7 +130,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 .saturating_add(moment.saturating_sub(there))
                 .min(format::NEVER - 1),
         };
-        let capacity = self.engine.published().capacity.load(Ordering::Relaxed);
+        let capacity = self.engine.locals().capacity();
         for (offset, at) in places {
             if weight >= capacity {
                 break;
