@@ -7,8 +7,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Has no tables of more than so many bytes. They are what is aligned to cache lines and zeroed; all else is let through, since
-/// std ends the program where it cannot have memory.
+/// Has no tables of more than so many bytes. They are what is zeroed and a number of cache lines, with room to align them; all else
+/// is let through, since std ends the program where it cannot have memory.
 static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
 /// How often a table was refused.
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
@@ -28,7 +28,7 @@ unsafe impl GlobalAlloc for Scarce {
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.align() == 64 && layout.size() > MOST.load(SeqCst) {
+        if layout.size() % 64 == 56 && layout.align() == 8 && layout.size() - 56 > MOST.load(SeqCst) {
             REFUSED.fetch_add(1, SeqCst);
             return ptr::null_mut();
         }
