@@ -246,3 +246,34 @@ fn threads_insert_while_the_table_shrinks() {
         hotset::raw::retain(&cache, |key, _| key >> 32 == round);
     }
 }
+
+/// Prints what docs/assurance.md quotes.
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
+#[test]
+#[ignore = "measures: run it alone, with --release --nocapture"]
+fn figures_of_tables() {
+    let _one = one();
+    let entries: u64 = std::env::var("ENTRIES").map_or(28_000_000, |entries| entries.parse().unwrap());
+    for capacity in [1_000_000, 10_000_000, 1 << 26] {
+        let before = resident();
+        let time = std::time::Instant::now();
+        let cache: Cache<u64, u64> = Cache::new(capacity);
+        let built = time.elapsed();
+        let empty = resident().saturating_sub(before) as f64 / 1e6;
+        (0..1000).for_each(|key| cache.insert(key, key));
+        let few = resident().saturating_sub(before) as f64 / 1e6;
+        println!("Cache::new({capacity}): {built:?}; resident: {empty:.1} MB empty, {few:.1} MB with 1,000 entries");
+    }
+    let cache: Cache<u64, u64> = Cache::new(usize::MAX);
+    let mut slowest = [0; 4];
+    for key in 0..entries {
+        let time = std::time::Instant::now();
+        cache.insert(key, key);
+        let micros = time.elapsed().as_micros();
+        if micros > slowest[3] {
+            slowest[3] = micros;
+            slowest.sort_unstable_by(|one, other| other.cmp(one));
+        }
+    }
+    println!("growth to {entries} entries on one thread: the slowest insertions took {slowest:?} us");
+}

@@ -23,9 +23,10 @@ mod time;
 use self::core::{Core, Event};
 use self::housekeeping::Rings;
 use self::local::Locals;
+use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::map::reclaim::{Guard, pin};
-use crate::map::{Header, Inserted, Map, Mode, NoMemory, UNCONDITIONAL};
+use crate::map::{Header, Inserted, Map, Mode, UNCONDITIONAL};
 use crate::policy::{Policy, PolicyKind};
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
 use crate::stats::Cause;
@@ -119,12 +120,18 @@ impl Panics {
 }
 
 impl<K, V> Engine<K, V> {
-    pub(crate) fn new(settings: Settings<K, V>) -> Result<Self, NoMemory> {
+    pub(crate) fn new(settings: Settings<K, V>) -> Result<Self, BuildError> {
         let shape = Shape {
             weighted: settings.weighted,
             timed: settings.time.is_general(),
             moving: settings.time.moves() || settings.time.refresh_after.is_some(),
         };
+        if !shape.has_plain_pointers::<K, V>() {
+            return Err(BuildError::TaggedPointers);
+        }
+        if (shape.timed || shape.moving) && !settings.time.clock.is_available() {
+            return Err(BuildError::NoClock);
+        }
         if shape.timed {
             settings.time.activate();
         }

@@ -54,8 +54,28 @@ impl Buckets {
         debug_assert!(offset <= align - REQUESTED);
         // SAFETY: the allocator returns a multiple of `REQUESTED`, so the offset is at most the slack of the layout.
         let start = unsafe { block.add(offset) }.cast::<Bucket>();
-        Some(Self { start, len, block })
+        let buckets = Self { start, len, block };
+        buckets.prefer_huge_pages();
+        Some(buckets)
     }
+}
+
+#[cfg(all(target_os = "linux", not(loom), not(miri)))]
+impl Buckets {
+    /// Requests huge pages: a lookup in a large table misses the TLB as surely as the cache.
+    fn prefer_huge_pages(&self) {
+        let start = self.start.addr().get().next_multiple_of(UNIT);
+        let end = (self.start.addr().get() + self.len * size_of::<Bucket>()) / UNIT * UNIT;
+        if end > start {
+            // SAFETY: the range lies within the buckets, and the advice does not change them. A failure is harmless.
+            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
+        }
+    }
+}
+
+#[cfg(all(not(all(target_os = "linux", not(miri))), not(loom)))]
+impl Buckets {
+    fn prefer_huge_pages(&self) {}
 }
 
 #[cfg(not(loom))]
