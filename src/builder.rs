@@ -95,7 +95,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// [limits](Cache#limits) of every cache.
     ///
     /// From 1,024 to 2^26 entries the table is sized for this number up front (about 18 bytes each; the operating system
-    /// provides memory when it is first used); else it grows as it fills.
+    /// provides memory when it is first used, on Linux by 2 MB where huge pages are enabled); else it grows as it fills.
     pub fn max_entries(mut self, entries: usize) -> Self {
         self.max_entries = Some(entries);
         self

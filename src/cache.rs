@@ -3,11 +3,12 @@
 use crate::builder::{Builder, DefaultHasher, Weigher};
 use crate::change::Change;
 use crate::engine::{Engine, Entry, Life, Panics, Settings};
+use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::failures::Failures;
 use crate::flight::Flights;
+use crate::map::Header;
 use crate::map::reclaim::{Guard, pin, pin_fenced, pin_first};
-use crate::map::{Header, NoMemory};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::refresh::Runner;
@@ -488,7 +489,7 @@ impl<K, V, S> Cache<K, V, S> {
         background: Option<Runner>,
         failures: Option<Box<Failures<K>>>,
         hasher: S,
-    ) -> Result<Self, NoMemory> {
+    ) -> Result<Self, BuildError> {
         Ok(Self(Arc::new(Inner {
             flights: Flights::new(settings.capacity),
             background,

@@ -36,6 +36,11 @@ pub enum BuildError {
     /// There is no memory for a table of so many entries. (A cache of 1,024 to 2^26 entries is built with a table for all of
     /// them, some 18 bytes each; any other begins small.)
     NoMemory,
+    /// The allocator returns pointers with a tag in their upper 16 bits, which the table has no room for: under MTE, HWASan or LAM,
+    /// and on Android 11 or newer unless the application turns tagging off.
+    TaggedPointers,
+    /// An expiration setting, on a platform without a clock (`wasm32-unknown-unknown`), and no [`clock`](crate::Builder::clock).
+    NoClock,
 }
 
 impl From<NoMemory> for BuildError {
@@ -59,6 +64,10 @@ impl fmt::Display for BuildError {
             Self::TickerBeforeHasher => "set the ticker after the hasher",
             Self::SnapshotBeforeHasher => "set the snapshot after the hasher",
             Self::NoMemory => "there is no memory for a table of so many entries",
+            Self::TaggedPointers => {
+                "the allocator returns pointers with a tag in their upper 16 bits: turn off pointer tagging, or use another allocator"
+            }
+            Self::NoClock => "expiration settings need a clock, which this platform has not: set one by Builder::clock",
         })
     }
 }

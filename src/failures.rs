@@ -3,8 +3,8 @@
 
 use crate::clock::Source;
 use crate::engine::{Engine, Settings, Time};
+use crate::error::BuildError;
 use crate::expiry::Ttl;
-use crate::map::NoMemory;
 use crate::map::reclaim::pin;
 use crate::policy::PolicyKind;
 use std::any::Any;
@@ -51,7 +51,10 @@ impl<K: Eq> Failures<K> {
 
 impl<K> Failures<K> {
     /// Remembers failures of a cache of this capacity for so many nanoseconds.
-    pub(crate) fn new(capacity: u64, ttl: u64, clock: Source) -> Result<Self, NoMemory> {
+    pub(crate) fn new(capacity: u64, ttl: u64, clock: Source) -> Result<Self, BuildError> {
+        if !clock.is_available() {
+            return Err(BuildError::NoClock);
+        }
         let mut time = Time::new(clock);
         time.time_to_live = Some(ttl);
         let engine = Engine::new(Settings {

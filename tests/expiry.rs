@@ -1,7 +1,7 @@
 //! Time to live, time to idle, per-entry times and the user's own expiry, under a clock that the tests move.
 
 use hotset::{Cache, Cause, Clock, Expiry, ManualClock, Policy, Ttl};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -407,17 +407,17 @@ fn last_handle_dropped_by_a_ticker_does_not_deadlock() {
 }
 
 /// A clock that goes wrong: it jumps back.
-struct Broken(Arc<AtomicUsize>);
+struct Broken(Arc<AtomicU64>);
 
 impl Clock for Broken {
     fn now(&self) -> Duration {
-        secs(self.0.load(SeqCst) as u64)
+        secs(self.0.load(SeqCst))
     }
 }
 
 #[test]
 fn a_clock_that_jumps_harms_nothing() {
-    let time = Arc::new(AtomicUsize::new(1_000_000));
+    let time = Arc::new(AtomicU64::new(1_000_000));
     let cache: Cache<u32, u32> = Cache::builder()
         .max_entries(100)
         .time_to_live(secs(10))

@@ -3,8 +3,9 @@
 //! No user code runs here. What needs some (listeners, destructors) is left as [`Due`].
 
 use super::entry::{Chain, DEAD, GONE, Handle, NEVER, NEW, Shape, Times};
+use super::sizing::Sizing;
 use crate::map::reclaim::{Bin, Guard};
-use crate::map::{Header, Map, NoMemory, OldTable};
+use crate::map::{Header, Map, OldTable};
 use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Places, Policy, PolicyKind, Rank, Verdict};
 use crate::prim::memory::boxed;
 use crate::prim::prefetch::prefetch;
@@ -159,7 +160,10 @@ pub(super) struct Due {
     pub(super) odd: Vec<Handle>,
     /// The others that no reader can see any more.
     pub(super) free: Chain,
+    /// Old tables that no reader can see any more.
     pub(super) tables: Vec<OldTable>,
+    /// A table of as many buckets is needed, if not 0.
+    pub(super) wanted: usize,
 }
 
 impl Due {
@@ -169,11 +173,17 @@ impl Due {
             odd: Vec::new(),
             free: Chain::new(),
             tables: Vec::new(),
+            wanted: 0,
         }
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        self.evicted.is_empty() && self.odd.is_empty() && self.free.len() == 0 && self.tables.is_empty()
+        self.evicted.is_empty() && self.odd.is_empty() && self.free.len() == 0 && !self.has_tables()
+    }
+
+    /// Whether there is a table to allocate or to free.
+    pub(super) fn has_tables(&self) -> bool {
+        !self.tables.is_empty() || self.wanted != 0
     }
 }
 
@@ -197,32 +207,23 @@ pub(super) struct Core {
     bin: Bin<Handle>,
     /// The weight that came into the bin since all of it was last looked through.
     thrown: u64,
-    tables: Option<Box<Bin<OldTable>>>,
+    pub(super) sizing: Sizing,
     pub(super) counts: Counts,
     out: Out<Handle>,
     /// Of `out`, so many are marked as gone.
     forgotten: usize,
     evicted: Vec<(Handle, Cause)>,
-    weighted: bool,
+    pub(super) weighted: bool,
     /// Evicted entries are shown to a listener before they are released.
     listened: bool,
-    growing: bool,
-    /// The next home to move while growing.
-    cursor: usize,
-    /// Grow when the policy holds more entries than this.
-    room: usize,
     /// Entries that came in since the last `settle`.
     arrived: u32,
-    /// There was no memory to grow: so many entries are to come in before it is tried again.
-    refused: u32,
     /// Whose rings come next, where not all are looked at.
     pub(super) cursor_of_rings: u32,
 }
 
 /// Garbage that weighs this part of the capacity is worth a look at all readers.
 const HEAVY: u64 = 64;
-/// Homes moved to a larger table per arrival: about 64 entries.
-const MOVES: usize = 16;
 /// How long a list for what the listener is to see may be, to be kept for the next ones.
 const SHOWN: usize = 64;
 
@@ -236,18 +237,14 @@ impl Core {
             timed: false,
             bin: Bin::new(),
             thrown: 0,
-            tables: None,
+            sizing: Sizing::new(slots),
             counts: Counts::default(),
             out: Out::new(),
             forgotten: 0,
             evicted: Vec::new(),
             weighted: shape.weighted,
             listened,
-            growing: false,
-            cursor: 0,
-            room: room(slots),
             arrived: 0,
-            refused: 0,
             cursor_of_rings: 0,
         }
     }
@@ -265,15 +262,6 @@ impl Core {
             self.thrown = 0;
             self.bin.sort_all();
         }
-        let mut tables = Vec::new();
-        if let Some(bin) = &mut self.tables {
-            // Few and large, so looked after every time until they are gone.
-            bin.sort_all();
-            tables.extend(bin.take(bin.safe()));
-            if bin.is_empty() {
-                self.tables = None;
-            }
-        }
         let mut free = Chain::new();
         let frees = if all { self.bin.safe() } else { self.bin.due() };
         let (shape, mut odd) = (self.shelf.0, Vec::new());
@@ -287,11 +275,13 @@ impl Core {
                 }
             }
         }
+        let (wanted, tables) = self.sizing.take_due();
         Due {
             free,
             odd,
             evicted: std::mem::take(&mut self.evicted),
             tables,
+            wanted,
         }
     }
 
@@ -512,7 +502,7 @@ impl Core {
         }
     }
 
-    /// Unlinks what the policy gave up since the last time, and grows the table if need be.
+    /// Unlinks what the policy gave up since the last time, and resizes the table if need be.
     #[inline(always)]
     pub(super) fn settle(&mut self, map: &Map, guard: &Guard) {
         for &(victim, _) in &self.out {
@@ -532,9 +522,8 @@ impl Core {
         }
         self.out = out; // with its memory
         let arrived = std::mem::take(&mut self.arrived);
-        self.refused = self.refused.saturating_sub(arrived);
-        if self.growing || self.policy.len() > self.room && self.refused == 0 {
-            self.grow(MOVES.saturating_mul(arrived as usize), map, guard);
+        if self.sizing.is_due(self.policy.len(), arrived) {
+            self.resize_by_arrivals(arrived, map, guard);
         }
     }
 
@@ -547,58 +536,16 @@ impl Core {
         }
     }
 
-    /// Begins or continues to grow the table; false if it is as large as it gets, or there is no memory for a larger one.
-    #[cold]
-    pub(super) fn grow(&mut self, budget: usize, map: &Map, guard: &Guard) -> bool {
-        if !self.growing {
-            let mut entries = self.policy.len().saturating_mul(2);
-            if !self.weighted {
-                // Not more than will ever be needed, and the last step not so short that it would not be worth its while.
-                let capacity = usize::try_from(self.policy.capacity()).unwrap_or(usize::MAX);
-                if entries >= capacity / 2 {
-                    entries = capacity.max(self.policy.len());
-                }
-            }
-            match map.grow(entries, guard) {
-                Ok(grows) => self.growing = grows,
-                Err(NoMemory) => {
-                    // The table goes on as it is.
-                    self.refused = u32::try_from(self.policy.len() / 8 + 1).unwrap_or(u32::MAX);
-                    return false;
-                }
-            }
-            if !self.growing {
-                self.room = usize::MAX; // as large as it gets
-                return false;
-            }
+    /// Evicts an entry that is no longer in the map, for which its table had no room.
+    pub(super) fn evict_unlinked(&mut self, entry: Handle) {
+        self.counts.evictions += 1;
+        if self.shelf.place(entry) <= MAX_PLACE {
+            self.policy.remove(&self.shelf, entry);
+            self.forget(entry);
+            self.discard(entry, Cause::Size);
+        } else {
+            self.retire(entry);
         }
-        let mut unlinked = Vec::new();
-        let old = map.grow_step(&mut self.cursor, budget, |entry| unlinked.push(Handle(entry)), guard);
-        // Only a hash function that sends many keys to one bucket gets here.
-        for entry in unlinked {
-            self.counts.evictions += 1;
-            if self.shelf.place(entry) <= MAX_PLACE {
-                self.policy.remove(&self.shelf, entry);
-                self.forget(entry);
-                self.discard(entry, Cause::Size);
-            } else {
-                self.retire(entry);
-            }
-        }
-        if let Some(old) = old {
-            self.growing = false;
-            self.room = room(map.slots(guard));
-            self.tables.get_or_insert_default().put(old);
-        }
-        true
-    }
-
-    /// Grows to the end if the table is crowded; whether it has.
-    pub(super) fn make_room(&mut self, map: &Map, guard: &Guard) -> bool {
-        if !self.growing && (self.refused > 0 || !map.is_crowded(self.policy.len() * 2, guard)) {
-            return false;
-        }
-        self.grow(usize::MAX, map, guard)
     }
 
     /// Panics if timers and entries disagree; `held` of the entries in the map have timers.
@@ -621,11 +568,6 @@ impl Core {
         self.policy.set_capacity(&self.shelf, capacity, &mut self.out);
         self.forget_out();
         self.settle(map, guard);
-        self.room = room(map.slots(guard));
+        self.set_room(map, guard);
     }
-}
-
-/// How many entries a table with so many slots holds before it grows.
-fn room(slots: usize) -> usize {
-    slots / 10 * 7
 }

@@ -220,12 +220,9 @@ impl<K, V> Engine<K, V> {
     /// Makes a free slot for the hash: grows a crowded table, else evicts an entry near its home. Only a table far beyond
     /// its usual load, or a hash function that sends many keys to one bucket, gets here.
     #[cold]
-    pub(super) fn make_room(&self, hash: u64, slots: Option<usize>, guard: &Guard) {
-        let mut grown = false;
-        let due = self.with_core(guard, |core| grown = core.make_room(&self.map, guard));
-        self.finish(due, pin());
-        // The table that was full may have been replaced by a larger one meanwhile: `slots` is the size that was tried.
-        if grown || slots != Some(self.map.slots(guard)) {
+    pub(super) fn make_room(&self, hash: u64, tried: Option<usize>, guard: &Guard) {
+        // The table that was full may have been replaced by another one since: `tried` is the one that was full before.
+        if self.grow() || tried != Some(self.map.table_id(guard)) {
             return;
         }
         // SAFETY: candidates are in the map, and the guard is held.
@@ -275,6 +272,7 @@ impl<K, V> Engine<K, V> {
         if let Some(all) = all {
             panics.catch(|| self.finish(all, guard));
         }
+        panics.catch(|| self.free_tables());
         panics.resume();
     }
 
@@ -307,7 +305,10 @@ impl<K, V> Engine<K, V> {
             self.locals.set_capacity(capacity);
             core.set_capacity(capacity, &self.map, &guard);
         });
-        self.finish(due, guard);
+        let mut panics = Panics::default();
+        panics.catch(|| self.finish(due, guard));
+        panics.catch(|| self.fit_table(false));
+        panics.resume();
     }
 
     /// The entries from the one worth most to the one that would go first, as of now. They live as long as the guard.
@@ -371,7 +372,7 @@ impl<K, V> Engine<K, V> {
     /// Frees what became due, and runs the user code that this needs, unpinned.
     #[inline]
     pub(super) fn finish(&self, due: Due, guard: Guard) {
-        let quiet = due.evicted.is_empty() && due.odd.is_empty() && due.tables.is_empty();
+        let quiet = due.evicted.is_empty() && due.odd.is_empty() && !due.has_tables() && !self.map.has_discarded();
         if quiet && !std::mem::needs_drop::<Entry<K, V>>() {
             self.keep(due.free, &guard);
         } else {
@@ -424,6 +425,13 @@ impl<K, V> Engine<K, V> {
 
     /// Returns what the listener was shown, which is still to be released.
     fn run_user_code(&self, due: Due, panics: &mut Panics) -> Vec<(Handle, Cause)> {
+        if due.wanted != 0 {
+            self.map.prepare(due.wanted, &pin());
+        }
+        due.tables.into_iter().for_each(|table| self.map.discard(table));
+        if self.map.has_discarded() {
+            self.map.dismantle();
+        }
         for &(handle, cause) in &due.evicted {
             self.notify(handle, cause, panics);
         }
@@ -443,7 +451,6 @@ impl<K, V> Engine<K, V> {
                 self.shape.release::<K, V>(former, !self.shape.timed);
             }
         }
-        drop(due.tables);
         if empty.len() > 0 {
             self.keep(empty, &pin());
         }

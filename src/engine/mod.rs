@@ -15,6 +15,7 @@ mod maintenance_lock;
 #[cfg(all(test, loom))]
 mod model;
 mod saved;
+mod sizing;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod time;
@@ -22,9 +23,10 @@ mod time;
 use self::core::{Core, Due, Event};
 use self::housekeeping::Rings;
 use self::local::Locals;
+use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::map::reclaim::{Guard, pin};
-use crate::map::{Header, Inserted, Map, Mode, NoMemory, UNCONDITIONAL};
+use crate::map::{Header, Inserted, Map, Mode, UNCONDITIONAL};
 use crate::policy::{Policy, PolicyKind};
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
 use crate::stats::Cause;
@@ -50,12 +52,6 @@ pub(crate) struct Settings<K, V> {
     pub(crate) time: Time<K, V>,
 }
 
-/// The most entries that a table is sized for before it holds any.
-const PRESIZE: u64 = 1 << 26;
-/// Up to this number of entries a cache costs little until it holds some: its table grows as it fills.
-const MODEST: u64 = 1024;
-/// The table's first size then, and when the number of entries is not bounded.
-const SMALL: u64 = 28;
 /// Beyond what any policy has an entry's hits counted to.
 const EVERY: u8 = u8::MAX;
 /// Timers looked at in one go: a million entries that end in the same instant must not hold up anyone.
@@ -123,22 +119,22 @@ impl Panics {
 }
 
 impl<K, V> Engine<K, V> {
-    pub(crate) fn new(settings: Settings<K, V>) -> Result<Self, NoMemory> {
+    pub(crate) fn new(settings: Settings<K, V>) -> Result<Self, BuildError> {
         let shape = Shape {
             weighted: settings.weighted,
             timed: settings.time.is_general(),
             moving: settings.time.moves() || settings.time.refresh_after.is_some(),
         };
+        if !shape.has_plain_pointers::<K, V>() {
+            return Err(BuildError::TaggedPointers);
+        }
+        if (shape.timed || shape.moving) && !settings.time.clock.is_available() {
+            return Err(BuildError::NoClock);
+        }
         if shape.timed {
             settings.time.activate();
         }
-        let presized = !settings.weighted && (MODEST..=PRESIZE).contains(&settings.capacity);
-        let first = if presized {
-            settings.capacity
-        } else {
-            settings.capacity.min(SMALL)
-        };
-        let map = Map::for_entries(first as usize)?;
+        let map = Map::for_entries(sizing::first_size(settings.capacity, settings.weighted))?;
         let slots = map.slots(&pin());
         let listened = settings.listener.is_some();
         let core = Core::new(settings.policy, settings.capacity, shape, listened, slots);
@@ -359,7 +355,7 @@ impl<K, V> Engine<K, V> {
             handle: new,
         };
         let key = &Self::view(new.0).key;
-        let mut slots = None;
+        let mut tried = None;
         loop {
             let equal = |header| equal(&Self::view(header).key, key);
             let superseded = superseded.as_mut();
@@ -368,8 +364,8 @@ impl<K, V> Engine<K, V> {
                 std::mem::forget(unwinding);
                 return done;
             }
-            self.make_room(hash, slots, guard);
-            slots = Some(self.map.slots(guard));
+            self.make_room(hash, tried, guard);
+            tried = Some(self.map.table_id(guard));
         }
     }
 
@@ -464,9 +460,12 @@ impl<K, V> Engine<K, V> {
         removed
     }
 
-    /// Removes all entries, one home after another. O(n).
+    /// Removes all entries, one home after another, and returns the table's memory. O(n).
     pub(crate) fn clear(&self) {
-        self.retain(|_| false);
+        let mut panics = Panics::default();
+        panics.catch(|| self.retain(|_| false));
+        panics.catch(|| self.fit_table(true));
+        panics.resume();
     }
 
     /// Removes the entries that `keep` says no to, one home after another. O(n).

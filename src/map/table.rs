@@ -9,11 +9,10 @@
 //!   the word it is named in unchanged knows whose PENDING it sees.
 
 use super::Header;
+use super::memory::Buckets;
 use super::word::{self, MAX_DISTANCE, SLOTS, control, slot, tags};
 use crate::prim::park::{Parking, spin};
 use crate::prim::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-#[cfg(not(loom))]
-use std::alloc::{Layout, alloc_zeroed};
 use std::ptr::{self, NonNull};
 
 /// 64 bytes: one cache line.
@@ -25,14 +24,18 @@ pub(super) struct Bucket {
 }
 
 pub(crate) struct Table {
-    pub(super) buckets: Box<[Bucket]>,
-    /// The table that this one is moving to. Set once.
+    pub(super) buckets: Buckets,
+    /// The table that this one is moving to: set once. Of a table that was discarded, the next one in that list.
     pub(super) next: AtomicPtr<Table>,
     /// A thread may wait for a home that is being moved.
     awaited: AtomicBool,
     /// The mover panicked, and left a home that will never be moved.
     broken: AtomicBool,
     parking: Parking,
+    /// One that was allocated to follow, and is not installed yet.
+    pub(super) prepared: AtomicPtr<Table>,
+    /// Of a table that was discarded, how many bytes of it have been freed.
+    pub(super) released: usize,
 }
 
 /// Where a search found a key.
@@ -117,6 +120,15 @@ impl Drop for Claim<'_> {
 }
 
 impl Bucket {
+    #[cfg(loom)]
+    pub(super) fn new() -> Self {
+        Self {
+            tags: AtomicU64::new(0),
+            slots: std::array::from_fn(|_| AtomicU64::new(0)),
+            control: AtomicU64::new(0),
+        }
+    }
+
     /// The slot that a match of tags, or a control word, names.
     #[inline(always)]
     pub(super) fn slot(&self, slot: usize) -> &AtomicU64 {
@@ -127,38 +139,17 @@ impl Bucket {
 }
 
 impl Table {
-    /// `None` if there is no memory for so many.
+    /// Returns an empty table, or `None` if there is no memory for it.
     pub(super) fn new(buckets: usize) -> Option<Self> {
-        assert!(buckets > 0);
         Some(Self {
-            buckets: Self::allocate(buckets)?,
+            buckets: Buckets::zeroed(buckets)?,
             next: AtomicPtr::new(ptr::null_mut()),
             awaited: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             parking: Parking::new(),
+            prepared: AtomicPtr::new(ptr::null_mut()),
+            released: 0,
         })
-    }
-
-    #[cfg(not(loom))]
-    fn allocate(buckets: usize) -> Option<Box<[Bucket]>> {
-        let layout = Layout::array::<Bucket>(buckets).ok()?;
-        // Zeroed by the operating system: a large table costs only the pages that are used.
-        // SAFETY: there are some buckets, so the size is not 0.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<Bucket>())?;
-        // SAFETY: allocated just now, with the layout of this slice; and all-zero bytes are valid AtomicU64s.
-        let table = unsafe { Box::from_raw(NonNull::slice_from_raw_parts(start, buckets).as_ptr()) };
-        prefer_huge_pages(&table);
-        Some(table)
-    }
-
-    #[cfg(loom)]
-    fn allocate(buckets: usize) -> Option<Box<[Bucket]>> {
-        let bucket = || Bucket {
-            tags: AtomicU64::new(0),
-            slots: std::array::from_fn(|_| AtomicU64::new(0)),
-            control: AtomicU64::new(0),
-        };
-        Some((0..buckets).map(|_| bucket()).collect())
     }
 
     #[inline]
@@ -697,18 +688,3 @@ impl Drop for OnPanic<'_> {
         self.0.parking.wake();
     }
 }
-
-/// Asks for huge pages: a lookup in a large table misses the TLB as surely as the cache.
-#[cfg(all(target_os = "linux", not(loom), not(miri)))]
-fn prefer_huge_pages(table: &[Bucket]) {
-    const HUGE: usize = 2 << 20;
-    let start = (table.as_ptr() as usize).next_multiple_of(HUGE);
-    let end = (table.as_ptr() as usize + size_of_val(table)) / HUGE * HUGE;
-    if end > start {
-        // SAFETY: the range lies within the table, and the advice does not change its contents. Failure is harmless.
-        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
-    }
-}
-
-#[cfg(all(not(all(target_os = "linux", not(miri))), not(loom)))]
-fn prefer_huge_pages(_: &[Bucket]) {}

@@ -10,6 +10,9 @@ use super::sync::{AtomicU64, Ordering};
 use std::ptr;
 use std::time::{Duration, Instant};
 
+/// Whether there is a clock. Where there is none, `Instant::now` traps.
+pub(crate) const EXISTS: bool = !cfg!(all(target_family = "wasm", target_os = "unknown"));
+
 /// The first reading of the process.
 struct Origin {
     ticks: u64,
@@ -53,10 +56,13 @@ fn first_reading() -> &'static Origin {
     }
 }
 
-/// Now, in ticks. Only differences mean something, and those of two threads may be off by the counters' skew: subtract with
+/// Now, in ticks; always 0 where no clock exists. Only differences mean something, and those of two threads may be off by the counters' skew: subtract with
 /// saturation.
 #[inline]
 pub(crate) fn now() -> u64 {
+    if !EXISTS {
+        return 0;
+    }
     let origin = origin();
     if origin.counter {
         counter()
@@ -115,6 +121,9 @@ pub(crate) fn nanos() -> u64 {
 #[cold]
 #[inline(never)]
 fn look() -> u64 {
+    if !EXISTS {
+        panic!("this platform has no clock: set one by Builder::clock");
+    }
     let origin = origin();
     let ticks = if origin.counter { counter() } else { 0 };
     SEEN.0.note(ticks, origin.instant.elapsed().as_nanos() as u64)
@@ -128,6 +137,9 @@ fn look() -> u64 {
 /// The time that a number of ticks took. As precise as what passed since the process's first reading is long: a pair of
 /// readings is off by less than a microsecond.
 pub(crate) fn duration(ticks: u64) -> Duration {
+    if !EXISTS {
+        return Duration::ZERO;
+    }
     let origin = origin();
     if !origin.counter {
         return Duration::from_nanos(ticks);
