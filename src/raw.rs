@@ -5,7 +5,7 @@ use crate::cache::{Cache, Inner};
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::map::reclaim::{alone, pin, pin_fenced};
+use crate::map::reclaim::{self, alone};
 pub use crate::snapshot::EntryCodec;
 pub use crate::snapshot::steps::{About, Loading, Saving};
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
@@ -31,7 +31,7 @@ where
 {
     cache.0.engine.now_and_tick();
     let hash = cache.0.hash(key);
-    let guard = pin();
+    let guard = cache.0.engine.pin();
     if let Some(entry) = cache.0.lookup(key, hash, &guard) {
         return Ok(entry.value.clone());
     }
@@ -129,7 +129,7 @@ where
     let now = if timed { inner.engine.now_for(ttl) } else { 0 };
     let hash = inner.hash(sought);
     let weight = inner.weigh(&key, &value);
-    let guard = pin_fenced();
+    let guard = cache.0.engine.pin_fenced();
     inner.engine.map().prefetch(hash, &guard);
     let times = timed
         .then(|| inner.times(hash, (&key, &value), ttl, now, &guard))
@@ -157,7 +157,7 @@ where
     Q: Hash + Eq + ?Sized,
 {
     let now = cache.0.engine.now_and_tick();
-    let guard = pin();
+    let guard = cache.0.engine.pin();
     let entry = cache.0.lookup(key, cache.0.hash(key), &guard)?;
     let due = cache.0.engine.claim_reload(entry, now, &guard);
     Some(read(&entry.value, due))
@@ -173,7 +173,7 @@ where
     S: BuildHasher,
     Q: Hash + Eq + ?Sized,
 {
-    let (inner, guard) = (&*cache.0, pin());
+    let (inner, guard) = (&*cache.0, cache.0.engine.pin());
     let (now, time) = (inner.engine.now(), inner.engine.time());
     let found = inner.peek(inner.hash(key), key, &guard);
     if let Some(times) = found.and_then(|found| inner.engine.timing(found, &guard)) {
@@ -187,7 +187,7 @@ where
 /// Shows every entry, those included whose time is over: each once, if nobody changes the cache meanwhile. Takes no lock, and
 /// allocates nothing that it does not free.
 pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
-    let (guard, mut from) = (pin(), 0);
+    let (guard, mut from) = (cache.0.engine.pin(), 0);
     while from < 1 << 32 {
         let see = |header| {
             let entry = Engine::<K, V>::view(header);
@@ -200,7 +200,7 @@ pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
 /// Shows every entry that was unlinked and is not freed yet: with [`visit`] all that the cache holds, each once, if nobody uses it
 /// meanwhile. Takes no lock that it would have to wait for, and allocates nothing that it does not free.
 pub fn visit_unlinked<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
-    let guard = pin();
+    let guard = cache.0.engine.pin();
     for entry in cache.0.engine.unlinked(&guard) {
         let entry = Engine::<K, V>::view(entry.0);
         see(&entry.key, &entry.value);
@@ -210,6 +210,16 @@ pub fn visit_unlinked<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &
 /// Removes the entries that `keep` says no to, as of the moment that it sees them: O(n).
 pub fn retain<K, V, S>(cache: &Cache<K, V, S>, mut keep: impl FnMut(&K, &V) -> bool) {
     cache.0.engine.retain(|entry| keep(&entry.key, &entry.value));
+}
+
+/// Ends, in the child of a fork, what the threads of the parent were reading: they are not there to end it themselves, and would
+/// hold up what caches free that the child uses. (On crossbeam-epoch it does nothing.)
+///
+/// # Safety
+/// The calling thread is the only one of the process.
+pub unsafe fn end_other_threads() {
+    // SAFETY: the caller's promise.
+    unsafe { reclaim::end_other_threads() };
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 //! Whoever finds it due does it, if nobody else is at it. User code that it makes necessary (listeners, destructors) runs when
 //! the lock has been given up.
 
-use super::core::{Core, Due, Event};
+use super::core::{Core, Due, Event, Own};
 use super::entry::{Chain, DEAD, Entry, Handle, NEVER, Times};
-use super::local::Local;
+use super::limbo::Portion;
+use super::local::Writer;
 use super::{EXPIRIES, Engine, Panics, Published};
-use crate::map::reclaim::{Guard, pin};
+use crate::map::reclaim::Guard;
 use crate::policy::Policy;
 use crate::prim::sync::{Ordering, relax};
 use crate::stats::Cause;
@@ -20,17 +21,22 @@ pub(super) enum Rings {
     Soon,
 }
 
+/// A thread whose changes let so many entries go that run destructors tries to have them applied: what left may be large.
+const LEFT: u64 = 4;
+/// In a cache with times the next call looks again for what readers held up, if the last one looked so many nanoseconds ago.
+const RETRY: u64 = 1 << 20;
+
 impl<K, V> Engine<K, V> {
     /// Leaves the event in this thread's ring. If there are enough of them there, has all that wait applied, unless another
     /// thread is at it. If the ring is full, or too much weight has come in, waits for that: memory is bounded, and events
     /// are never lost.
     #[inline(never)]
     pub(super) fn record(&self, event: Event, guard: Guard) {
-        let Some(local) = self.locals.of(&guard) else {
+        let Some(writer) = self.locals.writer(&guard) else {
             return self.record_at_once(event, guard);
         };
         let pace = &self.locals.pace;
-        let waiting = local.ring.push(event.pack());
+        let waiting = writer.ring.push(event.pack());
         if self.time.is_active() {
             // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
             let timing = event.entry().and_then(|new| unsafe { self.shape.timing(new) });
@@ -42,10 +48,11 @@ impl<K, V> Engine<K, V> {
             && event.entry().is_some_and(|new| {
                 // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
                 let weight = unsafe { self.shape.weight(new) };
-                local.add_weight(weight, waiting) > pace.weight.load(Ordering::Relaxed)
+                writer.add_weight(weight, waiting) > pace.weight.load(Ordering::Relaxed)
             });
-        if waiting >= pace.batch.load(Ordering::Relaxed) || heavy {
-            self.catch_up(local, heavy, guard);
+        let left = std::mem::needs_drop::<Entry<K, V>>() && event.lets_go() && writer.add_left(waiting) >= LEFT;
+        if waiting >= pace.batch.load(Ordering::Relaxed) || heavy || left {
+            self.catch_up(writer, heavy, guard);
         }
     }
 
@@ -53,11 +60,11 @@ impl<K, V> Engine<K, V> {
     #[inline(always)]
     pub(super) fn record_arrival(&self, new: Handle, guard: Guard) {
         let plain = !self.shape.weighted && !self.time.is_active();
-        match self.locals.near(&guard) {
-            Some(local) if plain => {
-                let waiting = local.ring.push(Event::Arrived(new).pack());
+        match self.locals.near_writer(&guard) {
+            Some(writer) if plain => {
+                let waiting = writer.ring.push(Event::Arrived(new).pack());
                 if waiting >= self.locals.pace.batch.load(Ordering::Relaxed) {
-                    self.catch_up(local, false, guard);
+                    self.catch_up(writer, false, guard);
                 }
             }
             _ => self.record(Event::Arrived(new), guard),
@@ -65,7 +72,7 @@ impl<K, V> Engine<K, V> {
     }
 
     #[inline(never)]
-    fn catch_up(&self, local: &Local, heavy: bool, guard: Guard) {
+    fn catch_up(&self, writer: &Writer, heavy: bool, guard: Guard) {
         let mut tries = 0;
         while !self.work.0.handover.try_enter() {
             let most = if heavy {
@@ -73,12 +80,13 @@ impl<K, V> Engine<K, V> {
             } else {
                 self.locals.pace.most.load(Ordering::Relaxed)
             };
-            if local.ring.len() < most {
+            if writer.ring.len() < most {
                 return;
             }
             relax(&mut tries);
         }
-        let due = self.maintain(&guard, Rings::Soon, |_| ());
+        // SAFETY: the guard was given up, and with it what was found under it.
+        let due = unsafe { self.visit(&guard, Own::Spent(&guard), Rings::Soon, |_| ()) };
         self.finish(due, guard);
     }
 
@@ -93,26 +101,35 @@ impl<K, V> Engine<K, V> {
     /// of some threads may be left for the next time.
     #[inline(always)]
     pub(super) fn maintain(&self, guard: &Guard, rings: Rings, work: impl FnOnce(&mut Core)) -> Due {
+        // SAFETY: the guard keeps what it protects.
+        unsafe { self.visit(guard, Own::Kept, rings, work) }
+    }
+
+    /// [`maintain`](Self::maintain), which may have the guard protect nothing any more that was found under it before.
+    ///
+    /// # Safety
+    /// As for [`Core::due`].
+    #[inline(always)]
+    pub(super) unsafe fn visit(&self, guard: &Guard, own: Own<'_>, rings: Rings, work: impl FnOnce(&mut Core)) -> Due {
         let due = {
             // SAFETY: the lock is held, and this reference ends before it is given up.
             let core = unsafe { &mut *self.work.0.core.get() };
             let timed = self.time.is_active();
-            let drain = |core: &mut Core, local: &Local| {
-                let expect = |core: &Core, pair| core.expect(Event::unpack(pair));
-                local
-                    .ring
-                    .drain(core, expect, |core, pair| core.apply(Event::unpack(pair)));
-            };
             match rings {
                 Rings::All => {
                     if timed {
                         self.time.begin();
                     }
-                    self.locals.each(|local| drain(core, local));
+                    self.locals.each(|writer| Self::drain(core, writer));
                 }
                 Rings::Soon => {
                     let mut cursor = core.cursor_of_rings as usize;
-                    self.locals.each_soon(guard, &mut cursor, |local| drain(core, local));
+                    self.locals.each_soon(guard, &mut cursor, |writer, index| {
+                        Self::drain(core, writer);
+                        if index != guard.thread_index() {
+                            self.sweep(core, index);
+                        }
+                    });
                     core.cursor_of_rings = cursor as u32;
                 }
             }
@@ -122,14 +139,36 @@ impl<K, V> Engine<K, V> {
                 self.time.expect(core.next_alarm());
             }
             self.publish(core);
-            if self.has_user_code() && finishing::is(self) {
+            let due = if self.has_user_code() && finishing::is(self) {
                 Due::nothing()
             } else {
-                core.due(false)
+                // SAFETY: the caller's promise.
+                unsafe { core.due(&self.domain, own, Portion::Bounded) }
+            };
+            if timed && core.has_garbage() {
+                self.time.expect(core.now.saturating_add(RETRY));
             }
+            due
         };
         self.work.0.handover.leave();
         due
+    }
+
+    #[inline(always)]
+    fn drain(core: &mut Core, writer: &Writer) {
+        let expect = |core: &Core, pair| core.expect(Event::unpack(pair));
+        writer
+            .ring
+            .drain(core, expect, |core, pair| core.apply(Event::unpack(pair)));
+    }
+
+    /// Takes over what another thread changed the cache with, if that thread has ended. The lock is held.
+    #[cold]
+    #[inline(never)]
+    fn sweep(&self, core: &mut Core, index: usize) {
+        if let Some(swept) = self.locals.sweep(index, |writer| Self::drain(core, writer)) {
+            core.take_writer(swept);
+        }
     }
 
     #[inline]
@@ -181,7 +220,7 @@ impl<K, V> Engine<K, V> {
     pub(super) fn make_room(&self, hash: u64, slots: Option<usize>, guard: &Guard) {
         let mut grown = false;
         let due = self.with_core(guard, |core| grown = core.make_room(&self.map, guard));
-        self.finish(due, pin());
+        self.finish(due, self.pin());
         // The table that was full may have been replaced by a larger one meanwhile: `slots` is the size that was tried.
         if grown || slots != Some(self.map.slots(guard)) {
             return;
@@ -200,7 +239,7 @@ impl<K, V> Engine<K, V> {
                     expired: false,
                 });
             });
-            panics.catch(|| self.finish(due, pin()));
+            panics.catch(|| self.finish(due, self.pin()));
             panics.resume();
         }
     }
@@ -208,11 +247,11 @@ impl<K, V> Engine<K, V> {
     /// Does all housekeeping that is due: afterwards the weight is within the capacity, and what no reader holds is freed.
     pub(crate) fn run_pending(&self) {
         let mut panics = Panics::default();
-        let guard = pin();
+        let guard = self.pin();
         let due = self.with_core(&guard, |_| {});
         panics.catch(|| self.finish(due, guard));
         loop {
-            let (now, guard) = (self.now(), pin());
+            let (now, guard) = (self.now(), self.pin());
             let mut more = false;
             let due = self.with_core(&guard, |core| {
                 more = now != 0 && core.expire(now, EXPIRIES, &self.map, &guard);
@@ -222,16 +261,18 @@ impl<K, V> Engine<K, V> {
                 break;
             }
         }
-        let guard = pin();
-        let due = self.with_core(&guard, Core::seal);
-        panics.catch(|| self.finish(due, guard));
-        // Pinned after the seal, so that this call's own guard does not hold the garbage up.
-        let guard = pin();
-        let mut all = None;
-        let due = self.with_core(&guard, |core| all = Some(core.due(true)));
-        panics.catch(|| self.finish(due, pin()));
-        if let Some(all) = all {
-            panics.catch(|| self.finish(all, guard));
+        // Two generations may wait, of which the second is sealed when the first has been passed.
+        for _ in 0..2 {
+            let guard = self.pin();
+            let mut all = None;
+            let due = self.with_core(&guard, |core| {
+                // SAFETY: nothing was found under the guard.
+                all = Some(unsafe { core.due(&self.domain, Own::Spent(&guard), Portion::All) });
+            });
+            panics.catch(|| self.finish(due, self.pin()));
+            if let Some(all) = all {
+                panics.catch(|| self.finish(all, guard));
+            }
         }
         panics.resume();
     }
@@ -248,8 +289,8 @@ impl<K, V> Engine<K, V> {
         all.extend(core.unlinked());
         // SAFETY: an entry is alive until its events are applied, which needs the lock.
         let is_dead = |entry: Handle| unsafe { entry.header() }.place() == DEAD;
-        self.locals.each(|local| {
-            local.ring.peek(|pair| match Event::unpack(pair) {
+        self.locals.each(|writer| {
+            writer.ring.peek(|pair| match Event::unpack(pair) {
                 Event::Arrived(new) => all.extend(is_dead(new).then_some(new)),
                 Event::Replaced { new, old, .. } => all.extend(is_dead(new).then_some(new).into_iter().chain([old])),
                 Event::Retired { old, .. } | Event::Released(old) => all.push(old),
@@ -260,7 +301,7 @@ impl<K, V> Engine<K, V> {
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
-        let guard = pin();
+        let guard = self.pin();
         let due = self.with_core(&guard, |core| {
             self.work.0.published.capacity.store(capacity, Ordering::Relaxed);
             self.locals.set_capacity(capacity);
@@ -279,13 +320,13 @@ impl<K, V> Engine<K, V> {
                 true
             });
         });
-        self.finish(due, pin());
+        self.finish(due, self.pin());
         handles
     }
 
     /// Panics if an invariant is broken. The caller sees to it that nothing else goes on.
     pub(crate) fn validate(&self) {
-        let guard = pin();
+        let guard = self.pin();
         let mut panics = Panics::default();
         // Caught, so that the lock is given up: a failed test drops its cache.
         let due = self.with_core(&guard, |core| panics.catch(|| self.check(core, &guard)));
@@ -326,7 +367,7 @@ impl<K, V> Engine<K, V> {
     /// Frees what became due, and runs the user code that this needs, unpinned.
     #[inline]
     pub(super) fn finish(&self, due: Due, guard: Guard) {
-        let quiet = due.evicted.is_empty() && due.odd.is_empty() && due.tables.is_empty();
+        let quiet = due.evicted.is_empty() && due.odd.len() == 0 && due.bulk.is_empty();
         if quiet && !std::mem::needs_drop::<Entry<K, V>>() {
             self.keep(due.free, &guard);
         } else {
@@ -351,7 +392,7 @@ impl<K, V> Engine<K, V> {
             if outermost.is_none() && shown.is_empty() {
                 break;
             }
-            let guard = pin();
+            let guard = self.pin();
             if !self.work.0.handover.try_enter() {
                 break;
             }
@@ -359,7 +400,8 @@ impl<K, V> Engine<K, V> {
             let core = unsafe { &mut *self.work.0.core.get() };
             core.release(&mut shown);
             let due = if outermost.is_some() {
-                core.due(false)
+                // SAFETY: nothing was found under the guard.
+                unsafe { core.due(&self.domain, Own::Spent(&guard), Portion::Fresh) }
             } else {
                 Due::nothing()
             };
@@ -371,7 +413,7 @@ impl<K, V> Engine<K, V> {
             shown = self.run_user_code(due, &mut panics);
         }
         for (handle, _) in shown {
-            panics.catch(|| self.record(Event::Released(handle), pin()));
+            panics.catch(|| self.record(Event::Released(handle), self.pin()));
         }
         drop(outermost);
         panics.resume();
@@ -382,7 +424,7 @@ impl<K, V> Engine<K, V> {
         for &(handle, cause) in &due.evicted {
             self.notify(handle, cause, panics);
         }
-        let (mut free, mut empty) = (due.free, Chain::new());
+        let (mut free, mut odd, mut empty) = (due.free, due.odd, Chain::new());
         while let Some(former) = free.pop() {
             // SAFETY: nobody can reach what is due to be freed; the header, which was overwritten, has no destructor. Popped
             // from one chain, it goes to another.
@@ -391,16 +433,16 @@ impl<K, V> Engine<K, V> {
                 empty.push(former);
             }
         }
-        for former in due.odd {
+        while let Some(former) = odd.pop() {
             // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
             unsafe {
                 panics.catch(|| self.shape.drop_contents::<K, V>(former));
                 self.shape.release::<K, V>(former, !self.shape.timed);
             }
         }
-        drop(due.tables);
+        due.bulk.into_iter().for_each(|bulk| empty.prepend(bulk.into_spares()));
         if empty.len() > 0 {
-            self.keep(empty, &pin());
+            self.keep(empty, &self.pin());
         }
         due.evicted
     }
@@ -408,9 +450,9 @@ impl<K, V> Engine<K, V> {
     /// Keeps the memory of former entries for this thread's next ones, or gives it back.
     #[inline]
     fn keep(&self, mut empty: Chain, guard: &Guard) {
-        if let Some(local) = self.locals.of(guard) {
+        if let Some(writer) = self.locals.writer_if_any(guard) {
             // SAFETY: the part is this thread's, which is pinned; the memory was given up by its former owner.
-            empty = unsafe { local.keep(empty, self.shape.size::<K, V>()) };
+            empty = unsafe { writer.keep(empty, self.shape.size::<K, V>()) };
         }
         while let Some(former) = empty.pop() {
             // SAFETY: as above; only what is usual is put into chains.
@@ -421,10 +463,11 @@ impl<K, V> Engine<K, V> {
     #[cold]
     #[inline(never)]
     pub(super) fn expire(&self, now: u64) {
-        let guard = pin();
+        let guard = self.pin();
         if self.work.0.handover.try_enter() {
             let expire = |core: &mut Core| _ = core.expire(now, EXPIRIES, &self.map, &guard);
-            let due = self.maintain(&guard, Rings::All, expire);
+            // SAFETY: nothing that was found under the guard is used any more once the expired entries were unlinked.
+            let due = unsafe { self.visit(&guard, Own::Spent(&guard), Rings::All, expire) };
             self.finish(due, guard);
         }
     }
@@ -432,14 +475,12 @@ impl<K, V> Engine<K, V> {
     /// The figures of the last housekeeping, which is done now if it is due and nobody else is at it.
     pub(crate) fn published(&self) -> &Published {
         self.now_and_tick();
-        let mut waiting = false;
-        self.locals.each(|local| waiting |= local.ring.len() != 0);
-        if waiting {
-            let guard = pin();
-            if self.work.0.handover.try_enter() {
-                let due = self.maintain(&guard, Rings::All, |_| ());
-                self.finish(due, guard);
-            }
+        let (mut waiting, guard) = (false, self.pin());
+        self.locals.each(|writer| waiting |= writer.ring.len() != 0);
+        if waiting && self.work.0.handover.try_enter() {
+            // SAFETY: the rings that were looked at under the guard are not used any more.
+            let due = unsafe { self.visit(&guard, Own::Spent(&guard), Rings::All, |_| ()) };
+            self.finish(due, guard);
         }
         &self.work.0.published
     }

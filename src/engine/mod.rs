@@ -2,7 +2,7 @@
 //!
 //! An entry is owned by the map while it is in it. The thread whose compare-and-swap unlinks it owns its retirement:
 //! it shows the entry to the removal listener, and then records the event. Both the arrival and the retirement
-//! are recorded, and may be applied in either order; who applies the second puts the entry into the bin, which frees it
+//! are recorded, and may be applied in either order; who applies the second puts the entry into the limbo, which frees it
 //! when no reader can see it any more.
 //!
 //! No user code runs here while the maintenance lock is held, and none while a slot of the map is half changed.
@@ -11,6 +11,7 @@ mod core;
 mod entry;
 mod handover;
 mod housekeeping;
+mod limbo;
 mod local;
 #[cfg(all(test, loom))]
 mod model;
@@ -19,11 +20,11 @@ mod saved;
 mod tests;
 mod time;
 
-use self::core::{Core, Event};
+use self::core::{Core, Event, Own};
 use self::housekeeping::Rings;
 use self::local::Locals;
 use crate::expiry::Ttl;
-use crate::map::reclaim::{Guard, pin};
+use crate::map::reclaim::{Brief, Domain, Guard};
 use crate::map::{Header, Inserted, Map, Mode, NoMemory, UNCONDITIONAL};
 use crate::policy::{Policy, PolicyKind};
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
@@ -63,6 +64,7 @@ const EXPIRIES: usize = 64;
 
 pub(crate) struct Engine<K, V> {
     // What lookups read comes first, and is hardly ever written.
+    domain: Domain,
     map: Map,
     locals: Locals,
     shape: Shape,
@@ -140,12 +142,15 @@ impl<K, V> Engine<K, V> {
             settings.capacity.min(SMALL)
         };
         let map = Map::for_entries(first as usize)?;
-        let slots = map.slots(&pin());
+        let domain = Domain::new();
+        let slots = map.slots(&domain.pin());
         let listened = settings.listener.is_some();
-        let core = Core::new(settings.policy, settings.capacity, shape, listened, slots);
+        let drops = std::mem::needs_drop::<Entry<K, V>>();
+        let core = Core::new((settings.policy, settings.capacity), shape, listened, drops, slots);
         let published = Published::default();
         published.capacity.store(settings.capacity, Ordering::Relaxed);
         Ok(Self {
+            domain,
             map,
             locals: Locals::new(settings.capacity, core.policy.eager_hits()),
             shape,
@@ -165,6 +170,24 @@ impl<K, V> Engine<K, V> {
 
     pub(crate) fn map(&self) -> &Map {
         &self.map
+    }
+
+    /// Pins the calling thread: what it finds in the map is not freed while the guard lives.
+    #[inline(always)]
+    pub(crate) fn pin(&self) -> Guard {
+        self.domain.pin()
+    }
+
+    /// [`pin`](Self::pin) for a call that ends before its thread does, if that needs no further look.
+    #[inline(always)]
+    pub(crate) fn pin_briefly(&self) -> Option<Brief> {
+        self.domain.pin_briefly()
+    }
+
+    /// [`pin`](Self::pin), with a SeqCst fence.
+    #[inline(always)]
+    pub(crate) fn pin_fenced(&self) -> Guard {
+        self.domain.pin_fenced()
     }
 
     /// What each thread has of its own.
@@ -257,7 +280,7 @@ impl<K, V> Engine<K, V> {
             if self.time.hit(timing, &entry.key, &entry.value, now) {
                 // Sooner than the wheel knows, which may not even have a timer for it: it must be told.
                 let due = self.with_core(guard, |core| core.hasten(found));
-                self.finish(due, pin());
+                self.finish(due, self.pin());
             }
         }
     }
@@ -314,13 +337,16 @@ impl<K, V> Engine<K, V> {
     /// Tells the policy of a hit now if that needs no waiting; else marks the entry, which gives it a second chance.
     fn hit_eagerly(&self, handle: Handle) {
         if self.work.0.handover.try_enter() {
-            let guard = pin();
-            let due = self.maintain(&guard, Rings::Soon, |core| {
+            // A guard of its own: what the caller found stays protected by the caller's.
+            let guard = self.pin();
+            let hit = |core: &mut Core| {
                 // SAFETY: found under a guard.
                 if unsafe { handle.header() }.place() <= crate::policy::MAX_PLACE {
                     core.policy.hit(&core.shelf, handle);
                 }
-            });
+            };
+            // SAFETY: nothing was found under the guard.
+            let due = unsafe { self.visit(&guard, Own::Spent(&guard), Rings::Soon, hit) };
             self.finish(due, guard);
         } else {
             // SAFETY: found under a guard.
@@ -334,7 +360,7 @@ impl<K, V> Engine<K, V> {
         let mut spare = None;
         if life.is_some() == self.shape.timed {
             // SAFETY: the part is this thread's, which is pinned.
-            spare = self.locals.of(guard).and_then(|local| unsafe { local.spare() });
+            spare = self.locals.writer(guard).and_then(|writer| unsafe { writer.spare() });
         } else {
             // An entry with times where others have none: from now on somebody must look.
             self.activate_time();
@@ -343,7 +369,7 @@ impl<K, V> Engine<K, V> {
         unsafe { self.shape.make(spare, hash, contents, weight, life) }
     }
 
-    /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the bin.
+    /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the limbo.
     #[inline(always)]
     fn enter(
         &self,
@@ -416,7 +442,7 @@ impl<K, V> Engine<K, V> {
         match came_in {
             Some(None) => panics.catch(|| self.record(Event::Arrived(new), guard)),
             Some(Some(old)) => panics.catch(|| self.replaced(new, old, guard)),
-            // Somebody may have looked at it, so it goes through the bin.
+            // Another thread may have looked at it, so it goes through the limbo.
             None => panics.catch(|| self.record(Event::Released(new), guard)),
         }
         panics.resume();
@@ -444,7 +470,7 @@ impl<K, V> Engine<K, V> {
         true
     }
 
-    /// Puts `new` in the place of this very entry; if it is no longer in the map, gives `new` to the bin.
+    /// Puts `new` in the place of this very entry; if it is no longer in the map, gives `new` to the limbo.
     pub(crate) fn replace_exact(&self, old: Handle, new: Handle, guard: Guard) -> bool {
         if self.map.replace_exact(old.0, new.0, &guard) {
             self.replaced(new, old, guard);
@@ -475,7 +501,7 @@ impl<K, V> Engine<K, V> {
         let mut from = 0;
         while from < 1 << 32 {
             let mut handles = Vec::new();
-            let guard = pin();
+            let guard = self.pin();
             let see = |header| {
                 if !keep(Self::view(header)) {
                     handles.push(Handle(header));
@@ -483,7 +509,7 @@ impl<K, V> Engine<K, V> {
             };
             from = self.map.walk(from, see, &guard);
             for handle in handles {
-                panics.catch(|| _ = self.remove_exact(handle, Cause::Explicit, pin()));
+                panics.catch(|| _ = self.remove_exact(handle, Cause::Explicit, self.pin()));
             }
         }
         panics.resume();
@@ -499,7 +525,7 @@ impl<K, V> Engine<K, V> {
         taken: impl FnOnce(&Entry<K, V>) -> R,
     ) -> Option<R> {
         let now = self.now();
-        let guard = pin();
+        let guard = self.pin();
         let old = self.map.remove(
             hash,
             |header| equal(&Self::view(header).key),
@@ -539,7 +565,7 @@ impl<K, V> Engine<K, V> {
         drop(guard);
         let cause = if expired { Cause::Expired } else { Cause::Replaced };
         self.notify(old, cause, &mut panics);
-        panics.catch(|| self.record(Event::Replaced { new, old, expired }, pin()));
+        panics.catch(|| self.record(Event::Replaced { new, old, expired }, self.pin()));
         panics.resume();
     }
 
@@ -551,12 +577,12 @@ impl<K, V> Engine<K, V> {
         let expired = self.is_over(old.0, self.now_whatever(&mut panics));
         drop(guard);
         self.notify(old, if expired { Cause::Expired } else { cause }, &mut panics);
-        panics.catch(|| self.record(Event::Retired { old, expired }, pin()));
+        panics.catch(|| self.record(Event::Retired { old, expired }, self.pin()));
         panics.resume();
     }
 }
 
-/// Gives an entry that is in no map to the bin if user code panics during its insertion.
+/// Gives an entry that is in no map to the limbo if user code panics during its insertion.
 struct OnUnwind<'e, K, V> {
     engine: &'e Engine<K, V>,
     handle: Handle,
@@ -564,14 +590,14 @@ struct OnUnwind<'e, K, V> {
 
 impl<K, V> Drop for OnUnwind<'_, K, V> {
     fn drop(&mut self) {
-        self.engine.record(Event::Released(self.handle), pin());
+        self.engine.record(Event::Released(self.handle), self.engine.pin());
     }
 }
 
 impl<K, V> Drop for Engine<K, V> {
     fn drop(&mut self) {
         let mut panics = Panics::default();
-        let guard = pin();
+        let guard = self.pin();
         // Nobody holds the lock, and nobody else can want it.
         let due = self.with_core(&guard, |_| ());
         drop(guard);
@@ -581,7 +607,7 @@ impl<K, V> Drop for Engine<K, V> {
         let mut garbage: Vec<Handle> = due.evicted.into_iter().map(|(handle, _)| handle).collect();
         garbage.extend(self.work.0.core.get_mut().drain());
         self.map.drain(|header| garbage.push(Handle(header)));
-        garbage.extend(due.odd);
+        let mut odd = due.odd;
         let drop_contents = |handle| {
             // SAFETY: `&mut self`: nobody can reach it any more, and each is in one place only.
             catch_unwind(AssertUnwindSafe(|| unsafe { self.shape.drop_contents::<K, V>(handle) })).err()
@@ -595,15 +621,27 @@ impl<K, V> Drop for Engine<K, V> {
             unsafe { self.shape.release::<K, V>(handle, timed) };
         }
         let (mut free, shape) = (due.free, self.shape);
+        while let Some(former) = odd.pop() {
+            panic = panic.or(drop_contents(former));
+            // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
+            unsafe { shape.release::<K, V>(former, !shape.timed) };
+        }
         while let Some(former) = free.pop() {
             panic = panic.or(drop_contents(former));
             // SAFETY: as above; only what is usual is put into chains.
             unsafe { shape.release::<K, V>(former, shape.timed) };
         }
-        self.locals.drain_spares(|spare| {
+        let release_spare = |spare| {
             // SAFETY: its contents were dropped before it became a spare.
             unsafe { shape.release::<K, V>(spare, shape.timed) };
-        });
+        };
+        for bulk in due.bulk.into_iter().chain(self.work.0.core.get_mut().drain_bulk()) {
+            let mut spares = bulk.into_spares();
+            while let Some(spare) = spares.pop() {
+                release_spare(spare);
+            }
+        }
+        self.locals.drain_spares(release_spare);
         panics.0 = panics.0.take().or(panic);
         panics.resume();
     }

@@ -1,5 +1,5 @@
 //! The rings, the hand-over of the housekeeping, and the whole engine on it, under loom. Nothing is freed before the engine is
-//! dropped (reclamation has its own model); by then every entry must be in the bin once, or in the map.
+//! dropped (reclamation has its own model); by then every entry must be in the limbo once, or in the map.
 
 use super::handover::Handover;
 use super::*;
@@ -123,7 +123,7 @@ struct Case {
 impl Case {
     fn insert(&self, key: u64) {
         self.made.fetch_add(1, SeqCst);
-        let guard = pin();
+        let guard = self.engine.pin();
         let value = Value(self.dropped.clone());
         let new = self.engine.make(key << 32, (key, value), 1, None, &guard);
         self.engine.insert(key << 32, new, |a, b| a == b, guard);
