@@ -35,7 +35,7 @@ TARGETS := i686-unknown-linux-gnu aarch64-unknown-linux-gnu armv7-unknown-linux-
 SHARD ?= 0/100
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
-        bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+        bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python \
         test-freethreaded miri check-targets
 
@@ -176,6 +176,9 @@ bench-time: ## What a time to live costs, a hit through a loading call, and a he
 
 bench-snapshot: ## What saving and loading costs, beside std::fs and an eager load
 	$(CARGO) bench --bench snapshot
+
+bench-threads: ## What threads that ended, and a long reader, cost an insertion
+	$(CARGO) bench --bench threads
 
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel

@@ -789,7 +789,7 @@ hotset_status hotset_add(hotset_cache *cache,
  * afterwards, to be released, or NULL if nothing is; `value` may be NULL.
  *
  * `fn` runs under no lock, and runs again if another thread changed the key meanwhile: so it should be short and have no other
- * effect. (While it runs, no cache of the process frees memory.) It may use the cache, but must not change this key.
+ * effect. (While it runs, the cache frees no memory.) It may use the cache, but must not change this key.
  *
  * Returns HOTSET_OK; the status that `fn` returned, if not HOTSET_OK, and then nothing has changed; HOTSET_INVALID, HOTSET_CLOSED,
  * HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.

@@ -8,7 +8,7 @@ use crate::expiry::Ttl;
 use crate::failures::Failures;
 use crate::flight::Flights;
 use crate::map::Header;
-use crate::map::reclaim::{Guard, pin, pin_fenced, pin_first};
+use crate::map::reclaim::{Brief, Guard};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::refresh::Runner;
@@ -190,7 +190,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// What `read` makes of the key's value, without cloning it. Lock-free; O(1).
     ///
-    /// While `read` runs, no cache of the process frees memory, so it should be short. It may use the cache.
+    /// While `read` runs, this cache frees no memory, so it should be short. It may use the cache.
     #[inline(always)]
     pub fn get_with<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
     where
@@ -199,14 +199,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hash = self.0.hash(key);
         let mut found = None;
-        let guard = pin_first();
+        let guard = self.0.engine.pin_briefly();
         if let Some(guard) = &guard {
-            match self.0.lookup_at_once(key, hash, guard) {
+            match self.0.lookup_at_once(key, hash, guard.guard()) {
                 Ok(entry) => return entry.map(|entry| read(&entry.value)),
                 Err(some) => found = some,
             }
         }
-        self.get_slow(key, guard, hash, found, read)
+        self.get_slow(key, guard.map(Brief::into_guard), hash, found, read)
     }
 
     /// Goes on where `get_with` leaves what is not usual, and all hits of a cache with times: apart, it costs the rest no
@@ -224,7 +224,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let guard = guard.unwrap_or_else(pin);
+        let guard = guard.unwrap_or_else(|| self.0.engine.pin());
         let now = self.0.engine.now();
         let entry = found
             .and_then(|found| self.0.hit_timed(found, now, &guard))
@@ -267,7 +267,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 self.0.engine.now_and_tick();
                 return;
             }
-            let guard = pin();
+            let guard = self.0.engine.pin();
             let mut glanced = [None; BATCH];
             let size = size_of::<Entry<K, V>>();
             self.0
@@ -281,15 +281,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// A pinned reader, for lookups by reference.
-    ///
-    /// # Panics
-    /// If the thread holds tens of thousands of readers already.
+    /// Returns a pinned reader, for lookups by reference.
     #[inline]
     pub fn reader(&self) -> Reader<'_, K, V, S> {
         Reader {
             inner: &self.0,
-            guard: pin(),
+            guard: self.0.engine.pin(),
         }
     }
 
@@ -301,7 +298,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(key);
-        self.0.find_alive(hash, key, now, &pin()).is_some()
+        self.0.find_alive(hash, key, now, &self.0.engine.pin()).is_some()
     }
 
     /// Sets the key's value, and overtakes a load of the key that is going on. O(1); see [`Cache`] for when it waits.
@@ -313,7 +310,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
-        let guard = pin_fenced();
+        let guard = self.0.engine.pin_fenced();
         self.0.engine.map().prefetch(hash, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
         self.0.pending.overtake(&key);
@@ -341,7 +338,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let now = self.0.engine.time().clock.now();
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
-        let guard = pin_fenced();
+        let guard = self.0.engine.pin_fenced();
         let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
         self.0.pending.overtake(&key);
@@ -360,7 +357,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(key);
-        let guard = pin();
+        let guard = self.0.engine.pin();
         let found = self.0.find_alive(hash, key, now, &guard)?;
         let timing = self.0.engine.timing(found, &guard);
         // (It may have come from a snapshot, as the first with times: so the clock is asked again.)
@@ -401,7 +398,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hash = self.0.hash(key);
         if self.0.pending.is_some() {
-            self.0.find_alive(hash, key, self.0.engine.now(), &pin());
+            self.0.find_alive(hash, key, self.0.engine.now(), &self.0.engine.pin());
         }
         let kill = self.0.flights.supersede(hash, |loading| loading.borrow() == key) | self.0.pending.overtake(key);
         self.0.forget_failure(hash, |failed| failed.borrow() == key);

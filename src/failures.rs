@@ -5,7 +5,6 @@ use crate::clock::Source;
 use crate::engine::{Engine, Settings, Time};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
-use crate::map::reclaim::pin;
 use crate::policy::PolicyKind;
 use std::any::Any;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ const MOST: u64 = 1 << 14;
 impl<K: Eq> Failures<K> {
     /// Looks the key's failure up, if it is an error of this type and not too old.
     pub(crate) fn get<E: Send + Sync + 'static>(&self, hash: u64, key: &K) -> Option<Arc<E>> {
-        let (now, guard) = (self.0.now_and_tick(), pin());
+        let (now, guard) = (self.0.now_and_tick(), self.0.pin());
         let equal = |header| Engine::<K, Failure>::view(header).key == *key;
         let found = self.0.map().get(hash, equal, &guard)?;
         if self.0.is_over(found, now) {
@@ -33,7 +32,7 @@ impl<K: Eq> Failures<K> {
     }
 
     pub(crate) fn insert(&self, hash: u64, key: K, error: Failure) {
-        let (now, guard) = (self.0.now_and_tick(), pin());
+        let (now, guard) = (self.0.now_and_tick(), self.0.pin());
         let timing = self.0.time().of_new(hash, (&key, &error), Ttl::Default, None, now);
         let new = self.0.make(hash, (key, error), 1, timing, &guard);
         self.0.insert(hash, new, |a, b| a == b, guard);

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::flight;
-use crate::map::reclaim::{self, alone, pin, pin_fenced};
+use crate::map::reclaim::{self, alone};
 use crate::prim::clock;
 pub use crate::snapshot::EntryCodec;
 pub use crate::snapshot::steps::{About, Loading, Saving};
@@ -33,7 +33,7 @@ where
 {
     cache.0.engine.now_and_tick();
     let hash = cache.0.hash(key);
-    let guard = pin();
+    let guard = cache.0.engine.pin();
     if let Some(entry) = cache.0.lookup(key, hash, &guard) {
         return Ok(entry.value.clone());
     }
@@ -162,7 +162,7 @@ where
     let now = if timed { inner.engine.now_for(ttl) } else { 0 };
     let hash = inner.hash(sought);
     let weight = inner.weigh(&key, &value);
-    let guard = pin_fenced();
+    let guard = cache.0.engine.pin_fenced();
     inner.engine.map().prefetch(hash, &guard);
     let times = timed
         .then(|| inner.times(hash, (&key, &value), ttl, now, &guard))
@@ -190,7 +190,7 @@ where
     Q: Hash + Eq + ?Sized,
 {
     let now = cache.0.engine.now_and_tick();
-    let guard = pin();
+    let guard = cache.0.engine.pin();
     let entry = cache.0.lookup(key, cache.0.hash(key), &guard)?;
     let due = cache.0.engine.claim_reload(entry, now, &guard);
     Some(read(&entry.value, due))
@@ -206,7 +206,7 @@ where
     S: BuildHasher,
     Q: Hash + Eq + ?Sized,
 {
-    let (inner, guard) = (&*cache.0, pin());
+    let (inner, guard) = (&*cache.0, cache.0.engine.pin());
     let (now, time) = (inner.engine.now(), inner.engine.time());
     let found = inner.peek(inner.hash(key), key, &guard);
     if let Some(times) = found.and_then(|found| inner.engine.timing(found, &guard)) {
@@ -220,7 +220,7 @@ where
 /// Shows every entry, those included whose time is over: each once, if nobody changes the cache meanwhile. Takes no lock, and
 /// allocates nothing that it does not free.
 pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
-    let (guard, mut from) = (pin(), 0);
+    let (guard, mut from) = (cache.0.engine.pin(), 0);
     while from < 1 << 32 {
         let see = |header| {
             let entry = Engine::<K, V>::view(header);
@@ -233,7 +233,7 @@ pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
 /// Shows every entry that was unlinked and is not freed yet: with [`visit`] all that the cache holds, each once, if nobody uses it
 /// meanwhile. Takes no lock that it would have to wait for, and allocates nothing that it does not free.
 pub fn visit_unlinked<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
-    let guard = pin();
+    let guard = cache.0.engine.pin();
     for entry in cache.0.engine.unlinked(&guard) {
         let entry = Engine::<K, V>::view(entry.0);
         see(&entry.key, &entry.value);

@@ -6,7 +6,6 @@ use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::flight::{Leader, Outcome, Role, Who};
 use crate::loading::infallible;
-use crate::map::reclaim::pin;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::mem;
@@ -45,7 +44,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         if !mem::replace(&mut self.done, true) {
             let inner = &self.cache.0;
             let time = inner.engine.time();
-            let (guard, now) = (pin(), inner.engine.now());
+            let (guard, now) = (inner.engine.pin(), inner.engine.now());
             let found = inner.peek_alive(self.hash, &self.key, now, &guard);
             if let Some(timing) = found.and_then(|found| inner.engine.timing(found, &guard)) {
                 timing.unclaim_reload(now.saturating_add(time.retry()));
@@ -102,7 +101,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
             Ok((value, ttl)) => {
                 let weight = inner.weigh(&self.key, &value);
                 let contents = (self.key.clone(), value.clone());
-                let guard = pin();
+                let guard = inner.engine.pin();
                 let now = inner.engine.now_for(ttl);
                 let timing = inner.times(self.hash, (&self.key, &value), ttl, now, &guard);
                 let new = inner.engine.make(self.hash, contents, weight, timing, &guard);
@@ -118,7 +117,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 let grace = inner.engine.time().grace;
                 if grace > 0 {
                     // Its time may have ended while the source was waited for in vain: then it lives again.
-                    let (guard, now) = (pin(), inner.engine.now());
+                    let (guard, now) = (inner.engine.pin(), inner.engine.now());
                     let found = inner.peek(self.hash, &self.key, &guard);
                     if let Some(timing) = found.and_then(|found| inner.engine.timing(found, &guard)) {
                         timing.extend(now.saturating_add(grace));
@@ -237,7 +236,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         };
         let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(&key);
-        let guard = pin();
+        let guard = self.0.engine.pin();
         let Some(entry) = self.0.lookup(&key, hash, &guard) else {
             return self.load_missing(hash, key, guard, load, |key, _| key);
         };

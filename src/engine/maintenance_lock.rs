@@ -73,7 +73,7 @@ impl MaintenanceLock {
         }
     }
 
-    /// Waits until the lock is taken, or until `done` returns true, which is checked after each unlock by another thread.
+    /// Waits until the lock is taken, or until `done` returns true, which is checked after each unlock by another thread that wakes this one.
     pub(crate) fn lock_unless(&self, mut done: impl FnMut() -> bool) -> Result<Option<Held<'_>>, Poisoned> {
         loop {
             let mut held = None;
@@ -84,7 +84,7 @@ impl MaintenanceLock {
             if ready {
                 return Ok(held);
             }
-            self.parking.wait(|| self.is_free_or_announced());
+            self.parking.wait(|| self.is_free_or_announced() || done());
             if self.is_poisoned() {
                 return Err(Poisoned);
             }

@@ -2,7 +2,7 @@
 //!
 //! An entry is owned by the map while it is in it. The thread whose compare-and-swap unlinks it owns its retirement:
 //! it shows the entry to the removal listener, and then records the event. Both the arrival and the retirement
-//! are recorded, and may be applied in either order; who applies the second puts the entry into the bin, which frees it
+//! are recorded, and may be applied in either order; who applies the second puts the entry into the limbo, which frees it
 //! when no reader can see it any more.
 //!
 //! No user code runs here while the maintenance lock is held, and none while a slot of the map is half changed.
@@ -10,6 +10,7 @@
 mod core;
 mod entry;
 mod housekeeping;
+mod limbo;
 mod local;
 mod maintenance_lock;
 #[cfg(all(test, loom))]
@@ -20,12 +21,12 @@ mod sizing;
 mod tests;
 mod time;
 
-use self::core::{Core, Due, Event};
+use self::core::{Core, Due, Event, Own};
 use self::housekeeping::Rings;
 use self::local::Locals;
 use crate::error::BuildError;
 use crate::expiry::Ttl;
-use crate::map::reclaim::{Guard, pin};
+use crate::map::reclaim::{Brief, Domain, Guard};
 use crate::map::{Header, Inserted, Map, Mode, UNCONDITIONAL};
 use crate::policy::{Policy, PolicyKind};
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
@@ -59,6 +60,7 @@ const EXPIRIES: usize = 64;
 
 pub(crate) struct Engine<K, V> {
     // What lookups read comes first, and is hardly ever written.
+    domain: Domain,
     map: Map,
     locals: Locals,
     shape: Shape,
@@ -135,11 +137,14 @@ impl<K, V> Engine<K, V> {
             settings.time.activate();
         }
         let map = Map::for_entries(sizing::first_size(settings.capacity, settings.weighted))?;
-        let slots = map.slots(&pin());
+        let domain = Domain::new();
+        let slots = map.slots(&domain.pin());
         let listened = settings.listener.is_some();
-        let core = Core::new(settings.policy, settings.capacity, shape, listened, slots);
+        let drops = std::mem::needs_drop::<Entry<K, V>>();
+        let core = Core::new((settings.policy, settings.capacity), shape, listened, drops, slots);
         let published = Published::default();
         Ok(Self {
+            domain,
             map,
             locals: Locals::new(settings.capacity, core.policy.eager_hits()),
             shape,
@@ -159,6 +164,24 @@ impl<K, V> Engine<K, V> {
 
     pub(crate) fn map(&self) -> &Map {
         &self.map
+    }
+
+    /// Pins the calling thread: what it finds in the map is not freed while the guard lives.
+    #[inline(always)]
+    pub(crate) fn pin(&self) -> Guard {
+        self.domain.pin()
+    }
+
+    /// [`pin`](Self::pin) for a call that ends before its thread does, if that needs no further look.
+    #[inline(always)]
+    pub(crate) fn pin_briefly(&self) -> Option<Brief> {
+        self.domain.pin_briefly()
+    }
+
+    /// [`pin`](Self::pin), with a SeqCst fence.
+    #[inline(always)]
+    pub(crate) fn pin_fenced(&self) -> Guard {
+        self.domain.pin_fenced()
     }
 
     /// What each thread has of its own.
@@ -251,7 +274,7 @@ impl<K, V> Engine<K, V> {
             if self.time.hit(timing, &entry.key, &entry.value, now) {
                 // Sooner than the wheel knows, which may not even have a timer for it: it must be told.
                 let due = self.with_core(guard, |core| core.hasten(found));
-                self.finish(due, pin());
+                self.finish(due, self.pin());
             }
         }
     }
@@ -308,13 +331,16 @@ impl<K, V> Engine<K, V> {
     /// Tells the policy of a hit now if that needs no waiting; else marks the entry, which gives it a second chance.
     fn hit_eagerly(&self, handle: Handle) {
         if let Some(held) = self.work.0.lock.try_lock() {
-            let guard = pin();
-            let due = self.maintain(held, &guard, Rings::Soon, |core| {
+            // A guard of its own: what the caller found stays protected by the caller's.
+            let guard = self.pin();
+            let hit = |core: &mut Core| {
                 // SAFETY: found under a guard.
                 if unsafe { handle.header() }.place() <= crate::policy::MAX_PLACE {
                     core.policy.hit(&core.shelf, handle);
                 }
-            });
+            };
+            // SAFETY: nothing was found under the guard.
+            let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::Soon, hit) };
             self.finish(due, guard);
         } else {
             #[cfg(all(test, not(loom)))]
@@ -330,7 +356,7 @@ impl<K, V> Engine<K, V> {
         let mut spare = None;
         if life.is_some() == self.shape.timed {
             // SAFETY: the part is this thread's, which is pinned.
-            spare = self.locals.of(guard).and_then(|local| unsafe { local.spare() });
+            spare = self.locals.writer(guard).and_then(|writer| unsafe { writer.spare() });
         } else {
             // An entry with times where others have none: from now on somebody must look.
             self.activate_time();
@@ -339,7 +365,7 @@ impl<K, V> Engine<K, V> {
         unsafe { self.shape.make(spare, hash, contents, weight, life) }
     }
 
-    /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the bin.
+    /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the limbo.
     #[inline(always)]
     fn enter(
         &self,
@@ -412,7 +438,7 @@ impl<K, V> Engine<K, V> {
         match came_in {
             Some(None) => panics.catch(|| self.record(Event::Arrived(new), guard)),
             Some(Some(old)) => panics.catch(|| self.replaced(new, old, guard)),
-            // Somebody may have looked at it, so it goes through the bin.
+            // Another thread may have looked at it, so it goes through the limbo.
             None => panics.catch(|| self.record(Event::Released(new), guard)),
         }
         panics.resume();
@@ -440,7 +466,7 @@ impl<K, V> Engine<K, V> {
         true
     }
 
-    /// Puts `new` in the place of this very entry; if it is no longer in the map, gives `new` to the bin.
+    /// Puts `new` in the place of this very entry; if it is no longer in the map, gives `new` to the limbo.
     pub(crate) fn replace_exact(&self, old: Handle, new: Handle, guard: Guard) -> bool {
         if self.map.replace_exact(old.0, new.0, &guard) {
             self.replaced(new, old, guard);
@@ -474,7 +500,7 @@ impl<K, V> Engine<K, V> {
         let mut from = 0;
         while from < 1 << 32 {
             let mut handles = Vec::new();
-            let guard = pin();
+            let guard = self.pin();
             let see = |header| {
                 if !keep(Self::view(header)) {
                     handles.push(Handle(header));
@@ -482,7 +508,7 @@ impl<K, V> Engine<K, V> {
             };
             from = self.map.walk(from, see, &guard);
             for handle in handles {
-                panics.catch(|| _ = self.remove_exact(handle, Cause::Explicit, pin()));
+                panics.catch(|| _ = self.remove_exact(handle, Cause::Explicit, self.pin()));
             }
         }
         panics.resume();
@@ -498,7 +524,7 @@ impl<K, V> Engine<K, V> {
         taken: impl FnOnce(&Entry<K, V>) -> R,
     ) -> Option<R> {
         let now = self.now();
-        let guard = pin();
+        let guard = self.pin();
         let old = self.map.remove(
             hash,
             |header| equal(&Self::view(header).key),
@@ -538,7 +564,7 @@ impl<K, V> Engine<K, V> {
         drop(guard);
         let cause = if expired { Cause::Expired } else { Cause::Replaced };
         self.notify(old, cause, &mut panics);
-        panics.catch(|| self.record(Event::Replaced { new, old, expired }, pin()));
+        panics.catch(|| self.record(Event::Replaced { new, old, expired }, self.pin()));
         panics.resume();
     }
 
@@ -550,12 +576,12 @@ impl<K, V> Engine<K, V> {
         let expired = self.is_over(old.0, self.now_whatever(&mut panics));
         drop(guard);
         self.notify(old, if expired { Cause::Expired } else { cause }, &mut panics);
-        panics.catch(|| self.record(Event::Retired { old, expired }, pin()));
+        panics.catch(|| self.record(Event::Retired { old, expired }, self.pin()));
         panics.resume();
     }
 }
 
-/// Gives an entry that is in no map to the bin if user code panics during its insertion.
+/// Gives an entry that is in no map to the limbo if user code panics during its insertion.
 struct OnUnwind<'e, K, V> {
     engine: &'e Engine<K, V>,
     handle: Handle,
@@ -563,14 +589,14 @@ struct OnUnwind<'e, K, V> {
 
 impl<K, V> Drop for OnUnwind<'_, K, V> {
     fn drop(&mut self) {
-        self.engine.record(Event::Released(self.handle), pin());
+        self.engine.record(Event::Released(self.handle), self.engine.pin());
     }
 }
 
 impl<K, V> Drop for Engine<K, V> {
     fn drop(&mut self) {
         let mut panics = Panics::default();
-        let guard = pin();
+        let guard = self.pin();
         // No other thread can hold the lock: it is free or poisoned.
         let due = match self.work.0.lock.try_lock() {
             Some(held) => self.maintain(held, &guard, Rings::All, |_| ()),
@@ -586,7 +612,7 @@ impl<K, V> Drop for Engine<K, V> {
             garbage.extend(self.work.0.core.get_mut().drain());
         }
         self.map.drain(|header| garbage.push(Handle(header)));
-        garbage.extend(due.odd);
+        let mut odd = due.odd;
         let drop_contents = |handle| {
             // SAFETY: `&mut self`: nobody can reach it any more, and each is in one place only.
             catch_unwind(AssertUnwindSafe(|| unsafe { self.shape.drop_contents::<K, V>(handle) })).err()
@@ -600,15 +626,27 @@ impl<K, V> Drop for Engine<K, V> {
             unsafe { self.shape.release::<K, V>(handle, timed) };
         }
         let (mut free, shape) = (due.free, self.shape);
+        while let Some(former) = odd.pop() {
+            panic = panic.or(drop_contents(former));
+            // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
+            unsafe { shape.release::<K, V>(former, !shape.timed) };
+        }
         while let Some(former) = free.pop() {
             panic = panic.or(drop_contents(former));
             // SAFETY: as above; only what is usual is put into chains.
             unsafe { shape.release::<K, V>(former, shape.timed) };
         }
-        self.locals.drain_spares(|spare| {
+        let release_spare = |spare| {
             // SAFETY: its contents were dropped before it became a spare.
             unsafe { shape.release::<K, V>(spare, shape.timed) };
-        });
+        };
+        for bulk in due.bulk.into_iter().chain(self.work.0.core.get_mut().drain_bulk()) {
+            let mut spares = bulk.into_spares(drop);
+            while let Some(spare) = spares.pop() {
+                release_spare(spare);
+            }
+        }
+        self.locals.drain_spares(release_spare);
         panics.0 = panics.0.take().or(panic);
         panics.resume();
     }

@@ -1,5 +1,5 @@
 //! The rings, the maintenance lock, and the whole engine on it, under loom. Nothing is freed before the engine is
-//! dropped (reclamation has its own model); by then every entry must be in the bin once, or in the map.
+//! dropped (reclamation has its own model); by then every entry must be in the limbo once, or in the map.
 
 use super::maintenance_lock::{Held, MaintenanceLock};
 use super::*;
@@ -196,7 +196,7 @@ struct Case {
 impl Case {
     fn insert(&self, key: u64) {
         self.made.fetch_add(1, SeqCst);
-        let guard = pin();
+        let guard = self.engine.pin();
         let value = Value(self.dropped.clone());
         let new = self.engine.make(key << 32, (key, value), 1, None, &guard);
         self.engine.insert(key << 32, new, |a, b| a == b, guard);

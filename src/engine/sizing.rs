@@ -16,8 +16,8 @@
 
 use super::core::Core;
 use super::{Engine, Panics};
-use crate::map::reclaim::{Bin, Guard, pin};
-use crate::map::{Map, NoMemory, OldTable};
+use crate::map::reclaim::Guard;
+use crate::map::{Map, NoMemory};
 use crate::policy::Policy;
 
 /// The most entries that a table is sized for before it holds any.
@@ -67,8 +67,6 @@ struct Change {
     debt: usize,
     /// The policy's number of entries when it was last looked at.
     len: usize,
-    /// Tables that readers may still see.
-    old: Bin<OldTable>,
 }
 
 /// What a caller that resizes by itself does next.
@@ -131,35 +129,28 @@ impl Sizing {
         self.change.get_or_insert_default()
     }
 
-    /// Takes the request for a table, if there is one, as its number of buckets, else 0; and old tables that no reader can
-    /// see any more.
+    /// Takes the request for a table, if there is one, as its number of buckets, else 0.
     #[inline]
-    pub(super) fn take_due(&mut self) -> (usize, Vec<OldTable>) {
+    pub(super) fn take_due(&mut self) -> usize {
         if self.change.is_some() {
             self.take_due_of_change()
         } else {
-            (0, Vec::new())
+            0
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn take_due_of_change(&mut self) -> (usize, Vec<OldTable>) {
-        let Some(change) = &mut self.change else {
-            return (0, Vec::new());
-        };
+    fn take_due_of_change(&mut self) -> usize {
+        let Some(change) = &mut self.change else { return 0 };
         let wanted = std::mem::take(&mut change.wanted);
         if wanted != 0 {
             change.requested = Some(change.len);
         }
-        // Few and large, so looked after every time until they are gone.
-        change.old.sort_all();
-        let safe = change.old.safe();
-        let old = change.old.take(safe).collect();
-        if !self.resizing && change.requested.is_none() && change.old.is_empty() {
+        if !self.resizing && change.requested.is_none() {
             self.change = None;
         }
-        (wanted, old)
+        wanted
     }
 }
 
@@ -230,7 +221,7 @@ impl Core {
                     self.sizing.resizing = true;
                     return Resize::Moved;
                 }
-                self.sizing.change().old.put(table);
+                self.retire_table(table);
             }
             Some(Err(NoMemory)) => {
                 // The table continues as it is.
@@ -275,9 +266,9 @@ impl Core {
         let evicted = |entry| unlinked.push(super::Handle(entry));
         let change = self.sizing.change();
         if let Some(old) = map.resize_step(&mut change.cursor, budget, evicted, guard) {
-            change.old.put(old);
             change.debt = 0;
             self.sizing.resizing = false;
+            self.retire_table(old);
             self.sizing.installed = self.insertions_in_pages();
             self.set_room(map, guard);
         }
@@ -326,7 +317,7 @@ impl<K, V> Engine<K, V> {
         let (mut panics, mut moved, mut last) = (Panics::default(), false, Resize::Moved);
         loop {
             let mut now = Resize::Done;
-            let guard = pin();
+            let guard = self.pin();
             let due = self.with_core(&guard, |core| now = step(core, &guard));
             // Allocates what was requested.
             panics.catch(|| self.finish(due, guard));
@@ -343,7 +334,7 @@ impl<K, V> Engine<K, V> {
 
     /// Frees all old tables that no reader can see.
     pub(super) fn free_tables(&self) {
-        let guard = pin();
+        let guard = self.pin();
         let due = self.with_core(&guard, |_| ());
         self.finish(due, guard);
         while self.map.has_discarded() {

@@ -1,7 +1,6 @@
 //! The engine under a cache: what users cannot see.
 
 use super::entry::TAG;
-use crate::map::reclaim::pin;
 use crate::policy::PolicyKind;
 use crate::prim::list::with_limit;
 use crate::{BuildError, Cache, ManualClock};
@@ -22,7 +21,7 @@ const POLICIES: [PolicyKind; 5] = [
 #[test]
 fn the_table_grows_when_seven_tenths_of_it_are_filled() {
     let cache: Cache<u32, ()> = Cache::builder().max_weight(1 << 40).weigher(|_, _| 1).build().unwrap();
-    let slots = || cache.0.engine.map().slots(&pin());
+    let slots = || cache.0.engine.map().slots(&cache.0.engine.pin());
     let (mut before, mut growths) = (slots(), 0);
     for entries in 1..if cfg!(miri) { 400 } else { 20_000 } {
         cache.insert(entries as u32, ());
@@ -171,7 +170,7 @@ fn cache_with_full_slabs_evicts() {
 fn panic_under_lock(cache: &Cache<u64, Value>) {
     let engine = &cache.0.engine;
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        let guard = pin();
+        let guard = engine.pin();
         let due = engine.with_core(&guard, |_| panic!("injected"));
         engine.finish(due, guard);
     }));
@@ -231,7 +230,7 @@ fn panic_under_the_lock_wakes_waiters() {
     let waiting = AtomicUsize::new(0);
     thread::scope(|scope| {
         let engine = &cache.0.engine;
-        let guard = pin();
+        let guard = engine.pin();
         let held = engine.work.0.lock.try_lock().expect("it is free");
         let waiters: Vec<_> = (0..3)
             .map(|_| {
@@ -254,4 +253,38 @@ fn panic_under_the_lock_wakes_waiters() {
             assert!(text.contains("maintenance of this cache panicked"), "{text}");
         }
     });
+}
+
+#[test]
+fn threads_that_ended_leave_no_ring() {
+    let cache: Cache<u64, u64> = Cache::new(100_000);
+    let rings = || {
+        let mut rings = 0;
+        cache.0.engine.locals().each(|_| rings += 1);
+        rings
+    };
+    cache.insert(0, 0);
+    let together = std::sync::Barrier::new(100);
+    std::thread::scope(|scope| {
+        for thread in 1..=100 {
+            let (cache, together) = (&cache, &together);
+            scope.spawn(move || {
+                cache.get(&0);
+                // Half of them only read.
+                if thread % 2 == 0 {
+                    cache.insert(thread, thread);
+                }
+                together.wait();
+            });
+        }
+    });
+    assert_eq!((rings(), cache.stats().hits), (51, 100));
+    // Few are looked at per batch, so it takes a few batches.
+    for key in 1000..20_000 {
+        cache.insert(key, key);
+    }
+    assert_eq!((rings(), cache.stats().hits), (1, 100), "and no hit was lost");
+    cache.run_pending();
+    cache.validate();
+    assert_eq!(cache.len(), 1 + 50 + 19_000);
 }

@@ -30,8 +30,8 @@ pub(crate) trait Places {
     }
 }
 
-/// The largest place: 23 bits are enough. What is above it is free for marks of the users' own.
-pub(crate) const MAX_PLACE: u32 = (1 << 23) - 4;
+/// The largest place: 23 bits are enough. The 2^13 numbers above it are free for marks of the users' own.
+pub(crate) const MAX_PLACE: u32 = (1 << 23) - (1 << 13) - 1;
 
 /// Handles per chunk: with 8-byte handles and their notes a chunk takes 256 bytes.
 pub(crate) const ITEMS: usize = 28;

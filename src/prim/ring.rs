@@ -17,15 +17,22 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// A ring for `capacity` pairs, rounded up to a power of two. 16 bytes per pair.
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self {
-            slots: (0..capacity.next_power_of_two())
-                .map(|_| [AtomicU64::new(0), AtomicU64::new(0)])
-                .collect(),
+    /// Creates a ring for `capacity` pairs, rounded up to a power of two; `None` if there is no memory. 16 bytes per pair.
+    pub(crate) fn try_new(capacity: usize) -> Option<Self> {
+        let capacity = capacity.next_power_of_two();
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(capacity).ok()?;
+        slots.extend((0..capacity).map(|_| [AtomicU64::new(0), AtomicU64::new(0)]));
+        Some(Self {
+            slots: slots.into_boxed_slice(),
             tail: AtomicUsize::new(0),
             head: AtomicUsize::new(0),
-        }
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self::try_new(capacity).expect("there is memory")
     }
 
     #[inline]

@@ -86,7 +86,6 @@ pub(crate) use keep::Keeper;
 pub(crate) use pending::Pending;
 
 use crate::cache::Cache;
-use crate::map::reclaim::pin;
 use crate::prim::sync::Arc;
 use codec::Each;
 use file::SnapshotFile;
@@ -212,7 +211,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         });
         // The hottest last: what comes in later is worth more to the policy.
         for (_, at) in places.into_iter().rev() {
-            let guard = pin();
+            let guard = self.0.engine.pin();
             let hash = |key: &K| Some(self.0.hash(key));
             warmed.entries += u64::from(self.0.bring_in(&source, at, hash, &guard).is_some());
         }

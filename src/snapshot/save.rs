@@ -9,7 +9,7 @@ use super::wall;
 use super::writer::{About, Writer};
 use crate::cache::Inner;
 use crate::engine::{Engine, Handle};
-use crate::map::reclaim::{Guard, pin};
+use crate::map::reclaim::Guard;
 use crate::policy::Rank;
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
@@ -80,7 +80,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         let (mut read, mut written, mut weight) = (0, 0, 0u64);
         while read < list.len() {
             let end = list.len().min(read + BATCH);
-            let guard = pin();
+            let guard = engine.pin();
             let found = engine.find_listed(&list[read..end], &guard);
             for (handle, rank) in found {
                 if engine.is_over(handle.0, now.clock) {

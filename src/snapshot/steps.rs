@@ -10,7 +10,6 @@ use super::save::{self, BATCH};
 use super::writer::{self, Writer};
 use crate::cache::Cache;
 use crate::engine::{Engine, Listed};
-use crate::map::reclaim::{pin, pin_fenced};
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
@@ -62,7 +61,7 @@ impl Saving {
         let mut batch = Vec::new();
         while batch.is_empty() && self.read < self.list.len() {
             let end = self.list.len().min(self.read + BATCH);
-            let guard = pin();
+            let guard = engine.pin();
             for (handle, rank) in engine.find_listed(&self.list[self.read..end], &guard) {
                 let entry = Engine::<K, V>::view(handle.0);
                 if !engine.is_over(handle.0, self.now.clock)
@@ -192,7 +191,7 @@ impl Loading {
             return false;
         }
         let life = time.of_saved(times, (hash, (&entry.0, &entry.1)), now);
-        let guard = pin_fenced();
+        let guard = engine.pin_fenced();
         let new = engine.make(hash, entry, weight, life, &guard);
         engine.restore((hash, new), rank, |there, _| there.borrow() == sought, || false, &guard)
     }
