@@ -27,13 +27,17 @@ STRESS_ASAN := cargo +nightly test --release --features async --target $(HOST) -
 LOOM_DEEP_PREEMPTIONS ?= 3
 # How long each fuzz target runs.
 SECONDS ?= 60
+# The seeds of `miri`, each of which is another order of threads.
+SEEDS ?= 0..4
+# What `check-targets` checks, tests included.
+TARGETS := i686-unknown-linux-gnu aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf
 # Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
 SHARD ?= 0/100
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
-        bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+        bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python \
-        test-freethreaded
+        test-freethreaded miri check-targets
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -173,6 +177,9 @@ bench-time: ## What a time to live costs, a hit through a loading call, and a he
 bench-snapshot: ## What saving and loading costs, beside std::fs and an eager load
 	$(CARGO) bench --bench snapshot
 
+bench-threads: ## What threads that ended, and a long reader, cost an insertion
+	$(CARGO) bench --bench threads
+
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel
 
@@ -213,6 +220,27 @@ sanitize: ## Tests of the crate and the C library under Address-, Leak- and Thre
 	CARGO_TARGET_DIR=target/tsan RUSTFLAGS=-Zsanitizer=thread cargo +nightly test --release -Zbuild-std --target $(HOST) $(SANITIZED)
 	CARGO_TARGET_DIR=target/tsan RUSTFLAGS=-Zsanitizer=thread cargo +nightly build --release -Zbuild-std --target $(HOST) -p hotset-c
 	LIB=$(CURDIR)/target/tsan/$(HOST)/release bindings/c/tests/run.sh tsan
+
+# Slot words and rings hold pointers as numbers: their provenance is exposed, which strict provenance does not know. Tests that are
+# too long for an interpreter are left out, or smaller under `cfg(miri)`.
+miri: ## Small tests under Miri, with both borrow models, each concurrent one with SEEDS=0..4 (a nightly compiler)
+	rustup +nightly component add miri rust-src
+	for model in "" -Zmiri-tree-borrows; do \
+		MIRIFLAGS="-Zmiri-permissive-provenance -Zmiri-disable-isolation $$model" CARGO_TARGET_DIR=target/miri \
+		    cargo +nightly miri test --lib -- map:: engine:: prim::ring prim::ghost; \
+		MIRIFLAGS="-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-many-seeds=$(SEEDS) $$model" \
+		    CARGO_TARGET_DIR=target/miri cargo +nightly miri test --test miri; \
+	done
+
+# `cargo check` does not see arithmetic that overflows on 32 bits: that takes MIR. Nothing is linked, so the C part of a test's
+# dependency need not be compiled (CC=true).
+check-targets: ## Check the crate for 32 and 64 bits, ARM and WebAssembly, and its tests for the first two (rustup installs the targets)
+	rustup target add $(TARGETS) wasm32-unknown-unknown
+	for target in $(TARGETS); do \
+		CC=true AR=true RUSTFLAGS="--emit=mir,metadata" CARGO_TARGET_DIR=target/check \
+		    $(CARGO) check --target $$target --lib --tests --features async,serde; \
+	done
+	CARGO_TARGET_DIR=target/check $(CARGO) check --target wasm32-unknown-unknown --features async,serde
 
 # Each target starts from what the runs before found; the seeds are written anew.
 fuzz: ## Run every fuzz target (SECONDS=60 each; a nightly compiler)

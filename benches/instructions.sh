@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Instructions per operation (Ir of callgrind), exact whatever else the machine does: each job runs once for N and once
-# for 2N operations, and the difference is N operations without start, fill and exit.
+# Instructions per operation (Ir of callgrind), exact whatever else the machine does: each job runs twice, and the difference
+# of the two counts leaves out start, fill and exit. Gets are counted from GETS to 2 * GETS. Insertions are counted in the
+# steady state, from WARM to WARM + INSERTS: before that the sketch has not filled, and most candidates are rejected early.
 #   benches/instructions.sh [cache ...]     default: hotset quick_cache loop
-#   GETS, INSERTS: the N of each job        FEATURES: cargo features for the build, e.g. FEATURES=crossbeam
+#   GETS, WARM, INSERTS                     FEATURES: cargo features for the build, e.g. FEATURES=crossbeam
 set -euo pipefail
 cd "$(dirname "$0")/compare"
 
 command -v valgrind >/dev/null || { echo "instructions.sh: valgrind is missing (make tools installs it)" >&2; exit 1; }
 gets=${GETS:-1000000}
-inserts=${INSERTS:-300000}
+warm=${WARM:-3000000}
+inserts=${INSERTS:-1000000}
 caches=("$@")
 [ ${#caches[@]} -gt 0 ] || caches=(hotset quick_cache loop)
 
@@ -26,12 +28,12 @@ instructions() {
     awk '/Collected/ { print $NF; found = 1 } END { exit !found }' "$log"
 }
 
-# per_operation JOB CACHE N
+# per_operation JOB CACHE FROM N: of the operations FROM to FROM + N
 per_operation() {
-    local once twice
-    once=$(instructions "$1" "$2" "$3")
-    twice=$(instructions "$1" "$2" $((2 * $3)))
-    awk -v a="$once" -v b="$twice" -v n="$3" 'BEGIN { printf "%.1f", (b - a) / n }'
+    local before after
+    before=$(instructions "$1" "$2" "$3")
+    after=$(instructions "$1" "$2" $(($3 + $4)))
+    awk -v a="$before" -v b="$after" -v n="$4" 'BEGIN { printf "%.1f", (b - a) / n }'
 }
 
 # judge CACHE FIGURE TARGET
@@ -45,7 +47,7 @@ echo
 echo "| cache | get, hit | target | | evicting insert | target | |"
 echo "|---|---|---|---|---|---|---|"
 for cache in "${caches[@]}"; do
-    get=$(per_operation ir-get "$cache" "$gets")
-    insert=$(per_operation ir-insert "$cache" "$inserts")
+    get=$(per_operation ir-get "$cache" "$gets" "$gets")
+    insert=$(per_operation ir-insert "$cache" "$warm" "$inserts")
     echo "| $cache | $get | $(judge "$cache" "$get" 85) | $insert | $(judge "$cache" "$insert" 350) |"
 done

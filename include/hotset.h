@@ -18,15 +18,25 @@
  *
  * - It is a cache. A put that returns HOTSET_OK may be evicted at once. What must not be lost has to be elsewhere too.
  *
- * - Fork. A cache does not cross a fork: in the child, every call on a cache that the parent opened returns HOTSET_FORKED, and
- *   so does hotset_open, if the parent had ever opened a cache. (Other threads of the parent may have been at work in memory
- *   that all caches of a process share.) Handles can be read and released in the child. So: open caches after forking, as a
- *   daemon or a worker does that opens its own; or call exec in the child. No call may be made in a child of vfork.
+ * - Fork. A cache does not cross a fork: in the child, every call on a cache that the parent opened returns HOTSET_FORKED,
+ *   since other threads of the parent may have been at work in it. The child may open caches of its own, whatever the parent's
+ *   threads were doing, and may read and release handles that it inherited. (That needs the handlers of pthread_atfork: a
+ *   child of vfork, _Fork or a bare clone must make no call.)
  *
  * - Callbacks. No user code runs under a lock, so callbacks may call hotset, the same cache included; the exceptions are named
- *   where the callback is declared. They must return, in the process that called them: no longjmp, no pthread_exit and no
- *   cancellation of the thread, and no C++ exception may leave one (the process would be aborted); and a child that one forks
- *   must not return from it. What their arguments point to must be safe for several threads.
+ *   where the callback is declared. They must return, in the process that called them: no longjmp and no
+ *   pthread_exit, and no C++ exception may leave one (the process would be aborted); and a child that one forks must not
+ *   return from it. What their arguments point to must be safe for several threads.
+ *
+ * - Cancellation. A thread is never canceled in the middle of a call: a request takes effect at the thread's next cancellation
+ *   point. hotset_save, hotset_load and hotset_warm are such points when they are called, before they have done anything; no
+ *   other call is one. In callbacks cancellation is disabled, and must stay so. So a thread that waits for another's load
+ *   cannot be canceled before that load is done. The cancel type must be deferred, as it is by default: with asynchronous
+ *   cancellation, disable cancellation around calls.
+ *
+ * - errno. A call that returns HOTSET_OK leaves errno as it was. After HOTSET_IO it says why; after other statuses it may have
+ *   changed, and is what a callback left if the status is the callback's. (The clock, on_removal, the destructor and progress
+ *   never change it.)
  *
  * - Signals. No function is safe in a signal handler.
  *
@@ -35,11 +45,16 @@
  *   A NULL key or value with length 0 is empty. Every call may return HOTSET_PANIC, which is a defect to be reported.
  *
  * - Memory. All memory is malloc's: replace malloc to have another. (A hook for entries alone would leave out the tables, and
- *   could not be called where no memory may be had; so there is none.) HOTSET_NO_MEMORY is told for entries, and for a new
- *   cache's table. A table that cannot grow goes on as it is: what it has no room for is evicted. If there is no memory for
- *   the few bytes beside (a queue, a list), the process is aborted, as is usual in Rust.
+ *   could not be called where no memory may be had; so there is none.) A call that finds no memory returns
+ *   HOTSET_NO_MEMORY, and has changed nothing. A table that cannot grow stays as it is: entries for which it has no room are
+ *   evicted. For what a call needs in the middle of its work (a node, a list that grows) the library holds a reserve of 76 KiB,
+ *   which it refills before every call that takes memory, or else refuses the call. The process is aborted, as is usual in
+ *   Rust, only if calls in progress need more than that while malloc refuses: many threads at once, a list beyond 16 KiB
+ *   that grows, a snapshot of many entries. Reads, releases, removals and closing work without memory.
  *
- * - Unloading. The library stays loaded after dlclose.
+ * - Unloading. The shared library stays loaded after dlclose. A plugin that has the static library inside must be linked with
+ *   -Wl,-z,nodelete, or stay loaded while threads that called it live. It exports the library's functions unless it is linked
+ *   with -Wl,--exclude-libs,libhotset.a, as pkg-config --static says.
  *
  * THE LADDER: five calls are what most programs need, and each rung below adds some.
  *
@@ -144,7 +159,7 @@ enum hotset_status
      */
     HOTSET_TOO_LARGE = 5,
     /**
-     * There was no memory for the entry, or for the table of a new cache. Nothing has changed.
+     * There was no memory. Nothing has changed.
      */
     HOTSET_NO_MEMORY = 6,
     /**
@@ -161,7 +176,7 @@ enum hotset_status
      */
     HOTSET_CLOSED = 9,
     /**
-     * The cache was opened before a fork, and this is the child.
+     * The cache was opened before a fork, and this is the child: it may open caches of its own.
      */
     HOTSET_FORKED = 10,
     /**
@@ -181,7 +196,7 @@ enum hotset_status
      */
     HOTSET_BUFFER_TOO_SMALL = 14,
     /**
-     * The operating system gave no thread for the ticker; or it refused something with a file: errno says what.
+     * The operating system refused a thread for the ticker, or something with a file: errno says why.
      */
     HOTSET_IO = 15,
     /**
@@ -505,9 +520,10 @@ typedef struct {
      */
     uint32_t eager;
     /**
-     * Must be 0.
+     * For hotset_load. Not 0: reads the file into memory and checks all of it, instead of mapping
+     * it.
      */
-    uint32_t reserved;
+    uint32_t copy;
     /**
      * For hotset_save. NULL: nobody is told.
      */
@@ -522,11 +538,11 @@ typedef struct {
 extern "C" {
 #endif // __cplusplus
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 1. What most programs need: open, put, get, release, close
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * Fills the options with the defaults; `size` is sizeof(hotset_options).
  *
  * Returns HOTSET_OK, or HOTSET_INVALID for NULL or a size that no version of the options has. Any thread may call it.
@@ -539,8 +555,8 @@ hotset_status hotset_options_init(hotset_options *options, size_t size);
  *
  * Returns HOTSET_OK; HOTSET_INVALID (`*cache` is then NULL, as after all failures) if options do not go together: both
  * max_entries and max_bytes, a jitter outside of 0 to below 1, an unknown policy, a size that hotset_options_init did not
- * set; HOTSET_IO if there was no thread for the ticker; HOTSET_FORKED in the child of a process that had opened caches;
- * HOTSET_NO_MEMORY, HOTSET_PANIC. Any thread may call it, callbacks included.
+ * set; HOTSET_IO if there was no thread for the ticker (errno says why); HOTSET_NO_MEMORY, HOTSET_PANIC. Any thread may
+ * call it, callbacks included.
  */
 hotset_status hotset_open(const hotset_options *options, hotset_cache **cache);
 
@@ -594,8 +610,8 @@ hotset_status hotset_release(hotset_value *value);
  * Closes a cache and frees its entries. Handles stay valid until they are released. No other call on the cache may be going on
  * or come later.
  *
- * Waits for the ticker, so that no removal callback runs once it has returned; the destructor may, for entries that handles
- * hold. Returns HOTSET_OK; HOTSET_BUSY while iterators are open, HOTSET_REENTRANT in a callback of this cache, HOTSET_FORKED in a
+ * Joins the ticker, and frees every entry that no handle holds: once it has returned, no thread of the library's runs for this
+ * cache, no removal callback, and the destructor only for entries that handles hold. Returns HOTSET_OK; HOTSET_BUSY while iterators are open, HOTSET_REENTRANT in a callback of this cache, HOTSET_FORKED in a
  * child (the cache is unchanged by all three); HOTSET_INVALID for NULL; HOTSET_PANIC.
  *
  * A call on a closed cache is a mistake that the library tells (HOTSET_CLOSED) for the 1,024 caches that the process closed
@@ -603,11 +619,11 @@ hotset_status hotset_release(hotset_value *value);
  */
 hotset_status hotset_close(hotset_cache *cache);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 2. Other ways to read
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * hotset_get and hotset_value_data in one call: the value's bytes, and the handle to release. The fastest way to read.
  *
  * Returns as hotset_get does; where there is nothing, all fields are 0. Any thread may call it, callbacks included.
@@ -684,11 +700,11 @@ hotset_status hotset_value_version(const hotset_value *value, uint64_t *version)
  */
 hotset_status hotset_retain(hotset_value *value);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 3. Other ways to write
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * hotset_put for an entry that lives for ttl_ms milliseconds, or HOTSET_TTL_DEFAULT, HOTSET_TTL_NONE or HOTSET_TTL_KEEP.
  *
  * A time to idle still applies. All else is as for hotset_put.
@@ -734,11 +750,11 @@ hotset_status hotset_remove(hotset_cache *cache,
  */
 hotset_status hotset_take(hotset_cache *cache, const void *key, size_t key_len, hotset_value **value);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 4. Atomic changes
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * Replaces the entry of a key if it still is the one whose version you read with hotset_value_version.
  *
  * Returns HOTSET_OK; HOTSET_CONFLICT if it is another, HOTSET_NOT_FOUND if there is none; HOTSET_INVALID, HOTSET_TOO_LARGE,
@@ -773,7 +789,7 @@ hotset_status hotset_add(hotset_cache *cache,
  * afterwards, to be released, or NULL if nothing is; `value` may be NULL.
  *
  * `fn` runs under no lock, and runs again if another thread changed the key meanwhile: so it should be short and have no other
- * effect. (While it runs, no cache of the process frees memory.) It may use the cache, but must not change this key.
+ * effect. (While it runs, the cache frees no memory.) It may use the cache, but must not change this key.
  *
  * Returns HOTSET_OK; the status that `fn` returned, if not HOTSET_OK, and then nothing has changed; HOTSET_INVALID, HOTSET_CLOSED,
  * HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
@@ -785,11 +801,11 @@ hotset_status hotset_compute(hotset_cache *cache,
                              void *arg,
                              hotset_value **value);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 5. Loading what is missing
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * Gets the entry of a key as hotset_get does; if it is missing, has `fn` load it, and puts what that answers: see hotset_load_fn.
  *
  * While one caller loads, others that ask for the same key wait for it and get what it got, a failure included; calls for
@@ -831,18 +847,18 @@ hotset_status hotset_reply_set(hotset_reply *reply,
  */
 hotset_status hotset_reply_remove(hotset_reply *reply);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 6. All entries
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * Begins an iteration over all entries, in no useful order; it is yours until hotset_iter_close, which must come before
  * hotset_close.
  *
  * An entry that is there all the time comes exactly once; one that comes or goes meanwhile may come or not. Nobody is held up,
  * nothing counts as a hit, and the cache may be changed meanwhile.
  *
- * Returns HOTSET_OK; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with NULL. Any thread may call it, callbacks included.
+ * Returns HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with NULL. Any thread may call it, callbacks included.
  */
 hotset_status hotset_iter_open(hotset_cache *cache,
                                hotset_iter **iter);
@@ -851,7 +867,7 @@ hotset_status hotset_iter_open(hotset_cache *cache,
  * The next entry, as a handle to be released. One thread at a time may use an iterator.
  *
  * Returns HOTSET_OK; HOTSET_NOT_FOUND at the end, and from then on; HOTSET_REENTRANT in a callback that a step of this iterator
- * called; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK, `*value` is NULL. Callbacks may call it.
+ * called; HOTSET_NO_MEMORY, after which it may be called again; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK, `*value` is NULL. Callbacks may call it.
  */
 hotset_status hotset_iter_next(hotset_iter *iter,
                                hotset_value **value);
@@ -864,11 +880,11 @@ hotset_status hotset_iter_next(hotset_iter *iter,
  */
 hotset_status hotset_iter_close(hotset_iter *iter);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 7. The cache as a whole
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * What happened so far; `size` is sizeof(hotset_stats_data). Fields that this version does not know become 0.
  *
  * Returns HOTSET_OK; HOTSET_INVALID, also for a size that is no multiple of 8, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
@@ -922,29 +938,39 @@ hotset_status hotset_clear(hotset_cache *cache);
  */
 hotset_status hotset_run_pending(hotset_cache *cache);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 8. Snapshots: a file for the next process to begin warm
- * ---------------------------------------------------------------------------------------------------------------------
- *
- * Fills the options with the defaults: schema 0, lazy, nobody is told of the progress; `size` is sizeof(hotset_snapshot_options).
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
+ * Fills the options with the defaults: schema 0, a mapped file, entries that are inserted when they
+ * are first looked up, no progress function; `size` is sizeof(hotset_snapshot_options).
  *
  * Returns HOTSET_OK, or HOTSET_INVALID for NULL or a size that no version of the options has. Any thread may call it.
  */
-hotset_status hotset_snapshot_options_init(hotset_snapshot_options *options,
-                                           size_t size);
+hotset_status hotset_snapshot_options_init(hotset_snapshot_options *options, size_t size);
 
 /**
  * Saves the cache to a file, in the place of what is there; NULL for the options stands for the defaults. Stores how many entries
  * it holds.
  *
- * Others may use the cache meanwhile; what they change may be saved or not. The file gets its name when it is whole and on the
- * disk: a save that fails, or is interrupted, leaves the former file as it was. Two processes may save to one path: the last whole
- * file wins. It is the file that Rust's Cache<Vec<u8>, Vec<u8>> writes. Remaining times to live are kept, by the wall clock.
+ * Other threads may use the cache during the save; what they change may be saved or not. The file
+ * takes the place of the previous one when it is complete and on the disk: a save that fails, or
+ * is interrupted, leaves the previous file as it was, and any status but HOTSET_OK means that it
+ * is in place. Two processes may save to one path: the last complete file wins. It is the file
+ * that Rust's Cache<Vec<u8>, Vec<u8>> writes. Remaining times to live are kept, by the wall clock.
  *
- * Returns HOTSET_OK; HOTSET_IO, and errno, if the operating system refused something (ENOSPC, EACCES, ENOENT ..);
- * HOTSET_NOT_A_SNAPSHOT if the path has no name of a file, or is that of a device, a pipe or a socket; HOTSET_TOO_LARGE
- * for a value of 4 GiB or more; HOTSET_INVALID, also for a cache with a destructor, whose values are objects of this process;
+ * A symbolic link is followed: the file that it leads to is replaced, or created. A new file may
+ * be read and written by its owner only; one that replaces another keeps its mode, on Linux its
+ * access control list, its group where the process may set that, and its owner where it may give
+ * files away (as root may). Where the directory cannot be synced, the save succeeds all the same;
+ * if the system crashes then, the previous file may be there afterwards. The path is any bytes but
+ * 0: it need not be UTF-8.
+ *
+ * Returns HOTSET_OK; HOTSET_IO, and errno, if the operating system refused something (ENOSPC,
+ * EACCES, ENOENT ..); HOTSET_NOT_A_SNAPSHOT if the path names no file, or is that of a directory,
+ * a device, a pipe or a socket; HOTSET_TOO_LARGE for a value of 4 GiB or more; HOTSET_NO_MEMORY;
+ * HOTSET_INVALID, also for a cache with a destructor, whose values are objects of this process;
  * HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
  */
 hotset_status hotset_save(hotset_cache *cache,
@@ -956,15 +982,25 @@ hotset_status hotset_save(hotset_cache *cache,
  * Loads a snapshot; NULL for the options stands for the defaults. Stores how many entries the file holds, of which not all may fit
  * into the cache, and some may have ended.
  *
- * The file is mapped, and its header and index are checked: entries come in when they are asked for, each verified by its
- * checksum; one that is damaged is a miss. Until then they count in no hotset_len, and no iterator meets them. With `eager` everything
- * is checked and brought in at once. What is in the cache already, and what is put or removed later, counts more than the
- * snapshot. Nobody may truncate the file in place while it is in use, or the process that touches what is gone is killed
- * (SIGBUS); replacing it by rename, as hotset_save does, harms nobody.
+ * By default the file is mapped, and must not be changed in place while it is. If another program
+ * truncates it, the operating system kills this process (SIGBUS) when it next reads the part that
+ * is gone. If another program overwrites it, entries are missed, and an entry that is overwritten
+ * while it is being read may have a wrong value. Replacing the file by a rename, as hotset_save
+ * does, or removing it, is harmless. The file is mapped until all its entries have been inserted or
+ * removed, the cache is cleared or closed, or hotset_warm has returned. With `copy`, the file is
+ * read into memory instead, and what happens to it afterwards does not matter.
  *
- * If it fails, the cache is as it was. Returns HOTSET_OK; HOTSET_IO, and errno (ENOENT: there is no file); HOTSET_NOT_A_SNAPSHOT,
- * HOTSET_DAMAGED, HOTSET_FOREIGN; HOTSET_TOO_LARGE for a file that is too large for this machine; HOTSET_INVALID, also for a cache
- * with a destructor; HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+ * Header and index are checked before the call returns, with `copy` or `eager` the whole file.
+ * Entries are inserted when they are first looked up, each verified by its checksum; a corrupt one
+ * is a miss. Until then they count in no hotset_len, and no iterator visits them. With `eager` all
+ * are inserted before the call returns. What is in the cache already, and what is put or removed
+ * later, counts more than the snapshot.
+ *
+ * If it fails, the cache is as it was. Returns HOTSET_OK; HOTSET_IO, and errno (ENOENT: there is
+ * no file); HOTSET_NOT_A_SNAPSHOT, HOTSET_DAMAGED, HOTSET_FOREIGN; HOTSET_TOO_LARGE for a file
+ * that is too large for this machine; HOTSET_NO_MEMORY if there are no memory or addresses for the
+ * file; HOTSET_INVALID, also for a cache with a destructor; HOTSET_CLOSED, HOTSET_FORKED,
+ * HOTSET_PANIC. Any thread may call it, callbacks included.
  */
 hotset_status hotset_load(hotset_cache *cache,
                           const char *path,
@@ -975,17 +1011,18 @@ hotset_status hotset_load(hotset_cache *cache,
  * Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the file. Stores how
  * many came in, and how many could not, since their records are damaged. Others may use the cache meanwhile.
  *
- * Returns HOTSET_OK; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+ * Returns HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks
+ * included.
  */
 hotset_status hotset_warm(hotset_cache *cache,
                           uint64_t *entries,
                           uint64_t *damaged);
 
-/**
- * ---------------------------------------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------------------------------
  * 9. Texts and versions
- * ---------------------------------------------------------------------------------------------------------------------
- *
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/**
  * What a status means, in English: never NULL, for any number, and valid for ever. Any thread may call it, callbacks included.
  */
 const char *hotset_strerror(hotset_status status);

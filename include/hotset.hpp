@@ -93,15 +93,21 @@ public:
     // Takes over a handle that C code got.
     static value adopt(hotset_value *handle) noexcept { return value(handle); }
 
-    std::string_view data() const { return view(hotset_value_data); }
-    std::string_view key() const { return view(hotset_value_key); }
+    // Views of the bytes, for as long as this object holds them: not of a temporary, whose views would dangle. (Of
+    // `cache.get(key)->data()` the compiler cannot tell: use it within the statement, or keep what get returns.)
+    std::string_view data() const & { return view(hotset_value_data); }
+    std::string_view data() const && = delete;
+    std::string_view key() const & { return view(hotset_value_key); }
+    std::string_view key() const && = delete;
     std::uint64_t version() const {
         std::uint64_t version = 0;
         detail::check(hotset_value_version(handle_, &version));
         return version;
     }
+    // A copy of the bytes, also of a temporary.
     std::string str() const { return std::string(data()); }
-    operator std::string_view() const { return data(); }
+    operator std::string_view() const & { return data(); }
+    operator std::string_view() const && = delete;
 
     // A second handle to the same bytes; nothing is copied.
     value share() const {
@@ -287,15 +293,18 @@ public:
 
     // To a file, for the next process to begin warm. Returns how many entries it holds.
     std::uint64_t save(const std::string &path, std::uint64_t schema = 0) const {
-        hotset_snapshot_options how = snapshot(schema, false);
+        hotset_snapshot_options how = snapshot(schema);
         std::uint64_t entries = 0;
         detail::check(hotset_save(cache_, path.c_str(), &how, &entries));
         return entries;
     }
 
     // From a file: entries come in when they are asked for, or with `eager` at once. Returns how many the file holds.
-    std::uint64_t load(const std::string &path, std::uint64_t schema = 0, bool eager = false) {
-        hotset_snapshot_options how = snapshot(schema, eager);
+    // The file is mapped, and truncating it in place kills this process; with `copy` it is read into memory: see hotset_load.
+    std::uint64_t load(const std::string &path, std::uint64_t schema = 0, bool eager = false, bool copy = false) {
+        hotset_snapshot_options how = snapshot(schema);
+        how.eager = eager;
+        how.copy = copy;
         std::uint64_t entries = 0;
         detail::check(hotset_load(cache_, path.c_str(), &how, &entries));
         return entries;
@@ -320,11 +329,10 @@ public:
     hotset_cache *get_c() const noexcept { return cache_; }
 
 private:
-    static hotset_snapshot_options snapshot(std::uint64_t schema, bool eager) {
+    static hotset_snapshot_options snapshot(std::uint64_t schema) {
         hotset_snapshot_options how;
         detail::check(hotset_snapshot_options_init(&how, sizeof how));
         how.schema = schema;
-        how.eager = eager;
         return how;
     }
 

@@ -10,7 +10,7 @@ use crate::policy::PolicyKind;
 use crate::refresh::{Runner, Task};
 use crate::snapshot::{Codec, Keep, Keeper};
 use crate::stats::Cause;
-use crate::ticker::Rope;
+use crate::ticker::Service;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::io;
@@ -43,7 +43,12 @@ impl<K, V, S, T, R> Extra<K, V, S, T, R> {
 
     fn start(self, cache: &Cache<K, V, S>) -> Result<Option<R>, BuildError> {
         match self {
-            Self::Some(setting, start) => start(cache, setting).map(Some).map_err(|_| BuildError::NoThread),
+            Self::Some(setting, start) => {
+                let started = start(cache, setting).map(Some);
+                started.map_err(|source| BuildError::NoThread {
+                    source: Arc::new(source),
+                })
+            }
             Self::None | Self::Forgotten => Ok(None),
         }
     }
@@ -61,7 +66,7 @@ pub struct Builder<K, V, S = DefaultHasher> {
     jitter: f64,
     background: Option<Runner>,
     negative_ttl: Option<Duration>,
-    ticker: Extra<K, V, S, Duration, Rope>,
+    ticker: Extra<K, V, S, Duration, Service>,
     snapshot: Extra<K, V, S, Keep, Keeper<K, V, S>>,
     pub(crate) hasher: S,
 }
@@ -86,10 +91,11 @@ impl<K, V> Builder<K, V> {
 }
 
 impl<K, V, S> Builder<K, V, S> {
-    /// Holds at most so many entries. 0 makes a cache that keeps nothing; `usize::MAX` one without a bound.
+    /// Holds at most `entries` entries. 0 makes a cache that keeps nothing; `usize::MAX` sets no bound but the
+    /// [limits](Cache#limits) of every cache.
     ///
     /// From 1,024 to 2^26 entries the table is sized for this number up front (about 18 bytes each; the operating system
-    /// provides memory when it is first used); else it grows as it fills.
+    /// provides memory when it is first used, on Linux by 2 MB where huge pages are enabled); else it grows as it fills.
     pub fn max_entries(mut self, entries: usize) -> Self {
         self.max_entries = Some(entries);
         self
@@ -185,8 +191,11 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Runs reloads where `run` puts them: on a thread pool, say, or a runtime's blocking threads. It is called by whoever
-    /// finds a value due, under no lock.
+    /// Runs reloads where `run` puts them: on a thread pool, say, or a runtime's blocking threads. The caller that finds a value
+    /// due calls it, under no lock.
+    ///
+    /// If `run` panics, or drops its task, that reload is abandoned: the caller gets the old value, and a later call reloads,
+    /// after a quarter of [`refresh_after`](Self::refresh_after).
     ///
     /// ```
     /// use hotset::Cache;
@@ -278,8 +287,8 @@ impl<K, V, S> Builder<K, V, S> {
             None => None,
         };
         let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher)?;
-        let (rope, keeper) = (self.ticker.start(&cache)?, self.snapshot.start(&cache)?);
-        cache.attend(rope, keeper);
+        let (ticker, keeper) = (self.ticker.start(&cache)?, self.snapshot.start(&cache)?);
+        cache.attend(ticker, keeper);
         Ok(cache)
     }
 }
@@ -290,11 +299,16 @@ where
     V: Send + Sync + 'static,
     S: Send + Sync + 'static,
 {
-    /// Starts a thread, named `hotset-ticker`, that does the housekeeping every so often, so that what is over is freed
-    /// also while nobody uses the cache. It ends when the last handle to the cache is dropped.
+    /// Starts a thread, named `hotset-ticker`, that runs maintenance at intervals of `every`, so that expired entries are freed
+    /// even while no other thread uses the cache.
     ///
-    /// Removal listeners and destructors may then run on that thread; if one panics, the thread goes on. To be set after
+    /// Removal listeners and destructors may then run on that thread; if one panics, the thread continues. Must be set after
     /// the [`hasher`](Self::hasher).
+    ///
+    /// # Concurrency
+    /// The drop of the last handle to the cache ends the thread and waits for it, listeners and destructors that it is running
+    /// included. So that drop must not happen under a lock that one of them takes. A drop on the thread itself, or on a ticker
+    /// or saver of another cache, does not wait: then the thread drops the entries.
     pub fn ticker(mut self, every: Duration) -> Self {
         self.ticker = Extra::Some(every, Cache::start_ticker);
         self

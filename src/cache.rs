@@ -3,27 +3,51 @@
 use crate::builder::{Builder, DefaultHasher, Weigher};
 use crate::change::Change;
 use crate::engine::{Engine, Entry, Life, Panics, Settings};
+use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::failures::Failures;
 use crate::flight::Flights;
-use crate::map::reclaim::{Guard, pin, pin_fenced, pin_first};
-use crate::map::{Header, NoMemory};
+use crate::map::Header;
+use crate::map::reclaim::{Brief, Guard};
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::refresh::Runner;
 use crate::snapshot::{Keeper, Pending};
 use crate::stats::Stats;
-use crate::ticker::Rope;
+use crate::ticker::Service;
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::ptr::NonNull;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// A concurrent cache. Cloning gives another handle to the same cache.
 ///
 /// Keys and values may be dropped by any thread that uses the cache, some time after they left it.
+///
+/// # Concurrency
+/// - **Lookups are lock-free**: `get`, `get_with`, `get_many`, `contains_key` and those of a [`Reader`] wait for no other thread.
+///   With [`Policy::Lru`](crate::Policy::Lru), and where entries expire, a lookup may take the maintenance lock, if it is free, to
+///   do work that is due. Two kinds of lookups may wait: one after which an [`Expiry`](crate::Expiry) moves the deadline earlier
+///   waits for the maintenance lock, and a miss in a cache with a lazily loaded [snapshot](crate::snapshot) for its locks.
+/// - **Writers** (`insert`, `remove`, `compute`, loads that insert) change the table without a lock and leave a note of the change
+///   in a buffer of their own thread. With a batch of notes the thread tries the maintenance lock, under which the policy and
+///   the timers are kept, entries are evicted and the table grows; if another thread holds it, the call returns. A writer waits
+///   in three cases: its buffer is full, which bounds memory (caches of fewer than 128 entries, and exact LRU, have room for
+///   one note); a few entries near its own are just being moved to a larger table; more than 1,024 threads use the cache.
+/// - `run_pending`, `set_capacity` and `save` wait for the maintenance lock. Loading calls wait for another caller's load of the
+///   same key.
+/// - A waiting thread spins for about a microsecond and then sleeps, so it does not keep a lock holder of lower priority from
+///   running. While a lock holder is suspended, lookups continue, and writers until their buffers are full.
+/// - No user code runs under the maintenance lock. If a bug makes maintenance panic nevertheless, the cache can still be read;
+///   calls that need maintenance panic from then on, instead of waiting for ever, and what the cache can no longer free is leaked.
+///
+/// # Limits
+/// A cache holds at most 234 million entries (268 million with [`Policy::Random`](crate::Policy::Random)), and at least 84 million,
+/// however removals fragment its queues; about as many can have a deadline. Beyond that, and where the policy finds no memory
+/// to grow, the cache evicts entries before its capacity is reached.
 pub struct Cache<K, V, S = DefaultHasher>(pub(crate) Arc<Inner<K, V, S>>);
 
 pub(crate) struct Inner<K, V, S> {
@@ -37,23 +61,18 @@ pub(crate) struct Inner<K, V, S> {
     attendants: OnceLock<Box<Attendants<K, V, S>>>,
 }
 
-/// What few caches have: what has their threads end, and looks after their handles.
+/// The threads of a cache that has any, and the number of its handles. Its threads have none, so that a save in progress does
+/// not pass for a user of the cache.
 struct Attendants<K, V, S> {
-    /// Rings when the cache is dropped.
-    _ticker: Option<Rope>,
+    handles: AtomicUsize,
+    ticker: Mutex<Option<Service>>,
     keeper: Option<Keeper<K, V, S>>,
-}
-
-impl<K, V, S> Inner<K, V, S> {
-    fn keeper(&self) -> Option<&Keeper<K, V, S>> {
-        self.attendants.get()?.keeper.as_ref()
-    }
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
     fn clone(&self) -> Self {
-        if let Some(keeper) = self.0.keeper() {
-            keeper.hold();
+        if let Some(attendants) = self.0.attendants.get() {
+            attendants.handles.fetch_add(1, Ordering::Relaxed);
         }
         Self(self.0.clone())
     }
@@ -61,8 +80,15 @@ impl<K, V, S> Clone for Cache<K, V, S> {
 
 impl<K, V, S> Drop for Cache<K, V, S> {
     fn drop(&mut self) {
-        if let Some(keeper) = self.0.keeper() {
-            keeper.let_go(&self.0);
+        // AcqRel pairs with itself: what was done through other handles is saved.
+        if let Some(attendants) = self.0.attendants.get()
+            && attendants.handles.fetch_sub(1, Ordering::AcqRel) == 1
+        {
+            // The threads end first, so that the cache ends on this one.
+            drop(attendants.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
+            if let Some(keeper) = &attendants.keeper {
+                keeper.end(&self.0);
+            }
         }
     }
 }
@@ -164,7 +190,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// What `read` makes of the key's value, without cloning it. Lock-free; O(1).
     ///
-    /// While `read` runs, no cache of the process frees memory, so it should be short. It may use the cache.
+    /// While `read` runs, this cache frees no memory, so it should be short. It may use the cache.
     #[inline(always)]
     pub fn get_with<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
     where
@@ -173,14 +199,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hash = self.0.hash(key);
         let mut found = None;
-        let guard = pin_first();
+        let guard = self.0.engine.pin_briefly();
         if let Some(guard) = &guard {
-            match self.0.lookup_at_once(key, hash, guard) {
+            match self.0.lookup_at_once(key, hash, guard.guard()) {
                 Ok(entry) => return entry.map(|entry| read(&entry.value)),
                 Err(some) => found = some,
             }
         }
-        self.get_slow(key, guard, hash, found, read)
+        self.get_slow(key, guard.map(Brief::into_guard), hash, found, read)
     }
 
     /// Goes on where `get_with` leaves what is not usual, and all hits of a cache with times: apart, it costs the rest no
@@ -198,7 +224,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let guard = guard.unwrap_or_else(pin);
+        let guard = guard.unwrap_or_else(|| self.0.engine.pin());
         let now = self.0.engine.now();
         let entry = found
             .and_then(|found| self.0.hit_timed(found, now, &guard))
@@ -217,8 +243,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized + 'k,
         V: Clone,
     {
-        let mut keys = keys.into_iter();
+        let keys = keys.into_iter();
         let mut values = Vec::with_capacity(keys.size_hint().0);
+        self.get_each(keys, |value| values.push(value.cloned()));
+        values
+    }
+
+    /// Shows the values of many keys to `found`, in their order.
+    pub(crate) fn get_each<'k, Q>(&self, keys: impl IntoIterator<Item = &'k Q>, mut found: impl FnMut(Option<&V>))
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized + 'k,
+    {
+        let mut keys = keys.into_iter();
         loop {
             let (mut hashes, mut batch) = ([0; BATCH], [None; BATCH]);
             let mut n = 0;
@@ -228,28 +265,28 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
             if n == 0 {
                 self.0.engine.now_and_tick();
-                return values;
+                return;
             }
-            let guard = pin();
-            let mut found = [None; BATCH];
+            let guard = self.0.engine.pin();
+            let mut glanced = [None; BATCH];
             let size = size_of::<Entry<K, V>>();
-            self.0.engine.map().glance(&hashes[..n], &mut found[..n], size, &guard);
-            for ((hash, key), found) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(found) {
-                let entry = self.0.lookup_glanced(key, hash, found, &guard);
-                values.push(entry.map(|entry| entry.value.clone()));
+            self.0
+                .engine
+                .map()
+                .glance(&hashes[..n], &mut glanced[..n], size, &guard);
+            for ((hash, key), glanced) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(glanced) {
+                let entry = self.0.lookup_glanced(key, hash, glanced, &guard);
+                found(entry.map(|entry| &entry.value));
             }
         }
     }
 
-    /// A pinned reader, for lookups by reference.
-    ///
-    /// # Panics
-    /// If the thread holds tens of thousands of readers already.
+    /// Returns a pinned reader, for lookups by reference.
     #[inline]
     pub fn reader(&self) -> Reader<'_, K, V, S> {
         Reader {
             inner: &self.0,
-            guard: pin(),
+            guard: self.0.engine.pin(),
         }
     }
 
@@ -261,10 +298,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(key);
-        self.0.find_alive(hash, key, now, &pin()).is_some()
+        self.0.find_alive(hash, key, now, &self.0.engine.pin()).is_some()
     }
 
-    /// Sets the key's value, and overtakes a load of the key that is going on. Lock-free; O(1).
+    /// Sets the key's value, and overtakes a load of the key that is going on. O(1); see [`Cache`] for when it waits.
     ///
     /// The entry can be read at once, unless the policy does not admit it.
     pub fn insert(&self, key: K, value: V) {
@@ -273,7 +310,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
-        let guard = pin_fenced();
+        let guard = self.0.engine.pin_fenced();
         self.0.engine.map().prefetch(hash, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
         self.0.pending.overtake(&key);
@@ -301,7 +338,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let now = self.0.engine.time().clock.now();
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
-        let guard = pin_fenced();
+        let guard = self.0.engine.pin_fenced();
         let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
         self.0.flights.supersede_fenced(hash, |loading| *loading == key);
         self.0.pending.overtake(&key);
@@ -320,7 +357,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(key);
-        let guard = pin();
+        let guard = self.0.engine.pin();
         let found = self.0.find_alive(hash, key, now, &guard)?;
         let timing = self.0.engine.timing(found, &guard);
         // (It may have come from a snapshot, as the first with times: so the clock is asked again.)
@@ -328,7 +365,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     /// Removes the key and returns a copy of its value. A load of the key that is going on will not enter the cache.
-    /// Lock-free; O(1).
+    /// O(1); see [`Cache`] for when it waits.
     pub fn remove<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -361,7 +398,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hash = self.0.hash(key);
         if self.0.pending.is_some() {
-            self.0.find_alive(hash, key, self.0.engine.now(), &pin());
+            self.0.find_alive(hash, key, self.0.engine.now(), &self.0.engine.pin());
         }
         let kill = self.0.flights.supersede(hash, |loading| loading.borrow() == key) | self.0.pending.overtake(key);
         self.0.forget_failure(hash, |failed| failed.borrow() == key);
@@ -449,7 +486,7 @@ impl<K, V, S> Cache<K, V, S> {
         background: Option<Runner>,
         failures: Option<Box<Failures<K>>>,
         hasher: S,
-    ) -> Result<Self, NoMemory> {
+    ) -> Result<Self, BuildError> {
         Ok(Self(Arc::new(Inner {
             flights: Flights::new(settings.capacity),
             background,
@@ -463,9 +500,13 @@ impl<K, V, S> Cache<K, V, S> {
     }
 
     /// Gives a new cache what looks after it, if there is anything.
-    pub(crate) fn attend(&self, rope: Option<Rope>, keeper: Option<Keeper<K, V, S>>) {
-        if rope.is_some() || keeper.is_some() {
-            _ = self.0.attendants.set(Box::new(Attendants { _ticker: rope, keeper }));
+    pub(crate) fn attend(&self, ticker: Option<Service>, keeper: Option<Keeper<K, V, S>>) {
+        if ticker.is_some() || keeper.is_some() {
+            _ = self.0.attendants.set(Box::new(Attendants {
+                handles: AtomicUsize::new(1),
+                ticker: Mutex::new(ticker),
+                keeper,
+            }));
         }
     }
 
@@ -492,7 +533,7 @@ impl<K, V, S> Cache<K, V, S> {
 
     /// The bound on [`weight`](Self::weight).
     pub fn capacity(&self) -> u64 {
-        self.0.engine.published().capacity.load(Ordering::Relaxed)
+        self.0.engine.locals().capacity()
     }
 
     /// Changes the capacity: a weight, or a number of entries, as the cache was built. A smaller one evicts at once.
@@ -523,8 +564,8 @@ impl<K, V, S> Cache<K, V, S> {
         stats
     }
 
-    /// Checks every invariant of the cache's structures, and panics if one is broken. For tests: nobody else may use the
-    /// cache meanwhile, and [`run_pending`](Self::run_pending) must have been called. O(n).
+    /// Applies pending changes, checks every invariant of the cache's structures, and panics if one is broken. For tests: no
+    /// other thread may use the cache while it runs. O(n).
     #[doc(hidden)]
     pub fn validate(&self) {
         self.0.engine.validate();

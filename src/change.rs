@@ -4,7 +4,6 @@ use crate::cache::Cache;
 use crate::engine::{Engine, Entry};
 use crate::expiry::Ttl;
 use crate::map::UNCONDITIONAL;
-use crate::map::reclaim::pin;
 use crate::stats::Cause;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
@@ -57,7 +56,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let engine = &self.0.engine;
         loop {
             let now = engine.now();
-            let guard = pin();
+            let guard = engine.pin();
             let mut old = self.0.peek(hash, key, &guard);
             if old.is_none() && self.0.pending.is_some() {
                 old = self.0.find_alive(hash, key, now, &guard);

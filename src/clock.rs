@@ -14,6 +14,10 @@ use std::time::Duration;
 /// Windows and macOS, as [`Instant`](std::time::Instant) does: a laptop that slept for an hour may find an entry with ten
 /// minutes to live still alive. Who must not have that builds a clock on one that counts suspended time (`CLOCK_BOOTTIME`).
 ///
+/// On `wasm32-unknown-unknown` there is none. There a cache with expiration settings is not built without a clock of its own
+/// ([`BuildError::NoClock`](crate::BuildError::NoClock)), an insertion with a time to live of its own panics, and
+/// [`Stats::load_time`](crate::Stats::load_time) stays zero.
+///
 /// # Clocks that jump
 ///
 /// A jump ahead ends all lives that it skips. Going back is not allowed, but breaks nothing: entries live longer by as much.
@@ -91,6 +95,11 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    /// Whether it tells the time: the system's does not on every platform.
+    pub(crate) fn is_available(&self) -> bool {
+        clock::EXISTS || matches!(self, Self::Custom(_))
+    }
+
     /// The time in nanoseconds since some moment; never 0, and before the end of time.
     #[inline]
     pub(crate) fn now(&self) -> u64 {

@@ -2,11 +2,13 @@
 
 use crate::map::NoMemory;
 use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, io, mem};
 
 /// A setting with which no cache can be built.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Two errors are equal if they are of one kind; of [`NoThread`](Self::NoThread), if their sources are, too.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum BuildError {
     /// Neither `max_entries` nor `max_weight` was set.
@@ -25,11 +27,20 @@ pub enum BuildError {
     TickerBeforeHasher,
     /// `snapshot` was set before `hasher`, which makes another builder: set it after.
     SnapshotBeforeHasher,
-    /// The operating system gave no thread for the ticker, or for saving.
-    NoThread,
+    /// The operating system refused the thread of the [`ticker`](crate::Builder::ticker), or of the
+    /// [`snapshot`](crate::Builder::snapshot).
+    NoThread {
+        /// What it reported.
+        source: Arc<io::Error>,
+    },
     /// There is no memory for a table of so many entries. (A cache of 1,024 to 2^26 entries is built with a table for all of
     /// them, some 18 bytes each; any other begins small.)
     NoMemory,
+    /// The allocator returns pointers with a tag in their upper 16 bits, which the table has no room for: under MTE, HWASan or LAM,
+    /// and on Android 11 or newer unless the application turns tagging off.
+    TaggedPointers,
+    /// An expiration setting, on a platform without a clock (`wasm32-unknown-unknown`), and no [`clock`](crate::Builder::clock).
+    NoClock,
 }
 
 impl From<NoMemory> for BuildError {
@@ -41,6 +52,7 @@ impl From<NoMemory> for BuildError {
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::NoThread { source } => return write!(f, "failed to start the maintenance thread: {source}"),
             Self::NoCapacity => "a cache needs a bound: set max_entries, or max_weight and a weigher",
             Self::TwoCapacities => "max_entries and max_weight exclude each other: set one of them",
             Self::NoWeigher => "max_weight needs a weigher, which says what an entry weighs",
@@ -51,13 +63,36 @@ impl fmt::Display for BuildError {
             Self::Jitter => "a jitter is a fraction, from 0 to below 1",
             Self::TickerBeforeHasher => "set the ticker after the hasher",
             Self::SnapshotBeforeHasher => "set the snapshot after the hasher",
-            Self::NoThread => "the operating system gave no thread for the ticker, or for saving",
             Self::NoMemory => "there is no memory for a table of so many entries",
+            Self::TaggedPointers => {
+                "the allocator returns pointers with a tag in their upper 16 bits: turn off pointer tagging, or use another allocator"
+            }
+            Self::NoClock => "expiration settings need a clock, which this platform has not: set one by Builder::clock",
         })
     }
 }
 
-impl Error for BuildError {}
+impl Error for BuildError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::NoThread { source } => Some(&**source),
+            _ => None,
+        }
+    }
+}
+
+impl PartialEq for BuildError {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::NoThread { source: one }, Self::NoThread { source: other }) => {
+                (one.kind(), one.raw_os_error()) == (other.kind(), other.raw_os_error())
+            }
+            _ => mem::discriminant(self) == mem::discriminant(other),
+        }
+    }
+}
+
+impl Eq for BuildError {}
 
 /// Why a load brought no value.
 #[derive(Debug)]
@@ -108,5 +143,26 @@ impl<E: Error + 'static> Error for LoadError<E> {
             Self::Failed(error) => Some(&**error),
             Self::Reentrant | Self::WrongNumber { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_thread_keeps_the_source() {
+        let refused = |kind| BuildError::NoThread {
+            source: Arc::new(io::Error::new(kind, "no more threads")),
+        };
+        let error = refused(io::ErrorKind::WouldBlock);
+        assert_eq!(
+            error.to_string(),
+            "failed to start the maintenance thread: no more threads"
+        );
+        assert_eq!(error.source().unwrap().to_string(), "no more threads");
+        assert_eq!(error, error.clone());
+        assert_ne!(error, refused(io::ErrorKind::OutOfMemory));
+        assert_ne!(error, BuildError::NoMemory);
     }
 }

@@ -3,9 +3,8 @@
 
 use crate::clock::Source;
 use crate::engine::{Engine, Settings, Time};
+use crate::error::BuildError;
 use crate::expiry::Ttl;
-use crate::map::NoMemory;
-use crate::map::reclaim::pin;
 use crate::policy::PolicyKind;
 use std::any::Any;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ const MOST: u64 = 1 << 14;
 impl<K: Eq> Failures<K> {
     /// Looks the key's failure up, if it is an error of this type and not too old.
     pub(crate) fn get<E: Send + Sync + 'static>(&self, hash: u64, key: &K) -> Option<Arc<E>> {
-        let (now, guard) = (self.0.now_and_tick(), pin());
+        let (now, guard) = (self.0.now_and_tick(), self.0.pin());
         let equal = |header| Engine::<K, Failure>::view(header).key == *key;
         let found = self.0.map().get(hash, equal, &guard)?;
         if self.0.is_over(found, now) {
@@ -33,7 +32,7 @@ impl<K: Eq> Failures<K> {
     }
 
     pub(crate) fn insert(&self, hash: u64, key: K, error: Failure) {
-        let (now, guard) = (self.0.now_and_tick(), pin());
+        let (now, guard) = (self.0.now_and_tick(), self.0.pin());
         let timing = self.0.time().of_new(hash, (&key, &error), Ttl::Default, None, now);
         let new = self.0.make(hash, (key, error), 1, timing, &guard);
         self.0.insert(hash, new, |a, b| a == b, guard);
@@ -51,7 +50,10 @@ impl<K: Eq> Failures<K> {
 
 impl<K> Failures<K> {
     /// Remembers failures of a cache of this capacity for so many nanoseconds.
-    pub(crate) fn new(capacity: u64, ttl: u64, clock: Source) -> Result<Self, NoMemory> {
+    pub(crate) fn new(capacity: u64, ttl: u64, clock: Source) -> Result<Self, BuildError> {
+        if !clock.is_available() {
+            return Err(BuildError::NoClock);
+        }
         let mut time = Time::new(clock);
         time.time_to_live = Some(ttl);
         let engine = Engine::new(Settings {

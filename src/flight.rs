@@ -23,7 +23,7 @@ use std::any::Any;
 use std::mem;
 use std::sync::{OnceLock, PoisonError};
 
-pub(crate) use rings::Who;
+pub(crate) use rings::{Who, fork_child};
 
 /// How a load ended.
 pub(crate) enum Outcome<V> {

@@ -15,11 +15,13 @@
 //! many keys in one call. The cargo feature `async` adds `get_or_insert_async` and its kin, for loaders that are futures, on any
 //! executor; it brings no dependencies.
 //!
-//! Costs: `get`, `insert` and `remove` are O(1) and lock-free. Housekeeping (eviction, freeing) is done by whichever call
-//! finds it due; there is no background thread, unless you ask for one ([`Builder::ticker`]). A writer that outruns the
-//! housekeeping waits for it, so that the bounds are hard: after any call returns, the cache holds at most its capacity and
+//! Costs: `get`, `insert` and `remove` are O(1). Lookups are lock-free. Writers share maintenance (eviction, expiration,
+//! freeing, growth) under a try-lock: the call that finds it due performs it, unless another thread does; there is no
+//! background thread, unless one is set ([`Builder::ticker`]). A writer that outruns maintenance waits for it, so
+//! that the bounds are hard: after any call returns, the cache holds at most its capacity and
 //! what its threads have not had recorded yet, which is at most 128 entries or a 64th of the capacity (a small cache: an
 //! eighth, but 8; or one per writing thread, if that is more); after [`Cache::run_pending`] at most its capacity.
+//! See [`Cache`] for what waits, and for what.
 #![warn(missing_docs)]
 
 mod builder;

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::flight::{Leader, Outcome, Reentrant, Role, Who};
-use crate::map::reclaim::{Guard, pin};
+use crate::map::reclaim::Guard;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(&key);
-        let guard = pin();
+        let guard = self.0.engine.pin();
         if let Some(entry) = self.0.lookup(&key, hash, &guard) {
             let value = entry.value.clone();
             if self.0.engine.claim_reload(entry, now, &guard) {
@@ -114,7 +114,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     if let Some(result) = shared(flight.wait()?) {
                         return result;
                     }
-                    guard = pin();
+                    guard = self.0.engine.pin();
                 }
             }
         }
@@ -176,7 +176,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 let key = stored(key, &value);
                 let weight = self.0.weigh(&key, &value);
                 let copy = value.clone();
-                let guard = pin();
+                let guard = self.0.engine.pin();
                 let now = self.0.engine.now_for(ttl);
                 let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
                 self.0.forget_failure(hash, |failed| *failed == key);

@@ -5,7 +5,9 @@ use crate::cache::{Cache, Inner};
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::map::reclaim::{alone, pin, pin_fenced};
+use crate::flight;
+use crate::map::reclaim::{self, alone};
+use crate::prim::clock;
 pub use crate::snapshot::EntryCodec;
 pub use crate::snapshot::steps::{About, Loading, Saving};
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
@@ -32,7 +34,7 @@ where
 {
     cache.0.engine.now_and_tick();
     let hash = cache.0.hash(key);
-    let guard = pin();
+    let guard = cache.0.engine.pin();
     if let Some(entry) = cache.0.lookup(key, hash, &guard) {
         return Ok(entry.value.clone());
     }
@@ -106,6 +108,37 @@ pub unsafe fn glance_alone<K: Hash, V, S: BuildHasher, R>(
     cache.0.glance(hash, equal, &guard).map(|entry| read(&entry.value))
 }
 
+/// [`Cache::get_many`] without memory of its own: shows the values of `keys`, in their order, while none of them is freed.
+pub fn get_each<'k, K, V, S, Q>(
+    cache: &Cache<K, V, S>,
+    keys: impl IntoIterator<Item = &'k Q>,
+    found: impl FnMut(Option<&V>),
+) where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized + 'k,
+{
+    cache.get_each(keys, found);
+}
+
+/// Reads the clock for the first time, which looks into a file on Linux, unless that was done.
+pub fn start_clock() {
+    _ = clock::now();
+}
+
+/// Makes the child of a fork ready for caches of its own, whatever other threads of its parent were doing: what all caches of
+/// a process share is left by the threads that the fork left behind. Inherited caches are not: they must not be used.
+///
+/// Allocates nothing and waits for nothing, so an atfork handler may call it.
+///
+/// # Safety
+/// The calling thread is the only one of the process, and never returns into a call of this crate that it was in at the fork.
+pub unsafe fn fork_child() {
+    // SAFETY: the caller's promise.
+    unsafe { reclaim::fork_child() };
+    flight::fork_child();
+}
+
 /// [`Cache::get_with`], apart: so [`get_alone`] needs nothing of what protects it.
 #[cold]
 #[inline(never)]
@@ -130,7 +163,7 @@ where
     let now = if timed { inner.engine.now_for(ttl) } else { 0 };
     let hash = inner.hash(sought);
     let weight = inner.weigh(&key, &value);
-    let guard = pin_fenced();
+    let guard = cache.0.engine.pin_fenced();
     inner.engine.map().prefetch(hash, &guard);
     let times = timed
         .then(|| inner.times(hash, (&key, &value), ttl, now, &guard))
@@ -158,7 +191,7 @@ where
     Q: Hash + Eq + ?Sized,
 {
     let now = cache.0.engine.now_and_tick();
-    let guard = pin();
+    let guard = cache.0.engine.pin();
     let entry = cache.0.lookup(key, cache.0.hash(key), &guard)?;
     let due = cache.0.engine.claim_reload(entry, now, &guard);
     Some(read(&entry.value, due))
@@ -174,7 +207,7 @@ where
     S: BuildHasher,
     Q: Hash + Eq + ?Sized,
 {
-    let (inner, guard) = (&*cache.0, pin());
+    let (inner, guard) = (&*cache.0, cache.0.engine.pin());
     let (now, time) = (inner.engine.now(), inner.engine.time());
     let found = inner.peek(inner.hash(key), key, &guard);
     if let Some(times) = found.and_then(|found| inner.engine.timing(found, &guard)) {
@@ -192,7 +225,7 @@ where
     S: BuildHasher,
     Q: Hash + Eq + ?Sized,
 {
-    let (inner, guard) = (&*cache.0, pin());
+    let (inner, guard) = (&*cache.0, cache.0.engine.pin());
     let found = inner.peek(inner.hash(key), key, &guard);
     if let Some(times) = found.and_then(|found| inner.engine.timing(found, &guard)) {
         times.unclaim_reload(inner.engine.now());
@@ -203,7 +236,7 @@ where
 /// Shows every entry, those included whose time is over: each once, if nobody changes the cache meanwhile. Takes no lock, and
 /// allocates nothing that it does not free.
 pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
-    let (guard, mut from) = (pin(), 0);
+    let (guard, mut from) = (cache.0.engine.pin(), 0);
     while from < 1 << 32 {
         let see = |header| {
             let entry = Engine::<K, V>::view(header);
@@ -216,7 +249,7 @@ pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
 /// Shows every entry that was unlinked and is not freed yet: with [`visit`] all that the cache holds, each once, if nobody uses it
 /// meanwhile. Takes no lock that it would have to wait for, and allocates nothing that it does not free.
 pub fn visit_unlinked<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
-    let guard = pin();
+    let guard = cache.0.engine.pin();
     for entry in cache.0.engine.unlinked(&guard) {
         let entry = Engine::<K, V>::view(entry.0);
         see(&entry.key, &entry.value);
@@ -233,7 +266,7 @@ pub fn retain<K, V, S>(cache: &Cache<K, V, S>, mut keep: impl FnMut(&K, &V) -> b
 pub fn pop_coldest<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K, &V) -> R) -> Option<R> {
     let engine = &cache.0.engine;
     loop {
-        let (now, guard) = (engine.now_and_tick(), pin());
+        let (now, guard) = (engine.now_and_tick(), engine.pin());
         let coldest = engine.coldest(&guard)?;
         let taken = (!engine.is_over(coldest.0, now)).then(|| {
             let entry = Engine::<K, V>::view(coldest.0);

@@ -9,8 +9,13 @@ use std::hash::{BuildHasher, Hash};
 
 /// A pinned reader: what it finds stays readable, by reference, until it is dropped. Made by [`Cache::reader`].
 ///
-/// It saves a series of lookups the cost of pinning each, and of cloning values. While it lives, *no* cache of the process
-/// can free memory that it unlinked, so keep it for moments. Not `Send`.
+/// It saves a series of lookups the cost of pinning each, and of cloning values. Not `Send`.
+///
+/// # Concurrency
+/// While it lives, its cache frees nothing that is removed, replaced or evicted, however much that is, so keep it for moments.
+/// Afterwards calls free what waited, at most some hundred entries each. Other caches of the process are not concerned. A
+/// reader that is leaked (`std::mem::forget`, `Box::leak`) has this effect until its cache is dropped, also when its
+/// thread has ended: what it found may still be borrowed. (With the feature `crossbeam` a reader holds up all caches of the process.)
 ///
 /// [`Cache::reader`]: crate::Cache::reader
 pub struct Reader<'c, K, V, S> {
@@ -78,7 +83,7 @@ impl<K: Clone, V: Clone, S> Iterator for Iter<'_, K, V, S> {
     fn next(&mut self) -> Option<(K, V)> {
         while self.ready.is_empty() && self.from < 1 << 32 {
             let now = self.inner.engine.now_and_tick();
-            let guard = crate::map::reclaim::pin();
+            let guard = self.inner.engine.pin();
             let mut handles = Vec::new();
             self.from = self
                 .inner

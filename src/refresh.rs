@@ -6,15 +6,15 @@ use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::flight::{Leader, Outcome, Role, Who};
 use crate::loading::infallible;
-use crate::map::reclaim::pin;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 #[cfg(feature = "async")]
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// A reload, for a thread of the user's choice. To be called once; if it is dropped instead, the next caller tries again.
+/// A reload, for a thread of the user's choice. To be called once; if it is dropped instead, a later caller tries again.
 pub type Task = Box<dyn FnOnce() + Send>;
 
 /// Hands tasks to wherever the user wants them to run.
@@ -44,7 +44,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         if !mem::replace(&mut self.done, true) {
             let inner = &self.cache.0;
             let time = inner.engine.time();
-            let (guard, now) = (pin(), inner.engine.now());
+            let (guard, now) = (inner.engine.pin(), inner.engine.now());
             let found = inner.peek_alive(self.hash, &self.key, now, &guard);
             if let Some(timing) = found.and_then(|found| inner.engine.timing(found, &guard)) {
                 timing.unclaim_reload(now.saturating_add(time.retry()));
@@ -101,7 +101,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
             Ok((value, ttl)) => {
                 let weight = inner.weigh(&self.key, &value);
                 let contents = (self.key.clone(), value.clone());
-                let guard = pin();
+                let guard = inner.engine.pin();
                 let now = inner.engine.now_for(ttl);
                 let timing = inner.times(self.hash, (&self.key, &value), ttl, now, &guard);
                 let new = inner.engine.make(self.hash, contents, weight, timing, &guard);
@@ -117,7 +117,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 let grace = inner.engine.time().grace;
                 if grace > 0 {
                     // Its time may have ended while the source was waited for in vain: then it lives again.
-                    let (guard, now) = (pin(), inner.engine.now());
+                    let (guard, now) = (inner.engine.pin(), inner.engine.now());
                     let found = inner.peek(self.hash, &self.key, &guard);
                     if let Some(timing) = found.and_then(|found| inner.engine.timing(found, &guard)) {
                         timing.extend(now.saturating_add(grace));
@@ -236,7 +236,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         };
         let now = self.0.engine.now_and_tick();
         let hash = self.0.hash(&key);
-        let guard = pin();
+        let guard = self.0.engine.pin();
         let Some(entry) = self.0.lookup(&key, hash, &guard) else {
             return self.load_missing(hash, key, guard, load, |key, _| key);
         };
@@ -245,7 +245,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         drop(guard);
         if due {
             let (reload, old) = (self.reload_of(hash, key), value.clone());
-            background(Box::new(move || _ = reload.run(old, load)));
+            let task: Task = Box::new(move || _ = reload.run(old, load));
+            // The panic hook has reported what panics here. The call has its value, and the task has been dropped.
+            _ = catch_unwind(AssertUnwindSafe(|| background(task)));
         }
         Ok(value)
     }

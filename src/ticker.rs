@@ -1,39 +1,100 @@
-//! The optional thread that does a cache's housekeeping while nobody uses it.
+//! A cache's own threads: the optional one that does maintenance while no other thread uses the cache, and their end.
 
 use crate::cache::{Cache, Inner};
-use std::io;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
+use std::{io, process};
 
 /// Told when the last handle is dropped, so that the thread does not sleep on until its next turn.
 #[derive(Default)]
-pub(crate) struct Bell {
+struct Bell {
     rung: Mutex<bool>,
     heard: Condvar,
 }
 
 impl Bell {
-    pub(crate) fn ring(&self) {
+    fn ring(&self) {
         *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.heard.notify_all();
     }
 
     /// Waits for so long; true if it rang.
-    pub(crate) fn wait(&self, interval: Duration) -> bool {
+    fn wait(&self, interval: Duration) -> bool {
         let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.heard.wait_timeout_while(rung, interval, |rung| !*rung);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
-/// Lives in the cache; rings when it is dropped.
-pub(crate) struct Rope(Arc<Bell>);
+thread_local! {
+    /// This thread is a cache's own: its ticker, or its saver.
+    static IS_SERVICE: Cell<bool> = const { Cell::new(false) };
+}
 
-impl Drop for Rope {
+/// A thread of a cache's own. When this is dropped, the thread is told to end, and waited for.
+///
+/// It does not wait for itself. Nor does a thread of another cache wait for a ticker: user code may drop handles on both, and
+/// two of them could wait for each other. A saver is waited for even then, so that a later save is not overwritten by its
+/// own. In the child of a fork, which does not have the thread, nothing is done.
+pub(crate) struct Service {
+    kind: Kind,
+    bell: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
+    process: u32,
+}
+
+/// What a thread does.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// Maintenance.
+    Ticker,
+    /// Saves to a snapshot.
+    Saver,
+}
+
+impl Service {
+    /// Runs `turn` every `interval` on a new thread, until the service is dropped or `turn` returns false.
+    pub(crate) fn start(
+        kind: Kind,
+        interval: Duration,
+        mut turn: impl FnMut() -> bool + Send + 'static,
+    ) -> io::Result<Self> {
+        let bell = Arc::new(Bell::default());
+        let heard = bell.clone();
+        let name = match kind {
+            Kind::Ticker => "hotset-ticker",
+            Kind::Saver => "hotset-saver",
+        };
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            IS_SERVICE.set(true);
+            while !heard.wait(interval) && turn() {}
+        })?;
+        Ok(Self {
+            kind,
+            bell,
+            thread: Some(thread),
+            process: process::id(),
+        })
+    }
+}
+
+impl Drop for Service {
     fn drop(&mut self) {
-        self.0.ring();
+        if self.process != process::id() {
+            return;
+        }
+        self.bell.ring();
+        let Some(thread) = self.thread.take() else { return };
+        let waits = match self.kind {
+            Kind::Ticker => !IS_SERVICE.try_with(Cell::get).unwrap_or(false),
+            Kind::Saver => thread.thread().id() != thread::current().id(),
+        };
+        if waits {
+            _ = thread.join(); // it catches its panics
+        }
     }
 }
 
@@ -44,18 +105,17 @@ where
     S: Send + Sync + 'static,
 {
     /// Starts the thread. It holds the cache only while it works.
-    pub(crate) fn start_ticker(&self, interval: Duration) -> io::Result<Rope> {
-        let bell = Arc::new(Bell::default());
+    pub(crate) fn start_ticker(&self, interval: Duration) -> io::Result<Service> {
         let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
-        let heard = bell.clone();
-        thread::Builder::new().name("hotset-ticker".to_owned()).spawn(move || {
-            while !heard.wait(interval) {
-                let Some(inner) = cache.upgrade() else { return };
+        Service::start(Kind::Ticker, interval, move || {
+            let Some(inner) = cache.upgrade() else { return false };
+            let continues = !inner.engine.is_poisoned();
+            if continues {
                 // A listener or a destructor that panics has been reported by the panic hook; the work was done.
                 _ = catch_unwind(AssertUnwindSafe(|| inner.engine.run_pending()));
-                _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
             }
-        })?;
-        Ok(Rope(bell))
+            _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
+            continues
+        })
     }
 }

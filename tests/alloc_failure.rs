@@ -1,4 +1,4 @@
-//! No memory for a table: building says so, growing goes on without, and whoever asks for more later gets it.
+//! No memory: for a table, building returns an error, and growth is given up until later; for the policy, entries make room.
 
 use hotset::{BuildError, Cache, Policy, Stats};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -7,9 +7,11 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Has no tables of more than so many bytes. They are what is aligned to cache lines and zeroed; all else is let through, since
-/// std ends the program where it cannot have memory.
+/// Has no tables of more than so many bytes. They are what is zeroed and a number of cache lines, with room to align them; all else
+/// is let through, since std ends the program where it cannot have memory.
 static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// Has no memory at all of more than so many bytes.
+static MOST_OF_ALL: AtomicUsize = AtomicUsize::new(usize::MAX);
 /// How often a table was refused.
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 /// The tests change what they share.
@@ -24,11 +26,17 @@ struct Scarce;
 // SAFETY: it is the system's allocator, or returns null, which is allowed.
 unsafe impl GlobalAlloc for Scarce {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() > MOST_OF_ALL.load(SeqCst) {
+            return ptr::null_mut();
+        }
         // SAFETY: as the caller says.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.align() == 64 && layout.size() > MOST.load(SeqCst) {
+        if layout.size() > MOST_OF_ALL.load(SeqCst) {
+            return ptr::null_mut();
+        }
+        if layout.size() % 64 == 56 && layout.align() == 8 && layout.size() - 56 > MOST.load(SeqCst) {
             REFUSED.fetch_add(1, SeqCst);
             return ptr::null_mut();
         }
@@ -40,6 +48,9 @@ unsafe impl GlobalAlloc for Scarce {
         unsafe { System.dealloc(at, layout) }
     }
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if size > MOST_OF_ALL.load(SeqCst) {
+            return ptr::null_mut();
+        }
         // SAFETY: as the caller says.
         unsafe { System.realloc(at, layout, size) }
     }
@@ -55,6 +66,13 @@ fn scarce(most: usize, run: impl FnOnce()) -> usize {
     run();
     MOST.store(usize::MAX, SeqCst);
     REFUSED.load(SeqCst)
+}
+
+/// Runs `run` while no allocation of more than `most` bytes succeeds.
+fn scarce_memory(most: usize, run: impl FnOnce()) {
+    MOST_OF_ALL.store(most, SeqCst);
+    run();
+    MOST_OF_ALL.store(usize::MAX, SeqCst);
 }
 
 /// Small when it is built, whatever it may hold.
@@ -105,6 +123,65 @@ fn a_table_that_cannot_grow_holds_what_it_can() {
         let now = check(&cache, 40_000);
         assert!(now.evictions - stats.evictions < 2_000, "{policy:?}: {now:?}");
     }
+}
+
+/// Queues and timers that cannot grow: entries make room, and when there is memory again the cache grows.
+#[test]
+fn cache_without_memory_for_its_queues_evicts() {
+    let _one = one();
+    for policy in [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random] {
+        for timed in [false, true] {
+            let cache = growing(policy);
+            let insert = |keys: std::ops::Range<u64>| {
+                for key in keys {
+                    if timed {
+                        let ttl = std::time::Duration::from_secs(1_000 + key % 7_777);
+                        cache.insert_with_ttl(key, key.to_string(), ttl);
+                    } else {
+                        cache.insert(key, key.to_string());
+                    }
+                    assert!(cache.get(&(key / 2)).is_none_or(|value| value == (key / 2).to_string()));
+                }
+            };
+            insert(0..1_000);
+            scarce_memory(20 << 10, || insert(1_000..20_000));
+            let stats = check(&cache, 20_000);
+            assert!((500..8_000).contains(&cache.len()), "{policy:?}: {}", cache.len());
+            insert(20_000..40_000);
+            let now = check(&cache, 40_000);
+            assert!(now.evictions - stats.evictions < 3_000, "{policy:?}: {now:?}");
+        }
+    }
+}
+
+/// A sketch that cannot be made: the cache stays at its bound, and makes the sketch when there is memory.
+#[test]
+fn cache_without_memory_for_its_sketch_keeps_its_bound() {
+    let _one = one();
+    let cache: Cache<u64, String> = Cache::new(20_000);
+    let uses = |keys: std::ops::Range<u64>| {
+        for key in keys {
+            cache.insert(key, key.to_string());
+            _ = cache.get(&(key % 1_000));
+        }
+    };
+    insert(&cache, 0..19_000);
+    scarce_memory(100 << 10, || uses(19_000..49_000));
+    assert_eq!(check(&cache, 49_000).evictions, 0, "all that left was rejected");
+    assert_eq!(cache.len(), 20_000);
+    // Keys that are used often now push others out.
+    for _ in 0..20 {
+        for key in 50_000..53_000 {
+            if cache.get(&key).is_none() {
+                cache.insert(key, key.to_string());
+            }
+        }
+    }
+    cache.run_pending();
+    cache.validate();
+    // The window alone holds a third of them.
+    let admitted = (50_000..53_000).filter(|key| cache.contains_key(key)).count();
+    assert!(admitted > 2_000, "{admitted}");
 }
 
 #[test]
@@ -160,7 +237,7 @@ fn a_cache_whose_table_cannot_be_had_is_not_built() {
 #[test]
 fn the_largest_numbers_are_capacities_like_others() {
     let _one = one();
-    for entries in [usize::MAX, usize::MAX / 2, 1 << 40, (1 << 26) + 1] {
+    for entries in [usize::MAX, usize::MAX / 2, usize::MAX >> 24, (1 << 26) + 1] {
         let cache: Cache<u64, u64> = Cache::new(entries);
         (0..5_000).for_each(|key| cache.insert(key, key));
         cache.run_pending();

@@ -1,7 +1,7 @@
 //! Time to live, time to idle, per-entry times and the user's own expiry, under a clock that the tests move.
 
 use hotset::{Cache, Cause, Clock, Expiry, ManualClock, Policy, Ttl};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -333,23 +333,91 @@ fn a_ticker_frees_without_operations_and_ends_with_the_cache() {
     // The thread's reference to the cache is weak: dropping the handle frees what is in it.
     cache.insert(2, value.clone());
     drop(cache);
-    while Arc::strong_count(&value) > 1 {
-        std::thread::sleep(millis(1));
+    assert_eq!(
+        Arc::strong_count(&value),
+        1,
+        "the drop of the last handle waits for the thread"
+    );
+}
+
+/// Whatever the ticker is doing when the last handle is dropped, it has ended, and all is freed, when the drop returns.
+#[test]
+fn last_handle_dropped_while_ticker_works_waits() {
+    for _ in 0..20 {
+        let (enter, entered) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (enter, released) = (Mutex::new(enter), Mutex::new(released));
+        let finished = Arc::new(AtomicUsize::new(0));
+        let finish = finished.clone();
+        let cache: Cache<u32, Arc<()>> = Cache::builder()
+            .max_entries(100)
+            .time_to_live(millis(2))
+            .ticker(millis(1))
+            .on_removal(move |key, _, _| {
+                if *key == 1 {
+                    enter.lock().unwrap().send(()).unwrap();
+                    _ = released.lock().unwrap().recv();
+                    finish.fetch_add(1, SeqCst);
+                }
+            })
+            .build()
+            .unwrap();
+        let value = Arc::new(());
+        cache.insert(1, value.clone());
+        entered.recv().unwrap();
+        (2..50).for_each(|key| cache.insert(key, value.clone()));
+        let other = std::thread::spawn(move || {
+            // By then the drop below has usually begun.
+            (0..200).for_each(|_| std::thread::yield_now());
+            release.send(()).unwrap();
+        });
+        drop(cache);
+        assert_eq!((finished.load(SeqCst), Arc::strong_count(&value)), (1, 1));
+        other.join().unwrap();
+    }
+}
+
+/// A value whose destructor drops a handle.
+#[derive(Clone)]
+#[expect(dead_code, reason = "its fields are only dropped")]
+struct Holds(Option<Cache<u32, Holds>>, Arc<()>);
+
+/// The thread does not wait for itself, nor for another cache's.
+#[test]
+fn last_handle_dropped_by_a_ticker_does_not_deadlock() {
+    let build = || -> Cache<u32, Holds> {
+        Cache::builder()
+            .max_entries(100)
+            .time_to_live(millis(1))
+            .ticker(millis(1))
+            .build()
+            .unwrap()
+    };
+    for _ in 0..50 {
+        let value = Arc::new(());
+        let (own, one, other) = (build(), build(), build());
+        own.insert(1, Holds(Some(own.clone()), value.clone()));
+        one.insert(1, Holds(Some(other.clone()), value.clone()));
+        other.insert(1, Holds(Some(one.clone()), value.clone()));
+        drop((own, one, other));
+        while Arc::strong_count(&value) > 1 {
+            std::thread::yield_now();
+        }
     }
 }
 
 /// A clock that goes wrong: it jumps back.
-struct Broken(Arc<AtomicUsize>);
+struct Broken(Arc<AtomicU64>);
 
 impl Clock for Broken {
     fn now(&self) -> Duration {
-        secs(self.0.load(SeqCst) as u64)
+        secs(self.0.load(SeqCst))
     }
 }
 
 #[test]
 fn a_clock_that_jumps_harms_nothing() {
-    let time = Arc::new(AtomicUsize::new(1_000_000));
+    let time = Arc::new(AtomicU64::new(1_000_000));
     let cache: Cache<u32, u32> = Cache::builder()
         .max_entries(100)
         .time_to_live(secs(10))

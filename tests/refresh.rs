@@ -191,6 +191,37 @@ fn reloads_run_in_the_background_if_there_is_one() {
     cache.validate();
 }
 
+/// The old value lives, so the caller gets it; the reload is abandoned, and is due again a quarter of its time later.
+#[test]
+fn background_that_panics_abandons_the_reload() {
+    let clock = ManualClock::new();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = calls.clone();
+    let cache = cache(&clock, |builder| {
+        builder.background(move |task| match count.fetch_add(1, SeqCst) {
+            0 => panic!("no thread for it"),
+            1 => drop(task),
+            _ => task(),
+        })
+    });
+    assert_eq!(cache.get_or_refresh_with(1, || 1), 1);
+    clock.advance(secs(10));
+    assert_eq!(cache.get_or_refresh_with(1, || 2), 1);
+    assert_eq!(cache.get_or_refresh_with(1, || 3), 1);
+    assert_eq!(calls.load(SeqCst), 1, "it is not due again at once");
+    clock.advance(secs(3));
+    assert_eq!(cache.get_or_refresh_with(1, || 4), 1);
+    assert_eq!(calls.load(SeqCst), 2);
+    clock.advance(secs(3));
+    // This one runs in the call, and its loader panics.
+    assert_eq!(cache.get_or_refresh_with(1, || panic!("down")), 1);
+    clock.advance(secs(3));
+    assert_eq!(cache.get_or_refresh_with(1, || 5), 1);
+    assert_eq!((cache.get(&1), calls.load(SeqCst)), (Some(5), 4));
+    cache.run_pending();
+    cache.validate();
+}
+
 #[test]
 fn a_failure_is_remembered_for_a_while() {
     let clock = ManualClock::new();

@@ -5,7 +5,7 @@
 #[allow(dead_code)]
 mod common;
 
-use common::Folder;
+use common::{FOLDER, Folder, in_shell};
 use hotset::Cache;
 use hotset::snapshot::{LoadOptions, SnapshotError};
 use std::fs;
@@ -105,26 +105,6 @@ fn empty_or_foreign() {
         assert_eq!(cache.get(&b"key 2"[..]), Some(vec![2; 100]));
     }
 }
-
-/// Starts the ignored test `name` of this program as the arguments `$0` and on of a shell script; `None` if the script
-/// says with status 77 that the machine does not let it.
-fn in_shell(script: &str, name: &str, folder: &Folder) -> Option<()> {
-    let status = Command::new("sh")
-        .args(["-c", script])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--ignored", "--nocapture"])
-        .env(FOLDER, folder.path())
-        .status()
-        .unwrap();
-    if status.code() == Some(77) {
-        println!("{name}: skipped, as the machine does not allow it");
-        return None;
-    }
-    assert!(status.success(), "{name}: {status}");
-    Some(())
-}
-
-const FOLDER: &str = "HOTSET_SNAPSHOT_FOLDER";
 
 /// The old file is small enough for the disk; the new one is not, ten times over, and then the old one is there, alone.
 fn save_too_much(full: impl Fn(&SnapshotError) -> bool) {

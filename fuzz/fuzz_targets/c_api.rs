@@ -23,6 +23,10 @@ mod border;
 mod callback;
 #[path = "../../bindings/c/src/change.rs"]
 mod change;
+#[path = "../../bindings/c/src/fork.rs"]
+mod fork;
+#[path = "../../bindings/c/src/memory.rs"]
+mod memory;
 #[path = "../../bindings/c/src/options.rs"]
 mod options;
 #[path = "../../bindings/c/src/read.rs"]
@@ -31,6 +35,10 @@ mod read;
 mod reply;
 #[path = "../../bindings/c/src/text.rs"]
 mod text;
+#[path = "../../bindings/c/src/thread.rs"]
+mod thread;
+#[path = "../../bindings/c/src/ticker.rs"]
+mod ticker;
 #[path = "../../bindings/c/src/types.rs"]
 mod types;
 #[path = "../../bindings/c/src/walk.rs"]

@@ -22,12 +22,12 @@ static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
 fuzz_target!(|input: &[u8]| {
     let mut file = input.to_vec();
     repair::repair(&mut file);
-    for eager in [false, true] {
+    let lazy = LoadOptions::new();
+    for options in [lazy, lazy.eager(true), lazy.copy(true)] {
         // A new file each time: what an older cache has mapped stays as it is.
         let _ = fs::remove_file(&*FILE);
         fs::write(&*FILE, &file).expect("a place for the file");
         let cache: Cache<Vec<u8>, Vec<u8>> = Cache::new(200);
-        let options = LoadOptions::new().eager(eager);
         if let Err(error) = cache.load_with(&*FILE, &options) {
             assert!(cache.is_empty(), "a file that is refused leaves nothing: {error}");
         }

@@ -3,9 +3,13 @@
 //! No user code runs here. What needs some (listeners, destructors) is left as [`Due`].
 
 use super::entry::{Chain, DEAD, GONE, Handle, NEVER, NEW, Shape, Times};
-use crate::map::reclaim::{Bin, Guard};
-use crate::map::{Header, Map, NoMemory, OldTable};
+use super::limbo::{Limbo, Portion};
+use super::local::Writer;
+use super::sizing::Sizing;
+use crate::map::reclaim::{Domain, Guard, Seal};
+use crate::map::{Header, LINKED, Map, OldTable};
 use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Places, Policy, PolicyKind, Rank, Verdict};
+use crate::prim::memory::boxed;
 use crate::prim::prefetch::prefetch;
 use crate::prim::wheel::{IDLE, Timers, Wheel};
 use crate::stats::Cause;
@@ -139,6 +143,12 @@ impl Event {
         }
     }
 
+    /// Whether an entry leaves by it.
+    #[inline]
+    pub(super) fn lets_go(self) -> bool {
+        !matches!(self, Event::Arrived(_))
+    }
+
     /// The entry that came in, if one did.
     #[inline]
     pub(super) fn entry(self) -> Option<Handle> {
@@ -155,24 +165,54 @@ pub(super) struct Due {
     /// Evicted and expired entries that the removal listener must see before they are released.
     pub(super) evicted: Vec<(Handle, Cause)>,
     /// Entries that no reader can see any more, of an unusual size.
-    pub(super) odd: Vec<Handle>,
+    pub(super) odd: Chain,
     /// The others that no reader can see any more.
     pub(super) free: Chain,
-    pub(super) tables: Vec<OldTable>,
+    /// A table of as many buckets is needed, if not 0.
+    pub(super) wanted: usize,
+    pub(super) bulk: Vec<Bulk>,
+}
+
+/// Large things that no thread can see any more: they are freed outside the lock.
+pub(super) enum Bulk {
+    Table(OldTable),
+    /// Of a thread that has ended.
+    Writer(Box<Writer>),
+}
+
+type BulkList = Vec<(Option<Seal>, Bulk)>;
+
+impl Bulk {
+    /// Frees it; the memory of previous entries that was kept there is the caller's. `free_table` frees a table.
+    pub(super) fn into_spares(self, free_table: impl FnOnce(OldTable)) -> Chain {
+        match self {
+            Self::Table(table) => {
+                free_table(table);
+                Chain::new()
+            }
+            Self::Writer(mut writer) => writer.take_spares(),
+        }
+    }
 }
 
 impl Due {
     pub(super) fn nothing() -> Self {
         Self {
             evicted: Vec::new(),
-            odd: Vec::new(),
+            odd: Chain::new(),
             free: Chain::new(),
-            tables: Vec::new(),
+            wanted: 0,
+            bulk: Vec::new(),
         }
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        self.evicted.is_empty() && self.odd.is_empty() && self.free.len() == 0 && self.tables.is_empty()
+        self.evicted.is_empty() && self.odd.len() + self.free.len() == 0 && !self.has_bulk()
+    }
+
+    /// Whether there is a table to allocate, or something large to free.
+    pub(super) fn has_bulk(&self) -> bool {
+        !self.bulk.is_empty() || self.wanted != 0
     }
 }
 
@@ -193,111 +233,138 @@ pub(super) struct Core {
     alarms: Alarms,
     /// Entries with times have come in.
     timed: bool,
-    bin: Bin<Handle>,
-    /// The weight that came into the bin since all of it was last looked through.
-    thrown: u64,
-    tables: Option<Box<Bin<OldTable>>>,
+    /// When expired entries were last taken out.
+    pub(super) now: u64,
+    limbo: Limbo,
+    pub(super) sizing: Sizing,
+    /// Few and large things that wait for their readers, each with a seal of its own from the next `due` on.
+    bulk: Option<Box<BulkList>>,
     pub(super) counts: Counts,
     out: Out<Handle>,
     /// Of `out`, so many are marked as gone.
-    forgotten: usize,
+    forgotten: u32,
     evicted: Vec<(Handle, Cause)>,
-    weighted: bool,
+    pub(super) weighted: bool,
     /// Evicted entries are shown to a listener before they are released.
     listened: bool,
-    growing: bool,
-    /// The next home to move while growing.
-    cursor: usize,
-    /// Grow when the policy holds more entries than this.
-    room: usize,
+    /// Freeing entries runs destructors.
+    drops: bool,
     /// Entries that came in since the last `settle`.
     arrived: u32,
-    /// There was no memory to grow: so many entries are to come in before it is tried again.
-    refused: u32,
     /// Whose rings come next, where not all are looked at.
     pub(super) cursor_of_rings: u32,
 }
 
-/// Garbage that weighs this part of the capacity is worth a look at all readers.
-const HEAVY: u64 = 64;
-/// Homes moved to a larger table per arrival: about 64 entries.
-const MOVES: usize = 16;
+/// What [`Core::due`] may do with the guard of the calling thread.
+#[derive(Clone, Copy)]
+pub(super) enum Own<'g> {
+    /// What was found under it may still be used.
+    Kept,
+    /// Nothing that was found under this guard is used any more: it is not to hold anything up.
+    Spent(&'g Guard),
+}
+
 /// How long a list for what the listener is to see may be, to be kept for the next ones.
 const SHOWN: usize = 64;
 
 impl Core {
-    pub(super) fn new(kind: PolicyKind, capacity: u64, shape: Shape, listened: bool, slots: usize) -> Self {
+    pub(super) fn new(
+        (kind, capacity): (PolicyKind, u64),
+        shape: Shape,
+        listened: bool,
+        drops: bool,
+        slots: usize,
+    ) -> Self {
+        const { assert!(MAX_PLACE < LINKED && LINKED <= GONE) };
         Self {
             policy: AnyPolicy::new(kind, capacity, shape.weighted),
             shelf: Shelf(shape),
             wheel: None,
             alarms: Alarms(shape),
             timed: false,
-            bin: Bin::new(),
-            thrown: 0,
-            tables: None,
+            now: 0,
+            limbo: Limbo::new(),
+            sizing: Sizing::new(slots),
+            bulk: None,
             counts: Counts::default(),
             out: Out::new(),
             forgotten: 0,
             evicted: Vec::new(),
             weighted: shape.weighted,
             listened,
-            growing: false,
-            cursor: 0,
-            room: room(slots),
+            drops,
             arrived: 0,
-            refused: 0,
             cursor_of_rings: 0,
         }
     }
 
-    /// Seals all garbage, for `due` to be asked for all of it by somebody who is pinned later.
-    pub(super) fn seal(&mut self) {
-        self.bin.seal_all();
-    }
-
-    /// What became due; with `all`, all of it. Else garbage is freed a few pieces at a time, unless few pieces are heavy.
+    /// What became due: of the entries that no reader can see, as many as `portion` says, and everything else.
+    ///
+    /// # Safety
+    /// What was found before under a guard that is [`Own::Spent`] is not used any more.
     #[inline]
-    pub(super) fn due(&mut self, all: bool) -> Due {
-        let all = all || self.weighted && self.thrown > self.policy.capacity() / HEAVY;
-        if all {
-            self.thrown = 0;
-            self.bin.sort_all();
-        }
-        let mut tables = Vec::new();
-        if let Some(bin) = &mut self.tables {
-            // Few and large, so looked after every time until they are gone.
-            bin.sort_all();
-            tables.extend(bin.take(bin.safe()));
-            if bin.is_empty() {
-                self.tables = None;
-            }
-        }
-        let mut free = Chain::new();
-        let frees = if all { self.bin.safe() } else { self.bin.due() };
-        let (shape, mut odd) = (self.shelf.0, Vec::new());
-        for entry in self.bin.take(frees) {
-            // SAFETY: no reader sees what is safe, and the bin does not hold it any more; its header is still intact.
+    pub(super) unsafe fn due(&mut self, domain: &Domain, own: Own<'_>, portion: Portion) -> Due {
+        let own = match own {
+            Own::Kept => None,
+            Own::Spent(guard) => Some(guard),
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.limbo.collect(domain, own, portion == Portion::All) };
+        let count = self.limbo.due(self.drops, portion);
+        let (shape, mut free, mut odd) = (self.shelf.0, Chain::new(), Chain::new());
+        for entry in (0..count).map_while(|_| self.limbo.pop()) {
+            // SAFETY: no reader sees what is safe, and the limbo does not hold it any more; its header still says its size.
             unsafe {
-                if shape.is_usual(entry) {
-                    free.push(entry);
-                } else {
-                    odd.push(entry);
-                }
+                let chain = if shape.is_usual(entry) { &mut free } else { &mut odd };
+                chain.push(entry);
             }
         }
         Due {
             free,
             odd,
             evicted: std::mem::take(&mut self.evicted),
-            tables,
+            wanted: self.sizing.take_due(),
+            bulk: match &self.bulk {
+                None => Vec::new(),
+                Some(_) => self.due_bulk(domain),
+            },
         }
+    }
+
+    /// Few and large, so looked after at every visit until they are gone.
+    #[cold]
+    fn due_bulk(&mut self, domain: &Domain) -> Vec<Bulk> {
+        let bulk = self.bulk.get_or_insert_default();
+        let passed = bulk.extract_if(.., |(seal, _)| {
+            domain.passed(seal.get_or_insert_with(|| domain.seal())).0
+        });
+        let due = passed.map(|(_, bulk)| bulk).collect();
+        if bulk.is_empty() {
+            self.bulk = None;
+        }
+        due
+    }
+
+    /// Whether entries wait to be freed.
+    pub(super) fn has_garbage(&self) -> bool {
+        !self.limbo.is_empty()
+    }
+
+    /// Takes over what a thread that has ended changed the cache with.
+    pub(super) fn take_writer(&mut self, writer: Box<Writer>) {
+        let bulk = (None, Bulk::Writer(writer));
+        self.bulk.get_or_insert_default().push(bulk);
+    }
+
+    /// Takes a table that readers may still see, to be freed when they are gone.
+    pub(super) fn retire_table(&mut self, table: OldTable) {
+        self.bulk.get_or_insert_default().push((None, Bulk::Table(table)));
     }
 
     /// What waits for its readers, or for its listener.
     pub(super) fn unlinked(&self) -> impl Iterator<Item = Handle> {
         let evicted = self.evicted.iter().map(|(entry, _)| *entry);
-        self.bin.iter().copied().chain(evicted)
+        self.limbo.iter().chain(evicted)
     }
 
     /// The listener has seen these: takes them, and the list's memory for the next ones.
@@ -310,9 +377,15 @@ impl Core {
         }
     }
 
-    /// All garbage, for a cache that nobody can reach any more.
+    /// All garbage, for a cache that no thread can reach any more.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Handle> {
-        self.bin.drain()
+        self.limbo.drain()
+    }
+
+    /// All that is [`Bulk`], likewise.
+    pub(super) fn drain_bulk(&mut self) -> impl Iterator<Item = Bulk> {
+        let all = self.bulk.take().into_iter().flat_map(|all| *all);
+        all.map(|(_, bulk)| bulk)
     }
 
     /// An event that will soon be applied: has the memory that this will need fetched.
@@ -392,7 +465,7 @@ impl Core {
     /// Sets the timer of an entry that has come in, if it needs one and is still there.
     #[inline(always)]
     fn set_alarm(&mut self, new: Handle) {
-        // SAFETY: an entry is alive until it is put into the bin, and then until its readers are gone.
+        // SAFETY: an entry is alive until it is put into the limbo, and then until its readers are gone.
         if unsafe { new.header() }.is_timed() {
             self.set_alarm_of_timed(new);
         }
@@ -406,9 +479,16 @@ impl Core {
             && self.shelf.place(new) <= MAX_PLACE
         {
             timing.set_scheduled(timing.deadline());
-            self.wheel
-                .get_or_insert_with(|| Box::new(Wheel::new()))
-                .schedule(&self.alarms, new);
+            if self.wheel.is_none() {
+                self.wheel = boxed(Wheel::new());
+            }
+            let scheduled = self.wheel.as_mut().map(|wheel| wheel.schedule(&self.alarms, new));
+            if scheduled != Some(true) {
+                // Without a timer it would stay beyond its deadline, for ever if it is not looked up.
+                self.policy.remove(&self.shelf, new);
+                self.out.push((new, Verdict::Evicted));
+                self.forget_out();
+            }
         }
     }
 
@@ -420,6 +500,7 @@ impl Core {
 
     /// Takes out entries whose time is over at `now`, but looks at no more than `budget`; whether there are more.
     pub(super) fn expire(&mut self, now: u64, budget: usize, map: &Map, guard: &Guard) -> bool {
+        self.now = now;
         let Some(wheel) = &mut self.wheel else { return false };
         let mut fired = Vec::new();
         let more = wheel.advance(&self.alarms, now, budget, |_, handle| {
@@ -444,7 +525,7 @@ impl Core {
         let mut progress = fired.is_empty();
         for entry in fired {
             if self.alarms.timing(entry).is_some_and(|timing| timing.deadline() > now) {
-                self.set_alarm(entry); // it was hit since
+                self.set_alarm(entry); // it was hit since, or the wheel had no memory to keep it
                 continue;
             }
             progress = true;
@@ -489,10 +570,7 @@ impl Core {
 
     #[inline(always)]
     fn throw(&mut self, entry: Handle) {
-        if self.weighted {
-            self.thrown = self.thrown.saturating_add(self.shelf.weight(entry));
-        }
-        self.bin.put(entry);
+        self.limbo.push(entry);
     }
 
     /// Marks an entry that the policy no longer holds: a reader that found it earlier may still report a hit of it, and its
@@ -505,20 +583,20 @@ impl Core {
         {
             wheel.cancel(&self.alarms, entry);
         }
-        // SAFETY: an entry is alive until it is put into the bin, and then until its readers are gone.
+        // SAFETY: an entry is alive until it is put into the limbo, and then until its readers are gone.
         unsafe { entry.header() }.set_place(GONE);
     }
 
     /// Marks what the policy has just given up.
     #[inline]
     fn forget_out(&mut self) {
-        while let Some(&(entry, _)) = self.out.get(self.forgotten) {
+        while let Some(&(entry, _)) = self.out.get(self.forgotten as usize) {
             self.forget(entry);
             self.forgotten += 1;
         }
     }
 
-    /// Unlinks what the policy gave up since the last time, and grows the table if need be.
+    /// Unlinks what the policy gave up since the last time, and resizes the table if need be.
     #[inline(always)]
     pub(super) fn settle(&mut self, map: &Map, guard: &Guard) {
         for &(victim, _) in &self.out {
@@ -538,9 +616,8 @@ impl Core {
         }
         self.out = out; // with its memory
         let arrived = std::mem::take(&mut self.arrived);
-        self.refused = self.refused.saturating_sub(arrived);
-        if self.growing || self.policy.len() > self.room && self.refused == 0 {
-            self.grow(MOVES.saturating_mul(arrived as usize), map, guard);
+        if self.sizing.is_due(self.policy.len(), arrived) {
+            self.resize_by_arrivals(arrived, map, guard);
         }
     }
 
@@ -553,58 +630,16 @@ impl Core {
         }
     }
 
-    /// Begins or continues to grow the table; false if it is as large as it gets, or there is no memory for a larger one.
-    #[cold]
-    pub(super) fn grow(&mut self, budget: usize, map: &Map, guard: &Guard) -> bool {
-        if !self.growing {
-            let mut entries = self.policy.len().saturating_mul(2);
-            if !self.weighted {
-                // Not more than will ever be needed, and the last step not so short that it would not be worth its while.
-                let capacity = usize::try_from(self.policy.capacity()).unwrap_or(usize::MAX);
-                if entries >= capacity / 2 {
-                    entries = capacity.max(self.policy.len());
-                }
-            }
-            match map.grow(entries, guard) {
-                Ok(grows) => self.growing = grows,
-                Err(NoMemory) => {
-                    // The table goes on as it is.
-                    self.refused = u32::try_from(self.policy.len() / 8 + 1).unwrap_or(u32::MAX);
-                    return false;
-                }
-            }
-            if !self.growing {
-                self.room = usize::MAX; // as large as it gets
-                return false;
-            }
+    /// Evicts an entry that is no longer in the map, for which its table had no room.
+    pub(super) fn evict_unlinked(&mut self, entry: Handle) {
+        self.counts.evictions += 1;
+        if self.shelf.place(entry) <= MAX_PLACE {
+            self.policy.remove(&self.shelf, entry);
+            self.forget(entry);
+            self.discard(entry, Cause::Size);
+        } else {
+            self.retire(entry);
         }
-        let mut unlinked = Vec::new();
-        let old = map.grow_step(&mut self.cursor, budget, |entry| unlinked.push(Handle(entry)), guard);
-        // Only a hash function that sends many keys to one bucket gets here.
-        for entry in unlinked {
-            self.counts.evictions += 1;
-            if self.shelf.place(entry) <= MAX_PLACE {
-                self.policy.remove(&self.shelf, entry);
-                self.forget(entry);
-                self.discard(entry, Cause::Size);
-            } else {
-                self.retire(entry);
-            }
-        }
-        if let Some(old) = old {
-            self.growing = false;
-            self.room = room(map.slots(guard));
-            self.tables.get_or_insert_default().put(old);
-        }
-        true
-    }
-
-    /// Grows to the end if the table is crowded; whether it has.
-    pub(super) fn make_room(&mut self, map: &Map, guard: &Guard) -> bool {
-        if !self.growing && (self.refused > 0 || !map.is_crowded(self.policy.len() * 2, guard)) {
-            return false;
-        }
-        self.grow(usize::MAX, map, guard)
     }
 
     /// Panics if timers and entries disagree; `held` of the entries in the map have timers.
@@ -627,11 +662,6 @@ impl Core {
         self.policy.set_capacity(&self.shelf, capacity, &mut self.out);
         self.forget_out();
         self.settle(map, guard);
-        self.room = room(map.slots(guard));
+        self.set_room(map, guard);
     }
-}
-
-/// How many entries a table with so many slots holds before it grows.
-fn room(slots: usize) -> usize {
-    slots / 10 * 7
 }

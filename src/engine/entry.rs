@@ -139,6 +139,20 @@ impl Times<'_> {
     }
 }
 
+/// Whether a slot word can hold this pointer: it keeps 48 bits. User space is smaller than that unless a program requests more,
+/// but some allocators put a tag into the upper bits.
+fn is_plain(block: *mut u8) -> bool {
+    #[cfg(test)]
+    let block = block.map_addr(|address| address | TAG.get());
+    block.addr() as u64 >> 48 == 0
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What this thread's allocations are tagged with, in tests.
+    pub(super) static TAG: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// The part of an entry whose offsets are fixed.
 #[repr(C)]
 pub(crate) struct Entry<K, V> {
@@ -230,10 +244,23 @@ impl Shape {
         if block.is_null() {
             handle_alloc_error(layout);
         }
-        // Slot words keep 48 bits of a pointer; user space is smaller than that unless a program asks for more.
-        assert!(block as u64 >> 48 == 0, "an allocation beyond 2^48");
+        assert!(is_plain(block), "the allocator began to return tagged pointers");
         // SAFETY: the entry begins `offset` bytes into the block.
         Handle(unsafe { NonNull::new_unchecked(block.add(offset).cast()) })
+    }
+
+    /// Whether the table can hold the allocator's pointers to entries, by the example of one.
+    pub(super) fn has_plain_pointers<K, V>(self) -> bool {
+        let (layout, _) = self.layout::<K, V>(self.timed);
+        // SAFETY: the layout is not empty: it has a header.
+        let block = unsafe { alloc(layout) };
+        if block.is_null() {
+            handle_alloc_error(layout);
+        }
+        let plain = is_plain(block);
+        // SAFETY: allocated just now, with this layout.
+        unsafe { dealloc(block, layout) };
+        plain
     }
 
     /// Whether the memory of this entry can serve for another of its cache.

@@ -3,13 +3,15 @@
 //! Whoever finds it due does it, if nobody else is at it. User code that it makes necessary (listeners, destructors) runs when
 //! the lock has been given up.
 
-use super::core::{Core, Due, Event};
+use super::core::{Core, Due, Event, Own};
 use super::entry::{Chain, DEAD, Entry, Handle, NEVER, Times};
-use super::local::Local;
+use super::limbo::Portion;
+use super::local::Writer;
+use super::maintenance_lock::Held;
 use super::{EXPIRIES, Engine, Panics, Published};
-use crate::map::reclaim::{Guard, pin};
+use crate::map::reclaim::Guard;
 use crate::policy::Policy;
-use crate::prim::sync::{Ordering, relax};
+use crate::prim::sync::Ordering;
 use crate::stats::Cause;
 
 /// Of which threads the changes are applied.
@@ -20,17 +22,22 @@ pub(super) enum Rings {
     Soon,
 }
 
+/// A thread whose changes let so many entries go that run destructors tries to have them applied: what left may be large.
+const LEFT: u64 = 4;
+/// In a cache with times the next call looks again for what readers held up, if the last one looked so many nanoseconds ago.
+const RETRY: u64 = 1 << 20;
+
 impl<K, V> Engine<K, V> {
     /// Leaves the event in this thread's ring. If there are enough of them there, has all that wait applied, unless another
     /// thread is at it. If the ring is full, or too much weight has come in, waits for that: memory is bounded, and events
     /// are never lost.
-    #[inline]
+    #[inline(never)]
     pub(super) fn record(&self, event: Event, guard: Guard) {
-        let Some(local) = self.locals.of(&guard) else {
+        let Some(writer) = self.locals.writer(&guard) else {
             return self.record_at_once(event, guard);
         };
         let pace = &self.locals.pace;
-        let waiting = local.ring.push(event.pack());
+        let waiting = writer.ring.push(event.pack());
         if self.time.is_active() {
             // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
             let timing = event.entry().and_then(|new| unsafe { self.shape.timing(new) });
@@ -42,29 +49,71 @@ impl<K, V> Engine<K, V> {
             && event.entry().is_some_and(|new| {
                 // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
                 let weight = unsafe { self.shape.weight(new) };
-                local.add_weight(weight, waiting) > pace.weight.load(Ordering::Relaxed)
+                writer.add_weight(weight, waiting) > pace.weight.load(Ordering::Relaxed)
             });
-        if waiting >= pace.batch.load(Ordering::Relaxed) || heavy {
-            self.catch_up(local, heavy, guard);
+        let left = std::mem::needs_drop::<Entry<K, V>>() && event.lets_go() && writer.add_left(waiting) >= LEFT;
+        if waiting >= pace.batch.load(Ordering::Relaxed) || heavy || left {
+            self.catch_up(writer, heavy, guard);
+        }
+    }
+
+    /// [`record`](Self::record) of an arrival, inlined for unweighted entries without expiration.
+    #[inline(always)]
+    pub(super) fn record_arrival(&self, new: Handle, guard: Guard) {
+        let plain = !self.shape.weighted && !self.time.is_active();
+        match self.locals.near_writer(&guard) {
+            Some(writer) if plain => {
+                let waiting = writer.ring.push(Event::Arrived(new).pack());
+                if waiting >= self.locals.pace.batch.load(Ordering::Relaxed) {
+                    self.catch_up(writer, false, guard);
+                }
+            }
+            _ => self.record(Event::Arrived(new), guard),
         }
     }
 
     #[inline(never)]
-    fn catch_up(&self, local: &Local, heavy: bool, guard: Guard) {
-        let mut tries = 0;
-        while !self.work.0.handover.try_enter() {
+    fn catch_up(&self, writer: &Writer, heavy: bool, guard: Guard) {
+        match self.work.0.lock.try_lock() {
+            Some(held) => {
+                // SAFETY: the guard was given up, and with it what was found under it.
+                let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::Soon, |_| ()) };
+                self.finish(due, guard);
+            }
+            None => self.wait_for_room(writer, heavy, guard),
+        }
+    }
+
+    /// Returns when this thread's ring has room for the next event, or at once if it has. If it has none, waits until the
+    /// lock holder has applied what is in the ring, or this thread has.
+    ///
+    /// The thread stays pinned while it waits, which keeps its ring: the guard of a thread in its last destructors is what the
+    /// ring belongs to. It holds up what this cache frees, but not for longer than the lock holders do, which are pinned too.
+    #[inline(never)]
+    fn wait_for_room(&self, writer: &Writer, heavy: bool, guard: Guard) {
+        let has_room = || {
             let most = if heavy {
                 1
             } else {
                 self.locals.pace.most.load(Ordering::Relaxed)
             };
-            if local.ring.len() < most {
-                return;
-            }
-            relax(&mut tries);
+            writer.ring.len() < most
+        };
+        if has_room() {
+            return;
         }
-        let due = self.maintain(&guard, Rings::Soon, |_| ());
-        self.finish(due, guard);
+        match self.work.0.lock.lock_unless(has_room) {
+            Ok(Some(held)) => {
+                // SAFETY: the guard was given up, and with it what was found under it.
+                let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::Soon, |_| ()) };
+                self.finish(due, guard);
+            }
+            Ok(None) => {}
+            Err(poisoned) => {
+                writer.ring.make_room_for_one();
+                poisoned.panic();
+            }
+        }
     }
 
     /// For a thread that has no ring.
@@ -74,30 +123,46 @@ impl<K, V> Engine<K, V> {
         self.finish(due, guard);
     }
 
-    /// Applies what waits in the rings, does `work`, and gives up the lock, which the caller holds. With `Rings::Soon` the rings
-    /// of some threads may be left for the next time.
+    /// Applies what waits in the rings, does `work`, and releases the lock. With `Rings::Soon` the rings of some threads may be
+    /// left for the next time. If `work` or the policy panics, the lock is poisoned.
     #[inline(always)]
-    pub(super) fn maintain(&self, guard: &Guard, rings: Rings, work: impl FnOnce(&mut Core)) -> Due {
+    pub(super) fn maintain(&self, held: Held<'_>, guard: &Guard, rings: Rings, work: impl FnOnce(&mut Core)) -> Due {
+        // SAFETY: the guard keeps what it protects.
+        unsafe { self.visit(held, guard, Own::Kept, rings, work) }
+    }
+
+    /// [`maintain`](Self::maintain), which may have the guard protect nothing any more that was found under it before.
+    ///
+    /// # Safety
+    /// As for [`Core::due`].
+    #[inline(always)]
+    pub(super) unsafe fn visit(
+        &self,
+        held: Held<'_>,
+        guard: &Guard,
+        own: Own<'_>,
+        rings: Rings,
+        work: impl FnOnce(&mut Core),
+    ) -> Due {
         let due = {
             // SAFETY: the lock is held, and this reference ends before it is given up.
             let core = unsafe { &mut *self.work.0.core.get() };
             let timed = self.time.is_active();
-            let drain = |core: &mut Core, local: &Local| {
-                let expect = |core: &Core, pair| core.expect(Event::unpack(pair));
-                local
-                    .ring
-                    .drain(core, expect, |core, pair| core.apply(Event::unpack(pair)));
-            };
             match rings {
                 Rings::All => {
                     if timed {
                         self.time.begin();
                     }
-                    self.locals.each(|local| drain(core, local));
+                    self.locals.each(|writer| Self::drain(core, writer));
                 }
                 Rings::Soon => {
                     let mut cursor = core.cursor_of_rings as usize;
-                    self.locals.each_soon(guard, &mut cursor, |local| drain(core, local));
+                    self.locals.each_soon(guard, &mut cursor, |writer, index| {
+                        Self::drain(core, writer);
+                        if index != guard.thread_index() {
+                            self.sweep(core, index);
+                        }
+                    });
                     core.cursor_of_rings = cursor as u32;
                 }
             }
@@ -107,14 +172,36 @@ impl<K, V> Engine<K, V> {
                 self.time.expect(core.next_alarm());
             }
             self.publish(core);
-            if self.has_user_code() && finishing::is(self) {
+            let due = if self.has_user_code() && finishing::is(self) {
                 Due::nothing()
             } else {
-                core.due(false)
+                // SAFETY: the caller's promise.
+                unsafe { core.due(&self.domain, own, Portion::Bounded) }
+            };
+            if timed && core.has_garbage() {
+                self.time.expect(core.now.saturating_add(RETRY));
             }
+            due
         };
-        self.work.0.handover.leave();
+        held.unlock();
         due
+    }
+
+    #[inline(always)]
+    fn drain(core: &mut Core, writer: &Writer) {
+        let expect = |core: &Core, pair| core.expect(Event::unpack(pair));
+        writer
+            .ring
+            .drain(core, expect, |core, pair| core.apply(Event::unpack(pair)));
+    }
+
+    /// Takes over what another thread changed the cache with, if that thread has ended. The lock is held.
+    #[cold]
+    #[inline(never)]
+    fn sweep(&self, core: &mut Core, index: usize) {
+        if let Some(swept) = self.locals.sweep(index, |writer| Self::drain(core, writer)) {
+            core.take_writer(swept);
+        }
     }
 
     #[inline]
@@ -151,24 +238,32 @@ impl<K, V> Engine<K, V> {
             .store(core.counts.expirations, Ordering::Relaxed);
     }
 
-    /// Waits for the lock and does `work` under it; the caller is pinned.
+    /// Waits for the lock and does `work` under it. The caller is pinned: while it waits it holds up reclamation no longer than
+    /// the lock holder, which is pinned too.
+    ///
+    /// # Panics
+    /// If an earlier lock holder panicked, unless this thread is unwinding: then it does nothing.
     pub(super) fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
-        let mut tries = 0;
-        while !self.work.0.handover.try_enter() {
-            relax(&mut tries);
+        match self.work.0.lock.lock() {
+            Ok(held) => self.maintain(held, guard, Rings::All, work),
+            Err(poisoned) => {
+                poisoned.panic();
+                Due::nothing()
+            }
         }
-        self.maintain(guard, Rings::All, work)
+    }
+
+    /// Whether a panic has ended this cache's maintenance.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.work.0.lock.is_poisoned()
     }
 
     /// Makes a free slot for the hash: grows a crowded table, else evicts an entry near its home. Only a table far beyond
     /// its usual load, or a hash function that sends many keys to one bucket, gets here.
     #[cold]
-    pub(super) fn make_room(&self, hash: u64, slots: Option<usize>, guard: &Guard) {
-        let mut grown = false;
-        let due = self.with_core(guard, |core| grown = core.make_room(&self.map, guard));
-        self.finish(due, pin());
-        // The table that was full may have been replaced by a larger one meanwhile: `slots` is the size that was tried.
-        if grown || slots != Some(self.map.slots(guard)) {
+    pub(super) fn make_room(&self, hash: u64, tried: Option<usize>, guard: &Guard) {
+        // The table that was full may have been replaced by another one since: `tried` is the one that was full before.
+        if self.grow() || tried != Some(self.map.table_id(guard)) {
             return;
         }
         // SAFETY: candidates are in the map, and the guard is held.
@@ -185,7 +280,7 @@ impl<K, V> Engine<K, V> {
                     expired: false,
                 });
             });
-            panics.catch(|| self.finish(due, pin()));
+            panics.catch(|| self.finish(due, self.pin()));
             panics.resume();
         }
     }
@@ -193,11 +288,11 @@ impl<K, V> Engine<K, V> {
     /// Does all housekeeping that is due: afterwards the weight is within the capacity, and what no reader holds is freed.
     pub(crate) fn run_pending(&self) {
         let mut panics = Panics::default();
-        let guard = pin();
+        let guard = self.pin();
         let due = self.with_core(&guard, |_| {});
         panics.catch(|| self.finish(due, guard));
         loop {
-            let (now, guard) = (self.now(), pin());
+            let (now, guard) = (self.now(), self.pin());
             let mut more = false;
             let due = self.with_core(&guard, |core| {
                 more = now != 0 && core.expire(now, EXPIRIES, &self.map, &guard);
@@ -210,17 +305,20 @@ impl<K, V> Engine<K, V> {
                 break;
             }
         }
-        let guard = pin();
-        let due = self.with_core(&guard, Core::seal);
-        panics.catch(|| self.finish(due, guard));
-        // Pinned after the seal, so that this call's own guard does not hold the garbage up.
-        let guard = pin();
-        let mut all = None;
-        let due = self.with_core(&guard, |core| all = Some(core.due(true)));
-        panics.catch(|| self.finish(due, pin()));
-        if let Some(all) = all {
-            panics.catch(|| self.finish(all, guard));
+        // Two generations may wait, of which the second is sealed when the first has been passed.
+        for _ in 0..2 {
+            let guard = self.pin();
+            let mut all = None;
+            let due = self.with_core(&guard, |core| {
+                // SAFETY: nothing was found under the guard.
+                all = Some(unsafe { core.due(&self.domain, Own::Spent(&guard), Portion::All) });
+            });
+            panics.catch(|| self.finish(due, self.pin()));
+            if let Some(all) = all {
+                panics.catch(|| self.finish(all, guard));
+            }
         }
+        panics.catch(|| self.free_tables());
         panics.resume();
     }
 
@@ -228,33 +326,35 @@ impl<K, V> Engine<K, V> {
     /// somebody is at the housekeeping, then.) They live as long as the guard.
     pub(crate) fn unlinked(&self, _guard: &Guard) -> Vec<Handle> {
         let mut all = Vec::new();
-        if !self.work.0.handover.try_enter() {
+        let Some(held) = self.work.0.lock.try_lock() else {
             return all;
-        }
+        };
         // SAFETY: the lock is held, and this reference ends before it is given up.
         let core = unsafe { &*self.work.0.core.get() };
         all.extend(core.unlinked());
         // SAFETY: an entry is alive until its events are applied, which needs the lock.
         let is_dead = |entry: Handle| unsafe { entry.header() }.place() == DEAD;
-        self.locals.each(|local| {
-            local.ring.peek(|pair| match Event::unpack(pair) {
+        self.locals.each(|writer| {
+            writer.ring.peek(|pair| match Event::unpack(pair) {
                 Event::Arrived(new) => all.extend(is_dead(new).then_some(new)),
                 Event::Replaced { new, old, .. } => all.extend(is_dead(new).then_some(new).into_iter().chain([old])),
                 Event::Retired { old, .. } | Event::Released(old) => all.push(old),
             });
         });
-        self.work.0.handover.leave();
+        held.unlock();
         all
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
-        let guard = pin();
+        let guard = self.pin();
         let due = self.with_core(&guard, |core| {
-            self.work.0.published.capacity.store(capacity, Ordering::Relaxed);
             self.locals.set_capacity(capacity);
             core.set_capacity(capacity, &self.map, &guard);
         });
-        self.finish(due, guard);
+        let mut panics = Panics::default();
+        panics.catch(|| self.finish(due, guard));
+        panics.catch(|| self.fit_table(false));
+        panics.resume();
     }
 
     /// The entries from the one worth most to the one that would go first, as of now. They live as long as the guard.
@@ -267,7 +367,7 @@ impl<K, V> Engine<K, V> {
                 true
             });
         });
-        self.finish(due, pin());
+        self.finish(due, self.pin());
         handles
     }
 
@@ -275,16 +375,20 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn coldest(&self, guard: &Guard) -> Option<Handle> {
         let mut coldest = None;
         let due = self.with_core(guard, |core| coldest = core.policy.coldest(&core.shelf));
-        self.finish(due, pin());
+        self.finish(due, self.pin());
         coldest
     }
 
-    /// Panics if an invariant is broken. The caller sees to it that nothing else goes on.
+    /// Panics if an invariant is broken. The caller ensures that no other thread uses the cache.
     pub(crate) fn validate(&self) {
-        let guard = pin();
+        let guard = self.pin();
         let mut panics = Panics::default();
-        // Caught, so that the lock is given up: a failed test drops its cache.
-        let due = self.with_core(&guard, |core| panics.catch(|| self.check(core, &guard)));
+        let due = self.with_core(&guard, |core| {
+            // What the rings brought may have made the policy give entries up, which are in the map until this.
+            core.settle(&self.map, &guard);
+            // Caught, so that the lock is not poisoned: a failed test drops its cache.
+            panics.catch(|| self.check(core, &guard));
+        });
         self.finish(due, guard);
         panics.resume();
     }
@@ -322,7 +426,7 @@ impl<K, V> Engine<K, V> {
     /// Frees what became due, and runs the user code that this needs, unpinned.
     #[inline]
     pub(super) fn finish(&self, due: Due, guard: Guard) {
-        let quiet = due.evicted.is_empty() && due.odd.is_empty() && due.tables.is_empty();
+        let quiet = due.evicted.is_empty() && due.odd.len() == 0 && !due.has_bulk() && !self.map.has_discarded();
         if quiet && !std::mem::needs_drop::<Entry<K, V>>() {
             self.keep(due.free, &guard);
         } else {
@@ -347,19 +451,20 @@ impl<K, V> Engine<K, V> {
             if outermost.is_none() && shown.is_empty() {
                 break;
             }
-            let guard = pin();
-            if !self.work.0.handover.try_enter() {
+            let guard = self.pin();
+            let Some(held) = self.work.0.lock.try_lock() else {
                 break;
-            }
+            };
             // SAFETY: the lock is held, and this reference ends before it is given up.
             let core = unsafe { &mut *self.work.0.core.get() };
             core.release(&mut shown);
             let due = if outermost.is_some() {
-                core.due(false)
+                // SAFETY: nothing was found under the guard.
+                unsafe { core.due(&self.domain, Own::Spent(&guard), Portion::Fresh) }
             } else {
                 Due::nothing()
             };
-            self.work.0.handover.leave();
+            held.unlock();
             drop(guard);
             if due.is_nothing() {
                 break;
@@ -367,7 +472,7 @@ impl<K, V> Engine<K, V> {
             shown = self.run_user_code(due, &mut panics);
         }
         for (handle, _) in shown {
-            panics.catch(|| self.record(Event::Released(handle), pin()));
+            panics.catch(|| self.record(Event::Released(handle), self.pin()));
         }
         drop(outermost);
         panics.resume();
@@ -375,10 +480,20 @@ impl<K, V> Engine<K, V> {
 
     /// Returns what the listener was shown, which is still to be released.
     fn run_user_code(&self, due: Due, panics: &mut Panics) -> Vec<(Handle, Cause)> {
+        if due.wanted != 0 {
+            self.map.prepare(due.wanted, &self.pin());
+        }
+        let mut empty = Chain::new();
+        for bulk in due.bulk {
+            empty.prepend(bulk.into_spares(|table| self.map.discard(table)));
+        }
+        if self.map.has_discarded() {
+            self.map.dismantle();
+        }
         for &(handle, cause) in &due.evicted {
             self.notify(handle, cause, panics);
         }
-        let (mut free, mut empty) = (due.free, Chain::new());
+        let (mut free, mut odd) = (due.free, due.odd);
         while let Some(former) = free.pop() {
             // SAFETY: nobody can reach what is due to be freed; the header, which was overwritten, has no destructor. Popped
             // from one chain, it goes to another.
@@ -387,16 +502,15 @@ impl<K, V> Engine<K, V> {
                 empty.push(former);
             }
         }
-        for former in due.odd {
+        while let Some(former) = odd.pop() {
             // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
             unsafe {
                 panics.catch(|| self.shape.drop_contents::<K, V>(former));
                 self.shape.release::<K, V>(former, !self.shape.timed);
             }
         }
-        drop(due.tables);
         if empty.len() > 0 {
-            self.keep(empty, &pin());
+            self.keep(empty, &self.pin());
         }
         due.evicted
     }
@@ -404,9 +518,9 @@ impl<K, V> Engine<K, V> {
     /// Keeps the memory of former entries for this thread's next ones, or gives it back.
     #[inline]
     fn keep(&self, mut empty: Chain, guard: &Guard) {
-        if let Some(local) = self.locals.of(guard) {
+        if let Some(writer) = self.locals.writer_if_any(guard) {
             // SAFETY: the part is this thread's, which is pinned; the memory was given up by its former owner.
-            empty = unsafe { local.keep(empty, self.shape.size::<K, V>()) };
+            empty = unsafe { writer.keep(empty, self.shape.size::<K, V>()) };
         }
         while let Some(former) = empty.pop() {
             // SAFETY: as above; only what is usual is put into chains.
@@ -417,10 +531,11 @@ impl<K, V> Engine<K, V> {
     #[cold]
     #[inline(never)]
     pub(super) fn expire(&self, now: u64) {
-        let guard = pin();
-        if self.work.0.handover.try_enter() {
+        let guard = self.pin();
+        if let Some(held) = self.work.0.lock.try_lock() {
             let expire = |core: &mut Core| _ = core.expire(now, EXPIRIES, &self.map, &guard);
-            let due = self.maintain(&guard, Rings::All, expire);
+            // SAFETY: nothing that was found under the guard is used any more once the expired entries were unlinked.
+            let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::All, expire) };
             self.finish(due, guard);
         }
     }
@@ -428,14 +543,12 @@ impl<K, V> Engine<K, V> {
     /// The figures of the last housekeeping, which is done now if it is due and nobody else is at it.
     pub(crate) fn published(&self) -> &Published {
         self.now_and_tick();
-        let mut waiting = false;
-        self.locals.each(|local| waiting |= local.ring.len() != 0);
-        if waiting {
-            let guard = pin();
-            if self.work.0.handover.try_enter() {
-                let due = self.maintain(&guard, Rings::All, |_| ());
-                self.finish(due, guard);
-            }
+        let (mut waiting, guard) = (false, self.pin());
+        self.locals.each(|writer| waiting |= writer.ring.len() != 0);
+        if waiting && let Some(held) = self.work.0.lock.try_lock() {
+            // SAFETY: the rings that were looked at under the guard are not used any more.
+            let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::All, |_| ()) };
+            self.finish(due, guard);
         }
         &self.work.0.published
     }

@@ -1,55 +1,78 @@
-//! What a thread has of its own in a cache: counters, the changes it made that the policy has not heard of, and memory of
-//! former entries.
+//! What each thread has of its own in a cache: counters, and once it writes, a ring of changes for the policy and memory of
+//! previous entries.
 //!
-//! Everything here is written by one thread at a time with plain loads and stores, on lines that it shares with nobody; only
+//! Everything here is written by one thread at a time with plain loads and stores, on lines that it shares with no other; only
 //! the rings have a second party, the holder of the maintenance lock. A thread is known by the index of its guard, so its
-//! part may be used only while it is pinned. Up to [`THREADS`] threads at a time have a part; made when first needed, it stays
-//! until the cache is dropped, and serves later threads with the same index.
+//! part may be used only while it is pinned. Up to [`THREADS`] threads at a time have a part.
+//!
+//! A part is two allocations. [`Local`], 128 bytes, is made by a thread's first lookup or change; it stays until the cache is dropped,
+//! and serves later threads with the same index, which are the lowest free ones: so there are as many as threads at a time used the
+//! cache. [`Writer`], with the ring, is made by its first change. When its thread has ended, the lock holder takes it away
+//! ([`Locals::sweep`]): it claims the index itself, so that no new thread begins to use the part, applies what is left in the ring, and
+//! gives the memory back.
 
 use super::entry::{Chain, Handle};
-use crate::map::reclaim::Guard;
+use crate::map::reclaim::{Guard, claim_index, release_index};
 use crate::prim::ring::Ring;
 use crate::prim::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::alloc::{Layout, alloc};
 use std::cell::UnsafeCell;
 use std::ptr;
 
 /// Threads whose part is found with one look.
 const NEAR: usize = 8;
+/// The other threads' parts are in blocks, the first of this many, each further one of twice as many.
+const BLOCK: usize = NEAR;
+const BLOCKS: usize = if cfg!(loom) { 1 } else { 7 };
 /// Threads that have a part of their own. The others wait for the maintenance lock when they write, and share counters.
-pub(crate) const THREADS: usize = if cfg!(loom) { NEAR + 2 } else { 1024 };
-/// Of the others' parts, so many are looked at per batch.
+pub(crate) const THREADS: usize = if cfg!(loom) {
+    NEAR + 2
+} else {
+    NEAR + BLOCK * ((1 << BLOCKS) - 1)
+};
+/// Of the others' rings, so many are looked at per batch.
 const AT_ONCE: usize = 8;
+/// Indices in a word of those that have rings.
+const WORD: usize = u64::BITS as usize;
 /// The most changes that wait in a ring.
-const RING: usize = 32;
+const RING: usize = 64;
 /// The most changes that wait in all rings of a cache, unless it is large or more threads than that write.
 const SLACK: u64 = 128;
 /// Former entries that are kept for new ones: so many, or of so many bytes.
 const SPARES: usize = 64;
 const SPARE_BYTES: usize = 16 << 10;
 
-/// One thread's part. See the [module's documentation](self).
+/// One thread's counters, and what it writes with. See the [module's documentation](self).
 #[repr(align(128))]
 pub(crate) struct Local {
     hits: AtomicU64,
     misses: AtomicU64,
+    writer: AtomicPtr<Writer>,
+}
+
+/// What a thread that changes the cache has besides. See the [module's documentation](self).
+#[repr(align(128))]
+pub(crate) struct Writer {
+    pub(crate) ring: Ring,
     /// The weight that came in since the ring was last empty.
     ahead: AtomicU64,
-    pub(crate) ring: Ring,
+    /// The entries that left since the ring was last empty.
+    left: AtomicU64,
     spares: UnsafeCell<Chain>,
 }
 
-// SAFETY: `spares` is only touched by the one thread whose index this is (by contract of `spare` and `keep`), or by the
-// owner of the whole cache.
-unsafe impl Sync for Local {}
+// SAFETY: `spares` is only touched by the one thread whose index this is (by contract of `spare` and `keep`), by the thread that
+// claimed the index of one that ended, or by the owner of the whole cache.
+unsafe impl Sync for Writer {}
+// SAFETY: as above; the entries' memory belongs to no thread.
+unsafe impl Send for Writer {}
 
 impl Local {
-    fn new(room: usize) -> Self {
+    fn new() -> Self {
         Self {
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
-            ahead: AtomicU64::new(0),
-            ring: Ring::new(room),
-            spares: UnsafeCell::new(Chain::new()),
+            writer: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
@@ -67,17 +90,41 @@ impl Local {
             .store(self.misses.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
+    /// What the thread changes the cache with, if it has yet.
+    #[inline(always)]
+    fn writer(&self) -> Option<&Writer> {
+        get(&self.writer)
+    }
+}
+
+impl Writer {
+    fn new(room: usize) -> Option<Self> {
+        Some(Self {
+            ring: Ring::try_new(room)?,
+            ahead: AtomicU64::new(0),
+            left: AtomicU64::new(0),
+            spares: UnsafeCell::new(Chain::new()),
+        })
+    }
+
     /// Adds to the weight that came in since the ring was last empty, of which `waiting` says how full it is now.
     #[inline]
     pub(super) fn add_weight(&self, weight: u64, waiting: usize) -> u64 {
-        let before = if waiting > 1 {
-            self.ahead.load(Ordering::Relaxed)
-        } else {
-            0
-        };
-        let ahead = before.saturating_add(weight);
-        self.ahead.store(ahead, Ordering::Relaxed);
-        ahead
+        Self::add(&self.ahead, weight, waiting)
+    }
+
+    /// Counts an entry that left, the same way.
+    #[inline]
+    pub(super) fn add_left(&self, waiting: usize) -> u64 {
+        Self::add(&self.left, 1, waiting)
+    }
+
+    #[inline]
+    fn add(sum: &AtomicU64, more: u64, waiting: usize) -> u64 {
+        let before = if waiting > 1 { sum.load(Ordering::Relaxed) } else { 0 };
+        let now = before.saturating_add(more);
+        sum.store(now, Ordering::Relaxed);
+        now
     }
 
     /// Memory of a former entry.
@@ -88,6 +135,11 @@ impl Local {
     pub(super) unsafe fn spare(&self) -> Option<Handle> {
         // SAFETY: only this thread touches it, and this reference ends here.
         unsafe { &mut *self.spares.get() }.pop()
+    }
+
+    /// The memory that it kept.
+    pub(super) fn take_spares(&mut self) -> Chain {
+        std::mem::replace(self.spares.get_mut(), Chain::new())
     }
 
     /// Keeps the memory of former entries, of `size` bytes each, and returns what is more than enough.
@@ -124,13 +176,106 @@ pub(crate) struct Pace {
     pub(crate) weight: AtomicU64,
 }
 
+/// The parts of the threads beyond the first.
+struct Far {
+    blocks: [AtomicPtr<AtomicPtr<Local>>; BLOCKS],
+    /// A bit for each part that has a ring.
+    writing: [AtomicU64; THREADS.div_ceil(WORD)],
+}
+
+impl Far {
+    fn new() -> Self {
+        Self {
+            blocks: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            writing: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// The block of a part, and where it is there.
+    #[inline]
+    fn place(index: usize) -> Option<(usize, usize)> {
+        if index >= THREADS {
+            return None;
+        }
+        let n = index - NEAR;
+        let block = (n / BLOCK + 1).ilog2() as usize;
+        Some((block, n - BLOCK * ((1 << block) - 1)))
+    }
+
+    #[inline]
+    fn find(&self, index: usize) -> Option<&Local> {
+        let (block, offset) = Self::place(index)?;
+        get(self.block(block)?.get(offset)?)
+    }
+
+    #[inline]
+    fn block(&self, block: usize) -> Option<&[AtomicPtr<Local>]> {
+        let first: *const AtomicPtr<Local> = get(&self.blocks[block])?;
+        // SAFETY: made by `make` with that length, and freed only when the locals are dropped.
+        Some(unsafe { std::slice::from_raw_parts(first, BLOCK << block) })
+    }
+
+    /// [`find`](Self::find), made if need be; `None` if there is no memory.
+    fn make(&self, index: usize) -> Option<&Local> {
+        let (block, offset) = Self::place(index)?;
+        if self.block(block).is_none() {
+            let len = BLOCK << block;
+            let mut new: Vec<AtomicPtr<Local>> = Vec::new();
+            new.try_reserve_exact(len).ok()?;
+            new.extend((0..len).map(|_| AtomicPtr::new(ptr::null_mut())));
+            let new = Box::into_raw(new.into_boxed_slice()).cast::<AtomicPtr<Local>>();
+            // AcqRel, Acquire: the parts that the pointer leads to are seen (see `get`).
+            let first = self.blocks[block].compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire);
+            if first.is_err() {
+                // SAFETY: made above, and not shared.
+                drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(new, len)) });
+            }
+        }
+        made(self.block(block)?.get(offset)?, || Some(Local::new()))
+    }
+
+    fn set_writing(&self, index: usize, writes: bool) {
+        let (at, bit) = (&self.writing[index / WORD], 1 << (index % WORD));
+        if writes {
+            // Release pairs with the Acquire in `next_writing`: the ring is seen.
+            at.fetch_or(bit, Ordering::Release);
+        } else {
+            at.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// The first part from `from` on that has a ring.
+    fn next_writing(&self, from: usize) -> Option<usize> {
+        let mut n = from / WORD;
+        let mut bits = self.writing.get(n)?.load(Ordering::Acquire) & (u64::MAX << (from % WORD));
+        while bits == 0 {
+            n += 1;
+            bits = self.writing.get(n)?.load(Ordering::Acquire);
+        }
+        Some(n * WORD + bits.trailing_zeros() as usize)
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        for block in 0..BLOCKS {
+            let first = self.blocks[block].load(Ordering::Relaxed);
+            if !first.is_null() {
+                // SAFETY: made from a Box of that length in `make`; `&mut`: no other reference is left.
+                let mut locals = unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(first, BLOCK << block)) };
+                locals.iter_mut().for_each(free);
+            }
+        }
+    }
+}
+
 /// The parts of all threads.
 pub(crate) struct Locals {
     near: [AtomicPtr<Local>; NEAR],
-    far: AtomicPtr<[AtomicPtr<Local>; THREADS - NEAR]>,
+    far: AtomicPtr<Far>,
     /// How many changes a ring has room for.
     room: usize,
-    /// How many parts were made.
+    /// How many rings there are.
     made: AtomicUsize,
     pub(crate) pace: Pace,
     /// Changes are to be applied at once: the policy's order is exact.
@@ -155,6 +300,11 @@ impl Locals {
         };
         locals.set_pace();
         locals
+    }
+
+    /// The cache's capacity.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
@@ -197,11 +347,10 @@ impl Locals {
     }
 
     fn find(&self, index: usize) -> Option<&Local> {
-        let at = match self.near.get(index) {
-            Some(at) => at,
-            None => get(&self.far)?.get(index - NEAR)?,
-        };
-        get(at)
+        match self.near.get(index) {
+            Some(at) => get(at),
+            None => get(&self.far)?.find(index),
+        }
     }
 
     /// The part of the calling thread, if it is found with one look.
@@ -210,9 +359,31 @@ impl Locals {
         get(self.near.get(guard.thread_index())?)
     }
 
-    /// The part of the calling thread; `None` if there are too many threads.
+    /// What the calling thread changes the cache with, if it is found with one look.
     #[inline(always)]
-    pub(crate) fn of(&self, guard: &Guard) -> Option<&Local> {
+    pub(crate) fn near_writer(&self, guard: &Guard) -> Option<&Writer> {
+        self.near(guard)?.writer()
+    }
+
+    /// What the calling thread changes the cache with; `None` if there are too many threads, or there is no memory.
+    #[inline(always)]
+    pub(crate) fn writer(&self, guard: &Guard) -> Option<&Writer> {
+        let near = self.near_writer(guard);
+        if near.is_some() {
+            return near;
+        }
+        self.make_writer(guard.thread_index())
+    }
+
+    /// [`writer`](Self::writer), if the thread has one yet.
+    #[inline]
+    pub(crate) fn writer_if_any(&self, guard: &Guard) -> Option<&Writer> {
+        self.find(guard.thread_index())?.writer()
+    }
+
+    /// The part of the calling thread; `None` if there are too many threads, or there is no memory.
+    #[inline(always)]
+    fn of(&self, guard: &Guard) -> Option<&Local> {
         let near = self.near(guard);
         if near.is_some() {
             return near;
@@ -226,18 +397,29 @@ impl Locals {
         if let Some(local) = self.find(index) {
             return Some(local);
         }
-        let at = match self.near.get(index) {
-            Some(at) => at,
-            None if index >= THREADS => return None,
-            None => {
-                let none = || std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
-                &made(&self.far, none)[index - NEAR]
-            }
-        };
-        let local = made(at, || Local::new(self.room));
+        match self.near.get(index) {
+            Some(at) => made(at, || Some(Local::new())),
+            None if index >= THREADS => None,
+            None => made(&self.far, || Some(Far::new()))?.make(index),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_writer(&self, index: usize) -> Option<&Writer> {
+        let local = self.make(index)?;
+        if let Some(writer) = local.writer() {
+            return Some(writer);
+        }
+        let writer = made(&local.writer, || Writer::new(self.room))?;
+        if index >= NEAR
+            && let Some(far) = get(&self.far)
+        {
+            far.set_writing(index, true);
+        }
         self.made.fetch_add(1, Ordering::AcqRel); // see `set_pace`
         self.set_pace();
-        Some(local)
+        Some(writer)
     }
 
     /// Counts a lookup of the calling thread.
@@ -257,41 +439,100 @@ impl Locals {
             self.shared_hits.load(Ordering::Relaxed),
             self.shared_misses.load(Ordering::Relaxed),
         );
-        self.each(|local| {
+        let mut add = |local: &Local| {
             sum.0 += local.hits.load(Ordering::Relaxed);
             sum.1 += local.misses.load(Ordering::Relaxed);
-        });
+        };
+        self.near.iter().filter_map(get).for_each(&mut add);
+        if let Some(far) = get(&self.far) {
+            let blocks = (0..BLOCKS).filter_map(|block| far.block(block));
+            blocks.flatten().filter_map(get).for_each(add);
+        }
         sum
     }
 
-    /// Visits the parts of all threads.
+    /// Visits what the threads change the cache with. For the holder of the maintenance lock, or callers that are pinned.
     #[inline]
-    pub(crate) fn each<'l>(&'l self, mut visit: impl FnMut(&'l Local)) {
-        self.near.iter().filter_map(get).for_each(&mut visit);
+    pub(crate) fn each<'l>(&'l self, mut visit: impl FnMut(&'l Writer)) {
+        self.near
+            .iter()
+            .filter_map(get)
+            .filter_map(Local::writer)
+            .for_each(&mut visit);
         if let Some(far) = get(&self.far) {
-            far.iter().filter_map(get).for_each(visit);
+            let mut from = NEAR;
+            while let Some(index) = far.next_writing(from) {
+                far.find(index).and_then(Local::writer).into_iter().for_each(&mut visit);
+                from = index + 1;
+            }
         }
     }
 
-    /// Visits the part of the calling thread, those of the first threads, and some of the others: all of them in turn, as
-    /// `cursor` goes round. So a batch costs no more when many threads have used the cache.
+    /// Visits the ring of the calling thread, those of the first threads, and some of the others: all of them in turn, as
+    /// `cursor` goes round. So a batch costs no more when many threads use the cache. What `visit` sees with an index belongs
+    /// to a thread that may have ended.
     #[inline]
-    pub(crate) fn each_soon<'l>(&'l self, guard: &Guard, cursor: &mut usize, mut visit: impl FnMut(&'l Local)) {
-        self.near.iter().filter_map(get).for_each(&mut visit);
-        if let Some(far) = get(&self.far) {
-            let own = guard.thread_index().checked_sub(NEAR).and_then(|index| far.get(index));
-            let end = (*cursor + AT_ONCE).min(THREADS - NEAR);
-            let some = far[*cursor..end].iter();
-            own.into_iter().chain(some).filter_map(get).for_each(visit);
-            *cursor = end % (THREADS - NEAR);
+    pub(crate) fn each_soon<'l>(&'l self, guard: &Guard, cursor: &mut usize, mut visit: impl FnMut(&'l Writer, usize)) {
+        for (index, local) in self.near.iter().enumerate() {
+            if let Some(writer) = get(local).and_then(Local::writer) {
+                visit(writer, index);
+            }
         }
+        if let Some(far) = get(&self.far) {
+            let own = guard.thread_index();
+            if let Some(writer) = (own >= NEAR).then(|| far.find(own)).flatten().and_then(Local::writer) {
+                visit(writer, own);
+            }
+            for _ in 0..AT_ONCE {
+                let Some(index) = far.next_writing((*cursor).max(NEAR)) else {
+                    *cursor = NEAR;
+                    break;
+                };
+                if let Some(writer) = far.find(index).and_then(Local::writer) {
+                    visit(writer, index);
+                }
+                *cursor = index + 1;
+            }
+        }
+    }
+
+    /// Takes away what a thread that has ended changed the cache with; `drain` applies what it left. For the holder of the
+    /// maintenance lock, which frees it when no pinned thread can see it any more. `None` if a thread uses it.
+    pub(crate) fn sweep(&self, index: usize, drain: impl FnOnce(&Writer)) -> Option<Box<Writer>> {
+        // From here until it is released no thread has the index. (Acquire there: what the thread left is seen.)
+        if !claim_index(index) {
+            return None;
+        }
+        let local = self.find(index);
+        let swept = local.and_then(|local| {
+            let writer = local.writer.load(Ordering::Acquire);
+            if writer.is_null() {
+                return None;
+            }
+            // SAFETY: made in `make_writer`, and freed only by who gets the box below.
+            drain(unsafe { &*writer });
+            local.writer.store(ptr::null_mut(), Ordering::Relaxed);
+            if index >= NEAR
+                && let Some(far) = get(&self.far)
+            {
+                far.set_writing(index, false);
+            }
+            // SAFETY: made from a Box in `made`, and out of the part now.
+            Some(unsafe { Box::from_raw(writer) })
+        });
+        release_index(index);
+        if swept.is_some() {
+            self.made.fetch_sub(1, Ordering::AcqRel); // see `set_pace`
+            self.set_pace();
+        }
+        swept
     }
 
     /// Takes the spare memory of all threads.
     pub(super) fn drain_spares(&mut self, mut take: impl FnMut(Handle)) {
-        self.each(|local| {
+        self.each(|writer| {
             // SAFETY: `&mut self`: no thread uses its part any more.
-            while let Some(spare) = unsafe { local.spare() } {
+            while let Some(spare) = unsafe { writer.spare() } {
                 take(spare);
             }
         });
@@ -306,39 +547,52 @@ fn slack(capacity: u64) -> u64 {
 /// What `pointer` points to, if it was made.
 #[inline(always)]
 fn get<T>(pointer: &AtomicPtr<T>) -> Option<&T> {
-    // SAFETY: set only by `made`, and freed only when the locals are dropped. Acquire pairs with the Release there.
+    // SAFETY: set only by `made` or `Far::make`, and freed only when the locals are dropped; or by who swept it, when no thread
+    // that could look here is pinned any more. Acquire pairs with the Release there.
     unsafe { pointer.load(Ordering::Acquire).as_ref() }
 }
 
-/// What `pointer` points to, made if need be.
-fn made<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> T) -> &T {
+/// What `pointer` points to, made if need be; `None` if there is no memory.
+fn made<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> Option<T>) -> Option<&T> {
     if let Some(made) = get(pointer) {
-        return made;
+        return Some(made);
     }
-    let new = Box::into_raw(Box::new(new()));
+    const { assert!(size_of::<T>() > 0) };
+    // SAFETY: the layout is not empty.
+    let block = unsafe { alloc(Layout::new::<T>()) }.cast::<T>();
+    if block.is_null() {
+        return None;
+    }
+    // SAFETY: the block is one of a Box's layout, from the allocator that a Box takes it from; it is written before it is used.
+    let new = unsafe {
+        let mut block = Box::from_raw(block.cast::<std::mem::MaybeUninit<T>>());
+        block.write(new()?);
+        Box::into_raw(block).cast::<T>()
+    };
     // AcqRel, Acquire: what the pointer leads to is seen (see `get`).
     match pointer.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
-        // SAFETY: set now, and freed only when the locals are dropped.
-        Ok(_) => unsafe { &*new },
+        // SAFETY: set now, and freed as `get` says.
+        Ok(_) => Some(unsafe { &*new }),
         Err(first) => {
             // SAFETY: `new` was not shared; `first` is as above.
             unsafe {
                 drop(Box::from_raw(new));
-                &*first
+                Some(&*first)
             }
         }
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        free(&mut self.writer);
     }
 }
 
 impl Drop for Locals {
     fn drop(&mut self) {
         self.near.iter_mut().for_each(free);
-        let far = self.far.load(Ordering::Relaxed);
-        if !far.is_null() {
-            // SAFETY: set once, made from a Box in `made`; `&mut`: nobody else is left.
-            let mut far = unsafe { Box::from_raw(far) };
-            far.iter_mut().for_each(free);
-        }
+        free(&mut self.far);
     }
 }
 
@@ -376,6 +630,10 @@ mod model {
             others.into_iter().for_each(|other| other.join().unwrap());
             let mut parts = 0;
             locals.each(|_| parts += 1);
+            let guard = pin();
+            let (mut soon, mut cursor) = (0, 0);
+            locals.each_soon(&guard, &mut cursor, |writer, _| soon += writer.ring.len());
+            assert!(soon >= parts, "each recorded one change");
             assert_eq!(locals.made.load(Ordering::Relaxed), parts);
             let want = Locals::new(capacity, false);
             want.made.store(parts, Ordering::Relaxed);
@@ -392,9 +650,9 @@ mod model {
     fn hit(locals: &Locals) {
         let guard = pin();
         let (before, _) = locals.lookups();
-        let local = locals.of(&guard).expect("few threads have parts");
-        local.hit();
-        assert_eq!(local.ring.push([1, 2]), 1, "nobody else has it");
+        locals.count(&guard, true);
+        let writer = locals.writer(&guard).expect("few threads have parts");
+        assert_eq!(writer.ring.push([1, 2]), 1, "no other thread has it");
         let (after, _) = locals.lookups();
         assert!(after > before, "its own hit is counted");
     }

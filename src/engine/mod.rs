@@ -2,33 +2,36 @@
 //!
 //! An entry is owned by the map while it is in it. The thread whose compare-and-swap unlinks it owns its retirement:
 //! it shows the entry to the removal listener, and then records the event. Both the arrival and the retirement
-//! are recorded, and may be applied in either order; who applies the second puts the entry into the bin, which frees it
+//! are recorded, and may be applied in either order; who applies the second puts the entry into the limbo, which frees it
 //! when no reader can see it any more.
 //!
 //! No user code runs here while the maintenance lock is held, and none while a slot of the map is half changed.
 
 mod core;
 mod entry;
-mod handover;
 mod housekeeping;
+mod limbo;
 mod local;
+mod maintenance_lock;
 #[cfg(all(test, loom))]
 mod model;
 mod saved;
+mod sizing;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod time;
 
-use self::core::{Core, Event};
+use self::core::{Core, Due, Event, Own};
 use self::housekeeping::Rings;
 use self::local::Locals;
+use crate::error::BuildError;
 use crate::expiry::Ttl;
-use crate::map::reclaim::{Guard, pin};
-use crate::map::{Header, Inserted, Map, Mode, NoMemory, UNCONDITIONAL};
+use crate::map::reclaim::{Brief, Domain, Guard};
+use crate::map::{Header, Inserted, Map, Mode, UNCONDITIONAL};
 use crate::policy::{Policy, PolicyKind};
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
 use crate::stats::Cause;
-use handover::Handover;
+use maintenance_lock::MaintenanceLock;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -50,12 +53,6 @@ pub(crate) struct Settings<K, V> {
     pub(crate) time: Time<K, V>,
 }
 
-/// The most entries that a table is sized for before it holds any.
-const PRESIZE: u64 = 1 << 26;
-/// Up to this number of entries a cache costs little until it holds some: its table grows as it fills.
-const MODEST: u64 = 1024;
-/// The table's first size then, and when the number of entries is not bounded.
-const SMALL: u64 = 28;
 /// Beyond what any policy has an entry's hits counted to.
 const EVERY: u8 = u8::MAX;
 /// Timers looked at in one go: a million entries that end in the same instant must not hold up anyone.
@@ -63,6 +60,7 @@ const EXPIRIES: usize = 64;
 
 pub(crate) struct Engine<K, V> {
     // What lookups read comes first, and is hardly ever written.
+    domain: Domain,
     map: Map,
     locals: Locals,
     shape: Shape,
@@ -80,12 +78,12 @@ pub(crate) struct Engine<K, V> {
 }
 
 struct Work {
-    handover: Handover,
+    lock: MaintenanceLock,
     core: UnsafeCell<Core>,
     published: Published,
 }
 
-// SAFETY: `core` is only touched by the holder of `handover`; entries (and with them K and V) are read, shown to listeners
+// SAFETY: `core` is only touched by the holder of `lock`; entries (and with them K and V) are read, shown to listeners
 // and dropped by any thread.
 unsafe impl<K: Send + Sync, V: Send + Sync> Sync for Engine<K, V> {}
 // SAFETY: as above.
@@ -96,7 +94,6 @@ unsafe impl<K: Send + Sync, V: Send + Sync> Send for Engine<K, V> {}
 pub(crate) struct Published {
     pub(crate) len: AtomicU64,
     pub(crate) weight: AtomicU64,
-    pub(crate) capacity: AtomicU64,
     pub(crate) insertions: AtomicU64,
     pub(crate) evictions: AtomicU64,
     pub(crate) rejections: AtomicU64,
@@ -124,28 +121,30 @@ impl Panics {
 }
 
 impl<K, V> Engine<K, V> {
-    pub(crate) fn new(settings: Settings<K, V>) -> Result<Self, NoMemory> {
+    pub(crate) fn new(settings: Settings<K, V>) -> Result<Self, BuildError> {
         let shape = Shape {
             weighted: settings.weighted,
             timed: settings.time.is_general(),
             moving: settings.time.moves() || settings.time.refresh_after.is_some(),
         };
+        if !shape.has_plain_pointers::<K, V>() {
+            return Err(BuildError::TaggedPointers);
+        }
+        if (shape.timed || shape.moving) && !settings.time.clock.is_available() {
+            return Err(BuildError::NoClock);
+        }
         if shape.timed {
             settings.time.activate();
         }
-        let presized = !settings.weighted && (MODEST..=PRESIZE).contains(&settings.capacity);
-        let first = if presized {
-            settings.capacity
-        } else {
-            settings.capacity.min(SMALL)
-        };
-        let map = Map::for_entries(first as usize)?;
-        let slots = map.slots(&pin());
+        let map = Map::for_entries(sizing::first_size(settings.capacity, settings.weighted))?;
+        let domain = Domain::new();
+        let slots = map.slots(&domain.pin());
         let listened = settings.listener.is_some();
-        let core = Core::new(settings.policy, settings.capacity, shape, listened, slots);
+        let drops = std::mem::needs_drop::<Entry<K, V>>();
+        let core = Core::new((settings.policy, settings.capacity), shape, listened, drops, slots);
         let published = Published::default();
-        published.capacity.store(settings.capacity, Ordering::Relaxed);
         Ok(Self {
+            domain,
             map,
             locals: Locals::new(settings.capacity, core.policy.eager_hits()),
             shape,
@@ -155,7 +154,7 @@ impl<K, V> Engine<K, V> {
             listener: settings.listener,
             time: settings.time,
             work: Padded(Work {
-                handover: Handover::new(),
+                lock: MaintenanceLock::new(),
                 core: UnsafeCell::new(core),
                 published,
             }),
@@ -165,6 +164,24 @@ impl<K, V> Engine<K, V> {
 
     pub(crate) fn map(&self) -> &Map {
         &self.map
+    }
+
+    /// Pins the calling thread: what it finds in the map is not freed while the guard lives.
+    #[inline(always)]
+    pub(crate) fn pin(&self) -> Guard {
+        self.domain.pin()
+    }
+
+    /// [`pin`](Self::pin) for a call that ends before its thread does, if that needs no further look.
+    #[inline(always)]
+    pub(crate) fn pin_briefly(&self) -> Option<Brief> {
+        self.domain.pin_briefly()
+    }
+
+    /// [`pin`](Self::pin), with a SeqCst fence.
+    #[inline(always)]
+    pub(crate) fn pin_fenced(&self) -> Guard {
+        self.domain.pin_fenced()
     }
 
     /// What each thread has of its own.
@@ -257,7 +274,7 @@ impl<K, V> Engine<K, V> {
             if self.time.hit(timing, &entry.key, &entry.value, now) {
                 // Sooner than the wheel knows, which may not even have a timer for it: it must be told.
                 let due = self.with_core(guard, |core| core.hasten(found));
-                self.finish(due, pin());
+                self.finish(due, self.pin());
             }
         }
     }
@@ -313,16 +330,21 @@ impl<K, V> Engine<K, V> {
 
     /// Tells the policy of a hit now if that needs no waiting; else marks the entry, which gives it a second chance.
     fn hit_eagerly(&self, handle: Handle) {
-        if self.work.0.handover.try_enter() {
-            let guard = pin();
-            let due = self.maintain(&guard, Rings::Soon, |core| {
+        if let Some(held) = self.work.0.lock.try_lock() {
+            // A guard of its own: what the caller found stays protected by the caller's.
+            let guard = self.pin();
+            let hit = |core: &mut Core| {
                 // SAFETY: found under a guard.
                 if unsafe { handle.header() }.place() <= crate::policy::MAX_PLACE {
                     core.policy.hit(&core.shelf, handle);
                 }
-            });
+            };
+            // SAFETY: nothing was found under the guard.
+            let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::Soon, hit) };
             self.finish(due, guard);
         } else {
+            #[cfg(all(test, not(loom)))]
+            tests::MARKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             // SAFETY: found under a guard.
             unsafe { handle.header() }.set_hits(1);
         }
@@ -334,7 +356,7 @@ impl<K, V> Engine<K, V> {
         let mut spare = None;
         if life.is_some() == self.shape.timed {
             // SAFETY: the part is this thread's, which is pinned.
-            spare = self.locals.of(guard).and_then(|local| unsafe { local.spare() });
+            spare = self.locals.writer(guard).and_then(|writer| unsafe { writer.spare() });
         } else {
             // An entry with times where others have none: from now on somebody must look.
             self.activate_time();
@@ -343,7 +365,7 @@ impl<K, V> Engine<K, V> {
         unsafe { self.shape.make(spare, hash, contents, weight, life) }
     }
 
-    /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the bin.
+    /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the limbo.
     #[inline(always)]
     fn enter(
         &self,
@@ -359,7 +381,7 @@ impl<K, V> Engine<K, V> {
             handle: new,
         };
         let key = &Self::view(new.0).key;
-        let mut slots = None;
+        let mut tried = None;
         loop {
             let equal = |header| equal(&Self::view(header).key, key);
             let superseded = superseded.as_mut();
@@ -368,16 +390,16 @@ impl<K, V> Engine<K, V> {
                 std::mem::forget(unwinding);
                 return done;
             }
-            self.make_room(hash, slots, guard);
-            slots = Some(self.map.slots(guard));
+            self.make_room(hash, tried, guard);
+            tried = Some(self.map.table_id(guard));
         }
     }
 
-    /// Inserts or replaces. Lock-free up to what its ring holds (see `record`).
+    /// Inserts or replaces. Waits only if the thread's ring is full (see `record`), or the home is being moved.
     #[inline]
     pub(crate) fn insert(&self, hash: u64, new: Handle, equal: impl FnMut(&K, &K) -> bool, guard: Guard) {
         match self.enter(hash, new, equal, Mode::Upsert, UNCONDITIONAL, &guard) {
-            Inserted::New => self.record(Event::Arrived(new), guard),
+            Inserted::New => self.record_arrival(new, guard),
             Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
             _ => unreachable!("upserts replace, room is made, and what asks nobody is not killed"),
         }
@@ -416,7 +438,7 @@ impl<K, V> Engine<K, V> {
         match came_in {
             Some(None) => panics.catch(|| self.record(Event::Arrived(new), guard)),
             Some(Some(old)) => panics.catch(|| self.replaced(new, old, guard)),
-            // Somebody may have looked at it, so it goes through the bin.
+            // Another thread may have looked at it, so it goes through the limbo.
             None => panics.catch(|| self.record(Event::Released(new), guard)),
         }
         panics.resume();
@@ -444,7 +466,7 @@ impl<K, V> Engine<K, V> {
         true
     }
 
-    /// Puts `new` in the place of this very entry; if it is no longer in the map, gives `new` to the bin.
+    /// Puts `new` in the place of this very entry; if it is no longer in the map, gives `new` to the limbo.
     pub(crate) fn replace_exact(&self, old: Handle, new: Handle, guard: Guard) -> bool {
         if self.map.replace_exact(old.0, new.0, &guard) {
             self.replaced(new, old, guard);
@@ -464,9 +486,12 @@ impl<K, V> Engine<K, V> {
         removed
     }
 
-    /// Removes all entries, one home after another. O(n).
+    /// Removes all entries, one home after another, and returns the table's memory. O(n).
     pub(crate) fn clear(&self) {
-        self.retain(|_| false);
+        let mut panics = Panics::default();
+        panics.catch(|| self.retain(|_| false));
+        panics.catch(|| self.fit_table(true));
+        panics.resume();
     }
 
     /// Removes the entries that `keep` says no to, one home after another. O(n).
@@ -480,7 +505,7 @@ impl<K, V> Engine<K, V> {
         let mut from = 0;
         while from < 1 << 32 {
             let mut handles = Vec::new();
-            let guard = pin();
+            let guard = self.pin();
             let see = |header| {
                 if !keep(Handle(header)) {
                     handles.push(Handle(header));
@@ -488,7 +513,7 @@ impl<K, V> Engine<K, V> {
             };
             from = self.map.walk(from, see, &guard);
             for handle in handles {
-                panics.catch(|| _ = self.remove_exact(handle, Cause::Explicit, pin()));
+                panics.catch(|| _ = self.remove_exact(handle, Cause::Explicit, self.pin()));
             }
         }
         panics.resume();
@@ -504,7 +529,7 @@ impl<K, V> Engine<K, V> {
         taken: impl FnOnce(&Entry<K, V>) -> R,
     ) -> Option<R> {
         let now = self.now();
-        let guard = pin();
+        let guard = self.pin();
         let old = self.map.remove(
             hash,
             |header| equal(&Self::view(header).key),
@@ -544,7 +569,7 @@ impl<K, V> Engine<K, V> {
         drop(guard);
         let cause = if expired { Cause::Expired } else { Cause::Replaced };
         self.notify(old, cause, &mut panics);
-        panics.catch(|| self.record(Event::Replaced { new, old, expired }, pin()));
+        panics.catch(|| self.record(Event::Replaced { new, old, expired }, self.pin()));
         panics.resume();
     }
 
@@ -556,12 +581,12 @@ impl<K, V> Engine<K, V> {
         let expired = self.is_over(old.0, self.now_whatever(&mut panics));
         drop(guard);
         self.notify(old, if expired { Cause::Expired } else { cause }, &mut panics);
-        panics.catch(|| self.record(Event::Retired { old, expired }, pin()));
+        panics.catch(|| self.record(Event::Retired { old, expired }, self.pin()));
         panics.resume();
     }
 }
 
-/// Gives an entry that is in no map to the bin if user code panics during its insertion.
+/// Gives an entry that is in no map to the limbo if user code panics during its insertion.
 struct OnUnwind<'e, K, V> {
     engine: &'e Engine<K, V>,
     handle: Handle,
@@ -569,24 +594,30 @@ struct OnUnwind<'e, K, V> {
 
 impl<K, V> Drop for OnUnwind<'_, K, V> {
     fn drop(&mut self) {
-        self.engine.record(Event::Released(self.handle), pin());
+        self.engine.record(Event::Released(self.handle), self.engine.pin());
     }
 }
 
 impl<K, V> Drop for Engine<K, V> {
     fn drop(&mut self) {
         let mut panics = Panics::default();
-        let guard = pin();
-        // Nobody holds the lock, and nobody else can want it.
-        let due = self.with_core(&guard, |_| ());
+        let guard = self.pin();
+        // No other thread can hold the lock: it is free or poisoned.
+        let due = match self.work.0.lock.try_lock() {
+            Some(held) => self.maintain(held, &guard, Rings::All, |_| ()),
+            None => Due::nothing(),
+        };
         drop(guard);
         for &(handle, cause) in &due.evicted {
             self.notify(handle, cause, &mut panics);
         }
         let mut garbage: Vec<Handle> = due.evicted.into_iter().map(|(handle, _)| handle).collect();
-        garbage.extend(self.work.0.core.get_mut().drain());
+        // After a panic under the lock the core is not looked at any more: what it alone knows of is leaked.
+        if !self.is_poisoned() {
+            garbage.extend(self.work.0.core.get_mut().drain());
+        }
         self.map.drain(|header| garbage.push(Handle(header)));
-        garbage.extend(due.odd);
+        let mut odd = due.odd;
         let drop_contents = |handle| {
             // SAFETY: `&mut self`: nobody can reach it any more, and each is in one place only.
             catch_unwind(AssertUnwindSafe(|| unsafe { self.shape.drop_contents::<K, V>(handle) })).err()
@@ -600,15 +631,27 @@ impl<K, V> Drop for Engine<K, V> {
             unsafe { self.shape.release::<K, V>(handle, timed) };
         }
         let (mut free, shape) = (due.free, self.shape);
+        while let Some(former) = odd.pop() {
+            panic = panic.or(drop_contents(former));
+            // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
+            unsafe { shape.release::<K, V>(former, !shape.timed) };
+        }
         while let Some(former) = free.pop() {
             panic = panic.or(drop_contents(former));
             // SAFETY: as above; only what is usual is put into chains.
             unsafe { shape.release::<K, V>(former, shape.timed) };
         }
-        self.locals.drain_spares(|spare| {
+        let release_spare = |spare| {
             // SAFETY: its contents were dropped before it became a spare.
             unsafe { shape.release::<K, V>(spare, shape.timed) };
-        });
+        };
+        for bulk in due.bulk.into_iter().chain(self.work.0.core.get_mut().drain_bulk()) {
+            let mut spares = bulk.into_spares(drop);
+            while let Some(spare) = spares.pop() {
+                release_spare(spare);
+            }
+        }
+        self.locals.drain_spares(release_spare);
         panics.0 = panics.0.take().or(panic);
         panics.resume();
     }

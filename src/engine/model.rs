@@ -1,19 +1,18 @@
-//! The rings, the hand-over of the housekeeping, and the whole engine on it, under loom. Nothing is freed before the engine is
-//! dropped (reclamation has its own model); by then every entry must be in the bin once, or in the map.
+//! The rings, the maintenance lock, and the whole engine on it, under loom. Nothing is freed before the engine is
+//! dropped (reclamation has its own model); by then every entry must be in the limbo once, or in the map.
 
-use super::handover::Handover;
+use super::maintenance_lock::{Held, MaintenanceLock};
 use super::*;
 use crate::clock::Source;
 use crate::map::reclaim::INDEX;
 use crate::prim::ring::Ring;
-use crate::prim::sync::relax;
 use loom::thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
 
 /// `record` and `maintain`, with a sum in the core's place.
 struct Sum {
-    handover: Handover,
+    lock: MaintenanceLock,
     rings: Vec<Ring>,
     sum: loom::cell::UnsafeCell<u64>,
 }
@@ -27,7 +26,7 @@ impl Sum {
     fn new(threads: usize, room: usize) -> Arc<Self> {
         let sum = loom::cell::UnsafeCell::new(0);
         Arc::new(Self {
-            handover: Handover::new(),
+            lock: MaintenanceLock::new(),
             rings: (0..threads).map(|_| Ring::new(room)).collect(),
             sum,
         })
@@ -36,18 +35,19 @@ impl Sum {
     fn record(&self, thread: usize, add: u64, most: usize) {
         let ring = &self.rings[thread];
         ring.push([add, add]);
-        let mut tries = 0;
-        while !self.handover.try_enter() {
-            if ring.len() < most {
-                return;
-            }
-            relax(&mut tries);
-        }
-        self.maintain();
-        self.handover.leave();
+        let held = match self.lock.try_lock() {
+            Some(held) => held,
+            None if ring.len() < most => return,
+            None => match self.lock.lock_unless(|| ring.len() < most).unwrap() {
+                Some(held) => held,
+                None => return,
+            },
+        };
+        self.maintain(&held);
+        held.unlock();
     }
 
-    fn maintain(&self) {
+    fn maintain(&self, _: &Held<'_>) {
         for ring in &self.rings {
             let take = |this: &mut &Self, [first, second]: [u64; 2]| {
                 assert_eq!(first, second, "a pair stays together");
@@ -59,10 +59,11 @@ impl Sum {
     }
 
     fn check(&self, sum: u64) {
-        assert!(self.handover.try_enter(), "the lock is free");
-        self.maintain();
+        let held = self.lock.try_lock().expect("the lock is free");
+        self.maintain(&held);
         // SAFETY: as above.
         assert_eq!(self.sum.with(|at| unsafe { *at }), sum, "nothing is lost or done twice");
+        held.unlock();
     }
 }
 
@@ -105,6 +106,78 @@ fn loom_handover_no_slack() {
     hand_over(1, 2, 2);
 }
 
+/// What the lock protects, and whether its holder's change was seen.
+struct Locked {
+    lock: MaintenanceLock,
+    count: loom::cell::UnsafeCell<u64>,
+}
+
+// SAFETY: that the count is only touched under the lock is what loom checks.
+unsafe impl Sync for Locked {}
+// SAFETY: as above.
+unsafe impl Send for Locked {}
+
+impl Locked {
+    fn add(&self, held: Held<'_>) {
+        // SAFETY: the lock is held; checked by loom.
+        self.count.with_mut(|at| unsafe { *at += 1 });
+        held.unlock();
+    }
+}
+
+/// Runs `threads` at once on a lock; one that waits for ever is a deadlock, which loom reports.
+fn lock<const N: usize>(threads: [fn(&Locked); N], counts: std::ops::RangeInclusive<u64>) {
+    loom::model(move || {
+        let locked = Arc::new(Locked {
+            lock: MaintenanceLock::new(),
+            count: loom::cell::UnsafeCell::new(0),
+        });
+        let others: Vec<_> = threads[1..]
+            .iter()
+            .map(|&run| {
+                let locked = locked.clone();
+                thread::spawn(move || run(&locked))
+            })
+            .collect();
+        threads[0](&locked);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        // SAFETY: the others are gone.
+        assert!(counts.contains(&locked.count.with(|at| unsafe { *at })));
+    });
+}
+
+fn lock_and_add(locked: &Locked) {
+    locked.add(locked.lock.lock().unwrap());
+}
+
+#[test]
+fn loom_lock_two_threads() {
+    lock(
+        [
+            |locked| (0..2).for_each(|_| lock_and_add(locked)),
+            |locked| (0..2).for_each(|_| lock_and_add(locked)),
+        ],
+        4..=4,
+    );
+}
+
+#[test]
+fn loom_lock_two_waiters() {
+    lock([lock_and_add; 3], 3..=3);
+}
+
+#[test]
+fn loom_lock_poisoned_while_two_wait() {
+    let add_or_fail = |locked: &Locked| {
+        if let Ok(held) = locked.lock.lock() {
+            locked.add(held);
+        }
+    };
+    // Dropped without an unlock, as by a panic.
+    let poison = |locked: &Locked| drop(locked.lock.lock().unwrap());
+    lock([poison, add_or_fail, add_or_fail], 0..=2);
+}
+
 /// Counts its drops.
 struct Value(Arc<Count>);
 
@@ -123,7 +196,7 @@ struct Case {
 impl Case {
     fn insert(&self, key: u64) {
         self.made.fetch_add(1, SeqCst);
-        let guard = pin();
+        let guard = self.engine.pin();
         let value = Value(self.dropped.clone());
         let new = self.engine.make(key << 32, (key, value), 1, None, &guard);
         self.engine.insert(key << 32, new, |a, b| a == b, guard);
@@ -137,8 +210,7 @@ impl Case {
 
     fn check(&self) {
         let engine = &self.engine;
-        assert!(engine.work.0.handover.try_enter(), "the lock is free");
-        engine.work.0.handover.leave();
+        engine.work.0.lock.try_lock().expect("the lock is free").unlock();
         engine.validate();
         assert_eq!(self.dropped.load(SeqCst), 0);
     }

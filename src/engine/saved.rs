@@ -3,7 +3,7 @@
 use super::core::Event;
 use super::housekeeping::Rings;
 use super::{Engine, Handle};
-use crate::map::reclaim::{Guard, pin};
+use crate::map::reclaim::Guard;
 use crate::map::{Header, Inserted, Mode};
 use crate::policy::{Policy, Rank};
 use crate::prim::prefetch::prefetch;
@@ -17,7 +17,7 @@ impl<K, V> Engine<K, V> {
     /// 2^-32, that the policy gives to new entries. Holds up the housekeeping while it copies.
     pub(crate) fn list(&self) -> (Vec<Listed>, u32) {
         let (mut list, mut window) = (Vec::new(), 0);
-        let guard = pin();
+        let guard = self.pin();
         let due = self.with_core(&guard, |core| {
             list.reserve_exact(core.policy.len());
             window = core.policy.window();
@@ -47,7 +47,7 @@ impl<K, V> Engine<K, V> {
                 *rank = core.rank(*handle);
             }
         });
-        self.finish(due, pin());
+        self.finish(due, self.pin());
         found
     }
 
@@ -75,15 +75,15 @@ impl<K, V> Engine<K, V> {
     ) -> bool {
         let inserted = self.enter(hash, new, equal, Mode::IfAbsent, Some(superseded), guard);
         if inserted != Inserted::New {
-            self.record(Event::Released(new), pin());
+            self.record(Event::Released(new), self.pin());
             return false;
         }
-        if self.work.0.handover.try_enter() {
-            let due = self.maintain(guard, Rings::Soon, |core| core.restore(new, rank));
-            self.finish(due, pin());
+        if let Some(held) = self.work.0.lock.try_lock() {
+            let due = self.maintain(held, guard, Rings::Soon, |core| core.restore(new, rank));
+            self.finish(due, self.pin());
         } else {
             // A miss waits for nobody: the entry comes back as a new one.
-            self.record(Event::Arrived(new), pin());
+            self.record(Event::Arrived(new), self.pin());
         }
         if let Some(timing) = self.timing(new, guard) {
             self.time.expect(timing.deadline());
@@ -93,7 +93,7 @@ impl<K, V> Engine<K, V> {
 
     /// Sets the share of the capacity that the policy gives to new entries.
     pub(crate) fn set_window(&self, share: u32) {
-        let guard = pin();
+        let guard = self.pin();
         let due = self.with_core(&guard, |core| core.set_window(share));
         self.finish(due, guard);
     }
@@ -101,7 +101,7 @@ impl<K, V> Engine<K, V> {
     /// How much weight there is room for.
     pub(crate) fn room(&self) -> u64 {
         let mut room = 0;
-        let guard = pin();
+        let guard = self.pin();
         let due = self.with_core(&guard, |core| {
             room = core.policy.capacity().saturating_sub(core.policy.weight());
         });

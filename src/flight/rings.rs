@@ -4,8 +4,8 @@ use super::Reentrant;
 use crate::prim::sync::{Ordering, thread_address};
 use std::iter;
 use std::ptr;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Who leads a flight, or waits for one: a thread (an even number) or the future that a task polls (an odd one). No two
 /// that do so at the same time are the same.
@@ -73,8 +73,31 @@ mod polls {
     }
 }
 
-/// The threads that wait for loads, in the whole process.
-static WAITING: Mutex<Vec<Wait>> = Mutex::new(Vec::new());
+/// The threads that wait for loads, in one process.
+struct Graph {
+    waits: Mutex<Vec<Wait>>,
+    /// The one of a child of a fork. Only processes that deep make and use it, so a fork never finds it half made.
+    child: OnceLock<Box<Self>>,
+}
+
+impl Graph {
+    const fn new() -> Self {
+        Self {
+            waits: Mutex::new(Vec::new()),
+            child: OnceLock::new(),
+        }
+    }
+}
+
+static WAITING: Graph = Graph::new();
+
+/// How many forks lie between the process that began and this one.
+static FORKS: AtomicUsize = AtomicUsize::new(0);
+
+/// In the child of a fork: no thread waits. The parent's graph may be locked by a thread that the fork left behind, for ever.
+pub(crate) fn fork_child() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
 
 struct Wait {
     /// The thread that is blocked.
@@ -87,7 +110,9 @@ struct Wait {
 }
 
 fn waiting() -> MutexGuard<'static, Vec<Wait>> {
-    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+    let own = (0..FORKS.load(Ordering::Relaxed))
+        .fold(&WAITING, |graph, _| graph.child.get_or_init(|| Box::new(Graph::new())));
+    own.waits.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether `leader` waits, directly or not, for any of those `here`.

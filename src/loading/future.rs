@@ -5,7 +5,6 @@ use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::flight::{Role, Who};
-use crate::map::reclaim::pin;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::pin::{Pin, pin as pin_future};
@@ -137,7 +136,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         loop {
             match self.join(hash, &key, who) {
                 Role::Lead { mut leader, late } => {
-                    if let Some(value) = self.look_again(late, hash, &key, pin(), &mut leader) {
+                    if let Some(value) = self.look_again(late, hash, &key, self.0.engine.pin(), &mut leader) {
                         return Ok(value);
                     }
                     let loaded = leader.run_future(who, load, end).await.map_err(Arc::new);
@@ -160,7 +159,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
     {
         let now = self.0.engine.now_and_tick();
-        let guard = pin();
+        let guard = self.0.engine.pin();
         let entry = self.0.lookup(key, hash, &guard)?;
         let value = entry.value.clone();
         Some((value, self.0.engine.claim_reload(entry, now, &guard)))

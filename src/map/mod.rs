@@ -7,29 +7,34 @@
 mod crossbeam;
 #[cfg(any(not(feature = "crossbeam"), loom))]
 mod epoch;
+mod memory;
 #[cfg(all(test, loom))]
 mod model;
 mod moving;
 pub(crate) mod reclaim;
+mod registry;
+mod resize;
 mod table;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod word;
 
 use crate::prim::prefetch::prefetch;
-use crate::prim::sync::{AtomicPtr, AtomicU8, AtomicU16, Ordering};
+use crate::prim::sync::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, Ordering};
 use reclaim::Guard;
+use resize::Discarded;
 use std::ptr::{self, NonNull};
 use table::{Bucket, Step, Table, pointer};
 use word::{SLOTS, control, slot, tags};
 
+pub(crate) use resize::OldTable;
 pub(crate) use table::{Inserted, Mode, UNCONDITIONAL};
 
 /// What map and policy keep in each entry: 8 bytes at its start.
 #[repr(C, align(8))]
 pub(crate) struct Header {
     /// The upper half of the key's hash.
-    hash: u32,
+    hash: AtomicU32,
     place_low: AtomicU16,
     place_high: AtomicU8,
     /// Written by readers: a byte of its own.
@@ -38,20 +43,45 @@ pub(crate) struct Header {
 
 /// In `place_high`: the entry has times.
 const TIMED: u8 = 1 << 7;
+/// How many bits of a link are in the place: addresses have 48 bits, and entries are aligned to 8 bytes.
+const LINK_BITS: u32 = 13;
+/// The places from here on are those of linked entries, and of entries of which the policy does not know.
+pub(crate) const LINKED: u32 = (1 << 23) - (1 << LINK_BITS);
 
 impl Header {
     pub(crate) fn new(hash: u64, place: u32, timed: bool) -> Self {
         Self {
-            hash: (hash >> 32) as u32,
+            hash: AtomicU32::new((hash >> 32) as u32),
             place_low: AtomicU16::new(place as u16),
             place_high: AtomicU8::new((place >> 16) as u8 | if timed { TIMED } else { 0 }),
             hits: AtomicU8::new(0),
         }
     }
 
+    /// The upper half of the key's hash; any number once a link was set.
     #[inline]
     pub(crate) fn hash(&self) -> u32 {
-        self.hash
+        self.hash.load(Ordering::Relaxed)
+    }
+
+    /// Keeps the address of another entry in place of hash and place, which from then on is one of [`LINKED`] and above. For the
+    /// holder of the maintenance lock, once the entry is in no map; readers may still look at it.
+    ///
+    /// A search for the entry itself, by a thread that found it earlier, may then begin at a wrong home, and rightly finds nothing.
+    #[inline]
+    pub(crate) fn set_link(&self, other: *mut Header) {
+        let link = other.expose_provenance() as u64 / align_of::<Header>() as u64;
+        debug_assert!(link >> (32 + LINK_BITS) == 0);
+        self.hash.store(link as u32, Ordering::Relaxed);
+        self.set_place(LINKED | (link >> 32) as u32);
+    }
+
+    /// What [`set_link`](Self::set_link) kept.
+    #[inline]
+    pub(crate) fn link(&self) -> *mut Header {
+        debug_assert!(self.place() >= LINKED);
+        let link = u64::from(self.place() & !LINKED) << 32 | u64::from(self.hash());
+        ptr::with_exposed_provenance_mut((link as usize) * align_of::<Header>())
     }
 
     /// Whether the entry has times. The same for its whole life.
@@ -86,25 +116,13 @@ impl Header {
     }
 }
 
-/// A table that was replaced by a larger one; to be freed when no reader can see it.
-pub(crate) struct OldTable(NonNull<Table>);
-
-// SAFETY: it owns the table, which is made of atomics.
-unsafe impl Send for OldTable {}
-
-impl Drop for OldTable {
-    fn drop(&mut self) {
-        // SAFETY: made from a Box in `Map::table`, owned by this alone; whoever drops it has waited for the readers.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
-    }
-}
-
 /// There is no memory for a table.
 #[derive(Debug)]
 pub(crate) struct NoMemory;
 
 pub(crate) struct Map {
     current: AtomicPtr<Table>,
+    discarded: Discarded,
 }
 
 /// The part of the map's size that is filled when a table is sized for a number of entries.
@@ -116,24 +134,22 @@ impl Map {
         Self::with_buckets(Self::buckets_for(entries))
     }
 
-    fn buckets_for(entries: usize) -> usize {
+    /// The number of buckets of a table for `entries`.
+    pub(crate) fn buckets_for(entries: usize) -> usize {
         ((entries as f64 / (LOAD * SLOTS as f64)).ceil() as usize).max(2)
     }
 
     fn with_buckets(buckets: usize) -> Result<Self, NoMemory> {
         Ok(Self {
-            current: AtomicPtr::new(Self::allocate(buckets)?),
+            current: AtomicPtr::new(resize::allocate(buckets)?),
+            discarded: Discarded::new(),
         })
-    }
-
-    fn allocate(buckets: usize) -> Result<*mut Table, NoMemory> {
-        Ok(Box::into_raw(Box::new(Table::new(buckets).ok_or(NoMemory)?)))
     }
 
     #[inline]
     fn table<'g>(&self, _guard: &'g Guard) -> &'g Table {
         // SAFETY: tables are retired through `reclaim` after `current` has moved on (Acquire pairs with the Release in
-        // `grow_step`), so this one lives as long as the guard.
+        // `resize_step`), so this one lives as long as the guard.
         unsafe { &*self.current.load(Ordering::Acquire) }
     }
 
@@ -143,6 +159,16 @@ impl Map {
         assert!(!next.is_null(), "homes move to the next table");
         // SAFETY: as in `table`.
         unsafe { &*next }
+    }
+
+    /// [`next`](Self::next), for calls that cannot follow a growth that failed half-way.
+    #[inline(never)]
+    fn next_unbroken<'g>(&self, table: &Table, guard: &'g Guard) -> &'g Table {
+        assert!(
+            !table.is_broken(),
+            "hotset: growing this cache's table panicked earlier, which is a bug: the cache can be read, but not changed"
+        );
+        self.next(table, guard)
     }
 
     /// The entry with this hash that `equal` accepts. Lock-free; at most two cache misses unless its home overflowed.
@@ -266,7 +292,7 @@ impl Map {
         loop {
             match step(table) {
                 Step::Done(done) => return done,
-                Step::Moved => table = self.next(table, guard),
+                Step::Moved => table = self.next_unbroken(table, guard),
             }
         }
     }
@@ -369,55 +395,24 @@ impl Map {
         })
     }
 
+    /// The number of buckets.
+    pub(crate) fn buckets(&self, guard: &Guard) -> usize {
+        self.table(guard).buckets.len()
+    }
+
     /// The number of slots.
     pub(crate) fn slots(&self, guard: &Guard) -> usize {
-        self.table(guard).buckets.len() * SLOTS
+        self.buckets(guard) * SLOTS
+    }
+
+    /// Identifies the current table among all that this map has while the guard lives.
+    pub(crate) fn table_id(&self, guard: &Guard) -> usize {
+        ptr::from_ref(self.table(guard)).addr()
     }
 
     /// Whether `entries` is more than the table can hold well.
     pub(crate) fn is_crowded(&self, entries: usize, guard: &Guard) -> bool {
         entries as u64 * 10 > self.slots(guard) as u64 * 7
-    }
-
-    /// Begins to grow to a size for `entries`. One thread at a time (the holder of the maintenance lock); no-op while
-    /// growing, or if large enough. Returns whether the map is growing now; if there is no memory, nothing has changed.
-    pub(crate) fn grow(&self, entries: usize, guard: &Guard) -> Result<bool, NoMemory> {
-        let table = self.table(guard);
-        if !table.next.load(Ordering::Relaxed).is_null() {
-            return Ok(true);
-        }
-        let buckets = Self::buckets_for(entries);
-        if buckets <= table.buckets.len() {
-            return Ok(false);
-        }
-        // Release: readers that see a home as moved see the whole new table.
-        table.next.store(Self::allocate(buckets)?, Ordering::Release);
-        Ok(true)
-    }
-
-    /// Moves the homes from `cursor` on, up to `budget` of them, to the table that `grow` made. One thread at a time. When
-    /// all are moved, returns the old table, for retirement.
-    pub(crate) fn grow_step(
-        &self,
-        cursor: &mut usize,
-        budget: usize,
-        mut evicted: impl FnMut(NonNull<Header>),
-        guard: &Guard,
-    ) -> Option<OldTable> {
-        let table = self.table(guard);
-        let next = self.next(table, guard);
-        let end = table.buckets.len().min(cursor.saturating_add(budget));
-        for home in *cursor..end {
-            table.move_home(home, next, &mut evicted);
-        }
-        *cursor = end;
-        if end < table.buckets.len() {
-            return None;
-        }
-        *cursor = 0;
-        // Release pairs with the Acquire in `table`: the new table's contents are seen by whoever starts there.
-        self.current.store(ptr::from_ref(next).cast_mut(), Ordering::Release);
-        Some(OldTable(NonNull::from(table)))
     }
 
     /// Takes all entries out of a map that nobody else can reach.
@@ -426,7 +421,7 @@ impl Map {
         while !table.is_null() {
             // SAFETY: `&mut self`: no other thread uses the tables, which are freed only in `drop`.
             let at = unsafe { &*table };
-            for bucket in &at.buckets {
+            for bucket in at.buckets.iter() {
                 for slot in &bucket.slots {
                     let word = slot.load(Ordering::Relaxed);
                     // What is frozen has been moved: moving runs no user code, so it is never left half done.

@@ -1,7 +1,7 @@
 //! Growth: how the keys of one home move to a larger table. See ARCHITECTURE.md for who may do what meanwhile.
 
 use super::Header;
-use super::table::{Inserted, Mode, Step, Table, UNCONDITIONAL, pointer};
+use super::table::{Inserted, Mode, OnPanic, Step, Table, UNCONDITIONAL, pointer};
 use super::word::{control, slot};
 use crate::prim::sync::Ordering;
 use std::ptr::NonNull;
@@ -11,6 +11,7 @@ impl Table {
     /// handed to `evicted`, unlinked.
     pub(super) fn move_home(&self, home: usize, next: &Table, evicted: &mut impl FnMut(NonNull<Header>)) {
         let control = &self.bucket(home).control;
+        let on_panic = OnPanic(self);
         let frozen = loop {
             let seen = self.load_control(home);
             debug_assert_eq!(seen & control::MOVED, 0, "homes are moved once");
@@ -46,8 +47,10 @@ impl Table {
             }
         }
         // A last insertion may have been un-pointed meanwhile, nothing else changes. Release: the moved keys are seen in
-        // `next` by whoever sees MOVED.
+        // `next` by whoever sees MOVED. Acquire pairs with the waiters' in `wait_until_moved`.
         control.fetch_or(control::MOVED, Ordering::AcqRel);
+        std::mem::forget(on_panic);
+        self.wake_waiters();
     }
 
     /// Inserts an entry whose key is known to be absent, and stays so until its old home is MOVED.

@@ -9,10 +9,10 @@
 //!   the word it is named in unchanged knows whose PENDING it sees.
 
 use super::Header;
+use super::memory::Buckets;
 use super::word::{self, MAX_DISTANCE, SLOTS, control, slot, tags};
-use crate::prim::sync::{AtomicPtr, AtomicU64, Ordering, relax};
-#[cfg(not(loom))]
-use std::alloc::{Layout, alloc_zeroed};
+use crate::prim::park::{Parking, spin};
+use crate::prim::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::ptr::{self, NonNull};
 
 /// 64 bytes: one cache line.
@@ -24,9 +24,18 @@ pub(super) struct Bucket {
 }
 
 pub(crate) struct Table {
-    pub(super) buckets: Box<[Bucket]>,
-    /// The table that this one is moving to. Set once.
+    pub(super) buckets: Buckets,
+    /// The table that this one is moving to: set once. Of a table that was discarded, the next one in that list.
     pub(super) next: AtomicPtr<Table>,
+    /// A thread may wait for a home that is being moved.
+    awaited: AtomicBool,
+    /// The mover panicked, and left a home that will never be moved.
+    broken: AtomicBool,
+    parking: Parking,
+    /// One that was allocated to follow, and is not installed yet.
+    pub(super) prepared: AtomicPtr<Table>,
+    /// Of a table that was discarded, how many bytes of it have been freed.
+    pub(super) released: usize,
 }
 
 /// Where a search found a key.
@@ -111,6 +120,15 @@ impl Drop for Claim<'_> {
 }
 
 impl Bucket {
+    #[cfg(loom)]
+    pub(super) fn new() -> Self {
+        Self {
+            tags: AtomicU64::new(0),
+            slots: std::array::from_fn(|_| AtomicU64::new(0)),
+            control: AtomicU64::new(0),
+        }
+    }
+
     /// The slot that a match of tags, or a control word, names.
     #[inline(always)]
     pub(super) fn slot(&self, slot: usize) -> &AtomicU64 {
@@ -121,35 +139,17 @@ impl Bucket {
 }
 
 impl Table {
-    /// `None` if there is no memory for so many.
+    /// Returns an empty table, or `None` if there is no memory for it.
     pub(super) fn new(buckets: usize) -> Option<Self> {
-        assert!(buckets > 0);
         Some(Self {
-            buckets: Self::allocate(buckets)?,
+            buckets: Buckets::zeroed(buckets)?,
             next: AtomicPtr::new(ptr::null_mut()),
+            awaited: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            parking: Parking::new(),
+            prepared: AtomicPtr::new(ptr::null_mut()),
+            released: 0,
         })
-    }
-
-    #[cfg(not(loom))]
-    fn allocate(buckets: usize) -> Option<Box<[Bucket]>> {
-        let layout = Layout::array::<Bucket>(buckets).ok()?;
-        // Zeroed by the operating system: a large table costs only the pages that are used.
-        // SAFETY: there are some buckets, so the size is not 0.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<Bucket>())?;
-        // SAFETY: allocated just now, with the layout of this slice; and all-zero bytes are valid AtomicU64s.
-        let table = unsafe { Box::from_raw(NonNull::slice_from_raw_parts(start, buckets).as_ptr()) };
-        prefer_huge_pages(&table);
-        Some(table)
-    }
-
-    #[cfg(loom)]
-    fn allocate(buckets: usize) -> Option<Box<[Bucket]>> {
-        let bucket = || Bucket {
-            tags: AtomicU64::new(0),
-            slots: std::array::from_fn(|_| AtomicU64::new(0)),
-            control: AtomicU64::new(0),
-        };
-        Some((0..buckets).map(|_| bucket()).collect())
     }
 
     #[inline]
@@ -190,19 +190,19 @@ impl Table {
     /// Makes the home's last insertion visible, if it is not yet. `seen` is its control word.
     #[inline(always)]
     pub(super) fn finish(&self, home: usize, seen: u64) {
-        if let Some((distance, slot)) = control::last(seen) {
-            let at = self.bucket(self.bucket_at(home, distance)).slot(slot);
-            // Acquire: what made a later claimant's word possible (the control word moving on) is seen below.
-            let word = at.load(Ordering::Acquire);
-            if slot::is_pending(word) {
-                self.help(home, seen, at, word);
-            }
+        // No branch on whether the word names an insertion, which cannot be predicted: pending slots are rare.
+        let (distance, slot) = control::place_of_last(seen);
+        let at = self.bucket(self.bucket_at(home, distance)).slot(slot);
+        // Acquire: what made a later claimant's word possible (the control word moving on) is seen below.
+        let word = at.load(Ordering::Acquire);
+        if slot::is_pending(word) {
+            self.help(home, seen, at, word);
         }
     }
 
     #[cold]
     fn help(&self, home: usize, seen: u64, at: &AtomicU64, word: u64) {
-        if self.bucket(home).control.load(Ordering::Acquire) == seen {
+        if control::last(seen).is_some() && self.bucket(home).control.load(Ordering::Acquire) == seen {
             // The control word still names the slot, so it has not been emptied since: this is the committed word.
             // AcqRel: the entry's contents, seen with `word`, are passed on to readers.
             let _ = at.compare_exchange(word, slot::shown(word), Ordering::AcqRel, Ordering::Relaxed);
@@ -294,11 +294,9 @@ impl Table {
         let mut reach = control::reach(seen);
         while reach > 0 {
             let bucket = self.bucket(self.bucket_at(home, reach));
-            let of_home = |at: &AtomicU64| {
-                let word = at.load(Ordering::Acquire);
-                slot::is_present(word) && slot::distance(word) == reach
-            };
-            if bucket.slots.iter().any(of_home) {
+            // All slots, branch-free.
+            let of_home = |at: &AtomicU64| slot::is_present_at(at.load(Ordering::Acquire), reach);
+            if bucket.slots.iter().fold(false, |any, at| any | of_home(at)) {
                 break;
             }
             reach -= 1;
@@ -445,17 +443,31 @@ impl Table {
 
     #[cold]
     fn thawed(&self, home: usize) -> Step<u64> {
-        let mut tries = 0;
         loop {
             let seen = self.load_control(home);
-            if seen & control::MOVED != 0 {
+            if seen & control::MOVED != 0 || self.is_broken() {
                 return Step::Moved;
             }
             if seen & control::FROZEN == 0 {
                 self.finish(home, seen);
                 return Step::Done(seen);
             }
-            relax(&mut tries);
+            wait_until_moved(self, home);
+        }
+    }
+
+    /// Whether a mover panicked, and left a home that will never be moved.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Wakes the threads that wait for the home that the caller has just marked as moved, by an AcqRel read-modify-write.
+    #[inline]
+    pub(super) fn wake_waiters(&self) {
+        if self.awaited.load(Ordering::Relaxed) {
+            // Before the wake-up: a thread that is woken and waits for another home sets it again.
+            self.awaited.store(false, Ordering::Relaxed);
+            self.parking.wake();
         }
     }
 
@@ -470,7 +482,7 @@ impl Table {
     fn unpoint(&self, home: usize, distance: usize, slot: usize) {
         let control = &self.bucket(home).control;
         let mut seen = control.load(Ordering::Acquire);
-        while control::last(seen) == Some((distance, slot)) {
+        while control::is_last(seen, distance, slot) {
             // Release: it precedes the emptying for whoever acquires the free tag.
             match control.compare_exchange_weak(seen, seen & !control::LAST, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
@@ -544,45 +556,46 @@ impl Table {
     /// Finds the slot of one entry by its address. No user code.
     #[inline(always)]
     fn find_exact(&self, home: usize, seen: u64, entry: NonNull<Header>) -> Option<Found> {
-        let found = self.find_exact_in(home, entry);
+        // Most entries are found in their home bucket by their tag.
+        // SAFETY: the caller keeps the entry alive (module contract).
+        let hash = u64::from(unsafe { entry.as_ref() }.hash()) << 32;
+        let found = self.find_exact_in(home, hash, entry);
         if found.is_some() || control::reach(seen) == 0 {
             return found;
         }
-        self.find_exact_beyond(home, seen, entry)
+        self.find_exact_beyond(home, seen, hash, entry)
     }
 
     #[inline(never)]
-    fn find_exact_beyond(&self, home: usize, seen: u64, entry: NonNull<Header>) -> Option<Found> {
-        (1..=control::reach(seen)).find_map(|distance| self.find_exact_in(self.bucket_at(home, distance), entry))
+    fn find_exact_beyond(&self, home: usize, seen: u64, hash: u64, entry: NonNull<Header>) -> Option<Found> {
+        (1..=control::reach(seen)).find_map(|distance| self.find_exact_in(self.bucket_at(home, distance), hash, entry))
     }
 
     #[inline(always)]
-    fn find_exact_in(&self, index: usize, entry: NonNull<Header>) -> Option<Found> {
+    fn find_exact_in(&self, index: usize, hash: u64, entry: NonNull<Header>) -> Option<Found> {
         let address = address(entry);
-        // All slots, without a branch: which one it is cannot be predicted.
-        let mut found = 0u32;
-        for (slot, at) in self.bucket(index).slots.iter().enumerate() {
-            let other = (at.load(Ordering::Relaxed) ^ address) & slot::POINTER;
-            found |= u32::from(other == 0) << slot;
+        let bucket = self.bucket(index);
+        // An entry's tag is set before its slot is written and cleared after its slot is emptied.
+        let mut matching = tags::matching(bucket.tags.load(Ordering::Acquire), hash);
+        while matching != 0 {
+            let slot = tags::slot(matching);
+            let word = bucket.slot(slot).load(Ordering::Acquire);
+            if (word ^ address) & slot::POINTER == 0 && slot::is_present(word) {
+                return Some(Found {
+                    bucket: index,
+                    slot,
+                    word,
+                });
+            }
+            matching &= matching - 1;
         }
-        if found == 0 {
-            return None;
-        }
-        let slot = found.trailing_zeros() as usize;
-        let word = self.bucket(index).slot(slot).load(Ordering::Acquire);
-        let still = (word ^ address) & slot::POINTER == 0 && slot::is_present(word);
-        still.then_some(Found {
-            bucket: index,
-            slot,
-            word,
-        })
+        None
     }
 
     /// Removes this very entry, or puts `new` in its place; false if it is no longer there. No user code.
     #[inline(always)]
     pub(super) fn change_exact(&self, hash: u32, old: NonNull<Header>, new: Option<NonNull<Header>>) -> Step<bool> {
         let home = self.home(hash);
-        let mut tries = 0;
         loop {
             let seen = self.load_control(home);
             if seen & control::MOVED != 0 {
@@ -592,8 +605,8 @@ impl Table {
                 return Step::Done(false);
             };
             if found.word & slot::STATE == slot::FROZEN {
-                relax(&mut tries);
-                continue;
+                wait_until_moved(self, home);
+                return Step::Moved;
             }
             let changed = match new {
                 None => self.take(home, found.bucket, found.slot, found.word),
@@ -647,17 +660,31 @@ impl Table {
     }
 }
 
-/// Asks for huge pages: a lookup in a large table misses the TLB as surely as the cache.
-#[cfg(all(target_os = "linux", not(loom), not(miri)))]
-fn prefer_huge_pages(table: &[Bucket]) {
-    const HUGE: usize = 2 << 20;
-    let start = (table.as_ptr() as usize).next_multiple_of(HUGE);
-    let end = (table.as_ptr() as usize + size_of_val(table)) / HUGE * HUGE;
-    if end > start {
-        // SAFETY: the range lies within the table, and the advice does not change its contents. Failure is harmless.
-        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
+/// Waits for the mover of a home that is frozen, or moved already; or until the table is broken. The caller is pinned, as the
+/// mover is.
+///
+/// Cannot unwind, which `extern "C"` tells the optimizer: so an insertion can keep its claim in registers.
+#[cold]
+#[inline(never)]
+extern "C" fn wait_until_moved(table: &Table, home: usize) {
+    if !spin(|| table.load_control(home) & control::MOVED != 0) {
+        table.parking.wait(|| {
+            table.awaited.store(true, Ordering::Relaxed);
+            // AcqRel, a read-modify-write: it comes before the mover's, which then sees `awaited`, or after it, and sees MOVED.
+            let seen = table.bucket(home).control.fetch_or(0, Ordering::AcqRel);
+            seen & control::MOVED != 0 || table.is_broken()
+        });
     }
 }
 
-#[cfg(all(not(all(target_os = "linux", not(miri))), not(loom)))]
-fn prefer_huge_pages(_: &[Bucket]) {}
+/// Dropped by a panic of the mover: threads that wait for its home are woken, and panic.
+pub(super) struct OnPanic<'t>(pub(super) &'t Table);
+
+impl Drop for OnPanic<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        // Relaxed: waiters read it under the parking's mutex, through which `wake` passes.
+        self.0.broken.store(true, Ordering::Relaxed);
+        self.0.parking.wake();
+    }
+}

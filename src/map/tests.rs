@@ -43,6 +43,13 @@ impl Case {
         self.map.get(u64::from(key) << 32, is(key), &pin()).is_some()
     }
 
+    /// Has the entries move to a table of as many buckets.
+    fn install(&self, buckets: usize) {
+        self.map.prepare(buckets, &pin());
+        let table = self.map.take_prepared(&pin()).unwrap().unwrap();
+        self.map.install(table, &pin());
+    }
+
     /// All keys, as one walk visits them.
     fn walk(&self) -> Vec<u32> {
         let (guard, mut keys, mut from) = (pin(), Vec::new(), 0);
@@ -64,36 +71,82 @@ fn is(key: u32) -> impl Fn(NonNull<Header>) -> bool {
 }
 
 #[test]
-fn a_walk_visits_each_once_while_the_table_grows() {
-    const BEFORE: usize = 3;
-    for after in [4, 5, 7, 11] {
+fn walk_while_homes_move_visits_each_once() {
+    for (before, after) in [(3, 4), (3, 5), (3, 7), (3, 11), (5, 3), (7, 3), (11, 4), (6, 3), (4, 4)] {
         // At the ends of all homes' ranges, of both tables: homes of the two begin and end within each other.
         let firsts = |buckets| (1..buckets).map(move |home| first_hash(home, buckets) as u32);
-        let mut keys: Vec<u32> = firsts(BEFORE)
+        let mut keys: Vec<u32> = firsts(before)
             .chain(firsts(after))
             .flat_map(|first| [first - 1, first])
             .chain([0, u32::MAX])
             .collect();
         keys.sort_unstable();
         keys.dedup();
-        keys.truncate(BEFORE * SLOTS);
-        let mut case = Case::new(BEFORE);
+        keys.truncate(before.min(after) * SLOTS);
+        let mut case = Case::new(before);
         keys.iter().for_each(|key| case.insert(*key));
         assert_eq!(case.walk(), keys);
-        let entries = (1..).find(|entries| Map::buckets_for(*entries) == after).unwrap();
-        assert!(case.map.grow(entries, &pin()).unwrap());
+        let has_all = |case: &Case| keys.iter().all(|key| case.has(*key));
+        case.install(after);
         let (mut cursor, mut old) = (0, None);
         while old.is_none() {
-            assert_eq!(
-                case.walk(),
-                keys,
-                "{cursor} homes of {BEFORE} have been moved to {after}"
+            assert!(
+                has_all(&case) && case.walk() == keys,
+                "{cursor} homes of {before} have moved to {after}"
             );
-            old = case.map.grow_step(&mut cursor, 1, |_| panic!("there is room"), &pin());
+            old = case
+                .map
+                .resize_step(&mut cursor, 1, |_| panic!("there is room"), &pin());
         }
         assert_eq!(case.map.slots(&pin()), after * SLOTS);
-        assert_eq!(case.walk(), keys);
+        assert!(has_all(&case) && case.walk() == keys);
     }
+}
+
+#[test]
+fn shrinking_below_what_is_there_evicts_the_rest() {
+    let mut case = Case::new(8);
+    let keys: Vec<u32> = (0..8 * SLOTS as u32).map(|n| n << 26).collect();
+    keys.iter().for_each(|key| case.insert(*key));
+    case.install(2);
+    let mut evicted = Vec::new();
+    let old = case
+        .map
+        .resize_step(&mut 0, usize::MAX, |entry| evicted.push(entry), &pin());
+    assert!(old.is_some());
+    assert_eq!(evicted.len(), 6 * SLOTS, "each that found no room is reported");
+    // SAFETY: the entries live as long as the case.
+    let mut all: Vec<u32> = evicted.iter().map(|entry| unsafe { entry.as_ref() }.hash()).collect();
+    all.extend(case.walk());
+    all.sort_unstable();
+    assert_eq!(all, keys, "and none twice, or both there and evicted");
+}
+
+#[test]
+fn discarded_tables_are_freed_in_parts() {
+    let case = Case::new(1);
+    assert!(!case.map.has_discarded());
+    for buckets in [(32 << 20) / 64, 1, (9 << 20) / 64] {
+        case.map.prepare(buckets, &pin());
+        let table = case.map.take_prepared(&pin()).unwrap().unwrap();
+        assert_eq!(table.buckets(), buckets);
+        case.map.discard(table);
+    }
+    let mut calls = 0;
+    while case.map.has_discarded() {
+        case.map.dismantle();
+        calls += 1;
+        assert!(calls < 100);
+    }
+    assert!(
+        calls
+            >= if cfg!(all(target_os = "linux", not(miri))) {
+                8
+            } else {
+                3
+            },
+        "{calls}"
+    );
 }
 
 #[test]
@@ -118,4 +171,22 @@ fn a_home_reaches_no_further_than_it_has_to() {
     come_and_go(&mut case);
     assert_eq!(reach(&case), 0, "nothing lies there any more");
     assert!((1..SLOTS as u32).all(|key| case.has(key)));
+}
+
+/// A home that its mover left frozen, by a panic, fails writers instead of having them wait for ever.
+#[test]
+fn writer_waiting_for_a_broken_move_panics() {
+    let map = Map::with_buckets(2).unwrap();
+    let guard = pin();
+    let table = map.table(&guard);
+    let home = table.bucket(table.home(0));
+    home.control.fetch_or(control::FROZEN, Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let entry = Header::new(0, 0, false);
+            _ = map.insert(0, NonNull::from(&entry), is(0), Mode::IfAbsent, UNCONDITIONAL, &pin());
+        });
+        drop(table::OnPanic(table));
+        assert!(writer.join().is_err());
+    });
 }

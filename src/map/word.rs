@@ -62,6 +62,13 @@ pub(crate) mod slot {
         word & !STATE | VISIBLE
     }
 
+    /// Whether [`is_present`] holds and the entry lies `distance` buckets behind its home.
+    #[inline]
+    pub(crate) fn is_present_at(word: u64, distance: usize) -> bool {
+        let rest = word & (31 << 48 | STATE) ^ (distance as u64) << 48;
+        (rest == VISIBLE) | (rest == FROZEN)
+    }
+
     /// Whether the entry is in the map as far as this table is concerned.
     #[inline]
     pub(crate) fn is_present(word: u64) -> bool {
@@ -130,6 +137,18 @@ pub(crate) mod control {
     pub(crate) fn last(word: u64) -> Option<(usize, usize)> {
         let slot = (word & LAST).checked_sub(1)?;
         Some(((word >> 3 & 31) as usize, slot as usize))
+    }
+
+    /// Where the last insertion was put, if the word names one; else some valid place.
+    #[inline]
+    pub(crate) fn place_of_last(word: u64) -> (usize, usize) {
+        ((word >> 3 & 31) as usize, (word & LAST).saturating_sub(1) as usize)
+    }
+
+    /// Whether the word names the last insertion, and it was put at `distance` and `slot`.
+    #[inline]
+    pub(crate) fn is_last(word: u64, distance: usize, slot: usize) -> bool {
+        word & 0xff == (distance as u64) << 3 | (slot as u64 + 1)
     }
 
     /// No key with this home lies further than this behind it.

@@ -26,13 +26,27 @@ impl<H: Copy + Eq> Fifo<H> {
     /// Evicts until there is room for `weight`, which is at most the capacity.
     #[inline]
     fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
-        while self.queue.weight() > self.capacity - weight {
-            let Some((tail, _)) = self.chunks.back(&self.queue) else {
-                return;
-            };
-            self.chunks
-                .pop_back(&mut self.queue, entries, weigh(entries, tail, self.weighted));
-            out.push((tail, Verdict::Evicted));
+        while self.queue.weight() > self.capacity - weight && self.evict(entries, out) {}
+    }
+
+    /// Evicts the tail; false if there is none.
+    #[inline]
+    fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Out<H>) -> bool {
+        let Some((tail, _)) = self.chunks.back(&self.queue) else {
+            return false;
+        };
+        self.chunks
+            .pop_back(&mut self.queue, entries, weigh(entries, tail, self.weighted));
+        out.push((tail, Verdict::Evicted));
+        true
+    }
+
+    /// Puts an entry at the head that was refused a place there, in a place that others leave.
+    #[cold]
+    fn push_refused<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, out: &mut Out<H>) {
+        while !self.chunks.has_free() && self.evict(entries, out) {}
+        if !self.chunks.push_front(&mut self.queue, entries, handle, weight, 0) {
+            out.push((handle, Verdict::Rejected));
         }
     }
 }
@@ -45,7 +59,9 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
             return;
         }
         self.make_room(entries, weight, out);
-        self.chunks.push_front(&mut self.queue, entries, handle, weight, false);
+        if !self.chunks.push_front(&mut self.queue, entries, handle, weight, 0) {
+            self.push_refused(entries, handle, weight, out);
+        }
     }
 
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {

@@ -48,14 +48,52 @@ impl<H: Copy + Eq> Lfu<H> {
         usize::from(self.level_of.get(usize::from(id)).copied().unwrap_or(id))
     }
 
-    fn push<E: Entries<Handle = H>>(&mut self, entries: &E, level: usize, handle: H, weight: u64) {
-        while self.levels.len() <= level {
-            self.levels.push(Queue::new(self.levels.len() as u8));
+    /// Puts an entry at the head of a level, if there is memory for that.
+    fn push<E: Entries<Handle = H>>(&mut self, entries: &E, level: usize, handle: H, weight: u64) -> bool {
+        if self.levels.len() <= level {
+            if self.levels.try_reserve(level + 1 - self.levels.len()).is_err() {
+                return false;
+            }
+            let more = self.levels.len()..=level;
+            self.levels.extend(more.map(|id| Queue::new(id as u8)));
         }
-        self.chunks
-            .push_front(&mut self.levels[level], entries, handle, weight, false);
-        self.filled[level / 64] |= 1 << (level % 64);
-        self.weight += weight;
+        let pushed = self
+            .chunks
+            .push_front(&mut self.levels[level], entries, handle, weight, 0);
+        if pushed {
+            self.filled[level / 64] |= 1 << (level % 64);
+            self.weight += weight;
+        }
+        pushed
+    }
+
+    /// Puts an entry at the head of a level that was refused a place there, in a place that the least frequently used leave.
+    #[cold]
+    fn push_refused<E: Entries<Handle = H>>(
+        &mut self,
+        entries: &E,
+        (level, handle): (usize, H),
+        weight: u64,
+        out: &mut Out<H>,
+    ) {
+        while !self.chunks.has_free()
+            && let Some(lowest) = self.lowest()
+            && let Some((tail, _)) = self.chunks.back(&self.levels[lowest])
+        {
+            self.pop(entries, lowest, tail);
+            out.push((tail, Verdict::Evicted));
+        }
+        if !self.push(entries, level, handle, weight) {
+            out.push((handle, Verdict::Rejected));
+        }
+    }
+
+    /// Takes the tail of a level off, and returns its weight.
+    fn pop<E: Entries<Handle = H>>(&mut self, entries: &E, level: usize, tail: H) -> u64 {
+        let weight = weigh(entries, tail, self.weighted);
+        self.chunks.pop_back(&mut self.levels[level], entries, weight);
+        self.left(level, weight);
+        weight
     }
 
     /// Books that an entry has left the level.
@@ -71,39 +109,42 @@ impl<H: Copy + Eq> Lfu<H> {
         Some(word * 64 + self.filled[word].trailing_zeros() as usize)
     }
 
-    /// Renames the queue of the highest count.
+    /// Renames the queue of the highest count. Returns false, and does nothing, if there is no memory for the names.
     #[cold]
-    fn age(&mut self) {
+    fn age(&mut self) -> bool {
+        self.level_of.clear();
+        if self.level_of.try_reserve_exact(TOP + 1).is_err() {
+            return false;
+        }
+        self.level_of.resize(TOP + 1, 0);
         self.levels.swap(AGED, TOP);
-        self.level_of = vec![0; TOP + 1];
         for (level, queue) in self.levels.iter().enumerate() {
             self.level_of[usize::from(queue.id())] = level as u8;
         }
         self.filled = [0; 4];
         self.filled[AGED / 64] |= 1 << (AGED % 64);
+        true
     }
 
     /// Evicts until there is room for `weight`, which is at most the capacity.
     fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
         while self.weight > self.capacity - weight {
             let Some(mut level) = self.lowest() else { return };
-            if level == TOP {
-                self.age();
+            if level == TOP && self.age() {
                 level = AGED;
             }
             let Some((tail, _)) = self.chunks.back(&self.levels[level]) else {
                 return;
             };
-            let own = weigh(entries, tail, self.weighted);
-            self.chunks.pop_back(&mut self.levels[level], entries, own);
-            self.left(level, own);
-            match entries.hits(tail) {
-                0 => out.push((tail, Verdict::Evicted)),
-                hits => {
-                    entries.reset_hits(tail);
-                    self.push(entries, (level + usize::from(hits)).min(TOP), tail, own);
+            let own = self.pop(entries, level, tail);
+            let hits = entries.hits(tail);
+            if hits != 0 && level < TOP {
+                entries.reset_hits(tail);
+                if self.push(entries, (level + usize::from(hits)).min(TOP), tail, own) {
+                    continue;
                 }
             }
+            out.push((tail, Verdict::Evicted));
         }
     }
 
@@ -124,7 +165,10 @@ impl<H: Copy + Eq> Lfu<H> {
         }
         // Before it gets in: otherwise it would often be the first to go.
         self.make_room(entries, weight, out);
-        self.push(entries, level.min(TOP), handle, weight);
+        let level = level.min(TOP);
+        if !self.push(entries, level, handle, weight) {
+            self.push_refused(entries, (level, handle), weight, out);
+        }
     }
 }
 
@@ -177,7 +221,15 @@ impl<E: Entries> Policy<E> for Lfu<E::Handle> {
 
     fn hottest(&self, entries: &E, visit: &mut dyn FnMut(E::Handle) -> bool) {
         // Entries wait at their former level: by their true counts, in one bucket sort.
-        let mut sorted: Vec<(usize, E::Handle)> = Vec::with_capacity(self.chunks.len());
+        let mut sorted: Vec<(usize, E::Handle)> = Vec::new();
+        if sorted.try_reserve_exact(self.chunks.len()).is_err() {
+            // Without the memory to sort them: by the counts they had when they were last looked at.
+            self.levels
+                .iter()
+                .rev()
+                .all(|queue| self.chunks.iter(queue).all(&mut *visit));
+            return;
+        }
         for (level, queue) in self.levels.iter().enumerate().rev() {
             let counted = |handle| ((level + usize::from(entries.hits(handle))).min(TOP), handle);
             sorted.extend(self.chunks.iter(queue).map(counted));

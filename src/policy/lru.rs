@@ -42,10 +42,26 @@ impl<H: Copy + Eq> Lru<H> {
             if steps < STEPS && entries.hits(tail) != 0 {
                 steps += 1;
                 entries.reset_hits(tail);
-                self.chunks.push_front(&mut self.queue, entries, tail, own, false);
-            } else {
-                out.push((tail, Verdict::Evicted));
+                if self.chunks.push_front(&mut self.queue, entries, tail, own, 0) {
+                    continue;
+                }
             }
+            out.push((tail, Verdict::Evicted));
+        }
+    }
+
+    /// Puts an entry at the head that was refused a place there, in a place that the least recently used leave.
+    #[cold]
+    fn push_refused<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, out: &mut Out<H>) {
+        while !self.chunks.has_free()
+            && let Some((tail, _)) = self.chunks.back(&self.queue)
+        {
+            let own = weigh(entries, tail, self.weighted);
+            self.chunks.pop_back(&mut self.queue, entries, own);
+            out.push((tail, Verdict::Evicted));
+        }
+        if !self.chunks.push_front(&mut self.queue, entries, handle, weight, 0) {
+            out.push((handle, Verdict::Rejected));
         }
     }
 }
@@ -58,7 +74,9 @@ impl<E: Entries> Policy<E> for Lru<E::Handle> {
             return;
         }
         self.make_room(entries, weight, out);
-        self.chunks.push_front(&mut self.queue, entries, handle, weight, false);
+        if !self.chunks.push_front(&mut self.queue, entries, handle, weight, 0) {
+            self.push_refused(entries, handle, weight, out);
+        }
     }
 
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
@@ -75,11 +93,18 @@ impl<E: Entries> Policy<E> for Lru<E::Handle> {
         if entries.hits(handle) != 0 {
             entries.reset_hits(handle);
         }
-        if !self.chunks.is_front(&self.queue, handle) {
-            let weight = weigh(entries, handle, self.weighted);
-            self.chunks.remove(&mut self.queue, entries, handle, weight);
-            self.chunks.push_front(&mut self.queue, entries, handle, weight, false);
+        if self.chunks.is_front(&self.queue, handle) {
+            return;
         }
+        if !self.chunks.reserve(&self.queue) {
+            // It stays where it is, and is moved when it comes to the tail.
+            entries.set_hits(handle, 1);
+            return;
+        }
+        let weight = weigh(entries, handle, self.weighted);
+        self.chunks.remove(&mut self.queue, entries, handle, weight);
+        let pushed = self.chunks.push_front(&mut self.queue, entries, handle, weight, 0);
+        debug_assert!(pushed, "its place was reserved");
     }
 
     fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {

@@ -1,10 +1,10 @@
 //! Random replacement: any entry may go, with equal probability; the newcomer always gets in.
 #![forbid(unsafe_code)]
 
-use super::{Entries, MAX_PLACE, Out, Policy, Verdict, weigh, xorshift};
+use super::{Entries, Out, Policy, Verdict, weigh, xorshift};
 
-/// Entries remember their index divided by this, as a place has 24 bits only: found by a scan of at most so many handles,
-/// which allows for 500 million entries.
+/// Entries remember their index divided by this, as a place has 23 bits only: found by a scan of at most so many handles,
+/// which allows for 268 million entries.
 const GRAIN: usize = 32;
 
 /// The entries, in no order.
@@ -15,6 +15,8 @@ pub(crate) struct Random<H> {
     weight: u64,
     handles: Vec<H>,
     random: u32,
+    /// At most this many entries.
+    limit: usize,
 }
 
 impl<H: Copy + Eq> Random<H> {
@@ -25,6 +27,7 @@ impl<H: Copy + Eq> Random<H> {
             weight: 0,
             handles: Vec::new(),
             random: 0x9E37_79B9,
+            limit: crate::prim::list::limit() as usize * GRAIN,
         }
     }
 
@@ -46,24 +49,31 @@ impl<H: Copy + Eq> Random<H> {
         handle
     }
 
-    fn push<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64) {
+    /// Adds an entry, if places can name one more and there is memory for it.
+    fn push<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64) -> bool {
         let len = self.handles.len();
-        assert!(len / GRAIN <= MAX_PLACE as usize, "too many entries in one policy");
-        if len == self.handles.capacity() {
-            self.handles.reserve_exact((len / 8).max(8));
+        let full = len == self.handles.capacity();
+        if len >= self.limit || full && self.handles.try_reserve_exact((len / 8).max(8)).is_err() {
+            return false;
         }
         self.handles.push(handle);
         self.weight += weight;
         entries.set_place(handle, (len / GRAIN) as u32);
+        true
+    }
+
+    /// Evicts any entry.
+    fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Out<H>) {
+        let wide = u64::from(xorshift(&mut self.random)) << 32 | u64::from(xorshift(&mut self.random));
+        let index = (u128::from(wide) * self.handles.len() as u128) >> 64;
+        let handle = self.take(entries, index as usize);
+        out.push((handle, Verdict::Evicted));
     }
 
     /// Evicts until there is room for `weight`, which is at most the capacity.
     fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
         while self.weight > self.capacity - weight {
-            let wide = u64::from(xorshift(&mut self.random)) << 32 | u64::from(xorshift(&mut self.random));
-            let index = (u128::from(wide) * self.handles.len() as u128) >> 64;
-            let handle = self.take(entries, index as usize);
-            out.push((handle, Verdict::Evicted));
+            self.evict(entries, out);
         }
     }
 }
@@ -76,7 +86,15 @@ impl<E: Entries> Policy<E> for Random<E::Handle> {
             return;
         }
         self.make_room(entries, weight, out);
-        self.push(entries, handle, weight);
+        if self.push(entries, handle, weight) {
+            return;
+        }
+        if !self.handles.is_empty() {
+            self.evict(entries, out);
+        }
+        if !self.push(entries, handle, weight) {
+            out.push((handle, Verdict::Rejected));
+        }
     }
 
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::prim::ghost::{Ghost, Now, Region};
+use crate::prim::list::with_limit;
+use crate::prim::memory::refusal::with_most;
 use crate::prim::sketch::naive;
 use std::cell::Cell;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;
 
 pub(crate) type Handle = NonZeroU64;
@@ -133,7 +135,16 @@ fn exercise(kind: PolicyKind, weighted: bool, capacity: u64, seed: u32, steps: u
         match (rng.below(24), any) {
             (0..8, _) => {
                 let handle = store.add(rng.below(300).wrapping_mul(0x9E37_79B9), weight);
-                policy.insert(&store, handle, &mut out);
+                if rng.below(6) > 0 {
+                    policy.insert(&store, handle, &mut out);
+                } else {
+                    let rank = Rank {
+                        uses: rng.below(20) as u8,
+                        queue: rng.below(4) as u8,
+                        marked: rng.below(2) > 0,
+                    };
+                    policy.restore(&store, handle, rank, &mut out);
+                }
                 live.push(handle);
                 if weight > policy.capacity() {
                     assert_eq!(out, [(handle, Verdict::Rejected)], "nobody goes for what cannot stay");
@@ -173,6 +184,46 @@ fn every_policy_keeps_its_books() {
                 exercise(kind, weighted, capacity, seed as u32 + 1, 1200);
             }
         }
+    }
+}
+
+/// Slabs that can have no more chunks, and sketches that are refused: entries make room, and the books are right.
+#[test]
+fn policy_without_memory_evicts_and_keeps_its_books() {
+    for kind in KINDS {
+        for (seed, chunks) in [0, 1, 2, 3, 5, 9].into_iter().enumerate() {
+            for (weighted, bytes) in [(false, usize::MAX), (true, usize::MAX), (false, 100), (true, 100)] {
+                let run = || exercise(kind, weighted, 5_000, seed as u32 + 40, 1_000);
+                with_most(bytes, || with_limit(chunks, run));
+                let run = || exercise(kind, weighted, 60, seed as u32 + 50, 500);
+                with_most(bytes, || with_limit(chunks, run));
+            }
+        }
+    }
+}
+
+/// A full slab admits new entries, one for one.
+#[test]
+fn policy_with_full_slab_admits_new_entries() {
+    for kind in KINDS {
+        let chunks = 4;
+        let most = if kind == PolicyKind::Random { 32 } else { 28 } * chunks as usize;
+        with_limit(chunks, || {
+            let mut store = Store::default();
+            let (mut policy, mut out) = (AnyPolicy::<Store>::new(kind, 1 << 30, false), Vec::new());
+            let mut gone = HashSet::new();
+            for n in 0..3_000u32 {
+                let handle = store.add(n.wrapping_mul(0x9E37_79B9), 1);
+                policy.insert(&store, handle, &mut out);
+                assert!(out.len() <= 28, "{kind:?}: at most a chunk is given up at a time");
+                gone.extend(out.drain(..).map(|(gone, _)| gone));
+                assert!(!gone.contains(&handle), "{kind:?}: the new one stays");
+                assert_eq!(policy.len() + gone.len(), n as usize + 1);
+                assert!(policy.len() <= most);
+                assert!((n as usize) < most || policy.len() >= most - 28, "{kind:?}");
+            }
+            policy.validate(&store);
+        });
     }
 }
 
@@ -284,8 +335,10 @@ pub(crate) struct Naive {
     pub(crate) probation: VecDeque<Handle>,
     pub(crate) protected: VecDeque<Handle>,
     pub(crate) marks: HashSet<Handle>,
-    /// Seen for the first time when they came.
-    cold: HashSet<Handle>,
+    /// The estimated uses of each entry at its arrival.
+    uses: HashMap<Handle, u8>,
+    /// The victim that beat the last candidate: its hash, its estimate, the candidates left to compare with it.
+    rival: Option<(u16, u8, u8)>,
     pub(crate) w: usize,
     sketch: Option<naive::Sketch>,
     ghost: Ghost,
@@ -303,7 +356,8 @@ impl Naive {
             probation: VecDeque::new(),
             protected: VecDeque::new(),
             marks: HashSet::new(),
-            cold: HashSet::new(),
+            uses: HashMap::new(),
+            rival: None,
             w: (cap / 20).max(1),
             sketch: None,
             ghost: Ghost::new(),
@@ -346,7 +400,7 @@ impl Naive {
             queue.retain(|&other| other != handle);
         }
         self.ghost.put(store.hash(handle), region, self.now());
-        self.cold.remove(&handle);
+        self.uses.remove(&handle);
         self.out.push(handle);
     }
 
@@ -386,15 +440,13 @@ impl Naive {
         let begin = if self.cap <= 1024 { self.cap / 32 } else { self.cap };
         if self.total() >= begin && self.sketch.is_none() {
             self.sketch = Some(naive::Sketch::new(self.cap as u64));
-            self.ghost.reset(self.cap as u64);
+            assert!(self.ghost.reset(self.cap as u64));
             (self.arrivals, self.departures) = (self.fill_arrivals(), 0);
         }
         let count = self.sketch.as_mut().map_or(0, |sketch| sketch.add(store.hash(handle)));
         self.arrivals += 1;
         let found = self.ghost.take(store.hash(handle), self.now());
-        if count <= 1 && found.is_none() {
-            self.cold.insert(handle);
-        }
+        self.uses.insert(handle, if found.is_none() { count } else { 15 });
         let age = found.map_or(0, |(_, ticks)| (ticks * self.tick()) as usize);
         let mut destination = &mut self.window;
         match found {
@@ -412,11 +464,23 @@ impl Naive {
         destination.push_front(handle);
         while self.window.len() > self.w {
             let c = *self.window.back().unwrap();
+            let main = self.probation.len() + self.protected.len();
+            let mut bar = 0;
+            if self.total() > self.cap && main > 0 {
+                bar = 1;
+                let tail = self.probation.back().copied();
+                if let Some((rival, uses, left)) = &mut self.rival
+                    && *left > 0
+                    && tail.is_some_and(|tail| store.hash(tail) as u16 == *rival && !self.marks.contains(&tail))
+                {
+                    *left -= 1;
+                    bar = *uses;
+                }
+            }
             let hit = self.flush(store, c);
             if self.total() > self.cap {
-                let cold = self.cold.contains(&c) && !hit;
-                let ours = if cold { 0 } else { self.estimate(store, c) };
-                let main = self.probation.len() + self.protected.len();
+                let hopeless = bar > 0 && self.uses[&c] <= bar && !hit;
+                let ours = if hopeless { 0 } else { self.estimate(store, c) };
                 let victim = if ours <= 1 && main > 0 {
                     None
                 } else {
@@ -426,9 +490,12 @@ impl Naive {
                     self.leave(store, c, Region::Window);
                     continue;
                 };
-                if ours > self.estimate(store, v) || (ours >= 6 && xorshift(&mut self.random).is_multiple_of(128)) {
+                let theirs = self.estimate(store, v);
+                if ours > theirs || (ours >= 6 && xorshift(&mut self.random).is_multiple_of(128)) {
+                    self.rival = None;
                     self.leave(store, v, Region::Main);
                 } else {
+                    self.rival = Some((store.hash(v) as u16, theirs.clamp(1, 5), 31));
                     self.leave(store, c, Region::Window);
                     continue;
                 }
@@ -438,6 +505,7 @@ impl Naive {
         }
         while self.total() > self.cap {
             if let Some(v) = self.victim(store) {
+                self.rival = None;
                 self.leave(store, v, Region::Main);
             } else {
                 let tail = *self.window.back().unwrap();

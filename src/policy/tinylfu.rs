@@ -22,7 +22,7 @@
 
 use super::{Entries, Out, Policy, Rank, Verdict, weigh, xorshift};
 use crate::prim::ghost::{Ghost, Now, Region};
-use crate::prim::list::{Chunks, Queue};
+use crate::prim::list::{Chunks, MAX_NOTE, Queue};
 use crate::prim::sketch::Sketch;
 
 /// Steps of the hands per decision. Unbounded, one walk took 52,974 steps; with this bound the mean is 1.33.
@@ -33,6 +33,8 @@ const WARM: u8 = 6;
 const COLDEST_OF: usize = 64;
 /// Caches of up to so many entries have a sketch as soon as there are former uses to be counted.
 const PRESIZE: u64 = 1 << 26;
+/// The number of candidates compared with a remembered victim's estimate before it is looked up again.
+const RIVALRY: u8 = 31;
 /// The highest estimate there is.
 const MOST_USES: u8 = 15;
 /// How rarely, less 1.
@@ -85,6 +87,10 @@ pub(crate) struct TinyLfu<H> {
     size_check: u64,
     size_limit: u64,
     random: u32,
+    /// The victim that beat the last candidate: the low bits of its hash.
+    rival: u16,
+    /// Its estimate then, and the number of further candidates that may be compared with it: `left 5 | uses 3`.
+    rivalry: u8,
 }
 
 const WINDOW: u8 = 0;
@@ -121,6 +127,8 @@ impl<H: Copy + Eq> TinyLfu<H> {
             size_check: Self::size_early(capacity, weighted),
             size_limit: 0,
             random: 0x9E37_79B9,
+            rival: 0,
+            rivalry: 0,
         };
         policy.set_window(part(capacity, 5, 100));
         policy
@@ -148,22 +156,30 @@ impl<H: Copy + Eq> TinyLfu<H> {
         [self.arrivals.ticks, self.departures.ticks]
     }
 
-    /// Makes the sketch and the ghosts fit, if they have to be larger than they are.
+    /// Makes the sketch and the ghosts fit, if they have to be larger than they are. Where there is no memory for that, those
+    /// that are there are kept; without any, no candidate is admitted to a full main part.
     #[cold]
     fn size_up(&mut self) {
         let held = self.chunks.len() as u64;
         if held < self.size_limit {
             return;
         }
+        // After a refusal it is tried again now and then.
+        if self.sketch.was_refused() && xorshift(&mut self.random) & RARELY != 0 {
+            return;
+        }
         let entries = if self.weighted { held } else { self.capacity };
+        if !self.sketch.resize(entries) {
+            return;
+        }
+        // (Without memory for the ghosts, the window keeps its size.)
+        self.ghost.reset(entries);
         // In a cache of capacity 0, `prepare` has to see every entry.
         (self.size_check, self.size_limit) = if self.weighted || self.capacity == 0 {
             (self.capacity, 2 * held.max(64))
         } else {
             (u64::MAX, u64::MAX)
         };
-        self.sketch.resize(entries);
-        self.ghost.reset(entries);
         self.tick = (entries / 10 / 32).max(1);
         (self.arrivals.left, self.departures.left) = (self.tick, self.tick);
     }
@@ -195,6 +211,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Evicts the tail of the main part that `victim` has just found.
     #[inline]
     fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, victim: H, out: &mut Out<H>) {
+        self.rivalry = 0;
         let weight = self.weigh(entries, victim);
         // `victim` returns the tail of probation if there is one.
         let queue = if self.probation.is_empty() {
@@ -227,28 +244,74 @@ impl<H: Copy + Eq> TinyLfu<H> {
                 if self.flush(entries, tail).is_none() || steps >= STEPS {
                     return Some(tail);
                 }
+                if !self.chunks.reserve(&self.protected) {
+                    return Some(tail);
+                }
                 let weight = self.weigh(entries, tail);
                 self.chunks.pop_back(&mut self.probation, entries, weight);
-                self.chunks
-                    .push_front(&mut self.protected, entries, tail, weight, false);
+                self.push_reserved(PROTECTED, entries, tail, weight);
                 self.trim(entries, &mut steps);
             } else {
                 let (tail, _) = self.chunks.back(&self.protected)?;
                 steps += 1;
-                if self.flush(entries, tail).is_none() || steps >= STEPS {
+                if self.flush(entries, tail).is_none() || steps >= STEPS || !self.recycle(entries, tail) {
                     return Some(tail);
                 }
-                self.recycle(entries, tail);
             }
         }
     }
 
-    /// Moves the tail of the protected queue to its head.
-    fn recycle<E: Entries<Handle = H>>(&mut self, entries: &E, tail: H) {
+    /// Moves the tail of the protected queue to its head. Returns false, and does nothing, if it has no place there.
+    fn recycle<E: Entries<Handle = H>>(&mut self, entries: &E, tail: H) -> bool {
+        if !self.chunks.reserve(&self.protected) {
+            return false;
+        }
         let weight = self.weigh(entries, tail);
         self.chunks.pop_back(&mut self.protected, entries, weight);
-        self.chunks
-            .push_front(&mut self.protected, entries, tail, weight, false);
+        self.push_reserved(PROTECTED, entries, tail, weight);
+        true
+    }
+
+    /// Puts an entry, for which there is a reserved place, at the head of a queue of the main part.
+    #[inline(always)]
+    fn push_reserved<E: Entries<Handle = H>>(&mut self, queue: u8, entries: &E, handle: H, weight: u64) {
+        let (chunks, queue) = self.queue(queue);
+        let pushed = chunks.push_front(queue, entries, handle, weight, 0);
+        debug_assert!(pushed, "its place was reserved");
+    }
+
+    /// Puts a new entry, whose weight is counted already, at the head of a queue that refused it a place there. The oldest entries
+    /// make room: of probation, if it has any, else of the protected queue, else of the window.
+    #[cold]
+    #[inline(never)]
+    fn push_refused<E: Entries<Handle = H>>(
+        &mut self,
+        (queue, note): (u8, u8),
+        entries: &E,
+        (handle, weight): (H, u64),
+        out: &mut Out<H>,
+    ) {
+        self.rivalry = 0;
+        while !self.chunks.has_free() {
+            let all = [&self.probation, &self.protected, &self.window];
+            let Some((tail, from)) = all
+                .into_iter()
+                .find_map(|queue| Some((self.chunks.back(queue)?.0, queue.id())))
+            else {
+                break;
+            };
+            let own = self.weigh(entries, tail);
+            let (chunks, queue) = self.queue(from);
+            chunks.pop_back(queue, entries, own);
+            let region = if from == WINDOW { Region::Window } else { Region::Main };
+            self.gone(entries, tail, own, region);
+            out.push((tail, Verdict::Evicted));
+        }
+        let (chunks, queue) = self.queue(queue);
+        if !chunks.push_front(queue, entries, handle, weight, note) {
+            self.total -= weight;
+            out.push((handle, Verdict::Rejected));
+        }
     }
 
     /// Brings the protected queue back to its size.
@@ -259,12 +322,17 @@ impl<H: Copy + Eq> TinyLfu<H> {
             };
             *steps += 1;
             if self.flush(entries, tail).is_some() {
-                self.recycle(entries, tail);
+                if !self.recycle(entries, tail) {
+                    return;
+                }
             } else {
+                // (Without a place in probation it stays protected: that only lets it live longer.)
+                if !self.chunks.reserve(&self.probation) {
+                    return;
+                }
                 let weight = self.weigh(entries, tail);
                 self.chunks.pop_back(&mut self.protected, entries, weight);
-                self.chunks
-                    .push_front(&mut self.probation, entries, tail, weight, false);
+                self.push_reserved(PROBATION, entries, tail, weight);
             }
         }
     }
@@ -274,18 +342,23 @@ impl<H: Copy + Eq> TinyLfu<H> {
     fn wins<E: Entries<Handle = H>>(&mut self, entries: &E, ours: u8, victim: H) -> bool {
         // Ties lose, and a key seen once never displaces another: so a scan cannot wash the main part out.
         let theirs = self.sketch.estimate(entries.hash(victim));
-        ours > theirs || (ours >= WARM && xorshift(&mut self.random) & RARELY == 0)
+        let wins = ours > theirs || (ours >= WARM && xorshift(&mut self.random) & RARELY == 0);
+        if !wins {
+            self.rival = entries.hash(victim) as u16;
+            self.rivalry = RIVALRY << 3 | theirs.clamp(1, WARM - 1);
+        }
+        wins
     }
 
     /// Brings the window back to its size, and lets go of what is too much.
     #[inline(always)]
     fn rebalance<E: Entries<Handle = H>>(&mut self, entries: &E, weighted: bool, out: &mut Out<H>) {
         while self.window.weight() > self.window_max {
-            let over = self.is_over();
-            // Most often in a full cache: a key not seen before it came, nor hit since, cannot win. Only others that share
-            // all its counters could have raised its estimate meanwhile.
-            let hopeless = |handle, cold| {
-                let hopeless = over && cold && entries.hits(handle) == 0;
+            // The common case in a full cache: a candidate that arrived with no more uses than the victim it would have to
+            // beat, and was not hit since, is rejected without consulting the sketch.
+            let bar = self.bar(entries);
+            let hopeless = |handle, uses| {
+                let hopeless = uses < bar && entries.hits(handle) == 0;
                 hopeless.then(|| weigh(entries, handle, weighted))
             };
             match self.chunks.pop_back_if(&mut self.window, entries, hopeless) {
@@ -300,6 +373,23 @@ impl<H: Copy + Eq> TinyLfu<H> {
         if let Some(candidate) = self.chunks.soon(&self.window) {
             Policy::<E>::prefetch(self, entries.hash(candidate));
         }
+    }
+
+    /// The uses below which a candidate without a mark cannot win: one more than the victim's estimate.
+    #[inline(always)]
+    fn bar<E: Entries<Handle = H>>(&mut self, entries: &E) -> u8 {
+        if !self.is_over() {
+            return 0;
+        }
+        if self.rivalry >> 3 > 0
+            && let Some((tail, _)) = self.chunks.back(&self.probation)
+            && entries.hits(tail) == 0
+            && self.rival == entries.hash(tail) as u16
+        {
+            self.rivalry -= 1 << 3;
+            return (self.rivalry & 7) + 1;
+        }
+        2
     }
 
     /// Whether something has to go, and there is a main part for it to compete with.
@@ -320,13 +410,14 @@ impl<H: Copy + Eq> TinyLfu<H> {
         } else {
             None
         };
+        let verdict = match verdict {
+            None if !self.chunks.reserve(&self.probation) => Some(Verdict::Evicted),
+            verdict => verdict,
+        };
         self.chunks.pop_back(&mut self.window, entries, weight);
         match verdict {
             Some(verdict) => self.evict_window(entries, (candidate, weight), verdict, out),
-            None => {
-                let probation = &mut self.probation;
-                self.chunks.push_front(probation, entries, candidate, weight, false);
-            }
+            None => self.push_reserved(PROBATION, entries, candidate, weight),
         }
     }
 
@@ -377,7 +468,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Takes in an entry that comes back: what the ghosts tell of its earlier stay moves the window's size and may skip
     /// the window.
     #[inline(never)]
-    fn welcome<E>(&mut self, entries: &E, handle: H, weight: u64, (region, ticks): (Region, u32))
+    fn welcome<E>(&mut self, entries: &E, (handle, weight): (H, u64), (region, ticks): (Region, u32), out: &mut Out<H>)
     where
         E: Entries<Handle = H>,
     {
@@ -400,8 +491,11 @@ impl<H: Copy + Eq> TinyLfu<H> {
             });
         }
         let skips = region == Region::Window && age <= part(held, 3, 10);
-        let queue = if skips { &mut self.probation } else { &mut self.window };
-        self.chunks.push_front(queue, entries, handle, weight, false);
+        let id = if skips { PROBATION } else { WINDOW };
+        let (chunks, queue) = self.queue(id);
+        if !chunks.push_front(queue, entries, handle, weight, MAX_NOTE) {
+            self.push_refused((id, MAX_NOTE), entries, (handle, weight), out);
+        }
     }
 
     fn queue(&mut self, id: u8) -> (&mut Chunks<H>, &mut Queue) {
@@ -426,10 +520,12 @@ impl<H: Copy + Eq> TinyLfu<H> {
         self.arrivals.advance(self.tick);
         self.total += weight;
         match self.ghost.take(hash, self.now()) {
-            None => self
-                .chunks
-                .push_front(&mut self.window, entries, handle, weight, count <= 1),
-            Some(found) => self.welcome(entries, handle, weight, found),
+            None => {
+                if !self.chunks.push_front(&mut self.window, entries, handle, weight, count) {
+                    self.push_refused((WINDOW, count), entries, (handle, weight), out);
+                }
+            }
+            Some(found) => self.welcome(entries, (handle, weight), found, out),
         }
         self.rebalance(entries, weighted, out);
     }
@@ -471,6 +567,7 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
             Policy::<E>::remove(self, entries, old);
             return self.insert(entries, new, out);
         };
+        self.rivalry = 0;
         let (chunks, queue) = self.queue(self.chunks.queue_id(entries.place(old)));
         chunks.replace(queue, entries, (old, before), (new, weight));
         entries.set_hits(new, 1);
@@ -482,6 +579,7 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
     }
 
     fn remove(&mut self, entries: &E, handle: E::Handle) {
+        self.rivalry = 0; // it may be the remembered victim
         let weight = self.weigh(entries, handle);
         let (chunks, queue) = self.queue(self.chunks.queue_id(entries.place(handle)));
         chunks.remove(queue, entries, handle, weight);
@@ -574,7 +672,9 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
         };
         self.total = total;
         let (chunks, queue) = self.queue(rank.queue);
-        chunks.push_front(queue, entries, handle, weight, false);
+        if !chunks.push_front(queue, entries, handle, weight, MAX_NOTE) {
+            self.push_refused((rank.queue, MAX_NOTE), entries, (handle, weight), out);
+        }
         self.trim(entries, &mut 0);
         self.rebalance(entries, self.weighted, out);
     }
@@ -605,75 +705,4 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::testing::{Naive, Store, XorShift};
-
-    #[test]
-    fn decides_as_the_naive_one() {
-        for (cap, keys) in [(1, 9), (2, 9), (7, 30), (50, 200), (333, 1000), (800, 3000)] {
-            let mut rng = XorShift(cap as u32);
-            let mut store = Store::default();
-            let mut policy = TinyLfu::new(cap as u64, false);
-            let mut oracle = Naive::new(cap);
-            let mut map = std::collections::HashMap::new();
-            let mut out = Vec::new();
-            for step in 0..6000 + 4 * keys {
-                // Skewed uses, with a scan through the keys now and then.
-                let skewed = rng.below(keys) * rng.below(keys) / keys;
-                let key = if step / 500 % 4 == 3 { step % keys } else { skewed };
-                let hash = key.wrapping_mul(0x9E37_79B9) ^ key << 7;
-                if let Some(&handle) = map.get(&hash) {
-                    store.touch(handle, 1);
-                    oracle.marks.insert(handle);
-                    continue;
-                }
-                let handle = store.add(hash, 1);
-                map.insert(hash, handle);
-                policy.insert(&store, handle, &mut out);
-                oracle.insert(&store, handle);
-                assert!(
-                    out.iter().map(|&(handle, _)| handle).eq(oracle.out.drain(..)),
-                    "cap {cap}, step {step}"
-                );
-                for (gone, _) in out.drain(..) {
-                    map.remove(&store.hash(gone));
-                    oracle.marks.remove(&gone);
-                }
-                assert_eq!(policy.window_max, oracle.w as u64);
-            }
-            assert!(
-                policy
-                    .chunks
-                    .iter(&policy.protected)
-                    .eq(oracle.protected.iter().copied())
-            );
-            assert!(
-                policy
-                    .chunks
-                    .iter(&policy.probation)
-                    .eq(oracle.probation.iter().copied())
-            );
-            Policy::<Store>::validate(&policy, &store);
-        }
-    }
-
-    #[test]
-    fn memory_is_small_and_comes_late() {
-        let mut store = Store::default();
-        let mut out = Vec::new();
-        for (capacity, needless, full) in [(100, 3, 11 << 10), (40_000, 40_000, 40_000 * 20)] {
-            let mut policy = TinyLfu::new(capacity, false);
-            for n in 0..5 * capacity as u32 {
-                let handle = store.add(n.wrapping_mul(0x9E37_79B9), 1);
-                policy.insert(&store, handle, &mut out);
-                if u64::from(n) + 1 == needless {
-                    assert_eq!(policy.sketch.bytes() + policy.ghost.bytes(), 0);
-                }
-            }
-            let bytes = size_of_val(&policy) + policy.chunks.bytes() + policy.sketch.bytes() + policy.ghost.bytes();
-            println!("{capacity}: {bytes}");
-            assert!(bytes <= full, "{bytes}");
-        }
-    }
-}
+mod tests;

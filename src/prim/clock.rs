@@ -7,8 +7,11 @@
 #[cfg(not(loom))]
 use super::sync::Padded;
 use super::sync::{AtomicU64, Ordering};
-use std::sync::OnceLock;
+use std::ptr;
 use std::time::{Duration, Instant};
+
+/// Whether there is a clock. Where there is none, `Instant::now` traps.
+pub(crate) const EXISTS: bool = !cfg!(all(target_family = "wasm", target_os = "unknown"));
 
 /// The first reading of the process.
 struct Origin {
@@ -18,24 +21,48 @@ struct Origin {
     counter: bool,
 }
 
-static ORIGIN: OnceLock<Origin> = OnceLock::new();
+/// Null until the first reading. No thread waits for another's first reading: the child of a fork would wait for ever for
+/// a thread that the fork left behind.
+static ORIGIN: std::sync::atomic::AtomicPtr<Origin> = std::sync::atomic::AtomicPtr::new(ptr::null_mut());
 
+#[inline]
 fn origin() -> &'static Origin {
-    ORIGIN.get_or_init(|| {
-        let counter = counter_is_trusted();
-        let (ticks, instant) = if counter { both() } else { (0, Instant::now()) };
-        Origin {
-            ticks,
-            instant,
-            counter,
-        }
-    })
+    // Acquire pairs with the Release in `first_reading`: the fields are seen.
+    // SAFETY: what the pointer leads to was leaked there, and is never changed.
+    unsafe { ORIGIN.load(Ordering::Acquire).as_ref() }.unwrap_or_else(first_reading)
 }
 
-/// Now, in ticks. Only differences mean something, and those of two threads may be off by the counters' skew: subtract with
+#[cold]
+#[inline(never)]
+fn first_reading() -> &'static Origin {
+    let counter = counter_is_trusted();
+    let (ticks, instant) = if counter { both() } else { (0, Instant::now()) };
+    let new = Box::into_raw(Box::new(Origin {
+        ticks,
+        instant,
+        counter,
+    }));
+    // Release publishes the fields; Acquire, of those of the thread that was faster, pairs with its Release.
+    match ORIGIN.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: it is leaked from here on.
+        Ok(_) => unsafe { &*new },
+        Err(first) => {
+            // SAFETY: no other thread knows `new`; `first` was leaked by the thread that was faster.
+            unsafe {
+                drop(Box::from_raw(new));
+                &*first
+            }
+        }
+    }
+}
+
+/// Now, in ticks; always 0 where no clock exists. Only differences mean something, and those of two threads may be off by the counters' skew: subtract with
 /// saturation.
 #[inline]
 pub(crate) fn now() -> u64 {
+    if !EXISTS {
+        return 0;
+    }
     let origin = origin();
     if origin.counter {
         counter()
@@ -94,6 +121,9 @@ pub(crate) fn nanos() -> u64 {
 #[cold]
 #[inline(never)]
 fn look() -> u64 {
+    if !EXISTS {
+        panic!("this platform has no clock: set one by Builder::clock");
+    }
     let origin = origin();
     let ticks = if origin.counter { counter() } else { 0 };
     SEEN.0.note(ticks, origin.instant.elapsed().as_nanos() as u64)
@@ -107,6 +137,9 @@ fn look() -> u64 {
 /// The time that a number of ticks took. As precise as what passed since the process's first reading is long: a pair of
 /// readings is off by less than a microsecond.
 pub(crate) fn duration(ticks: u64) -> Duration {
+    if !EXISTS {
+        return Duration::ZERO;
+    }
     let origin = origin();
     if !origin.counter {
         return Duration::from_nanos(ticks);

@@ -4,7 +4,9 @@
 //! tell how long ago something left, so this is a four-way associative table of fingerprints with coarse times.
 #![forbid(unsafe_code)]
 
+use super::memory::zeroed;
 use super::prefetch::prefetch;
+use std::hint::select_unpredictable as select;
 
 /// Which part of the cache an entry left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,26 +37,19 @@ fn fingerprint(hash: u32) -> u32 {
     (hash & 0xffff).max(1)
 }
 
-/// The bucket with its empty or oldest slot moved to the end, by each region's own clock.
+/// The bucket with a new first slot and without its empty or oldest one, by each region's own clock. Branch-free, since the
+/// oldest slot cannot be predicted.
 #[inline(always)]
-fn without_oldest(bucket: [u32; 4], now: Now) -> [u32; 4] {
-    let [a, b, c, d] = bucket;
-    let clock = |slot: u32| if slot & MAIN == 0 { now[0] } else { now[1] };
+fn with_first(slot: u32, [a, b, c, d]: [u32; 4], now: Now) -> [u32; 4] {
+    let clock = |slot: u32| select(slot & MAIN == 0, now[0], now[1]);
     let age = |slot: u32| clock(slot).wrapping_sub(slot) & TICKS;
     let foreign = |slot: u32| (slot ^ d) & MAIN != 0;
     // Of each region the last is the oldest: the choice is between the very last and the last of the other region.
-    let (other, without) = if d == 0 {
-        return bucket;
-    } else if foreign(c) {
-        (c, [a, b, d, c])
-    } else if foreign(b) {
-        (b, [a, c, d, b])
-    } else if foreign(a) {
-        (a, [b, c, d, a])
-    } else {
-        return bucket;
-    };
-    if age(other) > age(d) { without } else { bucket }
+    let (at_c, at_b) = (foreign(c), foreign(b));
+    let other = select(at_c, c, select(at_b, b, a));
+    let goes = (d != 0) & foreign(other) & (age(other) > age(d));
+    let (before_b, before_c) = (goes & !at_c & !at_b, goes & !at_c);
+    [slot, select(before_b, b, a), select(before_c, c, b), select(goes, d, c)]
 }
 
 /// See [`Ghost::take`]. Out of line: in a busy cache most keys that come are not remembered.
@@ -79,9 +74,16 @@ impl Ghost {
         Self { buckets: Vec::new() }
     }
 
-    /// Makes it fit for a cache of so many entries, and forgets everything.
-    pub(crate) fn reset(&mut self, entries: u64) {
-        self.buckets = vec![[0; 4]; (entries / 2).max(256).div_ceil(4) as usize];
+    /// Resizes it for a cache of `entries`, and forgets everything. Returns false if there is no memory: then the size stays.
+    pub(crate) fn reset(&mut self, entries: u64) -> bool {
+        match zeroed((entries / 2).max(256).div_ceil(4) as usize) {
+            Some(buckets) => self.buckets = buckets,
+            None => {
+                self.buckets.fill([0; 4]);
+                return false;
+            }
+        }
+        true
     }
 
     /// Bytes allocated.
@@ -101,8 +103,7 @@ impl Ghost {
     pub(crate) fn put(&mut self, hash: u32, region: Region, now: Now) {
         let Some(bucket) = self.bucket(hash) else { return };
         let slot = fingerprint(hash) << 16 | (region as u32) << 15 | now[region as usize] & TICKS;
-        let [a, b, c, _] = without_oldest(*bucket, now);
-        *bucket = [slot, a, b, c];
+        *bucket = with_first(slot, *bucket, now);
     }
 
     /// Forgets a key, and tells what it left and how many ticks ago.
@@ -127,13 +128,14 @@ impl Ghost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prim::memory::refusal::with_most;
 
     #[test]
     fn remembers_and_forgets() {
         let mut ghost = Ghost::new();
         ghost.put(9, Region::Main, [0, 0]);
         assert_eq!(ghost.take(9, [0, 0]), None);
-        ghost.reset(100);
+        assert!(ghost.reset(100));
         assert_eq!(ghost.bytes(), 1024);
         ghost.put(0x8000_0000, Region::Main, [5, 32_760]);
         assert_eq!(
@@ -146,7 +148,9 @@ mod tests {
         assert_eq!(ghost.take(8, [5, 1]), None);
         assert_eq!(ghost.take(7, [7, 1]), Some((Region::Window, 2)));
         ghost.put(7, Region::Window, [5, 1]);
-        ghost.reset(1 << 20);
+        assert!(!with_most(1 << 20, || ghost.reset(1 << 20)));
+        assert_eq!((ghost.bytes(), ghost.take(7, [7, 1])), (1024, None));
+        assert!(ghost.reset(1 << 20));
         assert_eq!(ghost.bytes(), 2 << 20);
         assert_eq!(ghost.take(7, [7, 1]), None);
     }
@@ -154,7 +158,7 @@ mod tests {
     #[test]
     fn the_oldest_by_its_own_clock_goes() {
         let mut ghost = Ghost::new();
-        ghost.reset(0);
+        assert!(ghost.reset(0));
         for (print, region, now) in [
             (1, Region::Window, [10, 90]),
             (2, Region::Main, [10, 90]), // age 20 in the end: the oldest

@@ -1,12 +1,16 @@
 //! Queues of entry handles: unrolled doubly linked lists whose chunks come from one shared slab.
 //!
 //! A classic intrusive list costs 16 bytes and two dependent cache misses per unlink. Here an entry remembers only the
-//! chunk it is in (24 bits, [`Places`]) and a chunk of 256 bytes holds [`ITEMS`] handles, so that a full queue
+//! chunk it is in (23 bits, [`Places`]) and a chunk of 256 bytes holds [`ITEMS`] handles, so that a full queue
 //! takes about nine bytes per entry, and pushing and popping touch one chunk for thirty operations.
 //!
 //! Removal from the middle leaves a hole. Two neighbours that together hold no more than [`MERGE`] handles are merged,
 //! which bounds memory at about three times the dense size under any pattern of removals, and costs an amortised two
 //! moves per push (a merge frees at least ten slots).
+//!
+//! A push is refused if it needs a chunk and the slab can have no more: there is no memory for it, or it has 2^23 chunks. So a
+//! slab holds at least 84 million handles (2^23 chunks, of which two neighbours hold more than [`MERGE`]) and at most 235
+//! million. What leaves a queue frees a chunk after at most [`ITEMS`] handles from its tail.
 #![forbid(unsafe_code)]
 
 use super::prefetch::prefetch;
@@ -26,11 +30,13 @@ pub(crate) trait Places {
     }
 }
 
-/// The largest place: 23 bits are enough. What is above it is free for marks of the users' own.
-pub(crate) const MAX_PLACE: u32 = (1 << 23) - 4;
+/// The largest place: 23 bits are enough. The 2^13 numbers above it are free for marks of the users' own.
+pub(crate) const MAX_PLACE: u32 = (1 << 23) - (1 << 13) - 1;
 
-/// Handles per chunk: with 8-byte handles a chunk takes 256 bytes.
-pub(crate) const ITEMS: usize = 30;
+/// Handles per chunk: with 8-byte handles and their notes a chunk takes 256 bytes.
+pub(crate) const ITEMS: usize = 28;
+/// The largest note.
+pub(crate) const MAX_NOTE: u8 = 15;
 /// Neighbouring chunks with at most this many handles between them become one.
 const MERGE: u8 = 20;
 /// How many handles ahead of the tail are prefetched: the time of a few evictions covers a miss to memory.
@@ -38,7 +44,7 @@ const AHEAD: usize = 8;
 /// How many are to come before [`Chunks::soon`]: nearer than what is just being prefetched.
 const SOON: usize = 3;
 /// Handles compared in one go; a divisor of [`ITEMS`].
-const GROUP: usize = 6;
+const GROUP: usize = 7;
 /// No chunk; out of range of any slab.
 const NONE: u32 = u32::MAX;
 
@@ -87,10 +93,10 @@ impl Queue {
 #[derive(Debug)]
 struct Chunk<H> {
     items: [Option<H>; ITEMS],
+    /// Four bits per item: what it was pushed with; 0 where nothing was pushed yet, and for holes.
+    notes: [u64; 2],
     prev: u32,
     next: u32,
-    /// A bit per item: what it was pushed with; 0 where nothing was pushed yet, and for holes.
-    flags: u32,
     lo: u8,
     hi: u8,
     live: u8,
@@ -102,6 +108,17 @@ impl<H> Chunk<H> {
     #[inline]
     fn used(&self) -> &[Option<H>] {
         &self.items[usize::from(self.lo)..usize::from(self.hi)]
+    }
+
+    #[inline(always)]
+    fn note(&self, item: usize) -> u8 {
+        (self.notes[(item / 16) & 1] >> (item % 16 * 4)) as u8 & MAX_NOTE
+    }
+
+    /// Adds a note where there is none.
+    #[inline(always)]
+    fn add_note(&mut self, item: usize, note: u8) {
+        self.notes[(item / 16) & 1] |= u64::from(note) << (item % 16 * 4);
     }
 
     /// Asks for all of its cache lines at once.
@@ -121,6 +138,34 @@ pub(crate) struct Chunks<H> {
     len: usize,
     /// The first free chunk, linked through `next`.
     free: u32,
+    /// At most this many chunks.
+    limit: u32,
+}
+
+/// The most chunks that places can name.
+const MAX_CHUNKS: u32 = MAX_PLACE + 1;
+
+#[cfg(test)]
+thread_local! {
+    /// In tests the most chunks of a slab that this thread makes.
+    static LIMIT: std::cell::Cell<u32> = const { std::cell::Cell::new(MAX_CHUNKS) };
+}
+
+/// Runs `run`, in which new slabs have at most `chunks` chunks.
+#[cfg(test)]
+pub(crate) fn with_limit<T>(chunks: u32, run: impl FnOnce() -> T) -> T {
+    let before = LIMIT.replace(chunks);
+    let result = run();
+    LIMIT.set(before);
+    result
+}
+
+/// The most chunks that a slab may have: as many as places can name.
+pub(crate) fn limit() -> u32 {
+    #[cfg(test)]
+    return LIMIT.get();
+    #[cfg(not(test))]
+    MAX_CHUNKS
 }
 
 impl<H: Copy + Eq> Chunks<H> {
@@ -130,6 +175,7 @@ impl<H: Copy + Eq> Chunks<H> {
             slab: Vec::new(),
             len: 0,
             free: NONE,
+            limit: limit(),
         }
     }
 
@@ -151,71 +197,99 @@ impl<H: Copy + Eq> Chunks<H> {
         self.len
     }
 
-    /// Puts a handle at the head. What `flag` means is the caller's business: [`back`](Self::back) returns it.
+    /// Whether the next push to the queue will not be refused, which what is taken out before it does not change. Allocates.
     #[inline]
-    pub(crate) fn push_front<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64, flag: bool)
+    pub(crate) fn reserve(&mut self, queue: &Queue) -> bool {
+        match self.slab.get(queue.head as usize) {
+            Some(chunk) if chunk.lo > 0 => true,
+            _ => self.has_free() || self.add_free(),
+        }
+    }
+
+    /// Whether there is a chunk that is in no queue.
+    #[inline]
+    pub(crate) fn has_free(&self) -> bool {
+        self.free != NONE
+    }
+
+    /// Puts a handle at the head. [`back`](Self::back) returns `note`, of four bits, whose meaning is the caller's. Returns false,
+    /// and does nothing, if there is no chunk to be had for it: not after [`reserve`](Self::reserve) returned true.
+    #[inline]
+    #[must_use = "a handle that was refused is in no queue"]
+    pub(crate) fn push_front<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64, note: u8) -> bool
     where
         E: Places<Handle = H>,
     {
-        self.len += 1;
-        queue.weight += weight;
         let chunk = match self.slab.get_mut(queue.head as usize) {
             Some(chunk) if chunk.lo > 0 => chunk,
-            _ => self.add_head(queue),
+            _ => match self.add_head(queue) {
+                Some(chunk) => chunk,
+                None => return false,
+            },
         };
         chunk.lo -= 1;
         chunk.live += 1;
-        chunk.flags |= u32::from(flag) << chunk.lo;
-        chunk.items[usize::from(chunk.lo)] = Some(handle);
+        let at = usize::from(chunk.lo);
+        chunk.add_note(at, note);
+        chunk.items[at] = Some(handle);
+        self.len += 1;
+        queue.weight += weight;
         entries.set_place(handle, queue.head);
+        true
     }
 
-    /// Links a chunk with no handle yet before the head.
+    /// Adds a free chunk to the slab. Returns false if there is no memory, or the limit is reached.
+    #[cold]
+    fn add_free(&mut self) -> bool {
+        let len = self.slab.len();
+        if len >= self.limit as usize {
+            return false;
+        }
+        // Doubling would waste up to half of the memory; an eighth is still amortised O(1).
+        if len == self.slab.capacity() && self.slab.try_reserve_exact((len / 8).max(1)).is_err() {
+            return false;
+        }
+        self.slab.push(Chunk {
+            items: [None; ITEMS],
+            prev: NONE,
+            next: self.free,
+            notes: [0; 2],
+            lo: 0,
+            hi: 0,
+            live: 0,
+            queue: 0,
+        });
+        self.free = len as u32;
+        true
+    }
+
+    /// Links a chunk with no handle yet before the head, if there is one to be had.
     #[cold]
     #[inline(never)]
-    fn add_head(&mut self, queue: &mut Queue) -> &mut Chunk<H> {
-        let index = if self.free == NONE {
-            let len = self.slab.len();
-            // 2^23 chunks are at least 80 million handles.
-            assert!(len <= MAX_PLACE as usize, "too many entries");
-            if len == self.slab.capacity() {
-                // Doubling would waste up to half of the memory; an eighth is still amortised O(1).
-                self.slab.reserve_exact((len / 8).max(1));
-            }
-            self.slab.push(Chunk {
-                items: [None; ITEMS],
-                prev: NONE,
-                next: NONE,
-                flags: 0,
-                lo: 0,
-                hi: 0,
-                live: 0,
-                queue: 0,
-            });
-            len as u32
-        } else {
-            let index = self.free;
-            self.free = self.slab[index as usize].next;
-            index
-        };
+    fn add_head(&mut self, queue: &mut Queue) -> Option<&mut Chunk<H>> {
+        if !self.has_free() && !self.add_free() {
+            return None;
+        }
+        let index = self.free;
+        self.free = self.slab[index as usize].next;
         match self.slab.get_mut(queue.head as usize) {
             Some(old) => old.prev = index,
             None => queue.tail = index,
         }
         let chunk = &mut self.slab[index as usize];
         chunk.items = [None; ITEMS];
-        (chunk.prev, chunk.next, chunk.flags) = (NONE, queue.head, 0);
+        (chunk.prev, chunk.next, chunk.notes) = (NONE, queue.head, [0; 2]);
         (chunk.lo, chunk.hi, chunk.queue) = (ITEMS as u8, ITEMS as u8, queue.id);
         queue.head = index;
-        chunk
+        Some(chunk)
     }
 
-    /// The handle at the tail, and the flag that it was pushed with.
+    /// The handle at the tail, and the note that it was pushed with.
     #[inline]
-    pub(crate) fn back(&self, queue: &Queue) -> Option<(H, bool)> {
+    pub(crate) fn back(&self, queue: &Queue) -> Option<(H, u8)> {
         let chunk = self.slab.get(queue.tail as usize)?;
         let last = usize::from(chunk.hi) - 1;
-        Some((chunk.items[last]?, chunk.flags >> last & 1 != 0))
+        Some((chunk.items[last]?, chunk.note(last)))
     }
 
     /// Whether the handle is at the head.
@@ -235,13 +309,13 @@ impl<H: Copy + Eq> Chunks<H> {
         debug_assert!(popped.is_some());
     }
 
-    /// Takes the handle at the tail off if `accept`, which is given it and its flag, says what weight it was pushed with.
+    /// Takes the handle at the tail off if `accept`, which is given it and its note, says what weight it was pushed with.
     #[inline(always)]
     pub(crate) fn pop_back_if<E>(
         &mut self,
         queue: &mut Queue,
         entries: &E,
-        accept: impl FnOnce(H, bool) -> Option<u64>,
+        accept: impl FnOnce(H, u8) -> Option<u64>,
     ) -> Option<(H, u64)>
     where
         E: Places<Handle = H>,
@@ -249,7 +323,7 @@ impl<H: Copy + Eq> Chunks<H> {
         let chunk = self.slab.get_mut(queue.tail as usize)?;
         let mut last = usize::from(chunk.hi) - 1;
         let handle = chunk.items[last]?;
-        let weight = accept(handle, chunk.flags >> last & 1 != 0)?;
+        let weight = accept(handle, chunk.note(last))?;
         self.len -= 1;
         queue.weight -= weight;
         chunk.live -= 1;
@@ -336,7 +410,7 @@ impl<H: Copy + Eq> Chunks<H> {
         let chunk = &mut self.slab[index as usize];
         debug_assert_eq!(chunk.queue, queue.id);
         chunk.items[offset] = None;
-        chunk.flags &= !(1 << offset);
+        chunk.notes[offset / 16] &= !(u64::from(MAX_NOTE) << (offset % 16 * 4));
         chunk.live -= 1;
         let live = chunk.live;
         if live == 0 {
@@ -370,13 +444,13 @@ impl<H: Copy + Eq> Chunks<H> {
     #[cold]
     fn merge<E: Places<Handle = H>>(&mut self, queue: &mut Queue, entries: &E, front: u32, rear: u32) {
         let mut items = [None; ITEMS];
-        let (mut lo, mut flags) = (ITEMS, 0);
+        let (mut lo, mut notes) = (ITEMS, [0u64; 2]);
         for chunk in [rear, front].map(|index| &self.slab[index as usize]) {
             for offset in (usize::from(chunk.lo)..usize::from(chunk.hi)).rev() {
                 if let Some(handle) = chunk.items[offset] {
                     lo -= 1;
                     items[lo] = Some(handle);
-                    flags |= (chunk.flags >> offset & 1) << lo;
+                    notes[lo / 16] |= u64::from(chunk.note(offset)) << (lo % 16 * 4);
                 }
             }
         }
@@ -388,13 +462,13 @@ impl<H: Copy + Eq> Chunks<H> {
         }
         self.unlink(queue, goes);
         let chunk = &mut self.slab[stays as usize];
-        (chunk.items, chunk.flags) = (items, flags);
+        (chunk.items, chunk.notes) = (items, notes);
         chunk.lo = lo as u8;
         chunk.hi = ITEMS as u8;
         chunk.live = (ITEMS - lo) as u8;
     }
 
-    /// Puts `new` where `old` is, whose flag it keeps.
+    /// Puts `new` where `old` is, whose note it keeps.
     #[inline]
     pub(crate) fn replace<E>(&mut self, queue: &mut Queue, entries: &E, old: (H, u64), new: (H, u64))
     where
@@ -433,7 +507,7 @@ impl<H: Copy + Eq> Chunks<H> {
                 assert_eq!((chunk.prev, chunk.queue), (prev, queue.id));
                 let (lo, hi) = (usize::from(chunk.lo), usize::from(chunk.hi));
                 assert!(lo < hi && chunk.items[lo].is_some() && chunk.items[hi - 1].is_some());
-                assert_eq!(chunk.flags & ((1 << lo) - 1), 0);
+                assert!((0..lo).all(|item| chunk.note(item) == 0));
                 assert!(chunk.items[..lo].iter().all(Option::is_none));
                 assert_eq!(chunk.used().iter().flatten().count(), usize::from(chunk.live));
                 for &handle in chunk.used().iter().flatten() {
@@ -483,7 +557,7 @@ mod tests {
             let mut store = Store::default();
             let mut chunks = Chunks::new();
             let mut queues = [Queue::new(0), Queue::new(1), Queue::new(2)];
-            let mut model: [VecDeque<(Handle, bool)>; 3] = Default::default();
+            let mut model: [VecDeque<(Handle, u8)>; 3] = Default::default();
             // Rounds differ in how often they push: some grow, some hover near empty.
             let pushes = 3 + round % 5;
             for step in 0..1500 {
@@ -491,9 +565,9 @@ mod tests {
                 match rng.below(10) {
                     op if op < pushes => {
                         let handle = store.add(rng.next(), u64::from(rng.below(5)));
-                        let flag = rng.below(2) == 1;
-                        chunks.push_front(&mut queues[q], &store, handle, store.weight(handle), flag);
-                        model[q].push_front((handle, flag));
+                        let note = rng.below(16) as u8;
+                        assert!(chunks.push_front(&mut queues[q], &store, handle, store.weight(handle), note));
+                        model[q].push_front((handle, note));
                     }
                     8 => {
                         assert_eq!(chunks.back(&queues[q]), model[q].back().copied());
@@ -536,7 +610,7 @@ mod tests {
             let batch: Vec<_> = (0..3000).map(|n| store.add(n, 1)).collect();
             batch
                 .iter()
-                .for_each(|&handle| chunks.push_front(&mut queue, &store, handle, 1, false));
+                .for_each(|&handle| assert!(chunks.push_front(&mut queue, &store, handle, 1, 0)));
             for (n, &handle) in batch.iter().enumerate() {
                 if n % 30 != 0 {
                     chunks.remove(&mut queue, &store, handle, 1);

@@ -3,10 +3,10 @@
 pub(crate) mod clock;
 pub(crate) mod ghost;
 pub(crate) mod list;
+pub(crate) mod memory;
+pub(crate) mod park;
 pub(crate) mod prefetch;
 pub(crate) mod ring;
 pub(crate) mod sketch;
 pub(crate) mod sync;
-// Nothing sets timers yet.
-#[allow(dead_code)]
 pub(crate) mod wheel;

@@ -17,15 +17,22 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// A ring for `capacity` pairs, rounded up to a power of two. 16 bytes per pair.
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self {
-            slots: (0..capacity.next_power_of_two())
-                .map(|_| [AtomicU64::new(0), AtomicU64::new(0)])
-                .collect(),
+    /// Creates a ring for `capacity` pairs, rounded up to a power of two; `None` if there is no memory. 16 bytes per pair.
+    pub(crate) fn try_new(capacity: usize) -> Option<Self> {
+        let capacity = capacity.next_power_of_two();
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(capacity).ok()?;
+        slots.extend((0..capacity).map(|_| [AtomicU64::new(0), AtomicU64::new(0)]));
+        Some(Self {
+            slots: slots.into_boxed_slice(),
             tail: AtomicUsize::new(0),
             head: AtomicUsize::new(0),
-        }
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self::try_new(capacity).expect("there is memory")
     }
 
     #[inline]
@@ -54,6 +61,15 @@ impl Ring {
         // Release pairs with the Acquire in `drain`: the pair, and all that its producer did before, is seen with it.
         self.tail.store(tail.wrapping_add(1), Ordering::Release);
         waiting + 1
+    }
+
+    /// Takes back the last pair if the ring is full. For the producer of a ring that no consumer will drain any more.
+    #[cold]
+    pub(crate) fn make_room_for_one(&self) {
+        if self.len() == self.slots.len() {
+            let tail = self.tail.load(Ordering::Relaxed);
+            self.tail.store(tail.wrapping_sub(1), Ordering::Release);
+        }
     }
 
     /// Shows the pairs that wait now, and leaves them here. For the consumer.

@@ -8,6 +8,7 @@
 //! a sweep and the next halving, which is at least nine tenths of the time, nothing but the counters is looked at.
 #![forbid(unsafe_code)]
 
+use super::memory::zeroed;
 use super::prefetch::prefetch;
 
 /// Words per block: 32 bytes, 64 counters. On 30 traces that is as good as 64 bytes with a choice of two words per counter.
@@ -25,6 +26,8 @@ pub(crate) struct Sketch {
     words: Vec<u64>,
     /// The first word on a block's boundary, so that no block lies across two cache lines.
     offset: u8,
+    /// There was no memory for the size last asked for.
+    refused: bool,
     blocks: usize,
     /// The next block to sweep; all of them if there is nothing to sweep.
     sweep: usize,
@@ -50,6 +53,7 @@ impl Sketch {
         Self {
             words: Vec::new(),
             offset: 0,
+            refused: false,
             blocks: 0,
             sweep: 0,
             halved: Vec::new(),
@@ -65,15 +69,26 @@ impl Sketch {
         8 * (self.words.capacity() + self.halved.capacity())
     }
 
-    /// Makes it fit for a cache of so many entries.
+    /// Whether the last call of [`resize`](Self::resize) that needed memory got none.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Resizes it for a cache of `entries`. Returns false, and leaves it as it was, if there is no memory.
     ///
     /// A block of the new size starts as a copy of the one its keys were in before. Doubling thus keeps every estimate; at
     /// other ratios some keys near a border between blocks are forgotten.
-    pub(crate) fn resize(&mut self, entries: u64) {
+    #[must_use]
+    pub(crate) fn resize(&mut self, entries: u64) -> bool {
         let blocks = (entries.max(1024) * COUNTERS).div_ceil(16 * WORDS as u64) as usize;
         if blocks != self.blocks {
             // Zeroed by the allocator; a vector of an aligned type would not be.
-            let mut words = vec![0u64; (blocks + 1) * WORDS - 1];
+            let words = zeroed::<u64>((blocks + 1) * WORDS - 1);
+            let (Some(mut words), Some(halved)) = (words, zeroed(blocks.div_ceil(64))) else {
+                self.refused = true;
+                return false;
+            };
+            self.refused = false;
             let offset = words.as_ptr().align_offset(8 * WORDS).min(WORDS - 1);
             if self.blocks > 0 {
                 for (block, to) in words[offset..].chunks_exact_mut(WORDS).take(blocks).enumerate() {
@@ -84,12 +99,13 @@ impl Sketch {
                 }
             }
             (self.words, self.offset, self.blocks) = (words, offset as u8, blocks);
-            self.halved = vec![0; blocks.div_ceil(64)];
+            self.halved = halved;
             (self.generation, self.sweep) = (0, blocks);
         }
         let adds = self.period - self.left;
         self.period = 20 * entries.max(64);
         self.left = self.period - adds.min(self.period / 2);
+        true
     }
 
     #[inline(always)]
@@ -243,13 +259,14 @@ pub(crate) mod naive {
 mod tests {
     use super::*;
     use crate::policy::testing::XorShift;
+    use crate::prim::memory::refusal::with_most;
 
     #[test]
     fn equals_an_instant_halving() {
         for entries in [1, 64, 100, 1500, 3000] {
             let mut rng = XorShift(entries as u32 + 1);
             let mut sketch = Sketch::new();
-            sketch.resize(entries);
+            assert!(sketch.resize(entries));
             let mut naive = naive::Sketch::new(entries);
             let keys: Vec<u32> = (0..2000).map(|_| rng.next()).collect();
             for _ in 0..60_000 {
@@ -268,17 +285,21 @@ mod tests {
         let mut sketch = Sketch::new();
         assert_eq!(sketch.add(1), 0);
         assert_eq!(sketch.estimate(1), 0);
-        sketch.resize(2000);
+        assert!(sketch.resize(2000));
         let keys: Vec<u32> = (0..2000).map(|_| rng.next()).collect();
         for _ in 0..90_000 {
             sketch.add(keys[rng.below(2000) as usize]);
         }
         let before: Vec<u8> = keys.iter().map(|&key| sketch.estimate(key)).collect();
-        sketch.resize(4000);
+        assert!(sketch.resize(4000));
         let after: Vec<u8> = keys.iter().map(|&key| sketch.estimate(key)).collect();
         assert_eq!(before, after);
         assert!(sketch.bytes() < 4000 * 8 + 256);
-        sketch.resize(10);
+        // A sketch that cannot grow stays as it is.
+        assert!(!with_most(8 << 10, || sketch.resize(8000)));
+        let now: Vec<u8> = keys.iter().map(|&key| sketch.estimate(key)).collect();
+        assert_eq!(now, after);
+        assert!(sketch.resize(10));
         assert!(sketch.bytes() < 8192 + 128);
         sketch.add(5);
         assert!(sketch.estimate(5) >= 1);

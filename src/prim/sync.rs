@@ -28,21 +28,6 @@ pub(crate) fn thread_address() -> usize {
     OWN.with(|own| ptr::from_ref(own).addr())
 }
 
-/// Waits a little for another thread's short, bounded step; the longer the more `tries` there were.
-pub(crate) fn relax(tries: &mut u32) {
-    #[cfg(loom)]
-    loom::thread::yield_now();
-    #[cfg(not(loom))]
-    if *tries < 6 {
-        for _ in 0..1 << *tries {
-            std::hint::spin_loop();
-        }
-    } else {
-        std::thread::yield_now();
-    }
-    *tries += 1;
-}
-
 /// Keeps `T` on cache lines of its own (two, because adjacent lines are fetched in pairs).
 #[derive(Debug, Default)]
 #[repr(align(128))]

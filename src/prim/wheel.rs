@@ -91,34 +91,45 @@ impl<H: Copy + Eq> Wheel<H> {
         timers.place(handle) != IDLE
     }
 
-    /// Sets the timer of an entry that has none. If its deadline is over, it fires at the next `advance`. O(1).
+    /// Sets the timer of an entry that has none. If its deadline is over, it fires at the next `advance`. Returns false, and does
+    /// nothing, if there is no memory for the timer. O(1).
     #[inline]
-    pub(crate) fn schedule<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H) {
+    #[must_use = "an entry whose timer was refused never fires"]
+    pub(crate) fn schedule<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H) -> bool {
         debug_assert!(!self.is_scheduled(timers, handle));
-        self.put(timers, handle, due(timers.deadline(handle)));
+        self.put(timers, handle, due(timers.deadline(handle)))
     }
 
-    /// Puts a timer into its bucket, as seen from the present.
+    /// Puts a timer into its bucket, as seen from the present, if there is memory for that.
     #[inline]
-    fn put<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H, due: u64) {
+    fn put<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H, due: u64) -> bool {
         let level = if due <= self.tick {
             LEVELS
         } else {
             ((due ^ self.tick).ilog2() / DIGIT) as usize
         };
         let bucket = bucket(level, due);
-        self.filled[bucket / 64] |= 1 << (bucket % 64);
-        if self.queues[level].is_empty() {
-            self.make_level(level);
+        if self.queues[level].is_empty() && !self.make_level(level) {
+            return false;
         }
-        self.chunks
-            .push_front(queue(&mut self.queues, bucket), timers, handle, 0, false);
+        let pushed = self
+            .chunks
+            .push_front(queue(&mut self.queues, bucket), timers, handle, 0, 0);
+        self.filled[bucket / 64] |= u64::from(pushed) << (bucket % 64);
+        pushed
     }
 
+    /// Makes a level's buckets, if there is memory for them.
     #[cold]
-    fn make_level(&mut self, level: usize) {
+    fn make_level(&mut self, level: usize) -> bool {
         let slots = if level < LEVELS { SLOTS } else { 1 };
-        self.queues[level] = (0..slots).map(|_| Queue::new(level as u8)).collect();
+        let mut queues = Vec::new();
+        if queues.try_reserve_exact(slots).is_err() {
+            return false;
+        }
+        queues.extend((0..slots).map(|_| Queue::new(level as u8)));
+        self.queues[level] = queues;
+        true
     }
 
     /// Takes back an entry's timer, if it has one. O(1).
@@ -170,7 +181,7 @@ impl<H: Copy + Eq> Wheel<H> {
 
     /// Makes `now` the present and gives what is due to `fire`: nothing before its deadline, everything at most a tick
     /// after it, and each tick's timers before those of the next. An entry that fires has no timer any more, and may be
-    /// scheduled again at once.
+    /// scheduled again at once. A timer fires early if there is no memory to keep it any longer: `fire` must compare deadlines.
     ///
     /// At most `budget` timers are moved or fired: if it returns true, there is more to do now. If it returns false, then
     /// `next() > now`. The present never goes back: a `now` before it counts as the present.
@@ -194,11 +205,9 @@ impl<H: Copy + Eq> Wheel<H> {
                 };
                 left -= 1;
                 let due = due(timers.deadline(handle));
-                if due <= tick {
+                if due <= tick || !self.put(timers, handle, due) {
                     timers.set_place(handle, IDLE);
                     fire(self, handle);
-                } else {
-                    self.put(timers, handle, due);
                 }
             }
             self.note_taken(bucket);
@@ -294,7 +303,7 @@ mod tests {
 
         fn schedule(&self, wheel: &mut Wheel<Handle>, handle: Handle, deadline: u64) {
             self.at(handle).0.set(deadline);
-            wheel.schedule(self, handle);
+            assert!(wheel.schedule(self, handle));
         }
     }
 
@@ -553,6 +562,39 @@ mod tests {
         let mut fired = None;
         assert!(!wheel.advance(&store, u64::MAX, LEVELS, |_, handle| fired = Some(handle)));
         assert_eq!(fired, Some(far));
+    }
+
+    /// What was scheduled fires once; before its deadline only if it was moved and found no place.
+    #[test]
+    fn timer_without_memory_is_refused_or_fires() {
+        for chunks in [0, 1, 2, 7, 40] {
+            let mut store = Store::default();
+            let mut wheel = crate::prim::list::with_limit(chunks, Wheel::new);
+            let mut rng = crate::policy::testing::XorShift(chunks + 1);
+            let (mut waiting, mut refused, mut early) = (BTreeSet::new(), 0, 0);
+            for step in 0..4_000u64 {
+                let handle = store.add();
+                store.at(handle).0.set(step * NS + u64::from(rng.next()) * 2_000);
+                if wheel.schedule(&store, handle) {
+                    waiting.insert(handle);
+                } else {
+                    assert!(!wheel.is_scheduled(&store, handle));
+                    refused += 1;
+                }
+                wheel.advance(&store, step * NS, 50, |_, handle| {
+                    assert!(waiting.remove(&handle));
+                    early += usize::from(store.at(handle).0.get() > step * NS);
+                });
+                if step % 64 == 0 {
+                    wheel.validate(&store);
+                    assert_eq!(wheel.len(), waiting.len());
+                }
+            }
+            assert!(refused > 0 && waiting.len() <= 28 * chunks as usize);
+            assert!(chunks < 7 || early < 400, "{early}");
+            while wheel.advance(&store, u64::MAX, 50, |_, handle| assert!(waiting.remove(&handle))) {}
+            assert!(waiting.is_empty());
+        }
     }
 
     #[test]

@@ -4,15 +4,13 @@ use super::codec::{Codec, Each};
 use super::error::SnapshotError;
 use super::options::{LoadOptions, Loaded, SaveOptions, Saved};
 use crate::cache::{Cache, Inner};
-use crate::ticker::Bell;
+use crate::ticker::{Kind, Service};
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// What became of a snapshot that the cache loaded or saved by itself.
@@ -68,6 +66,7 @@ pub struct Keep {
     path: PathBuf,
     schema: u64,
     load: bool,
+    copy: bool,
     save_on_drop: bool,
     pub(crate) every: Option<Duration>,
     observer: Box<dyn Fn(Kept) + Send + Sync>,
@@ -81,6 +80,7 @@ impl Keep {
             path: path.into(),
             schema: 0,
             load: false,
+            copy: false,
             save_on_drop: false,
             every: None,
             observer: Box::new(observer),
@@ -97,6 +97,13 @@ impl Keep {
     /// is told why.
     pub fn load_at_build(mut self) -> Self {
         self.load = true;
+        self
+    }
+
+    /// Reads the file into memory when the cache is built, instead of mapping it: see
+    /// [`LoadOptions::copy`].
+    pub fn copy(mut self, copy: bool) -> Self {
+        self.copy = copy;
         self
     }
 
@@ -126,40 +133,24 @@ impl fmt::Debug for Keep {
             .field("path", &self.path)
             .field("schema", &self.schema)
             .field("load_at_build", &self.load)
+            .field("copy", &self.copy)
             .field("save_on_drop", &self.save_on_drop)
             .field("save_every", &self.every)
             .finish_non_exhaustive()
     }
 }
 
-/// Lives in a cache that keeps itself, and counts its handles: its thread has none, so that a save that goes on does not pass for
-/// somebody who uses the cache.
+/// Part of a cache that saves itself.
 pub(crate) struct Keeper<K, V, S> {
     keep: Arc<Keep>,
     save: fn(&Keep, &Inner<K, V, S>),
-    handles: AtomicUsize,
-    thread: Mutex<Option<(Arc<Bell>, JoinHandle<()>)>>,
+    saver: Mutex<Option<Service>>,
 }
 
 impl<K, V, S> Keeper<K, V, S> {
-    pub(crate) fn hold(&self) {
-        self.handles.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A handle is dropped. The last one ends the thread, and then saves.
-    pub(crate) fn let_go(&self, inner: &Inner<K, V, S>) {
-        // AcqRel pairs with itself: what was done through other handles is saved.
-        if self.handles.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return;
-        }
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((bell, thread)) = thread {
-            bell.ring();
-            // (An observer may have dropped the handle, in that very thread.)
-            if thread.thread().id() != thread::current().id() {
-                _ = thread.join(); // it catches its panics
-            }
-        }
+    /// The last handle is dropped: ends the thread, and then saves.
+    pub(crate) fn end(&self, inner: &Inner<K, V, S>) {
+        drop(self.saver.lock().unwrap_or_else(PoisonError::into_inner).take());
         if self.keep.save_on_drop {
             // A panic, which the hook has reported, must not leave a destructor.
             _ = catch_unwind(AssertUnwindSafe(|| (self.save)(&self.keep, inner)));
@@ -176,7 +167,8 @@ where
     /// Loads, and begins to save, as `keep` says.
     pub(crate) fn start_keeper(&self, keep: Keep) -> io::Result<Keeper<K, V, S>> {
         if keep.load {
-            let loaded = self.load_with(&keep.path, &LoadOptions::new().schema(keep.schema));
+            let options = LoadOptions::new().schema(keep.schema).copy(keep.copy);
+            let loaded = self.load_with(&keep.path, &options);
             (keep.observer)(match loaded {
                 Ok(loaded) => Kept::Loaded(loaded),
                 Err(SnapshotError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Kept::NoFile,
@@ -184,30 +176,25 @@ where
             });
         }
         let keep = Arc::new(keep);
-        let thread = keep
+        let saver = keep
             .every
             .map(|every| self.start_saver(keep.clone(), every))
             .transpose()?;
         Ok(Keeper {
             keep,
             save: Keep::save,
-            handles: AtomicUsize::new(1),
-            thread: Mutex::new(thread),
+            saver: Mutex::new(saver),
         })
     }
 
-    fn start_saver(&self, keep: Arc<Keep>, every: Duration) -> io::Result<(Arc<Bell>, JoinHandle<()>)> {
-        let bell = Arc::new(Bell::default());
+    fn start_saver(&self, keep: Arc<Keep>, every: Duration) -> io::Result<Service> {
         let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
-        let heard = bell.clone();
-        let thread = thread::Builder::new().name("hotset-saver".to_owned()).spawn(move || {
-            while !heard.wait(every) {
-                let Some(inner) = cache.upgrade() else { return };
-                // What panics is the observer or an `encode`; the hook has reported it, and the next save may go well.
-                _ = catch_unwind(AssertUnwindSafe(|| keep.save(&inner)));
-                _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
-            }
-        })?;
-        Ok((bell, thread))
+        Service::start(Kind::Saver, every, move || {
+            let Some(inner) = cache.upgrade() else { return false };
+            // What panics is the observer or an `encode`; the hook has reported it, and the next save may go well.
+            _ = catch_unwind(AssertUnwindSafe(|| keep.save(&inner)));
+            _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
+            true
+        })
     }
 }

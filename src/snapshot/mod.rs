@@ -29,6 +29,10 @@
 //! [`clear`](Cache::clear) since, counts more than the snapshot. [`Cache::warm`] brings everything in.
 //! [`LoadOptions::eager`] checks and brings in everything at once.
 //!
+//! **A mapped file must not be changed in place** by another program, for as long as the cache may
+//! read it: see [`Cache::load`]. [`LoadOptions::copy`] reads the file into memory instead, and is
+//! safe from that.
+//!
 //! While entries are still in the snapshot only, each miss and each change of a key looks for it there, and takes a lock for a
 //! moment; hits never do.
 //!
@@ -38,19 +42,35 @@
 //! **Time**: lives go on while no process runs, by the wall clock. If that went back behind the moment of saving, no time
 //! has passed.
 //!
-//! **The file** is replaced, never changed: a process that has it mapped keeps what it mapped. Whoever *truncates* a
-//! mapped file in place makes the system kill the process that touches what is gone (SIGBUS); this library never does.
-//! Two processes may save to the same path: the last whole file wins. The format is described in `docs/snapshot-format.md`.
+//! **Saving** replaces the file and never changes it: a process that has it mapped keeps what it
+//! mapped. The new file is written beside it under a temporary name (`.hotset-` .. `.tmp`), synced,
+//! and renamed. A save that fails, panics or is killed leaves the previous file as it was, and once
+//! the new file is in place nothing can fail the save. What a killed process left is removed by the
+//! next save to that path. Two processes may save to one path: the last complete file wins. The
+//! format is described in `docs/snapshot-format.md`.
+//!
+//! - *Symbolic links* are followed: the file that they lead to is replaced, or created, in its own
+//!   directory. The link stays.
+//! - *Permissions*: a new file may be read and written by its owner only. One that replaces another
+//!   has its mode (without set-user-ID and set-group-ID), on Linux its access control list, its
+//!   group if the process may set that, and its owner if the process may give files away, as root
+//!   may. If the group or the list cannot be kept, what they allowed is not allowed either. So
+//!   another user who owns the file, or put it there, may read what is saved: save to a directory
+//!   that only trusted users may write to.
+//! - *Not kept*: other extended attributes and security labels, access control lists of systems
+//!   other than Linux, further hard links, which stay with the previous file.
 
 mod codec;
 mod error;
+mod file;
 mod format;
 mod keep;
-mod mapped;
 #[cfg(all(test, loom))]
 mod model;
 mod options;
 mod pending;
+mod permissions;
+mod replace;
 mod save;
 pub(crate) mod steps;
 mod writer;
@@ -66,10 +86,9 @@ pub(crate) use keep::Keeper;
 pub(crate) use pending::Pending;
 
 use crate::cache::Cache;
-use crate::map::reclaim::pin;
 use crate::prim::sync::Arc;
 use codec::Each;
-use mapped::Mapped;
+use file::SnapshotFile;
 use pending::{Moment, Source};
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
@@ -82,12 +101,22 @@ fn wall() -> u64 {
 }
 
 impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
-    /// Saves the cache to a file, in the place of what is there. See [`snapshot`](crate::snapshot).
+    /// Saves the cache to a file, and replaces the file that is there. See [`snapshot`](crate::snapshot).
     ///
-    /// Others may use the cache meanwhile; what they change may be saved or not. The file gets its name when it is whole
-    /// and on the disk; a save that fails, or is interrupted, leaves the former file as it was. (Of a link, the
-    /// link is replaced, and not what it leads to.) O(n); needs 16 bytes per entry, and some hundred kilobytes (or the size of
-    /// the largest entry).
+    /// Other threads may use the cache during the save; what they change may be saved or not. The
+    /// file takes the place of the previous one when it is complete and on the disk; a save that
+    /// fails, or is interrupted, leaves the previous file as it was. A symbolic link is followed,
+    /// and an existing file's permissions are kept; a new file may be read by its owner only.
+    ///
+    /// O(n); needs 16 bytes per entry, and some hundred kilobytes (or the size of the largest
+    /// entry).
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::NotAFile`] if the path, or what it leads to, is a directory, a device, a
+    /// pipe or a socket; [`SnapshotError::TooLarge`] for a key or a value of 4 GiB;
+    /// [`SnapshotError::Io`] for what the system refuses. An error means that the previous file is
+    /// in place. That the system cannot sync the directory is no error: see [`Saved::durable`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<Saved, SnapshotError> {
         self.save_with(path, &SaveOptions::new())
     }
@@ -97,11 +126,24 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
         self.0.save::<Each>(path.as_ref(), options)
     }
 
-    /// Loads a snapshot: maps it, and brings its entries in when they are asked for. See [`snapshot`](crate::snapshot).
+    /// Loads a snapshot: maps the file, and inserts its entries when they are first looked up.
     ///
-    /// Takes the place of a snapshot that was loaded before. If it fails, nothing has changed.
+    /// **The file must not be changed in place while it is mapped.** If another program truncates
+    /// it, the operating system kills this process with SIGBUS when it next reads the part that is
+    /// gone. An I/O error of the disk or the file server does the same. If another program
+    /// overwrites the file, entries whose checksums no longer match are misses, and an entry that is
+    /// overwritten while it is being read may have a wrong value. Replacing the file by a rename,
+    /// as [`save`](Self::save) does, or removing it, is harmless. [`LoadOptions::copy`] reads the
+    /// file into memory instead, and has none of these risks.
     ///
-    /// Nobody may truncate the file in place while it is in use.
+    /// The file is mapped until all its entries have been inserted or invalidated, the cache is
+    /// [cleared](Self::clear) or dropped, or [`warm`](Self::warm) returns. A snapshot that was
+    /// loaded before is replaced. See [`snapshot`](crate::snapshot).
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Io`] if the file is absent or cannot be read, or there is no memory for it;
+    /// other variants if it is corrupt or incompatible. After an error, the cache is as it was.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<Loaded, SnapshotError> {
         self.load_with(path, &LoadOptions::new())
     }
@@ -118,7 +160,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         path: &Path,
         options: &LoadOptions,
     ) -> Result<Loaded, SnapshotError> {
-        let file = Mapped::open(path, options.schema)?;
+        let file = match options.copy {
+            true => SnapshotFile::copy(path, options.schema)?,
+            false => SnapshotFile::map(path, options.schema)?,
+        };
         let (created, window, bytes) = (file.header().created, file.header().window, file.bytes());
         let entries = file.len() as u64;
         let mut now = Moment::now(&self.0.engine);
@@ -127,8 +172,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let source = Arc::new(Source::new::<C>(file, now));
         if options.eager {
             verify(&source)?;
-        } else if entries > 0 {
-            source.decode(0)?; // so that types that do not fit are told at once
+        } else {
+            if options.copy {
+                source.file().check_records(|_, _| Ok(()))?;
+            }
+            if entries > 0 {
+                source.decode(0)?; // so that types that do not fit are told at once
+            }
         }
         self.0.engine.set_window(window);
         self.0.pending.open(source);
@@ -161,7 +211,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         });
         // The hottest last: what comes in later is worth more to the policy.
         for (_, at) in places.into_iter().rev() {
-            let guard = pin();
+            let guard = self.0.engine.pin();
             let hash = |key: &K| Some(self.0.hash(key));
             warmed.entries += u64::from(self.0.bring_in(&source, at, hash, &guard).is_some());
         }

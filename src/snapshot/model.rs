@@ -1,7 +1,7 @@
 //! How entries come in from a snapshot, under loom: their bits, the list of those on their way, and what ends the snapshot. Real
 //! files, whose entries go into a word per key in the map's place, which is claimed, killed and shown as a slot of that is.
 
-use super::mapped::Mapped;
+use super::file::SnapshotFile;
 use super::pending::{Moment, Pending, Source};
 use super::{Each, SaveOptions};
 use crate::Cache;
@@ -113,7 +113,7 @@ fn model<const N: usize>(name: &str, threads: [fn(&Case); N], after: fn(&Case)) 
             taken: [Count::new(0), Count::new(0)],
         });
         let now = Moment { wall: 0, clock: 0 };
-        let mapped = Mapped::open(&file.0, 0).unwrap();
+        let mapped = SnapshotFile::map(&file.0, 0).unwrap();
         case.pending.open(Arc::new(Source::new::<Each>(mapped, now)));
         let spawn = |run: fn(&Case)| {
             let case = case.clone();

@@ -35,8 +35,9 @@ impl SaveOptions {
         self
     }
 
-    /// Calls `observer` every few hundred kilobytes, and at the end. It runs in the saving thread, under no lock, and may
-    /// use the cache; if it panics, the save is given up.
+    /// Calls `observer` every few hundred kilobytes, and when all is written, just before the file
+    /// replaces the previous one. It runs in the saving thread, under no lock, and may use the
+    /// cache; if it panics, the save is abandoned, and the previous file stays.
     pub fn progress(mut self, observer: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self
@@ -62,10 +63,12 @@ impl fmt::Debug for SaveOptions {
 pub struct LoadOptions {
     pub(super) schema: u64,
     pub(super) eager: bool,
+    pub(super) copy: bool,
 }
 
 impl LoadOptions {
-    /// Schema 0, and entries come in when they are asked for.
+    /// Returns the defaults: schema 0, a mapped file, entries inserted when they are first looked
+    /// up.
     pub fn new() -> Self {
         Self::default()
     }
@@ -81,6 +84,20 @@ impl LoadOptions {
         self.eager = eager;
         self
     }
+
+    /// Reads the file into memory instead of mapping it, and checks all of it. Nothing that other
+    /// programs do to the file afterwards affects the cache; [`Cache::load`](crate::Cache::load)
+    /// lists what can happen to a mapped file. A corrupt record anywhere in the file is an error.
+    /// Entries are still inserted when they are first looked up, unless the load is also
+    /// [eager](Self::eager).
+    ///
+    /// The load takes the time to read the whole file, and memory of the file's size, which is
+    /// released when a mapped file would be unmapped. It works on file systems that cannot map
+    /// files, too.
+    pub fn copy(mut self, copy: bool) -> Self {
+        self.copy = copy;
+        self
+    }
 }
 
 /// What was saved.
@@ -93,6 +110,11 @@ pub struct Saved {
     pub bytes: u64,
     /// How long it took.
     pub elapsed: Duration,
+    /// Whether the system confirmed that the file's name is on the disk, as its contents are. It
+    /// does not where the directory may not be read, where the file system cannot sync directories,
+    /// after an I/O error, and on Windows. The file is in place all the same; if the *system*
+    /// crashes now, the previous file may be there afterwards.
+    pub durable: bool,
 }
 
 /// What was loaded.

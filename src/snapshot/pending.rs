@@ -6,8 +6,8 @@
 
 use super::codec::EntryCodec;
 use super::error::SnapshotError;
+use super::file::SnapshotFile;
 use super::format::{self, Record};
-use super::mapped::Mapped;
 use crate::cache::Inner;
 use crate::engine::{Engine, Handle};
 use crate::map::reclaim::Guard;
@@ -81,7 +81,7 @@ type Decode<K, V> = fn(&[u8], &[u8]) -> Option<(K, V)>;
 
 /// A loaded snapshot.
 pub(super) struct Source<K, V> {
-    file: Mapped,
+    file: SnapshotFile,
     taken: Bits,
     overtaken: Bits,
     /// All of it is overtaken.
@@ -96,7 +96,7 @@ pub(super) struct Source<K, V> {
 }
 
 impl<K, V> Source<K, V> {
-    pub(super) fn new<C: EntryCodec<K, V>>(file: Mapped, now: Moment) -> Self
+    pub(super) fn new<C: EntryCodec<K, V>>(file: SnapshotFile, now: Moment) -> Self
     where
         K: Eq,
     {
@@ -114,7 +114,7 @@ impl<K, V> Source<K, V> {
         }
     }
 
-    pub(super) fn file(&self) -> &Mapped {
+    pub(super) fn file(&self) -> &SnapshotFile {
         &self.file
     }
 

@@ -9,9 +9,8 @@ use super::wall;
 use super::writer::{About, Writer};
 use crate::cache::Inner;
 use crate::engine::{Engine, Handle};
-use crate::map::reclaim::{Guard, pin};
+use crate::map::reclaim::Guard;
 use crate::policy::Rank;
-use crate::prim::sync::Ordering;
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
 use std::time::Instant;
@@ -44,18 +43,23 @@ pub(super) fn about<K, V>(engine: &Engine<K, V>, (handle, rank): (Handle, Rank),
     (engine.weight_of(handle, guard), times, rank)
 }
 
-/// Writes the index, and gives the file its name.
+/// Completes the file, calls `report`, and replaces the previous file. Nothing can fail the save
+/// after that.
 pub(super) fn complete(
-    writer: Writer,
-    path: &Path,
+    mut writer: Writer,
     mut index: Vec<[u64; 2]>,
     begun: Instant,
+    report: impl FnOnce(),
 ) -> Result<Saved, SnapshotError> {
     // Of two records of one key the later one is newer.
     index.sort_unstable_by_key(|[hash, offset]| (*hash, !*offset));
     index.dedup_by_key(|[hash, _]| *hash);
+    writer.complete(&index)?;
+    report();
+    let (bytes, durable) = writer.commit()?;
     Ok(Saved {
-        bytes: writer.finish(path, &index)?,
+        bytes,
+        durable,
         entries: index.len() as u64,
         elapsed: begun.elapsed(),
     })
@@ -76,7 +80,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         let (mut read, mut written, mut weight) = (0, 0, 0u64);
         while read < list.len() {
             let end = list.len().min(read + BATCH);
-            let guard = pin();
+            let guard = engine.pin();
             let found = engine.find_listed(&list[read..end], &guard);
             for (handle, rank) in found {
                 if engine.is_over(handle.0, now.clock) {
@@ -103,9 +107,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         if let Some(source) = pending {
             self.save_pending(&source, left, &mut list, weight, (&mut writer, now, options))?;
         }
-        let saved = complete(writer, path, list, begun)?;
-        options.report(total, total);
-        Ok(saved)
+        complete(writer, list, begun, || options.report(total, total))
     }
 
     /// Saves what is still in a snapshot only, as far as there is room for it in the cache.
@@ -128,7 +130,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 .saturating_add(moment.saturating_sub(there))
                 .min(format::NEVER - 1),
         };
-        let capacity = self.engine.published().capacity.load(Ordering::Relaxed);
+        let capacity = self.engine.locals().capacity();
         for (offset, at) in places {
             if weight >= capacity {
                 break;

@@ -2,18 +2,17 @@
 //! between the steps, under no guard and in the middle of nothing.
 
 use super::error::SnapshotError;
+use super::file::SnapshotFile;
 use super::format;
-use super::mapped::Mapped;
 use super::options::Saved;
 use super::pending::Moment;
 use super::save::{self, BATCH};
 use super::writer::{self, Writer};
 use crate::cache::Cache;
 use crate::engine::{Engine, Listed};
-use crate::map::reclaim::{pin, pin_fenced};
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// What a snapshot keeps of an entry besides its key and value.
@@ -24,7 +23,6 @@ pub struct About(writer::About);
 /// [`finish`](Self::finish). If it is dropped before, nothing was
 /// saved.
 pub struct Saving {
-    path: PathBuf,
     begun: Instant,
     now: Moment,
     /// What was listed; from its beginning on, as far as `written`, the index.
@@ -44,7 +42,6 @@ impl Saving {
         let now = Moment::now(&cache.0.engine);
         let (list, window) = cache.0.engine.list();
         Ok(Self {
-            path: path.to_owned(),
             begun: Instant::now(),
             now,
             list,
@@ -64,7 +61,7 @@ impl Saving {
         let mut batch = Vec::new();
         while batch.is_empty() && self.read < self.list.len() {
             let end = self.list.len().min(self.read + BATCH);
-            let guard = pin();
+            let guard = engine.pin();
             for (handle, rank) in engine.find_listed(&self.list[self.read..end], &guard) {
                 let entry = Engine::<K, V>::view(handle.0);
                 if !engine.is_over(handle.0, self.now.clock)
@@ -109,16 +106,16 @@ impl Saving {
         self.written
     }
 
-    /// Gives the file its name.
+    /// Completes the file, and replaces the previous one. Nothing can fail the save after that.
     pub fn finish(mut self) -> Result<Saved, SnapshotError> {
         self.list.truncate(self.written);
-        save::complete(self.writer, &self.path, self.list, self.begun)
+        save::complete(self.writer, self.list, self.begun, || ())
     }
 }
 
 /// A load: [`next`](Self::next) as long as there is something that fits, then [`restore`](Self::restore), the hottest last.
 pub struct Loading {
-    file: Mapped,
+    file: SnapshotFile,
     now: Moment,
     /// Where the records are, hottest first.
     offsets: Vec<u64>,
@@ -126,34 +123,25 @@ pub struct Loading {
 }
 
 impl Loading {
-    /// Opens a file and checks all of it: nothing in it is damaged then.
+    /// Reads a file into memory and checks all of it: whatever is done to the file afterwards,
+    /// nothing here is corrupt.
     pub fn open<K: Hash + Eq, V, S: BuildHasher>(
         cache: &Cache<K, V, S>,
         path: &Path,
         schema: u64,
     ) -> Result<Self, SnapshotError> {
-        let corrupt = |what| SnapshotError::Corrupt { what };
-        let file = Mapped::open(path, schema)?;
-        let mut entries: Vec<_> = (0..file.len()).map(|at| file.entry(at)).collect();
-        entries.sort_unstable_by_key(|(_, offset)| *offset);
-        let mut end = 0;
-        for (hash, offset) in &entries {
-            let record = file.record(*offset).ok_or_else(|| corrupt("a record"))?;
-            if *offset < end {
-                return Err(corrupt("records that overlap"));
-            }
-            if format::key_hash(record.key) != *hash {
-                return Err(corrupt("a key's hash"));
-            }
-            end = offset + record.length;
-        }
+        let file = SnapshotFile::copy(path, schema)?;
+        let offsets = file.check_records(|hash, record| match format::key_hash(record.key) == hash {
+            true => Ok(()),
+            false => Err(SnapshotError::Corrupt { what: "a key's hash" }),
+        })?;
         let mut now = Moment::now(&cache.0.engine);
         now.wall = now.wall.max(file.header().created);
         Ok(Self {
-            now,
-            offsets: entries.into_iter().map(|(_, offset)| offset).collect(),
-            read: 0,
             file,
+            now,
+            offsets,
+            read: 0,
         })
     }
 
@@ -162,7 +150,6 @@ impl Loading {
     pub fn next(&mut self) -> Option<(&[u8], &[u8], About)> {
         while let Some(offset) = self.offsets.get(self.read) {
             self.read += 1;
-            // (It was whole when the file was opened. Whoever changes it since is answered by the checksum.)
             if let Some(record) = self.file.record(*offset)
                 && record
                     .times
@@ -204,7 +191,7 @@ impl Loading {
             return false;
         }
         let life = time.of_saved(times, (hash, (&entry.0, &entry.1)), now);
-        let guard = pin_fenced();
+        let guard = engine.pin_fenced();
         let new = engine.make(hash, entry, weight, life, &guard);
         engine.restore((hash, new), rank, |there, _| there.borrow() == sought, || false, &guard)
     }
@@ -216,6 +203,7 @@ mod tests {
     use crate::snapshot::LoadOptions;
     use crate::{ManualClock, Ttl, raw};
     use std::fs;
+    use std::path::PathBuf;
     use std::time::Duration;
 
     type Strings = Cache<String, String>;

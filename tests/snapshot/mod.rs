@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// A folder that is removed with all it holds.
@@ -38,6 +39,27 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Names the folder to a child.
+pub(crate) const FOLDER: &str = "HOTSET_SNAPSHOT_FOLDER";
+
+/// Runs a shell script in which `$0` and on are the ignored test `name` of this program; `None` if
+/// the script exits with 77, since the machine does not allow what it is to set up.
+pub(crate) fn in_shell(script: &str, name: &str, folder: &Folder) -> Option<()> {
+    let status = Command::new("sh")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--ignored", "--nocapture"])
+        .env(FOLDER, folder.path())
+        .status()
+        .unwrap();
+    if status.code() == Some(77) {
+        println!("{name}: skipped, as the machine does not allow it");
+        return None;
+    }
+    assert!(status.success(), "{name}: {status}");
+    Some(())
 }
 
 /// SplitMix64.

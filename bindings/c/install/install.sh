@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the C library, or takes it away again: `PREFIX=/usr/local DESTDIR= install.sh install|uninstall`.
+# Installs the C library, or takes it away again: `PREFIX=/usr/local DESTDIR= install.sh install|uninstall`. Needs binutils.
+# Debug information stays in the build directory, and is not installed.
 # `make install` builds it first.
 set -euo pipefail
 umask 022 # what is installed is for everybody, whoever installs it
@@ -47,6 +48,23 @@ static_libs() {
     echo "${libs/-lgcc_s/-lgcc_eh}"
 }
 
+# The static library of rustc is all of Rust's standard library, with symbols that every program which links it would export.
+# What is installed is one object: what the header's functions need, with all symbols local but theirs. Sections stay apart, so
+# that --gc-sections still works.
+archive() { # TO
+    local work
+    work=$(mktemp -d)
+    readelf -W --dyn-syms "$built/libhotset.so" | awk '$5 == "GLOBAL" && $7 != "UND" { print $8 }' >"$work/exported"
+    grep -q '^hotset_open$' "$work/exported" || fail "$built/libhotset.so exports no hotset_open"
+    # shellcheck disable=SC2046 # symbols are words
+    ld -r --gc-sections --force-group-allocation $(sed 's/^/-u /' "$work/exported") -o "$work/all.o" "$built/libhotset.a"
+    objcopy --strip-debug --strip-unneeded --remove-section=.llvmbc --remove-section=.llvmcmd --remove-section=.comment \
+        --keep-global-symbols="$work/exported" "$work/all.o" "$work/hotset.o"
+    (cd "$work" && ar rcD libhotset.a hotset.o)
+    install -m 644 "$work/libhotset.a" "$1"
+    rm -rf "$work"
+}
+
 generate() { # TEMPLATE TO
     sed -e "s|@PREFIX@|$prefix|g" -e "s|@VERSION@|$version|g" -e "s|@STATIC_LIBS@|$libs|g" \
         -e "s|@STATIC_LIBS_CMAKE@|${libs// /;}|g" -e "s|@REAL_NAME@|$real_name|g" -e "s|@SONAME@|$soname|g" \
@@ -56,15 +74,19 @@ generate() { # TEMPLATE TO
 
 case ${1:-} in
 install)
+    for tool in readelf strip ld objcopy ar; do
+        command -v $tool >/dev/null || fail "$tool is missing: install binutils"
+    done
     [ -f "$built/libhotset.so" ] && [ -f "$built/libhotset.a" ] || fail "no library in $built: run make build-c"
     found=$(readelf -d "$built/libhotset.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
     [ "$found" = "$soname" ] || fail "the library's SONAME is '$found', not '$soname'"
     libs=$(static_libs)
     mkdir -p "$into"/lib/pkgconfig "$into"/lib/cmake/hotset "$into"/include
     install -m 755 "$built/libhotset.so" "$into/lib/$real_name"
+    strip --strip-unneeded "$into/lib/$real_name"
     [ "$real_name" = "$soname" ] || ln -sf "$real_name" "$into/lib/$soname"
     ln -sf "$soname" "$into/lib/libhotset.so"
-    install -m 644 "$built/libhotset.a" "$into/lib/"
+    archive "$into/lib/libhotset.a"
     install -m 644 "$root/include/hotset.h" "$root/include/hotset.hpp" "$into/include/"
     generate hotset.pc.in lib/pkgconfig/hotset.pc
     generate hotsetConfig.cmake.in lib/cmake/hotset/hotsetConfig.cmake

@@ -1,7 +1,7 @@
 //! The calls that most programs need.
 
 use crate::blob::Blob;
-use crate::border::{border, bytes, hotset_cache, result};
+use crate::border::{border, border_slow, border_write, bytes, hotset_cache, result};
 use crate::types::{Status, hotset_options, hotset_status, hotset_value};
 use libc::c_void;
 use std::ptr;
@@ -24,14 +24,14 @@ pub unsafe extern "C" fn hotset_options_init(options: *mut hotset_options, size:
 ///
 /// Returns HOTSET_OK; HOTSET_INVALID (`*cache` is then NULL, as after all failures) if options do not go together: both
 /// max_entries and max_bytes, a jitter outside of 0 to below 1, an unknown policy, a size that hotset_options_init did not
-/// set; HOTSET_IO if there was no thread for the ticker; HOTSET_FORKED in the child of a process that had opened caches;
-/// HOTSET_NO_MEMORY, HOTSET_PANIC. Any thread may call it, callbacks included.
+/// set; HOTSET_IO if there was no thread for the ticker (errno says why); HOTSET_NO_MEMORY, HOTSET_PANIC. Any thread may
+/// call it, callbacks included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_open(options: *const hotset_options, cache: *mut *mut hotset_cache) -> Status {
-    border(|| {
+    border_slow(|| {
         // SAFETY: the header's rules for callers.
         let (out, options) = unsafe { (result(cache, ptr::null_mut())?, hotset_options::read(options)?) };
-        *out = Box::into_raw(options.open()?);
+        out.set(Box::into_raw(options.open()?));
         Ok(())
     })
 }
@@ -53,7 +53,7 @@ pub unsafe extern "C" fn hotset_put(
     value: *const c_void,
     value_len: usize,
 ) -> Status {
-    border(|| {
+    border_write(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key, value) = unsafe {
             (
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn hotset_get(
             (out, hotset_cache::get(cache)?, bytes(key, key_len)?)
         };
         let found = cache.engine().get_with(key, Blob::clone);
-        *out = found.ok_or(hotset_status::HOTSET_NOT_FOUND)?.into_handle();
+        out.set(found.ok_or(hotset_status::HOTSET_NOT_FOUND)?.into_handle());
         Ok(())
     })
 }
@@ -123,8 +123,8 @@ pub unsafe extern "C" fn hotset_release(value: *mut hotset_value) -> Status {
 /// Closes a cache and frees its entries. Handles stay valid until they are released. No other call on the cache may be going on
 /// or come later.
 ///
-/// Waits for the ticker, so that no removal callback runs once it has returned; the destructor may, for entries that handles
-/// hold. Returns HOTSET_OK; HOTSET_BUSY while iterators are open, HOTSET_REENTRANT in a callback of this cache, HOTSET_FORKED in a
+/// Joins the ticker, and frees every entry that no handle holds: once it has returned, no thread of the library's runs for this
+/// cache, no removal callback, and the destructor only for entries that handles hold. Returns HOTSET_OK; HOTSET_BUSY while iterators are open, HOTSET_REENTRANT in a callback of this cache, HOTSET_FORKED in a
 /// child (the cache is unchanged by all three); HOTSET_INVALID for NULL; HOTSET_PANIC.
 ///
 /// A call on a closed cache is a mistake that the library tells (HOTSET_CLOSED) for the 1,024 caches that the process closed
@@ -132,5 +132,5 @@ pub unsafe extern "C" fn hotset_release(value: *mut hotset_value) -> Status {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_close(cache: *mut hotset_cache) -> Status {
     // SAFETY: the header's rules for callers.
-    border(|| unsafe { hotset_cache::close(cache) })
+    border_slow(|| unsafe { hotset_cache::close(cache) })
 }

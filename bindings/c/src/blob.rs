@@ -3,9 +3,10 @@
 //! compares it then has the count at hand, in the same cache line.
 
 use crate::callback;
+use crate::memory::try_alloc;
 use crate::types::{Status, hotset_destructor_fn, hotset_status, hotset_value};
 use libc::c_void;
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{Layout, dealloc};
 use std::borrow::Borrow;
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
@@ -75,8 +76,7 @@ impl Blob {
             value_len: value.len() as u64 | if destructor.is_some() { OWNED } else { 0 },
             version: next_version(),
         };
-        // SAFETY: the layout has at least a head's size.
-        let at = NonNull::new(unsafe { alloc(layout) }.cast::<Head>()).ok_or(hotset_status::HOTSET_NO_MEMORY)?;
+        let at = try_alloc(layout)?.cast::<Head>();
         // SAFETY: the memory is new, has `layout`'s size, and is laid out as the head says.
         unsafe {
             at.write(head);
@@ -206,7 +206,7 @@ impl Blob {
             let Destructor { call, arg, cache } = owned.destructor;
             let (value, len) = (self.value_at().cast(), self.value().len());
             // SAFETY: the user's function, with what it was promised: a value that nobody else has.
-            callback::within(cache, || unsafe { call(arg, value, len) });
+            callback::notify(cache, || unsafe { call(arg, value, len) });
         }
         let layout = self.layout();
         // SAFETY: allocated so by `new`; this was the last share.

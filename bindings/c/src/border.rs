@@ -1,87 +1,62 @@
 //! What every call begins and ends with: arguments are checked, and a panic becomes a status.
 
 use crate::blob::{Blob, Destructor};
+use crate::fork::generation;
+use crate::memory;
+use crate::thread::{CancelDisabled, Errno};
+use crate::ticker::Ticker;
 use crate::types::{Status, hotset_status};
-use engine::{Cache, DefaultHasher};
+use engine::Cache;
 use libc::c_void;
-use std::collections::VecDeque;
-use std::hash::BuildHasher;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::slice;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, Once, PoisonError};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
-pub(crate) type Engine = Cache<Blob, Blob, Seeded>;
+pub(crate) type Engine = Cache<Blob, Blob>;
 
 /// A cache, made by hotset_open. Any number of threads may use it at once.
 pub struct hotset_cache {
-    /// The [`generation`] of the process that opened it; [`CLOSED`] later.
+    /// The generation of the process that opened it; [`CLOSED`] later.
     live: AtomicU32,
     /// How many iterators are open.
     pub(crate) iterators: AtomicUsize,
     engine: Option<Engine>,
+    ticker: Option<Ticker>,
     pub(crate) destructor: Option<Destructor>,
     /// No two caches have the same.
     pub(crate) id: u64,
-    /// Where there is a ticker, which may be the one who drops the engine in the end.
-    gone: Option<Arc<Gone>>,
 }
 
-// SAFETY: the engine may be shared; the destructor's argument is the user's, who was told that any thread calls it.
+// SAFETY: the engine may be shared, and nothing but `close` uses the ticker; the destructor's argument is the user's, whom the
+// header tells that any thread calls it.
 unsafe impl Sync for hotset_cache {}
 
 const CLOSED: u32 = 0;
 
-/// Changes in every child of a fork.
-static GENERATION: AtomicU32 = AtomicU32::new(1);
-
-extern "C" fn in_child() {
-    GENERATION.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Forks are noticed from the first call on: before, there is nothing that a child could have inherited.
-pub(crate) fn watch_forks() -> Result<(), Status> {
-    static WATCH: Once = Once::new();
-    static FAILED: AtomicU32 = AtomicU32::new(0);
-    WATCH.call_once(|| {
-        // SAFETY: the handler does nothing but count, and the library is never unloaded (build.rs).
-        let failed = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-        FAILED.store(failed as u32, Ordering::Relaxed);
-    });
-    if FAILED.load(Ordering::Relaxed) != 0 {
-        return Err(hotset_status::HOTSET_NO_MEMORY.into());
-    }
-    // The engine has memory that all caches of a process share, and a fork may have caught other threads at work there.
-    if GENERATION.load(Ordering::Relaxed) != 1 {
-        return Err(hotset_status::HOTSET_FORKED.into());
-    }
-    Ok(())
-}
-
 impl hotset_cache {
-    pub(crate) fn new(engine: Engine, destructor: Option<Destructor>, id: u64, gone: Option<Arc<Gone>>) -> Self {
+    pub(crate) fn new(engine: Engine, ticker: Option<Ticker>, destructor: Option<Destructor>, id: u64) -> Self {
         Self {
-            live: AtomicU32::new(GENERATION.load(Ordering::Relaxed)),
+            live: AtomicU32::new(generation()),
             iterators: AtomicUsize::new(0),
             engine: Some(engine),
+            ticker,
             destructor,
             id,
-            gone,
         }
     }
 
     /// The cache behind a pointer from C, if it is open.
     ///
     /// # Safety
-    /// The pointer came from `hotset_open`, and is not among those that `hotset_close` has forgotten; nobody closes it
+    /// The pointer came from `hotset_open`, and is not among those that `hotset_close` has forgotten; no other thread closes it
     /// during the call.
     #[inline(always)]
     pub(crate) unsafe fn get<'a>(cache: *const Self) -> Result<&'a Self, Status> {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.as_ref() }.ok_or(hotset_status::HOTSET_INVALID)?;
         // Relaxed: a fork, or a close, that is ordered before this call is seen; others are the caller's mistake.
-        if cache.live.load(Ordering::Relaxed) != GENERATION.load(Ordering::Relaxed) {
+        if cache.live.load(Ordering::Relaxed) != generation() {
             return Err(cache.refusal());
         }
         Ok(cache)
@@ -103,13 +78,14 @@ impl hotset_cache {
     /// An entry that is still the caller's, should it have a destructor.
     #[inline]
     pub(crate) fn blob(&self, key: &[u8], value: &[u8]) -> Result<Blob, Status> {
+        memory::ready()?;
         Blob::new(key, value, self.destructor)
     }
 
-    /// Closes the cache, and waits until the ticker is out of it.
+    /// Closes the cache: the ticker has ended, and the entries are freed, when it returns.
     ///
     /// # Safety
-    /// As for [`get`](Self::get), and no other call on the cache is going on.
+    /// As for [`get`](Self::get), and no other call on the cache is in progress.
     pub(crate) unsafe fn close(cache: *mut Self) -> Result<(), Status> {
         // SAFETY: the caller's promise.
         let open = unsafe { Self::get(cache) }?;
@@ -127,80 +103,82 @@ impl hotset_cache {
         {
             return Err(hotset_status::HOTSET_CLOSED.into());
         }
-        // SAFETY: nobody else uses it, and nobody else comes past the exchange.
-        let (engine, gone) = unsafe { ((*cache).engine.take(), (*cache).gone.take()) };
-        let dropped = catch_unwind(AssertUnwindSafe(|| drop(engine)));
-        if let Some(gone) = gone {
-            gone.wait();
-        }
-        // SAFETY: it was leaked by `hotset_open`, and is not written to any more.
-        bury(unsafe { &*cache });
+        // SAFETY: no other call uses them, and none comes past the exchange. The fields alone: a call that a callback makes on
+        // the ticker's thread may be looking at the rest, to be refused.
+        let (engine, ticker) = unsafe {
+            let (engine, ticker) = (&raw mut (*cache).engine, &raw mut (*cache).ticker);
+            (ptr::replace(engine, None), ptr::replace(ticker, None))
+        };
+        // The ticker first: so the engine, and with it every entry, is dropped by this thread.
+        let dropped = catch_unwind(AssertUnwindSafe(|| {
+            drop(ticker);
+            drop(engine);
+        }));
+        // SAFETY: it was leaked by `hotset_open`, and is closed.
+        unsafe { remember_closed(cache) };
         dropped.map_err(|panic| caught(panic).into())
     }
 }
 
 /// How many closed caches are remembered, so that a call on one of them is refused instead of reading freed memory.
-const REMEMBERED: usize = 1024;
+const REMEMBERED: usize = if cfg!(miri) { 4 } else { 1024 };
 
-fn bury(closed: &'static hotset_cache) {
-    static GRAVES: Mutex<VecDeque<&'static hotset_cache>> = Mutex::new(VecDeque::new());
-    let mut graves = GRAVES.lock().unwrap_or_else(PoisonError::into_inner);
-    graves.push_back(closed);
-    if graves.len() > REMEMBERED
-        && let Some(oldest) = graves.pop_front()
-    {
-        // SAFETY: it was leaked by `hotset_open`, and its callers were told that it is not told from freed memory any more.
-        drop(unsafe { Box::from_raw(ptr::from_ref(oldest).cast_mut()) });
+/// Keeps a closed cache allocated until so many others were closed after it. Takes no lock, which a fork could leave locked, and
+/// no memory.
+///
+/// # Safety
+/// The cache was leaked by `hotset_open`, is closed, and is not remembered yet.
+unsafe fn remember_closed(cache: *mut hotset_cache) {
+    static CLOSED_CACHES: [AtomicPtr<hotset_cache>; REMEMBERED] =
+        [const { AtomicPtr::new(ptr::null_mut()) }; REMEMBERED];
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let place = NEXT.fetch_add(1, Ordering::Relaxed) % REMEMBERED;
+    // Release and Acquire pair with each other: who frees a cache comes after who closed it.
+    let oldest = CLOSED_CACHES[place].swap(cache, Ordering::AcqRel);
+    if !oldest.is_null() {
+        // SAFETY: it was leaked by `hotset_open`; the header tells callers that such a cache is forgotten.
+        drop(unsafe { Box::from_raw(oldest) });
     }
 }
 
-/// Tells when an engine is no more.
-#[derive(Default)]
-pub(crate) struct Gone {
-    gone: Mutex<bool>,
-    told: Condvar,
-}
-
-impl Gone {
-    fn wait(&self) {
-        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.told.wait_while(gone, |gone| !*gone));
-    }
-}
-
-/// Dropped with the engine, after its entries.
-pub(crate) struct Farewell(pub(crate) Arc<Gone>);
-
-impl Drop for Farewell {
-    fn drop(&mut self) {
-        *self.0.gone.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.0.told.notify_all();
-    }
-}
-
-/// The default hasher; in the engine, its place is behind the entries.
-pub(crate) struct Seeded {
-    pub(crate) hasher: DefaultHasher,
-    pub(crate) _farewell: Option<Farewell>,
-}
-
-impl BuildHasher for Seeded {
-    type Hasher = <DefaultHasher as BuildHasher>::Hasher;
-
-    #[inline(always)]
-    fn build_hasher(&self) -> Self::Hasher {
-        self.hasher.build_hasher()
-    }
-}
-
-/// Runs what a call does, and turns how it ended into a status.
+/// Runs a read and turns how it ended into a status. A read reaches no cancellation point but in callbacks, and no system call
+/// that sets `errno`, so this costs it nothing.
 #[inline(always)]
 pub(crate) fn border(call: impl FnOnce() -> Result<(), Status>) -> Status {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(())) => hotset_status::HOTSET_OK.into(),
-        Ok(Err(status)) => status,
-        Err(panic) => caught(panic).into(),
+    // The result becomes a status inside, which keeps the compiler from carrying both out.
+    let status = catch_unwind(AssertUnwindSafe(|| match call() {
+        Ok(()) => hotset_status::HOTSET_OK.into(),
+        Err(status) => status,
+    }));
+    status.unwrap_or_else(|panic| caught(panic).into())
+}
+
+/// [`border`] for a write, which may wait for another thread: it keeps `errno` if it succeeds.
+#[inline(always)]
+pub(crate) fn border_write(call: impl FnOnce() -> Result<(), Status>) -> Status {
+    // std waits by futex here, which is no cancellation point.
+    if cfg!(any(target_os = "linux", target_os = "android")) {
+        errno_kept(|| border(call))
+    } else {
+        border_slow(call)
     }
+}
+
+/// [`border`] for a call that may reach cancellation points: it cannot be canceled, and keeps `errno` if it succeeds.
+#[inline]
+pub(crate) fn border_slow(call: impl FnOnce() -> Result<(), Status>) -> Status {
+    let _disabled = CancelDisabled::new();
+    errno_kept(|| border(call))
+}
+
+#[inline(always)]
+fn errno_kept(call: impl FnOnce() -> Status) -> Status {
+    let errno = Errno::now();
+    let status = call();
+    if status == hotset_status::HOTSET_OK.into() {
+        errno.restore();
+    }
+    status
 }
 
 #[cold]
@@ -230,18 +208,27 @@ pub(crate) unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Result<&'a [u
     Ok(unsafe { slice::from_raw_parts(data.cast(), len) })
 }
 
+/// Where a result goes. A pointer and no reference: the caller's memory may be read by its callbacks while the call runs.
+pub(crate) struct Out<T>(*mut T);
+
+impl<T: Copy> Out<T> {
+    #[inline(always)]
+    pub(crate) fn set(&self, value: T) {
+        // SAFETY: `result` was promised that it can be written as long as the call runs.
+        unsafe { self.0.write(value) }
+    }
+}
+
 /// Where a result goes: set to `nothing` until there is one.
 ///
 /// # Safety
-/// If `out` is not NULL, it can be written for `'a`.
+/// If `out` is not NULL, it can be written as long as the call runs.
 #[inline(always)]
-pub(crate) unsafe fn result<'a, T>(out: *mut T, nothing: T) -> Result<&'a mut T, Status> {
+pub(crate) unsafe fn result<T: Copy>(out: *mut T, nothing: T) -> Result<Out<T>, Status> {
     if out.is_null() {
         return Err(hotset_status::HOTSET_INVALID.into());
     }
-    // SAFETY: the caller's promise. Written before there is a reference: what was there may be no `T`.
-    unsafe {
-        out.write(nothing);
-        Ok(&mut *out)
-    }
+    let out = Out(out);
+    out.set(nothing);
+    Ok(out)
 }

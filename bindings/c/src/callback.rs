@@ -1,5 +1,6 @@
 //! Which caches are calling back on this thread: to close one of them would be to wait for oneself.
 
+use crate::thread::{CancelDisabled, Errno};
 use std::cell::Cell;
 use std::ptr;
 
@@ -10,7 +11,7 @@ struct Frame {
 
 thread_local!(static INNERMOST: Cell<*const Frame> = const { Cell::new(ptr::null()) });
 
-/// Runs user code that this cache calls.
+/// Runs user code that this cache calls. It cannot be canceled: it would take the frames of the call with it.
 #[inline]
 pub(crate) fn within<R>(cache: u64, call: impl FnOnce() -> R) -> R {
     let frame = Frame {
@@ -18,10 +19,19 @@ pub(crate) fn within<R>(cache: u64, call: impl FnOnce() -> R) -> R {
         around: INNERMOST.get(),
     };
     INNERMOST.set(&frame);
+    let _disabled = CancelDisabled::new();
     // C code does not unwind: an exception that leaves a callback ends the process.
     let result = call();
     INNERMOST.set(frame.around);
     result
+}
+
+/// [`within`], for user code whose `errno` means nothing to the caller of the call.
+#[inline]
+pub(crate) fn notify(cache: u64, call: impl FnOnce()) {
+    let errno = Errno::now();
+    within(cache, call);
+    errno.restore();
 }
 
 /// Whether this thread is in user code that this cache called.

@@ -1,8 +1,10 @@
 //! Changes that depend on what is there, and loads.
 
 use crate::blob::Blob;
-use crate::border::{border, bytes, hotset_cache, result};
+use crate::border::{border, border_slow, border_write, bytes, hotset_cache, result};
+use crate::memory;
 use crate::reply::{Answer, hotset_reply};
+use crate::thread::{CancelDisabled, Errno};
 use crate::types::{Status, hotset_compute_fn, hotset_load_fn, hotset_slice, hotset_status, hotset_value};
 use crate::write::ttl;
 use engine::{Change, LoadError, Ttl};
@@ -74,7 +76,7 @@ pub unsafe extern "C" fn hotset_cas(
     value_len: usize,
     ttl_ms: u64,
 ) -> Status {
-    border(|| {
+    border_write(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key, value) = unsafe {
             (
@@ -106,7 +108,7 @@ pub unsafe extern "C" fn hotset_add(
     ttl_ms: u64,
     sum: *mut i64,
 ) -> Status {
-    border(|| {
+    border_write(|| {
         let mut ignored = 0;
         let sum = if sum.is_null() { &raw mut ignored } else { sum };
         // SAFETY: the header's rules for callers.
@@ -123,10 +125,11 @@ pub unsafe extern "C" fn hotset_add(
                     (i64::from_le_bytes(number), Ttl::Keep)
                 }
             };
+            memory::ready()?;
             sum = before.checked_add(delta).ok_or(hotset_status::HOTSET_OVERFLOW)?;
             Ok(Answer::Set(Blob::new(key, &sum.to_le_bytes(), None)?, ttl))
         })?;
-        *out = sum;
+        out.set(sum);
         Ok(())
     })
 }
@@ -135,7 +138,7 @@ pub unsafe extern "C" fn hotset_add(
 /// afterwards, to be released, or NULL if nothing is; `value` may be NULL.
 ///
 /// `fn` runs under no lock, and runs again if another thread changed the key meanwhile: so it should be short and have no other
-/// effect. (While it runs, no cache of the process frees memory.) It may use the cache, but must not change this key.
+/// effect. (While it runs, the cache frees no memory.) It may use the cache, but must not change this key.
 ///
 /// Returns HOTSET_OK; the status that `fn` returned, if not HOTSET_OK, and then nothing has changed; HOTSET_INVALID, HOTSET_CLOSED,
 /// HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
@@ -148,7 +151,7 @@ pub unsafe extern "C" fn hotset_compute(
     arg: *mut c_void,
     value: *mut *mut hotset_value,
 ) -> Status {
-    border(|| {
+    border_slow(|| {
         let mut ignored = ptr::null_mut();
         let wanted = !value.is_null();
         let value = if wanted { value } else { &raw mut ignored };
@@ -177,7 +180,7 @@ pub unsafe extern "C" fn hotset_compute(
             }
             Ok(answer)
         })?;
-        *out = after.map_or(ptr::null_mut(), Blob::into_handle);
+        out.set(after.map_or(ptr::null_mut(), Blob::into_handle));
         Ok(())
     })
 }
@@ -220,14 +223,23 @@ pub unsafe extern "C" fn hotset_get_or_load(
                 Answer::Keep | Answer::Remove => Err(hotset_status::HOTSET_NOT_FOUND.into()),
             }
         };
-        let asked = || Blob::new(key, &[], None);
+        // What begins with a miss may wait, and must not be canceled; a hit pays for nothing of it.
+        let mut missed = None;
+        let asked = || {
+            missed = Some((CancelDisabled::new(), Errno::now()));
+            memory::ready()?;
+            Blob::new(key, &[], None)
+        };
         let loaded = engine::raw::try_get_or_insert(cache.engine(), key, asked, load, Blob::clone);
         let loaded = loaded.map_err(|error| match error {
             LoadError::Failed(status) => *status,
             LoadError::Reentrant => hotset_status::HOTSET_REENTRANT.into(),
             other => unreachable!("one key was asked for: {other:?}"),
         })?;
-        *out = loaded.into_handle();
+        out.set(loaded.into_handle());
+        if let Some((_, errno)) = missed {
+            errno.restore();
+        }
         Ok(())
     })
 }

@@ -4,6 +4,7 @@
 //! - `border`: what every call begins and ends with. No panic gets past it.
 //! - `blob`: an entry's memory, one allocation that key, value and handles share.
 //! - `callback`: who is being called back, so that what would wait for itself is refused.
+//! - `thread`, `fork`, `memory`, `ticker`: what a C program does to a thread, a process and its memory while a call runs.
 #![allow(non_camel_case_types)]
 // The header says what a caller must keep to: for all calls in its caveats, and for each in its comment.
 #![allow(clippy::missing_safety_doc)]
@@ -15,11 +16,17 @@ mod blob;
 mod border;
 mod callback;
 mod change;
+mod fork;
+mod memory;
 mod options;
 mod read;
 mod reply;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod text;
+mod thread;
+mod ticker;
 mod types;
 mod walk;
 mod whole;

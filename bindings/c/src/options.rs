@@ -1,13 +1,15 @@
 //! From `hotset_options` to an engine.
 
 use crate::blob::{Blob, Destructor};
-use crate::border::{Engine, Farewell, Gone, Seeded, hotset_cache, watch_forks};
-use crate::callback;
+use crate::border::{Engine, hotset_cache};
+use crate::memory::try_box;
+use crate::thread::{CancelDisabled, Errno};
+use crate::ticker::Ticker;
 use crate::types::{Policy, Status, hotset_cause, hotset_options, hotset_policy, hotset_status};
-use engine::{BuildError, Cache, Cause, Clock, DefaultHasher};
+use crate::{callback, fork, memory};
+use engine::{BuildError, Cache, Cause, Clock};
 use libc::c_void;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -90,15 +92,21 @@ impl hotset_options {
 
     pub(crate) fn open(&self) -> Result<Box<hotset_cache>, Status> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        watch_forks()?;
+        memory::ready()?;
+        fork::watch()?;
+        // Reads may be the first to need it otherwise.
+        engine::raw::start_clock();
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let gone = (self.ticker_ms != 0).then(Arc::<Gone>::default);
         let destructor = Destructor::new(self.destructor, self.destructor_arg, id);
-        let engine = self.engine(id, gone.clone())?;
-        Ok(Box::new(hotset_cache::new(engine, destructor, id, gone)))
+        let engine = self.engine(id)?;
+        let ticker = match self.ticker_ms {
+            0 => None,
+            ms => Some(Ticker::start(engine.clone(), Duration::from_millis(ms))?),
+        };
+        try_box(hotset_cache::new(engine, ticker, destructor, id))
     }
 
-    fn engine(&self, id: u64, gone: Option<Arc<Gone>>) -> Result<Engine, Status> {
+    fn engine(&self, id: u64) -> Result<Engine, Status> {
         let mut builder = Cache::builder().policy(self.policy.engine()?).jitter(self.jitter);
         builder = match (self.max_entries, self.max_bytes) {
             (0, bytes) => {
@@ -129,48 +137,16 @@ impl hotset_options {
                 let (call, arg) = listener.parts();
                 let (key, value) = (entry.key(), entry.value());
                 // SAFETY: the user's function, with what it was promised.
-                callback::within(id, || unsafe {
+                callback::notify(id, || unsafe {
                     let (key, key_len, value_len) = (key.as_ptr().cast(), key.len(), value.len());
                     call(arg, key, key_len, value.as_ptr().cast(), value_len, cause_of(cause));
                 });
             });
         }
-        let mut builder = builder.hasher(Seeded {
-            hasher: DefaultHasher::default(),
-            _farewell: gone.map(Farewell),
-        });
-        if self.ticker_ms != 0 {
-            builder = builder.ticker(Duration::from_millis(self.ticker_ms));
-        }
-        // The ticker inherits the mask: signals are for the program's own threads, which may have blocked them to wait for them.
-        let _blocked = (self.ticker_ms != 0).then(Blocked::new);
         builder.build().map_err(|error| match error {
-            BuildError::NoThread => hotset_status::HOTSET_IO.into(),
             BuildError::NoMemory => hotset_status::HOTSET_NO_MEMORY.into(),
             _ => hotset_status::HOTSET_INVALID.into(),
         })
-    }
-}
-
-/// All signals, blocked on this thread until it is dropped.
-struct Blocked(libc::sigset_t);
-
-impl Blocked {
-    fn new() -> Self {
-        // SAFETY: both sets are this function's, and every pattern of bits is a set.
-        unsafe {
-            let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
-            libc::sigfillset(&mut all);
-            libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before);
-            Self(before)
-        }
-    }
-}
-
-impl Drop for Blocked {
-    fn drop(&mut self) {
-        // SAFETY: the set is what the thread had.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, ptr::null_mut()) };
     }
 }
 
@@ -224,7 +200,10 @@ type ClockFn = unsafe extern "C" fn(*mut c_void) -> u64;
 impl Clock for User<ClockFn> {
     fn now(&self) -> Duration {
         let (call, arg) = self.parts();
+        let (_disabled, errno) = (CancelDisabled::new(), Errno::now());
         // SAFETY: the user's function, with what it was promised.
-        Duration::from_nanos(unsafe { call(arg) })
+        let nanos = unsafe { call(arg) };
+        errno.restore();
+        Duration::from_nanos(nanos)
     }
 }

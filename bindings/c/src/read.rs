@@ -33,7 +33,10 @@ pub(crate) unsafe fn part(
     let (data, len) = unsafe { (result(data, ptr::null()), result(len, 0)) };
     let (data, len) = (data?, len?);
     // SAFETY: the caller's promise.
-    (*data, *len) = unsafe { borrowed(value, |blob| (which(blob).as_ptr().cast(), which(blob).len())) }?;
+    // SAFETY: the caller's promise.
+    let (at, size) = unsafe { borrowed(value, |blob| (which(blob).as_ptr().cast(), which(blob).len())) }?;
+    data.set(at);
+    len.set(size);
     Ok(())
 }
 
@@ -61,11 +64,11 @@ pub unsafe extern "C" fn hotset_get_bytes(
         let (out, cache, key) = unsafe { (result(value, nothing)?, hotset_cache::get(cache)?, bytes(key, key_len)?) };
         let found = cache.engine().get_with(key, Blob::clone);
         let found = found.ok_or(hotset_status::HOTSET_NOT_FOUND)?;
-        *out = hotset_bytes {
+        out.set(hotset_bytes {
             data: found.value().as_ptr().cast(),
             len: found.value().len(),
             handle: found.into_handle(),
-        };
+        });
         Ok(())
     })
 }
@@ -87,12 +90,14 @@ pub unsafe extern "C" fn hotset_get_copy(
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe {
             let out = result(len, 0)?;
-            bytes(buffer, capacity)?;
+            if buffer.is_null() && capacity != 0 || capacity > isize::MAX as usize {
+                return Err(hotset_status::HOTSET_INVALID.into());
+            }
             (out, hotset_cache::get(cache)?, bytes(key, key_len)?)
         };
-        let fits = cache.engine().get_with(key, |blob| {
+        let fits = cache.engine().get_with(key, move |blob| {
             let value = blob.value();
-            *out = value.len();
+            out.set(value.len());
             let fits = value.len() <= capacity;
             if fits && !value.is_empty() {
                 // SAFETY: the caller's buffer has so many bytes, and is not part of the cache's memory.
@@ -143,20 +148,21 @@ pub unsafe extern "C" fn hotset_get_many(
             return Err(hotset_status::HOTSET_INVALID.into());
         }
         // SAFETY: the header's rules for callers.
-        let (keys, values) = unsafe { (slice::from_raw_parts(keys, n), slice::from_raw_parts_mut(values, n)) };
-        // SAFETY: the header's rules for callers.
-        let cache = unsafe { hotset_cache::get(cache) }?;
+        let (keys, cache) = unsafe { (slice::from_raw_parts(keys, n), hotset_cache::get(cache)?) };
         // SAFETY: the header's rules for callers; all are looked at before the first handle is made.
         let key = |slice: &hotset_slice| unsafe { bytes(slice.data, slice.len) };
         keys.iter().try_for_each(|slice| key(slice).map(|_| ()))?;
-        // Batches, so that the memory for the answers does not grow with n.
-        for (keys, values) in keys.chunks(64).zip(values.chunks_mut(64)) {
-            let keys = keys.iter().map(|slice| key(slice).unwrap_or_default());
-            for (value, blob) in values.iter_mut().zip(cache.engine().get_many(keys)) {
-                *found += usize::from(blob.is_some());
-                *value = blob.map_or(ptr::null_mut(), Blob::into_handle);
+        let keys = keys.iter().map(|slice| key(slice).unwrap_or_default());
+        let (mut next, mut count) = (values, 0);
+        engine::raw::get_each(cache.engine(), keys, |blob: Option<&Blob>| {
+            count += usize::from(blob.is_some());
+            // SAFETY: it is called once for each of the n keys, in their order.
+            unsafe {
+                next.write(blob.map_or(ptr::null_mut(), |blob| blob.clone().into_handle()));
+                next = next.add(1);
             }
-        }
+        });
+        found.set(count);
         Ok(())
     })
 }
@@ -190,9 +196,9 @@ pub unsafe extern "C" fn hotset_remaining(
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe { (result(ms, 0)?, hotset_cache::get(cache)?, bytes(key, key_len)?) };
         let left = cache.engine().remaining(key).ok_or(hotset_status::HOTSET_NOT_FOUND)?;
-        *out = left.map_or(HOTSET_TTL_NONE, |left| {
+        out.set(left.map_or(HOTSET_TTL_NONE, |left| {
             u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(HOTSET_TTL_NONE)
-        });
+        }));
         Ok(())
     })
 }
@@ -217,7 +223,7 @@ pub unsafe extern "C" fn hotset_value_key(
 pub unsafe extern "C" fn hotset_value_version(value: *const hotset_value, version: *mut u64) -> Status {
     border(|| {
         // SAFETY: the header's rules for callers.
-        unsafe { *result(version, 0)? = borrowed(value, Blob::version)? };
+        unsafe { result(version, 0)?.set(borrowed(value, Blob::version)?) };
         Ok(())
     })
 }

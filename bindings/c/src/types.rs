@@ -23,7 +23,7 @@ pub enum hotset_status {
     HOTSET_INVALID = 4,
     /// A key of 4 GiB or more; a key and value that together are longer than memory can be.
     HOTSET_TOO_LARGE = 5,
-    /// There was no memory for the entry, or for the table of a new cache. Nothing has changed.
+    /// There was no memory. Nothing has changed.
     HOTSET_NO_MEMORY = 6,
     /// For loaders that have nothing more precise to say.
     HOTSET_LOAD_FAILED = 7,
@@ -32,7 +32,7 @@ pub enum hotset_status {
     HOTSET_REENTRANT = 8,
     /// The cache was closed. (See hotset_close for how long this is told.)
     HOTSET_CLOSED = 9,
-    /// The cache was opened before a fork, and this is the child.
+    /// The cache was opened before a fork, and this is the child: it may open caches of its own.
     HOTSET_FORKED = 10,
     /// hotset_add: the entry is not a counter: its value is not 8 bytes long.
     HOTSET_NOT_A_NUMBER = 11,
@@ -42,7 +42,7 @@ pub enum hotset_status {
     HOTSET_PANIC = 13,
     /// The caller's buffer is too small; the length that is needed was stored.
     HOTSET_BUFFER_TOO_SMALL = 14,
-    /// The operating system gave no thread for the ticker; or it refused something with a file: errno says what.
+    /// The operating system refused a thread for the ticker, or something with a file: errno says why.
     HOTSET_IO = 15,
     /// hotset_close: iterators of the cache are still open. Close them first; the cache is unchanged.
     HOTSET_BUSY = 16,
@@ -192,8 +192,9 @@ pub struct hotset_snapshot_options {
     pub schema: u64,
     /// For hotset_load. Not 0: checks the whole file, and brings everything in before the call returns.
     pub eager: u32,
-    /// Must be 0.
-    pub reserved: u32,
+    /// For hotset_load. Not 0: reads the file into memory and checks all of it, instead of mapping
+    /// it.
+    pub copy: u32,
     /// For hotset_save. NULL: nobody is told.
     pub progress: hotset_progress_fn,
     /// Handed to progress.

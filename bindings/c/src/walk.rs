@@ -1,7 +1,8 @@
 //! Going through all entries.
 
 use crate::blob::Blob;
-use crate::border::{Seeded, border, hotset_cache, result};
+use crate::border::{border_write, hotset_cache, result};
+use crate::memory::{self, try_box};
 use crate::types::{Status, hotset_status, hotset_value};
 use std::cell::UnsafeCell;
 use std::ptr;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// An iteration that is going on. One thread at a time may use it.
 pub struct hotset_iter {
     /// For as long as the engine: `hotset_close` refuses while there is an iterator. Whoever has set `busy` uses it.
-    entries: UnsafeCell<engine::Iter<'static, Blob, Blob, Seeded>>,
+    entries: UnsafeCell<engine::Iter<'static, Blob, Blob, engine::DefaultHasher>>,
     cache: *const hotset_cache,
     /// A step does the cache's housekeeping too, so it may call back; and a callback knows iterators.
     busy: AtomicBool,
@@ -46,20 +47,21 @@ impl Drop for Turn<'_> {
 /// An entry that is there all the time comes exactly once; one that comes or goes meanwhile may come or not. Nobody is held up,
 /// nothing counts as a hit, and the cache may be changed meanwhile.
 ///
-/// Returns HOTSET_OK; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with NULL. Any thread may call it, callbacks included.
+/// Returns HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with NULL. Any thread may call it, callbacks included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_iter_open(cache: *mut hotset_cache, iter: *mut *mut hotset_iter) -> Status {
-    border(|| {
+    border_write(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache) = unsafe { (result(iter, ptr::null_mut())?, hotset_cache::get(cache)?) };
-        let iter = Box::new(hotset_iter {
+        memory::ready()?;
+        let iter = try_box(hotset_iter {
             entries: UnsafeCell::new(cache.engine().iter()),
             cache,
             busy: AtomicBool::new(false),
-        });
+        })?;
         // Release pairs with the Acquire in `close`.
         cache.iterators.fetch_add(1, Ordering::Release);
-        *out = Box::into_raw(iter);
+        out.set(Box::into_raw(iter));
         Ok(())
     })
 }
@@ -67,10 +69,10 @@ pub unsafe extern "C" fn hotset_iter_open(cache: *mut hotset_cache, iter: *mut *
 /// The next entry, as a handle to be released. One thread at a time may use an iterator.
 ///
 /// Returns HOTSET_OK; HOTSET_NOT_FOUND at the end, and from then on; HOTSET_REENTRANT in a callback that a step of this iterator
-/// called; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK, `*value` is NULL. Callbacks may call it.
+/// called; HOTSET_NO_MEMORY, after which it may be called again; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK, `*value` is NULL. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_iter_next(iter: *mut hotset_iter, value: *mut *mut hotset_value) -> Status {
-    border(|| {
+    border_write(|| {
         // SAFETY: the header's rules for callers; the cache is open while the iterator is.
         let (out, iter) = unsafe {
             let out = result(value, ptr::null_mut())?;
@@ -79,10 +81,11 @@ pub unsafe extern "C" fn hotset_iter_next(iter: *mut hotset_iter, value: *mut *m
             (out, iter)
         };
         let turn = Turn::new(iter)?;
+        memory::ready()?;
         // SAFETY: it is this call's turn, so nobody else uses it.
         let next = unsafe { &mut *turn.0.entries.get() }.next();
         let (_, entry) = next.ok_or(hotset_status::HOTSET_NOT_FOUND)?;
-        *out = entry.into_handle();
+        out.set(entry.into_handle());
         Ok(())
     })
 }
@@ -93,7 +96,7 @@ pub unsafe extern "C" fn hotset_iter_next(iter: *mut hotset_iter, value: *mut *m
 /// thread may call it, callbacks included, also after a fork.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_iter_close(iter: *mut hotset_iter) -> Status {
-    border(|| {
+    border_write(|| {
         // SAFETY: the header's rules for callers.
         let open = unsafe { iter.as_ref() }.ok_or(hotset_status::HOTSET_INVALID)?;
         let cache = open.cache;

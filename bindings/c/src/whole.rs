@@ -1,6 +1,7 @@
 //! The cache as a whole.
 
-use crate::border::{border, hotset_cache, result};
+use crate::border::{border, border_slow, hotset_cache, result};
+use crate::memory;
 use crate::types::{Status, hotset_stats_data, hotset_status};
 use std::ptr;
 
@@ -54,7 +55,7 @@ pub unsafe extern "C" fn hotset_stats(cache: *mut hotset_cache, stats: *mut hots
 unsafe fn number(cache: *const hotset_cache, out: *mut u64, read: impl FnOnce(&hotset_cache) -> u64) -> Status {
     border(|| {
         // SAFETY: the caller's promise.
-        unsafe { *result(out, 0)? = read(hotset_cache::get(cache)?) };
+        unsafe { result(out, 0)?.set(read(hotset_cache::get(cache)?)) };
         Ok(())
     })
 }
@@ -91,7 +92,9 @@ pub unsafe extern "C" fn hotset_capacity(cache: *mut hotset_cache, capacity: *mu
 /// # Safety
 /// As [`hotset_cache::get`].
 unsafe fn plainly(cache: *const hotset_cache, call: impl FnOnce(&hotset_cache)) -> Status {
-    border(|| {
+    border_slow(|| {
+        // They free memory, so they are not refused where there is none.
+        _ = memory::ready();
         // SAFETY: the caller's promise.
         call(unsafe { hotset_cache::get(cache) }?);
         Ok(())

@@ -1,7 +1,7 @@
 //! Other ways to write.
 
 use crate::blob::Blob;
-use crate::border::{border, bytes, hotset_cache, result};
+use crate::border::{border_write, bytes, hotset_cache, result};
 use crate::change::offer;
 use crate::types::{Status, hotset_status, hotset_value};
 use engine::Ttl;
@@ -39,7 +39,7 @@ pub unsafe extern "C" fn hotset_put_ttl(
     value_len: usize,
     ttl_ms: u64,
 ) -> Status {
-    border(|| {
+    border_write(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key, value) = unsafe {
             (
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn hotset_put_if_absent(
     ttl_ms: u64,
     existing: *mut *mut hotset_value,
 ) -> Status {
-    border(|| {
+    border_write(|| {
         let wanted = !existing.is_null();
         let mut ignored = ptr::null_mut();
         let existing = if wanted { existing } else { &raw mut ignored };
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn hotset_put_if_absent(
             there = current.filter(|_| wanted).cloned();
             current.map_or(Ok(()), |_| Err(hotset_status::HOTSET_EXISTS.into()))
         });
-        *out = there.map_or(ptr::null_mut(), Blob::into_handle);
+        out.set(there.map_or(ptr::null_mut(), Blob::into_handle));
         done
     })
 }
@@ -105,7 +105,7 @@ pub unsafe extern "C" fn hotset_put_if_absent(
 /// call it, callbacks included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_remove(cache: *mut hotset_cache, key: *const c_void, key_len: usize) -> Status {
-    border(|| {
+    border_write(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key) = unsafe { (hotset_cache::get(cache)?, bytes(key, key_len)?) };
         let removed = cache.engine().remove(key);
@@ -124,14 +124,14 @@ pub unsafe extern "C" fn hotset_take(
     key_len: usize,
     value: *mut *mut hotset_value,
 ) -> Status {
-    border(|| {
+    border_write(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe {
             let out = result(value, ptr::null_mut())?;
             (out, hotset_cache::get(cache)?, bytes(key, key_len)?)
         };
         let removed = cache.engine().remove(key);
-        *out = removed.ok_or(hotset_status::HOTSET_NOT_FOUND)?.into_handle();
+        out.set(removed.ok_or(hotset_status::HOTSET_NOT_FOUND)?.into_handle());
         Ok(())
     })
 }

@@ -52,7 +52,20 @@ fn generated() -> String {
         .expect("the sources are what cbindgen understands")
         .write(&mut header);
     let header = String::from_utf8(header).expect("cbindgen writes UTF-8");
-    format!("{}\n", header.trim())
+    format!("{}\n", banners_apart(header.trim()))
+}
+
+/// Makes the banner of a section, which cbindgen knows only as the beginning of a function's comment, a comment of its own.
+fn banners_apart(header: &str) -> String {
+    let mut parts = header.split("/**\n * ---");
+    let mut apart = parts.next().expect("split gives at least one part").to_owned();
+    for part in parts {
+        let (banner, comment) = part
+            .split_once("---\n *\n")
+            .expect("a banner ends with a line, and a blank one");
+        apart.push_str(&format!("/* ---{banner}--- */\n\n/**\n{comment}"));
+    }
+    apart
 }
 
 #[test]
@@ -67,4 +80,15 @@ fn the_header_is_what_the_sources_say() {
         kept == header,
         "include/hotset.h is not up to date: run `make header-c`"
     );
+}
+
+#[test]
+fn banners_are_comments_of_their_own() {
+    let header = generated();
+    assert_eq!(header.matches("/* ----").count(), 9, "the rungs of the ladder");
+    let comments: Vec<&str> = header.split("/**").skip(1).collect();
+    for comment in comments {
+        let comment = comment.split("*/").next().unwrap_or_default();
+        assert!(!comment.contains("-----"), "a banner is part of{comment}");
+    }
 }

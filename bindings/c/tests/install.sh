@@ -69,6 +69,39 @@ c++ -std=c++17 "${warnings[@]}" "$tests/wrapper.cpp" -o "$work/wrapper" $(pkg-co
 "$work/wrapper" >/dev/null || fail "the C++ wrapper"
 ok "hotset.hpp is clean in C++17 and does what it says"
 
+compile() { c++ -std=c++17 "${warnings[@]}" -c "$@" -o "$work/object.o" -I"$work/hotset/include"; }
+compile "$tests/dangling.cpp" || fail "a view of a value that is kept"
+for n in 1 2 3; do
+    ! compile -DDANGLES=$n "$tests/dangling.cpp" 2>"$work/log" || fail "a view of a temporary compiles: DANGLES=$n"
+    grep -q 'deleted' "$work/log" || { cat "$work/log" >&2; fail "DANGLES=$n fails for another reason"; }
+done
+ok "a view of a temporary value does not compile"
+
+! readelf -SW "$work/hotset/lib/libhotset.so" | grep -q '\.debug_' || fail "the installed libhotset.so has debug information"
+! readelf -SW "$work/hotset/lib/libhotset.a" | grep -q '\.debug_' || fail "the installed libhotset.a has debug information"
+symbols() { awk '$5 != "LOCAL" && $7 != "UND" && $8 ~ /./ && $1 ~ /^[0-9]+:$/ { print $8 }' | sort; }
+readelf -W --dyn-syms "$work/hotset/lib/libhotset.so" | symbols >"$work/exported"
+readelf -Ws "$work/hotset/lib/libhotset.a" | symbols | diff "$work/exported" - >&2 ||
+    fail "the symbols of the static library (>) are not those of the shared one (<)"
+ok "the installed libraries have the header's symbols only, and no debug information"
+
+# Two plugins with the static library inside: each exports its own symbol and no other, and neither meets the other's.
+static=$(pkg-config --static --libs hotset | sed 's/-lhotset\b/-l:libhotset.a/')
+for compiler in cc clang; do
+    command -v $compiler >/dev/null || { echo "skipped: plugins by $compiler (not installed)"; continue; }
+    for name in first second; do
+        # shellcheck disable=SC2046,SC2086
+        $compiler -std=gnu11 "${warnings[@]}" -fPIC -shared "$tests/plugin.c" -DPLUGIN=$name -o "$work/$name.so" \
+            $(pkg-config --cflags hotset) $static
+        exported=$(readelf -W --dyn-syms "$work/$name.so" | symbols)
+        [ "$exported" = $name ] || fail "a plugin built by $compiler exports $(wc -l <<<"$exported") symbols, not its own: $exported"
+        ! readelf -d "$work/$name.so" | grep 'NEEDED.*hotset' >/dev/null || fail "the plugin needs libhotset.so"
+    done
+    $compiler -std=gnu11 "${warnings[@]}" "$tests/plugin.c" -o "$work/plugins" -ldl
+    env -u LD_LIBRARY_PATH "$work/plugins" "$work/first.so" first "$work/second.so" second || fail "the plugins by $compiler"
+    ok "two plugins by $compiler with the static library inside export their own symbol, and run, also after a fork"
+done
+
 if command -v cmake >/dev/null; then
     mkdir "$work/cmake"
     cat >"$work/cmake/CMakeLists.txt" <<CMAKE

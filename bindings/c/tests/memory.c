@@ -52,6 +52,8 @@ int main(void) {
     hotset_options plain = defaults(), ttl = plain, tti = plain;
     static const size_t lens[] = {0, 20, 100, 1000};
     size_t i;
+    /* What the library keeps from the first cache on is no cache's memory. */
+    OK(hotset_close(cache_of(10)));
     ttl.ttl_ms = 3600000;
     tti.tti_ms = 3600000;
     for (i = 0; i < sizeof lens / sizeof *lens; i++) {

@@ -72,14 +72,14 @@ plain)
     the_header
     the_symbols
     the_quickstart
-    for name in api callbacks fork threads memory snapshot; do
-        build "$name"
+    for name in api callbacks cancel fork threads memory no_memory snapshot; do
+        build "$name" -ldl
         "$work/$name" || fail "$name"
     done
     the_exchange
     ;;
 valgrind)
-    # A thread that has just ended may still have its stack: "possibly lost".
+    # (cancel and no_memory have a malloc of their own.) A thread that has just ended may still have its stack: "possibly lost".
     check=(valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect --error-exitcode=9)
     for name in api callbacks fork threads snapshot; do build "$name"; done
     "${check[@]}" "$work/api" || fail api

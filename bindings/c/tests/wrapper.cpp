@@ -159,6 +159,7 @@ static void restarts_warm() {
     hotset::cache::warmed warmed = next.warm();
     CHECK(warmed.entries == 49 && warmed.damaged == 0);
     CHECK(next.load(path, 3, true) == 50);
+    CHECK(next.load(path, 3, false, true) == 50);
     CHECK(::unlink(path.c_str()) == 0);
 }
 

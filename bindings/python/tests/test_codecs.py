@@ -249,7 +249,7 @@ def test_wrong_arguments(settings, error, text, tmp_path):
 def test_wrong_paths():
     cache = hotset.Cache(10)
     for wrong in (None, 3, ["a"]):
-        with pytest.raises(TypeError, match="path must be a str or an os.PathLike, not"):
+        with pytest.raises(TypeError, match="path must be a str, bytes or an os.PathLike, not"):
             cache.save(wrong)
     with pytest.raises(TypeError, match="path must be"):
         hotset.cached(snapshot=3)

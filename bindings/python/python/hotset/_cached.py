@@ -161,7 +161,7 @@ def cached(
     A file that cannot be loaded is told by a `hotset.SnapshotWarning`, and the function begins without. A damaged or outdated snapshot is
     replaced by the next save; a file that is no snapshot is not, but by an explicit `cache_save()`. Processes that share a file, as
     gunicorn's workers do, each save what they have: the last one wins. One that did nothing since a fork leaves the file to the
-    others.
+    others. A symbolic link is followed, and an existing file's permissions are kept: see `hotset.Cache.save`.
     """
     given = {name: value for name, value in locals().items() if name not in ("function", "cache", "key", "typed", "method")}
     if cache is not None:

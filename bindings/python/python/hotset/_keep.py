@@ -69,8 +69,8 @@ class Keeper:
             del _keepers[self.path]
 
     def save(self, path: Any) -> int:
-        target = self._target(path)
-        saved = _snapshot.save(self._alive(), target, self._codec, self._schema)
+        target, memo = self._target(path), self._alive()  # which is alive until this returns
+        saved = _snapshot.save(memo, target, self._codec, self._schema)
         if target == self.path:
             self._foreign = False
             self._note()

@@ -469,8 +469,12 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
 
         Entries come with what is left of their lives, and with what the policy knows of them. What the codec cannot write is left out, with
         a SnapshotWarning; if it can write nothing, that is a SnapshotError. What the system refuses is an OSError. The file takes the place
-        of the former one when it is whole and on the disk: a save that fails, or is interrupted, leaves that as it was. Others may use
-        the cache meanwhile, the codec included.
+        of the previous one when it is complete and on the disk: a save that raises, or is interrupted before that, leaves the previous
+        file as it was. Other threads, and the codec, may use the cache during the save.
+
+        A symbolic link is followed. A new file may be read and written by its owner only; one that replaces another keeps its mode, its
+        group where the process may set that, on Linux its access control list, and its owner where the process may give files away, as
+        root may.
         """
         chosen, number = to_be_saved(codec_of(codec), schema, self)
         return _snapshot.save(self, path_of(path), chosen, number)
@@ -481,7 +485,8 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         What the cache holds already stays. Times to live go on by the wall clock while no process runs; what has ended does not come in.
         A file that is damaged, or of another codec or schema, or of which the codec refuses an entry, is a SnapshotError, and nothing of it
         comes in; one that is not there is a FileNotFoundError. A load is for the beginning: what is removed by others while it goes on may
-        come back. Nobody may shorten the file in place meanwhile.
+        come back. The file is read into memory first, which takes memory of its size during the load: what happens to the file
+        afterwards does not matter.
         """
         first, *others = to_be_loaded(codec_of(codec), schema)
         try:

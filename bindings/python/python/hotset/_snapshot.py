@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from hotset._codecs import PICKLE, Codec
 from hotset._hotset import Loading, Saving, SnapshotError
 
-Path = str | os.PathLike[str]
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 class SnapshotWarning(UserWarning):
@@ -47,7 +47,7 @@ def path_of(path: Any) -> str:
     try:
         decoded = os.fsdecode(path)
     except TypeError:
-        raise TypeError(f"a snapshot's path must be a str or an os.PathLike, not {type(path).__name__}") from None
+        raise TypeError(f"a snapshot's path must be a str, bytes or an os.PathLike, not {type(path).__name__}") from None
     if "\0" in decoded:
         raise ValueError("a snapshot's path must not have a null byte")
     return decoded
@@ -73,12 +73,12 @@ def save(cache: Snapshots, path: str, codec: Codec, schema: int) -> int:
                     written += 1
         if first is not None and not written:
             raise refused(f"{path}: not saved, since the codec can write none of {left_out} entries; {_told(*first)}") from first[1]
-        saved = saving.finish()
+        if first is not None:
+            # Before the file is replaced: where warnings are errors, this one abandons the save.
+            warn(f"{path}: {left_out} of {written + left_out} entries were left out; {_told(*first)}")
+        return saving.finish()
     finally:
         saving.abandon()
-    if first is not None:
-        warn(f"{path}: {left_out} of {written + left_out} entries were left out; {_told(*first)}")
-    return saved
 
 
 def _told(key: str, error: Exception) -> str:

@@ -14,9 +14,10 @@ use crate::store::left::LettingGo;
 use crate::store::saved::Entry;
 use hotset::raw::{self, About};
 use hotset::snapshot::SnapshotError as Refusal;
-use pyo3::exceptions::{PyException, PyIndexError, PyOSError, PyRuntimeError};
+use pyo3::exceptions::{PyException, PyIndexError, PyMemoryError, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 pyo3::create_exception!(
@@ -35,6 +36,9 @@ fn error(py: Python<'_>, path: &Path, refusal: Refusal) -> PyErr {
     };
     let reason = match refusal {
         Refusal::Io { path, source, .. } => {
+            if source.kind() == ErrorKind::OutOfMemory {
+                return PyMemoryError::new_err(text);
+            }
             let Some(number) = source.raw_os_error() else {
                 return PyOSError::new_err(text);
             };

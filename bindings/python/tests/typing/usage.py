@@ -147,6 +147,7 @@ def mapping() -> None:
         path = Path(directory) / "snapshot"
         assert_type(cache.save(path, codec=Hexadecimal()), int)
         assert_type(cache.load(str(path), codec=Hexadecimal()), int)
+        assert_type(cache.load(bytes(path), codec=Hexadecimal()), int)
         try:
             cache.load(path, codec="bytes")
         except hotset.SnapshotError as error:

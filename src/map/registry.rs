@@ -1,0 +1,300 @@
+//! Small numbers for living threads, each with an item of its own.
+//!
+//! A [`Registry`] is a list of chunks, each twice as large as the one before. A bit says whether an index is in use, and a counter
+//! per chunk whether any is. [`claim`](Registry::claim) takes about the lowest free index; [`each_used`](Registry::each_used) skips
+//! chunks without a living thread and visits the used items of the others. So both cost what the living threads cost (and a bit for
+//! each free index of a chunk in use), however many threads ended before.
+//!
+//! Invariant: a chunk's counter is never less than the number of its bits that are set. It is raised before a bit is set, and
+//! lowered after the bit is cleared.
+
+use crate::prim::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::ptr;
+
+/// Items of the first chunk.
+const FIRST: usize = if cfg!(loom) { 1 } else { 16 };
+/// The most chunks: room for 2^28 threads.
+const CHUNKS: usize = if cfg!(loom) { 2 } else { 24 };
+const WORD: usize = u64::BITS as usize;
+
+/// See the [module's documentation](self).
+pub(crate) struct Registry<T> {
+    chunks: [AtomicPtr<Chunk<T>>; CHUNKS],
+}
+
+/// Items whose indices follow each other. Never freed before the registry.
+struct Chunk<T> {
+    count: AtomicUsize,
+    used: Box<[AtomicU64]>,
+    items: Box<[T]>,
+}
+
+impl<T: Default> Registry<T> {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self {
+            chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS],
+        }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            chunks: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+        }
+    }
+
+    /// Claims a free index, about the lowest. O(threads / 64).
+    pub(crate) fn claim(&self) -> (usize, &T) {
+        for (level, at) in self.chunks.iter().enumerate() {
+            let chunk = Self::made(at, FIRST << level);
+            if let Some(offset) = chunk.claim() {
+                return (first(level) + offset, &chunk.items[offset]);
+            }
+        }
+        panic!("too many threads");
+    }
+
+    /// Claims this index, unless it is in use or was never claimed.
+    pub(crate) fn claim_exactly(&self, index: usize) -> bool {
+        self.find(index)
+            .is_some_and(|(chunk, offset)| chunk.claim_exactly(offset))
+    }
+
+    /// Gives an index back. Only its owner may.
+    pub(crate) fn release(&self, index: usize) {
+        if let Some((chunk, offset)) = self.find(index) {
+            // Release pairs with the Acquire in `Chunk::set` and in `each_used`: the owner is done with the item.
+            chunk.used[offset / WORD].fetch_and(!(1 << (offset % WORD)), Ordering::Release);
+            // Release: as above, for who skips the chunk.
+            chunk.count.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Whether a thread has this index.
+    #[inline]
+    pub(crate) fn is_used(&self, index: usize) -> bool {
+        self.find(index).is_some_and(|(chunk, offset)| {
+            chunk.used[offset / WORD].load(Ordering::Relaxed) >> (offset % WORD) & 1 != 0
+        })
+    }
+
+    /// Visits the items of living threads until `see` returns false. A thread that registers concurrently may be missed, unless
+    /// its SeqCst fence after that comes before the caller's.
+    #[cfg_attr(all(feature = "crossbeam", not(loom)), allow(dead_code))]
+    #[inline]
+    pub(crate) fn each_used(&self, mut see: impl FnMut(&T) -> bool) {
+        for at in &self.chunks {
+            let Some(chunk) = get(at) else { return };
+            // Acquire pairs with the Release in `release`: what the threads did that were counted here comes before.
+            if chunk.count.load(Ordering::Acquire) == 0 {
+                continue;
+            }
+            for (used, items) in chunk.used.iter().zip(chunk.items.chunks(WORD)) {
+                let mut bits = used.load(Ordering::Acquire); // as above
+                while bits != 0 {
+                    if !see(&items[bits.trailing_zeros() as usize]) {
+                        return;
+                    }
+                    bits &= bits - 1;
+                }
+            }
+        }
+    }
+
+    /// Gives back all indices but those of items that are the caller's, which is the only thread; `reset` sees the others' items.
+    #[cfg_attr(feature = "crossbeam", allow(dead_code))]
+    #[cfg(not(loom))]
+    pub(crate) fn release_others(&self, is_own: impl Fn(&T) -> bool, reset: impl Fn(&T)) {
+        for chunk in self.chunks.iter().filter_map(get) {
+            let mut count = 0;
+            for (used, items) in chunk.used.iter().zip(chunk.items.chunks(WORD)) {
+                let mut own = used.load(Ordering::Relaxed);
+                for (bit, item) in items.iter().enumerate() {
+                    if own >> bit & 1 != 0 && !is_own(item) {
+                        reset(item);
+                        own &= !(1 << bit);
+                    }
+                }
+                used.store(own, Ordering::Relaxed);
+                count += own.count_ones() as usize;
+            }
+            chunk.count.store(count, Ordering::Relaxed);
+        }
+    }
+
+    fn find(&self, index: usize) -> Option<(&Chunk<T>, usize)> {
+        let level = (index / FIRST + 1).ilog2() as usize;
+        Some((get(self.chunks.get(level)?)?, index - first(level)))
+    }
+
+    fn made(at: &AtomicPtr<Chunk<T>>, len: usize) -> &Chunk<T> {
+        if let Some(chunk) = get(at) {
+            return chunk;
+        }
+        let new = Box::into_raw(Box::new(Chunk {
+            count: AtomicUsize::new(0),
+            used: (0..len.div_ceil(WORD)).map(|_| AtomicU64::new(0)).collect(),
+            items: (0..len).map(|_| T::default()).collect(),
+        }));
+        // AcqRel, Acquire: the chunk that the pointer leads to is seen (see `get`).
+        match at.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: set now, and freed only with the registry.
+            Ok(_) => unsafe { &*new },
+            Err(other) => {
+                // SAFETY: `new` was not shared; `other` is as above.
+                unsafe {
+                    drop(Box::from_raw(new));
+                    &*other
+                }
+            }
+        }
+    }
+}
+
+/// The first index of a chunk.
+fn first(level: usize) -> usize {
+    FIRST * ((1 << level) - 1)
+}
+
+#[inline]
+fn get<T>(at: &AtomicPtr<Chunk<T>>) -> Option<&Chunk<T>> {
+    // SAFETY: set only in `made`, and freed only with the registry. Acquire pairs with the Release there.
+    unsafe { at.load(Ordering::Acquire).as_ref() }
+}
+
+impl<T> Chunk<T> {
+    fn claim(&self) -> Option<usize> {
+        if self.count.load(Ordering::Relaxed) >= self.items.len() {
+            return None;
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        for (n, used) in self.used.iter().enumerate() {
+            loop {
+                let bit = used.load(Ordering::Relaxed).trailing_ones() as usize;
+                let offset = n * WORD + bit;
+                if bit == WORD || offset >= self.items.len() {
+                    break;
+                }
+                if self.set(offset) {
+                    return Some(offset);
+                }
+            }
+        }
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+
+    fn claim_exactly(&self, offset: usize) -> bool {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let claimed = self.set(offset);
+        if !claimed {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        claimed
+    }
+
+    /// Sets a bit; false if it was set.
+    fn set(&self, offset: usize) -> bool {
+        let bit = 1 << (offset % WORD);
+        // Acquire pairs with the Release in `release`: the previous owner is done with the item.
+        self.used[offset / WORD].fetch_or(bit, Ordering::Acquire) & bit == 0
+    }
+}
+
+impl<T> Drop for Registry<T> {
+    fn drop(&mut self) {
+        for at in &mut self.chunks {
+            let chunk = at.load(Ordering::Relaxed);
+            if !chunk.is_null() {
+                // SAFETY: set once, made from a Box in `made`; `&mut self`: it is not used any more.
+                drop(unsafe { Box::from_raw(chunk) });
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn used(registry: &Registry<AtomicUsize>) -> usize {
+        let mut visited = 0;
+        registry.each_used(|_| {
+            visited += 1;
+            true
+        });
+        visited
+    }
+
+    #[test]
+    fn indices_are_dense_and_reused_lowest_first() {
+        let registry = Registry::<AtomicUsize>::new();
+        for index in 0..5000 {
+            let (claimed, item) = registry.claim();
+            assert_eq!(claimed, index);
+            item.store(index, Ordering::Relaxed);
+        }
+        assert_eq!(used(&registry), 5000);
+        let mut seen = Vec::new();
+        registry.each_used(|item| {
+            seen.push(item.load(Ordering::Relaxed));
+            seen.len() < 4000
+        });
+        assert_eq!(seen, (0..4000).collect::<Vec<_>>());
+        for index in (0..5000).filter(|index| index % 1000 != 7) {
+            registry.release(index);
+        }
+        assert_eq!(used(&registry), 5);
+        assert!(registry.is_used(7) && !registry.is_used(8) && !registry.is_used(1 << 40));
+        assert!(!registry.claim_exactly(1007) && registry.claim_exactly(8) && !registry.claim_exactly(8));
+        assert!(!registry.claim_exactly(9000), "it was never claimed");
+        registry.release(8);
+        assert_eq!((registry.claim().0, registry.claim().0), (0, 1));
+        assert_eq!(used(&registry), 7);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::thread;
+    use std::sync::Arc;
+
+    /// What the owner of an index alone touches.
+    #[derive(Default)]
+    struct Own(UnsafeCell<u32>);
+
+    // SAFETY: that only the owner touches it is what loom checks.
+    unsafe impl Sync for Own {}
+    // SAFETY: as above.
+    unsafe impl Send for Own {}
+
+    fn touch(item: &Own) {
+        // SAFETY: checked by loom.
+        item.0.with_mut(|at| unsafe { *at += 1 });
+    }
+
+    #[test]
+    fn loom_registry_an_index_has_one_owner() {
+        loom::model(|| {
+            let registry = Arc::new(Registry::<Own>::new());
+            let threads = [0; 2].map(|_| {
+                let registry = registry.clone();
+                thread::spawn(move || {
+                    let (index, item) = registry.claim();
+                    touch(item);
+                    registry.release(index);
+                })
+            });
+            // As a sweep does: what is claimed here is no thread's.
+            if registry.claim_exactly(0) {
+                touch(&registry.find(0).unwrap().0.items[0]);
+                registry.release(0);
+            }
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            registry.each_used(|_| panic!("all were given back"));
+        });
+    }
+}

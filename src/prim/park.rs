@@ -1,0 +1,66 @@
+//! Waiting for another thread: a short spin, then sleep.
+//!
+//! A thread that only yields while it waits never lets a thread of a lower real-time priority run on its processor, and keeps
+//! the processor busy while that thread is suspended. A parked thread does neither.
+//!
+//! A waiter *announces* itself in a word that the thread it waits for reads when it is done. [`Parking::wait`] calls
+//! `ready`, which announces the waiter and checks the condition once more, while it holds the parking's mutex, and keeps the
+//! mutex until it sleeps. [`Parking::wake`] passes through that mutex first. So a wake-up is lost only if the announcement
+//! is, which is the caller's to prevent: announcement and condition must be ordered by read-modify-writes of one word.
+#![forbid(unsafe_code)]
+
+use super::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::PoisonError;
+
+/// Rounds of a spin, each twice as long as the one before: about a microsecond in all.
+const ROUNDS: u32 = if cfg!(loom) { 0 } else { 6 };
+
+/// Where threads sleep that wait for one condition.
+pub(crate) struct Parking {
+    mutex: Mutex<()>,
+    woken: Condvar,
+}
+
+impl Parking {
+    pub(crate) fn new() -> Self {
+        Self {
+            mutex: Mutex::new(()),
+            woken: Condvar::new(),
+        }
+    }
+
+    // (Nothing panics while the mutex is held, and it guards no data.)
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sleeps until `ready` returns true; it is called before the first sleep and after each wake-up. See the
+    /// [module's documentation](self) for what it must do.
+    #[cold]
+    pub(crate) fn wait(&self, mut ready: impl FnMut() -> bool) {
+        let mut guard = self.lock();
+        while !ready() {
+            guard = self.woken.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Wakes all waiters, which check their conditions.
+    #[cold]
+    pub(crate) fn wake(&self) {
+        // A waiter that has announced itself holds the mutex until it sleeps.
+        drop(self.lock());
+        self.woken.notify_all();
+    }
+}
+
+/// Spins until `done` returns true, for a bounded number of rounds. Returns whether it did.
+#[inline]
+pub(crate) fn spin(mut done: impl FnMut() -> bool) -> bool {
+    for round in 0..ROUNDS {
+        if done() {
+            return true;
+        }
+        (0..1 << round).for_each(|_| std::hint::spin_loop());
+    }
+    done()
+}
