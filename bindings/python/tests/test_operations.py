@@ -329,3 +329,36 @@ def test_a_weigher_has_one_signature():
     cache = Cache(max_weight=100, weigher=lambda key, value: len(key) + len(value))
     cache["key"] = "four"
     assert cache.stats().weight == 7
+
+
+# --- Arguments by name.
+
+
+def test_lookups_accept_their_arguments_by_name():
+    cache: Cache[str, int] = Cache(10)
+    cache["a"] = 1
+    assert cache.get("a", default=2) == cache.get(key="a", default=2) == cache.get(key="a") == 1
+    assert cache.get("b", default=2) == cache.get(default=2, key="b") == 2
+    assert cache.get(key="b") is None
+    assert cache.peek("a", default=2) == cache.peek(key="a") == 1 and cache.peek(key="b", default=2) == 2
+    assert cache.setdefault("a", default=2) == 1 and cache.setdefault(key="b", default=2) == 2
+    assert cache.pop("b", default=3) == 2 and cache.pop(key="b", default=3) == 3
+    with pytest.raises(KeyError):
+        cache.pop(key="b")
+    assert cache.get(**{"key": "a"}) == 1
+
+
+@pytest.mark.parametrize("name", ["get", "peek", "pop", "setdefault"])
+def test_lookups_refuse_wrong_names(name):
+    method = getattr(Cache(10), name)
+    for args, kwargs, text in (
+        ((1,), {"other": 2}, "unexpected keyword argument"),
+        ((1,), {"key": 2}, "multiple values"),
+        ((1, 2), {"default": 2}, "multiple values"),
+        ((), {"default": 2}, "missing"),
+        ((1, 2, 3), {"default": 2}, "at most 2"),
+        ((1, 2, 3), {}, "got 3"),
+        ((), {}, "got 0"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            method(*args, **kwargs)

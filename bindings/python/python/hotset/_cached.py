@@ -106,7 +106,8 @@ def cached(
     negative_ttl: for so long an exception is remembered, and raised again: a copy each time.
     stale_while_revalidate: for so long after its ttl a result is still returned, while it is loaded anew: by a thread
     (`hotset.set_reload_threads`), or a task.
-    stale_if_error: for so long after its ttl a result is still returned if the function raises.
+    stale_if_error: for so long after its ttl a result is still returned if the function raises. The logger "hotset" is warned when that
+    begins, and again only after a call of the function has succeeded in between.
     timer: called instead of the system's monotonic clock, for tests: `timer=lambda: time.time()` follows freezegun and time-machine.
     name: lists the cache in `hotset.caches()`.
     cache: a `hotset.Cache` in which the results are kept, beside those of other functions; its settings are the cache's.

@@ -61,7 +61,8 @@ async def get(
                 return value
             continue
         background = kind == _STALE and serve_stale
-        task = _lead(found if kind == _LEAD else more[0], load, ttl, background)
+        flight: Flight = found if kind == _LEAD else more[0]
+        task = _lead(flight, load, ttl, background)
         if background:
             return found
         await asyncio.wait([task])
@@ -75,7 +76,12 @@ async def get(
         if error is None:
             return value
         if kind != _LEAD and isinstance(error, Exception):
-            return found
+            try:
+                flight.log_stale(error)
+                return found
+            finally:
+                # (As in `_run`.)
+                del error, task
         try:
             raise error
         finally:

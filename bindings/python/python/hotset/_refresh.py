@@ -17,6 +17,12 @@ from hotset._hotset import Reload
 _log = logging.getLogger("hotset")
 
 
+def log_stale(function: object, error: BaseException) -> None:
+    """Logs that a function's expired result is served because the function raised. Called once until a call of it succeeds."""
+    name = getattr(function, "__qualname__", repr(function))
+    _log.warning("%s failed: its expired result is returned", name, exc_info=error)
+
+
 class Reloader:
     """A pool of daemon threads: `size` of them, started when there is something to do; they stay, asleep.
 

@@ -169,6 +169,15 @@ impl Flight {
         self.end(py, &outcome, Ttl::Default)
     }
 
+    /// The leader's load failed with this error, and its caller serves the expired value: logs that, once until a load succeeds.
+    #[pyo3(signature = (error, /))]
+    fn log_stale(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
+        if let Some(Lead { of: Of::Memo(memo), .. }) = &self.lead {
+            Memo::end_stale(memo, &PyErr::from_value(error));
+        }
+        interrupt::take(py).map_or(Ok(()), Err)
+    }
+
     /// The leader gave up: who waits tries again.
     fn abandon(&self, py: Python<'_>) -> PyResult<()> {
         self.give_up(py)

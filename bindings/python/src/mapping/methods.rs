@@ -292,18 +292,18 @@ impl Mapping {
 
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
     methods![Mapping;
-        c"get" => Mapping::get, 1..=2, c"get($self, key, default=None, /)\n--\n\nThe key's value, or the default.";
+        c"get" => Mapping::get, 1..=2, ["key", "default"], c"get($self, key, default=None)\n--\n\nThe key's value, or the default.";
         c"set" => Mapping::set_value, 2..=3, c"set($self, key, value, ttl=None, /)\n--\n\nSets the key's value.";
         c"set_with_ttl" => Mapping::set_with_ttl, 3..=3, c"set_with_ttl($self, key, value, ttl, /)\n--\n\nSets the key's value, for so many seconds; None: without an end.";
         c"delete" => Mapping::delete, 1..=1, c"delete($self, key, /)\n--\n\nRemoves the key; returns whether it was there.";
         c"add" => Mapping::add, 2..=3, c"add($self, key, value, ttl=None, /)\n--\n\nSets the key's value if it is absent; returns whether it was.";
         c"touch" => Mapping::touch, 1..=2, c"touch($self, key, ttl=None, /)\n--\n\nGives the key's entry another time to live; returns whether it is there.";
-        c"peek" => Mapping::peek, 1..=2, c"peek($self, key, default=None, /)\n--\n\nThe key's value, or the default. Counts nothing.";
+        c"peek" => Mapping::peek, 1..=2, ["key", "default"], c"peek($self, key, default=None)\n--\n\nThe key's value, or the default. Counts nothing.";
         c"pop_coldest" => Mapping::pop_coldest, 0..=0, c"pop_coldest($self, /)\n--\n\nRemoves the entry that would go first, and returns it; None if there is none.";
         c"take_expired" => Mapping::take_expired, 0..=0, c"take_expired($self, /)\n--\n\nRemoves what has expired, and returns it.";
         c"reset_stats" => Mapping::reset_stats, 0..=0, c"reset_stats($self, /)\n--\n\nCounts from 0 again.";
-        c"pop" => Mapping::pop, 1..=2, c"pop($self, key, default=MISSING, /)\n--\n\nRemoves the key and returns its value.";
-        c"setdefault" => Mapping::setdefault, 1..=2, c"setdefault($self, key, default=None, /)\n--\n\nThe key's value, which is set if it is absent.";
+        c"pop" => Mapping::pop, 1..=2, ["key", "default"], c"pop($self, key, default=MISSING)\n--\n\nRemoves the key and returns its value.";
+        c"setdefault" => Mapping::setdefault, 1..=2, ["key", "default"], c"setdefault($self, key, default=None)\n--\n\nThe key's value, which is set if it is absent.";
         c"compute" => Mapping::compute, 2..=4, c"compute($self, key, change, default=None, ttl=None, /)\n--\n\nReplaces the key's value by change(value), atomically.";
         c"get_or_load" => Mapping::get_or_load, 2..=3, c"get_or_load($self, key, loader, ttl=None, /)\n--\n\nThe key's value, or what loader(key) returns.";
         c"begin" => Mapping::begin, 1..=1, c"begin($self, key, /)\n--\n\nThe value, or a load to lead or to wait for.";

@@ -7,6 +7,7 @@ use crate::call::Call;
 use crate::exception_copy::raise_copy;
 use crate::flight::failure;
 use crate::flight::shared::{Completion, Outcome, Shared};
+use crate::interrupt;
 use crate::objects::{Object, Raised, Ref};
 use crate::statics::with_ttl;
 use crate::store::key::{self, Found, Search, Value};
@@ -151,6 +152,7 @@ impl Memo {
                 // nothing is left to serve.
                 if Python::attach(|py| error.is_instance_of::<PyException>(py)) {
                     self.store.reload_failed(search);
+                    self.log_stale(&error);
                     return Ok(value);
                 }
                 if let Err(raised) = self.store.reload_abandoned(search) {
@@ -159,6 +161,24 @@ impl Memo {
                 Err(raise(error))
             }
         }
+    }
+
+    /// An expired value is served because the function raised: logs that, once until a load succeeds.
+    #[cold]
+    pub(crate) fn log_stale(&self, error: &PyErr) {
+        if self.serves_stale.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        Python::attach(|py| {
+            // SAFETY: the memo is alive while it is called.
+            let this = unsafe { Bound::from_borrowed_ptr(py, self.object()) };
+            let module = py.import(pyo3::intern!(py, "hotset._refresh"));
+            let logged = module.and_then(|module| module.call_method1("log_stale", (&this, error.value(py))));
+            if let Err(error) = logged {
+                // A filter of the user's, say: the value is served all the same.
+                interrupt::report(error, &this);
+            }
+        });
     }
 
     /// The new value, if the caller has reloaded it.
@@ -201,6 +221,9 @@ impl Memo {
     ) -> Result<(), Raised> {
         match outcome {
             Outcome::Value(value) => {
+                if self.reloads {
+                    self.serves_stale.store(false, Ordering::Relaxed);
+                }
                 let weight = self.store.weigh(&[value.get()])?;
                 #[cfg(Py_GIL_DISABLED)]
                 if self.store.is_method() {

@@ -206,6 +206,12 @@ impl Memo {
         })
     }
 
+    /// A task serves the expired value because its load failed.
+    pub(crate) fn end_stale(memo: &Py<PyAny>, error: &PyErr) {
+        // SAFETY: `begin` put a memo there.
+        unsafe { &*memo.as_ptr().cast::<Self>() }.log_stale(error);
+    }
+
     /// Whether a call still has the key that it had when its load began: the load may have changed the arguments, of which a function
     /// makes the key.
     fn has_key(&self, py: Python<'_>, lead: &Lead) -> Result<bool, Raised> {

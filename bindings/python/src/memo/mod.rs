@@ -23,7 +23,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 #[repr(C)]
 pub(crate) struct Memo {
@@ -41,6 +41,8 @@ pub(crate) struct Memo {
     single_flight: bool,
     /// Values are reloaded before they end.
     reloads: bool,
+    /// An expired result was served because the function raised, and no load has succeeded since.
+    serves_stale: AtomicBool,
     store: ManuallyDrop<Store>,
 }
 
@@ -365,6 +367,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             plain: !special && !typed,
             quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed && !eager,
             reloads,
+            serves_stale: AtomicBool::new(false),
             key: reference(options.key),
             refresher: reference(options.refresher),
             store: ManuallyDrop::new(store),
