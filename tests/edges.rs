@@ -435,12 +435,15 @@ fn iteration_sees_stable_entries_once() {
         for thread in 1..3u64 {
             let (cache, stop) = (&cache, &stop);
             scope.spawn(move || {
-                let mut key = thread << 32;
+                // A bounded number of keys: else a walk by a thread that gets little of a busy processor takes ever longer.
+                let mut step = 1000;
                 while !stop.load(Relaxed) {
+                    let key = (thread << 32) + step;
                     cache.insert(key, key); // the table grows
                     cache.remove(&(key - 1000));
                     cache.insert(STABLE + key % 100, key);
-                    key += if key % 3 == 0 { 1001 } else { 1 };
+                    step += if key % 3 == 0 { 1001 } else { 1 };
+                    step = 1000 + step % 100_000;
                 }
             });
         }
