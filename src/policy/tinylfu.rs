@@ -20,10 +20,13 @@
 //! again whenever that number has doubled (the sketch keeps its counts, the ghosts start anew).
 #![forbid(unsafe_code)]
 
+mod clock;
+
 use super::{Entries, Out, Policy, Rank, Verdict, weigh, xorshift};
 use crate::prim::ghost::{Ghost, Now, Region};
 use crate::prim::list::{Chunks, MAX_NOTE, Queue};
 use crate::prim::sketch::Sketch;
+use clock::Clock;
 
 /// Steps of the hands per decision. Unbounded, one walk took 52,974 steps; with this bound the mean is 1.33.
 const STEPS: u32 = 64;
@@ -41,25 +44,6 @@ const MOST_USES: u8 = 15;
 const RARELY: u32 = 127;
 /// Caches of up to so many entries, which all have the smallest sketch (8 KiB), make it when they are a 32nd full.
 const SMALL: u64 = 1024;
-
-/// Counts departures or arrivals in ticks, without a division per event.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    ticks: u32,
-    /// Events until the next tick.
-    left: u64,
-}
-
-impl Clock {
-    #[inline(always)]
-    fn advance(&mut self, tick: u64) {
-        self.left -= 1;
-        if self.left == 0 {
-            self.left = tick;
-            self.ticks = self.ticks.wrapping_add(1);
-        }
-    }
-}
 
 /// See the module's documentation.
 #[derive(Debug)]

@@ -349,10 +349,10 @@ impl Store {
         if self.is_method() {
             // SAFETY: the key is held here.
             let is_gone = || unsafe { owners::is_gone(new) };
-            // SAFETY: both are held here, and no code runs between the look at the instance and the call.
             let prepared = if is_gone() {
                 None
             } else {
+                // SAFETY: both are held here, and no code has run since the instance was seen alive.
                 unsafe { owners::prepare(new, value.object()) }?
             };
             if is_gone() {
