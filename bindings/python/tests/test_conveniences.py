@@ -297,6 +297,57 @@ def test_one_cache_under_several_functions():
                 return 1
 
 
+def test_two_caches_of_a_function_are_invalidated_together():
+    calls = []
+
+    class Shop:
+        @cached(ttl=60)
+        @cached
+        def method(self, x):
+            calls.append(x)
+
+        @cached(ttl=60)
+        @cached
+        async def coroutine(self, x):
+            calls.append(x)
+
+        @cached(cache=Cache(10))
+        @cached
+        @staticmethod
+        def static(x):
+            calls.append(x)
+
+        @cached(cache=Cache(10))
+        @cached
+        @staticmethod
+        async def static_coroutine(x):
+            calls.append(x)
+
+    async def use():
+        shop = Shop()
+        for name in ("method", "coroutine", "static", "static_coroutine"):
+            function = getattr(shop, name)
+
+            async def call(function=function):
+                result = function(1)
+                if result is not None:
+                    await result
+
+            calls.clear()
+            await call()
+            await call()
+            assert len(calls) == 1, name
+            assert function.cache_invalidate(1) and not function.cache_invalidate(1)
+            await call()
+            assert len(calls) == 2, name
+            function.cache_clear()
+            await call()
+            assert len(calls) == 3, name
+
+    asyncio.run(use())
+    assert not hasattr(Shop.static_coroutine, "cache_keys")
+
+
 def test_a_coroutine_function_is_closed():
     @cached
     async def f(x):

@@ -334,22 +334,20 @@ def test_a_weigher_has_one_signature():
 # --- Arguments by name.
 
 
-def test_lookups_accept_their_arguments_by_name():
+def test_peek_pop_setdefault_accept_their_arguments_by_name():
     cache: Cache[str, int] = Cache(10)
     cache["a"] = 1
-    assert cache.get("a", default=2) == cache.get(key="a", default=2) == cache.get(key="a") == 1
-    assert cache.get("b", default=2) == cache.get(default=2, key="b") == 2
-    assert cache.get(key="b") is None
-    assert cache.peek("a", default=2) == cache.peek(key="a") == 1 and cache.peek(key="b", default=2) == 2
+    assert cache.peek("a", default=2) == cache.peek(key="a", default=2) == cache.peek(key="a") == 1
+    assert cache.peek("b", default=2) == cache.peek(default=2, key="b") == 2
+    assert cache.peek(key="b") is None
     assert cache.setdefault("a", default=2) == 1 and cache.setdefault(key="b", default=2) == 2
     assert cache.pop("b", default=3) == 2 and cache.pop(key="b", default=3) == 3
     with pytest.raises(KeyError):
         cache.pop(key="b")
-    assert cache.get(**{"key": "a"}) == 1
 
 
-@pytest.mark.parametrize("name", ["get", "peek", "pop", "setdefault"])
-def test_lookups_refuse_wrong_names(name):
+@pytest.mark.parametrize("name", ["peek", "pop", "setdefault"])
+def test_peek_pop_setdefault_refuse_wrong_names(name):
     method = getattr(Cache(10), name)
     for args, kwargs, text in (
         ((1,), {"other": 2}, "unexpected keyword argument"),

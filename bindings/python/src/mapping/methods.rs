@@ -292,7 +292,7 @@ impl Mapping {
 
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
     methods![Mapping;
-        c"get" => Mapping::get, 1..=2, ["key", "default"], c"get($self, key, default=None)\n--\n\nThe key's value, or the default.";
+        c"get" => Mapping::get, 1..=2, c"get($self, key, default=None, /)\n--\n\nThe key's value, or the default.";
         c"set" => Mapping::set_value, 2..=3, c"set($self, key, value, ttl=None, /)\n--\n\nSets the key's value.";
         c"set_with_ttl" => Mapping::set_with_ttl, 3..=3, c"set_with_ttl($self, key, value, ttl, /)\n--\n\nSets the key's value, for so many seconds; None: without an end.";
         c"delete" => Mapping::delete, 1..=1, c"delete($self, key, /)\n--\n\nRemoves the key; returns whether it was there.";
