@@ -36,11 +36,14 @@ use std::time::Duration;
 ///   in a buffer of their own thread. With a batch of notes the thread tries the maintenance lock, under which the policy and
 ///   the timers are kept, entries are evicted and the table grows; if another thread holds it, the call returns. A writer waits
 ///   in three cases: its buffer is full, which bounds memory (caches of fewer than 128 entries, and exact LRU, have room for
-///   one note); a few entries near its own are just being moved to a larger table; more than 1,024 threads use the cache.
+///   one note); a few entries near its own are just being moved to another table; more than 1,024 threads use the cache.
 /// - `run_pending`, `set_capacity` and `save` wait for the maintenance lock. Loading calls wait for another caller's load of the
 ///   same key.
 /// - A waiting thread spins for about a microsecond and then sleeps, so it does not keep a lock holder of lower priority from
-///   running. While a lock holder is suspended, lookups continue, and writers until their buffers are full.
+///   running. While a lock holder is suspended, lookups continue, and so do writers: one whose buffer is full waits 10
+///   milliseconds per change, and then leaves the change aside. So a cache exceeds its capacity by up to 100 entries per second
+///   and writing thread while a lock holder is suspended. Only a writer that needs an entry which the lock holder was just
+///   moving to another table waits for it.
 /// - No user code runs under the maintenance lock. If a bug makes maintenance panic nevertheless, the cache can still be read;
 ///   calls that need maintenance panic from then on, instead of waiting for ever, and what the cache can no longer free is leaked.
 ///

@@ -7,7 +7,7 @@ use super::core::{Core, Due, Event, Own};
 use super::entry::{Chain, DEAD, Entry, Handle, NEVER, Times};
 use super::limbo::Portion;
 use super::local::Writer;
-use super::maintenance_lock::Held;
+use super::maintenance_lock::{Held, PATIENCE, Waited};
 use super::{EXPIRIES, Engine, Panics, Published};
 use crate::map::reclaim::Guard;
 use crate::policy::Policy;
@@ -29,22 +29,19 @@ const RETRY: u64 = 1 << 20;
 
 impl<K, V> Engine<K, V> {
     /// Leaves the event in this thread's ring. If there are enough of them there, has all that wait applied, unless another
-    /// thread is at it. If the ring is full, or too much weight has come in, waits for that: memory is bounded, and events
-    /// are never lost.
+    /// thread is at it. If the ring is full, or too much weight has come in, waits for that, as long as the lock holder makes
+    /// progress: memory is bounded, and events are never lost.
     #[inline(never)]
     pub(super) fn record(&self, event: Event, guard: Guard) {
         let Some(writer) = self.locals.writer(&guard) else {
-            return self.record_at_once(event, guard);
+            return self.record_without_room(event, || false, guard);
         };
         let pace = &self.locals.pace;
-        let waiting = writer.ring.push(event.pack());
-        if self.time.is_active() {
-            // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
-            let timing = event.entry().and_then(|new| unsafe { self.shape.timing(new) });
-            timing
-                .into_iter()
-                .for_each(|timing| self.time.expect(timing.deadline()));
-        }
+        let Some(waiting) = writer.ring.push(event.pack()) else {
+            let room = || writer.ring.len() < self.locals.pace.most.load(Ordering::Relaxed);
+            return self.record_without_room(event, room, guard);
+        };
+        self.note_deadline(event);
         let heavy = self.shape.weighted
             && event.entry().is_some_and(|new| {
                 // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
@@ -62,12 +59,11 @@ impl<K, V> Engine<K, V> {
     pub(super) fn record_arrival(&self, new: Handle, guard: Guard) {
         let plain = !self.shape.weighted && !self.time.is_active();
         match self.locals.near_writer(&guard) {
-            Some(writer) if plain => {
-                let waiting = writer.ring.push(Event::Arrived(new).pack());
-                if waiting >= self.locals.pace.batch.load(Ordering::Relaxed) {
-                    self.catch_up(writer, false, guard);
-                }
-            }
+            Some(writer) if plain => match writer.ring.push(Event::Arrived(new).pack()) {
+                Some(waiting) if waiting < self.locals.pace.batch.load(Ordering::Relaxed) => {}
+                Some(_) => self.catch_up(writer, false, guard),
+                None => self.record(Event::Arrived(new), guard),
+            },
             _ => self.record(Event::Arrived(new), guard),
         }
     }
@@ -84,8 +80,8 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Returns when this thread's ring has room for the next event, or at once if it has. If it has none, waits until the
-    /// lock holder has applied what is in the ring, or this thread has.
+    /// Returns when this thread's ring has room for the next event, or immediately if it has. If it has none, waits until the
+    /// lock holder has applied what is in the ring, or this thread has; but not for a lock holder that makes no progress.
     ///
     /// The thread stays pinned while it waits, which keeps its ring: the guard of a thread in its last destructors is what the
     /// ring belongs to. It holds up what this cache frees, but not for longer than the lock holders do, which are pinned too.
@@ -102,25 +98,47 @@ impl<K, V> Engine<K, V> {
         if has_room() {
             return;
         }
-        match self.work.0.lock.lock_unless(has_room) {
-            Ok(Some(held)) => {
+        match self.work.0.lock.lock_unless(Some(PATIENCE), has_room) {
+            Ok(Waited::Held(held)) => {
                 // SAFETY: the guard was given up, and with it what was found under it.
                 let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::Soon, |_| ()) };
                 self.finish(due, guard);
             }
-            Ok(None) => {}
-            Err(poisoned) => {
-                writer.ring.make_room_for_one();
-                poisoned.panic();
-            }
+            Ok(Waited::Done | Waited::NoProgress) => {}
+            Err(poisoned) => poisoned.panic(),
         }
     }
 
-    /// For a thread that has no ring.
+    /// Records an event for which this thread's ring has no room, or of a thread that has no ring: applies it, or leaves it
+    /// where every lock holder looks if the present one makes no progress. Until `room` returns true, the ring is not used.
     #[cold]
-    fn record_at_once(&self, event: Event, guard: Guard) {
-        let due = self.with_core(&guard, |core| core.apply(event));
-        self.finish(due, guard);
+    #[inline(never)]
+    fn record_without_room(&self, event: Event, room: impl FnMut() -> bool, guard: Guard) {
+        match self.work.0.lock.lock_unless(Some(PATIENCE), room) {
+            Ok(Waited::Held(held)) => {
+                let due = self.maintain(held, &guard, Rings::All, |core| core.apply(event));
+                self.finish(due, guard);
+            }
+            Ok(Waited::Done) => self.record(event, guard),
+            Ok(Waited::NoProgress) if self.locals.overflow.push(event.pack()) => self.note_deadline(event),
+            Ok(Waited::NoProgress) => {
+                let due = self.with_core(&guard, |core| core.apply(event));
+                self.finish(due, guard);
+            }
+            Err(poisoned) => poisoned.panic(),
+        }
+    }
+
+    /// Has the next call after the deadline of an entry that was just recorded look for expired entries.
+    #[inline(always)]
+    fn note_deadline(&self, event: Event) {
+        if self.time.is_active() {
+            // SAFETY: an entry is alive until its event is applied, and then while the caller is pinned.
+            let timing = event.entry().and_then(|new| unsafe { self.shape.timing(new) });
+            timing
+                .into_iter()
+                .for_each(|timing| self.time.expect(timing.deadline()));
+        }
     }
 
     /// Applies what waits in the rings, does `work`, and releases the lock. With `Rings::Soon` the rings of some threads may be
@@ -165,6 +183,9 @@ impl<K, V> Engine<K, V> {
                     });
                     core.cursor_of_rings = cursor as u32;
                 }
+            }
+            if !self.locals.overflow.is_empty() {
+                self.locals.overflow.take(|pair| core.apply(Event::unpack(pair)));
             }
             work(core);
             core.settle(&self.map, guard);
@@ -334,13 +355,13 @@ impl<K, V> Engine<K, V> {
         all.extend(core.unlinked());
         // SAFETY: an entry is alive until its events are applied, which needs the lock.
         let is_dead = |entry: Handle| unsafe { entry.header() }.place() == DEAD;
-        self.locals.each(|writer| {
-            writer.ring.peek(|pair| match Event::unpack(pair) {
-                Event::Arrived(new) => all.extend(is_dead(new).then_some(new)),
-                Event::Replaced { new, old, .. } => all.extend(is_dead(new).then_some(new).into_iter().chain([old])),
-                Event::Retired { old, .. } | Event::Released(old) => all.push(old),
-            });
-        });
+        let mut see = |pair| match Event::unpack(pair) {
+            Event::Arrived(new) => all.extend(is_dead(new).then_some(new)),
+            Event::Replaced { new, old, .. } => all.extend(is_dead(new).then_some(new).into_iter().chain([old])),
+            Event::Retired { old, .. } | Event::Released(old) => all.push(old),
+        };
+        self.locals.each(|writer| writer.ring.peek(&mut see));
+        self.locals.overflow.peek(see);
         held.unlock();
         all
     }
@@ -543,7 +564,7 @@ impl<K, V> Engine<K, V> {
     /// The figures of the last housekeeping, which is done now if it is due and nobody else is at it.
     pub(crate) fn published(&self) -> &Published {
         self.now_and_tick();
-        let (mut waiting, guard) = (false, self.pin());
+        let (mut waiting, guard) = (!self.locals.overflow.is_empty(), self.pin());
         self.locals.each(|writer| waiting |= writer.ring.len() != 0);
         if waiting && let Some(held) = self.work.0.lock.try_lock() {
             // SAFETY: the rings that were looked at under the guard are not used any more.

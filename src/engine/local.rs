@@ -12,6 +12,7 @@
 //! gives the memory back.
 
 use super::entry::{Chain, Handle};
+use super::overflow::Overflow;
 use crate::map::reclaim::{Guard, claim_index, release_index};
 use crate::prim::ring::Ring;
 use crate::prim::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -278,6 +279,8 @@ pub(crate) struct Locals {
     /// How many rings there are.
     made: AtomicUsize,
     pub(crate) pace: Pace,
+    /// What no ring had room for.
+    pub(super) overflow: Overflow,
     /// Changes are to be applied at once: the policy's order is exact.
     exact: bool,
     capacity: AtomicU64,
@@ -293,6 +296,7 @@ impl Locals {
             room: 1 << slack(capacity).ilog2().min(RING.ilog2()),
             made: AtomicUsize::new(0),
             pace: Pace::default(),
+            overflow: Overflow::new(),
             exact,
             capacity: AtomicU64::new(capacity),
             shared_hits: AtomicU64::new(0),
@@ -652,7 +656,7 @@ mod model {
         let (before, _) = locals.lookups();
         locals.count(&guard, true);
         let writer = locals.writer(&guard).expect("few threads have parts");
-        assert_eq!(writer.ring.push([1, 2]), 1, "no other thread has it");
+        assert_eq!(writer.ring.push([1, 2]), Some(1), "no other thread has it");
         let (after, _) = locals.lookups();
         assert!(after > before, "its own hit is counted");
     }

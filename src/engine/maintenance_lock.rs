@@ -12,6 +12,7 @@
 
 use crate::prim::park::{Parking, spin};
 use crate::prim::sync::{AtomicU8, Ordering};
+use std::time::Duration;
 
 const FREE: u8 = 0;
 const HELD: u8 = 1;
@@ -23,6 +24,18 @@ const POISONED: u8 = 3;
 pub(crate) struct MaintenanceLock {
     state: AtomicU8,
     parking: Parking,
+}
+
+/// The time that a writer waits for a lock holder that does not release the lock: it may be suspended.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
+
+/// How a wait for the lock ended.
+pub(crate) enum Waited<'l> {
+    Held(Held<'l>),
+    /// What else was waited for has happened.
+    Done,
+    /// The lock was not released during the caller's patience.
+    NoProgress,
 }
 
 /// An earlier lock holder panicked.
@@ -67,14 +80,19 @@ impl MaintenanceLock {
     /// Waits for the lock.
     pub(crate) fn lock(&self) -> Result<Held<'_>, Poisoned> {
         loop {
-            if let Some(held) = self.lock_unless(|| false)? {
+            if let Waited::Held(held) = self.lock_unless(None, || false)? {
                 return Ok(held);
             }
         }
     }
 
-    /// Waits until the lock is taken, or until `done` returns true, which is checked after each unlock by another thread that wakes this one.
-    pub(crate) fn lock_unless(&self, mut done: impl FnMut() -> bool) -> Result<Option<Held<'_>>, Poisoned> {
+    /// Waits until the lock is taken, or until `done` returns true, which is checked after each unlock that wakes this thread;
+    /// or, with `patience`, until the lock has not been released for so long.
+    pub(crate) fn lock_unless(
+        &self,
+        patience: Option<Duration>,
+        mut done: impl FnMut() -> bool,
+    ) -> Result<Waited<'_>, Poisoned> {
         loop {
             let mut held = None;
             let ready = spin(|| {
@@ -82,9 +100,14 @@ impl MaintenanceLock {
                 held.is_some() || done()
             });
             if ready {
-                return Ok(held);
+                return Ok(held.map_or(Waited::Done, Waited::Held));
             }
-            self.parking.wait(|| self.is_free_or_announced() || done());
+            let mut ready = || self.is_free_or_announced() || done();
+            match patience {
+                None => self.parking.wait(ready),
+                Some(patience) if !self.parking.wait_for(patience, &mut ready) => return Ok(Waited::NoProgress),
+                Some(_) => {}
+            }
             if self.is_poisoned() {
                 return Err(Poisoned);
             }

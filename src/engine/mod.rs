@@ -15,6 +15,7 @@ mod local;
 mod maintenance_lock;
 #[cfg(all(test, loom))]
 mod model;
+mod overflow;
 mod saved;
 mod sizing;
 #[cfg(all(test, not(loom)))]

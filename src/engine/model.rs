@@ -1,7 +1,7 @@
 //! The rings, the maintenance lock, and the whole engine on it, under loom. Nothing is freed before the engine is
 //! dropped (reclamation has its own model); by then every entry must be in the limbo once, or in the map.
 
-use super::maintenance_lock::{Held, MaintenanceLock};
+use super::maintenance_lock::{Held, MaintenanceLock, PATIENCE, Waited};
 use super::*;
 use crate::clock::Source;
 use crate::map::reclaim::INDEX;
@@ -34,13 +34,14 @@ impl Sum {
 
     fn record(&self, thread: usize, add: u64, most: usize) {
         let ring = &self.rings[thread];
-        ring.push([add, add]);
+        ring.push([add, add]).expect("a ring never overflows");
         let held = match self.lock.try_lock() {
             Some(held) => held,
             None if ring.len() < most => return,
-            None => match self.lock.lock_unless(|| ring.len() < most).unwrap() {
-                Some(held) => held,
-                None => return,
+            None => match self.lock.lock_unless(Some(PATIENCE), || ring.len() < most).unwrap() {
+                Waited::Held(held) => held,
+                Waited::Done => return,
+                Waited::NoProgress => unreachable!("models have no timeouts"),
             },
         };
         self.maintain(&held);

@@ -11,6 +11,7 @@
 
 use super::sync::{Condvar, Mutex, MutexGuard};
 use std::sync::PoisonError;
+use std::time::Duration;
 
 /// Rounds of a spin, each twice as long as the one before: about a microsecond in all.
 const ROUNDS: u32 = if cfg!(loom) { 0 } else { 6 };
@@ -42,6 +43,35 @@ impl Parking {
         while !ready() {
             guard = self.woken.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// [`wait`](Self::wait), but returns false if the thread has slept for `patience` without a wake-up and `ready` still returns
+    /// false.
+    #[cold]
+    pub(crate) fn wait_for(&self, patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
+        let mut guard = self.lock();
+        while !ready() {
+            let (woken, expired) = self.sleep(guard, patience);
+            if expired {
+                return ready();
+            }
+            guard = woken;
+        }
+        true
+    }
+
+    #[cfg(not(loom))]
+    fn sleep<'p>(&'p self, guard: MutexGuard<'p, ()>, patience: Duration) -> (MutexGuard<'p, ()>, bool) {
+        let woken = self.woken.wait_timeout(guard, patience);
+        let (guard, result) = woken.unwrap_or_else(PoisonError::into_inner);
+        (guard, result.timed_out())
+    }
+
+    /// Models have no threads that are suspended.
+    #[cfg(loom)]
+    fn sleep<'p>(&'p self, guard: MutexGuard<'p, ()>, _: Duration) -> (MutexGuard<'p, ()>, bool) {
+        let woken = self.woken.wait(guard);
+        (woken.unwrap_or_else(PoisonError::into_inner), false)
     }
 
     /// Wakes all waiters, which check their conditions.

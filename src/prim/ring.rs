@@ -49,27 +49,20 @@ impl Ring {
             .wrapping_sub(self.head.load(Ordering::Acquire))
     }
 
-    /// Appends a pair and returns how many wait then. For the producer; there must be room (see [`len`](Self::len)).
+    /// Appends a pair and returns how many wait then; or `None` if the ring is full. For the producer.
     #[inline]
-    pub(crate) fn push(&self, [first, second]: [u64; 2]) -> usize {
+    pub(crate) fn push(&self, [first, second]: [u64; 2]) -> Option<usize> {
         let tail = self.tail.load(Ordering::Relaxed);
         let waiting = self.len();
-        debug_assert!(waiting < self.slots.len());
+        if waiting >= self.slots.len() {
+            return None;
+        }
         let slot = self.slot(tail);
         slot[0].store(first, Ordering::Relaxed);
         slot[1].store(second, Ordering::Relaxed);
         // Release pairs with the Acquire in `drain`: the pair, and all that its producer did before, is seen with it.
         self.tail.store(tail.wrapping_add(1), Ordering::Release);
-        waiting + 1
-    }
-
-    /// Takes back the last pair if the ring is full. For the producer of a ring that no consumer will drain any more.
-    #[cold]
-    pub(crate) fn make_room_for_one(&self) {
-        if self.len() == self.slots.len() {
-            let tail = self.tail.load(Ordering::Relaxed);
-            self.tail.store(tail.wrapping_sub(1), Ordering::Release);
-        }
+        Some(waiting + 1)
     }
 
     /// Shows the pairs that wait now, and leaves them here. For the consumer.
@@ -112,8 +105,9 @@ mod tests {
         let mut expected = 0;
         for round in 0..10u64 {
             for i in 0..4 {
-                assert_eq!(ring.push([round * 4 + i, i]), i as usize + 1);
+                assert_eq!(ring.push([round * 4 + i, i]), Some(i as usize + 1));
             }
+            assert_eq!(ring.push([0, 0]), None, "it is full");
             let mut seen = Vec::new();
             ring.peek(|[first, _]| seen.push(first));
             assert_eq!(seen, (expected..expected + 4).collect::<Vec<_>>());
