@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 from hotset import _methods
 from hotset._mapping import Cache
@@ -53,7 +53,7 @@ def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | Non
     wrapper = _async(function, results, key_of) if is_async else _sync(function, results, key_of)
     below: Any = function if hasattr(function, "cache_invalidate") else None
     # (The attributes of a function that is itself under a cache come with it: this cache's are others.)
-    attributes: dict[str, Any] = vars(wrapper)
+    attributes = cast("dict[str, Any]", vars(wrapper))
     for name in [name for name in attributes if name.startswith("cache_") and name != "cache_refresh"]:
         del attributes[name]
 
