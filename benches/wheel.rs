@@ -131,7 +131,7 @@ fn main() {
     measure("schedule, entries in order", || {
         for &handle in &created {
             set(handle, now, seed);
-            wheel.schedule(store, handle);
+            _ = wheel.schedule(store, handle);
         }
         count
     });
@@ -143,7 +143,7 @@ fn main() {
         set(handle, now, seed);
     }
     measure("schedule, cold entries", || {
-        shuffled.iter().for_each(|&handle| wheel.schedule(store, handle));
+        shuffled.iter().for_each(|&handle| _ = wheel.schedule(store, handle));
         count
     });
     measure("cancel, cold entries (a tenth of them)", || {
@@ -154,7 +154,7 @@ fn main() {
     });
     for &handle in &shuffled[..shuffled.len() / 10] {
         set(handle, now, seed);
-        wheel.schedule(store, handle);
+        _ = wheel.schedule(store, handle);
     }
 
     let mut fired = Vec::new();
@@ -171,7 +171,7 @@ fn main() {
         measure("schedule what expired", || {
             for &handle in &fired {
                 set(handle, now, seed);
-                wheel.schedule(store, handle);
+                _ = wheel.schedule(store, handle);
             }
             fired.drain(..).len() as u64
         });

@@ -11,6 +11,7 @@ use crate::prim::clock;
 pub use crate::snapshot::EntryCodec;
 pub use crate::snapshot::steps::{About, Loading, Saving};
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
+use crate::stats::Cause;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
@@ -217,6 +218,21 @@ where
     }
 }
 
+/// Gives back a reload that [`get_due`] handed out and that was not tried: the next caller gets it. Returns whether the key is there.
+pub fn reload_abandoned<K, V, S, Q>(cache: &Cache<K, V, S>, key: &Q) -> bool
+where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized,
+{
+    let (inner, guard) = (&*cache.0, cache.0.engine.pin());
+    let found = inner.peek(inner.hash(key), key, &guard);
+    if let Some(times) = found.and_then(|found| inner.engine.timing(found, &guard)) {
+        times.unclaim_reload(inner.engine.now());
+    }
+    found.is_some()
+}
+
 /// Shows every entry, those included whose time is over: each once, if nobody changes the cache meanwhile. Takes no lock, and
 /// allocates nothing that it does not free.
 pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
@@ -243,6 +259,38 @@ pub fn visit_unlinked<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &
 /// Removes the entries that `keep` says no to, as of the moment that it sees them: O(n).
 pub fn retain<K, V, S>(cache: &Cache<K, V, S>, mut keep: impl FnMut(&K, &V) -> bool) {
     cache.0.engine.retain(|entry| keep(&entry.key, &entry.value));
+}
+
+/// Removes the entry that would go first, and returns what `take` makes of it; `None` if there is none. The policy's part is O(1). `take` may
+/// be called for an entry that another thread removes at that moment: its last result is the one of what was removed.
+pub fn pop_coldest<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K, &V) -> R) -> Option<R> {
+    let engine = &cache.0.engine;
+    loop {
+        let (now, guard) = (engine.now_and_tick(), engine.pin());
+        let coldest = engine.coldest(&guard)?;
+        let taken = (!engine.is_over(coldest.0, now)).then(|| {
+            let entry = Engine::<K, V>::view(coldest.0);
+            take(&entry.key, &entry.value)
+        });
+        if engine.remove_exact(coldest, Cause::Explicit, guard) && taken.is_some() {
+            return taken;
+        }
+    }
+}
+
+/// Removes the entries that have expired, and returns what `take` makes of them: O(n).
+pub fn take_expired<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K, &V) -> R) -> Vec<R> {
+    let (engine, now) = (&cache.0.engine, cache.0.engine.now());
+    let mut expired = Vec::new();
+    engine.retain_by(|handle| {
+        let is_expired = engine.is_over(handle.0, now);
+        if is_expired {
+            let entry = Engine::<K, V>::view(handle.0);
+            expired.push(take(&entry.key, &entry.value));
+        }
+        !is_expired
+    });
+    expired
 }
 
 #[cfg(test)]
@@ -410,6 +458,77 @@ mod tests {
     }
 
     #[test]
+    fn pop_coldest_empties_every_policy() {
+        for policy in [
+            crate::Policy::WTinyLfu,
+            crate::Policy::Lru,
+            crate::Policy::Lfu,
+            crate::Policy::Fifo,
+            crate::Policy::Random,
+        ] {
+            let cache = Cache::<u32, u32>::builder()
+                .max_entries(500)
+                .policy(policy)
+                .build()
+                .unwrap();
+            for n in 0..2000 {
+                cache.insert(n, n + 1);
+                cache.get(&(n / 3));
+            }
+            cache.run_pending();
+            let count = cache.len();
+            let coldest = {
+                let reader = cache.reader();
+                reader.hottest().last().map(|(key, _)| *key)
+            };
+            if matches!(policy, crate::Policy::Lru | crate::Policy::Fifo | crate::Policy::Random) {
+                assert_eq!(pop_coldest(&cache, |key, _| *key), coldest);
+                cache.insert(coldest.unwrap(), coldest.unwrap() + 1);
+            }
+            let mut popped: Vec<_> = std::iter::from_fn(|| pop_coldest(&cache, |key, value| (*key, *value))).collect();
+            popped.sort_unstable();
+            popped.dedup();
+            assert_eq!((popped.len(), cache.len()), (count, 0), "{policy:?}");
+            assert!(popped.iter().all(|(key, value)| key + 1 == *value));
+            cache.validate();
+        }
+    }
+
+    #[test]
+    fn expired_entries_are_gone_at_their_deadline() {
+        let second = Duration::from_secs(1);
+        // Where the wheel's next tick is, and is not, in a bucket of a higher level.
+        for offset in [0, 1, 255 << 20, (256 << 20) - 1, 65_535 << 20] {
+            let clock = Arc::new(ManualClock::new());
+            let builder = Cache::<u32, u32>::builder().max_entries(500).clock(clock.clone());
+            let cache = builder.build().unwrap();
+            clock.advance(Duration::from_nanos(offset));
+            for n in 0..100 {
+                cache.insert_with_ttl(
+                    n,
+                    n,
+                    if n % 2 == 0 {
+                        second
+                    } else {
+                        second + Duration::from_nanos(1)
+                    },
+                );
+            }
+            clock.advance(second);
+            cache.run_pending();
+            assert_eq!((cache.len(), cache.stats().expirations), (50, 50), "{offset}");
+            assert_eq!(take_expired(&cache, |key, _| *key), [0; 0]);
+            clock.advance(Duration::from_nanos(1));
+            let mut taken = take_expired(&cache, |key, _| *key);
+            taken.sort_unstable();
+            assert_eq!(taken, (0..50).map(|n| 2 * n + 1).collect::<Vec<_>>());
+            cache.run_pending();
+            assert_eq!((cache.len(), cache.stats().expirations), (0, 100));
+            cache.validate();
+        }
+    }
+
+    #[test]
     fn one_caller_is_told_that_a_value_is_due() {
         let clock = Arc::new(ManualClock::new());
         let cache: Cache<&str, u32> = Cache::builder()
@@ -427,6 +546,9 @@ mod tests {
         assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
         reload_failed(&cache, "a");
         clock.advance(Duration::from_secs(20)); // beyond its time, within the grace
+        assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
+        // One that was not tried is due again immediately.
+        assert!(reload_abandoned(&cache, "a") && !reload_abandoned(&cache, "b"));
         assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
         insert(&cache, "a", "a", 2, Ttl::Default);
         assert_eq!(look(), Some((2, false)));

@@ -34,6 +34,9 @@ for python in $(interpreters); do
     env=$here/$name
     [ -x "$env/bin/python" ] || "$python" -m venv "$env"
     has "$env" pytest hypothesis flask gunicorn || install "$env" "maturin>=1.9,<2" pytest hypothesis flask gunicorn
+    # (Compiled, and not for every interpreter: their tests are skipped where they are missing.)
+    has "$env" greenlet gevent sqlalchemy || install "$env" --only-binary :all: greenlet==3.5.6 gevent==26.9.0 SQLAlchemy==2.1.9 ||
+        echo "$name: no greenlet, gevent or SQLAlchemy" >&2
     wheels=$here/wheels/$name
     rm -rf "$wheels"
     # A target directory each: what is built for one interpreter is of no use to the next.

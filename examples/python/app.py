@@ -39,5 +39,5 @@ def show(number: int) -> Any:
 @app.get("/statistics")
 def statistics() -> Any:
     """Of this worker."""
-    caches = {name: {**stats._asdict(), "hit_ratio": stats.hit_ratio} for name, stats in hotset.caches().items()}
+    caches = {name: {**stats._asdict(), "hit_ratio": stats.hit_ratio} for name, stats in hotset.stats().items()}
     return jsonify(worker=os.getpid(), queries=queries, caches=caches)

@@ -507,6 +507,21 @@ impl Core {
             map.prefetch(u64::from(self.shelf.hash(handle)) << 32, guard);
             fired.push(handle);
         });
+        let progress = self.expire_all(fired, now, map, guard);
+        // (The wheel may know of a later moment than `now`, if the clock went back: then there is no more to be had now.)
+        more && progress
+    }
+
+    /// Takes out entries that have expired at `now`, but whose timers fire only when the next tick begins; after [`expire`](Self::expire).
+    pub(super) fn expire_reached(&mut self, now: u64, map: &Map, guard: &Guard) {
+        if let Some(wheel) = &mut self.wheel {
+            let reached = wheel.take_reached(&self.alarms, now);
+            self.expire_all(reached, now, map, guard);
+        }
+    }
+
+    /// Takes out the entries whose timers fired, unless they were hit since. Whether there was one to be taken out, or none at all.
+    fn expire_all(&mut self, fired: Vec<Handle>, now: u64, map: &Map, guard: &Guard) -> bool {
         let mut progress = fired.is_empty();
         for entry in fired {
             if self.alarms.timing(entry).is_some_and(|timing| timing.deadline() > now) {
@@ -521,8 +536,7 @@ impl Core {
                 self.discard(entry, Cause::Expired);
             }
         }
-        // (The wheel may know of a later moment than `now`, if the clock went back: then there is no more to be had now.)
-        more && progress
+        progress
     }
 
     /// Sets the timer of an entry anew whose deadline has come nearer.

@@ -317,6 +317,9 @@ impl<K, V> Engine<K, V> {
             let mut more = false;
             let due = self.with_core(&guard, |core| {
                 more = now != 0 && core.expire(now, EXPIRIES, &self.map, &guard);
+                if now != 0 && !more {
+                    core.expire_reached(now, &self.map, &guard);
+                }
             });
             panics.catch(|| self.finish(due, guard));
             if !more {
@@ -387,6 +390,14 @@ impl<K, V> Engine<K, V> {
         });
         self.finish(due, self.pin());
         handles
+    }
+
+    /// The entry that would go first, as of now. It lives as long as the guard.
+    pub(crate) fn coldest(&self, guard: &Guard) -> Option<Handle> {
+        let mut coldest = None;
+        let due = self.with_core(guard, |core| coldest = core.policy.coldest(&core.shelf));
+        self.finish(due, self.pin());
+        coldest
     }
 
     /// Panics if an invariant is broken. The caller ensures that no other thread uses the cache.

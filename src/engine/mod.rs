@@ -497,13 +497,18 @@ impl<K, V> Engine<K, V> {
 
     /// Removes the entries that `keep` says no to, one home after another. O(n).
     pub(crate) fn retain(&self, mut keep: impl FnMut(&Entry<K, V>) -> bool) {
+        self.retain_by(|handle| keep(Self::view(handle.0)));
+    }
+
+    /// The same, by handles.
+    pub(crate) fn retain_by(&self, mut keep: impl FnMut(Handle) -> bool) {
         let mut panics = Panics::default();
         let mut from = 0;
         while from < 1 << 32 {
             let mut handles = Vec::new();
             let guard = self.pin();
             let see = |header| {
-                if !keep(Self::view(header)) {
+                if !keep(Handle(header)) {
                     handles.push(Handle(header));
                 }
             };

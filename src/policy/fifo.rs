@@ -107,6 +107,10 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
         self.chunks.iter(&self.queue).all(visit);
     }
 
+    fn coldest(&mut self, _: &E) -> Option<E::Handle> {
+        self.chunks.back(&self.queue).map(|(handle, _)| handle)
+    }
+
     fn validate(&self, entries: &E) {
         self.chunks.validate([&self.queue].into_iter(), entries, |handle| {
             weigh(entries, handle, self.weighted)

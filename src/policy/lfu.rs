@@ -238,6 +238,21 @@ impl<E: Entries> Policy<E> for Lfu<E::Handle> {
         sorted.iter().all(|&(_, handle)| visit(handle));
     }
 
+    fn coldest(&mut self, entries: &E) -> Option<E::Handle> {
+        // As `make_room`: what was hit since moves up.
+        loop {
+            let level = self.lowest()?;
+            let (tail, _) = self.chunks.back(&self.levels[level])?;
+            let hits = entries.hits(tail);
+            if hits == 0 || level == TOP {
+                return Some(tail);
+            }
+            let level = self.take(entries, tail);
+            entries.reset_hits(tail);
+            self.push(entries, level.min(TOP), tail, weigh(entries, tail, self.weighted));
+        }
+    }
+
     fn validate(&self, entries: &E) {
         self.chunks.validate(self.levels.iter(), entries, |handle| {
             weigh(entries, handle, self.weighted)

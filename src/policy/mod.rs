@@ -100,6 +100,8 @@ pub(crate) trait Policy<E: Entries> {
     }
     /// Visits the entries from the one worth most to the one that would go first; stops when `visit` returns false.
     fn hottest(&self, entries: &E, visit: &mut dyn FnMut(E::Handle) -> bool);
+    /// The entry that would go first, or near to that: O(1), where [`hottest`](Self::hottest) looks at all.
+    fn coldest(&mut self, entries: &E) -> Option<E::Handle>;
     /// What the policy thinks of an entry that it holds.
     fn rank(&mut self, entries: &E, handle: E::Handle) -> Rank {
         Rank {
@@ -237,6 +239,9 @@ impl<E: Entries> Policy<E> for AnyPolicy<E> {
     }
     fn eager_hits(&self) -> bool {
         dispatch!(self, policy => Policy::<E>::eager_hits(policy))
+    }
+    fn coldest(&mut self, entries: &E) -> Option<E::Handle> {
+        dispatch!(self, policy => policy.coldest(entries))
     }
     fn hottest(&self, entries: &E, visit: &mut dyn FnMut(E::Handle) -> bool) {
         dispatch!(self, policy => policy.hottest(entries, visit))

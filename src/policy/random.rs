@@ -132,6 +132,10 @@ impl<E: Entries> Policy<E> for Random<E::Handle> {
         self.handles.iter().rev().all(|&handle| visit(handle));
     }
 
+    fn coldest(&mut self, _: &E) -> Option<E::Handle> {
+        self.handles.first().copied()
+    }
+
     fn validate(&self, entries: &E) {
         for (index, &handle) in self.handles.iter().enumerate() {
             assert_eq!(entries.place(handle) as usize, index / GRAIN);

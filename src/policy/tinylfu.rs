@@ -20,15 +20,20 @@
 //! again whenever that number has doubled (the sketch keeps its counts, the ghosts start anew).
 #![forbid(unsafe_code)]
 
+mod clock;
+
 use super::{Entries, Out, Policy, Rank, Verdict, weigh, xorshift};
 use crate::prim::ghost::{Ghost, Now, Region};
 use crate::prim::list::{Chunks, MAX_NOTE, Queue};
 use crate::prim::sketch::Sketch;
+use clock::Clock;
 
 /// Steps of the hands per decision. Unbounded, one walk took 52,974 steps; with this bound the mean is 1.33.
 const STEPS: u32 = 64;
 /// A candidate with this estimate is let in now and then though it lost.
 const WARM: u8 = 6;
+/// Among so many at a queue's end one that was not hit is looked for, by `coldest`.
+const COLDEST_OF: usize = 64;
 /// Caches of up to so many entries have a sketch as soon as there are former uses to be counted.
 const PRESIZE: u64 = 1 << 26;
 /// The number of candidates compared with a remembered victim's estimate before it is looked up again.
@@ -39,25 +44,6 @@ const MOST_USES: u8 = 15;
 const RARELY: u32 = 127;
 /// Caches of up to so many entries, which all have the smallest sketch (8 KiB), make it when they are a 32nd full.
 const SMALL: u64 = 1024;
-
-/// Counts departures or arrivals in ticks, without a division per event.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    ticks: u32,
-    /// Events until the next tick.
-    left: u64,
-}
-
-impl Clock {
-    #[inline(always)]
-    fn advance(&mut self, tick: u64) {
-        self.left -= 1;
-        if self.left == 0 {
-            self.left = tick;
-            self.ticks = self.ticks.wrapping_add(1);
-        }
-    }
-}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -632,6 +618,15 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
                 }
             }
         }
+    }
+
+    fn coldest(&mut self, entries: &E) -> Option<E::Handle> {
+        let queues = [&self.window, &self.probation, &self.protected];
+        queues.into_iter().find_map(|queue| {
+            let mut last = self.chunks.iter_back(queue).take(COLDEST_OF);
+            let unmarked = last.find(|&handle| entries.hits(handle) == 0);
+            unmarked.or_else(|| self.chunks.back(queue).map(|(handle, _)| handle))
+        })
     }
 
     fn rank(&mut self, entries: &E, handle: E::Handle) -> Rank {

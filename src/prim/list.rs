@@ -487,6 +487,13 @@ impl<H: Copy + Eq> Chunks<H> {
             .flat_map(|chunk| chunk.used().iter().flatten().copied())
     }
 
+    /// The handles from tail to head.
+    pub(crate) fn iter_back(&self, queue: &Queue) -> impl Iterator<Item = H> {
+        let last = self.slab.get(queue.tail as usize);
+        std::iter::successors(last, |chunk| self.slab.get(chunk.prev as usize))
+            .flat_map(|chunk| chunk.used().iter().rev().flatten().copied())
+    }
+
     /// Panics if a queue, or the slab as a whole, is inconsistent. `queues` are all the queues of this slab.
     pub(crate) fn validate<'a, E>(&self, queues: impl Iterator<Item = &'a Queue>, entries: &E, weigh: impl Fn(H) -> u64)
     where

@@ -216,6 +216,33 @@ impl<H: Copy + Eq> Wheel<H> {
         false
     }
 
+    /// Takes out the timers whose deadline is reached at `now`, but whose tick has not begun: what [`advance`](Self::advance), which must
+    /// have been called for `now` and left nothing, fires up to a tick later. O(timers in that tick's bucket).
+    pub(crate) fn take_reached<T>(&mut self, timers: &T, now: u64) -> Vec<H>
+    where
+        T: Timers<Handle = H>,
+    {
+        let next = self.tick + 1;
+        if now >> TICK != self.tick {
+            return Vec::new();
+        }
+        let level = ((next ^ self.tick).ilog2() / DIGIT) as usize;
+        let bucket = bucket(level, next);
+        if level >= LEVELS || self.filled[bucket / 64] >> (bucket % 64) & 1 == 0 {
+            return Vec::new();
+        }
+        let queue = &self.queues[level][bucket % SLOTS];
+        let reached: Vec<H> = self
+            .chunks
+            .iter(queue)
+            .filter(|handle| timers.deadline(*handle) <= now)
+            .collect();
+        for handle in &reached {
+            self.cancel(timers, *handle);
+        }
+        reached
+    }
+
     /// Panics if an invariant is broken. O(n).
     pub(crate) fn validate<T: Timers<Handle = H>>(&self, timers: &T) {
         self.chunks.validate(self.queues.iter().flatten(), timers, |_| 0);

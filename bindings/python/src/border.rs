@@ -1,8 +1,10 @@
 //! Where Python calls: panics become exceptions, errors are raised, arguments are counted.
 
+use crate::interrupt::{Returned, instead_of};
 use crate::objects::{Object, Raised};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use pyo3::{BoundObject, ffi};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,19 +34,20 @@ fn panicked(panic: &(dyn Any + Send)) -> PyErr {
 
 /// Runs what Python calls, quickly: `f` uses nothing of PyO3 that needs to know that the thread is attached.
 #[inline(always)]
-pub(crate) fn quickly<R>(failed: R, f: impl FnOnce() -> Result<R, Raised>) -> R {
-    match catch_unwind(AssertUnwindSafe(f)) {
+pub(crate) fn quickly<R: Returned + Copy>(failed: R, f: impl FnOnce() -> Result<R, Raised>) -> R {
+    let result = match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(result)) => result,
         Ok(Err(Raised)) => failed,
         Err(panic) => {
             raise(panicked(&*panic));
             failed
         }
-    }
+    };
+    instead_of(result, failed)
 }
 
 /// Runs what Python calls.
-pub(crate) fn enter<R>(failed: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+pub(crate) fn enter<R: Returned + Copy>(failed: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     quickly(failed, || Python::attach(f).map_err(raise))
 }
 
@@ -103,25 +106,128 @@ where
     })
 }
 
-/// A table of methods for [`crate::types::Class`]: `c"name" => Type::function, least..=most, c"doc";`
+/// [`method`] of a function whose parameters have names; `least` of them must be given.
+///
+/// # Safety
+/// As for METH_FASTCALL with METH_KEYWORDS; `this` is a `T`.
+#[inline(always)]
+pub(crate) unsafe fn named_method<T, R, const N: usize>(
+    this: Object,
+    (args, count, names): (*const Object, ffi::Py_ssize_t, Object),
+    least: usize,
+    parameters: [&str; N],
+    f: impl for<'py> FnOnce(&T, &[Bound<'py, PyAny>], Python<'py>) -> R,
+) -> Object
+where
+    R: Reply,
+{
+    // SAFETY: the caller's promise; `sorted` holds no references of its own, but the caller's.
+    unsafe {
+        if names.is_null() {
+            return method(this, args, count, (least, N), f);
+        }
+        match sort(args, count as usize, names, least, parameters) {
+            Ok((sorted, count)) => method(this, sorted.as_ptr(), count as ffi::Py_ssize_t, (least, N), f),
+            Err(Raised) => ptr::null_mut(),
+        }
+    }
+}
+
+/// Puts arguments by name into their places; returns how many places are filled.
+///
+/// # Safety
+/// As for METH_FASTCALL with METH_KEYWORDS.
+#[cold]
+unsafe fn sort<const N: usize>(
+    args: *const Object,
+    count: usize,
+    names: Object,
+    least: usize,
+    parameters: [&str; N],
+) -> Result<([Object; N], usize), Raised> {
+    let mut sorted = [ptr::null_mut(); N];
+    Python::attach(|py| {
+        // SAFETY: the caller's promise: a tuple, and as many arguments as are by position or named.
+        let (names, args) = unsafe {
+            let names = Bound::from_borrowed_ptr(py, names).cast_into_unchecked::<PyTuple>();
+            (
+                slice::from_raw_parts(args.add(count), names.len()).iter().zip(names),
+                slice::from_raw_parts(args, count),
+            )
+        };
+        if count > N {
+            return Err(PyTypeError::new_err(format!(
+                "expected at most {N} arguments, got {count}"
+            )));
+        }
+        sorted[..count].copy_from_slice(args);
+        for (arg, name) in names {
+            let name = name.extract::<String>()?;
+            let Some(at) = parameters.iter().position(|parameter| *parameter == name) else {
+                return Err(PyTypeError::new_err(format!(
+                    "got an unexpected keyword argument {name:?}"
+                )));
+            };
+            if !sorted[at].is_null() {
+                return Err(PyTypeError::new_err(format!(
+                    "got multiple values for argument {name:?}"
+                )));
+            }
+            sorted[at] = *arg;
+        }
+        let filled = sorted.iter().take_while(|arg| !arg.is_null()).count();
+        if filled < least || sorted[filled..].iter().any(|arg| !arg.is_null()) {
+            return Err(PyTypeError::new_err(format!(
+                "missing the argument {:?}",
+                parameters[filled]
+            )));
+        }
+        Ok((sorted, filled))
+    })
+    .map_err(raise)
+}
+
+/// A table of methods for [`crate::types::Class`]: `c"name" => Type::function, least..=most, c"doc";`, where the names of the parameters may
+/// come before the text, `["key", "default"]`, if they may be given by name.
 macro_rules! methods {
-    ($this:ty; $($name:literal => $function:expr, $least:literal..=$most:literal, $doc:literal;)*) => {
-        vec![$({
-            unsafe extern "C" fn call(
-                this: $crate::objects::Object,
-                args: *mut $crate::objects::Object,
-                count: pyo3::ffi::Py_ssize_t,
-            ) -> $crate::objects::Object {
-                // SAFETY: Python calls methods with objects of their type, and arguments as METH_FASTCALL says.
-                unsafe { $crate::border::method::<$this, _>(this, args, count, ($least, $most), $function) }
+    (@one $this:ty, $name:literal, $function:expr, $least:literal, $most:literal, $doc:literal) => {{
+        unsafe extern "C" fn call(
+            this: $crate::objects::Object,
+            args: *mut $crate::objects::Object,
+            count: pyo3::ffi::Py_ssize_t,
+        ) -> $crate::objects::Object {
+            // SAFETY: Python calls methods with objects of their type, and arguments as METH_FASTCALL says.
+            unsafe { $crate::border::method::<$this, _>(this, args, count, ($least, $most), $function) }
+        }
+        pyo3::ffi::PyMethodDef {
+            ml_name: $name.as_ptr(),
+            ml_meth: pyo3::ffi::PyMethodDefPointer { PyCFunctionFast: call },
+            ml_flags: pyo3::ffi::METH_FASTCALL,
+            ml_doc: $doc.as_ptr(),
+        }
+    }};
+    (@one $this:ty, $name:literal, $function:expr, $least:literal, $most:literal, [$($parameter:literal),*], $doc:literal) => {{
+        unsafe extern "C" fn call(
+            this: $crate::objects::Object,
+            args: *const $crate::objects::Object,
+            count: pyo3::ffi::Py_ssize_t,
+            names: $crate::objects::Object,
+        ) -> $crate::objects::Object {
+            const PARAMETERS: [&str; $most] = [$($parameter),*];
+            // SAFETY: Python calls methods with objects of their type, and arguments as METH_FASTCALL with METH_KEYWORDS says.
+            unsafe {
+                $crate::border::named_method::<$this, _, _>(this, (args, count, names), $least, PARAMETERS, $function)
             }
-            pyo3::ffi::PyMethodDef {
-                ml_name: $name.as_ptr(),
-                ml_meth: pyo3::ffi::PyMethodDefPointer { PyCFunctionFast: call },
-                ml_flags: pyo3::ffi::METH_FASTCALL,
-                ml_doc: $doc.as_ptr(),
-            }
-        }),*]
+        }
+        pyo3::ffi::PyMethodDef {
+            ml_name: $name.as_ptr(),
+            ml_meth: pyo3::ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: call },
+            ml_flags: pyo3::ffi::METH_FASTCALL | pyo3::ffi::METH_KEYWORDS,
+            ml_doc: $doc.as_ptr(),
+        }
+    }};
+    ($this:ty; $($name:literal => $function:expr, $least:literal..=$most:literal, $([$($parameter:literal),*],)? $doc:literal;)*) => {
+        vec![$($crate::border::methods!(@one $this, $name, $function, $least, $most, $([$($parameter),*],)? $doc)),*]
     };
 }
 pub(crate) use methods;

@@ -1,14 +1,15 @@
 //! The arguments of a call as a key: hashed and compared where they lie, made into an object only when they are kept.
 //!
-//! A key is one object. A single positional argument is its own key, unless it is a tuple; all else becomes a tuple: the positional
+//! A key is one object. A single positional argument is its own key, unless it is a tuple (or of a subclass, as named tuples are); all else becomes a tuple: the positional
 //! arguments; a mark, the names and the values of those given by name, if there are any; and all their types, if `typed`. Two keys
 //! are equal where functools' are: so an int or str by itself is only equal to its like (1 and 1.0 are kept apart, True and 1.0
 //! are not), and the order of names counts.
 
 use crate::objects::{
-    Equal, Object, Raised, Ref, all, ask, compare, hash, hash_at_once, is_exactly, is_tuple, items, mix,
+    Equal, Object, Raised, Ref, all, ask, compare, hash, hash_at_once, is_any_tuple, is_exactly, is_tuple, items, mix,
 };
 use crate::statics::mark;
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -26,15 +27,80 @@ pub(crate) struct Call<'a> {
     names: Object,
     /// Arguments of other types are other arguments.
     typed: bool,
-    /// The first argument is a method's instance: compared by identity, held weakly.
-    method: bool,
+    owner: Owner,
+}
+
+/// What the first argument is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// An argument as any other.
+    None,
+    /// A method's instance: compared by identity, held by a weak reference.
+    Weak,
+    /// A method's instance that cannot be referred to weakly: compared by type and equality, held by a reference.
+    Equal,
+}
+
+impl Owner {
+    /// The owner of a method's result, by its first argument.
+    ///
+    /// # Safety
+    /// There are `count` arguments, which are alive.
+    #[inline(always)]
+    pub(crate) unsafe fn of(method: bool, args: *const Object, count: usize) -> Self {
+        if !method || count == 0 {
+            return Self::None;
+        }
+        // SAFETY: the caller's promise.
+        if unsafe { (*ffi::Py_TYPE(*args)).tp_weaklistoffset } != 0 {
+            Self::Weak
+        } else {
+            Self::Equal
+        }
+    }
+
+    /// As `of`, where an instance that has no weak references is not found.
+    #[inline(always)]
+    pub(crate) fn quick(method: bool) -> Self {
+        if method { Self::Weak } else { Self::None }
+    }
+}
+
+/// Raises a TypeError if a method's instance can be kept neither by a weak reference nor by equality.
+///
+/// # Safety
+/// The type is alive.
+pub(crate) unsafe fn check_equal(class: *mut ffi::PyTypeObject) -> Result<(), Raised> {
+    // SAFETY: the caller's promise.
+    let (is_hashable, is_value) = unsafe {
+        let address = |f: Option<ffi::richcmpfunc>| f.map(|f| f as usize);
+        (
+            (*class).tp_hash.map(|f| f as usize) != Some(ffi::PyObject_HashNotImplemented as *const () as usize),
+            address((*class).tp_richcompare) != address(ffi::PyBaseObject_Type.tp_richcompare),
+        )
+    };
+    if is_hashable && is_value {
+        return Ok(());
+    }
+    Err(crate::border::raise(Python::attach(|py| {
+        // SAFETY: the caller's promise.
+        let class = unsafe { Bound::from_borrowed_ptr(py, class.cast()) };
+        let name = class
+            .getattr("__qualname__")
+            .map_or_else(|_| "this class".to_owned(), |name| name.to_string());
+        PyTypeError::new_err(format!(
+            "a cached method cannot keep a weak reference to a {name}, nor tell its instances apart by their values: add '__weakref__' to its \
+             __slots__ (dataclass(slots=True, weakref_slot=True)), or give it __eq__ and __hash__ (dataclass(frozen=True)), or use \
+             cached(method=False), which takes the instance for an argument as any other"
+        ))
+    })))
 }
 
 impl<'a> Call<'a> {
     /// # Safety
     /// As vectorcall's: `args` are `positional` and as many more as there are `names` (a tuple, or null); all stay alive for `'a`.
     #[inline(always)]
-    pub(crate) unsafe fn new(args: *const Object, positional: usize, names: Object, typed: bool, method: bool) -> Self {
+    pub(crate) unsafe fn new(args: *const Object, positional: usize, names: Object, typed: bool, owner: Owner) -> Self {
         // SAFETY: the caller's promise.
         let (args, names) = unsafe {
             let named = if names.is_null() {
@@ -50,20 +116,20 @@ impl<'a> Call<'a> {
             };
             (args, if named == 0 { ptr::null_mut() } else { names })
         };
-        let method = method && positional > 0;
+        let owner = if positional > 0 { owner } else { Owner::None };
         Self {
             args,
             positional,
             names,
             typed,
-            method,
+            owner,
         }
     }
 
     /// Whether the key is a single argument by itself, or a tuple of it if that is a tuple.
     #[inline(always)]
     fn is_single(&self) -> bool {
-        self.args.len() == 1 && self.names.is_null() && !self.typed && !self.method
+        self.args.len() == 1 && self.names.is_null() && !self.typed && self.owner == Owner::None
     }
 
     fn names(&self) -> &'a [Object] {
@@ -90,13 +156,13 @@ impl<'a> Call<'a> {
     /// If that is all that there is to the key.
     #[inline(always)]
     fn several(&self) -> Option<Positional<'a>> {
-        let (args, method) = (self.args, self.method);
-        (self.names.is_null() && !self.typed).then_some(Positional { args, method })
+        let (args, owner) = (self.args, self.owner);
+        (self.names.is_null() && !self.typed).then_some(Positional { args, owner })
     }
 
     fn hash_all(&self) -> Result<u64, Raised> {
         // SAFETY: `new`'s promise.
-        let mut mixed = hash_args(self.args, self.method, |arg| unsafe { hash(arg) })?;
+        let mut mixed = hash_args(self.args, self.owner, |arg| unsafe { hash(arg) })?;
         for name in self.names() {
             // SAFETY: `new`'s promise.
             mixed = stir(mixed, unsafe { hash(*name) }?);
@@ -121,7 +187,7 @@ impl<'a> Call<'a> {
         // SAFETY: `new`'s promise. Every place of the new tuple is filled before anybody else can see it, but for a failure, after
         // which it is given back with nulls in it, as is allowed.
         unsafe {
-            if self.is_single() && !is_tuple(self.args[0]) {
+            if self.is_single() && !is_any_tuple(self.args[0]) {
                 return Ok(Ref::borrowed(self.args[0]));
             }
             let tuple = ffi::PyTuple_New(self.key_len() as ffi::Py_ssize_t);
@@ -136,7 +202,7 @@ impl<'a> Call<'a> {
                 at += 1;
             };
             let (by_position, by_name) = self.args.split_at(self.positional);
-            let (first, rest) = by_position.split_at(usize::from(self.method));
+            let (first, rest) = by_position.split_at(usize::from(self.owner == Owner::Weak));
             for instance in first {
                 let weak = ffi::PyWeakref_NewRef(*instance, ptr::null_mut());
                 if weak.is_null() {
@@ -188,7 +254,7 @@ impl<'a> Call<'a> {
         unsafe {
             if self.is_single() {
                 // (Else the argument would be the key.)
-                return if is_tuple(self.args[0]) {
+                return if is_any_tuple(self.args[0]) {
                     compare(key[0], self.args[0])
                 } else {
                     Equal::No
@@ -196,7 +262,7 @@ impl<'a> Call<'a> {
             }
             let (by_position, by_name) = self.args.split_at(self.positional);
             let (of_key, mut rest) = key.split_at(self.positional);
-            let mut told = compare_args(of_key, by_position, self.method);
+            let mut told = compare_args(of_key, by_position, self.owner);
             if told == Equal::No {
                 return told;
             }
@@ -244,7 +310,11 @@ impl<'a> Call<'a> {
             }
             let key = items(key);
             let (by_position, by_name) = self.args.split_at(self.positional);
-            for (at, arg) in by_position.iter().enumerate().skip(usize::from(self.method)) {
+            for (at, arg) in by_position
+                .iter()
+                .enumerate()
+                .skip(usize::from(self.owner == Owner::Weak))
+            {
                 if !ask(key[at], *arg)? {
                     return Ok(false);
                 }
@@ -267,6 +337,7 @@ impl<'a> Call<'a> {
     ///
     /// # Safety
     /// The key is alive, and was made by [`key`](Self::key).
+    #[cfg(Py_GIL_DISABLED)]
     pub(crate) unsafe fn is_gone(key: Object) -> bool {
         // SAFETY: the caller's promise; None is for ever.
         unsafe {
@@ -305,11 +376,23 @@ impl<'a> Call<'a> {
                 rest = &rest[..rest.len() / 2];
             }
             let mut args: Vec<_> = rest.iter().map(own).collect();
-            if method && let Some(first) = args.first_mut() {
+            if method
+                && let Some(first) = args.first_mut()
+                && is_exactly(first.as_ptr(), &raw mut ffi::_PyWeakref_RefType)
+            {
                 *first = first.call0()?;
             }
             Ok((PyTuple::new(py, args)?, kwargs))
         }
+    }
+
+    /// The method's instance.
+    pub(crate) fn instance(&self) -> Option<Object> {
+        (self.owner != Owner::None).then(|| self.args[0])
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// What vectorcall calls `nargsf`, without leave to use the place before the arguments.
@@ -354,9 +437,11 @@ fn stir(mixed: u64, hash: u64) -> u64 {
 
 /// The hash of arguments by theirs; that of a method's instance is its address.
 #[inline(always)]
-fn hash_args<E>(mut args: &[Object], method: bool, mut hash: impl FnMut(Object) -> Result<u64, E>) -> Result<u64, E> {
+fn hash_args<E>(mut args: &[Object], owner: Owner, mut hash: impl FnMut(Object) -> Result<u64, E>) -> Result<u64, E> {
     let mut mixed = args.len() as u64;
-    if method && let [instance, rest @ ..] = args {
+    if owner == Owner::Weak
+        && let [instance, rest @ ..] = args
+    {
         (mixed, args) = (mix(mixed, *instance as u64), rest);
     }
     for arg in args {
@@ -370,15 +455,26 @@ fn hash_args<E>(mut args: &[Object], method: bool, mut hash: impl FnMut(Object) 
 /// # Safety
 /// All are alive.
 #[inline(always)]
-unsafe fn compare_args(key: &[Object], args: &[Object], method: bool) -> Equal {
+unsafe fn compare_args(key: &[Object], args: &[Object], owner: Owner) -> Equal {
     let mut pairs = key.iter().zip(args);
     // SAFETY: the caller's promise.
     unsafe {
-        if method
-            && let Some((weak, instance)) = pairs.next()
-            && referent(*weak) != *instance
-        {
-            return Equal::No;
+        match owner {
+            Owner::None => {}
+            Owner::Weak => {
+                if let Some((weak, instance)) = pairs.next()
+                    && referent(*weak) != *instance
+                {
+                    return Equal::No;
+                }
+            }
+            Owner::Equal => {
+                if let ([of_key, ..], [instance, ..]) = (key, args)
+                    && ffi::Py_TYPE(*of_key) != ffi::Py_TYPE(*instance)
+                {
+                    return Equal::No;
+                }
+            }
         }
         all(pairs.map(|(a, b)| compare(*a, *b)))
     }
@@ -387,31 +483,31 @@ unsafe fn compare_args(key: &[Object], args: &[Object], method: bool) -> Equal {
 /// Arguments by position only, not `typed`: a method's instance and others, or at least two.
 pub(crate) struct Positional<'a> {
     args: &'a [Object],
-    method: bool,
+    owner: Owner,
 }
 
 impl<'a> Positional<'a> {
     /// # Safety
     /// As for [`Call::new`].
     #[inline(always)]
-    pub(crate) unsafe fn new(args: *const Object, count: usize, method: bool) -> Self {
+    pub(crate) unsafe fn new(args: *const Object, count: usize, owner: Owner) -> Self {
         // SAFETY: the caller's promise.
         let args = unsafe { slice::from_raw_parts(args, count) };
-        Self { args, method }
+        Self { args, owner }
     }
 
     /// As [`Call::hash`].
     #[inline(always)]
     pub(crate) fn hash(&self) -> Result<u64, Raised> {
         // SAFETY: `new`'s promise.
-        hash_args(self.args, self.method, |arg| unsafe { hash(arg) })
+        hash_args(self.args, self.owner, |arg| unsafe { hash(arg) })
     }
 
     /// The same, if it takes no call.
     #[inline(always)]
     pub(crate) fn hash_at_once(&self) -> Option<u64> {
         // SAFETY: `new`'s promise.
-        hash_args(self.args, self.method, |arg| unsafe { hash_at_once(arg) }.ok_or(())).ok()
+        hash_args(self.args, self.owner, |arg| unsafe { hash_at_once(arg) }.ok_or(())).ok()
     }
 
     /// As [`Call::compare`].
@@ -429,7 +525,7 @@ impl<'a> Positional<'a> {
             if key.len() != self.args.len() {
                 return Equal::No;
             }
-            compare_args(key, self.args, self.method)
+            compare_args(key, self.args, self.owner)
         }
     }
 
@@ -439,7 +535,7 @@ impl<'a> Positional<'a> {
     /// As there.
     pub(crate) unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise, and `new`'s.
-        unsafe { Call::new(self.args.as_ptr(), self.args.len(), ptr::null_mut(), false, self.method).ask(key) }
+        unsafe { Call::new(self.args.as_ptr(), self.args.len(), ptr::null_mut(), false, self.owner).ask(key) }
     }
 }
 
@@ -477,7 +573,7 @@ impl Bare {
 /// # Safety
 /// It is alive.
 #[inline(always)]
-unsafe fn referent(weak: Object) -> Object {
+pub(crate) unsafe fn referent(weak: Object) -> Object {
     // SAFETY: the layout of weak references in all versions: what they refer to comes first. It is set to None before that is gone,
     // maybe by another thread.
     unsafe {

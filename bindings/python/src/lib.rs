@@ -3,13 +3,14 @@
 //! `lru` is functools.lru_cache anew, by itself. `memo` and `mapping` are a function and a mapping on a `store`, which is the engine with
 //! Python objects in it; `saved` brings their entries into a file and back. What is called often is made of raw types (`types`); the rest is ordinary PyO3.
 
-#[cfg(Py_GIL_DISABLED)]
-mod apart;
 mod border;
 mod call;
 #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
 mod deferred;
+mod exception_copy;
+mod finalization;
 mod flight;
+mod interrupt;
 mod locked;
 mod lru;
 mod mapping;
@@ -17,6 +18,7 @@ mod memo;
 mod objects;
 mod saved;
 mod seed;
+mod stack;
 mod statics;
 mod store;
 mod types;
@@ -30,6 +32,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 #[pyfunction]
 fn after_fork() {
     flight::shared::forked();
+}
+
+/// Has waiting threads call `check` about loads that tasks lead: with the load's number, and whether the thread has waited already.
+#[pyfunction]
+fn check_loads(check: Bound<'_, PyAny>) {
+    flight::shared::set_check(check);
 }
 
 /// What leaves a cache is let go of by whoever comes next, and so must be of one interpreter. Those with a GIL of their own are refused by
@@ -49,6 +57,7 @@ fn refuse_another_interpreter() -> PyResult<()> {
 #[pymodule(gil_used = false)]
 fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     refuse_another_interpreter()?;
+    finalization::hang_instead_of_unwinding();
     seed::prepare();
     statics::prepare(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -62,6 +71,7 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     );
     module.add("build", build)?;
     module.add_function(wrap_pyfunction!(after_fork, module)?)?;
+    module.add_function(wrap_pyfunction!(check_loads, module)?)?;
     let os = module.py().import("os")?;
     if os.hasattr("register_at_fork")? {
         let kwargs = pyo3::types::PyDict::new(module.py());

@@ -54,8 +54,14 @@ impl Counter {
         self.0.load(order)
     }
 
+    #[cfg(Py_GIL_DISABLED)]
     pub(crate) fn set(&self, to: u64) {
         self.0.store(to, Ordering::Relaxed);
+    }
+
+    /// Adds a number.
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
     }
 
     /// Counts one; returns what it was before.

@@ -43,6 +43,11 @@ impl Ref {
         self.0
     }
 
+    /// Where the pointer lies, as the item of a tuple does.
+    pub(crate) fn as_slot(&self) -> &Object {
+        &self.0
+    }
+
     /// Gives the reference away.
     #[inline(always)]
     pub(crate) fn into_raw(self) -> Object {
@@ -113,6 +118,16 @@ pub(crate) unsafe fn is_exactly(object: Object, class: *mut ffi::PyTypeObject) -
 pub(crate) unsafe fn is_tuple(object: Object) -> bool {
     // SAFETY: the caller's promise.
     unsafe { is_exactly(object, &raw mut ffi::PyTuple_Type) }
+}
+
+/// Whether it is a tuple, or of a subclass (as named tuples are).
+///
+/// # Safety
+/// The object is alive.
+#[inline(always)]
+pub(crate) unsafe fn is_any_tuple(object: Object) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { ffi::PyTuple_Check(object) != 0 }
 }
 
 /// The items of a tuple.

@@ -83,7 +83,11 @@ def test_of_the_mapping():
     with pytest.raises(TypeError):
         cache.compute(1, 2)
     with pytest.raises(ValueError, match="ttl"):
-        cache.set_with_ttl(1, 2, -1)
+        cache.set(1, 2, ttl=float("nan"))
+    for wrong in ("x", True, [], object()):
+        for call in (cache.set, cache.add, cache.set_with_ttl):
+            with pytest.raises(TypeError, match="ttl"):
+                call(1, 2, wrong)
     with pytest.raises(TypeError, match="ttl"):
         cache.get_or_load(1, str, "x")
     with pytest.raises(ValueError, match="maxsize"):

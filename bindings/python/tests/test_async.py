@@ -173,6 +173,31 @@ def test_negative_ttl_and_stale_if_error(clock):
     asyncio.run(main())
 
 
+def test_stale_result_is_logged_once_per_spell(clock, caplog):
+    async def main():
+        fails = []
+
+        @hotset.cached(ttl=10, stale_if_error=1000, timer=clock)
+        async def function():
+            if fails:
+                raise ConnectionError
+            return "good"
+
+        assert await function() == "good"
+        for spell in range(1, 3):
+            fails.append(True)
+            for _ in range(3):
+                clock.advance(60)
+                assert await asyncio.gather(function(), function()) == ["good", "good"]
+            assert [record.name for record in caplog.records] == ["hotset"] * spell
+            fails.clear()
+            clock.advance(60)
+            assert await function() == "good"
+        assert len(caplog.records) == 2
+
+    asyncio.run(main())
+
+
 def test_stale_while_revalidate(clock):
     async def main():
         function, calls, go = slow(ttl=10, stale_while_revalidate=100, timer=clock)

@@ -2,7 +2,9 @@
 
 import copy
 import inspect
+import logging
 import pickle
+import sys
 import threading
 import weakref
 from datetime import timedelta
@@ -197,6 +199,67 @@ def test_stale_if_error(clock):
         function()
 
 
+def failing_after(clock, **settings):
+    fails = []
+
+    @hotset.cached(ttl=10, stale_if_error=1000, timer=clock, **settings)
+    def function():
+        if fails:
+            raise ConnectionError("no route")
+        return "good"
+
+    return function, fails
+
+
+def test_stale_result_is_logged_once_per_spell(clock, caplog):
+    function, fails = failing_after(clock)
+    assert function() == "good"
+    assert not caplog.records
+    for spell in range(1, 3):
+        fails.append(True)
+        for _ in range(3):
+            clock.advance(60)
+            assert function() == "good"
+        assert [record.name for record in caplog.records] == ["hotset"] * spell
+        last = caplog.records[-1]
+        assert "function failed" in last.getMessage()
+        assert last.exc_info and last.exc_info[0] is ConnectionError
+        fails.clear()
+        clock.advance(60)
+        assert function() == "good"
+    assert len(caplog.records) == 2
+
+
+def test_stale_result_is_returned_if_logging_raises(clock, monkeypatch):
+    class Broken(logging.Filter):
+        def filter(self, record):
+            raise self.error
+
+    function, fails = failing_after(clock)
+    function()
+    fails.append(True)
+    clock.advance(60)
+    logger, broken = logging.getLogger("hotset"), Broken()
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
+    logger.addFilter(broken)
+    try:
+        broken.error = ValueError("a filter's")
+        assert function() == "good"
+        assert [unraisable.exc_type for unraisable in reported] == [ValueError]
+        fails.clear()
+        clock.advance(60)
+        function()
+        fails.append(True)
+        clock.advance(60)
+        broken.error = KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt):
+            function()
+    finally:
+        logger.removeFilter(broken)
+    assert function() == "good"
+
+
 def test_stale_while_revalidate(clock):
     calls = []
     reloading = threading.Event()
@@ -293,11 +356,11 @@ def test_recursion_and_the_same_key_from_inside_itself():
 def test_named_caches_are_listed_while_they_live():
     function, _ = counting(name="listed", maxsize=10)
     function(1), function(1)
-    stats = hotset.caches()["listed"]
+    stats = hotset.stats()["listed"]
     assert (stats.hits, stats.misses, stats.entries, stats.capacity) == (1, 1, 1, 10)
     assert stats.hit_ratio == 0.5
     again, _ = counting(name="listed", maxsize=20)
-    assert hotset.caches()["listed"].capacity == 20
+    assert hotset.stats()["listed"].capacity == 20
     del function, again
     import gc
 

@@ -71,10 +71,38 @@ class AsADict(RuleBasedStateMachine):
     @rule(key=KEYS, value=st.sampled_from(["absent", 1, 2]))
     def compute(self, key, value):
         assert self.cache.compute(key, lambda old: value, "absent") == value
-        if value == "absent":
+        self.model[key] = value
+
+    @rule(key=KEYS)
+    def compute_away(self, key):
+        assert self.cache.compute(key, lambda old: hotset.MISSING, "absent") == "absent"
+        self.model.pop(key, None)
+
+    @rule(key=KEYS, value=VALUES)
+    def add(self, key, value):
+        assert self.cache.add(key, value) == (key not in self.model)
+        self.model.setdefault(key, value)
+
+    @rule(key=KEYS)
+    def touch_peek_delete(self, key):
+        assert self.cache.touch(key, ttl=100) == (key in self.model)
+        assert self.cache.peek(key, "absent") == self.model.get(key, "absent")
+        assert self.cache.delete(key) == (key in self.model)
+        self.model.pop(key, None)
+
+    @rule(items=st.dictionaries(KEYS, VALUES, max_size=5), keys=st.lists(KEYS, max_size=5))
+    def many(self, items, keys):
+        self.cache.set_many(items)
+        self.model.update(items)
+        assert self.cache.get_many(keys, as_dict=True) == {key: self.model[key] for key in keys if key in self.model}
+        assert self.cache.delete_many(keys) == len({key for key in keys if key in self.model})
+        for key in keys:
             self.model.pop(key, None)
-        else:
-            self.model[key] = value
+
+    @rule(key=KEYS, value=VALUES)
+    def set_that_has_expired(self, key, value):
+        self.cache.set(key, value, ttl=0)
+        self.model.pop(key, None)
 
     @rule(keys=st.lists(KEYS, max_size=70))
     def get_many(self, keys):
@@ -237,7 +265,7 @@ def test_names_and_repr():
     cache["tea"] = 3
     assert repr(cache) == "<hotset.Cache 'prices', entries=1, capacity=10>"
     assert repr(hotset.Cache(maxsize=None)) == "<hotset.Cache entries=0, capacity=None>"
-    assert hotset.caches()["prices"].entries == 1
+    assert hotset.stats()["prices"].entries == 1
 
 
 def test_subclasses():

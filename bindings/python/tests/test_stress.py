@@ -14,7 +14,7 @@ import weakref
 import pytest
 
 import hotset
-from hotset._refresh import refresher
+from hotset._refresh import reloader
 
 GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 ROUNDS = (200 if GIL else 2000) * int(os.environ.get("HOTSET_STRESS", "1"))
@@ -66,7 +66,7 @@ def keys():
 def alive():
     """How many values there are."""
     # Threads that reload hold what they are at.
-    while refresher._busy:
+    while reloader._running or reloader._queue:
         time.sleep(0.001)
     gc.collect()
     return sum(type(thing) is Value for thing in gc.get_objects())
@@ -369,7 +369,7 @@ def test_caches_that_come_and_go():
                 cache[key] = Value(key)
                 value = cache.get(key)
                 assert value is None or value.key == key
-            hotset.caches()
+            hotset.stats()
 
     together(*(lambda seed=seed: work(seed) for seed in range(THREADS)))
     shared.clear()

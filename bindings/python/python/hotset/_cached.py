@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine, Hashable
-from functools import cached_property, partial
+from functools import cached_property, partial, partialmethod
 from types import EllipsisType
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from hotset._codecs import CodecName, Schema, Serializer, checked_schema, codec_of
-from hotset._memo import memoised
+from hotset._mapping import Cache
+from hotset._memo import is_async, memoised, refuse_generators
+from hotset._methods import CachedClassMethod
+from hotset._over import over
 from hotset._settings import Cause, Policy, Seconds, checked, memo_settings
 from hotset._snapshot import Path, path_of
 from hotset._types import AsyncCached, Cached, Decorator, P, R
+from hotset._types import CachedClassMethod as TypedClassMethod
 
 
 @overload
@@ -19,7 +24,7 @@ def cached(function: property, /) -> property: ...
 @overload
 def cached(function: staticmethod[P, R], /) -> staticmethod[P, R]: ...  # type: ignore[overload-overlap]  # the first that fits
 @overload
-def cached(function: classmethod[Any, P, R], /) -> classmethod[Any, P, R]: ...
+def cached(function: classmethod[Any, P, R], /) -> TypedClassMethod[P, R]: ...
 @overload
 def cached(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCached[P, R]: ...
 @overload
@@ -44,6 +49,7 @@ def cached(
     timer: Callable[[], float] | None = None,
     method: bool | None = None,
     name: str | None = None,
+    cache: Cache[Any, Any] | None = None,
     snapshot: Path | None = None,
     codec: CodecName | Serializer = "values",
     schema: Schema = None,
@@ -69,6 +75,7 @@ def cached(
     timer: Callable[[], float] | None = None,
     method: bool | None = None,
     name: str | None = None,
+    cache: Cache[Any, Any] | None = None,
     snapshot: Path | None = None,
     codec: CodecName | Serializer = "values",
     schema: Schema = None,
@@ -96,14 +103,24 @@ def cached(
     weigher, max_weight: weigher(result) says what a result weighs, max_weight how much may be held, instead of maxsize.
     on_removal: called with args, kwargs, result and the cause: "expired", "size", "explicit" or "replaced".
     single_flight: one caller calls the function, others with the same arguments wait for its result.
-    negative_ttl: for so long an exception is remembered, and raised again.
-    stale_while_revalidate: for so long after its ttl a result is still returned, while it is loaded anew (by a thread, or a task).
-    stale_if_error: for so long after its ttl a result is still returned if the function raises.
-    timer: called instead of the system's monotonic clock, for tests. name: lists the cache in `hotset.caches()`.
+    negative_ttl: for so long an exception is remembered, and raised again: a copy each time.
+    stale_while_revalidate: for so long after its ttl a result is still returned, while it is loaded anew: by a thread
+    (`hotset.set_reload_threads`), or a task.
+    stale_if_error: for so long after its ttl a result is still returned if the function raises. The logger "hotset" is warned when that
+    begins, and again only after a call of the function has succeeded in between.
+    timer: called instead of the system's monotonic clock, for tests: `timer=lambda: time.time()` follows freezegun and time-machine.
+    name: lists the cache in `hotset.caches()`.
+    cache: a `hotset.Cache` in which the results are kept, beside those of other functions; its settings are the cache's.
     snapshot: a file in which results outlive the process; codec, schema: how they are written. See below.
 
-    A method's results are kept per instance, by identity, without keeping the instance alive. What is a method shows from its place in
-    a class's body; `method=True` says so where it does not (a function that is put into a class later, within another decorator).
+    A method's results are kept per instance, by identity, without keeping the instance alive, and go when it goes. With a `key`, they are kept
+    per instance and key. A method is what is defined in the body of a class: a plain function by any name of its first parameter, an
+    `async def`, or one within another decorator, if that is named self or cls. `method=True` says so of others (a function that is put into a
+    class later), `method=False` makes the instance an argument as any other, which is how instances share results: a Django model, new in every
+    request, with `method=False, key=lambda self: self.pk`. Without a `maxsize` of its own a method's cache has room for 1,024 results of
+    each instance, on average; with one, that bounds all instances together. Instances without weak references (of NamedTuple, IntEnum, frozen
+    dataclasses with slots) are told apart by type and equality. Results that lead to objects of classes are held by an attribute
+    `__hotset_results__` of the instance, so that cycles through them are collected.
 
     >>> class Shop:
     ...     @hotset.cached
@@ -112,11 +129,14 @@ def cached(
     >>> shop = Shop()
     >>> shop.total(3), shop.total(3)
     (300, 300)
-    >>> Shop.total.cache_invalidate(shop, 3)  # the instance comes first
+    >>> shop.total.cache_invalidate(3)  # or Shop.total.cache_invalidate(shop, 3)
     True
 
-    An `async def` is loaded by a task of its own: cancelling one who awaits it harms nobody, and the load goes on. Tasks of other event
-    loops, in other threads, share it.
+    `f(1)` and `f(x=1)` are two calls for the cache, as with functools. `cache_invalidate` and `cache_contains` find the results of both.
+    A function may return `hotset.WithTtl(result, seconds)` for a result with a time to live of its own.
+
+    An `async def` is loaded by a task of its own: cancelling a caller that awaits it does not cancel the load. Tasks of other event loops, in
+    other threads, share it; when its event loop is closed or stops they begin anew.
 
     With a `snapshot`, results are loaded from that file when the function is decorated, and saved to it when the interpreter exits, if any
     came or went. `f.cache_save()` saves at any time: what a process does not survive (a signal that it does not handle, `os._exit`) saves
@@ -144,6 +164,13 @@ def cached(
     gunicorn's workers do, each save what they have: the last one wins. One that did nothing since a fork leaves the file to the
     others. A symbolic link is followed, and an existing file's permissions are kept: see `hotset.Cache.save`.
     """
+    given = {name: value for name, value in locals().items() if name not in ("function", "cache", "key", "typed", "method")}
+    if cache is not None:
+        for setting, value in given.items():
+            if value != _DEFAULTS[setting]:
+                raise TypeError(f"{setting} is a setting of the cache, which cache={cache!r} has already")
+        under = partial(over, cache=cache, key=key, typed=typed, method=method)
+        return partial(_decorate_over, under=under) if function is None else _decorate_over(function, under=under)
     shared = checked(
         maxsize=maxsize,
         policy=policy,
@@ -165,19 +192,37 @@ def cached(
         stale_if_error=stale_if_error,
     )
     kept = {"path": None if snapshot is None else path_of(snapshot), "codec": codec_of(codec), "schema": checked_schema(schema)}
-    decorate = partial(_decorate, settings=settings, name=name, method=method, kept=kept)
+    # (Without a bound of its own, a method's cache has room for so many results of each instance.)
+    per_instance = maxsize is ... and max_weight is None
+    decorate = partial(_decorate, settings=settings, name=name, method=method, kept=kept, per_instance=per_instance)
     return decorate if function is None else decorate(function)
 
 
+_DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(cached).parameters.items()}
+
+
+def _decorate_over(function: Any, /, *, under: Callable[..., Any]) -> Any:
+    if isinstance(function, staticmethod):
+        return staticmethod(under(cast(Any, function).__func__, is_async=is_async(cast(Any, function).__func__)))
+    if not callable(function):
+        raise TypeError(f"cached(cache=..) decorates functions, not {type(function).__name__}")
+    refuse_generators(function)
+    return under(function, is_async=is_async(function))
+
+
 def _decorate(
-    function: Any, /, *, settings: dict[str, Any], name: str | None, method: bool | None, kept: dict[str, Any]
+    function: Any, /, *, settings: dict[str, Any], name: str | None, method: bool | None, kept: dict[str, Any], per_instance: bool
 ) -> Any:
-    under_cache = partial(memoised, settings=settings, name=name, kept=kept)
+    under_cache = partial(memoised, settings=settings, name=name, kept=kept, per_instance=per_instance)
     match function:
         case classmethod() if kept["path"] is not None:
             raise TypeError("a class method's results belong to classes, which a snapshot cannot keep: cache a function that it calls")
-        case classmethod() | staticmethod():
-            return _rewrapped(function, partial(under_cache, method=False))
+        case classmethod():
+            return CachedClassMethod(under_cache(cast(Any, function).__func__, method=True))
+        case staticmethod():
+            return staticmethod(under_cache(function.__func__, method=False))
+        case partialmethod():
+            return partialmethod(under_cache(function.func, method=method is not False), *function.args, **function.keywords)
         case property():
             if function.fget is None:
                 raise TypeError("this property has no getter, whose results could be kept")
@@ -188,8 +233,3 @@ def _decorate(
             raise TypeError(f"cached({function}): name the setting, as in cached(maxsize={function})")
         case _:
             return under_cache(function, method=method)
-
-
-def _rewrapped(function: Any, under_cache: Callable[[Any], Any]) -> Any:
-    """The class or static method of what is under a cache now."""
-    return type(function)(under_cache(function.__func__))

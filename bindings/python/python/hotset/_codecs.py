@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal, Protocol, cast, get_args
@@ -91,6 +91,33 @@ _BUILTIN: dict[CodecName, Codec] = {
     "pickle": Codec("pickle", _pickled, pickle.loads, _pickled, pickle.loads),
 }
 PICKLE = _BUILTIN["pickle"]
+
+
+BYTES = _BUILTIN["bytes"]
+# Bytes to bytes: the files of the C library, and of Rust's `Cache<Vec<u8>, Vec<u8>>`.
+_RAW = Codec("bytes", _same, bytes, _same, bytes)
+
+
+def raw_schema(schema: Schema) -> int:
+    """The schema of a file of bytes to bytes: what was given, as in C and Rust, if it is such a number; 0 by default."""
+    if checked_schema(schema) is None:
+        return 0
+    if isinstance(schema, int) and 0 <= schema < 2**64:
+        return schema
+    return _RAW.number(schema, "bytes to bytes")
+
+
+def to_be_saved(codec: Codec, schema: Schema, keys: Iterable[object]) -> tuple[Codec, int]:
+    """How a mapping with these keys is saved: its codec and the file's schema."""
+    if codec is BYTES and all(type(key) is bytes for key in keys):
+        return _RAW, raw_schema(schema)
+    return codec, codec.number(schema)
+
+
+def to_be_loaded(codec: Codec, schema: Schema) -> list[tuple[Codec, int]]:
+    """How a mapping may have been saved."""
+    raw = [(_RAW, raw_schema(schema))] if codec is BYTES else []
+    return [*raw, (codec, codec.number(schema))]
 
 
 def codec_of(given: CodecName | Serializer) -> Codec:

@@ -1,25 +1,33 @@
 """Loads for asyncio: one task loads, all others await it, in whichever event loop or thread they are.
 
-The load runs in a task of its own, so cancelling one who waits, be it the one that began, ends nobody's load. If the task itself is
-cancelled, as when its event loop ends, who waits elsewhere begins anew.
+The load runs in a task of its own, so cancelling a caller that awaits it, be it the one that began it, cancels no load. If the task
+itself is cancelled, as when its event loop ends, waiters elsewhere begin anew; and so they do if the loop was closed over it, or has
+stopped.
 """
 
 import asyncio
 import logging
+import os
+import traceback
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from hotset._hotset import MISSING, Flight
+from hotset._hotset import MISSING, Flight, check_loads
 
 _log = logging.getLogger("hotset")
 
-_HIT, _LEAD, _WAIT, _STALE = range(4)
+_HIT, _LEAD, _WAIT, _STALE, _INTERRUPTED = range(5)
+
+# Seconds after which a waiter of another event loop looks whether the one that loads still runs.
+_INTERVAL = 0.05
 
 # A load brings an error, or None and a value.
 _Task = asyncio.Task[tuple[BaseException | None, Any]]
 # By number, the loads that are run by tasks. Also what keeps the tasks alive: an event loop only knows them weakly.
 _loads: dict[int, tuple[_Task, Flight]] = {}
+# By event loop, the numbers of those that reload a value which callers are served: no caller awaits them.
+_reloads: dict[asyncio.AbstractEventLoop, set[int]] = {}
 # The numbers of the loads that the running code is part of.
 _within: ContextVar[tuple[int, ...]] = ContextVar("hotset_within", default=())
 
@@ -34,9 +42,12 @@ async def get(
 ) -> Any:
     """The value that `begin` (Memo.begin or Cache.begin) finds, or that `load` brings.
 
-    One whose time is over is the answer at once if stale values are served, or else if it cannot be loaded anew. Unless loads are
-    shared, the one that is going on is not waited for.
+    An expired one is the answer immediately if stale values are served, unless its last reload was cancelled; or else if it cannot be
+    loaded anew. Unless loads are shared, the one that is in progress is not waited for. A load that is cancelled is begun anew once.
     """
+    if _reloads and serve_stale:
+        _abandon_stopped()
+    cancelled = False
     while True:
         kind, found, *more = begin()
         if kind == _HIT:
@@ -44,48 +55,70 @@ async def get(
         if kind == _WAIT and not share:
             return await load()
         if kind == _WAIT:
-            if _is_hopeless(found):
-                continue
             await _landing(found)
             value = found.result()
             if value is not MISSING:
                 return value
             continue
-        task = _lead(found if kind == _LEAD else more[0], load, ttl)
-        if kind == _STALE and serve_stale:
-            task.add_done_callback(_log_failure)
+        background = kind == _STALE and serve_stale
+        flight: Flight = found if kind == _LEAD else more[0]
+        task = _lead(flight, load, ttl, background)
+        if background:
             return found
         await asyncio.wait([task])
         if task.cancelled():
+            # By the function itself, maybe: then it would be called without end.
+            if cancelled:
+                raise asyncio.CancelledError
+            cancelled = True
             continue
         error, value = task.result()
         if error is None:
             return value
-        if kind == _STALE and isinstance(error, Exception):
-            return found
+        if kind != _LEAD and isinstance(error, Exception):
+            try:
+                flight.log_stale(error)
+                return found
+            finally:
+                # (As in `_run`.)
+                del error, task
         try:
             raise error
         finally:
-            # Or else the error, with its traceback, would hold itself.
-            del error
+            # (As in `_run`.)
+            del error, task
 
 
 def _log_failure(task: _Task) -> None:
     if not task.cancelled() and task.exception() is None and task.result()[0] is not None:
-        _log.warning("reloading a value whose time is over failed", exc_info=task.result()[0])
+        _log.warning("reloading an expired value failed", exc_info=task.result()[0])
 
 
-def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None) -> _Task:
-    task = asyncio.get_running_loop().create_task(_run(flight, load, ttl))
+def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None, background: bool) -> _Task:
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(_run(flight, load, ttl))
 
     def ended(_: object) -> None:
-        _loads.pop(flight.id, None)
+        _forget(flight.id, loop)
         # (It may have been cancelled before it ran at all.)
         _abandon(flight)
 
     _loads[flight.id] = task, flight
+    if background:
+        _reloads.setdefault(loop, set()).add(flight.id)
     task.add_done_callback(ended)
+    if background:
+        task.add_done_callback(_log_failure)
     return task
+
+
+def _forget(number: int, loop: asyncio.AbstractEventLoop) -> None:
+    _loads.pop(number, None)
+    numbers = _reloads.get(loop)
+    if numbers is not None:
+        numbers.discard(number)
+        if not numbers:
+            _reloads.pop(loop, None)
 
 
 async def _run(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None) -> tuple[BaseException | None, Any]:
@@ -97,7 +130,9 @@ async def _run(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | 
     _loads[flight.id] = task, flight
     try:
         value = await load()
-        flight.finish(value, ttl)
+        # (Its waiters may have abandoned it while its event loop had stopped.)
+        if not flight.done():
+            flight.finish(value, ttl)
         return None, value
     except Exception as error:
         # What was loaded may be refused (its weigher raises, say): that has ended the load, then.
@@ -111,9 +146,12 @@ async def _run(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | 
         # The function's own doing: to begin anew would only bring the same.
         return error, None
     except BaseException:
-        # (A GeneratorExit may come long after the load has ended, with the event loop that was to go on with it.)
+        # (A GeneratorExit may come long after the load has ended, with the event loop that was to continue it.)
         _abandon(flight)
         raise
+    finally:
+        # Or else an error would hold itself: by its traceback, which has this frame, and by the task's result.
+        del task
 
 
 def _abandon(flight: Flight) -> None:
@@ -121,22 +159,37 @@ def _abandon(flight: Flight) -> None:
         flight.abandon()
 
 
-def _is_hopeless(flight: Flight) -> bool:
-    """Whether the load that is going on will never end."""
-    task, leaders = _loads.get(flight.id, (None, None))
-    if task is None or leaders is None:
-        return False
-    if flight.id in _within.get():
-        raise RuntimeError("the load of this key awaits itself: its own loader asks for the same key")
-    if not task.get_loop().is_closed() or leaders.done():
-        return False
-    # That event loop was closed over it, uncancelled.
-    _loads.pop(flight.id, None)
-    leaders.abandon()
-    return True
+def _check(number: int, waited: bool) -> None:
+    """Abandons a load that will never end: its event loop was closed over it, uncancelled, or does not run.
+
+    A loop may stop for an instant, between two calls of `run_until_complete`: so only a caller that has waited takes that for its end,
+    or one that blocks the loop's own thread.
+    """
+    task, flight = _loads.get(number, (None, None))
+    if task is None or flight is None or flight.done():
+        return
+    loop = task.get_loop()
+    if loop.is_closed() or (waited and not loop.is_running()):
+        _forget(number, loop)
+        _abandon(flight)
+
+
+check_loads(_check)
+
+
+def _abandon_stopped() -> None:
+    """Abandons reloads whose event loops do not run any more: the values that they were to replace would be served until they expire."""
+    running = asyncio.get_running_loop()
+    for loop in list(_reloads):
+        if loop is not running and not loop.is_running():
+            for number in list(_reloads.get(loop, ())):
+                _check(number, True)
 
 
 async def _landing(flight: Flight) -> None:
+    """Waits until a load has ended that another task, or a thread, leads."""
+    if flight.id in _within.get():
+        raise RuntimeError("the load of this key awaits itself: its own loader looks up the same key")
     loop = asyncio.get_running_loop()
     landed = loop.create_future()
 
@@ -148,8 +201,34 @@ async def _landing(flight: Flight) -> None:
         try:
             loop.call_soon_threadsafe(wake)
         except RuntimeError:
-            # The loop was closed: nobody waits there any more.
+            # The loop was closed: no task waits there any more.
             pass
 
     flight.add_done_callback(tell)
+    waited = False
+    while flight.of_task:
+        task, _ = _loads.get(flight.id, (None, None))
+        if task is not None and task.get_loop() is loop:
+            # It runs as long as this one.
+            break
+        _check(flight.id, waited)
+        if landed.done() or (await asyncio.wait([landed], timeout=_INTERVAL))[0]:
+            break
+        waited = True
     await landed
+
+
+def _forked() -> None:
+    """In a child, whose parent runs the tasks that it knows."""
+    loads = list(_loads.values())
+    _loads.clear()
+    _reloads.clear()
+    for _, flight in loads:
+        try:
+            _abandon(flight)
+        except Exception:
+            # A comparison of keys, say. The others are to be abandoned all the same.
+            traceback.print_exc()
+
+
+os.register_at_fork(after_in_child=_forked)

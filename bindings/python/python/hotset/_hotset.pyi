@@ -13,6 +13,29 @@ build: str
 MISSING: Any
 """What stands for "no value" where None may be one."""
 
+@final
+class Lifetime:
+    """A time to live that is no number of seconds."""
+
+KEEP: Lifetime
+"""That of the entry that is replaced; the cache's own if there is none."""
+NEVER: Lifetime
+"""None: the entry does not expire."""
+
+@final
+class WithTtl:
+    """What a function under `cached`, or a loader, may return instead of a value: the value, and how long it is good.
+
+    Callers get the value alone.
+
+    Args:
+        value: The value.
+        ttl: Seconds or a timedelta (0 or less: it is not kept), None for no end, `...` for what the settings say.
+    """
+
+    value: Any
+    def __init__(self, value: Any, ttl: Any) -> None: ...
+
 class SnapshotError(Exception):
     """A snapshot cannot be saved, or a file cannot be loaded; the text says why."""
 
@@ -56,8 +79,34 @@ class Loading:
 def after_fork() -> None:
     """Forgets the loads that other threads were at. Called in children after a fork: the module sees to that itself."""
 
-def seal(memo: type["Memo"], /) -> None:
+def seal(memo: type["Memo"] | type["BoundMemo"], /) -> None:
     """Makes the type immutable, which calls of methods are specialised for. Called once, when the package has added its methods."""
+
+def check_loads(check: Callable[[int, bool], object], /) -> None:
+    """Has threads that wait for a task's load call this with the load's number, and whether they have waited already. Called once."""
+
+@final
+class Reload:
+    """The right and the duty to reload one result. Dropped before it has run, it is abandoned."""
+
+    @property
+    def name(self) -> Any:
+        """The function's, for messages."""
+
+    def run(self) -> None:
+        """Calls the function and stores its result, once. Raises what it raises; the old result is then soon due again."""
+
+    def abandon(self) -> None:
+        """It will not run: the next caller gets another."""
+
+    def forked(self) -> None:
+        """As abandon, in a child after a fork, also if it is running (in the parent)."""
+
+    def done(self) -> bool: ...
+
+@final
+class Failure:
+    """Makes copies of an exception. Private to the native part."""
 
 class LruFunction:
     """What functools calls _lru_cache_wrapper: exact LRU, exact semantics. Set `__wrapped__` etc. with update_wrapper.
@@ -77,8 +126,8 @@ class LruFunction:
 class Memo:
     """The callable behind `cached`, on the engine. __dict__, weakrefs, __get__, copy and pickle as LruFunction; not subclassed.
 
-    `__set_name__` (so being in a class body), or `method=True`, makes it a method's: the first argument is compared by identity,
-    need not be hashable, and is held by a weak reference only.
+    `method=True` makes it a method's: the first argument is compared by identity, need not be hashable, and is held by a weak reference
+    only; one that has no weak references is compared by type and equality, and held.
     """
 
     def __init__(
@@ -101,21 +150,32 @@ class Memo:
         negative_ttl: float | None = None,  # exceptions (class Exception) are kept so long, and raised again
         stale_while_revalidate: float | None = None,  # beyond ttl
         stale_if_error: float | None = None,  # beyond ttl
-        refresher: Callable[[Memo, tuple[Any, ...], dict[str, Any]], object] | None = None,
-        # called by the hit that finds a value older than its ttl, with stale_while_revalidate: is to have
-        # memo.refresh(args, kwargs) called elsewhere, in a thread say
+        refresher: Callable[[Reload], object] | None = None,
+        # called by the hit that finds a value older than its ttl, with stale_while_revalidate: must have the reload run elsewhere, in a
+        # thread say; or returns a false value, and the caller reloads
         timer: Callable[[], float] | None = None,  # instead of the system's monotonic clock
         method: bool = False,
+        per_instance: bool = False,  # the bound of a method is for each instance, not for all together
     ) -> None: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
-    def __set_name__(self, owner: type, name: str) -> None: ...
+    def set_method(self) -> None:
+        """The first argument is a method's instance from now on; forgets all results."""
+
+    def is_method(self) -> bool: ...
+    def check_instances(self, owner: type, /) -> None:
+        """TypeError if instances of this class can be kept neither weakly nor by equality."""
+
     def stats(self) -> dict[str, int]:
-        """hits, misses, insertions, evictions, expirations, rejections, loads, load_failures, waits, entries, weight, capacity.
+        """hits, misses, insertions, evictions, expirations, rejections, loads, load_failures, waits, load_time, entries, weight, capacity.
 
         hits and misses count from the last clear, as functools' do. Does pending housekeeping first.
         """
 
     def clear(self) -> None: ...
+    def reset_stats(self) -> None: ...
+    def entries(self) -> list[tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]]:
+        """((args, kwargs), value) of all results, hottest first."""
+
     def run_pending(self) -> None: ...
     def resize(self, capacity: int, /) -> None: ...
     def saving(self, path: str, schema: int, /) -> Saving: ...
@@ -135,7 +195,27 @@ class Memo:
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], refresh: bool = False, /) -> tuple[int, Any]:
         """For `async def`: (0, value) for a hit (a remembered exception is raised); (1, Flight) for the caller that is to load, and then call
         finish or fail; (2, Flight) for who finds a load going on; (3, value, Flight) for a hit on a value past its ttl that the caller is to
-        load anew, while the value may be served. With `refresh`, never a hit."""
+        load anew, while the value may be served; (4, value, Flight) likewise, if the last reload of it was abandoned. With `refresh`, never a
+        hit."""
+
+@final
+class BoundMemo:
+    """What `instance.method` is, of a function under `cached`: the package adds __self__, __func__ and the methods for users.
+
+    What it has not is the function's. Compared, hashed and pickled as bound methods are.
+    """
+
+    def __init__(self, function: Callable[..., Any], instance: object, /) -> None: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
+    def function(self) -> Any: ...
+    def instance(self) -> Any: ...
+
+@final
+class AsyncMethod:
+    """What a coroutine method under `cached` is in its class's __dict__; its attributes are those of the coroutine function."""
+
+    def __init__(self, function: Callable[..., Any], /) -> None: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
 
 @final
 class Flight:
@@ -145,11 +225,18 @@ class Flight:
     def id(self) -> int:
         """The load's number in this process, the same for all who have to do with it."""
 
-    def finish(self, value: Any, ttl: float | None = None, /) -> None:
+    @property
+    def of_task(self) -> bool:
+        """Whether a task leads the load, and not a thread."""
+
+    def finish(self, value: Any, ttl: Any = None, /) -> None:
         """The leader has the value: stores it, unless the key was changed meanwhile, and hands it to all who wait."""
 
     def fail(self, error: BaseException, /) -> None:
         """The leader has none: all who wait get this error. An `Exception` is remembered for negative_ttl."""
+
+    def log_stale(self, error: BaseException, /) -> None:
+        """The leader's load failed, and its caller serves the expired value: logs that, once until a load succeeds."""
 
     def abandon(self) -> None:
         """The leader gave up (it was cancelled, say): who waits tries again. Also what happens if a leader's Flight is dropped."""
@@ -191,16 +278,26 @@ class Cache:
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Any]: ...
     def get(self, key: Any, default: Any = None, /) -> Any: ...
-    def set_with_ttl(self, key: Any, value: Any, ttl: float | None, /) -> None:
-        """None: without an end."""
+    # A `ttl` is seconds (0.0: expired at once), KEEP, NEVER, or None for what the settings say.
+    def set(self, key: Any, value: Any, ttl: Any = None, /) -> None: ...
+    def set_with_ttl(self, key: Any, value: Any, ttl: Any, /) -> None:
+        """None: it never expires."""
 
-    def pop(self, key: Any, default: Any = MISSING, /) -> Any: ...
-    def setdefault(self, key: Any, default: Any = None, /) -> Any: ...
-    def compute(self, key: Any, change: Callable[[Any], Any], default: Any = None, /) -> Any:
+    def delete(self, key: Any, /) -> bool: ...
+    def add(self, key: Any, value: Any, ttl: Any = None, /) -> bool: ...
+    def touch(self, key: Any, ttl: Any = None, /) -> bool: ...
+    def peek(self, key: Any, default: Any = None) -> Any: ...
+    def pop_coldest(self) -> tuple[Any, Any] | None: ...
+    def take_expired(self) -> list[tuple[Any, Any]]: ...
+    def reset_stats(self) -> None: ...
+
+    def pop(self, key: Any, default: Any = MISSING) -> Any: ...
+    def setdefault(self, key: Any, default: Any = None) -> Any: ...
+    def compute(self, key: Any, change: Callable[[Any], Any], default: Any = None, ttl: Any = ..., /) -> Any:
         """Replaces the value by change(value), atomically (change is called again if another thread was faster). `default` stands for
-        absence, both ways. Returns what is there afterwards, or `default`."""
+        absence; MISSING removes, as does None where that is the default. Returns what is there afterwards, or `default`."""
 
-    def get_or_load(self, key: Any, loader: Callable[[Any], Any], ttl: float | None = ..., /) -> Any:
+    def get_or_load(self, key: Any, loader: Callable[[Any], Any], ttl: Any = ..., /) -> Any:
         """The value, or what loader(key) returns: one caller loads, the others wait."""
 
     def begin(self, key: Any, /) -> tuple[int, Any]:

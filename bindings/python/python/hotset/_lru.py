@@ -5,6 +5,7 @@ from functools import update_wrapper
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, TYPE_CHECKING, cast, overload
 
 from hotset._hotset import LruFunction
+from hotset._registry import register
 
 _R = TypeVar("_R")
 _P = ParamSpec("_P")
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 def _decorated(function: Callable[..., _R], maxsize: int | None, typed: bool) -> "LruCached[_R]":
     wrapper = cast(Any, LruFunction(function, maxsize, typed, CacheInfo))
     wrapper.cache_parameters = lambda: {"maxsize": maxsize, "typed": typed}
-    return cast("LruCached[_R]", update_wrapper(wrapper, function))
+    update_wrapper(wrapper, function)
+    register(None, wrapper)
+    return cast("LruCached[_R]", wrapper)
 
 
 @overload

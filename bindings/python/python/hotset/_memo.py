@@ -4,16 +4,20 @@ A plain function becomes the native Memo itself: nothing in Python lies on the w
 hurry, are written here and given to its type. An `async def` becomes a coroutine function around a Memo.
 """
 
+import asyncio
 import inspect
+import weakref
 from collections.abc import Callable
 from functools import partial, update_wrapper, wraps
+from types import MethodType
 from typing import Any
 
-from hotset import _flights
-from hotset._hotset import Memo, seal
+from hotset import _flights, _methods
+from hotset._hotset import AsyncMethod, Memo, seal
 from hotset._keep import Keeper
-from hotset._refresh import refresher
+from hotset._refresh import reloader
 from hotset._registry import register
+from hotset._settings import bound, plain
 from hotset._stats import CacheInfo, Stats, info_of, stats_of
 
 
@@ -27,28 +31,88 @@ def cache_info(self: Any) -> CacheInfo:
 
 
 def cache_clear(self: Memo) -> None:
-    """Forgets all results, and what was counted."""
+    """Forgets all results, and what was counted; of a cache under this one, too."""
     self.clear()
+    if (below := _cached_below(self)) is not None:
+        below.cache_clear()
 
 
 def cache_invalidate(self: Memo, /, *args: Any, **kwargs: Any) -> bool:
-    """Forgets the result of this call; whether there was one. A call that is going on does not enter the cache."""
-    return self.invalidate(args, kwargs)
+    """Forgets the result of this call, however it is spelled; returns whether there was one.
+
+    `f(1)` and `f(x=1)` are two calls for the cache, and each has a result of its own: this forgets both. A call that is in progress
+    does not enter the cache. What a cache under this one holds for the same call is forgotten, too.
+    """
+    # (All of them: each may have a result of its own.)
+    found = any([self.invalidate(*call) for call in _calls(self, args, kwargs, "cache_invalidate")])
+    if (below := _cached_below(self)) is not None:
+        found |= below.cache_invalidate(*args, **kwargs)
+    return found
 
 
 def cache_contains(self: Memo, /, *args: Any, **kwargs: Any) -> bool:
-    """Whether the result of this call is there. Counts neither as a hit nor as a miss."""
-    return self.contains(args, kwargs)
+    """Returns whether the result of this call is there, however it was spelled. Counts neither as a hit nor as a miss."""
+    return any(self.contains(*call) for call in _calls(self, args, kwargs, "cache_contains"))
 
 
 def cache_set(self: Memo, value: Any, /, *args: Any, **kwargs: Any) -> None:
-    """Makes this value the result of the call with these arguments."""
+    """Makes `value` the result of the call with these arguments, spelled as here (by position or by keyword)."""
+    _check(self, args, "cache_set")
     self.set(args, kwargs, value)
 
 
 def cache_refresh(self: Memo, /, *args: Any, **kwargs: Any) -> Any:
-    """Calls the function, keeps its result, and returns it. Joins a call of it that is going on."""
+    """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
+    _check(self, args, "cache_refresh")
     return self.refresh(args, kwargs)
+
+
+def _check(memo: Any, args: tuple[Any, ...], verb: str) -> None:
+    if memo.is_method():
+        _methods.check_instance(memo, memo.__dict__["__hotset_place__"], args, verb)
+
+
+def _calls(memo: Any, args: tuple[Any, ...], kwargs: dict[str, Any], verb: str) -> list[_methods.Spelling]:
+    """The calls that mean the same; with a `key`, this one says it all."""
+    _check(memo, args, verb)
+    if memo.cache_parameters()["key"] is not None:
+        return [(args, kwargs)]
+    return _methods.spellings(memo.__wrapped__, args, kwargs, int(memo.is_method()))
+
+
+def cache_keys(self: Memo) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Returns the arguments of all results that are kept, (args, kwargs) of each, hottest first.
+
+    With a `key`, what that made of them is the only argument (but for a method's instance).
+    """
+    return [key for key, _ in self.entries()]
+
+
+def cache_items(self: Memo) -> list[tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]]:
+    """Returns all results that are kept with their arguments, ((args, kwargs), result) of each, hottest first. Counts no hits."""
+    return self.entries()
+
+
+def cache_resize(self: Any, maxsize: int) -> None:
+    """Sets how many results, or with a max_weight how much weight, may be kept; the coldest go at once if there are too many.
+
+    A method's results are bounded so for all instances together, then.
+    """
+    settings = self.__dict__["__hotset_settings__"]
+    which = "maxsize" if settings["max_weight"] is None else "max_weight"
+    size = bound(which, maxsize)
+    self.resize(size)
+    settings[which] = size
+
+
+def cache_reset_stats(self: Memo) -> None:
+    """Counts hits, misses and all the rest from 0 again. (`cache_clear` does so for hits and misses only.)"""
+    self.reset_stats()
+
+
+def __repr__(self: Any) -> str:
+    name = getattr(self, "__qualname__", "?")
+    return f"<{'method' if self.is_method() else 'function'} {getattr(self, '__module__', '?')}.{name} under hotset.cached, at {id(self):#x}>"
 
 
 def cache_save(self: Memo, path: Any = None) -> int:
@@ -61,53 +125,93 @@ def cache_load(self: Memo, path: Any = None) -> int:
     return _keeper(self).load(path)
 
 
+def _cached_below(memo: Any) -> Any:
+    """The function, if it is itself under `cached`: what it returns is out of date when its results here are."""
+    function = memo.__dict__.get("__wrapped__")
+    return function if hasattr(function, "cache_invalidate") else None
+
+
 def _keeper(memo: Any) -> Keeper:
     return memo.__dict__["__hotset_keeper__"]  # type: ignore[no-any-return]
 
 
 def __set_name__(self: Any, owner: type, name: str) -> None:
-    keeper = self.__dict__.get("__hotset_keeper__")
-    if keeper is not None and keeper.path is not None:
-        keeper.stop()
-        raise TypeError(_NO_METHOD)
-    _becomes_a_method(self, owner, name)
+    place = self.__dict__.get("__hotset_place__")
+    if place is None:
+        return
+    if not place.given and place.scope == owner.__qualname__:
+        keeper = _keeper(self)
+        if keeper.path is not None:
+            keeper.stop()
+            raise TypeError(_NO_METHOD)
+        self.set_method()
+    if self.is_method() and not _methods.is_mixin(owner):
+        self.check_instances(owner)
 
 
 _NO_METHOD = "a method's results belong to its instances, which a snapshot cannot keep: cache a function that the method calls"
 
-_SHARED = (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set, cache_save, cache_load)
+_SHARED = (
+    cache_info,
+    cache_clear,
+    cache_invalidate,
+    cache_contains,
+    cache_set,
+    cache_keys,
+    cache_items,
+    cache_resize,
+    cache_reset_stats,
+    cache_save,
+    cache_load,
+)
 if "cache_info" not in vars(Memo):  # (it is there if this module is imported anew)
-    _becomes_a_method = Memo.__set_name__
-    for _method in (*_SHARED, cache_refresh, __hotset_stats__, __set_name__):
+    for _method in (*_SHARED, cache_refresh, __hotset_stats__, __repr__, __set_name__):
         setattr(Memo, _method.__name__, _method)
     seal(Memo)
 
 
 def memoised(
-    function: Callable[..., Any], settings: dict[str, Any], name: str | None, method: bool | None, kept: dict[str, Any]
+    function: Callable[..., Any],
+    settings: dict[str, Any],
+    name: str | None,
+    method: bool | None,
+    kept: dict[str, Any],
+    per_instance: bool,
 ) -> Any:
     """The function under a cache of its own."""
     if not callable(function):
         raise TypeError(f"cached decorates functions, not {type(function).__name__}")
-    _refuse_generators(function)
-    asynchronous = _is_async(function)
-    method = _takes_self(function) if method is None else method
-    if method and kept["path"] is not None:
+    refuse_generators(function)
+    asynchronous = is_async(function)
+    place = _methods.place_of(function, method)
+    if place.method and kept["path"] is not None:
         raise TypeError(_NO_METHOD)
+    settings = dict(settings)
     memo = Memo(
         function,
         **settings,
-        refresher=None if settings["stale_while_revalidate"] is None else refresher,
-        method=method,
+        refresher=None if settings["stale_while_revalidate"] is None else reloader,
+        method=place.method,
+        per_instance=per_instance,
     )
-    # (This takes over the function's attributes, which are another cache's if it is under one.)
+    # This takes over the function's attributes, which are another cache's if it is under one: they would hide the type's own.
     update_wrapper(memo, function)
+    for own in (*_SHARED, cache_refresh, __hotset_stats__):
+        memo.__dict__.pop(own.__name__, None)
+    memo.__hotset_settings__ = settings  # type: ignore[attr-defined]
+    memo.__hotset_place__ = place  # type: ignore[attr-defined]
     keeper = Keeper(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **kept)
     memo.cache_parameters = lambda: {**settings, "name": name, **keeper.settings}  # type: ignore[attr-defined]
     memo.__hotset_keeper__ = keeper  # type: ignore[attr-defined]
     keeper.start()
-    register(name, memo)  # type: ignore[arg-type]  # it got the method above
-    return _awaitable(function, memo, settings) if asynchronous else memo
+    register(name, memo)
+    if not asynchronous:
+        return memo
+    loading, aclose = _tracked(function)
+    wrapper = _awaitable(loading, memo, settings)
+    wrapper.__wrapped__ = function
+    wrapper.cache_aclose = aclose
+    return AsyncMethod(wrapper) if place.method else wrapper
 
 
 def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]) -> Any:
@@ -117,17 +221,47 @@ def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]
     @wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         begin, load = partial(memo.begin, args, kwargs), partial(function, *args, **kwargs)
-        return await _flights.get(begin, load, serve_stale=serve_stale, share=share)
+        return plain(await _flights.get(begin, load, serve_stale=serve_stale, share=share))
 
     async def cache_refresh(*args: Any, **kwargs: Any) -> Any:
         """Calls the function, keeps its result, and returns it. Joins a call of it that is going on."""
-        return await _flights.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs))
+        return plain(await _flights.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs)))
 
     for shared in _SHARED:
-        setattr(wrapper, shared.__name__, getattr(memo, shared.__name__))
+        setattr(wrapper, shared.__name__, MethodType(shared, memo))
     wrapper.cache_parameters = memo.cache_parameters  # type: ignore[attr-defined]
     wrapper.cache_refresh = cache_refresh  # type: ignore[attr-defined]
     return wrapper
+
+
+def _tracked(function: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The coroutine function, whose calls are known while they run, and what ends them."""
+    tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+
+    @wraps(function)
+    async def loading(*args: Any, **kwargs: Any) -> Any:
+        if (task := asyncio.current_task()) is not None:
+            tasks.add(task)
+        # (An error holds this frame, and the task holds the error.)
+        del task
+        return await function(*args, **kwargs)
+
+    async def cache_aclose(*, cancel: bool = True) -> None:
+        """Ends the calls of the function that are in progress in this event loop, reloads included, and waits for them.
+
+        Those who wait for them get a CancelledError, or begin anew in other loops. The cache stays as it is, and can be used again.
+
+        Args:
+            cancel: Cancel them. False: wait until they have ended by themselves.
+        """
+        loop = asyncio.get_running_loop()
+        mine = [task for task in tasks if task.get_loop() is loop and not task.done() and task is not asyncio.current_task()]
+        if cancel:
+            for task in mine:
+                task.cancel()
+        await asyncio.gather(*mine, return_exceptions=True)
+
+    return loading, cache_aclose
 
 
 def _either(is_kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
@@ -135,26 +269,10 @@ def _either(is_kind: Callable[[Any], bool], function: Callable[..., Any]) -> boo
     return is_kind(function) or (not isinstance(function, type) and is_kind(getattr(function, "__call__", None)))
 
 
-def _is_async(function: Callable[..., Any]) -> bool:
+def is_async(function: Callable[..., Any]) -> bool:
     return _either(inspect.iscoroutinefunction, function)
 
 
-def _refuse_generators(function: Callable[..., Any]) -> None:
+def refuse_generators(function: Callable[..., Any]) -> None:
     if _either(inspect.isgeneratorfunction, function) or _either(inspect.isasyncgenfunction, function):
         raise TypeError("a generator can be gone through once only, so keeping it is of no use: cache a function that returns a list or a tuple")
-
-
-def _takes_self(function: Callable[..., Any]) -> bool:
-    """Whether this was written in a class's body, for instances.
-
-    A Memo in a class's body learns that it is a method's from Python; one that is within another decorator (`property` above all)
-    does not, nor does an `async def`. These are known by their place, and by their first argument's name.
-    """
-    scope = getattr(function, "__qualname__", "").rpartition(".")[0]
-    if not scope or scope.endswith("<locals>"):
-        return False
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return False
-    return next(iter(parameters), None) == "self"

@@ -1,14 +1,20 @@
 """What may be said of a cache when it is made: checked here, once, for the decorator and the mapping."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from datetime import timedelta
+from types import EllipsisType
 from typing import Any, Literal, get_args
+
+from hotset._hotset import KEEP, NEVER, Lifetime, WithTtl
 
 Policy = Literal["tinylfu", "lru", "lfu", "fifo", "random"]
 Cause = Literal["expired", "size", "explicit", "replaced"]
 Seconds = float | timedelta
 """A time: seconds, or a timedelta."""
+Ttl = float | timedelta | Lifetime | EllipsisType | None
+"""A time to live that comes with a value: seconds or a timedelta, None for no end, `...` for the cache's own, or KEEP."""
 
 DEFAULT_MAXSIZE = 1024
 
@@ -28,6 +34,57 @@ def seconds(name: str, value: Any) -> float | None:
     if not 0 < time < math.inf:
         raise ValueError(f"{name} must be more than 0 seconds and finite (None for no limit), not {time}")
     return time
+
+
+def ttl_of(value: Any) -> Any:
+    """A time to live that a user gave with a value, as the native part takes it.
+
+    Args:
+        value: Seconds or a timedelta, where 0 and less have expired already; None for no end; `...` for what the cache's settings say;
+            KEEP for that of the entry that is replaced.
+    """
+    if value is ...:
+        return None
+    if value is None:
+        return NEVER
+    if value is KEEP:
+        return KEEP
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"ttl must be a number of seconds, a timedelta, None, KEEP or ..., not {type(value).__name__}")
+    if math.isnan(value):
+        raise ValueError("ttl must be a number of seconds, not nan")
+    if value <= 0:
+        return 0.0
+    try:
+        time = float(value)
+    except OverflowError:
+        return NEVER
+    return NEVER if time == math.inf else time
+
+
+def plain(result: Any) -> Any:
+    """A result without the time to live that it may have said."""
+    return result.value if type(result) is WithTtl else result
+
+
+def weigher_of(weigher: Any) -> Any:
+    """A mapping's weigher as the native part calls it, with key and value: one that takes a single argument is called with the value."""
+    if weigher is None or not callable(weigher):
+        return weigher
+    try:
+        inspect.signature(weigher).bind(None, None)
+    except (TypeError, ValueError):
+        # (A builtin function without a signature, sys.getsizeof above all, takes a value.)
+        pass
+    else:
+        return weigher
+
+    def by_value(_: object, value: object) -> Any:
+        return weigher(value)
+
+    return by_value
 
 
 def bound(name: str, value: Any) -> int:

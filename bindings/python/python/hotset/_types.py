@@ -30,6 +30,22 @@ class _Common(Protocol):
         """The settings the cache was made with."""
         ...
 
+    def cache_keys(self) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """Returns the arguments of all results that are kept, (args, kwargs) of each, hottest first."""
+        ...
+
+    def cache_items(self) -> list[tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]]:
+        """Returns all results that are kept with their arguments, ((args, kwargs), result) of each, hottest first."""
+        ...
+
+    def cache_resize(self, maxsize: int) -> None:
+        """Sets how many results, or with a max_weight how much weight, may be kept."""
+        ...
+
+    def cache_reset_stats(self) -> None:
+        """Counts hits, misses and all the rest from 0 again."""
+        ...
+
     def cache_save(self, path: Path | None = None) -> int:
         """Saves the results to this file, or to the one that `snapshot` named; returns how many."""
         ...
@@ -42,33 +58,37 @@ class _Common(Protocol):
 class Cached(_Common, Protocol[P, R]):
     """A function under `cached`.
 
-    On a method, the calls below take the instance first, as in `Class.method.cache_invalidate(instance, argument)`.
+    On a method, the calls below take the instance first, as in `Class.method.cache_invalidate(instance, argument)`; those of
+    `instance.method` do not.
     """
 
     @property
     def __wrapped__(self) -> Callable[P, R]: ...
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
-    def __get__(self, instance: None, owner: type[Any], /) -> Cached[P, R]: ...
+    def __get__(self, instance: None, owner: type[Any], /) -> ClassCached[R]: ...
     @overload
     def __get__(
         self: Cached[Concatenate[Any, Q], R], instance: object, owner: type[Any] | None = None, /
     ) -> BoundCached[Q, R]: ...
 
     def cache_invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forgets the result of this call; whether there was one. A call that is going on does not enter the cache."""
+        """Forgets the result of this call, however it is spelled; returns whether there was one.
+
+        A call that is in progress does not enter the cache.
+        """
         ...
 
     def cache_contains(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Whether the result of this call is there. Counts neither as a hit nor as a miss."""
+        """Returns whether the result of this call is there, however it was spelled. Counts neither as a hit nor as a miss."""
         ...
 
     def cache_set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Makes this value the result of the call with these arguments."""
+        """Makes `value` the result of the call with these arguments, spelled as here (by position or by keyword)."""
         ...
 
     def cache_refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the function, keeps its result, and returns it. Joins a call of it that is going on."""
+        """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
         ...
 
 
@@ -79,7 +99,7 @@ class AsyncCached(_Common, Protocol[P, R]):
     def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R]]: ...
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
     @overload
-    def __get__(self, instance: None, owner: type[Any], /) -> AsyncCached[P, R]: ...
+    def __get__(self, instance: None, owner: type[Any], /) -> ClassCached[Coroutine[Any, Any, R]]: ...
     @overload
     def __get__(
         self: AsyncCached[Concatenate[Any, Q], R], instance: object, owner: type[Any] | None = None, /
@@ -89,12 +109,64 @@ class AsyncCached(_Common, Protocol[P, R]):
     def cache_contains(self, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
     def cache_set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None: ...
     def cache_refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    def cache_aclose(self, *, cancel: bool = True) -> Coroutine[Any, Any, None]:
+        """Ends the calls that are in progress in this event loop, reloads included, and waits for them."""
+        ...
 
 
 class BoundCached(_Common, Protocol[Q, R_co]):
-    """A method under `cached`, of an instance."""
+    """A method under `cached`, of an instance; or a class method, of a class. The calls below are about its results only."""
 
     def __call__(self, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
+
+    def cache_invalidate(self, /, *args: Q.args, **kwargs: Q.kwargs) -> bool:
+        """Forgets the result of this call, however it is spelled; returns whether there was one."""
+        ...
+
+    def cache_contains(self, /, *args: Q.args, **kwargs: Q.kwargs) -> bool:
+        """Returns whether the result of this call is there, however it was spelled."""
+        ...
+
+    def cache_set(self, value: Any, /, *args: Q.args, **kwargs: Q.kwargs) -> None:
+        """Makes `value` the result of this call."""
+        ...
+
+    def cache_refresh(self, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co:
+        """Calls the method, keeps its result, and returns it. Joins a call of it that is in progress."""
+        ...
+
+
+class ClassCached(_Common, Protocol[R_co]):
+    """What a class's attribute is that is under `cached`.
+
+    It may be a method, which takes the instance first, or one under `classmethod`, which does not: checkers are not told which, so
+    they do not check the arguments.
+    """
+
+    @property
+    def __wrapped__(self) -> Callable[..., R_co]: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> R_co: ...
+    def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Forgets the result of this call, however it is spelled; returns whether there was one."""
+        ...
+
+    def cache_contains(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Returns whether the result of this call is there, however it was spelled."""
+        ...
+
+    def cache_set(self, value: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Makes `value` the result of this call."""
+        ...
+
+    def cache_refresh(self, /, *args: Any, **kwargs: Any) -> R_co:
+        """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
+        ...
+
+
+class CachedClassMethod(Protocol[Q, R_co]):
+    """A class method under `cached`."""
+
+    def __get__(self, instance: object, owner: type[Any] | None = None, /) -> BoundCached[Q, R_co]: ...
 
 
 class Decorator(Protocol):
@@ -108,7 +180,7 @@ class Decorator(Protocol):
         self, function: staticmethod[P, R], /
     ) -> staticmethod[P, R]: ...
     @overload
-    def __call__(self, function: classmethod[Any, P, R], /) -> classmethod[Any, P, R]: ...
+    def __call__(self, function: classmethod[Any, P, R], /) -> CachedClassMethod[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCached[P, R]: ...
     @overload

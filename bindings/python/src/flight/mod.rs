@@ -1,36 +1,40 @@
 //! A load that is going on, as Python sees it.
 
+pub(crate) mod actor;
 pub(crate) mod shared;
 
+use crate::exception_copy::Failure;
+use crate::interrupt;
 use crate::mapping::Mapping;
 use crate::memo::Memo;
-use crate::statics::missing;
+use crate::objects::Ref;
+use crate::statics::{is_keep, is_never, missing, with_ttl};
 use crate::store::lanes::Led;
 use crate::store::options::seconds;
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use shared::{Outcome, Shared};
+use shared::{Completion, Outcome, Shared};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-/// Whose load it is, and of what.
+/// The cache that a load is for.
 pub(crate) enum Of {
-    Memo {
-        memo: Py<PyAny>,
-        args: Py<PyAny>,
-        kwargs: Py<PyAny>,
-    },
-    Mapping {
-        mapping: Py<PyAny>,
-        key: Py<PyAny>,
-    },
+    Memo(Py<PyAny>),
+    Mapping(Py<PyAny>),
 }
 
 /// What the leader has to see to.
 pub(crate) struct Lead {
     pub(crate) of: Of,
+    /// The key that the cache holds, or would.
+    pub(crate) key: Ref,
     pub(crate) led: Led,
+    /// The call's `(args, kwargs)`, if a function made the key of them.
+    pub(crate) call: Option<(Py<PyAny>, Py<PyAny>)>,
+    /// It reloads a value that is served.
+    pub(crate) due: bool,
     pub(crate) ended: AtomicBool,
 }
 
@@ -42,10 +46,16 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
-    pub(crate) fn lead(of: Of, led: Led) -> Self {
-        let ended = AtomicBool::new(false);
+    pub(crate) fn lead(of: Of, key: Ref, led: Led) -> Self {
         Self {
-            lead: Some(Lead { of, led, ended }),
+            lead: Some(Lead {
+                of,
+                key,
+                led,
+                call: None,
+                due: false,
+                ended: AtomicBool::new(false),
+            }),
             shared: None,
         }
     }
@@ -65,9 +75,10 @@ impl Flight {
             return Err(PyRuntimeError::new_err("the load has been ended already"));
         }
         match &lead.of {
-            Of::Memo { memo, args, kwargs } => Memo::end(py, memo, args, kwargs, lead.led, outcome, ttl),
-            Of::Mapping { mapping, key } => Mapping::end(py, mapping, key, lead.led, outcome, ttl),
+            Of::Memo(memo) => Memo::end(py, memo, lead, outcome, ttl)?,
+            Of::Mapping(mapping) => Mapping::end(py, mapping, lead, outcome, ttl)?,
         }
+        interrupt::take(py).map_or(Ok(()), Err)
     }
 
     /// The leader needs no load any more.
@@ -81,32 +92,48 @@ impl Flight {
     }
 }
 
-/// What an outcome is to one who asked for the value; MISSING if there is none.
-pub(crate) fn reply(py: Python<'_>, outcome: Outcome) -> PyResult<Py<PyAny>> {
-    match outcome {
-        Outcome::Value(value) => Ok(value.into_bound(py).unbind()),
-        #[cfg(not(Py_GIL_DISABLED))]
-        Outcome::Error(error) => Err(PyErr::from_value(error.into_bound(py))),
-        #[cfg(Py_GIL_DISABLED)]
-        Outcome::Error(error) => Err(PyErr::from_value(crate::apart::own(&error)?.into_bound(py))),
-        Outcome::Abandoned => Ok(missing(py)),
+/// The value for a waiter, or an exception of its own; MISSING if the load was abandoned.
+pub(crate) fn reply(py: Python<'_>, completion: Completion) -> PyResult<Py<PyAny>> {
+    match completion {
+        Completion::Value(value) => Ok(value.into_bound(py).unbind()),
+        Completion::Error(failure) => {
+            let failure = failure.into_bound(py).cast_into::<Failure>()?;
+            Err(PyErr::from_value(failure.get().exception(py)?))
+        }
+        Completion::Abandoned => Ok(missing(py)),
     }
 }
 
 /// What came of a load that raised: an error for all, or nothing, if that was meant for its leader only.
 pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Outcome {
     if error.is_instance_of::<PyException>(py) {
-        Outcome::Error(error.clone_ref(py).into_value(py).into_bound(py).into_any().into())
+        let value = error.value(py);
+        // (Before 3.12 Python keeps the two apart.)
+        if let Some(traceback) = error.traceback(py) {
+            // SAFETY: an exception, and a traceback.
+            unsafe { pyo3::ffi::PyException_SetTraceback(value.as_ptr(), traceback.as_ptr()) };
+        }
+        Outcome::Error(value.clone().into_any().into())
     } else {
         Outcome::Abandoned
     }
 }
 
-/// How long a value is to live that comes with a number of seconds, or None for the default.
+/// The time to live that comes with a value: seconds (0 is over at once), `KEEP`, `NEVER`, or None for the default.
 pub(crate) fn ttl(given: Option<&Bound<'_, PyAny>>) -> PyResult<Ttl> {
-    given
-        .filter(|given| !given.is_none())
-        .map_or(Ok(Ttl::Default), |given| seconds("ttl", given).map(Ttl::After))
+    let Some(given) = given.filter(|given| !given.is_none()) else {
+        return Ok(Ttl::Default);
+    };
+    if is_keep(given) {
+        return Ok(Ttl::Keep);
+    }
+    if is_never(given) {
+        return Ok(Ttl::Never);
+    }
+    match given.extract::<f64>() {
+        Ok(seconds) if seconds <= 0.0 => Ok(Ttl::After(Duration::ZERO)),
+        _ => seconds("ttl", given).map(Ttl::After),
+    }
 }
 
 #[pymethods]
@@ -118,11 +145,18 @@ impl Flight {
         lead.or_else(|| self.shared.as_ref().map(|shared| shared.id))
     }
 
+    /// Whether a task leads it.
+    #[getter]
+    fn of_task(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.of_task())
+    }
+
     /// The leader has the value: stores it, unless the key was changed meanwhile, and hands it to all who wait.
     #[pyo3(signature = (value, ttl = None, /))]
     fn finish(&self, py: Python<'_>, value: Bound<'_, PyAny>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let ttl = self::ttl(ttl.as_ref())?;
-        self.end(py, &Outcome::Value(value.into()), ttl)
+        let (value, ttl) = with_ttl(value.into(), ttl)?;
+        self.end(py, &Outcome::Value(value), ttl)
     }
 
     /// The leader has none: all who wait get this error.
@@ -135,6 +169,15 @@ impl Flight {
         self.end(py, &outcome, Ttl::Default)
     }
 
+    /// The leader's load failed with this error, and its caller serves the expired value: logs that, once until a load succeeds.
+    #[pyo3(signature = (error, /))]
+    fn log_stale(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
+        if let Some(Lead { of: Of::Memo(memo), .. }) = &self.lead {
+            Memo::end_stale(memo, &PyErr::from_value(error));
+        }
+        interrupt::take(py).map_or(Ok(()), Err)
+    }
+
     /// The leader gave up: who waits tries again.
     fn abandon(&self, py: Python<'_>) -> PyResult<()> {
         self.give_up(py)
@@ -144,24 +187,24 @@ impl Flight {
     fn done(&self) -> bool {
         match (&self.lead, &self.shared) {
             (Some(lead), _) => lead.ended.load(Ordering::Relaxed),
-            (None, shared) => shared.as_ref().is_some_and(|shared| shared.outcome().is_some()),
+            (None, shared) => shared.as_ref().is_some_and(|shared| shared.completion().is_some()),
         }
     }
 
     /// The value, or raises the error; MISSING if the load was abandoned.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let outcome = self.waits_for()?.outcome();
+        let completion = self.waits_for()?.completion();
         reply(
             py,
-            outcome.ok_or_else(|| PyRuntimeError::new_err("the load has not ended yet"))?,
+            completion.ok_or_else(|| PyRuntimeError::new_err("the load has not ended yet"))?,
         )
     }
 
     /// Blocks until the load has ended, and then is as result().
     #[pyo3(name = "wait")]
     fn wait_done(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let outcome = self.waits_for()?.wait(py)?;
-        reply(py, outcome)
+        let completion = self.waits_for()?.wait(py)?;
+        reply(py, completion)
     }
 
     /// Has the callback called when the load has ended.

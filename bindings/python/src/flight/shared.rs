@@ -1,24 +1,40 @@
 //! A load that somebody waits for.
 
+use super::actor::{Actor, thread};
+use crate::exception_copy::Failure;
+use crate::interrupt;
 use crate::objects::Ref;
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use std::collections::HashMap;
-use std::ffi::{c_int, c_longlong, c_ulong, c_void};
+use std::ffi::{c_int, c_longlong, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 // Of Python's stable interface, not declared by PyO3.
 unsafe extern "C" {
-    fn PyThread_get_thread_ident() -> c_ulong;
     fn PyThread_allocate_lock() -> *mut c_void;
     fn PyThread_free_lock(lock: *mut c_void);
     fn PyThread_acquire_lock_timed(lock: *mut c_void, microseconds: c_longlong, interruptible: c_int) -> c_int;
     fn PyThread_release_lock(lock: *mut c_void);
 }
 
-/// What `PyThread_acquire_lock_timed` returns when a signal came.
+/// What `PyThread_acquire_lock_timed` returns when it has the lock, and when a signal came.
+const ACQUIRED: c_int = 1;
 const INTERRUPTED: c_int = 2;
+
+/// The interval, in microseconds, at which a waiting thread looks whether the event loop of the task that loads still runs.
+const INTERVAL: c_longlong = 50_000;
+
+/// Called with the number of a load that a task leads, and whether the caller has waited for it already: abandons the load if its
+/// event loop does not run.
+static CHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+pub(crate) fn set_check(check: Bound<'_, PyAny>) {
+    // (The first one stays: a module that is imported anew has its functions in the same place.)
+    let _ = CHECK.set(check.py(), check.clone().unbind());
+}
 
 /// Goes on in a child after a fork: loads of an earlier number are nobody's.
 static FORKS: AtomicU64 = AtomicU64::new(0);
@@ -32,31 +48,56 @@ pub(crate) fn forked() {
     waiting().clear();
 }
 
-/// The calling thread; never 0.
-pub(crate) fn thread() -> u64 {
-    // SAFETY: it has no conditions.
-    unsafe { PyThread_get_thread_ident() as u64 }
-}
-
-/// What came of a load.
+/// The outcome of a load, as its leader has it.
 #[derive(Clone)]
 pub(crate) enum Outcome {
     Value(Ref),
+    /// The exception that the leader raises.
     Error(Ref),
-    /// Who waits is to try again.
+    /// Waiters try again.
     Abandoned,
+}
+
+/// The outcome of a load, as its waiters get it.
+#[derive(Clone)]
+pub(crate) enum Completion {
+    Value(Ref),
+    /// A [`Failure`], which makes an exception for each.
+    Error(Ref),
+    Abandoned,
+}
+
+impl Completion {
+    /// May run Python code.
+    fn of(py: Python<'_>, outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Value(value) => Self::Value(value.clone()),
+            Outcome::Error(error) => {
+                let error = error.clone().into_bound(py);
+                match Failure::new(&error, true) {
+                    Ok(Some(failure)) => Self::Error(failure.into_any().into()),
+                    // Each waiter loads for itself then, and has an exception of its own.
+                    Ok(None) => Self::Abandoned,
+                    Err(raised) => {
+                        interrupt::report(raised, &error);
+                        Self::Abandoned
+                    }
+                }
+            }
+            Outcome::Abandoned => Self::Abandoned,
+        }
+    }
 }
 
 #[derive(Default)]
 struct State {
-    outcome: Option<Outcome>,
+    completion: Option<Completion>,
     callbacks: Vec<Ref>,
 }
 
 /// See the [module's documentation](self).
 pub(crate) struct Shared {
-    /// The thread that leads it; 0 for a task.
-    leader: u64,
+    leader: Actor,
     /// The load's number.
     pub(crate) id: u64,
     /// One of Python's locks, held until the load has landed, which waiters pass one after another: they can be interrupted there.
@@ -79,9 +120,15 @@ fn waiting() -> MutexGuard<'static, HashMap<u64, u64>> {
 struct Waiting(u64, Option<u64>);
 
 impl Waiting {
-    /// Unless the leader waits for this thread, over any number of others.
-    fn new(leader: u64) -> PyResult<Self> {
+    /// Unless the leader waits for this thread, over any number of others. A task waits if the thread of its event loop does.
+    fn new(leader: Actor) -> PyResult<Self> {
         let (me, mut waiting) = (thread(), waiting());
+        if leader.task && leader.thread == me {
+            return Err(PyRuntimeError::new_err(
+                "the key is being loaded by a task of the event loop that this call blocks: await aget_or_load instead",
+            ));
+        }
+        let leader = leader.thread;
         let mut at = Some(leader);
         while let Some(thread) = at {
             if thread == me {
@@ -107,7 +154,7 @@ impl Drop for Waiting {
 }
 
 impl Shared {
-    pub(crate) fn new(leader: u64, id: u64) -> Self {
+    pub(crate) fn new(leader: Actor, id: u64) -> Self {
         // SAFETY: a new lock, which is then taken, at once.
         let gate = unsafe {
             let gate = PyThread_allocate_lock();
@@ -129,11 +176,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands the outcome to all who wait, once. Runs callbacks.
-    pub(crate) fn land(&self, py: Python<'_>, outcome: Outcome) {
+    /// Hands the outcome to all waiters, once. Runs callbacks.
+    pub(crate) fn land(&self, py: Python<'_>, outcome: &Outcome) {
+        let completion = Completion::of(py, outcome);
         let callbacks = {
             let mut state = self.state();
-            state.outcome = Some(outcome);
+            state.completion = Some(completion);
             std::mem::take(&mut state.callbacks)
         };
         if !self.gate.is_null() {
@@ -145,13 +193,17 @@ impl Shared {
         }
     }
 
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
-        self.state().outcome.clone()
+    pub(crate) fn of_task(&self) -> bool {
+        self.leader.task
+    }
+
+    pub(crate) fn completion(&self) -> Option<Completion> {
+        self.state().completion.clone()
     }
 
     pub(crate) fn add_callback(&self, callback: Bound<'_, PyAny>) {
         let mut state = self.state();
-        if state.outcome.is_none() {
+        if state.completion.is_none() {
             state.callbacks.push(callback.into());
             return;
         }
@@ -160,22 +212,33 @@ impl Shared {
     }
 
     /// Waits for the outcome, without the GIL.
-    pub(crate) fn wait(&self, py: Python<'_>) -> PyResult<Outcome> {
+    pub(crate) fn wait(&self, py: Python<'_>) -> PyResult<Completion> {
+        let mut waited = false;
         loop {
-            if let Some(outcome) = self.outcome() {
-                return Ok(outcome);
+            if let Some(completion) = self.completion() {
+                return Ok(completion);
             }
             if self.gate.is_null() {
                 return Err(PyMemoryError::new_err("no lock to wait with"));
             }
+            if self.leader.task
+                && let Some(check) = CHECK.get(py)
+            {
+                // (A thread that waits for its own event loop keeps it from running.)
+                check.call1(py, (self.id, waited || self.leader.thread == thread()))?;
+                if self.completion().is_some() {
+                    continue;
+                }
+            }
             let waiting = Waiting::new(self.leader)?;
             let gate = self.gate.expose_provenance();
+            let limit = if self.leader.task { INTERVAL } else { -1 };
             let taken = py.detach(|| {
                 let gate = std::ptr::with_exposed_provenance_mut(gate);
-                // SAFETY: the gate lasts as long as `self`; who gets through leaves it open for the next.
+                // SAFETY: the gate lasts as long as `self`; each thread that gets through leaves it open for the next.
                 unsafe {
-                    let taken = PyThread_acquire_lock_timed(gate, -1, 1);
-                    if taken != INTERRUPTED {
+                    let taken = PyThread_acquire_lock_timed(gate, limit, 1);
+                    if taken == ACQUIRED {
                         PyThread_release_lock(gate);
                     }
                     taken
@@ -185,13 +248,14 @@ impl Shared {
             if taken == INTERRUPTED {
                 py.check_signals()?;
             }
+            waited = true;
         }
     }
 }
 
 fn call(callback: &Bound<'_, PyAny>) {
     if let Err(error) = callback.call0() {
-        error.write_unraisable(callback.py(), Some(callback));
+        interrupt::report(error, callback);
     }
 }
 

@@ -3,7 +3,7 @@
 mod table;
 
 use crate::border::{enter, methods, quickly};
-use crate::call::Call;
+use crate::call::{Call, Owner};
 use crate::objects::{Equal, Object, Raised, Ref};
 use crate::seed::stir;
 use crate::types::{Class, Head, Instance, bind, critically, make_like, slot};
@@ -149,6 +149,7 @@ impl LruFunction {
     }
 
     /// Keeps what the function returned, unless its own run brought that in. Takes a reference to neither.
+    #[inline(never)]
     fn keep(&self, call: &Call<'_>, hash: u64, version: u64, value: Object) -> Result<(), Raised> {
         let key = call.key()?.into_raw();
         let old = critically(self.object(), || self.store(call, hash, version, key, value));
@@ -234,6 +235,7 @@ impl LruFunction {
             let text = "the garbage collector has taken this function apart";
             return Err(crate::border::raise(PyRuntimeError::new_err(text)));
         }
+        crate::stack::check()?;
         // SAFETY: held while it runs, whatever happens to this cache meanwhile.
         unsafe {
             let function = Ref::borrowed(function);
@@ -298,7 +300,13 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
             let this = &*this.cast::<LruFunction>();
-            let call = Call::new(args, ffi::PyVectorcall_NARGS(nargsf) as usize, names, this.typed, false);
+            let call = Call::new(
+                args,
+                ffi::PyVectorcall_NARGS(nargsf) as usize,
+                names,
+                this.typed,
+                Owner::None,
+            );
             this.call(&call, nargsf)
         }
     })
@@ -344,7 +352,8 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Class {
-        name: c"hotset._hotset.LruFunction",
+        // Libraries that know functools' wrappers by their module (pydantic) take this for one.
+        name: c"functools.LruFunction",
         doc: c"What functools.lru_cache makes of a function, and faster.",
         flags: ffi::Py_TPFLAGS_BASETYPE
             | ffi::Py_TPFLAGS_HAVE_VECTORCALL

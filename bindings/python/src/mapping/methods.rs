@@ -2,15 +2,17 @@
 
 use super::{Mapping, Sought, no_such};
 use crate::border::methods;
-use crate::flight::shared::Outcome;
-use crate::flight::{Flight, Of, failure, ttl};
-use crate::memo::raise_again;
-use crate::statics::is_missing;
-use crate::store::key::{Found, Key, Look, Search, Single, Value};
-use crate::store::lanes::{Led, Opened};
+use crate::exception_copy::raise_copy;
+use crate::flight::shared::{Completion, Outcome, Shared};
+use crate::flight::{Flight, Lead, Of, failure, ttl};
+use crate::objects::{Raised, Ref};
+use crate::stack;
+use crate::statics::{is_missing, with_ttl};
+use crate::store::key::{self, Found, Look, Search, Single, Value};
+use crate::store::lanes::{Begun, Leading, Led, Opened};
 use crate::store::left::LettingGo;
 use crate::store::options::capacity;
-use hotset::{Change, Ttl};
+use hotset::Ttl;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -20,7 +22,7 @@ pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
 
 impl Mapping {
     /// [`seek`](Self::seek), for what may fail as PyO3 does.
-    fn with<R>(&self, key: &Bound<'_, PyAny>, f: impl FnOnce(&Sought<'_>) -> PyResult<R>) -> PyResult<R> {
+    pub(super) fn with<R>(&self, key: &Bound<'_, PyAny>, f: impl FnOnce(&Sought<'_>) -> PyResult<R>) -> PyResult<R> {
         let mut result = None;
         self.seek(key.as_ptr(), |search| {
             result = Some(f(search));
@@ -45,6 +47,16 @@ impl Mapping {
         })
     }
 
+    fn delete(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<bool> {
+        Ok(self.seek(args[0].as_ptr(), |search| self.take(search))?.is_some())
+    }
+
+    fn set_value(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let lives = ttl(args.get(2))?;
+        let (key, value) = (args[0].as_ptr(), args[1].as_ptr());
+        Ok(self.seek(key, |search| self.set(search, key, value, lives))?)
+    }
+
     fn set_with_ttl(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let lives = if args[2].is_none() {
             Ttl::Never
@@ -65,118 +77,82 @@ impl Mapping {
         }
     }
 
-    fn setdefault(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let default = args.get(1).map_or_else(|| py.None().into_bound(py), Bound::clone);
-        self.change(py, &args[0], |current| match current {
-            Some(value) => Ok((Some(value.clone()), false)),
-            None => Ok((Some(default.clone()), true)),
-        })
-        .map(|value| value.map_or_else(|| py.None(), Bound::unbind))
-    }
-
-    fn compute(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let default = args.get(2).map_or_else(|| py.None().into_bound(py), Bound::clone);
-        let changed = self.change(py, &args[0], |current| {
-            let current = current.cloned().unwrap_or_else(|| default.clone());
-            let new = args[1].call1((current,))?;
-            Ok((if new.is(&default) { None } else { Some(new) }, true))
-        })?;
-        Ok(changed.unwrap_or(default).unbind())
-    }
-
-    /// Replaces a value by what `decide` makes of it (with false: leaves it), if it is still there then; else again. Returns what is
-    /// there afterwards. Python code runs in `decide`, while nothing is held.
-    fn change<'py>(
-        &self,
-        py: Python<'py>,
-        key: &Bound<'py, PyAny>,
-        mut decide: impl FnMut(Option<&Bound<'py, PyAny>>) -> PyResult<(Option<Bound<'py, PyAny>>, bool)>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.with(key, |search| {
-            loop {
-                // What is there, with its identity: it is held, so no other value can take its place unseen.
-                let mut seen: Option<Bound<'py, PyAny>> = None;
-                self.store.change(search, 1, |current| {
-                    let current = current.filter(|current| !current.is_error());
-                    // SAFETY: `change` keeps what it shows.
-                    seen = current.map(|current| unsafe { Bound::from_borrowed_ptr(py, current.object()) });
-                    Change::Keep
-                })?;
-                let (new, changes) = decide(seen.as_ref())?;
-                if !changes {
-                    return Ok(new);
-                }
-                let weight = match &new {
-                    Some(new) => self.store.weigh(&[key.as_ptr(), new.as_ptr()])?,
-                    None => 0,
-                };
-                self.store.lanes.supersede(search)?;
-                let mut same = false;
-                self.store.change(search, weight, |current| {
-                    let current = current.filter(|current| !current.is_error());
-                    let current = current.map(|current| current.object());
-                    same = current == seen.as_ref().map(|seen| seen.as_ptr());
-                    match (same, &new) {
-                        (false, _) => Change::Keep,
-                        (true, None) => Change::Remove,
-                        (true, Some(new)) => {
-                            let value = Value::new(new.clone().into());
-                            Change::Set(Key::new(key.clone().into()), value, Ttl::Default)
-                        }
-                    }
-                })?;
-                if same {
-                    return Ok(new);
-                }
-            }
-        })
+    /// Waits for another caller's load, of what was missed.
+    fn wait(&self, shared: &Shared, py: Python<'_>) -> PyResult<Completion> {
+        self.store.count_joined();
+        shared.wait(py)
     }
 
     fn get_or_load(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (key, ttl) = (&args[0], ttl(args.get(2))?);
+        // (What takes much stack is done by functions that have returned when the loader runs.)
+        let led = match self.begin_load(key, py)? {
+            Begun::Done(value) => return Ok(value.into_bound(py).unbind()),
+            Begun::Aside => None,
+            Begun::Lead(led) => Some(Leading::new(&self.store.lanes, led)),
+        };
+        stack::check()?;
+        let loaded = args[1].call1((key,)).and_then(|value| with_ttl(value.into(), ttl));
+        if let Some(leading) = led {
+            self.end_led_load(key, &loaded, leading.led)?;
+            leading.hand_over();
+        }
+        loaded.map(|(value, _)| value.into_bound(py).unbind())
+    }
+
+    /// Finds the key's value, or waits for it, or has the caller load it.
+    #[inline(never)]
+    fn begin_load(&self, key: &Bound<'_, PyAny>, py: Python<'_>) -> PyResult<Begun> {
         self.with(key, |search| {
             loop {
                 let landed = self.store.lanes.landed();
                 if let Some(found) = self.store.get(search)? {
-                    return Ok(found.or_raise()?.into_bound(py).unbind());
+                    return Ok(Begun::Done(found.or_raise()?));
                 }
-                let led = match self.store.lanes.open(search, &key.clone().into(), false)? {
+                match self.store.lanes.open(search, &key.clone().into(), false)? {
                     Opened::Own => {
                         let text = "a loader asked for the key that it is loading";
                         return Err(PyRuntimeError::new_err(text));
                     }
-                    Opened::Wait(shared) => match shared.wait(py)? {
-                        Outcome::Value(value) => return Ok(value.into_bound(py).unbind()),
-                        Outcome::Error(error) => return Err(raise_again(error).into()),
-                        Outcome::Abandoned => continue,
+                    Opened::Aside => return Ok(Begun::Aside),
+                    Opened::Wait(shared) => match self.wait(&shared, py)? {
+                        Completion::Value(value) => return Ok(Begun::Done(value)),
+                        Completion::Error(failure) => return Err(raise_copy(failure).into()),
+                        Completion::Abandoned => {}
                     },
-                    Opened::Lead(led) => led,
-                };
-                if self.store.lanes.landed() != landed {
-                    // It may have been loaded in between.
-                    self.store.lanes.land(led, &Outcome::Abandoned);
-                    continue;
+                    Opened::Lead(led) => {
+                        // It may have been loaded in between.
+                        if self.store.lanes.landed() == landed {
+                            return Ok(Begun::Lead(led));
+                        }
+                        self.store.lanes.land(led, &Outcome::Abandoned);
+                    }
                 }
-                let loaded = args[1].call1((key,));
-                let outcome = match &loaded {
-                    Ok(value) => Outcome::Value(value.clone().into()),
-                    Err(error) => failure(py, error),
-                };
-                self.end_load(search, key, led, &outcome, ttl)?;
-                return loaded.map(Bound::unbind);
             }
         })
     }
 
+    /// Ends a load that this thread led, by what its loader returned or raised.
+    #[inline(never)]
+    fn end_led_load(&self, key: &Bound<'_, PyAny>, loaded: &PyResult<(Ref, Ttl)>, led: Led) -> PyResult<()> {
+        let (outcome, ttl) = match loaded {
+            Ok((value, ttl)) => (Outcome::Value(value.clone()), *ttl),
+            Err(error) => (failure(key.py(), error), Ttl::Default),
+        };
+        let _letting_go = LettingGo;
+        let single = Single(key.as_ptr());
+        Ok(self.end_load(&Search::resumed(&single, led.hash()), key, led, &outcome, ttl)?)
+    }
+
     /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
-    fn end_load(
+    fn end_load<T: key::Sought>(
         &self,
-        search: &Sought<'_>,
+        search: &Search<'_, T>,
         key: &Bound<'_, PyAny>,
         led: Led,
         outcome: &Outcome,
         ttl: Ttl,
-    ) -> PyResult<()> {
+    ) -> Result<(), Raised> {
         let keep = || match outcome {
             Outcome::Value(value) => {
                 let weight = self.store.weigh(&[key.as_ptr(), value.get()])?;
@@ -186,7 +162,7 @@ impl Mapping {
             Outcome::Error(error) => self.store.insert_error(search, key.clone().into(), error.clone()),
             Outcome::Abandoned => Ok(()),
         };
-        Ok(self.store.end_load(search, led, outcome, keep)?)
+        self.store.end_load(search, led, outcome, keep)
     }
 
     fn begin(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -200,36 +176,39 @@ impl Mapping {
                 }
                 match self.store.lanes.open(search, &key.clone().into(), true)? {
                     Opened::Lead(led) => {
+                        let leading = Leading::new(&self.store.lanes, led);
                         // SAFETY: the mapping is alive while it is called.
                         let mapping = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
-                        let key = key.clone().unbind();
-                        let flight = Bound::new(py, Flight::lead(Of::Mapping { mapping, key }, led))?;
+                        let flight = Flight::lead(Of::Mapping(mapping), key.clone().into(), led);
+                        let flight = Bound::new(py, flight)?;
+                        leading.hand_over();
                         if self.store.lanes.landed() != landed {
                             flight.get().give_up(py)?;
                             continue;
                         }
                         return reply(1, flight.into_any());
                     }
-                    Opened::Wait(shared) => return reply(2, Bound::new(py, Flight::wait(shared))?.into_any()),
-                    Opened::Own => unreachable!("tasks are no threads"),
+                    Opened::Wait(shared) => {
+                        self.store.count_joined();
+                        return reply(2, Bound::new(py, Flight::wait(shared))?.into_any());
+                    }
+                    Opened::Own | Opened::Aside => unreachable!("tasks wait"),
                 }
             }
         })
     }
 
-    /// Ends a load that [`begin`](Self::begin) began.
-    pub(crate) fn end(
-        py: Python<'_>,
-        mapping: &Py<PyAny>,
-        key: &Py<PyAny>,
-        led: Led,
-        outcome: &Outcome,
-        ttl: Ttl,
-    ) -> PyResult<()> {
+    /// Ends a load that [`begin`](Self::begin) began, whatever happens.
+    pub(crate) fn end(py: Python<'_>, mapping: &Py<PyAny>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         // SAFETY: `begin` put a mapping there.
         let this = unsafe { &*mapping.as_ptr().cast::<Self>() };
-        let key = key.bind(py);
-        this.with(key, |search| this.end_load(search, key, led, outcome, ttl))
+        let _letting_go = LettingGo;
+        let key = lead.key.clone().into_bound(py);
+        let single = Single(lead.key.get());
+        let search = Search::resumed(&single, lead.led.hash());
+        this.store.end_task(py, lead, outcome, || {
+            this.end_load(&search, &key, lead.led, outcome, ttl)
+        })
     }
 
     fn get_many(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -281,6 +260,13 @@ impl Mapping {
         Ok(self.store.stats(py)?.into_any().unbind())
     }
 
+    fn reset_stats(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        self.store.reset_stats();
+        Ok(())
+    }
+
     fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _letting_go = LettingGo;
         self.store.ask_clock()?;
@@ -307,10 +293,18 @@ impl Mapping {
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
     methods![Mapping;
         c"get" => Mapping::get, 1..=2, c"get($self, key, default=None, /)\n--\n\nThe key's value, or the default.";
-        c"set_with_ttl" => Mapping::set_with_ttl, 3..=3, c"set_with_ttl($self, key, value, ttl, /)\n--\n\nSets the key's value, for so many seconds.";
-        c"pop" => Mapping::pop, 1..=2, c"pop($self, key, default=MISSING, /)\n--\n\nRemoves the key and returns its value.";
-        c"setdefault" => Mapping::setdefault, 1..=2, c"setdefault($self, key, default=None, /)\n--\n\nThe key's value, which is set if it is absent.";
-        c"compute" => Mapping::compute, 2..=3, c"compute($self, key, change, default=None, /)\n--\n\nReplaces the key's value by change(value), atomically.";
+        c"set" => Mapping::set_value, 2..=3, c"set($self, key, value, ttl=None, /)\n--\n\nSets the key's value.";
+        c"set_with_ttl" => Mapping::set_with_ttl, 3..=3, c"set_with_ttl($self, key, value, ttl, /)\n--\n\nSets the key's value, for so many seconds; None: without an end.";
+        c"delete" => Mapping::delete, 1..=1, c"delete($self, key, /)\n--\n\nRemoves the key; returns whether it was there.";
+        c"add" => Mapping::add, 2..=3, c"add($self, key, value, ttl=None, /)\n--\n\nSets the key's value if it is absent; returns whether it was.";
+        c"touch" => Mapping::touch, 1..=2, c"touch($self, key, ttl=None, /)\n--\n\nGives the key's entry another time to live; returns whether it is there.";
+        c"peek" => Mapping::peek, 1..=2, ["key", "default"], c"peek($self, key, default=None)\n--\n\nThe key's value, or the default. Counts nothing.";
+        c"pop_coldest" => Mapping::pop_coldest, 0..=0, c"pop_coldest($self, /)\n--\n\nRemoves the entry that would go first, and returns it; None if there is none.";
+        c"take_expired" => Mapping::take_expired, 0..=0, c"take_expired($self, /)\n--\n\nRemoves what has expired, and returns it.";
+        c"reset_stats" => Mapping::reset_stats, 0..=0, c"reset_stats($self, /)\n--\n\nCounts from 0 again.";
+        c"pop" => Mapping::pop, 1..=2, ["key", "default"], c"pop($self, key, default=MISSING)\n--\n\nRemoves the key and returns its value.";
+        c"setdefault" => Mapping::setdefault, 1..=2, ["key", "default"], c"setdefault($self, key, default=None)\n--\n\nThe key's value, which is set if it is absent.";
+        c"compute" => Mapping::compute, 2..=4, c"compute($self, key, change, default=None, ttl=None, /)\n--\n\nReplaces the key's value by change(value), atomically.";
         c"get_or_load" => Mapping::get_or_load, 2..=3, c"get_or_load($self, key, loader, ttl=None, /)\n--\n\nThe key's value, or what loader(key) returns.";
         c"begin" => Mapping::begin, 1..=1, c"begin($self, key, /)\n--\n\nThe value, or a load to lead or to wait for.";
         c"get_many" => Mapping::get_many, 1..=2, c"get_many($self, keys, default=None, /)\n--\n\nThe values of many keys.";

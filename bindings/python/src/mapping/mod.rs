@@ -1,10 +1,10 @@
 //! A cache as a mapping.
 
+mod change;
 mod methods;
 mod saved;
 
-use crate::border::enter;
-use crate::border::quickly;
+use crate::border::{enter, quickly, raise};
 use crate::objects::{Object, Raised, Ref, hash};
 use crate::store::Store;
 use crate::store::key::{Found, Search, Single, Value};
@@ -101,9 +101,28 @@ fn no_such(key: Object) -> Raised {
 unsafe extern "C" fn subscript(this: Object, key: Object) -> Object {
     quickly(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and a key that it holds.
-        let this = unsafe { &*this.cast::<Mapping>() };
-        this.find(key)?.map(Ref::into_raw).ok_or_else(|| no_such(key))
+        let mapping = unsafe { &*this.cast::<Mapping>() };
+        match mapping.find(key)? {
+            Some(value) => Ok(value.into_raw()),
+            None => missing(this, key),
+        }
     })
+}
+
+/// What `c[key]` is that is absent: what a subclass's `__missing__` returns, or a KeyError.
+#[cold]
+#[inline(never)]
+fn missing(this: Object, key: Object) -> Result<Object, Raised> {
+    let made = Python::attach(|py| {
+        // SAFETY: Python calls with an object of the type, and a key that it holds.
+        let (this, key) = unsafe { (Bound::from_borrowed_ptr(py, this), Bound::from_borrowed_ptr(py, key)) };
+        let class = this.get_type();
+        match class.getattr_opt(pyo3::intern!(py, "__missing__"))? {
+            Some(function) => function.call1((this, key)).map(|made| Some(made.into_ptr())),
+            None => Ok(None),
+        }
+    });
+    made.map_err(raise)?.ok_or_else(|| no_such(key))
 }
 
 unsafe extern "C" fn assign(this: Object, key: Object, value: Object) -> c_int {

@@ -1,13 +1,17 @@
 //! What a call does that finds nothing.
 
-use super::{Memo, raise_again};
+use super::Memo;
+use super::reload::Reload;
 use crate::border::raise;
 use crate::call::Call;
+use crate::exception_copy::raise_copy;
 use crate::flight::failure;
-use crate::flight::shared::Outcome;
+use crate::flight::shared::{Completion, Outcome, Shared};
+use crate::interrupt;
 use crate::objects::{Object, Raised, Ref};
-use crate::store::key::{Found, Search, Value};
-use crate::store::lanes::{Led, Opened};
+use crate::statics::with_ttl;
+use crate::store::key::{self, Found, Search, Value};
+use crate::store::lanes::{Begun, Leading, Led, Opened};
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
@@ -17,6 +21,8 @@ pub(super) type Sought<'s, 'a> = Search<'s, Call<'a>>;
 
 impl Memo {
     /// Calls the function, and keeps what it returns. `landed` is how many loads had landed before the key was missed.
+    ///
+    /// Recursion goes through here: what takes much stack is done by functions that have returned when the function runs.
     #[inline(never)]
     pub(super) fn load(
         &self,
@@ -27,52 +33,89 @@ impl Memo {
         landed: u64,
     ) -> Result<Object, Raised> {
         let own = key.key()?;
-        let load = || self.run(call, nargsf);
-        if self.single_flight {
-            return self.fly(search, &own, Some(landed), load).map(Ref::into_raw);
-        }
-        // It is noted all the same, so that an invalidation can overtake it. (As a task's, for which no thread is answerable: the function
-        // may call itself.)
-        let loaded = match self.store.lanes.open(search, &own, true)? {
-            Opened::Lead(led) => self.lead(led, search, &own, Some(landed), load),
-            // Another is at it, whose result is kept; this one is the caller's alone.
-            Opened::Wait(_) | Opened::Own => load(),
-        };
-        loaded.map(Ref::into_raw)
+        self.fly(search, &own, Some(landed), || self.run(call, nargsf))
+            .map(Ref::into_raw)
     }
 
-    /// A load that this thread leads. If `landed` is given, and others have landed since, looks again before.
-    fn lead(
+    /// Leads the key's load, or waits for its leader. If `landed` is given, and others have landed since, looks again before.
+    #[inline(always)]
+    pub(super) fn fly<T: key::Sought>(
         &self,
-        led: Led,
-        search: &Sought<'_, '_>,
+        search: &Search<'_, T>,
         key: &Ref,
         landed: Option<u64>,
         load: impl FnOnce() -> Result<Ref, Raised>,
     ) -> Result<Ref, Raised> {
-        let leading = Leading {
-            memo: self,
-            led,
-            ended: false,
+        let led = match self.begin_load(search, key, landed)? {
+            Begun::Done(value) => return Ok(value),
+            Begun::Aside => return own_ttl(load()).map(|(value, _)| value),
+            Begun::Lead(led) => led,
         };
-        if landed.is_some_and(|landed| self.store.lanes.landed() != landed)
-            && let Some(found) = self.store.get(search)?
-        {
-            return found.or_raise();
+        let leading = Leading::new(&self.store.lanes, led);
+        let loaded = own_ttl(load());
+        self.end_led_load(search, key, &loaded, led)?;
+        leading.hand_over();
+        loaded.map(|(value, _)| value)
+    }
+
+    #[inline(never)]
+    fn begin_load<T: key::Sought>(
+        &self,
+        search: &Search<'_, T>,
+        key: &Ref,
+        mut landed: Option<u64>,
+    ) -> Result<Begun, Raised> {
+        let lanes = &self.store.lanes;
+        let mut missed = landed.is_some();
+        loop {
+            let before = lanes.landed();
+            // Without single flight a load is noted all the same, so that an invalidation can overtake it. (As a task's, for which no thread
+            // is answerable: the function may call itself.)
+            match lanes.open(search, key, !self.single_flight)? {
+                // Another is at it, whose result is kept; this one is the caller's alone.
+                Opened::Wait(_) | Opened::Own if !self.single_flight => return Ok(Begun::Aside),
+                Opened::Own => return Err(raise(reentered())),
+                Opened::Aside => return Ok(Begun::Aside),
+                Opened::Wait(shared) => match self.wait(&shared, std::mem::take(&mut missed))? {
+                    Completion::Value(value) => return Ok(Begun::Done(value)),
+                    Completion::Error(failure) => return Err(raise_copy(failure)),
+                    // It is looked for again, by the comparison below.
+                    Completion::Abandoned => landed = landed.and(Some(before)),
+                },
+                Opened::Lead(led) => {
+                    let leading = Leading::new(lanes, led);
+                    if landed.is_some_and(|landed| lanes.landed() != landed)
+                        && let Some(found) = self.store.get(search)?
+                    {
+                        return found.or_raise().map(Begun::Done);
+                    }
+                    return Ok(Begun::Lead(leading.hand_over()));
+                }
+            }
         }
-        let loaded = load();
-        self.while_raised(&loaded, |outcome| leading.end(search, key, outcome, Ttl::Default))?;
-        loaded
+    }
+
+    /// Ends a load that this thread led, by what the function returned or raised.
+    #[inline(never)]
+    fn end_led_load<T: key::Sought>(
+        &self,
+        search: &Search<'_, T>,
+        key: &Ref,
+        loaded: &Result<(Ref, Ttl), Raised>,
+        led: Led,
+    ) -> Result<(), Raised> {
+        let ttl = loaded.as_ref().map_or(Ttl::Default, |(_, ttl)| *ttl);
+        self.while_raised(loaded, |outcome| self.end_load(search, key, led, outcome, ttl))
     }
 
     /// Runs `f` with what came of a load; if that is an exception, it is set again afterwards, unless `f` sets another.
     fn while_raised(
         &self,
-        loaded: &Result<Ref, Raised>,
+        loaded: &Result<(Ref, Ttl), Raised>,
         f: impl FnOnce(&Outcome) -> Result<(), Raised>,
     ) -> Result<(), Raised> {
         match loaded {
-            Ok(value) => f(&Outcome::Value(value.clone())),
+            Ok((value, _)) => f(&Outcome::Value(value.clone())),
             Err(Raised) => Python::attach(|py| {
                 let error = PyErr::fetch(py);
                 let outcome = failure(py, &error);
@@ -83,31 +126,16 @@ impl Memo {
         }
     }
 
-    /// Leads the key's load (see [`lead`](Self::lead)), or waits for who does.
-    pub(super) fn fly(
-        &self,
-        search: &Sought<'_, '_>,
-        key: &Ref,
-        mut landed: Option<u64>,
-        load: impl FnOnce() -> Result<Ref, Raised>,
-    ) -> Result<Ref, Raised> {
-        let lanes = &self.store.lanes;
-        loop {
-            let before = lanes.landed();
-            match lanes.open(search, key, false)? {
-                Opened::Own => return Err(raise(reentered())),
-                Opened::Wait(shared) => match Python::attach(|py| shared.wait(py)).map_err(raise)? {
-                    Outcome::Value(value) => return Ok(value),
-                    Outcome::Error(error) => return Err(raise_again(error)),
-                    // It is looked for again, by the comparison below.
-                    Outcome::Abandoned => landed = landed.and(Some(before)),
-                },
-                Opened::Lead(led) => return self.lead(led, search, key, landed, load),
-            }
+    /// Waits for another caller's load. If this one `missed` before, that was no miss: it makes no call.
+    fn wait(&self, shared: &Shared, missed: bool) -> Result<Completion, Raised> {
+        if missed {
+            self.store.count_joined();
         }
+        Python::attach(|py| shared.wait(py)).map_err(raise)
     }
 
     /// A value that is due for a reload, which the caller was told: reloads it elsewhere, or here.
+    #[inline(never)]
     pub(super) fn reload(
         &self,
         search: &Sought<'_, '_>,
@@ -116,52 +144,96 @@ impl Memo {
         nargsf: usize,
         value: Ref,
     ) -> Result<Ref, Raised> {
+        match self.reload_anywhere(search, key, call, nargsf) {
+            Ok(loaded) => Ok(loaded.unwrap_or(value)),
+            Err(raised) => {
+                let error = PyErr::from(raised);
+                // The claim is given back, unless the load that failed has done that. What went wrong is the caller's business only when
+                // nothing is left to serve.
+                if Python::attach(|py| error.is_instance_of::<PyException>(py)) {
+                    self.store.reload_failed(search);
+                    self.log_stale(&error);
+                    return Ok(value);
+                }
+                if let Err(raised) = self.store.reload_abandoned(search) {
+                    drop(PyErr::from(raised));
+                }
+                Err(raise(error))
+            }
+        }
+    }
+
+    /// An expired value is served because the function raised: logs that, once until a load succeeds.
+    #[cold]
+    pub(crate) fn log_stale(&self, error: &PyErr) {
+        if self.serves_stale.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        Python::attach(|py| {
+            // SAFETY: the memo is alive while it is called.
+            let this = unsafe { Bound::from_borrowed_ptr(py, self.object()) };
+            let module = py.import(pyo3::intern!(py, "hotset._refresh"));
+            let logged = module.and_then(|module| module.call_method1("log_stale", (&this, error.value(py))));
+            if let Err(error) = logged {
+                // A filter of the user's, say: the value is served all the same.
+                interrupt::report(error, &this);
+            }
+        });
+    }
+
+    /// The new value, if the caller has reloaded it.
+    fn reload_anywhere(
+        &self,
+        search: &Sought<'_, '_>,
+        key: &Call<'_>,
+        call: &Call<'_>,
+        nargsf: usize,
+    ) -> Result<Option<Ref>, Raised> {
         let refresher = self.refresher.load(Ordering::Relaxed);
         if !refresher.is_null() {
-            return Python::attach(|py| {
-                // SAFETY: held while it is called; the memo is alive while it is called.
-                let (refresher, this) = unsafe {
-                    (
-                        Bound::from_borrowed_ptr(py, refresher),
-                        Bound::from_borrowed_ptr(py, self.object()),
-                    )
-                };
-                let (args, kwargs) = call.objects(py)?;
-                if let Err(error) = refresher.call1((this, args, kwargs)) {
-                    self.store.reload_failed(search);
-                    error.write_unraisable(py, Some(&refresher));
+            let reload = Reload::new(self, key, search, call)?;
+            let taken = Python::attach(|py| {
+                // SAFETY: held while it is called.
+                let refresher = unsafe { Bound::from_borrowed_ptr(py, refresher) };
+                match refresher.call1((reload,)).and_then(|taken| taken.is_truthy()) {
+                    Err(error) if error.is_instance_of::<PyException>(py) => {
+                        error.write_unraisable(py, Some(&refresher));
+                        Ok(true)
+                    }
+                    taken => taken.map_err(raise),
                 }
-                Ok(value)
-            })
-            .map_err(raise);
+            })?;
+            if taken {
+                return Ok(None);
+            }
         }
         let own = key.key()?;
-        self.fly(search, &own, None, || self.run(call, nargsf))
-            .or_else(|Raised| {
-                Python::attach(|py| {
-                    let error = PyErr::fetch(py);
-                    // What went wrong is the caller's business only when nothing is left to serve.
-                    if error.is_instance_of::<PyException>(py) {
-                        Ok(value)
-                    } else {
-                        Err(raise(error))
-                    }
-                })
-            })
+        self.fly(search, &own, None, || self.run(call, nargsf)).map(Some)
     }
 
     /// Keeps what came of a load.
-    fn store_outcome(&self, search: &Sought<'_, '_>, key: &Ref, outcome: &Outcome, ttl: Ttl) -> Result<(), Raised> {
+    fn store_outcome<T: key::Sought>(
+        &self,
+        search: &Search<'_, T>,
+        key: &Ref,
+        outcome: &Outcome,
+        ttl: Ttl,
+    ) -> Result<(), Raised> {
         match outcome {
             Outcome::Value(value) => {
+                if self.reloads {
+                    self.serves_stale.store(false, Ordering::Relaxed);
+                }
                 let weight = self.store.weigh(&[value.get()])?;
+                #[cfg(Py_GIL_DISABLED)]
                 if self.store.is_method() {
                     self.store.forget_the_gone();
                 }
                 self.store
                     .insert(search, key.clone(), Value::new(value.clone()), weight, ttl)
             }
-            Outcome::Error(_) | Outcome::Abandoned if self.reloads && self.store.contains(search)? => {
+            Outcome::Abandoned if self.reloads => self.store.reload_abandoned(search),
+            Outcome::Error(_) if self.reloads && self.store.contains(search)? => {
                 self.store.reload_failed(search);
                 Ok(())
             }
@@ -171,9 +243,9 @@ impl Memo {
     }
 
     /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
-    pub(super) fn end_load(
+    pub(super) fn end_load<T: key::Sought>(
         &self,
-        search: &Sought<'_, '_>,
+        search: &Search<'_, T>,
         key: &Ref,
         led: Led,
         outcome: &Outcome,
@@ -184,26 +256,10 @@ impl Memo {
     }
 }
 
-/// A load that this thread leads; abandoned if nothing else comes of it.
-struct Leading<'l> {
-    memo: &'l Memo,
-    led: Led,
-    ended: bool,
-}
-
-impl Leading<'_> {
-    fn end(mut self, search: &Sought<'_, '_>, key: &Ref, outcome: &Outcome, ttl: Ttl) -> Result<(), Raised> {
-        self.ended = true;
-        self.memo.end_load(search, key, self.led, outcome, ttl)
-    }
-}
-
-impl Drop for Leading<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.memo.store.lanes.land(self.led, &Outcome::Abandoned);
-        }
-    }
+/// What a function returned, and the time to live that comes with it if the function says one.
+#[inline(never)]
+fn own_ttl(loaded: Result<Ref, Raised>) -> Result<(Ref, Ttl), Raised> {
+    with_ttl(loaded?, Ttl::Default).map_err(raise)
 }
 
 fn reentered() -> PyErr {
@@ -218,7 +274,7 @@ impl Found {
     pub(crate) fn or_raise(self) -> Result<Ref, Raised> {
         match self {
             Self::Value(value) => Ok(value),
-            Self::Error(error) => Err(raise_again(error)),
+            Self::Error(failure) => Err(raise_copy(failure)),
         }
     }
 }

@@ -2,20 +2,20 @@
 
 use super::Memo;
 use super::load::Sought;
-use crate::border::methods;
-use crate::call::Call;
+use crate::border::{methods, raise};
+use crate::call::{Call, check_equal};
 use crate::flight::shared::Outcome;
-use crate::flight::{Flight, Of, ttl};
-use crate::objects::Object;
-use crate::store::key::{Found, Search, Value};
-use crate::store::lanes::{Led, Opened};
+use crate::flight::{Flight, Lead, Of, ttl};
+use crate::objects::{Equal, Object, Raised};
+use crate::store::key::{Found, Look, Search, Stored, Value};
+use crate::store::lanes::{Leading, Opened};
 use crate::store::left::LettingGo;
 use crate::store::options::capacity;
 use hotset::Ttl;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use std::ptr;
 
 pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
@@ -75,9 +75,9 @@ impl Memo {
         let _letting_go = LettingGo;
         self.store.ask_clock()?;
         let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
-        let method = self.store.is_method();
+        let (args, count) = (spread.args.as_ptr(), spread.positional);
         // SAFETY: `spread` and the caller hold all of these.
-        let call = unsafe { Call::new(spread.args.as_ptr(), spread.positional, names, self.typed, method) };
+        let call = unsafe { Call::new(args, count, names, self.typed, self.owner(args, count)?) };
         let mut result = None;
         self.with_key(&call, |key| {
             let search = Search::new(key, key.hash()?);
@@ -144,12 +144,21 @@ impl Memo {
             let own = key.key()?;
             match self.store.lanes.open(search, &own, true)? {
                 Opened::Lead(led) => {
+                    let leading = Leading::new(&self.store.lanes, led);
                     // SAFETY: the memo is alive while it is called.
                     let memo = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
-                    let (args, kwargs) = (args[0].clone().unbind(), args[1].clone().unbind());
-                    let flight = Bound::new(py, Flight::lead(Of::Memo { memo, args, kwargs }, led))?;
+                    let mut flight = Flight::lead(Of::Memo(memo), own, led);
+                    if let Some(lead) = &mut flight.lead {
+                        let call = || (args[0].clone().unbind(), args[1].clone().unbind());
+                        lead.call = self.has_key_function().then(call);
+                        lead.due = due.is_some();
+                    }
+                    let flight = Bound::new(py, flight)?;
+                    leading.hand_over();
                     if let Some(value) = due {
-                        return Ok((3, value, flight).into_pyobject(py)?.into_any().unbind());
+                        let interrupted = self.store.lanes.take_interrupted(Look::hash(search));
+                        let kind = if interrupted { 4 } else { 3 };
+                        return Ok((kind, value, flight).into_pyobject(py)?.into_any().unbind());
                     }
                     if !refresh
                         && self.store.lanes.landed() != landed
@@ -164,33 +173,89 @@ impl Memo {
                     if let Some(value) = due {
                         return reply(py, 0, value);
                     }
+                    if !refresh {
+                        self.store.count_joined();
+                    }
                     reply(py, 2, Bound::new(py, Flight::wait(shared))?.into_any())
                 }
-                Opened::Own => unreachable!("tasks are no threads"),
+                Opened::Own | Opened::Aside => unreachable!("tasks wait"),
             }
         })
     }
 
-    /// Ends a load that [`begin`](Self::begin) began.
-    pub(crate) fn end(
-        py: Python<'_>,
-        memo: &Py<PyAny>,
-        args: &Py<PyAny>,
-        kwargs: &Py<PyAny>,
-        led: Led,
-        outcome: &Outcome,
-        ttl: Ttl,
-    ) -> PyResult<()> {
+    /// Ends a load that [`begin`](Self::begin) began, whatever happens.
+    pub(crate) fn end(py: Python<'_>, memo: &Py<PyAny>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         // SAFETY: `begin` put a memo there.
         let this = unsafe { &*memo.as_ptr().cast::<Self>() };
-        this.with_arguments(args.bind(py), kwargs.bind(py), |search, key, _| {
-            let own = key.key()?;
-            Ok(this.end_load(search, &own, led, outcome, ttl)?)
+        let _letting_go = LettingGo;
+        let stored = Stored::new(lead.key.clone(), this.store.is_method());
+        let search = Search::resumed(&stored, lead.led.hash());
+        if matches!(outcome, Outcome::Abandoned) && lead.due {
+            this.store.lanes.note_interrupted(lead.led.hash());
+        }
+        this.store.end_task(py, lead, outcome, || {
+            if matches!(outcome, Outcome::Value(_)) && !this.has_key(py, lead)? {
+                // What was loaded is of other arguments than what was looked up.
+                if lead.due {
+                    this.store.reload_failed(&search);
+                }
+                this.store.lanes.land(lead.led, outcome);
+                return Ok(());
+            }
+            this.end_load(&search, &lead.key, lead.led, outcome, ttl)
         })
     }
 
-    fn set_name(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        self.store.set_method();
+    /// A task serves the expired value because its load failed.
+    pub(crate) fn end_stale(memo: &Py<PyAny>, error: &PyErr) {
+        // SAFETY: `begin` put a memo there.
+        unsafe { &*memo.as_ptr().cast::<Self>() }.log_stale(error);
+    }
+
+    /// Whether a call still has the key that it had when its load began: the load may have changed the arguments, of which a function
+    /// makes the key.
+    fn has_key(&self, py: Python<'_>, lead: &Lead) -> Result<bool, Raised> {
+        let Some((args, kwargs)) = &lead.call else {
+            return Ok(true);
+        };
+        let spread = Spread::new(args.bind(py), kwargs.bind(py)).map_err(raise)?;
+        let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
+        let (args, count) = (spread.args.as_ptr(), spread.positional);
+        // SAFETY: `spread` and `lead` hold all of these.
+        let call = unsafe { Call::new(args, count, names, self.typed, self.owner(args, count)?) };
+        // SAFETY: `lead` holds the key, which was made of such a call.
+        self.with_key(&call, |key| unsafe {
+            match key.compare(lead.key.get()) {
+                Equal::Ask => key.ask(lead.key.get()),
+                equal => Ok(equal == Equal::Yes),
+            }
+        })
+    }
+
+    /// From now on the first argument is a method's instance. What was kept before was kept by other keys.
+    fn set_method(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        if !self.store.is_method() {
+            self.store.lanes.supersede_all();
+            self.store.set_method();
+            self.store.clear();
+        }
+        Ok(())
+    }
+
+    fn is_method(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<bool> {
+        Ok(self.store.is_method())
+    }
+
+    /// Raises a TypeError if instances of this class can be kept neither weakly nor by equality.
+    fn check_instances(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let class = args[0].cast::<PyType>()?.as_type_ptr();
+        // SAFETY: the caller holds the class.
+        unsafe {
+            if (*class).tp_weaklistoffset == 0 {
+                check_equal(class)?;
+            }
+        }
         Ok(())
     }
 
@@ -198,6 +263,27 @@ impl Memo {
         let _letting_go = LettingGo;
         self.store.ask_clock()?;
         Ok(self.store.stats(py)?.into_any().unbind())
+    }
+
+    fn reset_stats(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        self.store.reset_stats();
+        Ok(())
+    }
+
+    /// `((args, kwargs), value)` of all results, hottest first.
+    fn entries(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        let entries = self.store.hottest(py).into_iter();
+        let method = self.store.is_method();
+        let shown = entries.map(|(key, value)| {
+            // SAFETY: the key is held, and was made for this memo.
+            let (args, kwargs) = unsafe { Call::arguments(py, key.as_ptr(), self.typed, method)? };
+            Ok(((args, kwargs).into_pyobject(py)?.into_any().unbind(), value))
+        });
+        shown.collect()
     }
 
     fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
@@ -241,6 +327,8 @@ fn reply(py: Python<'_>, state: u8, with: Bound<'_, PyAny>) -> PyResult<Py<PyAny
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
     methods![Memo;
         c"stats" => Memo::stats, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
+        c"reset_stats" => Memo::reset_stats, 0..=0, c"reset_stats($self, /)\n--\n\nCounts from 0 again.";
+        c"entries" => Memo::entries, 0..=0, c"entries($self, /)\n--\n\nThe arguments of all results, and these, hottest first.";
         c"clear" => Memo::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves all results.";
         c"run_pending" => Memo::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
         c"resize" => Memo::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";
@@ -252,7 +340,9 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"begin" => Memo::begin, 2..=3, c"begin($self, args, kwargs, refresh=False, /)\n--\n\nThe result, or a load to lead or to wait for.";
         c"saving" => Memo::saving, 2..=2, c"saving($self, path, schema, /)\n--\n\nBegins to save the results to a file.";
         c"loading" => Memo::loading, 2..=2, c"loading($self, path, schema, /)\n--\n\nBegins to load results from a file.";
-        c"__set_name__" => Memo::set_name, 2..=2, c"__set_name__($self, owner, name, /)\n--\n\nIt is a method.";
+        c"set_method" => Memo::set_method, 0..=0, c"set_method($self, /)\n--\n\nThe first argument is a method's instance from now on.";
+        c"is_method" => Memo::is_method, 0..=0, c"is_method($self, /)\n--\n\nWhether the first argument is a method's instance.";
+        c"check_instances" => Memo::check_instances, 1..=1, c"check_instances($self, owner, /)\n--\n\nWhether a method of this class can keep its results.";
         c"__reduce__" => Memo::reduce, 0..=0, c"Pickled by its qualified name";
         c"__copy__" => Memo::itself, 0..=0, c"A function is its own copy";
         c"__deepcopy__" => Memo::itself, 0..=1, c"A function is its own copy";

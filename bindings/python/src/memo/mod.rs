@@ -1,17 +1,21 @@
 //! The callable behind `cached`: a function whose results are kept in a [`Store`].
 
+mod bound;
 mod load;
 mod methods;
+mod reload;
 mod saved;
 
 use crate::border::{enter, quickly, raise};
-use crate::call::{Bare, Call, Positional};
-use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_tuple, same_at_once};
+use crate::call::{Bare, Call, Owner, Positional, check_equal};
+use crate::exception_copy::raise_copy;
+use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_any_tuple, same_at_once};
+use crate::stack;
 use crate::store::Store;
 use crate::store::key::{Found, Search, Sought};
 use crate::store::left::{Left, LettingGo, Told, leave};
 use crate::store::options::Options;
-use crate::types::{Class, Head, Instance, bind, make_like, slot};
+use crate::types::{Class, Head, Instance, make_like, slot};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -19,7 +23,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 #[repr(C)]
 pub(crate) struct Memo {
@@ -30,15 +34,15 @@ pub(crate) struct Memo {
     /// Has values reloaded elsewhere, if it is not null.
     refresher: AtomicPtr<ffi::PyObject>,
     typed: bool,
-    /// Neither `typed` nor `special`.
+    /// Not `typed`; hits look at nothing but what is there.
     plain: bool,
     /// And with the GIL, without times, and under a policy that is not told of every hit: a single look may tell.
     quick: bool,
     single_flight: bool,
-    /// Hits have to look at more than what is there.
-    special: bool,
     /// Values are reloaded before they end.
     reloads: bool,
+    /// An expired result was served because the function raised, and no load has succeeded since.
+    serves_stale: AtomicBool,
     store: ManuallyDrop<Store>,
 }
 
@@ -73,22 +77,6 @@ unsafe impl Instance for Memo {
     }
 }
 
-/// Raises an exception that was raised before.
-pub(crate) fn raise_again(error: Ref) -> Raised {
-    #[cfg(Py_GIL_DISABLED)]
-    let error = match crate::apart::own(&error) {
-        Ok(own) => own,
-        Err(raised) => return raised,
-    };
-    let error = error.get();
-    // SAFETY: it is held. Each time it is raised Python adds to its traceback, which would grow for ever.
-    unsafe {
-        ffi::PyException_SetTraceback(error, ffi::Py_None());
-        ffi::PyErr_SetObject(ffi::Py_TYPE(error).cast(), error);
-    }
-    Raised
-}
-
 impl Memo {
     fn object(&self) -> Object {
         ptr::from_ref(self).cast_mut().cast()
@@ -97,9 +85,6 @@ impl Memo {
     #[inline(always)]
     fn call(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
         let _letting_go = LettingGo;
-        if self.special {
-            return self.call_specially(call, nargsf);
-        }
         let landed = self.store.lanes.landed();
         let search = Search::new(call, call.hash()?);
         match self.store.get(&search)? {
@@ -118,19 +103,19 @@ impl Memo {
         (sought, hash): (&T, Result<u64, Raised>),
         args: *const Object,
         nargsf: usize,
-        method: bool,
+        owner: Owner,
     ) -> Result<Object, Raised> {
         let _letting_go = LettingGo;
         let landed = self.store.lanes.landed();
         let hash = hash?;
         match self.store.get(&Search::new(sought, hash))? {
             Some(Found::Value(value)) => Ok(value.into_raw()),
-            Some(Found::Error(error)) => Err(raise_again(error)),
+            Some(Found::Error(failure)) => Err(raise_copy(failure)),
             None => {
                 // SAFETY: the caller's promise.
                 let call = unsafe {
                     let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
-                    Call::new(args, count, ptr::null_mut(), false, method)
+                    Call::new(args, count, ptr::null_mut(), false, owner)
                 };
                 self.load(&Search::new(&call, hash), &call, &call, nargsf, landed)
             }
@@ -143,21 +128,31 @@ impl Memo {
         self.store.ask_clock()?;
         self.with_key(call, |key| {
             let landed = self.store.lanes.landed();
-            let search = Search::new(key, key.hash()?);
-            if self.reloads {
-                return match self.store.get_due(&search)? {
-                    Some((Found::Value(value), true)) => {
-                        self.reload(&search, key, call, nargsf, value).map(Ref::into_raw)
-                    }
-                    Some((found, _)) => found.or_raise().map(Ref::into_raw),
-                    None => self.load(&search, key, call, nargsf, landed),
-                };
-            }
-            match self.store.get(&search)? {
-                Some(found) => found.or_raise().map(Ref::into_raw),
+            let search = Search::new(key, Self::hash_specially(key)?);
+            match self.find_specially(&search)? {
+                Some((Found::Value(value), true)) => self.reload(&search, key, call, nargsf, value).map(Ref::into_raw),
+                Some((found, _)) => found.or_raise().map(Ref::into_raw),
                 None => self.load(&search, key, call, nargsf, landed),
             }
         })
+    }
+
+    #[inline(never)]
+    fn hash_specially(key: &Call<'_>) -> Result<u64, Raised> {
+        key.hash()
+    }
+
+    /// What is there, and whether the caller is the one that must reload it.
+    #[inline(never)]
+    fn find_specially<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
+        if self.reloads {
+            return self.store.get_due(search);
+        }
+        Ok(self.store.get(search)?.map(|found| (found, false)))
+    }
+
+    fn has_key_function(&self) -> bool {
+        !self.key.load(Ordering::Relaxed).is_null()
     }
 
     /// Runs `f` with what the key is made of: the arguments, or what the key function makes of them.
@@ -170,24 +165,57 @@ impl Memo {
         unsafe {
             let function = Ref::borrowed(function);
             let key = call.call(function.get(), call.positional())?;
-            let object = key.get();
-            f(&Call::new(&raw const object, 1, ptr::null_mut(), false, false))
+            // A method's results belong to its instances, whatever their other arguments are told apart by.
+            let objects = [call.instance().unwrap_or(ptr::null_mut()), key.get()];
+            let skipped = usize::from(call.owner() == Owner::None);
+            let (args, count) = (objects.as_ptr().add(skipped), 2 - skipped);
+            f(&Call::new(args, count, ptr::null_mut(), false, call.owner()))
         }
+    }
+
+    /// What the first of these arguments is.
+    ///
+    /// # Safety
+    /// There are so many, and they are alive.
+    #[inline(always)]
+    unsafe fn owner(&self, args: *const Object, count: usize) -> Result<Owner, Raised> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let owner = Owner::of(self.store.is_method(), args, count);
+            if owner == Owner::Equal {
+                check_equal(ffi::Py_TYPE(*args))?;
+            }
+            Ok(owner)
+        }
+    }
+
+    /// Calls the function with arguments that are objects.
+    fn run_with<'py>(&self, args: &Bound<'py, PyTuple>, kwargs: &Bound<'py, PyDict>) -> PyResult<Ref> {
+        let function = self.function.load(Ordering::Relaxed);
+        // SAFETY: held while it runs.
+        let function = unsafe { Bound::from_borrowed_ptr_or_opt(args.py(), function) };
+        let function = function.ok_or_else(taken_apart)?;
+        stack::check()?;
+        Ok(function.call(args, Some(kwargs))?.into())
     }
 
     /// Calls the function.
     fn run(&self, call: &Call<'_>, nargsf: usize) -> Result<Ref, Raised> {
         let function = self.function.load(Ordering::Relaxed);
         if function.is_null() {
-            let text = "the garbage collector has taken this function apart";
-            return Err(raise(PyRuntimeError::new_err(text)));
+            return Err(raise(taken_apart()));
         }
+        stack::check()?;
         // SAFETY: held while it runs, whatever happens to this cache meanwhile.
         unsafe {
             let function = Ref::borrowed(function);
             call.call(function.get(), nargsf)
         }
     }
+}
+
+fn taken_apart() -> PyErr {
+    PyRuntimeError::new_err("the garbage collector has taken this function apart")
 }
 
 /// Tells a listener: `(args, kwargs, value, cause)`.
@@ -227,7 +255,11 @@ unsafe extern "C" fn call_with_several(this: Object, args: *const Object, nargsf
     // SAFETY: as above.
     unsafe {
         let memo = &*this.cast::<Memo>();
-        let several = Positional::new(args, ffi::PyVectorcall_NARGS(nargsf) as usize, memo.store.is_method());
+        let several = Positional::new(
+            args,
+            ffi::PyVectorcall_NARGS(nargsf) as usize,
+            Owner::quick(memo.store.is_method()),
+        );
         let equal = |key| several.compare(key) == Equal::Yes;
         match several.hash_at_once().and_then(|hash| memo.store.glance(hash, equal)) {
             Some(value) => value.into_raw(),
@@ -236,7 +268,21 @@ unsafe extern "C" fn call_with_several(this: Object, args: *const Object, nargsf
     }
 }
 
-/// Any call.
+/// Any call of a memo that is `special`. (In a function of its own, which takes less stack.)
+unsafe extern "C" fn vectorcall_special(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
+    quickly(ptr::null_mut(), || {
+        // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+        unsafe {
+            let this = &*this.cast::<Memo>();
+            let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
+            let call = Call::new(args, count, names, this.typed, this.owner(args, count)?);
+            let _letting_go = LettingGo;
+            this.call_specially(&call, nargsf)
+        }
+    })
+}
+
+/// Any call of another memo.
 #[inline(never)]
 unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     quickly(ptr::null_mut(), || {
@@ -244,23 +290,27 @@ unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usiz
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
-            let method = this.store.is_method();
+            let owner = if this.store.is_method() {
+                this.owner(args, count)?
+            } else {
+                Owner::None
+            };
             if names.is_null() && this.plain && count > 0 {
-                if count > 1 || method {
-                    let several = Positional::new(args, count, method);
-                    return this.call_plainly((&several, several.hash()), args, nargsf, method);
+                if count > 1 || owner != Owner::None {
+                    let several = Positional::new(args, count, owner);
+                    return this.call_plainly((&several, several.hash()), args, nargsf, owner);
                 }
-                if !is_tuple(*args) {
-                    return this.call_plainly((&Bare(*args), hash(*args)), args, nargsf, false);
+                if !is_any_tuple(*args) {
+                    return this.call_plainly((&Bare(*args), hash(*args)), args, nargsf, owner);
                 }
             }
-            let call = Call::new(args, count, names, this.typed, method);
+            let call = Call::new(args, count, names, this.typed, owner);
             this.call(&call, nargsf)
         }
     })
 }
 
-const OPTIONS: [&str; 17] = [
+const OPTIONS: [&str; 18] = [
     "maxsize",
     "policy",
     "ttl",
@@ -278,6 +328,7 @@ const OPTIONS: [&str; 17] = [
     "refresher",
     "timer",
     "method",
+    "per_instance",
 ];
 
 unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
@@ -313,16 +364,17 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             function: reference(Some(function.clone())),
             typed,
             single_flight: options.single_flight,
-            special,
             plain: !special && !typed,
             quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed && !eager,
             reloads,
+            serves_stale: AtomicBool::new(false),
             key: reference(options.key),
             refresher: reference(options.refresher),
             store: ManuallyDrop::new(store),
         };
+        let called = if special { vectorcall_special } else { vectorcall };
         // SAFETY: the type is this one.
-        unsafe { make_like(&function, class, vectorcall, memo) }
+        unsafe { make_like(&function, class, called, memo) }
     })
 }
 
@@ -332,11 +384,9 @@ fn seal(class: &Bound<'_, PyType>) -> PyResult<()> {
     let this = class.as_type_ptr();
     // SAFETY: a type is alive while it is borrowed; its flags are changed while it is imported, before another thread can know it.
     unsafe {
-        if (*this)
-            .tp_new
-            .is_none_or(|made| made as usize != new as *const () as usize)
-        {
-            return Err(PyTypeError::new_err("only Memo is sealed"));
+        let made = (*this).tp_new.map_or(0, |made| made as usize);
+        if ![new as *const () as usize, bound::NEW as usize].contains(&made) {
+            return Err(PyTypeError::new_err("only Memo and BoundMemo are sealed"));
         }
         #[cfg(not(Py_GIL_DISABLED))]
         {
@@ -353,15 +403,20 @@ fn seal(class: &Bound<'_, PyType>) -> PyResult<()> {
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(seal, module)?)?;
+    bound::add(module)?;
+    #[cfg(not(Py_GIL_DISABLED))]
+    crate::store::owners::add(module)?;
+    module.add_class::<reload::Reload>()?;
     Class {
-        name: c"hotset._hotset.Memo",
+        // Libraries that know functools' wrappers by their module (pydantic) take this for one.
+        name: c"functools.Memo",
         doc: c"A function whose results are cached.",
         // Immutable only when the package has added the methods that its users call: see `seal`.
         flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR,
         slots: vec![
             slot(ffi::Py_tp_new, new as *mut c_void),
             slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
-            slot(ffi::Py_tp_descr_get, bind as *mut c_void),
+            slot(ffi::Py_tp_descr_get, bound::bind as *mut c_void),
         ],
         methods: methods::table(),
         dict: true,

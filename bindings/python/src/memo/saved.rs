@@ -3,7 +3,7 @@
 use super::Memo;
 use super::load::Sought;
 use super::methods::{Args, Spread};
-use crate::call::Call;
+use crate::call::{Call, Owner};
 use crate::objects::Ref;
 use crate::saved::{Loading, Of, Saving};
 use crate::store::Store;
@@ -47,7 +47,7 @@ impl Memo {
         }
         let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
         // SAFETY: `spread` and `shown` hold all of these.
-        let call = unsafe { Call::new(spread.args.as_ptr(), spread.positional, names, self.typed, false) };
+        let call = unsafe { Call::new(spread.args.as_ptr(), spread.positional, names, self.typed, Owner::None) };
         f(&Search::new(&call, call.hash()?), call.key()?)
     }
 

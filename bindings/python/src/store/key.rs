@@ -2,13 +2,14 @@
 
 use super::left::{Left, leave};
 use crate::call::{Bare, Call, Positional};
-use crate::objects::{Equal, Object, Raised, Ref, ask, compare};
+use crate::objects::{Equal, Object, Raised, Ref, all, ask, compare, is_exactly, is_tuple, items};
 use crate::seed::seeded;
 use pyo3::ffi;
 use std::borrow::Borrow;
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::ptr;
+use std::slice;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// A reference to a Python object; null once it has been taken out of its entry.
@@ -284,6 +285,71 @@ impl Sought for Single {
     }
 }
 
+/// A memo's key that was made before by [`Call::key`], for the load that ends.
+pub(crate) struct Stored {
+    key: Ref,
+    /// It begins with a method's instance: a weak reference, which is one object for each instance, or the instance itself.
+    method: bool,
+}
+
+impl Stored {
+    pub(crate) fn new(key: Ref, method: bool) -> Self {
+        Self { key, method }
+    }
+
+    /// The parts that are compared by equality, if those by identity or type are the same.
+    fn pairs<'a>(&'a self, key: &'a Object) -> Option<(&'a [Object], &'a [Object])> {
+        let own = slice::from_ref(self.key.as_slot());
+        // SAFETY: both are alive; the types are looked at first.
+        unsafe {
+            if !self.method || !is_tuple(self.key.get()) || !is_tuple(*key) {
+                return Some((own, slice::from_ref(key)));
+            }
+            match (items(self.key.get()), items(*key)) {
+                ([a, own @ ..], [b, other @ ..]) if own.len() == other.len() => {
+                    if is_exactly(*a, &raw mut ffi::_PyWeakref_RefType) {
+                        return (a == b).then_some((own, other));
+                    }
+                    let same_type = ffi::Py_TYPE(*a) == ffi::Py_TYPE(*b);
+                    same_type.then(|| (items(self.key.get()), items(*key)))
+                }
+                _ => None,
+            }
+        }
+    }
+}
+
+impl Sought for Stored {
+    unsafe fn compare(&self, key: Object) -> Equal {
+        if key == self.key.get() {
+            return Equal::Yes;
+        }
+        // SAFETY: this holds its own.
+        if unsafe { !is_tuple(self.key.get()) } {
+            // SAFETY: the caller's promise.
+            return unsafe { Bare(self.key.get()).compare(key) };
+        }
+        let Some((own, other)) = self.pairs(&key) else {
+            return Equal::No;
+        };
+        // SAFETY: the caller's promise; this holds its own.
+        all(own.iter().zip(other).map(|(a, b)| unsafe { compare(*b, *a) }))
+    }
+
+    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+        let Some((own, other)) = self.pairs(&key) else {
+            return Ok(false);
+        };
+        for (a, b) in own.iter().zip(other) {
+            // SAFETY: as above.
+            if !unsafe { ask(*b, *a) }? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
 /// A search for a key. While it goes on, only what runs no Python code is compared: a key of which only Python can tell is passed
 /// over, and noted. Afterwards Python is asked ([`settle`](Self::settle)), and the search begins anew, with the answer.
 pub(crate) struct Search<'s, T> {
@@ -307,6 +373,15 @@ impl<'s, T: Sought> Search<'s, T> {
         Self {
             sought,
             hash: seeded(hash),
+            questions: Cell::new(None),
+        }
+    }
+
+    /// A search whose hash another one had, seed included.
+    pub(crate) fn resumed(sought: &'s T, seeded: u64) -> Self {
+        Self {
+            sought,
+            hash: seeded,
             questions: Cell::new(None),
         }
     }

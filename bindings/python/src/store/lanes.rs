@@ -4,25 +4,27 @@
 //! meet it, to wait for it, makes it a shared [`Flight`].
 
 use super::key::{Look, Search, Sought};
-use crate::flight::shared::{Outcome, Shared, fork, thread};
+use crate::flight::actor::{Actor, Relation, is_finalizing};
+use crate::flight::shared::{Outcome, Shared, fork};
 use crate::locked::{Counter, Locked};
 use crate::objects::{Raised, Ref};
 use hashbrown::HashTable;
 use pyo3::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 struct Lane {
     hash: u64,
     key: Ref,
     id: u64,
-    /// The thread that leads it; 0 for a task, which is none.
-    thread: u64,
+    leader: Actor,
     /// The process that it began in.
     fork: u64,
     /// The key was changed meanwhile: what is loaded is handed out, but not kept.
     superseded: bool,
     shared: Option<Arc<Shared>>,
+    begun: Instant,
 }
 
 /// Numbers all loads of the process.
@@ -36,15 +38,34 @@ pub(crate) struct Lanes {
     landed: Counter,
     failed: Counter,
     waits: Counter,
+    /// How long all loads together took, in nanoseconds.
+    time: Counter,
+    /// By hash, reloads of tasks that were cancelled: the next caller awaits its own.
+    interrupted: Locked<Vec<u64>>,
 }
+
+/// The most hashes of cancelled reloads that are remembered.
+const MOST_INTERRUPTED: usize = 256;
 
 pub(crate) enum Opened {
     /// The caller leads the load, and must land it.
     Lead(Led),
     /// Another is at it.
     Wait(Arc<Shared>),
-    /// This thread is at it: the key was asked for from inside its own load.
+    /// The caller leads it already: the key was looked up from inside its own load.
     Own,
+    /// Another greenlet leads it, or the caller is one that must not block its thread: it loads for itself, and keeps nothing.
+    Aside,
+}
+
+/// What a caller that found nothing is to do.
+pub(crate) enum Begun {
+    /// Nothing: another one has loaded the value.
+    Done(Ref),
+    /// It loads, and must land that.
+    Lead(Led),
+    /// It loads for itself, and keeps nothing.
+    Aside,
 }
 
 /// A load that the caller leads.
@@ -54,6 +75,35 @@ pub(crate) struct Led {
     pub(crate) id: u64,
     /// How many loads had been superseded when it began.
     marks: u64,
+}
+
+impl Led {
+    pub(crate) fn hash(self) -> u64 {
+        self.hash
+    }
+}
+
+/// A load that the calling thread leads: abandoned if it is dropped before it has ended, whatever happens in between.
+pub(crate) struct Leading<'l> {
+    lanes: &'l Lanes,
+    pub(crate) led: Led,
+}
+
+impl<'l> Leading<'l> {
+    pub(crate) fn new(lanes: &'l Lanes, led: Led) -> Self {
+        Self { lanes, led }
+    }
+
+    /// Something else ends it.
+    pub(crate) fn hand_over(self) -> Led {
+        std::mem::ManuallyDrop::new(self).led
+    }
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        self.lanes.land(self.led, &Outcome::Abandoned);
+    }
 }
 
 impl Lanes {
@@ -69,25 +119,38 @@ impl Lanes {
         (read(&self.landed), read(&self.failed), read(&self.waits))
     }
 
+    /// How long the loads that landed took, together.
+    pub(crate) fn load_time(&self) -> Duration {
+        Duration::from_nanos(self.time.get(Ordering::Relaxed))
+    }
+
     /// Finds the load of a key, or begins it. May run Python code, to compare.
     pub(crate) fn open<T: Sought>(&self, search: &Search<'_, T>, key: &Ref, task: bool) -> Result<Opened, Raised> {
-        let me = if task { 0 } else { thread() };
+        let me = Actor::current(task);
         loop {
             let mut lanes = self.open.lock();
             let found = lanes.find_entry(Look::hash(search), |lane| !lane.superseded && search.is(lane.key.get()));
             if let Ok(mut found) = found {
                 let lane = found.get_mut();
-                if lane.fork == fork() {
-                    if lane.thread == me && me != 0 {
-                        return Ok(Opened::Own);
+                let (leader, id) = (lane.leader, lane.id);
+                // In an interpreter that ends no other thread runs any more.
+                let runs = leader.thread == me.thread || !is_finalizing();
+                if lane.fork == fork() && runs {
+                    // (No lock is held any more: this calls into Python.)
+                    drop(lanes);
+                    let relation = if task { Relation::Other } else { me.relation(leader) };
+                    match relation {
+                        Relation::Own => return Ok(Opened::Own),
+                        Relation::Aside => return Ok(Opened::Aside),
+                        Relation::Other => {}
                     }
-                    let (leader, id) = (lane.thread, lane.id);
-                    let shared = lane.shared.get_or_insert_with(|| Arc::new(Shared::new(leader, id)));
-                    let shared = shared.clone();
-                    self.waits.count(Ordering::Relaxed);
-                    return Ok(Opened::Wait(shared));
+                    if let Some(shared) = self.share(Look::hash(search), id) {
+                        return Ok(Opened::Wait(shared));
+                    }
+                    // It has landed in between.
+                    continue;
                 }
-                // Whoever was at it is in another process. (The key's reference is let go of outside of the lock.)
+                // Its leader is in another process, or gone. (The key's reference is dropped outside of the lock.)
                 let (lane, _) = found.remove();
                 drop(lanes);
                 drop(lane);
@@ -99,10 +162,11 @@ impl Lanes {
                     hash: Look::hash(search),
                     key: key.clone(),
                     id,
-                    thread: me,
+                    leader: me,
                     fork: fork(),
                     superseded: false,
                     shared: None,
+                    begun: Instant::now(),
                 };
                 let (hash, marks) = (lane.hash, self.marks.get(Ordering::Relaxed));
                 lanes.insert_unique(hash, lane, |lane| lane.hash);
@@ -111,6 +175,36 @@ impl Lanes {
             drop(lanes);
             search.settle()?;
         }
+    }
+
+    /// Joins a load that is in progress.
+    fn share(&self, hash: u64, id: u64) -> Option<Arc<Shared>> {
+        let mut lanes = self.open.lock();
+        let lane = lanes.find_mut(hash, |lane| lane.id == id)?;
+        self.waits.count(Ordering::Relaxed);
+        let leader = lane.leader;
+        Some(
+            lane.shared
+                .get_or_insert_with(|| Arc::new(Shared::new(leader, id)))
+                .clone(),
+        )
+    }
+
+    /// A task that reloaded this key was cancelled.
+    pub(crate) fn note_interrupted(&self, hash: u64) {
+        let mut interrupted = self.interrupted.lock();
+        if interrupted.len() >= MOST_INTERRUPTED {
+            interrupted.remove(0);
+        }
+        interrupted.push(hash);
+    }
+
+    /// Whether the last reload of this key was cancelled; forgets it.
+    pub(crate) fn take_interrupted(&self, hash: u64) -> bool {
+        let mut interrupted = self.interrupted.lock();
+        let before = interrupted.len();
+        interrupted.retain(|noted| *noted != hash);
+        interrupted.len() < before
     }
 
     /// Whether a load that the caller leads may still be kept.
@@ -124,7 +218,7 @@ impl Lanes {
         }
     }
 
-    /// Ends a load: who waits is handed what came of it. Returns whether it was still valid.
+    /// Ends a load, unless it has ended: its waiters are handed the outcome. Returns whether it may be kept.
     pub(crate) fn land(&self, led: Led, outcome: &Outcome) -> bool {
         let lane = {
             let mut lanes = self.open.lock();
@@ -134,8 +228,9 @@ impl Lanes {
             found.remove().0
         };
         if let Some(shared) = &lane.shared {
-            Python::attach(|py| shared.land(py, outcome.clone()));
+            Python::attach(|py| shared.land(py, outcome));
         }
+        self.time.add(lane.begun.elapsed().as_nanos() as u64);
         if !matches!(outcome, Outcome::Value(_)) {
             self.failed.count(Ordering::Relaxed);
         }

@@ -84,7 +84,7 @@ impl Left {
                 if let Err(error) = (told.tell)(py, &told, key, value) {
                     // SAFETY: this holds a reference.
                     let listener = unsafe { Bound::from_borrowed_ptr(py, listener) };
-                    error.write_unraisable(py, Some(&listener));
+                    crate::interrupt::report(error, &listener);
                 }
             });
         }

@@ -1,31 +1,39 @@
 //! A cache of Python objects on the engine: what memoised functions and mappings stand on.
 
+#[cfg(not(Py_GIL_DISABLED))]
+mod graph;
 pub(crate) mod key;
 pub(crate) mod lanes;
 pub(crate) mod left;
 pub(crate) mod options;
+#[cfg(not(Py_GIL_DISABLED))]
+pub(crate) mod owners;
 pub(crate) mod saved;
+mod stats;
+mod take;
 
+#[cfg(Py_GIL_DISABLED)]
 use crate::call::Call;
-use crate::flight::failure;
+use crate::exception_copy::Failure;
 use crate::flight::shared::Outcome;
-use crate::locked::Counter;
+use crate::flight::{Lead, failure};
+use crate::locked::{Counter, Locked};
 use crate::objects::{Object, Raised, Ref};
 use crate::seed::seeded;
 use hotset::{BuildError, Cause, Ttl, raw};
 use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
-use lanes::{Lanes, Led};
+use lanes::{Lanes, Leading, Led};
 use left::{Left, LettingGo, Told, leave};
 use options::Options;
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use stats::Counted;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How a listener is told of an entry: `(told, key, value)`.
@@ -41,6 +49,12 @@ struct Hooks {
     method: AtomicBool,
     /// The user's clock when it was last asked, in nanoseconds.
     now: AtomicU64,
+    /// How many instances have entries here.
+    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "instances are known with the GIL only"))]
+    owners: AtomicUsize,
+    /// How many entries the objects of instances show to the collector.
+    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "instances are known with the GIL only"))]
+    owned: AtomicUsize,
 }
 
 /// The engine asks in the middle of its work, where no Python code may run: so the user's clock is asked before each call.
@@ -56,6 +70,8 @@ thread_local! {
     /// What the entry weighs that this thread is inserting: weighed before, since the engine may call its weigher where no Python code
     /// may run.
     static WEIGHT: Cell<u64> = const { Cell::new(1) };
+    /// The value that this thread is replacing by itself, or null.
+    static TOUCHED: Cell<Object> = const { Cell::new(ptr::null_mut()) };
 }
 
 pub(crate) struct Store {
@@ -65,12 +81,17 @@ pub(crate) struct Store {
     weigher: AtomicPtr<ffi::PyObject>,
     timer: AtomicPtr<ffi::PyObject>,
     negative_ttl: Option<Duration>,
+    /// How many entries an instance may have, on average, if that bounds a method's cache; else 0.
+    per_instance: AtomicU64,
     /// Searches that began anew, which the engine counted as misses.
     again: Counter,
     /// Insertions since `forget_the_gone` looked.
+    #[cfg(Py_GIL_DISABLED)]
     since: Counter,
-    /// Hits and misses before the last `clear`.
-    before: (AtomicU64, AtomicU64),
+    /// Misses of callers that then waited for another's load.
+    joined: Counter,
+    /// What was counted before the last reset.
+    before: Locked<Counted>,
 }
 
 impl Store {
@@ -100,6 +121,8 @@ impl Store {
             tell,
             method: AtomicBool::new(options.method),
             now: AtomicU64::new(0),
+            owners: AtomicUsize::new(0),
+            owned: AtomicUsize::new(0),
         });
         if let Some(ttl) = options.ttl {
             let stale = options.stale_while_revalidate.max(options.stale_if_error);
@@ -132,9 +155,12 @@ impl Store {
             weigher: reference(&options.weigher),
             timer: reference(&options.timer),
             negative_ttl: options.negative_ttl,
+            per_instance: AtomicU64::new(options.capacity.filter(|_| options.per_instance).unwrap_or(0)),
             again: Counter::default(),
+            #[cfg(Py_GIL_DISABLED)]
             since: Counter::default(),
-            before: (AtomicU64::new(0), AtomicU64::new(0)),
+            joined: Counter::default(),
+            before: Locked::default(),
         })
     }
 
@@ -176,8 +202,14 @@ impl Store {
             }
             seconds
         };
-        // (Beyond what can be told, and for what is no number, time stands still.)
-        self.hooks.now.store((seconds * 1e9) as u64, Ordering::Relaxed);
+        // To the nanosecond as long as a float is that exact, else to the microsecond: so the same differences are the same times. (Beyond
+        // what can be told, and for what is no number, time stands still.)
+        let nanos = if seconds < 1e6 {
+            (seconds * 1e9).round() as u64
+        } else {
+            ((seconds * 1e6).round() as u64).saturating_mul(1000)
+        };
+        self.hooks.now.store(nanos, Ordering::Relaxed);
         Ok(())
     }
 
@@ -225,6 +257,12 @@ impl Store {
     /// A reload that `get_due` asked for came to nothing.
     pub(crate) fn reload_failed<T: Sought>(&self, search: &Search<'_, T>) {
         raw::reload_failed(&self.cache, search as &dyn Look);
+    }
+
+    /// A reload that `get_due` requested was abandoned, so the next caller is to reload. May run Python code, to compare.
+    pub(crate) fn reload_abandoned<T: Sought>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
+        while !raw::reload_abandoned(&self.cache, search as &dyn Look) && search.settle()? {}
+        Ok(())
     }
 
     pub(crate) fn contains<T: Sought>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
@@ -307,6 +345,25 @@ impl Store {
         ttl: Ttl,
     ) -> Result<(), Raised> {
         let new = key.get();
+        #[cfg(not(Py_GIL_DISABLED))]
+        if self.is_method() {
+            // SAFETY: the key is held here.
+            let is_gone = || unsafe { owners::is_gone(new) };
+            let prepared = if is_gone() {
+                None
+            } else {
+                // SAFETY: both are held here, and no code has run since the instance was seen alive.
+                unsafe { owners::prepare(new, value.object()) }?
+            };
+            if is_gone() {
+                // Its results would outlive it.
+                return Ok(());
+            }
+            if let Some(prepared) = prepared {
+                self.share_bound();
+                prepared.note(self, new, value.object(), Look::hash(search));
+            }
+        }
         WEIGHT.set(weight);
         raw::insert(&self.cache, search as &dyn Look, Key::new(key), value, ttl);
         // It may have passed over an equal key, of which only Python can tell that it is.
@@ -318,9 +375,17 @@ impl Store {
 
     /// Remembers that a load failed, if that is wanted.
     pub(crate) fn insert_error<T: Sought>(&self, search: &Search<'_, T>, key: Ref, error: Ref) -> Result<(), Raised> {
-        match self.negative_ttl {
+        let Some(ttl) = self.negative_ttl else {
+            return Ok(());
+        };
+        let failure = Python::attach(|py| {
+            let failure = Failure::new(&error.into_bound(py), false)?;
+            Ok(failure.map(|failure| Ref::from(failure.into_any())))
+        });
+        match failure.map_err(crate::border::raise)? {
+            Some(failure) => self.insert(search, key, Value::error(failure), 1, Ttl::After(ttl)),
+            // What cannot be copied cannot be raised again.
             None => Ok(()),
-            Some(ttl) => self.insert(search, key, Value::error(error), 1, Ttl::After(ttl)),
         }
     }
 
@@ -347,6 +412,28 @@ impl Store {
             self.remove(search)?;
         }
         kept
+    }
+
+    /// Ends a load that a task leads by `end`, or by what that raises: the clock, or the comparison of keys.
+    pub(crate) fn end_task(
+        &self,
+        py: Python<'_>,
+        lead: &Lead,
+        outcome: &Outcome,
+        end: impl FnOnce() -> Result<(), Raised>,
+    ) -> PyResult<()> {
+        let leading = Leading::new(&self.lanes, lead.led);
+        let now = match outcome {
+            Outcome::Abandoned => Ok(()),
+            _ => self.ask_clock(),
+        };
+        if let Err(raised) = now.and_then(|()| end()) {
+            let error = PyErr::from(raised);
+            self.lanes.land(leading.hand_over(), &failure(py, &error));
+            return Err(error);
+        }
+        leading.hand_over();
+        Ok(())
     }
 
     /// Removes a key, and returns what was there.
@@ -379,6 +466,7 @@ impl Store {
 
     /// A method's result came in: now and then, removes the results of instances that are gone. So these outlive their instances, but
     /// not for more insertions than there are entries; and the look at all of them costs each insertion one.
+    #[cfg(Py_GIL_DISABLED)]
     pub(crate) fn forget_the_gone(&self) {
         let since = self.since.count(Ordering::Relaxed);
         if since >= 64 && since as usize >= self.cache.len() {
@@ -390,10 +478,7 @@ impl Store {
 
     pub(crate) fn clear(&self) {
         self.cache.clear();
-        let stats = self.cache.stats();
-        self.before.0.store(stats.hits, Ordering::Relaxed);
-        self.before.1.store(stats.misses, Ordering::Relaxed);
-        self.again.set(0);
+        self.reset_lookups();
     }
 
     pub(crate) fn run_pending(&self) {
@@ -406,6 +491,7 @@ impl Store {
     }
 
     pub(crate) fn resize(&self, capacity: u64) {
+        self.per_instance.store(0, Ordering::Relaxed);
         self.cache.set_capacity(capacity);
         self.cache.run_pending();
     }
@@ -428,35 +514,6 @@ impl Store {
         self.cache.get_many(searches.iter().copied())
     }
 
-    pub(crate) fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        self.cache.run_pending();
-        let stats = self.cache.stats();
-        let (loads, failures, waits) = self.lanes.counts();
-        let again = self.again.get(Ordering::Relaxed);
-        // (Another thread may clear meanwhile, and see counts that this one did not see yet.)
-        let hits = stats.hits.saturating_sub(self.before.0.load(Ordering::Relaxed));
-        let misses = stats.misses.saturating_sub(self.before.1.load(Ordering::Relaxed));
-        let numbers = [
-            ("hits", hits),
-            ("misses", misses.saturating_sub(again)),
-            ("insertions", stats.insertions),
-            ("evictions", stats.evictions),
-            ("expirations", stats.expirations),
-            ("rejections", stats.rejections),
-            ("loads", loads),
-            ("load_failures", failures),
-            ("waits", waits),
-            ("entries", self.cache.len() as u64),
-            ("weight", self.cache.weight()),
-            ("capacity", self.cache.capacity()),
-        ];
-        let dict = PyDict::new(py);
-        for (name, number) in numbers {
-            dict.set_item(name, number)?;
-        }
-        Ok(dict)
-    }
-
     /// Shows the collector what is held. Loads that are going on are not shown: they are held by who is at them.
     pub(crate) fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         let mut stop = 0;
@@ -469,6 +526,10 @@ impl Store {
             see(held.load(Ordering::Relaxed));
         }
         raw::visit(&self.cache, |key, value| {
+            #[cfg(not(Py_GIL_DISABLED))]
+            if owners::is_owned(&self.hooks, key.object()) {
+                return;
+            }
             see(key.object());
             see(value.object());
         });
@@ -497,12 +558,23 @@ impl Store {
     }
 }
 
+#[cfg(not(Py_GIL_DISABLED))]
+impl Drop for Store {
+    fn drop(&mut self) {
+        owners::forget_store(self);
+    }
+}
+
 impl Hooks {
     /// An entry left the engine.
     fn left(&self, key: &Key, value: &Value, cause: Cause) {
+        #[cfg(not(Py_GIL_DISABLED))]
+        if self.method.load(Ordering::Relaxed) {
+            owners::forget(self, key.object());
+        }
         let mut listener = self.on_removal.load(Ordering::Relaxed);
-        if value.is_error() {
-            // A failure that was remembered is no value.
+        if value.is_error() || (cause == Cause::Replaced && value.object() == TOUCHED.get()) {
+            // A failure that was remembered is no value, and what is replaced by itself stays.
             listener = ptr::null_mut();
         }
         let told = (!listener.is_null()).then(|| {

@@ -24,6 +24,8 @@ pub(crate) struct Options<'py> {
     pub(crate) refresher: Option<Bound<'py, PyAny>>,
     pub(crate) timer: Option<Bound<'py, PyAny>>,
     pub(crate) method: bool,
+    /// A method's bound is for each instance, and not for all of them together.
+    pub(crate) per_instance: bool,
 }
 
 /// A number of seconds as a time that entries may live.
@@ -115,6 +117,7 @@ impl<'py> Options<'py> {
                 }
                 "typed" => options.typed = given.is_truthy()?,
                 "single_flight" => options.single_flight = given.is_truthy()?,
+                "per_instance" => options.per_instance = given.is_truthy()?,
                 "method" => options.method = given.is_truthy()?,
                 "key" => options.key = Some(callable(name, given)?),
                 "weigher" => options.weigher = Some(callable(name, given)?),

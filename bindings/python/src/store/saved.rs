@@ -85,7 +85,7 @@ impl Store {
 }
 
 /// A search for this very key.
-struct Same(u64, Object);
+pub(super) struct Same(pub(super) u64, pub(super) Object);
 
 impl Look for Same {
     fn object(&self) -> Object {

@@ -63,6 +63,21 @@ class Shop:
     def below(self) -> str:
         return "x"
 
+    @hotset.cached
+    @classmethod
+    def above_class(cls, x: int) -> str:
+        return str(x)
+
+    @classmethod
+    @hotset.cached
+    def below_class(cls, x: int) -> str:
+        return str(x)
+
+    @classmethod
+    @hotset.cached(ttl=60)
+    async def below_async(cls, x: int) -> str:
+        return str(x)
+
 
 assert_type(lru(1), str)
 assert_type(unbounded(1), str)
@@ -84,6 +99,16 @@ assert_type(shop.method(1), str)
 assert_type(shop.method.cache_info(), hotset.CacheInfo)
 assert_type(Shop.method.cache_invalidate(shop, 1), bool)
 assert_type(Shop.static(1), str)
+assert_type(Shop.above_class(1), str)
+assert_type(Shop.below_class(1), str)
+assert_type(shop.above_class(1), str)
+assert_type(Shop.above_class.cache_invalidate(1), bool)
+assert_type(shop.method.cache_invalidate(1), bool)
+assert_type(shop.method.cache_refresh(1), str)
+assert_type(bare.cache_keys(), list[tuple[tuple[Any, ...], dict[str, Any]]])
+hits, misses, maxsize, currsize = bare.cache_info()
+assert_type(maxsize, int | None)
+assert_type(bare.cache_info().load_time, float)
 assert_type(shop.below, str)
 
 
@@ -102,8 +127,22 @@ def mapping() -> None:
     assert_type(cache.stats(), hotset.Stats)
     assert_type(cache.popitem(), tuple[str, int])
     assert_type(cache.setdefault("n", 1), int)
+    assert_type(cache.add("b", 1, ttl=5), bool)
+    cache.set("b", 2, ttl=None)
+    cache.set("b", 2, ttl=hotset.KEEP)
+    cache.set("b", 2, ttl=...)
+    assert_type(cache.touch("b", timedelta(minutes=1)), bool)
+    assert_type(cache.peek("b"), int | None)
+    assert_type(cache.get_many(["b"], as_dict=True), dict[str, int])
+    assert_type(cache.get_with_remaining("b"), tuple[int, float | None] | None)
+    assert_type(cache.expire(), list[tuple[str, int]])
+    assert_type(cache.copy(), hotset.Cache[str, int])
+    assert_type(cache | {"c": 3}, hotset.Cache[str, int])
+    assert_type(cache.maxsize, int | None)
+    cache.set_many({"d": 4}, ttl=60)
+    cache.compute("n", lambda old: (old or 0) + 1, ttl=60)
     cache.compute("n", lambda old: 1 if old is None else old + 1)
-    assert_type(hotset.caches(), dict[str, hotset.Stats])
+    assert_type(hotset.stats(), dict[str, hotset.Stats])
     with TemporaryDirectory() as directory:
         path = Path(directory) / "snapshot"
         assert_type(cache.save(path, codec=Hexadecimal()), int)
@@ -123,6 +162,8 @@ async def main() -> None:
     assert_type(await asynchronous(1), str)
     assert_type(await asynchronous.cache_refresh(1), str)
     assert_type(await shop.coroutine(1), str)
+    assert_type(await Shop.below_async(1), str)
+    assert_type(shop.coroutine.cache_invalidate(1), bool)
     pending: Coroutine[Any, Any, str] = asynchronous(1)
     await pending
     cache = hotset.Cache[str, int](10)

@@ -1,0 +1,223 @@
+"""Methods under `cached`: which functions are methods, and what the methods for users do on bound access.
+
+A function is a method if it is defined in the body of the class, or if the user says so. The body of a class is executed while its functions
+are decorated, so its frame is on the stack then. A function that is taken from a finished class, or that a class's body only names,
+is an argument of `cached` as any other.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from os.path import dirname
+from types import FrameType
+from typing import Any, NamedTuple, cast
+
+from hotset._hotset import BoundMemo, seal
+
+_PACKAGE = dirname(__file__)
+
+
+class Place(NamedTuple):
+    """Where a function was decorated."""
+
+    method: bool
+    """The first argument is a method's instance, as far as is known before the class is finished."""
+    scope: str | None
+    """The qualified name of the class in whose body it is defined."""
+    given: bool
+    """The user said whether it is a method."""
+
+
+def place_of(function: Callable[..., Any], method: bool | None) -> Place:
+    """Returns where `function` is being decorated, and whether that makes it a method.
+
+    What is within another decorator (`property` above all), and what is an `async def`, is known by its first parameter's name, `self` or
+    `cls`. A plain function in a class's body is a method by any name: Python tells it so when the class is finished.
+
+    Args:
+        function: What is decorated.
+        method: What the user said; None for nothing.
+    """
+    scope = _scope(function)
+    if method is not None:
+        return Place(bool(method), scope, True)
+    return Place(scope is not None and _first_parameter(function) in ("self", "cls", "*"), scope, False)
+
+
+def _bodies() -> Iterator[tuple[bool, str]]:
+    """The classes whose bodies are being executed, from the innermost: whether it is the caller's, and its qualified name."""
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    is_caller = True
+    while frame is not None:
+        if dirname(frame.f_code.co_filename) != _PACKAGE:
+            if not frame.f_code.co_flags & inspect.CO_OPTIMIZED and "__qualname__" in frame.f_locals:
+                yield is_caller, frame.f_locals["__qualname__"]
+            is_caller = False
+        frame = frame.f_back
+
+
+def _scope(function: Callable[..., Any]) -> str | None:
+    own = getattr(function, "__qualname__", "").rpartition(".")[0]
+    for is_caller, body in _bodies():
+        if body == own:
+            return body
+        # A wrapper that a decorator made without functools.wraps.
+        if is_caller and own.endswith("<locals>") and _first_parameter(function) in ("self", "*"):
+            return body
+    return None
+
+
+def _first_parameter(function: Callable[..., Any]) -> str | None:
+    """The name of the first parameter; "*" if it is one for all arguments."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    first = next(iter(parameters), None)
+    if first is None:
+        return None
+    return "*" if first.kind is inspect.Parameter.VAR_POSITIONAL else first.name
+
+
+def is_mixin(owner: type) -> bool:
+    """Whether a class has no data: its subclasses decide what its instances are."""
+    return not owner.__itemsize__ and owner.__basicsize__ == object.__basicsize__
+
+
+def check_instance(function: Any, place: Place, args: tuple[Any, ...], verb: str) -> None:
+    """Raises a TypeError if the instance is missing in a call such as `Class.method.cache_invalidate(instance, ..)`."""
+    if args and (place.scope is None or any(known.__qualname__ == place.scope for known in _classes(args[0]))):
+        return
+    name = getattr(function, "__qualname__", "the method")
+    raise TypeError(f"the instance (of a class method: the class) comes first: {name}.{verb}(instance, ...)")
+
+
+def _classes(instance: Any) -> tuple[type, ...]:
+    classes = type(instance).__mro__
+    return (*classes, *instance.__mro__) if isinstance(instance, type) else classes
+
+
+# Of how many defaults all combinations are tried.
+_MOST = 4
+Spelling = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def spellings(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], least: int) -> list[Spelling]:
+    """Returns the calls that mean the same as this one: arguments by position or by name, defaults given or not; this one first.
+
+    Calls with names in another order than the signature's are not among them, unless this one is.
+
+    Args:
+        function: What is called.
+        args, kwargs: The call.
+        least: How many arguments are by position in any case: a method's instance is.
+    """
+    all_spellings = [(args, kwargs)]
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return all_spellings
+    parameters = bound.signature.parameters
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters.values()):
+        return all_spellings
+    given = dict(bound.arguments)
+    bound.apply_defaults()
+    complete = {name: value for name, value in bound.arguments.items() if parameters[name].kind is not inspect.Parameter.VAR_KEYWORD}
+    more: dict[str, Any] = {}
+    for name in given:
+        if parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            more = given[name]
+    optional = [name for name, value in complete.items() if _is_default(parameters[name], value)]
+    subsets = [given, complete]
+    # What has its default may be given or not: of few, all combinations.
+    for count in range(len(optional) + 1 if len(optional) <= _MOST else 1):
+        for names in combinations(optional, count):
+            subsets.append({name: value for name, value in complete.items() if name in names or name not in optional})
+    for named in subsets:
+        named = {name: value for name, value in named.items() if name in complete}
+        by_position = [name for name in named if parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY]
+        # (What is by position has no gaps.)
+        positions = [name for name in parameters][: len(by_position)]
+        while by_position != positions:
+            by_position, positions = by_position[:-1], positions[:-1]
+        only = sum(parameters[name].kind is inspect.Parameter.POSITIONAL_ONLY for name in by_position)
+        for count in range(max(only, least), len(by_position) + 1):
+            first = tuple(named[name] for name in by_position[:count])
+            rest = {name: value for name, value in named.items() if name not in by_position[:count]}
+            call = first, {**rest, **more}
+            if not any(_same(call, other) for other in all_spellings):
+                all_spellings.append(call)
+    return all_spellings
+
+
+def _is_default(parameter: inspect.Parameter, value: Any) -> bool:
+    default = parameter.default
+    if value is default:
+        return True
+    return type(value) is type(default) and isinstance(value, (int, str, float, bytes)) and bool(value == default)
+
+
+def _same(one: Spelling, other: Spelling) -> bool:
+    """By identity: an argument's __eq__ is not asked."""
+    (args, kwargs), (other_args, other_kwargs) = one, other
+    return (
+        len(args) == len(other_args)
+        and list(kwargs) == list(other_kwargs)
+        and all(a is b for a, b in zip(args, other_args, strict=True))
+        and all(kwargs[name] is other_kwargs[name] for name in kwargs)
+    )
+
+
+def _cache_invalidate(self: Any, /, *args: Any, **kwargs: Any) -> bool:
+    """Forgets the result of this call of the instance's method; returns whether there was one."""
+    return self.__func__.cache_invalidate(self.__self__, *args, **kwargs)  # type: ignore[no-any-return]
+
+
+def _cache_contains(self: Any, /, *args: Any, **kwargs: Any) -> bool:
+    """Returns whether the result of this call of the instance's method is there. Counts neither as a hit nor as a miss."""
+    return self.__func__.cache_contains(self.__self__, *args, **kwargs)  # type: ignore[no-any-return]
+
+
+def _cache_set(self: Any, value: Any, /, *args: Any, **kwargs: Any) -> None:
+    """Makes `value` the result of this call of the instance's method."""
+    self.__func__.cache_set(value, self.__self__, *args, **kwargs)
+
+
+def _cache_refresh(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Calls the instance's method, keeps its result, and returns it. Joins a call of it that is in progress."""
+    return self.__func__.cache_refresh(self.__self__, *args, **kwargs)
+
+
+class CachedClassMethod(classmethod):  # type: ignore[type-arg]
+    """A class method whose function is under a cache: on the class, its methods for users know of which."""
+
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+        function: Any = cast(Any, self).__func__
+        return BoundMemo(function, cast(Any, type(instance)) if owner is None else owner)
+
+
+def _signature(self: Any) -> inspect.Signature:
+    signature = inspect.signature(self.__func__)
+    first = next(iter(signature.parameters.values()), None)
+    if first is None or first.kind is inspect.Parameter.VAR_POSITIONAL:
+        return signature
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def _repr(self: Any) -> str:
+    return f"<bound method {getattr(self.__func__, '__qualname__', '?')} of {self.__self__!r}>"
+
+
+if "cache_invalidate" not in vars(BoundMemo):  # (it is there if this module is imported anew)
+    for _method in (_cache_invalidate, _cache_contains, _cache_set, _cache_refresh):
+        _method.__name__ = _method.__name__.removeprefix("_")
+        setattr(BoundMemo, _method.__name__, _method)
+    for _name, _value in (
+        ("__func__", property(BoundMemo.function)),
+        ("__self__", property(BoundMemo.instance)),
+        ("__signature__", property(_signature)),
+        ("__repr__", _repr),
+    ):
+        setattr(BoundMemo, _name, _value)
+    seal(BoundMemo)

@@ -1,0 +1,131 @@
+"""Functions under a `Cache` of the user's: `cached(cache=..)`."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, cast
+
+from hotset import _methods
+from hotset._mapping import Cache
+from hotset._settings import plain
+from hotset._stats import CacheInfo, info_of
+
+
+class Function:
+    """What the keys of a function begin with: a function of the same name is another one."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<{self._name}>"
+
+
+def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | None, is_async: bool) -> Any:
+    """Puts a function under a cache that it may share with others.
+
+    Args:
+        function: The function, or coroutine function.
+        cache: Where its results are kept, by (function, args, kwargs) or (function, key).
+        key: Called with the arguments; what it returns stands for them.
+        typed: Arguments of other types are other arguments.
+        method: Whether it is a method, which has to be said to be none.
+        is_async: It is a coroutine function.
+    """
+    if not _is_cache(cache):
+        raise TypeError(f"cache must be a hotset.Cache, not {type(cache).__name__}")
+    if _methods.place_of(function, method).method:
+        raise TypeError(
+            "a Cache of one's own keeps what its keys refer to, so a method's instances: say method=False for that, with a key that tells them "
+            "apart, or leave cache out, and each instance has results of its own"
+        )
+    results: Cache[Any, Any] = cache
+    this = Function(getattr(function, "__qualname__", repr(function)))
+
+    def key_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        if key is not None:
+            return this, key(*args, **kwargs)
+        if typed:
+            return this, args, tuple(kwargs.items()), tuple(map(type, args)), tuple(map(type, kwargs.values()))
+        return this, args, tuple(kwargs.items())
+
+    wrapper = _async(function, results, key_of) if is_async else _sync(function, results, key_of)
+    below: Any = function if hasattr(function, "cache_invalidate") else None
+    # (The attributes of a function that is itself under a cache come with it: this cache's are others.)
+    attributes = cast("dict[str, Any]", vars(wrapper))
+    for name in [name for name in attributes if name.startswith("cache_") and name != "cache_refresh"]:
+        del attributes[name]
+
+    def cache_info() -> CacheInfo:
+        """What the cache counted, for all functions under it."""
+        return info_of(results.stats(), {**results._settings})  # pyright: ignore[reportPrivateUsage]
+
+    def cache_clear() -> None:
+        """Forgets the results of this function, and no others; of a cache under this one, too."""
+        results.delete_many([found for found in results if isinstance(found, tuple) and found and found[0] is this])
+        if below is not None:
+            below.cache_clear()
+
+    def cache_invalidate(*args: Any, **kwargs: Any) -> bool:
+        """Forgets the result of this call, however it is spelled, and in a cache under this one; returns whether there was one."""
+        found = any([results.delete(key_of(*call)) for call in calls(args, kwargs)])
+        if below is not None:
+            found |= below.cache_invalidate(*args, **kwargs)
+        return found
+
+    def cache_contains(*args: Any, **kwargs: Any) -> bool:
+        """Returns whether the result of this call is there, however it was spelled."""
+        return any(key_of(*call) in results for call in calls(args, kwargs))
+
+    def calls(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[_methods.Spelling]:
+        return [(args, kwargs)] if key is not None else _methods.spellings(function, args, kwargs, 0)
+
+    def cache_set(value: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Makes `value` the result of the call with these arguments, spelled as here."""
+        results[key_of(args, kwargs)] = value
+
+    def cache_parameters() -> dict[str, Any]:
+        """The settings of the cache, and which it is."""
+        return {**results._settings, "cache": results, "key": key, "typed": typed}  # pyright: ignore[reportPrivateUsage]
+
+    for given in (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set, cache_parameters):
+        setattr(wrapper, given.__name__, given)
+    wrapper.cache = results
+    return wrapper
+
+
+def _is_cache(given: object) -> bool:
+    return isinstance(given, Cache)
+
+
+def _sync(function: Callable[..., Any], results: Cache[Any, Any], key_of: Callable[..., tuple[Any, ...]]) -> Any:
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return results.get_or_load(key_of(args, kwargs), lambda _: function(*args, **kwargs))
+
+    def cache_refresh(*args: Any, **kwargs: Any) -> Any:
+        """Calls the function, keeps its result, and returns it."""
+        found = key_of(args, kwargs)
+        results.delete(found)
+        return results.get_or_load(found, lambda _: function(*args, **kwargs))
+
+    found: Any = wrapper
+    found.cache_refresh = cache_refresh
+    return found
+
+
+def _async(function: Callable[..., Any], results: Cache[Any, Any], key_of: Callable[..., tuple[Any, ...]]) -> Any:
+    @wraps(function)
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return plain(await results.aget_or_load(key_of(args, kwargs), lambda _: function(*args, **kwargs)))
+
+    async def cache_refresh(*args: Any, **kwargs: Any) -> Any:
+        """Calls the function, keeps its result, and returns it."""
+        found = key_of(args, kwargs)
+        results.delete(found)
+        return plain(await results.aget_or_load(found, lambda _: function(*args, **kwargs)))
+
+    found: Any = wrapper
+    found.cache_refresh = cache_refresh
+    return found

@@ -1,0 +1,79 @@
+//! What a cache counts.
+
+use super::Store;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::sync::atomic::Ordering;
+
+/// In the order of [`NAMES`].
+pub(super) type Counted = [u64; NAMES.len()];
+
+/// What is counted from the last reset on. The first two are lookups.
+const NAMES: [&str; 10] = [
+    "hits",
+    "misses",
+    "insertions",
+    "evictions",
+    "expirations",
+    "rejections",
+    "loads",
+    "load_failures",
+    "waits",
+    LOAD_TIME,
+];
+/// In nanoseconds, but told in seconds.
+const LOAD_TIME: &str = "load_time";
+const LOOKUPS: usize = 2;
+
+impl Store {
+    /// All that was counted since the cache was made.
+    fn counted(&self) -> Counted {
+        let stats = self.cache.stats();
+        let (loads, failures, waits) = self.lanes.counts();
+        let no_misses = self.again.get(Ordering::Relaxed) + self.joined.get(Ordering::Relaxed);
+        [
+            stats.hits,
+            stats.misses.saturating_sub(no_misses),
+            stats.insertions,
+            stats.evictions,
+            stats.expirations,
+            stats.rejections,
+            loads,
+            failures,
+            waits,
+            self.lanes.load_time().as_nanos() as u64,
+        ]
+    }
+
+    /// Hits and misses count from 0 again.
+    pub(super) fn reset_lookups(&self) {
+        let counted = self.counted();
+        self.before.lock()[..LOOKUPS].copy_from_slice(&counted[..LOOKUPS]);
+    }
+
+    /// All counts are from 0 again.
+    pub(crate) fn reset_stats(&self) {
+        self.cache.run_pending();
+        let counted = self.counted();
+        *self.before.lock() = counted;
+    }
+
+    pub(crate) fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.cache.run_pending();
+        let (counted, before) = (self.counted(), *self.before.lock());
+        let dict = PyDict::new(py);
+        for ((name, now), before) in NAMES.into_iter().zip(counted).zip(before) {
+            // (Another thread may have reset them since, after counts that this one did not see yet.)
+            let count = now.saturating_sub(before);
+            if name == LOAD_TIME {
+                dict.set_item(name, count as f64 / 1e9)?;
+            } else {
+                dict.set_item(name, count)?;
+            }
+        }
+        dict.set_item("entries", self.cache.len())?;
+        dict.set_item("weight", self.cache.weight())?;
+        dict.set_item("capacity", self.cache.capacity())?;
+        Ok(dict)
+    }
+}

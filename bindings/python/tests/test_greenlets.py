@@ -1,0 +1,202 @@
+"""Greenlets take turns on a thread's stack: one that looks up a key which another one loads must not block the thread."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import hotset
+
+greenlet = pytest.importorskip("greenlet")
+
+
+@pytest.fixture
+def paused():
+    """A function that switches to the first greenlet while it runs, and the greenlets in which it does."""
+    first = greenlet.getcurrent()
+    calls = []
+
+    def function(key):
+        calls.append(key)
+        first.switch()
+        return len(calls)
+
+    return function, calls
+
+
+def begin(function, *args):
+    """A greenlet that has begun to call the function."""
+    started = greenlet.greenlet(lambda: function(*args))
+    started.switch()
+    return started
+
+
+WAYS = {
+    "cached": lambda function: hotset.cached(function),
+    "cached, key": lambda function: hotset.cached(key=lambda key: key)(function),
+    "get_or_load": lambda function: (lambda cache: lambda key: cache.get_or_load(key, function))(hotset.Cache(10)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_second_greenlet_loads_for_itself(paused, way):
+    function, calls = paused
+    cached = WAYS[way](function)
+    one = begin(cached, 1)
+    two = begin(cached, 1)
+    assert calls == [1, 1]
+    assert two.switch() == 2
+    assert one.switch() == 2
+    # The load that began first is the one that is kept.
+    assert begin(cached, 1).dead and calls == [1, 1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_first_greenlet_loads_for_itself_while_another_one_loads(paused, way):
+    function, calls = paused
+    cached = WAYS[way](lambda key: function(key) if greenlet.getcurrent().parent else "main's")
+    one = begin(cached, 1)
+    assert cached(1) == "main's" and calls == [1]
+    one.switch()
+    assert one.dead
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_load_that_looks_up_its_own_key_is_an_error_in_a_greenlet(way):
+    cached = WAYS[way](lambda key: cached(key))
+    found = []
+
+    def run():
+        try:
+            cached(1)
+        except RuntimeError as error:
+            found.append(str(error))
+
+    begin(run)
+    run()
+    assert len(found) == 2
+
+
+def test_load_that_began_before_greenlets_is_the_first_ones():
+    """In a process of its own, where nothing has imported greenlet."""
+    code = """
+import hotset
+
+@hotset.cached
+def f(x):
+    import greenlet
+    return f(x)
+
+try:
+    f(1)
+except RuntimeError as error:
+    print(error)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "called itself" in ended.stdout, ended
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_greenlet_does_not_wait_for_another_thread(way):
+    inside, go = threading.Event(), threading.Event()
+
+    def function(key):
+        if threading.current_thread() is leader:
+            inside.set()
+            go.wait()
+        return threading.current_thread() is leader
+
+    cached = WAYS[way](function)
+    leader = threading.Thread(target=cached, args=(1,))
+    leader.start()
+    inside.wait()
+    # Would block the hub, if this thread had one.
+    assert greenlet.greenlet(lambda: cached(1)).switch() is False
+    go.set()
+    leader.join()
+    assert cached(1) is True
+
+
+def test_greenlet_that_is_killed_abandons_its_load(paused):
+    function, calls = paused
+    cached = hotset.cached(function)
+    begin(cached, 1).throw()
+    two = begin(cached, 1)
+    assert two.switch() == 2 and calls == [1, 1]
+
+
+def test_failed_load_of_a_greenlet_is_its_own(paused):
+    function, calls = paused
+
+    @hotset.cached
+    def cached(key):
+        function(key)
+        raise ValueError(len(calls))
+
+    def call():
+        try:
+            cached(1)
+        except ValueError as error:
+            return error
+
+    one, two = begin(call), begin(call)
+    assert two.switch() is not one.switch()
+
+
+def test_gevent_workers_share_a_cache():
+    """In a process of its own, since gevent replaces what others use."""
+    pytest.importorskip("gevent")
+    code = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, hotset, time
+
+calls = []
+
+@hotset.cached(ttl=60)
+def f(x):
+    calls.append(x)
+    time.sleep(0.01)
+    return x
+
+cache = hotset.Cache(10)
+
+def load(key):
+    gevent.sleep(0.01)
+    return key
+
+def work(n):
+    return f(n % 3), cache.get_or_load(n % 3, load)
+
+jobs = [gevent.spawn(work, n) for n in range(30)]
+gevent.joinall(jobs, raise_error=True)
+assert [job.value for job in jobs] == [(n % 3, n % 3) for n in range(30)]
+before = len(calls)
+assert work(1) == (1, 1) and len(calls) == before
+pool = gevent.get_hub().threadpool
+assert pool.apply(work, (4,)) == (1, 1)
+print("fine")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert ended.stdout == "fine\n", ended
+
+
+def test_sqlalchemy_greenlets_share_a_cache():
+    concurrency = pytest.importorskip("sqlalchemy.util.concurrency")
+    spawn, await_only = concurrency.greenlet_spawn, concurrency.await_only
+    calls = []
+
+    @hotset.cached
+    def f(x):
+        calls.append(x)
+        await_only(asyncio.sleep(0.01))
+        return x
+
+    async def main():
+        assert await asyncio.gather(*(spawn(f, 1) for _ in range(5))) == [1] * 5
+        before = len(calls)
+        assert await spawn(f, 1) == 1 and len(calls) == before
+
+    asyncio.run(main())
