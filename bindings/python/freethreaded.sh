@@ -7,11 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=$PWD/target/python-freethreaded
 
-# The archive that this machine installs from, with its keyring.
-archive() {
-    (. /etc/os-release && apt-get indextargets --format '$(REPO_URI)' "Created-By: Packages" "Origin: Debian" "Codename: $VERSION_CODENAME") |
-        head -1
-}
+. bindings/python/debian.sh
 
 # An apt of its own: its lists, cache and sources are in `scratch`, and it runs nobody's hooks.
 scratch_apt() {
@@ -20,11 +16,10 @@ scratch_apt() {
 
 build_python() {
     local scratch=$here/build url
-    url=$(archive)
-    if [ -z "$url" ]; then
-        echo "no archive of Debian's is known to apt here: name an interpreter, FREETHREADED=/path/to/python3.13t" >&2
+    url=$(debian_archive) || {
+        echo "name an interpreter: FREETHREADED=/path/to/python3.13t" >&2
         exit 1
-    fi
+    }
     rm -rf "$scratch"
     mkdir -p "$scratch"/{lists/partial,cache/archives/partial,source}
     : >"$scratch/status"

@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 shopt -s nullglob
-here=../../${ENVIRONMENTS:-target/python}
+# Without `..`, which Python 3.15 warns of in the path of an environment.
+here=$(realpath -m "../../${ENVIRONMENTS:-target/python}")
 environments=("$here"/3.*/bin/python)
 if [ ${#environments[@]} = 0 ]; then
     echo "no environment: make build-python" >&2

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Builds the Python wheel for Debian's newest interpreters, and runs its tests there: CPython's own, and pytest.
+# The interpreters are those of Debian's suite $SUITE, installed by debootstrap, once, into target/python-new/debian; remove that folder
+# to get newer ones. The wheel is built and tested in a chroot of that folder, which sees this tree, this machine's Rust toolchain and
+# nothing else of its files. Needs root, a Debian machine and the network. INTERPRETERS="3.15" chooses.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+SUITE=forky
+INTERPRETERS=${INTERPRETERS:-3.14 3.15}
+root=$PWD/target/python-new/debian
+
+# The mounts are in a namespace of this script's own: they end with it, however it ends.
+if [ -z "${HOTSET_MOUNTS:-}" ]; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "debootstrap and mount need root: run this as root" >&2
+        exit 1
+    fi
+    HOTSET_MOUNTS=private exec unshare --mount --propagation private "$0"
+fi
+
+install_debian() {
+    local packages=ca-certificates,gcc,libc6-dev version url
+    for version in $INTERPRETERS; do
+        packages+=,python$version,python$version-venv,libpython$version-testsuite
+    done
+    . bindings/python/debian.sh
+    url=$(debian_archive)
+    rm -rf --one-file-system "$root.part"
+    mkdir -p "$root.part"
+    # An older debootstrap has no script named after a newer suite: sid's is that of all since 2012.
+    debootstrap --variant=minbase --keyring=/usr/share/keyrings/debian-archive-keyring.gpg --force-check-gpg --include="$packages" \
+        "$SUITE" "$root.part" "$url" /usr/share/debootstrap/scripts/sid >"$root.log" || {
+        tail -20 "$root.log" >&2
+        exit 1
+    }
+    mv "$root.part" "$root"
+}
+
+[ -d "$root" ] || install_debian
+
+toolchain=$(rustc --print sysroot)
+if [ ! -x "$toolchain/bin/cargo" ] || [ "$toolchain" = /usr ]; then
+    echo "no toolchain in a folder of its own, as rustup makes one: $toolchain" >&2
+    exit 1
+fi
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+mkdir -p "$root"/opt/{hotset,rust,cargo} "$cargo_home"
+mount --bind "$PWD" "$root/opt/hotset"
+mount --bind -o ro "$toolchain" "$root/opt/rust"
+mount --bind "$cargo_home" "$root/opt/cargo"
+mount --rbind /dev "$root/dev"
+mount --bind /proc "$root/proc"
+# Names and certificates as this machine has them.
+cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
+mount --bind -o ro /etc/ssl/certs "$root/etc/ssl/certs"
+
+pythons=
+for version in $INTERPRETERS; do
+    pythons+=" /usr/bin/python$version"
+done
+inside() {
+    chroot "$root" /usr/bin/env -C /opt/hotset PATH=/opt/rust/bin:/usr/sbin:/usr/bin CARGO_HOME=/opt/cargo LC_ALL=C.UTF-8 \
+        ENVIRONMENTS=target/python-new PYTHONS="${pythons# }" "$@"
+}
+inside bindings/python/build.sh
+inside bindings/python/test.sh
