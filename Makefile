@@ -37,7 +37,7 @@ SHARD ?= 0/100
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python \
-        test-freethreaded miri check-targets test-python-new
+        test-freethreaded miri check-targets test-python-new test-peers
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,10 @@ test-freethreaded: ## The Python wheel and its tests on a free-threaded Python (
 test-python-new: ## The Python wheel and its tests on Debian's newest interpreters, in a chroot (INTERPRETERS="3.14 3.15")
 	$(call need,debootstrap,debootstrap)
 	bindings/python/newest.sh
+
+# Not in `test`: it fetches the suites of others.
+test-peers: build-python ## The tests of cachetools and async-lru, unmodified, on hotset through adapters, on the newest interpreter at hand
+	bindings/python/peers/run.sh
 
 bench-python: build-python ## The Python wheel beside functools, dict and cachebox, on the newest interpreter at hand (ARGS="--quick --job hit")
 	python=$$(ls -d target/python/3.*/bin/python | sort -V | tail -1); \
