@@ -60,7 +60,7 @@ for version in $INTERPRETERS; do
 done
 inside() {
     chroot "$root" /usr/bin/env -C /opt/hotset PATH=/opt/rust/bin:/usr/sbin:/usr/bin CARGO_HOME=/opt/cargo LC_ALL=C.UTF-8 \
-        ENVIRONMENTS=target/python-new PYTHONS="${pythons# }" "$@"
+        CARGO_TARGET_DIR=/opt/hotset/target/python-new/cargo ENVIRONMENTS=target/python-new PYTHONS="${pythons# }" "$@"
 }
 inside bindings/python/build.sh
 inside bindings/python/test.sh

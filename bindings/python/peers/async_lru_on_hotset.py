@@ -1,7 +1,7 @@
 """async-lru's decorator on hotset: a plugin for pytest that puts it into the place of async-lru's own.
 
-A function under `alru_cache` is one under `hotset.cached` with the policy "lru". What async-lru has beyond that is added here: `close`, the
-number of running tasks, a jitter in seconds, and calls in progress that count as entries, and those who wait for them as hits.
+A function under `alru_cache` is one under `hotset.cached` with the policy "lru". The adapter adds what async-lru has beyond that: `closed`, the
+number of running tasks and a jitter in seconds. It counts calls in progress as entries, and callers that wait for them as hits.
 """
 
 import functools
@@ -61,7 +61,7 @@ class _LRUCacheWrapper:
 
     @property
     def __cache(self):
-        """The keys that are held, coldest first: the tests look at their order."""
+        """Returns the keys that are held, coldest first, in a dict: the tests look at their order."""
         return dict.fromkeys(self._call(*call) for call in reversed(self._results.cache_keys()))
 
     def cache_contains(self, /, *args, **kwargs):
@@ -91,7 +91,7 @@ class _LRUCacheWrapper:
 
 
 class _Bound:
-    """The same, of an instance."""
+    """A coroutine function bound to an instance."""
 
     def __init__(self, wrapper, instance):
         functools.update_wrapper(self, wrapper)

@@ -59,7 +59,7 @@ class Cache(MutableMapping):
         return {}
 
     def _lifetime(self, key, value):
-        """The time to live of a new entry."""
+        """Returns the time to live of a new entry, None for no end."""
         return None
 
     def _check(self, value):
@@ -143,7 +143,7 @@ class Cache(MutableMapping):
         self._held.clear()
 
     def load(self, key, loader):
-        """The key's value, or what `loader` returns for it: for `cached`."""
+        """Returns the key's value, or what `loader` returns for it, which is kept: for `cached`."""
         return self._held.get_or_load(key, lambda _: self._with_lifetime(key, loader()))
 
     def _with_lifetime(self, key, value):
@@ -255,7 +255,7 @@ class Clock:
 
     @contextmanager
     def at(self, now):
-        """Another time, for an operation."""
+        """Sets another time for an operation."""
         before, self._now = self._now, now
         self._depth += 1
         try:
@@ -265,7 +265,7 @@ class Clock:
             self._now = before
 
     def seconds(self):
-        """The time as hotset takes it."""
+        """Returns the time as hotset takes it."""
         now = self()
         return now.timestamp() if isinstance(now, datetime) else now
 
@@ -339,7 +339,7 @@ class TLRUCache(_TimedCache):
 
 
 class Function(cachetools._cached._WrapperBase):
-    """A function under `cached`. One caller loads, all others wait for it: no lock is needed, and none is taken."""
+    """A function under `cached`. One caller loads and all others wait for it, so no lock is needed, and none is taken."""
 
     def __init__(self, function, cache, key, lock, condition):
         super().__init__(function, cache, key, condition if lock is None else lock, condition)

@@ -50,7 +50,7 @@ def c_program(tmp_path_factory):
     program = tmp_path_factory.mktemp("c") / "snapshot"
     sources = ROOT / "bindings/c/tests/snapshot.c"
     libraries = [str(target / "release/libhotset.a"), "-lpthread", "-lm", "-ldl"]
-    subprocess.run(["cc", "-std=c11", f"-I{ROOT / 'include'}", str(sources), "-o", str(program), *libraries], check=True)
+    subprocess.run(["cc", "-std=gnu11", f"-I{ROOT / 'include'}", str(sources), "-o", str(program), *libraries], check=True)
     return program
 
 
