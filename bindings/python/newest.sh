@@ -15,7 +15,7 @@ if [ -z "${HOTSET_MOUNTS:-}" ]; then
         echo "debootstrap and mount need root: run this as root" >&2
         exit 1
     fi
-    HOTSET_MOUNTS=private exec unshare --mount --propagation private "$0"
+    HOTSET_MOUNTS=private exec unshare --mount --propagation private "$PWD/bindings/python/newest.sh"
 fi
 
 install_debian() {
@@ -27,7 +27,7 @@ install_debian() {
     url=$(debian_archive)
     rm -rf --one-file-system "$root.part"
     mkdir -p "$root.part"
-    # An older debootstrap has no script named after a newer suite: sid's is that of all since 2012.
+    # An older debootstrap has no script by the name of a newer suite, which would be a link to that of sid.
     debootstrap --variant=minbase --keyring=/usr/share/keyrings/debian-archive-keyring.gpg --force-check-gpg --include="$packages" \
         "$SUITE" "$root.part" "$url" /usr/share/debootstrap/scripts/sid >"$root.log" || {
         tail -20 "$root.log" >&2
