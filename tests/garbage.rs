@@ -181,3 +181,26 @@ fn backlog_is_freed_in_bounded_portions() {
     cache.run_pending();
     assert_eq!(living.count(), cache.len());
 }
+
+/// What waits to be freed is shown alive, also if the caller has all of it freed in between.
+#[test]
+fn unlinked_entries_live_while_they_are_shown() {
+    let (cache, living) = (Shared::new(4096), Living::default());
+    let reader = cache.reader();
+    (0..2000).for_each(|key| cache.insert(key, living.value()));
+    cache.clear();
+    drop(reader);
+    let (mut values, mut most) = (Vec::new(), 0);
+    hotset::raw::visit_unlinked(&cache, |_, value| {
+        if values.is_empty() {
+            cache.run_pending();
+        }
+        // A value that was dropped would have no count of at least one.
+        assert!(Arc::strong_count(value) >= 1 && living.count() == 2000);
+        values.push(Arc::as_ptr(value));
+        most = most.max(values.len());
+    });
+    assert_eq!(most, 2000);
+    cache.run_pending();
+    assert_eq!(living.count(), 0);
+}

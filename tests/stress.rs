@@ -614,3 +614,22 @@ fn stress_a_read_that_brings_the_end_sets_the_timer() {
         assert_eq!(cache.len() as u64, keys, "what was read is gone");
     }
 }
+
+/// A key that is overwritten all the time is there all the time.
+#[test]
+fn stress_walks_visit_an_overwritten_key() {
+    let (cache, stop): (Cache<u64, u64>, _) = (Cache::new(8), AtomicBool::new(false));
+    cache.insert(1, 0);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                (0..)
+                    .take_while(|_| !stop.load(Relaxed))
+                    .for_each(|n| cache.insert(1, n))
+            });
+        }
+        let missed = (0..rounds(200_000)).filter(|_| cache.iter().count() != 1).count();
+        stop.store(true, Relaxed);
+        assert_eq!(missed, 0);
+    });
+}

@@ -362,7 +362,8 @@ impl Core {
     }
 
     /// What waits for its readers, or for its listener.
-    pub(super) fn unlinked(&self) -> impl Iterator<Item = Handle> {
+    pub(super) fn unlinked(&mut self) -> impl Iterator<Item = Handle> {
+        self.limbo.reopen();
         let evicted = self.evicted.iter().map(|(entry, _)| *entry);
         self.limbo.iter().chain(evicted)
     }
@@ -636,6 +637,9 @@ impl Core {
         if self.shelf.place(entry) <= MAX_PLACE {
             self.policy.remove(&self.shelf, entry);
             self.forget(entry);
+            self.discard(entry, Cause::Size);
+        } else if self.shelf.place(entry) == GONE {
+            // The policy has just given it up: `settle` will not find it in the map.
             self.discard(entry, Cause::Size);
         } else {
             self.retire(entry);

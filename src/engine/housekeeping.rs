@@ -351,7 +351,7 @@ impl<K, V> Engine<K, V> {
             return all;
         };
         // SAFETY: the lock is held, and this reference ends before it is given up.
-        let core = unsafe { &*self.work.0.core.get() };
+        let core = unsafe { &mut *self.work.0.core.get() };
         all.extend(core.unlinked());
         // SAFETY: an entry is alive until its events are applied, which needs the lock.
         let is_dead = |entry: Handle| unsafe { entry.header() }.place() == DEAD;

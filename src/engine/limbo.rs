@@ -197,6 +197,14 @@ impl Limbo {
         self.safe.pop()
     }
 
+    /// Has everything wait anew, so that a guard which is held now protects all of it. O(1).
+    pub(super) fn reopen(&mut self) {
+        let mut all = std::mem::replace(&mut self.safe, Queue::new());
+        all.append(std::mem::replace(&mut self.waiting, Queue::new()));
+        all.append(std::mem::replace(&mut self.open, Queue::new()));
+        (self.open, self.seal) = (all, None);
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = Handle> {
         self.safe.iter().chain(self.waiting.iter()).chain(self.open.iter())
     }

@@ -166,7 +166,7 @@ impl Core {
     /// Notes the size of a table that was just installed, or a new capacity.
     pub(super) fn set_room(&mut self, map: &Map, guard: &Guard) {
         self.sizing.room = room(map.slots(guard));
-        self.sizing.shrinks = map.buckets(guard) > LEAST && !self.is_presized();
+        self.sizing.shrinks = map.buckets(guard) >= 2 * LEAST && !self.is_presized();
     }
 
     /// The number of buckets that the table should have, if that differs from what it has. With `fresh`, it may be the same.

@@ -72,7 +72,8 @@ impl Header {
     pub(crate) fn set_link(&self, other: *mut Header) {
         let link = other.expose_provenance() as u64 / align_of::<Header>() as u64;
         debug_assert!(link >> (32 + LINK_BITS) == 0);
-        self.hash.store(link as u32, Ordering::Relaxed);
+        // Release pairs with the fence in `Table::for_each_of`: a thread that reads the link sees the unlinking.
+        self.hash.store(link as u32, Ordering::Release);
         self.set_place(LINKED | (link >> 32) as u32);
     }
 
@@ -362,11 +363,9 @@ impl Map {
             if seen & control::MOVED != 0 {
                 return Step::Moved;
             }
-            table.for_each_of(home, seen, |word| {
-                let entry = pointer(word);
-                // SAFETY: present while the guard lives.
-                if (from..end).contains(&(unsafe { entry.as_ref() }.hash() as u64)) {
-                    visit(entry);
+            table.for_each_of(home, seen, |word, hash| {
+                if (from..end).contains(&u64::from(hash)) {
+                    visit(pointer(word));
                 }
             });
             Step::Done(end)
@@ -382,16 +381,15 @@ impl Map {
             if seen & control::MOVED != 0 {
                 return Step::Moved;
             }
-            let first = |is: &dyn Fn(NonNull<Header>) -> bool| {
+            let first = |is: &dyn Fn(NonNull<Header>, u32) -> bool| {
                 let mut found = None;
-                table.for_each_of(home, seen, |word| {
-                    found = found.or(Some(pointer(word)).filter(|entry| is(*entry)))
+                table.for_each_of(home, seen, |word, hash| {
+                    found = found.or(Some(pointer(word)).filter(|entry| is(*entry, hash)))
                 });
                 found
             };
-            let there = first(&|entry| entry.addr().get() == address);
-            // SAFETY: what is in the map under the guard is alive while that lives.
-            Step::Done(there.or_else(|| first(&|entry| unsafe { entry.as_ref() }.hash() == hash)))
+            let there = first(&|entry, _| entry.addr().get() == address);
+            Step::Done(there.or_else(|| first(&|_, of| of == hash)))
         })
     }
 

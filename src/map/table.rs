@@ -12,7 +12,7 @@ use super::Header;
 use super::memory::Buckets;
 use super::word::{self, MAX_DISTANCE, SLOTS, control, slot, tags};
 use crate::prim::park::{Parking, spin};
-use crate::prim::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use crate::prim::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 use std::ptr::{self, NonNull};
 
 /// 64 bytes: one cache line.
@@ -630,12 +630,22 @@ impl Table {
     }
 
     /// Calls `visit` for the entries of one home, which must not be moved. Weakly consistent.
-    pub(super) fn for_each_of(&self, home: usize, seen: u64, mut visit: impl FnMut(u64)) {
+    pub(super) fn for_each_of(&self, home: usize, seen: u64, mut visit: impl FnMut(u64, u32)) {
         for distance in 0..=control::reach(seen) {
             for at in &self.bucket(self.bucket_at(home, distance)).slots {
-                let word = at.load(Ordering::Acquire);
-                if slot::is_present(word) && slot::distance(word) == distance {
-                    visit(word);
+                let mut word = at.load(Ordering::Acquire);
+                while slot::is_present(word) && slot::distance(word) == distance {
+                    // SAFETY: present while the caller is pinned.
+                    let hash = unsafe { pointer(word).as_ref() }.hash();
+                    // Acquire pairs with the Release in `Header::set_link`.
+                    fence(Ordering::Acquire);
+                    // An entry that has left the map may hold a link in place of its hash, and another may be in its slot.
+                    let now = at.load(Ordering::Acquire);
+                    if (now ^ word) & !slot::STATE == 0 && now != 0 {
+                        visit(word, hash);
+                        break;
+                    }
+                    word = now;
                 }
             }
         }
