@@ -227,6 +227,7 @@ mod tests {
         visited
     }
 
+    #[cfg_attr(miri, ignore = "too long for an interpreter")]
     #[test]
     fn indices_are_dense_and_reused_lowest_first() {
         let registry = Registry::<AtomicUsize>::new();
