@@ -1,9 +1,8 @@
 //! The engine under a cache: what users cannot see.
 
-use super::entry::TAG;
 use crate::policy::PolicyKind;
 use crate::prim::list::with_limit;
-use crate::{BuildError, Cache, ManualClock};
+use crate::{Cache, ManualClock};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -40,6 +39,8 @@ fn the_table_grows_when_seven_tenths_of_it_are_filled() {
 #[cfg(target_pointer_width = "64")]
 #[test]
 fn tagged_pointers_are_refused_when_building() {
+    use super::entry::TAG;
+    use crate::BuildError;
     let build = || Cache::<u64, u64>::builder().max_entries(100).build();
     for tag in [0xb4 << 56, 1 << 56, 1 << 48, 0x7fff << 48] {
         TAG.set(tag);
