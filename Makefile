@@ -29,6 +29,7 @@ LOOM_DEEP_PREEMPTIONS ?= 3
 SECONDS ?= 60
 # The seeds of `miri`, each of which is another order of threads.
 SEEDS ?= 0..4
+MIRI := cargo +nightly miri test
 # What `check-targets` checks, tests included.
 TARGETS := i686-unknown-linux-gnu aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf
 # Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
@@ -231,14 +232,16 @@ sanitize: ## Tests of the crate and the C library under Address-, Leak- and Thre
 	LIB=$(CURDIR)/target/tsan/$(HOST)/release bindings/c/tests/run.sh tsan
 
 # Slot words and rings hold pointers as numbers: their provenance is exposed, which strict provenance does not know. Tests that are
-# too long for an interpreter are left out, or smaller under `cfg(miri)`.
-miri: ## Small tests under Miri, with both borrow models, each concurrent one with SEEDS=0..4 (a nightly compiler)
+# too long for an interpreter are left out, or smaller under `cfg(miri)`; so are backtraces.
+miri: export RUST_BACKTRACE = 0
+miri: ## Small tests under Miri, with both borrow models, the smallest concurrent ones with SEEDS=0..4 (a nightly compiler)
 	rustup +nightly component add miri rust-src
 	for model in "" -Zmiri-tree-borrows; do \
-		MIRIFLAGS="-Zmiri-permissive-provenance -Zmiri-disable-isolation $$model" CARGO_TARGET_DIR=target/miri \
-		    cargo +nightly miri test --lib -- map:: engine:: prim::ring prim::ghost; \
-		MIRIFLAGS="-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-many-seeds=$(SEEDS) $$model" \
-		    CARGO_TARGET_DIR=target/miri cargo +nightly miri test --test miri; \
+		flags="-Zmiri-permissive-provenance -Zmiri-disable-isolation $$model"; \
+		MIRIFLAGS="$$flags" $(MIRI) --lib -- map:: engine:: prim::ring prim::ghost a_jump_of_centuries capacity_one && \
+		MIRIFLAGS="$$flags" $(MIRI) --test miri -- $${model:+--skip mixed_calls_under_every_policy} && \
+		MIRIFLAGS="$$flags -Zmiri-many-seeds=$(SEEDS)" $(MIRI) --test miri -- growth_beside loads_that_are_shared && \
+		MIRIFLAGS="$$flags" $(MIRI) -p hotset-c --lib || exit 1; \
 	done
 
 # `cargo check` does not see arithmetic that overflows on 32 bits: that takes MIR. Nothing is linked, so the C part of a test's

@@ -4,7 +4,7 @@
 
 use super::entry::{Chain, DEAD, GONE, Handle, NEVER, NEW, Shape, Times};
 use super::limbo::{Limbo, Portion};
-use super::local::Writer;
+use super::local::OldWriter;
 use super::sizing::Sizing;
 use crate::map::reclaim::{Domain, Guard, Seal};
 use crate::map::{Header, LINKED, Map, OldTable};
@@ -177,7 +177,7 @@ pub(super) struct Due {
 pub(super) enum Bulk {
     Table(OldTable),
     /// Of a thread that has ended.
-    Writer(Box<Writer>),
+    Writer(OldWriter),
 }
 
 type BulkList = Vec<(Option<Seal>, Bulk)>;
@@ -351,7 +351,7 @@ impl Core {
     }
 
     /// Takes over what a thread that has ended changed the cache with.
-    pub(super) fn take_writer(&mut self, writer: Box<Writer>) {
+    pub(super) fn take_writer(&mut self, writer: OldWriter) {
         let bulk = (None, Bulk::Writer(writer));
         self.bulk.get_or_insert_default().push(bulk);
     }

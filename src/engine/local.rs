@@ -18,7 +18,7 @@ use crate::prim::ring::Ring;
 use crate::prim::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::alloc::{Layout, alloc};
 use std::cell::UnsafeCell;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 /// Threads whose part is found with one look.
 const NEAR: usize = 8;
@@ -67,6 +67,31 @@ pub(crate) struct Writer {
 unsafe impl Sync for Writer {}
 // SAFETY: as above; the entries' memory belongs to no thread.
 unsafe impl Send for Writer {}
+
+/// A thread's [`Writer`] that is out of its part, owned like a box. Before it is dropped, no thread can see it any more.
+///
+/// It is not a box before that: readers of the rings may still hold references, to which making or moving a box is a conflicting
+/// access under both borrow models.
+pub(crate) struct OldWriter(NonNull<Writer>);
+
+// SAFETY: it owns the writer, which may be sent.
+unsafe impl Send for OldWriter {}
+
+impl OldWriter {
+    /// Takes the memory that the thread kept. No thread can see the writer any more.
+    pub(super) fn take_spares(&mut self) -> Chain {
+        // SAFETY: owned by this alone, and not seen by others, as the caller ensures.
+        let writer = unsafe { self.0.as_mut() };
+        std::mem::replace(writer.spares.get_mut(), Chain::new())
+    }
+}
+
+impl Drop for OldWriter {
+    fn drop(&mut self) {
+        // SAFETY: the pointer that `made` stored, and owned by this alone. The code that drops it has waited for the readers.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
 
 impl Local {
     fn new() -> Self {
@@ -136,11 +161,6 @@ impl Writer {
     pub(super) unsafe fn spare(&self) -> Option<Handle> {
         // SAFETY: only this thread touches it, and this reference ends here.
         unsafe { &mut *self.spares.get() }.pop()
-    }
-
-    /// The memory that it kept.
-    pub(super) fn take_spares(&mut self) -> Chain {
-        std::mem::replace(self.spares.get_mut(), Chain::new())
     }
 
     /// Keeps the memory of former entries, of `size` bytes each, and returns what is more than enough.
@@ -502,7 +522,7 @@ impl Locals {
 
     /// Takes away what a thread that has ended changed the cache with; `drain` applies what it left. For the holder of the
     /// maintenance lock, which frees it when no pinned thread can see it any more. `None` if a thread uses it.
-    pub(crate) fn sweep(&self, index: usize, drain: impl FnOnce(&Writer)) -> Option<Box<Writer>> {
+    pub(crate) fn sweep(&self, index: usize, drain: impl FnOnce(&Writer)) -> Option<OldWriter> {
         // From here until it is released no thread has the index. (Acquire there: what the thread left is seen.)
         if !claim_index(index) {
             return None;
@@ -510,19 +530,16 @@ impl Locals {
         let local = self.find(index);
         let swept = local.and_then(|local| {
             let writer = local.writer.load(Ordering::Acquire);
-            if writer.is_null() {
-                return None;
-            }
-            // SAFETY: made in `make_writer`, and freed only by who gets the box below.
-            drain(unsafe { &*writer });
+            let writer = NonNull::new(writer)?;
+            // SAFETY: made in `make_writer`, and freed only by the owner of what is returned below.
+            drain(unsafe { writer.as_ref() });
             local.writer.store(ptr::null_mut(), Ordering::Relaxed);
             if index >= NEAR
                 && let Some(far) = get(&self.far)
             {
                 far.set_writing(index, false);
             }
-            // SAFETY: made from a Box in `made`, and out of the part now.
-            Some(unsafe { Box::from_raw(writer) })
+            Some(OldWriter(writer))
         });
         release_index(index);
         if swept.is_some() {

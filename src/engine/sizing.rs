@@ -28,7 +28,7 @@ const MODEST: u64 = 1024;
 const SMALL: u64 = 28;
 /// Homes moved per arrival: about 64 entries.
 const MOVES: usize = 16;
-/// The most homes moved while the lock is held once: about a millisecond.
+/// The most homes moved while the lock is held once: some milliseconds if their pages are touched for the first time.
 const STEP: usize = 2048;
 /// A table shrinks to no less than this part of its size at a time.
 const MOST: usize = 16;

@@ -1,9 +1,8 @@
 //! The engine under a cache: what users cannot see.
 
-use super::entry::TAG;
 use crate::policy::PolicyKind;
 use crate::prim::list::with_limit;
-use crate::{BuildError, Cache, ManualClock};
+use crate::{Cache, ManualClock};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -23,7 +22,7 @@ fn the_table_grows_when_seven_tenths_of_it_are_filled() {
     let cache: Cache<u32, ()> = Cache::builder().max_weight(1 << 40).weigher(|_, _| 1).build().unwrap();
     let slots = || cache.0.engine.map().slots(&cache.0.engine.pin());
     let (mut before, mut growths) = (slots(), 0);
-    for entries in 1..if cfg!(miri) { 400 } else { 20_000 } {
+    for entries in 1..if cfg!(miri) { 100 } else { 20_000 } {
         cache.insert(entries as u32, ());
         cache.run_pending();
         let now = slots();
@@ -38,8 +37,11 @@ fn the_table_grows_when_seven_tenths_of_it_are_filled() {
 }
 
 #[cfg(target_pointer_width = "64")]
+#[cfg_attr(miri, ignore = "the insertion that panics leaks its entry")]
 #[test]
 fn tagged_pointers_are_refused_when_building() {
+    use super::entry::TAG;
+    use crate::BuildError;
     let build = || Cache::<u64, u64>::builder().max_entries(100).build();
     for tag in [0xb4 << 56, 1 << 56, 1 << 48, 0x7fff << 48] {
         TAG.set(tag);
@@ -62,6 +64,7 @@ fn tagged_pointers_are_refused_when_building() {
 }
 
 /// What was just applied may have made the policy give entries up that are still in the map.
+#[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
 fn validate_with_changes_in_the_rings_checks_a_settled_state() {
     for policy in POLICIES {
@@ -117,6 +120,7 @@ fn lru_hits_that_only_mark() {
 struct Value(#[expect(dead_code, reason = "counted")] Arc<()>);
 
 /// Policy and wheel without room for more: entries make room, each leaves once, and the accounts are right.
+#[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
 fn cache_with_full_slabs_evicts() {
     for policy in POLICIES {
@@ -185,6 +189,7 @@ fn message(panic: Box<dyn std::any::Any + Send>) -> String {
 }
 
 /// Reads go on, changes fail with a clear panic, and nothing hangs.
+#[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
 fn panic_under_the_lock_poisons_maintenance() {
     for policy in POLICIES {
@@ -255,6 +260,7 @@ fn panic_under_the_lock_wakes_waiters() {
     });
 }
 
+#[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
 fn threads_that_ended_leave_no_ring() {
     let cache: Cache<u64, u64> = Cache::new(100_000);

@@ -7,8 +7,8 @@ use reclaim::pin;
 /// A map, and entries whose upper halves of hashes are their keys.
 struct Case {
     map: Map,
-    #[expect(clippy::vec_box, reason = "the map has their addresses")]
-    entries: Vec<Box<Header>>,
+    /// Pointers that boxes were made into: the map has them, too, and moving a box would invalidate them.
+    entries: Vec<NonNull<Header>>,
 }
 
 impl Case {
@@ -21,17 +21,12 @@ impl Case {
 
     fn insert(&mut self, key: u32) {
         let hash = u64::from(key) << 32;
-        let entry = Box::new(Header::new(hash, 0, false));
-        let done = self.map.insert(
-            hash,
-            NonNull::from(&*entry),
-            is(key),
-            Mode::IfAbsent,
-            UNCONDITIONAL,
-            &pin(),
-        );
-        assert_eq!(done, Inserted::New);
+        let entry = NonNull::from(Box::leak(Box::new(Header::new(hash, 0, false))));
         self.entries.push(entry);
+        let done = self
+            .map
+            .insert(hash, entry, is(key), Mode::IfAbsent, UNCONDITIONAL, &pin());
+        assert_eq!(done, Inserted::New);
     }
 
     fn remove(&mut self, key: u32) {
@@ -62,6 +57,15 @@ impl Case {
         }
         keys.sort_unstable();
         keys
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        for entry in &self.entries {
+            // SAFETY: made from a box in `insert`; the map, which has no readers left, does not touch it any more.
+            drop(unsafe { Box::from_raw(entry.as_ptr()) });
+        }
     }
 }
 
@@ -126,7 +130,8 @@ fn shrinking_below_what_is_there_evicts_the_rest() {
 fn discarded_tables_are_freed_in_parts() {
     let case = Case::new(1);
     assert!(!case.map.has_discarded());
-    for buckets in [(32 << 20) / 64, 1, (9 << 20) / 64] {
+    let most = if cfg!(miri) { 16 } else { usize::MAX };
+    for buckets in [(32 << 20) / 64, 1, (9 << 20) / 64].map(|buckets| most.min(buckets)) {
         case.map.prepare(buckets, &pin());
         let table = case.map.take_prepared(&pin()).unwrap().unwrap();
         assert_eq!(table.buckets(), buckets);

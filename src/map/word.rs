@@ -186,6 +186,7 @@ pub(crate) fn first_hash(home: usize, buckets: usize) -> u64 {
 mod tests {
     use super::*;
 
+    #[cfg_attr(miri, ignore = "too long for an interpreter")]
     #[test]
     fn matching_finds_the_equal_tags() {
         for a in 0..=255u64 {
