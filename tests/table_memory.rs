@@ -270,7 +270,7 @@ fn figures_of_tables() {
         let slowest = std::thread::scope(|scope| {
             // The second overwrites 1,000 keys.
             let second = (writers == 2).then(|| {
-                let keys = (0..).map(|n| 1 << 50 | n % 1000).take_while(|_| !stop.load(SeqCst));
+                let keys = (0..).map(|n| (1 << 50) | (n % 1000)).take_while(|_| !stop.load(SeqCst));
                 scope.spawn(|| slowest_insertions(&cache, keys))
             });
             let first = slowest_insertions(&cache, 0..entries);
@@ -294,10 +294,8 @@ fn slowest_insertions(cache: &Cache<u64, u64>, keys: impl Iterator<Item = u64>) 
     fn processor_time() -> u64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `time` may be written.
-        assert_eq!(
-            unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) },
-            0
-        );
+        let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+        assert_eq!(failed, 0);
         time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
     }
     fn note(slowest: &mut [u64; 4], micros: u64) {
