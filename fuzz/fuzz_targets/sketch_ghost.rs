@@ -71,7 +71,7 @@ fn hash_of(key: u8) -> u32 {
 fuzz_target!(|input: Input| {
     let entries = u64::from(input.entries) + 1;
     let (mut sketch, mut plain) = (Sketch::new(), naive::Sketch::new(entries));
-    sketch.resize(entries);
+    assert!(sketch.resize(entries), "there is memory");
     let mut ghost = Ghost::new();
     ghost.reset(entries);
     let mut model = Model {

@@ -81,7 +81,7 @@ impl Case {
         );
         self.wheel.cancel(&self.store, handle);
         self.store.at(handle).0.set(deadline);
-        self.wheel.schedule(&self.store, handle);
+        assert!(self.wheel.schedule(&self.store, handle), "there is memory");
         self.model
             .insert(handle, (deadline, deadline.div_ceil(TICK) > self.now >> SHIFT));
     }

@@ -301,6 +301,7 @@ fn threads_that_ended_leave_no_ring() {
 }
 
 /// A lock holder that does not run keeps no writer from finishing, and no event is lost.
+#[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
 fn writers_beside_a_suspended_lock_holder_finish() {
     for policy in POLICIES {
