@@ -103,10 +103,10 @@ def cached(
     weigher, max_weight: weigher(result) says what a result weighs, max_weight how much may be held, instead of maxsize.
     on_removal: called with args, kwargs, result and the cause: "expired", "size", "explicit" or "replaced".
     single_flight: one caller calls the function, others with the same arguments wait for its result.
-    negative_ttl: for so long an exception is remembered, and raised again: a copy each time.
-    stale_while_revalidate: for so long after its ttl a result is still returned, while it is loaded anew: by a thread
+    negative_ttl: Seconds for which an exception is remembered and raised again, as a copy each time.
+    stale_while_revalidate: Seconds after its ttl for which a result is still returned, while it is loaded anew: by a thread
     (`hotset.set_reload_threads`), or a task.
-    stale_if_error: for so long after its ttl a result is still returned if the function raises. The logger "hotset" is warned when that
+    stale_if_error: Seconds after its ttl for which a result is still returned if the function raises. The logger "hotset" is warned when that
     begins, and again only after a call of the function has succeeded in between.
     timer: called instead of the system's monotonic clock, for tests: `timer=lambda: time.time()` follows freezegun and time-machine.
     name: lists the cache in `hotset.caches()`.
@@ -155,7 +155,7 @@ def cached(
     codec: "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, Decimal, UUID and the classes of
     datetime, each as exactly what it was), "bytes", "json" (what JSON gives back unchanged), or an object with `dumps` and `loads`, as
     msgpack and orjson are. "pickle" writes almost anything, and *loading a pickle runs whatever its writer wanted*: only for files that
-    nobody else can write. Arguments are always written by "values", but where the codec is "pickle"; a `key` can make simple ones of others.
+    no other user can write. Arguments are always written by "values", but where the codec is "pickle"; a `key` can make simple ones of others.
     schema: a number or string to be changed whenever the function, or what its results mean, changes: a file with another one, of another
     codec or another function is not loaded.
 

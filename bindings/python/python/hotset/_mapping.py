@@ -461,7 +461,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         codec: "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, Decimal, UUID and the classes of
         datetime, each as exactly what it was), "bytes", "json" (what JSON gives back unchanged), or an object with `dumps` and `loads`, as
         msgpack and orjson are. "pickle" writes almost anything, and *loading a pickle runs whatever its writer wanted*: only for files
-        that nobody else can write. Keys are always written by "values", but where the codec is "pickle". With "bytes", a cache whose keys
+        that no other user can write. Keys are always written by "values", but where the codec is "pickle". With "bytes", a cache whose keys
         are all bytes makes a file that the C library and Rust's `Cache<Vec<u8>, Vec<u8>>` can load, and theirs can be loaded; an integer
         schema is theirs, then.
         schema: a number or a string of your own, to be changed whenever what the values mean changes: only who asks for the same
