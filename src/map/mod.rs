@@ -388,7 +388,8 @@ impl Map {
                 });
                 found
             };
-            let there = first(&|entry, _| entry.addr().get() == address);
+            // The memory of what has left may be another key's by now, with the same home.
+            let there = first(&|entry, of| entry.addr().get() == address && of == hash);
             Step::Done(there.or_else(|| first(&|_, of| of == hash)))
         })
     }

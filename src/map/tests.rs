@@ -195,3 +195,14 @@ fn writer_waiting_for_a_broken_move_panics() {
         assert!(writer.join().is_err());
     });
 }
+
+/// A listed entry may have left, and its memory hold another key with the same home: the listed key is found all the same.
+#[test]
+fn find_address_of_memory_used_again_finds_the_listed_key() {
+    let mut case = Case::new(3);
+    case.insert(1);
+    case.insert(2);
+    let address_of_2 = case.entries[1].addr().get();
+    assert_eq!(case.map.find_address(1, address_of_2, &pin()), Some(case.entries[0]));
+    assert_eq!(case.map.find_address(2, address_of_2, &pin()), Some(case.entries[1]));
+}
