@@ -279,12 +279,13 @@ impl<K, V> Engine<K, V> {
         self.work.0.lock.is_poisoned()
     }
 
-    /// Makes a free slot for the hash: grows a crowded table, else evicts an entry near its home. Only a table far beyond
-    /// its usual load, or a hash function that sends many keys to one bucket, gets here.
+    /// Makes a free slot for the hash: has its home move to a larger table, else evicts an entry near its home. Does not move all
+    /// homes of a large table. Chance in a table of millions of buckets, a table far beyond its usual load, or a hash
+    /// function that sends many keys to one bucket gets here.
     #[cold]
     pub(super) fn make_room(&self, hash: u64, tried: Option<usize>, guard: &Guard) {
         // The table that was full may have been replaced by another one since: `tried` is the one that was full before.
-        if self.grow() || tried != Some(self.map.table_id(guard)) {
+        if self.grow(hash) || tried != Some(self.map.table_id(guard)) {
             return;
         }
         // SAFETY: candidates are in the map, and the guard is held.

@@ -8,6 +8,8 @@
 //! - **Growth**: above 7/10 of the slots, to a size for twice the entries.
 //! - **Shrinking**, only where the table is not sized by the capacity: below a sixteenth of them, to the same size. So
 //!   between two changes at least a number of entries proportional to the table's size came or went.
+//! - **An insertion finds no free slot** near its home, which in a table of millions of buckets happens before it is full: to
+//!   the next larger size, and the home of that insertion moves at once.
 //! - **The capacity was lowered**, or the cache was cleared: to what suits the capacity, or to a fresh table if it is the
 //!   same size. The caller moves the homes.
 //!
@@ -29,7 +31,7 @@ const SMALL: u64 = 28;
 /// Homes moved per arrival: about 64 entries.
 const MOVES: usize = 16;
 /// The most homes moved while the lock is held once: some milliseconds if their pages are touched for the first time.
-const STEP: usize = 2048;
+pub(super) const STEP: usize = 2048;
 /// A table shrinks to no less than this part of its size at a time.
 const MOST: usize = 16;
 /// A table of as many buckets (64 KiB) is not worth shrinking.
@@ -272,20 +274,38 @@ impl Core {
             self.sizing.installed = self.insertions_in_pages();
             self.set_room(map, guard);
         }
-        // Only a hash function that sends many keys to one bucket gets here.
+        self.evict_all(unlinked);
+    }
+
+    /// Takes out entries for which their next table had no room. Only a hash function that sends many keys to one bucket, or
+    /// a much smaller table, gets here.
+    fn evict_all(&mut self, unlinked: Vec<super::Handle>) {
         for entry in unlinked {
             self.evict_unlinked(entry);
         }
     }
 
-    /// Makes room in a table that has no free slot for some key: see [`Engine::grow`].
-    fn grow(&mut self, map: &Map, guard: &Guard) -> Resize {
+    /// Makes room in a table that has no free slot for this hash: see [`Engine::grow`].
+    fn grow(&mut self, hash: u32, map: &Map, guard: &Guard) -> Resize {
         let crowded = map.is_crowded(self.policy.len() * 2, guard);
         if !self.sizing.resizing && (!crowded || self.sizing.refused > 0) {
             return Resize::Done;
         }
         self.sizing.room = self.sizing.room.min(self.policy.len().saturating_sub(1));
-        self.resize(false, STEP, map, guard)
+        if !self.sizing.resizing {
+            let step = self.resize(false, 0, map, guard);
+            if step != Resize::Moved {
+                return step;
+            }
+        }
+        if map.buckets(guard) - self.sizing.change().cursor <= STEP {
+            self.move_homes(STEP, map, guard);
+            return Resize::Moved;
+        }
+        let mut unlinked = Vec::new();
+        let moved = map.move_home_of(hash, |entry| unlinked.push(super::Handle(entry)), guard);
+        self.evict_all(unlinked);
+        if moved { Resize::Moved } else { Resize::Done }
     }
 
     /// See [`Engine::fit_table`].
@@ -295,25 +315,31 @@ impl Core {
 }
 
 impl<K, V> Engine<K, V> {
-    /// Grows the table, to the end if it is crowded or homes move already. Returns whether it did. The lock is given up after
-    /// every few homes.
-    pub(super) fn grow(&self) -> bool {
-        self.resize_to_the_end(|core, guard| core.grow(&self.map, guard))
+    /// Has the home of a hash move to a larger table, if the table is crowded, or to the next one if homes move already; where
+    /// few homes are left to move, all of them. Returns whether it did: then an insertion of that hash may find a free slot.
+    pub(super) fn grow(&self, hash: u64) -> bool {
+        self.resize_until(
+            |step| step == Resize::Moved,
+            |core, guard| core.grow((hash >> 32) as u32, &self.map, guard),
+        )
     }
 
     /// Brings the table to the size that suits what the cache may hold, with its homes moved by the caller, and frees the old
     /// one, unless a reader sees it. With `fresh`, the memory of a table of the same size is returned, too.
     pub(super) fn fit_table(&self, mut fresh: bool) {
-        self.resize_to_the_end(|core, guard| {
-            let step = core.fit(fresh, &self.map, guard);
-            fresh &= step != Resize::Moved;
-            step
-        });
+        self.resize_until(
+            |_| false,
+            |core, guard| {
+                let step = core.fit(fresh, &self.map, guard);
+                fresh &= step != Resize::Moved;
+                step
+            },
+        );
         self.free_tables();
     }
 
-    /// Repeats a step under the lock until it is done; whether homes moved.
-    fn resize_to_the_end(&self, mut step: impl FnMut(&mut Core, &Guard) -> Resize) -> bool {
+    /// Repeats a step, each under the lock, until there is nothing left to do or it is `enough`. Returns whether homes moved.
+    fn resize_until(&self, enough: impl Fn(Resize) -> bool, mut step: impl FnMut(&mut Core, &Guard) -> Resize) -> bool {
         let (mut panics, mut moved, mut last) = (Panics::default(), false, Resize::Moved);
         loop {
             let mut now = Resize::Done;
@@ -323,7 +349,7 @@ impl<K, V> Engine<K, V> {
             panics.catch(|| self.finish(due, guard));
             moved |= now == Resize::Moved;
             // A request that was not taken: this call comes from user code within `finish`, which allocates it later.
-            if now == Resize::Done || now == Resize::Requested && last == now {
+            if now == Resize::Done || now == Resize::Requested && last == now || enough(now) {
                 break;
             }
             last = now;

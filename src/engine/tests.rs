@@ -3,6 +3,7 @@
 use crate::policy::PolicyKind;
 use crate::prim::list::with_limit;
 use crate::{Cache, ManualClock};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -34,6 +35,68 @@ fn the_table_grows_when_seven_tenths_of_it_are_filled() {
         }
     }
     assert!(growths >= if cfg!(miri) { 2 } else { 5 });
+}
+
+/// Hashes a number to itself, before [`Cache`] stirs it.
+#[derive(Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only u64 is hashed");
+    }
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n;
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// In a large table some keys find no slot near their homes long before it is full. Such an insertion moves its own home,
+/// not all others too.
+#[test]
+fn insertion_without_a_free_slot_in_a_large_table_moves_one_home() {
+    /// What stirring multiplies by, inverted.
+    const INVERSE: u64 = 0xf1de_83e1_9937_733d;
+    let key_with_hash = |upper: u32, lower: u32| (u64::from(upper) << 32 | u64::from(lower)).wrapping_mul(INVERSE);
+    let spread = |n: u32| key_with_hash(n.wrapping_mul(0x9e37_79b9), n);
+    let crowded = |n: u32| key_with_hash(1 << 31, n);
+    let cache: Cache<u64, (), BuildHasherDefault<Identity>> = Cache::builder()
+        .max_weight(1 << 40)
+        .weigher(|_, _| 1)
+        .hasher(BuildHasherDefault::default())
+        .build()
+        .unwrap();
+    let engine = &cache.0.engine;
+    let (slots, table) = (
+        || engine.map().slots(&engine.pin()),
+        || engine.map().table_id(&engine.pin()),
+    );
+    let mut spreads = 0;
+    while slots() < 8 * 6 * super::sizing::STEP || spreads < slots() as u32 / 20 * 9 {
+        cache.insert(spread(spreads), ());
+        cache.run_pending();
+        spreads += 1;
+    }
+    let before = table();
+    // More keys of one home than free slots within its reach: the last ones find none.
+    let crowd = 120;
+    for n in 0..crowd {
+        cache.insert(crowded(n), ());
+        assert_eq!(table(), before, "insertion {n} moved all homes");
+        assert!(cache.contains_key(&crowded(n)));
+    }
+    // The others move as entries arrive: more than one per home and entry.
+    let after = spreads + slots() as u32 / 60;
+    for n in spreads..after {
+        cache.insert(spread(n), ());
+        cache.run_pending();
+    }
+    assert_ne!(table(), before);
+    cache.validate();
+    assert!((0..after).all(|n| cache.contains_key(&spread(n))));
+    assert!((0..crowd).all(|n| cache.contains_key(&crowded(n))));
 }
 
 #[cfg(target_pointer_width = "64")]

@@ -1,13 +1,14 @@
 //! How a map changes to a table of another size: the steps that the maintenance lock protects, and those outside it.
 //!
 //! A table is allocated ([`Map::prepare`]) and freed ([`Map::discard`], [`Map::dismantle`]) outside the lock. Under the
-//! lock it is installed as the successor of the current one ([`Map::install`]), and homes move to it a few at a time
-//! ([`Map::resize_step`], [`Table::move_home`]). The next table may be larger, smaller or of the same size: an insertion
+//! lock it is installed as the successor of the current one ([`Map::install`]), and homes move to it a few at a time, in
+//! any order ([`Map::resize_step`], [`Map::move_home_of`], [`Table::move_home`]). The next table may be larger, smaller or of the same size: an insertion
 //! into it is one like any other, and reports where there is no room. See ARCHITECTURE.md for what other threads may do
 //! while homes move.
 
 use super::reclaim::Guard;
 use super::table::Table;
+use super::word::control;
 use super::{Header, Map, NoMemory};
 use crate::prim::sync::{AtomicPtr, Ordering};
 use std::ptr::{self, NonNull};
@@ -152,7 +153,10 @@ impl Map {
         let next = self.next(table, guard);
         let end = table.buckets.len().min(cursor.saturating_add(budget));
         for home in *cursor..end {
-            table.move_home(home, next, &mut evicted);
+            // It may have moved by `move_home_of`.
+            if table.load_control(home) & control::MOVED == 0 {
+                table.move_home(home, next, &mut evicted);
+            }
         }
         *cursor = end;
         if end < table.buckets.len() {
@@ -164,6 +168,18 @@ impl Map {
         // Release pairs with the Acquire in `table`: the new table's contents are seen by readers that start there.
         self.current.store(next, Ordering::Release);
         OldTable::new(old)
+    }
+
+    /// Moves the home of this hash to the table that was installed, before its turn. Otherwise as
+    /// [`resize_step`](Self::resize_step). Returns false if it has moved already.
+    pub(crate) fn move_home_of(&self, hash: u32, mut evicted: impl FnMut(NonNull<Header>), guard: &Guard) -> bool {
+        let table = self.table(guard);
+        let home = table.home(hash);
+        let moves = table.load_control(home) & control::MOVED == 0;
+        if moves {
+            table.move_home(home, self.next(table, guard), &mut evicted);
+        }
+        moves
     }
 
     /// Takes a table that no reader can see any more, to be freed by [`dismantle`](Self::dismantle).

@@ -76,7 +76,10 @@ fn is(key: u32) -> impl Fn(NonNull<Header>) -> bool {
 
 #[test]
 fn walk_while_homes_move_visits_each_once() {
-    for (before, after) in [(3, 4), (3, 5), (3, 7), (3, 11), (5, 3), (7, 3), (11, 4), (6, 3), (4, 4)] {
+    let sizes = [(3, 4), (3, 5), (3, 7), (3, 11), (5, 3), (7, 3), (11, 4), (6, 3), (4, 4)];
+    // In turn, and with one home before its turn.
+    let early = [None, Some(1 << 31), Some(u32::MAX)];
+    for ((before, after), early) in sizes.into_iter().flat_map(|sizes| early.map(|early| (sizes, early))) {
         // At the ends of all homes' ranges, of both tables: homes of the two begin and end within each other.
         let firsts = |buckets| (1..buckets).map(move |home| first_hash(home, buckets) as u32);
         let mut keys: Vec<u32> = firsts(before)
@@ -93,6 +96,11 @@ fn walk_while_homes_move_visits_each_once() {
         let has_all = |case: &Case| keys.iter().all(|key| case.has(*key));
         case.install(after);
         let (mut cursor, mut old) = (0, None);
+        if let Some(hash) = early {
+            let mut move_early = || case.map.move_home_of(hash, |_| panic!("there is room"), &pin());
+            assert!(move_early());
+            assert!(!move_early(), "it has moved already");
+        }
         while old.is_none() {
             assert!(
                 has_all(&case) && case.walk() == keys,
