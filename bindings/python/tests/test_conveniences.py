@@ -1,10 +1,13 @@
 """What functools' decorators do not offer: figures, sharing, times of results, and the process's caches."""
 
 import asyncio
-import copy
 import functools
+import gc
 import logging
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -235,9 +238,63 @@ def test_shared():
     assert hotset.caches()["test shared by threads"] is found[0]
 
 
-def test_a_cache_can_not_be_copied_as_an_object():
-    with pytest.raises(TypeError, match=r"cache\.copy\(\)"):
-        copy.copy(Cache(1))
+def test_caches_can_be_made_in_child_whatever_other_threads_did():
+    """In a process of its own, with a thread that is making a cache at the fork."""
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork")
+    code = """
+import os, signal, threading
+import hotset
+from hotset import _registry
+
+inside, done = threading.Event(), threading.Event()
+
+def hold():
+    with _registry._lock:
+        inside.set()
+        done.wait()
+
+threading.Thread(target=hold).start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    # (Ends a child that waits for the lock.)
+    signal.alarm(30)
+    cache = hotset.Cache(1, name="made in the child")
+    os._exit(0 if hotset.caches()["made in the child"] is cache else 1)
+print(os.waitpid(child, 0)[1])
+done.set()
+"""
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert ended.stdout == "0\n", ended
+
+
+def test_caches_are_made_by_destructors_that_run_within_the_registry():
+    """In a process of its own: the same thread waited for itself."""
+    code = """
+import signal
+import hotset
+from hotset import _registry
+
+signal.alarm(30)
+with _registry._lock:
+    # As a destructor does that the collector runs here.
+    cache = hotset.Cache(1, name="made in a destructor")
+    print(hotset.caches()["made in a destructor"] is cache)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout == "True\n", ended
+
+
+def test_name_of_a_cache_that_is_gone_is_free():
+    first = Cache(1, name="used twice")
+    second = Cache(1, name="used twice")
+    del first
+    gc.collect()
+    assert hotset.caches()["used twice"] is second
+    del second
+    gc.collect()
+    assert "used twice" not in hotset.caches()
 
 
 # --- One Cache under several functions.
