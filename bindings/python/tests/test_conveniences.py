@@ -286,6 +286,19 @@ with _registry._lock:
     assert ended.stdout == "True\n", ended
 
 
+def test_raising_timer_spoils_neither_clear_all_nor_repr():
+    def timer():
+        raise ZeroDivisionError
+
+    broken = Cache(5, timer=timer)
+    good = [Cache(5), cached(lambda: 1), Cache(6)]
+    good[0]["a"] = good[2]["a"] = good[1]()
+    with pytest.raises(ZeroDivisionError):
+        hotset.clear_all()
+    assert [len(good[0]), good[1].cache_info().currsize, len(good[2])] == [0, 0, 0]
+    assert repr(broken) == "<hotset.Cache entries=?, capacity=5>"
+
+
 def test_name_of_a_cache_that_is_gone_is_free():
     first = Cache(1, name="used twice")
     second = Cache(1, name="used twice")
@@ -298,6 +311,30 @@ def test_name_of_a_cache_that_is_gone_is_free():
 
 
 # --- One Cache under several functions.
+
+
+def test_keys_and_items_of_functions_that_share_a_cache():
+    cache = Cache(100, policy="lru")
+
+    @cached(cache=cache)
+    def f(x, y=2):
+        return x + y
+
+    @cached(cache=cache, key=lambda x: x % 10)
+    def g(x):
+        return x
+
+    @cached(cache=cache, typed=True)
+    def h(x):
+        return x
+
+    assert (f(1), f(1, y=3), g(13), h(1.0)) == (3, 4, 13, 1.0)
+    cache["other"] = cache[()] = 1
+    assert f.cache_items() == [(((1,), {"y": 3}), 4), (((1,), {}), 3)]
+    assert f.cache_keys() == [((1,), {"y": 3}), ((1,), {})]
+    assert g.cache_items() == [(((3,), {}), 13)] and h.cache_items() == [(((1.0,), {}), 1.0)]
+    f.cache_clear()
+    assert f.cache_keys() == [] and len(cache) == 4
 
 
 def test_one_cache_under_several_functions():
@@ -402,7 +439,8 @@ def test_two_caches_of_a_function_are_invalidated_together():
             assert len(calls) == 3, name
 
     asyncio.run(use())
-    assert not hasattr(Shop.static_coroutine, "cache_keys")
+    # (This is the outer cache's: a Cache of the user's is resized itself.)
+    assert Shop.static_coroutine.cache_keys() == [((1,), {})] and not hasattr(Shop.static_coroutine, "cache_resize")
 
 
 def test_a_coroutine_function_is_closed():

@@ -26,7 +26,7 @@ def test_a_ttl_of_an_entry_in_all_ways(clock):
     cache.set("never", 2, ttl=...)
     assert [cache.remaining(key) for key in ("own", "new", "never")] == [3, 10, 10]
     cache.set_with_ttl("keyword", 1, ttl=3)
-    assert cache.remaining("keyword") == 3
+    assert cache.remaining(key="keyword") == 3
     assert cache.get_or_load("loaded", str, ttl=4) == "loaded" and cache.remaining("loaded") == 4
     assert cache.get_or_load("endless", str, ttl=None) == "endless" and cache.remaining("endless") is None
 
@@ -292,7 +292,7 @@ def test_attributes(clock):
     cache = Cache(10, ttl=timedelta(seconds=5), timer=clock, name="attributes")
     cache["a"] = 1
     assert (cache.maxsize, cache.currsize, cache.ttl, cache.timer, cache.name) == (10, 1, 5.0, clock, "attributes")
-    cache.resize(20)
+    cache.resize(maxsize=20)
     assert cache.maxsize == 20
     weighing = Cache(max_weight=100, weigher=len)
     weighing["a"] = "four"

@@ -311,7 +311,7 @@ class Cache:
     def items_hottest(self) -> list[tuple[Any, Any]]:
         """All entries, hottest first. Counts nothing."""
 
-    def remaining(self, key: Any, /) -> float | None:
+    def remaining(self, key: Any) -> float | None:
         """Seconds until its end; None without one; KeyError if it is absent."""
 
     def stats(self) -> dict[str, int]: ...

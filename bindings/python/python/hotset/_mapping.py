@@ -178,7 +178,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         def pop(self, key: K, default: V | D) -> V | D: ...
         def pop(self, key: Any, default: Any = ...) -> Any: ...
         def setdefault(self, key: K, default: V) -> V: ...  # type: ignore[override]
-        def remaining(self, key: K, /) -> float | None: ...
+        def remaining(self, key: K) -> float | None: ...
         def items_hottest(self) -> list[tuple[K, V]]: ...
         @overload
         def peek(self, key: K, default: None = None) -> V | None: ...
@@ -482,7 +482,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         """Counts hits, misses and all the rest from 0 again. (`clear` does so for hits and misses only.)"""
         super().reset_stats()
 
-    def resize(self, maxsize: int, /) -> None:
+    def resize(self, maxsize: int) -> None:
         """Sets how many entries, or with a max_weight how much weight, may be held; the coldest go at once if there are too many."""
         which = "maxsize" if self._settings["max_weight"] is None else "max_weight"
         size = bound(which, maxsize)
@@ -543,10 +543,14 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         return _snapshot.load(self, path_of(path), *others[0])
 
     def __repr__(self) -> str:
-        stats = self.stats()
+        try:
+            entries: object = self.stats().entries
+        except Exception:
+            # Its timer raises, say: a debugger is to show the cache all the same.
+            entries = "?"
         named = "" if self._name is None else f"{self._name!r}, "
         times = "".join(f", {which}={self._settings[which]:g}" for which in ("ttl", "tti") if self._settings[which] is not None)
-        return f"<hotset.{type(self).__name__} {named}entries={stats.entries}, capacity={stats.capacity}{times}>"
+        return f"<hotset.{type(self).__name__} {named}entries={entries}, capacity={self.maxsize}{times}>"
 
     def __reduce_ex__(self, protocol: Any, /) -> Never:
         raise TypeError(

@@ -62,9 +62,23 @@ def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | Non
         """What the cache counted, for all functions under it."""
         return info_of(results.stats(), {**results._settings})  # pyright: ignore[reportPrivateUsage]
 
+    def own() -> list[tuple[tuple[Any, ...], Any]]:
+        return [(found, value) for found, value in results.items_hottest() if isinstance(found, tuple) and found and found[0] is this]
+
+    def cache_items() -> list[tuple[_methods.Spelling, Any]]:
+        """Returns the results of this function with their arguments, ((args, kwargs), result) of each, hottest first. Counts no hits.
+
+        With a `key`, what that made of the arguments is the only argument.
+        """
+        return [(((found[1],), {}) if key is not None else (found[1], dict(found[2])), value) for found, value in own()]
+
+    def cache_keys() -> list[_methods.Spelling]:
+        """Returns the arguments of the results of this function, (args, kwargs) of each, hottest first."""
+        return [call for call, _ in cache_items()]
+
     def cache_clear() -> None:
         """Forgets the results of this function, and no others; of a cache under this one, too."""
-        results.delete_many([found for found in results if isinstance(found, tuple) and found and found[0] is this])
+        results.delete_many([found for found, _ in own()])
         if below is not None:
             below.cache_clear()
 
@@ -90,7 +104,7 @@ def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | Non
         """The settings of the cache, and which it is."""
         return {**results._settings, "cache": results, "key": key, "typed": typed}  # pyright: ignore[reportPrivateUsage]
 
-    for given in (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set, cache_parameters):
+    for given in (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set, cache_keys, cache_items, cache_parameters):
         setattr(wrapper, given.__name__, given)
     wrapper.cache = results
     return wrapper

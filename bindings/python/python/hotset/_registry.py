@@ -106,14 +106,21 @@ def stats() -> dict[str, Stats]:
 def clear_all() -> None:
     """Removes all entries of all caches of this process, and what they counted: for tests.
 
-    Of all `Cache`s, also of shared ones, and of all functions under `cached`, `lru_cache` and `cache`.
+    Of all `Cache`s, also of shared ones, and of all functions under `cached`, `lru_cache` and `cache`. If one raises (its timer does, say),
+    the others are cleared all the same, and the first exception is raised then.
     """
     with _lock:
         references = _all.valuerefs()
+    raised: Exception | None = None
     for cache in [cache for reference in references if (cache := reference()) is not None]:
-        (cache.cache_clear if hasattr(cache, "cache_clear") else cache.clear)()
-        if hasattr(cache, "reset_stats"):
-            cache.reset_stats()
+        try:
+            (cache.cache_clear if hasattr(cache, "cache_clear") else cache.clear)()
+            if hasattr(cache, "reset_stats"):
+                cache.reset_stats()
+        except Exception as error:
+            raised = raised or error
+    if raised is not None:
+        raise raised
 
 
 def shared(name: str, /, **settings: Any) -> "Cache[Any, Any]":

@@ -329,7 +329,7 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"begin" => Mapping::begin, 1..=1, c"begin($self, key, /)\n--\n\nThe value, or a load to lead or to wait for.";
         c"get_many" => Mapping::get_many, 1..=2, c"get_many($self, keys, default=None, /)\n--\n\nThe values of many keys.";
         c"items_hottest" => Mapping::items_hottest, 0..=0, c"items_hottest($self, /)\n--\n\nAll entries, hottest first.";
-        c"remaining" => Mapping::remaining, 1..=1, c"remaining($self, key, /)\n--\n\nHow many seconds the key's entry has left.";
+        c"remaining" => Mapping::remaining, 1..=1, ["key"], c"remaining($self, key)\n--\n\nHow many seconds the key's entry has left.";
         c"peek_with_remaining" => Mapping::peek_with_remaining, 1..=1, c"peek_with_remaining($self, key, /)\n--\n\nReturns the key's value and how many seconds its entry has left, or None. Counts nothing.";
         c"entries_with_remaining" => Mapping::items_with_remaining, 1..=1, c"entries_with_remaining($self, at_most, /)\n--\n\nReturns all entries with the seconds that each has left, hottest first.";
         c"stats" => Mapping::stats, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";

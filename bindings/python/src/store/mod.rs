@@ -525,10 +525,13 @@ impl Store {
     /// Returns new references to keys and values with their remaining times, hottest first; without remembered exceptions.
     pub(crate) fn hottest_with_remaining(&self) -> Vec<(Ref, Ref, raw::Remaining)> {
         raw::hottest_with_remaining(&self.cache, |key, value, left| {
-            let (key, value) = (key.object(), value.found().value());
+            let object = key.object();
+            if object.is_null() || value.is_error() {
+                return None;
+            }
             // SAFETY: the entry holds its key while it is shown.
-            let key = (!key.is_null()).then(|| unsafe { Ref::borrowed(key) });
-            Some((key?, value?, left))
+            let key = unsafe { Ref::borrowed(object) };
+            Some((key, value.found().value()?, left))
         })
     }
 
