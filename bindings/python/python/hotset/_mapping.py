@@ -460,15 +460,15 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         """Iterates over the keys, coldest first."""
         return (key for key, _ in reversed(self.items_hottest()))
 
-    def keys(self) -> KeysView[K]:
+    def keys(self) -> _Keys[K]:
         """Returns a view of the keys, hottest first."""
         return _Keys(self)
 
-    def items(self) -> ItemsView[K, V]:
+    def items(self) -> _Items[K, V]:
         """Returns a view of all entries, hottest first. Iterating over it counts nothing as a hit."""
         return _Items(self)
 
-    def values(self) -> ValuesView[V]:
+    def values(self) -> _Values[V]:
         """Returns a view of the values, hottest first. Iterating over it counts nothing as a hit."""
         return _Values(self)
 
