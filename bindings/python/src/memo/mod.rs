@@ -369,7 +369,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             plain: !special && !typed,
             quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed && !eager,
             reloads,
-            spell: Spell::new(options.stale_if_error),
+            spell: Spell::new(options.stale_while_revalidate.max(options.stale_if_error)),
             key: reference(options.key),
             refresher: reference(options.refresher),
             store: ManuallyDrop::new(store),
