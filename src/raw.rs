@@ -15,6 +15,7 @@ use crate::stats::Cause;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
+use std::time::Duration;
 
 /// [`Cache::try_get_or_insert_with_ttl`] by a borrowed key: an owned one is made by `owned` where the key is missing, and what is
 /// kept with a loaded value is the key that `stored` makes of it, which must be equal. Never reloads a value that is due.
@@ -293,6 +294,61 @@ pub fn take_expired<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K,
     expired
 }
 
+/// Returns what `read` makes of the key's value, and the remaining TTL of the entry (`None`: it does not expire); `None` if the key is
+/// absent or expired. Both are of one entry. Counts nothing.
+pub fn peek_with_remaining<K, V, S, Q, R>(
+    cache: &Cache<K, V, S>,
+    key: &Q,
+    read: impl FnOnce(&V) -> R,
+) -> Option<(R, Option<Duration>)>
+where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized,
+{
+    let (inner, now) = (&*cache.0, cache.0.engine.now_and_tick());
+    let hash = inner.hash(key);
+    let guard = inner.engine.pin();
+    let found = inner.find_alive(hash, key, now, &guard)?;
+    let timing = inner.engine.timing(found, &guard);
+    // (It may have come from a snapshot, as the first with an expiration: so the clock is read again.)
+    let left = timing.and_then(|timing| timing.left(inner.engine.now()));
+    Some((read(&Engine::<K, V>::view(found.0).value), left))
+}
+
+/// An entry's remaining time: until it expires if it is not used again, and however often it is used. `None`: it does not expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remaining {
+    /// Until its deadline.
+    pub unused: Option<Duration>,
+    /// Until the limit that hits cannot move the deadline beyond: its time to live.
+    pub used: Option<Duration>,
+}
+
+/// Returns what `take` makes of each entry and its remaining time, from the one worth most to the one that would make room first. Counts
+/// nothing.
+pub fn hottest_with_remaining<K, V, S, R>(
+    cache: &Cache<K, V, S>,
+    mut take: impl FnMut(&K, &V, Remaining) -> Option<R>,
+) -> Vec<R> {
+    let engine = &cache.0.engine;
+    let guard = engine.pin();
+    let handles = engine.hottest(&guard);
+    // (After the order: an entry of a snapshot may be the first with an expiration.)
+    let now = engine.now();
+    let alive = handles.into_iter().filter(|handle| !engine.is_over(handle.0, now));
+    let taken = alive.filter_map(|handle| {
+        let timing = engine.timing(handle, &guard);
+        let remaining = Remaining {
+            unused: timing.and_then(|timing| timing.left(now)),
+            used: timing.and_then(|timing| timing.left_at_most(now)),
+        };
+        let entry = Engine::<K, V>::view(handle.0);
+        take(&entry.key, &entry.value, remaining)
+    });
+    taken.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -559,5 +615,36 @@ mod tests {
         assert_eq!(look(), Some((2, false)));
         clock.advance(Duration::from_secs(11));
         assert_eq!(look(), None);
+    }
+
+    #[test]
+    fn remaining_is_of_the_entry_that_is_read() {
+        let clock = ManualClock::new();
+        let cache: Cache<u32, u32> = Cache::builder()
+            .max_entries(10)
+            .time_to_live(Duration::from_secs(60))
+            .time_to_idle(Duration::from_secs(20))
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        cache.insert(1, 10);
+        cache.insert_with_ttl(2, 20, crate::Ttl::Never);
+        clock.advance(Duration::from_secs(5));
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(peek_with_remaining(&cache, &1, |value| *value), Some((10, seconds(15))));
+        assert_eq!(peek_with_remaining(&cache, &3, |value| *value), None);
+        assert_eq!(cache.get(&1), Some(10));
+        clock.advance(Duration::from_secs(1));
+        let mut all = hottest_with_remaining(&cache, |&key, &value, left| Some((key, value, left.unused, left.used)));
+        all.sort_unstable();
+        assert_eq!(all[0], (1, 10, seconds(19), seconds(54)));
+        assert_eq!((all.len(), all[1].3), (2, None));
+        clock.advance(Duration::from_secs(19));
+        assert_eq!(peek_with_remaining(&cache, &1, |value| *value), None);
+        assert_eq!(
+            hottest_with_remaining(&cache, |&key, _, left| (left.used.is_some()).then_some(key)),
+            []
+        );
+        assert_eq!((cache.stats().hits, cache.stats().misses), (1, 0));
     }
 }

@@ -34,9 +34,11 @@ for python in $(interpreters); do
     env=$here/$name
     [ -x "$env/bin/python" ] || "$python" -m venv "$env"
     has "$env" pytest hypothesis flask gunicorn || install "$env" "maturin>=1.9,<2" pytest hypothesis flask gunicorn
-    # (Compiled, and not for every interpreter: their tests are skipped where they are missing.)
-    has "$env" greenlet gevent sqlalchemy || install "$env" --only-binary :all: greenlet==3.5.6 gevent==26.9.0 SQLAlchemy==2.1.9 ||
-        echo "$name: no greenlet, gevent or SQLAlchemy" >&2
+    # Each by itself: some are compiled, and not for every interpreter. Their tests are skipped where they are missing.
+    for package in greenlet==3.5.6 gevent==26.9.0 eventlet==0.41.3 sqlalchemy==2.1.9 freezegun==1.5.5 time-machine==3.6.0 pydantic==2.14.4; do
+        module=${package%%==*}
+        has "$env" "${module/-/_}" || install "$env" --only-binary :all: "$package" || echo "$name: no $package" >&2
+    done
     wheels=$here/wheels/$name
     rm -rf "$wheels"
     # A target directory each: what is built for one interpreter is of no use to the next.

@@ -73,6 +73,12 @@ impl Times<'_> {
         (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(now)))
     }
 
+    /// Returns the time until the limit that hits cannot move the deadline beyond, if there is one.
+    pub(crate) fn left_at_most(self, now: u64) -> Option<Duration> {
+        let limit = self.limit();
+        (limit != NEVER).then(|| Duration::from_nanos(limit.saturating_sub(now)))
+    }
+
     /// Moves the deadline, and returns where it was. Only where deadlines may move.
     pub(super) fn move_deadline(self, deadline: u64) -> u64 {
         debug_assert!(self.moving.is_some());

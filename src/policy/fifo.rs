@@ -41,6 +41,19 @@ impl<H: Copy + Eq> Fifo<H> {
         true
     }
 
+    /// Evicts entries other than `kept`, which weighs at most the capacity and keeps its turn, until what is left fits.
+    fn make_room_beside<E: Entries<Handle = H>>(&mut self, entries: &E, kept: H, out: &mut Out<H>) {
+        while self.queue.weight() > self.capacity {
+            // (At most the second of these: only `kept` is passed over.)
+            let Some(oldest) = self.chunks.iter_back(&self.queue).find(|&handle| handle != kept) else {
+                return;
+            };
+            let weight = weigh(entries, oldest, self.weighted);
+            self.chunks.remove(&mut self.queue, entries, oldest, weight);
+            out.push((oldest, Verdict::Evicted));
+        }
+    }
+
     /// Puts an entry at the head that was refused a place there, in a place that others leave.
     #[cold]
     fn push_refused<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, out: &mut Out<H>) {
@@ -69,7 +82,7 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
         if weight <= self.capacity && (self.queue.weight() - before).checked_add(weight).is_some() {
             self.chunks
                 .replace(&mut self.queue, entries, (old, before), (new, weight));
-            self.make_room(entries, 0, out);
+            self.make_room_beside(entries, new, out);
         } else {
             // Too heavy, or beyond what can be summed up: it gives up its turn.
             self.chunks.remove(&mut self.queue, entries, old, before);

@@ -202,6 +202,56 @@ fn policy_without_memory_evicts_and_keeps_its_books() {
     }
 }
 
+/// A value that replaces a lighter one, and fits the capacity, is not what makes room for itself.
+#[test]
+fn policy_replace_by_heavier_value_keeps_it() {
+    for kind in KINDS {
+        for (seed, capacity) in [1, 5, 20, 100, 1000].into_iter().enumerate() {
+            let mut rng = XorShift(seed as u32 + 70);
+            let mut store = Store::default();
+            let (mut policy, mut out) = (AnyPolicy::<Store>::new(kind, capacity, true), Vec::new());
+            let mut live = Vec::<Handle>::new();
+            for _ in 0..3_000 {
+                let replaces = !live.is_empty() && rng.below(3) == 0;
+                if replaces {
+                    let at = rng.below(live.len() as u32) as usize;
+                    let weight = u64::from(rng.below(capacity as u32 + 1));
+                    let new = store.add(store.hash(live[at]), weight);
+                    policy.replace(&store, live[at], new, &mut out);
+                    live[at] = new;
+                    assert!(out.iter().all(|&(gone, _)| gone != new), "{kind:?}, {capacity}");
+                } else {
+                    let handle = store.add(rng.below(3000).wrapping_mul(0x9E37_79B9), u64::from(rng.below(4)));
+                    policy.insert(&store, handle, &mut out);
+                    live.push(handle);
+                }
+                live.retain(|&handle| out.iter().all(|&(gone, _)| gone != handle));
+                out.clear();
+                same(&policy, &store, &live);
+            }
+        }
+    }
+}
+
+/// Under FIFO a value that replaces another one keeps the key's turn, also if others had to make room for it.
+#[test]
+fn policy_fifo_replace_keeps_turn() {
+    let mut store = Store::default();
+    let (mut policy, mut out) = (AnyPolicy::<Store>::new(PolicyKind::Fifo, 10, true), Vec::new());
+    let entries: Vec<Handle> = (0..5).map(|n| store.add(n, 2)).collect();
+    for &entry in &entries {
+        policy.insert(&store, entry, &mut out);
+    }
+    let heavier = store.add(0, 5);
+    policy.replace(&store, entries[0], heavier, &mut out);
+    assert_eq!(out, [(entries[1], Verdict::Evicted), (entries[2], Verdict::Evicted)]);
+    out.clear();
+    let next = store.add(9, 2);
+    policy.insert(&store, next, &mut out);
+    assert_eq!(out, [(heavier, Verdict::Evicted)]);
+    policy.validate(&store);
+}
+
 /// A full slab admits new entries, one for one.
 #[test]
 fn policy_with_full_slab_admits_new_entries() {

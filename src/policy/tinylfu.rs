@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod room;
 
 use super::{Entries, Out, Policy, Rank, Verdict, weigh, xorshift};
 use crate::prim::ghost::{Ghost, Now, Region};
@@ -264,40 +265,6 @@ impl<H: Copy + Eq> TinyLfu<H> {
         debug_assert!(pushed, "its place was reserved");
     }
 
-    /// Puts a new entry, whose weight is counted already, at the head of a queue that refused it a place there. The oldest entries
-    /// make room: of probation, if it has any, else of the protected queue, else of the window.
-    #[cold]
-    #[inline(never)]
-    fn push_refused<E: Entries<Handle = H>>(
-        &mut self,
-        (queue, note): (u8, u8),
-        entries: &E,
-        (handle, weight): (H, u64),
-        out: &mut Out<H>,
-    ) {
-        self.rivalry = 0;
-        while !self.chunks.has_free() {
-            let all = [&self.probation, &self.protected, &self.window];
-            let Some((tail, from)) = all
-                .into_iter()
-                .find_map(|queue| Some((self.chunks.back(queue)?.0, queue.id())))
-            else {
-                break;
-            };
-            let own = self.weigh(entries, tail);
-            let (chunks, queue) = self.queue(from);
-            chunks.pop_back(queue, entries, own);
-            let region = if from == WINDOW { Region::Window } else { Region::Main };
-            self.gone(entries, tail, own, region);
-            out.push((tail, Verdict::Evicted));
-        }
-        let (chunks, queue) = self.queue(queue);
-        if !chunks.push_front(queue, entries, handle, weight, note) {
-            self.total -= weight;
-            out.push((handle, Verdict::Rejected));
-        }
-    }
-
     /// Brings the protected queue back to its size.
     fn trim<E: Entries<Handle = H>>(&mut self, entries: &E, steps: &mut u32) {
         while self.protected.weight() > self.protected_max && *steps < STEPS {
@@ -441,14 +408,6 @@ impl<H: Copy + Eq> TinyLfu<H> {
         }
     }
 
-    /// Evicts until adding `weight` cannot overflow. Only weights near 2^64 come here.
-    #[cold]
-    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
-        let capacity = std::mem::replace(&mut self.capacity, u64::MAX - weight);
-        self.rebalance(entries, self.weighted, out);
-        self.capacity = capacity;
-    }
-
     /// Takes in an entry that comes back: what the ghosts tell of its earlier stay moves the window's size and may skip
     /// the window.
     #[inline(never)]
@@ -545,17 +504,25 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
 
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
         let (before, weight) = (self.weigh(entries, old), self.weigh(entries, new));
-        let total = (self.total - before).checked_add(weight);
-        let Some(total) = total.filter(|_| weight <= self.capacity) else {
-            // Too heavy, or beyond what can be summed up: it gives up its turn.
+        if weight > self.capacity {
             Policy::<E>::remove(self, entries, old);
             return self.insert(entries, new, out);
-        };
-        self.rivalry = 0;
-        let (chunks, queue) = self.queue(self.chunks.queue_id(entries.place(old)));
-        chunks.replace(queue, entries, (old, before), (new, weight));
-        entries.set_hits(new, 1);
-        self.total = total;
+        }
+        let id = self.chunks.queue_id(entries.place(old));
+        let total = (self.total - before).checked_add(weight);
+        match total.filter(|&total| total <= self.capacity) {
+            Some(total) => {
+                self.rivalry = 0;
+                let (chunks, queue) = self.queue(id);
+                chunks.replace(queue, entries, (old, before), (new, weight));
+                entries.set_hits(new, 1);
+                self.total = total;
+            }
+            None => {
+                Policy::<E>::remove(self, entries, old);
+                self.push_grown(id, entries, (new, weight), out);
+            }
+        }
         if weight != before {
             self.trim(entries, &mut 0);
             self.rebalance(entries, self.weighted, out);

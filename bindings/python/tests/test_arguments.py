@@ -1,6 +1,8 @@
 """Wrong arguments: the right exception, with a text that helps."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -95,3 +97,21 @@ def test_of_the_mapping():
     with pytest.raises(TypeError, match="maxsize"):
         cache.resize(None)
     assert len(cache) == 0
+
+
+@pytest.mark.parametrize("made", ["hotset.Cache(2**26)", "hotset.cached(maxsize=2**26)(len)"])
+def test_cache_without_memory_is_memory_error(made):
+    """In a process of its own, whose address space is limited: no setting is wrong, so it is no ValueError."""
+    pytest.importorskip("resource")
+    code = f"""
+import resource
+import hotset
+
+resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+try:
+    {made}
+except MemoryError as error:
+    print(error)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout.startswith("there is no memory for a table"), ended

@@ -230,6 +230,42 @@ def test_stale_result_is_logged_once_per_spell(clock, caplog):
     assert len(caplog.records) == 2
 
 
+def test_stale_results_of_one_key_are_logged_once_beside_good_keys(clock, caplog):
+    @hotset.cached(ttl=10, stale_if_error=100, timer=clock)
+    def function(key):
+        if key in failing:
+            raise ConnectionError(key)
+        return key
+
+    failing = set()
+    for key in "abc":
+        function(key)
+    failing.update("ab")
+    for _ in range(5):
+        clock.advance(11)
+        assert [function(key) for key in "abc"] == ["a", "b", "c"]
+        assert len(caplog.records) == 1
+    # The key with which the spell began is good again: the next failure begins another.
+    failing.remove("a")
+    clock.advance(11)
+    assert function("a") == "a" and len(caplog.records) == 1
+    assert function("b") == "b" and len(caplog.records) == 2
+    failing.clear()
+    clock.advance(11)
+    function("b")
+    # A spell ends, too, when no call has failed for as long as expired results are served.
+    failing.add("c")
+    clock.advance(11)
+    assert function("c") == "c" and len(caplog.records) == 3
+    clock.advance(101)
+    with pytest.raises(ConnectionError):
+        function("c")
+    assert function("d") == "d"
+    failing.add("d")
+    clock.advance(11)
+    assert function("d") == "d" and len(caplog.records) == 4
+
+
 def test_stale_result_is_returned_if_logging_raises(clock, monkeypatch):
     class Broken(logging.Filter):
         def filter(self, record):

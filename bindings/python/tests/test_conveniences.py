@@ -1,10 +1,13 @@
 """What functools' decorators do not offer: figures, sharing, times of results, and the process's caches."""
 
 import asyncio
-import copy
 import functools
+import gc
 import logging
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -235,12 +238,103 @@ def test_shared():
     assert hotset.caches()["test shared by threads"] is found[0]
 
 
-def test_a_cache_can_not_be_copied_as_an_object():
-    with pytest.raises(TypeError, match=r"cache\.copy\(\)"):
-        copy.copy(Cache(1))
+def test_caches_can_be_made_in_child_whatever_other_threads_did():
+    """In a process of its own, with a thread that is making a cache at the fork."""
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork")
+    code = """
+import os, signal, threading
+import hotset
+from hotset import _registry
+
+inside, done = threading.Event(), threading.Event()
+
+def hold():
+    with _registry._lock:
+        inside.set()
+        done.wait()
+
+threading.Thread(target=hold).start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    # (Ends a child that waits for the lock.)
+    signal.alarm(30)
+    cache = hotset.Cache(1, name="made in the child")
+    os._exit(0 if hotset.caches()["made in the child"] is cache else 1)
+print(os.waitpid(child, 0)[1])
+done.set()
+"""
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert ended.stdout == "0\n", ended
+
+
+def test_caches_are_made_by_destructors_that_run_within_the_registry():
+    """In a process of its own: the same thread waited for itself."""
+    code = """
+import signal
+import hotset
+from hotset import _registry
+
+signal.alarm(30)
+with _registry._lock:
+    # As a destructor does that the collector runs here.
+    cache = hotset.Cache(1, name="made in a destructor")
+    print(hotset.caches()["made in a destructor"] is cache)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout == "True\n", ended
+
+
+def test_raising_timer_spoils_neither_clear_all_nor_repr():
+    def timer():
+        raise ZeroDivisionError
+
+    broken = Cache(5, timer=timer)
+    good = [Cache(5), cached(lambda: 1), Cache(6)]
+    good[0]["a"] = good[2]["a"] = good[1]()
+    with pytest.raises(ZeroDivisionError):
+        hotset.clear_all()
+    assert [len(good[0]), good[1].cache_info().currsize, len(good[2])] == [0, 0, 0]
+    assert repr(broken) == "<hotset.Cache entries=?, capacity=5>"
+
+
+def test_name_of_a_cache_that_is_gone_is_free():
+    first = Cache(1, name="used twice")
+    second = Cache(1, name="used twice")
+    del first
+    gc.collect()
+    assert hotset.caches()["used twice"] is second
+    del second
+    gc.collect()
+    assert "used twice" not in hotset.caches()
 
 
 # --- One Cache under several functions.
+
+
+def test_keys_and_items_of_functions_that_share_a_cache():
+    cache = Cache(100, policy="lru")
+
+    @cached(cache=cache)
+    def f(x, y=2):
+        return x + y
+
+    @cached(cache=cache, key=lambda x: x % 10)
+    def g(x):
+        return x
+
+    @cached(cache=cache, typed=True)
+    def h(x):
+        return x
+
+    assert (f(1), f(1, y=3), g(13), h(1.0)) == (3, 4, 13, 1.0)
+    cache["other"] = cache[()] = 1
+    assert f.cache_items() == [(((1,), {"y": 3}), 4), (((1,), {}), 3)]
+    assert f.cache_keys() == [((1,), {"y": 3}), ((1,), {})]
+    assert g.cache_items() == [(((3,), {}), 13)] and h.cache_items() == [(((1.0,), {}), 1.0)]
+    f.cache_clear()
+    assert f.cache_keys() == [] and len(cache) == 4
 
 
 def test_one_cache_under_several_functions():
@@ -345,7 +439,8 @@ def test_two_caches_of_a_function_are_invalidated_together():
             assert len(calls) == 3, name
 
     asyncio.run(use())
-    assert not hasattr(Shop.static_coroutine, "cache_keys")
+    # (This is the outer cache's: a Cache of the user's is resized itself.)
+    assert Shop.static_coroutine.cache_keys() == [((1,), {})] and not hasattr(Shop.static_coroutine, "cache_resize")
 
 
 def test_a_coroutine_function_is_closed():

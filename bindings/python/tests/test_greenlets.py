@@ -119,6 +119,57 @@ def test_greenlet_does_not_wait_for_another_thread(way):
     assert cached(1) is True
 
 
+HUBS = {
+    "gevent": """
+import gevent
+gevent.get_hub()
+""",
+    "eventlet": """
+import warnings
+warnings.simplefilter("ignore")
+import eventlet
+eventlet.sleep(0)
+""",
+    "no hub": "import greenlet",
+}
+
+# A thread loads, until the first greenlet of another thread has looked up the same key.
+FIRST_GREENLET = """
+import hotset, sys, threading
+
+inside, looked_up = threading.Event(), threading.Event()
+
+def load(key):
+    if threading.current_thread() is leader:
+        inside.set()
+        # (Where that waits for this load, it is not notified.)
+        looked_up.wait(2)
+        return "of the thread"
+    return "its own"
+
+cached = hotset.cached(load)
+cache = hotset.Cache(10)
+for call in (cached, lambda key: cache.get_or_load(key, load)):
+    inside.clear(), looked_up.clear()
+    leader = threading.Thread(target=call, args=(1,))
+    leader.start()
+    inside.wait()
+    print(call(1))
+    looked_up.set()
+    leader.join()
+"""
+
+
+@pytest.mark.parametrize("library", HUBS)
+def test_first_greenlet_waits_for_another_thread_unless_it_has_a_hub(library):
+    """In a process of its own, since a hub stays with its thread."""
+    if library != "no hub":
+        pytest.importorskip(library)
+    ended = subprocess.run([sys.executable, "-c", HUBS[library] + FIRST_GREENLET], capture_output=True, text=True)
+    found = "of the thread" if library == "no hub" else "its own"
+    assert ended.stdout == f"{found}\n" * 2, ended
+
+
 def test_greenlet_that_is_killed_abandons_its_load(paused):
     function, calls = paused
     cached = hotset.cached(function)

@@ -288,8 +288,51 @@ def test_subclasses():
         type("Wrong", (hotset.Cache,), {"__init__": lambda self: None})
 
 
-def test_neither_pickled_nor_copied():
+def test_neither_pickled_nor_copied_deeply():
     cache = hotset.Cache(maxsize=10)
-    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="neither pickled nor copied"):
+    for attempt in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match="neither pickled nor copied deeply"):
             attempt(cache)
+
+
+def test_copy_keeps_attributes_of_subclass():
+    class Tagged(hotset.Cache):
+        pass
+
+    cache = Tagged(10)
+    cache.tag = "a"
+    cache["a"] = value = object()
+    other = copy.copy(cache)
+    assert type(other) is Tagged and other.tag == "a" and other["a"] is value
+    other["b"] = 2
+    assert "b" not in cache
+
+
+def test_reversed_iterates_coldest_first():
+    cache = hotset.Cache(10, policy="lru")
+    cache.update(a=1, b=2, c=3)
+    assert cache["a"] == 1
+    assert list(reversed(cache)) == ["b", "c", "a"] == list(cache)[::-1]
+    assert list(reversed(cache.keys())) == ["b", "c", "a"] == list(cache.keys())[::-1]
+    assert list(reversed(cache.items())) == [("b", 2), ("c", 3), ("a", 1)] == list(cache.items())[::-1]
+    assert list(reversed(cache.values())) == [2, 3, 1] == list(cache.values())[::-1]
+    assert cache.keys() & {"a", "x"} == {"a"} and repr(cache.keys()).startswith("_Keys(")
+    assert cache.stats().hits == 1
+
+
+@pytest.mark.parametrize("policy", ["tinylfu", "lru", "lfu", "fifo", "random"])
+def test_set_heavier_value_that_fits_stays(policy):
+    removed = []
+    cache = hotset.Cache(policy=policy, max_weight=100, weigher=len, on_removal=lambda *entry: removed.append(entry))
+    for n in range(10):
+        cache[n] = "a" * 10
+    for n in range(10):
+        if n in cache:
+            cache[n] = "b" * 40
+            assert cache.get(n) == "b" * 40, n
+    last = next(iter(cache))
+    cache[last] = "c" * 100
+    assert dict(cache) == {last: "c" * 100} and cache.currsize == 100
+    cache[last] = "d" * 101
+    assert dict(cache) == {}
+    assert len(removed) > 2 and {cause for _, _, cause in removed} == {"size", "replaced"}

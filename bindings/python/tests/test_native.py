@@ -464,6 +464,23 @@ def test_times() -> None:
     assert (c.get("b"), c.get("c"), len(c)) == (None, 3, 1)
 
 
+def test_stale_result_is_logged_once_where_callers_reload(caplog: Any) -> None:
+    fails = []
+
+    def function():
+        if fails:
+            raise ConnectionError
+
+    now = [1.0]
+    memo = Memo(function, ttl=1, stale_while_revalidate=10, refresher=lambda reload: False, timer=lambda: now[0])
+    memo()
+    fails.append(True)
+    for _ in range(3):
+        now[0] += 2
+        memo()
+    assert len(caplog.records) == 1
+
+
 def test_stale_values_are_served_while_one_reloads() -> None:
     now, todo, calls = [0.0], [], []
     f = Memo(

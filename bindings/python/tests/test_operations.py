@@ -26,7 +26,7 @@ def test_a_ttl_of_an_entry_in_all_ways(clock):
     cache.set("never", 2, ttl=...)
     assert [cache.remaining(key) for key in ("own", "new", "never")] == [3, 10, 10]
     cache.set_with_ttl("keyword", 1, ttl=3)
-    assert cache.remaining("keyword") == 3
+    assert cache.remaining(key="keyword") == 3
     assert cache.get_or_load("loaded", str, ttl=4) == "loaded" and cache.remaining("loaded") == 4
     assert cache.get_or_load("endless", str, ttl=None) == "endless" and cache.remaining("endless") is None
 
@@ -57,6 +57,64 @@ def test_an_entry_is_gone_for_all_at_its_very_end():
         now[0] = start + 60
         assert (0 in cache, len(cache), list(cache), cache.stats().entries) == (False, 0, [], 0)
         assert cache.stats().expirations == 500
+
+
+def test_items_with_remaining(clock):
+    cache = Cache(10, policy="lru", ttl=60, tti=20, timer=clock)
+    cache["a"] = 1
+    cache.set("b", 2, ttl=None)
+    cache.set("c", 3, ttl=5)
+    clock.advance(4)
+    assert cache.items_with_remaining() == [("c", 3, 1), ("b", 2, 16), ("a", 1, 16)]
+    clock.advance(1)
+    assert cache.items_with_remaining() == [("b", 2, 15), ("a", 1, 15)]
+    assert (cache.stats().hits, cache.stats().misses) == (0, 0)
+
+
+def test_copy_keeps_time_to_live_of_entries_that_may_idle(clock):
+    cache = Cache(10, ttl=60, tti=20, timer=clock)
+    cache["a"] = 1
+    clock.advance(15)
+    other = cache.copy()
+    # Used often, it lives as long as the entry that was copied could.
+    for _ in range(4):
+        assert other["a"] == 1
+        clock.advance(11)
+    assert other["a"] == 1
+    clock.advance(2)
+    assert "a" not in other
+
+
+def test_remaining_of_remembered_failure_is_none(clock):
+    cache = Cache(10, negative_ttl=60, timer=clock)
+    with pytest.raises(ZeroDivisionError):
+        cache.get_or_load("a", lambda key: 1 / 0)
+    assert "a" not in cache and cache.items_with_remaining() == []
+    with pytest.raises(KeyError):
+        cache.remaining("a")
+    assert cache.get_with_remaining("a") is None
+
+
+def test_get_with_remaining_pairs_value_and_time():
+    """A value is never returned with the time of another, which a writer sets in between."""
+
+    class Key:
+        """Equal to any other; compared by Python code, in which a writer may come in between."""
+
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            comparisons.append(other)
+            if len(comparisons) == at:
+                cache.set(held, "later", ttl=1000)
+            return True
+
+    for at in range(1, 5):
+        cache, held, comparisons = Cache(10), Key(), []
+        cache.set(held, "earlier", ttl=10)
+        value, left = cache.get_with_remaining(Key())
+        assert (value == "later") == (left > 10)
 
 
 def test_remaining_with_the_value(clock):
@@ -234,7 +292,7 @@ def test_attributes(clock):
     cache = Cache(10, ttl=timedelta(seconds=5), timer=clock, name="attributes")
     cache["a"] = 1
     assert (cache.maxsize, cache.currsize, cache.ttl, cache.timer, cache.name) == (10, 1, 5.0, clock, "attributes")
-    cache.resize(20)
+    cache.resize(maxsize=20)
     assert cache.maxsize == 20
     weighing = Cache(max_weight=100, weigher=len)
     weighing["a"] = "four"

@@ -106,8 +106,9 @@ def cached(
     negative_ttl: Seconds for which an exception is remembered and raised again, as a copy each time.
     stale_while_revalidate: Seconds after its ttl for which a result is still returned, while it is loaded anew: by a thread
     (`hotset.set_reload_threads`), or a task.
-    stale_if_error: Seconds after its ttl for which a result is still returned if the function raises. The logger "hotset" is warned when that
-    begins, and again only after a call of the function has succeeded in between.
+    stale_if_error: Seconds after its ttl for which a result is still returned if the function raises. The logger "hotset" is warned once per
+    spell of failures: when a call fails, and again only after a call with the same arguments has succeeded, or no call has failed for
+    `stale_if_error` seconds.
     timer: called instead of the system's monotonic clock, for tests: `timer=lambda: time.time()` follows freezegun and time-machine.
     name: lists the cache in `hotset.caches()`.
     cache: a `hotset.Cache` in which the results are kept, beside those of other functions; its settings are the cache's.
@@ -163,6 +164,9 @@ def cached(
     replaced by the next save; a file that is no snapshot is not, but by an explicit `cache_save()`. Processes that share a file, as
     gunicorn's workers do, each save what they have: the last one wins. One that did nothing since a fork leaves the file to the
     others. A symbolic link is followed, and an existing file's permissions are kept: see `hotset.Cache.save`.
+
+    Raises:
+        TypeError, ValueError, MemoryError, RuntimeError, OSError: As `hotset.Cache`, when the function is decorated.
     """
     given = {name: value for name, value in locals().items() if name not in ("function", "cache", "key", "typed", "method")}
     if cache is not None:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import traceback
+import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -22,12 +23,16 @@ _HIT, _LEAD, _WAIT, _STALE, _INTERRUPTED = range(5)
 # Seconds after which a waiter of another event loop looks whether the one that loads still runs.
 _INTERVAL = 0.05
 
+# The tasks that run a function's loads.
+Tasks = set[asyncio.Task[Any]]
 # A load brings an error, or None and a value.
 _Task = asyncio.Task[tuple[BaseException | None, Any]]
 # By number, the loads that are run by tasks. Also what keeps the tasks alive: an event loop only knows them weakly.
 _loads: dict[int, tuple[_Task, Flight]] = {}
 # By event loop, the numbers of those that reload a value which callers are served: no caller awaits them.
 _reloads: dict[asyncio.AbstractEventLoop, set[int]] = {}
+# Cancelled by `close`: their waiters in the same event loop raise CancelledError.
+_closed: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 # The numbers of the loads that the running code is part of.
 _within: ContextVar[tuple[int, ...]] = ContextVar("hotset_within", default=())
 
@@ -39,11 +44,13 @@ async def get(
     *,
     serve_stale: bool = False,
     share: bool = True,
+    tasks: Tasks | None = None,
 ) -> Any:
     """The value that `begin` (Memo.begin or Cache.begin) finds, or that `load` brings.
 
     An expired one is the answer immediately if stale values are served, unless its last reload was cancelled; or else if it cannot be
-    loaded anew. Unless loads are shared, the one that is in progress is not waited for. A load that is cancelled is begun anew once.
+    loaded anew. Unless loads are shared, the one that is in progress is not waited for. A load that is cancelled is begun anew once,
+    unless `close` cancelled it. While a task runs `load`, it is in `tasks`.
     """
     if _reloads and serve_stale:
         _abandon_stopped()
@@ -53,22 +60,25 @@ async def get(
         if kind == _HIT:
             return found
         if kind == _WAIT and not share:
-            return await load()
+            return await _run_aside(load, tasks)
         if kind == _WAIT:
+            awaited, _ = _loads.get(found.id, (None, None))
             await _landing(found)
             value = found.result()
             if value is not MISSING:
                 return value
+            if awaited is not None and _is_closed(awaited):
+                raise asyncio.CancelledError
             continue
         background = kind == _STALE and serve_stale
         flight: Flight = found if kind == _LEAD else more[0]
-        task = _lead(flight, load, ttl, background)
+        task = _lead(flight, load, ttl, background, tasks)
         if background:
             return found
         await asyncio.wait([task])
         if task.cancelled():
             # By the function itself, maybe: then it would be called without end.
-            if cancelled:
+            if cancelled or _is_closed(task):
                 raise asyncio.CancelledError
             cancelled = True
             continue
@@ -94,11 +104,52 @@ def _log_failure(task: _Task) -> None:
         _log.warning("reloading an expired value failed", exc_info=task.result()[0])
 
 
-def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None, background: bool) -> _Task:
+async def close(tasks: Tasks, *, cancel: bool) -> None:
+    """Waits until the tasks of this event loop that run loads have ended, except those that the caller is part of.
+
+    Args:
+        tasks: The tasks, as `get` keeps them.
+        cancel: Cancel them first. Their waiters in this event loop raise CancelledError; those elsewhere begin anew.
+    """
+    loop = asyncio.get_running_loop()
+    outer = {_loads[number][0] for number in _within.get() if number in _loads}
+    outer |= {task for task in (asyncio.current_task(),) if task is not None}
+    # (Other event loops may add theirs: `tuple` copies in one step.)
+    open_tasks = [task for task in tuple(tasks) if task.get_loop() is loop and not task.done() and task not in outer]
+    if cancel:
+        for task in open_tasks:
+            _closed.add(task)
+            task.cancel()
+    if open_tasks:
+        await asyncio.wait(open_tasks)
+
+
+def _is_closed(task: asyncio.Task[Any]) -> bool:
+    return task in _closed and task.get_loop() is asyncio.get_running_loop()
+
+
+async def _run_aside(load: Callable[[], Awaitable[Any]], tasks: Tasks | None) -> Any:
+    """Runs a load that is not shared, in the caller's own task."""
+    task = asyncio.current_task()
+    if tasks is None or task is None or task in tasks:
+        # (In `tasks` already: the function calls itself.)
+        return await load()
+    tasks.add(task)
+    try:
+        return await load()
+    finally:
+        tasks.discard(task)
+        # (As in `_run`.)
+        del task
+
+
+def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None, background: bool, tasks: Tasks | None) -> _Task:
     loop = asyncio.get_running_loop()
     task = loop.create_task(_run(flight, load, ttl))
 
     def ended(_: object) -> None:
+        if tasks is not None:
+            tasks.discard(task)
         _forget(flight.id, loop)
         # (It may have been cancelled before it ran at all.)
         _abandon(flight)
@@ -106,6 +157,8 @@ def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None,
     _loads[flight.id] = task, flight
     if background:
         _reloads.setdefault(loop, set()).add(flight.id)
+    if tasks is not None:
+        tasks.add(task)
     task.add_done_callback(ended)
     if background:
         task.add_done_callback(_log_failure)

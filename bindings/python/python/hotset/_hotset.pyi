@@ -236,7 +236,7 @@ class Flight:
         """The leader has none: all who wait get this error. An `Exception` is remembered for negative_ttl."""
 
     def log_stale(self, error: BaseException, /) -> None:
-        """The leader's load failed, and its caller serves the expired value: logs that, once until a load succeeds."""
+        """The leader's load failed, and its caller serves the expired value: logs that, once in a spell of failures."""
 
     def abandon(self) -> None:
         """The leader gave up (it was cancelled, say): who waits tries again. Also what happens if a leader's Flight is dropped."""
@@ -306,10 +306,12 @@ class Cache:
     def get_many(self, keys: Iterable[Any], default: Any = None, /) -> list[Any]:
         """In the order of the keys."""
 
+    def peek_with_remaining(self, key: Any, /) -> tuple[Any, float | None] | None: ...
+    def entries_with_remaining(self, at_most: bool, /) -> list[tuple[Any, Any, float | None]]: ...
     def items_hottest(self) -> list[tuple[Any, Any]]:
         """All entries, hottest first. Counts nothing."""
 
-    def remaining(self, key: Any, /) -> float | None:
+    def remaining(self, key: Any) -> float | None:
         """Seconds until its end; None without one; KeyError if it is absent."""
 
     def stats(self) -> dict[str, int]: ...

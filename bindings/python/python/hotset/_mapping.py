@@ -1,6 +1,6 @@
 """`Cache`: the engine as a mapping."""
 
-from collections.abc import Awaitable, Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from collections.abc import Awaitable, Callable, Hashable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from functools import partial
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar, cast, overload
@@ -19,22 +19,37 @@ D = TypeVar("D")
 _ABSENT = object()
 
 
+class _Keys(KeysView[K]):
+    """The keys of a cache, hottest first."""
+
+    _mapping: "Cache[K, Any]"
+
+    def __reversed__(self) -> Iterator[K]:
+        return reversed(self._mapping)
+
+
 class _Items(ItemsView[K, V]):
-    """As the mapping's items, but hottest first, without counting as hits, and without an entry vanishing on the way."""
+    """The entries of a cache as of the beginning of an iteration, hottest first. They count as no hits."""
 
     _mapping: "Cache[K, V]"
 
     def __iter__(self) -> Iterator[tuple[K, V]]:
         return iter(self._mapping.items_hottest())
 
+    def __reversed__(self) -> Iterator[tuple[K, V]]:
+        return reversed(self._mapping.items_hottest())
+
 
 class _Values(ValuesView[V]):
-    """Likewise."""
+    """The values of a cache as of the beginning of an iteration, hottest first. They count as no hits."""
 
     _mapping: "Cache[Any, V]"
 
     def __iter__(self) -> Iterator[V]:
         return (value for _, value in self._mapping.items_hottest())
+
+    def __reversed__(self) -> Iterator[V]:
+        return (value for _, value in reversed(self._mapping.items_hottest()))
 
     def __contains__(self, value: object) -> bool:
         return any(found is value or found == value for found in self)
@@ -92,6 +107,13 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     with other mappings by content, as dict's does; so a cache is not hashable.
 
     The settings are taken by `__new__`: a subclass with an `__init__` of its own overrides that, too.
+
+    Raises:
+        TypeError: A setting is of the wrong type.
+        ValueError: A setting is out of its range, or does not go together with another one.
+        MemoryError: There is no memory for a table of `maxsize` entries. (Up to 2**26 entries it is allocated when the cache is made.)
+        RuntimeError: No cache can be built in this process: its allocator returns pointers with a tag in their upper 16 bits.
+        OSError: The operating system refused a thread that a setting needs.
     """
 
     __slots__ = ("_first_settings", "_name", "_settings")
@@ -156,7 +178,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         def pop(self, key: K, default: V | D) -> V | D: ...
         def pop(self, key: Any, default: Any = ...) -> Any: ...
         def setdefault(self, key: K, default: V) -> V: ...  # type: ignore[override]
-        def remaining(self, key: K, /) -> float | None: ...
+        def remaining(self, key: K) -> float | None: ...
         def items_hottest(self) -> list[tuple[K, V]]: ...
         @overload
         def peek(self, key: K, default: None = None) -> V | None: ...
@@ -262,14 +284,12 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     def get_with_remaining(self, key: Any, default: Any = None) -> Any:
         """Returns the key's value and the seconds that are left until it expires (None: it does not), or `default`."""
         while True:
-            value = super().get(key, _hotset.MISSING)
-            if value is _hotset.MISSING:
+            # (Counts the lookup. Both values of the pair are of one entry, which another thread may have set in between.)
+            if super().get(key, _hotset.MISSING) is _hotset.MISSING:
                 return default
-            try:
-                return value, self.remaining(key)
-            except KeyError:
-                # It has expired in between, or was removed.
-                continue
+            found = super().peek_with_remaining(key)
+            if found is not None:
+                return found
 
     # --- Many entries.
 
@@ -303,6 +323,20 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         keys = list(keys)
         found = zip(keys, super().get_many(keys, _hotset.MISSING), strict=True)
         return {key: value for key, value in found if value is not _hotset.MISSING}
+
+    def items_with_remaining(self) -> list[tuple[K, V, float | None]]:
+        """Returns all entries, each as key, value and the seconds that are left until it expires (None: it does not), hottest first.
+
+        Counts nothing as a hit.
+
+        Example:
+            >>> import hotset
+            >>> c: hotset.Cache[str, int] = hotset.Cache(100)
+            >>> c["a"] = 1
+            >>> c.items_with_remaining()
+            [('a', 1, None)]
+        """
+        return cast("list[tuple[K, V, float | None]]", self.entries_with_remaining(False))
 
     def expire(self) -> list[tuple[K, V]]:
         """Removes all entries that have expired and are still held, and returns their keys and values. Looks at all entries.
@@ -386,15 +420,19 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         return self._name
 
     def copy(self) -> Self:
-        """Returns another cache with the same settings (but no name), the same entries, and what is left of their times to live."""
+        """Returns another cache with the same settings (but no name), the same entries, and what is left of their times to live.
+
+        `copy.copy(cache)` is the same. Keys and values are the same objects. A time to idle begins anew.
+        """
         other = self._empty()
-        for key, value in reversed(self.items_hottest()):
-            try:
-                left = self.remaining(key)
-            except KeyError:
-                continue
+        for key, value, left in reversed(self.entries_with_remaining(True)):
             other.set(key, value, left)
+        # What a subclass keeps beside the entries.
+        if hasattr(self, "__dict__"):
+            vars(other).update(vars(self))
         return other
+
+    __copy__ = copy
 
     def _empty(self) -> Self:
         return cast(Self, cast(Any, Cache).__new__(type(self), **self._settings))
@@ -418,12 +456,20 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         self.update(other)
         return self
 
-    def items(self) -> ItemsView[K, V]:
-        """All entries, hottest first. Going through them counts nothing as a hit."""
+    def __reversed__(self) -> Iterator[K]:
+        """Iterates over the keys, coldest first."""
+        return (key for key, _ in reversed(self.items_hottest()))
+
+    def keys(self) -> _Keys[K]:
+        """Returns a view of the keys, hottest first."""
+        return _Keys(self)
+
+    def items(self) -> _Items[K, V]:
+        """Returns a view of all entries, hottest first. Iterating over it counts nothing as a hit."""
         return _Items(self)
 
-    def values(self) -> ValuesView[V]:
-        """The values, hottest first."""
+    def values(self) -> _Values[V]:
+        """Returns a view of the values, hottest first. Iterating over it counts nothing as a hit."""
         return _Values(self)
 
     def stats(self) -> Stats:  # type: ignore[override]  # the native part's, with names
@@ -436,7 +482,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         """Counts hits, misses and all the rest from 0 again. (`clear` does so for hits and misses only.)"""
         super().reset_stats()
 
-    def resize(self, maxsize: int, /) -> None:
+    def resize(self, maxsize: int) -> None:
         """Sets how many entries, or with a max_weight how much weight, may be held; the coldest go at once if there are too many."""
         which = "maxsize" if self._settings["max_weight"] is None else "max_weight"
         size = bound(which, maxsize)
@@ -497,13 +543,17 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         return _snapshot.load(self, path_of(path), *others[0])
 
     def __repr__(self) -> str:
-        stats = self.stats()
+        try:
+            entries: object = self.stats().entries
+        except Exception:
+            # Its timer raises, say: a debugger is to show the cache all the same.
+            entries = "?"
         named = "" if self._name is None else f"{self._name!r}, "
         times = "".join(f", {which}={self._settings[which]:g}" for which in ("ttl", "tti") if self._settings[which] is not None)
-        return f"<hotset.{type(self).__name__} {named}entries={stats.entries}, capacity={stats.capacity}{times}>"
+        return f"<hotset.{type(self).__name__} {named}entries={entries}, capacity={self.maxsize}{times}>"
 
     def __reduce_ex__(self, protocol: Any, /) -> Never:
         raise TypeError(
-            "a hotset.Cache can be neither pickled nor copied: it belongs to this process, with its threads and timers; "
+            "a hotset.Cache can be neither pickled nor copied deeply: it belongs to this process, with its threads and timers; "
             "take dict(cache) for its content, or cache.copy()"
         )

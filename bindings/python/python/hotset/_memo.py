@@ -4,9 +4,7 @@ A plain function becomes the native Memo itself: nothing in Python lies on the w
 hurry, are written here and given to its type. An `async def` becomes a coroutine function around a Memo.
 """
 
-import asyncio
 import inspect
-import weakref
 from collections.abc import Callable
 from functools import partial, update_wrapper, wraps
 from types import MethodType
@@ -207,61 +205,50 @@ def memoised(
     register(name, memo)
     if not asynchronous:
         return memo
-    loading, aclose = _tracked(function)
-    wrapper = _awaitable(loading, memo, settings)
-    wrapper.__wrapped__ = function
-    wrapper.cache_aclose = aclose
+    wrapper = _awaitable(function, memo, settings)
     return AsyncMethod(wrapper) if place.method else wrapper
 
 
 def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]) -> Any:
     serve_stale = settings["stale_while_revalidate"] is not None
     share = settings["single_flight"]
+    tasks: _flights.Tasks = set()
 
     @wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         begin, load = partial(memo.begin, args, kwargs), partial(function, *args, **kwargs)
-        return plain(await _flights.get(begin, load, serve_stale=serve_stale, share=share))
+        return plain(await _flights.get(begin, load, serve_stale=serve_stale, share=share, tasks=tasks))
 
     async def cache_refresh(*args: Any, **kwargs: Any) -> Any:
-        """Calls the function, keeps its result, and returns it. Joins a call of it that is going on."""
-        return plain(await _flights.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs)))
+        """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
+        return plain(await _flights.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs), tasks=tasks))
 
     for shared in _SHARED:
         setattr(wrapper, shared.__name__, MethodType(shared, memo))
     wrapper.cache_parameters = memo.cache_parameters  # type: ignore[attr-defined]
     wrapper.cache_refresh = cache_refresh  # type: ignore[attr-defined]
+    wrapper.cache_aclose = closer(function, tasks)  # type: ignore[attr-defined]
     return wrapper
 
 
-def _tracked(function: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The coroutine function, whose calls are known while they run, and what ends them."""
-    tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
-
-    @wraps(function)
-    async def loading(*args: Any, **kwargs: Any) -> Any:
-        if (task := asyncio.current_task()) is not None:
-            tasks.add(task)
-        # (An error holds this frame, and the task holds the error.)
-        del task
-        return await function(*args, **kwargs)
+def closer(function: Callable[..., Any], tasks: _flights.Tasks) -> Callable[..., Any]:
+    """Returns the `cache_aclose` of a coroutine function whose loads are run by `tasks`."""
+    below: Callable[..., Any] | None = getattr(function, "cache_aclose", None)
 
     async def cache_aclose(*, cancel: bool = True) -> None:
         """Ends the calls of the function that are in progress in this event loop, reloads included, and waits for them.
 
-        Those who wait for them get a CancelledError, or begin anew in other loops. The cache stays as it is, and can be used again.
+        Callers that await a cancelled call in this event loop get a CancelledError; those in other loops and threads begin anew.
+        A call that `cache_aclose` is itself called from continues. The cache keeps its results, and can be used again.
 
         Args:
-            cancel: Cancel them. False: wait until they have ended by themselves.
+            cancel: Cancel the calls. False: wait until they have ended by themselves.
         """
-        loop = asyncio.get_running_loop()
-        mine = [task for task in tasks if task.get_loop() is loop and not task.done() and task is not asyncio.current_task()]
-        if cancel:
-            for task in mine:
-                task.cancel()
-        await asyncio.gather(*mine, return_exceptions=True)
+        await _flights.close(tasks, cancel=cancel)
+        if below is not None:
+            await below(cancel=cancel)
 
-    return loading, cache_aclose
+    return cache_aclose
 
 
 def _either(is_kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:

@@ -1,11 +1,12 @@
 """Functions under a `Cache` of the user's: `cached(cache=..)`."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, cast
 
-from hotset import _methods
+from hotset import _flights, _methods
 from hotset._mapping import Cache
+from hotset._memo import closer
 from hotset._settings import plain
 from hotset._stats import CacheInfo, info_of
 
@@ -54,16 +55,30 @@ def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | Non
     below: Any = function if hasattr(function, "cache_invalidate") else None
     # (The attributes of a function that is itself under a cache come with it: this cache's are others.)
     attributes = cast("dict[str, Any]", vars(wrapper))
-    for name in [name for name in attributes if name.startswith("cache_") and name != "cache_refresh"]:
+    for name in [name for name in attributes if name.startswith("cache_") and name not in ("cache_refresh", "cache_aclose")]:
         del attributes[name]
 
     def cache_info() -> CacheInfo:
         """What the cache counted, for all functions under it."""
         return info_of(results.stats(), {**results._settings})  # pyright: ignore[reportPrivateUsage]
 
+    def own() -> list[tuple[tuple[Any, ...], Any]]:
+        return [(found, value) for found, value in results.items_hottest() if isinstance(found, tuple) and found and found[0] is this]
+
+    def cache_items() -> list[tuple[_methods.Spelling, Any]]:
+        """Returns the results of this function with their arguments, ((args, kwargs), result) of each, hottest first. Counts no hits.
+
+        With a `key`, what that made of the arguments is the only argument.
+        """
+        return [(((found[1],), {}) if key is not None else (found[1], dict(found[2])), value) for found, value in own()]
+
+    def cache_keys() -> list[_methods.Spelling]:
+        """Returns the arguments of the results of this function, (args, kwargs) of each, hottest first."""
+        return [call for call, _ in cache_items()]
+
     def cache_clear() -> None:
         """Forgets the results of this function, and no others; of a cache under this one, too."""
-        results.delete_many([found for found in results if isinstance(found, tuple) and found and found[0] is this])
+        results.delete_many([found for found, _ in own()])
         if below is not None:
             below.cache_clear()
 
@@ -89,7 +104,7 @@ def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | Non
         """The settings of the cache, and which it is."""
         return {**results._settings, "cache": results, "key": key, "typed": typed}  # pyright: ignore[reportPrivateUsage]
 
-    for given in (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set, cache_parameters):
+    for given in (cache_info, cache_clear, cache_invalidate, cache_contains, cache_set, cache_keys, cache_items, cache_parameters):
         setattr(wrapper, given.__name__, given)
     wrapper.cache = results
     return wrapper
@@ -116,16 +131,22 @@ def _sync(function: Callable[..., Any], results: Cache[Any, Any], key_of: Callab
 
 
 def _async(function: Callable[..., Any], results: Cache[Any, Any], key_of: Callable[..., tuple[Any, ...]]) -> Any:
+    tasks: _flights.Tasks = set()
+
+    async def load(found: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return plain(await _flights.get(partial(results.begin, found), partial(function, *args, **kwargs), tasks=tasks))
+
     @wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return plain(await results.aget_or_load(key_of(args, kwargs), lambda _: function(*args, **kwargs)))
+        return await load(key_of(args, kwargs), args, kwargs)
 
     async def cache_refresh(*args: Any, **kwargs: Any) -> Any:
         """Calls the function, keeps its result, and returns it."""
         found = key_of(args, kwargs)
         results.delete(found)
-        return plain(await results.aget_or_load(found, lambda _: function(*args, **kwargs)))
+        return await load(found, args, kwargs)
 
     found: Any = wrapper
     found.cache_refresh = cache_refresh
+    found.cache_aclose = closer(function, tasks)
     return found

@@ -18,7 +18,7 @@ _log = logging.getLogger("hotset")
 
 
 def log_stale(function: object, error: BaseException) -> None:
-    """Logs that a function's expired result is served because the function raised. Called once until a call of it succeeds."""
+    """Logs that a function's expired result is served because the function raised. Called once in a spell of failures."""
     name = getattr(function, "__qualname__", repr(function))
     _log.warning("%s failed: its expired result is returned", name, exc_info=error)
 

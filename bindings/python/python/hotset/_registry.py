@@ -1,11 +1,13 @@
 """The caches of this process."""
 
 import logging
+import os
 import warnings
+from functools import partial
 from itertools import count
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, cast
-from weakref import WeakValueDictionary
+from weakref import ReferenceType, WeakValueDictionary, ref
 
 from hotset._stats import Stats
 
@@ -21,12 +23,23 @@ class Listed(Protocol):
     def __hotset_stats__(self) -> Stats: ...
 
 
-_lock = Lock()
-_named: WeakValueDictionary[str, Any] = WeakValueDictionary()
+# (A destructor that the collector runs in the middle of this may make a cache, too.)
+_lock = RLock()
+_named: dict[str, ReferenceType[Any]] = {}
 # All of them, by a number; with how each is cleared.
 _all: WeakValueDictionary[int, Any] = WeakValueDictionary()
 _numbers = count()
 _shared: dict[str, Any] = {}
+
+
+def _forked() -> None:
+    """In a child, where the thread that held the lock may not exist."""
+    global _lock
+    _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _check_name(name: object) -> None:
@@ -41,7 +54,13 @@ def register(name: object, cache: Any) -> None:
     with _lock:
         _all[next(_numbers)] = cache
         if name is not None:
-            _named[name] = cache
+            _named[name] = ref(cache, partial(_forget, name))
+
+
+def _forget(name: str, reference: ReferenceType[Any]) -> None:
+    with _lock:
+        if _named.get(name) is reference:
+            del _named[name]
 
 
 def caches() -> dict[str, Any]:
@@ -58,7 +77,10 @@ def caches() -> dict[str, Any]:
         1
     """
     with _lock:
-        return dict(_named.items())
+        # (In one step: the collector may remove caches, and destructors may make some, at any time.)
+        references = _named.copy()
+    found = {name: reference() for name, reference in references.items()}
+    return {name: cache for name, cache in found.items() if cache is not None}
 
 
 def stats() -> dict[str, Stats]:
@@ -84,14 +106,21 @@ def stats() -> dict[str, Stats]:
 def clear_all() -> None:
     """Removes all entries of all caches of this process, and what they counted: for tests.
 
-    Of all `Cache`s, also of shared ones, and of all functions under `cached`, `lru_cache` and `cache`.
+    Of all `Cache`s, also of shared ones, and of all functions under `cached`, `lru_cache` and `cache`. If one raises (its timer does, say),
+    the others are cleared all the same, and the first exception is raised then.
     """
     with _lock:
-        alive = list(_all.values())
-    for cache in alive:
-        (cache.cache_clear if hasattr(cache, "cache_clear") else cache.clear)()
-        if hasattr(cache, "reset_stats"):
-            cache.reset_stats()
+        references = _all.valuerefs()
+    raised: Exception | None = None
+    for cache in [cache for reference in references if (cache := reference()) is not None]:
+        try:
+            (cache.cache_clear if hasattr(cache, "cache_clear") else cache.clear)()
+            if hasattr(cache, "reset_stats"):
+                cache.reset_stats()
+        except Exception as error:
+            raised = raised or error
+    if raised is not None:
+        raise raised
 
 
 def shared(name: str, /, **settings: Any) -> "Cache[Any, Any]":

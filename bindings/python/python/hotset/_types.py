@@ -110,7 +110,10 @@ class AsyncCached(_Common, Protocol[P, R]):
     def cache_set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None: ...
     def cache_refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
     def cache_aclose(self, *, cancel: bool = True) -> Coroutine[Any, Any, None]:
-        """Ends the calls that are in progress in this event loop, reloads included, and waits for them."""
+        """Ends the calls that are in progress in this event loop, reloads included, and waits for them.
+
+        Callers that await a cancelled call in this event loop get a CancelledError; those in other loops and threads begin anew.
+        """
         ...
 
 

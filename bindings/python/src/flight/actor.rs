@@ -3,12 +3,11 @@
 //! A load belongs to the greenlet that began it: greenlets of one thread take turns on its stack, so another one may look up a key that
 //! is being loaded, and must not block the thread in which the load continues.
 
-use crate::objects::Object;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 use std::ffi::{c_int, c_ulong};
 
 unsafe extern "C" {
@@ -46,7 +45,7 @@ pub(crate) enum Relation {
     Own,
     /// It may wait.
     Other,
-    /// It must not: this thread has greenlets, which would all wait.
+    /// It must not: other greenlets of this thread would wait, too.
     Aside,
 }
 
@@ -78,7 +77,12 @@ impl Actor {
             let own = leader.greenlet == self.greenlet || leader.greenlet == 0 && is_first;
             return if own { Relation::Own } else { Relation::Aside };
         }
-        if is_first { Relation::Other } else { Relation::Aside }
+        let blocks_others = !is_first || greenlet.is_some() && has_hub(py);
+        if blocks_others {
+            Relation::Aside
+        } else {
+            Relation::Other
+        }
     }
 }
 
@@ -88,16 +92,30 @@ fn running_greenlet(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     if let Some(getcurrent) = GETCURRENT.get(py) {
         return getcurrent.bind(py).call0().ok();
     }
-    // SAFETY: borrowed from the interpreter, which lives on.
-    let modules: Object = unsafe { ffi::PyImport_GetModuleDict() };
-    // SAFETY: as above.
-    let modules = unsafe { Bound::from_borrowed_ptr_or_opt(py, modules) }?;
-    let greenlet = modules
-        .cast::<PyDict>()
-        .ok()?
-        .get_item(intern!(py, "greenlet"))
-        .ok()??;
+    let greenlet = imported(py, intern!(py, "greenlet"))?;
     let getcurrent = greenlet.getattr(intern!(py, "getcurrent")).ok()?;
     let _ = GETCURRENT.set(py, getcurrent.clone().unbind());
     getcurrent.call0().ok()
+}
+
+/// The module of this name, if it has been imported.
+fn imported<'py>(py: Python<'py>, name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: borrowed from the interpreter, which keeps it.
+    let modules = unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PyImport_GetModuleDict()) }?;
+    modules.cast::<PyDict>().ok()?.get_item(name).ok()?
+}
+
+/// Whether the calling thread has a hub of gevent or eventlet, which runs other greenlets while this one waits. A thread's first greenlet
+/// is the thread itself: without a hub it may block as any thread.
+fn has_hub(py: Python<'_>) -> bool {
+    // (Neither has a public function that does not make a hub where there is none.)
+    let gevent = || {
+        let hub = imported(py, intern!(py, "gevent._hub_local"))?.call_method0(intern!(py, "get_hub_if_exists"));
+        hub.ok().filter(|hub| !hub.is_none())
+    };
+    let eventlet = || {
+        let locals = imported(py, intern!(py, "eventlet.hubs"))?.getattr(intern!(py, "_threadlocal"));
+        locals.ok()?.getattr_opt(intern!(py, "hub")).ok()?
+    };
+    gevent().is_some() || eventlet().is_some()
 }

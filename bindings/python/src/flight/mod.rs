@@ -169,11 +169,16 @@ impl Flight {
         self.end(py, &outcome, Ttl::Default)
     }
 
-    /// The leader's load failed with this error, and its caller serves the expired value: logs that, once until a load succeeds.
+    /// The leader's load failed with this error, and its caller serves the expired value: logs that, once in a spell of failures.
     #[pyo3(signature = (error, /))]
     fn log_stale(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
-        if let Some(Lead { of: Of::Memo(memo), .. }) = &self.lead {
-            Memo::end_stale(memo, &PyErr::from_value(error));
+        if let Some(Lead {
+            of: Of::Memo(memo),
+            led,
+            ..
+        }) = &self.lead
+        {
+            Memo::end_stale(memo, led.hash(), &PyErr::from_value(error));
         }
         interrupt::take(py).map_or(Ok(()), Err)
     }

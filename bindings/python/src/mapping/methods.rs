@@ -249,9 +249,29 @@ impl Mapping {
     }
 
     fn remaining(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<Option<f64>> {
-        let left = self.seek(args[0].as_ptr(), |search| self.store.remaining(search))?;
-        let left = left.ok_or_else(|| PyErr::from(no_such(args[0].as_ptr())))?;
+        let found = self.seek(args[0].as_ptr(), |search| self.store.peek_with_remaining(search))?;
+        let (_, left) = found.ok_or_else(|| PyErr::from(no_such(args[0].as_ptr())))?;
         Ok(left.map(|left| left.as_secs_f64()))
+    }
+
+    fn peek_with_remaining(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Option<f64>)>> {
+        let found = self.seek(args[0].as_ptr(), |search| self.store.peek_with_remaining(search))?;
+        Ok(found.map(|(value, left)| (value.into_bound(py).unbind(), left.map(|left| left.as_secs_f64()))))
+    }
+
+    /// Each entry with its remaining time, or with what it is at most, however often the entry is used.
+    fn items_with_remaining(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let at_most = args[0].is_truthy()?;
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        let entries = self.store.hottest_with_remaining().into_iter();
+        let items = entries.map(|(key, value, left)| {
+            let left = if at_most { left.used } else { left.unused };
+            let left = left.map(|left| left.as_secs_f64());
+            (key.into_bound(py), value.into_bound(py), left).into_pyobject(py)
+        });
+        let items = items.collect::<PyResult<Vec<_>>>()?;
+        Ok(pyo3::types::PyList::new(py, items)?.into_any().unbind())
     }
 
     fn stats(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -309,7 +329,9 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"begin" => Mapping::begin, 1..=1, c"begin($self, key, /)\n--\n\nThe value, or a load to lead or to wait for.";
         c"get_many" => Mapping::get_many, 1..=2, c"get_many($self, keys, default=None, /)\n--\n\nThe values of many keys.";
         c"items_hottest" => Mapping::items_hottest, 0..=0, c"items_hottest($self, /)\n--\n\nAll entries, hottest first.";
-        c"remaining" => Mapping::remaining, 1..=1, c"remaining($self, key, /)\n--\n\nHow many seconds the key's entry has left.";
+        c"remaining" => Mapping::remaining, 1..=1, ["key"], c"remaining($self, key)\n--\n\nHow many seconds the key's entry has left.";
+        c"peek_with_remaining" => Mapping::peek_with_remaining, 1..=1, c"peek_with_remaining($self, key, /)\n--\n\nReturns the key's value and how many seconds its entry has left, or None. Counts nothing.";
+        c"entries_with_remaining" => Mapping::items_with_remaining, 1..=1, c"entries_with_remaining($self, at_most, /)\n--\n\nReturns all entries with the seconds that each has left, hottest first.";
         c"stats" => Mapping::stats, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
         c"clear" => Mapping::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves everything.";
         c"saving" => Mapping::saving, 2..=2, c"saving($self, path, schema, /)\n--\n\nBegins to save the entries to a file.";

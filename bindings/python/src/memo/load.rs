@@ -10,7 +10,7 @@ use crate::flight::shared::{Completion, Outcome, Shared};
 use crate::interrupt;
 use crate::objects::{Object, Raised, Ref};
 use crate::statics::with_ttl;
-use crate::store::key::{self, Found, Search, Value};
+use crate::store::key::{self, Found, Look, Search, Value};
 use crate::store::lanes::{Begun, Leading, Led, Opened};
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError};
@@ -152,7 +152,7 @@ impl Memo {
                 // nothing is left to serve.
                 if Python::attach(|py| error.is_instance_of::<PyException>(py)) {
                     self.store.reload_failed(search);
-                    self.log_stale(&error);
+                    self.log_stale(Look::hash(search), &error);
                     return Ok(value);
                 }
                 if let Err(raised) = self.store.reload_abandoned(search) {
@@ -163,10 +163,10 @@ impl Memo {
         }
     }
 
-    /// An expired value is served because the function raised: logs that, once until a load succeeds.
+    /// Logs that the expired value of the key with this hash is served because the function raised, once in a [`Spell`](super::Spell).
     #[cold]
-    pub(crate) fn log_stale(&self, error: &PyErr) {
-        if self.serves_stale.swap(true, Ordering::Relaxed) {
+    pub(crate) fn log_stale(&self, hash: u64, error: &PyErr) {
+        if !self.spell.begins(hash, self.store.monotonic()) {
             return;
         }
         Python::attach(|py| {
@@ -222,7 +222,7 @@ impl Memo {
         match outcome {
             Outcome::Value(value) => {
                 if self.reloads {
-                    self.serves_stale.store(false, Ordering::Relaxed);
+                    self.spell.loaded(Look::hash(search));
                 }
                 let weight = self.store.weigh(&[value.get()])?;
                 #[cfg(Py_GIL_DISABLED)]

@@ -207,9 +207,9 @@ impl Memo {
     }
 
     /// A task serves the expired value because its load failed.
-    pub(crate) fn end_stale(memo: &Py<PyAny>, error: &PyErr) {
+    pub(crate) fn end_stale(memo: &Py<PyAny>, hash: u64, error: &PyErr) {
         // SAFETY: `begin` put a memo there.
-        unsafe { &*memo.as_ptr().cast::<Self>() }.log_stale(error);
+        unsafe { &*memo.as_ptr().cast::<Self>() }.log_stale(hash, error);
     }
 
     /// Whether a call still has the key that it had when its load began: the load may have changed the arguments, of which a function

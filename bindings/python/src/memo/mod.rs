@@ -5,6 +5,7 @@ mod load;
 mod methods;
 mod reload;
 mod saved;
+mod spell;
 
 use crate::border::{enter, quickly, raise};
 use crate::call::{Bare, Call, Owner, Positional, check_equal};
@@ -20,10 +21,11 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
+use spell::Spell;
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 #[repr(C)]
 pub(crate) struct Memo {
@@ -41,8 +43,8 @@ pub(crate) struct Memo {
     single_flight: bool,
     /// Values are reloaded before they end.
     reloads: bool,
-    /// An expired result was served because the function raised, and no load has succeeded since.
-    serves_stale: AtomicBool,
+    /// Expired results are served because the function raises.
+    spell: Spell,
     store: ManuallyDrop<Store>,
 }
 
@@ -367,7 +369,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             plain: !special && !typed,
             quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed && !eager,
             reloads,
-            serves_stale: AtomicBool::new(false),
+            spell: Spell::new(options.stale_while_revalidate.max(options.stale_if_error)),
             key: reference(options.key),
             refresher: reference(options.refresher),
             store: ManuallyDrop::new(store),

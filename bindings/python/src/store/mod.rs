@@ -25,16 +25,16 @@ use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
 use lanes::{Lanes, Leading, Led};
 use left::{Left, LettingGo, Told, leave};
 use options::Options;
-use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use stats::Counted;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 /// How a listener is told of an entry: `(told, key, value)`.
 pub(crate) type Tell = fn(Python<'_>, &Told, Object, Object) -> PyResult<()>;
@@ -146,10 +146,7 @@ impl Store {
         }
         let built = builder.jitter(options.jitter).build();
         Ok(Self {
-            cache: built.map_err(|error| match error {
-                BuildError::NoMemory => PyMemoryError::new_err(error.to_string()),
-                _ => PyValueError::new_err(error.to_string()),
-            })?,
+            cache: built.map_err(build_error)?,
             hooks,
             lanes: Lanes::default(),
             weigher: reference(&options.weigher),
@@ -211,6 +208,16 @@ impl Store {
         };
         self.hooks.now.store(nanos, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Returns the time by the user's clock when it was last asked, or by the system's.
+    pub(crate) fn monotonic(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        if self.has_timer() {
+            Duration::from_nanos(self.hooks.now.load(Ordering::Relaxed))
+        } else {
+            START.elapsed()
+        }
     }
 
     /// What is there for a key, counted as a hit or a miss. The caller has asked the clock.
@@ -296,12 +303,18 @@ impl Store {
         Ok(is_value)
     }
 
-    /// How long an entry has left; `Some(None)` for ever.
-    pub(crate) fn remaining<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<Option<Duration>>, Raised> {
+    /// Returns a key's value and its remaining TTL; `None` in that: it does not expire. A remembered failure is no value. Counts nothing.
+    pub(crate) fn peek_with_remaining<T: Sought>(
+        &self,
+        search: &Search<'_, T>,
+    ) -> Result<Option<(Ref, Option<Duration>)>, Raised> {
         loop {
-            let found = self.cache.remaining(search as &dyn Look);
-            if found.is_some() || !search.settle()? {
-                return Ok(found);
+            let found = raw::peek_with_remaining(&self.cache, search as &dyn Look, Value::found);
+            if let Some((found, left)) = found {
+                return Ok(found.value().map(|value| (value, left)));
+            }
+            if !search.settle()? {
+                return Ok(None);
             }
         }
     }
@@ -509,6 +522,19 @@ impl Store {
             .collect()
     }
 
+    /// Returns new references to keys and values with their remaining times, hottest first; without remembered exceptions.
+    pub(crate) fn hottest_with_remaining(&self) -> Vec<(Ref, Ref, raw::Remaining)> {
+        raw::hottest_with_remaining(&self.cache, |key, value, left| {
+            let object = key.object();
+            if object.is_null() || value.is_error() {
+                return None;
+            }
+            // SAFETY: the entry holds its key while it is shown.
+            let key = unsafe { Ref::borrowed(object) };
+            Some((key, value.found().value()?, left))
+        })
+    }
+
     /// Copies of the values of many keys.
     pub(crate) fn get_many(&self, searches: &[&dyn Look]) -> Vec<Option<Value>> {
         self.cache.get_many(searches.iter().copied())
@@ -555,6 +581,21 @@ impl Store {
             });
         }
         self.cache.clear();
+    }
+}
+
+/// The exception for settings with which the engine builds no cache.
+fn build_error(error: BuildError) -> PyErr {
+    let text = error.to_string();
+    match error {
+        BuildError::NoMemory => PyMemoryError::new_err(text),
+        BuildError::NoThread { source } => match source.raw_os_error() {
+            Some(number) => PyOSError::new_err((number, text)),
+            None => PyOSError::new_err(text),
+        },
+        // No setting is wrong: the process's allocator, or its platform, is one that no cache can be built on.
+        BuildError::TaggedPointers | BuildError::NoClock => PyRuntimeError::new_err(text),
+        _ => PyValueError::new_err(text),
     }
 }
 

@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 from collections.abc import Coroutine, MutableMapping
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -135,7 +136,12 @@ def mapping() -> None:
     assert_type(cache.peek("b"), int | None)
     assert_type(cache.get_many(["b"], as_dict=True), dict[str, int])
     assert_type(cache.get_with_remaining("b"), tuple[int, float | None] | None)
+    assert_type(cache.items_with_remaining(), list[tuple[str, int, float | None]])
     assert_type(cache.expire(), list[tuple[str, int]])
+    assert_type(list(reversed(cache)), list[str])
+    assert_type(list(reversed(cache.items())), list[tuple[str, int]])
+    assert_type(copy(cache), hotset.Cache[str, int])
+    cache.resize(maxsize=20)
     assert_type(cache.copy(), hotset.Cache[str, int])
     assert_type(cache | {"c": 3}, hotset.Cache[str, int])
     assert_type(cache.maxsize, int | None)
