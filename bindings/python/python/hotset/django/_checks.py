@@ -1,0 +1,44 @@
+"""Checks of CACHES, for `manage.py check` and each start of a server."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.utils.module_loading import import_string
+
+from hotset.django._backend import HotsetCache
+from hotset.django._settings import DEFAULT_MAX_ENTRIES, errors, warnings
+
+
+def hotset_aliases() -> dict[str, dict[str, Any]]:
+    """Returns the settings of those aliases in CACHES whose backend is hotset's."""
+    found: dict[str, dict[str, Any]] = {}
+    for alias, params in settings.CACHES.items():
+        try:
+            backend: Any = import_string(params["BACKEND"])
+        except (ImportError, KeyError):
+            # Django says so by itself.
+            continue
+        if isinstance(backend, type) and issubclass(backend, HotsetCache):
+            found[alias] = params
+    return found
+
+
+def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Returns what is wrong with the settings of hotset's backends."""
+    messages: list[CheckMessage] = []
+    bounds: dict[str, tuple[str, Any]] = {}
+    for alias, params in hotset_aliases().items():
+        location = params.get("LOCATION", "")
+        others = {name: value for name, value in params.items() if name not in ("BACKEND", "LOCATION")}
+        wrong = errors(location, others)
+        messages += [Error(f"CACHES[{alias!r}]: {text}", id="hotset.E001") for text in wrong]
+        messages += [Warning(f"CACHES[{alias!r}]: {text}", id="hotset.W001") for text in warnings(others)]
+        if wrong:
+            continue
+        bound = (others.get("OPTIONS") or {}).get("MAX_ENTRIES", DEFAULT_MAX_ENTRIES)
+        first, first_bound = bounds.setdefault(location, (alias, bound))
+        if bound != first_bound:
+            text = f"MAX_ENTRIES is {bound}, but {first_bound} for {first!r}, which has the same LOCATION: the first one used decides"
+            messages.append(Warning(f"CACHES[{alias!r}]: {text}", hint="Give each its own LOCATION.", id="hotset.W002"))
+    return messages
