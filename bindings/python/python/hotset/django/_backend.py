@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
+from django.conf import settings
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache, default_key_func
 from django.core.exceptions import ImproperlyConfigured
 
@@ -23,14 +24,23 @@ _KEY_METHODS = ("make_key", "validate_key", "make_and_validate_key")
 
 
 def _engine(location: str, options: Mapping[str, Any], max_entries: Any) -> Cache[str, Any]:
-    settings = (location, max_entries, options.get("policy"), options.get("jitter"))
-    engine = _engines.get(settings)
+    chosen = (location, max_entries, options.get("policy"), options.get("jitter"))
+    engine = _engines.get(chosen)
     if engine is None:
-        chosen = {which: options[which] for which in ("policy", "jitter") if which in options}
+        others = {which: options[which] for which in ("policy", "jitter") if which in options}
         maxsize = None if max_entries is None else int(max_entries)
-        engine = shared(f"django:{location}" if location else "django", maxsize=maxsize, **chosen)
-        _engines[settings] = engine
+        engine = shared(f"django:{location}" if location else "django", maxsize=maxsize, **others)
+        _engines[chosen] = engine
     return engine
+
+
+def _named(location: Any, params: Mapping[str, Any]) -> str:
+    """Returns how an error names these settings: by the alias that has them."""
+    for alias, given in settings.CACHES.items():
+        others = {name: value for name, value in given.items() if name not in ("BACKEND", "LOCATION")}
+        if others == params and given.get("LOCATION", "") == location:
+            return f"CACHES[{alias!r}]"
+    return f"a hotset backend at LOCATION {location!r}"
 
 
 class HotsetCache(BaseCache):
@@ -53,7 +63,7 @@ class HotsetCache(BaseCache):
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         found = errors(location, params)
         if found:
-            raise ImproperlyConfigured("; ".join(found))
+            raise ImproperlyConfigured(f"{_named(location, params)}: {'; '.join(found)}")
         # What `_set_head` reads before `BaseCache` has set all three.
         self._key_prefix: Any = ""
         self._version: Any = 1

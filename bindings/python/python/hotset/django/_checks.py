@@ -1,9 +1,12 @@
-"""Checks of CACHES, for `manage.py check` and each start of a server."""
+"""Checks of CACHES, for `manage.py check` and each start of a server: of what has no effect.
+
+What is wrong is an error when the backend is made, which Django's own checks do first.
+"""
 
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning
+from django.core.checks import CheckMessage, Warning
 from django.utils.module_loading import import_string
 
 from hotset.django._backend import HotsetCache
@@ -25,17 +28,15 @@ def hotset_aliases() -> dict[str, dict[str, Any]]:
 
 
 def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Returns what is wrong with the settings of hotset's backends."""
+    """Returns a warning for each setting of hotset's backends that has no effect."""
     messages: list[CheckMessage] = []
     bounds: dict[str, tuple[str, Any]] = {}
     for alias, params in hotset_aliases().items():
         location = params.get("LOCATION", "")
         others = {name: value for name, value in params.items() if name not in ("BACKEND", "LOCATION")}
-        wrong = errors(location, others)
-        messages += [Error(f"CACHES[{alias!r}]: {text}", id="hotset.E001") for text in wrong]
-        messages += [Warning(f"CACHES[{alias!r}]: {text}", id="hotset.W001") for text in warnings(others)]
-        if wrong:
+        if errors(location, others):
             continue
+        messages += [Warning(f"CACHES[{alias!r}]: {text}", id="hotset.W001") for text in warnings(others)]
         bound = (others.get("OPTIONS") or {}).get("MAX_ENTRIES", DEFAULT_MAX_ENTRIES)
         first, first_bound = bounds.setdefault(location, (alias, bound))
         if bound != first_bound:
