@@ -122,6 +122,37 @@ def django_job(rounds: Rounds) -> None:
     rounds.compare("django: a new instance", lambda: type(ours)("", params), "LocMemCache", lambda: type(theirs)("", params))
 
 
+@job("hishel", needs="hishel")
+def hishel_job(rounds: Rounds) -> None:
+    """A request that is served from the cache, through the ASGI middleware, beside SQLite in memory."""
+    import anysqlite
+    from hishel import AsyncSqliteStorage
+    from hishel.asgi import ASGICacheMiddleware
+
+    from hotset.hishel import CacheMiddleware
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"cache-control", b"public, max-age=600"), (b"content-type", b"text/plain")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * 1000})
+
+    scope = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "query_string": b"", "headers": [(b"host", b"test")]}
+
+    async def nothing(*_: Any) -> Any:
+        return {"type": "http.request"}
+
+    ours = CacheMiddleware(app)
+    theirs: list[Any] = []
+
+    async def sqlite() -> None:
+        if not theirs:
+            storage = AsyncSqliteStorage(connection=await anysqlite.connect(":memory:"))
+            theirs.append(ASGICacheMiddleware(app, storage))
+        await theirs[0](dict(scope), nothing, nothing)
+
+    rounds.compare_async("hishel: a request, stored", lambda: ours(dict(scope), nothing, nothing), "SQLite :memory:", sqlite)
+
+
 def main() -> None:
     """Runs the jobs that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

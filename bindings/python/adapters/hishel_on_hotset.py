@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import hishel
+from hishel._core._storages import _async_sqlite, _sync_sqlite
 
 from hotset.hishel import HotsetStorage, SyncHotsetStorage
 
@@ -30,3 +31,6 @@ class SqliteStorage(SyncHotsetStorage):
 
 hishel.AsyncSqliteStorage = AsyncSqliteStorage
 hishel.SqliteStorage = SqliteStorage
+# The tests of the storages import them from where they are defined.
+_async_sqlite.AsyncSqliteStorage = AsyncSqliteStorage
+_sync_sqlite.SqliteStorage = SqliteStorage

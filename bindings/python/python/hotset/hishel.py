@@ -123,12 +123,12 @@ class _Store:
         self._writing[held.id] = writing
         return writing
 
-    def publish(self, writing: _Writing, body: bytes) -> None:
-        """Makes an entry, whose body is complete, one that is found; unless it has been removed, or has expired."""
+    def publish(self, writing: _Writing, body: bytes) -> _Held | None:
+        """Makes an entry, whose body is complete, one that is found, and returns it; unless it has been removed, or has expired."""
         held = replace(writing.held, body=body)
         left = held.left(self.now())
         if writing.removed or (left is not None and left <= 0):
-            return
+            return None
         id_ = held.id.bytes
         self.engine.set(id_, held, left)
         dropped: tuple[bytes, ...] = ()
@@ -143,7 +143,9 @@ class _Store:
         # (A removal between the look at `removed` and the insertion.)
         if writing.removed:
             self.engine.delete(id_)
+            return None
         self._writing.pop(held.id, None)
+        return held
 
     def find(self, key: str) -> list[_Held]:
         """Returns the entries of the key, the oldest first."""
@@ -171,10 +173,6 @@ class _Store:
 
         self.engine.compute(key, remaining, MISSING)
 
-    def has(self, key: str) -> bool:
-        """Returns whether the key has an entry. Counts nothing."""
-        return any(id_ in self.engine for id_ in self.engine.peek(key) or ())
-
     def update(self, id_: UUID, headers: Headers) -> None:
         lists = _lists(headers)
         writing = self._writing.get(id_)
@@ -197,6 +195,7 @@ class _Body:
     """The chunks of a body while it is read, as long as they are few enough to be stored."""
 
     def __init__(self, store: _Store, writing: _Writing, max_stream_size: int | None) -> None:
+        self.published: _Held | None = None
         self._store = store
         self._writing = writing
         self._limit = store.limit if max_stream_size is None else min(store.limit, max_stream_size)
@@ -213,7 +212,7 @@ class _Body:
 
     def complete(self) -> None:
         if self._chunks is not None:
-            self._store.publish(self._writing, b"".join(self._chunks))
+            self.published = self._store.publish(self._writing, b"".join(self._chunks))
 
 
 async def _async_chunks(*chunks: bytes) -> AsyncIterator[bytes]:
@@ -273,11 +272,14 @@ class HotsetStorage(AsyncBaseStorage):
         assert isinstance(stream, AsyncIterator), "the stream of a response must be an AsyncIterator here"
         ttl, tti = self.default_ttl if ttl is None else ttl, self.default_tti if tti is None else tti
         writing = self._store.begin(request, response, key, ttl, tti)
-        saved = _saved_async(stream, _Body(self._store, writing, self.max_stream_size))
+        body = _Body(self._store, writing, self.max_stream_size)
+        saved = _saved_async(stream, body)
         turn = _turn.get()
         if turn is not None and turn.store is self._store:
             # The middleware has the body in memory: it is stored before it is sent, however slow the client is.
             saved = _async_chunks(*[chunk async for chunk in saved])
+            if body.published is not None:
+                turn.stored(key, body.published)
         return Entry(writing.held.id, request, replace(response, stream=saved))
 
     async def get_entries(self, key: str) -> list[Entry]:
@@ -285,8 +287,9 @@ class HotsetStorage(AsyncBaseStorage):
         found = self._store.find(key)
         turn = _turn.get()
         if turn is not None and turn.store is self._store:
-            while not found and await turn.wait(key):
-                found = self._store.find(key)
+            while not found and (load := await turn.wait(key)) is not None:
+                # (What was stored may have been evicted since, or not been admitted.)
+                found = self._store.find(key) or load.stored
         return [held.entry(_async_chunks(*_of(held))) for held in found]
 
     async def update_headers(self, id: UUID, headers: Headers) -> None:
@@ -362,45 +365,56 @@ class SyncHotsetStorage(BaseStorage):
 # --- One call of the app for concurrent requests of a cold key.
 
 
+class _Load:
+    """A request of a cold key that is in progress, and what it stored."""
+
+    def __init__(self) -> None:
+        self.ended = anyio.Event()
+        self.stored: list[_Held] = []
+
+
 class _Turn:
     """A request's part in the loads of a middleware: which cold keys it leads, and that it waits for others'."""
 
-    def __init__(self, store: _Store, loads: dict[str, anyio.Event], uncacheable: Cache[str, bool]) -> None:
+    def __init__(self, store: _Store, loads: dict[str, _Load], uncacheable: Cache[str, bool]) -> None:
         self.store = store
         self._loads = loads
         self._uncacheable = uncacheable
         self._led: list[str] = []
 
-    async def wait(self, key: str) -> bool:
-        """Waits for the request that leads the load of `key`, and returns True; or returns False: the caller is to call the app.
+    async def wait(self, key: str) -> _Load | None:
+        """Waits for the load of `key` that is in progress, and returns it; or returns None: the caller is to call the app.
 
         Between the look at the loads and their change nothing is awaited, so no other request comes in between.
         """
         load = self._loads.get(key)
         if load is None:
             if key not in self._uncacheable:
-                self._loads[key] = anyio.Event()
+                self._loads[key] = _Load()
                 self._led.append(key)
-            return False
+            return None
         if key in self._led:
-            return False
-        await load.wait()
-        return True
+            return None
+        await load.ended.wait()
+        return load
+
+    def stored(self, key: str, held: _Held) -> None:
+        """Called when this request has stored a response."""
+        self._uncacheable.delete(key)
+        if key in self._led:
+            self._loads[key].stored.append(held)
 
     def end(self, completed: bool) -> None:
-        """Wakes those who wait. If the response was not stored, they call the app all together, as do later requests for a while.
+        """Wakes the requests that wait. If nothing was stored, they call the app all together, as do later requests for a while.
 
         Args:
-            completed: Whether the app was called. Otherwise (the request was cancelled) one of those who wait leads.
+            completed: Whether the app was called. Otherwise (the request was cancelled) one of those that wait leads.
         """
         for key in self._led:
-            if not completed:
-                pass
-            elif self.store.has(key):
-                self._uncacheable.delete(key)
-            else:
+            load = self._loads.pop(key)
+            if completed and not load.stored:
                 self._uncacheable[key] = True
-            self._loads.pop(key).set()
+            load.ended.set()
         self._led.clear()
 
 
@@ -433,7 +447,7 @@ class CacheMiddleware(ASGICacheMiddleware):
         super().__init__(_outside(app), storage, rfc)
         self._store = storage._store  # pyright: ignore[reportPrivateUsage]
         # Of each event loop: an event of one cannot wake tasks of another.
-        self._loads: RunVar[dict[str, anyio.Event]] = RunVar("loads of hotset.hishel.CacheMiddleware")
+        self._loads: RunVar[dict[str, _Load]] = RunVar("loads of hotset.hishel.CacheMiddleware")
         self._uncacheable: Cache[str, bool] = Cache(10_000, ttl=uncacheable_ttl)
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
