@@ -20,9 +20,9 @@ from typing import Any, cast
 from cachelib.base import BaseCache
 from cachelib.serializers import SimpleSerializer
 
+from hotset._adapters import DEFAULT_MAX_ENTRIES, engine_of, native
 from hotset._hotset import MISSING, NEVER
 from hotset._mapping import Cache
-from hotset._registry import shared
 from hotset._stats import Stats
 from hotset._values import freeze, thaw
 
@@ -70,7 +70,7 @@ class HotsetCache(BaseCache):
 
     def __init__(
         self,
-        threshold: int = 10_000,
+        threshold: int = DEFAULT_MAX_ENTRIES,
         default_timeout: int | timedelta = 300,
         ignore_delete_many_errors: bool = True,
         *,
@@ -79,13 +79,11 @@ class HotsetCache(BaseCache):
         timer: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(default_timeout, ignore_delete_many_errors=ignore_delete_many_errors)
-        settings: dict[str, Any] = {"maxsize": threshold or 10_000, "policy": policy, "timer": timer}
-        self._engine: Cache[str, Any] = Cache(**settings) if name is None else shared(f"cachelib:{name}", **settings)
-        # The native methods: those of `Cache` would look at the time to live once more.
-        native = cast(Any, super(Cache, self._engine))
-        self._get = native.get
-        self._set = native.set
-        self._add = native.add
+        self._engine = engine_of("cachelib", name, maxsize=threshold or DEFAULT_MAX_ENTRIES, policy=policy, timer=timer)
+        methods = native(self._engine)
+        self._get = methods.get
+        self._set = methods.set
+        self._add = methods.add
 
     def _ttl(self, timeout: Timeout) -> Any:
         """Returns a timeout as the native part takes it; 0.0 for one that has passed."""

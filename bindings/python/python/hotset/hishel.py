@@ -22,9 +22,9 @@ from anyio.lowlevel import RunVar
 
 from hishel import AsyncBaseStorage, BaseStorage, CacheOptions, Entry, Headers, Request, Response
 from hishel.asgi import ASGICacheMiddleware
+from hotset._adapters import engine_of
 from hotset._hotset import MISSING
 from hotset._mapping import Cache
-from hotset._registry import shared
 from hotset._stats import Stats
 
 __all__ = ["CacheMiddleware", "HotsetStorage", "SyncHotsetStorage"]
@@ -100,8 +100,7 @@ class _Store:
     """The entries, each by its id (bytes), and the ids of each key's entries (a str)."""
 
     def __init__(self, max_bytes: int, name: str | None, timer: Callable[[], float] | None) -> None:
-        settings: dict[str, Any] = {"max_weight": max_bytes, "weigher": _weigh, "timer": timer}
-        self.engine: Cache[Any, Any] = Cache(**settings) if name is None else shared(f"hishel:{name}", **settings)
+        self.engine = engine_of("hishel", name, max_weight=max_bytes, weigher=_weigh, timer=timer)
         self.now = time.monotonic if timer is None else timer
         self.limit = max_bytes
         self._writing: WeakValueDictionary[UUID, _Writing] = WeakValueDictionary()

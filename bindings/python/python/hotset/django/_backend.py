@@ -8,14 +8,14 @@ from django.conf import settings
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache, default_key_func
 from django.core.exceptions import ImproperlyConfigured
 
-from hotset import _hotset
+from hotset._adapters import DEFAULT_MAX_ENTRIES, native
 from hotset._hotset import MISSING, NEVER
 from hotset._mapping import Cache
 from hotset._registry import shared
 from hotset._settings import ttl_of
 from hotset._stats import Stats
 from hotset._values import Pickled, freezer, thaw
-from hotset.django._settings import DEFAULT_MAX_ENTRIES, errors
+from hotset.django._settings import errors
 
 # The engine of each LOCATION: Django makes a backend for each thread and each asyncio task that uses an alias.
 _engines: dict[tuple[Any, ...], Cache[str, Any]] = {}
@@ -74,11 +74,11 @@ class HotsetCache(BaseCache):
         options: dict[str, Any] = params.get("OPTIONS") or {}
         max_entries = options.get("MAX_ENTRIES", params.get("max_entries", DEFAULT_MAX_ENTRIES))
         self._engine = _engine(location, options, max_entries)
-        # The native methods: those of `Cache` would look at the time to live once more.
-        native = cast(Any, super(Cache, self._engine))
-        self._get = native.get
-        self._set = native.set
-        self._add = native.add
+        methods = native(self._engine)
+        self._get = methods.get
+        self._set = methods.set
+        self._add = methods.add
+        self._touch = methods.touch
         self._freeze = freezer(options.get("copy", "pickle"))
 
     # --- Keys: as `make_and_validate_key` has them, but built in one step where the key function is Django's own.
@@ -186,7 +186,7 @@ class HotsetCache(BaseCache):
         ttl = self._ttl(timeout)
         if ttl == 0.0:
             return self._engine.delete(made)
-        return _hotset.Cache.touch(self._engine, made, ttl)
+        return cast(bool, self._touch(made, ttl))
 
     async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
         """As `touch`."""

@@ -9,8 +9,9 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Warning
 from django.utils.module_loading import import_string
 
+from hotset._adapters import DEFAULT_MAX_ENTRIES
 from hotset.django._backend import HotsetCache
-from hotset.django._settings import DEFAULT_MAX_ENTRIES, errors, warnings
+from hotset.django._settings import errors, warnings
 
 
 def hotset_aliases() -> dict[str, dict[str, Any]]:

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast, get_args
 
+from hotset._adapters import DEFAULT_MAX_ENTRIES
 from hotset._settings import Policy
 from hotset._values import Copy
 
-DEFAULT_MAX_ENTRIES = 10_000
 # BaseCache's own settings of an alias, and those it still takes from before OPTIONS.
 PARAMS = frozenset({"KEY_FUNCTION", "KEY_PREFIX", "OPTIONS", "TIMEOUT", "VERSION", "cull_frequency", "max_entries", "timeout"})
 OPTIONS = frozenset({"CULL_FREQUENCY", "MAX_ENTRIES", "copy", "jitter", "policy"})
