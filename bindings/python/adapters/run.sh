@@ -169,9 +169,15 @@ for group in "${groups[@]}"; do
         wait -n || true
     done
     (
-        set -e
+        # (In a condition, `set -e` would not end a group at its first failure.)
+        set +e
         begin=$SECONDS
-        if ($group) >"$kept/logs/$group.log" 2>&1; then
+        (
+            set -e
+            "$group"
+        ) >"$kept/logs/$group.log" 2>&1
+        status=$?
+        if [ "$status" = 0 ]; then
             echo "passed, $((SECONDS - begin)) s" >"$kept/logs/$group.outcome"
         else
             echo "FAILED" >"$kept/logs/$group.outcome"

@@ -5,7 +5,7 @@
 The region decides by the time of its values whether they are too old; `ttl` frees them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dogpile.cache.api import NO_VALUE, CacheBackend, DefaultSerialization
@@ -39,7 +39,7 @@ class HotsetBackend(CacheBackend):
         """Returns the key's value, or NO_VALUE."""
         return self._engine.get(key, NO_VALUE)
 
-    def get_multi(self, keys: Sequence[str]) -> Sequence[Any]:
+    def get_multi(self, keys: Iterable[str]) -> Sequence[Any]:
         """Returns the values of many keys, NO_VALUE for each that is absent."""
         return self._engine.get_many(keys, NO_VALUE)
 
@@ -55,7 +55,7 @@ class HotsetBackend(CacheBackend):
         """Removes the key."""
         self._engine.delete(key)
 
-    def delete_multi(self, keys: Sequence[str]) -> None:
+    def delete_multi(self, keys: Iterable[str]) -> None:
         """Removes many keys."""
         self._engine.delete_many(keys)
 

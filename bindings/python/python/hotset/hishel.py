@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
@@ -336,7 +336,7 @@ class SyncHotsetStorage(BaseStorage):
         assert isinstance(stream, Iterator), "the stream of a response must be an Iterator here"
         ttl, tti = self.default_ttl if ttl is None else ttl, self.default_tti if tti is None else tti
         writing = self._store.begin(request, response, key, ttl, tti)
-        saved = _saved(cast("Iterator[bytes]", stream), _Body(self._store, writing, self.max_stream_size))
+        saved = _saved(stream, _Body(self._store, writing, self.max_stream_size))
         return Entry(writing.held.id, request, replace(response, stream=saved))
 
     def get_entries(self, key: str) -> list[Entry]:

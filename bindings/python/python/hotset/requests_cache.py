@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from requests_cache.backends import BaseCache, BaseStorage
+from requests_cache.backends.base import BaseCache, BaseStorage
 from requests_cache.serializers import pickle_serializer
 
 from hotset._adapters import engine_of
@@ -52,11 +52,13 @@ class HotsetCache(BaseCache):
     ) -> None:
         super().__init__(cache_name=cache_name, **kwargs)
         chosen = pickle_serializer if serializer is None else serializer
-        self.responses: HotsetStorage = HotsetStorage(
+        self.responses: HotsetStorage = HotsetStorage(  # pyright: ignore[reportIncompatibleVariableOverride]
             cache_name, "responses", max_bytes=max_bytes, serializer=chosen, ttl=ttl, ttl_offset=ttl_offset, **kwargs
         )
         # (Names of responses, which are short.)
-        self.redirects: HotsetStorage = HotsetStorage(cache_name, "redirects", max_bytes=max_bytes, serializer=None, **kwargs)
+        self.redirects: HotsetStorage = HotsetStorage(  # pyright: ignore[reportIncompatibleVariableOverride]
+            cache_name, "redirects", max_bytes=max_bytes, serializer=None, **kwargs
+        )
 
     def stats(self) -> Stats:
         """Returns what was counted for responses, and what is held of them."""
@@ -91,7 +93,7 @@ class HotsetStorage(BaseStorage[str, Any]):
         held = self._engine.get(key, MISSING)
         if held is MISSING:
             raise KeyError(key)
-        value = self.deserialize(key, held)
+        value: Any = self.deserialize(key, held)
         if not self.serializer and getattr(value, "raw", None):
             # The response itself, whose body was read before.
             value.raw.reset()

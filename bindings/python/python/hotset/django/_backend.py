@@ -88,39 +88,39 @@ class HotsetCache(BaseCache):
         self._head: str | None = f"{self._key_prefix!s}:{self._version!s}:" if fast else None
 
     @property
-    def key_prefix(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def key_prefix(self) -> Any:
         """KEY_PREFIX."""
         return self._key_prefix
 
     @key_prefix.setter
-    def key_prefix(self, value: Any) -> None:
+    def key_prefix(self, value: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._key_prefix = value
         self._set_head()
 
     @property
-    def version(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def version(self) -> Any:
         """VERSION."""
         return self._version
 
     @version.setter
-    def version(self, value: Any) -> None:
+    def version(self, value: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._version = value
         self._set_head()
 
     @property
-    def key_func(self) -> Callable[..., str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def key_func(self) -> Callable[..., str]:
         """KEY_FUNCTION."""
         return self._key_func
 
     @key_func.setter
-    def key_func(self, value: Callable[..., str]) -> None:
+    def key_func(self, value: Callable[..., str]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self._key_func = value
         self._set_head()
 
     def _key(self, key: Any, version: Any) -> str:
         head = self._head
         if head is None:
-            return cast(str, self.make_and_validate_key(key, version=version))
+            return self.make_and_validate_key(key, version=version)
         made = f"{head}{key!s}" if version is None else f"{self._key_prefix!s}:{version!s}:{key!s}"
         # What is printable has no control characters; a space is printable.
         if len(made) > MEMCACHE_MAX_KEY_LENGTH or " " in made or not made.isprintable():
