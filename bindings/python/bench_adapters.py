@@ -122,6 +122,29 @@ def django_job(rounds: Rounds) -> None:
     rounds.compare("django: a new instance", lambda: type(ours)("", params), "LocMemCache", lambda: type(theirs)("", params))
 
 
+@job("cachelib", needs="cachelib")
+def cachelib_job(rounds: Rounds) -> None:
+    """get, set and inc beside SimpleCache."""
+    from cachelib import SimpleCache
+
+    from hotset.cachelib import HotsetCache
+
+    ours, theirs = HotsetCache(), SimpleCache(threshold=10_000)
+    small = {"id": 7, "name": "a user", "roles": ["reader", "writer"], "active": True}
+    for cache in (ours, theirs):
+        cache.set("text", "a value of some thirty letters")
+        cache.set("dict", small)
+        cache.set("number", 0)
+
+    def compare(what: str, call: Callable[[Any], Callable[[], object]]) -> None:
+        rounds.compare(f"cachelib: {what}", call(ours), "SimpleCache", call(theirs))
+
+    compare("get of a str", lambda cache: lambda: cache.get("text"))
+    compare("get of a small dict", lambda cache: lambda: cache.get("dict"))
+    compare("set of a small dict", lambda cache: lambda: cache.set("dict", small))
+    compare("inc", lambda cache: lambda: cache.inc("number"))
+
+
 @job("hishel", needs="hishel")
 def hishel_job(rounds: Rounds) -> None:
     """A request that is served from the cache, through the ASGI middleware, beside SQLite in memory."""

@@ -6,6 +6,7 @@
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import hotset
 
@@ -30,7 +31,7 @@ def begin(path: str, hottest: list[int]) -> hotset.Cache[int, str]:
         print(f"the snapshot was not loaded: {error}")
     # Four at a time: a cold source is not to be hit by all keys of all workers at once.
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda id: items.get_or_load(id, load), hottest))
+        list(pool.map(partial(items.get_or_load, loader=load), hottest))
     print(f"{restored} items from the snapshot, {len(queries)} loaded")
     return items
 

@@ -34,7 +34,7 @@ class Sessions:
 
     def renew(self, id: str) -> str | None:
         """Gives the session another id, as is due after a login; returns it, or None if the session has ended."""
-        data = self._held.pop(id, None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        data = self._held.pop(id, None)
         return None if data is None else self.begin(data)
 
     def end(self, id: str) -> None:

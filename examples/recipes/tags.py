@@ -47,7 +47,11 @@ class TaggedCache:
             if loaded or self._is_valid(entry):
                 return entry.value
             # It was invalidated, as may be the load of another thread that this one has waited for.
-            self._entries.compute(key, lambda held, stale=entry: None if held is stale else held)
+            self._remove(key, entry)
+
+    def _remove(self, key: Hashable, entry: Stamped) -> None:
+        """Removes the entry, unless another has its place by now."""
+        self._entries.compute(key, lambda held: None if held is entry else held)
 
     def _is_valid(self, entry: Stamped) -> bool:
         return all(self._generations.get(tag, 0) == generation for tag, generation in entry.generations.items())
@@ -63,16 +67,25 @@ def main() -> None:
     pages = TaggedCache(1000, ttl=300)
 
     def page(name: str, *tags: str) -> object:
-        return pages.get_or_load(name, tags, lambda: loads.append(name) or f"the page {name}")
+        def load() -> str:
+            loads.append(name)
+            return f"the page {name}"
+
+        return pages.get_or_load(name, tags, load)
+
+    def visit() -> None:
+        page("menu", "food", "drinks")
+        page("wine list", "drinks")
+        page("contact")
 
     for _ in range(3):
-        page("menu", "food", "drinks"), page("wine list", "drinks"), page("contact")
+        visit()
     assert loads == ["menu", "wine list", "contact"]
     pages.invalidate_tag("food")
-    page("menu", "food", "drinks"), page("wine list", "drinks"), page("contact")
+    visit()
     assert loads[3:] == ["menu"]
     pages.invalidate_tag("drinks")
-    page("menu", "food", "drinks"), page("wine list", "drinks"), page("contact")
+    visit()
     assert loads[4:] == ["menu", "wine list"]
     print(f"loaded: {', '.join(loads)}")
 

@@ -41,10 +41,12 @@ def update(id: int, text: str) -> None:
 
 def main() -> None:
     for _ in range(3):
-        fragment(database[1], "html"), fragment(database[1], "summary")
+        fragment(database[1], "html")
+        fragment(database[1], "summary")
     update(1, "goodbye *world*")
     for _ in range(3):
-        fragment(database[1], "html"), fragment(database[1], "summary")
+        fragment(database[1], "html")
+        fragment(database[1], "summary")
     print(f"{fragment(database[1], 'html')}, {fragment(database[1], 'summary')}")
     print(f"rendered: {', '.join(rendered)}")
     assert rendered == ["html of version 1", "summary of version 1", "html of version 2", "summary of version 2"]

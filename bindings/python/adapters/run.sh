@@ -101,11 +101,11 @@ django42() { django django42 4.2.30; }
 django52() { django django52 5.2.19; }
 django61() { django newest 6.1.3; }
 cachelib() {
-    run_on_hotset cachelib "$(suite cachelib 0.17.0)" -p cachelib_on_hotset -p xprocess.pytest_plugin \
+    run_on_hotset cachelib "$(suite cachelib 0.17.0)" -p cachelib_on_hotset -p xprocess \
         tests/test_simple_cache.py tests/test_serializers.py tests/test_base_cache.py
 }
 flask_caching() {
-    run_on_hotset flask_caching "$(suite Flask-Caching 2.5.1)" -p cachelib_on_hotset -p xprocess.pytest_plugin -p pytest_asyncio \
+    run_on_hotset flask_caching "$(suite Flask-Caching 2.5.1)" -p cachelib_on_hotset -p xprocess -p asyncio \
         -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function tests
 }
 hishel() {
@@ -114,7 +114,7 @@ hishel() {
         tests/test_sync_httpx.py tests/test_async_httpx.py tests/_core/_async/test_sqlite_storage.py tests/_core/_sync/test_sqlite_storage.py
 }
 aiocache() {
-    run_on_hotset aiocache "$(suite aiocache 0.12.3)" -p aiocache_on_hotset -p pytest_asyncio -p pytest_mock -o asyncio_mode=auto \
+    run_on_hotset aiocache "$(suite aiocache 0.12.3)" -p aiocache_on_hotset -p asyncio -p pytest_mock -o asyncio_mode=auto \
         -o asyncio_default_fixture_loop_scope=function -m "not redis and not memcached" --ignore tests/ut/backends tests/acceptance tests/ut
 }
 dogpile() {
@@ -129,13 +129,13 @@ sqlalchemy() {
 }
 langchain() {
     cd "$here/suites"
-    run_pytest newest -p no:cacheprovider -p pytest_asyncio -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function test_langchain.py
+    run_pytest newest -p no:cacheprovider -p asyncio -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function test_langchain.py
 }
 requests_cache() {
     local folder
     folder=$(suite requests-cache 1.3.3)
     cd "$here/suites"
-    USE_PYTEST_HTTPBIN=true PYTHONPATH=$folder run_pytest newest -W ignore -p no:cacheprovider -p pytest_httpbin.plugin -p requests_mock.contrib._pytest_plugin \
+    USE_PYTEST_HTTPBIN=true PYTHONPATH=$folder run_pytest newest -W ignore -p no:cacheprovider -p httpbin -p requests_mock \
         -p tests.conftest test_requests_cache.py
 }
 

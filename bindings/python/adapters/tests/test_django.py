@@ -33,7 +33,7 @@ from django.core.exceptions import ImproperlyConfigured  # noqa: E402
 from django.core.management import CommandError, call_command  # noqa: E402
 from django.test import RequestFactory, override_settings  # noqa: E402
 from django.utils.safestring import mark_safe  # noqa: E402
-from hypothesis import given  # noqa: E402
+from hypothesis import given, settings as hypothesis_settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 import hotset  # noqa: E402
@@ -110,6 +110,11 @@ def test_bound_holds():
 # --- Keys.
 
 
+def test_get_many_of_keys_that_are_one():
+    cache.set("1", "a")
+    assert cache.get_many([1, "1", 2]) == {1: "a", "1": "a"}
+
+
 class Key(str, enum.Enum):
     A = "a"
 
@@ -129,6 +134,7 @@ def test_keys_and_warnings_are_those_of_django(key, version):
     assert list(tested.engine) == [made]
 
 
+@hypothesis_settings(deadline=None)
 @given(st.text(max_size=300))
 def test_key_checks_agree_with_django(key):
     tested = backend()

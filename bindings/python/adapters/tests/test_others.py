@@ -87,6 +87,8 @@ def test_langchain_answers_a_model_once():
     held = [Generation(text="a")]
     same = HotsetCache(copy="none", max_entries=None)
     same.update("p", "l", held)
+    with pytest.raises(ValueError, match="copy must be one of pickle, none, not 'deep'"):
+        HotsetCache(copy="deep")
     assert same.lookup("p", "l") is held
 
 

@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 Copy = Literal["pickle", "none"]
@@ -26,7 +26,7 @@ class Pickled(bytes):
 
 def is_immutable(value: Any) -> bool:
     """Returns whether `value` is of an immutable builtin type, or a tuple of such values."""
-    kind = type(value)
+    kind: Any = type(value)
     return kind in _IMMUTABLE or (kind is tuple and all(map(is_immutable, value)))
 
 
@@ -48,5 +48,11 @@ def by_reference(value: Any) -> Any:
 
 
 def freezer(copy: Copy) -> Callable[[Any], Any]:
-    """Returns the function that turns a value into what a cache holds."""
+    """Returns the function that turns a value into what a cache holds.
+
+    Raises:
+        ValueError: `copy` is neither "pickle" nor "none".
+    """
+    if copy not in get_args(Copy):
+        raise ValueError(f"copy must be one of {', '.join(get_args(Copy))}, not {copy!r}")
     return freeze if copy == "pickle" else by_reference

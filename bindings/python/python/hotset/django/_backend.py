@@ -300,9 +300,9 @@ class HotsetCache(BaseCache):
 
     def get_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
         """Returns a dict of those of the keys that are there, with their values."""
-        wanted = {self._key(key, version): key for key in keys}
-        found = self._engine.get_many(wanted, MISSING)
-        return {key: thaw(stored) for key, stored in zip(wanted.values(), found, strict=True) if stored is not MISSING}
+        keys = list(keys)
+        found = self._engine.get_many([self._key(key, version) for key in keys], MISSING)
+        return {key: thaw(stored) for key, stored in zip(keys, found, strict=True) if stored is not MISSING}
 
     async def aget_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
         """As `get_many`."""
