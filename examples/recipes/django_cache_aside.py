@@ -3,15 +3,26 @@
     python examples/recipes/django_cache_aside.py
 """
 
+import os
 from typing import Any
 
 import django
+from django.apps import AppConfig
 from django.conf import settings
+
+
+class Shop(AppConfig):
+    """The application, which is this file here."""
+
+    name = "__main__"
+    label = "shop"
+    path = os.path.dirname(os.path.abspath(__file__))
+
 
 settings.configure(
     CACHES={"default": {"BACKEND": "hotset.django.HotsetCache", "TIMEOUT": 300, "OPTIONS": {"MAX_ENTRIES": 10_000}}},
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-    INSTALLED_APPS=["hotset.django"],
+    INSTALLED_APPS=["hotset.django", "__main__.Shop"],
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
 )
 django.setup()
