@@ -36,8 +36,8 @@ from django.test.utils import CaptureQueriesContext  # noqa: E402
 class Product(models.Model):
     """A product."""
 
-    name = models.CharField(max_length=100)
-    cents = models.IntegerField()
+    name: "models.CharField[str, str]" = models.CharField(max_length=100)
+    cents: "models.IntegerField[int, int]" = models.IntegerField()
 
     class Meta:
         app_label = "shop"

@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 from uuid import UUID
 
 Copy = Literal["pickle", "none"]
@@ -26,7 +26,7 @@ class Pickled(bytes):
 
 def is_immutable(value: Any) -> bool:
     """Returns whether `value` is of an immutable builtin type, or a tuple of such values."""
-    kind: Any = type(value)
+    kind = cast("type[object]", type(value))
     return kind in _IMMUTABLE or (kind is tuple and all(map(is_immutable, value)))
 
 
