@@ -143,7 +143,11 @@ if [ $# = 0 ]; then
     groups=(own types examples django61 django52 django42 dogpile hishel aiocache requests_cache cachelib sqlalchemy flask_caching langchain)
 fi
 
-environment newest "$newest" pytest==9.2.0 hypothesis tblib Django==6.1.3 django-stubs==6.1.2 djangorestframework==3.18.3 \
+if [ "$(printf '%s\n3.12\n' "$newest" | sort -V | head -1)" != 3.12 ]; then
+    echo "the newest Python with a wheel is $newest: Django 6 needs 3.12 or newer" >&2
+    exit 1
+fi
+environment newest "$newest" -c "$here/constraints.txt" pytest==9.2.0 hypothesis tblib Django==6.1.3 django-stubs==6.1.2 djangorestframework==3.18.3 \
     django-ratelimit==4.1.0 cachelib==0.17.0 "Flask[async]" Flask-Caching==2.5.1 Flask-Session==0.8.0 pytest-asyncio==1.5.0 \
     pytest-xprocess==1.0.2 "hishel[async,httpx,requests,fastapi]==2.0.0" trio time-machine fakeredis "httpx2>=2.9.1" \
     dogpile.cache==1.5.0 SQLAlchemy==2.1.9 aiocache==0.12.3 pytest-mock marshmallow requests-cache==1.3.3 pytest-httpbin requests-mock \

@@ -4,6 +4,8 @@
     aiocache.caches.set_config({"default": {"cache": "hotset.aiocache.HotsetCache", "max_entries": 10_000}})
 """
 
+# (aiocache has no types.)
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 from collections.abc import Iterable, Sequence
 from typing import Any
 

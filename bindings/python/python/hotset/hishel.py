@@ -457,7 +457,7 @@ class CacheMiddleware(ASGICacheMiddleware):
         try:
             loads = self._loads.get()
         except LookupError:
-            loads = {}
+            loads = dict[str, _Load]()
             self._loads.set(loads)
         turn = _Turn(self._store, loads, self._uncacheable)
 

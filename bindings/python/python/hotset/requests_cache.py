@@ -3,6 +3,8 @@
     session = requests_cache.CachedSession(backend=hotset.requests_cache.HotsetCache("api", max_bytes=64 * 1024 * 1024))
 """
 
+# (requests-cache has types in part.)
+# pyright: reportUnknownMemberType=false
 from collections.abc import Iterable, Iterator
 from typing import Any
 

@@ -38,7 +38,8 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         if errors(location, others):
             continue
         messages += [Warning(f"CACHES[{alias!r}]: {text}", id="hotset.W001") for text in warnings(others)]
-        bound = (others.get("OPTIONS") or {}).get("MAX_ENTRIES", DEFAULT_MAX_ENTRIES)
+        options: dict[str, Any] = others.get("OPTIONS") or {}
+        bound = options.get("MAX_ENTRIES", DEFAULT_MAX_ENTRIES)
         first, first_bound = bounds.setdefault(location, (alias, bound))
         if bound != first_bound:
             text = f"MAX_ENTRIES is {bound}, but {first_bound} for {first!r}, which has the same LOCATION: the first one used decides"

@@ -72,7 +72,7 @@ def warnings(params: Mapping[str, Any]) -> list[str]:
     unknown = {str(name) for name in params} - PARAMS
     if unknown:
         found.append(f"unknown settings, which have no effect: {_listed(unknown)}")
-    options = params.get("OPTIONS") or {}
+    options: Mapping[str, Any] = params.get("OPTIONS") or {}
     if "CULL_FREQUENCY" in options:
         found.append("OPTIONS CULL_FREQUENCY has no effect: a full cache evicts one entry for each that is inserted")
     return found
