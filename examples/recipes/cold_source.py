@@ -22,7 +22,7 @@ async def source(id: int) -> str:
 
 
 class Busy(Exception):
-    """Too many loads wait already: the caller is told so at once, and may try later."""
+    """Too many loads wait already: a caller is refused immediately, and may try later."""
 
 
 class Gate:
@@ -47,7 +47,7 @@ class Gate:
 async def main() -> None:
     rows: hotset.Cache[int, str] = hotset.Cache(10_000, ttl=60)
     gate = Gate(at_once=5, waiting=100)
-    # 1,000 requests of 100 rows, all at once.
+    # 1,000 concurrent requests of 100 rows.
     await asyncio.gather(*(rows.aget_or_load(n % 100, gate.load) for n in range(1000)))
     print(f"1,000 requests of 100 rows: {calls} loads, {most} at a time")
     assert (calls, most) == (100, 5)

@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 class ServiceDown(Exception):
-    """The service failed, or is not asked for a while since it failed."""
+    """The service failed, or is not called for a while since it failed."""
 
 
 class Breaker:
@@ -28,7 +28,7 @@ class Breaker:
         self._open: hotset.Cache[str, bool] = hotset.Cache(1, ttl=pause, timer=timer)
 
     def call(self, function: Callable[[], R]) -> R:
-        """Calls the function, or raises ServiceDown at once."""
+        """Calls the function, or raises ServiceDown immediately."""
         if self._failed >= self._failures and not self._open.add("open", True):
             raise ServiceDown("not asked: it failed before")
         try:

@@ -29,7 +29,7 @@ def begin(path: str, hottest: list[int]) -> hotset.Cache[int, str]:
     except hotset.SnapshotError as error:
         restored = 0  # As cold as the first; the reason is worth a look.
         print(f"the snapshot was not loaded: {error}")
-    # Four at a time: a cold source is not to be hit by all keys of all workers at once.
+    # Four at a time: a cold source must not get the loads of all keys of all workers together.
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(partial(items.get_or_load, loader=load), hottest))
     print(f"{restored} items from the snapshot, {len(queries)} loaded")

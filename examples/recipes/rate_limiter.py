@@ -19,7 +19,7 @@ class Bucket(NamedTuple):
 
 
 class RateLimiter:
-    """Allows each client `burst` calls at once, and `rate` a second on average.
+    """Allows each client `burst` calls together, and `rate` a second on average.
 
     Args:
         rate: Tokens a second that a bucket gains.

@@ -1,4 +1,4 @@
-"""Versioned keys: what is derived from an object is stored under its version, so that an update invalidates all of it at once.
+"""Versioned keys: what is derived from an object is stored under its version, so that an update invalidates all of it in one step.
 
     python examples/recipes/versioned_keys.py
 """

@@ -47,7 +47,7 @@ def backend(location="", **params):
 
 
 def together(count, call):
-    """Calls from so many threads that begin at the same time; returns the results."""
+    """Calls from `count` threads that begin at the same time; returns the results."""
     barrier = threading.Barrier(count)
     results = []
 

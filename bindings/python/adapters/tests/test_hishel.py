@@ -11,6 +11,7 @@ import anyio  # noqa: E402
 import httpx  # noqa: E402
 from hishel import Headers, Request, Response  # noqa: E402
 
+import hotset.hishel  # noqa: E402
 from hotset.hishel import CacheMiddleware, HotsetStorage, SyncHotsetStorage  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("hotset_clear")
@@ -69,12 +70,13 @@ def test_entry_equals_what_was_stored():
 
 def test_abandoned_stream_leaves_nothing():
     storage = SyncHotsetStorage()
+    before = len(hotset.hishel._writing)
     entry = storage.create_entry(request(), response(b"a", b"b"), "key")
     next(entry.response.stream)
     del entry
     gc.collect()
     assert len(storage.engine) == 0
-    assert len(storage._store._writing) == 0
+    assert len(hotset.hishel._writing) == before
 
 
 def test_bytes_are_bounded():
@@ -151,6 +153,14 @@ def test_entry_that_is_being_written_is_updated_and_removed():
     storage.remove_entry(entry.id)
     assert list(entry.response.stream) == [b"a"]
     assert bodies(storage, "other") == []
+
+
+def test_entry_is_removed_by_another_storage_of_its_name():
+    first, second = SyncHotsetStorage(name="removed"), SyncHotsetStorage(name="removed")
+    entry = first.create_entry(request(), response(b"a"), "key")
+    second.remove_entry(entry.id)
+    list(entry.response.stream)
+    assert bodies(first) == []
 
 
 def test_variants_of_a_key_are_bounded():
@@ -241,7 +251,7 @@ async def settle():
 
 
 async def get_many(app, middleware, count, url="/", method="GET", **headers):
-    """Makes so many concurrent requests, of which the app answers none before all of them wait."""
+    """Makes `count` concurrent requests, of which the app answers none before all of them wait."""
     results = []
 
     async def get():

@@ -89,6 +89,10 @@ class _Writing:
         self.removed = False
 
 
+# The entries of all storages whose bodies are being read, as long as their streams live.
+_writing: WeakValueDictionary[UUID, _Writing] = WeakValueDictionary()
+
+
 def _weigh(key: Any, value: Any) -> int:
     if isinstance(value, _Held):
         return value.weight
@@ -103,10 +107,9 @@ class _Store:
         self.engine = engine_of("hishel", name, max_weight=max_bytes, weigher=_weigh, timer=timer)
         self.now = time.monotonic if timer is None else timer
         self.limit = max_bytes
-        self._writing: WeakValueDictionary[UUID, _Writing] = WeakValueDictionary()
 
     def begin(self, request: Request, response: Response, key: str, ttl: float | None, tti: float | None) -> _Writing:
-        """Returns an entry that nobody finds before `publish`."""
+        """Returns an entry that lookups do not find before `publish`."""
         held = _Held(
             id=uuid4(),
             method=request.method,
@@ -119,7 +122,7 @@ class _Store:
             tti=tti,
         )
         writing = _Writing(key, held)
-        self._writing[held.id] = writing
+        _writing[held.id] = writing
         return writing
 
     def publish(self, writing: _Writing, body: bytes) -> _Held | None:
@@ -143,7 +146,7 @@ class _Store:
         if writing.removed:
             self.engine.delete(id_)
             return None
-        self._writing.pop(held.id, None)
+        _writing.pop(held.id, None)
         return held
 
     def find(self, key: str) -> list[_Held]:
@@ -174,7 +177,7 @@ class _Store:
 
     def update(self, id_: UUID, headers: Headers) -> None:
         lists = _lists(headers)
-        writing = self._writing.get(id_)
+        writing = _writing.get(id_)
         if writing is not None:
             writing.held = replace(writing.held, response_headers=lists)
 
@@ -184,7 +187,7 @@ class _Store:
         self.engine.compute(id_.bytes, change, MISSING)
 
     def remove(self, id_: UUID) -> None:
-        writing = self._writing.get(id_)
+        writing = _writing.get(id_)
         if writing is not None:
             writing.removed = True
         self.engine.delete(id_.bytes)
