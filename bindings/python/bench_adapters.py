@@ -2,8 +2,8 @@
 
     python bindings/python/bench_adapters.py [--quick] [--job django]
 
-Each figure is the median of rounds in which the two take turns; a job whose framework is not installed is left out. `make bench-adapters`
-runs all of them.
+Each figure is the median of rounds in which the two take turns; a job whose framework is not
+installed is left out. `make bench-adapters` runs all of them.
 """
 
 import argparse

@@ -49,7 +49,8 @@ class PageCache:
         body = b"".join(self._app(environ, lambda *arguments: begun.append(arguments)))
         status, headers = begun[0][:2]
         if not status.startswith("200") or any(name.lower() == "set-cookie" for name, _ in headers):
-            # It is handed to those that wait for it, but not kept. (A page that sets cookies is for one client: do not cache its URL.)
+            # It is handed to those that wait for it, but not kept. (A page that sets cookies is for
+            # one client: do not cache its URL.)
             return hotset.WithTtl(Page(status, headers, body), 0)  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
         # Of the content: the same in each worker, and after a restart.
         tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'

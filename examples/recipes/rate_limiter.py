@@ -24,8 +24,8 @@ class RateLimiter:
     Args:
         rate: Tokens a second that a bucket gains.
         burst: Tokens that a bucket holds.
-        clients: How many clients are known at a time: an attacker with many addresses fills the cache, not the memory. A client that is
-            evicted begins with a full bucket.
+        clients: How many clients are known at a time: an attacker with many addresses fills the
+            cache, not the memory. A client that is evicted begins with a full bucket.
         timer: A clock.
     """
 
@@ -33,7 +33,8 @@ class RateLimiter:
         self._rate = rate
         self._burst = burst
         self._timer = timer
-        # A bucket that is not used is full after `burst / rate` seconds, which is what an absent one is.
+        # A bucket that is not used is full after `burst / rate` seconds, which is what an absent
+        # one is.
         self._buckets: hotset.Cache[str, Bucket] = hotset.Cache(clients, tti=burst / rate, timer=timer, name="buckets")
 
     def allow(self, client: str) -> bool:

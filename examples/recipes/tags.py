@@ -1,7 +1,7 @@
 """Tags: entries that depend on the same thing are invalidated together, without a list of them.
 
-Each tag has a generation, a number. An entry remembers the generations of its tags when its load began, and is a miss once one of them is
-another.
+Each tag has a generation, a number. An entry remembers the generations of its tags when its load
+began, and is a miss once one of them is another.
 
     python examples/recipes/tags.py
 """

@@ -14,7 +14,8 @@ import hotset
 class PageViews:
     """Counts views in memory, and adds them to the database at each `flush`: at an interval, at `limit` pages, and at the end.
 
-    What is not flushed is held in a dict, not in the cache: an entry that is evicted would be lost before it was written.
+    What is not flushed is held in a dict, not in the cache: an entry that is evicted would be lost
+    before it was written.
     """
 
     def __init__(self, database: sqlite3.Connection, interval: float, limit: int) -> None:

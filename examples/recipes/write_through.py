@@ -28,8 +28,8 @@ def price(name: str) -> int:
 def set_price(name: str, cents: int) -> None:
     """Sets a price in the database, and then in the cache.
 
-    If the database refuses it, the cache keeps the price that is still valid. A load of the price that is in progress does not overwrite
-    the new one: a `set` invalidates it.
+    If the database refuses it, the cache keeps the price that is still valid. A load of the price
+    that is in progress does not overwrite the new one: a `set` invalidates it.
     """
     with database:
         database.execute("INSERT INTO prices VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET cents = excluded.cents", (name, cents))

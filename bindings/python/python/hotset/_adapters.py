@@ -9,10 +9,10 @@ DEFAULT_MAX_ENTRIES = 10_000
 
 
 def engine_of(framework: str, name: str | None, **settings: Any) -> Cache[Any, Any]:
-    """Returns the process's cache of this name for a framework, `hotset.shared("FRAMEWORK:NAME")`; one of its own without a name."""
+    """Returns `hotset.shared("FRAMEWORK:NAME")`, or a cache that is not shared if `name` is None."""
     return Cache(**settings) if name is None else shared(f"{framework}:{name}", **settings)
 
 
 def native(engine: Cache[Any, Any]) -> Any:
-    """Returns the native methods of a cache, which take a time to live as `hotset._settings.ttl_of` returns it."""
+    """Returns the native methods of a cache, which take what `hotset._settings.ttl_of` returns."""
     return cast(Any, super(Cache, engine))

@@ -1,7 +1,8 @@
-"""Values as adapters hold them: immutable ones as they are, all others as pickles, so that no caller sees another's changes.
+"""Values as adapters hold them: immutable ones as they are, all others as pickles.
 
-A cache that hands out the object it holds lets one caller's change show up at another's. Frameworks therefore copy values by pickling them
-at each `set` and each `get`. A value that cannot change needs no copy.
+A cache that hands out the object it holds lets one caller's change show up at another's. Frameworks
+therefore copy values by pickling them at each `set` and each `get`. A value that cannot change
+needs no copy.
 """
 
 import pickle

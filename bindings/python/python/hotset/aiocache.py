@@ -1,7 +1,7 @@
 """A backend of aiocache on hotset.
 
     cache = hotset.aiocache.HotsetCache(namespace="main", ttl=60, max_entries=10_000)
-    aiocache.caches.set_config({"default": {"cache": "hotset.aiocache.HotsetCache", "max_entries": 10_000}})
+    aiocache.caches.set_config({"default": {"cache": "hotset.aiocache.HotsetCache"}})
 """
 
 # (aiocache has no types.)
@@ -31,12 +31,16 @@ def _lifetime(ttl: Any) -> Any:
 
 
 class HotsetCache(BaseCache):
-    """Holds values in memory, as SimpleMemoryCache does, but bounded, without a timer for each key, and atomically.
+    """Holds values in memory, as SimpleMemoryCache does, but bounded and with atomic operations.
+
+    It has no timer for each key.
 
     Args:
-        serializer: As of aiocache. By default values are held as they are, so that callers share them.
+        serializer: As of aiocache. By default values are held as they are, so that callers share
+            them.
         max_entries: How many entries are held at most; None for no bound.
-        name: All caches of this name in the process are one, `hotset.shared("aiocache:NAME")`. None: this one is on its own.
+        name: All caches of this name in the process are one, `hotset.shared("aiocache:NAME")`.
+            None: this one is on its own.
         policy: What decides which entries stay, as of `hotset.Cache`.
         kwargs: What aiocache's caches take: plugins, namespace, key_builder, timeout, ttl.
     """

@@ -54,13 +54,16 @@ class _Refused(Exception):
 class HotsetCache(BaseCache):
     """A cache inside the process, with cachelib's API.
 
-    `add`, `inc` and `dec` are atomic, and a number keeps its timeout. A full cache evicts one entry for each that is inserted.
+    `add`, `inc` and `dec` are atomic, and a number keeps its timeout. A full cache evicts one entry
+    for each that is inserted.
 
     Args:
         threshold: How many entries are held at most; 0 stands for the default.
-        default_timeout: Seconds, or a timedelta, that an entry is good for if no timeout is given; 0: for ever.
+        default_timeout: Seconds, or a timedelta, that an entry is good for if no timeout is given;
+            0: for ever.
         ignore_delete_many_errors: Of no importance here: a key that is deleted is gone.
-        name: All caches of this name in the process are one, `hotset.shared("cachelib:NAME")`. None: this one is on its own.
+        name: All caches of this name in the process are one, `hotset.shared("cachelib:NAME")`.
+            None: this one is on its own.
         policy: What decides which entries stay, as of `hotset.Cache`.
         timer: A clock, for tests: a function that returns seconds.
     """

@@ -21,9 +21,10 @@ class HotsetBackend(CacheBackend):
     """The backend "hotset": holds values as they are, in memory, as "dogpile.cache.memory" does, but bounded.
 
     Args:
-        arguments: May have max_entries (10,000; None for no bound), ttl (seconds until an entry is freed, None: when room is needed;
-            more than the region's expiration_time), name (all backends of this name in the process are one cache,
-            `hotset.shared("dogpile:NAME")`) and policy (as of `hotset.Cache`). Others are ignored.
+        arguments: May have max_entries (10,000; None for no bound), ttl (seconds until an entry is
+            freed, None: when room is needed; more than the region's expiration_time), name (all
+            backends of this name in the process are one cache, `hotset.shared("dogpile:NAME")`) and
+            policy (as of `hotset.Cache`). Others are ignored.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:

@@ -1,12 +1,14 @@
-"""Storages for hishel 2, in memory: HTTP caching by RFC 9111 for FastAPI and Starlette, and for the clients httpx and requests.
+"""Storages in memory for hishel 2: HTTP caching for ASGI apps, httpx and requests.
 
-hishel decides what may be stored and served; the storages here hold the responses, weighed by their bytes, with the time to live and the
-time to idle that hishel gives them, and all variants (`Vary`) of a URL.
+hishel decides what may be stored and served; the storages here hold the responses, weighed by their
+bytes, with the time to live and the time to idle that hishel gives them, and all variants (`Vary`)
+of a URL.
 
     app.add_middleware(hotset.hishel.CacheMiddleware)                        # a server: FastAPI, Starlette, any ASGI app
     client = hishel.httpx.AsyncCacheClient(storage=HotsetStorage())          # a client
 
-`CacheMiddleware` is hishel's, and lets one request of a cold URL call the app, while others wait for its response to be stored.
+`CacheMiddleware` is hishel's, and lets one request of a cold URL call the app, while others wait
+for its response to be stored.
 """
 
 import time
@@ -32,7 +34,8 @@ __all__ = ["CacheMiddleware", "HotsetStorage", "SyncHotsetStorage"]
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 # What an entry takes beside the bytes of its body, headers and URL, about.
 _OVERHEAD = 1000
-# How many responses of one key are held: a `Vary` on what differs for each client would have no end.
+# How many responses of one key are held: a `Vary` on what differs for each client would have no
+# end.
 _MAX_VARIANTS = 64
 
 _Lists = Mapping[str, list[str]]
@@ -81,7 +84,7 @@ class _Held:
 
 
 class _Writing:
-    """An entry whose body is being read: where its headers may still be changed, and where it may be removed."""
+    """An entry whose body is being read. It may be removed, or given other headers."""
 
     def __init__(self, key: str, held: _Held) -> None:
         self.key = key
@@ -126,7 +129,7 @@ class _Store:
         return writing
 
     def publish(self, writing: _Writing, body: bytes) -> _Held | None:
-        """Makes an entry, whose body is complete, one that is found, and returns it; unless it has been removed, or has expired."""
+        """Inserts an entry whose body is complete; returns it, or None if it was removed or expired."""
         held = replace(writing.held, body=body)
         left = held.left(self.now())
         if writing.removed or (left is not None and left <= 0):
@@ -242,14 +245,19 @@ def _of(held: _Held) -> tuple[bytes, ...]:
 
 
 class HotsetStorage(AsyncBaseStorage):
-    """Holds the responses of hishel's asynchronous clients and of its ASGI middleware in memory. For any event loop.
+    """Holds the responses of hishel's asynchronous clients and ASGI middleware in memory.
+
+    It may be used in any event loop.
 
     Args:
-        max_bytes: How many bytes all responses may have, with their headers and URLs; the coldest are evicted for others.
-        default_ttl: Seconds until an entry expires, if hishel gives no other; None: it stays until it is evicted.
+        max_bytes: How many bytes all responses may have, with their headers and URLs; the coldest
+            are evicted for others.
+        default_ttl: Seconds until an entry expires, if hishel gives no other; None: it stays until
+            it is evicted.
         default_tti: Seconds until an entry expires that is not used.
         max_stream_size: How many bytes a body may have to be stored; None: as many as `max_bytes`.
-        name: All storages of this name in the process hold the same responses, `hotset.shared("hishel:NAME")`. None: this one is on its own.
+        name: All storages of this name in the process hold the same responses,
+            `hotset.shared("hishel:NAME")`. None: this one is on its own.
         timer: A clock, for tests: a function that returns seconds.
     """
 
@@ -278,7 +286,8 @@ class HotsetStorage(AsyncBaseStorage):
         saved = _saved_async(stream, body)
         turn = _turn.get()
         if turn is not None and turn.store is self._store:
-            # The middleware has the body in memory: it is stored before it is sent, however slow the client is.
+            # The middleware has the body in memory: it is stored before it is sent, however slow
+            # the client is.
             saved = _async_chunks(*[chunk async for chunk in saved])
             if body.published is not None:
                 turn.stored(key, body.published)
@@ -376,7 +385,7 @@ class _Load:
 
 
 class _Turn:
-    """A request's part in the loads of a middleware: which cold keys it leads, and that it waits for others'."""
+    """A request's part in the loads of a middleware: the cold keys that it leads."""
 
     def __init__(self, store: _Store, loads: dict[str, _Load], uncacheable: Cache[str, bool]) -> None:
         self.store = store
@@ -385,9 +394,10 @@ class _Turn:
         self._led: list[str] = []
 
     async def wait(self, key: str) -> _Load | None:
-        """Waits for the load of `key` that is in progress, and returns it; or returns None: the caller is to call the app.
+        """Waits for the load of `key` in progress and returns it; None if the caller must call the app.
 
-        Between the look at the loads and their change nothing is awaited, so no other request comes in between.
+        Between the look at the loads and their change nothing is awaited, so no other request comes
+        in between.
         """
         load = self._loads.get(key)
         if load is None:
@@ -407,10 +417,13 @@ class _Turn:
             self._loads[key].stored.append(held)
 
     def end(self, completed: bool) -> None:
-        """Wakes the requests that wait. If nothing was stored, they call the app all together, as do later requests for a while.
+        """Wakes the requests that wait.
+
+        If nothing was stored, they call the app concurrently, as do later requests for a while.
 
         Args:
-            completed: Whether the app was called. Otherwise (the request was cancelled) one of those that wait leads.
+            completed: Whether the app was called. Otherwise (the request was cancelled) one of
+                those that wait leads.
         """
         for key in self._led:
             load = self._loads.pop(key)
@@ -424,16 +437,18 @@ _turn: ContextVar[_Turn | None] = ContextVar("hotset.hishel", default=None)
 
 
 class CacheMiddleware(ASGICacheMiddleware):
-    """hishel's ASGI middleware on a `HotsetStorage`, with one call of the app for concurrent requests of a cold URL.
+    """hishel's ASGI middleware, with one call of the app for concurrent requests of a cold URL.
 
-    The request that finds nothing stored calls the app; others of the same URL wait, and are served what it stored, if hishel says that
-    they may be. If it stored nothing, they call the app themselves, at the same time; and for `uncacheable_ttl` no request of that URL
-    waits for another.
+    The request that finds nothing stored calls the app; others of the same URL wait, and are served
+    what it stored, if hishel says that they may be. If it stored nothing, they call the app
+    themselves, at the same time; and for `uncacheable_ttl` no request of that URL waits for
+    another.
 
     Args:
         app: The app to be cached.
         storage: Where responses are held; one of its own by default.
-        rfc: As of hishel: True for RFC 9111, options of it, or False to store all that succeeds, by method and URL.
+        rfc: As of hishel: True for RFC 9111, options of it, or False to store all that succeeds, by
+            method and URL.
         uncacheable_ttl: Seconds that a URL is remembered whose response was not stored.
     """
 

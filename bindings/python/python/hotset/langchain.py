@@ -24,7 +24,8 @@ class HotsetCache(BaseCache):
     Args:
         max_entries: How many answers are held at most; None for no bound.
         ttl: Seconds or a timedelta until an answer expires; None: it does not.
-        name: All caches of this name in the process are one, `hotset.shared("langchain:NAME")`. None: this one is on its own.
+        name: All caches of this name in the process are one, `hotset.shared("langchain:NAME")`.
+            None: this one is on its own.
         policy: What decides which answers stay, as of `hotset.Cache`.
         copy: "pickle": callers get copies; "none": they get the objects that were stored.
     """

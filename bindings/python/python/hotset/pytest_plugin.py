@@ -1,4 +1,6 @@
-"""A plugin for pytest, which finds it by itself where hotset is installed: empties all caches of the process between tests.
+"""A plugin for pytest that empties all caches of the process between tests.
+
+pytest finds it by itself where hotset is installed.
 
 For all tests, in the settings of pytest:
 

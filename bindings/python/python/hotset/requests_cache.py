@@ -1,6 +1,6 @@
 """A backend of requests-cache on hotset: responses in memory, weighed by their bytes.
 
-    session = requests_cache.CachedSession(backend=hotset.requests_cache.HotsetCache("api", max_bytes=64 * 1024 * 1024))
+    session = requests_cache.CachedSession(backend=hotset.requests_cache.HotsetCache("api"))
 """
 
 # (requests-cache has types in part.)
@@ -19,7 +19,8 @@ from hotset._stats import Stats
 __all__ = ["HotsetCache", "HotsetStorage"]
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
-# Seconds that a response is kept after it has expired: it may be revalidated, or served if the server fails.
+# Seconds that a response is kept after it has expired: it may be revalidated, or served if the
+# server fails.
 DEFAULT_TTL_OFFSET = 3600
 # What an entry takes beside its bytes, about.
 _OVERHEAD = 200
@@ -34,10 +35,12 @@ class HotsetCache(BaseCache):
     """Holds responses, and the redirects to them, in memory.
 
     Args:
-        cache_name: All caches of this name in the process are one, `hotset.shared("requests-cache:NAME:responses")`.
+        cache_name: All caches of this name in the process are one,
+            `hotset.shared("requests-cache:NAME:responses")`.
         max_bytes: How many bytes all responses may have; the coldest are evicted for others.
         serializer: As of requests-cache; pickle by default.
-        ttl: Free expired responses, `ttl_offset` seconds after they have expired; otherwise they stay until they are evicted.
+        ttl: Free expired responses, `ttl_offset` seconds after they have expired; otherwise they
+            stay until they are evicted.
         ttl_offset: See `ttl`.
         kwargs: What other backends of requests-cache take.
     """
@@ -72,7 +75,8 @@ class HotsetStorage(BaseStorage[str, Any]):
 
     Args:
         cache_name, table_name: All tables of these names in the process are one.
-        max_bytes, serializer, ttl, ttl_offset: As of `HotsetCache`; but without a serializer values are held as they are.
+        max_bytes, serializer, ttl, ttl_offset: As of `HotsetCache`; but without a serializer values
+            are held as they are.
     """
 
     def __init__(

@@ -17,7 +17,8 @@ from hotset._stats import Stats
 from hotset._values import Pickled, freezer, thaw
 from hotset.django._settings import errors
 
-# The engine of each LOCATION: Django makes a backend for each thread and each asyncio task that uses an alias.
+# The engine of each LOCATION: Django makes a backend for each thread and each asyncio task that
+# uses an alias.
 _engines: dict[tuple[Any, ...], Cache[str, Any]] = {}
 # What a method of a backend does that a subclass may replace by its own.
 _KEY_METHODS = ("make_key", "validate_key", "make_and_validate_key")
@@ -46,15 +47,17 @@ def _named(location: Any, params: Mapping[str, Any]) -> str:
 class HotsetCache(BaseCache):
     """A cache backend inside the process. All aliases of one LOCATION are one cache.
 
-    Every method has Django's signature and semantics. Beyond these: `get_or_set` calls a callable default once, however many threads or
-    tasks request the key; `incr` and `decr` are atomic and keep the timeout; `incr_version` keeps the timeout; the methods for asyncio run
-    in the event loop, without a thread.
+    Every method has Django's signature and semantics. Beyond these: `get_or_set` calls a callable
+    default once, however many threads or tasks request the key; `incr` and `decr` are atomic and
+    keep the timeout; `incr_version` keeps the timeout; the methods for asyncio run in the event
+    loop, without a thread.
 
     Args:
         location: LOCATION: any name; the empty one is a name, too.
-        params: The alias's other settings. OPTIONS may have MAX_ENTRIES (10,000; None for no bound), CULL_FREQUENCY (which is ignored),
-            copy ("pickle": callers get copies of all that is not immutable; "none": they get the object that was set), policy and jitter
-            (as of `hotset.Cache`).
+        params: The alias's other settings. OPTIONS may have MAX_ENTRIES (10,000; None for no
+            bound), CULL_FREQUENCY (which is ignored), copy ("pickle": callers get copies of all
+            that is not immutable; "none": they get the object that was set), policy and jitter (as
+            of `hotset.Cache`).
 
     Raises:
         ImproperlyConfigured: A setting is none of these, or has a value of the wrong type.
@@ -81,7 +84,7 @@ class HotsetCache(BaseCache):
         self._touch = methods.touch
         self._freeze = freezer(options.get("copy", "pickle"))
 
-    # --- Keys: as `make_and_validate_key` has them, but built in one step where the key function is Django's own.
+    # --- Keys: those of `make_and_validate_key`, built in one step if the key function is Django's.
 
     def _set_head(self) -> None:
         fast = self._key_func is default_key_func and not self._own_keys
@@ -209,9 +212,12 @@ class HotsetCache(BaseCache):
         return self.has_key(key, version)
 
     def get_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
-        """Returns the key's value; if it is absent, sets and returns `default`, or what that returns if it is callable.
+        """Returns the key's value; if it is absent, sets and returns `default`.
 
-        Concurrent calls for the same key call one callable, and wait for it. What it raises, each of them raises.
+        A callable default is called, and its result set.
+
+        Concurrent calls for the same key call one callable, and wait for it. What it raises, each
+        of them raises.
         """
         if not callable(default):
             found = self.get(key, MISSING, version)
@@ -223,7 +229,7 @@ class HotsetCache(BaseCache):
         return thaw(self._engine.get_or_load(self._key(key, version), lambda _: freeze(default()), self._lifetime(timeout)))
 
     async def aget_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
-        """As `get_or_set`; `default` may also be a coroutine function, which is awaited. Any other is called in the event loop."""
+        """As `get_or_set`; a coroutine function is awaited, any other is called in the event loop."""
         if not callable(default):
             return self.get_or_set(key, default, timeout, version)
         freeze = self._freeze
@@ -267,7 +273,7 @@ class HotsetCache(BaseCache):
         return self.decr(key, delta, version)
 
     def incr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """Moves the key's value to the version `version + delta`, with what is left of its timeout; returns that version.
+        """Moves the key's value to the version `version + delta`; returns that. The timeout stays.
 
         Raises:
             ValueError: The key is absent.
@@ -342,7 +348,7 @@ class HotsetCache(BaseCache):
 
     @property
     def engine(self) -> Cache[str, Any]:
-        """The `hotset.Cache` of the LOCATION. It holds values as this backend made them: see `hotset._values`."""
+        """The `hotset.Cache` of the LOCATION, which holds values as `hotset._values` makes them."""
         return self._engine
 
     def stats(self) -> Stats:
