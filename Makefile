@@ -38,7 +38,7 @@ SHARD ?= 0/100
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python \
-        test-freethreaded miri check-targets test-python-new test-peers
+        test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,6 +108,13 @@ test-python-new: ## The Python wheel and its tests on Debian's newest interprete
 # Not in `test`: it fetches the suites of others.
 test-peers: build-python ## The tests of cachetools and async-lru, unmodified, on hotset through adapters, on the newest interpreter at hand
 	bindings/python/peers/run.sh
+
+# Not in `test`: it fetches frameworks and their suites. CI runs it after that.
+test-adapters: build-python ## The adapters to Django, Flask, hishel and others: their tests, the frameworks' own suites on hotset, types (ARGS="own django61")
+	bindings/python/adapters/run.sh $(ARGS)
+
+bench-adapters: build-python ## The adapters beside what the frameworks have built in (ARGS="--quick --job django"; `make test-adapters` first)
+	target/adapters/newest/bin/python bindings/python/bench_adapters.py $(ARGS)
 
 bench-python: build-python ## The Python wheel beside functools, dict and cachebox, on the newest interpreter at hand (ARGS="--quick --job hit")
 	python=$$(ls -d target/python/3.*/bin/python | sort -V | tail -1); \

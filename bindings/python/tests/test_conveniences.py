@@ -514,3 +514,9 @@ def test_time_machine():
         assert f() is kept
         traveller.shift(1)
         assert f() is not kept
+
+
+def test_adapters_are_imported_by_their_names_only():
+    adapters = ("aiocache", "cachelib", "django", "dogpile", "hishel", "langchain", "requests_cache")
+    program = f"import sys, hotset; assert not [name for name in {adapters} if name in sys.modules or f'hotset.{{name}}' in sys.modules]"
+    subprocess.run([sys.executable, "-c", program], check=True)

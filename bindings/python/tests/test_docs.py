@@ -29,7 +29,13 @@ def figures(pattern, text):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # An adapter, whose framework is not here: its tests are in bindings/python/adapters.
+        assert not error.name.startswith("hotset")
+        pytest.skip(f"{error.name} is not installed")
+    assert doctest.testmod(module).failed == 0
 
 
 def test_docstrings_have_examples():

@@ -1,0 +1,203 @@
+#!/usr/bin/env bash
+# Runs the tests of the adapters to frameworks, and the frameworks' own tests of caches, as they are in their source distributions, on hotset.
+# Needs what build.sh made, and the network once: environments and suites are kept in target/adapters.
+#
+#   run.sh [GROUP..]    of those below (all)
+#
+# What is expected to fail in a suite, and why, is in the .toml files of this folder; any other failure fails here.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+here=$PWD/bindings/python/adapters
+kept=$PWD/target/adapters
+mkdir -p "$kept/logs"
+export PYTHONDONTWRITEBYTECODE=1
+# Each suite gets the plugins that it names: those of other suites' tools take seconds to start.
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+
+versions=$(ls target/python/wheels | grep -v t | sort -V)
+newest=$(tail -1 <<<"$versions")
+# Django 4.2 runs on Python up to 3.12, 6 from 3.12 on.
+oldest=$(head -1 <<<"$versions")
+middle=$(grep -x 3.12 <<<"$versions" || echo "$newest")
+
+# NAME VERSION PACKAGES..: makes an environment for this Python, or adds what is missing, and installs the wheel.
+environment() {
+    local name=$1 version=$2 wanted
+    shift 2
+    [ -x "$kept/$name/bin/python" ] || "target/python/$version/bin/python" -m venv "$kept/$name"
+    wanted=$(printf '%s\n' "$version" "$@")
+    if [ "$(cat "$kept/$name/wanted" 2>/dev/null)" != "$wanted" ]; then
+        "$kept/$name/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+        echo "$wanted" >"$kept/$name/wanted"
+    fi
+    "$kept/$name/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
+        "target/python/wheels/$version"/*.whl
+}
+
+# NAME VERSION: prints the folder of the unpacked source distribution, which is fetched if it is missing.
+suite() {
+    local folder=$kept/${1/./_}-$2
+    folder=${folder/Flask-Caching/flask_caching}
+    folder=${folder/requests-cache/requests_cache}
+    if [ ! -d "$folder" ]; then
+        "$kept/newest/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary "$1" --dest "$kept" "$1==$2" >&2
+        tar -xzf "$folder.tar.gz" -C "$kept"
+    fi
+    echo "$folder"
+}
+
+# ENVIRONMENT OPTIONS..
+run_pytest() {
+    "$kept/$1/bin/python" -m pytest -q --tb=short -c /dev/null --rootdir . -p hotset.pytest_plugin "${@:2}"
+}
+
+# NAME FOLDER OF THE SUITE, OPTIONS..: with hotset in the place of what the suite tests.
+run_on_hotset() {
+    local name=$1 folder=$2
+    shift 2
+    cd "$folder"
+    PYTHONPATH=$folder/src:$folder:$here:$here/../peers run_pytest newest -W ignore -o "cache_dir=$kept/logs/cache-$name" \
+        -p expectations --expectations "$here/$name.toml" "$@"
+}
+
+# ENVIRONMENT VERSION SETTINGS LABELS..: Django's own runner.
+run_django() {
+    local env=$1 folder
+    folder=$(suite django "$2")
+    cd "$folder/tests"
+    PYTHONPATH=$here/django_suite:. "$kept/$env/bin/python" -W ignore runtests.py --parallel=4 --settings="$3" "${@:4}"
+}
+
+own() {
+    cd "$here/tests"
+    run_pytest newest -p anyio -p no:cacheprovider -p _hypothesis_pytestplugin .
+}
+types() {
+    cd "$here"
+    run_pytest newest -p no:cacheprovider check_types.py
+}
+examples() {
+    cd "$here"
+    run_pytest newest -p no:cacheprovider check_examples.py
+}
+# ENVIRONMENT VERSION
+django() {
+    (cd "$here/tests" && run_pytest "$1" -p no:cacheprovider -p _hypothesis_pytestplugin test_django.py)
+    # All that names no other backend, with hotset as the default; then with hotset in LocMemCache's place, but for LocMemCache's own tests
+    # and the two of DefaultNonExpiringCacheKeyTests that look into its dicts.
+    (run_django "$1" "$2" hotset_settings hotset_suite.tests cache sessions_tests template_tests.syntax_tests.test_cache middleware)
+    local labels=(sessions_tests template_tests.syntax_tests.test_cache middleware) test
+    for test in CacheUtils PrefixedCacheUtils CacheHEADTest CacheI18nTest PrefixedCacheI18nTest CacheMiddlewareTest \
+        TestWithTemplateResponse CacheHandlerTest CustomCacheKeyValidationTests CacheClosingTests \
+        DefaultNonExpiringCacheKeyTests.test_caches_with_unset_timeout_has_correct_default_timeout \
+        DefaultNonExpiringCacheKeyTests.test_caches_set_with_timeout_as_none_has_correct_default_timeout; do
+        labels+=("cache.tests.$test")
+    done
+    (run_django "$1" "$2" hotset_for_locmem "${labels[@]}")
+}
+django42() { django django42 4.2.30; }
+django52() { django django52 5.2.19; }
+django61() { django newest 6.1.3; }
+cachelib() {
+    run_on_hotset cachelib "$(suite cachelib 0.17.0)" -p cachelib_on_hotset -p xprocess \
+        tests/test_simple_cache.py tests/test_serializers.py tests/test_base_cache.py
+}
+flask_caching() {
+    # (Without the backends that need servers.)
+    run_on_hotset flask_caching "$(suite Flask-Caching 2.5.1)" -p cachelib_on_hotset -p xprocess -p asyncio \
+        -k "not Redis and not Memcached" -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function tests
+}
+hishel() {
+    # (Without two benchmarks of SQLite.)
+    run_on_hotset hishel "$(suite hishel 2.0.0)" -p hishel_on_hotset -p anyio -k "not 100k" tests/test_asgi.py tests/test_requests.py \
+        tests/test_sync_httpx.py tests/test_async_httpx.py tests/_core/_async/test_sqlite_storage.py tests/_core/_sync/test_sqlite_storage.py
+}
+aiocache() {
+    run_on_hotset aiocache "$(suite aiocache 0.12.3)" -p aiocache_on_hotset -p asyncio -p pytest_mock -o asyncio_mode=auto \
+        -o asyncio_default_fixture_loop_scope=function -m "not redis and not memcached" --ignore tests/ut/backends tests/acceptance tests/ut
+}
+dogpile() {
+    cd "$here/suites"
+    run_pytest newest -p no:cacheprovider test_dogpile.py
+}
+sqlalchemy() {
+    local folder
+    folder=$(suite sqlalchemy 2.1.9)
+    cd "$here/suites"
+    PYTHONPATH=$folder run_pytest newest -p no:cacheprovider test_sqlalchemy_example.py
+}
+langchain() {
+    cd "$here/suites"
+    run_pytest newest -p no:cacheprovider -p asyncio -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function test_langchain.py
+}
+requests_cache() {
+    local folder
+    folder=$(suite requests-cache 1.3.3)
+    cd "$here/suites"
+    USE_PYTEST_HTTPBIN=true PYTHONPATH=$folder run_pytest newest -W ignore -p no:cacheprovider -p httpbin -p requests_mock \
+        -p tests.conftest test_requests_cache.py
+}
+
+groups=("$@")
+if [ $# = 0 ]; then
+    groups=(own types examples django61 django52 django42 dogpile hishel aiocache requests_cache cachelib sqlalchemy flask_caching langchain)
+fi
+
+if [ "$(printf '%s\n3.12\n' "$newest" | sort -V | head -1)" != 3.12 ]; then
+    echo "the newest Python with a wheel is $newest: Django 6 needs 3.12 or newer" >&2
+    exit 1
+fi
+environment newest "$newest" -c "$here/constraints.txt" pytest==9.2.0 hypothesis tblib Django==6.1.3 django-stubs==6.1.2 djangorestframework==3.18.3 \
+    django-ratelimit==4.1.0 cachelib==0.17.0 "Flask[async]" Flask-Caching==2.5.1 Flask-Session==0.8.0 pytest-asyncio==1.5.0 \
+    pytest-xprocess==1.0.2 "hishel[async,httpx,requests,fastapi]==2.0.0" trio time-machine fakeredis "httpx2>=2.9.1" \
+    dogpile.cache==1.5.0 SQLAlchemy==2.1.9 aiocache==0.12.3 pytest-mock marshmallow requests-cache==1.3.3 pytest-httpbin requests-mock \
+    responses rich langchain-core==1.8.3 langchain-tests==1.1.9 mypy "pyright[nodejs]" types-requests
+# (Each where there is a Python for it.)
+case " ${groups[*]} " in
+*" django42 "*)
+    if [ "$(printf '%s\n3.12\n' "$oldest" | sort -V | head -1)" = "$oldest" ]; then
+        environment django42 "$oldest" pytest==9.2.0 hypothesis tblib Django==4.2.30
+    else
+        django42() { echo "skipped: Django 4.2 needs Python 3.12 or older"; }
+    fi
+    ;;
+esac
+case " ${groups[*]} " in
+*" django52 "*) environment django52 "$middle" pytest==9.2.0 hypothesis tblib Django==5.2.19 ;;
+esac
+
+# A few at a time: most of them sleep most of the time.
+for group in "${groups[@]}"; do
+    while [ "$(jobs -rp | wc -l)" -ge 4 ]; do
+        wait -n || true
+    done
+    (
+        # (In a condition, `set -e` would not end a group at its first failure.)
+        set +e
+        begin=$SECONDS
+        (
+            set -e
+            "$group"
+        ) >"$kept/logs/$group.log" 2>&1
+        status=$?
+        if [ "$status" = 0 ]; then
+            echo "passed, $((SECONDS - begin)) s" >"$kept/logs/$group.outcome"
+        else
+            echo "FAILED" >"$kept/logs/$group.outcome"
+        fi
+    ) &
+done
+wait
+failed=0
+for group in "${groups[@]}"; do
+    outcome=$(cat "$kept/logs/$group.outcome")
+    echo "== $group: $outcome"
+    if [ "$outcome" = FAILED ]; then
+        failed=1
+        tail -60 "$kept/logs/$group.log"
+    else
+        # The closing lines of pytest, and of Django's runner.
+        grep -E "^(Ran |OK|[0-9]+ passed|skipped:|[0-9]+ tests pass)" "$kept/logs/$group.log" || true
+    fi
+done
+exit "$failed"

@@ -1,0 +1,190 @@
+"""cachelib on hotset, which serves Flask-Caching and Flask-Session, too.
+
+    CACHE_TYPE = "hotset.cachelib.HotsetCache"                  # Flask-Caching
+    SESSION_TYPE = "cachelib"                                   # Flask-Session
+    SESSION_CACHELIB = hotset.cachelib.HotsetCache(threshold=100_000, name="sessions")
+
+Example:
+    >>> from hotset.cachelib import HotsetCache
+    >>> pages = HotsetCache(threshold=1000)
+    >>> pages.set("home", {"title": "Home"}, timeout=60), pages.get("home")
+    (True, {'title': 'Home'})
+    >>> pages.inc("visits"), pages.inc("visits")
+    (1, 2)
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, cast
+
+from cachelib.base import BaseCache
+from cachelib.serializers import SimpleSerializer
+
+from hotset._adapters import DEFAULT_MAX_ENTRIES, engine_of, native
+from hotset._hotset import MISSING, NEVER
+from hotset._mapping import Cache
+from hotset._stats import Stats
+from hotset._values import freeze, thaw
+
+__all__ = ["HotsetCache", "ValueSerializer"]
+
+Timeout = int | timedelta | None
+
+
+class ValueSerializer(SimpleSerializer):
+    """Keeps immutable values as they are, and pickles all others."""
+
+    def dumps(self, value: Any, protocol: int = 0) -> Any:
+        """Returns what is held for `value`. `protocol` is ignored."""
+        return freeze(value)
+
+    def loads(self, bvalue: Any) -> Any:
+        """Returns the value of what `dumps` returned."""
+        return thaw(bvalue)
+
+
+class _Absent(Exception):
+    """The key of a number that is to be changed is absent."""
+
+
+class _Refused(Exception):
+    """The serializer has no bytes for a number."""
+
+
+class HotsetCache(BaseCache):
+    """A cache inside the process, with cachelib's API.
+
+    `add`, `inc` and `dec` are atomic, and a number keeps its timeout. A full cache evicts one entry
+    for each that is inserted.
+
+    Args:
+        threshold: How many entries are held at most; 0 stands for the default.
+        default_timeout: Seconds, or a timedelta, that an entry is good for if no timeout is given;
+            0: for ever.
+        ignore_delete_many_errors: Of no importance here: a key that is deleted is gone.
+        name: All caches of this name in the process are one, `hotset.shared("cachelib:NAME")`.
+            None: this one is on its own.
+        policy: What decides which entries stay, as of `hotset.Cache`.
+        timer: A clock, for tests: a function that returns seconds.
+    """
+
+    serializer: Any = ValueSerializer()
+    """What makes bytes of values, or keeps them: an object with `dumps` and `loads`."""
+
+    def __init__(
+        self,
+        threshold: int = DEFAULT_MAX_ENTRIES,
+        default_timeout: int | timedelta = 300,
+        ignore_delete_many_errors: bool = True,
+        *,
+        name: str | None = None,
+        policy: Any = "tinylfu",
+        timer: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(default_timeout, ignore_delete_many_errors=ignore_delete_many_errors)
+        self._engine = engine_of("cachelib", name, maxsize=threshold or DEFAULT_MAX_ENTRIES, policy=policy, timer=timer)
+        methods = native(self._engine)
+        self._get = methods.get
+        self._set = methods.set
+        self._add = methods.add
+
+    def _ttl(self, timeout: Timeout) -> Any:
+        """Returns a timeout as the native part takes it; 0.0 for one that has passed."""
+        seconds = self._normalize_timeout(timeout)
+        if seconds == 0:
+            return NEVER
+        return float(seconds) if seconds > 0 else 0.0
+
+    def get(self, key: str) -> Any:
+        """Returns the key's value, or None if it is absent."""
+        stored = self._get(key, MISSING)
+        return None if stored is MISSING else self.serializer.loads(stored)
+
+    def get_many(self, *keys: str) -> list[Any]:
+        """Returns the values of many keys, looked up together; None for each that is absent."""
+        loads = self.serializer.loads
+        return [None if stored is MISSING else loads(stored) for stored in self._engine.get_many(keys, MISSING)]
+
+    def set(self, key: str, value: Any, timeout: Timeout = None) -> bool:
+        """Sets the key's value; returns whether the serializer had bytes for it."""
+        stored = self.serializer.dumps(value)
+        ttl = self._ttl(timeout)
+        if stored is None and value is not None:
+            # cachelib's serializers log what they cannot write, and return None.
+            return False
+        if ttl == 0.0:
+            self._engine.delete(key)
+        else:
+            self._set(key, stored, ttl)
+        return True
+
+    def add(self, key: str, value: Any, timeout: Timeout = None) -> bool:
+        """Sets the key's value if it is absent, atomically; returns whether it did."""
+        stored = self.serializer.dumps(value)
+        ttl = self._ttl(timeout)
+        if stored is None and value is not None:
+            return False
+        if ttl == 0.0:
+            return key not in self._engine
+        return cast(bool, self._add(key, stored, ttl))
+
+    def delete(self, key: str) -> bool:
+        """Removes the key; returns whether it was there."""
+        return self._engine.delete(key)
+
+    def has(self, key: str) -> bool:
+        """Returns whether the key is there."""
+        return key in self._engine
+
+    def clear(self) -> bool:
+        """Removes all entries."""
+        self._engine.clear()
+        return True
+
+    def inc(self, key: str, delta: int = 1) -> int | None:
+        """Adds `delta` to the key's value, atomically, and returns the sum. An absent key counts as 0.
+
+        Returns:
+            The sum, or None if the serializer has no bytes for it.
+        """
+
+        total = delta
+
+        def add(stored: Any) -> Any:
+            nonlocal total
+            if stored is MISSING:
+                raise _Absent
+            total = (self.serializer.loads(stored) or 0) + delta
+            changed = self.serializer.dumps(total)
+            if changed is None:
+                raise _Refused
+            return changed
+
+        while True:
+            try:
+                self._engine.compute(key, add, MISSING)
+            except _Absent:
+                stored = self.serializer.dumps(delta)
+                if stored is None:
+                    return None
+                ttl = self._ttl(None)
+                if ttl == 0.0 or self._add(key, stored, ttl):
+                    return delta
+            except _Refused:
+                return None
+            else:
+                # (If `add` was called several times, its last call counts.)
+                return total
+
+    def dec(self, key: str, delta: int = 1) -> int | None:
+        """Subtracts `delta` from the key's value, atomically, and returns the difference. As `inc`."""
+        return self.inc(key, -delta)
+
+    @property
+    def engine(self) -> Cache[str, Any]:
+        """The `hotset.Cache` behind this one. It holds what the serializer made of the values."""
+        return self._engine
+
+    def stats(self) -> Stats:
+        """Returns what was counted, and what is held."""
+        return self._engine.stats()

@@ -1,0 +1,360 @@
+"""`HotsetCache`: Django's BaseCache on a shared `hotset.Cache`."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from django.conf import settings
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache, default_key_func
+from django.core.exceptions import ImproperlyConfigured
+
+from hotset._adapters import DEFAULT_MAX_ENTRIES, native
+from hotset._hotset import MISSING, NEVER
+from hotset._mapping import Cache
+from hotset._registry import shared
+from hotset._settings import ttl_of
+from hotset._stats import Stats
+from hotset._values import Pickled, freezer, thaw
+from hotset.django._settings import errors
+
+# The engine of each LOCATION: Django makes a backend for each thread and each asyncio task that
+# uses an alias.
+_engines: dict[tuple[Any, ...], Cache[str, Any]] = {}
+# What a method of a backend does that a subclass may replace by its own.
+_KEY_METHODS = ("make_key", "validate_key", "make_and_validate_key")
+
+
+def _engine(location: str, options: Mapping[str, Any], max_entries: Any) -> Cache[str, Any]:
+    chosen = (location, max_entries, options.get("policy"), options.get("jitter"))
+    engine = _engines.get(chosen)
+    if engine is None:
+        others = {which: options[which] for which in ("policy", "jitter") if which in options}
+        maxsize = None if max_entries is None else int(max_entries)
+        engine = shared(f"django:{location}" if location else "django", maxsize=maxsize, **others)
+        _engines[chosen] = engine
+    return engine
+
+
+def _named(location: Any, params: Mapping[str, Any]) -> str:
+    """Returns how an error names these settings: by the alias that has them."""
+    for alias, given in settings.CACHES.items():
+        others = {name: value for name, value in given.items() if name not in ("BACKEND", "LOCATION")}
+        if others == params and given.get("LOCATION", "") == location:
+            return f"CACHES[{alias!r}]"
+    return f"a hotset backend at LOCATION {location!r}"
+
+
+class HotsetCache(BaseCache):
+    """A cache backend inside the process. All aliases of one LOCATION are one cache.
+
+    Every method has Django's signature and semantics. Beyond these: `get_or_set` calls a callable
+    default once, however many threads or tasks request the key; `incr` and `decr` are atomic and
+    keep the timeout; `incr_version` keeps the timeout; the methods for asyncio run in the event
+    loop, without a thread.
+
+    Args:
+        location: LOCATION: any name; the empty one is a name, too.
+        params: The alias's other settings. OPTIONS may have MAX_ENTRIES (10,000; None for no
+            bound), CULL_FREQUENCY (which is ignored), copy ("pickle": callers get copies of all
+            that is not immutable; "none": they get the object that was set), policy and jitter (as
+            of `hotset.Cache`).
+
+    Raises:
+        ImproperlyConfigured: A setting is none of these, or has a value of the wrong type.
+    """
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        found = errors(location, params)
+        if found:
+            raise ImproperlyConfigured(f"{_named(location, params)}: {'; '.join(found)}")
+        # What `_set_head` reads before `BaseCache` has set all three.
+        self._key_prefix: Any = ""
+        self._version: Any = 1
+        self._key_func: Callable[..., str] = default_key_func
+        # (A subclass with keys of its own has no fast path.)
+        self._own_keys = any(getattr(type(self), name) is not getattr(BaseCache, name) for name in _KEY_METHODS)
+        super().__init__(params)
+        options: dict[str, Any] = params.get("OPTIONS") or {}
+        max_entries = options.get("MAX_ENTRIES", params.get("max_entries", DEFAULT_MAX_ENTRIES))
+        self._engine = _engine(location, options, max_entries)
+        methods = native(self._engine)
+        self._get = methods.get
+        self._set = methods.set
+        self._add = methods.add
+        self._touch = methods.touch
+        self._freeze = freezer(options.get("copy", "pickle"))
+
+    # --- Keys: those of `make_and_validate_key`, built in one step if the key function is Django's.
+
+    def _set_head(self) -> None:
+        fast = self._key_func is default_key_func and not self._own_keys
+        self._head: str | None = f"{self._key_prefix!s}:{self._version!s}:" if fast else None
+
+    @property
+    def key_prefix(self) -> Any:
+        """KEY_PREFIX."""
+        return self._key_prefix
+
+    @key_prefix.setter
+    def key_prefix(self, value: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._key_prefix = value
+        self._set_head()
+
+    @property
+    def version(self) -> Any:
+        """VERSION."""
+        return self._version
+
+    @version.setter
+    def version(self, value: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._version = value
+        self._set_head()
+
+    @property
+    def key_func(self) -> Callable[..., str]:
+        """KEY_FUNCTION."""
+        return self._key_func
+
+    @key_func.setter
+    def key_func(self, value: Callable[..., str]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self._key_func = value
+        self._set_head()
+
+    def _key(self, key: Any, version: Any) -> str:
+        head = self._head
+        if head is None:
+            return self.make_and_validate_key(key, version=version)
+        made = f"{head}{key!s}" if version is None else f"{self._key_prefix!s}:{version!s}:{key!s}"
+        # What is printable has no control characters; a space is printable.
+        if len(made) > MEMCACHE_MAX_KEY_LENGTH or " " in made or not made.isprintable():
+            self.validate_key(made)
+        return made
+
+    def _ttl(self, timeout: Any) -> Any:
+        """Returns a timeout as the native part takes it: 0.0 for one that has passed."""
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self.default_timeout
+        return NEVER if timeout is None else ttl_of(timeout)
+
+    # --- One key.
+
+    def get(self, key: Any, default: Any = None, version: Any = None) -> Any:
+        """Returns the key's value, or `default` if it is absent."""
+        head = self._head
+        if version is None and head is not None:
+            # `_key`, inlined.
+            made = f"{head}{key!s}"
+            if len(made) > MEMCACHE_MAX_KEY_LENGTH or " " in made or not made.isprintable():
+                self.validate_key(made)
+        else:
+            made = self._key(key, version)
+        stored = self._get(made, default)
+        return thaw(stored) if type(stored) is Pickled else stored
+
+    async def aget(self, key: Any, default: Any = None, version: Any = None) -> Any:
+        """As `get`."""
+        return self.get(key, default, version)
+
+    def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
+        """Sets the key's value for `timeout` seconds: None for ever, 0 or less not at all."""
+        self._store(self._key(key, version), self._freeze(value), self._ttl(timeout))
+
+    def _store(self, made: str, stored: Any, ttl: Any) -> None:
+        if ttl == 0.0:
+            # An entry that has expired already would take another's place until it is freed.
+            self._engine.delete(made)
+        else:
+            self._set(made, stored, ttl)
+
+    async def aset(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
+        """As `set`."""
+        self.set(key, value, timeout, version)
+
+    def add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
+        """Sets the key's value if it is absent, atomically; returns whether it was."""
+        made = self._key(key, version)
+        stored = self._freeze(value)
+        ttl = self._ttl(timeout)
+        if ttl == 0.0:
+            return made not in self._engine
+        return cast(bool, self._add(made, stored, ttl))
+
+    async def aadd(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
+        """As `add`."""
+        return self.add(key, value, timeout, version)
+
+    def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
+        """Gives the key another timeout, from now on; returns whether it is there."""
+        made = self._key(key, version)
+        ttl = self._ttl(timeout)
+        if ttl == 0.0:
+            return self._engine.delete(made)
+        return cast(bool, self._touch(made, ttl))
+
+    async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
+        """As `touch`."""
+        return self.touch(key, timeout, version)
+
+    def delete(self, key: Any, version: Any = None) -> bool:
+        """Removes the key; returns whether it was there."""
+        return self._engine.delete(self._key(key, version))
+
+    async def adelete(self, key: Any, version: Any = None) -> bool:
+        """As `delete`."""
+        return self.delete(key, version)
+
+    def has_key(self, key: Any, version: Any = None) -> bool:
+        """Returns whether the key is there."""
+        return self._key(key, version) in self._engine
+
+    async def ahas_key(self, key: Any, version: Any = None) -> bool:
+        """As `has_key`."""
+        return self.has_key(key, version)
+
+    def get_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
+        """Returns the key's value; if it is absent, sets and returns `default`.
+
+        A callable default is called, and its result set.
+
+        Concurrent calls for the same key call one callable, and wait for it. What it raises, each
+        of them raises.
+        """
+        if not callable(default):
+            found = self.get(key, MISSING, version)
+            if found is not MISSING:
+                return found
+            self.add(key, default, timeout, version)
+            return self.get(key, default, version)
+        freeze = self._freeze
+        return thaw(self._engine.get_or_load(self._key(key, version), lambda _: freeze(default()), self._lifetime(timeout)))
+
+    async def aget_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
+        """As `get_or_set`; a coroutine function is awaited, any other is called in the event loop."""
+        if not callable(default):
+            return self.get_or_set(key, default, timeout, version)
+        freeze = self._freeze
+
+        async def load(_: str) -> Any:
+            value = default()
+            return freeze(await value if inspect.isawaitable(value) else value)
+
+        return thaw(await self._engine.aget_or_load(self._key(key, version), load, self._lifetime(timeout)))
+
+    def _lifetime(self, timeout: Any) -> Any:
+        return self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+
+    # --- Numbers and versions.
+
+    def incr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
+        """Adds `delta` to the key's value, atomically, and returns the sum. The timeout stays.
+
+        Raises:
+            ValueError: The key is absent.
+        """
+        freeze = self._freeze
+
+        def add(stored: Any) -> Any:
+            if stored is MISSING:
+                raise ValueError(f"Key '{key}' not found")
+            return freeze(thaw(stored) + delta)
+
+        return thaw(self._engine.compute(self._key(key, version), add, MISSING))
+
+    async def aincr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
+        """As `incr`."""
+        return self.incr(key, delta, version)
+
+    def decr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
+        """Subtracts `delta` from the key's value, atomically, and returns the difference. As `incr`."""
+        return self.incr(key, -delta, version)
+
+    async def adecr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
+        """As `decr`."""
+        return self.decr(key, delta, version)
+
+    def incr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
+        """Moves the key's value to the version `version + delta`; returns that. The timeout stays.
+
+        Raises:
+            ValueError: The key is absent.
+        """
+        if version is None:
+            version = self.version
+        old = self._key(key, version)
+        found = self._engine.get_with_remaining(old)
+        if found is None:
+            raise ValueError(f"Key '{key}' not found")
+        new = self._key(key, version + delta)
+        if new != old:
+            self._engine.set(new, *found)
+            self._engine.delete(old)
+        return version + delta
+
+    async def aincr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
+        """As `incr_version`."""
+        return self.incr_version(key, delta, version)
+
+    def decr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
+        """Moves the key's value to the version `version - delta`. As `incr_version`."""
+        return self.incr_version(key, -delta, version)
+
+    async def adecr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
+        """As `decr_version`."""
+        return self.decr_version(key, delta, version)
+
+    # --- Many keys.
+
+    def get_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
+        """Returns a dict of those of the keys that are there, with their values."""
+        keys = list(keys)
+        found = self._engine.get_many([self._key(key, version) for key in keys], MISSING)
+        return {key: thaw(stored) for key, stored in zip(keys, found, strict=True) if stored is not MISSING}
+
+    async def aget_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
+        """As `get_many`."""
+        return self.get_many(keys, version)
+
+    def set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> list[Any]:
+        """Sets many keys' values; returns the keys that could not be set: none."""
+        ttl = self._ttl(timeout)
+        for made, stored in [(self._key(key, version), self._freeze(value)) for key, value in data.items()]:
+            self._store(made, stored, ttl)
+        return []
+
+    async def aset_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> list[Any]:
+        """As `set_many`."""
+        return self.set_many(data, timeout, version)
+
+    def delete_many(self, keys: Iterable[Any], version: Any = None) -> None:
+        """Removes many keys."""
+        self._engine.delete_many([self._key(key, version) for key in keys])
+
+    async def adelete_many(self, keys: Iterable[Any], version: Any = None) -> None:
+        """As `delete_many`."""
+        self.delete_many(keys, version)
+
+    # --- The whole.
+
+    def clear(self) -> None:
+        """Removes all keys of the LOCATION, those of its other aliases, prefixes and versions included."""
+        self._engine.clear()
+
+    async def aclear(self) -> None:
+        """As `clear`."""
+        self.clear()
+
+    async def aclose(self, **kwargs: Any) -> None:
+        """Does nothing, as `close`."""
+
+    @property
+    def engine(self) -> Cache[str, Any]:
+        """The `hotset.Cache` of the LOCATION, which holds values as `hotset._values` makes them."""
+        return self._engine
+
+    def stats(self) -> Stats:
+        """Returns what the LOCATION's cache counted, and what it holds."""
+        return self._engine.stats()
+
+    def top_keys(self, limit: int = 10) -> list[str]:
+        """Returns the hottest keys, as the cache has them: with prefix and version."""
+        return [key for key, _ in self._engine.items_hottest()[:limit]]

@@ -1,0 +1,89 @@
+"""A full-page cache as WSGI middleware, with ETag: a client that has the page already gets a 304 without a body.
+
+    python examples/recipes/full_page.py
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import hotset
+
+Environ = dict[str, Any]
+Start = Callable[..., Any]
+App = Callable[[Environ, Start], Iterable[bytes]]
+
+
+class Page(NamedTuple):
+    """A response as it is held."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class PageCache:
+    """Holds pages that are the same for all clients: successful GETs without cookies. One request renders a page, others wait for it."""
+
+    def __init__(self, app: App, ttl: float, max_bytes: int = 64 * 1024 * 1024) -> None:
+        self._app = app
+        self._max_age = int(ttl)
+        self._pages: hotset.Cache[str, Page] = hotset.Cache(max_weight=max_bytes, weigher=lambda page: len(page.body) + 1000, ttl=ttl)
+
+    def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
+        """Serves a request."""
+        if environ["REQUEST_METHOD"] != "GET" or "HTTP_COOKIE" in environ or "HTTP_AUTHORIZATION" in environ:
+            return self._app(environ, start_response)
+        url = f"{environ.get('HTTP_HOST')}{environ['PATH_INFO']}?{environ.get('QUERY_STRING', '')}"
+        page = self._pages.get_or_load(url, lambda _: self._render(environ))
+        tag = dict(page.headers).get("ETag")
+        if tag is not None and tag in environ.get("HTTP_IF_NONE_MATCH", ""):
+            # (A 304 repeats what tells the client how long it may keep the page.)
+            start_response("304 Not Modified", [header for header in page.headers if header[0] in ("Cache-Control", "ETag", "Vary")])
+            return []
+        start_response(page.status, list(page.headers))
+        return [page.body]
+
+    def _render(self, environ: Environ) -> Page:
+        begun: list[Any] = []
+        body = b"".join(self._app(environ, lambda *arguments: begun.append(arguments)))
+        status, headers = begun[0][:2]
+        if not status.startswith("200") or any(name.lower() == "set-cookie" for name, _ in headers):
+            # It is handed to those that wait for it, but not kept. (A page that sets cookies is for
+            # one client: do not cache its URL.)
+            return hotset.WithTtl(Page(status, headers, body), 0)  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+        # Of the content: the same in each worker, and after a restart.
+        tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+        return Page(status, [*headers, ("ETag", tag), ("Cache-Control", f"public, max-age={self._max_age}")], body)
+
+
+def main() -> None:
+    rendered: list[str] = []
+
+    def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        rendered.append(environ["PATH_INFO"])
+        found = environ["PATH_INFO"] != "/absent"
+        start_response("200 OK" if found else "404 Not Found", [("Content-Type", "text/plain")])
+        return [b"a page" if found else b"no page"]
+
+    cached = PageCache(app, ttl=60)
+
+    def get(path: str, **headers: str) -> tuple[str, dict[str, str], bytes]:
+        answer: list[Any] = []
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "HTTP_HOST": "test", **headers}
+        body = b"".join(cached(environ, lambda *arguments: answer.append(arguments)))
+        return answer[0][0], dict(answer[0][1]), body
+
+    status, headers, body = get("/")
+    print(f"{status}: {body.decode()}, {headers['Cache-Control']}")
+    status, headers, body = get("/", HTTP_IF_NONE_MATCH=headers["ETag"])
+    print(f"{status}: {len(body)} bytes, {headers['Cache-Control']}")
+    assert status.startswith("304") and headers["Cache-Control"] == "public, max-age=60"
+    assert get("/absent")[0] == get("/absent")[0] == "404 Not Found"
+    assert get("/", HTTP_COOKIE="session=1")[2] == b"a page"
+    print(f"rendered: {', '.join(rendered)}")
+    assert rendered == ["/", "/absent", "/absent", "/"]
+
+
+if __name__ == "__main__":
+    main()
