@@ -97,7 +97,7 @@ fn walk_while_homes_move_visits_each_once() {
         case.install(after);
         let (mut cursor, mut old) = (0, None);
         if let Some(hash) = early {
-            let mut move_early = || case.map.move_home_of(hash, |_| panic!("there is room"), &pin());
+            let move_early = || case.map.move_home_of(hash, |_| panic!("there is room"), &pin());
             assert!(move_early());
             assert!(!move_early(), "it has moved already");
         }
