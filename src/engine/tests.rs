@@ -145,6 +145,17 @@ fn insertion_without_a_free_slot_in_a_large_table_moves_one_home() {
         assert_eq!(table(), before, "insertion {n} moved all homes");
         assert!(cache.contains_key(&crowded(n)));
     }
+    // More of them than slots within its reach in the next table, too: others make room, and no more than are needed.
+    for n in crowd..2 * crowd {
+        cache.insert(crowded(n), ());
+        assert_eq!(table(), before, "insertion {n} moved all homes");
+        assert!(cache.contains_key(&crowded(n)));
+    }
+    assert!(cache.stats().evictions <= u64::from(crowd));
+    (0..2 * crowd).for_each(|n| _ = cache.remove(&crowded(n)));
+    let evicted: Vec<u32> = (0..spreads).filter(|n| !cache.contains_key(&spread(*n))).collect();
+    evicted.iter().for_each(|n| cache.insert(spread(*n), ()));
+    (0..crowd).for_each(|n| cache.insert(crowded(n), ()));
     // The others move as entries arrive: more than one per home and entry.
     let after = spreads + slots() as u32 / 60;
     for n in spreads..after {
