@@ -2,7 +2,7 @@
 //!
 //! No user code runs here. What needs some (listeners, destructors) is left as [`Due`].
 
-use super::entry::{Chain, DEAD, GONE, Handle, NEVER, NEW, Shape, Times};
+use super::entry::{Chain, DEAD, EVICTED, GONE, Handle, NEVER, NEW, Shape, Times};
 use super::limbo::{Limbo, Portion};
 use super::local::OldWriter;
 use super::sizing::Sizing;
@@ -275,7 +275,7 @@ impl Core {
         drops: bool,
         slots: usize,
     ) -> Self {
-        const { assert!(MAX_PLACE < LINKED && LINKED <= GONE) };
+        const { assert!(MAX_PLACE < LINKED && LINKED <= EVICTED) };
         Self {
             policy: AnyPolicy::new(kind, capacity, shape.weighted),
             shelf: Shelf(shape),
@@ -427,19 +427,32 @@ impl Core {
     #[inline(always)]
     fn arrive(&mut self, new: Handle) {
         self.counts.insertions += 1;
-        if self.shelf.place(new) == DEAD {
-            return self.throw(new);
+        if self.shelf.place(new) != NEW {
+            return self.arrive_unlinked(new);
         }
-        debug_assert_eq!(self.shelf.place(new), NEW, "an entry arrives once");
         self.arrived += 1;
         self.policy.insert(&self.shelf, new, &mut self.out);
         self.forget_out();
         self.set_alarm(new);
     }
 
+    /// An entry has arrived that is in the map no more.
+    #[cold]
+    #[inline(never)]
+    fn arrive_unlinked(&mut self, new: Handle) {
+        match self.shelf.place(new) {
+            DEAD => self.throw(new),
+            place => {
+                debug_assert_eq!(place, EVICTED, "an entry arrives once");
+                self.forget(new);
+                self.discard(new, Cause::Size);
+            }
+        }
+    }
+
     /// An entry has come in that was in a snapshot, with what the policy thought of it.
     pub(super) fn restore(&mut self, new: Handle, rank: Rank) {
-        if self.shelf.place(new) == DEAD {
+        if self.shelf.place(new) != NEW {
             return self.arrive(new);
         }
         self.counts.insertions += 1;
@@ -634,15 +647,21 @@ impl Core {
     /// Evicts an entry that is no longer in the map, for which its table had no room.
     pub(super) fn evict_unlinked(&mut self, entry: Handle) {
         self.counts.evictions += 1;
-        if self.shelf.place(entry) <= MAX_PLACE {
-            self.policy.remove(&self.shelf, entry);
-            self.forget(entry);
-            self.discard(entry, Cause::Size);
-        } else if self.shelf.place(entry) == GONE {
+        match self.shelf.place(entry) {
+            // Its arrival, which may wait for user code, frees it.
+            NEW => {
+                let mark = if self.listened { EVICTED } else { DEAD };
+                // SAFETY: an entry is alive until both its events were applied.
+                unsafe { entry.header() }.set_place(mark);
+            }
             // The policy has just given it up: `settle` will not find it in the map.
-            self.discard(entry, Cause::Size);
-        } else {
-            self.retire(entry);
+            GONE => self.discard(entry, Cause::Size),
+            place => {
+                debug_assert!(place <= MAX_PLACE, "an entry leaves the map once");
+                self.policy.remove(&self.shelf, entry);
+                self.forget(entry);
+                self.discard(entry, Cause::Size);
+            }
         }
     }
 

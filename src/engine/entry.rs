@@ -16,6 +16,8 @@ pub(super) const NEW: u32 = (1 << 23) - 1;
 pub(super) const DEAD: u32 = (1 << 23) - 2;
 /// The place of an entry that the policy gave up while somebody else unlinked it: that retirement will free it.
 pub(super) const GONE: u32 = (1 << 23) - 3;
+/// The place of an entry that was evicted before its arrival was applied: the arrival has the listener called with it.
+pub(super) const EVICTED: u32 = (1 << 23) - 4;
 
 /// An entry as map and policy see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! the lock has been given up.
 
 use super::core::{Core, Due, Event, Own};
-use super::entry::{Chain, DEAD, Entry, Handle, NEVER, Times};
+use super::entry::{Chain, DEAD, EVICTED, Entry, Handle, NEVER, Times};
 use super::limbo::Portion;
 use super::local::Writer;
 use super::maintenance_lock::{Held, PATIENCE, Waited};
@@ -355,7 +355,7 @@ impl<K, V> Engine<K, V> {
         let core = unsafe { &mut *self.work.0.core.get() };
         all.extend(core.unlinked());
         // SAFETY: an entry is alive until its events are applied, which needs the lock.
-        let is_dead = |entry: Handle| unsafe { entry.header() }.place() == DEAD;
+        let is_dead = |entry: Handle| [DEAD, EVICTED].contains(&unsafe { entry.header() }.place());
         let mut see = |pair| match Event::unpack(pair) {
             Event::Arrived(new) => all.extend(is_dead(new).then_some(new)),
             Event::Replaced { new, old, .. } => all.extend(is_dead(new).then_some(new).into_iter().chain([old])),

@@ -2,11 +2,11 @@
 
 use crate::policy::PolicyKind;
 use crate::prim::list::with_limit;
-use crate::{Cache, ManualClock};
+use crate::{Cache, Cause, ManualClock};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -53,13 +53,71 @@ impl Hasher for Identity {
     }
 }
 
+/// What stirring multiplies by, inverted.
+const INVERSE: u64 = 0xf1de_83e1_9937_733d;
+
+/// The key whose hash under [`Identity`] has these halves.
+fn key_with_hash(upper: u32, lower: u32) -> u64 {
+    (u64::from(upper) << 32 | u64::from(lower)).wrapping_mul(INVERSE)
+}
+
+/// A smaller table may have no room for an entry that is in the map, and that its writer has not recorded yet: the listener of
+/// the value it replaced runs in between.
+#[test]
+#[cfg_attr(miri, ignore = "fills a large table")]
+fn eviction_by_a_move_before_the_arrival_is_recorded_is_notified() {
+    const HOMES: u32 = 40_000;
+    let crowded = |n: u32| key_with_hash((1 << 31) + n / 100 * 40 * (u32::MAX / HOMES), n);
+    let last = crowded(299);
+    type Numbers = Cache<u64, u32, BuildHasherDefault<Identity>>;
+    let (notified, shrunk): (Arc<Mutex<Vec<(u64, u32)>>>, Arc<OnceLock<Weak<Numbers>>>) = Default::default();
+    let (seen, shrinks) = (notified.clone(), shrunk.clone());
+    let cache: Arc<Numbers> = Arc::new(
+        Cache::builder()
+            .max_weight(1 << 40)
+            .weigher(|_, _| 1)
+            .hasher(BuildHasherDefault::default())
+            .on_removal(move |key, value, cause| {
+                seen.lock().unwrap().push((*key, *value));
+                if *key == last && cause == Cause::Replaced {
+                    // What is not crowded leaves, and the others move to a small table.
+                    let cache = shrinks.get().and_then(Weak::upgrade).unwrap();
+                    crate::raw::retain(&cache, |_, value| *value != 0);
+                    cache.set_capacity(1 << 40);
+                }
+            })
+            .build()
+            .unwrap(),
+    );
+    shrunk.set(Arc::downgrade(&cache)).unwrap();
+    let buckets = || cache.0.engine.map().buckets(&cache.0.engine.pin());
+    let mut spreads = 0u32;
+    while buckets() < HOMES as usize {
+        cache.insert(key_with_hash(spreads.wrapping_mul(0x9e37_79b9), spreads), 0);
+        cache.run_pending();
+        spreads += 1;
+    }
+    for n in 0..300 {
+        cache.insert(crowded(n), 1);
+    }
+    cache.insert(last, 2);
+    cache.run_pending();
+    cache.validate();
+    let notified = notified.lock().unwrap();
+    let count = |entry: (u64, u32)| notified.iter().filter(|of| **of == entry).count();
+    assert_eq!(cache.get(&last), None, "the smaller table had no room for it");
+    assert_eq!((count((last, 1)), count((last, 2))), (1, 1));
+    for key in (0..299).map(crowded) {
+        assert_eq!(count((key, 1)) + usize::from(cache.contains_key(&key)), 1);
+    }
+    let stats = cache.stats();
+    assert_eq!(stats.insertions - cache.len() as u64, notified.len() as u64);
+}
+
 /// In a large table some keys find no slot near their homes long before it is full. Such an insertion moves its own home,
 /// not all others too.
 #[test]
 fn insertion_without_a_free_slot_in_a_large_table_moves_one_home() {
-    /// What stirring multiplies by, inverted.
-    const INVERSE: u64 = 0xf1de_83e1_9937_733d;
-    let key_with_hash = |upper: u32, lower: u32| (u64::from(upper) << 32 | u64::from(lower)).wrapping_mul(INVERSE);
     let spread = |n: u32| key_with_hash(n.wrapping_mul(0x9e37_79b9), n);
     let crowded = |n: u32| key_with_hash(1 << 31, n);
     let cache: Cache<u64, (), BuildHasherDefault<Identity>> = Cache::builder()
@@ -87,6 +145,17 @@ fn insertion_without_a_free_slot_in_a_large_table_moves_one_home() {
         assert_eq!(table(), before, "insertion {n} moved all homes");
         assert!(cache.contains_key(&crowded(n)));
     }
+    // More of them than slots within its reach in the next table, too: others make room, and no more than are needed.
+    for n in crowd..2 * crowd {
+        cache.insert(crowded(n), ());
+        assert_eq!(table(), before, "insertion {n} moved all homes");
+        assert!(cache.contains_key(&crowded(n)));
+    }
+    assert!(cache.stats().evictions <= u64::from(crowd));
+    (0..2 * crowd).for_each(|n| _ = cache.remove(&crowded(n)));
+    let evicted: Vec<u32> = (0..spreads).filter(|n| !cache.contains_key(&spread(*n))).collect();
+    evicted.iter().for_each(|n| cache.insert(spread(*n), ()));
+    (0..crowd).for_each(|n| cache.insert(crowded(n), ()));
     // The others move as entries arrive: more than one per home and entry.
     let after = spreads + slots() as u32 / 60;
     for n in spreads..after {

@@ -347,7 +347,13 @@ impl Map {
         spare: impl Fn(NonNull<Header>) -> bool,
         guard: &Guard,
     ) -> Option<NonNull<Header>> {
-        self.settle(guard, |table| Step::Done(table.candidate(hash, &spare)))
+        self.settle(guard, |table| {
+            // What leaves the slots of a home that has moved makes no room: it is inserted into the next table.
+            if table.load_control(table.home((hash >> 32) as u32)) & control::MOVED != 0 {
+                return Step::Moved;
+            }
+            Step::Done(table.candidate(hash, &spare))
+        })
     }
 
     /// Visits the entries with the smallest hashes at or above `from`: one home's worth. Returns where to go on (2^32 or

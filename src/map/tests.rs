@@ -97,7 +97,7 @@ fn walk_while_homes_move_visits_each_once() {
         case.install(after);
         let (mut cursor, mut old) = (0, None);
         if let Some(hash) = early {
-            let mut move_early = || case.map.move_home_of(hash, |_| panic!("there is room"), &pin());
+            let move_early = || case.map.move_home_of(hash, |_| panic!("there is room"), &pin());
             assert!(move_early());
             assert!(!move_early(), "it has moved already");
         }
@@ -132,6 +132,23 @@ fn shrinking_below_what_is_there_evicts_the_rest() {
     all.extend(case.walk());
     all.sort_unstable();
     assert_eq!(all, keys, "and none twice, or both there and evicted");
+}
+
+/// An entry whose home has moved lies in the next table: only what leaves there makes room for it.
+#[test]
+fn candidate_for_a_moved_home_is_in_the_next_table() {
+    let mut case = Case::new(2);
+    (0..12).for_each(|key| case.insert(key << 28));
+    case.install(4);
+    assert!(case.map.move_home_of(0, |_| panic!("there is room"), &pin()));
+    let candidate = |spare: fn(NonNull<Header>) -> bool| case.map.candidate(0, spare, &pin());
+    let moved = candidate(|_| true).expect("the home that moved has entries");
+    // SAFETY: the entries live as long as the case.
+    assert!(
+        unsafe { moved.as_ref() }.hash() < 1 << 31,
+        "an entry of the other home, in the table that was left"
+    );
+    assert!(candidate(|_| false).is_some());
 }
 
 #[test]

@@ -23,8 +23,8 @@ pub(crate) use crate::prim::list::{MAX_PLACE, Places};
 /// Between [`Policy::insert`] (or `replace`, as `new`) and the moment a handle leaves (`remove`, `replace` as `old`, or
 /// pushed to `out`), the policy may use it freely; never outside of that span.
 ///
-/// Its places (where in the policy's structures an entry is) are the policy's alone; the three numbers above [`MAX_PLACE`]
-/// are the engine's own marks.
+/// Its places (where in the policy's structures an entry is) are the policy's alone; the largest numbers above
+/// [`MAX_PLACE`] are the engine's own marks.
 pub(crate) trait Entries: Places {
     /// 32 well-mixed bits of the key's hash; the same for the entry's whole life.
     fn hash(&self, handle: Self::Handle) -> u32;

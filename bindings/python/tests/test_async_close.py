@@ -113,6 +113,26 @@ def test_aclose_from_within_a_load_spares_it(cancel):
     asyncio.run(main())
 
 
+def test_aclose_from_within_loads_that_wait_for_each_other_ends():
+    @hotset.cached
+    async def first(n):
+        await asyncio.sleep(0)
+        await second.cache_aclose(cancel=False)
+        return n
+
+    @hotset.cached
+    async def second(n):
+        await asyncio.sleep(0)
+        await (second if n else first).cache_aclose(cancel=False)
+        return n
+
+    async def main():
+        calls = [first(0), second(0), second(1), second(2)]
+        return await asyncio.wait_for(asyncio.gather(*calls), 30)
+
+    assert asyncio.run(main()) == [0, 0, 1, 2]
+
+
 def test_aclose_that_is_cancelled_cancels_no_load():
     async def main():
         function, calls, go = endless()

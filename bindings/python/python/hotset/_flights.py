@@ -33,6 +33,8 @@ _loads: dict[int, tuple[_Task, Flight]] = {}
 _reloads: dict[asyncio.AbstractEventLoop, set[int]] = {}
 # Cancelled by `close`: their waiters in the same event loop raise CancelledError.
 _closed: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+# The calls of `close` that wait: the tasks that each is part of, and those that it waits for.
+_waits: list[tuple[set[asyncio.Task[Any]], set[asyncio.Task[Any]]]] = []
 # The numbers of the loads that the running code is part of.
 _within: ContextVar[tuple[int, ...]] = ContextVar("hotset_within", default=())
 
@@ -109,7 +111,8 @@ async def close(tasks: Tasks, *, cancel: bool) -> None:
 
     Args:
         tasks: The tasks, as `get` keeps them.
-        cancel: Cancel them first. Their waiters in this event loop raise CancelledError; those elsewhere begin anew.
+        cancel: Cancel them first. Their waiters in this event loop raise CancelledError; those elsewhere begin anew. Otherwise tasks that
+            wait here for the caller's are not waited for.
     """
     loop = asyncio.get_running_loop()
     outer = {_loads[number][0] for number in _within.get() if number in _loads}
@@ -120,8 +123,24 @@ async def close(tasks: Tasks, *, cancel: bool) -> None:
         for task in open_tasks:
             _closed.add(task)
             task.cancel()
+    else:
+        waiting = _waiting_for(outer)
+        open_tasks = [task for task in open_tasks if task not in waiting]
     if open_tasks:
-        await asyncio.wait(open_tasks)
+        wait = outer, set(open_tasks)
+        _waits.append(wait)
+        try:
+            await asyncio.wait(open_tasks)
+        finally:
+            _waits.remove(wait)
+
+
+def _waiting_for(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Returns the tasks whose `close` waits for one of these, also over others."""
+    found: set[asyncio.Task[Any]] = set()
+    while new := {task for outer, awaited in _waits if awaited & (tasks | found) for task in outer} - found:
+        found |= new
+    return found
 
 
 def _is_closed(task: asyncio.Task[Any]) -> bool:

@@ -242,7 +242,7 @@ def closer(function: Callable[..., Any], tasks: _flights.Tasks) -> Callable[...,
         A call that `cache_aclose` is itself called from continues. The cache keeps its results, and can be used again.
 
         Args:
-            cancel: Cancel the calls. False: wait until they have ended by themselves.
+            cancel: Cancel the calls. False: wait until they have ended by themselves, except those that wait here for the caller's own.
         """
         await _flights.close(tasks, cancel=cancel)
         if below is not None:
