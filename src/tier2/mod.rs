@@ -35,7 +35,7 @@ pub use namespace::Namespace;
 pub use node::Failure;
 pub use operation::{Action, Operation, Reply};
 pub use stats::{Counter, Latency, NamespaceStats, TierStats};
-pub use tier::{Probe, Tier, Trust};
+pub use tier::{NodeReport, Probe, Tier, Trust};
 
 /// Settings of a [`Tier`]. Times are nanoseconds.
 #[derive(Clone, Copy, Debug)]

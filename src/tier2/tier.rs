@@ -168,6 +168,32 @@ impl Tier {
         self.0.lock().node(node, &self.0.settings).is_up()
     }
 
+    /// Returns what is known about each node.
+    pub fn nodes(&self, now: u64) -> Vec<NodeReport> {
+        let state = self.0.lock();
+        let report = |node: &Node| NodeReport {
+            link: match node.link {
+                Link::Unknown => "unknown",
+                Link::Up => "up",
+                Link::Replaying { .. } => "replaying",
+                Link::Down { .. } => "down",
+            },
+            bus: match (node.bus.wanted, node.bus.sync) {
+                (false, _) => "none",
+                (true, super::node::Sync::Lost { .. }) => "lost",
+                (true, super::node::Sync::Armed) => "armed",
+                (true, super::node::Sync::Unsynced) => "unsynced",
+            },
+            epoch: node.epoch,
+            lag: if node.bus.synced_at == 0 {
+                0
+            } else {
+                now.saturating_sub(node.bus.synced_at)
+            },
+        };
+        state.nodes.iter().map(report).collect()
+    }
+
     /// A new connection of `node` answered INFO and TIME. Returns the epoch that the connection belongs to.
     pub fn probed(&self, node: u32, probe: &Probe<'_>, now: u64) -> u32 {
         let mut guard = self.0.lock();
@@ -214,6 +240,19 @@ impl Tier {
         state.node(node, &self.0.settings).probe_failed(now);
         state.publish(&self.0);
     }
+}
+
+/// What is known about a node.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeReport {
+    /// "unknown", "up", "replaying" or "down".
+    pub link: &'static str,
+    /// "none", "lost", "armed" or "unsynced".
+    pub bus: &'static str,
+    /// Grows with every failover.
+    pub epoch: u32,
+    /// Nanoseconds since all invalidations were known to have arrived; 0: not yet.
+    pub lag: u64,
 }
 
 /// What a new connection learned about its node.
