@@ -229,8 +229,9 @@ impl Node {
     /// Until when tier 1 may serve what it holds of this node.
     pub(crate) fn trusted_until(&self, settings: &Settings) -> u64 {
         match (self.link, self.bus.wanted) {
-            (Link::Unknown | Link::Down { .. }, _) | (_, false) => u64::MAX,
-            (Link::Replaying { .. }, true) => 0,
+            (Link::Down { .. }, _) | (_, false) => u64::MAX,
+            // Unknown: what a fork inherited is not trusted either.
+            (Link::Unknown | Link::Replaying { .. }, true) => 0,
             (Link::Up, true) => match self.bus.sync {
                 Sync::Unsynced => u64::MAX,
                 // Lost: what was true until then stays true, and nothing is added.
@@ -322,6 +323,7 @@ impl Node {
                 self.timeouts >= 2 || matches!(self.link, Link::Replaying { .. } | Link::Unknown)
             }
             Failure::Refused | Failure::ReadOnly | Failure::Loading | Failure::ClusterDown => true,
+            Failure::NotSent => false,
             _ => {
                 self.answered();
                 false
