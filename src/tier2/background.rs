@@ -25,7 +25,7 @@ const LONGEST_SLEEP: u64 = 250 * MILLI;
 pub enum Task {
     /// Wait for messages until then, and ask again.
     Sleep(u64),
-    /// Connect, send INFO and TIME: [`Tier::probed`] or [`Tier::probe_failed`].
+    /// Connect, or take a connection, and send INFO and TIME: [`Tier::probed`] or [`Tier::probe_failed`].
     Probe,
     /// Open the tracking connection: [`Tier::connected`] or [`Tier::disconnected`].
     Connect,
@@ -61,7 +61,7 @@ impl Tier {
             self.0.stats.bus_lost.one();
         }
         let drop_now = one.bus.drop_loads;
-        let drop_loads_at = state.drop_loads_at(settings);
+        let drop_loads_at = state.drop_loads_at();
         if drop_now || now >= drop_loads_at {
             return Task::DropLoads;
         }
@@ -99,7 +99,10 @@ impl Tier {
             // Also where a key waits for the server's clock, or for a replay in progress.
             wake = wake.min(at.max(now + RETRY));
         }
-        wake = wake.min(drop_loads_at);
+        wake = wake.min(drop_loads_at).min(state.known(node).read_clock_at());
+        if now >= state.known(node).read_clock_at() {
+            return Task::Probe;
+        }
         let one = state.known_mut(node);
         if one.link == Link::Up && one.bus.wanted {
             match next_of_bus(one, settings, now) {

@@ -242,7 +242,9 @@ impl Tier {
     pub fn probe_failed(&self, node: u32, failure: Failure, now: u64) {
         let mut state = self.0.lock();
         self.0.count_failure(failure);
-        state.node(node, &self.0.settings).probe_failed(now);
+        if state.node(node, &self.0.settings).probe_failed(failure, now) {
+            self.0.stats.breaker_opened.one();
+        }
         state.publish(&self.0);
     }
 }
@@ -490,15 +492,22 @@ impl State {
             .set(hits.unwrap_or(Trust::at_first(settings)), self.joins_until(settings));
     }
 
-    /// Until when loads in flight may be joined. While no message ends them, they must not be older than what tier 1 may hold.
-    pub(crate) fn joins_until(&self, settings: &Settings) -> u64 {
+    /// Until when loads in flight may be joined: as long as messages are known to end them, else not when they are older than
+    /// what tier 1 may hold.
+    fn joins_until(&self, settings: &Settings) -> u64 {
+        let synced = self.nodes.iter().filter(|node| node.keep() == Keep::Synced);
+        let trusted = synced.map(|node| node.trusted_until(settings)).min();
+        trusted.unwrap_or(u64::MAX).min(self.unsynced_joins_until())
+    }
+
+    fn unsynced_joins_until(&self) -> u64 {
         let smallest = |bound: fn(&NamespaceSettings) -> u64| {
             let bounds = self.namespaces.iter().map(|one| bound(&one.settings));
             self.loads_dropped_at.saturating_add(bounds.min().unwrap_or(u64::MAX))
         };
         let until = |node: &Node| match node.keep() {
             _ if node.link == Link::Unknown => u64::MAX,
-            Keep::Synced => node.trusted_until(settings),
+            Keep::Synced => u64::MAX,
             Keep::Alone => smallest(|settings| settings.local_ttl),
             Keep::Unsynced | Keep::Nowhere => smallest(|settings| settings.unsynced_ttl.min(settings.local_ttl)),
         };
@@ -506,11 +515,7 @@ impl State {
     }
 
     /// When all loads in flight have to be dropped, so that new ones can be joined.
-    pub(crate) fn drop_loads_at(&self, settings: &Settings) -> u64 {
-        let unbounded = |node: &Node| node.link == Link::Unknown || node.keep() == Keep::Synced;
-        if self.nodes.iter().all(unbounded) {
-            return u64::MAX;
-        }
-        self.joins_until(settings).saturating_add(1)
+    pub(crate) fn drop_loads_at(&self) -> u64 {
+        self.unsynced_joins_until().saturating_add(1)
     }
 }

@@ -147,6 +147,11 @@ pub(super) fn key_text(key: Key) -> Vec<u8> {
     format!("k{key}").into_bytes()
 }
 
+/// Which key it is; none for generations, claims and canaries.
+pub(super) fn key_of(text: &[u8]) -> Option<Key> {
+    std::str::from_utf8(text.strip_prefix(b"k")?).ok()?.parse().ok()
+}
+
 pub(super) fn payload(bytes: &[u8]) -> Option<(u64, u64)> {
     let (version, loaded) = (bytes.first_chunk::<8>()?, bytes.get(8..)?.first_chunk::<8>()?);
     Some((u64::from_le_bytes(*version), u64::from_le_bytes(*loaded)))
@@ -275,8 +280,7 @@ impl World {
         };
         let child = self.add_process(tier);
         self.processes[child].entries = self.processes[parent].entries.clone();
-        let keys = self.loads.len();
-        self.oracle.inherit(parent, child, keys);
+        // What the parent's changes promise, they promise to the parent: it has the journal.
         self.note(|| format!("p{parent} forks p{child}"));
         child
     }
@@ -354,13 +358,10 @@ impl World {
                 self.processes[process].fibers[number].state = State::Sleeping { until, key: None };
                 return;
             }
-            Step::Read(key, load) => self.read(process, number, 0, key, load).into_iter().collect(),
+            Step::Read(key, load) => vec![self.read(process, number, 0, key, load)],
             Step::Many(keys) => {
-                let calls = keys
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(at, &key)| self.read(process, number, at, key, true));
-                calls.collect()
+                let calls = keys.iter().enumerate();
+                calls.map(|(at, &key)| self.read(process, number, at, key, true)).collect()
             }
             Step::Invalidate(key) => {
                 let mut call = change(self, &[key]);
@@ -368,13 +369,17 @@ impl World {
                 vec![call]
             }
             Step::Expire(key) => {
-                let mut call = change(self, &[key]);
+                // With a grace, the old value may be served on.
+                let graceful = self.longest(true) > self.longest(false);
+                let mut call = if graceful { self.begin_call(process, key) } else { change(self, &[key]) };
                 call.operation = Some(namespace.expire(&key_text(key), self.node_of(key), now));
                 vec![call]
             }
             Step::Touch(key) => {
                 let mut call = self.begin_call(process, key);
-                call.operation = Some(namespace.touch(&key_text(key), self.node_of(key), now, 15_000 * MS));
+                let ttl = self.options.namespace.ttl;
+                call.operation = Some(namespace.touch(&key_text(key), self.node_of(key), now, ttl));
+                self.oracle.touched(key, now);
                 vec![call]
             }
             Step::Set(key) => {
@@ -404,7 +409,7 @@ impl World {
     }
 
     /// A read: from tier 1, from another thread's load, or by an operation.
-    fn read(&mut self, process: usize, number: usize, at: usize, key: Key, load: bool) -> Option<Call> {
+    fn read(&mut self, process: usize, number: usize, at: usize, key: Key, load: bool) -> Call {
         let mut call = self.begin_call(process, key);
         let (now, node) = (self.now, self.node_of(key));
         let (by_clock, join_by_clock) = (self.has(Duty::TrustByClock), self.has(Duty::JoinByClock));
@@ -420,7 +425,8 @@ impl World {
             let longest = self.longest(false);
             self.note(|| format!("p{process}.{number} k{key} v{} from tier 1", value.0));
             self.oracle.read(process, key, &call.begun, value, longest, now);
-            return None;
+            call.ended = true;
+            return call;
         }
         let joins = !join_by_clock || now <= one.tier.trust().joins_until();
         if let Some(flight) = one
@@ -430,11 +436,11 @@ impl World {
         {
             flight.waiters.push((number, at));
             call.joined = true;
-            return Some(call);
+            return call;
         }
         call.flights.push(one.open(key, false));
         call.operation = Some(one.namespace.read(&key_text(key), node, now, load, &tags(key)));
-        Some(call)
+        call
     }
 
     fn longest(&self, stale: bool) -> u64 {
@@ -515,21 +521,11 @@ impl World {
             Action::Load => {
                 call.value = Some((self.oracle.version(key), 0));
                 self.loads[key] += 1;
-                let stale = operation.serves_stale();
-                let answer = payload(call.answer.get(operation.offset()..).unwrap_or_default());
-                let begun = call.begun.clone();
                 let fiber = &mut self.processes[process].fibers[number];
                 fiber.state = State::Loading {
                     until: now + fiber.load_ms * MS,
                 };
                 self.note(|| format!("p{process}.{number} loads k{key}"));
-                if let (true, Some(value)) = (stale, answer) {
-                    self.processes[process].fibers[number]
-                        .results
-                        .push((key, Some(value.0), "stale"));
-                    let longest = self.longest(true);
-                    self.oracle.read(process, key, &begun, value, longest, now);
-                }
                 true
             }
             Action::Probe => match self.connect(process, node) {
@@ -683,6 +679,7 @@ impl World {
                     // What the operation's offset refers to.
                     call.answer = value.unwrap_or_default();
                 }
+                self.serve_stale(process, number, at);
                 self.continue_calls(process, number);
             }
             Wanted::Tracking => {
@@ -709,11 +706,25 @@ impl World {
         }
     }
 
+    /// An expired value is served as soon as the load may begin.
+    fn serve_stale(&mut self, process: usize, number: usize, at: usize) {
+        let call = &self.processes[process].fibers[number].calls[at];
+        let operation = call.operation.as_ref().expect("driven");
+        if operation.action() != Action::Load || !operation.serves_stale() {
+            return;
+        }
+        let Some(value) = payload(call.answer.get(operation.offset()..).unwrap_or_default()) else { return };
+        let (key, begun) = (call.key, call.begun.clone());
+        self.processes[process].fibers[number].results.push((key, Some(value.0), "stale"));
+        let (longest, now) = (self.longest(true), self.now);
+        self.oracle.read(process, key, &begun, value, longest, now);
+    }
+
     /// A new connection knows who the node is.
     fn greeted(&mut self, process: usize, number: usize, connection: usize, answer: Option<Answer>) {
         let now = self.now;
         let node = self.connections[connection].node;
-        let sent = now.saturating_sub(TIMEOUT);
+        let sent = self.connections[connection].opened;
         let Some(Answer::Hello { identity, server_ms }) = answer else {
             self.connections[connection].closed = true;
             return self.not_greeted(process, number, node, Failure::Refused);
@@ -723,7 +734,7 @@ impl World {
         let probe = Probe {
             identity: &identity,
             server_ms,
-            sent: sent.max(now - MS),
+            sent,
             can_fence,
             canary_prefix: prefix.as_bytes(),
         };
@@ -815,7 +826,10 @@ impl World {
         };
         let (begun, since) = (call.begun.clone(), call.failovers);
         let is_replay = one.fibers[number].background.is_some();
-        let is_change = !about.is_empty();
+        if operation.frame().len() == 16 && !is_replay && action == Action::Done {
+            self.oracle.touched(key, now);
+        }
+        let is_change = !about.is_empty() || matches!(action, Action::Done | Action::Unconfirmed);
         // Tier 1, in one step with the check of the mark.
         let whole = one.is_whole(flights.last());
         if let Some((version, loaded)) = value {
@@ -880,7 +894,8 @@ impl World {
         let fiber = &mut self.processes[process].fibers[number];
         fiber.results.push((key, value.map(|(version, _)| version), how));
         if let Some(value) = value {
-            let longest = self.longest(action == Action::Stale);
+            // A thread that was stopped between the load and its return is its own affair.
+            let longest = if action == Action::Deliver { u64::MAX } else { self.longest(action == Action::Stale) };
             self.oracle.read(process, key, &begun, value, longest, now);
         }
         self.give(process, key, waiters, value, action == Action::Stale);
@@ -896,7 +911,7 @@ impl World {
         stale: bool,
     ) {
         let now = self.now;
-        let longest = self.longest(stale);
+        let longest = if stale { self.longest(true) } else { u64::MAX };
         for ((number, at), serves) in waiters {
             let fiber = &mut self.processes[process].fibers[number];
             let Some(call) = fiber.calls.get_mut(at).filter(|call| call.joined && !call.ended) else {
@@ -914,13 +929,9 @@ impl World {
                 continue;
             }
             // Again, as a read that began when it did.
-            match self.read(process, number, at, key, true) {
-                Some(mut again) => {
-                    again.begun = begun;
-                    self.processes[process].fibers[number].calls[at] = again;
-                }
-                None => self.processes[process].fibers[number].calls[at].ended = true,
-            }
+            let mut again = self.read(process, number, at, key, true);
+            again.begun = begun;
+            self.processes[process].fibers[number].calls[at] = again;
         }
     }
 
@@ -940,7 +951,7 @@ impl World {
                         one.clear();
                         return;
                     }
-                    let Some(key) = (0..self.loads.len()).find(|key| key_text(*key) == text) else {
+                    let Some(key) = key_of(text) else {
                         return;
                     };
                     let own = one.wrote_at.get(&key).is_some_and(|at| now < at + 100 * MS);
@@ -1037,8 +1048,11 @@ impl World {
                     let mut call = self.begin_call(process, 0);
                     if operation.expected().is_empty() {
                         // A replay is about all changes of the process that have returned.
-                        let all = operation.key().starts_with(b"g");
-                        let keys = (0..self.loads.len()).filter(|key| all || key_text(*key) == operation.key());
+                        let (all, tagged) = (operation.key().len() == 2, operation.key().ends_with(b":odd"));
+                        let concerns = |key: &Key| {
+                            key_text(*key) == operation.key() || tagged && key % 2 == 1 || all && operation.key()[0] == b'g'
+                        };
+                        let keys = (0..self.loads.len()).filter(|key| self.node_of(*key) == node && concerns(key));
                         call.about = keys.map(|key| (key, self.oracle.floor(process, key))).collect();
                     }
                     call.operation = Some(operation);
@@ -1136,13 +1150,16 @@ impl World {
             let own = generation(&format!("g{node}"));
             let mut held = Vec::new();
             for (text, item) in &server.data {
-                let Some(key) = (0..self.loads.len()).find(|key| key_text(*key) == *text) else {
+                let Some(key) = key_of(text) else {
                     continue;
                 };
                 let Parsed::Frame(frame) = parse(&item.value) else {
                     continue;
                 };
-                let live = own.as_deref() == Some(&frame.generation)
+                let graceful = self.longest(true) > self.longest(false);
+                let expired = !graceful && frame.soft_end <= server.wall_ms(self.now);
+                let live = !expired
+                    && own.as_deref() == Some(&frame.generation)
                     && frame.tags().all(|(tag, stamp)| {
                         generation(&format!("g{node}:{}", String::from_utf8_lossy(tag))).as_deref() == Some(&stamp)
                     });

@@ -35,6 +35,8 @@ pub(super) struct Oracle {
     seen: BTreeMap<(usize, Key), u64>,
     confirmed: BTreeMap<Key, u64>,
     executed: BTreeMap<Key, Vec<(u64, u64)>>,
+    /// When the key was last given a new ttl.
+    touched: BTreeMap<Key, u64>,
     pub(super) failovers: u64,
     pub(super) reads: u64,
     pub(super) violation: Option<String>,
@@ -58,17 +60,6 @@ impl Oracle {
 
     pub(super) fn floor(&self, process: usize, key: Key) -> u64 {
         self.floors.get(&(process, key)).copied().unwrap_or(0)
-    }
-
-    pub(super) fn inherit(&mut self, parent: usize, child: usize, keys: usize) {
-        for key in 0..keys {
-            let (floor, seen) = (
-                self.floor(parent, key),
-                self.seen.get(&(parent, key)).copied().unwrap_or(0),
-            );
-            raise(&mut self.floors, (child, key), floor);
-            raise(&mut self.seen, (child, key), seen);
-        }
     }
 
     pub(super) fn handled(&mut self, process: usize, key: Key, version: u64) {
@@ -101,6 +92,10 @@ impl Oracle {
         }
     }
 
+    pub(super) fn touched(&mut self, key: Key, now: u64) {
+        self.touched.insert(key, now);
+    }
+
     pub(super) fn violate(&mut self, what: String) {
         self.violation.get_or_insert(what);
     }
@@ -121,6 +116,7 @@ impl Oracle {
                 "G3: process {process} reads k{key} v{version} after the message of v{seen}"
             ));
         }
+        let loaded = loaded.max(self.touched.get(&key).copied().unwrap_or(0));
         if now.saturating_sub(loaded) > longest {
             self.violate(format!(
                 "G1: process {process} reads k{key} v{version}, loaded {} ms ago",

@@ -52,6 +52,7 @@ impl Default for Options {
             ttl: 20_000 * MS,
             local_ttl: 10_000 * MS,
             unsynced_ttl: 1_000 * MS,
+            load_timeout: 5_000 * MS,
             ..Default::default()
         };
         Self {
@@ -76,6 +77,7 @@ pub(super) struct Connection {
     pub(super) node: u32,
     pub(super) server: usize,
     pub(super) epoch: u32,
+    pub(super) opened: u64,
     pub(super) up: VecDeque<Packet>,
     pub(super) down: VecDeque<(u64, Answer)>,
     /// The client has closed it: nothing is received any more, what was sent is under way.
@@ -160,6 +162,7 @@ impl World {
             node,
             server,
             epoch: 0,
+            opened: self.now,
             up: VecDeque::new(),
             down: VecDeque::new(),
             closed: false,
@@ -232,14 +235,16 @@ impl World {
         self.now += 10_000;
         match event {
             Event::Run(process, fiber) => self.run_fiber(process, fiber),
-            Event::Up(connection) => self.deliver_up(connection),
+            Event::Up(connection) => {
+                self.deliver_up(connection);
+                self.check_servers();
+            }
             Event::Down(connection) => self.deliver_down(connection),
             Event::Timer => {
                 let at = self.next_timer().expect("chosen because there is one");
                 self.pass_until(at);
             }
         }
-        self.check();
     }
 
     /// Time passes; what was waiting for it is ready.
@@ -442,10 +447,6 @@ impl World {
     /// Moves the clock, and nothing else: what is due runs when it is let to.
     pub(super) fn jump(&mut self, ms: u64) {
         self.now += ms * MS;
-    }
-
-    fn check(&mut self) {
-        self.check_servers();
     }
 }
 
