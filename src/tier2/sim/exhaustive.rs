@@ -4,8 +4,8 @@
 //! another one: delivers something else first, lets a timer run out before an answer, or has something fail. All schedules with
 //! at most `HOTSET_SIM_DEVIATIONS` (2) of them are run, from the beginning each, since a world cannot be copied.
 
-use super::face::State;
-use super::face::Step::{self, Clear, Expire, Invalidate, Read, Set, Tag};
+use super::process::State;
+use super::process::Step::{self, Clear, Expire, Invalidate, Read, Set, Tag};
 use super::script::options;
 use super::world::{Event, World};
 
@@ -21,7 +21,10 @@ struct Scenario {
 }
 
 fn cut(world: &mut World) {
-    if let Some(connection) = (0..world.connections.len()).rev().find(|at| !world.connections[*at].dead) {
+    if let Some(connection) = (0..world.connections.len())
+        .rev()
+        .find(|at| !world.connections[*at].dead)
+    {
         world.kill_connection(connection);
     }
 }
@@ -56,7 +59,10 @@ fn scenarios() -> Vec<Scenario> {
         all("expire", Expire(0), 0, vec![evict_all]),
         all("clear", Clear(vec![0, 2]), 0, vec![evict_all]),
         all("tag", Tag(vec![1, 3]), 1, vec![cut]),
-        Scenario { bus: false, ..all("invalidate without a bus", Invalidate(0), 0, vec![cut]) },
+        Scenario {
+            bus: false,
+            ..all("invalidate without a bus", Invalidate(0), 0, vec![cut])
+        },
     ]
 }
 
@@ -67,19 +73,26 @@ fn run(scenario: &Scenario, deviations: &[(usize, usize)]) -> (Vec<usize>, World
     let mut world = World::armed(options, 2);
     world.go(1, [scenario.threads[0].1[1].clone()]);
     world.pass(20);
-    let threads: Vec<_> = scenario.threads.iter().map(|(process, steps)| (*process, world.start(*process, steps.clone()))).collect();
+    let threads: Vec<_> = scenario
+        .threads
+        .iter()
+        .map(|(process, steps)| (*process, world.start(*process, steps.clone())))
+        .collect();
     let mut faults = scenario.faults.clone();
     let mut ways = Vec::new();
     let mut next = deviations.iter().peekable();
     for step in 0..400 {
-        let done = threads.iter().all(|(process, fiber)| world.processes[*process].fibers[*fiber].state == State::Done);
+        let done = threads
+            .iter()
+            .all(|(process, fiber)| world.processes[*process].fibers[*fiber].state == State::Done);
         if world.oracle.violation.is_some() || done {
             break;
         }
         let mut events = world.events();
         // Timers of background threads are no deviation: only those of threads that wait for an answer.
         let waits = |(process, fiber): &(usize, usize)| {
-            matches!(world.processes[*process].fibers[*fiber].state, State::Waiting { .. }) && world.processes[*process].runs()
+            matches!(world.processes[*process].fibers[*fiber].state, State::Waiting { .. })
+                && world.processes[*process].runs()
         };
         if events.len() > 1 && !threads.iter().any(waits) {
             events.retain(|event| *event != Event::Timer);
@@ -129,7 +142,9 @@ fn explore(scenario: &Scenario, deviations: &mut Vec<(usize, usize)>, left: usiz
 #[test]
 fn exhaustive_schedules_with_few_deviations() {
     let usual = if cfg!(debug_assertions) { 1 } else { 2 };
-    let most = std::env::var("HOTSET_SIM_DEVIATIONS").ok().and_then(|most| most.parse().ok());
+    let most = std::env::var("HOTSET_SIM_DEVIATIONS")
+        .ok()
+        .and_then(|most| most.parse().ok());
     for scenario in scenarios() {
         let mut runs = 0;
         explore(&scenario, &mut Vec::new(), most.unwrap_or(usual), &mut runs);
