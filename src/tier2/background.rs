@@ -75,7 +75,9 @@ impl Tier {
             Link::Down { retry_at } => return Task::Sleep(retry_at.min(drop_loads_at)),
             Link::Up | Link::Replaying { .. } => {}
         }
-        if matches!(one.link, Link::Replaying { .. }) && !state.journal.has(node) {
+        let server_ms = one.server_ms_lower(now);
+        // A key that waits for a late write is blocked by itself, and need not block others.
+        if matches!(one.link, Link::Replaying { .. }) && !state.journal.awaits(node, server_ms) {
             state.known_mut(node).replayed(now);
             self.0.stats.breaker_closed.one();
         }

@@ -156,6 +156,18 @@ impl Journal {
         })
     }
 
+    /// Returns whether a key of the node awaits its replay, and nothing else.
+    pub(crate) fn awaits(&self, node: u32, server_ms: u64) -> bool {
+        self.order.get(&node).is_some_and(|order| {
+            let ready = |entry: &Entry| entry.hold_until == 0 || entry.hold_until < server_ms;
+            let is_ready = |(number, key): &Numbered| {
+                self.get(key)
+                    .is_some_and(|entry| entry.number == *number && ready(entry))
+            };
+            order.iter().any(is_ready)
+        })
+    }
+
     /// Returns a key of the node that is due for its replay, at server time `server_ms`.
     pub(crate) fn due(&mut self, node: u32, server_ms: u64) -> Option<(Box<[u8]>, Entry)> {
         let order = self.order.get_mut(&node)?;
