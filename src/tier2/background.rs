@@ -112,7 +112,7 @@ impl Tier {
                 task => return task,
             }
         }
-        // Threads that need a renewal or a replay wake nobody.
+        // A thread that needs a renewal or a replay does not wake this one.
         Task::Sleep(wake.min(now + LONGEST_SLEEP))
     }
 
@@ -162,7 +162,7 @@ impl Tier {
         one.bus.close = false;
         one.bus.canary = None;
         one.bus.clear = one.bus.clear.filter(|clear| !matches!(clear, AfterClear::Arm { .. }));
-        // At once where one was lost, then ever less often.
+        // Immediately where one was lost, then less and less often.
         one.bus.connect_backoff = if had {
             0
         } else {

@@ -11,7 +11,7 @@ const CONFIRMED: u64 = 30_000_000_000;
 /// What has to be done about an unconfirmed key.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// Tells this entry from later ones of the same key.
+    /// Distinguishes this entry from later ones of the same key.
     pub(crate) number: u64,
     pub(crate) node: u32,
     /// The key is a generation: its replay is a bump.
