@@ -70,7 +70,8 @@ fn eviction_by_a_move_before_the_arrival_is_recorded_is_notified() {
     let crowded = |n: u32| key_with_hash((1 << 31) + n / 100 * 40 * (u32::MAX / HOMES), n);
     let last = crowded(299);
     type Numbers = Cache<u64, u32, BuildHasherDefault<Identity>>;
-    let (notified, shrunk): (Arc<Mutex<Vec<(u64, u32)>>>, Arc<OnceLock<Weak<Numbers>>>) = Default::default();
+    let notified = Arc::new(Mutex::new(Vec::new()));
+    let shrunk: Arc<OnceLock<Weak<Numbers>>> = Arc::default();
     let (seen, shrinks) = (notified.clone(), shrunk.clone());
     let cache: Arc<Numbers> = Arc::new(
         Cache::builder()
