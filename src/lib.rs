@@ -45,6 +45,8 @@ mod refresh;
 pub mod snapshot;
 mod stats;
 mod ticker;
+#[cfg(feature = "tier2")]
+pub mod tier2;
 
 pub use builder::{Builder, DefaultHasher};
 pub use cache::Cache;

@@ -21,6 +21,7 @@ mod seed;
 mod stack;
 mod statics;
 mod store;
+mod tier2;
 mod types;
 
 use pyo3::exceptions::PyImportError;
@@ -82,5 +83,6 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     lru::add(module)?;
     memo::add(module)?;
     mapping::add(module)?;
-    saved::add(module)
+    saved::add(module)?;
+    tier2::add(module)
 }

@@ -318,3 +318,313 @@ class Cache:
     def resize(self, capacity: int, /) -> None: ...
     def saving(self, path: str, schema: int, /) -> Saving: ...
     def loading(self, path: str, schema: int, /) -> Loading: ...
+
+# The second tier: the protocol without I/O. Times are int nanoseconds of one clock (CLOCK_BOOTTIME), passed in; `px` is milliseconds.
+
+@final
+class Tier2:
+    """One server (or cluster) and prefix in one process: nodes, journal, bus, generations, leases, statistics. For any thread.
+
+    Belongs to a pid: a child process makes its own. Nothing here sends, waits, or calls Python code.
+    """
+
+    def __new__(
+        cls,
+        seed: int,  # 64 random bits, drawn in this pid
+        *,
+        bus: bool = True,  # False: no server push; `local_ttl` alone bounds staleness
+        max_lag: int = 2_500_000_000,
+        canary_interval: int = 1_000_000_000,
+        journal: int = 10_000,  # keys; an overflow bumps the namespaces instead
+    ) -> Self: ...
+    @property
+    def trusted_until(self) -> int:
+        """Tier 1 may serve a hit only while now <= trusted_until. One atomic, read anew each time."""
+
+    @property
+    def join_until(self) -> int:
+        """A caller may join another's load in flight only while now <= join_until; else it invalidates the key's loads and reads for itself."""
+
+    def namespace(
+        self,
+        *,
+        ttl: int,  # logical lifetime
+        local_ttl: int,
+        unsynced_ttl: int,  # bound in tier 1 while the bus is not to be had
+        stale_while_revalidate: int = 0,
+        stale_if_error: int = 0,
+        lease: int = 1_500_000_000,
+        lease_wait: int = 0,  # 0: without bound
+        load_timeout: int = 60_000_000_000,
+        early_reload: float = 0.0,  # XFetch's beta; 0: never before the soft end
+    ) -> Namespace: ...
+    # Nodes: 0 for a single server; a number per master of a cluster, chosen by the caller.
+    def probed(
+        self, node: int, identity: bytes, server_ms: int, sent: int, now: int, fence: bool, canary_prefix: bytes, /
+    ) -> int:
+        """A new connection of `node` answered INFO and TIME. Returns the epoch, which the connection keeps and passes with its replies.
+
+        `identity` is run_id + master_replid; `fence`: CLIENT KILL ID is allowed and reaches the server itself. `canary_prefix` names this
+        process's canaries on that node, outside the prefix of the entries.
+        """
+
+    def probe_failed(self, node: int, kind: int, now: int, /) -> None: ...
+    def epoch(self, node: int, /) -> int:
+        """The node's current epoch (0: not probed). A connection of another epoch must be closed, not used."""
+
+    def is_up(self, node: int, /) -> bool: ...
+    # The background thread (one per process; no user call waits for it):
+    def background(self, node: int, now: int, /) -> int:
+        """What to do next for `node`: one of Tier2.SLEEP, PROBE, CONNECT, CLOSE, CANARY, PING, CLEAR, DROP_LOADS, OPERATE. Its operands: below."""
+
+    def background_until(self, node: int, /) -> int:
+        """SLEEP: until when, or until a message of the tracking connection."""
+
+    def background_number(self, node: int, /) -> int:
+        """CANARY, PING: the number."""
+
+    def canary_key(self, node: int, /) -> bytes: ...
+    def background_operation(self, node: int, now: int, /) -> Operation | None:
+        """OPERATE: a renewal of a lease, or a replay of the journal, to be driven as any other operation. None: it is no longer due."""
+
+    def connected(self, node: int, now: int, /) -> None:
+        """CONNECT: the tracking connection is subscribed."""
+
+    def disconnected(self, node: int, now: int, /) -> None:
+        """CONNECT failed, or the tracking connection broke, was refused, or was closed."""
+
+    def canary_written(self, node: int, number: int, epoch: int, now: int, /) -> None: ...
+    def canary_failed(self, node: int, number: int, kind: int, now: int, /) -> None: ...
+    def pong(self, node: int, number: int, now: int, /) -> None:
+        """The tracking connection answered PING, and every message before it was passed to `messages`."""
+
+    def cleared(self, node: int, now: int, /) -> None:
+        """CLEAR: tier 1 is empty, and all its loads in flight are invalidated."""
+
+    def loads_dropped(self, node: int, now: int, /) -> None:
+        """DROP_LOADS: all loads in flight are invalidated; entries stay."""
+
+    def messages(self, node: int, keys: list[bytes], now: int, /) -> list[bytes]:
+        """Invalidations, in their order. Returns those that tier 1 must act on: remove the key, invalidate its loads, wake its waiters.
+
+        A generation key among them: clear what belongs to it (of a tag: at least the entries with that tag). Canaries are consumed. Then
+        call `background`.
+        """
+
+    def flushed(self, node: int, now: int, /) -> None:
+        """The null message of FLUSHALL or FLUSHDB."""
+
+    def stats(self, now: int, /) -> dict[str, Any]: ...
+    SLEEP: int
+    PROBE: int
+    """Connect, send INFO and TIME, call `probed` or `probe_failed`."""
+    CONNECT: int
+    """Open the tracking connection; `connected` or `disconnected`."""
+    CLOSE: int
+    """Close the tracking connection; `disconnected`."""
+    CANARY: int
+    """SET canary_key '' PX 30000 on a data connection; `canary_written` or `canary_failed`."""
+    PING: int
+    """PING on the tracking connection; `pong` when it is answered, `disconnected` when it fails. Do not wait for the answer elsewhere."""
+    CLEAR: int
+    """Empty tier 1 of all namespaces, and invalidate all loads in flight; `cleared`."""
+    DROP_LOADS: int
+    """Invalidate all loads in flight; `loads_dropped`."""
+    OPERATE: int
+    # Kinds of errors, for `failed`, `probe_failed` and `canary_failed`:
+    TIMEOUT: int
+    """After the first byte was sent, or with that unknown: the outcome is unknown. Also a cancelled call, and a connection that broke."""
+    NOT_SENT: int
+    REFUSED: int
+    """The connection could not be opened, or was reset before anything was sent."""
+    OOM: int
+    READONLY: int
+    NOSCRIPT: int
+    NOPERM: int
+    LOADING: int
+    CLUSTERDOWN: int
+    MOVED: int
+    OTHER: int
+    """Any other error reply: the server refused the command."""
+
+@final
+class Namespace:
+    """One cache on a Tier2: its settings, its generation, its statistics."""
+
+    def set_generation(self, node: int, key: bytes, /) -> None:
+        """The key of the namespace's generation on `node` (in a cluster one per master, tagged into one of its slots).
+
+        That of a tag is this key + b":" + the tag. Before the first operation on that node.
+        """
+
+    # `tags` are names, at most 255 bytes each, 16 of them. They are carried in the frame: a reader need not know them.
+    def read(self, key: bytes, node: int, now: int, load: bool, tags: tuple[bytes, ...] = (), /) -> Operation:
+        """get (load=False) or get_or_load (load=True). Started: see its `action`."""
+
+    def write(self, key: bytes, node: int, now: int, ttl: int, tags: tuple[bytes, ...] = (), /) -> Operation:
+        """set. Started."""
+
+    def remove(self, key: bytes, node: int, now: int, /) -> Operation:
+        """delete, invalidate."""
+
+    def expire(self, key: bytes, node: int, now: int, /) -> Operation:
+        """The soft invalidation: the old value may be served stale while one caller reloads."""
+
+    def touch(self, key: bytes, node: int, now: int, ttl: int, /) -> Operation:
+        """DONE: `stored` says whether there was a live value."""
+
+    def bump(self, tag: bytes | None, node: int, now: int, /) -> Operation:
+        """clear() (None) or invalidate_tag(), on one node: once per master of a cluster."""
+
+    def direct(self, key: bytes, node: int, now: int, /) -> Operation:
+        """A command of the caller's own on tier 2 alone (a counter): action DIRECT, then DONE, or UNCONFIRMED where its outcome is unknown."""
+
+    def stats(self) -> dict[str, Any]: ...
+
+@final
+class Operation:
+    """One operation, owned by its caller: perform `action`, report, perform the next one. Not for two threads at once.
+
+    Dropping it before its end is safe: what was sent without an answer counts as unknown.
+    """
+
+    @property
+    def action(self) -> int: ...
+    def step(self, now: int, /) -> int:
+        """The local action (DROP_LOCAL, WAIT, PROBE) is done. Returns the next action, as all of these do."""
+
+    def sending(self, connection: int, /) -> None:
+        """Before the bytes of PUT leave: the CLIENT ID of the connection (0: unknown)."""
+
+    def reply(self, now: int, epoch: int, data: bytes | bool | None, /) -> int:
+        """The server's answer, and the epoch of the connection that brought it."""
+
+    def reply_claim(self, now: int, epoch: int, won: bool, data: bytes | None, /) -> int: ...
+    def failed(self, now: int, kind: int, /) -> int: ...
+    def loaded(self, now: int, ttl: int, kind: int = 1, /) -> int:
+        """LOAD: the loader returned. ttl 0: the namespace's. Kinds: VALUE, NEGATIVE ("there is none"), LOCAL (too large or not encodable)."""
+
+    def load_failed(self, now: int, /) -> int: ...
+    def reject(self, now: int, /) -> int:
+        """HIT, NEGATIVE_HIT or STALE whose payload cannot be used (codec, MAC, flags): counted, a miss."""
+
+    def head(self, flags: int, codec: int, /) -> bytes:
+        """FILL, PUT: the frame is head + payload (+ MAC). `flags` are 16 bits of the caller's."""
+
+    # Operands of the action:
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def node(self) -> int: ...
+    @node.setter
+    def node(self, node: int, /) -> None:
+        """After MOVED: the node that has the key now; before the next send."""
+
+    @property
+    def target(self) -> bytes:
+        """The key that the command names; mostly `key`."""
+
+    @property
+    def expected(self) -> bytes: ...
+    @property
+    def frame(self) -> bytes:
+        """ACQUIRE, SWAP, CLAIM: the new value. BUMP, READ_GENERATION, EXPIRE, TOUCH: 16 bytes of stamp."""
+
+    @property
+    def px(self) -> int: ...
+    @property
+    def not_after(self) -> int:
+        """PUT: server time in ms after which the server must refuse it (a script), 0 for a plain SET."""
+
+    @property
+    def soft_end(self) -> int:
+        """TOUCH, EXPIRE: the new soft end, server ms: 8 bytes, little endian, at offset 24 of the frame (the stamp: 16 at offset 4)."""
+
+    @property
+    def connection(self) -> int:
+        """FENCE: the CLIENT ID to kill."""
+
+    @property
+    def until(self) -> int:
+        """WAIT: until when."""
+
+    @property
+    def limited(self) -> bool:
+        """LOAD: without a lease (tier 2 is down, or the key is journalled): at most `max_loads` at once."""
+
+    # Results:
+    @property
+    def offset(self) -> int:
+        """HIT, STALE: where the payload (and a MAC behind it) begins in the reply."""
+
+    @property
+    def flags(self) -> int: ...
+    @property
+    def codec(self) -> int: ...
+    @property
+    def keep_until(self) -> int:
+        """HIT, NEGATIVE_HIT, DELIVER, DONE: tier 1 keeps the value until then, if its mark is whole; 0: nowhere."""
+
+    @property
+    def stored(self) -> bool:
+        """DELIVER, DONE: tier 2 confirmed it."""
+
+    @property
+    def stale(self) -> bool:
+        """LOAD: the last reply's payload may be served while this load runs (`offset`, `flags`, `codec`)."""
+
+    VALUE: int
+    NEGATIVE: int
+    LOCAL: int
+    # Commands, one key each. (*): open a new mark in tier 1 first.
+    GET: int
+    """(*) GET target -> bytes | None."""
+    ACQUIRE: int
+    """SET target frame NX GET PX px -> the old value: bytes | None."""
+    SWAP: int
+    """Script: if the first 24 bytes of target (all of a shorter value) are `expected`: SET target frame PX px -> bool."""
+    FILL: int
+    """(*) The same with head() + payload as the new value -> bool."""
+    PUT: int
+    """(*) SET target head() + payload PX px -> True; with `not_after` a script -> bool. Call `sending` first."""
+    RELEASE: int
+    """Script: if target is `expected`: UNLINK -> bool."""
+    REMOVE: int
+    """Script: if UNLINK target == 0: SET target ''; UNLINK target -> True."""
+    EXPIRE: int
+    """Script: a value frame: stamp and soft end overwritten, TTL kept; else as REMOVE -> True."""
+    TOUCH: int
+    """Script: if the first 24 bytes are `expected`: stamp and soft end overwritten, PEXPIRE px -> bool."""
+    BUMP: int
+    """SET target frame -> True."""
+    READ_GENERATION: int
+    """SET target frame NX GET -> bytes | None."""
+    CLAIM: int
+    """(*) Pipeline: SET target frame NX PX px; GET key -> reply_claim(bool, bytes | None)."""
+    FENCE: int
+    """CLIENT KILL ID connection, through another connection to the same node -> True (also for 0 killed)."""
+    DIRECT: int
+    # Local actions.
+    PROBE: int
+    """The node is not known yet: connect to it (`Tier2.probed` or `probe_failed`), then step."""
+    LOAD: int
+    """Call the loader, then `loaded` or `load_failed`."""
+    WAIT: int
+    """Until `until`, a message for the key, or the end of another operation of this process on it; then step. Never while this caller
+    leads another key (an operation at LOAD or FILL): finish all those first."""
+    DROP_LOCAL: int
+    """Remove the key from tier 1 and invalidate its loads in flight (of a bump: all that carries the generation); then step."""
+    # Ends.
+    HIT: int
+    NEGATIVE_HIT: int
+    STALE: int
+    """Serve the reply's payload; keep it nowhere."""
+    MISS: int
+    DELIVER: int
+    """The loaded value goes to those who waited, and into tier 1 until keep_until."""
+    FAILED: int
+    """The loader's error."""
+    DONE: int
+    """Confirmed. Of a set: remove the key and invalidate every load but the own mark, then insert under it until keep_until."""
+    UNCONFIRMED: int
+    """Journalled (DIRECT: unknown). `strict` raises."""

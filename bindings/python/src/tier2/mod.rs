@@ -1,0 +1,428 @@
+//! The protocol of the second tier, for the package's transports: no I/O, and no Python code runs in here.
+
+mod operation;
+
+use hotset::tier2::{self, Failure, NamespaceSettings, Probe, Settings, Task, Tier};
+use operation::Operation;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use std::sync::Mutex;
+use std::sync::{Arc, PoisonError};
+
+/// The most nodes of a tier.
+const MAX_NODES: u32 = 4_096;
+
+fn checked_node(node: u32) -> PyResult<u32> {
+    if node < MAX_NODES {
+        Ok(node)
+    } else {
+        Err(PyValueError::new_err(format!("node {node}: at most {MAX_NODES} nodes")))
+    }
+}
+
+fn failure(kind: u8) -> PyResult<Failure> {
+    Failure::from_number(kind).ok_or_else(|| PyValueError::new_err(format!("{kind} is no kind of failure")))
+}
+
+/// One server or cluster, and prefix, in one process.
+#[pyclass(frozen, name = "Tier2", module = "hotset._hotset")]
+pub(crate) struct PyTier {
+    tier: Tier,
+    /// Operands of the last task of each node: until when, and which number.
+    operands: Mutex<Vec<(u64, u64)>>,
+}
+
+impl PyTier {
+    /// What hits of tier 1 compare with the clock.
+    #[allow(dead_code)] // Until tier 1 does.
+    pub(crate) fn trust(&self) -> Arc<tier2::Trust> {
+        self.tier.trust().clone()
+    }
+
+    fn operands(&self, node: u32) -> PyResult<(u64, u64)> {
+        let operands = self.operands.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(operands.get(checked_node(node)? as usize).copied().unwrap_or_default())
+    }
+}
+
+#[pymethods]
+impl PyTier {
+    #[new]
+    #[pyo3(signature = (seed, *, bus=true, max_lag=2_500_000_000, canary_interval=1_000_000_000, journal=10_000, write_window=200_000_000))]
+    fn new(seed: u64, bus: bool, max_lag: u64, canary_interval: u64, journal: usize, write_window: u64) -> Self {
+        let settings = Settings {
+            bus,
+            max_lag,
+            canary_interval,
+            journal,
+            write_window,
+        };
+        Self {
+            tier: Tier::new(seed, settings),
+            operands: Mutex::default(),
+        }
+    }
+
+    #[getter]
+    fn trusted_until(&self) -> u64 {
+        self.tier.trust().hits_until()
+    }
+
+    #[getter]
+    fn join_until(&self) -> u64 {
+        self.tier.trust().joins_until()
+    }
+
+    #[pyo3(signature = (*, ttl, local_ttl, unsynced_ttl, stale_while_revalidate=0, stale_if_error=0, lease=1_500_000_000, lease_wait=0,
+                        load_timeout=60_000_000_000, early_reload=0.0))]
+    #[allow(clippy::too_many_arguments)] // Python's are named.
+    fn namespace(
+        &self,
+        ttl: u64,
+        local_ttl: u64,
+        unsynced_ttl: u64,
+        stale_while_revalidate: u64,
+        stale_if_error: u64,
+        lease: u64,
+        lease_wait: u64,
+        load_timeout: u64,
+        early_reload: f64,
+    ) -> Namespace {
+        let settings = NamespaceSettings {
+            ttl,
+            local_ttl,
+            unsynced_ttl,
+            stale_while_revalidate,
+            stale_if_error,
+            lease,
+            lease_wait,
+            load_timeout,
+            early_reload,
+        };
+        Namespace(tier2::Namespace::new(&self.tier, settings))
+    }
+
+    #[pyo3(signature = (node, identity, server_ms, sent, now, fence, canary_prefix, /))]
+    #[allow(clippy::too_many_arguments)] // One answer of the server.
+    fn probed(
+        &self,
+        node: u32,
+        identity: &[u8],
+        server_ms: u64,
+        sent: u64,
+        now: u64,
+        fence: bool,
+        canary_prefix: &[u8],
+    ) -> PyResult<u32> {
+        let probe = Probe {
+            identity,
+            server_ms,
+            sent,
+            can_fence: fence,
+            canary_prefix,
+        };
+        Ok(self.tier.probed(checked_node(node)?, &probe, now))
+    }
+
+    #[pyo3(signature = (node, kind, now, /))]
+    fn probe_failed(&self, node: u32, kind: u8, now: u64) -> PyResult<()> {
+        self.tier.probe_failed(checked_node(node)?, failure(kind)?, now);
+        Ok(())
+    }
+
+    #[pyo3(signature = (node, /))]
+    fn epoch(&self, node: u32) -> PyResult<u32> {
+        Ok(self.tier.epoch(checked_node(node)?))
+    }
+
+    #[pyo3(signature = (node, /))]
+    fn is_up(&self, node: u32) -> PyResult<bool> {
+        Ok(self.tier.is_up(checked_node(node)?))
+    }
+
+    #[pyo3(signature = (node, now, /))]
+    fn background(&self, node: u32, now: u64) -> PyResult<u8> {
+        let task = self.tier.background(checked_node(node)?, now);
+        let (code, operand) = match task {
+            Task::Sleep(until) => (Self::SLEEP, (until, 0)),
+            Task::Probe => (Self::PROBE, (0, 0)),
+            Task::Connect => (Self::CONNECT, (0, 0)),
+            Task::Close => (Self::CLOSE, (0, 0)),
+            Task::Canary(number) => (Self::CANARY, (0, number)),
+            Task::Ping(number) => (Self::PING, (0, number)),
+            Task::Clear => (Self::CLEAR, (0, 0)),
+            Task::DropLoads => (Self::DROP_LOADS, (0, 0)),
+            Task::Operate => (Self::OPERATE, (0, 0)),
+        };
+        let mut operands = self.operands.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = node as usize;
+        if operands.len() <= at {
+            operands.resize(at + 1, (0, 0));
+        }
+        operands[at] = operand;
+        Ok(code)
+    }
+
+    #[pyo3(signature = (node, /))]
+    fn background_until(&self, node: u32) -> PyResult<u64> {
+        Ok(self.operands(node)?.0)
+    }
+
+    #[pyo3(signature = (node, /))]
+    fn background_number(&self, node: u32) -> PyResult<u64> {
+        Ok(self.operands(node)?.1)
+    }
+
+    #[pyo3(signature = (node, /))]
+    fn canary_key<'py>(&self, py: Python<'py>, node: u32) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.tier.canary_key(checked_node(node)?)))
+    }
+
+    #[pyo3(signature = (node, now, /))]
+    fn background_operation(&self, node: u32, now: u64) -> PyResult<Option<Operation>> {
+        Ok(self
+            .tier
+            .background_operation(checked_node(node)?, now)
+            .map(Operation::new))
+    }
+
+    #[pyo3(signature = (node, now, /))]
+    fn connected(&self, node: u32, now: u64) -> PyResult<()> {
+        self.tier.connected(checked_node(node)?, now);
+        Ok(())
+    }
+
+    #[pyo3(signature = (node, now, /))]
+    fn disconnected(&self, node: u32, now: u64) -> PyResult<()> {
+        self.tier.disconnected(checked_node(node)?, now);
+        Ok(())
+    }
+
+    #[pyo3(signature = (node, number, epoch, now, /))]
+    fn canary_written(&self, node: u32, number: u64, epoch: u32, now: u64) -> PyResult<()> {
+        self.tier.canary_written(checked_node(node)?, number, epoch, now);
+        Ok(())
+    }
+
+    #[pyo3(signature = (node, number, kind, now, /))]
+    fn canary_failed(&self, node: u32, number: u64, kind: u8, now: u64) -> PyResult<()> {
+        self.tier
+            .canary_failed(checked_node(node)?, number, failure(kind)?, now);
+        Ok(())
+    }
+
+    #[pyo3(signature = (node, number, now, /))]
+    fn pong(&self, node: u32, number: u64, now: u64) -> PyResult<()> {
+        self.tier.pong(checked_node(node)?, number, now);
+        Ok(())
+    }
+
+    #[pyo3(signature = (node, now, /))]
+    fn cleared(&self, node: u32, now: u64) -> PyResult<()> {
+        self.tier.cleared(checked_node(node)?, now);
+        Ok(())
+    }
+
+    #[pyo3(signature = (node, now, /))]
+    fn loads_dropped(&self, node: u32, now: u64) -> PyResult<()> {
+        self.tier.loads_dropped(checked_node(node)?, now);
+        Ok(())
+    }
+
+    #[pyo3(signature = (node, keys, _now, /))]
+    fn messages<'py>(
+        &self,
+        node: u32,
+        keys: Vec<Bound<'py, PyBytes>>,
+        _now: u64,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let mut apply = Vec::new();
+        for key in &keys {
+            // One at a time: what is passed on is the object that came.
+            self.tier
+                .messages(checked_node(node)?, [key.as_bytes()], |_| apply.push(key.clone()));
+        }
+        Ok(apply)
+    }
+
+    #[pyo3(signature = (node, now, /))]
+    fn flushed(&self, node: u32, now: u64) -> PyResult<()> {
+        self.tier.flushed(checked_node(node)?, now);
+        Ok(())
+    }
+
+    #[pyo3(signature = (now, /))]
+    fn stats<'py>(&self, py: Python<'py>, now: u64) -> PyResult<Bound<'py, PyDict>> {
+        let stats = PyDict::new(py);
+        let mut counts = Vec::new();
+        self.tier.stats().for_each(|name, count| counts.push((name, count)));
+        for (name, count) in counts {
+            stats.set_item(name, count)?;
+        }
+        stats.set_item("journal", self.tier.journal_len())?;
+        stats.set_item("latency", self.tier.latency().counts().to_vec())?;
+        let nodes = PyDict::new(py);
+        for (node, report) in self.tier.nodes(now).into_iter().enumerate() {
+            let one = PyDict::new(py);
+            one.set_item("link", report.link)?;
+            one.set_item("bus", report.bus)?;
+            one.set_item("epoch", report.epoch)?;
+            one.set_item("lag", report.lag)?;
+            nodes.set_item(node, one)?;
+        }
+        stats.set_item("nodes", nodes)?;
+        Ok(stats)
+    }
+
+    #[classattr]
+    const SLEEP: u8 = 0;
+    #[classattr]
+    const PROBE: u8 = 1;
+    #[classattr]
+    const CONNECT: u8 = 2;
+    #[classattr]
+    const CLOSE: u8 = 3;
+    #[classattr]
+    const CANARY: u8 = 4;
+    #[classattr]
+    const PING: u8 = 5;
+    #[classattr]
+    const CLEAR: u8 = 6;
+    #[classattr]
+    const DROP_LOADS: u8 = 7;
+    #[classattr]
+    const OPERATE: u8 = 8;
+    #[classattr]
+    const TIMEOUT: u8 = Failure::Timeout as u8;
+    #[classattr]
+    const NOT_SENT: u8 = Failure::NotSent as u8;
+    #[classattr]
+    const REFUSED: u8 = Failure::Refused as u8;
+    #[classattr]
+    const OOM: u8 = Failure::OutOfMemory as u8;
+    #[classattr]
+    const READONLY: u8 = Failure::ReadOnly as u8;
+    #[classattr]
+    const NOSCRIPT: u8 = Failure::NoScript as u8;
+    #[classattr]
+    const NOPERM: u8 = Failure::NoPermission as u8;
+    #[classattr]
+    const LOADING: u8 = Failure::Loading as u8;
+    #[classattr]
+    const CLUSTERDOWN: u8 = Failure::ClusterDown as u8;
+    #[classattr]
+    const MOVED: u8 = Failure::Moved as u8;
+    #[classattr]
+    const OTHER: u8 = Failure::Other as u8;
+}
+
+/// One cache on a tier.
+#[pyclass(frozen, module = "hotset._hotset")]
+pub(crate) struct Namespace(tier2::Namespace);
+
+/// Tags as the core takes them.
+struct Tags<'py>(Vec<Bound<'py, PyBytes>>);
+
+impl<'py> Tags<'py> {
+    fn check(&self) -> PyResult<Vec<&[u8]>> {
+        if self.0.len() > tier2::MAX_TAGS {
+            let (count, most) = (self.0.len(), tier2::MAX_TAGS);
+            return Err(PyValueError::new_err(format!("{count} tags: at most {most}")));
+        }
+        let tags: Vec<&[u8]> = self.0.iter().map(|tag| tag.as_bytes()).collect();
+        match tags.iter().find(|tag| tag.len() > 255) {
+            Some(tag) => Err(PyValueError::new_err(format!(
+                "a tag of {} bytes: at most 255",
+                tag.len()
+            ))),
+            None => Ok(tags),
+        }
+    }
+}
+
+impl Namespace {
+    fn ready(&self, node: u32) -> PyResult<u32> {
+        checked_node(node)?;
+        if self.0.has_generation(node) {
+            return Ok(node);
+        }
+        Err(PyValueError::new_err(format!(
+            "no generation is set for node {node}: call set_generation first"
+        )))
+    }
+}
+
+#[pymethods]
+impl Namespace {
+    #[pyo3(signature = (node, key, /))]
+    fn set_generation(&self, node: u32, key: &[u8]) -> PyResult<()> {
+        self.0.set_generation(checked_node(node)?, key);
+        Ok(())
+    }
+
+    #[pyo3(signature = (key, node, now, load, tags=Vec::new(), /))]
+    fn read(&self, key: &[u8], node: u32, now: u64, load: bool, tags: Vec<Bound<'_, PyBytes>>) -> PyResult<Operation> {
+        let tags = Tags(tags);
+        Ok(Operation::new(self.0.read(
+            key,
+            self.ready(node)?,
+            now,
+            load,
+            &tags.check()?,
+        )))
+    }
+
+    #[pyo3(signature = (key, node, now, ttl, tags=Vec::new(), /))]
+    fn write(&self, key: &[u8], node: u32, now: u64, ttl: u64, tags: Vec<Bound<'_, PyBytes>>) -> PyResult<Operation> {
+        let tags = Tags(tags);
+        Ok(Operation::new(self.0.write(
+            key,
+            self.ready(node)?,
+            now,
+            ttl,
+            &tags.check()?,
+        )))
+    }
+
+    #[pyo3(signature = (key, node, now, /))]
+    fn remove(&self, key: &[u8], node: u32, now: u64) -> PyResult<Operation> {
+        Ok(Operation::new(self.0.remove(key, self.ready(node)?, now)))
+    }
+
+    #[pyo3(signature = (key, node, now, /))]
+    fn expire(&self, key: &[u8], node: u32, now: u64) -> PyResult<Operation> {
+        Ok(Operation::new(self.0.expire(key, self.ready(node)?, now)))
+    }
+
+    #[pyo3(signature = (key, node, now, ttl, /))]
+    fn touch(&self, key: &[u8], node: u32, now: u64, ttl: u64) -> PyResult<Operation> {
+        Ok(Operation::new(self.0.touch(key, self.ready(node)?, now, ttl)))
+    }
+
+    #[pyo3(signature = (tag, node, now, /))]
+    fn bump(&self, tag: Option<&[u8]>, node: u32, now: u64) -> PyResult<Operation> {
+        Ok(Operation::new(self.0.bump(tag, self.ready(node)?, now)))
+    }
+
+    #[pyo3(signature = (key, node, now, /))]
+    fn direct(&self, key: &[u8], node: u32, now: u64) -> PyResult<Operation> {
+        Ok(Operation::new(self.0.direct(key, self.ready(node)?, now)))
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = PyDict::new(py);
+        let mut counts = Vec::new();
+        self.0.stats().for_each(|name, count| counts.push((name, count)));
+        for (name, count) in counts {
+            stats.set_item(name, count)?;
+        }
+        Ok(stats)
+    }
+}
+
+pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<PyTier>()?;
+    module.add_class::<Namespace>()?;
+    module.add_class::<Operation>()
+}

@@ -1,0 +1,250 @@
+//! One operation: actions are numbers, so that a hit makes no object but this one.
+
+use super::failure;
+use hotset::tier2::{self, Action, Kind, Reply};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyInt};
+
+/// One operation on one key, owned by its caller.
+#[pyclass(module = "hotset._hotset")]
+pub(crate) struct Operation(tier2::Operation);
+
+impl Operation {
+    pub(super) fn new(operation: tier2::Operation) -> Self {
+        Self(operation)
+    }
+}
+
+/// The server's answer, as the action expects it.
+fn reply<'a>(action: Action, data: &'a Bound<'_, PyAny>) -> PyResult<Reply<'a>> {
+    let valued = matches!(action, Action::Get | Action::Acquire | Action::ReadGeneration);
+    if data.is_none() {
+        return Ok(if valued { Reply::Value(None) } else { Reply::Flag(false) });
+    }
+    if let Ok(bytes) = data.cast::<PyBytes>() {
+        return Ok(if valued {
+            Reply::Value(Some(bytes.as_bytes()))
+        } else {
+            Reply::Flag(true)
+        });
+    }
+    if !valued && (data.is_instance_of::<PyBool>() || data.is_instance_of::<PyInt>()) {
+        return Ok(Reply::Flag(data.is_truthy()?));
+    }
+    let class = data.get_type();
+    Err(PyTypeError::new_err(format!(
+        "the reply to {action:?} is of type {}",
+        class.name()?
+    )))
+}
+
+#[pymethods]
+impl Operation {
+    #[getter]
+    fn action(&self) -> u8 {
+        self.0.action() as u8
+    }
+
+    #[pyo3(signature = (now, /))]
+    fn step(&mut self, now: u64) -> u8 {
+        self.0.step(now) as u8
+    }
+
+    #[pyo3(signature = (connection, /))]
+    fn sending(&mut self, connection: u64) {
+        self.0.sending(connection);
+    }
+
+    #[pyo3(signature = (now, epoch, data, /))]
+    fn reply(&mut self, now: u64, epoch: u32, data: &Bound<'_, PyAny>) -> PyResult<u8> {
+        let reply = reply(self.0.action(), data)?;
+        Ok(self.0.reply(now, epoch, reply) as u8)
+    }
+
+    #[pyo3(signature = (now, epoch, won, data, /))]
+    fn reply_claim(&mut self, now: u64, epoch: u32, won: bool, data: Option<&[u8]>) -> u8 {
+        self.0.reply(now, epoch, Reply::Claim(won, data)) as u8
+    }
+
+    #[pyo3(signature = (now, kind, /))]
+    fn failed(&mut self, now: u64, kind: u8) -> PyResult<u8> {
+        Ok(self.0.failed(now, failure(kind)?) as u8)
+    }
+
+    #[pyo3(signature = (now, ttl, kind=1, /))]
+    fn loaded(&mut self, now: u64, ttl: u64, kind: u8) -> PyResult<u8> {
+        let kind = match kind {
+            Self::VALUE => Kind::Value,
+            Self::NEGATIVE => Kind::Negative,
+            Self::LOCAL => Kind::Local,
+            _ => return Err(PyValueError::new_err(format!("{kind} is no kind of value"))),
+        };
+        Ok(self.0.loaded(now, ttl, kind) as u8)
+    }
+
+    #[pyo3(signature = (now, /))]
+    fn load_failed(&mut self, now: u64) -> u8 {
+        self.0.load_failed(now) as u8
+    }
+
+    #[pyo3(signature = (now, /))]
+    fn reject(&mut self, now: u64) -> u8 {
+        self.0.reject(now) as u8
+    }
+
+    #[pyo3(signature = (flags, codec, /))]
+    fn head<'py>(&self, py: Python<'py>, flags: u16, codec: u8) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.head(flags, codec))
+    }
+
+    #[getter]
+    fn key<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.key())
+    }
+
+    #[getter]
+    fn node(&self) -> u32 {
+        self.0.node()
+    }
+
+    #[setter]
+    fn set_node(&mut self, node: u32) -> PyResult<()> {
+        self.0.set_node(super::checked_node(node)?);
+        Ok(())
+    }
+
+    #[getter]
+    fn target<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.target())
+    }
+
+    #[getter]
+    fn expected<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.expected())
+    }
+
+    #[getter]
+    fn frame<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.frame())
+    }
+
+    #[getter]
+    fn px(&self) -> u64 {
+        self.0.px()
+    }
+
+    #[getter]
+    fn not_after(&self) -> u64 {
+        self.0.not_after()
+    }
+
+    #[getter]
+    fn soft_end(&self) -> u64 {
+        self.0.soft_end()
+    }
+
+    #[getter]
+    fn connection(&self) -> u64 {
+        self.0.connection()
+    }
+
+    #[getter]
+    fn until(&self) -> u64 {
+        self.0.until()
+    }
+
+    #[getter]
+    fn limited(&self) -> bool {
+        self.0.is_limited()
+    }
+
+    #[getter]
+    fn offset(&self) -> usize {
+        self.0.offset()
+    }
+
+    #[getter]
+    fn flags(&self) -> u16 {
+        self.0.flags()
+    }
+
+    #[getter]
+    fn codec(&self) -> u8 {
+        self.0.codec()
+    }
+
+    #[getter]
+    fn keep_until(&self) -> u64 {
+        self.0.keep_until()
+    }
+
+    #[getter]
+    fn stored(&self) -> bool {
+        self.0.is_stored()
+    }
+
+    #[getter]
+    fn stale(&self) -> bool {
+        self.0.serves_stale()
+    }
+
+    #[classattr]
+    const VALUE: u8 = Kind::Value as u8;
+    #[classattr]
+    const NEGATIVE: u8 = Kind::Negative as u8;
+    #[classattr]
+    const LOCAL: u8 = Kind::Local as u8;
+    #[classattr]
+    const GET: u8 = Action::Get as u8;
+    #[classattr]
+    const ACQUIRE: u8 = Action::Acquire as u8;
+    #[classattr]
+    const SWAP: u8 = Action::Swap as u8;
+    #[classattr]
+    const FILL: u8 = Action::Fill as u8;
+    #[classattr]
+    const PUT: u8 = Action::Put as u8;
+    #[classattr]
+    const RELEASE: u8 = Action::Release as u8;
+    #[classattr]
+    const REMOVE: u8 = Action::Remove as u8;
+    #[classattr]
+    const EXPIRE: u8 = Action::Expire as u8;
+    #[classattr]
+    const TOUCH: u8 = Action::Touch as u8;
+    #[classattr]
+    const BUMP: u8 = Action::Bump as u8;
+    #[classattr]
+    const READ_GENERATION: u8 = Action::ReadGeneration as u8;
+    #[classattr]
+    const CLAIM: u8 = Action::Claim as u8;
+    #[classattr]
+    const FENCE: u8 = Action::Fence as u8;
+    #[classattr]
+    const DIRECT: u8 = Action::Direct as u8;
+    #[classattr]
+    const PROBE: u8 = Action::Probe as u8;
+    #[classattr]
+    const LOAD: u8 = Action::Load as u8;
+    #[classattr]
+    const WAIT: u8 = Action::Wait as u8;
+    #[classattr]
+    const DROP_LOCAL: u8 = Action::DropLocal as u8;
+    #[classattr]
+    const HIT: u8 = Action::Hit as u8;
+    #[classattr]
+    const NEGATIVE_HIT: u8 = Action::NegativeHit as u8;
+    #[classattr]
+    const STALE: u8 = Action::Stale as u8;
+    #[classattr]
+    const MISS: u8 = Action::Miss as u8;
+    #[classattr]
+    const DELIVER: u8 = Action::Deliver as u8;
+    #[classattr]
+    const FAILED: u8 = Action::Failed as u8;
+    #[classattr]
+    const DONE: u8 = Action::Done as u8;
+    #[classattr]
+    const UNCONFIRMED: u8 = Action::Unconfirmed as u8;
+}

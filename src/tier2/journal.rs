@@ -1,0 +1,216 @@
+//! What tier 2 did not confirm, and what a failover could undo.
+//!
+//! While a key is in the journal, this process does not read it from tier 2, does not fill it, and does not keep it in tier 1. A
+//! confirmed replay (a removal, or a bump of a generation) takes it out.
+
+use std::collections::{HashMap, VecDeque};
+
+/// How long a confirmation may still be lost by an asynchronous failover.
+const CONFIRMED: u64 = 30_000_000_000;
+
+/// What has to be done about an unconfirmed key.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// Tells this entry from later ones of the same key.
+    pub(crate) number: u64,
+    pub(crate) node: u32,
+    /// The key is a generation: its replay is a bump.
+    pub(crate) bump: bool,
+    /// Connections on which unconditional writes may still be on their way.
+    pub(crate) fences: Vec<u64>,
+    /// Server milliseconds until which unconditional writes may still be executed.
+    pub(crate) hold_until: u64,
+    replaying: bool,
+}
+
+/// How an unconditional write whose outcome is unknown may still be executed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Late {
+    pub(crate) connection: Option<u64>,
+    pub(crate) hold_until: u64,
+}
+
+/// A key and the number of its entry.
+type Numbered = (u64, Box<[u8]>);
+
+#[derive(Debug)]
+struct Confirmed {
+    at: u64,
+    node: u32,
+    key: Box<[u8]>,
+    bump: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Journal {
+    entries: HashMap<Box<[u8]>, Entry>,
+    /// The keys of each node in the order in which they came. One whose number is another by now is skipped.
+    order: HashMap<u32, VecDeque<Numbered>>,
+    /// Entries that are no bumps.
+    keys: usize,
+    confirmed: VecDeque<Confirmed>,
+    /// When the last confirmation was forgotten because there were too many.
+    forgotten_at: Option<u64>,
+    capacity: usize,
+    next: u64,
+}
+
+impl Journal {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            entries: HashMap::new(),
+            order: HashMap::new(),
+            keys: 0,
+            confirmed: VecDeque::new(),
+            forgotten_at: None,
+            capacity: capacity.max(1),
+            next: 1,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Entry> {
+        // Mostly there is none, and a hit need not hash its key.
+        if self.entries.is_empty() {
+            return None;
+        }
+        self.entries.get(key)
+    }
+
+    /// Adds a key that is not confirmed. Its earlier entry, if any, is replaced; late writes are inherited.
+    pub(crate) fn add(&mut self, key: &[u8], node: u32, bump: bool, late: Late) {
+        let number = self.next;
+        self.next += 1;
+        let mut entry = Entry {
+            number,
+            node,
+            bump,
+            fences: late.connection.into_iter().collect(),
+            hold_until: late.hold_until,
+            replaying: false,
+        };
+        if let Some(before) = self.remove(key) {
+            entry.fences.extend(
+                before
+                    .fences
+                    .iter()
+                    .filter(|&&connection| late.connection != Some(connection)),
+            );
+            entry.hold_until = entry.hold_until.max(before.hold_until);
+        }
+        self.keys += usize::from(!bump);
+        self.entries.insert(key.into(), entry);
+        let order = self.order.entry(node).or_default();
+        order.push_back((number, key.into()));
+        if order.len() > 2 * self.entries.len() + 16 {
+            let entries = &self.entries;
+            order.retain(|(number, key)| entries.get(key).is_some_and(|entry| entry.number == *number));
+        }
+    }
+
+    /// Returns whether there are more keys than the journal may hold.
+    pub(crate) fn is_over(&self) -> bool {
+        self.keys > self.capacity
+    }
+
+    /// Forgets all keys that are no generations. The caller has added bumps of everything that they belong to.
+    pub(crate) fn forget_keys(&mut self) {
+        self.entries.retain(|_, entry| entry.bump);
+        self.keys = 0;
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        self.keys -= usize::from(!entry.bump);
+        Some(entry)
+    }
+
+    /// A replay, or a newer write or removal that was begun when the entry `number` was there, is confirmed.
+    pub(crate) fn settle(&mut self, key: &[u8], number: u64) -> bool {
+        self.get(key).is_some_and(|entry| entry.number == number) && self.remove(key).is_some()
+    }
+
+    /// A connection can no longer deliver a late write of the key.
+    pub(crate) fn fenced(&mut self, key: &[u8], connection: u64) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.fences.retain(|&other| other != connection);
+        }
+    }
+
+    /// A connection cannot be fenced: the key waits until server time `hold_until` instead.
+    pub(crate) fn hold(&mut self, key: &[u8], connection: u64, hold_until: u64) {
+        self.fenced(key, connection);
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.hold_until = entry.hold_until.max(hold_until);
+        }
+    }
+
+    /// Returns whether a key of the node awaits its replay.
+    pub(crate) fn has(&self, node: u32) -> bool {
+        self.order.get(&node).is_some_and(|order| {
+            let is_current = |(number, key): &Numbered| self.get(key).is_some_and(|entry| entry.number == *number);
+            order.iter().any(is_current)
+        })
+    }
+
+    /// Returns a key of the node that is due for its replay, at server time `server_ms`.
+    pub(crate) fn due(&mut self, node: u32, server_ms: u64) -> Option<(Box<[u8]>, Entry)> {
+        let order = self.order.get_mut(&node)?;
+        while let Some((number, key)) = order.front() {
+            if self.entries.get(key).is_some_and(|entry| entry.number == *number) {
+                break;
+            }
+            order.pop_front();
+        }
+        order.iter().find_map(|(number, key)| {
+            let entry = self.entries.get(key)?;
+            let due = entry.number == *number && !entry.replaying && entry.hold_until < server_ms;
+            due.then(|| (key.clone(), entry.clone()))
+        })
+    }
+
+    /// Marks an entry as being replayed, or as no longer.
+    pub(crate) fn set_replaying(&mut self, key: &[u8], number: u64, replaying: bool) {
+        if let Some(entry) = self.entries.get_mut(key)
+            && entry.number == number
+        {
+            entry.replaying = replaying;
+        }
+    }
+
+    /// Remembers a confirmation, which a failover in the next 30 seconds could undo.
+    pub(crate) fn confirm(&mut self, key: &[u8], node: u32, bump: bool, now: u64) {
+        while self.confirmed.front().is_some_and(|oldest| oldest.at + CONFIRMED < now) {
+            self.confirmed.pop_front();
+        }
+        if self.confirmed.len() >= self.capacity {
+            self.confirmed.pop_front();
+            self.forgotten_at = Some(now);
+        }
+        self.confirmed.push_back(Confirmed {
+            at: now,
+            node,
+            key: key.into(),
+            bump,
+        });
+    }
+
+    /// The node is another one than before: what was confirmed lately is not. Returns whether too much was confirmed to know.
+    pub(crate) fn unconfirm(&mut self, node: u32, now: u64) -> bool {
+        let confirmed = std::mem::take(&mut self.confirmed);
+        let (lost, kept): (Vec<_>, _) = confirmed.into_iter().partition(|one| one.node == node);
+        self.confirmed = kept.into();
+        for one in lost.into_iter().filter(|one| one.at + CONFIRMED >= now) {
+            // Late writes to the previous node cannot reach this one.
+            self.add(&one.key, node, one.bump, Late::default());
+        }
+        // What was to be fenced on the previous node need not be on this one.
+        for entry in self.entries.values_mut().filter(|entry| entry.node == node) {
+            entry.fences.clear();
+        }
+        self.forgotten_at.take().is_some_and(|at| at + CONFIRMED >= now)
+    }
+}

@@ -1,0 +1,373 @@
+//! One server, or one master of a cluster, as this process knows it: identity, clock, breaker, bus.
+
+use super::Settings;
+
+pub(crate) const MILLI: u64 = 1_000_000;
+/// How long a breaker stays open at first, and at most.
+const BACKOFF: (u64, u64) = (250 * MILLI, 2_000 * MILLI);
+/// After this time, a reading of the server's clock is replaced by a less exact one.
+const CLOCK_AGE: u64 = 60_000 * MILLI;
+
+/// Why a command failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Failure {
+    /// Sent, or perhaps sent, and not answered: the outcome is unknown.
+    Timeout = 1,
+    /// Not sent, for a reason of this process.
+    NotSent,
+    /// The connection could not be opened, or broke before anything was sent.
+    Refused,
+    /// The server has no memory for it.
+    OutOfMemory,
+    /// The server is a replica.
+    ReadOnly,
+    /// The script is not known.
+    NoScript,
+    /// The user may not do this.
+    NoPermission,
+    /// The server loads its data.
+    Loading,
+    /// The cluster is down.
+    ClusterDown,
+    /// The key is on another node.
+    Moved,
+    /// Any other error reply.
+    Other,
+}
+
+impl Failure {
+    /// Returns the failure with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        use Failure::*;
+        let all = [
+            Timeout,
+            NotSent,
+            Refused,
+            OutOfMemory,
+            ReadOnly,
+            NoScript,
+            NoPermission,
+            Loading,
+            ClusterDown,
+            Moved,
+            Other,
+        ];
+        all.into_iter().find(|&kind| kind as u8 == number)
+    }
+
+    /// Returns whether the server executed nothing of the command.
+    pub(crate) fn is_definite(self) -> bool {
+        self != Self::Timeout
+    }
+
+    /// Returns whether the server itself answered that it will not do this one thing.
+    pub(crate) fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::OutOfMemory | Self::NoScript | Self::NoPermission | Self::Other
+        )
+    }
+}
+
+/// Whether commands may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// Nothing is known about the node.
+    Unknown,
+    Up,
+    /// The node answers, but the journal has keys of it: only replays are sent, and from the first confirmed one on also new
+    /// writes and removals, else a steady stream of these would keep the journal from ever becoming empty.
+    Replaying {
+        confirmed: bool,
+    },
+    Down {
+        retry_at: u64,
+    },
+}
+
+/// Whether invalidations are known to arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    Lost {
+        since: u64,
+    },
+    Armed,
+    /// The node answers, but the bus cannot be had.
+    Unsynced,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Canary {
+    pub(crate) number: u64,
+    pub(crate) sent: u64,
+    /// The node confirmed the write.
+    pub(crate) written: bool,
+    /// The bus delivered its message.
+    pub(crate) back: bool,
+    /// A PING was sent behind the message.
+    pub(crate) pinged: bool,
+}
+
+/// What becomes of the node when tier 1 has been cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterClear {
+    Arm { synced_at: u64 },
+    Unsync,
+}
+
+#[derive(Debug)]
+pub(crate) struct Bus {
+    pub(crate) wanted: bool,
+    pub(crate) sync: Sync,
+    pub(crate) connected: bool,
+    pub(crate) connect_at: u64,
+    pub(crate) connect_backoff: u64,
+    /// The tracking connection has to be closed.
+    pub(crate) close: bool,
+    pub(crate) number: u64,
+    pub(crate) canary: Option<Canary>,
+    pub(crate) canary_at: u64,
+    pub(crate) canary_prefix: Box<[u8]>,
+    /// When a canary's write was last confirmed, or refused by a node that answers.
+    pub(crate) written_at: u64,
+    /// Every invalidation that the node executed before this was delivered.
+    pub(crate) synced_at: u64,
+    pub(crate) clear: Option<AfterClear>,
+    pub(crate) drop_loads: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// 0 until the node was probed.
+    pub(crate) epoch: u32,
+    identity: Box<[u8]>,
+    pub(crate) can_fence: bool,
+    /// Server time less local time, nanoseconds: upper and lower bounds.
+    upper: i64,
+    lower: i64,
+    round_trip: u64,
+    read_at: u64,
+    pub(crate) link: Link,
+    timeouts: u32,
+    backoff: u64,
+    /// No replay before this.
+    pub(crate) replay_at: u64,
+    /// Grows with every change after which values that were requested before must not enter tier 1.
+    pub(crate) changes: u64,
+    pub(crate) bus: Bus,
+}
+
+/// How values of a node may be kept in tier 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Nowhere,
+    /// The bus tells of changes.
+    Synced,
+    /// Nothing does, and the node answers.
+    Unsynced,
+    /// Nothing does: the node does not answer, or no bus is wanted.
+    Alone,
+}
+
+impl Node {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            epoch: 0,
+            identity: [].into(),
+            can_fence: false,
+            upper: 0,
+            lower: 0,
+            round_trip: u64::MAX,
+            read_at: 0,
+            link: Link::Unknown,
+            timeouts: 0,
+            backoff: 0,
+            replay_at: 0,
+            changes: 0,
+            bus: Bus {
+                wanted: settings.bus,
+                sync: Sync::Lost { since: 0 },
+                connected: false,
+                connect_at: 0,
+                connect_backoff: 0,
+                close: false,
+                number: 0,
+                canary: None,
+                canary_at: 0,
+                canary_prefix: [].into(),
+                written_at: 0,
+                synced_at: 0,
+                clear: None,
+                drop_loads: false,
+            },
+        }
+    }
+
+    /// Returns whether reads may be sent.
+    pub(crate) fn is_up(&self) -> bool {
+        self.link == Link::Up
+    }
+
+    /// Returns whether writes and removals may be sent.
+    pub(crate) fn takes_writes(&self) -> bool {
+        matches!(self.link, Link::Up | Link::Replaying { confirmed: true })
+    }
+
+    pub(crate) fn keep(&self) -> Keep {
+        match (self.link, self.bus.wanted) {
+            (Link::Unknown | Link::Replaying { .. }, _) => Keep::Nowhere,
+            (Link::Down { .. }, _) | (Link::Up, false) => Keep::Alone,
+            (Link::Up, true) => match self.bus.sync {
+                Sync::Lost { .. } => Keep::Nowhere,
+                Sync::Armed => Keep::Synced,
+                Sync::Unsynced => Keep::Unsynced,
+            },
+        }
+    }
+
+    /// Until when tier 1 may serve what it holds of this node.
+    pub(crate) fn trusted_until(&self, settings: &Settings) -> u64 {
+        match (self.link, self.bus.wanted) {
+            (Link::Unknown | Link::Down { .. }, _) | (_, false) => u64::MAX,
+            (Link::Replaying { .. }, true) => 0,
+            (Link::Up, true) => match self.bus.sync {
+                Sync::Unsynced => u64::MAX,
+                // Lost: what was true until then stays true, and nothing is added.
+                Sync::Armed | Sync::Lost { .. } if self.bus.synced_at == 0 => 0,
+                Sync::Armed | Sync::Lost { .. } => self.bus.synced_at.saturating_add(settings.max_lag),
+            },
+        }
+    }
+
+    /// Server milliseconds at `now`, at least: what is written may expire early, and not late.
+    pub(crate) fn server_ms_lower(&self, now: u64) -> u64 {
+        server_ms(now, self.lower)
+    }
+
+    /// Server milliseconds at `now`, at most.
+    pub(crate) fn server_ms_upper(&self, now: u64) -> u64 {
+        server_ms(now, self.upper)
+    }
+
+    fn read_clock(&mut self, server_ms: u64, sent: u64, now: u64) {
+        let round_trip = now.saturating_sub(sent);
+        if round_trip > self.round_trip && now < self.read_at.saturating_add(CLOCK_AGE) {
+            return;
+        }
+        self.round_trip = round_trip;
+        self.read_at = now;
+        let server = |ms: u64| i64::try_from(ms.saturating_mul(MILLI)).unwrap_or(i64::MAX / 2);
+        let local = |at: u64| i64::try_from(at).unwrap_or(i64::MAX / 2);
+        // The server read its clock after `sent` and before `now`, and told it without its fraction.
+        self.upper = server(server_ms.saturating_add(1)).saturating_sub(local(sent));
+        self.lower = server(server_ms).saturating_sub(local(now));
+    }
+
+    /// A new connection learned who the node is. Returns whether it is another one than before.
+    pub(crate) fn identify(&mut self, identity: &[u8], can_fence: bool, clock: (u64, u64), now: u64) -> bool {
+        self.can_fence = can_fence;
+        let another = self.epoch == 0 || *self.identity != *identity;
+        if another {
+            self.identity = identity.into();
+            self.epoch += 1;
+            self.round_trip = u64::MAX;
+            self.changes += 1;
+        }
+        let (server_ms, sent) = clock;
+        self.read_clock(server_ms, sent, now);
+        another
+    }
+
+    /// The node answers again, or it is another one.
+    pub(crate) fn reopen(&mut self, replay: bool, now: u64) {
+        self.changes += 1;
+        self.timeouts = 0;
+        self.link = if replay {
+            Link::Replaying { confirmed: false }
+        } else {
+            Link::Up
+        };
+        self.replay_at = now;
+        self.lose(now);
+        self.bus.sync = Sync::Lost { since: now };
+        // What was inserted while the node was down, or told by the node that it was, is not trusted.
+        self.bus.synced_at = 0;
+        self.bus.canary_at = now;
+        self.bus.connect_at = now;
+        if !replay {
+            self.backoff = 0;
+        }
+    }
+
+    /// All that had to be replayed is confirmed.
+    pub(crate) fn replayed(&mut self, now: u64) {
+        self.link = Link::Up;
+        self.backoff = 0;
+        self.changes += 1;
+        self.bus.sync = Sync::Lost { since: now };
+        self.bus.canary_at = now;
+    }
+
+    /// An answer came.
+    pub(crate) fn answered(&mut self) {
+        self.timeouts = 0;
+    }
+
+    /// A command failed. Returns whether the breaker opened.
+    pub(crate) fn failed(&mut self, failure: Failure, now: u64) -> bool {
+        let opens = match failure {
+            Failure::Timeout => {
+                self.timeouts += 1;
+                self.timeouts >= 2 || matches!(self.link, Link::Replaying { .. } | Link::Unknown)
+            }
+            Failure::Refused | Failure::ReadOnly | Failure::Loading | Failure::ClusterDown => true,
+            _ => {
+                self.answered();
+                false
+            }
+        };
+        if !opens || matches!(self.link, Link::Down { .. }) {
+            return false;
+        }
+        self.open(now);
+        true
+    }
+
+    /// A probe failed: the breaker stays open for longer.
+    pub(crate) fn probe_failed(&mut self, now: u64) {
+        self.open(now);
+    }
+
+    fn open(&mut self, now: u64) {
+        self.backoff = (self.backoff * 2).clamp(BACKOFF.0, BACKOFF.1);
+        if !matches!(self.link, Link::Down { .. }) {
+            self.changes += 1;
+            // What is loaded from now on is not in tier 2, so that no message will tell of its end.
+            self.lose(now);
+        }
+        self.link = Link::Down {
+            retry_at: now.saturating_add(self.backoff),
+        };
+        self.bus.canary = None;
+        self.bus.clear = None;
+    }
+
+    /// The bus can no longer be relied upon. Returns whether it could before.
+    pub(crate) fn lose(&mut self, now: u64) -> bool {
+        self.bus.clear = None;
+        let lost = !matches!(self.bus.sync, Sync::Lost { .. });
+        if lost {
+            self.changes += 1;
+            self.bus.sync = Sync::Lost { since: now };
+            self.bus.drop_loads = self.bus.wanted;
+            self.bus.canary_at = now;
+        }
+        lost
+    }
+}
+
+fn server_ms(now: u64, offset: i64) -> u64 {
+    let server = i64::try_from(now).unwrap_or(i64::MAX).saturating_add(offset);
+    u64::try_from(server).unwrap_or(0) / MILLI
+}

@@ -1,0 +1,653 @@
+//! One operation on one key: a state machine that its caller drives.
+
+mod read;
+mod write;
+
+use super::frame::{self, Kind, Meta, Stamp};
+use super::journal::Entry;
+use super::namespace::Namespace;
+use super::node::{Failure, Link};
+use super::tier::{State, Tier};
+use read::Read;
+use write::Phase;
+
+/// What the caller of an operation has to do next. Operands are the operation's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Action {
+    /// Marked. GET `target`: [`Reply::Value`].
+    Get = 1,
+    /// SET `target` `frame` NX GET PX `px`: the old value, [`Reply::Value`].
+    Acquire,
+    /// If the first 24 bytes of `target` (all of a shorter value) are `expected`: SET `target` `frame` PX `px`. [`Reply::Flag`].
+    Swap,
+    /// Marked. The same with `head()` and the payload as the new value.
+    Fill,
+    /// Marked. SET `target` to `head()` and the payload, PX `px`; with `not_after` refused once server time is past that.
+    /// [`Reply::Flag`]. [`Operation::sending`] is called first.
+    Put,
+    /// If `target` is `expected`: UNLINK `target`. [`Reply::Flag`].
+    Release,
+    /// UNLINK `target`; if there was nothing: SET `target` '', UNLINK `target`, so that a message is sent. [`Reply::Flag`].
+    Remove,
+    /// If `target` holds a value frame: overwrite its stamp by `frame` and its soft end by `soft_end`. Else as `Remove`.
+    Expire,
+    /// If the first 24 bytes are `expected`: overwrite stamp and soft end, PEXPIRE `px`. [`Reply::Flag`].
+    Touch,
+    /// SET `target` `frame`. [`Reply::Flag`].
+    Bump,
+    /// SET `target` `frame` NX GET: the old value, [`Reply::Value`].
+    ReadGeneration,
+    /// Marked. SET `target` `frame` NX PX `px`, and GET `key`, in one packet: [`Reply::Claim`].
+    Claim,
+    /// Kill `connection` through another connection to the same node, and await the answer. [`Reply::Flag`].
+    Fence,
+    /// The caller's own command. [`Reply::Flag`].
+    Direct,
+    /// Connect to `node` ([`Tier::probed`] or [`Tier::probe_failed`]), then [`Operation::step`].
+    Probe = 32,
+    /// Call the loader, then [`Operation::loaded`] or [`Operation::load_failed`].
+    Load,
+    /// Wait until `until`, a message for the key, or the end of another operation on it in this process; then `step`. A caller that
+    /// leads the load of another key finishes that first.
+    Wait,
+    /// Remove the key from tier 1 (of a bump: all that carries the generation) and invalidate its loads; then `step`.
+    DropLocal,
+    /// The value is in the reply.
+    Hit = 64,
+    /// The reply says that the source has no value.
+    NegativeHit,
+    /// An expired value is in the reply; it may be served, and kept nowhere.
+    Stale,
+    /// There is no value.
+    Miss,
+    /// The loaded value goes to the callers, and into tier 1 until `keep_until`.
+    Deliver,
+    /// The loader's error goes to the callers.
+    Failed,
+    /// Confirmed.
+    Done,
+    /// Not confirmed, and journalled; of a direct command: unknown.
+    Unconfirmed,
+}
+
+impl Action {
+    /// Returns whether the caller opens a new mark in tier 1 before it performs this.
+    pub fn is_marked(self) -> bool {
+        matches!(self, Self::Get | Self::Fill | Self::Put | Self::Claim)
+    }
+
+    /// Returns whether this is a command to the server.
+    pub fn is_command(self) -> bool {
+        self < Self::Probe
+    }
+
+    /// Returns whether the operation has ended.
+    pub fn is_end(self) -> bool {
+        self >= Self::Hit
+    }
+}
+
+/// What the server answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// A value, or nil.
+    Value(Option<&'a [u8]>),
+    /// Whether it was done.
+    Flag(bool),
+    /// Whether the claim was won, and the key's value.
+    Claim(bool, Option<&'a [u8]>),
+}
+
+/// What an operation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Read { load: bool },
+    Touch { ttl: u64 },
+    Write { ttl: u64 },
+    Remove,
+    Expire,
+    Bump,
+    Direct,
+    Renewal { stamp: Stamp },
+    Replay { number: u64, bump: bool },
+}
+
+/// One operation on one key. Dropped before its end, it counts as not confirmed.
+#[derive(Debug)]
+pub struct Operation {
+    tier: Tier,
+    namespace: Option<Namespace>,
+    purpose: Purpose,
+    key: Box<[u8]>,
+    tags: Vec<Box<[u8]>>,
+    node: u32,
+    action: Action,
+    /// What was to be done when the node turned out to be unknown.
+    resume: Option<Action>,
+    moves: u32,
+    // Operands.
+    target: Option<Box<[u8]>>,
+    expected: Vec<u8>,
+    frame: Vec<u8>,
+    px: u64,
+    not_after: u64,
+    soft_end: u64,
+    connection: u64,
+    until: u64,
+    // As of the last command.
+    issued: u64,
+    epoch: u32,
+    forgotten: u64,
+    // As of the last mark.
+    marked_at: u64,
+    changes: u64,
+    /// The number of the key's journal entry that a confirmation settles.
+    entry: Option<u64>,
+    /// A PUT was sent and not answered: on which connection (0: not known).
+    sent_on: Option<u64>,
+    phase: Phase,
+    read: Read,
+    /// Generations that were read for this operation: name (none: the namespace's) and stamp.
+    known: Vec<(Option<Box<[u8]>>, Stamp)>,
+    meta: Meta,
+    // Results.
+    offset: usize,
+    flags: u16,
+    codec: u8,
+    keep_until: u64,
+    stored: bool,
+}
+
+impl Operation {
+    fn new(tier: &Tier, namespace: Option<&Namespace>, purpose: Purpose, key: Box<[u8]>, node: u32) -> Self {
+        Self {
+            tier: tier.clone(),
+            namespace: namespace.cloned(),
+            purpose,
+            key,
+            tags: Vec::new(),
+            node,
+            action: Action::Probe,
+            resume: None,
+            moves: 0,
+            target: None,
+            expected: Vec::new(),
+            frame: Vec::new(),
+            px: 0,
+            not_after: 0,
+            soft_end: 0,
+            connection: 0,
+            until: 0,
+            issued: 0,
+            epoch: 0,
+            forgotten: 0,
+            marked_at: 0,
+            changes: 0,
+            entry: None,
+            sent_on: None,
+            phase: Phase::Before,
+            read: Read::default(),
+            known: Vec::new(),
+            meta: Meta {
+                kind: Kind::Value,
+                stamp: [0; 16],
+                flags: 0,
+                soft_end: 0,
+                load_micros: 0,
+                codec: 0,
+                generation: [0; 16],
+            },
+            offset: 0,
+            flags: 0,
+            codec: 0,
+            keep_until: 0,
+            stored: false,
+        }
+    }
+
+    /// Returns what to do.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// Returns the key.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Returns the node to which commands are sent.
+    pub fn node(&self) -> u32 {
+        self.node
+    }
+
+    /// Says that the key is on another node now. Called before [`Failure::Moved`] is reported.
+    ///
+    /// # Panics
+    /// If the node's number is 4096 or more.
+    pub fn set_node(&mut self, node: u32) {
+        self.tier.0.lock().node(node, &self.tier.0.settings);
+        self.node = node;
+    }
+
+    /// Returns the key that the command names.
+    pub fn target(&self) -> &[u8] {
+        self.target.as_deref().unwrap_or(&self.key)
+    }
+
+    /// Returns what the server's value is compared with.
+    pub fn expected(&self) -> &[u8] {
+        &self.expected
+    }
+
+    /// Returns the new value, or a stamp.
+    pub fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+
+    /// Returns the new value's expiration in milliseconds.
+    pub fn px(&self) -> u64 {
+        self.px
+    }
+
+    /// Returns the server time in milliseconds after which the server has to refuse the write; 0: never.
+    pub fn not_after(&self) -> u64 {
+        self.not_after
+    }
+
+    /// Returns the new soft end, server time in milliseconds.
+    pub fn soft_end(&self) -> u64 {
+        self.soft_end
+    }
+
+    /// Returns which connection to kill.
+    pub fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// Returns until when to wait.
+    pub fn until(&self) -> u64 {
+        self.until
+    }
+
+    /// Returns whether the load has no lease, so that the number of such loads should be limited.
+    pub fn is_limited(&self) -> bool {
+        self.read.is_unleased()
+    }
+
+    /// Returns whether the value of the last reply may be served while the load runs.
+    pub fn serves_stale(&self) -> bool {
+        self.read.serves_stale
+    }
+
+    /// Returns where the payload begins in the last reply.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Returns the caller's flags of the last reply.
+    pub fn flags(&self) -> u16 {
+        self.flags
+    }
+
+    /// Returns the caller's codec of the last reply.
+    pub fn codec(&self) -> u8 {
+        self.codec
+    }
+
+    /// Returns until when tier 1 may keep the value; 0: not at all.
+    pub fn keep_until(&self) -> u64 {
+        self.keep_until
+    }
+
+    /// Returns whether tier 2 confirmed the value.
+    pub fn is_stored(&self) -> bool {
+        self.stored
+    }
+
+    /// Returns the new frame up to its payload; for [`Action::Fill`] and [`Action::Put`].
+    pub fn head(&self, flags: u16, codec: u8) -> Vec<u8> {
+        let meta = Meta {
+            flags,
+            codec,
+            ..self.meta
+        };
+        let tags = self.tags.iter().map(|tag| {
+            let known = self.known.iter().find(|(name, _)| name.as_ref() == Some(tag));
+            (&**tag, known.map_or([0; 16], |(_, stamp)| *stamp))
+        });
+        frame::encode(&meta, tags)
+    }
+
+    /// Says on which connection [`Action::Put`] is about to be sent (0: not known). Without this call, it was not sent.
+    pub fn sending(&mut self, connection: u64) {
+        if self.action == Action::Put {
+            self.sent_on = Some(connection);
+        }
+    }
+
+    /// The local action is done. Returns the next action.
+    pub fn step(&mut self, now: u64) -> Action {
+        let tier = self.tier.clone();
+        let mut guard = tier.0.lock();
+        let state = &mut *guard;
+        match self.action {
+            Action::Probe => match self.resume.take() {
+                Some(action) if self.may_send(state) => self.issue(state, action, now),
+                Some(_) => self.unavailable(state, now),
+                None if matches!(state.known(self.node).link, Link::Unknown) => self.unavailable(state, now),
+                None => self.begin(state, now),
+            },
+            Action::Wait => self.begin(state, now),
+            Action::DropLocal => self.dropped(state, now),
+            _ => {}
+        }
+        self.action
+    }
+
+    /// The server answered, by a connection of this epoch. Returns the next action.
+    pub fn reply(&mut self, now: u64, epoch: u32, reply: Reply<'_>) -> Action {
+        let tier = self.tier.clone();
+        let mut guard = tier.0.lock();
+        let state = &mut *guard;
+        if !self.action.is_command() {
+            return self.action;
+        }
+        tier.0.latency.record(now.saturating_sub(self.issued));
+        let one = state.known(self.node);
+        let current = self.epoch == epoch && one.epoch == epoch;
+        if !current && state.mend(super::Mend::EpochOfReply) {
+            tier.0.stats.outdated_replies.one();
+            self.unanswered(state, Failure::Timeout, now);
+            return self.action;
+        }
+        state.known_mut(self.node).answered();
+        match self.purpose {
+            Purpose::Read { .. } | Purpose::Touch { .. } => self.read_reply(state, reply, now),
+            _ => self.write_reply(state, reply, now),
+        }
+        self.action
+    }
+
+    /// The command failed. Returns the next action.
+    pub fn failed(&mut self, now: u64, failure: Failure) -> Action {
+        let tier = self.tier.clone();
+        let mut guard = tier.0.lock();
+        let state = &mut *guard;
+        if !self.action.is_command() {
+            return self.action;
+        }
+        tier.0.count_failure(failure);
+        if failure == Failure::Moved && self.moves < 4 {
+            self.moves += 1;
+            self.sent_on = None;
+            self.issue(state, self.action, now);
+            return self.action;
+        }
+        if state.known_mut(self.node).failed(failure, now) {
+            tier.0.stats.breaker_opened.one();
+        }
+        state.publish(&tier.0);
+        self.unanswered(state, failure, now);
+        self.action
+    }
+
+    fn unanswered(&mut self, state: &mut State, failure: Failure, now: u64) {
+        match self.purpose {
+            Purpose::Read { .. } | Purpose::Touch { .. } => self.read_failed(state, failure, now),
+            _ => self.write_failed(state, failure, now),
+        }
+    }
+
+    /// The loader returned a value that is fresh for `ttl` nanoseconds (0: as the namespace says).
+    pub fn loaded(&mut self, now: u64, ttl: u64, kind: Kind) -> Action {
+        let tier = self.tier.clone();
+        if self.action == Action::Load {
+            self.load_returned(&mut tier.0.lock(), ttl, kind, now);
+        }
+        self.action
+    }
+
+    /// The loader failed.
+    pub fn load_failed(&mut self, now: u64) -> Action {
+        let tier = self.tier.clone();
+        if self.action == Action::Load {
+            self.load_gave_error(&mut tier.0.lock(), now);
+        }
+        self.action
+    }
+
+    /// The payload of the last reply is no use: unknown codec, wrong signature.
+    pub fn reject(&mut self, now: u64) -> Action {
+        let tier = self.tier.clone();
+        if matches!(self.action, Action::Hit | Action::NegativeHit | Action::Stale) {
+            self.rejected(&mut tier.0.lock(), now);
+        }
+        self.action
+    }
+
+    // What all kinds share.
+
+    fn namespace(&self) -> &Namespace {
+        self.namespace
+            .as_ref()
+            .expect("renewals and replays have none, and do not come here")
+    }
+
+    fn generation_key(&self, state: &State, tag: Option<&[u8]>) -> Box<[u8]> {
+        let key = state.generation_key(self.namespace().0.number, self.node, tag);
+        key.expect("the namespace's generation is set before the first operation on a node")
+    }
+
+    /// Returns whether commands of this kind may be sent now.
+    fn may_send(&self, state: &State) -> bool {
+        let one = state.known(self.node);
+        match self.purpose {
+            Purpose::Read { .. } | Purpose::Touch { .. } | Purpose::Direct | Purpose::Renewal { .. } => one.is_up(),
+            Purpose::Replay { .. } => matches!(one.link, Link::Up | Link::Replaying { .. }),
+            _ if !state.mend(super::Mend::HalfOpen) => one.is_up(),
+            _ => one.takes_writes(),
+        }
+    }
+
+    fn begin(&mut self, state: &mut State, now: u64) {
+        match self.purpose {
+            Purpose::Read { .. } | Purpose::Touch { .. } => self.begin_read(state, now),
+            _ => self.begin_write(state, now),
+        }
+    }
+
+    fn unavailable(&mut self, state: &mut State, now: u64) {
+        match self.purpose {
+            Purpose::Read { .. } | Purpose::Touch { .. } => self.load_alone(state, now),
+            _ => self.unconfirmed(state, now),
+        }
+    }
+
+    /// Has the caller send a command.
+    fn issue(&mut self, state: &mut State, action: Action, now: u64) {
+        let one = state.known(self.node);
+        if one.link == Link::Unknown {
+            self.resume = Some(action);
+            self.action = Action::Probe;
+            return;
+        }
+        self.action = action;
+        self.issued = now;
+        self.epoch = one.epoch;
+        self.forgotten = state.forgotten;
+        if action.is_marked() {
+            self.marked(one.changes, now);
+        }
+    }
+
+    /// A value that enters tier 1 was requested at `now` or later.
+    fn marked(&mut self, changes: u64, now: u64) {
+        self.changes = changes;
+        self.marked_at = now;
+    }
+
+    /// Returns whether the key, or a generation that it depends on, is in the journal.
+    fn is_blocked(&self, state: &State) -> bool {
+        if state.journal.len() == 0 || !state.mend(super::Mend::JournalBlocks) {
+            return false;
+        }
+        let blocked = |key: &[u8]| state.journal.get(key).is_some();
+        blocked(&self.key)
+            || blocked(&self.generation_key(state, None))
+            || self
+                .tags
+                .iter()
+                .any(|tag| blocked(&self.generation_key(state, Some(tag))))
+            || self
+                .read
+                .tags()
+                .any(|tag| blocked(&self.generation_key(state, Some(tag))))
+    }
+
+    /// Returns a generation of this operation's value: as it was read just now, or as it is known to be.
+    fn generation(&self, state: &State, tag: Option<&[u8]>, now: u64) -> Option<Stamp> {
+        let read = self.known.iter().find(|(name, _)| name.as_deref() == tag);
+        if let Some((_, stamp)) = read {
+            return Some(*stamp);
+        }
+        let key = self.generation_key(state, tag);
+        let known = state.generation(self.namespace().0.number, self.node, &key, now);
+        known.map(|(stamp, _)| stamp)
+    }
+
+    /// Remembers the generations that a new value carries. Returns whether one of them had to be asked for.
+    fn collect_generations(&mut self, state: &mut State, now: u64) -> bool {
+        for at in 0..=self.tags.len() {
+            let tag = at.checked_sub(1).map(|at| self.tags[at].clone());
+            if self.known.iter().any(|(name, _)| *name == tag) {
+                continue;
+            }
+            let Some(stamp) = self.generation(state, tag.as_deref(), now) else {
+                self.read_generation(state, tag, now);
+                return true;
+            };
+            self.known.push((tag, stamp));
+        }
+        let own = self.known.iter().find(|(name, _)| name.is_none());
+        self.meta.generation = own.map_or([0; 16], |(_, stamp)| *stamp);
+        false
+    }
+
+    fn read_generation(&mut self, state: &mut State, tag: Option<Box<[u8]>>, now: u64) {
+        self.target = Some(self.generation_key(state, tag.as_deref()));
+        self.frame = if state.mend(super::Mend::UniqueGenerations) {
+            state.stamp()
+        } else {
+            first_count()
+        }
+        .to_vec();
+        self.read.asked = tag;
+        self.issue(state, Action::ReadGeneration, now);
+    }
+
+    /// The answer to `ReadGeneration`. Returns whether it was a generation.
+    fn learn_generation(&mut self, state: &mut State, value: Option<&[u8]>) -> bool {
+        let target = self.target.take().expect("set by `read_generation`");
+        let stamp = value.unwrap_or(&self.frame);
+        let Ok(stamp) = Stamp::try_from(stamp) else {
+            // Another program's value, which a bump replaces.
+            self.namespace().0.stats.malformed.one();
+            let tier = self.tier.clone();
+            state.journal(&target, self.node, true, Default::default(), &tier.0.stats);
+            return false;
+        };
+        state.learn(self.node, &target, stamp, self.issued, self.forgotten);
+        self.known.push((self.read.asked.take(), stamp));
+        true
+    }
+
+    /// Returns until when tier 1 may keep a value of these generations; `fresh` is how long it is.
+    fn keep(&self, state: &State, fresh: u64, generations: &[(Option<&[u8]>, Stamp)], now: u64) -> u64 {
+        let one = state.known(self.node);
+        let number = self.namespace().0.number;
+        let unchanged = self.changes == one.changes;
+        if self.is_blocked(state) || (!unchanged && state.mend(super::Mend::ArmedWhenSent)) {
+            return 0;
+        }
+        let Some(bound) = state.bound(number, self.node) else {
+            return 0;
+        };
+        let mut until = self.marked_at.saturating_add(bound).min(now.saturating_add(fresh));
+        for (tag, stamp) in generations {
+            let key = self.generation_key(state, *tag);
+            match state.generation(number, self.node, &key, now) {
+                Some((known, since)) if known == *stamp => until = until.min(since.saturating_add(bound)),
+                _ => return 0,
+            }
+        }
+        until
+    }
+
+    /// The same for a value that this operation wrote.
+    fn keep_written(&self, state: &State, ttl: u64, now: u64) -> u64 {
+        let fresh = self.marked_at.saturating_add(ttl).saturating_sub(now);
+        let generations: Vec<_> = self.known.iter().map(|(tag, stamp)| (tag.as_deref(), *stamp)).collect();
+        self.keep(state, fresh, &generations, now)
+    }
+
+    /// Describes the frame of a new value.
+    fn prepare(&mut self, state: &mut State, ttl: u64, kind: Kind, load_nanos: u64, now: u64) {
+        let settings = self.namespace().0.settings;
+        let grace = settings.stale_while_revalidate.max(settings.stale_if_error);
+        let lower = state.known(self.node).server_ms_lower(now);
+        self.meta.kind = kind;
+        self.meta.stamp = state.stamp();
+        self.meta.soft_end = lower.saturating_add(millis(ttl));
+        self.meta.load_micros = u32::try_from(load_nanos / 1_000).unwrap_or(u32::MAX);
+        self.px = millis(ttl.saturating_add(grace)).max(1);
+    }
+}
+
+fn millis(nanos: u64) -> u64 {
+    nanos / super::node::MILLI
+}
+
+/// Where generations count, as they must not.
+fn first_count() -> Stamp {
+    let mut stamp = [0; 16];
+    stamp[0] = 1;
+    stamp
+}
+
+impl Operation {
+    pub(crate) fn renewal(tier: &Tier, node: u32, key: Box<[u8]>, stamp: Stamp, px: u64, now: u64) -> Self {
+        let mut this = Self::new(tier, None, Purpose::Renewal { stamp }, key, node);
+        let lease = frame::head(Kind::Lease, stamp, 0);
+        this.expected = lease.to_vec();
+        this.frame = lease.to_vec();
+        this.px = px;
+        tier.0.stats.renewals.one();
+        this.issue(&mut tier.0.lock(), Action::Swap, now);
+        this
+    }
+
+    pub(crate) fn replay(tier: &Tier, node: u32, key: Box<[u8]>, entry: &Entry, now: u64) -> Self {
+        let purpose = Purpose::Replay {
+            number: entry.number,
+            bump: entry.bump,
+        };
+        let mut this = Self::new(tier, None, purpose, key, node);
+        this.begin_write(&mut tier.0.lock(), now);
+        this
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        if self.action.is_end() {
+            return;
+        }
+        let tier = self.tier.clone();
+        let mut guard = tier.0.lock();
+        match self.purpose {
+            Purpose::Read { .. } | Purpose::Touch { .. } => self.end_lease(&mut guard),
+            _ => self.abandon_write(&mut guard),
+        }
+    }
+}

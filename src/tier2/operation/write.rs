@@ -1,0 +1,349 @@
+//! Writes, removals, soft expirations, bumps, replays and renewals.
+//!
+//! Tier 1 drops the key before and after the command: a reader in between may have read, and kept, what the command replaced.
+
+use super::super::Mend;
+use super::super::frame::{Kind, Stamp};
+use super::super::journal::Late;
+use super::super::node::{Failure, Link, MILLI};
+use super::super::tier::State;
+use super::{Action, Namespace, Operation, Purpose, Reply, first_count};
+
+/// How long a key waits for a late write that can neither be fenced nor refused by the server, in milliseconds.
+const UNFENCED: u64 = 60_000;
+/// How long after a failed replay or renewal the next one is tried.
+const RETRY: u64 = 50 * MILLI;
+
+/// Where a write is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Tier 1 drops the key for the first time.
+    Before,
+    Command,
+    /// The server refused the new value; the old one is being removed.
+    Removing,
+    /// Tier 1 drops the key for the second time, then the operation has ended so.
+    After(Action),
+}
+
+impl Operation {
+    fn changing(of: &Namespace, purpose: Purpose, key: Box<[u8]>, node: u32) -> Self {
+        let mut this = Self::new(of.tier(), Some(of), purpose, key, node);
+        let mut state = of.tier().0.lock();
+        state.node(node, &of.tier().0.settings);
+        assert!(
+            state.generation_key(of.0.number, node, None).is_some(),
+            "the namespace's generation is set before the first operation on a node"
+        );
+        this.action = Action::DropLocal;
+        this
+    }
+
+    pub(crate) fn write(of: &Namespace, key: &[u8], node: u32, _: u64, ttl: u64, tags: Vec<Box<[u8]>>) -> Self {
+        let ttl = if ttl == 0 { of.0.settings.ttl } else { ttl };
+        let mut this = Self::changing(of, Purpose::Write { ttl }, key.into(), node);
+        this.tags = tags;
+        this
+    }
+
+    pub(crate) fn remove(of: &Namespace, key: &[u8], node: u32, _: u64) -> Self {
+        Self::changing(of, Purpose::Remove, key.into(), node)
+    }
+
+    pub(crate) fn expire(of: &Namespace, key: &[u8], node: u32, _: u64) -> Self {
+        Self::changing(of, Purpose::Expire, key.into(), node)
+    }
+
+    pub(crate) fn bump(of: &Namespace, tag: Option<&[u8]>, node: u32, _: u64) -> Self {
+        let mut this = Self::changing(of, Purpose::Bump, [].into(), node);
+        let mut state = of.tier().0.lock();
+        this.key = this.generation_key(&state, tag);
+        if state.mend(Mend::BumpTwice) {
+            state.begin_bump(&this.key);
+        }
+        drop(state);
+        this
+    }
+
+    pub(crate) fn direct(of: &Namespace, key: &[u8], node: u32, now: u64) -> Self {
+        let mut this = Self::changing(of, Purpose::Direct, key.into(), node);
+        this.phase = Phase::Command;
+        this.begin_write(&mut of.tier().0.lock(), now);
+        this
+    }
+
+    /// Tier 1 dropped the key.
+    pub(super) fn dropped(&mut self, state: &mut State, now: u64) {
+        match self.phase {
+            Phase::After(end) => self.action = end,
+            _ if matches!(self.purpose, Purpose::Touch { .. }) => self.action = Action::Done,
+            _ => {
+                self.phase = Phase::Command;
+                self.begin_write(state, now);
+            }
+        }
+    }
+
+    pub(super) fn begin_write(&mut self, state: &mut State, now: u64) {
+        if state.known(self.node).link == Link::Unknown {
+            self.action = Action::Probe;
+            return;
+        }
+        let replays = matches!(self.purpose, Purpose::Replay { .. });
+        if !self.may_send(state) || (!replays && self.namespace_is_blocked(state)) {
+            return self.unconfirmed(state, now);
+        }
+        self.target = None;
+        if self.purpose != Purpose::Direct
+            && let Some(entry) = state.journal.get(&self.key)
+        {
+            if let Some(&connection) = entry.fences.first()
+                && state.mend(Mend::Fence)
+            {
+                self.connection = connection;
+                self.issue(state, Action::Fence, now);
+                return;
+            }
+            if entry.hold_until >= state.known(self.node).server_ms_lower(now) && entry.hold_until != 0 {
+                return self.unconfirmed(state, now);
+            }
+            self.entry = Some(entry.number);
+        }
+        match self.purpose {
+            Purpose::Write { ttl } => {
+                if self.collect_generations(state, now) {
+                    return;
+                }
+                self.prepare(state, ttl, Kind::Value, 0, now);
+                let window = state_window(self);
+                let one = state.known(self.node);
+                self.not_after = if one.can_fence {
+                    0
+                } else {
+                    one.server_ms_lower(now).saturating_add(window)
+                };
+                self.issue(state, Action::Put, now);
+            }
+            Purpose::Expire => {
+                self.frame = state.stamp().to_vec();
+                self.soft_end = state.known(self.node).server_ms_lower(now);
+                self.issue(state, Action::Expire, now);
+            }
+            Purpose::Bump | Purpose::Replay { bump: true, .. } => {
+                self.frame = self.bumped(state).to_vec();
+                self.issue(state, Action::Bump, now);
+            }
+            Purpose::Direct => self.issue(state, Action::Direct, now),
+            _ => self.issue(state, Action::Remove, now),
+        }
+    }
+
+    fn bumped(&self, state: &mut State) -> Stamp {
+        if state.mend(Mend::UniqueGenerations) {
+            state.stamp()
+        } else {
+            state.next_count(&self.key).unwrap_or(first_count())
+        }
+    }
+
+    fn namespace_is_blocked(&self, state: &State) -> bool {
+        if self.purpose == Purpose::Bump || state.journal.len() == 0 {
+            return false;
+        }
+        let key = self.generation_key(state, None);
+        state.journal.get(&key).is_some()
+    }
+
+    pub(super) fn write_reply(&mut self, state: &mut State, reply: Reply<'_>, now: u64) {
+        match (self.action, reply) {
+            (Action::Fence, Reply::Flag(_)) => {
+                self.tier.0.stats.fences.one();
+                state.journal.fenced(&self.key, self.connection);
+                self.begin_write(state, now);
+            }
+            (Action::ReadGeneration, Reply::Value(value)) => {
+                if self.learn_generation(state, value) {
+                    self.begin_write(state, now);
+                } else {
+                    self.unconfirmed(state, now);
+                }
+            }
+            (Action::Swap, Reply::Flag(held)) => self.renewed(state, Some(held), now),
+            (Action::Put, Reply::Flag(false)) => {
+                // Too late, says the server's clock: it executed nothing.
+                self.sent_on = None;
+                self.unconfirmed(state, now);
+            }
+            (Action::Direct, Reply::Flag(done)) => {
+                self.stored = done;
+                self.action = Action::Done;
+            }
+            (Action::Put | Action::Remove | Action::Expire | Action::Bump, Reply::Flag(_)) => {
+                self.confirmed(state, now)
+            }
+            _ => self.write_failed(state, Failure::Other, now),
+        }
+    }
+
+    fn confirmed(&mut self, state: &mut State, now: u64) {
+        let bump = self.action == Action::Bump;
+        self.sent_on = None;
+        state.journal.confirm(&self.key, self.node, bump, now);
+        if let Purpose::Replay { number, .. } = self.purpose {
+            if bump {
+                state.forget_generation(&self.key);
+            }
+            if state.journal.settle(&self.key, number) {
+                self.tier.0.stats.replayed.one();
+            }
+            let one = state.known_mut(self.node);
+            if let Link::Replaying { confirmed } = &mut one.link {
+                *confirmed = true;
+            }
+            self.action = Action::Done;
+            return;
+        }
+        if let Some(number) = self.entry {
+            state.journal.settle(&self.key, number);
+        }
+        let stats = &self.namespace().0.stats;
+        if let Purpose::Write { ttl } = self.purpose {
+            if self.phase == Phase::Removing {
+                return self.drop_again(Action::Done);
+            }
+            stats.writes.one();
+            self.stored = true;
+            self.keep_until = self.keep_written(state, ttl, now);
+            self.action = Action::Done;
+            return;
+        }
+        stats.removals.one();
+        self.stored = true;
+        if bump {
+            state.end_bump(&self.key);
+        }
+        self.drop_again(Action::Done);
+    }
+
+    fn drop_again(&mut self, end: Action) {
+        self.phase = Phase::After(end);
+        self.action = Action::DropLocal;
+    }
+
+    pub(super) fn write_failed(&mut self, state: &mut State, failure: Failure, now: u64) {
+        if failure.is_definite() && self.action == Action::Put {
+            self.sent_on = None;
+        }
+        match (self.action, self.purpose) {
+            (Action::Fence, _) if failure.is_refusal() => {
+                // Nothing can be said about the late write but that it will not be late for ever.
+                let one = state.known_mut(self.node);
+                one.can_fence = false;
+                let hold_until = one.server_ms_upper(now).saturating_add(UNFENCED);
+                state.journal.hold(&self.key, self.connection, hold_until);
+                self.unconfirmed(state, now);
+            }
+            (Action::Put, Purpose::Write { .. }) if failure.is_refusal() => {
+                // Not stored, and the old value is there: it must not stay.
+                self.phase = Phase::Removing;
+                self.issue(state, Action::Remove, now);
+            }
+            (_, Purpose::Renewal { .. }) => self.renewed(state, None, now),
+            _ => self.unconfirmed(state, now),
+        }
+    }
+
+    /// Tier 2 did not confirm: the key waits in the journal.
+    pub(super) fn unconfirmed(&mut self, state: &mut State, now: u64) {
+        match self.purpose {
+            Purpose::Replay { number, .. } => {
+                state.journal.set_replaying(&self.key, number, false);
+                state.known_mut(self.node).replay_at = now.saturating_add(RETRY);
+                self.action = Action::Unconfirmed;
+                return;
+            }
+            Purpose::Renewal { .. } => return self.renewed(state, None, now),
+            Purpose::Direct => {
+                self.action = Action::Unconfirmed;
+                return;
+            }
+            _ => {}
+        }
+        self.namespace().0.stats.unconfirmed.one();
+        self.enter_journal(state, now);
+        self.drop_again(Action::Unconfirmed);
+    }
+
+    fn enter_journal(&mut self, state: &mut State, now: u64) {
+        let mut late = Late::default();
+        let one = state.known(self.node);
+        if let Some(connection) = self.sent_on.take()
+            && self.epoch == one.epoch
+        {
+            late = match connection {
+                _ if self.not_after != 0 => Late {
+                    connection: None,
+                    hold_until: self.not_after,
+                },
+                0 => Late {
+                    connection: None,
+                    hold_until: one.server_ms_upper(now).saturating_add(UNFENCED),
+                },
+                _ => Late {
+                    connection: Some(connection),
+                    hold_until: 0,
+                },
+            };
+        }
+        let bump = self.purpose == Purpose::Bump;
+        if bump && state.mend(Mend::BumpTwice) {
+            state.end_bump(&self.key);
+        }
+        if state.mend(Mend::JournalReplays) {
+            let tier = self.tier.clone();
+            state.journal(&self.key, self.node, bump, late, &tier.0.stats);
+        }
+    }
+
+    /// A lease was renewed (or was gone), or nothing is known.
+    fn renewed(&mut self, state: &mut State, held: Option<bool>, now: u64) {
+        let Purpose::Renewal { stamp } = self.purpose else {
+            return;
+        };
+        self.action = if held.is_some() {
+            Action::Done
+        } else {
+            Action::Unconfirmed
+        };
+        let Some(lease) = state.leases.get_mut(&stamp) else {
+            return;
+        };
+        lease.renewing = false;
+        match held {
+            Some(true) => lease.renew_at = self.issued.saturating_add(lease.px * MILLI / 3),
+            Some(false) => {
+                self.tier.0.stats.leases_lost.one();
+                state.leases.remove(&stamp);
+            }
+            None => lease.renew_at = now.saturating_add(RETRY),
+        }
+    }
+
+    /// Dropped before its end.
+    pub(super) fn abandon_write(&mut self, state: &mut State) {
+        match (self.purpose, self.phase) {
+            (Purpose::Direct, _) | (_, Phase::After(_)) => {}
+            (Purpose::Replay { number, .. }, _) => state.journal.set_replaying(&self.key, number, false),
+            (Purpose::Renewal { stamp }, _) => {
+                if let Some(lease) = state.leases.get_mut(&stamp) {
+                    lease.renewing = false;
+                }
+            }
+            _ => self.enter_journal(state, self.issued),
+        }
+    }
+}
+
+fn state_window(this: &Operation) -> u64 {
+    this.tier.0.settings.write_window / MILLI
+}

@@ -1,0 +1,487 @@
+//! What all operations of a process on one tier 2 share.
+
+use super::frame::Stamp;
+use super::journal::{Journal, Late};
+use super::node::{Failure, Keep, Link, Node};
+use super::stats::{Latency, TierStats};
+use super::{NamespaceSettings, Settings};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The most nodes of a tier.
+pub(crate) const MAX_NODES: u32 = 4_096;
+
+/// Until when tier 1 may be believed. Compared by every hit; changed by the bus.
+#[derive(Debug)]
+pub struct Trust {
+    hits: AtomicU64,
+    joins: AtomicU64,
+}
+
+impl Trust {
+    fn new() -> Self {
+        Self {
+            hits: AtomicU64::new(u64::MAX),
+            joins: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// Returns until when tier 1 may serve hits.
+    #[inline]
+    pub fn hits_until(&self) -> u64 {
+        // Acquire, with the Release in `set`: a reader that sees the time of an armed bus sees tier 1 as it was cleared before.
+        self.hits.load(Ordering::Acquire)
+    }
+
+    /// Returns until when a caller may join another's load.
+    #[inline]
+    pub fn joins_until(&self) -> u64 {
+        // Acquire, with the Release in `set`: loads that were dropped before are seen to be dropped.
+        self.joins.load(Ordering::Acquire)
+    }
+
+    fn set(&self, hits: u64, joins: u64) {
+        // Release, with the Acquire in `hits_until` and `joins_until`.
+        self.hits.store(hits, Ordering::Release);
+        self.joins.store(joins, Ordering::Release);
+    }
+}
+
+/// A generation as this process knows it.
+#[derive(Debug)]
+struct Generation {
+    stamp: Stamp,
+    sent: u64,
+    changes: u64,
+}
+
+/// A lease that an operation of this process holds.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) node: u32,
+    pub(crate) key: Box<[u8]>,
+    pub(crate) px: u64,
+    pub(crate) renew_at: u64,
+    /// The load has its time: no renewal after this.
+    pub(crate) end: u64,
+    pub(crate) renewing: bool,
+}
+
+#[derive(Debug)]
+struct Registered {
+    settings: NamespaceSettings,
+    /// The key of the generation, by node.
+    generations: HashMap<u32, Box<[u8]>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    nodes: Vec<Node>,
+    pub(crate) journal: Journal,
+    namespaces: Vec<Registered>,
+    generations: HashMap<Box<[u8]>, Generation>,
+    /// Generations that this process bumps now.
+    bumping: HashMap<Box<[u8]>, u32>,
+    /// Grows with every generation that is forgotten: what was requested before is not remembered.
+    pub(crate) forgotten: u64,
+    pub(crate) leases: HashMap<Stamp, Lease>,
+    seed: u64,
+    drawn: u64,
+    random: u64,
+    pub(crate) loads_dropped_at: u64,
+    #[cfg(all(test, not(loom)))]
+    pub(crate) controls: super::sim::Controls,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) stats: TierStats,
+    pub(crate) latency: Latency,
+    state: Mutex<State>,
+}
+
+/// One server (or cluster) and prefix, in one process.
+///
+/// # Concurrency
+/// May be used by any thread. A lock is held for short steps, in which nothing of the caller's runs. A tier belongs to a process
+/// id: a child makes a new one, since connections, leases and stamps are the parent's.
+#[derive(Clone, Debug)]
+pub struct Tier(pub(crate) Arc<Shared>);
+
+impl Tier {
+    /// Creates a tier. `seed` is 64 random bits, drawn in this process: no two processes may have the same.
+    pub fn new(seed: u64, settings: Settings) -> Self {
+        let state = State {
+            nodes: Vec::new(),
+            journal: Journal::new(settings.journal),
+            namespaces: Vec::new(),
+            generations: HashMap::new(),
+            bumping: HashMap::new(),
+            forgotten: 0,
+            leases: HashMap::new(),
+            seed,
+            drawn: 0,
+            random: seed ^ 0x9E37_79B9_7F4A_7C15,
+            loads_dropped_at: 0,
+            #[cfg(all(test, not(loom)))]
+            controls: Default::default(),
+        };
+        Self(Arc::new(Shared {
+            settings,
+            trust: Arc::new(Trust::new()),
+            stats: TierStats::default(),
+            latency: Latency::default(),
+            state: Mutex::new(state),
+        }))
+    }
+
+    /// Returns what every hit of tier 1 has to compare with the clock.
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.0.trust
+    }
+
+    /// Returns the counters.
+    pub fn stats(&self) -> &TierStats {
+        &self.0.stats
+    }
+
+    /// Returns how long the server took to answer.
+    pub fn latency(&self) -> &Latency {
+        &self.0.latency
+    }
+
+    /// Returns how many keys await their replay.
+    pub fn journal_len(&self) -> usize {
+        self.0.lock().journal.len()
+    }
+
+    /// Returns the node's epoch, 0 before it was probed. A connection with another one must be closed.
+    pub fn epoch(&self, node: u32) -> u32 {
+        self.0.lock().node(node, &self.0.settings).epoch
+    }
+
+    /// Returns whether reads are sent to the node.
+    pub fn is_up(&self, node: u32) -> bool {
+        self.0.lock().node(node, &self.0.settings).is_up()
+    }
+
+    /// Returns what is known about each node.
+    pub fn nodes(&self, now: u64) -> Vec<NodeReport> {
+        let state = self.0.lock();
+        let report = |node: &Node| NodeReport {
+            link: match node.link {
+                Link::Unknown => "unknown",
+                Link::Up => "up",
+                Link::Replaying { .. } => "replaying",
+                Link::Down { .. } => "down",
+            },
+            bus: match (node.bus.wanted, node.bus.sync) {
+                (false, _) => "none",
+                (true, super::node::Sync::Lost { .. }) => "lost",
+                (true, super::node::Sync::Armed) => "armed",
+                (true, super::node::Sync::Unsynced) => "unsynced",
+            },
+            epoch: node.epoch,
+            lag: if node.bus.synced_at == 0 {
+                0
+            } else {
+                now.saturating_sub(node.bus.synced_at)
+            },
+        };
+        state.nodes.iter().map(report).collect()
+    }
+
+    /// A new connection of `node` answered INFO and TIME. Returns the epoch that the connection belongs to.
+    pub fn probed(&self, node: u32, probe: &Probe<'_>, now: u64) -> u32 {
+        let mut guard = self.0.lock();
+        let state = &mut *guard;
+        if state.loads_dropped_at == 0 {
+            // There was none before the first probe.
+            state.loads_dropped_at = now;
+        }
+        let one = state.node(node, &self.0.settings);
+        let first = one.epoch == 0;
+        let another = one.identify(probe.identity, probe.can_fence, (probe.server_ms, probe.sent), now);
+        one.bus.canary_prefix = probe.canary_prefix.into();
+        let was_down = !matches!(one.link, Link::Up | Link::Replaying { .. });
+        let epoch = one.epoch;
+        if another && !first && state.mend(super::Mend::ReplayOnNewEpoch) {
+            self.0.stats.epochs.one();
+            if state.journal.unconfirm(node, now) {
+                state.overflow(&self.0.stats);
+            }
+        }
+        if another || was_down {
+            let replay = state.journal.has(node);
+            let keep_sync = !another && !state.mend(super::Mend::ClearOnBreaker);
+            let one = state.node(node, &self.0.settings);
+            let armed_before = one.bus.synced_at;
+            one.reopen(replay, now);
+            if keep_sync && armed_before != 0 && one.bus.connected {
+                one.bus.sync = super::node::Sync::Armed;
+                one.bus.synced_at = armed_before;
+            }
+            one.bus.close = another && one.bus.connected;
+            if !replay && !first {
+                self.0.stats.breaker_closed.one();
+            }
+        }
+        state.publish(&self.0);
+        epoch
+    }
+
+    /// The node could not be probed.
+    pub fn probe_failed(&self, node: u32, failure: Failure, now: u64) {
+        let mut state = self.0.lock();
+        self.0.count_failure(failure);
+        state.node(node, &self.0.settings).probe_failed(now);
+        state.publish(&self.0);
+    }
+}
+
+/// What is known about a node.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeReport {
+    /// "unknown", "up", "replaying" or "down".
+    pub link: &'static str,
+    /// "none", "lost", "armed" or "unsynced".
+    pub bus: &'static str,
+    /// Grows with every failover.
+    pub epoch: u32,
+    /// Nanoseconds since all invalidations were known to have arrived; 0: not yet.
+    pub lag: u64,
+}
+
+/// What a new connection learned about its node.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe<'a> {
+    /// The server's run id and replication id: another identity is another epoch.
+    pub identity: &'a [u8],
+    /// What TIME returned, in milliseconds.
+    pub server_ms: u64,
+    /// When TIME was sent.
+    pub sent: u64,
+    /// A connection may be killed by its id, and the id is known to be the server's own.
+    pub can_fence: bool,
+    /// How the keys of this process's canaries begin on this node.
+    pub canary_prefix: &'a [u8],
+}
+
+impl Shared {
+    /// No code of the caller's runs under the lock, so that nothing is half changed when it is poisoned.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count_failure(&self, failure: Failure) {
+        let stats = &self.stats;
+        let counter = match failure {
+            Failure::Timeout => &stats.timeouts,
+            Failure::NotSent | Failure::Other => &stats.other_errors,
+            Failure::Refused => &stats.refused,
+            Failure::OutOfMemory => &stats.oom,
+            Failure::ReadOnly => &stats.readonly,
+            Failure::NoScript => &stats.noscript,
+            Failure::NoPermission => &stats.noperm,
+            Failure::Loading | Failure::ClusterDown => &stats.loading,
+            Failure::Moved => &stats.moved,
+        };
+        counter.one();
+    }
+}
+
+impl State {
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn mend(&self, mend: super::Mend) -> bool {
+        self.controls.has(mend)
+    }
+
+    #[cfg(not(all(test, not(loom))))]
+    #[inline(always)]
+    pub(crate) fn mend(&self, _: super::Mend) -> bool {
+        true
+    }
+
+    /// Returns a node, which is made when it is named first.
+    pub(crate) fn node(&mut self, node: u32, settings: &Settings) -> &mut Node {
+        assert!(node < MAX_NODES, "at most {MAX_NODES} nodes");
+        let at = node as usize;
+        while self.nodes.len() <= at {
+            self.nodes.push(Node::new(settings));
+        }
+        &mut self.nodes[at]
+    }
+
+    /// Returns a node that was named before.
+    pub(crate) fn known(&self, node: u32) -> &Node {
+        &self.nodes[node as usize]
+    }
+
+    pub(crate) fn known_mut(&mut self, node: u32) -> &mut Node {
+        &mut self.nodes[node as usize]
+    }
+
+    /// A stamp that no process has drawn before.
+    pub(crate) fn stamp(&mut self) -> Stamp {
+        self.drawn += 1;
+        let mut stamp = [0; 16];
+        stamp[..8].copy_from_slice(&self.seed.to_le_bytes());
+        stamp[8..].copy_from_slice(&self.drawn.to_le_bytes());
+        stamp
+    }
+
+    /// 64 bits for jitter (splitmix64).
+    pub(crate) fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.random;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        bits ^ (bits >> 31)
+    }
+
+    pub(crate) fn register(&mut self, settings: NamespaceSettings) -> usize {
+        self.namespaces.push(Registered {
+            settings,
+            generations: HashMap::new(),
+        });
+        self.namespaces.len() - 1
+    }
+
+    pub(crate) fn set_generation(&mut self, namespace: usize, node: u32, key: &[u8]) {
+        self.namespaces[namespace].generations.insert(node, key.into());
+    }
+
+    /// Returns the key of a generation: the namespace's, or that of a tag.
+    pub(crate) fn generation_key(&self, namespace: usize, node: u32, tag: Option<&[u8]>) -> Option<Box<[u8]>> {
+        let key = self.namespaces[namespace].generations.get(&node)?;
+        Some(match tag {
+            None => key.clone(),
+            Some(tag) => [key, &b":"[..], tag].concat().into(),
+        })
+    }
+
+    /// Returns whether a key is that of a generation.
+    pub(crate) fn is_generation(&self, node: u32, key: &[u8]) -> bool {
+        let mut all = self.namespaces.iter().filter_map(|one| one.generations.get(&node));
+        all.any(|generation| key.starts_with(generation))
+    }
+
+    /// Returns how long a value of the node may stay in tier 1 at most; `None`: not at all.
+    pub(crate) fn bound(&self, namespace: usize, node: u32) -> Option<u64> {
+        let settings = &self.namespaces[namespace].settings;
+        match self.known(node).keep() {
+            Keep::Nowhere => None,
+            Keep::Synced | Keep::Alone => Some(settings.local_ttl),
+            Keep::Unsynced => Some(settings.unsynced_ttl.min(settings.local_ttl)),
+        }
+    }
+
+    /// Returns a generation that is known to be the present one, and since when.
+    pub(crate) fn generation(&self, namespace: usize, node: u32, key: &[u8], now: u64) -> Option<(Stamp, u64)> {
+        let known = self.generations.get(key)?;
+        let one = self.known(node);
+        let bound = self.bound(namespace, node)?;
+        if known.changes != one.changes {
+            return None;
+        }
+        // While messages are known to arrive, a generation was the present one when the last canary was sent.
+        let since = match one.keep() {
+            Keep::Synced => known.sent.max(one.bus.synced_at),
+            _ => known.sent,
+        };
+        (now <= since.saturating_add(bound)).then_some((known.stamp, since))
+    }
+
+    /// A generation was read; the request was sent when `forgotten` was this.
+    pub(crate) fn learn(&mut self, node: u32, key: &[u8], stamp: Stamp, sent: u64, forgotten: u64) {
+        if forgotten != self.forgotten || self.bumping.contains_key(key) || self.journal.get(key).is_some() {
+            return;
+        }
+        let changes = self.known(node).changes;
+        self.generations.insert(key.into(), Generation { stamp, sent, changes });
+    }
+
+    pub(crate) fn forget_generation(&mut self, key: &[u8]) -> bool {
+        self.forgotten += 1;
+        self.generations.remove(key).is_some()
+    }
+
+    pub(crate) fn forget_generations(&mut self) {
+        self.forgotten += 1;
+        self.generations.clear();
+    }
+
+    /// What a counter would be after an increment: for the simulation alone.
+    pub(crate) fn next_count(&self, key: &[u8]) -> Option<Stamp> {
+        let mut stamp = self.generations.get(key)?.stamp;
+        stamp[0] = stamp[0].wrapping_add(1);
+        Some(stamp)
+    }
+
+    pub(crate) fn begin_bump(&mut self, key: &[u8]) {
+        self.forget_generation(key);
+        *self.bumping.entry(key.into()).or_default() += 1;
+    }
+
+    pub(crate) fn end_bump(&mut self, key: &[u8]) {
+        self.forget_generation(key);
+        if let Some(count) = self.bumping.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                self.bumping.remove(key);
+            }
+        }
+    }
+
+    /// Adds a key that tier 2 did not confirm.
+    pub(crate) fn journal(&mut self, key: &[u8], node: u32, bump: bool, late: Late, stats: &TierStats) {
+        self.journal.add(key, node, bump, late);
+        stats.journalled.one();
+        if bump {
+            self.forget_generation(key);
+        }
+        if self.journal.is_over() {
+            self.overflow(stats);
+        }
+    }
+
+    /// There are too many keys to know: all namespaces are bumped instead.
+    pub(crate) fn overflow(&mut self, stats: &TierStats) {
+        stats.journal_overflows.one();
+        let mut all = Vec::new();
+        for one in &self.namespaces {
+            all.extend(one.generations.iter().map(|(&node, key)| (node, key.clone())));
+        }
+        for (node, key) in all {
+            self.journal.add(&key, node, true, Late::default());
+            self.forget_generation(&key);
+        }
+        self.journal.forget_keys();
+    }
+
+    /// Has the atomics say what the nodes' states mean.
+    pub(crate) fn publish(&self, shared: &Shared) {
+        let settings = &shared.settings;
+        let hits = self.nodes.iter().map(|node| node.trusted_until(settings)).min();
+        let hits = hits.unwrap_or(u64::MAX);
+        shared.trust.set(hits, hits.min(self.joins_until()));
+    }
+
+    /// Without a bus, a load that is joined must not be older than what tier 1 may hold.
+    pub(crate) fn joins_until(&self) -> u64 {
+        let bound = |node: &Node| {
+            let bounds = self.namespaces.iter().map(|one| match node.keep() {
+                Keep::Synced => u64::MAX,
+                Keep::Alone => one.settings.local_ttl,
+                Keep::Unsynced | Keep::Nowhere => one.settings.unsynced_ttl.min(one.settings.local_ttl),
+            });
+            bounds.min().unwrap_or(u64::MAX)
+        };
+        let nodes = self.nodes.iter().filter(|node| node.link != Link::Unknown);
+        let bound = nodes.map(bound).min().unwrap_or(u64::MAX);
+        self.loads_dropped_at.saturating_add(bound)
+    }
+}
