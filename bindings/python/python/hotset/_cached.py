@@ -6,17 +6,20 @@ import inspect
 from collections.abc import Callable, Coroutine, Hashable
 from functools import cached_property, partial, partialmethod
 from types import EllipsisType
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from hotset._codecs import CodecName, Schema, Serializer, checked_schema, codec_of
 from hotset._mapping import Cache
 from hotset._memo import is_async, memoised, refuse_generators
-from hotset._methods import CachedClassMethod
+from hotset._methods import CachedClassMethod, place_of
 from hotset._over import over
 from hotset._settings import Cause, Policy, Seconds, checked, memo_settings
 from hotset._snapshot import Path, path_of
 from hotset._types import AsyncCached, Cached, Decorator, P, R
 from hotset._types import CachedClassMethod as TypedClassMethod
+
+if TYPE_CHECKING:
+    from hotset.tier2 import Redis
 
 
 @overload
@@ -53,6 +56,8 @@ def cached(
     snapshot: Path | None = None,
     codec: CodecName | Serializer = "values",
     schema: Schema = None,
+    tier2: Redis | None = None,
+    local_ttl: Seconds | None = None,
 ) -> Decorator: ...
 def cached(
     function: Any = None,
@@ -79,6 +84,8 @@ def cached(
     snapshot: Path | None = None,
     codec: CodecName | Serializer = "values",
     schema: Schema = None,
+    tier2: Redis | None = None,
+    local_ttl: Seconds | None = None,
 ) -> Any:
     """Keeps the results of a function, an `async def`, a method, a class method, a static method or a property.
 
@@ -164,6 +171,8 @@ def cached(
     gunicorn's workers do, each save what they have: the last one wins. One that did nothing since a fork leaves the file to the
     others. A symbolic link is followed, and an existing file's permissions are kept: see `hotset.Cache.save`.
     """
+    if tier2 is None and local_ttl is not None:
+        raise TypeError("local_ttl bounds how long results stay in front of a second tier: give tier2=, too")
     given = {name: value for name, value in locals().items() if name not in ("function", "cache", "key", "typed", "method")}
     if cache is not None:
         for setting, value in given.items():
@@ -183,6 +192,25 @@ def cached(
         negative_ttl=negative_ttl,
         timer=timer,
     )
+    if tier2 is not None:
+        if snapshot is not None:
+            raise TypeError("snapshot and tier2 exclude each other: after a restart, results are in the second tier")
+        tiered = partial(
+            _decorate_tiered,
+            method=method,
+            tier2=tier2,
+            local_ttl=local_ttl,
+            shared=shared,
+            key=key,
+            typed=typed,
+            single_flight=single_flight,
+            stale_while_revalidate=stale_while_revalidate,
+            stale_if_error=stale_if_error,
+            name=name,
+            codec=codec,
+            schema=schema,
+        )
+        return tiered if function is None else tiered(function)
     settings = memo_settings(
         shared,
         typed=typed,
@@ -208,6 +236,20 @@ def _decorate_over(function: Any, /, *, under: Callable[..., Any]) -> Any:
         raise TypeError(f"cached(cache=..) decorates functions, not {type(function).__name__}")
     refuse_generators(function)
     return under(function, is_async=is_async(function))
+
+
+def _decorate_tiered(function: Any, /, *, method: bool | None, **settings: Any) -> Any:
+    from hotset.tier2._decorator import decorate
+
+    if isinstance(function, staticmethod):
+        return staticmethod(decorate(cast(Any, function).__func__, **settings))
+    if not callable(function):
+        raise TypeError(f"cached(tier2=..) decorates functions, not {type(function).__name__}")
+    refuse_generators(function)
+    place = place_of(function, method)
+    if (place.method or (place.scope is not None and method is not False)) and settings["key"] is None:
+        raise TypeError("a method's results are shared by all processes with tier2: give key=, which says what stands for the instance")
+    return decorate(function, **settings)
 
 
 def _decorate(

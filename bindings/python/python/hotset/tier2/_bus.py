@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, final
 
 from hotset import _hotset
+from hotset._hotset import sync_clock
 from hotset.tier2._client import connect
 from hotset.tier2._clock import now
 from hotset.tier2._commands import kind_of_error, kind_of_failure
@@ -33,7 +34,7 @@ _CLOSE: Final[int] = _Tier2.CLOSE
 _CANARY: Final[int] = _Tier2.CANARY
 _PING: Final[int] = _Tier2.PING
 _CLEAR: Final[int] = _Tier2.CLEAR
-_SUPERSEDE: Final[int] = _Tier2.SUPERSEDE
+_DROP_LOADS: Final[int] = _Tier2.DROP_LOADS
 _OPERATE: Final[int] = _Tier2.OPERATE
 
 _CHANNEL: Final = b"__redis__:invalidate"
@@ -196,6 +197,7 @@ class BusThread:
 
     def _turn(self, action: int) -> None:
         core, number = self._core, self._number
+        sync_clock(now())
         if action == _SLEEP:
             self._sleep(core.background_until(number))
         elif action == _OPERATE:
@@ -216,9 +218,9 @@ class BusThread:
         elif action == _CLEAR:
             self._session.clear()
             core.cleared(number, now())
-        elif action == _SUPERSEDE:
+        elif action == _DROP_LOADS:
             self._session.supersede_loads()
-            core.superseded(number, now())
+            core.loads_dropped(number, now())
         else:
             raise AssertionError(f"unknown action {action}")
 
@@ -228,7 +230,8 @@ class BusThread:
             self._tracking = _Tracking(self._session, self._number)
         except Failed as failed:
             _log.debug("second tier: %s", failed)
-            self._session.note_no_bus(self._number, failed)
+            if failed.kind == "protocol":
+                self._session.note_no_bus(self._number, failed)
             self._core.disconnected(self._number, now())
             return
         self._core.connected(self._number, now())
@@ -331,5 +334,5 @@ class BusThread:
 
     def _drain_clears(self) -> None:
         """Performs what a flush entails before later messages are handled."""
-        while (action := self._core.background(self._number, now())) in (_CLEAR, _SUPERSEDE):
+        while (action := self._core.background(self._number, now())) in (_CLEAR, _DROP_LOADS):
             self._turn(action)

@@ -13,6 +13,7 @@ from hotset._settings import Policy, Seconds, plain
 from hotset.tier2 import _many, _reads
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Unavailable
+from hotset.tier2._keys import quote_name
 from hotset.tier2._operations import Call, Outcome, Steps, drive
 from hotset.tier2._payload import NotEncodable, PayloadCodec
 from hotset.tier2._resp import ServerError
@@ -87,15 +88,8 @@ class TieredCache(Generic[K, V]):
         policy: Which entries of the first tier stay: see `hotset.cached`.
         stale_while_revalidate: Seconds after its ttl for which a value is still returned, while one caller of all processes loads it anew.
         stale_if_error: Seconds after its ttl for which a value is still returned if the loader raises.
-        early_reload: Above 0, one caller may load a value anew shortly before its end, the likelier the longer loading takes; 1 is usual.
-        lease: Seconds after which another process loads, if the one that was loading has died.
-        lease_wait: Seconds after which a caller that waits for another process's load loads for itself, and keeps that nowhere; None waits.
-        load_timeout: Seconds after which a load no longer keeps others waiting.
-        codec: How values are written: "values", "bytes", "json", or an object with `dumps` and `loads`; "pickle" only with `sign`.
+        codec: How values are written: "values", "bytes", "json", or an object with `dumps` and `loads`; "pickle" only where the `Redis` has a `sign`.
         schema: A number or string to be changed whenever what the values mean changes: old and new programs do not read each other's.
-        compress_over: Compress values of more than this many bytes (zlib).
-        sign: A secret of 16 to 64 bytes: values are signed with it, and others are misses.
-        max_value: Larger values, in bytes, stay in the first tier.
 
     Example:
         >>> import hotset
@@ -117,31 +111,21 @@ class TieredCache(Generic[K, V]):
         policy: Policy = "tinylfu",
         stale_while_revalidate: Seconds | None = None,
         stale_if_error: Seconds | None = None,
-        early_reload: float = 0.0,
-        lease: Seconds | None = None,
-        lease_wait: Seconds | None = None,
-        load_timeout: Seconds | None = None,
         codec: CodecName | Serializer = "values",
         schema: Schema = None,
-        compress_over: int | None = None,
-        sign: bytes | None = None,
-        max_value: int = 16 << 20,
     ) -> None:
         _check_server(tier2)
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, not {type(name).__name__}")
         settings = space_settings(
+            defaults=tier2.defaults,
             has_bus=tier2.has_bus,
             ttl=ttl,
             local_ttl=local_ttl,
             stale_while_revalidate=stale_while_revalidate,
             stale_if_error=stale_if_error,
-            lease=lease,
-            lease_wait=lease_wait,
-            load_timeout=load_timeout,
-            early_reload=early_reload,
         )
-        payloads = PayloadCodec(codec, schema=schema, compress_over=compress_over, sign=sign, max_value=max_value)
+        payloads = PayloadCodec(codec, schema=schema, **tier2.payload_settings)
         local: Cache[Any, Any] = Cache(maxsize, policy=policy, ttl=settings.local_ttl / 1e9)
         self._local = local
         self._space = Space(tier2, name, payloads, settings, MappingTier(local))
@@ -261,19 +245,19 @@ class TieredCache(Generic[K, V]):
             key: The key.
             strict: Raise `hotset.tier2.Unavailable` if the server did not confirm it.
         """
-        return _confirmed(_reads.remove(self._space, (key,), {}), strict)
+        return confirmed(_reads.remove(self._space, (key,), {}), strict)
 
     async def adelete(self, key: K, *, strict: bool = False) -> bool:
         """As `delete`, for asyncio."""
-        return _confirmed(await _reads.remove_async(self._space, (key,), {}), strict)
+        return confirmed(await _reads.remove_async(self._space, (key,), {}), strict)
 
     def expire(self, key: K, *, strict: bool = False) -> bool:
         """Ends the key's lifetime: with `stale_while_revalidate`, its value is served while one caller loads it anew; otherwise as `delete`."""
-        return _confirmed(_reads.expire(self._space, (key,), {}), strict)
+        return confirmed(_reads.expire(self._space, (key,), {}), strict)
 
     async def aexpire(self, key: K, *, strict: bool = False) -> bool:
         """As `expire`, for asyncio."""
-        return _confirmed(await _reads.expire_async(self._space, (key,), {}), strict)
+        return confirmed(await _reads.expire_async(self._space, (key,), {}), strict)
 
     def touch(self, key: K, ttl: Seconds | EllipsisType | None = ...) -> bool:
         """Gives the key's value another lifetime from now on; returns whether it is there.
@@ -350,7 +334,7 @@ class TieredCache(Generic[K, V]):
         if rest:
             marks = self._marks(rest)
             try:
-                outcomes = _many.read_many(_many.Reading(self._space, rest, False, lambda _: ()), None)
+                outcomes = _many.read_many(_many.Reading(self._space, rest, False, ()), None)
                 _land_many(found, rest, marks, outcomes)
             finally:
                 _abandon(marks)
@@ -364,7 +348,7 @@ class TieredCache(Generic[K, V]):
         if rest:
             marks = self._marks(rest)
             try:
-                outcomes = await _many.read_many_async(_many.Reading(self._space, rest, False, lambda _: ()), None)
+                outcomes = await _many.read_many_async(_many.Reading(self._space, rest, False, ()), None)
                 _land_many(found, rest, marks, outcomes)
             finally:
                 _abandon(marks)
@@ -406,7 +390,7 @@ class TieredCache(Generic[K, V]):
                 return _loaded_many([rest[at] for at in places], loader([rest[at] for at in places]), ttl)
 
             try:
-                reading = _many.Reading(self._space, rest, True, self._tag_keys(given))
+                reading = _many.Reading(self._space, rest, True, _reads.tag_names(given))
                 outcomes = _many.read_many(reading, load)
                 _land_many(found, rest, marks, outcomes)
             finally:
@@ -433,18 +417,12 @@ class TieredCache(Generic[K, V]):
                 return _loaded_many([rest[at] for at in places], await loader([rest[at] for at in places]), ttl)
 
             try:
-                reading = _many.Reading(self._space, rest, True, self._tag_keys(given))
+                reading = _many.Reading(self._space, rest, True, _reads.tag_names(given))
                 outcomes = await _many.read_many_async(reading, load)
                 _land_many(found, rest, marks, outcomes)
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
-
-    def _tag_keys(self, tags: tuple[str, ...]) -> Callable[[int], tuple[bytes, ...]]:
-        if not tags:
-            return lambda _: ()
-        session = self._space.native()[0]
-        return lambda number: tuple(self._space.tag_key(session, number, tag) for tag in tags)
 
     def set_many(self, items: Mapping[K, V] | Iterable[tuple[K, V]], ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
         """Sets the values of many keys, each by itself; returns whether the server confirmed all."""
@@ -462,13 +440,13 @@ class TieredCache(Generic[K, V]):
         """Removes many keys, as `delete` does; their commands are sent together. Returns whether the server confirmed all."""
         session, all_steps = self._removals(keys)
         outcomes = _many.run_many(session, all_steps)
-        return _confirmed(self._removed(outcomes), strict)
+        return confirmed(self._removed(outcomes), strict)
 
     async def adelete_many(self, keys: Iterable[K], *, strict: bool = False) -> bool:
         """As `delete_many`, for asyncio."""
         session, all_steps = self._removals(keys)
         outcomes = await _many.run_many_async(session, all_steps)
-        return _confirmed(self._removed(outcomes), strict)
+        return confirmed(self._removed(outcomes), strict)
 
     def _removals(self, keys: Iterable[K]) -> tuple[Any, dict[int, Steps]]:
         session, namespace = self._space.native()
@@ -492,19 +470,19 @@ class TieredCache(Generic[K, V]):
 
     def clear(self, *, strict: bool = False) -> bool:
         """Invalidates all keys of this cache, in all processes; returns whether the server confirmed it."""
-        return _confirmed(_reads.bump(self._space, None), strict)
+        return confirmed(_reads.bump(self._space, None), strict)
 
     async def aclear(self, *, strict: bool = False) -> bool:
         """As `clear`, for asyncio."""
-        return _confirmed(await _reads.bump_async(self._space, None), strict)
+        return confirmed(await _reads.bump_async(self._space, None), strict)
 
     def invalidate_tag(self, tag: str, *, strict: bool = False) -> bool:
         """Invalidates all keys whose values were set or loaded with this tag, in all processes; returns whether the server confirmed it."""
-        return _confirmed(_reads.bump(self._space, _tags((tag,))[0]), strict)
+        return confirmed(_reads.bump(self._space, _tags((tag,))[0]), strict)
 
     async def ainvalidate_tag(self, tag: str, *, strict: bool = False) -> bool:
         """As `invalidate_tag`, for asyncio."""
-        return _confirmed(await _reads.bump_async(self._space, _tags((tag,))[0]), strict)
+        return confirmed(await _reads.bump_async(self._space, _tags((tag,))[0]), strict)
 
     def stats(self) -> dict[str, Any]:
         """Returns what was counted of this cache in this process: "tier1", "tier2", and "server" (see `Redis.stats`)."""
@@ -576,6 +554,8 @@ def _tags(tags: Iterable[str]) -> tuple[str, ...]:
     for tag in given:
         if not isinstance(tag, str):
             raise TypeError(f"a tag must be a str, not {type(tag).__name__}")
+        if len(quote_name(tag)) > 255:
+            raise ValueError(f"a tag may have at most 255 bytes: {tag[:40]!r}..")
     if len(given) > 16:
         raise ValueError(f"a value may have at most 16 tags, not {len(given)}")
     return given
@@ -600,7 +580,8 @@ def _with_ttl_async(load: Callable[[], Awaitable[Any]], ttl: Any) -> Callable[[]
     return wrapped
 
 
-def _confirmed(is_confirmed: bool, strict: bool) -> bool:
+def confirmed(is_confirmed: bool, strict: bool) -> bool:
+    """Returns whether an invalidation was confirmed; raises `Unavailable` if it was not and must be."""
     if strict and not is_confirmed:
         raise Unavailable("the second tier did not confirm the invalidation; it is repeated when it answers")
     return is_confirmed

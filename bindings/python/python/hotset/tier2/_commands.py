@@ -31,7 +31,7 @@ DIRECT: Final[int] = _Operation.DIRECT
 NETWORK: Final = frozenset(
     (GET, ACQUIRE, SWAP, FILL, PUT, RELEASE, REMOVE, EXPIRE, TOUCH, BUMP, READ_GENERATION, CLAIM, FENCE, DIRECT)
 )
-UNCONDITIONAL: Final = frozenset((PUT, TOUCH, DIRECT))
+UNCONDITIONAL: Final = frozenset((PUT,))
 """What the server must not execute late: the core is told on which connection it is sent."""
 
 
@@ -61,7 +61,9 @@ REMOVE_SCRIPT: Final = Script(_ANNOUNCE)
 _IS_VALUE: Final = "redis.call('GETRANGE',KEYS[1],0,3)=='\\241h\\1\\1' and redis.call('STRLEN',KEYS[1])>=54"
 _SET_HEAD: Final = "redis.call('SETRANGE',KEYS[1],4,ARGV[1]) redis.call('SETRANGE',KEYS[1],24,ARGV[2])"
 EXPIRE_SCRIPT: Final = Script(f"if {_IS_VALUE} then {_SET_HEAD} return 1 end {_ANNOUNCE}")
-TOUCH_SCRIPT: Final = Script(f"if {_IS_VALUE} then {_SET_HEAD} redis.call('PEXPIRE',KEYS[1],ARGV[3]) return 1 end return 0")
+TOUCH_SCRIPT: Final = Script(
+    f"if redis.call('GETRANGE',KEYS[1],0,23)~=ARGV[4] then return 0 end {_SET_HEAD} redis.call('PEXPIRE',KEYS[1],ARGV[3]) return 1"
+)
 PUT_SCRIPT: Final = Script(
     "local t=redis.call('TIME') if t[1]*1000+math.floor(t[2]/1000)>tonumber(ARGV[3]) then return 0 end "
     "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) return 1"
@@ -121,7 +123,7 @@ def commands_of(action: int, op: Operation, value: bytes | None, abilities: Abil
     if action == EXPIRE:
         return [EXPIRE_SCRIPT.command(target, op.frame, op.soft_end.to_bytes(8, "little"), whole=whole)]
     if action == TOUCH:
-        return [TOUCH_SCRIPT.command(target, op.frame, op.soft_end.to_bytes(8, "little"), op.px, whole=whole)]
+        return [TOUCH_SCRIPT.command(target, op.frame, op.soft_end.to_bytes(8, "little"), op.px, op.expected, whole=whole)]
     if action == BUMP:
         return [(b"SET", target, op.frame)]
     if action == READ_GENERATION:

@@ -191,7 +191,7 @@ async def run_many_async(session: Session, all_steps: dict[int, Steps], loader: 
 class Reading:
     """The reads of many keys, up to their first replies."""
 
-    def __init__(self, space: Space, keys: list[Any], loads: bool, tag_keys: Callable[[int], tuple[bytes, ...]]) -> None:
+    def __init__(self, space: Space, keys: list[Any], loads: bool, tags: tuple[bytes, ...]) -> None:
         self._space = space
         session, namespace = space.native()
         self.session = session
@@ -201,7 +201,7 @@ class Reading:
         for key in keys:
             name, full_key = space.key_of((key,), {})
             number = session.node_of(name)
-            self.ops.append(namespace.read(name, number, now(), loads, tag_keys(number)))
+            self.ops.append(namespace.read(name, number, now(), loads, tags))
             self.calls.append(Call(space, (key,), {}, full_key))
 
     def mget(self) -> tuple[int, bytes, list[int]] | None:

@@ -44,7 +44,7 @@ _MOVED: Final[int] = _core.Tier2.MOVED
 
 LOAD: Final[int] = _Operation.LOAD
 WAIT: Final[int] = _Operation.WAIT
-SUPERSEDE: Final[int] = _Operation.SUPERSEDE
+DROP_LOCAL: Final[int] = _Operation.DROP_LOCAL
 PROBE: Final[int] = _Operation.PROBE
 HIT: Final[int] = _Operation.HIT
 NEGATIVE_HIT: Final[int] = _Operation.NEGATIVE_HIT
@@ -136,13 +136,17 @@ class Outcome:
         value: The value; MISSING if there is none.
         keep_until: The first tier may keep it until then; 0: not at all.
         is_confirmed: The second tier has it, or has done what it was told.
+        is_answered: Not so: whether it did anything is unknown.
         error: What the loader raised, if there is nothing else to serve.
     """
 
-    __slots__ = ("error", "is_confirmed", "keep_until", "value")
+    __slots__ = ("error", "is_answered", "is_confirmed", "keep_until", "value")
 
-    def __init__(self, value: Any, keep_until: int, is_confirmed: bool, error: BaseException | None = None) -> None:
+    def __init__(
+        self, value: Any, keep_until: int, is_confirmed: bool, error: BaseException | None = None, *, is_answered: bool = True
+    ) -> None:
         self.error = error
+        self.is_answered = is_answered
         self.value = value
         self.keep_until = keep_until
         self.is_confirmed = is_confirmed
@@ -294,7 +298,7 @@ def drive(session: Session, call: Call, op: Any) -> Steps:
                     action = op.load_failed(now())
                 else:
                     action = _loaded(call, op, outcome)
-            elif action == SUPERSEDE:
+            elif action == DROP_LOCAL:
                 call.invalidate()
                 action = op.step(now())
             elif action == PROBE:
@@ -315,7 +319,8 @@ def drive(session: Session, call: Call, op: Any) -> Steps:
                 return Outcome(MISSING, 0, False, error)
             else:
                 # DELIVER, DONE, UNCONFIRMED.
-                return Outcome(call.loaded, 0 if action == UNCONFIRMED else op.keep_until, action != UNCONFIRMED and op.stored)
+                is_answered = action != UNCONFIRMED
+                return Outcome(call.loaded, op.keep_until if is_answered else 0, is_answered and op.stored, is_answered=is_answered)
     finally:
         if has_written:
             session.waiters.wake(op.key)
@@ -368,7 +373,7 @@ def maintain(session: Session, op: Any) -> Steps:
         elif action == WAIT:
             yield Wait(op.key, op.until)
             action = op.step(now())
-        elif action == SUPERSEDE:
+        elif action == DROP_LOCAL:
             session.apply(op.key)
             action = op.step(now())
         else:

@@ -8,10 +8,12 @@ from typing import Any, Final, final
 from hotset._hotset import WithTtl
 from hotset._refresh import reloader
 from hotset.tier2._clock import now
-from hotset.tier2._commands import GET, get_command, kind_of_failure
+from hotset.tier2._commands import GET, Script, get_command, kind_of_failure
 from hotset.tier2._errors import Failed
+from hotset.tier2._keys import quote_name
 from hotset.tier2._operations import HIT, Call, Outcome, Steps, drive, open_payload, run, run_async
 from hotset.tier2._payload import NotEncodable, PayloadError
+from hotset.tier2._resp import Command
 from hotset.tier2._session import Session
 from hotset.tier2._space import Space
 
@@ -28,8 +30,9 @@ def keep(outcome: Outcome) -> Any:
     return WithTtl(outcome.value, max(0, rest) / 1e9)
 
 
-def _tag_keys(space: Space, session: Session, number: int, tags: Tags) -> tuple[bytes, ...]:
-    return tuple(space.tag_key(session, number, tag) for tag in tags)
+def tag_names(tags: Tags) -> tuple[bytes, ...]:
+    """Returns tags as the core takes them."""
+    return tuple(quote_name(tag) for tag in tags)
 
 
 # --- Reads.
@@ -40,7 +43,7 @@ def read(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Any] | N
     session, namespace = space.native()
     key, full_key = space.key_of(args, kwargs)
     number = session.node_of(key)
-    op = namespace.read(key, number, now(), loader is not None, _tag_keys(space, session, number, tags) if tags else ())
+    op = namespace.read(key, number, now(), loader is not None, tag_names(tags) if tags else ())
     call = Call(space, args, kwargs, full_key)
     if op.action == GET:
         try:
@@ -67,7 +70,7 @@ async def read_async(space: Space, args: Args, kwargs: Kwargs, loader: Callable[
     session, namespace = space.native()
     key, full_key = space.key_of(args, kwargs)
     number = await node_of_async(session, key)
-    op = namespace.read(key, number, now(), loader is not None, _tag_keys(space, session, number, tags) if tags else ())
+    op = namespace.read(key, number, now(), loader is not None, tag_names(tags) if tags else ())
     call = Call(space, args, kwargs, full_key)
     if op.action == GET:
         try:
@@ -114,7 +117,8 @@ def _end_write(call: Call, outcome: Outcome) -> bool:
     """Has the written value enter the first tier, unless the key was changed since it was sent."""
     mark, call.mark = call.mark, None
     if mark is not None:
-        if outcome.keep_until > now():
+        # (Callers that joined it must not get what was not confirmed.)
+        if outcome.is_confirmed and outcome.keep_until > now():
             mark.finish(call.loaded, (outcome.keep_until - now()) / 1e9)
         else:
             mark.abandon()
@@ -136,7 +140,7 @@ def write(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl: int, tags: 
         remove(space, args, kwargs)
         _keep_here(space, call, ttl)
         return False
-    op = namespace.write(key, number, now(), ttl, _tag_keys(space, session, number, tags))
+    op = namespace.write(key, number, now(), ttl, tag_names(tags))
     try:
         outcome = run(session, drive(session, call, op))
     except BaseException:
@@ -155,7 +159,7 @@ async def write_async(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl:
         await remove_async(space, args, kwargs)
         _keep_here(space, call, ttl)
         return False
-    op = namespace.write(key, number, now(), ttl, _tag_keys(space, session, number, tags))
+    op = namespace.write(key, number, now(), ttl, tag_names(tags))
     try:
         outcome = await run_async(session, drive(session, call, op))
     except BaseException:
@@ -220,16 +224,31 @@ async def expire_async(space: Space, args: Args, kwargs: Kwargs) -> bool:
     return (await operate_async(space, args, kwargs, _expire)).is_confirmed
 
 
+# --- Counters.
+
+_COUNT: Final = Script(
+    "local n=redis.call('INCRBY',KEYS[1],ARGV[1]) if n==tonumber(ARGV[1]) and ARGV[2]~='0' then redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return n"
+)
+
+
+def count_commands(key: bytes, delta: int, milliseconds: int) -> list[Command]:
+    """Returns the command that adds to a counter; one that it begins lives for so long (0: without end)."""
+    if not milliseconds:
+        return [(b"INCRBY", key, delta)]
+    # (Whole: a counter's command is not sent twice.)
+    return [_COUNT.command(key, delta, milliseconds, whole=True)]
+
+
 # --- Generations.
 
 
 def bump(space: Space, tag: str | None) -> bool:
     """Invalidates all keys of a cache, or those with a tag; returns whether all servers confirmed it."""
-    session, _ = space.native()
+    session, namespace = space.native()
     session.node_of(b"")
     are_confirmed = True
     for number in session.numbers:
-        op = session.core.bump(space.generation_of(session, number, tag), number)
+        op = namespace.bump(None if tag is None else quote_name(tag), number, now())
         outcome = run(session, drive(session, Call(space, (), {}, None, is_whole=True), op))
         session.prod_if_needed(number, outcome.is_confirmed)
         are_confirmed &= outcome.is_confirmed
@@ -238,11 +257,11 @@ def bump(space: Space, tag: str | None) -> bool:
 
 async def bump_async(space: Space, tag: str | None) -> bool:
     """As `bump`, for tasks."""
-    session, _ = space.native()
+    session, namespace = space.native()
     await node_of_async(session, b"")
     are_confirmed = True
     for number in session.numbers:
-        op = session.core.bump(space.generation_of(session, number, tag), number)
+        op = namespace.bump(None if tag is None else quote_name(tag), number, now())
         outcome = await run_async(session, drive(session, Call(space, (), {}, None, is_whole=True), op))
         session.prod_if_needed(number, outcome.is_confirmed)
         are_confirmed &= outcome.is_confirmed

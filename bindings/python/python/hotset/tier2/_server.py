@@ -8,9 +8,12 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, final
 
+from hotset._settings import Seconds
 from hotset.tier2._client import find_library, settings_of
 from hotset.tier2._errors import Unavailable
+from hotset.tier2._payload import PayloadCodec
 from hotset.tier2._session import Options, Session
+from hotset.tier2._settings import core_settings
 
 Event = Literal["down", "up", "bus", "no bus"]
 
@@ -41,10 +44,17 @@ class Redis:
             the first tier may be.
         max_loads: How many loads may run at once while the server cannot be reached.
         require: "bus" and "lease": `check` raises if the server cannot provide them.
+        early_reload: Above 0, one caller may load a value anew shortly before its end, the likelier the longer loading takes; 1 is usual.
+        lease: Seconds after which another process loads, if the one that was loading has died.
+        lease_wait: Seconds after which a caller that waits for another process's load loads for itself, and keeps that nowhere; None waits.
+        load_timeout: Seconds after which a load no longer keeps others waiting.
+        compress_over: Compress values of more than this many bytes (zlib).
+        sign: A secret of 16 to 64 bytes: values are signed with it, and others are misses.
+        max_value: Larger values, in bytes, stay in the first tier.
         on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the server stops and begins to answer, "bus" and "no bus".
     """
 
-    __slots__ = ("__weakref__", "_lock", "_options", "_session", "prefix")
+    __slots__ = ("__weakref__", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")
 
     def __init__(
         self,
@@ -56,6 +66,13 @@ class Redis:
         bus: Literal["auto"] | None = "auto",
         max_loads: int = 64,
         require: str | Iterable[str] = (),
+        early_reload: float = 0.0,
+        lease: Seconds | None = None,
+        lease_wait: Seconds | None = None,
+        load_timeout: Seconds | None = None,
+        compress_over: int | None = None,
+        sign: bytes | None = None,
+        max_value: int = 16 << 20,
         on_event: Callable[[str, dict[str, Any]], object] | None = None,
     ) -> None:
         if not isinstance(prefix, str):
@@ -82,6 +99,11 @@ class Redis:
         else:
             # (Raises if it is nothing of the kind.)
             settings_of(server)
+        self.defaults: Final = core_settings(early_reload=early_reload, lease=lease, lease_wait=lease_wait, load_timeout=load_timeout)
+        """Settings of the core that all caches on this server share. Private to the package."""
+        self.payload_settings: Final[dict[str, Any]] = {"compress_over": compress_over, "sign": sign, "max_value": max_value}
+        """Settings of values that all caches on this server share. Private to the package."""
+        PayloadCodec(**self.payload_settings)
         self.prefix: Final = prefix
         self._options = Options(server, prefix, float(timeout), float(connect_timeout), bus == "auto", max_loads, required, on_event)
         self._lock = threading.Lock()
@@ -94,6 +116,11 @@ class Redis:
             return f"<hotset.tier2.Redis {self.prefix!r} by a factory>"
         settings = settings_of(self._options.server) if session is None else session.settings
         return f"<hotset.tier2.Redis {self.prefix!r} at {settings.label}>"
+
+    @property
+    def has_bus(self) -> bool:
+        """Whether the server's announcements are listened to, where it has them."""
+        return self._options.bus
 
     @property
     def session(self) -> Session:

@@ -23,39 +23,37 @@ def grace(name: str, value: Any) -> int:
     return nanoseconds(name, value, 0)
 
 
-def space_settings(
-    *,
-    has_bus: bool,
-    ttl: Any,
-    local_ttl: Any,
-    stale_while_revalidate: Any,
-    stale_if_error: Any,
-    lease: Any,
-    lease_wait: Any,
-    load_timeout: Any,
-    early_reload: Any,
-) -> SpaceSettings:
-    """The settings of a cache on a second tier."""
-    lifetime = nanoseconds("ttl", ttl, NO_END)
-    if ttl is None and (stale_while_revalidate is not None or stale_if_error is not None):
-        raise TypeError("stale_while_revalidate and stale_if_error count from the end of the ttl: give a ttl, too")
-    local = min(lifetime, nanoseconds("local_ttl", local_ttl, int(WITH_BUS * 1e9)))
-    # A user who wants no bus has said how old values may be.
-    unsynced = local if local_ttl is not None and not has_bus else min(local, int(WITHOUT_BUS * 1e9))
+def core_settings(*, early_reload: Any, lease: Any, lease_wait: Any, load_timeout: Any) -> dict[str, Any]:
+    """The settings of the core that all caches on a server share."""
     if isinstance(early_reload, bool) or not isinstance(early_reload, int | float):
         raise TypeError(f"early_reload must be a number, not {type(early_reload).__name__}")
     if not 0 <= early_reload <= 100:
         raise ValueError(f"early_reload must be from 0 to 100, not {early_reload}")
+    return {
+        "lease": nanoseconds("lease", lease, 1_500_000_000),
+        "lease_wait": grace("lease_wait", lease_wait),
+        "load_timeout": nanoseconds("load_timeout", load_timeout, 60_000_000_000),
+        "early_reload": float(early_reload),
+    }
+
+
+def space_settings(
+    *, defaults: dict[str, Any], has_bus: bool, ttl: Any, local_ttl: Any, stale_while_revalidate: Any, stale_if_error: Any
+) -> SpaceSettings:
+    """The settings of a cache on a second tier."""
+    lasting = nanoseconds("ttl", ttl, NO_END)
+    if ttl is None and (stale_while_revalidate is not None or stale_if_error is not None):
+        raise TypeError("stale_while_revalidate and stale_if_error count from the end of the ttl: give a ttl, too")
+    local = min(lasting, nanoseconds("local_ttl", local_ttl, int(WITH_BUS * 1e9)))
+    # A user who wants no bus has said how old values may be.
+    unsynced = local if local_ttl is not None and not has_bus else min(local, int(WITHOUT_BUS * 1e9))
     return SpaceSettings(
-        ttl=lifetime,
+        ttl=lasting,
         local_ttl=local,
         unsynced_ttl=unsynced,
         stale_while_revalidate=grace("stale_while_revalidate", stale_while_revalidate),
         stale_if_error=grace("stale_if_error", stale_if_error),
-        lease=nanoseconds("lease", lease, 1_500_000_000),
-        lease_wait=grace("lease_wait", lease_wait),
-        load_timeout=nanoseconds("load_timeout", load_timeout, 60_000_000_000),
-        early_reload=float(early_reload),
+        **defaults,
     )
 
 

@@ -5,6 +5,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
+from hotset._hotset import sync_clock
+from hotset.tier2._clock import now
 from hotset.tier2._keys import Arguments, KeyTextError, LONGEST, arguments_of, hashed, quote_name, text_of
 from hotset.tier2._payload import PayloadCodec
 from hotset.tier2._session import tag_of
@@ -128,6 +130,7 @@ class Space:
             if native is not None:
                 # What was held before may be out of date: nothing has told this process what was invalidated in between.
                 self.first.clear()
+            sync_clock(now())
             self.first.set_trust(session.core)
             native = session, namespace
             session.spaces[self._stem] = self
@@ -149,13 +152,10 @@ class Space:
             tag = tag_of(slot)
         return b"%b:g%b:%b" % (session.prefix, tag, self.quoted_name)
 
-    def tag_key(self, session: "Session", number: int, tag: str) -> bytes:
-        """Returns the key of a tag's generation on a server."""
-        return self.generation_key(session, number) + b":" + quote_name(tag)
-
-    def generation_of(self, session: "Session", number: int, tag: str | None) -> bytes:
-        """Returns the key of a tag's generation on a server, or of the whole cache's."""
-        return self.generation_key(session, number) if tag is None else self.tag_key(session, number, tag)
+    def stats(self, first: dict[str, Any]) -> dict[str, Any]:
+        """Returns what was counted: of the first tier (given), of the second, and of the server."""
+        session, namespace = self.native()
+        return {"tier1": first, "tier2": {**namespace.stats(), "not_encodable": self.not_encodable}, "server": session.stats()}
 
     # --- Keys.
 
