@@ -34,6 +34,10 @@ class WithTtl:
     """
 
     value: Any
+    @property
+    def ttl(self) -> Any:
+        """Seconds (float), KEEP, NEVER, or None for what the settings say."""
+
     def __init__(self, value: Any, ttl: Any) -> None: ...
 
 class SnapshotError(Exception):

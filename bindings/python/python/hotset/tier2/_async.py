@@ -24,8 +24,10 @@ class AsyncConnection(asyncio.Protocol):
 
     greeting: Greeting
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, transport: Any, address: Address, timeout: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, writer: asyncio.StreamWriter, address: Address, timeout: float) -> None:
         self._loop = loop
+        self._writer = writer
+        transport: Any = writer.transport
         self._transport = transport
         self._address = address
         self._timeout = timeout
@@ -46,6 +48,23 @@ class AsyncConnection(asyncio.Protocol):
     def exchange(self, packed: bytes, count: int, timeout: float | None = None) -> "asyncio.Future[list[Any]]":
         """Sends commands; returns a future of their `count` replies, which fails with `Failed`."""
         return self._send(packed, count, self._timeout if timeout is None else timeout)
+
+    async def greet(self) -> None:
+        """Asks the server what it is.
+
+        Raises:
+            Failed: It does not say. The connection is closed.
+        """
+        asked_at = now()
+        try:
+            replies = await self.exchange(GREETING, GREETING_REPLIES)
+            self.greeting = greeting_of(replies, asked_at, now())
+        except Failed as failed:
+            self.close()
+            raise Failed(failed.kind, str(failed), sent=False) from failed
+        except BaseException:
+            self.close()
+            raise
 
     def _send(self, packed: bytes, count: int, timeout: float) -> "asyncio.Future[Any]":
         loop = self._loop
@@ -184,20 +203,11 @@ class AsyncNode:
             address = await loop.run_in_executor(None, self._locate, address)
         try:
             async with asyncio.timeout(self._connect_timeout + self._timeout):
-                transport = await aconnect(self._settings(), address, self._timeout, self._connect_timeout)
+                writer = await aconnect(self._settings(), address, self._timeout, self._connect_timeout)
         except TimeoutError as error:
             raise Failed("timeout", f"cannot connect to {address[0]}:{address[1]}: no answer in time", sent=False) from error
-        connection = AsyncConnection(loop, transport, address, self._timeout)
-        asked_at = now()
-        try:
-            replies = await connection.exchange(GREETING, GREETING_REPLIES)
-            connection.greeting = greeting_of(replies, asked_at, now())
-        except Failed as failed:
-            connection.close()
-            raise Failed(failed.kind, str(failed), sent=False) from failed
-        except BaseException:
-            connection.close()
-            raise
+        connection = AsyncConnection(loop, writer, address, self._timeout)
+        await connection.greet()
         self._connection = connection
         return connection
 

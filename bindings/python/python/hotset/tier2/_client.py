@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final, Literal, cast, final
+from urllib.parse import urlsplit
 
 from hotset.tier2._errors import Failed, Kind
 from hotset.tier2._resp import ServerError, encode
@@ -119,6 +120,9 @@ def _settings_of_url(url: str) -> ServerSettings:
     scheme = url.partition("://")[0] + "://"
     if scheme not in _SCHEMES:
         raise ValueError(f"URL must begin with one of {', '.join(_SCHEMES)}, not {scheme if '://' in url else url!r}")
+    parts = urlsplit(url)
+    if scheme != "unix://" and not parts.path.removeprefix("/").isdigit() and parts.path not in ("", "/"):
+        raise ValueError(f"URL names the database {parts.path[1:]!r}: it must be a number")
     library = find_library()
     if library.__name__ == "redis":
         url = url.replace("valkey", "redis", 1) if scheme.startswith("valkey") else url
@@ -218,7 +222,9 @@ def connect(settings: ServerSettings, address: Address, timeout: float, connect_
 
 
 async def aconnect(settings: ServerSettings, address: Address, timeout: float, connect_timeout: float) -> Any:
-    """Returns the transport of a connection of the running event loop, on which the server takes commands.
+    """Returns the stream's writer of a connection of the running event loop, on which the server takes commands.
+
+    (The writer closes the connection when it is dropped.)
 
     Raises:
         Failed: The server cannot be reached, or refuses this user.
@@ -228,7 +234,7 @@ async def aconnect(settings: ServerSettings, address: Address, timeout: float, c
         await connection.connect()
     except Exception as error:
         raise _failure(settings, address, error) from error
-    taken = connection._writer.transport
+    taken = connection._writer
     connection._reader = connection._writer = None
     return taken
 

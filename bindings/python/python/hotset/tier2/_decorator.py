@@ -4,17 +4,19 @@ import inspect
 from collections.abc import Callable
 from functools import partial, wraps
 from types import MethodType
-from typing import Any, cast, final
+from typing import Any, final
 
 from hotset import _methods
-from hotset._hotset import Memo
+from hotset._codecs import codec_of
+from hotset._hotset import Memo, WithTtl
 from hotset._memo import is_async, memoised
 from hotset._settings import memo_settings, plain
 from hotset.tier2 import _reads
 from hotset.tier2._cache import confirmed
 from hotset.tier2._payload import PayloadCodec
 from hotset.tier2._server import Redis
-from hotset.tier2._settings import lifetime, space_settings
+from hotset.tier2._operations import with_ttl_lifetime
+from hotset.tier2._settings import space_settings
 from hotset.tier2._space import Space
 
 Args = tuple[Any, ...]
@@ -162,7 +164,7 @@ def decorate(
         def through(*args: Any, **kwargs: Any) -> Any:
             return _reads.keep(_reads.read(space, *naming.name(args, kwargs), partial(function, *args, **kwargs)))
 
-    kept = {"path": None, "codec": None, "schema": None}
+    kept = {"path": None, "codec": codec_of(codec), "schema": schema}
     made = memoised(through, memo_options, name, False, kept, False)
     memo: Memo = made if isinstance(made, Memo) else made.cache_info.__self__
     space = Space(tier2, place, payloads, settings, MemoTier(memo, naming), typed=bool(typed))
@@ -240,4 +242,4 @@ def _methods_of(function: Callable[..., Any], made: Any, space: Space, naming: _
 
 
 def _ttl(result: Any) -> int:
-    return lifetime(cast(Any, result).ttl) if plain(result) is not result else 0
+    return with_ttl_lifetime(result.ttl) if type(result) is WithTtl else 0

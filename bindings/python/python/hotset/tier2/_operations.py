@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, final
 
 from hotset import _hotset
-from hotset._hotset import MISSING, WithTtl
+from hotset._hotset import MISSING, NEVER, WithTtl
 from hotset.tier2._clock import now
 from hotset.tier2._commands import (
     ACQUIRE,
@@ -332,7 +332,7 @@ def _loaded(call: Call, op: Any, result: Any) -> int:
     """Reports a loaded value to the core."""
     ttl = 0
     if type(result) is WithTtl:
-        ttl = _lifetime(result.ttl, call.space)
+        ttl = with_ttl_lifetime(result.ttl)
         result = result.value
     call.loaded = result
     if result is MISSING:
@@ -345,16 +345,11 @@ def _loaded(call: Call, op: Any, result: Any) -> int:
     return int(op.loaded(now(), ttl, VALUE))
 
 
-def _lifetime(ttl: Any, space: Space) -> int:
-    """A time to live that came with a value, in nanoseconds; 0 for the cache's own."""
-    from hotset._settings import ttl_of
-
-    seconds = ttl_of(ttl)
-    if seconds is None:
-        return 0
-    if not isinstance(seconds, float):
+def with_ttl_lifetime(ttl: Any) -> int:
+    """A `WithTtl`'s time to live, in nanoseconds; 0 for the cache's own."""
+    if ttl is NEVER:
         return NO_END
-    return max(1, min(NO_END, int(seconds * 1e9)))
+    return max(1, min(NO_END, int(ttl * 1e9))) if isinstance(ttl, float) else 0
 
 
 NO_END: Final = 10 * 365 * 24 * 3600 * 10**9

@@ -3,6 +3,7 @@
 A `Session` belongs to a process: a child makes its own, and never touches what it inherited but to close it.
 """
 
+import asyncio
 import logging
 import os
 import secrets
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, final
 
 from hotset import _hotset
-from hotset.tier2._async import AsyncConnection, AsyncNodes
+from hotset.tier2._async import AsyncConnection, AsyncNode, AsyncNodes
 from hotset.tier2._client import Address, ServerSettings, connect, settings_of, slot_of, slots_of
 from hotset.tier2._clock import now
 from hotset.tier2._commands import Abilities, kind_of_failure
@@ -23,8 +24,6 @@ from hotset.tier2._sync import Connection, Node
 from hotset.tier2._waiters import Waiters
 
 if TYPE_CHECKING:
-    import asyncio
-
     from hotset.tier2._bus import BusThread
     from hotset.tier2._space import Space
 
@@ -328,10 +327,8 @@ class Session:
         """Returns what the server allows."""
         return self._abilities[number]
 
-    async def take_async(self, number: int) -> AsyncConnection:
-        """As `take`, for the running event loop; the connection is shared."""
-        import asyncio
-
+    async def _async_node(self, number: int) -> AsyncNode:
+        """A server, as the tasks of the running event loop see it."""
         loop = asyncio.get_running_loop()
         nodes = self._loops.get(loop)
         if nodes is None:
@@ -341,9 +338,12 @@ class Session:
                     del self._loops[other]
                 self._loops[loop] = nodes
             await nodes.start()
+        return nodes.node(self._get_settings, self._nodes[number].address, self._locate, self.options.timeout, self.options.connect_timeout)
+
+    async def take_async(self, number: int) -> AsyncConnection:
+        """As `take`, for the running event loop; the connection is shared."""
         while True:
-            address = self._nodes[number].address
-            node = nodes.node(self._get_settings, address, self._locate, self.options.timeout, self.options.connect_timeout)
+            node = await self._async_node(number)
             connection = node.connection
             if connection is None:
                 try:
@@ -363,22 +363,31 @@ class Session:
 
     def probe(self, number: int) -> bool:
         """Makes a connection to a server to find out what it is, and reports the outcome to the core; returns whether it answered."""
+        node = self._nodes[number]
         try:
-            connection = self.take(number)
+            connection = node.connect()
         except Failed as failed:
-            self.core.probe_failed(number, kind_of_failure(failed), now())
+            self._probe_failed(number, failed)
             return False
-        self.give_back(number, connection)
+        self._welcome(number, connection)
+        node.release(connection)
         return True
 
     async def probe_async(self, number: int) -> bool:
-        """As `probe`, for the running event loop."""
+        """As `probe`, for the running event loop, on its connection."""
         try:
-            await self.take_async(number)
+            connection = await (await self._async_node(number)).acquire()
+            # (Of an old connection, too, its server is asked anew.)
+            await connection.greet()
         except Failed as failed:
-            self.core.probe_failed(number, kind_of_failure(failed), now())
+            self._probe_failed(number, failed)
             return False
+        self._welcome(number, connection)
         return True
+
+    def _probe_failed(self, number: int, failed: Failed) -> None:
+        self._note_unreachable(number, failed)
+        self.core.probe_failed(number, kind_of_failure(failed), now())
 
     def note_readonly(self, number: int) -> None:
         """Drops the idle connections to a server that no longer takes writes: another one may be the master by now."""
