@@ -17,12 +17,15 @@ pub const CANARY_PX: u64 = 30_000;
 /// How long to wait before a failed canary or replay is tried again.
 const RETRY: u64 = 50 * MILLI;
 
+/// How late a lease that was won, or a key that was journalled, is noticed at most.
+const LONGEST_SLEEP: u64 = 250 * MILLI;
+
 /// What the background thread has to do next for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Wait for messages until then, and ask again.
     Sleep(u64),
-    /// Connect, send INFO and TIME: [`Tier::probed`] or [`Tier::probe_failed`].
+    /// Connect, or take a connection, and send INFO and TIME: [`Tier::probed`] or [`Tier::probe_failed`].
     Probe,
     /// Open the tracking connection: [`Tier::connected`] or [`Tier::disconnected`].
     Connect,
@@ -57,7 +60,9 @@ impl Tier {
         if one.bus.sync == Sync::Armed && now > one.bus.synced_at.saturating_add(settings.max_lag) && one.lose(now) {
             self.0.stats.bus_lost.one();
         }
-        if one.bus.drop_loads || now > state.joins_until() {
+        let drop_now = one.bus.drop_loads;
+        let drop_loads_at = state.drop_loads_at();
+        if drop_now || now >= drop_loads_at {
             return Task::DropLoads;
         }
         let one = state.known(node);
@@ -67,7 +72,7 @@ impl Tier {
         match one.link {
             Link::Unknown => return Task::Probe,
             Link::Down { retry_at } if now >= retry_at => return Task::Probe,
-            Link::Down { retry_at } => return Task::Sleep(retry_at.min(self.drop_loads_at(state))),
+            Link::Down { retry_at } => return Task::Sleep(retry_at.min(drop_loads_at)),
             Link::Up | Link::Replaying { .. } => {}
         }
         if matches!(one.link, Link::Replaying { .. }) && !state.journal.has(node) {
@@ -94,7 +99,10 @@ impl Tier {
             // Also where a key waits for the server's clock, or for a replay in progress.
             wake = wake.min(at.max(now + RETRY));
         }
-        wake = wake.min(self.drop_loads_at(state));
+        wake = wake.min(drop_loads_at).min(state.known(node).read_clock_at());
+        if now >= state.known(node).read_clock_at() {
+            return Task::Probe;
+        }
         let one = state.known_mut(node);
         if one.link == Link::Up && one.bus.wanted {
             match next_of_bus(one, settings, now) {
@@ -102,11 +110,8 @@ impl Tier {
                 task => return task,
             }
         }
-        Task::Sleep(wake)
-    }
-
-    fn drop_loads_at(&self, state: &State) -> u64 {
-        state.joins_until().saturating_add(1)
+        // Threads that need a renewal or a replay wake nobody.
+        Task::Sleep(wake.min(now + LONGEST_SLEEP))
     }
 
     /// Returns a renewal or a replay that is due on the node, begun.

@@ -141,6 +141,4 @@ pub(crate) enum Mend {
     ConditionalFill,
     /// A generation that is about to be replaced is not remembered.
     BumpTwice,
-    /// Tier 1 is cleared after the bus was found whole, not before.
-    ClearAfterCanary,
 }

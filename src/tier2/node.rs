@@ -7,6 +7,8 @@ pub(crate) const MILLI: u64 = 1_000_000;
 const BACKOFF: (u64, u64) = (250 * MILLI, 2_000 * MILLI);
 /// After this time, a reading of the server's clock is replaced by a less exact one.
 const CLOCK_AGE: u64 = 60_000 * MILLI;
+/// A reading that took longer is replaced soon: it makes values seem older than they are by as much.
+const GOOD_ROUND_TRIP: u64 = 20 * MILLI;
 
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +150,7 @@ pub(crate) struct Node {
     lower: i64,
     round_trip: u64,
     read_at: u64,
+    tried_at: u64,
     pub(crate) link: Link,
     timeouts: u32,
     backoff: u64,
@@ -180,6 +183,7 @@ impl Node {
             lower: 0,
             round_trip: u64::MAX,
             read_at: 0,
+            tried_at: 0,
             link: Link::Unknown,
             timeouts: 0,
             backoff: 0,
@@ -229,8 +233,9 @@ impl Node {
     /// Until when tier 1 may serve what it holds of this node.
     pub(crate) fn trusted_until(&self, settings: &Settings) -> u64 {
         match (self.link, self.bus.wanted) {
-            (Link::Unknown | Link::Down { .. }, _) | (_, false) => u64::MAX,
-            (Link::Replaying { .. }, true) => 0,
+            (Link::Down { .. }, _) | (_, false) => u64::MAX,
+            // Unknown: what a fork inherited is not trusted either.
+            (Link::Unknown | Link::Replaying { .. }, true) => 0,
             (Link::Up, true) => match self.bus.sync {
                 Sync::Unsynced => u64::MAX,
                 // Lost: what was true until then stays true, and nothing is added.
@@ -252,6 +257,7 @@ impl Node {
 
     fn read_clock(&mut self, server_ms: u64, sent: u64, now: u64) {
         let round_trip = now.saturating_sub(sent);
+        self.tried_at = now;
         if round_trip > self.round_trip && now < self.read_at.saturating_add(CLOCK_AGE) {
             return;
         }
@@ -262,6 +268,12 @@ impl Node {
         // The server read its clock after `sent` and before `now`, and told it without its fraction.
         self.upper = server(server_ms.saturating_add(1)).saturating_sub(local(sent));
         self.lower = server(server_ms).saturating_sub(local(now));
+    }
+
+    /// When the server's clock should be read again.
+    pub(crate) fn read_clock_at(&self) -> u64 {
+        let age = if self.round_trip > GOOD_ROUND_TRIP { CLOCK_AGE / 60 } else { CLOCK_AGE };
+        self.tried_at.saturating_add(age)
     }
 
     /// A new connection learned who the node is. Returns whether it is another one than before.
@@ -322,6 +334,7 @@ impl Node {
                 self.timeouts >= 2 || matches!(self.link, Link::Replaying { .. } | Link::Unknown)
             }
             Failure::Refused | Failure::ReadOnly | Failure::Loading | Failure::ClusterDown => true,
+            Failure::NotSent => false,
             _ => {
                 self.answered();
                 false
@@ -334,9 +347,14 @@ impl Node {
         true
     }
 
-    /// A probe failed: the breaker stays open for longer.
-    pub(crate) fn probe_failed(&mut self, now: u64) {
+    /// A probe failed. Returns whether the breaker opened, or stays open for longer.
+    pub(crate) fn probe_failed(&mut self, failure: Failure, now: u64) -> bool {
+        self.tried_at = now;
+        if self.is_up() {
+            return self.failed(failure, now);
+        }
         self.open(now);
+        true
     }
 
     fn open(&mut self, now: u64) {

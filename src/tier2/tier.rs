@@ -20,11 +20,16 @@ pub struct Trust {
 }
 
 impl Trust {
-    fn new() -> Self {
+    fn new(settings: &Settings) -> Self {
         Self {
-            hits: AtomicU64::new(u64::MAX),
+            hits: AtomicU64::new(Self::at_first(settings)),
             joins: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// Until when hits are served before a node is known: with a bus, what a fork inherited may be old.
+    fn at_first(settings: &Settings) -> u64 {
+        if settings.bus { 0 } else { u64::MAX }
     }
 
     /// Returns until when tier 1 may serve hits.
@@ -131,7 +136,7 @@ impl Tier {
         };
         Self(Arc::new(Shared {
             settings,
-            trust: Arc::new(Trust::new()),
+            trust: Arc::new(Trust::new(&settings)),
             stats: TierStats::default(),
             latency: Latency::default(),
             state: Mutex::new(state),
@@ -237,8 +242,24 @@ impl Tier {
     pub fn probe_failed(&self, node: u32, failure: Failure, now: u64) {
         let mut state = self.0.lock();
         self.0.count_failure(failure);
-        state.node(node, &self.0.settings).probe_failed(now);
+        if state.node(node, &self.0.settings).probe_failed(failure, now) {
+            self.0.stats.breaker_opened.one();
+        }
         state.publish(&self.0);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+impl Tier {
+    /// Returns what a fork would leave in the child if the child did not make a tier of its own.
+    pub(crate) fn duplicate(&self) -> Self {
+        let (seed, drawn) = {
+            let state = self.0.lock();
+            (state.seed, state.drawn)
+        };
+        let copy = Self::new(seed, self.0.settings);
+        copy.0.lock().drawn = drawn;
+        copy
     }
 }
 
@@ -466,22 +487,35 @@ impl State {
     pub(crate) fn publish(&self, shared: &Shared) {
         let settings = &shared.settings;
         let hits = self.nodes.iter().map(|node| node.trusted_until(settings)).min();
-        let hits = hits.unwrap_or(u64::MAX);
-        shared.trust.set(hits, hits.min(self.joins_until()));
+        shared
+            .trust
+            .set(hits.unwrap_or(Trust::at_first(settings)), self.joins_until(settings));
     }
 
-    /// Without a bus, a load that is joined must not be older than what tier 1 may hold.
-    pub(crate) fn joins_until(&self) -> u64 {
-        let bound = |node: &Node| {
-            let bounds = self.namespaces.iter().map(|one| match node.keep() {
-                Keep::Synced => u64::MAX,
-                Keep::Alone => one.settings.local_ttl,
-                Keep::Unsynced | Keep::Nowhere => one.settings.unsynced_ttl.min(one.settings.local_ttl),
-            });
-            bounds.min().unwrap_or(u64::MAX)
+    /// Until when loads in flight may be joined: as long as messages are known to end them, else not when they are older than
+    /// what tier 1 may hold.
+    fn joins_until(&self, settings: &Settings) -> u64 {
+        let synced = self.nodes.iter().filter(|node| node.keep() == Keep::Synced);
+        let trusted = synced.map(|node| node.trusted_until(settings)).min();
+        trusted.unwrap_or(u64::MAX).min(self.unsynced_joins_until())
+    }
+
+    fn unsynced_joins_until(&self) -> u64 {
+        let smallest = |bound: fn(&NamespaceSettings) -> u64| {
+            let bounds = self.namespaces.iter().map(|one| bound(&one.settings));
+            self.loads_dropped_at.saturating_add(bounds.min().unwrap_or(u64::MAX))
         };
-        let nodes = self.nodes.iter().filter(|node| node.link != Link::Unknown);
-        let bound = nodes.map(bound).min().unwrap_or(u64::MAX);
-        self.loads_dropped_at.saturating_add(bound)
+        let until = |node: &Node| match node.keep() {
+            _ if node.link == Link::Unknown => u64::MAX,
+            Keep::Synced => u64::MAX,
+            Keep::Alone => smallest(|settings| settings.local_ttl),
+            Keep::Unsynced | Keep::Nowhere => smallest(|settings| settings.unsynced_ttl.min(settings.local_ttl)),
+        };
+        self.nodes.iter().map(until).min().unwrap_or(u64::MAX)
+    }
+
+    /// When all loads in flight have to be dropped, so that new ones can be joined.
+    pub(crate) fn drop_loads_at(&self) -> u64 {
+        self.unsynced_joins_until().saturating_add(1)
     }
 }

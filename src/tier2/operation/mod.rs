@@ -146,6 +146,8 @@ pub struct Operation {
     entry: Option<u64>,
     /// A PUT was sent and not answered: on which connection (0: not known).
     sent_on: Option<u64>,
+    /// The node's epoch when it was sent.
+    sent_epoch: u32,
     phase: Phase,
     read: Read,
     /// Generations that were read for this operation: name (none: the namespace's) and stamp.
@@ -186,6 +188,7 @@ impl Operation {
             changes: 0,
             entry: None,
             sent_on: None,
+            sent_epoch: 0,
             phase: Phase::Before,
             read: Read::default(),
             known: Vec::new(),
@@ -323,6 +326,7 @@ impl Operation {
     pub fn sending(&mut self, connection: u64) {
         if self.action == Action::Put {
             self.sent_on = Some(connection);
+            self.sent_epoch = self.tier.0.lock().known(self.node).epoch;
         }
     }
 

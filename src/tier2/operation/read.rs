@@ -137,7 +137,11 @@ impl Operation {
 
     /// Tier 2 is of no use for this read.
     pub(super) fn load_alone(&mut self, state: &mut State, now: u64) {
-        self.end_lease(state);
+        // A lease that is held keeps others waiting: it is renewed, and given back after the load.
+        let held = self.read.lease.is_some_and(|stamp| state.leases.contains_key(&stamp));
+        if !held || !self.loads() {
+            self.end_lease(state);
+        }
         if let Purpose::Touch { .. } = self.purpose {
             self.action = Action::Unconfirmed;
             return;
@@ -180,7 +184,7 @@ impl Operation {
             (Action::Get | Action::Acquire, Reply::Value(value)) => self.examine(state, value, now),
             (Action::Swap, Reply::Flag(true)) => self.lead(state, now),
             (Action::Swap, Reply::Flag(false)) => {
-                self.read.lease = None;
+                self.end_lease(state);
                 self.again(state, now);
             }
             (Action::Claim, Reply::Claim(won, value)) => self.claim_answered(state, won, value, now),
@@ -219,7 +223,7 @@ impl Operation {
             Action::Touch => self.action = Action::Unconfirmed,
             _ => {
                 // An unknown ACQUIRE may come into force later than an invalidation: it gives no right to fill.
-                self.read.lease = None;
+                self.end_lease(state);
                 self.load_alone(state, now);
             }
         }
@@ -241,7 +245,7 @@ impl Operation {
         };
         match parse(bytes) {
             Parsed::Frame(frame) => {
-                self.read.lease = None;
+                self.end_lease(state);
                 self.offset = frame.offset;
                 self.flags = frame.flags;
                 self.codec = frame.codec;
@@ -256,7 +260,7 @@ impl Operation {
             }
             Parsed::Lease(_) | Parsed::Tombstone if !self.loads() => self.missed(),
             Parsed::Lease(stamp) => {
-                self.read.lease = None;
+                self.end_lease(state);
                 if self.read.waited_for != Some(stamp) && self.lease_vanished(state, now) {
                     return;
                 }
@@ -264,11 +268,11 @@ impl Operation {
                 self.wait(state, now);
             }
             Parsed::Tombstone => {
-                self.read.lease = None;
+                self.end_lease(state);
                 self.load_alone(state, now);
             }
             Parsed::Dead => {
-                self.read.lease = None;
+                self.end_lease(state);
                 self.namespace().0.stats.malformed.one();
                 let expected = fingerprint(bytes);
                 self.dead(state, expected, now);
@@ -514,7 +518,8 @@ impl Operation {
             self.expected = self.frame.clone();
             return self.release(state, After::Restart, now);
         }
-        self.read.lease = None;
+        let soft_end = seen.soft_end;
+        self.end_lease(state);
         self.read.right = Right::None;
         if !same {
             // The answer of the claim is as good as that of a GET.
@@ -523,7 +528,6 @@ impl Operation {
         }
         let server_ms = state.known(self.node).server_ms_upper(now);
         let grace = self.namespace().0.settings.stale_while_revalidate;
-        let soft_end = seen.soft_end;
         if soft_end > server_ms {
             self.hit(state, server_ms, now);
         } else if soft_end.saturating_add(millis(grace)) > server_ms {
@@ -566,7 +570,7 @@ impl Operation {
                     let bound = state.bound(namespace.0.number, self.node).unwrap_or(0);
                     self.keep_until = self.marked_at.saturating_add(bound.min(ttl));
                 }
-                self.action = Action::Deliver;
+                self.release_after_load(state, Action::Deliver, now);
             }
             Right::Marker => {
                 let seen = self.read.seen.take().expect("the marker");
@@ -615,10 +619,7 @@ impl Operation {
             Action::Failed
         };
         self.read.serves_stale = false;
-        match self.read.right {
-            Right::Lease | Right::Refresh => self.release_after_load(state, end, now),
-            _ => self.action = end,
-        }
+        self.release_after_load(state, end, now);
     }
 
     fn release_after_load(&mut self, state: &mut State, end: Action, now: u64) {
@@ -630,7 +631,9 @@ impl Operation {
         let Some(stamp) = self.read.lease else {
             return self.after(state, after, now);
         };
-        self.target = (self.read.right == Right::Refresh).then(|| [&*self.key, b":r"].concat().into());
+        // In a key of its own: that of a claim.
+        let key = state.leases.get(&stamp).map(|lease| lease.key.clone());
+        self.target = key.or(self.target.take());
         self.expected = frame::head(Kind::Lease, stamp, 0).to_vec();
         self.read.after = Some(after);
         self.end_lease(state);

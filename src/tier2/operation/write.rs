@@ -278,7 +278,7 @@ impl Operation {
         let mut late = Late::default();
         let one = state.known(self.node);
         if let Some(connection) = self.sent_on.take()
-            && self.epoch == one.epoch
+            && self.sent_epoch == one.epoch
         {
             late = match connection {
                 _ if self.not_after != 0 => Late {
