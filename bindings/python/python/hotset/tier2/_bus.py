@@ -176,6 +176,7 @@ class BusThread:
     def _run(self) -> None:
         try:
             while not self._is_stopped:
+                self._session.follow_topology()
                 self._turn(self._core.background(self._number, now()))
             self._flush()
         except Exception:

@@ -78,7 +78,7 @@ class _Running:
 
     def of(self, kind: type[Any]) -> list[int]:
         """The operations that need something of this kind."""
-        return [at for at, need in self.needs.items() if isinstance(need, kind)]
+        return sorted(at for at, need in self.needs.items() if isinstance(need, kind))
 
     def together(self, places: list[int]) -> tuple[Send, list[int]]:
         """One `Send` for all of these, and how many commands each has of it (known once it is sent)."""
