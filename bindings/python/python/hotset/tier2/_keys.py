@@ -63,7 +63,7 @@ def _number_text(value: Any) -> str:
 
 
 def _text(value: Any, typed: bool) -> str:
-    kind: Any = type(value)
+    kind = cast("type[object]", type(value))
     if kind is str:
         return f'"{value}"' if value.isalnum() and value.isascii() else _quoted("", value.encode("utf-8", "surrogatepass"))
     if kind is int:
@@ -96,7 +96,7 @@ def _text(value: Any, typed: bool) -> str:
         return f'p"{value.days},{value.seconds},{value.microseconds}"'
     if isinstance(value, enum.Enum) and isinstance(value, int | str):
         # (An IntEnum or StrEnum equals its value.)
-        return _text(cast(Any, value.value), typed)
+        return _text(value.value, typed)
     raise TypeError(
         f"a key of the second tier cannot be made of {kind.__module__}.{kind.__qualname__}: "
         "use str, bytes, int, float, bool, None, tuple, frozenset, Decimal, UUID, a class of datetime, or key= to make one of these"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, final
+from typing import Any, cast, final
 
 from hotset._hotset import MISSING
 from hotset.tier2._clock import now
@@ -80,6 +80,18 @@ class _Running:
         """The operations that need something of this kind."""
         return sorted(at for at, need in self.needs.items() if isinstance(need, kind))
 
+    def number_of(self, at: int) -> int:
+        """The server that an operation needs probed."""
+        need = self.needs[at]
+        assert isinstance(need, Probe)
+        return need.number
+
+    def first_wait(self) -> tuple[int, Wait]:
+        """The operation that waits the shortest."""
+        waits = [(need.until, at, need) for at, need in self.needs.items() if isinstance(need, Wait)]
+        _, at, need = min(waits, key=lambda each: each[:2])
+        return at, need
+
     def together(self, places: list[int]) -> tuple[Send, list[int]]:
         """One `Send` for all of these, and how many commands each has of it (known once it is sent)."""
         counts: list[int] = []
@@ -105,6 +117,8 @@ class _Running:
             for at in places:
                 self.answer(at, outcome)
             return
+        epoch: int
+        replies: list[Any]
         epoch, replies, abilities = outcome
         begin = 0
         for at, count in zip(places, counts, strict=True):
@@ -126,8 +140,7 @@ def run_many(session: Session, all_steps: dict[int, Steps], loader: BulkLoader |
                     raise
                 running.share(places, counts, outcome)
         elif places := running.of(Probe):
-            number = running.needs[places[0]].number  # type: ignore[union-attr]
-            session.probe(number)
+            session.probe(running.number_of(places[0]))
             for at in places:
                 running.answer(at, None)
         elif places := running.of(Background):
@@ -142,8 +155,8 @@ def run_many(session: Session, all_steps: dict[int, Steps], loader: BulkLoader |
             for at, value in zip(places, loaded, strict=True):
                 running.answer(at, value)
         else:
-            at = min(running.of(Wait), key=lambda at: running.needs[at].until)  # type: ignore[union-attr]
-            wait(session, running.needs[at])  # type: ignore[arg-type]
+            at, waiting = running.first_wait()
+            wait(session, waiting)
             running.answer(at, None)
     return running.outcomes
 
@@ -163,7 +176,7 @@ async def run_many_async(session: Session, all_steps: dict[int, Steps], loader: 
             for (places, _, counts), outcome in zip(grouped, outcomes, strict=True):
                 running.share(places, counts, outcome)
         elif places := running.of(Probe):
-            await session.probe_async(running.needs[places[0]].number)  # type: ignore[union-attr]
+            await session.probe_async(running.number_of(places[0]))
             for at in places:
                 running.answer(at, None)
         elif places := running.of(Background):
@@ -178,8 +191,8 @@ async def run_many_async(session: Session, all_steps: dict[int, Steps], loader: 
             for at, value in zip(places, loaded, strict=True):
                 running.answer(at, value)
         else:
-            at = min(running.of(Wait), key=lambda at: running.needs[at].until)  # type: ignore[union-attr]
-            await wait_async(session, running.needs[at])  # type: ignore[arg-type]
+            at, waiting = running.first_wait()
+            await wait_async(session, waiting)
             running.answer(at, None)
     return running.outcomes
 
@@ -215,10 +228,10 @@ class Reading:
 
     def take(self, places: list[int], epoch: int, replies: Any) -> None:
         """Reports the replies of an MGET. (Of an error the operations learn when they ask again.)"""
-        if type(replies) is not list or len(replies) != len(places):
+        if not isinstance(replies, list) or len(cast("list[bytes | None]", replies)) != len(places):
             return
         when = now()
-        for at, reply in zip(places, replies, strict=True):
+        for at, reply in zip(places, cast("list[bytes | None]", replies), strict=True):
             op, call = self.ops[at], self.calls[at]
             call.data = reply
             if op.reply(when, epoch, reply) == HIT:

@@ -91,6 +91,8 @@ class Parser:
 
     __slots__ = ("_at", "_buffer", "_needed", "_open")
 
+    _buffer: bytearray
+
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._at = 0

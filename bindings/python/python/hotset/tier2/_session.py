@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from hotset import _hotset
 from hotset.tier2._async import AsyncConnection, AsyncNode, AsyncNodes
@@ -225,7 +225,8 @@ class Session:
                 failed = error
                 continue
             if isinstance(reply, list):
-                return (reply[0].decode(), int(reply[1]))
+                host, port = cast("list[bytes]", reply)
+                return host.decode(), int(port)
         raise failed
 
     def _ask_once(self, settings: ServerSettings, address: Address, packed: bytes) -> Any:
@@ -470,9 +471,9 @@ class Session:
         parts = key.split(b":", 3)
         if len(parts) >= 3 and parts[0] == self.prefix:
             if parts[1][:1] == b"g":
-                for space in list(self.spaces.values()):
-                    if space.quoted_name == parts[2]:
-                        space.first.clear()
+                for each in list(self.spaces.values()):
+                    if each.quoted_name == parts[2]:
+                        each.first.clear()
             elif len(parts) == 4:
                 space = self.spaces.get(b":".join(parts[:3]) + b":")
                 if space is not None:
@@ -520,6 +521,11 @@ class Session:
             self._without_bus.add(number)
             _log.warning("second tier: local_ttl bounds how old values of this process may be: %s", reason)
             self.event("no bus", node=number, text=str(reason))
+
+    def note_bus(self, number: int) -> None:
+        """Tells the user that a server announces changes."""
+        self._without_bus.discard(number)
+        self.event("bus", node=number)
 
     def stats(self) -> dict[str, Any]:
         """Returns the core's counters, and what the connections know."""

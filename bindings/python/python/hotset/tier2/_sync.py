@@ -49,7 +49,7 @@ class Connection:
         self.used_at = monotonic()
         # With a timeout of Python's own, each call is preceded by a poll; the kernel's is free. (Sockets that are not the system's own,
         # as gevent's and those of TLS, have no other.)
-        self._by_option = type(connected) is socket.socket and issubclass(socket.socket, _socket.socket)
+        self._by_option = type(connected) is socket.socket and _socket.socket in socket.socket.__mro__
         if self._by_option:
             connected.setblocking(True)
             self._set_timeout(timeout)
