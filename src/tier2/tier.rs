@@ -5,7 +5,7 @@ use super::journal::{Journal, Late};
 use super::node::{Failure, Keep, Link, Node};
 use super::stats::{Latency, TierStats};
 use super::{NamespaceSettings, Settings};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -77,7 +77,7 @@ pub(crate) struct Lease {
 struct Registered {
     settings: NamespaceSettings,
     /// The key of the generation, by node.
-    generations: HashMap<u32, Box<[u8]>>,
+    generations: BTreeMap<u32, Box<[u8]>>,
 }
 
 #[derive(Debug)]
@@ -90,7 +90,7 @@ pub(crate) struct State {
     bumping: HashMap<Box<[u8]>, u32>,
     /// Grows with every generation that is forgotten: what was requested before is not remembered.
     pub(crate) forgotten: u64,
-    pub(crate) leases: HashMap<Stamp, Lease>,
+    pub(crate) leases: BTreeMap<Stamp, Lease>,
     seed: u64,
     drawn: u64,
     random: u64,
@@ -126,7 +126,7 @@ impl Tier {
             generations: HashMap::new(),
             bumping: HashMap::new(),
             forgotten: 0,
-            leases: HashMap::new(),
+            leases: BTreeMap::new(),
             seed,
             drawn: 0,
             random: seed ^ 0x9E37_79B9_7F4A_7C15,
@@ -366,7 +366,7 @@ impl State {
     pub(crate) fn register(&mut self, settings: NamespaceSettings) -> usize {
         self.namespaces.push(Registered {
             settings,
-            generations: HashMap::new(),
+            generations: BTreeMap::new(),
         });
         self.namespaces.len() - 1
     }

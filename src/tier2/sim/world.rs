@@ -302,10 +302,10 @@ impl World {
                 }
             }
         }
-        self.push(number, pushes, &about);
         if !self.connections[at].dead {
             self.connections[at].down.push_back((packet.request, answer));
         }
+        self.push(number, pushes, &about);
     }
 
     /// Announces changed keys to those who track them.
