@@ -44,6 +44,10 @@ _CANARY_LIFE: Final = 30_000
 _LONGEST_SLEEP: Final = 1000
 
 
+class Keys(list[bytes]):
+    """Keys that have changed, in the order of their messages."""
+
+
 @final
 class Tracking:
     """A connection on which the server announces changes."""
@@ -108,7 +112,7 @@ class Tracking:
             raise BrokenPipeError("send buffer is full")
 
     def read(self) -> list[Any]:
-        """Returns the replies and messages that have arrived; never waits.
+        """Returns the replies and messages that have arrived; never waits. Most invalidations are `Keys` already.
 
         Raises:
             OSError, ProtocolError: The connection is broken.
@@ -123,9 +127,14 @@ class Tracking:
                 return []
             raise
         messages: list[Any] = []
-        while (message := self._parser.next()) is not INCOMPLETE:
+        while True:
+            keys = self._parser.invalidations()
+            if keys:
+                messages.append(Keys(keys))
+            message = self._parser.next()
+            if message is INCOMPLETE:
+                return messages
             messages.append(message)
-        return messages
 
     def close(self) -> None:
         self._socket.close()
@@ -305,6 +314,9 @@ class BusThread:
         keys: list[bytes] = []
         changed: list[bytes] | None
         for message in messages:
+            if isinstance(message, Keys):
+                keys += message
+                continue
             parts = cast("list[object]", message) if isinstance(message, list) else []
             if isinstance(message, Push) and parts[0] == b"invalidate":
                 changed = cast("list[bytes] | None", parts[1])

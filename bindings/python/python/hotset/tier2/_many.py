@@ -21,7 +21,6 @@ from hotset.tier2._operations import (
     Steps,
     Wait,
     drive,
-    open_payload,
     send,
     send_async,
     wait,
@@ -206,16 +205,14 @@ class Reading:
 
     def __init__(self, space: Space, keys: list[Any], loads: bool, tags: tuple[bytes, ...]) -> None:
         self._space = space
+        self._keys = keys
         session, namespace = space.native()
         self.session = session
-        self.calls: list[Call] = []
-        self.ops: list[Any] = []
         self.outcomes: dict[int, Outcome] = {}
-        for key in keys:
-            name, full_key = space.key_of((key,), {})
-            number = session.node_of(name)
-            self.ops.append(namespace.read(name, number, now(), loads, tags))
-            self.calls.append(Call(space, (key,), {}, full_key))
+        self._names = [space.key_of((key,), {}) for key in keys]
+        node_of, read, when = session.node_of, namespace.read, now()
+        self.ops: list[Any] = [read(name, node_of(name), when, loads, tags) for name, _ in self._names]
+        self._replies: dict[int, bytes | None] = {}
 
     def mget(self) -> tuple[int, bytes, list[int]] | None:
         """The server, one MGET as it is sent, and the places of the keys that it reads; None where that does not pay or is not possible."""
@@ -230,15 +227,18 @@ class Reading:
         """Reports the replies of an MGET. (Of an error the operations learn when they ask again.)"""
         if not isinstance(replies, list) or len(cast("list[bytes | None]", replies)) != len(places):
             return
-        when = now()
+        when, ops, names, open_value = now(), self.ops, self._names, self._space.codec.open
         for at, reply in zip(places, cast("list[bytes | None]", replies), strict=True):
-            op, call = self.ops[at], self.calls[at]
-            call.data = reply
-            if op.reply(when, epoch, reply) == HIT:
+            op = ops[at]
+            self._replies[at] = reply
+            if op.reply(when, epoch, reply) == HIT and reply is not None:
+                name, full_key = names[at]
                 try:
-                    self.outcomes[at] = Outcome(open_payload(call, op), op.keep_until, True)
+                    value = open_value(name, full_key, op.flags, op.codec, reply[op.offset :])
                 except PayloadError:
                     op.reject(when)
+                else:
+                    self.outcomes[at] = Outcome(value, op.keep_until, True)
 
     def failed(self, places: list[int], failed: Failed) -> None:
         """Reports that an MGET got no reply."""
@@ -247,9 +247,13 @@ class Reading:
 
     def rest(self) -> dict[int, Steps]:
         """What is left to do, by place."""
-        return {
-            at: drive(self.session, call, self.ops[at]) for at, call in enumerate(self.calls) if at not in self.outcomes
-        }
+        rest: dict[int, Steps] = {}
+        for at, key in enumerate(self._keys):
+            if at not in self.outcomes:
+                call = Call(self._space, (key,), {}, self._names[at][1])
+                call.data = self._replies.get(at)
+                rest[at] = drive(self.session, call, self.ops[at])
+        return rest
 
 
 def read_many(reading: Reading, loader: BulkLoader | None) -> dict[int, Outcome]:
