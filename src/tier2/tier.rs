@@ -86,6 +86,8 @@ pub(crate) struct State {
     pub(crate) journal: Journal,
     namespaces: Vec<Registered>,
     generations: HashMap<Box<[u8]>, Generation>,
+    /// For the simulation alone: what counters would be.
+    counted: HashMap<Box<[u8]>, Stamp>,
     /// Generations that this process bumps now.
     bumping: HashMap<Box<[u8]>, u32>,
     /// Grows with every generation that is forgotten: what was requested before is not remembered.
@@ -124,6 +126,7 @@ impl Tier {
             journal: Journal::new(settings.journal),
             namespaces: Vec::new(),
             generations: HashMap::new(),
+            counted: HashMap::new(),
             bumping: HashMap::new(),
             forgotten: 0,
             leases: BTreeMap::new(),
@@ -421,6 +424,9 @@ impl State {
         if forgotten != self.forgotten || self.bumping.contains_key(key) || self.journal.get(key).is_some() {
             return;
         }
+        if !self.mend(super::Mend::UniqueGenerations) {
+            self.counted.insert(key.into(), stamp);
+        }
         let changes = self.known(node).changes;
         self.generations.insert(key.into(), Generation { stamp, sent, changes });
     }
@@ -437,7 +443,7 @@ impl State {
 
     /// What a counter would be after an increment: for the simulation alone.
     pub(crate) fn next_count(&self, key: &[u8]) -> Option<Stamp> {
-        let mut stamp = self.generations.get(key)?.stamp;
+        let mut stamp = *self.counted.get(key)?;
         stamp[0] = stamp[0].wrapping_add(1);
         Some(stamp)
     }

@@ -304,6 +304,11 @@ impl Operation {
             return self.missed();
         }
         self.expected = expected;
+        // Where it is there again and again, something else writes it.
+        self.read.rounds += 1;
+        if self.read.rounds > MAX_ROUNDS {
+            return self.load_alone(state, now);
+        }
         let action = if state.mend(Mend::LeadOverDead) {
             Action::Swap
         } else {
@@ -598,13 +603,7 @@ impl Operation {
                 }
                 self.target = None;
                 self.prepare(state, ttl, kind, took, now);
-                let action = if state.mend(Mend::ConditionalFill) {
-                    Action::Fill
-                } else {
-                    Action::Put
-                };
-                self.issue(state, action, now);
-                self.action = Action::Fill;
+                self.issue(state, Action::Fill, now);
             }
         }
     }
