@@ -56,7 +56,7 @@ class MappingTier:
                 return found
 
     def clear(self) -> None:
-        self._cache.clear()
+        self._cache.clear_entries()
 
     def supersede_loads(self) -> None:
         self._cache.supersede_loads()

@@ -109,7 +109,7 @@ class MemoTier:
                 return found
 
     def clear(self) -> None:
-        self._memo.clear()
+        self._memo.clear_entries()
 
     def supersede_loads(self) -> None:
         self._memo.supersede_loads()
@@ -220,7 +220,8 @@ def _methods_of(function: Callable[..., Any], made: Any, space: Space, naming: _
 
     def cache_tier2_stats(self: Any) -> dict[str, Any]:
         """Returns what was counted of this cache in this process: "tier1", "tier2" and "server"."""
-        return space.stats(made.cache_info()._asdict())
+        info = made.cache_info()
+        return space.stats({name: getattr(info, name) for name in info._fields})
 
     async def refresh_async(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the function, and makes its result that of this call in both tiers."""

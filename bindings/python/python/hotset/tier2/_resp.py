@@ -56,7 +56,7 @@ INCOMPLETE: Final = _Incomplete()
 
 def encode(*arguments: Argument) -> bytes:
     """Returns a command as it is sent."""
-    data = [argument if type(argument) is bytes else b"%d" % argument for argument in arguments]
+    data = [argument if isinstance(argument, bytes) else b"%d" % argument for argument in arguments]
     return b"*%d\r\n%b" % (len(data), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in data]))
 
 
@@ -127,7 +127,9 @@ class Parser:
 
     __slots__ = ("_at", "_buffer", "_needed", "_open")
 
+    _at: int
     _buffer: bytearray
+    _needed: int
 
     def __init__(self) -> None:
         self._buffer = bytearray()
