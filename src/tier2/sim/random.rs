@@ -1,6 +1,6 @@
 //! Random schedules.
 
-use super::face::{State, Step};
+use super::process::{State, Step};
 use super::server::Faults;
 use super::world::{Duty, Event, MS, Options, World};
 use crate::tier2::Mend;
@@ -323,7 +323,15 @@ fn converge(world: &mut World, profile: &Profile) {
         for &(key, version) in &versions {
             // The first may find that the server is another one, or that the value is stale; an own echo removes once.
             let read = || Step::Read(key, true);
-            let steps = [read(), Step::Sleep(600), read(), Step::Sleep(20), read(), Step::Sleep(20), read()];
+            let steps = [
+                read(),
+                Step::Sleep(600),
+                read(),
+                Step::Sleep(20),
+                read(),
+                Step::Sleep(20),
+                read(),
+            ];
             let fiber = world.start(process, steps);
             world.pass(800);
             let results = world.processes[process].fibers[fiber].results.clone();
