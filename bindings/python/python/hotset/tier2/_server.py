@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from hotset._settings import Seconds
 from hotset.tier2._client import find_library, settings_of
@@ -14,6 +14,9 @@ from hotset.tier2._errors import Unavailable
 from hotset.tier2._payload import PayloadCodec
 from hotset.tier2._session import Options, Session
 from hotset.tier2._settings import core_settings
+
+if TYPE_CHECKING:
+    from hotset.tier2._space import Space
 
 Event = Literal["down", "up", "bus", "no bus"]
 
@@ -54,7 +57,7 @@ class Redis:
         on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the server stops and begins to answer, "bus" and "no bus".
     """
 
-    __slots__ = ("__weakref__", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")
+    __slots__ = ("__weakref__", "_claims", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")
 
     def __init__(
         self,
@@ -91,6 +94,7 @@ class Redis:
         self._options = Options(server, prefix, float(timeout), float(connect_timeout), bus == "auto", max_loads, required, on_event)
         self._lock = threading.Lock()
         self._session: Session | None = None
+        self._claims: weakref.WeakValueDictionary[str, Space] = weakref.WeakValueDictionary()
         _alive.add(self)
 
     def __repr__(self) -> str:
@@ -116,6 +120,18 @@ class Redis:
             if session is None or session.pid != os.getpid() or session.is_closed:
                 session = self._session = Session(self._options)
             return session
+
+    def claim(self, space: "Space") -> None:
+        """Takes a name for a cache. Private to the package.
+
+        Raises:
+            ValueError: A cache of this process has it whose values are made in another way.
+        """
+        with self._lock:
+            other = self._claims.get(space.name)
+            if other is not None and other.owner != space.owner:
+                raise ValueError(f"the name {space.name!r} belongs to another function of this process: give name=, which tells their keys apart")
+            self._claims[space.name] = space
 
     def check(self) -> dict[str, Any]:
         """Connects to the server, and returns what it is and can do.
@@ -153,7 +169,7 @@ class Redis:
         session, self._session = self._session, None
         self._lock = threading.Lock()
         if session is not None:
-            for space in list(session.spaces.values()):
+            for space in session.all_spaces_of_parent():
                 space.after_fork()
 
 
