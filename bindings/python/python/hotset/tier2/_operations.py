@@ -26,6 +26,7 @@ from hotset.tier2._commands import (
     Abilities,
     commands_of,
     first_error,
+    kind_of_error,
     kind_of_failure,
     note_refusal,
     pack,
@@ -41,6 +42,7 @@ _core: Any = _hotset
 _Operation: Any = _core.Operation
 _TIMEOUT: Final[int] = _core.Tier2.TIMEOUT
 _MOVED: Final[int] = _core.Tier2.MOVED
+_NOPERM: Final[int] = _core.Tier2.NOPERM
 
 LOAD: Final[int] = _Operation.LOAD
 WAIT: Final[int] = _Operation.WAIT
@@ -265,6 +267,8 @@ def _perform(session: Session, call: Call | None, op: Any, action: int) -> Gener
                 continue
             if error.code == "READONLY":
                 session.note_readonly(number)
+            if kind_of_error(error) == _NOPERM:
+                session.note_refused(number, error)
             if note_refusal(action, error, abilities):
                 continue
         if action in _READS and call is not None and isinstance(replies[-1], bytes):

@@ -18,7 +18,7 @@ from hotset.tier2._settings import core_settings
 if TYPE_CHECKING:
     from hotset.tier2._space import Space
 
-Event = Literal["down", "up", "bus", "no bus"]
+Event = Literal["down", "up", "bus", "no bus", "refused"]
 
 _REQUIREMENTS: Final = frozenset(("bus", "lease"))
 
@@ -54,7 +54,8 @@ class Redis:
         compress_over: Compress values of more than this many bytes (zlib).
         sign: A secret of 16 to 64 bytes: values are signed with it, and others are misses.
         max_value: Larger values, in bytes, stay in the first tier.
-        on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the server stops and begins to answer, "bus" and "no bus".
+        on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the server stops and begins to answer, "bus" and "no bus", and
+            "refused" when this user may not run a command.
     """
 
     __slots__ = ("__weakref__", "_claims", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")

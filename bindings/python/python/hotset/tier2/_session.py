@@ -94,6 +94,7 @@ class Session:
         self._bus: dict[int, BusThread] = {}
         self._has_started = False
         self._without_bus: set[int] = set()
+        self._refusing: set[int] = set()
         self.is_closed = False
         self.failure: Failed | None = None
         """Why the server could not be reached, the last time."""
@@ -540,6 +541,13 @@ class Session:
             self._without_bus.add(number)
             _log.warning("second tier: local_ttl bounds how old values of this process may be: %s", reason)
             self.event("no bus", node=number, text=str(reason))
+
+    def note_refused(self, number: int, error: ServerError) -> None:
+        """Tells the user, once, that a server refuses this user a command that the second tier needs."""
+        if number not in self._refusing:
+            self._refusing.add(number)
+            _log.warning("second tier: the server refuses a command, `python -m hotset tier2 URL` says what that costs: %s", error)
+            self.event("refused", node=number, text=str(error))
 
     def note_bus(self, number: int) -> None:
         """Tells the user that a server announces changes."""
