@@ -325,4 +325,40 @@ proptest! {
             prop_assert_eq!(parse(&bytes[..cut]), Parsed::Dead);
         }
     }
+
+    /// Whatever a server answers, an operation comes to an end, or waits for a lease that stays.
+    #[test]
+    fn any_replies_lead_to_an_end(
+        replies in prop::collection::vec((0u8..8, prop::collection::vec(any::<u8>(), 0..80), any::<bool>()), 0..40),
+        load in any::<bool>(),
+    ) {
+        let settings = NamespaceSettings {
+            stale_while_revalidate: 1 << 40, stale_if_error: 1 << 41, early_reload: 1.0, ..NamespaceSettings::default()
+        };
+        let (_, namespace) = up(settings);
+        let mut read = namespace.read(b"k", 0, NOW, load, &[b"tag"]);
+        let mut answers = replies.iter().cycle().take(replies.len() * 4);
+        for step in 0..400u64 {
+            let now = NOW + step * MS;
+            let (kind, body, flag) = answers.next().cloned().unwrap_or((9, Vec::new(), true));
+            let framed = [&[0xF1, b'h', 1, kind][..], &[7; 16], &[0; 4], &body].concat();
+            let value = (kind < 8).then_some(if flag { &framed[..] } else { &body[..] });
+            match read.action() {
+                Action::Get | Action::Acquire | Action::ReadGeneration => _ = read.reply(now, 1, Reply::Value(value)),
+                Action::Claim => _ = read.reply(now, 1, Reply::Claim(flag, value)),
+                Action::Load if flag => _ = read.loaded(now, 0, Kind::Value),
+                Action::Load => _ = read.load_failed(now),
+                action if action.is_command() => _ = read.reply(now, 1, Reply::Flag(flag)),
+                action if action.is_end() => {
+                    if matches!(action, Action::Hit | Action::NegativeHit) {
+                        read.reject(now);
+                        continue;
+                    }
+                    return Ok(());
+                }
+                _ => _ = read.step(now),
+            }
+        }
+        prop_assert!(false, "{:?} after 400 steps", read.action());
+    }
 }

@@ -352,7 +352,7 @@ fn seeds(default: u64) -> Vec<u64> {
     if let Some(seed) = std::env::var("HOTSET_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
         return vec![seed];
     }
-    let factor = if cfg!(debug_assertions) { 10 } else { 1 };
+    let factor = if cfg!(debug_assertions) { 40 } else { 1 };
     let count = std::env::var("HOTSET_SIM_SEEDS")
         .ok()
         .and_then(|count| count.parse().ok());
