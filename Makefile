@@ -43,7 +43,7 @@ SHARD ?= 0/100
         test-freethreaded miri check-targets test-python-new test-peers tools-redis race-tier2 test-redis-clients bench-tier2 test-tier2-sim
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the crate, optimised
 	$(CARGO) build --release --workspace

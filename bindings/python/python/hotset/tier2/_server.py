@@ -93,7 +93,7 @@ class Redis:
         PayloadCodec(**self.payload_settings)
         self.prefix: Final = prefix
         self._options = Options(server, prefix, float(timeout), float(connect_timeout), bus == "auto", max_loads, required, on_event)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._session: Session | None = None
         self._claims: weakref.WeakValueDictionary[str, Space] = weakref.WeakValueDictionary()
         _alive.add(self)
@@ -168,8 +168,9 @@ class Redis:
     def after_fork(self) -> None:
         """Forgets the parent's side. Called in a child: the package sees to that itself."""
         session, self._session = self._session, None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if session is not None:
+            session.abandon_in_child()
             for space in session.all_spaces_of_parent():
                 space.after_fork()
 
