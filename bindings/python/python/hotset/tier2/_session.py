@@ -120,6 +120,11 @@ class Session:
             settings = self._settings = settings_of(server)
         return settings
 
+    @property
+    def known_settings(self) -> ServerSettings | None:
+        """The server's settings, if they have been needed before."""
+        return self._settings
+
     def _get_settings(self) -> ServerSettings:
         return self.settings
 
