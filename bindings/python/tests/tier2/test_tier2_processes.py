@@ -113,10 +113,10 @@ def test_process_flushes_its_journal_at_exit(own_server, cache):
     program = f"""
 import os, signal, hotset
 from hotset.tier2 import Redis
-prices = hotset.TieredCache(Redis({own_server.url!r}, prefix="shop"), "prices", ttl=300)
-prices.set("tea", "old")
+prices = hotset.TieredCache(Redis({own_server.url!r}, prefix="shop", timeout=2), "prices", ttl=300)
+assert prices.set("tea", "old")
 os.kill({own_server.pid}, signal.SIGSTOP)
-prices.delete("tea")
+assert not prices.delete("tea")
 os.kill({own_server.pid}, signal.SIGCONT)
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

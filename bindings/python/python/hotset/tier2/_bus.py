@@ -212,12 +212,17 @@ class BusThread:
 
     def _flush(self) -> None:
         """Replays the journal while the process ends, for as long as one operation may take."""
+        core, number = self._core, self._number
         end = now() + int(self._session.options.timeout * 1e9)
-        while now() < end:
-            action = self._core.background(self._number, now())
-            if action == _SLEEP or action in (_PROBE, _CONNECT):
-                return
-            self._turn(action)
+        while (left := end - now()) > 0 and core.stats(now())["journal"]:
+            action = core.background(number, now())
+            if action == _SLEEP:
+                time.sleep(max(0.0, min(left, core.background_until(number) - now())) / 1e9)
+            elif action in (_PROBE, _OPERATE, _CLEAR, _DROP_LOADS):
+                self._turn(action)
+            else:
+                # The bus, which is needed no longer.
+                self._lost()
 
     def _turn(self, action: int) -> None:
         core, number = self._core, self._number

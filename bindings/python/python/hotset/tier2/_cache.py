@@ -629,7 +629,7 @@ class _Adding:
         return self.load()
 
     def took(self, outcome: Outcome) -> None:
-        if self._is_mine and not outcome.is_confirmed:
+        if self._is_mine and not outcome.is_filled:
             raise Unavailable("the second tier did not say whether the value was added")
         self.is_added = self._is_mine
 

@@ -140,16 +140,18 @@ class Outcome:
         keep_until: The first tier may keep it until then; 0: not at all.
         is_confirmed: The second tier has it, or has done what it was told.
         is_answered: Not so: whether it did anything is unknown.
+        is_filled: The server has taken the loaded value. (It may be out of date already, as by a `clear`: then it is not confirmed.)
         error: What the loader raised, if there is nothing else to serve.
     """
 
-    __slots__ = ("error", "is_answered", "is_confirmed", "keep_until", "value")
+    __slots__ = ("error", "is_answered", "is_confirmed", "is_filled", "keep_until", "value")
 
     def __init__(
         self, value: Any, keep_until: int, is_confirmed: bool, error: BaseException | None = None, *, is_answered: bool = True
     ) -> None:
         self.error = error
         self.is_answered = is_answered
+        self.is_filled = False
         self.value = value
         self.keep_until = keep_until
         self.is_confirmed = is_confirmed
@@ -166,13 +168,14 @@ Steps = Generator[Need, Any, Outcome]
 class Call:
     """What an operation is about, beside the core's part."""
 
-    __slots__ = ("args", "data", "direct", "full_key", "is_whole", "kwargs", "loaded", "mark", "space", "value")
+    __slots__ = ("args", "data", "direct", "full_key", "is_filled", "is_whole", "kwargs", "loaded", "mark", "space", "value")
 
     def __init__(
         self, space: Space, args: tuple[Any, ...], kwargs: dict[str, Any], full_key: bytes | None, *, is_whole: bool = False
     ) -> None:
         # It concerns all keys.
         self.is_whole = is_whole
+        self.is_filled = False
         self.space = space
         self.args = args
         self.kwargs = kwargs
@@ -275,6 +278,8 @@ def _perform(session: Session, call: Call | None, op: Any, action: int) -> Gener
             call.data = replies[-1]
         if action == DIRECT and call is not None:
             call.loaded = replies[-1]
+        if action == FILL and call is not None:
+            call.is_filled = replies[0] == 1
         return report(action, op, now(), epoch, replies, abilities)
 
 
@@ -332,7 +337,9 @@ def drive(session: Session, call: Call, op: Any) -> Steps:
             else:
                 # DELIVER, DONE, UNCONFIRMED.
                 is_answered = action != UNCONFIRMED
-                return Outcome(call.loaded, op.keep_until if is_answered else 0, is_answered and op.stored, is_answered=is_answered)
+                outcome = Outcome(call.loaded, op.keep_until if is_answered else 0, is_answered and op.stored, is_answered=is_answered)
+                outcome.is_filled = call.is_filled
+                return outcome
     finally:
         if has_written:
             session.waiters.wake(op.key)
