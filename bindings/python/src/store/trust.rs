@@ -6,13 +6,13 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-/// By how much the second tier's clock is ahead of the caches' own, in nanoseconds. The former goes on while the machine is
+/// By how much the second tier's clock is ahead of the caches' own, in nanoseconds. The former continues while the machine is
 /// suspended, so this grows then; a thread of the second tier measures it anew at least every second.
 static AHEAD: AtomicU64 = AtomicU64::new(0);
 
 /// Measures by how much the second tier's clock is ahead, at `now` of that clock.
 pub(crate) fn sync_clock(now: u64) {
-    // (Late by up to a millisecond, so that trust ends early rather than late, is what the caches' clock is: not corrected here.)
+    // (A reading of the caches' clock is late by up to a millisecond, here and in a hit: trust may end by that much early or late.)
     AHEAD.store(now.saturating_sub(raw::clock_nanos()), Ordering::Relaxed);
 }
 
@@ -21,8 +21,8 @@ pub(crate) fn sync_clock(now: u64) {
 pub(super) struct Watched(AtomicPtr<Trust>);
 
 impl Watched {
-    /// Watches another one. The one before is kept for ever: another thread may be looking at it. There is one for each process of a
-    /// line of forks.
+    /// Replaces the trust that is watched. The previous one is never freed: another thread may be reading it. There is one for each
+    /// process of a line of forks.
     pub(super) fn set(&self, trust: Option<Arc<Trust>>) {
         let new = trust.map_or(ptr::null_mut(), |trust| Arc::into_raw(trust).cast_mut());
         // Release pairs with the Acquire in `get`: what the pointer leads to is seen.

@@ -39,7 +39,7 @@ class Service:
             return reply.read().decode()
 
     def all_get(self, path, threads=12):
-        """What so many requests at the same time get."""
+        """Returns what concurrent requests get."""
         results = []
 
         def request():

@@ -1,4 +1,4 @@
-"""The clock of the second tier: nanoseconds that go on while the machine is suspended, where the system has such a clock."""
+"""The clock of the second tier: nanoseconds that continue while the machine is suspended, where the system has such a clock."""
 
 import time
 from functools import partial

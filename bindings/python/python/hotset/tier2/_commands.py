@@ -55,7 +55,7 @@ SWAP_SCRIPT: Final = Script(
     "if redis.call('GETRANGE',KEYS[1],0,23)~=ARGV[1] then return 0 end redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1"
 )
 RELEASE_SCRIPT: Final = Script("if redis.call('GETRANGE',KEYS[1],0,23)~=ARGV[1] then return 0 end redis.call('UNLINK',KEYS[1]) return 1")
-# The removal of an absent key tells nobody, so it is made to exist. (Where there is no memory for that, the removal has been done.)
+# The removal of an absent key is not announced, so the key is created first. (Where there is no memory for that, the removal has been done.)
 _ANNOUNCE: Final = "if redis.call('UNLINK',KEYS[1])==0 then redis.pcall('SET',KEYS[1],'') redis.call('UNLINK',KEYS[1]) end return 1"
 REMOVE_SCRIPT: Final = Script(_ANNOUNCE)
 _IS_VALUE: Final = "redis.call('GETRANGE',KEYS[1],0,3)=='\\241h\\1\\1' and redis.call('STRLEN',KEYS[1])>=54"

@@ -50,7 +50,7 @@ class _Naming:
             signature = None
         self._signature = signature
         by_position = kinds <= {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-        # So many arguments by position are complete.
+        # A call with this number of arguments by position is complete; -1: none is.
         self._complete = len(parameters) if signature is not None and by_position else -1
         is_plain = kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD} and all(
             parameter.default is inspect.Parameter.empty for parameter in parameters

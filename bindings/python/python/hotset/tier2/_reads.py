@@ -239,7 +239,7 @@ _COUNT: Final = Script(
 
 
 def count_commands(key: bytes, delta: int, milliseconds: int) -> list[Command]:
-    """Returns the command that adds to a counter; one that it begins lives for so long (0: without end)."""
+    """Returns the command that adds to a counter; a new one expires after `milliseconds` (0: never)."""
     if not milliseconds:
         return [(b"INCRBY", key, delta)]
     # (Whole: a counter's command is not sent twice.)

@@ -527,35 +527,35 @@ class Session:
                 _log.warning("on_event raised", exc_info=True)
 
     def note_down(self, number: int, reason: Failed) -> None:
-        """Tells the user, once, that a server cannot be reached."""
+        """Notifies the user, once, that a server cannot be reached."""
         if self._reported.get(number) is not False:
             self._reported[number] = False
             _log.warning("second tier cannot be reached, values are loaded without it: %s", reason)
             self.event("down", node=number, reason=reason.kind, text=str(reason))
 
     def note_up(self, number: int) -> None:
-        """Tells the user that a server can be reached again."""
+        """Notifies the user that a server can be reached again."""
         if self._reported.get(number) is False:
             _log.warning("second tier can be reached again: %s:%s", *self._nodes[number].address)
             self.event("up", node=number)
         self._reported[number] = True
 
     def note_no_bus(self, number: int, reason: Failed) -> None:
-        """Tells the user, once, that a server announces no changes."""
+        """Notifies the user, once, that a server announces no changes."""
         if number not in self._without_bus:
             self._without_bus.add(number)
             _log.warning("second tier: local_ttl bounds how old values of this process may be: %s", reason)
             self.event("no bus", node=number, text=str(reason))
 
     def note_refused(self, number: int, error: ServerError) -> None:
-        """Tells the user, once, that a server refuses this user a command that the second tier needs."""
+        """Notifies the user, once, that a server refuses this user a command that the second tier needs."""
         if number not in self._refusing:
             self._refusing.add(number)
             _log.warning("second tier: the server refuses a command, `python -m hotset tier2 URL` says what that costs: %s", error)
             self.event("refused", node=number, text=str(error))
 
     def note_bus(self, number: int) -> None:
-        """Tells the user that a server announces changes."""
+        """Notifies the user that a server announces changes."""
         self._without_bus.discard(number)
         self.event("bus", node=number)
 
