@@ -655,3 +655,16 @@ fn child_has_a_tier_of_its_own() {
         world
     });
 }
+
+#[test]
+fn waiting_caller_keeps_what_it_reads_after_the_fill() {
+    // The placeholder's and the renewals' messages void the mark with which it began.
+    needs_for(&[Off::Duty(Duty::MarkPerRequest)], |options| {
+        let mut world = World::armed(options, 2);
+        let leader = world.start(A, read(0));
+        world.processes[A].fibers[leader].load_ms = 700;
+        world.run_through(A, leader);
+        let waiting = world.go_for(B, 1_000, read(0));
+        world.is_done(B, waiting) && world.processes[B].entries.contains_key(&0)
+    });
+}
