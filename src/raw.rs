@@ -74,11 +74,36 @@ where
     Q: Hash + Eq + ?Sized,
 {
     // SAFETY: the caller's promise.
+    unsafe { get_alone_if(cache, key, |_| true, read) }
+}
+
+/// [`get_alone`], where every entry that is found is a miss unless `allowed` returns true for the current time: nanoseconds of
+/// [`clock_nanos`], or 0 in a cache whose entries never expire.
+///
+/// # Safety
+/// As for [`get_alone`]; `allowed` uses no cache either.
+#[inline(always)]
+pub unsafe fn get_alone_if<K, V, S, Q, R>(
+    cache: &Cache<K, V, S>,
+    key: &Q,
+    allowed: impl FnOnce(u64) -> bool,
+    read: impl FnOnce(&V) -> R,
+) -> Option<R>
+where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized,
+{
+    // SAFETY: the caller's promise.
     let guard = unsafe { alone() };
     match cache.0.lookup_at_once(key, cache.0.hash(key), &guard) {
         Ok(entry) => entry.map(|entry| read(&entry.value)),
         Err(Some(found)) if cache.0.engine.hits_are_quiet() => {
             let now = cache.0.engine.now();
+            if !allowed(now) {
+                cache.0.engine.locals().count(&guard, false);
+                return None;
+            }
             let Some(entry) = cache.0.hit_timed(found, now, &guard) else {
                 return get_protected(cache, key, read);
             };
@@ -87,8 +112,20 @@ where
             cache.0.engine.tick(now);
             Some(result)
         }
-        Err(_) => get_protected(cache, key, read),
+        Err(found) => {
+            if found.is_some() && !allowed(cache.0.engine.now()) {
+                cache.0.engine.locals().count(&guard, false);
+                return None;
+            }
+            get_protected(cache, key, read)
+        }
     }
+}
+
+/// Returns the current time of caches without a clock of their own: nanoseconds since some instant of this process, about a millisecond late
+/// at most.
+pub fn clock_nanos() -> u64 {
+    clock::nanos()
 }
 
 /// The hits of [`get_alone`] that need a single look; of others nothing is known then, and nothing was counted. `hash` is what the

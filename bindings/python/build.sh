@@ -39,6 +39,7 @@ for python in $(interpreters); do
         module=${package%%==*}
         has "$env" "${module/-/_}" || install "$env" --only-binary :all: "$package" || echo "$name: no $package" >&2
     done
+    has "$env" redis || install "$env" redis==8.1.0
     wheels=$here/wheels/$name
     rm -rf "$wheels"
     # A target directory each: what is built for one interpreter is of no use to the next.

@@ -41,6 +41,14 @@ fn check_loads(check: Bound<'_, PyAny>) {
     flight::shared::set_check(check);
 }
 
+/// Compares the caches' clock with the second tier's, whose time is `now`: before a cache trusts a tier, and at least every second then, since
+/// only one of them goes on while the machine is suspended.
+#[pyfunction]
+#[pyo3(signature = (now, /))]
+fn sync_clock(now: u64) {
+    store::trust::sync_clock(now);
+}
+
 /// What leaves a cache is let go of by whoever comes next, and so must be of one interpreter. Those with a GIL of their own are refused by
 /// Python already.
 fn refuse_another_interpreter() -> PyResult<()> {
@@ -73,6 +81,7 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("build", build)?;
     module.add_function(wrap_pyfunction!(after_fork, module)?)?;
     module.add_function(wrap_pyfunction!(check_loads, module)?)?;
+    module.add_function(wrap_pyfunction!(sync_clock, module)?)?;
     let os = module.py().import("os")?;
     if os.hasattr("register_at_fork")? {
         let kwargs = pyo3::types::PyDict::new(module.py());

@@ -53,6 +53,7 @@ pub(crate) struct WithTtl {
     #[pyo3(get)]
     value: Py<PyAny>,
     /// As the native part takes it.
+    #[pyo3(get)]
     ttl: Py<PyAny>,
 }
 

@@ -6,6 +6,7 @@ all of them, for tests. What the package has to say while it runs is logged by t
 """
 
 import os
+from typing import TYPE_CHECKING
 
 from hotset._cached import cached
 from hotset._hotset import KEEP, MISSING, SnapshotError, WithTtl, __version__, after_fork
@@ -16,7 +17,20 @@ from hotset._registry import caches, clear_all, shared, stats
 from hotset._snapshot import SnapshotWarning
 from hotset._stats import CacheInfo, Stats
 
+if TYPE_CHECKING:
+    from hotset.tier2 import TieredCache
+
 os.register_at_fork(after_in_child=after_fork)
+
+
+def __getattr__(name: str) -> object:
+    """Imports what needs the second tier's package when it is first used."""
+    if name == "TieredCache":
+        from hotset.tier2 import TieredCache
+
+        return TieredCache
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "KEEP",
@@ -26,6 +40,7 @@ __all__ = [
     "SnapshotError",
     "SnapshotWarning",
     "Stats",
+    "TieredCache",
     "WithTtl",
     "__version__",
     "cache",

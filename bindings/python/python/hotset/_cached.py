@@ -6,17 +6,20 @@ import inspect
 from collections.abc import Callable, Coroutine, Hashable
 from functools import cached_property, partial, partialmethod
 from types import EllipsisType
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from hotset._codecs import CodecName, Schema, Serializer, checked_schema, codec_of
 from hotset._mapping import Cache
 from hotset._memo import is_async, memoised, refuse_generators
-from hotset._methods import CachedClassMethod
+from hotset._methods import CachedClassMethod, place_of
 from hotset._over import over
 from hotset._settings import Cause, Policy, Seconds, checked, memo_settings
 from hotset._snapshot import Path, path_of
-from hotset._types import AsyncCached, Cached, Decorator, P, R
+from hotset._types import AsyncCached, Cached, Decorator, P, R, TieredDecorator
 from hotset._types import CachedClassMethod as TypedClassMethod
+
+if TYPE_CHECKING:
+    from hotset.tier2 import Redis
 
 
 @overload
@@ -29,6 +32,31 @@ def cached(function: classmethod[Any, P, R], /) -> TypedClassMethod[P, R]: ...
 def cached(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCached[P, R]: ...
 @overload
 def cached(function: Callable[P, R], /) -> Cached[P, R]: ...
+@overload
+def cached(
+    *,
+    tier2: Redis,
+    local_ttl: Seconds | None = None,
+    maxsize: int | EllipsisType | None = ...,
+    policy: Policy = "tinylfu",
+    ttl: Seconds | None = None,
+    tti: Seconds | None = None,
+    jitter: float = 0.0,
+    key: Callable[..., Hashable] | None = None,
+    typed: bool = False,
+    weigher: Callable[[Any], int] | None = None,
+    max_weight: int | None = None,
+    on_removal: Callable[[tuple[Any, ...], dict[str, Any], Any, Cause], object] | None = None,
+    single_flight: bool = True,
+    negative_ttl: Seconds | None = None,
+    stale_while_revalidate: Seconds | None = None,
+    stale_if_error: Seconds | None = None,
+    timer: Callable[[], float] | None = None,
+    method: bool | None = None,
+    name: str | None = None,
+    codec: CodecName | Serializer = "values",
+    schema: Schema = None,
+) -> TieredDecorator: ...
 @overload
 def cached(
     *,
@@ -53,6 +81,7 @@ def cached(
     snapshot: Path | None = None,
     codec: CodecName | Serializer = "values",
     schema: Schema = None,
+    tier2: None = None,
 ) -> Decorator: ...
 def cached(
     function: Any = None,
@@ -79,6 +108,8 @@ def cached(
     snapshot: Path | None = None,
     codec: CodecName | Serializer = "values",
     schema: Schema = None,
+    tier2: Redis | None = None,
+    local_ttl: Seconds | None = None,
 ) -> Any:
     """Keeps the results of a function, an `async def`, a method, a class method, a static method or a property.
 
@@ -111,6 +142,10 @@ def cached(
     `stale_if_error` seconds.
     timer: called instead of the system's monotonic clock, for tests: `timer=lambda: time.time()` follows freezegun and time-machine.
     name: lists the cache in `hotset.caches()`.
+    tier2: A `hotset.tier2.Redis`: results are shared with other processes, which see what this one invalidates. See below.
+    maxsize, policy, weigher, max_weight and on_removal concern the results in this process, then; tti, jitter, negative_ttl, timer and
+    single_flight=False are not possible.
+    local_ttl: With tier2, the seconds that a result stays in this process without new confirmation.
     cache: a `hotset.Cache` in which the results are kept, beside those of other functions; its settings are the cache's.
     snapshot: a file in which results outlive the process; codec, schema: how they are written. See below.
 
@@ -160,6 +195,12 @@ def cached(
     schema: a number or string to be changed whenever the function, or what its results mean, changes: a file with another one, of another
     codec or another function is not loaded.
 
+    With `tier2`, a result that this process lacks is read from the server, and calculated by one caller of all processes if that lacks it, too.
+    `cache_invalidate`, `cache_set`, `cache_expire` and `cache_clear` concern both tiers and all processes, and return whether the server confirmed it;
+    `cache_ainvalidate`, `cache_aset`, `cache_aexpire` and `cache_aclear` are for asyncio. Arguments must be simple values, or a `key` makes such
+    of them; a method needs a `key`. `codec` and `schema` say how results are written there. `name` is the cache's name on the server: without one it is
+    the function's qualified name.
+
     A file that cannot be loaded is told by a `hotset.SnapshotWarning`, and the function begins without. A damaged or outdated snapshot is
     replaced by the next save; a file that is no snapshot is not, but by an explicit `cache_save()`. Processes that share a file, as
     gunicorn's workers do, each save what they have: the last one wins. One that did nothing since a fork leaves the file to the
@@ -168,6 +209,8 @@ def cached(
     Raises:
         TypeError, ValueError, MemoryError, RuntimeError, OSError: As `hotset.Cache`, when the function is decorated.
     """
+    if tier2 is None and local_ttl is not None:
+        raise TypeError("local_ttl bounds how long results stay in front of a second tier: give tier2=, too")
     given = {name: value for name, value in locals().items() if name not in ("function", "cache", "key", "typed", "method")}
     if cache is not None:
         for setting, value in given.items():
@@ -187,6 +230,28 @@ def cached(
         negative_ttl=negative_ttl,
         timer=timer,
     )
+    if tier2 is not None:
+        if snapshot is not None:
+            raise TypeError("snapshot and tier2 exclude each other: after a restart, results are in the second tier")
+        for setting, value in {"tti": tti, "jitter": jitter, "negative_ttl": negative_ttl, "timer": timer, "single_flight": single_flight}.items():
+            if value != _DEFAULTS[setting]:
+                raise TypeError(f"{setting} and tier2 exclude each other: all processes share a result and its lifetime")
+        tiered = partial(
+            _decorate_tiered,
+            method=method,
+            tier2=tier2,
+            local_ttl=local_ttl,
+            shared=shared,
+            key=key,
+            typed=typed,
+            single_flight=single_flight,
+            stale_while_revalidate=stale_while_revalidate,
+            stale_if_error=stale_if_error,
+            name=name,
+            codec=codec,
+            schema=schema,
+        )
+        return tiered if function is None else tiered(function)
     settings = memo_settings(
         shared,
         typed=typed,
@@ -212,6 +277,20 @@ def _decorate_over(function: Any, /, *, under: Callable[..., Any]) -> Any:
         raise TypeError(f"cached(cache=..) decorates functions, not {type(function).__name__}")
     refuse_generators(function)
     return under(function, is_async=is_async(function))
+
+
+def _decorate_tiered(function: Any, /, *, method: bool | None, **settings: Any) -> Any:
+    from hotset.tier2._decorator import decorate
+
+    if isinstance(function, staticmethod):
+        return staticmethod(decorate(cast(Any, function).__func__, **settings))
+    if not callable(function):
+        raise TypeError(f"cached(tier2=..) decorates functions, not {type(function).__name__}")
+    refuse_generators(function)
+    place = place_of(function, method)
+    if (place.method or (place.scope is not None and method is not False)) and settings["key"] is None:
+        raise TypeError("a method's results are shared by all processes with tier2: give key=, which says what stands for the instance")
+    return decorate(function, **settings)
 
 
 def _decorate(

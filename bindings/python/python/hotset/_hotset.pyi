@@ -34,6 +34,10 @@ class WithTtl:
     """
 
     value: Any
+    @property
+    def ttl(self) -> Any:
+        """Seconds (float), KEEP, NEVER, or None for what the settings say."""
+
     def __init__(self, value: Any, ttl: Any) -> None: ...
 
 class SnapshotError(Exception):
@@ -84,6 +88,9 @@ def seal(memo: type["Memo"] | type["BoundMemo"], /) -> None:
 
 def check_loads(check: Callable[[int, bool], object], /) -> None:
     """Has threads that wait for a task's load call this with the load's number, and whether they have waited already. Called once."""
+
+def sync_clock(now: int, /) -> None:
+    """Compares the caches' clock with the second tier's, whose time is `now`: before `set_trust`, and at least every second afterwards."""
 
 @final
 class Reload:
@@ -172,6 +179,15 @@ class Memo:
         """
 
     def clear(self) -> None: ...
+    def clear_entries(self) -> None:
+        """As clear, but the counters of hits and misses stay."""
+
+    def supersede_loads(self) -> None:
+        """What is being loaded is not kept, and serves no later caller. Entries stay."""
+
+    def set_trust(self, tier: "Tier2 | None", /) -> None:
+        """Has entries found, and loads joined, only while this Tier2 trusts them; None: always. For a cache with a time to live."""
+
     def reset_stats(self) -> None: ...
     def entries(self) -> list[tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]]:
         """((args, kwargs), value) of all results, hottest first."""
@@ -316,6 +332,15 @@ class Cache:
 
     def stats(self) -> dict[str, int]: ...
     def clear(self) -> None: ...
+    def clear_entries(self) -> None:
+        """As clear, but the counters of hits and misses stay."""
+
+    def supersede_loads(self) -> None:
+        """As Memo.supersede_loads."""
+
+    def set_trust(self, tier: "Tier2 | None", /) -> None:
+        """As Memo.set_trust."""
+
     def run_pending(self) -> None: ...
     def resize(self, capacity: int, /) -> None: ...
     def saving(self, path: str, schema: int, /) -> Saving: ...

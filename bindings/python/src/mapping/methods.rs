@@ -12,6 +12,7 @@ use crate::store::key::{self, Found, Look, Search, Single, Value};
 use crate::store::lanes::{Begun, Leading, Led, Opened};
 use crate::store::left::LettingGo;
 use crate::store::options::capacity;
+use crate::tier2::PyTier;
 use hotset::Ttl;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -109,7 +110,7 @@ impl Mapping {
                 if let Some(found) = self.store.get(search)? {
                     return Ok(Begun::Done(found.or_raise()?));
                 }
-                match self.store.lanes.open(search, &key.clone().into(), false)? {
+                match self.store.open_load(search, &key.clone().into(), false)? {
                     Opened::Own => {
                         let text = "a loader asked for the key that it is loading";
                         return Err(PyRuntimeError::new_err(text));
@@ -174,7 +175,7 @@ impl Mapping {
                 if let Some(found) = self.store.get(search)? {
                     return reply(0, found.or_raise()?.into_bound(py));
                 }
-                match self.store.lanes.open(search, &key.clone().into(), true)? {
+                match self.store.open_load(search, &key.clone().into(), true)? {
                     Opened::Lead(led) => {
                         let leading = Leading::new(&self.store.lanes, led);
                         // SAFETY: the mapping is alive while it is called.
@@ -295,6 +296,25 @@ impl Mapping {
         Ok(())
     }
 
+    fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        self.store.lanes.supersede_all();
+        self.store.clear_entries();
+        Ok(())
+    }
+
+    fn supersede_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        self.store.lanes.supersede_all();
+        Ok(())
+    }
+
+    fn set_trust(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let tier: Option<PyRef<'_, PyTier>> = args[0].extract()?;
+        self.store.set_trust(tier.map(|tier| tier.trust()));
+        Ok(())
+    }
+
     fn run_pending(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _letting_go = LettingGo;
         self.store.ask_clock()?;
@@ -336,6 +356,9 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"clear" => Mapping::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves everything.";
         c"saving" => Mapping::saving, 2..=2, c"saving($self, path, schema, /)\n--\n\nBegins to save the entries to a file.";
         c"loading" => Mapping::loading, 2..=2, c"loading($self, path, schema, /)\n--\n\nBegins to load entries from a file.";
+        c"clear_entries" => Mapping::clear_entries, 0..=0, c"clear_entries($self, /)\n--\n\nRemoves everything, and counts on.";
+        c"supersede_loads" => Mapping::supersede_loads, 0..=0, c"supersede_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
+        c"set_trust" => Mapping::set_trust, 1..=1, c"set_trust($self, tier, /)\n--\n\nHas entries found only while this Tier2 trusts them; None: always.";
         c"run_pending" => Mapping::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
         c"resize" => Mapping::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";
     ]

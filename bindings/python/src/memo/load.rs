@@ -71,7 +71,7 @@ impl Memo {
             let before = lanes.landed();
             // Without single flight a load is noted all the same, so that an invalidation can overtake it. (As a task's, for which no thread
             // is answerable: the function may call itself.)
-            match lanes.open(search, key, !self.single_flight)? {
+            match self.store.open_load(search, key, !self.single_flight)? {
                 // Another is at it, whose result is kept; this one is the caller's alone.
                 Opened::Wait(_) | Opened::Own if !self.single_flight => return Ok(Begun::Aside),
                 Opened::Own => return Err(raise(reentered())),

@@ -124,8 +124,15 @@ impl Lanes {
         Duration::from_nanos(self.time.get(Ordering::Relaxed))
     }
 
-    /// Finds the load of a key, or begins it. May run Python code, to compare.
-    pub(crate) fn open<T: Sought>(&self, search: &Search<'_, T>, key: &Ref, task: bool) -> Result<Opened, Raised> {
+    /// Finds the load of a key, or begins it. Unless the caller `joins`, another's load is invalidated instead of waited for. May run
+    /// Python code, to compare.
+    pub(super) fn open<T: Sought>(
+        &self,
+        search: &Search<'_, T>,
+        key: &Ref,
+        task: bool,
+        joins: bool,
+    ) -> Result<Opened, Raised> {
         let me = Actor::current(task);
         loop {
             let mut lanes = self.open.lock();
@@ -142,6 +149,10 @@ impl Lanes {
                     match relation {
                         Relation::Own => return Ok(Opened::Own),
                         Relation::Aside => return Ok(Opened::Aside),
+                        Relation::Other if !joins => {
+                            self.mark(Look::hash(search), id);
+                            continue;
+                        }
                         Relation::Other => {}
                     }
                     if let Some(shared) = self.share(Look::hash(search), id) {
@@ -174,6 +185,15 @@ impl Lanes {
             }
             drop(lanes);
             search.settle()?;
+        }
+    }
+
+    /// What this load brings is not kept, and serves no later caller.
+    fn mark(&self, hash: u64, id: u64) {
+        let mut lanes = self.open.lock();
+        if let Some(lane) = lanes.find_mut(hash, |lane| lane.id == id) {
+            lane.superseded = true;
+            self.marks.count(Ordering::Relaxed);
         }
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod owners;
 pub(crate) mod saved;
 mod stats;
 mod take;
+pub(crate) mod trust;
 
 #[cfg(Py_GIL_DISABLED)]
 use crate::call::Call;
@@ -20,9 +21,10 @@ use crate::flight::{Lead, failure};
 use crate::locked::{Counter, Locked};
 use crate::objects::{Object, Raised, Ref};
 use crate::seed::seeded;
+use hotset::tier2::Trust;
 use hotset::{BuildError, Cause, Ttl, raw};
 use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
-use lanes::{Lanes, Leading, Led};
+use lanes::{Lanes, Leading, Led, Opened};
 use left::{Left, LettingGo, Told, leave};
 use options::Options;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
@@ -35,6 +37,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
+use trust::Watched;
 
 /// How a listener is told of an entry: `(told, key, value)`.
 pub(crate) type Tell = fn(Python<'_>, &Told, Object, Object) -> PyResult<()>;
@@ -92,6 +95,7 @@ pub(crate) struct Store {
     joined: Counter,
     /// What was counted before the last reset.
     before: Locked<Counted>,
+    trust: Watched,
 }
 
 impl Store {
@@ -158,7 +162,19 @@ impl Store {
             since: Counter::default(),
             joined: Counter::default(),
             before: Locked::default(),
+            trust: Watched::default(),
         })
+    }
+
+    /// Finds the load of a key, or begins it: [`Lanes::open`].
+    #[inline]
+    pub(crate) fn open_load<T: Sought>(&self, search: &Search<'_, T>, key: &Ref, task: bool) -> Result<Opened, Raised> {
+        self.lanes.open(search, key, task, self.trust.allows_joins())
+    }
+
+    /// Makes this the first tier of another store: entries are found, and loads joined, only while `trust` allows that.
+    pub(crate) fn set_trust(&self, trust: Option<Arc<Trust>>) {
+        self.trust.set(trust);
     }
 
     /// Keys begin with a weak reference from now on.
@@ -226,10 +242,16 @@ impl Store {
         loop {
             let search = sought as &dyn Look;
             #[cfg(Py_GIL_DISABLED)]
-            let found = self.cache.get_with(search, Value::found);
-            // SAFETY: whoever uses a cache holds the GIL; searches compare without Python code, and use no cache.
+            let found = if self.trust.allows_hits() {
+                self.cache.get_with(search, Value::found)
+            } else {
+                None
+            };
+            // SAFETY: whoever uses a cache holds the GIL; searches compare without Python code, and neither they nor `allows_hits_at` use a
+            // cache.
             #[cfg(not(Py_GIL_DISABLED))]
-            let found = unsafe { raw::get_alone(&self.cache, search, Value::found) };
+            let found =
+                unsafe { raw::get_alone_if(&self.cache, search, |now| self.trust.allows_hits_at(now), Value::found) };
             if found.is_some() || !sought.settle()? {
                 return Ok(found);
             }
@@ -252,6 +274,9 @@ impl Store {
 
     /// The same, and whether the caller is the one who is to reload what is there.
     pub(crate) fn get_due<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
+        if !self.trust.allows_hits() {
+            return Ok(None);
+        }
         loop {
             let found = raw::get_due(&self.cache, search as &dyn Look, |value, due| (value.found(), due));
             if found.is_some() || !search.settle()? {
@@ -273,6 +298,9 @@ impl Store {
     }
 
     pub(crate) fn contains<T: Sought>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
+        if !self.trust.allows_hits() {
+            return Ok(false);
+        }
         loop {
             if self.cache.contains_key(search as &dyn Look) {
                 return Ok(true);
@@ -494,6 +522,11 @@ impl Store {
         self.reset_lookups();
     }
 
+    /// Removes all entries, and counts on.
+    pub(crate) fn clear_entries(&self) {
+        self.cache.clear();
+    }
+
     pub(crate) fn run_pending(&self) {
         self.cache.run_pending();
     }
@@ -537,6 +570,9 @@ impl Store {
 
     /// Copies of the values of many keys.
     pub(crate) fn get_many(&self, searches: &[&dyn Look]) -> Vec<Option<Value>> {
+        if !self.trust.allows_hits() {
+            return searches.iter().map(|_| None).collect();
+        }
         self.cache.get_many(searches.iter().copied())
     }
 

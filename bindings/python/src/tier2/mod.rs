@@ -35,7 +35,6 @@ pub(crate) struct PyTier {
 
 impl PyTier {
     /// What hits of tier 1 compare with the clock.
-    #[allow(dead_code)] // Until tier 1 does.
     pub(crate) fn trust(&self) -> Arc<tier2::Trust> {
         self.tier.trust().clone()
     }

@@ -1,0 +1,620 @@
+"""Drives the core's operations: performs each action, reports what came of it, and performs the next.
+
+An operation is a generator of what it needs from outside: requests to servers, loads, waits. Threads and tasks run the same generators, by
+`run` and `run_async`, so they follow the same protocol.
+"""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
+from typing import Any, Final, final
+
+from hotset import _hotset
+from hotset._hotset import MISSING, NEVER, WithTtl
+from hotset.tier2._clock import now
+from hotset.tier2._commands import (
+    ACQUIRE,
+    CLAIM,
+    DIRECT,
+    FILL,
+    GET,
+    NETWORK,
+    PUT,
+    UNCONDITIONAL,
+    Abilities,
+    commands_of,
+    first_error,
+    kind_of_error,
+    kind_of_failure,
+    note_refusal,
+    pack,
+    report,
+)
+from hotset.tier2._errors import Failed
+from hotset.tier2._payload import NotEncodable, PayloadError
+from hotset.tier2._resp import Command
+from hotset.tier2._session import Session
+from hotset.tier2._space import Mark, Space
+
+_core: Any = _hotset
+_Operation: Any = _core.Operation
+_TIMEOUT: Final[int] = _core.Tier2.TIMEOUT
+_MOVED: Final[int] = _core.Tier2.MOVED
+_NOPERM: Final[int] = _core.Tier2.NOPERM
+
+LOAD: Final[int] = _Operation.LOAD
+WAIT: Final[int] = _Operation.WAIT
+DROP_LOCAL: Final[int] = _Operation.DROP_LOCAL
+PROBE: Final[int] = _Operation.PROBE
+HIT: Final[int] = _Operation.HIT
+NEGATIVE_HIT: Final[int] = _Operation.NEGATIVE_HIT
+STALE: Final[int] = _Operation.STALE
+MISS: Final[int] = _Operation.MISS
+DELIVER: Final[int] = _Operation.DELIVER
+FAILED: Final[int] = _Operation.FAILED
+DONE: Final[int] = _Operation.DONE
+UNCONFIRMED: Final[int] = _Operation.UNCONFIRMED
+VALUE: Final[int] = _Operation.VALUE
+NEGATIVE: Final[int] = _Operation.NEGATIVE
+LOCAL: Final[int] = _Operation.LOCAL
+
+_READS: Final = frozenset((GET, ACQUIRE, CLAIM))
+_NEW_FRAMES: Final = frozenset((FILL, PUT))
+
+
+# --- What operations need from outside.
+
+
+@final
+class Send:
+    """Commands for a server. Answered by `(epoch, replies, abilities)`, or by `Failed`."""
+
+    __slots__ = ("build", "number")
+
+    def __init__(self, number: int, build: Callable[[int, Abilities], list[Command]]) -> None:
+        self.number = number
+        self.build = build
+        """Called with the connection's number at the server and what the server allows, right before the commands are sent."""
+
+
+@final
+class Load:
+    """The user's loader. Answered by its value, or by `Raised`."""
+
+    __slots__ = ("is_limited", "key")
+
+    def __init__(self, key: bytes, is_limited: bool) -> None:
+        self.key = key
+        self.is_limited = is_limited
+
+
+@final
+class Wait:
+    """Time, or a change of the key."""
+
+    __slots__ = ("key", "until")
+
+    def __init__(self, key: bytes, until: int) -> None:
+        self.key = key
+        self.until = until
+
+
+@final
+class Probe:
+    """A connection to a server, to find out what it is."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@final
+class Background:
+    """A stale value, which the caller gets now; answered by whether the operation is continued elsewhere."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+@final
+class Raised:
+    """A loader raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+@final
+class Outcome:
+    """What an operation came to.
+
+    Attributes:
+        value: The value; MISSING if there is none.
+        keep_until: The first tier may keep it until then; 0: not at all.
+        is_confirmed: The second tier has it, or has done what it was told.
+        is_answered: Not so: whether it did anything is unknown.
+        is_filled: The server has taken the loaded value. (It may be out of date already, as by a `clear`: then it is not confirmed.)
+        error: What the loader raised, if there is nothing else to serve.
+    """
+
+    __slots__ = ("error", "is_answered", "is_confirmed", "is_filled", "keep_until", "value")
+
+    def __init__(
+        self, value: Any, keep_until: int, is_confirmed: bool, error: BaseException | None = None, *, is_answered: bool = True
+    ) -> None:
+        self.error = error
+        self.is_answered = is_answered
+        self.is_filled = False
+        self.value = value
+        self.keep_until = keep_until
+        self.is_confirmed = is_confirmed
+
+
+Need = Send | Load | Wait | Probe | Background
+Steps = Generator[Need, Any, Outcome]
+
+
+# --- Operations.
+
+
+@final
+class Call:
+    """What an operation is about, beside the core's part."""
+
+    __slots__ = ("args", "data", "direct", "full_key", "is_filled", "is_whole", "kwargs", "loaded", "mark", "space", "value")
+
+    def __init__(
+        self, space: Space, args: tuple[Any, ...], kwargs: dict[str, Any], full_key: bytes | None, *, is_whole: bool = False
+    ) -> None:
+        # It concerns all keys.
+        self.is_whole = is_whole
+        self.is_filled = False
+        self.space = space
+        self.args = args
+        self.kwargs = kwargs
+        self.full_key = full_key
+        # The last reply to a read.
+        self.data: bytes | None = None
+        # The loaded value, and its encoded form.
+        self.loaded: Any = MISSING
+        self.value: tuple[int, bytes] = (0, b"")
+        self.mark: Mark | None = None
+        self.direct: list[Command] = []
+
+    def invalidate(self) -> None:
+        """Removes what the operation concerns from the first tier."""
+        for space in self.space.siblings():
+            if self.is_whole:
+                space.first.clear()
+            else:
+                space.first.invalidate(self.args, self.kwargs)
+
+    def abandon(self) -> None:
+        """Ends the load in flight that the operation leads."""
+        mark, self.mark = self.mark, None
+        if mark is not None:
+            mark.abandon()
+
+
+def open_payload(call: Call, op: Any) -> Any:
+    """Decodes the last reply's payload.
+
+    Raises:
+        PayloadError: It cannot be used.
+    """
+    data = call.data or b""
+    return call.space.codec.open(op.key, call.full_key, op.flags, op.codec, data[op.offset :])
+
+
+def _frame(call: Call, op: Any) -> bytes:
+    """The whole new frame of FILL and PUT."""
+    codec = call.space.codec
+    flags, data = codec.seal(op.key, call.full_key, *call.value)
+    head: bytes = op.head(flags, codec.number)
+    return head + data
+
+
+def _build(
+    call: Call | None, op: Any, action: int, value: bytes | None, whole: bool, asking: bool, connection: int, abilities: Abilities
+) -> list[Command]:
+    """The commands of a network action, right before they are sent."""
+    if action in UNCONDITIONAL:
+        op.sending(connection)
+    if action == DIRECT:
+        assert call is not None
+        commands = call.direct
+    else:
+        commands = commands_of(action, op, value, abilities, whole=whole)
+    return [(b"ASKING",), *commands] if asking else commands
+
+
+def _perform(session: Session, call: Call | None, op: Any, action: int) -> Generator[Need, Any, int]:
+    """Performs a network action; returns the next action. `call` is None for what the core does on its own."""
+    value = _frame(call, op) if action in _NEW_FRAMES and call is not None else None
+    whole = False
+    asking = False
+    while True:
+        number: int = op.node
+        try:
+            outcome = yield Send(number, partial(_build, call, op, action, value, whole, asking))
+        except BaseException:
+            # Between the first byte sent and the whole reply: it is unknown whether it was executed.
+            op.failed(now(), _TIMEOUT)
+            raise
+        if isinstance(outcome, Failed):
+            return int(op.failed(now(), kind_of_failure(outcome)))
+        epoch: int
+        replies: list[Any]
+        abilities: Abilities
+        epoch, replies, abilities = outcome
+        if asking:
+            replies = replies[1:]
+        error = first_error(replies)
+        if error is not None:
+            if error.code == "NOSCRIPT" and not whole:
+                whole = True
+                continue
+            if error.code in ("MOVED", "ASK"):
+                op.node = session.moved(error, number)
+                following = int(op.failed(now(), _MOVED))
+                if following != action:
+                    return following
+                asking = error.code == "ASK"
+                continue
+            if error.code == "READONLY":
+                session.note_readonly(number)
+            if kind_of_error(error) == _NOPERM:
+                session.note_refused(number, error)
+            if note_refusal(action, error, abilities):
+                continue
+        if action in _READS and call is not None and isinstance(replies[-1], bytes):
+            call.data = replies[-1]
+        if action == DIRECT and call is not None:
+            call.loaded = replies[-1]
+        if action == FILL and call is not None:
+            call.is_filled = replies[0] == 1
+        return report(action, op, now(), epoch, replies, abilities)
+
+
+def drive(session: Session, call: Call, op: Any) -> Steps:
+    """Drives an operation to its end."""
+    space = call.space
+    action: int = op.action
+    has_written = False
+    error: BaseException | None = None
+    try:
+        while True:
+            if action in NETWORK:
+                if action == PUT:
+                    call.abandon()
+                    call.mark = space.first.mark(call.args, call.kwargs)
+                has_written |= action in _NEW_FRAMES
+                action = yield from _perform(session, call, op, action)
+            elif action == WAIT:
+                yield Wait(op.key, op.until)
+                action = op.step(now())
+            elif action == LOAD:
+                if op.stale and space.settings.stale_while_revalidate:
+                    try:
+                        stale = open_payload(call, op)
+                    except PayloadError:
+                        pass
+                    else:
+                        yield Background(stale)
+                outcome = yield Load(op.key, op.limited)
+                if isinstance(outcome, Raised):
+                    error = outcome.error
+                    has_written = True
+                    action = op.load_failed(now())
+                else:
+                    action = _loaded(call, op, outcome)
+            elif action == DROP_LOCAL:
+                call.invalidate()
+                action = op.step(now())
+            elif action == PROBE:
+                yield Probe(op.node)
+                action = op.step(now())
+            elif action in (HIT, STALE):
+                try:
+                    value = open_payload(call, op)
+                except PayloadError:
+                    action = op.reject(now())
+                    continue
+                return Outcome(value, op.keep_until if action == HIT else 0, True)
+            elif action == NEGATIVE_HIT:
+                return Outcome(MISSING, op.keep_until, True)
+            elif action == MISS:
+                return Outcome(MISSING, 0, True)
+            elif action == FAILED:
+                return Outcome(MISSING, 0, False, error)
+            else:
+                # DELIVER, DONE, UNCONFIRMED.
+                is_answered = action != UNCONFIRMED
+                outcome = Outcome(call.loaded, op.keep_until if is_answered else 0, is_answered and op.stored, is_answered=is_answered)
+                outcome.is_filled = call.is_filled
+                return outcome
+    finally:
+        if has_written:
+            session.waiters.wake(op.key)
+        # (An error's traceback has this frame.)
+        del error
+
+
+def _loaded(call: Call, op: Any, result: Any) -> int:
+    """Reports a loaded value to the core."""
+    ttl = 0
+    if type(result) is WithTtl:
+        ttl = with_ttl_lifetime(result.ttl)
+        result = result.value
+    call.loaded = result
+    if result is MISSING:
+        return int(op.loaded(now(), ttl, NEGATIVE))
+    try:
+        call.value = call.space.codec.encode(result)
+    except NotEncodable as refused:
+        call.space.note_not_encodable(refused)
+        return int(op.loaded(now(), ttl, LOCAL))
+    return int(op.loaded(now(), ttl, VALUE))
+
+
+def with_ttl_lifetime(ttl: Any) -> int:
+    """A `WithTtl`'s time to live, in nanoseconds; 0 for the cache's own."""
+    if ttl is NEVER:
+        return NO_END
+    return max(1, min(NO_END, int(ttl * 1e9))) if isinstance(ttl, float) else 0
+
+
+# Seconds between two looks of a task for a permit to load, of which threads may give one back.
+_PERMIT_POLL: Final = 0.005
+
+NO_END: Final = 10 * 365 * 24 * 3600 * 10**9
+"""Nanoseconds that stand for "never": ten years."""
+
+
+def maintain(session: Session, op: Any) -> Steps:
+    """Drives an operation that the core began on its own: a renewal, or a replay of the journal."""
+    action: int = op.action
+    while True:
+        if action in NETWORK:
+            action = yield from _perform(session, None, op, action)
+        elif action == PROBE:
+            yield Probe(op.node)
+            action = op.step(now())
+        elif action == WAIT:
+            yield Wait(op.key, op.until)
+            action = op.step(now())
+        elif action == DROP_LOCAL:
+            session.apply(op.key)
+            action = op.step(now())
+        else:
+            return Outcome(MISSING, 0, action == DONE)
+
+
+# --- Running them.
+
+@final
+class _Loading:
+    """A load that the running code is part of, until it has ended."""
+
+    __slots__ = ("has_ended", "is_limited", "key")
+
+    def __init__(self, key: bytes, is_limited: bool) -> None:
+        self.key = key
+        self.is_limited = is_limited
+        self.has_ended = False
+
+
+# The loads that the running code is part of. (Tasks and copies of a context outlive them.)
+_within: contextvars.ContextVar[tuple[_Loading, ...]] = contextvars.ContextVar("hotset_tier2_within", default=())
+
+
+def check_not_within(key: bytes) -> None:
+    """Raises a RuntimeError if the running code is part of a load of this key: it would wait for itself."""
+    for each in _within.get():
+        if each.key == key and not each.has_ended:
+            raise RuntimeError("a cached function or loader requested the key that it was loading")
+
+
+def _begin_load(need: Load) -> tuple[_Loading, bool, contextvars.Token[tuple[_Loading, ...]]]:
+    """Notes a load; whether it needs one of the permits. (A loader that loads in turn must not wait for itself.)"""
+    outer = tuple(each for each in _within.get() if not each.has_ended)
+    own = _Loading(need.key, need.is_limited)
+    return own, need.is_limited and not any(each.is_limited for each in outer), _within.set((*outer, own))
+
+
+def send(session: Session, need: Send) -> Any:
+    """Performs a `Send` for a thread."""
+    try:
+        connection = session.take(need.number)
+    except Failed as failed:
+        return failed
+    abilities = session.abilities(need.number)
+    try:
+        commands = need.build(connection.greeting.connection_id or 0, abilities)
+        replies = connection.exchange(pack(commands), len(commands))
+    except Failed as failed:
+        session.note_failed(need.number, failed)
+        return failed
+    except BaseException:
+        connection.close()
+        raise
+    session.give_back(need.number, connection)
+    return connection.epoch, replies, abilities
+
+
+def wait(session: Session, need: Wait) -> None:
+    """Performs a `Wait` for a thread."""
+    changed = threading.Event()
+    session.waiters.add(need.key, changed.set)
+    try:
+        changed.wait(max(0.0, (need.until - now()) / 1e9))
+    finally:
+        session.waiters.remove(need.key, changed.set)
+
+
+def _load(session: Session, need: Load, loader: Callable[[], Any]) -> Any:
+    own, is_limited, token = _begin_load(need)
+    has_permit = False
+    try:
+        if is_limited:
+            session.loads.acquire()
+            has_permit = True
+        return loader()
+    except BaseException as error:
+        return Raised(error)
+    finally:
+        own.has_ended = True
+        _within.reset(token)
+        if has_permit:
+            session.loads.release()
+
+
+def run(
+    session: Session,
+    steps: Steps,
+    loader: Callable[[], Any] | None = None,
+    background: Callable[[Session, Steps, Callable[[], Any]], bool] | None = None,
+) -> Outcome:
+    """Runs an operation in the calling thread.
+
+    Args:
+        session: The process's session.
+        steps: The operation.
+        loader: Loads the value.
+        background: Has the rest of the operation run elsewhere, while the caller gets a stale value; returns whether it will.
+    """
+    answer: Any = None
+    try:
+        need = next(steps)
+        while True:
+            if isinstance(need, Send):
+                try:
+                    answer = send(session, need)
+                except BaseException as error:
+                    need = steps.throw(error)
+                    continue
+            elif isinstance(need, Wait):
+                wait(session, need)
+                answer = None
+            elif isinstance(need, Load):
+                assert loader is not None
+                answer = _load(session, need, loader)
+            elif isinstance(need, Probe):
+                answer = session.probe(need.number)
+            else:
+                assert loader is not None
+                if background is not None and background(session, steps, loader):
+                    return Outcome(need.value, 0, True)
+                answer = None
+            need = steps.send(answer)
+    except StopIteration as stop:
+        return _outcome(stop.value)
+
+
+def _outcome(outcome: Outcome) -> Outcome:
+    """Returns an outcome, or raises its error."""
+    if outcome.error is None:
+        return outcome
+    try:
+        raise outcome.error
+    finally:
+        # (The error's traceback has this frame.)
+        del outcome
+
+
+async def send_async(session: Session, need: Send) -> Any:
+    """Performs a `Send` for a task."""
+    try:
+        connection = await session.take_async(need.number)
+    except Failed as failed:
+        return failed
+    abilities = session.abilities(need.number)
+    commands = need.build(connection.greeting.connection_id or 0, abilities)
+    try:
+        replies = await connection.exchange(pack(commands), len(commands))
+    except Failed as failed:
+        session.note_failed(need.number, failed)
+        return failed
+    return connection.epoch, replies, abilities
+
+
+async def wait_async(session: Session, need: Wait) -> None:
+    """Performs a `Wait` for a task."""
+    loop = asyncio.get_running_loop()
+    changed = loop.create_future()
+
+    def set_changed() -> None:
+        if not changed.done():
+            changed.set_result(None)
+
+    def wake() -> None:
+        try:
+            loop.call_soon_threadsafe(set_changed)
+        except RuntimeError:
+            # The loop was closed.
+            pass
+
+    session.waiters.add(need.key, wake)
+    try:
+        await asyncio.wait([changed], timeout=max(0.0, (need.until - now()) / 1e9))
+    finally:
+        session.waiters.remove(need.key, wake)
+
+
+async def _load_async(session: Session, need: Load, loader: Callable[[], Awaitable[Any]]) -> Any:
+    own, is_limited, token = _begin_load(need)
+    has_permit = False
+    try:
+        while is_limited and not (has_permit := session.loads.acquire(blocking=False)):
+            await asyncio.sleep(_PERMIT_POLL)
+        return await loader()
+    except BaseException as error:
+        return Raised(error)
+    finally:
+        own.has_ended = True
+        _within.reset(token)
+        if has_permit:
+            session.loads.release()
+
+
+async def run_async(
+    session: Session,
+    steps: Steps,
+    loader: Callable[[], Awaitable[Any]] | None = None,
+    background: Callable[[Session, Steps, Callable[[], Awaitable[Any]]], bool] | None = None,
+) -> Outcome:
+    """Runs an operation in the running task; as `run`."""
+    answer: Any = None
+    try:
+        need = next(steps)
+        while True:
+            try:
+                if isinstance(need, Send):
+                    answer = await send_async(session, need)
+                elif isinstance(need, Wait):
+                    await wait_async(session, need)
+                    answer = None
+                elif isinstance(need, Load):
+                    assert loader is not None
+                    answer = await _load_async(session, need, loader)
+                elif isinstance(need, Probe):
+                    answer = await session.probe_async(need.number)
+                else:
+                    assert loader is not None
+                    if background is not None and background(session, steps, loader):
+                        return Outcome(need.value, 0, True)
+                    answer = None
+            except BaseException as error:
+                # (A cancellation, above all: what was sent is unknown.)
+                need = steps.throw(error)
+                continue
+            need = steps.send(answer)
+    except StopIteration as stop:
+        return _outcome(stop.value)

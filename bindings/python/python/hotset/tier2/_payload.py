@@ -1,0 +1,155 @@
+"""What a frame carries behind its head: a value's bytes, maybe compressed, with the full key where the key's name is a hash, maybe signed.
+
+The layout, behind the head that the native part writes:
+
+    [length of the full key: 4 bytes, the full key]  value  [MAC: 16 bytes]
+
+Three of the head's flags say which parts are there. A MAC is BLAKE2b, keyed, over key, flags, codec and all that lies between
+head and MAC; it does not cover the head's stamp and deadline, which the server's scripts rewrite when an entry is expired or touched.
+"""
+
+import hmac
+import zlib
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any, Final, final
+
+from hotset._codecs import PICKLE, Codec, CodecName, Schema, Serializer, checked_schema, codec_of
+
+COMPRESSED: Final = 1
+SIGNED: Final = 2
+NAMED: Final = 4
+"""The full key precedes the value."""
+_KNOWN: Final = COMPRESSED | SIGNED | NAMED
+_MAC: Final = 16
+_NUMBERS: Final = {"values": 1, "bytes": 2, "json": 3, "pickle": 4}
+_OWN: Final = 5
+
+
+class PayloadError(ValueError):
+    """A payload cannot be used: it is a miss, and counted."""
+
+
+class NotEncodable(Exception):
+    """A value cannot be encoded, or is too large: it stays in the first tier."""
+
+
+@final
+class PayloadCodec:
+    """Makes payloads of values, and values of payloads."""
+
+    __slots__ = ("_codec", "_compress_over", "_decode", "_encode", "_largest", "_plain_flags", "_sign", "digest", "number")
+
+    def __init__(
+        self,
+        codec: CodecName | Serializer = "values",
+        *,
+        schema: Schema = None,
+        compress_over: Any = None,
+        sign: Any = None,
+        max_value: Any = 16 << 20,
+    ) -> None:
+        self._codec: Codec = codec_of(codec)
+        if self._codec is PICKLE and sign is None:
+            raise ValueError(
+                "codec='pickle' needs sign=: a pickle runs what its writer wants, so one from a shared server is only loaded if a key proves that "
+                "your own program wrote it"
+            )
+        if sign is not None and not isinstance(sign, bytes):
+            raise TypeError(f"sign must be bytes, not {type(sign).__name__}")
+        if sign is not None and not 16 <= len(sign) <= 64:
+            raise ValueError(f"sign must have from 16 to 64 bytes, not {len(sign)}")
+        if compress_over is not None and (isinstance(compress_over, bool) or not isinstance(compress_over, int) or compress_over < 0):
+            raise ValueError(f"compress_over must be a number of bytes or None, not {compress_over!r}")
+        if isinstance(max_value, bool) or not isinstance(max_value, int) or max_value < 1:
+            raise ValueError(f"max_value must be a number of bytes, not {max_value!r}")
+        self._encode: Callable[[Any], Any] = self._codec.dumps
+        self._decode: Callable[[bytes], Any] = self._codec.loads
+        self._compress_over: int | None = compress_over
+        self._sign: bytes | None = sign
+        self._largest: int = max_value
+        self._plain_flags = 0 if sign is None else SIGNED
+        self.number: Final = _NUMBERS.get(self._codec.name, _OWN)
+        text = repr((self._codec.name, checked_schema(schema)))
+        self.digest: Final = blake2b(text.encode("utf-8", "backslashreplace"), digest_size=4).hexdigest()
+        """8 hex digits of codec and schema, for the keys: programs that differ in one of them do not read each other's values."""
+
+    def encode(self, value: Any) -> tuple[int, bytes]:
+        """Returns the flags and the bytes of a value.
+
+        Raises:
+            NotEncodable: The codec does not take it, or it is larger than `max_value`.
+        """
+        try:
+            encoded = self._encode(value)
+            data = encoded if isinstance(encoded, bytes) else bytes(encoded)
+        except RecursionError as error:
+            raise NotEncodable(f"value is nested too deeply: {error}") from error
+        except Exception as error:
+            raise NotEncodable(f"codec refused the value: {error}") from error
+        flags = 0
+        if self._compress_over is not None and len(data) > self._compress_over:
+            smaller = zlib.compress(data, 1)
+            if len(smaller) < len(data):
+                # (The length bounds what is inflated later.)
+                data, flags = len(data).to_bytes(4, "big") + smaller, COMPRESSED
+        if len(data) > self._largest:
+            raise NotEncodable(f"value has {len(data)} bytes, and max_value is {self._largest}")
+        return flags, data
+
+    def seal(self, key: bytes, full_key: bytes | None, flags: int, data: bytes) -> tuple[int, bytes]:
+        """Returns the flags and the payload of an encoded value. `full_key`: where `key` is named by a hash."""
+        flags |= self._plain_flags
+        if full_key is not None:
+            flags |= NAMED
+            data = len(full_key).to_bytes(4, "big") + full_key + data
+        if self._sign is not None:
+            data += self._mac(key, flags, data)
+        return flags, data
+
+    def _mac(self, key: bytes, flags: int, data: bytes) -> bytes:
+        mac = blake2b(key=self._sign or b"", digest_size=_MAC)
+        mac.update(b"%d %d %d:" % (flags, self.number, len(key)) + key)
+        mac.update(data)
+        return mac.digest()
+
+    def open(self, key: bytes, full_key: bytes | None, flags: int, codec: int, data: bytes) -> Any:
+        """Returns the value of a payload.
+
+        Raises:
+            PayloadError: It is not one that this codec wrote for this key. Nothing of it was decoded, unless all but the value fits.
+        """
+        if codec != self.number or flags & ~_KNOWN or bool(flags & SIGNED) != (self._sign is not None):
+            raise PayloadError("payload is of another codec, or not signed")
+        if flags & SIGNED:
+            if not hmac.compare_digest(self._mac(key, flags, data[:-_MAC]), data[-_MAC:]):
+                raise PayloadError("payload has a wrong signature")
+            data = data[:-_MAC]
+        if bool(flags & NAMED) != (full_key is not None):
+            raise PayloadError("payload does not say whose it is")
+        if full_key is not None:
+            length = int.from_bytes(data[:4], "big")
+            if data[4 : 4 + length] != full_key:
+                raise PayloadError("payload is another key's")
+            data = data[4 + length :]
+        if flags & COMPRESSED:
+            data = _inflate(data)
+        try:
+            return self._decode(data)
+        except Exception as error:
+            raise PayloadError(f"payload cannot be decoded: {error}") from error
+
+
+def _inflate(data: bytes) -> bytes:
+    length = int.from_bytes(data[:4], "big")
+    # (zlib makes at most 1,032 bytes of one.)
+    if length > min(1032 * len(data), 1 << 30):
+        raise PayloadError("payload announces more than it can hold")
+    inflater = zlib.decompressobj()
+    try:
+        value = inflater.decompress(data[4:], length + 1)
+    except zlib.error as error:
+        raise PayloadError(f"payload cannot be decompressed: {error}") from error
+    if len(value) != length or not inflater.eof:
+        raise PayloadError("payload is truncated")
+    return value

@@ -1,0 +1,332 @@
+"""Reads, writes and invalidations through the second tier, for threads and for tasks."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, final
+
+from hotset._hotset import WithTtl
+from hotset._refresh import reloader
+from hotset.tier2._clock import now
+from hotset.tier2._commands import GET, Script, get_command, kind_of_failure
+from hotset.tier2._errors import Failed
+from hotset.tier2._keys import quote_name
+from hotset.tier2._operations import HIT, Call, Outcome, Steps, check_not_within, drive, open_payload, run, run_async
+from hotset.tier2._payload import NotEncodable, PayloadError
+from hotset.tier2._resp import Command
+from hotset.tier2._session import Session
+from hotset.tier2._space import Space
+
+_log = logging.getLogger("hotset")
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+Tags = tuple[str, ...]
+
+
+def keep(outcome: Outcome) -> Any:
+    """Returns an outcome's value as a load of the first tier takes it: with the time that it may be kept there."""
+    rest = outcome.keep_until - now() if outcome.keep_until else 0
+    return WithTtl(outcome.value, max(0, rest) / 1e9)
+
+
+def tag_names(tags: Tags) -> tuple[bytes, ...]:
+    """Returns tags as the core takes them."""
+    return tuple(quote_name(tag) for tag in tags)
+
+
+# --- Reads.
+
+
+def read(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Any] | None, tags: Tags = ()) -> Outcome:
+    """Reads the value of a key from the second tier; loads it, under a lease, if it is absent and there is a `loader`."""
+    session, namespace = space.native()
+    key, full_key = space.key_of(args, kwargs)
+    if loader is not None:
+        check_not_within(key)
+    number = session.node_of(key)
+    op = namespace.read(key, number, now(), loader is not None, tag_names(tags) if tags else ())
+    call = Call(space, args, kwargs, full_key)
+    if op.action == GET:
+        try:
+            connection = session.take(number)
+            reply = connection.get(get_command(key))
+        except Failed as failed:
+            session.note_failed(number, failed)
+            op.failed(now(), kind_of_failure(failed))
+        else:
+            session.give_back(number, connection)
+            # (Of an error the operation learns when it asks again.)
+            if reply is None or type(reply) is bytes:
+                call.data = reply
+                if op.reply(now(), connection.epoch, reply) == HIT:
+                    try:
+                        return Outcome(open_payload(call, op), op.keep_until, True)
+                    except PayloadError:
+                        op.reject(now())
+    return run(session, drive(session, call, op), loader, _reload_in_background)
+
+
+async def read_async(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Awaitable[Any]] | None, tags: Tags = ()) -> Outcome:
+    """As `read`, for tasks."""
+    session, namespace = space.native()
+    key, full_key = space.key_of(args, kwargs)
+    if loader is not None:
+        check_not_within(key)
+    number = await node_of_async(session, key)
+    op = namespace.read(key, number, now(), loader is not None, tag_names(tags) if tags else ())
+    call = Call(space, args, kwargs, full_key)
+    if op.action == GET:
+        try:
+            connection = await session.take_async(number)
+            reply = await connection.get(get_command(key))
+        except Failed as failed:
+            session.note_failed(number, failed)
+            op.failed(now(), kind_of_failure(failed))
+        else:
+            if reply is None or type(reply) is bytes:
+                call.data = reply
+                if op.reply(now(), connection.epoch, reply) == HIT:
+                    try:
+                        return Outcome(open_payload(call, op), op.keep_until, True)
+                    except PayloadError:
+                        op.reject(now())
+    return await run_async(session, drive(session, call, op), loader, _reload_in_task)
+
+
+async def node_of_async(session: Session, key: bytes) -> int:
+    """Returns the number of the server that has a key; what takes a while is asked by a thread."""
+    if session.needs_discovery and not session.discovers_fast:
+        await asyncio.get_running_loop().run_in_executor(None, session.discover)
+    return session.node_of(key)
+
+
+# --- Writes.
+
+
+def _write_call(space: Space, args: Args, kwargs: Kwargs, value: Any) -> tuple[bytes, Call, bool]:
+    """The key, and the call of a write; whether the value can be encoded."""
+    key, full_key = space.key_of(args, kwargs)
+    call = Call(space, args, kwargs, full_key)
+    call.loaded = value
+    try:
+        call.value = space.codec.encode(value)
+    except NotEncodable as refused:
+        space.note_not_encodable(refused)
+        return key, call, False
+    return key, call, True
+
+
+def _end_write(call: Call, outcome: Outcome) -> bool:
+    """Has the written value enter the first tier, unless the key was changed since it was sent."""
+    mark, call.mark = call.mark, None
+    for other in call.space.siblings():
+        if other is not call.space:
+            other.first.invalidate(call.args, call.kwargs)
+    if mark is not None:
+        # (Callers that joined it must not get what was not confirmed.)
+        if outcome.is_confirmed and outcome.keep_until > now():
+            mark.finish(call.loaded, (outcome.keep_until - now()) / 1e9)
+        else:
+            mark.abandon()
+    return outcome.is_confirmed
+
+
+def _keep_here(space: Space, call: Call, ttl: int) -> None:
+    """Keeps a value that the second tier does not take."""
+    limit = min(ttl or space.settings.ttl, space.settings.unsynced_ttl)
+    space.first.mark(call.args, call.kwargs).finish(call.loaded, limit / 1e9)
+
+
+def write(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl: int, tags: Tags = ()) -> bool:
+    """Sets the value of a key in both tiers; returns whether the second one confirmed it."""
+    session, namespace = space.native()
+    key, call, is_encoded = _write_call(space, args, kwargs, value)
+    number = session.node_of(key)
+    if not is_encoded:
+        remove(space, args, kwargs)
+        _keep_here(space, call, ttl)
+        return False
+    op = namespace.write(key, number, now(), ttl, tag_names(tags))
+    try:
+        outcome = run(session, drive(session, call, op))
+    except BaseException:
+        call.abandon()
+        raise
+    session.prod_if_needed(number, outcome.is_confirmed)
+    return _end_write(call, outcome)
+
+
+async def write_async(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl: int, tags: Tags = ()) -> bool:
+    """As `write`, for tasks."""
+    session, namespace = space.native()
+    key, call, is_encoded = _write_call(space, args, kwargs, value)
+    number = await node_of_async(session, key)
+    if not is_encoded:
+        await remove_async(space, args, kwargs)
+        _keep_here(space, call, ttl)
+        return False
+    op = namespace.write(key, number, now(), ttl, tag_names(tags))
+    try:
+        outcome = await run_async(session, drive(session, call, op))
+    except BaseException:
+        call.abandon()
+        raise
+    session.prod_if_needed(number, outcome.is_confirmed)
+    return _end_write(call, outcome)
+
+
+# --- Operations of one key without a value: remove, expire, touch.
+
+Begin = Callable[[Any, bytes, int], Any]
+
+
+def _remove(namespace: Any, key: bytes, number: int) -> Any:
+    return namespace.remove(key, number, now())
+
+
+def _expire(namespace: Any, key: bytes, number: int) -> Any:
+    return namespace.expire(key, number, now())
+
+
+def operate(space: Space, args: Args, kwargs: Kwargs, begin: Begin) -> Outcome:
+    """Performs an operation of one key, which `begin` starts."""
+    session, namespace = space.native()
+    key, full_key = space.key_of(args, kwargs)
+    number = session.node_of(key)
+    outcome = run(session, drive(session, Call(space, args, kwargs, full_key), begin(namespace, key, number)))
+    session.prod_if_needed(number, outcome.is_confirmed)
+    session.waiters.wake(key)
+    return outcome
+
+
+async def operate_async(space: Space, args: Args, kwargs: Kwargs, begin: Begin) -> Outcome:
+    """As `operate`, for tasks."""
+    session, namespace = space.native()
+    key, full_key = space.key_of(args, kwargs)
+    number = await node_of_async(session, key)
+    outcome = await run_async(session, drive(session, Call(space, args, kwargs, full_key), begin(namespace, key, number)))
+    session.prod_if_needed(number, outcome.is_confirmed)
+    session.waiters.wake(key)
+    return outcome
+
+
+def remove(space: Space, args: Args, kwargs: Kwargs) -> bool:
+    """Removes a key from both tiers, here and in all other processes; returns whether the second tier confirmed it."""
+    return operate(space, args, kwargs, _remove).is_confirmed
+
+
+async def remove_async(space: Space, args: Args, kwargs: Kwargs) -> bool:
+    """As `remove`, for tasks."""
+    return (await operate_async(space, args, kwargs, _remove)).is_confirmed
+
+
+def expire(space: Space, args: Args, kwargs: Kwargs) -> bool:
+    """Ends a key's lifetime: its value may be served stale while it is loaded anew; returns whether the second tier confirmed it."""
+    return operate(space, args, kwargs, _expire).is_confirmed
+
+
+async def expire_async(space: Space, args: Args, kwargs: Kwargs) -> bool:
+    """As `expire`, for tasks."""
+    return (await operate_async(space, args, kwargs, _expire)).is_confirmed
+
+
+# --- Counters.
+
+_COUNT: Final = Script(
+    "local n=redis.call('INCRBY',KEYS[1],ARGV[1]) if n==tonumber(ARGV[1]) and ARGV[2]~='0' then redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return n"
+)
+
+
+def count_commands(key: bytes, delta: int, milliseconds: int) -> list[Command]:
+    """Returns the command that adds to a counter; a new one expires after `milliseconds` (0: never)."""
+    if not milliseconds:
+        return [(b"INCRBY", key, delta)]
+    # (Whole: a counter's command is not sent twice.)
+    return [_COUNT.command(key, delta, milliseconds, whole=True)]
+
+
+# --- Generations.
+
+
+def bump(space: Space, tag: str | None) -> bool:
+    """Invalidates all keys of a cache, or those with a tag; returns whether all servers confirmed it."""
+    session, namespace = space.native()
+    session.node_of(b"")
+    are_confirmed = True
+    for number in session.numbers:
+        op = namespace.bump(None if tag is None else quote_name(tag), number, now())
+        outcome = run(session, drive(session, Call(space, (), {}, None, is_whole=True), op))
+        session.prod_if_needed(number, outcome.is_confirmed)
+        are_confirmed &= outcome.is_confirmed
+    return are_confirmed
+
+
+async def bump_async(space: Space, tag: str | None) -> bool:
+    """As `bump`, for tasks."""
+    session, namespace = space.native()
+    await node_of_async(session, b"")
+    are_confirmed = True
+    for number in session.numbers:
+        op = namespace.bump(None if tag is None else quote_name(tag), number, now())
+        outcome = await run_async(session, drive(session, Call(space, (), {}, None, is_whole=True), op))
+        session.prod_if_needed(number, outcome.is_confirmed)
+        are_confirmed &= outcome.is_confirmed
+    return are_confirmed
+
+
+# --- The rest of an operation, while its caller is served a stale value.
+
+
+@final
+class Continuation:
+    """The rest of an operation: for a thread that reloads (see `hotset.set_reload_threads`)."""
+
+    def __init__(self, session: Session, steps: Steps, loader: Callable[[], Any]) -> None:
+        self._session = session
+        self._steps = steps
+        self._loader = loader
+        self._is_done = False
+        self.name: Final = getattr(loader, "__qualname__", "the loader")
+
+    def run(self) -> None:
+        """Loads the value, and puts it into the second tier."""
+        try:
+            run(self._session, self._steps, self._loader)
+        finally:
+            self._is_done = True
+
+    def abandon(self) -> None:
+        """It will not run: its lease expires."""
+        self._is_done = True
+        self._steps.close()
+
+    def forked(self) -> None:
+        """As abandon, in a child."""
+        self._is_done = True
+
+    def done(self) -> bool:
+        """Whether it has run, or was abandoned."""
+        return self._is_done
+
+
+def _reload_in_background(session: Session, steps: Steps, loader: Callable[[], Any]) -> bool:
+    continuation: Any = Continuation(session, steps, loader)
+    return reloader(continuation)
+
+
+_tasks: set["asyncio.Task[Any]"] = set()
+
+
+def _reload_in_task(session: Session, steps: Steps, loader: Callable[[], Awaitable[Any]]) -> bool:
+    async def rest() -> None:
+        try:
+            await run_async(session, steps, loader)
+        except Exception:
+            _log.warning("reloading an expired value failed", exc_info=True)
+
+    task = asyncio.get_running_loop().create_task(rest())
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    return True
+

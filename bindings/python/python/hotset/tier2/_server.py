@@ -1,0 +1,219 @@
+"""`Redis`: the second tier as users name it."""
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal, final
+
+from hotset._settings import Seconds
+from hotset.tier2._client import find_library, settings_of
+from hotset.tier2._errors import Unavailable
+from hotset.tier2._payload import PayloadCodec
+from hotset.tier2._session import Options, Session
+from hotset.tier2._settings import core_settings
+
+if TYPE_CHECKING:
+    from hotset.tier2._space import Space
+
+Event = Literal["down", "up", "bus", "no bus", "refused"]
+
+_REQUIREMENTS: Final = frozenset(("bus", "lease"))
+
+
+@final
+class Redis:
+    """A Redis or Valkey server, Sentinel's master or a cluster, as the second tier of caches.
+
+    Nothing is sent before the first use, so a program starts while the server is down. May be shared by all threads and event loops, and inherited by
+    a fork.
+
+    Example:
+        >>> from hotset.tier2 import Redis
+        >>> shop = Redis("redis://localhost:6379/0", prefix="shop")
+        >>> shop
+        <hotset.tier2.Redis 'shop' at localhost:6379>
+
+    Args:
+        server: A URL; a client of redis-py or valkey-py, sync or asyncio, for one server, Sentinel or a cluster; or a function that takes the
+            keyword arguments `socket_timeout` and `socket_connect_timeout`, and returns such a client. The client's address, credentials and TLS settings are used, but not its
+            connections, its retries or its `decode_responses`.
+        prefix: What all keys begin with, and what is listened to. Programs that share values have the same.
+        timeout: Seconds that one request may take. There are no retries.
+        connect_timeout: Seconds that connecting may take.
+        bus: "auto": listen to the server's announcements of changes (CLIENT TRACKING), where it has them. None: do not; then `local_ttl` bounds how old a value of
+            the first tier may be.
+        max_loads: How many loads may run at once while the server cannot be reached.
+        require: "bus" and "lease": `check` raises if the server cannot provide them.
+        early_reload: Above 0, one caller may load a value anew shortly before its end, the likelier the longer loading takes; 1 is usual.
+        lease: Seconds after which another process loads, if the one that was loading has died.
+        lease_wait: Seconds after which a caller that waits for another process's load loads for itself, and keeps that nowhere; None waits.
+        load_timeout: Seconds after which a load no longer keeps others waiting.
+        compress_over: Compress values of more than this many bytes (zlib).
+        sign: A secret of 16 to 64 bytes: values are signed with it, and others are misses.
+        max_value: Larger values, in bytes, stay in the first tier.
+        on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the server stops and begins to answer, "bus" and "no bus", and
+            "refused" when this user may not run a command.
+    """
+
+    __slots__ = ("__weakref__", "_claims", "_is_factory", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")
+
+    def __init__(
+        self,
+        server: Any,
+        *,
+        prefix: str,
+        timeout: float = 0.1,
+        connect_timeout: float = 0.1,
+        bus: Literal["auto"] | None = "auto",
+        max_loads: int = 64,
+        require: str | Iterable[str] = (),
+        early_reload: float = 0.0,
+        lease: Seconds | None = None,
+        lease_wait: Seconds | None = None,
+        load_timeout: Seconds | None = None,
+        compress_over: int | None = None,
+        sign: bytes | None = None,
+        max_value: int = 16 << 20,
+        on_event: Callable[[str, dict[str, Any]], object] | None = None,
+    ) -> None:
+        required = _check_options(prefix, timeout, connect_timeout, bus, max_loads, require, on_event)
+        self._is_factory = callable(server) and not hasattr(server, "execute_command")
+        if self._is_factory:
+            find_library()
+        else:
+            # (Raises if it is nothing of the kind.)
+            settings_of(server)
+        self.defaults: Final = core_settings(early_reload=early_reload, lease=lease, lease_wait=lease_wait, load_timeout=load_timeout)
+        """Settings of the core that all caches on this server share. Private to the package."""
+        self.payload_settings: Final[dict[str, Any]] = {"compress_over": compress_over, "sign": sign, "max_value": max_value}
+        """Settings of values that all caches on this server share. Private to the package."""
+        PayloadCodec(**self.payload_settings)
+        self.prefix: Final = prefix
+        self._options = Options(server, prefix, float(timeout), float(connect_timeout), bus == "auto", max_loads, required, on_event)
+        self._lock = threading.RLock()
+        self._session: Session | None = None
+        self._claims: weakref.WeakValueDictionary[str, Space] = weakref.WeakValueDictionary()
+        _alive.add(self)
+
+    def __repr__(self) -> str:
+        session = self._session
+        known = None if session is None else session.known_settings
+        if known is None and not self._is_factory:
+            known = settings_of(self._options.server)
+        return f"<hotset.tier2.Redis {self.prefix!r} {'by a factory' if known is None else f'at {known.label}'}>"
+
+    @property
+    def has_bus(self) -> bool:
+        """Whether the server's announcements are listened to, where it has them."""
+        return self._options.bus
+
+    @property
+    def session(self) -> Session:
+        """This process's side of it. Private to the package."""
+        session = self._session
+        if session is not None and session.pid == os.getpid() and not session.is_closed:
+            return session
+        with self._lock:
+            session = self._session
+            if session is None or session.pid != os.getpid() or session.is_closed:
+                session = self._session = Session(self._options)
+            return session
+
+    def claim(self, space: "Space") -> None:
+        """Takes a name for a cache. Private to the package.
+
+        Raises:
+            ValueError: A cache of this process has it whose values are made in another way.
+        """
+        with self._lock:
+            other = self._claims.get(space.name)
+            if other is not None and other.owner != space.owner:
+                raise ValueError(f"the name {space.name!r} belongs to another function of this process: give name=, which tells their keys apart")
+            self._claims[space.name] = space
+
+    def check(self) -> dict[str, Any]:
+        """Connects to the server, and returns what it is and can do.
+
+        Raises:
+            Unavailable: It cannot be reached, or lacks what `require` names.
+        """
+        from hotset.tier2._check import check
+
+        return check(self)
+
+    @property
+    def requirements(self) -> frozenset[str]:
+        """What `require` names."""
+        return self._options.require
+
+    def stats(self) -> dict[str, Any]:
+        """Returns the state of the servers, the bus and the journal, and what was counted, of this process."""
+        return self.session.stats()
+
+    def close(self) -> None:
+        """Ends the threads and closes the connections of this process; the next use begins anew."""
+        session = self._session
+        if session is not None and session.pid == os.getpid():
+            session.stop()
+
+    async def aclose(self) -> None:
+        """Closes the connections of the running event loop."""
+        session = self._session
+        if session is not None and session.pid == os.getpid():
+            session.aclose(asyncio.get_running_loop())
+
+    def after_fork(self) -> None:
+        """Forgets the parent's side. Called in a child: the package sees to that itself."""
+        session, self._session = self._session, None
+        self._lock = threading.RLock()
+        if session is not None:
+            session.abandon_in_child()
+            for space in session.all_spaces_of_parent():
+                space.after_fork()
+
+
+def _check_options(
+    prefix: Any, timeout: Any, connect_timeout: Any, bus: Any, max_loads: Any, require: Any, on_event: Any
+) -> frozenset[str]:
+    """Checks what a user gave; returns what `require` names."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a str, not {type(prefix).__name__}")
+    if not prefix:
+        raise ValueError("prefix must not be empty: the server announces changes by prefix, and other programs may have keys there")
+    for name, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
+        if not 0 < seconds <= 60:
+            raise ValueError(f"{name} must be more than 0 and at most 60 seconds, not {seconds}")
+    if bus not in ("auto", None):
+        raise ValueError(f"bus must be 'auto' or None, not {bus!r}")
+    if isinstance(max_loads, bool) or not isinstance(max_loads, int) or max_loads < 1:
+        raise ValueError(f"max_loads must be a positive integer, not {max_loads!r}")
+    required: frozenset[str] = frozenset((require,) if isinstance(require, str) else require)
+    if not required <= _REQUIREMENTS:
+        raise ValueError(f"require may name {', '.join(sorted(_REQUIREMENTS))}, not {', '.join(sorted(required - _REQUIREMENTS))}")
+    if on_event is not None and not callable(on_event):
+        raise TypeError(f"on_event must be callable, not {type(on_event).__name__}")
+    return required
+
+
+_alive: "weakref.WeakSet[Redis]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for server in list(_alive):
+        server.after_fork()
+
+
+def _at_exit() -> None:
+    for server in list(_alive):
+        server.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
+
+__all__ = ["Redis", "Unavailable"]

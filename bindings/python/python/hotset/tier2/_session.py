@@ -1,0 +1,612 @@
+"""What one process has of a second tier: the core's state, topology, connections, and the threads that keep it up to date.
+
+A `Session` belongs to a process: a child makes its own, and never touches what it inherited but to close it.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import threading
+import weakref
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, cast, final
+
+from hotset import _hotset
+from hotset.tier2._async import AsyncConnection, AsyncNode, AsyncNodes
+from hotset.tier2._client import Address, ServerSettings, connect, settings_of, slot_of, slots_of
+from hotset.tier2._clock import now
+from hotset.tier2._commands import Abilities, kind_of_failure
+from hotset.tier2._errors import Failed
+from hotset.tier2._keys import quote_name
+from hotset.tier2._resp import ServerError, encode
+from hotset.tier2._sync import Connection, Node
+from hotset.tier2._waiters import Waiters
+
+if TYPE_CHECKING:
+    from hotset.tier2._bus import BusThread
+    from hotset.tier2._space import Space
+
+_log = logging.getLogger("hotset")
+
+_Tier2: Any = getattr(_hotset, "Tier2", None)
+_SLOTS: Final = 16384
+_DISCOVERY_INTERVAL: Final = 1_000_000_000
+_UNRESOLVED: Final[Address] = ("?", 0)
+"""Stands for a server whose address is not known yet."""
+
+
+@final
+class Options:
+    """What a user said of a second tier, checked."""
+
+    __slots__ = ("bus", "connect_timeout", "max_loads", "on_event", "prefix", "require", "server", "timeout")
+
+    def __init__(
+        self,
+        server: Any,
+        prefix: str,
+        timeout: float,
+        connect_timeout: float,
+        bus: bool,
+        max_loads: int,
+        require: frozenset[str],
+        on_event: Callable[[str, dict[str, Any]], object] | None,
+    ) -> None:
+        self.server = server
+        self.prefix = prefix
+        self.timeout = timeout
+        self.connect_timeout = connect_timeout
+        self.bus = bus
+        self.max_loads = max_loads
+        self.require = require
+        self.on_event = on_event
+
+
+@final
+class Session:
+    """One process's side of a second tier. For any thread."""
+
+    def __init__(self, options: Options) -> None:
+        self.options: Final = options
+        self.pid: Final = os.getpid()
+        self.core: Final = _Tier2(secrets.randbits(64), bus=options.bus)
+        self.prefix: Final = quote_name(options.prefix)
+        self.waiters: Final = Waiters()
+        # By what their keys begin with.
+        self._spaces: dict[bytes, weakref.WeakSet[Space]] = {}
+        self.loads: Final = threading.BoundedSemaphore(options.max_loads)
+        self._id = secrets.token_hex(6).encode()
+        self._lock = threading.RLock()
+        self._settings: ServerSettings | None = None
+        self._numbers: dict[Address, int] = {}
+        self._nodes: list[Node] = []
+        self._abilities: list[Abilities] = []
+        # A cluster's masters, by slot; None until it was asked.
+        self._slots: list[int] | None = None
+        self._next_discovery = 0
+        self._following = threading.Lock()
+        self._loops: dict[asyncio.AbstractEventLoop, AsyncNodes] = {}
+        self._reported: dict[int, bool] = {}
+        self._node_listeners: list[Callable[[int], object]] = []
+        self._announced: set[int] = set()
+        self._bus: dict[int, BusThread] = {}
+        self._has_started = False
+        self._without_bus: set[int] = set()
+        self._refusing: set[int] = set()
+        self.is_closed = False
+        self.failure: Failed | None = None
+        """Why the server could not be reached, the last time."""
+
+    # --- Topology.
+
+    @property
+    def settings(self) -> ServerSettings:
+        """The server's settings. Calls the user's factory the first time.
+
+        Raises:
+            Failed: The factory raises.
+        """
+        settings = self._settings
+        if settings is None:
+            server = self.options.server
+            if callable(server) and not isinstance(server, type) and not hasattr(server, "execute_command"):
+                timeouts = {"socket_timeout": self.options.timeout, "socket_connect_timeout": self.options.connect_timeout}
+                try:
+                    server = server(**timeouts)
+                except Exception as error:
+                    raise Failed("refused", f"the client's factory raised: {error}", sent=False) from error
+            settings = self._settings = settings_of(server)
+        return settings
+
+    @property
+    def known_settings(self) -> ServerSettings | None:
+        """The server's settings, if they have been needed before."""
+        return self._settings
+
+    def _get_settings(self) -> ServerSettings:
+        return self.settings
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the servers that are known."""
+        return range(len(self._nodes))
+
+    def on_new_node(self, listener: Callable[[int], object]) -> None:
+        """Has `listener` called with the number of each server, those that are known first."""
+        with self._lock:
+            self._node_listeners.append(listener)
+            known = sorted(self._announced)
+        for number in known:
+            listener(number)
+
+    def number_of(self, address: Address) -> int:
+        """Returns the number of the server at this address, a new one if it is not known."""
+        number, is_new = self._add(address)
+        if is_new:
+            self._announce(number)
+        return number
+
+    def _add(self, address: Address) -> tuple[int, bool]:
+        """The number of the server at this address, and whether it is new: then it must be announced, once its slots are known."""
+        number = self._numbers.get(address)
+        if number is not None:
+            return number, False
+        with self._lock:
+            number = self._numbers.get(address)
+            if number is not None:
+                return number, False
+            number = len(self._nodes)
+            self._nodes.append(Node(self._get_settings, address, self._locate, self.options.timeout, self.options.connect_timeout))
+            self._abilities.append(Abilities(()))
+            self._numbers[address] = number
+            return number, True
+
+    def _announce(self, number: int) -> None:
+        with self._lock:
+            self._announced.add(number)
+            listeners = list(self._node_listeners)
+        for listener in listeners:
+            listener(number)
+
+    def locate(self, number: int) -> Address:
+        """Returns where a server is now.
+
+        Raises:
+            Failed: Sentinel does not say.
+        """
+        return self._locate(self._nodes[number].address)
+
+    def node_of(self, key: bytes) -> int:
+        """Returns the number of the server that has a key."""
+        if self._slots is None and self.needs_discovery:
+            self.discover()
+        slots = self._slots
+        return 0 if slots is None else slots[slot_of(key)]
+
+    def discover(self) -> None:
+        """Finds out which servers there are; where none says so, keeps what is known, and stands for the rest by one that does not answer."""
+        self._next_discovery = now() + _DISCOVERY_INTERVAL
+        try:
+            settings = self.settings
+            if settings.topology == "cluster":
+                self._discover_cluster(settings)
+            elif settings.topology == "single":
+                self.number_of(settings.addresses[0])
+            else:
+                self.number_of((settings.service, 0))
+        except Failed as failed:
+            self.failure = failed
+            if not self._nodes:
+                self.number_of(_UNRESOLVED)
+
+    @property
+    def needs_discovery(self) -> bool:
+        """Whether `discover` must run, and may take a while."""
+        if not self._nodes:
+            return True
+        settings = self._settings
+        return self._slots is None and settings is not None and settings.topology == "cluster" and now() >= self._next_discovery
+
+    @property
+    def discovers_fast(self) -> bool:
+        """Whether `discover` asks no server and no factory."""
+        server = self.options.server
+        return isinstance(server, str) or (self._settings is not None and self._settings.topology != "cluster")
+
+    def _locate(self, address: Address) -> Address:
+        """Returns where the server is that goes by this address: a master by Sentinel may have moved."""
+        settings = self.settings
+        if settings.topology == "sentinel":
+            return self._ask_sentinels(settings)
+        return settings.addresses[0] if address == _UNRESOLVED else address
+
+    def _ask_sentinels(self, settings: ServerSettings) -> Address:
+        failed = Failed("unresolved", f"no sentinel knows the master {settings.service!r}", sent=False)
+        for sentinel in settings.sentinels:
+            address = sentinel.addresses[0]
+            try:
+                reply = self._ask_once(sentinel, address, encode(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", settings.service.encode()))
+            except Failed as error:
+                failed = error
+                continue
+            if isinstance(reply, list):
+                host, port = cast("list[bytes]", reply)
+                return host.decode(), int(port)
+        raise failed
+
+    def _ask_once(self, settings: ServerSettings, address: Address, packed: bytes) -> Any:
+        """Asks a server on a connection of its own."""
+        connected = connect(settings, address, self.options.timeout, self.options.connect_timeout)
+        connection = Connection(connected, address, self.options.timeout)
+        try:
+            return connection.exchange(packed, 1)[0]
+        finally:
+            connection.close()
+
+    def _discover_cluster(self, settings: ServerSettings) -> None:
+        failed = Failed("unresolved", "no node of the cluster is known", sent=False)
+        known = [node.address for number, node in enumerate(self._nodes) if self._reported.get(number) is not False]
+        for address in dict.fromkeys([*known, *settings.addresses]):
+            try:
+                ranges = slots_of(self._ask_once(settings, address, encode(b"CLUSTER", b"SLOTS")), address)
+            except Failed as error:
+                failed = error
+                continue
+            if not ranges:
+                continue
+            slots = [0] * _SLOTS if self._slots is None else list(self._slots)
+            new: list[int] = []
+            for master, parts in ranges.items():
+                number, is_new = self._add(master)
+                if is_new:
+                    new.append(number)
+                for first, last in parts:
+                    slots[first : last + 1] = [number] * (last + 1 - first)
+            self._slots = slots
+            for number in new:
+                self._announce(number)
+            return
+        raise failed
+
+    def follow_topology(self) -> None:
+        """Compares a cluster's slots with what is known, at most once a second. Called by the threads."""
+        if self._slots is None or now() < self._next_discovery or not self._following.acquire(blocking=False):
+            return
+        try:
+            self.discover()
+        finally:
+            self._following.release()
+
+    def moved(self, error: ServerError, asked: int) -> int:
+        """Notes an error MOVED or ASK; returns the number of the server that it names."""
+        code, slot, where = (str(error).split(" ") + ["", ""])[:3]
+        host, _, port = where.rpartition(":")
+        if not port.isdigit():
+            return asked
+        number, is_new = self._add((host or self._nodes[asked].address[0], int(port)))
+        if code == "MOVED" and slot.isdigit() and self._slots is not None:
+            self._slots[int(slot) % _SLOTS] = number
+        if is_new:
+            self._announce(number)
+        return number
+
+    def slots_of_node(self, number: int) -> int | None:
+        """Returns a slot that the server has, None if this is no cluster, or it has none."""
+        slots = self._slots
+        if slots is None:
+            return None
+        try:
+            return slots.index(number)
+        except ValueError:
+            return None
+
+    @property
+    def is_cluster(self) -> bool:
+        return self._slots is not None
+
+    def address_of(self, number: int) -> Address:
+        """Returns where a server is."""
+        return self._nodes[number].address
+
+    # --- Connections.
+
+    def canary_prefix(self, number: int) -> bytes:
+        """Returns what the names of this process's canaries on a server begin with."""
+        tag = b""
+        if self._slots is not None:
+            tag = tag_of(self.slots_of_node(number) or 0)
+        return b"!hotset:" + tag + self.prefix + b":" + self._id + b":"
+
+    def _welcome(self, number: int, connection: Connection | AsyncConnection) -> int:
+        """Reports a new connection to the core; returns its epoch."""
+        greeting = connection.greeting
+        abilities = self._abilities[number]
+        if greeting.version and greeting.version < (7,):
+            abilities.acquires_in_one = False
+        epoch: int = self.core.probed(
+            number,
+            greeting.identity,
+            greeting.server_ms,
+            greeting.asked_at,
+            greeting.answered_at,
+            greeting.can_kill,
+            self.canary_prefix(number),
+        )
+        connection.epoch = epoch
+        self.note_up(number)
+        return epoch
+
+    def take(self, number: int) -> Connection:
+        """Returns a connection of the server's current epoch, which the caller gives back or closes.
+
+        Raises:
+            Failed: The server cannot be reached.
+        """
+        while True:
+            node = self._nodes[number]
+            try:
+                connection = node.acquire()
+            except Failed as failed:
+                self._note_unreachable(number, failed)
+                raise
+            if connection.epoch == 0:
+                self._welcome(number, connection)
+            if connection.epoch == self.core.epoch(number):
+                return connection
+            connection.close()
+
+    def give_back(self, number: int, connection: Connection) -> None:
+        """Takes a connection back, whose last reply was whole."""
+        self._nodes[number].release(connection)
+
+    def abilities(self, number: int) -> Abilities:
+        """Returns what the server allows."""
+        return self._abilities[number]
+
+    async def _async_node(self, number: int) -> AsyncNode:
+        """A server, as the tasks of the running event loop see it."""
+        loop = asyncio.get_running_loop()
+        nodes = self._loops.get(loop)
+        if nodes is None:
+            nodes = AsyncNodes()
+            with self._lock:
+                for other in [other for other in self._loops if other.is_closed()]:
+                    del self._loops[other]
+                self._loops[loop] = nodes
+            await nodes.start()
+        return nodes.node(self._get_settings, self._nodes[number].address, self._locate, self.options.timeout, self.options.connect_timeout)
+
+    async def take_async(self, number: int) -> AsyncConnection:
+        """As `take`, for the running event loop; the connection is shared."""
+        while True:
+            node = await self._async_node(number)
+            connection = node.connection
+            if connection is None:
+                try:
+                    connection = await node.acquire()
+                except Failed as failed:
+                    self._note_unreachable(number, failed)
+                    raise
+            if connection.epoch == 0:
+                self._welcome(number, connection)
+            if connection.epoch == self.core.epoch(number):
+                return connection
+            connection.close()
+
+    def _note_unreachable(self, number: int, failed: Failed) -> None:
+        self.failure = failed
+        self.note_down(number, failed)
+
+    def probe(self, number: int) -> bool:
+        """Makes a connection to a server to find out what it is, and reports the outcome to the core; returns whether it answered."""
+        node = self._nodes[number]
+        # (Idle ones are as old as what is known, and a server may have room for few.)
+        node.close()
+        try:
+            connection = node.connect()
+        except Failed as failed:
+            self._probe_failed(number, failed)
+            return False
+        self._welcome(number, connection)
+        node.release(connection)
+        return True
+
+    async def probe_async(self, number: int) -> bool:
+        """As `probe`, for the running event loop, on its connection."""
+        try:
+            connection = await (await self._async_node(number)).acquire()
+            # (Of an old connection, too, its server is asked anew.)
+            await connection.greet()
+        except Failed as failed:
+            self._probe_failed(number, failed)
+            return False
+        self._welcome(number, connection)
+        return True
+
+    def _probe_failed(self, number: int, failed: Failed) -> None:
+        self._note_unreachable(number, failed)
+        self.core.probe_failed(number, kind_of_failure(failed), now())
+
+    def note_readonly(self, number: int) -> None:
+        """Drops the idle connections to a server that no longer takes writes: another one may be the master by now."""
+        self._nodes[number].close()
+        for nodes in list(self._loops.values()):
+            nodes.retire(self._nodes[number].address)
+
+    def note_failed(self, number: int, failed: Failed) -> None:
+        """Notes a request without a whole reply: what else is idle on that server may be as dead."""
+        self.failure = failed
+        if failed.kind != "timeout":
+            self._nodes[number].close()
+
+    # --- Threads, and what they bring.
+
+    def start(self) -> None:
+        """Starts a thread for each server, unless that was done."""
+        if self._has_started or self.is_closed:
+            return
+        with self._lock:
+            if self._has_started:
+                return
+            self._has_started = True
+        self.on_new_node(self._start_bus)
+
+    def _start_bus(self, number: int) -> None:
+        from hotset.tier2._bus import BusThread
+
+        with self._lock:
+            if self.is_closed or number in self._bus:
+                return
+            bus = self._bus[number] = BusThread(self, number)
+        bus.start()
+
+    def prod(self, number: int) -> None:
+        """Has a server's thread look for what it must do."""
+        bus = self._bus.get(number)
+        if bus is not None:
+            bus.prod()
+
+    def prod_if_needed(self, number: int, is_confirmed: bool) -> None:
+        """Has a server's thread look for what it must do after an operation that was not confirmed."""
+        if not is_confirmed:
+            self.prod(number)
+
+    def apply(self, key: bytes) -> None:
+        """Applies the invalidation of a key to the first tiers, and wakes the callers that wait for it."""
+        parts = key.split(b":", 3)
+        if len(parts) >= 3 and parts[0] == self.prefix:
+            if parts[1][:1] == b"g":
+                for each in self.all_spaces():
+                    if each.quoted_name == parts[2]:
+                        each.first.clear()
+            elif len(parts) == 4:
+                for each in self.spaces_of(b":".join(parts[:3]) + b":"):
+                    each.changed(parts[3])
+        self.waiters.wake(key)
+
+    def add_space(self, stem: bytes, space: "Space") -> None:
+        """Has a cache told of changes of the keys that begin with this."""
+        with self._lock:
+            self._spaces.setdefault(stem, weakref.WeakSet()).add(space)
+
+    def spaces_of(self, stem: bytes) -> "list[Space]":
+        """Returns the caches of this process whose keys begin so."""
+        found = self._spaces.get(stem)
+        return list(found) if found else []
+
+    def all_spaces(self) -> "list[Space]":
+        """Returns the caches of this process on this second tier."""
+        with self._lock:
+            return [space for spaces in self._spaces.values() for space in spaces]
+
+    def all_spaces_of_parent(self) -> "list[Space]":
+        """As `all_spaces`, in a child, where another thread of the parent may have held the lock at the fork."""
+        return [space for spaces in list(self._spaces.values()) for space in list(spaces)]
+
+    def clear(self) -> None:
+        """Empties all first tiers."""
+        for space in self.all_spaces():
+            space.first.clear()
+        self.waiters.wake_all()
+
+    def supersede_loads(self) -> None:
+        """What is being loaded is not kept, and serves no later caller."""
+        for space in self.all_spaces():
+            space.first.supersede_loads()
+
+    # --- What is seen from outside.
+
+    def event(self, name: str, **details: Any) -> None:
+        """Calls the user's `on_event`."""
+        if self.options.on_event is not None:
+            try:
+                self.options.on_event(name, details)
+            except Exception:
+                _log.warning("on_event raised", exc_info=True)
+
+    def note_down(self, number: int, reason: Failed) -> None:
+        """Notifies the user, once, that a server cannot be reached."""
+        if self._reported.get(number) is not False:
+            self._reported[number] = False
+            _log.warning("second tier cannot be reached, values are loaded without it: %s", reason)
+            self.event("down", node=number, reason=reason.kind, text=str(reason))
+
+    def note_up(self, number: int) -> None:
+        """Notifies the user that a server can be reached again."""
+        if self._reported.get(number) is False:
+            _log.warning("second tier can be reached again: %s:%s", *self._nodes[number].address)
+            self.event("up", node=number)
+        self._reported[number] = True
+
+    def note_no_bus(self, number: int, reason: Failed) -> None:
+        """Notifies the user, once, that a server announces no changes."""
+        if number not in self._without_bus:
+            self._without_bus.add(number)
+            _log.warning("second tier: local_ttl bounds how old values of this process may be: %s", reason)
+            self.event("no bus", node=number, text=str(reason))
+
+    def note_refused(self, number: int, error: ServerError) -> None:
+        """Notifies the user, once, that a server refuses this user a command that the second tier needs."""
+        if number not in self._refusing:
+            self._refusing.add(number)
+            _log.warning("second tier: the server refuses a command, `python -m hotset tier2 URL` says what that costs: %s", error)
+            self.event("refused", node=number, text=str(error))
+
+    def note_bus(self, number: int) -> None:
+        """Notifies the user that a server announces changes."""
+        self._without_bus.discard(number)
+        self.event("bus", node=number)
+
+    def stats(self) -> dict[str, Any]:
+        """Returns the core's counters, and what the connections know."""
+        counted: dict[str, Any] = dict(self.core.stats(now()))
+        counted["servers"] = [f"{host}:{port}" if port else host for host, port in (node.address for node in self._nodes)]
+        counted["last_failure"] = None if self.failure is None else f"{self.failure.kind}: {self.failure}"
+        return counted
+
+    # --- Ends.
+
+    def abandon_in_child(self) -> None:
+        """Closes what a child has inherited, so that a connection ends when its parent closes it. Sends nothing."""
+        for node in list(self._nodes):
+            node.close()
+        for nodes in list(self._loops.values()):
+            nodes.abandon_in_child()
+        for bus in list(self._bus.values()):
+            bus.abandon_in_child()
+
+    def stop(self) -> None:
+        """Ends the threads, once they have sent what is left in the journal, and closes the idle connections of threads."""
+        with self._lock:
+            self.is_closed = True
+            buses = list(self._bus.values())
+        for bus in buses:
+            bus.stop()
+        for bus in buses:
+            bus.join(3 * self.options.timeout + self.options.connect_timeout)
+        for node in list(self._nodes):
+            node.close()
+
+    def aclose(self, loop: "asyncio.AbstractEventLoop") -> None:
+        """Closes the event loop's connections."""
+        nodes = self._loops.pop(loop, None)
+        if nodes is not None:
+            nodes.close()
+
+
+def tag_of(slot: int) -> bytes:
+    """Returns a part in braces that puts a key into this slot."""
+    return _tags()[slot]
+
+
+@cache
+def _tags() -> dict[int, bytes]:
+    tags: dict[int, bytes] = {}
+    number = 0
+    while len(tags) < _SLOTS:
+        text = b"%x" % number
+        tags.setdefault(slot_of(text), b"{" + text + b"}")
+        number += 1
+    return tags

@@ -1,0 +1,68 @@
+"""What users say of a cache on a second tier, checked."""
+
+from typing import Any, Final
+
+from hotset._settings import seconds
+from hotset.tier2._operations import NO_END
+from hotset.tier2._space import SpaceSettings
+
+WITH_BUS: Final = 60.0
+"""Seconds that a value stays in the first tier without new confirmation, unless said otherwise, where the server announces changes."""
+WITHOUT_BUS: Final = 5.0
+"""The same, where it does not."""
+
+
+def nanoseconds(name: str, value: Any, default: int) -> int:
+    """A time that a user gave, in nanoseconds; `default` for None."""
+    given = seconds(name, value)
+    return default if given is None else max(1, min(NO_END, int(given * 1e9)))
+
+
+def grace(name: str, value: Any) -> int:
+    """A time after the end of a value's lifetime, in nanoseconds; 0 for None."""
+    return nanoseconds(name, value, 0)
+
+
+def core_settings(*, early_reload: Any, lease: Any, lease_wait: Any, load_timeout: Any) -> dict[str, Any]:
+    """The settings of the core that all caches on a server share."""
+    if isinstance(early_reload, bool) or not isinstance(early_reload, int | float):
+        raise TypeError(f"early_reload must be a number, not {type(early_reload).__name__}")
+    if not 0 <= early_reload <= 100:
+        raise ValueError(f"early_reload must be from 0 to 100, not {early_reload}")
+    return {
+        "lease": nanoseconds("lease", lease, 1_500_000_000),
+        "lease_wait": grace("lease_wait", lease_wait),
+        "load_timeout": nanoseconds("load_timeout", load_timeout, 60_000_000_000),
+        "early_reload": float(early_reload),
+    }
+
+
+def space_settings(
+    *, defaults: dict[str, Any], has_bus: bool, ttl: Any, local_ttl: Any, stale_while_revalidate: Any, stale_if_error: Any
+) -> SpaceSettings:
+    """The settings of a cache on a second tier."""
+    lasting = nanoseconds("ttl", ttl, NO_END)
+    if ttl is None and (stale_while_revalidate is not None or stale_if_error is not None):
+        raise TypeError("stale_while_revalidate and stale_if_error count from the end of the ttl: give a ttl, too")
+    local = min(lasting, nanoseconds("local_ttl", local_ttl, int(WITH_BUS * 1e9)))
+    # A user who wants no bus has said how old values may be.
+    unsynced = local if local_ttl is not None and not has_bus else min(local, int(WITHOUT_BUS * 1e9))
+    return SpaceSettings(
+        ttl=lasting,
+        local_ttl=local,
+        unsynced_ttl=unsynced,
+        stale_while_revalidate=grace("stale_while_revalidate", stale_while_revalidate),
+        stale_if_error=grace("stale_if_error", stale_if_error),
+        **defaults,
+    )
+
+
+def lifetime(ttl: Any) -> int:
+    """A time to live that a user gave with a value, in nanoseconds; 0 for `...`, the cache's own.
+
+    Raises:
+        ValueError: It is 0 or less.
+    """
+    if ttl is ...:
+        return 0
+    return nanoseconds("ttl", ttl, NO_END)

@@ -1,0 +1,259 @@
+"""Connections for threads: one request at a time on each, and a stack of idle ones for each node."""
+
+import _socket
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final, final
+
+from hotset.tier2._client import GREETING, GREETING_REPLIES, Address, Greeting, Locate, ServerSettings, connect, greeting_of
+from hotset.tier2._clock import now
+from hotset.tier2._errors import Failed
+from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, quick_bulks, quick_reply
+
+_CHUNK: Final = 1 << 16
+# An idle connection is looked at before it is used again after this many seconds: the server may have closed it.
+_FRESH: Final = 1.0
+# Idle connections that a node keeps at most.
+_IDLE: Final = 64
+
+
+def _timeval(seconds: float) -> bytes:
+    microseconds = max(1, int(seconds * 1e6))
+    return struct.pack("@ll", microseconds // 1_000_000, microseconds % 1_000_000)
+
+
+@final
+class Connection:
+    """A connection to one server, for one thread at a time.
+
+    Any exception between the first byte sent and the last byte received closes it, since the rest of the reply would be taken for that of
+    the next request.
+    """
+
+    __slots__ = ("_by_option", "_parser", "_socket", "_timeout", "address", "epoch", "greeting", "is_closed", "used_at")
+
+    greeting: Greeting
+
+    def __init__(self, connected: socket.socket, address: Address, timeout: float) -> None:
+        self._socket = connected
+        self._parser = Parser()
+        self._timeout = timeout
+        self.address = address
+        self.epoch = 0
+        """That of the server when it was connected; 0: not known yet."""
+        self.is_closed = False
+        self.used_at = monotonic()
+        # With a timeout of Python's own, each call is preceded by a poll; the kernel's is free. (Sockets that are not the system's own,
+        # as gevent's and those of TLS, have no other.)
+        self._by_option = type(connected) is socket.socket and _socket.socket in socket.socket.__mro__
+        if self._by_option:
+            connected.setblocking(True)
+            self._set_timeout(timeout)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def _set_timeout(self, seconds: float) -> None:
+        value = _timeval(seconds)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+    def get(self, packed: bytes) -> Any:
+        """Returns the reply to one command. The fast path of `exchange` for replies that arrive in one piece."""
+        if not self._by_option:
+            return self.exchange(packed, 1)[0]
+        connected = self._socket
+        try:
+            if connected.send(packed) == len(packed):
+                data = connected.recv(_CHUNK)
+                if not data:
+                    raise ConnectionResetError("server closed the connection")
+                # A whole bulk string, and nothing else.
+                if data[:1] == b"$":
+                    end = data.find(b"\r\n", 1, 16)
+                    if end > 0:
+                        length = int(data[1:end])
+                        if length >= 0:
+                            if len(data) == end + length + 4:
+                                return data[end + 2 : -2]
+                        elif len(data) == end + 2:
+                            return None
+                return self._read(data, 1, monotonic() + self._timeout)[0]
+        except BaseException as error:
+            failed = self._broken(error, sent=True)
+            if failed is None:
+                raise
+            raise failed from error
+        # (A socket's buffer that takes less than a GET belongs to a server that does not read.)
+        self.close()
+        raise Failed("timeout", f"{self._where}: no whole command sent in time", sent=True)
+
+    def exchange(self, packed: bytes, count: int, timeout: float | None = None) -> list[Any]:
+        """Sends commands and returns their `count` replies.
+
+        Raises:
+            Failed: There was no whole reply within the timeout. The connection is closed.
+        """
+        deadline = monotonic() + (self._timeout if timeout is None else timeout)
+        sent = False
+        # (The socket's own timeout is right for the first call each way.)
+        is_limited = timeout is not None or not self._by_option
+        try:
+            if is_limited:
+                self._limit(deadline)
+            number = self._socket.send(packed)
+            sent = True
+            if number < len(packed):
+                rest = memoryview(packed)[number:]
+                is_limited = True
+                while rest:
+                    self._limit(deadline)
+                    rest = rest[self._socket.send(rest) :]
+            if is_limited:
+                self._limit(deadline)
+            data = self._socket.recv(_CHUNK)
+            if not data:
+                raise ConnectionResetError("server closed the connection")
+            if count == 1 and (quick := quick_reply(data)) is not INCOMPLETE:
+                replies = [quick]
+            elif count == 1 and len(data) < _CHUNK and (bulks := quick_bulks(data)) is not None:
+                replies = [bulks]
+            else:
+                replies = self._read(data, count, deadline)
+            if is_limited and self._by_option:
+                self._set_timeout(self._timeout)
+            return replies
+        except BaseException as error:
+            failed = self._broken(error, sent=sent)
+            if failed is None:
+                raise
+            raise failed from error
+
+    def _limit(self, deadline: float) -> None:
+        rest = deadline - monotonic()
+        if rest <= 0:
+            raise TimeoutError("no whole reply in time")
+        if self._by_option:
+            self._set_timeout(rest)
+        else:
+            self._socket.settimeout(rest)
+
+    def _read(self, data: bytes, count: int, deadline: float) -> list[Any]:
+        parser = self._parser
+        replies: list[Any] = []
+        is_limited = False
+        while True:
+            parser.feed(data)
+            while len(replies) < count:
+                reply = parser.next()
+                if reply is INCOMPLETE:
+                    break
+                replies.append(reply)
+            if len(replies) == count:
+                if not parser.is_empty:
+                    raise ProtocolError("server sent more replies than there were commands")
+                if is_limited and self._by_option:
+                    self._set_timeout(self._timeout)
+                return replies
+            self._limit(deadline)
+            is_limited = True
+            data = self._socket.recv(_CHUNK)
+            if not data:
+                raise ConnectionResetError("server closed the connection")
+
+    def _broken(self, error: BaseException, *, sent: bool) -> Failed | None:
+        """Closes the connection; returns what its failure means, None if it is not the connection's own."""
+        self.close()
+        if isinstance(error, BlockingIOError | TimeoutError):
+            return Failed("timeout", f"{self._where}: no whole reply in time", sent=sent)
+        if isinstance(error, OSError):
+            return Failed("reset", f"{self._where}: {error}", sent=sent)
+        if isinstance(error, ProtocolError | ValueError):
+            return Failed("protocol", f"{self._where}: {error}", sent=sent)
+        return None
+
+    @property
+    def _where(self) -> str:
+        return f"{self.address[0]}:{self.address[1]}" if self.address[1] else self.address[0]
+
+    def is_usable(self) -> bool:
+        """Whether nothing has arrived since the last reply: the end of the connection, above all."""
+        if self.is_closed:
+            return False
+        if monotonic() - self.used_at < _FRESH:
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            self._socket.close()
+
+
+@final
+class Node:
+    """One server: its idle connections. For any thread."""
+
+    def __init__(self, settings: Callable[[], ServerSettings], address: Address, locate: Locate, timeout: float, connect_timeout: float) -> None:
+        self._settings = settings
+        self._locate = locate
+        self.address: Final = address
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._idle: deque[Connection] = deque()
+
+    def acquire(self) -> Connection:
+        """Returns a connection that the caller releases or closes.
+
+        Raises:
+            Failed: The server cannot be reached.
+        """
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self.connect()
+            if connection.is_usable():
+                return connection
+            connection.close()
+
+    def connect(self) -> Connection:
+        """Returns a new connection, whose server has said what it is."""
+        address = self._locate(self.address)
+        connected = connect(self._settings(), address, self._timeout, self._connect_timeout)
+        connection = Connection(connected, address, self._timeout)
+        asked_at = now()
+        try:
+            replies = connection.exchange(GREETING, GREETING_REPLIES)
+            connection.greeting = greeting_of(replies, asked_at, now())
+        except Failed as failed:
+            connection.close()
+            raise Failed(failed.kind, str(failed), sent=False) from failed
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """Takes a connection back, whose last reply was whole."""
+        if connection.is_closed:
+            return
+        if len(self._idle) >= _IDLE:
+            connection.close()
+            return
+        connection.used_at = monotonic()
+        self._idle.append(connection)
+
+    def close(self) -> None:
+        """Closes the idle connections."""
+        while True:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                return
