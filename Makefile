@@ -16,6 +16,12 @@ STRESS ?= 20
 some = $(1) --list | grep -c ': test$$' >/dev/null || { echo 'no test matches: $(1)' >&2; exit 1; }
 # `need COMMAND,PACKAGE`: installs Debian's package where the command is missing.
 need = command -v $(1) >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(2); }
+# `need_service COMMAND,PACKAGE`: the same for a server, whose package would start it: policy-rc.d forbids that, and it is disabled.
+need_service = PATH="$$PATH:/usr/sbin"; command -v $(1) >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	policy=/usr/sbin/policy-rc.d; \
+	[ -e "$$policy" ] || { trap "$$sudo rm -f $$policy" EXIT; printf '\#!/bin/sh\nexit 101\n' | $$sudo tee "$$policy" >/dev/null; $$sudo chmod 755 "$$policy"; }; \
+	$$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(2); \
+	! command -v systemctl >/dev/null || $$sudo systemctl disable --quiet $(2) 2>/dev/null || true; }
 VALGRIND = $(call need,valgrind,valgrind)
 LOOM_TEST := $(CARGO) test --release --features async --lib loom_ --
 STRESS_TEST := $(CARGO) test --release --features async --test stress --
@@ -141,6 +147,11 @@ TRACE ?= $(wildcard ../shared/traces/arc_oltp.u32.gz)
 demo: ## Replay the example trace; kill a process and restart it warm
 	$(CARGO) run --release --example replay
 	$(CARGO) run --release --example warm_restart -- $(TRACE)
+
+demo-tier2: build-python ## Four gunicorn workers in front of a Redis that stops, continues, dies and returns: figures and a chart (ARGS="--seconds 5")
+	$(call need_service,redis-server,redis-server)
+	$(call need_service,nginx,nginx)
+	examples/tier2/demo.sh $(ARGS)
 
 examples: ## Run the other example programs
 	$(CARGO) run --release --example rate_limiter
