@@ -38,13 +38,15 @@ SEEDS ?= 0..4
 MIRI := cargo +nightly miri test
 # What `check-targets` checks, tests included.
 TARGETS := i686-unknown-linux-gnu aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf
+# The environment of `build-python` with the newest interpreter.
+NEWEST_PYTHON = $$(ls -d target/python/3.*/bin/python | sort -V | tail -1)
 # Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
 SHARD ?= 0/100
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python \
-        test-freethreaded miri check-targets test-python-new test-peers
+        test-freethreaded miri check-targets test-python-new test-peers tools-redis race-tier2 test-redis-clients bench-tier2
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,7 +101,7 @@ asan-c: build-c ## The same with AddressSanitizer in the tests, and every alloca
 build-python: ## Build the Python wheel for each interpreter at hand, and install it into target/python/VERSION (PYTHONS="3.13 /a/python")
 	bindings/python/build.sh
 
-test-python: build-python ## The Python wheel on each interpreter: CPython's own tests of lru_cache, pytest, documentation, examples, types
+test-python: tools-redis build-python ## The Python wheel on each interpreter: CPython's own tests of lru_cache, pytest, documentation, examples, types
 	bindings/python/test.sh
 
 # Not in `test`: it builds an interpreter, unless it is given one.
@@ -110,6 +112,22 @@ test-freethreaded: ## The Python wheel and its tests on a free-threaded Python (
 test-python-new: ## The Python wheel and its tests on Debian's newest interpreters, in a chroot (INTERPRETERS="3.14 3.15")
 	$(call need,debootstrap,debootstrap)
 	bindings/python/newest.sh
+
+# The servers are started by the tests themselves, on free ports. (Debian starts one when the package is installed, unless it is told not to.)
+tools-redis: ## Install redis-server and redis-sentinel (Debian), and valkey-server where Debian has it, for the tests of the second tier
+	$(call need,redis-sentinel,redis-sentinel)
+	@command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need,valkey-server,valkey-server) }
+
+RACE_SECONDS ?= 600
+race-tier2: tools-redis build-python ## Processes race for the same keys while servers and networks fail, every read checked (RACE_SECONDS=600, ARGS="--quiet")
+	$(NEWEST_PYTHON) bindings/python/tests/tier2/race.py --seconds $(RACE_SECONDS) $(ARGS)
+
+# Not in `test`: it installs older clients.
+test-redis-clients: tools-redis build-python ## The tests of the second tier with redis-py 5, 6, 7 and valkey-py, on the newest interpreter at hand (CLIENTS="redis==5.0.0")
+	bindings/python/clients.sh
+
+bench-tier2: tools-redis build-python ## The second tier beside redis-py, its client-side cache, and GET and SET by hand (ARGS=--quick)
+	$(NEWEST_PYTHON) bindings/python/bench_tier2.py $(ARGS)
 
 # Not in `test`: it fetches the suites of others.
 test-peers: build-python ## The tests of cachetools and async-lru, unmodified, on hotset through adapters, on the newest interpreter at hand

@@ -37,6 +37,7 @@ for python in $(interpreters); do
     # (Compiled, and not for every interpreter: their tests are skipped where they are missing.)
     has "$env" greenlet gevent sqlalchemy || install "$env" --only-binary :all: greenlet==3.5.6 gevent==26.9.0 SQLAlchemy==2.1.9 ||
         echo "$name: no greenlet, gevent or SQLAlchemy" >&2
+    has "$env" redis || install "$env" redis==8.1.0
     wheels=$here/wheels/$name
     rm -rf "$wheels"
     # A target directory each: what is built for one interpreter is of no use to the next.

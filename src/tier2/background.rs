@@ -201,7 +201,8 @@ impl Tier {
         if one.bus.canary.is_none_or(|canary| canary.number != number) {
             return;
         }
-        if failure.is_refusal() && refusals_count {
+        let failure = if failure.is_refusal() && !refusals_count { Failure::Refused } else { failure };
+        if failure.is_refusal() {
             // The node answers: without canaries, but it does.
             one.bus.wrote(now);
             one.bus.canary = None;
@@ -273,6 +274,8 @@ impl Tier {
         let mut guard = self.0.lock();
         let state = &mut *guard;
         let numbered = state.mend(Mend::NumberedCanaries);
+        let pinged = state.mend(Mend::PingBehindCanary);
+        let mut arrived = None;
         state.node(node, &self.0.settings);
         for key in keys {
             self.0.stats.messages.one();
@@ -287,6 +290,7 @@ impl Tier {
                     && (number == Some(canary.number) || !numbered)
                 {
                     canary.back = true;
+                    arrived = (!pinged).then_some((canary.number, canary.sent));
                 }
                 continue;
             }
@@ -294,6 +298,10 @@ impl Tier {
                 state.forget_generation(key);
             }
             apply(key);
+        }
+        drop(guard);
+        if let Some((number, sent)) = arrived {
+            self.pong(node, number, sent);
         }
     }
 

@@ -137,8 +137,8 @@ pub(crate) enum Mend {
     VoidedLeases,
     /// A lease is asked for as long as loads take.
     LeaseByLoad,
-    /// A fill is conditional on its lease.
-    ConditionalFill,
+    /// The tracking connection answers a PING behind the canary's message.
+    PingBehindCanary,
     /// A generation that is about to be replaced is not remembered.
     BumpTwice,
 }

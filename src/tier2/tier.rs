@@ -5,7 +5,7 @@ use super::journal::{Journal, Late};
 use super::node::{Failure, Keep, Link, Node};
 use super::stats::{Latency, TierStats};
 use super::{NamespaceSettings, Settings};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -77,7 +77,7 @@ pub(crate) struct Lease {
 struct Registered {
     settings: NamespaceSettings,
     /// The key of the generation, by node.
-    generations: HashMap<u32, Box<[u8]>>,
+    generations: BTreeMap<u32, Box<[u8]>>,
 }
 
 #[derive(Debug)]
@@ -86,11 +86,13 @@ pub(crate) struct State {
     pub(crate) journal: Journal,
     namespaces: Vec<Registered>,
     generations: HashMap<Box<[u8]>, Generation>,
+    /// For the simulation alone: what counters would be.
+    counted: HashMap<Box<[u8]>, Stamp>,
     /// Generations that this process bumps now.
     bumping: HashMap<Box<[u8]>, u32>,
     /// Grows with every generation that is forgotten: what was requested before is not remembered.
     pub(crate) forgotten: u64,
-    pub(crate) leases: HashMap<Stamp, Lease>,
+    pub(crate) leases: BTreeMap<Stamp, Lease>,
     seed: u64,
     drawn: u64,
     random: u64,
@@ -124,9 +126,10 @@ impl Tier {
             journal: Journal::new(settings.journal),
             namespaces: Vec::new(),
             generations: HashMap::new(),
+            counted: HashMap::new(),
             bumping: HashMap::new(),
             forgotten: 0,
-            leases: HashMap::new(),
+            leases: BTreeMap::new(),
             seed,
             drawn: 0,
             random: seed ^ 0x9E37_79B9_7F4A_7C15,
@@ -366,7 +369,7 @@ impl State {
     pub(crate) fn register(&mut self, settings: NamespaceSettings) -> usize {
         self.namespaces.push(Registered {
             settings,
-            generations: HashMap::new(),
+            generations: BTreeMap::new(),
         });
         self.namespaces.len() - 1
     }
@@ -421,6 +424,9 @@ impl State {
         if forgotten != self.forgotten || self.bumping.contains_key(key) || self.journal.get(key).is_some() {
             return;
         }
+        if !self.mend(super::Mend::UniqueGenerations) {
+            self.counted.insert(key.into(), stamp);
+        }
         let changes = self.known(node).changes;
         self.generations.insert(key.into(), Generation { stamp, sent, changes });
     }
@@ -437,7 +443,7 @@ impl State {
 
     /// What a counter would be after an increment: for the simulation alone.
     pub(crate) fn next_count(&self, key: &[u8]) -> Option<Stamp> {
-        let mut stamp = self.generations.get(key)?.stamp;
+        let mut stamp = *self.counted.get(key)?;
         stamp[0] = stamp[0].wrapping_add(1);
         Some(stamp)
     }

@@ -152,6 +152,8 @@ pub struct Operation {
     read: Read,
     /// Generations that were read for this operation: name (none: the namespace's) and stamp.
     known: Vec<(Option<Box<[u8]>>, Stamp)>,
+    /// What [`State::forgotten`] was before the first of them was read.
+    collected: u64,
     meta: Meta,
     // Results.
     offset: usize,
@@ -192,6 +194,7 @@ impl Operation {
             phase: Phase::Before,
             read: Read::default(),
             known: Vec::new(),
+            collected: 0,
             meta: Meta {
                 kind: Kind::Value,
                 stamp: [0; 16],
@@ -303,7 +306,8 @@ impl Operation {
         self.keep_until
     }
 
-    /// Returns whether tier 2 confirmed the value.
+    /// Returns whether tier 2 confirmed the value, and it is of the present generations as far as is known. Callers who joined the
+    /// mark of [`Action::Fill`] or [`Action::Put`] get the value only then.
     pub fn is_stored(&self) -> bool {
         self.stored
     }
@@ -536,6 +540,11 @@ impl Operation {
         let own = self.known.iter().find(|(name, _)| name.is_none());
         self.meta.generation = own.map_or([0; 16], |(_, stamp)| *stamp);
         false
+    }
+
+    fn forget_known(&mut self, state: &State) {
+        self.known.clear();
+        self.collected = state.forgotten;
     }
 
     fn read_generation(&mut self, state: &mut State, tag: Option<Box<[u8]>>, now: u64) {

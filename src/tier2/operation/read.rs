@@ -38,6 +38,8 @@ struct Seen {
     load_micros: u32,
     generation: Stamp,
     tags: Vec<(Box<[u8]>, Stamp)>,
+    /// The generations are the present ones, as far as is known.
+    current: bool,
 }
 
 /// What happens when a lease is released.
@@ -92,6 +94,7 @@ impl Seen {
             load_micros: frame.load_micros,
             generation: frame.generation,
             tags: frame.tags().map(|(tag, stamp)| (tag.into(), stamp)).collect(),
+            current: false,
         }
     }
 }
@@ -122,7 +125,7 @@ impl Operation {
 
     /// Looks the key up, now or after a wait.
     pub(super) fn begin_read(&mut self, state: &mut State, now: u64) {
-        self.known.clear();
+        self.forget_known(state);
         self.read.seen = None;
         self.target = None;
         if self.is_blocked(state) {
@@ -301,6 +304,11 @@ impl Operation {
             return self.missed();
         }
         self.expected = expected;
+        // Where it is there again and again, something else writes it.
+        self.read.rounds += 1;
+        if self.read.rounds > MAX_ROUNDS {
+            return self.load_alone(state, now);
+        }
         let action = if state.mend(Mend::LeadOverDead) {
             Action::Swap
         } else {
@@ -429,7 +437,8 @@ impl Operation {
     fn judge(&mut self, state: &mut State, now: u64) {
         let namespace = self.namespace().clone();
         let settings = &namespace.0.settings;
-        let seen = self.read.seen.as_ref().expect("examined");
+        let seen = self.read.seen.as_mut().expect("examined");
+        seen.current = true;
         let (kind, soft_end, load_micros) = (seen.kind, seen.soft_end, seen.load_micros);
         let server_ms = state.known(self.node).server_ms_upper(now);
         self.target = None;
@@ -523,7 +532,7 @@ impl Operation {
         self.read.right = Right::None;
         if !same {
             // The answer of the claim is as good as that of a GET.
-            self.known.clear();
+            self.forget_known(state);
             return self.examine(state, value, now);
         }
         let server_ms = state.known(self.node).server_ms_upper(now);
@@ -594,13 +603,7 @@ impl Operation {
                 }
                 self.target = None;
                 self.prepare(state, ttl, kind, took, now);
-                let action = if state.mend(Mend::ConditionalFill) {
-                    Action::Fill
-                } else {
-                    Action::Put
-                };
-                self.issue(state, action, now);
-                self.action = Action::Fill;
+                self.issue(state, Action::Fill, now);
             }
         }
     }
@@ -610,7 +613,7 @@ impl Operation {
         namespace.0.stats.load_failures.one();
         let server_ms = state.known(self.node).server_ms_upper(now);
         let grace = millis(namespace.0.settings.stale_if_error);
-        let usable = |seen: &Seen| seen.kind != Kind::Local && seen.soft_end.saturating_add(grace) > server_ms;
+        let usable = |seen: &Seen| seen.current && seen.kind != Kind::Local && seen.soft_end.saturating_add(grace) > server_ms;
         let stale = grace > 0 && !self.read.serves_stale && self.read.seen.as_ref().is_some_and(usable);
         let end = if stale && !self.is_blocked(state) {
             namespace.0.stats.stale_if_error.one();
@@ -665,7 +668,8 @@ impl Operation {
     fn filled(&mut self, state: &mut State, stored: bool, now: u64) {
         if stored {
             self.namespace().0.stats.fills.one();
-            self.stored = true;
+            // A bump does not void leases: a value of a generation that ended during the load is in tier 2, and is no use.
+            self.stored = self.collected == state.forgotten;
             self.keep_until = self.keep_written(state, self.read.ttl, now);
         } else {
             self.count_refused();

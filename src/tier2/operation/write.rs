@@ -219,7 +219,7 @@ impl Operation {
         }
         stats.removals.one();
         self.stored = true;
-        if bump {
+        if bump && state.mend(Mend::BumpTwice) {
             state.end_bump(&self.key);
         }
         self.drop_again(Action::Done);

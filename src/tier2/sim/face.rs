@@ -412,12 +412,13 @@ impl World {
     fn read(&mut self, process: usize, number: usize, at: usize, key: Key, load: bool) -> Call {
         let mut call = self.begin_call(process, key);
         let (now, node) = (self.now, self.node_of(key));
+        let canaries = self.has(Duty::Canary);
         let (by_clock, join_by_clock) = (self.has(Duty::TrustByClock), self.has(Duty::JoinByClock));
         let one = &mut self.processes[process];
-        let trusted = if by_clock {
-            now <= one.tier.trust().hits_until()
-        } else {
-            one.trusted
+        let trusted = match (by_clock, canaries) {
+            (_, false) => !one.tracking.is_empty(),
+            (true, _) => now <= one.tier.trust().hits_until(),
+            (false, _) => one.trusted,
         };
         if let Some(entry) = one.entries.get(&key).filter(|entry| trusted && now < entry.until) {
             let value = (entry.version, entry.loaded);
@@ -617,7 +618,12 @@ impl World {
         if operation.action() == Action::Put {
             operation.sending(connection as u64 + 1);
         }
-        let command = command(operation, value);
+        let mut command = command(operation, value);
+        if operation.action() == Action::Fill && self.options.duties_off.contains(&Duty::ConditionalFill)
+            && let Command::Swap { key, value, px, .. } = command
+        {
+            command = Command::Set { key, value, px: Some(px), not_after: 0 };
+        }
         let request = self.send(connection, command, about);
         self.wait_for(process, number, connection, request, Wanted::Answer)
     }
@@ -831,7 +837,7 @@ impl World {
         }
         let is_change = !about.is_empty() || matches!(action, Action::Done | Action::Unconfirmed);
         // Tier 1, in one step with the check of the mark.
-        let whole = one.is_whole(flights.last());
+        let whole = one.is_whole(flights.last()) || self.options.duties_off.contains(&Duty::MarkChecked);
         if let Some((version, loaded)) = value {
             if action == Action::Done {
                 one.void(key, flights.last().copied());
@@ -940,6 +946,8 @@ impl World {
     /// What comes through the tracking connection.
     fn pushed(&mut self, process: usize, connection: usize, answer: Answer) {
         let (now, node) = (self.now, self.connections[connection].node);
+        // What a master said before a failover may be about writes that are lost.
+        let is_master = self.masters[node as usize] == self.connections[connection].server;
         let all_count = self.has(Duty::EveryMessageRemoves);
         let one = &mut self.processes[process];
         match answer {
@@ -960,7 +968,7 @@ impl World {
                     }
                     one.wake(key);
                 });
-                if armed {
+                if armed && is_master {
                     about
                         .iter()
                         .for_each(|&(key, version)| self.oracle.handled(process, key, version));
@@ -1033,13 +1041,17 @@ impl World {
                 }
             }
             Task::Clear => {
-                if self.has(Duty::ClearAfterCanary) {
+                if !self.has(Duty::ClearVoidsLoads) {
+                    self.processes[process].entries.clear();
+                } else if self.has(Duty::ClearAfterCanary) {
                     self.processes[process].clear();
                 }
                 tier.cleared(node, now);
             }
             Task::DropLoads => {
-                self.processes[process].void_all();
+                if self.has(Duty::ClearVoidsLoads) {
+                    self.processes[process].void_all();
+                }
                 tier.loads_dropped(node, now);
             }
             Task::Operate => {

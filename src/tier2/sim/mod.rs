@@ -11,6 +11,7 @@ mod face;
 mod oracle;
 mod random;
 mod schedules;
+mod script;
 mod server;
 mod world;
 

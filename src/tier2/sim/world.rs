@@ -36,6 +36,14 @@ pub(super) enum Duty {
     ClearAfterCanary,
     /// Echoes are not told apart: every message removes.
     EveryMessageRemoves,
+    /// A value is inserted only under a whole mark.
+    MarkChecked,
+    /// A clear, and the end of trust, void the marks of all loads.
+    ClearVoidsLoads,
+    /// A fill is conditional on its lease.
+    ConditionalFill,
+    /// Canaries, and not the connection, are what trust depends on.
+    Canary,
 }
 
 #[derive(Clone, Debug)]
@@ -302,10 +310,10 @@ impl World {
                 }
             }
         }
-        self.push(number, pushes, &about);
         if !self.connections[at].dead {
             self.connections[at].down.push_back((packet.request, answer));
         }
+        self.push(number, pushes, &about);
     }
 
     /// Announces changed keys to those who track them.
@@ -454,7 +462,7 @@ pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn brief(command: &Command) -> String {
+pub(super) fn brief(command: &Command) -> String {
     match command {
         Command::Hello => "HELLO".into(),
         Command::Subscribe => "TRACK".into(),

@@ -1,4 +1,4 @@
-"""`python -m hotset`: what this is, and ten seconds of comparison with functools on this machine."""
+"""`python -m hotset`: what this is, and ten seconds of comparison with functools on this machine; `python -m hotset tier2 URL`: what a server can do."""
 
 import argparse
 import functools
@@ -95,6 +95,10 @@ def _print(label: str, cells: list[str]) -> None:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["tier2"]:
+        from hotset.tier2._check import main as check
+
+        sys.exit(check(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m hotset", description=__doc__)
     parser.add_argument("--version", action="store_true", help="print version and build, and no comparison")
     parser.add_argument("--seconds", type=float, default=9.0, help="how long to measure times (%(default)s)")

@@ -15,7 +15,7 @@ from hotset._methods import CachedClassMethod, place_of
 from hotset._over import over
 from hotset._settings import Cause, Policy, Seconds, checked, memo_settings
 from hotset._snapshot import Path, path_of
-from hotset._types import AsyncCached, Cached, Decorator, P, R
+from hotset._types import AsyncCached, Cached, Decorator, P, R, TieredDecorator
 from hotset._types import CachedClassMethod as TypedClassMethod
 
 if TYPE_CHECKING:
@@ -32,6 +32,31 @@ def cached(function: classmethod[Any, P, R], /) -> TypedClassMethod[P, R]: ...
 def cached(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCached[P, R]: ...
 @overload
 def cached(function: Callable[P, R], /) -> Cached[P, R]: ...
+@overload
+def cached(
+    *,
+    tier2: Redis,
+    local_ttl: Seconds | None = None,
+    maxsize: int | EllipsisType | None = ...,
+    policy: Policy = "tinylfu",
+    ttl: Seconds | None = None,
+    tti: Seconds | None = None,
+    jitter: float = 0.0,
+    key: Callable[..., Hashable] | None = None,
+    typed: bool = False,
+    weigher: Callable[[Any], int] | None = None,
+    max_weight: int | None = None,
+    on_removal: Callable[[tuple[Any, ...], dict[str, Any], Any, Cause], object] | None = None,
+    single_flight: bool = True,
+    negative_ttl: Seconds | None = None,
+    stale_while_revalidate: Seconds | None = None,
+    stale_if_error: Seconds | None = None,
+    timer: Callable[[], float] | None = None,
+    method: bool | None = None,
+    name: str | None = None,
+    codec: CodecName | Serializer = "values",
+    schema: Schema = None,
+) -> TieredDecorator: ...
 @overload
 def cached(
     *,
@@ -56,8 +81,7 @@ def cached(
     snapshot: Path | None = None,
     codec: CodecName | Serializer = "values",
     schema: Schema = None,
-    tier2: Redis | None = None,
-    local_ttl: Seconds | None = None,
+    tier2: None = None,
 ) -> Decorator: ...
 def cached(
     function: Any = None,
@@ -117,6 +141,8 @@ def cached(
     begins, and again only after a call of the function has succeeded in between.
     timer: called instead of the system's monotonic clock, for tests: `timer=lambda: time.time()` follows freezegun and time-machine.
     name: lists the cache in `hotset.caches()`.
+    tier2: A `hotset.tier2.Redis`: results are shared with other processes, which see what this one invalidates. See below.
+    local_ttl: With tier2, the seconds that a result stays in this process without new confirmation.
     cache: a `hotset.Cache` in which the results are kept, beside those of other functions; its settings are the cache's.
     snapshot: a file in which results outlive the process; codec, schema: how they are written. See below.
 
@@ -165,6 +191,12 @@ def cached(
     no other user can write. Arguments are always written by "values", but where the codec is "pickle"; a `key` can make simple ones of others.
     schema: a number or string to be changed whenever the function, or what its results mean, changes: a file with another one, of another
     codec or another function is not loaded.
+
+    With `tier2`, a result that this process lacks is read from the server, and calculated by one caller of all processes if that lacks it, too.
+    `cache_invalidate`, `cache_set`, `cache_expire` and `cache_clear` concern both tiers and all processes, and return whether the server confirmed it;
+    `cache_ainvalidate`, `cache_aset`, `cache_aexpire` and `cache_aclear` are for asyncio. Arguments must be simple values, or a `key` makes such
+    of them; a method needs a `key`. `codec` and `schema` say how results are written there. `name` is the cache's name on the server: without one it is
+    the function's qualified name.
 
     A file that cannot be loaded is told by a `hotset.SnapshotWarning`, and the function begins without. A damaged or outdated snapshot is
     replaced by the next save; a file that is no snapshot is not, but by an explicit `cache_save()`. Processes that share a file, as

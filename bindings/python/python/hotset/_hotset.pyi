@@ -179,6 +179,9 @@ class Memo:
         """
 
     def clear(self) -> None: ...
+    def clear_entries(self) -> None:
+        """As clear, but the counters of hits and misses stay."""
+
     def supersede_loads(self) -> None:
         """What is being loaded is not kept, and serves no later caller. Entries stay."""
 
@@ -327,6 +330,9 @@ class Cache:
 
     def stats(self) -> dict[str, int]: ...
     def clear(self) -> None: ...
+    def clear_entries(self) -> None:
+        """As clear, but the counters of hits and misses stay."""
+
     def supersede_loads(self) -> None:
         """As Memo.supersede_loads."""
 

@@ -136,6 +136,91 @@ class BoundCached(_Common, Protocol[Q, R_co]):
         ...
 
 
+class TieredCached(Cached[P, R], Protocol[P, R]):
+    """A function under `cached(tier2=..)`."""
+
+    async def cache_ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """As `cache_invalidate`, for asyncio."""
+        ...
+
+    def cache_expire(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Ends the lifetime of this call's result: with `stale_while_revalidate`, it is served while one caller loads it anew."""
+        ...
+
+    async def cache_aexpire(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """As `cache_expire`, for asyncio."""
+        ...
+
+    def cache_set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> bool:  # type: ignore[override]  # pyright: ignore
+        """Makes `value` the result of this call in both tiers; returns whether the server confirmed it."""
+        ...
+
+    async def cache_aset(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """As `cache_set`, for asyncio."""
+        ...
+
+    def cache_clear(self) -> bool:  # type: ignore[override]  # pyright: ignore
+        """Forgets all results in both tiers, in all processes; returns whether the server confirmed it."""
+        ...
+
+    async def cache_aclear(self) -> bool:
+        """As `cache_clear`, for asyncio."""
+        ...
+
+    def cache_tier2_stats(self) -> dict[str, Any]:
+        """Returns what was counted of this cache in this process: "tier1", "tier2" and "server"."""
+        ...
+
+
+class TieredAsyncCached(AsyncCached[P, R], Protocol[P, R]):
+    """A coroutine function under `cached(tier2=..)`."""
+
+    async def cache_ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """As `cache_invalidate`, for asyncio."""
+        ...
+
+    def cache_expire(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Ends the lifetime of this call's result: with `stale_while_revalidate`, it is served while one caller loads it anew."""
+        ...
+
+    async def cache_aexpire(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """As `cache_expire`, for asyncio."""
+        ...
+
+    def cache_set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> bool:  # type: ignore[override]  # pyright: ignore
+        """Makes `value` the result of this call in both tiers; returns whether the server confirmed it."""
+        ...
+
+    async def cache_aset(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """As `cache_set`, for asyncio."""
+        ...
+
+    def cache_clear(self) -> bool:  # type: ignore[override]  # pyright: ignore
+        """Forgets all results in both tiers, in all processes; returns whether the server confirmed it."""
+        ...
+
+    async def cache_aclear(self) -> bool:
+        """As `cache_clear`, for asyncio."""
+        ...
+
+    def cache_tier2_stats(self) -> dict[str, Any]:
+        """Returns what was counted of this cache in this process: "tier1", "tier2" and "server"."""
+        ...
+
+
+class TieredDecorator(Protocol):
+    """`cached(tier2=..)` with its settings, waiting for a function."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: staticmethod[P, R], /
+    ) -> staticmethod[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> TieredAsyncCached[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> TieredCached[P, R]: ...
+
+
 class ClassCached(_Common, Protocol[R_co]):
     """What a class's attribute is that is under `cached`.
 

@@ -295,6 +295,14 @@ impl Memo {
         Ok(())
     }
 
+    fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        let _letting_go = LettingGo;
+        self.store.ask_clock()?;
+        self.store.lanes.supersede_all();
+        self.store.clear_entries();
+        Ok(())
+    }
+
     fn supersede_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         self.store.lanes.supersede_all();
         Ok(())
@@ -342,6 +350,7 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"reset_stats" => Memo::reset_stats, 0..=0, c"reset_stats($self, /)\n--\n\nCounts from 0 again.";
         c"entries" => Memo::entries, 0..=0, c"entries($self, /)\n--\n\nThe arguments of all results, and these, hottest first.";
         c"clear" => Memo::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves all results.";
+        c"clear_entries" => Memo::clear_entries, 0..=0, c"clear_entries($self, /)\n--\n\nRemoves everything, and counts on.";
         c"supersede_loads" => Memo::supersede_loads, 0..=0, c"supersede_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
         c"set_trust" => Memo::set_trust, 1..=1, c"set_trust($self, tier, /)\n--\n\nHas entries found only while this Tier2 trusts them; None: always.";
         c"run_pending" => Memo::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";

@@ -509,6 +509,11 @@ impl Store {
         self.reset_lookups();
     }
 
+    /// Removes all entries, and counts on.
+    pub(crate) fn clear_entries(&self) {
+        self.cache.clear();
+    }
+
     pub(crate) fn run_pending(&self) {
         self.cache.run_pending();
     }

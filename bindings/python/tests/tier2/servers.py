@@ -216,7 +216,7 @@ class Cluster:
         self.servers: list[Server] = []
         try:
             for _ in range(3 * (1 + replicas)):
-                settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--cluster-config-file", "nodes.conf")
+                settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--cluster-config-file", "nodes.conf", "--repl-diskless-sync-delay", "0")
                 self.servers.append(Server(folder, *settings, port=_free_ports_of_cluster()))
             addresses = [f"127.0.0.1:{server.port}" for server in self.servers]
             created = subprocess.run(
@@ -228,6 +228,9 @@ class Cluster:
             assert created.returncode == 0, created.stdout + created.stderr
             for server in self.servers:
                 wait_until(lambda server=server: b"cluster_state:ok" in server.ask("CLUSTER", "INFO"), what="cluster")
+            for server in self.servers:
+                wait_until(lambda server=server: server.info("replication").get("master_link_status", "up") == "up", what="replicas")
+            wait_until(lambda: len(self.masters) == 3, what="three masters")
         except BaseException:
             self.close()
             raise

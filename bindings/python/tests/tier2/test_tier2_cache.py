@@ -424,3 +424,16 @@ def test_event_loops_one_after_another(server, cache):
         asyncio.run(one.aset("a", turn))
         assert asyncio.run(one.aget("a")) == turn
     assert one.get("a") == 4
+
+
+def test_counters_go_on_when_the_first_tier_is_cleared(server, cache):
+    one = cache(server)
+    armed(one)
+    one.set("a", 1)
+    for _ in range(50):
+        one.get("a")
+    hits = one.stats()["tier1"]["hits"]
+    assert hits > 0
+    server.ask("FLUSHALL")
+    wait_until(lambda: one.get("a") is None, what="the flush")
+    assert one.stats()["tier1"]["hits"] >= hits

@@ -158,6 +158,7 @@ def test_attributes_are_the_functions(pair):
     one(1)
     assert one.cache_info().currsize <= 1
     assert set(one.cache_tier2_stats()) == {"tier1", "tier2", "server"}
+    assert {"hits", "misses", "loads", "evictions", "currsize"} <= set(one.cache_tier2_stats()["tier1"])
 
 
 def test_import_of_hotset_imports_nothing_of_it():

@@ -6,9 +6,10 @@ from collections.abc import Coroutine, MutableMapping
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, assert_type
+from typing import TYPE_CHECKING, Any, assert_type
 
 import hotset
+from hotset.tier2 import Redis
 
 
 class Hexadecimal:
@@ -158,6 +159,41 @@ def mapping() -> None:
     assert issubclass(hotset.SnapshotWarning, Warning)
 
 
+# Nothing is sent before the first use, so no server is needed here.
+server = Redis("redis://localhost", prefix="usage")
+
+
+@hotset.cached(ttl=300, tier2=server, local_ttl=30)
+def tiered(a: int) -> str:
+    return str(a)
+
+
+@hotset.cached(ttl=300, tier2=server)
+async def tiered_async(a: int) -> str:
+    return str(a)
+
+
+def tiers() -> None:
+    prices: hotset.TieredCache[str, float] = hotset.TieredCache(server, "prices", ttl=300)
+    if TYPE_CHECKING:
+        assert_type(tiered(1), str)
+        assert_type(tiered.cache_invalidate(1), bool)
+        assert_type(tiered.cache_set("x", 1), bool)
+        assert_type(tiered.cache_expire(1), bool)
+        assert_type(prices.get("tea"), float | None)
+        assert_type(prices.get("tea", "none"), float | str)
+        assert_type(prices.get_or_load("tea", len), float)
+        assert_type(prices.get_many(["tea"]), dict[str, float])
+        assert_type(prices.incr("n"), int)
+        assert_type(prices.stats(), dict[str, Any])
+
+
+async def tiers_async() -> None:
+    assert_type(await tiered_async(1), str)
+    assert_type(await tiered_async.cache_ainvalidate(1), bool)
+    assert_type(await tiered.cache_ainvalidate(1), bool)
+
+
 async def main() -> None:
     assert_type(await asynchronous(1), str)
     assert_type(await asynchronous.cache_refresh(1), str)
@@ -175,4 +211,5 @@ async def main() -> None:
 
 
 mapping()
+tiers()
 asyncio.run(main())

@@ -13,7 +13,7 @@ from typing import Any, Final, final
 from hotset.tier2._client import GREETING, GREETING_REPLIES, Address, Greeting, Locate, ServerSettings, aconnect, greeting_of
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Failed, Kind
-from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError
+from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, quick_bulks
 
 _Waiting = tuple["asyncio.Future[Any]", int, float]
 
@@ -100,6 +100,11 @@ class AsyncConnection(asyncio.Protocol):
                 if not future.done():
                     future.set_result(data[end + 2 : -2])
                 return
+        elif len(waiting) == 1 and not waiting[0][1] and self._parser.is_empty and (bulks := quick_bulks(data)) is not None:
+            future = waiting.popleft()[0]
+            if not future.done():
+                future.set_result(bulks)
+            return
         parser = self._parser
         parser.feed(data)
         try:

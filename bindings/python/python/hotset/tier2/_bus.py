@@ -9,7 +9,7 @@ import os
 import select
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from hotset import _hotset
 from hotset._hotset import sync_clock
@@ -44,8 +44,12 @@ _CANARY_LIFE: Final = 30_000
 _LONGEST_SLEEP: Final = 1000
 
 
+class Keys(list[bytes]):
+    """Keys that have changed, in the order of their messages."""
+
+
 @final
-class _Tracking:
+class Tracking:
     """A connection on which the server announces changes."""
 
     def __init__(self, session: "Session", number: int) -> None:
@@ -108,7 +112,7 @@ class _Tracking:
             raise BrokenPipeError("send buffer is full")
 
     def read(self) -> list[Any]:
-        """Returns the replies and messages that have arrived; never waits.
+        """Returns the replies and messages that have arrived; never waits. Most invalidations are `Keys` already.
 
         Raises:
             OSError, ProtocolError: The connection is broken.
@@ -123,9 +127,14 @@ class _Tracking:
                 return []
             raise
         messages: list[Any] = []
-        while (message := self._parser.next()) is not INCOMPLETE:
+        while True:
+            keys = self._parser.invalidations()
+            if keys:
+                messages.append(Keys(keys))
+            message = self._parser.next()
+            if message is INCOMPLETE:
+                return messages
             messages.append(message)
-        return messages
 
     def close(self) -> None:
         self._socket.close()
@@ -139,7 +148,7 @@ class BusThread:
         self._session = session
         self._core = session.core
         self._number = number
-        self._tracking: _Tracking | None = None
+        self._tracking: Tracking | None = None
         self._ping: int | None = None
         self._is_stopped = False
         self._reader, self._writer = socket.socketpair()
@@ -176,6 +185,7 @@ class BusThread:
     def _run(self) -> None:
         try:
             while not self._is_stopped:
+                self._session.follow_topology()
                 self._turn(self._core.background(self._number, now()))
             self._flush()
         except Exception:
@@ -227,13 +237,14 @@ class BusThread:
     def _connect(self) -> None:
         self._close()
         try:
-            self._tracking = _Tracking(self._session, self._number)
+            self._tracking = Tracking(self._session, self._number)
         except Failed as failed:
             _log.debug("second tier: %s", failed)
             if failed.kind == "protocol":
                 self._session.note_no_bus(self._number, failed)
             self._core.disconnected(self._number, now())
             return
+        self._session.note_bus(self._number)
         self._core.connected(self._number, now())
 
     def _close(self) -> None:
@@ -293,7 +304,7 @@ class BusThread:
             elif tracking is not None:
                 self._receive(tracking)
 
-    def _receive(self, tracking: _Tracking) -> None:
+    def _receive(self, tracking: Tracking) -> None:
         try:
             messages = tracking.read()
         except (OSError, ProtocolError) as error:
@@ -301,12 +312,17 @@ class BusThread:
             self._lost()
             return
         keys: list[bytes] = []
+        changed: list[bytes] | None
         for message in messages:
-            if isinstance(message, Push) and message[0] == b"invalidate":
-                changed = message[1]
-            elif isinstance(message, list) and len(message) == 3 and message[0] == b"message":
-                changed = message[2]
-            elif message == "PONG" or (isinstance(message, list) and message[:1] == [b"pong"]):
+            if isinstance(message, Keys):
+                keys += message
+                continue
+            parts = cast("list[object]", message) if isinstance(message, list) else []
+            if isinstance(message, Push) and parts[0] == b"invalidate":
+                changed = cast("list[bytes] | None", parts[1])
+            elif len(parts) == 3 and parts[0] == b"message":
+                changed = cast("list[bytes] | None", parts[2])
+            elif message == "PONG" or parts[:1] == [b"pong"]:
                 self._apply(keys)
                 keys = []
                 ping, self._ping = self._ping, None

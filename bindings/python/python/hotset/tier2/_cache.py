@@ -14,7 +14,7 @@ from hotset.tier2 import _many, _reads
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Unavailable
 from hotset.tier2._keys import quote_name
-from hotset.tier2._operations import Call, Outcome, Steps, drive
+from hotset.tier2._operations import Call, Outcome, Steps, drive, run, run_async
 from hotset.tier2._payload import NotEncodable, PayloadCodec
 from hotset.tier2._resp import ServerError
 from hotset.tier2._server import Redis
@@ -44,19 +44,19 @@ class MappingTier:
     def __init__(self, cache: Cache[Any, Any]) -> None:
         self._cache = cache
 
-    def invalidate(self, args: tuple[Any, ...], _: dict[str, Any]) -> None:
+    def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if len(args) == 1:
             self._cache.delete(args[0])
 
-    def mark(self, args: tuple[Any, ...], _: dict[str, Any]) -> Any:
+    def mark(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         while True:
             self._cache.delete(args[0])
-            kind, found, *_more = self._cache.begin(args[0])
+            kind, found = self._cache.begin(args[0])[:2]
             if kind == _LEAD:
                 return found
 
     def clear(self) -> None:
-        self._cache.clear()
+        self._cache.clear_entries()
 
     def supersede_loads(self) -> None:
         self._cache.supersede_loads()
@@ -115,8 +115,6 @@ class TieredCache(Generic[K, V]):
         schema: Schema = None,
     ) -> None:
         _check_server(tier2)
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a str, not {type(name).__name__}")
         settings = space_settings(
             defaults=tier2.defaults,
             has_bus=tier2.has_bus,
@@ -272,9 +270,13 @@ class TieredCache(Generic[K, V]):
         return _answered(await _reads.operate_async(self._space, (key,), {}, self._touch(ttl)))
 
     @staticmethod
-    def _touch(ttl: Any) -> Any:
+    def _touch(ttl: Any) -> _reads.Begin:
         given = lifetime(ttl)
-        return lambda namespace, key, number: namespace.touch(key, number, now(), given)
+
+        def touch(namespace: Any, key: bytes, number: int) -> Any:
+            return namespace.touch(key, number, now(), given)
+
+        return touch
 
     def add(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
         """Sets the key's value if it has none, over all processes at most once; returns whether it did.
@@ -306,16 +308,15 @@ class TieredCache(Generic[K, V]):
             Unavailable: The server did not say: it may have counted, or not.
         """
         steps = self._counting(key, delta, ttl)
-        return _sum(_reads.run(self._space.native()[0], steps))
+        return _sum(run(self._space.native()[0], steps))
 
     async def aincr(self, key: K, delta: int = 1, ttl: Seconds | None = None) -> int:
         """As `incr`, for asyncio."""
         steps = self._counting(key, delta, ttl)
-        return _sum(await _reads.run_async(self._space.native()[0], steps))
+        return _sum(await run_async(self._space.native()[0], steps))
 
     def _counting(self, key: K, delta: int, ttl: Seconds | None) -> Steps:
-        if isinstance(delta, bool) or not isinstance(delta, int):
-            raise TypeError(f"delta must be an int, not {type(delta).__name__}")
+        _check_delta(delta)
         session, namespace = self._space.native()
         name = self._space.counter_of((key,), {})
         number = session.node_of(name)
@@ -355,7 +356,7 @@ class TieredCache(Generic[K, V]):
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
 
     def _found_here(self, keys: list[K]) -> dict[K, Any]:
-        values = cast("list[Any]", self._local.get_many(keys, cast(Any, MISSING)))
+        values: list[Any] = self._local.get_many(keys, MISSING)
         return {key: value for key, value in zip(keys, values, strict=True) if value is not MISSING}
 
     def _marks(self, keys: list[K]) -> dict[K, Any]:
@@ -542,13 +543,18 @@ def _loaded_many(keys: list[Any], loaded: Mapping[Any, Any], ttl: Any) -> list[A
 
 
 def _pairs(items: Any) -> list[tuple[Any, Any]]:
-    return list(items.items() if isinstance(items, Mapping) else items)
+    return list(cast("Mapping[object, object]", items).items() if isinstance(items, Mapping) else items)
 
 
-def _tags(tags: Iterable[str]) -> tuple[str, ...]:
+def _check_delta(delta: Any) -> None:
+    if isinstance(delta, bool) or not isinstance(delta, int):
+        raise TypeError(f"delta must be an int, not {type(delta).__name__}")
+
+
+def _tags(tags: Any) -> tuple[str, ...]:
     if isinstance(tags, str):
         raise TypeError("tags must be several strings, not one")
-    given = tuple(dict.fromkeys(tags))
+    given: tuple[Any, ...] = tuple(dict.fromkeys(tags))
     if not given:
         return given
     for tag in given:

@@ -296,8 +296,9 @@ def greeting_of(replies: list[Any], asked_at: int, answered_at: int) -> Greeting
     text = about.get("valkey_version") or about.get("redis_version", "")
     version = tuple(int(part) for part in text.split(".") if part.isdigit())
     milliseconds = 0
-    if isinstance(now, list) and len(cast("list[Any]", now)) == 2:
-        milliseconds = int(now[0]) * 1000 + int(now[1]) // 1000
+    if isinstance(now, list) and len(cast("list[bytes]", now)) == 2:
+        seconds, microseconds = cast("list[bytes]", now)
+        milliseconds = int(seconds) * 1000 + int(microseconds) // 1000
     role = about.get("role", "master")
     if role not in ("master", "primary"):
         raise Failed("refused", "server is a replica: the second tier reads and writes at the master", sent=False)

@@ -109,7 +109,7 @@ class MemoTier:
                 return found
 
     def clear(self) -> None:
-        self._memo.clear()
+        self._memo.clear_entries()
 
     def supersede_loads(self) -> None:
         self._memo.supersede_loads()
@@ -153,22 +153,25 @@ def decorate(
     place = name or f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
     space: Space
 
+    through: Callable[..., Any]
     if is_async(function):
 
         @wraps(function)
-        async def through(*args: Any, **kwargs: Any) -> Any:
+        async def through_async(*args: Any, **kwargs: Any) -> Any:
             return _reads.keep(await _reads.read_async(space, *naming.name(args, kwargs), partial(function, *args, **kwargs)))
+        through = through_async
     else:
 
         @wraps(function)
-        def through(*args: Any, **kwargs: Any) -> Any:
+        def through_sync(*args: Any, **kwargs: Any) -> Any:
             return _reads.keep(_reads.read(space, *naming.name(args, kwargs), partial(function, *args, **kwargs)))
 
+        through = through_sync
     kept = {"path": None, "codec": codec_of(codec), "schema": schema}
     made = memoised(through, memo_options, name, False, kept, False)
     memo: Memo = made if isinstance(made, Memo) else made.cache_info.__self__
     space = Space(tier2, place, payloads, settings, MemoTier(memo, naming), typed=bool(typed))
-    parameters = {**memo.cache_parameters(), "ttl": shared["ttl"], "local_ttl": settings.local_ttl / 1e9, "tier2": tier2}  # type: ignore[attr-defined]
+    parameters: dict[str, Any] = {**memo.cache_parameters(), "ttl": shared["ttl"], "local_ttl": settings.local_ttl / 1e9, "tier2": tier2}  # type: ignore[attr-defined]
     own: dict[str, Any] = {
         "__wrapped__": function,
         "cache_parameters": lambda: dict(parameters),
@@ -217,28 +220,28 @@ def _methods_of(function: Callable[..., Any], made: Any, space: Space, naming: _
 
     def cache_tier2_stats(self: Any) -> dict[str, Any]:
         """Returns what was counted of this cache in this process: "tier1", "tier2" and "server"."""
-        return space.stats(made.cache_info()._asdict())
+        info = made.cache_info()
+        return space.stats({name: getattr(info, name) for name in info._fields})
 
-    if is_async(function):
+    async def refresh_async(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function, and makes its result that of this call in both tiers."""
+        result = await function(*args, **kwargs)
+        await _reads.write_async(space, *naming.name(args, kwargs), plain(result), _ttl(result))
+        return plain(result)
 
-        async def cache_refresh(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            """Calls the function, and makes its result that of this call in both tiers."""
-            result = await function(*args, **kwargs)
-            await _reads.write_async(space, *naming.name(args, kwargs), plain(result), _ttl(result))
-            return plain(result)
-    else:
-
-        def cache_refresh(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            """Calls the function, and makes its result that of this call in both tiers."""
-            result = function(*args, **kwargs)
-            _reads.write(space, *naming.name(args, kwargs), plain(result), _ttl(result))
-            return plain(result)
+    def refresh(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function, and makes its result that of this call in both tiers."""
+        result = function(*args, **kwargs)
+        _reads.write(space, *naming.name(args, kwargs), plain(result), _ttl(result))
+        return plain(result)
 
     all_methods = (
         *(cache_invalidate, cache_ainvalidate, cache_expire, cache_aexpire, cache_set, cache_aset),
-        *(cache_clear, cache_aclear, cache_refresh, cache_tier2_stats),
+        *(cache_clear, cache_aclear, cache_tier2_stats),
     )
-    return {method.__name__: MethodType(method, made) for method in all_methods}
+    own: dict[str, Any] = {method.__name__: MethodType(method, made) for method in all_methods}
+    own["cache_refresh"] = MethodType(refresh_async if is_async(function) else refresh, made)
+    return own
 
 
 def _ttl(result: Any) -> int:

@@ -63,7 +63,7 @@ def _number_text(value: Any) -> str:
 
 
 def _text(value: Any, typed: bool) -> str:
-    kind: Any = type(value)
+    kind = cast("type[object]", type(value))
     if kind is str:
         return f'"{value}"' if value.isalnum() and value.isascii() else _quoted("", value.encode("utf-8", "surrogatepass"))
     if kind is int:
@@ -96,7 +96,7 @@ def _text(value: Any, typed: bool) -> str:
         return f'p"{value.days},{value.seconds},{value.microseconds}"'
     if isinstance(value, enum.Enum) and isinstance(value, int | str):
         # (An IntEnum or StrEnum equals its value.)
-        return _text(cast(Any, value.value), typed)
+        return _text(value.value, typed)
     raise TypeError(
         f"a key of the second tier cannot be made of {kind.__module__}.{kind.__qualname__}: "
         "use str, bytes, int, float, bool, None, tuple, frozenset, Decimal, UUID, a class of datetime, or key= to make one of these"
@@ -121,7 +121,9 @@ def text_of(args: tuple[Any, ...], kwargs: dict[str, Any], *, typed: bool = Fals
     return f"[{','.join([*[_text(item, typed) for item in args], *named])}]"
 
 
-_TOKEN: Final = re.compile(r'([a-zA-Z]?)"([^"]*)"|s?\(|\)|([A-Za-z_~%][A-Za-z0-9_.~%/@+-]*)=|null|true|false|nan|-?inf|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|,|\]')
+_TOKEN: Final = re.compile(
+    r"""([A-Za-z0-9_.~%/@+-]*)=|([a-zA-Z]?)"([^"]*)"|s?\(|\)|null|true|false|nan|-?inf|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|,|\]"""
+)
 
 
 @final
@@ -146,8 +148,8 @@ class _Reader:
             return (), {}
         while True:
             token = self._token()
-            if token[3] is not None:
-                kwargs[unquote_name(token[3].encode())] = self._value(self._token(), 0)
+            if token[1] is not None:
+                kwargs[unquote_name(token[1].encode())] = self._value(self._token(), 0)
             elif kwargs:
                 raise KeyTextError("key has a positional argument after one with a name")
             else:
@@ -176,8 +178,8 @@ class _Reader:
 
     def _value(self, token: re.Match[str], depth: int) -> Any:
         whole = token[0]
-        if token[2] is not None:
-            return _of_quoted(token[1], token[2])
+        if token[3] is not None:
+            return _of_quoted(token[2], token[3])
         if whole == "(":
             return tuple(self._items(depth + 1))
         if whole == "s(":

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, final
+from typing import Any, cast, final
 
 from hotset._hotset import MISSING
 from hotset.tier2._clock import now
@@ -21,7 +21,6 @@ from hotset.tier2._operations import (
     Steps,
     Wait,
     drive,
-    open_payload,
     send,
     send_async,
     wait,
@@ -78,7 +77,19 @@ class _Running:
 
     def of(self, kind: type[Any]) -> list[int]:
         """The operations that need something of this kind."""
-        return [at for at, need in self.needs.items() if isinstance(need, kind)]
+        return sorted(at for at, need in self.needs.items() if isinstance(need, kind))
+
+    def number_of(self, at: int) -> int:
+        """The server that an operation needs probed."""
+        need = self.needs[at]
+        assert isinstance(need, Probe)
+        return need.number
+
+    def first_wait(self) -> tuple[int, Wait]:
+        """The operation that waits the shortest."""
+        waits = [(need.until, at, need) for at, need in self.needs.items() if isinstance(need, Wait)]
+        _, at, need = min(waits, key=lambda each: each[:2])
+        return at, need
 
     def together(self, places: list[int]) -> tuple[Send, list[int]]:
         """One `Send` for all of these, and how many commands each has of it (known once it is sent)."""
@@ -105,6 +116,8 @@ class _Running:
             for at in places:
                 self.answer(at, outcome)
             return
+        epoch: int
+        replies: list[Any]
         epoch, replies, abilities = outcome
         begin = 0
         for at, count in zip(places, counts, strict=True):
@@ -126,8 +139,7 @@ def run_many(session: Session, all_steps: dict[int, Steps], loader: BulkLoader |
                     raise
                 running.share(places, counts, outcome)
         elif places := running.of(Probe):
-            number = running.needs[places[0]].number  # type: ignore[union-attr]
-            session.probe(number)
+            session.probe(running.number_of(places[0]))
             for at in places:
                 running.answer(at, None)
         elif places := running.of(Background):
@@ -142,8 +154,8 @@ def run_many(session: Session, all_steps: dict[int, Steps], loader: BulkLoader |
             for at, value in zip(places, loaded, strict=True):
                 running.answer(at, value)
         else:
-            at = min(running.of(Wait), key=lambda at: running.needs[at].until)  # type: ignore[union-attr]
-            wait(session, running.needs[at])  # type: ignore[arg-type]
+            at, waiting = running.first_wait()
+            wait(session, waiting)
             running.answer(at, None)
     return running.outcomes
 
@@ -163,7 +175,7 @@ async def run_many_async(session: Session, all_steps: dict[int, Steps], loader: 
             for (places, _, counts), outcome in zip(grouped, outcomes, strict=True):
                 running.share(places, counts, outcome)
         elif places := running.of(Probe):
-            await session.probe_async(running.needs[places[0]].number)  # type: ignore[union-attr]
+            await session.probe_async(running.number_of(places[0]))
             for at in places:
                 running.answer(at, None)
         elif places := running.of(Background):
@@ -178,8 +190,8 @@ async def run_many_async(session: Session, all_steps: dict[int, Steps], loader: 
             for at, value in zip(places, loaded, strict=True):
                 running.answer(at, value)
         else:
-            at = min(running.of(Wait), key=lambda at: running.needs[at].until)  # type: ignore[union-attr]
-            await wait_async(session, running.needs[at])  # type: ignore[arg-type]
+            at, waiting = running.first_wait()
+            await wait_async(session, waiting)
             running.answer(at, None)
     return running.outcomes
 
@@ -193,16 +205,14 @@ class Reading:
 
     def __init__(self, space: Space, keys: list[Any], loads: bool, tags: tuple[bytes, ...]) -> None:
         self._space = space
+        self._keys = keys
         session, namespace = space.native()
         self.session = session
-        self.calls: list[Call] = []
-        self.ops: list[Any] = []
         self.outcomes: dict[int, Outcome] = {}
-        for key in keys:
-            name, full_key = space.key_of((key,), {})
-            number = session.node_of(name)
-            self.ops.append(namespace.read(name, number, now(), loads, tags))
-            self.calls.append(Call(space, (key,), {}, full_key))
+        self._names = [space.key_of((key,), {}) for key in keys]
+        node_of, read, when = session.node_of, namespace.read, now()
+        self.ops: list[Any] = [read(name, node_of(name), when, loads, tags) for name, _ in self._names]
+        self._replies: dict[int, bytes | None] = {}
 
     def mget(self) -> tuple[int, bytes, list[int]] | None:
         """The server, one MGET as it is sent, and the places of the keys that it reads; None where that does not pay or is not possible."""
@@ -215,17 +225,20 @@ class Reading:
 
     def take(self, places: list[int], epoch: int, replies: Any) -> None:
         """Reports the replies of an MGET. (Of an error the operations learn when they ask again.)"""
-        if type(replies) is not list or len(replies) != len(places):
+        if not isinstance(replies, list) or len(cast("list[bytes | None]", replies)) != len(places):
             return
-        when = now()
-        for at, reply in zip(places, replies, strict=True):
-            op, call = self.ops[at], self.calls[at]
-            call.data = reply
-            if op.reply(when, epoch, reply) == HIT:
+        when, ops, names, open_value = now(), self.ops, self._names, self._space.codec.open
+        for at, reply in zip(places, cast("list[bytes | None]", replies), strict=True):
+            op = ops[at]
+            self._replies[at] = reply
+            if op.reply(when, epoch, reply) == HIT and reply is not None:
+                name, full_key = names[at]
                 try:
-                    self.outcomes[at] = Outcome(open_payload(call, op), op.keep_until, True)
+                    value = open_value(name, full_key, op.flags, op.codec, reply[op.offset :])
                 except PayloadError:
                     op.reject(when)
+                else:
+                    self.outcomes[at] = Outcome(value, op.keep_until, True)
 
     def failed(self, places: list[int], failed: Failed) -> None:
         """Reports that an MGET got no reply."""
@@ -234,9 +247,13 @@ class Reading:
 
     def rest(self) -> dict[int, Steps]:
         """What is left to do, by place."""
-        return {
-            at: drive(self.session, call, self.ops[at]) for at, call in enumerate(self.calls) if at not in self.outcomes
-        }
+        rest: dict[int, Steps] = {}
+        for at, key in enumerate(self._keys):
+            if at not in self.outcomes:
+                call = Call(self._space, (key,), {}, self._names[at][1])
+                call.data = self._replies.get(at)
+                rest[at] = drive(self.session, call, self.ops[at])
+        return rest
 
 
 def read_many(reading: Reading, loader: BulkLoader | None) -> dict[int, Outcome]:

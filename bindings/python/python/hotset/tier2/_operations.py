@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import Any, Final, final
 
 from hotset import _hotset
@@ -25,15 +26,14 @@ from hotset.tier2._commands import (
     Abilities,
     commands_of,
     first_error,
-    get_command,
     kind_of_failure,
     note_refusal,
     pack,
     report,
 )
-from hotset.tier2._errors import Failed, Unavailable
+from hotset.tier2._errors import Failed
 from hotset.tier2._payload import NotEncodable, PayloadError
-from hotset.tier2._resp import Command, ServerError
+from hotset.tier2._resp import Command
 from hotset.tier2._session import Session
 from hotset.tier2._space import Mark, Space
 
@@ -214,6 +214,20 @@ def _frame(call: Call, op: Any) -> bytes:
     return head + data
 
 
+def _build(
+    call: Call | None, op: Any, action: int, value: bytes | None, whole: bool, asking: bool, connection: int, abilities: Abilities
+) -> list[Command]:
+    """The commands of a network action, right before they are sent."""
+    if action in UNCONDITIONAL:
+        op.sending(connection)
+    if action == DIRECT:
+        assert call is not None
+        commands = call.direct
+    else:
+        commands = commands_of(action, op, value, abilities, whole=whole)
+    return [(b"ASKING",), *commands] if asking else commands
+
+
 def _perform(session: Session, call: Call | None, op: Any, action: int) -> Generator[Need, Any, int]:
     """Performs a network action; returns the next action. `call` is None for what the core does on its own."""
     value = _frame(call, op) if action in _NEW_FRAMES and call is not None else None
@@ -221,25 +235,17 @@ def _perform(session: Session, call: Call | None, op: Any, action: int) -> Gener
     asking = False
     while True:
         number: int = op.node
-
-        def build(connection: int, abilities: Abilities, *, whole: bool = whole, asking: bool = asking) -> list[Command]:
-            if action in UNCONDITIONAL:
-                op.sending(connection)
-            if action == DIRECT:
-                assert call is not None
-                commands = call.direct
-            else:
-                commands = commands_of(action, op, value, abilities, whole=whole)
-            return [(b"ASKING",), *commands] if asking else commands
-
         try:
-            outcome = yield Send(number, build)
+            outcome = yield Send(number, partial(_build, call, op, action, value, whole, asking))
         except BaseException:
-            # Between the first byte sent and the whole reply: nobody knows.
+            # Between the first byte sent and the whole reply: it is unknown whether it was executed.
             op.failed(now(), _TIMEOUT)
             raise
         if isinstance(outcome, Failed):
             return int(op.failed(now(), kind_of_failure(outcome)))
+        epoch: int
+        replies: list[Any]
+        abilities: Abilities
         epoch, replies, abilities = outcome
         if asking:
             replies = replies[1:]
@@ -451,7 +457,8 @@ def run(
                     need = steps.throw(error)
                     continue
             elif isinstance(need, Wait):
-                answer = wait(session, need)
+                wait(session, need)
+                answer = None
             elif isinstance(need, Load):
                 assert loader is not None
                 answer = _load(session, need, loader)
@@ -548,7 +555,8 @@ async def run_async(
                 if isinstance(need, Send):
                     answer = await send_async(session, need)
                 elif isinstance(need, Wait):
-                    answer = await wait_async(session, need)
+                    await wait_async(session, need)
+                    answer = None
                 elif isinstance(need, Load):
                     assert loader is not None
                     answer = await _load_async(session, need, loader)

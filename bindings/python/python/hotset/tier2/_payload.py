@@ -45,9 +45,9 @@ class PayloadCodec:
         codec: CodecName | Serializer = "values",
         *,
         schema: Schema = None,
-        compress_over: int | None = None,
-        sign: bytes | None = None,
-        max_value: int = 16 << 20,
+        compress_over: Any = None,
+        sign: Any = None,
+        max_value: Any = 16 << 20,
     ) -> None:
         self._codec: Codec = codec_of(codec)
         if self._codec is PICKLE and sign is None:
@@ -61,11 +61,13 @@ class PayloadCodec:
             raise ValueError(f"sign must have from 16 to 64 bytes, not {len(sign)}")
         if compress_over is not None and (isinstance(compress_over, bool) or not isinstance(compress_over, int) or compress_over < 0):
             raise ValueError(f"compress_over must be a number of bytes or None, not {compress_over!r}")
-        self._encode: Callable[[Any], bytes] = self._codec.dumps
+        if isinstance(max_value, bool) or not isinstance(max_value, int) or max_value < 1:
+            raise ValueError(f"max_value must be a number of bytes, not {max_value!r}")
+        self._encode: Callable[[Any], Any] = self._codec.dumps
         self._decode: Callable[[bytes], Any] = self._codec.loads
-        self._compress_over = compress_over
-        self._sign = sign
-        self._largest = max_value
+        self._compress_over: int | None = compress_over
+        self._sign: bytes | None = sign
+        self._largest: int = max_value
         self._plain_flags = 0 if sign is None else SIGNED
         self.number: Final = _NUMBERS.get(self._codec.name, _OWN)
         text = repr((self._codec.name, checked_schema(schema)))
@@ -79,9 +81,8 @@ class PayloadCodec:
             NotEncodable: The codec does not take it, or it is larger than `max_value`.
         """
         try:
-            data = self._encode(value)
-            if not isinstance(data, bytes):
-                data = bytes(data)
+            encoded = self._encode(value)
+            data = encoded if isinstance(encoded, bytes) else bytes(encoded)
         except RecursionError as error:
             raise NotEncodable(f"value is nested too deeply: {error}") from error
         except Exception as error:

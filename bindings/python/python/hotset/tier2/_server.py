@@ -75,24 +75,7 @@ class Redis:
         max_value: int = 16 << 20,
         on_event: Callable[[str, dict[str, Any]], object] | None = None,
     ) -> None:
-        if not isinstance(prefix, str):
-            raise TypeError(f"prefix must be a str, not {type(prefix).__name__}")
-        if not prefix:
-            raise ValueError("prefix must not be empty: the server announces changes by prefix, and other programs may have keys there")
-        for name, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-                raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
-            if not 0 < seconds <= 60:
-                raise ValueError(f"{name} must be more than 0 and at most 60 seconds, not {seconds}")
-        if bus not in ("auto", None):
-            raise ValueError(f"bus must be 'auto' or None, not {bus!r}")
-        if isinstance(max_loads, bool) or not isinstance(max_loads, int) or max_loads < 1:
-            raise ValueError(f"max_loads must be a positive integer, not {max_loads!r}")
-        required = frozenset((require,) if isinstance(require, str) else require)
-        if not required <= _REQUIREMENTS:
-            raise ValueError(f"require may name {', '.join(sorted(_REQUIREMENTS))}, not {', '.join(sorted(required - _REQUIREMENTS))}")
-        if on_event is not None and not callable(on_event):
-            raise TypeError(f"on_event must be callable, not {type(on_event).__name__}")
+        required = _check_options(prefix, timeout, connect_timeout, bus, max_loads, require, on_event)
         is_factory = callable(server) and not hasattr(server, "execute_command")
         if is_factory:
             find_library()
@@ -144,6 +127,11 @@ class Redis:
 
         return check(self)
 
+    @property
+    def requirements(self) -> frozenset[str]:
+        """What `require` names."""
+        return self._options.require
+
     def stats(self) -> dict[str, Any]:
         """Returns the state of the servers, the bus and the journal, and what was counted, of this process."""
         return self.session.stats()
@@ -167,6 +155,31 @@ class Redis:
         if session is not None:
             for space in list(session.spaces.values()):
                 space.after_fork()
+
+
+def _check_options(
+    prefix: Any, timeout: Any, connect_timeout: Any, bus: Any, max_loads: Any, require: Any, on_event: Any
+) -> frozenset[str]:
+    """Checks what a user gave; returns what `require` names."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a str, not {type(prefix).__name__}")
+    if not prefix:
+        raise ValueError("prefix must not be empty: the server announces changes by prefix, and other programs may have keys there")
+    for name, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
+        if not 0 < seconds <= 60:
+            raise ValueError(f"{name} must be more than 0 and at most 60 seconds, not {seconds}")
+    if bus not in ("auto", None):
+        raise ValueError(f"bus must be 'auto' or None, not {bus!r}")
+    if isinstance(max_loads, bool) or not isinstance(max_loads, int) or max_loads < 1:
+        raise ValueError(f"max_loads must be a positive integer, not {max_loads!r}")
+    required: frozenset[str] = frozenset((require,) if isinstance(require, str) else require)
+    if not required <= _REQUIREMENTS:
+        raise ValueError(f"require may name {', '.join(sorted(_REQUIREMENTS))}, not {', '.join(sorted(required - _REQUIREMENTS))}")
+    if on_event is not None and not callable(on_event):
+        raise TypeError(f"on_event must be callable, not {type(on_event).__name__}")
+    return required
 
 
 _alive: "weakref.WeakSet[Redis]" = weakref.WeakSet()

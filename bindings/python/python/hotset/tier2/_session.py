@@ -10,7 +10,8 @@ import secrets
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from hotset import _hotset
 from hotset.tier2._async import AsyncConnection, AsyncNode, AsyncNodes
@@ -84,9 +85,11 @@ class Session:
         # A cluster's masters, by slot; None until it was asked.
         self._slots: list[int] | None = None
         self._next_discovery = 0
+        self._following = threading.Lock()
         self._loops: dict[asyncio.AbstractEventLoop, AsyncNodes] = {}
         self._reported: dict[int, bool] = {}
         self._node_listeners: list[Callable[[int], object]] = []
+        self._announced: set[int] = set()
         self._bus: dict[int, BusThread] = {}
         self._has_started = False
         self._without_bus: set[int] = set()
@@ -127,27 +130,38 @@ class Session:
         """Has `listener` called with the number of each server, those that are known first."""
         with self._lock:
             self._node_listeners.append(listener)
-            known = list(self.numbers)
+            known = sorted(self._announced)
         for number in known:
             listener(number)
 
     def number_of(self, address: Address) -> int:
         """Returns the number of the server at this address, a new one if it is not known."""
+        number, is_new = self._add(address)
+        if is_new:
+            self._announce(number)
+        return number
+
+    def _add(self, address: Address) -> tuple[int, bool]:
+        """The number of the server at this address, and whether it is new: then it must be announced, once its slots are known."""
         number = self._numbers.get(address)
         if number is not None:
-            return number
+            return number, False
         with self._lock:
             number = self._numbers.get(address)
             if number is not None:
-                return number
+                return number, False
             number = len(self._nodes)
             self._nodes.append(Node(self._get_settings, address, self._locate, self.options.timeout, self.options.connect_timeout))
             self._abilities.append(Abilities(()))
             self._numbers[address] = number
+            return number, True
+
+    def _announce(self, number: int) -> None:
+        with self._lock:
+            self._announced.add(number)
             listeners = list(self._node_listeners)
         for listener in listeners:
             listener(number)
-        return number
 
     def locate(self, number: int) -> Address:
         """Returns where a server is now.
@@ -211,7 +225,8 @@ class Session:
                 failed = error
                 continue
             if isinstance(reply, list):
-                return (reply[0].decode(), int(reply[1]))
+                host, port = cast("list[bytes]", reply)
+                return host.decode(), int(port)
         raise failed
 
     def _ask_once(self, settings: ServerSettings, address: Address, packed: bytes) -> Any:
@@ -225,7 +240,7 @@ class Session:
 
     def _discover_cluster(self, settings: ServerSettings) -> None:
         failed = Failed("unresolved", "no node of the cluster is known", sent=False)
-        known = [node.address for node in self._nodes]
+        known = [node.address for number, node in enumerate(self._nodes) if self._reported.get(number) is not False]
         for address in dict.fromkeys([*known, *settings.addresses]):
             try:
                 ranges = slots_of(self._ask_once(settings, address, encode(b"CLUSTER", b"SLOTS")), address)
@@ -235,13 +250,27 @@ class Session:
             if not ranges:
                 continue
             slots = [0] * _SLOTS if self._slots is None else list(self._slots)
+            new: list[int] = []
             for master, parts in ranges.items():
-                number = self.number_of(master)
+                number, is_new = self._add(master)
+                if is_new:
+                    new.append(number)
                 for first, last in parts:
                     slots[first : last + 1] = [number] * (last + 1 - first)
             self._slots = slots
+            for number in new:
+                self._announce(number)
             return
         raise failed
+
+    def follow_topology(self) -> None:
+        """Compares a cluster's slots with what is known, at most once a second. Called by the threads."""
+        if self._slots is None or now() < self._next_discovery or not self._following.acquire(blocking=False):
+            return
+        try:
+            self.discover()
+        finally:
+            self._following.release()
 
     def moved(self, error: ServerError, asked: int) -> int:
         """Notes an error MOVED or ASK; returns the number of the server that it names."""
@@ -249,9 +278,11 @@ class Session:
         host, _, port = where.rpartition(":")
         if not port.isdigit():
             return asked
-        number = self.number_of((host or self._nodes[asked].address[0], int(port)))
+        number, is_new = self._add((host or self._nodes[asked].address[0], int(port)))
         if code == "MOVED" and slot.isdigit() and self._slots is not None:
             self._slots[int(slot) % _SLOTS] = number
+        if is_new:
+            self._announce(number)
         return number
 
     def slots_of_node(self, number: int) -> int | None:
@@ -364,6 +395,8 @@ class Session:
     def probe(self, number: int) -> bool:
         """Makes a connection to a server to find out what it is, and reports the outcome to the core; returns whether it answered."""
         node = self._nodes[number]
+        # (Idle ones are as old as what is known, and a server may have room for few.)
+        node.close()
         try:
             connection = node.connect()
         except Failed as failed:
@@ -438,9 +471,9 @@ class Session:
         parts = key.split(b":", 3)
         if len(parts) >= 3 and parts[0] == self.prefix:
             if parts[1][:1] == b"g":
-                for space in list(self.spaces.values()):
-                    if space.quoted_name == parts[2]:
-                        space.first.clear()
+                for each in list(self.spaces.values()):
+                    if each.quoted_name == parts[2]:
+                        each.first.clear()
             elif len(parts) == 4:
                 space = self.spaces.get(b":".join(parts[:3]) + b":")
                 if space is not None:
@@ -489,6 +522,11 @@ class Session:
             _log.warning("second tier: local_ttl bounds how old values of this process may be: %s", reason)
             self.event("no bus", node=number, text=str(reason))
 
+    def note_bus(self, number: int) -> None:
+        """Tells the user that a server announces changes."""
+        self._without_bus.discard(number)
+        self.event("bus", node=number)
+
     def stats(self) -> dict[str, Any]:
         """Returns the core's counters, and what the connections know."""
         counted: dict[str, Any] = dict(self.core.stats(now()))
@@ -517,15 +555,17 @@ class Session:
             nodes.close()
 
 
-_TAGS: dict[int, bytes] = {}
-
-
 def tag_of(slot: int) -> bytes:
     """Returns a part in braces that puts a key into this slot."""
-    if not _TAGS:
-        number = 0
-        while len(_TAGS) < _SLOTS:
-            text = b"%x" % number
-            _TAGS.setdefault(slot_of(text), b"{" + text + b"}")
-            number += 1
-    return _TAGS[slot]
+    return _tags()[slot]
+
+
+@cache
+def _tags() -> dict[int, bytes]:
+    tags: dict[int, bytes] = {}
+    number = 0
+    while len(tags) < _SLOTS:
+        text = b"%x" % number
+        tags.setdefault(slot_of(text), b"{" + text + b"}")
+        number += 1
+    return tags

@@ -36,6 +36,7 @@ class FirstTier(Protocol):
 
     def mark(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mark:
         """Begins a load of these arguments, in place of any in flight."""
+        ...
 
     def clear(self) -> None:
         """Removes all entries; what is being loaded is not kept."""
@@ -86,8 +87,10 @@ class Space:
     """One cache on a second tier."""
 
     def __init__(
-        self, server: "Redis", name: str, codec: PayloadCodec, settings: SpaceSettings, first: FirstTier, *, typed: bool = False
+        self, server: "Redis", name: Any, codec: PayloadCodec, settings: SpaceSettings, first: FirstTier, *, typed: bool = False
     ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {type(name).__name__}")
         if not name:
             raise ValueError("name must not be empty: it tells this cache's keys from those of others")
         self.server: Final = server

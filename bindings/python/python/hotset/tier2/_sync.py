@@ -12,7 +12,7 @@ from typing import Any, Final, final
 from hotset.tier2._client import GREETING, GREETING_REPLIES, Address, Greeting, Locate, ServerSettings, connect, greeting_of
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Failed
-from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError
+from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, quick_bulks, quick_reply
 
 _CHUNK: Final = 1 << 16
 # An idle connection is looked at before it is used again after this many seconds: the server may have closed it.
@@ -49,7 +49,7 @@ class Connection:
         self.used_at = monotonic()
         # With a timeout of Python's own, each call is preceded by a poll; the kernel's is free. (Sockets that are not the system's own,
         # as gevent's and those of TLS, have no other.)
-        self._by_option = type(connected) is socket.socket and issubclass(socket.socket, _socket.socket)
+        self._by_option = type(connected) is socket.socket and _socket.socket in socket.socket.__mro__
         if self._by_option:
             connected.setblocking(True)
             self._set_timeout(timeout)
@@ -70,6 +70,8 @@ class Connection:
         try:
             if connected.send(packed) == len(packed):
                 data = connected.recv(_CHUNK)
+                if not data:
+                    raise ConnectionResetError("server closed the connection")
                 # A whole bulk string, and nothing else.
                 if data[:1] == b"$":
                     end = data.find(b"\r\n", 1, 16)
@@ -98,22 +100,38 @@ class Connection:
         """
         deadline = monotonic() + (self._timeout if timeout is None else timeout)
         sent = False
+        # (The socket's own timeout is right for the first call each way.)
+        is_limited = timeout is not None or not self._by_option
         try:
-            rest = memoryview(packed)
-            while rest:
+            if is_limited:
                 self._limit(deadline)
-                number = self._socket.send(rest)
-                sent = True
-                rest = rest[number:]
-            return self._read(b"", count, deadline)
+            number = self._socket.send(packed)
+            sent = True
+            if number < len(packed):
+                rest = memoryview(packed)[number:]
+                is_limited = True
+                while rest:
+                    self._limit(deadline)
+                    rest = rest[self._socket.send(rest) :]
+            if is_limited:
+                self._limit(deadline)
+            data = self._socket.recv(_CHUNK)
+            if not data:
+                raise ConnectionResetError("server closed the connection")
+            if count == 1 and (quick := quick_reply(data)) is not INCOMPLETE:
+                replies = [quick]
+            elif count == 1 and len(data) < _CHUNK and (bulks := quick_bulks(data)) is not None:
+                replies = [bulks]
+            else:
+                replies = self._read(data, count, deadline)
+            if is_limited and self._by_option:
+                self._set_timeout(self._timeout)
+            return replies
         except BaseException as error:
             failed = self._broken(error, sent=sent)
             if failed is None:
                 raise
             raise failed from error
-        finally:
-            if self._by_option and not self.is_closed:
-                self._set_timeout(self._timeout)
 
     def _limit(self, deadline: float) -> None:
         rest = deadline - monotonic()
@@ -127,23 +145,22 @@ class Connection:
     def _read(self, data: bytes, count: int, deadline: float) -> list[Any]:
         parser = self._parser
         replies: list[Any] = []
-        limited = False
+        is_limited = False
         while True:
-            if data:
-                parser.feed(data)
-                while len(replies) < count:
-                    reply = parser.next()
-                    if reply is INCOMPLETE:
-                        break
-                    replies.append(reply)
-                if len(replies) == count:
-                    if not parser.is_empty:
-                        raise ProtocolError("server sent more replies than there were commands")
-                    if limited and self._by_option:
-                        self._set_timeout(self._timeout)
-                    return replies
+            parser.feed(data)
+            while len(replies) < count:
+                reply = parser.next()
+                if reply is INCOMPLETE:
+                    break
+                replies.append(reply)
+            if len(replies) == count:
+                if not parser.is_empty:
+                    raise ProtocolError("server sent more replies than there were commands")
+                if is_limited and self._by_option:
+                    self._set_timeout(self._timeout)
+                return replies
             self._limit(deadline)
-            limited = True
+            is_limited = True
             data = self._socket.recv(_CHUNK)
             if not data:
                 raise ConnectionResetError("server closed the connection")

@@ -1,0 +1,94 @@
+"""What is printed about the second tier is true: its page, its docstrings, its command."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hotset.tier2
+from hotset.tier2 import Redis, Unavailable
+
+PAGE = Path(__file__).parents[4] / "docs" / "in-front-of-redis.md"
+
+
+def run(*command):
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+
+
+def test_the_pages_python_runs_as_printed(server, tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(blocks).replace("redis://localhost:6379/0", server.url))
+    done = run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+@pytest.mark.parametrize("name", [name for _, name, _ in pkgutil.iter_modules(hotset.tier2.__path__, "hotset.tier2.")])
+def test_docstrings(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_command_says_what_a_server_can_do(server):
+    done = run("-m", "hotset", "tier2", server.url)
+    assert done.returncode == 0, done.stderr
+    for expected in ("tracking             yes", "scripts              yes", "bus: armed", "hit in the second tier", "until seen elsewhere"):
+        assert expected in done.stdout
+
+
+def test_command_says_what_is_wrong():
+    done = run("-m", "hotset", "tier2", "redis://127.0.0.1:1/0")
+    assert done.returncode == 1 and "cannot connect" in done.stderr
+    done = run("-m", "hotset", "tier2", "http://x")
+    assert done.returncode == 2 and "URL must begin" in done.stderr
+
+
+def test_check_returns_what_the_server_is(server, tier2):
+    [about] = tier2(server).check().values()
+    assert about["tracking"] is True and about["scripts"] is True and about["server"].startswith(("Redis", "Valkey"))
+
+
+def test_check_raises_if_what_is_required_is_missing(server):
+    server.ask("ACL", "SETUSER", "few", "on", ">secret-password-1234", "~*", "&*", "+@all", "-client")
+    try:
+        for require, is_there in (("bus", False), ("lease", True)):
+            shop = Redis(f"redis://few:secret-password-1234@127.0.0.1:{server.port}", prefix="shop", require=require)
+            if is_there:
+                shop.check()
+            else:
+                with pytest.raises(Unavailable, match="require='bus'"):
+                    shop.check()
+            shop.close()
+        with pytest.raises(Unavailable, match="cannot connect"):
+            Redis("redis://127.0.0.1:1/0", prefix="shop").check()
+    finally:
+        server.ask("ACL", "DELUSER", "few")
+
+
+def test_events_are_told(own_server, tier2, cache):
+    from servers import wait_until
+
+    events = []
+    prices = cache(own_server, on_event=lambda name, details: events.append(name))
+    prices.set("a", 1)
+    wait_until(lambda: "bus" in events, what="the bus")
+    own_server.kill()
+    prices.get_or_load("b", lambda key: 1)
+    wait_until(lambda: "down" in events, what="the outage")
+    own_server.start()
+    wait_until(lambda: "up" in events, what="the end of the outage")
+
+
+def test_event_handler_that_raises_is_logged(own_server, cache, caplog):
+    def fail(name, details):
+        raise ValueError("broken handler")
+
+    prices = cache(own_server, on_event=fail)
+    own_server.kill()
+    assert prices.get_or_load("b", lambda key: 1) == 1
+    assert "on_event raised" in caplog.text
