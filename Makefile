@@ -46,10 +46,10 @@ SHARD ?= 0/100
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python \
-        test-freethreaded miri check-targets test-python-new test-peers tools-redis race-tier2 test-redis-clients bench-tier2
+        test-freethreaded miri check-targets test-python-new test-peers tools-redis race-tier2 test-redis-clients bench-tier2 demo-tier2
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the crate, optimised
 	$(CARGO) build --release --workspace
@@ -113,10 +113,11 @@ test-python-new: ## The Python wheel and its tests on Debian's newest interprete
 	$(call need,debootstrap,debootstrap)
 	bindings/python/newest.sh
 
-# The servers are started by the tests themselves, on free ports. (Debian starts one when the package is installed, unless it is told not to.)
+# The servers are started by the tests themselves, on free ports.
 tools-redis: ## Install redis-server and redis-sentinel (Debian), and valkey-server where Debian has it, for the tests of the second tier
-	$(call need,redis-sentinel,redis-sentinel)
-	@command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need,valkey-server,valkey-server) }
+	$(call need_service,redis-server,redis-server)
+	$(call need_service,redis-sentinel,redis-sentinel)
+	command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need_service,valkey-server,valkey-server); }
 
 RACE_SECONDS ?= 600
 race-tier2: tools-redis build-python ## Processes race for the same keys while servers and networks fail, every read checked (RACE_SECONDS=600, ARGS="--quiet")
@@ -166,8 +167,7 @@ demo: ## Replay the example trace; kill a process and restart it warm
 	$(CARGO) run --release --example replay
 	$(CARGO) run --release --example warm_restart -- $(TRACE)
 
-demo-tier2: build-python ## Four gunicorn workers in front of a Redis that stops, continues, dies and returns: figures and a chart (ARGS="--seconds 5")
-	$(call need_service,redis-server,redis-server)
+demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redis that stops, continues, dies and returns: figures and a chart (ARGS="--seconds 5")
 	$(call need_service,nginx,nginx)
 	examples/tier2/demo.sh $(ARGS)
 

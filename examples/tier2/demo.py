@@ -31,7 +31,7 @@ RECOVERY_SECONDS = 60.0
 
 def main() -> int:
     """Runs the demo; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Runs two tiers of cache under load while Redis stops, continues, dies and returns.")
     parser.add_argument("--chart", type=Path, help="where to draw the chart (.png or .svg); no chart without it")
     parser.add_argument("--seconds", type=float, default=15, help="seconds of each phase (15)")
     parser.add_argument("--reads", type=float, default=300, help="requests per second, at most (300)")
@@ -144,12 +144,12 @@ def report(phases: list[Phase], load: Load, judged: dict[Read, Stale]) -> list[s
             faults.append(f"{text}: {detail}")
 
     print()
-    for at, each in enumerate(phases[1:], 1):
-        if each.is_up and not phases[at - 1].is_up:
-            recovered = next((sample.at for sample in load.samples if is_whole(sample) and sample.published >= each.begin), None)
-            took = "never" if recovered is None else f"after {recovered - each.begin:.1f} s"
-            promise(f"{each.name}: all workers use Redis again", recovered is None, took)
-    failed = [request.error for request in [*load.reads, *load.updates] if request.error]
+    for at, each in enumerate(phases):
+        if each.is_up and (at == 0 or not phases[at - 1].is_up):
+            whole = next((sample.at for sample in load.samples if is_whole(sample) and sample.published >= each.begin), None)
+            took = "never" if whole is None else f"after {whole - each.begin:.1f} s"
+            promise(f"{each.name}: all workers use Redis, and hear its announcements", whole is None, took)
+    failed = [read.error for read in load.reads if read.error] + [update.error for update in load.updates if update.error]
     promise("every request is answered", len(failed), f"{len(failed)} of {len(load.reads) + len(load.updates)} failed {failed[:2] or ''}".rstrip())
     own = [stale.own_age for stale in judged.values() if stale.own_age]
     promise("a worker never returns what it has itself invalidated", len(own), f"{len(own)} reads, the oldest {max(own, default=0):.2f} s")

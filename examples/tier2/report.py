@@ -162,7 +162,7 @@ def draw(path: Path, phases: list[Phase], load: Load, judged: dict[Read, Stale],
     ages.axhline(local_ttl, color="#c0392b", linestyle="--", linewidth=1, label=f"bound in an outage: local_ttl, {local_ttl:g} s")
     ages.scatter([read.sent - begin for read in judged], [stale.age for stale in judged.values()], s=7, color="#7d3c98", label="a stale read", zorder=3)
     ages.set_ylabel("age of stale reads, s")
-    ages.set_ylim(0, max(local_ttl, *(stale.age for stale in judged.values()), 0) * 1.25)
+    ages.set_ylim(0, max(local_ttl, *(stale.age for stale in judged.values()), 0) * 1.4)
     ages.legend(loc="upper left", framealpha=0.95)
     ages.set_xlabel("seconds")
 
