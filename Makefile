@@ -115,9 +115,9 @@ test-python-new: ## The Python wheel and its tests on Debian's newest interprete
 
 # The servers are started by the tests themselves, on free ports.
 tools-redis: ## Install redis-server and redis-sentinel (Debian), and valkey-server where Debian has it, for the tests of the second tier
-	$(call need_service,redis-server,redis-server)
-	$(call need_service,redis-sentinel,redis-sentinel)
-	command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need_service,valkey-server,valkey-server); }
+	@$(call need_service,redis-server,redis-server)
+	@$(call need_service,redis-sentinel,redis-sentinel)
+	@command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need_service,valkey-server,valkey-server); }
 
 RACE_SECONDS ?= 600
 race-tier2: tools-redis build-python ## Processes race for the same keys while servers and networks fail, every read checked (RACE_SECONDS=600, ARGS="--quiet")
@@ -168,7 +168,7 @@ demo: ## Replay the example trace; kill a process and restart it warm
 	$(CARGO) run --release --example warm_restart -- $(TRACE)
 
 demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redis that stops, continues, dies and returns: figures and a chart (ARGS="--seconds 5")
-	$(call need_service,nginx,nginx)
+	@$(call need_service,nginx,nginx)
 	examples/tier2/demo.sh $(ARGS)
 
 examples: ## Run the other example programs

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from load import Load, Read, Sample, Stale
-from report import Phase, Row, draw, judge_all, row
+from report import Phase, Row, draw, judge_all, percentile, row
 from servers import WORKERS, Servers, StartError
 
 PRODUCTS = 2_000
@@ -66,7 +66,8 @@ def demonstrate(folder: Path, options: argparse.Namespace) -> int:
     servers = Servers(folder, database, LOCAL_TTL)
     load = Load(servers.port, PRODUCTS, options.reads, options.updates, options.seed)
     with servers:
-        print(f"{WORKERS} workers behind nginx on port {servers.port}; {PRODUCTS} products, at most {options.reads:g} reads and {options.updates:g} updates a second")
+        rates = f"at most {options.reads:g} reads and {options.updates:g} updates a second"
+        print(f"{WORKERS} workers behind nginx on port {servers.port}; {PRODUCTS} products, {rates}")
         print(f"\n{Row.HEADER}", flush=True)
         try:
             phases = run_phases(servers, load, options.seconds)
@@ -150,17 +151,20 @@ def report(phases: list[Phase], load: Load, judged: dict[Read, Stale]) -> list[s
             took = "never" if whole is None else f"after {whole - each.begin:.1f} s"
             promise(f"{each.name}: all workers use Redis, and hear its announcements", whole is None, took)
     failed = [read.error for read in load.reads if read.error] + [update.error for update in load.updates if update.error]
-    promise("every request is answered", len(failed), f"{len(failed)} of {len(load.reads) + len(load.updates)} failed {failed[:2] or ''}".rstrip())
+    count = len(load.reads) + len(load.updates)
+    promise("every request is answered", len(failed), f"{len(failed)} of {count} failed {failed[:2] or ''}".rstrip())
     own = [stale.own_age for stale in judged.values() if stale.own_age]
     promise("a worker never returns what it has itself invalidated", len(own), f"{len(own)} reads, the oldest {max(own, default=0):.2f} s")
     bounds = Bounds(phases, load.samples)
     for name, limit in Bounds.LIMITS.items():
-        beyond = [stale.age for read, stale in judged.items() if bounds.kind(read) == name and stale.age > bounds.limit(read)]
-        oldest = max((stale.age for read, stale in judged.items() if bounds.kind(read) == name), default=0.0)
-        promise(f"{name}, a read is stale by at most {limit}", len(beyond), f"the oldest {oldest:.3f} s")
-    unconfirmed = sum(not update.is_confirmed for update in load.updates)
-    times = sorted(update.received - update.sent for update in load.updates)
-    print(f"  {len(load.updates)} updates, {unconfirmed} of them while Redis did not confirm; p50 {times[len(times) // 2] * 1e3:.1f} ms" if times else "  no updates")
+        ages = [(stale.age, bounds.limit(read)) for read, stale in judged.items() if bounds.kind(read) == name]
+        beyond = sum(age > allowed for age, allowed in ages)
+        oldest = max((age for age, _ in ages), default=0.0)
+        promise(f"{name}, a read is stale by at most {limit}", beyond, f"the oldest {oldest:.2f} s")
+    times = sorted(update.received - update.sent for update in load.updates if not update.error)
+    if times:
+        unconfirmed = sum(not update.is_confirmed for update in load.updates)
+        print(f"  {len(times)} updates, {unconfirmed} of them not confirmed by Redis; p50 {percentile(times, 0.5) * 1e3:.1f} ms")
     return faults
 
 

@@ -44,7 +44,7 @@ class Sample(NamedTuple):
     """The counters of all workers, summed.
 
     Attributes:
-        at: When they were asked for.
+        at: When they were requested.
         published: When the first of the workers published its part.
         losses: How often a worker lost Redis or its announcements, or owed it an invalidation.
         up: How many workers reach Redis.

@@ -39,7 +39,14 @@ class Row:
     p50: float
     p99: float
 
-    HEADER = f"{'phase':<15}{'seconds':>8}{'requests':>9}{'errors':>7}{'tier 1':>8}{'tier 2':>8}{'loads':>7}{'stale':>7}{'oldest':>9}{'p50':>9}{'p99':>9}"
+    HEADER = "phase          " + "".join(
+        f"{name:>{width}}"
+        for name, width in zip(
+            ("seconds", "requests", "errors", "tier 1", "tier 2", "loads", "stale", "oldest", "p50", "p99"),
+            (8, 9, 7, 8, 8, 7, 7, 9, 9, 9),
+            strict=True,
+        )
+    )
 
     def __str__(self) -> str:
         return (
@@ -141,9 +148,11 @@ def draw(path: Path, phases: list[Phase], load: Load, judged: dict[Read, Stale],
     figure, axes = pyplot.subplots(4, 1, sharex=True, figsize=(12, 11), height_ratios=(3, 2, 3, 3))
     answers, counts, delays, ages = axes
     answers.stackplot(
-        centers, *zip(*shares, strict=True), labels=("tier 1: the worker's memory", "tier 2: Redis", "neither: loaded, or waited for a load"),
+        centers,
+        *zip(*shares, strict=True),
+        labels=("tier 1: the worker's memory", "tier 2: Redis", "neither: loaded, or waited for a load"),
         colors=("#2f6f9f", "#8fbcd4", "#e8a33d"),
-    )  # fmt: skip
+    )
     answers.set_ylabel("lookups answered by, %")
     answers.set_ylim(0, 100)
     answers.legend(loc="lower left", framealpha=0.95)
@@ -159,10 +168,12 @@ def draw(path: Path, phases: list[Phase], load: Load, judged: dict[Read, Stale],
     delays.set_ylabel("latency of requests, ms")
     delays.legend(loc="upper left", framealpha=0.95)
 
-    ages.axhline(local_ttl, color="#c0392b", linestyle="--", linewidth=1, label=f"bound in an outage: local_ttl, {local_ttl:g} s")
-    ages.scatter([read.sent - begin for read in judged], [stale.age for stale in judged.values()], s=7, color="#7d3c98", label="a stale read", zorder=3)
+    bound = f"bound in an outage: local_ttl, {local_ttl:g} s"
+    ages.axhline(local_ttl, color="#c0392b", linestyle="--", linewidth=1, label=bound)
+    times = [read.sent - begin for read in judged]
+    ages.scatter(times, [stale.age for stale in judged.values()], s=7, color="#7d3c98", label="a stale read", zorder=3)
     ages.set_ylabel("age of stale reads, s")
-    ages.set_ylim(0, max(local_ttl, *(stale.age for stale in judged.values()), 0) * 1.4)
+    ages.set_ylim(0, max([local_ttl, *(stale.age for stale in judged.values())]) * 1.4)
     ages.legend(loc="upper left", framealpha=0.95)
     ages.set_xlabel("seconds")
 

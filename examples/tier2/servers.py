@@ -183,9 +183,9 @@ def _redis(folder: Path, port: int) -> list[str]:
 
 
 def _gunicorn(folder: Path) -> list[str]:
-    options = ["--workers", str(WORKERS), "--threads", "8", "--worker-class", "gthread", "--log-level", "warning"]
-    where = ["--bind", f"unix:{folder}/gunicorn.sock", "--chdir", str(Path(__file__).parent), "--worker-tmp-dir", str(folder), "--no-control-socket"]
-    return [sys.executable, "-m", "gunicorn", *options, *where, "service:app"]
+    options = ["--workers", str(WORKERS), "--threads", "8", "--worker-class", "gthread", "--log-level", "warning", "--no-control-socket"]
+    folders = ["--bind", f"unix:{folder}/gunicorn.sock", "--worker-tmp-dir", str(folder), "--chdir", str(Path(__file__).parent)]
+    return [sys.executable, "-m", "gunicorn", *options, *folders, "service:app"]
 
 
 def _nginx(folder: Path, port: int) -> list[str]:
