@@ -46,7 +46,7 @@ SHARD ?= 0/100
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python \
-        test-freethreaded miri check-targets test-python-new test-peers tools-redis race-tier2 test-redis-clients bench-tier2 demo-tier2
+        test-freethreaded miri check-targets test-python-new test-peers tools-redis race-tier2 test-redis-clients bench-tier2 demo-tier2 test-tier2-sim
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,11 +76,11 @@ fmt-check: ## The format of every source file
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,serde -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,serde,tier2 -- -D warnings
 	PYO3_BUILD_EXTENSION_MODULE=1 $(CARGO) clippy --manifest-path $(PYTHON) --target-dir target/python/clippy -- -D warnings
 
-test-default: ## The tests, the features async and serde included
-	$(CARGO) test --workspace --features async,serde
+test-default: ## The tests, the features async, serde and tier2 included
+	$(CARGO) test --workspace --features async,serde,tier2
 
 build-c: ## Build the C library, optimised: libhotset.so and libhotset.a
 	$(CARGO) build --release -p hotset-c
@@ -140,12 +140,12 @@ bench-python: build-python ## The Python wheel beside functools, dict and cacheb
 	"$$python" bindings/python/bench.py $(ARGS)
 
 # What frees memory is of no concern to the snapshot's files.
-CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/snapshot_%,$(wildcard tests/*.rs)))
+CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/tier2.rs tests/snapshot_%,$(wildcard tests/*.rs)))
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam --lib $(CROSSBEAM_TESTS)
 
 doc: ## The documentation, without a warning
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async,serde
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async,serde,tier2
 
 # The environment of the loom targets and of asan; a target directory each, so that they undo no other build.
 test-loom loom: export CARGO_TARGET_DIR = target/loom
@@ -159,6 +159,12 @@ stress asan: export HOTSET_STRESS := $(STRESS)
 test-loom: ## The loom models, two preemptions
 	$(call some,$(LOOM_TEST))
 	$(LOOM_TEST)
+
+# `test-default` runs the same with few seeds.
+SIM_SEEDS ?= 50000
+SIM_DEVIATIONS ?= 2
+test-tier2-sim: ## The simulation of the second tier: SIM_SEEDS=50000 random schedules of each kind, all with SIM_DEVIATIONS=2 deviations
+	HOTSET_SIM_SEEDS=$(SIM_SEEDS) HOTSET_SIM_DEVIATIONS=$(SIM_DEVIATIONS) $(CARGO) test --release --features tier2 --lib tier2::sim -- --nocapture
 
 # A trace to restart on; a workload of its own where there is none.
 TRACE ?= $(wildcard ../shared/traces/arc_oltp.u32.gz)

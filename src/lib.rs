@@ -15,6 +15,9 @@
 //! many keys in one call. The cargo feature `async` adds `get_or_insert_async` and its kin, for loaders that are futures, on any
 //! executor; it brings no dependencies.
 //!
+//! The cargo feature `tier2` adds the module `tier2`: the protocol by which caches of several processes share a second tier (a Redis),
+//! without I/O and without dependencies.
+//!
 //! Costs: `get`, `insert` and `remove` are O(1). Lookups are lock-free. Writers share maintenance (eviction, expiration,
 //! freeing, growth) under a try-lock: the call that finds it due performs it, unless another thread does; there is no
 //! background thread, unless one is set ([`Builder::ticker`]). A writer that outruns maintenance waits for it, so

@@ -116,6 +116,35 @@ fn the_map_knows_nothing_of_its_users() {
     assert_eq!(lines(&map, |line| words(line).any(foreign)), [""; 0]);
 }
 
+/// The second tier's core is a protocol: it knows nothing of the engine, and does nothing by itself.
+#[test]
+fn tier2_core_has_no_io_and_no_engine() {
+    let core: Vec<_> = files(&["src/tier2"]);
+    assert!(core.len() >= 10);
+    let root = &core.iter().find(|(name, _)| name == "src/tier2/mod.rs").unwrap().1;
+    assert!(
+        root.contains("#![forbid(unsafe_code)]"),
+        "src/tier2/mod.rs forbids it for all below"
+    );
+    let foreign = [
+        "std::net",
+        "std::thread",
+        "std::time",
+        "std::fs",
+        "std::io",
+        "crate::engine",
+        "crate::map",
+        "crate::policy",
+        "crate::prim",
+        "crate::cache",
+        "crate::flight",
+    ];
+    assert_eq!(
+        lines(&core, |line| foreign.iter().any(|path| line.contains(path))),
+        [""; 0]
+    );
+}
+
 #[test]
 fn unsafe_code_is_where_it_is_expected() {
     for (name, text) in files(&["src"]) {

@@ -201,7 +201,11 @@ impl Tier {
         if one.bus.canary.is_none_or(|canary| canary.number != number) {
             return;
         }
-        let failure = if failure.is_refusal() && !refusals_count { Failure::Refused } else { failure };
+        let failure = if failure.is_refusal() && !refusals_count {
+            Failure::Refused
+        } else {
+            failure
+        };
         if failure.is_refusal() {
             // The node answers: without canaries, but it does.
             one.bus.wrote(now);

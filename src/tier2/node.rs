@@ -272,7 +272,11 @@ impl Node {
 
     /// When the server's clock should be read again.
     pub(crate) fn read_clock_at(&self) -> u64 {
-        let age = if self.round_trip > GOOD_ROUND_TRIP { CLOCK_AGE / 60 } else { CLOCK_AGE };
+        let age = if self.round_trip > GOOD_ROUND_TRIP {
+            CLOCK_AGE / 60
+        } else {
+            CLOCK_AGE
+        };
         self.tried_at.saturating_add(age)
     }
 

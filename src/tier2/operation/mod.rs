@@ -1,5 +1,6 @@
 //! One operation on one key: a state machine that its caller drives.
 
+mod load;
 mod read;
 mod write;
 

@@ -1,11 +1,10 @@
-//! Reads: look, lead a load or wait for another's, fill.
+//! Reads: look, lead a load or wait for another's.
 
 use super::super::Mend;
 use super::super::frame::{self, Frame, Kind, Parsed, Stamp, fingerprint, parse};
 use super::super::node::{Failure, Keep, Link, MILLI};
 use super::super::tier::{Lease, State};
 use super::{Action, Namespace, Operation, Purpose, Reply, Tier, millis};
-use std::sync::atomic::Ordering;
 
 /// How often an operation may find that what it meant to replace has changed.
 const MAX_ROUNDS: u32 = 4;
@@ -15,7 +14,7 @@ const FIRST_POLL: u64 = 5 * MILLI;
 
 /// By what right a value is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Right {
+pub(super) enum Right {
     #[default]
     None,
     /// A lease in the value's own key.
@@ -30,45 +29,45 @@ enum Right {
 
 /// A frame of the last reply.
 #[derive(Debug)]
-struct Seen {
-    kind: Kind,
-    stamp: Stamp,
-    head: Vec<u8>,
-    soft_end: u64,
-    load_micros: u32,
-    generation: Stamp,
-    tags: Vec<(Box<[u8]>, Stamp)>,
+pub(super) struct Seen {
+    pub(super) kind: Kind,
+    pub(super) stamp: Stamp,
+    pub(super) head: Vec<u8>,
+    pub(super) soft_end: u64,
+    pub(super) load_micros: u32,
+    pub(super) generation: Stamp,
+    pub(super) tags: Vec<(Box<[u8]>, Stamp)>,
     /// The generations are the present ones, as far as is known.
-    current: bool,
+    pub(super) current: bool,
 }
 
 /// What happens when a lease is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum After {
+pub(super) enum After {
     End(Action),
     Restart,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Read {
-    right: Right,
+    pub(super) right: Right,
     /// The stamp of the lease that is held.
-    lease: Option<Stamp>,
-    seen: Option<Seen>,
+    pub(super) lease: Option<Stamp>,
+    pub(super) seen: Option<Seen>,
     /// The name of the tag whose generation is being read.
     pub(super) asked: Option<Box<[u8]>>,
     pub(super) serves_stale: bool,
     /// The claim was lost, or is not to be tried again.
-    claimed: bool,
-    early: bool,
-    rounds: u32,
-    waited_for: Option<Stamp>,
-    waited_since: Option<u64>,
-    voided: u32,
-    polls: u32,
-    load_began: u64,
-    ttl: u64,
-    after: Option<After>,
+    pub(super) claimed: bool,
+    pub(super) early: bool,
+    pub(super) rounds: u32,
+    pub(super) waited_for: Option<Stamp>,
+    pub(super) waited_since: Option<u64>,
+    pub(super) voided: u32,
+    pub(super) polls: u32,
+    pub(super) load_began: u64,
+    pub(super) ttl: u64,
+    pub(super) after: Option<After>,
 }
 
 impl Read {
@@ -85,7 +84,7 @@ impl Read {
 }
 
 impl Seen {
-    fn new(frame: &Frame<'_>, bytes: &[u8]) -> Self {
+    pub(super) fn new(frame: &Frame<'_>, bytes: &[u8]) -> Self {
         Self {
             kind: frame.kind,
             stamp: frame.stamp,
@@ -113,13 +112,13 @@ impl Operation {
         this
     }
 
-    fn start(&mut self, tier: &Tier, now: u64) {
+    pub(super) fn start(&mut self, tier: &Tier, now: u64) {
         let mut guard = tier.0.lock();
         guard.node(self.node, &tier.0.settings);
         self.begin_read(&mut guard, now);
     }
 
-    fn loads(&self) -> bool {
+    pub(super) fn loads(&self) -> bool {
         matches!(self.purpose, Purpose::Read { load: true })
     }
 
@@ -158,7 +157,7 @@ impl Operation {
         self.load(Right::Alone { keep }, now);
     }
 
-    fn missed(&mut self) {
+    pub(super) fn missed(&mut self) {
         if let Purpose::Touch { .. } = self.purpose {
             self.action = Action::Done;
             return;
@@ -167,7 +166,7 @@ impl Operation {
         self.action = Action::Miss;
     }
 
-    fn load(&mut self, right: Right, now: u64) {
+    pub(super) fn load(&mut self, right: Right, now: u64) {
         self.read.right = right;
         self.read.load_began = now;
         let stats = &self.namespace().0.stats;
@@ -233,7 +232,7 @@ impl Operation {
     }
 
     /// What lies under the key.
-    fn examine(&mut self, state: &mut State, value: Option<&[u8]>, now: u64) {
+    pub(super) fn examine(&mut self, state: &mut State, value: Option<&[u8]>, now: u64) {
         let Some(bytes) = value else {
             if self.action == Action::Acquire {
                 return self.lead(state, now);
@@ -284,7 +283,7 @@ impl Operation {
     }
 
     /// A lease that this operation waited for is gone, and there is no value. Returns whether that is once too often.
-    fn lease_vanished(&mut self, state: &mut State, now: u64) -> bool {
+    pub(super) fn lease_vanished(&mut self, state: &mut State, now: u64) -> bool {
         if self.read.waited_for.take().is_none() {
             return false;
         }
@@ -299,7 +298,7 @@ impl Operation {
     }
 
     /// Something lies under the key that is no use.
-    fn dead(&mut self, state: &mut State, expected: Vec<u8>, now: u64) {
+    pub(super) fn dead(&mut self, state: &mut State, expected: Vec<u8>, now: u64) {
         if !self.loads() {
             return self.missed();
         }
@@ -317,7 +316,7 @@ impl Operation {
         self.acquire(state, action, now);
     }
 
-    fn acquire(&mut self, state: &mut State, action: Action, now: u64) {
+    pub(super) fn acquire(&mut self, state: &mut State, action: Action, now: u64) {
         let namespace = self.namespace().clone();
         let stamp = state.stamp();
         self.read.lease = Some(stamp);
@@ -328,7 +327,7 @@ impl Operation {
     }
 
     /// What was to be replaced is not there any more.
-    fn again(&mut self, state: &mut State, now: u64) {
+    pub(super) fn again(&mut self, state: &mut State, now: u64) {
         self.read.rounds += 1;
         if self.read.rounds > MAX_ROUNDS {
             return self.load_alone(state, now);
@@ -337,7 +336,7 @@ impl Operation {
     }
 
     /// The lease is this operation's: from here on invalidations of the key void it.
-    fn lead(&mut self, state: &mut State, now: u64) {
+    pub(super) fn lead(&mut self, state: &mut State, now: u64) {
         let stamp = self.read.lease.expect("acquired");
         if !state.leases.contains_key(&stamp) {
             self.hold_lease(state, stamp, now);
@@ -357,7 +356,7 @@ impl Operation {
     }
 
     /// Has the lease renewed while it is held.
-    fn hold_lease(&mut self, state: &mut State, stamp: Stamp, now: u64) {
+    pub(super) fn hold_lease(&mut self, state: &mut State, stamp: Stamp, now: u64) {
         let namespace = self.namespace();
         namespace.0.stats.leases.one();
         if self.read.voided > 0 {
@@ -382,7 +381,7 @@ impl Operation {
         }
     }
 
-    fn wait(&mut self, state: &mut State, now: u64) {
+    pub(super) fn wait(&mut self, state: &mut State, now: u64) {
         let namespace = self.namespace().clone();
         let since = *self.read.waited_since.get_or_insert(now);
         if self.read.polls == 0 {
@@ -410,7 +409,7 @@ impl Operation {
     }
 
     /// Whether the frame is of the present generations.
-    fn check_generations(&mut self, state: &mut State, now: u64) {
+    pub(super) fn check_generations(&mut self, state: &mut State, now: u64) {
         let seen = self.read.seen.as_ref().expect("examined");
         for at in 0..=seen.tags.len() {
             let (tag, carried) = match at.checked_sub(1) {
@@ -434,7 +433,7 @@ impl Operation {
     }
 
     /// A frame of the present generations: fresh, stale, or expired.
-    fn judge(&mut self, state: &mut State, now: u64) {
+    pub(super) fn judge(&mut self, state: &mut State, now: u64) {
         let namespace = self.namespace().clone();
         let settings = &namespace.0.settings;
         let seen = self.read.seen.as_mut().expect("examined");
@@ -476,7 +475,7 @@ impl Operation {
         self.dead(state, expected, now);
     }
 
-    fn hit(&mut self, state: &mut State, server_ms: u64, now: u64) {
+    pub(super) fn hit(&mut self, state: &mut State, server_ms: u64, now: u64) {
         let seen = self.read.seen.as_ref().expect("examined");
         let fresh = seen.soft_end.saturating_sub(server_ms).saturating_mul(MILLI);
         self.keep_until = if seen.tags.is_empty() {
@@ -495,203 +494,5 @@ impl Operation {
             stats.hits.one();
             self.action = Action::Hit;
         }
-    }
-
-    // Reloading what is there: a lease in a key of its own, since the old value stays.
-
-    fn claim(&mut self, state: &mut State, now: u64) {
-        let namespace = self.namespace().clone();
-        let stamp = state.stamp();
-        self.read.lease = Some(stamp);
-        self.read.right = Right::Refresh;
-        self.target = Some([&*self.key, b":r"].concat().into());
-        self.frame = frame::head(Kind::Lease, stamp, 0).to_vec();
-        self.px = millis(namespace.lease(state.mend(Mend::LeaseByLoad)));
-        self.issue(state, Action::Claim, now);
-    }
-
-    fn claim_answered(&mut self, state: &mut State, won: bool, value: Option<&[u8]>, now: u64) {
-        self.read.claimed = true;
-        let parsed = value.map(parse);
-        let seen = self.read.seen.as_ref().expect("claimed for");
-        let same = matches!(&parsed, Some(Parsed::Frame(frame)) if frame.stamp == seen.stamp);
-        if won && (same || !state.mend(Mend::ClaimReadsAgain)) {
-            self.expected = seen.head.clone();
-            let server_ms = state.known(self.node).server_ms_upper(now);
-            let grace = self.namespace().0.settings.stale_while_revalidate;
-            self.read.serves_stale = seen.soft_end.saturating_add(millis(grace)) > server_ms;
-            return self.lead(state, now);
-        }
-        if won {
-            // Another caller reloaded the value, or removed it.
-            self.expected = self.frame.clone();
-            return self.release(state, After::Restart, now);
-        }
-        let soft_end = seen.soft_end;
-        self.end_lease(state);
-        self.read.right = Right::None;
-        if !same {
-            // The answer of the claim is as good as that of a GET.
-            self.forget_known(state);
-            return self.examine(state, value, now);
-        }
-        let server_ms = state.known(self.node).server_ms_upper(now);
-        let grace = self.namespace().0.settings.stale_while_revalidate;
-        if soft_end > server_ms {
-            self.hit(state, server_ms, now);
-        } else if soft_end.saturating_add(millis(grace)) > server_ms {
-            self.namespace().0.stats.stale_while_revalidate.one();
-            self.action = Action::Stale;
-        } else {
-            self.wait(state, now);
-        }
-    }
-
-    fn issue_touch(&mut self, state: &mut State, ttl: u64, now: u64) {
-        let head = self.read.seen.as_ref().expect("examined").head.clone();
-        self.prepare(state, ttl, Kind::Value, 0, now);
-        self.expected = head;
-        self.frame = self.meta.stamp.to_vec();
-        self.soft_end = self.meta.soft_end;
-        self.issue(state, Action::Touch, now);
-    }
-
-    // The end of a load.
-
-    pub(super) fn load_returned(&mut self, state: &mut State, ttl: u64, kind: Kind, now: u64) {
-        let namespace = self.namespace().clone();
-        let took = now.saturating_sub(self.read.load_began);
-        // Relaxed: an estimate.
-        namespace.0.last_load.store(took, Ordering::Relaxed);
-        namespace.0.stats.loads.one();
-        namespace.0.stats.load_micros.add(took / 1_000);
-        let ttl = if ttl == 0 { namespace.0.settings.ttl } else { ttl };
-        self.read.ttl = ttl;
-        self.read.serves_stale = false;
-        match self.read.right {
-            Right::Alone { keep } => {
-                let one = state.known(self.node);
-                if keep
-                    && one.changes == self.changes
-                    && matches!(one.link, Link::Down { .. })
-                    && !self.is_blocked(state)
-                {
-                    let bound = state.bound(namespace.0.number, self.node).unwrap_or(0);
-                    self.keep_until = self.marked_at.saturating_add(bound.min(ttl));
-                }
-                self.release_after_load(state, Action::Deliver, now);
-            }
-            Right::Marker => {
-                let seen = self.read.seen.take().expect("the marker");
-                let server_ms = state.known(self.node).server_ms_upper(now);
-                let fresh = millis(ttl)
-                    .min(seen.soft_end.saturating_sub(server_ms))
-                    .saturating_mul(MILLI);
-                let mut generations = vec![(None, seen.generation)];
-                generations.extend(seen.tags.iter().map(|(tag, stamp)| (Some(&**tag), *stamp)));
-                self.keep_until = self.keep(state, fresh, &generations, now);
-                self.action = Action::Deliver;
-            }
-            Right::Lease | Right::Refresh | Right::None => {
-                if self.is_blocked(state) {
-                    // An invalidation of this process is not confirmed: the lease may be there still, though it is void.
-                    self.count_refused();
-                    return self.release_after_load(state, Action::Deliver, now);
-                }
-                if kind == Kind::Local {
-                    namespace.0.stats.local_values.one();
-                }
-                self.target = None;
-                self.prepare(state, ttl, kind, took, now);
-                self.issue(state, Action::Fill, now);
-            }
-        }
-    }
-
-    pub(super) fn load_gave_error(&mut self, state: &mut State, now: u64) {
-        let namespace = self.namespace().clone();
-        namespace.0.stats.load_failures.one();
-        let server_ms = state.known(self.node).server_ms_upper(now);
-        let grace = millis(namespace.0.settings.stale_if_error);
-        let usable = |seen: &Seen| seen.current && seen.kind != Kind::Local && seen.soft_end.saturating_add(grace) > server_ms;
-        let stale = grace > 0 && !self.read.serves_stale && self.read.seen.as_ref().is_some_and(usable);
-        let end = if stale && !self.is_blocked(state) {
-            namespace.0.stats.stale_if_error.one();
-            Action::Stale
-        } else {
-            Action::Failed
-        };
-        self.read.serves_stale = false;
-        self.release_after_load(state, end, now);
-    }
-
-    fn release_after_load(&mut self, state: &mut State, end: Action, now: u64) {
-        self.release(state, After::End(end), now);
-    }
-
-    /// Gives the lease back, so that the next caller need not wait for its end.
-    fn release(&mut self, state: &mut State, after: After, now: u64) {
-        let Some(stamp) = self.read.lease else {
-            return self.after(state, after, now);
-        };
-        // In a key of its own: that of a claim.
-        let key = state.leases.get(&stamp).map(|lease| lease.key.clone());
-        self.target = key.or(self.target.take());
-        self.expected = frame::head(Kind::Lease, stamp, 0).to_vec();
-        self.read.after = Some(after);
-        self.end_lease(state);
-        if !state.known(self.node).takes_writes() {
-            return self.released(state, now);
-        }
-        self.issue(state, Action::Release, now);
-        if self.action == Action::Probe {
-            self.resume = None;
-            self.released(state, now);
-        }
-    }
-
-    fn released(&mut self, state: &mut State, now: u64) {
-        let after = self.read.after.take().expect("set by `release`");
-        self.after(state, after, now);
-    }
-
-    fn after(&mut self, state: &mut State, after: After, now: u64) {
-        match after {
-            After::End(action) => self.action = action,
-            After::Restart => {
-                self.read.right = Right::None;
-                self.again(state, now);
-            }
-        }
-    }
-
-    fn filled(&mut self, state: &mut State, stored: bool, now: u64) {
-        if stored {
-            self.namespace().0.stats.fills.one();
-            // A bump does not void leases: a value of a generation that ended during the load is in tier 2, and is no use.
-            self.stored = self.collected == state.forgotten;
-            self.keep_until = self.keep_written(state, self.read.ttl, now);
-        } else {
-            self.count_refused();
-        }
-        if self.read.right == Right::Refresh {
-            return self.release(state, After::End(Action::Deliver), now);
-        }
-        self.end_lease(state);
-        self.action = Action::Deliver;
-    }
-
-    fn count_refused(&self) {
-        self.namespace().0.stats.fills_refused.one();
-    }
-
-    pub(super) fn rejected(&mut self, state: &mut State, now: u64) {
-        self.namespace().0.stats.rejected.one();
-        self.keep_until = 0;
-        self.stored = false;
-        let Some(seen) = self.read.seen.take().filter(|_| state.known(self.node).is_up()) else {
-            return self.load_alone(state, now);
-        };
-        self.dead(state, seen.head, now);
     }
 }

@@ -1,6 +1,6 @@
 //! Random schedules.
 
-use super::face::{State, Step};
+use super::process::{State, Step};
 use super::server::Faults;
 use super::world::{Duty, Event, MS, Options, World};
 use crate::tier2::Mend;
@@ -323,7 +323,15 @@ fn converge(world: &mut World, profile: &Profile) {
         for &(key, version) in &versions {
             // The first may find that the server is another one, or that the value is stale; an own echo removes once.
             let read = || Step::Read(key, true);
-            let steps = [read(), Step::Sleep(600), read(), Step::Sleep(20), read(), Step::Sleep(20), read()];
+            let steps = [
+                read(),
+                Step::Sleep(600),
+                read(),
+                Step::Sleep(20),
+                read(),
+                Step::Sleep(20),
+                read(),
+            ];
             let fiber = world.start(process, steps);
             world.pass(800);
             let results = world.processes[process].fibers[fiber].results.clone();
@@ -344,7 +352,7 @@ fn seeds(default: u64) -> Vec<u64> {
     if let Some(seed) = std::env::var("HOTSET_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
         return vec![seed];
     }
-    let factor = if cfg!(debug_assertions) { 10 } else { 1 };
+    let factor = if cfg!(debug_assertions) { 40 } else { 1 };
     let count = std::env::var("HOTSET_SIM_SEEDS")
         .ok()
         .and_then(|count| count.parse().ok());

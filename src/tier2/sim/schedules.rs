@@ -1,7 +1,7 @@
 //! A schedule for each rule: how data would become stale, or a caller be stuck, without it.
 
-use super::face::Step::{Clear, Expire, Invalidate, Many, Read, Set};
-use super::face::State;
+use super::process::State;
+use super::process::Step::{Clear, Expire, Invalidate, Many, Read, Set};
 use super::script::{Off, ms, needs, needs_for};
 use super::world::{Duty, Event, Options, World};
 use crate::tier2::Mend;
@@ -9,7 +9,7 @@ use crate::tier2::Mend;
 const A: usize = 0;
 const B: usize = 1;
 
-fn read(key: usize) -> [super::face::Step; 1] {
+fn read(key: usize) -> [super::process::Step; 1] {
     [Read(key, true)]
 }
 
@@ -69,9 +69,17 @@ fn short_outage(options: Options) -> World {
 
 #[test]
 fn removal_is_announced_or_tier1_is_cleared_after_an_outage() {
-    needs(&[Off::Duty(Duty::Announce), Off::Mend(Mend::ClearOnBreaker)], "G5", short_outage);
+    needs(
+        &[Off::Duty(Duty::Announce), Off::Mend(Mend::ClearOnBreaker)],
+        "G5",
+        short_outage,
+    );
     for one in [Off::Duty(Duty::Announce), Off::Mend(Mend::ClearOnBreaker)] {
-        assert_eq!(short_outage(super::script::options(&[one])).oracle.violation, None, "{one:?}");
+        assert_eq!(
+            short_outage(super::script::options(&[one])).oracle.violation,
+            None,
+            "{one:?}"
+        );
     }
 }
 
@@ -220,7 +228,12 @@ fn backlog(options: Options) -> World {
     let tracking = world.tracking(A);
     // Ten canaries' worth of messages that come late.
     world.connections[tracking].hold_down = true;
-    let canaries: Vec<Vec<u8>> = world.servers[0].data.keys().filter(|key| key.starts_with(b"!can:0")).cloned().collect();
+    let canaries: Vec<Vec<u8>> = world.servers[0]
+        .data
+        .keys()
+        .filter(|key| key.starts_with(b"!can:0"))
+        .cloned()
+        .collect();
     for _ in 0..20 {
         for canary in &canaries {
             world.put(canary, b"");
@@ -243,9 +256,17 @@ fn backlog(options: Options) -> World {
 
 #[test]
 fn canary_is_numbered_or_followed_by_a_ping() {
-    needs(&[Off::Mend(Mend::NumberedCanaries), Off::Mend(Mend::PingBehindCanary)], "G5", backlog);
+    needs(
+        &[Off::Mend(Mend::NumberedCanaries), Off::Mend(Mend::PingBehindCanary)],
+        "G5",
+        backlog,
+    );
     for one in [Off::Mend(Mend::NumberedCanaries), Off::Mend(Mend::PingBehindCanary)] {
-        assert_eq!(backlog(super::script::options(&[one])).oracle.violation, None, "{one:?}");
+        assert_eq!(
+            backlog(super::script::options(&[one])).oracle.violation,
+            None,
+            "{one:?}"
+        );
     }
 }
 
@@ -282,7 +303,14 @@ fn tier1_is_cleared_after_the_canary() {
             world.go(B, [Invalidate(0)]);
         } else {
             // Clear, then subscribe: between the two a reader is given the old value.
-            world.processes[A].entries.insert(0, super::face::Entry { version: 1, loaded: world.now, until: world.now + ms(9_000) });
+            world.processes[A].entries.insert(
+                0,
+                super::process::Entry {
+                    version: 1,
+                    loaded: world.now,
+                    until: world.now + ms(9_000),
+                },
+            );
             world.go(B, [Invalidate(0)]);
             let entries = world.processes[A].entries.clone();
             world.release(held);
@@ -360,7 +388,11 @@ fn value_requested_before_the_bus_armed_is_not_kept() {
     let both = [Off::Mend(Mend::ArmedWhenSent), Off::Duty(Duty::ClearVoidsLoads)];
     needs(&both, "G5", requested_before_armed);
     for one in both {
-        assert_eq!(requested_before_armed(super::script::options(&[one])).oracle.violation, None, "{one:?}");
+        assert_eq!(
+            requested_before_armed(super::script::options(&[one])).oracle.violation,
+            None,
+            "{one:?}"
+        );
     }
 }
 
@@ -384,7 +416,7 @@ fn node_that_refuses_canaries_is_not_down() {
 
 // Failover and journal.
 
-fn confirmed_then_lost(options: Options, change: super::face::Step, key: usize) -> World {
+fn confirmed_then_lost(options: Options, change: super::process::Step, key: usize) -> World {
     let mut world = World::armed(options, 2);
     world.go_for(B, 20, read(key));
     world.go(A, [change]);
@@ -396,17 +428,23 @@ fn confirmed_then_lost(options: Options, change: super::face::Step, key: usize) 
 
 #[test]
 fn confirmed_removal_is_replayed_after_a_failover() {
-    needs(&[Off::Mend(Mend::ReplayOnNewEpoch)], "G2", |options| confirmed_then_lost(options, Invalidate(0), 0));
+    needs(&[Off::Mend(Mend::ReplayOnNewEpoch)], "G2", |options| {
+        confirmed_then_lost(options, Invalidate(0), 0)
+    });
 }
 
 #[test]
 fn confirmed_write_is_replayed_after_a_failover() {
-    needs(&[Off::Mend(Mend::ReplayOnNewEpoch)], "G2", |options| confirmed_then_lost(options, Set(4), 4));
+    needs(&[Off::Mend(Mend::ReplayOnNewEpoch)], "G2", |options| {
+        confirmed_then_lost(options, Set(4), 4)
+    });
 }
 
 #[test]
 fn confirmed_clear_is_replayed_after_a_failover() {
-    needs(&[Off::Mend(Mend::ReplayOnNewEpoch)], "G2", |options| confirmed_then_lost(options, Clear(vec![0, 2]), 0));
+    needs(&[Off::Mend(Mend::ReplayOnNewEpoch)], "G2", |options| {
+        confirmed_then_lost(options, Clear(vec![0, 2]), 0)
+    });
 }
 
 #[test]
@@ -441,7 +479,10 @@ fn breaker_closes_under_a_stream_of_removals() {
             }
             let events = world.events();
             let own = Event::Run(A, fiber);
-            let other = events.iter().copied().find(|event| *event != own && (*event != Event::Timer || turn < 20 || events.len() == 1));
+            let other = events
+                .iter()
+                .copied()
+                .find(|event| *event != own && (*event != Event::Timer || turn < 20 || events.len() == 1));
             match other {
                 Some(event) if turn % 4 == 0 || !events.contains(&own) => world.perform(event),
                 _ => world.perform(own),
@@ -464,7 +505,12 @@ fn cold_key_is_loaded_once_by_eight_processes() {
     }
     world.pass(3_000);
     assert_eq!(world.loads[0], 1);
-    assert!(world.processes.iter().all(|process| process.fibers[1..].iter().all(|fiber| fiber.state == State::Done)));
+    assert!(
+        world
+            .processes
+            .iter()
+            .all(|process| process.fibers[1..].iter().all(|fiber| fiber.state == State::Done))
+    );
     assert_eq!(world.oracle.violation, None);
 }
 
@@ -494,7 +540,11 @@ fn killed_leader_is_replaced_by_one() {
     world.kill(A);
     world.pass(2_000);
     assert_eq!(world.loads[0], 2);
-    assert!(world.processes[1..].iter().all(|process| process.fibers[1].state == State::Done));
+    assert!(
+        world.processes[1..]
+            .iter()
+            .all(|process| process.fibers[1].state == State::Done)
+    );
 }
 
 #[test]
@@ -533,7 +583,10 @@ fn caller_leads_nothing_while_it_waits() {
         let (one, two) = (world.start(A, [Many(vec![0, 2])]), world.start(B, [Many(vec![2, 0])]));
         world.hold_answer(A, one, "SETNX k0");
         world.hold_answer(B, two, "SETNX k2");
-        world.connections.iter_mut().for_each(|connection| connection.hold_down = false);
+        world
+            .connections
+            .iter_mut()
+            .for_each(|connection| connection.hold_down = false);
         world.pass(2_000);
         world.is_done(A, one) && world.is_done(B, two)
     });
@@ -574,7 +627,9 @@ fn lease_is_as_long_as_loads_take() {
             let fiber = world.start(A, read(0));
             world.processes[A].fibers[fiber].load_ms = 2_000;
             world.run_through(A, fiber);
-            world.processes[A].fibers[0].state = State::Loading { until: world.now + ms(2_100) };
+            world.processes[A].fibers[0].state = State::Loading {
+                until: world.now + ms(2_100),
+            };
             world.pass(2_050);
             world.processes[A].fibers[0].state = State::Ready;
             world.pass(200);

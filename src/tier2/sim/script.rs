@@ -1,6 +1,6 @@
 //! What the named schedules are written in.
 
-use super::face::{State, Step};
+use super::process::{State, Step};
 use super::server::Command;
 use super::world::{Duty, Event, MS, Options, World, brief};
 use crate::tier2::Mend;
@@ -29,7 +29,11 @@ pub(super) fn needs(off: &[Off], why: &str, schedule: impl Fn(Options) -> World)
     assert_eq!(with.oracle.violation, None, "with all rules:\n{}", with.log.join("\n"));
     let without = schedule(options(off));
     let violation = without.oracle.violation.clone().unwrap_or_else(|| "none".into());
-    assert!(violation.starts_with(why), "without {off:?} {why} should fail: {violation}\n{}", without.log.join("\n"));
+    assert!(
+        violation.starts_with(why),
+        "without {off:?} {why} should fail: {violation}\n{}",
+        without.log.join("\n")
+    );
 }
 
 /// The same for a schedule that tells by itself whether it went well.
@@ -70,7 +74,9 @@ impl World {
             }
             let events = self.events();
             let next = events.iter().find(|event| **event != Event::Timer);
-            let Some(&event) = next else { panic!("{what} never comes\n{}", self.log.join("\n")) };
+            let Some(&event) = next else {
+                panic!("{what} never comes\n{}", self.log.join("\n"))
+            };
             self.perform(event);
         }
         panic!("{what} never comes");
@@ -128,7 +134,9 @@ impl World {
 
     /// Goes on, without timers, until the thread loads.
     pub(super) fn run_through(&mut self, process: usize, fiber: usize) {
-        self.until("the load", |world| matches!(world.processes[process].fibers[fiber].state, State::Loading { .. }));
+        self.until("the load", |world| {
+            matches!(world.processes[process].fibers[fiber].state, State::Loading { .. })
+        });
     }
 
     pub(super) fn tracking(&self, process: usize) -> usize {
@@ -136,7 +144,10 @@ impl World {
     }
 
     pub(super) fn last(&self, process: usize, fiber: usize) -> Option<(Option<u64>, &'static str)> {
-        self.processes[process].fibers[fiber].results.last().map(|(_, value, how)| (*value, *how))
+        self.processes[process].fibers[fiber]
+            .results
+            .last()
+            .map(|(_, value, how)| (*value, *how))
     }
 
     pub(super) fn is_done(&self, process: usize, fiber: usize) -> bool {
@@ -151,7 +162,12 @@ impl World {
     /// Puts bytes of another program under a key.
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
         let server = self.masters[0];
-        let command = Command::Set { key: key.to_vec(), value: value.to_vec(), px: None, not_after: 0 };
+        let command = Command::Set {
+            key: key.to_vec(),
+            value: value.to_vec(),
+            px: None,
+            not_after: 0,
+        };
         let mut pushes = Vec::new();
         let now = self.now;
         self.servers[server].execute(usize::MAX, &command, now, &mut pushes);

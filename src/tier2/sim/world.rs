@@ -3,8 +3,8 @@
 //! Every connection delivers in order; connections are independent. What a client sent before it closed a connection may arrive
 //! at any later time, as it does where the kernel sends it again. Time passes when a timer is chosen.
 
-use super::face::{Process, State};
 use super::oracle::Oracle;
+use super::process::{Process, State};
 use super::server::{Answer, Command, Server};
 use crate::tier2::{Mend, NamespaceSettings, Settings};
 use std::collections::{BTreeSet, VecDeque};
@@ -486,7 +486,7 @@ pub(super) fn brief(command: &Command) -> String {
 fn show(value: &[u8]) -> String {
     match crate::tier2::parse(value) {
         crate::tier2::Parsed::Frame(frame) => {
-            format!("{:?} {:?}", frame.kind, super::face::payload(&value[frame.offset..]))
+            format!("{:?} {:?}", frame.kind, super::process::payload(&value[frame.offset..]))
         }
         crate::tier2::Parsed::Lease(stamp) => format!("lease {:x}.{}", stamp[0], stamp[8]),
         other if value.len() != 16 => format!("{other:?}"),

@@ -142,6 +142,8 @@ def cached(
     timer: called instead of the system's monotonic clock, for tests: `timer=lambda: time.time()` follows freezegun and time-machine.
     name: lists the cache in `hotset.caches()`.
     tier2: A `hotset.tier2.Redis`: results are shared with other processes, which see what this one invalidates. See below.
+    maxsize, policy, weigher, max_weight and on_removal concern the results in this process, then; tti, jitter, negative_ttl, timer and
+    single_flight=False are not possible.
     local_ttl: With tier2, the seconds that a result stays in this process without new confirmation.
     cache: a `hotset.Cache` in which the results are kept, beside those of other functions; its settings are the cache's.
     snapshot: a file in which results outlive the process; codec, schema: how they are written. See below.
@@ -227,6 +229,9 @@ def cached(
     if tier2 is not None:
         if snapshot is not None:
             raise TypeError("snapshot and tier2 exclude each other: after a restart, results are in the second tier")
+        for setting, value in {"tti": tti, "jitter": jitter, "negative_ttl": negative_ttl, "timer": timer, "single_flight": single_flight}.items():
+            if value != _DEFAULTS[setting]:
+                raise TypeError(f"{setting} and tier2 exclude each other: all processes share a result and its lifetime")
         tiered = partial(
             _decorate_tiered,
             method=method,

@@ -361,6 +361,7 @@ class Tier2:
         max_lag: int = 2_500_000_000,
         canary_interval: int = 1_000_000_000,
         journal: int = 10_000,  # keys; an overflow bumps the namespaces instead
+        write_window: int = 200_000_000,  # how late a PUT that cannot be fenced may be executed
     ) -> Self: ...
     @property
     def trusted_until(self) -> int:
@@ -442,7 +443,7 @@ class Tier2:
     def stats(self, now: int, /) -> dict[str, Any]: ...
     SLEEP: int
     PROBE: int
-    """Connect, send INFO and TIME, call `probed` or `probe_failed`."""
+    """Connect, or take a connection, send INFO and TIME, call `probed` or `probe_failed`."""
     CONNECT: int
     """Open the tracking connection; `connected` or `disconnected`."""
     CLOSE: int
@@ -592,11 +593,14 @@ class Operation:
 
     @property
     def stored(self) -> bool:
-        """DELIVER, DONE: tier 2 confirmed it."""
+        """DELIVER, DONE: tier 2 confirmed it, and the generations are the present ones as far as is known.
+
+        Who joined a mark of FILL or PUT gets the value only then, and else tries again.
+        """
 
     @property
     def stale(self) -> bool:
-        """LOAD: the last reply's payload may be served while this load runs (`offset`, `flags`, `codec`)."""
+        """LOAD: the last reply's payload may be served now, while this load runs (`offset`, `flags`, `codec`)."""
 
     VALUE: int
     NEGATIVE: int

@@ -99,7 +99,7 @@ def test_methods_need_a_key(server, tier2):
         def __init__(self, pk):
             self.pk = pk
 
-        @hotset.cached(ttl=60, tier2=shop, key=lambda self, month: (self.pk, month))
+        @hotset.cached(ttl=60, tier2=shop, name="total", key=lambda self, month: (self.pk, month))
         def total(self, month):
             return [self.pk, month]
 
@@ -165,3 +165,78 @@ def test_import_of_hotset_imports_nothing_of_it():
     program = "import sys, hotset; print([name for name in sys.modules if 'tier2' in name or name.startswith('redis')])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_function_that_calls_itself_with_the_same_arguments_is_an_error(server, tier2):
+    shop = tier2(server)
+
+    @hotset.cached(ttl=60, tier2=shop, name="recursive")
+    def recursive(n):
+        return recursive(n)
+
+    @hotset.cached(ttl=60, tier2=shop, name="recursive async")
+    async def recursive_async(n):
+        return await recursive_async(n)
+
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            recursive(1)
+        with pytest.raises(RuntimeError):
+            asyncio.run(recursive_async(1))
+    prices = hotset.TieredCache(shop, "recursive prices")
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            prices.get_or_load("a", lambda key: prices.get_or_load(key, lambda key: 1))
+        with pytest.raises(RuntimeError):
+            prices.get_or_load("a", lambda key: prices.get_or_load_many([key], lambda keys: {}))
+
+
+def test_function_that_calls_itself_with_other_arguments_works(server, tier2):
+    @hotset.cached(ttl=60, tier2=tier2(server), name="factorial")
+    def factorial(n):
+        return n * factorial(n - 1) if n else 1
+
+    assert factorial(30) == 265252859812191058636308480000000
+
+
+def test_functions_that_may_be_confused_need_a_name(server, tier2):
+    shop = tier2(server)
+    with pytest.raises(ValueError, match="give name="):
+        hotset.cached(tier2=shop)(lambda user: user)
+
+    def local(user):
+        return user
+
+    with pytest.raises(ValueError, match="give name="):
+        hotset.cached(tier2=shop)(local)
+    first = hotset.cached(tier2=shop, name="one name")(local)
+    again = hotset.cached(tier2=shop, name="one name")(local)
+    with pytest.raises(ValueError, match="another function"):
+        hotset.cached(tier2=shop, name="one name")(lambda user: -user)
+    assert first(1) == again(1) == 1
+
+
+def test_two_caches_of_one_name_hear_of_each_other(server, tier2):
+    shop = tier2(server)
+    one, two = (hotset.TieredCache(shop, "twice", ttl=60) for _ in range(2))
+    for turn in range(100):
+        one.set("k", turn)
+        assert two.get("k") == turn
+        two.set("k", -turn)
+        assert one.get("k") == -turn
+        two.delete("k")
+        assert one.get("k") is None
+        one.set("k", "again")
+        two.clear()
+        assert one.get("k") is None
+    other = hotset.TieredCache(tier2(server), "twice", ttl=60)
+    one.set("k", 5)
+    two.get("k"), one.get("k")
+    other.delete("k")
+    wait_until(lambda: one.get("k") is None and two.get("k") is None, what="the removal")
+
+
+@pytest.mark.parametrize("setting", [{"tti": 5}, {"jitter": 0.1}, {"negative_ttl": 5}, {"timer": lambda: 1.0}, {"single_flight": False}])
+def test_settings_that_do_not_go_with_it_are_errors(server, tier2, setting):
+    with pytest.raises(TypeError, match="exclude each other"):
+        hotset.cached(tier2=tier2(server), name="x", **setting)(lambda: 1)

@@ -196,6 +196,18 @@ def test_user_with_few_rights(tmp_path, tier2, rule):
         prices.stats()
 
 
+def test_user_who_may_not_run_what_is_in_the_scripts(tmp_path, tier2, caplog):
+    with Server(tmp_path) as server:
+        server.ask("ACL", "SETUSER", "app", "on", ">secret-password-1234", "~*", "&*", "+@all", "-getrange")
+        prices = hotset.TieredCache(tier2(f"redis://app:secret-password-1234@127.0.0.1:{server.port}/0"), "prices", ttl=300)
+        for n in range(3):
+            assert prices.get_or_load(n, load) == f"loaded {n}"
+        server_stats = prices.stats()["server"]
+        assert server_stats["noperm"] > 0 and server_stats["other_errors"] == 0
+        assert caplog.text.count("refuses a command") == 1
+        assert prices.delete(1)
+
+
 def test_server_without_room_for_the_bus(tmp_path, tier2):
     with Server(tmp_path) as server:
         admin = redis.Redis(port=server.port, single_connection_client=True)

@@ -13,7 +13,7 @@ import hotset
 from hotset.tier2 import Redis, TieredCache
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:99999/0", "redis://localhost/notadb", "mysql://x", ""])
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:99999/0", "redis://localhost/notadb", "mysql://x", "", "unix://"])
 def test_malformed_urls_are_errors(url):
     with pytest.raises(ValueError, match="URL"):
         Redis(url, prefix="shop")

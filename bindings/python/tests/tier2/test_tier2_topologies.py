@@ -86,7 +86,7 @@ def test_cluster_by_tasks(cluster, tier2):
         assert await one.aget_many(f"k{n}" for n in range(50)) == {f"k{n}": n for n in range(50)}
         other = TieredCache(tier2(lambda **timeouts: redis.RedisCluster(port=cluster.servers[1].port, host="127.0.0.1", **timeouts)), "tasks", ttl=300)
         assert [await other.aget(f"k{n}") for n in range(50)] == list(range(50))
-        await client.aclose()
+        await (client.aclose if hasattr(client, "aclose") else client.close)()
 
     asyncio.run(main())
 

@@ -15,6 +15,9 @@ from hotset.tier2._clock import now
 from hotset.tier2._errors import Failed, Kind
 from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, quick_bulks
 
+# Seconds that reading certificates may take, beside the network.
+_CERTIFICATES: Final = 0.5
+
 _Waiting = tuple["asyncio.Future[Any]", int, float]
 
 
@@ -206,9 +209,13 @@ class AsyncNode:
         if self._settings().topology != "single":
             # (It asks on a connection of its own.)
             address = await loop.run_in_executor(None, self._locate, address)
+        connect_timeout = self._connect_timeout
+        if self._settings().scheme == "tls":
+            # (The client also reads the certificates in this time.)
+            connect_timeout += _CERTIFICATES
         try:
-            async with asyncio.timeout(self._connect_timeout + self._timeout):
-                writer = await aconnect(self._settings(), address, self._timeout, self._connect_timeout)
+            async with asyncio.timeout(connect_timeout + self._timeout):
+                writer = await aconnect(self._settings(), address, self._timeout, connect_timeout)
         except TimeoutError as error:
             raise Failed("timeout", f"cannot connect to {address[0]}:{address[1]}: no answer in time", sent=False) from error
         connection = AsyncConnection(loop, writer, address, self._timeout)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from hotset.tier2._bus import Tracking
 from hotset.tier2._clock import now
+from hotset.tier2._commands import SWAP_SCRIPT
 from hotset.tier2._errors import Failed, Unavailable
 from hotset.tier2._resp import ServerError, encode
 
@@ -57,7 +58,7 @@ def _check_node(session: "Session", number: int) -> dict[str, Any]:
     begun = now()
     ask(b"GET", scratch)
     round_trip = now() - begun
-    scripts = ask(b"EVAL", b"return redis.call('EXISTS',KEYS[1])", 1, scratch)
+    scripts = ask(*SWAP_SCRIPT.command(scratch, b"expected", b"", 1, whole=True))
     policy = ask(b"CONFIG", b"GET", b"maxmemory-policy")
     limit = ask(b"CONFIG", b"GET", b"maxmemory")
     session.give_back(number, connection)

@@ -123,6 +123,8 @@ def _settings_of_url(url: str) -> ServerSettings:
     parts = urlsplit(url)
     if scheme != "unix://" and not parts.path.removeprefix("/").isdigit() and parts.path not in ("", "/"):
         raise ValueError(f"URL names the database {parts.path[1:]!r}: it must be a number")
+    if scheme == "unix://" and not parts.path:
+        raise ValueError("URL names no path of a unix socket")
     library = find_library()
     if library.__name__ == "redis":
         url = url.replace("valkey", "redis", 1) if scheme.startswith("valkey") else url

@@ -170,6 +170,9 @@ def kind_of_error(error: ServerError) -> int:
     if kind is None:
         # Before Redis 7, what a script's command says is quoted.
         text = str(error)
+        if "can't run this command" in text:
+            # The script may run, but not what is in it.
+            return int(_Tier2.NOPERM)
         kind = next((number for code, number in _KINDS.items() if f"-{code} " in text or f": {code} " in text), _Tier2.OTHER)
     return kind
 

@@ -118,6 +118,24 @@ class MemoTier:
         self._memo.set_trust(core)
 
 
+def _name_of(function: Callable[..., Any]) -> str:
+    """The name of a function's results on the server.
+
+    Raises:
+        ValueError: Other functions may have the same.
+    """
+    name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', '<?>')}"
+    if "<" in name:
+        raise ValueError(f"give name=, by which other processes know the results: {name} may stand for several functions")
+    return name
+
+
+def _owner_of(function: Callable[..., Any]) -> object:
+    """What tells functions apart whose results must not be shared."""
+    code = getattr(function, "__code__", None)
+    return id(function) if code is None else (code.co_filename, code.co_firstlineno, code.co_name)
+
+
 def decorate(
     function: Callable[..., Any],
     *,
@@ -150,7 +168,7 @@ def decorate(
         first, typed=typed, key=naming.key_function(), single_flight=single_flight, stale_while_revalidate=None, stale_if_error=None
     )
     payloads = PayloadCodec(codec, schema=schema, **tier2.payload_settings)
-    place = name or f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    place = name or _name_of(function)
     space: Space
 
     through: Callable[..., Any]
@@ -170,7 +188,7 @@ def decorate(
     kept = {"path": None, "codec": codec_of(codec), "schema": schema}
     made = memoised(through, memo_options, name, False, kept, False)
     memo: Memo = made if isinstance(made, Memo) else made.cache_info.__self__
-    space = Space(tier2, place, payloads, settings, MemoTier(memo, naming), typed=bool(typed))
+    space = Space(tier2, place, payloads, settings, MemoTier(memo, naming), typed=bool(typed), owner=_owner_of(function))
     parameters: dict[str, Any] = {**memo.cache_parameters(), "ttl": shared["ttl"], "local_ttl": settings.local_ttl / 1e9, "tier2": tier2}  # type: ignore[attr-defined]
     own: dict[str, Any] = {
         "__wrapped__": function,

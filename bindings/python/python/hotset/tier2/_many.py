@@ -20,6 +20,7 @@ from hotset.tier2._operations import (
     Send,
     Steps,
     Wait,
+    check_not_within,
     drive,
     send,
     send_async,
@@ -210,6 +211,9 @@ class Reading:
         self.session = session
         self.outcomes: dict[int, Outcome] = {}
         self._names = [space.key_of((key,), {}) for key in keys]
+        if loads:
+            for name, _ in self._names:
+                check_not_within(name)
         node_of, read, when = session.node_of, namespace.read, now()
         self.ops: list[Any] = [read(name, node_of(name), when, loads, tags) for name, _ in self._names]
         self._replies: dict[int, bytes | None] = {}

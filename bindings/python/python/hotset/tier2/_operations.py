@@ -26,6 +26,7 @@ from hotset.tier2._commands import (
     Abilities,
     commands_of,
     first_error,
+    kind_of_error,
     kind_of_failure,
     note_refusal,
     pack,
@@ -41,6 +42,7 @@ _core: Any = _hotset
 _Operation: Any = _core.Operation
 _TIMEOUT: Final[int] = _core.Tier2.TIMEOUT
 _MOVED: Final[int] = _core.Tier2.MOVED
+_NOPERM: Final[int] = _core.Tier2.NOPERM
 
 LOAD: Final[int] = _Operation.LOAD
 WAIT: Final[int] = _Operation.WAIT
@@ -81,9 +83,10 @@ class Send:
 class Load:
     """The user's loader. Answered by its value, or by `Raised`."""
 
-    __slots__ = ("is_limited",)
+    __slots__ = ("is_limited", "key")
 
-    def __init__(self, is_limited: bool) -> None:
+    def __init__(self, key: bytes, is_limited: bool) -> None:
+        self.key = key
         self.is_limited = is_limited
 
 
@@ -184,10 +187,11 @@ class Call:
 
     def invalidate(self) -> None:
         """Removes what the operation concerns from the first tier."""
-        if self.is_whole:
-            self.space.first.clear()
-        else:
-            self.space.first.invalidate(self.args, self.kwargs)
+        for space in self.space.siblings():
+            if self.is_whole:
+                space.first.clear()
+            else:
+                space.first.invalidate(self.args, self.kwargs)
 
     def abandon(self) -> None:
         """Ends the load in flight that the operation leads."""
@@ -263,6 +267,8 @@ def _perform(session: Session, call: Call | None, op: Any, action: int) -> Gener
                 continue
             if error.code == "READONLY":
                 session.note_readonly(number)
+            if kind_of_error(error) == _NOPERM:
+                session.note_refused(number, error)
             if note_refusal(action, error, abilities):
                 continue
         if action in _READS and call is not None and isinstance(replies[-1], bytes):
@@ -297,7 +303,7 @@ def drive(session: Session, call: Call, op: Any) -> Steps:
                         pass
                     else:
                         yield Background(stale)
-                outcome = yield Load(op.limited)
+                outcome = yield Load(op.key, op.limited)
                 if isinstance(outcome, Raised):
                     error = outcome.error
                     has_written = True
@@ -358,6 +364,9 @@ def with_ttl_lifetime(ttl: Any) -> int:
     return max(1, min(NO_END, int(ttl * 1e9))) if isinstance(ttl, float) else 0
 
 
+# Seconds between two looks of a task for a permit to load, of which threads may give one back.
+_PERMIT_POLL: Final = 0.005
+
 NO_END: Final = 10 * 365 * 24 * 3600 * 10**9
 """Nanoseconds that stand for "never": ten years."""
 
@@ -383,7 +392,34 @@ def maintain(session: Session, op: Any) -> Steps:
 
 # --- Running them.
 
-_depth: contextvars.ContextVar[int] = contextvars.ContextVar("hotset_tier2_limited", default=0)
+@final
+class _Loading:
+    """A load that the running code is part of, until it has ended."""
+
+    __slots__ = ("has_ended", "is_limited", "key")
+
+    def __init__(self, key: bytes, is_limited: bool) -> None:
+        self.key = key
+        self.is_limited = is_limited
+        self.has_ended = False
+
+
+# The loads that the running code is part of. (Tasks and copies of a context outlive them.)
+_within: contextvars.ContextVar[tuple[_Loading, ...]] = contextvars.ContextVar("hotset_tier2_within", default=())
+
+
+def check_not_within(key: bytes) -> None:
+    """Raises a RuntimeError if the running code is part of a load of this key: it would wait for itself."""
+    for each in _within.get():
+        if each.key == key and not each.has_ended:
+            raise RuntimeError("a cached function or loader requested the key that it was loading")
+
+
+def _begin_load(need: Load) -> tuple[_Loading, bool, contextvars.Token[tuple[_Loading, ...]]]:
+    """Notes a load; whether it needs one of the permits. (A loader that loads in turn must not wait for itself.)"""
+    outer = tuple(each for each in _within.get() if not each.has_ended)
+    own = _Loading(need.key, need.is_limited)
+    return own, need.is_limited and not any(each.is_limited for each in outer), _within.set((*outer, own))
 
 
 def send(session: Session, need: Send) -> Any:
@@ -417,18 +453,19 @@ def wait(session: Session, need: Wait) -> None:
 
 
 def _load(session: Session, need: Load, loader: Callable[[], Any]) -> Any:
-    limited = need.is_limited and _depth.get() == 0
-    if limited:
-        # (A loader that loads in turn must not wait for itself.)
-        session.loads.acquire()
-    token = _depth.set(_depth.get() + need.is_limited)
+    own, is_limited, token = _begin_load(need)
+    has_permit = False
     try:
+        if is_limited:
+            session.loads.acquire()
+            has_permit = True
         return loader()
     except BaseException as error:
         return Raised(error)
     finally:
-        _depth.reset(token)
-        if limited:
+        own.has_ended = True
+        _within.reset(token)
+        if has_permit:
             session.loads.release()
 
 
@@ -525,18 +562,18 @@ async def wait_async(session: Session, need: Wait) -> None:
 
 
 async def _load_async(session: Session, need: Load, loader: Callable[[], Awaitable[Any]]) -> Any:
-    limited = need.is_limited and _depth.get() == 0
-    if limited:
-        while not session.loads.acquire(blocking=False):
-            await asyncio.sleep(0.005)
-    token = _depth.set(_depth.get() + need.is_limited)
+    own, is_limited, token = _begin_load(need)
+    has_permit = False
     try:
+        while is_limited and not (has_permit := session.loads.acquire(blocking=False)):
+            await asyncio.sleep(_PERMIT_POLL)
         return await loader()
     except BaseException as error:
         return Raised(error)
     finally:
-        _depth.reset(token)
-        if limited:
+        own.has_ended = True
+        _within.reset(token)
+        if has_permit:
             session.loads.release()
 
 

@@ -11,7 +11,7 @@ from hotset.tier2._clock import now
 from hotset.tier2._commands import GET, Script, get_command, kind_of_failure
 from hotset.tier2._errors import Failed
 from hotset.tier2._keys import quote_name
-from hotset.tier2._operations import HIT, Call, Outcome, Steps, drive, open_payload, run, run_async
+from hotset.tier2._operations import HIT, Call, Outcome, Steps, check_not_within, drive, open_payload, run, run_async
 from hotset.tier2._payload import NotEncodable, PayloadError
 from hotset.tier2._resp import Command
 from hotset.tier2._session import Session
@@ -42,6 +42,8 @@ def read(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Any] | N
     """Reads the value of a key from the second tier; loads it, under a lease, if it is absent and there is a `loader`."""
     session, namespace = space.native()
     key, full_key = space.key_of(args, kwargs)
+    if loader is not None:
+        check_not_within(key)
     number = session.node_of(key)
     op = namespace.read(key, number, now(), loader is not None, tag_names(tags) if tags else ())
     call = Call(space, args, kwargs, full_key)
@@ -69,6 +71,8 @@ async def read_async(space: Space, args: Args, kwargs: Kwargs, loader: Callable[
     """As `read`, for tasks."""
     session, namespace = space.native()
     key, full_key = space.key_of(args, kwargs)
+    if loader is not None:
+        check_not_within(key)
     number = await node_of_async(session, key)
     op = namespace.read(key, number, now(), loader is not None, tag_names(tags) if tags else ())
     call = Call(space, args, kwargs, full_key)
@@ -116,6 +120,9 @@ def _write_call(space: Space, args: Args, kwargs: Kwargs, value: Any) -> tuple[b
 def _end_write(call: Call, outcome: Outcome) -> bool:
     """Has the written value enter the first tier, unless the key was changed since it was sent."""
     mark, call.mark = call.mark, None
+    for other in call.space.siblings():
+        if other is not call.space:
+            other.first.invalidate(call.args, call.kwargs)
     if mark is not None:
         # (Callers that joined it must not get what was not confirmed.)
         if outcome.is_confirmed and outcome.keep_until > now():

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from hotset._settings import Seconds
 from hotset.tier2._client import find_library, settings_of
@@ -15,7 +15,10 @@ from hotset.tier2._payload import PayloadCodec
 from hotset.tier2._session import Options, Session
 from hotset.tier2._settings import core_settings
 
-Event = Literal["down", "up", "bus", "no bus"]
+if TYPE_CHECKING:
+    from hotset.tier2._space import Space
+
+Event = Literal["down", "up", "bus", "no bus", "refused"]
 
 _REQUIREMENTS: Final = frozenset(("bus", "lease"))
 
@@ -51,10 +54,11 @@ class Redis:
         compress_over: Compress values of more than this many bytes (zlib).
         sign: A secret of 16 to 64 bytes: values are signed with it, and others are misses.
         max_value: Larger values, in bytes, stay in the first tier.
-        on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the server stops and begins to answer, "bus" and "no bus".
+        on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the server stops and begins to answer, "bus" and "no bus", and
+            "refused" when this user may not run a command.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")
+    __slots__ = ("__weakref__", "_claims", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")
 
     def __init__(
         self,
@@ -91,6 +95,7 @@ class Redis:
         self._options = Options(server, prefix, float(timeout), float(connect_timeout), bus == "auto", max_loads, required, on_event)
         self._lock = threading.Lock()
         self._session: Session | None = None
+        self._claims: weakref.WeakValueDictionary[str, Space] = weakref.WeakValueDictionary()
         _alive.add(self)
 
     def __repr__(self) -> str:
@@ -116,6 +121,18 @@ class Redis:
             if session is None or session.pid != os.getpid() or session.is_closed:
                 session = self._session = Session(self._options)
             return session
+
+    def claim(self, space: "Space") -> None:
+        """Takes a name for a cache. Private to the package.
+
+        Raises:
+            ValueError: A cache of this process has it whose values are made in another way.
+        """
+        with self._lock:
+            other = self._claims.get(space.name)
+            if other is not None and other.owner != space.owner:
+                raise ValueError(f"the name {space.name!r} belongs to another function of this process: give name=, which tells their keys apart")
+            self._claims[space.name] = space
 
     def check(self) -> dict[str, Any]:
         """Connects to the server, and returns what it is and can do.
@@ -153,7 +170,7 @@ class Redis:
         session, self._session = self._session, None
         self._lock = threading.Lock()
         if session is not None:
-            for space in list(session.spaces.values()):
+            for space in session.all_spaces_of_parent():
                 space.after_fork()
 
 

@@ -74,7 +74,8 @@ class Session:
         self.core: Final = _Tier2(secrets.randbits(64), bus=options.bus)
         self.prefix: Final = quote_name(options.prefix)
         self.waiters: Final = Waiters()
-        self.spaces: Final[weakref.WeakValueDictionary[bytes, Space]] = weakref.WeakValueDictionary()
+        # By what their keys begin with.
+        self._spaces: dict[bytes, weakref.WeakSet[Space]] = {}
         self.loads: Final = threading.BoundedSemaphore(options.max_loads)
         self._id = secrets.token_hex(6).encode()
         self._lock = threading.RLock()
@@ -93,6 +94,7 @@ class Session:
         self._bus: dict[int, BusThread] = {}
         self._has_started = False
         self._without_bus: set[int] = set()
+        self._refusing: set[int] = set()
         self.is_closed = False
         self.failure: Failed | None = None
         """Why the server could not be reached, the last time."""
@@ -471,24 +473,42 @@ class Session:
         parts = key.split(b":", 3)
         if len(parts) >= 3 and parts[0] == self.prefix:
             if parts[1][:1] == b"g":
-                for each in list(self.spaces.values()):
+                for each in self.all_spaces():
                     if each.quoted_name == parts[2]:
                         each.first.clear()
             elif len(parts) == 4:
-                space = self.spaces.get(b":".join(parts[:3]) + b":")
-                if space is not None:
-                    space.changed(parts[3])
+                for each in self.spaces_of(b":".join(parts[:3]) + b":"):
+                    each.changed(parts[3])
         self.waiters.wake(key)
+
+    def add_space(self, stem: bytes, space: "Space") -> None:
+        """Has a cache told of changes of the keys that begin with this."""
+        with self._lock:
+            self._spaces.setdefault(stem, weakref.WeakSet()).add(space)
+
+    def spaces_of(self, stem: bytes) -> "list[Space]":
+        """Returns the caches of this process whose keys begin so."""
+        found = self._spaces.get(stem)
+        return list(found) if found else []
+
+    def all_spaces(self) -> "list[Space]":
+        """Returns the caches of this process on this second tier."""
+        with self._lock:
+            return [space for spaces in self._spaces.values() for space in spaces]
+
+    def all_spaces_of_parent(self) -> "list[Space]":
+        """As `all_spaces`, in a child, where another thread of the parent may have held the lock at the fork."""
+        return [space for spaces in list(self._spaces.values()) for space in list(spaces)]
 
     def clear(self) -> None:
         """Empties all first tiers."""
-        for space in list(self.spaces.values()):
+        for space in self.all_spaces():
             space.first.clear()
         self.waiters.wake_all()
 
     def supersede_loads(self) -> None:
         """What is being loaded is not kept, and serves no later caller."""
-        for space in list(self.spaces.values()):
+        for space in self.all_spaces():
             space.first.supersede_loads()
 
     # --- What is seen from outside.
@@ -521,6 +541,13 @@ class Session:
             self._without_bus.add(number)
             _log.warning("second tier: local_ttl bounds how old values of this process may be: %s", reason)
             self.event("no bus", node=number, text=str(reason))
+
+    def note_refused(self, number: int, error: ServerError) -> None:
+        """Tells the user, once, that a server refuses this user a command that the second tier needs."""
+        if number not in self._refusing:
+            self._refusing.add(number)
+            _log.warning("second tier: the server refuses a command, `python -m hotset tier2 URL` says what that costs: %s", error)
+            self.event("refused", node=number, text=str(error))
 
     def note_bus(self, number: int) -> None:
         """Tells the user that a server announces changes."""

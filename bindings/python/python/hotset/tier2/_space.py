@@ -87,7 +87,7 @@ class Space:
     """One cache on a second tier."""
 
     def __init__(
-        self, server: "Redis", name: Any, codec: PayloadCodec, settings: SpaceSettings, first: FirstTier, *, typed: bool = False
+        self, server: "Redis", name: Any, codec: PayloadCodec, settings: SpaceSettings, first: FirstTier, *, typed: bool = False, owner: object = None
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, not {type(name).__name__}")
@@ -95,6 +95,9 @@ class Space:
             raise ValueError("name must not be empty: it tells this cache's keys from those of others")
         self.server: Final = server
         self.name: Final = name
+        self.owner: Final = owner
+        """What makes the values: equal for caches that may share them."""
+        server.claim(self)
         self.codec: Final = codec
         self.settings: Final = settings
         self.first: Final = first
@@ -136,11 +139,17 @@ class Space:
             sync_clock(now())
             self.first.set_trust(session.core)
             native = session, namespace
-            session.spaces[self._stem] = self
+            session.add_space(self._stem, self)
             session.on_new_node(lambda number: namespace.set_generation(number, self.generation_key(session, number)))
             self._native = native
         session.start()
         return native
+
+    def siblings(self) -> "list[Space]":
+        """Returns the caches of this process that have the same keys on the same second tier: this one, at least."""
+        native = self._native
+        found = [] if native is None else native[0].spaces_of(self._stem)
+        return found or [self]
 
     def after_fork(self) -> None:
         """Empties the first tier of a child: the parent's bus does not tell it what changes."""
