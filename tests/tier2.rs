@@ -362,3 +362,31 @@ proptest! {
         prop_assert!(false, "{:?} after 400 steps", read.action());
     }
 }
+
+/// Where nothing may be joined, the background thread has nothing to do all the time.
+#[test]
+fn background_sleeps_where_loads_are_never_joined() {
+    let tier = Tier::new(7, Settings::default());
+    let settings = NamespaceSettings {
+        unsynced_ttl: 0,
+        local_ttl: 0,
+        ..NamespaceSettings::default()
+    };
+    Namespace::new(&tier, settings).set_generation(0, b"g");
+    probe(&tier, b"one", NOW);
+    let mut now = NOW;
+    for _ in 0..1_000 {
+        match tier.background(0, now) {
+            Task::Sleep(until) => now = until.max(now + 1),
+            Task::Connect => tier.disconnected(0, now),
+            Task::Canary(number) => tier.canary_written(0, number, 1, now),
+            Task::Clear => tier.cleared(0, now),
+            Task::DropLoads => tier.loads_dropped(0, now),
+            Task::Probe => _ = probe(&tier, b"one", now),
+            other => panic!("{other:?}"),
+        }
+        now += 1_000;
+    }
+    assert!(now > NOW + 10_000 * MS, "a thousand tasks in {} ms", (now - NOW) / MS);
+    assert!(tier.trust().joins_until() < now);
+}

@@ -75,7 +75,9 @@ impl Tier {
             Link::Down { retry_at } => return Task::Sleep(retry_at.min(drop_loads_at)),
             Link::Up | Link::Replaying { .. } => {}
         }
-        if matches!(one.link, Link::Replaying { .. }) && !state.journal.has(node) {
+        let server_ms = one.server_ms_lower(now);
+        // A key that waits for a late write is blocked by itself, and need not block others.
+        if matches!(one.link, Link::Replaying { .. }) && !state.journal.awaits(node, server_ms) {
             state.known_mut(node).replayed(now);
             self.0.stats.breaker_closed.one();
         }
@@ -110,7 +112,7 @@ impl Tier {
                 task => return task,
             }
         }
-        // Threads that need a renewal or a replay wake nobody.
+        // A thread that needs a renewal or a replay does not wake this one.
         Task::Sleep(wake.min(now + LONGEST_SLEEP))
     }
 
@@ -160,7 +162,7 @@ impl Tier {
         one.bus.close = false;
         one.bus.canary = None;
         one.bus.clear = one.bus.clear.filter(|clear| !matches!(clear, AfterClear::Arm { .. }));
-        // At once where one was lost, then ever less often.
+        // Immediately where one was lost, then less and less often.
         one.bus.connect_backoff = if had {
             0
         } else {

@@ -11,7 +11,7 @@ const CONFIRMED: u64 = 30_000_000_000;
 /// What has to be done about an unconfirmed key.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// Tells this entry from later ones of the same key.
+    /// Distinguishes this entry from later ones of the same key.
     pub(crate) number: u64,
     pub(crate) node: u32,
     /// The key is a generation: its replay is a bump.
@@ -153,6 +153,18 @@ impl Journal {
         self.order.get(&node).is_some_and(|order| {
             let is_current = |(number, key): &Numbered| self.get(key).is_some_and(|entry| entry.number == *number);
             order.iter().any(is_current)
+        })
+    }
+
+    /// Returns whether a key of the node awaits its replay, and nothing else.
+    pub(crate) fn awaits(&self, node: u32, server_ms: u64) -> bool {
+        self.order.get(&node).is_some_and(|order| {
+            let ready = |entry: &Entry| entry.hold_until == 0 || entry.hold_until < server_ms;
+            let is_ready = |(number, key): &Numbered| {
+                self.get(key)
+                    .is_some_and(|entry| entry.number == *number && ready(entry))
+            };
+            order.iter().any(is_ready)
         })
     }
 

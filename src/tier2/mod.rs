@@ -135,7 +135,7 @@ pub(crate) enum Mend {
     ClaimReadsAgain,
     /// A caller that saw two leases vanish loads for itself.
     VoidedLeases,
-    /// A lease is asked for as long as loads take.
+    /// A lease is at least as long as loads take.
     LeaseByLoad,
     /// The tracking connection answers a PING behind the canary's message.
     PingBehindCanary,

@@ -165,7 +165,7 @@ pub(crate) struct Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     Nowhere,
-    /// The bus tells of changes.
+    /// The bus delivers changes.
     Synced,
     /// Nothing does, and the node answers.
     Unsynced,
@@ -265,7 +265,7 @@ impl Node {
         self.read_at = now;
         let server = |ms: u64| i64::try_from(ms.saturating_mul(MILLI)).unwrap_or(i64::MAX / 2);
         let local = |at: u64| i64::try_from(at).unwrap_or(i64::MAX / 2);
-        // The server read its clock after `sent` and before `now`, and told it without its fraction.
+        // The server read its clock after `sent` and before `now`, and sent it without its fraction.
         self.upper = server(server_ms.saturating_add(1)).saturating_sub(local(sent));
         self.lower = server(server_ms).saturating_sub(local(now));
     }
@@ -280,7 +280,7 @@ impl Node {
         self.tried_at.saturating_add(age)
     }
 
-    /// A new connection learned who the node is. Returns whether it is another one than before.
+    /// A new connection read the node's identity. Returns whether it is another one than before.
     pub(crate) fn identify(&mut self, identity: &[u8], can_fence: bool, clock: (u64, u64), now: u64) -> bool {
         self.can_fence = can_fence;
         let another = self.epoch == 0 || *self.identity != *identity;
@@ -307,7 +307,7 @@ impl Node {
         self.replay_at = now;
         self.lose(now);
         self.bus.sync = Sync::Lost { since: now };
-        // What was inserted while the node was down, or told by the node that it was, is not trusted.
+        // What was inserted while the node was down, or answered by the node that it was before, is not trusted.
         self.bus.synced_at = 0;
         self.bus.canary_at = now;
         self.bus.connect_at = now;

@@ -40,7 +40,7 @@ impl Counter {
 }
 
 counters! {
-    /// What the operations of one namespace came to.
+    /// Outcomes of the operations of one namespace.
     NamespaceStats {
         /// Reads answered by a value in tier 2.
         hits,

@@ -9,6 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Shortest time between two drops of all loads in flight.
+const MIN_DROP_INTERVAL: u64 = 100_000_000;
+
 /// The most nodes of a tier.
 pub(crate) const MAX_NODES: u32 = 4_096;
 
@@ -522,6 +525,9 @@ impl State {
 
     /// When all loads in flight have to be dropped, so that new ones can be joined.
     pub(crate) fn drop_loads_at(&self) -> u64 {
-        self.unsynced_joins_until().saturating_add(1)
+        // Not more often than that, however short the bound is: then loads are just not joined.
+        self.unsynced_joins_until()
+            .saturating_add(1)
+            .max(self.loads_dropped_at.saturating_add(MIN_DROP_INTERVAL))
     }
 }

@@ -525,7 +525,7 @@ impl Operation {
         known.map(|(stamp, _)| stamp)
     }
 
-    /// Remembers the generations that a new value carries. Returns whether one of them had to be asked for.
+    /// Remembers the generations that a new value carries. Returns whether one of them has to be read first.
     fn collect_generations(&mut self, state: &mut State, now: u64) -> bool {
         for at in 0..=self.tags.len() {
             let tag = at.checked_sub(1).map(|at| self.tags[at].clone());

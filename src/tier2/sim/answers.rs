@@ -116,7 +116,7 @@ impl World {
         self.oracle.read(process, key, &begun, value, longest, now);
     }
 
-    /// A new connection knows who the node is.
+    /// A new connection read the node's identity.
     pub(super) fn greeted(&mut self, process: usize, number: usize, connection: usize, answer: Option<Answer>) {
         let now = self.now;
         let node = self.connections[connection].node;
@@ -301,7 +301,7 @@ impl World {
         self.give(process, key, waiters, value, action == Action::Stale);
     }
 
-    /// Those who joined get the value, or try again.
+    /// Threads that joined get the value, or try again.
     pub(super) fn give(
         &mut self,
         process: usize,

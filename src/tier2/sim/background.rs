@@ -94,7 +94,7 @@ impl World {
                     self.wait_for(process, number, connection, request, Wanted::Canary(canary));
                 }
                 Some((connection, false)) => {
-                    // The probe first; the canary is then asked for again.
+                    // The probe first; the canary is then due again.
                     tier.canary_failed(node, canary, Failure::NotSent, now);
                     let request = self.send(connection, Command::Hello, Vec::new());
                     self.wait_for(process, number, connection, request, Wanted::Hello);

@@ -280,7 +280,7 @@ impl World {
         while let Some(connection) = self.processes[process].idle.entry(node).or_default().pop() {
             let one = &mut self.connections[connection];
             // A client sees that a connection was closed when it uses it next.
-            if one.epoch == epoch && !one.closed && !(one.dead && !one.hold_down) {
+            if one.epoch == epoch && !one.closed && (!one.dead || one.hold_down) {
                 return Some((connection, true));
             }
             one.closed = true;

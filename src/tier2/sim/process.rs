@@ -120,7 +120,7 @@ pub(super) struct Flight {
     pub(super) id: u64,
     pub(super) key: Key,
     pub(super) whole: bool,
-    /// Those who join get the value only if tier 2 confirmed it.
+    /// Threads that join get the value only if tier 2 confirmed it.
     pub(super) confirmed_only: bool,
     pub(super) waiters: Vec<(usize, usize)>,
 }

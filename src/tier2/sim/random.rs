@@ -41,7 +41,7 @@ struct Profile {
     bus: bool,
 }
 
-/// Keys 0 to 3 are invalidated by anybody; 4 and 5 are set by one thread of process 0 alone; odd ones have the tag. On the second
+/// Keys 0 to 3 are invalidated by all threads; 4 and 5 are set by one thread of process 0 alone; odd ones have the tag. On the second
 /// node the same from 8 on.
 fn step(random: &mut Random, profile: &Profile, sets: bool) -> Step {
     let base = if profile.nodes > 1 && random.one_in(2) { 8 } else { 0 };

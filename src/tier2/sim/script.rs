@@ -36,7 +36,7 @@ pub(super) fn needs(off: &[Off], why: &str, schedule: impl Fn(Options) -> World)
     );
 }
 
-/// The same for a schedule that tells by itself whether it went well.
+/// The same for a schedule that returns whether it went well.
 pub(super) fn needs_for(off: &[Off], schedule: impl Fn(Options) -> bool) {
     assert!(schedule(options(&[])), "with all rules");
     assert!(!schedule(options(off)), "without {off:?} it should fail");
@@ -90,7 +90,7 @@ impl World {
         }
     }
 
-    /// Goes on until the thread has sent a command that begins so, which does not arrive until it is released.
+    /// Performs events until the thread has sent a command that begins so, which does not arrive until it is released.
     pub(super) fn hold_sent(&mut self, process: usize, fiber: usize, command: &str) -> usize {
         let sent = |world: &Self| {
             let connection = world.connection_of(process, fiber)?;
@@ -132,7 +132,7 @@ impl World {
         }
     }
 
-    /// Goes on, without timers, until the thread loads.
+    /// Performs events, without timers, until the thread loads.
     pub(super) fn run_through(&mut self, process: usize, fiber: usize) {
         self.until("the load", |world| {
             matches!(world.processes[process].fibers[fiber].state, State::Loading { .. })

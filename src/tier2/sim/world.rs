@@ -34,7 +34,7 @@ pub(super) enum Duty {
     TierPerProcess,
     /// Tier 1 is cleared after the canary came back.
     ClearAfterCanary,
-    /// Echoes are not told apart: every message removes.
+    /// Echoes are not distinguished: every message removes.
     EveryMessageRemoves,
     /// A value is inserted only under a whole mark.
     MarkChecked,
@@ -316,7 +316,7 @@ impl World {
         self.push(number, pushes, &about);
     }
 
-    /// Announces changed keys to those who track them.
+    /// Announces changed keys to the connections that track them.
     pub(super) fn push(&mut self, server: usize, keys: Vec<Vec<u8>>, about: &[(usize, u64)]) {
         for key in keys {
             for at in 0..self.servers[server].trackers.len() {

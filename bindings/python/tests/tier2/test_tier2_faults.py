@@ -1,6 +1,7 @@
 """The second tier with servers and networks that fail."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -353,6 +354,48 @@ def test_child_of_a_fork_has_a_tier_of_its_own(own_server, cache):
     wait_until(lambda: prices.get("tea") == 2, what="the child's value")
     here.close()
     there.close()
+
+
+def test_fork_amid_tasks_leaves_the_parents_connection(own_server, cache):
+    """A child that drops what it inherited must not have the parent's event loop forget its connection."""
+    prices = cache(own_server)
+
+    async def main():
+        for turn in range(5):
+            assert await prices.aset("tea", turn)
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    status = 0 if prices.set("child", turn) else 2
+                    gc.collect()
+                finally:
+                    os._exit(status)
+            assert os.waitpid(child, 0)[1] == 0
+            assert await prices.aget_many(["tea", "child"]) == {"tea": turn, "child": turn}
+        assert prices.stats()["server"]["timeouts"] == 0
+
+    asyncio.run(main())
+
+
+def test_bus_thread_survives_what_fails_in_it(own_server, cache):
+    one, other = cache(own_server), cache(own_server)
+    armed(one, other)
+    apply, failures = one._space.native()[0].apply, []
+
+    def fail(key):
+        failures.append(key)
+        one._space.native()[0].apply = apply
+        raise ValueError("a listener of the user's")
+
+    session = one._space.native()[0]
+    one.set("tea", 1)
+    assert one.get("tea") == 1
+    session.apply = fail
+    other.set("tea", 2)
+    wait_until(lambda: one.get("tea") == 2, what="the new value")
+    assert failures
+    wait_until(lambda: bus_state(one) == "armed", what="the bus")
 
 
 def test_fork_inside_a_loader_leaves_the_lease_to_the_parent(own_server, cache):

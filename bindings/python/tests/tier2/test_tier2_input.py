@@ -172,8 +172,11 @@ def test_factory_that_raises_is_an_outage(server, tier2):
         return redis.Redis(port=server.port, **timeouts)
 
     prices = TieredCache(tier2(make), "prices", ttl=60)
+    assert "by a factory" in repr(prices)
     assert prices.get_or_load("tea", lambda key: 1) == 1
+    assert "by a factory" in repr(prices)
     wait_until(lambda: prices.set("tea", 2), what="a confirmed write")
+    assert f"127.0.0.1:{server.port}" in repr(prices) or f"localhost:{server.port}" in repr(prices)
 
 
 def test_foreign_values_under_our_keys_are_misses(server, cache):

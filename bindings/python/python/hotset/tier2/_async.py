@@ -5,6 +5,7 @@ the connection stays good; a reply that does not come in time ends the connectio
 """
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
@@ -164,6 +165,15 @@ class AsyncConnection(asyncio.Protocol):
         """Ends the connection; requests without a reply fail."""
         self._fail("closed", "connection is closed")
 
+    def abandon_in_child(self) -> None:
+        """Closes what a child has inherited, without the event loop: its selector is the parent's, too."""
+        taken = getattr(self._transport, "_sock", None)
+        if taken is not None:
+            # (Detached, so that nothing closes another file of this number later.)
+            descriptor = taken.detach()
+            if descriptor >= 0:
+                os.close(descriptor)
+
     def close_soon(self) -> None:
         """As `close`, for any thread."""
         with suppress(RuntimeError):
@@ -236,6 +246,9 @@ class AsyncNode:
             self._connection = None
 
 
+_inherited: "list[AsyncNodes]" = []
+
+
 async def _until_shutdown(nodes: "AsyncNodes") -> AsyncGenerator[None]:
     """Closes the connections when the event loop ends its asynchronous generators, as asyncio.run does before it closes the loop."""
     try:
@@ -265,6 +278,14 @@ class AsyncNodes:
         if node is None:
             node = self._nodes[address] = AsyncNode(settings, address, locate, timeout, connect_timeout)
         return node
+
+    def abandon_in_child(self) -> None:
+        """Closes what a child has inherited. The objects stay: dropped, they would have the parent's selector forget their sockets."""
+        _inherited.append(self)
+        for node in list(self._nodes.values()):
+            connection = node.connection
+            if connection is not None:
+                connection.abandon_in_child()
 
     def retire(self, address: Address) -> None:
         """Has the next request to this address use a new connection. For any thread."""

@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from hotset import _hotset
@@ -40,6 +41,8 @@ _OPERATE: Final[int] = _Tier2.OPERATE
 _CHANNEL: Final = b"__redis__:invalidate"
 _CHUNK: Final = 1 << 18
 _CANARY_LIFE: Final = 30_000
+# Seconds between a failure of the thread's own and its next attempt.
+_AFTER_FAILURE: Final = 0.5
 # Milliseconds that the thread sleeps at most.
 _LONGEST_SLEEP: Final = 1000
 
@@ -182,15 +185,26 @@ class BusThread:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(seconds)
 
+    def abandon_in_child(self) -> None:
+        """Closes what a child has inherited of its parent's thread."""
+        tracking = self._tracking
+        if tracking is not None:
+            tracking.close()
+        self._reader.close()
+        self._writer.close()
+
     def _run(self) -> None:
         try:
             while not self._is_stopped:
-                self._session.follow_topology()
-                self._turn(self._core.background(self._number, now()))
+                try:
+                    self._session.follow_topology()
+                    self._turn(self._core.background(self._number, now()))
+                except Exception:
+                    # (A listener of the first tier's, say.) What was to be done may not be: so nothing is believed until it is.
+                    _log.exception("second tier: the thread that keeps it up to date failed, and begins anew")
+                    self._lost()
+                    time.sleep(_AFTER_FAILURE)
             self._flush()
-        except Exception:
-            _log.exception("second tier: the thread that keeps it up to date has failed; tier 1 is no longer trusted")
-            self._core.disconnected(self._number, now())
         finally:
             self._close()
             self._reader.close()

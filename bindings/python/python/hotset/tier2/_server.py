@@ -58,7 +58,7 @@ class Redis:
             "refused" when this user may not run a command.
     """
 
-    __slots__ = ("__weakref__", "_claims", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")
+    __slots__ = ("__weakref__", "_claims", "_is_factory", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")
 
     def __init__(
         self,
@@ -80,8 +80,8 @@ class Redis:
         on_event: Callable[[str, dict[str, Any]], object] | None = None,
     ) -> None:
         required = _check_options(prefix, timeout, connect_timeout, bus, max_loads, require, on_event)
-        is_factory = callable(server) and not hasattr(server, "execute_command")
-        if is_factory:
+        self._is_factory = callable(server) and not hasattr(server, "execute_command")
+        if self._is_factory:
             find_library()
         else:
             # (Raises if it is nothing of the kind.)
@@ -93,17 +93,17 @@ class Redis:
         PayloadCodec(**self.payload_settings)
         self.prefix: Final = prefix
         self._options = Options(server, prefix, float(timeout), float(connect_timeout), bus == "auto", max_loads, required, on_event)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._session: Session | None = None
         self._claims: weakref.WeakValueDictionary[str, Space] = weakref.WeakValueDictionary()
         _alive.add(self)
 
     def __repr__(self) -> str:
         session = self._session
-        if callable(self._options.server) and not hasattr(self._options.server, "execute_command") and session is None:
-            return f"<hotset.tier2.Redis {self.prefix!r} by a factory>"
-        settings = settings_of(self._options.server) if session is None else session.settings
-        return f"<hotset.tier2.Redis {self.prefix!r} at {settings.label}>"
+        known = None if session is None else session.known_settings
+        if known is None and not self._is_factory:
+            known = settings_of(self._options.server)
+        return f"<hotset.tier2.Redis {self.prefix!r} {'by a factory' if known is None else f'at {known.label}'}>"
 
     @property
     def has_bus(self) -> bool:
@@ -168,8 +168,9 @@ class Redis:
     def after_fork(self) -> None:
         """Forgets the parent's side. Called in a child: the package sees to that itself."""
         session, self._session = self._session, None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if session is not None:
+            session.abandon_in_child()
             for space in session.all_spaces_of_parent():
                 space.after_fork()
 

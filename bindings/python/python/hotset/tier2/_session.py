@@ -120,6 +120,11 @@ class Session:
             settings = self._settings = settings_of(server)
         return settings
 
+    @property
+    def known_settings(self) -> ServerSettings | None:
+        """The server's settings, if they have been needed before."""
+        return self._settings
+
     def _get_settings(self) -> ServerSettings:
         return self.settings
 
@@ -562,6 +567,15 @@ class Session:
         return counted
 
     # --- Ends.
+
+    def abandon_in_child(self) -> None:
+        """Closes what a child has inherited, so that a connection ends when its parent closes it. Sends nothing."""
+        for node in list(self._nodes):
+            node.close()
+        for nodes in list(self._loops.values()):
+            nodes.abandon_in_child()
+        for bus in list(self._bus.values()):
+            bus.abandon_in_child()
 
     def stop(self) -> None:
         """Ends the threads, once they have sent what is left in the journal, and closes the idle connections of threads."""

@@ -108,7 +108,7 @@ class Space:
         self._stem = b"%b:%b:%b:" % (prefix, self.kind, self.quoted_name)
         self._counter_stem = b"%b:n:%b:" % (prefix, self.quoted_name)
         self._native: tuple[Session, Any] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._hashed: dict[bytes, str] = {}
         self._has_forgotten = False
         self.not_encodable = 0
@@ -153,7 +153,7 @@ class Space:
 
     def after_fork(self) -> None:
         """Empties the first tier of a child: the parent's bus does not tell it what changes."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.first.clear()
 
     def generation_key(self, session: "Session", number: int) -> bytes:

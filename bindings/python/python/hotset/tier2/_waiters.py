@@ -12,7 +12,8 @@ class Waiters:
     """By key, what wakes the callers that wait for another process's load. For any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # (A signal's handler, or a destructor, may use a cache in the middle of this.)
+        self._lock = threading.RLock()
         self._by_key: dict[bytes, set[Wake]] = {}
 
     def add(self, key: bytes, wake: Wake) -> None:
