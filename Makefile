@@ -114,9 +114,10 @@ test-python-new: ## The Python wheel and its tests on Debian's newest interprete
 	bindings/python/newest.sh
 
 # The servers are started by the tests themselves, on free ports.
-tools-redis: ## Install redis-server and redis-sentinel (Debian), and valkey-server where Debian has it, for the tests of the second tier
+tools-redis: ## Install redis-server, redis-sentinel and nginx (Debian), and valkey-server where Debian has it, for the second tier's tests and demo
 	@$(call need_service,redis-server,redis-server)
 	@$(call need_service,redis-sentinel,redis-sentinel)
+	@$(call need_service,nginx,nginx)
 	@command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need_service,valkey-server,valkey-server); }
 
 RACE_SECONDS ?= 600
@@ -174,7 +175,6 @@ demo: ## Replay the example trace; kill a process and restart it warm
 	$(CARGO) run --release --example warm_restart -- $(TRACE)
 
 demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redis that stops, continues, dies and returns: figures and a chart (ARGS="--seconds 5")
-	@$(call need_service,nginx,nginx)
 	examples/tier2/demo.sh $(ARGS)
 
 examples: ## Run the other example programs

@@ -7,6 +7,7 @@ and prints per phase what came of them. Draws a chart, stops all servers, and ex
 """
 
 import argparse
+import importlib.util
 import signal
 import sqlite3
 import sys
@@ -40,6 +41,10 @@ def main() -> int:
     options = parser.parse_args()
     if min(options.seconds, options.reads, options.updates) <= 0:
         parser.error("--seconds, --reads and --updates must be positive")
+    if options.chart is not None and options.chart.suffix not in (".png", ".svg"):
+        parser.error("--chart must end in .png or .svg")
+    if options.chart is not None and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--chart needs matplotlib: pip install matplotlib")
     # So that the servers are stopped however the demo ends.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -78,7 +83,7 @@ def demonstrate(folder: Path, options: argparse.Namespace) -> int:
         logs = servers.logs()
     judged = judge_all(load)
     faults = report(phases, load, judged)
-    if not is_running or {worker for sample in load.samples for worker in sample.workers} != set(load.samples[-1].workers):
+    if not is_running or len({worker for sample in load.samples for worker in sample.workers}) != WORKERS:
         faults.append("a server ended by itself")
     if options.chart is not None:
         options.chart.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +152,8 @@ def report(phases: list[Phase], load: Load, judged: dict[Read, Stale]) -> list[s
     print()
     for at, each in enumerate(phases):
         if each.is_up and (at == 0 or not phases[at - 1].is_up):
-            whole = next((sample.at for sample in load.samples if is_whole(sample) and sample.published >= each.begin), None)
+            samples = (sample for sample in load.samples if each.begin <= sample.published and sample.at < each.end)
+            whole = next((sample.at for sample in samples if is_whole(sample)), None)
             took = "never" if whole is None else f"after {whole - each.begin:.1f} s"
             promise(f"{each.name}: all workers use Redis, and hear its announcements", whole is None, took)
     failed = [read.error for read in load.reads if read.error] + [update.error for update in load.updates if update.error]

@@ -100,9 +100,10 @@ class Process:
             self._process.send_signal(number)
 
     def kill(self) -> None:
-        """Kills the server."""
-        self.send(signal.SIGKILL)
-        if self._process is not None:
+        """Kills the server, and the processes that it started."""
+        if self._process is not None and self.is_running():
+            # (The leader of its session, hence of its group.)
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def stop(self) -> None:

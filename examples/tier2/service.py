@@ -59,11 +59,12 @@ def show(number: int) -> Any:
 def update(number: int) -> Any:
     """Changes a product: writes, then invalidates."""
     with open_database() as database:
-        row = database.execute("UPDATE product SET version = version + 1 WHERE number = ? RETURNING version", (number,)).fetchone()
-    if row is None:
+        # (All rows are fetched, which ends the statement and so commits: what is invalidated before the commit may be loaded again unchanged.)
+        rows = database.execute("UPDATE product SET version = version + 1 WHERE number = ? RETURNING version", (number,)).fetchall()
+    if not rows:
         abort(404)
     is_confirmed = product.cache_invalidate(number)
-    return jsonify(version=row[0], confirmed=is_confirmed, worker=os.getpid())
+    return jsonify(version=rows[0][0], confirmed=is_confirmed, worker=os.getpid())
 
 
 @app.get("/stats")

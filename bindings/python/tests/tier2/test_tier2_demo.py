@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,24 @@ def parts():
         sys.modules.update(hidden)
 
 
-def start(folder, *options):
-    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, str(FOLDER / "demo.py"), *map(str, options)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+@pytest.fixture
+def start():
+    """Starts the demo; ends what a failed test leaves running."""
+    started = []
+
+    def run(folder, *options):
+        environment = {**os.environ, "TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, str(FOLDER / "demo.py"), *map(str, options)]
+        started.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+        )
+        return started[-1]
+
+    yield run
+    for demo in started:
+        if demo.poll() is None:
+            demo.terminate()
+            demo.communicate()
 
 
 def left_behind(folder):
@@ -58,14 +73,12 @@ def left_behind(folder):
 @pytest.fixture
 def folder():
     """A folder for the demo's: a short path, since it holds a socket."""
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="hotset-test-") as made:
         yield Path(made)
 
 
 @needs_servers
-def test_demo_short_run_keeps_its_promises(folder, tmp_path):
+def test_demo_short_run_keeps_its_promises(start, folder, tmp_path):
     has_chart = importlib.util.find_spec("matplotlib") is not None
     chart = tmp_path / "chart.svg"
     demo = start(folder, "--seconds", 2, "--reads", 100, *(("--chart", chart) if has_chart else ()))
@@ -80,7 +93,7 @@ def test_demo_short_run_keeps_its_promises(folder, tmp_path):
 
 @needs_servers
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_demo_interrupted_stops_its_servers(folder, number):
+def test_demo_interrupted_stops_its_servers(start, folder, number):
     demo = start(folder, "--seconds", 1000)
     assert demo.stdout is not None
     assert "workers behind nginx" in demo.stdout.readline()
@@ -92,10 +105,11 @@ def test_demo_interrupted_stops_its_servers(folder, number):
     wait_until(lambda: left_behind(folder) == [], what="the end of the servers")
 
 
-def test_demo_wrong_options_are_errors(folder):
-    demo = start(folder, "--seconds", 0)
-    _, errors = demo.communicate()
-    assert demo.returncode == 2 and "must be positive" in errors
+def test_demo_wrong_options_are_errors(start, folder):
+    for options, expected in ((("--seconds", 0), "must be positive"), (("--chart", "chart.doc"), "must end in")):
+        demo = start(folder, *options)
+        _, errors = demo.communicate()
+        assert demo.returncode == 2 and expected in errors
 
 
 def read(parts, sent, version, worker=1):
