@@ -16,6 +16,12 @@ STRESS ?= 20
 some = $(1) --list | grep -c ': test$$' >/dev/null || { echo 'no test matches: $(1)' >&2; exit 1; }
 # `need COMMAND,PACKAGE`: installs Debian's package where the command is missing.
 need = command -v $(1) >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(2); }
+# `need_service COMMAND,PACKAGE`: the same for a server, whose package would start it: policy-rc.d forbids that, and it is disabled.
+need_service = PATH="$$PATH:/usr/sbin"; command -v $(1) >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	policy=/usr/sbin/policy-rc.d; \
+	[ -e "$$policy" ] || { trap "$$sudo rm -f $$policy" EXIT; printf '\#!/bin/sh\nexit 101\n' | $$sudo tee "$$policy" >/dev/null; $$sudo chmod 755 "$$policy"; }; \
+	$$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(2); \
+	! command -v systemctl >/dev/null || $$sudo systemctl disable --quiet $(2) 2>/dev/null || true; }
 VALGRIND = $(call need,valgrind,valgrind)
 LOOM_TEST := $(CARGO) test --release --features async --lib loom_ --
 STRESS_TEST := $(CARGO) test --release --features async --test stress --
@@ -41,7 +47,7 @@ SHARD ?= 0/100
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
-        tools-redis race-tier2 test-redis-clients bench-tier2 test-tier2-sim
+        tools-redis race-tier2 test-redis-clients bench-tier2 demo-tier2 test-tier2-sim
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,10 +114,12 @@ test-python-new: ## The Python wheel and its tests on Debian's newest interprete
 	$(call need,debootstrap,debootstrap)
 	bindings/python/newest.sh
 
-# The servers are started by the tests themselves, on free ports. (Debian starts one when the package is installed, unless it is told not to.)
-tools-redis: ## Install redis-server and redis-sentinel (Debian), and valkey-server where Debian has it, for the tests of the second tier
-	$(call need,redis-sentinel,redis-sentinel)
-	@command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need,valkey-server,valkey-server) }
+# The servers are started by the tests themselves, on free ports.
+tools-redis: ## Install redis-server, redis-sentinel and nginx (Debian), and valkey-server where Debian has it, for the second tier's tests and demo
+	@$(call need_service,redis-server,redis-server)
+	@$(call need_service,redis-sentinel,redis-sentinel)
+	@$(call need_service,nginx,nginx)
+	@command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need_service,valkey-server,valkey-server); }
 
 RACE_SECONDS ?= 600
 race-tier2: tools-redis build-python ## Processes race for the same keys while servers and networks fail, every read checked (RACE_SECONDS=600, ARGS="--quiet")
@@ -173,6 +181,9 @@ TRACE ?= $(wildcard ../shared/traces/arc_oltp.u32.gz)
 demo: ## Replay the example trace; kill a process and restart it warm
 	$(CARGO) run --release --example replay
 	$(CARGO) run --release --example warm_restart -- $(TRACE)
+
+demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redis that stops, continues, dies and returns: figures and a chart (ARGS="--seconds 5")
+	examples/tier2/demo.sh $(ARGS)
 
 examples: ## Run the other example programs
 	$(CARGO) run --release --example rate_limiter

@@ -14,20 +14,48 @@ from servers import wait_until
 import hotset.tier2
 from hotset.tier2 import Redis, Unavailable
 
-PAGE = Path(__file__).parents[4] / "docs" / "in-front-of-redis.md"
+ROOT = Path(__file__).parents[4]
+PAGE = ROOT / "docs" / "in-front-of-redis.md"
+README = ROOT / "README.md"
 
 
 def run(*command):
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
 
 
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
 def test_the_pages_python_runs_as_printed(server, tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 2
     program = tmp_path / "page.py"
-    program.write_text("\n".join(blocks).replace("redis://localhost:6379/0", server.url))
+    program.write_text("\n".join(blocks(PAGE, "python")).replace("redis://localhost:6379/0", server.url))
     done = run(program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_the_pages_check_names_what_is_wrong(tmp_path):
+    first, *_, check = (block for block in blocks(PAGE, "python") if "Redis(" in block or "check()" in block)
+    program = tmp_path / "page.py"
+    program.write_text((first + check).replace("redis://localhost:6379/0", "redis://127.0.0.1:1/0"))
+    done = run(program)
+    assert done.returncode == 1 and "no cache server: cannot connect to 127.0.0.1:1" in done.stderr
+
+
+def test_the_readmes_python_runs_with_a_server(server, tmp_path):
+    [block] = (block for block in blocks(README, "python") if "tier2" in block)
+    assert len(block.splitlines()) <= 10
+    program = tmp_path / "readme.py"
+    program.write_text(block.replace("redis://localhost:6379/0", server.url) + "print(product.cache_tier2_stats()['tier2']['loads'])\n")
+    done = run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_every_block_of_the_page_is_tested():
+    """Those of Python and of the shell by the tests here, the demo's output by `test_tier2_demo`: another kind needs a test of its own."""
+    languages = re.findall(r"^```(\w+)$", PAGE.read_text(), re.MULTILINE)
+    assert set(languages) == {"python", "sh", "text"}
+    assert blocks(PAGE, "sh") == ["make demo-tier2\n", "python -m hotset tier2 redis://localhost:6379/0\n"]
 
 
 @pytest.mark.parametrize("name", [name for _, name, _ in pkgutil.iter_modules(hotset.tier2.__path__, "hotset.tier2.")])
@@ -92,3 +120,25 @@ def test_event_handler_that_raises_is_logged(own_server, cache, caplog):
     assert prices.get_or_load("b", lambda key: 1) == 1
     # (Another thread may be the one that tells.)
     wait_until(lambda: "on_event raised" in caplog.text, what="the warning")
+
+
+def test_the_pages_rights_suffice(own_server, tier2, cache):
+    """A user with the rights that the page lists, and no others, has all of it."""
+    from conftest import armed
+
+    listed = re.search(r"\*\*Rights\*\*: (.*?); on keys `PREFIX:\*` and\s+`!hotset:\*`", PAGE.read_text(), re.DOTALL)
+    assert listed is not None
+    commands = [f"+{name.lower().replace(' ', '|')}" for name in re.findall(r"`([A-Z ]+)`", listed[1])]
+    own_server.ask("ACL", "SETUSER", "few", "on", ">secret-password-1234", "resetkeys", "~shop:*", "~!hotset:*", "-@all", *commands)
+    url = f"redis://few:secret-password-1234@127.0.0.1:{own_server.port}"
+    [about] = tier2(url, require=("bus", "lease")).check().values()
+    assert about["tracking"] is True and about["scripts"] is True
+    one, other = cache(url), cache(url)
+    armed(one, other)
+    assert one.get_or_load("a", lambda key: 1) == 1 and other.get("a") == 1
+    assert one.set("b", 2) and one.touch("b") and one.expire("b") and one.delete("a") and one.add("c", 3)
+    assert one.incr("n", ttl=60) == 1 and one.incr("n") == 2
+    assert one.set("d", 4, tags=("t",)) and one.invalidate_tag("t") and one.clear()
+    assert other.get_many(["a", "b", "c", "d"]) == {}
+    counted = one.stats()["server"]
+    assert counted["noperm"] == counted["other_errors"] == 0
