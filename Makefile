@@ -47,7 +47,7 @@ SHARD ?= 0/100
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
-        tools-redis race-tier2 test-redis-clients bench-tier2 demo-tier2 test-tier2-sim
+        tools-redis test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 test-tier2-sim
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -120,6 +120,10 @@ tools-redis: ## Install redis-server, redis-sentinel and nginx (Debian), and val
 	@$(call need_service,redis-sentinel,redis-sentinel)
 	@$(call need_service,nginx,nginx)
 	@command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need_service,valkey-server,valkey-server); }
+
+# Not in `test`, but for the part with one steady server: servers fail here, and what an outage costs is measured.
+test-tier2: tools-redis build-python ## The second tier with servers that fail, Sentinel, a cluster, gunicorn, and a race of processes, on the newest interpreter at hand
+	$(NEWEST_PYTHON) -m pytest -q -p no:cacheprovider bindings/python/tests/tier2
 
 RACE_SECONDS ?= 600
 race-tier2: tools-redis build-python ## Processes race for the same keys while servers and networks fail, every read checked (RACE_SECONDS=600, ARGS="--quiet")

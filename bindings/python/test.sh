@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests of the Python wheel in each environment that build.sh made (in ENVIRONMENTS, if it is set): all at once, since most of
-# them use one processor and wait much; what each said is printed when it has ended.
+# them use one processor and wait much; what each said is printed when it has ended. Those of the second tier that have one steady server
+# run afterwards, on the newest interpreter; `make test-tier2` runs all of them.
 set -euo pipefail
 cd "$(dirname "$0")"
 shopt -s nullglob
@@ -19,7 +20,7 @@ tests() {
     else
         "$1" tests/cpython.py
     fi
-    "$1" -m pytest -q -p no:cacheprovider tests
+    "$1" -m pytest -q -p no:cacheprovider --ignore tests/tier2 tests
 }
 
 running=()
@@ -36,4 +37,6 @@ for n in "${!running[@]}"; do
     wait "${running[n]}" || failed=1
     cat "${environments[n]%/bin/python}/tests.log"
 done
+newest=$(printf '%s\n' "${environments[@]}" | sort -V | tail -1)
+"$newest" -m pytest -q -p no:cacheprovider tests/tier2/test_tier2_{cache,cached,docs,input,parts}.py || failed=1
 exit "$failed"

@@ -14,6 +14,9 @@ from servers import Cluster, Sentinels, Server, wait_until
 import hotset
 from hotset.tier2 import TieredCache
 
+# For tests that expect every operation to be confirmed, also on a busy machine.
+PATIENT = {"timeout": 5.0, "connect_timeout": 5.0}
+
 
 def bus_states(cache):
     return [node["bus"] for node in cache.stats()["server"]["nodes"].values()]
@@ -56,7 +59,7 @@ def cluster(tmp_path_factory):
 
 def test_cluster(cluster, tier2):
     port = cluster.servers[0].port
-    one, other = (TieredCache(tier2(redis.RedisCluster(port=port, host="127.0.0.1")), "prices", ttl=300) for _ in range(2))
+    one, other = (TieredCache(tier2(redis.RedisCluster(port=port, host="127.0.0.1"), **PATIENT), "prices", ttl=300) for _ in range(2))
     keys = [f"k{n}" for n in range(100)]
     for key in keys:
         assert one.set(key, key)
