@@ -57,6 +57,20 @@ def cluster(tmp_path_factory):
         yield made
 
 
+def test_cluster_first_get_many_asks_all_masters(cluster, tier2):
+    """A process's first call needs each master probed, and has the keys of all."""
+
+    def fresh():
+        return TieredCache(tier2(redis.RedisCluster(port=cluster.servers[0].port, host="127.0.0.1"), **PATIENT), "first", ttl=300)
+
+    keys = [f"k{n}" for n in range(100)]
+    assert fresh().set_many({key: key for key in keys})
+    for turn in range(20):
+        cache = fresh()
+        found = cache.get_many(keys) if turn % 2 == 0 else asyncio.run(cache.aget_many(keys))
+        assert found == {key: key for key in keys}
+
+
 def test_cluster(cluster, tier2):
     port = cluster.servers[0].port
     one, other = (TieredCache(tier2(redis.RedisCluster(port=port, host="127.0.0.1"), **PATIENT), "prices", ttl=300) for _ in range(2))

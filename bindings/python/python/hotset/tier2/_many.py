@@ -86,6 +86,11 @@ class _Running:
         assert isinstance(need, Probe)
         return need.number
 
+    def probed(self, number: int) -> None:
+        """Answers the operations that needed this server probed; those of other servers still need theirs."""
+        for at in [at for at in self.of(Probe) if self.number_of(at) == number]:
+            self.answer(at, None)
+
     def first_wait(self) -> tuple[int, Wait]:
         """The operation that waits the shortest."""
         waits = [(need.until, at, need) for at, need in self.needs.items() if isinstance(need, Wait)]
@@ -140,9 +145,9 @@ def run_many(session: Session, all_steps: dict[int, Steps], loader: BulkLoader |
                     raise
                 running.share(places, counts, outcome)
         elif places := running.of(Probe):
-            session.probe(running.number_of(places[0]))
-            for at in places:
-                running.answer(at, None)
+            number = running.number_of(places[0])
+            session.probe(number)
+            running.probed(number)
         elif places := running.of(Background):
             for at in places:
                 running.answer(at, None)
@@ -176,9 +181,9 @@ async def run_many_async(session: Session, all_steps: dict[int, Steps], loader: 
             for (places, _, counts), outcome in zip(grouped, outcomes, strict=True):
                 running.share(places, counts, outcome)
         elif places := running.of(Probe):
-            await session.probe_async(running.number_of(places[0]))
-            for at in places:
-                running.answer(at, None)
+            number = running.number_of(places[0])
+            await session.probe_async(number)
+            running.probed(number)
         elif places := running.of(Background):
             for at in places:
                 running.answer(at, None)
