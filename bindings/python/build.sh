@@ -39,7 +39,7 @@ for python in $(interpreters); do
     greenlets=(greenlet==3.5.6 gevent==26.9.0 eventlet==0.41.3)
     case $name in
     # Their import turns the GIL of a free-threaded interpreter on.
-    *t) "$env/bin/python" -m pip uninstall -qq --disable-pip-version-check --yes "${greenlets[@]%%==*}" ;;
+    *t*) "$env/bin/python" -m pip uninstall -qq --disable-pip-version-check --yes "${greenlets[@]%%==*}" ;;
     *) packages=("${greenlets[@]}" "${packages[@]}") ;;
     esac
     for package in "${packages[@]}"; do
