@@ -35,7 +35,14 @@ for python in $(interpreters); do
     [ -x "$env/bin/python" ] || "$python" -m venv "$env"
     has "$env" pytest hypothesis flask gunicorn || install "$env" "maturin>=1.9,<2" pytest hypothesis flask gunicorn
     # Each by itself: some are compiled, and not for every interpreter. Their tests are skipped where they are missing.
-    for package in greenlet==3.5.6 gevent==26.9.0 eventlet==0.41.3 sqlalchemy==2.1.9 freezegun==1.5.5 time-machine==3.6.0 pydantic==2.14.4; do
+    packages=(sqlalchemy==2.1.9 freezegun==1.5.5 time-machine==3.6.0 pydantic==2.14.4)
+    greenlets=(greenlet==3.5.6 gevent==26.9.0 eventlet==0.41.3)
+    case $name in
+    # Their import turns the GIL of a free-threaded interpreter on.
+    *t*) "$env/bin/python" -m pip uninstall -qq --disable-pip-version-check --yes "${greenlets[@]%%==*}" ;;
+    *) packages=("${greenlets[@]}" "${packages[@]}") ;;
+    esac
+    for package in "${packages[@]}"; do
         module=${package%%==*}
         has "$env" "${module/-/_}" || install "$env" --only-binary :all: "$package" || echo "$name: no $package" >&2
     done

@@ -1,6 +1,29 @@
-"""What the tests share."""
+"""What the tests share, and a check that free-threaded interpreters run them without the GIL."""
+
+import sys
+import sysconfig
 
 import pytest
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+def has_unexpected_gil() -> bool:
+    return FREE_THREADED and sys._is_gil_enabled()
+
+
+def pytest_collection_finish() -> None:
+    if has_unexpected_gil():
+        raise pytest.UsageError(
+            "the GIL of this free-threaded interpreter is on: unset PYTHON_GIL, and uninstall the "
+            "extension module that turned it on (CPython warns of it by name)"
+        )
+
+
+@pytest.fixture(autouse=True)
+def gil_that_stays_off():
+    yield
+    assert not has_unexpected_gil(), "an extension module turned the GIL on (CPython warns of it by name)"
 
 
 class Clock:

@@ -7,17 +7,16 @@ import textwrap
 import pytest
 
 # A daemon thread that loops in `work` is inside a call at almost any instant, and has been there often when the process ends.
+# The main thread polls, since `spin` must be reentrant, which `Event.set` is not: a free-threaded interpreter runs the destructor of
+# an object that another thread released between any two instructions of the thread that created the object.
 LOOP = """
-import hotset, threading
+import hotset, threading, time
 
-inside = threading.Event()
 calls = 0
 
 def spin():
     global calls
     calls += 1
-    if calls > 100:
-        inside.set()
     for _ in range(2000):
         pass
     return 1
@@ -32,7 +31,8 @@ def run():
 
 for _ in range(3):
     threading.Thread(target=run, daemon=True).start()
-inside.wait()
+while calls <= 100:
+    time.sleep(0.001)
 """
 
 WORK = {

@@ -313,13 +313,18 @@ def test_thread_and_loop_that_would_wait_for_each_other_are_an_error():
         while not cache.stats().misses >= 2:
             time.sleep(0.001)
         time.sleep(0)
-        return cache.get_or_load("task's", lambda key: "own")
+        try:
+            return cache.get_or_load("task's", lambda key: "own")
+        except RuntimeError as error:
+            # (Without the GIL, it may be the second to wait: it is counted as a waiter before it is one.)
+            met.append(error)
+            return "refused"
 
     thread = threading.Thread(target=cache.get_or_load, args=("thread's", load))
     thread.start()
     value = asyncio.run(main())
     thread.join()
-    assert value == "task's" and cache["thread's"] in ("task's", "own")
+    assert value == "task's" and cache["thread's"] in ("task's", "own", "refused")
     assert len(met) <= 1
 
 

@@ -4,6 +4,7 @@ import gc
 import os
 import random
 import sys
+import sysconfig
 import threading
 import weakref
 from collections import OrderedDict
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 import hotset
 from hotset import _hotset
 from hotset._hotset import MISSING, Cache, Memo
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 class Weak:
@@ -274,16 +277,51 @@ def test_a_method_does_not_hold_its_instance() -> None:
     assert ref() is None
 
 
-def test_results_of_instances_that_are_gone_are_forgotten() -> None:
+@pytest.mark.parametrize("alive", [0, 300])
+@pytest.mark.parametrize("maxsize", [1024, None])
+def test_results_of_instances_that_are_gone_are_forgotten(maxsize: int | None, alive: int) -> None:
     class Class:
-        @as_method
+        @partial(as_method, maxsize=maxsize)
         def method(self) -> Weak:
             return Weak()
 
-    refs = []
-    for _ in range(2000):
-        refs.append(weakref.ref(Class().method()))
+    instances = [Class() for _ in range(alive)]
+    kept = [weakref.ref(instance.method()) for instance in instances]
+    refs = [weakref.ref(Class().method()) for _ in range(2000)]
+    if FREE_THREADED:
+        # A sweep removes them, after as many insertions as the last sweep kept entries, and at least 64.
+        Class.method.run_pending()  # type: ignore[attr-defined]
+        assert sum(ref() is not None for ref in refs) <= max(alive, 64)
+    else:
+        assert not any(ref() for ref in refs)
+    assert all(ref() for ref in kept)
+
+
+@pytest.mark.skipif(not FREE_THREADED, reason="with the GIL, they are removed with their instance")
+@pytest.mark.parametrize("insert", ["set", "call", "failure"])
+def test_every_insertion_sweeps_results_of_dead_instances(insert: str) -> None:
+    class Class:
+        @partial(as_method, maxsize=None, negative_ttl=1000)
+        def method(self, x: int) -> Weak:
+            if x < 0:
+                raise ValueError
+            return Weak()
+
+    memo: Any = Class.__dict__["method"]
+    instance = Class()
+    refs = [weakref.ref(Class().method(1)) for _ in range(60)]
+    for n in range(100):
+        match insert:
+            case "set":
+                memo.set((instance, n), {}, n)
+            case "call":
+                instance.method(n)
+            case "failure":
+                with pytest.raises(ValueError):
+                    instance.method(-1 - n)
+    memo.run_pending()
     assert not any(ref() for ref in refs)
+    assert memo.stats()["entries"] == 100
 
 
 def test_a_herd_calls_once() -> None:

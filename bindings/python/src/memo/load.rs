@@ -225,10 +225,6 @@ impl Memo {
                     self.spell.loaded(Look::hash(search));
                 }
                 let weight = self.store.weigh(&[value.get()])?;
-                #[cfg(Py_GIL_DISABLED)]
-                if self.store.is_method() {
-                    self.store.forget_the_gone();
-                }
                 self.store
                     .insert(search, key.clone(), Value::new(value.clone()), weight, ttl)
             }

@@ -69,6 +69,13 @@ impl hotset::Clock for Asked {
     }
 }
 
+/// The least number of a method's insertions between two sweeps for the results of instances that are gone.
+#[cfg(Py_GIL_DISABLED)]
+const SWEEP_AFTER: u64 = 64;
+/// In place of the number of entries that a sweep kept, while it runs.
+#[cfg(Py_GIL_DISABLED)]
+const SWEEPING: u64 = u64::MAX;
+
 thread_local! {
     /// What the entry weighs that this thread is inserting: weighed before, since the engine may call its weigher where no Python code
     /// may run.
@@ -88,9 +95,12 @@ pub(crate) struct Store {
     per_instance: AtomicU64,
     /// Searches that began anew, which the engine counted as misses.
     again: Counter,
-    /// Insertions since `forget_the_gone` looked.
+    /// Number of a method's insertions since the last sweep began.
     #[cfg(Py_GIL_DISABLED)]
-    since: Counter,
+    since_sweep: Counter,
+    /// Number of entries that the last sweep kept, or [`SWEEPING`].
+    #[cfg(Py_GIL_DISABLED)]
+    kept_by_sweep: AtomicU64,
     /// Misses of callers that then waited for another's load.
     joined: Counter,
     /// What was counted before the last reset.
@@ -159,7 +169,9 @@ impl Store {
             per_instance: AtomicU64::new(options.capacity.filter(|_| options.per_instance).unwrap_or(0)),
             again: Counter::default(),
             #[cfg(Py_GIL_DISABLED)]
-            since: Counter::default(),
+            since_sweep: Counter::default(),
+            #[cfg(Py_GIL_DISABLED)]
+            kept_by_sweep: AtomicU64::new(0),
             joined: Counter::default(),
             before: Locked::default(),
             trust: Watched::default(),
@@ -405,6 +417,15 @@ impl Store {
                 prepared.note(self, new, value.object(), Look::hash(search));
             }
         }
+        #[cfg(Py_GIL_DISABLED)]
+        if self.is_method() {
+            // SAFETY: the key is held here.
+            if unsafe { Call::is_gone(new) } {
+                // Its results would outlive it.
+                return Ok(());
+            }
+            self.sweep_dead_instances();
+        }
         WEIGHT.set(weight);
         raw::insert(&self.cache, search as &dyn Look, Key::new(key), value, ttl);
         // It may have passed over an equal key, of which only Python can tell that it is.
@@ -505,20 +526,38 @@ impl Store {
         Ok(())
     }
 
-    /// A method's result came in: now and then, removes the results of instances that are gone. So these outlive their instances, but
-    /// not for more insertions than there are entries; and the look at all of them costs each insertion one.
+    /// Counts a method's insertion and, when enough were counted, removes the entries of instances that are gone.
+    ///
+    /// A sweep is due after as many insertions as the last sweep kept entries, and at least [`SWEEP_AFTER`]. It visits what was
+    /// kept and what was inserted, about two entries per insertion. The number of entries cannot be the measure: it grows with
+    /// each insertion, so a cache without a bound would never be swept.
     #[cfg(Py_GIL_DISABLED)]
-    pub(crate) fn forget_the_gone(&self) {
-        let since = self.since.count(Ordering::Relaxed);
-        if since >= 64 && since as usize >= self.cache.len() {
-            self.since.set(0);
-            // SAFETY: the cache holds its keys.
-            raw::retain(&self.cache, |key, _| unsafe { !Call::is_gone(key.object()) });
+    fn sweep_dead_instances(&self) {
+        let since = self.since_sweep.count(Ordering::Relaxed) + 1;
+        let kept = self.kept_by_sweep.load(Ordering::Relaxed);
+        if since < kept.max(SWEEP_AFTER) {
+            return;
         }
+        // One thread sweeps. The others count toward the next sweep, which is not due before this one ends.
+        let claim = (self.kept_by_sweep).compare_exchange(kept, SWEEPING, Ordering::Relaxed, Ordering::Relaxed);
+        if claim.is_err() {
+            return;
+        }
+        self.since_sweep.set(0);
+        let mut kept = 0;
+        raw::retain(&self.cache, |key, _| {
+            // SAFETY: the cache holds its keys.
+            let is_kept = unsafe { !Call::is_gone(key.object()) };
+            kept += u64::from(is_kept);
+            is_kept
+        });
+        self.kept_by_sweep.store(kept, Ordering::Relaxed);
     }
 
     pub(crate) fn clear(&self) {
         self.cache.clear();
+        #[cfg(Py_GIL_DISABLED)]
+        self.kept_by_sweep.store(0, Ordering::Relaxed);
         self.reset_lookups();
     }
 
