@@ -10,6 +10,8 @@ pub(crate) mod options;
 pub(crate) mod owners;
 pub(crate) mod saved;
 mod stats;
+#[cfg(Py_GIL_DISABLED)]
+mod sweep;
 mod take;
 pub(crate) mod trust;
 
@@ -69,13 +71,6 @@ impl hotset::Clock for Asked {
     }
 }
 
-/// The least number of a method's insertions between two sweeps for the results of instances that are gone.
-#[cfg(Py_GIL_DISABLED)]
-const SWEEP_AFTER: u64 = 64;
-/// In place of the number of entries that a sweep kept, while it runs.
-#[cfg(Py_GIL_DISABLED)]
-const SWEEPING: u64 = u64::MAX;
-
 thread_local! {
     /// What the entry weighs that this thread is inserting: weighed before, since the engine may call its weigher where no Python code
     /// may run.
@@ -98,7 +93,7 @@ pub(crate) struct Store {
     /// Number of a method's insertions since the last sweep began.
     #[cfg(Py_GIL_DISABLED)]
     since_sweep: Counter,
-    /// Number of entries that the last sweep kept, or [`SWEEPING`].
+    /// Number of entries that the last sweep kept, or `sweep::SWEEPING`.
     #[cfg(Py_GIL_DISABLED)]
     kept_by_sweep: AtomicU64,
     /// Misses of callers that then waited for another's load.
@@ -524,34 +519,6 @@ impl Store {
         WEIGHT.set(weight);
         self.cache.change(search as &dyn Look, decide);
         Ok(())
-    }
-
-    /// Counts a method's insertion and, when enough were counted, removes the entries of instances that are gone.
-    ///
-    /// A sweep is due after as many insertions as the last sweep kept entries, and at least [`SWEEP_AFTER`]. It visits what was
-    /// kept and what was inserted, about two entries per insertion. The number of entries cannot be the measure: it grows with
-    /// each insertion, so a cache without a bound would never be swept.
-    #[cfg(Py_GIL_DISABLED)]
-    fn sweep_dead_instances(&self) {
-        let since = self.since_sweep.count(Ordering::Relaxed) + 1;
-        let kept = self.kept_by_sweep.load(Ordering::Relaxed);
-        if since < kept.max(SWEEP_AFTER) {
-            return;
-        }
-        // One thread sweeps. The others count toward the next sweep, which is not due before this one ends.
-        let claim = (self.kept_by_sweep).compare_exchange(kept, SWEEPING, Ordering::Relaxed, Ordering::Relaxed);
-        if claim.is_err() {
-            return;
-        }
-        self.since_sweep.set(0);
-        let mut kept = 0;
-        raw::retain(&self.cache, |key, _| {
-            // SAFETY: the cache holds its keys.
-            let is_kept = unsafe { !Call::is_gone(key.object()) };
-            kept += u64::from(is_kept);
-            is_kept
-        });
-        self.kept_by_sweep.store(kept, Ordering::Relaxed);
     }
 
     pub(crate) fn clear(&self) {
