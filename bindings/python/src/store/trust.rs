@@ -38,6 +38,7 @@ impl Watched {
 
     /// Whether entries may be served at a time of the caches' own clock (0: in a cache without times).
     #[inline(always)]
+    #[cfg(not(Py_GIL_DISABLED))]
     pub(super) fn allows_hits_at(&self, now: u64) -> bool {
         self.get()
             .is_none_or(|trust| now.saturating_add(AHEAD.load(Ordering::Relaxed)) <= trust.hits_until())
