@@ -37,7 +37,7 @@ def begin(path: str, hottest: list[int]) -> hotset.Cache[int, str]:
 
 
 def end(items: hotset.Cache[int, str], path: str) -> None:
-    """Saves the cache of a worker that ends: when it is told to (SIGTERM), after its last request."""
+    """Saves the cache when the worker receives SIGTERM, after its last request."""
     items.save(path)
 
 

@@ -37,7 +37,7 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    print(f"20 threads asked for a product: {product(7)}, {len(queries)} query")
+    print(f"20 threads requested a product: {product(7)}, {len(queries)} query")
     print(f"there is no product 1000: {product(1000)}, {product(1000)}, {queries.count(1000)} query")
     assert queries == [7, 1000]
 

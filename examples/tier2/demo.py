@@ -84,7 +84,7 @@ def demonstrate(folder: Path, options: argparse.Namespace) -> int:
     judged = judge_all(load)
     faults = report(phases, load, judged)
     if not is_running or len({worker for sample in load.samples for worker in sample.workers}) != WORKERS:
-        faults.append("a server ended by itself")
+        faults.append("a server ended unexpectedly")
     if options.chart is not None:
         options.chart.parent.mkdir(parents=True, exist_ok=True)
         draw(options.chart, phases, load, judged, LOCAL_TTL)

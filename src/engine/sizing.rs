@@ -9,7 +9,7 @@
 //! - **Shrinking**, only where the table is not sized by the capacity: below a sixteenth of them, to the same size. So
 //!   between two changes at least a number of entries proportional to the table's size came or went.
 //! - **An insertion finds no free slot** near its home, which in a table of millions of buckets happens before it is full: to
-//!   the next larger size, and the home of that insertion moves at once.
+//!   the next larger size, and the home of that insertion moves immediately.
 //! - **The capacity was lowered**, or the cache was cleared: to what suits the capacity, or to a fresh table if it is the
 //!   same size. The caller moves the homes.
 //!

@@ -42,7 +42,7 @@ fn check_loads(check: Bound<'_, PyAny>) {
 }
 
 /// Compares the caches' clock with the second tier's, whose time is `now`: before a cache trusts a tier, and at least every second then, since
-/// only one of them goes on while the machine is suspended.
+/// only one of them advances while the machine is suspended.
 #[pyfunction]
 #[pyo3(signature = (now, /))]
 fn sync_clock(now: u64) {

@@ -214,7 +214,7 @@ def test_threads_store_variants_together():
 
 
 class App:
-    """An app whose calls wait until the test lets them go on."""
+    """An app whose calls wait until the test releases them."""
 
     def __init__(self, headers=(), fails=False):
         self.headers = list(headers)

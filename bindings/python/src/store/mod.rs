@@ -254,7 +254,7 @@ impl Store {
             } else {
                 None
             };
-            // SAFETY: whoever uses a cache holds the GIL; searches compare without Python code, and neither they nor `allows_hits_at` use a
+            // SAFETY: the calling thread holds the GIL; searches compare without Python code, and neither they nor `allows_hits_at` use a
             // cache.
             #[cfg(not(Py_GIL_DISABLED))]
             let found =
@@ -275,7 +275,7 @@ impl Store {
             !key.is_null() && equal(key)
         };
         // (Exceptions that are remembered have times.)
-        // SAFETY: whoever uses a cache holds the GIL; `equal` uses none.
+        // SAFETY: the calling thread holds the GIL; `equal` uses none.
         unsafe { raw::glance_alone(&self.cache, seeded(hash), equal, Value::value) }.flatten()
     }
 

@@ -306,7 +306,7 @@ def test_process_that_was_stopped_does_not_believe_its_entries(tmp_path, own_ser
             armed(mine)
             wait_until(lambda: mine.get("tea") == "old" and mine.stats()["tier1"]["entries"] == 1, what="an entry")
             mine.get("tea")
-            # (Read before the parent is told, which stops this process.)
+            # (Read before the parent is notified, which stops this process.)
             last = time.monotonic()
             there.send(b"r")
             while True:

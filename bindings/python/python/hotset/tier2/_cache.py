@@ -426,7 +426,7 @@ class TieredCache(Generic[K, V]):
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
 
     def set_many(self, items: Mapping[K, V] | Iterable[tuple[K, V]], ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
-        """Sets the values of many keys, each by itself; returns whether the server confirmed all."""
+        """Sets the values of many keys, one request each; returns whether the server confirmed all."""
         pairs, given, lasting = _pairs(items), _tags(tags), lifetime(ttl)
         return all([_reads.write(self._space, (key,), {}, value, lasting, given) for key, value in pairs])
 

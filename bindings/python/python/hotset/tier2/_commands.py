@@ -32,7 +32,7 @@ NETWORK: Final = frozenset(
     (GET, ACQUIRE, SWAP, FILL, PUT, RELEASE, REMOVE, EXPIRE, TOUCH, BUMP, READ_GENERATION, CLAIM, FENCE, DIRECT)
 )
 UNCONDITIONAL: Final = frozenset((PUT,))
-"""What the server must not execute late: the core is told on which connection it is sent."""
+"""Commands that the server must not execute late: the core records the connection of each."""
 
 
 @final
