@@ -302,10 +302,10 @@ check-targets: ## Check the crate for 32 and 64 bits, ARM and WebAssembly, and i
 	CARGO_TARGET_DIR=target/check $(CARGO) check --target wasm32-unknown-unknown --features async,serde
 
 # Each target starts from what the runs before found; the seeds are written anew.
-fuzz: ## Run every fuzz target (SECONDS=60 each; a nightly compiler)
+fuzz: ## Run every fuzz target, or those in FUZZ_TARGETS="tier2_frame wheel" (SECONDS=60 each; a nightly compiler)
 	command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
 	$(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --example seeds
-	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
+	cd fuzz && for target in $(or $(FUZZ_TARGETS),$$(cargo +nightly fuzz list)); do \
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=8192; \
 	done
 

@@ -30,7 +30,7 @@ fn up(settings: NamespaceSettings) -> (Tier, Namespace) {
         },
     );
     let namespace = Namespace::new(&tier, settings);
-    namespace.set_generation(0, b"g");
+    namespace.set_generations(&[b"g"]);
     assert_eq!(probe(&tier, b"one", NOW), 1);
     (tier, namespace)
 }
@@ -78,7 +78,7 @@ fn frame_of_another_generation_is_a_miss() {
     let (tier, namespace) = up(NamespaceSettings::default());
     let (mut read, head) = filling(&namespace, &[]);
     read.reply(NOW + MS, 1, Reply::Flag(true));
-    let mut bump = namespace.bump(None, 0, NOW);
+    let mut bump = namespace.bump(None, 0, 0, NOW);
     assert_eq!(bump.action(), Action::DropLocal);
     assert_eq!(bump.step(NOW), Action::Bump);
     let generation = bump.frame().to_vec();
@@ -151,7 +151,7 @@ fn journal_overflow_bumps_the_namespace() {
         },
     );
     let namespace = Namespace::new(&tier, NamespaceSettings::default());
-    namespace.set_generation(0, b"g");
+    namespace.set_generations(&[b"g"]);
     probe(&tier, b"one", NOW);
     for key in 0..5u8 {
         let mut remove = namespace.remove(&[key], 0, NOW);
@@ -213,7 +213,6 @@ fn rejected_payload_is_loaded_anew() {
 #[test]
 fn moved_command_is_sent_again_to_the_other_node() {
     let (tier, namespace) = up(NamespaceSettings::default());
-    namespace.set_generation(1, b"g1");
     let mut read = namespace.read(b"k", 0, NOW, true, &[]);
     read.set_node(1);
     assert_eq!(read.failed(NOW, Failure::Moved), Action::Probe);
@@ -372,7 +371,7 @@ fn background_sleeps_where_loads_are_never_joined() {
         local_ttl: 0,
         ..NamespaceSettings::default()
     };
-    Namespace::new(&tier, settings).set_generation(0, b"g");
+    Namespace::new(&tier, settings).set_generations(&[b"g"]);
     probe(&tier, b"one", NOW);
     let mut now = NOW;
     for _ in 0..1_000 {

@@ -27,7 +27,7 @@ fuzz_target!(|replies: Vec<Vec<u8>>| {
         ..NamespaceSettings::default()
     };
     let namespace = Namespace::new(&tier, settings);
-    namespace.set_generation(0, b"g");
+    namespace.set_generations(&[b"g"]);
     let probe = Probe {
         identity: b"i",
         server_ms: 1,

@@ -7,7 +7,7 @@
 //!
 //! [`Settings::max_lag`]: super::Settings::max_lag
 
-use super::node::{AfterClear, Canary, Failure, Link, MILLI, Node, Sync};
+use super::node::{AfterClear, Canary, Failure, Link, MILLI, Node, Role, Sync};
 use super::operation::Operation;
 use super::tier::{State, Tier};
 use super::{Mend, Settings};
@@ -66,8 +66,14 @@ impl Tier {
             return Task::DropLoads;
         }
         let one = state.known(node);
-        if one.bus.close {
+        if one.bus.close || one.role == Role::Idle && one.bus.connected {
             return Task::Close;
+        }
+        match one.role {
+            Role::Leaving => return Task::Clear,
+            // What is left in the journal is replayed where the slots are.
+            Role::Idle if !one.is_up() || !state.journal.has(node) => return Task::Sleep(now + LONGEST_SLEEP),
+            Role::Idle | Role::Serving => {}
         }
         match one.link {
             Link::Unknown => return Task::Probe,
@@ -75,9 +81,8 @@ impl Tier {
             Link::Down { retry_at } => return Task::Sleep(retry_at.min(drop_loads_at)),
             Link::Up | Link::Replaying { .. } => {}
         }
-        let server_ms = one.server_ms_lower(now);
         // A key that waits for a late write is blocked by itself, and need not block others.
-        if matches!(one.link, Link::Replaying { .. }) && !state.journal.awaits(node, server_ms) {
+        if matches!(one.link, Link::Replaying { .. }) && !state.awaits_replay(node, now) {
             state.known_mut(node).replayed(now);
             self.0.stats.breaker_closed.one();
         }
@@ -93,9 +98,8 @@ impl Tier {
             wake = wake.min(at);
         }
         if state.journal.has(node) {
-            let one = state.known(node);
-            let (at, server_ms) = (one.replay_at, one.server_ms_lower(now));
-            if at <= now && state.journal.due(node, server_ms).is_some() {
+            let at = state.known(node).replay_at;
+            if at <= now && state.due_replay(node, now).is_some() {
                 return Task::Operate;
             }
             // Also where a key waits for the server's clock, or for a replay in progress.
@@ -134,8 +138,7 @@ impl Tier {
         if one.replay_at > now || !matches!(one.link, Link::Up | Link::Replaying { .. }) {
             return None;
         }
-        let server_ms = one.server_ms_lower(now);
-        let (key, entry) = state.journal.due(node, server_ms)?;
+        let (key, entry) = state.due_replay(node, now)?;
         state.journal.set_replaying(&key, entry.number, true);
         drop(guard);
         Some(Operation::replay(self, node, key, &entry, now))
@@ -216,6 +219,10 @@ impl Tier {
         }
         one.bus.canary = None;
         one.bus.canary_at = now + RETRY;
+        if failure == Failure::Moved {
+            // The prefix is in a slot that the node has no longer.
+            one.probe_soon();
+        }
         if one.failed(failure, now) {
             self.0.stats.breaker_opened.one();
         }
@@ -249,6 +256,9 @@ impl Tier {
         self.0.stats.clears.one();
         let one = state.node(node, &self.0.settings);
         let clear = one.bus.clear.take();
+        if one.role == Role::Leaving {
+            one.role = Role::Idle;
+        }
         match clear {
             Some(AfterClear::Arm { synced_at }) => {
                 one.changes += 1;
@@ -300,7 +310,7 @@ impl Tier {
                 }
                 continue;
             }
-            if state.is_generation(node, key) {
+            if state.is_generation(key) {
                 state.forget_generation(key);
             }
             apply(key);

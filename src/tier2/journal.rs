@@ -3,6 +3,7 @@
 //! While a key is in the journal, this process does not read it from tier 2, does not fill it, and does not keep it in tier 1. A
 //! confirmed replay (a removal, or a bump of a generation) takes it out.
 
+use super::node::Node;
 use std::collections::{HashMap, VecDeque};
 
 /// How long a confirmation may still be lost by an asynchronous failover.
@@ -16,18 +17,36 @@ pub(crate) struct Entry {
     pub(crate) node: u32,
     /// The key is a generation: its replay is a bump.
     pub(crate) bump: bool,
-    /// Connections on which unconditional writes may still be on their way.
-    pub(crate) fences: Vec<u64>,
-    /// Server milliseconds until which unconditional writes may still be executed.
-    pub(crate) hold_until: u64,
+    /// Unconditional writes of the key that may still be executed.
+    pub(crate) late: Vec<Late>,
     replaying: bool,
 }
 
-/// How an unconditional write whose outcome is unknown may still be executed.
-#[derive(Clone, Copy, Debug, Default)]
+/// An unconditional write whose outcome is unknown, and which may still be executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Late {
-    pub(crate) connection: Option<u64>,
-    pub(crate) hold_until: u64,
+    /// Where it was sent: connections and clocks are that server's.
+    pub(crate) node: u32,
+    pub(crate) until: LateUntil,
+}
+
+/// When a late write can no longer be executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LateUntil {
+    /// The connection is killed.
+    Killed(u64),
+    /// The server's clock, in milliseconds, is past this.
+    Server(u64),
+}
+
+impl Late {
+    pub(crate) fn has_passed(&self, node: &Node, now: u64) -> bool {
+        match self.until {
+            LateUntil::Server(until) => until < node.server_ms_lower(now),
+            // A replay begins with the kill.
+            LateUntil::Killed(_) => true,
+        }
+    }
 }
 
 /// A key and the number of its entry.
@@ -81,25 +100,19 @@ impl Journal {
     }
 
     /// Adds a key that is not confirmed. Its earlier entry, if any, is replaced; late writes are inherited.
-    pub(crate) fn add(&mut self, key: &[u8], node: u32, bump: bool, late: Late) {
+    pub(crate) fn add(&mut self, key: &[u8], node: u32, bump: bool, late: Option<Late>) {
         let number = self.next;
         self.next += 1;
         let mut entry = Entry {
             number,
             node,
             bump,
-            fences: late.connection.into_iter().collect(),
-            hold_until: late.hold_until,
+            late: late.into_iter().collect(),
             replaying: false,
         };
         if let Some(before) = self.remove(key) {
-            entry.fences.extend(
-                before
-                    .fences
-                    .iter()
-                    .filter(|&&connection| late.connection != Some(connection)),
-            );
-            entry.hold_until = entry.hold_until.max(before.hold_until);
+            let others = before.late.into_iter().filter(|&other| Some(other) != late);
+            entry.late.extend(others);
         }
         self.keys += usize::from(!bump);
         self.entries.insert(key.into(), entry);
@@ -133,19 +146,45 @@ impl Journal {
         self.get(key).is_some_and(|entry| entry.number == number) && self.remove(key).is_some()
     }
 
-    /// A connection can no longer deliver a late write of the key.
-    pub(crate) fn fenced(&mut self, key: &[u8], connection: u64) {
+    /// A connection can no longer deliver a late write of the key. (No node: whichever it is to.)
+    pub(crate) fn fenced(&mut self, key: &[u8], node: Option<u32>, connection: u64) {
         if let Some(entry) = self.entries.get_mut(key) {
-            entry.fences.retain(|&other| other != connection);
+            let killed = LateUntil::Killed(connection);
+            entry
+                .late
+                .retain(|late| node.is_some_and(|node| late.node != node) || late.until != killed);
         }
     }
 
-    /// A connection cannot be fenced: the key waits until server time `hold_until` instead.
-    pub(crate) fn hold(&mut self, key: &[u8], connection: u64, hold_until: u64) {
-        self.fenced(key, connection);
+    /// A connection cannot be killed: the key waits until that server's time `until` instead.
+    pub(crate) fn hold(&mut self, key: &[u8], node: u32, connection: u64, until: u64) {
+        self.fenced(key, Some(node), connection);
         if let Some(entry) = self.entries.get_mut(key) {
-            entry.hold_until = entry.hold_until.max(hold_until);
+            entry.late.push(Late {
+                node,
+                until: LateUntil::Server(until),
+            });
         }
+    }
+
+    /// Calls `each` with the key of every bump.
+    pub(crate) fn for_each_bump(&self, mut each: impl FnMut(&[u8])) {
+        let bumps = self.entries.iter().filter(|(_, entry)| entry.bump);
+        bumps.for_each(|(key, _)| each(key));
+    }
+
+    /// Has a key replayed on another node than before.
+    pub(crate) fn rehome(&mut self, key: &[u8], node: u32) {
+        let Some(entry) = self
+            .entries
+            .get_mut(key)
+            .filter(|entry| !entry.replaying && entry.node != node)
+        else {
+            return;
+        };
+        (entry.node, entry.number) = (node, self.next);
+        self.order.entry(node).or_default().push_back((self.next, key.into()));
+        self.next += 1;
     }
 
     /// Returns whether a key of the node awaits its replay.
@@ -157,19 +196,18 @@ impl Journal {
     }
 
     /// Returns whether a key of the node awaits its replay, and nothing else.
-    pub(crate) fn awaits(&self, node: u32, server_ms: u64) -> bool {
+    pub(crate) fn awaits(&self, node: u32, has_passed: impl Fn(&Late) -> bool) -> bool {
         self.order.get(&node).is_some_and(|order| {
-            let ready = |entry: &Entry| entry.hold_until == 0 || entry.hold_until < server_ms;
             let is_ready = |(number, key): &Numbered| {
                 self.get(key)
-                    .is_some_and(|entry| entry.number == *number && ready(entry))
+                    .is_some_and(|entry| entry.number == *number && entry.late.iter().all(&has_passed))
             };
             order.iter().any(is_ready)
         })
     }
 
-    /// Returns a key of the node that is due for its replay, at server time `server_ms`.
-    pub(crate) fn due(&mut self, node: u32, server_ms: u64) -> Option<(Box<[u8]>, Entry)> {
+    /// Returns the oldest key of the node that can be replayed now.
+    pub(crate) fn due(&mut self, node: u32, has_passed: impl Fn(&Late) -> bool) -> Option<(Box<[u8]>, Entry)> {
         let order = self.order.get_mut(&node)?;
         while let Some((number, key)) = order.front() {
             if self.entries.get(key).is_some_and(|entry| entry.number == *number) {
@@ -179,7 +217,7 @@ impl Journal {
         }
         order.iter().find_map(|(number, key)| {
             let entry = self.entries.get(key)?;
-            let due = entry.number == *number && !entry.replaying && entry.hold_until < server_ms;
+            let due = entry.number == *number && !entry.replaying && entry.late.iter().all(&has_passed);
             due.then(|| (key.clone(), entry.clone()))
         })
     }
@@ -217,11 +255,13 @@ impl Journal {
         self.confirmed = kept.into();
         for one in lost.into_iter().filter(|one| one.at + CONFIRMED >= now) {
             // Late writes to the previous node cannot reach this one.
-            self.add(&one.key, node, one.bump, Late::default());
+            self.add(&one.key, node, one.bump, None);
         }
         // What was to be fenced on the previous node need not be on this one.
-        for entry in self.entries.values_mut().filter(|entry| entry.node == node) {
-            entry.fences.clear();
+        for entry in self.entries.values_mut() {
+            entry
+                .late
+                .retain(|late| late.node != node || matches!(late.until, LateUntil::Server(_)));
         }
         self.forgotten_at.take().is_some_and(|at| at + CONFIRMED >= now)
     }

@@ -26,6 +26,7 @@ mod node;
 mod operation;
 #[cfg(all(test, not(loom)))]
 mod sim;
+mod slots;
 mod stats;
 mod tier;
 
@@ -34,6 +35,7 @@ pub use frame::{Frame, HEAD, Kind, MAX_TAGS, Parsed, SOFT_END, Stamp, parse};
 pub use namespace::Namespace;
 pub use node::Failure;
 pub use operation::{Action, Operation, Reply};
+pub use slots::{SLOTS, slot};
 pub use stats::{Counter, Latency, NamespaceStats, TierStats};
 pub use tier::{NodeReport, Probe, Tier, Trust};
 
@@ -141,4 +143,16 @@ pub(crate) enum Mend {
     PingBehindCanary,
     /// A generation that is about to be replaced is not remembered.
     BumpTwice,
+    /// A generation that was requested before the bus armed is not remembered.
+    GenerationWhenSent,
+    /// A lease whose outcome is unknown is requested again with another stamp.
+    FreshStamp,
+    /// A lease that was taken by a request whose outcome was unknown is recognized.
+    OwnLeaseRecognized,
+    /// A late write is fenced where it was sent, and waited for by the clock of that server.
+    LateWriteByNode,
+    /// What is kept beside a key is in its slot.
+    ClaimInSlot,
+    /// A journalled key whose server is gone is replayed on the server that has its slot.
+    JournalFollows,
 }

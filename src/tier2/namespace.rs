@@ -35,14 +35,26 @@ impl Namespace {
         }))
     }
 
-    /// Says which key holds the namespace's generation on `node`. That of a tag is this key, a colon, and the tag.
+    /// Says which keys hold the namespace's generations: the first one for the first of as many equal ranges of slots, and so on.
+    /// The generation of a tag is this key, a colon, and the tag.
+    ///
+    /// A single server needs one. In a cluster each key is in the first slot of its range, so that values and their generation are
+    /// mostly on one server. All processes that share the namespace must have the same keys, whatever they know of the cluster.
     ///
     /// # Panics
-    /// If the node's number is 4096 or more.
-    pub fn set_generation(&self, node: u32, key: &[u8]) {
+    /// If there are none, or more than [`SLOTS`](super::SLOTS).
+    pub fn set_generations(&self, keys: &[&[u8]]) {
+        assert!(
+            (1..=super::SLOTS.into()).contains(&keys.len()),
+            "one generation, or more"
+        );
         let mut state = self.0.tier.0.lock();
-        state.node(node, &self.0.tier.0.settings);
-        state.set_generation(self.0.number, node, key);
+        state.set_generations(self.0.number, keys, &self.0.tier.0.stats);
+    }
+
+    /// Returns how many generations the namespace has: 0 before [`Self::set_generations`].
+    pub fn generations(&self) -> u32 {
+        self.0.tier.0.lock().groups(self.0.number)
     }
 
     /// Returns the tier.
@@ -55,15 +67,10 @@ impl Namespace {
         &self.0.stats
     }
 
-    /// Returns whether operations on the node are possible: its generation is set.
-    pub fn has_generation(&self, node: u32) -> bool {
-        self.0.tier.0.lock().generation_key(self.0.number, node, None).is_some()
-    }
-
     /// Begins to read `key`; with `load`, to load it if there is no value. `tags` are those of a value that is loaded.
     ///
     /// # Panics
-    /// As all operations do: if no generation is set for the node, or there are more than [`MAX_TAGS`] tags, or one of more than
+    /// As all operations do: if no generations are set, or there are more than [`MAX_TAGS`] tags, or one of more than
     /// 255 bytes.
     pub fn read(&self, key: &[u8], node: u32, now: u64, load: bool, tags: &[&[u8]]) -> Operation {
         Operation::read(self, key, node, now, load, checked(tags))
@@ -89,9 +96,13 @@ impl Namespace {
         Operation::touch(self, key, node, now, ttl)
     }
 
-    /// Begins to invalidate all values of the node, or those with the tag.
-    pub fn bump(&self, tag: Option<&[u8]>, node: u32, now: u64) -> Operation {
-        Operation::bump(self, tag, node, now)
+    /// Begins to invalidate all values of a generation, or those of them with the tag. `group` is the generation's place in
+    /// [`Self::set_generations`], and `node` has its key.
+    ///
+    /// # Panics
+    /// If there is no such generation.
+    pub fn bump(&self, tag: Option<&[u8]>, group: u32, node: u32, now: u64) -> Operation {
+        Operation::bump(self, tag, group, node, now)
     }
 
     /// Begins a command of the caller's own, on tier 2 alone.

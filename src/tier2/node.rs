@@ -111,6 +111,15 @@ pub(crate) struct Canary {
     pub(crate) pinged: bool,
 }
 
+/// Whether a node of a cluster has slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Serving,
+    /// It has none any more, and what tier 1 holds of it has not been cleared.
+    Leaving,
+    Idle,
+}
+
 /// What becomes of the node when tier 1 has been cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterClear {
@@ -143,6 +152,7 @@ pub(crate) struct Bus {
 pub(crate) struct Node {
     /// 0 until the node was probed.
     pub(crate) epoch: u32,
+    pub(crate) role: Role,
     identity: Box<[u8]>,
     pub(crate) can_fence: bool,
     /// Server time less local time, nanoseconds: upper and lower bounds.
@@ -177,6 +187,7 @@ impl Node {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             epoch: 0,
+            role: Role::Serving,
             identity: [].into(),
             can_fence: false,
             upper: 0,
@@ -219,6 +230,9 @@ impl Node {
     }
 
     pub(crate) fn keep(&self) -> Keep {
+        if self.role != Role::Serving {
+            return Keep::Nowhere;
+        }
         match (self.link, self.bus.wanted) {
             (Link::Unknown | Link::Replaying { .. }, _) => Keep::Nowhere,
             (Link::Down { .. }, _) | (Link::Up, false) => Keep::Alone,
@@ -232,6 +246,11 @@ impl Node {
 
     /// Until when tier 1 may serve what it holds of this node.
     pub(crate) fn trusted_until(&self, settings: &Settings) -> u64 {
+        match self.role {
+            Role::Serving => {}
+            Role::Leaving if self.bus.wanted => return 0,
+            Role::Leaving | Role::Idle => return u64::MAX,
+        }
         match (self.link, self.bus.wanted) {
             (Link::Down { .. }, _) | (_, false) => u64::MAX,
             // Unknown: what a fork inherited is not trusted either.
@@ -293,6 +312,11 @@ impl Node {
         let (server_ms, sent) = clock;
         self.read_clock(server_ms, sent, now);
         another
+    }
+
+    /// Has the node's identity and clock read soon.
+    pub(crate) fn probe_soon(&mut self) {
+        self.tried_at = 0;
     }
 
     /// The node answers again, or it is another one.

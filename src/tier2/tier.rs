@@ -1,10 +1,12 @@
 //! What all operations of a process on one tier 2 share.
 
 use super::frame::Stamp;
-use super::journal::{Journal, Late};
-use super::node::{Failure, Keep, Link, Node};
+use super::journal::{Entry, Journal, Late};
+use super::node::{Failure, Keep, Link, Node, Role};
+use super::slots::{SLOTS, slot};
 use super::stats::{Latency, TierStats};
 use super::{NamespaceSettings, Settings};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,6 +62,8 @@ impl Trust {
 #[derive(Debug)]
 struct Generation {
     stamp: Stamp,
+    /// Which server answered, when it was asked, and what [`Node::changes`] was then.
+    node: u32,
     sent: u64,
     changes: u64,
 }
@@ -76,11 +80,29 @@ pub(crate) struct Lease {
     pub(crate) renewing: bool,
 }
 
+/// How things were when a command was sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) sent: u64,
+    /// Of its node.
+    pub(crate) epoch: u32,
+    /// Of its node.
+    pub(crate) changes: u64,
+    /// [`State::forgotten`].
+    pub(crate) forgotten: u64,
+}
+
 #[derive(Debug)]
 struct Registered {
     settings: NamespaceSettings,
-    /// The key of the generation, by node.
-    generations: BTreeMap<u32, Box<[u8]>>,
+    generations: Vec<GenerationKey>,
+}
+
+/// The key of a generation, and which server has it, as far as is known.
+#[derive(Debug)]
+struct GenerationKey {
+    key: Box<[u8]>,
+    node: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -89,6 +111,8 @@ pub(crate) struct State {
     pub(crate) journal: Journal,
     namespaces: Vec<Registered>,
     generations: HashMap<Box<[u8]>, Generation>,
+    /// What the keys of all generations begin with.
+    generation_prefix: Option<Box<[u8]>>,
     /// For the simulation alone: what counters would be.
     counted: HashMap<Box<[u8]>, Stamp>,
     /// Generations that this process bumps now.
@@ -129,6 +153,7 @@ impl Tier {
             journal: Journal::new(settings.journal),
             namespaces: Vec::new(),
             generations: HashMap::new(),
+            generation_prefix: None,
             counted: HashMap::new(),
             bumping: HashMap::new(),
             forgotten: 0,
@@ -216,7 +241,11 @@ impl Tier {
         let one = state.node(node, &self.0.settings);
         let first = one.epoch == 0;
         let another = one.identify(probe.identity, probe.can_fence, (probe.server_ms, probe.sent), now);
-        one.bus.canary_prefix = probe.canary_prefix.into();
+        if *one.bus.canary_prefix != *probe.canary_prefix {
+            // What is announced depends on it.
+            one.bus.close |= one.bus.connected;
+            one.bus.canary_prefix = probe.canary_prefix.into();
+        }
         let was_down = !matches!(one.link, Link::Up | Link::Replaying { .. });
         let epoch = one.epoch;
         if another && !first && state.mend(super::Mend::ReplayOnNewEpoch) {
@@ -235,13 +264,33 @@ impl Tier {
                 one.bus.sync = super::node::Sync::Armed;
                 one.bus.synced_at = armed_before;
             }
-            one.bus.close = another && one.bus.connected;
+            one.bus.close |= another && one.bus.connected;
             if !replay && !first {
                 self.0.stats.breaker_closed.one();
             }
         }
         state.publish(&self.0);
         epoch
+    }
+
+    /// Says whether a node of a cluster has slots. One that has none is neither probed nor listened to, and tier 1 does not depend
+    /// on it: it may have left the cluster, or be a replica. Each node has some until this is called.
+    ///
+    /// # Panics
+    /// If the node's number is 4096 or more.
+    pub fn set_serving(&self, node: u32, serving: bool) {
+        let mut state = self.0.lock();
+        let one = state.node(node, &self.0.settings);
+        match (serving, one.role) {
+            (false, Role::Serving) => one.role = Role::Leaving,
+            (true, Role::Leaving | Role::Idle) => {
+                one.role = Role::Serving;
+                one.link = Link::Unknown;
+            }
+            _ => return,
+        }
+        one.changes += 1;
+        state.publish(&self.0);
     }
 
     /// The node could not be probed.
@@ -372,28 +421,90 @@ impl State {
     pub(crate) fn register(&mut self, settings: NamespaceSettings) -> usize {
         self.namespaces.push(Registered {
             settings,
-            generations: BTreeMap::new(),
+            generations: Vec::new(),
         });
         self.namespaces.len() - 1
     }
 
-    pub(crate) fn set_generation(&mut self, namespace: usize, node: u32, key: &[u8]) {
-        self.namespaces[namespace].generations.insert(node, key.into());
+    pub(crate) fn set_generations(&mut self, namespace: usize, keys: &[&[u8]], stats: &TierStats) {
+        let one = &mut self.namespaces[namespace];
+        let is_same = one.generations.len() == keys.len()
+            && one.generations.iter().zip(keys).all(|(known, key)| *known.key == **key);
+        if is_same {
+            return;
+        }
+        let new = keys.iter().map(|&key| GenerationKey {
+            key: key.into(),
+            node: None,
+        });
+        let old = std::mem::replace(&mut one.generations, new.collect());
+        let all = self.namespaces.iter().flat_map(|one| &one.generations);
+        self.generation_prefix = all
+            .fold(None, |prefix: Option<&[u8]>, one| {
+                let common = prefix.map_or(one.key.len(), |prefix| {
+                    prefix.iter().zip(&one.key).take_while(|(a, b)| a == b).count()
+                });
+                Some(&one.key[..common])
+            })
+            .map(Into::into);
+        self.forget_generations();
+        // What was bumped under the old keys, and not confirmed, is bumped under the new ones.
+        let mut bumped = Vec::new();
+        for one in &old {
+            self.journal.for_each_bump(|key| {
+                if let Some(tag) = key.strip_prefix(&*one.key) {
+                    bumped.extend(keys.iter().map(|new| [*new, tag].concat()));
+                }
+            });
+        }
+        for key in bumped {
+            self.journal(&key, 0, true, None, stats);
+        }
+    }
+
+    /// Returns how many generations a namespace has.
+    pub(crate) fn groups(&self, namespace: usize) -> u32 {
+        self.namespaces[namespace].generations.len() as u32
+    }
+
+    /// Returns the place of the generation that a key's value carries.
+    pub(crate) fn group_of(&self, namespace: usize, key: &[u8]) -> u32 {
+        match self.groups(namespace) {
+            0 | 1 => 0,
+            groups => u32::from(slot(key)) * groups / u32::from(SLOTS),
+        }
     }
 
     /// Returns the key of a generation: the namespace's, or that of a tag.
-    pub(crate) fn generation_key(&self, namespace: usize, node: u32, tag: Option<&[u8]>) -> Option<Box<[u8]>> {
-        let key = self.namespaces[namespace].generations.get(&node)?;
+    pub(crate) fn generation_key(&self, namespace: usize, group: u32, tag: Option<&[u8]>) -> Option<Cow<'_, [u8]>> {
+        let key = &self.namespaces[namespace].generations.get(group as usize)?.key;
         Some(match tag {
-            None => key.clone(),
-            Some(tag) => [key, &b":"[..], tag].concat().into(),
+            None => Cow::Borrowed(key),
+            Some(tag) => Cow::Owned([key, &b":"[..], tag].concat()),
         })
     }
 
+    /// Returns which server has a generation, if that is known.
+    pub(crate) fn generation_node(&self, namespace: usize, group: u32) -> Option<u32> {
+        self.namespaces[namespace].generations.get(group as usize)?.node
+    }
+
+    /// Remembers which server has a generation.
+    pub(crate) fn set_generation_node(&mut self, namespace: usize, group: u32, node: u32) {
+        if let Some(one) = self.namespaces[namespace].generations.get_mut(group as usize) {
+            one.node = Some(node);
+        }
+    }
+
     /// Returns whether a key is that of a generation.
-    pub(crate) fn is_generation(&self, node: u32, key: &[u8]) -> bool {
-        let mut all = self.namespaces.iter().filter_map(|one| one.generations.get(&node));
-        all.any(|generation| key.starts_with(generation))
+    pub(crate) fn is_generation(&self, key: &[u8]) -> bool {
+        let Some(prefix) = &self.generation_prefix else {
+            return false;
+        };
+        key.starts_with(prefix) && {
+            let mut all = self.namespaces.iter().flat_map(|one| &one.generations);
+            all.any(|generation| key.starts_with(&generation.key))
+        }
     }
 
     /// Returns how long a value of the node may stay in tier 1 at most; `None`: not at all.
@@ -407,10 +518,10 @@ impl State {
     }
 
     /// Returns a generation that is known to be the present one, and since when.
-    pub(crate) fn generation(&self, namespace: usize, node: u32, key: &[u8], now: u64) -> Option<(Stamp, u64)> {
+    pub(crate) fn generation(&self, namespace: usize, key: &[u8], now: u64) -> Option<(Stamp, u64)> {
         let known = self.generations.get(key)?;
-        let one = self.known(node);
-        let bound = self.bound(namespace, node)?;
+        let one = self.known(known.node);
+        let bound = self.bound(namespace, known.node)?;
         if known.changes != one.changes {
             return None;
         }
@@ -422,16 +533,26 @@ impl State {
         (now <= since.saturating_add(bound)).then_some((known.stamp, since))
     }
 
-    /// A generation was read; the request was sent when `forgotten` was this.
-    pub(crate) fn learn(&mut self, node: u32, key: &[u8], stamp: Stamp, sent: u64, forgotten: u64) {
-        if forgotten != self.forgotten || self.bumping.contains_key(key) || self.journal.get(key).is_some() {
+    /// Remembers a generation that `node` answered; `asked` is how things were when it was asked.
+    pub(crate) fn learn(&mut self, node: u32, key: &[u8], stamp: Stamp, asked: &Asked) {
+        if asked.forgotten != self.forgotten || self.bumping.contains_key(key) || self.journal.get(key).is_some() {
             return;
         }
         if !self.mend(super::Mend::UniqueGenerations) {
             self.counted.insert(key.into(), stamp);
         }
-        let changes = self.known(node).changes;
-        self.generations.insert(key.into(), Generation { stamp, sent, changes });
+        let changes = if self.mend(super::Mend::GenerationWhenSent) {
+            asked.changes
+        } else {
+            self.known(node).changes
+        };
+        let generation = Generation {
+            stamp,
+            node,
+            sent: asked.sent,
+            changes,
+        };
+        self.generations.insert(key.into(), generation);
     }
 
     pub(crate) fn forget_generation(&mut self, key: &[u8]) -> bool {
@@ -467,7 +588,7 @@ impl State {
     }
 
     /// Adds a key that tier 2 did not confirm.
-    pub(crate) fn journal(&mut self, key: &[u8], node: u32, bump: bool, late: Late, stats: &TierStats) {
+    pub(crate) fn journal(&mut self, key: &[u8], node: u32, bump: bool, late: Option<Late>, stats: &TierStats) {
         self.journal.add(key, node, bump, late);
         stats.journalled.one();
         if bump {
@@ -478,15 +599,46 @@ impl State {
         }
     }
 
+    /// Returns a key of the node whose replay is due.
+    pub(crate) fn due_replay(&mut self, node: u32, now: u64) -> Option<(Box<[u8]>, Entry)> {
+        let nodes = &self.nodes;
+        self.journal
+            .due(node, |late| late.has_passed(&nodes[late.node as usize], now))
+    }
+
+    /// Returns whether a key of the node awaits its replay, and nothing else.
+    pub(crate) fn awaits_replay(&self, node: u32, now: u64) -> bool {
+        self.journal
+            .awaits(node, |late| late.has_passed(self.known(late.node), now))
+    }
+
+    /// Returns whether a write that may still be executed has to be waited for.
+    pub(crate) fn is_held(&self, entry: &Entry, now: u64) -> bool {
+        !entry
+            .late
+            .iter()
+            .all(|late| late.has_passed(self.known(late.node), now))
+    }
+
+    /// Has a journalled key whose server does not answer replayed on the server that has its slot now.
+    pub(crate) fn rehome(&mut self, key: &[u8], node: u32) {
+        let Some(entry) = self.journal.get(key) else {
+            return;
+        };
+        let one = self.known(entry.node);
+        let answers = matches!(one.link, Link::Up | Link::Replaying { .. }) && one.role == Role::Serving;
+        if entry.node != node && !answers && self.mend(super::Mend::JournalFollows) {
+            self.journal.rehome(key, node);
+        }
+    }
+
     /// There are too many keys to know: all namespaces are bumped instead.
     pub(crate) fn overflow(&mut self, stats: &TierStats) {
         stats.journal_overflows.one();
-        let mut all = Vec::new();
-        for one in &self.namespaces {
-            all.extend(one.generations.iter().map(|(&node, key)| (node, key.clone())));
-        }
+        let all = self.namespaces.iter().flat_map(|one| &one.generations);
+        let all: Vec<_> = all.map(|one| (one.node.unwrap_or(0), one.key.clone())).collect();
         for (node, key) in all {
-            self.journal.add(&key, node, true, Late::default());
+            self.journal.add(&key, node, true, None);
             self.forget_generation(&key);
         }
         self.journal.forget_keys();
@@ -515,7 +667,7 @@ impl State {
             self.loads_dropped_at.saturating_add(bounds.min().unwrap_or(u64::MAX))
         };
         let until = |node: &Node| match node.keep() {
-            _ if node.link == Link::Unknown => u64::MAX,
+            _ if node.link == Link::Unknown || node.role == Role::Idle => u64::MAX,
             Keep::Synced => u64::MAX,
             Keep::Alone => smallest(|settings| settings.local_ttl),
             Keep::Unsynced | Keep::Nowhere => smallest(|settings| settings.unsynced_ttl.min(settings.local_ttl)),

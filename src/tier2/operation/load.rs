@@ -5,7 +5,7 @@ use super::super::frame::{self, Kind, Parsed, parse};
 use super::super::node::{Link, MILLI};
 use super::super::tier::State;
 use super::read::{After, Right, Seen};
-use super::{Action, Operation, millis};
+use super::{Action, Operation, millis, slots};
 use std::sync::atomic::Ordering;
 
 impl Operation {
@@ -16,7 +16,11 @@ impl Operation {
         let stamp = state.stamp();
         self.read.lease = Some(stamp);
         self.read.right = Right::Refresh;
-        self.target = Some([&*self.key, b":r"].concat().into());
+        self.target = Some(if state.mend(Mend::ClaimInSlot) {
+            slots::beside(&self.key, b":r")
+        } else {
+            [&*self.key, b":r"].concat().into()
+        });
         self.frame = frame::head(Kind::Lease, stamp, 0).to_vec();
         self.px = millis(namespace.lease(state.mend(Mend::LeaseByLoad)));
         self.issue(state, Action::Claim, now);

@@ -1,5 +1,6 @@
 //! One operation on one key: a state machine that its caller drives.
 
+mod generation;
 mod load;
 mod read;
 mod write;
@@ -8,8 +9,10 @@ use super::frame::{self, Kind, Meta, Stamp};
 use super::journal::Entry;
 use super::namespace::Namespace;
 use super::node::{Failure, Link};
-use super::tier::{State, Tier};
+use super::slots;
+use super::tier::{Asked, State, Tier};
 use read::Read;
+use std::borrow::Cow;
 use write::Phase;
 
 /// What the caller of an operation has to do next. Operands are the operation's.
@@ -39,7 +42,7 @@ pub enum Action {
     Bump,
     /// SET `target` `frame` NX GET: the old value, [`Reply::Value`].
     ReadGeneration,
-    /// Marked. SET `target` `frame` NX PX `px`, and GET `key`, in one packet: [`Reply::Claim`].
+    /// Marked. SET `target` `frame` NX PX `px`, and GET `key`, of the same slot, in one packet: [`Reply::Claim`].
     Claim,
     /// Kill `connection` through another connection to the same node, and await the answer. [`Reply::Flag`].
     Fence,
@@ -122,7 +125,10 @@ pub struct Operation {
     purpose: Purpose,
     key: Box<[u8]>,
     tags: Vec<Box<[u8]>>,
+    /// Which server has the key.
     node: u32,
+    /// Which server the action is for: that of a generation, or of a late write, may be another one.
+    place: u32,
     action: Action,
     /// What was to be done when the node turned out to be unknown.
     resume: Option<Action>,
@@ -136,10 +142,8 @@ pub struct Operation {
     soft_end: u64,
     connection: u64,
     until: u64,
-    // As of the last command.
-    issued: u64,
-    epoch: u32,
-    forgotten: u64,
+    /// As of the last command.
+    asked: Asked,
     // As of the last mark.
     marked_at: u64,
     changes: u64,
@@ -173,6 +177,7 @@ impl Operation {
             key,
             tags: Vec::new(),
             node,
+            place: node,
             action: Action::Probe,
             resume: None,
             moves: 0,
@@ -184,9 +189,7 @@ impl Operation {
             soft_end: 0,
             connection: 0,
             until: 0,
-            issued: 0,
-            epoch: 0,
-            forgotten: 0,
+            asked: Asked::default(),
             marked_at: 0,
             changes: 0,
             entry: None,
@@ -223,18 +226,27 @@ impl Operation {
         &self.key
     }
 
-    /// Returns the node to which commands are sent.
+    /// Returns the node that the action is for. Not always the key's: a generation, and a late write, may be elsewhere.
     pub fn node(&self) -> u32 {
-        self.node
+        self.place
     }
 
-    /// Says that the key is on another node now. Called before [`Failure::Moved`] is reported.
+    /// Says that the key of the command is on another node now. Called before [`Failure::Moved`] is reported.
     ///
     /// # Panics
     /// If the node's number is 4096 or more.
     pub fn set_node(&mut self, node: u32) {
-        self.tier.0.lock().node(node, &self.tier.0.settings);
-        self.node = node;
+        let tier = self.tier.clone();
+        let mut state = tier.0.lock();
+        state.node(node, &tier.0.settings);
+        self.place = node;
+        if self.action == Action::ReadGeneration {
+            let namespace = self.namespace().0.number;
+            let group = state.group_of(namespace, &self.key);
+            state.set_generation_node(namespace, group, node);
+        } else {
+            self.node = node;
+        }
     }
 
     /// Returns the key that the command names.
@@ -331,7 +343,7 @@ impl Operation {
     pub fn sending(&mut self, connection: u64) {
         if self.action == Action::Put {
             self.sent_on = Some(connection);
-            self.sent_epoch = self.tier.0.lock().known(self.node).epoch;
+            self.sent_epoch = self.tier.0.lock().known(self.place).epoch;
         }
     }
 
@@ -342,9 +354,9 @@ impl Operation {
         let state = &mut *guard;
         match self.action {
             Action::Probe => match self.resume.take() {
-                Some(action) if self.may_send(state) => self.issue(state, action, now),
+                Some(action) if self.may_send(state, self.place) => self.issue_to(state, action, self.place, now),
                 Some(_) => self.unavailable(state, now),
-                None if matches!(state.known(self.node).link, Link::Unknown) => self.unavailable(state, now),
+                None if matches!(state.known(self.place).link, Link::Unknown) => self.unavailable(state, now),
                 None => self.begin(state, now),
             },
             Action::Wait => self.begin(state, now),
@@ -362,15 +374,16 @@ impl Operation {
         if !self.action.is_command() {
             return self.action;
         }
-        tier.0.latency.record(now.saturating_sub(self.issued));
-        let one = state.known(self.node);
-        let current = self.epoch == epoch && one.epoch == epoch;
+        tier.0.latency.record(now.saturating_sub(self.asked.sent));
+        let one = state.known(self.place);
+        let current = self.asked.epoch == epoch && one.epoch == epoch;
         if !current && state.mend(super::Mend::EpochOfReply) {
             tier.0.stats.outdated_replies.one();
             self.unanswered(state, Failure::Timeout, now);
             return self.action;
         }
-        state.known_mut(self.node).answered();
+        state.known_mut(self.place).answered();
+        self.moves = 0;
         match self.purpose {
             Purpose::Read { .. } | Purpose::Touch { .. } => self.read_reply(state, reply, now),
             _ => self.write_reply(state, reply, now),
@@ -387,13 +400,17 @@ impl Operation {
             return self.action;
         }
         tier.0.count_failure(failure);
-        if failure == Failure::Moved && self.moves < 4 {
+        if failure == Failure::Moved && self.moves < MAX_MOVES {
             self.moves += 1;
             self.sent_on = None;
-            self.issue(state, self.action, now);
+            if state.known(self.place).link == Link::Unknown || self.may_send(state, self.place) {
+                self.issue_to(state, self.action, self.place, now);
+            } else {
+                self.unanswered(state, Failure::Refused, now);
+            }
             return self.action;
         }
-        if state.known_mut(self.node).failed(failure, now) {
+        if state.known_mut(self.place).failed(failure, now) {
             tier.0.stats.breaker_opened.one();
         }
         state.publish(&tier.0);
@@ -443,14 +460,9 @@ impl Operation {
             .expect("renewals and replays have none, and do not come here")
     }
 
-    fn generation_key(&self, state: &State, tag: Option<&[u8]>) -> Box<[u8]> {
-        let key = state.generation_key(self.namespace().0.number, self.node, tag);
-        key.expect("the namespace's generation is set before the first operation on a node")
-    }
-
-    /// Returns whether commands of this kind may be sent now.
-    fn may_send(&self, state: &State) -> bool {
-        let one = state.known(self.node);
+    /// Returns whether commands of this kind may be sent to the node now.
+    fn may_send(&self, state: &State, node: u32) -> bool {
+        let one = state.known(node);
         match self.purpose {
             Purpose::Read { .. } | Purpose::Touch { .. } | Purpose::Direct | Purpose::Renewal { .. } => one.is_up(),
             Purpose::Replay { .. } => matches!(one.link, Link::Up | Link::Replaying { .. }),
@@ -473,21 +485,35 @@ impl Operation {
         }
     }
 
-    /// Has the caller send a command.
+    /// Has the caller send a command to the key's node.
     fn issue(&mut self, state: &mut State, action: Action, now: u64) {
-        let one = state.known(self.node);
+        self.issue_to(state, action, self.node, now);
+    }
+
+    fn issue_to(&mut self, state: &mut State, action: Action, node: u32, now: u64) {
+        self.place = node;
+        let one = state.known(node);
         if one.link == Link::Unknown {
             self.resume = Some(action);
             self.action = Action::Probe;
             return;
         }
         self.action = action;
-        self.issued = now;
-        self.epoch = one.epoch;
-        self.forgotten = state.forgotten;
+        self.asked = Asked {
+            sent: now,
+            epoch: one.epoch,
+            changes: one.changes,
+            forgotten: state.forgotten,
+        };
         if action.is_marked() {
             self.marked(one.changes, now);
         }
+    }
+
+    /// Has the caller connect to the key's node, of which nothing is known.
+    fn probe(&mut self) {
+        self.place = self.node;
+        self.action = Action::Probe;
     }
 
     /// A value that enters tier 1 was requested at `now` or later.
@@ -501,108 +527,20 @@ impl Operation {
         if state.journal.len() == 0 || !state.mend(super::Mend::JournalBlocks) {
             return false;
         }
-        let blocked = |key: &[u8]| state.journal.get(key).is_some();
-        blocked(&self.key)
-            || blocked(&self.generation_key(state, None))
-            || self
-                .tags
-                .iter()
-                .any(|tag| blocked(&self.generation_key(state, Some(tag))))
-            || self
-                .read
-                .tags()
-                .any(|tag| blocked(&self.generation_key(state, Some(tag))))
+        self.journal_keys(state).any(|key| state.journal.get(&key).is_some())
     }
 
-    /// Returns a generation of this operation's value: as it was read just now, or as it is known to be.
-    fn generation(&self, state: &State, tag: Option<&[u8]>, now: u64) -> Option<Stamp> {
-        let read = self.known.iter().find(|(name, _)| name.as_deref() == tag);
-        if let Some((_, stamp)) = read {
-            return Some(*stamp);
-        }
-        let key = self.generation_key(state, tag);
-        let known = state.generation(self.namespace().0.number, self.node, &key, now);
-        known.map(|(stamp, _)| stamp)
+    /// Returns the key, and those of all generations that its value depends on.
+    fn journal_keys<'s>(&'s self, state: &'s State) -> impl Iterator<Item = Cow<'s, [u8]>> {
+        let tags = self.tags.iter().map(|tag| &**tag).chain(self.read.tags());
+        let generations = std::iter::once(None).chain(tags.map(Some));
+        std::iter::once(Cow::Borrowed(&*self.key)).chain(generations.map(|tag| self.generation_key(state, tag)))
     }
 
-    /// Remembers the generations that a new value carries. Returns whether one of them has to be read first.
-    fn collect_generations(&mut self, state: &mut State, now: u64) -> bool {
-        for at in 0..=self.tags.len() {
-            let tag = at.checked_sub(1).map(|at| self.tags[at].clone());
-            if self.known.iter().any(|(name, _)| *name == tag) {
-                continue;
-            }
-            let Some(stamp) = self.generation(state, tag.as_deref(), now) else {
-                self.read_generation(state, tag, now);
-                return true;
-            };
-            self.known.push((tag, stamp));
-        }
-        let own = self.known.iter().find(|(name, _)| name.is_none());
-        self.meta.generation = own.map_or([0; 16], |(_, stamp)| *stamp);
-        false
-    }
-
-    fn forget_known(&mut self, state: &State) {
-        self.known.clear();
-        self.collected = state.forgotten;
-    }
-
-    fn read_generation(&mut self, state: &mut State, tag: Option<Box<[u8]>>, now: u64) {
-        self.target = Some(self.generation_key(state, tag.as_deref()));
-        self.frame = if state.mend(super::Mend::UniqueGenerations) {
-            state.stamp()
-        } else {
-            first_count()
-        }
-        .to_vec();
-        self.read.asked = tag;
-        self.issue(state, Action::ReadGeneration, now);
-    }
-
-    /// The answer to `ReadGeneration`. Returns whether it was a generation.
-    fn learn_generation(&mut self, state: &mut State, value: Option<&[u8]>) -> bool {
-        let target = self.target.take().expect("set by `read_generation`");
-        let stamp = value.unwrap_or(&self.frame);
-        let Ok(stamp) = Stamp::try_from(stamp) else {
-            // Another program's value, which a bump replaces.
-            self.namespace().0.stats.malformed.one();
-            let tier = self.tier.clone();
-            state.journal(&target, self.node, true, Default::default(), &tier.0.stats);
-            return false;
-        };
-        state.learn(self.node, &target, stamp, self.issued, self.forgotten);
-        self.known.push((self.read.asked.take(), stamp));
-        true
-    }
-
-    /// Returns until when tier 1 may keep a value of these generations; `fresh` is how long it is.
-    fn keep(&self, state: &State, fresh: u64, generations: &[(Option<&[u8]>, Stamp)], now: u64) -> u64 {
-        let one = state.known(self.node);
-        let number = self.namespace().0.number;
-        let unchanged = self.changes == one.changes;
-        if self.is_blocked(state) || (!unchanged && state.mend(super::Mend::ArmedWhenSent)) {
-            return 0;
-        }
-        let Some(bound) = state.bound(number, self.node) else {
-            return 0;
-        };
-        let mut until = self.marked_at.saturating_add(bound).min(now.saturating_add(fresh));
-        for (tag, stamp) in generations {
-            let key = self.generation_key(state, *tag);
-            match state.generation(number, self.node, &key, now) {
-                Some((known, since)) if known == *stamp => until = until.min(since.saturating_add(bound)),
-                _ => return 0,
-            }
-        }
-        until
-    }
-
-    /// The same for a value that this operation wrote.
-    fn keep_written(&self, state: &State, ttl: u64, now: u64) -> u64 {
-        let fresh = self.marked_at.saturating_add(ttl).saturating_sub(now);
-        let generations: Vec<_> = self.known.iter().map(|(tag, stamp)| (tag.as_deref(), *stamp)).collect();
-        self.keep(state, fresh, &generations, now)
+    /// Has what blocks this operation replayed on this node, if the one where it was to be replayed does not answer.
+    fn rehome(&self, state: &mut State) {
+        let keys: Vec<_> = self.journal_keys(state).map(Cow::into_owned).collect();
+        keys.iter().for_each(|key| state.rehome(key, self.node));
     }
 
     /// Describes the frame of a new value.
@@ -618,15 +556,11 @@ impl Operation {
     }
 }
 
+/// How often a command may be redirected before it counts as failed.
+const MAX_MOVES: u32 = 4;
+
 fn millis(nanos: u64) -> u64 {
     nanos / super::node::MILLI
-}
-
-/// Where generations count, as they must not.
-fn first_count() -> Stamp {
-    let mut stamp = [0; 16];
-    stamp[0] = 1;
-    stamp
 }
 
 impl Operation {

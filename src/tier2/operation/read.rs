@@ -53,6 +53,8 @@ pub(super) struct Read {
     pub(super) right: Right,
     /// The stamp of the lease that is held.
     pub(super) lease: Option<Stamp>,
+    /// The stamp of a lease that was requested, and of which the outcome is unknown.
+    pub(super) perhaps: Option<Stamp>,
     pub(super) seen: Option<Seen>,
     /// The name of the tag whose generation is being read.
     pub(super) asked: Option<Box<[u8]>>,
@@ -128,11 +130,12 @@ impl Operation {
         self.read.seen = None;
         self.target = None;
         if self.is_blocked(state) {
+            self.rehome(state);
             return self.load_alone(state, now);
         }
         match state.known(self.node).link {
             Link::Up => self.issue(state, Action::Get, now),
-            Link::Unknown => self.action = Action::Probe,
+            Link::Unknown => self.probe(),
             Link::Replaying { .. } | Link::Down { .. } => self.load_alone(state, now),
         }
     }
@@ -223,8 +226,15 @@ impl Operation {
             }
             Action::Release => self.released(state, now),
             Action::Touch => self.action = Action::Unconfirmed,
+            Action::Acquire | Action::Swap if !failure.is_definite() && state.known(self.node).is_up() => {
+                // The request may have been executed, and may still be, after an invalidation: it gives no right to fill until
+                // the lease is seen in a reply. Seen, it was executed, and will not be again. Until then another stamp is used,
+                // else a late execution would restore a lease that was voided.
+                self.read.perhaps = self.read.lease;
+                self.end_lease(state);
+                self.again(state, now);
+            }
             _ => {
-                // An unknown ACQUIRE may come into force later than an invalidation: it gives no right to fill.
                 self.end_lease(state);
                 self.load_alone(state, now);
             }
@@ -258,6 +268,13 @@ impl Operation {
                 self.check_generations(state, now);
             }
             Parsed::Lease(stamp) if self.action == Action::Acquire && self.read.lease == Some(stamp) => {
+                self.lead(state, now)
+            }
+            Parsed::Lease(stamp)
+                if self.loads() && self.read.perhaps == Some(stamp) && state.mend(Mend::OwnLeaseRecognized) =>
+            {
+                self.read.perhaps = None;
+                self.read.lease = Some(stamp);
                 self.lead(state, now)
             }
             Parsed::Lease(_) | Parsed::Tombstone if !self.loads() => self.missed(),
@@ -318,7 +335,10 @@ impl Operation {
 
     pub(super) fn acquire(&mut self, state: &mut State, action: Action, now: u64) {
         let namespace = self.namespace().clone();
-        let stamp = state.stamp();
+        let stamp = match self.read.perhaps {
+            Some(stamp) if !state.mend(Mend::FreshStamp) => stamp,
+            _ => state.stamp(),
+        };
         self.read.lease = Some(stamp);
         self.target = None;
         self.frame = frame::head(Kind::Lease, stamp, 0).to_vec();
@@ -363,7 +383,7 @@ impl Operation {
             namespace.0.stats.leases_taken_over.one();
         }
         let end = now.saturating_add(namespace.0.settings.load_timeout);
-        let renew_at = self.issued.saturating_add(self.px * MILLI / 3);
+        let renew_at = self.asked.sent.saturating_add(self.px * MILLI / 3);
         let lease = Lease {
             node: self.node,
             key: self.target().into(),

@@ -4,10 +4,11 @@
 
 use super::super::Mend;
 use super::super::frame::{Kind, Stamp};
-use super::super::journal::Late;
+use super::super::journal::{Late, LateUntil};
 use super::super::node::{Failure, Link, MILLI};
 use super::super::tier::State;
-use super::{Action, Namespace, Operation, Purpose, Reply, first_count};
+use super::generation::first_count;
+use super::{Action, Namespace, Operation, Purpose, Reply};
 
 /// How long a key waits for a late write that can neither be fenced nor refused by the server, in milliseconds.
 const UNFENCED: u64 = 60_000;
@@ -32,8 +33,8 @@ impl Operation {
         let mut state = of.tier().0.lock();
         state.node(node, &of.tier().0.settings);
         assert!(
-            state.generation_key(of.0.number, node, None).is_some(),
-            "the namespace's generation is set before the first operation on a node"
+            state.groups(of.0.number) > 0,
+            "the namespace's generations are set before its first operation"
         );
         this.action = Action::DropLocal;
         this
@@ -54,10 +55,11 @@ impl Operation {
         Self::changing(of, Purpose::Expire, key.into(), node)
     }
 
-    pub(crate) fn bump(of: &Namespace, tag: Option<&[u8]>, node: u32, _: u64) -> Self {
+    pub(crate) fn bump(of: &Namespace, tag: Option<&[u8]>, group: u32, node: u32, _: u64) -> Self {
         let mut this = Self::changing(of, Purpose::Bump, [].into(), node);
         let mut state = of.tier().0.lock();
-        this.key = this.generation_key(&state, tag);
+        let key = state.generation_key(of.0.number, group, tag);
+        this.key = key.expect("a generation of the namespace").into();
         if state.mend(Mend::BumpTwice) {
             state.begin_bump(&this.key);
         }
@@ -86,25 +88,37 @@ impl Operation {
 
     pub(super) fn begin_write(&mut self, state: &mut State, now: u64) {
         if state.known(self.node).link == Link::Unknown {
-            self.action = Action::Probe;
-            return;
+            return self.probe();
         }
         let replays = matches!(self.purpose, Purpose::Replay { .. });
-        if !self.may_send(state) || (!replays && self.namespace_is_blocked(state)) {
+        if !self.may_send(state, self.node) || (!replays && self.namespace_is_blocked(state)) {
             return self.unconfirmed(state, now);
         }
         self.target = None;
         if self.purpose != Purpose::Direct
             && let Some(entry) = state.journal.get(&self.key)
         {
-            if let Some(&connection) = entry.fences.first()
+            let killed = |late: &Late| match late.until {
+                LateUntil::Killed(connection) => Some((late.node, connection)),
+                LateUntil::Server(_) => None,
+            };
+            if let Some((node, connection)) = entry.late.iter().find_map(killed)
                 && state.mend(Mend::Fence)
             {
                 self.connection = connection;
-                self.issue(state, Action::Fence, now);
-                return;
+                let node = if state.mend(Mend::LateWriteByNode) {
+                    node
+                } else {
+                    self.node
+                };
+                let answers = matches!(state.known(node).link, Link::Up | Link::Replaying { .. });
+                if node == self.node || answers {
+                    return self.issue_to(state, Action::Fence, node, now);
+                }
+                // The key has moved, and its previous server does not answer.
+                return self.cannot_fence(state, node, now);
             }
-            if entry.hold_until >= state.known(self.node).server_ms_lower(now) && entry.hold_until != 0 {
+            if state.is_held(entry, now) {
                 return self.unconfirmed(state, now);
             }
             self.entry = Some(entry.number);
@@ -154,11 +168,19 @@ impl Operation {
         state.journal.get(&key).is_some()
     }
 
+    /// Nothing can be said about the late write but that it will not be late for ever.
+    fn cannot_fence(&mut self, state: &mut State, node: u32, now: u64) {
+        let until = state.known(node).server_ms_upper(now).saturating_add(UNFENCED);
+        state.journal.hold(&self.key, node, self.connection, until);
+        self.unconfirmed(state, now);
+    }
+
     pub(super) fn write_reply(&mut self, state: &mut State, reply: Reply<'_>, now: u64) {
         match (self.action, reply) {
             (Action::Fence, Reply::Flag(_)) => {
                 self.tier.0.stats.fences.one();
-                state.journal.fenced(&self.key, self.connection);
+                let node = state.mend(Mend::LateWriteByNode).then_some(self.place);
+                state.journal.fenced(&self.key, node, self.connection);
                 self.begin_write(state, now);
             }
             (Action::ReadGeneration, Reply::Value(value)) => {
@@ -236,12 +258,8 @@ impl Operation {
         }
         match (self.action, self.purpose) {
             (Action::Fence, _) if failure.is_refusal() => {
-                // Nothing can be said about the late write but that it will not be late for ever.
-                let one = state.known_mut(self.node);
-                one.can_fence = false;
-                let hold_until = one.server_ms_upper(now).saturating_add(UNFENCED);
-                state.journal.hold(&self.key, self.connection, hold_until);
-                self.unconfirmed(state, now);
+                state.known_mut(self.place).can_fence = false;
+                self.cannot_fence(state, self.place, now);
             }
             (Action::Put, Purpose::Write { .. }) if failure.is_refusal() => {
                 // Not stored, and the old value is there: it must not stay.
@@ -258,6 +276,8 @@ impl Operation {
         match self.purpose {
             Purpose::Replay { number, .. } => {
                 state.journal.set_replaying(&self.key, number, false);
+                // The key may have moved: then it is that node's.
+                state.journal.rehome(&self.key, self.node);
                 state.known_mut(self.node).replay_at = now.saturating_add(RETRY);
                 self.action = Action::Unconfirmed;
                 return;
@@ -275,26 +295,16 @@ impl Operation {
     }
 
     fn enter_journal(&mut self, state: &mut State, now: u64) {
-        let mut late = Late::default();
         let one = state.known(self.node);
-        if let Some(connection) = self.sent_on.take()
-            && self.sent_epoch == one.epoch
-        {
-            late = match connection {
-                _ if self.not_after != 0 => Late {
-                    connection: None,
-                    hold_until: self.not_after,
-                },
-                0 => Late {
-                    connection: None,
-                    hold_until: one.server_ms_upper(now).saturating_add(UNFENCED),
-                },
-                _ => Late {
-                    connection: Some(connection),
-                    hold_until: 0,
-                },
-            };
-        }
+        let sent_on = self.sent_on.take().filter(|_| self.sent_epoch == one.epoch);
+        let late = sent_on.map(|connection| Late {
+            node: self.node,
+            until: match connection {
+                _ if self.not_after != 0 => LateUntil::Server(self.not_after),
+                0 => LateUntil::Server(one.server_ms_upper(now).saturating_add(UNFENCED)),
+                _ => LateUntil::Killed(connection),
+            },
+        });
         let bump = self.purpose == Purpose::Bump;
         if bump && state.mend(Mend::BumpTwice) {
             state.end_bump(&self.key);
@@ -320,7 +330,11 @@ impl Operation {
         };
         lease.renewing = false;
         match held {
-            Some(true) => lease.renew_at = self.issued.saturating_add(lease.px * MILLI / 3),
+            Some(true) => {
+                lease.renew_at = self.asked.sent.saturating_add(lease.px * MILLI / 3);
+                // The lease may have moved.
+                lease.node = self.node;
+            }
             Some(false) => {
                 self.tier.0.stats.leases_lost.one();
                 state.leases.remove(&stamp);
@@ -339,7 +353,7 @@ impl Operation {
                     lease.renewing = false;
                 }
             }
-            _ => self.enter_journal(state, self.issued),
+            _ => self.enter_journal(state, self.asked.sent),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::oracle::Key;
 use super::process::{Entry, State, Wanted, payload};
 use super::server::Answer;
 use super::world::{Duty, MS, World};
-use crate::tier2::{Action, Failure, Probe, Reply};
+use crate::tier2::{Action, Failure, Probe, Reply, slot};
 
 impl World {
     // Answers.
@@ -59,18 +59,28 @@ impl World {
                 let call = &mut fiber.calls[at];
                 let operation = call.operation.as_mut().expect("driven");
                 let epoch = self.connections[connection].epoch;
-                let valued = matches!(operation.action(), Action::Get | Action::Acquire | Action::Claim);
+                let action = operation.action();
+                let mut told = None;
+                let valued = matches!(action, Action::Get | Action::Acquire | Action::Claim);
                 match &answer {
                     Answer::Value(value) => _ = operation.reply(now, epoch, Reply::Value(value.as_deref())),
                     Answer::Claim(won, value) => _ = operation.reply(now, epoch, Reply::Claim(*won, value.as_deref())),
                     Answer::Flag(done) => _ = operation.reply(now, epoch, Reply::Flag(*done)),
                     Answer::Error(failure) => _ = operation.failed(now, *failure),
+                    Answer::Moved(to) | Answer::Ask(to) => {
+                        let named = slot(operation.target());
+                        operation.set_node(*to);
+                        call.asking = operation.failed(now, Failure::Moved) == action;
+                        call.asking &= matches!(answer, Answer::Ask(_));
+                        told = matches!(answer, Answer::Moved(_)).then_some((named, *to));
+                    }
                     _ => _ = operation.failed(now, Failure::Timeout),
                 }
                 if valued && let Answer::Value(value) | Answer::Claim(_, value) = answer {
                     // What the operation's offset refers to.
                     call.answer = value.unwrap_or_default();
                 }
+                self.processes[process].slots.extend(told);
                 self.serve_stale(process, number, at);
                 self.continue_calls(process, number);
             }

@@ -126,13 +126,13 @@ impl World {
                     let mut call = self.begin_call(process, 0);
                     if operation.expected().is_empty() {
                         // A replay is about all changes of the process that have returned.
-                        let (all, tagged) = (operation.key().len() == 2, operation.key().ends_with(b":odd"));
+                        let base = operation.key().strip_suffix(b":odd").unwrap_or(operation.key());
+                        let tagged = base.len() < operation.key().len();
                         let concerns = |key: &Key| {
-                            key_text(*key) == operation.key()
-                                || tagged && key % 2 == 1
-                                || all && operation.key()[0] == b'g'
+                            let is_of_group = || *self.generations[self.group_of(*key)] == *base;
+                            key_text(*key) == operation.key() || is_of_group() && (!tagged || key % 2 == 1)
                         };
-                        let keys = (0..self.loads.len()).filter(|key| self.node_of(*key) == node && concerns(key));
+                        let keys = (0..self.loads.len()).filter(concerns);
                         call.about = keys.map(|key| (key, self.oracle.floor(process, key))).collect();
                     }
                     call.operation = Some(operation);

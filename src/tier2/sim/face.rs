@@ -4,7 +4,7 @@ use super::oracle::Key;
 use super::process::{Call, State, Step, Wanted, encoded, key_of, key_text, payload};
 use super::server::Command;
 use super::world::{Duty, MS, TIMEOUT, World};
-use crate::tier2::{Action, Failure, Operation, Parsed, parse};
+use crate::tier2::{Action, Failure, Operation, Parsed, parse, slot};
 
 impl World {
     // Threads.
@@ -25,6 +25,7 @@ impl World {
         self.note(|| format!("p{process}.{number} {step:?}"));
         let now = self.now;
         let namespace = self.processes[process].namespace.clone();
+        let node_of = |world: &Self, key: Key| world.node_of(process, &key_text(key));
         let change = |world: &mut Self, keys: &[Key]| {
             let mut call = world.begin_call(process, keys[0]);
             call.about = keys.iter().map(|&key| (key, world.oracle.commit(key, now))).collect();
@@ -45,7 +46,7 @@ impl World {
             }
             Step::Invalidate(key) => {
                 let mut call = change(self, &[key]);
-                call.operation = Some(namespace.remove(&key_text(key), self.node_of(key), now));
+                call.operation = Some(namespace.remove(&key_text(key), node_of(self, key), now));
                 vec![call]
             }
             Step::Expire(key) => {
@@ -56,32 +57,24 @@ impl World {
                 } else {
                     change(self, &[key])
                 };
-                call.operation = Some(namespace.expire(&key_text(key), self.node_of(key), now));
+                call.operation = Some(namespace.expire(&key_text(key), node_of(self, key), now));
                 vec![call]
             }
             Step::Touch(key) => {
                 let mut call = self.begin_call(process, key);
                 let ttl = self.options.namespace.ttl;
-                call.operation = Some(namespace.touch(&key_text(key), self.node_of(key), now, ttl));
+                call.operation = Some(namespace.touch(&key_text(key), node_of(self, key), now, ttl));
                 self.oracle.touched(key, now);
                 vec![call]
             }
             Step::Set(key) => {
                 let mut call = change(self, &[key]);
                 call.value = Some((call.about[0].1, now));
-                call.operation = Some(namespace.write(&key_text(key), self.node_of(key), now, 0, &tags(key)));
+                call.operation = Some(namespace.write(&key_text(key), node_of(self, key), now, 0, &tags(key)));
                 vec![call]
             }
-            Step::Clear(keys) => {
-                let mut call = change(self, &keys);
-                call.operation = Some(namespace.bump(None, self.node_of(keys[0]), now));
-                vec![call]
-            }
-            Step::Tag(keys) => {
-                let mut call = change(self, &keys);
-                call.operation = Some(namespace.bump(Some(b"odd"), self.node_of(keys[0]), now));
-                vec![call]
-            }
+            Step::Clear(keys) => self.bumps(process, &keys, None),
+            Step::Tag(keys) => self.bumps(process, &keys, Some(b"odd")),
         };
         let fiber = &mut self.processes[process].fibers[number];
         fiber.calls = calls;
@@ -92,10 +85,28 @@ impl World {
         self.continue_calls(process, number);
     }
 
+    /// Commits new versions of the keys, and bumps each generation that their values carry.
+    fn bumps(&mut self, process: usize, keys: &[Key], tag: Option<&[u8]>) -> Vec<Call> {
+        let now = self.now;
+        let namespace = self.processes[process].namespace.clone();
+        let about: Vec<(Key, u64)> = keys.iter().map(|&key| (key, self.oracle.commit(key, now))).collect();
+        let names = self.generations.clone();
+        let mut calls = Vec::new();
+        for group in 0..self.masters.len() {
+            let mine = about.iter().filter(|(key, _)| self.group_of(*key) == group);
+            let mut call = self.begin_call(process, keys[0]);
+            call.about = mine.copied().collect();
+            let node = self.node_of(process, &names[group]);
+            call.operation = Some(namespace.bump(tag, group as u32, node, now));
+            calls.push(call);
+        }
+        calls
+    }
+
     /// A read: from tier 1, from another thread's load, or by an operation.
     pub(super) fn read(&mut self, process: usize, number: usize, at: usize, key: Key, load: bool) -> Call {
         let mut call = self.begin_call(process, key);
-        let (now, node) = (self.now, self.node_of(key));
+        let (now, node) = (self.now, self.node_of(process, &key_text(key)));
         let canaries = self.has(Duty::Canary);
         let (by_clock, join_by_clock) = (self.has(Duty::TrustByClock), self.has(Duty::JoinByClock));
         let one = &mut self.processes[process];
@@ -305,6 +316,7 @@ impl World {
         let call = &mut self.processes[process].fibers[number].calls[at];
         let value = call.value;
         let about = call.about.clone();
+        let asking = std::mem::take(&mut call.asking);
         let operation = call.operation.as_mut().expect("driven");
         if operation.action() == Action::Put {
             operation.sending(connection as u64 + 1);
@@ -321,7 +333,7 @@ impl World {
                 not_after: 0,
             };
         }
-        let request = self.send(connection, command, about);
+        let request = self.send_asking(connection, command, about, asking);
         self.wait_for(process, number, connection, request, Wanted::Answer)
     }
 }
@@ -404,23 +416,33 @@ impl World {
     pub(super) fn check_servers(&mut self) {
         for node in 0..self.masters.len() {
             let server = &self.servers[self.masters[node]];
-            let generation = |key: &str| server.data.get(key.as_bytes()).map(|item| item.value.clone());
-            let own = generation(&format!("g{node}"));
             let mut held = Vec::new();
             for (text, item) in &server.data {
                 let Some(key) = key_of(text) else {
                     continue;
                 };
+                // What is left of a slot that was given away is read by no process.
+                if self.place(slot(text)).node != node as u32 {
+                    continue;
+                }
                 let Parsed::Frame(frame) = parse(&item.value) else {
                     continue;
+                };
+                let name = &self.generations[self.group_of(key)];
+                let generation = |key: &[u8]| {
+                    let place = self.place(slot(key));
+                    let held = |node: u32| self.servers[self.masters[node as usize]].data.get(key);
+                    held(place.node)
+                        .or(place.to.and_then(held))
+                        .map(|item| item.value.clone())
                 };
                 let graceful = self.longest(true) > self.longest(false);
                 let expired = !graceful && frame.soft_end <= server.wall_ms(self.now);
                 let live = !expired
-                    && own.as_deref() == Some(&frame.generation)
-                    && frame.tags().all(|(tag, stamp)| {
-                        generation(&format!("g{node}:{}", String::from_utf8_lossy(tag))).as_deref() == Some(&stamp)
-                    });
+                    && generation(name).as_deref() == Some(&frame.generation)
+                    && frame
+                        .tags()
+                        .all(|(tag, stamp)| generation(&[name, &b":"[..], tag].concat()).as_deref() == Some(&stamp));
                 if live && let Some((version, _)) = payload(&item.value[frame.offset..]) {
                     held.push((key, version));
                 }

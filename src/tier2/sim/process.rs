@@ -2,7 +2,7 @@
 
 use super::oracle::{Begun, Key};
 use super::world::{Duty, MS, World};
-use crate::tier2::{Namespace, Operation, Tier};
+use crate::tier2::{Namespace, Operation, Tier, slot};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What a user's thread does next.
@@ -76,6 +76,8 @@ pub(super) struct Call {
     pub(super) answer: Vec<u8>,
     pub(super) joined: bool,
     pub(super) slept: bool,
+    /// The command is sent again behind ASKING.
+    pub(super) asking: bool,
     pub(super) drops: u32,
     pub(super) ended: bool,
 }
@@ -135,15 +137,35 @@ pub(super) struct Process {
     pub(super) next_flight: u64,
     pub(super) fibers: Vec<Fiber>,
     pub(super) idle: BTreeMap<u32, Vec<usize>>,
+    /// Where slots are, as far as the process was told.
+    pub(super) slots: BTreeMap<u16, u32>,
     pub(super) tracking: BTreeMap<u32, usize>,
     /// For the controls: what a thread last knew.
     pub(super) trusted: bool,
     pub(super) wrote_at: BTreeMap<Key, u64>,
 }
 
-/// Keys of the simulation; those from 8 on lie on the second node, if there is one, and odd ones have the tag.
+/// Keys of the simulation; odd ones have the tag.
 pub(super) fn key_text(key: Key) -> Vec<u8> {
     format!("k{key}").into_bytes()
+}
+
+/// The keys of generations: each is in the first slot of its node.
+pub(super) fn generation_keys(nodes: usize, node_of: impl Fn(u16) -> u32) -> Vec<Vec<u8>> {
+    if nodes == 1 {
+        return vec![b"g0".to_vec()];
+    }
+    let first = |node| {
+        (0..crate::tier2::SLOTS)
+            .find(|slot| node_of(*slot) == node)
+            .unwrap_or(0)
+    };
+    let key = |wanted: u16| {
+        let mut keys = (0..).map(|number: u32| format!("g{{{number}}}").into_bytes());
+        keys.find(|key| slot(key) == wanted)
+            .expect("there is one for each slot")
+    };
+    (0..nodes as u32).map(first).map(key).collect()
 }
 
 /// Which key it is; none for generations, claims and canaries.
@@ -226,8 +248,17 @@ impl Process {
 }
 
 impl World {
-    pub(super) fn node_of(&self, key: Key) -> u32 {
-        if key >= 8 && self.masters.len() > 1 { 1 } else { 0 }
+    /// The node that has a key, as far as the process knows.
+    pub(super) fn node_of(&self, process: usize, key: &[u8]) -> u32 {
+        let slot = slot(key);
+        let nodes = self.masters.len() as u32;
+        let told = self.processes[process].slots.get(&slot).copied();
+        told.unwrap_or(u32::from(slot) * nodes / u32::from(crate::tier2::SLOTS))
+    }
+
+    /// Which generation the value of a key carries.
+    pub(super) fn group_of(&self, key: Key) -> usize {
+        usize::from(slot(&key_text(key))) * self.masters.len() / usize::from(crate::tier2::SLOTS)
     }
 
     /// Adds a process with its background threads.
@@ -240,8 +271,13 @@ impl World {
     pub(super) fn add_process(&mut self, tier: Tier) -> usize {
         tier.0.lock().controls.turn_off(&self.options.mends_off);
         let namespace = Namespace::new(&tier, self.options.namespace);
+        let generations = if self.has(Duty::GenerationBySlots) {
+            self.generations.clone()
+        } else {
+            generation_keys(self.masters.len(), |slot| self.place(slot).node)
+        };
+        namespace.set_generations(&generations.iter().map(|key| &**key).collect::<Vec<_>>());
         let fibers = (0..self.masters.len() as u32).map(|node| {
-            namespace.set_generation(node, format!("g{node}").as_bytes());
             let mut fiber = Fiber::new([]);
             fiber.background = Some(node);
             fiber
@@ -257,6 +293,7 @@ impl World {
             next_flight: 0,
             fibers,
             idle: BTreeMap::new(),
+            slots: BTreeMap::new(),
             tracking: BTreeMap::new(),
             trusted: true,
             wrote_at: BTreeMap::new(),
@@ -279,6 +316,7 @@ impl World {
         };
         let child = self.add_process(tier);
         self.processes[child].entries = self.processes[parent].entries.clone();
+        self.processes[child].slots = self.processes[parent].slots.clone();
         // What the parent's changes promise, they promise to the parent: it has the journal.
         self.note(|| format!("p{parent} forks p{child}"));
         child
@@ -311,7 +349,8 @@ impl World {
     }
 
     pub(super) fn begin_call(&self, process: usize, key: Key) -> Call {
-        let bound = self.bound(process, self.node_of(key));
+        let nodes = 0..self.masters.len() as u32;
+        let bound = nodes.map(|node| self.bound(process, node)).max().unwrap_or_default();
         Call {
             key,
             operation: None,
@@ -323,6 +362,7 @@ impl World {
             answer: Vec::new(),
             joined: false,
             slept: false,
+            asking: false,
             drops: 0,
             ended: false,
         }

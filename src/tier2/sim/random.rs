@@ -1,9 +1,9 @@
 //! Random schedules.
 
-use super::process::{State, Step};
+use super::process::{State, Step, key_text};
 use super::server::Faults;
 use super::world::{Duty, Event, MS, Options, World};
-use crate::tier2::Mend;
+use crate::tier2::{Mend, slot};
 use std::collections::BTreeSet;
 
 /// splitmix64.
@@ -39,9 +39,11 @@ struct Profile {
     failovers: bool,
     nodes: usize,
     bus: bool,
+    /// Slots move between nodes.
+    reshards: bool,
 }
 
-/// Keys 0 to 3 are invalidated by all threads; 4 and 5 are set by one thread of process 0 alone; odd ones have the tag. On the second
+/// Keys 0 to 3 are invalidated by all threads; 4 and 5 are set by one thread of process 0 alone; odd ones have the tag. With a second
 /// node the same from 8 on.
 fn step(random: &mut Random, profile: &Profile, sets: bool) -> Step {
     let base = if profile.nodes > 1 && random.one_in(2) { 8 } else { 0 };
@@ -62,12 +64,17 @@ fn step(random: &mut Random, profile: &Profile, sets: bool) -> Step {
         11 => Step::Many(vec![base + random.below(3), base + 3]),
         12..=15 => Step::Invalidate(mine),
         16 => Step::Expire(mine),
-        17 if random.one_in(3) => Step::Clear((base..base + 4).collect()),
-        18 => Step::Tag(vec![base + 1, base + 3]),
+        17 if random.one_in(3) => Step::Clear(mine_all(profile)),
+        18 => Step::Tag(mine_all(profile).into_iter().filter(|key| key % 2 == 1).collect()),
         19 => Step::Touch(mine),
         20 => Step::Sleep(random.below(6_000) as u64),
         _ => Step::Sleep(random.below(300) as u64),
     }
+}
+
+/// The keys that all threads invalidate.
+fn mine_all(profile: &Profile) -> Vec<usize> {
+    keys(profile).into_iter().filter(|key| key % 8 < 4).collect()
 }
 
 fn fault(world: &mut World, random: &mut Random, profile: &Profile) {
@@ -77,7 +84,7 @@ fn fault(world: &mut World, random: &mut Random, profile: &Profile) {
         .filter(|at| !world.connections[*at].dead)
         .collect();
     let process = random.below(world.processes.len());
-    match random.below(20) {
+    match random.below(if profile.reshards { 28 } else { 20 }) {
         0..=3 if !open.is_empty() => {
             let connection = open[random.below(open.len())];
             world.note(|| format!("c{connection} is cut"));
@@ -137,6 +144,7 @@ fn fault(world: &mut World, random: &mut Random, profile: &Profile) {
             let (lost, cut) = (random.below(4), random.one_in(2));
             world.fail_over(node, lost, cut);
         }
+        20..=27 if profile.reshards => reshard(world, random, profile),
         17 if profile.failovers => {
             world.kill_server(server);
             if random.one_in(2) {
@@ -150,6 +158,24 @@ fn fault(world: &mut World, random: &mut Random, profile: &Profile) {
             world.jump(ms);
         }
         _ => {}
+    }
+}
+
+/// Moves a slot a step further, of a key or of a generation.
+fn reshard(world: &mut World, random: &mut Random, profile: &Profile) {
+    let mut names = world.generations.clone();
+    names.extend(keys(profile).into_iter().map(key_text));
+    let name = names[random.below(names.len())].clone();
+    let place = world.place(slot(&name));
+    match (place.to, random.below(4)) {
+        (None, _) => world.begin_move(&name, random.below(profile.nodes) as u32),
+        (Some(_), 0 | 1) => {
+            let inside = world.keys_of(world.masters[place.node as usize], slot(&name));
+            if !inside.is_empty() {
+                world.migrate(&inside[random.below(inside.len())]);
+            }
+        }
+        (Some(_), _) => world.end_move(slot(&name)),
     }
 }
 
@@ -174,6 +200,7 @@ fn heal(world: &mut World) {
         .connections
         .iter_mut()
         .for_each(|one| (one.hold_up, one.hold_down) = (false, false));
+    world.end_moves();
     world.note(|| "healed".into());
 }
 
@@ -383,6 +410,7 @@ const PROFILE: Profile = Profile {
     failovers: false,
     nodes: 1,
     bus: true,
+    reshards: false,
 };
 
 #[test]
@@ -428,6 +456,33 @@ fn random_schedules_without_a_bus() {
             faults: 80,
             failovers: true,
             bus: false,
+            ..PROFILE
+        },
+    );
+}
+
+#[test]
+fn random_schedules_of_a_cluster_that_reshards() {
+    all_hold(
+        2_000,
+        &Profile {
+            faults: 30,
+            nodes: 2,
+            reshards: true,
+            ..PROFILE
+        },
+    );
+}
+
+#[test]
+fn random_schedules_of_a_cluster_that_reshards_and_fails_over() {
+    all_hold(
+        2_000,
+        &Profile {
+            faults: 40,
+            failovers: true,
+            nodes: 2,
+            reshards: true,
             ..PROFILE
         },
     );

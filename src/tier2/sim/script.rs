@@ -53,6 +53,16 @@ impl World {
         world
     }
 
+    /// The same in a cluster of two masters.
+    pub(super) fn cluster(options: Options, processes: usize) -> Self {
+        let mut world = Self::new(options, 2);
+        for _ in 0..processes {
+            world.spawn();
+        }
+        world.pass(200);
+        world
+    }
+
     /// Runs steps in a new thread of the process, to their end unless something holds them.
     pub(super) fn go(&mut self, process: usize, steps: impl IntoIterator<Item = Step>) -> usize {
         let fiber = self.start(process, steps);

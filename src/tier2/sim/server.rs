@@ -61,6 +61,24 @@ pub(super) enum Command {
     Kill(usize),
 }
 
+impl Command {
+    /// The keys that decide which node executes it, in the order of its parts.
+    pub(super) fn keys(&self) -> Vec<&[u8]> {
+        match self {
+            Self::Hello | Self::Subscribe | Self::Ping(_) | Self::Canary(_) | Self::Kill(_) => Vec::new(),
+            Self::Claim { target, key, .. } => vec![target, key],
+            Self::Get(key)
+            | Self::SetNxGet { key, .. }
+            | Self::Swap { key, .. }
+            | Self::Set { key, .. }
+            | Self::Release { key, .. }
+            | Self::Remove(key)
+            | Self::Expire { key, .. }
+            | Self::Touch { key, .. } => vec![key],
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
     Hello {
@@ -74,6 +92,10 @@ pub(super) enum Answer {
     /// An invalidation, and which versions of the source it is about, as far as the simulation knows.
     Push(Vec<u8>, Vec<(usize, u64)>),
     Flushed,
+    /// The key's slot is on another node.
+    Moved(u32),
+    /// The key's slot is on its way to another node, and the key is not here.
+    Ask(u32),
     Pong(u64),
     Reset,
 }

@@ -4,10 +4,10 @@
 //! at any later time, as it does where the kernel sends it again. Time passes when a timer is chosen.
 
 use super::oracle::Oracle;
-use super::process::{Process, State};
+use super::process::{Process, State, generation_keys};
 use super::server::{Answer, Command, Server};
-use crate::tier2::{Mend, NamespaceSettings, Settings};
-use std::collections::{BTreeSet, VecDeque};
+use crate::tier2::{Mend, NamespaceSettings, SLOTS, Settings, slot};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(super) const MS: u64 = 1_000_000;
 /// How long a process waits for an answer.
@@ -44,6 +44,8 @@ pub(super) enum Duty {
     ConditionalFill,
     /// Canaries, and not the connection, are what trust depends on.
     Canary,
+    /// Generations belong to ranges of slots, and not to the servers that have these when a process starts.
+    GenerationBySlots,
 }
 
 #[derive(Clone, Debug)]
@@ -76,7 +78,17 @@ impl Default for Options {
 pub(super) struct Packet {
     pub(super) request: u64,
     pub(super) command: Command,
+    /// Sent behind ASKING.
+    pub(super) asking: bool,
     pub(super) about: Vec<(usize, u64)>,
+}
+
+/// Where a slot is that is not where it was at first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) node: u32,
+    /// Where its keys are being moved.
+    pub(super) to: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +123,10 @@ pub(super) struct World {
     pub(super) servers: Vec<Server>,
     /// By node: which server is its master.
     pub(super) masters: Vec<usize>,
+    /// The keys of the generations.
+    pub(super) generations: Vec<Vec<u8>>,
+    /// Slots that were moved, or are being moved.
+    pub(super) places: BTreeMap<u16, Place>,
     pub(super) connections: Vec<Connection>,
     pub(super) processes: Vec<Process>,
     pub(super) oracle: Oracle,
@@ -131,6 +147,8 @@ impl World {
             options,
             servers,
             masters: (0..nodes).collect(),
+            generations: generation_keys(nodes, |slot| u32::from(slot) * nodes as u32 / u32::from(SLOTS)),
+            places: BTreeMap::new(),
             connections: Vec::new(),
             processes: Vec::new(),
             oracle: Oracle::default(),
@@ -181,7 +199,86 @@ impl World {
         Some(self.connections.len() - 1)
     }
 
+    /// Where a slot is.
+    pub(super) fn place(&self, slot: u16) -> Place {
+        let node = u32::from(slot) * self.masters.len() as u32 / u32::from(SLOTS);
+        self.places.get(&slot).copied().unwrap_or(Place { node, to: None })
+    }
+
+    /// Begins to move the slot of a key to another node.
+    pub(super) fn begin_move(&mut self, key: &[u8], to: u32) {
+        let place = self.place(slot(key));
+        if place.node != to {
+            self.note(|| format!("slot of {} is moving to node {to}", text(key)));
+            self.places.insert(slot(key), Place { to: Some(to), ..place });
+        }
+    }
+
+    /// Moves a key of a slot that is being moved.
+    pub(super) fn migrate(&mut self, key: &[u8]) {
+        let place = self.place(slot(key));
+        let Some(to) = place.to else { return };
+        let (from, to) = (self.masters[place.node as usize], self.masters[to as usize]);
+        if self.servers[from].alive
+            && self.servers[to].alive
+            && let Some(mut item) = self.servers[from].data.remove(key)
+        {
+            self.note(|| format!("{} migrates", text(key)));
+            // The time that is left is what is sent.
+            let clocks = self.servers[to].clock - self.servers[from].clock;
+            item.expires = item.expires.map(|at| at.saturating_add_signed(clocks));
+            self.servers[to].data.insert(key.to_vec(), item);
+            self.push(from, vec![key.to_vec()], &[]);
+            self.push(to, vec![key.to_vec()], &[]);
+        }
+    }
+
+    /// Moves what is left of a slot, and then the slot. Failovers lose nothing of that.
+    pub(super) fn end_move(&mut self, slot_number: u16) {
+        let place = self.place(slot_number);
+        let Some(to) = place.to else { return };
+        let from = self.masters[place.node as usize];
+        for key in self.keys_of(from, slot_number) {
+            self.migrate(&key);
+        }
+        self.reassign(slot_number, to);
+    }
+
+    /// Gives a slot to another node. What its previous node still has of it, that node deletes.
+    pub(super) fn reassign(&mut self, slot_number: u16, to: u32) {
+        let from = self.masters[self.place(slot_number).node as usize];
+        self.note(|| format!("slot {slot_number} is on node {to}"));
+        for key in self.keys_of(from, slot_number) {
+            self.servers[from].data.remove(&key);
+        }
+        self.servers[from].past.clear();
+        self.servers[self.masters[to as usize]].past.clear();
+        self.places.insert(slot_number, Place { node: to, to: None });
+    }
+
+    pub(super) fn keys_of(&self, server: usize, slot_number: u16) -> Vec<Vec<u8>> {
+        let keys = self.servers[server].data.keys();
+        keys.filter(|key| slot(key) == slot_number).cloned().collect()
+    }
+
+    pub(super) fn end_moves(&mut self) {
+        let moving = self.places.iter().filter(|(_, place)| place.to.is_some());
+        for slot_number in moving.map(|(slot, _)| *slot).collect::<Vec<_>>() {
+            self.end_move(slot_number);
+        }
+    }
+
     pub(super) fn send(&mut self, connection: usize, command: Command, about: Vec<(usize, u64)>) -> u64 {
+        self.send_asking(connection, command, about, false)
+    }
+
+    pub(super) fn send_asking(
+        &mut self,
+        connection: usize,
+        command: Command,
+        about: Vec<(usize, u64)>,
+        asking: bool,
+    ) -> u64 {
         self.requests += 1;
         let request = self.requests;
         self.note(|| format!("  c{connection} <- {}", brief(&command)));
@@ -192,6 +289,7 @@ impl World {
             one.up.push_back(Packet {
                 request,
                 command,
+                asking,
                 about,
             });
         }
@@ -281,12 +379,32 @@ impl World {
         let number = self.connections[at].server;
         let mut pushes = Vec::new();
         let now = self.now;
-        if let Command::Kill(victim) = packet.command {
+        if let Command::Kill(victim) = packet.command
+            && self.connections.get(victim).is_some_and(|one| one.server == number)
+        {
             self.kill_connection(victim);
         }
-        let server = &mut self.servers[number];
         let is_master = self.masters.contains(&number);
-        let answer = server.execute(at, &packet.command, now, &mut pushes);
+        self.servers[number].expire(now, &mut pushes);
+        let redirects = packet
+            .command
+            .keys()
+            .into_iter()
+            .map(|key| self.redirect(number, key, packet.asking));
+        let redirects: Vec<Option<Answer>> = redirects.collect();
+        let server = &mut self.servers[number];
+        let answer = match (redirects.iter().flatten().next().cloned(), &packet.command) {
+            (None, command) => server.execute(at, command, now, &mut pushes),
+            (Some(redirect), Command::Claim { target, token, px, .. }) => {
+                // Of two commands in one packet, the other one is executed.
+                if redirects[0].is_none() {
+                    let (key, value, px) = (target.clone(), token.clone(), Some(*px));
+                    server.execute(at, &Command::SetNxGet { key, value, px }, now, &mut pushes);
+                }
+                redirect
+            }
+            (Some(redirect), _) => redirect,
+        };
         let changes = matches!(
             (&packet.command, &answer),
             (
@@ -314,6 +432,17 @@ impl World {
             self.connections[at].down.push_back((packet.request, answer));
         }
         self.push(number, pushes, &about);
+    }
+
+    /// What a master says of a key that it has not got.
+    fn redirect(&self, server: usize, key: &[u8], asking: bool) -> Option<Answer> {
+        let here = self.masters.iter().position(|master| *master == server)? as u32;
+        let place = self.place(slot(key));
+        match place.to {
+            _ if place.node != here => (place.to != Some(here) || !asking).then_some(Answer::Moved(place.node)),
+            Some(to) if !self.servers[server].data.contains_key(key) => Some(Answer::Ask(to)),
+            _ => None,
+        }
     }
 
     /// Announces changed keys to the connections that track them.
@@ -376,6 +505,8 @@ impl World {
 
     /// Makes a replica the node's master, which has not got the last `lost` writes. The previous master is a replica.
     pub(super) fn fail_over(&mut self, node: usize, lost: usize, cut: bool) {
+        // (A failover amid a move may leave two copies of a key, which is the server's fault.)
+        self.end_moves();
         self.identities += 1;
         let old = self.masters[node];
         let mut server = Server::new(&format!("promoted {}", self.identities));

@@ -1,12 +1,15 @@
 //! The protocol of the second tier, for the package's transports: no I/O, and no Python code runs in here.
 
 mod operation;
+mod reads;
 
 use hotset::tier2::{self, Failure, NamespaceSettings, Probe, Settings, Task, Tier};
 use operation::Operation;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use reads::Reads;
+use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
 
@@ -124,6 +127,12 @@ impl PyTier {
         Ok(self.tier.probed(checked_node(node)?, &probe, now))
     }
 
+    #[pyo3(signature = (node, serving, /))]
+    fn set_serving(&self, node: u32, serving: bool) -> PyResult<()> {
+        self.tier.set_serving(checked_node(node)?, serving);
+        Ok(())
+    }
+
     #[pyo3(signature = (node, kind, now, /))]
     fn probe_failed(&self, node: u32, kind: u8, now: u64) -> PyResult<()> {
         self.tier.probe_failed(checked_node(node)?, failure(kind)?, now);
@@ -237,11 +246,14 @@ impl PyTier {
         _now: u64,
     ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
         let mut apply = Vec::new();
-        for key in &keys {
-            // One at a time: what is passed on is the object that came.
-            self.tier
-                .messages(checked_node(node)?, [key.as_bytes()], |_| apply.push(key.clone()));
-        }
+        // What is passed on is the object that came.
+        let at = Cell::new(0);
+        let numbered = keys.iter().enumerate().map(|(number, key)| {
+            at.set(number);
+            key.as_bytes()
+        });
+        self.tier
+            .messages(checked_node(node)?, numbered, |_| apply.push(keys[at.get()].clone()));
         Ok(apply)
     }
 
@@ -343,20 +355,22 @@ impl<'py> Tags<'py> {
 impl Namespace {
     fn ready(&self, node: u32) -> PyResult<u32> {
         checked_node(node)?;
-        if self.0.has_generation(node) {
+        if self.0.generations() > 0 {
             return Ok(node);
         }
-        Err(PyValueError::new_err(format!(
-            "no generation is set for node {node}: call set_generation first"
-        )))
+        Err(PyValueError::new_err("no generation is set: call set_generations first"))
     }
 }
 
 #[pymethods]
 impl Namespace {
-    #[pyo3(signature = (node, key, /))]
-    fn set_generation(&self, node: u32, key: &[u8]) -> PyResult<()> {
-        self.0.set_generation(checked_node(node)?, key);
+    #[pyo3(signature = (keys, /))]
+    fn set_generations(&self, keys: Vec<Bound<'_, PyBytes>>) -> PyResult<()> {
+        let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        if !(1..=usize::from(tier2::SLOTS)).contains(&keys.len()) {
+            return Err(PyValueError::new_err(format!("{} generations: at least 1", keys.len())));
+        }
+        self.0.set_generations(&keys);
         Ok(())
     }
 
@@ -370,6 +384,21 @@ impl Namespace {
             load,
             &tags.check()?,
         )))
+    }
+
+    #[pyo3(signature = (keys, node, now, load, tags=Vec::new(), /))]
+    fn read_many(
+        &self,
+        keys: Vec<Bound<'_, PyBytes>>,
+        node: u32,
+        now: u64,
+        load: bool,
+        tags: Vec<Bound<'_, PyBytes>>,
+    ) -> PyResult<Reads> {
+        let (node, tags) = (self.ready(node)?, Tags(tags));
+        let tags = tags.check()?;
+        let read = |key: &Bound<'_, PyBytes>| self.0.read(key.as_bytes(), node, now, load, &tags);
+        Ok(Reads::new(keys.iter().map(read)))
     }
 
     #[pyo3(signature = (key, node, now, ttl, tags=Vec::new(), /))]
@@ -399,9 +428,13 @@ impl Namespace {
         Ok(Operation::new(self.0.touch(key, self.ready(node)?, now, ttl)))
     }
 
-    #[pyo3(signature = (tag, node, now, /))]
-    fn bump(&self, tag: Option<&[u8]>, node: u32, now: u64) -> PyResult<Operation> {
-        Ok(Operation::new(self.0.bump(tag, self.ready(node)?, now)))
+    #[pyo3(signature = (tag, group, node, now, /))]
+    fn bump(&self, tag: Option<&[u8]>, group: u32, node: u32, now: u64) -> PyResult<Operation> {
+        let node = self.ready(node)?;
+        if group >= self.0.generations() {
+            return Err(PyValueError::new_err(format!("there is no generation {group}")));
+        }
+        Ok(Operation::new(self.0.bump(tag, group, node, now)))
     }
 
     #[pyo3(signature = (key, node, now, /))]
@@ -423,5 +456,7 @@ impl Namespace {
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyTier>()?;
     module.add_class::<Namespace>()?;
+    module.add_class::<Reads>()?;
+    module.add_function(wrap_pyfunction!(reads::bulk_strings, module)?)?;
     module.add_class::<Operation>()
 }

@@ -285,6 +285,8 @@ class BusThread:
             return
         session.give_back(node, connection)
         if isinstance(reply, ServerError):
+            if reply.code == "MOVED":
+                session.moved(reply, node)
             self._core.canary_failed(node, number, kind_of_error(reply), now())
         else:
             self._core.canary_written(node, number, connection.epoch, now())

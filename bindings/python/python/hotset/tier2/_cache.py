@@ -335,8 +335,8 @@ class TieredCache(Generic[K, V]):
         if rest:
             marks = self._marks(rest)
             try:
-                outcomes = _many.read_many(_many.Reading(self._space, rest, False, ()), None)
-                _land_many(found, rest, marks, outcomes)
+                reading = _many.Reading(self._space, rest, False, ())
+                _land_many(found, rest, marks, reading.hits, _many.read_many(reading, None))
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
@@ -349,8 +349,8 @@ class TieredCache(Generic[K, V]):
         if rest:
             marks = self._marks(rest)
             try:
-                outcomes = await _many.read_many_async(_many.Reading(self._space, rest, False, ()), None)
-                _land_many(found, rest, marks, outcomes)
+                reading = _many.Reading(self._space, rest, False, ())
+                _land_many(found, rest, marks, reading.hits, await _many.read_many_async(reading, None))
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
@@ -392,8 +392,7 @@ class TieredCache(Generic[K, V]):
 
             try:
                 reading = _many.Reading(self._space, rest, True, _reads.tag_names(given))
-                outcomes = _many.read_many(reading, load)
-                _land_many(found, rest, marks, outcomes)
+                _land_many(found, rest, marks, reading.hits, _many.read_many(reading, load))
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
@@ -419,8 +418,7 @@ class TieredCache(Generic[K, V]):
 
             try:
                 reading = _many.Reading(self._space, rest, True, _reads.tag_names(given))
-                outcomes = await _many.read_many_async(reading, load)
-                _land_many(found, rest, marks, outcomes)
+                _land_many(found, rest, marks, reading.hits, await _many.read_many_async(reading, load))
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
@@ -512,10 +510,18 @@ def _land(flight: Any, outcome: Outcome) -> Any:
     return value
 
 
-def _land_many(found: dict[Any, Any], keys: list[Any], marks: dict[Any, Any], outcomes: dict[int, Outcome]) -> None:
+def _land_many(
+    found: dict[Any, Any], keys: list[Any], marks: dict[Any, Any], hits: list[tuple[int, Any, int]], outcomes: dict[int, Outcome]
+) -> None:
+    when = now()
+    for at, value, keep_until in hits:
+        key = keys[at]
+        found[key] = value
+        if keep_until > when and key in marks:
+            marks[key].finish(value, (keep_until - when) / 1e9)
     error: BaseException | None = None
-    for at, key in enumerate(keys):
-        outcome = outcomes[at]
+    for at, outcome in outcomes.items():
+        key = keys[at]
         if outcome.error is not None:
             error = error or outcome.error
             continue

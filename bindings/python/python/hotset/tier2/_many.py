@@ -6,10 +6,9 @@ from typing import Any, cast, final
 
 from hotset._hotset import MISSING
 from hotset.tier2._clock import now
-from hotset.tier2._commands import GET, Abilities, kind_of_failure, pack
+from hotset.tier2._commands import Abilities, kind_of_failure, pack
 from hotset.tier2._errors import Failed
 from hotset.tier2._operations import (
-    HIT,
     Background,
     Call,
     Load,
@@ -27,7 +26,6 @@ from hotset.tier2._operations import (
     wait,
     wait_async,
 )
-from hotset.tier2._payload import PayloadError
 from hotset.tier2._resp import Command
 from hotset.tier2._session import Session
 from hotset.tier2._space import Space
@@ -214,90 +212,119 @@ class Reading:
         self._keys = keys
         session, namespace = space.native()
         self.session = session
-        self.outcomes: dict[int, Outcome] = {}
-        self._names = [space.key_of((key,), {}) for key in keys]
+        self.hits: list[tuple[int, Any, int]] = []
+        """Of each key that has a value: its place, the value, and until when the first tier may keep it."""
+        self._absent: list[int] = []
+        self._names = space.names_of(keys)
         if loads:
             for name, _ in self._names:
                 check_not_within(name)
-        node_of, read, when = session.node_of, namespace.read, now()
-        self.ops: list[Any] = [read(name, node_of(name), when, loads, tags) for name, _ in self._names]
-        self._replies: dict[int, bytes | None] = {}
-
-    def mget(self) -> tuple[int, bytes, list[int]] | None:
-        """The server, one MGET as it is sent, and the places of the keys that it reads; None where that does not pay or is not possible."""
-        if self.session.is_cluster:
-            return None
-        places = [at for at, op in enumerate(self.ops) if op.action == GET]
-        if len(places) < 2:
-            return None
-        return self.ops[places[0]].node, pack([(b"MGET", *[self.ops[at].target for at in places])]), places
-
-    def take(self, places: list[int], epoch: int, replies: Any) -> None:
-        """Reports the replies of an MGET. (Of an error the operations learn when they ask again.)"""
-        if not isinstance(replies, list) or len(cast("list[bytes | None]", replies)) != len(places):
+        node_of, when = session.node_of, now()
+        self._ops: dict[int, Any] = {}
+        self._reads: Any = None
+        self._replies: list[bytes | None] = []
+        self.number = node_of(self._names[0][0])
+        if session.is_cluster or len(keys) < 2:
+            self._ops = {at: namespace.read(name, node_of(name), when, loads, tags) for at, (name, _) in enumerate(self._names)}
             return
-        when, ops, names, open_value = now(), self.ops, self._names, self._space.codec.open
-        for at, reply in zip(places, cast("list[bytes | None]", replies), strict=True):
-            op = ops[at]
-            self._replies[at] = reply
-            if op.reply(when, epoch, reply) == HIT and reply is not None:
+        reads = namespace.read_many([name for name, _ in self._names], self.number, when, loads, tags)
+        if reads.are_gets():
+            self._reads = reads
+        else:
+            self._ops = {at: reads.take(at) for at in range(len(keys))}
+
+    def mget(self) -> bytes | None:
+        """One MGET of all keys as it is sent; None where that does not pay or is not possible."""
+        if self._reads is None:
+            return None
+        return pack([(b"MGET", *[name for name, _ in self._names])])
+
+    def take(self, epoch: int, replies: Any) -> None:
+        """Reports the replies of an MGET. (Of an error the operations learn when they ask again.)"""
+        reads, self._reads = self._reads, None
+        count = len(self._names)
+        if not isinstance(replies, list) or len(cast("list[bytes | None]", replies)) != count:
+            self._ops = {at: reads.take(at) for at in range(count)}
+            return
+        self._replies = cast("list[bytes | None]", replies)
+        when, names, codec = now(), self._names, self._space.codec
+        decode, number, open_value, hits = codec.decode_plain, codec.number, codec.open, self.hits
+        for at, result in enumerate(reads.replies(when, epoch, replies)):
+            if result is None:
+                self._absent.append(at)
+            elif result is False:
+                self._ops[at] = reads.take(at)
+            else:
+                payload, flags, written_by, keep_until = result
                 name, full_key = names[at]
                 try:
-                    value = open_value(name, full_key, op.flags, op.codec, reply[op.offset :])
-                except PayloadError:
+                    if flags == 0 and written_by == number and full_key is None and decode is not None:
+                        value = decode(payload)
+                    else:
+                        value = open_value(name, full_key, flags, written_by, payload)
+                except Exception:
+                    # (A PayloadError, or what the codec raises.)
+                    op = self._ops[at] = reads.take(at)
                     op.reject(when)
                 else:
-                    self.outcomes[at] = Outcome(value, op.keep_until, True)
+                    hits.append((at, value, keep_until))
 
-    def failed(self, places: list[int], failed: Failed) -> None:
+    def failed(self, failed: Failed) -> None:
         """Reports that an MGET got no reply."""
-        for at in places:
-            self.ops[at].failed(now(), kind_of_failure(failed))
+        reads, self._reads = self._reads, None
+        for at in range(len(self._names)):
+            op = self._ops[at] = reads.take(at)
+            op.failed(now(), kind_of_failure(failed))
 
     def rest(self) -> dict[int, Steps]:
         """What is left to do, by place."""
         rest: dict[int, Steps] = {}
-        for at, key in enumerate(self._keys):
-            if at not in self.outcomes:
-                call = Call(self._space, (key,), {}, self._names[at][1])
-                call.data = self._replies.get(at)
-                rest[at] = drive(self.session, call, self.ops[at])
+        for at, op in self._ops.items():
+            call = Call(self._space, (self._keys[at],), {}, self._names[at][1])
+            call.data = self._replies[at] if self._replies else None
+            rest[at] = drive(self.session, call, op)
         return rest
+
+    def others(self, outcomes: dict[int, Outcome]) -> dict[int, Outcome]:
+        """The outcomes of the keys that are not among `hits`."""
+        for at in self._absent:
+            outcomes[at] = Outcome(MISSING, 0, True)
+        return outcomes
 
 
 def read_many(reading: Reading, loader: BulkLoader | None) -> dict[int, Outcome]:
-    """Reads many keys; returns the outcomes by place."""
+    """Reads many keys; returns the outcomes by place of those that are not among the `hits` of `reading`."""
     session = reading.session
-    together = reading.mget()
-    if together is not None:
-        number, packed, places = together
+    packed = reading.mget()
+    if packed is not None:
+        number = reading.number
         try:
             connection = session.take(number)
             reply = connection.exchange(packed, 1)[0]
         except Failed as failed:
             session.note_failed(number, failed)
-            reading.failed(places, failed)
+            reading.failed(failed)
         else:
             session.give_back(number, connection)
-            reading.take(places, connection.epoch, reply)
-    return {**reading.outcomes, **run_many(session, reading.rest(), loader)}
+            reading.take(connection.epoch, reply)
+    return reading.others(run_many(session, reading.rest(), loader))
 
 
 async def read_many_async(reading: Reading, loader: AsyncBulkLoader | None) -> dict[int, Outcome]:
     """As `read_many`, for tasks."""
     session = reading.session
-    together = reading.mget()
-    if together is not None:
-        number, packed, places = together
+    packed = reading.mget()
+    if packed is not None:
+        number = reading.number
         try:
             connection = await session.take_async(number)
             reply = await connection.get(packed)
         except Failed as failed:
             session.note_failed(number, failed)
-            reading.failed(places, failed)
+            reading.failed(failed)
         else:
-            reading.take(places, connection.epoch, reply)
-    return {**reading.outcomes, **await run_many_async(session, reading.rest(), loader)}
+            reading.take(connection.epoch, reply)
+    return reading.others(await run_many_async(session, reading.rest(), loader))
 
 
 def value_of(outcome: Outcome) -> Any:

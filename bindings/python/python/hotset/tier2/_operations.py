@@ -232,7 +232,19 @@ def _build(
         commands = call.direct
     else:
         commands = commands_of(action, op, value, abilities, whole=whole)
-    return [(b"ASKING",), *commands] if asking else commands
+    return _behind_asking(commands) if asking else commands
+
+
+def _behind_asking(commands: list[Command]) -> list[Command]:
+    """Commands as a server takes them for a slot that it is being given. (ASKING is for one command, or for a whole transaction.)"""
+    if commands[0] == (b"MULTI",):
+        return [(b"ASKING",), *commands]
+    return [part for command in commands for part in ((b"ASKING",), command)]
+
+
+def _without_asking(replies: list[Any]) -> list[Any]:
+    """The replies to the commands themselves. (A transaction of four has one more.)"""
+    return replies[1:] if len(replies) % 2 else replies[1::2]
 
 
 def _perform(session: Session, call: Call | None, op: Any, action: int) -> Generator[Need, Any, int]:
@@ -255,7 +267,7 @@ def _perform(session: Session, call: Call | None, op: Any, action: int) -> Gener
         abilities: Abilities
         epoch, replies, abilities = outcome
         if asking:
-            replies = replies[1:]
+            replies = _without_asking(replies)
         error = first_error(replies)
         if error is not None:
             if error.code == "NOSCRIPT" and not whole:

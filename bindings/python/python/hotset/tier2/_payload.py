@@ -74,6 +74,11 @@ class PayloadCodec:
         self.digest: Final = blake2b(text.encode("utf-8", "backslashreplace"), digest_size=4).hexdigest()
         """8 hex digits of codec and schema, for the keys: programs that differ in one of them do not read each other's values."""
 
+    @property
+    def decode_plain(self) -> Callable[[bytes], Any] | None:
+        """Decodes what has no flags, and no full key; None if payloads are signed, so that none is plain."""
+        return None if self._sign is not None else self._decode
+
     def encode(self, value: Any) -> tuple[int, bytes]:
         """Returns the flags and the bytes of a value.
 

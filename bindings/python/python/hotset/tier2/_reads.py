@@ -11,6 +11,7 @@ from hotset.tier2._clock import now
 from hotset.tier2._commands import GET, Script, get_command, kind_of_failure
 from hotset.tier2._errors import Failed
 from hotset.tier2._keys import quote_name
+from hotset.tier2._many import run_many, run_many_async
 from hotset.tier2._operations import HIT, Call, Outcome, Steps, check_not_within, drive, open_payload, run, run_async
 from hotset.tier2._payload import NotEncodable, PayloadError
 from hotset.tier2._resp import Command
@@ -249,30 +250,38 @@ def count_commands(key: bytes, delta: int, milliseconds: int) -> list[Command]:
 # --- Generations.
 
 
-def bump(space: Space, tag: str | None) -> bool:
-    """Invalidates all keys of a cache, or those with a tag; returns whether all servers confirmed it."""
+def _bumps(space: Space, tag: str | None) -> tuple[Session, dict[int, Steps], list[int]]:
+    """The operations that bump all generations of a cache, or of a tag, by place, and their servers."""
     session, namespace = space.native()
     session.node_of(b"")
-    are_confirmed = True
-    for number in session.numbers:
-        op = namespace.bump(None if tag is None else quote_name(tag), number, now())
-        outcome = run(session, drive(session, Call(space, (), {}, None, is_whole=True), op))
-        session.prod_if_needed(number, outcome.is_confirmed)
-        are_confirmed &= outcome.is_confirmed
-    return are_confirmed
+    name = None if tag is None else quote_name(tag)
+    keys = space.generation_keys(session)
+    namespace.set_generations(keys)
+    numbers = [session.node_of(key) for key in keys]
+    steps = {
+        group: drive(session, Call(space, (), {}, None, is_whole=True), namespace.bump(name, group, number, now()))
+        for group, number in enumerate(numbers)
+    }
+    return session, steps, numbers
+
+
+def _bumped(session: Session, numbers: list[int], outcomes: dict[int, Outcome]) -> bool:
+    for group, number in enumerate(numbers):
+        session.prod_if_needed(number, outcomes[group].is_confirmed)
+    return all([outcome.is_confirmed for outcome in outcomes.values()])
+
+
+def bump(space: Space, tag: str | None) -> bool:
+    """Invalidates all keys of a cache, or those with a tag; returns whether all servers confirmed it."""
+    session, steps, numbers = _bumps(space, tag)
+    return _bumped(session, numbers, run_many(session, steps))
 
 
 async def bump_async(space: Space, tag: str | None) -> bool:
     """As `bump`, for tasks."""
-    session, namespace = space.native()
-    await node_of_async(session, b"")
-    are_confirmed = True
-    for number in session.numbers:
-        op = namespace.bump(None if tag is None else quote_name(tag), number, now())
-        outcome = await run_async(session, drive(session, Call(space, (), {}, None, is_whole=True), op))
-        session.prod_if_needed(number, outcome.is_confirmed)
-        are_confirmed &= outcome.is_confirmed
-    return are_confirmed
+    await node_of_async(space.native()[0], b"")
+    session, steps, numbers = _bumps(space, tag)
+    return _bumped(session, numbers, await run_many_async(session, steps))
 
 
 # --- The rest of an operation, while its caller is served a stale value.

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("hotset")
 
 _Tier2: Any = getattr(_hotset, "Tier2", None)
-_SLOTS: Final = 16384
+SLOTS: Final = 16384
+"""How many slots a cluster has."""
 _DISCOVERY_INTERVAL: Final = 1_000_000_000
 _UNRESOLVED: Final[Address] = ("?", 0)
 """Stands for a server whose address is not known yet."""
@@ -75,7 +76,7 @@ class Session:
         self.prefix: Final = quote_name(options.prefix)
         self.waiters: Final = Waiters()
         # By what their keys begin with.
-        self._spaces: dict[bytes, weakref.WeakSet[Space]] = {}
+        self._spaces: dict[bytes, tuple[weakref.ref[Space], ...]] = {}
         self.loads: Final = threading.BoundedSemaphore(options.max_loads)
         self._id = secrets.token_hex(6).encode()
         self._lock = threading.RLock()
@@ -256,7 +257,7 @@ class Session:
                 continue
             if not ranges:
                 continue
-            slots = [0] * _SLOTS if self._slots is None else list(self._slots)
+            slots = [0] * SLOTS if self._slots is None else list(self._slots)
             new: list[int] = []
             for master, parts in ranges.items():
                 number, is_new = self._add(master)
@@ -267,6 +268,9 @@ class Session:
             self._slots = slots
             for number in new:
                 self._announce(number)
+            serving = {self._numbers[master] for master in ranges}
+            for number in self.numbers:
+                self.core.set_serving(number, number in serving)
             return
         raise failed
 
@@ -287,7 +291,8 @@ class Session:
             return asked
         number, is_new = self._add((host or self._nodes[asked].address[0], int(port)))
         if code == "MOVED" and slot.isdigit() and self._slots is not None:
-            self._slots[int(slot) % _SLOTS] = number
+            self._slots[int(slot) % SLOTS] = number
+            self.core.set_serving(number, True)
         if is_new:
             self._announce(number)
         return number
@@ -475,35 +480,45 @@ class Session:
 
     def apply(self, key: bytes) -> None:
         """Applies the invalidation of a key to the first tiers, and wakes the callers that wait for it."""
+        # (Prefix, kind and name have no colons; split would make four objects more.)
+        end = key.find(b":", key.find(b":", key.find(b":") + 1) + 1) + 1
+        references = self._spaces.get(key[:end])
+        if references is not None:
+            text = key[end:]
+            for reference in references:
+                space = reference()
+                if space is not None:
+                    space.changed(text)
+        else:
+            self._apply_generation(key)
+        if self.waiters.are_any:
+            self.waiters.wake(key)
+
+    def _apply_generation(self, key: bytes) -> None:
         parts = key.split(b":", 3)
-        if len(parts) >= 3 and parts[0] == self.prefix:
-            if parts[1][:1] == b"g":
-                for each in self.all_spaces():
-                    if each.quoted_name == parts[2]:
-                        each.first.clear()
-            elif len(parts) == 4:
-                for each in self.spaces_of(b":".join(parts[:3]) + b":"):
-                    each.changed(parts[3])
-        self.waiters.wake(key)
+        if len(parts) >= 3 and parts[0] == self.prefix and parts[1][:1] == b"g":
+            for each in self.all_spaces():
+                if each.quoted_name == parts[2]:
+                    each.first.clear()
 
     def add_space(self, stem: bytes, space: "Space") -> None:
         """Has a cache told of changes of the keys that begin with this."""
         with self._lock:
-            self._spaces.setdefault(stem, weakref.WeakSet()).add(space)
+            # (Replaced whole: it is read without the lock.)
+            known = [reference for reference in self._spaces.get(stem, ()) if reference() is not None]
+            self._spaces[stem] = (*known, weakref.ref(space))
 
     def spaces_of(self, stem: bytes) -> "list[Space]":
         """Returns the caches of this process whose keys begin so."""
-        found = self._spaces.get(stem)
-        return list(found) if found else []
+        return [space for reference in self._spaces.get(stem, ()) if (space := reference()) is not None]
 
     def all_spaces(self) -> "list[Space]":
         """Returns the caches of this process on this second tier."""
-        with self._lock:
-            return [space for spaces in self._spaces.values() for space in spaces]
+        return [space for stem in list(self._spaces) for space in self.spaces_of(stem)]
 
     def all_spaces_of_parent(self) -> "list[Space]":
-        """As `all_spaces`, in a child, where another thread of the parent may have held the lock at the fork."""
-        return [space for spaces in list(self._spaces.values()) for space in list(spaces)]
+        """As `all_spaces`, in a child."""
+        return self.all_spaces()
 
     def clear(self) -> None:
         """Empties all first tiers."""
@@ -605,7 +620,7 @@ def tag_of(slot: int) -> bytes:
 def _tags() -> dict[int, bytes]:
     tags: dict[int, bytes] = {}
     number = 0
-    while len(tags) < _SLOTS:
+    while len(tags) < SLOTS:
         text = b"%x" % number
         tags.setdefault(slot_of(text), b"{" + text + b"}")
         number += 1

@@ -3,13 +3,14 @@
 import logging
 import os
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from hotset._hotset import sync_clock
 from hotset.tier2._clock import now
 from hotset.tier2._keys import Arguments, KeyTextError, LONGEST, arguments_of, hashed, quote_name, text_of
 from hotset.tier2._payload import PayloadCodec
-from hotset.tier2._session import tag_of
+from hotset.tier2._session import SLOTS, tag_of
 
 if TYPE_CHECKING:
     from hotset.tier2._server import Redis
@@ -19,6 +20,9 @@ _log = logging.getLogger("hotset")
 
 # Names of long keys that are remembered, to find the arguments again when one is invalidated.
 _MOST_HASHED: Final = 100_000
+_LONGEST_QUICK: Final = 18
+# Ranges of a cluster's slots, each with a generation of its own.
+_GROUPS: Final = 16
 
 
 class Mark(Protocol):
@@ -140,7 +144,7 @@ class Space:
             self.first.set_trust(session.core)
             native = session, namespace
             session.add_space(self._stem, self)
-            session.on_new_node(lambda number: namespace.set_generation(number, self.generation_key(session, number)))
+            session.on_new_node(lambda _: namespace.set_generations(self.generation_keys(session)))
             self._native = native
         session.start()
         return native
@@ -156,13 +160,10 @@ class Space:
         self._lock = threading.RLock()
         self.first.clear()
 
-    def generation_key(self, session: "Session", number: int) -> bytes:
-        """Returns the key of this cache's generation on a server."""
-        tag = b""
-        slot = session.slots_of_node(number)
-        if slot is not None:
-            tag = tag_of(slot)
-        return b"%b:g%b:%b" % (session.prefix, tag, self.quoted_name)
+    def generation_keys(self, session: "Session") -> list[bytes]:
+        """Returns the keys of this cache's generations: one, or in a cluster one for each range of slots, which is in the range."""
+        tags = [tag_of(slot) for slot in range(0, SLOTS, SLOTS // _GROUPS)] if session.is_cluster else [b""]
+        return [b"%b:g%b:%b" % (session.prefix, tag, self.quoted_name) for tag in tags]
 
     def stats(self, first: dict[str, Any]) -> dict[str, Any]:
         """Returns what was counted: of the first tier (given), of the second, and of the server."""
@@ -188,6 +189,17 @@ class Space:
                 self._hashed = {name: text}
                 self._has_forgotten = True
         return self._stem + name, text.encode()
+
+    def names_of(self, keys: Sequence[Any]) -> list[tuple[bytes, bytes | None]]:
+        """As `key_of` for each of these, which are single arguments."""
+        stem = self._stem
+        longest = LONGEST - len(stem) - 4
+        return [
+            (b'%b["%b"]' % (stem, key.encode()), None)
+            if type(key) is str and key.isalnum() and key.isascii() and len(key) <= longest
+            else self.key_of((key,), {})
+            for key in keys
+        ]
 
     def counter_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """Returns the key of a counter."""
@@ -215,8 +227,11 @@ class Space:
 
 
 def _quickly(text: bytes) -> Arguments | None:
-    """The arguments of the simplest texts."""
-    inner = text[2:-2]
-    if text[:2] == b'["' and text[-2:] == b'"]' and inner.isalnum():
-        return (inner.decode(),), {}
+    """The arguments of the simplest texts: a number, or a word."""
+    if text[-1:] == b"]":
+        inner = text[1:-1]
+        if inner.isdigit() and len(inner) < _LONGEST_QUICK:
+            return (int(inner),), {}
+        if text[:2] == b'["' and inner[-1:] == b'"' and inner[1:-1].isalnum():
+            return (inner[1:-1].decode(),), {}
     return None

@@ -12,7 +12,7 @@ from typing import Any, Final, final
 from hotset.tier2._client import GREETING, GREETING_REPLIES, Address, Greeting, Locate, ServerSettings, connect, greeting_of
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Failed
-from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, quick_bulks, quick_reply
+from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, bulk_strings, quick_reply
 
 _CHUNK: Final = 1 << 16
 # An idle connection is looked at before it is used again after this many seconds: the server may have closed it.
@@ -120,7 +120,7 @@ class Connection:
                 raise ConnectionResetError("server closed the connection")
             if count == 1 and (quick := quick_reply(data)) is not INCOMPLETE:
                 replies = [quick]
-            elif count == 1 and len(data) < _CHUNK and (bulks := quick_bulks(data)) is not None:
+            elif count == 1 and len(data) < _CHUNK and (bulks := bulk_strings(data)) is not None:
                 replies = [bulks]
             else:
                 replies = self._read(data, count, deadline)

@@ -16,6 +16,11 @@ class Waiters:
         self._lock = threading.RLock()
         self._by_key: dict[bytes, set[Wake]] = {}
 
+    @property
+    def are_any(self) -> bool:
+        """Whether a caller waits."""
+        return bool(self._by_key)
+
     def add(self, key: bytes, wake: Wake) -> None:
         """Has `wake` called whenever the key changes, until it is removed."""
         with self._lock:
