@@ -209,6 +209,7 @@ impl Tier {
         let state = self.0.lock();
         let report = |node: &Node| NodeReport {
             link: match node.link {
+                _ if node.role == Role::Idle => "idle",
                 Link::Unknown => "unknown",
                 Link::Up => "up",
                 Link::Replaying { .. } => "replaying",
@@ -321,7 +322,7 @@ impl Tier {
 /// What is known about a node.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeReport {
-    /// "unknown", "up", "replaying" or "down".
+    /// "unknown", "up", "replaying" or "down"; "idle" if it has no slots.
     pub link: &'static str,
     /// "none", "lost", "armed" or "unsynced".
     pub bus: &'static str,

@@ -210,6 +210,20 @@ def test_signed_values_are_refused_unless_they_are_ours(server, cache):
     assert cache(server, sign=key).get("tea") is None
 
 
+def test_signed_absence_cannot_be_made_up(server, cache):
+    key = b"k" * 32
+    one, other = (cache(server, sign=key) for _ in range(2))
+    one.set("tea", b"")
+    [name] = [name for name in server.ask("KEYS", "shop:1*") if b"tea" in name]
+    frame = bytearray(server.ask("GET", name))
+    # The kind: there is no value.
+    frame[3] = 2
+    server.ask("SET", name, bytes(frame))
+    assert other.get_or_load("tea", lambda key: 2) == 2
+    assert one.get_or_load("coffee", lambda key: hotset.MISSING, default=3) == 3
+    assert other.get_or_load("coffee", lambda key: 4, default=5) == 5
+
+
 def test_pickle_is_only_loaded_if_signed(server, cache):
     key = b"k" * 32
     one, other = (cache(server, sign=key, codec="pickle") for _ in range(2))

@@ -15,7 +15,7 @@ from hotset.tier2._client import greeting_of, slot_of, slots_of
 from hotset.tier2._errors import Failed
 from hotset.tier2._keys import KeyTextError, arguments_of, hashed, quote_name, text_of, unquote_name
 from hotset.tier2._payload import COMPRESSED, NAMED, SIGNED, NotEncodable, PayloadCodec, PayloadError
-from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, Push, ServerError, encode, quick_bulks, quick_reply
+from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, Push, ServerError, bulk_strings, encode, quick_reply
 from hotset.tier2._session import tag_of
 
 # --- Replies.
@@ -104,9 +104,9 @@ def test_any_bytes_are_a_reply_or_an_error(raw):
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=30)), max_size=20))
 def test_quick_paths_agree_with_the_parser(items):
     raw = b"*%d\r\n" % len(items) + b"".join(b"$-1\r\n" if item is None else b"$%d\r\n%b\r\n" % (len(item), item) for item in items)
-    assert quick_bulks(raw) == items
+    assert bulk_strings(raw) == items
     for cut in range(len(raw)):
-        assert quick_bulks(raw[:cut]) is None
+        assert bulk_strings(raw[:cut]) is None
     for each, value in REPLIES:
         quick = quick_reply(each)
         assert quick is INCOMPLETE or quick == value

@@ -3,6 +3,8 @@
 import asyncio
 import shutil
 import subprocess
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import redis
@@ -108,6 +110,21 @@ def test_cluster_by_tasks(cluster, tier2):
     asyncio.run(main())
 
 
+@contextmanager
+def moving_slot(admin, slot):
+    """Moves a slot to another master; its keys move at the end."""
+    source = admin.nodes_manager.get_node_from_slot(slot)
+    target = next(node for node in admin.get_primaries() if node.name != source.name)
+    ids = {node.name: admin.cluster_myid(node).decode() for node in (source, target)}
+    admin.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[source.name], target_nodes=target)
+    admin.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[target.name], target_nodes=source)
+    yield
+    for name in admin.execute_command("CLUSTER GETKEYSINSLOT", slot, 100, target_nodes=source):
+        admin.execute_command("MIGRATE", target.host, target.port, name, 0, 5000, target_nodes=source)
+    for node in (source, target):
+        admin.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[target.name], target_nodes=node)
+
+
 def test_cluster_whose_slot_moves(cluster, tier2):
     port = cluster.servers[0].port
     one, other = (TieredCache(tier2(redis.RedisCluster(port=port, host="127.0.0.1")), "moving", ttl=300) for _ in range(2))
@@ -117,24 +134,81 @@ def test_cluster_whose_slot_moves(cluster, tier2):
         assert other.get(key) == 0
     admin = redis.RedisCluster(port=port, host="127.0.0.1")
     names = [name for name in admin.keys("shop:1*moving*", target_nodes="primaries")]
-    slot = admin.keyslot(names[0])
-    source = admin.nodes_manager.get_node_from_slot(slot)
-    target = next(node for node in admin.get_primaries() if node.name != source.name)
-    ids = {node.name: admin.cluster_myid(node).decode() for node in (source, target)}
-    admin.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[source.name], target_nodes=target)
-    admin.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[target.name], target_nodes=source)
-    for key in keys:
-        assert one.get_or_load(key, lambda key: 1) in (0, 1)
-        one.set(key, 1)
-    for name in admin.execute_command("CLUSTER GETKEYSINSLOT", slot, 100, target_nodes=source):
-        admin.execute_command("MIGRATE", target.host, target.port, name, 0, 5000, target_nodes=source)
-    for node in (source, target):
-        admin.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[target.name], target_nodes=node)
+    with moving_slot(admin, admin.keyslot(names[0])):
+        for key in keys:
+            assert one.get_or_load(key, lambda key: 1) in (0, 1)
+            one.set(key, 1)
     for key in keys:
         # (What was not confirmed before is repeated, which may remove the value once more.)
         wait_until(lambda key=key: one.set(key, 2) and one.get(key) == 2, what="a confirmed write")
     wait_until(lambda: other.get_many(keys) == {key: 2 for key in keys}, what="the new values")
     admin.close()
+
+
+def test_cluster_whose_generation_moves(cluster, tier2):
+    port = cluster.servers[0].port
+
+    def fresh():
+        return TieredCache(tier2(redis.RedisCluster(port=port, host="127.0.0.1"), **PATIENT), "generations", ttl=300)
+
+    one, keys = fresh(), [f"k{n}" for n in range(60)]
+    assert one.set_many({key: 1 for key in keys}, tags=["all"])
+    admin = redis.RedisCluster(port=port, host="127.0.0.1")
+    # The first slot of a master has what its values depend on.
+    with moving_slot(admin, 0):
+        assert fresh().get_many(keys) == {key: 1 for key in keys}
+    late = fresh()
+    assert late.get_many(keys) == {key: 1 for key in keys}
+    assert one.clear()
+    assert one.get_many(keys) == {}
+    wait_until(lambda: late.get_many(keys) == {}, what="the clear")
+    assert late.set_many({key: 2 for key in keys}, tags=["all"])
+    wait_until(lambda: one.get_many(keys) == {key: 2 for key in keys}, what="the new values")
+    assert late.invalidate_tag("all")
+    wait_until(lambda: one.get_many(keys) == {}, what="the tag's end")
+    admin.close()
+
+
+def test_cluster_reloads_expired_values_once(cluster, tier2):
+    client = partial(redis.RedisCluster, port=cluster.servers[0].port, host="127.0.0.1")
+    caches = [TieredCache(tier2(client(), **PATIENT), "stale", ttl=0.3, stale_while_revalidate=300) for _ in range(2)]
+    keys, loads = [f"k{n}" for n in range(30)], []
+
+    def load(key):
+        loads.append(key)
+        return 2
+
+    assert caches[0].set_many({key: 1 for key in keys})
+    for key in keys:
+        wait_until(lambda key=key: [each.get_or_load(key, load, ttl=300) for each in caches] == [2, 2], what="the reload")
+    assert sorted(loads) == sorted(keys)
+
+
+def test_cluster_whose_master_is_replaced_is_trusted_again(tmp_path, tier2):
+    with Cluster(tmp_path) as own:
+        one = TieredCache(tier2(redis.RedisCluster(port=own.servers[0].port, host="127.0.0.1"), **PATIENT), "prices", ttl=300)
+        keys = [f"k{n}" for n in range(30)]
+        wait_until(lambda: all([one.set(key, 1) for key in keys]), what="writes")
+        replica = next(server for server in own.servers if server.info("replication")["role"] == "slave")
+        replica.ask("CLUSTER", "FAILOVER")
+        links = lambda: sorted(node["link"] for node in one.stats()["server"]["nodes"].values())  # noqa: E731
+
+        def is_settled():
+            one.get_many(keys)
+            return links() == ["idle", "up", "up", "up"]
+
+        wait_until(is_settled, seconds=60, what="the replica to be the master")
+        wait_until(lambda: all([one.set(key, 2) for key in keys]), what="confirmed writes")
+
+        def hits():
+            return one.stats()["tier1"]["hits"]
+
+        def all_hit():
+            before = hits()
+            assert one.get_many(keys) == {key: 2 for key in keys}
+            return hits() - before == len(keys)
+
+        wait_until(all_hit, what="hits in the first tier")
 
 
 def test_cluster_whose_master_dies(tmp_path, tier2):

@@ -14,7 +14,7 @@ from typing import Any, Final, final
 from hotset.tier2._client import GREETING, GREETING_REPLIES, Address, Greeting, Locate, ServerSettings, aconnect, greeting_of
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Failed, Kind
-from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, quick_bulks
+from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, bulk_strings
 
 # Seconds that reading certificates may take, beside the network.
 _CERTIFICATES: Final = 0.5
@@ -104,7 +104,7 @@ class AsyncConnection(asyncio.Protocol):
                 if not future.done():
                     future.set_result(data[end + 2 : -2])
                 return
-        elif len(waiting) == 1 and not waiting[0][1] and self._parser.is_empty and (bulks := quick_bulks(data)) is not None:
+        elif len(waiting) == 1 and not waiting[0][1] and self._parser.is_empty and (bulks := bulk_strings(data)) is not None:
             future = waiting.popleft()[0]
             if not future.done():
                 future.set_result(bulks)

@@ -216,7 +216,7 @@ def open_payload(call: Call, op: Any) -> Any:
 def _frame(call: Call, op: Any) -> bytes:
     """The whole new frame of FILL and PUT."""
     codec = call.space.codec
-    flags, data = codec.seal(op.key, call.full_key, *call.value)
+    flags, data = codec.seal(op.key, call.full_key, *call.value, negative=call.loaded is MISSING)
     head: bytes = op.head(flags, codec.number)
     return head + data
 
@@ -341,6 +341,11 @@ def drive(session: Session, call: Call, op: Any) -> Steps:
                     continue
                 return Outcome(value, op.keep_until if action == HIT else 0, True)
             elif action == NEGATIVE_HIT:
+                try:
+                    space.codec.check_negative(op.key, call.full_key, op.flags, (call.data or b"")[op.offset :])
+                except PayloadError:
+                    action = op.reject(now())
+                    continue
                 return Outcome(MISSING, op.keep_until, True)
             elif action == MISS:
                 return Outcome(MISSING, 0, True)

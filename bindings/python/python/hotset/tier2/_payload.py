@@ -4,8 +4,9 @@ The layout, behind the head that the native part writes:
 
     [length of the full key: 4 bytes, the full key]  value  [MAC: 16 bytes]
 
-Three of the head's flags say which parts are there. A MAC is BLAKE2b, keyed, over key, flags, codec and all that lies between
-head and MAC; it does not cover the head's stamp and deadline, which the server's scripts rewrite when an entry is expired or touched.
+Three of the head's flags say which parts are there. A MAC is BLAKE2b, keyed, over key, flags, codec, whether there is a value at all, and
+all that lies between head and MAC. It does not cover the head's stamp and deadline, which the server's scripts rewrite when an entry is
+expired or touched, nor generations: who may write to the server can put back what was once signed for a key, at any later time.
 """
 
 import hmac
@@ -102,18 +103,20 @@ class PayloadCodec:
             raise NotEncodable(f"value has {len(data)} bytes, and max_value is {self._largest}")
         return flags, data
 
-    def seal(self, key: bytes, full_key: bytes | None, flags: int, data: bytes) -> tuple[int, bytes]:
-        """Returns the flags and the payload of an encoded value. `full_key`: where `key` is named by a hash."""
+    def seal(self, key: bytes, full_key: bytes | None, flags: int, data: bytes, *, negative: bool = False) -> tuple[int, bytes]:
+        """Returns the flags and the payload of an encoded value. `full_key`: where `key` is named by a hash; `negative`: there is no value."""
         flags |= self._plain_flags
         if full_key is not None:
             flags |= NAMED
             data = len(full_key).to_bytes(4, "big") + full_key + data
         if self._sign is not None:
-            data += self._mac(key, flags, data)
+            data += self._mac(key, flags, data, negative)
         return flags, data
 
-    def _mac(self, key: bytes, flags: int, data: bytes) -> bytes:
+    def _mac(self, key: bytes, flags: int, data: bytes, negative: bool) -> bytes:
         mac = blake2b(key=self._sign or b"", digest_size=_MAC)
+        if negative:
+            mac.update(b"-")
         mac.update(b"%d %d %d:" % (flags, self.number, len(key)) + key)
         mac.update(data)
         return mac.digest()
@@ -126,8 +129,29 @@ class PayloadCodec:
         """
         if codec != self.number or flags & ~_KNOWN or bool(flags & SIGNED) != (self._sign is not None):
             raise PayloadError("payload is of another codec, or not signed")
+        data = self._checked(key, full_key, flags, data, negative=False)
+        if flags & COMPRESSED:
+            data = _inflate(data)
+        try:
+            return self._decode(data)
+        except Exception as error:
+            raise PayloadError(f"payload cannot be decoded: {error}") from error
+
+
+    def check_negative(self, key: bytes, full_key: bytes | None, flags: int, data: bytes) -> None:
+        """Checks the payload of what says that there is no value.
+
+        Raises:
+            PayloadError: It is not one that was written for this key.
+        """
+        if flags & ~_KNOWN or bool(flags & SIGNED) != (self._sign is not None):
+            raise PayloadError("payload is not signed")
+        self._checked(key, full_key, flags, data, negative=True)
+
+    def _checked(self, key: bytes, full_key: bytes | None, flags: int, data: bytes, *, negative: bool) -> bytes:
+        """The encoded value of a payload, if its signature and its full key are right."""
         if flags & SIGNED:
-            if not hmac.compare_digest(self._mac(key, flags, data[:-_MAC]), data[-_MAC:]):
+            if not hmac.compare_digest(self._mac(key, flags, data[:-_MAC], negative), data[-_MAC:]):
                 raise PayloadError("payload has a wrong signature")
             data = data[:-_MAC]
         if bool(flags & NAMED) != (full_key is not None):
@@ -137,13 +161,7 @@ class PayloadCodec:
             if data[4 : 4 + length] != full_key:
                 raise PayloadError("payload is another key's")
             data = data[4 + length :]
-        if flags & COMPRESSED:
-            data = _inflate(data)
-        try:
-            return self._decode(data)
-        except Exception as error:
-            raise PayloadError(f"payload cannot be decoded: {error}") from error
-
+        return data
 
 def _inflate(data: bytes) -> bytes:
     length = int.from_bytes(data[:4], "big")
