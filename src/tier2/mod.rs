@@ -153,6 +153,8 @@ pub(crate) enum Mend {
     LateWriteByNode,
     /// What is kept beside a key is in its slot.
     ClaimInSlot,
+    /// Server times are those of the server that gets the command in the end.
+    TimesByNode,
     /// A journalled key whose server is gone is replayed on the server that has its slot.
     JournalFollows,
 }

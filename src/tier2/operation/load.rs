@@ -68,7 +68,6 @@ impl Operation {
         self.prepare(state, ttl, Kind::Value, 0, now);
         self.expected = head;
         self.frame = self.meta.stamp.to_vec();
-        self.soft_end = self.meta.soft_end;
         self.issue(state, Action::Touch, now);
     }
 

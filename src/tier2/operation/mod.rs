@@ -117,6 +117,13 @@ enum Purpose {
     Replay { number: u64, bump: bool },
 }
 
+/// Since when, by the local clock, a value is fresh, and for how many milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lifetime {
+    from: u64,
+    ms: u64,
+}
+
 /// One operation on one key. Dropped before its end, it counts as not confirmed.
 #[derive(Debug)]
 pub struct Operation {
@@ -140,6 +147,10 @@ pub struct Operation {
     px: u64,
     not_after: u64,
     soft_end: u64,
+    /// What soft ends are made of.
+    lifetime: Lifetime,
+    /// The node whose times the command has.
+    dated_for: u32,
     connection: u64,
     until: u64,
     /// As of the last command.
@@ -187,6 +198,8 @@ impl Operation {
             px: 0,
             not_after: 0,
             soft_end: 0,
+            lifetime: Lifetime::default(),
+            dated_for: node,
             connection: 0,
             until: 0,
             asked: Asked::default(),
@@ -508,6 +521,30 @@ impl Operation {
         if action.is_marked() {
             self.marked(one.changes, now);
         }
+        self.date(state);
+    }
+
+    /// Sets the times of the command, which are those of the server that it is for: servers' clocks differ.
+    fn date(&mut self, state: &State) {
+        let moved = self.place != self.dated_for && self.moves > 0;
+        if moved && !state.mend(super::Mend::TimesByNode) {
+            return;
+        }
+        self.dated_for = self.place;
+        let one = state.known(self.place);
+        let from = one.server_ms_lower(self.lifetime.from);
+        match self.action {
+            Action::Expire => self.soft_end = from,
+            Action::Put | Action::Fill | Action::Touch => self.meta.soft_end = from.saturating_add(self.lifetime.ms),
+            _ => return,
+        }
+        if self.action == Action::Touch {
+            self.soft_end = self.meta.soft_end;
+        }
+        self.not_after = match self.action {
+            Action::Put if !one.can_fence => from.saturating_add(millis(self.tier.0.settings.write_window)),
+            _ => 0,
+        };
     }
 
     /// Has the caller connect to the key's node, of which nothing is known.
@@ -547,10 +584,12 @@ impl Operation {
     fn prepare(&mut self, state: &mut State, ttl: u64, kind: Kind, load_nanos: u64, now: u64) {
         let settings = self.namespace().0.settings;
         let grace = settings.stale_while_revalidate.max(settings.stale_if_error);
-        let lower = state.known(self.node).server_ms_lower(now);
         self.meta.kind = kind;
         self.meta.stamp = state.stamp();
-        self.meta.soft_end = lower.saturating_add(millis(ttl));
+        self.lifetime = Lifetime {
+            from: now,
+            ms: millis(ttl),
+        };
         self.meta.load_micros = u32::try_from(load_nanos / 1_000).unwrap_or(u32::MAX);
         self.px = millis(ttl.saturating_add(grace)).max(1);
     }

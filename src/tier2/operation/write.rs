@@ -8,7 +8,7 @@ use super::super::journal::{Late, LateUntil};
 use super::super::node::{Failure, Link, MILLI};
 use super::super::tier::State;
 use super::generation::first_count;
-use super::{Action, Namespace, Operation, Purpose, Reply};
+use super::{Action, Lifetime, Namespace, Operation, Purpose, Reply};
 
 /// How long a key waits for a late write that can neither be fenced nor refused by the server, in milliseconds.
 const UNFENCED: u64 = 60_000;
@@ -129,18 +129,11 @@ impl Operation {
                     return;
                 }
                 self.prepare(state, ttl, Kind::Value, 0, now);
-                let window = state_window(self);
-                let one = state.known(self.node);
-                self.not_after = if one.can_fence {
-                    0
-                } else {
-                    one.server_ms_lower(now).saturating_add(window)
-                };
                 self.issue(state, Action::Put, now);
             }
             Purpose::Expire => {
                 self.frame = state.stamp().to_vec();
-                self.soft_end = state.known(self.node).server_ms_lower(now);
+                self.lifetime = Lifetime { from: now, ms: 0 };
                 self.issue(state, Action::Expire, now);
             }
             Purpose::Bump | Purpose::Replay { bump: true, .. } => {
@@ -356,8 +349,4 @@ impl Operation {
             _ => self.enter_journal(state, self.asked.sent),
         }
     }
-}
-
-fn state_window(this: &Operation) -> u64 {
-    this.tier.0.settings.write_window / MILLI
 }

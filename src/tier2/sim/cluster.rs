@@ -1,6 +1,6 @@
 //! Schedules of a cluster whose slots move, and of leases and generations whose outcome is unknown.
 
-use super::process::Step::{Clear, Invalidate, Read, Set};
+use super::process::Step::{Clear, Expire, Invalidate, Read, Set};
 use super::process::{State, key_text};
 use super::script::{Off, ms, needs, needs_for, options};
 use super::world::{Duty, Options, World};
@@ -195,4 +195,21 @@ fn cleared_after_a_move(options: Options) -> World {
 #[test]
 fn generation_belongs_to_slots() {
     needs(&[Off::Duty(Duty::GenerationBySlots)], "G", cleared_after_a_move);
+}
+
+#[test]
+fn soft_end_is_by_the_clock_of_the_new_server() {
+    needs(&[Off::Mend(Mend::TimesByNode)], "G4", |options| {
+        let mut world = World::cluster(options, 0);
+        // Behind the first one.
+        world.servers[1].clock -= 5_000;
+        world.spawn();
+        world.pass(200);
+        let key = key_on_first(&world, false);
+        world.go_for(A, 20, read(key));
+        world.begin_move(&key_text(key), 1);
+        world.end_move(slot(&key_text(key)));
+        world.go_for(A, 50, [Expire(key), Read(key, false)]);
+        world
+    });
 }

@@ -249,11 +249,12 @@ def _without_asking(replies: list[Any]) -> list[Any]:
 
 def _perform(session: Session, call: Call | None, op: Any, action: int) -> Generator[Need, Any, int]:
     """Performs a network action; returns the next action. `call` is None for what the core does on its own."""
-    value = _frame(call, op) if action in _NEW_FRAMES and call is not None else None
     whole = False
     asking = False
     while True:
         number: int = op.node
+        # (Anew for another server: its clock is another one.)
+        value = _frame(call, op) if action in _NEW_FRAMES and call is not None else None
         try:
             outcome = yield Send(number, partial(_build, call, op, action, value, whole, asking))
         except BaseException:
