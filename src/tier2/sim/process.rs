@@ -337,7 +337,8 @@ impl World {
         let slack = 250 * MS;
         let report = self.processes[process].tier.nodes(self.now).get(node as usize).copied();
         let Some(report) = report else {
-            return settings.max_lag + slack;
+            // A child that has not asked yet.
+            return slack + if settings.bus { settings.max_lag } else { namespace.local_ttl };
         };
         slack
             + match (report.link, report.bus) {
