@@ -6,6 +6,7 @@
 #
 # What is expected to fail in a suite, and why, is in the .toml files of this folder; any other failure fails here.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/../../.."
 here=$PWD/bindings/python/adapters
 kept=$PWD/target/adapters
