@@ -111,7 +111,7 @@ django() {
     (run_django "$1" "$2" hotset_for_locmem "${locmem_labels[@]}")
 }
 tiered() {
-    [ "$1" = newest ] || (cd "$here/tests" && run_pytest "$1" -p no:cacheprovider test_django_tiered.py)
+    [ "$1" = newest ] || (cd "$here/tests" && run_pytest "$1" -p no:cacheprovider test_django_tiered*.py)
     # (One test of the label `cache`, without which its models are missing. The default cache is a TieredCache in both.)
     (run_django "$1" "$2" hotset_tiered_settings hotset_suite.tiered cache.tests.CacheClosingTests)
     (run_django "$1" "$2" hotset_tiered_for_locmem "${locmem_labels[@]}")
