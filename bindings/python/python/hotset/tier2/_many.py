@@ -223,6 +223,7 @@ class Reading:
         self._ops: dict[int, Any] = {}
         self._reads: Any = None
         self._replies: list[bytes | None] = []
+        self._is_unreached = False
         self.number = node_of(self._names[0][0])
         if session.is_cluster or len(keys) < 2:
             self._ops = {at: namespace.read(name, node_of(name), when, loads, tags) for at, (name, _) in enumerate(self._names)}
@@ -271,6 +272,7 @@ class Reading:
 
     def failed(self, failed: Failed) -> None:
         """Reports that an MGET got no reply."""
+        self._is_unreached = True
         reads, self._reads = self._reads, None
         for at in range(len(self._names)):
             op = self._ops[at] = reads.take(at)
@@ -282,6 +284,7 @@ class Reading:
         for at, op in self._ops.items():
             call = Call(self._space, (self._keys[at],), {}, self._names[at][1])
             call.data = self._replies[at] if self._replies else None
+            call.cannot_reach = self._is_unreached
             rest[at] = drive(self.session, call, op)
         return rest
 
