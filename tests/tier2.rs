@@ -389,3 +389,70 @@ fn background_sleeps_where_loads_are_never_joined() {
     assert!(now > NOW + 10_000 * MS, "a thousand tasks in {} ms", (now - NOW) / MS);
     assert!(tier.trust().joins_until() < now);
 }
+
+/// Removes a key on the first of two nodes, which confirms it.
+fn removed(tier: &Tier, namespace: &Namespace) {
+    let mut remove = namespace.remove(b"k", 0, NOW);
+    assert_eq!(remove.step(NOW), Action::Remove);
+    assert_eq!(remove.reply(NOW, 1, Reply::Flag(true)), Action::DropLocal);
+    assert_eq!((remove.step(NOW), tier.journal_len()), (Action::Done, 0));
+}
+
+#[test]
+fn confirmed_removal_is_replayed_on_a_node_that_joined() {
+    let (tier, namespace) = up(NamespaceSettings::default());
+    removed(&tier, &namespace);
+    tier.joined(1, NOW + MS);
+    let other = Probe {
+        identity: b"two",
+        server_ms: 1,
+        sent: NOW,
+        can_fence: true,
+        canary_prefix: b"!",
+    };
+    let epoch = tier.probed(1, &other, NOW + MS);
+    // It may be in the place of the first one, and have the old value.
+    let read = namespace.read(b"k", 1, NOW + MS, true, &[]);
+    assert_eq!((read.action(), tier.journal_len()), (Action::Load, 1));
+    assert_eq!(tier.background(1, NOW + MS), Task::Operate);
+    let mut replay = tier.background_operation(1, NOW + MS).unwrap();
+    assert_eq!((replay.action(), replay.target()), (Action::Remove, &b"k"[..]));
+    assert_eq!(replay.reply(NOW + MS, epoch, Reply::Flag(true)), Action::Done);
+    assert_eq!(tier.journal_len(), 0);
+}
+
+#[test]
+fn node_without_slots_is_cleared_and_then_trusted() {
+    let tier = Tier::new(7, Settings::default());
+    Namespace::new(&tier, NamespaceSettings::default()).set_generations(&[b"g"]);
+    probe(&tier, b"one", NOW);
+    assert_eq!(tier.trust().hits_until(), 0);
+    tier.set_serving(0, false, NOW);
+    assert_eq!((tier.trust().hits_until(), tier.background(0, NOW)), (0, Task::Clear));
+    tier.cleared(0, NOW);
+    assert_eq!((tier.trust().hits_until(), tier.nodes(NOW)[0].link), (u64::MAX, "idle"));
+    assert!(matches!(tier.background(0, NOW), Task::Sleep(_)));
+    tier.set_serving(0, true, NOW);
+    assert_eq!((tier.trust().hits_until(), tier.background(0, NOW)), (0, Task::Probe));
+}
+
+#[test]
+fn canary_that_is_redirected_has_the_node_probed() {
+    let tier = Tier::new(7, Settings::default());
+    Namespace::new(&tier, NamespaceSettings::default()).set_generations(&[b"g"]);
+    probe(&tier, b"one", NOW);
+    tier.connected(0, NOW);
+    assert_eq!(tier.background(0, NOW), Task::Canary(1));
+    tier.canary_failed(0, 1, Failure::Moved, NOW);
+    assert_eq!(tier.background(0, NOW), Task::Probe);
+    // In another slot: the tracking connection asks for another prefix.
+    let other = Probe {
+        identity: b"one",
+        server_ms: 5_000_000,
+        sent: NOW,
+        can_fence: true,
+        canary_prefix: b"!other:",
+    };
+    tier.probed(0, &other, NOW);
+    assert_eq!(tier.background(0, NOW), Task::Close);
+}

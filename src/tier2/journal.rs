@@ -248,21 +248,26 @@ impl Journal {
         });
     }
 
-    /// The node is another one than before: what was confirmed lately is not. Returns whether too much was confirmed to know.
-    pub(crate) fn unconfirm(&mut self, node: u32, now: u64) -> bool {
+    /// The node `from` (none: any) is another one than before, or `to` is in its place: what was confirmed lately is not. Returns
+    /// whether too much was confirmed to know.
+    pub(crate) fn unconfirm(&mut self, from: Option<u32>, to: u32, now: u64) -> bool {
         let confirmed = std::mem::take(&mut self.confirmed);
-        let (lost, kept): (Vec<_>, _) = confirmed.into_iter().partition(|one| one.node == node);
+        let is_lost = |one: &Confirmed| from.is_none_or(|node| one.node == node);
+        let (lost, kept): (Vec<_>, _) = confirmed.into_iter().partition(is_lost);
         self.confirmed = kept.into();
         for one in lost.into_iter().filter(|one| one.at + CONFIRMED >= now) {
-            // Late writes to the previous node cannot reach this one.
-            self.add(&one.key, node, one.bump, None);
+            self.add(&one.key, to, one.bump, None);
         }
+        let forgotten = self.forgotten_at.take().is_some_and(|at| at + CONFIRMED >= now);
+        let Some(node) = from else {
+            return forgotten;
+        };
         // What was to be fenced on the previous node need not be on this one.
         for entry in self.entries.values_mut() {
             entry
                 .late
                 .retain(|late| late.node != node || matches!(late.until, LateUntil::Server(_)));
         }
-        self.forgotten_at.take().is_some_and(|at| at + CONFIRMED >= now)
+        forgotten
     }
 }

@@ -251,7 +251,7 @@ impl Tier {
         let epoch = one.epoch;
         if another && !first && state.mend(super::Mend::ReplayOnNewEpoch) {
             self.0.stats.epochs.one();
-            if state.journal.unconfirm(node, now) {
+            if state.journal.unconfirm(Some(node), node, now) {
                 state.overflow(&self.0.stats);
             }
         }
@@ -279,7 +279,7 @@ impl Tier {
     ///
     /// # Panics
     /// If the node's number is 4096 or more.
-    pub fn set_serving(&self, node: u32, serving: bool) {
+    pub fn set_serving(&self, node: u32, serving: bool, now: u64) {
         let mut state = self.0.lock();
         let one = state.node(node, &self.0.settings);
         match (serving, one.role) {
@@ -287,10 +287,23 @@ impl Tier {
             (true, Role::Leaving | Role::Idle) => {
                 one.role = Role::Serving;
                 one.link = Link::Unknown;
+                state.take_over(node, now, &self.0.stats);
             }
             _ => return,
         }
-        one.changes += 1;
+        state.known_mut(node).changes += 1;
+        state.publish(&self.0);
+    }
+
+    /// Says that a node has joined a cluster whose nodes were known. It may be in the place of one that died, and lack what that one
+    /// confirmed: all that was confirmed in the last 30 seconds is replayed before anything is read from the node.
+    ///
+    /// # Panics
+    /// If the node's number is 4096 or more.
+    pub fn joined(&self, node: u32, now: u64) {
+        let mut state = self.0.lock();
+        state.node(node, &self.0.settings);
+        state.take_over(node, now, &self.0.stats);
         state.publish(&self.0);
     }
 
@@ -630,6 +643,13 @@ impl State {
         let answers = matches!(one.link, Link::Up | Link::Replaying { .. }) && one.role == Role::Serving;
         if entry.node != node && !answers && self.mend(super::Mend::JournalFollows) {
             self.journal.rehome(key, node);
+        }
+    }
+
+    /// A node may be in the place of another one.
+    fn take_over(&mut self, node: u32, now: u64, stats: &TierStats) {
+        if self.mend(super::Mend::ReplayOnNewEpoch) && self.journal.unconfirm(None, node, now) {
+            self.overflow(stats);
         }
     }
 

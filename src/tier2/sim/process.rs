@@ -338,7 +338,12 @@ impl World {
         let report = self.processes[process].tier.nodes(self.now).get(node as usize).copied();
         let Some(report) = report else {
             // A child that has not asked yet.
-            return slack + if settings.bus { settings.max_lag } else { namespace.local_ttl };
+            return slack
+                + if settings.bus {
+                    settings.max_lag
+                } else {
+                    namespace.local_ttl
+                };
         };
         slack
             + match (report.link, report.bus) {

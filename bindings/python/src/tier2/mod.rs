@@ -127,9 +127,15 @@ impl PyTier {
         Ok(self.tier.probed(checked_node(node)?, &probe, now))
     }
 
-    #[pyo3(signature = (node, serving, /))]
-    fn set_serving(&self, node: u32, serving: bool) -> PyResult<()> {
-        self.tier.set_serving(checked_node(node)?, serving);
+    #[pyo3(signature = (node, serving, now, /))]
+    fn set_serving(&self, node: u32, serving: bool, now: u64) -> PyResult<()> {
+        self.tier.set_serving(checked_node(node)?, serving, now);
+        Ok(())
+    }
+
+    #[pyo3(signature = (node, now, /))]
+    fn joined(&self, node: u32, now: u64) -> PyResult<()> {
+        self.tier.joined(checked_node(node)?, now);
         Ok(())
     }
 

@@ -190,7 +190,7 @@ def test_cluster_whose_master_is_replaced_is_trusted_again(tmp_path, tier2):
         keys = [f"k{n}" for n in range(30)]
         wait_until(lambda: all([one.set(key, 1) for key in keys]), what="writes")
         replica = next(server for server in own.servers if server.info("replication")["role"] == "slave")
-        replica.ask("CLUSTER", "FAILOVER")
+        replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
         links = lambda: sorted(node["link"] for node in one.stats()["server"]["nodes"].values())  # noqa: E731
 
         def is_settled():

@@ -270,6 +270,8 @@ class Session:
                 number, is_new = self._add(master)
                 if is_new:
                     new.append(number)
+                    if self._slots is not None:
+                        self.core.joined(number, now())
                 for first, last in parts:
                     slots[first : last + 1] = [number] * (last + 1 - first)
             self._slots = slots
@@ -277,7 +279,7 @@ class Session:
                 self._announce(number)
             serving = {self._numbers[master] for master in ranges}
             for number in self.numbers:
-                self.core.set_serving(number, number in serving)
+                self.core.set_serving(number, number in serving, now())
             return
         raise failed
 
@@ -297,9 +299,11 @@ class Session:
         if not port.isdigit():
             return asked
         number, is_new = self._add((host or self._nodes[asked].address[0], int(port)))
+        if is_new:
+            self.core.joined(number, now())
         if code == "MOVED" and slot.isdigit() and self._slots is not None:
             self._slots[int(slot) % SLOTS] = number
-            self.core.set_serving(number, True)
+            self.core.set_serving(number, True, now())
         if is_new:
             self._announce(number)
         return number
