@@ -240,6 +240,7 @@ impl Operation {
     }
 
     /// Returns the node that the action is for. Not always the key's: a generation, and a late write, may be elsewhere.
+    #[allow(clippy::misnamed_getters)] // Callers care for the action's node, not for the key's.
     pub fn node(&self) -> u32 {
         self.place
     }

@@ -92,11 +92,11 @@ impl World {
         let about: Vec<(Key, u64)> = keys.iter().map(|&key| (key, self.oracle.commit(key, now))).collect();
         let names = self.generations.clone();
         let mut calls = Vec::new();
-        for group in 0..self.masters.len() {
+        for (group, name) in names.iter().enumerate() {
             let mine = about.iter().filter(|(key, _)| self.group_of(*key) == group);
             let mut call = self.begin_call(process, keys[0]);
             call.about = mine.copied().collect();
-            let node = self.node_of(process, &names[group]);
+            let node = self.node_of(process, name);
             call.operation = Some(namespace.bump(tag, group as u32, node, now));
             calls.push(call);
         }
