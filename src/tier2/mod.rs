@@ -29,6 +29,7 @@ mod sim;
 mod slots;
 mod stats;
 mod tier;
+mod trust;
 
 pub use background::{CANARY_PX, Task};
 pub use frame::{Frame, HEAD, Kind, MAX_TAGS, Parsed, SOFT_END, Stamp, parse};
@@ -37,7 +38,8 @@ pub use node::Failure;
 pub use operation::{Action, Operation, Reply};
 pub use slots::{SLOTS, slot};
 pub use stats::{Counter, Latency, NamespaceStats, TierStats};
-pub use tier::{NodeReport, Probe, Tier, Trust};
+pub use tier::{NodeReport, Probe, Tier};
+pub use trust::Trust;
 
 /// Settings of a [`Tier`]. Times are nanoseconds.
 #[derive(Clone, Copy, Debug)]
