@@ -9,9 +9,12 @@ installed is left out. `make bench-adapters` runs all of them.
 import argparse
 import asyncio
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 JOBS: dict[str, tuple[str, Callable[["Rounds"], None]]] = {}
@@ -53,13 +56,17 @@ class Rounds:
             call()
         return (time.perf_counter() - begin) / calls
 
-    def compare(self, what: str, ours: Callable[[], object], other: str, theirs: Callable[[], object]) -> None:
-        """Prints microseconds per call of both, and the ratio."""
+    def compare(
+        self, what: str, ours: Callable[[], object], other: str, theirs: Callable[[], object], aim: float | None = None
+    ) -> None:
+        """Prints microseconds per call of both, and the ratio, beside what it should be at least."""
         count, their_count = self._calls(ours), self._calls(theirs)
         pairs = [(self._time(ours, count), self._time(theirs, their_count)) for _ in range(self._rounds)]
-        self._print(what, other, pairs)
+        self._print(what, other, pairs, aim)
 
-    def compare_async(self, what: str, ours: Callable[[], Awaitable[Any]], other: str, theirs: Callable[[], Awaitable[Any]]) -> None:
+    def compare_async(
+        self, what: str, ours: Callable[[], Awaitable[Any]], other: str, theirs: Callable[[], Awaitable[Any]], aim: float | None = None
+    ) -> None:
         """The same for coroutines, awaited one after another in one event loop."""
 
         async def measure(call: Callable[[], Awaitable[Any]], calls: int) -> float:
@@ -78,12 +85,13 @@ class Rounds:
             count, their_count = await calls_of(ours), await calls_of(theirs)
             return [(await measure(ours, count), await measure(theirs, their_count)) for _ in range(self._rounds)]
 
-        self._print(what, other, asyncio.run(main()))
+        self._print(what, other, asyncio.run(main()), aim)
 
-    def _print(self, what: str, other: str, pairs: list[tuple[float, float]]) -> None:
+    def _print(self, what: str, other: str, pairs: list[tuple[float, float]], aim: float | None) -> None:
         ours, theirs = (statistics.median(times) * 1e6 for times in zip(*pairs, strict=True))
         ratio = statistics.median(their / our for our, their in pairs)
-        print(f"{what:<42} {ours:9.2f} us   {other:<22} {theirs:9.2f} us   {ratio:6.1f} times as fast", flush=True)
+        wanted = "" if aim is None else f" (aim {aim:g}: {'reached' if ratio >= aim else 'missed'})"
+        print(f"{what:<42} {ours:9.2f} us   {other:<22} {theirs:9.2f} us   {ratio:6.1f} times as fast{wanted}", flush=True)
 
 
 @job("django", needs="django")
@@ -106,20 +114,69 @@ def django_job(rounds: Rounds) -> None:
         backend.set("dict", small)
         backend.set("number", 0)
 
-    def compare(what: str, call: Callable[[Any], Callable[[], object]]) -> None:
-        rounds.compare(f"django: {what}", call(ours), "LocMemCache", call(theirs))
+    def compare(what: str, call: Callable[[Any], Callable[[], object]], aim: float | None = None) -> None:
+        rounds.compare(f"django: {what}", call(ours), "LocMemCache", call(theirs), aim)
 
-    compare("get of a str", lambda backend: lambda: backend.get("text"))
-    compare("get of a small dict", lambda backend: lambda: backend.get("dict"))
+    compare("get of a str", lambda backend: lambda: backend.get("text"), 8)
+    compare("get of a small dict", lambda backend: lambda: backend.get("dict"), 2.5)
     compare("get of an absent key", lambda backend: lambda: backend.get("absent"))
     compare("set of a str", lambda backend: lambda: backend.set("text", "a value of some thirty letters"))
     compare("set of a small dict", lambda backend: lambda: backend.set("dict", small))
     compare("incr", lambda backend: lambda: backend.incr("number"))
     compare("get_or_set, a hit", lambda backend: lambda: backend.get_or_set("text", str))
     compare("get_many of 10", lambda backend: lambda: backend.get_many(["text", *map(str, range(9))]))
-    rounds.compare_async("django: aget of a str", lambda: ours.aget("text"), "LocMemCache", lambda: theirs.aget("text"))
+    rounds.compare_async("django: aget of a str", lambda: ours.aget("text"), "LocMemCache", lambda: theirs.aget("text"), 20)
     params: dict[str, Any] = {}
     rounds.compare("django: a new instance", lambda: type(ours)("", params), "LocMemCache", lambda: type(theirs)("", params))
+
+
+@job("django-redis", needs="redis")
+def django_redis_job(rounds: Rounds) -> None:
+    """TieredCache beside Django's RedisCache, on one redis-server of its own."""
+    sys.path.insert(0, str(Path(__file__).parent / "tests" / "tier2"))
+    import servers
+    from django.conf import settings
+    from django.core.cache.backends.redis import RedisCache
+
+    if not servers.HAS_REDIS:
+        print("django-redis: left out, there is no redis-server (make tools-redis)")
+        return
+    if not settings.configured:
+        settings.configure()
+    settings.SECRET_KEY = "the secret key of a benchmark"
+    from hotset.django import TieredCache
+
+    with tempfile.TemporaryDirectory() as folder, servers.Server(Path(folder)) as server:
+        patient = {"timeout": 5.0, "connect_timeout": 5.0}
+        ours, theirs = TieredCache(server.url, {"OPTIONS": patient}), RedisCache(server.url, {})
+        # Another process's keys, which the first one's announcements concern: read from the server each time.
+        remote = TieredCache(server.url, {"OPTIONS": {**patient, "local_ttl": 1e-9, "name": "remote"}})
+        small = {"id": 7, "name": "a user", "roles": ["reader", "writer"], "active": True}
+        for backend in (ours, theirs, remote):
+            backend.set("text", "a value of some thirty letters")
+            backend.set("dict", small)
+            backend.set("number", 0)
+        ten = [f"key{n}" for n in range(10)]
+
+        def compare(what: str, call: Callable[[Any], Callable[[], object]], by: Any = ours) -> None:
+            rounds.compare(f"django-redis: {what}", call(by), "RedisCache", call(theirs))
+
+        compare("get of a str", lambda backend: lambda: backend.get("text"))
+        compare("get of a small dict", lambda backend: lambda: backend.get("dict"))
+        compare("get_or_set, a hit", lambda backend: lambda: backend.get_or_set("text", str))
+        compare("get of a str, from the server", lambda backend: lambda: backend.get("text"), remote)
+        compare("get of a small dict, from the server", lambda backend: lambda: backend.get("dict"), remote)
+        compare("get of an absent key", lambda backend: lambda: backend.get("absent"))
+        compare("set of a small dict", lambda backend: lambda: backend.set("dict", small))
+        compare("incr", lambda backend: lambda: backend.incr("number"))
+        compare("delete", lambda backend: lambda: backend.delete("absent"))
+        compare("set_many of 10", lambda backend: lambda: backend.set_many(dict.fromkeys(ten, 1)))
+        compare("get_many of 10", lambda backend: lambda: backend.get_many(ten))
+        compare("get_many of 10, from the server", lambda backend: lambda: backend.get_many(ten), remote)
+        rounds.compare_async("django-redis: aget of a str", lambda: ours.aget("text"), "RedisCache", lambda: theirs.aget("text"))
+        rounds.compare_async("django-redis: aget, from the server", lambda: remote.aget("text"), "RedisCache", lambda: theirs.aget("text"))
+        for each in (ours, remote):
+            each.server.close()
 
 
 @job("cachelib", needs="cachelib")

@@ -40,8 +40,7 @@ _CACHES: dict[str, dict[str, Any]] = {
     "hotset": {
         "BACKEND": "hotset.django.TieredCache",
         "LOCATION": os.environ.get("FLEET_REDIS", ""),
-        "KEY_PREFIX": "fleet",
-        "OPTIONS": {"MAX_ENTRIES": caching.MAXSIZE},
+        "OPTIONS": {"MAX_ENTRIES": caching.MAXSIZE, "prefix": "fleet", "local_ttl": caching.LOCAL_TTL},
     },
     "redis": {
         "BACKEND": "django_app.LenientRedisCache",
@@ -90,7 +89,7 @@ settings.configure(
     CACHES={"default": _CACHES[caching.MODE]},
     MIDDLEWARE=["django_app.RefuseWhenOut"],
     ROOT_URLCONF="django_app",
-    # (Whoever knows it can plant values on the server.)
+    # (Signs what is on the server.)
     SECRET_KEY="for a demo on loopback only",
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
 )

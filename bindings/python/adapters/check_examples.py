@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,18 @@ def run(program):
 def test_django_cache_aside():
     printed = run(ROOT / "examples" / "recipes" / "django_cache_aside.py")
     for text in ("100 requests: 1 query", "others still see 320", "after the commit: 350", "after a rollback: 350"):
+        assert text in printed
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="there is no redis-server: make tools-redis")
+def test_django_fleet():
+    printed = run(ROOT / "examples" / "recipes" / "django_fleet.py")
+    for text in (
+        "200 requests of two workers: 1 query",
+        "the other worker still sees 320",
+        "after the commit: both see 350",
+        "after a rollback: both see 350",
+    ):
         assert text in printed
 
 

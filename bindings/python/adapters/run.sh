@@ -22,27 +22,38 @@ middle=$(grep -x 3.12 <<<"$versions" || echo "$newest")
 
 # NAME VERSION PACKAGES..: makes an environment for this Python, or adds what is missing, and installs the wheel.
 environment() {
-    local name=$1 version=$2 wanted
+    local name=$1 version=$2 wanted wheel
     shift 2
+    wheel=$(sha256sum "target/python/wheels/$version"/*.whl)
     [ -x "$kept/$name/bin/python" ] || "target/python/$version/bin/python" -m venv "$kept/$name"
     wanted=$(printf '%s\n' "$version" "$@")
     if [ "$(cat "$kept/$name/wanted" 2>/dev/null)" != "$wanted" ]; then
         "$kept/$name/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
         echo "$wanted" >"$kept/$name/wanted"
     fi
-    "$kept/$name/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
-        "target/python/wheels/$version"/*.whl
+    if [ "$(cat "$kept/$name/wheel" 2>/dev/null)" != "$wheel" ]; then
+        "$kept/$name/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
+            "target/python/wheels/$version"/*.whl
+        echo "$wheel" >"$kept/$name/wheel"
+    fi
 }
 
 # NAME VERSION: prints the folder of the unpacked source distribution, which is fetched if it is missing.
 suite() {
-    local folder=$kept/${1/./_}-$2
+    local folder=$kept/${1/./_}-$2 part
     folder=${folder/Flask-Caching/flask_caching}
     folder=${folder/requests-cache/requests_cache}
-    if [ ! -d "$folder" ]; then
-        "$kept/newest/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary "$1" --dest "$kept" "$1==$2" >&2
-        tar -xzf "$folder.tar.gz" -C "$kept"
-    fi
+    (
+        # (Several groups may want the same one. A folder is whole, or not there.)
+        flock 9
+        if [ ! -d "$folder" ]; then
+            part=$(mktemp -d -p "$kept")
+            "$kept/newest/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary "$1" --dest "$part" "$1==$2" >&2
+            tar -xzf "$part"/*.tar.gz -C "$part"
+            mv "$part/${folder##*/}" "$folder"
+            rm -r "$part"
+        fi
+    ) 9>"$kept/${folder##*/}.lock"
     echo "$folder"
 }
 
@@ -60,12 +71,13 @@ run_on_hotset() {
         -p expectations --expectations "$here/$name.toml" "$@"
 }
 
-# ENVIRONMENT VERSION SETTINGS LABELS..: Django's own runner.
+# ENVIRONMENT VERSION SETTINGS LABELS..: Django's own runner, with a redis-server that the settings may name.
 run_django() {
     local env=$1 folder
     folder=$(suite django "$2")
     cd "$folder/tests"
-    PYTHONPATH=$here/django_suite:. "$kept/$env/bin/python" -W ignore runtests.py --parallel=4 --settings="$3" "${@:4}"
+    PYTHONPATH=$here/django_suite:. "$kept/$env/bin/python" "$here/with_redis.py" \
+        "$kept/$env/bin/python" -W ignore runtests.py --parallel=4 --settings="$3" "${@:4}"
 }
 
 own() {
@@ -80,24 +92,34 @@ examples() {
     cd "$here"
     run_pytest newest -p no:cacheprovider check_examples.py
 }
+# What names no other backend than the default one.
+default_labels=(cache sessions_tests template_tests.syntax_tests.test_cache middleware)
+# What names LocMemCache, but for LocMemCache's own tests and the two of DefaultNonExpiringCacheKeyTests that look into its dicts.
+locmem_labels=(sessions_tests template_tests.syntax_tests.test_cache middleware)
+for test in CacheUtils PrefixedCacheUtils CacheHEADTest CacheI18nTest PrefixedCacheI18nTest CacheMiddlewareTest \
+    TestWithTemplateResponse CacheHandlerTest CustomCacheKeyValidationTests CacheClosingTests \
+    DefaultNonExpiringCacheKeyTests.test_caches_with_unset_timeout_has_correct_default_timeout \
+    DefaultNonExpiringCacheKeyTests.test_caches_set_with_timeout_as_none_has_correct_default_timeout; do
+    locmem_labels+=("cache.tests.$test")
+done
 # ENVIRONMENT VERSION
 django() {
-    (cd "$here/tests" && run_pytest "$1" -p no:cacheprovider -p _hypothesis_pytestplugin test_django.py)
-    # All that names no other backend, with hotset as the default; then with hotset in LocMemCache's place, but for LocMemCache's own tests
-    # and the two of DefaultNonExpiringCacheKeyTests that look into its dicts.
-    (run_django "$1" "$2" hotset_settings hotset_suite.tests cache sessions_tests template_tests.syntax_tests.test_cache middleware)
-    local labels=(sessions_tests template_tests.syntax_tests.test_cache middleware) test
-    for test in CacheUtils PrefixedCacheUtils CacheHEADTest CacheI18nTest PrefixedCacheI18nTest CacheMiddlewareTest \
-        TestWithTemplateResponse CacheHandlerTest CustomCacheKeyValidationTests CacheClosingTests \
-        DefaultNonExpiringCacheKeyTests.test_caches_with_unset_timeout_has_correct_default_timeout \
-        DefaultNonExpiringCacheKeyTests.test_caches_set_with_timeout_as_none_has_correct_default_timeout; do
-        labels+=("cache.tests.$test")
-    done
-    (run_django "$1" "$2" hotset_for_locmem "${labels[@]}")
+    # (On the newest, `own` runs them.)
+    [ "$1" = newest ] || (cd "$here/tests" && run_pytest "$1" -p no:cacheprovider -p _hypothesis_pytestplugin test_django.py)
+    (run_django "$1" "$2" hotset_settings hotset_suite.tests "${default_labels[@]}")
+    (run_django "$1" "$2" hotset_for_locmem "${locmem_labels[@]}")
+}
+tiered() {
+    [ "$1" = newest ] || (cd "$here/tests" && run_pytest "$1" -p no:cacheprovider test_django_tiered.py)
+    (run_django "$1" "$2" hotset_tiered_settings hotset_suite.tiered "${default_labels[@]}")
+    (run_django "$1" "$2" hotset_tiered_for_locmem "${locmem_labels[@]}")
 }
 django42() { django django42 4.2.30; }
 django52() { django django52 5.2.19; }
 django61() { django newest 6.1.3; }
+tiered42() { tiered django42 4.2.30; }
+tiered52() { tiered django52 5.2.19; }
+tiered61() { tiered newest 6.1.3; }
 cachelib() {
     run_on_hotset cachelib "$(suite cachelib 0.17.0)" -p cachelib_on_hotset -p xprocess \
         tests/test_simple_cache.py tests/test_serializers.py tests/test_base_cache.py
@@ -140,31 +162,55 @@ requests_cache() {
 
 groups=("$@")
 if [ $# = 0 ]; then
-    groups=(own types examples django61 django52 django42 dogpile hishel aiocache requests_cache cachelib sqlalchemy flask_caching langchain)
+    # (The longest first.)
+    groups=(types own tiered61 django61 tiered52 django52 tiered42 django42 examples dogpile hishel aiocache requests_cache cachelib sqlalchemy
+        flask_caching langchain)
 fi
+# Whether one of these groups is to run.
+is_chosen() {
+    local name
+    for name in "$@"; do
+        case " ${groups[*]} " in
+        *" $name "*) return 0 ;;
+        esac
+    done
+    return 1
+}
+# Whether this Python is 3.12 or older.
+is_old() {
+    [ "$(printf '%s\n3.12\n' "$1" | sort -V | head -1)" = "$1" ]
+}
 
-if [ "$(printf '%s\n3.12\n' "$newest" | sort -V | head -1)" != 3.12 ]; then
+if [ "$newest" != 3.12 ] && is_old "$newest"; then
     echo "the newest Python with a wheel is $newest: Django 6 needs 3.12 or newer" >&2
     exit 1
 fi
+# (All at once: most of it is waiting. Each where there is a Python for it.)
 environment newest "$newest" -c "$here/constraints.txt" pytest==9.2.0 hypothesis tblib Django==6.1.3 django-stubs==6.1.2 djangorestframework==3.18.3 \
     django-ratelimit==4.1.0 cachelib==0.17.0 "Flask[async]" Flask-Caching==2.5.1 Flask-Session==0.8.0 pytest-asyncio==1.5.0 \
-    pytest-xprocess==1.0.2 "hishel[async,httpx,requests,fastapi]==2.0.0" trio time-machine fakeredis "httpx2>=2.9.1" \
+    pytest-xprocess==1.0.2 "hishel[async,httpx,requests,fastapi]==2.0.0" trio time-machine fakeredis redis==8.1.0 "httpx2>=2.9.1" \
     dogpile.cache==1.5.0 SQLAlchemy==2.1.9 aiocache==0.12.3 pytest-mock marshmallow requests-cache==1.3.3 pytest-httpbin requests-mock \
-    responses rich langchain-core==1.8.3 langchain-tests==1.1.9 mypy "pyright[nodejs]" types-requests
-# (Each where there is a Python for it.)
-case " ${groups[*]} " in
-*" django42 "*)
-    if [ "$(printf '%s\n3.12\n' "$oldest" | sort -V | head -1)" = "$oldest" ]; then
-        environment django42 "$oldest" pytest==9.2.0 hypothesis tblib Django==4.2.30
-    else
-        django42() { echo "skipped: Django 4.2 needs Python 3.12 or older"; }
-    fi
-    ;;
-esac
-case " ${groups[*]} " in
-*" django52 "*) environment django52 "$middle" pytest==9.2.0 hypothesis tblib Django==5.2.19 ;;
-esac
+    responses rich langchain-core==1.8.3 langchain-tests==1.1.9 mypy "pyright[nodejs]" types-requests &
+preparing=("$!")
+# (hypothesis and others as constraints.txt has them; what it says of Django is for the newest.)
+grep -v -i '^django' "$here/constraints.txt" >"$kept/constraints.txt"
+django_packages=(-c "$kept/constraints.txt" pytest==9.2.0 hypothesis tblib redis==8.1.0)
+if ! is_chosen django42 tiered42; then
+    :
+elif is_old "$oldest"; then
+    environment django42 "$oldest" "${django_packages[@]}" Django==4.2.30 &
+    preparing+=("$!")
+else
+    django42() { echo "skipped: Django 4.2 needs Python 3.12 or older"; }
+    tiered42() { django42; }
+fi
+if is_chosen django52 tiered52; then
+    environment django52 "$middle" "${django_packages[@]}" Django==5.2.19 &
+    preparing+=("$!")
+fi
+for job in "${preparing[@]}"; do
+    wait "$job"
+done
 
 # A few at a time: most of them sleep most of the time.
 for group in "${groups[@]}"; do

@@ -10,34 +10,20 @@ import threading
 import warnings
 from unittest import mock
 
+import django_project  # noqa: F401
 import pytest
+from django.core.cache import CacheHandler, cache, caches
+from django.core.cache.backends.base import BaseCache
+from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
+from django.test import RequestFactory, override_settings
+from django.utils.safestring import mark_safe
+from hypothesis import given, settings as hypothesis_settings
+from hypothesis import strategies as st
 
-django = pytest.importorskip("django")
-
-from django.conf import settings  # noqa: E402
-
-settings.configure(
-    CACHES={"default": {"BACKEND": "hotset.django.HotsetCache"}},
-    INSTALLED_APPS=["hotset.django"],
-    SECRET_KEY="tests",
-    USE_TZ=True,
-    ROOT_URLCONF=__name__,
-)
-urlpatterns = []
-django.setup()
-
-from django.core.cache import CacheHandler, cache, caches  # noqa: E402
-from django.core.cache.backends.base import BaseCache  # noqa: E402
-from django.core.checks import run_checks  # noqa: E402
-from django.core.exceptions import ImproperlyConfigured  # noqa: E402
-from django.core.management import CommandError, call_command  # noqa: E402
-from django.test import RequestFactory, override_settings  # noqa: E402
-from django.utils.safestring import mark_safe  # noqa: E402
-from hypothesis import given, settings as hypothesis_settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-
-import hotset  # noqa: E402
-from hotset.django import HotsetCache  # noqa: E402
+import hotset
+from hotset.django import HotsetCache
 
 pytestmark = pytest.mark.usefixtures("hotset_clear")
 

@@ -1,12 +1,10 @@
 """`HotsetCache`: Django's BaseCache on a shared `hotset.Cache`."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from django.conf import settings
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache, default_key_func
-from django.core.exceptions import ImproperlyConfigured
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH
 
 from hotset._adapters import DEFAULT_MAX_ENTRIES, native
 from hotset._hotset import MISSING, NEVER
@@ -15,13 +13,12 @@ from hotset._registry import shared
 from hotset._settings import ttl_of
 from hotset._stats import Stats
 from hotset._values import Pickled, freezer, thaw
-from hotset.django._settings import errors
+from hotset.django._base import Backend
+from hotset.django._settings import errors, warnings
 
 # The engine of each LOCATION: Django makes a backend for each thread and each asyncio task that
 # uses an alias.
 _engines: dict[tuple[Any, ...], Cache[str, Any]] = {}
-# What a method of a backend does that a subclass may replace by its own.
-_KEY_METHODS = ("make_key", "validate_key", "make_and_validate_key")
 
 
 def _engine(location: str, options: Mapping[str, Any], max_entries: Any) -> Cache[str, Any]:
@@ -35,16 +32,7 @@ def _engine(location: str, options: Mapping[str, Any], max_entries: Any) -> Cach
     return engine
 
 
-def _named(location: Any, params: Mapping[str, Any]) -> str:
-    """Returns how an error names these settings: by the alias that has them."""
-    for alias, given in settings.CACHES.items():
-        others = {name: value for name, value in given.items() if name not in ("BACKEND", "LOCATION")}
-        if others == params and given.get("LOCATION", "") == location:
-            return f"CACHES[{alias!r}]"
-    return f"a hotset backend at LOCATION {location!r}"
-
-
-class HotsetCache(BaseCache):
+class HotsetCache(Backend):
     """A cache backend inside the process. All aliases of one LOCATION are one cache.
 
     Every method has Django's signature and semantics. Beyond these: `get_or_set` calls a callable
@@ -64,16 +52,7 @@ class HotsetCache(BaseCache):
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
-        found = errors(location, params)
-        if found:
-            raise ImproperlyConfigured(f"{_named(location, params)}: {'; '.join(found)}")
-        # What `_set_head` reads before `BaseCache` has set all three.
-        self._key_prefix: Any = ""
-        self._version: Any = 1
-        self._key_func: Callable[..., str] = default_key_func
-        # (A subclass with keys of its own has no fast path.)
-        self._own_keys = any(getattr(type(self), name) is not getattr(BaseCache, name) for name in _KEY_METHODS)
-        super().__init__(params)
+        super().__init__(location, params)
         options: dict[str, Any] = params.get("OPTIONS") or {}
         max_entries = options.get("MAX_ENTRIES", params.get("max_entries", DEFAULT_MAX_ENTRIES))
         self._engine = _engine(location, options, max_entries)
@@ -84,51 +63,15 @@ class HotsetCache(BaseCache):
         self._touch = methods.touch
         self._freeze = freezer(options.get("copy", "pickle"))
 
-    # --- Keys: those of `make_and_validate_key`, built in one step if the key function is Django's.
+    @classmethod
+    def setting_errors(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
+        """Returns what is wrong with an alias's settings, a sentence each."""
+        return errors(location, params)
 
-    def _set_head(self) -> None:
-        fast = self._key_func is default_key_func and not self._own_keys
-        self._head: str | None = f"{self._key_prefix!s}:{self._version!s}:" if fast else None
-
-    @property
-    def key_prefix(self) -> Any:
-        """KEY_PREFIX."""
-        return self._key_prefix
-
-    @key_prefix.setter
-    def key_prefix(self, value: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._key_prefix = value
-        self._set_head()
-
-    @property
-    def version(self) -> Any:
-        """VERSION."""
-        return self._version
-
-    @version.setter
-    def version(self, value: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._version = value
-        self._set_head()
-
-    @property
-    def key_func(self) -> Callable[..., str]:
-        """KEY_FUNCTION."""
-        return self._key_func
-
-    @key_func.setter
-    def key_func(self, value: Callable[..., str]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self._key_func = value
-        self._set_head()
-
-    def _key(self, key: Any, version: Any) -> str:
-        head = self._head
-        if head is None:
-            return self.make_and_validate_key(key, version=version)
-        made = f"{head}{key!s}" if version is None else f"{self._key_prefix!s}:{version!s}:{key!s}"
-        # What is printable has no control characters; a space is printable.
-        if len(made) > MEMCACHE_MAX_KEY_LENGTH or " " in made or not made.isprintable():
-            self.validate_key(made)
-        return made
+    @classmethod
+    def setting_warnings(cls, params: Mapping[str, Any]) -> list[str]:
+        """Returns what of an alias's settings has no effect, a sentence each."""
+        return warnings(params)
 
     def _ttl(self, timeout: Any) -> Any:
         """Returns a timeout as the native part takes it: 0.0 for one that has passed."""
@@ -239,9 +182,6 @@ class HotsetCache(BaseCache):
             return freeze(await value if inspect.isawaitable(value) else value)
 
         return thaw(await self._engine.aget_or_load(self._key(key, version), load, self._lifetime(timeout)))
-
-    def _lifetime(self, timeout: Any) -> Any:
-        return self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
 
     # --- Numbers and versions.
 

@@ -1,7 +1,8 @@
 """What may be said of a hotset backend in CACHES."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
 from hotset._adapters import DEFAULT_MAX_ENTRIES
@@ -11,6 +12,12 @@ from hotset._values import Copy
 # BaseCache's own settings of an alias, and those it still takes from before OPTIONS.
 PARAMS = frozenset({"KEY_FUNCTION", "KEY_PREFIX", "OPTIONS", "TIMEOUT", "VERSION", "cull_frequency", "max_entries", "timeout"})
 OPTIONS = frozenset({"CULL_FREQUENCY", "MAX_ENTRIES", "copy", "jitter", "policy"})
+# Of TieredCache: of the connection to the server, which aliases of one LOCATION and prefix share, and of each cache.
+SERVER_OPTIONS = frozenset(
+    {"bus", "client", "compress_over", "connect_timeout", "lease", "lease_wait", "load_timeout", "max_loads", "max_value", "on_event"}
+    | {"prefix", "sentinel", "sign", "timeout"}
+)
+TIERED_OPTIONS = SERVER_OPTIONS | {"CULL_FREQUENCY", "MAX_ENTRIES", "codec", "copy", "local_ttl", "name", "policy", "schema", "tags"}
 
 
 def _integer(value: Any) -> bool:
@@ -31,11 +38,11 @@ def _listed(names: Any) -> str:
     return ", ".join(sorted(names))
 
 
-def _option_errors(options: Mapping[str, Any]) -> list[str]:
+def _option_errors(options: Mapping[str, Any], known: frozenset[str] = OPTIONS) -> list[str]:
     found: list[str] = []
-    unknown = {str(name) for name in options} - OPTIONS
+    unknown = {str(name) for name in options} - known
     if unknown:
-        found.append(f"unknown OPTIONS: {_listed(unknown)}; known are {_listed(OPTIONS)}")
+        found.append(f"unknown OPTIONS: {_listed(unknown)}; known are {_listed(known)}")
     entries = options.get("MAX_ENTRIES", DEFAULT_MAX_ENTRIES)
     if entries is not None and not (_integer(entries) and int(entries) >= 0):
         found.append(f"OPTIONS MAX_ENTRIES must be an integer of at least 0, or None for no bound, not {entries!r}")
@@ -49,12 +56,18 @@ def _option_errors(options: Mapping[str, Any]) -> list[str]:
 
 
 def errors(location: Any, params: Mapping[str, Any]) -> list[str]:
-    """Returns what is wrong with an alias's settings, a sentence each."""
+    """Returns what is wrong with the settings of an alias of HotsetCache, a sentence each."""
     found: list[str] = []
     if not isinstance(location, str):
         found.append(f"LOCATION must be a string, the name of a cache inside the process, not {location!r}")
     elif "://" in location:
         found.append(f"LOCATION is the name of a cache inside the process, which {location!r} is not: no server is used")
+    return found + _shared_errors(params, OPTIONS)
+
+
+def _shared_errors(params: Mapping[str, Any], known: frozenset[str]) -> list[str]:
+    """What is wrong with the settings that all backends have."""
+    found: list[str] = []
     timeout = params.get("timeout", params.get("TIMEOUT", 300))
     if not _seconds(timeout):
         found.append(f"TIMEOUT must be a number of seconds, or None for no end, not {timeout!r}")
@@ -63,7 +76,47 @@ def errors(location: Any, params: Mapping[str, Any]) -> list[str]:
         options = {}
     if not isinstance(options, Mapping):
         return [*found, f"OPTIONS must be a dict, not {options!r}"]
-    return found + _option_errors(cast("Mapping[str, Any]", options))
+    return found + _option_errors(cast("Mapping[str, Any]", options), known)
+
+
+def locations_of(location: Any) -> tuple[str, ...] | None:
+    """Returns the URLs that a LOCATION of TieredCache names; None if it is neither a string nor a list of strings."""
+    given: Any = re.split(r"[;,]\s*(?=\w+://)", location) if isinstance(location, str) else location
+    if not isinstance(given, list | tuple):
+        return None
+    urls = cast("Sequence[object]", given)
+    if not all(isinstance(url, str) for url in urls):
+        return None
+    return tuple(url for url in cast("Sequence[str]", urls) if url)
+
+
+def tiered_errors(location: Any, params: Mapping[str, Any]) -> list[str]:
+    """Returns what is wrong with the settings of an alias of TieredCache, a sentence each, as far as it shows without a server."""
+    found = _shared_errors(params, TIERED_OPTIONS)
+    options = cast(Any, params.get("OPTIONS") or {})
+    if not isinstance(options, Mapping):
+        options = {}
+    given = cast("Mapping[str, Any]", options)
+    urls = locations_of(location)
+    if urls is None:
+        found.insert(0, f"LOCATION must be a URL, or a list of them, not {location!r}")
+    elif not urls and "client" not in given:
+        found.insert(0, "LOCATION must be the URL of a Redis or Valkey server, as redis://localhost:6379/0")
+    elif urls and "client" in given:
+        found.append("OPTIONS client connects to the server: give no LOCATION")
+    if "sentinel" in given and not (isinstance(given["sentinel"], str) and given["sentinel"]):
+        found.append(f"OPTIONS sentinel must be the name of a service, not {given['sentinel']!r}")
+    elif "sentinel" in given and "client" in given:
+        found.append("OPTIONS has both client and sentinel: give one of them")
+    tags: Any = given.get("tags", ())
+    if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in cast("Sequence[object]", tags)):
+        found.append(f"OPTIONS tags must be a list of strings, not {tags!r}")
+    return found
+
+
+def tiered_warnings(params: Mapping[str, Any]) -> list[str]:
+    """Returns what of the settings of an alias of TieredCache has no effect, a sentence each."""
+    return warnings(params)
 
 
 def warnings(params: Mapping[str, Any]) -> list[str]:

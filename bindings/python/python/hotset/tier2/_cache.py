@@ -132,6 +132,11 @@ class TieredCache(Generic[K, V]):
     def __repr__(self) -> str:
         return f"<hotset.TieredCache {self._space.name!r} on {self._space.server!r}>"
 
+    @property
+    def space(self) -> Space:
+        """The cache's side of the second tier. Private to the package."""
+        return self._space
+
     # --- One key.
 
     @overload
@@ -426,16 +431,14 @@ class TieredCache(Generic[K, V]):
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
 
     def set_many(self, items: Mapping[K, V] | Iterable[tuple[K, V]], ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
-        """Sets the values of many keys, one request each; returns whether the server confirmed all."""
-        pairs, given, lasting = _pairs(items), _tags(tags), lifetime(ttl)
-        return all([_reads.write(self._space, (key,), {}, value, lasting, given) for key, value in pairs])
+        """Sets the values of many keys, whose commands are sent together; returns whether the server confirmed all."""
+        return not _reads.write_many(self._space, _pairs(items), lifetime(ttl), _tags(tags))
 
     async def aset_many(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()
     ) -> bool:
         """As `set_many`, for asyncio."""
-        pairs, given, lasting = _pairs(items), _tags(tags), lifetime(ttl)
-        return all([await _reads.write_async(self._space, (key,), {}, value, lasting, given) for key, value in pairs])
+        return not await _reads.write_many_async(self._space, _pairs(items), lifetime(ttl), _tags(tags))
 
     def delete_many(self, keys: Iterable[K], *, strict: bool = False) -> bool:
         """Removes many keys, as `delete` does; their commands are sent together. Returns whether the server confirmed all."""
@@ -488,6 +491,11 @@ class TieredCache(Generic[K, V]):
     def stats(self) -> dict[str, Any]:
         """Returns what was counted of this cache in this process: "tier1", "tier2", and "server" (see `Redis.stats`)."""
         return self._space.stats(self._local.stats()._asdict())
+
+    def hottest(self, limit: int = 10) -> list[K]:
+        """Returns the hottest keys of this process's first tier, at most `limit`."""
+        entries: list[tuple[K, Any]] = self._local.items_hottest()
+        return [key for key, _ in entries[:limit]]
 
     async def astats(self) -> dict[str, Any]:
         """As `stats`; waits for nothing."""
@@ -543,7 +551,8 @@ def _loaded_many(keys: list[Any], loaded: Mapping[Any, Any], ttl: Any) -> list[A
 
 
 def _pairs(items: Any) -> list[tuple[Any, Any]]:
-    return list(cast("Mapping[object, object]", items).items() if isinstance(items, Mapping) else items)
+    # (Of keys that are equal, the last value counts.)
+    return list(cast("dict[object, object]", dict(items)).items())
 
 
 def _check_delta(delta: Any) -> None:

@@ -168,7 +168,7 @@ Steps = Generator[Need, Any, Outcome]
 class Call:
     """What an operation is about, beside the core's part."""
 
-    __slots__ = ("args", "data", "direct", "full_key", "is_filled", "is_whole", "kwargs", "loaded", "mark", "space", "value")
+    __slots__ = ("args", "data", "direct", "full_key", "has_failed", "is_filled", "is_whole", "kwargs", "loaded", "mark", "space", "value")
 
     def __init__(
         self, space: Space, args: tuple[Any, ...], kwargs: dict[str, Any], full_key: bytes | None, *, is_whole: bool = False
@@ -176,6 +176,8 @@ class Call:
         # It concerns all keys.
         self.is_whole = is_whole
         self.is_filled = False
+        # A command got no whole reply, or an error.
+        self.has_failed = False
         self.space = space
         self.args = args
         self.kwargs = kwargs
@@ -249,6 +251,8 @@ def _perform(session: Session, call: Call | None, op: Any, action: int) -> Gener
             op.failed(now(), _TIMEOUT)
             raise
         if isinstance(outcome, Failed):
+            if call is not None:
+                call.has_failed = True
             return int(op.failed(now(), kind_of_failure(outcome)))
         epoch: int
         replies: list[Any]
@@ -274,6 +278,8 @@ def _perform(session: Session, call: Call | None, op: Any, action: int) -> Gener
                 session.note_refused(number, error)
             if note_refusal(action, error, abilities):
                 continue
+            if call is not None:
+                call.has_failed = True
         if action in _READS and call is not None and isinstance(replies[-1], bytes):
             call.data = replies[-1]
         if action == DIRECT and call is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, final
 
 from hotset._hotset import WithTtl
@@ -11,6 +11,7 @@ from hotset.tier2._clock import now
 from hotset.tier2._commands import GET, Script, get_command, kind_of_failure
 from hotset.tier2._errors import Failed
 from hotset.tier2._keys import quote_name
+from hotset.tier2._many import run_many, run_many_async
 from hotset.tier2._operations import HIT, Call, Outcome, Steps, check_not_within, drive, open_payload, run, run_async
 from hotset.tier2._payload import NotEncodable, PayloadError
 from hotset.tier2._resp import Command
@@ -174,6 +175,107 @@ async def write_async(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl:
         raise
     session.prod_if_needed(number, outcome.is_confirmed)
     return _end_write(call, outcome)
+
+
+# The most that is sent in one pipeline: each has one timeout.
+_MOST_WRITES: Final = 256
+_MOST_BYTES: Final = 1 << 20
+
+
+@final
+class Writing:
+    """Writes of many keys, in pipelines of a bounded size."""
+
+    def __init__(self, space: Space, pairs: list[tuple[Any, Any]], ttl: int, tags: Tags) -> None:
+        self._space = space
+        self._pairs = pairs
+        self._ttl = ttl
+        self._tags = tag_names(tags)
+        self.session, self._namespace = space.native()
+        self._calls: dict[int, tuple[bytes, Call]] = {}
+        self.refused: list[int] = []
+        """Places of the values that the codec refuses, or that are too large: after `pipelines`."""
+        self.unconfirmed: list[int] = []
+        """Places of those that the server did not confirm: after `end`."""
+
+    def pipelines(self) -> Iterator[dict[int, Steps]]:
+        """The steps to be driven together, one pipeline after the other, by place."""
+        steps: dict[int, Steps] = {}
+        size = 0
+        for at, (key, value) in enumerate(self._pairs):
+            name, call, is_encoded = _write_call(self._space, (key,), {}, value)
+            if not is_encoded:
+                self.refused.append(at)
+                continue
+            size += len(call.value[1])
+            if steps and (len(steps) == _MOST_WRITES or size > _MOST_BYTES):
+                yield steps
+                steps, size = {}, len(call.value[1])
+            self._calls[at] = name, call
+            op = self._namespace.write(name, self.session.node_of(name), now(), self._ttl, self._tags)
+            steps[at] = drive(self.session, call, op)
+        if steps:
+            yield steps
+
+    def end(self, outcomes: dict[int, Outcome]) -> None:
+        """Has the values of a pipeline enter the first tier."""
+        for at, outcome in outcomes.items():
+            name, call = self._calls.pop(at)
+            self.session.prod_if_needed(self.session.node_of(name), outcome.is_confirmed)
+            if not _end_write(call, outcome):
+                self.unconfirmed.append(at)
+
+    def abandon(self) -> None:
+        """Ends the loads in flight of writes that were not answered."""
+        for _, call in self._calls.values():
+            call.abandon()
+
+    def refused_call(self, at: int) -> tuple[Args, Call]:
+        """The arguments and the call of a value that stays in this process."""
+        key, value = self._pairs[at]
+        call = Call(self._space, (key,), {}, None)
+        call.loaded = value
+        return (key,), call
+
+    def keep_here(self, call: Call) -> None:
+        """Keeps a refused value in this process."""
+        _keep_here(self._space, call, self._ttl)
+
+    def failed(self) -> list[int]:
+        """The places of the values that the second tier does not have."""
+        return sorted(self.refused + self.unconfirmed)
+
+
+def write_many(space: Space, pairs: list[tuple[Any, Any]], ttl: int, tags: Tags = ()) -> list[int]:
+    """Sets the values of distinct keys in both tiers, by one request for each pipeline; returns the places of those that it did not confirm."""
+    writing = Writing(space, pairs, ttl, tags)
+    try:
+        for steps in writing.pipelines():
+            writing.end(run_many(writing.session, steps))
+    finally:
+        writing.abandon()
+    for at in writing.refused:
+        args, call = writing.refused_call(at)
+        remove(space, args, {})
+        writing.keep_here(call)
+    return writing.failed()
+
+
+async def write_many_async(space: Space, pairs: list[tuple[Any, Any]], ttl: int, tags: Tags = ()) -> list[int]:
+    """As `write_many`, for tasks."""
+    if pairs:
+        await node_of_async(space.native()[0], space.key_of((pairs[0][0],), {})[0])
+    writing = Writing(space, pairs, ttl, tags)
+    try:
+        for steps in writing.pipelines():
+            writing.end(await run_many_async(writing.session, steps))
+    finally:
+        writing.abandon()
+    for at in writing.refused:
+        args, call = writing.refused_call(at)
+        await remove_async(space, args, {})
+        writing.keep_here(call)
+    return writing.failed()
 
 
 # --- Operations of one key without a value: remove, expire, touch.

@@ -1,5 +1,6 @@
-"""`manage.py hotset`: statistics, hottest keys and clearing of the caches inside this process."""
+"""`manage.py hotset`: statistics, hottest keys and clearing of hotset's caches."""
 
+import os
 from argparse import ArgumentParser
 from typing import Any
 
@@ -7,15 +8,17 @@ from django.core.cache import caches
 from django.core.management.base import BaseCommand, CommandError
 
 from hotset.django._backend import HotsetCache
+from hotset.django._base import Backend
 from hotset.django._checks import hotset_aliases
 
 
 class Command(BaseCommand):
-    """Shows or clears the caches of the process that runs it."""
+    """Shows or clears hotset's caches."""
 
     help = (
-        "Statistics and hottest keys of hotset's caches, and clearing them. They live in a process: call this by call_command() in the one "
-        "that you ask about."
+        "Statistics and hottest keys of hotset's caches, and clearing them. Statistics and keys are those of the process that runs this: call "
+        "it by call_command() in the process that you ask about. `clear` of a TieredCache clears it in all processes; of a HotsetCache, in the "
+        "process that runs this."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -30,23 +33,54 @@ class Command(BaseCommand):
         unknown = [alias for alias in aliases if alias not in known]
         if unknown:
             raise CommandError(f"no alias of hotset: {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
-        for alias in aliases or known:
-            backend = caches[alias]
-            assert isinstance(backend, HotsetCache)
-            self._act(action, alias, backend, limit)
-
-    def _act(self, action: str, alias: str, backend: HotsetCache, limit: int) -> None:
+        chosen = aliases or list(known)
         if action == "clear":
-            backend.clear()
-            self.stdout.write(f"{alias}: cleared")
-        elif action == "top":
-            for key in backend.top_keys(limit):
-                self.stdout.write(f"{alias}: {key}")
-        else:
-            stats = backend.stats()
-            capacity = "no bound" if stats.capacity is None else f"{stats.capacity:,}"
-            self.stdout.write(
-                f"{alias}: {stats.entries:,} entries of {capacity}, {stats.hits:,} hits, {stats.misses:,} misses "
-                f"(hit ratio {stats.hit_ratio:.1%}), {stats.evictions:,} evictions, {stats.expirations:,} expirations, "
-                f"{stats.loads:,} loads, {stats.waits:,} waits"
-            )
+            self._clear(chosen)
+            return
+        self.stderr.write(f"(of process {os.getpid()}: what other processes hold and have counted is not seen from here)")
+        for alias in chosen:
+            backend: Any = caches[alias]
+            assert isinstance(backend, Backend)
+            if action == "top":
+                for key in backend.top_keys(limit):
+                    self.stdout.write(f"{alias}: {key}")
+            elif isinstance(backend, HotsetCache):
+                self.stdout.write(f"{alias}: {_first_tier(backend.stats()._asdict())}")
+            else:
+                self._tiered(alias, backend.stats())
+
+    def _clear(self, aliases: list[str]) -> None:
+        unconfirmed: list[str] = []
+        for alias in aliases:
+            backend: Any = caches[alias]
+            if isinstance(backend, HotsetCache):
+                backend.clear()
+                self.stdout.write(f"{alias}: cleared in process {os.getpid()}; other processes have caches of their own")
+            elif backend.tier.clear():
+                self.stdout.write(f"{alias}: cleared in all processes")
+            else:
+                unconfirmed.append(alias)
+        if unconfirmed:
+            raise CommandError(f"not cleared, since the server did not confirm it: {', '.join(unconfirmed)}")
+
+    def _tiered(self, alias: str, stats: dict[str, Any]) -> None:
+        second, server = stats["tier2"], stats["server"]
+        self.stdout.write(f"{alias}: {_first_tier(stats['tier1'])}")
+        self.stdout.write(
+            f"{alias}: of the server: {second['hits']:,} hits, {second['misses']:,} misses, {second['leases']:,} loads led, {second['waits']:,} "
+            f"waits for other callers' loads, {second['writes']:,} writes, {second['removals']:,} removals, {second['unconfirmed']:,} unconfirmed"
+        )
+        for number, node in server["nodes"].items():
+            self.stdout.write(f"{alias}: {server['servers'][number]}: link {node['link']}, announcements {node['bus']}")
+        if server["last_failure"]:
+            self.stdout.write(f"{alias}: last failure: {server['last_failure']}")
+
+
+def _first_tier(stats: dict[str, Any]) -> str:
+    capacity = "no bound" if stats["capacity"] is None else f"{stats['capacity']:,}"
+    hits, misses = stats["hits"], stats["misses"]
+    ratio = hits / (hits + misses) if hits + misses else 0.0
+    return (
+        f"{stats['entries']:,} entries of {capacity}, {hits:,} hits, {misses:,} misses (hit ratio {ratio:.1%}), {stats['evictions']:,} "
+        f"evictions, {stats['expirations']:,} expirations, {stats['loads']:,} loads, {stats['waits']:,} waits"
+    )

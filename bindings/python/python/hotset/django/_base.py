@@ -1,0 +1,99 @@
+"""What hotset's backends share: keys as Django makes them, in one step where that is possible."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache, default_key_func
+from django.core.exceptions import ImproperlyConfigured
+
+# What a method of a backend does that a subclass may replace by its own.
+_KEY_METHODS = ("make_key", "validate_key", "make_and_validate_key")
+
+
+def named(location: Any, params: Mapping[str, Any]) -> str:
+    """Returns how an error names these settings: by the alias that has them."""
+    for alias, given in settings.CACHES.items():
+        others = {name: value for name, value in given.items() if name not in ("BACKEND", "LOCATION")}
+        if others == params and given.get("LOCATION", "") == location:
+            return f"CACHES[{alias!r}]"
+    return f"a hotset backend at LOCATION {location!r}"
+
+
+class Backend(BaseCache):
+    """A backend of hotset's.
+
+    Raises:
+        ImproperlyConfigured: A setting is unknown, or has a value of the wrong type.
+    """
+
+    def __init__(self, location: Any, params: dict[str, Any]) -> None:
+        found = self.setting_errors(location, params)
+        if found:
+            raise ImproperlyConfigured(f"{named(location, params)}: {'; '.join(found)}")
+        # What `_set_head` reads before `BaseCache` has set all three.
+        self._key_prefix: Any = ""
+        self._version: Any = 1
+        self._key_func: Callable[..., str] = default_key_func
+        # (A subclass with keys of its own has no fast path.)
+        self._own_keys = any(getattr(type(self), name) is not getattr(BaseCache, name) for name in _KEY_METHODS)
+        super().__init__(params)
+
+    @classmethod
+    def setting_errors(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
+        """Returns what is wrong with an alias's settings, a sentence each."""
+        raise NotImplementedError
+
+    @classmethod
+    def setting_warnings(cls, params: Mapping[str, Any]) -> list[str]:
+        """Returns what of an alias's settings has no effect, a sentence each."""
+        raise NotImplementedError
+
+    # --- Keys: those of `make_and_validate_key`, built in one step if the key function is Django's.
+
+    def _set_head(self) -> None:
+        fast = self._key_func is default_key_func and not self._own_keys
+        self._head: str | None = f"{self._key_prefix!s}:{self._version!s}:" if fast else None
+
+    @property
+    def key_prefix(self) -> Any:
+        """KEY_PREFIX."""
+        return self._key_prefix
+
+    @key_prefix.setter
+    def key_prefix(self, value: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._key_prefix = value
+        self._set_head()
+
+    @property
+    def version(self) -> Any:
+        """VERSION."""
+        return self._version
+
+    @version.setter
+    def version(self, value: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._version = value
+        self._set_head()
+
+    @property
+    def key_func(self) -> Callable[..., str]:
+        """KEY_FUNCTION."""
+        return self._key_func
+
+    @key_func.setter
+    def key_func(self, value: Callable[..., str]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self._key_func = value
+        self._set_head()
+
+    def _key(self, key: Any, version: Any) -> str:
+        head = self._head
+        if head is None:
+            return self.make_and_validate_key(key, version=version)
+        made = f"{head}{key!s}" if version is None else f"{self._key_prefix!s}:{version!s}:{key!s}"
+        # What is printable has no control characters; a space is printable.
+        if len(made) > MEMCACHE_MAX_KEY_LENGTH or " " in made or not made.isprintable():
+            self.validate_key(made)
+        return made
+
+    def _lifetime(self, timeout: Any) -> Any:
+        return self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout

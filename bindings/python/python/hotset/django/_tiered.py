@@ -1,0 +1,412 @@
+"""`TieredCache`: Django's BaseCache on a cache of the process in front of a server that all processes share."""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.core.exceptions import ImproperlyConfigured
+
+from hotset._hotset import MISSING, NEVER
+from hotset._settings import ttl_of
+from hotset.django._base import Backend, named
+from hotset.django._format import Encoded
+from hotset.django._settings import tiered_errors, tiered_warnings
+from hotset.django._tier import tier_of
+from hotset.tier2 import Redis, _changes, _reads
+from hotset.tier2 import TieredCache as Engine
+from hotset.tier2._settings import lifetime
+
+_log = logging.getLogger("hotset")
+
+
+def _tags_of(tags: Iterable[str], own: tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        raise TypeError("tags must be several strings, not one")
+    return (*own, *tags) if tags else own
+
+
+class TieredCache(Backend):
+    """A cache backend in two tiers: entries of the process in front of a Redis or Valkey server that all processes share.
+
+    Every method has Django's signature and semantics. A hit in the process needs no network; what one process sets, deletes
+    or clears, the others see as soon as the server has announced it. Beyond Django's: `get_or_set` calls a callable
+    default once over all processes; `incr`, `decr`, `add` and `touch` are atomic on the server; `incr` and `incr_version` keep the
+    timeout; the methods for asyncio run in the event loop, without a thread; values may have tags.
+
+    While the server cannot be reached, reads are served by the process and misses, `get_or_set` calls its default, and what
+    was set or removed is removed on the server when it answers again. `add`, `incr`, `touch` and
+    `incr_version` raise `hotset.tier2.Unavailable`.
+
+    Args:
+        location: LOCATION: a URL; several of a cluster's nodes, or of sentinels (with OPTIONS sentinel), in a list.
+        params: The alias's other settings. For OPTIONS see the page on Django in the documentation.
+
+    Raises:
+        ImproperlyConfigured: A setting is unknown, or has a value of the wrong type; or redis-py is not installed.
+    """
+
+    def __init__(self, location: Any, params: dict[str, Any]) -> None:
+        super().__init__(location, params)
+        options: dict[str, Any] = params.get("OPTIONS") or {}
+        try:
+            self._tier, self._format = tier_of(location, options)
+        except (ImportError, TypeError, ValueError) as error:
+            raise ImproperlyConfigured(f"{named(location, params)}: {error}") from error
+        self._own_tags: tuple[str, ...] = tuple(options.get("tags") or ())
+        self._find: Callable[[str, Any], Any] = self._tier.get
+        self._freeze = self._format.freeze
+
+    @classmethod
+    def setting_errors(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
+        """Returns what is wrong with an alias's settings, a sentence each."""
+        return tiered_errors(location, params)
+
+    @classmethod
+    def setting_warnings(cls, params: Mapping[str, Any]) -> list[str]:
+        """Returns what of an alias's settings has no effect, a sentence each."""
+        return tiered_warnings(params)
+
+    def _ttl(self, timeout: Any) -> float | None:
+        """Returns a timeout in seconds: None for never, 0.0 for one that has passed."""
+        timeout = self._lifetime(timeout)
+        if timeout is None:
+            return None
+        ttl: Any = ttl_of(timeout)
+        return None if ttl is NEVER else ttl
+
+    def _value(self, stored: Any, default: Any) -> Any:
+        """Returns the value of what a tier holds; `default` for none, and for one that this program cannot decode."""
+        if type(stored) is not Encoded:
+            return default if stored is MISSING else stored
+        try:
+            return self._format.thaw(stored)
+        except Exception:
+            # (Of a class that this release of the program does not have, above all.)
+            _log.warning("a cached value cannot be decoded, and counts as absent", exc_info=True)
+            return default
+
+    # --- One key.
+
+    def get(self, key: Any, default: Any = None, version: Any = None) -> Any:
+        """Returns the key's value, or `default` if it is absent."""
+        return self._value(self._find(self._key(key, version), MISSING), default)
+
+    async def aget(self, key: Any, default: Any = None, version: Any = None) -> Any:
+        """As `get`."""
+        return self._value(await self._tier.aget(self._key(key, version), MISSING), default)
+
+    def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()) -> None:
+        """Sets the key's value for `timeout` seconds: None for ever, 0 or less not at all.
+
+        Args:
+            key: The key.
+            value: The value.
+            timeout: Seconds.
+            version: The key's version.
+            tags: What the value belongs to, for `invalidate_tag`.
+        """
+        made, ttl = self._key(key, version), self._ttl(timeout)
+        stored = self._freeze(value)
+        if ttl == 0.0:
+            self._tier.delete(made)
+        else:
+            self._tier.set(made, stored, ttl, tags=_tags_of(tags, self._own_tags))
+
+    async def aset(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()) -> None:
+        """As `set`."""
+        made, ttl = self._key(key, version), self._ttl(timeout)
+        stored = self._freeze(value)
+        if ttl == 0.0:
+            await self._tier.adelete(made)
+        else:
+            await self._tier.aset(made, stored, ttl, tags=_tags_of(tags, self._own_tags))
+
+    def add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()) -> bool:
+        """Sets the key's value if it is absent, over all processes at most once; returns whether it was.
+
+        Raises:
+            Unavailable: The server did not say.
+        """
+        made, ttl = self._key(key, version), self._ttl(timeout)
+        stored = self._freeze(value)
+        if ttl == 0.0:
+            return _changes.read_with_remaining(self._tier.space, made) is None
+        return self._tier.add(made, stored, ttl, tags=_tags_of(tags, self._own_tags))
+
+    async def aadd(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()) -> bool:
+        """As `add`."""
+        made, ttl = self._key(key, version), self._ttl(timeout)
+        stored = self._freeze(value)
+        if ttl == 0.0:
+            return await _changes.read_with_remaining_async(self._tier.space, made) is None
+        return await self._tier.aadd(made, stored, ttl, tags=_tags_of(tags, self._own_tags))
+
+    def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
+        """Gives the key another timeout, from now on; returns whether it is there.
+
+        Raises:
+            Unavailable: The server did not say.
+        """
+        made, ttl = self._key(key, version), self._ttl(timeout)
+        if ttl == 0.0:
+            return _changes.take(self._tier.space, made)[0] is not MISSING
+        return self._tier.touch(made, ttl)
+
+    async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
+        """As `touch`."""
+        made, ttl = self._key(key, version), self._ttl(timeout)
+        if ttl == 0.0:
+            return (await _changes.take_async(self._tier.space, made))[0] is not MISSING
+        return await self._tier.atouch(made, ttl)
+
+    def delete(self, key: Any, version: Any = None) -> bool:
+        """Removes the key, in all processes; returns whether it was there.
+
+        While the server cannot be reached: False; the key is removed there when it answers again.
+        """
+        return _changes.take(self._tier.space, self._key(key, version))[0] is not MISSING
+
+    async def adelete(self, key: Any, version: Any = None) -> bool:
+        """As `delete`."""
+        return (await _changes.take_async(self._tier.space, self._key(key, version)))[0] is not MISSING
+
+    def has_key(self, key: Any, version: Any = None) -> bool:
+        """Returns whether the key is there."""
+        return self._find(self._key(key, version), MISSING) is not MISSING
+
+    async def ahas_key(self, key: Any, version: Any = None) -> bool:
+        """As `has_key`."""
+        return await self._tier.aget(self._key(key, version), MISSING) is not MISSING
+
+    def get_or_set(
+        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()
+    ) -> Any:
+        """Returns the key's value; if it is absent, sets and returns `default`.
+
+        A callable default is called, and its result set. Concurrent calls for the same key, in all processes, call one
+        callable, and wait for it.
+        """
+        if not callable(default):
+            found = self.get(key, MISSING, version)
+            if found is not MISSING:
+                return found
+            self.add(key, default, timeout, version, tags=tags)
+            return self.get(key, default, version)
+        made, ttl = self._key(key, version), self._ttl(timeout)
+        if ttl == 0.0:
+            found = self.get(key, MISSING, version)
+            return default() if found is MISSING else found
+        given = _tags_of(tags, self._own_tags)
+        freeze = self._freeze
+        found = self._value(self._tier.get_or_load(made, lambda _: freeze(default()), ttl, tags=given), MISSING)
+        if found is MISSING:
+            # (There is a value, and it cannot be decoded.)
+            stored = freeze(default())
+            self._tier.set(made, stored, ttl, tags=given)
+            found = self._format.thaw(stored)
+        return found
+
+    async def aget_or_set(
+        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()
+    ) -> Any:
+        """As `get_or_set`; a coroutine function is awaited, any other is called in the event loop."""
+        if not callable(default):
+            found = await self.aget(key, MISSING, version)
+            if found is not MISSING:
+                return found
+            await self.aadd(key, default, timeout, version, tags=tags)
+            return await self.aget(key, default, version)
+        freeze = self._freeze
+
+        async def call() -> Any:
+            value = default()
+            return await value if inspect.isawaitable(value) else value
+
+        async def load(_: str) -> Any:
+            return freeze(await call())
+
+        made, ttl = self._key(key, version), self._ttl(timeout)
+        if ttl == 0.0:
+            found = await self.aget(key, MISSING, version)
+            return await call() if found is MISSING else found
+        given = _tags_of(tags, self._own_tags)
+        found = self._value(await self._tier.aget_or_load(made, load, ttl, tags=given), MISSING)
+        if found is MISSING:
+            stored = freeze(await call())
+            await self._tier.aset(made, stored, ttl, tags=given)
+            found = self._format.thaw(stored)
+        return found
+
+    # --- Numbers and versions.
+
+    def _adding(self, delta: Any) -> Callable[[Any], Any]:
+        thaw, freeze = self._format.thaw, self._freeze
+        return lambda stored: freeze(thaw(stored) + delta)
+
+    def incr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
+        """Adds `delta` to the key's value, atomically over all processes, and returns the sum. The timeout stays.
+
+        Raises:
+            ValueError: The key is absent.
+            Unavailable: The server did not say: it may have counted, or not.
+        """
+        stored = _changes.replace(self._tier.space, self._key(key, version), self._adding(delta))
+        return self._found(key, stored)
+
+    async def aincr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
+        """As `incr`."""
+        stored = await _changes.replace_async(self._tier.space, self._key(key, version), self._adding(delta))
+        return self._found(key, stored)
+
+    def _found(self, key: Any, stored: Any) -> Any:
+        if stored is MISSING:
+            raise ValueError(f"Key '{key}' not found")
+        return self._format.thaw(stored)
+
+    def decr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
+        """Subtracts `delta` from the key's value, atomically, and returns the difference. As `incr`."""
+        return self.incr(key, -delta, version)
+
+    async def adecr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
+        """As `decr`."""
+        return await self.aincr(key, -delta, version)
+
+    def incr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
+        """Moves the key's value to the version `version + delta`; returns that. The timeout stays; tags do not.
+
+        Raises:
+            ValueError: The key is absent.
+            Unavailable: The server did not say.
+        """
+        if version is None:
+            version = self.version
+        old, new = self._key(key, version), self._key(key, version + delta)
+        found = _changes.read_with_remaining(self._tier.space, old)
+        if found is None:
+            raise ValueError(f"Key '{key}' not found")
+        if new != old:
+            stored, ttl = found
+            self._tier.set(new, stored, ttl, tags=self._own_tags)
+            self._tier.delete(old)
+        return version + delta
+
+    async def aincr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
+        """As `incr_version`."""
+        if version is None:
+            version = self.version
+        old, new = self._key(key, version), self._key(key, version + delta)
+        found = await _changes.read_with_remaining_async(self._tier.space, old)
+        if found is None:
+            raise ValueError(f"Key '{key}' not found")
+        if new != old:
+            stored, ttl = found
+            await self._tier.aset(new, stored, ttl, tags=self._own_tags)
+            await self._tier.adelete(old)
+        return version + delta
+
+    def decr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
+        """Moves the key's value to the version `version - delta`. As `incr_version`."""
+        return self.incr_version(key, -delta, version)
+
+    async def adecr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
+        """As `decr_version`."""
+        return await self.aincr_version(key, -delta, version)
+
+    # --- Many keys.
+
+    def _values(self, keys: dict[Any, str], found: Mapping[str, Any]) -> dict[Any, Any]:
+        values = {key: self._value(found.get(made, MISSING), MISSING) for key, made in keys.items()}
+        return {key: value for key, value in values.items() if value is not MISSING}
+
+    def get_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
+        """Returns a dict of those of the keys that are there, with their values; one request for what the process lacks."""
+        made = {key: self._key(key, version) for key in keys}
+        return self._values(made, self._tier.get_many(made.values()))
+
+    async def aget_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
+        """As `get_many`."""
+        made = {key: self._key(key, version) for key in keys}
+        return self._values(made, await self._tier.aget_many(made.values()))
+
+    def set_many(
+        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()
+    ) -> list[Any]:
+        """Sets many keys' values, whose commands are sent together; returns the keys that the server did not confirm."""
+        pairs, ttl = self._pairs(data, version), self._ttl(timeout)
+        if ttl == 0.0:
+            self._tier.delete_many(pairs)
+            return []
+        failed = _reads.write_many(self._tier.space, list(pairs.items()), lifetime(ttl), _tags_of(tags, self._own_tags))
+        return self._failed(data, list(pairs), failed, version)
+
+    async def aset_many(
+        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()
+    ) -> list[Any]:
+        """As `set_many`."""
+        pairs, ttl = self._pairs(data, version), self._ttl(timeout)
+        if ttl == 0.0:
+            await self._tier.adelete_many(pairs)
+            return []
+        failed = await _reads.write_many_async(self._tier.space, list(pairs.items()), lifetime(ttl), _tags_of(tags, self._own_tags))
+        return self._failed(data, list(pairs), failed, version)
+
+    def _pairs(self, data: Mapping[Any, Any], version: Any) -> dict[str, Any]:
+        return {self._key(key, version): self._freeze(value) for key, value in data.items()}
+
+    def _failed(self, data: Mapping[Any, Any], made: list[str], failed: list[int], version: Any) -> list[Any]:
+        if not failed:
+            return []
+        names = {made[at] for at in failed}
+        return [key for key in data if self.make_key(key, version) in names]
+
+    def delete_many(self, keys: Iterable[Any], version: Any = None) -> None:
+        """Removes many keys, in all processes; their commands are sent together."""
+        self._tier.delete_many([self._key(key, version) for key in keys])
+
+    async def adelete_many(self, keys: Iterable[Any], version: Any = None) -> None:
+        """As `delete_many`."""
+        await self._tier.adelete_many([self._key(key, version) for key in keys])
+
+    # --- The whole.
+
+    def invalidate_tag(self, tag: str) -> bool:
+        """Invalidates all values with this tag, in all processes; returns whether the server confirmed it."""
+        return self._tier.invalidate_tag(tag)
+
+    async def ainvalidate_tag(self, tag: str) -> bool:
+        """As `invalidate_tag`."""
+        return await self._tier.ainvalidate_tag(tag)
+
+    def clear(self) -> None:
+        """Invalidates all keys, in all processes: of all prefixes and versions, and of all aliases with this LOCATION, prefix and name.
+
+        Nothing else on the server is touched.
+        """
+        self._tier.clear()
+
+    async def aclear(self) -> None:
+        """As `clear`."""
+        await self._tier.aclear()
+
+    async def aclose(self, **kwargs: Any) -> None:
+        """Does nothing, as `close`: connections outlive requests."""
+
+    @property
+    def tier(self) -> "Engine[str, Any]":
+        """The `hotset.TieredCache`, which holds values as the backend's codec makes them."""
+        return self._tier
+
+    @property
+    def server(self) -> Redis:
+        """The `hotset.tier2.Redis`."""
+        return self._tier.space.server
+
+    def stats(self) -> dict[str, Any]:
+        """Returns what was counted in this process: "tier1", "tier2" and "server" (see `hotset.TieredCache.stats`)."""
+        return self._tier.stats()
+
+    def top_keys(self, limit: int = 10) -> list[str]:
+        """Returns the hottest keys of this process, with prefix and version."""
+        return self._tier.hottest(limit)

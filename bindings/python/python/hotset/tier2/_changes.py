@@ -1,0 +1,235 @@
+"""Changes of a value that depend on what is there: replaced by a function of it, taken out, read with its lifetime.
+
+They go to the server, whatever the first tier holds.
+"""
+
+import os
+from collections.abc import Callable, Generator
+from typing import Any, Final, final
+
+from hotset._hotset import MISSING
+from hotset.tier2 import _many
+from hotset.tier2._clock import now
+from hotset.tier2._commands import Script
+from hotset.tier2._errors import Unavailable
+from hotset.tier2._operations import NO_END, Call, Need, Outcome, Steps, drive, run, run_async
+from hotset.tier2._payload import NotEncodable
+from hotset.tier2._reads import node_of_async
+from hotset.tier2._resp import Command
+from hotset.tier2._session import Session
+from hotset.tier2._space import Space
+
+Function = Callable[[Any], Any]
+
+# No two frames have the same head: where it is the expected one, the value is the one that was read.
+_REPLACE: Final = Script(
+    "if redis.call('GETRANGE',KEYS[1],0,23)~=ARGV[1] then return 0 end redis.call('SET',KEYS[1],ARGV[2],'KEEPTTL') return 1"
+)
+_HEAD: Final = 24
+# Offsets in a frame's head: see the layout in the core's documentation.
+_STAMP: Final = 4
+_FLAGS: Final = 20
+_CODEC: Final = 36
+
+
+@final
+class _Target:
+    """One key, as the operations below need it."""
+
+    def __init__(self, space: Space, key: Any) -> None:
+        self.space: Final = space
+        self.session: Session
+        self.session, self._namespace = space.native()
+        self._args = (key,)
+        self.name: bytes
+        self.name, self._full_key = space.key_of(self._args, {})
+        self._epoch = 0
+
+    def _call(self) -> Call:
+        return Call(self.space, self._args, {}, self._full_key)
+
+    @property
+    def number(self) -> int:
+        """The server that has the key, as far as is known."""
+        return self.session.node_of(self.name)
+
+    def read(self) -> tuple[Call, Any, Steps]:
+        """A read: the call, the core's operation, and the steps that drive it."""
+        call = self._call()
+        self._epoch = self.session.core.epoch(self.number)
+        op = self._namespace.read(self.name, self.number, now(), False)
+        return call, op, drive(self.session, call, op)
+
+    def remove(self) -> Steps:
+        """A removal."""
+        return drive(self.session, self._call(), self._namespace.remove(self.name, self.number, now()))
+
+    def direct(self, command: Command) -> Steps:
+        """A command of the caller's own."""
+        call = self._call()
+        call.direct = [command]
+        return drive(self.session, call, self._namespace.direct(self.name, self.number, now()))
+
+    def invalidate(self) -> None:
+        """Removes the key from the first tiers, and has loads in flight be kept nowhere."""
+        self._call().invalidate()
+        self.session.waiters.wake(self.name)
+
+    def is_absent(self, call: Call) -> bool:
+        """Returns whether a read that found nothing has the server's word for it; False if it must be repeated.
+
+        Raises:
+            Unavailable: The server did not answer.
+        """
+        if call.has_failed or not self.session.core.is_up(self.number):
+            raise Unavailable("the second tier did not answer")
+        # (Another server answers since then; what the former one replied was not used.)
+        return bool(self.session.core.epoch(self.number) == self._epoch)
+
+    def frame(self, call: Call, op: Any, value: Any) -> bytes:
+        """Returns the frame that was read, with another value: its lifetime, generations and tags are kept."""
+        old = call.data or b""
+        codec = self.space.codec
+        try:
+            encoded = codec.encode(value)
+        except NotEncodable as error:
+            raise ValueError(str(error)) from error
+        flags, payload = codec.seal(self.name, self._full_key, *encoded)
+        # (A stamp that no other frame has.)
+        head = old[:_STAMP] + os.urandom(16) + flags.to_bytes(2, "little") + old[_FLAGS + 2 : _CODEC] + bytes((codec.number,))
+        return head + old[_CODEC + 1 : op.offset] + payload
+
+
+# --- Replacing a value by a function of it.
+
+
+def _replacing(target: _Target, function: Function) -> Generator[Need, Any, Outcome]:
+    """The steps of `replace`. Each round that fails is one in which another caller has succeeded."""
+    while True:
+        call, op, steps = target.read()
+        outcome = yield from steps
+        if outcome.value is MISSING:
+            if target.is_absent(call):
+                return outcome
+            continue
+        value = function(outcome.value)
+        command = _REPLACE.command(target.name, (call.data or b"")[:_HEAD], target.frame(call, op, value), whole=True)
+        try:
+            outcome = yield from target.direct(command)
+        finally:
+            # (Also of a command without an answer: it may have been executed.)
+            target.invalidate()
+        if not outcome.is_answered:
+            raise Unavailable("the second tier did not answer: the value may have been changed, or not")
+        if outcome.value == 1:
+            return Outcome(value, 0, True)
+
+
+def replace(space: Space, key: Any, function: Function) -> Any:
+    """Replaces a key's value by `function(value)`, atomically over all processes; returns the new value, MISSING if there is none.
+
+    The value's lifetime stays. The function may be called several times.
+
+    Raises:
+        Unavailable: The server did not answer: the value may have been changed, or not.
+        ValueError: The new value cannot be written.
+    """
+    target = _Target(space, key)
+    return run(target.session, _replacing(target, function)).value
+
+
+async def replace_async(space: Space, key: Any, function: Function) -> Any:
+    """As `replace`, for tasks."""
+    target = _Target(space, key)
+    await node_of_async(target.session, target.name)
+    return (await run_async(target.session, _replacing(target, function))).value
+
+
+# --- Taking a value out.
+
+
+def _end_taking(target: _Target, outcomes: dict[int, Outcome]) -> tuple[Any, bool]:
+    is_confirmed = outcomes[1].is_confirmed
+    target.session.prod_if_needed(target.number, is_confirmed)
+    target.session.waiters.wake(target.name)
+    return outcomes[0].value, is_confirmed
+
+
+def take(space: Space, key: Any) -> tuple[Any, bool]:
+    """Removes a key from both tiers, in all processes, by one request.
+
+    Returns its value, MISSING if there was none or the server did not say, and whether the removal is confirmed.
+    """
+    target = _Target(space, key)
+    return _end_taking(target, _many.run_many(target.session, {0: target.read()[2], 1: target.remove()}))
+
+
+async def take_async(space: Space, key: Any) -> tuple[Any, bool]:
+    """As `take`, for tasks."""
+    target = _Target(space, key)
+    await node_of_async(target.session, target.name)
+    return _end_taking(target, await _many.run_many_async(target.session, {0: target.read()[2], 1: target.remove()}))
+
+
+# --- Reading a value with what is left of its lifetime.
+
+ValueAndRest = tuple[Any, float | None]
+"""A value and the seconds that are left of its lifetime, None for no end."""
+
+
+def _remaining(space: Space, value: Any, milliseconds: Any) -> ValueAndRest | None:
+    """Returns what was read, given the reply to PTTL; None if it has expired in between."""
+    if not isinstance(milliseconds, int) or milliseconds == -2:
+        return None
+    grace = max(space.settings.stale_while_revalidate, space.settings.stale_if_error)
+    rest = milliseconds * 1_000_000 - grace
+    # (A value without an end is written with a distant one.)
+    is_endless = milliseconds < 0 or rest > NO_END // 2
+    return value, None if is_endless else max(rest, 1_000_000) / 1e9
+
+
+@final
+class _Reading:
+    """A read of a value and its lifetime, until the server's word is known."""
+
+    def __init__(self, target: _Target) -> None:
+        self._target = target
+        self.result: ValueAndRest | None = None
+
+    def begin(self) -> dict[int, Steps]:
+        """The steps to be driven together."""
+        self._call, _, steps = self._target.read()
+        return {0: steps, 1: self._target.direct((b"PTTL", self._target.name))}
+
+    def is_done(self, outcomes: dict[int, Outcome]) -> bool:
+        """Takes the outcomes; returns whether there is a result."""
+        value = outcomes[0].value
+        if value is MISSING:
+            return self._target.is_absent(self._call)
+        if not outcomes[1].is_answered:
+            raise Unavailable("the second tier did not answer")
+        self.result = _remaining(self._target.space, value, outcomes[1].value)
+        return True
+
+
+def read_with_remaining(space: Space, key: Any) -> ValueAndRest | None:
+    """Returns a key's value and what is left of its lifetime; None if there is no value.
+
+    Raises:
+        Unavailable: The server did not answer.
+    """
+    target = _Target(space, key)
+    reading = _Reading(target)
+    while not reading.is_done(_many.run_many(target.session, reading.begin())):
+        pass
+    return reading.result
+
+
+async def read_with_remaining_async(space: Space, key: Any) -> ValueAndRest | None:
+    """As `read_with_remaining`, for tasks."""
+    target = _Target(space, key)
+    await node_of_async(target.session, target.name)
+    reading = _Reading(target)
+    while not reading.is_done(await _many.run_many_async(target.session, reading.begin())):
+        pass
+    return reading.result
