@@ -52,7 +52,6 @@ class Hotset:
     def __init__(self) -> None:
         self._redis = Redis(os.environ["FLEET_REDIS"], prefix="fleet")
         settings: dict[str, Any] = {"name": "product", "maxsize": MAXSIZE, "ttl": TTL, "local_ttl": LOCAL_TTL, "tier2": self._redis}
-        # (A process uses one of both: the other is made, but holds nothing.)
         if os.environ["FLEET_PROGRAM"] == "fastapi":
 
             async def load(number: int) -> Row | None:

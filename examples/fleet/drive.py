@@ -29,20 +29,24 @@ class Wrk:
     def __init__(self, port: int, seed: int) -> None:
         command = [program_path("wrk", "wrk"), "--threads", "1", "--connections", str(CONNECTIONS), "--timeout", "20s", "--duration", "3600s"]
         command += ["--script", str(Path(__file__).with_name("pick.lua")), f"http://127.0.0.1:{port}", "--", str(PRODUCTS), str(seed)]
-        with signals_deferred():
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-            )
+        self._command = command
 
     def __enter__(self) -> "Wrk":
+        try:
+            # (A signal that came while it starts would leave it running, unknown to us.)
+            with signals_deferred():
+                self._process = subprocess.Popen(
+                    self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+                )
+        except (KeyboardInterrupt, SystemExit):
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        with signals_deferred(), self._process as process:
+            if process.poll() is None:
+                process.kill()
 
     def stop(self) -> Answered:
         """Ends the run; returns its figures."""

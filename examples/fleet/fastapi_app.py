@@ -8,8 +8,6 @@ from typing import Any
 
 import worker
 
-os.environ["FLEET_PROGRAM"] = "fastapi"
-
 
 def make_app() -> Any:
     """Makes the application: called in each worker, when it has claimed its place."""
