@@ -10,7 +10,7 @@ from load import Client, Traffic
 from servers import program_path, signals_deferred
 from source import PRODUCTS
 
-CONNECTIONS = 24
+CONNECTIONS = 12
 
 
 class Answered(NamedTuple):

@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 from html import escape
 from typing import Any
 
+import uvicorn
 import worker
+from uvicorn.supervisors import Multiprocess
 
 
 def make_app() -> Any:
@@ -65,24 +67,20 @@ def make_app() -> Any:
     return app
 
 
-def serve(sockets: Any = None) -> None:
-    """Runs one worker."""
-    import uvicorn
+class PlacedConfig(uvicorn.Config):
+    """uvicorn's settings, with the socket of the worker's place."""
 
-    worker.claim("fastapi")
-    uvicorn.Server(_config()).run(sockets=[worker.bound_socket()])
-
-
-def _config() -> Any:
-    import uvicorn
-
-    return uvicorn.Config(make_app, factory=True, workers=worker.WORKERS, log_level="warning", access_log=False, lifespan="on")
+    def load(self) -> None:
+        """Called in a new worker, before it makes the application."""
+        worker.claim("fastapi")
+        self.uds = worker.socket_path()
+        super().load()
 
 
 if __name__ == "__main__":
-    from uvicorn.supervisors import Multiprocess
+    # (By its name, since `__main__` is another module in the workers.)
+    from fastapi_app import PlacedConfig, make_app
 
-    # (By its name, since it is another module in the workers.)
-    import fastapi_app
-
-    Multiprocess(_config(), target=fastapi_app.serve, sockets=[]).run()
+    config = PlacedConfig(make_app, factory=True, workers=worker.WORKERS, log_level="warning", access_log=False, lifespan="on")
+    # (Without a socket that the workers would share.)
+    Multiprocess(config, sockets=None).run()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -31,9 +31,7 @@ def post_worker_init(process: Any) -> None:
     """Called in a new worker when it has imported the program."""
     program = importlib.import_module(f"{_PROGRAM}_app")
     restored = program.begin()
-    own = worker.bound_socket()
-    own.listen(256)
-    process.sockets = [own]
+    process.sockets = [worker.listening_socket()]
     worker.publish(restored)
 
 

@@ -43,13 +43,19 @@ def claim(program: str) -> str:
     raise SystemExit(f"all {WORKERS} places of {program} are taken")
 
 
-def bound_socket() -> socket.socket:
-    """Returns the socket of this worker's place, which does not listen yet: nginx sees that, and asks another worker."""
-    path = _FOLDER / f"{os.environ['FLEET_WORKER']}.sock"
-    path.unlink(missing_ok=True)
-    bound = socket.socket(socket.AF_UNIX)
-    bound.bind(str(path))
-    return bound
+def socket_path() -> str:
+    """Returns the path of the socket of this worker's place. While nothing listens there, nginx asks another worker."""
+    return str(_FOLDER / f"{os.environ['FLEET_WORKER']}.sock")
+
+
+def listening_socket() -> socket.socket:
+    """Returns that socket, listening."""
+    path = socket_path()
+    Path(path).unlink(missing_ok=True)
+    own = socket.socket(socket.AF_UNIX)
+    own.bind(path)
+    own.listen(256)
+    return own
 
 
 def is_out() -> bool:

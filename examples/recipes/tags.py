@@ -34,13 +34,12 @@ class TaggedCache:
     def get_or_load(self, key: Hashable, tags: Iterable[str], load: Callable[[], object]) -> object:
         """Returns the key's value, or what `load` returns if it is absent, or one of its tags was invalidated."""
         loaded = False
-        names = tuple(tags)
 
         def stamped(_: Hashable) -> Stamped:
             nonlocal loaded
             loaded = True
             # Before the load: an invalidation while it is in progress makes its result a miss.
-            generations = {tag: self._generations.get(tag, 0) for tag in names}
+            generations = {tag: self._generations.get(tag, 0) for tag in tags}
             return Stamped(load(), generations)
 
         while True:

@@ -154,19 +154,6 @@ def test_full_page_any_tag_is_a_match(recipe):
     assert get(cached, HTTP_IF_NONE_MATCH='"other"')[0] == "200 OK"
 
 
-def test_tags_given_by_a_generator_are_kept(recipe):
-    pages = recipe("tags").TaggedCache(10, ttl=60)
-    values = iter(range(10))
-
-    def value():
-        return pages.get_or_load("a", (tag for tag in ("t",)), lambda: next(values))
-
-    assert [value(), value()] == [0, 0]
-    for expected in (1, 2):
-        pages.invalidate_tag("t")
-        assert [value(), value()] == [expected, expected]
-
-
 def test_write_back_outlives_a_source_that_fails(recipe, caplog):
     """A failed flush is logged, and repeated at the next interval; no call of a user raises."""
     database = sqlite3.connect(":memory:", check_same_thread=False)
