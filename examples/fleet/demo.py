@@ -237,11 +237,11 @@ class Run:
         time.sleep(max(0.0, begin + self._seconds - time.monotonic()))
 
     def _restart_all(self) -> None:
-        """Restarts all workers, one of each program at a time: each is taken out, ends, and its successor warms before it listens."""
+        """Restarts all workers, two of each program at a time: each is taken out, ends, and its successor warms before it listens."""
         begin = time.monotonic()
         successors: list[Worker] = []
-        for number in range(0, len(PLACES), 3):
-            places = PLACES[number : number + 3]
+        for number in range(0, len(PLACES), 6):
+            places = PLACES[number : number + 6]
             for place in places:
                 self._fleet.set_out(place, True)
             time.sleep(0.2)
