@@ -46,20 +46,19 @@ class Tiers(Protocol):
         ...
 
 
+async def _load_in_thread(number: int) -> Row | None:
+    # (A query would stop the event loop.)
+    return await asyncio.to_thread(source.load, number)
+
+
 class Hotset:
     """Two tiers: each worker's memory in front of Redis."""
 
     def __init__(self) -> None:
         self._redis = Redis(os.environ["FLEET_REDIS"], prefix="fleet")
         settings: dict[str, Any] = {"name": "product", "maxsize": MAXSIZE, "ttl": TTL, "local_ttl": LOCAL_TTL, "tier2": self._redis}
-        if os.environ["FLEET_PROGRAM"] == "fastapi":
-
-            async def load(number: int) -> Row | None:
-                return await asyncio.to_thread(source.load, number)
-
-            self._product: Any = hotset.cached(load, **settings)
-        else:
-            self._product = hotset.cached(source.load, **settings)
+        load: Any = _load_in_thread if os.environ["FLEET_PROGRAM"] == "fastapi" else source.load
+        self._product: Any = hotset.cached(**settings)(load)
 
     def product(self, number: int) -> Row | None:
         found: Row | None = self._product(number)
@@ -124,7 +123,7 @@ class RedisOnly:
         self._count(found is not None)
         if found is not None:
             return _row(found)
-        row = await asyncio.to_thread(source.load, number)
+        row = await _load_in_thread(number)
         try:
             await self._aclient.set(f"product:{number}", json.dumps(row), ex=TTL)
         except redis.RedisError:
@@ -201,7 +200,7 @@ class Uncached:
         return source.load(number)
 
     async def aproduct(self, number: int) -> Row | None:
-        return await asyncio.to_thread(source.load, number)
+        return await _load_in_thread(number)
 
     def invalidate(self, number: int) -> bool:
         return True
@@ -227,7 +226,7 @@ def pages(render: Render) -> Any:
     """
     if MODE == "hotset":
         path = os.path.join(os.environ["FLEET_SNAPSHOTS"], f"{os.environ['FLEET_WORKER']}.snapshot")
-        return hotset.cached(render, maxsize=MAXSIZE, key=lambda number, version, *_: (number, version), snapshot=path, name="pages")
+        return hotset.cached(maxsize=MAXSIZE, key=lambda number, version, *_: (number, version), snapshot=path, name="pages")(render)
     return lru_cache(MAXSIZE)(render) if MODE == "functools" else render
 
 

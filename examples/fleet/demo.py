@@ -191,7 +191,7 @@ class Run:
             len(ages),
             len(reads),
             max(ages, default=0.0),
-            answered.errors + sum(bool(each.error) for each in [*reads, *updates]),
+            answered.errors + sum(bool(read.error) for read in reads) + sum(bool(update.error) for update in updates),
         )
 
     # --- What happens in the phases.
@@ -280,7 +280,7 @@ class Run:
         """Compares what happened with what is promised; prints that."""
         reads, updates = self._checker.reads, self._checker.updates
         failed = sum(row.errors for row in self._rows)
-        errors = [each.error for each in [*reads, *updates] if each.error]
+        errors = [read.error for read in reads if read.error] + [update.error for update in updates if update.error]
         total = sum(row.rate * row.seconds for row in self._rows) + len(reads) + len(updates)
         self._promise("every request is answered", not failed and not errors, f"{failed} of {total:,.0f} failed {errors[:2] or ''}".rstrip())
         if self._mode == "hotset":
@@ -291,7 +291,8 @@ class Run:
             for kind, limit in LIMITS.items():
                 ages = [(stale.age, outage.limit(read)) for read, stale in judged.items() if outage.kind(read) == kind]
                 oldest = max((age for age, _ in ages), default=0.0)
-                self._promise(f"{kind}, a read is stale by at most {limit}", all(age <= allowed for age, allowed in ages), f"the oldest {oldest:.2f} s")
+                is_kept = all(age <= allowed for age, allowed in ages)
+                self._promise(f"{kind}, a read is stale by at most {limit}", is_kept, f"the oldest {oldest:.2f} s")
         print("", *self._notes, sep="\n  ")
 
 

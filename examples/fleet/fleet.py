@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ class Fleet:
         self.has_redis = mode in ("hotset", "redis")
         self.redis = Process("redis", redis_command(folder, redis_port), folder, lambda: accepts(redis_port), {})
         self._programs = [
-            Process(program, _command(program), folder, lambda program=program: self._has_workers(program), {**environment, "FLEET_PROGRAM": program})
+            Process(program, _command(program), folder, partial(self._has_workers, program), {**environment, "FLEET_PROGRAM": program})
             for program in PROGRAMS
         ]
         http = _HTTP.format(
