@@ -45,7 +45,7 @@ SHARD ?= 0/100
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
-        install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python \
+        install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         tools-redis tools-wrk test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
 
@@ -149,6 +149,9 @@ test-adapters: build-python ## The adapters to Django, Flask, hishel and others:
 
 bench-adapters: build-python ## The adapters beside what the frameworks have built in (ARGS="--quick --job django"; `make test-adapters` first)
 	target/adapters/newest/bin/python bindings/python/bench_adapters.py $(ARGS)
+
+instructions-python: build-python ## Instructions per hit of the wheel (callgrind), on the newest interpreter at hand
+	$(NEWEST_PYTHON) bindings/python/instructions.py
 
 bench-python: build-python ## The Python wheel beside functools, dict and cachebox, on the newest interpreter at hand (ARGS="--quick --job hit")
 	python=$$(ls -d target/python/3.*/bin/python | sort -V | tail -1); \

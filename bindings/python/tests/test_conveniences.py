@@ -16,7 +16,7 @@ from datetime import timedelta
 import pytest
 
 import hotset
-from hotset import KEEP, MISSING, Cache, WithTtl, cached
+from hotset import KEEP, MISSING, Cache, WithTtl, _types, cached
 
 # --- Functions.
 
@@ -389,6 +389,24 @@ def test_one_cache_under_several_functions():
             @cached(cache=cache)
             def method(self):
                 return 1
+
+
+def test_types_of_decorated_functions_promise_what_these_have():
+    def f(x):
+        return x
+
+    async def g(x):
+        return x
+
+    cache = Cache(10)
+    for promised, function in (
+        (_types.Cached, cached(f)),
+        (_types.AsyncCached, cached(g)),
+        (_types.SharedCached, cached(cache=cache)(f)),
+        (_types.SharedAsyncCached, cached(cache=cache)(g)),
+    ):
+        names = {name for protocol in promised.__mro__ for name in vars(protocol) if not name.startswith("_")}
+        assert "cache_info" in names and [name for name in names if not hasattr(function, name)] == []
 
 
 def test_two_caches_of_a_function_are_invalidated_together():

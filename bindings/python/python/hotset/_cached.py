@@ -15,7 +15,7 @@ from hotset._methods import CachedClassMethod, place_of
 from hotset._over import over
 from hotset._settings import Cause, Policy, Seconds, checked, memo_settings
 from hotset._snapshot import Path, path_of
-from hotset._types import AsyncCached, Cached, Decorator, P, R, TieredDecorator
+from hotset._types import AsyncCached, Cached, Decorator, P, R, SharedDecorator, TieredDecorator
 from hotset._types import CachedClassMethod as TypedClassMethod
 
 if TYPE_CHECKING:
@@ -72,12 +72,16 @@ def cached(
     timer: Callable[[], float] | None = None,
     method: bool | None = None,
     name: str | None = None,
-    cache: Cache[Any, Any] | None = None,
+    cache: None = None,
     snapshot: Path | None = None,
     codec: CodecName | Serializer = "values",
     schema: Schema = None,
     tier2: None = None,
 ) -> Decorator: ...
+@overload
+def cached(
+    *, cache: Cache[Any, Any], key: Callable[..., Hashable] | None = None, typed: bool = False, method: bool | None = None
+) -> SharedDecorator: ...
 def cached(
     function: Any = None,
     /,

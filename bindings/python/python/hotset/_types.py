@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
+from hotset._mapping import Cache
 from hotset._snapshot import Path
 from hotset._stats import CacheInfo
 
@@ -38,6 +39,10 @@ class _Common(Protocol):
         """Returns all results that are kept with their arguments, ((args, kwargs), result) of each, hottest first."""
         ...
 
+
+class _Own(_Common, Protocol):
+    """What a function has whose results are in a cache of its own."""
+
     def cache_resize(self, maxsize: int) -> None:
         """Sets how many results, or with a max_weight how much weight, may be kept."""
         ...
@@ -55,7 +60,7 @@ class _Common(Protocol):
         ...
 
 
-class Cached(_Common, Protocol[P, R]):
+class Cached(_Own, Protocol[P, R]):
     """A function under `cached`.
 
     On a method, the calls below take the instance first, as in `Class.method.cache_invalidate(instance, argument)`; those of
@@ -92,7 +97,7 @@ class Cached(_Common, Protocol[P, R]):
         ...
 
 
-class AsyncCached(_Common, Protocol[P, R]):
+class AsyncCached(_Own, Protocol[P, R]):
     """A coroutine function under `cached`; as `Cached`, but for `cache_refresh`, which is awaited."""
 
     @property
@@ -117,7 +122,7 @@ class AsyncCached(_Common, Protocol[P, R]):
         ...
 
 
-class BoundCached(_Common, Protocol[Q, R_co]):
+class BoundCached(_Own, Protocol[Q, R_co]):
     """A method under `cached`, of an instance; or a class method, of a class. The calls below are about its results only."""
 
     def __call__(self, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
@@ -224,7 +229,7 @@ class TieredDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> TieredCached[P, R]: ...
 
 
-class ClassCached(_Common, Protocol[R_co]):
+class ClassCached(_Own, Protocol[R_co]):
     """What a class's attribute is that is under `cached`.
 
     It may be a method, which takes the instance first, or one under `classmethod`, which does not: checkers are not told which, so
@@ -249,6 +254,55 @@ class ClassCached(_Common, Protocol[R_co]):
     def cache_refresh(self, /, *args: Any, **kwargs: Any) -> R_co:
         """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
         ...
+
+
+class SharedCached(_Common, Protocol[P, R_co]):
+    """A function under `cached(cache=..)`. The size, the snapshots and the statistics are the cache's: `f.cache`."""
+
+    @property
+    def __wrapped__(self) -> Callable[P, R_co]: ...
+    @property
+    def cache(self) -> Cache[Any, Any]:
+        """The cache that was given."""
+        ...
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def cache_invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forgets the result of this call, however it is spelled; returns whether there was one."""
+        ...
+
+    def cache_contains(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Returns whether the result of this call is there, however it was spelled."""
+        ...
+
+    def cache_set(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Makes `value` the result of the call with these arguments, spelled as here (by position or by keyword)."""
+        ...
+
+    def cache_refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Calls the function, keeps its result, and returns it."""
+        ...
+
+
+class SharedAsyncCached(SharedCached[P, Coroutine[Any, Any, R_co]], Protocol[P, R_co]):
+    """A coroutine function under `cached(cache=..)`."""
+
+    def cache_aclose(self, *, cancel: bool = True) -> Coroutine[Any, Any, None]:
+        """Ends the calls that are in progress in this event loop, and waits for them."""
+        ...
+
+
+class SharedDecorator(Protocol):
+    """`cached(cache=..)`, waiting for a function."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: staticmethod[P, R], /
+    ) -> staticmethod[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> SharedAsyncCached[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> SharedCached[P, R]: ...
 
 
 class CachedClassMethod(Protocol[Q, R_co]):

@@ -216,6 +216,29 @@ async def main() -> None:
     assert_type(await cache.aget_or_load("abc", load, 5), int)
 
 
+shared_cache = hotset.Cache[Any, Any](10)
+
+
+@hotset.cached(cache=shared_cache)
+def sharing(number: int) -> str:
+    return str(number)
+
+
+@hotset.cached(cache=shared_cache, key=str)
+async def sharing_async(number: int) -> str:
+    return str(number)
+
+
+async def sharing_one() -> None:
+    assert_type(sharing(1), str)
+    assert_type(sharing.cache, hotset.Cache[Any, Any])
+    assert_type(sharing.cache_invalidate(1), bool)
+    assert_type(await sharing_async(1), str)
+    assert_type(await sharing_async.cache_refresh(1), str)
+    await sharing_async.cache_aclose()
+
+
 mapping()
 tiers()
+asyncio.run(sharing_one())
 asyncio.run(main())

@@ -22,3 +22,5 @@ def wrong() -> None:
     cache["a"] = "b"  # type: ignore[assignment]
     cache[1]  # type: ignore[index]
     cache.get_or_load("a", str)  # type: ignore[arg-type]
+    hotset.cached(cache=cache, ttl=5)  # type: ignore[call-overload]
+    hotset.cached(cache=cache)(len).cache_resize(5)  # type: ignore[attr-defined]
