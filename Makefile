@@ -144,10 +144,10 @@ test-peers: build-python ## The tests of cachetools and async-lru, unmodified, o
 	bindings/python/peers/run.sh
 
 # Not in `test`: it fetches frameworks and their suites. CI runs it after that.
-test-adapters: build-python ## The adapters to Django, Flask, hishel and others: their tests, the frameworks' own suites on hotset, types (ARGS="own django61")
+test-adapters: tools-redis build-python ## The adapters to Django, Flask, hishel and others: their tests, the frameworks' own suites on hotset, types (ARGS="own django61")
 	bindings/python/adapters/run.sh $(ARGS)
 
-bench-adapters: build-python ## The adapters beside what the frameworks have built in (ARGS="--quick --job django"; `make test-adapters` first)
+bench-adapters: tools-redis build-python ## The adapters beside what the frameworks have built in (ARGS="--quick --job django"; `make test-adapters` first)
 	target/adapters/newest/bin/python bindings/python/bench_adapters.py $(ARGS)
 
 instructions-python: build-python ## Instructions per hit of the wheel (callgrind), on the newest interpreter at hand

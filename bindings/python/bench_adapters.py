@@ -149,7 +149,7 @@ def django_redis_job(rounds: Rounds) -> None:
     with tempfile.TemporaryDirectory() as folder, servers.Server(Path(folder)) as server:
         patient = {"timeout": 5.0, "connect_timeout": 5.0}
         ours, theirs = TieredCache(server.url, {"OPTIONS": patient}), RedisCache(server.url, {})
-        # Another process's keys, which the first one's announcements concern: read from the server each time.
+        # (Its first tier keeps nothing: each get asks the server.)
         remote = TieredCache(server.url, {"OPTIONS": {**patient, "local_ttl": 1e-9, "name": "remote"}})
         small = {"id": 7, "name": "a user", "roles": ["reader", "writer"], "active": True}
         for backend in (ours, theirs, remote):

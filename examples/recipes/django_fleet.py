@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import django
@@ -133,7 +133,7 @@ def main(url: str, database: str, *, is_second: bool) -> None:
 
 
 @contextlib.contextmanager
-def worker(url: str, database: str) -> "Iterator[Any]":
+def worker(url: str, database: str) -> "Generator[Any]":
     """Starts the other worker; what is yielded asks it for a product, and returns its answer."""
     command = [sys.executable, __file__, "--second", url, database]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -151,7 +151,7 @@ def worker(url: str, database: str) -> "Iterator[Any]":
 
 
 @contextlib.contextmanager
-def redis_server(folder: str) -> "Iterator[str]":
+def redis_server(folder: str) -> "Generator[str]":
     """Starts a redis-server on a free port; yields its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

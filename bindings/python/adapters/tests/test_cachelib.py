@@ -85,6 +85,17 @@ def test_what_a_serializer_refuses_is_not_stored(caplog):
     assert "exception" in caplog.text
 
 
+@pytest.mark.parametrize("value", [lambda: 1, threading.Lock(), [threading.Lock()]], ids=["function", "lock", "list"])
+def test_what_cannot_be_pickled_is_not_stored(value, caplog):
+    cache = HotsetCache()
+    cache.set("key", 1)
+    assert cache.set("key", value) is False
+    assert cache.add("other", value) is False
+    assert cache.get("key") == 1 and cache.get("other") is None
+    assert cache.set_many({"key": 2, "other": value}) == ["key"]
+    assert "pickle" in caplog.text
+
+
 def test_caches_of_a_name_are_one():
     first, second = HotsetCache(name="pages"), HotsetCache(name="pages")
     assert first.engine is second.engine is hotset.shared("cachelib:pages")

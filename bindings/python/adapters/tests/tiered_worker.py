@@ -1,14 +1,15 @@
 """A process with a TieredCache: evaluates each line of its input, and prints what came of it.
 
-    python tiered_worker.py redis://localhost:6379/0
+    python tiered_worker.py redis://localhost:6379/0 NAME
 """
 
 import sys
 
 from django.conf import settings
 
+options = {"timeout": 5.0, "connect_timeout": 5.0, "name": sys.argv[2]}
 settings.configure(
-    CACHES={"default": {"BACKEND": "hotset.django.TieredCache", "LOCATION": sys.argv[1], "OPTIONS": {"timeout": 5.0, "connect_timeout": 5.0}}},
+    CACHES={"default": {"BACKEND": "hotset.django.TieredCache", "LOCATION": sys.argv[1], "OPTIONS": options}},
     SECRET_KEY="a secret key for tests",
 )
 
@@ -30,7 +31,7 @@ def counted(path):
     return {"loaded": True}
 
 
-cache.get("the server is known")
+cache.get("known")
 print("ready", flush=True)
 for line in sys.stdin:
     try:

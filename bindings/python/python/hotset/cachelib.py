@@ -13,6 +13,7 @@ Example:
     (1, 2)
 """
 
+import pickle
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, cast
@@ -35,8 +36,13 @@ class ValueSerializer(SimpleSerializer):
     """Keeps immutable values as they are, and pickles all others."""
 
     def dumps(self, value: Any, protocol: int = 0) -> Any:
-        """Returns what is held for `value`. `protocol` is ignored."""
-        return freeze(value)
+        """Returns what is held for `value`; None, which is logged, if it cannot be pickled. `protocol` is ignored."""
+        try:
+            return freeze(value)
+        except (pickle.PickleError, AttributeError, TypeError) as error:
+            # (What pickle raises depends on the value, and on the version of Python.)
+            self._warn(error)
+            return None
 
     def loads(self, bvalue: Any) -> Any:
         """Returns the value of what `dumps` returned."""

@@ -49,6 +49,10 @@ class Backend(BaseCache):
         """Returns what of an alias's settings has no effect, a sentence each."""
         raise NotImplementedError
 
+    def top_keys(self, limit: int = 10) -> list[str]:
+        """Returns the hottest keys of this process, with prefix and version."""
+        raise NotImplementedError
+
     # --- Keys: those of `make_and_validate_key`, built in one step if the key function is Django's.
 
     def _set_head(self) -> None:

@@ -1,8 +1,9 @@
 """How `TieredCache` holds values: immutable ones as they are, all others encoded, in this process and on the server."""
 
+from collections.abc import Callable
 from typing import Any, Final, final
 
-from hotset._codecs import Codec
+from hotset._codecs import PICKLE, Codec
 from hotset._hotset import dumps, loads
 from hotset._values import Copy, is_immutable
 
@@ -28,7 +29,9 @@ class Format:
         # (Part of the keys' names on the server: values of another format are other keys.)
         self.__name__: Final = f"django {codec.name}"
         self._encode = codec.dumps
-        self._decode = codec.loads
+        self._decode: Callable[[bytes], Any] = codec.loads
+        # (pickle reads a subclass of bytes as it is.)
+        self._decode_held: Callable[[bytes], Any] = codec.loads if codec is PICKLE else lambda held: codec.loads(bytes(held))
         self._copies = copy == "pickle"
 
     # --- Values and what stands for them.
@@ -39,7 +42,7 @@ class Format:
 
     def thaw(self, stored: Any) -> Any:
         """Returns the value of what `freeze` returned: a copy, unless it is immutable."""
-        return self._decode(bytes(stored)) if type(stored) is Encoded else stored
+        return self._decode_held(stored) if type(stored) is Encoded else stored
 
     # --- Called by `hotset.TieredCache`, as those of a codec.
 

@@ -37,8 +37,8 @@ _tiers: dict[Any, Tier] = {}
 def _hashable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_hashable(each) for each in cast("list[Any]", value))
-    if isinstance(value, Mapping):
-        return tuple(sorted((str(name), _hashable(each)) for name, each in cast("Mapping[Any, Any]", value).items()))
+    if isinstance(value, dict):
+        return tuple(sorted((str(name), _hashable(each)) for name, each in cast("dict[object, object]", value).items()))
     return value
 
 

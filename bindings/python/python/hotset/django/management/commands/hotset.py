@@ -47,7 +47,8 @@ class Command(BaseCommand):
             elif isinstance(backend, HotsetCache):
                 self.stdout.write(f"{alias}: {_first_tier(backend.stats()._asdict())}")
             else:
-                self._tiered(alias, backend.stats())
+                tiered: Any = backend
+                self._tiered(alias, tiered.stats())
 
     def _clear(self, aliases: list[str]) -> None:
         unconfirmed: list[str] = []
