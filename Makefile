@@ -144,7 +144,7 @@ test-peers: build-python ## The tests of cachetools and async-lru, unmodified, o
 	bindings/python/peers/run.sh
 
 # Not in `test`: it fetches frameworks and their suites. CI runs it after that.
-test-adapters: tools-redis build-python ## The adapters to Django, Flask, hishel and others: their tests, the frameworks' own suites on hotset, types (ARGS="own django61")
+test-adapters: tools-redis tools-wrk build-python ## The adapters to Django, Flask, hishel and others: their tests, the frameworks' own suites on hotset, the demo of a fleet, types (ARGS="own django61")
 	bindings/python/adapters/run.sh $(ARGS)
 
 bench-adapters: tools-redis build-python ## The adapters beside what the frameworks have built in (ARGS="--quick --job django"; `make test-adapters` first)

@@ -87,7 +87,8 @@ urlpatterns = [path("product/<int:number>", product)]
 settings.configure(
     ALLOWED_HOSTS=["*"],
     CACHES={"default": _CACHES[caching.MODE]},
-    MIDDLEWARE=["django_app.RefuseWhenOut"],
+    # (The second one sets Content-Length: without it, what a killed worker has sent of an answer looks whole.)
+    MIDDLEWARE=["django_app.RefuseWhenOut", "django.middleware.common.CommonMiddleware"],
     ROOT_URLCONF="django_app",
     # (Signs what is on the server.)
     SECRET_KEY="for a demo on loopback only",

@@ -20,6 +20,8 @@ MODES = ("hotset", "redis", "functools", "none")
 LOCAL_TTL = 10.0
 """Seconds that a worker keeps a product without new confirmation: how old it may be while Redis cannot be reached."""
 WORKERS = 4
+THREADS = 4
+"""Threads of a worker of gunicorn."""
 PROGRAMS = ("django", "flask", "fastapi")
 PLACES = tuple(f"{program}-{place}" for place in range(WORKERS) for program in PROGRAMS)
 """The workers' places, in the order in which a rolling restart takes them."""
@@ -55,6 +57,8 @@ class Fleet:
             "FLEET_LOCAL_TTL": str(LOCAL_TTL),
             "FLEET_REDIS": f"redis://127.0.0.1:{redis_port}/0",
             "FLEET_SNAPSHOTS": str(folder / "snapshots"),
+            "FLEET_THREADS": str(THREADS),
+            "FLEET_WORKERS": str(WORKERS),
         }
         self.has_redis = mode in ("hotset", "redis")
         self.redis = Process("redis", redis_command(folder, redis_port), folder, lambda: accepts(redis_port), {})

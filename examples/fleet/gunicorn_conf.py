@@ -14,7 +14,7 @@ _PROGRAM = os.environ["FLEET_PROGRAM"]
 
 workers = worker.WORKERS
 worker_class = "gthread"
-threads = 4
+threads = int(os.environ["FLEET_THREADS"])
 loglevel = "warning"
 # (gunicorn insists on a socket of the master's, which no request reaches.)
 bind = f"unix:{os.environ['FLEET_FOLDER']}/{_PROGRAM}.sock"

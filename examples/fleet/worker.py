@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-WORKERS = 4
+WORKERS = int(os.environ["FLEET_WORKERS"])
 """Workers of each program."""
 PUBLISH_INTERVAL = 0.2
 
