@@ -37,6 +37,8 @@ def client(**timeouts):
         ("http://localhost", {}, "URL must begin with one of"),
         ("redis://localhost/shop", {}, "URL names the database 'shop'"),
         ([URL, "nonsense"], {}, "URL must begin with one of"),
+        ([URL, "unix:///redis.sock"], {}, "LOCATION names several servers: all by redis://, or all by rediss://"),
+        ([URL, "rediss://localhost"], {}, "LOCATION names several servers: all by redis://, or all by rediss://"),
         (URL, {"OPTIONS": {"client": client}}, "OPTIONS client connects to the server: give no LOCATION"),
         (URL, {"OPTIONS": {"sentinel": ""}}, "OPTIONS sentinel must be the name of a service"),
         (URL, {"TIMEOUT": "soon"}, "TIMEOUT must be a number of seconds, or None for no end, not 'soon'"),

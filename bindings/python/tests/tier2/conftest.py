@@ -70,7 +70,7 @@ def cache(tier2):
 
 _OF_REDIS = frozenset(
     ("prefix", "timeout", "connect_timeout", "bus", "max_loads", "require", "on_event", "early_reload", "lease", "lease_wait")
-    + ("load_timeout", "compress_over", "sign", "max_value")
+    + ("load_timeout", "compress_over", "sign", "max_value", "on_down", "verify")
 )
 
 

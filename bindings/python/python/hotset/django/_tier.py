@@ -141,11 +141,12 @@ def _client(urls: tuple[str, ...], options: Mapping[str, Any]) -> Any:
     """Returns what `Redis` takes for the servers: a URL, a client that has not connected, or a function that makes one."""
     if "client" in options:
         return _imported(options["client"])
-    if "sentinel" in options:
-        return _sentinel([settings_of(url) for url in urls], options["sentinel"])
-    if len(urls) == 1:
+    if len(urls) == 1 and "sentinel" not in options:
         return urls[0]
-    return _cluster([settings_of(url) for url in urls])
+    found = [settings_of(url) for url in urls]
+    if any(each.scheme != found[0].scheme or each.scheme == "unix" for each in found):
+        raise ValueError("LOCATION names several servers: all by redis://, or all by rediss://")
+    return _sentinel(found, options["sentinel"]) if "sentinel" in options else _cluster(found)
 
 
 def _sentinel(found: list[ServerSettings], service: str) -> Any:

@@ -62,6 +62,8 @@ class Tracking:
         self._parser = Parser()
         self._socket.settimeout(options.timeout)
         try:
+            self.eviction: Final = self._eviction()
+            """The server's `maxmemory-policy`, if it has a `maxmemory` and says so."""
             self._subscribe(session, number)
             self._socket.setblocking(False)
         except BaseException:
@@ -83,6 +85,14 @@ class Tracking:
         self._check(number_of_this)
         self._check(self._ask(encode(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", number_of_this, b"BCAST", *prefixes)))
         self._check(self._ask(encode(b"SUBSCRIBE", _CHANNEL)))
+
+    def _eviction(self) -> str:
+        """What a full server evicts; empty if it is not known, or nothing limits its memory."""
+        reply = self._ask(encode(b"INFO", b"memory"))
+        if not isinstance(reply, bytes):
+            return ""
+        about = dict(line.split(":", 1) for line in reply.decode("utf-8", "replace").splitlines() if ":" in line)
+        return about.get("maxmemory_policy", "") if about.get("maxmemory", "0") != "0" else ""
 
     @staticmethod
     def _check(reply: Any) -> None:
@@ -264,6 +274,8 @@ class BusThread:
             self._core.disconnected(self._number, now())
             return
         self._session.note_bus(self._number)
+        if self._tracking.eviction == "volatile-ttl":
+            self._session.note_eviction(self._number, self._tracking.eviction)
         self._core.connected(self._number, now())
 
     def _close(self) -> None:

@@ -64,6 +64,15 @@ class MappingTier:
     def set_trust(self, core: Any) -> None:
         self._cache.set_trust(core)
 
+    def hits(self) -> int:
+        return self._cache.stats().hits
+
+    def entries(self) -> list[tuple[tuple[Any, ...], dict[str, Any], Any]]:
+        return [((key,), {}, value) for key, value in self._cache.items_hottest() if value is not _ABSENT]
+
+    def peek(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._cache.peek(args[0], MISSING)
+
 
 def _kept(outcome: Outcome) -> Any:
     """As `_reads.keep`, with what stands for absence."""

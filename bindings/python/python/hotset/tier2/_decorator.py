@@ -8,7 +8,7 @@ from typing import Any, final
 
 from hotset import _methods
 from hotset._codecs import codec_of
-from hotset._hotset import Memo, WithTtl
+from hotset._hotset import MISSING, Memo, WithTtl
 from hotset._memo import is_async, memoised
 from hotset._settings import memo_settings, plain
 from hotset.tier2 import _reads
@@ -67,6 +67,10 @@ class _Naming:
         bound.apply_defaults()
         return bound.args, bound.kwargs
 
+    def of_entry(self, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        """Returns what names an entry of the first tier on the second one; with a `key`, that is what the entry is listed by."""
+        return (args, kwargs) if self._key is not None else self.name(args, kwargs)
+
     def spellings(self, args: Args, kwargs: Kwargs) -> list[tuple[Args, Kwargs]]:
         """Returns the calls of the first tier that have this name."""
         if self._key is not None:
@@ -116,6 +120,18 @@ class MemoTier:
 
     def set_trust(self, core: Any) -> None:
         self._memo.set_trust(core)
+
+    def hits(self) -> int:
+        return self._memo.stats()["hits"]
+
+    def entries(self) -> list[tuple[Args, Kwargs, Any]]:
+        return [(*self._naming.of_entry(*call), value) for call, value in self._memo.entries()]
+
+    def peek(self, args: Args, kwargs: Kwargs) -> Any:
+        spelled = [call for call in self._naming.spellings(args, kwargs) if self._memo.contains(*call)]
+        if not spelled:
+            return MISSING
+        return next((value for *call, value in self.entries() if (*call,) == (args, kwargs)), MISSING)
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -222,6 +222,7 @@ class Reading:
         node_of, read, when = session.node_of, namespace.read, now()
         self.ops: list[Any] = [read(name, node_of(name), when, loads, tags) for name, _ in self._names]
         self._replies: dict[int, bytes | None] = {}
+        self._unreached: set[int] = set()
 
     def mget(self) -> tuple[int, bytes, list[int]] | None:
         """The server, one MGET as it is sent, and the places of the keys that it reads; None where that does not pay or is not possible."""
@@ -251,6 +252,7 @@ class Reading:
 
     def failed(self, places: list[int], failed: Failed) -> None:
         """Reports that an MGET got no reply."""
+        self._unreached.update(places)
         for at in places:
             self.ops[at].failed(now(), kind_of_failure(failed))
 
@@ -261,6 +263,7 @@ class Reading:
             if at not in self.outcomes:
                 call = Call(self._space, (key,), {}, self._names[at][1])
                 call.data = self._replies.get(at)
+                call.cannot_reach = at in self._unreached
                 rest[at] = drive(self.session, call, self.ops[at])
         return rest
 

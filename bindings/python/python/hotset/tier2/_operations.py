@@ -32,7 +32,7 @@ from hotset.tier2._commands import (
     pack,
     report,
 )
-from hotset.tier2._errors import Failed
+from hotset.tier2._errors import Failed, Unavailable
 from hotset.tier2._payload import NotEncodable, PayloadError
 from hotset.tier2._resp import Command
 from hotset.tier2._session import Session
@@ -168,7 +168,7 @@ Steps = Generator[Need, Any, Outcome]
 class Call:
     """What an operation is about, beside the core's part."""
 
-    __slots__ = ("args", "data", "direct", "full_key", "has_failed", "is_filled", "is_whole", "kwargs", "loaded", "mark", "space", "value")
+    __slots__ = ("args", "cannot_reach", "data", "direct", "full_key", "has_failed", "is_filled", "is_whole", "kwargs", "loaded", "mark", "space", "value")
 
     def __init__(
         self, space: Space, args: tuple[Any, ...], kwargs: dict[str, Any], full_key: bytes | None, *, is_whole: bool = False
@@ -178,6 +178,8 @@ class Call:
         self.is_filled = False
         # A command got no whole reply, or an error.
         self.has_failed = False
+        self.cannot_reach = False
+        """Whether a request of it got no answer."""
         self.space = space
         self.args = args
         self.kwargs = kwargs
@@ -252,7 +254,7 @@ def _perform(session: Session, call: Call | None, op: Any, action: int) -> Gener
             raise
         if isinstance(outcome, Failed):
             if call is not None:
-                call.has_failed = True
+                call.has_failed = call.cannot_reach = True
             return int(op.failed(now(), kind_of_failure(outcome)))
         epoch: int
         replies: list[Any]
@@ -314,13 +316,14 @@ def drive(session: Session, call: Call, op: Any) -> Steps:
                         pass
                     else:
                         yield Background(stale)
-                outcome = yield Load(op.key, op.limited)
-                if isinstance(outcome, Raised):
-                    error = outcome.error
+                must_raise = op.limited and _must_raise(session, call, op)
+                loaded = Raised(_unavailable()) if must_raise else (yield Load(op.key, op.limited))
+                if isinstance(loaded, Raised):
+                    error = loaded.error
                     has_written = True
                     action = op.load_failed(now())
                 else:
-                    action = _loaded(call, op, outcome)
+                    action = _loaded(call, op, loaded)
             elif action == DROP_LOCAL:
                 call.invalidate()
                 action = op.step(now())
@@ -337,6 +340,8 @@ def drive(session: Session, call: Call, op: Any) -> Steps:
             elif action == NEGATIVE_HIT:
                 return Outcome(MISSING, op.keep_until, True)
             elif action == MISS:
+                if _must_raise(session, call, op):
+                    return Outcome(MISSING, 0, False, _unavailable())
                 return Outcome(MISSING, 0, True)
             elif action == FAILED:
                 return Outcome(MISSING, 0, False, error)
@@ -351,6 +356,15 @@ def drive(session: Session, call: Call, op: Any) -> Steps:
             session.waiters.wake(op.key)
         # (An error's traceback has this frame.)
         del error
+
+
+def _must_raise(session: Session, call: Call, op: Any) -> bool:
+    """Whether a read that found nothing must not be answered without the server, which cannot be reached."""
+    return session.options.raises_when_down and (call.cannot_reach or not session.core.is_up(op.node))
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable("the second tier cannot be reached, and on_down='raise' forbids to answer without it")
 
 
 def _loaded(call: Call, op: Any, result: Any) -> int:

@@ -54,6 +54,7 @@ def read(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Any] | N
             reply = connection.get(get_command(key))
         except Failed as failed:
             session.note_failed(number, failed)
+            call.cannot_reach = True
             op.failed(now(), kind_of_failure(failed))
         else:
             session.give_back(number, connection)
@@ -83,6 +84,7 @@ async def read_async(space: Space, args: Args, kwargs: Kwargs, loader: Callable[
             reply = await connection.get(get_command(key))
         except Failed as failed:
             session.note_failed(number, failed)
+            call.cannot_reach = True
             op.failed(now(), kind_of_failure(failed))
         else:
             if reply is None or type(reply) is bytes:

@@ -18,7 +18,7 @@ from hotset.tier2._settings import core_settings
 if TYPE_CHECKING:
     from hotset.tier2._space import Space
 
-Event = Literal["down", "up", "bus", "no bus", "refused"]
+Event = Literal["down", "up", "bus", "no bus", "refused", "evicts leases", "inconsistent"]
 
 _REQUIREMENTS: Final = frozenset(("bus", "lease"))
 
@@ -46,6 +46,8 @@ class Redis:
         bus: "auto": listen to the server's announcements of changes (CLIENT TRACKING), where it has them. None: do not; then `local_ttl` bounds how old a value of
             the first tier may be.
         max_loads: How many loads may run at once while the server cannot be reached.
+        on_down: What a read does that tier 1 cannot answer while the server cannot be reached: "load" calls the source, and "raise" raises
+            `Unavailable`, which protects a source that cannot bear the load. A value for `stale_if_error` is returned instead.
         require: "bus" and "lease": `check` raises if the server cannot provide them.
         early_reload: Above 0, one caller may load a value anew shortly before its end, the likelier the longer loading takes; 1 is usual.
         lease: Seconds after which another process loads, if the one that was loading has died.
@@ -54,8 +56,10 @@ class Redis:
         compress_over: Compress values of more than this many bytes (zlib).
         sign: A secret of 16 to 64 bytes: values are signed with it, and others are misses.
         max_value: Larger values, in bytes, stay in the first tier.
-        on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the server stops and begins to answer, "bus" and "no bus", and
-            "refused" when this user may not run a command.
+        verify: The share of tier 1's hits for which an entry of tier 1, chosen at random, is compared with the server's value, such as 0.001. A thread does so, once
+            a second at most and for at most 1% of its time; hits cost nothing. What still differs after 3 s is counted as `inconsistent` in `stats()["tier2"]`.
+        on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the server stops and begins to answer, "bus" and "no bus",
+            "refused" when this user may not run a command, "evicts leases" when the server's `maxmemory-policy` is volatile-ttl, and "inconsistent" (see `verify`).
     """
 
     __slots__ = ("__weakref__", "_claims", "_is_factory", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")
@@ -78,8 +82,11 @@ class Redis:
         sign: bytes | None = None,
         max_value: int = 16 << 20,
         on_event: Callable[[str, dict[str, Any]], object] | None = None,
+        on_down: Literal["load", "raise"] = "load",
+        verify: float = 0.0,
     ) -> None:
         required = _check_options(prefix, timeout, connect_timeout, bus, max_loads, require, on_event)
+        _check_more_options(on_down, verify)
         self._is_factory = callable(server) and not hasattr(server, "execute_command")
         if self._is_factory:
             find_library()
@@ -92,7 +99,10 @@ class Redis:
         """Settings of values that all caches on this server share. Private to the package."""
         PayloadCodec(**self.payload_settings)
         self.prefix: Final = prefix
-        self._options = Options(server, prefix, float(timeout), float(connect_timeout), bus == "auto", max_loads, required, on_event)
+        has_bus, raises_when_down = bus == "auto", on_down == "raise"
+        self._options = Options(
+            server, prefix, float(timeout), float(connect_timeout), has_bus, max_loads, required, on_event, raises_when_down, float(verify)
+        )
         self._lock = threading.RLock()
         self._session: Session | None = None
         self._claims: weakref.WeakValueDictionary[str, Space] = weakref.WeakValueDictionary()
@@ -198,6 +208,16 @@ def _check_options(
     if on_event is not None and not callable(on_event):
         raise TypeError(f"on_event must be callable, not {type(on_event).__name__}")
     return required
+
+
+def _check_more_options(on_down: Any, verify: Any) -> None:
+    """Checks what a user gave of outages and comparisons."""
+    if on_down not in ("load", "raise"):
+        raise ValueError(f"on_down must be 'load' or 'raise', not {on_down!r}")
+    if isinstance(verify, bool) or not isinstance(verify, int | float):
+        raise TypeError(f"verify must be a number, not {type(verify).__name__}")
+    if not 0 <= verify <= 1:
+        raise ValueError(f"verify must be from 0 to 1, not {verify}")
 
 
 _alive: "weakref.WeakSet[Redis]" = weakref.WeakSet()

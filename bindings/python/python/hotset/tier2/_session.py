@@ -27,6 +27,7 @@ from hotset.tier2._waiters import Waiters
 if TYPE_CHECKING:
     from hotset.tier2._bus import BusThread
     from hotset.tier2._space import Space
+    from hotset.tier2._verify import Verifier
 
 _log = logging.getLogger("hotset")
 
@@ -41,7 +42,7 @@ _UNRESOLVED: Final[Address] = ("?", 0)
 class Options:
     """What a user said of a second tier, checked."""
 
-    __slots__ = ("bus", "connect_timeout", "max_loads", "on_event", "prefix", "require", "server", "timeout")
+    __slots__ = ("bus", "connect_timeout", "max_loads", "on_event", "prefix", "raises_when_down", "require", "server", "timeout", "verify")
 
     def __init__(
         self,
@@ -53,6 +54,8 @@ class Options:
         max_loads: int,
         require: frozenset[str],
         on_event: Callable[[str, dict[str, Any]], object] | None,
+        raises_when_down: bool,
+        verify: float,
     ) -> None:
         self.server = server
         self.prefix = prefix
@@ -62,6 +65,8 @@ class Options:
         self.max_loads = max_loads
         self.require = require
         self.on_event = on_event
+        self.raises_when_down = raises_when_down
+        self.verify = verify
 
 
 @final
@@ -92,9 +97,11 @@ class Session:
         self._node_listeners: list[Callable[[int], object]] = []
         self._announced: set[int] = set()
         self._bus: dict[int, BusThread] = {}
+        self._verifier: Verifier | None = None
         self._has_started = False
         self._without_bus: set[int] = set()
         self._refusing: set[int] = set()
+        self._evicting: set[int] = set()
         self.is_closed = False
         self.failure: Failed | None = None
         """Why the server could not be reached, the last time."""
@@ -451,6 +458,11 @@ class Session:
             if self._has_started:
                 return
             self._has_started = True
+            if self.options.verify:
+                from hotset.tier2._verify import Verifier
+
+                self._verifier = Verifier(self, self.options.verify)
+                self._verifier.start()
         self.on_new_node(self._start_bus)
 
     def _start_bus(self, number: int) -> None:
@@ -554,6 +566,17 @@ class Session:
             _log.warning("second tier: the server refuses a command, `python -m hotset tier2 URL` says what that costs: %s", error)
             self.event("refused", node=number, text=str(error))
 
+    def note_eviction(self, number: int, policy: str) -> None:
+        """Notifies the user, once, that a full server evicts leases before all else."""
+        if number not in self._evicting:
+            self._evicting.add(number)
+            _log.warning(
+                "second tier: the server's maxmemory-policy, %s, evicts leases first, so that several processes may load one key: "
+                "allkeys-lru or allkeys-lfu suit a cache",
+                policy,
+            )
+            self.event("evicts leases", node=number, text=policy)
+
     def note_bus(self, number: int) -> None:
         """Notifies the user that a server announces changes."""
         self._without_bus.discard(number)
@@ -582,6 +605,8 @@ class Session:
         with self._lock:
             self.is_closed = True
             buses = list(self._bus.values())
+        if self._verifier is not None:
+            self._verifier.stop()
         for bus in buses:
             bus.stop()
         for bus in buses:

@@ -47,6 +47,18 @@ class FirstTier(Protocol):
     def set_trust(self, core: Any) -> None:
         """Has entries found only while the second tier's core trusts them."""
 
+    def hits(self) -> int:
+        """Returns how many hits were counted."""
+        ...
+
+    def entries(self) -> list[tuple[tuple[Any, ...], dict[str, Any], Any]]:
+        """Returns what is held: the arguments as the second tier names them, and the value."""
+        ...
+
+    def peek(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Returns the value that a caller would be served, MISSING if there is none; counts nothing. May look through all entries."""
+        ...
+
 
 @final
 class SpaceSettings:
@@ -113,12 +125,20 @@ class Space:
         self._has_forgotten = False
         self.not_encodable = 0
         """How many values stayed in the first tier, since the codec refused them or they were too large."""
+        self.verified = 0
+        """How many entries were compared with the server's values."""
+        self.inconsistent = 0
+        """How many of these were served although the server had another value."""
 
     def note_not_encodable(self, reason: Exception) -> None:
         """Counts a value that stays in the first tier; logs the first one."""
         self.not_encodable += 1
         if self.not_encodable == 1:
             _log.warning("second tier: a value of %r stays in this process: %s", self.name, reason)
+
+    def note_inconsistent(self) -> None:
+        """Counts an entry that is served although the server has another value."""
+        self.inconsistent += 1
 
     # --- The process's part.
 
@@ -167,7 +187,8 @@ class Space:
     def stats(self, first: dict[str, Any]) -> dict[str, Any]:
         """Returns what was counted: of the first tier (given), of the second, and of the server."""
         session, namespace = self.native()
-        return {"tier1": first, "tier2": {**namespace.stats(), "not_encodable": self.not_encodable}, "server": session.stats()}
+        own = {"not_encodable": self.not_encodable, "verified": self.verified, "inconsistent": self.inconsistent}
+        return {"tier1": first, "tier2": {**namespace.stats(), **own}, "server": session.stats()}
 
     # --- Keys.
 
