@@ -217,6 +217,7 @@ _HTTP = """
     }}
     proxy_next_upstream error timeout http_503;
     proxy_connect_timeout 1s;
+    proxy_set_header Host $host;
     server {{
         listen 127.0.0.1:{round_robin};
         location / {{ proxy_pass http://round_robin; }}
