@@ -126,6 +126,7 @@ tools-wrk: ## Install wrk (Debian), which loads the fleet of demo-fleet
 
 # Not in `test`, but for the part with one steady server: servers fail here, and what an outage costs is measured.
 test-tier2: tools-redis build-python ## The second tier with servers that fail, Sentinel, a cluster, gunicorn, and a race of processes, on the newest interpreter at hand
+	$(NEWEST_PYTHON) -m pip install --quiet --disable-pip-version-check uvicorn==0.54.0 celery==5.7.0
 	$(NEWEST_PYTHON) -m pytest -q -p no:cacheprovider bindings/python/tests/tier2
 
 RACE_SECONDS ?= 600

@@ -28,16 +28,18 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Runs `threads` at the same time.
+/// Runs `threads` at the same time, and waits until they have ended.
 fn together(threads: usize, run: impl Fn() + Sync) {
     let barrier = Barrier::new(threads);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                run();
-                barrier.wait();
-            });
-        }
+        let each = || {
+            run();
+            barrier.wait();
+        };
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(each)).collect();
+        // (The end of a scope does not wait for what its threads destroy as they end: their numbers in the caches were still taken then,
+        // and the next threads got higher ones, for which caches need more memory.)
+        running.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }
 

@@ -30,9 +30,12 @@ class Service:
         environment = {**os.environ, "TIER2_URL": server.url, "TIER2_LOADS": str(self.loads_file), "TIER2_SLOW": slow}
         if early:
             environment["TIER2_EARLY"] = "1"
-        command = [sys.executable, "-m", "gunicorn", "--chdir", HERE, "-b", f"127.0.0.1:{self.port}", "--graceful-timeout", "5", *options, "app:app"]
+        command = [sys.executable, "-m", *self.command(), *options]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=open(folder / "log", "w"))
-        wait_until(lambda: self.get("/pid"), seconds=30, what="gunicorn")
+        wait_until(lambda: self.get("/pid"), seconds=30, what="the service")
+
+    def command(self):
+        return ["gunicorn", "--chdir", HERE, "-b", f"127.0.0.1:{self.port}", "--graceful-timeout", "5", "app:app"]
 
     def get(self, path):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as reply:
@@ -128,3 +131,54 @@ def test_server_that_stops_does_not_stop_the_service(own_server, tmp_path, kind)
         finally:
             own_server.resume()
         wait_until(lambda: service.get("/set/y/1") == "True", what="a confirmed write")
+
+
+class Uvicorn(Service):
+    """asgi_app.py under uvicorn."""
+
+    def command(self):
+        return ["uvicorn", "--app-dir", HERE, "--host", "127.0.0.1", "--port", str(self.port), "--log-level", "warning", "asgi_app:app"]
+
+
+def test_workers_of_uvicorn(own_server, tmp_path):
+    pytest.importorskip("uvicorn")
+    with contextlib.closing(Uvicorn(own_server, tmp_path, "--workers", "3")) as service:
+        assert set(service.all_get("/page/a")) == {"page a"}
+        assert len(service.loads("a")) == 1
+        wait_until(lambda: set(service.all_get("/state")) == {"armed"}, what="the buses")
+        assert service.get("/invalidate/a") == "True"
+        wait_until(lambda: set(service.all_get("/page/a")) == {"page a"} and len(service.loads("a")) == 2, what="one load anew")
+        # A worker killed amid requests is replaced, and the others go on.
+        os.kill(int(service.get("/pid")), signal.SIGKILL)
+        wait_until(lambda: set(service.all_get("/page/a")) == {"page a"}, what="the other workers")
+        assert len(service.loads("a")) == 2
+    wait_until(lambda: int(own_server.info("clients")["connected_clients"]) <= 1, what="the connections' end")
+
+
+def test_prefork_pool_of_celery(own_server, tmp_path, monkeypatch):
+    celery = pytest.importorskip("celery")
+    loads = tmp_path / "loads"
+    loads.write_text("")
+    environment = {**os.environ, "TIER2_URL": own_server.url, "TIER2_LOADS": str(loads), "C_FORCE_ROOT": "1"}
+    command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--pool", "prefork", "--concurrency", "3", "--without-gossip"]
+    with open(tmp_path / "log", "w") as log:
+        worker = subprocess.Popen([*command, "--without-mingle"], env=environment, cwd=HERE, stdout=log, stderr=log)
+    try:
+        client = celery.Celery(broker=own_server.url, backend=own_server.url)
+        results = [client.send_task("page", ["a"]) for _ in range(12)]
+        values = [result.get(timeout=120) for result in results]
+        assert {value for _, value in values} == {"page a"}
+        assert len({pid for pid, _ in values}) > 1
+        assert client.send_task("page", ["early"]).get(timeout=60)[1] == "page early"
+        assert client.send_task("invalidate", ["a"]).get(timeout=60) is True
+        assert client.send_task("page", ["a"]).get(timeout=60)[1] == "page a"
+        loaded = [line.split()[1] for line in loads.read_text().splitlines()]
+        assert loaded.count("a") == 2 and loaded.count("early") == 1
+        client.close()
+    finally:
+        worker.terminate()
+        try:
+            worker.wait(30)
+        finally:
+            worker.kill()
+            worker.wait()
