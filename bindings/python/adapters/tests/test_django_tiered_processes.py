@@ -179,6 +179,12 @@ def test_server_that_is_not_there(backend):
     for call in (lambda: cache.incr("key"), lambda: cache.add("other", 1), lambda: cache.touch("key")):
         with pytest.raises(Unavailable):
             call()
+    strict = backend(f"redis://127.0.0.1:{servers.free_port()}/0", patient=False, on_down="raise")
+    for call in (lambda: strict.get("key"), lambda: strict.get_or_set("key", lambda: 1), lambda: strict.get_many(["a", "b"]), lambda: strict.incr("n")):
+        with pytest.raises(Unavailable):
+            call()
+    assert strict.delete("key") is False
+    assert strict.set_many({"key": 1}) == ["key"]
     with pytest.raises(CommandError, match="not cleared, since the server did not confirm it: default"):
         with override_settings(CACHES={"default": {"BACKEND": BACKEND, "LOCATION": f"redis://127.0.0.1:{servers.free_port()}/0"}}):
             call_command("hotset", "clear")

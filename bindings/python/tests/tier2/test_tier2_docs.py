@@ -126,7 +126,7 @@ def test_the_pages_rights_suffice(own_server, tier2, cache):
     """A user with the rights that the page lists, and no others, has all of it."""
     from conftest import armed
 
-    listed = re.search(r"\*\*Rights\*\*: (.*?); on keys\s+`PREFIX:\*`\s+and\s+`!hotset:\*`", PAGE.read_text(), re.DOTALL)
+    listed = re.search(r"\*\*Rights\*\*: (.*?);\s+on\s+keys\s+`PREFIX:\*`\s+and\s+`!hotset:\*`", PAGE.read_text(), re.DOTALL)
     assert listed is not None
     commands = [f"+{name.lower().replace(' ', '|')}" for name in re.findall(r"`([A-Z ]+)`", listed[1])]
     own_server.ask("ACL", "SETUSER", "few", "on", ">secret-password-1234", "resetkeys", "~shop:*", "~!hotset:*", "-@all", *commands)

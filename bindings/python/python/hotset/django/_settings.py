@@ -15,7 +15,7 @@ OPTIONS = frozenset({"CULL_FREQUENCY", "MAX_ENTRIES", "copy", "jitter", "policy"
 # Of TieredCache: of the connection to the server, which aliases of one LOCATION and prefix share, and of each cache.
 SERVER_OPTIONS = frozenset(
     {"bus", "client", "compress_over", "connect_timeout", "early_reload", "lease", "lease_wait", "load_timeout", "max_loads", "max_value"}
-    | {"on_event", "prefix", "sentinel", "sign", "timeout"}
+    | {"on_down", "on_event", "prefix", "sentinel", "sign", "timeout", "verify"}
 )
 TIERED_OPTIONS = SERVER_OPTIONS | {"CULL_FREQUENCY", "MAX_ENTRIES", "codec", "copy", "local_ttl", "name", "policy", "schema", "tags"}
 
