@@ -47,7 +47,7 @@ SHARD ?= 0/100
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
-        tools-redis test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 test-tier2-sim
+        tools-redis tools-wrk test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -121,6 +121,9 @@ tools-redis: ## Install redis-server, redis-sentinel and nginx (Debian), and val
 	@$(call need_service,nginx,nginx)
 	@command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need_service,valkey-server,valkey-server); }
 
+tools-wrk: ## Install wrk (Debian), which loads the fleet of demo-fleet
+	@$(call need,wrk,wrk)
+
 # Not in `test`, but for the part with one steady server: servers fail here, and what an outage costs is measured.
 test-tier2: tools-redis build-python ## The second tier with servers that fail, Sentinel, a cluster, gunicorn, and a race of processes, on the newest interpreter at hand
 	$(NEWEST_PYTHON) -m pip install --quiet --disable-pip-version-check uvicorn==0.54.0 celery==5.7.0
@@ -142,7 +145,7 @@ test-peers: build-python ## The tests of cachetools and async-lru, unmodified, o
 	bindings/python/peers/run.sh
 
 # Not in `test`: it fetches frameworks and their suites. CI runs it after that.
-test-adapters: tools-redis build-python ## The adapters to Django, Flask, hishel and others: their tests, the frameworks' own suites on hotset, types (ARGS="own django61")
+test-adapters: tools-redis tools-wrk build-python ## The adapters to Django, Flask, hishel and others: their tests, the frameworks' own suites on hotset, the demo of a fleet, types (ARGS="own django61")
 	bindings/python/adapters/run.sh $(ARGS)
 
 bench-adapters: tools-redis build-python ## The adapters beside what the frameworks have built in (ARGS="--quick --job django"; `make test-adapters` first)
@@ -192,6 +195,9 @@ demo: ## Replay the example trace; kill a process and restart it warm
 
 demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redis that stops, continues, dies and returns: figures and a chart (ARGS="--seconds 5")
 	examples/tier2/demo.sh $(ARGS)
+
+demo-fleet: tools-redis tools-wrk build-python ## Twelve workers of Django, Flask and FastAPI behind nginx, with hotset, Redis only, functools, no cache: figures and a chart (ARGS="--seconds 2")
+	examples/fleet/demo.sh $(ARGS)
 
 examples: ## Run the other example programs
 	$(CARGO) run --release --example rate_limiter

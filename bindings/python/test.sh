@@ -38,5 +38,5 @@ for n in "${!running[@]}"; do
     cat "${environments[n]%/bin/python}/tests.log"
 done
 newest=$(printf '%s\n' "${environments[@]}" | sort -V | tail -1)
-"$newest" -m pytest -q -p no:cacheprovider tests/tier2/test_tier2_{cache,cached,docs,input,parts}.py || failed=1
+"$newest" -m pytest -q -p no:cacheprovider tests/tier2/test_tier2_{cache,cached,docs,input,parts,rate_limiter}.py || failed=1
 exit "$failed"

@@ -6,6 +6,7 @@
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+from wsgiref.util import request_uri
 
 import hotset
 
@@ -15,11 +16,19 @@ App = Callable[[Environ, Start], Iterable[bytes]]
 
 
 class Page(NamedTuple):
-    """A response as it is held."""
+    """A response.
+
+    Attributes:
+        tag: Its ETag; empty if it must not be kept.
+        is_for_all: Whether all clients may get it: one that sets a cookie, or has a `Vary`, an
+            `ETag` or a `Cache-Control` of its own, is for the client that requested it.
+    """
 
     status: str
     headers: list[tuple[str, str]]
     body: bytes
+    tag: str = ""
+    is_for_all: bool = True
 
 
 class PageCache:
@@ -34,27 +43,45 @@ class PageCache:
         """Serves a request."""
         if environ["REQUEST_METHOD"] != "GET" or "HTTP_COOKIE" in environ or "HTTP_AUTHORIZATION" in environ:
             return self._app(environ, start_response)
-        url = f"{environ.get('HTTP_HOST')}{environ['PATH_INFO']}?{environ.get('QUERY_STRING', '')}"
-        page = self._pages.get_or_load(url, lambda _: self._render(environ))
-        tag = dict(page.headers).get("ETag")
-        if tag is not None and tag in environ.get("HTTP_IF_NONE_MATCH", ""):
+        is_own = False
+
+        def render(_: str) -> Page:
+            nonlocal is_own
+            is_own = True
+            page = self._render(environ)
+            # A page that is not to be kept has a time to live of 0.
+            return page if page.tag else hotset.WithTtl(page, 0)  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+
+        page = self._pages.get_or_load(request_uri(environ), render)
+        if not page.is_for_all and not is_own:
+            # This request waited for what turned out to be another client's page.
+            page = self._render(environ)
+        given = environ.get("HTTP_IF_NONE_MATCH", "")
+        if page.tag and (page.tag in given or given.strip() == "*"):
             # (A 304 repeats what tells the client how long it may keep the page.)
-            start_response("304 Not Modified", [header for header in page.headers if header[0] in ("Cache-Control", "ETag", "Vary")])
+            start_response("304 Not Modified", [header for header in page.headers if header[0] in ("Cache-Control", "ETag")])
             return []
         start_response(page.status, list(page.headers))
         return [page.body]
 
     def _render(self, environ: Environ) -> Page:
         begun: list[Any] = []
-        body = b"".join(self._app(environ, lambda *arguments: begun.append(arguments)))
-        status, headers = begun[0][:2]
-        if not status.startswith("200") or any(name.lower() == "set-cookie" for name, _ in headers):
-            # It is handed to those that wait for it, but not kept. (A page that sets cookies is for
-            # one client: do not cache its URL.)
-            return hotset.WithTtl(Page(status, headers, body), 0)  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+        parts = self._app(environ, lambda *arguments: begun.append(arguments))
+        try:
+            body = b"".join(parts)
+        finally:
+            close = getattr(parts, "close", None)
+            if close is not None:
+                close()
+        # (The last call: an application may replace its answer by an error's.)
+        status, headers = begun[-1][:2]
+        names = {name.lower() for name, _ in headers}
+        is_for_all = not names & {"cache-control", "etag", "set-cookie", "vary"}
+        if not is_for_all or not status.startswith("200"):
+            return Page(status, headers, body, is_for_all=is_for_all)
         # Of the content: the same in each worker, and after a restart.
         tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
-        return Page(status, [*headers, ("ETag", tag), ("Cache-Control", f"public, max-age={self._max_age}")], body)
+        return Page(status, [*headers, ("ETag", tag), ("Cache-Control", f"public, max-age={self._max_age}")], body, tag)
 
 
 def main() -> None:
@@ -70,7 +97,7 @@ def main() -> None:
 
     def get(path: str, **headers: str) -> tuple[str, dict[str, str], bytes]:
         answer: list[Any] = []
-        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "HTTP_HOST": "test", **headers}
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "HTTP_HOST": "test", "wsgi.url_scheme": "http", **headers}
         body = b"".join(cached(environ, lambda *arguments: answer.append(arguments)))
         return answer[0][0], dict(answer[0][1]), body
 

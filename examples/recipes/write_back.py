@@ -3,6 +3,7 @@
     python examples/recipes/write_back.py
 """
 
+import logging
 import sqlite3
 import threading
 from types import TracebackType
@@ -31,7 +32,14 @@ class PageViews:
 
     def _flush_at(self, interval: float) -> None:
         while not self._ended.wait(interval):
+            self._try_flush()
+
+    def _try_flush(self) -> None:
+        try:
             self.flush()
+        except sqlite3.Error:
+            # (All of it is still pending.)
+            logging.getLogger("page views").exception("not flushed; the next interval tries again")
 
     def add(self, page: str) -> None:
         """Counts a view."""
@@ -39,7 +47,7 @@ class PageViews:
             self._pending[page] = self._pending.get(page, 0) + 1
             full = len(self._pending) >= self._limit
         if full:
-            self.flush()
+            self._try_flush()
 
     def total(self, page: str) -> int:
         """Returns the views of a page, those included that are not yet in the database."""
@@ -56,7 +64,7 @@ class PageViews:
             return sum(self._pending.values())
 
     def flush(self) -> None:
-        """Adds all pending views to the database, in one transaction; keeps them if that fails."""
+        """Adds all pending views to the database, in one transaction; keeps them, and raises, if that fails."""
         with self._lock:
             with self._database:
                 self._database.executemany(

@@ -79,10 +79,14 @@ class Stale:
 
 
 class Client:
-    """A connection to the service."""
+    """A connection to the service.
+
+    Attributes:
+        port: Where the next request is sent.
+    """
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
         self._connection: http.client.HTTPConnection | None = None
 
     def ask(self, method: str, path: str) -> Any:
@@ -92,8 +96,11 @@ class Client:
             OSError: The service does not answer.
             http.client.HTTPException: Its answer is malformed, or no success.
         """
-        connection = self._connection or http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT)
-        self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is None or connection.port != self.port:
+            if connection is not None:
+                connection.close()
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
         try:
             connection.request(method, path)
             response = connection.getresponse()
@@ -113,32 +120,32 @@ class Client:
             self._connection.close()
 
 
-class Load:
+class Traffic:
     """Reads and updates at steady rates, until stopped; products are chosen by Zipf's law.
 
     Attributes:
-        reads, updates, samples: What happened so far, each thread's in order.
+        port: Where requests are sent.
+        reads, updates: What happened so far, each thread's in order.
     """
 
     def __init__(self, port: int, products: int, reads_per_second: float, updates_per_second: float, seed: int) -> None:
-        self._port = port
+        self.port = port
         self._products = range(1, products + 1)
         self._weights = list(itertools.accumulate(1 / number for number in self._products))
         self._seed = seed
         self.reads: list[Read] = []
         self.updates: list[Update] = []
-        self.samples: list[Sample] = []
-        self._totals = dict.fromkeys(COUNTERS, 0)
-        self._last: dict[tuple[str, str], int] = {}
         self._is_stopped = threading.Event()
         self._failure: BaseException | None = None
-        begin = time.monotonic()
+        self._begin = time.monotonic()
+        self._threads: list[threading.Thread] = []
+        self._add_thread(self._update, 1, 1 / updates_per_second)
         interval = READERS / reads_per_second
-        self._threads = [threading.Thread(target=self._run, args=(self._poll, 0, POLL_INTERVAL, begin), daemon=True)]
-        self._threads += [threading.Thread(target=self._run, args=(self._update, 1, 1 / updates_per_second, begin), daemon=True)]
         for reader in range(READERS):
-            first = begin + interval * reader / READERS
-            self._threads.append(threading.Thread(target=self._run, args=(self._read, 2 + reader, interval, first), daemon=True))
+            self._add_thread(self._read, 2 + reader, interval, delay=interval * reader / READERS)
+
+    def _add_thread(self, turn: Any, number: int, interval: float, delay: float = 0.0) -> None:
+        self._threads.append(threading.Thread(target=self._run, args=(turn, number, interval, self._begin + delay), daemon=True))
 
     def start(self) -> None:
         """Starts the threads."""
@@ -158,9 +165,10 @@ class Load:
             raise self._failure
 
     def _run(self, turn: Any, number: int, interval: float, due: float) -> None:
-        client, choice = Client(self._port), random.Random(f"{self._seed} {number}")
+        client, choice = Client(self.port), random.Random(f"{self._seed} {number}")
         try:
             while not self._is_stopped.wait(max(0.0, due - time.monotonic())):
+                client.port = self.port
                 turn(client, choice)
                 # A thread that is late does not make up for it: the rate is an upper bound.
                 due = max(due + interval, time.monotonic())
@@ -188,11 +196,30 @@ class Load:
         sent = time.monotonic()
         version, worker, is_confirmed, error = 0, 0, False, ""
         try:
-            answer = client.ask("POST", f"/product/{number}")
+            answer = self._ask_update(client, number)
             version, worker, is_confirmed = answer["version"], answer["worker"], answer["confirmed"]
         except (OSError, http.client.HTTPException, ValueError) as failure:
             error = repr(failure)
         self.updates.append(Update(sent, time.monotonic(), number, version, worker, is_confirmed, error))
+
+    def _ask_update(self, client: Client, number: int) -> Any:
+        """Has the service change a product; returns its answer."""
+        return client.ask("POST", f"/product/{number}")
+
+
+class Load(Traffic):
+    """The same, and a thread that polls the workers' counters.
+
+    Attributes:
+        samples: The counters so far.
+    """
+
+    def __init__(self, port: int, products: int, reads_per_second: float, updates_per_second: float, seed: int) -> None:
+        super().__init__(port, products, reads_per_second, updates_per_second, seed)
+        self.samples: list[Sample] = []
+        self._totals = dict.fromkeys(COUNTERS, 0)
+        self._last: dict[tuple[str, str], int] = {}
+        self._add_thread(self._poll, 0, POLL_INTERVAL)
 
     def _poll(self, client: Client, _: random.Random) -> None:
         at = time.monotonic()

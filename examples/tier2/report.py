@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from load import History, Load, Read, Sample, Stale
+from load import History, Load, Read, Sample, Stale, Traffic
 
 
 class Phase(NamedTuple):
@@ -106,7 +106,7 @@ def row(phase: Phase, reads: list[Read], judged: dict[Read, Stale], samples: lis
     )
 
 
-def judge_all(load: Load) -> dict[Read, Stale]:
+def judge_all(load: Traffic) -> dict[Read, Stale]:
     """Returns the reads that were stale."""
     history = History(load.updates)
     judged = ((read, history.judge(read)) for read in load.reads if not read.error)

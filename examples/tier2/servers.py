@@ -18,6 +18,7 @@ from pathlib import Path
 
 WORKERS = 4
 START_SECONDS = 60
+STOP_SECONDS = 15
 
 
 def free_port() -> int:
@@ -81,6 +82,7 @@ class Process:
             except OSError:
                 pass
             if not self.is_running():
+                self.kill()
                 raise StartError(f"{self.name} ended with status {self._process.returncode}:\n{self.log_tail()}")
             if time.monotonic() > deadline:
                 raise StartError(f"{self.name} does not answer after {START_SECONDS} s:\n{self.log_tail()}")
@@ -88,7 +90,16 @@ class Process:
 
     def is_running(self) -> bool:
         """Returns whether the server has been started, and has not ended."""
-        return self._process is not None and self._process.poll() is None
+        if self._process is None or self._process.returncode is not None:
+            return False
+        # (It is not reaped here: until `kill` has done that, no other process gets its id, which is that of its group, too.)
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server that was started last."""
+        assert self._process is not None
+        return self._process.pid
 
     def log_tail(self) -> str:
         """Returns the end of what the server logged."""
@@ -96,28 +107,26 @@ class Process:
 
     def send(self, number: signal.Signals) -> None:
         """Sends a signal to the server, unless it has ended."""
-        if self._process is not None:
-            self._process.send_signal(number)
+        if self._process is not None and self.is_running():
+            os.kill(self._process.pid, number)
 
     def kill(self) -> None:
-        """Kills the server, and the processes that it started."""
-        if self._process is not None and self.is_running():
+        """Kills the server, and the processes that it started, also those that it left behind."""
+        if self._process is not None and self._process.returncode is None:
             # (The leader of its session, hence of its group.)
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def stop(self) -> None:
         """Has the server end; kills it if it does not."""
-        if not self.is_running():
-            return
-        self.send(signal.SIGTERM)
-        # (A stopped process handles no signal.)
-        self.send(signal.SIGCONT)
-        assert self._process is not None
-        try:
-            self._process.wait(15)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        if self.is_running():
+            self.send(signal.SIGTERM)
+            # (A stopped process handles no signal.)
+            self.send(signal.SIGCONT)
+            deadline = time.monotonic() + STOP_SECONDS
+            while self.is_running() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        self.kill()
 
 
 class Servers:
@@ -139,9 +148,9 @@ class Servers:
             "DEMO_LOCAL_TTL": str(local_ttl),
             "DEMO_STATS": str(self.stats),
         }
-        self.redis = Process("redis", _redis(folder, redis_port), folder, lambda: _accepts(redis_port), {})
+        self.redis = Process("redis", redis_command(folder, redis_port), folder, lambda: accepts(redis_port), {})
         self.gunicorn = Process("gunicorn", _gunicorn(folder), folder, self._has_workers, environment)
-        self._nginx = Process("nginx", _nginx(folder, self.port), folder, lambda: _answers(self.port), {})
+        self._nginx = Process("nginx", nginx_command(folder, _HTTP.format(folder=folder, port=self.port)), folder, lambda: _answers(self.port), {})
 
     def __enter__(self) -> "Servers":
         try:
@@ -169,7 +178,12 @@ class Servers:
         return len(list(self.stats.glob("*.json"))) == WORKERS
 
 
-def _found(program: str, package: str) -> str:
+def program_path(program: str, package: str) -> str:
+    """Returns the path of a program, which is in this package of Debian.
+
+    Raises:
+        StartError: It is missing.
+    """
     # (An unprivileged user's PATH may lack the folders of servers.)
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin:/sbin")
     if path is None:
@@ -177,10 +191,11 @@ def _found(program: str, package: str) -> str:
     return path
 
 
-def _redis(folder: Path, port: int) -> list[str]:
+def redis_command(folder: Path, port: int) -> list[str]:
+    """Returns the command that runs redis-server on this port of loopback."""
     # (Nothing is written to disk: what a killed server held is lost.)
     options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no", "--daemonize", "no"]
-    return [_found("redis-server", "redis-server"), *options]
+    return [program_path("redis-server", "redis-server"), *options]
 
 
 def _gunicorn(folder: Path) -> list[str]:
@@ -189,9 +204,10 @@ def _gunicorn(folder: Path) -> list[str]:
     return [sys.executable, "-m", "gunicorn", *options, *folders, "service:app"]
 
 
-def _nginx(folder: Path, port: int) -> list[str]:
-    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port, user=_nginx_user()))
-    return [_found("nginx", "nginx"), "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(folder / "nginx.conf")]
+def nginx_command(folder: Path, http: str) -> list[str]:
+    """Returns the command that runs nginx in the folder, with these directives of its `http` block."""
+    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, http=http, user=_nginx_user()))
+    return [program_path("nginx", "nginx"), "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(folder / "nginx.conf")]
 
 
 def _nginx_user() -> str:
@@ -213,6 +229,11 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     keepalive_requests 1000000;
+{http}
+}}
+"""
+
+_HTTP = """
     upstream workers {{ server unix:{folder}/gunicorn.sock; }}
     server {{
         listen 127.0.0.1:{port};
@@ -221,11 +242,15 @@ http {{
             proxy_next_upstream off;
         }}
     }}
-}}
 """
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Returns True if a server listens on this port of loopback.
+
+    Raises:
+        OSError: None does.
+    """
     with socket.create_connection(("127.0.0.1", port), 1):
         return True
 

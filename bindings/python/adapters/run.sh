@@ -93,6 +93,10 @@ examples() {
     cd "$here"
     run_pytest newest -p no:cacheprovider check_examples.py
 }
+fleet() {
+    cd "$here"
+    run_pytest newest -p no:cacheprovider check_fleet.py
+}
 # What names no other backend than the default one.
 default_labels=(cache sessions_tests template_tests.syntax_tests.test_cache middleware)
 # What names LocMemCache, but for LocMemCache's own tests and the two of DefaultNonExpiringCacheKeyTests that look into its dicts.
@@ -166,7 +170,7 @@ groups=("$@")
 if [ $# = 0 ]; then
     # (The longest first.)
     groups=(types own tiered61 django61 tiered52 django52 tiered42 django42 examples dogpile hishel aiocache requests_cache cachelib sqlalchemy
-        flask_caching langchain)
+        flask_caching langchain fleet)
 fi
 # Whether one of these groups is to run.
 is_chosen() {
@@ -192,7 +196,7 @@ environment newest "$newest" -c "$here/constraints.txt" pytest==9.2.0 hypothesis
     django-ratelimit==4.1.0 cachelib==0.17.0 "Flask[async]" Flask-Caching==2.5.1 Flask-Session==0.8.0 pytest-asyncio==1.5.0 \
     pytest-xprocess==1.0.2 "hishel[async,httpx,requests,fastapi]==2.0.0" trio time-machine fakeredis redis==8.1.0 "httpx2>=2.9.1" \
     dogpile.cache==1.5.0 SQLAlchemy==2.1.9 aiocache==0.12.3 pytest-mock marshmallow requests-cache==1.3.3 pytest-httpbin requests-mock \
-    responses rich langchain-core==1.8.3 langchain-tests==1.1.9 mypy "pyright[nodejs]" types-requests &
+    responses rich langchain-core==1.8.3 langchain-tests==1.1.9 fastapi==0.165.0 gunicorn==27.0.1 uvicorn==0.54.0 mypy "pyright[nodejs]" types-requests &
 preparing=("$!")
 # (hypothesis and others as constraints.txt has them; what it says of Django is for the newest.)
 grep -v -i '^django' "$here/constraints.txt" >"$kept/constraints.txt"

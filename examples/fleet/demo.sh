@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Runs the demo of a fleet with the newest wheel that build.sh made, in an environment of its own below target/demo-fleet, with the chart and
+# the figures beside it. Arguments are the demo's: `demo.sh --seconds 2 --fleets hotset`.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+here=$PWD/target/demo-fleet
+
+version=$(ls target/python/wheels | sort -V | tail -1)
+python=$here/$version/bin/python
+[ -x "$python" ] || "target/python/$version/bin/python" -m venv "$here/$version"
+pip() {
+    "$python" -m pip --quiet --disable-pip-version-check "$@"
+}
+pip install --requirement examples/fleet/requirements.txt
+pip install --no-deps --force-reinstall target/python/wheels/"$version"/*.whl
+# (This shell must not be in between when Ctrl-C arrives.)
+exec env PYTHONDONTWRITEBYTECODE=1 "$python" examples/fleet/demo.py --chart "$here/chart.svg" --figures "$here/figures.json" "$@"
