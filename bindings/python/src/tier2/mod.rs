@@ -364,7 +364,9 @@ impl Namespace {
         if self.0.generations() > 0 {
             return Ok(node);
         }
-        Err(PyValueError::new_err("no generation is set: call set_generations first"))
+        Err(PyValueError::new_err(
+            "no generation is set: call set_generations first",
+        ))
     }
 }
 
