@@ -16,6 +16,9 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 DEMO = EXAMPLES / "fleet" / "demo.py"
 PATH = os.environ.get("PATH", "") + ":/usr/sbin"
 
+# A shell's background command ignores interrupts, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 needs_servers = pytest.mark.skipif(
     any(shutil.which(program, path=PATH) is None for program in ("redis-server", "nginx", "wrk")),
     reason="needs redis-server, nginx and wrk: make tools-redis tools-wrk",

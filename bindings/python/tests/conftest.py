@@ -1,9 +1,13 @@
 """What the tests share, and a check that free-threaded interpreters run them without the GIL."""
 
+import signal
 import sys
 import sysconfig
 
 import pytest
+
+# A shell's background command ignores interrupts, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
