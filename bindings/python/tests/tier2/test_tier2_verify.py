@@ -26,11 +26,12 @@ def test_entry_that_differs_from_the_server_is_counted_as_inconsistent(server, c
         # Past the second tier, as no user can; again where a late canary has emptied tier 1.
         if prices.get("tea") != 2:
             prices._local["tea"] = 2
-        return counted(prices, "inconsistent") > 0
+        # (The event comes after the count.)
+        return [details["cache"] for name, details in events if name == "inconsistent"]
 
     with caplog.at_level(logging.WARNING, "hotset"):
         wait_until(is_noticed, seconds=90, what="the comparison")
-    assert [details["cache"] for name, details in events if name == "inconsistent"][0] == "prices"
+    assert is_noticed()[0] == "prices" and counted(prices, "inconsistent") > 0
     assert "no longer has" in caplog.text
     # The server's value is the one to keep.
     prices.delete("tea")
