@@ -5,7 +5,7 @@ use crate::clock::{Clock, Source, nanos};
 use crate::engine::{Listener, Settings, Time};
 use crate::error::BuildError;
 use crate::expiry::Expiry;
-use crate::failures::Failures;
+use crate::negative::Failures;
 use crate::policy::PolicyKind;
 use crate::refresh::{Runner, Task};
 use crate::snapshot::{Codec, Keep, Keeper};

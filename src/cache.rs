@@ -1,11 +1,11 @@
 //! The cache as its users see it: keys, values and handles.
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
-use crate::change::Change;
+use crate::compute::Change;
 use crate::engine::{Engine, Entry, Life, Panics, Settings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
-use crate::failures::Failures;
+use crate::negative::Failures;
 use crate::flight::Flights;
 use crate::map::Header;
 use crate::map::reclaim::{Brief, Guard};

@@ -9,8 +9,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(all(test, loom))]
-mod model;
-mod rings;
+mod loom_tests;
+mod deadlock;
 #[cfg(feature = "async")]
 mod wakers;
 
@@ -18,12 +18,12 @@ use crate::prim::clock;
 use crate::prim::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
 use crate::stats::Stats;
 use hashbrown::HashTable;
-use rings::{Landing, Waiting};
+use deadlock::{Landing, Waiting};
 use std::any::Any;
 use std::mem;
 use std::sync::{OnceLock, PoisonError};
 
-pub(crate) use rings::{Who, fork_child};
+pub(crate) use deadlock::{Who, fork_child};
 
 /// How a load ended.
 pub(crate) enum Outcome<V> {

@@ -29,12 +29,12 @@
 
 mod builder;
 mod cache;
-mod change;
+mod compute;
 mod clock;
 mod engine;
 mod error;
 mod expiry;
-mod failures;
+mod negative;
 mod flight;
 mod loading;
 mod lookup;
@@ -53,7 +53,7 @@ pub mod tier2;
 
 pub use builder::{Builder, DefaultHasher};
 pub use cache::Cache;
-pub use change::Change;
+pub use compute::Change;
 pub use clock::{Clock, ManualClock};
 pub use error::{BuildError, LoadError};
 pub use expiry::{Expiry, Ttl};

@@ -9,7 +9,7 @@ use crate::flight;
 use crate::map::reclaim::{self, alone};
 use crate::prim::clock;
 pub use crate::snapshot::EntryCodec;
-pub use crate::snapshot::steps::{About, Loading, Saving};
+pub use crate::snapshot::session::{About, Loading, Saving};
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
 use crate::stats::Cause;
 use std::borrow::Borrow;

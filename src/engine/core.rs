@@ -4,7 +4,7 @@
 
 use super::entry::{Chain, DEAD, EVICTED, GONE, Handle, NEVER, NEW, Shape, Times};
 use super::limbo::{Limbo, Portion};
-use super::local::OldWriter;
+use super::thread_state::OldWriter;
 use super::sizing::Sizing;
 use crate::map::reclaim::{Domain, Guard, Seal};
 use crate::map::{Header, LINKED, Map, OldTable};

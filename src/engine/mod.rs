@@ -9,22 +9,22 @@
 
 mod core;
 mod entry;
-mod housekeeping;
+mod maintenance;
 mod limbo;
-mod local;
+mod thread_state;
 mod maintenance_lock;
 #[cfg(all(test, loom))]
-mod model;
+mod loom_tests;
 mod overflow;
-mod saved;
+mod snapshot;
 mod sizing;
 #[cfg(all(test, not(loom)))]
 mod tests;
-mod time;
+mod expiry;
 
 use self::core::{Core, Due, Event, Own};
-use self::housekeeping::Rings;
-use self::local::Locals;
+use self::maintenance::Rings;
+use self::thread_state::Locals;
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::map::reclaim::{Brief, Domain, Guard};
@@ -39,8 +39,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
 pub(crate) use entry::{Entry, Handle, Life, Shape, Times};
-pub(crate) use saved::Listed;
-pub(crate) use time::Time;
+pub(crate) use snapshot::Listed;
+pub(crate) use expiry::Time;
 
 /// Called for every entry that leaves, by the thread that unlinked it.
 pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, Cause) + Send + Sync>;

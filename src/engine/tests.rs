@@ -383,7 +383,7 @@ fn panic_under_the_lock_wakes_waiters() {
         }
         let work = |_: &mut super::core::Core| panic!("injected");
         let panicked = catch_unwind(AssertUnwindSafe(|| {
-            _ = engine.maintain(held, &guard, super::housekeeping::Rings::All, work);
+            _ = engine.maintain(held, &guard, super::maintenance::Rings::All, work);
         }));
         assert!(panicked.is_err());
         for waiter in waiters {

@@ -1,7 +1,7 @@
 //! How tasks wait for a flight, and how a future leads one.
 
 #[cfg(all(test, loom))]
-mod model;
+mod loom_tests;
 
 use super::{Flight, Leader, Outcome, Reentrant, Who, lock};
 use crate::engine::Panics;

@@ -465,7 +465,7 @@ mod global {
 pub(crate) use global::*;
 
 #[cfg(all(test, loom))]
-mod model;
+mod loom_tests;
 
 #[cfg(all(test, not(loom)))]
 mod tests {

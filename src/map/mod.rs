@@ -9,15 +9,15 @@ mod crossbeam;
 mod epoch;
 mod memory;
 #[cfg(all(test, loom))]
-mod model;
-mod moving;
+mod loom_tests;
+mod migrate;
 pub(crate) mod reclaim;
 mod registry;
 mod resize;
 mod table;
 #[cfg(all(test, not(loom)))]
 mod tests;
-mod word;
+mod layout;
 
 use crate::prim::prefetch::prefetch;
 use crate::prim::sync::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, Ordering};
@@ -25,7 +25,7 @@ use reclaim::Guard;
 use resize::Discarded;
 use std::ptr::{self, NonNull};
 use table::{Bucket, Step, Table, pointer};
-use word::{SLOTS, control, slot, tags};
+use layout::{SLOTS, control, slot, tags};
 
 pub(crate) use resize::OldTable;
 pub(crate) use table::{Inserted, Mode, UNCONDITIONAL};
@@ -364,7 +364,7 @@ impl Map {
         let mut end = u64::MAX;
         self.settle(guard, |table| {
             let home = table.home(from as u32);
-            end = end.min(word::first_hash(home + 1, table.buckets.len()));
+            end = end.min(layout::first_hash(home + 1, table.buckets.len()));
             let seen = table.load_control(home);
             if seen & control::MOVED != 0 {
                 return Step::Moved;

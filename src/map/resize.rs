@@ -8,7 +8,7 @@
 
 use super::reclaim::Guard;
 use super::table::Table;
-use super::word::control;
+use super::layout::control;
 use super::{Header, Map, NoMemory};
 use crate::prim::sync::{AtomicPtr, Ordering};
 use std::ptr::{self, NonNull};

@@ -10,7 +10,7 @@
 
 use super::Header;
 use super::memory::Buckets;
-use super::word::{self, MAX_DISTANCE, SLOTS, control, slot, tags};
+use super::layout::{self, MAX_DISTANCE, SLOTS, control, slot, tags};
 use crate::prim::park::{Parking, spin};
 use crate::prim::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 use std::ptr::{self, NonNull};
@@ -154,7 +154,7 @@ impl Table {
 
     #[inline]
     pub(super) fn home(&self, hash: u32) -> usize {
-        word::home(hash, self.buckets.len())
+        layout::home(hash, self.buckets.len())
     }
 
     #[inline(always)]

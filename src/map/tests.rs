@@ -1,6 +1,6 @@
 //! The map by itself, on one thread: what its users cannot see from outside.
 
-use super::word::first_hash;
+use super::layout::first_hash;
 use super::*;
 use reclaim::pin;
 

@@ -64,32 +64,32 @@ mod codec;
 mod error;
 mod file;
 mod format;
-mod keep;
+mod auto;
 #[cfg(all(test, loom))]
-mod model;
+mod loom_tests;
 mod options;
-mod pending;
+mod lazy;
 mod permissions;
 mod replace;
 mod save;
-pub(crate) mod steps;
+pub(crate) mod session;
 mod writer;
 
 #[cfg(feature = "serde")]
 pub use codec::Serde;
 pub use codec::{Codec, EntryCodec};
 pub use error::SnapshotError;
-pub use keep::{Keep, Kept};
+pub use auto::{Keep, Kept};
 pub use options::{LoadOptions, Loaded, Progress, SaveOptions, Saved, Warmed};
 
-pub(crate) use keep::Keeper;
-pub(crate) use pending::Pending;
+pub(crate) use auto::Keeper;
+pub(crate) use lazy::Pending;
 
 use crate::cache::Cache;
 use crate::prim::sync::Arc;
 use codec::Each;
 use file::SnapshotFile;
-use pending::{Moment, Source};
+use lazy::{Moment, Source};
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

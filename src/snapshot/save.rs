@@ -4,7 +4,7 @@ use super::codec::EntryCodec;
 use super::error::SnapshotError;
 use super::format::{self, Header};
 use super::options::{SaveOptions, Saved};
-use super::pending::{Moment, Source};
+use super::lazy::{Moment, Source};
 use super::wall;
 use super::writer::{About, Writer};
 use crate::cache::Inner;

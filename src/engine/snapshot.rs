@@ -1,7 +1,7 @@
 //! What a snapshot needs: all entries, hottest first, without holding on to any of them; and entries that come back.
 
 use super::core::Event;
-use super::housekeeping::Rings;
+use super::maintenance::Rings;
 use super::{Engine, Handle};
 use crate::map::reclaim::Guard;
 use crate::map::{Header, Inserted, Mode};

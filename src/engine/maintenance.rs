@@ -6,7 +6,7 @@
 use super::core::{Core, Due, Event, Own};
 use super::entry::{Chain, DEAD, EVICTED, Entry, Handle, NEVER, Times};
 use super::limbo::Portion;
-use super::local::Writer;
+use super::thread_state::Writer;
 use super::maintenance_lock::{Held, PATIENCE, Waited};
 use super::{EXPIRIES, Engine, Panics, Published};
 use crate::map::reclaim::Guard;

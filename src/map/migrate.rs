@@ -2,7 +2,7 @@
 
 use super::Header;
 use super::table::{Inserted, Mode, OnPanic, Step, Table, UNCONDITIONAL, pointer};
-use super::word::{control, slot};
+use super::layout::{control, slot};
 use crate::prim::sync::Ordering;
 use std::ptr::NonNull;
 

@@ -2,7 +2,7 @@
 //! files, whose entries go into a word per key in the map's place, which is claimed, killed and shown as a slot of that is.
 
 use super::file::SnapshotFile;
-use super::pending::{Moment, Pending, Source};
+use super::lazy::{Moment, Pending, Source};
 use super::{Each, SaveOptions};
 use crate::Cache;
 use crate::prim::sync::{Arc, AtomicU8, Ordering};

@@ -5,7 +5,7 @@ use super::error::SnapshotError;
 use super::file::SnapshotFile;
 use super::format;
 use super::options::Saved;
-use super::pending::Moment;
+use super::lazy::Moment;
 use super::save::{self, BATCH};
 use super::writer::{self, Writer};
 use crate::cache::Cache;
