@@ -8,17 +8,17 @@
 //! found by hash under the lock, and keys are compared and dropped outside it.
 #![forbid(unsafe_code)]
 
+mod deadlock;
 #[cfg(all(test, loom))]
 mod loom_tests;
-mod deadlock;
 #[cfg(feature = "async")]
 mod wakers;
 
 use crate::prim::clock;
 use crate::prim::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
 use crate::stats::Stats;
-use hashbrown::HashTable;
 use deadlock::{Landing, Waiting};
+use hashbrown::HashTable;
 use std::any::Any;
 use std::mem;
 use std::sync::{OnceLock, PoisonError};

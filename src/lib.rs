@@ -29,21 +29,22 @@
 
 mod builder;
 mod cache;
-mod compute;
 mod clock;
+mod compute;
 mod engine;
 mod error;
 mod expiry;
-mod negative;
 mod flight;
 mod loading;
 mod lookup;
 mod map;
+mod negative;
 mod policy;
 mod prim;
 #[doc(hidden)]
 pub mod raw;
 mod reader;
+mod reclaim;
 mod refresh;
 pub mod snapshot;
 mod stats;
@@ -53,8 +54,8 @@ pub mod tier2;
 
 pub use builder::{Builder, DefaultHasher};
 pub use cache::Cache;
-pub use compute::Change;
 pub use clock::{Clock, ManualClock};
+pub use compute::Change;
 pub use error::{BuildError, LoadError};
 pub use expiry::{Expiry, Ttl};
 pub use policy::PolicyKind as Policy;

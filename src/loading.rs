@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::flight::{Leader, Outcome, Reentrant, Role, Who};
-use crate::map::reclaim::Guard;
+use crate::reclaim::Guard;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;

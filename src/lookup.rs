@@ -5,7 +5,7 @@
 use crate::cache::Inner;
 use crate::engine::{Engine, Entry, Handle};
 use crate::map::Header;
-use crate::map::reclaim::Guard;
+use crate::reclaim::Guard;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 use std::ptr::NonNull;

@@ -2,7 +2,7 @@
 
 use crate::cache::Inner;
 use crate::engine::{Engine, Entry, Handle};
-use crate::map::reclaim::Guard;
+use crate::reclaim::Guard;
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};

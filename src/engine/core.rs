@@ -4,14 +4,14 @@
 
 use super::entry::{Chain, DEAD, EVICTED, GONE, Handle, NEVER, NEW, Shape, Times};
 use super::limbo::{Limbo, Portion};
-use super::thread_state::OldWriter;
 use super::sizing::Sizing;
-use crate::map::reclaim::{Domain, Guard, Seal};
+use super::thread_state::OldWriter;
 use crate::map::{Header, LINKED, Map, OldTable};
 use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Places, Policy, PolicyKind, Rank, Verdict};
 use crate::prim::memory::boxed;
 use crate::prim::prefetch::prefetch;
 use crate::prim::wheel::{IDLE, Timers, Wheel};
+use crate::reclaim::{Domain, Guard, Seal};
 use crate::stats::Cause;
 
 /// The entries as the policy sees them.

@@ -9,7 +9,7 @@
 //! Sequential: it belongs to the holder of the maintenance lock. It frees nothing by itself.
 
 use super::entry::Handle;
-use crate::map::reclaim::{Domain, Guard, Seal};
+use crate::reclaim::{Domain, Guard, Seal};
 use std::ptr::NonNull;
 
 /// A visit frees what it unlinked itself, up to this number of entries,

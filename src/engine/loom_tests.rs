@@ -4,8 +4,8 @@
 use super::maintenance_lock::{Held, MaintenanceLock, PATIENCE, Waited};
 use super::*;
 use crate::clock::Source;
-use crate::map::reclaim::INDEX;
 use crate::prim::ring::Ring;
+use crate::reclaim::INDEX;
 use loom::thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};

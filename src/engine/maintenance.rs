@@ -6,12 +6,12 @@
 use super::core::{Core, Due, Event, Own};
 use super::entry::{Chain, DEAD, EVICTED, Entry, Handle, NEVER, Times};
 use super::limbo::Portion;
-use super::thread_state::Writer;
 use super::maintenance_lock::{Held, PATIENCE, Waited};
+use super::thread_state::Writer;
 use super::{EXPIRIES, Engine, Panics, Published};
-use crate::map::reclaim::Guard;
 use crate::policy::Policy;
 use crate::prim::sync::Ordering;
+use crate::reclaim::Guard;
 use crate::stats::Cause;
 
 /// Of which threads the changes are applied.

@@ -9,28 +9,28 @@
 
 mod core;
 mod entry;
-mod maintenance;
+mod expiry;
 mod limbo;
-mod thread_state;
-mod maintenance_lock;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod maintenance;
+mod maintenance_lock;
 mod overflow;
-mod snapshot;
 mod sizing;
+mod snapshot;
 #[cfg(all(test, not(loom)))]
 mod tests;
-mod expiry;
+mod thread_state;
 
 use self::core::{Core, Due, Event, Own};
 use self::maintenance::Rings;
 use self::thread_state::Locals;
 use crate::error::BuildError;
 use crate::expiry::Ttl;
-use crate::map::reclaim::{Brief, Domain, Guard};
 use crate::map::{Header, Inserted, Map, Mode, UNCONDITIONAL};
 use crate::policy::{Policy, PolicyKind};
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
+use crate::reclaim::{Brief, Domain, Guard};
 use crate::stats::Cause;
 use maintenance_lock::MaintenanceLock;
 use std::any::Any;
@@ -39,8 +39,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
 pub(crate) use entry::{Entry, Handle, Life, Shape, Times};
-pub(crate) use snapshot::Listed;
 pub(crate) use expiry::Time;
+pub(crate) use snapshot::Listed;
 
 /// Called for every entry that leaves, by the thread that unlinked it.
 pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, Cause) + Send + Sync>;

@@ -18,9 +18,9 @@
 
 use super::core::Core;
 use super::{Engine, Panics};
-use crate::map::reclaim::Guard;
 use crate::map::{Map, NoMemory};
 use crate::policy::Policy;
+use crate::reclaim::Guard;
 
 /// The most entries that a table is sized for before it holds any.
 const PRESIZE: u64 = 1 << 26;

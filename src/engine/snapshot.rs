@@ -3,10 +3,10 @@
 use super::core::Event;
 use super::maintenance::Rings;
 use super::{Engine, Handle};
-use crate::map::reclaim::Guard;
 use crate::map::{Header, Inserted, Mode};
 use crate::policy::{Policy, Rank};
 use crate::prim::prefetch::prefetch;
+use crate::reclaim::Guard;
 
 /// Where an entry was when it was listed, and the upper half of its hash, as 64 bits: the list's memory then serves for
 /// something else. The entry may be gone by now, and its memory used for another.

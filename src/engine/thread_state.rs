@@ -13,9 +13,9 @@
 
 use super::entry::{Chain, Handle};
 use super::overflow::Overflow;
-use crate::map::reclaim::{Guard, claim_index, release_index};
 use crate::prim::ring::Ring;
 use crate::prim::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::reclaim::{Guard, claim_index, release_index};
 use std::alloc::{Layout, alloc};
 use std::cell::UnsafeCell;
 use std::ptr::{self, NonNull};
@@ -629,7 +629,7 @@ fn free<T>(pointer: &mut AtomicPtr<T>) {
 #[cfg(all(test, loom))]
 mod model {
     use super::*;
-    use crate::map::reclaim::{INDEX, pin};
+    use crate::reclaim::{INDEX, pin};
     use loom::thread;
     use std::sync::Arc;
 

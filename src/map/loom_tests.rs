@@ -8,8 +8,8 @@
 
 use super::*;
 use crate::prim::sync::{AtomicU8 as LoomU8, fence};
+use crate::reclaim::pin;
 use loom::cell::UnsafeCell;
-use reclaim::pin;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 

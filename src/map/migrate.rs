@@ -1,8 +1,8 @@
 //! Growth: how the keys of one home move to a larger table. See ARCHITECTURE.md for who may do what meanwhile.
 
 use super::Header;
-use super::table::{Inserted, Mode, OnPanic, Step, Table, UNCONDITIONAL, pointer};
 use super::layout::{control, slot};
+use super::table::{Inserted, Mode, OnPanic, Step, Table, UNCONDITIONAL, pointer};
 use crate::prim::sync::Ordering;
 use std::ptr::NonNull;
 

@@ -3,29 +3,23 @@
 //! The owner of the map (the engine) must pin the calling thread around every call, and must keep every entry that was
 //! given to [`Map::insert`] allocated until all guards that could see it have ended (that is what `reclaim` is for).
 
-#[cfg(all(feature = "crossbeam", not(loom)))]
-mod crossbeam;
-#[cfg(any(not(feature = "crossbeam"), loom))]
-mod epoch;
-mod memory;
+mod layout;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod memory;
 mod migrate;
-pub(crate) mod reclaim;
-mod registry;
 mod resize;
 mod table;
 #[cfg(all(test, not(loom)))]
 mod tests;
-mod layout;
 
 use crate::prim::prefetch::prefetch;
 use crate::prim::sync::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, Ordering};
-use reclaim::Guard;
+use crate::reclaim::Guard;
+use layout::{SLOTS, control, slot, tags};
 use resize::Discarded;
 use std::ptr::{self, NonNull};
 use table::{Bucket, Step, Table, pointer};
-use layout::{SLOTS, control, slot, tags};
 
 pub(crate) use resize::OldTable;
 pub(crate) use table::{Inserted, Mode, UNCONDITIONAL};

@@ -6,11 +6,11 @@
 //! into it is one like any other, and reports where there is no room. See ARCHITECTURE.md for what other threads may do
 //! while homes move.
 
-use super::reclaim::Guard;
-use super::table::Table;
 use super::layout::control;
+use super::table::Table;
 use super::{Header, Map, NoMemory};
 use crate::prim::sync::{AtomicPtr, Ordering};
+use crate::reclaim::Guard;
 use std::ptr::{self, NonNull};
 
 /// A table that no map refers to, owned like a box. Before it is dropped, no reader can see it any more.

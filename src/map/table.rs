@@ -9,8 +9,8 @@
 //!   the word it is named in unchanged knows whose PENDING it sees.
 
 use super::Header;
-use super::memory::Buckets;
 use super::layout::{self, MAX_DISTANCE, SLOTS, control, slot, tags};
+use super::memory::Buckets;
 use crate::prim::park::{Parking, spin};
 use crate::prim::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 use std::ptr::{self, NonNull};

@@ -2,7 +2,7 @@
 
 use super::layout::first_hash;
 use super::*;
-use reclaim::pin;
+use crate::reclaim::pin;
 
 /// A map, and entries whose upper halves of hashes are their keys.
 struct Case {

@@ -60,26 +60,26 @@
 //! - *Not kept*: other extended attributes and security labels, access control lists of systems
 //!   other than Linux, further hard links, which stay with the previous file.
 
+mod auto;
 mod codec;
 mod error;
 mod file;
 mod format;
-mod auto;
+mod lazy;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod options;
-mod lazy;
 mod permissions;
 mod replace;
 mod save;
 pub(crate) mod session;
 mod writer;
 
+pub use auto::{Keep, Kept};
 #[cfg(feature = "serde")]
 pub use codec::Serde;
 pub use codec::{Codec, EntryCodec};
 pub use error::SnapshotError;
-pub use auto::{Keep, Kept};
 pub use options::{LoadOptions, Loaded, Progress, SaveOptions, Saved, Warmed};
 
 pub(crate) use auto::Keeper;

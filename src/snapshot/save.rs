@@ -3,14 +3,14 @@
 use super::codec::EntryCodec;
 use super::error::SnapshotError;
 use super::format::{self, Header};
-use super::options::{SaveOptions, Saved};
 use super::lazy::{Moment, Source};
+use super::options::{SaveOptions, Saved};
 use super::wall;
 use super::writer::{About, Writer};
 use crate::cache::Inner;
 use crate::engine::{Engine, Handle};
-use crate::map::reclaim::Guard;
 use crate::policy::Rank;
+use crate::reclaim::Guard;
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
 use std::time::Instant;

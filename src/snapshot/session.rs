@@ -4,8 +4,8 @@
 use super::error::SnapshotError;
 use super::file::SnapshotFile;
 use super::format;
-use super::options::Saved;
 use super::lazy::Moment;
+use super::options::Saved;
 use super::save::{self, BATCH};
 use super::writer::{self, Writer};
 use crate::cache::Cache;

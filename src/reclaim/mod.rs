@@ -4,9 +4,15 @@
 //! seal has been passed ([`Domain::passed`]) by every reader that was pinned at the time.
 
 #[cfg(all(feature = "crossbeam", not(loom)))]
-use super::crossbeam as implementation;
+mod crossbeam;
+#[cfg(any(not(feature = "crossbeam"), loom))]
+mod epoch;
+mod registry;
+
+#[cfg(all(feature = "crossbeam", not(loom)))]
+use crossbeam as implementation;
 #[cfg(all(not(feature = "crossbeam"), not(loom)))]
-use super::epoch as implementation;
+use epoch as implementation;
 #[cfg(loom)]
 use leak as implementation;
 
