@@ -1,6 +1,6 @@
 //! What the holder of the maintenance lock works on: the policy, the garbage, the growing table.
 //!
-//! No user code runs here. What needs some (listeners, destructors) is left as [`Due`].
+//! No user code runs here. What needs some (listeners, destructors) is left as [`DeferredWork`].
 
 use super::entry::{Chain, DEAD, EVICTED, GONE, Handle, NEVER, NEW, Shape, Times};
 use super::limbo::{Limbo, Portion};
@@ -18,20 +18,20 @@ use crate::stats::Cause;
 ///
 /// Its safe methods dereference handles: the core hands the policy only live entries, and takes each back (by removing
 /// it from the policy, or by finding it in `out`) before it is freed.
-pub(super) struct Shelf(Shape);
+pub(super) struct PolicyView(Shape);
 
-impl Places for Shelf {
+impl Places for PolicyView {
     type Handle = Handle;
 
     #[inline]
     fn place(&self, handle: Handle) -> u32 {
-        // SAFETY: see `Shelf`.
+        // SAFETY: see `PolicyView`.
         unsafe { handle.header() }.place()
     }
     #[inline]
     fn set_place(&self, handle: Handle, place: u32) {
         debug_assert!(place <= MAX_PLACE);
-        // SAFETY: see `Shelf`.
+        // SAFETY: see `PolicyView`.
         unsafe { handle.header() }.set_place(place);
     }
     #[inline]
@@ -40,41 +40,41 @@ impl Places for Shelf {
     }
 }
 
-impl Entries for Shelf {
+impl Entries for PolicyView {
     #[inline]
     fn hash(&self, handle: Handle) -> u32 {
-        // SAFETY: see `Shelf`.
+        // SAFETY: see `PolicyView`.
         unsafe { handle.header() }.hash()
     }
     #[inline]
     fn weight(&self, handle: Handle) -> u64 {
-        // SAFETY: see `Shelf`; all entries of a cache have its shape.
+        // SAFETY: see `PolicyView`; all entries of a cache have its shape.
         unsafe { self.0.weight(handle) }
     }
     #[inline]
     fn hits(&self, handle: Handle) -> u8 {
-        // SAFETY: see `Shelf`.
+        // SAFETY: see `PolicyView`.
         unsafe { handle.header() }.hits()
     }
     #[inline]
     fn set_hits(&self, handle: Handle, hits: u8) {
-        // SAFETY: see `Shelf`.
+        // SAFETY: see `PolicyView`.
         unsafe { handle.header() }.set_hits(hits);
     }
 }
 
-/// The entries as the wheel sees them: only those with times are ever given to it. As safe as [`Shelf`].
-pub(super) struct Alarms(Shape);
+/// The entries as the wheel sees them: only those with times are ever given to it. As safe as [`PolicyView`].
+pub(super) struct TimerView(Shape);
 
-impl Alarms {
+impl TimerView {
     #[inline]
     fn timing(&self, handle: Handle) -> Option<Times<'_>> {
-        // SAFETY: see `Shelf`: the core has only live entries, and this reference is short.
+        // SAFETY: see `PolicyView`: the core has only live entries, and this reference is short.
         unsafe { self.0.timing(handle) }
     }
 }
 
-impl Places for Alarms {
+impl Places for TimerView {
     type Handle = Handle;
 
     #[inline]
@@ -93,7 +93,7 @@ impl Places for Alarms {
     }
 }
 
-impl Timers for Alarms {
+impl Timers for TimerView {
     #[inline]
     fn deadline(&self, handle: Handle) -> u64 {
         self.timing(handle).map_or(NEVER, Times::scheduled)
@@ -226,11 +226,11 @@ pub(super) struct Counts {
 }
 
 pub(super) struct Core {
-    pub(super) policy: AnyPolicy<Shelf>,
-    pub(super) shelf: Shelf,
+    pub(super) policy: AnyPolicy<PolicyView>,
+    pub(super) shelf: PolicyView,
     /// Made when first needed.
     wheel: Option<Box<Wheel<Handle>>>,
-    alarms: Alarms,
+    alarms: TimerView,
     /// Entries with times have come in.
     timed: bool,
     /// When expired entries were last taken out.
@@ -278,9 +278,9 @@ impl Core {
         const { assert!(MAX_PLACE < LINKED && LINKED <= EVICTED) };
         Self {
             policy: AnyPolicy::new(kind, capacity, shape.weighted),
-            shelf: Shelf(shape),
+            shelf: PolicyView(shape),
             wheel: None,
-            alarms: Alarms(shape),
+            alarms: TimerView(shape),
             timed: false,
             now: 0,
             limbo: Limbo::new(),
@@ -303,7 +303,7 @@ impl Core {
     /// # Safety
     /// What was found before under a guard that is [`Own::Spent`] is not used any more.
     #[inline]
-    pub(super) unsafe fn due(&mut self, domain: &Domain, own: Own<'_>, portion: Portion) -> Due {
+    pub(super) unsafe fn due(&mut self, domain: &Domain, own: Own<'_>, portion: Portion) -> DeferredWork {
         let own = match own {
             Own::Kept => None,
             Own::Spent(guard) => Some(guard),
@@ -319,7 +319,7 @@ impl Core {
                 chain.push(entry);
             }
         }
-        Due {
+        DeferredWork {
             free,
             odd,
             evicted: std::mem::take(&mut self.evicted),

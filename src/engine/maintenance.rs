@@ -3,7 +3,7 @@
 //! Whoever finds it due does it, if nobody else is at it. User code that it makes necessary (listeners, destructors) runs when
 //! the lock has been given up.
 
-use super::core::{Core, Due, Event, Own};
+use super::core::{Core, DeferredWork, Event, Own};
 use super::entry::{Chain, DEAD, EVICTED, Entry, Handle, NEVER, Times};
 use super::limbo::Portion;
 use super::maintenance_lock::{Held, PATIENCE, Waited};
@@ -33,12 +33,12 @@ impl<K, V> Engine<K, V> {
     /// progress: memory is bounded, and events are never lost.
     #[inline(never)]
     pub(super) fn record(&self, event: Event, guard: Guard) {
-        let Some(writer) = self.locals.writer(&guard) else {
+        let Some(writer) = self.thread_states.writer(&guard) else {
             return self.record_without_room(event, || false, guard);
         };
-        let pace = &self.locals.pace;
+        let pace = &self.thread_states.pace;
         let Some(waiting) = writer.ring.push(event.pack()) else {
-            let room = || writer.ring.len() < self.locals.pace.most.load(Ordering::Relaxed);
+            let room = || writer.ring.len() < self.thread_states.pace.most.load(Ordering::Relaxed);
             return self.record_without_room(event, room, guard);
         };
         self.note_deadline(event);
@@ -58,9 +58,9 @@ impl<K, V> Engine<K, V> {
     #[inline(always)]
     pub(super) fn record_arrival(&self, new: Handle, guard: Guard) {
         let plain = !self.shape.weighted && !self.time.is_active();
-        match self.locals.near_writer(&guard) {
+        match self.thread_states.near_writer(&guard) {
             Some(writer) if plain => match writer.ring.push(Event::Arrived(new).pack()) {
-                Some(waiting) if waiting < self.locals.pace.batch.load(Ordering::Relaxed) => {}
+                Some(waiting) if waiting < self.thread_states.pace.batch.load(Ordering::Relaxed) => {}
                 Some(_) => self.catch_up(writer, false, guard),
                 None => self.record(Event::Arrived(new), guard),
             },
@@ -91,7 +91,7 @@ impl<K, V> Engine<K, V> {
             let most = if heavy {
                 1
             } else {
-                self.locals.pace.most.load(Ordering::Relaxed)
+                self.thread_states.pace.most.load(Ordering::Relaxed)
             };
             writer.ring.len() < most
         };
@@ -120,7 +120,7 @@ impl<K, V> Engine<K, V> {
                 self.finish(due, guard);
             }
             Ok(Waited::Done) => self.record(event, guard),
-            Ok(Waited::NoProgress) if self.locals.overflow.push(event.pack()) => self.note_deadline(event),
+            Ok(Waited::NoProgress) if self.thread_states.overflow.push(event.pack()) => self.note_deadline(event),
             Ok(Waited::NoProgress) => {
                 let due = self.with_core(&guard, |core| core.apply(event));
                 self.finish(due, guard);
@@ -144,7 +144,7 @@ impl<K, V> Engine<K, V> {
     /// Applies what waits in the rings, does `work`, and releases the lock. With `Rings::Soon` the rings of some threads may be
     /// left for the next time. If `work` or the policy panics, the lock is poisoned.
     #[inline(always)]
-    pub(super) fn maintain(&self, held: Held<'_>, guard: &Guard, rings: Rings, work: impl FnOnce(&mut Core)) -> Due {
+    pub(super) fn maintain(&self, held: Held<'_>, guard: &Guard, rings: Rings, work: impl FnOnce(&mut Core)) -> DeferredWork {
         // SAFETY: the guard keeps what it protects.
         unsafe { self.visit(held, guard, Own::Kept, rings, work) }
     }
@@ -161,7 +161,7 @@ impl<K, V> Engine<K, V> {
         own: Own<'_>,
         rings: Rings,
         work: impl FnOnce(&mut Core),
-    ) -> Due {
+    ) -> DeferredWork {
         let due = {
             // SAFETY: the lock is held, and this reference ends before it is given up.
             let core = unsafe { &mut *self.work.0.core.get() };
@@ -171,11 +171,11 @@ impl<K, V> Engine<K, V> {
                     if timed {
                         self.time.begin();
                     }
-                    self.locals.each(|writer| Self::drain(core, writer));
+                    self.thread_states.each(|writer| Self::drain(core, writer));
                 }
                 Rings::Soon => {
                     let mut cursor = core.cursor_of_rings as usize;
-                    self.locals.each_soon(guard, &mut cursor, |writer, index| {
+                    self.thread_states.each_soon(guard, &mut cursor, |writer, index| {
                         Self::drain(core, writer);
                         if index != guard.thread_index() {
                             self.sweep(core, index);
@@ -184,8 +184,8 @@ impl<K, V> Engine<K, V> {
                     core.cursor_of_rings = cursor as u32;
                 }
             }
-            if !self.locals.overflow.is_empty() {
-                self.locals.overflow.take(|pair| core.apply(Event::unpack(pair)));
+            if !self.thread_states.overflow.is_empty() {
+                self.thread_states.overflow.take(|pair| core.apply(Event::unpack(pair)));
             }
             work(core);
             core.settle(&self.map, guard);
@@ -194,7 +194,7 @@ impl<K, V> Engine<K, V> {
             }
             self.publish(core);
             let due = if self.has_user_code() && finishing::is(self) {
-                Due::nothing()
+                DeferredWork::nothing()
             } else {
                 // SAFETY: the caller's promise.
                 unsafe { core.due(&self.domain, own, Portion::Bounded) }
@@ -220,7 +220,7 @@ impl<K, V> Engine<K, V> {
     #[cold]
     #[inline(never)]
     fn sweep(&self, core: &mut Core, index: usize) {
-        if let Some(swept) = self.locals.sweep(index, |writer| Self::drain(core, writer)) {
+        if let Some(swept) = self.thread_states.sweep(index, |writer| Self::drain(core, writer)) {
             core.take_writer(swept);
         }
     }
@@ -264,12 +264,12 @@ impl<K, V> Engine<K, V> {
     ///
     /// # Panics
     /// If an earlier lock holder panicked, unless this thread is unwinding: then it does nothing.
-    pub(super) fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
+    pub(super) fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> DeferredWork {
         match self.work.0.lock.lock() {
             Ok(held) => self.maintain(held, guard, Rings::All, work),
             Err(poisoned) => {
                 poisoned.panic();
-                Due::nothing()
+                DeferredWork::nothing()
             }
         }
     }
@@ -361,8 +361,8 @@ impl<K, V> Engine<K, V> {
             Event::Replaced { new, old, .. } => all.extend(is_dead(new).then_some(new).into_iter().chain([old])),
             Event::Retired { old, .. } | Event::Released(old) => all.push(old),
         };
-        self.locals.each(|writer| writer.ring.peek(&mut see));
-        self.locals.overflow.peek(see);
+        self.thread_states.each(|writer| writer.ring.peek(&mut see));
+        self.thread_states.overflow.peek(see);
         held.unlock();
         all
     }
@@ -370,7 +370,7 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn set_capacity(&self, capacity: u64) {
         let guard = self.pin();
         let due = self.with_core(&guard, |core| {
-            self.locals.set_capacity(capacity);
+            self.thread_states.set_capacity(capacity);
             core.set_capacity(capacity, &self.map, &guard);
         });
         let mut panics = Panics::default();
@@ -447,7 +447,7 @@ impl<K, V> Engine<K, V> {
 
     /// Frees what became due, and runs the user code that this needs, unpinned.
     #[inline]
-    pub(super) fn finish(&self, due: Due, guard: Guard) {
+    pub(super) fn finish(&self, due: DeferredWork, guard: Guard) {
         let quiet = due.evicted.is_empty() && due.odd.len() == 0 && !due.has_bulk() && !self.map.has_discarded();
         if quiet && !std::mem::needs_drop::<Entry<K, V>>() {
             self.keep(due.free, &guard);
@@ -465,7 +465,7 @@ impl<K, V> Engine<K, V> {
     /// User code that runs here may use the cache, and so come here again. What becomes due then is left to the outermost
     /// call, which looks again, a few times: so the stack does not grow, however much ends at once.
     #[inline(never)]
-    fn finish_with_user_code(&self, due: Due) {
+    fn finish_with_user_code(&self, due: DeferredWork) {
         let mut panics = Panics::default();
         let outermost = finishing::Mark::new(self);
         let mut shown = self.run_user_code(due, &mut panics);
@@ -484,7 +484,7 @@ impl<K, V> Engine<K, V> {
                 // SAFETY: nothing was found under the guard.
                 unsafe { core.due(&self.domain, Own::Spent(&guard), Portion::Fresh) }
             } else {
-                Due::nothing()
+                DeferredWork::nothing()
             };
             held.unlock();
             drop(guard);
@@ -501,7 +501,7 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Returns what the listener was shown, which is still to be released.
-    fn run_user_code(&self, due: Due, panics: &mut Panics) -> Vec<(Handle, Cause)> {
+    fn run_user_code(&self, due: DeferredWork, panics: &mut Panics) -> Vec<(Handle, Cause)> {
         if due.wanted != 0 {
             self.map.prepare(due.wanted, &self.pin());
         }
@@ -540,7 +540,7 @@ impl<K, V> Engine<K, V> {
     /// Keeps the memory of former entries for this thread's next ones, or gives it back.
     #[inline]
     fn keep(&self, mut empty: Chain, guard: &Guard) {
-        if let Some(writer) = self.locals.writer_if_any(guard) {
+        if let Some(writer) = self.thread_states.writer_if_any(guard) {
             // SAFETY: the part is this thread's, which is pinned; the memory was given up by its former owner.
             empty = unsafe { writer.keep(empty, self.shape.size::<K, V>()) };
         }
@@ -565,8 +565,8 @@ impl<K, V> Engine<K, V> {
     /// The figures of the last housekeeping, which is done now if it is due and nobody else is at it.
     pub(crate) fn published(&self) -> &Published {
         self.now_and_tick();
-        let (mut waiting, guard) = (!self.locals.overflow.is_empty(), self.pin());
-        self.locals.each(|writer| waiting |= writer.ring.len() != 0);
+        let (mut waiting, guard) = (!self.thread_states.overflow.is_empty(), self.pin());
+        self.thread_states.each(|writer| waiting |= writer.ring.len() != 0);
         if waiting && let Some(held) = self.work.0.lock.try_lock() {
             // SAFETY: the rings that were looked at under the guard are not used any more.
             let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::All, |_| ()) };

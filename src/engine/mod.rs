@@ -22,9 +22,9 @@ mod snapshot;
 mod tests;
 mod thread_state;
 
-use self::core::{Core, Due, Event, Own};
+use self::core::{Core, DeferredWork, Event, Own};
 use self::maintenance::Rings;
-use self::thread_state::Locals;
+use self::thread_state::ThreadStates;
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::map::{Header, Inserted, Map, Mode, UNCONDITIONAL};
@@ -63,7 +63,7 @@ pub(crate) struct Engine<K, V> {
     // What lookups read comes first, and is hardly ever written.
     domain: Domain,
     map: Map,
-    locals: Locals,
+    thread_states: ThreadStates,
     shape: Shape,
     /// Hits are noted in the entry up to this number; beyond all numbers if each has to be looked at.
     hit_limit: AtomicU8,
@@ -147,7 +147,7 @@ impl<K, V> Engine<K, V> {
         Ok(Self {
             domain,
             map,
-            locals: Locals::new(settings.capacity, core.policy.eager_hits()),
+            thread_states: ThreadStates::new(settings.capacity, core.policy.eager_hits()),
             shape,
             hit_limit: AtomicU8::new(if shape.timed { EVERY } else { core.policy.hit_limit() }),
             eager_hits: core.policy.eager_hits(),
@@ -187,8 +187,8 @@ impl<K, V> Engine<K, V> {
 
     /// What each thread has of its own.
     #[inline]
-    pub(crate) fn locals(&self) -> &Locals {
-        &self.locals
+    pub(crate) fn thread_states(&self) -> &ThreadStates {
+        &self.thread_states
     }
 
     /// What a cache's settings say of time.
@@ -357,7 +357,7 @@ impl<K, V> Engine<K, V> {
         let mut spare = None;
         if life.is_some() == self.shape.timed {
             // SAFETY: the part is this thread's, which is pinned.
-            spare = self.locals.writer(guard).and_then(|writer| unsafe { writer.spare() });
+            spare = self.thread_states.writer(guard).and_then(|writer| unsafe { writer.spare() });
         } else {
             // An entry with times where others have none: from now on somebody must look.
             self.activate_time();
@@ -606,7 +606,7 @@ impl<K, V> Drop for Engine<K, V> {
         // No other thread can hold the lock: it is free or poisoned.
         let due = match self.work.0.lock.try_lock() {
             Some(held) => self.maintain(held, &guard, Rings::All, |_| ()),
-            None => Due::nothing(),
+            None => DeferredWork::nothing(),
         };
         drop(guard);
         for &(handle, cause) in &due.evicted {
@@ -652,7 +652,7 @@ impl<K, V> Drop for Engine<K, V> {
                 release_spare(spare);
             }
         }
-        self.locals.drain_spares(release_spare);
+        self.thread_states.drain_spares(release_spare);
         panics.0 = panics.0.take().or(panic);
         panics.resume();
     }
