@@ -2,7 +2,7 @@
 
 use crate::cache::Cache;
 use crate::clock::{Clock, Source, nanos};
-use crate::engine::{Listener, Settings, Time};
+use crate::engine::{Listener, Settings, ExpirySettings};
 use crate::error::BuildError;
 use crate::expiry::Expiry;
 use crate::negative::Failures;
@@ -62,7 +62,7 @@ pub struct Builder<K, V, S = DefaultHasher> {
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) policy: PolicyKind,
     pub(crate) listener: Option<Listener<K, V>>,
-    pub(crate) time: Time<K, V>,
+    pub(crate) time: ExpirySettings<K, V>,
     jitter: f64,
     background: Option<Runner>,
     negative_ttl: Option<Duration>,
@@ -79,7 +79,7 @@ impl<K, V> Builder<K, V> {
             weigher: None,
             policy: PolicyKind::default(),
             listener: None,
-            time: Time::new(Source::System),
+            time: ExpirySettings::new(Source::System),
             jitter: 0.0,
             background: None,
             negative_ttl: None,

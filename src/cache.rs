@@ -2,7 +2,7 @@
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
 use crate::compute::Change;
-use crate::engine::{Engine, Entry, Life, Panics, Settings};
+use crate::engine::{Engine, Entry, Deadlines, Panics, Settings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::flight::Flights;
@@ -164,7 +164,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     /// The times of a new entry.
-    pub(crate) fn times(&self, hash: u64, (key, value): (&K, &V), ttl: Ttl, now: u64, guard: &Guard) -> Option<Life>
+    pub(crate) fn times(&self, hash: u64, (key, value): (&K, &V), ttl: Ttl, now: u64, guard: &Guard) -> Option<Deadlines>
     where
         K: Eq,
     {

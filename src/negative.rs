@@ -2,7 +2,7 @@
 //! caching).
 
 use crate::clock::Source;
-use crate::engine::{Engine, Settings, Time};
+use crate::engine::{Engine, Settings, ExpirySettings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::policy::PolicyKind;
@@ -54,7 +54,7 @@ impl<K> Failures<K> {
         if !clock.is_available() {
             return Err(BuildError::NoClock);
         }
-        let mut time = Time::new(clock);
+        let mut time = ExpirySettings::new(clock);
         time.time_to_live = Some(ttl);
         let engine = Engine::new(Settings {
             policy: PolicyKind::Fifo,

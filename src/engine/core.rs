@@ -2,7 +2,7 @@
 //!
 //! No user code runs here. What needs some (listeners, destructors) is left as [`DeferredWork`].
 
-use super::entry::{Chain, DEAD, EVICTED, GONE, Handle, NEVER, NEW, Shape, Times};
+use super::entry::{Chain, DEAD, EVICTED, GONE, Handle, NEVER, NEW, Shape, ExpiryRef};
 use super::limbo::{Limbo, Portion};
 use super::sizing::Sizing;
 use super::thread_state::OldWriter;
@@ -68,7 +68,7 @@ pub(super) struct TimerView(Shape);
 
 impl TimerView {
     #[inline]
-    fn timing(&self, handle: Handle) -> Option<Times<'_>> {
+    fn timing(&self, handle: Handle) -> Option<ExpiryRef<'_>> {
         // SAFETY: see `PolicyView`: the core has only live entries, and this reference is short.
         unsafe { self.0.timing(handle) }
     }
@@ -79,7 +79,7 @@ impl Places for TimerView {
 
     #[inline]
     fn place(&self, handle: Handle) -> u32 {
-        self.timing(handle).map_or(IDLE, Times::timer)
+        self.timing(handle).map_or(IDLE, ExpiryRef::timer)
     }
     #[inline]
     fn set_place(&self, handle: Handle, place: u32) {
@@ -96,7 +96,7 @@ impl Places for TimerView {
 impl Timers for TimerView {
     #[inline]
     fn deadline(&self, handle: Handle) -> u64 {
-        self.timing(handle).map_or(NEVER, Times::scheduled)
+        self.timing(handle).map_or(NEVER, ExpiryRef::scheduled)
     }
 }
 

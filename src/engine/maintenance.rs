@@ -4,7 +4,7 @@
 //! the lock has been given up.
 
 use super::core::{Core, DeferredWork, Event, Own};
-use super::entry::{Chain, DEAD, EVICTED, Entry, Handle, NEVER, Times};
+use super::entry::{Chain, DEAD, EVICTED, Entry, Handle, NEVER, ExpiryRef};
 use super::limbo::Portion;
 use super::maintenance_lock::{Held, PATIENCE, Waited};
 use super::thread_state::Writer;
@@ -431,7 +431,7 @@ impl<K, V> Engine<K, V> {
                     );
                     count += 1;
                     weight = weight.saturating_add(w);
-                    let ends = self.timing(Handle(header), guard).map_or(NEVER, Times::deadline);
+                    let ends = self.timing(Handle(header), guard).map_or(NEVER, ExpiryRef::deadline);
                     let alarm = core.has_alarm(Handle(header));
                     assert!(alarm || ends == NEVER, "what has a deadline has a timer");
                     alarms += usize::from(alarm);

@@ -38,8 +38,8 @@ use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
-pub(crate) use entry::{Entry, Handle, Life, Shape, Times};
-pub(crate) use expiry::Time;
+pub(crate) use entry::{Entry, Handle, Deadlines, Shape, ExpiryRef};
+pub(crate) use expiry::ExpirySettings;
 pub(crate) use snapshot::Listed;
 
 /// Called for every entry that leaves, by the thread that unlinked it.
@@ -51,7 +51,7 @@ pub(crate) struct Settings<K, V> {
     pub(crate) capacity: u64,
     pub(crate) weighted: bool,
     pub(crate) listener: Option<Listener<K, V>>,
-    pub(crate) time: Time<K, V>,
+    pub(crate) time: ExpirySettings<K, V>,
 }
 
 /// Beyond what any policy has an entry's hits counted to.
@@ -72,7 +72,7 @@ pub(crate) struct Engine<K, V> {
     /// How far the policy wants hits to be counted in the entry.
     policy_hit_limit: u8,
     listener: Option<Listener<K, V>>,
-    time: Time<K, V>,
+    time: ExpirySettings<K, V>,
     // What the housekeeping writes, on lines of its own.
     work: Padded<Work>,
     _owns: std::marker::PhantomData<Entry<K, V>>,
@@ -193,7 +193,7 @@ impl<K, V> Engine<K, V> {
 
     /// What a cache's settings say of time.
     #[inline(always)]
-    pub(crate) fn time(&self) -> &Time<K, V> {
+    pub(crate) fn time(&self) -> &ExpirySettings<K, V> {
         &self.time
     }
 
@@ -245,7 +245,7 @@ impl<K, V> Engine<K, V> {
 
     /// The times of an entry that was found in the map.
     #[inline]
-    pub(crate) fn timing<'g>(&self, found: Handle, _guard: &'g Guard) -> Option<Times<'g>> {
+    pub(crate) fn timing<'g>(&self, found: Handle, _guard: &'g Guard) -> Option<ExpiryRef<'g>> {
         // SAFETY: found under the guard, so alive while it lives.
         unsafe { self.shape.timing(found) }
     }
@@ -353,7 +353,7 @@ impl<K, V> Engine<K, V> {
 
     /// A new entry, not yet in the map. It must be given to `insert`, `insert_absent` or `replace_exact`.
     #[inline]
-    pub(crate) fn make(&self, hash: u64, contents: (K, V), weight: u64, life: Option<Life>, guard: &Guard) -> Handle {
+    pub(crate) fn make(&self, hash: u64, contents: (K, V), weight: u64, life: Option<Deadlines>, guard: &Guard) -> Handle {
         let mut spare = None;
         if life.is_some() == self.shape.timed {
             // SAFETY: the part is this thread's, which is pinned.

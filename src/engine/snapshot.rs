@@ -60,7 +60,7 @@ impl<K, V> Engine<K, V> {
     /// Deadline and limit of an entry that was found in the map.
     pub(crate) fn times_of(&self, found: Handle, guard: &Guard) -> Option<(u64, u64)> {
         self.timing(found, guard)
-            .map(|timing| (timing.deadline(), timing.limit()))
+            .map(|timing| (timing.deadline(), timing.max_deadline()))
     }
 
     /// Inserts an entry that comes back at the rank it had, if its key is absent and `superseded` does not say no at the
