@@ -172,7 +172,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         let asks = ttl == Ttl::Keep || time.expiry.is_some();
         let old = asks.then(|| self.find_alive(hash, key, now, guard)).flatten();
         let old = old.map(|old| self.engine.timing(old, guard));
-        time.of_new(hash, (key, value), ttl, old, now)
+        time.for_insert(hash, (key, value), ttl, old, now)
     }
 }
 
@@ -234,7 +234,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             .or_else(|| self.0.lookup_slow(key, hash, found, now, &guard));
         let result = entry.map(|entry| read(&entry.value));
         drop(guard);
-        self.0.engine.tick(now);
+        self.0.engine.expire_if_due(now);
         result
     }
 
@@ -267,7 +267,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 n += 1;
             }
             if n == 0 {
-                self.0.engine.now_and_tick();
+                self.0.engine.now_and_expire();
                 return;
             }
             let guard = self.0.engine.pin();
@@ -299,7 +299,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let now = self.0.engine.now_and_tick();
+        let now = self.0.engine.now_and_expire();
         let hash = self.0.hash(key);
         self.0.find_alive(hash, key, now, &self.0.engine.pin()).is_some()
     }
@@ -348,7 +348,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
-        self.0.engine.tick(now);
+        self.0.engine.expire_if_due(now);
     }
 
     /// How long the key's entry will live if it is not used again; `None` if there is no entry, `Some(None)` if it has no
@@ -358,7 +358,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let now = self.0.engine.now_and_tick();
+        let now = self.0.engine.now_and_expire();
         let hash = self.0.hash(key);
         let guard = self.0.engine.pin();
         let found = self.0.find_alive(hash, key, now, &guard)?;

@@ -70,7 +70,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
         E: Send + Sync + 'static,
     {
-        let now = self.0.engine.now_and_tick();
+        let now = self.0.engine.now_and_expire();
         let hash = self.0.hash(&key);
         let guard = self.0.engine.pin();
         if let Some(entry) = self.0.lookup(&key, hash, &guard) {

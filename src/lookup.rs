@@ -51,7 +51,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Q: Eq + ?Sized,
     {
         self.peek(hash, key, guard)
-            .filter(|found| !self.engine.is_over(found.0, now))
+            .filter(|found| !self.engine.is_expired(found.0, now))
     }
 
     /// What [`lookup`](Self::lookup) returns, if the first look tells and the counters are at hand. Else nothing is counted,
@@ -126,7 +126,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
         let mut found = found
             .or_else(|| self.engine.map().get_slow(hash, equal, guard))
-            .filter(|found| !self.engine.is_over(*found, now));
+            .filter(|found| !self.engine.is_expired(*found, now));
         if found.is_none() && self.pending.is_some() {
             found = self.revive(hash, key, guard).map(|Handle(found)| found);
         }
@@ -140,7 +140,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     fn hit<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> &'g Entry<K, V> {
         self.engine.hit(found, guard);
         if now != 0 && self.engine.time().moves() {
-            self.engine.prolong(Handle(found), now, guard);
+            self.engine.update_deadline(Handle(found), now, guard);
         }
         Engine::<K, V>::view(found)
     }
@@ -150,7 +150,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     #[inline(always)]
     pub(crate) fn hit_timed<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
         let local = self.engine.locals().near(guard)?;
-        if now == 0 || self.engine.is_over(found, now) {
+        if now == 0 || self.engine.is_expired(found, now) {
             return None;
         }
         local.hit();

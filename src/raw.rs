@@ -33,7 +33,7 @@ where
     Q: Hash + Eq + ?Sized,
     E: Send + Sync + 'static,
 {
-    cache.0.engine.now_and_tick();
+    cache.0.engine.now_and_expire();
     let hash = cache.0.hash(key);
     let guard = cache.0.engine.pin();
     if let Some(entry) = cache.0.lookup(key, hash, &guard) {
@@ -109,7 +109,7 @@ where
             };
             let result = read(&entry.value);
             // From here on entries may be freed.
-            cache.0.engine.tick(now);
+            cache.0.engine.expire_if_due(now);
             Some(result)
         }
         Err(found) => {
@@ -215,7 +215,7 @@ where
     inner
         .engine
         .insert(hash, new, |other, _| other.borrow() == sought, guard);
-    inner.engine.tick(now);
+    inner.engine.expire_if_due(now);
 }
 
 /// [`Cache::get_with`], which also tells `read` whether the value is due for a reload ([`Builder::refresh_after`]). It tells one
@@ -228,7 +228,7 @@ where
     S: BuildHasher,
     Q: Hash + Eq + ?Sized,
 {
-    let now = cache.0.engine.now_and_tick();
+    let now = cache.0.engine.now_and_expire();
     let guard = cache.0.engine.pin();
     let entry = cache.0.lookup(key, cache.0.hash(key), &guard)?;
     let due = cache.0.engine.claim_reload(entry, now, &guard);
@@ -304,9 +304,9 @@ pub fn retain<K, V, S>(cache: &Cache<K, V, S>, mut keep: impl FnMut(&K, &V) -> b
 pub fn pop_coldest<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K, &V) -> R) -> Option<R> {
     let engine = &cache.0.engine;
     loop {
-        let (now, guard) = (engine.now_and_tick(), engine.pin());
+        let (now, guard) = (engine.now_and_expire(), engine.pin());
         let coldest = engine.coldest(&guard)?;
-        let taken = (!engine.is_over(coldest.0, now)).then(|| {
+        let taken = (!engine.is_expired(coldest.0, now)).then(|| {
             let entry = Engine::<K, V>::view(coldest.0);
             take(&entry.key, &entry.value)
         });
@@ -321,7 +321,7 @@ pub fn take_expired<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K,
     let (engine, now) = (&cache.0.engine, cache.0.engine.now());
     let mut expired = Vec::new();
     engine.retain_by(|handle| {
-        let is_expired = engine.is_over(handle.0, now);
+        let is_expired = engine.is_expired(handle.0, now);
         if is_expired {
             let entry = Engine::<K, V>::view(handle.0);
             expired.push(take(&entry.key, &entry.value));
@@ -343,7 +343,7 @@ where
     S: BuildHasher,
     Q: Hash + Eq + ?Sized,
 {
-    let (inner, now) = (&*cache.0, cache.0.engine.now_and_tick());
+    let (inner, now) = (&*cache.0, cache.0.engine.now_and_expire());
     let hash = inner.hash(key);
     let guard = inner.engine.pin();
     let found = inner.find_alive(hash, key, now, &guard)?;
@@ -373,7 +373,7 @@ pub fn hottest_with_remaining<K, V, S, R>(
     let handles = engine.hottest(&guard);
     // (After the order: an entry of a snapshot may be the first with an expiration.)
     let now = engine.now();
-    let alive = handles.into_iter().filter(|handle| !engine.is_over(handle.0, now));
+    let alive = handles.into_iter().filter(|handle| !engine.is_expired(handle.0, now));
     let taken = alive.filter_map(|handle| {
         let timing = engine.timing(handle, &guard);
         let remaining = Remaining {

@@ -234,7 +234,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let Some(background) = &self.0.background else {
             return self.try_get_or_insert_with_ttl(key, load);
         };
-        let now = self.0.engine.now_and_tick();
+        let now = self.0.engine.now_and_expire();
         let hash = self.0.hash(&key);
         let guard = self.0.engine.pin();
         let Some(entry) = self.0.lookup(&key, hash, &guard) else {

@@ -165,7 +165,7 @@ pub(super) struct Due {
     /// Evicted and expired entries that the removal listener must see before they are released.
     pub(super) evicted: Vec<(Handle, Cause)>,
     /// Entries that no reader can see any more, of an unusual size.
-    pub(super) odd: Chain,
+    pub(super) nonstandard: Chain,
     /// The others that no reader can see any more.
     pub(super) free: Chain,
     /// A table of as many buckets is needed, if not 0.
@@ -199,7 +199,7 @@ impl Due {
     pub(super) fn nothing() -> Self {
         Self {
             evicted: Vec::new(),
-            odd: Chain::new(),
+            nonstandard: Chain::new(),
             free: Chain::new(),
             wanted: 0,
             bulk: Vec::new(),
@@ -207,7 +207,7 @@ impl Due {
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        self.evicted.is_empty() && self.odd.len() + self.free.len() == 0 && !self.has_bulk()
+        self.evicted.is_empty() && self.nonstandard.len() + self.free.len() == 0 && !self.has_bulk()
     }
 
     /// Whether there is a table to allocate, or something large to free.
@@ -249,7 +249,7 @@ pub(super) struct Core {
     listened: bool,
     /// Freeing entries runs destructors.
     drops: bool,
-    /// Entries that came in since the last `settle`.
+    /// Entries that came in since the last `unlink_evicted`.
     arrived: u32,
     /// Whose rings come next, where not all are looked at.
     pub(super) cursor_of_rings: u32,
@@ -311,17 +311,17 @@ impl Core {
         // SAFETY: the caller's promise.
         unsafe { self.limbo.collect(domain, own, portion == Portion::All) };
         let count = self.limbo.due(self.drops, portion);
-        let (shape, mut free, mut odd) = (self.shelf.0, Chain::new(), Chain::new());
+        let (shape, mut free, mut nonstandard) = (self.shelf.0, Chain::new(), Chain::new());
         for entry in (0..count).map_while(|_| self.limbo.pop()) {
             // SAFETY: no reader sees what is safe, and the limbo does not hold it any more; its header still says its size.
             unsafe {
-                let chain = if shape.is_usual(entry) { &mut free } else { &mut odd };
+                let chain = if shape.has_standard_layout(entry) { &mut free } else { &mut nonstandard };
                 chain.push(entry);
             }
         }
         DeferredWork {
             free,
-            odd,
+            nonstandard,
             evicted: std::mem::take(&mut self.evicted),
             wanted: self.sizing.take_due(),
             bulk: match &self.bulk {
@@ -391,13 +391,13 @@ impl Core {
 
     /// An event that will soon be applied: has the memory that this will need fetched.
     #[inline(always)]
-    pub(super) fn expect(&self, event: Event) {
+    pub(super) fn prefetch_event(&self, event: Event) {
         if let Event::Arrived(new) = event {
             self.policy.prefetch(self.shelf.hash(new));
         }
     }
 
-    /// Applies one event. The map hears of what the policy gives up at the next `settle`.
+    /// Applies one event. The map hears of what the policy gives up at the next `unlink_evicted`.
     #[inline(always)]
     pub(super) fn apply(&mut self, event: Event) {
         match event {
@@ -411,16 +411,16 @@ impl Core {
                 if self.shelf.place(old) <= MAX_PLACE && self.shelf.place(new) == NEW {
                     self.counts.insertions += 1;
                     self.policy.replace(&self.shelf, old, new, &mut self.out);
-                    self.forget(old);
-                    self.throw(old);
+                    self.detach(old);
+                    self.defer_free(old);
                     self.forget_out();
-                    self.set_alarm(new);
+                    self.schedule_timer(new);
                 } else {
                     self.retire(old);
                     self.arrive(new);
                 }
             }
-            Event::Released(entry) => self.throw(entry),
+            Event::Released(entry) => self.defer_free(entry),
         }
     }
 
@@ -433,7 +433,7 @@ impl Core {
         self.arrived += 1;
         self.policy.insert(&self.shelf, new, &mut self.out);
         self.forget_out();
-        self.set_alarm(new);
+        self.schedule_timer(new);
     }
 
     /// An entry has arrived that is in the map no more.
@@ -441,10 +441,10 @@ impl Core {
     #[inline(never)]
     fn arrive_unlinked(&mut self, new: Handle) {
         match self.shelf.place(new) {
-            DEAD => self.throw(new),
+            DEAD => self.defer_free(new),
             place => {
                 debug_assert_eq!(place, EVICTED, "an entry arrives once");
-                self.forget(new);
+                self.detach(new);
                 self.discard(new, Cause::Size);
             }
         }
@@ -459,7 +459,7 @@ impl Core {
         self.arrived += 1;
         self.policy.restore(&self.shelf, new, rank, &mut self.out);
         self.forget_out();
-        self.set_alarm(new);
+        self.schedule_timer(new);
     }
 
     pub(super) fn set_window(&mut self, share: u32) {
@@ -478,7 +478,7 @@ impl Core {
 
     /// Sets the timer of an entry that has come in, if it needs one and is still there.
     #[inline(always)]
-    fn set_alarm(&mut self, new: Handle) {
+    fn schedule_timer(&mut self, new: Handle) {
         // SAFETY: an entry is alive until it is put into the limbo, and then until its readers are gone.
         if unsafe { new.header() }.is_timed() {
             self.set_alarm_of_timed(new);
@@ -539,12 +539,12 @@ impl Core {
         let mut progress = fired.is_empty();
         for entry in fired {
             if self.alarms.timing(entry).is_some_and(|timing| timing.deadline() > now) {
-                self.set_alarm(entry); // it was hit since, or the wheel had no memory to keep it
+                self.schedule_timer(entry); // it was hit since, or the wheel had no memory to keep it
                 continue;
             }
             progress = true;
             self.policy.remove(&self.shelf, entry);
-            self.forget(entry);
+            self.detach(entry);
             if map.remove_exact(entry.0, guard) {
                 self.counts.expirations += 1;
                 self.discard(entry, Cause::Expired);
@@ -554,12 +554,12 @@ impl Core {
     }
 
     /// Sets the timer of an entry anew whose deadline has come nearer.
-    pub(super) fn hasten(&mut self, entry: Handle) {
+    pub(super) fn reschedule_earlier(&mut self, entry: Handle) {
         if self.shelf.place(entry) <= MAX_PLACE {
             if let Some(wheel) = &mut self.wheel {
                 wheel.cancel(&self.alarms, entry);
             }
-            self.set_alarm(entry);
+            self.schedule_timer(entry);
         }
     }
 
@@ -576,21 +576,21 @@ impl Core {
             place => {
                 debug_assert!(place <= MAX_PLACE, "an entry retires once");
                 self.policy.remove(&self.shelf, old);
-                self.forget(old);
+                self.detach(old);
             }
         }
-        self.throw(old);
+        self.defer_free(old);
     }
 
     #[inline(always)]
-    fn throw(&mut self, entry: Handle) {
+    fn defer_free(&mut self, entry: Handle) {
         self.limbo.push(entry);
     }
 
     /// Marks an entry that the policy no longer holds: a reader that found it earlier may still report a hit of it, and its
     /// retirement may still be on its way.
     #[inline(always)]
-    fn forget(&mut self, entry: Handle) {
+    fn detach(&mut self, entry: Handle) {
         if self.timed
             && self.alarms.timing(entry).is_some()
             && let Some(wheel) = &mut self.wheel
@@ -605,14 +605,14 @@ impl Core {
     #[inline]
     fn forget_out(&mut self) {
         while let Some(&(entry, _)) = self.out.get(self.forgotten as usize) {
-            self.forget(entry);
+            self.detach(entry);
             self.forgotten += 1;
         }
     }
 
     /// Unlinks what the policy gave up since the last time, and resizes the table if need be.
     #[inline(always)]
-    pub(super) fn settle(&mut self, map: &Map, guard: &Guard) {
+    pub(super) fn unlink_evicted(&mut self, map: &Map, guard: &Guard) {
         for &(victim, _) in &self.out {
             map.prefetch(u64::from(self.shelf.hash(victim)) << 32, guard);
         }
@@ -640,7 +640,7 @@ impl Core {
         if self.listened {
             self.evicted.push((victim, cause));
         } else {
-            self.throw(victim);
+            self.defer_free(victim);
         }
     }
 
@@ -654,12 +654,12 @@ impl Core {
                 // SAFETY: an entry is alive until both its events were applied.
                 unsafe { entry.header() }.set_place(mark);
             }
-            // The policy has just given it up: `settle` will not find it in the map.
+            // The policy has just given it up: `unlink_evicted` will not find it in the map.
             GONE => self.discard(entry, Cause::Size),
             place => {
                 debug_assert!(place <= MAX_PLACE, "an entry leaves the map once");
                 self.policy.remove(&self.shelf, entry);
-                self.forget(entry);
+                self.detach(entry);
                 self.discard(entry, Cause::Size);
             }
         }
@@ -684,7 +684,7 @@ impl Core {
     pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard) {
         self.policy.set_capacity(&self.shelf, capacity, &mut self.out);
         self.forget_out();
-        self.settle(map, guard);
+        self.unlink_evicted(map, guard);
         self.set_room(map, guard);
     }
 }

@@ -202,7 +202,7 @@ impl Shape {
     /// Makes an entry, in memory given back by `drop_contents` or new. It ends with `drop_contents` and `release`.
     ///
     /// # Safety
-    /// `spare`, if any, was an entry of this shape's size ([`is_usual`](Self::is_usual)) and of these types, as the new one
+    /// `spare`, if any, was an entry of this shape's size ([`has_standard_layout`](Self::is_usual)) and of these types, as the new one
     /// will be; it went through `drop_contents`, and is not used elsewhere.
     #[inline]
     pub(super) unsafe fn make<K, V>(
@@ -276,7 +276,7 @@ impl Shape {
     /// # Safety
     /// The entry was made by `make` of an equal shape, and its header is intact.
     #[inline]
-    pub(super) unsafe fn is_usual(self, handle: Handle) -> bool {
+    pub(super) unsafe fn has_standard_layout(self, handle: Handle) -> bool {
         // SAFETY: the caller's promise.
         unsafe { handle.header() }.is_timed() == self.timed
     }

@@ -88,14 +88,14 @@ impl<K, V> ExpirySettings<K, V> {
     /// An entry with this deadline came in. (Racing with `begin`, this may be lost: then the entry, already a miss, stays
     /// until the next housekeeping.)
     #[inline]
-    pub(super) fn expect(&self, deadline: u64) {
+    pub(super) fn note_deadline(&self, deadline: u64) {
         if deadline < self.next() {
             self.next.fetch_min(deadline, Ordering::Relaxed);
         }
     }
 
     /// The times of a new entry; `old` are those of the entry that it seems to replace. Runs user code.
-    pub(crate) fn of_new(
+    pub(crate) fn for_insert(
         &self,
         hash: u64,
         (key, value): (&K, &V),
@@ -134,10 +134,10 @@ impl<K, V> ExpirySettings<K, V> {
     }
 
     /// The times of an entry that comes back from a snapshot with this deadline and limit, if it had times.
-    pub(crate) fn of_saved(&self, times: Option<(u64, u64)>, context: (u64, (&K, &V)), now: u64) -> Option<Deadlines> {
+    pub(crate) fn for_restore(&self, times: Option<(u64, u64)>, context: (u64, (&K, &V)), now: u64) -> Option<Deadlines> {
         let (hash, contents) = context;
         let Some((deadline, max_deadline)) = times else {
-            return self.of_new(hash, contents, Ttl::Default, None, now);
+            return self.for_insert(hash, contents, Ttl::Default, None, now);
         };
         let idle = self.time_to_idle.map_or(NEVER, |idle| now.saturating_add(idle));
         let deadline = deadline.min(max_deadline).min(idle);

@@ -137,7 +137,7 @@ impl<K, V> Engine<K, V> {
             let timing = event.entry().and_then(|new| unsafe { self.shape.timing(new) });
             timing
                 .into_iter()
-                .for_each(|timing| self.time.expect(timing.deadline()));
+                .for_each(|timing| self.time.note_deadline(timing.deadline()));
         }
     }
 
@@ -188,9 +188,9 @@ impl<K, V> Engine<K, V> {
                 self.thread_states.overflow.take(|pair| core.apply(Event::unpack(pair)));
             }
             work(core);
-            core.settle(&self.map, guard);
+            core.unlink_evicted(&self.map, guard);
             if timed {
-                self.time.expect(core.next_alarm());
+                self.time.note_deadline(core.next_alarm());
             }
             self.publish(core);
             let due = if self.has_user_code() && finishing::is(self) {
@@ -200,7 +200,7 @@ impl<K, V> Engine<K, V> {
                 unsafe { core.due(&self.domain, own, Portion::Bounded) }
             };
             if timed && core.has_garbage() {
-                self.time.expect(core.now.saturating_add(RETRY));
+                self.time.note_deadline(core.now.saturating_add(RETRY));
             }
             due
         };
@@ -210,10 +210,10 @@ impl<K, V> Engine<K, V> {
 
     #[inline(always)]
     fn drain(core: &mut Core, writer: &Writer) {
-        let expect = |core: &Core, pair| core.expect(Event::unpack(pair));
+        let prefetch = |core: &Core, pair| core.prefetch_event(Event::unpack(pair));
         writer
             .ring
-            .drain(core, expect, |core, pair| core.apply(Event::unpack(pair)));
+            .drain(core, prefetch, |core, pair| core.apply(Event::unpack(pair)));
     }
 
     /// Takes over what another thread changed the cache with, if that thread has ended. The lock is held.
@@ -407,7 +407,7 @@ impl<K, V> Engine<K, V> {
         let mut panics = Panics::default();
         let due = self.with_core(&guard, |core| {
             // What the rings brought may have made the policy give entries up, which are in the map until this.
-            core.settle(&self.map, &guard);
+            core.unlink_evicted(&self.map, &guard);
             // Caught, so that the lock is not poisoned: a failed test drops its cache.
             panics.catch(|| self.check(core, &guard));
         });
@@ -448,7 +448,7 @@ impl<K, V> Engine<K, V> {
     /// Frees what became due, and runs the user code that this needs, unpinned.
     #[inline]
     pub(super) fn finish(&self, due: DeferredWork, guard: Guard) {
-        let quiet = due.evicted.is_empty() && due.odd.len() == 0 && !due.has_bulk() && !self.map.has_discarded();
+        let quiet = due.evicted.is_empty() && due.nonstandard.len() == 0 && !due.has_bulk() && !self.map.has_discarded();
         if quiet && !std::mem::needs_drop::<Entry<K, V>>() {
             self.keep(due.free, &guard);
         } else {
@@ -515,7 +515,7 @@ impl<K, V> Engine<K, V> {
         for &(handle, cause) in &due.evicted {
             self.notify(handle, cause, panics);
         }
-        let (mut free, mut odd) = (due.free, due.odd);
+        let (mut free, mut nonstandard) = (due.free, due.nonstandard);
         while let Some(former) = free.pop() {
             // SAFETY: nobody can reach what is due to be freed; the header, which was overwritten, has no destructor. Popped
             // from one chain, it goes to another.
@@ -524,7 +524,7 @@ impl<K, V> Engine<K, V> {
                 empty.push(former);
             }
         }
-        while let Some(former) = odd.pop() {
+        while let Some(former) = nonstandard.pop() {
             // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
             unsafe {
                 panics.catch(|| self.shape.drop_contents::<K, V>(former));
@@ -564,7 +564,7 @@ impl<K, V> Engine<K, V> {
 
     /// The figures of the last housekeeping, which is done now if it is due and nobody else is at it.
     pub(crate) fn published(&self) -> &Published {
-        self.now_and_tick();
+        self.now_and_expire();
         let (mut waiting, guard) = (!self.thread_states.overflow.is_empty(), self.pin());
         self.thread_states.each(|writer| waiting |= writer.ring.len() != 0);
         if waiting && let Some(held) = self.work.0.lock.try_lock() {

@@ -209,7 +209,7 @@ impl<K, V> Engine<K, V> {
 
     /// [`now`](Self::now), for a call that must go on to its end even if the user's clock panics.
     #[inline]
-    fn now_whatever(&self, panics: &mut Panics) -> u64 {
+    fn now_catching_panics(&self, panics: &mut Panics) -> u64 {
         let mut now = 0;
         if self.time.is_active() {
             panics.catch(|| now = self.time.clock.now());
@@ -229,15 +229,15 @@ impl<K, V> Engine<K, V> {
 
     /// [`now`](Self::now), for calls that are not pinned: what is over by then is taken out, if nobody else is at it.
     #[inline]
-    pub(crate) fn now_and_tick(&self) -> u64 {
+    pub(crate) fn now_and_expire(&self) -> u64 {
         let now = self.now();
-        self.tick(now);
+        self.expire_if_due(now);
         now
     }
 
     /// Takes out entries whose time is over, if there may be any and nobody else is at it. For callers that are not pinned.
     #[inline(always)]
-    pub(crate) fn tick(&self, now: u64) {
+    pub(crate) fn expire_if_due(&self, now: u64) {
         if now != 0 && now >= self.time.next() {
             self.expire(now);
         }
@@ -262,19 +262,19 @@ impl<K, V> Engine<K, V> {
 
     /// Whether an entry's time was over at `now`; the caller keeps the entry alive.
     #[inline(always)]
-    pub(crate) fn is_over(&self, found: NonNull<Header>, now: u64) -> bool {
+    pub(crate) fn is_expired(&self, found: NonNull<Header>, now: u64) -> bool {
         // SAFETY: the caller is pinned since it found the entry, or owns its retirement.
         now != 0 && unsafe { self.shape.timing(Handle(found)) }.is_some_and(|timing| timing.deadline() <= now)
     }
 
     /// Lets a hit move the entry's deadline. Runs user code.
     #[inline]
-    pub(crate) fn prolong(&self, found: Handle, now: u64, guard: &Guard) {
+    pub(crate) fn update_deadline(&self, found: Handle, now: u64, guard: &Guard) {
         if let Some(timing) = self.timing(found, guard) {
             let entry = Self::view(found.0);
             if self.time.hit(timing, &entry.key, &entry.value, now) {
                 // Sooner than the wheel knows, which may not even have a timer for it: it must be told.
-                let due = self.with_core(guard, |core| core.hasten(found));
+                let due = self.with_core(guard, |core| core.reschedule_earlier(found));
                 self.finish(due, self.pin());
             }
         }
@@ -418,13 +418,13 @@ impl<K, V> Engine<K, V> {
     ) -> bool {
         let (mut equal, mut superseded) = (equal, superseded);
         let mut panics = Panics::default();
-        let now = self.now_whatever(&mut panics);
+        let now = self.now_catching_panics(&mut panics);
         // What it replaced, if it came in.
         let came_in = loop {
             match self.enter(hash, new, &mut equal, Mode::IfAbsent, superseded.as_mut(), &guard) {
                 Inserted::New => break Some(None),
                 // What is there is over. Asked after it was found: who overtakes this insertion later changes the slot.
-                Inserted::Present(old) if self.is_over(old, now) => {
+                Inserted::Present(old) if self.is_expired(old, now) => {
                     if superseded.as_mut().is_some_and(|superseded| superseded()) {
                         break None;
                     }
@@ -534,17 +534,17 @@ impl<K, V> Engine<K, V> {
         let old = self.map.remove(
             hash,
             |header| equal(&Self::view(header).key),
-            |header| self.is_over(header, now) || accept(Self::view(header)),
+            |header| self.is_expired(header, now) || accept(Self::view(header)),
             kill,
             &guard,
         )?;
         let mut panics = Panics::default();
         let mut result = None;
-        if !self.is_over(old, now) {
+        if !self.is_expired(old, now) {
             panics.catch(|| result = Some(taken(Self::view(old))));
         }
         self.retired_with(Handle(old), Cause::Explicit, guard, panics);
-        self.tick(now);
+        self.expire_if_due(now);
         result
     }
 
@@ -552,7 +552,7 @@ impl<K, V> Engine<K, V> {
         if let Some(listener) = &self.listener {
             let entry = Self::view(handle.0);
             // The policy, which knows no time, may choose what was over and not yet taken out.
-            let over = cause == Cause::Size && self.is_over(handle.0, self.now_whatever(panics));
+            let over = cause == Cause::Size && self.is_expired(handle.0, self.now_catching_panics(panics));
             let cause = if over { Cause::Expired } else { cause };
             panics.catch(|| listener(&entry.key, &entry.value, cause));
         }
@@ -561,7 +561,7 @@ impl<K, V> Engine<K, V> {
     #[inline]
     fn replaced(&self, new: Handle, old: Handle, guard: Guard) {
         let mut panics = Panics::default();
-        let expired = self.is_over(old.0, self.now_whatever(&mut panics));
+        let expired = self.is_expired(old.0, self.now_catching_panics(&mut panics));
         if self.listener.is_none() {
             self.record(Event::Replaced { new, old, expired }, guard);
             return panics.resume();
@@ -579,7 +579,7 @@ impl<K, V> Engine<K, V> {
     }
 
     fn retired_with(&self, old: Handle, cause: Cause, guard: Guard, mut panics: Panics) {
-        let expired = self.is_over(old.0, self.now_whatever(&mut panics));
+        let expired = self.is_expired(old.0, self.now_catching_panics(&mut panics));
         drop(guard);
         self.notify(old, if expired { Cause::Expired } else { cause }, &mut panics);
         panics.catch(|| self.record(Event::Retired { old, expired }, self.pin()));
@@ -618,7 +618,7 @@ impl<K, V> Drop for Engine<K, V> {
             garbage.extend(self.work.0.core.get_mut().drain());
         }
         self.map.drain(|header| garbage.push(Handle(header)));
-        let mut odd = due.odd;
+        let mut nonstandard = due.nonstandard;
         let drop_contents = |handle| {
             // SAFETY: `&mut self`: nobody can reach it any more, and each is in one place only.
             catch_unwind(AssertUnwindSafe(|| unsafe { self.shape.drop_contents::<K, V>(handle) })).err()
@@ -632,7 +632,7 @@ impl<K, V> Drop for Engine<K, V> {
             unsafe { self.shape.release::<K, V>(handle, timed) };
         }
         let (mut free, shape) = (due.free, self.shape);
-        while let Some(former) = odd.pop() {
+        while let Some(former) = nonstandard.pop() {
             panic = panic.or(drop_contents(former));
             // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
             unsafe { shape.release::<K, V>(former, !shape.timed) };

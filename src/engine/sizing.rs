@@ -241,7 +241,7 @@ impl Core {
         Resize::Requested
     }
 
-    /// What `settle` does about the table, when it is due.
+    /// What `unlink_evicted` does about the table, when it is due.
     #[cold]
     #[inline(never)]
     pub(super) fn resize_by_arrivals(&mut self, arrived: u32, map: &Map, guard: &Guard) {

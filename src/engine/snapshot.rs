@@ -86,7 +86,7 @@ impl<K, V> Engine<K, V> {
             self.record(Event::Arrived(new), self.pin());
         }
         if let Some(timing) = self.timing(new, guard) {
-            self.time.expect(timing.deadline());
+            self.time.note_deadline(timing.deadline());
         }
         true
     }

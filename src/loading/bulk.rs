@@ -60,7 +60,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
         E: Send + Sync + 'static,
     {
-        self.0.engine.now_and_tick();
+        self.0.engine.now_and_expire();
         let keys: Vec<K> = keys.into_iter().collect();
         let found = self.get_many(&keys);
         let (mut missing, places) = self.missing(keys, &found);

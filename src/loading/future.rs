@@ -158,7 +158,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     where
         V: Clone,
     {
-        let now = self.0.engine.now_and_tick();
+        let now = self.0.engine.now_and_expire();
         let guard = self.0.engine.pin();
         let entry = self.0.lookup(key, hash, &guard)?;
         let value = entry.value.clone();

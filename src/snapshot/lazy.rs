@@ -346,7 +346,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             .times
             .map(|(deadline, limit)| (source.now.to_clock(deadline), source.now.to_clock(limit)));
         let weight = self.weigh(&key, &value);
-        let life = time.of_saved(times, (hash, (&key, &value)), now);
+        let life = time.for_restore(times, (hash, (&key, &value)), now);
         if times.is_some_and(|(deadline, limit)| deadline.min(limit) <= now) {
             return None;
         }

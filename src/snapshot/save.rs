@@ -83,7 +83,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             let guard = engine.pin();
             let found = engine.find_listed(&list[read..end], &guard);
             for (handle, rank) in found {
-                if engine.is_over(handle.0, now.clock) {
+                if engine.is_expired(handle.0, now.clock) {
                     continue;
                 }
                 let entry = Engine::<K, V>::view(handle.0);

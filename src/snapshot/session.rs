@@ -64,7 +64,7 @@ impl Saving {
             let guard = engine.pin();
             for (handle, rank) in engine.find_listed(&self.list[self.read..end], &guard) {
                 let entry = Engine::<K, V>::view(handle.0);
-                if !engine.is_over(handle.0, self.now.clock)
+                if !engine.is_expired(handle.0, self.now.clock)
                     && let Some(copied) = copy(&entry.key, &entry.value)
                 {
                     let about = save::about(engine, (handle, rank), self.now, &guard);
@@ -190,7 +190,7 @@ impl Loading {
         if times.is_some_and(|(deadline, limit)| deadline.min(limit) <= now) {
             return false;
         }
-        let life = time.of_saved(times, (hash, (&entry.0, &entry.1)), now);
+        let life = time.for_restore(times, (hash, (&entry.0, &entry.1)), now);
         let guard = engine.pin_fenced();
         let new = engine.make(hash, entry, weight, life, &guard);
         engine.restore((hash, new), rank, |there, _| there.borrow() == sought, || false, &guard)
