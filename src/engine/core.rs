@@ -7,7 +7,7 @@ use super::limbo::{Limbo, Portion};
 use super::sizing::Sizing;
 use super::thread_state::OldWriter;
 use crate::map::{Header, LINKED, Map, OldTable};
-use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Places, Policy, PolicyKind, Rank, Verdict};
+use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Evictions, Places, Policy, PolicyKind, Rank, Verdict};
 use crate::prim::memory::boxed;
 use crate::prim::prefetch::prefetch;
 use crate::prim::wheel::{IDLE, Timers, Wheel};
@@ -240,7 +240,7 @@ pub(super) struct Core {
     /// Few and large things that wait for their readers, each with a seal of its own from the next `due` on.
     bulk: Option<Box<BulkList>>,
     pub(super) counts: Counts,
-    out: Out<Handle>,
+    out: Evictions<Handle>,
     /// Of `out`, so many are marked as gone.
     forgotten: u32,
     evicted: Vec<(Handle, Cause)>,
@@ -287,7 +287,7 @@ impl Core {
             sizing: Sizing::new(slots),
             bulk: None,
             counts: Counts::default(),
-            out: Out::new(),
+            out: Evictions::new(),
             forgotten: 0,
             evicted: Vec::new(),
             weighted: shape.weighted,
