@@ -68,7 +68,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Q: Eq + ?Sized,
     {
         let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
-        match self.engine.map().get_at_once(hash, equal, guard) {
+        match self.engine.map().get_fast(hash, equal, guard) {
             Some(Some(found)) => self.hit_at_once(found, guard).map(Some).ok_or(Some(found)),
             Some(None) => match self.engine.locals().near(guard) {
                 // (In a cache with times the clock is to be looked at, for the sake of others' entries.)
