@@ -7,7 +7,7 @@ use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::flight;
 use crate::prim::clock;
-use crate::reclaim::{self, alone};
+use crate::reclaim::{self, unprotected};
 pub use crate::snapshot::EntryCodec;
 pub use crate::snapshot::session::{About, Loading, Saving};
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
@@ -95,7 +95,7 @@ where
     Q: Hash + Eq + ?Sized,
 {
     // SAFETY: the caller's promise.
-    let guard = unsafe { alone() };
+    let guard = unsafe { unprotected() };
     match cache.0.lookup_at_once(key, cache.0.hash(key), &guard) {
         Ok(entry) => entry.map(|entry| read(&entry.value)),
         Err(Some(found)) if cache.0.engine.hits_are_quiet() => {
@@ -141,7 +141,7 @@ pub unsafe fn glance_alone<K: Hash, V, S: BuildHasher, R>(
     read: impl FnOnce(&V) -> R,
 ) -> Option<R> {
     // SAFETY: the caller's promise.
-    let guard = unsafe { alone() };
+    let guard = unsafe { unprotected() };
     let hash = Inner::<K, V, S>::stir(hash);
     cache.0.glance(hash, equal, &guard).map(|entry| read(&entry.value))
 }
