@@ -4,7 +4,7 @@ use crate::cache::{Cache, Inner};
 use crate::engine::Panics;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Leader, Outcome, Role, Who};
+use crate::flight::{Leader, Outcome, Role, ActorId};
 use crate::loading::infallible;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
@@ -61,7 +61,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         E: Send + Sync + 'static,
     {
         let cache = self.cache.clone();
-        let value = match self.lead(&cache, Who::this_thread()) {
+        let value = match self.lead(&cache, ActorId::this_thread()) {
             Some(mut leader) => {
                 let loaded = leader.run(load);
                 self.end(&cache.0, &mut leader, old, loaded)
@@ -74,12 +74,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
     }
 
     /// Begins a flight; `None` if the key is being loaded, since it was removed or had ended.
-    fn lead<'c>(&self, cache: &'c Cache<K, V, S>, who: Who) -> Option<Leader<'c, K, V>>
+    fn lead<'c>(&self, cache: &'c Cache<K, V, S>, actor: ActorId) -> Option<Leader<'c, K, V>>
     where
         K: Clone,
     {
         let key = self.key.clone();
-        match cache.0.flights.join(self.hash, |other| *other == self.key, key, who) {
+        match cache.0.flights.join(self.hash, |other| *other == self.key, key, actor) {
             Role::Lead { leader, .. } => Some(leader),
             Role::Wait(_) => None,
         }
@@ -105,12 +105,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 let now = inner.engine.now_for(ttl);
                 let timing = inner.times(self.hash, (&self.key, &value), ttl, now, &guard);
                 let new = inner.engine.make(self.hash, contents, weight, timing, &guard);
-                let leaving = leader.leaving();
+                let leaving = leader.leave_on_drop();
                 let superseded = move || leaving.superseded();
                 self.done = inner
                     .engine
                     .insert_unless(self.hash, new, |a, b| a == b, superseded, guard);
-                leader.land(|| Outcome::Loaded(value.clone()));
+                leader.complete(|| Outcome::Loaded(value.clone()));
                 value
             }
             Err(error) => {
@@ -125,7 +125,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 }
                 // Who waits has found the entry ended or removed meanwhile.
                 let error = Arc::new(error);
-                leader.land(|| Outcome::Failed(error));
+                leader.complete(|| Outcome::Failed(error));
                 old
             }
         }
@@ -146,11 +146,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         V: Clone,
         E: Send + Sync + 'static,
     {
-        let (cache, who) = (self.cache.clone(), Who::future());
-        let value = match self.lead(&cache, who) {
+        let (cache, actor) = (self.cache.clone(), ActorId::future());
+        let value = match self.lead(&cache, actor) {
             Some(mut leader) => {
-                let loaded = leader.run_future(who, load, end).await;
-                let _polled = who.polled();
+                let loaded = leader.run_future(actor, load, end).await;
+                let _polled = actor.polled();
                 self.end(&cache.0, &mut leader, old, loaded)
             }
             None => old,

@@ -13,12 +13,12 @@ type Shared = std::sync::Arc<Flights<u32, usize>>;
 
 fn flights() -> Shared {
     let flights = Flights::new(0);
-    flights.lanes();
+    flights.shards();
     Shared::new(flights)
 }
 
 fn join(flights: &Flights<u32, usize>) -> Role<'_, u32, usize> {
-    flights.join(1, |key| *key == KEY, KEY, Who::this_thread())
+    flights.join(1, |key| *key == KEY, KEY, ActorId::this_thread())
 }
 
 /// Begins a flight where no other is.
@@ -34,9 +34,9 @@ fn supersede(flights: &Flights<u32, usize>) -> bool {
 }
 
 fn quiet(flights: &Flights<u32, usize>) {
-    for lane in flights.lanes() {
-        assert_eq!(lane.active.load(Ordering::Relaxed), 0);
-        assert!(lock(&lane.state).table.is_empty());
+    for shard in flights.shards() {
+        assert_eq!(shard.active.load(Ordering::Relaxed), 0);
+        assert!(lock(&shard.state).table.is_empty());
     }
 }
 
@@ -44,7 +44,7 @@ fn quiet(flights: &Flights<u32, usize>) {
 fn load(flights: &Flights<u32, usize>, value: usize) -> (usize, bool) {
     match join(flights) {
         Role::Lead { mut leader, .. } => {
-            leader.land(|| Outcome::Loaded(value));
+            leader.complete(|| Outcome::Loaded(value));
             (value, true)
         }
         Role::Wait(flight) => match flight.wait() {
@@ -65,7 +65,7 @@ fn loom_flight_a_leader_and_a_waiter() {
         let (mine, led) = load(&flights, 1);
         let (others, other_led) = other.join().unwrap();
         assert!(led || other_led, "somebody loads");
-        assert_eq!((led, other_led), (mine == 1, others == 2), "who waits gets the other's");
+        assert_eq!((led, other_led), (mine == 1, others == 2), "actor waits gets the other's");
         waited[usize::from(led && other_led)].fetch_add(1, SeqCst);
         quiet(&flights);
     });
@@ -84,7 +84,7 @@ fn loom_flight_two_waiters() {
             let flights = flights.clone();
             thread::spawn(move || load(&flights, value))
         });
-        leader.land(|| Outcome::Loaded(1));
+        leader.complete(|| Outcome::Loaded(1));
         waiters.into_iter().for_each(|waiter| _ = waiter.join().unwrap());
         quiet(&flights);
     });
@@ -97,7 +97,7 @@ fn loom_flight_abandoned() {
         let other = flights.clone();
         let leader = lead(&flights);
         let other = thread::spawn(move || match join(&other) {
-            Role::Lead { mut leader, .. } => leader.land(|| Outcome::Loaded(2)),
+            Role::Lead { mut leader, .. } => leader.complete(|| Outcome::Loaded(2)),
             Role::Wait(flight) => assert!(matches!(flight.wait(), Ok(Some(Outcome::Abandoned)))),
         });
         drop(leader);
@@ -120,7 +120,7 @@ fn loom_flight_superseded_or_seen() {
         });
         claim.store(1, Ordering::Relaxed);
         let superseded = leader.superseded();
-        leader.land(|| Outcome::Loaded(1));
+        leader.complete(|| Outcome::Loaded(1));
         let (any, seen) = other.join().unwrap();
         assert!(superseded || seen || !any, "one sees the other");
     });
@@ -173,7 +173,7 @@ fn loom_flight_superseded_though_met_before() {
         let claim = std::sync::Arc::new(AtomicUsize::new(0));
         let (others, others_claim) = (flights.clone(), claim.clone());
         let mut leader = lead(&flights);
-        let Role::Wait(met) = join(&flights) else {
+        let Role::Wait(shared) = join(&flights) else {
             panic!("it is being loaded")
         };
         let other = thread::spawn(move || {
@@ -182,10 +182,10 @@ fn loom_flight_superseded_though_met_before() {
         });
         claim.store(1, Ordering::Relaxed);
         let superseded = leader.superseded();
-        leader.land(|| Outcome::Loaded(1));
+        leader.complete(|| Outcome::Loaded(1));
         let (any, seen) = other.join().unwrap();
         assert!(superseded || seen || !any, "one sees the other");
-        assert!(matches!(met.outcome.get(), Some(Outcome::Loaded(1))));
+        assert!(matches!(shared.outcome.get(), Some(Outcome::Loaded(1))));
     });
 }
 
@@ -208,7 +208,7 @@ fn loom_flight_gone_is_in_the_map() {
         if !leader.superseded() {
             map.store(value, Ordering::Relaxed);
         }
-        leader.land(|| Outcome::Loaded(value));
+        leader.complete(|| Outcome::Loaded(value));
         drop(leader);
         let (any, seen) = other.join().unwrap();
         assert!(value == 2 || any || seen == 1, "the old value is not overlooked");
@@ -233,12 +233,12 @@ fn loom_flight_the_late_look_again() {
                 return 0;
             }
             match join(flights) {
-                Role::Lead { mut leader, late } => {
-                    if late && map.load(Ordering::Relaxed) == 1 {
+                Role::Lead { mut leader, recheck } => {
+                    if recheck && map.load(Ordering::Relaxed) == 1 {
                         return 0;
                     }
                     map.store(1, Ordering::Relaxed);
-                    leader.land(|| Outcome::Loaded(1));
+                    leader.complete(|| Outcome::Loaded(1));
                     1
                 }
                 Role::Wait(flight) => {
@@ -273,7 +273,7 @@ fn loom_flight_all_are_superseded() {
         let value = source.load(Ordering::Acquire);
         claim.store(1, Ordering::Relaxed);
         let superseded = leader.superseded();
-        leader.land(|| Outcome::Loaded(value));
+        leader.complete(|| Outcome::Loaded(value));
         drop(leader);
         let seen = other.join().unwrap();
         assert!(value == 2 || superseded || seen, "one sees the other");

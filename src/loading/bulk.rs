@@ -4,7 +4,7 @@ use super::{infallible, shared};
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Role, Who};
+use crate::flight::{Role, ActorId};
 use hashbrown::HashTable;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
@@ -114,10 +114,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             self.failed(one.hash, &one.key)?;
         }
         for one in missing {
-            match self.join(one.hash, &one.key, Who::this_thread()) {
+            match self.join(one.hash, &one.key, ActorId::this_thread()) {
                 // It may be late whatever is said: this thread itself has ended flights since the miss.
                 Role::Lead { mut leader, .. } => {
-                    loaded[one.place] = self.look_again(true, one.hash, &one.key, self.0.engine.pin(), &mut leader);
+                    loaded[one.place] = self.recheck_map(true, one.hash, &one.key, self.0.engine.pin(), &mut leader);
                     if loaded[one.place].is_none() {
                         asked.push(one.key);
                         led.push((one.place, one.hash, leader));
