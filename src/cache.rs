@@ -139,14 +139,14 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     /// A load of the key failed. Forgotten again if the key was changed meanwhile: asked for after it can be found.
-    pub(crate) fn remember_failure<E>(&self, hash: u64, key: &K, error: Arc<E>, superseded: impl FnOnce() -> bool)
+    pub(crate) fn remember_failure<E>(&self, hash: u64, key: &K, error: Arc<E>, invalidated: impl FnOnce() -> bool)
     where
         K: Eq + Clone,
         E: Send + Sync + 'static,
     {
         if let Some(failures) = &self.failures {
             failures.insert(hash, key.clone(), error);
-            if superseded() {
+            if invalidated() {
                 failures.forget(hash, |failed| failed == key);
             }
         }
@@ -315,8 +315,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let weight = self.0.weigh(&key, &value);
         let guard = self.0.engine.pin_fenced();
         self.0.engine.map().prefetch(hash, &guard);
-        self.0.flights.supersede_fenced(hash, |loading| *loading == key);
-        self.0.pending.overtake(&key);
+        self.0.flights.invalidate_fenced(hash, |loading| *loading == key);
+        self.0.pending.invalidate(&key);
         self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, None, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
@@ -343,8 +343,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let weight = self.0.weigh(&key, &value);
         let guard = self.0.engine.pin_fenced();
         let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
-        self.0.flights.supersede_fenced(hash, |loading| *loading == key);
-        self.0.pending.overtake(&key);
+        self.0.flights.invalidate_fenced(hash, |loading| *loading == key);
+        self.0.pending.invalidate(&key);
         self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
@@ -403,7 +403,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         if self.0.pending.is_some() {
             self.0.find_alive(hash, key, self.0.engine.now(), &self.0.engine.pin());
         }
-        let kill = self.0.flights.supersede(hash, |loading| loading.borrow() == key) | self.0.pending.overtake(key);
+        let kill = self.0.flights.invalidate(hash, |loading| loading.borrow() == key) | self.0.pending.invalidate(key);
         self.0.forget_failure(hash, |failed| failed.borrow() == key);
         self.0.engine.remove(
             hash,
@@ -470,7 +470,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.0.pending.close(|hash| {
             panics.catch(|| _ = engine.remove(hash, |_| true, |_| true, true, |_| ()));
         });
-        self.0.flights.supersede_all(|hash, key| {
+        self.0.flights.invalidate_all(|hash, key| {
             panics.catch(|| _ = engine.remove(hash, |other| other == key, |_| true, true, |_| ()));
         });
         if let Some(failures) = &self.0.failures {

@@ -67,15 +67,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 drop(guard);
                 return engine.expire_if_due(now);
             }
-            let superseded =
-                self.0.flights.supersede(hash, |loading| loading.borrow() == key) | self.0.pending.overtake(key);
+            let invalidated =
+                self.0.flights.invalidate(hash, |loading| loading.borrow() == key) | self.0.pending.invalidate(key);
             self.0.forget_failure(hash, |failed| failed.borrow() == key);
             let done = match (old, change) {
                 (_, Change::Keep) => unreachable!("it has returned"),
                 (None, Change::Remove) => {
                     // What a load has not committed yet, it will not. What is there by now, `decide` has to see first.
                     let mut present = false;
-                    if superseded {
+                    if invalidated {
                         let look = |_: &Entry<K, V>| {
                             present = true;
                             false

@@ -57,7 +57,7 @@ pub(crate) struct Flight<K, V> {
     key: K,
     leader: ActorId,
     /// An invalidation came after the load began: its value must not enter the cache, nor serve later callers.
-    superseded: AtomicBool,
+    invalidated: AtomicBool,
     outcome: OnceLock<Outcome<V>>,
     done: Mutex<Done>,
     wait_state: WaitState,
@@ -255,7 +255,7 @@ impl<K, V> Shard<K, V> {
             .store(self.active.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let share_count = self.share_count.load(Ordering::Relaxed);
         drop(state);
-        fence(Ordering::SeqCst); // partner: the fence before `supersede_fenced`, and that in `supersede_all`
+        fence(Ordering::SeqCst); // partner: the fence before `invalidate_fenced`, and that in `invalidate_all`
         let leader = Leader {
             shard: self,
             hash,
@@ -362,40 +362,40 @@ impl<K, V> Flights<K, V> {
     /// Tells loads of the key that they have been overtaken. Returns whether there were any: then a pending insertion of
     /// theirs must be killed in the map, after this.
     #[inline]
-    pub(crate) fn supersede(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
+    pub(crate) fn invalidate(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
         // Partner: the fence in `join`. The caller has changed the load's source: either the load sees that, or it is seen
         // here. (A source behind a mutex would order this by itself; one made of atomics does not.)
         fence(Ordering::SeqCst);
-        self.supersede_fenced(hash, equal)
+        self.invalidate_fenced(hash, equal)
     }
 
-    /// [`supersede`](Self::supersede) for a caller that has executed a SeqCst fence since the load's source was changed, so
+    /// [`invalidate`](Self::supersede) for a caller that has executed a SeqCst fence since the load's source was changed, so
     /// since it was called: `pin_fenced` is one.
     #[inline]
-    pub(crate) fn supersede_fenced(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
+    pub(crate) fn invalidate_fenced(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
         // Lanes that are not there yet are empty, to the fences too: whoever makes them begins a flight after it.
         let Some(shards) = self.shards.get() else { return false };
         let shard = Self::shard(shards, hash);
-        !shard.is_empty() && Self::supersede_met(shard, hash, equal)
+        !shard.is_empty() && Self::invalidate_shared(shard, hash, equal)
     }
 
     #[cold]
-    fn supersede_met(shard: &Shard<K, V>, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
+    fn invalidate_shared(shard: &Shard<K, V>, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
         let shared = shard.share_hash(&mut lock(&shard.state), hash);
         let mut any = false;
         for flight in shared.iter().filter(|flight| equal(&flight.key)) {
-            flight.superseded.store(true, Ordering::Relaxed);
+            flight.invalidated.store(true, Ordering::Relaxed);
             any = true;
         }
-        // Partner: the fence in `Leader::superseded`. Either the leader sees the meeting and the mark, or the caller, who
+        // Partner: the fence in `Leader::invalidated`. Either the leader sees the meeting and the mark, or the caller, who
         // goes on to the map, sees the leader's claim there.
         fence(Ordering::SeqCst);
         any
     }
 
     /// Tells all loads that they have been overtaken, and calls `kill` for each, with no lock held.
-    pub(crate) fn supersede_all(&self, mut kill: impl FnMut(u64, &K)) {
-        fence(Ordering::SeqCst); // as in `supersede`
+    pub(crate) fn invalidate_all(&self, mut kill: impl FnMut(u64, &K)) {
+        fence(Ordering::SeqCst); // as in `invalidate`
         let mut all = Vec::new();
         for shard in self.shards.get().iter().flat_map(|shards| shards.iter()) {
             if !shard.is_empty() {
@@ -403,9 +403,9 @@ impl<K, V> Flights<K, V> {
             }
         }
         for flight in &all {
-            flight.superseded.store(true, Ordering::Relaxed);
+            flight.invalidated.store(true, Ordering::Relaxed);
         }
-        fence(Ordering::SeqCst); // as in `supersede_met`
+        fence(Ordering::SeqCst); // as in `invalidate_shared`
         for flight in &all {
             kill(flight.hash, &flight.key);
         }
@@ -463,8 +463,8 @@ impl<'f, K, V> Leader<'f, K, V> {
 
     /// Whether an invalidation came since the load began. To be asked after the claim in the map is visible.
     #[inline]
-    pub(crate) fn superseded(&self) -> bool {
-        fence(Ordering::SeqCst); // partner: the fences in `supersede_met` and `supersede_all`
+    pub(crate) fn invalidated(&self) -> bool {
+        fence(Ordering::SeqCst); // partner: the fences in `invalidate_shared` and `invalidate_all`
         // Who overtakes a flight has met it, or somebody else had before. Relaxed, as is the mark: see the fence.
         self.shard.share_count.load(Ordering::Relaxed) != self.share_count && self.marked()
     }
@@ -474,7 +474,7 @@ impl<'f, K, V> Leader<'f, K, V> {
         let mut state = lock(&self.shard.state);
         let own = state.table.with_hash(self.hash).find(|open| open.number == self.number);
         own.and_then(|own| own.key.shared())
-            .is_some_and(|flight| flight.superseded.load(Ordering::Relaxed))
+            .is_some_and(|flight| flight.invalidated.load(Ordering::Relaxed))
     }
 
     /// Takes the flight out of the table, unless that is done: nobody can meet it any more. Runs no user code.
@@ -528,10 +528,10 @@ impl<K, V> Drop for Leader<'_, K, V> {
 pub(crate) struct LeaveOnDrop<'l, 'f, K, V>(&'l mut Leader<'f, K, V>);
 
 impl<K, V> LeaveOnDrop<'_, '_, K, V> {
-    /// See [`Leader::superseded`].
+    /// See [`Leader::invalidated`].
     #[inline]
-    pub(crate) fn superseded(&self) -> bool {
-        self.0.superseded()
+    pub(crate) fn invalidated(&self) -> bool {
+        self.0.invalidated()
     }
 }
 
@@ -548,7 +548,7 @@ impl<K, V> Flight<K, V> {
             hash,
             key,
             leader,
-            superseded: AtomicBool::new(false),
+            invalidated: AtomicBool::new(false),
             outcome: OnceLock::new(),
             done: Mutex::new(Done::default()),
             wait_state: WaitState::new(),
@@ -576,7 +576,7 @@ impl<K, V> Flight<K, V> {
     /// Waits for the outcome. `Err` if that would never come. `Ok(None)`: the load was overtaken before this caller came;
     /// it must look again.
     pub(crate) fn wait(&self) -> Result<Option<&Outcome<V>>, Reentrant> {
-        let overtaken = self.superseded.load(Ordering::Relaxed);
+        let invalidated = self.invalidated.load(Ordering::Relaxed);
         let mut done = lock(&self.done);
         if !done.landed {
             drop(done);
@@ -587,7 +587,7 @@ impl<K, V> Flight<K, V> {
             }
         }
         drop(done);
-        Ok(if overtaken { None } else { self.outcome.get() })
+        Ok(if invalidated { None } else { self.outcome.get() })
     }
 }
 

@@ -184,16 +184,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 // The flight leaves its table when the closure is dropped: after the map has decided, so that whoever misses
                 // the flight finds the entry, and before listeners run, which may load the key if it was not admitted.
                 let leaving = leader.leave_on_drop();
-                let superseded = move || leaving.superseded();
+                let invalidated = move || leaving.invalidated();
                 self.0
                     .engine
-                    .insert_absent(hash, new, |a, b| a == b, Some(superseded), guard);
+                    .insert_absent(hash, new, |a, b| a == b, Some(invalidated), guard);
                 leader.complete(|| Outcome::Loaded(value.clone()));
                 Ok(value)
             }
             Err(error) => {
                 self.0
-                    .remember_failure(hash, &key, error.clone(), || leader.superseded());
+                    .remember_failure(hash, &key, error.clone(), || leader.invalidated());
                 leader.complete(|| Outcome::Failed(error.clone()));
                 Err(LoadError::Failed(error))
             }

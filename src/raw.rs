@@ -208,8 +208,8 @@ where
         .flatten();
     inner
         .flights
-        .supersede_fenced(hash, |loading| loading.borrow() == sought);
-    inner.pending.overtake(sought);
+        .invalidate_fenced(hash, |loading| loading.borrow() == sought);
+    inner.pending.invalidate(sought);
     inner.forget_failure(hash, |failed| failed.borrow() == sought);
     let new = inner.engine.make(hash, (key, value), weight, times, &guard);
     inner

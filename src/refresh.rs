@@ -106,10 +106,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 let timing = inner.times(self.hash, (&self.key, &value), ttl, now, &guard);
                 let new = inner.engine.make(self.hash, contents, weight, timing, &guard);
                 let leaving = leader.leave_on_drop();
-                let superseded = move || leaving.superseded();
+                let invalidated = move || leaving.invalidated();
                 self.done = inner
                     .engine
-                    .insert_unless(self.hash, new, |a, b| a == b, superseded, guard);
+                    .insert_unless(self.hash, new, |a, b| a == b, invalidated, guard);
                 leader.complete(|| Outcome::Loaded(value.clone()));
                 value
             }

@@ -374,7 +374,7 @@ impl<K, V> Engine<K, V> {
         new: Handle,
         mut equal: impl FnMut(&K, &K) -> bool,
         mode: Mode,
-        mut superseded: Option<impl FnMut() -> bool>,
+        mut invalidated: Option<impl FnMut() -> bool>,
         guard: &Guard,
     ) -> Inserted {
         let unwinding = OnUnwind {
@@ -385,8 +385,8 @@ impl<K, V> Engine<K, V> {
         let mut tried = None;
         loop {
             let equal = |header| equal(&Self::view(header).key, key);
-            let superseded = superseded.as_mut();
-            let done = self.map.insert(hash, new.0, equal, mode, superseded, guard);
+            let invalidated = invalidated.as_mut();
+            let done = self.map.insert(hash, new.0, equal, mode, invalidated, guard);
             if done != Inserted::Full {
                 std::mem::forget(unwinding);
                 return done;
@@ -406,26 +406,26 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Inserts a key that is absent, unless `superseded`, if any, says no at the last moment or an invalidation kills it. Returns
+    /// Inserts a key that is absent, unless `invalidated`, if any, says no at the last moment or an invalidation kills it. Returns
     /// whether it came in; else the new entry is discarded.
     pub(crate) fn insert_absent(
         &self,
         hash: u64,
         new: Handle,
         equal: impl FnMut(&K, &K) -> bool,
-        superseded: Option<impl FnMut() -> bool>,
+        invalidated: Option<impl FnMut() -> bool>,
         guard: Guard,
     ) -> bool {
-        let (mut equal, mut superseded) = (equal, superseded);
+        let (mut equal, mut invalidated) = (equal, invalidated);
         let mut panics = Panics::default();
         let now = self.now_catching_panics(&mut panics);
         // What it replaced, if it came in.
         let came_in = loop {
-            match self.enter(hash, new, &mut equal, Mode::IfAbsent, superseded.as_mut(), &guard) {
+            match self.enter(hash, new, &mut equal, Mode::IfAbsent, invalidated.as_mut(), &guard) {
                 Inserted::New => break Some(None),
                 // What is there is over. Asked after it was found: who overtakes this insertion later changes the slot.
                 Inserted::Present(old) if self.is_expired(old, now) => {
-                    if superseded.as_mut().is_some_and(|superseded| superseded()) {
+                    if invalidated.as_mut().is_some_and(|invalidated| invalidated()) {
                         break None;
                     }
                     if self.map.replace_exact(old, new.0, &guard) {
@@ -435,7 +435,7 @@ impl<K, V> Engine<K, V> {
                 _ => break None,
             }
         };
-        drop(superseded);
+        drop(invalidated);
         match came_in {
             Some(None) => panics.catch(|| self.record(Event::Arrived(new), guard)),
             Some(Some(old)) => panics.catch(|| self.replaced(new, old, guard)),
@@ -446,17 +446,17 @@ impl<K, V> Engine<K, V> {
         came_in.is_some()
     }
 
-    /// Inserts or replaces, unless `superseded` says no at the last moment or an invalidation kills it: whether it came in.
+    /// Inserts or replaces, unless `invalidated` says no at the last moment or an invalidation kills it: whether it came in.
     /// Else the new entry is discarded.
     pub(crate) fn insert_unless(
         &self,
         hash: u64,
         new: Handle,
         equal: impl FnMut(&K, &K) -> bool,
-        superseded: impl FnMut() -> bool,
+        invalidated: impl FnMut() -> bool,
         guard: Guard,
     ) -> bool {
-        match self.enter(hash, new, equal, Mode::Upsert, Some(superseded), &guard) {
+        match self.enter(hash, new, equal, Mode::Upsert, Some(invalidated), &guard) {
             Inserted::New => self.record(Event::Arrived(new), guard),
             Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
             _ => {

@@ -63,17 +63,17 @@ impl<K, V> Engine<K, V> {
             .map(|timing| (timing.deadline(), timing.max_deadline()))
     }
 
-    /// Inserts an entry that comes back at the rank it had, if its key is absent and `superseded` does not say no at the
+    /// Inserts an entry that comes back at the rank it had, if its key is absent and `invalidated` does not say no at the
     /// last moment. Whether it came in; it stays readable under the guard, even if the policy does not keep it.
     pub(crate) fn restore(
         &self,
         (hash, new): (u64, Handle),
         rank: Rank,
         equal: impl FnMut(&K, &K) -> bool,
-        superseded: impl FnMut() -> bool,
+        invalidated: impl FnMut() -> bool,
         guard: &Guard,
     ) -> bool {
-        let inserted = self.enter(hash, new, equal, Mode::IfAbsent, Some(superseded), guard);
+        let inserted = self.enter(hash, new, equal, Mode::IfAbsent, Some(invalidated), guard);
         if inserted != Inserted::New {
             self.record(Event::Released(new), self.pin());
             return false;

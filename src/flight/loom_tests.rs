@@ -29,8 +29,8 @@ fn lead(flights: &Flights<u32, usize>) -> Leader<'_, u32, usize> {
     }
 }
 
-fn supersede(flights: &Flights<u32, usize>) -> bool {
-    flights.supersede(1, |key| *key == KEY)
+fn invalidate(flights: &Flights<u32, usize>) -> bool {
+    flights.invalidate(1, |key| *key == KEY)
 }
 
 fn quiet(flights: &Flights<u32, usize>) {
@@ -115,14 +115,14 @@ fn loom_flight_superseded_or_seen() {
         let (others, others_claim) = (flights.clone(), claim.clone());
         let mut leader = lead(&flights);
         let other = thread::spawn(move || {
-            let any = supersede(&others);
+            let any = invalidate(&others);
             (any, others_claim.load(Ordering::Relaxed) == 1)
         });
         claim.store(1, Ordering::Relaxed);
-        let superseded = leader.superseded();
+        let invalidated = leader.invalidated();
         leader.complete(|| Outcome::Loaded(1));
         let (any, seen) = other.join().unwrap();
-        assert!(superseded || seen || !any, "one sees the other");
+        assert!(invalidated || seen || !any, "one sees the other");
     });
 }
 
@@ -135,13 +135,13 @@ fn loom_flight_the_source_changes() {
         let (others, others_source) = (flights.clone(), source.clone());
         let other = thread::spawn(move || {
             *lock(&others_source) = 2;
-            supersede(&others)
+            invalidate(&others)
         });
         let leader = lead(&flights);
         let value = *lock(&source);
         let any = other.join().unwrap();
-        assert!(value == 2 || any, "the load was overtaken, and is told");
-        assert!(value == 2 || leader.superseded());
+        assert!(value == 2 || any, "the load was invalidated, and is told");
+        assert!(value == 2 || leader.invalidated());
         drop(leader);
     });
 }
@@ -155,12 +155,12 @@ fn loom_flight_a_source_without_a_lock_changes() {
         let (others, others_source) = (flights.clone(), source.clone());
         let other = thread::spawn(move || {
             others_source.store(2, Ordering::Release);
-            supersede(&others)
+            invalidate(&others)
         });
         let leader = lead(&flights);
         let value = source.load(Ordering::Acquire);
         let any = other.join().unwrap();
-        assert!(value == 2 || any, "the load was overtaken, and is told");
+        assert!(value == 2 || any, "the load was invalidated, and is told");
         drop(leader);
     });
 }
@@ -177,14 +177,14 @@ fn loom_flight_superseded_though_met_before() {
             panic!("it is being loaded")
         };
         let other = thread::spawn(move || {
-            let any = supersede(&others);
+            let any = invalidate(&others);
             (any, others_claim.load(Ordering::Relaxed) == 1)
         });
         claim.store(1, Ordering::Relaxed);
-        let superseded = leader.superseded();
+        let invalidated = leader.invalidated();
         leader.complete(|| Outcome::Loaded(1));
         let (any, seen) = other.join().unwrap();
-        assert!(superseded || seen || !any, "one sees the other");
+        assert!(invalidated || seen || !any, "one sees the other");
         assert!(matches!(shared.outcome.get(), Some(Outcome::Loaded(1))));
     });
 }
@@ -201,11 +201,11 @@ fn loom_flight_gone_is_in_the_map() {
         let (others, others_source, others_map) = (flights.clone(), source.clone(), map.clone());
         let other = thread::spawn(move || {
             others_source.store(2, Ordering::Release);
-            (supersede(&others), others_map.load(Ordering::Relaxed))
+            (invalidate(&others), others_map.load(Ordering::Relaxed))
         });
         let mut leader = lead(&flights);
         let value = source.load(Ordering::Acquire);
-        if !leader.superseded() {
+        if !leader.invalidated() {
             map.store(value, Ordering::Relaxed);
         }
         leader.complete(|| Outcome::Loaded(value));
@@ -266,16 +266,16 @@ fn loom_flight_all_are_superseded() {
         let other = thread::spawn(move || {
             others_source.store(2, Ordering::Release);
             let mut seen = false;
-            others.supersede_all(|_, _| seen = others_claim.load(Ordering::Relaxed) == 1);
+            others.invalidate_all(|_, _| seen = others_claim.load(Ordering::Relaxed) == 1);
             seen || others_claim.load(Ordering::Relaxed) == 1
         });
         let mut leader = lead(&flights);
         let value = source.load(Ordering::Acquire);
         claim.store(1, Ordering::Relaxed);
-        let superseded = leader.superseded();
+        let invalidated = leader.invalidated();
         leader.complete(|| Outcome::Loaded(value));
         drop(leader);
         let seen = other.join().unwrap();
-        assert!(value == 2 || superseded || seen, "one sees the other");
+        assert!(value == 2 || invalidated || seen, "one sees the other");
     });
 }

@@ -42,7 +42,7 @@ impl Wakers {
 /// Waits for a flight's outcome, as [`Flight::wait`] does. If it is dropped before, nobody else notices.
 pub(crate) struct Completion<'f, K, V> {
     flight: &'f Flight<K, V>,
-    overtaken: bool,
+    invalidated: bool,
     /// Under which the flight has a waker of this.
     ticket: Option<u64>,
 }
@@ -51,11 +51,11 @@ impl<K, V> Flight<K, V> {
     /// [`wait`](Self::wait) for a task. Only loaders whose polls this thread is inside of, and threads that are blocked, are
     /// taken into account when looking for a ring: a task that waits may also do something else meanwhile.
     pub(crate) fn landed(&self) -> Result<Completion<'_, K, V>, Reentrant> {
-        let overtaken = self.superseded.load(Ordering::Relaxed);
+        let invalidated = self.invalidated.load(Ordering::Relaxed);
         self.wait_state.check(self.leader)?;
         Ok(Completion {
             flight: self,
-            overtaken,
+            invalidated,
             ticket: None,
         })
     }
@@ -71,7 +71,7 @@ impl<'f, K, V> Future for Completion<'f, K, V> {
             let mut done = lock(&flight.done);
             if done.landed {
                 drop(done);
-                return Poll::Ready(if self.overtaken { None } else { flight.outcome.get() });
+                return Poll::Ready(if self.invalidated { None } else { flight.outcome.get() });
             }
             let kept = self.ticket.and_then(|ticket| done.wakers.tasks.get(&ticket));
             if kept.is_some_and(|kept| kept.will_wake(cx.waker())) {

@@ -83,7 +83,7 @@ type Decode<K, V> = fn(&[u8], &[u8]) -> Option<(K, V)>;
 pub(super) struct Source<K, V> {
     file: SnapshotFile,
     taken: Bits,
-    overtaken: Bits,
+    invalidated: Bits,
     /// All of it is overtaken.
     closed: AtomicBool,
     /// How many entries are not taken, or on their way into the cache.
@@ -104,7 +104,7 @@ impl<K, V> Source<K, V> {
         Self {
             file,
             taken: Bits::new(n),
-            overtaken: Bits::new(n),
+            invalidated: Bits::new(n),
             closed: AtomicBool::new(false),
             left: AtomicUsize::new(n),
             flying: Mutex::new(Vec::new()),
@@ -135,9 +135,9 @@ impl<K, V> Source<K, V> {
     }
 
     /// Whether an entry that was taken has been overtaken. To be asked once the claim for it in the map is visible.
-    pub(super) fn is_overtaken(&self, at: usize) -> bool {
-        fence(Ordering::SeqCst); // partner: the fences in `overtake_some` and `close`
-        self.overtaken.get(at) || self.closed.load(Ordering::Relaxed)
+    pub(super) fn is_invalidated(&self, at: usize) -> bool {
+        fence(Ordering::SeqCst); // partner: the fences in `invalidate_saved` and `close`
+        self.invalidated.get(at) || self.closed.load(Ordering::Relaxed)
     }
 
     /// Where in the index a key is, if it is there.
@@ -252,23 +252,23 @@ impl<K, V> Pending<K, V> {
     /// The key is changed: what a snapshot says of it no longer counts. Whether an insertion from a snapshot may be pending:
     /// then it must be killed in the map, after this.
     #[inline(always)]
-    pub(crate) fn overtake<Q: Hash + ?Sized>(&self, key: &Q) -> bool {
+    pub(crate) fn invalidate<Q: Hash + ?Sized>(&self, key: &Q) -> bool {
         // (Once there was one, one of its entries may be on its way for a while.)
-        self.state.load(Ordering::Acquire) != NEVER && self.overtake_some(key)
+        self.state.load(Ordering::Acquire) != NEVER && self.invalidate_saved(key)
     }
 
     #[cold]
     #[inline(never)]
-    fn overtake_some<Q: Hash + ?Sized>(&self, key: &Q) -> bool {
+    fn invalidate_saved<Q: Hash + ?Sized>(&self, key: &Q) -> bool {
         if let Some(source) = self.get()
             && let Some(at) = source.search(key)
         {
-            source.overtaken.set(at);
+            source.invalidated.set(at);
             if !source.taken.set(at) {
                 self.done(&source);
             }
         }
-        // Partner: the fence in `is_overtaken`. Either that sees the mark, or the caller, who goes on to the map, sees its
+        // Partner: the fence in `is_invalidated`. Either that sees the mark, or the caller, who goes on to the map, sees its
         // claim there.
         fence(Ordering::SeqCst);
         true
@@ -277,7 +277,7 @@ impl<K, V> Pending<K, V> {
     /// All keys are changed. `kill` gets the cache's hashes of what is on its way.
     pub(crate) fn close(&self, mut kill: impl FnMut(u64)) {
         if let Some(former) = self.set(None, None) {
-            fence(Ordering::SeqCst); // partner: as in `overtake_some`
+            fence(Ordering::SeqCst); // partner: as in `invalidate_saved`
             let flying = former.flying.lock().unwrap_or_else(PoisonError::into_inner).clone();
             flying.into_iter().for_each(&mut kill);
         }
@@ -351,10 +351,10 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             return None;
         }
         let new = self.engine.make(hash, (key, value), weight, life, guard);
-        let overtaken = || source.is_overtaken(at);
+        let invalidated = || source.is_invalidated(at);
         let came_in = self
             .engine
-            .restore((hash, new), record.rank, source.equal, overtaken, guard);
+            .restore((hash, new), record.rank, source.equal, invalidated, guard);
         came_in.then_some(new)
     }
 }

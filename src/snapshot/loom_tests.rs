@@ -70,14 +70,14 @@ impl Case {
                 .is_ok()
         };
         if change(ABSENT, LOADING) {
-            let state = if source.is_overtaken(at) { ABSENT } else { VISIBLE };
+            let state = if source.is_invalidated(at) { ABSENT } else { VISIBLE };
             change(LOADING, state); // unless it was killed
         }
     }
 
     /// As `Cache::remove`: kills what is on its way, if the map shows any.
     fn remove(&self, key: u64) {
-        if self.pending.overtake(&key) {
+        if self.pending.invalidate(&key) {
             self.remove_from_map(key);
         }
     }
@@ -91,7 +91,7 @@ impl Case {
 
     /// As `Cache::insert`.
     fn insert(&self, key: u64) {
-        self.pending.overtake(&key);
+        self.pending.invalidate(&key);
         self.map[key as usize].swap(INSERTED, Ordering::AcqRel);
     }
 
