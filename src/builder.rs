@@ -25,19 +25,19 @@ pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
 /// A setting `T` of what not all keys and values can have, and how it is started, as an `R`: only those that may go to another
 /// thread have a ticker, only those with a `Codec` a snapshot.
-enum Extra<K, V, S, T, R> {
+enum DeferredSetting<K, V, S, T, R> {
     None,
     Some(T, fn(&Cache<K, V, S>, T) -> io::Result<R>),
     /// It was set for another hasher.
-    Forgotten,
+    LostByHasher,
 }
 
-impl<K, V, S, T, R> Extra<K, V, S, T, R> {
+impl<K, V, S, T, R> DeferredSetting<K, V, S, T, R> {
     /// For another hasher.
-    fn forget<S2, R2>(self) -> Extra<K, V, S2, T, R2> {
+    fn lose_by_hasher<S2, R2>(self) -> DeferredSetting<K, V, S2, T, R2> {
         match self {
-            Self::None => Extra::None,
-            Self::Some(..) | Self::Forgotten => Extra::Forgotten,
+            Self::None => DeferredSetting::None,
+            Self::Some(..) | Self::LostByHasher => DeferredSetting::LostByHasher,
         }
     }
 
@@ -49,7 +49,7 @@ impl<K, V, S, T, R> Extra<K, V, S, T, R> {
                     source: Arc::new(source),
                 })
             }
-            Self::None | Self::Forgotten => Ok(None),
+            Self::None | Self::LostByHasher => Ok(None),
         }
     }
 }
@@ -66,8 +66,8 @@ pub struct Builder<K, V, S = DefaultHasher> {
     jitter: f64,
     background: Option<Runner>,
     negative_ttl: Option<Duration>,
-    ticker: Extra<K, V, S, Duration, Service>,
-    snapshot: Extra<K, V, S, Keep, Keeper<K, V, S>>,
+    ticker: DeferredSetting<K, V, S, Duration, Service>,
+    snapshot: DeferredSetting<K, V, S, Keep, Keeper<K, V, S>>,
     pub(crate) hasher: S,
 }
 
@@ -83,8 +83,8 @@ impl<K, V> Builder<K, V> {
             jitter: 0.0,
             background: None,
             negative_ttl: None,
-            ticker: Extra::None,
-            snapshot: Extra::None,
+            ticker: DeferredSetting::None,
+            snapshot: DeferredSetting::None,
             hasher: DefaultHasher::default(),
         }
     }
@@ -236,8 +236,8 @@ impl<K, V, S> Builder<K, V, S> {
             jitter: self.jitter,
             background: self.background,
             negative_ttl: self.negative_ttl,
-            ticker: self.ticker.forget(),
-            snapshot: self.snapshot.forget(),
+            ticker: self.ticker.lose_by_hasher(),
+            snapshot: self.snapshot.lose_by_hasher(),
             hasher,
         }
     }
@@ -247,15 +247,15 @@ impl<K, V, S> Builder<K, V, S> {
         let lives = [self.time.time_to_live, self.time.time_to_idle, self.time.refresh_after];
         if lives.contains(&Some(0))
             || self.negative_ttl == Some(Duration::ZERO)
-            || matches!(self.ticker, Extra::Some(Duration::ZERO, _))
-            || matches!(&self.snapshot, Extra::Some(keep, _) if keep.every == Some(Duration::ZERO))
+            || matches!(self.ticker, DeferredSetting::Some(Duration::ZERO, _))
+            || matches!(&self.snapshot, DeferredSetting::Some(keep, _) if keep.every == Some(Duration::ZERO))
         {
             return Err(BuildError::ZeroDuration);
         }
-        if matches!(self.ticker, Extra::Forgotten) {
+        if matches!(self.ticker, DeferredSetting::LostByHasher) {
             return Err(BuildError::TickerBeforeHasher);
         }
-        if matches!(self.snapshot, Extra::Forgotten) {
+        if matches!(self.snapshot, DeferredSetting::LostByHasher) {
             return Err(BuildError::SnapshotBeforeHasher);
         }
         if !(0.0..1.0).contains(&self.jitter) {
@@ -288,7 +288,7 @@ impl<K, V, S> Builder<K, V, S> {
         };
         let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher)?;
         let (ticker, keeper) = (self.ticker.start(&cache)?, self.snapshot.start(&cache)?);
-        cache.attend(ticker, keeper);
+        cache.attach_services(ticker, keeper);
         Ok(cache)
     }
 }
@@ -310,7 +310,7 @@ where
     /// included. So that drop must not happen under a lock that one of them takes. A drop on the thread itself, or on a ticker
     /// or saver of another cache, does not wait: then the thread drops the entries.
     pub fn ticker(mut self, every: Duration) -> Self {
-        self.ticker = Extra::Some(every, Cache::start_ticker);
+        self.ticker = DeferredSetting::Some(every, Cache::start_ticker);
         self
     }
 }
@@ -324,7 +324,7 @@ where
     /// Has the cache load and save a [snapshot](crate::snapshot) by itself, as [`Keep`] says. To be set after the
     /// [`hasher`](Self::hasher).
     pub fn snapshot(mut self, keep: Keep) -> Self {
-        self.snapshot = Extra::Some(keep, Cache::start_keeper);
+        self.snapshot = DeferredSetting::Some(keep, Cache::start_keeper);
         self
     }
 }

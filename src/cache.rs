@@ -61,12 +61,12 @@ pub(crate) struct Inner<K, V, S> {
     pub(crate) background: Option<Runner>,
     pub(crate) failures: Option<Box<Failures<K>>>,
     pub(crate) pending: Pending<K, V>,
-    attendants: OnceLock<Box<Attendants<K, V, S>>>,
+    services: OnceLock<Box<Services<K, V, S>>>,
 }
 
 /// The threads of a cache that has any, and the number of its handles. Its threads have none, so that a save in progress does
 /// not pass for a user of the cache.
-struct Attendants<K, V, S> {
+struct Services<K, V, S> {
     handles: AtomicUsize,
     ticker: Mutex<Option<Service>>,
     keeper: Option<Keeper<K, V, S>>,
@@ -74,8 +74,8 @@ struct Attendants<K, V, S> {
 
 impl<K, V, S> Clone for Cache<K, V, S> {
     fn clone(&self) -> Self {
-        if let Some(attendants) = self.0.attendants.get() {
-            attendants.handles.fetch_add(1, Ordering::Relaxed);
+        if let Some(services) = self.0.services.get() {
+            services.handles.fetch_add(1, Ordering::Relaxed);
         }
         Self(self.0.clone())
     }
@@ -84,12 +84,12 @@ impl<K, V, S> Clone for Cache<K, V, S> {
 impl<K, V, S> Drop for Cache<K, V, S> {
     fn drop(&mut self) {
         // AcqRel pairs with itself: what was done through other handles is saved.
-        if let Some(attendants) = self.0.attendants.get()
-            && attendants.handles.fetch_sub(1, Ordering::AcqRel) == 1
+        if let Some(services) = self.0.services.get()
+            && services.handles.fetch_sub(1, Ordering::AcqRel) == 1
         {
             // The threads end first, so that the cache ends on this one.
-            drop(attendants.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
-            if let Some(keeper) = &attendants.keeper {
+            drop(services.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
+            if let Some(keeper) = &services.keeper {
                 keeper.end(&self.0);
             }
         }
@@ -121,11 +121,11 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// arithmetic progression is another such progression, which in some processes would fill only some buckets.
     #[inline]
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        Self::stir(self.hasher.hash_one(key))
+        Self::mix_hash(self.hasher.hash_one(key))
     }
 
     #[inline]
-    pub(crate) fn stir(hash: u64) -> u64 {
+    pub(crate) fn mix_hash(hash: u64) -> u64 {
         let hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash ^ hash >> 32
     }
@@ -204,7 +204,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let mut found = None;
         let guard = self.0.engine.pin_briefly();
         if let Some(guard) = &guard {
-            match self.0.lookup_at_once(key, hash, guard.guard()) {
+            match self.0.lookup_fast(key, hash, guard.guard()) {
                 Ok(entry) => return entry.map(|entry| read(&entry.value)),
                 Err(some) => found = some,
             }
@@ -495,7 +495,7 @@ impl<K, V, S> Cache<K, V, S> {
             background,
             failures,
             pending: Pending::new(),
-            attendants: OnceLock::new(),
+            services: OnceLock::new(),
             engine: Engine::new(settings)?,
             hasher,
             weigher,
@@ -503,9 +503,9 @@ impl<K, V, S> Cache<K, V, S> {
     }
 
     /// Gives a new cache what looks after it, if there is anything.
-    pub(crate) fn attend(&self, ticker: Option<Service>, keeper: Option<Keeper<K, V, S>>) {
+    pub(crate) fn attach_services(&self, ticker: Option<Service>, keeper: Option<Keeper<K, V, S>>) {
         if ticker.is_some() || keeper.is_some() {
-            _ = self.0.attendants.set(Box::new(Attendants {
+            _ = self.0.services.set(Box::new(Services {
                 handles: AtomicUsize::new(1),
                 ticker: Mutex::new(ticker),
                 keeper,

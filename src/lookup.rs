@@ -30,7 +30,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.lookup_at_once(key, hash, guard)
+        self.lookup_fast(key, hash, guard)
             .unwrap_or_else(|found| self.lookup_slow(key, hash, found, self.engine.now(), guard))
     }
 
@@ -57,7 +57,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// What [`lookup`](Self::lookup) returns, if the first look tells and the counters are at hand. Else nothing is counted,
     /// and what was found is returned for [`lookup_slow`](Self::lookup_slow) to go on with.
     #[inline(always)]
-    pub(crate) fn lookup_at_once<'g, Q>(
+    pub(crate) fn lookup_fast<'g, Q>(
         &self,
         key: &Q,
         hash: u64,
@@ -69,7 +69,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     {
         let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
         match self.engine.map().get_fast(hash, equal, guard) {
-            Some(Some(found)) => self.hit_at_once(found, guard).map(Some).ok_or(Some(found)),
+            Some(Some(found)) => self.record_hit_fast(found, guard).map(Some).ok_or(Some(found)),
             Some(None) => match self.engine.locals().near(guard) {
                 // (In a cache with times the clock is to be looked at, for the sake of others' entries.)
                 // (And an entry that is not here may still be in a snapshot.)
@@ -85,7 +85,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
 
     /// A hit, if the first look finds it, and counting it is nothing but writing it down. Else nothing was counted.
     #[inline(always)]
-    pub(crate) fn glance<'g>(
+    pub(crate) fn probe<'g>(
         &self,
         hash: u64,
         equal: impl FnOnce(&K) -> bool,
@@ -95,12 +95,12 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         if !equal(&Engine::<K, V>::view(found).key) {
             return None;
         }
-        self.hit_at_once(found, guard)
+        self.record_hit_fast(found, guard)
     }
 
     /// Counts a hit, for the statistics and for the policy, if that is nothing but writing it down.
     #[inline(always)]
-    fn hit_at_once<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
+    fn record_hit_fast<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
         let local = self.engine.locals().near(guard)?;
         if !self.engine.mark(found, guard) {
             return None;
@@ -109,7 +109,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Some(Engine::<K, V>::view(found))
     }
 
-    /// Goes on with what [`lookup_at_once`](Self::lookup_at_once) found; `now` is 0 if nothing has times.
+    /// Goes on with what [`lookup_fast`](Self::lookup_at_once) found; `now` is 0 if nothing has times.
     #[inline(never)]
     pub(crate) fn lookup_slow<'g, Q>(
         &self,
@@ -172,7 +172,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     {
         let found = glanced.filter(|header| Engine::<K, V>::view(*header).key.borrow() == key);
         found
-            .and_then(|found| self.hit_at_once(found, guard))
+            .and_then(|found| self.record_hit_fast(found, guard))
             .or_else(|| self.lookup_slow(key, hash, found, self.engine.now(), guard))
     }
 }

@@ -67,7 +67,7 @@ pub fn load<C: EntryCodec<K, V>, K: Hash + Eq, V, S: BuildHasher>(
 /// # Safety
 /// No other thread uses any cache of the process meanwhile; and hashing, comparing and `read` use none.
 #[inline(always)]
-pub unsafe fn get_alone<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
+pub unsafe fn get_exclusive<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
 where
     K: Hash + Eq + Borrow<Q>,
     S: BuildHasher,
@@ -77,11 +77,11 @@ where
     unsafe { get_alone_if(cache, key, |_| true, read) }
 }
 
-/// [`get_alone`], where every entry that is found is a miss unless `allowed` returns true for the current time: nanoseconds of
+/// [`get_exclusive`], where every entry that is found is a miss unless `allowed` returns true for the current time: nanoseconds of
 /// [`clock_nanos`], or 0 in a cache whose entries never expire.
 ///
 /// # Safety
-/// As for [`get_alone`]; `allowed` uses no cache either.
+/// As for [`get_exclusive`]; `allowed` uses no cache either.
 #[inline(always)]
 pub unsafe fn get_alone_if<K, V, S, Q, R>(
     cache: &Cache<K, V, S>,
@@ -96,7 +96,7 @@ where
 {
     // SAFETY: the caller's promise.
     let guard = unsafe { unprotected() };
-    match cache.0.lookup_at_once(key, cache.0.hash(key), &guard) {
+    match cache.0.lookup_fast(key, cache.0.hash(key), &guard) {
         Ok(entry) => entry.map(|entry| read(&entry.value)),
         Err(Some(found)) if cache.0.engine.hits_are_quiet() => {
             let now = cache.0.engine.now();
@@ -128,13 +128,13 @@ pub fn clock_nanos() -> u64 {
     clock::nanos()
 }
 
-/// The hits of [`get_alone`] that need a single look; of others nothing is known then, and nothing was counted. `hash` is what the
+/// The hits of [`get_exclusive`] that need a single look; of others nothing is known then, and nothing was counted. `hash` is what the
 /// cache's hasher makes of the key, `equal` tells the key.
 ///
 /// # Safety
-/// As for [`get_alone`].
+/// As for [`get_exclusive`].
 #[inline(always)]
-pub unsafe fn glance_alone<K: Hash, V, S: BuildHasher, R>(
+pub unsafe fn probe_exclusive<K: Hash, V, S: BuildHasher, R>(
     cache: &Cache<K, V, S>,
     hash: u64,
     equal: impl FnOnce(&K) -> bool,
@@ -142,8 +142,8 @@ pub unsafe fn glance_alone<K: Hash, V, S: BuildHasher, R>(
 ) -> Option<R> {
     // SAFETY: the caller's promise.
     let guard = unsafe { unprotected() };
-    let hash = Inner::<K, V, S>::stir(hash);
-    cache.0.glance(hash, equal, &guard).map(|entry| read(&entry.value))
+    let hash = Inner::<K, V, S>::mix_hash(hash);
+    cache.0.probe(hash, equal, &guard).map(|entry| read(&entry.value))
 }
 
 /// [`Cache::get_many`] without memory of its own: shows the values of `keys`, in their order, while none of them is freed.
@@ -177,7 +177,7 @@ pub unsafe fn fork_child() {
     flight::fork_child();
 }
 
-/// [`Cache::get_with`], apart: so [`get_alone`] needs nothing of what protects it.
+/// [`Cache::get_with`], apart: so [`get_exclusive`] needs nothing of what protects it.
 #[cold]
 #[inline(never)]
 fn get_protected<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
@@ -536,7 +536,7 @@ mod tests {
             }
             let cache = builder.build().unwrap();
             // SAFETY: this process has one thread that uses caches.
-            let look = |key: &str| unsafe { get_alone(&cache, key, |value| *value) };
+            let look = |key: &str| unsafe { get_exclusive(&cache, key, |value| *value) };
             for i in 0..200 {
                 cache.insert(i.to_string(), i);
                 cache.run_pending();

@@ -276,7 +276,7 @@ impl Store {
         };
         // (Exceptions that are remembered have times.)
         // SAFETY: the calling thread holds the GIL; `equal` uses none.
-        unsafe { raw::glance_alone(&self.cache, seeded(hash), equal, Value::value) }.flatten()
+        unsafe { raw::probe_exclusive(&self.cache, seeded(hash), equal, Value::value) }.flatten()
     }
 
     /// The same, and whether the caller is the one who is to reload what is there.
