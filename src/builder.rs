@@ -8,7 +8,7 @@ use crate::expiry::Expiry;
 use crate::negative::Failures;
 use crate::policy::PolicyKind;
 use crate::refresh::{Runner, Task};
-use crate::snapshot::{Codec, Keep, Keeper};
+use crate::snapshot::{Codec, Keep, AutoSnapshotter};
 use crate::stats::Cause;
 use crate::ticker::Service;
 use std::fmt;
@@ -67,7 +67,7 @@ pub struct Builder<K, V, S = DefaultHasher> {
     background: Option<Runner>,
     negative_ttl: Option<Duration>,
     ticker: DeferredSetting<K, V, S, Duration, Service>,
-    snapshot: DeferredSetting<K, V, S, Keep, Keeper<K, V, S>>,
+    snapshot: DeferredSetting<K, V, S, Keep, AutoSnapshotter<K, V, S>>,
     pub(crate) hasher: S,
 }
 
@@ -287,8 +287,8 @@ impl<K, V, S> Builder<K, V, S> {
             None => None,
         };
         let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher)?;
-        let (ticker, keeper) = (self.ticker.start(&cache)?, self.snapshot.start(&cache)?);
-        cache.attach_services(ticker, keeper);
+        let (ticker, auto_snapshot) = (self.ticker.start(&cache)?, self.snapshot.start(&cache)?);
+        cache.attach_services(ticker, auto_snapshot);
         Ok(cache)
     }
 }
@@ -324,7 +324,7 @@ where
     /// Has the cache load and save a [snapshot](crate::snapshot) by itself, as [`Keep`] says. To be set after the
     /// [`hasher`](Self::hasher).
     pub fn snapshot(mut self, keep: Keep) -> Self {
-        self.snapshot = DeferredSetting::Some(keep, Cache::start_keeper);
+        self.snapshot = DeferredSetting::Some(keep, Cache::start_auto_snapshot);
         self
     }
 }

@@ -12,7 +12,7 @@ use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::reclaim::{Brief, Guard};
 use crate::refresh::Runner;
-use crate::snapshot::{Keeper, Pending};
+use crate::snapshot::{AutoSnapshotter, SnapshotSlot};
 use crate::stats::Stats;
 use crate::ticker::Service;
 use std::borrow::Borrow;
@@ -60,7 +60,7 @@ pub(crate) struct Inner<K, V, S> {
     pub(crate) flights: Flights<K, V>,
     pub(crate) background: Option<Runner>,
     pub(crate) failures: Option<Box<Failures<K>>>,
-    pub(crate) pending: Pending<K, V>,
+    pub(crate) pending: SnapshotSlot<K, V>,
     services: OnceLock<Box<Services<K, V, S>>>,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Inner<K, V, S> {
 struct Services<K, V, S> {
     handles: AtomicUsize,
     ticker: Mutex<Option<Service>>,
-    keeper: Option<Keeper<K, V, S>>,
+    auto_snapshot: Option<AutoSnapshotter<K, V, S>>,
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
@@ -89,8 +89,8 @@ impl<K, V, S> Drop for Cache<K, V, S> {
         {
             // The threads end first, so that the cache ends on this one.
             drop(services.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
-            if let Some(keeper) = &services.keeper {
-                keeper.end(&self.0);
+            if let Some(auto_snapshot) = &services.auto_snapshot {
+                auto_snapshot.end(&self.0);
             }
         }
     }
@@ -494,7 +494,7 @@ impl<K, V, S> Cache<K, V, S> {
             flights: Flights::new(settings.capacity),
             background,
             failures,
-            pending: Pending::new(),
+            pending: SnapshotSlot::new(),
             services: OnceLock::new(),
             engine: Engine::new(settings)?,
             hasher,
@@ -503,12 +503,12 @@ impl<K, V, S> Cache<K, V, S> {
     }
 
     /// Gives a new cache what looks after it, if there is anything.
-    pub(crate) fn attach_services(&self, ticker: Option<Service>, keeper: Option<Keeper<K, V, S>>) {
-        if ticker.is_some() || keeper.is_some() {
+    pub(crate) fn attach_services(&self, ticker: Option<Service>, auto_snapshot: Option<AutoSnapshotter<K, V, S>>) {
+        if ticker.is_some() || auto_snapshot.is_some() {
             _ = self.0.services.set(Box::new(Services {
                 handles: AtomicUsize::new(1),
                 ticker: Mutex::new(ticker),
-                keeper,
+                auto_snapshot,
             }));
         }
     }

@@ -19,7 +19,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     {
         let found = self.peek_alive(hash, key, now, guard);
         if found.is_none() && self.pending.is_some() {
-            return self.revive(hash, key, guard);
+            return self.restore_on_miss(hash, key, guard);
         }
         found
     }
@@ -128,7 +128,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             .or_else(|| self.engine.map().get_slow(hash, equal, guard))
             .filter(|found| !self.engine.is_expired(*found, now));
         if found.is_none() && self.pending.is_some() {
-            found = self.revive(hash, key, guard).map(|Handle(found)| found);
+            found = self.restore_on_miss(hash, key, guard).map(|Handle(found)| found);
         }
         self.engine.locals().count(guard, found.is_some());
         let found = found?;

@@ -9,7 +9,7 @@ use crate::flight;
 use crate::prim::clock;
 use crate::reclaim::{self, unprotected};
 pub use crate::snapshot::EntryCodec;
-pub use crate::snapshot::session::{About, Loading, Saving};
+pub use crate::snapshot::session::{EntryMeta, LoadSession, SaveSession};
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
 use crate::stats::Cause;
 use std::borrow::Borrow;

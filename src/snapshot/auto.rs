@@ -1,6 +1,6 @@
 //! A cache that keeps itself in a file: loaded when it is built, saved every so often and when nobody holds it any more.
 
-use super::codec::{Codec, Each};
+use super::codec::{Codec, PerTypeCodec};
 use super::error::SnapshotError;
 use super::options::{LoadOptions, Loaded, SaveOptions, Saved};
 use crate::cache::{Cache, Inner};
@@ -122,7 +122,7 @@ impl Keep {
     }
 
     fn save<K: Hash + Eq + Codec, V: Codec, S: BuildHasher>(&self, inner: &Inner<K, V, S>) {
-        let saved = inner.save::<Each>(&self.path, &SaveOptions::new().schema(self.schema));
+        let saved = inner.save::<PerTypeCodec>(&self.path, &SaveOptions::new().schema(self.schema));
         (self.observer)(saved.map_or_else(Kept::NotSaved, Kept::Saved));
     }
 }
@@ -141,13 +141,13 @@ impl fmt::Debug for Keep {
 }
 
 /// Part of a cache that saves itself.
-pub(crate) struct Keeper<K, V, S> {
+pub(crate) struct AutoSnapshotter<K, V, S> {
     keep: Arc<Keep>,
     save: fn(&Keep, &Inner<K, V, S>),
     saver: Mutex<Option<Service>>,
 }
 
-impl<K, V, S> Keeper<K, V, S> {
+impl<K, V, S> AutoSnapshotter<K, V, S> {
     /// The last handle is dropped: ends the thread, and then saves.
     pub(crate) fn end(&self, inner: &Inner<K, V, S>) {
         drop(self.saver.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -165,7 +165,7 @@ where
     S: BuildHasher + Send + Sync + 'static,
 {
     /// Loads, and begins to save, as `keep` says.
-    pub(crate) fn start_keeper(&self, keep: Keep) -> io::Result<Keeper<K, V, S>> {
+    pub(crate) fn start_auto_snapshot(&self, keep: Keep) -> io::Result<AutoSnapshotter<K, V, S>> {
         if keep.load {
             let options = LoadOptions::new().schema(keep.schema).copy(keep.copy);
             let loaded = self.load_with(&keep.path, &options);
@@ -180,7 +180,7 @@ where
             .every
             .map(|every| self.start_saver(keep.clone(), every))
             .transpose()?;
-        Ok(Keeper {
+        Ok(AutoSnapshotter {
             keep,
             save: Keep::save,
             saver: Mutex::new(saver),

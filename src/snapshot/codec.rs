@@ -46,9 +46,9 @@ pub trait EntryCodec<K, V> {
 }
 
 /// The key by its [`Codec`], the value by its own.
-pub(crate) struct Each;
+pub(crate) struct PerTypeCodec;
 
-impl<K: Codec, V: Codec> EntryCodec<K, V> for Each {
+impl<K: Codec, V: Codec> EntryCodec<K, V> for PerTypeCodec {
     fn encode_key(key: &K, out: &mut Vec<u8>) {
         key.encode(out);
     }

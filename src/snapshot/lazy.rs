@@ -36,16 +36,16 @@ impl Bits {
 
 /// A moment on both clocks: milliseconds since 1970, and nanoseconds of the cache's clock.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
+pub(super) struct ClockPair {
     pub(super) wall: u64,
     pub(super) clock: u64,
 }
 
-impl Moment {
+impl ClockPair {
     /// This one.
     pub(super) fn now<K, V>(engine: &Engine<K, V>) -> Self {
         Self {
-            wall: super::wall(),
+            wall: super::unix_millis(),
             clock: engine.time().clock.now(),
         }
     }
@@ -80,34 +80,34 @@ impl Moment {
 type Decode<K, V> = fn(&[u8], &[u8]) -> Option<(K, V)>;
 
 /// A loaded snapshot.
-pub(super) struct Source<K, V> {
+pub(super) struct LazySnapshot<K, V> {
     file: SnapshotFile,
-    taken: Bits,
+    claimed: Bits,
     invalidated: Bits,
     /// All of it is overtaken.
     closed: AtomicBool,
     /// How many entries are not taken, or on their way into the cache.
     left: AtomicUsize,
     /// The cache's hashes of the keys whose entries are on their way.
-    flying: Mutex<Vec<u64>>,
-    now: Moment,
+    restoring: Mutex<Vec<u64>>,
+    now: ClockPair,
     decode: Decode<K, V>,
     equal: fn(&K, &K) -> bool,
 }
 
-impl<K, V> Source<K, V> {
-    pub(super) fn new<C: EntryCodec<K, V>>(file: SnapshotFile, now: Moment) -> Self
+impl<K, V> LazySnapshot<K, V> {
+    pub(super) fn new<C: EntryCodec<K, V>>(file: SnapshotFile, now: ClockPair) -> Self
     where
         K: Eq,
     {
         let n = file.len();
         Self {
             file,
-            taken: Bits::new(n),
+            claimed: Bits::new(n),
             invalidated: Bits::new(n),
             closed: AtomicBool::new(false),
             left: AtomicUsize::new(n),
-            flying: Mutex::new(Vec::new()),
+            restoring: Mutex::new(Vec::new()),
             now,
             decode: C::decode,
             equal: K::eq,
@@ -118,12 +118,12 @@ impl<K, V> Source<K, V> {
         &self.file
     }
 
-    pub(super) fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> ClockPair {
         self.now
     }
 
     pub(super) fn is_taken(&self, at: usize) -> bool {
-        self.taken.get(at) || self.closed.load(Ordering::Relaxed)
+        self.claimed.get(at) || self.closed.load(Ordering::Relaxed)
     }
 
     /// The places of what is not taken, with the offsets of their records, hottest first.
@@ -164,40 +164,40 @@ impl<K, V> Source<K, V> {
 }
 
 /// An entry is on its way from the snapshot into the cache.
-pub(super) struct Flight<'s, K, V> {
-    pending: &'s Pending<K, V>,
-    source: &'s Arc<Source<K, V>>,
+pub(super) struct RestoreGuard<'s, K, V> {
+    pending: &'s SnapshotSlot<K, V>,
+    source: &'s Arc<LazySnapshot<K, V>>,
     hash: u64,
 }
 
-impl<K, V> Drop for Flight<'_, K, V> {
+impl<K, V> Drop for RestoreGuard<'_, K, V> {
     fn drop(&mut self) {
-        let mut flying = self.source.flying.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = flying.iter().position(|hash| *hash == self.hash) {
-            flying.swap_remove(at);
+        let mut restoring = self.source.restoring.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = restoring.iter().position(|hash| *hash == self.hash) {
+            restoring.swap_remove(at);
         }
-        drop(flying);
+        drop(restoring);
         self.pending.done(self.source);
     }
 }
 
 /// No snapshot was ever loaded.
-const NEVER: u8 = 0;
+const NONE_EVER: u8 = 0;
 /// There is one with entries that were not taken.
 const SOME: u8 = 1;
 /// There is none any more.
 const DONE: u8 = 2;
 
 /// The cache's snapshot, if there is one.
-pub(crate) struct Pending<K, V> {
+pub(crate) struct SnapshotSlot<K, V> {
     state: AtomicU8,
-    source: RwLock<Option<Arc<Source<K, V>>>>,
+    source: RwLock<Option<Arc<LazySnapshot<K, V>>>>,
 }
 
-impl<K, V> Pending<K, V> {
+impl<K, V> SnapshotSlot<K, V> {
     pub(crate) fn new() -> Self {
         Self {
-            state: AtomicU8::new(NEVER),
+            state: AtomicU8::new(NONE_EVER),
             source: RwLock::new(None),
         }
     }
@@ -209,12 +209,12 @@ impl<K, V> Pending<K, V> {
         self.state.load(Ordering::Acquire) == SOME
     }
 
-    pub(super) fn get(&self) -> Option<Arc<Source<K, V>>> {
+    pub(super) fn get(&self) -> Option<Arc<LazySnapshot<K, V>>> {
         self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts `new` in the place of the snapshot, if that is `old` where one is named.
-    fn set(&self, old: Option<&Arc<Source<K, V>>>, new: Option<Arc<Source<K, V>>>) -> Option<Arc<Source<K, V>>> {
+    fn set(&self, old: Option<&Arc<LazySnapshot<K, V>>>, new: Option<Arc<LazySnapshot<K, V>>>) -> Option<Arc<LazySnapshot<K, V>>> {
         let mut source = self.source.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = old
             && source.as_ref().is_none_or(|source| !Arc::ptr_eq(source, old))
@@ -238,15 +238,15 @@ impl<K, V> Pending<K, V> {
 
     /// Takes an entry, to bring it in: listed, with the cache's hash of its key, until the flight is dropped. `None` if it was
     /// taken.
-    pub(super) fn take<'s>(&'s self, source: &'s Arc<Source<K, V>>, at: usize, hash: u64) -> Option<Flight<'s, K, V>> {
-        if source.taken.set(at) {
+    pub(super) fn take<'s>(&'s self, source: &'s Arc<LazySnapshot<K, V>>, at: usize, hash: u64) -> Option<RestoreGuard<'s, K, V>> {
+        if source.claimed.set(at) {
             return None;
         }
-        let mut flying = source.flying.lock().unwrap_or_else(PoisonError::into_inner);
-        flying.push(hash);
-        drop(flying);
+        let mut restoring = source.restoring.lock().unwrap_or_else(PoisonError::into_inner);
+        restoring.push(hash);
+        drop(restoring);
         let pending = self;
-        Some(Flight { pending, source, hash })
+        Some(RestoreGuard { pending, source, hash })
     }
 
     /// The key is changed: what a snapshot says of it no longer counts. Whether an insertion from a snapshot may be pending:
@@ -254,7 +254,7 @@ impl<K, V> Pending<K, V> {
     #[inline(always)]
     pub(crate) fn invalidate<Q: Hash + ?Sized>(&self, key: &Q) -> bool {
         // (Once there was one, one of its entries may be on its way for a while.)
-        self.state.load(Ordering::Acquire) != NEVER && self.invalidate_saved(key)
+        self.state.load(Ordering::Acquire) != NONE_EVER && self.invalidate_saved(key)
     }
 
     #[cold]
@@ -264,7 +264,7 @@ impl<K, V> Pending<K, V> {
             && let Some(at) = source.search(key)
         {
             source.invalidated.set(at);
-            if !source.taken.set(at) {
+            if !source.claimed.set(at) {
                 self.done(&source);
             }
         }
@@ -278,13 +278,13 @@ impl<K, V> Pending<K, V> {
     pub(crate) fn close(&self, mut kill: impl FnMut(u64)) {
         if let Some(former) = self.set(None, None) {
             fence(Ordering::SeqCst); // partner: as in `invalidate_saved`
-            let flying = former.flying.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            flying.into_iter().for_each(&mut kill);
+            let restoring = former.restoring.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            restoring.into_iter().for_each(&mut kill);
         }
     }
 
     /// Another snapshot takes the place of the former one, if there is one.
-    pub(super) fn open(&self, source: Arc<Source<K, V>>) {
+    pub(super) fn open(&self, source: Arc<LazySnapshot<K, V>>) {
         if source.file.len() == 0 {
             return self.close(|_| ());
         }
@@ -292,12 +292,12 @@ impl<K, V> Pending<K, V> {
     }
 
     /// The snapshot is of no more use.
-    pub(super) fn end(&self, source: &Arc<Source<K, V>>) {
+    pub(super) fn end(&self, source: &Arc<LazySnapshot<K, V>>) {
         self.set(Some(source), None);
     }
 
     /// An entry has been taken, and what was done with it is done. The last one ends the snapshot.
-    fn done(&self, source: &Arc<Source<K, V>>) {
+    fn done(&self, source: &Arc<LazySnapshot<K, V>>) {
         // AcqRel: who takes the last one away has all the others behind it, and says so with Release.
         if source.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.set(Some(source), None);
@@ -309,7 +309,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// Brings the key's entry in from the snapshot, if that has one that has not been taken. It is readable under the guard.
     #[cold]
     #[inline(never)]
-    pub(crate) fn revive<Q>(&self, hash: u64, key: &Q, guard: &Guard) -> Option<Handle>
+    pub(crate) fn restore_on_miss<Q>(&self, hash: u64, key: &Q, guard: &Guard) -> Option<Handle>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -320,14 +320,14 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             // Another thread may have brought it in since it was missed.
             return self.peek_alive(hash, key, self.engine.now(), guard);
         }
-        self.bring_in(&source, at, |own| (own.borrow() == key).then_some(hash), guard)
+        self.restore_entry(&source, at, |own| (own.borrow() == key).then_some(hash), guard)
             .or_else(|| self.peek_alive(hash, key, self.engine.now(), guard))
     }
 
     /// Brings in the entry at a place of the index, if `hash` says that it is the one, and what its hash is.
-    pub(super) fn bring_in(
+    pub(super) fn restore_entry(
         &self,
-        source: &Arc<Source<K, V>>,
+        source: &Arc<LazySnapshot<K, V>>,
         at: usize,
         hash: impl FnOnce(&K) -> Option<u64>,
         guard: &Guard,

@@ -2,8 +2,8 @@
 //! files, whose entries go into a word per key in the map's place, which is claimed, killed and shown as a slot of that is.
 
 use super::file::SnapshotFile;
-use super::lazy::{Moment, Pending, Source};
-use super::{Each, SaveOptions};
+use super::lazy::{ClockPair, SnapshotSlot, LazySnapshot};
+use super::{PerTypeCodec, SaveOptions};
 use crate::Cache;
 use crate::prim::sync::{Arc, AtomicU8, Ordering};
 use loom::thread;
@@ -42,7 +42,7 @@ impl Drop for File {
 }
 
 struct Case {
-    pending: Pending<u64, u64>,
+    pending: SnapshotSlot<u64, u64>,
     map: [AtomicU8; 2],
     /// How often each key was taken to bring it in.
     taken: [Count; 2],
@@ -53,8 +53,8 @@ impl Case {
         self.map[key as usize].load(Ordering::Relaxed)
     }
 
-    /// As `Inner::bring_in`.
-    fn bring_in(&self, key: u64) {
+    /// As `Inner::restore_entry`.
+    fn restore_entry(&self, key: u64) {
         let Some(source) = self.pending.get() else { return };
         let at = source.search(&key).expect("it is in the file");
         if source.is_taken(at) {
@@ -108,13 +108,13 @@ fn model<const N: usize>(name: &str, threads: [fn(&Case); N], after: fn(&Case)) 
     let file = File::new(name);
     loom::model(move || {
         let case = std::sync::Arc::new(Case {
-            pending: Pending::new(),
+            pending: SnapshotSlot::new(),
             map: [AtomicU8::new(ABSENT), AtomicU8::new(ABSENT)],
             taken: [Count::new(0), Count::new(0)],
         });
-        let now = Moment { wall: 0, clock: 0 };
+        let now = ClockPair { wall: 0, clock: 0 };
         let mapped = SnapshotFile::map(&file.0, 0).unwrap();
-        case.pending.open(Arc::new(Source::new::<Each>(mapped, now)));
+        case.pending.open(Arc::new(LazySnapshot::new::<PerTypeCodec>(mapped, now)));
         let spawn = |run: fn(&Case)| {
             let case = case.clone();
             thread::spawn(move || run(&case))
@@ -123,7 +123,7 @@ fn model<const N: usize>(name: &str, threads: [fn(&Case); N], after: fn(&Case)) 
         threads[0](&case);
         others.into_iter().for_each(|other| other.join().unwrap());
         after(&case);
-        KEYS.iter().for_each(|key| case.bring_in(*key));
+        KEYS.iter().for_each(|key| case.restore_entry(*key));
         assert!(
             !case.pending.is_some() && case.pending.get().is_none(),
             "what is used up has ended"
@@ -138,7 +138,7 @@ fn model<const N: usize>(name: &str, threads: [fn(&Case); N], after: fn(&Case)) 
 }
 
 fn first(case: &Case) {
-    case.bring_in(0);
+    case.restore_entry(0);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn loom_snapshot_the_last_entry_ends_it() {
             assert_eq!([case.word(0), case.word(1)], [VISIBLE; 2]);
         }
     };
-    model("last", [look, first, |case| case.bring_in(1)], |case| {
+    model("last", [look, first, |case| case.restore_entry(1)], |case| {
         assert!(!case.pending.is_some());
         assert_eq!([case.word(0), case.word(1)], [VISIBLE; 2]);
     });
@@ -191,7 +191,7 @@ fn loom_snapshot_the_last_two_are_removed_and_taken() {
 #[test]
 fn loom_snapshot_cleared_on_the_way() {
     model("cleared", [Case::clear, first], |case| {
-        KEYS.iter().for_each(|key| case.bring_in(*key));
+        KEYS.iter().for_each(|key| case.restore_entry(*key));
         assert_eq!([case.word(0), case.word(1)], [ABSENT; 2]);
     });
 }

@@ -82,20 +82,20 @@ pub use codec::{Codec, EntryCodec};
 pub use error::SnapshotError;
 pub use options::{LoadOptions, Loaded, Progress, SaveOptions, Saved, Warmed};
 
-pub(crate) use auto::Keeper;
-pub(crate) use lazy::Pending;
+pub(crate) use auto::AutoSnapshotter;
+pub(crate) use lazy::SnapshotSlot;
 
 use crate::cache::Cache;
 use crate::prim::sync::Arc;
-use codec::Each;
+use codec::PerTypeCodec;
 use file::SnapshotFile;
-use lazy::{Moment, Source};
+use lazy::{ClockPair, LazySnapshot};
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970.
-fn wall() -> u64 {
+fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1))
 }
@@ -123,7 +123,7 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
 
     /// [`save`](Self::save) with options.
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<Saved, SnapshotError> {
-        self.0.save::<Each>(path.as_ref(), options)
+        self.0.save::<PerTypeCodec>(path.as_ref(), options)
     }
 
     /// Loads a snapshot: maps the file, and inserts its entries when they are first looked up.
@@ -150,7 +150,7 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
 
     /// [`load`](Self::load) with options.
     pub fn load_with(&self, path: impl AsRef<Path>, options: &LoadOptions) -> Result<Loaded, SnapshotError> {
-        self.load_as::<Each>(path.as_ref(), options)
+        self.load_as::<PerTypeCodec>(path.as_ref(), options)
     }
 }
 
@@ -166,10 +166,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         };
         let (created, window, bytes) = (file.header().created, file.header().window, file.bytes());
         let entries = file.len() as u64;
-        let mut now = Moment::now(&self.0.engine);
+        let mut now = ClockPair::now(&self.0.engine);
         let age = Duration::from_millis(now.wall.saturating_sub(created));
         now.wall = now.wall.max(created);
-        let source = Arc::new(Source::new::<C>(file, now));
+        let source = Arc::new(LazySnapshot::new::<C>(file, now));
         if options.eager {
             verify(&source)?;
         } else {
@@ -213,7 +213,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         for (_, at) in places.into_iter().rev() {
             let guard = self.0.engine.pin();
             let hash = |key: &K| Some(self.0.hash(key));
-            warmed.entries += u64::from(self.0.bring_in(&source, at, hash, &guard).is_some());
+            warmed.entries += u64::from(self.0.restore_entry(&source, at, hash, &guard).is_some());
         }
         self.0.pending.end(&source);
         warmed
@@ -221,7 +221,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 }
 
 /// Looks at all entries: each must be whole, of these types, and overlap no other.
-fn verify<K: Hash, V>(source: &Source<K, V>) -> Result<(), SnapshotError> {
+fn verify<K: Hash, V>(source: &LazySnapshot<K, V>) -> Result<(), SnapshotError> {
     let mut end = 0;
     for (offset, at) in source.places() {
         if offset < end {

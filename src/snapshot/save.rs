@@ -3,10 +3,10 @@
 use super::codec::EntryCodec;
 use super::error::SnapshotError;
 use super::format::{self, Header};
-use super::lazy::{Moment, Source};
+use super::lazy::{ClockPair, LazySnapshot};
 use super::options::{SaveOptions, Saved};
-use super::wall;
-use super::writer::{About, Writer};
+use super::unix_millis;
+use super::writer::{EntryMeta, Writer};
 use crate::cache::Inner;
 use crate::engine::{Engine, Handle};
 use crate::policy::Rank;
@@ -20,11 +20,11 @@ pub(super) const BATCH: usize = 256;
 
 /// A number that no other snapshot has, very likely.
 fn new_id() -> u64 {
-    std::hash::RandomState::new().hash_one(wall())
+    std::hash::RandomState::new().hash_one(unix_millis())
 }
 
 /// The header of a file whose entries are to come.
-pub(super) fn header(schema: u64, now: Moment, window: u32) -> Header {
+pub(super) fn header(schema: u64, now: ClockPair, window: u32) -> Header {
     Header {
         id: new_id(),
         schema,
@@ -37,7 +37,7 @@ pub(super) fn header(schema: u64, now: Moment, window: u32) -> Header {
 }
 
 /// What a snapshot keeps of an entry that was listed and found, besides its key and value.
-pub(super) fn about<K, V>(engine: &Engine<K, V>, (handle, rank): (Handle, Rank), now: Moment, guard: &Guard) -> About {
+pub(super) fn about<K, V>(engine: &Engine<K, V>, (handle, rank): (Handle, Rank), now: ClockPair, guard: &Guard) -> EntryMeta {
     let times = engine.times_of(handle, guard);
     let times = times.map(|(deadline, limit)| (now.to_wall(deadline), now.to_wall(limit)));
     (engine.weight_of(handle, guard), times, rank)
@@ -70,7 +70,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     pub(crate) fn save<C: EntryCodec<K, V>>(&self, path: &Path, options: &SaveOptions) -> Result<Saved, SnapshotError> {
         let engine = &self.engine;
         let begun = Instant::now();
-        let now = Moment::now(engine);
+        let now = ClockPair::now(engine);
         let pending = self.pending.get();
         let (mut list, window) = engine.list();
         let left = pending.as_ref().map_or(Vec::new(), |source| source.places());
@@ -113,11 +113,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     /// Saves what is still in a snapshot only, as far as there is room for it in the cache.
     fn save_pending(
         &self,
-        source: &Source<K, V>,
+        source: &LazySnapshot<K, V>,
         places: Vec<(u64, usize)>,
         list: &mut Vec<[u64; 2]>,
         mut weight: u64,
-        (writer, now, options): (&mut Writer, Moment, &SaveOptions),
+        (writer, now, options): (&mut Writer, ClockPair, &SaveOptions),
     ) -> Result<(), SnapshotError> {
         let total = (list.len() + places.len()) as u64;
         // Lives are counted on the cache's clock since the snapshot was loaded.

@@ -4,7 +4,7 @@
 use super::error::SnapshotError;
 use super::file::SnapshotFile;
 use super::format;
-use super::lazy::Moment;
+use super::lazy::ClockPair;
 use super::options::Saved;
 use super::save::{self, BATCH};
 use super::writer::{self, Writer};
@@ -17,14 +17,14 @@ use std::time::Instant;
 
 /// What a snapshot keeps of an entry besides its key and value.
 #[derive(Debug, Clone, Copy)]
-pub struct About(writer::About);
+pub struct EntryMeta(writer::EntryMeta);
 
 /// A save: [`batch`](Self::batch) and [`add`](Self::add) in turns, with a [`flush`](Self::flush) where it is wanted, then
 /// [`finish`](Self::finish). If it is dropped before, nothing was
 /// saved.
-pub struct Saving {
+pub struct SaveSession {
     begun: Instant,
-    now: Moment,
+    now: ClockPair,
     /// What was listed; from its beginning on, as far as `written`, the index.
     list: Vec<Listed>,
     read: usize,
@@ -32,14 +32,14 @@ pub struct Saving {
     writer: Writer,
 }
 
-impl Saving {
+impl SaveSession {
     /// Lists the entries. (Not those of a snapshot that have not been asked for.)
     pub fn begin<K: Hash + Eq, V, S: BuildHasher>(
         cache: &Cache<K, V, S>,
         path: &Path,
         schema: u64,
     ) -> Result<Self, SnapshotError> {
-        let now = Moment::now(&cache.0.engine);
+        let now = ClockPair::now(&cache.0.engine);
         let (list, window) = cache.0.engine.list();
         Ok(Self {
             begun: Instant::now(),
@@ -56,7 +56,7 @@ impl Saving {
         &mut self,
         cache: &Cache<K, V, S>,
         mut copy: impl FnMut(&K, &V) -> Option<T>,
-    ) -> Vec<(T, About)> {
+    ) -> Vec<(T, EntryMeta)> {
         let engine = &cache.0.engine;
         let mut batch = Vec::new();
         while batch.is_empty() && self.read < self.list.len() {
@@ -68,7 +68,7 @@ impl Saving {
                     && let Some(copied) = copy(&entry.key, &entry.value)
                 {
                     let about = save::about(engine, (handle, rank), self.now, &guard);
-                    batch.push((copied, About(about)));
+                    batch.push((copied, EntryMeta(about)));
                 }
             }
             drop(guard);
@@ -78,7 +78,7 @@ impl Saving {
     }
 
     /// Adds an entry of a batch, once.
-    pub fn add(&mut self, key: &[u8], value: &[u8], about: About) -> Result<(), SnapshotError> {
+    pub fn add(&mut self, key: &[u8], value: &[u8], about: EntryMeta) -> Result<(), SnapshotError> {
         assert!(self.written < self.read, "more entries than were listed");
         let offset = self.writer.offset();
         self.writer.add(
@@ -114,15 +114,15 @@ impl Saving {
 }
 
 /// A load: [`next`](Self::next) as long as there is something that fits, then [`restore`](Self::restore), the hottest last.
-pub struct Loading {
+pub struct LoadSession {
     file: SnapshotFile,
-    now: Moment,
+    now: ClockPair,
     /// Where the records are, hottest first.
     offsets: Vec<u64>,
     read: usize,
 }
 
-impl Loading {
+impl LoadSession {
     /// Reads a file into memory and checks all of it: whatever is done to the file afterwards,
     /// nothing here is corrupt.
     pub fn open<K: Hash + Eq, V, S: BuildHasher>(
@@ -135,7 +135,7 @@ impl Loading {
             true => Ok(()),
             false => Err(SnapshotError::Corrupt { what: "a key's hash" }),
         })?;
-        let mut now = Moment::now(&cache.0.engine);
+        let mut now = ClockPair::now(&cache.0.engine);
         now.wall = now.wall.max(file.header().created);
         Ok(Self {
             file,
@@ -147,7 +147,7 @@ impl Loading {
 
     /// The key and the value of the next entry, from the hottest on.
     #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
-    pub fn next(&mut self) -> Option<(&[u8], &[u8], About)> {
+    pub fn next(&mut self) -> Option<(&[u8], &[u8], EntryMeta)> {
         while let Some(offset) = self.offsets.get(self.read) {
             self.read += 1;
             if let Some(record) = self.file.record(*offset)
@@ -155,7 +155,7 @@ impl Loading {
                     .times
                     .is_none_or(|(deadline, limit)| deadline.min(limit) > self.now.wall)
             {
-                let about = About((record.weight, record.times, record.rank));
+                let about = EntryMeta((record.weight, record.times, record.rank));
                 return Some((record.key, record.value, about));
             }
         }
@@ -174,7 +174,7 @@ impl Loading {
 
     /// Inserts an entry with the life and the rank that it had, unless its time is over, or its key is there. Whether it came in.
     /// `sought` is what the key is hashed and compared by.
-    pub fn restore<K, V, S, Q>(&self, cache: &Cache<K, V, S>, sought: &Q, entry: (K, V), about: About) -> bool
+    pub fn restore<K, V, S, Q>(&self, cache: &Cache<K, V, S>, sought: &Q, entry: (K, V), about: EntryMeta) -> bool
     where
         K: Hash + Eq + Borrow<Q>,
         S: BuildHasher,
@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn save(cache: &Strings, path: &Path) -> u64 {
-        let mut saving = Saving::begin(cache, path, 7).unwrap();
+        let mut saving = SaveSession::begin(cache, path, 7).unwrap();
         loop {
             let batch = saving.batch(cache, |key, value| pair(key, value));
             if batch.is_empty() {
@@ -233,8 +233,8 @@ mod tests {
     }
 
     fn load(cache: &Strings, path: &Path) -> (usize, Vec<String>) {
-        let mut loading = Loading::open(cache, path, 7).unwrap();
-        let (mut all, mut room) = (Vec::new(), Loading::room(cache));
+        let mut loading = LoadSession::open(cache, path, 7).unwrap();
+        let (mut all, mut room) = (Vec::new(), LoadSession::room(cache));
         while room > 0
             && let Some((key, value, about)) = loading.next()
         {
@@ -245,7 +245,7 @@ mod tests {
         loading.begin_restoring(cache);
         let keys = all.iter().map(|(key, ..)| key.clone()).collect();
         let restore =
-            |(key, value, about): (String, String, About)| loading.restore(cache, &*key.clone(), (key, value), about);
+            |(key, value, about): (String, String, EntryMeta)| loading.restore(cache, &*key.clone(), (key, value), about);
         (
             all.into_iter().rev().filter(|entry| restore(entry.clone())).count(),
             keys,
@@ -339,18 +339,18 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 1 << (at % 8);
             fs::write(&path, damaged).unwrap();
-            assert!(Loading::open(&cache, &path, 7).is_err(), "{at}");
+            assert!(LoadSession::open(&cache, &path, 7).is_err(), "{at}");
             fs::write(&path, &whole[..at]).unwrap();
-            assert!(Loading::open(&cache, &path, 7).is_err(), "{at}");
+            assert!(LoadSession::open(&cache, &path, 7).is_err(), "{at}");
         }
         fs::write(&path, &whole).unwrap();
-        assert!(Loading::open(&cache, &path, 7).is_ok());
+        assert!(LoadSession::open(&cache, &path, 7).is_ok());
         assert!(matches!(
-            Loading::open(&cache, &path, 8),
+            LoadSession::open(&cache, &path, 8),
             Err(SnapshotError::Schema { found: 7, expected: 8 })
         ));
         // One that is given up leaves it.
-        let mut saving = Saving::begin(&cache, &path, 8).unwrap();
+        let mut saving = SaveSession::begin(&cache, &path, 8).unwrap();
         assert!(!saving.batch(&cache, |key, value| pair(key, value)).is_empty());
         drop(saving);
         assert_eq!(fs::read(&path).unwrap(), whole);

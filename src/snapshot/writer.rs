@@ -12,7 +12,7 @@ use std::path::Path;
 const PIECE: usize = 1 << 18;
 
 /// What is known of a record besides its key and value: weight, times, rank.
-pub(super) type About = (u64, Option<(u64, u64)>, Rank);
+pub(super) type EntryMeta = (u64, Option<(u64, u64)>, Rank);
 
 /// A snapshot that is being written.
 pub(super) struct Writer {
@@ -48,7 +48,7 @@ impl Writer {
         &mut self,
         key: impl FnOnce(&mut Vec<u8>),
         value: impl FnOnce(&mut Vec<u8>),
-        about: About,
+        about: EntryMeta,
     ) -> Result<(), SnapshotError> {
         let offset = self.offset();
         let begin = format::begin_record(&mut self.piece);
