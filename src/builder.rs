@@ -8,7 +8,7 @@ use crate::expiry::Expiry;
 use crate::negative::Failures;
 use crate::policy::PolicyKind;
 use crate::refresh::{Runner, Task};
-use crate::snapshot::{Codec, Keep, AutoSnapshotter};
+use crate::snapshot::{Codec, AutoSnapshot, AutoSnapshotter};
 use crate::stats::Cause;
 use crate::ticker::Service;
 use std::fmt;
@@ -67,7 +67,7 @@ pub struct Builder<K, V, S = DefaultHasher> {
     background: Option<Runner>,
     negative_ttl: Option<Duration>,
     ticker: DeferredSetting<K, V, S, Duration, Service>,
-    snapshot: DeferredSetting<K, V, S, Keep, AutoSnapshotter<K, V, S>>,
+    snapshot: DeferredSetting<K, V, S, AutoSnapshot, AutoSnapshotter<K, V, S>>,
     pub(crate) hasher: S,
 }
 
@@ -321,9 +321,9 @@ where
     V: Codec + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Has the cache load and save a [snapshot](crate::snapshot) by itself, as [`Keep`] says. To be set after the
+    /// Has the cache load and save a [snapshot](crate::snapshot) by itself, as [`AutoSnapshot`] says. To be set after the
     /// [`hasher`](Self::hasher).
-    pub fn snapshot(mut self, keep: Keep) -> Self {
+    pub fn snapshot(mut self, keep: AutoSnapshot) -> Self {
         self.snapshot = DeferredSetting::Some(keep, Cache::start_auto_snapshot);
         self
     }

@@ -473,9 +473,9 @@ fn bad_files_are_refused() {
     // Other types.
     fs::write(dir.file(), &whole).unwrap();
     let strings: Cache<String, String> = Cache::new(10);
-    assert!(matches!(strings.load(dir.file()), Err(SnapshotError::Foreign { .. })));
+    assert!(matches!(strings.load(dir.file()), Err(SnapshotError::Incompatible { .. })));
     let numbers: Cache<u64, u32> = Cache::new(10);
-    assert!(matches!(numbers.load(dir.file()), Err(SnapshotError::Foreign { .. })));
+    assert!(matches!(numbers.load(dir.file()), Err(SnapshotError::Incompatible { .. })));
 }
 
 #[test]

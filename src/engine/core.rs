@@ -259,7 +259,7 @@ pub(super) struct Core {
 #[derive(Clone, Copy)]
 pub(super) enum Own<'g> {
     /// What was found under it may still be used.
-    Kept,
+    SnapshotEvent,
     /// Nothing that was found under this guard is used any more: it is not to hold anything up.
     Spent(&'g Guard),
 }
@@ -305,7 +305,7 @@ impl Core {
     #[inline]
     pub(super) unsafe fn due(&mut self, domain: &Domain, own: Own<'_>, portion: Portion) -> DeferredWork {
         let own = match own {
-            Own::Kept => None,
+            Own::SnapshotEvent => None,
             Own::Spent(guard) => Some(guard),
         };
         // SAFETY: the caller's promise.

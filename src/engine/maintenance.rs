@@ -146,7 +146,7 @@ impl<K, V> Engine<K, V> {
     #[inline(always)]
     pub(super) fn maintain(&self, held: Held<'_>, guard: &Guard, rings: Rings, work: impl FnOnce(&mut Core)) -> DeferredWork {
         // SAFETY: the guard keeps what it protects.
-        unsafe { self.visit(held, guard, Own::Kept, rings, work) }
+        unsafe { self.visit(held, guard, Own::SnapshotEvent, rings, work) }
     }
 
     /// [`maintain`](Self::maintain), which may have the guard protect nothing any more that was found under it before.

@@ -16,7 +16,7 @@ use std::time::Duration;
 /// What became of a snapshot that the cache loaded or saved by itself.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Kept {
+pub enum SnapshotEvent {
     /// It was loaded when the cache was built.
     Loaded(Loaded),
     /// There is no file yet: the cache begins empty.
@@ -29,7 +29,7 @@ pub enum Kept {
     NotSaved(SnapshotError),
 }
 
-impl Kept {
+impl SnapshotEvent {
     /// What went wrong, if something did.
     pub fn error(&self) -> Option<&SnapshotError> {
         match self {
@@ -62,20 +62,20 @@ impl Kept {
 /// # Ok(())
 /// # }
 /// ```
-pub struct Keep {
+pub struct AutoSnapshot {
     path: PathBuf,
     schema: u64,
     load: bool,
     copy: bool,
     save_on_drop: bool,
     pub(crate) every: Option<Duration>,
-    observer: Box<dyn Fn(Kept) + Send + Sync>,
+    observer: Box<dyn Fn(SnapshotEvent) + Send + Sync>,
 }
 
-impl Keep {
+impl AutoSnapshot {
     /// In this file; but nothing yet. `observer` is told of every load and save, under no lock, by the thread that did it: nobody
     /// else would learn of an error. One that holds a handle to its own cache keeps that alive for ever.
-    pub fn at(path: impl Into<PathBuf>, observer: impl Fn(Kept) + Send + Sync + 'static) -> Self {
+    pub fn new(path: impl Into<PathBuf>, observer: impl Fn(SnapshotEvent) + Send + Sync + 'static) -> Self {
         Self {
             path: path.into(),
             schema: 0,
@@ -123,13 +123,13 @@ impl Keep {
 
     fn save<K: Hash + Eq + Codec, V: Codec, S: BuildHasher>(&self, inner: &Inner<K, V, S>) {
         let saved = inner.save::<PerTypeCodec>(&self.path, &SaveOptions::new().schema(self.schema));
-        (self.observer)(saved.map_or_else(Kept::NotSaved, Kept::Saved));
+        (self.observer)(saved.map_or_else(SnapshotEvent::NotSaved, SnapshotEvent::Saved));
     }
 }
 
-impl fmt::Debug for Keep {
+impl fmt::Debug for AutoSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keep")
+        f.debug_struct("AutoSnapshot")
             .field("path", &self.path)
             .field("schema", &self.schema)
             .field("load_at_build", &self.load)
@@ -142,8 +142,8 @@ impl fmt::Debug for Keep {
 
 /// Part of a cache that saves itself.
 pub(crate) struct AutoSnapshotter<K, V, S> {
-    keep: Arc<Keep>,
-    save: fn(&Keep, &Inner<K, V, S>),
+    keep: Arc<AutoSnapshot>,
+    save: fn(&AutoSnapshot, &Inner<K, V, S>),
     saver: Mutex<Option<Service>>,
 }
 
@@ -165,14 +165,14 @@ where
     S: BuildHasher + Send + Sync + 'static,
 {
     /// Loads, and begins to save, as `keep` says.
-    pub(crate) fn start_auto_snapshot(&self, keep: Keep) -> io::Result<AutoSnapshotter<K, V, S>> {
+    pub(crate) fn start_auto_snapshot(&self, keep: AutoSnapshot) -> io::Result<AutoSnapshotter<K, V, S>> {
         if keep.load {
             let options = LoadOptions::new().schema(keep.schema).copy(keep.copy);
             let loaded = self.load_with(&keep.path, &options);
             (keep.observer)(match loaded {
-                Ok(loaded) => Kept::Loaded(loaded),
-                Err(SnapshotError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Kept::NoFile,
-                Err(error) => Kept::NotLoaded(error),
+                Ok(loaded) => SnapshotEvent::Loaded(loaded),
+                Err(SnapshotError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => SnapshotEvent::NoFile,
+                Err(error) => SnapshotEvent::NotLoaded(error),
             });
         }
         let keep = Arc::new(keep);
@@ -182,12 +182,12 @@ where
             .transpose()?;
         Ok(AutoSnapshotter {
             keep,
-            save: Keep::save,
+            save: AutoSnapshot::save,
             saver: Mutex::new(saver),
         })
     }
 
-    fn start_saver(&self, keep: Arc<Keep>, every: Duration) -> io::Result<Service> {
+    fn start_saver(&self, keep: Arc<AutoSnapshot>, every: Duration) -> io::Result<Service> {
         let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
         Service::start(Kind::Saver, every, move || {
             let Some(inner) = cache.upgrade() else { return false };

@@ -55,7 +55,7 @@ pub enum SnapshotError {
     },
     /// The keys or values found are none of this cache's types, or hash otherwise than when they were saved: the types have
     /// changed, and the schema has not.
-    Foreign {
+    Incompatible {
         /// What is wrong.
         what: &'static str,
     },
@@ -99,7 +99,7 @@ impl fmt::Display for SnapshotError {
                 write!(f, "the snapshot has {found} bytes of at least {expected}")
             }
             Self::Corrupt { what } => write!(f, "the snapshot is damaged: {what}"),
-            Self::Foreign { what } => write!(f, "the snapshot does not fit the cache's types: {what}"),
+            Self::Incompatible { what } => write!(f, "the snapshot does not fit the cache's types: {what}"),
             Self::TooLarge { what, bytes } => write!(f, "{what} of {bytes} bytes is too large for a snapshot"),
         }
     }

@@ -150,7 +150,7 @@ impl<K, V> LazySnapshot<K, V> {
     where
         K: Hash,
     {
-        let foreign = |what| SnapshotError::Foreign { what };
+        let foreign = |what| SnapshotError::Incompatible { what };
         let (hash, offset) = self.file.entry(at);
         let record = self.file.record(offset);
         let record = record.ok_or(SnapshotError::Corrupt { what: "a record" })?;

@@ -75,7 +75,7 @@ mod save;
 pub(crate) mod session;
 mod writer;
 
-pub use auto::{Keep, Kept};
+pub use auto::{AutoSnapshot, SnapshotEvent};
 #[cfg(feature = "serde")]
 pub use codec::Serde;
 pub use codec::{Codec, EntryCodec};

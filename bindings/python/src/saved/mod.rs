@@ -106,9 +106,9 @@ impl Of {
         Ok((!there).then_some(weight))
     }
 
-    fn restore(&self, py: Python<'_>, kept: Kept, loading: &raw::LoadSession) -> PyResult<bool> {
+    fn restore(&self, py: Python<'_>, kept: SnapshotEvent, loading: &raw::LoadSession) -> PyResult<bool> {
         let store = self.store()?;
-        let Kept {
+        let SnapshotEvent {
             key,
             value,
             weight,
@@ -227,7 +227,7 @@ impl SaveSession {
 }
 
 /// An entry that is to come in, as the codec made it.
-struct Kept {
+struct SnapshotEvent {
     key: Py<PyAny>,
     value: Py<PyAny>,
     weight: u64,
@@ -237,7 +237,7 @@ struct Kept {
 struct LoadingState {
     loading: raw::LoadSession,
     about: Option<EntryMeta>,
-    kept: Vec<Kept>,
+    kept: Vec<SnapshotEvent>,
     room: u64,
 }
 
@@ -292,7 +292,7 @@ impl LoadSession {
                 && let Some(about) = state.about.take()
             {
                 state.room = room;
-                state.kept.push(Kept {
+                state.kept.push(SnapshotEvent {
                     key: key.clone().unbind(),
                     value: value.clone().unbind(),
                     weight,
