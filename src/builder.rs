@@ -7,7 +7,7 @@ use crate::error::BuildError;
 use crate::expiry::Expiry;
 use crate::negative::Failures;
 use crate::policy::PolicyKind;
-use crate::refresh::{Runner, Task};
+use crate::refresh::{Runner, RefreshTask};
 use crate::snapshot::{Codec, AutoSnapshot, AutoSnapshotter};
 use crate::stats::Cause;
 use crate::ticker::Service;
@@ -45,7 +45,7 @@ impl<K, V, S, T, R> DeferredSetting<K, V, S, T, R> {
         match self {
             Self::Some(setting, start) => {
                 let started = start(cache, setting).map(Some);
-                started.map_err(|source| BuildError::NoThread {
+                started.map_err(|source| BuildError::ThreadSpawn {
                     source: Arc::new(source),
                 })
             }
@@ -212,7 +212,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn background(mut self, run: impl Fn(Task) + Send + Sync + 'static) -> Self {
+    pub fn refresh_executor(mut self, run: impl Fn(RefreshTask) + Send + Sync + 'static) -> Self {
         self.background = Some(Box::new(run));
         self
     }
@@ -263,11 +263,11 @@ impl<K, V, S> Builder<K, V, S> {
         }
         self.time.jitter = (self.jitter * (1u64 << 32) as f64) as u32;
         let capacity = match (self.max_entries, self.max_weight) {
-            (None, None) if self.weigher.is_some() => return Err(BuildError::NoMaxWeight),
-            (None, None) => return Err(BuildError::NoCapacity),
-            (Some(_), Some(_)) => return Err(BuildError::TwoCapacities),
-            (Some(_), None) if self.weigher.is_some() => return Err(BuildError::NoMaxWeight),
-            (None, Some(_)) if self.weigher.is_none() => return Err(BuildError::NoWeigher),
+            (None, None) if self.weigher.is_some() => return Err(BuildError::MissingMaxWeight),
+            (None, None) => return Err(BuildError::MissingCapacity),
+            (Some(_), Some(_)) => return Err(BuildError::ConflictingCapacities),
+            (Some(_), None) if self.weigher.is_some() => return Err(BuildError::MissingMaxWeight),
+            (None, Some(_)) if self.weigher.is_none() => return Err(BuildError::MissingWeigher),
             (Some(entries), None) => u64::try_from(entries).unwrap_or(u64::MAX),
             (None, Some(weight)) => weight,
         };

@@ -225,7 +225,7 @@ pub(crate) fn infallible(error: LoadError<Infallible>) -> ! {
     match error {
         LoadError::Failed(never) => match *never {},
         LoadError::Reentrant => panic!("hotset: the key was asked for from inside its own loader"),
-        LoadError::WrongNumber { asked, returned } => {
+        LoadError::WrongLength { asked, returned } => {
             panic!("hotset: a loader was asked for {asked} values and returned {returned}")
         }
     }

@@ -15,10 +15,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// A reload, for a thread of the user's choice. To be called once; if it is dropped instead, a later caller tries again.
-pub type Task = Box<dyn FnOnce() + Send>;
+pub type RefreshTask = Box<dyn FnOnce() + Send>;
 
 /// Hands tasks to wherever the user wants them to run.
-pub(crate) type Runner = Box<dyn Fn(Task) + Send + Sync>;
+pub(crate) type Runner = Box<dyn Fn(RefreshTask) + Send + Sync>;
 
 /// The right and the duty to reload a key. If nothing comes of it, the entry is soon due again.
 struct Reload<K: Hash + Eq, V, S: BuildHasher> {
@@ -245,7 +245,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         drop(guard);
         if due {
             let (reload, old) = (self.reload_of(hash, key), value.clone());
-            let task: Task = Box::new(move || _ = reload.run(old, load));
+            let task: RefreshTask = Box::new(move || _ = reload.run(old, load));
             // The panic hook has reported what panics here. The call has its value, and the task has been dropped.
             _ = catch_unwind(AssertUnwindSafe(|| background(task)));
         }

@@ -160,7 +160,7 @@ fn reloads_run_in_the_background_if_there_is_one() {
     let tasks: Arc<Mutex<Vec<Task>>> = Arc::default();
     let queue = tasks.clone();
     let cache = cache(&clock, |builder| {
-        builder.background(move |task| queue.lock().unwrap().push(task))
+        builder.refresh_executor(move |task| queue.lock().unwrap().push(task))
     });
     assert_eq!(cache.get_or_refresh_with(1, || 1), 1, "the first value is waited for");
     clock.advance(secs(10));
@@ -198,7 +198,7 @@ fn background_that_panics_abandons_the_reload() {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = calls.clone();
     let cache = cache(&clock, |builder| {
-        builder.background(move |task| match count.fetch_add(1, SeqCst) {
+        builder.refresh_executor(move |task| match count.fetch_add(1, SeqCst) {
             0 => panic!("no thread for it"),
             1 => drop(task),
             _ => task(),

@@ -128,7 +128,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
         if let Some((_, _, first)) = led.first_mut() {
             let values = first.run(|| match load(&asked) {
-                Ok(values) if values.len() != asked.len() => Err(LoadError::WrongNumber {
+                Ok(values) if values.len() != asked.len() => Err(LoadError::WrongLength {
                     asked: asked.len(),
                     returned: values.len(),
                 }),

@@ -631,7 +631,7 @@ fn build_error(error: BuildError) -> PyErr {
     let text = error.to_string();
     match error {
         BuildError::NoMemory => PyMemoryError::new_err(text),
-        BuildError::NoThread { source } => match source.raw_os_error() {
+        BuildError::ThreadSpawn { source } => match source.raw_os_error() {
             Some(number) => PyOSError::new_err((number, text)),
             None => PyOSError::new_err(text),
         },
