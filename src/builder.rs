@@ -2,13 +2,13 @@
 
 use crate::cache::Cache;
 use crate::clock::{Clock, Source, nanos};
-use crate::engine::{Listener, Settings, ExpirySettings};
+use crate::engine::{ExpirySettings, Listener, Settings};
 use crate::error::BuildError;
 use crate::expiry::Expiry;
 use crate::negative::Failures;
 use crate::policy::PolicyKind;
-use crate::refresh::{Runner, RefreshTask};
-use crate::snapshot::{Codec, AutoSnapshot, AutoSnapshotter};
+use crate::refresh::{RefreshTask, Runner};
+use crate::snapshot::{AutoSnapshot, AutoSnapshotter, Codec};
 use crate::stats::Cause;
 use crate::ticker::Service;
 use std::fmt;

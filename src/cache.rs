@@ -2,12 +2,13 @@
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
 use crate::compute::Change;
-use crate::engine::{Engine, Entry, Deadlines, Panics, Settings};
+use crate::engine::{Deadlines, Engine, Entry, Panics, Settings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::flight::Flights;
 use crate::map::Header;
 use crate::negative::Failures;
+use crate::prim::panics::Panics;
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::reclaim::{Brief, Guard};
@@ -164,7 +165,14 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     /// The times of a new entry.
-    pub(crate) fn times(&self, hash: u64, (key, value): (&K, &V), ttl: Ttl, now: u64, guard: &Guard) -> Option<Deadlines>
+    pub(crate) fn times(
+        &self,
+        hash: u64,
+        (key, value): (&K, &V),
+        ttl: Ttl,
+        now: u64,
+        guard: &Guard,
+    ) -> Option<Deadlines>
     where
         K: Eq,
     {
@@ -276,7 +284,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             self.0
                 .engine
                 .map()
-                .glance(&hashes[..n], &mut glanced[..n], size, &guard);
+                .probe_batch(&hashes[..n], &mut glanced[..n], size, &guard);
             for ((hash, key), glanced) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(glanced) {
                 let entry = self.0.lookup_glanced(key, hash, glanced, &guard);
                 found(entry.map(|entry| &entry.value));
@@ -536,7 +544,7 @@ impl<K, V, S> Cache<K, V, S> {
 
     /// The bound on [`weight`](Self::weight).
     pub fn capacity(&self) -> u64 {
-        self.0.engine.locals().capacity()
+        self.0.engine.thread_states().capacity()
     }
 
     /// Changes the capacity: a weight, or a number of entries, as the cache was built. A smaller one evicts at once.
@@ -552,7 +560,7 @@ impl<K, V, S> Cache<K, V, S> {
 
     /// What happened so far.
     pub fn stats(&self) -> Stats {
-        let (hits, misses) = self.0.engine.locals().lookups();
+        let (hits, misses) = self.0.engine.thread_states().lookups();
         let published = self.0.engine.published();
         let mut stats = Stats {
             hits,

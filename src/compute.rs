@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, Hash};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change<K, V> {
     /// Leave everything as it is, loads of the key that are going on included.
-    AutoSnapshot,
+    Keep,
     /// Remove the entry, if there is one.
     Remove,
     /// Store this key and value, for so long. The key must be equal to the one that was asked for.

@@ -7,7 +7,7 @@ use std::{fmt, io, mem};
 
 /// A setting with which no cache can be built.
 ///
-/// Two errors are equal if they are of one kind; of [`ThreadSpawn`](Self::NoThread), if their sources are, too.
+/// Two errors are equal if they are of one kind; of [`ThreadSpawn`](Self::ThreadSpawn), if their sources are, too.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum BuildError {

@@ -35,7 +35,7 @@ pub enum Ttl {
     #[default]
     Default,
     /// As long as the entry that it replaces; as the cache's settings say if there is none.
-    AutoSnapshot,
+    Keep,
     /// So long from now on, less the cache's jitter.
     After(Duration),
     /// Until something else than a time to live ends it.

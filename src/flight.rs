@@ -369,7 +369,7 @@ impl<K, V> Flights<K, V> {
         self.invalidate_fenced(hash, equal)
     }
 
-    /// [`invalidate`](Self::supersede) for a caller that has executed a SeqCst fence since the load's source was changed, so
+    /// [`invalidate`](Self::invalidate) for a caller that has executed a SeqCst fence since the load's source was changed, so
     /// since it was called: `pin_fenced` is one.
     #[inline]
     pub(crate) fn invalidate_fenced(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {

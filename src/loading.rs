@@ -8,7 +8,7 @@ use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Leader, Outcome, Reentrant, Role, ActorId};
+use crate::flight::{ActorId, Leader, Outcome, Reentrant, Role};
 use crate::reclaim::Guard;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};

@@ -70,7 +70,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
         match self.engine.map().get_fast(hash, equal, guard) {
             Some(Some(found)) => self.record_hit_fast(found, guard).map(Some).ok_or(Some(found)),
-            Some(None) => match self.engine.locals().near(guard) {
+            Some(None) => match self.engine.thread_states().near(guard) {
                 // (In a cache with times the clock is to be looked at, for the sake of others' entries.)
                 // (And an entry that is not here may still be in a snapshot.)
                 Some(local) if !self.engine.time().is_active() && !self.pending.is_some() => {
@@ -91,7 +91,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         equal: impl FnOnce(&K) -> bool,
         guard: &'g Guard,
     ) -> Option<&'g Entry<K, V>> {
-        let found = self.engine.map().likely(hash, guard)?;
+        let found = self.engine.map().probe_unverified(hash, guard)?;
         if !equal(&Engine::<K, V>::view(found).key) {
             return None;
         }
@@ -101,7 +101,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// Counts a hit, for the statistics and for the policy, if that is nothing but writing it down.
     #[inline(always)]
     fn record_hit_fast<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
-        let local = self.engine.locals().near(guard)?;
+        let local = self.engine.thread_states().near(guard)?;
         if !self.engine.mark(found, guard) {
             return None;
         }
@@ -130,7 +130,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         if found.is_none() && self.pending.is_some() {
             found = self.restore_on_miss(hash, key, guard).map(|Handle(found)| found);
         }
-        self.engine.locals().count(guard, found.is_some());
+        self.engine.thread_states().count(guard, found.is_some());
         let found = found?;
         Some(self.hit(found, now, guard))
     }
@@ -149,7 +149,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// hand.
     #[inline(always)]
     pub(crate) fn hit_timed<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
-        let local = self.engine.locals().near(guard)?;
+        let local = self.engine.thread_states().near(guard)?;
         if now == 0 || self.engine.is_expired(found, now) {
             return None;
         }

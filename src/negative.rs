@@ -2,7 +2,7 @@
 //! caching).
 
 use crate::clock::Source;
-use crate::engine::{Engine, Settings, ExpirySettings};
+use crate::engine::{Engine, ExpirySettings, Settings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::policy::PolicyKind;

@@ -101,7 +101,7 @@ where
         Err(Some(found)) if cache.0.engine.hits_are_quiet() => {
             let now = cache.0.engine.now();
             if !allowed(now) {
-                cache.0.engine.locals().count(&guard, false);
+                cache.0.engine.thread_states().count(&guard, false);
                 return None;
             }
             let Some(entry) = cache.0.hit_timed(found, now, &guard) else {
@@ -114,7 +114,7 @@ where
         }
         Err(found) => {
             if found.is_some() && !allowed(cache.0.engine.now()) {
-                cache.0.engine.locals().count(&guard, false);
+                cache.0.engine.thread_states().count(&guard, false);
                 return None;
             }
             get_protected(cache, key, read)

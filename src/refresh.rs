@@ -1,11 +1,11 @@
 //! Reloading before a value is too old: one caller sees to it, the others are served what is there.
 
 use crate::cache::{Cache, Inner};
-use crate::engine::Panics;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Leader, Outcome, Role, ActorId};
+use crate::flight::{ActorId, Leader, Outcome, Role};
 use crate::loading::infallible;
+use crate::prim::panics::Panics;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::mem;

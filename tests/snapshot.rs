@@ -473,9 +473,15 @@ fn bad_files_are_refused() {
     // Other types.
     fs::write(dir.file(), &whole).unwrap();
     let strings: Cache<String, String> = Cache::new(10);
-    assert!(matches!(strings.load(dir.file()), Err(SnapshotError::Incompatible { .. })));
+    assert!(matches!(
+        strings.load(dir.file()),
+        Err(SnapshotError::Incompatible { .. })
+    ));
     let numbers: Cache<u64, u32> = Cache::new(10);
-    assert!(matches!(numbers.load(dir.file()), Err(SnapshotError::Incompatible { .. })));
+    assert!(matches!(
+        numbers.load(dir.file()),
+        Err(SnapshotError::Incompatible { .. })
+    ));
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod common;
 
 use common::{FOLDER, Folder, in_shell};
 use hotset::Cache;
-use hotset::snapshot::{AutoSnapshot, SnapshotEvent, LoadOptions, SnapshotError};
+use hotset::snapshot::{AutoSnapshot, LoadOptions, SnapshotError, SnapshotEvent};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::Path;

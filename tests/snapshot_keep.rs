@@ -5,7 +5,7 @@
 mod common;
 
 use common::Folder;
-use hotset::snapshot::{Codec, AutoSnapshot, SnapshotEvent, LoadOptions, SnapshotError};
+use hotset::snapshot::{AutoSnapshot, Codec, LoadOptions, SnapshotError, SnapshotEvent};
 use hotset::{BuildError, Builder, Cache};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -89,7 +89,10 @@ fn a_damaged_or_foreign_file_is_told() {
         cache.insert(2u64, "two".to_owned());
         assert_eq!(cache.get(&2), Some("two".to_owned()), "it works");
         drop(cache);
-        assert!(matches!(told.recv(), Ok(SnapshotEvent::Saved(_))), "it takes the file's place");
+        assert!(
+            matches!(told.recv(), Ok(SnapshotEvent::Saved(_))),
+            "it takes the file's place"
+        );
         let cache: Cache<u64, String> = Cache::new(10);
         cache.load_with(&path, &LoadOptions::new().schema(schema)).unwrap();
         assert_eq!(cache.get(&2), Some("two".to_owned()));
@@ -107,7 +110,10 @@ fn what_cannot_be_saved_is_told() {
     cache.insert(1, 1);
     for _ in 0..3 {
         let kept = told.recv().unwrap();
-        assert!(matches!(kept, SnapshotEvent::NotSaved(SnapshotError::Io { .. })), "{kept:?}");
+        assert!(
+            matches!(kept, SnapshotEvent::NotSaved(SnapshotError::Io { .. })),
+            "{kept:?}"
+        );
     }
     assert_eq!(cache.get(&1), Some(1));
     drop(cache);

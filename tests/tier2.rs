@@ -104,7 +104,7 @@ fn write_dropped_without_an_answer_is_journalled_and_fenced() {
     assert_eq!((read.action(), read.is_limited()), (Action::Load, true));
     assert_eq!(read.loaded(NOW, 0, Kind::Value), Action::Deliver);
     assert_eq!(read.keep_until(), 0);
-    assert_eq!(tier.refresh_executor(0, NOW), Task::Operate);
+    assert_eq!(tier.background(0, NOW), Task::Operate);
     let mut replay = tier.background_operation(0, NOW).expect("a replay");
     assert_eq!((replay.action(), replay.connection()), (Action::Fence, 42));
     assert_eq!(replay.reply(NOW, 1, Reply::Flag(true)), Action::Remove);
@@ -375,7 +375,7 @@ fn background_sleeps_where_loads_are_never_joined() {
     probe(&tier, b"one", NOW);
     let mut now = NOW;
     for _ in 0..1_000 {
-        match tier.refresh_executor(0, now) {
+        match tier.background(0, now) {
             Task::Sleep(until) => now = until.max(now + 1),
             Task::Connect => tier.disconnected(0, now),
             Task::Canary(number) => tier.canary_written(0, number, 1, now),
@@ -414,7 +414,7 @@ fn confirmed_removal_is_replayed_on_a_node_that_joined() {
     // It may be in the place of the first one, and have the old value.
     let read = namespace.read(b"k", 1, NOW + MS, true, &[]);
     assert_eq!((read.action(), tier.journal_len()), (Action::Load, 1));
-    assert_eq!(tier.refresh_executor(1, NOW + MS), Task::Operate);
+    assert_eq!(tier.background(1, NOW + MS), Task::Operate);
     let mut replay = tier.background_operation(1, NOW + MS).unwrap();
     assert_eq!((replay.action(), replay.target()), (Action::Remove, &b"k"[..]));
     assert_eq!(replay.reply(NOW + MS, epoch, Reply::Flag(true)), Action::Done);
@@ -428,12 +428,12 @@ fn node_without_slots_is_cleared_and_then_trusted() {
     probe(&tier, b"one", NOW);
     assert_eq!(tier.trust().hits_until(), 0);
     tier.set_serving(0, false, NOW);
-    assert_eq!((tier.trust().hits_until(), tier.refresh_executor(0, NOW)), (0, Task::Clear));
+    assert_eq!((tier.trust().hits_until(), tier.background(0, NOW)), (0, Task::Clear));
     tier.cleared(0, NOW);
     assert_eq!((tier.trust().hits_until(), tier.nodes(NOW)[0].link), (u64::MAX, "idle"));
-    assert!(matches!(tier.refresh_executor(0, NOW), Task::Sleep(_)));
+    assert!(matches!(tier.background(0, NOW), Task::Sleep(_)));
     tier.set_serving(0, true, NOW);
-    assert_eq!((tier.trust().hits_until(), tier.refresh_executor(0, NOW)), (0, Task::Probe));
+    assert_eq!((tier.trust().hits_until(), tier.background(0, NOW)), (0, Task::Probe));
 }
 
 #[test]
@@ -442,9 +442,9 @@ fn canary_that_is_redirected_has_the_node_probed() {
     Namespace::new(&tier, NamespaceSettings::default()).set_generations(&[b"g"]);
     probe(&tier, b"one", NOW);
     tier.connected(0, NOW);
-    assert_eq!(tier.refresh_executor(0, NOW), Task::Canary(1));
+    assert_eq!(tier.background(0, NOW), Task::Canary(1));
     tier.canary_failed(0, 1, Failure::Moved, NOW);
-    assert_eq!(tier.refresh_executor(0, NOW), Task::Probe);
+    assert_eq!(tier.background(0, NOW), Task::Probe);
     // In another slot: the tracking connection asks for another prefix.
     let other = Probe {
         identity: b"one",
@@ -454,5 +454,5 @@ fn canary_that_is_redirected_has_the_node_probed() {
         canary_prefix: b"!other:",
     };
     tier.probed(0, &other, NOW);
-    assert_eq!(tier.refresh_executor(0, NOW), Task::Close);
+    assert_eq!(tier.background(0, NOW), Task::Close);
 }

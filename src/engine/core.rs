@@ -2,12 +2,12 @@
 //!
 //! No user code runs here. What needs some (listeners, destructors) is left as [`DeferredWork`].
 
-use super::entry::{Chain, DEAD, EVICTED, GONE, Handle, NEVER, NEW, Shape, ExpiryRef};
+use super::entry::{Chain, DEAD, EVICTED, ExpiryRef, GONE, Handle, NEVER, NEW, Shape};
 use super::limbo::{Limbo, Portion};
 use super::sizing::Sizing;
 use super::thread_state::OldWriter;
 use crate::map::{Header, LINKED, Map, OldTable};
-use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Evictions, Places, Policy, PolicyKind, Rank, Verdict};
+use crate::policy::{AnyPolicy, Entries, Evictions, MAX_PLACE, Places, Policy, PolicyKind, Rank, Verdict};
 use crate::prim::memory::boxed;
 use crate::prim::prefetch::prefetch;
 use crate::prim::wheel::{IDLE, Timers, Wheel};
@@ -161,7 +161,7 @@ impl Event {
 
 /// What is left to do when the lock has been given up: it may run user code.
 #[must_use]
-pub(super) struct Due {
+pub(super) struct DeferredWork {
     /// Evicted and expired entries that the removal listener must see before they are released.
     pub(super) evicted: Vec<(Handle, Cause)>,
     /// Entries that no reader can see any more, of an unusual size.
@@ -195,7 +195,7 @@ impl Bulk {
     }
 }
 
-impl Due {
+impl DeferredWork {
     pub(super) fn nothing() -> Self {
         Self {
             evicted: Vec::new(),
@@ -315,7 +315,11 @@ impl Core {
         for entry in (0..count).map_while(|_| self.limbo.pop()) {
             // SAFETY: no reader sees what is safe, and the limbo does not hold it any more; its header still says its size.
             unsafe {
-                let chain = if shape.has_standard_layout(entry) { &mut free } else { &mut nonstandard };
+                let chain = if shape.has_standard_layout(entry) {
+                    &mut free
+                } else {
+                    &mut nonstandard
+                };
                 chain.push(entry);
             }
         }

@@ -1,6 +1,6 @@
 //! When entries end: what a cache's settings make of a new entry and of a hit.
 
-use super::entry::{Deadlines, NEVER, ExpiryRef};
+use super::entry::{Deadlines, ExpiryRef, NEVER};
 use crate::clock::{Source, nanos};
 use crate::expiry::{Expiry, Ttl};
 use crate::prim::sync::{AtomicBool, AtomicU64, Ordering};
@@ -130,11 +130,20 @@ impl<K, V> ExpirySettings<K, V> {
             Some(age) => now.saturating_add(self.jittered(age, hash ^ now)),
             None => NEVER,
         };
-        (deadline != NEVER || self.is_general()).then_some(Deadlines { deadline, max_deadline, refresh_at })
+        (deadline != NEVER || self.is_general()).then_some(Deadlines {
+            deadline,
+            max_deadline,
+            refresh_at,
+        })
     }
 
     /// The times of an entry that comes back from a snapshot with this deadline and limit, if it had times.
-    pub(crate) fn for_restore(&self, times: Option<(u64, u64)>, context: (u64, (&K, &V)), now: u64) -> Option<Deadlines> {
+    pub(crate) fn for_restore(
+        &self,
+        times: Option<(u64, u64)>,
+        context: (u64, (&K, &V)),
+        now: u64,
+    ) -> Option<Deadlines> {
         let (hash, contents) = context;
         let Some((deadline, max_deadline)) = times else {
             return self.for_insert(hash, contents, Ttl::Default, None, now);
@@ -148,7 +157,11 @@ impl<K, V> ExpirySettings<K, V> {
         };
         let soon = |age| now.saturating_add(self.jittered(age, hash ^ now)).min(refresh(age));
         let refresh_at = self.refresh_after.map_or(NEVER, soon);
-        (deadline != NEVER || self.is_general()).then_some(Deadlines { deadline, max_deadline, refresh_at })
+        (deadline != NEVER || self.is_general()).then_some(Deadlines {
+            deadline,
+            max_deadline,
+            refresh_at,
+        })
     }
 
     /// After a failed reload, so long until the next.

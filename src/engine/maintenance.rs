@@ -4,12 +4,13 @@
 //! the lock has been given up.
 
 use super::core::{Core, DeferredWork, Event, Own};
-use super::entry::{Chain, DEAD, EVICTED, Entry, Handle, NEVER, ExpiryRef};
+use super::entry::{Chain, DEAD, EVICTED, Entry, ExpiryRef, Handle, NEVER};
 use super::limbo::Portion;
 use super::maintenance_lock::{Held, PATIENCE, Waited};
 use super::thread_state::Writer;
-use super::{EXPIRIES, Engine, Panics, Published};
+use super::{EXPIRIES, Engine, Published};
 use crate::policy::Policy;
+use crate::prim::panics::Panics;
 use crate::prim::sync::Ordering;
 use crate::reclaim::Guard;
 use crate::stats::Cause;
@@ -144,7 +145,13 @@ impl<K, V> Engine<K, V> {
     /// Applies what waits in the rings, does `work`, and releases the lock. With `Rings::Soon` the rings of some threads may be
     /// left for the next time. If `work` or the policy panics, the lock is poisoned.
     #[inline(always)]
-    pub(super) fn maintain(&self, held: Held<'_>, guard: &Guard, rings: Rings, work: impl FnOnce(&mut Core)) -> DeferredWork {
+    pub(super) fn maintain(
+        &self,
+        held: Held<'_>,
+        guard: &Guard,
+        rings: Rings,
+        work: impl FnOnce(&mut Core),
+    ) -> DeferredWork {
         // SAFETY: the guard keeps what it protects.
         unsafe { self.visit(held, guard, Own::SnapshotEvent, rings, work) }
     }
@@ -448,7 +455,8 @@ impl<K, V> Engine<K, V> {
     /// Frees what became due, and runs the user code that this needs, unpinned.
     #[inline]
     pub(super) fn finish(&self, due: DeferredWork, guard: Guard) {
-        let quiet = due.evicted.is_empty() && due.nonstandard.len() == 0 && !due.has_bulk() && !self.map.has_discarded();
+        let quiet =
+            due.evicted.is_empty() && due.nonstandard.len() == 0 && !due.has_bulk() && !self.map.has_discarded();
         if quiet && !std::mem::needs_drop::<Entry<K, V>>() {
             self.keep(due.free, &guard);
         } else {

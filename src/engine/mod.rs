@@ -38,7 +38,7 @@ use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
-pub(crate) use entry::{Entry, Handle, Deadlines, Shape, ExpiryRef};
+pub(crate) use entry::{Deadlines, Entry, ExpiryRef, Handle, Shape};
 pub(crate) use expiry::ExpirySettings;
 pub(crate) use snapshot::Listed;
 
@@ -99,26 +99,6 @@ pub(crate) struct Published {
     pub(crate) evictions: AtomicU64,
     pub(crate) rejections: AtomicU64,
     pub(crate) expirations: AtomicU64,
-}
-
-/// The first panic of user code that ran while there was still work to be done; raised again when it is done.
-#[derive(Default)]
-pub(crate) struct Panics(Option<Box<dyn Any + Send>>);
-
-impl Panics {
-    pub(crate) fn catch(&mut self, user_code: impl FnOnce()) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(user_code)) {
-            self.0.get_or_insert(panic);
-        }
-    }
-
-    pub(crate) fn resume(self) {
-        if let Some(panic) = self.0
-            && !std::thread::panicking()
-        {
-            resume_unwind(panic);
-        }
-    }
 }
 
 impl<K, V> Engine<K, V> {
@@ -353,11 +333,21 @@ impl<K, V> Engine<K, V> {
 
     /// A new entry, not yet in the map. It must be given to `insert`, `insert_absent` or `replace_exact`.
     #[inline]
-    pub(crate) fn make(&self, hash: u64, contents: (K, V), weight: u64, life: Option<Deadlines>, guard: &Guard) -> Handle {
+    pub(crate) fn make(
+        &self,
+        hash: u64,
+        contents: (K, V),
+        weight: u64,
+        life: Option<Deadlines>,
+        guard: &Guard,
+    ) -> Handle {
         let mut spare = None;
         if life.is_some() == self.shape.timed {
             // SAFETY: the part is this thread's, which is pinned.
-            spare = self.thread_states.writer(guard).and_then(|writer| unsafe { writer.spare() });
+            spare = self
+                .thread_states
+                .writer(guard)
+                .and_then(|writer| unsafe { writer.spare() });
         } else {
             // An entry with times where others have none: from now on somebody must look.
             self.activate_time();

@@ -486,7 +486,10 @@ impl ThreadStates {
         if let Some(far) = get(&self.far) {
             let mut from = NEAR;
             while let Some(index) = far.next_writing(from) {
-                far.find(index).and_then(ThreadState::writer).into_iter().for_each(&mut visit);
+                far.find(index)
+                    .and_then(ThreadState::writer)
+                    .into_iter()
+                    .for_each(&mut visit);
                 from = index + 1;
             }
         }
@@ -504,7 +507,11 @@ impl ThreadStates {
         }
         if let Some(far) = get(&self.far) {
             let own = guard.thread_index();
-            if let Some(writer) = (own >= NEAR).then(|| far.find(own)).flatten().and_then(ThreadState::writer) {
+            if let Some(writer) = (own >= NEAR)
+                .then(|| far.find(own))
+                .flatten()
+                .and_then(ThreadState::writer)
+            {
                 visit(writer, own);
             }
             for _ in 0..AT_ONCE {
@@ -690,6 +697,10 @@ mod model {
 
     #[test]
     fn loom_local_a_part_and_a_capacity() {
-        model(0, [hit, |thread_states| thread_states.set_capacity(8 * CAPACITY)], 8 * CAPACITY);
+        model(
+            0,
+            [hit, |thread_states| thread_states.set_capacity(8 * CAPACITY)],
+            8 * CAPACITY,
+        );
     }
 }

@@ -110,8 +110,9 @@ struct WaitEdge {
 }
 
 fn waiting() -> MutexGuard<'static, Vec<WaitEdge>> {
-    let own = (0..FORKS.load(Ordering::Relaxed))
-        .fold(&WAIT_GRAPH, |graph, _| graph.child.get_or_init(|| Box::new(Graph::new())));
+    let own = (0..FORKS.load(Ordering::Relaxed)).fold(&WAIT_GRAPH, |graph, _| {
+        graph.child.get_or_init(|| Box::new(Graph::new()))
+    });
     own.waits.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -65,7 +65,11 @@ fn loom_flight_a_leader_and_a_waiter() {
         let (mine, led) = load(&flights, 1);
         let (others, other_led) = other.join().unwrap();
         assert!(led || other_led, "somebody loads");
-        assert_eq!((led, other_led), (mine == 1, others == 2), "actor waits gets the other's");
+        assert_eq!(
+            (led, other_led),
+            (mine == 1, others == 2),
+            "actor waits gets the other's"
+        );
         waited[usize::from(led && other_led)].fetch_add(1, SeqCst);
         quiet(&flights);
     });

@@ -3,8 +3,8 @@
 #[cfg(all(test, loom))]
 mod loom_tests;
 
-use super::{Flight, Leader, Outcome, Reentrant, ActorId, lock};
-use crate::engine::Panics;
+use super::{ActorId, Flight, Leader, Outcome, Reentrant, lock};
+use crate::prim::panics::Panics;
 use crate::prim::sync::Ordering;
 use std::collections::BTreeMap;
 use std::future::poll_fn;

@@ -4,7 +4,7 @@ use super::{infallible, shared};
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Role, ActorId};
+use crate::flight::{ActorId, Role};
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::pin::{Pin, pin as pin_future};

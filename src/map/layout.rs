@@ -166,7 +166,10 @@ pub(crate) mod control {
     /// The word after an insertion at `(distance, slot)`.
     #[inline]
     pub(crate) fn inserted(word: u64, distance: usize, slot: usize, probe_limit: usize) -> u64 {
-        (word & !(VERSION - 1)).wrapping_add(VERSION) | (probe_limit as u64) << 8 | (distance as u64) << 3 | (slot as u64 + 1)
+        (word & !(VERSION - 1)).wrapping_add(VERSION)
+            | (probe_limit as u64) << 8
+            | (distance as u64) << 3
+            | (slot as u64 + 1)
     }
 }
 

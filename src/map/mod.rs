@@ -251,7 +251,13 @@ impl Map {
 
     /// Finds for each hash an entry that is very likely the one with it, unless there is none or it is hard to find, and
     /// asks the processor for the entry's beginning. Phase by phase, so that the cache misses of all overlap.
-    pub(crate) fn probe_batch(&self, hashes: &[u64], found: &mut [Option<NonNull<Header>>], size: usize, guard: &Guard) {
+    pub(crate) fn probe_batch(
+        &self,
+        hashes: &[u64],
+        found: &mut [Option<NonNull<Header>>],
+        size: usize,
+        guard: &Guard,
+    ) {
         let table = self.table(guard);
         let home = |hash: u64| table.home((hash >> 32) as u32);
         let seen = |entry: NonNull<Header>| {

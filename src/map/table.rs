@@ -568,7 +568,8 @@ impl Table {
 
     #[inline(never)]
     fn find_exact_beyond(&self, home: usize, seen: u64, hash: u64, entry: NonNull<Header>) -> Option<Found> {
-        (1..=control::probe_limit(seen)).find_map(|distance| self.find_exact_in(self.bucket_at(home, distance), hash, entry))
+        (1..=control::probe_limit(seen))
+            .find_map(|distance| self.find_exact_in(self.bucket_at(home, distance), hash, entry))
     }
 
     #[inline(always)]

@@ -20,14 +20,14 @@
 //! again whenever that number has doubled (the sketch keeps its counts, the ghosts start anew).
 #![forbid(unsafe_code)]
 
-mod clock;
 mod room;
+mod tick_counter;
 
 use super::{Entries, Evictions, Policy, Rank, Verdict, weigh, xorshift};
 use crate::prim::ghost::{Ghost, Now, Region};
 use crate::prim::list::{Chunks, MAX_NOTE, Queue};
 use crate::prim::sketch::Sketch;
-use clock::TickCounter;
+use tick_counter::TickCounter;
 
 /// Steps of the hands per decision. Unbounded, one walk took 52,974 steps; with this bound the mean is 1.33.
 const STEPS: u32 = 64;
@@ -411,8 +411,13 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Takes in an entry that comes back: what the ghosts tell of its earlier stay moves the window's size and may skip
     /// the window.
     #[inline(never)]
-    fn readmit<E>(&mut self, entries: &E, (handle, weight): (H, u64), (region, ticks): (Region, u32), out: &mut Evictions<H>)
-    where
+    fn readmit<E>(
+        &mut self,
+        entries: &E,
+        (handle, weight): (H, u64),
+        (region, ticks): (Region, u32),
+        out: &mut Evictions<H>,
+    ) where
         E: Entries<Handle = H>,
     {
         let held = if self.weighted {

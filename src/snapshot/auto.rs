@@ -171,7 +171,9 @@ where
             let loaded = self.load_with(&keep.path, &options);
             (keep.observer)(match loaded {
                 Ok(loaded) => SnapshotEvent::Loaded(loaded),
-                Err(SnapshotError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => SnapshotEvent::NoFile,
+                Err(SnapshotError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    SnapshotEvent::NoFile
+                }
                 Err(error) => SnapshotEvent::NotLoaded(error),
             });
         }

@@ -214,7 +214,11 @@ impl<K, V> SnapshotSlot<K, V> {
     }
 
     /// Puts `new` in the place of the snapshot, if that is `old` where one is named.
-    fn set(&self, old: Option<&Arc<LazySnapshot<K, V>>>, new: Option<Arc<LazySnapshot<K, V>>>) -> Option<Arc<LazySnapshot<K, V>>> {
+    fn set(
+        &self,
+        old: Option<&Arc<LazySnapshot<K, V>>>,
+        new: Option<Arc<LazySnapshot<K, V>>>,
+    ) -> Option<Arc<LazySnapshot<K, V>>> {
         let mut source = self.source.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = old
             && source.as_ref().is_none_or(|source| !Arc::ptr_eq(source, old))
@@ -238,7 +242,12 @@ impl<K, V> SnapshotSlot<K, V> {
 
     /// Takes an entry, to bring it in: listed, with the cache's hash of its key, until the flight is dropped. `None` if it was
     /// taken.
-    pub(super) fn take<'s>(&'s self, source: &'s Arc<LazySnapshot<K, V>>, at: usize, hash: u64) -> Option<RestoreGuard<'s, K, V>> {
+    pub(super) fn take<'s>(
+        &'s self,
+        source: &'s Arc<LazySnapshot<K, V>>,
+        at: usize,
+        hash: u64,
+    ) -> Option<RestoreGuard<'s, K, V>> {
         if source.claimed.set(at) {
             return None;
         }

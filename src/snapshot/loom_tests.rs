@@ -2,7 +2,7 @@
 //! files, whose entries go into a word per key in the map's place, which is claimed, killed and shown as a slot of that is.
 
 use super::file::SnapshotFile;
-use super::lazy::{ClockPair, SnapshotSlot, LazySnapshot};
+use super::lazy::{ClockPair, LazySnapshot, SnapshotSlot};
 use super::{PerTypeCodec, SaveOptions};
 use crate::Cache;
 use crate::prim::sync::{Arc, AtomicU8, Ordering};
@@ -114,7 +114,8 @@ fn model<const N: usize>(name: &str, threads: [fn(&Case); N], after: fn(&Case)) 
         });
         let now = ClockPair { wall: 0, clock: 0 };
         let mapped = SnapshotFile::map(&file.0, 0).unwrap();
-        case.pending.open(Arc::new(LazySnapshot::new::<PerTypeCodec>(mapped, now)));
+        case.pending
+            .open(Arc::new(LazySnapshot::new::<PerTypeCodec>(mapped, now)));
         let spawn = |run: fn(&Case)| {
             let case = case.clone();
             thread::spawn(move || run(&case))

@@ -37,7 +37,12 @@ pub(super) fn header(schema: u64, now: ClockPair, window: u32) -> Header {
 }
 
 /// What a snapshot keeps of an entry that was listed and found, besides its key and value.
-pub(super) fn about<K, V>(engine: &Engine<K, V>, (handle, rank): (Handle, Rank), now: ClockPair, guard: &Guard) -> EntryMeta {
+pub(super) fn about<K, V>(
+    engine: &Engine<K, V>,
+    (handle, rank): (Handle, Rank),
+    now: ClockPair,
+    guard: &Guard,
+) -> EntryMeta {
     let times = engine.times_of(handle, guard);
     let times = times.map(|(deadline, limit)| (now.to_wall(deadline), now.to_wall(limit)));
     (engine.weight_of(handle, guard), times, rank)
@@ -130,7 +135,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 .saturating_add(moment.saturating_sub(there))
                 .min(format::NEVER - 1),
         };
-        let capacity = self.engine.locals().capacity();
+        let capacity = self.engine.thread_states().capacity();
         for (offset, at) in places {
             if weight >= capacity {
                 break;

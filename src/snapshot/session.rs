@@ -244,8 +244,9 @@ mod tests {
         }
         loading.begin_restoring(cache);
         let keys = all.iter().map(|(key, ..)| key.clone()).collect();
-        let restore =
-            |(key, value, about): (String, String, EntryMeta)| loading.restore(cache, &*key.clone(), (key, value), about);
+        let restore = |(key, value, about): (String, String, EntryMeta)| {
+            loading.restore(cache, &*key.clone(), (key, value), about)
+        };
         (
             all.into_iter().rev().filter(|entry| restore(entry.clone())).count(),
             keys,

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 
 /// What is to become of an entry.
 pub(crate) enum Answer {
-    AutoSnapshot,
+    Keep,
     Remove,
     Set(Blob, Ttl),
 }

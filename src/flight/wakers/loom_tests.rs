@@ -1,7 +1,7 @@
 //! Tasks that wait for flights, under loom; see the model of the flights for what stays std's. A wake-up that is lost shows as a
 //! deadlock.
 
-use crate::flight::{Flight, Flights, Outcome, Role, ActorId, lock};
+use crate::flight::{ActorId, Flight, Flights, Outcome, Role, lock};
 use crate::prim::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use std::pin::pin;
@@ -97,7 +97,11 @@ fn loom_flight_two_tasks() {
         let other = thread::spawn(move || load(&other, 2));
         let (mine, led) = load(&flights, 1);
         let (others, other_led) = other.join().unwrap();
-        assert_eq!((led, other_led), (mine == 1, others == 2), "actor waits gets the other's");
+        assert_eq!(
+            (led, other_led),
+            (mine == 1, others == 2),
+            "actor waits gets the other's"
+        );
     });
 }
 

@@ -157,7 +157,7 @@ impl PyTier {
 
     #[pyo3(signature = (node, now, /))]
     fn background(&self, node: u32, now: u64) -> PyResult<u8> {
-        let task = self.tier.refresh_executor(checked_node(node)?, now);
+        let task = self.tier.background(checked_node(node)?, now);
         let (code, operand) = match task {
             Task::Sleep(until) => (Self::SLEEP, (until, 0)),
             Task::Probe => (Self::PROBE, (0, 0)),
