@@ -2,7 +2,7 @@
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
 use crate::compute::Change;
-use crate::engine::{Deadlines, Engine, Entry, Panics, Settings};
+use crate::engine::{Deadlines, Engine, Entry, Settings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::flight::Flights;
