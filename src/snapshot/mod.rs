@@ -191,7 +191,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the
     /// snapshot. Others may use the cache meanwhile. O(n); needs 16 bytes per entry.
     pub fn warm(&self) -> Warmed {
-        let mut warmed = Warmed { entries: 0, damaged: 0 };
+        let mut warmed = Warmed { entries: 0, corrupt: 0 };
         let (Some(snapshot), engine) = (self.0.snapshot_slot.get(), &self.0.engine) else {
             return warmed;
         };
@@ -200,7 +200,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             // (Records that overlap were not written by this library, and could be many times as long as the file.)
             let whole = snapshot.file().record(*offset).filter(|_| *offset >= end);
             let Some(record) = whole else {
-                warmed.damaged += 1;
+                warmed.corrupt += 1;
                 return false;
             };
             end = offset + record.length;
