@@ -411,7 +411,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         if self.0.snapshot_slot.is_some() {
             self.0.find_alive(hash, key, self.0.engine.now(), &self.0.engine.pin());
         }
-        let kill = self.0.flights.invalidate(hash, |loading| loading.borrow() == key) | self.0.snapshot_slot.invalidate(key);
+        let kill =
+            self.0.flights.invalidate(hash, |loading| loading.borrow() == key) | self.0.snapshot_slot.invalidate(key);
         self.0.forget_failure(hash, |failed| failed.borrow() == key);
         self.0.engine.remove(
             hash,

@@ -67,8 +67,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 drop(guard);
                 return engine.expire_if_due(now);
             }
-            let invalidated =
-                self.0.flights.invalidate(hash, |loading| loading.borrow() == key) | self.0.snapshot_slot.invalidate(key);
+            let invalidated = self.0.flights.invalidate(hash, |loading| loading.borrow() == key)
+                | self.0.snapshot_slot.invalidate(key);
             self.0.forget_failure(hash, |failed| failed.borrow() == key);
             let done = match (old, change) {
                 (_, Change::Keep) => unreachable!("it has returned"),

@@ -287,7 +287,11 @@ impl<K, V> SnapshotSlot<K, V> {
     pub(crate) fn close(&self, mut kill: impl FnMut(u64)) {
         if let Some(previous) = self.set(None, None) {
             fence(Ordering::SeqCst); // partner: as in `invalidate_saved`
-            let restoring = previous.restoring.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let restoring = previous
+                .restoring
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
             restoring.into_iter().for_each(&mut kill);
         }
     }

@@ -55,7 +55,9 @@ impl Case {
 
     /// As `Inner::restore_entry`.
     fn restore_entry(&self, key: u64) {
-        let Some(snapshot) = self.snapshot_slot.get() else { return };
+        let Some(snapshot) = self.snapshot_slot.get() else {
+            return;
+        };
         let at = snapshot.search(&key).expect("it is in the file");
         if snapshot.is_claimed(at) {
             return;

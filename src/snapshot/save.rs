@@ -149,7 +149,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             if ended || snapshot.is_claimed(at) {
                 continue;
             }
-            let times = record.times.map(|(deadline, max_deadline)| (moved(deadline), moved(max_deadline)));
+            let times = record
+                .times
+                .map(|(deadline, max_deadline)| (moved(deadline), moved(max_deadline)));
             list.push([snapshot.file().entry(at).0, writer.offset()]);
             writer.add(
                 |out| out.extend_from_slice(record.key),

@@ -183,7 +183,8 @@ impl LoadSession {
         let (_, times, rank) = meta.0;
         let (inner, engine) = (&*cache.0, &cache.0.engine);
         let (hash, weight) = (inner.hash(sought), inner.weigh(&entry.0, &entry.1));
-        let times = times.map(|(deadline, max_deadline)| (self.now.to_clock(deadline), self.now.to_clock(max_deadline)));
+        let times =
+            times.map(|(deadline, max_deadline)| (self.now.to_clock(deadline), self.now.to_clock(max_deadline)));
         let time = engine.time();
         let timed = times.is_some() || time.is_active();
         let now = if timed { time.clock.now() } else { 0 };
@@ -244,9 +245,8 @@ mod tests {
         }
         loading.begin_restoring(cache);
         let keys = all.iter().map(|(key, ..)| key.clone()).collect();
-        let restore = |(key, value, meta): (String, String, EntryMeta)| {
-            loading.restore(cache, &*key.clone(), (key, value), meta)
-        };
+        let restore =
+            |(key, value, meta): (String, String, EntryMeta)| loading.restore(cache, &*key.clone(), (key, value), meta);
         (
             all.into_iter().rev().filter(|entry| restore(entry.clone())).count(),
             keys,
