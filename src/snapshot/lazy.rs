@@ -172,8 +172,8 @@ impl<K, V> LazySnapshot<K, V> {
         let (hash, offset) = self.file.entry(at);
         let record = self.file.record(offset);
         let record = record.ok_or(SnapshotError::Corrupt { what: "a record" })?;
-        let (key, value) =
-            (self.decode)(record.key, record.value).ok_or_else(|| incompatible("a key or a value cannot be decoded"))?;
+        let (key, value) = (self.decode)(record.key, record.value)
+            .ok_or_else(|| incompatible("a key or a value cannot be decoded"))?;
         if format::key_hash(&key) != hash {
             return Err(incompatible("a key hashes differently than when it was saved"));
         }
