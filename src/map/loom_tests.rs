@@ -49,12 +49,7 @@ unsafe impl Send for Case {}
 
 impl Case {
     fn make(&self, key: Key) -> NonNull<Header> {
-        let header = Header {
-            hash: AtomicU32::new((key >> 32) as u32),
-            place_low: AtomicU16::new(0),
-            place_high: AtomicU8::new(0),
-            hits: AtomicU8::new(0),
-        };
+        let header = Header::new(key, 0, false);
         let entry = Box::new(Entry {
             header,
             key: UnsafeCell::new(0),

@@ -1,6 +1,6 @@
 //! Growth: how the keys of one home move to a larger table. See ARCHITECTURE.md for who may do what meanwhile.
 
-use super::Header;
+use super::header::Header;
 use super::layout::{control, slot};
 use super::table::{Inserted, Mode, OnPanic, Step, Table, UNCONDITIONAL, pointer};
 use crate::prim::sync::Ordering;

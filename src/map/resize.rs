@@ -6,9 +6,10 @@
 //! into it is one like any other, and reports where there is no room. See ARCHITECTURE.md for what other threads may do
 //! while homes move.
 
+use super::header::Header;
 use super::layout::control;
 use super::table::Table;
-use super::{Header, Map, NoMemory};
+use super::{Map, NoMemory};
 use crate::prim::sync::{AtomicPtr, Ordering};
 use crate::reclaim::Guard;
 use std::ptr::{self, NonNull};

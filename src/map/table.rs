@@ -8,7 +8,7 @@
 //! - A slot is not emptied while its home's control word still names it as the last insertion. So a helper that finds
 //!   the word it is named in unchanged knows whose PENDING it sees.
 
-use super::Header;
+use super::header::Header;
 use super::layout::{self, MAX_DISTANCE, SLOTS, control, slot, tags};
 use super::memory::Buckets;
 use crate::prim::park::{Parking, spin};
