@@ -4,12 +4,40 @@
 //! [`Buckets`] requests a small alignment and aligns its start by hand. A large empty table thus costs no time and no
 //! physical memory, and the page faults of filling it are spread over the insertions.
 
-use super::table::Bucket;
+use super::layout::SLOTS;
+use crate::prim::sync::AtomicU64;
 #[cfg(not(loom))]
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::Deref;
 #[cfg(not(loom))]
 use std::ptr::NonNull;
+
+/// 64 bytes: one cache line.
+#[repr(C, align(64))]
+pub(super) struct Bucket {
+    pub(super) tags: AtomicU64,
+    pub(super) slots: [AtomicU64; SLOTS],
+    pub(super) control: AtomicU64,
+}
+
+impl Bucket {
+    #[cfg(loom)]
+    pub(super) fn new() -> Self {
+        Self {
+            tags: AtomicU64::new(0),
+            slots: std::array::from_fn(|_| AtomicU64::new(0)),
+            control: AtomicU64::new(0),
+        }
+    }
+
+    /// The slot that a match of tags, or a control word, names.
+    #[inline(always)]
+    pub(super) fn slot(&self, slot: usize) -> &AtomicU64 {
+        debug_assert!(slot < SLOTS);
+        // SAFETY: matches lie in the six lower bytes of a word of tags, and control words name slots that were claimed.
+        unsafe { self.slots.get_unchecked(slot) }
+    }
+}
 
 /// Buckets that are zero at first, owned like a boxed slice.
 #[cfg(not(loom))]

@@ -18,9 +18,10 @@ use crate::prim::prefetch::prefetch;
 use crate::prim::sync::{AtomicPtr, Ordering};
 use crate::reclaim::Guard;
 use layout::{SLOTS, control, slot, tags};
+use memory::Bucket;
 use resize::Discarded;
 use std::ptr::{self, NonNull};
-use table::{Bucket, Step, Table, pointer};
+use table::{Step, Table, pointer};
 
 pub(crate) use header::{Header, LINKED};
 pub(crate) use resize::OldTable;

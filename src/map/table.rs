@@ -9,19 +9,11 @@
 //!   the word it is named in unchanged knows whose PENDING it sees.
 
 use super::header::Header;
-use super::layout::{self, MAX_DISTANCE, SLOTS, control, slot, tags};
-use super::memory::Buckets;
+use super::layout::{self, MAX_DISTANCE, control, slot, tags};
+use super::memory::{Bucket, Buckets};
 use crate::prim::park::{Parking, spin};
 use crate::prim::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 use std::ptr::{self, NonNull};
-
-/// 64 bytes: one cache line.
-#[repr(C, align(64))]
-pub(super) struct Bucket {
-    pub(super) tags: AtomicU64,
-    pub(super) slots: [AtomicU64; SLOTS],
-    pub(super) control: AtomicU64,
-}
 
 pub(crate) struct Table {
     pub(super) buckets: Buckets,
@@ -116,25 +108,6 @@ impl Drop for Claim<'_> {
         // A swap: loom does not order a store after an invalidation's compare-and-swap of what it overwrites.
         bucket.slot(self.slot).swap(0, Ordering::Relaxed);
         self.table.free_tag(self.bucket, self.slot);
-    }
-}
-
-impl Bucket {
-    #[cfg(loom)]
-    pub(super) fn new() -> Self {
-        Self {
-            tags: AtomicU64::new(0),
-            slots: std::array::from_fn(|_| AtomicU64::new(0)),
-            control: AtomicU64::new(0),
-        }
-    }
-
-    /// The slot that a match of tags, or a control word, names.
-    #[inline(always)]
-    pub(super) fn slot(&self, slot: usize) -> &AtomicU64 {
-        debug_assert!(slot < SLOTS);
-        // SAFETY: matches lie in the six lower bytes of a word of tags, and control words name slots that were claimed.
-        unsafe { self.slots.get_unchecked(slot) }
     }
 }
 
