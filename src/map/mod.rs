@@ -9,6 +9,7 @@ mod layout;
 mod loom_tests;
 mod memory;
 mod migrate;
+mod probe;
 mod resize;
 mod table;
 #[cfg(all(test, not(loom)))]
