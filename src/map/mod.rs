@@ -9,6 +9,7 @@ mod layout;
 mod loom_tests;
 mod memory;
 mod migrate;
+mod owned_table;
 mod probe;
 mod resize;
 mod table;
@@ -20,17 +21,13 @@ use crate::prim::sync::{AtomicPtr, Ordering};
 use crate::reclaim::Guard;
 use layout::{SLOTS, control, slot, tags};
 use memory::Bucket;
-use resize::Discarded;
+use owned_table::Discarded;
 use std::ptr::{self, NonNull};
 use table::{Step, Table, pointer};
 
 pub(crate) use header::{Header, LINKED};
-pub(crate) use resize::OldTable;
+pub(crate) use owned_table::{NoMemory, OldTable};
 pub(crate) use table::{Inserted, Mode, UNCONDITIONAL};
-
-/// There is no memory for a table.
-#[derive(Debug)]
-pub(crate) struct NoMemory;
 
 pub(crate) struct Map {
     current: AtomicPtr<Table>,
@@ -53,7 +50,7 @@ impl Map {
 
     fn with_buckets(buckets: usize) -> Result<Self, NoMemory> {
         Ok(Self {
-            current: AtomicPtr::new(resize::allocate(buckets)?),
+            current: AtomicPtr::new(owned_table::allocate(buckets)?),
             discarded: Discarded::new(),
         })
     }

@@ -1,0 +1,101 @@
+//! Tables that no map refers to: before one is installed, and after its entries have moved on.
+
+use super::table::Table;
+use crate::prim::sync::{AtomicPtr, Ordering};
+use std::ptr::{self, NonNull};
+
+/// There is no memory for a table.
+#[derive(Debug)]
+pub(crate) struct NoMemory;
+
+/// A table that no map refers to, owned like a box. Before it is dropped, no reader can see it any more.
+pub(crate) struct OldTable(pub(super) NonNull<Table>);
+
+// SAFETY: it owns the table, which is made of atomics.
+unsafe impl Send for OldTable {}
+
+/// In place of a table that was prepared: there was no memory for it.
+pub(super) const NONE: *mut Table = ptr::without_provenance_mut(1);
+
+impl OldTable {
+    /// Takes ownership of a table that came from [`allocate`].
+    pub(super) fn new(table: *mut Table) -> Option<Self> {
+        NonNull::new(table).filter(|table| table.as_ptr() != NONE).map(Self)
+    }
+
+    /// Gives up ownership.
+    pub(super) fn into_raw(self) -> *mut Table {
+        let table = self.0.as_ptr();
+        std::mem::forget(self);
+        table
+    }
+
+    /// The number of buckets.
+    pub(crate) fn buckets(&self) -> usize {
+        // SAFETY: owned by this, so it is alive.
+        unsafe { self.0.as_ref() }.buckets.len()
+    }
+}
+
+impl Drop for OldTable {
+    fn drop(&mut self) {
+        // SAFETY: the pointer that `allocate` made, never remade from a reference, and owned by this alone. The code that
+        // drops it has waited for the readers.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// Allocates an empty table.
+pub(super) fn allocate(buckets: usize) -> Result<*mut Table, NoMemory> {
+    Ok(Box::into_raw(Box::new(Table::new(buckets).ok_or(NoMemory)?)))
+}
+
+/// Tables that no reader can see any more, to be freed part by part: a stack, linked by `next`.
+pub(super) struct Discarded(pub(super) AtomicPtr<Table>);
+
+impl Discarded {
+    pub(super) fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    pub(super) fn push(&self, table: OldTable) {
+        let table = table.into_raw();
+        let mut first = self.0.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: this call's own until the exchange below.
+            unsafe { &*table }.next.store(first, Ordering::Relaxed);
+            // Release pairs with the Acquire in `take`.
+            match self
+                .0
+                .compare_exchange_weak(first, table, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    /// Takes all of the stack: so it has no ABA problem. Calls `visit` for each table.
+    pub(super) fn take(&self, mut visit: impl FnMut(OldTable)) {
+        // Acquire pairs with the Release in `push`.
+        let mut rest = OldTable::new(self.0.swap(ptr::null_mut(), Ordering::Acquire));
+        while let Some(table) = rest {
+            // SAFETY: owned by `table`, so it is alive.
+            rest = OldTable::new(unsafe { table.0.as_ref() }.next.load(Ordering::Relaxed));
+            visit(table);
+        }
+    }
+}
+
+impl Drop for Discarded {
+    fn drop(&mut self) {
+        self.take(drop);
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // Relaxed: exclusive access.
+        drop(OldTable::new(self.prepared.load(Ordering::Relaxed)));
+    }
+}
