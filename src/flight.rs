@@ -12,6 +12,8 @@ mod deadlock;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(feature = "async")]
+mod tasks;
+#[cfg(feature = "async")]
 mod wakers;
 
 use crate::prim::clock;
@@ -23,7 +25,7 @@ use std::any::Any;
 use std::mem;
 use std::sync::{OnceLock, PoisonError};
 
-pub(crate) use deadlock::{ActorId, fork_child};
+pub(crate) use deadlock::{ActorId, Reentrant, fork_child};
 
 /// How a load ended.
 pub(crate) enum Outcome<V> {
@@ -590,7 +592,3 @@ impl<K, V> Flight<K, V> {
         Ok(if invalidated { None } else { self.outcome.get() })
     }
 }
-
-/// See [`LoadError::Reentrant`](crate::LoadError::Reentrant).
-#[derive(Debug)]
-pub(crate) struct Reentrant;

@@ -1,11 +1,14 @@
 //! Who leads loads and who waits for them, so that a ring of loaders, which would wait for ever, is told from a slow one.
 
-use super::Reentrant;
 use crate::prim::sync::{Ordering, thread_address};
 use std::iter;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// See [`LoadError::Reentrant`](crate::LoadError::Reentrant).
+#[derive(Debug)]
+pub(crate) struct Reentrant;
 
 /// Who leads a flight, or waits for one: a thread (an even number) or the future that a task polls (an odd one). No two
 /// that do so at the same time are the same.
