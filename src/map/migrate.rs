@@ -13,12 +13,12 @@ impl Table {
         let control = &self.bucket(home).control;
         let on_panic = OnPanic(self);
         let frozen = loop {
-            let seen = self.load_control(home);
-            debug_assert_eq!(seen & control::MOVED, 0, "homes are moved once");
-            self.finish(home, seen);
-            let frozen = seen | control::FROZEN;
+            let control_word = self.load_control(home);
+            debug_assert_eq!(control_word & control::MOVED, 0, "homes are moved once");
+            self.finish(home, control_word);
+            let frozen = control_word | control::FROZEN;
             if control
-                .compare_exchange(seen, frozen, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(control_word, frozen, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
             {
                 break frozen;

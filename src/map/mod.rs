@@ -145,13 +145,13 @@ impl Map {
         loop {
             let home = table.home((hash >> 32) as u32);
             // Until MOVED is seen, what this table holds at that moment is the truth.
-            let seen = table.load_control(home);
-            if seen & control::MOVED != 0 {
+            let control_word = table.load_control(home);
+            if control_word & control::MOVED != 0 {
                 table = self.next(table, guard);
                 continue;
             }
             return table
-                .scan(home, seen, hash, &mut equal)
+                .scan(home, control_word, hash, &mut equal)
                 .map(|found| pointer(found.word));
         }
     }
@@ -174,7 +174,7 @@ impl Map {
     ) {
         let table = self.table(guard);
         let home = |hash: u64| table.home((hash >> 32) as u32);
-        let seen = |entry: NonNull<Header>| {
+        let prefetch_entry = |entry: NonNull<Header>| {
             // An entry may lie across two lines.
             prefetch(entry.as_ptr());
             prefetch(entry.as_ptr().wrapping_byte_add(size.min(64) - 1));
@@ -183,7 +183,7 @@ impl Map {
         hashes.iter().for_each(|hash| self.prefetch(*hash, guard));
         for (hash, found) in hashes.iter().zip(&mut *found) {
             let home = home(*hash);
-            *found = table.probe_bucket(home, 0, *hash).map(seen);
+            *found = table.probe_bucket(home, 0, *hash).map(prefetch_entry);
             if found.is_none() {
                 for distance in 1..=table.probe_limit(home) {
                     prefetch(&raw const table.buckets[table.bucket_at(home, distance)]);
@@ -195,7 +195,7 @@ impl Map {
                 let home = home(*hash);
                 *found = (1..=table.probe_limit(home))
                     .find_map(|distance| table.probe_bucket(home, distance, *hash))
-                    .map(seen);
+                    .map(prefetch_entry);
             }
         }
     }
@@ -279,11 +279,11 @@ impl Map {
         self.in_live_table(guard, |table| {
             let home = table.home(from as u32);
             end = end.min(layout::first_hash(home + 1, table.buckets.len()));
-            let seen = table.load_control(home);
-            if seen & control::MOVED != 0 {
+            let control_word = table.load_control(home);
+            if control_word & control::MOVED != 0 {
                 return Step::Moved;
             }
-            table.for_each_of(home, seen, |word, hash| {
+            table.for_each_of(home, control_word, |word, hash| {
                 if (from..end).contains(&u64::from(hash)) {
                     visit(pointer(word));
                 }
@@ -297,13 +297,13 @@ impl Map {
     pub(crate) fn find_address(&self, hash: u32, address: usize, guard: &Guard) -> Option<NonNull<Header>> {
         self.in_live_table(guard, |table| {
             let home = table.home(hash);
-            let seen = table.load_control(home);
-            if seen & control::MOVED != 0 {
+            let control_word = table.load_control(home);
+            if control_word & control::MOVED != 0 {
                 return Step::Moved;
             }
             let first = |is: &dyn Fn(NonNull<Header>, u32) -> bool| {
                 let mut found = None;
-                table.for_each_of(home, seen, |word, hash| {
+                table.for_each_of(home, control_word, |word, hash| {
                     found = found.or(Some(pointer(word)).filter(|entry| is(*entry, hash)))
                 });
                 found

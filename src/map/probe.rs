@@ -40,26 +40,26 @@ impl Table {
     pub(super) fn scan(
         &self,
         home: usize,
-        seen: u64,
+        control_word: u64,
         hash: u64,
         equal: &mut impl FnMut(NonNull<Header>) -> bool,
     ) -> Option<Found> {
         let found = self.scan_bucket(home, 0, hash, equal);
-        if found.is_some() || control::probe_limit(seen) == 0 {
+        if found.is_some() || control::probe_limit(control_word) == 0 {
             return found;
         }
-        self.scan_beyond(home, seen, hash, equal)
+        self.scan_beyond(home, control_word, hash, equal)
     }
 
     #[inline(never)]
     fn scan_beyond(
         &self,
         home: usize,
-        seen: u64,
+        control_word: u64,
         hash: u64,
         equal: &mut impl FnMut(NonNull<Header>) -> bool,
     ) -> Option<Found> {
-        (1..=control::probe_limit(seen))
+        (1..=control::probe_limit(control_word))
             .find_map(|distance| self.scan_bucket(self.bucket_at(home, distance), distance, hash, equal))
     }
 
@@ -88,8 +88,8 @@ impl Table {
 
     /// How far keys with this home reach in truth: its control word only ever says more.
     #[cold]
-    pub(super) fn measure_probe_limit(&self, home: usize, seen: u64) -> usize {
-        let mut probe_limit = control::probe_limit(seen);
+    pub(super) fn measure_probe_limit(&self, home: usize, control_word: u64) -> usize {
+        let mut probe_limit = control::probe_limit(control_word);
         while probe_limit > 0 {
             let bucket = self.bucket(self.bucket_at(home, probe_limit));
             // All slots, branch-free.
@@ -104,20 +104,20 @@ impl Table {
 
     /// Finds the slot of one entry by its address. No user code.
     #[inline(always)]
-    pub(super) fn find_exact(&self, home: usize, seen: u64, entry: NonNull<Header>) -> Option<Found> {
+    pub(super) fn find_exact(&self, home: usize, control_word: u64, entry: NonNull<Header>) -> Option<Found> {
         // Most entries are found in their home bucket by their tag.
         // SAFETY: the caller keeps the entry alive (module contract).
         let hash = u64::from(unsafe { entry.as_ref() }.hash()) << 32;
         let found = self.find_exact_in(home, hash, entry);
-        if found.is_some() || control::probe_limit(seen) == 0 {
+        if found.is_some() || control::probe_limit(control_word) == 0 {
             return found;
         }
-        self.find_exact_beyond(home, seen, hash, entry)
+        self.find_exact_beyond(home, control_word, hash, entry)
     }
 
     #[inline(never)]
-    fn find_exact_beyond(&self, home: usize, seen: u64, hash: u64, entry: NonNull<Header>) -> Option<Found> {
-        (1..=control::probe_limit(seen))
+    fn find_exact_beyond(&self, home: usize, control_word: u64, hash: u64, entry: NonNull<Header>) -> Option<Found> {
+        (1..=control::probe_limit(control_word))
             .find_map(|distance| self.find_exact_in(self.bucket_at(home, distance), hash, entry))
     }
 
@@ -143,8 +143,8 @@ impl Table {
     }
 
     /// Calls `visit` for the entries of one home, which must not be moved. Weakly consistent.
-    pub(super) fn for_each_of(&self, home: usize, seen: u64, mut visit: impl FnMut(u64, u32)) {
-        for distance in 0..=control::probe_limit(seen) {
+    pub(super) fn for_each_of(&self, home: usize, control_word: u64, mut visit: impl FnMut(u64, u32)) {
+        for distance in 0..=control::probe_limit(control_word) {
             for at in &self.bucket(self.bucket_at(home, distance)).slots {
                 let mut word = at.load(Ordering::Acquire);
                 while slot::is_present(word) && slot::distance(word) == distance {

@@ -162,20 +162,20 @@ impl Table {
 
     /// Makes the home's last insertion visible, if it is not yet. `seen` is its control word.
     #[inline(always)]
-    pub(super) fn finish(&self, home: usize, seen: u64) {
+    pub(super) fn finish(&self, home: usize, control_word: u64) {
         // No branch on whether the word names an insertion, which cannot be predicted: pending slots are rare.
-        let (distance, slot) = control::place_of_last(seen);
+        let (distance, slot) = control::place_of_last(control_word);
         let at = self.bucket(self.bucket_at(home, distance)).slot(slot);
         // Acquire: what made a later claimant's word possible (the control word moving on) is seen below.
         let word = at.load(Ordering::Acquire);
         if slot::is_pending(word) {
-            self.help(home, seen, at, word);
+            self.help(home, control_word, at, word);
         }
     }
 
     #[cold]
-    fn help(&self, home: usize, seen: u64, at: &AtomicU64, word: u64) {
-        if control::last(seen).is_some() && self.bucket(home).control.load(Ordering::Acquire) == seen {
+    fn help(&self, home: usize, control_word: u64, at: &AtomicU64, word: u64) {
+        if control::last(control_word).is_some() && self.bucket(home).control.load(Ordering::Acquire) == control_word {
             // The control word still names the slot, so it has not been emptied since: this is the committed word.
             // AcqRel: the entry's contents, seen with `word`, are passed on to readers.
             let _ = at.compare_exchange(word, slot::shown(word), Ordering::AcqRel, Ordering::Relaxed);
@@ -201,14 +201,14 @@ impl Table {
     #[inline(always)]
     fn claim_in(&self, index: usize, distance: usize, hash: u64, pending: u64) -> Option<Claim<'_>> {
         let bucket = self.bucket(index);
-        let mut seen = bucket.tags.load(Ordering::Relaxed);
+        let mut tags_word = bucket.tags.load(Ordering::Relaxed);
         loop {
-            let slot = tags::free(seen)?;
-            let claimed = seen | tags::of(hash) << (8 * slot);
+            let slot = tags::free(tags_word)?;
+            let claimed = tags_word | tags::of(hash) << (8 * slot);
             // Acquire pairs with the Release in `free_tag`.
             match bucket
                 .tags
-                .compare_exchange(seen, claimed, Ordering::Acquire, Ordering::Relaxed)
+                .compare_exchange(tags_word, claimed, Ordering::Acquire, Ordering::Relaxed)
             {
                 Ok(_) => {
                     let word = slot::high(hash, distance) | pending;
@@ -222,7 +222,7 @@ impl Table {
                         word,
                     });
                 }
-                Err(now) => seen = now,
+                Err(now) => tags_word = now,
             }
         }
     }
@@ -243,11 +243,11 @@ impl Table {
         let mut killed = || killed.as_mut().is_some_and(|killed| killed());
         let mut claim: Option<Claim<'_>> = None;
         loop {
-            let seen = match self.settled(home) {
-                Step::Done(seen) => seen,
+            let control_word = match self.settled(home) {
+                Step::Done(control_word) => control_word,
                 Step::Moved => return Step::Moved,
             };
-            if let Some(found) = self.scan(home, seen, hash, equal) {
+            if let Some(found) = self.scan(home, control_word, hash, equal) {
                 if mode == Mode::IfAbsent {
                     return Step::Done(Inserted::Present(pointer(found.word)));
                 }
@@ -273,17 +273,17 @@ impl Table {
                 return Step::Done(Inserted::Killed);
             }
             // Keys that left may have reached further than those that are there. Looked into now and then.
-            let mut probe_limit = control::probe_limit(seen);
-            if probe_limit > 0 && control::is_eighth(seen) {
-                probe_limit = self.measure_probe_limit(home, seen);
+            let mut probe_limit = control::probe_limit(control_word);
+            if probe_limit > 0 && control::is_eighth(control_word) {
+                probe_limit = self.measure_probe_limit(home, control_word);
             }
             let (distance, slot) = (claimed.distance, claimed.slot);
-            let committed = control::inserted(seen, distance, slot, probe_limit.max(distance));
+            let committed = control::inserted(control_word, distance, slot, probe_limit.max(distance));
             // Release publishes the claim; Acquire keeps what follows behind it.
             if self
                 .bucket(home)
                 .control
-                .compare_exchange(seen, committed, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(control_word, committed, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
             {
                 let claimed = claim.take().expect("claimed above");
@@ -311,24 +311,24 @@ impl Table {
     /// The home's control word with its last insertion visible; waits if the home is just being moved.
     #[inline(always)]
     fn settled(&self, home: usize) -> Step<u64> {
-        let seen = self.load_control(home);
-        if seen & (control::MOVED | control::FROZEN) != 0 {
+        let control_word = self.load_control(home);
+        if control_word & (control::MOVED | control::FROZEN) != 0 {
             return self.wait_until_moved(home);
         }
-        self.finish(home, seen);
-        Step::Done(seen)
+        self.finish(home, control_word);
+        Step::Done(control_word)
     }
 
     #[cold]
     fn wait_until_moved(&self, home: usize) -> Step<u64> {
         loop {
-            let seen = self.load_control(home);
-            if seen & control::MOVED != 0 || self.is_broken() {
+            let control_word = self.load_control(home);
+            if control_word & control::MOVED != 0 || self.is_broken() {
                 return Step::Moved;
             }
-            if seen & control::FROZEN == 0 {
-                self.finish(home, seen);
-                return Step::Done(seen);
+            if control_word & control::FROZEN == 0 {
+                self.finish(home, control_word);
+                return Step::Done(control_word);
             }
             wait_until_moved(self, home);
         }
@@ -359,12 +359,17 @@ impl Table {
     #[inline(always)]
     fn clear_last_insert(&self, home: usize, distance: usize, slot: usize) {
         let control = &self.bucket(home).control;
-        let mut seen = control.load(Ordering::Acquire);
-        while control::is_last(seen, distance, slot) {
+        let mut control_word = control.load(Ordering::Acquire);
+        while control::is_last(control_word, distance, slot) {
             // Release: it precedes the emptying for whoever acquires the free tag.
-            match control.compare_exchange_weak(seen, seen & !control::LAST, Ordering::AcqRel, Ordering::Acquire) {
+            match control.compare_exchange_weak(
+                control_word,
+                control_word & !control::LAST,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return,
-                Err(now) => seen = now,
+                Err(now) => control_word = now,
             }
         }
     }
@@ -395,14 +400,14 @@ impl Table {
     ) -> Step<Option<NonNull<Header>>> {
         let home = self.home((hash >> 32) as u32);
         loop {
-            let seen = match self.settled(home) {
-                Step::Done(seen) => seen,
+            let control_word = match self.settled(home) {
+                Step::Done(control_word) => control_word,
                 Step::Moved => return Step::Moved,
             };
             if kill {
                 self.kill(home, hash, equal);
             }
-            let Some(found) = self.scan(home, seen, hash, equal) else {
+            let Some(found) = self.scan(home, control_word, hash, equal) else {
                 return Step::Done(None);
             };
             if found.word & slot::STATE == slot::FROZEN {
@@ -436,11 +441,11 @@ impl Table {
     pub(super) fn change_exact(&self, hash: u32, old: NonNull<Header>, new: Option<NonNull<Header>>) -> Step<bool> {
         let home = self.home(hash);
         loop {
-            let seen = self.load_control(home);
-            if seen & control::MOVED != 0 {
+            let control_word = self.load_control(home);
+            if control_word & control::MOVED != 0 {
                 return Step::Moved;
             }
-            let Some(found) = self.find_exact(home, seen, old) else {
+            let Some(found) = self.find_exact(home, control_word, old) else {
                 return Step::Done(false);
             };
             if found.word & slot::STATE == slot::FROZEN {
@@ -480,8 +485,8 @@ extern "C" fn wait_until_moved(table: &Table, home: usize) {
         table.parking.wait(|| {
             table.awaited.store(true, Ordering::Relaxed);
             // AcqRel, a read-modify-write: it comes before the mover's, which then sees `awaited`, or after it, and sees MOVED.
-            let seen = table.bucket(home).control.fetch_or(0, Ordering::AcqRel);
-            seen & control::MOVED != 0 || table.is_broken()
+            let control_word = table.bucket(home).control.fetch_or(0, Ordering::AcqRel);
+            control_word & control::MOVED != 0 || table.is_broken()
         });
     }
 }
