@@ -15,7 +15,7 @@ impl Table {
         let frozen = loop {
             let control_word = self.load_control(home);
             debug_assert_eq!(control_word & control::MOVED, 0, "homes are moved once");
-            self.finish(home, control_word);
+            self.finish_last_insert(home, control_word);
             let frozen = control_word | control::FROZEN;
             if control
                 .compare_exchange(control_word, frozen, Ordering::AcqRel, Ordering::Relaxed)

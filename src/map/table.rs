@@ -162,7 +162,7 @@ impl Table {
 
     /// Makes the home's last insertion visible, if it is not yet. `seen` is its control word.
     #[inline(always)]
-    pub(super) fn finish(&self, home: usize, control_word: u64) {
+    pub(super) fn finish_last_insert(&self, home: usize, control_word: u64) {
         // No branch on whether the word names an insertion, which cannot be predicted: pending slots are rare.
         let (distance, slot) = control::place_of_last(control_word);
         let at = self.bucket(self.bucket_at(home, distance)).slot(slot);
@@ -315,7 +315,7 @@ impl Table {
         if control_word & (control::MOVED | control::FROZEN) != 0 {
             return self.wait_until_moved(home);
         }
-        self.finish(home, control_word);
+        self.finish_last_insert(home, control_word);
         Step::Done(control_word)
     }
 
@@ -327,7 +327,7 @@ impl Table {
                 return Step::Moved;
             }
             if control_word & control::FROZEN == 0 {
-                self.finish(home, control_word);
+                self.finish_last_insert(home, control_word);
                 return Step::Done(control_word);
             }
             wait_until_moved(self, home);
