@@ -243,7 +243,7 @@ impl Table {
         let mut killed = || killed.as_mut().is_some_and(|killed| killed());
         let mut claim: Option<Claim<'_>> = None;
         loop {
-            let control_word = match self.settled(home) {
+            let control_word = match self.writable_control(home) {
                 Step::Done(control_word) => control_word,
                 Step::Moved => return Step::Moved,
             };
@@ -310,17 +310,17 @@ impl Table {
 
     /// The home's control word with its last insertion visible; waits if the home is just being moved.
     #[inline(always)]
-    fn settled(&self, home: usize) -> Step<u64> {
+    fn writable_control(&self, home: usize) -> Step<u64> {
         let control_word = self.load_control(home);
         if control_word & (control::MOVED | control::FROZEN) != 0 {
-            return self.wait_until_moved(home);
+            return self.writable_control_slow(home);
         }
         self.finish_last_insert(home, control_word);
         Step::Done(control_word)
     }
 
     #[cold]
-    fn wait_until_moved(&self, home: usize) -> Step<u64> {
+    fn writable_control_slow(&self, home: usize) -> Step<u64> {
         loop {
             let control_word = self.load_control(home);
             if control_word & control::MOVED != 0 || self.is_broken() {
@@ -400,7 +400,7 @@ impl Table {
     ) -> Step<Option<NonNull<Header>>> {
         let home = self.home((hash >> 32) as u32);
         loop {
-            let control_word = match self.settled(home) {
+            let control_word = match self.writable_control(home) {
                 Step::Done(control_word) => control_word,
                 Step::Moved => return Step::Moved,
             };
