@@ -254,11 +254,11 @@ impl Table {
                 if found.word & slot::STATE == slot::FROZEN {
                     continue; // the home has been frozen since: wait for it
                 }
-                // Asked after the slot was read: who overtakes this insertion later changes that slot, so `put` fails.
+                // Asked after the slot was read: who overtakes this insertion later changes that slot, so `replace_slot` fails.
                 if killed() {
                     return Step::Done(Inserted::Killed);
                 }
-                if self.put(&found, entry) {
+                if self.replace_slot(&found, entry) {
                     return Step::Done(Inserted::Replaced(pointer(found.word)));
                 }
                 continue;
@@ -375,7 +375,7 @@ impl Table {
     }
 
     /// Empties the slot if it still holds `word`, which is visible. True for exactly one caller per entry.
-    fn take(&self, home: usize, bucket: usize, slot: usize, word: u64) -> bool {
+    fn clear_slot(&self, home: usize, bucket: usize, slot: usize, word: u64) -> bool {
         self.clear_last_insert(home, slot::distance(word), slot);
         // Acquire orders the entry's contents before its retirement.
         let taken = self
@@ -416,7 +416,7 @@ impl Table {
             if !accept(pointer(found.word)) {
                 return Step::Done(None);
             }
-            if self.take(home, found.bucket, found.slot, found.word) {
+            if self.clear_slot(home, found.bucket, found.slot, found.word) {
                 return Step::Done(Some(pointer(found.word)));
             }
         }
@@ -453,8 +453,8 @@ impl Table {
                 return Step::Moved;
             }
             let changed = match new {
-                None => self.take(home, found.bucket, found.slot, found.word),
-                Some(new) => self.put(&found, new),
+                None => self.clear_slot(home, found.bucket, found.slot, found.word),
+                Some(new) => self.replace_slot(&found, new),
             };
             if changed {
                 return Step::Done(true);
@@ -464,7 +464,7 @@ impl Table {
     }
 
     /// Puts an entry with the same key in the place of the one found, if that is still there.
-    fn put(&self, found: &Found, new: NonNull<Header>) -> bool {
+    fn replace_slot(&self, found: &Found, new: NonNull<Header>) -> bool {
         let word = found.word & (slot::HIGH | slot::STATE) | address(new);
         // Release publishes the new entry; Acquire orders the old one's contents before its retirement.
         self.bucket(found.bucket)
