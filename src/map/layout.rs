@@ -58,7 +58,7 @@ pub(crate) mod slot {
 
     /// The word once the entry that it holds is visible.
     #[inline]
-    pub(crate) fn shown(word: u64) -> u64 {
+    pub(crate) fn published(word: u64) -> u64 {
         word & !STATE | VISIBLE
     }
 

@@ -178,7 +178,7 @@ impl Table {
         if control::last(control_word).is_some() && self.bucket(home).control.load(Ordering::Acquire) == control_word {
             // The control word still names the slot, so it has not been emptied since: this is the committed word.
             // AcqRel: the entry's contents, seen with `word`, are passed on to readers.
-            let _ = at.compare_exchange(word, slot::shown(word), Ordering::AcqRel, Ordering::Relaxed);
+            let _ = at.compare_exchange(word, slot::published(word), Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
@@ -290,8 +290,8 @@ impl Table {
                 let (bucket, word) = (claimed.bucket, claimed.word);
                 std::mem::forget(claimed); // the slot is the map's now
                 let at = self.bucket(bucket).slot(slot);
-                let shown = at.compare_exchange(word, slot::shown(word), Ordering::AcqRel, Ordering::Relaxed);
-                if shown.is_err_and(|now| now == word ^ slot::LOADING ^ slot::KILLED) {
+                let published = at.compare_exchange(word, slot::published(word), Ordering::AcqRel, Ordering::Relaxed);
+                if published.is_err_and(|now| now == word ^ slot::LOADING ^ slot::KILLED) {
                     self.discard_killed(home, distance, bucket, slot);
                     return Step::Done(Inserted::Killed);
                 }
