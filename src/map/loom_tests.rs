@@ -78,11 +78,11 @@ impl Case {
         assert_eq!(self.entry(header).went.fetch_add(1, SeqCst), 0, "an entry goes once");
     }
 
-    fn insert_as(&self, key: Key, mode: Mode, killed: Option<impl FnMut() -> bool>) -> Inserted {
+    fn insert_as(&self, key: Key, mode: Mode, invalidated: Option<impl FnMut() -> bool>) -> Inserted {
         let entry = self.make(key);
         let done = self
             .map
-            .insert(key, entry, |other| self.is(other, key), mode, killed, &pin());
+            .insert(key, entry, |other| self.is(other, key), mode, invalidated, &pin());
         match done {
             Inserted::New => self.new.fetch_add(1, SeqCst),
             Inserted::Replaced(old) => {
@@ -107,11 +107,11 @@ impl Case {
 
     /// As a load does, which an invalidation that set `flag` has overtaken.
     fn load(&self, key: Key) -> Inserted {
-        let killed = || {
+        let invalidated = || {
             fence(Ordering::SeqCst);
             self.flag.load(Ordering::Relaxed) == 1
         };
-        self.insert_as(key, Mode::IfAbsent, Some(killed))
+        self.insert_as(key, Mode::IfAbsent, Some(invalidated))
     }
 
     fn remove(&self, key: Key) -> bool {

@@ -220,10 +220,12 @@ impl Map {
         entry: NonNull<Header>,
         mut equal: impl FnMut(NonNull<Header>) -> bool,
         mode: Mode,
-        mut killed: Option<impl FnMut() -> bool>,
+        mut invalidated: Option<impl FnMut() -> bool>,
         guard: &Guard,
     ) -> Inserted {
-        self.in_live_table(guard, |table| table.insert(hash, entry, &mut equal, mode, &mut killed))
+        self.in_live_table(guard, |table| {
+            table.insert(hash, entry, &mut equal, mode, &mut invalidated)
+        })
     }
 
     /// Removes and returns the entry that `equal` accepts, unless `accept` declines.

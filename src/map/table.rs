@@ -228,7 +228,7 @@ impl Table {
     }
 
     /// Inserts the entry, whose hash and key are what `hash` and `equal` look for. Lock-free, but for a home that is
-    /// being moved. `killed`, if any, is asked once the claim is visible, before it takes effect.
+    /// being moved. `invalidated`, if any, is asked once the claim is visible, before it takes effect.
     #[inline(always)]
     pub(super) fn insert(
         &self,
@@ -236,11 +236,16 @@ impl Table {
         entry: NonNull<Header>,
         equal: &mut impl FnMut(NonNull<Header>) -> bool,
         mode: Mode,
-        killed: &mut Option<impl FnMut() -> bool>,
+        invalidated: &mut Option<impl FnMut() -> bool>,
     ) -> Step<Inserted> {
         let home = self.home((hash >> 32) as u32);
-        let pending = address(entry) | if killed.is_some() { slot::LOADING } else { slot::PENDING };
-        let mut killed = || killed.as_mut().is_some_and(|killed| killed());
+        let pending = address(entry)
+            | if invalidated.is_some() {
+                slot::LOADING
+            } else {
+                slot::PENDING
+            };
+        let mut invalidated = || invalidated.as_mut().is_some_and(|invalidated| invalidated());
         let mut claim: Option<Claim<'_>> = None;
         loop {
             let control_word = match self.writable_control(home) {
@@ -255,7 +260,7 @@ impl Table {
                     continue; // the home has been frozen since: wait for it
                 }
                 // Asked after the slot was read: who overtakes this insertion later changes that slot, so `replace_slot` fails.
-                if killed() {
+                if invalidated() {
                     return Step::Done(Inserted::Killed);
                 }
                 if self.replace_slot(&found, entry) {
@@ -269,7 +274,7 @@ impl Table {
             let Some(claimed) = &claim else {
                 return Step::Done(Inserted::Full);
             };
-            if killed() {
+            if invalidated() {
                 return Step::Done(Inserted::Killed);
             }
             // Keys that left may have reached further than those that are there. Looked into now and then.

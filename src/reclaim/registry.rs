@@ -257,7 +257,7 @@ mod tests {
 }
 
 #[cfg(all(test, loom))]
-mod model {
+mod loom_tests {
     use super::*;
     use loom::cell::UnsafeCell;
     use loom::thread;
