@@ -260,7 +260,7 @@ impl Map {
     pub(crate) fn candidate(
         &self,
         hash: u64,
-        spare: impl Fn(NonNull<Header>) -> bool,
+        prefer: impl Fn(NonNull<Header>) -> bool,
         guard: &Guard,
     ) -> Option<NonNull<Header>> {
         self.in_live_table(guard, |table| {
@@ -268,7 +268,7 @@ impl Map {
             if table.load_control(table.home((hash >> 32) as u32)) & control::MOVED != 0 {
                 return Step::Moved;
             }
-            Step::Done(table.candidate(hash, &spare))
+            Step::Done(table.candidate(hash, &prefer))
         })
     }
 

@@ -164,15 +164,15 @@ impl Table {
         }
     }
 
-    /// Some entry that could make room for this hash, preferably one that `spare` is true of. No user code.
-    pub(super) fn candidate(&self, hash: u64, spare: impl Fn(NonNull<Header>) -> bool) -> Option<NonNull<Header>> {
+    /// Some entry that could make room for this hash, preferably one that `prefer` is true of. No user code.
+    pub(super) fn candidate(&self, hash: u64, prefer: impl Fn(NonNull<Header>) -> bool) -> Option<NonNull<Header>> {
         let home = self.home((hash >> 32) as u32);
         let mut any = None;
         for distance in 0..=self.max_distance() {
             for at in &self.bucket(self.bucket_at(home, distance)).slots {
                 let word = at.load(Ordering::Acquire);
                 if word & slot::STATE == slot::VISIBLE {
-                    if spare(pointer(word)) {
+                    if prefer(pointer(word)) {
                         return Some(pointer(word));
                     }
                     any = any.or(Some(pointer(word)));

@@ -141,7 +141,7 @@ fn candidate_for_a_moved_home_is_in_the_next_table() {
     (0..12).for_each(|key| case.insert(key << 28));
     case.install(4);
     assert!(case.map.move_home_of(0, |_| panic!("there is room"), &pin()));
-    let candidate = |spare: fn(NonNull<Header>) -> bool| case.map.candidate(0, spare, &pin());
+    let candidate = |prefer: fn(NonNull<Header>) -> bool| case.map.candidate(0, prefer, &pin());
     let moved = candidate(|_| true).expect("the home that moved has entries");
     // SAFETY: the entries live as long as the case.
     let hash = unsafe { moved.as_ref() }.hash();
