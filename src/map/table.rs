@@ -20,7 +20,7 @@ pub(crate) struct Table {
     /// The table that this one is moving to: set once. Of a table that was discarded, the next one in that list.
     pub(super) next: AtomicPtr<Table>,
     /// A thread may wait for a home that is being moved.
-    awaited: AtomicBool,
+    has_waiters: AtomicBool,
     /// The mover panicked, and left a home that will never be moved.
     broken: AtomicBool,
     parking: Parking,
@@ -117,7 +117,7 @@ impl Table {
         Some(Self {
             buckets: Buckets::zeroed(buckets)?,
             next: AtomicPtr::new(ptr::null_mut()),
-            awaited: AtomicBool::new(false),
+            has_waiters: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             parking: Parking::new(),
             prepared: AtomicPtr::new(ptr::null_mut()),
@@ -347,9 +347,9 @@ impl Table {
     /// Wakes the threads that wait for the home that the caller has just marked as moved, by an AcqRel read-modify-write.
     #[inline]
     pub(super) fn wake_waiters(&self) {
-        if self.awaited.load(Ordering::Relaxed) {
+        if self.has_waiters.load(Ordering::Relaxed) {
             // Before the wake-up: a thread that is woken and waits for another home sets it again.
-            self.awaited.store(false, Ordering::Relaxed);
+            self.has_waiters.store(false, Ordering::Relaxed);
             self.parking.wake();
         }
     }
@@ -488,8 +488,8 @@ impl Table {
 extern "C" fn wait_until_moved(table: &Table, home: usize) {
     if !spin(|| table.load_control(home) & control::MOVED != 0) {
         table.parking.wait(|| {
-            table.awaited.store(true, Ordering::Relaxed);
-            // AcqRel, a read-modify-write: it comes before the mover's, which then sees `awaited`, or after it, and sees MOVED.
+            table.has_waiters.store(true, Ordering::Relaxed);
+            // AcqRel, a read-modify-write: it comes before the mover's, which then sees `has_waiters`, or after it, and sees MOVED.
             let control_word = table.bucket(home).control.fetch_or(0, Ordering::AcqRel);
             control_word & control::MOVED != 0 || table.is_broken()
         });
