@@ -1,6 +1,6 @@
 //! How a map changes to a table of another size: the steps that the maintenance lock protects, and those outside it.
 //!
-//! A table is allocated ([`Map::prepare`]) and freed ([`Map::discard`], [`Map::dismantle`]) outside the lock. Under the
+//! A table is allocated ([`Map::prepare`]) and freed ([`Map::discard`], [`Map::free_discarded_slice`]) outside the lock. Under the
 //! lock it is installed as the successor of the current one ([`Map::install`]), and homes move to it a few at a time, in
 //! any order ([`Map::resize_step`], [`Map::move_home_of`], [`Table::move_home`]). The next table may be larger, smaller or of the same size: an insertion
 //! into it is one like any other, and reports where there is no room. See ARCHITECTURE.md for what other threads may do
@@ -91,12 +91,12 @@ impl Map {
         moves
     }
 
-    /// Takes a table that no reader can see any more, to be freed by [`dismantle`](Self::dismantle).
+    /// Takes a table that no reader can see any more, to be freed by [`free_discarded_slice`](Self::free_discarded_slice).
     pub(crate) fn discard(&self, table: OldTable) {
         self.discarded.push(table);
     }
 
-    /// Whether [`dismantle`](Self::dismantle) has something to free.
+    /// Whether [`free_discarded_slice`](Self::free_discarded_slice) has something to free.
     #[inline(always)]
     pub(crate) fn has_discarded(&self) -> bool {
         !self.discarded.0.load(Ordering::Relaxed).is_null()
@@ -105,7 +105,7 @@ impl Map {
     /// Frees a few megabytes of what was discarded. Any thread, outside the maintenance lock.
     #[cold]
     #[inline(never)]
-    pub(crate) fn dismantle(&self) {
+    pub(crate) fn free_discarded_slice(&self) {
         let mut is_first = true;
         self.discarded.take(|mut table| {
             if std::mem::take(&mut is_first) {

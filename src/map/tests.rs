@@ -162,7 +162,7 @@ fn discarded_tables_are_freed_in_parts() {
     }
     let mut calls = 0;
     while case.map.has_discarded() {
-        case.map.dismantle();
+        case.map.free_discarded_slice();
         calls += 1;
         assert!(calls < 100);
     }
