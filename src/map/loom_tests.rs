@@ -219,7 +219,7 @@ impl Case {
 
 thread_local! {
     /// Tables that were replaced; loom's threads all run on one of std's.
-    static OLD: std::cell::RefCell<Vec<OldTable>> = const { std::cell::RefCell::new(Vec::new()) };
+    static OLD: std::cell::RefCell<Vec<OwnedTable>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 /// Runs `before`, then all `threads` at once (the first on the main thread), then `after` and the usual check.

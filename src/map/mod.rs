@@ -26,7 +26,7 @@ use std::ptr::{self, NonNull};
 use table::{Step, Table, pointer};
 
 pub(crate) use header::{Header, LINKED};
-pub(crate) use owned_table::{NoMemory, OldTable};
+pub(crate) use owned_table::{NoMemory, OwnedTable};
 pub(crate) use table::{Inserted, Mode, UNCONDITIONAL};
 
 pub(crate) struct Map {

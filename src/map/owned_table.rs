@@ -9,15 +9,15 @@ use std::ptr::{self, NonNull};
 pub(crate) struct NoMemory;
 
 /// A table that no map refers to, owned like a box. Before it is dropped, no reader can see it any more.
-pub(crate) struct OldTable(pub(super) NonNull<Table>);
+pub(crate) struct OwnedTable(pub(super) NonNull<Table>);
 
 // SAFETY: it owns the table, which is made of atomics.
-unsafe impl Send for OldTable {}
+unsafe impl Send for OwnedTable {}
 
 /// In place of a table that was prepared: there was no memory for it.
 pub(super) const NONE: *mut Table = ptr::without_provenance_mut(1);
 
-impl OldTable {
+impl OwnedTable {
     /// Takes ownership of a table that came from [`allocate`].
     pub(super) fn new(table: *mut Table) -> Option<Self> {
         NonNull::new(table).filter(|table| table.as_ptr() != NONE).map(Self)
@@ -37,7 +37,7 @@ impl OldTable {
     }
 }
 
-impl Drop for OldTable {
+impl Drop for OwnedTable {
     fn drop(&mut self) {
         // SAFETY: the pointer that `allocate` made, never remade from a reference, and owned by this alone. The code that
         // drops it has waited for the readers.
@@ -58,7 +58,7 @@ impl Discarded {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
 
-    pub(super) fn push(&self, table: OldTable) {
+    pub(super) fn push(&self, table: OwnedTable) {
         let table = table.into_raw();
         let mut first = self.0.load(Ordering::Relaxed);
         loop {
@@ -76,12 +76,12 @@ impl Discarded {
     }
 
     /// Takes all of the stack: so it has no ABA problem. Calls `visit` for each table.
-    pub(super) fn take(&self, mut visit: impl FnMut(OldTable)) {
+    pub(super) fn take(&self, mut visit: impl FnMut(OwnedTable)) {
         // Acquire pairs with the Release in `push`.
-        let mut rest = OldTable::new(self.0.swap(ptr::null_mut(), Ordering::Acquire));
+        let mut rest = OwnedTable::new(self.0.swap(ptr::null_mut(), Ordering::Acquire));
         while let Some(table) = rest {
             // SAFETY: owned by `table`, so it is alive.
-            rest = OldTable::new(unsafe { table.0.as_ref() }.next.load(Ordering::Relaxed));
+            rest = OwnedTable::new(unsafe { table.0.as_ref() }.next.load(Ordering::Relaxed));
             visit(table);
         }
     }
@@ -96,6 +96,6 @@ impl Drop for Discarded {
 impl Drop for Table {
     fn drop(&mut self) {
         // Relaxed: exclusive access.
-        drop(OldTable::new(self.prepared.load(Ordering::Relaxed)));
+        drop(OwnedTable::new(self.prepared.load(Ordering::Relaxed)));
     }
 }

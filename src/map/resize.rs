@@ -9,7 +9,7 @@
 use super::Map;
 use super::header::Header;
 use super::layout::control;
-use super::owned_table::{NONE, NoMemory, OldTable, allocate};
+use super::owned_table::{NONE, NoMemory, OwnedTable, allocate};
 use crate::prim::sync::Ordering;
 use crate::reclaim::Guard;
 use std::ptr::{self, NonNull};
@@ -23,15 +23,17 @@ impl Map {
     pub(crate) fn prepare(&self, buckets: usize, guard: &Guard) {
         let table = allocate(buckets).unwrap_or(NONE);
         // AcqRel: the table's contents are seen by the thread that takes it, here or in `take_prepared`.
-        drop(OldTable::new(self.table(guard).prepared.swap(table, Ordering::AcqRel)));
+        drop(OwnedTable::new(
+            self.table(guard).prepared.swap(table, Ordering::AcqRel),
+        ));
     }
 
     /// Returns the table that was prepared, if any, or that there is no memory for it.
-    pub(crate) fn take_prepared(&self, guard: &Guard) -> Option<Result<OldTable, NoMemory>> {
+    pub(crate) fn take_prepared(&self, guard: &Guard) -> Option<Result<OwnedTable, NoMemory>> {
         // Acquire pairs with the swap in `prepare`.
         let prepared = self.table(guard).prepared.swap(ptr::null_mut(), Ordering::Acquire);
         let failed = prepared == NONE;
-        OldTable::new(prepared).map(Ok).or(failed.then_some(Err(NoMemory)))
+        OwnedTable::new(prepared).map(Ok).or(failed.then_some(Err(NoMemory)))
     }
 
     /// Whether [`take_prepared`](Self::take_prepared) returns something.
@@ -41,7 +43,7 @@ impl Map {
 
     /// Has the entries move to this table, by [`resize_step`](Self::resize_step). One thread at a time (the holder of the
     /// maintenance lock), and not while entries move already.
-    pub(crate) fn install(&self, table: OldTable, guard: &Guard) {
+    pub(crate) fn install(&self, table: OwnedTable, guard: &Guard) {
         let current = self.table(guard);
         debug_assert!(current.next.load(Ordering::Relaxed).is_null(), "one after another");
         // Release pairs with the Acquire in `next`: readers that see a home as moved see the whole new table.
@@ -57,7 +59,7 @@ impl Map {
         budget: usize,
         mut evicted: impl FnMut(NonNull<Header>),
         guard: &Guard,
-    ) -> Option<OldTable> {
+    ) -> Option<OwnedTable> {
         let table = self.table(guard);
         let next = self.next(table, guard);
         let end = table.buckets.len().min(cursor.saturating_add(budget));
@@ -76,7 +78,7 @@ impl Map {
         let (old, next) = (self.current.load(Ordering::Relaxed), table.next.load(Ordering::Relaxed));
         // Release pairs with the Acquire in `table`: the new table's contents are seen by readers that start there.
         self.current.store(next, Ordering::Release);
-        OldTable::new(old)
+        OwnedTable::new(old)
     }
 
     /// Moves the home of this hash to the table that was installed, before its turn. Otherwise as
@@ -92,7 +94,7 @@ impl Map {
     }
 
     /// Takes a table that no reader can see any more, to be freed by [`free_discarded_slice`](Self::free_discarded_slice).
-    pub(crate) fn discard(&self, table: OldTable) {
+    pub(crate) fn discard(&self, table: OwnedTable) {
         self.discarded.push(table);
     }
 
