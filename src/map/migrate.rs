@@ -2,7 +2,7 @@
 
 use super::header::Header;
 use super::layout::{control, slot};
-use super::table::{Inserted, Mode, OnPanic, Step, Table, UNCONDITIONAL, pointer};
+use super::table::{BreakOnPanic, Inserted, Mode, Step, Table, UNCONDITIONAL, pointer};
 use crate::prim::sync::Ordering;
 use std::ptr::NonNull;
 
@@ -11,7 +11,7 @@ impl Table {
     /// handed to `evicted`, unlinked.
     pub(super) fn move_home(&self, home: usize, next: &Table, evicted: &mut impl FnMut(NonNull<Header>)) {
         let control = &self.bucket(home).control;
-        let on_panic = OnPanic(self);
+        let on_panic = BreakOnPanic(self);
         let frozen = loop {
             let control_word = self.load_control(home);
             debug_assert_eq!(control_word & control::MOVED, 0, "homes are moved once");

@@ -35,7 +35,7 @@ pub(crate) struct Map {
 }
 
 /// The part of the map's size that is filled when a table is sized for a number of entries.
-const LOAD: f64 = 0.6;
+const LOAD_FACTOR: f64 = 0.6;
 
 impl Map {
     /// A map with room for about `entries`, and always for a few more.
@@ -45,7 +45,7 @@ impl Map {
 
     /// The number of buckets of a table for `entries`.
     pub(crate) fn buckets_for(entries: usize) -> usize {
-        ((entries as f64 / (LOAD * SLOTS as f64)).ceil() as usize).max(2)
+        ((entries as f64 / (LOAD_FACTOR * SLOTS as f64)).ceil() as usize).max(2)
     }
 
     fn with_buckets(buckets: usize) -> Result<Self, NoMemory> {

@@ -15,12 +15,14 @@ pub(crate) struct OwnedTable(pub(super) NonNull<Table>);
 unsafe impl Send for OwnedTable {}
 
 /// In place of a table that was prepared: there was no memory for it.
-pub(super) const NONE: *mut Table = ptr::without_provenance_mut(1);
+pub(super) const NO_MEMORY: *mut Table = ptr::without_provenance_mut(1);
 
 impl OwnedTable {
     /// Takes ownership of a table that came from [`allocate`].
     pub(super) fn new(table: *mut Table) -> Option<Self> {
-        NonNull::new(table).filter(|table| table.as_ptr() != NONE).map(Self)
+        NonNull::new(table)
+            .filter(|table| table.as_ptr() != NO_MEMORY)
+            .map(Self)
     }
 
     /// Gives up ownership.

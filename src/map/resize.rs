@@ -9,7 +9,7 @@
 use super::Map;
 use super::header::Header;
 use super::layout::control;
-use super::owned_table::{NONE, NoMemory, OwnedTable, allocate};
+use super::owned_table::{NO_MEMORY, NoMemory, OwnedTable, allocate};
 use crate::prim::sync::Ordering;
 use crate::reclaim::Guard;
 use std::ptr::{self, NonNull};
@@ -21,7 +21,7 @@ impl Map {
     /// Allocates a table to follow the current one, outside the maintenance lock, for the next
     /// [`take_prepared`](Self::take_prepared). If there is no memory for it, that is told there.
     pub(crate) fn prepare(&self, buckets: usize, guard: &Guard) {
-        let table = allocate(buckets).unwrap_or(NONE);
+        let table = allocate(buckets).unwrap_or(NO_MEMORY);
         // AcqRel: the table's contents are seen by the thread that takes it, here or in `take_prepared`.
         drop(OwnedTable::new(
             self.table(guard).prepared.swap(table, Ordering::AcqRel),
@@ -32,7 +32,7 @@ impl Map {
     pub(crate) fn take_prepared(&self, guard: &Guard) -> Option<Result<OwnedTable, NoMemory>> {
         // Acquire pairs with the swap in `prepare`.
         let prepared = self.table(guard).prepared.swap(ptr::null_mut(), Ordering::Acquire);
-        let failed = prepared == NONE;
+        let failed = prepared == NO_MEMORY;
         OwnedTable::new(prepared).map(Ok).or(failed.then_some(Err(NoMemory)))
     }
 

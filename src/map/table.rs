@@ -497,9 +497,9 @@ extern "C" fn wait_until_moved(table: &Table, home: usize) {
 }
 
 /// Dropped by a panic of the mover: threads that wait for its home are woken, and panic.
-pub(super) struct OnPanic<'t>(pub(super) &'t Table);
+pub(super) struct BreakOnPanic<'t>(pub(super) &'t Table);
 
-impl Drop for OnPanic<'_> {
+impl Drop for BreakOnPanic<'_> {
     #[cold]
     fn drop(&mut self) {
         // Relaxed: waiters read it under the parking's mutex, through which `wake` passes.

@@ -214,7 +214,7 @@ fn writer_waiting_for_a_broken_move_panics() {
             let entry = Header::new(0, 0, false);
             _ = map.insert(0, NonNull::from(&entry), is(0), Mode::IfAbsent, UNCONDITIONAL, &pin());
         });
-        drop(table::OnPanic(table));
+        drop(table::BreakOnPanic(table));
         assert!(writer.join().is_err());
     });
 }
