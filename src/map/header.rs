@@ -46,7 +46,7 @@ impl Header {
     pub(crate) fn set_link(&self, other: *mut Header) {
         let link = other.expose_provenance() as u64 / align_of::<Header>() as u64;
         debug_assert!(link >> (32 + LINK_BITS) == 0);
-        // Release pairs with the fence in `Table::for_each_of`: a thread that reads the link sees the unlinking.
+        // Release pairs with the fence in `Table::for_each_in_home`: a thread that reads the link sees the unlinking.
         self.hash.store(link as u32, Ordering::Release);
         self.set_place(LINKED | (link >> 32) as u32);
     }

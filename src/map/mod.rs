@@ -285,7 +285,7 @@ impl Map {
             if control_word & control::MOVED != 0 {
                 return Step::Moved;
             }
-            table.for_each_of(home, control_word, |word, hash| {
+            table.for_each_in_home(home, control_word, |word, hash| {
                 if (from..end).contains(&u64::from(hash)) {
                     visit(pointer(word));
                 }
@@ -305,7 +305,7 @@ impl Map {
             }
             let first = |is: &dyn Fn(NonNull<Header>, u32) -> bool| {
                 let mut found = None;
-                table.for_each_of(home, control_word, |word, hash| {
+                table.for_each_in_home(home, control_word, |word, hash| {
                     found = found.or(Some(pointer(word)).filter(|entry| is(*entry, hash)))
                 });
                 found

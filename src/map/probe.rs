@@ -143,7 +143,7 @@ impl Table {
     }
 
     /// Calls `visit` for the entries of one home, which must not be moved. Weakly consistent.
-    pub(super) fn for_each_of(&self, home: usize, control_word: u64, mut visit: impl FnMut(u64, u32)) {
+    pub(super) fn for_each_in_home(&self, home: usize, control_word: u64, mut visit: impl FnMut(u64, u32)) {
         for distance in 0..=control::probe_limit(control_word) {
             for at in &self.bucket(self.bucket_at(home, distance)).slots {
                 let mut word = at.load(Ordering::Acquire);
