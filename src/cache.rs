@@ -11,7 +11,7 @@ use crate::negative::Failures;
 use crate::prim::panics::Panics;
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
-use crate::reclaim::{Brief, Guard};
+use crate::reclaim::{FastGuard, Guard};
 use crate::refresh::Runner;
 use crate::snapshot::{AutoSnapshotter, SnapshotSlot};
 use crate::stats::Stats;
@@ -210,14 +210,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hash = self.0.hash(key);
         let mut found = None;
-        let guard = self.0.engine.pin_briefly();
+        let guard = self.0.engine.pin_fast();
         if let Some(guard) = &guard {
             match self.0.lookup_fast(key, hash, guard.guard()) {
                 Ok(entry) => return entry.map(|entry| read(&entry.value)),
                 Err(some) => found = some,
             }
         }
-        self.get_slow(key, guard.map(Brief::into_guard), hash, found, read)
+        self.get_slow(key, guard.map(FastGuard::into_guard), hash, found, read)
     }
 
     /// Goes on where `get_with` leaves what is not usual, and all hits of a cache with times: apart, it costs the rest no

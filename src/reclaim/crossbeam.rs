@@ -29,9 +29,9 @@ fn pin_here() -> epoch::Guard {
 }
 
 /// A guard that ends with a call: here, one like others.
-pub(crate) struct Brief(Guard);
+pub(crate) struct FastGuard(Guard);
 
-impl Brief {
+impl FastGuard {
     #[inline]
     pub(crate) fn guard(&self) -> &Guard {
         &self.0
@@ -66,8 +66,8 @@ impl Domain {
 
     /// [`pin`](Self::pin), unless that may take longer.
     #[inline]
-    pub(crate) fn pin_briefly(&self) -> Option<Brief> {
-        Some(Brief(self.pin()))
+    pub(crate) fn pin_fast(&self) -> Option<FastGuard> {
+        Some(FastGuard(self.pin()))
     }
 
     /// Marks all that was unlinked so far.

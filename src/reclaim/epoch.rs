@@ -319,8 +319,8 @@ mod global {
 
         /// [`pin`](Self::pin), if the thread is registered and has no guard, for a call that ends before the thread does.
         #[inline(always)]
-        pub(crate) fn pin_briefly(&self) -> Option<Brief> {
-            self.pin_first().map(|guard| Brief(ManuallyDrop::new(guard)))
+        pub(crate) fn pin_fast(&self) -> Option<FastGuard> {
+            self.pin_first().map(|guard| FastGuard(ManuallyDrop::new(guard)))
         }
 
         /// [`pin`](Self::pin), with a SeqCst fence: its own, unless the thread has a guard already.
@@ -396,9 +396,9 @@ mod global {
     }
 
     /// A guard in its thread's first slot that ends before the thread does: so it is not counted, and its end is one store.
-    pub(crate) struct Brief(ManuallyDrop<Guard>);
+    pub(crate) struct FastGuard(ManuallyDrop<Guard>);
 
-    impl Brief {
+    impl FastGuard {
         #[inline(always)]
         pub(crate) fn guard(&self) -> &Guard {
             &self.0
@@ -413,7 +413,7 @@ mod global {
         }
     }
 
-    impl Drop for Brief {
+    impl Drop for FastGuard {
         #[inline(always)]
         fn drop(&mut self) {
             debug_assert!(self.0.0.state.load(Ordering::Relaxed) & COUNTED == 0);

@@ -16,7 +16,7 @@ use epoch as implementation;
 #[cfg(loom)]
 use leak as implementation;
 
-pub(crate) use implementation::{Brief, Domain, Guard, Seal, claim_index, fork_child, release_index, unprotected};
+pub(crate) use implementation::{Domain, FastGuard, Guard, Seal, claim_index, fork_child, release_index, unprotected};
 
 /// Pins the domain of tests that have a map and no cache.
 #[cfg(test)]
@@ -40,9 +40,9 @@ mod leak {
         pub(crate) static INDEX: std::cell::Cell<usize> = std::cell::Cell::new(0);
     }
 
-    pub(crate) struct Brief(Guard);
+    pub(crate) struct FastGuard(Guard);
 
-    impl Brief {
+    impl FastGuard {
         pub(crate) fn guard(&self) -> &Guard {
             &self.0
         }
@@ -65,8 +65,8 @@ mod leak {
             Guard
         }
 
-        pub(crate) fn pin_briefly(&self) -> Option<Brief> {
-            Some(Brief(Guard))
+        pub(crate) fn pin_fast(&self) -> Option<FastGuard> {
+            Some(FastGuard(Guard))
         }
 
         pub(crate) fn pin_fenced(&self) -> Guard {
