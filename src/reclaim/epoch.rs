@@ -154,7 +154,7 @@ impl Domain {
     }
 
     /// Announces a reader in a further slot of a thread whose first slot is in use.
-    fn enter_more<'r>(&self, threads: &'r Registry<Slot>, first: &'r Slot) -> &'r Slot {
+    fn enter_further_slot<'r>(&self, threads: &'r Registry<Slot>, first: &'r Slot) -> &'r Slot {
         let mut free = None;
         for slot in first.chain().skip(1) {
             if slot.is_free() {
@@ -307,12 +307,12 @@ mod global {
         /// Pins the calling thread. Wait-free but for a thread's first call; nests.
         #[inline(always)]
         pub(crate) fn pin(&self) -> Guard {
-            self.pin_first().unwrap_or_else(|| self.pin_more())
+            self.pin_first_slot().unwrap_or_else(|| self.pin_slow())
         }
 
         /// [`pin`](Self::pin), if the thread is registered and has no guard.
         #[inline(always)]
-        fn pin_first(&self) -> Option<Guard> {
+        fn pin_first_slot(&self) -> Option<Guard> {
             let slot = SLOT.get();
             self.enter(slot).then(|| Guard::new(slot))
         }
@@ -320,24 +320,24 @@ mod global {
         /// [`pin`](Self::pin), if the thread is registered and has no guard, for a call that ends before the thread does.
         #[inline(always)]
         pub(crate) fn pin_fast(&self) -> Option<FastGuard> {
-            self.pin_first().map(|guard| FastGuard(ManuallyDrop::new(guard)))
+            self.pin_first_slot().map(|guard| FastGuard(ManuallyDrop::new(guard)))
         }
 
         /// [`pin`](Self::pin), with a SeqCst fence: its own, unless the thread has a guard already.
         #[inline(always)]
         pub(crate) fn pin_fenced(&self) -> Guard {
-            self.pin_first().unwrap_or_else(|| {
+            self.pin_first_slot().unwrap_or_else(|| {
                 fence(Ordering::SeqCst);
-                self.pin_more()
+                self.pin_slow()
             })
         }
 
         #[cold]
         #[inline(never)]
-        fn pin_more(&self) -> Guard {
+        fn pin_slow(&self) -> Guard {
             let slot = SLOT.get();
             if !ptr::eq(slot, &NONE) {
-                return Guard::new(self.enter_more(&THREADS, slot));
+                return Guard::new(self.enter_further_slot(&THREADS, slot));
             }
             let slot = Self::register(&THREADS, None);
             if OWNER.try_with(|_| ()).is_ok() {
@@ -488,12 +488,12 @@ mod tests {
         let passed = |tag| domain.has_passed(&threads, tag).0;
         let first = domain.advance();
         assert!(domain.enter(slot) && !domain.enter(slot));
-        let inner = domain.enter_more(&threads, slot);
-        let foreign = other.enter_more(&threads, slot);
+        let inner = domain.enter_further_slot(&threads, slot);
+        let foreign = other.enter_further_slot(&threads, slot);
         assert!(!ptr::eq(inner, foreign));
         let guards = if cfg!(miri) { 20 } else { 100_000 };
         for _ in 0..guards {
-            assert!(ptr::eq(inner, domain.enter_more(&threads, slot)));
+            assert!(ptr::eq(inner, domain.enter_further_slot(&threads, slot)));
         }
         let second = domain.advance();
         let check = |held: bool| assert_eq!((passed(first), passed(second)), (true, !held));
@@ -519,7 +519,7 @@ mod tests {
         let slot = Domain::register(&threads, None);
         leaked.enter(slot);
         for _ in 0..10 {
-            let guard = other.enter_more(&threads, slot);
+            let guard = other.enter_further_slot(&threads, slot);
             let tag = other.advance();
             assert!(!other.has_passed(&threads, tag).0);
             Domain::leave(guard);
@@ -543,8 +543,8 @@ mod tests {
             domain.enter(slot);
             let guards = [
                 slot,
-                domain.enter_more(&threads, slot),
-                other.enter_more(&threads, slot),
+                domain.enter_further_slot(&threads, slot),
+                other.enter_further_slot(&threads, slot),
             ];
             Domain::unregister(&threads, slot);
             let last = order.map(|at| Domain::leave(guards[at]));

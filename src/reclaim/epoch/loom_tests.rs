@@ -40,7 +40,7 @@ impl World {
         if self.domain.enter(first) {
             return first;
         }
-        self.domain.enter_more(&self.threads, first)
+        self.domain.enter_further_slot(&self.threads, first)
     }
 
     fn find(&self) -> usize {
