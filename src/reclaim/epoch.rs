@@ -250,14 +250,14 @@ mod global {
     /// The slots of all threads.
     static THREADS: Registry<Slot> = Registry::new();
     /// The serial number of the next domain.
-    static NEXT: OwnU64 = OwnU64::new(0);
+    static NEXT_SERIAL: OwnU64 = OwnU64::new(0);
 
     /// The slot of threads that have none: never free to enter.
-    static NONE: Slot = fixed(COUNTED);
+    static UNREGISTERED: Slot = static_slot(COUNTED);
     /// The slot of [`alone`]: it is not in the registry, since no collector looks for it.
-    static ALONE: Slot = fixed(0);
+    static UNPROTECTED: Slot = static_slot(0);
 
-    const fn fixed(state: u64) -> Slot {
+    const fn static_slot(state: u64) -> Slot {
         Slot {
             state: AtomicU64::new(state),
             serial: OwnU64::new(u64::MAX),
@@ -272,16 +272,16 @@ mod global {
 
     thread_local! {
         /// Without a destructor, so that reading it is one instruction.
-        static SLOT: Cell<&'static Slot> = const { Cell::new(&NONE) };
-        static OWNER: Owner = const { Owner };
+        static SLOT: Cell<&'static Slot> = const { Cell::new(&UNREGISTERED) };
+        static SLOT_OWNER: SlotOwner = const { SlotOwner };
     }
 
-    struct Owner;
+    struct SlotOwner;
 
-    impl Drop for Owner {
+    impl Drop for SlotOwner {
         fn drop(&mut self) {
-            let slot = SLOT.replace(&NONE);
-            if !ptr::eq(slot, &NONE) {
+            let slot = SLOT.replace(&UNREGISTERED);
+            if !ptr::eq(slot, &UNREGISTERED) {
                 Domain::unregister(&THREADS, slot);
             }
         }
@@ -296,12 +296,12 @@ mod global {
     /// While it is used, for lookups only, no other thread uses any cache of the process.
     #[inline(always)]
     pub(crate) unsafe fn unprotected() -> ManuallyDrop<Guard> {
-        ManuallyDrop::new(Guard::new(&ALONE))
+        ManuallyDrop::new(Guard::new(&UNPROTECTED))
     }
 
     impl Domain {
         pub(crate) fn new() -> Self {
-            Self::with_serial(NEXT.fetch_add(1, Ordering::Relaxed))
+            Self::with_serial(NEXT_SERIAL.fetch_add(1, Ordering::Relaxed))
         }
 
         /// Pins the calling thread. Wait-free but for a thread's first call; nests.
@@ -336,11 +336,11 @@ mod global {
         #[inline(never)]
         fn pin_slow(&self) -> Guard {
             let slot = SLOT.get();
-            if !ptr::eq(slot, &NONE) {
+            if !ptr::eq(slot, &UNREGISTERED) {
                 return Guard::new(self.enter_further_slot(&THREADS, slot));
             }
             let slot = Self::register(&THREADS, None);
-            if OWNER.try_with(|_| ()).is_ok() {
+            if SLOT_OWNER.try_with(|_| ()).is_ok() {
                 SLOT.set(slot);
                 self.enter(slot);
             } else {
@@ -451,7 +451,7 @@ mod global {
     /// The calling thread is the only one, and uses no guard that it had at the fork.
     pub(crate) unsafe fn fork_child() {
         let own = SLOT.get();
-        let has_own = !ptr::eq(own, &NONE);
+        let has_own = !ptr::eq(own, &UNREGISTERED);
         let is_own = |slot: &Slot| has_own && own.chain().any(|mine| ptr::eq(mine, slot));
         let end = |slot: &Slot| slot.state.store(0, Ordering::Relaxed);
         THREADS.release_others(is_own, end);
