@@ -228,7 +228,7 @@ impl Domain {
         let (mut passed, mut visited) = (true, 0);
         // Partner: the fence in `announce`.
         fence(Ordering::SeqCst);
-        threads.each_used(|slot| {
+        threads.visit_used(|slot| {
             visited += 1;
             // Acquire pairs with the Release in `leave_fast` and in `announce`.
             let state = slot.state.load(Ordering::Acquire);
@@ -473,7 +473,7 @@ mod tests {
 
     fn used(threads: &Registry<Slot>) -> usize {
         let mut used = 0;
-        threads.each_used(|_| {
+        threads.visit_used(|_| {
             used += 1;
             true
         });

@@ -1,7 +1,7 @@
 //! Small numbers for living threads, each with an item of its own.
 //!
 //! A [`Registry`] is a list of chunks, each twice as large as the one before. A bit says whether an index is in use, and a counter
-//! per chunk whether any is. [`claim`](Registry::claim) takes about the lowest free index; [`each_used`](Registry::each_used) skips
+//! per chunk whether any is. [`claim`](Registry::claim) takes about the lowest free index; [`visit_used`](Registry::visit_used) skips
 //! chunks without a living thread and visits the used items of the others. So both cost what the living threads cost (and a bit for
 //! each free index of a chunk in use), however many threads ended before.
 //!
@@ -47,7 +47,7 @@ impl<T: Default> Registry<T> {
     /// Claims a free index, about the lowest. O(threads / 64).
     pub(crate) fn claim(&self) -> (usize, &T) {
         for (level, at) in self.chunks.iter().enumerate() {
-            let chunk = Self::made(at, FIRST << level);
+            let chunk = Self::get_or_allocate(at, FIRST << level);
             if let Some(offset) = chunk.claim() {
                 return (first(level) + offset, &chunk.items[offset]);
             }
@@ -64,7 +64,7 @@ impl<T: Default> Registry<T> {
     /// Gives an index back. Only its owner may.
     pub(crate) fn release(&self, index: usize) {
         if let Some((chunk, offset)) = self.find(index) {
-            // Release pairs with the Acquire in `Chunk::set` and in `each_used`: the owner is done with the item.
+            // Release pairs with the Acquire in `Chunk::set` and in `visit_used`: the owner is done with the item.
             chunk.used[offset / WORD].fetch_and(!(1 << (offset % WORD)), Ordering::Release);
             // Release: as above, for who skips the chunk.
             chunk.count.fetch_sub(1, Ordering::Release);
@@ -83,9 +83,9 @@ impl<T: Default> Registry<T> {
     /// its SeqCst fence after that comes before the caller's.
     #[cfg_attr(all(feature = "crossbeam", not(loom)), allow(dead_code))]
     #[inline]
-    pub(crate) fn each_used(&self, mut see: impl FnMut(&T) -> bool) {
+    pub(crate) fn visit_used(&self, mut visit: impl FnMut(&T) -> bool) {
         for at in &self.chunks {
-            let Some(chunk) = get(at) else { return };
+            let Some(chunk) = load_chunk(at) else { return };
             // Acquire pairs with the Release in `release`: what the threads did that were counted here comes before.
             if chunk.count.load(Ordering::Acquire) == 0 {
                 continue;
@@ -93,7 +93,7 @@ impl<T: Default> Registry<T> {
             for (used, items) in chunk.used.iter().zip(chunk.items.chunks(WORD)) {
                 let mut bits = used.load(Ordering::Acquire); // as above
                 while bits != 0 {
-                    if !see(&items[bits.trailing_zeros() as usize]) {
+                    if !visit(&items[bits.trailing_zeros() as usize]) {
                         return;
                     }
                     bits &= bits - 1;
@@ -106,7 +106,7 @@ impl<T: Default> Registry<T> {
     #[cfg_attr(feature = "crossbeam", allow(dead_code))]
     #[cfg(not(loom))]
     pub(crate) fn release_others(&self, is_own: impl Fn(&T) -> bool, reset: impl Fn(&T)) {
-        for chunk in self.chunks.iter().filter_map(get) {
+        for chunk in self.chunks.iter().filter_map(load_chunk) {
             let mut count = 0;
             for (used, items) in chunk.used.iter().zip(chunk.items.chunks(WORD)) {
                 let mut own = used.load(Ordering::Relaxed);
@@ -125,11 +125,11 @@ impl<T: Default> Registry<T> {
 
     fn find(&self, index: usize) -> Option<(&Chunk<T>, usize)> {
         let level = (index / FIRST + 1).ilog2() as usize;
-        Some((get(self.chunks.get(level)?)?, index - first(level)))
+        Some((load_chunk(self.chunks.get(level)?)?, index - first(level)))
     }
 
-    fn made(at: &AtomicPtr<Chunk<T>>, len: usize) -> &Chunk<T> {
-        if let Some(chunk) = get(at) {
+    fn get_or_allocate(at: &AtomicPtr<Chunk<T>>, len: usize) -> &Chunk<T> {
+        if let Some(chunk) = load_chunk(at) {
             return chunk;
         }
         let new = Box::into_raw(Box::new(Chunk {
@@ -137,7 +137,7 @@ impl<T: Default> Registry<T> {
             used: (0..len.div_ceil(WORD)).map(|_| AtomicU64::new(0)).collect(),
             items: (0..len).map(|_| T::default()).collect(),
         }));
-        // AcqRel, Acquire: the chunk that the pointer leads to is seen (see `get`).
+        // AcqRel, Acquire: the chunk that the pointer leads to is seen (see `load_chunk`).
         match at.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
             // SAFETY: set now, and freed only with the registry.
             Ok(_) => unsafe { &*new },
@@ -158,8 +158,8 @@ fn first(level: usize) -> usize {
 }
 
 #[inline]
-fn get<T>(at: &AtomicPtr<Chunk<T>>) -> Option<&Chunk<T>> {
-    // SAFETY: set only in `made`, and freed only with the registry. Acquire pairs with the Release there.
+fn load_chunk<T>(at: &AtomicPtr<Chunk<T>>) -> Option<&Chunk<T>> {
+    // SAFETY: set only in `get_or_allocate`, and freed only with the registry. Acquire pairs with the Release there.
     unsafe { at.load(Ordering::Acquire).as_ref() }
 }
 
@@ -207,7 +207,7 @@ impl<T> Drop for Registry<T> {
         for at in &mut self.chunks {
             let chunk = at.load(Ordering::Relaxed);
             if !chunk.is_null() {
-                // SAFETY: set once, made from a Box in `made`; `&mut self`: it is not used any more.
+                // SAFETY: set once, made from a Box in `get_or_allocate`; `&mut self`: it is not used any more.
                 drop(unsafe { Box::from_raw(chunk) });
             }
         }
@@ -220,7 +220,7 @@ mod tests {
 
     fn used(registry: &Registry<AtomicUsize>) -> usize {
         let mut visited = 0;
-        registry.each_used(|_| {
+        registry.visit_used(|_| {
             visited += 1;
             true
         });
@@ -238,7 +238,7 @@ mod tests {
         }
         assert_eq!(used(&registry), 5000);
         let mut seen = Vec::new();
-        registry.each_used(|item| {
+        registry.visit_used(|item| {
             seen.push(item.load(Ordering::Relaxed));
             seen.len() < 4000
         });
@@ -295,7 +295,7 @@ mod loom_tests {
                 registry.release(0);
             }
             threads.into_iter().for_each(|thread| thread.join().unwrap());
-            registry.each_used(|_| panic!("all were given back"));
+            registry.visit_used(|_| panic!("all were given back"));
         });
     }
 }
