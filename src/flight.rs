@@ -128,7 +128,7 @@ pub(crate) struct Flights<K, V> {
 }
 
 /// What a caller that missed a key is to do.
-pub(crate) enum Role<'f, K, V> {
+pub(crate) enum Joined<'f, K, V> {
     /// Load it.
     Lead {
         leader: Leader<'f, K, V>,
@@ -240,7 +240,7 @@ impl<K, V> Shard<K, V> {
 
     /// Begins a flight.
     #[inline]
-    fn begin(&self, mut state: MutexGuard<'_, State<K, V>>, hash: u64, key: K, leader: ActorId) -> Role<'_, K, V> {
+    fn begin(&self, mut state: MutexGuard<'_, State<K, V>>, hash: u64, key: K, leader: ActorId) -> Joined<'_, K, V> {
         let number = state.next_number;
         state.next_number += 1;
         let recheck = state.last != leader && state.last != ActorId::NONE;
@@ -266,7 +266,7 @@ impl<K, V> Shard<K, V> {
             counts: Counts::default(),
             gone: None,
         };
-        Role::Lead { leader, recheck }
+        Joined::Lead { leader, recheck }
     }
 
     /// Meets some flights of this lane, whose lock the caller holds.
@@ -330,7 +330,7 @@ impl<K, V> Flights<K, V> {
 
     /// Joins the flight of the key, or begins one, led by `actor`.
     #[inline]
-    pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: K, actor: ActorId) -> Role<'_, K, V> {
+    pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: K, actor: ActorId) -> Joined<'_, K, V> {
         let shard = Self::shard(self.shards(), hash);
         let state = lock(&shard.state);
         if state.table.is_empty() {
@@ -341,7 +341,13 @@ impl<K, V> Flights<K, V> {
     }
 
     #[inline(never)]
-    fn join_busy(shard: &Shard<K, V>, hash: u64, equal: impl Fn(&K) -> bool, key: K, actor: ActorId) -> Role<'_, K, V> {
+    fn join_busy(
+        shard: &Shard<K, V>,
+        hash: u64,
+        equal: impl Fn(&K) -> bool,
+        key: K,
+        actor: ActorId,
+    ) -> Joined<'_, K, V> {
         let mut seen = Vec::new();
         loop {
             let mut state = lock(&shard.state);
@@ -355,7 +361,7 @@ impl<K, V> Flights<K, V> {
             drop(state);
             if let Some(flight) = shared.iter().find(|flight| equal(&flight.key)) {
                 shard.waits.fetch_add(1, Ordering::Relaxed);
-                return Role::Wait(flight.clone());
+                return Joined::Wait(flight.clone());
             }
             seen = shared;
         }

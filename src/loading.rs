@@ -8,7 +8,7 @@ use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{ActorId, Leader, Outcome, Reentrant, Role};
+use crate::flight::{ActorId, Joined, Leader, Outcome, Reentrant};
 use crate::reclaim::Guard;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
@@ -102,14 +102,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.failed(hash, &key)?;
         loop {
             match self.join(hash, &key, ActorId::this_thread()) {
-                Role::Lead { mut leader, recheck } => {
+                Joined::Lead { mut leader, recheck } => {
                     if let Some(value) = self.recheck_map(recheck, hash, &key, guard, &mut leader) {
                         return Ok(value);
                     }
                     let loaded = leader.run(load).map_err(Arc::new);
                     return self.lead(hash, key, &mut leader, loaded, stored);
                 }
-                Role::Wait(flight) => {
+                Joined::Wait(flight) => {
                     drop(guard);
                     if let Some(result) = shared(flight.wait()?) {
                         return result;
@@ -132,7 +132,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     #[inline]
-    fn join(&self, hash: u64, key: &K, actor: ActorId) -> Role<'_, K, V>
+    fn join(&self, hash: u64, key: &K, actor: ActorId) -> Joined<'_, K, V>
     where
         K: Clone,
     {

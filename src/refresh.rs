@@ -3,7 +3,7 @@
 use crate::cache::{Cache, Inner};
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{ActorId, Leader, Outcome, Role};
+use crate::flight::{ActorId, Joined, Leader, Outcome};
 use crate::loading::infallible;
 use crate::prim::panics::Panics;
 use std::convert::Infallible;
@@ -80,8 +80,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
     {
         let key = self.key.clone();
         match cache.0.flights.join(self.hash, |other| *other == self.key, key, actor) {
-            Role::Lead { leader, .. } => Some(leader),
-            Role::Wait(_) => None,
+            Joined::Lead { leader, .. } => Some(leader),
+            Joined::Wait(_) => None,
         }
     }
 

@@ -17,15 +17,15 @@ fn flights() -> Shared {
     Shared::new(flights)
 }
 
-fn join(flights: &Flights<u32, usize>) -> Role<'_, u32, usize> {
+fn join(flights: &Flights<u32, usize>) -> Joined<'_, u32, usize> {
     flights.join(1, |key| *key == KEY, KEY, ActorId::this_thread())
 }
 
 /// Begins a flight where no other is.
 fn lead(flights: &Flights<u32, usize>) -> Leader<'_, u32, usize> {
     match join(flights) {
-        Role::Lead { leader, .. } => leader,
-        Role::Wait(_) => panic!("nobody else is there"),
+        Joined::Lead { leader, .. } => leader,
+        Joined::Wait(_) => panic!("nobody else is there"),
     }
 }
 
@@ -43,11 +43,11 @@ fn quiet(flights: &Flights<u32, usize>) {
 /// Loads `value`, or waits; the value and whether this was the leader.
 fn load(flights: &Flights<u32, usize>, value: usize) -> (usize, bool) {
     match join(flights) {
-        Role::Lead { mut leader, .. } => {
+        Joined::Lead { mut leader, .. } => {
             leader.complete(|| Outcome::Loaded(value));
             (value, true)
         }
-        Role::Wait(flight) => match flight.wait() {
+        Joined::Wait(flight) => match flight.wait() {
             Ok(Some(Outcome::Loaded(value))) => (*value, false),
             _ => panic!("the leader has a value"),
         },
@@ -101,8 +101,8 @@ fn loom_flight_abandoned() {
         let other = flights.clone();
         let leader = lead(&flights);
         let other = thread::spawn(move || match join(&other) {
-            Role::Lead { mut leader, .. } => leader.complete(|| Outcome::Loaded(2)),
-            Role::Wait(flight) => assert!(matches!(flight.wait(), Ok(Some(Outcome::Abandoned)))),
+            Joined::Lead { mut leader, .. } => leader.complete(|| Outcome::Loaded(2)),
+            Joined::Wait(flight) => assert!(matches!(flight.wait(), Ok(Some(Outcome::Abandoned)))),
         });
         drop(leader);
         other.join().unwrap();
@@ -177,7 +177,7 @@ fn loom_flight_superseded_though_met_before() {
         let claim = std::sync::Arc::new(AtomicUsize::new(0));
         let (others, others_claim) = (flights.clone(), claim.clone());
         let mut leader = lead(&flights);
-        let Role::Wait(shared) = join(&flights) else {
+        let Joined::Wait(shared) = join(&flights) else {
             panic!("it is being loaded")
         };
         let other = thread::spawn(move || {
@@ -237,7 +237,7 @@ fn loom_flight_the_late_look_again() {
                 return 0;
             }
             match join(flights) {
-                Role::Lead { mut leader, recheck } => {
+                Joined::Lead { mut leader, recheck } => {
                     if recheck && map.load(Ordering::Relaxed) == 1 {
                         return 0;
                     }
@@ -245,7 +245,7 @@ fn loom_flight_the_late_look_again() {
                     leader.complete(|| Outcome::Loaded(1));
                     1
                 }
-                Role::Wait(flight) => {
+                Joined::Wait(flight) => {
                     assert!(matches!(flight.wait(), Ok(Some(Outcome::Loaded(1)))));
                     0
                 }

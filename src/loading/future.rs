@@ -4,7 +4,7 @@ use super::{infallible, shared};
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{ActorId, Role};
+use crate::flight::{ActorId, Joined};
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::pin::{Pin, pin as pin_future};
@@ -135,7 +135,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let actor = ActorId::future();
         loop {
             match self.join(hash, &key, actor) {
-                Role::Lead { mut leader, recheck } => {
+                Joined::Lead { mut leader, recheck } => {
                     if let Some(value) = self.recheck_map(recheck, hash, &key, self.0.engine.pin(), &mut leader) {
                         return Ok(value);
                     }
@@ -144,7 +144,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     let _polled = actor.polled();
                     return self.lead(hash, key, &mut leader, loaded, |key, _| key);
                 }
-                Role::Wait(flight) => {
+                Joined::Wait(flight) => {
                     if let Some(result) = shared(flight.landed()?.await) {
                         return result;
                     }

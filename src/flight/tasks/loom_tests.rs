@@ -1,7 +1,7 @@
 //! Tasks that wait for flights, under loom; see the model of the flights for what stays std's. A wake-up that is lost shows as a
 //! deadlock.
 
-use crate::flight::{ActorId, Flight, Flights, Outcome, Role, lock};
+use crate::flight::{ActorId, Flight, Flights, Joined, Outcome, lock};
 use crate::prim::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use std::pin::pin;
@@ -17,7 +17,7 @@ fn flights() -> Shared {
     Shared::new(flights)
 }
 
-fn join(flights: &Flights<u32, usize>, actor: ActorId) -> Role<'_, u32, usize> {
+fn join(flights: &Flights<u32, usize>, actor: ActorId) -> Joined<'_, u32, usize> {
     flights.join(1, |key| *key == KEY, KEY, actor)
 }
 
@@ -73,10 +73,10 @@ fn awaited(flight: &Flight<u32, usize>) -> Option<usize> {
 
 /// A flight that was met, its leader about to land.
 fn shared(flights: &Flights<u32, usize>) -> (crate::flight::Leader<'_, u32, usize>, Arc<Flight<u32, usize>>) {
-    let Role::Lead { leader, .. } = join(flights, ActorId::future()) else {
+    let Joined::Lead { leader, .. } = join(flights, ActorId::future()) else {
         panic!("nobody else is there")
     };
-    let Role::Wait(flight) = join(flights, ActorId::future()) else {
+    let Joined::Wait(flight) = join(flights, ActorId::future()) else {
         panic!("it is being loaded")
     };
     (leader, flight)
@@ -87,11 +87,11 @@ fn loom_flight_two_tasks() {
     loom::model(|| {
         let flights = flights();
         let load = |flights: &Flights<u32, usize>, value| match join(flights, ActorId::future()) {
-            Role::Lead { mut leader, .. } => {
+            Joined::Lead { mut leader, .. } => {
                 leader.complete(|| Outcome::Loaded(value));
                 (value, true)
             }
-            Role::Wait(flight) => (awaited(&flight).expect("the leader has a value"), false),
+            Joined::Wait(flight) => (awaited(&flight).expect("the leader has a value"), false),
         };
         let other = flights.clone();
         let other = thread::spawn(move || load(&other, 2));
