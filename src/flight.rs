@@ -86,7 +86,7 @@ struct Shard<K, V> {
     share_count: AtomicU64,
     /// How many callers were to wait for another's load.
     waits: AtomicU64,
-    state: Mutex<State<K, V>>,
+    state: Mutex<ShardState<K, V>>,
 }
 
 /// The open flights of a lane. The first needs no hashing, and no memory of its own: mostly there is no other.
@@ -95,7 +95,7 @@ struct Table<K, V> {
     others: HashTable<InFlight<K, V>>,
 }
 
-struct State<K, V> {
+struct ShardState<K, V> {
     table: Table<K, V>,
     next_number: u64,
     /// The leader of the flight that left last.
@@ -218,7 +218,7 @@ impl<K, V> Shard<K, V> {
             active: AtomicUsize::new(0),
             share_count: AtomicU64::new(0),
             waits: AtomicU64::new(0),
-            state: Mutex::new(State {
+            state: Mutex::new(ShardState {
                 table: Table {
                     first: None,
                     others: HashTable::new(),
@@ -240,7 +240,13 @@ impl<K, V> Shard<K, V> {
 
     /// Begins a flight.
     #[inline]
-    fn begin(&self, mut state: MutexGuard<'_, State<K, V>>, hash: u64, key: K, leader: ActorId) -> Joined<'_, K, V> {
+    fn begin(
+        &self,
+        mut state: MutexGuard<'_, ShardState<K, V>>,
+        hash: u64,
+        key: K,
+        leader: ActorId,
+    ) -> Joined<'_, K, V> {
         let number = state.next_number;
         state.next_number += 1;
         let recheck = state.last != leader && state.last != ActorId::NONE;
@@ -291,7 +297,7 @@ impl<K, V> Shard<K, V> {
 
     /// Meets the flights with this hash.
     #[cold]
-    fn share_hash(&self, state: &mut State<K, V>, hash: u64) -> Vec<Arc<Flight<K, V>>> {
+    fn share_hash(&self, state: &mut ShardState<K, V>, hash: u64) -> Vec<Arc<Flight<K, V>>> {
         self.share(state.table.with_hash(hash))
     }
 }
