@@ -42,15 +42,15 @@ struct InFlight<K, V> {
     /// No two flights of a lane have the same.
     number: u64,
     leader: ActorId,
-    key: Key<K, V>,
+    sharing: Sharing<K, V>,
 }
 
-enum Key<K, V> {
+enum Sharing<K, V> {
     /// Nobody has met the flight.
-    Alone(K),
-    Met(Arc<Flight<K, V>>),
+    Unshared(K),
+    Shared(Arc<Flight<K, V>>),
     /// On its way from the one to the other.
-    Moving,
+    Converting,
 }
 
 /// One load of one key, as those see it who meet it.
@@ -145,10 +145,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K, V> Key<K, V> {
+impl<K, V> Sharing<K, V> {
     fn shared(&self) -> Option<&Arc<Flight<K, V>>> {
         match self {
-            Self::Met(flight) => Some(flight),
+            Self::Shared(flight) => Some(flight),
             _ => None,
         }
     }
@@ -157,12 +157,12 @@ impl<K, V> Key<K, V> {
 impl<K, V> InFlight<K, V> {
     /// The flight as others see it, and whether this call is the first to ask for it.
     fn share(&mut self) -> (Arc<Flight<K, V>>, bool) {
-        let (flight, first) = match mem::replace(&mut self.key, Key::Moving) {
-            Key::Alone(key) => (Arc::new(Flight::new(self.hash, key, self.leader)), true),
-            Key::Met(flight) => (flight, false),
-            Key::Moving => unreachable!("the lock is held until it has moved"),
+        let (flight, first) = match mem::replace(&mut self.sharing, Sharing::Converting) {
+            Sharing::Unshared(key) => (Arc::new(Flight::new(self.hash, key, self.leader)), true),
+            Sharing::Shared(flight) => (flight, false),
+            Sharing::Converting => unreachable!("the lock is held until it has moved"),
         };
-        self.key = Key::Met(flight.clone());
+        self.sharing = Sharing::Shared(flight.clone());
         (flight, first)
     }
 }
@@ -250,12 +250,12 @@ impl<K, V> Shard<K, V> {
         let number = state.next_number;
         state.next_number += 1;
         let recheck = state.last != leader && state.last != ActorId::NONE;
-        let key = Key::Alone(key);
+        let sharing = Sharing::Unshared(key);
         let open = InFlight {
             hash,
             number,
             leader,
-            key,
+            sharing,
         };
         state.table.insert(open);
         // Relaxed: see the fence.
@@ -436,7 +436,7 @@ pub(crate) struct Leader<'f, K, V> {
     share_count: u64,
     counts: Counts,
     /// What the table held, once the flight has left it.
-    gone: Option<Key<K, V>>,
+    gone: Option<Sharing<K, V>>,
 }
 
 /// A loader that runs; counted when it ends, however it does.
@@ -487,7 +487,7 @@ impl<'f, K, V> Leader<'f, K, V> {
     fn marked(&self) -> bool {
         let mut state = lock(&self.shard.state);
         let own = state.table.with_hash(self.hash).find(|open| open.number == self.number);
-        own.and_then(|own| own.key.shared())
+        own.and_then(|own| own.sharing.shared())
             .is_some_and(|flight| flight.invalidated.load(Ordering::Relaxed))
     }
 
@@ -504,7 +504,7 @@ impl<'f, K, V> Leader<'f, K, V> {
         state.counts.add(&self.counts);
         if let Some(open) = state.table.remove(self.hash, self.number) {
             state.last = open.leader;
-            self.gone = Some(open.key);
+            self.gone = Some(open.sharing);
             // Release: see `Shard::is_empty`.
             self.shard
                 .active
@@ -522,7 +522,7 @@ impl<'f, K, V> Leader<'f, K, V> {
     #[inline]
     pub(crate) fn complete(&mut self, outcome: impl FnOnce() -> Outcome<V>) {
         self.leave();
-        if let Some(flight) = self.gone.as_ref().and_then(Key::shared) {
+        if let Some(flight) = self.gone.as_ref().and_then(Sharing::shared) {
             flight.complete(outcome());
         }
     }
@@ -532,7 +532,7 @@ impl<K, V> Drop for Leader<'_, K, V> {
     #[inline]
     fn drop(&mut self) {
         self.leave();
-        if let Some(flight) = self.gone.as_ref().and_then(Key::shared) {
+        if let Some(flight) = self.gone.as_ref().and_then(Sharing::shared) {
             flight.complete(Outcome::Abandoned);
         }
     }
