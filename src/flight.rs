@@ -174,22 +174,23 @@ impl<K, V> Table<K, V> {
     }
 
     #[inline]
-    fn insert(&mut self, open: InFlight<K, V>) {
+    fn insert(&mut self, in_flight: InFlight<K, V>) {
         if self.first.is_none() {
-            self.first = Some(open);
+            self.first = Some(in_flight);
         } else {
-            self.insert_other(open);
+            self.insert_other(in_flight);
         }
     }
 
     #[inline(never)]
-    fn insert_other(&mut self, open: InFlight<K, V>) {
-        self.others.insert_unique(open.hash, open, |open| open.hash);
+    fn insert_other(&mut self, in_flight: InFlight<K, V>) {
+        self.others
+            .insert_unique(in_flight.hash, in_flight, |in_flight| in_flight.hash);
     }
 
     #[inline]
     fn remove(&mut self, hash: u64, number: u64) -> Option<InFlight<K, V>> {
-        if self.first.as_ref().is_some_and(|open| open.number == number) {
+        if self.first.as_ref().is_some_and(|in_flight| in_flight.number == number) {
             self.first.take()
         } else {
             self.remove_other(hash, number)
@@ -198,13 +199,13 @@ impl<K, V> Table<K, V> {
 
     #[inline(never)]
     fn remove_other(&mut self, hash: u64, number: u64) -> Option<InFlight<K, V>> {
-        let found = self.others.find_entry(hash, |open| open.number == number);
-        found.ok().map(|open| open.remove().0)
+        let found = self.others.find_entry(hash, |in_flight| in_flight.number == number);
+        found.ok().map(|in_flight| in_flight.remove().0)
     }
 
     fn with_hash(&mut self, hash: u64) -> impl Iterator<Item = &mut InFlight<K, V>> {
         let all = self.first.iter_mut().chain(self.others.iter_hash_mut(hash));
-        all.filter(move |open| open.hash == hash)
+        all.filter(move |in_flight| in_flight.hash == hash)
     }
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut InFlight<K, V>> {
@@ -251,13 +252,13 @@ impl<K, V> Shard<K, V> {
         state.next_number += 1;
         let recheck = state.last != leader && state.last != ActorId::NONE;
         let sharing = Sharing::Unshared(key);
-        let open = InFlight {
+        let in_flight = InFlight {
             hash,
             number,
             leader,
             sharing,
         };
-        state.table.insert(open);
+        state.table.insert(in_flight);
         // Relaxed: see the fence.
         self.active
             .store(self.active.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -282,8 +283,8 @@ impl<K, V> Shard<K, V> {
         V: 'o,
     {
         let mut first_shares = 0;
-        let shared = some.map(|open| {
-            let (flight, first) = open.share();
+        let shared = some.map(|in_flight| {
+            let (flight, first) = in_flight.share();
             first_shares += u64::from(first);
             flight
         });
@@ -486,7 +487,10 @@ impl<'f, K, V> Leader<'f, K, V> {
     #[cold]
     fn marked(&self) -> bool {
         let mut state = lock(&self.shard.state);
-        let own = state.table.with_hash(self.hash).find(|open| open.number == self.number);
+        let own = state
+            .table
+            .with_hash(self.hash)
+            .find(|in_flight| in_flight.number == self.number);
         own.and_then(|own| own.sharing.shared())
             .is_some_and(|flight| flight.invalidated.load(Ordering::Relaxed))
     }
@@ -502,9 +506,9 @@ impl<'f, K, V> Leader<'f, K, V> {
     fn leave_table(&mut self) {
         let mut state = lock(&self.shard.state);
         state.counts.add(&self.counts);
-        if let Some(open) = state.table.remove(self.hash, self.number) {
-            state.last = open.leader;
-            self.gone = Some(open.sharing);
+        if let Some(in_flight) = state.table.remove(self.hash, self.number) {
+            state.last = in_flight.leader;
+            self.gone = Some(in_flight.sharing);
             // Release: see `Shard::is_empty`.
             self.shard
                 .active
