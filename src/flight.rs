@@ -271,7 +271,7 @@ impl<K, V> Shard<K, V> {
             number,
             share_count,
             counts: Counts::default(),
-            gone: None,
+            removed: None,
         };
         Joined::Lead { leader, recheck }
     }
@@ -437,7 +437,7 @@ pub(crate) struct Leader<'f, K, V> {
     share_count: u64,
     counts: Counts,
     /// What the table held, once the flight has left it.
-    gone: Option<Sharing<K, V>>,
+    removed: Option<Sharing<K, V>>,
 }
 
 /// A loader that runs; counted when it ends, however it does.
@@ -498,7 +498,7 @@ impl<'f, K, V> Leader<'f, K, V> {
     /// Takes the flight out of the table, unless that is done: nobody can meet it any more. Runs no user code.
     #[inline]
     fn leave(&mut self) {
-        if self.gone.is_none() {
+        if self.removed.is_none() {
             self.leave_table();
         }
     }
@@ -508,7 +508,7 @@ impl<'f, K, V> Leader<'f, K, V> {
         state.counts.add(&self.counts);
         if let Some(in_flight) = state.table.remove(self.hash, self.number) {
             state.last = in_flight.leader;
-            self.gone = Some(in_flight.sharing);
+            self.removed = Some(in_flight.sharing);
             // Release: see `Shard::is_empty`.
             self.shard
                 .active
@@ -526,7 +526,7 @@ impl<'f, K, V> Leader<'f, K, V> {
     #[inline]
     pub(crate) fn complete(&mut self, outcome: impl FnOnce() -> Outcome<V>) {
         self.leave();
-        if let Some(flight) = self.gone.as_ref().and_then(Sharing::shared) {
+        if let Some(flight) = self.removed.as_ref().and_then(Sharing::shared) {
             flight.complete(outcome());
         }
     }
@@ -536,7 +536,7 @@ impl<K, V> Drop for Leader<'_, K, V> {
     #[inline]
     fn drop(&mut self) {
         self.leave();
-        if let Some(flight) = self.gone.as_ref().and_then(Sharing::shared) {
+        if let Some(flight) = self.removed.as_ref().and_then(Sharing::shared) {
             flight.complete(Outcome::Abandoned);
         }
     }
