@@ -481,11 +481,11 @@ impl<'f, K, V> Leader<'f, K, V> {
     pub(crate) fn invalidated(&self) -> bool {
         fence(Ordering::SeqCst); // partner: the fences in `invalidate_shared` and `invalidate_all`
         // Who overtakes a flight has met it, or somebody else had before. Relaxed, as is the mark: see the fence.
-        self.shard.share_count.load(Ordering::Relaxed) != self.share_count && self.marked()
+        self.shard.share_count.load(Ordering::Relaxed) != self.share_count && self.invalidated_slow()
     }
 
     #[cold]
-    fn marked(&self) -> bool {
+    fn invalidated_slow(&self) -> bool {
         let mut state = lock(&self.shard.state);
         let own = state
             .table
