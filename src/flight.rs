@@ -61,15 +61,15 @@ pub(crate) struct Flight<K, V> {
     /// An invalidation came after the load began: its value must not enter the cache, nor serve later callers.
     invalidated: AtomicBool,
     outcome: OnceLock<Outcome<V>>,
-    done: Mutex<Done>,
+    waiters: Mutex<Waiters>,
     wait_state: WaitState,
-    landed: Condvar,
+    on_completion: Condvar,
 }
 
 /// Whether a flight has landed, and the tasks to be woken when it does.
 #[derive(Default)]
-struct Done {
-    landed: bool,
+struct Waiters {
+    completed: bool,
     #[cfg(feature = "async")]
     wakers: wakers::Wakers,
 }
@@ -568,9 +568,9 @@ impl<K, V> Flight<K, V> {
             leader,
             invalidated: AtomicBool::new(false),
             outcome: OnceLock::new(),
-            done: Mutex::new(Done::default()),
+            waiters: Mutex::new(Waiters::default()),
             wait_state: WaitState::new(),
-            landed: Condvar::new(),
+            on_completion: Condvar::new(),
         }
     }
 
@@ -579,12 +579,12 @@ impl<K, V> Flight<K, V> {
     fn complete(&self, outcome: Outcome<V>) {
         if self.outcome.set(outcome).is_ok() {
             self.wait_state.end();
-            let mut done = lock(&self.done);
-            done.landed = true;
+            let mut waiters = lock(&self.waiters);
+            waiters.completed = true;
             #[cfg(feature = "async")]
-            let wakers = mem::take(&mut done.wakers);
-            drop(done);
-            self.landed.notify_all();
+            let wakers = mem::take(&mut waiters.wakers);
+            drop(waiters);
+            self.on_completion.notify_all();
             // Last, and under no lock: this is user code.
             #[cfg(feature = "async")]
             wakers.wake();
@@ -595,16 +595,16 @@ impl<K, V> Flight<K, V> {
     /// it must look again.
     pub(crate) fn wait(&self) -> Result<Option<&Outcome<V>>, Reentrant> {
         let invalidated = self.invalidated.load(Ordering::Relaxed);
-        let mut done = lock(&self.done);
-        if !done.landed {
-            drop(done);
+        let mut waiters = lock(&self.waiters);
+        if !waiters.completed {
+            drop(waiters);
             let _waiting = Waiting::begin(self.leader, &self.wait_state)?;
-            done = lock(&self.done);
-            while !done.landed {
-                done = self.landed.wait(done).unwrap_or_else(PoisonError::into_inner);
+            waiters = lock(&self.waiters);
+            while !waiters.completed {
+                waiters = self.on_completion.wait(waiters).unwrap_or_else(PoisonError::into_inner);
             }
         }
-        drop(done);
+        drop(waiters);
         Ok(if invalidated { None } else { self.outcome.get() })
     }
 }

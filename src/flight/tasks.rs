@@ -20,7 +20,7 @@ pub(crate) struct Completion<'f, K, V> {
 impl<K, V> Flight<K, V> {
     /// [`wait`](Self::wait) for a task. Only loaders whose polls this thread is inside of, and threads that are blocked, are
     /// taken into account when looking for a ring: a task that waits may also do something else meanwhile.
-    pub(crate) fn landed(&self) -> Result<Completion<'_, K, V>, Reentrant> {
+    pub(crate) fn completion(&self) -> Result<Completion<'_, K, V>, Reentrant> {
         let invalidated = self.invalidated.load(Ordering::Relaxed);
         self.wait_state.check(self.leader)?;
         Ok(Completion {
@@ -38,22 +38,22 @@ impl<'f, K, V> Future for Completion<'f, K, V> {
         let flight = self.flight;
         let mut new = None;
         loop {
-            let mut done = lock(&flight.done);
-            if done.landed {
-                drop(done);
+            let mut waiters = lock(&flight.waiters);
+            if waiters.completed {
+                drop(waiters);
                 return Poll::Ready(if self.invalidated { None } else { flight.outcome.get() });
             }
-            let kept = self.ticket.and_then(|ticket| done.wakers.tasks.get(&ticket));
+            let kept = self.ticket.and_then(|ticket| waiters.wakers.tasks.get(&ticket));
             if kept.is_some_and(|kept| kept.will_wake(cx.waker())) {
                 return Poll::Pending;
             }
             let Some(waker) = new.take() else {
-                drop(done);
+                drop(waiters);
                 new = Some(cx.waker().clone());
                 continue; // it may have landed meanwhile, and wakes nobody any more
             };
-            let old = done.wakers.keep(&mut self.ticket, waker);
-            drop(done);
+            let old = waiters.wakers.keep(&mut self.ticket, waker);
+            drop(waiters);
             drop(old);
             return Poll::Pending;
         }
@@ -63,9 +63,9 @@ impl<'f, K, V> Future for Completion<'f, K, V> {
 impl<K, V> Drop for Completion<'_, K, V> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            let mut done = lock(&self.flight.done);
-            let unused = done.wakers.tasks.remove(&ticket);
-            drop(done);
+            let mut waiters = lock(&self.flight.waiters);
+            let unused = waiters.wakers.tasks.remove(&ticket);
+            drop(waiters);
             drop(unused);
         }
     }

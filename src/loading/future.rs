@@ -145,7 +145,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     return self.lead(hash, key, &mut leader, loaded, |key, _| key);
                 }
                 Joined::Wait(flight) => {
-                    if let Some(result) = shared(flight.landed()?.await) {
+                    if let Some(result) = shared(flight.completion()?.await) {
                         return result;
                     }
                 }

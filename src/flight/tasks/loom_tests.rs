@@ -64,7 +64,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn awaited(flight: &Flight<u32, usize>) -> Option<usize> {
-    match block_on(flight.landed().expect("nobody waits for this")) {
+    match block_on(flight.completion().expect("nobody waits for this")) {
         Some(Outcome::Loaded(value)) => Some(*value),
         Some(Outcome::Abandoned) => None,
         _ => panic!("it was loaded or abandoned"),
@@ -140,7 +140,7 @@ fn loom_flight_a_task_goes_away() {
         let bell = Bell::new();
         let waker = Waker::from(bell.clone());
         let task = thread::spawn(move || {
-            let mut landed = flight.landed().expect("nobody waits for this");
+            let mut landed = flight.completion().expect("nobody waits for this");
             let polled = pin!(&mut landed).poll(&mut Context::from_waker(&waker));
             drop(landed);
             polled.is_pending()
@@ -159,7 +159,7 @@ fn loom_flight_a_task_wanders() {
         let flights = flights();
         let (mut leader, flight) = shared(&flights);
         let task = thread::spawn(move || {
-            let mut landed = flight.landed().expect("nobody waits for this");
+            let mut landed = flight.completion().expect("nobody waits for this");
             let first = Waker::from(Bell::new());
             let polled = pin!(&mut landed).poll(&mut Context::from_waker(&first));
             let outcome = match polled {
