@@ -75,7 +75,7 @@ struct Waiters {
 }
 
 /// The most lanes of a cache, so that loads of different keys seldom need the same lock. Small caches have fewer.
-const LANES: u64 = 16;
+const MAX_SHARDS: u64 = 16;
 
 /// The loads that are going on of some of the keys, on cache lines of their own.
 #[repr(align(64))]
@@ -124,7 +124,7 @@ impl Counts {
 pub(crate) struct Flights<K, V> {
     /// Made for the first load; a power of two.
     shards: OnceLock<Box<[Shard<K, V>]>>,
-    lane_count: usize,
+    shard_count: usize,
 }
 
 /// What a caller that missed a key is to do.
@@ -308,7 +308,7 @@ impl<K, V> Flights<K, V> {
     pub(crate) fn new(capacity: u64) -> Self {
         Self {
             shards: OnceLock::new(),
-            lane_count: (capacity / 64).clamp(1, LANES).next_power_of_two() as usize,
+            shard_count: (capacity / 64).clamp(1, MAX_SHARDS).next_power_of_two() as usize,
         }
     }
 
@@ -326,7 +326,7 @@ impl<K, V> Flights<K, V> {
     #[inline]
     fn shards(&self) -> &[Shard<K, V>] {
         self.shards
-            .get_or_init(|| (0..self.lane_count).map(|_| Shard::new()).collect())
+            .get_or_init(|| (0..self.shard_count).map(|_| Shard::new()).collect())
     }
 
     #[inline]
