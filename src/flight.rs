@@ -441,13 +441,13 @@ pub(crate) struct Leader<'f, K, V> {
 }
 
 /// A loader that runs; counted when it ends, however it does.
-struct Running<'c> {
+struct LoadTimer<'c> {
     counts: &'c mut Counts,
     begun: u64,
     ok: bool,
 }
 
-impl Drop for Running<'_> {
+impl Drop for LoadTimer<'_> {
     #[inline]
     fn drop(&mut self) {
         self.counts.ticks = clock::now().saturating_sub(self.begun);
@@ -459,8 +459,8 @@ impl Drop for Running<'_> {
 impl<'f, K, V> Leader<'f, K, V> {
     /// A loader begins to run. It is counted when the flight leaves the table; as failed unless it says otherwise.
     #[inline]
-    fn running(&mut self) -> Running<'_> {
-        Running {
+    fn start_timer(&mut self) -> LoadTimer<'_> {
+        LoadTimer {
             counts: &mut self.counts,
             begun: clock::now(),
             ok: false,
@@ -470,9 +470,9 @@ impl<'f, K, V> Leader<'f, K, V> {
     /// Runs the loader.
     #[inline]
     pub(crate) fn run<T, E>(&mut self, loader: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        let mut running = self.running();
+        let mut timer = self.start_timer();
         let loaded = loader();
-        running.ok = loaded.is_ok();
+        timer.ok = loaded.is_ok();
         loaded
     }
 

@@ -79,13 +79,13 @@ impl<K, V> Leader<'_, K, V> {
         mut loader: Pin<&mut F>,
         end: impl FnOnce(F::Output) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut running = self.running();
+        let mut timer = self.start_timer();
         let output = poll_fn(|cx| {
             let _polled = actor.polled();
             loader.as_mut().poll(cx)
         });
         let loaded = end(output.await);
-        running.ok = loaded.is_ok();
+        timer.ok = loaded.is_ok();
         loaded
     }
 }
