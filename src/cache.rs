@@ -572,7 +572,7 @@ impl<K, V, S> Cache<K, V, S> {
             rejections: published.rejections.load(Ordering::Relaxed),
             ..Stats::default()
         };
-        self.0.flights.count(&mut stats);
+        self.0.flights.fill_stats(&mut stats);
         stats
     }
 

@@ -313,7 +313,7 @@ impl<K, V> Flights<K, V> {
     }
 
     /// Completes the statistics with what the loads came to.
-    pub(crate) fn count(&self, stats: &mut Stats) {
+    pub(crate) fn fill_stats(&self, stats: &mut Stats) {
         let mut sum = Counts::default();
         for shard in self.shards.get().iter().flat_map(|shards| shards.iter()) {
             sum.add(&lock(&shard.state).counts);
