@@ -19,7 +19,7 @@ mod wakers;
 use crate::prim::clock;
 use crate::prim::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
 use crate::stats::Stats;
-use deadlock::{WaitState, Waiting};
+use deadlock::{WaitRegistration, WaitState};
 use hashbrown::HashTable;
 use std::any::Any;
 use std::mem;
@@ -578,7 +578,7 @@ impl<K, V> Flight<K, V> {
     #[cold]
     fn complete(&self, outcome: Outcome<V>) {
         if self.outcome.set(outcome).is_ok() {
-            self.wait_state.end();
+            self.wait_state.end_waits();
             let mut waiters = lock(&self.waiters);
             waiters.completed = true;
             #[cfg(feature = "async")]
@@ -598,7 +598,7 @@ impl<K, V> Flight<K, V> {
         let mut waiters = lock(&self.waiters);
         if !waiters.completed {
             drop(waiters);
-            let _waiting = Waiting::begin(self.leader, &self.wait_state)?;
+            let _waiting = WaitRegistration::register(self.leader, &self.wait_state)?;
             waiters = lock(&self.waiters);
             while !waiters.completed {
                 waiters = self.on_completion.wait(waiters).unwrap_or_else(PoisonError::into_inner);

@@ -146,11 +146,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         V: Clone,
         E: Send + Sync + 'static,
     {
-        let (cache, actor) = (self.cache.clone(), ActorId::future());
+        let (cache, actor) = (self.cache.clone(), ActorId::new_future());
         let value = match self.lead(&cache, actor) {
             Some(mut leader) => {
                 let loaded = leader.run_future(actor, load, end).await;
-                let _polled = actor.polled();
+                let _polled = actor.enter_poll();
                 self.end(&cache.0, &mut leader, old, loaded)
             }
             None => old,

@@ -24,9 +24,9 @@ impl ActorId {
     }
 
     /// All whose next step this thread is taking: itself, and the futures whose polls it is inside of.
-    fn all_here() -> Vec<Self> {
+    fn all_current() -> Vec<Self> {
         #[cfg(feature = "async")]
-        let polled = polls::polled_here();
+        let polled = polls::current_polls();
         #[cfg(not(feature = "async"))]
         let polled = [];
         iter::once(Self::this_thread()).chain(polled).collect()
@@ -42,35 +42,37 @@ mod polls {
 
     thread_local! {
         /// The futures that lead loads whose polls this thread is inside of, outermost first.
-        static POLLED: RefCell<Vec<ActorId>> = const { RefCell::new(Vec::new()) };
+        static CURRENT_POLLS: RefCell<Vec<ActorId>> = const { RefCell::new(Vec::new()) };
     }
 
-    pub(super) fn polled_here() -> Vec<ActorId> {
+    pub(super) fn current_polls() -> Vec<ActorId> {
         // A thread that is ending no longer knows; then rings are not found.
-        POLLED.try_with(|polled| polled.borrow().clone()).unwrap_or_default()
+        CURRENT_POLLS
+            .try_with(|polled| polled.borrow().clone())
+            .unwrap_or_default()
     }
 
     impl ActorId {
         /// A future, which is no thread's.
-        pub(crate) fn future() -> Self {
+        pub(crate) fn new_future() -> Self {
             static NEXT: AtomicUsize = AtomicUsize::new(1);
             Self(NEXT.fetch_add(2, Ordering::Relaxed))
         }
 
         /// Until the result is dropped, what this thread does is done by this future.
-        pub(crate) fn polled(self) -> Polled {
-            let known = POLLED.try_with(|polled| polled.borrow_mut().push(self)).is_ok();
-            Polled(known, PhantomData)
+        pub(crate) fn enter_poll(self) -> PollGuard {
+            let known = CURRENT_POLLS.try_with(|polled| polled.borrow_mut().push(self)).is_ok();
+            PollGuard(known, PhantomData)
         }
     }
 
-    /// See [`ActorId::polled`]. Not `Send`: it belongs to the thread.
-    pub(crate) struct Polled(bool, PhantomData<*const ()>);
+    /// See [`ActorId::enter_poll`]. Not `Send`: it belongs to the thread.
+    pub(crate) struct PollGuard(bool, PhantomData<*const ()>);
 
-    impl Drop for Polled {
+    impl Drop for PollGuard {
         fn drop(&mut self) {
             if self.0 {
-                let _ = POLLED.try_with(|polled| polled.borrow_mut().pop());
+                let _ = CURRENT_POLLS.try_with(|polled| polled.borrow_mut().pop());
             }
         }
     }
@@ -112,22 +114,22 @@ struct WaitEdge {
     flight: usize,
 }
 
-fn waiting() -> MutexGuard<'static, Vec<WaitEdge>> {
+fn lock_wait_graph() -> MutexGuard<'static, Vec<WaitEdge>> {
     let own = (0..FORKS.load(Ordering::Relaxed)).fold(&WAIT_GRAPH, |graph, _| {
         graph.child.get_or_init(|| Box::new(Graph::new()))
     });
     own.waits.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether `leader` waits, directly or not, for any of those `here`.
-fn would_deadlock(waiting: &[WaitEdge], leader: ActorId, here: &[ActorId]) -> bool {
+/// Whether `leader` waits, directly or not, for any of `current`.
+fn would_deadlock(edges: &[WaitEdge], leader: ActorId, current: &[ActorId]) -> bool {
     let mut at = leader;
     loop {
-        if here.contains(&at) {
+        if current.contains(&at) {
             return true;
         }
-        match waiting.iter().find(|wait| wait.waiter == at) {
-            Some(wait) => at = wait.leader,
+        match edges.iter().find(|edge| edge.waiter == at) {
+            Some(edge) => at = edge.leader,
             None => return false,
         }
     }
@@ -143,18 +145,18 @@ impl WaitState {
 
     /// The flight is about to land: who waited for it waits for nobody now. Else its leader could take a waiter that has
     /// yet to wake up for one that waits for the leader's next steps.
-    pub(super) fn end(&self) {
-        let mut waiting = waiting();
+    pub(super) fn end_waits(&self) {
+        let mut edges = lock_wait_graph();
         self.0.store(true, Ordering::Relaxed);
-        waiting.retain(|wait| wait.flight != ptr::from_ref(self).addr());
+        edges.retain(|edge| edge.flight != ptr::from_ref(self).addr());
     }
 
     /// An error if who waits here for `leader` would wait for ever, as far as blocked threads tell.
     #[cfg(feature = "async")]
-    pub(super) fn check(&self, leader: ActorId) -> Result<(), Reentrant> {
-        let here = ActorId::all_here();
-        let waiting = waiting();
-        if !self.0.load(Ordering::Relaxed) && would_deadlock(&waiting, leader, &here) {
+    pub(super) fn check_deadlock(&self, leader: ActorId) -> Result<(), Reentrant> {
+        let current = ActorId::all_current();
+        let edges = lock_wait_graph();
+        if !self.0.load(Ordering::Relaxed) && would_deadlock(&edges, leader, &current) {
             return Err(Reentrant);
         }
         Ok(())
@@ -162,21 +164,21 @@ impl WaitState {
 }
 
 /// This thread waits.
-pub(super) struct Waiting(ActorId);
+pub(super) struct WaitRegistration(ActorId);
 
-impl Waiting {
+impl WaitRegistration {
     /// Registers that this thread waits for `leader`; an error if that one, directly or not, waits for this thread.
-    pub(super) fn begin(leader: ActorId, wait_state: &WaitState) -> Result<Self, Reentrant> {
-        let (thread, here) = (ActorId::this_thread(), ActorId::all_here());
-        let mut waiting = waiting();
+    pub(super) fn register(leader: ActorId, wait_state: &WaitState) -> Result<Self, Reentrant> {
+        let (thread, current) = (ActorId::this_thread(), ActorId::all_current());
+        let mut edges = lock_wait_graph();
         if wait_state.0.load(Ordering::Relaxed) {
             return Ok(Self(thread));
         }
-        if would_deadlock(&waiting, leader, &here) {
+        if would_deadlock(&edges, leader, &current) {
             return Err(Reentrant);
         }
         let flight = ptr::from_ref(wait_state).addr();
-        waiting.extend(here.into_iter().map(|waiter| WaitEdge {
+        edges.extend(current.into_iter().map(|waiter| WaitEdge {
             thread,
             waiter,
             leader,
@@ -186,8 +188,8 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitRegistration {
     fn drop(&mut self) {
-        waiting().retain(|wait| wait.thread != self.0);
+        lock_wait_graph().retain(|edge| edge.thread != self.0);
     }
 }

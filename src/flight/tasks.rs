@@ -22,7 +22,7 @@ impl<K, V> Flight<K, V> {
     /// taken into account when looking for a ring: a task that waits may also do something else meanwhile.
     pub(crate) fn completion(&self) -> Result<Completion<'_, K, V>, Reentrant> {
         let invalidated = self.invalidated.load(Ordering::Relaxed);
-        self.wait_state.check(self.leader)?;
+        self.wait_state.check_deadlock(self.leader)?;
         Ok(Completion {
             flight: self,
             invalidated,
@@ -81,7 +81,7 @@ impl<K, V> Leader<'_, K, V> {
     ) -> Result<T, E> {
         let mut timer = self.start_timer();
         let output = poll_fn(|cx| {
-            let _polled = actor.polled();
+            let _polled = actor.enter_poll();
             loader.as_mut().poll(cx)
         });
         let loaded = end(output.await);

@@ -132,7 +132,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             None => {}
         }
         self.failed(hash, &key)?;
-        let actor = ActorId::future();
+        let actor = ActorId::new_future();
         loop {
             match self.join(hash, &key, actor) {
                 Joined::Lead { mut leader, recheck } => {
@@ -141,7 +141,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     }
                     let loaded = leader.run_future(actor, load, end).await.map_err(Arc::new);
                     // The weigher and others run while the flight is still open: to them, too, the key is being loaded.
-                    let _polled = actor.polled();
+                    let _polled = actor.enter_poll();
                     return self.lead(hash, key, &mut leader, loaded, |key, _| key);
                 }
                 Joined::Wait(flight) => {

@@ -73,10 +73,10 @@ fn awaited(flight: &Flight<u32, usize>) -> Option<usize> {
 
 /// A flight that was met, its leader about to land.
 fn shared(flights: &Flights<u32, usize>) -> (crate::flight::Leader<'_, u32, usize>, Arc<Flight<u32, usize>>) {
-    let Joined::Lead { leader, .. } = join(flights, ActorId::future()) else {
+    let Joined::Lead { leader, .. } = join(flights, ActorId::new_future()) else {
         panic!("nobody else is there")
     };
-    let Joined::Wait(flight) = join(flights, ActorId::future()) else {
+    let Joined::Wait(flight) = join(flights, ActorId::new_future()) else {
         panic!("it is being loaded")
     };
     (leader, flight)
@@ -86,7 +86,7 @@ fn shared(flights: &Flights<u32, usize>) -> (crate::flight::Leader<'_, u32, usiz
 fn loom_flight_two_tasks() {
     loom::model(|| {
         let flights = flights();
-        let load = |flights: &Flights<u32, usize>, value| match join(flights, ActorId::future()) {
+        let load = |flights: &Flights<u32, usize>, value| match join(flights, ActorId::new_future()) {
             Joined::Lead { mut leader, .. } => {
                 leader.complete(|| Outcome::Loaded(value));
                 (value, true)
@@ -154,7 +154,7 @@ fn loom_flight_a_task_goes_away() {
 
 #[test]
 fn loom_flight_a_task_wanders() {
-    // Polled first with one waker, then with another, which is the one that counts.
+    // PollGuard first with one waker, then with another, which is the one that counts.
     loom::model(|| {
         let flights = flights();
         let (mut leader, flight) = shared(&flights);
