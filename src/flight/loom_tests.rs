@@ -55,7 +55,7 @@ fn load(flights: &Flights<u32, usize>, value: usize) -> (usize, bool) {
 }
 
 #[test]
-fn loom_flight_a_leader_and_a_waiter() {
+fn loom_flight_leader_and_waiter() {
     let shared = std::sync::Arc::new([Count::new(0), Count::new(0)]);
     let waited = shared.clone();
     loom::model(move || {
@@ -111,7 +111,7 @@ fn loom_flight_abandoned() {
 }
 
 #[test]
-fn loom_flight_superseded_or_seen() {
+fn loom_flight_invalidated_or_seen() {
     // The leader's claim and the invalidation: one of them sees the other.
     loom::model(|| {
         let flights = flights();
@@ -131,7 +131,7 @@ fn loom_flight_superseded_or_seen() {
 }
 
 #[test]
-fn loom_flight_the_source_changes() {
+fn loom_flight_locked_source_changes() {
     // The source is behind a lock: a load of its old value is found by the invalidation that follows the change.
     loom::model(|| {
         let flights = flights();
@@ -151,7 +151,7 @@ fn loom_flight_the_source_changes() {
 }
 
 #[test]
-fn loom_flight_a_source_without_a_lock_changes() {
+fn loom_flight_atomic_source_changes() {
     // As above, but nothing orders loader and caller except the source's own Release and Acquire: the fences must.
     loom::model(|| {
         let flights = flights();
@@ -170,7 +170,7 @@ fn loom_flight_a_source_without_a_lock_changes() {
 }
 
 #[test]
-fn loom_flight_superseded_though_met_before() {
+fn loom_flight_invalidated_though_shared_before() {
     // As `superseded_or_seen`, but a waiter has made a shared flight of it already, so that the invalidation does not.
     loom::model(|| {
         let flights = flights();
@@ -194,7 +194,7 @@ fn loom_flight_superseded_though_met_before() {
 }
 
 #[test]
-fn loom_flight_gone_is_in_the_map() {
+fn loom_flight_completed_load_is_in_the_map() {
     // An invalidation of a load of the old value finds the flight, or finds in the map what it left there.
     let shared = std::sync::Arc::new([Count::new(0), Count::new(0)]);
     let found = shared.clone();
@@ -227,7 +227,7 @@ fn loom_flight_gone_is_in_the_map() {
 }
 
 #[test]
-fn loom_flight_the_late_look_again() {
+fn loom_flight_late_leader_rechecks_the_map() {
     // Two that missed the key one after the other: the second loads only if the first has not.
     loom::model(|| {
         let flights = flights();
@@ -260,7 +260,7 @@ fn loom_flight_the_late_look_again() {
 }
 
 #[test]
-fn loom_flight_all_are_superseded() {
+fn loom_flight_all_invalidated_or_seen() {
     // As `superseded_or_seen`, for `clear`, which looks at the map after `kill`.
     loom::model(|| {
         let flights = flights();

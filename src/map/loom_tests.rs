@@ -292,7 +292,7 @@ fn loom_map_two_removes_and_replace() {
 }
 
 #[test]
-fn loom_map_exact() {
+fn loom_map_replace_and_remove_exact() {
     // One of the replacement and the removal, or both in that order, but on the entry each was told.
     fn exact(case: &Case) -> NonNull<Header> {
         NonNull::from(&**case.entries.lock().unwrap().first().unwrap()).cast()
@@ -320,7 +320,7 @@ fn loom_map_exact() {
 }
 
 #[test]
-fn loom_map_two_keys_of_a_home() {
+fn loom_map_two_keys_of_a_home_bucket() {
     // A collision of the whole hash, and a key that is present throughout.
     let insert = |case: &Case| assert_eq!(case.insert(SAME_HASH), Inserted::New);
     let get = |case: &Case| {
@@ -338,7 +338,7 @@ fn loom_map_two_keys_of_a_home() {
 }
 
 #[test]
-fn loom_map_a_freed_slot_is_used_again() {
+fn loom_map_freed_slot_is_reused() {
     // Two free slots once B, which the control word names, has left the first.
     let remove_insert = |case: &Case| {
         assert!(case.remove(B));
@@ -349,7 +349,7 @@ fn loom_map_a_freed_slot_is_used_again() {
 
 #[test]
 #[ignore = "minutes: `make loom` runs it"]
-fn loom_map_a_freed_slot_is_used_again_with_help() {
+fn loom_map_freed_slot_is_reused_with_help() {
     let remove_insert = |case: &Case| {
         assert!(case.remove(B));
         case.insert(A);
@@ -359,7 +359,7 @@ fn loom_map_a_freed_slot_is_used_again_with_help() {
 }
 
 #[test]
-fn loom_map_the_only_free_slot() {
+fn loom_map_only_free_slot_is_claimed_once() {
     // B leaves the only slot that can be free; either insertion may be told that there is none.
     let remove = |case: &Case| assert!(case.remove(B));
     model(
@@ -373,7 +373,7 @@ fn loom_map_the_only_free_slot() {
 }
 
 #[test]
-fn loom_map_a_claim_is_given_up() {
+fn loom_map_abandoned_claim_is_not_published() {
     // The claim is in the slot that a helper may still believe to be the last insertion's.
     let give_up = |case: &Case| {
         assert!(case.remove(B));
@@ -388,7 +388,7 @@ fn loom_map_a_claim_is_given_up() {
 }
 
 #[test]
-fn loom_map_beyond_the_home() {
+fn loom_map_insert_beyond_home_bucket() {
     // The home is full: the key lies one bucket further.
     let get = |case: &Case| {
         assert!(case.get(filler(5)).is_some());
@@ -398,7 +398,7 @@ fn loom_map_beyond_the_home() {
 }
 
 #[test]
-fn loom_map_beyond_the_home_and_back() {
+fn loom_map_insert_beyond_home_bucket_and_back() {
     // As one slot of the home becomes free: the same key is not put into both.
     let remove_insert = |case: &Case| {
         assert!(case.remove(filler(1)));
@@ -408,14 +408,14 @@ fn loom_map_beyond_the_home_and_back() {
 }
 
 #[test]
-fn loom_map_kill() {
+fn loom_map_kill_of_pending_load() {
     let load = |case: &Case| _ = case.load(A);
     let invalidate = |case: &Case| _ = case.invalidate(A);
     model(1, nothing, [load, invalidate], |case| assert_eq!(case.get(A), None));
 }
 
 #[test]
-fn loom_map_kill_among_others() {
+fn loom_map_kill_among_other_inserts() {
     let load = |case: &Case| _ = case.load(A);
     let invalidate = |case: &Case| _ = case.invalidate(A);
     let insert = |case: &Case| assert_eq!(case.insert(SAME_HASH), Inserted::New);
@@ -425,7 +425,7 @@ fn loom_map_kill_among_others() {
 }
 
 #[test]
-fn loom_map_kill_spares_other_insertions() {
+fn loom_map_kill_spares_plain_inserts() {
     let insert = |case: &Case| assert_ne!(case.insert(A), Inserted::Killed);
     let invalidate = |case: &Case| _ = case.invalidate(A);
     let load = |case: &Case| _ = case.load(A);
@@ -552,7 +552,7 @@ fn loom_shrink_and_remove() {
 }
 
 #[test]
-fn loom_shrink_beyond_the_home() {
+fn loom_shrink_beyond_home_bucket() {
     // The home is full, and its seventh key lies in the other one: which is moved after it, and is the same one then.
     let remove = |case: &Case| assert!(case.remove(filler(6)));
     let insert = |case: &Case| _ = case.insert(HIGH_HOME);

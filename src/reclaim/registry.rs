@@ -278,7 +278,7 @@ mod loom_tests {
     }
 
     #[test]
-    fn loom_registry_an_index_has_one_owner() {
+    fn loom_registry_index_has_one_owner() {
         loom::model(|| {
             let registry = Arc::new(Registry::<Own>::new());
             let threads = [0; 2].map(|_| {

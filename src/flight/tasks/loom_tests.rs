@@ -106,7 +106,7 @@ fn loom_flight_two_tasks() {
 }
 
 #[test]
-fn loom_flight_a_task_and_a_thread_wait() {
+fn loom_flight_task_and_thread_wait() {
     loom::model(|| {
         let flights = flights();
         let (mut leader, flight) = shared(&flights);
@@ -122,7 +122,7 @@ fn loom_flight_a_task_and_a_thread_wait() {
 }
 
 #[test]
-fn loom_flight_abandoned_under_a_task() {
+fn loom_flight_abandoned_wakes_task() {
     loom::model(|| {
         let flights = flights();
         let (leader, flight) = shared(&flights);
@@ -133,7 +133,7 @@ fn loom_flight_abandoned_under_a_task() {
 }
 
 #[test]
-fn loom_flight_a_task_goes_away() {
+fn loom_flight_dropped_task_leaves_no_waker() {
     loom::model(|| {
         let flights = flights();
         let (mut leader, flight) = shared(&flights);
@@ -153,7 +153,7 @@ fn loom_flight_a_task_goes_away() {
 }
 
 #[test]
-fn loom_flight_a_task_wanders() {
+fn loom_flight_task_changes_its_waker() {
     // PollGuard first with one waker, then with another, which is the one that counts.
     loom::model(|| {
         let flights = flights();

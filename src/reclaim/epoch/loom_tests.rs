@@ -106,7 +106,7 @@ fn count(freed: bool, yes: &Count, no: &Count) {
 }
 
 #[test]
-fn loom_epoch_a_reader_and_a_collector() {
+fn loom_epoch_reader_and_collector() {
     check(|yes, no| {
         let world = World::new();
         let one = world.clone();
@@ -154,7 +154,7 @@ fn loom_epoch_two_objects() {
 }
 
 #[test]
-fn loom_epoch_a_slot_is_used_again() {
+fn loom_epoch_slot_is_reused() {
     check(|yes, no| {
         let world = World::new();
         let readers = [0; 2].map(|_| {
@@ -175,7 +175,7 @@ fn loom_epoch_a_slot_is_used_again() {
 }
 
 #[test]
-fn loom_epoch_a_reader_of_two_domains() {
+fn loom_epoch_reader_of_two_domains() {
     // A thread that reads another domain's map within a guard of this one's, and a collector of the other one.
     check(|yes, no| {
         let world = World::new();
@@ -196,7 +196,7 @@ fn loom_epoch_a_reader_of_two_domains() {
 }
 
 #[test]
-fn loom_epoch_a_collector_renews_its_guard() {
+fn loom_epoch_collector_renews_its_guard() {
     // Two threads that read, unlink and collect under a guard of their own, which must hold up the other's garbage only.
     check(|yes, no| {
         let world = World::new();
