@@ -116,7 +116,7 @@ fn walk_while_homes_move_visits_each_once() {
 }
 
 #[test]
-fn shrinking_below_what_is_there_evicts_the_rest() {
+fn shrinking_below_the_entries_evicts_the_rest() {
     let mut case = Case::new(8);
     let keys: Vec<u32> = (0..8 * SLOTS as u32).map(|n| n << 26).collect();
     keys.iter().for_each(|key| case.insert(*key));
@@ -178,7 +178,7 @@ fn discarded_tables_are_freed_in_parts() {
 }
 
 #[test]
-fn a_home_reaches_no_further_than_it_has_to() {
+fn probe_limit_after_removals_shrinks() {
     let mut case = Case::new(2);
     let probe_limit = |case: &Case| case.map.table(&pin()).probe_limit(0);
     (0..SLOTS as u32).for_each(|key| case.insert(key));
@@ -186,17 +186,17 @@ fn a_home_reaches_no_further_than_it_has_to() {
     case.insert(100);
     assert_eq!(probe_limit(&case), 1, "the seventh lies behind its home");
     case.remove(0);
-    let come_and_go = |case: &mut Case| {
+    let insert_and_remove = |case: &mut Case| {
         for key in 200..220 {
             case.insert(key);
             case.remove(key);
         }
     };
-    come_and_go(&mut case);
+    insert_and_remove(&mut case);
     assert_eq!(probe_limit(&case), 1);
     assert!(case.has(100), "it is still there");
     case.remove(100);
-    come_and_go(&mut case);
+    insert_and_remove(&mut case);
     assert_eq!(probe_limit(&case), 0, "nothing lies there any more");
     assert!((1..SLOTS as u32).all(|key| case.has(key)));
 }

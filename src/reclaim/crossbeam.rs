@@ -179,17 +179,17 @@ mod tests {
     }
 
     #[test]
-    fn no_two_living_threads_have_the_same_index() {
-        let ((tell, told), (go, wait)) = (sync_channel(0), sync_channel(0));
+    fn living_threads_have_distinct_indices() {
+        let ((index_tx, index_rx), (go_tx, go_rx)) = (sync_channel(0), sync_channel(0));
         let one = std::thread::spawn(move || {
-            LATE.with_borrow_mut(|late| *late = Some(Late(tell, wait)));
+            LATE.with_borrow_mut(|late| *late = Some(Late(index_tx, go_rx)));
             Domain::new().pin().thread_index();
         });
-        let index = told.recv().unwrap();
+        let index = index_rx.recv().unwrap();
         let other = std::thread::spawn(|| Domain::new().pin().thread_index())
             .join()
             .unwrap();
-        go.send(()).unwrap();
+        go_tx.send(()).unwrap();
         one.join().unwrap();
         assert_ne!(index, other);
     }

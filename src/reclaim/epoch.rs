@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn guards_may_end_in_any_order() {
+    fn guards_dropped_in_any_order_unpin_once() {
         let threads = Registry::new();
         let (domain, other) = (Domain::with_serial(1), Domain::with_serial(2));
         let slot = Domain::register(&threads, None);
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaked_guard_holds_up_its_own_domain_only() {
+    fn leaked_guard_delays_its_own_domain_only() {
         let threads = Registry::new();
         let (leaked, other) = (Domain::with_serial(1), Domain::with_serial(2));
         let slot = Domain::register(&threads, None);
@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_guard_of_an_orphan_gives_its_slots_back() {
+    fn last_guard_of_an_orphan_releases_its_slots() {
         for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
             let threads = Registry::new();
             let (domain, other) = (Domain::with_serial(1), Domain::with_serial(2));
@@ -555,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_are_looked_at_while_their_threads_live() {
+    fn collector_visits_living_threads_only() {
         let threads = Registry::new();
         let domain = Domain::with_serial(1);
         let count = if cfg!(miri) { 20 } else { 5000 };
