@@ -25,7 +25,7 @@ fn join(flights: &Flights<u32, usize>) -> Joined<'_, u32, usize> {
 fn lead(flights: &Flights<u32, usize>) -> Leader<'_, u32, usize> {
     match join(flights) {
         Joined::Lead { leader, .. } => leader,
-        Joined::Wait(_) => panic!("nobody else is there"),
+        Joined::Wait(_) => panic!("no other load is in flight"),
     }
 }
 
@@ -64,11 +64,11 @@ fn loom_flight_leader_and_waiter() {
         let other = thread::spawn(move || load(&other, 2));
         let (mine, led) = load(&flights, 1);
         let (others, other_led) = other.join().unwrap();
-        assert!(led || other_led, "somebody loads");
+        assert!(led || other_led, "one of the two loads");
         assert_eq!(
             (led, other_led),
             (mine == 1, others == 2),
-            "actor waits gets the other's"
+            "a waiter gets the other's value"
         );
         waited[usize::from(led && other_led)].fetch_add(1, SeqCst);
         quiet(&flights);
@@ -144,7 +144,7 @@ fn loom_flight_locked_source_changes() {
         let leader = lead(&flights);
         let value = *lock(&source);
         let any = other.join().unwrap();
-        assert!(value == 2 || any, "the load was invalidated, and is told");
+        assert!(value == 2 || any, "the load was invalidated, and is marked");
         assert!(value == 2 || leader.invalidated());
         drop(leader);
     });
@@ -164,7 +164,7 @@ fn loom_flight_atomic_source_changes() {
         let leader = lead(&flights);
         let value = source.load(Ordering::Acquire);
         let any = other.join().unwrap();
-        assert!(value == 2 || any, "the load was invalidated, and is told");
+        assert!(value == 2 || any, "the load was invalidated, and is marked");
         drop(leader);
     });
 }

@@ -29,8 +29,8 @@ const fn filler(n: u64) -> Key {
 struct Entry {
     header: Header,
     key: UnsafeCell<Key>,
-    came: Count,
-    went: Count,
+    inserted: Count,
+    removed: Count,
 }
 
 struct Case {
@@ -53,8 +53,8 @@ impl Case {
         let entry = Box::new(Entry {
             header,
             key: UnsafeCell::new(0),
-            came: Count::new(0),
-            went: Count::new(0),
+            inserted: Count::new(0),
+            removed: Count::new(0),
         });
         // By this thread, so that readers must be ordered after it.
         // SAFETY: not shared yet.
@@ -74,8 +74,12 @@ impl Case {
         self.entry(header).key.with(|at| unsafe { *at }) == key
     }
 
-    fn went(&self, header: NonNull<Header>) {
-        assert_eq!(self.entry(header).went.fetch_add(1, SeqCst), 0, "an entry goes once");
+    fn count_removed(&self, header: NonNull<Header>) {
+        assert_eq!(
+            self.entry(header).removed.fetch_add(1, SeqCst),
+            0,
+            "an entry is removed once"
+        );
     }
 
     fn insert_as(&self, key: Key, mode: Mode, invalidated: Option<impl FnMut() -> bool>) -> Inserted {
@@ -86,13 +90,13 @@ impl Case {
         match done {
             Inserted::New => self.new.fetch_add(1, SeqCst),
             Inserted::Replaced(old) => {
-                self.went(old);
+                self.count_removed(old);
                 self.replaced.fetch_add(1, SeqCst)
             }
             Inserted::Killed => return self.count_killed(),
             Inserted::Present(_) | Inserted::Full => return done,
         };
-        self.entry(entry).came.fetch_add(1, SeqCst);
+        self.entry(entry).inserted.fetch_add(1, SeqCst);
         done
     }
 
@@ -123,7 +127,7 @@ impl Case {
             .map
             .remove(key, |other| self.is(other, key), |_| true, kill, &pin());
         if let Some(old) = old {
-            self.went(old);
+            self.count_removed(old);
         }
         old.is_some()
     }
@@ -180,19 +184,19 @@ impl Case {
         let entries = self.entries.lock().unwrap();
         let mut present = Vec::new();
         for entry in entries.iter() {
-            let (came, went) = (entry.came.load(SeqCst), entry.went.load(SeqCst));
+            let (inserted, removed) = (entry.inserted.load(SeqCst), entry.removed.load(SeqCst));
             assert!(
-                went <= came && came <= 1,
-                "an entry goes only if it came: {came} {went}"
+                removed <= inserted && inserted <= 1,
+                "an entry is removed only if it was inserted: {inserted} {removed}"
             );
             // SAFETY: all threads are done.
             let key = entry.key.with(|at| unsafe { *at });
-            if came > went {
-                assert!(!present.contains(&key), "a key is there once");
+            if inserted > removed {
+                assert!(!present.contains(&key), "a key is in the map once");
                 assert_eq!(
                     self.get(key),
                     Some(NonNull::from(&**entry).cast()),
-                    "what came and did not go is there"
+                    "what was inserted and not removed is there"
                 );
                 present.push(key);
             }
@@ -200,7 +204,7 @@ impl Case {
         // SAFETY: as above.
         let keys = entries.iter().map(|entry| entry.key.with(|at| unsafe { *at }));
         keys.filter(|key| !present.contains(key))
-            .for_each(|key| assert_eq!(self.get(key), None, "what went is gone"));
+            .for_each(|key| assert_eq!(self.get(key), None, "a removed key is absent"));
         let mut slots = 0;
         for bucket in self.map.table(&pin()).buckets.iter() {
             let tags = bucket.tags.load(Ordering::Relaxed);
@@ -300,13 +304,13 @@ fn loom_map_replace_and_remove_exact() {
     let replace = |case: &Case| {
         let new = case.make(A);
         if case.map.replace_exact(exact(case), new, &pin()) {
-            case.went(exact(case));
-            case.entry(new).came.fetch_add(1, SeqCst);
+            case.count_removed(exact(case));
+            case.entry(new).inserted.fetch_add(1, SeqCst);
         }
     };
     let remove = |case: &Case| {
         if case.map.remove_exact(exact(case), &pin()) {
-            case.went(exact(case));
+            case.count_removed(exact(case));
         }
     };
     model(
@@ -314,7 +318,7 @@ fn loom_map_replace_and_remove_exact() {
         |case| insert_a(case),
         [replace, remove, insert_a],
         |case| {
-            assert_eq!(case.entry(exact(case)).went.load(SeqCst), 1);
+            assert_eq!(case.entry(exact(case)).removed.load(SeqCst), 1);
         },
     );
 }
@@ -453,7 +457,7 @@ fn loom_map_kill_while_growing() {
     });
 }
 
-fn two(case: &Case) {
+fn insert_two(case: &Case) {
     case.insert(A);
     case.insert(HIGH_HOME);
 }
@@ -464,12 +468,12 @@ fn loom_grow_and_get() {
         assert!(case.get(A).is_some(), "a key that is present is found");
         assert!(case.get(HIGH_HOME).is_some(), "a key that is present is found");
     };
-    model(1, two, [|case| case.grow(), get, get], nothing);
+    model(1, insert_two, [|case| case.grow(), get, get], nothing);
 }
 
 #[test]
 fn loom_grow_and_insert() {
-    model(1, two, [|case| case.grow(), |case| _ = case.insert(B)], |case| {
+    model(1, insert_two, [|case| case.grow(), |case| _ = case.insert(B)], |case| {
         assert!(case.get(B).is_some())
     });
 }
@@ -487,7 +491,7 @@ fn loom_grow_and_two_inserts() {
 #[test]
 fn loom_grow_and_replace() {
     let get = |case: &Case| assert!(case.get(A).is_some(), "a key that is present is found");
-    model(1, two, [|case| case.grow(), insert_a, get], |case| {
+    model(1, insert_two, [|case| case.grow(), insert_a, get], |case| {
         assert_eq!(case.replaced.load(SeqCst), 1)
     });
 }
@@ -496,7 +500,7 @@ fn loom_grow_and_replace() {
 fn loom_grow_and_remove() {
     model(
         1,
-        two,
+        insert_two,
         [|case| case.grow(), |case| assert!(case.remove(A)), get_a],
         |case| assert_eq!(case.get(A), None),
     );
@@ -508,7 +512,7 @@ fn loom_grow_and_remove_and_insert() {
         case.remove(A);
         case.insert(A);
     };
-    model(1, two, [|case| case.grow(), remove_insert], |case| {
+    model(1, insert_two, [|case| case.grow(), remove_insert], |case| {
         assert!(case.get(A).is_some())
     });
 }
@@ -520,7 +524,7 @@ fn loom_shrink_and_get() {
         assert!(case.get(A).is_some(), "a key that is present is found");
         assert!(case.get(HIGH_HOME).is_some(), "a key that is present is found");
     };
-    model(2, two, [|case| case.resize(1), get], nothing);
+    model(2, insert_two, [|case| case.resize(1), get], nothing);
 }
 
 #[test]
@@ -538,7 +542,7 @@ fn loom_shrink_and_insert() {
 #[test]
 fn loom_shrink_and_replace() {
     let get = |case: &Case| assert!(case.get(A).is_some(), "a key that is present is found");
-    model(2, two, [|case| case.resize(1), insert_a, get], |case| {
+    model(2, insert_two, [|case| case.resize(1), insert_a, get], |case| {
         assert_eq!(case.replaced.load(SeqCst), 1)
     });
 }
@@ -546,7 +550,7 @@ fn loom_shrink_and_replace() {
 #[test]
 fn loom_shrink_and_remove() {
     let remove = |case: &Case| assert!(case.remove(HIGH_HOME));
-    model(2, two, [|case| case.resize(1), remove], |case| {
+    model(2, insert_two, [|case| case.resize(1), remove], |case| {
         assert!(case.get(HIGH_HOME).is_none() && case.get(A).is_some())
     });
 }

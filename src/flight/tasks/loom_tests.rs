@@ -22,49 +22,49 @@ fn join(flights: &Flights<u32, usize>, actor: ActorId) -> Joined<'_, u32, usize>
 }
 
 /// Wakes a thread of the model.
-struct Bell {
-    rung: Mutex<usize>,
-    heard: Condvar,
+struct ThreadWaker {
+    wakes: Mutex<usize>,
+    woken: Condvar,
 }
 
-impl Bell {
+impl ThreadWaker {
     fn new() -> std::sync::Arc<Self> {
         std::sync::Arc::new(Self {
-            rung: Mutex::new(0),
-            heard: Condvar::new(),
+            wakes: Mutex::new(0),
+            woken: Condvar::new(),
         })
     }
 
     fn wait(&self) {
-        let mut rung = lock(&self.rung);
-        while *rung == 0 {
-            rung = self.heard.wait(rung).unwrap();
+        let mut wakes = lock(&self.wakes);
+        while *wakes == 0 {
+            wakes = self.woken.wait(wakes).unwrap();
         }
-        *rung = 0;
+        *wakes = 0;
     }
 }
 
-impl Wake for Bell {
+impl Wake for ThreadWaker {
     fn wake(self: std::sync::Arc<Self>) {
-        *lock(&self.rung) += 1;
-        self.heard.notify_one();
+        *lock(&self.wakes) += 1;
+        self.woken.notify_one();
     }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let bell = Bell::new();
-    let waker = Waker::from(bell.clone());
+    let thread_waker = ThreadWaker::new();
+    let waker = Waker::from(thread_waker.clone());
     let mut future = pin!(future);
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(value) => return value,
-            Poll::Pending => bell.wait(),
+            Poll::Pending => thread_waker.wait(),
         }
     }
 }
 
 fn awaited(flight: &Flight<u32, usize>) -> Option<usize> {
-    match block_on(flight.completion().expect("nobody waits for this")) {
+    match block_on(flight.completion().expect("no thread waits for this one")) {
         Some(Outcome::Loaded(value)) => Some(*value),
         Some(Outcome::Abandoned) => None,
         _ => panic!("it was loaded or abandoned"),
@@ -74,7 +74,7 @@ fn awaited(flight: &Flight<u32, usize>) -> Option<usize> {
 /// A flight that was met, its leader about to land.
 fn shared(flights: &Flights<u32, usize>) -> (crate::flight::Leader<'_, u32, usize>, Arc<Flight<u32, usize>>) {
     let Joined::Lead { leader, .. } = join(flights, ActorId::new_future()) else {
-        panic!("nobody else is there")
+        panic!("no other load is in flight")
     };
     let Joined::Wait(flight) = join(flights, ActorId::new_future()) else {
         panic!("it is being loaded")
@@ -100,7 +100,7 @@ fn loom_flight_two_tasks() {
         assert_eq!(
             (led, other_led),
             (mine == 1, others == 2),
-            "actor waits gets the other's"
+            "a waiter gets the other's value"
         );
     });
 }
@@ -137,18 +137,21 @@ fn loom_flight_dropped_task_leaves_no_waker() {
     loom::model(|| {
         let flights = flights();
         let (mut leader, flight) = shared(&flights);
-        let bell = Bell::new();
-        let waker = Waker::from(bell.clone());
+        let thread_waker = ThreadWaker::new();
+        let waker = Waker::from(thread_waker.clone());
         let task = thread::spawn(move || {
-            let mut landed = flight.completion().expect("nobody waits for this");
-            let polled = pin!(&mut landed).poll(&mut Context::from_waker(&waker));
-            drop(landed);
+            let mut completion = flight.completion().expect("no thread waits for this one");
+            let polled = pin!(&mut completion).poll(&mut Context::from_waker(&waker));
+            drop(completion);
             polled.is_pending()
         });
         leader.complete(|| Outcome::Loaded(1));
         let pending = task.join().unwrap();
-        assert!(*lock(&bell.rung) <= usize::from(pending), "woken once, if it waited");
-        assert_eq!(std::sync::Arc::strong_count(&bell), 1, "no waker is left");
+        assert!(
+            *lock(&thread_waker.wakes) <= usize::from(pending),
+            "woken once, if it waited"
+        );
+        assert_eq!(std::sync::Arc::strong_count(&thread_waker), 1, "no waker is left");
     });
 }
 
@@ -159,12 +162,12 @@ fn loom_flight_task_changes_its_waker() {
         let flights = flights();
         let (mut leader, flight) = shared(&flights);
         let task = thread::spawn(move || {
-            let mut landed = flight.completion().expect("nobody waits for this");
-            let first = Waker::from(Bell::new());
-            let polled = pin!(&mut landed).poll(&mut Context::from_waker(&first));
+            let mut completion = flight.completion().expect("no thread waits for this one");
+            let first = Waker::from(ThreadWaker::new());
+            let polled = pin!(&mut completion).poll(&mut Context::from_waker(&first));
             let outcome = match polled {
                 Poll::Ready(outcome) => outcome,
-                Poll::Pending => block_on(landed),
+                Poll::Pending => block_on(completion),
             };
             assert!(matches!(outcome, Some(Outcome::Loaded(1))));
         });
