@@ -1,10 +1,13 @@
-//! The table's protocol under loom: a few threads' calls on one or two buckets, in every order that the bound allows.
+//! The table's protocol under loom: calls of a few threads on one or two buckets, in every order
+//! that the bound allows.
 //!
-//! Entries outlive each model, so that reclamation is no part of it (`epoch` has its own). Their keys are in cells of loom's,
-//! which fail the model if an entry is read without being ordered after its writing. In the end, what came in and did not
-//! go is what is in the map, each key once, and no slot or tag is lost.
+//! Entries outlive each model, so reclamation is not part of it (`epoch` has models of its own).
+//! Keys are in cells of loom, which fail the model if an entry is read without being ordered after
+//! its writing. At the end of every execution, the entries that were inserted and not removed are
+//! in the map, each key is in it once, and no slot or tag is lost.
 //!
-//! What was left out by hand, to see that the models notice, is listed in ARCHITECTURE.md.
+//! ARCHITECTURE.md lists the parts of the protocol that were removed by hand to show that the
+//! models fail.
 
 use super::*;
 use crate::prim::sync::{AtomicU8 as LoomU8, fence};
@@ -13,14 +16,15 @@ use loom::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-/// A key is its hash; these differ in parts of it: home (of two buckets), label, tag, or in bits that the map ignores.
+/// A key is its hash. These keys differ in parts of it: home bucket (of two), fingerprint, tag, or
+/// in bits that the map ignores.
 type Key = u64;
 const A: Key = 0x0100_0001_0000_0101;
 const SAME_HASH: Key = A | 1 << 24;
 const SAME_TAG: Key = A + 0x200;
 const B: Key = 0x0200_0002_0000_0202;
 const HIGH_HOME: Key = 0x8000_0003_0000_0303;
-/// Keys that only take up slots.
+/// Returns keys that only occupy slots.
 const fn filler(n: u64) -> Key {
     0x0300_0004_0000_0404 + (n << 32) + (n << 8)
 }
@@ -70,7 +74,7 @@ impl Case {
     }
 
     fn is(&self, header: NonNull<Header>, key: Key) -> bool {
-        // SAFETY: nobody writes a shared entry.
+        // SAFETY: no thread writes a shared entry.
         self.entry(header).key.with(|at| unsafe { *at }) == key
     }
 
@@ -109,7 +113,7 @@ impl Case {
         self.insert_as(key, Mode::Upsert, UNCONDITIONAL)
     }
 
-    /// As a load does, which an invalidation that set `flag` has overtaken.
+    /// Inserts as a load does. An invalidation sets `flag`.
     fn load(&self, key: Key) -> Inserted {
         let invalidated = || {
             fence(Ordering::SeqCst);
@@ -132,7 +136,7 @@ impl Case {
         old.is_some()
     }
 
-    /// As `Cache::remove` does.
+    /// Removes as `Cache::remove` does.
     fn invalidate(&self, key: Key) -> bool {
         self.flag.store(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -151,19 +155,20 @@ impl Case {
         (0..count).for_each(|n| assert_eq!(self.insert(filler(n)), Inserted::New));
     }
 
-    /// Leaves the first slot as the only free one but `free - 1` others, or its last inserted key there if `last`.
+    /// Leaves the first slot and `free - 1` others free, and then inserts `last` into the first.
     fn fill_but(&self, free: u64, last: Key) {
         self.fill(SLOTS as u64 + 1 - free);
         assert!(self.remove(filler(0)));
         assert_eq!(self.insert(last), Inserted::New);
     }
 
-    /// Moves all homes to two buckets, as the holder of the maintenance lock does.
+    /// Moves all home buckets to a table of two buckets, as the holder of the maintenance lock
+    /// does.
     fn grow(&self) {
         self.resize(2);
     }
 
-    /// Moves all homes to a table of as many buckets.
+    /// Moves all home buckets to a table of `buckets`.
     fn resize(&self, buckets: usize) {
         self.map.prepare(buckets, &pin());
         self.map
@@ -175,11 +180,11 @@ impl Case {
                 .map
                 .resize_step(&mut cursor, 1, |_| panic!("there is room"), &pin());
         }
-        // Not freed under the readers: reclamation has its own model.
+        // Not freed while readers run: reclamation has models of its own.
         OLD.with(|tables| tables.borrow_mut().extend(old));
     }
 
-    /// That map and bookkeeping agree, when all is quiet.
+    /// Checks that the map and the counters agree. No other thread runs.
     fn check(&self) {
         let entries = self.entries.lock().unwrap();
         let mut present = Vec::new();
@@ -212,7 +217,11 @@ impl Case {
                 let word = at.load(Ordering::Relaxed);
                 assert_eq!(tags >> (8 * slot) & 0xff != 0, word != 0, "a tag for every slot");
                 if word != 0 {
-                    assert_eq!(word & slot::STATE, slot::VISIBLE, "nothing is left half done");
+                    assert_eq!(
+                        word & slot::STATE,
+                        slot::VISIBLE,
+                        "no slot is left pending, killed or frozen"
+                    );
                     slots += 1;
                 }
             }
@@ -222,11 +231,12 @@ impl Case {
 }
 
 thread_local! {
-    /// Tables that were replaced; loom's threads all run on one of std's.
+    /// Tables that were replaced. All threads of loom run on one thread of std.
     static OLD: std::cell::RefCell<Vec<OwnedTable>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
-/// Runs `before`, then all `threads` at once (the first on the main thread), then `after` and the usual check.
+/// Runs `before`, then all `threads` concurrently (the first on the main thread), then `after` and
+/// [`Case::check`].
 fn model<const N: usize>(buckets: usize, before: fn(&Case), threads: [fn(&Case); N], after: fn(&Case)) {
     loom::model(move || {
         let case = Arc::new(Case {
@@ -297,7 +307,7 @@ fn loom_map_two_removes_and_replace() {
 
 #[test]
 fn loom_map_replace_and_remove_exact() {
-    // One of the replacement and the removal, or both in that order, but on the entry each was told.
+    // The replacement or the removal succeeds, or both in that order, each on its own entry.
     fn exact(case: &Case) -> NonNull<Header> {
         NonNull::from(&**case.entries.lock().unwrap().first().unwrap()).cast()
     }
@@ -325,7 +335,7 @@ fn loom_map_replace_and_remove_exact() {
 
 #[test]
 fn loom_map_two_keys_of_a_home_bucket() {
-    // A collision of the whole hash, and a key that is present throughout.
+    // A collision of the whole hash, beside a key that is present throughout.
     let insert = |case: &Case| assert_eq!(case.insert(SAME_HASH), Inserted::New);
     let get = |case: &Case| {
         assert!(case.get(SAME_TAG).is_some());
@@ -364,7 +374,7 @@ fn loom_map_freed_slot_is_reused_with_help() {
 
 #[test]
 fn loom_map_only_free_slot_is_claimed_once() {
-    // B leaves the only slot that can be free; either insertion may be told that there is none.
+    // B leaves the only slot that can be free; either insertion may find none.
     let remove = |case: &Case| assert!(case.remove(B));
     model(
         1,
@@ -378,7 +388,7 @@ fn loom_map_only_free_slot_is_claimed_once() {
 
 #[test]
 fn loom_map_abandoned_claim_is_not_published() {
-    // The claim is in the slot that a helper may still believe to be the last insertion's.
+    // The claim is in a slot that a helper may still take for the last insertion's.
     let give_up = |case: &Case| {
         assert!(case.remove(B));
         case.insert_as(A, Mode::IfAbsent, Some(|| true));
@@ -393,7 +403,7 @@ fn loom_map_abandoned_claim_is_not_published() {
 
 #[test]
 fn loom_map_insert_beyond_home_bucket() {
-    // The home is full: the key lies one bucket further.
+    // The home bucket is full: the key lies one bucket behind it.
     let get = |case: &Case| {
         assert!(case.get(filler(5)).is_some());
         case.get(A);
@@ -403,7 +413,7 @@ fn loom_map_insert_beyond_home_bucket() {
 
 #[test]
 fn loom_map_insert_beyond_home_bucket_and_back() {
-    // As one slot of the home becomes free: the same key is not put into both.
+    // A slot of the home bucket becomes free: the key is not inserted into both buckets.
     let remove_insert = |case: &Case| {
         assert!(case.remove(filler(1)));
         case.insert(A);
@@ -480,7 +490,7 @@ fn loom_grow_and_insert() {
 
 #[test]
 fn loom_grow_and_two_inserts() {
-    // Not three threads: loom does not get past two that wait for a third.
+    // Not three threads: loom does not finish with two threads that wait for a third.
     let grow_insert = |case: &Case| {
         case.grow();
         case.insert(A);
@@ -519,7 +529,7 @@ fn loom_grow_and_remove_and_insert() {
 
 #[test]
 fn loom_shrink_and_get() {
-    // Two homes become one.
+    // Two home buckets become one.
     let get = |case: &Case| {
         assert!(case.get(A).is_some(), "a key that is present is found");
         assert!(case.get(HIGH_HOME).is_some(), "a key that is present is found");
@@ -529,7 +539,8 @@ fn loom_shrink_and_get() {
 
 #[test]
 fn loom_shrink_and_insert() {
-    // Into the home that moves last, whose keys will lie in the bucket of the one that moved first.
+    // Into the home bucket that moves last. Its keys will lie in the bucket of the one that moved
+    // first.
     let insert = |case: &Case| _ = case.insert(HIGH_HOME);
     model(
         2,
@@ -557,7 +568,8 @@ fn loom_shrink_and_remove() {
 
 #[test]
 fn loom_shrink_beyond_home_bucket() {
-    // The home is full, and its seventh key lies in the other one: which is moved after it, and is the same one then.
+    // The home bucket is full, and its seventh key lies in the other bucket. That one moves later,
+    // and has the same index then.
     let remove = |case: &Case| assert!(case.remove(filler(6)));
     let insert = |case: &Case| _ = case.insert(HIGH_HOME);
     model(2, |case| case.fill(7), [|case| case.resize(2), remove, insert], nothing);
@@ -577,7 +589,7 @@ fn loom_two_prepared_tables() {
         prepare(&map, 3);
         other.join().unwrap();
         let last = map.take_prepared(&pin()).map(|table| table.unwrap().buckets());
-        assert!(matches!(last, Some(2 | 3)), "one of them is there: {last:?}");
+        assert!(matches!(last, Some(2 | 3)), "one of the two is prepared: {last:?}");
         assert!(map.take_prepared(&pin()).is_none());
     });
 }
@@ -601,7 +613,8 @@ fn loom_two_discarded_tables() {
         map.discard(one);
         map.free_discarded_slice();
         other.join().unwrap();
-        // Each freed once, or still in the list: loom fails the model for what is leaked or freed twice.
+        // Each table is freed once, or still in the list: loom fails the model if one is leaked or
+        // freed twice.
         map.free_discarded_slice();
         map.free_discarded_slice();
         assert!(!map.has_discarded());

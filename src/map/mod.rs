@@ -1,7 +1,39 @@
-//! The lock-free table: it knows hashes, matchers and entry pointers; nothing of weights, time or causes.
+//! The lock-free hash table: it knows hashes, matchers and entry pointers; no weights, deadlines or
+//! causes.
 //!
-//! The owner of the map (the engine) must pin the calling thread around every call, and must keep every entry that was
-//! given to [`Map::insert`] allocated until all guards that could see it have ended (that is what `reclaim` is for).
+//! [`Map`] is an open-addressing table of buckets of one cache line. A key lies in its home bucket
+//! or up to 31 buckets behind it. Calls are searches ([`Map::get`] and its variants), changes
+//! ([`Map::insert`], [`Map::remove`], [`Map::replace_exact`]), walks, and the steps of a resize
+//! (`resize`).
+//!
+//! # Files
+//!
+//! `layout` has the bits of the words, `memory` the buckets, `table` the steps that change one
+//! table, `probe` its searches, `migrate` and `resize` growth.
+//!
+//! # Invariants
+//!
+//! Numbers are those of ARCHITECTURE.md, section 4.
+//! - 1: a key is visible in at most one slot. 2 and 3 ensure it: an insertion commits by a
+//!   compare-and-swap of its home bucket's control word, and the last insertion is visible before
+//!   the next one scans.
+//! - 4: a slot is not emptied while its home bucket's control word names it, so another thread can
+//!   finish an insertion.
+//! - 5: an invalidation kills insertions of loads, never others.
+//! - 6 and 7: until a reader sees MOVED, the old table is the truth; in a FROZEN home bucket no
+//!   insertion commits, and a FROZEN slot never changes.
+//!
+//! # Contract
+//!
+//! The owner of the map (the engine) pins the calling thread around every call. It keeps every
+//! entry that was given to [`Map::insert`] allocated until no guard can reference it any more
+//! (`reclaim`, invariant 15).
+//!
+//! # Sources
+//!
+//! The home bucket is Lemire's multiplication (2019). The insertion started from Purcell and
+//! Harris, "Non-blocking hashtables with open addressing" (2005); one compare-and-swap of the
+//! control word replaces their helping by position.
 
 mod header;
 mod layout;
@@ -29,21 +61,24 @@ pub(crate) use header::{Header, LINKED};
 pub(crate) use owned_table::{NoMemory, OwnedTable};
 pub(crate) use table::{Inserted, Mode, UNCONDITIONAL};
 
+/// A concurrent hash table of entry pointers. See the [module's documentation](self).
 pub(crate) struct Map {
+    /// The table where searches begin. Replaced by its successor once all home buckets have moved.
     current: AtomicPtr<Table>,
+    /// Tables to be freed in parts.
     discarded: Discarded,
 }
 
-/// The part of the map's size that is filled when a table is sized for a number of entries.
+/// Part of the slots that is filled when a table is sized for a number of entries.
 const LOAD_FACTOR: f64 = 0.6;
 
 impl Map {
-    /// A map with room for about `entries`, and always for a few more.
+    /// Returns a map with room for about `entries`, and always for a few more.
     pub(crate) fn for_entries(entries: usize) -> Result<Self, NoMemory> {
         Self::with_buckets(Self::buckets_for(entries))
     }
 
-    /// The number of buckets of a table for `entries`.
+    /// Returns the number of buckets of a table for `entries`.
     pub(crate) fn buckets_for(entries: usize) -> usize {
         ((entries as f64 / (LOAD_FACTOR * SLOTS as f64)).ceil() as usize).max(2)
     }
@@ -57,20 +92,21 @@ impl Map {
 
     #[inline]
     fn table<'g>(&self, _guard: &'g Guard) -> &'g Table {
-        // SAFETY: tables are retired through `reclaim` after `current` has moved on (Acquire pairs with the Release in
-        // `resize_step`), so this one lives as long as the guard.
+        // SAFETY: tables are retired through `reclaim` after `current` has moved on (Acquire pairs
+        // with the Release in `resize_step`), so this one lives as long as the guard.
         unsafe { &*self.current.load(Ordering::Acquire) }
     }
 
-    /// The table that follows one in which a home was seen as moved.
+    /// Returns the table that follows `table`, in which a home bucket was seen as MOVED.
     fn next<'g>(&self, table: &Table, _guard: &'g Guard) -> &'g Table {
         let next = table.next.load(Ordering::Acquire);
-        assert!(!next.is_null(), "homes move to the next table");
+        assert!(!next.is_null(), "home buckets move to the next table");
         // SAFETY: as in `table`.
         unsafe { &*next }
     }
 
-    /// [`next`](Self::next), for calls that cannot follow a growth that failed half-way.
+    /// [`next`](Self::next), for calls that cannot follow a resize whose mover panicked. Panics if
+    /// it did.
     #[inline(never)]
     fn next_unbroken<'g>(&self, table: &Table, guard: &'g Guard) -> &'g Table {
         assert!(
@@ -80,7 +116,8 @@ impl Map {
         self.next(table, guard)
     }
 
-    /// The entry with this hash that `equal` accepts. Lock-free; at most two cache misses unless its home overflowed.
+    /// Returns the entry with this hash that `equal` accepts. Lock-free; at most two cache misses
+    /// unless its home bucket overflowed.
     #[inline]
     pub(crate) fn get(
         &self,
@@ -92,7 +129,8 @@ impl Map {
             .unwrap_or_else(|| self.get_slow(hash, equal, guard))
     }
 
-    /// What [`get`](Self::get) returns, if the first look at the home tells.
+    /// Returns the result of [`get`](Self::get) if one probe of the home bucket decides it, else
+    /// `None`.
     #[inline(always)]
     pub(crate) fn get_fast(
         &self,
@@ -102,6 +140,8 @@ impl Map {
     ) -> Option<Option<NonNull<Header>>> {
         match self.probe_home(hash, guard) {
             Ok(found) => equal(found?).then_some(found),
+            // No tag matched, and the tags were read first: the key is absent unless it lies behind
+            // its home bucket, or that is moving.
             Err(bucket) => {
                 const MORE: u64 = control::FROZEN | control::MOVED | 31 << 8;
                 (bucket.control.load(Ordering::Acquire) & MORE == 0).then_some(None)
@@ -109,14 +149,15 @@ impl Map {
         }
     }
 
-    /// An entry that is very likely the one with the hash, if the first look at the home finds one.
+    /// Returns an entry that very likely has this hash, if one probe of the home bucket finds one.
+    /// Keys are not compared.
     #[inline(always)]
     pub(crate) fn probe_unverified(&self, hash: u64, guard: &Guard) -> Option<NonNull<Header>> {
         self.probe_home(hash, guard).ok().flatten()
     }
 
-    /// What the first look at the home finds: an entry that is very likely the one with the hash, or `None`, which says nothing;
-    /// or the home, where nothing is like it.
+    /// Probes the home bucket once. Returns an entry that very likely has the hash, or `None` if
+    /// the probe is inconclusive, or as an error the home bucket, which has no matching tag.
     #[inline(always)]
     fn probe_home<'g>(&self, hash: u64, guard: &'g Guard) -> Result<Option<NonNull<Header>>, &'g Bucket> {
         let table = self.table(guard);
@@ -129,12 +170,13 @@ impl Map {
         }
         // SAFETY: matches lie in the six lower bytes of the tags.
         let at = unsafe { bucket.slots.get_unchecked(tags::slot(matching)) };
-        // A visible word is authoritative: homes are frozen before they move.
+        // A VISIBLE word is authoritative: slots are frozen before they move (invariant 6). Acquire
+        // pairs with the Release that made the entry visible.
         let rest = at.load(Ordering::Acquire) ^ slot::visible(hash);
         Ok((rest & !slot::POINTER == 0).then(|| table::exact_pointer(rest)))
     }
 
-    /// [`get`](Self::get) if [`get_fast`](Self::get_at_once) does not tell.
+    /// Returns the result of [`get`](Self::get) if [`get_fast`](Self::get_fast) does not decide it.
     pub(crate) fn get_slow(
         &self,
         hash: u64,
@@ -144,7 +186,7 @@ impl Map {
         let mut table = self.table(guard);
         loop {
             let home = table.home((hash >> 32) as u32);
-            // Until MOVED is seen, what this table holds at that moment is the truth.
+            // Invariant 6: until MOVED is seen, what this table holds at that time is the truth.
             let control_word = table.load_control(home);
             if control_word & control::MOVED != 0 {
                 table = self.next(table, guard);
@@ -156,15 +198,19 @@ impl Map {
         }
     }
 
-    /// Asks the processor for the home bucket of a hash.
+    /// Prefetches the home bucket of a hash.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64, guard: &Guard) {
         let table = self.table(guard);
         prefetch(&raw const table.buckets[table.home((hash >> 32) as u32)]);
     }
 
-    /// Finds for each hash an entry that is very likely the one with it, unless there is none or it is hard to find, and
-    /// asks the processor for the entry's beginning. Phase by phase, so that the cache misses of all overlap.
+    /// Finds for each hash an entry that very likely has it, and prefetches the first `size` bytes
+    /// of the entry, up to 64.
+    ///
+    /// `found` stays `None` where there is no such entry, or finding it takes more than a probe of
+    /// each bucket. Works phase by phase, so that the cache misses of all hashes overlap: home
+    /// buckets; entries of candidates, or the buckets behind; entries found there.
     pub(crate) fn probe_batch(
         &self,
         hashes: &[u64],
@@ -175,7 +221,7 @@ impl Map {
         let table = self.table(guard);
         let home = |hash: u64| table.home((hash >> 32) as u32);
         let prefetch_entry = |entry: NonNull<Header>| {
-            // An entry may lie across two lines.
+            // An entry may lie across two cache lines.
             prefetch(entry.as_ptr());
             prefetch(entry.as_ptr().wrapping_byte_add(size.min(64) - 1));
             entry
@@ -200,7 +246,8 @@ impl Map {
         }
     }
 
-    /// Runs `step` in the table that holds the hash's home.
+    /// Runs `step` in the table that holds the hash's home bucket: the current one, or the next one
+    /// if it has moved.
     #[inline(always)]
     fn in_live_table<T>(&self, guard: &Guard, mut step: impl FnMut(&Table) -> Step<T>) -> T {
         let mut table = self.table(guard);
@@ -212,7 +259,11 @@ impl Map {
         }
     }
 
-    /// Inserts the entry, whose hash is `hash` and whose key is what `equal` accepts. Lock-free (see `Table::insert`).
+    /// Inserts `entry`, whose hash is `hash` and whose key is the one that `equal` accepts.
+    /// Lock-free, except for a home bucket that is being moved.
+    ///
+    /// `invalidated` is called once the claim is visible to invalidations; if it returns true the
+    /// insertion is abandoned. See `Table::insert`.
     #[inline]
     pub(crate) fn insert(
         &self,
@@ -228,7 +279,10 @@ impl Map {
         })
     }
 
-    /// Removes and returns the entry that `equal` accepts, unless `accept` declines.
+    /// Removes and returns the entry that `equal` accepts, or `None` if there is none or `accept`
+    /// declines it.
+    ///
+    /// With `kill`, also kills pending insertions of loads of the key.
     #[inline]
     pub(crate) fn remove(
         &self,
@@ -241,7 +295,8 @@ impl Map {
         self.in_live_table(guard, |table| table.remove(hash, &mut equal, &mut accept, kill))
     }
 
-    /// Removes this very entry; false if somebody else did. Runs no user code.
+    /// Removes this very entry. Returns false if another thread removed or replaced it. Runs no
+    /// user code.
     #[inline]
     pub(crate) fn remove_exact(&self, entry: NonNull<Header>, guard: &Guard) -> bool {
         // SAFETY: the caller keeps the entry alive (module contract).
@@ -249,14 +304,16 @@ impl Map {
         self.in_live_table(guard, |table| table.change_exact(hash, entry, None))
     }
 
-    /// Puts `new`, of an equal key, in the place of this very entry; false if it is no longer in the map. No user code.
+    /// Replaces this very entry by `new`, which has an equal key. Returns false if it is no longer
+    /// in the map. Runs no user code.
     pub(crate) fn replace_exact(&self, old: NonNull<Header>, new: NonNull<Header>, guard: &Guard) -> bool {
         // SAFETY: the caller keeps the entry alive (module contract).
         let hash = unsafe { old.as_ref() }.hash();
         self.in_live_table(guard, |table| table.change_exact(hash, old, Some(new)))
     }
 
-    /// An entry whose removal would make room for this hash.
+    /// Returns an entry whose removal would make room for this hash, preferably one that `prefer`
+    /// accepts.
     pub(crate) fn candidate(
         &self,
         hash: u64,
@@ -264,7 +321,8 @@ impl Map {
         guard: &Guard,
     ) -> Option<NonNull<Header>> {
         self.in_live_table(guard, |table| {
-            // What leaves the slots of a home that has moved makes no room: it is inserted into the next table.
+            // Emptied slots of a home bucket that has moved make no room: the entry is inserted
+            // into the next table.
             if table.load_control(table.home((hash >> 32) as u32)) & control::MOVED != 0 {
                 return Step::Moved;
             }
@@ -272,11 +330,13 @@ impl Map {
         })
     }
 
-    /// Visits the entries with the smallest hashes at or above `from`: one home's worth. Returns where to go on (2^32 or
-    /// more at the end). An entry that stays in the map is visited exactly once by a walk from 0, whatever else goes on.
+    /// Visits the entries with the smallest hashes at or above `from`: those of one home bucket.
+    /// Returns where to continue (2^32 or more at the end).
+    ///
+    /// A walk from 0 visits an entry that stays in the map exactly once, whatever other threads do.
     pub(crate) fn walk(&self, from: u64, mut visit: impl FnMut(NonNull<Header>), guard: &Guard) -> u64 {
-        // Of the homes followed, the smallest range: a home of the next table may begin in one that has been moved and
-        // end in one that has not.
+        // The smallest range of the home buckets followed: one of the next table may begin in a
+        // range that has been moved, and end in one that has not.
         let mut end = u64::MAX;
         self.in_live_table(guard, |table| {
             let home = table.home(from as u32);
@@ -294,8 +354,8 @@ impl Map {
         })
     }
 
-    /// The entry at this address, if one with this upper half of a hash is in the map there; else one that has that hash: what
-    /// took the place of the entry that was there, most likely. No user code.
+    /// Returns the entry at `address` if it is in the map with this upper half of a hash, else an
+    /// entry with that hash: most likely the one that replaced it. Runs no user code.
     pub(crate) fn find_address(&self, hash: u32, address: usize, guard: &Guard) -> Option<NonNull<Header>> {
         self.in_live_table(guard, |table| {
             let home = table.home(hash);
@@ -310,33 +370,35 @@ impl Map {
                 });
                 found
             };
-            // The memory of what has left may be another key's by now, with the same home.
+            // The memory of an entry that left may hold another key of the same home bucket by now,
+            // so the hash is compared too.
             let there = first(&|entry, of| entry.addr().get() == address && of == hash);
             Step::Done(there.or_else(|| first(&|_, of| of == hash)))
         })
     }
 
-    /// The number of buckets.
+    /// Returns the number of buckets.
     pub(crate) fn buckets(&self, guard: &Guard) -> usize {
         self.table(guard).buckets.len()
     }
 
-    /// The number of slots.
+    /// Returns the number of slots.
     pub(crate) fn slots(&self, guard: &Guard) -> usize {
         self.buckets(guard) * SLOTS
     }
 
-    /// Identifies the current table among all that this map has while the guard lives.
+    /// Returns an id of the current table, unique among the tables of this map while the guard
+    /// lives.
     pub(crate) fn table_id(&self, guard: &Guard) -> usize {
         ptr::from_ref(self.table(guard)).addr()
     }
 
-    /// Whether `entries` is more than the table can hold well.
+    /// Returns whether `entries` exceed seven tenths of the slots, above which the table grows.
     pub(crate) fn is_crowded(&self, entries: usize, guard: &Guard) -> bool {
         entries as u64 * 10 > self.slots(guard) as u64 * 7
     }
 
-    /// Takes all entries out of a map that nobody else can reach.
+    /// Takes all entries out of a map that no other thread can reach.
     pub(crate) fn drain(&mut self, mut take: impl FnMut(NonNull<Header>)) {
         let mut table = self.current.load(Ordering::Relaxed);
         while !table.is_null() {
@@ -345,7 +407,8 @@ impl Map {
             for bucket in at.buckets.iter() {
                 for slot in &bucket.slots {
                     let word = slot.load(Ordering::Relaxed);
-                    // What is frozen has been moved: moving runs no user code, so it is never left half done.
+                    // FROZEN entries are in the next table: moving runs no user code, so a move is
+                    // never left half done.
                     if word & slot::STATE == slot::VISIBLE {
                         take(pointer(word));
                     }
@@ -362,7 +425,8 @@ impl Drop for Map {
     fn drop(&mut self) {
         let mut table = self.current.load(Ordering::Relaxed);
         while !table.is_null() {
-            // SAFETY: `&mut self`: nobody uses the tables any more; each was made from a Box and is freed once.
+            // SAFETY: `&mut self`: no other thread uses the tables; each was made from a Box and is
+            // freed once.
             let owned = unsafe { Box::from_raw(table) };
             table = owned.next.load(Ordering::Relaxed);
         }
