@@ -1,6 +1,9 @@
-//! The flights under loom. `OnceLock` and the ring detection's mutex stay std's: an outcome is read only after `done` was seen
-//! under its mutex, and the other mutex is never held while another thread can run. The lanes are there from the start, since
-//! loom would not see that a `OnceLock` publishes them.
+//! Single flight under loom.
+//!
+//! `OnceLock` and the mutex of the deadlock detection stay std's: an outcome is read only after
+//! `completed` was seen under its mutex, and the other mutex is never held while another thread can
+//! run. The shards are allocated from the start, since loom would not see that a `OnceLock`
+//! publishes them.
 
 use super::*;
 use crate::prim::sync::AtomicUsize;
@@ -21,7 +24,7 @@ fn join(flights: &Flights<u32, usize>) -> Joined<'_, u32, usize> {
     flights.join(1, |key| *key == KEY, KEY, ActorId::this_thread())
 }
 
-/// Begins a flight where no other is.
+/// Begins a load of a key that is not in flight.
 fn lead(flights: &Flights<u32, usize>) -> Leader<'_, u32, usize> {
     match join(flights) {
         Joined::Lead { leader, .. } => leader,
@@ -40,7 +43,7 @@ fn quiet(flights: &Flights<u32, usize>) {
     }
 }
 
-/// Loads `value`, or waits; the value and whether this was the leader.
+/// Loads `value`, or waits. Returns the value and whether this was the leader.
 fn load(flights: &Flights<u32, usize>, value: usize) -> (usize, bool) {
     match join(flights) {
         Joined::Lead { mut leader, .. } => {
@@ -132,7 +135,8 @@ fn loom_flight_invalidated_or_seen() {
 
 #[test]
 fn loom_flight_locked_source_changes() {
-    // The source is behind a lock: a load of its old value is found by the invalidation that follows the change.
+    // The source is behind a lock. The invalidation that follows a change finds a load of the old
+    // value.
     loom::model(|| {
         let flights = flights();
         let source = std::sync::Arc::new(Mutex::new(1));
@@ -152,7 +156,8 @@ fn loom_flight_locked_source_changes() {
 
 #[test]
 fn loom_flight_atomic_source_changes() {
-    // As above, but nothing orders loader and caller except the source's own Release and Acquire: the fences must.
+    // As above, but only the source's own Release and Acquire order loader and caller: the fences
+    // must do the rest.
     loom::model(|| {
         let flights = flights();
         let source = std::sync::Arc::new(AtomicUsize::new(1));
@@ -171,7 +176,8 @@ fn loom_flight_atomic_source_changes() {
 
 #[test]
 fn loom_flight_invalidated_though_shared_before() {
-    // As `superseded_or_seen`, but a waiter has made a shared flight of it already, so that the invalidation does not.
+    // As `loom_flight_invalidated_or_seen`, but a waiter has shared the load already, so the
+    // invalidation does not count it.
     loom::model(|| {
         let flights = flights();
         let claim = std::sync::Arc::new(AtomicUsize::new(0));
@@ -195,7 +201,8 @@ fn loom_flight_invalidated_though_shared_before() {
 
 #[test]
 fn loom_flight_completed_load_is_in_the_map() {
-    // An invalidation of a load of the old value finds the flight, or finds in the map what it left there.
+    // An invalidation of a load of the old value finds the flight, or the entry that it left in the
+    // map.
     let shared = std::sync::Arc::new([Count::new(0), Count::new(0)]);
     let found = shared.clone();
     loom::model(move || {
@@ -228,7 +235,7 @@ fn loom_flight_completed_load_is_in_the_map() {
 
 #[test]
 fn loom_flight_late_leader_rechecks_the_map() {
-    // Two that missed the key one after the other: the second loads only if the first has not.
+    // Two callers miss the key one after the other. The second loads only if the first has not.
     loom::model(|| {
         let flights = flights();
         let map = std::sync::Arc::new(AtomicUsize::new(0));
@@ -261,7 +268,8 @@ fn loom_flight_late_leader_rechecks_the_map() {
 
 #[test]
 fn loom_flight_all_invalidated_or_seen() {
-    // As `superseded_or_seen`, for `clear`, which looks at the map after `kill`.
+    // As `loom_flight_invalidated_or_seen`, for `clear`, which removes entries of the map after
+    // `kill`.
     loom::model(|| {
         let flights = flights();
         let source = std::sync::Arc::new(AtomicUsize::new(1));

@@ -4,8 +4,10 @@ use crate::prim::panics::Panics;
 use std::collections::BTreeMap;
 use std::task::Waker;
 
-/// The tasks that wait for a flight, in the order in which they came. Kept under the flight's lock, but wakers are cloned,
-/// woken and dropped outside of it: all that is user code.
+/// The wakers of the tasks that wait for a flight, in the order in which they began to wait.
+///
+/// Kept under the flight's lock. Wakers are cloned, woken and dropped outside of it, since all that
+/// is user code (invariant 10).
 #[derive(Default)]
 pub(super) struct Wakers {
     pub(super) tasks: BTreeMap<u64, Waker>,
@@ -13,7 +15,8 @@ pub(super) struct Wakers {
 }
 
 impl Wakers {
-    /// Keeps the waker, under the ticket if there is one. The waker in its place goes back to the caller.
+    /// Keeps a waker under the ticket, or under a new one. Returns the waker that it replaces,
+    /// which the caller drops outside the lock.
     pub(super) fn keep(&mut self, ticket: &mut Option<u64>, waker: Waker) -> Option<Waker> {
         let ticket = *ticket.get_or_insert_with(|| {
             self.next += 1;
@@ -22,7 +25,7 @@ impl Wakers {
         self.tasks.insert(ticket, waker)
     }
 
-    /// Wakes all of them, whatever some may do; the first panic goes on afterwards.
+    /// Wakes all tasks, even if some of the wakers panic. The first panic is resumed at the end.
     pub(super) fn wake(self) {
         let mut panics = Panics::default();
         for waker in self.tasks.into_values() {

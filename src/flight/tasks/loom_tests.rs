@@ -1,5 +1,5 @@
-//! Tasks that wait for flights, under loom; see the model of the flights for what stays std's. A wake-up that is lost shows as a
-//! deadlock.
+//! Tasks that wait for flights, under loom. A lost wake-up shows as a deadlock. See
+//! `flight::loom_tests` for what stays std's.
 
 use crate::flight::{ActorId, Flight, Flights, Joined, Outcome, lock};
 use crate::prim::sync::{Arc, Condvar, Mutex};
@@ -71,7 +71,7 @@ fn awaited(flight: &Flight<u32, usize>) -> Option<usize> {
     }
 }
 
-/// A flight that was met, its leader about to land.
+/// Returns a shared flight whose leader is about to complete it.
 fn shared(flights: &Flights<u32, usize>) -> (crate::flight::Leader<'_, u32, usize>, Arc<Flight<u32, usize>>) {
     let Joined::Lead { leader, .. } = join(flights, ActorId::new_future()) else {
         panic!("no other load is in flight")
@@ -157,7 +157,7 @@ fn loom_flight_dropped_task_leaves_no_waker() {
 
 #[test]
 fn loom_flight_task_changes_its_waker() {
-    // PollGuard first with one waker, then with another, which is the one that counts.
+    // Polled first with one waker, then with another, which is the one to wake.
     loom::model(|| {
         let flights = flights();
         let (mut leader, flight) = shared(&flights);
