@@ -41,37 +41,29 @@
 //!
 //! The table is in shards, by hash. A shard's lock is held for a few instructions, and never while
 //! user code runs (invariant 10): flights are found by hash under the lock; keys are compared and
-//! dropped outside it. `deadlock` finds wait cycles, `tasks` and `wakers` are for futures.
+//! dropped outside it. `shared` has the flights that callers share, `deadlock` finds wait cycles,
+//! `tasks` and `wakers` are for futures.
 #![forbid(unsafe_code)]
 
 mod deadlock;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod shared;
 #[cfg(feature = "async")]
 mod tasks;
 #[cfg(feature = "async")]
 mod wakers;
 
 use crate::prim::clock;
-use crate::prim::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
+use crate::prim::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, fence};
 use crate::stats::Stats;
-use deadlock::{WaitRegistration, WaitState};
 use hashbrown::HashTable;
-use std::any::Any;
+use shared::lock;
 use std::mem;
-use std::sync::{OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 pub(crate) use deadlock::{ActorId, Reentrant, fork_child};
-
-/// The result of a load.
-pub(crate) enum Outcome<V> {
-    /// The value.
-    Loaded(V),
-    /// The loader's error, of any type.
-    Failed(std::sync::Arc<dyn Any + Send + Sync>),
-    /// The loader panicked, or its future was dropped before it was done.
-    Abandoned,
-}
+pub(crate) use shared::{Flight, Outcome};
 
 /// A load of a key, as the table holds it.
 struct InFlight<K, V> {
@@ -90,29 +82,6 @@ enum Sharing<K, V> {
     Shared(Arc<Flight<K, V>>),
     /// Between the two, while the shard's lock is held.
     Converting,
-}
-
-/// A load of a key, as the callers that share it see it.
-pub(crate) struct Flight<K, V> {
-    hash: u64,
-    key: K,
-    leader: ActorId,
-    /// An invalidation came after the load began: the value must not enter the map, nor serve later
-    /// callers.
-    invalidated: AtomicBool,
-    /// Set once, before `waiters.completed`.
-    outcome: OnceLock<Outcome<V>>,
-    waiters: Mutex<Waiters>,
-    wait_state: WaitState,
-    on_completion: Condvar,
-}
-
-/// Whether a flight is completed, and the tasks to wake when it is.
-#[derive(Default)]
-struct Waiters {
-    completed: bool,
-    #[cfg(feature = "async")]
-    wakers: wakers::Wakers,
 }
 
 /// Maximum number of shards of a cache, so that loads of different keys seldom need the same lock.
@@ -184,12 +153,6 @@ pub(crate) enum Joined<'f, K, V> {
     },
     /// It waits for another caller's load.
     Wait(Arc<Flight<K, V>>),
-}
-
-/// Locks a mutex, also if it is poisoned: no user code runs under these locks, so the data is
-/// whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<K, V> Sharing<K, V> {
@@ -641,63 +604,5 @@ impl<K, V> Drop for LeaveOnDrop<'_, '_, K, V> {
     #[inline]
     fn drop(&mut self) {
         self.0.leave();
-    }
-}
-
-impl<K, V> Flight<K, V> {
-    fn new(hash: u64, key: K, leader: ActorId) -> Self {
-        Self {
-            hash,
-            key,
-            leader,
-            invalidated: AtomicBool::new(false),
-            outcome: OnceLock::new(),
-            waiters: Mutex::new(Waiters::default()),
-            wait_state: WaitState::new(),
-            on_completion: Condvar::new(),
-        }
-    }
-
-    /// Gives the waiters the outcome, unless they have one.
-    #[cold]
-    fn complete(&self, outcome: Outcome<V>) {
-        // Before `completed`: a waiter that sees the latter reads the outcome.
-        if self.outcome.set(outcome).is_ok() {
-            // Before the wake-up: the waiters no longer count as waiting for the leader.
-            self.wait_state.end_waits();
-            let mut waiters = lock(&self.waiters);
-            // Under the lock, under which waiters check it before they sleep or leave a waker
-            // (invariant 21).
-            waiters.completed = true;
-            #[cfg(feature = "async")]
-            let wakers = mem::take(&mut waiters.wakers);
-            drop(waiters);
-            self.on_completion.notify_all();
-            // Last, and under no lock: wakers are user code.
-            #[cfg(feature = "async")]
-            wakers.wake();
-        }
-    }
-
-    /// Waits for the outcome. Returns an error if it would never come.
-    ///
-    /// Returns `Ok(None)` if the load was invalidated before this call: the caller must look the
-    /// key up again.
-    pub(crate) fn wait(&self) -> Result<Option<&Outcome<V>>, Reentrant> {
-        // Relaxed: an invalidation that happened before this call is seen. One that runs
-        // concurrently may be ordered after it.
-        let invalidated = self.invalidated.load(Ordering::Relaxed);
-        let mut waiters = lock(&self.waiters);
-        if !waiters.completed {
-            drop(waiters);
-            // Under no lock of this flight: the wait graph has its own.
-            let _waiting = WaitRegistration::register(self.leader, &self.wait_state)?;
-            waiters = lock(&self.waiters);
-            while !waiters.completed {
-                waiters = self.on_completion.wait(waiters).unwrap_or_else(PoisonError::into_inner);
-            }
-        }
-        drop(waiters);
-        Ok(if invalidated { None } else { self.outcome.get() })
     }
 }
