@@ -12,6 +12,7 @@ pub use crate::snapshot::EntryCodec;
 pub use crate::snapshot::session::{EntryMeta, LoadSession, SaveSession};
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
 use crate::stats::Cause;
+use crate::write::Fence;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
@@ -206,11 +207,7 @@ where
     let times = timed
         .then(|| inner.times(hash, (&key, &value), ttl, now, &guard))
         .flatten();
-    inner
-        .flights
-        .invalidate_fenced(hash, |loading| loading.borrow() == sought);
-    inner.snapshot_slot.invalidate(sought);
-    inner.forget_failure(hash, |failed| failed.borrow() == sought);
+    inner.begin_change(hash, sought, Fence::Executed);
     let new = inner.engine.make(hash, (key, value), weight, times, &guard);
     inner
         .engine
