@@ -17,6 +17,7 @@ use crate::ticker::Service;
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -106,6 +107,11 @@ impl<K, V, S> Drop for Cache<K, V, S> {
         }
     }
 }
+
+// After a panic of user code (hasher, equality, loader, weigher, listener, destructor) the cache is consistent and usable: no user
+// code runs under a lock, or between two steps that must both happen.
+impl<K, V, S> UnwindSafe for Cache<K, V, S> {}
+impl<K, V, S> RefUnwindSafe for Cache<K, V, S> {}
 
 impl<K: Hash + Eq, V> Cache<K, V> {
     /// Returns a cache of at most `max_entries` entries, with the W-TinyLFU policy.

@@ -61,6 +61,7 @@ pub use compute::Change;
 pub use error::{BuildError, LoadError};
 pub use expiry::{Expiry, Ttl};
 pub use key::{ByReference, ByValue, LoadKey};
+pub use loading::{Entry, Freshness, Loaded, VacantEntry};
 pub use policy::PolicyKind as Policy;
 pub use reader::{Iter, Keys, Reader};
 pub use refresh::RefreshTask;

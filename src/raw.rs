@@ -41,7 +41,8 @@ where
         return Ok(entry.value.clone());
     }
     let key = owned().map_err(|error| LoadError::Failed(error.into()))?;
-    cache.load_missing(hash, key, guard, load, |_, value| stored(value))
+    let loaded = cache.load_missing(hash, key, guard, load, |_, value| stored(value));
+    loaded.map(|loaded| loaded.value)
 }
 
 /// [`Cache::save_with`] by a codec for whole entries.

@@ -1,6 +1,6 @@
 //! Reading by reference: a reader that stays pinned, and iteration.
 
-use crate::cache::Inner;
+use crate::cache::{Cache, Inner};
 use crate::engine::{Engine, Entry, Handle};
 use crate::reclaim::Guard;
 use std::borrow::Borrow;
@@ -16,8 +16,6 @@ use std::hash::{BuildHasher, Hash};
 /// Afterwards calls free what waited, at most some hundred entries each. Other caches of the process are not concerned. A
 /// reader that is leaked (`std::mem::forget`, `Box::leak`) has this effect until its cache is dropped, also when its
 /// thread has ended: what it found may still be borrowed. (With the feature `crossbeam` a reader holds up all caches of the process.)
-///
-/// [`Cache::reader`]: crate::Cache::reader
 pub struct Reader<'c, K, V, S> {
     pub(crate) inner: &'c Inner<K, V, S>,
     pub(crate) guard: Guard,
@@ -147,6 +145,43 @@ impl<K: Clone, V, S> Iterator for Keys<'_, K, V, S> {
 
     fn next(&mut self) -> Option<K> {
         self.0.next(|key, _| key.clone())
+    }
+}
+
+impl<'c, K: Clone, V: Clone, S> IntoIterator for &'c Cache<K, V, S> {
+    type Item = (K, V);
+    type IntoIter = Iter<'c, K, V, S>;
+
+    /// Returns an iterator over clones of all entries, as [`Cache::iter`] does.
+    fn into_iter(self) -> Iter<'c, K, V, S> {
+        self.iter()
+    }
+}
+
+/// Inserts the pairs, as [`Cache::insert`] does.
+impl<K: Hash + Eq, V, S: BuildHasher> Extend<(K, V)> for Cache<K, V, S> {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, pairs: I) {
+        pairs.into_iter().for_each(|(key, value)| self.insert(key, value));
+    }
+}
+
+/// As for `Cache`: a shared handle is enough.
+impl<K: Hash + Eq, V, S: BuildHasher> Extend<(K, V)> for &Cache<K, V, S> {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, pairs: I) {
+        pairs.into_iter().for_each(|(key, value)| self.insert(key, value));
+    }
+}
+
+/// Builds a cache whose capacity is the number of pairs, with default settings, and inserts them.
+///
+/// # Panics
+/// As [`Cache::new`].
+impl<K: Hash + Eq, V> FromIterator<(K, V)> for Cache<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        let pairs: Vec<(K, V)> = pairs.into_iter().collect();
+        let mut cache = Self::new(pairs.len());
+        cache.extend(pairs);
+        cache
     }
 }
 
