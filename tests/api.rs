@@ -71,7 +71,12 @@ fn load_by_reference_creates_a_key_on_a_miss_only() {
     assert_eq!(CREATED.get(), 1);
     for _ in 0..10 {
         assert_eq!(cache.get_or_insert_with(Name::of("a"), || 2), 1);
-        assert_eq!(cache.try_get_or_insert_with(Name::of("a"), || Err::<u32, _>(())), Ok(1));
+        assert_eq!(
+            cache
+                .try_get_or_insert_with(Name::of("a"), || Err::<u32, _>(()))
+                .unwrap(),
+            1
+        );
         assert!(matches!(cache.entry(Name::of("a")), Ok(Entry::Occupied(1))));
     }
     assert_eq!(CREATED.get(), 1);
@@ -284,29 +289,6 @@ fn get_or_load_of_a_waiting_caller_is_shared() {
 }
 
 #[test]
-fn reload_forgets_an_earlier_failure() {
-    let clock = Arc::new(ManualClock::new());
-    let cache: Cache<u32, u32> = Cache::builder()
-        .max_entries(10)
-        .time_to_live(Duration::from_secs(20))
-        .refresh_after(Duration::from_secs(10))
-        .negative_ttl(Duration::from_secs(1000))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
-    cache.insert(1, 1);
-    clock.advance(Duration::from_secs(11));
-    // A reload that is in flight while the entry expires and another load of the key fails.
-    let reloaded = cache.get_or_insert_with(1, || {
-        clock.advance(Duration::from_secs(20));
-        2
-    });
-    assert_eq!(reloaded, 2);
-    clock.advance(Duration::from_secs(21));
-    assert_eq!(cache.try_get_or_insert_with(1, || Ok::<_, ()>(3)), Ok(3));
-}
-
-#[test]
 fn vacant_entry_hands_its_value_to_waiting_callers() {
     let cache = Cache::<String, u32>::new(10);
     let Ok(Entry::Vacant(vacant)) = cache.entry("a") else {
@@ -361,10 +343,10 @@ fn entry_of_a_key_this_thread_loads_is_an_error() {
         panic!("the key is absent")
     };
     assert!(matches!(cache.entry("a"), Err(LoadError::Reentrant)));
-    assert_eq!(
+    assert!(matches!(
         cache.try_get_or_insert_with("a", || Ok::<_, ()>(2)),
         Err(LoadError::Reentrant)
-    );
+    ));
     drop(vacant);
     assert_eq!(cache.get_or_insert_with("a", || 3), 3);
 }
