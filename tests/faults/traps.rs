@@ -5,13 +5,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+use common::Intended;
+pub(crate) use common::{Key, Value, key, springs, value};
 use hotset::snapshot::Codec;
 use hotset::{Builder, Cache, Clock, Expiry, ManualClock, Policy};
 use std::cell::Cell;
 use std::panic::resume_unwind;
 use std::time::Duration;
-use common::Intended;
-pub(crate) use common::{Key, Value, key, springs, value};
 
 /// Where user code runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
