@@ -2,13 +2,13 @@
 
 use crate::cache::Cache;
 use crate::clock::{Clock, Source, nanos};
-use crate::engine::{Listener, Settings, Time};
+use crate::engine::{ExpirySettings, Listener, Settings};
 use crate::error::BuildError;
 use crate::expiry::Expiry;
 use crate::negative::Failures;
 use crate::policy::PolicyKind;
-use crate::refresh::{Runner, Task};
-use crate::snapshot::{Codec, Keep, Keeper};
+use crate::refresh::{RefreshTask, Runner};
+use crate::snapshot::{AutoSnapshot, AutoSnapshotter, Codec};
 use crate::stats::Cause;
 use crate::ticker::Service;
 use std::fmt;
@@ -25,19 +25,19 @@ pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
 /// A setting `T` of what not all keys and values can have, and how it is started, as an `R`: only those that may go to another
 /// thread have a ticker, only those with a `Codec` a snapshot.
-enum Extra<K, V, S, T, R> {
+enum DeferredSetting<K, V, S, T, R> {
     None,
     Some(T, fn(&Cache<K, V, S>, T) -> io::Result<R>),
     /// It was set for another hasher.
-    Forgotten,
+    LostByHasher,
 }
 
-impl<K, V, S, T, R> Extra<K, V, S, T, R> {
+impl<K, V, S, T, R> DeferredSetting<K, V, S, T, R> {
     /// For another hasher.
-    fn forget<S2, R2>(self) -> Extra<K, V, S2, T, R2> {
+    fn lose_by_hasher<S2, R2>(self) -> DeferredSetting<K, V, S2, T, R2> {
         match self {
-            Self::None => Extra::None,
-            Self::Some(..) | Self::Forgotten => Extra::Forgotten,
+            Self::None => DeferredSetting::None,
+            Self::Some(..) | Self::LostByHasher => DeferredSetting::LostByHasher,
         }
     }
 
@@ -45,11 +45,11 @@ impl<K, V, S, T, R> Extra<K, V, S, T, R> {
         match self {
             Self::Some(setting, start) => {
                 let started = start(cache, setting).map(Some);
-                started.map_err(|source| BuildError::NoThread {
+                started.map_err(|source| BuildError::ThreadSpawn {
                     source: Arc::new(source),
                 })
             }
-            Self::None | Self::Forgotten => Ok(None),
+            Self::None | Self::LostByHasher => Ok(None),
         }
     }
 }
@@ -62,12 +62,12 @@ pub struct Builder<K, V, S = DefaultHasher> {
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) policy: PolicyKind,
     pub(crate) listener: Option<Listener<K, V>>,
-    pub(crate) time: Time<K, V>,
+    pub(crate) time: ExpirySettings<K, V>,
     jitter: f64,
     background: Option<Runner>,
     negative_ttl: Option<Duration>,
-    ticker: Extra<K, V, S, Duration, Service>,
-    snapshot: Extra<K, V, S, Keep, Keeper<K, V, S>>,
+    ticker: DeferredSetting<K, V, S, Duration, Service>,
+    snapshot: DeferredSetting<K, V, S, AutoSnapshot, AutoSnapshotter<K, V, S>>,
     pub(crate) hasher: S,
 }
 
@@ -79,12 +79,12 @@ impl<K, V> Builder<K, V> {
             weigher: None,
             policy: PolicyKind::default(),
             listener: None,
-            time: Time::new(Source::System),
+            time: ExpirySettings::new(Source::System),
             jitter: 0.0,
             background: None,
             negative_ttl: None,
-            ticker: Extra::None,
-            snapshot: Extra::None,
+            ticker: DeferredSetting::None,
+            snapshot: DeferredSetting::None,
             hasher: DefaultHasher::default(),
         }
     }
@@ -167,7 +167,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// Has a value that is older than this reloaded by the next call that brings a loader (`get_or_insert_with` and its
     /// kin), while it still lives: one caller reloads, all others are served the old value (also known as refresh-ahead,
     /// or stale-while-revalidate). That caller waits for its loader, unless it is
-    /// [`get_or_refresh_with`](Cache::get_or_refresh_with) and there is a [`background`](Self::background). A reload that fails,
+    /// [`get_or_refresh_with`](Cache::get_or_refresh_with) and there is a [`refresh_executor`](Self::refresh_executor). A reload that fails,
     /// or whose future is dropped, leaves the old value, and is tried again after a quarter of this time.
     ///
     /// Of use together with a longer [`time_to_live`](Self::time_to_live), from which on all wait for the loader.
@@ -212,7 +212,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn background(mut self, run: impl Fn(Task) + Send + Sync + 'static) -> Self {
+    pub fn refresh_executor(mut self, run: impl Fn(RefreshTask) + Send + Sync + 'static) -> Self {
         self.background = Some(Box::new(run));
         self
     }
@@ -236,8 +236,8 @@ impl<K, V, S> Builder<K, V, S> {
             jitter: self.jitter,
             background: self.background,
             negative_ttl: self.negative_ttl,
-            ticker: self.ticker.forget(),
-            snapshot: self.snapshot.forget(),
+            ticker: self.ticker.lose_by_hasher(),
+            snapshot: self.snapshot.lose_by_hasher(),
             hasher,
         }
     }
@@ -247,15 +247,15 @@ impl<K, V, S> Builder<K, V, S> {
         let lives = [self.time.time_to_live, self.time.time_to_idle, self.time.refresh_after];
         if lives.contains(&Some(0))
             || self.negative_ttl == Some(Duration::ZERO)
-            || matches!(self.ticker, Extra::Some(Duration::ZERO, _))
-            || matches!(&self.snapshot, Extra::Some(keep, _) if keep.every == Some(Duration::ZERO))
+            || matches!(self.ticker, DeferredSetting::Some(Duration::ZERO, _))
+            || matches!(&self.snapshot, DeferredSetting::Some(keep, _) if keep.every == Some(Duration::ZERO))
         {
             return Err(BuildError::ZeroDuration);
         }
-        if matches!(self.ticker, Extra::Forgotten) {
+        if matches!(self.ticker, DeferredSetting::LostByHasher) {
             return Err(BuildError::TickerBeforeHasher);
         }
-        if matches!(self.snapshot, Extra::Forgotten) {
+        if matches!(self.snapshot, DeferredSetting::LostByHasher) {
             return Err(BuildError::SnapshotBeforeHasher);
         }
         if !(0.0..1.0).contains(&self.jitter) {
@@ -263,11 +263,11 @@ impl<K, V, S> Builder<K, V, S> {
         }
         self.time.jitter = (self.jitter * (1u64 << 32) as f64) as u32;
         let capacity = match (self.max_entries, self.max_weight) {
-            (None, None) if self.weigher.is_some() => return Err(BuildError::NoMaxWeight),
-            (None, None) => return Err(BuildError::NoCapacity),
-            (Some(_), Some(_)) => return Err(BuildError::TwoCapacities),
-            (Some(_), None) if self.weigher.is_some() => return Err(BuildError::NoMaxWeight),
-            (None, Some(_)) if self.weigher.is_none() => return Err(BuildError::NoWeigher),
+            (None, None) if self.weigher.is_some() => return Err(BuildError::MissingMaxWeight),
+            (None, None) => return Err(BuildError::MissingCapacity),
+            (Some(_), Some(_)) => return Err(BuildError::ConflictingCapacities),
+            (Some(_), None) if self.weigher.is_some() => return Err(BuildError::MissingMaxWeight),
+            (None, Some(_)) if self.weigher.is_none() => return Err(BuildError::MissingWeigher),
             (Some(entries), None) => u64::try_from(entries).unwrap_or(u64::MAX),
             (None, Some(weight)) => weight,
         };
@@ -287,8 +287,8 @@ impl<K, V, S> Builder<K, V, S> {
             None => None,
         };
         let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher)?;
-        let (ticker, keeper) = (self.ticker.start(&cache)?, self.snapshot.start(&cache)?);
-        cache.attend(ticker, keeper);
+        let (ticker, auto_snapshot) = (self.ticker.start(&cache)?, self.snapshot.start(&cache)?);
+        cache.attach_services(ticker, auto_snapshot);
         Ok(cache)
     }
 }
@@ -310,7 +310,7 @@ where
     /// included. So that drop must not happen under a lock that one of them takes. A drop on the thread itself, or on a ticker
     /// or saver of another cache, does not wait: then the thread drops the entries.
     pub fn ticker(mut self, every: Duration) -> Self {
-        self.ticker = Extra::Some(every, Cache::start_ticker);
+        self.ticker = DeferredSetting::Some(every, Cache::start_ticker);
         self
     }
 }
@@ -321,10 +321,10 @@ where
     V: Codec + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Has the cache load and save a [snapshot](crate::snapshot) by itself, as [`Keep`] says. To be set after the
+    /// Has the cache load and save a [snapshot](crate::snapshot) by itself, as [`AutoSnapshot`] says. To be set after the
     /// [`hasher`](Self::hasher).
-    pub fn snapshot(mut self, keep: Keep) -> Self {
-        self.snapshot = Extra::Some(keep, Cache::start_keeper);
+    pub fn snapshot(mut self, keep: AutoSnapshot) -> Self {
+        self.snapshot = DeferredSetting::Some(keep, Cache::start_auto_snapshot);
         self
     }
 }

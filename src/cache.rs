@@ -2,17 +2,18 @@
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
 use crate::compute::Change;
-use crate::engine::{Engine, Entry, Life, Panics, Settings};
+use crate::engine::{Deadlines, Engine, Entry, Settings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::flight::Flights;
 use crate::map::Header;
 use crate::negative::Failures;
+use crate::prim::panics::Panics;
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Reader};
 use crate::reclaim::{Brief, Guard};
 use crate::refresh::Runner;
-use crate::snapshot::{Keeper, Pending};
+use crate::snapshot::{AutoSnapshotter, SnapshotSlot};
 use crate::stats::Stats;
 use crate::ticker::Service;
 use std::borrow::Borrow;
@@ -60,22 +61,22 @@ pub(crate) struct Inner<K, V, S> {
     pub(crate) flights: Flights<K, V>,
     pub(crate) background: Option<Runner>,
     pub(crate) failures: Option<Box<Failures<K>>>,
-    pub(crate) pending: Pending<K, V>,
-    attendants: OnceLock<Box<Attendants<K, V, S>>>,
+    pub(crate) snapshot_slot: SnapshotSlot<K, V>,
+    services: OnceLock<Box<Services<K, V, S>>>,
 }
 
 /// The threads of a cache that has any, and the number of its handles. Its threads have none, so that a save in progress does
 /// not pass for a user of the cache.
-struct Attendants<K, V, S> {
+struct Services<K, V, S> {
     handles: AtomicUsize,
     ticker: Mutex<Option<Service>>,
-    keeper: Option<Keeper<K, V, S>>,
+    auto_snapshot: Option<AutoSnapshotter<K, V, S>>,
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
     fn clone(&self) -> Self {
-        if let Some(attendants) = self.0.attendants.get() {
-            attendants.handles.fetch_add(1, Ordering::Relaxed);
+        if let Some(services) = self.0.services.get() {
+            services.handles.fetch_add(1, Ordering::Relaxed);
         }
         Self(self.0.clone())
     }
@@ -84,13 +85,13 @@ impl<K, V, S> Clone for Cache<K, V, S> {
 impl<K, V, S> Drop for Cache<K, V, S> {
     fn drop(&mut self) {
         // AcqRel pairs with itself: what was done through other handles is saved.
-        if let Some(attendants) = self.0.attendants.get()
-            && attendants.handles.fetch_sub(1, Ordering::AcqRel) == 1
+        if let Some(services) = self.0.services.get()
+            && services.handles.fetch_sub(1, Ordering::AcqRel) == 1
         {
             // The threads end first, so that the cache ends on this one.
-            drop(attendants.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
-            if let Some(keeper) = &attendants.keeper {
-                keeper.end(&self.0);
+            drop(services.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
+            if let Some(auto_snapshot) = &services.auto_snapshot {
+                auto_snapshot.end(&self.0);
             }
         }
     }
@@ -121,11 +122,11 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// arithmetic progression is another such progression, which in some processes would fill only some buckets.
     #[inline]
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        Self::stir(self.hasher.hash_one(key))
+        Self::mix_hash(self.hasher.hash_one(key))
     }
 
     #[inline]
-    pub(crate) fn stir(hash: u64) -> u64 {
+    pub(crate) fn mix_hash(hash: u64) -> u64 {
         let hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash ^ hash >> 32
     }
@@ -139,14 +140,14 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     /// A load of the key failed. Forgotten again if the key was changed meanwhile: asked for after it can be found.
-    pub(crate) fn remember_failure<E>(&self, hash: u64, key: &K, error: Arc<E>, superseded: impl FnOnce() -> bool)
+    pub(crate) fn remember_failure<E>(&self, hash: u64, key: &K, error: Arc<E>, invalidated: impl FnOnce() -> bool)
     where
         K: Eq + Clone,
         E: Send + Sync + 'static,
     {
         if let Some(failures) = &self.failures {
             failures.insert(hash, key.clone(), error);
-            if superseded() {
+            if invalidated() {
                 failures.forget(hash, |failed| failed == key);
             }
         }
@@ -164,7 +165,14 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     /// The times of a new entry.
-    pub(crate) fn times(&self, hash: u64, (key, value): (&K, &V), ttl: Ttl, now: u64, guard: &Guard) -> Option<Life>
+    pub(crate) fn times(
+        &self,
+        hash: u64,
+        (key, value): (&K, &V),
+        ttl: Ttl,
+        now: u64,
+        guard: &Guard,
+    ) -> Option<Deadlines>
     where
         K: Eq,
     {
@@ -172,7 +180,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         let asks = ttl == Ttl::Keep || time.expiry.is_some();
         let old = asks.then(|| self.find_alive(hash, key, now, guard)).flatten();
         let old = old.map(|old| self.engine.timing(old, guard));
-        time.of_new(hash, (key, value), ttl, old, now)
+        time.for_insert(hash, (key, value), ttl, old, now)
     }
 }
 
@@ -204,7 +212,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let mut found = None;
         let guard = self.0.engine.pin_briefly();
         if let Some(guard) = &guard {
-            match self.0.lookup_at_once(key, hash, guard.guard()) {
+            match self.0.lookup_fast(key, hash, guard.guard()) {
                 Ok(entry) => return entry.map(|entry| read(&entry.value)),
                 Err(some) => found = some,
             }
@@ -234,7 +242,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             .or_else(|| self.0.lookup_slow(key, hash, found, now, &guard));
         let result = entry.map(|entry| read(&entry.value));
         drop(guard);
-        self.0.engine.tick(now);
+        self.0.engine.expire_if_due(now);
         result
     }
 
@@ -267,7 +275,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 n += 1;
             }
             if n == 0 {
-                self.0.engine.now_and_tick();
+                self.0.engine.now_and_expire();
                 return;
             }
             let guard = self.0.engine.pin();
@@ -276,7 +284,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             self.0
                 .engine
                 .map()
-                .glance(&hashes[..n], &mut glanced[..n], size, &guard);
+                .probe_batch(&hashes[..n], &mut glanced[..n], size, &guard);
             for ((hash, key), glanced) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(glanced) {
                 let entry = self.0.lookup_glanced(key, hash, glanced, &guard);
                 found(entry.map(|entry| &entry.value));
@@ -299,7 +307,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let now = self.0.engine.now_and_tick();
+        let now = self.0.engine.now_and_expire();
         let hash = self.0.hash(key);
         self.0.find_alive(hash, key, now, &self.0.engine.pin()).is_some()
     }
@@ -315,8 +323,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let weight = self.0.weigh(&key, &value);
         let guard = self.0.engine.pin_fenced();
         self.0.engine.map().prefetch(hash, &guard);
-        self.0.flights.supersede_fenced(hash, |loading| *loading == key);
-        self.0.pending.overtake(&key);
+        self.0.flights.invalidate_fenced(hash, |loading| *loading == key);
+        self.0.snapshot_slot.invalidate(&key);
         self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, None, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
@@ -343,12 +351,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let weight = self.0.weigh(&key, &value);
         let guard = self.0.engine.pin_fenced();
         let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
-        self.0.flights.supersede_fenced(hash, |loading| *loading == key);
-        self.0.pending.overtake(&key);
+        self.0.flights.invalidate_fenced(hash, |loading| *loading == key);
+        self.0.snapshot_slot.invalidate(&key);
         self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
-        self.0.engine.tick(now);
+        self.0.engine.expire_if_due(now);
     }
 
     /// How long the key's entry will live if it is not used again; `None` if there is no entry, `Some(None)` if it has no
@@ -358,7 +366,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let now = self.0.engine.now_and_tick();
+        let now = self.0.engine.now_and_expire();
         let hash = self.0.hash(key);
         let guard = self.0.engine.pin();
         let found = self.0.find_alive(hash, key, now, &guard)?;
@@ -400,10 +408,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.0.hash(key);
-        if self.0.pending.is_some() {
+        if self.0.snapshot_slot.is_some() {
             self.0.find_alive(hash, key, self.0.engine.now(), &self.0.engine.pin());
         }
-        let kill = self.0.flights.supersede(hash, |loading| loading.borrow() == key) | self.0.pending.overtake(key);
+        let kill =
+            self.0.flights.invalidate(hash, |loading| loading.borrow() == key) | self.0.snapshot_slot.invalidate(key);
         self.0.forget_failure(hash, |failed| failed.borrow() == key);
         self.0.engine.remove(
             hash,
@@ -467,10 +476,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     pub fn clear(&self) {
         let engine = &self.0.engine;
         let mut panics = Panics::default();
-        self.0.pending.close(|hash| {
+        self.0.snapshot_slot.close(|hash| {
             panics.catch(|| _ = engine.remove(hash, |_| true, |_| true, true, |_| ()));
         });
-        self.0.flights.supersede_all(|hash, key| {
+        self.0.flights.invalidate_all(|hash, key| {
             panics.catch(|| _ = engine.remove(hash, |other| other == key, |_| true, true, |_| ()));
         });
         if let Some(failures) = &self.0.failures {
@@ -494,8 +503,8 @@ impl<K, V, S> Cache<K, V, S> {
             flights: Flights::new(settings.capacity),
             background,
             failures,
-            pending: Pending::new(),
-            attendants: OnceLock::new(),
+            snapshot_slot: SnapshotSlot::new(),
+            services: OnceLock::new(),
             engine: Engine::new(settings)?,
             hasher,
             weigher,
@@ -503,12 +512,12 @@ impl<K, V, S> Cache<K, V, S> {
     }
 
     /// Gives a new cache what looks after it, if there is anything.
-    pub(crate) fn attend(&self, ticker: Option<Service>, keeper: Option<Keeper<K, V, S>>) {
-        if ticker.is_some() || keeper.is_some() {
-            _ = self.0.attendants.set(Box::new(Attendants {
+    pub(crate) fn attach_services(&self, ticker: Option<Service>, auto_snapshot: Option<AutoSnapshotter<K, V, S>>) {
+        if ticker.is_some() || auto_snapshot.is_some() {
+            _ = self.0.services.set(Box::new(Services {
                 handles: AtomicUsize::new(1),
                 ticker: Mutex::new(ticker),
-                keeper,
+                auto_snapshot,
             }));
         }
     }
@@ -536,7 +545,7 @@ impl<K, V, S> Cache<K, V, S> {
 
     /// The bound on [`weight`](Self::weight).
     pub fn capacity(&self) -> u64 {
-        self.0.engine.locals().capacity()
+        self.0.engine.thread_states().capacity()
     }
 
     /// Changes the capacity: a weight, or a number of entries, as the cache was built. A smaller one evicts at once.
@@ -552,7 +561,7 @@ impl<K, V, S> Cache<K, V, S> {
 
     /// What happened so far.
     pub fn stats(&self) -> Stats {
-        let (hits, misses) = self.0.engine.locals().lookups();
+        let (hits, misses) = self.0.engine.thread_states().lookups();
         let published = self.0.engine.published();
         let mut stats = Stats {
             hits,

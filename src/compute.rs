@@ -58,24 +58,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let now = engine.now();
             let guard = engine.pin();
             let mut old = self.0.peek(hash, key, &guard);
-            if old.is_none() && self.0.pending.is_some() {
+            if old.is_none() && self.0.snapshot_slot.is_some() {
                 old = self.0.find_alive(hash, key, now, &guard);
             }
-            let alive = old.filter(|old| !engine.is_over(old.0, now));
+            let alive = old.filter(|old| !engine.is_expired(old.0, now));
             let change = decide(alive.map(|old| &Engine::<K, V>::view(old.0).value));
             if matches!(change, Change::Keep) {
                 drop(guard);
-                return engine.tick(now);
+                return engine.expire_if_due(now);
             }
-            let superseded =
-                self.0.flights.supersede(hash, |loading| loading.borrow() == key) | self.0.pending.overtake(key);
+            let invalidated = self.0.flights.invalidate(hash, |loading| loading.borrow() == key)
+                | self.0.snapshot_slot.invalidate(key);
             self.0.forget_failure(hash, |failed| failed.borrow() == key);
             let done = match (old, change) {
                 (_, Change::Keep) => unreachable!("it has returned"),
                 (None, Change::Remove) => {
                     // What a load has not committed yet, it will not. What is there by now, `decide` has to see first.
                     let mut present = false;
-                    if superseded {
+                    if invalidated {
                         let look = |_: &Entry<K, V>| {
                             present = true;
                             false
@@ -90,7 +90,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     let old_times = alive.map(|old| engine.timing(old, &guard));
                     let timing = engine
                         .time()
-                        .of_new(hash, (&own, &value), ttl, old_times, engine.now_for(ttl));
+                        .for_insert(hash, (&own, &value), ttl, old_times, engine.now_for(ttl));
                     let new = engine.make(hash, (own, value), weight, timing, &guard);
                     match old {
                         Some(old) => engine.replace_exact(old, new, guard),
@@ -99,7 +99,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 }
             };
             if done {
-                return engine.tick(now);
+                return engine.expire_if_due(now);
             }
         }
     }

@@ -7,18 +7,18 @@ use std::{fmt, io, mem};
 
 /// A setting with which no cache can be built.
 ///
-/// Two errors are equal if they are of one kind; of [`NoThread`](Self::NoThread), if their sources are, too.
+/// Two errors are equal if they are of one kind; of [`ThreadSpawn`](Self::ThreadSpawn), if their sources are, too.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum BuildError {
     /// Neither `max_entries` nor `max_weight` was set.
-    NoCapacity,
+    MissingCapacity,
     /// Both `max_entries` and `max_weight` were set.
-    TwoCapacities,
+    ConflictingCapacities,
     /// `max_weight` was set without a `weigher`.
-    NoWeigher,
+    MissingWeigher,
     /// A `weigher` was set without `max_weight`.
-    NoMaxWeight,
+    MissingMaxWeight,
     /// A time to live, a time to idle, a time to refresh, a ticker's or a snapshot's interval of zero.
     ZeroDuration,
     /// A jitter that is not from 0 to below 1.
@@ -29,7 +29,7 @@ pub enum BuildError {
     SnapshotBeforeHasher,
     /// The operating system refused the thread of the [`ticker`](crate::Builder::ticker), or of the
     /// [`snapshot`](crate::Builder::snapshot).
-    NoThread {
+    ThreadSpawn {
         /// What it reported.
         source: Arc<io::Error>,
     },
@@ -52,11 +52,11 @@ impl From<NoMemory> for BuildError {
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoThread { source } => return write!(f, "failed to start the maintenance thread: {source}"),
-            Self::NoCapacity => "a cache needs a bound: set max_entries, or max_weight and a weigher",
-            Self::TwoCapacities => "max_entries and max_weight exclude each other: set one of them",
-            Self::NoWeigher => "max_weight needs a weigher, which says what an entry weighs",
-            Self::NoMaxWeight => "a weigher needs max_weight, the bound on the sum of the weights",
+            Self::ThreadSpawn { source } => return write!(f, "failed to start the maintenance thread: {source}"),
+            Self::MissingCapacity => "a cache needs a bound: set max_entries, or max_weight and a weigher",
+            Self::ConflictingCapacities => "max_entries and max_weight exclude each other: set one of them",
+            Self::MissingWeigher => "max_weight needs a weigher, which says what an entry weighs",
+            Self::MissingMaxWeight => "a weigher needs max_weight, the bound on the sum of the weights",
             Self::ZeroDuration => {
                 "a time to live, to idle or to refresh, a ticker's and a snapshot's interval must be longer than zero"
             }
@@ -75,7 +75,7 @@ impl fmt::Display for BuildError {
 impl Error for BuildError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::NoThread { source } => Some(&**source),
+            Self::ThreadSpawn { source } => Some(&**source),
             _ => None,
         }
     }
@@ -84,7 +84,7 @@ impl Error for BuildError {
 impl PartialEq for BuildError {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::NoThread { source: one }, Self::NoThread { source: other }) => {
+            (Self::ThreadSpawn { source: one }, Self::ThreadSpawn { source: other }) => {
                 (one.kind(), one.raw_os_error()) == (other.kind(), other.raw_os_error())
             }
             _ => mem::discriminant(self) == mem::discriminant(other),
@@ -104,7 +104,7 @@ pub enum LoadError<E> {
     /// other: waiting would never end.
     Reentrant,
     /// A loader of many keys returned another number of values than it was asked for. None of them was used.
-    WrongNumber {
+    WrongLength {
         /// The number of keys.
         asked: usize,
         /// The number of values.
@@ -117,7 +117,7 @@ impl<E> Clone for LoadError<E> {
         match self {
             Self::Failed(error) => Self::Failed(error.clone()),
             Self::Reentrant => Self::Reentrant,
-            Self::WrongNumber { asked, returned } => Self::WrongNumber {
+            Self::WrongLength { asked, returned } => Self::WrongLength {
                 asked: *asked,
                 returned: *returned,
             },
@@ -130,7 +130,7 @@ impl<E: fmt::Display> fmt::Display for LoadError<E> {
         match self {
             Self::Failed(error) => write!(f, "the loader failed: {error}"),
             Self::Reentrant => f.write_str("the key was asked for from inside its own loader"),
-            Self::WrongNumber { asked, returned } => {
+            Self::WrongLength { asked, returned } => {
                 write!(f, "a loader was asked for {asked} values and returned {returned}")
             }
         }
@@ -141,7 +141,7 @@ impl<E: Error + 'static> Error for LoadError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Failed(error) => Some(&**error),
-            Self::Reentrant | Self::WrongNumber { .. } => None,
+            Self::Reentrant | Self::WrongLength { .. } => None,
         }
     }
 }
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn refused_thread_keeps_the_source() {
-        let refused = |kind| BuildError::NoThread {
+        let refused = |kind| BuildError::ThreadSpawn {
             source: Arc::new(io::Error::new(kind, "no more threads")),
         };
         let error = refused(io::ErrorKind::WouldBlock);

@@ -17,13 +17,13 @@ mod wakers;
 use crate::prim::clock;
 use crate::prim::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
 use crate::stats::Stats;
-use deadlock::{Landing, Waiting};
+use deadlock::{WaitState, Waiting};
 use hashbrown::HashTable;
 use std::any::Any;
 use std::mem;
 use std::sync::{OnceLock, PoisonError};
 
-pub(crate) use deadlock::{Who, fork_child};
+pub(crate) use deadlock::{ActorId, fork_child};
 
 /// How a load ended.
 pub(crate) enum Outcome<V> {
@@ -35,11 +35,11 @@ pub(crate) enum Outcome<V> {
 }
 
 /// One load of one key, as the table holds it.
-struct Open<K, V> {
+struct InFlight<K, V> {
     hash: u64,
     /// No two flights of a lane have the same.
     number: u64,
-    leader: Who,
+    leader: ActorId,
     key: Key<K, V>,
 }
 
@@ -55,12 +55,12 @@ enum Key<K, V> {
 pub(crate) struct Flight<K, V> {
     hash: u64,
     key: K,
-    leader: Who,
+    leader: ActorId,
     /// An invalidation came after the load began: its value must not enter the cache, nor serve later callers.
-    superseded: AtomicBool,
+    invalidated: AtomicBool,
     outcome: OnceLock<Outcome<V>>,
     done: Mutex<Done>,
-    landing: Landing,
+    wait_state: WaitState,
     landed: Condvar,
 }
 
@@ -77,11 +77,11 @@ const LANES: u64 = 16;
 
 /// The loads that are going on of some of the keys, on cache lines of their own.
 #[repr(align(64))]
-struct Lane<K, V> {
+struct Shard<K, V> {
     /// The size of `table`, so that invalidations need no lock while nothing is being loaded. Written under the lock.
     active: AtomicUsize,
     /// How many flights were met so far. Written under the lock.
-    meetings: AtomicU64,
+    share_count: AtomicU64,
     /// How many callers were to wait for another's load.
     waits: AtomicU64,
     state: Mutex<State<K, V>>,
@@ -89,15 +89,15 @@ struct Lane<K, V> {
 
 /// The open flights of a lane. The first needs no hashing, and no memory of its own: mostly there is no other.
 struct Table<K, V> {
-    first: Option<Open<K, V>>,
-    others: HashTable<Open<K, V>>,
+    first: Option<InFlight<K, V>>,
+    others: HashTable<InFlight<K, V>>,
 }
 
 struct State<K, V> {
     table: Table<K, V>,
     next_number: u64,
     /// The leader of the flight that left last.
-    last: Who,
+    last: ActorId,
     counts: Counts,
 }
 
@@ -121,7 +121,7 @@ impl Counts {
 /// All loads that are going on in a cache.
 pub(crate) struct Flights<K, V> {
     /// Made for the first load; a power of two.
-    lanes: OnceLock<Box<[Lane<K, V>]>>,
+    shards: OnceLock<Box<[Shard<K, V>]>>,
     lane_count: usize,
 }
 
@@ -132,7 +132,7 @@ pub(crate) enum Role<'f, K, V> {
         leader: Leader<'f, K, V>,
         /// Another thread's load of the key may have landed since this one missed it: look again, or it would load what was
         /// just loaded. (If no flight has left the lane since this thread's last one, which it led before, none has.)
-        late: bool,
+        recheck: bool,
     },
     /// Wait for another's load.
     Wait(Arc<Flight<K, V>>),
@@ -144,7 +144,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<K, V> Key<K, V> {
-    fn met(&self) -> Option<&Arc<Flight<K, V>>> {
+    fn shared(&self) -> Option<&Arc<Flight<K, V>>> {
         match self {
             Self::Met(flight) => Some(flight),
             _ => None,
@@ -152,9 +152,9 @@ impl<K, V> Key<K, V> {
     }
 }
 
-impl<K, V> Open<K, V> {
+impl<K, V> InFlight<K, V> {
     /// The flight as others see it, and whether this call is the first to ask for it.
-    fn meet(&mut self) -> (Arc<Flight<K, V>>, bool) {
+    fn share(&mut self) -> (Arc<Flight<K, V>>, bool) {
         let (flight, first) = match mem::replace(&mut self.key, Key::Moving) {
             Key::Alone(key) => (Arc::new(Flight::new(self.hash, key, self.leader)), true),
             Key::Met(flight) => (flight, false),
@@ -172,7 +172,7 @@ impl<K, V> Table<K, V> {
     }
 
     #[inline]
-    fn insert(&mut self, open: Open<K, V>) {
+    fn insert(&mut self, open: InFlight<K, V>) {
         if self.first.is_none() {
             self.first = Some(open);
         } else {
@@ -181,12 +181,12 @@ impl<K, V> Table<K, V> {
     }
 
     #[inline(never)]
-    fn insert_other(&mut self, open: Open<K, V>) {
+    fn insert_other(&mut self, open: InFlight<K, V>) {
         self.others.insert_unique(open.hash, open, |open| open.hash);
     }
 
     #[inline]
-    fn remove(&mut self, hash: u64, number: u64) -> Option<Open<K, V>> {
+    fn remove(&mut self, hash: u64, number: u64) -> Option<InFlight<K, V>> {
         if self.first.as_ref().is_some_and(|open| open.number == number) {
             self.first.take()
         } else {
@@ -195,26 +195,26 @@ impl<K, V> Table<K, V> {
     }
 
     #[inline(never)]
-    fn remove_other(&mut self, hash: u64, number: u64) -> Option<Open<K, V>> {
+    fn remove_other(&mut self, hash: u64, number: u64) -> Option<InFlight<K, V>> {
         let found = self.others.find_entry(hash, |open| open.number == number);
         found.ok().map(|open| open.remove().0)
     }
 
-    fn with_hash(&mut self, hash: u64) -> impl Iterator<Item = &mut Open<K, V>> {
+    fn with_hash(&mut self, hash: u64) -> impl Iterator<Item = &mut InFlight<K, V>> {
         let all = self.first.iter_mut().chain(self.others.iter_hash_mut(hash));
         all.filter(move |open| open.hash == hash)
     }
 
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Open<K, V>> {
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut InFlight<K, V>> {
         self.first.iter_mut().chain(self.others.iter_mut())
     }
 }
 
-impl<K, V> Lane<K, V> {
+impl<K, V> Shard<K, V> {
     fn new() -> Self {
         Self {
             active: AtomicUsize::new(0),
-            meetings: AtomicU64::new(0),
+            share_count: AtomicU64::new(0),
             waits: AtomicU64::new(0),
             state: Mutex::new(State {
                 table: Table {
@@ -222,7 +222,7 @@ impl<K, V> Lane<K, V> {
                     others: HashTable::new(),
                 },
                 next_number: 0,
-                last: Who::NOBODY,
+                last: ActorId::NONE,
                 counts: Counts::default(),
             }),
         }
@@ -238,12 +238,12 @@ impl<K, V> Lane<K, V> {
 
     /// Begins a flight.
     #[inline]
-    fn begin(&self, mut state: MutexGuard<'_, State<K, V>>, hash: u64, key: K, leader: Who) -> Role<'_, K, V> {
+    fn begin(&self, mut state: MutexGuard<'_, State<K, V>>, hash: u64, key: K, leader: ActorId) -> Role<'_, K, V> {
         let number = state.next_number;
         state.next_number += 1;
-        let late = state.last != leader && state.last != Who::NOBODY;
+        let recheck = state.last != leader && state.last != ActorId::NONE;
         let key = Key::Alone(key);
-        let open = Open {
+        let open = InFlight {
             hash,
             number,
             leader,
@@ -253,44 +253,44 @@ impl<K, V> Lane<K, V> {
         // Relaxed: see the fence.
         self.active
             .store(self.active.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let meetings = self.meetings.load(Ordering::Relaxed);
+        let share_count = self.share_count.load(Ordering::Relaxed);
         drop(state);
-        fence(Ordering::SeqCst); // partner: the fence before `supersede_fenced`, and that in `supersede_all`
+        fence(Ordering::SeqCst); // partner: the fence before `invalidate_fenced`, and that in `invalidate_all`
         let leader = Leader {
-            lane: self,
+            shard: self,
             hash,
             number,
-            meetings,
+            share_count,
             counts: Counts::default(),
             gone: None,
         };
-        Role::Lead { leader, late }
+        Role::Lead { leader, recheck }
     }
 
     /// Meets some flights of this lane, whose lock the caller holds.
-    fn meet<'o>(&self, some: impl Iterator<Item = &'o mut Open<K, V>>) -> Vec<Arc<Flight<K, V>>>
+    fn share<'o>(&self, some: impl Iterator<Item = &'o mut InFlight<K, V>>) -> Vec<Arc<Flight<K, V>>>
     where
         K: 'o,
         V: 'o,
     {
-        let mut first_meetings = 0;
-        let met = some.map(|open| {
-            let (flight, first) = open.meet();
-            first_meetings += u64::from(first);
+        let mut first_shares = 0;
+        let shared = some.map(|open| {
+            let (flight, first) = open.share();
+            first_shares += u64::from(first);
             flight
         });
-        let met = met.collect();
-        if first_meetings > 0 {
-            let before = self.meetings.load(Ordering::Relaxed);
-            self.meetings.store(before + first_meetings, Ordering::Relaxed);
+        let shared = shared.collect();
+        if first_shares > 0 {
+            let before = self.share_count.load(Ordering::Relaxed);
+            self.share_count.store(before + first_shares, Ordering::Relaxed);
         }
-        met
+        shared
     }
 
     /// Meets the flights with this hash.
     #[cold]
-    fn meet_hash(&self, state: &mut State<K, V>, hash: u64) -> Vec<Arc<Flight<K, V>>> {
-        self.meet(state.table.with_hash(hash))
+    fn share_hash(&self, state: &mut State<K, V>, hash: u64) -> Vec<Arc<Flight<K, V>>> {
+        self.share(state.table.with_hash(hash))
     }
 }
 
@@ -298,7 +298,7 @@ impl<K, V> Flights<K, V> {
     /// For a cache of this capacity, in whatever unit.
     pub(crate) fn new(capacity: u64) -> Self {
         Self {
-            lanes: OnceLock::new(),
+            shards: OnceLock::new(),
             lane_count: (capacity / 64).clamp(1, LANES).next_power_of_two() as usize,
         }
     }
@@ -306,106 +306,106 @@ impl<K, V> Flights<K, V> {
     /// Completes the statistics with what the loads came to.
     pub(crate) fn count(&self, stats: &mut Stats) {
         let mut sum = Counts::default();
-        for lane in self.lanes.get().iter().flat_map(|lanes| lanes.iter()) {
-            sum.add(&lock(&lane.state).counts);
-            stats.waits += lane.waits.load(Ordering::Relaxed);
+        for shard in self.shards.get().iter().flat_map(|shards| shards.iter()) {
+            sum.add(&lock(&shard.state).counts);
+            stats.waits += shard.waits.load(Ordering::Relaxed);
         }
         (stats.loads, stats.load_failures) = (sum.loads, sum.failures);
         stats.load_time = clock::duration(sum.ticks);
     }
 
     #[inline]
-    fn lanes(&self) -> &[Lane<K, V>] {
-        self.lanes
-            .get_or_init(|| (0..self.lane_count).map(|_| Lane::new()).collect())
+    fn shards(&self) -> &[Shard<K, V>] {
+        self.shards
+            .get_or_init(|| (0..self.lane_count).map(|_| Shard::new()).collect())
     }
 
     #[inline]
-    fn lane(lanes: &[Lane<K, V>], hash: u64) -> &Lane<K, V> {
+    fn shard(shards: &[Shard<K, V>], hash: u64) -> &Shard<K, V> {
         // A lane's table goes by the highest and the lowest bits.
-        &lanes[(hash >> 40) as usize & (lanes.len() - 1)]
+        &shards[(hash >> 40) as usize & (shards.len() - 1)]
     }
 
-    /// Joins the flight of the key, or begins one, led by `who`.
+    /// Joins the flight of the key, or begins one, led by `actor`.
     #[inline]
-    pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: K, who: Who) -> Role<'_, K, V> {
-        let lane = Self::lane(self.lanes(), hash);
-        let state = lock(&lane.state);
+    pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: K, actor: ActorId) -> Role<'_, K, V> {
+        let shard = Self::shard(self.shards(), hash);
+        let state = lock(&shard.state);
         if state.table.is_empty() {
-            return lane.begin(state, hash, key, who);
+            return shard.begin(state, hash, key, actor);
         }
         drop(state);
-        Self::join_busy(lane, hash, equal, key, who)
+        Self::join_busy(shard, hash, equal, key, actor)
     }
 
     #[inline(never)]
-    fn join_busy(lane: &Lane<K, V>, hash: u64, equal: impl Fn(&K) -> bool, key: K, who: Who) -> Role<'_, K, V> {
+    fn join_busy(shard: &Shard<K, V>, hash: u64, equal: impl Fn(&K) -> bool, key: K, actor: ActorId) -> Role<'_, K, V> {
         let mut seen = Vec::new();
         loop {
-            let mut state = lock(&lane.state);
-            let met = lane.meet_hash(&mut state, hash);
+            let mut state = lock(&shard.state);
+            let shared = shard.share_hash(&mut state, hash);
             // Those that others began since the last look may be for this key.
-            if met.iter().all(|one| seen.iter().any(|old| Arc::ptr_eq(old, one))) {
-                let lead = lane.begin(state, hash, key, who);
-                drop((seen, met)); // now: if a key's destructor panics, the leader is dropped too
+            if shared.iter().all(|one| seen.iter().any(|old| Arc::ptr_eq(old, one))) {
+                let lead = shard.begin(state, hash, key, actor);
+                drop((seen, shared)); // now: if a key's destructor panics, the leader is dropped too
                 return lead;
             }
             drop(state);
-            if let Some(flight) = met.iter().find(|flight| equal(&flight.key)) {
-                lane.waits.fetch_add(1, Ordering::Relaxed);
+            if let Some(flight) = shared.iter().find(|flight| equal(&flight.key)) {
+                shard.waits.fetch_add(1, Ordering::Relaxed);
                 return Role::Wait(flight.clone());
             }
-            seen = met;
+            seen = shared;
         }
     }
 
     /// Tells loads of the key that they have been overtaken. Returns whether there were any: then a pending insertion of
     /// theirs must be killed in the map, after this.
     #[inline]
-    pub(crate) fn supersede(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
+    pub(crate) fn invalidate(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
         // Partner: the fence in `join`. The caller has changed the load's source: either the load sees that, or it is seen
         // here. (A source behind a mutex would order this by itself; one made of atomics does not.)
         fence(Ordering::SeqCst);
-        self.supersede_fenced(hash, equal)
+        self.invalidate_fenced(hash, equal)
     }
 
-    /// [`supersede`](Self::supersede) for a caller that has executed a SeqCst fence since the load's source was changed, so
+    /// [`invalidate`](Self::invalidate) for a caller that has executed a SeqCst fence since the load's source was changed, so
     /// since it was called: `pin_fenced` is one.
     #[inline]
-    pub(crate) fn supersede_fenced(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
+    pub(crate) fn invalidate_fenced(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
         // Lanes that are not there yet are empty, to the fences too: whoever makes them begins a flight after it.
-        let Some(lanes) = self.lanes.get() else { return false };
-        let lane = Self::lane(lanes, hash);
-        !lane.is_empty() && Self::supersede_met(lane, hash, equal)
+        let Some(shards) = self.shards.get() else { return false };
+        let shard = Self::shard(shards, hash);
+        !shard.is_empty() && Self::invalidate_shared(shard, hash, equal)
     }
 
     #[cold]
-    fn supersede_met(lane: &Lane<K, V>, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
-        let met = lane.meet_hash(&mut lock(&lane.state), hash);
+    fn invalidate_shared(shard: &Shard<K, V>, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
+        let shared = shard.share_hash(&mut lock(&shard.state), hash);
         let mut any = false;
-        for flight in met.iter().filter(|flight| equal(&flight.key)) {
-            flight.superseded.store(true, Ordering::Relaxed);
+        for flight in shared.iter().filter(|flight| equal(&flight.key)) {
+            flight.invalidated.store(true, Ordering::Relaxed);
             any = true;
         }
-        // Partner: the fence in `Leader::superseded`. Either the leader sees the meeting and the mark, or the caller, who
+        // Partner: the fence in `Leader::invalidated`. Either the leader sees the meeting and the mark, or the caller, who
         // goes on to the map, sees the leader's claim there.
         fence(Ordering::SeqCst);
         any
     }
 
     /// Tells all loads that they have been overtaken, and calls `kill` for each, with no lock held.
-    pub(crate) fn supersede_all(&self, mut kill: impl FnMut(u64, &K)) {
-        fence(Ordering::SeqCst); // as in `supersede`
+    pub(crate) fn invalidate_all(&self, mut kill: impl FnMut(u64, &K)) {
+        fence(Ordering::SeqCst); // as in `invalidate`
         let mut all = Vec::new();
-        for lane in self.lanes.get().iter().flat_map(|lanes| lanes.iter()) {
-            if !lane.is_empty() {
-                all.append(&mut lane.meet(lock(&lane.state).table.iter_mut()));
+        for shard in self.shards.get().iter().flat_map(|shards| shards.iter()) {
+            if !shard.is_empty() {
+                all.append(&mut shard.share(lock(&shard.state).table.iter_mut()));
             }
         }
         for flight in &all {
-            flight.superseded.store(true, Ordering::Relaxed);
+            flight.invalidated.store(true, Ordering::Relaxed);
         }
-        fence(Ordering::SeqCst); // as in `supersede_met`
+        fence(Ordering::SeqCst); // as in `invalidate_shared`
         for flight in &all {
             kill(flight.hash, &flight.key);
         }
@@ -415,11 +415,11 @@ impl<K, V> Flights<K, V> {
 /// The caller that runs the loader. If it is dropped without an outcome (the loader panicked, or its future was dropped),
 /// the load is abandoned.
 pub(crate) struct Leader<'f, K, V> {
-    lane: &'f Lane<K, V>,
+    shard: &'f Shard<K, V>,
     hash: u64,
     number: u64,
     /// The lane's, when this flight was begun.
-    meetings: u64,
+    share_count: u64,
     counts: Counts,
     /// What the table held, once the flight has left it.
     gone: Option<Key<K, V>>,
@@ -463,18 +463,18 @@ impl<'f, K, V> Leader<'f, K, V> {
 
     /// Whether an invalidation came since the load began. To be asked after the claim in the map is visible.
     #[inline]
-    pub(crate) fn superseded(&self) -> bool {
-        fence(Ordering::SeqCst); // partner: the fences in `supersede_met` and `supersede_all`
+    pub(crate) fn invalidated(&self) -> bool {
+        fence(Ordering::SeqCst); // partner: the fences in `invalidate_shared` and `invalidate_all`
         // Who overtakes a flight has met it, or somebody else had before. Relaxed, as is the mark: see the fence.
-        self.lane.meetings.load(Ordering::Relaxed) != self.meetings && self.marked()
+        self.shard.share_count.load(Ordering::Relaxed) != self.share_count && self.marked()
     }
 
     #[cold]
     fn marked(&self) -> bool {
-        let mut state = lock(&self.lane.state);
+        let mut state = lock(&self.shard.state);
         let own = state.table.with_hash(self.hash).find(|open| open.number == self.number);
-        own.and_then(|own| own.key.met())
-            .is_some_and(|flight| flight.superseded.load(Ordering::Relaxed))
+        own.and_then(|own| own.key.shared())
+            .is_some_and(|flight| flight.invalidated.load(Ordering::Relaxed))
     }
 
     /// Takes the flight out of the table, unless that is done: nobody can meet it any more. Runs no user code.
@@ -486,30 +486,30 @@ impl<'f, K, V> Leader<'f, K, V> {
     }
 
     fn leave_table(&mut self) {
-        let mut state = lock(&self.lane.state);
+        let mut state = lock(&self.shard.state);
         state.counts.add(&self.counts);
         if let Some(open) = state.table.remove(self.hash, self.number) {
             state.last = open.leader;
             self.gone = Some(open.key);
-            // Release: see `Lane::is_empty`.
-            self.lane
+            // Release: see `Shard::is_empty`.
+            self.shard
                 .active
-                .store(self.lane.active.load(Ordering::Relaxed) - 1, Ordering::Release);
+                .store(self.shard.active.load(Ordering::Relaxed) - 1, Ordering::Release);
         }
     }
 
     /// Makes the flight leave the table when this is dropped.
     #[inline]
-    pub(crate) fn leaving(&mut self) -> Leaving<'_, 'f, K, V> {
-        Leaving(self)
+    pub(crate) fn leave_on_drop(&mut self) -> LeaveOnDrop<'_, 'f, K, V> {
+        LeaveOnDrop(self)
     }
 
     /// Ends the flight. `outcome` is asked for only if somebody has met it, and maybe waits.
     #[inline]
-    pub(crate) fn land(&mut self, outcome: impl FnOnce() -> Outcome<V>) {
+    pub(crate) fn complete(&mut self, outcome: impl FnOnce() -> Outcome<V>) {
         self.leave();
-        if let Some(flight) = self.gone.as_ref().and_then(Key::met) {
-            flight.land(outcome());
+        if let Some(flight) = self.gone.as_ref().and_then(Key::shared) {
+            flight.complete(outcome());
         }
     }
 }
@@ -518,24 +518,24 @@ impl<K, V> Drop for Leader<'_, K, V> {
     #[inline]
     fn drop(&mut self) {
         self.leave();
-        if let Some(flight) = self.gone.as_ref().and_then(Key::met) {
-            flight.land(Outcome::Abandoned);
+        if let Some(flight) = self.gone.as_ref().and_then(Key::shared) {
+            flight.complete(Outcome::Abandoned);
         }
     }
 }
 
 /// A leader that is about to leave. See [`Leader::leaving`].
-pub(crate) struct Leaving<'l, 'f, K, V>(&'l mut Leader<'f, K, V>);
+pub(crate) struct LeaveOnDrop<'l, 'f, K, V>(&'l mut Leader<'f, K, V>);
 
-impl<K, V> Leaving<'_, '_, K, V> {
-    /// See [`Leader::superseded`].
+impl<K, V> LeaveOnDrop<'_, '_, K, V> {
+    /// See [`Leader::invalidated`].
     #[inline]
-    pub(crate) fn superseded(&self) -> bool {
-        self.0.superseded()
+    pub(crate) fn invalidated(&self) -> bool {
+        self.0.invalidated()
     }
 }
 
-impl<K, V> Drop for Leaving<'_, '_, K, V> {
+impl<K, V> Drop for LeaveOnDrop<'_, '_, K, V> {
     #[inline]
     fn drop(&mut self) {
         self.0.leave();
@@ -543,24 +543,24 @@ impl<K, V> Drop for Leaving<'_, '_, K, V> {
 }
 
 impl<K, V> Flight<K, V> {
-    fn new(hash: u64, key: K, leader: Who) -> Self {
+    fn new(hash: u64, key: K, leader: ActorId) -> Self {
         Self {
             hash,
             key,
             leader,
-            superseded: AtomicBool::new(false),
+            invalidated: AtomicBool::new(false),
             outcome: OnceLock::new(),
             done: Mutex::new(Done::default()),
-            landing: Landing::new(),
+            wait_state: WaitState::new(),
             landed: Condvar::new(),
         }
     }
 
     /// Gives those who wait the outcome, unless they have one.
     #[cold]
-    fn land(&self, outcome: Outcome<V>) {
+    fn complete(&self, outcome: Outcome<V>) {
         if self.outcome.set(outcome).is_ok() {
-            self.landing.end();
+            self.wait_state.end();
             let mut done = lock(&self.done);
             done.landed = true;
             #[cfg(feature = "async")]
@@ -576,18 +576,18 @@ impl<K, V> Flight<K, V> {
     /// Waits for the outcome. `Err` if that would never come. `Ok(None)`: the load was overtaken before this caller came;
     /// it must look again.
     pub(crate) fn wait(&self) -> Result<Option<&Outcome<V>>, Reentrant> {
-        let overtaken = self.superseded.load(Ordering::Relaxed);
+        let invalidated = self.invalidated.load(Ordering::Relaxed);
         let mut done = lock(&self.done);
         if !done.landed {
             drop(done);
-            let _waiting = Waiting::begin(self.leader, &self.landing)?;
+            let _waiting = Waiting::begin(self.leader, &self.wait_state)?;
             done = lock(&self.done);
             while !done.landed {
                 done = self.landed.wait(done).unwrap_or_else(PoisonError::into_inner);
             }
         }
         drop(done);
-        Ok(if overtaken { None } else { self.outcome.get() })
+        Ok(if invalidated { None } else { self.outcome.get() })
     }
 }
 

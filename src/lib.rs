@@ -60,7 +60,7 @@ pub use error::{BuildError, LoadError};
 pub use expiry::{Expiry, Ttl};
 pub use policy::PolicyKind as Policy;
 pub use reader::{Iter, Reader};
-pub use refresh::Task;
+pub use refresh::RefreshTask;
 pub use stats::{Cause, Stats};
 
 /// The README's examples are tests.

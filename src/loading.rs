@@ -8,7 +8,7 @@ use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Leader, Outcome, Reentrant, Role, Who};
+use crate::flight::{ActorId, Leader, Outcome, Reentrant, Role};
 use crate::reclaim::Guard;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
@@ -70,7 +70,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
         E: Send + Sync + 'static,
     {
-        let now = self.0.engine.now_and_tick();
+        let now = self.0.engine.now_and_expire();
         let hash = self.0.hash(&key);
         let guard = self.0.engine.pin();
         if let Some(entry) = self.0.lookup(&key, hash, &guard) {
@@ -101,9 +101,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         self.failed(hash, &key)?;
         loop {
-            match self.join(hash, &key, Who::this_thread()) {
-                Role::Lead { mut leader, late } => {
-                    if let Some(value) = self.look_again(late, hash, &key, guard, &mut leader) {
+            match self.join(hash, &key, ActorId::this_thread()) {
+                Role::Lead { mut leader, recheck } => {
+                    if let Some(value) = self.recheck_map(recheck, hash, &key, guard, &mut leader) {
                         return Ok(value);
                     }
                     let loaded = leader.run(load).map_err(Arc::new);
@@ -132,27 +132,27 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     #[inline]
-    fn join(&self, hash: u64, key: &K, who: Who) -> Role<'_, K, V>
+    fn join(&self, hash: u64, key: &K, actor: ActorId) -> Role<'_, K, V>
     where
         K: Clone,
     {
-        self.0.flights.join(hash, |other| other == key, key.clone(), who)
+        self.0.flights.join(hash, |other| other == key, key.clone(), actor)
     }
 
     /// What another's load of the key has brought since it was missed, if it is late; that ends the new flight. What was
     /// inserted meanwhile other than by a load counts as inserted during this one. The caller is pinned no more.
     #[inline]
-    fn look_again(&self, late: bool, hash: u64, key: &K, guard: Guard, leader: &mut Leader<'_, K, V>) -> Option<V>
+    fn recheck_map(&self, recheck: bool, hash: u64, key: &K, guard: Guard, leader: &mut Leader<'_, K, V>) -> Option<V>
     where
         V: Clone,
     {
-        if !late {
+        if !recheck {
             return None;
         }
         let old = self.0.peek_alive(hash, key, self.0.engine.now(), &guard)?;
         let value = Engine::<K, V>::view(old.0).value.clone();
         drop(guard);
-        leader.land(|| Outcome::Loaded(value.clone()));
+        leader.complete(|| Outcome::Loaded(value.clone()));
         Some(value)
     }
 
@@ -183,18 +183,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 let new = self.0.engine.make(hash, (key, copy), weight, timing, &guard);
                 // The flight leaves its table when the closure is dropped: after the map has decided, so that whoever misses
                 // the flight finds the entry, and before listeners run, which may load the key if it was not admitted.
-                let leaving = leader.leaving();
-                let superseded = move || leaving.superseded();
+                let leaving = leader.leave_on_drop();
+                let invalidated = move || leaving.invalidated();
                 self.0
                     .engine
-                    .insert_absent(hash, new, |a, b| a == b, Some(superseded), guard);
-                leader.land(|| Outcome::Loaded(value.clone()));
+                    .insert_absent(hash, new, |a, b| a == b, Some(invalidated), guard);
+                leader.complete(|| Outcome::Loaded(value.clone()));
                 Ok(value)
             }
             Err(error) => {
                 self.0
-                    .remember_failure(hash, &key, error.clone(), || leader.superseded());
-                leader.land(|| Outcome::Failed(error.clone()));
+                    .remember_failure(hash, &key, error.clone(), || leader.invalidated());
+                leader.complete(|| Outcome::Failed(error.clone()));
                 Err(LoadError::Failed(error))
             }
         }
@@ -225,7 +225,7 @@ pub(crate) fn infallible(error: LoadError<Infallible>) -> ! {
     match error {
         LoadError::Failed(never) => match *never {},
         LoadError::Reentrant => panic!("hotset: the key was asked for from inside its own loader"),
-        LoadError::WrongNumber { asked, returned } => {
+        LoadError::WrongLength { asked, returned } => {
             panic!("hotset: a loader was asked for {asked} values and returned {returned}")
         }
     }

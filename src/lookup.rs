@@ -18,8 +18,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let found = self.peek_alive(hash, key, now, guard);
-        if found.is_none() && self.pending.is_some() {
-            return self.revive(hash, key, guard);
+        if found.is_none() && self.snapshot_slot.is_some() {
+            return self.restore_on_miss(hash, key, guard);
         }
         found
     }
@@ -30,7 +30,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.lookup_at_once(key, hash, guard)
+        self.lookup_fast(key, hash, guard)
             .unwrap_or_else(|found| self.lookup_slow(key, hash, found, self.engine.now(), guard))
     }
 
@@ -51,13 +51,13 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Q: Eq + ?Sized,
     {
         self.peek(hash, key, guard)
-            .filter(|found| !self.engine.is_over(found.0, now))
+            .filter(|found| !self.engine.is_expired(found.0, now))
     }
 
     /// What [`lookup`](Self::lookup) returns, if the first look tells and the counters are at hand. Else nothing is counted,
     /// and what was found is returned for [`lookup_slow`](Self::lookup_slow) to go on with.
     #[inline(always)]
-    pub(crate) fn lookup_at_once<'g, Q>(
+    pub(crate) fn lookup_fast<'g, Q>(
         &self,
         key: &Q,
         hash: u64,
@@ -68,12 +68,12 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Q: Eq + ?Sized,
     {
         let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
-        match self.engine.map().get_at_once(hash, equal, guard) {
-            Some(Some(found)) => self.hit_at_once(found, guard).map(Some).ok_or(Some(found)),
-            Some(None) => match self.engine.locals().near(guard) {
+        match self.engine.map().get_fast(hash, equal, guard) {
+            Some(Some(found)) => self.record_hit_fast(found, guard).map(Some).ok_or(Some(found)),
+            Some(None) => match self.engine.thread_states().near(guard) {
                 // (In a cache with times the clock is to be looked at, for the sake of others' entries.)
                 // (And an entry that is not here may still be in a snapshot.)
-                Some(local) if !self.engine.time().is_active() && !self.pending.is_some() => {
+                Some(local) if !self.engine.time().is_active() && !self.snapshot_slot.is_some() => {
                     local.miss();
                     Ok(None)
                 }
@@ -85,23 +85,23 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
 
     /// A hit, if the first look finds it, and counting it is nothing but writing it down. Else nothing was counted.
     #[inline(always)]
-    pub(crate) fn glance<'g>(
+    pub(crate) fn probe<'g>(
         &self,
         hash: u64,
         equal: impl FnOnce(&K) -> bool,
         guard: &'g Guard,
     ) -> Option<&'g Entry<K, V>> {
-        let found = self.engine.map().likely(hash, guard)?;
+        let found = self.engine.map().probe_unverified(hash, guard)?;
         if !equal(&Engine::<K, V>::view(found).key) {
             return None;
         }
-        self.hit_at_once(found, guard)
+        self.record_hit_fast(found, guard)
     }
 
     /// Counts a hit, for the statistics and for the policy, if that is nothing but writing it down.
     #[inline(always)]
-    fn hit_at_once<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
-        let local = self.engine.locals().near(guard)?;
+    fn record_hit_fast<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
+        let local = self.engine.thread_states().near(guard)?;
         if !self.engine.mark(found, guard) {
             return None;
         }
@@ -109,7 +109,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Some(Engine::<K, V>::view(found))
     }
 
-    /// Goes on with what [`lookup_at_once`](Self::lookup_at_once) found; `now` is 0 if nothing has times.
+    /// Goes on with what [`lookup_fast`](Self::lookup_at_once) found; `now` is 0 if nothing has times.
     #[inline(never)]
     pub(crate) fn lookup_slow<'g, Q>(
         &self,
@@ -126,11 +126,11 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         let equal = move |header| Engine::<K, V>::view(header).key.borrow() == key;
         let mut found = found
             .or_else(|| self.engine.map().get_slow(hash, equal, guard))
-            .filter(|found| !self.engine.is_over(*found, now));
-        if found.is_none() && self.pending.is_some() {
-            found = self.revive(hash, key, guard).map(|Handle(found)| found);
+            .filter(|found| !self.engine.is_expired(*found, now));
+        if found.is_none() && self.snapshot_slot.is_some() {
+            found = self.restore_on_miss(hash, key, guard).map(|Handle(found)| found);
         }
-        self.engine.locals().count(guard, found.is_some());
+        self.engine.thread_states().count(guard, found.is_some());
         let found = found?;
         Some(self.hit(found, now, guard))
     }
@@ -140,7 +140,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     fn hit<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> &'g Entry<K, V> {
         self.engine.hit(found, guard);
         if now != 0 && self.engine.time().moves() {
-            self.engine.prolong(Handle(found), now, guard);
+            self.engine.update_deadline(Handle(found), now, guard);
         }
         Engine::<K, V>::view(found)
     }
@@ -149,8 +149,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// hand.
     #[inline(always)]
     pub(crate) fn hit_timed<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
-        let local = self.engine.locals().near(guard)?;
-        if now == 0 || self.engine.is_over(found, now) {
+        let local = self.engine.thread_states().near(guard)?;
+        if now == 0 || self.engine.is_expired(found, now) {
             return None;
         }
         local.hit();
@@ -172,7 +172,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     {
         let found = glanced.filter(|header| Engine::<K, V>::view(*header).key.borrow() == key);
         found
-            .and_then(|found| self.hit_at_once(found, guard))
+            .and_then(|found| self.record_hit_fast(found, guard))
             .or_else(|| self.lookup_slow(key, hash, found, self.engine.now(), guard))
     }
 }

@@ -2,7 +2,7 @@
 //! caching).
 
 use crate::clock::Source;
-use crate::engine::{Engine, Settings, Time};
+use crate::engine::{Engine, ExpirySettings, Settings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::policy::PolicyKind;
@@ -22,18 +22,18 @@ const MOST: u64 = 1 << 14;
 impl<K: Eq> Failures<K> {
     /// Looks the key's failure up, if it is an error of this type and not too old.
     pub(crate) fn get<E: Send + Sync + 'static>(&self, hash: u64, key: &K) -> Option<Arc<E>> {
-        let (now, guard) = (self.0.now_and_tick(), self.0.pin());
+        let (now, guard) = (self.0.now_and_expire(), self.0.pin());
         let equal = |header| Engine::<K, Failure>::view(header).key == *key;
         let found = self.0.map().get(hash, equal, &guard)?;
-        if self.0.is_over(found, now) {
+        if self.0.is_expired(found, now) {
             return None;
         }
         Engine::<K, Failure>::view(found).value.clone().downcast().ok()
     }
 
     pub(crate) fn insert(&self, hash: u64, key: K, error: Failure) {
-        let (now, guard) = (self.0.now_and_tick(), self.0.pin());
-        let timing = self.0.time().of_new(hash, (&key, &error), Ttl::Default, None, now);
+        let (now, guard) = (self.0.now_and_expire(), self.0.pin());
+        let timing = self.0.time().for_insert(hash, (&key, &error), Ttl::Default, None, now);
         let new = self.0.make(hash, (key, error), 1, timing, &guard);
         self.0.insert(hash, new, |a, b| a == b, guard);
     }
@@ -54,7 +54,7 @@ impl<K> Failures<K> {
         if !clock.is_available() {
             return Err(BuildError::NoClock);
         }
-        let mut time = Time::new(clock);
+        let mut time = ExpirySettings::new(clock);
         time.time_to_live = Some(ttl);
         let engine = Engine::new(Settings {
             policy: PolicyKind::Fifo,

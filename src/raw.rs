@@ -7,9 +7,9 @@ use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::flight;
 use crate::prim::clock;
-use crate::reclaim::{self, alone};
+use crate::reclaim::{self, unprotected};
 pub use crate::snapshot::EntryCodec;
-pub use crate::snapshot::session::{About, Loading, Saving};
+pub use crate::snapshot::session::{EntryMeta, LoadSession, SaveSession};
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
 use crate::stats::Cause;
 use std::borrow::Borrow;
@@ -33,7 +33,7 @@ where
     Q: Hash + Eq + ?Sized,
     E: Send + Sync + 'static,
 {
-    cache.0.engine.now_and_tick();
+    cache.0.engine.now_and_expire();
     let hash = cache.0.hash(key);
     let guard = cache.0.engine.pin();
     if let Some(entry) = cache.0.lookup(key, hash, &guard) {
@@ -67,7 +67,7 @@ pub fn load<C: EntryCodec<K, V>, K: Hash + Eq, V, S: BuildHasher>(
 /// # Safety
 /// No other thread uses any cache of the process meanwhile; and hashing, comparing and `read` use none.
 #[inline(always)]
-pub unsafe fn get_alone<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
+pub unsafe fn get_exclusive<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
 where
     K: Hash + Eq + Borrow<Q>,
     S: BuildHasher,
@@ -77,11 +77,11 @@ where
     unsafe { get_alone_if(cache, key, |_| true, read) }
 }
 
-/// [`get_alone`], where every entry that is found is a miss unless `allowed` returns true for the current time: nanoseconds of
+/// [`get_exclusive`], where every entry that is found is a miss unless `allowed` returns true for the current time: nanoseconds of
 /// [`clock_nanos`], or 0 in a cache whose entries never expire.
 ///
 /// # Safety
-/// As for [`get_alone`]; `allowed` uses no cache either.
+/// As for [`get_exclusive`]; `allowed` uses no cache either.
 #[inline(always)]
 pub unsafe fn get_alone_if<K, V, S, Q, R>(
     cache: &Cache<K, V, S>,
@@ -95,13 +95,13 @@ where
     Q: Hash + Eq + ?Sized,
 {
     // SAFETY: the caller's promise.
-    let guard = unsafe { alone() };
-    match cache.0.lookup_at_once(key, cache.0.hash(key), &guard) {
+    let guard = unsafe { unprotected() };
+    match cache.0.lookup_fast(key, cache.0.hash(key), &guard) {
         Ok(entry) => entry.map(|entry| read(&entry.value)),
         Err(Some(found)) if cache.0.engine.hits_are_quiet() => {
             let now = cache.0.engine.now();
             if !allowed(now) {
-                cache.0.engine.locals().count(&guard, false);
+                cache.0.engine.thread_states().count(&guard, false);
                 return None;
             }
             let Some(entry) = cache.0.hit_timed(found, now, &guard) else {
@@ -109,12 +109,12 @@ where
             };
             let result = read(&entry.value);
             // From here on entries may be freed.
-            cache.0.engine.tick(now);
+            cache.0.engine.expire_if_due(now);
             Some(result)
         }
         Err(found) => {
             if found.is_some() && !allowed(cache.0.engine.now()) {
-                cache.0.engine.locals().count(&guard, false);
+                cache.0.engine.thread_states().count(&guard, false);
                 return None;
             }
             get_protected(cache, key, read)
@@ -128,22 +128,22 @@ pub fn clock_nanos() -> u64 {
     clock::nanos()
 }
 
-/// The hits of [`get_alone`] that need a single look; of others nothing is known then, and nothing was counted. `hash` is what the
+/// The hits of [`get_exclusive`] that need a single look; of others nothing is known then, and nothing was counted. `hash` is what the
 /// cache's hasher makes of the key, `equal` tells the key.
 ///
 /// # Safety
-/// As for [`get_alone`].
+/// As for [`get_exclusive`].
 #[inline(always)]
-pub unsafe fn glance_alone<K: Hash, V, S: BuildHasher, R>(
+pub unsafe fn probe_exclusive<K: Hash, V, S: BuildHasher, R>(
     cache: &Cache<K, V, S>,
     hash: u64,
     equal: impl FnOnce(&K) -> bool,
     read: impl FnOnce(&V) -> R,
 ) -> Option<R> {
     // SAFETY: the caller's promise.
-    let guard = unsafe { alone() };
-    let hash = Inner::<K, V, S>::stir(hash);
-    cache.0.glance(hash, equal, &guard).map(|entry| read(&entry.value))
+    let guard = unsafe { unprotected() };
+    let hash = Inner::<K, V, S>::mix_hash(hash);
+    cache.0.probe(hash, equal, &guard).map(|entry| read(&entry.value))
 }
 
 /// [`Cache::get_many`] without memory of its own: shows the values of `keys`, in their order, while none of them is freed.
@@ -177,7 +177,7 @@ pub unsafe fn fork_child() {
     flight::fork_child();
 }
 
-/// [`Cache::get_with`], apart: so [`get_alone`] needs nothing of what protects it.
+/// [`Cache::get_with`], apart: so [`get_exclusive`] needs nothing of what protects it.
 #[cold]
 #[inline(never)]
 fn get_protected<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
@@ -208,14 +208,14 @@ where
         .flatten();
     inner
         .flights
-        .supersede_fenced(hash, |loading| loading.borrow() == sought);
-    inner.pending.overtake(sought);
+        .invalidate_fenced(hash, |loading| loading.borrow() == sought);
+    inner.snapshot_slot.invalidate(sought);
     inner.forget_failure(hash, |failed| failed.borrow() == sought);
     let new = inner.engine.make(hash, (key, value), weight, times, &guard);
     inner
         .engine
         .insert(hash, new, |other, _| other.borrow() == sought, guard);
-    inner.engine.tick(now);
+    inner.engine.expire_if_due(now);
 }
 
 /// [`Cache::get_with`], which also tells `read` whether the value is due for a reload ([`Builder::refresh_after`]). It tells one
@@ -228,7 +228,7 @@ where
     S: BuildHasher,
     Q: Hash + Eq + ?Sized,
 {
-    let now = cache.0.engine.now_and_tick();
+    let now = cache.0.engine.now_and_expire();
     let guard = cache.0.engine.pin();
     let entry = cache.0.lookup(key, cache.0.hash(key), &guard)?;
     let due = cache.0.engine.claim_reload(entry, now, &guard);
@@ -304,9 +304,9 @@ pub fn retain<K, V, S>(cache: &Cache<K, V, S>, mut keep: impl FnMut(&K, &V) -> b
 pub fn pop_coldest<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K, &V) -> R) -> Option<R> {
     let engine = &cache.0.engine;
     loop {
-        let (now, guard) = (engine.now_and_tick(), engine.pin());
+        let (now, guard) = (engine.now_and_expire(), engine.pin());
         let coldest = engine.coldest(&guard)?;
-        let taken = (!engine.is_over(coldest.0, now)).then(|| {
+        let taken = (!engine.is_expired(coldest.0, now)).then(|| {
             let entry = Engine::<K, V>::view(coldest.0);
             take(&entry.key, &entry.value)
         });
@@ -321,7 +321,7 @@ pub fn take_expired<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K,
     let (engine, now) = (&cache.0.engine, cache.0.engine.now());
     let mut expired = Vec::new();
     engine.retain_by(|handle| {
-        let is_expired = engine.is_over(handle.0, now);
+        let is_expired = engine.is_expired(handle.0, now);
         if is_expired {
             let entry = Engine::<K, V>::view(handle.0);
             expired.push(take(&entry.key, &entry.value));
@@ -343,7 +343,7 @@ where
     S: BuildHasher,
     Q: Hash + Eq + ?Sized,
 {
-    let (inner, now) = (&*cache.0, cache.0.engine.now_and_tick());
+    let (inner, now) = (&*cache.0, cache.0.engine.now_and_expire());
     let hash = inner.hash(key);
     let guard = inner.engine.pin();
     let found = inner.find_alive(hash, key, now, &guard)?;
@@ -373,7 +373,7 @@ pub fn hottest_with_remaining<K, V, S, R>(
     let handles = engine.hottest(&guard);
     // (After the order: an entry of a snapshot may be the first with an expiration.)
     let now = engine.now();
-    let alive = handles.into_iter().filter(|handle| !engine.is_over(handle.0, now));
+    let alive = handles.into_iter().filter(|handle| !engine.is_expired(handle.0, now));
     let taken = alive.filter_map(|handle| {
         let timing = engine.timing(handle, &guard);
         let remaining = Remaining {
@@ -536,7 +536,7 @@ mod tests {
             }
             let cache = builder.build().unwrap();
             // SAFETY: this process has one thread that uses caches.
-            let look = |key: &str| unsafe { get_alone(&cache, key, |value| *value) };
+            let look = |key: &str| unsafe { get_exclusive(&cache, key, |value| *value) };
             for i in 0..200 {
                 cache.insert(i.to_string(), i);
                 cache.run_pending();

@@ -43,7 +43,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reader<'_, K, V, S> {
     pub fn hottest(&self) -> impl Iterator<Item = (&K, &V)> {
         let (engine, now) = (&self.inner.engine, self.inner.engine.now());
         let handles = engine.hottest(&self.guard).into_iter();
-        let alive = handles.filter(move |handle| !engine.is_over(handle.0, now));
+        let alive = handles.filter(move |handle| !engine.is_expired(handle.0, now));
         alive.map(|handle| {
             let entry: &Entry<K, V> = Engine::<K, V>::view(handle.0);
             (&entry.key, &entry.value)
@@ -82,7 +82,7 @@ impl<K: Clone, V: Clone, S> Iterator for Iter<'_, K, V, S> {
 
     fn next(&mut self) -> Option<(K, V)> {
         while self.ready.is_empty() && self.from < 1 << 32 {
-            let now = self.inner.engine.now_and_tick();
+            let now = self.inner.engine.now_and_expire();
             let guard = self.inner.engine.pin();
             let mut handles = Vec::new();
             self.from = self
@@ -91,7 +91,7 @@ impl<K: Clone, V: Clone, S> Iterator for Iter<'_, K, V, S> {
                 .map()
                 .walk(self.from, |header| handles.push(Handle(header)), &guard);
             // Cloning is user code: it may panic, or use the cache.
-            handles.retain(|handle| !self.inner.engine.is_over(handle.0, now));
+            handles.retain(|handle| !self.inner.engine.is_expired(handle.0, now));
             self.ready.extend(handles.into_iter().map(|handle| {
                 let entry: &Entry<K, V> = Engine::<K, V>::view(handle.0);
                 (entry.key.clone(), entry.value.clone())

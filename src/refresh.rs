@@ -1,11 +1,11 @@
 //! Reloading before a value is too old: one caller sees to it, the others are served what is there.
 
 use crate::cache::{Cache, Inner};
-use crate::engine::Panics;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Leader, Outcome, Role, Who};
+use crate::flight::{ActorId, Leader, Outcome, Role};
 use crate::loading::infallible;
+use crate::prim::panics::Panics;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::mem;
@@ -15,10 +15,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// A reload, for a thread of the user's choice. To be called once; if it is dropped instead, a later caller tries again.
-pub type Task = Box<dyn FnOnce() + Send>;
+pub type RefreshTask = Box<dyn FnOnce() + Send>;
 
 /// Hands tasks to wherever the user wants them to run.
-pub(crate) type Runner = Box<dyn Fn(Task) + Send + Sync>;
+pub(crate) type Runner = Box<dyn Fn(RefreshTask) + Send + Sync>;
 
 /// The right and the duty to reload a key. If nothing comes of it, the entry is soon due again.
 struct Reload<K: Hash + Eq, V, S: BuildHasher> {
@@ -61,7 +61,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         E: Send + Sync + 'static,
     {
         let cache = self.cache.clone();
-        let value = match self.lead(&cache, Who::this_thread()) {
+        let value = match self.lead(&cache, ActorId::this_thread()) {
             Some(mut leader) => {
                 let loaded = leader.run(load);
                 self.end(&cache.0, &mut leader, old, loaded)
@@ -74,12 +74,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
     }
 
     /// Begins a flight; `None` if the key is being loaded, since it was removed or had ended.
-    fn lead<'c>(&self, cache: &'c Cache<K, V, S>, who: Who) -> Option<Leader<'c, K, V>>
+    fn lead<'c>(&self, cache: &'c Cache<K, V, S>, actor: ActorId) -> Option<Leader<'c, K, V>>
     where
         K: Clone,
     {
         let key = self.key.clone();
-        match cache.0.flights.join(self.hash, |other| *other == self.key, key, who) {
+        match cache.0.flights.join(self.hash, |other| *other == self.key, key, actor) {
             Role::Lead { leader, .. } => Some(leader),
             Role::Wait(_) => None,
         }
@@ -105,12 +105,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 let now = inner.engine.now_for(ttl);
                 let timing = inner.times(self.hash, (&self.key, &value), ttl, now, &guard);
                 let new = inner.engine.make(self.hash, contents, weight, timing, &guard);
-                let leaving = leader.leaving();
-                let superseded = move || leaving.superseded();
+                let leaving = leader.leave_on_drop();
+                let invalidated = move || leaving.invalidated();
                 self.done = inner
                     .engine
-                    .insert_unless(self.hash, new, |a, b| a == b, superseded, guard);
-                leader.land(|| Outcome::Loaded(value.clone()));
+                    .insert_unless(self.hash, new, |a, b| a == b, invalidated, guard);
+                leader.complete(|| Outcome::Loaded(value.clone()));
                 value
             }
             Err(error) => {
@@ -125,7 +125,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 }
                 // Who waits has found the entry ended or removed meanwhile.
                 let error = Arc::new(error);
-                leader.land(|| Outcome::Failed(error));
+                leader.complete(|| Outcome::Failed(error));
                 old
             }
         }
@@ -146,11 +146,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         V: Clone,
         E: Send + Sync + 'static,
     {
-        let (cache, who) = (self.cache.clone(), Who::future());
-        let value = match self.lead(&cache, who) {
+        let (cache, actor) = (self.cache.clone(), ActorId::future());
+        let value = match self.lead(&cache, actor) {
             Some(mut leader) => {
-                let loaded = leader.run_future(who, load, end).await;
-                let _polled = who.polled();
+                let loaded = leader.run_future(actor, load, end).await;
+                let _polled = actor.polled();
                 self.end(&cache.0, &mut leader, old, loaded)
             }
             None => old,
@@ -203,7 +203,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// Like [`get_or_insert_with`](Self::get_or_insert_with), with a loader that may run elsewhere: if the key's value is due
     /// for a reload (see [`refresh_after`](crate::Builder::refresh_after)) and the cache has a
-    /// [`background`](crate::Builder::background), the reload is handed there, and this call returns the old value at once.
+    /// [`refresh_executor`](crate::Builder::refresh_executor), the reload is handed there, and this call returns the old value at once.
     ///
     /// # Panics
     /// If the key is missing, and asked for from inside its own loader.
@@ -234,7 +234,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let Some(background) = &self.0.background else {
             return self.try_get_or_insert_with_ttl(key, load);
         };
-        let now = self.0.engine.now_and_tick();
+        let now = self.0.engine.now_and_expire();
         let hash = self.0.hash(&key);
         let guard = self.0.engine.pin();
         let Some(entry) = self.0.lookup(&key, hash, &guard) else {
@@ -245,7 +245,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         drop(guard);
         if due {
             let (reload, old) = (self.reload_of(hash, key), value.clone());
-            let task: Task = Box::new(move || _ = reload.run(old, load));
+            let task: RefreshTask = Box::new(move || _ = reload.run(old, load));
             // The panic hook has reported what panics here. The call has its value, and the task has been dropped.
             _ = catch_unwind(AssertUnwindSafe(|| background(task)));
         }

@@ -10,12 +10,12 @@ use std::{io, process};
 
 /// Told when the last handle is dropped, so that the thread does not sleep on until its next turn.
 #[derive(Default)]
-struct Bell {
+struct Shutdown {
     rung: Mutex<bool>,
     heard: Condvar,
 }
 
-impl Bell {
+impl Shutdown {
     fn ring(&self) {
         *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.heard.notify_all();
@@ -41,7 +41,7 @@ thread_local! {
 /// own. In the child of a fork, which does not have the thread, nothing is done.
 pub(crate) struct Service {
     kind: Kind,
-    bell: Arc<Bell>,
+    shutdown: Arc<Shutdown>,
     thread: Option<JoinHandle<()>>,
     process: u32,
 }
@@ -62,8 +62,8 @@ impl Service {
         interval: Duration,
         mut turn: impl FnMut() -> bool + Send + 'static,
     ) -> io::Result<Self> {
-        let bell = Arc::new(Bell::default());
-        let heard = bell.clone();
+        let shutdown = Arc::new(Shutdown::default());
+        let heard = shutdown.clone();
         let name = match kind {
             Kind::Ticker => "hotset-ticker",
             Kind::Saver => "hotset-saver",
@@ -74,7 +74,7 @@ impl Service {
         })?;
         Ok(Self {
             kind,
-            bell,
+            shutdown,
             thread: Some(thread),
             process: process::id(),
         })
@@ -86,7 +86,7 @@ impl Drop for Service {
         if self.process != process::id() {
             return;
         }
-        self.bell.ring();
+        self.shutdown.ring();
         let Some(thread) = self.thread.take() else { return };
         let waits = match self.kind {
             Kind::Ticker => !IS_SERVICE.try_with(Cell::get).unwrap_or(false),

@@ -116,7 +116,7 @@ fn a_wrong_number_of_values_is_an_error() {
     let cache = Numbers::new(100);
     for returned in [0, 1, 3] {
         let failed = cache.try_get_many_or_insert_with([1, 2], |_| Ok::<_, String>(vec![7; returned]));
-        let Err(error @ LoadError::WrongNumber { asked: 2, .. }) = failed else {
+        let Err(error @ LoadError::WrongLength { asked: 2, .. }) = failed else {
             panic!("{failed:?}")
         };
         assert!(

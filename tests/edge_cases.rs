@@ -97,22 +97,22 @@ fn handles_are_send_and_sync() {
 #[test]
 fn builder_errors() {
     let builder = Cache::<u64, u64>::builder;
-    assert_eq!(builder().build().unwrap_err(), BuildError::NoCapacity);
+    assert_eq!(builder().build().unwrap_err(), BuildError::MissingCapacity);
     assert_eq!(
         builder().max_entries(1).max_weight(1).build().unwrap_err(),
-        BuildError::TwoCapacities
+        BuildError::ConflictingCapacities
     );
-    assert_eq!(builder().max_weight(1).build().unwrap_err(), BuildError::NoWeigher);
+    assert_eq!(builder().max_weight(1).build().unwrap_err(), BuildError::MissingWeigher);
     assert_eq!(
         builder().weigher(|_, _| 1).build().unwrap_err(),
-        BuildError::NoMaxWeight
+        BuildError::MissingMaxWeight
     );
     assert_eq!(
         builder().max_entries(1).weigher(|_, _| 1).build().unwrap_err(),
-        BuildError::NoMaxWeight
+        BuildError::MissingMaxWeight
     );
     assert!(builder().max_weight(1).weigher(|_, _| 1).build().is_ok());
-    assert!(!BuildError::NoCapacity.to_string().is_empty());
+    assert!(!BuildError::MissingCapacity.to_string().is_empty());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Reloads before a value is too old, values that outlive a failing source, and failures that are remembered.
 
-use hotset::{Builder, Cache, LoadError, ManualClock, Task, Ttl};
+use hotset::{Builder, Cache, LoadError, ManualClock, RefreshTask, Ttl};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex};
@@ -157,10 +157,10 @@ fn the_same_key_inside_its_reload_is_served() {
 #[test]
 fn reloads_run_in_the_background_if_there_is_one() {
     let clock = ManualClock::new();
-    let tasks: Arc<Mutex<Vec<Task>>> = Arc::default();
+    let tasks: Arc<Mutex<Vec<RefreshTask>>> = Arc::default();
     let queue = tasks.clone();
     let cache = cache(&clock, |builder| {
-        builder.background(move |task| queue.lock().unwrap().push(task))
+        builder.refresh_executor(move |task| queue.lock().unwrap().push(task))
     });
     assert_eq!(cache.get_or_refresh_with(1, || 1), 1, "the first value is waited for");
     clock.advance(secs(10));
@@ -198,7 +198,7 @@ fn background_that_panics_abandons_the_reload() {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = calls.clone();
     let cache = cache(&clock, |builder| {
-        builder.background(move |task| match count.fetch_add(1, SeqCst) {
+        builder.refresh_executor(move |task| match count.fetch_add(1, SeqCst) {
             0 => panic!("no thread for it"),
             1 => drop(task),
             _ => task(),

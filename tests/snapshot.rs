@@ -473,9 +473,15 @@ fn bad_files_are_refused() {
     // Other types.
     fs::write(dir.file(), &whole).unwrap();
     let strings: Cache<String, String> = Cache::new(10);
-    assert!(matches!(strings.load(dir.file()), Err(SnapshotError::Foreign { .. })));
+    assert!(matches!(
+        strings.load(dir.file()),
+        Err(SnapshotError::Incompatible { .. })
+    ));
     let numbers: Cache<u64, u32> = Cache::new(10);
-    assert!(matches!(numbers.load(dir.file()), Err(SnapshotError::Foreign { .. })));
+    assert!(matches!(
+        numbers.load(dir.file()),
+        Err(SnapshotError::Incompatible { .. })
+    ));
 }
 
 #[test]
@@ -495,7 +501,7 @@ fn damaged_records_are_misses() {
     }
     let new = loaded(&dir, Policy::WTinyLfu, 100, LAZY);
     let warmed = new.warm();
-    assert_eq!((warmed.entries, warmed.damaged), (99, 1));
+    assert_eq!((warmed.entries, warmed.corrupt), (99, 1));
 }
 
 #[test]

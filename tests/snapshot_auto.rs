@@ -5,7 +5,7 @@
 mod common;
 
 use common::Folder;
-use hotset::snapshot::{Codec, Keep, Kept, LoadOptions, SnapshotError};
+use hotset::snapshot::{AutoSnapshot, Codec, LoadOptions, SnapshotError, SnapshotEvent};
 use hotset::{BuildError, Builder, Cache};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,9 +18,9 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_millis(1);
 
 /// A setting, and what its cache will tell. Once nothing is left of the cache and its thread, nothing more comes.
-fn keep(path: &Path) -> (Keep, Receiver<Kept>) {
+fn keep(path: &Path) -> (AutoSnapshot, Receiver<SnapshotEvent>) {
     let (tell, told) = channel();
-    (Keep::at(path, move |kept| _ = tell.send(kept)), told)
+    (AutoSnapshot::new(path, move |kept| _ = tell.send(kept)), told)
 }
 
 fn builder<K, V>() -> Builder<K, V> {
@@ -41,8 +41,8 @@ fn from_one_life_to_the_next() {
         let (keep, told) = keep(&path);
         let cache = builder().snapshot(keep.load_at_build().save_on_drop()).build().unwrap();
         match told.recv().unwrap() {
-            Kept::NoFile => assert_eq!(life, 0),
-            Kept::Loaded(loaded) => assert_eq!(loaded.entries, life),
+            SnapshotEvent::NoFile => assert_eq!(life, 0),
+            SnapshotEvent::Loaded(loaded) => assert_eq!(loaded.entries, life),
             other => panic!("{other:?}"),
         }
         for before in 0..life {
@@ -53,7 +53,7 @@ fn from_one_life_to_the_next() {
         drop(cache);
         assert!(told.try_recv().is_err(), "there is another handle");
         drop(other);
-        assert!(matches!(told.recv(), Ok(Kept::Saved(saved)) if saved.entries == life + 1));
+        assert!(matches!(told.recv(), Ok(SnapshotEvent::Saved(saved)) if saved.entries == life + 1));
         assert!(told.recv().is_err());
     }
 }
@@ -84,12 +84,15 @@ fn a_damaged_or_foreign_file_is_told() {
         let cache = builder().snapshot(keep).build().unwrap();
         let kept = told.recv().unwrap();
         assert!(kept.error().is_some_and(is), "{kept:?}");
-        assert!(matches!(kept, Kept::NotLoaded(_)));
+        assert!(matches!(kept, SnapshotEvent::NotLoaded(_)));
         assert!(cache.is_empty());
         cache.insert(2u64, "two".to_owned());
         assert_eq!(cache.get(&2), Some("two".to_owned()), "it works");
         drop(cache);
-        assert!(matches!(told.recv(), Ok(Kept::Saved(_))), "it takes the file's place");
+        assert!(
+            matches!(told.recv(), Ok(SnapshotEvent::Saved(_))),
+            "it takes the file's place"
+        );
         let cache: Cache<u64, String> = Cache::new(10);
         cache.load_with(&path, &LoadOptions::new().schema(schema)).unwrap();
         assert_eq!(cache.get(&2), Some("two".to_owned()));
@@ -107,11 +110,14 @@ fn what_cannot_be_saved_is_told() {
     cache.insert(1, 1);
     for _ in 0..3 {
         let kept = told.recv().unwrap();
-        assert!(matches!(kept, Kept::NotSaved(SnapshotError::Io { .. })), "{kept:?}");
+        assert!(
+            matches!(kept, SnapshotEvent::NotSaved(SnapshotError::Io { .. })),
+            "{kept:?}"
+        );
     }
     assert_eq!(cache.get(&1), Some(1));
     drop(cache);
-    assert!(matches!(told.into_iter().last(), Some(Kept::NotSaved(_))));
+    assert!(matches!(told.into_iter().last(), Some(SnapshotEvent::NotSaved(_))));
 }
 
 #[test]
@@ -122,7 +128,7 @@ fn every_so_often() {
     let cache = builder().snapshot(keep.save_every(SOON)).build().unwrap();
     for key in 0..5u64 {
         cache.insert(key, key.to_string());
-        while !matches!(told.recv().unwrap(), Kept::Saved(saved) if saved.entries == key + 1) {}
+        while !matches!(told.recv().unwrap(), SnapshotEvent::Saved(saved) if saved.entries == key + 1) {}
         assert_eq!(saved_at(&path).len() as u64, key + 1);
     }
     drop(cache);
@@ -168,7 +174,7 @@ fn dropped_while_a_save_goes_on() {
     dropping.join().unwrap();
     let saved: Vec<_> = told.try_iter().collect();
     assert!(saved.len() >= 2, "the one under way, and the last one: {saved:?}");
-    assert!(matches!(saved.last(), Some(Kept::Saved(saved)) if saved.entries == 2));
+    assert!(matches!(saved.last(), Some(SnapshotEvent::Saved(saved)) if saved.entries == 2));
     assert!(told.recv().is_err());
     let cache: Cache<u64, Gate> = Cache::new(10);
     cache.load(&path).unwrap();
@@ -189,7 +195,7 @@ fn dropped_by_a_panic() {
         panic!("as expected");
     }));
     assert!(panic.is_err());
-    assert!(matches!(told.into_iter().last(), Some(Kept::Saved(saved)) if saved.entries == 1));
+    assert!(matches!(told.into_iter().last(), Some(SnapshotEvent::Saved(saved)) if saved.entries == 1));
     assert_eq!(saved_at(&path).get(&1), Some("one".to_owned()));
 }
 
@@ -198,7 +204,7 @@ fn panics_stay_inside() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let (tell, told) = channel();
-    let keep = Keep::at(&path, move |kept| {
+    let keep = AutoSnapshot::new(&path, move |kept| {
         tell.send(kept).unwrap();
         panic!("as expected");
     });
@@ -220,7 +226,7 @@ fn an_observer_drops_the_last_handle() {
     let own: Arc<Mutex<Option<Cache<u64, String>>>> = Arc::default();
     let (tell, told) = channel();
     let held = own.clone();
-    let keep = Keep::at(&path, move |kept| {
+    let keep = AutoSnapshot::new(&path, move |kept| {
         let dropped = held.lock().unwrap().take();
         drop(dropped); // saves once more, and tells that, by a call of this
         _ = tell.send(kept);
@@ -237,7 +243,7 @@ fn an_observer_drops_the_last_handle() {
 
 #[test]
 fn bad_settings() {
-    let keep = || Keep::at("unused", |_| ());
+    let keep = || AutoSnapshot::new("unused", |_| ());
     let never = Builder::<u64, u64>::snapshot(builder(), keep().save_every(Duration::ZERO));
     assert_eq!(never.build().unwrap_err(), BuildError::ZeroDuration);
     let early = Builder::<u64, u64>::snapshot(builder(), keep());

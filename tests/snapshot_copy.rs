@@ -8,7 +8,7 @@ mod common;
 
 use common::{FOLDER, Folder, in_shell};
 use hotset::Cache;
-use hotset::snapshot::{Keep, Kept, LoadOptions, SnapshotError};
+use hotset::snapshot::{AutoSnapshot, LoadOptions, SnapshotError, SnapshotEvent};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -72,7 +72,7 @@ fn copied_snapshot_outlives_changes_of_its_file() {
             let cache = empty();
             cache.load_with(&path, &copying().eager(eager)).unwrap();
             harm(&path);
-            assert_eq!(cache.warm().damaged, 0);
+            assert_eq!(cache.warm().corrupt, 0);
             holds_all(&cache);
         }
     }
@@ -122,7 +122,7 @@ fn copying_checks_every_record() {
     let loaded = empty().load_with(&path, &copying().schema(1));
     assert!(matches!(loaded, Err(SnapshotError::Schema { found: 0, expected: 1 })));
     let loaded = Cache::<u64, u64>::new(10).load_with(&path, &copying());
-    assert!(matches!(loaded, Err(SnapshotError::Foreign { .. })), "{loaded:?}");
+    assert!(matches!(loaded, Err(SnapshotError::Incompatible { .. })), "{loaded:?}");
 }
 
 #[test]
@@ -131,11 +131,11 @@ fn cache_that_keeps_itself_can_copy() {
     let path = folder.join("snapshot");
     save(&path);
     let (sender, seen) = std::sync::mpsc::channel();
-    let keep = Keep::at(&path, move |kept| _ = sender.send(kept))
+    let keep = AutoSnapshot::new(&path, move |kept| _ = sender.send(kept))
         .load_at_build()
         .copy(true);
     let cache: Cache<u64, Vec<u8>> = Cache::builder().max_entries(10_000).snapshot(keep).build().unwrap();
-    assert!(matches!(seen.recv(), Ok(Kept::Loaded(loaded)) if loaded.entries == ENTRIES));
+    assert!(matches!(seen.recv(), Ok(SnapshotEvent::Loaded(loaded)) if loaded.entries == ENTRIES));
     HARMS[0](&path);
     holds_all(&cache);
 }

@@ -1,13 +1,13 @@
 //! What the holder of the maintenance lock works on: the policy, the garbage, the growing table.
 //!
-//! No user code runs here. What needs some (listeners, destructors) is left as [`Due`].
+//! No user code runs here. What needs some (listeners, destructors) is left as [`DeferredWork`].
 
-use super::entry::{Chain, DEAD, EVICTED, GONE, Handle, NEVER, NEW, Shape, Times};
+use super::entry::{Chain, DEAD, EVICTED, ExpiryRef, GONE, Handle, NEVER, NEW, Shape};
 use super::limbo::{Limbo, Portion};
 use super::sizing::Sizing;
 use super::thread_state::OldWriter;
 use crate::map::{Header, LINKED, Map, OldTable};
-use crate::policy::{AnyPolicy, Entries, MAX_PLACE, Out, Places, Policy, PolicyKind, Rank, Verdict};
+use crate::policy::{AnyPolicy, Entries, Evictions, MAX_PLACE, Places, Policy, PolicyKind, Rank, Verdict};
 use crate::prim::memory::boxed;
 use crate::prim::prefetch::prefetch;
 use crate::prim::wheel::{IDLE, Timers, Wheel};
@@ -18,20 +18,20 @@ use crate::stats::Cause;
 ///
 /// Its safe methods dereference handles: the core hands the policy only live entries, and takes each back (by removing
 /// it from the policy, or by finding it in `out`) before it is freed.
-pub(super) struct Shelf(Shape);
+pub(super) struct PolicyView(Shape);
 
-impl Places for Shelf {
+impl Places for PolicyView {
     type Handle = Handle;
 
     #[inline]
     fn place(&self, handle: Handle) -> u32 {
-        // SAFETY: see `Shelf`.
+        // SAFETY: see `PolicyView`.
         unsafe { handle.header() }.place()
     }
     #[inline]
     fn set_place(&self, handle: Handle, place: u32) {
         debug_assert!(place <= MAX_PLACE);
-        // SAFETY: see `Shelf`.
+        // SAFETY: see `PolicyView`.
         unsafe { handle.header() }.set_place(place);
     }
     #[inline]
@@ -40,46 +40,46 @@ impl Places for Shelf {
     }
 }
 
-impl Entries for Shelf {
+impl Entries for PolicyView {
     #[inline]
     fn hash(&self, handle: Handle) -> u32 {
-        // SAFETY: see `Shelf`.
+        // SAFETY: see `PolicyView`.
         unsafe { handle.header() }.hash()
     }
     #[inline]
     fn weight(&self, handle: Handle) -> u64 {
-        // SAFETY: see `Shelf`; all entries of a cache have its shape.
+        // SAFETY: see `PolicyView`; all entries of a cache have its shape.
         unsafe { self.0.weight(handle) }
     }
     #[inline]
     fn hits(&self, handle: Handle) -> u8 {
-        // SAFETY: see `Shelf`.
+        // SAFETY: see `PolicyView`.
         unsafe { handle.header() }.hits()
     }
     #[inline]
     fn set_hits(&self, handle: Handle, hits: u8) {
-        // SAFETY: see `Shelf`.
+        // SAFETY: see `PolicyView`.
         unsafe { handle.header() }.set_hits(hits);
     }
 }
 
-/// The entries as the wheel sees them: only those with times are ever given to it. As safe as [`Shelf`].
-pub(super) struct Alarms(Shape);
+/// The entries as the wheel sees them: only those with times are ever given to it. As safe as [`PolicyView`].
+pub(super) struct TimerView(Shape);
 
-impl Alarms {
+impl TimerView {
     #[inline]
-    fn timing(&self, handle: Handle) -> Option<Times<'_>> {
-        // SAFETY: see `Shelf`: the core has only live entries, and this reference is short.
+    fn timing(&self, handle: Handle) -> Option<ExpiryRef<'_>> {
+        // SAFETY: see `PolicyView`: the core has only live entries, and this reference is short.
         unsafe { self.0.timing(handle) }
     }
 }
 
-impl Places for Alarms {
+impl Places for TimerView {
     type Handle = Handle;
 
     #[inline]
     fn place(&self, handle: Handle) -> u32 {
-        self.timing(handle).map_or(IDLE, Times::timer)
+        self.timing(handle).map_or(IDLE, ExpiryRef::timer)
     }
     #[inline]
     fn set_place(&self, handle: Handle, place: u32) {
@@ -93,10 +93,10 @@ impl Places for Alarms {
     }
 }
 
-impl Timers for Alarms {
+impl Timers for TimerView {
     #[inline]
     fn deadline(&self, handle: Handle) -> u64 {
-        self.timing(handle).map_or(NEVER, Times::scheduled)
+        self.timing(handle).map_or(NEVER, ExpiryRef::scheduled)
     }
 }
 
@@ -161,11 +161,11 @@ impl Event {
 
 /// What is left to do when the lock has been given up: it may run user code.
 #[must_use]
-pub(super) struct Due {
+pub(super) struct DeferredWork {
     /// Evicted and expired entries that the removal listener must see before they are released.
     pub(super) evicted: Vec<(Handle, Cause)>,
     /// Entries that no reader can see any more, of an unusual size.
-    pub(super) odd: Chain,
+    pub(super) nonstandard: Chain,
     /// The others that no reader can see any more.
     pub(super) free: Chain,
     /// A table of as many buckets is needed, if not 0.
@@ -195,11 +195,11 @@ impl Bulk {
     }
 }
 
-impl Due {
+impl DeferredWork {
     pub(super) fn nothing() -> Self {
         Self {
             evicted: Vec::new(),
-            odd: Chain::new(),
+            nonstandard: Chain::new(),
             free: Chain::new(),
             wanted: 0,
             bulk: Vec::new(),
@@ -207,7 +207,7 @@ impl Due {
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        self.evicted.is_empty() && self.odd.len() + self.free.len() == 0 && !self.has_bulk()
+        self.evicted.is_empty() && self.nonstandard.len() + self.free.len() == 0 && !self.has_bulk()
     }
 
     /// Whether there is a table to allocate, or something large to free.
@@ -226,11 +226,11 @@ pub(super) struct Counts {
 }
 
 pub(super) struct Core {
-    pub(super) policy: AnyPolicy<Shelf>,
-    pub(super) shelf: Shelf,
+    pub(super) policy: AnyPolicy<PolicyView>,
+    pub(super) shelf: PolicyView,
     /// Made when first needed.
     wheel: Option<Box<Wheel<Handle>>>,
-    alarms: Alarms,
+    alarms: TimerView,
     /// Entries with times have come in.
     timed: bool,
     /// When expired entries were last taken out.
@@ -240,7 +240,7 @@ pub(super) struct Core {
     /// Few and large things that wait for their readers, each with a seal of its own from the next `due` on.
     bulk: Option<Box<BulkList>>,
     pub(super) counts: Counts,
-    out: Out<Handle>,
+    out: Evictions<Handle>,
     /// Of `out`, so many are marked as gone.
     forgotten: u32,
     evicted: Vec<(Handle, Cause)>,
@@ -249,7 +249,7 @@ pub(super) struct Core {
     listened: bool,
     /// Freeing entries runs destructors.
     drops: bool,
-    /// Entries that came in since the last `settle`.
+    /// Entries that came in since the last `unlink_evicted`.
     arrived: u32,
     /// Whose rings come next, where not all are looked at.
     pub(super) cursor_of_rings: u32,
@@ -259,7 +259,7 @@ pub(super) struct Core {
 #[derive(Clone, Copy)]
 pub(super) enum Own<'g> {
     /// What was found under it may still be used.
-    Kept,
+    SnapshotEvent,
     /// Nothing that was found under this guard is used any more: it is not to hold anything up.
     Spent(&'g Guard),
 }
@@ -278,16 +278,16 @@ impl Core {
         const { assert!(MAX_PLACE < LINKED && LINKED <= EVICTED) };
         Self {
             policy: AnyPolicy::new(kind, capacity, shape.weighted),
-            shelf: Shelf(shape),
+            shelf: PolicyView(shape),
             wheel: None,
-            alarms: Alarms(shape),
+            alarms: TimerView(shape),
             timed: false,
             now: 0,
             limbo: Limbo::new(),
             sizing: Sizing::new(slots),
             bulk: None,
             counts: Counts::default(),
-            out: Out::new(),
+            out: Evictions::new(),
             forgotten: 0,
             evicted: Vec::new(),
             weighted: shape.weighted,
@@ -303,25 +303,29 @@ impl Core {
     /// # Safety
     /// What was found before under a guard that is [`Own::Spent`] is not used any more.
     #[inline]
-    pub(super) unsafe fn due(&mut self, domain: &Domain, own: Own<'_>, portion: Portion) -> Due {
+    pub(super) unsafe fn due(&mut self, domain: &Domain, own: Own<'_>, portion: Portion) -> DeferredWork {
         let own = match own {
-            Own::Kept => None,
+            Own::SnapshotEvent => None,
             Own::Spent(guard) => Some(guard),
         };
         // SAFETY: the caller's promise.
         unsafe { self.limbo.collect(domain, own, portion == Portion::All) };
         let count = self.limbo.due(self.drops, portion);
-        let (shape, mut free, mut odd) = (self.shelf.0, Chain::new(), Chain::new());
+        let (shape, mut free, mut nonstandard) = (self.shelf.0, Chain::new(), Chain::new());
         for entry in (0..count).map_while(|_| self.limbo.pop()) {
             // SAFETY: no reader sees what is safe, and the limbo does not hold it any more; its header still says its size.
             unsafe {
-                let chain = if shape.is_usual(entry) { &mut free } else { &mut odd };
+                let chain = if shape.has_standard_layout(entry) {
+                    &mut free
+                } else {
+                    &mut nonstandard
+                };
                 chain.push(entry);
             }
         }
-        Due {
+        DeferredWork {
             free,
-            odd,
+            nonstandard,
             evicted: std::mem::take(&mut self.evicted),
             wanted: self.sizing.take_due(),
             bulk: match &self.bulk {
@@ -391,13 +395,13 @@ impl Core {
 
     /// An event that will soon be applied: has the memory that this will need fetched.
     #[inline(always)]
-    pub(super) fn expect(&self, event: Event) {
+    pub(super) fn prefetch_event(&self, event: Event) {
         if let Event::Arrived(new) = event {
             self.policy.prefetch(self.shelf.hash(new));
         }
     }
 
-    /// Applies one event. The map hears of what the policy gives up at the next `settle`.
+    /// Applies one event. The map hears of what the policy gives up at the next `unlink_evicted`.
     #[inline(always)]
     pub(super) fn apply(&mut self, event: Event) {
         match event {
@@ -411,16 +415,16 @@ impl Core {
                 if self.shelf.place(old) <= MAX_PLACE && self.shelf.place(new) == NEW {
                     self.counts.insertions += 1;
                     self.policy.replace(&self.shelf, old, new, &mut self.out);
-                    self.forget(old);
-                    self.throw(old);
+                    self.detach(old);
+                    self.defer_free(old);
                     self.forget_out();
-                    self.set_alarm(new);
+                    self.schedule_timer(new);
                 } else {
                     self.retire(old);
                     self.arrive(new);
                 }
             }
-            Event::Released(entry) => self.throw(entry),
+            Event::Released(entry) => self.defer_free(entry),
         }
     }
 
@@ -433,7 +437,7 @@ impl Core {
         self.arrived += 1;
         self.policy.insert(&self.shelf, new, &mut self.out);
         self.forget_out();
-        self.set_alarm(new);
+        self.schedule_timer(new);
     }
 
     /// An entry has arrived that is in the map no more.
@@ -441,10 +445,10 @@ impl Core {
     #[inline(never)]
     fn arrive_unlinked(&mut self, new: Handle) {
         match self.shelf.place(new) {
-            DEAD => self.throw(new),
+            DEAD => self.defer_free(new),
             place => {
                 debug_assert_eq!(place, EVICTED, "an entry arrives once");
-                self.forget(new);
+                self.detach(new);
                 self.discard(new, Cause::Size);
             }
         }
@@ -459,7 +463,7 @@ impl Core {
         self.arrived += 1;
         self.policy.restore(&self.shelf, new, rank, &mut self.out);
         self.forget_out();
-        self.set_alarm(new);
+        self.schedule_timer(new);
     }
 
     pub(super) fn set_window(&mut self, share: u32) {
@@ -478,7 +482,7 @@ impl Core {
 
     /// Sets the timer of an entry that has come in, if it needs one and is still there.
     #[inline(always)]
-    fn set_alarm(&mut self, new: Handle) {
+    fn schedule_timer(&mut self, new: Handle) {
         // SAFETY: an entry is alive until it is put into the limbo, and then until its readers are gone.
         if unsafe { new.header() }.is_timed() {
             self.set_alarm_of_timed(new);
@@ -539,12 +543,12 @@ impl Core {
         let mut progress = fired.is_empty();
         for entry in fired {
             if self.alarms.timing(entry).is_some_and(|timing| timing.deadline() > now) {
-                self.set_alarm(entry); // it was hit since, or the wheel had no memory to keep it
+                self.schedule_timer(entry); // it was hit since, or the wheel had no memory to keep it
                 continue;
             }
             progress = true;
             self.policy.remove(&self.shelf, entry);
-            self.forget(entry);
+            self.detach(entry);
             if map.remove_exact(entry.0, guard) {
                 self.counts.expirations += 1;
                 self.discard(entry, Cause::Expired);
@@ -554,12 +558,12 @@ impl Core {
     }
 
     /// Sets the timer of an entry anew whose deadline has come nearer.
-    pub(super) fn hasten(&mut self, entry: Handle) {
+    pub(super) fn reschedule_earlier(&mut self, entry: Handle) {
         if self.shelf.place(entry) <= MAX_PLACE {
             if let Some(wheel) = &mut self.wheel {
                 wheel.cancel(&self.alarms, entry);
             }
-            self.set_alarm(entry);
+            self.schedule_timer(entry);
         }
     }
 
@@ -576,21 +580,21 @@ impl Core {
             place => {
                 debug_assert!(place <= MAX_PLACE, "an entry retires once");
                 self.policy.remove(&self.shelf, old);
-                self.forget(old);
+                self.detach(old);
             }
         }
-        self.throw(old);
+        self.defer_free(old);
     }
 
     #[inline(always)]
-    fn throw(&mut self, entry: Handle) {
+    fn defer_free(&mut self, entry: Handle) {
         self.limbo.push(entry);
     }
 
     /// Marks an entry that the policy no longer holds: a reader that found it earlier may still report a hit of it, and its
     /// retirement may still be on its way.
     #[inline(always)]
-    fn forget(&mut self, entry: Handle) {
+    fn detach(&mut self, entry: Handle) {
         if self.timed
             && self.alarms.timing(entry).is_some()
             && let Some(wheel) = &mut self.wheel
@@ -605,14 +609,14 @@ impl Core {
     #[inline]
     fn forget_out(&mut self) {
         while let Some(&(entry, _)) = self.out.get(self.forgotten as usize) {
-            self.forget(entry);
+            self.detach(entry);
             self.forgotten += 1;
         }
     }
 
     /// Unlinks what the policy gave up since the last time, and resizes the table if need be.
     #[inline(always)]
-    pub(super) fn settle(&mut self, map: &Map, guard: &Guard) {
+    pub(super) fn unlink_evicted(&mut self, map: &Map, guard: &Guard) {
         for &(victim, _) in &self.out {
             map.prefetch(u64::from(self.shelf.hash(victim)) << 32, guard);
         }
@@ -640,7 +644,7 @@ impl Core {
         if self.listened {
             self.evicted.push((victim, cause));
         } else {
-            self.throw(victim);
+            self.defer_free(victim);
         }
     }
 
@@ -654,12 +658,12 @@ impl Core {
                 // SAFETY: an entry is alive until both its events were applied.
                 unsafe { entry.header() }.set_place(mark);
             }
-            // The policy has just given it up: `settle` will not find it in the map.
+            // The policy has just given it up: `unlink_evicted` will not find it in the map.
             GONE => self.discard(entry, Cause::Size),
             place => {
                 debug_assert!(place <= MAX_PLACE, "an entry leaves the map once");
                 self.policy.remove(&self.shelf, entry);
-                self.forget(entry);
+                self.detach(entry);
                 self.discard(entry, Cause::Size);
             }
         }
@@ -684,7 +688,7 @@ impl Core {
     pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard) {
         self.policy.set_capacity(&self.shelf, capacity, &mut self.out);
         self.forget_out();
-        self.settle(map, guard);
+        self.unlink_evicted(map, guard);
         self.set_room(map, guard);
     }
 }

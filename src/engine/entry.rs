@@ -31,12 +31,12 @@ pub(crate) const NEVER: u64 = u64::MAX;
 
 /// When an entry ends, in nanoseconds of its cache's clock; [`NEVER`] where it does not.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Life {
+pub(crate) struct Deadlines {
     pub(super) deadline: u64,
     /// However often the entry is hit, its deadline is not later than this.
-    pub(super) limit: u64,
+    pub(super) max_deadline: u64,
     /// From this moment on a hit asks for a reload.
-    pub(super) stale: u64,
+    pub(super) refresh_at: u64,
 }
 
 /// What every entry with times keeps: 16 bytes, the deadline next to the header, where lookups need it.
@@ -50,20 +50,20 @@ struct Timing {
 
 /// What it keeps besides where deadlines may move or values are reloaded: 24 bytes.
 struct Moving {
-    limit: AtomicU64,
-    stale: AtomicU64,
+    max_deadline: AtomicU64,
+    refresh_at: AtomicU64,
     /// The deadline that the wheel knows of. Belongs to the holder of the maintenance lock.
     scheduled: AtomicU64,
 }
 
 /// The times of an entry.
 #[derive(Clone, Copy)]
-pub(crate) struct Times<'a> {
+pub(crate) struct ExpiryRef<'a> {
     timing: &'a Timing,
     moving: Option<&'a Moving>,
 }
 
-impl Times<'_> {
+impl ExpiryRef<'_> {
     #[inline]
     pub(crate) fn deadline(self) -> u64 {
         self.timing.deadline.load(Ordering::Relaxed)
@@ -77,8 +77,8 @@ impl Times<'_> {
 
     /// Returns the time until the limit that hits cannot move the deadline beyond, if there is one.
     pub(crate) fn left_at_most(self, now: u64) -> Option<Duration> {
-        let limit = self.limit();
-        (limit != NEVER).then(|| Duration::from_nanos(limit.saturating_sub(now)))
+        let max_deadline = self.max_deadline();
+        (max_deadline != NEVER).then(|| Duration::from_nanos(max_deadline.saturating_sub(now)))
     }
 
     /// Moves the deadline, and returns where it was. Only where deadlines may move.
@@ -88,15 +88,15 @@ impl Times<'_> {
     }
 
     #[inline]
-    pub(super) fn limit(self) -> u64 {
+    pub(super) fn max_deadline(self) -> u64 {
         self.moving
-            .map_or_else(|| self.deadline(), |moving| moving.limit.load(Ordering::Relaxed))
+            .map_or_else(|| self.deadline(), |moving| moving.max_deadline.load(Ordering::Relaxed))
     }
 
     /// Lets the entry live at least until then, where deadlines may move.
     pub(crate) fn extend(self, deadline: u64) {
         if let Some(moving) = self.moving {
-            moving.limit.fetch_max(deadline, Ordering::Relaxed);
+            moving.max_deadline.fetch_max(deadline, Ordering::Relaxed);
             self.timing.deadline.fetch_max(deadline, Ordering::Relaxed);
         }
     }
@@ -105,10 +105,10 @@ impl Times<'_> {
     /// ([`unclaim_reload`](Self::unclaim_reload)) if it comes to nothing.
     #[inline]
     pub(crate) fn claim_reload(self, now: u64) -> bool {
-        self.moving.is_some_and(|Moving { stale, .. }| {
-            let due = stale.load(Ordering::Relaxed);
+        self.moving.is_some_and(|Moving { refresh_at, .. }| {
+            let due = refresh_at.load(Ordering::Relaxed);
             due <= now
-                && stale
+                && refresh_at
                     .compare_exchange(due, NEVER, Ordering::Relaxed, Ordering::Relaxed)
                     .is_ok()
         })
@@ -116,9 +116,9 @@ impl Times<'_> {
 
     /// A reload that was claimed came to nothing: at this moment the next is due.
     pub(crate) fn unclaim_reload(self, moment: u64) {
-        if let Some(Moving { stale, .. }) = self.moving {
+        if let Some(Moving { refresh_at, .. }) = self.moving {
             // Another entry may have taken the place of the one that was claimed, with a time of its own.
-            let _ = stale.compare_exchange(NEVER, moment, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = refresh_at.compare_exchange(NEVER, moment, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -202,7 +202,7 @@ impl Shape {
     /// Makes an entry, in memory given back by `drop_contents` or new. It ends with `drop_contents` and `release`.
     ///
     /// # Safety
-    /// `spare`, if any, was an entry of this shape's size ([`is_usual`](Self::is_usual)) and of these types, as the new one
+    /// `spare`, if any, was an entry of this shape's size ([`has_standard_layout`](Self::is_usual)) and of these types, as the new one
     /// will be; it went through `drop_contents`, and is not used elsewhere.
     #[inline]
     pub(super) unsafe fn make<K, V>(
@@ -211,7 +211,7 @@ impl Shape {
         hash: u64,
         (key, value): (K, V),
         weight: u64,
-        life: Option<Life>,
+        life: Option<Deadlines>,
     ) -> Handle {
         debug_assert!(life.is_some() || !self.timed);
         let handle = spare.unwrap_or_else(|| self.allocate::<K, V>(life.is_some()));
@@ -233,8 +233,8 @@ impl Shape {
                 });
                 if self.moving {
                     timing.cast::<Moving>().sub(1).write(Moving {
-                        limit: AtomicU64::new(life.limit),
-                        stale: AtomicU64::new(life.stale),
+                        max_deadline: AtomicU64::new(life.max_deadline),
+                        refresh_at: AtomicU64::new(life.refresh_at),
                         scheduled: AtomicU64::new(NEVER),
                     });
                 }
@@ -276,7 +276,7 @@ impl Shape {
     /// # Safety
     /// The entry was made by `make` of an equal shape, and its header is intact.
     #[inline]
-    pub(super) unsafe fn is_usual(self, handle: Handle) -> bool {
+    pub(super) unsafe fn has_standard_layout(self, handle: Handle) -> bool {
         // SAFETY: the caller's promise.
         unsafe { handle.header() }.is_timed() == self.timed
     }
@@ -333,12 +333,12 @@ impl Shape {
     /// # Safety
     /// The entry was made by `make` of an equal shape and is alive for `'a`.
     #[inline]
-    pub(super) unsafe fn timing<'a>(self, handle: Handle) -> Option<Times<'a>> {
+    pub(super) unsafe fn timing<'a>(self, handle: Handle) -> Option<ExpiryRef<'a>> {
         // SAFETY: the caller's promise; the header tells whether there are any, and the shape whether more lies before them.
         unsafe {
             handle.header().is_timed().then(|| {
                 let timing = self.timing_of(handle);
-                Times {
+                ExpiryRef {
                     timing: timing.as_ref(),
                     moving: self.moving.then(|| timing.cast::<Moving>().sub(1).as_ref()),
                 }

@@ -1,6 +1,6 @@
 //! When entries end: what a cache's settings make of a new entry and of a hit.
 
-use super::entry::{Life, NEVER, Times};
+use super::entry::{Deadlines, ExpiryRef, NEVER};
 use crate::clock::{Source, nanos};
 use crate::expiry::{Expiry, Ttl};
 use crate::prim::sync::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use std::time::Duration;
 const GRAIN: u64 = 1 << 20;
 
 /// A cache's settings of time.
-pub(crate) struct Time<K, V> {
+pub(crate) struct ExpirySettings<K, V> {
     pub(crate) clock: Source,
     /// In nanoseconds.
     pub(crate) time_to_live: Option<u64>,
@@ -29,7 +29,7 @@ pub(crate) struct Time<K, V> {
     next: AtomicU64,
 }
 
-impl<K, V> Time<K, V> {
+impl<K, V> ExpirySettings<K, V> {
     pub(crate) fn new(clock: Source) -> Self {
         Self {
             clock,
@@ -88,26 +88,26 @@ impl<K, V> Time<K, V> {
     /// An entry with this deadline came in. (Racing with `begin`, this may be lost: then the entry, already a miss, stays
     /// until the next housekeeping.)
     #[inline]
-    pub(super) fn expect(&self, deadline: u64) {
+    pub(super) fn note_deadline(&self, deadline: u64) {
         if deadline < self.next() {
             self.next.fetch_min(deadline, Ordering::Relaxed);
         }
     }
 
     /// The times of a new entry; `old` are those of the entry that it seems to replace. Runs user code.
-    pub(crate) fn of_new(
+    pub(crate) fn for_insert(
         &self,
         hash: u64,
         (key, value): (&K, &V),
         ttl: Ttl,
-        old: Option<Option<Times<'_>>>,
+        old: Option<Option<ExpiryRef<'_>>>,
         now: u64,
-    ) -> Option<Life> {
+    ) -> Option<Deadlines> {
         let kept = match (ttl, old) {
-            (Ttl::Keep, Some(old)) => Some(old.map_or(NEVER, Times::limit)),
+            (Ttl::Keep, Some(old)) => Some(old.map_or(NEVER, ExpiryRef::max_deadline)),
             _ => None,
         };
-        let limit = kept.unwrap_or_else(|| {
+        let max_deadline = kept.unwrap_or_else(|| {
             let ttl = match ttl {
                 Ttl::After(ttl) => Some(nanos(ttl)),
                 Ttl::Never => None,
@@ -115,7 +115,7 @@ impl<K, V> Time<K, V> {
             };
             ttl.map_or(NEVER, |ttl| now.saturating_add(self.jittered(ttl, hash ^ now)))
         });
-        let mut deadline = limit;
+        let mut deadline = max_deadline;
         if let Some(idle) = self.time_to_idle {
             deadline = deadline.min(now.saturating_add(idle));
         }
@@ -126,29 +126,42 @@ impl<K, V> Time<K, V> {
             };
             deadline = deadline.min(moment(lives, now));
         }
-        let stale = match self.refresh_after {
+        let refresh_at = match self.refresh_after {
             Some(age) => now.saturating_add(self.jittered(age, hash ^ now)),
             None => NEVER,
         };
-        (deadline != NEVER || self.is_general()).then_some(Life { deadline, limit, stale })
+        (deadline != NEVER || self.is_general()).then_some(Deadlines {
+            deadline,
+            max_deadline,
+            refresh_at,
+        })
     }
 
     /// The times of an entry that comes back from a snapshot with this deadline and limit, if it had times.
-    pub(crate) fn of_saved(&self, times: Option<(u64, u64)>, context: (u64, (&K, &V)), now: u64) -> Option<Life> {
+    pub(crate) fn for_restore(
+        &self,
+        times: Option<(u64, u64)>,
+        context: (u64, (&K, &V)),
+        now: u64,
+    ) -> Option<Deadlines> {
         let (hash, contents) = context;
-        let Some((deadline, limit)) = times else {
-            return self.of_new(hash, contents, Ttl::Default, None, now);
+        let Some((deadline, max_deadline)) = times else {
+            return self.for_insert(hash, contents, Ttl::Default, None, now);
         };
         let idle = self.time_to_idle.map_or(NEVER, |idle| now.saturating_add(idle));
-        let deadline = deadline.min(limit).min(idle);
+        let deadline = deadline.min(max_deadline).min(idle);
         // It is as old as it was: of the cache's time to live it has had all but what is left until its limit.
         let refresh = |age: u64| match self.time_to_live {
-            Some(ttl) if limit != NEVER => limit.saturating_sub(ttl.saturating_sub(age)),
+            Some(ttl) if max_deadline != NEVER => max_deadline.saturating_sub(ttl.saturating_sub(age)),
             _ => NEVER,
         };
         let soon = |age| now.saturating_add(self.jittered(age, hash ^ now)).min(refresh(age));
-        let stale = self.refresh_after.map_or(NEVER, soon);
-        (deadline != NEVER || self.is_general()).then_some(Life { deadline, limit, stale })
+        let refresh_at = self.refresh_after.map_or(NEVER, soon);
+        (deadline != NEVER || self.is_general()).then_some(Deadlines {
+            deadline,
+            max_deadline,
+            refresh_at,
+        })
     }
 
     /// After a failed reload, so long until the next.
@@ -170,11 +183,11 @@ impl<K, V> Time<K, V> {
 
     /// Moves the deadline of an entry that was hit now; whether it has come nearer. Runs user code.
     #[inline]
-    pub(super) fn hit(&self, timing: Times<'_>, key: &K, value: &V, now: u64) -> bool {
+    pub(super) fn hit(&self, timing: ExpiryRef<'_>, key: &K, value: &V, now: u64) -> bool {
         if !self.moves() {
             return false;
         }
-        let mut deadline = timing.limit();
+        let mut deadline = timing.max_deadline();
         if let Some(idle) = self.time_to_idle {
             deadline = deadline.min(now.saturating_add(idle));
         }

@@ -225,7 +225,7 @@ fn engine<const N: usize>(capacity: u64, before: fn(&Case), threads: [fn(&Case);
             capacity,
             weighted: false,
             listener: None,
-            time: Time::new(Source::System),
+            time: ExpirySettings::new(Source::System),
         };
         let dropped = Arc::new(Count::new(0));
         let case = Arc::new(Case {

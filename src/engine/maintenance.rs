@@ -3,13 +3,14 @@
 //! Whoever finds it due does it, if nobody else is at it. User code that it makes necessary (listeners, destructors) runs when
 //! the lock has been given up.
 
-use super::core::{Core, Due, Event, Own};
-use super::entry::{Chain, DEAD, EVICTED, Entry, Handle, NEVER, Times};
+use super::core::{Core, DeferredWork, Event, Own};
+use super::entry::{Chain, DEAD, EVICTED, Entry, ExpiryRef, Handle, NEVER};
 use super::limbo::Portion;
 use super::maintenance_lock::{Held, PATIENCE, Waited};
 use super::thread_state::Writer;
-use super::{EXPIRIES, Engine, Panics, Published};
+use super::{EXPIRIES, Engine, Published};
 use crate::policy::Policy;
+use crate::prim::panics::Panics;
 use crate::prim::sync::Ordering;
 use crate::reclaim::Guard;
 use crate::stats::Cause;
@@ -33,12 +34,12 @@ impl<K, V> Engine<K, V> {
     /// progress: memory is bounded, and events are never lost.
     #[inline(never)]
     pub(super) fn record(&self, event: Event, guard: Guard) {
-        let Some(writer) = self.locals.writer(&guard) else {
+        let Some(writer) = self.thread_states.writer(&guard) else {
             return self.record_without_room(event, || false, guard);
         };
-        let pace = &self.locals.pace;
+        let pace = &self.thread_states.pace;
         let Some(waiting) = writer.ring.push(event.pack()) else {
-            let room = || writer.ring.len() < self.locals.pace.most.load(Ordering::Relaxed);
+            let room = || writer.ring.len() < self.thread_states.pace.most.load(Ordering::Relaxed);
             return self.record_without_room(event, room, guard);
         };
         self.note_deadline(event);
@@ -58,9 +59,9 @@ impl<K, V> Engine<K, V> {
     #[inline(always)]
     pub(super) fn record_arrival(&self, new: Handle, guard: Guard) {
         let plain = !self.shape.weighted && !self.time.is_active();
-        match self.locals.near_writer(&guard) {
+        match self.thread_states.near_writer(&guard) {
             Some(writer) if plain => match writer.ring.push(Event::Arrived(new).pack()) {
-                Some(waiting) if waiting < self.locals.pace.batch.load(Ordering::Relaxed) => {}
+                Some(waiting) if waiting < self.thread_states.pace.batch.load(Ordering::Relaxed) => {}
                 Some(_) => self.catch_up(writer, false, guard),
                 None => self.record(Event::Arrived(new), guard),
             },
@@ -91,7 +92,7 @@ impl<K, V> Engine<K, V> {
             let most = if heavy {
                 1
             } else {
-                self.locals.pace.most.load(Ordering::Relaxed)
+                self.thread_states.pace.most.load(Ordering::Relaxed)
             };
             writer.ring.len() < most
         };
@@ -120,7 +121,7 @@ impl<K, V> Engine<K, V> {
                 self.finish(due, guard);
             }
             Ok(Waited::Done) => self.record(event, guard),
-            Ok(Waited::NoProgress) if self.locals.overflow.push(event.pack()) => self.note_deadline(event),
+            Ok(Waited::NoProgress) if self.thread_states.overflow.push(event.pack()) => self.note_deadline(event),
             Ok(Waited::NoProgress) => {
                 let due = self.with_core(&guard, |core| core.apply(event));
                 self.finish(due, guard);
@@ -137,16 +138,22 @@ impl<K, V> Engine<K, V> {
             let timing = event.entry().and_then(|new| unsafe { self.shape.timing(new) });
             timing
                 .into_iter()
-                .for_each(|timing| self.time.expect(timing.deadline()));
+                .for_each(|timing| self.time.note_deadline(timing.deadline()));
         }
     }
 
     /// Applies what waits in the rings, does `work`, and releases the lock. With `Rings::Soon` the rings of some threads may be
     /// left for the next time. If `work` or the policy panics, the lock is poisoned.
     #[inline(always)]
-    pub(super) fn maintain(&self, held: Held<'_>, guard: &Guard, rings: Rings, work: impl FnOnce(&mut Core)) -> Due {
+    pub(super) fn maintain(
+        &self,
+        held: Held<'_>,
+        guard: &Guard,
+        rings: Rings,
+        work: impl FnOnce(&mut Core),
+    ) -> DeferredWork {
         // SAFETY: the guard keeps what it protects.
-        unsafe { self.visit(held, guard, Own::Kept, rings, work) }
+        unsafe { self.visit(held, guard, Own::SnapshotEvent, rings, work) }
     }
 
     /// [`maintain`](Self::maintain), which may have the guard protect nothing any more that was found under it before.
@@ -161,7 +168,7 @@ impl<K, V> Engine<K, V> {
         own: Own<'_>,
         rings: Rings,
         work: impl FnOnce(&mut Core),
-    ) -> Due {
+    ) -> DeferredWork {
         let due = {
             // SAFETY: the lock is held, and this reference ends before it is given up.
             let core = unsafe { &mut *self.work.0.core.get() };
@@ -171,11 +178,11 @@ impl<K, V> Engine<K, V> {
                     if timed {
                         self.time.begin();
                     }
-                    self.locals.each(|writer| Self::drain(core, writer));
+                    self.thread_states.each(|writer| Self::drain(core, writer));
                 }
                 Rings::Soon => {
                     let mut cursor = core.cursor_of_rings as usize;
-                    self.locals.each_soon(guard, &mut cursor, |writer, index| {
+                    self.thread_states.each_soon(guard, &mut cursor, |writer, index| {
                         Self::drain(core, writer);
                         if index != guard.thread_index() {
                             self.sweep(core, index);
@@ -184,23 +191,23 @@ impl<K, V> Engine<K, V> {
                     core.cursor_of_rings = cursor as u32;
                 }
             }
-            if !self.locals.overflow.is_empty() {
-                self.locals.overflow.take(|pair| core.apply(Event::unpack(pair)));
+            if !self.thread_states.overflow.is_empty() {
+                self.thread_states.overflow.take(|pair| core.apply(Event::unpack(pair)));
             }
             work(core);
-            core.settle(&self.map, guard);
+            core.unlink_evicted(&self.map, guard);
             if timed {
-                self.time.expect(core.next_alarm());
+                self.time.note_deadline(core.next_alarm());
             }
             self.publish(core);
             let due = if self.has_user_code() && finishing::is(self) {
-                Due::nothing()
+                DeferredWork::nothing()
             } else {
                 // SAFETY: the caller's promise.
                 unsafe { core.due(&self.domain, own, Portion::Bounded) }
             };
             if timed && core.has_garbage() {
-                self.time.expect(core.now.saturating_add(RETRY));
+                self.time.note_deadline(core.now.saturating_add(RETRY));
             }
             due
         };
@@ -210,17 +217,17 @@ impl<K, V> Engine<K, V> {
 
     #[inline(always)]
     fn drain(core: &mut Core, writer: &Writer) {
-        let expect = |core: &Core, pair| core.expect(Event::unpack(pair));
+        let prefetch = |core: &Core, pair| core.prefetch_event(Event::unpack(pair));
         writer
             .ring
-            .drain(core, expect, |core, pair| core.apply(Event::unpack(pair)));
+            .drain(core, prefetch, |core, pair| core.apply(Event::unpack(pair)));
     }
 
     /// Takes over what another thread changed the cache with, if that thread has ended. The lock is held.
     #[cold]
     #[inline(never)]
     fn sweep(&self, core: &mut Core, index: usize) {
-        if let Some(swept) = self.locals.sweep(index, |writer| Self::drain(core, writer)) {
+        if let Some(swept) = self.thread_states.sweep(index, |writer| Self::drain(core, writer)) {
             core.take_writer(swept);
         }
     }
@@ -264,12 +271,12 @@ impl<K, V> Engine<K, V> {
     ///
     /// # Panics
     /// If an earlier lock holder panicked, unless this thread is unwinding: then it does nothing.
-    pub(super) fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> Due {
+    pub(super) fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> DeferredWork {
         match self.work.0.lock.lock() {
             Ok(held) => self.maintain(held, guard, Rings::All, work),
             Err(poisoned) => {
                 poisoned.panic();
-                Due::nothing()
+                DeferredWork::nothing()
             }
         }
     }
@@ -361,8 +368,8 @@ impl<K, V> Engine<K, V> {
             Event::Replaced { new, old, .. } => all.extend(is_dead(new).then_some(new).into_iter().chain([old])),
             Event::Retired { old, .. } | Event::Released(old) => all.push(old),
         };
-        self.locals.each(|writer| writer.ring.peek(&mut see));
-        self.locals.overflow.peek(see);
+        self.thread_states.each(|writer| writer.ring.peek(&mut see));
+        self.thread_states.overflow.peek(see);
         held.unlock();
         all
     }
@@ -370,7 +377,7 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn set_capacity(&self, capacity: u64) {
         let guard = self.pin();
         let due = self.with_core(&guard, |core| {
-            self.locals.set_capacity(capacity);
+            self.thread_states.set_capacity(capacity);
             core.set_capacity(capacity, &self.map, &guard);
         });
         let mut panics = Panics::default();
@@ -407,7 +414,7 @@ impl<K, V> Engine<K, V> {
         let mut panics = Panics::default();
         let due = self.with_core(&guard, |core| {
             // What the rings brought may have made the policy give entries up, which are in the map until this.
-            core.settle(&self.map, &guard);
+            core.unlink_evicted(&self.map, &guard);
             // Caught, so that the lock is not poisoned: a failed test drops its cache.
             panics.catch(|| self.check(core, &guard));
         });
@@ -431,7 +438,7 @@ impl<K, V> Engine<K, V> {
                     );
                     count += 1;
                     weight = weight.saturating_add(w);
-                    let ends = self.timing(Handle(header), guard).map_or(NEVER, Times::deadline);
+                    let ends = self.timing(Handle(header), guard).map_or(NEVER, ExpiryRef::deadline);
                     let alarm = core.has_alarm(Handle(header));
                     assert!(alarm || ends == NEVER, "what has a deadline has a timer");
                     alarms += usize::from(alarm);
@@ -447,8 +454,9 @@ impl<K, V> Engine<K, V> {
 
     /// Frees what became due, and runs the user code that this needs, unpinned.
     #[inline]
-    pub(super) fn finish(&self, due: Due, guard: Guard) {
-        let quiet = due.evicted.is_empty() && due.odd.len() == 0 && !due.has_bulk() && !self.map.has_discarded();
+    pub(super) fn finish(&self, due: DeferredWork, guard: Guard) {
+        let quiet =
+            due.evicted.is_empty() && due.nonstandard.len() == 0 && !due.has_bulk() && !self.map.has_discarded();
         if quiet && !std::mem::needs_drop::<Entry<K, V>>() {
             self.keep(due.free, &guard);
         } else {
@@ -465,7 +473,7 @@ impl<K, V> Engine<K, V> {
     /// User code that runs here may use the cache, and so come here again. What becomes due then is left to the outermost
     /// call, which looks again, a few times: so the stack does not grow, however much ends at once.
     #[inline(never)]
-    fn finish_with_user_code(&self, due: Due) {
+    fn finish_with_user_code(&self, due: DeferredWork) {
         let mut panics = Panics::default();
         let outermost = finishing::Mark::new(self);
         let mut shown = self.run_user_code(due, &mut panics);
@@ -484,7 +492,7 @@ impl<K, V> Engine<K, V> {
                 // SAFETY: nothing was found under the guard.
                 unsafe { core.due(&self.domain, Own::Spent(&guard), Portion::Fresh) }
             } else {
-                Due::nothing()
+                DeferredWork::nothing()
             };
             held.unlock();
             drop(guard);
@@ -501,7 +509,7 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Returns what the listener was shown, which is still to be released.
-    fn run_user_code(&self, due: Due, panics: &mut Panics) -> Vec<(Handle, Cause)> {
+    fn run_user_code(&self, due: DeferredWork, panics: &mut Panics) -> Vec<(Handle, Cause)> {
         if due.wanted != 0 {
             self.map.prepare(due.wanted, &self.pin());
         }
@@ -515,7 +523,7 @@ impl<K, V> Engine<K, V> {
         for &(handle, cause) in &due.evicted {
             self.notify(handle, cause, panics);
         }
-        let (mut free, mut odd) = (due.free, due.odd);
+        let (mut free, mut nonstandard) = (due.free, due.nonstandard);
         while let Some(former) = free.pop() {
             // SAFETY: nobody can reach what is due to be freed; the header, which was overwritten, has no destructor. Popped
             // from one chain, it goes to another.
@@ -524,7 +532,7 @@ impl<K, V> Engine<K, V> {
                 empty.push(former);
             }
         }
-        while let Some(former) = odd.pop() {
+        while let Some(former) = nonstandard.pop() {
             // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
             unsafe {
                 panics.catch(|| self.shape.drop_contents::<K, V>(former));
@@ -540,7 +548,7 @@ impl<K, V> Engine<K, V> {
     /// Keeps the memory of former entries for this thread's next ones, or gives it back.
     #[inline]
     fn keep(&self, mut empty: Chain, guard: &Guard) {
-        if let Some(writer) = self.locals.writer_if_any(guard) {
+        if let Some(writer) = self.thread_states.writer_if_any(guard) {
             // SAFETY: the part is this thread's, which is pinned; the memory was given up by its former owner.
             empty = unsafe { writer.keep(empty, self.shape.size::<K, V>()) };
         }
@@ -564,9 +572,9 @@ impl<K, V> Engine<K, V> {
 
     /// The figures of the last housekeeping, which is done now if it is due and nobody else is at it.
     pub(crate) fn published(&self) -> &Published {
-        self.now_and_tick();
-        let (mut waiting, guard) = (!self.locals.overflow.is_empty(), self.pin());
-        self.locals.each(|writer| waiting |= writer.ring.len() != 0);
+        self.now_and_expire();
+        let (mut waiting, guard) = (!self.thread_states.overflow.is_empty(), self.pin());
+        self.thread_states.each(|writer| waiting |= writer.ring.len() != 0);
         if waiting && let Some(held) = self.work.0.lock.try_lock() {
             // SAFETY: the rings that were looked at under the guard are not used any more.
             let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::All, |_| ()) };

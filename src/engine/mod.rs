@@ -22,24 +22,23 @@ mod snapshot;
 mod tests;
 mod thread_state;
 
-use self::core::{Core, Due, Event, Own};
+use self::core::{Core, DeferredWork, Event, Own};
 use self::maintenance::Rings;
-use self::thread_state::Locals;
+use self::thread_state::ThreadStates;
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::map::{Header, Inserted, Map, Mode, UNCONDITIONAL};
 use crate::policy::{Policy, PolicyKind};
+use crate::prim::panics::Panics;
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
 use crate::reclaim::{Brief, Domain, Guard};
 use crate::stats::Cause;
 use maintenance_lock::MaintenanceLock;
-use std::any::Any;
 use std::cell::UnsafeCell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
-pub(crate) use entry::{Entry, Handle, Life, Shape, Times};
-pub(crate) use expiry::Time;
+pub(crate) use entry::{Deadlines, Entry, ExpiryRef, Handle, Shape};
+pub(crate) use expiry::ExpirySettings;
 pub(crate) use snapshot::Listed;
 
 /// Called for every entry that leaves, by the thread that unlinked it.
@@ -51,7 +50,7 @@ pub(crate) struct Settings<K, V> {
     pub(crate) capacity: u64,
     pub(crate) weighted: bool,
     pub(crate) listener: Option<Listener<K, V>>,
-    pub(crate) time: Time<K, V>,
+    pub(crate) time: ExpirySettings<K, V>,
 }
 
 /// Beyond what any policy has an entry's hits counted to.
@@ -63,7 +62,7 @@ pub(crate) struct Engine<K, V> {
     // What lookups read comes first, and is hardly ever written.
     domain: Domain,
     map: Map,
-    locals: Locals,
+    thread_states: ThreadStates,
     shape: Shape,
     /// Hits are noted in the entry up to this number; beyond all numbers if each has to be looked at.
     hit_limit: AtomicU8,
@@ -72,7 +71,7 @@ pub(crate) struct Engine<K, V> {
     /// How far the policy wants hits to be counted in the entry.
     policy_hit_limit: u8,
     listener: Option<Listener<K, V>>,
-    time: Time<K, V>,
+    time: ExpirySettings<K, V>,
     // What the housekeeping writes, on lines of its own.
     work: Padded<Work>,
     _owns: std::marker::PhantomData<Entry<K, V>>,
@@ -101,26 +100,6 @@ pub(crate) struct Published {
     pub(crate) expirations: AtomicU64,
 }
 
-/// The first panic of user code that ran while there was still work to be done; raised again when it is done.
-#[derive(Default)]
-pub(crate) struct Panics(Option<Box<dyn Any + Send>>);
-
-impl Panics {
-    pub(crate) fn catch(&mut self, user_code: impl FnOnce()) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(user_code)) {
-            self.0.get_or_insert(panic);
-        }
-    }
-
-    pub(crate) fn resume(self) {
-        if let Some(panic) = self.0
-            && !std::thread::panicking()
-        {
-            resume_unwind(panic);
-        }
-    }
-}
-
 impl<K, V> Engine<K, V> {
     pub(crate) fn new(settings: Settings<K, V>) -> Result<Self, BuildError> {
         let shape = Shape {
@@ -147,7 +126,7 @@ impl<K, V> Engine<K, V> {
         Ok(Self {
             domain,
             map,
-            locals: Locals::new(settings.capacity, core.policy.eager_hits()),
+            thread_states: ThreadStates::new(settings.capacity, core.policy.eager_hits()),
             shape,
             hit_limit: AtomicU8::new(if shape.timed { EVERY } else { core.policy.hit_limit() }),
             eager_hits: core.policy.eager_hits(),
@@ -187,13 +166,13 @@ impl<K, V> Engine<K, V> {
 
     /// What each thread has of its own.
     #[inline]
-    pub(crate) fn locals(&self) -> &Locals {
-        &self.locals
+    pub(crate) fn thread_states(&self) -> &ThreadStates {
+        &self.thread_states
     }
 
     /// What a cache's settings say of time.
     #[inline(always)]
-    pub(crate) fn time(&self) -> &Time<K, V> {
+    pub(crate) fn time(&self) -> &ExpirySettings<K, V> {
         &self.time
     }
 
@@ -209,7 +188,7 @@ impl<K, V> Engine<K, V> {
 
     /// [`now`](Self::now), for a call that must go on to its end even if the user's clock panics.
     #[inline]
-    fn now_whatever(&self, panics: &mut Panics) -> u64 {
+    fn now_catching_panics(&self, panics: &mut Panics) -> u64 {
         let mut now = 0;
         if self.time.is_active() {
             panics.catch(|| now = self.time.clock.now());
@@ -229,15 +208,15 @@ impl<K, V> Engine<K, V> {
 
     /// [`now`](Self::now), for calls that are not pinned: what is over by then is taken out, if nobody else is at it.
     #[inline]
-    pub(crate) fn now_and_tick(&self) -> u64 {
+    pub(crate) fn now_and_expire(&self) -> u64 {
         let now = self.now();
-        self.tick(now);
+        self.expire_if_due(now);
         now
     }
 
     /// Takes out entries whose time is over, if there may be any and nobody else is at it. For callers that are not pinned.
     #[inline(always)]
-    pub(crate) fn tick(&self, now: u64) {
+    pub(crate) fn expire_if_due(&self, now: u64) {
         if now != 0 && now >= self.time.next() {
             self.expire(now);
         }
@@ -245,7 +224,7 @@ impl<K, V> Engine<K, V> {
 
     /// The times of an entry that was found in the map.
     #[inline]
-    pub(crate) fn timing<'g>(&self, found: Handle, _guard: &'g Guard) -> Option<Times<'g>> {
+    pub(crate) fn timing<'g>(&self, found: Handle, _guard: &'g Guard) -> Option<ExpiryRef<'g>> {
         // SAFETY: found under the guard, so alive while it lives.
         unsafe { self.shape.timing(found) }
     }
@@ -262,19 +241,19 @@ impl<K, V> Engine<K, V> {
 
     /// Whether an entry's time was over at `now`; the caller keeps the entry alive.
     #[inline(always)]
-    pub(crate) fn is_over(&self, found: NonNull<Header>, now: u64) -> bool {
+    pub(crate) fn is_expired(&self, found: NonNull<Header>, now: u64) -> bool {
         // SAFETY: the caller is pinned since it found the entry, or owns its retirement.
         now != 0 && unsafe { self.shape.timing(Handle(found)) }.is_some_and(|timing| timing.deadline() <= now)
     }
 
     /// Lets a hit move the entry's deadline. Runs user code.
     #[inline]
-    pub(crate) fn prolong(&self, found: Handle, now: u64, guard: &Guard) {
+    pub(crate) fn update_deadline(&self, found: Handle, now: u64, guard: &Guard) {
         if let Some(timing) = self.timing(found, guard) {
             let entry = Self::view(found.0);
             if self.time.hit(timing, &entry.key, &entry.value, now) {
                 // Sooner than the wheel knows, which may not even have a timer for it: it must be told.
-                let due = self.with_core(guard, |core| core.hasten(found));
+                let due = self.with_core(guard, |core| core.reschedule_earlier(found));
                 self.finish(due, self.pin());
             }
         }
@@ -353,11 +332,21 @@ impl<K, V> Engine<K, V> {
 
     /// A new entry, not yet in the map. It must be given to `insert`, `insert_absent` or `replace_exact`.
     #[inline]
-    pub(crate) fn make(&self, hash: u64, contents: (K, V), weight: u64, life: Option<Life>, guard: &Guard) -> Handle {
+    pub(crate) fn make(
+        &self,
+        hash: u64,
+        contents: (K, V),
+        weight: u64,
+        life: Option<Deadlines>,
+        guard: &Guard,
+    ) -> Handle {
         let mut spare = None;
         if life.is_some() == self.shape.timed {
             // SAFETY: the part is this thread's, which is pinned.
-            spare = self.locals.writer(guard).and_then(|writer| unsafe { writer.spare() });
+            spare = self
+                .thread_states
+                .writer(guard)
+                .and_then(|writer| unsafe { writer.spare() });
         } else {
             // An entry with times where others have none: from now on somebody must look.
             self.activate_time();
@@ -374,7 +363,7 @@ impl<K, V> Engine<K, V> {
         new: Handle,
         mut equal: impl FnMut(&K, &K) -> bool,
         mode: Mode,
-        mut superseded: Option<impl FnMut() -> bool>,
+        mut invalidated: Option<impl FnMut() -> bool>,
         guard: &Guard,
     ) -> Inserted {
         let unwinding = OnUnwind {
@@ -385,8 +374,8 @@ impl<K, V> Engine<K, V> {
         let mut tried = None;
         loop {
             let equal = |header| equal(&Self::view(header).key, key);
-            let superseded = superseded.as_mut();
-            let done = self.map.insert(hash, new.0, equal, mode, superseded, guard);
+            let invalidated = invalidated.as_mut();
+            let done = self.map.insert(hash, new.0, equal, mode, invalidated, guard);
             if done != Inserted::Full {
                 std::mem::forget(unwinding);
                 return done;
@@ -406,26 +395,26 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Inserts a key that is absent, unless `superseded`, if any, says no at the last moment or an invalidation kills it. Returns
+    /// Inserts a key that is absent, unless `invalidated`, if any, says no at the last moment or an invalidation kills it. Returns
     /// whether it came in; else the new entry is discarded.
     pub(crate) fn insert_absent(
         &self,
         hash: u64,
         new: Handle,
         equal: impl FnMut(&K, &K) -> bool,
-        superseded: Option<impl FnMut() -> bool>,
+        invalidated: Option<impl FnMut() -> bool>,
         guard: Guard,
     ) -> bool {
-        let (mut equal, mut superseded) = (equal, superseded);
+        let (mut equal, mut invalidated) = (equal, invalidated);
         let mut panics = Panics::default();
-        let now = self.now_whatever(&mut panics);
+        let now = self.now_catching_panics(&mut panics);
         // What it replaced, if it came in.
         let came_in = loop {
-            match self.enter(hash, new, &mut equal, Mode::IfAbsent, superseded.as_mut(), &guard) {
+            match self.enter(hash, new, &mut equal, Mode::IfAbsent, invalidated.as_mut(), &guard) {
                 Inserted::New => break Some(None),
                 // What is there is over. Asked after it was found: who overtakes this insertion later changes the slot.
-                Inserted::Present(old) if self.is_over(old, now) => {
-                    if superseded.as_mut().is_some_and(|superseded| superseded()) {
+                Inserted::Present(old) if self.is_expired(old, now) => {
+                    if invalidated.as_mut().is_some_and(|invalidated| invalidated()) {
                         break None;
                     }
                     if self.map.replace_exact(old, new.0, &guard) {
@@ -435,7 +424,7 @@ impl<K, V> Engine<K, V> {
                 _ => break None,
             }
         };
-        drop(superseded);
+        drop(invalidated);
         match came_in {
             Some(None) => panics.catch(|| self.record(Event::Arrived(new), guard)),
             Some(Some(old)) => panics.catch(|| self.replaced(new, old, guard)),
@@ -446,17 +435,17 @@ impl<K, V> Engine<K, V> {
         came_in.is_some()
     }
 
-    /// Inserts or replaces, unless `superseded` says no at the last moment or an invalidation kills it: whether it came in.
+    /// Inserts or replaces, unless `invalidated` says no at the last moment or an invalidation kills it: whether it came in.
     /// Else the new entry is discarded.
     pub(crate) fn insert_unless(
         &self,
         hash: u64,
         new: Handle,
         equal: impl FnMut(&K, &K) -> bool,
-        superseded: impl FnMut() -> bool,
+        invalidated: impl FnMut() -> bool,
         guard: Guard,
     ) -> bool {
-        match self.enter(hash, new, equal, Mode::Upsert, Some(superseded), &guard) {
+        match self.enter(hash, new, equal, Mode::Upsert, Some(invalidated), &guard) {
             Inserted::New => self.record(Event::Arrived(new), guard),
             Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
             _ => {
@@ -534,17 +523,17 @@ impl<K, V> Engine<K, V> {
         let old = self.map.remove(
             hash,
             |header| equal(&Self::view(header).key),
-            |header| self.is_over(header, now) || accept(Self::view(header)),
+            |header| self.is_expired(header, now) || accept(Self::view(header)),
             kill,
             &guard,
         )?;
         let mut panics = Panics::default();
         let mut result = None;
-        if !self.is_over(old, now) {
+        if !self.is_expired(old, now) {
             panics.catch(|| result = Some(taken(Self::view(old))));
         }
         self.retired_with(Handle(old), Cause::Explicit, guard, panics);
-        self.tick(now);
+        self.expire_if_due(now);
         result
     }
 
@@ -552,7 +541,7 @@ impl<K, V> Engine<K, V> {
         if let Some(listener) = &self.listener {
             let entry = Self::view(handle.0);
             // The policy, which knows no time, may choose what was over and not yet taken out.
-            let over = cause == Cause::Size && self.is_over(handle.0, self.now_whatever(panics));
+            let over = cause == Cause::Size && self.is_expired(handle.0, self.now_catching_panics(panics));
             let cause = if over { Cause::Expired } else { cause };
             panics.catch(|| listener(&entry.key, &entry.value, cause));
         }
@@ -561,7 +550,7 @@ impl<K, V> Engine<K, V> {
     #[inline]
     fn replaced(&self, new: Handle, old: Handle, guard: Guard) {
         let mut panics = Panics::default();
-        let expired = self.is_over(old.0, self.now_whatever(&mut panics));
+        let expired = self.is_expired(old.0, self.now_catching_panics(&mut panics));
         if self.listener.is_none() {
             self.record(Event::Replaced { new, old, expired }, guard);
             return panics.resume();
@@ -579,7 +568,7 @@ impl<K, V> Engine<K, V> {
     }
 
     fn retired_with(&self, old: Handle, cause: Cause, guard: Guard, mut panics: Panics) {
-        let expired = self.is_over(old.0, self.now_whatever(&mut panics));
+        let expired = self.is_expired(old.0, self.now_catching_panics(&mut panics));
         drop(guard);
         self.notify(old, if expired { Cause::Expired } else { cause }, &mut panics);
         panics.catch(|| self.record(Event::Retired { old, expired }, self.pin()));
@@ -606,7 +595,7 @@ impl<K, V> Drop for Engine<K, V> {
         // No other thread can hold the lock: it is free or poisoned.
         let due = match self.work.0.lock.try_lock() {
             Some(held) => self.maintain(held, &guard, Rings::All, |_| ()),
-            None => Due::nothing(),
+            None => DeferredWork::nothing(),
         };
         drop(guard);
         for &(handle, cause) in &due.evicted {
@@ -618,27 +607,26 @@ impl<K, V> Drop for Engine<K, V> {
             garbage.extend(self.work.0.core.get_mut().drain());
         }
         self.map.drain(|header| garbage.push(Handle(header)));
-        let mut odd = due.odd;
-        let drop_contents = |handle| {
-            // SAFETY: `&mut self`: nobody can reach it any more, and each is in one place only.
-            catch_unwind(AssertUnwindSafe(|| unsafe { self.shape.drop_contents::<K, V>(handle) })).err()
+        let mut nonstandard = due.nonstandard;
+        let mut drop_contents = |handle| {
+            // SAFETY: `&mut self`: no other thread can reach it, and each is in one place only.
+            panics.catch(|| unsafe { self.shape.drop_contents::<K, V>(handle) });
         };
-        let mut panic = None;
         for handle in garbage {
             // SAFETY: alive until its contents are dropped below; the header lasts until its memory is released.
             let timed = unsafe { handle.header() }.is_timed();
-            panic = panic.or(drop_contents(handle));
+            drop_contents(handle);
             // SAFETY: its contents were just dropped.
             unsafe { self.shape.release::<K, V>(handle, timed) };
         }
         let (mut free, shape) = (due.free, self.shape);
-        while let Some(former) = odd.pop() {
-            panic = panic.or(drop_contents(former));
+        while let Some(former) = nonstandard.pop() {
+            drop_contents(former);
             // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
             unsafe { shape.release::<K, V>(former, !shape.timed) };
         }
         while let Some(former) = free.pop() {
-            panic = panic.or(drop_contents(former));
+            drop_contents(former);
             // SAFETY: as above; only what is usual is put into chains.
             unsafe { shape.release::<K, V>(former, shape.timed) };
         }
@@ -652,8 +640,7 @@ impl<K, V> Drop for Engine<K, V> {
                 release_spare(spare);
             }
         }
-        self.locals.drain_spares(release_spare);
-        panics.0 = panics.0.take().or(panic);
+        self.thread_states.drain_spares(release_spare);
         panics.resume();
     }
 }

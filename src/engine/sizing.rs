@@ -16,10 +16,11 @@
 //! While homes move, `MOVES` of them move per arrival, so at most one entry per `MOVES` buckets of the old table arrives. A
 //! smaller table has at least a `MOST`th of the buckets, so these arrivals fill at most a sixth of its slots.
 
+use super::Engine;
 use super::core::Core;
-use super::{Engine, Panics};
 use crate::map::{Map, NoMemory};
 use crate::policy::Policy;
+use crate::prim::panics::Panics;
 use crate::reclaim::Guard;
 
 /// The most entries that a table is sized for before it holds any.
@@ -241,7 +242,7 @@ impl Core {
         Resize::Requested
     }
 
-    /// What `settle` does about the table, when it is due.
+    /// What `unlink_evicted` does about the table, when it is due.
     #[cold]
     #[inline(never)]
     pub(super) fn resize_by_arrivals(&mut self, arrived: u32, map: &Map, guard: &Guard) {

@@ -60,20 +60,20 @@ impl<K, V> Engine<K, V> {
     /// Deadline and limit of an entry that was found in the map.
     pub(crate) fn times_of(&self, found: Handle, guard: &Guard) -> Option<(u64, u64)> {
         self.timing(found, guard)
-            .map(|timing| (timing.deadline(), timing.limit()))
+            .map(|timing| (timing.deadline(), timing.max_deadline()))
     }
 
-    /// Inserts an entry that comes back at the rank it had, if its key is absent and `superseded` does not say no at the
+    /// Inserts an entry that comes back at the rank it had, if its key is absent and `invalidated` does not say no at the
     /// last moment. Whether it came in; it stays readable under the guard, even if the policy does not keep it.
     pub(crate) fn restore(
         &self,
         (hash, new): (u64, Handle),
         rank: Rank,
         equal: impl FnMut(&K, &K) -> bool,
-        superseded: impl FnMut() -> bool,
+        invalidated: impl FnMut() -> bool,
         guard: &Guard,
     ) -> bool {
-        let inserted = self.enter(hash, new, equal, Mode::IfAbsent, Some(superseded), guard);
+        let inserted = self.enter(hash, new, equal, Mode::IfAbsent, Some(invalidated), guard);
         if inserted != Inserted::New {
             self.record(Event::Released(new), self.pin());
             return false;
@@ -86,7 +86,7 @@ impl<K, V> Engine<K, V> {
             self.record(Event::Arrived(new), self.pin());
         }
         if let Some(timing) = self.timing(new, guard) {
-            self.time.expect(timing.deadline());
+            self.time.note_deadline(timing.deadline());
         }
         true
     }

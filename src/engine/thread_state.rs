@@ -5,10 +5,10 @@
 //! the rings have a second party, the holder of the maintenance lock. A thread is known by the index of its guard, so its
 //! part may be used only while it is pinned. Up to [`THREADS`] threads at a time have a part.
 //!
-//! A part is two allocations. [`Local`], 128 bytes, is made by a thread's first lookup or change; it stays until the cache is dropped,
+//! A part is two allocations. [`ThreadState`], 128 bytes, is made by a thread's first lookup or change; it stays until the cache is dropped,
 //! and serves later threads with the same index, which are the lowest free ones: so there are as many as threads at a time used the
 //! cache. [`Writer`], with the ring, is made by its first change. When its thread has ended, the lock holder takes it away
-//! ([`Locals::sweep`]): it claims the index itself, so that no new thread begins to use the part, applies what is left in the ring, and
+//! ([`ThreadStates::sweep`]): it claims the index itself, so that no new thread begins to use the part, applies what is left in the ring, and
 //! gives the memory back.
 
 use super::entry::{Chain, Handle};
@@ -45,7 +45,7 @@ const SPARE_BYTES: usize = 16 << 10;
 
 /// One thread's counters, and what it writes with. See the [module's documentation](self).
 #[repr(align(128))]
-pub(crate) struct Local {
+pub(crate) struct ThreadState {
     hits: AtomicU64,
     misses: AtomicU64,
     writer: AtomicPtr<Writer>,
@@ -93,7 +93,7 @@ impl Drop for OldWriter {
     }
 }
 
-impl Local {
+impl ThreadState {
     fn new() -> Self {
         Self {
             hits: AtomicU64::new(0),
@@ -188,7 +188,7 @@ impl Writer {
 
 /// How far a thread may be ahead of the policy, for all threads alike.
 #[derive(Default)]
-pub(crate) struct Pace {
+pub(crate) struct DrainLimits {
     /// With so many changes in its ring, a thread tries to have them applied.
     pub(crate) batch: AtomicUsize,
     /// With so many, it must.
@@ -199,7 +199,7 @@ pub(crate) struct Pace {
 
 /// The parts of the threads beyond the first.
 struct Far {
-    blocks: [AtomicPtr<AtomicPtr<Local>>; BLOCKS],
+    blocks: [AtomicPtr<AtomicPtr<ThreadState>>; BLOCKS],
     /// A bit for each part that has a ring.
     writing: [AtomicU64; THREADS.div_ceil(WORD)],
 }
@@ -224,27 +224,27 @@ impl Far {
     }
 
     #[inline]
-    fn find(&self, index: usize) -> Option<&Local> {
+    fn find(&self, index: usize) -> Option<&ThreadState> {
         let (block, offset) = Self::place(index)?;
         get(self.block(block)?.get(offset)?)
     }
 
     #[inline]
-    fn block(&self, block: usize) -> Option<&[AtomicPtr<Local>]> {
-        let first: *const AtomicPtr<Local> = get(&self.blocks[block])?;
+    fn block(&self, block: usize) -> Option<&[AtomicPtr<ThreadState>]> {
+        let first: *const AtomicPtr<ThreadState> = get(&self.blocks[block])?;
         // SAFETY: made by `make` with that length, and freed only when the locals are dropped.
         Some(unsafe { std::slice::from_raw_parts(first, BLOCK << block) })
     }
 
     /// [`find`](Self::find), made if need be; `None` if there is no memory.
-    fn make(&self, index: usize) -> Option<&Local> {
+    fn make(&self, index: usize) -> Option<&ThreadState> {
         let (block, offset) = Self::place(index)?;
         if self.block(block).is_none() {
             let len = BLOCK << block;
-            let mut new: Vec<AtomicPtr<Local>> = Vec::new();
+            let mut new: Vec<AtomicPtr<ThreadState>> = Vec::new();
             new.try_reserve_exact(len).ok()?;
             new.extend((0..len).map(|_| AtomicPtr::new(ptr::null_mut())));
-            let new = Box::into_raw(new.into_boxed_slice()).cast::<AtomicPtr<Local>>();
+            let new = Box::into_raw(new.into_boxed_slice()).cast::<AtomicPtr<ThreadState>>();
             // AcqRel, Acquire: the parts that the pointer leads to are seen (see `get`).
             let first = self.blocks[block].compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire);
             if first.is_err() {
@@ -252,7 +252,7 @@ impl Far {
                 drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(new, len)) });
             }
         }
-        made(self.block(block)?.get(offset)?, || Some(Local::new()))
+        made(self.block(block)?.get(offset)?, || Some(ThreadState::new()))
     }
 
     fn set_writing(&self, index: usize, writes: bool) {
@@ -283,22 +283,22 @@ impl Drop for Far {
             let first = self.blocks[block].load(Ordering::Relaxed);
             if !first.is_null() {
                 // SAFETY: made from a Box of that length in `make`; `&mut`: no other reference is left.
-                let mut locals = unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(first, BLOCK << block)) };
-                locals.iter_mut().for_each(free);
+                let mut thread_states = unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(first, BLOCK << block)) };
+                thread_states.iter_mut().for_each(free);
             }
         }
     }
 }
 
 /// The parts of all threads.
-pub(crate) struct Locals {
-    near: [AtomicPtr<Local>; NEAR],
+pub(crate) struct ThreadStates {
+    near: [AtomicPtr<ThreadState>; NEAR],
     far: AtomicPtr<Far>,
     /// How many changes a ring has room for.
     room: usize,
     /// How many rings there are.
     made: AtomicUsize,
-    pub(crate) pace: Pace,
+    pub(crate) pace: DrainLimits,
     /// What no ring had room for.
     pub(super) overflow: Overflow,
     /// Changes are to be applied at once: the policy's order is exact.
@@ -308,22 +308,22 @@ pub(crate) struct Locals {
     shared_misses: AtomicU64,
 }
 
-impl Locals {
+impl ThreadStates {
     pub(crate) fn new(capacity: u64, exact: bool) -> Self {
-        let locals = Self {
+        let thread_states = Self {
             near: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             far: AtomicPtr::new(ptr::null_mut()),
             room: 1 << slack(capacity).ilog2().min(RING.ilog2()),
             made: AtomicUsize::new(0),
-            pace: Pace::default(),
+            pace: DrainLimits::default(),
             overflow: Overflow::new(),
             exact,
             capacity: AtomicU64::new(capacity),
             shared_hits: AtomicU64::new(0),
             shared_misses: AtomicU64::new(0),
         };
-        locals.set_pace();
-        locals
+        thread_states.set_pace();
+        thread_states
     }
 
     /// The cache's capacity.
@@ -370,7 +370,7 @@ impl Locals {
         }
     }
 
-    fn find(&self, index: usize) -> Option<&Local> {
+    fn find(&self, index: usize) -> Option<&ThreadState> {
         match self.near.get(index) {
             Some(at) => get(at),
             None => get(&self.far)?.find(index),
@@ -379,7 +379,7 @@ impl Locals {
 
     /// The part of the calling thread, if it is found with one look.
     #[inline(always)]
-    pub(crate) fn near(&self, guard: &Guard) -> Option<&Local> {
+    pub(crate) fn near(&self, guard: &Guard) -> Option<&ThreadState> {
         get(self.near.get(guard.thread_index())?)
     }
 
@@ -407,7 +407,7 @@ impl Locals {
 
     /// The part of the calling thread; `None` if there are too many threads, or there is no memory.
     #[inline(always)]
-    fn of(&self, guard: &Guard) -> Option<&Local> {
+    fn of(&self, guard: &Guard) -> Option<&ThreadState> {
         let near = self.near(guard);
         if near.is_some() {
             return near;
@@ -417,12 +417,12 @@ impl Locals {
 
     #[cold]
     #[inline(never)]
-    fn make(&self, index: usize) -> Option<&Local> {
+    fn make(&self, index: usize) -> Option<&ThreadState> {
         if let Some(local) = self.find(index) {
             return Some(local);
         }
         match self.near.get(index) {
-            Some(at) => made(at, || Some(Local::new())),
+            Some(at) => made(at, || Some(ThreadState::new())),
             None if index >= THREADS => None,
             None => made(&self.far, || Some(Far::new()))?.make(index),
         }
@@ -463,7 +463,7 @@ impl Locals {
             self.shared_hits.load(Ordering::Relaxed),
             self.shared_misses.load(Ordering::Relaxed),
         );
-        let mut add = |local: &Local| {
+        let mut add = |local: &ThreadState| {
             sum.0 += local.hits.load(Ordering::Relaxed);
             sum.1 += local.misses.load(Ordering::Relaxed);
         };
@@ -481,12 +481,15 @@ impl Locals {
         self.near
             .iter()
             .filter_map(get)
-            .filter_map(Local::writer)
+            .filter_map(ThreadState::writer)
             .for_each(&mut visit);
         if let Some(far) = get(&self.far) {
             let mut from = NEAR;
             while let Some(index) = far.next_writing(from) {
-                far.find(index).and_then(Local::writer).into_iter().for_each(&mut visit);
+                far.find(index)
+                    .and_then(ThreadState::writer)
+                    .into_iter()
+                    .for_each(&mut visit);
                 from = index + 1;
             }
         }
@@ -498,13 +501,17 @@ impl Locals {
     #[inline]
     pub(crate) fn each_soon<'l>(&'l self, guard: &Guard, cursor: &mut usize, mut visit: impl FnMut(&'l Writer, usize)) {
         for (index, local) in self.near.iter().enumerate() {
-            if let Some(writer) = get(local).and_then(Local::writer) {
+            if let Some(writer) = get(local).and_then(ThreadState::writer) {
                 visit(writer, index);
             }
         }
         if let Some(far) = get(&self.far) {
             let own = guard.thread_index();
-            if let Some(writer) = (own >= NEAR).then(|| far.find(own)).flatten().and_then(Local::writer) {
+            if let Some(writer) = (own >= NEAR)
+                .then(|| far.find(own))
+                .flatten()
+                .and_then(ThreadState::writer)
+            {
                 visit(writer, own);
             }
             for _ in 0..AT_ONCE {
@@ -512,7 +519,7 @@ impl Locals {
                     *cursor = NEAR;
                     break;
                 };
-                if let Some(writer) = far.find(index).and_then(Local::writer) {
+                if let Some(writer) = far.find(index).and_then(ThreadState::writer) {
                     visit(writer, index);
                 }
                 *cursor = index + 1;
@@ -604,13 +611,13 @@ fn made<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> Option<T>) -> Option<&T
     }
 }
 
-impl Drop for Local {
+impl Drop for ThreadState {
     fn drop(&mut self) {
         free(&mut self.writer);
     }
 }
 
-impl Drop for Locals {
+impl Drop for ThreadStates {
     fn drop(&mut self) {
         self.near.iter_mut().for_each(free);
         free(&mut self.far);
@@ -636,45 +643,45 @@ mod model {
     const CAPACITY: u64 = 1024;
 
     /// Runs `threads` at once, on one index each, and then looks whether the pace is right for so many and `capacity`.
-    fn model<const N: usize>(first: usize, threads: [fn(&Locals); N], capacity: u64) {
+    fn model<const N: usize>(first: usize, threads: [fn(&ThreadStates); N], capacity: u64) {
         loom::model(move || {
-            let locals = Arc::new(Locals::new(CAPACITY, false));
+            let thread_states = Arc::new(ThreadStates::new(CAPACITY, false));
             let run = |n: usize| {
-                let locals = locals.clone();
+                let thread_states = thread_states.clone();
                 move || {
                     INDEX.with(|index| index.set(first + n));
-                    threads[n](&locals);
+                    threads[n](&thread_states);
                 }
             };
             let others: Vec<_> = (1..N).map(|n| thread::spawn(run(n))).collect();
             run(0)();
             others.into_iter().for_each(|other| other.join().unwrap());
             let mut parts = 0;
-            locals.each(|_| parts += 1);
+            thread_states.each(|_| parts += 1);
             let guard = pin();
             let (mut soon, mut cursor) = (0, 0);
-            locals.each_soon(&guard, &mut cursor, |writer, _| soon += writer.ring.len());
+            thread_states.each_soon(&guard, &mut cursor, |writer, _| soon += writer.ring.len());
             assert!(soon >= parts, "each recorded one change");
-            assert_eq!(locals.made.load(Ordering::Relaxed), parts);
-            let want = Locals::new(capacity, false);
+            assert_eq!(thread_states.made.load(Ordering::Relaxed), parts);
+            let want = ThreadStates::new(capacity, false);
             want.made.store(parts, Ordering::Relaxed);
             want.set_pace();
-            let pace = |locals: &Locals| {
-                let pace = &locals.pace;
+            let pace = |thread_states: &ThreadStates| {
+                let pace = &thread_states.pace;
                 let [batch, most] = [&pace.batch, &pace.most].map(|at| at.load(Ordering::Relaxed));
                 (batch, most, pace.weight.load(Ordering::Relaxed))
             };
-            assert_eq!(pace(&locals), pace(&want), "the pace is that of {parts} threads");
+            assert_eq!(pace(&thread_states), pace(&want), "the pace is that of {parts} threads");
         });
     }
 
-    fn hit(locals: &Locals) {
+    fn hit(thread_states: &ThreadStates) {
         let guard = pin();
-        let (before, _) = locals.lookups();
-        locals.count(&guard, true);
-        let writer = locals.writer(&guard).expect("few threads have parts");
+        let (before, _) = thread_states.lookups();
+        thread_states.count(&guard, true);
+        let writer = thread_states.writer(&guard).expect("few threads have parts");
         assert_eq!(writer.ring.push([1, 2]), Some(1), "no other thread has it");
-        let (after, _) = locals.lookups();
+        let (after, _) = thread_states.lookups();
         assert!(after > before, "its own hit is counted");
     }
 
@@ -690,6 +697,10 @@ mod model {
 
     #[test]
     fn loom_local_a_part_and_a_capacity() {
-        model(0, [hit, |locals| locals.set_capacity(8 * CAPACITY)], 8 * CAPACITY);
+        model(
+            0,
+            [hit, |thread_states| thread_states.set_capacity(8 * CAPACITY)],
+            8 * CAPACITY,
+        );
     }
 }

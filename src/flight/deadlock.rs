@@ -10,10 +10,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 /// Who leads a flight, or waits for one: a thread (an even number) or the future that a task polls (an odd one). No two
 /// that do so at the same time are the same.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Who(usize);
+pub(crate) struct ActorId(usize);
 
-impl Who {
-    pub(super) const NOBODY: Self = Self(0);
+impl ActorId {
+    pub(super) const NONE: Self = Self(0);
 
     #[inline]
     pub(crate) fn this_thread() -> Self {
@@ -32,22 +32,22 @@ impl Who {
 
 #[cfg(feature = "async")]
 mod polls {
-    use super::Who;
+    use super::ActorId;
     use std::cell::RefCell;
     use std::marker::PhantomData;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     thread_local! {
         /// The futures that lead loads whose polls this thread is inside of, outermost first.
-        static POLLED: RefCell<Vec<Who>> = const { RefCell::new(Vec::new()) };
+        static POLLED: RefCell<Vec<ActorId>> = const { RefCell::new(Vec::new()) };
     }
 
-    pub(super) fn polled_here() -> Vec<Who> {
+    pub(super) fn polled_here() -> Vec<ActorId> {
         // A thread that is ending no longer knows; then rings are not found.
         POLLED.try_with(|polled| polled.borrow().clone()).unwrap_or_default()
     }
 
-    impl Who {
+    impl ActorId {
         /// A future, which is no thread's.
         pub(crate) fn future() -> Self {
             static NEXT: AtomicUsize = AtomicUsize::new(1);
@@ -61,7 +61,7 @@ mod polls {
         }
     }
 
-    /// See [`Who::polled`]. Not `Send`: it belongs to the thread.
+    /// See [`ActorId::polled`]. Not `Send`: it belongs to the thread.
     pub(crate) struct Polled(bool, PhantomData<*const ()>);
 
     impl Drop for Polled {
@@ -75,7 +75,7 @@ mod polls {
 
 /// The threads that wait for loads, in one process.
 struct Graph {
-    waits: Mutex<Vec<Wait>>,
+    waits: Mutex<Vec<WaitEdge>>,
     /// The one of a child of a fork. Only processes that deep make and use it, so a fork never finds it half made.
     child: OnceLock<Box<Self>>,
 }
@@ -89,7 +89,7 @@ impl Graph {
     }
 }
 
-static WAITING: Graph = Graph::new();
+static WAIT_GRAPH: Graph = Graph::new();
 
 /// How many forks lie between the process that began and this one.
 static FORKS: AtomicUsize = AtomicUsize::new(0);
@@ -99,24 +99,25 @@ pub(crate) fn fork_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
-struct Wait {
+struct WaitEdge {
     /// The thread that is blocked.
-    thread: Who,
+    thread: ActorId,
     /// It, or a future whose poll it is inside of, and which cannot go on either.
-    waiter: Who,
-    leader: Who,
-    /// The address of the flight's `landing`.
+    waiter: ActorId,
+    leader: ActorId,
+    /// The address of the flight's `wait_state`.
     flight: usize,
 }
 
-fn waiting() -> MutexGuard<'static, Vec<Wait>> {
-    let own = (0..FORKS.load(Ordering::Relaxed))
-        .fold(&WAITING, |graph, _| graph.child.get_or_init(|| Box::new(Graph::new())));
+fn waiting() -> MutexGuard<'static, Vec<WaitEdge>> {
+    let own = (0..FORKS.load(Ordering::Relaxed)).fold(&WAIT_GRAPH, |graph, _| {
+        graph.child.get_or_init(|| Box::new(Graph::new()))
+    });
     own.waits.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether `leader` waits, directly or not, for any of those `here`.
-fn is_ring(waiting: &[Wait], leader: Who, here: &[Who]) -> bool {
+fn would_deadlock(waiting: &[WaitEdge], leader: ActorId, here: &[ActorId]) -> bool {
     let mut at = leader;
     loop {
         if here.contains(&at) {
@@ -129,10 +130,10 @@ fn is_ring(waiting: &[Wait], leader: Who, here: &[Who]) -> bool {
     }
 }
 
-/// Whether a flight's waiters wait no more, though they may not have woken up yet. Touched only under `WAITING`.
-pub(super) struct Landing(AtomicBool);
+/// Whether a flight's waiters wait no more, though they may not have woken up yet. Touched only under `WAIT_GRAPH`.
+pub(super) struct WaitState(AtomicBool);
 
-impl Landing {
+impl WaitState {
     pub(super) fn new() -> Self {
         Self(AtomicBool::new(false))
     }
@@ -147,10 +148,10 @@ impl Landing {
 
     /// An error if who waits here for `leader` would wait for ever, as far as blocked threads tell.
     #[cfg(feature = "async")]
-    pub(super) fn check(&self, leader: Who) -> Result<(), Reentrant> {
-        let here = Who::all_here();
+    pub(super) fn check(&self, leader: ActorId) -> Result<(), Reentrant> {
+        let here = ActorId::all_here();
         let waiting = waiting();
-        if !self.0.load(Ordering::Relaxed) && is_ring(&waiting, leader, &here) {
+        if !self.0.load(Ordering::Relaxed) && would_deadlock(&waiting, leader, &here) {
             return Err(Reentrant);
         }
         Ok(())
@@ -158,21 +159,21 @@ impl Landing {
 }
 
 /// This thread waits.
-pub(super) struct Waiting(Who);
+pub(super) struct Waiting(ActorId);
 
 impl Waiting {
     /// Registers that this thread waits for `leader`; an error if that one, directly or not, waits for this thread.
-    pub(super) fn begin(leader: Who, landing: &Landing) -> Result<Self, Reentrant> {
-        let (thread, here) = (Who::this_thread(), Who::all_here());
+    pub(super) fn begin(leader: ActorId, wait_state: &WaitState) -> Result<Self, Reentrant> {
+        let (thread, here) = (ActorId::this_thread(), ActorId::all_here());
         let mut waiting = waiting();
-        if landing.0.load(Ordering::Relaxed) {
+        if wait_state.0.load(Ordering::Relaxed) {
             return Ok(Self(thread));
         }
-        if is_ring(&waiting, leader, &here) {
+        if would_deadlock(&waiting, leader, &here) {
             return Err(Reentrant);
         }
-        let flight = ptr::from_ref(landing).addr();
-        waiting.extend(here.into_iter().map(|waiter| Wait {
+        let flight = ptr::from_ref(wait_state).addr();
+        waiting.extend(here.into_iter().map(|waiter| WaitEdge {
             thread,
             waiter,
             leader,

@@ -13,12 +13,12 @@ type Shared = std::sync::Arc<Flights<u32, usize>>;
 
 fn flights() -> Shared {
     let flights = Flights::new(0);
-    flights.lanes();
+    flights.shards();
     Shared::new(flights)
 }
 
 fn join(flights: &Flights<u32, usize>) -> Role<'_, u32, usize> {
-    flights.join(1, |key| *key == KEY, KEY, Who::this_thread())
+    flights.join(1, |key| *key == KEY, KEY, ActorId::this_thread())
 }
 
 /// Begins a flight where no other is.
@@ -29,14 +29,14 @@ fn lead(flights: &Flights<u32, usize>) -> Leader<'_, u32, usize> {
     }
 }
 
-fn supersede(flights: &Flights<u32, usize>) -> bool {
-    flights.supersede(1, |key| *key == KEY)
+fn invalidate(flights: &Flights<u32, usize>) -> bool {
+    flights.invalidate(1, |key| *key == KEY)
 }
 
 fn quiet(flights: &Flights<u32, usize>) {
-    for lane in flights.lanes() {
-        assert_eq!(lane.active.load(Ordering::Relaxed), 0);
-        assert!(lock(&lane.state).table.is_empty());
+    for shard in flights.shards() {
+        assert_eq!(shard.active.load(Ordering::Relaxed), 0);
+        assert!(lock(&shard.state).table.is_empty());
     }
 }
 
@@ -44,7 +44,7 @@ fn quiet(flights: &Flights<u32, usize>) {
 fn load(flights: &Flights<u32, usize>, value: usize) -> (usize, bool) {
     match join(flights) {
         Role::Lead { mut leader, .. } => {
-            leader.land(|| Outcome::Loaded(value));
+            leader.complete(|| Outcome::Loaded(value));
             (value, true)
         }
         Role::Wait(flight) => match flight.wait() {
@@ -65,7 +65,11 @@ fn loom_flight_a_leader_and_a_waiter() {
         let (mine, led) = load(&flights, 1);
         let (others, other_led) = other.join().unwrap();
         assert!(led || other_led, "somebody loads");
-        assert_eq!((led, other_led), (mine == 1, others == 2), "who waits gets the other's");
+        assert_eq!(
+            (led, other_led),
+            (mine == 1, others == 2),
+            "actor waits gets the other's"
+        );
         waited[usize::from(led && other_led)].fetch_add(1, SeqCst);
         quiet(&flights);
     });
@@ -84,7 +88,7 @@ fn loom_flight_two_waiters() {
             let flights = flights.clone();
             thread::spawn(move || load(&flights, value))
         });
-        leader.land(|| Outcome::Loaded(1));
+        leader.complete(|| Outcome::Loaded(1));
         waiters.into_iter().for_each(|waiter| _ = waiter.join().unwrap());
         quiet(&flights);
     });
@@ -97,7 +101,7 @@ fn loom_flight_abandoned() {
         let other = flights.clone();
         let leader = lead(&flights);
         let other = thread::spawn(move || match join(&other) {
-            Role::Lead { mut leader, .. } => leader.land(|| Outcome::Loaded(2)),
+            Role::Lead { mut leader, .. } => leader.complete(|| Outcome::Loaded(2)),
             Role::Wait(flight) => assert!(matches!(flight.wait(), Ok(Some(Outcome::Abandoned)))),
         });
         drop(leader);
@@ -115,14 +119,14 @@ fn loom_flight_superseded_or_seen() {
         let (others, others_claim) = (flights.clone(), claim.clone());
         let mut leader = lead(&flights);
         let other = thread::spawn(move || {
-            let any = supersede(&others);
+            let any = invalidate(&others);
             (any, others_claim.load(Ordering::Relaxed) == 1)
         });
         claim.store(1, Ordering::Relaxed);
-        let superseded = leader.superseded();
-        leader.land(|| Outcome::Loaded(1));
+        let invalidated = leader.invalidated();
+        leader.complete(|| Outcome::Loaded(1));
         let (any, seen) = other.join().unwrap();
-        assert!(superseded || seen || !any, "one sees the other");
+        assert!(invalidated || seen || !any, "one sees the other");
     });
 }
 
@@ -135,13 +139,13 @@ fn loom_flight_the_source_changes() {
         let (others, others_source) = (flights.clone(), source.clone());
         let other = thread::spawn(move || {
             *lock(&others_source) = 2;
-            supersede(&others)
+            invalidate(&others)
         });
         let leader = lead(&flights);
         let value = *lock(&source);
         let any = other.join().unwrap();
-        assert!(value == 2 || any, "the load was overtaken, and is told");
-        assert!(value == 2 || leader.superseded());
+        assert!(value == 2 || any, "the load was invalidated, and is told");
+        assert!(value == 2 || leader.invalidated());
         drop(leader);
     });
 }
@@ -155,12 +159,12 @@ fn loom_flight_a_source_without_a_lock_changes() {
         let (others, others_source) = (flights.clone(), source.clone());
         let other = thread::spawn(move || {
             others_source.store(2, Ordering::Release);
-            supersede(&others)
+            invalidate(&others)
         });
         let leader = lead(&flights);
         let value = source.load(Ordering::Acquire);
         let any = other.join().unwrap();
-        assert!(value == 2 || any, "the load was overtaken, and is told");
+        assert!(value == 2 || any, "the load was invalidated, and is told");
         drop(leader);
     });
 }
@@ -173,19 +177,19 @@ fn loom_flight_superseded_though_met_before() {
         let claim = std::sync::Arc::new(AtomicUsize::new(0));
         let (others, others_claim) = (flights.clone(), claim.clone());
         let mut leader = lead(&flights);
-        let Role::Wait(met) = join(&flights) else {
+        let Role::Wait(shared) = join(&flights) else {
             panic!("it is being loaded")
         };
         let other = thread::spawn(move || {
-            let any = supersede(&others);
+            let any = invalidate(&others);
             (any, others_claim.load(Ordering::Relaxed) == 1)
         });
         claim.store(1, Ordering::Relaxed);
-        let superseded = leader.superseded();
-        leader.land(|| Outcome::Loaded(1));
+        let invalidated = leader.invalidated();
+        leader.complete(|| Outcome::Loaded(1));
         let (any, seen) = other.join().unwrap();
-        assert!(superseded || seen || !any, "one sees the other");
-        assert!(matches!(met.outcome.get(), Some(Outcome::Loaded(1))));
+        assert!(invalidated || seen || !any, "one sees the other");
+        assert!(matches!(shared.outcome.get(), Some(Outcome::Loaded(1))));
     });
 }
 
@@ -201,14 +205,14 @@ fn loom_flight_gone_is_in_the_map() {
         let (others, others_source, others_map) = (flights.clone(), source.clone(), map.clone());
         let other = thread::spawn(move || {
             others_source.store(2, Ordering::Release);
-            (supersede(&others), others_map.load(Ordering::Relaxed))
+            (invalidate(&others), others_map.load(Ordering::Relaxed))
         });
         let mut leader = lead(&flights);
         let value = source.load(Ordering::Acquire);
-        if !leader.superseded() {
+        if !leader.invalidated() {
             map.store(value, Ordering::Relaxed);
         }
-        leader.land(|| Outcome::Loaded(value));
+        leader.complete(|| Outcome::Loaded(value));
         drop(leader);
         let (any, seen) = other.join().unwrap();
         assert!(value == 2 || any || seen == 1, "the old value is not overlooked");
@@ -233,12 +237,12 @@ fn loom_flight_the_late_look_again() {
                 return 0;
             }
             match join(flights) {
-                Role::Lead { mut leader, late } => {
-                    if late && map.load(Ordering::Relaxed) == 1 {
+                Role::Lead { mut leader, recheck } => {
+                    if recheck && map.load(Ordering::Relaxed) == 1 {
                         return 0;
                     }
                     map.store(1, Ordering::Relaxed);
-                    leader.land(|| Outcome::Loaded(1));
+                    leader.complete(|| Outcome::Loaded(1));
                     1
                 }
                 Role::Wait(flight) => {
@@ -266,16 +270,16 @@ fn loom_flight_all_are_superseded() {
         let other = thread::spawn(move || {
             others_source.store(2, Ordering::Release);
             let mut seen = false;
-            others.supersede_all(|_, _| seen = others_claim.load(Ordering::Relaxed) == 1);
+            others.invalidate_all(|_, _| seen = others_claim.load(Ordering::Relaxed) == 1);
             seen || others_claim.load(Ordering::Relaxed) == 1
         });
         let mut leader = lead(&flights);
         let value = source.load(Ordering::Acquire);
         claim.store(1, Ordering::Relaxed);
-        let superseded = leader.superseded();
-        leader.land(|| Outcome::Loaded(value));
+        let invalidated = leader.invalidated();
+        leader.complete(|| Outcome::Loaded(value));
         drop(leader);
         let seen = other.join().unwrap();
-        assert!(value == 2 || superseded || seen, "one sees the other");
+        assert!(value == 2 || invalidated || seen, "one sees the other");
     });
 }

@@ -3,8 +3,8 @@
 #[cfg(all(test, loom))]
 mod loom_tests;
 
-use super::{Flight, Leader, Outcome, Reentrant, Who, lock};
-use crate::engine::Panics;
+use super::{ActorId, Flight, Leader, Outcome, Reentrant, lock};
+use crate::prim::panics::Panics;
 use crate::prim::sync::Ordering;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -40,9 +40,9 @@ impl Wakers {
 }
 
 /// Waits for a flight's outcome, as [`Flight::wait`] does. If it is dropped before, nobody else notices.
-pub(crate) struct Landed<'f, K, V> {
+pub(crate) struct Completion<'f, K, V> {
     flight: &'f Flight<K, V>,
-    overtaken: bool,
+    invalidated: bool,
     /// Under which the flight has a waker of this.
     ticket: Option<u64>,
 }
@@ -50,18 +50,18 @@ pub(crate) struct Landed<'f, K, V> {
 impl<K, V> Flight<K, V> {
     /// [`wait`](Self::wait) for a task. Only loaders whose polls this thread is inside of, and threads that are blocked, are
     /// taken into account when looking for a ring: a task that waits may also do something else meanwhile.
-    pub(crate) fn landed(&self) -> Result<Landed<'_, K, V>, Reentrant> {
-        let overtaken = self.superseded.load(Ordering::Relaxed);
-        self.landing.check(self.leader)?;
-        Ok(Landed {
+    pub(crate) fn landed(&self) -> Result<Completion<'_, K, V>, Reentrant> {
+        let invalidated = self.invalidated.load(Ordering::Relaxed);
+        self.wait_state.check(self.leader)?;
+        Ok(Completion {
             flight: self,
-            overtaken,
+            invalidated,
             ticket: None,
         })
     }
 }
 
-impl<'f, K, V> Future for Landed<'f, K, V> {
+impl<'f, K, V> Future for Completion<'f, K, V> {
     type Output = Option<&'f Outcome<V>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -71,7 +71,7 @@ impl<'f, K, V> Future for Landed<'f, K, V> {
             let mut done = lock(&flight.done);
             if done.landed {
                 drop(done);
-                return Poll::Ready(if self.overtaken { None } else { flight.outcome.get() });
+                return Poll::Ready(if self.invalidated { None } else { flight.outcome.get() });
             }
             let kept = self.ticket.and_then(|ticket| done.wakers.tasks.get(&ticket));
             if kept.is_some_and(|kept| kept.will_wake(cx.waker())) {
@@ -90,7 +90,7 @@ impl<'f, K, V> Future for Landed<'f, K, V> {
     }
 }
 
-impl<K, V> Drop for Landed<'_, K, V> {
+impl<K, V> Drop for Completion<'_, K, V> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             let mut done = lock(&self.flight.done);
@@ -102,16 +102,16 @@ impl<K, V> Drop for Landed<'_, K, V> {
 }
 
 impl<K, V> Leader<'_, K, V> {
-    /// [`run`](Self::run) for a loader that is a future, which `who` polls.
+    /// [`run`](Self::run) for a loader that is a future, which `actor` polls.
     pub(crate) async fn run_future<F: Future, T, E>(
         &mut self,
-        who: Who,
+        actor: ActorId,
         mut loader: Pin<&mut F>,
         end: impl FnOnce(F::Output) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut running = self.running();
         let output = poll_fn(|cx| {
-            let _polled = who.polled();
+            let _polled = actor.polled();
             loader.as_mut().poll(cx)
         });
         let loaded = end(output.await);

@@ -4,7 +4,7 @@ use super::{infallible, shared};
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Role, Who};
+use crate::flight::{ActorId, Role};
 use hashbrown::HashTable;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
@@ -60,7 +60,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
         E: Send + Sync + 'static,
     {
-        self.0.engine.now_and_tick();
+        self.0.engine.now_and_expire();
         let keys: Vec<K> = keys.into_iter().collect();
         let found = self.get_many(&keys);
         let (mut missing, places) = self.missing(keys, &found);
@@ -114,10 +114,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             self.failed(one.hash, &one.key)?;
         }
         for one in missing {
-            match self.join(one.hash, &one.key, Who::this_thread()) {
+            match self.join(one.hash, &one.key, ActorId::this_thread()) {
                 // It may be late whatever is said: this thread itself has ended flights since the miss.
                 Role::Lead { mut leader, .. } => {
-                    loaded[one.place] = self.look_again(true, one.hash, &one.key, self.0.engine.pin(), &mut leader);
+                    loaded[one.place] = self.recheck_map(true, one.hash, &one.key, self.0.engine.pin(), &mut leader);
                     if loaded[one.place].is_none() {
                         asked.push(one.key);
                         led.push((one.place, one.hash, leader));
@@ -128,7 +128,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
         if let Some((_, _, first)) = led.first_mut() {
             let values = first.run(|| match load(&asked) {
-                Ok(values) if values.len() != asked.len() => Err(LoadError::WrongNumber {
+                Ok(values) if values.len() != asked.len() => Err(LoadError::WrongLength {
                     asked: asked.len(),
                     returned: values.len(),
                 }),

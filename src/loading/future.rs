@@ -4,7 +4,7 @@ use super::{infallible, shared};
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{Role, Who};
+use crate::flight::{ActorId, Role};
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::pin::{Pin, pin as pin_future};
@@ -132,16 +132,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             None => {}
         }
         self.failed(hash, &key)?;
-        let who = Who::future();
+        let actor = ActorId::future();
         loop {
-            match self.join(hash, &key, who) {
-                Role::Lead { mut leader, late } => {
-                    if let Some(value) = self.look_again(late, hash, &key, self.0.engine.pin(), &mut leader) {
+            match self.join(hash, &key, actor) {
+                Role::Lead { mut leader, recheck } => {
+                    if let Some(value) = self.recheck_map(recheck, hash, &key, self.0.engine.pin(), &mut leader) {
                         return Ok(value);
                     }
-                    let loaded = leader.run_future(who, load, end).await.map_err(Arc::new);
+                    let loaded = leader.run_future(actor, load, end).await.map_err(Arc::new);
                     // The weigher and others run while the flight is still open: to them, too, the key is being loaded.
-                    let _polled = who.polled();
+                    let _polled = actor.polled();
                     return self.lead(hash, key, &mut leader, loaded, |key, _| key);
                 }
                 Role::Wait(flight) => {
@@ -158,7 +158,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     where
         V: Clone,
     {
-        let now = self.0.engine.now_and_tick();
+        let now = self.0.engine.now_and_expire();
         let guard = self.0.engine.pin();
         let entry = self.0.lookup(key, hash, &guard)?;
         let value = entry.value.clone();

@@ -6,7 +6,7 @@ pub(crate) const SLOTS: usize = 6;
 /// A key may lie up to this many buckets behind its home.
 pub(crate) const MAX_DISTANCE: usize = 31;
 
-/// A slot word: `label 11 | distance 5 | entry pointer 45 | state 3`; 0 when empty.
+/// A slot word: `fingerprint 11 | distance 5 | entry pointer 45 | state 3`; 0 when empty.
 pub(crate) mod slot {
     /// Present: readers may return it.
     pub(crate) const VISIBLE: u64 = 1;
@@ -34,7 +34,7 @@ pub(crate) mod slot {
 
     /// The part of the hash that the label is.
     #[inline]
-    pub(crate) fn label(word: u64) -> u64 {
+    pub(crate) fn fingerprint(word: u64) -> u64 {
         (word >> 53) << 8
     }
 
@@ -117,7 +117,7 @@ pub(crate) mod tags {
     }
 }
 
-/// A home bucket's control word: `version 48 | 0 | MOVED | FROZEN | reach 5 | last insertion's distance 5, slot + 1 3`;
+/// A home bucket's control word: `version 48 | 0 | MOVED | FROZEN | probe_limit 5 | last insertion's distance 5, slot + 1 3`;
 /// 0 at first.
 ///
 /// Every insertion of a key that was absent goes through one compare-and-swap of its home's control word, which is what
@@ -153,7 +153,7 @@ pub(crate) mod control {
 
     /// No key with this home lies further than this behind it.
     #[inline]
-    pub(crate) fn reach(word: u64) -> usize {
+    pub(crate) fn probe_limit(word: u64) -> usize {
         (word >> 8 & 31) as usize
     }
 
@@ -165,8 +165,11 @@ pub(crate) mod control {
 
     /// The word after an insertion at `(distance, slot)`.
     #[inline]
-    pub(crate) fn inserted(word: u64, distance: usize, slot: usize, reach: usize) -> u64 {
-        (word & !(VERSION - 1)).wrapping_add(VERSION) | (reach as u64) << 8 | (distance as u64) << 3 | (slot as u64 + 1)
+    pub(crate) fn inserted(word: u64, distance: usize, slot: usize, probe_limit: usize) -> u64 {
+        (word & !(VERSION - 1)).wrapping_add(VERSION)
+            | (probe_limit as u64) << 8
+            | (distance as u64) << 3
+            | (slot as u64 + 1)
     }
 }
 

@@ -24,7 +24,7 @@ impl Table {
                 break frozen;
             }
         };
-        for distance in 0..=control::reach(frozen) {
+        for distance in 0..=control::probe_limit(frozen) {
             let bucket = self.bucket(self.bucket_at(home, distance));
             for at in &bucket.slots {
                 let mut word = at.load(Ordering::Acquire);
@@ -35,7 +35,7 @@ impl Table {
                             let entry = pointer(word);
                             // SAFETY: a present entry is alive while the mover is pinned.
                             let upper = unsafe { entry.as_ref() }.hash();
-                            let hash = (upper as u64) << 32 | slot::label(word);
+                            let hash = (upper as u64) << 32 | slot::fingerprint(word);
                             if !next.insert_moved(hash, entry) {
                                 evicted(entry);
                             }

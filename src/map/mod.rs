@@ -174,19 +174,19 @@ impl Map {
         mut equal: impl FnMut(NonNull<Header>) -> bool,
         guard: &Guard,
     ) -> Option<NonNull<Header>> {
-        self.get_at_once(hash, &mut equal, guard)
+        self.get_fast(hash, &mut equal, guard)
             .unwrap_or_else(|| self.get_slow(hash, equal, guard))
     }
 
     /// What [`get`](Self::get) returns, if the first look at the home tells.
     #[inline(always)]
-    pub(crate) fn get_at_once(
+    pub(crate) fn get_fast(
         &self,
         hash: u64,
         mut equal: impl FnMut(NonNull<Header>) -> bool,
         guard: &Guard,
     ) -> Option<Option<NonNull<Header>>> {
-        match self.first_look(hash, guard) {
+        match self.probe_home(hash, guard) {
             Ok(found) => equal(found?).then_some(found),
             Err(bucket) => {
                 const MORE: u64 = control::FROZEN | control::MOVED | 31 << 8;
@@ -197,14 +197,14 @@ impl Map {
 
     /// An entry that is very likely the one with the hash, if the first look at the home finds one.
     #[inline(always)]
-    pub(crate) fn likely(&self, hash: u64, guard: &Guard) -> Option<NonNull<Header>> {
-        self.first_look(hash, guard).ok().flatten()
+    pub(crate) fn probe_unverified(&self, hash: u64, guard: &Guard) -> Option<NonNull<Header>> {
+        self.probe_home(hash, guard).ok().flatten()
     }
 
     /// What the first look at the home finds: an entry that is very likely the one with the hash, or `None`, which says nothing;
     /// or the home, where nothing is like it.
     #[inline(always)]
-    fn first_look<'g>(&self, hash: u64, guard: &'g Guard) -> Result<Option<NonNull<Header>>, &'g Bucket> {
+    fn probe_home<'g>(&self, hash: u64, guard: &'g Guard) -> Result<Option<NonNull<Header>>, &'g Bucket> {
         let table = self.table(guard);
         let home = table.home((hash >> 32) as u32);
         // SAFETY: `home` maps into the table's buckets.
@@ -220,7 +220,7 @@ impl Map {
         Ok((rest & !slot::POINTER == 0).then(|| table::exact_pointer(rest)))
     }
 
-    /// [`get`](Self::get) if [`get_at_once`](Self::get_at_once) does not tell.
+    /// [`get`](Self::get) if [`get_fast`](Self::get_at_once) does not tell.
     pub(crate) fn get_slow(
         &self,
         hash: u64,
@@ -251,7 +251,13 @@ impl Map {
 
     /// Finds for each hash an entry that is very likely the one with it, unless there is none or it is hard to find, and
     /// asks the processor for the entry's beginning. Phase by phase, so that the cache misses of all overlap.
-    pub(crate) fn glance(&self, hashes: &[u64], found: &mut [Option<NonNull<Header>>], size: usize, guard: &Guard) {
+    pub(crate) fn probe_batch(
+        &self,
+        hashes: &[u64],
+        found: &mut [Option<NonNull<Header>>],
+        size: usize,
+        guard: &Guard,
+    ) {
         let table = self.table(guard);
         let home = |hash: u64| table.home((hash >> 32) as u32);
         let seen = |entry: NonNull<Header>| {
@@ -263,9 +269,9 @@ impl Map {
         hashes.iter().for_each(|hash| self.prefetch(*hash, guard));
         for (hash, found) in hashes.iter().zip(&mut *found) {
             let home = home(*hash);
-            *found = table.glance(home, 0, *hash).map(seen);
+            *found = table.probe_bucket(home, 0, *hash).map(seen);
             if found.is_none() {
-                for distance in 1..=table.reach(home) {
+                for distance in 1..=table.probe_limit(home) {
                     prefetch(&raw const table.buckets[table.bucket_at(home, distance)]);
                 }
             }
@@ -273,8 +279,8 @@ impl Map {
         for (hash, found) in hashes.iter().zip(found) {
             if found.is_none() {
                 let home = home(*hash);
-                *found = (1..=table.reach(home))
-                    .find_map(|distance| table.glance(home, distance, *hash))
+                *found = (1..=table.probe_limit(home))
+                    .find_map(|distance| table.probe_bucket(home, distance, *hash))
                     .map(seen);
             }
         }
@@ -282,7 +288,7 @@ impl Map {
 
     /// Runs `step` in the table that holds the hash's home.
     #[inline(always)]
-    fn settle<T>(&self, guard: &Guard, mut step: impl FnMut(&Table) -> Step<T>) -> T {
+    fn in_live_table<T>(&self, guard: &Guard, mut step: impl FnMut(&Table) -> Step<T>) -> T {
         let mut table = self.table(guard);
         loop {
             match step(table) {
@@ -303,7 +309,7 @@ impl Map {
         mut killed: Option<impl FnMut() -> bool>,
         guard: &Guard,
     ) -> Inserted {
-        self.settle(guard, |table| table.insert(hash, entry, &mut equal, mode, &mut killed))
+        self.in_live_table(guard, |table| table.insert(hash, entry, &mut equal, mode, &mut killed))
     }
 
     /// Removes and returns the entry that `equal` accepts, unless `accept` declines.
@@ -316,7 +322,7 @@ impl Map {
         kill: bool,
         guard: &Guard,
     ) -> Option<NonNull<Header>> {
-        self.settle(guard, |table| table.remove(hash, &mut equal, &mut accept, kill))
+        self.in_live_table(guard, |table| table.remove(hash, &mut equal, &mut accept, kill))
     }
 
     /// Removes this very entry; false if somebody else did. Runs no user code.
@@ -324,14 +330,14 @@ impl Map {
     pub(crate) fn remove_exact(&self, entry: NonNull<Header>, guard: &Guard) -> bool {
         // SAFETY: the caller keeps the entry alive (module contract).
         let hash = unsafe { entry.as_ref() }.hash();
-        self.settle(guard, |table| table.change_exact(hash, entry, None))
+        self.in_live_table(guard, |table| table.change_exact(hash, entry, None))
     }
 
     /// Puts `new`, of an equal key, in the place of this very entry; false if it is no longer in the map. No user code.
     pub(crate) fn replace_exact(&self, old: NonNull<Header>, new: NonNull<Header>, guard: &Guard) -> bool {
         // SAFETY: the caller keeps the entry alive (module contract).
         let hash = unsafe { old.as_ref() }.hash();
-        self.settle(guard, |table| table.change_exact(hash, old, Some(new)))
+        self.in_live_table(guard, |table| table.change_exact(hash, old, Some(new)))
     }
 
     /// An entry whose removal would make room for this hash.
@@ -341,7 +347,7 @@ impl Map {
         spare: impl Fn(NonNull<Header>) -> bool,
         guard: &Guard,
     ) -> Option<NonNull<Header>> {
-        self.settle(guard, |table| {
+        self.in_live_table(guard, |table| {
             // What leaves the slots of a home that has moved makes no room: it is inserted into the next table.
             if table.load_control(table.home((hash >> 32) as u32)) & control::MOVED != 0 {
                 return Step::Moved;
@@ -356,7 +362,7 @@ impl Map {
         // Of the homes followed, the smallest range: a home of the next table may begin in one that has been moved and
         // end in one that has not.
         let mut end = u64::MAX;
-        self.settle(guard, |table| {
+        self.in_live_table(guard, |table| {
             let home = table.home(from as u32);
             end = end.min(layout::first_hash(home + 1, table.buckets.len()));
             let seen = table.load_control(home);
@@ -375,7 +381,7 @@ impl Map {
     /// The entry at this address, if one with this upper half of a hash is in the map there; else one that has that hash: what
     /// took the place of the entry that was there, most likely. No user code.
     pub(crate) fn find_address(&self, hash: u32, address: usize, guard: &Guard) -> Option<NonNull<Header>> {
-        self.settle(guard, |table| {
+        self.in_live_table(guard, |table| {
             let home = table.home(hash);
             let seen = table.load_control(home);
             if seen & control::MOVED != 0 {

@@ -247,7 +247,7 @@ impl Table {
         equal: &mut impl FnMut(NonNull<Header>) -> bool,
     ) -> Option<Found> {
         let found = self.scan_bucket(home, 0, hash, equal);
-        if found.is_some() || control::reach(seen) == 0 {
+        if found.is_some() || control::probe_limit(seen) == 0 {
             return found;
         }
         self.scan_beyond(home, seen, hash, equal)
@@ -261,13 +261,13 @@ impl Table {
         hash: u64,
         equal: &mut impl FnMut(NonNull<Header>) -> bool,
     ) -> Option<Found> {
-        (1..=control::reach(seen))
+        (1..=control::probe_limit(seen))
             .find_map(|distance| self.scan_bucket(self.bucket_at(home, distance), distance, hash, equal))
     }
 
     /// An entry that is visible `distance` behind its home with this tag and label.
     #[inline]
-    pub(super) fn glance(&self, home: usize, distance: usize, hash: u64) -> Option<NonNull<Header>> {
+    pub(super) fn probe_bucket(&self, home: usize, distance: usize, hash: u64) -> Option<NonNull<Header>> {
         let bucket = &self.buckets[self.bucket_at(home, distance)];
         let want = slot::high(hash, distance) | slot::VISIBLE;
         let mut matching = tags::matching(bucket.tags.load(Ordering::Relaxed), hash);
@@ -284,24 +284,24 @@ impl Table {
 
     /// No key with this home lies further than this behind it, while it is in this table.
     #[inline]
-    pub(super) fn reach(&self, home: usize) -> usize {
-        control::reach(self.load_control(home))
+    pub(super) fn probe_limit(&self, home: usize) -> usize {
+        control::probe_limit(self.load_control(home))
     }
 
     /// How far keys with this home reach in truth: its control word only ever says more.
     #[cold]
-    fn measure_reach(&self, home: usize, seen: u64) -> usize {
-        let mut reach = control::reach(seen);
-        while reach > 0 {
-            let bucket = self.bucket(self.bucket_at(home, reach));
+    fn measure_probe_limit(&self, home: usize, seen: u64) -> usize {
+        let mut probe_limit = control::probe_limit(seen);
+        while probe_limit > 0 {
+            let bucket = self.bucket(self.bucket_at(home, probe_limit));
             // All slots, branch-free.
-            let of_home = |at: &AtomicU64| slot::is_present_at(at.load(Ordering::Acquire), reach);
+            let of_home = |at: &AtomicU64| slot::is_present_at(at.load(Ordering::Acquire), probe_limit);
             if bucket.slots.iter().fold(false, |any, at| any | of_home(at)) {
                 break;
             }
-            reach -= 1;
+            probe_limit -= 1;
         }
-        reach
+        probe_limit
     }
 
     /// Claims a free slot near the home. `pending` is the entry and the state until it takes effect.
@@ -395,12 +395,12 @@ impl Table {
                 return Step::Done(Inserted::Killed);
             }
             // Keys that left may have reached further than those that are there. Looked into now and then.
-            let mut reach = control::reach(seen);
-            if reach > 0 && control::is_eighth(seen) {
-                reach = self.measure_reach(home, seen);
+            let mut probe_limit = control::probe_limit(seen);
+            if probe_limit > 0 && control::is_eighth(seen) {
+                probe_limit = self.measure_probe_limit(home, seen);
             }
             let (distance, slot) = (claimed.distance, claimed.slot);
-            let committed = control::inserted(seen, distance, slot, reach.max(distance));
+            let committed = control::inserted(seen, distance, slot, probe_limit.max(distance));
             // Release publishes the claim; Acquire keeps what follows behind it.
             if self
                 .bucket(home)
@@ -414,7 +414,7 @@ impl Table {
                 let at = self.bucket(bucket).slot(slot);
                 let shown = at.compare_exchange(word, slot::shown(word), Ordering::AcqRel, Ordering::Relaxed);
                 if shown.is_err_and(|now| now == word ^ slot::LOADING ^ slot::KILLED) {
-                    self.bury(home, distance, bucket, slot);
+                    self.discard_killed(home, distance, bucket, slot);
                     return Step::Done(Inserted::Killed);
                 }
                 return Step::Done(Inserted::New);
@@ -424,8 +424,8 @@ impl Table {
 
     /// Empties a slot whose insertion was killed after its commit.
     #[cold]
-    fn bury(&self, home: usize, distance: usize, bucket: usize, slot: usize) {
-        self.unpoint(home, distance, slot);
+    fn discard_killed(&self, home: usize, distance: usize, bucket: usize, slot: usize) {
+        self.clear_last_insert(home, distance, slot);
         self.bucket(bucket).slot(slot).store(0, Ordering::Relaxed);
         self.free_tag(bucket, slot);
     }
@@ -435,14 +435,14 @@ impl Table {
     fn settled(&self, home: usize) -> Step<u64> {
         let seen = self.load_control(home);
         if seen & (control::MOVED | control::FROZEN) != 0 {
-            return self.thawed(home);
+            return self.wait_until_moved(home);
         }
         self.finish(home, seen);
         Step::Done(seen)
     }
 
     #[cold]
-    fn thawed(&self, home: usize) -> Step<u64> {
+    fn wait_until_moved(&self, home: usize) -> Step<u64> {
         loop {
             let seen = self.load_control(home);
             if seen & control::MOVED != 0 || self.is_broken() {
@@ -479,7 +479,7 @@ impl Table {
 
     /// Sees to it that the home's control word does not name a slot that is about to be emptied.
     #[inline(always)]
-    fn unpoint(&self, home: usize, distance: usize, slot: usize) {
+    fn clear_last_insert(&self, home: usize, distance: usize, slot: usize) {
         let control = &self.bucket(home).control;
         let mut seen = control.load(Ordering::Acquire);
         while control::is_last(seen, distance, slot) {
@@ -493,7 +493,7 @@ impl Table {
 
     /// Empties the slot if it still holds `word`, which is visible. True for exactly one caller per entry.
     fn take(&self, home: usize, bucket: usize, slot: usize, word: u64) -> bool {
-        self.unpoint(home, slot::distance(word), slot);
+        self.clear_last_insert(home, slot::distance(word), slot);
         // Acquire orders the entry's contents before its retirement.
         let taken = self
             .bucket(bucket)
@@ -560,7 +560,7 @@ impl Table {
         // SAFETY: the caller keeps the entry alive (module contract).
         let hash = u64::from(unsafe { entry.as_ref() }.hash()) << 32;
         let found = self.find_exact_in(home, hash, entry);
-        if found.is_some() || control::reach(seen) == 0 {
+        if found.is_some() || control::probe_limit(seen) == 0 {
             return found;
         }
         self.find_exact_beyond(home, seen, hash, entry)
@@ -568,7 +568,8 @@ impl Table {
 
     #[inline(never)]
     fn find_exact_beyond(&self, home: usize, seen: u64, hash: u64, entry: NonNull<Header>) -> Option<Found> {
-        (1..=control::reach(seen)).find_map(|distance| self.find_exact_in(self.bucket_at(home, distance), hash, entry))
+        (1..=control::probe_limit(seen))
+            .find_map(|distance| self.find_exact_in(self.bucket_at(home, distance), hash, entry))
     }
 
     #[inline(always)]
@@ -631,7 +632,7 @@ impl Table {
 
     /// Calls `visit` for the entries of one home, which must not be moved. Weakly consistent.
     pub(super) fn for_each_of(&self, home: usize, seen: u64, mut visit: impl FnMut(u64, u32)) {
-        for distance in 0..=control::reach(seen) {
+        for distance in 0..=control::probe_limit(seen) {
             for at in &self.bucket(self.bucket_at(home, distance)).slots {
                 let mut word = at.load(Ordering::Acquire);
                 while slot::is_present(word) && slot::distance(word) == distance {

@@ -180,11 +180,11 @@ fn discarded_tables_are_freed_in_parts() {
 #[test]
 fn a_home_reaches_no_further_than_it_has_to() {
     let mut case = Case::new(2);
-    let reach = |case: &Case| case.map.table(&pin()).reach(0);
+    let probe_limit = |case: &Case| case.map.table(&pin()).probe_limit(0);
     (0..SLOTS as u32).for_each(|key| case.insert(key));
-    assert_eq!(reach(&case), 0);
+    assert_eq!(probe_limit(&case), 0);
     case.insert(100);
-    assert_eq!(reach(&case), 1, "the seventh lies behind its home");
+    assert_eq!(probe_limit(&case), 1, "the seventh lies behind its home");
     case.remove(0);
     let come_and_go = |case: &mut Case| {
         for key in 200..220 {
@@ -193,11 +193,11 @@ fn a_home_reaches_no_further_than_it_has_to() {
         }
     };
     come_and_go(&mut case);
-    assert_eq!(reach(&case), 1);
+    assert_eq!(probe_limit(&case), 1);
     assert!(case.has(100), "it is still there");
     case.remove(100);
     come_and_go(&mut case);
-    assert_eq!(reach(&case), 0, "nothing lies there any more");
+    assert_eq!(probe_limit(&case), 0, "nothing lies there any more");
     assert!((1..SLOTS as u32).all(|key| case.has(key)));
 }
 

@@ -1,7 +1,7 @@
 //! First in, first out: hits do not matter, and another value for a key keeps the key's turn.
 #![forbid(unsafe_code)]
 
-use super::{Entries, Out, Policy, Verdict, weigh};
+use super::{Entries, Evictions, Policy, Verdict, weigh};
 use crate::prim::list::{Chunks, Queue};
 
 /// One queue in the order of arrival.
@@ -25,13 +25,13 @@ impl<H: Copy + Eq> Fifo<H> {
 
     /// Evicts until there is room for `weight`, which is at most the capacity.
     #[inline]
-    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
+    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Evictions<H>) {
         while self.queue.weight() > self.capacity - weight && self.evict(entries, out) {}
     }
 
     /// Evicts the tail; false if there is none.
     #[inline]
-    fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Out<H>) -> bool {
+    fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Evictions<H>) -> bool {
         let Some((tail, _)) = self.chunks.back(&self.queue) else {
             return false;
         };
@@ -42,7 +42,7 @@ impl<H: Copy + Eq> Fifo<H> {
     }
 
     /// Evicts entries other than `kept`, which weighs at most the capacity and keeps its turn, until what is left fits.
-    fn make_room_beside<E: Entries<Handle = H>>(&mut self, entries: &E, kept: H, out: &mut Out<H>) {
+    fn make_room_beside<E: Entries<Handle = H>>(&mut self, entries: &E, kept: H, out: &mut Evictions<H>) {
         while self.queue.weight() > self.capacity {
             // (At most the second of these: only `kept` is passed over.)
             let Some(oldest) = self.chunks.iter_back(&self.queue).find(|&handle| handle != kept) else {
@@ -56,7 +56,7 @@ impl<H: Copy + Eq> Fifo<H> {
 
     /// Puts an entry at the head that was refused a place there, in a place that others leave.
     #[cold]
-    fn push_refused<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, out: &mut Out<H>) {
+    fn push_refused<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, out: &mut Evictions<H>) {
         while !self.chunks.has_free() && self.evict(entries, out) {}
         if !self.chunks.push_front(&mut self.queue, entries, handle, weight, 0) {
             out.push((handle, Verdict::Rejected));
@@ -65,7 +65,7 @@ impl<H: Copy + Eq> Fifo<H> {
 }
 
 impl<E: Entries> Policy<E> for Fifo<E::Handle> {
-    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Evictions<E::Handle>) {
         let weight = weigh(entries, handle, self.weighted);
         if weight > self.capacity {
             out.push((handle, Verdict::Rejected));
@@ -77,7 +77,7 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
         }
     }
 
-    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
+    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Evictions<E::Handle>) {
         let (before, weight) = (weigh(entries, old, self.weighted), weigh(entries, new, self.weighted));
         if weight <= self.capacity && (self.queue.weight() - before).checked_add(weight).is_some() {
             self.chunks
@@ -95,7 +95,7 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
             .remove(&mut self.queue, entries, handle, weigh(entries, handle, self.weighted));
     }
 
-    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
+    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Evictions<E::Handle>) {
         self.capacity = capacity;
         self.make_room(entries, 0, out);
     }

@@ -7,7 +7,7 @@
 //! When every entry's count has reached 255, counts no longer tell anything: all are set to 127, which only renames queues.
 #![forbid(unsafe_code)]
 
-use super::{Entries, Out, Policy, Rank, Verdict, weigh};
+use super::{Entries, Evictions, Policy, Rank, Verdict, weigh};
 use crate::prim::list::{Chunks, Queue};
 
 /// The highest count.
@@ -74,7 +74,7 @@ impl<H: Copy + Eq> Lfu<H> {
         entries: &E,
         (level, handle): (usize, H),
         weight: u64,
-        out: &mut Out<H>,
+        out: &mut Evictions<H>,
     ) {
         while !self.chunks.has_free()
             && let Some(lowest) = self.lowest()
@@ -127,7 +127,7 @@ impl<H: Copy + Eq> Lfu<H> {
     }
 
     /// Evicts until there is room for `weight`, which is at most the capacity.
-    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
+    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Evictions<H>) {
         while self.weight > self.capacity - weight {
             let Some(mut level) = self.lowest() else { return };
             if level == TOP && self.age() {
@@ -157,7 +157,7 @@ impl<H: Copy + Eq> Lfu<H> {
         level + usize::from(entries.hits(handle))
     }
 
-    fn admit<E: Entries<Handle = H>>(&mut self, entries: &E, level: usize, handle: H, out: &mut Out<H>) {
+    fn admit<E: Entries<Handle = H>>(&mut self, entries: &E, level: usize, handle: H, out: &mut Evictions<H>) {
         let weight = weigh(entries, handle, self.weighted);
         if weight > self.capacity {
             out.push((handle, Verdict::Rejected));
@@ -173,11 +173,11 @@ impl<H: Copy + Eq> Lfu<H> {
 }
 
 impl<E: Entries> Policy<E> for Lfu<E::Handle> {
-    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Evictions<E::Handle>) {
         self.admit(entries, 0, handle, out);
     }
 
-    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
+    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Evictions<E::Handle>) {
         let count = self.take(entries, old);
         self.admit(entries, count + 1, new, out);
     }
@@ -194,11 +194,11 @@ impl<E: Entries> Policy<E> for Lfu<E::Handle> {
         }
     }
 
-    fn restore(&mut self, entries: &E, handle: E::Handle, rank: Rank, out: &mut Out<E::Handle>) {
+    fn restore(&mut self, entries: &E, handle: E::Handle, rank: Rank, out: &mut Evictions<E::Handle>) {
         self.admit(entries, usize::from(rank.uses), handle, out);
     }
 
-    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
+    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Evictions<E::Handle>) {
         self.capacity = capacity;
         self.make_room(entries, 0, out);
     }

@@ -4,7 +4,7 @@
 //! moved to the head when it comes to the tail.
 #![forbid(unsafe_code)]
 
-use super::{Entries, Out, Policy, Verdict, weigh};
+use super::{Entries, Evictions, Policy, Verdict, weigh};
 use crate::prim::list::{Chunks, Queue};
 
 /// Marked entries moved on per call, so that the time of a call is bounded.
@@ -31,7 +31,7 @@ impl<H: Copy + Eq> Lru<H> {
 
     /// Evicts until there is room for `weight`, which is at most the capacity.
     #[inline]
-    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
+    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Evictions<H>) {
         let mut steps = 0;
         while self.queue.weight() > self.capacity - weight {
             let Some((tail, _)) = self.chunks.back(&self.queue) else {
@@ -52,7 +52,7 @@ impl<H: Copy + Eq> Lru<H> {
 
     /// Puts an entry at the head that was refused a place there, in a place that the least recently used leave.
     #[cold]
-    fn push_refused<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, out: &mut Out<H>) {
+    fn push_refused<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, out: &mut Evictions<H>) {
         while !self.chunks.has_free()
             && let Some((tail, _)) = self.chunks.back(&self.queue)
         {
@@ -67,7 +67,7 @@ impl<H: Copy + Eq> Lru<H> {
 }
 
 impl<E: Entries> Policy<E> for Lru<E::Handle> {
-    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Evictions<E::Handle>) {
         let weight = weigh(entries, handle, self.weighted);
         if weight > self.capacity {
             out.push((handle, Verdict::Rejected));
@@ -79,7 +79,7 @@ impl<E: Entries> Policy<E> for Lru<E::Handle> {
         }
     }
 
-    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
+    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Evictions<E::Handle>) {
         Policy::<E>::remove(self, entries, old);
         self.insert(entries, new, out);
     }
@@ -107,7 +107,7 @@ impl<E: Entries> Policy<E> for Lru<E::Handle> {
         debug_assert!(pushed, "its place was reserved");
     }
 
-    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
+    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Evictions<E::Handle>) {
         self.capacity = capacity;
         self.make_room(entries, 0, out);
     }

@@ -62,15 +62,15 @@ pub(crate) struct Rank {
 }
 
 /// Entries given up by a policy, for the driver to take away, in order.
-pub(crate) type Out<H> = Vec<(H, Verdict)>;
+pub(crate) type Evictions<H> = Vec<(H, Verdict)>;
 
 /// One replacement policy. After any call, `weight() <= capacity()`.
 pub(crate) trait Policy<E: Entries> {
     /// Takes in a new entry (not yet known to the policy) and pushes to `out` what has to go, possibly `handle` itself.
-    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>);
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Evictions<E::Handle>);
     /// `new` takes the place of `old` (the same key with another value), which counts as a hit.
     /// `old` is gone afterwards. Their weights may differ, so others, or `new` itself, may be pushed to `out`.
-    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>);
+    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Evictions<E::Handle>);
     /// Forgets an entry that was removed by someone else.
     fn remove(&mut self, entries: &E, handle: E::Handle);
     /// Told of a hit at the time it happens; only policies with [`eager_hits`](Self::eager_hits) are.
@@ -83,7 +83,7 @@ pub(crate) trait Policy<E: Entries> {
         let _ = hash;
     }
     /// Changes the capacity, and pushes to `out` what has to go.
-    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>);
+    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Evictions<E::Handle>);
 
     /// The bound on [`weight`](Self::weight).
     fn capacity(&self) -> u64;
@@ -110,7 +110,7 @@ pub(crate) trait Policy<E: Entries> {
         }
     }
     /// Takes in an entry that comes back from a snapshot, as one of this rank. Those that come later are worth more.
-    fn restore(&mut self, entries: &E, handle: E::Handle, rank: Rank, out: &mut Out<E::Handle>) {
+    fn restore(&mut self, entries: &E, handle: E::Handle, rank: Rank, out: &mut Evictions<E::Handle>) {
         entries.set_hits(handle, u8::from(rank.marked && self.hit_limit() > 0));
         self.insert(entries, handle, out);
     }
@@ -119,7 +119,7 @@ pub(crate) trait Policy<E: Entries> {
         0
     }
     /// Sets that share; 0 says nothing.
-    fn set_window(&mut self, entries: &E, share: u32, out: &mut Out<E::Handle>) {
+    fn set_window(&mut self, entries: &E, share: u32, out: &mut Evictions<E::Handle>) {
         let _ = (entries, share, out);
     }
     /// Panics if an invariant is broken. O(n).
@@ -211,10 +211,10 @@ macro_rules! dispatch {
 
 impl<E: Entries> Policy<E> for AnyPolicy<E> {
     #[inline]
-    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Evictions<E::Handle>) {
         dispatch!(self, policy => policy.insert(entries, handle, out))
     }
-    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
+    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Evictions<E::Handle>) {
         dispatch!(self, policy => policy.replace(entries, old, new, out))
     }
     fn remove(&mut self, entries: &E, handle: E::Handle) {
@@ -228,7 +228,7 @@ impl<E: Entries> Policy<E> for AnyPolicy<E> {
     fn prefetch(&self, hash: u32) {
         dispatch!(self, policy => Policy::<E>::prefetch(policy, hash))
     }
-    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
+    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Evictions<E::Handle>) {
         dispatch!(self, policy => policy.set_capacity(entries, capacity, out))
     }
     #[inline]
@@ -258,13 +258,13 @@ impl<E: Entries> Policy<E> for AnyPolicy<E> {
     fn rank(&mut self, entries: &E, handle: E::Handle) -> Rank {
         dispatch!(self, policy => policy.rank(entries, handle))
     }
-    fn restore(&mut self, entries: &E, handle: E::Handle, rank: Rank, out: &mut Out<E::Handle>) {
+    fn restore(&mut self, entries: &E, handle: E::Handle, rank: Rank, out: &mut Evictions<E::Handle>) {
         dispatch!(self, policy => policy.restore(entries, handle, rank, out))
     }
     fn window(&self) -> u32 {
         dispatch!(self, policy => Policy::<E>::window(policy))
     }
-    fn set_window(&mut self, entries: &E, share: u32, out: &mut Out<E::Handle>) {
+    fn set_window(&mut self, entries: &E, share: u32, out: &mut Evictions<E::Handle>) {
         dispatch!(self, policy => Policy::<E>::set_window(policy, entries, share, out))
     }
     fn validate(&self, entries: &E) {

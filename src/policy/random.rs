@@ -1,7 +1,7 @@
 //! Random replacement: any entry may go, with equal probability; the newcomer always gets in.
 #![forbid(unsafe_code)]
 
-use super::{Entries, Out, Policy, Verdict, weigh, xorshift};
+use super::{Entries, Evictions, Policy, Verdict, weigh, xorshift};
 
 /// Entries remember their index divided by this, as a place has 23 bits only: found by a scan of at most so many handles,
 /// which allows for 268 million entries.
@@ -63,7 +63,7 @@ impl<H: Copy + Eq> Random<H> {
     }
 
     /// Evicts any entry.
-    fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Out<H>) {
+    fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Evictions<H>) {
         let wide = u64::from(xorshift(&mut self.random)) << 32 | u64::from(xorshift(&mut self.random));
         let index = (u128::from(wide) * self.handles.len() as u128) >> 64;
         let handle = self.take(entries, index as usize);
@@ -71,7 +71,7 @@ impl<H: Copy + Eq> Random<H> {
     }
 
     /// Evicts until there is room for `weight`, which is at most the capacity.
-    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
+    fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Evictions<H>) {
         while self.weight > self.capacity - weight {
             self.evict(entries, out);
         }
@@ -79,7 +79,7 @@ impl<H: Copy + Eq> Random<H> {
 }
 
 impl<E: Entries> Policy<E> for Random<E::Handle> {
-    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Evictions<E::Handle>) {
         let weight = weigh(entries, handle, self.weighted);
         if weight > self.capacity {
             out.push((handle, Verdict::Rejected));
@@ -97,7 +97,7 @@ impl<E: Entries> Policy<E> for Random<E::Handle> {
         }
     }
 
-    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
+    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Evictions<E::Handle>) {
         Policy::<E>::remove(self, entries, old);
         self.insert(entries, new, out);
     }
@@ -106,7 +106,7 @@ impl<E: Entries> Policy<E> for Random<E::Handle> {
         self.take(entries, self.index(entries, handle));
     }
 
-    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
+    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Evictions<E::Handle>) {
         self.capacity = capacity;
         self.make_room(entries, 0, out);
     }

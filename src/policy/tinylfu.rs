@@ -20,14 +20,14 @@
 //! again whenever that number has doubled (the sketch keeps its counts, the ghosts start anew).
 #![forbid(unsafe_code)]
 
-mod clock;
 mod room;
+mod tick_counter;
 
-use super::{Entries, Out, Policy, Rank, Verdict, weigh, xorshift};
+use super::{Entries, Evictions, Policy, Rank, Verdict, weigh, xorshift};
 use crate::prim::ghost::{Ghost, Now, Region};
 use crate::prim::list::{Chunks, MAX_NOTE, Queue};
 use crate::prim::sketch::Sketch;
-use clock::Clock;
+use tick_counter::TickCounter;
 
 /// Steps of the hands per decision. Unbounded, one walk took 52,974 steps; with this bound the mean is 1.33.
 const STEPS: u32 = 64;
@@ -65,8 +65,8 @@ pub(crate) struct TinyLfu<H> {
     sketch: Sketch,
     ghost: Ghost,
     /// Arrivals are the window's time, departures from it the main part's.
-    arrivals: Clock,
-    departures: Clock,
+    arrivals: TickCounter,
+    departures: TickCounter,
     tick: u64,
     /// Above this total weight, `size_up` has to be asked; and above this number of entries it has something to do.
     size_check: u64,
@@ -84,7 +84,7 @@ const PROTECTED: u8 = 2;
 
 /// A fraction of a number that may be huge.
 #[inline(always)]
-fn part(whole: u64, numerator: u64, denominator: u64) -> u64 {
+fn mul_div(whole: u64, numerator: u64, denominator: u64) -> u64 {
     // Almost always, and then without a division where the denominator is a constant.
     if let Some(product) = whole.checked_mul(numerator) {
         return product / denominator;
@@ -106,8 +106,8 @@ impl<H: Copy + Eq> TinyLfu<H> {
             protected_max: 0,
             sketch: Sketch::new(),
             ghost: Ghost::new(),
-            arrivals: Clock { ticks: 0, left: 1 },
-            departures: Clock { ticks: 0, left: 1 },
+            arrivals: TickCounter { ticks: 0, left: 1 },
+            departures: TickCounter { ticks: 0, left: 1 },
             tick: 1,
             size_check: Self::size_early(capacity, weighted),
             size_limit: 0,
@@ -115,16 +115,16 @@ impl<H: Copy + Eq> TinyLfu<H> {
             rival: 0,
             rivalry: 0,
         };
-        policy.set_window(part(capacity, 5, 100));
+        policy.set_window(mul_div(capacity, 5, 100));
         policy
     }
 
     /// Sets the window's target, within its bounds.
     fn set_window(&mut self, target: u64) {
-        let least = part(self.capacity, 1, 100).max(1);
-        let most = part(self.capacity, 80, 100).max(least);
+        let least = mul_div(self.capacity, 1, 100).max(1);
+        let most = mul_div(self.capacity, 80, 100).max(least);
         self.window_max = target.clamp(least, most);
-        self.protected_max = part(self.capacity.saturating_sub(self.window_max), 7, 10);
+        self.protected_max = mul_div(self.capacity.saturating_sub(self.window_max), 7, 10);
     }
 
     /// The total weight beyond which the sketch is needed.
@@ -185,7 +185,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
     /// The entry has left its queue, and leaves the cache.
     #[inline]
-    fn gone<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, region: Region) {
+    fn record_departure<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, region: Region) {
         self.total -= weight;
         if region == Region::Main {
             self.departures.advance(self.tick);
@@ -195,7 +195,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
     /// Evicts the tail of the main part that `victim` has just found.
     #[inline]
-    fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, victim: H, out: &mut Out<H>) {
+    fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, victim: H, out: &mut Evictions<H>) {
         self.rivalry = 0;
         let weight = self.weigh(entries, victim);
         // `victim` returns the tail of probation if there is one.
@@ -205,17 +205,17 @@ impl<H: Copy + Eq> TinyLfu<H> {
             &mut self.probation
         };
         self.chunks.pop_back(queue, entries, weight);
-        self.gone(entries, victim, weight, Region::Main);
+        self.record_departure(entries, victim, weight, Region::Main);
         out.push((victim, Verdict::Evicted));
     }
 
     /// Evicts an entry that was taken out of the window.
     #[inline(always)]
-    fn evict_window<E>(&mut self, entries: &E, (tail, weight): (H, u64), verdict: Verdict, out: &mut Out<H>)
+    fn evict_window<E>(&mut self, entries: &E, (tail, weight): (H, u64), verdict: Verdict, out: &mut Evictions<H>)
     where
         E: Entries<Handle = H>,
     {
-        self.gone(entries, tail, weight, Region::Window);
+        self.record_departure(entries, tail, weight, Region::Window);
         out.push((tail, verdict));
     }
 
@@ -303,7 +303,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
     /// Brings the window back to its size, and lets go of what is too much.
     #[inline(always)]
-    fn rebalance<E: Entries<Handle = H>>(&mut self, entries: &E, weighted: bool, out: &mut Out<H>) {
+    fn rebalance<E: Entries<Handle = H>>(&mut self, entries: &E, weighted: bool, out: &mut Evictions<H>) {
         while self.window.weight() > self.window_max {
             // The common case in a full cache: a candidate that arrived with no more uses than the victim it would have to
             // beat, and was not hit since, is rejected without consulting the sketch.
@@ -314,7 +314,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
             };
             match self.chunks.pop_back_if(&mut self.window, entries, hopeless) {
                 Some(tail) => self.evict_window(entries, tail, Verdict::Rejected, out),
-                None => self.judge(entries, out),
+                None => self.evaluate_candidate(entries, out),
             }
         }
         if self.total > self.capacity {
@@ -329,7 +329,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// The uses below which a candidate without a mark cannot win: one more than the victim's estimate.
     #[inline(always)]
     fn bar<E: Entries<Handle = H>>(&mut self, entries: &E) -> u8 {
-        if !self.is_over() {
+        if !self.exceeds_capacity() {
             return 0;
         }
         if self.rivalry >> 3 > 0
@@ -345,13 +345,13 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
     /// Whether something has to go, and there is a main part for it to compete with.
     #[inline(always)]
-    fn is_over(&self) -> bool {
+    fn exceeds_capacity(&self) -> bool {
         self.total > self.capacity && self.total > self.window.weight()
     }
 
     /// Moves the tail of the window, which is not empty, to the main part, or lets it go.
     #[inline(never)]
-    fn judge<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Out<H>) {
+    fn evaluate_candidate<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Evictions<H>) {
         let (candidate, _) = self.chunks.back(&self.window).expect("it weighs too much");
         let weight = self.weigh(entries, candidate);
         let flushed = self.flush(entries, candidate);
@@ -374,12 +374,12 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
     /// Makes room for a candidate with this estimate; or says why it has to go itself.
     #[inline]
-    fn compete<E: Entries<Handle = H>>(&mut self, entries: &E, ours: u8, out: &mut Out<H>) -> Option<Verdict> {
+    fn compete<E: Entries<Handle = H>>(&mut self, entries: &E, ours: u8, out: &mut Evictions<H>) -> Option<Verdict> {
         // By weight, the candidate may have to win several times, and a victim once beaten does not come back.
         while self.total > self.capacity {
             // The victim of a candidate that cannot win is not even looked for, which spares the hands' work and two
             // cache misses; over the traces the hit ratios stay within 0.005 points on average.
-            if ours <= 1 && self.is_over() {
+            if ours <= 1 && self.exceeds_capacity() {
                 return Some(Verdict::Rejected);
             }
             let Some(victim) = self.victim(entries) else {
@@ -395,7 +395,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
     /// Lets go of what is too much though the window is not.
     #[inline(never)]
-    fn shrink<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Out<H>) {
+    fn shrink<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Evictions<H>) {
         while self.total > self.capacity {
             if let Some(victim) = self.victim(entries) {
                 self.evict(entries, victim, out);
@@ -411,8 +411,13 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Takes in an entry that comes back: what the ghosts tell of its earlier stay moves the window's size and may skip
     /// the window.
     #[inline(never)]
-    fn welcome<E>(&mut self, entries: &E, (handle, weight): (H, u64), (region, ticks): (Region, u32), out: &mut Out<H>)
-    where
+    fn readmit<E>(
+        &mut self,
+        entries: &E,
+        (handle, weight): (H, u64),
+        (region, ticks): (Region, u32),
+        out: &mut Evictions<H>,
+    ) where
         E: Entries<Handle = H>,
     {
         let held = if self.weighted {
@@ -433,7 +438,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
                 Region::Main => self.window_max.saturating_sub(step),
             });
         }
-        let skips = region == Region::Window && age <= part(held, 3, 10);
+        let skips = region == Region::Window && age <= mul_div(held, 3, 10);
         let id = if skips { PROBATION } else { WINDOW };
         let (chunks, queue) = self.queue(id);
         if !chunks.push_front(queue, entries, handle, weight, MAX_NOTE) {
@@ -452,7 +457,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
     /// Inserts an entry.
     #[inline(always)]
-    fn take_in<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weighted: bool, out: &mut Out<H>) {
+    fn admit<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weighted: bool, out: &mut Evictions<H>) {
         let weight = weigh(entries, handle, weighted);
         let calm = self.total.checked_add(weight).is_some_and(|sum| sum <= self.size_check);
         if !calm && !self.prepare(entries, handle, weight, out) {
@@ -468,7 +473,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
                     self.push_refused((WINDOW, count), entries, (handle, weight), out);
                 }
             }
-            Some(found) => self.welcome(entries, (handle, weight), found, out),
+            Some(found) => self.readmit(entries, (handle, weight), found, out),
         }
         self.rebalance(entries, weighted, out);
     }
@@ -476,7 +481,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Makes ready for so much more weight, which is too much or the first to need a sketch. False if the entry cannot stay.
     #[cold]
     #[inline(never)]
-    fn prepare<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, out: &mut Out<H>) -> bool {
+    fn prepare<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, out: &mut Evictions<H>) -> bool {
         if weight > self.capacity {
             out.push((handle, Verdict::Rejected));
             return false;
@@ -493,16 +498,16 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
 impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
     #[inline]
-    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Out<E::Handle>) {
+    fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Evictions<E::Handle>) {
         // Twice, so that counting is not slowed down by what only weighing needs.
         if self.weighted {
-            self.take_in(entries, handle, true, out);
+            self.admit(entries, handle, true, out);
         } else {
-            self.take_in(entries, handle, false, out);
+            self.admit(entries, handle, false, out);
         }
     }
 
-    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Out<E::Handle>) {
+    fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Evictions<E::Handle>) {
         let (before, weight) = (self.weigh(entries, old), self.weigh(entries, new));
         if weight > self.capacity {
             Policy::<E>::remove(self, entries, old);
@@ -543,8 +548,8 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
         self.ghost.prefetch(hash);
     }
 
-    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Out<E::Handle>) {
-        let window = part(self.window_max, capacity, self.capacity.max(1)).min(capacity);
+    fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Evictions<E::Handle>) {
+        let window = mul_div(self.window_max, capacity, self.capacity.max(1)).min(capacity);
         self.capacity = capacity;
         self.set_window(window);
         // Growing alone must not allocate: the sizes are looked at by a later insertion.
@@ -605,7 +610,7 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
     }
 
     /// The sketch's counters themselves cannot come back: the next process hashes otherwise.
-    fn restore(&mut self, entries: &E, handle: E::Handle, rank: Rank, out: &mut Out<E::Handle>) {
+    fn restore(&mut self, entries: &E, handle: E::Handle, rank: Rank, out: &mut Evictions<E::Handle>) {
         let weight = self.weigh(entries, handle);
         if weight > self.capacity {
             out.push((handle, Verdict::Rejected));
@@ -631,10 +636,10 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
     }
 
     fn window(&self) -> u32 {
-        part(self.window_max, 1 << 32, self.capacity.max(1)).min(u64::from(u32::MAX)) as u32
+        mul_div(self.window_max, 1 << 32, self.capacity.max(1)).min(u64::from(u32::MAX)) as u32
     }
 
-    fn set_window(&mut self, entries: &E, share: u32, out: &mut Out<E::Handle>) {
+    fn set_window(&mut self, entries: &E, share: u32, out: &mut Evictions<E::Handle>) {
         if share != 0 {
             // Rounded up, so that it comes back as it was.
             let capacity = u128::from(self.capacity) * u128::from(share);

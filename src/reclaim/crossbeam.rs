@@ -101,7 +101,7 @@ impl Domain {
 ///
 /// # Safety
 /// As in `epoch`.
-pub(crate) unsafe fn alone() -> Guard {
+pub(crate) unsafe fn unprotected() -> Guard {
     Guard { _pinned: pin_here() }
 }
 

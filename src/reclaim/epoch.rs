@@ -295,7 +295,7 @@ mod global {
     /// # Safety
     /// While it is used, for lookups only, no other thread uses any cache of the process.
     #[inline(always)]
-    pub(crate) unsafe fn alone() -> ManuallyDrop<Guard> {
+    pub(crate) unsafe fn unprotected() -> ManuallyDrop<Guard> {
         ManuallyDrop::new(Guard::new(&ALONE))
     }
 

@@ -16,7 +16,7 @@ use epoch as implementation;
 #[cfg(loom)]
 use leak as implementation;
 
-pub(crate) use implementation::{Brief, Domain, Guard, Seal, alone, claim_index, fork_child, release_index};
+pub(crate) use implementation::{Brief, Domain, Guard, Seal, claim_index, fork_child, release_index, unprotected};
 
 /// Pins the domain of tests that have a map and no cache.
 #[cfg(test)]
@@ -91,7 +91,7 @@ mod leak {
 
     /// # Safety
     /// As in `epoch`.
-    pub(crate) unsafe fn alone() -> Guard {
+    pub(crate) unsafe fn unprotected() -> Guard {
         Guard
     }
 

@@ -1,10 +1,10 @@
-//! Saving and loading step by step, for bindings whose keys and values only foreign code can turn into bytes and back: that code runs
-//! between the steps, under no guard and in the middle of nothing.
+//! Saving and loading in steps, for bindings whose keys and values are encoded by foreign code. That
+//! code runs between the steps, without a guard or a lock held.
 
 use super::error::SnapshotError;
 use super::file::SnapshotFile;
 use super::format;
-use super::lazy::Moment;
+use super::lazy::ClockPair;
 use super::options::Saved;
 use super::save::{self, BATCH};
 use super::writer::{self, Writer};
@@ -17,29 +17,29 @@ use std::time::Instant;
 
 /// What a snapshot keeps of an entry besides its key and value.
 #[derive(Debug, Clone, Copy)]
-pub struct About(writer::About);
+pub struct EntryMeta(writer::EntryMeta);
 
-/// A save: [`batch`](Self::batch) and [`add`](Self::add) in turns, with a [`flush`](Self::flush) where it is wanted, then
-/// [`finish`](Self::finish). If it is dropped before, nothing was
-/// saved.
-pub struct Saving {
+/// A save in steps. Call [`batch`](Self::batch) and [`add`](Self::add) in turn, [`flush`](Self::flush)
+/// when [`is_full`](Self::is_full), and [`finish`](Self::finish) at the end. Dropping it before that
+/// saves nothing.
+pub struct SaveSession {
     begun: Instant,
-    now: Moment,
-    /// What was listed; from its beginning on, as far as `written`, the index.
+    now: ClockPair,
+    /// The listed entries. The first `written` ones are overwritten by the index.
     list: Vec<Listed>,
     read: usize,
     written: usize,
     writer: Writer,
 }
 
-impl Saving {
-    /// Lists the entries. (Not those of a snapshot that have not been asked for.)
+impl SaveSession {
+    /// Lists the entries of the cache, without those that are in a loaded snapshot only.
     pub fn begin<K: Hash + Eq, V, S: BuildHasher>(
         cache: &Cache<K, V, S>,
         path: &Path,
         schema: u64,
     ) -> Result<Self, SnapshotError> {
-        let now = Moment::now(&cache.0.engine);
+        let now = ClockPair::now(&cache.0.engine);
         let (list, window) = cache.0.engine.list();
         Ok(Self {
             begun: Instant::now(),
@@ -51,12 +51,13 @@ impl Saving {
         })
     }
 
-    /// What `copy` makes of the next entries, hottest first; none at the end. It runs under a guard, and is to be short.
+    /// Returns the results of `copy` for the next entries, hottest first; empty at the end. `copy` runs
+    /// under a guard, which delays the freeing of memory: it must be short.
     pub fn batch<K: Hash + Eq, V, S: BuildHasher, T>(
         &mut self,
         cache: &Cache<K, V, S>,
         mut copy: impl FnMut(&K, &V) -> Option<T>,
-    ) -> Vec<(T, About)> {
+    ) -> Vec<(T, EntryMeta)> {
         let engine = &cache.0.engine;
         let mut batch = Vec::new();
         while batch.is_empty() && self.read < self.list.len() {
@@ -64,11 +65,11 @@ impl Saving {
             let guard = engine.pin();
             for (handle, rank) in engine.find_listed(&self.list[self.read..end], &guard) {
                 let entry = Engine::<K, V>::view(handle.0);
-                if !engine.is_over(handle.0, self.now.clock)
+                if !engine.is_expired(handle.0, self.now.clock)
                     && let Some(copied) = copy(&entry.key, &entry.value)
                 {
-                    let about = save::about(engine, (handle, rank), self.now, &guard);
-                    batch.push((copied, About(about)));
+                    let meta = save::meta(engine, (handle, rank), self.now, &guard);
+                    batch.push((copied, EntryMeta(meta)));
                 }
             }
             drop(guard);
@@ -77,54 +78,61 @@ impl Saving {
         batch
     }
 
-    /// Adds an entry of a batch, once.
-    pub fn add(&mut self, key: &[u8], value: &[u8], about: About) -> Result<(), SnapshotError> {
+    /// Adds an entry of a batch.
+    ///
+    /// # Errors
+    /// [`SnapshotError::TooLarge`] for a key or a value of 4 GiB.
+    ///
+    /// # Panics
+    /// If more entries are added than the batches had.
+    pub fn add(&mut self, key: &[u8], value: &[u8], meta: EntryMeta) -> Result<(), SnapshotError> {
         assert!(self.written < self.read, "more entries than were listed");
         let offset = self.writer.offset();
         self.writer.add(
             |out| out.extend_from_slice(key),
             |out| out.extend_from_slice(value),
-            about.0,
+            meta.0,
         )?;
         self.list[self.written] = [format::key_hash(key), offset];
         self.written += 1;
         Ok(())
     }
 
-    /// Whether enough has been added to be written, by [`flush`](Self::flush).
+    /// Whether [`flush`](Self::flush) should be called.
     pub fn is_full(&self) -> bool {
         self.writer.is_full()
     }
 
-    /// Writes what was added.
+    /// Writes the added entries to the file.
     pub fn flush(&mut self) -> Result<(), SnapshotError> {
         self.writer.flush()
     }
 
-    /// How many entries were added.
+    /// Returns the number of added entries.
     pub fn entries(&self) -> usize {
         self.written
     }
 
-    /// Completes the file, and replaces the previous one. Nothing can fail the save after that.
+    /// Completes the file, and replaces the previous one.
     pub fn finish(mut self) -> Result<Saved, SnapshotError> {
         self.list.truncate(self.written);
         save::complete(self.writer, self.list, self.begun, || ())
     }
 }
 
-/// A load: [`next`](Self::next) as long as there is something that fits, then [`restore`](Self::restore), the hottest last.
-pub struct Loading {
+/// A load in steps. Call [`next`](Self::next) while the cache has room, then
+/// [`begin_restoring`](Self::begin_restoring), and [`restore`](Self::restore) for each entry, the
+/// hottest last.
+pub struct LoadSession {
     file: SnapshotFile,
-    now: Moment,
-    /// Where the records are, hottest first.
+    now: ClockPair,
+    /// The offsets of the records, hottest first.
     offsets: Vec<u64>,
     read: usize,
 }
 
-impl Loading {
-    /// Reads a file into memory and checks all of it: whatever is done to the file afterwards,
-    /// nothing here is corrupt.
+impl LoadSession {
+    /// Reads a file into memory and checks all of it. Later changes of the file have no effect.
     pub fn open<K: Hash + Eq, V, S: BuildHasher>(
         cache: &Cache<K, V, S>,
         path: &Path,
@@ -135,7 +143,7 @@ impl Loading {
             true => Ok(()),
             false => Err(SnapshotError::Corrupt { what: "a key's hash" }),
         })?;
-        let mut now = Moment::now(&cache.0.engine);
+        let mut now = ClockPair::now(&cache.0.engine);
         now.wall = now.wall.max(file.header().created);
         Ok(Self {
             file,
@@ -145,52 +153,53 @@ impl Loading {
         })
     }
 
-    /// The key and the value of the next entry, from the hottest on.
+    /// Returns key, value and the rest of the next unexpired entry, hottest first.
     #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
-    pub fn next(&mut self) -> Option<(&[u8], &[u8], About)> {
+    pub fn next(&mut self) -> Option<(&[u8], &[u8], EntryMeta)> {
         while let Some(offset) = self.offsets.get(self.read) {
             self.read += 1;
             if let Some(record) = self.file.record(*offset)
                 && record
                     .times
-                    .is_none_or(|(deadline, limit)| deadline.min(limit) > self.now.wall)
+                    .is_none_or(|(deadline, max_deadline)| deadline.min(max_deadline) > self.now.wall)
             {
-                let about = About((record.weight, record.times, record.rank));
-                return Some((record.key, record.value, about));
+                let meta = EntryMeta((record.weight, record.times, record.rank));
+                return Some((record.key, record.value, meta));
             }
         }
         None
     }
 
-    /// How much weight the cache has room for.
+    /// Returns the weight that the cache has room for.
     pub fn room<K, V, S>(cache: &Cache<K, V, S>) -> u64 {
         cache.0.engine.room()
     }
 
-    /// All that is to come back is known: the policy takes over how it was divided.
+    /// Restores the policy's window size. Called once, before the first [`restore`](Self::restore).
     pub fn begin_restoring<K, V, S>(&self, cache: &Cache<K, V, S>) {
         cache.0.engine.set_window(self.file.header().window);
     }
 
-    /// Inserts an entry with the life and the rank that it had, unless its time is over, or its key is there. Whether it came in.
-    /// `sought` is what the key is hashed and compared by.
-    pub fn restore<K, V, S, Q>(&self, cache: &Cache<K, V, S>, sought: &Q, entry: (K, V), about: About) -> bool
+    /// Inserts an entry with the deadlines and the rank that it had. Returns whether it was inserted:
+    /// not if it has expired, or if its key is present. `sought` is hashed and compared for the key.
+    pub fn restore<K, V, S, Q>(&self, cache: &Cache<K, V, S>, sought: &Q, entry: (K, V), meta: EntryMeta) -> bool
     where
         K: Hash + Eq + Borrow<Q>,
         S: BuildHasher,
         Q: Hash + Eq + ?Sized,
     {
-        let (_, times, rank) = about.0;
+        let (_, times, rank) = meta.0;
         let (inner, engine) = (&*cache.0, &cache.0.engine);
         let (hash, weight) = (inner.hash(sought), inner.weigh(&entry.0, &entry.1));
-        let times = times.map(|(deadline, limit)| (self.now.to_clock(deadline), self.now.to_clock(limit)));
+        let times =
+            times.map(|(deadline, max_deadline)| (self.now.to_clock(deadline), self.now.to_clock(max_deadline)));
         let time = engine.time();
         let timed = times.is_some() || time.is_active();
         let now = if timed { time.clock.now() } else { 0 };
-        if times.is_some_and(|(deadline, limit)| deadline.min(limit) <= now) {
+        if times.is_some_and(|(deadline, max_deadline)| deadline.min(max_deadline) <= now) {
             return false;
         }
-        let life = time.of_saved(times, (hash, (&entry.0, &entry.1)), now);
+        let life = time.for_restore(times, (hash, (&entry.0, &entry.1)), now);
         let guard = engine.pin_fenced();
         let new = engine.make(hash, entry, weight, life, &guard);
         engine.restore((hash, new), rank, |there, _| there.borrow() == sought, || false, &guard)
@@ -217,14 +226,14 @@ mod tests {
     }
 
     fn save(cache: &Strings, path: &Path) -> u64 {
-        let mut saving = Saving::begin(cache, path, 7).unwrap();
+        let mut saving = SaveSession::begin(cache, path, 7).unwrap();
         loop {
             let batch = saving.batch(cache, |key, value| pair(key, value));
             if batch.is_empty() {
                 return saving.finish().unwrap().entries;
             }
-            for ((key, value), about) in batch {
-                saving.add(key.as_bytes(), value.as_bytes(), about).unwrap();
+            for ((key, value), meta) in batch {
+                saving.add(key.as_bytes(), value.as_bytes(), meta).unwrap();
                 if saving.is_full() {
                     saving.flush().unwrap();
                 }
@@ -233,19 +242,19 @@ mod tests {
     }
 
     fn load(cache: &Strings, path: &Path) -> (usize, Vec<String>) {
-        let mut loading = Loading::open(cache, path, 7).unwrap();
-        let (mut all, mut room) = (Vec::new(), Loading::room(cache));
+        let mut loading = LoadSession::open(cache, path, 7).unwrap();
+        let (mut all, mut room) = (Vec::new(), LoadSession::room(cache));
         while room > 0
-            && let Some((key, value, about)) = loading.next()
+            && let Some((key, value, meta)) = loading.next()
         {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-            all.push((text(key), text(value), about));
+            all.push((text(key), text(value), meta));
             room -= 1;
         }
         loading.begin_restoring(cache);
         let keys = all.iter().map(|(key, ..)| key.clone()).collect();
         let restore =
-            |(key, value, about): (String, String, About)| loading.restore(cache, &*key.clone(), (key, value), about);
+            |(key, value, meta): (String, String, EntryMeta)| loading.restore(cache, &*key.clone(), (key, value), meta);
         (
             all.into_iter().rev().filter(|entry| restore(entry.clone())).count(),
             keys,
@@ -253,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_comes_back_where_it_was() {
+    fn restored_entries_keep_their_order() {
         let path = file("rank");
         let cache = Strings::new(1000);
         for i in 0..1500u32 {
@@ -275,11 +284,11 @@ mod tests {
         assert_eq!((count, &keys), (before.len(), &before));
         assert_eq!(hottest(&cache), before);
         assert_eq!(cache.get("3").as_deref(), Some("value 3"));
-        // The file is that of byte strings.
+        // The file has the format of a cache of byte strings.
         let bytes: Cache<Vec<u8>, Vec<u8>> = Cache::new(1000);
         bytes.load_with(&path, &LoadOptions::new().schema(7)).unwrap();
         assert_eq!(bytes.get(&b"3"[..]).as_deref(), Some(&b"value 3"[..]));
-        // Into a smaller one, and beside what is there.
+        // Into a smaller cache that holds an entry already.
         let cache = Strings::new(100);
         cache.insert(before[1].clone(), "newer".to_owned());
         let (count, keys) = load(&cache, &path);
@@ -290,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn lives_go_on() {
+    fn restored_entry_keeps_its_remaining_ttl() {
         let path = file("lives");
         let new = |clock: &std::sync::Arc<ManualClock>| {
             Strings::builder()
@@ -313,7 +322,7 @@ mod tests {
         let cache = new(&clock);
         clock.advance(Duration::from_secs(5));
         assert_eq!(load(&cache, &path).0, 2);
-        // (By the wall clock some moments have passed.)
+        // Some milliseconds of the wall clock have passed.
         let left = cache.remaining("usual").unwrap().unwrap();
         assert!((40..=70).contains(&left.as_secs()), "{left:?}");
         assert_eq!(cache.remaining("long"), Some(None));
@@ -328,7 +337,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_truncation_is_found() {
-        let path = file("damaged");
+        let path = file("corrupt");
         let cache = Strings::new(10);
         for i in 0..5 {
             cache.insert(i.to_string(), "value".to_owned());
@@ -339,18 +348,18 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 1 << (at % 8);
             fs::write(&path, damaged).unwrap();
-            assert!(Loading::open(&cache, &path, 7).is_err(), "{at}");
+            assert!(LoadSession::open(&cache, &path, 7).is_err(), "{at}");
             fs::write(&path, &whole[..at]).unwrap();
-            assert!(Loading::open(&cache, &path, 7).is_err(), "{at}");
+            assert!(LoadSession::open(&cache, &path, 7).is_err(), "{at}");
         }
         fs::write(&path, &whole).unwrap();
-        assert!(Loading::open(&cache, &path, 7).is_ok());
+        assert!(LoadSession::open(&cache, &path, 7).is_ok());
         assert!(matches!(
-            Loading::open(&cache, &path, 8),
+            LoadSession::open(&cache, &path, 8),
             Err(SnapshotError::Schema { found: 7, expected: 8 })
         ));
-        // One that is given up leaves it.
-        let mut saving = Saving::begin(&cache, &path, 8).unwrap();
+        // A dropped session leaves the file unchanged.
+        let mut saving = SaveSession::begin(&cache, &path, 8).unwrap();
         assert!(!saving.batch(&cache, |key, value| pair(key, value)).is_empty());
         drop(saving);
         assert_eq!(fs::read(&path).unwrap(), whole);

@@ -184,7 +184,7 @@ pub(crate) fn build(policy: Policy, clock: Option<&ManualClock>) -> Cache<Key, V
             .refresh_after(Duration::from_secs(3))
             .stale_if_error(Duration::from_secs(5))
             .negative_ttl(Duration::from_secs(2))
-            .background(|task| {
+            .refresh_executor(|task| {
                 trap(Place::Background);
                 task();
             }),

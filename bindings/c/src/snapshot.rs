@@ -100,7 +100,7 @@ fn status(error: SnapshotError) -> Status {
         SnapshotError::NotAFile { .. } | SnapshotError::NotASnapshot => (hotset_status::HOTSET_NOT_A_SNAPSHOT, None),
         SnapshotError::Truncated { .. } | SnapshotError::Corrupt { .. } => (hotset_status::HOTSET_DAMAGED, None),
         SnapshotError::TooLarge { .. } => (hotset_status::HOTSET_TOO_LARGE, None),
-        SnapshotError::Foreign { .. } if REFUSED.get() => (hotset_status::HOTSET_NO_MEMORY, None),
+        SnapshotError::Incompatible { .. } if REFUSED.get() => (hotset_status::HOTSET_NO_MEMORY, None),
         _ => (hotset_status::HOTSET_FOREIGN, None),
     };
     drop(error); // before errno is set: freeing may change it
@@ -243,7 +243,7 @@ pub unsafe extern "C-unwind" fn hotset_warm(cache: *mut hotset_cache, entries: *
         memory::ready()?;
         let warmed = cache.engine().warm();
         entries.set(warmed.entries);
-        damaged.set(warmed.damaged);
+        damaged.set(warmed.corrupt);
         Ok(())
     })
 }

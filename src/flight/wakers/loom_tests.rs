@@ -1,7 +1,7 @@
 //! Tasks that wait for flights, under loom; see the model of the flights for what stays std's. A wake-up that is lost shows as a
 //! deadlock.
 
-use crate::flight::{Flight, Flights, Outcome, Role, Who, lock};
+use crate::flight::{ActorId, Flight, Flights, Outcome, Role, lock};
 use crate::prim::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use std::pin::pin;
@@ -13,12 +13,12 @@ type Shared = std::sync::Arc<Flights<u32, usize>>;
 
 fn flights() -> Shared {
     let flights = Flights::new(0);
-    flights.lanes();
+    flights.shards();
     Shared::new(flights)
 }
 
-fn join(flights: &Flights<u32, usize>, who: Who) -> Role<'_, u32, usize> {
-    flights.join(1, |key| *key == KEY, KEY, who)
+fn join(flights: &Flights<u32, usize>, actor: ActorId) -> Role<'_, u32, usize> {
+    flights.join(1, |key| *key == KEY, KEY, actor)
 }
 
 /// Wakes a thread of the model.
@@ -72,11 +72,11 @@ fn awaited(flight: &Flight<u32, usize>) -> Option<usize> {
 }
 
 /// A flight that was met, its leader about to land.
-fn met(flights: &Flights<u32, usize>) -> (crate::flight::Leader<'_, u32, usize>, Arc<Flight<u32, usize>>) {
-    let Role::Lead { leader, .. } = join(flights, Who::future()) else {
+fn shared(flights: &Flights<u32, usize>) -> (crate::flight::Leader<'_, u32, usize>, Arc<Flight<u32, usize>>) {
+    let Role::Lead { leader, .. } = join(flights, ActorId::future()) else {
         panic!("nobody else is there")
     };
-    let Role::Wait(flight) = join(flights, Who::future()) else {
+    let Role::Wait(flight) = join(flights, ActorId::future()) else {
         panic!("it is being loaded")
     };
     (leader, flight)
@@ -86,9 +86,9 @@ fn met(flights: &Flights<u32, usize>) -> (crate::flight::Leader<'_, u32, usize>,
 fn loom_flight_two_tasks() {
     loom::model(|| {
         let flights = flights();
-        let load = |flights: &Flights<u32, usize>, value| match join(flights, Who::future()) {
+        let load = |flights: &Flights<u32, usize>, value| match join(flights, ActorId::future()) {
             Role::Lead { mut leader, .. } => {
-                leader.land(|| Outcome::Loaded(value));
+                leader.complete(|| Outcome::Loaded(value));
                 (value, true)
             }
             Role::Wait(flight) => (awaited(&flight).expect("the leader has a value"), false),
@@ -97,7 +97,11 @@ fn loom_flight_two_tasks() {
         let other = thread::spawn(move || load(&other, 2));
         let (mine, led) = load(&flights, 1);
         let (others, other_led) = other.join().unwrap();
-        assert_eq!((led, other_led), (mine == 1, others == 2), "who waits gets the other's");
+        assert_eq!(
+            (led, other_led),
+            (mine == 1, others == 2),
+            "actor waits gets the other's"
+        );
     });
 }
 
@@ -105,13 +109,13 @@ fn loom_flight_two_tasks() {
 fn loom_flight_a_task_and_a_thread_wait() {
     loom::model(|| {
         let flights = flights();
-        let (mut leader, flight) = met(&flights);
+        let (mut leader, flight) = shared(&flights);
         let threads = flight.clone();
         let task = thread::spawn(move || assert_eq!(awaited(&flight), Some(1)));
         let thread = thread::spawn(move || {
             assert!(matches!(threads.wait(), Ok(Some(Outcome::Loaded(1)))));
         });
-        leader.land(|| Outcome::Loaded(1));
+        leader.complete(|| Outcome::Loaded(1));
         task.join().unwrap();
         thread.join().unwrap();
     });
@@ -121,7 +125,7 @@ fn loom_flight_a_task_and_a_thread_wait() {
 fn loom_flight_abandoned_under_a_task() {
     loom::model(|| {
         let flights = flights();
-        let (leader, flight) = met(&flights);
+        let (leader, flight) = shared(&flights);
         let task = thread::spawn(move || assert_eq!(awaited(&flight), None));
         drop(leader);
         task.join().unwrap();
@@ -132,7 +136,7 @@ fn loom_flight_abandoned_under_a_task() {
 fn loom_flight_a_task_goes_away() {
     loom::model(|| {
         let flights = flights();
-        let (mut leader, flight) = met(&flights);
+        let (mut leader, flight) = shared(&flights);
         let bell = Bell::new();
         let waker = Waker::from(bell.clone());
         let task = thread::spawn(move || {
@@ -141,7 +145,7 @@ fn loom_flight_a_task_goes_away() {
             drop(landed);
             polled.is_pending()
         });
-        leader.land(|| Outcome::Loaded(1));
+        leader.complete(|| Outcome::Loaded(1));
         let pending = task.join().unwrap();
         assert!(*lock(&bell.rung) <= usize::from(pending), "woken once, if it waited");
         assert_eq!(std::sync::Arc::strong_count(&bell), 1, "no waker is left");
@@ -153,7 +157,7 @@ fn loom_flight_a_task_wanders() {
     // Polled first with one waker, then with another, which is the one that counts.
     loom::model(|| {
         let flights = flights();
-        let (mut leader, flight) = met(&flights);
+        let (mut leader, flight) = shared(&flights);
         let task = thread::spawn(move || {
             let mut landed = flight.landed().expect("nobody waits for this");
             let first = Waker::from(Bell::new());
@@ -164,7 +168,7 @@ fn loom_flight_a_task_wanders() {
             };
             assert!(matches!(outcome, Some(Outcome::Loaded(1))));
         });
-        leader.land(|| Outcome::Loaded(1));
+        leader.complete(|| Outcome::Loaded(1));
         task.join().unwrap();
     });
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{TinyLfu, WINDOW};
-use crate::policy::{Entries, Out, Verdict};
+use crate::policy::{Entries, Evictions, Verdict};
 use crate::prim::ghost::Region;
 use crate::prim::list::MAX_NOTE;
 
@@ -16,7 +16,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
         (queue, note): (u8, u8),
         entries: &E,
         (handle, weight): (H, u64),
-        out: &mut Out<H>,
+        out: &mut Evictions<H>,
     ) {
         self.rivalry = 0;
         while !self.chunks.has_free() {
@@ -31,7 +31,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
             let (chunks, queue) = self.queue(from);
             chunks.pop_back(queue, entries, own);
             let region = if from == WINDOW { Region::Window } else { Region::Main };
-            self.gone(entries, tail, own, region);
+            self.record_departure(entries, tail, own, region);
             out.push((tail, Verdict::Evicted));
         }
         let (chunks, queue) = self.queue(queue);
@@ -43,7 +43,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
     /// Evicts until adding `weight` cannot overflow. Only weights near 2^64 come here.
     #[cold]
-    pub(super) fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Out<H>) {
+    pub(super) fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Evictions<H>) {
         let capacity = std::mem::replace(&mut self.capacity, u64::MAX - weight);
         self.rebalance(entries, self.weighted, out);
         self.capacity = capacity;
@@ -53,7 +53,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// room: a hit entry that fits is no candidate.
     #[cold]
     #[inline(never)]
-    pub(super) fn push_grown<E>(&mut self, id: u8, entries: &E, (handle, weight): (H, u64), out: &mut Out<H>)
+    pub(super) fn push_grown<E>(&mut self, id: u8, entries: &E, (handle, weight): (H, u64), out: &mut Evictions<H>)
     where
         E: Entries<Handle = H>,
     {

@@ -2,7 +2,7 @@
 
 use super::Mapping;
 use super::methods::Args;
-use crate::saved::{Loading, Of, Saving};
+use crate::saved::{LoadSession, Of, SaveSession};
 use crate::store::Store;
 use pyo3::prelude::*;
 
@@ -11,12 +11,12 @@ impl Mapping {
         &self.store
     }
 
-    pub(super) fn saving(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<Saving>> {
-        Saving::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
+    pub(super) fn saving(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<SaveSession>> {
+        SaveSession::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
     }
 
-    pub(super) fn loading(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<Loading>> {
-        Loading::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
+    pub(super) fn loading(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<LoadSession>> {
+        LoadSession::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
     }
 
     fn of(&self, py: Python<'_>) -> Of {

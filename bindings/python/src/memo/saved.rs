@@ -5,7 +5,7 @@ use super::load::Sought;
 use super::methods::{Args, Spread};
 use crate::call::{Call, Owner};
 use crate::objects::Ref;
-use crate::saved::{Loading, Of, Saving};
+use crate::saved::{LoadSession, Of, SaveSession};
 use crate::store::Store;
 use crate::store::key::Search;
 use pyo3::exceptions::PyTypeError;
@@ -51,12 +51,12 @@ impl Memo {
         f(&Search::new(&call, call.hash()?), call.key()?)
     }
 
-    pub(super) fn saving(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<Saving>> {
-        Saving::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
+    pub(super) fn saving(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<SaveSession>> {
+        SaveSession::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
     }
 
-    pub(super) fn loading(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<Loading>> {
-        Loading::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
+    pub(super) fn loading(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<LoadSession>> {
+        LoadSession::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
     }
 
     fn of(&self, py: Python<'_>) -> Of {

@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::store::key::{Search, Single};
 use crate::store::left::LettingGo;
 use crate::store::saved::Entry;
-use hotset::raw::{self, About};
+use hotset::raw::{self, EntryMeta};
 use hotset::snapshot::SnapshotError as Refusal;
 use pyo3::exceptions::{PyException, PyIndexError, PyMemoryError, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -106,9 +106,9 @@ impl Of {
         Ok((!there).then_some(weight))
     }
 
-    fn restore(&self, py: Python<'_>, kept: Kept, loading: &raw::Loading) -> PyResult<bool> {
+    fn restore(&self, py: Python<'_>, kept: SnapshotEvent, loading: &raw::LoadSession) -> PyResult<bool> {
         let store = self.store()?;
-        let Kept {
+        let SnapshotEvent {
             key,
             value,
             weight,
@@ -164,14 +164,14 @@ impl<T> Turns<T> {
 
 /// A save that is going on. If it is dropped before it is finished, nothing was saved.
 #[pyclass(frozen, module = "hotset._hotset")]
-pub(crate) struct Saving {
+pub(crate) struct SaveSession {
     of: Of,
     path: PathBuf,
     /// And what is known of the batch's entries that were not added yet.
-    state: Turns<(raw::Saving, Vec<Option<About>>)>,
+    state: Turns<(raw::SaveSession, Vec<Option<EntryMeta>>)>,
 }
 
-impl Saving {
+impl SaveSession {
     pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
         let _letting_go = LettingGo;
         let store = of.store()?;
@@ -185,7 +185,7 @@ impl Saving {
 }
 
 #[pymethods]
-impl Saving {
+impl SaveSession {
     fn batch<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
         let _letting_go = LettingGo;
         let store = self.of.store()?;
@@ -227,28 +227,28 @@ impl Saving {
 }
 
 /// An entry that is to come in, as the codec made it.
-struct Kept {
+struct SnapshotEvent {
     key: Py<PyAny>,
     value: Py<PyAny>,
     weight: u64,
-    about: About,
+    about: EntryMeta,
 }
 
 struct LoadingState {
-    loading: raw::Loading,
-    about: Option<About>,
-    kept: Vec<Kept>,
+    loading: raw::LoadSession,
+    about: Option<EntryMeta>,
+    kept: Vec<SnapshotEvent>,
     room: u64,
 }
 
 /// A load that is going on. Until it is finished, nothing came in.
 #[pyclass(frozen, module = "hotset._hotset")]
-pub(crate) struct Loading {
+pub(crate) struct LoadSession {
     of: Of,
     state: Turns<LoadingState>,
 }
 
-impl Loading {
+impl LoadSession {
     pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
         let _letting_go = LettingGo;
         let store = of.store()?;
@@ -265,7 +265,7 @@ impl Loading {
 }
 
 #[pymethods]
-impl Loading {
+impl LoadSession {
     fn __iter__(this: Py<Self>) -> Py<Self> {
         this
     }
@@ -292,7 +292,7 @@ impl Loading {
                 && let Some(about) = state.about.take()
             {
                 state.room = room;
-                state.kept.push(Kept {
+                state.kept.push(SnapshotEvent {
                     key: key.clone().unbind(),
                     value: value.clone().unbind(),
                     weight,
@@ -320,7 +320,7 @@ impl Loading {
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SnapshotError", module.py().get_type::<SnapshotError>())?;
-    module.add_class::<Saving>()?;
-    module.add_class::<Loading>()?;
+    module.add_class::<SaveSession>()?;
+    module.add_class::<LoadSession>()?;
     values::add(module)
 }

@@ -276,7 +276,7 @@ impl Store {
         };
         // (Exceptions that are remembered have times.)
         // SAFETY: the calling thread holds the GIL; `equal` uses none.
-        unsafe { raw::glance_alone(&self.cache, seeded(hash), equal, Value::value) }.flatten()
+        unsafe { raw::probe_exclusive(&self.cache, seeded(hash), equal, Value::value) }.flatten()
     }
 
     /// The same, and whether the caller is the one who is to reload what is there.
@@ -631,7 +631,7 @@ fn build_error(error: BuildError) -> PyErr {
     let text = error.to_string();
     match error {
         BuildError::NoMemory => PyMemoryError::new_err(text),
-        BuildError::NoThread { source } => match source.raw_os_error() {
+        BuildError::ThreadSpawn { source } => match source.raw_os_error() {
             Some(number) => PyOSError::new_err((number, text)),
             None => PyOSError::new_err(text),
         },

@@ -3,7 +3,7 @@
 use super::key::{Found, Key, Look, Search, Sought, Value};
 use super::{Store, WEIGHT};
 use crate::objects::{Object, Raised, Ref};
-use hotset::raw::{About, Loading, Saving};
+use hotset::raw::{EntryMeta, LoadSession, SaveSession};
 use hotset::snapshot::SnapshotError;
 use std::path::Path;
 use std::ptr;
@@ -12,16 +12,16 @@ use std::ptr;
 pub(crate) struct Entry {
     pub(crate) key: Ref,
     pub(crate) value: Ref,
-    pub(crate) about: About,
+    pub(crate) about: EntryMeta,
 }
 
 impl Store {
-    pub(crate) fn begin_saving(&self, path: &Path, schema: u64) -> Result<Saving, SnapshotError> {
-        Saving::begin(&self.cache, path, schema)
+    pub(crate) fn begin_saving(&self, path: &Path, schema: u64) -> Result<SaveSession, SnapshotError> {
+        SaveSession::begin(&self.cache, path, schema)
     }
 
     /// The next entries to be saved, without remembered exceptions; none at the end.
-    pub(crate) fn next_to_save(&self, saving: &mut Saving) -> Vec<Entry> {
+    pub(crate) fn next_to_save(&self, saving: &mut SaveSession) -> Vec<Entry> {
         let batch = saving.batch(&self.cache, |key, value| {
             let key = key.object();
             if key.is_null() {
@@ -38,17 +38,17 @@ impl Store {
     }
 
     /// Opens and checks a file, which may take long. Looks at nothing of the store but its clock.
-    pub(crate) fn begin_loading(&self, path: &Path, schema: u64) -> Result<Loading, SnapshotError> {
-        Loading::open(&self.cache, path, schema)
+    pub(crate) fn begin_loading(&self, path: &Path, schema: u64) -> Result<LoadSession, SnapshotError> {
+        LoadSession::open(&self.cache, path, schema)
     }
 
     /// How much weight there is room for.
     pub(crate) fn room(&self) -> u64 {
         self.cache.run_pending();
-        Loading::room(&self.cache)
+        LoadSession::room(&self.cache)
     }
 
-    pub(crate) fn begin_restoring(&self, loading: &Loading) {
+    pub(crate) fn begin_restoring(&self, loading: &LoadSession) {
         self.cache.run_pending();
         loading.begin_restoring(&self.cache);
     }
@@ -59,7 +59,7 @@ impl Store {
         search: &Search<'_, T>,
         entry: Entry,
         weight: u64,
-        loading: &Loading,
+        loading: &LoadSession,
     ) -> Result<bool, Raised> {
         if self.contains(search)? {
             return Ok(false);

@@ -3,13 +3,13 @@
 
 /// Counts departures or arrivals in ticks, without a division per event.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
+pub(super) struct TickCounter {
     pub(super) ticks: u32,
     /// Events until the next tick.
     pub(super) left: u64,
 }
 
-impl Clock {
+impl TickCounter {
     #[inline(always)]
     pub(super) fn advance(&mut self, tick: u64) {
         self.left -= 1;
