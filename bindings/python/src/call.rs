@@ -8,7 +8,7 @@
 use crate::objects::{
     Equal, Object, Raised, Ref, all, ask, compare, hash, hash_at_once, is_any_tuple, is_exactly, is_tuple, items, mix,
 };
-use crate::statics::mark;
+use crate::sentinels::mark;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -82,7 +82,7 @@ pub(crate) unsafe fn check_equal(class: *mut ffi::PyTypeObject) -> Result<(), Ra
     if is_hashable && is_value {
         return Ok(());
     }
-    Err(crate::border::raise(Python::attach(|py| {
+    Err(crate::ffi::raise(Python::attach(|py| {
         // SAFETY: the caller's promise.
         let class = unsafe { Bound::from_borrowed_ptr(py, class.cast()) };
         let name = class

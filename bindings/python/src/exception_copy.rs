@@ -8,7 +8,7 @@
 //! it remembers file, function, and line, and makes frames of these for each copy. All exceptions that an exception refers to are
 //! copied with it: cause, context, the members of a group, those among its arguments and its attributes.
 
-use crate::border::raise;
+use crate::ffi::raise;
 use crate::objects::{Object, Raised, Ref};
 use pyo3::exceptions::{PyBaseException, PyException, PyTypeError};
 use pyo3::ffi;

@@ -53,7 +53,7 @@ fn check_slowly(here: usize) -> Result<(), Raised> {
         return Ok(());
     }
     let text = "maximum recursion depth exceeded: the thread's stack is used up";
-    Err(crate::border::raise(PyRecursionError::new_err(text)))
+    Err(crate::ffi::raise(PyRecursionError::new_err(text)))
 }
 
 const UNKNOWN: Bounds = Bounds {

@@ -1,6 +1,6 @@
 //! Heap types made by hand: what PyO3's classes cost on the way in is more than a whole hit.
 
-use crate::border::{enter, raise};
+use crate::ffi::{enter, raise};
 use crate::objects::Object;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -151,7 +151,7 @@ pub(crate) unsafe fn make_like<T: Instance>(
     unsafe {
         let made = make(class, Some(vectorcall), fill)?;
         #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
-        crate::deferred::as_function(made, _function);
+        crate::deferred_refcount::as_function(made, _function);
         Ok(made)
     }
 }

@@ -2,10 +2,10 @@
 
 mod table;
 
-use crate::border::{enter, methods, quickly};
 use crate::call::{Call, Owner};
+use crate::ffi::{enter, methods, quickly};
+use crate::hash_seed::stir;
 use crate::objects::{Equal, Object, Raised, Ref};
-use crate::seed::stir;
 use crate::types::{Class, Head, Instance, bind, critically, make_like, slot};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
@@ -194,7 +194,7 @@ impl LruFunction {
             .flatten()
             .unwrap_or((ptr::null_mut(), ptr::null_mut()));
         if !table.insert(hash, key, value) {
-            return Err(crate::border::raise(PyMemoryError::new_err("too many entries")));
+            return Err(crate::ffi::raise(PyMemoryError::new_err("too many entries")));
         }
         // SAFETY: as above.
         unsafe { ffi::Py_INCREF(value) };
@@ -233,7 +233,7 @@ impl LruFunction {
         let function = self.function.get();
         if function.is_null() {
             let text = "the garbage collector has taken this function apart";
-            return Err(crate::border::raise(PyRuntimeError::new_err(text)));
+            return Err(crate::ffi::raise(PyRuntimeError::new_err(text)));
         }
         crate::stack::check()?;
         // SAFETY: held while it runs, whatever happens to this cache meanwhile.

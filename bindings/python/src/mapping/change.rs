@@ -4,10 +4,10 @@ use super::Mapping;
 use super::methods::Args;
 use crate::flight::ttl;
 use crate::objects::Ref;
-use crate::statics::is_missing;
+use crate::sentinels::is_missing;
 use crate::store::Store;
+use crate::store::deferred_drop::LettingGo;
 use crate::store::key::{Found, Key, Value};
-use crate::store::left::LettingGo;
 use hotset::{Change, Ttl};
 use pyo3::prelude::*;
 

@@ -1,16 +1,16 @@
 //! The methods of a mapping.
 
 use super::{Mapping, Sought, no_such};
-use crate::border::methods;
 use crate::exception_copy::raise_copy;
+use crate::ffi::methods;
 use crate::flight::shared::{Completion, Outcome, Shared};
 use crate::flight::{Flight, Lead, Of, failure, ttl};
 use crate::objects::{Raised, Ref};
+use crate::sentinels::{is_missing, with_ttl};
 use crate::stack;
-use crate::statics::{is_missing, with_ttl};
+use crate::store::deferred_drop::LettingGo;
 use crate::store::key::{self, Found, Look, Search, Single, Value};
-use crate::store::lanes::{Begun, Leading, Led, Opened};
-use crate::store::left::LettingGo;
+use crate::store::loads::{Begun, Leading, Led, Opened};
 use crate::store::options::capacity;
 use crate::tier2::PyTier;
 use hotset::Ttl;

@@ -2,13 +2,13 @@
 
 mod change;
 mod methods;
-mod saved;
+mod snapshot;
 
-use crate::border::{enter, quickly, raise};
+use crate::ffi::{enter, quickly, raise};
 use crate::objects::{Object, Raised, Ref, hash};
 use crate::store::Store;
+use crate::store::deferred_drop::{LettingGo, Told};
 use crate::store::key::{Found, Search, Single, Value};
-use crate::store::left::{LettingGo, Told};
 use crate::store::options::Options;
 use crate::types::{Class, Head, Instance, make, slot};
 use hotset::Ttl;

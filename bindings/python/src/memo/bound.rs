@@ -3,7 +3,7 @@
 //! Calls of the form `instance.method(..)` do not come here: the interpreter hands the instance to the function itself. What is looked
 //! up here is looked up in the type first (the methods that the package adds), and then in the function.
 
-use crate::border::{enter, methods, quickly};
+use crate::ffi::{enter, methods, quickly};
 use crate::objects::{Object, Raised, Ref};
 use crate::types::{Class, Head, Instance, make, slot};
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
@@ -49,7 +49,7 @@ impl BoundMemo {
         let held = [&self.function, &self.instance].map(|held| held.load(Ordering::Relaxed));
         if held.contains(&ptr::null_mut()) {
             let text = "the garbage collector has taken this method apart";
-            return Err(crate::border::raise(PyRuntimeError::new_err(text)));
+            return Err(crate::ffi::raise(PyRuntimeError::new_err(text)));
         }
         // SAFETY: both are held by this one, which is alive.
         Ok(held.map(|object| unsafe { Ref::borrowed(object) }))
@@ -242,7 +242,7 @@ unsafe fn coroutine_function(this: Object) -> Result<Ref, Raised> {
         let function = (*this.cast::<AsyncMethod>()).function.load(Ordering::Relaxed);
         if function.is_null() {
             let text = "the garbage collector has taken this method apart";
-            return Err(crate::border::raise(PyRuntimeError::new_err(text)));
+            return Err(crate::ffi::raise(PyRuntimeError::new_err(text)));
         }
         Ok(Ref::borrowed(function))
     }

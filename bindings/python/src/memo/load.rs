@@ -2,16 +2,16 @@
 
 use super::Memo;
 use super::reload::Reload;
-use crate::border::raise;
 use crate::call::Call;
 use crate::exception_copy::raise_copy;
+use crate::ffi::raise;
 use crate::flight::failure;
 use crate::flight::shared::{Completion, Outcome, Shared};
 use crate::interrupt;
 use crate::objects::{Object, Raised, Ref};
-use crate::statics::with_ttl;
+use crate::sentinels::with_ttl;
 use crate::store::key::{self, Found, Look, Search, Value};
-use crate::store::lanes::{Begun, Leading, Led, Opened};
+use crate::store::loads::{Begun, Leading, Led, Opened};
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;

@@ -2,14 +2,14 @@
 
 use super::Memo;
 use super::load::Sought;
-use crate::border::{methods, raise};
 use crate::call::{Call, check_equal};
+use crate::ffi::{methods, raise};
 use crate::flight::shared::Outcome;
 use crate::flight::{Flight, Lead, Of, ttl};
 use crate::objects::{Equal, Object, Raised};
+use crate::store::deferred_drop::LettingGo;
 use crate::store::key::{Found, Look, Search, Stored, Value};
-use crate::store::lanes::{Leading, Opened};
-use crate::store::left::LettingGo;
+use crate::store::loads::{Leading, Opened};
 use crate::store::options::capacity;
 use crate::tier2::PyTier;
 use hotset::Ttl;

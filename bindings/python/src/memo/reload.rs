@@ -5,8 +5,8 @@ use super::load::Sought;
 use crate::call::Call;
 use crate::interrupt;
 use crate::objects::{Raised, Ref};
+use crate::store::deferred_drop::LettingGo;
 use crate::store::key::{Look, Search, Stored};
-use crate::store::left::LettingGo;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -39,7 +39,7 @@ impl Reload {
                 done: AtomicBool::new(false),
             })
         })
-        .map_err(crate::border::raise)
+        .map_err(crate::ffi::raise)
     }
 
     fn memo(&self) -> &Memo {
@@ -65,7 +65,7 @@ impl Reload {
         let loaded = memo.store.ask_clock().and_then(|()| {
             memo.fly(&search, &self.key, None, || {
                 memo.run_with(self.args.bind(py), self.kwargs.bind(py))
-                    .map_err(crate::border::raise)
+                    .map_err(crate::ffi::raise)
             })
         });
         if let Err(raised) = loaded {

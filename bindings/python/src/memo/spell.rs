@@ -1,6 +1,6 @@
 //! A spell of failures, in which a function's expired results are served (`stale_if_error`): it is logged once.
 
-use crate::locked::Locked;
+use crate::gil_cell::Locked;
 use std::time::Duration;
 
 /// A spell begins with a key whose call fails. It ends when a call for that key succeeds, or when no call has failed for `grace`, after

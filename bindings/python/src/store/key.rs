@@ -1,9 +1,9 @@
 //! Keys and values in the engine, and how a key is looked for that is no object yet.
 
-use super::left::{Left, leave};
+use super::deferred_drop::{Left, leave};
 use crate::call::{Bare, Call, Positional};
+use crate::hash_seed::seeded;
 use crate::objects::{Equal, Object, Raised, Ref, all, ask, compare, is_exactly, is_tuple, items};
-use crate::seed::seeded;
 use pyo3::ffi;
 use std::borrow::Borrow;
 use std::cell::Cell;

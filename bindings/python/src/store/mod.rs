@@ -1,14 +1,14 @@
 //! A cache of Python objects on the engine: what memoised functions and mappings stand on.
 
+pub(crate) mod deferred_drop;
 #[cfg(not(Py_GIL_DISABLED))]
 mod graph;
 pub(crate) mod key;
-pub(crate) mod lanes;
-pub(crate) mod left;
+pub(crate) mod loads;
 pub(crate) mod options;
 #[cfg(not(Py_GIL_DISABLED))]
 pub(crate) mod owners;
-pub(crate) mod saved;
+pub(crate) mod snapshot;
 mod stats;
 #[cfg(Py_GIL_DISABLED)]
 mod sweep;
@@ -20,14 +20,14 @@ use crate::call::Call;
 use crate::exception_copy::Failure;
 use crate::flight::shared::Outcome;
 use crate::flight::{Lead, failure};
-use crate::locked::{Counter, Locked};
+use crate::gil_cell::{Counter, Locked};
+use crate::hash_seed::seeded;
 use crate::objects::{Object, Raised, Ref};
-use crate::seed::seeded;
+use deferred_drop::{Left, LettingGo, Told, leave};
 use hotset::tier2::Trust;
 use hotset::{BuildError, Cause, Ttl, raw};
 use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
-use lanes::{Lanes, Leading, Led, Opened};
-use left::{Left, LettingGo, Told, leave};
+use loads::{Lanes, Leading, Led, Opened};
 use options::Options;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -380,7 +380,7 @@ impl Store {
                 PyValueError::new_err("a weight must be from 0 to 2**64 - 1")
             })
         })
-        .map_err(crate::border::raise)
+        .map_err(crate::ffi::raise)
     }
 
     /// Sets a key's value.
@@ -439,7 +439,7 @@ impl Store {
             let failure = Failure::new(&error.into_bound(py), false)?;
             Ok(failure.map(|failure| Ref::from(failure.into_any())))
         });
-        match failure.map_err(crate::border::raise)? {
+        match failure.map_err(crate::ffi::raise)? {
             Some(failure) => self.insert(search, key, Value::error(failure), 1, Ttl::After(ttl)),
             // What cannot be copied cannot be raised again.
             None => Ok(()),

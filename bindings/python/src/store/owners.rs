@@ -11,14 +11,14 @@
 //! For the GIL: what is changed here is changed while no Python code and no other thread runs.
 
 use super::graph::{arguments, leads_to_instances};
-use super::saved::Same;
+use super::snapshot::Same;
 use super::{Hooks, Store};
-use crate::border::{enter, raise};
 use crate::call::referent;
-use crate::locked::Locked;
+use crate::ffi::{enter, raise};
+use crate::gil_cell::Locked;
 use crate::objects::{Object, Raised, Ref, is_exactly, is_tuple, items, mix};
+use crate::store::deferred_drop::LettingGo;
 use crate::store::key::Look;
-use crate::store::left::LettingGo;
 use crate::types::{Class, Head, Instance, make, slot};
 use hashbrown::HashMap;
 use pyo3::exceptions::PyTypeError;
@@ -384,7 +384,7 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         doc: c"The results of an instance's cached methods that lead to other objects.",
         flags: ffi::Py_TPFLAGS_IMMUTABLETYPE,
         slots: vec![slot(ffi::Py_tp_new, new as *mut c_void)],
-        methods: crate::border::methods![Results;
+        methods: crate::ffi::methods![Results;
             c"__reduce__" => Results::reduce, 0..=0, c"Copied and pickled as None";
         ],
         dict: false,

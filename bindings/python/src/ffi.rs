@@ -197,7 +197,7 @@ macro_rules! methods {
             count: pyo3::ffi::Py_ssize_t,
         ) -> $crate::objects::Object {
             // SAFETY: Python calls methods with objects of their type, and arguments as METH_FASTCALL says.
-            unsafe { $crate::border::method::<$this, _>(this, args, count, ($least, $most), $function) }
+            unsafe { $crate::ffi::method::<$this, _>(this, args, count, ($least, $most), $function) }
         }
         pyo3::ffi::PyMethodDef {
             ml_name: $name.as_ptr(),
@@ -216,7 +216,7 @@ macro_rules! methods {
             const PARAMETERS: [&str; $most] = [$($parameter),*];
             // SAFETY: Python calls methods with objects of their type, and arguments as METH_FASTCALL with METH_KEYWORDS says.
             unsafe {
-                $crate::border::named_method::<$this, _, _>(this, (args, count, names), $least, PARAMETERS, $function)
+                $crate::ffi::named_method::<$this, _, _>(this, (args, count, names), $least, PARAMETERS, $function)
             }
         }
         pyo3::ffi::PyMethodDef {
@@ -227,7 +227,7 @@ macro_rules! methods {
         }
     }};
     ($this:ty; $($name:literal => $function:expr, $least:literal..=$most:literal, $([$($parameter:literal),*],)? $doc:literal;)*) => {
-        vec![$($crate::border::methods!(@one $this, $name, $function, $least, $most, $([$($parameter),*],)? $doc)),*]
+        vec![$($crate::ffi::methods!(@one $this, $name, $function, $least, $most, $([$($parameter),*],)? $doc)),*]
     };
 }
 pub(crate) use methods;

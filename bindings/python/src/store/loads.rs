@@ -6,7 +6,7 @@
 use super::key::{Look, Search, Sought};
 use crate::flight::actor::{Actor, Relation, is_finalizing};
 use crate::flight::shared::{Outcome, Shared, fork};
-use crate::locked::{Counter, Locked};
+use crate::gil_cell::{Counter, Locked};
 use crate::objects::{Raised, Ref};
 use hashbrown::HashTable;
 use pyo3::prelude::*;

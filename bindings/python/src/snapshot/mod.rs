@@ -4,14 +4,14 @@
 mod classes;
 mod values;
 
-use crate::locked::Locked;
+use crate::gil_cell::Locked;
 use crate::mapping::Mapping;
 use crate::memo::Memo;
 use crate::objects::Ref;
 use crate::store::Store;
+use crate::store::deferred_drop::LettingGo;
 use crate::store::key::{Search, Single};
-use crate::store::left::LettingGo;
-use crate::store::saved::Entry;
+use crate::store::snapshot::Entry;
 use hotset::raw::{self, EntryMeta};
 use hotset::snapshot::SnapshotError as Refusal;
 use pyo3::exceptions::{PyException, PyIndexError, PyMemoryError, PyOSError, PyRuntimeError};

@@ -2,7 +2,7 @@
 
 use super::Mapping;
 use super::methods::Args;
-use crate::saved::{LoadSession, Of, SaveSession};
+use crate::snapshot::{LoadSession, Of, SaveSession};
 use crate::store::Store;
 use pyo3::prelude::*;
 

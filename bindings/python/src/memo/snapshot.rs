@@ -5,7 +5,7 @@ use super::load::Sought;
 use super::methods::{Args, Spread};
 use crate::call::{Call, Owner};
 use crate::objects::Ref;
-use crate::saved::{LoadSession, Of, SaveSession};
+use crate::snapshot::{LoadSession, Of, SaveSession};
 use crate::store::Store;
 use crate::store::key::Search;
 use pyo3::exceptions::PyTypeError;

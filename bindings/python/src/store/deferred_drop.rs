@@ -3,7 +3,7 @@
 //! With the GIL nobody else can be looking at an entry when it is unlinked, so what it held is taken out there and then, and let go of
 //! before the call returns. Without it, the engine drops what it held when no reader can see it any more; that comes here, too.
 
-use crate::locked::Locked;
+use crate::gil_cell::Locked;
 use crate::objects::Object;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -70,7 +70,7 @@ fn let_go_of_all() {
         }
     }
     if let Some(pending) = pending {
-        crate::border::raise(pending);
+        crate::ffi::raise(pending);
     }
 }
 
