@@ -6,7 +6,7 @@ use crate::flight::ttl;
 use crate::objects::Ref;
 use crate::sentinels::is_missing;
 use crate::store::Store;
-use crate::store::deferred_drop::LettingGo;
+use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{Found, Key, Value};
 use hotset::{Change, Ttl};
 use pyo3::prelude::*;
@@ -139,7 +139,7 @@ impl Mapping {
     }
 
     pub(super) fn pop_coldest(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<PyAny>)>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         loop {
             self.store.ask_clock()?;
             let Some((key, found)) = self.store.pop_coldest() else {
@@ -156,7 +156,7 @@ impl Mapping {
     }
 
     pub(super) fn take_expired(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         let own = |object: Ref| object.into_bound(py).unbind();
         let taken = self.store.take_expired().into_iter();

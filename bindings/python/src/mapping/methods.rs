@@ -8,7 +8,7 @@ use crate::flight::{Flight, Lead, Of, failure, ttl};
 use crate::objects::{Raised, Ref};
 use crate::sentinels::{is_missing, with_ttl};
 use crate::stack;
-use crate::store::deferred_drop::LettingGo;
+use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{self, Found, Look, Search, Single, Value};
 use crate::store::loads::{Begun, Leading, Led, Opened};
 use crate::store::options::capacity;
@@ -34,7 +34,7 @@ impl Mapping {
 
     /// New references to all keys and values, hottest first.
     pub(super) fn entries(&self, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         Ok(self.store.hottest(py))
     }
@@ -140,7 +140,7 @@ impl Mapping {
             Ok((value, ttl)) => (Outcome::Value(value.clone()), *ttl),
             Err(error) => (failure(key.py(), error), Ttl::Default),
         };
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let single = Single(key.as_ptr());
         Ok(self.end_load(&Search::resumed(&single, led.hash()), key, led, &outcome, ttl)?)
     }
@@ -203,7 +203,7 @@ impl Mapping {
     pub(crate) fn end(py: Python<'_>, mapping: &Py<PyAny>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         // SAFETY: `begin` put a mapping there.
         let this = unsafe { &*mapping.as_ptr().cast::<Self>() };
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let key = lead.key.clone().into_bound(py);
         let single = Single(lead.key.get());
         let search = Search::resumed(&single, lead.led.hash());
@@ -215,7 +215,7 @@ impl Mapping {
     fn get_many(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let keys = args[0].try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let default = args.get(1).map_or_else(|| py.None().into_bound(py), Bound::clone);
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         let singles: Vec<Single> = keys.iter().map(|key| Single(key.as_ptr())).collect();
         let mut searches = Vec::with_capacity(keys.len());
@@ -263,7 +263,7 @@ impl Mapping {
     /// Each entry with its remaining time, or with what it is at most, however often the entry is used.
     fn items_with_remaining(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let at_most = args[0].is_truthy()?;
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         let entries = self.store.hottest_with_remaining().into_iter();
         let items = entries.map(|(key, value, left)| {
@@ -276,20 +276,20 @@ impl Mapping {
     }
 
     fn stats(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         Ok(self.store.stats(py)?.into_any().unbind())
     }
 
     fn reset_stats(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         self.store.reset_stats();
         Ok(())
     }
 
     fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         self.store.lanes.supersede_all();
         self.store.clear();
@@ -297,7 +297,7 @@ impl Mapping {
     }
 
     fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         self.store.lanes.supersede_all();
         self.store.clear_entries();
@@ -316,14 +316,14 @@ impl Mapping {
     }
 
     fn run_pending(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         self.store.run_pending();
         Ok(())
     }
 
     fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         self.store.resize(capacity("capacity", &args[0])?);
         Ok(())

@@ -7,7 +7,7 @@ mod snapshot;
 use crate::ffi::{enter, quickly, raise};
 use crate::objects::{Object, Raised, Ref, hash};
 use crate::store::Store;
-use crate::store::deferred_drop::{LettingGo, Told};
+use crate::store::deferred_drop::{DrainOnExit, Told};
 use crate::store::key::{Found, Search, Single, Value};
 use crate::store::options::Options;
 use crate::types::{Class, Head, Instance, make, slot};
@@ -33,12 +33,12 @@ unsafe impl Instance for Mapping {
     }
 
     fn clear(&self) {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.empty();
     }
 
     unsafe fn finish(this: *mut Self) {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         // SAFETY: the caller's promise; it was written by `new`, and is dropped once.
         unsafe { ManuallyDrop::drop(&mut (*this).store) };
     }
@@ -55,7 +55,7 @@ impl Mapping {
     /// Runs `f` with the search for a key, which the caller holds. The clock has been asked.
     #[inline(always)]
     fn seek<R>(&self, key: Object, f: impl FnOnce(&Sought<'_>) -> Result<R, Raised>) -> Result<R, Raised> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         let single = Single(key);
         // SAFETY: the caller holds the key.
@@ -152,7 +152,7 @@ unsafe extern "C" fn length(this: Object) -> ffi::Py_ssize_t {
     quickly(-1, || {
         // SAFETY: as above.
         let this = unsafe { &*this.cast::<Mapping>() };
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         this.store.ask_clock()?;
         Ok(this.store.len() as ffi::Py_ssize_t)
     })

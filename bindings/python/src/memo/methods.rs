@@ -7,7 +7,7 @@ use crate::ffi::{methods, raise};
 use crate::flight::shared::Outcome;
 use crate::flight::{Flight, Lead, Of, ttl};
 use crate::objects::{Equal, Object, Raised};
-use crate::store::deferred_drop::LettingGo;
+use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{Found, Look, Search, Stored, Value};
 use crate::store::loads::{Leading, Opened};
 use crate::store::options::capacity;
@@ -73,7 +73,7 @@ impl Memo {
         f: impl FnOnce(&Sought<'_, '_>, &Call<'_>, &Call<'_>) -> PyResult<R>,
     ) -> PyResult<R> {
         let spread = Spread::new(args, kwargs)?;
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
         let (args, count) = (spread.args.as_ptr(), spread.positional);
@@ -188,7 +188,7 @@ impl Memo {
     pub(crate) fn end(py: Python<'_>, memo: &Py<PyAny>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         // SAFETY: `begin` put a memo there.
         let this = unsafe { &*memo.as_ptr().cast::<Self>() };
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let stored = Stored::new(lead.key.clone(), this.store.is_method());
         let search = Search::resumed(&stored, lead.led.hash());
         if matches!(outcome, Outcome::Abandoned) && lead.due {
@@ -235,7 +235,7 @@ impl Memo {
 
     /// From now on the first argument is a method's instance. What was kept before was kept by other keys.
     fn set_method(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         if !self.store.is_method() {
             self.store.lanes.supersede_all();
             self.store.set_method();
@@ -261,13 +261,13 @@ impl Memo {
     }
 
     fn stats(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         Ok(self.store.stats(py)?.into_any().unbind())
     }
 
     fn reset_stats(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         self.store.reset_stats();
         Ok(())
@@ -275,7 +275,7 @@ impl Memo {
 
     /// `((args, kwargs), value)` of all results, hottest first.
     fn entries(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         let entries = self.store.hottest(py).into_iter();
         let method = self.store.is_method();
@@ -288,7 +288,7 @@ impl Memo {
     }
 
     fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         self.store.lanes.supersede_all();
         self.store.clear();
@@ -296,7 +296,7 @@ impl Memo {
     }
 
     fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         self.store.lanes.supersede_all();
         self.store.clear_entries();
@@ -315,14 +315,14 @@ impl Memo {
     }
 
     fn run_pending(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         self.store.run_pending();
         Ok(())
     }
 
     fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         self.store.ask_clock()?;
         self.store.resize(capacity("capacity", &args[0])?);
         Ok(())

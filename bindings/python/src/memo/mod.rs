@@ -13,7 +13,7 @@ use crate::ffi::{enter, quickly, raise};
 use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_any_tuple, same_at_once};
 use crate::stack;
 use crate::store::Store;
-use crate::store::deferred_drop::{Left, LettingGo, Told, leave};
+use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, Told, defer_drop};
 use crate::store::key::{Found, Search, Sought};
 use crate::store::options::Options;
 use crate::types::{Class, Head, Instance, make_like, slot};
@@ -61,9 +61,9 @@ unsafe impl Instance for Memo {
     }
 
     fn clear(&self) {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         for held in [&self.function, &self.key, &self.refresher] {
-            leave(Left {
+            defer_drop(DeferredDrop {
                 key: held.swap(ptr::null_mut(), Ordering::Relaxed),
                 value: ptr::null_mut(),
                 told: None,
@@ -73,7 +73,7 @@ unsafe impl Instance for Memo {
     }
 
     unsafe fn finish(this: *mut Self) {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         // SAFETY: the caller's promise; it was written by `new`, and is dropped once.
         unsafe { ManuallyDrop::drop(&mut (*this).store) };
     }
@@ -86,7 +86,7 @@ impl Memo {
 
     #[inline(always)]
     fn call(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let landed = self.store.lanes.landed();
         let search = Search::new(call, call.hash()?);
         match self.store.get(&search)? {
@@ -107,7 +107,7 @@ impl Memo {
         nargsf: usize,
         owner: Owner,
     ) -> Result<Object, Raised> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let landed = self.store.lanes.landed();
         let hash = hash?;
         match self.store.get(&Search::new(sought, hash))? {
@@ -278,7 +278,7 @@ unsafe extern "C" fn vectorcall_special(this: Object, args: *const Object, nargs
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
             let call = Call::new(args, count, names, this.typed, this.owner(args, count)?);
-            let _letting_go = LettingGo;
+            let _drain = DrainOnExit;
             this.call_specially(&call, nargsf)
         }
     })

@@ -5,7 +5,7 @@ use super::load::Sought;
 use crate::call::Call;
 use crate::interrupt;
 use crate::objects::{Raised, Ref};
-use crate::store::deferred_drop::LettingGo;
+use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{Look, Search, Stored};
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
@@ -61,7 +61,7 @@ impl Reload {
         }
         let (memo, stored) = (self.memo(), self.stored());
         let search = Search::resumed(&stored, self.hash);
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let loaded = memo.store.ask_clock().and_then(|()| {
             memo.fly(&search, &self.key, None, || {
                 memo.run_with(self.args.bind(py), self.kwargs.bind(py))

@@ -9,7 +9,7 @@ use crate::mapping::Mapping;
 use crate::memo::Memo;
 use crate::objects::Ref;
 use crate::store::Store;
-use crate::store::deferred_drop::LettingGo;
+use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{Search, Single};
 use crate::store::snapshot::Entry;
 use hotset::raw::{self, EntryMeta};
@@ -173,7 +173,7 @@ pub(crate) struct SaveSession {
 
 impl SaveSession {
     pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let store = of.store()?;
         store.ask_clock()?;
         let saving = store
@@ -187,7 +187,7 @@ impl SaveSession {
 #[pymethods]
 impl SaveSession {
     fn batch<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let store = self.of.store()?;
         let batch = self.state.with(|(saving, abouts)| {
             let batch = store.next_to_save(saving);
@@ -250,7 +250,7 @@ pub(crate) struct LoadSession {
 
 impl LoadSession {
     pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let store = of.store()?;
         store.ask_clock()?;
         let loading = py.detach(|| store.begin_loading(&path, schema));
@@ -284,7 +284,7 @@ impl LoadSession {
 
     #[pyo3(signature = (key, value, /))]
     fn keep(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let weight = self.of.weigh_absent(key, value)?;
         self.state.with(|state| {
             if let Some(weight) = weight
@@ -304,7 +304,7 @@ impl LoadSession {
     }
 
     fn finish(&self, py: Python<'_>) -> PyResult<u64> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let store = self.of.store()?;
         store.ask_clock()?;
         let LoadingState { loading, kept, .. } = self.state.take()?;

@@ -11,7 +11,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Something that left a cache, with a reference to each.
-pub(crate) struct Left {
+pub(crate) struct DeferredDrop {
     pub(crate) key: Object,
     pub(crate) value: Object,
     /// Who wants to be told, and what.
@@ -27,30 +27,30 @@ pub(crate) struct Told {
 }
 
 // SAFETY: pointers to Python objects, which any attached thread may use.
-unsafe impl Send for Left {}
+unsafe impl Send for DeferredDrop {}
 
 /// Of all caches; whoever comes out of a call lets go of what is here.
-static LEFT: Locked<Vec<Left>> = Locked::new(Vec::new());
+static DEFERRED: Locked<Vec<DeferredDrop>> = Locked::new(Vec::new());
 /// How many there are, for a look without the lock.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// Leaves something to be let go of when the call that is going on returns.
-pub(crate) fn leave(left: Left) {
-    let mut all = LEFT.lock();
-    all.push(left);
+pub(crate) fn defer_drop(dropped: DeferredDrop) {
+    let mut all = DEFERRED.lock();
+    all.push(dropped);
     COUNT.store(all.len(), Ordering::Relaxed);
 }
 
 /// Lets go of all that left. Runs Python code; an exception that is set stays so.
 #[inline(always)]
-pub(crate) fn let_go() {
+pub(crate) fn drain_deferred() {
     if COUNT.load(Ordering::Relaxed) != 0 {
-        let_go_of_all();
+        drain_all();
     }
 }
 
 #[inline(never)]
-fn let_go_of_all() {
+fn drain_all() {
     // SAFETY: whoever comes out of a call is attached. An exception that is set must not meet the code that runs here.
     let pending = unsafe {
         let pending = !ffi::PyErr_Occurred().is_null();
@@ -58,13 +58,13 @@ fn let_go_of_all() {
     };
     while COUNT.load(Ordering::Relaxed) != 0 {
         let mut some = {
-            let mut all = LEFT.lock();
+            let mut all = DEFERRED.lock();
             COUNT.store(0, Ordering::Relaxed);
             std::mem::take(&mut *all)
         };
-        some.drain(..).for_each(Left::let_go);
+        some.drain(..).for_each(DeferredDrop::release);
         // Its memory serves for the next, unless there was very much.
-        let mut all = LEFT.lock();
+        let mut all = DEFERRED.lock();
         if all.capacity() == 0 && some.capacity() <= 256 {
             *all = some;
         }
@@ -74,8 +74,8 @@ fn let_go_of_all() {
     }
 }
 
-impl Left {
-    fn let_go(self) {
+impl DeferredDrop {
+    fn release(self) {
         let Self { key, value, told } = self;
         let mut listener = ptr::null_mut();
         if let Some(told) = told {
@@ -110,10 +110,10 @@ impl Told {
 }
 
 /// Lets go of what left when a call ends, however it does.
-pub(crate) struct LettingGo;
+pub(crate) struct DrainOnExit;
 
-impl Drop for LettingGo {
+impl Drop for DrainOnExit {
     fn drop(&mut self) {
-        let_go();
+        drain_deferred();
     }
 }

@@ -1,6 +1,6 @@
 //! Keys and values in the engine, and how a key is looked for that is no object yet.
 
-use super::deferred_drop::{Left, leave};
+use super::deferred_drop::{DeferredDrop, defer_drop};
 use crate::call::{Bare, Call, Positional};
 use crate::hash_seed::seeded;
 use crate::objects::{Equal, Object, Raised, Ref, all, ask, compare, is_exactly, is_tuple, items};
@@ -125,7 +125,7 @@ impl Drop for Value {
 
 fn drop_object(key: Object, value: Object) {
     if !key.is_null() || !value.is_null() {
-        leave(Left { key, value, told: None });
+        defer_drop(DeferredDrop { key, value, told: None });
     }
 }
 

@@ -23,7 +23,7 @@ use crate::flight::{Lead, failure};
 use crate::gil_cell::{Counter, Locked};
 use crate::hash_seed::seeded;
 use crate::objects::{Object, Raised, Ref};
-use deferred_drop::{Left, LettingGo, Told, leave};
+use deferred_drop::{DeferredDrop, DrainOnExit, Told, defer_drop};
 use hotset::tier2::Trust;
 use hotset::{BuildError, Cause, Ttl, raw};
 use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
@@ -151,7 +151,7 @@ impl Store {
         }
         if cfg!(not(Py_GIL_DISABLED)) || options.on_removal.is_some() {
             let hooks = hooks.clone();
-            builder = builder.on_removal(move |key, value, cause| hooks.left(key, value, cause));
+            builder = builder.on_removal(move |key, value, cause| hooks.entry_removed(key, value, cause));
         }
         let built = builder.jitter(options.jitter).build();
         Ok(Self {
@@ -613,10 +613,10 @@ impl Store {
 
     /// Lets go of everything, for the collector.
     pub(crate) fn empty(&self) {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         for held in [&self.weigher, &self.timer, &self.hooks.on_removal] {
             let object = held.swap(ptr::null_mut(), Ordering::Relaxed);
-            leave(Left {
+            defer_drop(DeferredDrop {
                 key: object,
                 value: ptr::null_mut(),
                 told: None,
@@ -650,7 +650,7 @@ impl Drop for Store {
 
 impl Hooks {
     /// An entry left the engine.
-    fn left(&self, key: &Key, value: &Value, cause: Cause) {
+    fn entry_removed(&self, key: &Key, value: &Value, cause: Cause) {
         #[cfg(not(Py_GIL_DISABLED))]
         if self.method.load(Ordering::Relaxed) {
             owners::forget(self, key.object());
@@ -672,7 +672,7 @@ impl Hooks {
         });
         if cfg!(not(Py_GIL_DISABLED)) {
             let (key, value) = (key.take(), value.take());
-            leave(Left { key, value, told });
+            defer_drop(DeferredDrop { key, value, told });
         } else if told.is_some() {
             let (key, value) = (key.object(), value.object());
             // SAFETY: who unlinked the entry calls this, and holds it.
@@ -680,7 +680,7 @@ impl Hooks {
                 ffi::Py_INCREF(key);
                 ffi::Py_INCREF(value);
             }
-            leave(Left { key, value, told });
+            defer_drop(DeferredDrop { key, value, told });
         }
     }
 }

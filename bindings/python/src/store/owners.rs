@@ -17,7 +17,7 @@ use crate::call::referent;
 use crate::ffi::{enter, raise};
 use crate::gil_cell::Locked;
 use crate::objects::{Object, Raised, Ref, is_exactly, is_tuple, items, mix};
-use crate::store::deferred_drop::LettingGo;
+use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::Look;
 use crate::types::{Class, Head, Instance, make, slot};
 use hashbrown::HashMap;
@@ -278,7 +278,7 @@ fn remove(entries: impl Iterator<Item = (usize, Entry)>) {
 
 /// An instance is gone: so are its results.
 fn end(instance: Object) {
-    let _letting_go = LettingGo;
+    let _drain = DrainOnExit;
     let owner = OWNERS.lock().remove(&(instance as usize));
     let Some(owner) = owner else { return };
     for (store, _) in &owner.caches {
@@ -343,7 +343,7 @@ unsafe impl Instance for Results {
     }
 
     fn clear(&self) {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let instance = self.instance.swap(ptr::null_mut(), Ordering::Relaxed);
         if instance.is_null() {
             return;
