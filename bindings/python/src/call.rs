@@ -224,7 +224,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Whether the key is that of this call, as far as can be told without running Python code.
+    /// Whether the key is that of this call, as far as can be of_positional without running Python code.
     ///
     /// # Safety
     /// The key is alive, and was made by [`key`](Self::key) of a call with the same settings.
@@ -262,9 +262,9 @@ impl<'a> Call<'a> {
             }
             let (by_position, by_name) = self.args.split_at(self.positional);
             let (of_key, mut rest) = key.split_at(self.positional);
-            let mut told = compare_args(of_key, by_position, self.owner);
-            if told == Equal::No {
-                return told;
+            let mut of_positional = compare_args(of_key, by_position, self.owner);
+            if of_positional == Equal::No {
+                return of_positional;
             }
             if !self.names.is_null() {
                 if rest[0] != mark() || !is_tuple(rest[1]) {
@@ -279,7 +279,7 @@ impl<'a> Call<'a> {
                     match all(names.map(|(a, b)| compare(*a, *b))) {
                         Equal::Yes => {}
                         Equal::No => return Equal::No,
-                        Equal::Ask => told = Equal::Ask,
+                        Equal::Ask => of_positional = Equal::Ask,
                     }
                 }
                 rest = &rest[2..];
@@ -292,7 +292,7 @@ impl<'a> Call<'a> {
             {
                 return Equal::No;
             }
-            all([told]
+            all([of_positional]
                 .into_iter()
                 .chain(values.iter().zip(by_name).map(|(a, b)| compare(*a, *b))))
         }

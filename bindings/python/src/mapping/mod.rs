@@ -7,7 +7,7 @@ mod snapshot;
 use crate::ffi::{enter, quickly, raise};
 use crate::objects::{Object, Raised, Ref, hash};
 use crate::store::Store;
-use crate::store::deferred_drop::{DrainOnExit, Told};
+use crate::store::deferred_drop::{DrainOnExit, RemovalNotice};
 use crate::store::key::{Found, Search, Single, Value};
 use crate::store::options::Options;
 use crate::types::{Class, Head, Instance, make, slot};
@@ -169,17 +169,17 @@ unsafe extern "C" fn iterate(this: Object) -> Object {
 }
 
 /// Tells a listener: `(key, value, cause)`.
-fn tell(py: Python<'_>, told: &Told, key: Object, value: Object) -> PyResult<()> {
+fn notify(py: Python<'_>, notice: &RemovalNotice, key: Object, value: Object) -> PyResult<()> {
     // SAFETY: alive, as long as this runs.
     let (key, value, listener) = unsafe {
         let value = Bound::from_borrowed_ptr(py, value);
         (
             Bound::from_borrowed_ptr(py, key),
             value,
-            Bound::from_borrowed_ptr(py, told.listener),
+            Bound::from_borrowed_ptr(py, notice.listener),
         )
     };
-    listener.call1((key, value, told.cause())).map(drop)
+    listener.call1((key, value, notice.cause())).map(drop)
 }
 
 const OPTIONS: [&str; 10] = [
@@ -207,7 +207,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
         }
         let kwargs = kwargs.map(|kwargs| kwargs.cast_into::<PyDict>()).transpose()?;
         let options = Options::read(kwargs.as_ref(), 128, &OPTIONS)?;
-        let store = Store::new(&options, tell)?;
+        let store = Store::new(&options, notify)?;
         let mapping = |head| Mapping {
             head,
             store: ManuallyDrop::new(store),

@@ -13,7 +13,7 @@ use crate::ffi::{enter, quickly, raise};
 use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_any_tuple, same_at_once};
 use crate::stack;
 use crate::store::Store;
-use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, Told, defer_drop};
+use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
 use crate::store::key::{Found, Search, Sought};
 use crate::store::options::Options;
 use crate::types::{Class, Head, Instance, make_like, slot};
@@ -66,7 +66,7 @@ unsafe impl Instance for Memo {
             defer_drop(DeferredDrop {
                 key: held.swap(ptr::null_mut(), Ordering::Relaxed),
                 value: ptr::null_mut(),
-                told: None,
+                notice: None,
             });
         }
         self.store.empty();
@@ -221,14 +221,14 @@ fn taken_apart() -> PyErr {
 }
 
 /// Tells a listener: `(args, kwargs, value, cause)`.
-fn tell<const TYPED: bool>(py: Python<'_>, told: &Told, key: Object, value: Object) -> PyResult<()> {
+fn notify<const TYPED: bool>(py: Python<'_>, notice: &RemovalNotice, key: Object, value: Object) -> PyResult<()> {
     // SAFETY: alive, and the key is one of this kind of cache.
     let (args, kwargs, value, listener) = unsafe {
-        let (args, kwargs) = Call::arguments(py, key, TYPED, told.method)?;
+        let (args, kwargs) = Call::arguments(py, key, TYPED, notice.method)?;
         let value = Bound::from_borrowed_ptr(py, value);
-        (args, kwargs, value, Bound::from_borrowed_ptr(py, told.listener))
+        (args, kwargs, value, Bound::from_borrowed_ptr(py, notice.listener))
     };
-    listener.call1((args, kwargs, value, told.cause())).map(drop)
+    listener.call1((args, kwargs, value, notice.cause())).map(drop)
 }
 
 /// Three functions, of which each goes on with the next one: a hit needs but a few registers, and no memory of its own, if nothing that
@@ -354,7 +354,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
         let options = Options::read(kwargs.as_ref(), 128, &OPTIONS)?;
         // What the key function makes of the arguments is the key, whatever their types.
         let typed = options.typed && options.key.is_none();
-        let store = Store::new(&options, if typed { tell::<true> } else { tell::<false> })?;
+        let store = Store::new(&options, if typed { notify::<true> } else { notify::<false> })?;
         let reference =
             |object: Option<Bound<'_, PyAny>>| AtomicPtr::new(object.map_or(ptr::null_mut(), Bound::into_ptr));
         let reloads = options.stale_while_revalidate.is_some() || options.stale_if_error.is_some();

@@ -15,13 +15,13 @@ pub(crate) struct DeferredDrop {
     pub(crate) key: Object,
     pub(crate) value: Object,
     /// Who wants to be told, and what.
-    pub(crate) told: Option<Told>,
+    pub(crate) notice: Option<RemovalNotice>,
 }
 
-pub(crate) struct Told {
+pub(crate) struct RemovalNotice {
     pub(crate) listener: Object,
     pub(crate) cause: hotset::Cause,
-    pub(crate) tell: super::Tell,
+    pub(crate) notify: super::Notify,
     /// The key begins with a weak reference to a method's instance.
     pub(crate) method: bool,
 }
@@ -76,12 +76,12 @@ fn drain_all() {
 
 impl DeferredDrop {
     fn release(self) {
-        let Self { key, value, told } = self;
+        let Self { key, value, notice } = self;
         let mut listener = ptr::null_mut();
-        if let Some(told) = told {
-            listener = told.listener;
+        if let Some(notice) = notice {
+            listener = notice.listener;
             Python::attach(|py| {
-                if let Err(error) = (told.tell)(py, &told, key, value) {
+                if let Err(error) = (notice.notify)(py, &notice, key, value) {
                     // SAFETY: this holds a reference.
                     let listener = unsafe { Bound::from_borrowed_ptr(py, listener) };
                     crate::interrupt::report(error, &listener);
@@ -95,7 +95,7 @@ impl DeferredDrop {
     }
 }
 
-impl Told {
+impl RemovalNotice {
     /// What the user calls the cause.
     pub(crate) fn cause(&self) -> &'static str {
         match self.cause {

@@ -125,7 +125,11 @@ impl Drop for Value {
 
 fn drop_object(key: Object, value: Object) {
     if !key.is_null() || !value.is_null() {
-        defer_drop(DeferredDrop { key, value, told: None });
+        defer_drop(DeferredDrop {
+            key,
+            value,
+            notice: None,
+        });
     }
 }
 

@@ -23,7 +23,7 @@ use crate::flight::{Lead, failure};
 use crate::gil_cell::{Counter, Locked};
 use crate::hash_seed::seeded;
 use crate::objects::{Object, Raised, Ref};
-use deferred_drop::{DeferredDrop, DrainOnExit, Told, defer_drop};
+use deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
 use hotset::tier2::Trust;
 use hotset::{BuildError, Cause, Ttl, raw};
 use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
@@ -42,14 +42,14 @@ use std::time::{Duration, Instant};
 use trust::Watched;
 
 /// How a listener is told of an entry: `(told, key, value)`.
-pub(crate) type Tell = fn(Python<'_>, &Told, Object, Object) -> PyResult<()>;
+pub(crate) type Notify = fn(Python<'_>, &RemovalNotice, Object, Object) -> PyResult<()>;
 
 type Cache = hotset::Cache<Key, Value, Passed>;
 
 /// What the engine's callbacks share with the store. It holds references, which the store lets go of.
 struct Hooks {
     on_removal: AtomicPtr<ffi::PyObject>,
-    tell: Tell,
+    notify: Notify,
     /// Keys begin with a weak reference to a method's instance.
     method: AtomicBool,
     /// The user's clock when it was last asked, in nanoseconds.
@@ -104,7 +104,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) fn new(options: &Options<'_>, tell: Tell) -> PyResult<Self> {
+    pub(crate) fn new(options: &Options<'_>, notify: Notify) -> PyResult<Self> {
         let reference = |object: &Option<Bound<'_, PyAny>>| {
             AtomicPtr::new(
                 object
@@ -127,7 +127,7 @@ impl Store {
         };
         let hooks = Arc::new(Hooks {
             on_removal: reference(&options.on_removal),
-            tell,
+            notify,
             method: AtomicBool::new(options.method),
             now: AtomicU64::new(0),
             owners: AtomicUsize::new(0),
@@ -619,7 +619,7 @@ impl Store {
             defer_drop(DeferredDrop {
                 key: object,
                 value: ptr::null_mut(),
-                told: None,
+                notice: None,
             });
         }
         self.cache.clear();
@@ -660,27 +660,27 @@ impl Hooks {
             // A failure that was remembered is no value, and what is replaced by itself stays.
             listener = ptr::null_mut();
         }
-        let told = (!listener.is_null()).then(|| {
+        let notice = (!listener.is_null()).then(|| {
             // SAFETY: the store holds it.
             unsafe { ffi::Py_INCREF(listener) };
-            Told {
+            RemovalNotice {
                 listener,
                 cause,
-                tell: self.tell,
+                notify: self.notify,
                 method: self.method.load(Ordering::Relaxed),
             }
         });
         if cfg!(not(Py_GIL_DISABLED)) {
             let (key, value) = (key.take(), value.take());
-            defer_drop(DeferredDrop { key, value, told });
-        } else if told.is_some() {
+            defer_drop(DeferredDrop { key, value, notice });
+        } else if notice.is_some() {
             let (key, value) = (key.object(), value.object());
             // SAFETY: who unlinked the entry calls this, and holds it.
             unsafe {
                 ffi::Py_INCREF(key);
                 ffi::Py_INCREF(value);
             }
-            defer_drop(DeferredDrop { key, value, told });
+            defer_drop(DeferredDrop { key, value, notice });
         }
     }
 }
