@@ -224,7 +224,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Whether the key is that of this call, as far as can be of_positional without running Python code.
+    /// Whether the key is that of this call, as far as can be told without running Python code.
     ///
     /// # Safety
     /// The key is alive, and was made by [`key`](Self::key) of a call with the same settings.
@@ -233,7 +233,7 @@ impl<'a> Call<'a> {
         // SAFETY: the caller's promise, and `new`'s.
         unsafe {
             if self.is_single() && !is_tuple(key) {
-                return Bare(self.args[0]).compare(key);
+                return SingleArg(self.args[0]).compare(key);
             }
             match self.several() {
                 Some(several) if !self.is_single() => several.compare(key),
@@ -540,9 +540,9 @@ impl<'a> Positional<'a> {
 }
 
 /// A single argument, not `typed` and not a method's instance: what is most often asked for, apart from all else.
-pub(crate) struct Bare(pub(crate) Object);
+pub(crate) struct SingleArg(pub(crate) Object);
 
-impl Bare {
+impl SingleArg {
     /// As [`Call::compare`].
     ///
     /// # Safety

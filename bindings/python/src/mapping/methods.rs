@@ -1,6 +1,6 @@
 //! The methods of a mapping.
 
-use super::{Mapping, Sought, no_such};
+use super::{KeySearch, Mapping, no_such};
 use crate::exception_copy::raise_copy;
 use crate::ffi::methods;
 use crate::flight::shared::{Completion, Outcome, Shared};
@@ -9,7 +9,7 @@ use crate::objects::{Raised, Ref};
 use crate::sentinels::{is_missing, with_ttl};
 use crate::stack;
 use crate::store::deferred_drop::DrainOnExit;
-use crate::store::key::{self, Found, Look, Search, Single, Value};
+use crate::store::key::{self, Found, KeyQuery, MappingKey, Search, Value};
 use crate::store::loads::{Begun, Leading, Led, Opened};
 use crate::store::options::capacity;
 use crate::tier2::PyTier;
@@ -23,7 +23,7 @@ pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
 
 impl Mapping {
     /// [`seek`](Self::seek), for what may fail as PyO3 does.
-    pub(super) fn with<R>(&self, key: &Bound<'_, PyAny>, f: impl FnOnce(&Sought<'_>) -> PyResult<R>) -> PyResult<R> {
+    pub(super) fn with<R>(&self, key: &Bound<'_, PyAny>, f: impl FnOnce(&KeySearch<'_>) -> PyResult<R>) -> PyResult<R> {
         let mut result = None;
         self.seek(key.as_ptr(), |search| {
             result = Some(f(search));
@@ -141,12 +141,12 @@ impl Mapping {
             Err(error) => (failure(key.py(), error), Ttl::Default),
         };
         let _drain = DrainOnExit;
-        let single = Single(key.as_ptr());
+        let single = MappingKey(key.as_ptr());
         Ok(self.end_load(&Search::resumed(&single, led.hash()), key, led, &outcome, ttl)?)
     }
 
     /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
-    fn end_load<T: key::Sought>(
+    fn end_load<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Bound<'_, PyAny>,
@@ -205,7 +205,7 @@ impl Mapping {
         let this = unsafe { &*mapping.as_ptr().cast::<Self>() };
         let _drain = DrainOnExit;
         let key = lead.key.clone().into_bound(py);
-        let single = Single(lead.key.get());
+        let single = MappingKey(lead.key.get());
         let search = Search::resumed(&single, lead.led.hash());
         this.store.end_task(py, lead, outcome, || {
             this.end_load(&search, &key, lead.led, outcome, ttl)
@@ -217,15 +217,15 @@ impl Mapping {
         let default = args.get(1).map_or_else(|| py.None().into_bound(py), Bound::clone);
         let _drain = DrainOnExit;
         self.store.ask_clock()?;
-        let singles: Vec<Single> = keys.iter().map(|key| Single(key.as_ptr())).collect();
+        let singles: Vec<MappingKey> = keys.iter().map(|key| MappingKey(key.as_ptr())).collect();
         let mut searches = Vec::with_capacity(keys.len());
         for single in &singles {
             // SAFETY: `keys` holds them.
             let hash = unsafe { crate::objects::hash(single.0) }?;
             searches.push(Search::new(single, hash));
         }
-        let looks: Vec<&dyn Look> = searches.iter().map(|search| search as &dyn Look).collect();
-        let values = self.store.get_many(&looks);
+        let queries: Vec<&dyn KeyQuery> = searches.iter().map(|search| search as &dyn KeyQuery).collect();
+        let values = self.store.get_many(&queries);
         let mut found = Vec::with_capacity(values.len());
         for (value, search) in values.into_iter().zip(&searches) {
             let value = match value {

@@ -8,7 +8,7 @@ use crate::ffi::{enter, quickly, raise};
 use crate::objects::{Object, Raised, Ref, hash};
 use crate::store::Store;
 use crate::store::deferred_drop::{DrainOnExit, RemovalNotice};
-use crate::store::key::{Found, Search, Single, Value};
+use crate::store::key::{Found, MappingKey, Search, Value};
 use crate::store::options::Options;
 use crate::types::{Class, Head, Instance, make, slot};
 use hotset::Ttl;
@@ -45,7 +45,7 @@ unsafe impl Instance for Mapping {
 }
 
 /// How a key is looked for.
-pub(crate) type Sought<'s> = Search<'s, Single>;
+pub(crate) type KeySearch<'s> = Search<'s, MappingKey>;
 
 impl Mapping {
     fn object(&self) -> Object {
@@ -54,10 +54,10 @@ impl Mapping {
 
     /// Runs `f` with the search for a key, which the caller holds. The clock has been asked.
     #[inline(always)]
-    fn seek<R>(&self, key: Object, f: impl FnOnce(&Sought<'_>) -> Result<R, Raised>) -> Result<R, Raised> {
+    fn seek<R>(&self, key: Object, f: impl FnOnce(&KeySearch<'_>) -> Result<R, Raised>) -> Result<R, Raised> {
         let _drain = DrainOnExit;
         self.store.ask_clock()?;
-        let single = Single(key);
+        let single = MappingKey(key);
         // SAFETY: the caller holds the key.
         let hash = unsafe { hash(key) }?;
         f(&Search::new(&single, hash))
@@ -70,7 +70,7 @@ impl Mapping {
     }
 
     /// Sets a key's value; `key` and `value` are the caller's.
-    fn set(&self, search: &Sought<'_>, key: Object, value: Object, ttl: Ttl) -> Result<(), Raised> {
+    fn set(&self, search: &KeySearch<'_>, key: Object, value: Object, ttl: Ttl) -> Result<(), Raised> {
         let weight = self.store.weigh(&[key, value])?;
         self.store.lanes.supersede(search)?;
         // SAFETY: the caller's objects are alive.
@@ -79,7 +79,7 @@ impl Mapping {
     }
 
     /// Removes a key, and returns its value.
-    fn take(&self, search: &Sought<'_>) -> Result<Option<Ref>, Raised> {
+    fn take(&self, search: &KeySearch<'_>) -> Result<Option<Ref>, Raised> {
         self.store.lanes.supersede(search)?;
         Ok(self.store.remove(search)?.and_then(Found::value))
     }

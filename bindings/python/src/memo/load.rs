@@ -10,14 +10,14 @@ use crate::flight::shared::{Completion, Outcome, Shared};
 use crate::interrupt;
 use crate::objects::{Object, Raised, Ref};
 use crate::sentinels::with_ttl;
-use crate::store::key::{self, Found, Look, Search, Value};
+use crate::store::key::{self, Found, KeyQuery, Search, Value};
 use crate::store::loads::{Begun, Leading, Led, Opened};
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use std::sync::atomic::Ordering;
 
-pub(super) type Sought<'s, 'a> = Search<'s, Call<'a>>;
+pub(super) type CallSearch<'s, 'a> = Search<'s, Call<'a>>;
 
 impl Memo {
     /// Calls the function, and keeps what it returns. `landed` is how many loads had landed before the key was missed.
@@ -26,7 +26,7 @@ impl Memo {
     #[inline(never)]
     pub(super) fn load(
         &self,
-        search: &Sought<'_, '_>,
+        search: &CallSearch<'_, '_>,
         key: &Call<'_>,
         call: &Call<'_>,
         nargsf: usize,
@@ -39,7 +39,7 @@ impl Memo {
 
     /// Leads the key's load, or waits for its leader. If `landed` is given, and others have landed since, looks again before.
     #[inline(always)]
-    pub(super) fn fly<T: key::Sought>(
+    pub(super) fn fly<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
@@ -59,7 +59,7 @@ impl Memo {
     }
 
     #[inline(never)]
-    fn begin_load<T: key::Sought>(
+    fn begin_load<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
@@ -97,7 +97,7 @@ impl Memo {
 
     /// Ends a load that this thread led, by what the function returned or raised.
     #[inline(never)]
-    fn end_led_load<T: key::Sought>(
+    fn end_led_load<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
@@ -138,7 +138,7 @@ impl Memo {
     #[inline(never)]
     pub(super) fn reload(
         &self,
-        search: &Sought<'_, '_>,
+        search: &CallSearch<'_, '_>,
         key: &Call<'_>,
         call: &Call<'_>,
         nargsf: usize,
@@ -152,7 +152,7 @@ impl Memo {
                 // nothing is left to serve.
                 if Python::attach(|py| error.is_instance_of::<PyException>(py)) {
                     self.store.reload_failed(search);
-                    self.log_stale(Look::hash(search), &error);
+                    self.log_stale(KeyQuery::hash(search), &error);
                     return Ok(value);
                 }
                 if let Err(raised) = self.store.reload_abandoned(search) {
@@ -184,7 +184,7 @@ impl Memo {
     /// The new value, if the caller has reloaded it.
     fn reload_anywhere(
         &self,
-        search: &Sought<'_, '_>,
+        search: &CallSearch<'_, '_>,
         key: &Call<'_>,
         call: &Call<'_>,
         nargsf: usize,
@@ -212,7 +212,7 @@ impl Memo {
     }
 
     /// Keeps what came of a load.
-    fn store_outcome<T: key::Sought>(
+    fn store_outcome<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
@@ -222,7 +222,7 @@ impl Memo {
         match outcome {
             Outcome::Value(value) => {
                 if self.reloads {
-                    self.spell.loaded(Look::hash(search));
+                    self.spell.loaded(KeyQuery::hash(search));
                 }
                 let weight = self.store.weigh(&[value.get()])?;
                 self.store
@@ -239,7 +239,7 @@ impl Memo {
     }
 
     /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
-    pub(super) fn end_load<T: key::Sought>(
+    pub(super) fn end_load<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,

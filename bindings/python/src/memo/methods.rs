@@ -1,14 +1,14 @@
 //! The methods of a memoised function, by `(args, kwargs)`.
 
 use super::Memo;
-use super::load::Sought;
+use super::load::CallSearch;
 use crate::call::{Call, check_equal};
 use crate::ffi::{methods, raise};
 use crate::flight::shared::Outcome;
 use crate::flight::{Flight, Lead, Of, ttl};
 use crate::objects::{Equal, Object, Raised};
 use crate::store::deferred_drop::DrainOnExit;
-use crate::store::key::{Found, Look, Search, Stored, Value};
+use crate::store::key::{Found, KeyQuery, Search, StoredKey, Value};
 use crate::store::loads::{Leading, Opened};
 use crate::store::options::capacity;
 use crate::tier2::PyTier;
@@ -70,7 +70,7 @@ impl Memo {
         &self,
         args: &Bound<'_, PyAny>,
         kwargs: &Bound<'_, PyAny>,
-        f: impl FnOnce(&Sought<'_, '_>, &Call<'_>, &Call<'_>) -> PyResult<R>,
+        f: impl FnOnce(&CallSearch<'_, '_>, &Call<'_>, &Call<'_>) -> PyResult<R>,
     ) -> PyResult<R> {
         let spread = Spread::new(args, kwargs)?;
         let _drain = DrainOnExit;
@@ -157,7 +157,7 @@ impl Memo {
                     let flight = Bound::new(py, flight)?;
                     leading.hand_over();
                     if let Some(value) = due {
-                        let interrupted = self.store.lanes.take_interrupted(Look::hash(search));
+                        let interrupted = self.store.lanes.take_interrupted(KeyQuery::hash(search));
                         let kind = if interrupted { 4 } else { 3 };
                         return Ok((kind, value, flight).into_pyobject(py)?.into_any().unbind());
                     }
@@ -189,7 +189,7 @@ impl Memo {
         // SAFETY: `begin` put a memo there.
         let this = unsafe { &*memo.as_ptr().cast::<Self>() };
         let _drain = DrainOnExit;
-        let stored = Stored::new(lead.key.clone(), this.store.is_method());
+        let stored = StoredKey::new(lead.key.clone(), this.store.is_method());
         let search = Search::resumed(&stored, lead.led.hash());
         if matches!(outcome, Outcome::Abandoned) && lead.due {
             this.store.lanes.note_interrupted(lead.led.hash());

@@ -7,14 +7,14 @@ mod reload;
 mod snapshot;
 mod spell;
 
-use crate::call::{Bare, Call, Owner, Positional, check_equal};
+use crate::call::{Call, Owner, Positional, SingleArg, check_equal};
 use crate::exception_copy::raise_copy;
 use crate::ffi::{enter, quickly, raise};
 use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_any_tuple, same_at_once};
 use crate::stack;
 use crate::store::Store;
 use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
-use crate::store::key::{Found, Search, Sought};
+use crate::store::key::{Found, MatchesKey, Search};
 use crate::store::options::Options;
 use crate::types::{Class, Head, Instance, make_like, slot};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
@@ -100,7 +100,7 @@ impl Memo {
     /// # Safety
     /// As vectorcall's.
     #[inline(always)]
-    unsafe fn call_plainly<T: Sought>(
+    unsafe fn call_plainly<T: MatchesKey>(
         &self,
         (sought, hash): (&T, Result<u64, Raised>),
         args: *const Object,
@@ -146,7 +146,7 @@ impl Memo {
 
     /// What is there, and whether the caller is the one that must reload it.
     #[inline(never)]
-    fn find_specially<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
+    fn find_specially<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
         if self.reloads {
             return self.store.get_due(search);
         }
@@ -303,7 +303,7 @@ unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usiz
                     return this.call_plainly((&several, several.hash()), args, nargsf, owner);
                 }
                 if !is_any_tuple(*args) {
-                    return this.call_plainly((&Bare(*args), hash(*args)), args, nargsf, owner);
+                    return this.call_plainly((&SingleArg(*args), hash(*args)), args, nargsf, owner);
                 }
             }
             let call = Call::new(args, count, names, this.typed, owner);

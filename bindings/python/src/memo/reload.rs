@@ -1,12 +1,12 @@
 //! A reload that a hit found due, for another thread to run.
 
 use super::Memo;
-use super::load::Sought;
+use super::load::CallSearch;
 use crate::call::Call;
 use crate::interrupt;
 use crate::objects::{Raised, Ref};
 use crate::store::deferred_drop::DrainOnExit;
-use crate::store::key::{Look, Search, Stored};
+use crate::store::key::{KeyQuery, Search, StoredKey};
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -25,7 +25,12 @@ pub(crate) struct Reload {
 }
 
 impl Reload {
-    pub(super) fn new(memo: &Memo, key: &Call<'_>, search: &Sought<'_, '_>, call: &Call<'_>) -> Result<Self, Raised> {
+    pub(super) fn new(
+        memo: &Memo,
+        key: &Call<'_>,
+        search: &CallSearch<'_, '_>,
+        call: &Call<'_>,
+    ) -> Result<Self, Raised> {
         let own = key.key()?;
         Python::attach(|py| {
             let (args, kwargs) = call.objects(py)?;
@@ -35,7 +40,7 @@ impl Reload {
                 args: args.unbind(),
                 kwargs: kwargs.unbind(),
                 key: own,
-                hash: Look::hash(search),
+                hash: KeyQuery::hash(search),
                 done: AtomicBool::new(false),
             })
         })
@@ -47,8 +52,8 @@ impl Reload {
         unsafe { &*self.memo.as_ptr().cast() }
     }
 
-    fn stored(&self) -> Stored {
-        Stored::new(self.key.clone(), self.memo().store.is_method())
+    fn stored(&self) -> StoredKey {
+        StoredKey::new(self.key.clone(), self.memo().store.is_method())
     }
 }
 

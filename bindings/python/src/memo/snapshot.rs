@@ -1,7 +1,7 @@
 //! A memoised function's results, for a snapshot: by the arguments that their keys were made of.
 
 use super::Memo;
-use super::load::Sought;
+use super::load::CallSearch;
 use super::methods::{Args, Spread};
 use crate::call::{Call, Owner};
 use crate::objects::Ref;
@@ -35,7 +35,7 @@ impl Memo {
     pub(crate) fn with_shown<R>(
         &self,
         shown: &Bound<'_, PyAny>,
-        f: impl FnOnce(&Sought<'_, '_>, Ref) -> PyResult<R>,
+        f: impl FnOnce(&CallSearch<'_, '_>, Ref) -> PyResult<R>,
     ) -> PyResult<R> {
         let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) = shown
             .extract()

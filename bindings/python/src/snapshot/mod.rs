@@ -10,7 +10,7 @@ use crate::memo::Memo;
 use crate::objects::Ref;
 use crate::store::Store;
 use crate::store::deferred_drop::DrainOnExit;
-use crate::store::key::{Search, Single};
+use crate::store::key::{MappingKey, Search};
 use crate::store::snapshot::Entry;
 use hotset::raw::{self, EntryMeta};
 use hotset::snapshot::SnapshotError as Refusal;
@@ -98,7 +98,7 @@ impl Of {
                 (there, store.weigh(&[value.as_ptr()])?)
             }
             Self::Mapping(_) => {
-                let single = Single(key.as_ptr());
+                let single = MappingKey(key.as_ptr());
                 let there = store.contains(&search(&single)?)?;
                 (there, store.weigh(&[key.as_ptr(), value.as_ptr()])?)
             }
@@ -120,7 +120,7 @@ impl Of {
                 Ok(store.restore(search, Entry { key, value, about }, weight, loading)?)
             }),
             Self::Mapping(_) => {
-                let single = Single(key.as_ptr());
+                let single = MappingKey(key.as_ptr());
                 let search = search(&single)?;
                 let key = key.clone().into();
                 Ok(store.restore(&search, Entry { key, value, about }, weight, loading)?)
@@ -130,7 +130,7 @@ impl Of {
 }
 
 /// The search for a mapping's key.
-fn search(single: &Single) -> PyResult<Search<'_, Single>> {
+fn search(single: &MappingKey) -> PyResult<Search<'_, MappingKey>> {
     // SAFETY: who made it holds the key.
     let hash = unsafe { crate::objects::hash(single.0) }?;
     Ok(Search::new(single, hash))

@@ -1,7 +1,7 @@
 //! Keys and values in the engine, and how a key is looked for that is no object yet.
 
 use super::deferred_drop::{DeferredDrop, defer_drop};
-use crate::call::{Bare, Call, Positional};
+use crate::call::{Call, Positional, SingleArg};
 use crate::hash_seed::seeded;
 use crate::objects::{Equal, Object, Raised, Ref, all, ask, compare, is_exactly, is_tuple, items};
 use pyo3::ffi;
@@ -134,14 +134,14 @@ fn drop_object(key: Object, value: Object) {
 }
 
 /// What a key is looked for by: a key, or something that can tell whether a key is the one.
-pub(crate) trait Look {
+pub(crate) trait KeyQuery {
     /// The key's object; null for what looks for one.
     fn object(&self) -> Object;
     fn hash(&self) -> u64;
     fn is(&self, key: Object) -> bool;
 }
 
-impl Look for Key {
+impl KeyQuery for Key {
     #[inline(always)]
     fn object(&self) -> Object {
         Key::object(self)
@@ -156,14 +156,14 @@ impl Look for Key {
     }
 }
 
-impl<'a> Borrow<dyn Look + 'a> for Key {
+impl<'a> Borrow<dyn KeyQuery + 'a> for Key {
     #[inline(always)]
-    fn borrow(&self) -> &(dyn Look + 'a) {
+    fn borrow(&self) -> &(dyn KeyQuery + 'a) {
         self
     }
 }
 
-impl PartialEq for dyn Look + '_ {
+impl PartialEq for dyn KeyQuery + '_ {
     /// The engine compares the keys that it holds with what is looked for, in this order.
     #[inline(always)]
     fn eq(&self, sought: &Self) -> bool {
@@ -171,18 +171,18 @@ impl PartialEq for dyn Look + '_ {
     }
 }
 
-impl Eq for dyn Look + '_ {}
+impl Eq for dyn KeyQuery + '_ {}
 
-impl Hash for dyn Look + '_ {
+impl Hash for dyn KeyQuery + '_ {
     #[inline(always)]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(Look::hash(self));
+        state.write_u64(KeyQuery::hash(self));
     }
 }
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(Look::hash(self));
+        state.write_u64(KeyQuery::hash(self));
     }
 }
 
@@ -225,7 +225,7 @@ impl Hasher for Passed {
 }
 
 /// What can be compared with keys.
-pub(crate) trait Sought {
+pub(crate) trait MatchesKey {
     /// # Safety
     /// The key is alive.
     unsafe fn compare(&self, key: Object) -> Equal;
@@ -234,7 +234,7 @@ pub(crate) trait Sought {
     unsafe fn ask(&self, key: Object) -> Result<bool, Raised>;
 }
 
-impl Sought for Call<'_> {
+impl MatchesKey for Call<'_> {
     #[inline(always)]
     unsafe fn compare(&self, key: Object) -> Equal {
         // SAFETY: the caller's promise.
@@ -247,7 +247,7 @@ impl Sought for Call<'_> {
     }
 }
 
-impl Sought for Positional<'_> {
+impl MatchesKey for Positional<'_> {
     #[inline(always)]
     unsafe fn compare(&self, key: Object) -> Equal {
         // SAFETY: the caller's promise, and that of who made this.
@@ -260,11 +260,11 @@ impl Sought for Positional<'_> {
     }
 }
 
-impl Sought for Bare {
+impl MatchesKey for SingleArg {
     #[inline(always)]
     unsafe fn compare(&self, key: Object) -> Equal {
         // SAFETY: the caller's promise, and that of who made this.
-        unsafe { Bare::compare(self, key) }
+        unsafe { SingleArg::compare(self, key) }
     }
 
     unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
@@ -274,9 +274,9 @@ impl Sought for Bare {
 }
 
 /// An object as the key of a mapping. The caller keeps it alive.
-pub(crate) struct Single(pub(crate) Object);
+pub(crate) struct MappingKey(pub(crate) Object);
 
-impl Sought for Single {
+impl MatchesKey for MappingKey {
     #[inline(always)]
     unsafe fn compare(&self, key: Object) -> Equal {
         // SAFETY: the caller's promise, and that of who made this.
@@ -290,13 +290,13 @@ impl Sought for Single {
 }
 
 /// A memo's key that was made before by [`Call::key`], for the load that ends.
-pub(crate) struct Stored {
+pub(crate) struct StoredKey {
     key: Ref,
     /// It begins with a method's instance: a weak reference, which is one object for each instance, or the instance itself.
     method: bool,
 }
 
-impl Stored {
+impl StoredKey {
     pub(crate) fn new(key: Ref, method: bool) -> Self {
         Self { key, method }
     }
@@ -323,7 +323,7 @@ impl Stored {
     }
 }
 
-impl Sought for Stored {
+impl MatchesKey for StoredKey {
     unsafe fn compare(&self, key: Object) -> Equal {
         if key == self.key.get() {
             return Equal::Yes;
@@ -331,7 +331,7 @@ impl Sought for Stored {
         // SAFETY: this holds its own.
         if unsafe { !is_tuple(self.key.get()) } {
             // SAFETY: the caller's promise.
-            return unsafe { Bare(self.key.get()).compare(key) };
+            return unsafe { SingleArg(self.key.get()).compare(key) };
         }
         let Some((own, other)) = self.pairs(&key) else {
             return Equal::No;
@@ -371,7 +371,7 @@ struct Questions {
     answers: Vec<(Ref, bool)>,
 }
 
-impl<'s, T: Sought> Search<'s, T> {
+impl<'s, T: MatchesKey> Search<'s, T> {
     #[inline(always)]
     pub(crate) fn new(sought: &'s T, hash: u64) -> Self {
         Self {
@@ -439,7 +439,7 @@ impl<'s, T: Sought> Search<'s, T> {
     }
 }
 
-impl<T: Sought> Look for Search<'_, T> {
+impl<T: MatchesKey> KeyQuery for Search<'_, T> {
     fn object(&self) -> Object {
         ptr::null_mut()
     }
@@ -464,9 +464,9 @@ impl<T: Sought> Look for Search<'_, T> {
 }
 
 /// A search for another key than this one.
-pub(crate) struct Other<'s, 't, T>(pub(crate) &'s Search<'t, T>, pub(crate) Object);
+pub(crate) struct ExceptQuery<'s, 't, T>(pub(crate) &'s Search<'t, T>, pub(crate) Object);
 
-impl<T: Sought> Look for Other<'_, '_, T> {
+impl<T: MatchesKey> KeyQuery for ExceptQuery<'_, '_, T> {
     fn object(&self) -> Object {
         ptr::null_mut()
     }

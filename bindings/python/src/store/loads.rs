@@ -3,7 +3,7 @@
 //! A load that nobody meets is a line in a table: it costs a look under a lock to put it there, and one to take it out. Who does
 //! meet it, to wait for it, makes it a shared [`Flight`].
 
-use super::key::{Look, Search, Sought};
+use super::key::{KeyQuery, MatchesKey, Search};
 use crate::flight::actor::{Actor, Relation, is_finalizing};
 use crate::flight::shared::{Outcome, Shared, fork};
 use crate::gil_cell::{Counter, Locked};
@@ -126,7 +126,7 @@ impl Lanes {
 
     /// Finds the load of a key, or begins it. Unless the caller `joins`, another's load is invalidated instead of waited for. May run
     /// Python code, to compare.
-    pub(super) fn open<T: Sought>(
+    pub(super) fn open<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
@@ -136,7 +136,9 @@ impl Lanes {
         let me = Actor::current(task);
         loop {
             let mut lanes = self.open.lock();
-            let found = lanes.find_entry(Look::hash(search), |lane| !lane.superseded && search.is(lane.key.get()));
+            let found = lanes.find_entry(KeyQuery::hash(search), |lane| {
+                !lane.superseded && search.is(lane.key.get())
+            });
             if let Ok(mut found) = found {
                 let lane = found.get_mut();
                 let (leader, id) = (lane.leader, lane.id);
@@ -150,12 +152,12 @@ impl Lanes {
                         Relation::Own => return Ok(Opened::Own),
                         Relation::Aside => return Ok(Opened::Aside),
                         Relation::Other if !joins => {
-                            self.mark(Look::hash(search), id);
+                            self.mark(KeyQuery::hash(search), id);
                             continue;
                         }
                         Relation::Other => {}
                     }
-                    if let Some(shared) = self.share(Look::hash(search), id) {
+                    if let Some(shared) = self.share(KeyQuery::hash(search), id) {
                         return Ok(Opened::Wait(shared));
                     }
                     // It has landed in between.
@@ -170,7 +172,7 @@ impl Lanes {
             if search.is_settled() {
                 let id = NEXT.count(Ordering::Relaxed);
                 let lane = Lane {
-                    hash: Look::hash(search),
+                    hash: KeyQuery::hash(search),
                     key: key.clone(),
                     id,
                     leader: me,
@@ -260,16 +262,16 @@ impl Lanes {
     }
 
     /// The key is changed: what is being loaded for it is out of date. May run Python code.
-    pub(crate) fn supersede<T: Sought>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
+    pub(crate) fn supersede<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
         loop {
             {
                 let mut lanes = self.open.lock();
                 if lanes.is_empty() {
                     return Ok(());
                 }
-                if let Some(lane) =
-                    lanes.find_mut(Look::hash(search), |lane| !lane.superseded && search.is(lane.key.get()))
-                {
+                if let Some(lane) = lanes.find_mut(KeyQuery::hash(search), |lane| {
+                    !lane.superseded && search.is(lane.key.get())
+                }) {
                     lane.superseded = true;
                     self.marks.count(Ordering::Relaxed);
                     return Ok(());

@@ -26,7 +26,7 @@ use crate::objects::{Object, Raised, Ref};
 use deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
 use hotset::tier2::Trust;
 use hotset::{BuildError, Cause, Ttl, raw};
-use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
+use key::{ExceptQuery, Found, Key, KeyQuery, MatchesKey, Passed, Search, Value};
 use loads::{Lanes, Leading, Led, Opened};
 use options::Options;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
@@ -175,7 +175,12 @@ impl Store {
 
     /// Finds the load of a key, or begins it: [`Lanes::open`].
     #[inline]
-    pub(crate) fn open_load<T: Sought>(&self, search: &Search<'_, T>, key: &Ref, task: bool) -> Result<Opened, Raised> {
+    pub(crate) fn open_load<T: MatchesKey>(
+        &self,
+        search: &Search<'_, T>,
+        key: &Ref,
+        task: bool,
+    ) -> Result<Opened, Raised> {
         self.lanes.open(search, key, task, self.trust.allows_joins())
     }
 
@@ -245,9 +250,9 @@ impl Store {
 
     /// What is there for a key, counted as a hit or a miss. The caller has asked the clock.
     #[inline(always)]
-    pub(crate) fn get<T: Sought>(&self, sought: &Search<'_, T>) -> Result<Option<Found>, Raised> {
+    pub(crate) fn get<T: MatchesKey>(&self, sought: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         loop {
-            let search = sought as &dyn Look;
+            let search = sought as &dyn KeyQuery;
             #[cfg(Py_GIL_DISABLED)]
             let found = if self.trust.allows_hits() {
                 self.cache.get_with(search, Value::found)
@@ -280,12 +285,12 @@ impl Store {
     }
 
     /// The same, and whether the caller is the one who is to reload what is there.
-    pub(crate) fn get_due<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
+    pub(crate) fn get_due<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
         if !self.trust.allows_hits() {
             return Ok(None);
         }
         loop {
-            let found = raw::get_due(&self.cache, search as &dyn Look, |value, due| (value.found(), due));
+            let found = raw::get_due(&self.cache, search as &dyn KeyQuery, |value, due| (value.found(), due));
             if found.is_some() || !search.settle()? {
                 return Ok(found);
             }
@@ -294,22 +299,22 @@ impl Store {
     }
 
     /// A reload that `get_due` asked for came to nothing.
-    pub(crate) fn reload_failed<T: Sought>(&self, search: &Search<'_, T>) {
-        raw::reload_failed(&self.cache, search as &dyn Look);
+    pub(crate) fn reload_failed<T: MatchesKey>(&self, search: &Search<'_, T>) {
+        raw::reload_failed(&self.cache, search as &dyn KeyQuery);
     }
 
     /// A reload that `get_due` requested was abandoned, so the next caller is to reload. May run Python code, to compare.
-    pub(crate) fn reload_abandoned<T: Sought>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
-        while !raw::reload_abandoned(&self.cache, search as &dyn Look) && search.settle()? {}
+    pub(crate) fn reload_abandoned<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
+        while !raw::reload_abandoned(&self.cache, search as &dyn KeyQuery) && search.settle()? {}
         Ok(())
     }
 
-    pub(crate) fn contains<T: Sought>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
+    pub(crate) fn contains<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
         if !self.trust.allows_hits() {
             return Ok(false);
         }
         loop {
-            if self.cache.contains_key(search as &dyn Look) {
+            if self.cache.contains_key(search as &dyn KeyQuery) {
                 return Ok(true);
             }
             if !search.settle()? {
@@ -319,14 +324,14 @@ impl Store {
     }
 
     /// [`get`](Self::get), where the engine has counted a miss already because Python had to be asked.
-    pub(crate) fn get_again<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
+    pub(crate) fn get_again<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         search.settle()?;
         self.again.count(Ordering::Relaxed);
         self.get(search)
     }
 
     /// Whether there is a value for a key, and not just a failure that is remembered.
-    pub(crate) fn contains_value<T: Sought>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
+    pub(crate) fn contains_value<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
         if self.negative_ttl.is_none() {
             return self.contains(search);
         }
@@ -339,12 +344,12 @@ impl Store {
     }
 
     /// Returns a key's value and its remaining TTL; `None` in that: it does not expire. A remembered failure is no value. Counts nothing.
-    pub(crate) fn peek_with_remaining<T: Sought>(
+    pub(crate) fn peek_with_remaining<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
     ) -> Result<Option<(Ref, Option<Duration>)>, Raised> {
         loop {
-            let found = raw::peek_with_remaining(&self.cache, search as &dyn Look, Value::found);
+            let found = raw::peek_with_remaining(&self.cache, search as &dyn KeyQuery, Value::found);
             if let Some((found, left)) = found {
                 return Ok(found.value().map(|value| (value, left)));
             }
@@ -384,7 +389,7 @@ impl Store {
     }
 
     /// Sets a key's value.
-    pub(crate) fn insert<T: Sought>(
+    pub(crate) fn insert<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: Ref,
@@ -409,7 +414,7 @@ impl Store {
             }
             if let Some(prepared) = prepared {
                 self.share_bound();
-                prepared.note(self, new, value.object(), Look::hash(search));
+                prepared.note(self, new, value.object(), KeyQuery::hash(search));
             }
         }
         #[cfg(Py_GIL_DISABLED)]
@@ -422,16 +427,21 @@ impl Store {
             self.sweep_dead_instances();
         }
         WEIGHT.set(weight);
-        raw::insert(&self.cache, search as &dyn Look, Key::new(key), value, ttl);
+        raw::insert(&self.cache, search as &dyn KeyQuery, Key::new(key), value, ttl);
         // It may have passed over an equal key, of which only Python can tell that it is.
         while search.settle()? {
-            self.cache.remove(&Other(search, new) as &dyn Look);
+            self.cache.remove(&ExceptQuery(search, new) as &dyn KeyQuery);
         }
         Ok(())
     }
 
     /// Remembers that a load failed, if that is wanted.
-    pub(crate) fn insert_error<T: Sought>(&self, search: &Search<'_, T>, key: Ref, error: Ref) -> Result<(), Raised> {
+    pub(crate) fn insert_error<T: MatchesKey>(
+        &self,
+        search: &Search<'_, T>,
+        key: Ref,
+        error: Ref,
+    ) -> Result<(), Raised> {
         let Some(ttl) = self.negative_ttl else {
             return Ok(());
         };
@@ -447,7 +457,7 @@ impl Store {
     }
 
     /// Ends a load that is led: `keep` keeps what came of it, unless the key was changed meanwhile; who waits is handed it.
-    pub(crate) fn end_load<T: Sought>(
+    pub(crate) fn end_load<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
         led: Led,
@@ -494,11 +504,11 @@ impl Store {
     }
 
     /// Removes a key, and returns what was there.
-    pub(crate) fn remove<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
+    pub(crate) fn remove<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         let mut removed = None;
         loop {
             // (Without the GIL, a race of insertions may have left two entries of which only Python can tell that they are equal.)
-            match self.cache.remove(search as &dyn Look) {
+            match self.cache.remove(search as &dyn KeyQuery) {
                 Some(value) => removed = Some(value),
                 None if !search.settle()? => break,
                 None => {}
@@ -509,7 +519,7 @@ impl Store {
 
     /// Changes a key's value atomically: `decide` sees what is there, as a borrowed reference that is alive while it runs, and runs no
     /// Python code. Returns whether that was all; else it is to be called again.
-    pub(crate) fn change<T: Sought>(
+    pub(crate) fn change<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
         weight: u64,
@@ -517,7 +527,7 @@ impl Store {
     ) -> Result<(), Raised> {
         self.contains(search)?;
         WEIGHT.set(weight);
-        self.cache.change(search as &dyn Look, decide);
+        self.cache.change(search as &dyn KeyQuery, decide);
         Ok(())
     }
 
@@ -575,7 +585,7 @@ impl Store {
     }
 
     /// Copies of the values of many keys.
-    pub(crate) fn get_many(&self, searches: &[&dyn Look]) -> Vec<Option<Value>> {
+    pub(crate) fn get_many(&self, searches: &[&dyn KeyQuery]) -> Vec<Option<Value>> {
         if !self.trust.allows_hits() {
             return searches.iter().map(|_| None).collect();
         }

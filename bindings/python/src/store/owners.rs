@@ -11,14 +11,14 @@
 //! For the GIL: what is changed here is changed while no Python code and no other thread runs.
 
 use super::graph::{arguments, leads_to_instances};
-use super::snapshot::Same;
+use super::snapshot::IdentityQuery;
 use super::{Hooks, Store};
 use crate::call::referent;
 use crate::ffi::{enter, raise};
 use crate::gil_cell::Locked;
 use crate::objects::{Object, Raised, Ref, is_exactly, is_tuple, items, mix};
 use crate::store::deferred_drop::DrainOnExit;
-use crate::store::key::Look;
+use crate::store::key::KeyQuery;
 use crate::types::{Class, Head, Instance, make, slot};
 use hashbrown::HashMap;
 use pyo3::exceptions::PyTypeError;
@@ -272,7 +272,9 @@ fn remove(entries: impl Iterator<Item = (usize, Entry)>) {
     for (key, entry) in entries {
         // SAFETY: a store's entries are forgotten here before it ends.
         let store = unsafe { &*entry.store };
-        store.cache.remove(&Same(entry.hash, key as Object) as &dyn Look);
+        store
+            .cache
+            .remove(&IdentityQuery(entry.hash, key as Object) as &dyn KeyQuery);
     }
 }
 

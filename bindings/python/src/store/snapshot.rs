@@ -1,6 +1,6 @@
 //! What saving and loading ask of a store. Keys and values become bytes elsewhere, by Python code, which never runs in here but to compare.
 
-use super::key::{Found, Key, Look, Search, Sought, Value};
+use super::key::{Found, Key, KeyQuery, MatchesKey, Search, Value};
 use super::{Store, WEIGHT};
 use crate::objects::{Object, Raised, Ref};
 use hotset::raw::{EntryMeta, LoadSession, SaveSession};
@@ -54,7 +54,7 @@ impl Store {
     }
 
     /// Inserts an entry of a snapshot, if its key is absent and its time is not over; whether it came in.
-    pub(crate) fn restore<T: Sought>(
+    pub(crate) fn restore<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
         entry: Entry,
@@ -68,15 +68,18 @@ impl Store {
         let new = key.clone();
         WEIGHT.set(weight);
         let contents = (Key::new(key), Value::new(value));
-        if !loading.restore(&self.cache, search as &dyn Look, contents, about) {
+        if !loading.restore(&self.cache, search as &dyn KeyQuery, contents, about) {
             return Ok(false);
         }
         // Without the GIL it may have passed over an equal key that came in meanwhile, of which only Python can tell that it is: that
         // one is newer.
         while search.settle()? {
-            if self.cache.contains_key(&super::Other(search, new.get()) as &dyn Look) {
-                let own = Same(Look::hash(search), new.get());
-                self.cache.remove(&own as &dyn Look);
+            if self
+                .cache
+                .contains_key(&super::ExceptQuery(search, new.get()) as &dyn KeyQuery)
+            {
+                let own = IdentityQuery(KeyQuery::hash(search), new.get());
+                self.cache.remove(&own as &dyn KeyQuery);
                 return Ok(false);
             }
         }
@@ -85,9 +88,9 @@ impl Store {
 }
 
 /// A search for this very key.
-pub(super) struct Same(pub(super) u64, pub(super) Object);
+pub(super) struct IdentityQuery(pub(super) u64, pub(super) Object);
 
-impl Look for Same {
+impl KeyQuery for IdentityQuery {
     fn object(&self) -> Object {
         ptr::null_mut()
     }
