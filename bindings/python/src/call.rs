@@ -6,7 +6,8 @@
 //! are not), and the order of names counts.
 
 use crate::objects::{
-    Equal, Object, Raised, Ref, all, ask, compare, hash, hash_at_once, is_any_tuple, is_exactly, is_tuple, items, mix,
+    Equal, Object, Raised, Ref, all, compare, hash, hash_at_once, is_any_tuple, is_exactly, is_tuple, items, mix,
+    rich_compare,
 };
 use crate::sentinels::mark;
 use pyo3::exceptions::PyTypeError;
@@ -279,7 +280,7 @@ impl<'a> Call<'a> {
                     match all(names.map(|(a, b)| compare(*a, *b))) {
                         Equal::Yes => {}
                         Equal::No => return Equal::No,
-                        Equal::Ask => of_positional = Equal::Ask,
+                        Equal::Unknown => of_positional = Equal::Unknown,
                     }
                 }
                 rest = &rest[2..];
@@ -302,11 +303,11 @@ impl<'a> Call<'a> {
     ///
     /// # Safety
     /// As `compare`; the key stays alive while other code runs.
-    pub(crate) unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    pub(crate) unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise, and `new`'s. `compare` has looked at lengths, marks, instances and types.
         unsafe {
             if !is_tuple(key) {
-                return ask(key, self.args[0]);
+                return rich_compare(key, self.args[0]);
             }
             let key = items(key);
             let (by_position, by_name) = self.args.split_at(self.positional);
@@ -315,16 +316,16 @@ impl<'a> Call<'a> {
                 .enumerate()
                 .skip(usize::from(self.owner == Owner::Weak))
             {
-                if !ask(key[at], *arg)? {
+                if !rich_compare(key[at], *arg)? {
                     return Ok(false);
                 }
             }
             if !self.names.is_null() {
-                if !ask(key[self.positional + 1], self.names)? {
+                if !rich_compare(key[self.positional + 1], self.names)? {
                     return Ok(false);
                 }
                 for (at, arg) in by_name.iter().enumerate() {
-                    if !ask(key[self.positional + 2 + at], *arg)? {
+                    if !rich_compare(key[self.positional + 2 + at], *arg)? {
                         return Ok(false);
                     }
                 }
@@ -529,13 +530,13 @@ impl<'a> Positional<'a> {
         }
     }
 
-    /// As [`Call::ask`].
+    /// As [`Call::rich_compare`].
     ///
     /// # Safety
     /// As there.
-    pub(crate) unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    pub(crate) unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise, and `new`'s.
-        unsafe { Call::new(self.args.as_ptr(), self.args.len(), ptr::null_mut(), false, self.owner).ask(key) }
+        unsafe { Call::new(self.args.as_ptr(), self.args.len(), ptr::null_mut(), false, self.owner).rich_compare(key) }
     }
 }
 

@@ -88,7 +88,7 @@ pub(crate) enum Equal {
     Yes,
     No,
     /// Only Python can tell.
-    Ask,
+    Unknown,
 }
 
 impl Equal {
@@ -322,7 +322,7 @@ unsafe fn compare_slowly(a: Object, b: Object, depth: usize) -> Equal {
                 1 => Equal::Yes,
                 _ => {
                     ffi::PyErr_Clear();
-                    Equal::Ask
+                    Equal::Unknown
                 }
             };
         }
@@ -354,7 +354,7 @@ unsafe fn compare_slowly(a: Object, b: Object, depth: usize) -> Equal {
             return Equal::No;
         }
     }
-    Equal::Ask
+    Equal::Unknown
 }
 
 /// Whether all are equal: one that is not decides, whatever Python would say of others.
@@ -365,7 +365,7 @@ pub(crate) fn all(parts: impl Iterator<Item = Equal>) -> Equal {
         match part {
             Equal::Yes => {}
             Equal::No => return Equal::No,
-            Equal::Ask => all = Equal::Ask,
+            Equal::Unknown => all = Equal::Unknown,
         }
     }
     all
@@ -375,7 +375,7 @@ pub(crate) fn all(parts: impl Iterator<Item = Equal>) -> Equal {
 ///
 /// # Safety
 /// Both are alive, and stay so while other code runs.
-pub(crate) unsafe fn ask(a: Object, b: Object) -> Result<bool, Raised> {
+pub(crate) unsafe fn rich_compare(a: Object, b: Object) -> Result<bool, Raised> {
     // SAFETY: the caller's promise.
     match unsafe { ffi::PyObject_RichCompareBool(a, b, ffi::Py_EQ) } {
         0 => Ok(false),

@@ -100,12 +100,12 @@ impl LruFunction {
                 match unsafe { call.compare(key) } {
                     Equal::Yes => return Ok(Some(found)),
                     Equal::No => {}
-                    Equal::Ask => {
+                    Equal::Unknown => {
                         let version = table.version();
                         // SAFETY: the key is held while other code runs.
                         let equal = unsafe {
                             ffi::Py_INCREF(key);
-                            let equal = call.ask(key);
+                            let equal = call.rich_compare(key);
                             ffi::Py_DECREF(key);
                             equal?
                         };

@@ -231,7 +231,7 @@ impl Mapping {
             let value = match value {
                 Some(value) => Some(value.found()),
                 // Python has to be asked.
-                None if !search.is_settled() => self.store.get_again(search)?,
+                None if !search.is_conclusive() => self.store.get_again(search)?,
                 None => None,
             };
             let value = value.and_then(Found::value);

@@ -227,7 +227,7 @@ impl Memo {
         // SAFETY: `lead` holds the key, which was made of such a call.
         self.with_key(&call, |key| unsafe {
             match key.compare(lead.key.get()) {
-                Equal::Ask => key.ask(lead.key.get()),
+                Equal::Unknown => key.rich_compare(lead.key.get()),
                 equal => Ok(equal == Equal::Yes),
             }
         })

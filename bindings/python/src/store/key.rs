@@ -3,7 +3,7 @@
 use super::deferred_drop::{DeferredDrop, defer_drop};
 use crate::call::{Call, Positional, SingleArg};
 use crate::hash_seed::seeded;
-use crate::objects::{Equal, Object, Raised, Ref, all, ask, compare, is_exactly, is_tuple, items};
+use crate::objects::{Equal, Object, Raised, Ref, all, compare, is_exactly, is_tuple, items, rich_compare};
 use pyo3::ffi;
 use std::borrow::Borrow;
 use std::cell::Cell;
@@ -138,7 +138,7 @@ pub(crate) trait KeyQuery {
     /// The key's object; null for what looks for one.
     fn object(&self) -> Object;
     fn hash(&self) -> u64;
-    fn is(&self, key: Object) -> bool;
+    fn matches(&self, key: Object) -> bool;
 }
 
 impl KeyQuery for Key {
@@ -151,7 +151,7 @@ impl KeyQuery for Key {
         unreachable!("keys are looked for, and inserted, by what knows their hash")
     }
 
-    fn is(&self, key: Object) -> bool {
+    fn matches(&self, key: Object) -> bool {
         Key::object(self) == key
     }
 }
@@ -166,8 +166,8 @@ impl<'a> Borrow<dyn KeyQuery + 'a> for Key {
 impl PartialEq for dyn KeyQuery + '_ {
     /// The engine compares the keys that it holds with what is looked for, in this order.
     #[inline(always)]
-    fn eq(&self, sought: &Self) -> bool {
-        sought.is(self.object())
+    fn eq(&self, query: &Self) -> bool {
+        query.matches(self.object())
     }
 }
 
@@ -231,7 +231,7 @@ pub(crate) trait MatchesKey {
     unsafe fn compare(&self, key: Object) -> Equal;
     /// # Safety
     /// The key is alive, and stays so while other code runs.
-    unsafe fn ask(&self, key: Object) -> Result<bool, Raised>;
+    unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised>;
 }
 
 impl MatchesKey for Call<'_> {
@@ -241,9 +241,9 @@ impl MatchesKey for Call<'_> {
         unsafe { Call::compare(self, key) }
     }
 
-    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise.
-        unsafe { Call::ask(self, key) }
+        unsafe { Call::rich_compare(self, key) }
     }
 }
 
@@ -254,9 +254,9 @@ impl MatchesKey for Positional<'_> {
         unsafe { Positional::compare(self, key) }
     }
 
-    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise, and that of who made this.
-        unsafe { Positional::ask(self, key) }
+        unsafe { Positional::rich_compare(self, key) }
     }
 }
 
@@ -267,9 +267,9 @@ impl MatchesKey for SingleArg {
         unsafe { SingleArg::compare(self, key) }
     }
 
-    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise, and that of who made this.
-        unsafe { ask(key, self.0) }
+        unsafe { rich_compare(key, self.0) }
     }
 }
 
@@ -283,9 +283,9 @@ impl MatchesKey for MappingKey {
         unsafe { compare(key, self.0) }
     }
 
-    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise, and that of who made this.
-        unsafe { ask(key, self.0) }
+        unsafe { rich_compare(key, self.0) }
     }
 }
 
@@ -340,13 +340,13 @@ impl MatchesKey for StoredKey {
         all(own.iter().zip(other).map(|(a, b)| unsafe { compare(*b, *a) }))
     }
 
-    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         let Some((own, other)) = self.pairs(&key) else {
             return Ok(false);
         };
         for (a, b) in own.iter().zip(other) {
             // SAFETY: as above.
-            if !unsafe { ask(*b, *a) }? {
+            if !unsafe { rich_compare(*b, *a) }? {
                 return Ok(false);
             }
         }
@@ -355,86 +355,92 @@ impl MatchesKey for StoredKey {
 }
 
 /// A search for a key. While it goes on, only what runs no Python code is compared: a key of which only Python can tell is passed
-/// over, and noted. Afterwards Python is asked ([`settle`](Self::settle)), and the search begins anew, with the answer.
+/// over, and noted. Afterwards Python is asked ([`resolve`](Self::resolve)), and the search begins anew, with the answer.
 pub(crate) struct Search<'s, T> {
-    sought: &'s T,
+    matcher: &'s T,
     hash: u64,
     /// Only if there was anything to ask, which is rare.
-    questions: Cell<Option<Box<Questions>>>,
+    comparisons: Cell<Option<Box<Comparisons>>>,
 }
 
 #[derive(Default)]
-struct Questions {
+struct Comparisons {
     /// Of which Python must be asked.
-    unknown: Option<Ref>,
+    pending: Option<Ref>,
     /// What Python said. They are held, so they are no other keys meanwhile.
-    answers: Vec<(Ref, bool)>,
+    known: Vec<(Ref, bool)>,
 }
 
 impl<'s, T: MatchesKey> Search<'s, T> {
     #[inline(always)]
-    pub(crate) fn new(sought: &'s T, hash: u64) -> Self {
+    pub(crate) fn new(matcher: &'s T, hash: u64) -> Self {
         Self {
-            sought,
+            matcher,
             hash: seeded(hash),
-            questions: Cell::new(None),
+            comparisons: Cell::new(None),
         }
     }
 
     /// A search whose hash another one had, seed included.
-    pub(crate) fn resumed(sought: &'s T, seeded: u64) -> Self {
+    pub(crate) fn resumed(matcher: &'s T, seeded: u64) -> Self {
         Self {
-            sought,
+            matcher,
             hash: seeded,
-            questions: Cell::new(None),
+            comparisons: Cell::new(None),
         }
     }
 
     #[inline(always)]
-    fn has_questions(&self) -> bool {
+    fn has_comparisons(&self) -> bool {
         // SAFETY: nobody else has a reference into the cell, which belongs to one thread.
-        unsafe { (*self.questions.as_ptr()).is_some() }
+        unsafe { (*self.comparisons.as_ptr()).is_some() }
     }
 
     /// Whether the search that just ended passed over nothing.
-    pub(crate) fn is_settled(&self) -> bool {
-        let questions = self.questions.take();
-        let settled = questions.as_ref().is_none_or(|questions| questions.unknown.is_none());
-        self.questions.set(questions);
-        settled
+    pub(crate) fn is_conclusive(&self) -> bool {
+        let comparisons = self.comparisons.take();
+        let conclusive = comparisons
+            .as_ref()
+            .is_none_or(|comparisons| comparisons.pending.is_none());
+        self.comparisons.set(comparisons);
+        conclusive
     }
 
     /// Whether the search that just ended passed over a key that may be the one. Python has then been asked about it, and it is
     /// to be searched again. Runs Python code.
     #[inline(always)]
-    pub(crate) fn settle(&self) -> Result<bool, Raised> {
-        if self.has_questions() { self.ask() } else { Ok(false) }
+    pub(crate) fn resolve(&self) -> Result<bool, Raised> {
+        if self.has_comparisons() {
+            self.resolve_pending()
+        } else {
+            Ok(false)
+        }
     }
 
     #[cold]
-    fn ask(&self) -> Result<bool, Raised> {
-        let mut questions = self.questions.take().unwrap_or_default();
+    fn resolve_pending(&self) -> Result<bool, Raised> {
+        let mut comparisons = self.comparisons.take().unwrap_or_default();
         let mut answer = Ok(false);
-        if let Some(key) = questions.unknown.take() {
+        if let Some(key) = comparisons.pending.take() {
             // SAFETY: the key is held.
-            let equal = unsafe { self.sought.ask(key.get()) };
-            questions.answers.push((key, matches!(equal, Ok(true))));
+            let equal = unsafe { self.matcher.rich_compare(key.get()) };
+            comparisons.known.push((key, matches!(equal, Ok(true))));
             answer = equal.map(|_| true);
         }
-        self.questions.set(Some(questions));
+        self.comparisons.set(Some(comparisons));
         answer
     }
 
     #[cold]
-    fn answered(&self, key: Object) -> bool {
-        let mut questions = self.questions.take().unwrap_or_default();
-        let answer = questions.answers.iter().find(|(asked, _)| asked.get() == key);
+    fn known_answer(&self, key: Object) -> bool {
+        let mut comparisons = self.comparisons.take().unwrap_or_default();
+        let answer = comparisons.known.iter().find(|(known, _)| known.get() == key);
         let answer = answer.map(|(_, equal)| *equal);
-        if answer.is_none() && questions.unknown.is_none() {
+        if answer.is_none() && comparisons.pending.is_none() {
             // SAFETY: the cache holds it, since it is being looked at.
-            questions.unknown = Some(unsafe { Ref::borrowed(key) });
+            comparisons.pending = Some(unsafe { Ref::borrowed(key) });
         }
-        self.questions.set(Some(questions));
+        self.comparisons.set(Some(comparisons));
         answer.unwrap_or(false)
     }
 }
@@ -450,15 +456,15 @@ impl<T: MatchesKey> KeyQuery for Search<'_, T> {
     }
 
     #[inline(always)]
-    fn is(&self, key: Object) -> bool {
+    fn matches(&self, key: Object) -> bool {
         if key.is_null() {
             return false;
         }
         // SAFETY: the cache holds it, since it is being looked at.
-        match unsafe { self.sought.compare(key) } {
+        match unsafe { self.matcher.compare(key) } {
             Equal::Yes => true,
             Equal::No => false,
-            Equal::Ask => self.answered(key),
+            Equal::Unknown => self.known_answer(key),
         }
     }
 }
@@ -475,7 +481,7 @@ impl<T: MatchesKey> KeyQuery for ExceptQuery<'_, '_, T> {
         self.0.hash
     }
 
-    fn is(&self, key: Object) -> bool {
-        key != self.1 && self.0.is(key)
+    fn matches(&self, key: Object) -> bool {
+        key != self.1 && self.0.matches(key)
     }
 }

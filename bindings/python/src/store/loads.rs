@@ -137,7 +137,7 @@ impl Lanes {
         loop {
             let mut lanes = self.open.lock();
             let found = lanes.find_entry(KeyQuery::hash(search), |lane| {
-                !lane.superseded && search.is(lane.key.get())
+                !lane.superseded && search.matches(lane.key.get())
             });
             if let Ok(mut found) = found {
                 let lane = found.get_mut();
@@ -169,7 +169,7 @@ impl Lanes {
                 drop(lane);
                 continue;
             }
-            if search.is_settled() {
+            if search.is_conclusive() {
                 let id = NEXT.count(Ordering::Relaxed);
                 let lane = Lane {
                     hash: KeyQuery::hash(search),
@@ -186,7 +186,7 @@ impl Lanes {
                 return Ok(Opened::Lead(Led { hash, id, marks }));
             }
             drop(lanes);
-            search.settle()?;
+            search.resolve()?;
         }
     }
 
@@ -270,14 +270,14 @@ impl Lanes {
                     return Ok(());
                 }
                 if let Some(lane) = lanes.find_mut(KeyQuery::hash(search), |lane| {
-                    !lane.superseded && search.is(lane.key.get())
+                    !lane.superseded && search.matches(lane.key.get())
                 }) {
                     lane.superseded = true;
                     self.marks.count(Ordering::Relaxed);
                     return Ok(());
                 }
             }
-            if !search.settle()? {
+            if !search.resolve()? {
                 return Ok(());
             }
         }

@@ -264,7 +264,7 @@ impl Store {
             #[cfg(not(Py_GIL_DISABLED))]
             let found =
                 unsafe { raw::get_alone_if(&self.cache, search, |now| self.trust.allows_hits_at(now), Value::found) };
-            if found.is_some() || !sought.settle()? {
+            if found.is_some() || !sought.resolve()? {
                 return Ok(found);
             }
             self.again.count(Ordering::Relaxed);
@@ -291,7 +291,7 @@ impl Store {
         }
         loop {
             let found = raw::get_due(&self.cache, search as &dyn KeyQuery, |value, due| (value.found(), due));
-            if found.is_some() || !search.settle()? {
+            if found.is_some() || !search.resolve()? {
                 return Ok(found);
             }
             self.again.count(Ordering::Relaxed);
@@ -305,7 +305,7 @@ impl Store {
 
     /// A reload that `get_due` requested was abandoned, so the next caller is to reload. May run Python code, to compare.
     pub(crate) fn reload_abandoned<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
-        while !raw::reload_abandoned(&self.cache, search as &dyn KeyQuery) && search.settle()? {}
+        while !raw::reload_abandoned(&self.cache, search as &dyn KeyQuery) && search.resolve()? {}
         Ok(())
     }
 
@@ -317,7 +317,7 @@ impl Store {
             if self.cache.contains_key(search as &dyn KeyQuery) {
                 return Ok(true);
             }
-            if !search.settle()? {
+            if !search.resolve()? {
                 return Ok(false);
             }
         }
@@ -325,7 +325,7 @@ impl Store {
 
     /// [`get`](Self::get), where the engine has counted a miss already because Python had to be asked.
     pub(crate) fn get_again<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
-        search.settle()?;
+        search.resolve()?;
         self.again.count(Ordering::Relaxed);
         self.get(search)
     }
@@ -353,7 +353,7 @@ impl Store {
             if let Some((found, left)) = found {
                 return Ok(found.value().map(|value| (value, left)));
             }
-            if !search.settle()? {
+            if !search.resolve()? {
                 return Ok(None);
             }
         }
@@ -429,7 +429,7 @@ impl Store {
         WEIGHT.set(weight);
         raw::insert(&self.cache, search as &dyn KeyQuery, Key::new(key), value, ttl);
         // It may have passed over an equal key, of which only Python can tell that it is.
-        while search.settle()? {
+        while search.resolve()? {
             self.cache.remove(&ExceptQuery(search, new) as &dyn KeyQuery);
         }
         Ok(())
@@ -510,7 +510,7 @@ impl Store {
             // (Without the GIL, a race of insertions may have left two entries of which only Python can tell that they are equal.)
             match self.cache.remove(search as &dyn KeyQuery) {
                 Some(value) => removed = Some(value),
-                None if !search.settle()? => break,
+                None if !search.resolve()? => break,
                 None => {}
             }
         }

@@ -73,7 +73,7 @@ impl Store {
         }
         // Without the GIL it may have passed over an equal key that came in meanwhile, of which only Python can tell that it is: that
         // one is newer.
-        while search.settle()? {
+        while search.resolve()? {
             if self
                 .cache
                 .contains_key(&super::ExceptQuery(search, new.get()) as &dyn KeyQuery)
@@ -99,7 +99,7 @@ impl KeyQuery for IdentityQuery {
         self.0
     }
 
-    fn is(&self, key: Object) -> bool {
+    fn matches(&self, key: Object) -> bool {
         key == self.1
     }
 }
