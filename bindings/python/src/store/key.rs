@@ -197,9 +197,9 @@ impl Eq for Key {}
 
 /// Hashes are Python's with a seed: the engine, which stirs them, is handed what it is given.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Passed(u64);
+pub(crate) struct IdentityHasher(u64);
 
-impl BuildHasher for Passed {
+impl BuildHasher for IdentityHasher {
     type Hasher = Self;
 
     #[inline(always)]
@@ -208,7 +208,7 @@ impl BuildHasher for Passed {
     }
 }
 
-impl Hasher for Passed {
+impl Hasher for IdentityHasher {
     #[inline(always)]
     fn finish(&self) -> u64 {
         self.0

@@ -26,7 +26,7 @@ use crate::objects::{Object, Raised, Ref};
 use deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
 use hotset::tier2::Trust;
 use hotset::{BuildError, Cause, Ttl, raw};
-use key::{ExceptQuery, Found, Key, KeyQuery, MatchesKey, Passed, Search, Value};
+use key::{ExceptQuery, Found, IdentityHasher, Key, KeyQuery, MatchesKey, Search, Value};
 use loads::{Lanes, Leading, Led, Opened};
 use options::Options;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
@@ -44,7 +44,7 @@ use trust::Watched;
 /// How a listener is told of an entry: `(told, key, value)`.
 pub(crate) type Notify = fn(Python<'_>, &RemovalNotice, Object, Object) -> PyResult<()>;
 
-type Cache = hotset::Cache<Key, Value, Passed>;
+type Cache = hotset::Cache<Key, Value, IdentityHasher>;
 
 /// What the engine's callbacks share with the store. It holds references, which the store lets go of.
 struct Hooks {
@@ -113,7 +113,7 @@ impl Store {
             )
         };
         let mut builder = hotset::Cache::<Key, Value>::builder()
-            .hasher(Passed::default())
+            .hasher(IdentityHasher::default())
             .policy(options.policy);
         builder = match (options.capacity, &options.weigher) {
             (capacity, None) => {
