@@ -141,7 +141,7 @@ impl Mapping {
     pub(super) fn pop_coldest(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<PyAny>)>> {
         let _drain = DrainOnExit;
         loop {
-            self.store.ask_clock()?;
+            self.store.read_timer()?;
             let Some((key, found)) = self.store.pop_coldest() else {
                 return Ok(None);
             };
@@ -157,7 +157,7 @@ impl Mapping {
 
     pub(super) fn take_expired(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         let own = |object: Ref| object.into_bound(py).unbind();
         let taken = self.store.take_expired().into_iter();
         Ok(taken

@@ -35,7 +35,7 @@ impl Mapping {
     /// New references to all keys and values, hottest first.
     pub(super) fn entries(&self, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         Ok(self.store.hottest(py))
     }
 
@@ -216,7 +216,7 @@ impl Mapping {
         let keys = args[0].try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let default = args.get(1).map_or_else(|| py.None().into_bound(py), Bound::clone);
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         let singles: Vec<MappingKey> = keys.iter().map(|key| MappingKey(key.as_ptr())).collect();
         let mut searches = Vec::with_capacity(keys.len());
         for single in &singles {
@@ -264,7 +264,7 @@ impl Mapping {
     fn items_with_remaining(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let at_most = args[0].is_truthy()?;
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         let entries = self.store.hottest_with_remaining().into_iter();
         let items = entries.map(|(key, value, left)| {
             let left = if at_most { left.used } else { left.unused };
@@ -277,20 +277,20 @@ impl Mapping {
 
     fn stats(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         Ok(self.store.stats(py)?.into_any().unbind())
     }
 
     fn reset_stats(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         self.store.reset_stats();
         Ok(())
     }
 
     fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         self.store.lanes.supersede_all();
         self.store.clear();
         Ok(())
@@ -298,7 +298,7 @@ impl Mapping {
 
     fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         self.store.lanes.supersede_all();
         self.store.clear_entries();
         Ok(())
@@ -317,14 +317,14 @@ impl Mapping {
 
     fn run_pending(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         self.store.run_pending();
         Ok(())
     }
 
     fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         self.store.resize(capacity("capacity", &args[0])?);
         Ok(())
     }

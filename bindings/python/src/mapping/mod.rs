@@ -56,7 +56,7 @@ impl Mapping {
     #[inline(always)]
     fn seek<R>(&self, key: Object, f: impl FnOnce(&KeySearch<'_>) -> Result<R, Raised>) -> Result<R, Raised> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         let single = MappingKey(key);
         // SAFETY: the caller holds the key.
         let hash = unsafe { hash(key) }?;
@@ -153,7 +153,7 @@ unsafe extern "C" fn length(this: Object) -> ffi::Py_ssize_t {
         // SAFETY: as above.
         let this = unsafe { &*this.cast::<Mapping>() };
         let _drain = DrainOnExit;
-        this.store.ask_clock()?;
+        this.store.read_timer()?;
         Ok(this.store.len() as ffi::Py_ssize_t)
     })
 }

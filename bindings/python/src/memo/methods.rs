@@ -74,7 +74,7 @@ impl Memo {
     ) -> PyResult<R> {
         let spread = Spread::new(args, kwargs)?;
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
         let (args, count) = (spread.args.as_ptr(), spread.positional);
         // SAFETY: `spread` and the caller hold all of these.
@@ -262,13 +262,13 @@ impl Memo {
 
     fn stats(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         Ok(self.store.stats(py)?.into_any().unbind())
     }
 
     fn reset_stats(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         self.store.reset_stats();
         Ok(())
     }
@@ -276,7 +276,7 @@ impl Memo {
     /// `((args, kwargs), value)` of all results, hottest first.
     fn entries(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         let entries = self.store.hottest(py).into_iter();
         let method = self.store.is_method();
         let shown = entries.map(|(key, value)| {
@@ -289,7 +289,7 @@ impl Memo {
 
     fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         self.store.lanes.supersede_all();
         self.store.clear();
         Ok(())
@@ -297,7 +297,7 @@ impl Memo {
 
     fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         self.store.lanes.supersede_all();
         self.store.clear_entries();
         Ok(())
@@ -316,14 +316,14 @@ impl Memo {
 
     fn run_pending(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         self.store.run_pending();
         Ok(())
     }
 
     fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         self.store.resize(capacity("capacity", &args[0])?);
         Ok(())
     }

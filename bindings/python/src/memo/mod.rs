@@ -127,7 +127,7 @@ impl Memo {
     /// A call with a key function, a clock of the user's, or reloads.
     #[inline(never)]
     fn call_specially(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
-        self.store.ask_clock()?;
+        self.store.read_timer()?;
         self.with_key(call, |key| {
             let landed = self.store.lanes.landed();
             let search = Search::new(key, Self::hash_specially(key)?);

@@ -175,7 +175,7 @@ impl SaveSession {
     pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
         let _drain = DrainOnExit;
         let store = of.store()?;
-        store.ask_clock()?;
+        store.read_timer()?;
         let saving = store
             .begin_saving(&path, schema)
             .map_err(|refusal| error(py, &path, refusal))?;
@@ -252,7 +252,7 @@ impl LoadSession {
     pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
         let _drain = DrainOnExit;
         let store = of.store()?;
-        store.ask_clock()?;
+        store.read_timer()?;
         let loading = py.detach(|| store.begin_loading(&path, schema));
         let state = Turns::new(LoadingState {
             loading: loading.map_err(|refusal| error(py, &path, refusal))?,
@@ -306,7 +306,7 @@ impl LoadSession {
     fn finish(&self, py: Python<'_>) -> PyResult<u64> {
         let _drain = DrainOnExit;
         let store = self.of.store()?;
-        store.ask_clock()?;
+        store.read_timer()?;
         let LoadingState { loading, kept, .. } = self.state.take()?;
         store.begin_restoring(&loading);
         let mut came_in = 0;

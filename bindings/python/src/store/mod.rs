@@ -63,9 +63,9 @@ struct Hooks {
 }
 
 /// The engine asks in the middle of its work, where no Python code may run: so the user's clock is asked before each call.
-struct Asked(Arc<Hooks>);
+struct CachedTimer(Arc<Hooks>);
 
-impl hotset::Clock for Asked {
+impl hotset::Clock for CachedTimer {
     fn now(&self) -> Duration {
         Duration::from_nanos(self.0.now.load(Ordering::Relaxed))
     }
@@ -147,7 +147,7 @@ impl Store {
             builder = builder.stale_if_error(grace);
         }
         if options.timer.is_some() {
-            builder = builder.clock(Asked(hooks.clone()));
+            builder = builder.clock(CachedTimer(hooks.clone()));
         }
         if cfg!(not(Py_GIL_DISABLED)) || options.on_removal.is_some() {
             let hooks = hooks.clone();
@@ -205,13 +205,17 @@ impl Store {
 
     /// Asks the user's clock, if there is one: before any call of the engine that looks at times.
     #[inline(always)]
-    pub(crate) fn ask_clock(&self) -> Result<(), Raised> {
+    pub(crate) fn read_timer(&self) -> Result<(), Raised> {
         let timer = self.timer.load(Ordering::Relaxed);
-        if timer.is_null() { Ok(()) } else { self.ask_timer(timer) }
+        if timer.is_null() {
+            Ok(())
+        } else {
+            self.call_timer(timer)
+        }
     }
 
     #[cold]
-    fn ask_timer(&self, timer: Object) -> Result<(), Raised> {
+    fn call_timer(&self, timer: Object) -> Result<(), Raised> {
         // SAFETY: the store holds it; held here too while it runs.
         let seconds = unsafe {
             ffi::Py_INCREF(timer);
@@ -492,7 +496,7 @@ impl Store {
         let leading = Leading::new(&self.lanes, lead.led);
         let now = match outcome {
             Outcome::Abandoned => Ok(()),
-            _ => self.ask_clock(),
+            _ => self.read_timer(),
         };
         if let Err(raised) = now.and_then(|()| end()) {
             let error = PyErr::from(raised);
