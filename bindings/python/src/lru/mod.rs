@@ -2,7 +2,7 @@
 
 mod table;
 
-use crate::call::{Call, Owner};
+use crate::call::{Call, Receiver};
 use crate::ffi::{enter, methods, quickly};
 use crate::hash_seed::stir;
 use crate::objects::{Equal, Object, Raised, Ref};
@@ -305,7 +305,7 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
                 ffi::PyVectorcall_NARGS(nargsf) as usize,
                 names,
                 this.typed,
-                Owner::None,
+                Receiver::None,
             );
             this.call(&call, nargsf)
         }

@@ -78,7 +78,7 @@ impl Memo {
         let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
         let (args, count) = (spread.args.as_ptr(), spread.positional);
         // SAFETY: `spread` and the caller hold all of these.
-        let call = unsafe { Call::new(args, count, names, self.typed, self.owner(args, count)?) };
+        let call = unsafe { Call::new(args, count, names, self.typed, self.receiver(args, count)?) };
         let mut result = None;
         self.with_key(&call, |key| {
             let search = Search::new(key, key.hash()?);
@@ -223,7 +223,7 @@ impl Memo {
         let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
         let (args, count) = (spread.args.as_ptr(), spread.positional);
         // SAFETY: `spread` and `lead` hold all of these.
-        let call = unsafe { Call::new(args, count, names, self.typed, self.owner(args, count)?) };
+        let call = unsafe { Call::new(args, count, names, self.typed, self.receiver(args, count)?) };
         // SAFETY: `lead` holds the key, which was made of such a call.
         self.with_key(&call, |key| unsafe {
             match key.compare(lead.key.get()) {

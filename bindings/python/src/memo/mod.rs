@@ -7,7 +7,7 @@ mod reload;
 mod snapshot;
 mod spell;
 
-use crate::call::{Call, Owner, Positional, SingleArg, check_equal};
+use crate::call::{Call, Positional, Receiver, SingleArg, check_equal};
 use crate::exception_copy::raise_copy;
 use crate::ffi::{enter, quickly, raise};
 use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_any_tuple, same_at_once};
@@ -105,7 +105,7 @@ impl Memo {
         (sought, hash): (&T, Result<u64, Raised>),
         args: *const Object,
         nargsf: usize,
-        owner: Owner,
+        receiver: Receiver,
     ) -> Result<Object, Raised> {
         let _drain = DrainOnExit;
         let landed = self.store.lanes.landed();
@@ -117,7 +117,7 @@ impl Memo {
                 // SAFETY: the caller's promise.
                 let call = unsafe {
                     let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
-                    Call::new(args, count, ptr::null_mut(), false, owner)
+                    Call::new(args, count, ptr::null_mut(), false, receiver)
                 };
                 self.load(&Search::new(&call, hash), &call, &call, nargsf, landed)
             }
@@ -169,9 +169,9 @@ impl Memo {
             let key = call.call(function.get(), call.positional())?;
             // A method's results belong to its instances, whatever their other arguments are told apart by.
             let objects = [call.instance().unwrap_or(ptr::null_mut()), key.get()];
-            let skipped = usize::from(call.owner() == Owner::None);
+            let skipped = usize::from(call.receiver() == Receiver::None);
             let (args, count) = (objects.as_ptr().add(skipped), 2 - skipped);
-            f(&Call::new(args, count, ptr::null_mut(), false, call.owner()))
+            f(&Call::new(args, count, ptr::null_mut(), false, call.receiver()))
         }
     }
 
@@ -180,14 +180,14 @@ impl Memo {
     /// # Safety
     /// There are so many, and they are alive.
     #[inline(always)]
-    unsafe fn owner(&self, args: *const Object, count: usize) -> Result<Owner, Raised> {
+    unsafe fn receiver(&self, args: *const Object, count: usize) -> Result<Receiver, Raised> {
         // SAFETY: the caller's promise.
         unsafe {
-            let owner = Owner::of(self.store.is_method(), args, count);
-            if owner == Owner::Equal {
+            let receiver = Receiver::of(self.store.is_method(), args, count);
+            if receiver == Receiver::Equal {
                 check_equal(ffi::Py_TYPE(*args))?;
             }
-            Ok(owner)
+            Ok(receiver)
         }
     }
 
@@ -260,7 +260,7 @@ unsafe extern "C" fn call_with_several(this: Object, args: *const Object, nargsf
         let several = Positional::new(
             args,
             ffi::PyVectorcall_NARGS(nargsf) as usize,
-            Owner::quick(memo.store.is_method()),
+            Receiver::assume_weak(memo.store.is_method()),
         );
         let equal = |key| several.compare(key) == Equal::Yes;
         match several.hash_at_once().and_then(|hash| memo.store.glance(hash, equal)) {
@@ -277,7 +277,7 @@ unsafe extern "C" fn vectorcall_special(this: Object, args: *const Object, nargs
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
-            let call = Call::new(args, count, names, this.typed, this.owner(args, count)?);
+            let call = Call::new(args, count, names, this.typed, this.receiver(args, count)?);
             let _drain = DrainOnExit;
             this.call_specially(&call, nargsf)
         }
@@ -292,21 +292,21 @@ unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usiz
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
-            let owner = if this.store.is_method() {
-                this.owner(args, count)?
+            let receiver = if this.store.is_method() {
+                this.receiver(args, count)?
             } else {
-                Owner::None
+                Receiver::None
             };
             if names.is_null() && this.plain && count > 0 {
-                if count > 1 || owner != Owner::None {
-                    let several = Positional::new(args, count, owner);
-                    return this.call_plainly((&several, several.hash()), args, nargsf, owner);
+                if count > 1 || receiver != Receiver::None {
+                    let several = Positional::new(args, count, receiver);
+                    return this.call_plainly((&several, several.hash()), args, nargsf, receiver);
                 }
                 if !is_any_tuple(*args) {
-                    return this.call_plainly((&SingleArg(*args), hash(*args)), args, nargsf, owner);
+                    return this.call_plainly((&SingleArg(*args), hash(*args)), args, nargsf, receiver);
                 }
             }
-            let call = Call::new(args, count, names, this.typed, owner);
+            let call = Call::new(args, count, names, this.typed, receiver);
             this.call(&call, nargsf)
         }
     })

@@ -3,7 +3,7 @@
 use super::Memo;
 use super::load::CallSearch;
 use super::methods::{Args, Spread};
-use crate::call::{Call, Owner};
+use crate::call::{Call, Receiver};
 use crate::objects::Ref;
 use crate::snapshot::{LoadSession, Of, SaveSession};
 use crate::store::Store;
@@ -47,7 +47,15 @@ impl Memo {
         }
         let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
         // SAFETY: `spread` and `shown` hold all of these.
-        let call = unsafe { Call::new(spread.args.as_ptr(), spread.positional, names, self.typed, Owner::None) };
+        let call = unsafe {
+            Call::new(
+                spread.args.as_ptr(),
+                spread.positional,
+                names,
+                self.typed,
+                Receiver::None,
+            )
+        };
         f(&Search::new(&call, call.hash()?), call.key()?)
     }
 

@@ -405,26 +405,26 @@ impl Store {
         #[cfg(not(Py_GIL_DISABLED))]
         if self.is_method() {
             // SAFETY: the key is held here.
-            let is_gone = || unsafe { owners::is_gone(new) };
-            let prepared = if is_gone() {
+            let is_dead = || unsafe { owners::is_dead(new) };
+            let prepared = if is_dead() {
                 None
             } else {
                 // SAFETY: both are held here, and no code has run since the instance was seen alive.
-                unsafe { owners::prepare(new, value.object()) }?
+                unsafe { owners::prepare_entry(new, value.object()) }?
             };
-            if is_gone() {
+            if is_dead() {
                 // Its results would outlive it.
                 return Ok(());
             }
             if let Some(prepared) = prepared {
                 self.share_bound();
-                prepared.note(self, new, value.object(), KeyQuery::hash(search));
+                prepared.register(self, new, value.object(), KeyQuery::hash(search));
             }
         }
         #[cfg(Py_GIL_DISABLED)]
         if self.is_method() {
             // SAFETY: the key is held here.
-            if unsafe { Call::is_gone(new) } {
+            if unsafe { Call::is_dead(new) } {
                 // Its results would outlive it.
                 return Ok(());
             }
@@ -658,7 +658,7 @@ fn build_error(error: BuildError) -> PyErr {
 #[cfg(not(Py_GIL_DISABLED))]
 impl Drop for Store {
     fn drop(&mut self) {
-        owners::forget_store(self);
+        owners::detach_store(self);
     }
 }
 
@@ -667,7 +667,7 @@ impl Hooks {
     fn entry_removed(&self, key: &Key, value: &Value, cause: Cause) {
         #[cfg(not(Py_GIL_DISABLED))]
         if self.method.load(Ordering::Relaxed) {
-            owners::forget(self, key.object());
+            owners::detach_entry(self, key.object());
         }
         let mut listener = self.on_removal.load(Ordering::Relaxed);
         if value.is_error() || (cause == Cause::Replaced && value.object() == TOUCHED.get()) {

@@ -107,7 +107,7 @@ unsafe fn instance_of(key: Object) -> Option<Object> {
 
 /// What `prepare` found out of an entry.
 #[derive(Clone, Copy)]
-pub(super) struct Prepared {
+pub(super) struct PreparedEntry {
     instance: Object,
     owned: bool,
 }
@@ -116,7 +116,7 @@ pub(super) struct Prepared {
 ///
 /// # Safety
 /// The key is alive.
-pub(super) unsafe fn is_gone(key: Object) -> bool {
+pub(super) unsafe fn is_dead(key: Object) -> bool {
     // SAFETY: the caller's promise; None is immortal or held by the interpreter.
     unsafe { instance_of(key).is_some_and(|weak| referent(weak) == ffi::Py_None()) }
 }
@@ -125,7 +125,7 @@ pub(super) unsafe fn is_gone(key: Object) -> bool {
 ///
 /// # Safety
 /// The caller holds the key and the value; the instance is alive.
-pub(super) unsafe fn prepare(key: Object, value: Object) -> Result<Option<Prepared>, Raised> {
+pub(super) unsafe fn prepare_entry(key: Object, value: Object) -> Result<Option<PreparedEntry>, Raised> {
     // SAFETY: the caller's promise.
     unsafe {
         let Some(plain) = instance_of(key) else {
@@ -161,7 +161,7 @@ pub(super) unsafe fn prepare(key: Object, value: Object) -> Result<Option<Prepar
         let mut roots = arguments(key).to_vec();
         roots.push(value);
         let owned = ffi::PyType_Check(instance) == 0 && leads_to_instances(&roots) && give_results(plain, instance)?;
-        Ok(Some(Prepared { instance: plain, owned }))
+        Ok(Some(PreparedEntry { instance: plain, owned }))
     }
 }
 
@@ -202,9 +202,9 @@ unsafe fn give_results(plain: Object, instance: Object) -> Result<bool, Raised> 
     Ok(there(plain))
 }
 
-impl Prepared {
+impl PreparedEntry {
     /// Notes an entry, which is about to be inserted: nothing may run in between.
-    pub(super) fn note(self, store: &Store, key: Object, value: Object, hash: u64) {
+    pub(super) fn register(self, store: &Store, key: Object, value: Object, hash: u64) {
         let mut owners = OWNERS.lock();
         let Some(owner) = owners.get_mut(&(self.instance as usize)) else {
             return;
@@ -230,7 +230,7 @@ impl Prepared {
 }
 
 /// Forgets an entry, which left its cache.
-pub(super) fn forget(hooks: &Hooks, key: Object) {
+pub(super) fn detach_entry(hooks: &Hooks, key: Object) {
     // SAFETY: the entry holds its key.
     let Some(instance) = (unsafe { instance_of(key) }) else {
         return;
@@ -279,7 +279,7 @@ fn remove(entries: impl Iterator<Item = (usize, Entry)>) {
 }
 
 /// An instance is gone: so are its results.
-fn end(instance: Object) {
+fn instance_died(instance: Object) {
     let _drain = DrainOnExit;
     let owner = OWNERS.lock().remove(&(instance as usize));
     let Some(owner) = owner else { return };
@@ -295,7 +295,7 @@ fn end(instance: Object) {
 }
 
 /// A store ends, which has been emptied: nothing of it may be left here.
-pub(super) fn forget_store(store: &Store) {
+pub(super) fn detach_store(store: &Store) {
     if store.hooks.owners.load(Ordering::Relaxed) == 0 {
         return;
     }
@@ -305,9 +305,9 @@ pub(super) fn forget_store(store: &Store) {
     }
 }
 
-unsafe extern "C" fn ended(instance: Object, _: Object) -> Object {
+unsafe extern "C" fn on_instance_death(instance: Object, _: Object) -> Object {
     enter(ptr::null_mut(), |py| {
-        end(instance);
+        instance_died(instance);
         Ok(py.None().into_ptr())
     })
 }
@@ -320,7 +320,9 @@ unsafe impl Sync for Definition {}
 
 static DEFINITION: Definition = Definition(ffi::PyMethodDef {
     ml_name: c"ended".as_ptr(),
-    ml_meth: ffi::PyMethodDefPointer { PyCFunction: ended },
+    ml_meth: ffi::PyMethodDefPointer {
+        PyCFunction: on_instance_death,
+    },
     ml_flags: ffi::METH_O,
     ml_doc: ptr::null(),
 });

@@ -31,7 +31,7 @@ impl Store {
         let mut kept = 0;
         raw::retain(&self.cache, |key, _| {
             // SAFETY: the cache holds its keys.
-            let is_kept = unsafe { !Call::is_gone(key.object()) };
+            let is_kept = unsafe { !Call::is_dead(key.object()) };
             kept += u64::from(is_kept);
             is_kept
         });
