@@ -46,7 +46,7 @@ pub(crate) enum Relation {
     /// It may wait.
     Other,
     /// It must not: other greenlets of this thread would wait, too.
-    Aside,
+    Bypass,
 }
 
 impl Actor {
@@ -75,11 +75,11 @@ impl Actor {
         if !leader.task && leader.thread == self.thread {
             // A load that began before there were greenlets is the first one's.
             let own = leader.greenlet == self.greenlet || leader.greenlet == 0 && is_first;
-            return if own { Relation::Own } else { Relation::Aside };
+            return if own { Relation::Own } else { Relation::Bypass };
         }
         let blocks_others = !is_first || greenlet.is_some() && has_hub(py);
         if blocks_others {
-            Relation::Aside
+            Relation::Bypass
         } else {
             Relation::Other
         }

@@ -9,7 +9,7 @@ use crate::mapping::Mapping;
 use crate::memo::Memo;
 use crate::objects::Ref;
 use crate::sentinels::{is_keep, is_never, missing, with_ttl};
-use crate::store::loads::Led;
+use crate::store::loads::LoadToken;
 use crate::store::options::seconds;
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError};
@@ -30,7 +30,7 @@ pub(crate) struct Lead {
     pub(crate) of: Of,
     /// The key that the cache holds, or would.
     pub(crate) key: Ref,
-    pub(crate) led: Led,
+    pub(crate) token: LoadToken,
     /// The call's `(args, kwargs)`, if a function made the key of them.
     pub(crate) call: Option<(Py<PyAny>, Py<PyAny>)>,
     /// It reloads a value that is served.
@@ -46,12 +46,12 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
-    pub(crate) fn lead(of: Of, key: Ref, led: Led) -> Self {
+    pub(crate) fn lead(of: Of, key: Ref, token: LoadToken) -> Self {
         Self {
             lead: Some(Lead {
                 of,
                 key,
-                led,
+                token,
                 call: None,
                 due: false,
                 ended: AtomicBool::new(false),
@@ -141,7 +141,7 @@ impl Flight {
     /// The load's number in this process, the same for all who have to do with it.
     #[getter]
     fn id(&self) -> Option<u64> {
-        let lead = self.lead.as_ref().map(|lead| lead.led.id);
+        let lead = self.lead.as_ref().map(|lead| lead.token.id);
         lead.or_else(|| self.shared.as_ref().map(|shared| shared.id))
     }
 
@@ -174,11 +174,11 @@ impl Flight {
     fn log_stale(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         if let Some(Lead {
             of: Of::Memo(memo),
-            led,
+            token,
             ..
         }) = &self.lead
         {
-            Memo::end_stale(memo, led.hash(), &PyErr::from_value(error));
+            Memo::end_stale(memo, token.hash(), &PyErr::from_value(error));
         }
         interrupt::take(py).map_or(Ok(()), Err)
     }

@@ -177,7 +177,7 @@ impl Shared {
     }
 
     /// Hands the outcome to all waiters, once. Runs callbacks.
-    pub(crate) fn land(&self, py: Python<'_>, outcome: &Outcome) {
+    pub(crate) fn complete(&self, py: Python<'_>, outcome: &Outcome) {
         let completion = Completion::of(py, outcome);
         let callbacks = {
             let mut state = self.state();

@@ -112,7 +112,7 @@ impl Mapping {
                     Decision::Remove => 0,
                     Decision::Set(new, _) => self.store.weigh(&[key.as_ptr(), new.as_ptr()])?,
                 };
-                self.store.lanes.supersede(search)?;
+                self.store.loads.invalidate(search)?;
                 let mut same = false;
                 let replace = |current: Option<&Value>| {
                     let current = current.filter(|current| !current.is_error());
@@ -147,7 +147,7 @@ impl Mapping {
             };
             let key = key.into_bound(py);
             // (A load of it that is in progress is out of date, too.)
-            self.with(&key, |search| Ok(self.store.lanes.supersede(search)?))?;
+            self.with(&key, |search| Ok(self.store.loads.invalidate(search)?))?;
             // What is left of a load that failed is no entry.
             if let Found::Value(value) = found {
                 return Ok(Some((key.unbind(), value.into_bound(py).unbind())));

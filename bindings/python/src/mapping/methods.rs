@@ -10,7 +10,7 @@ use crate::sentinels::{is_missing, with_ttl};
 use crate::stack;
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{self, Found, KeyQuery, MappingKey, Search, Value};
-use crate::store::loads::{Begun, Leading, Led, Opened};
+use crate::store::loads::{AbandonOnDrop, LoadRole, LoadStart, LoadToken};
 use crate::store::options::capacity;
 use crate::tier2::PyTier;
 use hotset::Ttl;
@@ -87,46 +87,46 @@ impl Mapping {
     fn get_or_load(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (key, ttl) = (&args[0], ttl(args.get(2))?);
         // (What takes much stack is done by functions that have returned when the loader runs.)
-        let led = match self.begin_load(key, py)? {
-            Begun::Done(value) => return Ok(value.into_bound(py).unbind()),
-            Begun::Aside => None,
-            Begun::Lead(led) => Some(Leading::new(&self.store.lanes, led)),
+        let token = match self.begin_load(key, py)? {
+            LoadStart::Done(value) => return Ok(value.into_bound(py).unbind()),
+            LoadStart::Bypass => None,
+            LoadStart::Lead(token) => Some(AbandonOnDrop::new(&self.store.loads, token)),
         };
         stack::check()?;
         let loaded = args[1].call1((key,)).and_then(|value| with_ttl(value.into(), ttl));
-        if let Some(leading) = led {
-            self.end_led_load(key, &loaded, leading.led)?;
-            leading.hand_over();
+        if let Some(leading) = token {
+            self.end_led_load(key, &loaded, leading.token)?;
+            leading.disarm();
         }
         loaded.map(|(value, _)| value.into_bound(py).unbind())
     }
 
     /// Finds the key's value, or waits for it, or has the caller load it.
     #[inline(never)]
-    fn begin_load(&self, key: &Bound<'_, PyAny>, py: Python<'_>) -> PyResult<Begun> {
+    fn begin_load(&self, key: &Bound<'_, PyAny>, py: Python<'_>) -> PyResult<LoadStart> {
         self.with(key, |search| {
             loop {
-                let landed = self.store.lanes.landed();
+                let completed = self.store.loads.completed();
                 if let Some(found) = self.store.get(search)? {
-                    return Ok(Begun::Done(found.or_raise()?));
+                    return Ok(LoadStart::Done(found.or_raise()?));
                 }
-                match self.store.open_load(search, &key.clone().into(), false)? {
-                    Opened::Own => {
+                match self.store.join_or_lead(search, &key.clone().into(), false)? {
+                    LoadRole::Reentrant => {
                         let text = "a loader asked for the key that it is loading";
                         return Err(PyRuntimeError::new_err(text));
                     }
-                    Opened::Aside => return Ok(Begun::Aside),
-                    Opened::Wait(shared) => match self.wait(&shared, py)? {
-                        Completion::Value(value) => return Ok(Begun::Done(value)),
+                    LoadRole::Bypass => return Ok(LoadStart::Bypass),
+                    LoadRole::Wait(shared) => match self.wait(&shared, py)? {
+                        Completion::Value(value) => return Ok(LoadStart::Done(value)),
                         Completion::Error(failure) => return Err(raise_copy(failure).into()),
                         Completion::Abandoned => {}
                     },
-                    Opened::Lead(led) => {
+                    LoadRole::Lead(token) => {
                         // It may have been loaded in between.
-                        if self.store.lanes.landed() == landed {
-                            return Ok(Begun::Lead(led));
+                        if self.store.loads.completed() == completed {
+                            return Ok(LoadStart::Lead(token));
                         }
-                        self.store.lanes.land(led, &Outcome::Abandoned);
+                        self.store.loads.complete(token, &Outcome::Abandoned);
                     }
                 }
             }
@@ -135,14 +135,14 @@ impl Mapping {
 
     /// Ends a load that this thread led, by what its loader returned or raised.
     #[inline(never)]
-    fn end_led_load(&self, key: &Bound<'_, PyAny>, loaded: &PyResult<(Ref, Ttl)>, led: Led) -> PyResult<()> {
+    fn end_led_load(&self, key: &Bound<'_, PyAny>, loaded: &PyResult<(Ref, Ttl)>, token: LoadToken) -> PyResult<()> {
         let (outcome, ttl) = match loaded {
             Ok((value, ttl)) => (Outcome::Value(value.clone()), *ttl),
             Err(error) => (failure(key.py(), error), Ttl::Default),
         };
         let _drain = DrainOnExit;
         let single = MappingKey(key.as_ptr());
-        Ok(self.end_load(&Search::resumed(&single, led.hash()), key, led, &outcome, ttl)?)
+        Ok(self.end_load(&Search::resumed(&single, token.hash()), key, token, &outcome, ttl)?)
     }
 
     /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
@@ -150,7 +150,7 @@ impl Mapping {
         &self,
         search: &Search<'_, T>,
         key: &Bound<'_, PyAny>,
-        led: Led,
+        token: LoadToken,
         outcome: &Outcome,
         ttl: Ttl,
     ) -> Result<(), Raised> {
@@ -163,7 +163,7 @@ impl Mapping {
             Outcome::Error(error) => self.store.insert_error(search, key.clone().into(), error.clone()),
             Outcome::Abandoned => Ok(()),
         };
-        self.store.end_load(search, led, outcome, keep)
+        self.store.end_load(search, token, outcome, keep)
     }
 
     fn begin(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -171,29 +171,29 @@ impl Mapping {
         let reply = |state: u8, with: Bound<'_, PyAny>| Ok((state, with).into_pyobject(py)?.into_any().unbind());
         self.with(key, |search| {
             loop {
-                let landed = self.store.lanes.landed();
+                let completed = self.store.loads.completed();
                 if let Some(found) = self.store.get(search)? {
                     return reply(0, found.or_raise()?.into_bound(py));
                 }
-                match self.store.open_load(search, &key.clone().into(), true)? {
-                    Opened::Lead(led) => {
-                        let leading = Leading::new(&self.store.lanes, led);
+                match self.store.join_or_lead(search, &key.clone().into(), true)? {
+                    LoadRole::Lead(token) => {
+                        let leading = AbandonOnDrop::new(&self.store.loads, token);
                         // SAFETY: the mapping is alive while it is called.
                         let mapping = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
-                        let flight = Flight::lead(Of::Mapping(mapping), key.clone().into(), led);
+                        let flight = Flight::lead(Of::Mapping(mapping), key.clone().into(), token);
                         let flight = Bound::new(py, flight)?;
-                        leading.hand_over();
-                        if self.store.lanes.landed() != landed {
+                        leading.disarm();
+                        if self.store.loads.completed() != completed {
                             flight.get().give_up(py)?;
                             continue;
                         }
                         return reply(1, flight.into_any());
                     }
-                    Opened::Wait(shared) => {
+                    LoadRole::Wait(shared) => {
                         self.store.count_joined();
                         return reply(2, Bound::new(py, Flight::wait(shared))?.into_any());
                     }
-                    Opened::Own | Opened::Aside => unreachable!("tasks wait"),
+                    LoadRole::Reentrant | LoadRole::Bypass => unreachable!("tasks wait"),
                 }
             }
         })
@@ -206,9 +206,9 @@ impl Mapping {
         let _drain = DrainOnExit;
         let key = lead.key.clone().into_bound(py);
         let single = MappingKey(lead.key.get());
-        let search = Search::resumed(&single, lead.led.hash());
+        let search = Search::resumed(&single, lead.token.hash());
         this.store.end_task(py, lead, outcome, || {
-            this.end_load(&search, &key, lead.led, outcome, ttl)
+            this.end_load(&search, &key, lead.token, outcome, ttl)
         })
     }
 
@@ -291,7 +291,7 @@ impl Mapping {
     fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
         self.store.read_timer()?;
-        self.store.lanes.supersede_all();
+        self.store.loads.invalidate_all();
         self.store.clear();
         Ok(())
     }
@@ -299,13 +299,13 @@ impl Mapping {
     fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
         self.store.read_timer()?;
-        self.store.lanes.supersede_all();
+        self.store.loads.invalidate_all();
         self.store.clear_entries();
         Ok(())
     }
 
     fn supersede_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        self.store.lanes.supersede_all();
+        self.store.loads.invalidate_all();
         Ok(())
     }
 

@@ -72,7 +72,7 @@ impl Mapping {
     /// Sets a key's value; `key` and `value` are the caller's.
     fn set(&self, search: &KeySearch<'_>, key: Object, value: Object, ttl: Ttl) -> Result<(), Raised> {
         let weight = self.store.weigh(&[key, value])?;
-        self.store.lanes.supersede(search)?;
+        self.store.loads.invalidate(search)?;
         // SAFETY: the caller's objects are alive.
         let (key, value) = unsafe { (Ref::borrowed(key), Ref::borrowed(value)) };
         self.store.insert(search, key, Value::new(value), weight, ttl)
@@ -80,7 +80,7 @@ impl Mapping {
 
     /// Removes a key, and returns its value.
     fn take(&self, search: &KeySearch<'_>) -> Result<Option<Ref>, Raised> {
-        self.store.lanes.supersede(search)?;
+        self.store.loads.invalidate(search)?;
         Ok(self.store.remove(search)?.and_then(Found::value))
     }
 }

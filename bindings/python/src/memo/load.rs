@@ -11,7 +11,7 @@ use crate::interrupt;
 use crate::objects::{Object, Raised, Ref};
 use crate::sentinels::with_ttl;
 use crate::store::key::{self, Found, KeyQuery, Search, Value};
-use crate::store::loads::{Begun, Leading, Led, Opened};
+use crate::store::loads::{AbandonOnDrop, LoadRole, LoadStart, LoadToken};
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
@@ -30,10 +30,10 @@ impl Memo {
         key: &Call<'_>,
         call: &Call<'_>,
         nargsf: usize,
-        landed: u64,
+        completed: u64,
     ) -> Result<Object, Raised> {
         let own = key.key()?;
-        self.fly(search, &own, Some(landed), || self.run(call, nargsf))
+        self.fly(search, &own, Some(completed), || self.run(call, nargsf))
             .map(Ref::into_raw)
     }
 
@@ -43,18 +43,18 @@ impl Memo {
         &self,
         search: &Search<'_, T>,
         key: &Ref,
-        landed: Option<u64>,
+        completed: Option<u64>,
         load: impl FnOnce() -> Result<Ref, Raised>,
     ) -> Result<Ref, Raised> {
-        let led = match self.begin_load(search, key, landed)? {
-            Begun::Done(value) => return Ok(value),
-            Begun::Aside => return own_ttl(load()).map(|(value, _)| value),
-            Begun::Lead(led) => led,
+        let token = match self.begin_load(search, key, completed)? {
+            LoadStart::Done(value) => return Ok(value),
+            LoadStart::Bypass => return own_ttl(load()).map(|(value, _)| value),
+            LoadStart::Lead(token) => token,
         };
-        let leading = Leading::new(&self.store.lanes, led);
+        let leading = AbandonOnDrop::new(&self.store.loads, token);
         let loaded = own_ttl(load());
-        self.end_led_load(search, key, &loaded, led)?;
-        leading.hand_over();
+        self.end_led_load(search, key, &loaded, token)?;
+        leading.disarm();
         loaded.map(|(value, _)| value)
     }
 
@@ -63,33 +63,33 @@ impl Memo {
         &self,
         search: &Search<'_, T>,
         key: &Ref,
-        mut landed: Option<u64>,
-    ) -> Result<Begun, Raised> {
-        let lanes = &self.store.lanes;
-        let mut missed = landed.is_some();
+        mut completed: Option<u64>,
+    ) -> Result<LoadStart, Raised> {
+        let loads = &self.store.loads;
+        let mut missed = completed.is_some();
         loop {
-            let before = lanes.landed();
+            let before = loads.completed();
             // Without single flight a load is noted all the same, so that an invalidation can overtake it. (As a task's, for which no thread
             // is answerable: the function may call itself.)
-            match self.store.open_load(search, key, !self.single_flight)? {
+            match self.store.join_or_lead(search, key, !self.single_flight)? {
                 // Another is at it, whose result is kept; this one is the caller's alone.
-                Opened::Wait(_) | Opened::Own if !self.single_flight => return Ok(Begun::Aside),
-                Opened::Own => return Err(raise(reentered())),
-                Opened::Aside => return Ok(Begun::Aside),
-                Opened::Wait(shared) => match self.wait(&shared, std::mem::take(&mut missed))? {
-                    Completion::Value(value) => return Ok(Begun::Done(value)),
+                LoadRole::Wait(_) | LoadRole::Reentrant if !self.single_flight => return Ok(LoadStart::Bypass),
+                LoadRole::Reentrant => return Err(raise(reentered())),
+                LoadRole::Bypass => return Ok(LoadStart::Bypass),
+                LoadRole::Wait(shared) => match self.wait(&shared, std::mem::take(&mut missed))? {
+                    Completion::Value(value) => return Ok(LoadStart::Done(value)),
                     Completion::Error(failure) => return Err(raise_copy(failure)),
                     // It is looked for again, by the comparison below.
-                    Completion::Abandoned => landed = landed.and(Some(before)),
+                    Completion::Abandoned => completed = completed.and(Some(before)),
                 },
-                Opened::Lead(led) => {
-                    let leading = Leading::new(lanes, led);
-                    if landed.is_some_and(|landed| lanes.landed() != landed)
+                LoadRole::Lead(token) => {
+                    let leading = AbandonOnDrop::new(loads, token);
+                    if completed.is_some_and(|completed| loads.completed() != completed)
                         && let Some(found) = self.store.get(search)?
                     {
-                        return found.or_raise().map(Begun::Done);
+                        return found.or_raise().map(LoadStart::Done);
                     }
-                    return Ok(Begun::Lead(leading.hand_over()));
+                    return Ok(LoadStart::Lead(leading.disarm()));
                 }
             }
         }
@@ -102,10 +102,10 @@ impl Memo {
         search: &Search<'_, T>,
         key: &Ref,
         loaded: &Result<(Ref, Ttl), Raised>,
-        led: Led,
+        token: LoadToken,
     ) -> Result<(), Raised> {
         let ttl = loaded.as_ref().map_or(Ttl::Default, |(_, ttl)| *ttl);
-        self.while_raised(loaded, |outcome| self.end_load(search, key, led, outcome, ttl))
+        self.while_raised(loaded, |outcome| self.end_load(search, key, token, outcome, ttl))
     }
 
     /// Runs `f` with what came of a load; if that is an exception, it is set again afterwards, unless `f` sets another.
@@ -243,12 +243,12 @@ impl Memo {
         &self,
         search: &Search<'_, T>,
         key: &Ref,
-        led: Led,
+        token: LoadToken,
         outcome: &Outcome,
         ttl: Ttl,
     ) -> Result<(), Raised> {
         self.store
-            .end_load(search, led, outcome, || self.store_outcome(search, key, outcome, ttl))
+            .end_load(search, token, outcome, || self.store_outcome(search, key, outcome, ttl))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::flight::{Flight, Lead, Of, ttl};
 use crate::objects::{Equal, Object, Raised};
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{Found, KeyQuery, Search, StoredKey, Value};
-use crate::store::loads::{Leading, Opened};
+use crate::store::loads::{AbandonOnDrop, LoadRole};
 use crate::store::options::capacity;
 use crate::tier2::PyTier;
 use hotset::Ttl;
@@ -107,7 +107,7 @@ impl Memo {
         self.with_arguments(&args[0], &args[1], |search, key, _| {
             let own = key.key()?;
             let weight = self.store.weigh(&[value.as_ptr()])?;
-            self.store.lanes.supersede(search)?;
+            self.store.loads.invalidate(search)?;
             let value = Value::new(value.clone().into());
             Ok(self.store.insert(search, own, value, weight, ttl)?)
         })
@@ -115,7 +115,7 @@ impl Memo {
 
     fn invalidate(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<bool> {
         self.with_arguments(&args[0], &args[1], |search, _, _| {
-            self.store.lanes.supersede(search)?;
+            self.store.loads.invalidate(search)?;
             Ok(self.store.remove(search)?.is_some())
         })
     }
@@ -131,7 +131,7 @@ impl Memo {
     fn begin(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let refresh = args.get(2).map_or(Ok(false), |refresh| refresh.is_truthy())?;
         self.with_arguments(&args[0], &args[1], |search, key, _| {
-            let landed = self.store.lanes.landed();
+            let completed = self.store.loads.completed();
             let mut due = None;
             if !refresh {
                 match self.store.get_due(search)? {
@@ -143,26 +143,26 @@ impl Memo {
                 }
             }
             let own = key.key()?;
-            match self.store.open_load(search, &own, true)? {
-                Opened::Lead(led) => {
-                    let leading = Leading::new(&self.store.lanes, led);
+            match self.store.join_or_lead(search, &own, true)? {
+                LoadRole::Lead(token) => {
+                    let leading = AbandonOnDrop::new(&self.store.loads, token);
                     // SAFETY: the memo is alive while it is called.
                     let memo = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
-                    let mut flight = Flight::lead(Of::Memo(memo), own, led);
+                    let mut flight = Flight::lead(Of::Memo(memo), own, token);
                     if let Some(lead) = &mut flight.lead {
                         let call = || (args[0].clone().unbind(), args[1].clone().unbind());
                         lead.call = self.has_key_function().then(call);
                         lead.due = due.is_some();
                     }
                     let flight = Bound::new(py, flight)?;
-                    leading.hand_over();
+                    leading.disarm();
                     if let Some(value) = due {
-                        let interrupted = self.store.lanes.take_interrupted(KeyQuery::hash(search));
+                        let interrupted = self.store.loads.take_interrupted(KeyQuery::hash(search));
                         let kind = if interrupted { 4 } else { 3 };
                         return Ok((kind, value, flight).into_pyobject(py)?.into_any().unbind());
                     }
                     if !refresh
-                        && self.store.lanes.landed() != landed
+                        && self.store.loads.completed() != completed
                         && let Some(found) = self.store.get(search)?
                     {
                         flight.get().give_up(py)?;
@@ -170,7 +170,7 @@ impl Memo {
                     }
                     reply(py, 1, flight.into_any())
                 }
-                Opened::Wait(shared) => {
+                LoadRole::Wait(shared) => {
                     if let Some(value) = due {
                         return reply(py, 0, value);
                     }
@@ -179,7 +179,7 @@ impl Memo {
                     }
                     reply(py, 2, Bound::new(py, Flight::wait(shared))?.into_any())
                 }
-                Opened::Own | Opened::Aside => unreachable!("tasks wait"),
+                LoadRole::Reentrant | LoadRole::Bypass => unreachable!("tasks wait"),
             }
         })
     }
@@ -190,9 +190,9 @@ impl Memo {
         let this = unsafe { &*memo.as_ptr().cast::<Self>() };
         let _drain = DrainOnExit;
         let stored = StoredKey::new(lead.key.clone(), this.store.is_method());
-        let search = Search::resumed(&stored, lead.led.hash());
+        let search = Search::resumed(&stored, lead.token.hash());
         if matches!(outcome, Outcome::Abandoned) && lead.due {
-            this.store.lanes.note_interrupted(lead.led.hash());
+            this.store.loads.note_interrupted(lead.token.hash());
         }
         this.store.end_task(py, lead, outcome, || {
             if matches!(outcome, Outcome::Value(_)) && !this.has_key(py, lead)? {
@@ -200,10 +200,10 @@ impl Memo {
                 if lead.due {
                     this.store.reload_failed(&search);
                 }
-                this.store.lanes.land(lead.led, outcome);
+                this.store.loads.complete(lead.token, outcome);
                 return Ok(());
             }
-            this.end_load(&search, &lead.key, lead.led, outcome, ttl)
+            this.end_load(&search, &lead.key, lead.token, outcome, ttl)
         })
     }
 
@@ -237,7 +237,7 @@ impl Memo {
     fn set_method(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
         if !self.store.is_method() {
-            self.store.lanes.supersede_all();
+            self.store.loads.invalidate_all();
             self.store.set_method();
             self.store.clear();
         }
@@ -290,7 +290,7 @@ impl Memo {
     fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
         self.store.read_timer()?;
-        self.store.lanes.supersede_all();
+        self.store.loads.invalidate_all();
         self.store.clear();
         Ok(())
     }
@@ -298,13 +298,13 @@ impl Memo {
     fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
         self.store.read_timer()?;
-        self.store.lanes.supersede_all();
+        self.store.loads.invalidate_all();
         self.store.clear_entries();
         Ok(())
     }
 
     fn supersede_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        self.store.lanes.supersede_all();
+        self.store.loads.invalidate_all();
         Ok(())
     }
 

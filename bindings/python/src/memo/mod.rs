@@ -87,11 +87,11 @@ impl Memo {
     #[inline(always)]
     fn call(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
         let _drain = DrainOnExit;
-        let landed = self.store.lanes.landed();
+        let completed = self.store.loads.completed();
         let search = Search::new(call, call.hash()?);
         match self.store.get(&search)? {
             Some(found) => found.or_raise().map(Ref::into_raw),
-            None => self.load(&search, call, call, nargsf, landed),
+            None => self.load(&search, call, call, nargsf, completed),
         }
     }
 
@@ -108,7 +108,7 @@ impl Memo {
         receiver: Receiver,
     ) -> Result<Object, Raised> {
         let _drain = DrainOnExit;
-        let landed = self.store.lanes.landed();
+        let completed = self.store.loads.completed();
         let hash = hash?;
         match self.store.get(&Search::new(sought, hash))? {
             Some(Found::Value(value)) => Ok(value.into_raw()),
@@ -119,7 +119,7 @@ impl Memo {
                     let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
                     Call::new(args, count, ptr::null_mut(), false, receiver)
                 };
-                self.load(&Search::new(&call, hash), &call, &call, nargsf, landed)
+                self.load(&Search::new(&call, hash), &call, &call, nargsf, completed)
             }
         }
     }
@@ -129,12 +129,12 @@ impl Memo {
     fn call_specially(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
         self.store.read_timer()?;
         self.with_key(call, |key| {
-            let landed = self.store.lanes.landed();
+            let completed = self.store.loads.completed();
             let search = Search::new(key, Self::hash_specially(key)?);
             match self.find_specially(&search)? {
                 Some((Found::Value(value), true)) => self.reload(&search, key, call, nargsf, value).map(Ref::into_raw),
                 Some((found, _)) => found.or_raise().map(Ref::into_raw),
-                None => self.load(&search, key, call, nargsf, landed),
+                None => self.load(&search, key, call, nargsf, completed),
             }
         })
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-struct Lane {
+struct InFlight {
     hash: u64,
     key: Ref,
     id: u64,
@@ -22,7 +22,7 @@ struct Lane {
     /// The process that it began in.
     fork: u64,
     /// The key was changed meanwhile: what is loaded is handed out, but not kept.
-    superseded: bool,
+    invalidated: bool,
     shared: Option<Arc<Shared>>,
     begun: Instant,
 }
@@ -31,11 +31,11 @@ struct Lane {
 static NEXT: Counter = Counter::new();
 
 #[derive(Default)]
-pub(crate) struct Lanes {
-    open: Locked<HashTable<Lane>>,
+pub(crate) struct LoadTable {
+    in_flight: Locked<HashTable<InFlight>>,
     /// How many loads were superseded so far.
-    marks: Counter,
-    landed: Counter,
+    invalidations: Counter,
+    completed: Counter,
     failed: Counter,
     waits: Counter,
     /// How long all loads together took, in nanoseconds.
@@ -47,76 +47,76 @@ pub(crate) struct Lanes {
 /// The most hashes of cancelled reloads that are remembered.
 const MOST_INTERRUPTED: usize = 256;
 
-pub(crate) enum Opened {
+pub(crate) enum LoadRole {
     /// The caller leads the load, and must land it.
-    Lead(Led),
+    Lead(LoadToken),
     /// Another is at it.
     Wait(Arc<Shared>),
     /// The caller leads it already: the key was looked up from inside its own load.
-    Own,
+    Reentrant,
     /// Another greenlet leads it, or the caller is one that must not block its thread: it loads for itself, and keeps nothing.
-    Aside,
+    Bypass,
 }
 
 /// What a caller that found nothing is to do.
-pub(crate) enum Begun {
+pub(crate) enum LoadStart {
     /// Nothing: another one has loaded the value.
     Done(Ref),
     /// It loads, and must land that.
-    Lead(Led),
+    Lead(LoadToken),
     /// It loads for itself, and keeps nothing.
-    Aside,
+    Bypass,
 }
 
 /// A load that the caller leads.
 #[derive(Clone, Copy)]
-pub(crate) struct Led {
+pub(crate) struct LoadToken {
     hash: u64,
     pub(crate) id: u64,
     /// How many loads had been superseded when it began.
-    marks: u64,
+    invalidations: u64,
 }
 
-impl Led {
+impl LoadToken {
     pub(crate) fn hash(self) -> u64 {
         self.hash
     }
 }
 
 /// A load that the calling thread leads: abandoned if it is dropped before it has ended, whatever happens in between.
-pub(crate) struct Leading<'l> {
-    lanes: &'l Lanes,
-    pub(crate) led: Led,
+pub(crate) struct AbandonOnDrop<'l> {
+    loads: &'l LoadTable,
+    pub(crate) token: LoadToken,
 }
 
-impl<'l> Leading<'l> {
-    pub(crate) fn new(lanes: &'l Lanes, led: Led) -> Self {
-        Self { lanes, led }
+impl<'l> AbandonOnDrop<'l> {
+    pub(crate) fn new(loads: &'l LoadTable, token: LoadToken) -> Self {
+        Self { loads, token }
     }
 
     /// Something else ends it.
-    pub(crate) fn hand_over(self) -> Led {
-        std::mem::ManuallyDrop::new(self).led
+    pub(crate) fn disarm(self) -> LoadToken {
+        std::mem::ManuallyDrop::new(self).token
     }
 }
 
-impl Drop for Leading<'_> {
+impl Drop for AbandonOnDrop<'_> {
     fn drop(&mut self) {
-        self.lanes.land(self.led, &Outcome::Abandoned);
+        self.loads.complete(self.token, &Outcome::Abandoned);
     }
 }
 
-impl Lanes {
+impl LoadTable {
     /// How many loads have landed so far.
     #[inline(always)]
-    pub(crate) fn landed(&self) -> u64 {
-        self.landed.get(Ordering::Acquire)
+    pub(crate) fn completed(&self) -> u64 {
+        self.completed.get(Ordering::Acquire)
     }
 
     /// Loads, failed ones of these, and waits.
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
         let read = |counter: &Counter| counter.get(Ordering::Relaxed);
-        (read(&self.landed), read(&self.failed), read(&self.waits))
+        (read(&self.completed), read(&self.failed), read(&self.waits))
     }
 
     /// How long the loads that landed took, together.
@@ -126,87 +126,91 @@ impl Lanes {
 
     /// Finds the load of a key, or begins it. Unless the caller `joins`, another's load is invalidated instead of waited for. May run
     /// Python code, to compare.
-    pub(super) fn open<T: MatchesKey>(
+    pub(super) fn join_or_lead<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
         task: bool,
         joins: bool,
-    ) -> Result<Opened, Raised> {
+    ) -> Result<LoadRole, Raised> {
         let me = Actor::current(task);
         loop {
-            let mut lanes = self.open.lock();
-            let found = lanes.find_entry(KeyQuery::hash(search), |lane| {
-                !lane.superseded && search.matches(lane.key.get())
+            let mut table = self.in_flight.lock();
+            let found = table.find_entry(KeyQuery::hash(search), |load| {
+                !load.invalidated && search.matches(load.key.get())
             });
             if let Ok(mut found) = found {
-                let lane = found.get_mut();
-                let (leader, id) = (lane.leader, lane.id);
+                let load = found.get_mut();
+                let (leader, id) = (load.leader, load.id);
                 // In an interpreter that ends no other thread runs any more.
                 let runs = leader.thread == me.thread || !is_finalizing();
-                if lane.fork == fork() && runs {
+                if load.fork == fork() && runs {
                     // (No lock is held any more: this calls into Python.)
-                    drop(lanes);
+                    drop(table);
                     let relation = if task { Relation::Other } else { me.relation(leader) };
                     match relation {
-                        Relation::Own => return Ok(Opened::Own),
-                        Relation::Aside => return Ok(Opened::Aside),
+                        Relation::Own => return Ok(LoadRole::Reentrant),
+                        Relation::Bypass => return Ok(LoadRole::Bypass),
                         Relation::Other if !joins => {
-                            self.mark(KeyQuery::hash(search), id);
+                            self.invalidate_load(KeyQuery::hash(search), id);
                             continue;
                         }
                         Relation::Other => {}
                     }
                     if let Some(shared) = self.share(KeyQuery::hash(search), id) {
-                        return Ok(Opened::Wait(shared));
+                        return Ok(LoadRole::Wait(shared));
                     }
                     // It has landed in between.
                     continue;
                 }
                 // Its leader is in another process, or gone. (The key's reference is dropped outside of the lock.)
-                let (lane, _) = found.remove();
-                drop(lanes);
-                drop(lane);
+                let (load, _) = found.remove();
+                drop(table);
+                drop(load);
                 continue;
             }
             if search.is_conclusive() {
                 let id = NEXT.count(Ordering::Relaxed);
-                let lane = Lane {
+                let load = InFlight {
                     hash: KeyQuery::hash(search),
                     key: key.clone(),
                     id,
                     leader: me,
                     fork: fork(),
-                    superseded: false,
+                    invalidated: false,
                     shared: None,
                     begun: Instant::now(),
                 };
-                let (hash, marks) = (lane.hash, self.marks.get(Ordering::Relaxed));
-                lanes.insert_unique(hash, lane, |lane| lane.hash);
-                return Ok(Opened::Lead(Led { hash, id, marks }));
+                let (hash, invalidations) = (load.hash, self.invalidations.get(Ordering::Relaxed));
+                table.insert_unique(hash, load, |load| load.hash);
+                return Ok(LoadRole::Lead(LoadToken {
+                    hash,
+                    id,
+                    invalidations,
+                }));
             }
-            drop(lanes);
+            drop(table);
             search.resolve()?;
         }
     }
 
     /// What this load brings is not kept, and serves no later caller.
-    fn mark(&self, hash: u64, id: u64) {
-        let mut lanes = self.open.lock();
-        if let Some(lane) = lanes.find_mut(hash, |lane| lane.id == id) {
-            lane.superseded = true;
-            self.marks.count(Ordering::Relaxed);
+    fn invalidate_load(&self, hash: u64, id: u64) {
+        let mut table = self.in_flight.lock();
+        if let Some(load) = table.find_mut(hash, |load| load.id == id) {
+            load.invalidated = true;
+            self.invalidations.count(Ordering::Relaxed);
         }
     }
 
     /// Joins a load that is in progress.
     fn share(&self, hash: u64, id: u64) -> Option<Arc<Shared>> {
-        let mut lanes = self.open.lock();
-        let lane = lanes.find_mut(hash, |lane| lane.id == id)?;
+        let mut table = self.in_flight.lock();
+        let load = table.find_mut(hash, |load| load.id == id)?;
         self.waits.count(Ordering::Relaxed);
-        let leader = lane.leader;
+        let leader = load.leader;
         Some(
-            lane.shared
+            load.shared
                 .get_or_insert_with(|| Arc::new(Shared::new(leader, id)))
                 .clone(),
         )
@@ -230,50 +234,50 @@ impl Lanes {
     }
 
     /// Whether a load that the caller leads may still be kept.
-    pub(crate) fn is_valid(&self, led: Led) -> bool {
+    pub(crate) fn is_valid(&self, token: LoadToken) -> bool {
         // (What is marked after this look is taken out again, when the load lands.)
-        self.marks.get(Ordering::Relaxed) == led.marks || {
-            let lanes = self.open.lock();
-            lanes
-                .find(led.hash, |lane| lane.id == led.id)
-                .is_some_and(|lane| !lane.superseded)
+        self.invalidations.get(Ordering::Relaxed) == token.invalidations || {
+            let table = self.in_flight.lock();
+            table
+                .find(token.hash, |load| load.id == token.id)
+                .is_some_and(|load| !load.invalidated)
         }
     }
 
     /// Ends a load, unless it has ended: its waiters are handed the outcome. Returns whether it may be kept.
-    pub(crate) fn land(&self, led: Led, outcome: &Outcome) -> bool {
-        let lane = {
-            let mut lanes = self.open.lock();
-            let Ok(found) = lanes.find_entry(led.hash, |lane| lane.id == led.id) else {
+    pub(crate) fn complete(&self, token: LoadToken, outcome: &Outcome) -> bool {
+        let load = {
+            let mut table = self.in_flight.lock();
+            let Ok(found) = table.find_entry(token.hash, |load| load.id == token.id) else {
                 return false;
             };
             found.remove().0
         };
-        if let Some(shared) = &lane.shared {
-            Python::attach(|py| shared.land(py, outcome));
+        if let Some(shared) = &load.shared {
+            Python::attach(|py| shared.complete(py, outcome));
         }
-        self.time.add(lane.begun.elapsed().as_nanos() as u64);
+        self.time.add(load.begun.elapsed().as_nanos() as u64);
         if !matches!(outcome, Outcome::Value(_)) {
             self.failed.count(Ordering::Relaxed);
         }
         // Release pairs with the Acquire in `landed`: who sees the number finds in the cache what the load left there.
-        self.landed.count(Ordering::Release);
-        !lane.superseded
+        self.completed.count(Ordering::Release);
+        !load.invalidated
     }
 
     /// The key is changed: what is being loaded for it is out of date. May run Python code.
-    pub(crate) fn supersede<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
+    pub(crate) fn invalidate<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
         loop {
             {
-                let mut lanes = self.open.lock();
-                if lanes.is_empty() {
+                let mut table = self.in_flight.lock();
+                if table.is_empty() {
                     return Ok(());
                 }
-                if let Some(lane) = lanes.find_mut(KeyQuery::hash(search), |lane| {
-                    !lane.superseded && search.matches(lane.key.get())
+                if let Some(load) = table.find_mut(KeyQuery::hash(search), |load| {
+                    !load.invalidated && search.matches(load.key.get())
                 }) {
-                    lane.superseded = true;
-                    self.marks.count(Ordering::Relaxed);
+                    load.invalidated = true;
+                    self.invalidations.count(Ordering::Relaxed);
                     return Ok(());
                 }
             }
@@ -283,9 +287,9 @@ impl Lanes {
         }
     }
 
-    pub(crate) fn supersede_all(&self) {
-        let mut lanes = self.open.lock();
-        lanes.iter_mut().for_each(|lane| lane.superseded = true);
-        self.marks.count(Ordering::Relaxed);
+    pub(crate) fn invalidate_all(&self) {
+        let mut table = self.in_flight.lock();
+        table.iter_mut().for_each(|load| load.invalidated = true);
+        self.invalidations.count(Ordering::Relaxed);
     }
 }

@@ -27,7 +27,7 @@ use deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
 use hotset::tier2::Trust;
 use hotset::{BuildError, Cause, Ttl, raw};
 use key::{ExceptQuery, Found, IdentityHasher, Key, KeyQuery, MatchesKey, Search, Value};
-use loads::{Lanes, Leading, Led, Opened};
+use loads::{AbandonOnDrop, LoadRole, LoadTable, LoadToken};
 use options::Options;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -82,7 +82,7 @@ thread_local! {
 pub(crate) struct Store {
     cache: Cache,
     hooks: Arc<Hooks>,
-    pub(crate) lanes: Lanes,
+    pub(crate) loads: LoadTable,
     weigher: AtomicPtr<ffi::PyObject>,
     timer: AtomicPtr<ffi::PyObject>,
     negative_ttl: Option<Duration>,
@@ -157,7 +157,7 @@ impl Store {
         Ok(Self {
             cache: built.map_err(build_error)?,
             hooks,
-            lanes: Lanes::default(),
+            loads: LoadTable::default(),
             weigher: reference(&options.weigher),
             timer: reference(&options.timer),
             negative_ttl: options.negative_ttl,
@@ -173,15 +173,15 @@ impl Store {
         })
     }
 
-    /// Finds the load of a key, or begins it: [`Lanes::open`].
+    /// Finds the load of a key, or begins it: [`LoadTable::join_or_lead`].
     #[inline]
-    pub(crate) fn open_load<T: MatchesKey>(
+    pub(crate) fn join_or_lead<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
         task: bool,
-    ) -> Result<Opened, Raised> {
-        self.lanes.open(search, key, task, self.trust.allows_joins())
+    ) -> Result<LoadRole, Raised> {
+        self.loads.join_or_lead(search, key, task, self.trust.allows_joins())
     }
 
     /// Makes this the first tier of another store: entries are found, and loads joined, only while `trust` allows that.
@@ -464,17 +464,17 @@ impl Store {
     pub(crate) fn end_load<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
-        led: Led,
+        token: LoadToken,
         outcome: &Outcome,
         keep: impl FnOnce() -> Result<(), Raised>,
     ) -> Result<(), Raised> {
-        let kept = if self.lanes.is_valid(led) { keep() } else { Ok(()) };
+        let kept = if self.loads.is_valid(token) { keep() } else { Ok(()) };
         let valid = match &kept {
-            Ok(()) => self.lanes.land(led, outcome),
+            Ok(()) => self.loads.complete(token, outcome),
             // What cannot be kept (its weigher raised, say) is an error for all.
             Err(Raised) => Python::attach(|py| {
                 let error = PyErr::fetch(py);
-                let valid = self.lanes.land(led, &failure(py, &error));
+                let valid = self.loads.complete(token, &failure(py, &error));
                 error.restore(py);
                 valid
             }),
@@ -493,17 +493,17 @@ impl Store {
         outcome: &Outcome,
         end: impl FnOnce() -> Result<(), Raised>,
     ) -> PyResult<()> {
-        let leading = Leading::new(&self.lanes, lead.led);
+        let leading = AbandonOnDrop::new(&self.loads, lead.token);
         let now = match outcome {
             Outcome::Abandoned => Ok(()),
             _ => self.read_timer(),
         };
         if let Err(raised) = now.and_then(|()| end()) {
             let error = PyErr::from(raised);
-            self.lanes.land(leading.hand_over(), &failure(py, &error));
+            self.loads.complete(leading.disarm(), &failure(py, &error));
             return Err(error);
         }
-        leading.hand_over();
+        leading.disarm();
         Ok(())
     }
 

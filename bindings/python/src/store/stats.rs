@@ -29,7 +29,7 @@ impl Store {
     /// All that was counted since the cache was made.
     fn counted(&self) -> Counted {
         let stats = self.cache.stats();
-        let (loads, failures, waits) = self.lanes.counts();
+        let (loads, failures, waits) = self.loads.counts();
         let no_misses = self.again.get(Ordering::Relaxed) + self.joined.get(Ordering::Relaxed);
         [
             stats.hits,
@@ -41,7 +41,7 @@ impl Store {
             loads,
             failures,
             waits,
-            self.lanes.load_time().as_nanos() as u64,
+            self.loads.load_time().as_nanos() as u64,
         ]
     }
 
