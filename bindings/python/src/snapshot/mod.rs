@@ -137,9 +137,9 @@ fn search(single: &MappingKey) -> PyResult<Search<'_, MappingKey>> {
 }
 
 /// What one thread uses at a time: taken out meanwhile, so that no lock is held while Python code runs or other threads do.
-struct Turns<T>(Locked<Option<T>>);
+struct Exclusive<T>(Locked<Option<T>>);
 
-impl<T> Turns<T> {
+impl<T> Exclusive<T> {
     fn new(state: T) -> Self {
         Self(Locked::new(Some(state)))
     }
@@ -168,7 +168,7 @@ pub(crate) struct SaveSession {
     of: Of,
     path: PathBuf,
     /// And what is known of the batch's entries that were not added yet.
-    state: Turns<(raw::SaveSession, Vec<Option<EntryMeta>>)>,
+    state: Exclusive<(raw::SaveSession, Vec<Option<EntryMeta>>)>,
 }
 
 impl SaveSession {
@@ -179,7 +179,7 @@ impl SaveSession {
         let saving = store
             .begin_saving(&path, schema)
             .map_err(|refusal| error(py, &path, refusal))?;
-        let state = Turns::new((saving, Vec::new()));
+        let state = Exclusive::new((saving, Vec::new()));
         Py::new(py, Self { of, path, state })
     }
 }
@@ -245,7 +245,7 @@ struct LoadingState {
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct LoadSession {
     of: Of,
-    state: Turns<LoadingState>,
+    state: Exclusive<LoadingState>,
 }
 
 impl LoadSession {
@@ -254,7 +254,7 @@ impl LoadSession {
         let store = of.store()?;
         store.read_timer()?;
         let loading = py.detach(|| store.begin_loading(&path, schema));
-        let state = Turns::new(LoadingState {
+        let state = Exclusive::new(LoadingState {
             loading: loading.map_err(|refusal| error(py, &path, refusal))?,
             about: None,
             kept: Vec::new(),
