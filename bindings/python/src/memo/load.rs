@@ -33,13 +33,13 @@ impl Memo {
         completed: u64,
     ) -> Result<Object, Raised> {
         let own = key.key()?;
-        self.fly(search, &own, Some(completed), || self.run(call, nargsf))
+        self.load_single_flight(search, &own, Some(completed), || self.run(call, nargsf))
             .map(Ref::into_raw)
     }
 
     /// Leads the key's load, or waits for its leader. If `landed` is given, and others have landed since, looks again before.
     #[inline(always)]
-    pub(super) fn fly<T: key::MatchesKey>(
+    pub(super) fn load_single_flight<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
@@ -208,7 +208,8 @@ impl Memo {
             }
         }
         let own = key.key()?;
-        self.fly(search, &own, None, || self.run(call, nargsf)).map(Some)
+        self.load_single_flight(search, &own, None, || self.run(call, nargsf))
+            .map(Some)
     }
 
     /// Keeps what came of a load.

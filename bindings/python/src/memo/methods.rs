@@ -123,7 +123,7 @@ impl Memo {
     fn refresh(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.with_arguments(&args[0], &args[1], |search, key, call| {
             let own = key.key()?;
-            let loaded = self.fly(search, &own, None, || self.run(call, call.positional()))?;
+            let loaded = self.load_single_flight(search, &own, None, || self.run(call, call.positional()))?;
             Ok(loaded.into_bound(py).unbind())
         })
     }

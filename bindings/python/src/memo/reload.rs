@@ -68,7 +68,7 @@ impl Reload {
         let search = Search::resumed(&stored, self.hash);
         let _drain = DrainOnExit;
         let loaded = memo.store.read_timer().and_then(|()| {
-            memo.fly(&search, &self.key, None, || {
+            memo.load_single_flight(&search, &self.key, None, || {
                 memo.run_with(self.args.bind(py), self.kwargs.bind(py))
                     .map_err(crate::ffi::raise)
             })
