@@ -32,9 +32,9 @@ fn panicked(panic: &(dyn Any + Send)) -> PyErr {
     PyRuntimeError::new_err(format!("hotset panicked, which is a bug: {text}"))
 }
 
-/// Runs what Python calls, quickly: `f` uses nothing of PyO3 that needs to know that the thread is attached.
+/// Runs what Python calls, catch_panics: `f` uses nothing of PyO3 that needs to know that the thread is attached.
 #[inline(always)]
-pub(crate) fn quickly<R: Returned + Copy>(failed: R, f: impl FnOnce() -> Result<R, Raised>) -> R {
+pub(crate) fn catch_panics<R: Returned + Copy>(failed: R, f: impl FnOnce() -> Result<R, Raised>) -> R {
     let result = match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(result)) => result,
         Ok(Err(Raised)) => failed,
@@ -47,8 +47,8 @@ pub(crate) fn quickly<R: Returned + Copy>(failed: R, f: impl FnOnce() -> Result<
 }
 
 /// Runs what Python calls.
-pub(crate) fn enter<R: Returned + Copy>(failed: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
-    quickly(failed, || Python::attach(f).map_err(raise))
+pub(crate) fn ffi_guard<R: Returned + Copy>(failed: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+    catch_panics(failed, || Python::attach(f).map_err(raise))
 }
 
 /// What methods return.
@@ -81,7 +81,7 @@ pub(crate) unsafe fn method<T, R>(
 where
     R: Reply,
 {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         let count = count as usize;
         if !(least..=most).contains(&count) {
             let wanted = if least == most {

@@ -1,6 +1,6 @@
 //! Heap types made by hand: what PyO3's classes cost on the way in is more than a whole hit.
 
-use crate::ffi::{enter, raise};
+use crate::ffi::{ffi_guard, raise};
 use crate::objects::Object;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -180,7 +180,7 @@ unsafe extern "C" fn traverse<T: Instance>(this: Object, visit: ffi::visitproc, 
 }
 
 unsafe extern "C" fn clear<T: Instance>(this: Object) -> c_int {
-    enter((), |_| {
+    ffi_guard((), |_| {
         // SAFETY: the collector clears objects of the type.
         unsafe {
             let dict = std::mem::replace(&mut (*this.cast::<Head>()).dict, ptr::null_mut());
@@ -206,7 +206,7 @@ unsafe extern "C" fn dealloc<T: Instance>(this: Object) {
             ffi::PyObject_ClearWeakRefs(this);
         }
         clear::<T>(this);
-        enter((), |_| {
+        ffi_guard((), |_| {
             T::finish(this.cast());
             Ok(())
         });

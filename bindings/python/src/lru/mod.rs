@@ -3,7 +3,7 @@
 mod table;
 
 use crate::call::{Call, Receiver};
-use crate::ffi::{enter, methods, quickly};
+use crate::ffi::{catch_panics, ffi_guard, methods};
 use crate::hash_seed::stir;
 use crate::objects::{Equal, Object, Raised, Ref};
 use crate::types::{Class, Head, Instance, bind, critically, make_like, slot};
@@ -296,7 +296,7 @@ impl LruFunction {
 }
 
 unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
             let this = &*this.cast::<LruFunction>();
@@ -313,7 +313,7 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
 }
 
 unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with a tuple, and a dict or null.
         let (args, named) = unsafe {
             let named = if kwargs.is_null() { 0 } else { ffi::PyDict_Size(kwargs) };

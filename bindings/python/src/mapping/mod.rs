@@ -4,7 +4,7 @@ mod change;
 mod methods;
 mod snapshot;
 
-use crate::ffi::{enter, quickly, raise};
+use crate::ffi::{catch_panics, ffi_guard, raise};
 use crate::objects::{Object, Raised, Ref, hash};
 use crate::store::Store;
 use crate::store::deferred_drop::{DrainOnExit, RemovalNotice};
@@ -99,7 +99,7 @@ fn no_such(key: Object) -> Raised {
 }
 
 unsafe extern "C" fn subscript(this: Object, key: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and a key that it holds.
         let mapping = unsafe { &*this.cast::<Mapping>() };
         match mapping.find(key)? {
@@ -126,7 +126,7 @@ fn missing(this: Object, key: Object) -> Result<Object, Raised> {
 }
 
 unsafe extern "C" fn assign(this: Object, key: Object, value: Object) -> c_int {
-    quickly(-1, || {
+    catch_panics(-1, || {
         // SAFETY: as above; `value` is null for `del`.
         let this = unsafe { &*this.cast::<Mapping>() };
         this.seek(key, |search| {
@@ -140,7 +140,7 @@ unsafe extern "C" fn assign(this: Object, key: Object, value: Object) -> c_int {
 }
 
 unsafe extern "C" fn contains(this: Object, key: Object) -> c_int {
-    quickly(-1, || {
+    catch_panics(-1, || {
         // SAFETY: as above.
         let this = unsafe { &*this.cast::<Mapping>() };
         this.seek(key, |search| this.store.contains_value(search))
@@ -149,7 +149,7 @@ unsafe extern "C" fn contains(this: Object, key: Object) -> c_int {
 }
 
 unsafe extern "C" fn length(this: Object) -> ffi::Py_ssize_t {
-    quickly(-1, || {
+    catch_panics(-1, || {
         // SAFETY: as above.
         let this = unsafe { &*this.cast::<Mapping>() };
         let _drain = DrainOnExit;
@@ -159,7 +159,7 @@ unsafe extern "C" fn length(this: Object) -> ffi::Py_ssize_t {
 }
 
 unsafe extern "C" fn iterate(this: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: as above.
         let this = unsafe { &*this.cast::<Mapping>() };
         let keys = this.entries(py)?.into_iter().map(|(key, _)| key);
@@ -196,7 +196,7 @@ const OPTIONS: [&str; 10] = [
 ];
 
 unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with a tuple, and a dict or null.
         let (args, kwargs) = unsafe {
             let kwargs = Bound::from_borrowed_ptr_or_opt(py, kwargs);

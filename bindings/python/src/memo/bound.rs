@@ -3,7 +3,7 @@
 //! Calls of the form `instance.method(..)` do not come here: the interpreter hands the instance to the function itself. What is looked
 //! up here is looked up in the type first (the methods that the package adds), and then in the function.
 
-use crate::ffi::{enter, methods, quickly};
+use crate::ffi::{catch_panics, ffi_guard, methods};
 use crate::objects::{Object, Raised, Ref};
 use crate::types::{Class, Head, Instance, make, slot};
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
@@ -99,12 +99,12 @@ pub(super) unsafe extern "C" fn bind(this: Object, instance: Object, owner: Obje
         if instance.is_null() || ffi::Py_IsNone(instance) != 0 || instance == owner {
             return crate::types::bind(this, instance, owner);
         }
-        enter(ptr::null_mut(), |_| bound_to(this, instance))
+        ffi_guard(ptr::null_mut(), |_| bound_to(this, instance))
     }
 }
 
 unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says: with the flag, the place before the
         // first may be used while the call runs.
         unsafe {
@@ -135,7 +135,7 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
 }
 
 unsafe extern "C" fn new(_: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with a tuple, and a dict or null.
         unsafe {
             if !kwargs.is_null() && ffi::PyDict_Size(kwargs) > 0 {
@@ -170,7 +170,7 @@ fn attribute<'py>(this: Object, function: Ref, name: Bound<'py, PyAny>) -> PyRes
 }
 
 unsafe extern "C" fn getattro(this: Object, name: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with an object of the type, and a string.
         let ([function, _], name) =
             unsafe { ((*this.cast::<BoundMemo>()).parts()?, Bound::from_borrowed_ptr(py, name)) };
@@ -249,7 +249,7 @@ unsafe fn coroutine_function(this: Object) -> Result<Ref, Raised> {
 }
 
 unsafe extern "C" fn bind_coroutine(this: Object, instance: Object, owner: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and others that are alive.
         unsafe {
             let function = coroutine_function(this)?;
@@ -262,7 +262,7 @@ unsafe extern "C" fn bind_coroutine(this: Object, instance: Object, owner: Objec
 }
 
 unsafe extern "C" fn call_coroutine(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
             let function = coroutine_function(this)?;
@@ -273,7 +273,7 @@ unsafe extern "C" fn call_coroutine(this: Object, args: *const Object, nargsf: u
 }
 
 unsafe extern "C" fn coroutine_attribute(this: Object, name: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with an object of the type, and a string.
         let (function, name) = unsafe { (coroutine_function(this)?, Bound::from_borrowed_ptr(py, name)) };
         attribute(this, function, name).map(Bound::into_ptr)
@@ -281,7 +281,7 @@ unsafe extern "C" fn coroutine_attribute(this: Object, name: Object) -> Object {
 }
 
 unsafe extern "C" fn new_coroutine(class: *mut ffi::PyTypeObject, args: Object, _: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with the type, and a tuple.
         unsafe {
             let args = Bound::from_borrowed_ptr(py, args).cast_into::<PyTuple>()?;

@@ -9,7 +9,7 @@ mod spell;
 
 use crate::call::{Call, Positional, Receiver, SingleArg, check_equal};
 use crate::exception_copy::raise_copy;
-use crate::ffi::{enter, quickly, raise};
+use crate::ffi::{catch_panics, ffi_guard, raise};
 use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_any_tuple, same_at_once};
 use crate::stack;
 use crate::store::Store;
@@ -272,7 +272,7 @@ unsafe extern "C" fn call_with_several(this: Object, args: *const Object, nargsf
 
 /// Any call of a memo that is `special`. (In a function of its own, which takes less stack.)
 unsafe extern "C" fn vectorcall_special(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
             let this = &*this.cast::<Memo>();
@@ -287,7 +287,7 @@ unsafe extern "C" fn vectorcall_special(this: Object, args: *const Object, nargs
 /// Any call of another memo.
 #[inline(never)]
 unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
             let this = &*this.cast::<Memo>();
@@ -334,7 +334,7 @@ const OPTIONS: [&str; 18] = [
 ];
 
 unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with a tuple, and a dict or null.
         let (args, kwargs) = unsafe {
             let kwargs = Bound::from_borrowed_ptr_or_opt(py, kwargs);

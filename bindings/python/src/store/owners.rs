@@ -14,7 +14,7 @@ use super::graph::{arguments, leads_to_instances};
 use super::snapshot::IdentityQuery;
 use super::{Hooks, Store};
 use crate::call::referent;
-use crate::ffi::{enter, raise};
+use crate::ffi::{ffi_guard, raise};
 use crate::gil_cell::Locked;
 use crate::objects::{Object, Raised, Ref, is_exactly, is_tuple, items, mix};
 use crate::store::deferred_drop::DrainOnExit;
@@ -306,7 +306,7 @@ pub(super) fn detach_store(store: &Store) {
 }
 
 unsafe extern "C" fn on_instance_death(instance: Object, _: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         instance_died(instance);
         Ok(py.None().into_ptr())
     })
@@ -377,7 +377,7 @@ impl Results {
 }
 
 unsafe extern "C" fn new(_: *mut ffi::PyTypeObject, _: Object, _: Object) -> Object {
-    enter(ptr::null_mut(), |_| {
+    ffi_guard(ptr::null_mut(), |_| {
         Err(PyTypeError::new_err("results are made by the caches whose they are"))
     })
 }
