@@ -182,7 +182,7 @@ class Memo:
     def clear_entries(self) -> None:
         """As clear, but the counters of hits and misses stay."""
 
-    def supersede_loads(self) -> None:
+    def invalidate_loads(self) -> None:
         """What is being loaded is not kept, and serves no later caller. Entries stay."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
@@ -335,8 +335,8 @@ class Cache:
     def clear_entries(self) -> None:
         """As clear, but the counters of hits and misses stay."""
 
-    def supersede_loads(self) -> None:
-        """As Memo.supersede_loads."""
+    def invalidate_loads(self) -> None:
+        """As Memo.invalidate_loads."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
         """As Memo.set_trust."""

@@ -304,7 +304,7 @@ impl Mapping {
         Ok(())
     }
 
-    fn supersede_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    fn invalidate_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         self.store.loads.invalidate_all();
         Ok(())
     }
@@ -357,7 +357,7 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"saving" => Mapping::saving, 2..=2, c"saving($self, path, schema, /)\n--\n\nBegins to save the entries to a file.";
         c"loading" => Mapping::loading, 2..=2, c"loading($self, path, schema, /)\n--\n\nBegins to load entries from a file.";
         c"clear_entries" => Mapping::clear_entries, 0..=0, c"clear_entries($self, /)\n--\n\nRemoves everything, and counts on.";
-        c"supersede_loads" => Mapping::supersede_loads, 0..=0, c"supersede_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
+        c"invalidate_loads" => Mapping::invalidate_loads, 0..=0, c"invalidate_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
         c"set_trust" => Mapping::set_trust, 1..=1, c"set_trust($self, tier, /)\n--\n\nHas entries found only while this Tier2 trusts them; None: always.";
         c"run_pending" => Mapping::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
         c"resize" => Mapping::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";

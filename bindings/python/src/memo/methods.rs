@@ -303,7 +303,7 @@ impl Memo {
         Ok(())
     }
 
-    fn supersede_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    fn invalidate_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         self.store.loads.invalidate_all();
         Ok(())
     }
@@ -351,7 +351,7 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"entries" => Memo::entries, 0..=0, c"entries($self, /)\n--\n\nThe arguments of all results, and these, hottest first.";
         c"clear" => Memo::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves all results.";
         c"clear_entries" => Memo::clear_entries, 0..=0, c"clear_entries($self, /)\n--\n\nRemoves everything, and counts on.";
-        c"supersede_loads" => Memo::supersede_loads, 0..=0, c"supersede_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
+        c"invalidate_loads" => Memo::invalidate_loads, 0..=0, c"invalidate_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
         c"set_trust" => Memo::set_trust, 1..=1, c"set_trust($self, tier, /)\n--\n\nHas entries found only while this Tier2 trusts them; None: always.";
         c"run_pending" => Memo::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
         c"resize" => Memo::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";
