@@ -354,8 +354,8 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"entries_with_remaining" => Mapping::items_with_remaining, 1..=1, c"entries_with_remaining($self, at_most, /)\n--\n\nReturns all entries with the seconds that each has left, hottest first.";
         c"stats" => Mapping::stats, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
         c"clear" => Mapping::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves everything.";
-        c"saving" => Mapping::saving, 2..=2, c"saving($self, path, schema, /)\n--\n\nBegins to save the entries to a file.";
-        c"loading" => Mapping::loading, 2..=2, c"loading($self, path, schema, /)\n--\n\nBegins to load entries from a file.";
+        c"save_session" => Mapping::save_session, 2..=2, c"save_session($self, path, schema, /)\n--\n\nBegins to save the entries to a file.";
+        c"load_session" => Mapping::load_session, 2..=2, c"load_session($self, path, schema, /)\n--\n\nBegins to load entries from a file.";
         c"clear_entries" => Mapping::clear_entries, 0..=0, c"clear_entries($self, /)\n--\n\nRemoves everything, and counts on.";
         c"invalidate_loads" => Mapping::invalidate_loads, 0..=0, c"invalidate_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
         c"set_trust" => Mapping::set_trust, 1..=1, c"set_trust($self, tier, /)\n--\n\nHas entries found only while this Tier2 trusts them; None: always.";

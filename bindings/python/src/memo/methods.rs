@@ -361,8 +361,8 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"invalidate" => Memo::invalidate, 2..=2, c"invalidate($self, args, kwargs, /)\n--\n\nRemoves the result for these arguments.";
         c"refresh" => Memo::refresh, 2..=2, c"refresh($self, args, kwargs, /)\n--\n\nComputes the result for these arguments anew.";
         c"begin" => Memo::begin, 2..=3, c"begin($self, args, kwargs, refresh=False, /)\n--\n\nThe result, or a load to lead or to wait for.";
-        c"saving" => Memo::saving, 2..=2, c"saving($self, path, schema, /)\n--\n\nBegins to save the results to a file.";
-        c"loading" => Memo::loading, 2..=2, c"loading($self, path, schema, /)\n--\n\nBegins to load results from a file.";
+        c"save_session" => Memo::save_session, 2..=2, c"save_session($self, path, schema, /)\n--\n\nBegins to save the results to a file.";
+        c"load_session" => Memo::load_session, 2..=2, c"load_session($self, path, schema, /)\n--\n\nBegins to load results from a file.";
         c"set_method" => Memo::set_method, 0..=0, c"set_method($self, /)\n--\n\nThe first argument is a method's instance from now on.";
         c"is_method" => Memo::is_method, 0..=0, c"is_method($self, /)\n--\n\nWhether the first argument is a method's instance.";
         c"check_instances" => Memo::check_instances, 1..=1, c"check_instances($self, owner, /)\n--\n\nWhether a method of this class can keep its results.";

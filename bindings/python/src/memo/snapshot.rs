@@ -59,11 +59,11 @@ impl Memo {
         f(&Search::new(&call, call.hash()?), call.key()?)
     }
 
-    pub(super) fn saving(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<SaveSession>> {
+    pub(super) fn save_session(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<SaveSession>> {
         SaveSession::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
     }
 
-    pub(super) fn loading(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<LoadSession>> {
+    pub(super) fn load_session(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<LoadSession>> {
         LoadSession::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
     }
 

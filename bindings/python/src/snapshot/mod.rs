@@ -13,7 +13,7 @@ use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{MappingKey, Search};
 use crate::store::snapshot::Entry;
 use hotset::raw::{self, EntryMeta};
-use hotset::snapshot::SnapshotError as Refusal;
+use hotset::snapshot::SnapshotError as EngineError;
 use pyo3::exceptions::{PyException, PyIndexError, PyMemoryError, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -29,13 +29,13 @@ pyo3::create_exception!(
 );
 
 /// What the system refuses is an OSError of its own.
-fn error(py: Python<'_>, path: &Path, refusal: Refusal) -> PyErr {
-    let text = match &refusal {
-        Refusal::Io { .. } | Refusal::NotAFile { .. } => refusal.to_string(),
-        _ => format!("{}: {refusal}", path.display()),
+fn error(py: Python<'_>, path: &Path, cause: EngineError) -> PyErr {
+    let text = match &cause {
+        EngineError::Io { .. } | EngineError::NotAFile { .. } => cause.to_string(),
+        _ => format!("{}: {cause}", path.display()),
     };
-    let reason = match refusal {
-        Refusal::Io { path, source, .. } => {
+    let reason = match cause {
+        EngineError::Io { path, source, .. } => {
             if source.kind() == ErrorKind::OutOfMemory {
                 return PyMemoryError::new_err(text);
             }
@@ -47,11 +47,11 @@ fn error(py: Python<'_>, path: &Path, refusal: Refusal) -> PyErr {
             let said = said.split(" (os error").next().unwrap_or_default().to_owned();
             return PyOSError::new_err((number, said, path.into_os_string()));
         }
-        Refusal::NotAFile { .. } => "not a file",
-        Refusal::NotASnapshot => "not a snapshot",
-        Refusal::Version { .. } | Refusal::Endianness => "version",
-        Refusal::Schema { .. } => "schema",
-        Refusal::TooLarge { .. } => "too large",
+        EngineError::NotAFile { .. } => "not a file",
+        EngineError::NotASnapshot => "not a snapshot",
+        EngineError::Version { .. } | EngineError::Endianness => "version",
+        EngineError::Schema { .. } => "schema",
+        EngineError::TooLarge { .. } => "too large",
         _ => "damaged",
     };
     let error = SnapshotError::new_err(text);
@@ -106,24 +106,24 @@ impl Of {
         Ok((!there).then_some(weight))
     }
 
-    fn restore(&self, py: Python<'_>, kept: SnapshotEvent, loading: &raw::LoadSession) -> PyResult<bool> {
+    fn restore(&self, py: Python<'_>, staged: StagedEntry, session: &raw::LoadSession) -> PyResult<bool> {
         let store = self.store()?;
-        let SnapshotEvent {
+        let StagedEntry {
             key,
             value,
             weight,
-            about,
-        } = kept;
+            meta,
+        } = staged;
         let (key, value) = (key.into_bound(py), value.into_bound(py).into());
         match self {
             Self::Memo(memo) => Self::memo(memo).with_shown(&key, |search, key| {
-                Ok(store.restore(search, Entry { key, value, about }, weight, loading)?)
+                Ok(store.restore(search, Entry { key, value, meta }, weight, session)?)
             }),
             Self::Mapping(_) => {
                 let single = MappingKey(key.as_ptr());
                 let search = search(&single)?;
                 let key = key.clone().into();
-                Ok(store.restore(&search, Entry { key, value, about }, weight, loading)?)
+                Ok(store.restore(&search, Entry { key, value, meta }, weight, session)?)
             }
         }
     }
@@ -176,10 +176,10 @@ impl SaveSession {
         let _drain = DrainOnExit;
         let store = of.store()?;
         store.read_timer()?;
-        let saving = store
-            .begin_saving(&path, schema)
-            .map_err(|refusal| error(py, &path, refusal))?;
-        let state = Exclusive::new((saving, Vec::new()));
+        let session = store
+            .begin_save(&path, schema)
+            .map_err(|cause| error(py, &path, cause))?;
+        let state = Exclusive::new((session, Vec::new()));
         Py::new(py, Self { of, path, state })
     }
 }
@@ -189,10 +189,10 @@ impl SaveSession {
     fn batch<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
         let _drain = DrainOnExit;
         let store = self.of.store()?;
-        let batch = self.state.with(|(saving, abouts)| {
-            let batch = store.next_to_save(saving);
-            abouts.clear();
-            abouts.extend(batch.iter().map(|entry| Some(entry.about)));
+        let batch = self.state.with(|(session, batch_meta)| {
+            let batch = store.next_to_save(session);
+            batch_meta.clear();
+            batch_meta.extend(batch.iter().map(|entry| Some(entry.meta)));
             Ok(batch)
         })?;
         let pair = |entry: Entry| Ok((self.of.shown(py, entry.key)?, entry.value.into_bound(py)));
@@ -201,24 +201,24 @@ impl SaveSession {
 
     #[pyo3(signature = (at, key, value, /))]
     fn add(&self, py: Python<'_>, at: usize, key: &[u8], value: &[u8]) -> PyResult<()> {
-        self.state.with(|(saving, abouts)| {
-            let about = abouts.get_mut(at).and_then(Option::take);
-            let about = about.ok_or_else(|| PyIndexError::new_err("no such entry in the batch, or it was added"))?;
-            let added = saving.add(key, value, about).and_then(|()| {
-                if saving.is_full() {
-                    py.detach(|| saving.flush())
+        self.state.with(|(session, batch_meta)| {
+            let meta = batch_meta.get_mut(at).and_then(Option::take);
+            let meta = meta.ok_or_else(|| PyIndexError::new_err("no such entry in the batch, or it was added"))?;
+            let added = session.add(key, value, meta).and_then(|()| {
+                if session.is_full() {
+                    py.detach(|| session.flush())
                 } else {
                     Ok(())
                 }
             });
-            added.map_err(|refusal| error(py, &self.path, refusal))
+            added.map_err(|cause| error(py, &self.path, cause))
         })
     }
 
     fn finish(&self, py: Python<'_>) -> PyResult<u64> {
-        let (saving, _) = self.state.take()?;
-        let saved = py.detach(|| saving.finish());
-        Ok(saved.map_err(|refusal| error(py, &self.path, refusal))?.entries)
+        let (session, _) = self.state.take()?;
+        let saved = py.detach(|| session.finish());
+        Ok(saved.map_err(|cause| error(py, &self.path, cause))?.entries)
     }
 
     fn abandon(&self) {
@@ -227,17 +227,17 @@ impl SaveSession {
 }
 
 /// An entry that is to come in, as the codec made it.
-struct SnapshotEvent {
+struct StagedEntry {
     key: Py<PyAny>,
     value: Py<PyAny>,
     weight: u64,
-    about: EntryMeta,
+    meta: EntryMeta,
 }
 
-struct LoadingState {
-    loading: raw::LoadSession,
-    about: Option<EntryMeta>,
-    kept: Vec<SnapshotEvent>,
+struct LoadState {
+    session: raw::LoadSession,
+    meta: Option<EntryMeta>,
+    staged: Vec<StagedEntry>,
     room: u64,
 }
 
@@ -245,7 +245,7 @@ struct LoadingState {
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct LoadSession {
     of: Of,
-    state: Exclusive<LoadingState>,
+    state: Exclusive<LoadState>,
 }
 
 impl LoadSession {
@@ -253,11 +253,11 @@ impl LoadSession {
         let _drain = DrainOnExit;
         let store = of.store()?;
         store.read_timer()?;
-        let loading = py.detach(|| store.begin_loading(&path, schema));
-        let state = Exclusive::new(LoadingState {
-            loading: loading.map_err(|refusal| error(py, &path, refusal))?,
-            about: None,
-            kept: Vec::new(),
+        let session = py.detach(|| store.begin_load(&path, schema));
+        let state = Exclusive::new(LoadState {
+            session: session.map_err(|cause| error(py, &path, cause))?,
+            meta: None,
+            staged: Vec::new(),
             room: store.room(),
         });
         Py::new(py, Self { of, state })
@@ -275,28 +275,28 @@ impl LoadSession {
             if state.room == 0 {
                 return Ok(None);
             }
-            Ok(state.loading.next().map(|(key, value, about)| {
-                state.about = Some(about);
+            Ok(state.session.next().map(|(key, value, meta)| {
+                state.meta = Some(meta);
                 (PyBytes::new(py, key), PyBytes::new(py, value))
             }))
         })
     }
 
     #[pyo3(signature = (key, value, /))]
-    fn keep(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn stage(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let _drain = DrainOnExit;
         let weight = self.of.weigh_absent(key, value)?;
         self.state.with(|state| {
             if let Some(weight) = weight
                 && let Some(room) = state.room.checked_sub(weight)
-                && let Some(about) = state.about.take()
+                && let Some(meta) = state.meta.take()
             {
                 state.room = room;
-                state.kept.push(SnapshotEvent {
+                state.staged.push(StagedEntry {
                     key: key.clone().unbind(),
                     value: value.clone().unbind(),
                     weight,
-                    about,
+                    meta,
                 });
             }
             Ok(())
@@ -307,14 +307,14 @@ impl LoadSession {
         let _drain = DrainOnExit;
         let store = self.of.store()?;
         store.read_timer()?;
-        let LoadingState { loading, kept, .. } = self.state.take()?;
-        store.begin_restoring(&loading);
-        let mut came_in = 0;
+        let LoadState { session, staged, .. } = self.state.take()?;
+        store.begin_restoring(&session);
+        let mut restored = 0;
         // The hottest last: what comes in later is worth more to the policy.
-        for kept in kept.into_iter().rev() {
-            came_in += u64::from(self.of.restore(py, kept, &loading)?);
+        for staged in staged.into_iter().rev() {
+            restored += u64::from(self.of.restore(py, staged, &session)?);
         }
-        Ok(came_in)
+        Ok(restored)
     }
 }
 

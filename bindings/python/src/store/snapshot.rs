@@ -12,17 +12,17 @@ use std::ptr;
 pub(crate) struct Entry {
     pub(crate) key: Ref,
     pub(crate) value: Ref,
-    pub(crate) about: EntryMeta,
+    pub(crate) meta: EntryMeta,
 }
 
 impl Store {
-    pub(crate) fn begin_saving(&self, path: &Path, schema: u64) -> Result<SaveSession, SnapshotError> {
+    pub(crate) fn begin_save(&self, path: &Path, schema: u64) -> Result<SaveSession, SnapshotError> {
         SaveSession::begin(&self.cache, path, schema)
     }
 
     /// The next entries to be saved, without remembered exceptions; none at the end.
-    pub(crate) fn next_to_save(&self, saving: &mut SaveSession) -> Vec<Entry> {
-        let batch = saving.batch(&self.cache, |key, value| {
+    pub(crate) fn next_to_save(&self, session: &mut SaveSession) -> Vec<Entry> {
+        let batch = session.batch(&self.cache, |key, value| {
             let key = key.object();
             if key.is_null() {
                 return None;
@@ -33,12 +33,12 @@ impl Store {
                 Found::Error(_) => None,
             }
         });
-        let entry = |((key, value), about)| Entry { key, value, about };
+        let entry = |((key, value), meta)| Entry { key, value, meta };
         batch.into_iter().map(entry).collect()
     }
 
     /// Opens and checks a file, which may take long. Looks at nothing of the store but its clock.
-    pub(crate) fn begin_loading(&self, path: &Path, schema: u64) -> Result<LoadSession, SnapshotError> {
+    pub(crate) fn begin_load(&self, path: &Path, schema: u64) -> Result<LoadSession, SnapshotError> {
         LoadSession::open(&self.cache, path, schema)
     }
 
@@ -48,9 +48,9 @@ impl Store {
         LoadSession::room(&self.cache)
     }
 
-    pub(crate) fn begin_restoring(&self, loading: &LoadSession) {
+    pub(crate) fn begin_restoring(&self, session: &LoadSession) {
         self.cache.run_pending();
-        loading.begin_restoring(&self.cache);
+        session.begin_restoring(&self.cache);
     }
 
     /// Inserts an entry of a snapshot, if its key is absent and its time is not over; whether it came in.
@@ -59,16 +59,16 @@ impl Store {
         search: &Search<'_, T>,
         entry: Entry,
         weight: u64,
-        loading: &LoadSession,
+        session: &LoadSession,
     ) -> Result<bool, Raised> {
         if self.contains(search)? {
             return Ok(false);
         }
-        let Entry { key, value, about } = entry;
+        let Entry { key, value, meta } = entry;
         let new = key.clone();
         WEIGHT.set(weight);
         let contents = (Key::new(key), Value::new(value));
-        if !loading.restore(&self.cache, search as &dyn KeyQuery, contents, about) {
+        if !session.restore(&self.cache, search as &dyn KeyQuery, contents, meta) {
             return Ok(false);
         }
         // Without the GIL it may have passed over an equal key that came in meanwhile, of which only Python can tell that it is: that
