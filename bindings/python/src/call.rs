@@ -6,7 +6,7 @@
 //! are not), and the order of names counts.
 
 use crate::objects::{
-    Equal, Object, Raised, Ref, all, compare, hash, hash_at_once, is_any_tuple, is_exactly, is_tuple, items, mix,
+    Equal, Object, Raised, Ref, all, compare, hash, hash_fast, is_any_tuple, is_exactly, is_tuple, items, mix,
     rich_compare,
 };
 use crate::sentinels::mark;
@@ -153,8 +153,8 @@ impl<'a> Call<'a> {
         if self.is_single() {
             // SAFETY: `new`'s promise.
             unsafe { hash(self.args[0]) }
-        } else if let Some(several) = self.several() {
-            several.hash()
+        } else if let Some(positional) = self.as_positional() {
+            positional.hash()
         } else {
             self.hash_all()
         }
@@ -162,7 +162,7 @@ impl<'a> Call<'a> {
 
     /// If that is all that there is to the key.
     #[inline(always)]
-    fn several(&self) -> Option<Positional<'a>> {
+    fn as_positional(&self) -> Option<Positional<'a>> {
         let (args, receiver) = (self.args, self.receiver);
         (self.names.is_null() && !self.typed).then_some(Positional { args, receiver })
     }
@@ -242,8 +242,8 @@ impl<'a> Call<'a> {
             if self.is_single() && !is_tuple(key) {
                 return SingleArg(self.args[0]).compare(key);
             }
-            match self.several() {
-                Some(several) if !self.is_single() => several.compare(key),
+            match self.as_positional() {
+                Some(positional) if !self.is_single() => positional.compare(key),
                 _ if is_tuple(key) => self.compare_all(items(key)),
                 _ => Equal::No,
             }
@@ -516,9 +516,9 @@ impl<'a> Positional<'a> {
 
     /// The same, if it takes no call.
     #[inline(always)]
-    pub(crate) fn hash_at_once(&self) -> Option<u64> {
+    pub(crate) fn hash_fast(&self) -> Option<u64> {
         // SAFETY: `new`'s promise.
-        hash_args(self.args, self.receiver, |arg| unsafe { hash_at_once(arg) }.ok_or(())).ok()
+        hash_args(self.args, self.receiver, |arg| unsafe { hash_fast(arg) }.ok_or(())).ok()
     }
 
     /// As [`Call::compare`].

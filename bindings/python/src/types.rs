@@ -242,7 +242,7 @@ pub(crate) unsafe extern "C" fn bind(this: Object, instance: Object, _class: Obj
 /// Runs while an object's structures may not be used by another thread: with the GIL that is always so.
 ///
 /// As a mutex of Python's, it is let go of while the thread waits or runs Python code that does.
-pub(crate) fn critically<R>(_object: Object, f: impl FnOnce() -> R) -> R {
+pub(crate) fn with_critical_section<R>(_object: Object, f: impl FnOnce() -> R) -> R {
     #[cfg(Py_GIL_DISABLED)]
     {
         struct Section(ffi::PyCriticalSection);

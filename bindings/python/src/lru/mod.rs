@@ -6,7 +6,7 @@ use crate::call::{Call, Receiver};
 use crate::ffi::{catch_panics, ffi_guard, methods};
 use crate::hash_seed::stir;
 use crate::objects::{Equal, Object, Raised, Ref};
-use crate::types::{Class, Head, Instance, bind, critically, make_like, slot};
+use crate::types::{Class, Head, Instance, bind, make_like, slot, with_critical_section};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -18,9 +18,9 @@ use table::Table;
 /// How large a cache may be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Size {
-    None,
-    Nothing,
-    Entries(usize),
+    Unbounded,
+    Zero,
+    AtMost(usize),
 }
 
 #[repr(C)]
@@ -54,7 +54,7 @@ unsafe impl Instance for LruFunction {
     }
 
     fn clear(&self) {
-        self.empty();
+        self.clear_entries();
         for held in [&self.function, &self.info] {
             // SAFETY: it was this one's, and is let go of once.
             unsafe { ffi::Py_XDECREF(held.replace(ptr::null_mut())) };
@@ -126,8 +126,8 @@ impl LruFunction {
 
     /// A new reference to the value of this call, or the table's version.
     #[inline(always)]
-    fn look(&self, call: &Call<'_>, hash: u64) -> Result<Result<Object, u64>, Raised> {
-        critically(self.object(), || {
+    fn lookup(&self, call: &Call<'_>, hash: u64) -> Result<Result<Object, u64>, Raised> {
+        with_critical_section(self.object(), || {
             let found = self.find(call, hash)?;
             // SAFETY: no other code runs here.
             let Some(table) = (unsafe { self.table() }) else {
@@ -137,7 +137,7 @@ impl LruFunction {
                 Self::count(&self.misses);
                 return Ok(Err(table.version()));
             };
-            if self.size != Size::None {
+            if self.size != Size::Unbounded {
                 table.touch(found);
             }
             Self::count(&self.hits);
@@ -150,14 +150,14 @@ impl LruFunction {
 
     /// Keeps what the function returned, unless its own run brought that in. Takes a reference to neither.
     #[inline(never)]
-    fn keep(&self, call: &Call<'_>, hash: u64, version: u64, value: Object) -> Result<(), Raised> {
+    fn store_result(&self, call: &Call<'_>, hash: u64, version: u64, value: Object) -> Result<(), Raised> {
         let key = call.key()?.into_raw();
-        let old = critically(self.object(), || self.store(call, hash, version, key, value));
-        let left = match &old {
-            Ok(left) => *left,
+        let old = with_critical_section(self.object(), || self.insert(call, hash, version, key, value));
+        let dropped = match &old {
+            Ok(dropped) => *dropped,
             Err(Raised) => [key, ptr::null_mut()],
         };
-        for object in left {
+        for object in dropped {
             // SAFETY: what left the table, or did not come in, is nobody's any more.
             unsafe { ffi::Py_XDECREF(object) };
         }
@@ -165,7 +165,7 @@ impl LruFunction {
     }
 
     /// Puts a key and a new reference to a value into the table; returns what is to be let go of.
-    fn store(
+    fn insert(
         &self,
         call: &Call<'_>,
         hash: u64,
@@ -181,14 +181,14 @@ impl LruFunction {
             return Ok([key, ptr::null_mut()]);
         };
         if let Some(found) = found {
-            if self.size != Size::None {
+            if self.size != Size::Unbounded {
                 return Ok([key, ptr::null_mut()]);
             }
             // SAFETY: the caller holds it.
             unsafe { ffi::Py_INCREF(value) };
             return Ok([key, table.replace(found, value)]);
         }
-        let full = matches!(self.size, Size::Entries(most) if table.len() >= most);
+        let full = matches!(self.size, Size::AtMost(most) if table.len() >= most);
         let (old_key, old_value) = full
             .then(|| table.pop())
             .flatten()
@@ -203,13 +203,13 @@ impl LruFunction {
 
     #[inline(always)]
     fn call(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
-        if self.size == Size::Nothing {
-            critically(self.object(), || Self::count(&self.misses));
+        if self.size == Size::Zero {
+            with_critical_section(self.object(), || Self::count(&self.misses));
             // SAFETY: held below.
             return unsafe { self.run(call, nargsf) };
         }
         let hash = stir(call.hash()?);
-        match self.look(call, hash)? {
+        match self.lookup(call, hash)? {
             Ok(value) => Ok(value),
             Err(version) => self.miss(call, nargsf, hash, version),
         }
@@ -219,7 +219,7 @@ impl LruFunction {
     fn miss(&self, call: &Call<'_>, nargsf: usize, hash: u64, version: u64) -> Result<Object, Raised> {
         // SAFETY: held below.
         let value = unsafe { self.run(call, nargsf) }?;
-        if let Err(raised) = self.keep(call, hash, version, value) {
+        if let Err(raised) = self.store_result(call, hash, version, value) {
             // SAFETY: the reference is ours.
             unsafe { ffi::Py_DECREF(value) };
             return Err(raised);
@@ -244,9 +244,9 @@ impl LruFunction {
     }
 
     /// Lets go of all entries.
-    fn empty(&self) {
+    fn clear_entries(&self) {
         // SAFETY: nothing else is alive, and this ends at once.
-        let table = critically(self.object(), || unsafe { self.table() }.map(Table::take));
+        let table = with_critical_section(self.object(), || unsafe { self.table() }.map(Table::take));
         for (key, value) in table.iter().flat_map(Table::contents) {
             // SAFETY: the table held them, and nobody can find them there any more.
             unsafe {
@@ -257,15 +257,15 @@ impl LruFunction {
     }
 
     fn cache_info(&self, _: &[Bound<'_, PyAny>], py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let numbers = critically(self.object(), || {
+        let numbers = with_critical_section(self.object(), || {
             // SAFETY: nothing else is alive, and this ends at once.
             let len = unsafe { self.table() }.map_or(0, |table| table.len());
             (self.hits.get(), self.misses.get(), len)
         });
         let most = match self.size {
-            Size::None => None,
-            Size::Nothing => Some(0),
-            Size::Entries(most) => Some(most),
+            Size::Unbounded => None,
+            Size::Zero => Some(0),
+            Size::AtMost(most) => Some(most),
         };
         // SAFETY: `__new__` stored it; null after the collector's `clear`.
         let info = unsafe { Bound::from_borrowed_ptr_or_opt(py, self.info.get()) };
@@ -275,11 +275,11 @@ impl LruFunction {
     }
 
     fn cache_clear(&self, _: &[Bound<'_, PyAny>], _: Python<'_>) -> PyResult<()> {
-        critically(self.object(), || {
+        with_critical_section(self.object(), || {
             self.hits.set(0);
             self.misses.set(0);
         });
-        self.empty();
+        self.clear_entries();
         Ok(())
     }
 
@@ -327,11 +327,11 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             return Err(PyTypeError::new_err("the first argument must be callable"));
         }
         let size = if maxsize.is_none() {
-            Size::None
+            Size::Unbounded
         } else {
             match usize::try_from(maxsize.extract::<isize>()?) {
-                Ok(0) | Err(_) => Size::Nothing,
-                Ok(most) => Size::Entries(most),
+                Ok(0) | Err(_) => Size::Zero,
+                Ok(most) => Size::AtMost(most),
             }
         };
         let typed = typed.is_truthy()?;
@@ -343,7 +343,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             typed,
             hits: Cell::new(0),
             misses: Cell::new(0),
-            table: UnsafeCell::new((size != Size::Nothing).then(Table::new)),
+            table: UnsafeCell::new((size != Size::Zero).then(Table::new)),
         };
         // SAFETY: the type is this one or a subclass.
         unsafe { make_like(&function, class, vectorcall, made) }

@@ -10,7 +10,7 @@ mod spell;
 use crate::call::{Call, Positional, Receiver, SingleArg, check_equal};
 use crate::exception_copy::raise_copy;
 use crate::ffi::{catch_panics, ffi_guard, raise};
-use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_any_tuple, same_at_once};
+use crate::objects::{Equal, Object, Raised, Ref, equals_fast, hash, hash_fast, is_any_tuple};
 use crate::stack;
 use crate::store::Store;
 use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
@@ -100,7 +100,7 @@ impl Memo {
     /// # Safety
     /// As vectorcall's.
     #[inline(always)]
-    unsafe fn call_plainly<T: MatchesKey>(
+    unsafe fn call_plain<T: MatchesKey>(
         &self,
         (sought, hash): (&T, Result<u64, Raised>),
         args: *const Object,
@@ -126,12 +126,12 @@ impl Memo {
 
     /// A call with a key function, a clock of the user's, or reloads.
     #[inline(never)]
-    fn call_specially(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
+    fn call_special(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
         self.store.read_timer()?;
         self.with_key(call, |key| {
             let completed = self.store.loads.completed();
-            let search = Search::new(key, Self::hash_specially(key)?);
-            match self.find_specially(&search)? {
+            let search = Search::new(key, Self::hash_special(key)?);
+            match self.find_special(&search)? {
                 Some((Found::Value(value), true)) => self.reload(&search, key, call, nargsf, value).map(Ref::into_raw),
                 Some((found, _)) => found.or_raise().map(Ref::into_raw),
                 None => self.load(&search, key, call, nargsf, completed),
@@ -140,13 +140,13 @@ impl Memo {
     }
 
     #[inline(never)]
-    fn hash_specially(key: &Call<'_>) -> Result<u64, Raised> {
+    fn hash_special(key: &Call<'_>) -> Result<u64, Raised> {
         key.hash()
     }
 
     /// What is there, and whether the caller is the one that must reload it.
     #[inline(never)]
-    fn find_specially<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
+    fn find_special<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
         if self.reloads {
             return self.store.get_due(search);
         }
@@ -238,34 +238,37 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
     unsafe {
         let memo = &*this.cast::<Memo>();
         if !memo.quick || !names.is_null() {
-            return call_anyhow(this, args, nargsf, names);
+            return call_slow(this, args, nargsf, names);
         }
         if ffi::PyVectorcall_NARGS(nargsf) != 1 || memo.store.is_method() {
-            return call_with_several(this, args, nargsf, names);
+            return call_positional(this, args, nargsf, names);
         }
         let arg = *args;
-        match hash_at_once(arg).and_then(|hash| memo.store.glance(hash, |key| same_at_once(key, arg))) {
+        match hash_fast(arg).and_then(|hash| memo.store.probe_hit(hash, |key| equals_fast(key, arg))) {
             Some(value) => value.into_raw(),
-            None => call_anyhow(this, args, nargsf, names),
+            None => call_slow(this, args, nargsf, names),
         }
     }
 }
 
 /// A call with arguments by position only, of a memo that is `quick`.
 #[inline(never)]
-unsafe extern "C" fn call_with_several(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
+unsafe extern "C" fn call_positional(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     // SAFETY: as above.
     unsafe {
         let memo = &*this.cast::<Memo>();
-        let several = Positional::new(
+        let positional = Positional::new(
             args,
             ffi::PyVectorcall_NARGS(nargsf) as usize,
             Receiver::assume_weak(memo.store.is_method()),
         );
-        let equal = |key| several.compare(key) == Equal::Yes;
-        match several.hash_at_once().and_then(|hash| memo.store.glance(hash, equal)) {
+        let equal = |key| positional.compare(key) == Equal::Yes;
+        match positional
+            .hash_fast()
+            .and_then(|hash| memo.store.probe_hit(hash, equal))
+        {
             Some(value) => value.into_raw(),
-            None => call_anyhow(this, args, nargsf, names),
+            None => call_slow(this, args, nargsf, names),
         }
     }
 }
@@ -279,14 +282,14 @@ unsafe extern "C" fn vectorcall_special(this: Object, args: *const Object, nargs
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
             let call = Call::new(args, count, names, this.typed, this.receiver(args, count)?);
             let _drain = DrainOnExit;
-            this.call_specially(&call, nargsf)
+            this.call_special(&call, nargsf)
         }
     })
 }
 
 /// Any call of another memo.
 #[inline(never)]
-unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
+unsafe extern "C" fn call_slow(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
@@ -299,11 +302,11 @@ unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usiz
             };
             if names.is_null() && this.plain && count > 0 {
                 if count > 1 || receiver != Receiver::None {
-                    let several = Positional::new(args, count, receiver);
-                    return this.call_plainly((&several, several.hash()), args, nargsf, receiver);
+                    let positional = Positional::new(args, count, receiver);
+                    return this.call_plain((&positional, positional.hash()), args, nargsf, receiver);
                 }
                 if !is_any_tuple(*args) {
-                    return this.call_plainly((&SingleArg(*args), hash(*args)), args, nargsf, receiver);
+                    return this.call_plain((&SingleArg(*args), hash(*args)), args, nargsf, receiver);
                 }
             }
             let call = Call::new(args, count, names, this.typed, receiver);

@@ -278,7 +278,7 @@ impl Store {
     /// A value that a single look finds, counted as a hit; else nothing was counted. `hash` and `equal` are a search's: `equal` runs no
     /// Python code. For memos without times, with the GIL.
     #[inline(always)]
-    pub(crate) fn glance(&self, hash: u64, equal: impl FnOnce(Object) -> bool) -> Option<Ref> {
+    pub(crate) fn probe_hit(&self, hash: u64, equal: impl FnOnce(Object) -> bool) -> Option<Ref> {
         let equal = |key: &Key| {
             let key = key.object();
             !key.is_null() && equal(key)
