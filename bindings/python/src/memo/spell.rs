@@ -1,6 +1,6 @@
 //! A spell of failures, in which a function's expired results are served (`stale_if_error`): it is logged once.
 
-use crate::gil_cell::Locked;
+use crate::gil_cell::GilCell;
 use std::time::Duration;
 
 /// A spell begins with a key whose call fails. It ends when a call for that key succeeds, or when no call has failed for `grace`, after
@@ -9,14 +9,14 @@ use std::time::Duration;
 pub(super) struct Spell {
     grace: Duration,
     /// The hash of the key that it began with, and when a call failed last.
-    open: Locked<Option<(u64, Duration)>>,
+    open: GilCell<Option<(u64, Duration)>>,
 }
 
 impl Spell {
     pub(super) fn new(grace: Option<Duration>) -> Self {
         Self {
             grace: grace.unwrap_or_default(),
-            open: Locked::new(None),
+            open: GilCell::new(None),
         }
     }
 

@@ -4,7 +4,7 @@
 mod classes;
 mod values;
 
-use crate::gil_cell::Locked;
+use crate::gil_cell::GilCell;
 use crate::mapping::Mapping;
 use crate::memo::Memo;
 use crate::objects::Ref;
@@ -137,11 +137,11 @@ fn search(single: &MappingKey) -> PyResult<Search<'_, MappingKey>> {
 }
 
 /// What one thread uses at a time: taken out meanwhile, so that no lock is held while Python code runs or other threads do.
-struct Exclusive<T>(Locked<Option<T>>);
+struct Exclusive<T>(GilCell<Option<T>>);
 
 impl<T> Exclusive<T> {
     fn new(state: T) -> Self {
-        Self(Locked::new(Some(state)))
+        Self(GilCell::new(Some(state)))
     }
 
     fn swap(&self, state: Option<T>) -> Option<T> {

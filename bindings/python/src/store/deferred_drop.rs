@@ -3,7 +3,7 @@
 //! With the GIL nobody else can be looking at an entry when it is unlinked, so what it held is taken out there and then, and let go of
 //! before the call returns. Without it, the engine drops what it held when no reader can see it any more; that comes here, too.
 
-use crate::gil_cell::Locked;
+use crate::gil_cell::GilCell;
 use crate::objects::Object;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -30,7 +30,7 @@ pub(crate) struct RemovalNotice {
 unsafe impl Send for DeferredDrop {}
 
 /// Of all caches; whoever comes out of a call lets go of what is here.
-static DEFERRED: Locked<Vec<DeferredDrop>> = Locked::new(Vec::new());
+static DEFERRED: GilCell<Vec<DeferredDrop>> = GilCell::new(Vec::new());
 /// How many there are, for a look without the lock.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 

@@ -6,7 +6,7 @@
 use super::key::{KeyQuery, MatchesKey, Search};
 use crate::flight::actor::{Actor, Relation, is_finalizing};
 use crate::flight::shared::{Outcome, Shared, fork};
-use crate::gil_cell::{Counter, Locked};
+use crate::gil_cell::{Counter, GilCell};
 use crate::objects::{Raised, Ref};
 use hashbrown::HashTable;
 use pyo3::prelude::*;
@@ -32,7 +32,7 @@ static NEXT: Counter = Counter::new();
 
 #[derive(Default)]
 pub(crate) struct LoadTable {
-    in_flight: Locked<HashTable<InFlight>>,
+    in_flight: GilCell<HashTable<InFlight>>,
     /// How many loads were superseded so far.
     invalidations: Counter,
     completed: Counter,
@@ -41,7 +41,7 @@ pub(crate) struct LoadTable {
     /// How long all loads together took, in nanoseconds.
     time: Counter,
     /// By hash, reloads of tasks that were cancelled: the next caller awaits its own.
-    interrupted: Locked<Vec<u64>>,
+    interrupted: GilCell<Vec<u64>>,
 }
 
 /// The most hashes of cancelled reloads that are remembered.
@@ -170,7 +170,7 @@ impl LoadTable {
                 continue;
             }
             if search.is_conclusive() {
-                let id = NEXT.count(Ordering::Relaxed);
+                let id = NEXT.increment(Ordering::Relaxed);
                 let load = InFlight {
                     hash: KeyQuery::hash(search),
                     key: key.clone(),
@@ -199,7 +199,7 @@ impl LoadTable {
         let mut table = self.in_flight.lock();
         if let Some(load) = table.find_mut(hash, |load| load.id == id) {
             load.invalidated = true;
-            self.invalidations.count(Ordering::Relaxed);
+            self.invalidations.increment(Ordering::Relaxed);
         }
     }
 
@@ -207,7 +207,7 @@ impl LoadTable {
     fn share(&self, hash: u64, id: u64) -> Option<Arc<Shared>> {
         let mut table = self.in_flight.lock();
         let load = table.find_mut(hash, |load| load.id == id)?;
-        self.waits.count(Ordering::Relaxed);
+        self.waits.increment(Ordering::Relaxed);
         let leader = load.leader;
         Some(
             load.shared
@@ -258,10 +258,10 @@ impl LoadTable {
         }
         self.time.add(load.begun.elapsed().as_nanos() as u64);
         if !matches!(outcome, Outcome::Value(_)) {
-            self.failed.count(Ordering::Relaxed);
+            self.failed.increment(Ordering::Relaxed);
         }
         // Release pairs with the Acquire in `landed`: who sees the number finds in the cache what the load left there.
-        self.completed.count(Ordering::Release);
+        self.completed.increment(Ordering::Release);
         !load.invalidated
     }
 
@@ -277,7 +277,7 @@ impl LoadTable {
                     !load.invalidated && search.matches(load.key.get())
                 }) {
                     load.invalidated = true;
-                    self.invalidations.count(Ordering::Relaxed);
+                    self.invalidations.increment(Ordering::Relaxed);
                     return Ok(());
                 }
             }
@@ -290,6 +290,6 @@ impl LoadTable {
     pub(crate) fn invalidate_all(&self) {
         let mut table = self.in_flight.lock();
         table.iter_mut().for_each(|load| load.invalidated = true);
-        self.invalidations.count(Ordering::Relaxed);
+        self.invalidations.increment(Ordering::Relaxed);
     }
 }

@@ -20,7 +20,7 @@ use crate::call::Call;
 use crate::exception_copy::Failure;
 use crate::flight::shared::Outcome;
 use crate::flight::{Lead, failure};
-use crate::gil_cell::{Counter, Locked};
+use crate::gil_cell::{Counter, GilCell};
 use crate::hash_seed::seeded;
 use crate::objects::{Object, Raised, Ref};
 use deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
@@ -99,7 +99,7 @@ pub(crate) struct Store {
     /// Misses of callers that then waited for another's load.
     joined: Counter,
     /// What was counted before the last reset.
-    before: Locked<Counted>,
+    before: GilCell<Counted>,
     trust: Watched,
 }
 
@@ -168,7 +168,7 @@ impl Store {
             #[cfg(Py_GIL_DISABLED)]
             kept_by_sweep: AtomicU64::new(0),
             joined: Counter::default(),
-            before: Locked::default(),
+            before: GilCell::default(),
             trust: Watched::default(),
         })
     }
@@ -271,7 +271,7 @@ impl Store {
             if found.is_some() || !sought.resolve()? {
                 return Ok(found);
             }
-            self.again.count(Ordering::Relaxed);
+            self.again.increment(Ordering::Relaxed);
         }
     }
 
@@ -298,7 +298,7 @@ impl Store {
             if found.is_some() || !search.resolve()? {
                 return Ok(found);
             }
-            self.again.count(Ordering::Relaxed);
+            self.again.increment(Ordering::Relaxed);
         }
     }
 
@@ -330,7 +330,7 @@ impl Store {
     /// [`get`](Self::get), where the engine has counted a miss already because Python had to be asked.
     pub(crate) fn get_again<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         search.resolve()?;
-        self.again.count(Ordering::Relaxed);
+        self.again.increment(Ordering::Relaxed);
         self.get(search)
     }
 

@@ -15,7 +15,7 @@ use super::snapshot::IdentityQuery;
 use super::{Hooks, Store};
 use crate::call::referent;
 use crate::ffi::{ffi_guard, raise};
-use crate::gil_cell::Locked;
+use crate::gil_cell::GilCell;
 use crate::objects::{Object, Raised, Ref, is_exactly, is_tuple, items, mix};
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::KeyQuery;
@@ -77,7 +77,7 @@ struct Entry {
 unsafe impl Send for Owner {}
 
 /// By the address of the weak reference that keys begin with.
-static OWNERS: Locked<ByAddress<Owner>> = Locked::new(HashMap::with_hasher(BuildHasherDefault::new()));
+static OWNERS: GilCell<ByAddress<Owner>> = GilCell::new(HashMap::with_hasher(BuildHasherDefault::new()));
 
 /// The object that an instance holds.
 #[repr(C)]

@@ -41,7 +41,7 @@ impl Store {
 
     /// A lookup that was counted as a miss found another caller's load, and waits for it.
     pub(crate) fn count_joined(&self) {
-        self.joined.count(Ordering::Relaxed);
+        self.joined.increment(Ordering::Relaxed);
     }
 
     /// Removes the entry that would go first, and returns it.
