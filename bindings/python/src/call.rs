@@ -9,7 +9,7 @@ use crate::objects::{
     Equal, Object, Raised, Ref, all, compare, hash, hash_fast, is_any_tuple, is_exactly, is_tuple, items, mix,
     rich_compare,
 };
-use crate::sentinels::mark;
+use crate::sentinels::kwargs_mark;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -172,7 +172,7 @@ impl<'a> Call<'a> {
         let mut mixed = hash_args(self.args, self.receiver, |arg| unsafe { hash(arg) })?;
         for name in self.names() {
             // SAFETY: `new`'s promise.
-            mixed = stir(mixed, unsafe { hash(*name) }?);
+            mixed = combine(mixed, unsafe { hash(*name) }?);
         }
         if self.typed {
             for arg in self.args {
@@ -220,7 +220,7 @@ impl<'a> Call<'a> {
             }
             rest.iter().for_each(|arg| put(*arg));
             if !self.names.is_null() {
-                put(mark());
+                put(kwargs_mark());
                 put(self.names);
             }
             by_name.iter().for_each(|arg| put(*arg));
@@ -274,7 +274,7 @@ impl<'a> Call<'a> {
                 return of_positional;
             }
             if !self.names.is_null() {
-                if rest[0] != mark() || !is_tuple(rest[1]) {
+                if rest[0] != kwargs_mark() || !is_tuple(rest[1]) {
                     return Equal::No;
                 }
                 if rest[1] != self.names {
@@ -373,7 +373,7 @@ impl<'a> Call<'a> {
                 return Ok((PyTuple::new(py, [own(&key)])?, kwargs));
             }
             let mut rest = items(key);
-            if let Some(at) = rest.iter().position(|item| *item == mark()) {
+            if let Some(at) = rest.iter().position(|item| *item == kwargs_mark()) {
                 let (names, values) = (items(rest[at + 1]), &rest[at + 2..]);
                 for (name, value) in names.iter().zip(values) {
                     kwargs.set_item(own(name), own(value))?;
@@ -438,7 +438,7 @@ impl<'a> Call<'a> {
 }
 
 #[inline(always)]
-fn stir(mixed: u64, hash: u64) -> u64 {
+fn combine(mixed: u64, hash: u64) -> u64 {
     mix(mixed, hash).rotate_left(17)
 }
 
@@ -456,7 +456,7 @@ fn hash_args<E>(
         (mixed, args) = (mix(mixed, *instance as u64), rest);
     }
     for arg in args {
-        mixed = stir(mixed, hash(*arg)?);
+        mixed = combine(mixed, hash(*arg)?);
     }
     Ok(mixed)
 }

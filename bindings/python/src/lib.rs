@@ -66,8 +66,8 @@ fn refuse_another_interpreter() -> PyResult<()> {
 fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     refuse_another_interpreter()?;
     finalization::hang_instead_of_unwinding();
-    hash_seed::prepare();
-    sentinels::prepare(module)?;
+    hash_seed::init();
+    sentinels::init(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     let gil = if cfg!(Py_GIL_DISABLED) { "free-threaded" } else { "GIL" };

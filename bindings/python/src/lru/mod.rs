@@ -4,7 +4,7 @@ mod table;
 
 use crate::call::{Call, Receiver};
 use crate::ffi::{catch_panics, ffi_guard, methods};
-use crate::hash_seed::stir;
+use crate::hash_seed::mix_with_seed;
 use crate::objects::{Equal, Object, Raised, Ref};
 use crate::types::{Class, Head, Instance, bind, make_like, slot, with_critical_section};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
@@ -208,7 +208,7 @@ impl LruFunction {
             // SAFETY: held below.
             return unsafe { self.run(call, nargsf) };
         }
-        let hash = stir(call.hash()?);
+        let hash = mix_with_seed(call.hash()?);
         match self.lookup(call, hash)? {
             Ok(value) => Ok(value),
             Err(version) => self.miss(call, nargsf, hash, version),
