@@ -187,7 +187,7 @@ unsafe fn sort<const N: usize>(
     .map_err(raise)
 }
 
-/// A table of methods for [`crate::types::Class`]: `c"name" => Type::function, least..=most, c"doc";`, where the names of the parameters may
+/// A table of methods for [`crate::types::TypeSpec`]: `c"name" => Type::function, least..=most, c"doc";`, where the names of the parameters may
 /// come before the text, `["key", "default"]`, if they may be given by name.
 macro_rules! methods {
     (@one $this:ty, $name:literal, $function:expr, $least:literal, $most:literal, $doc:literal) => {{

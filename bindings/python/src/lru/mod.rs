@@ -6,7 +6,7 @@ use crate::call::{Call, Receiver};
 use crate::ffi::{catch_panics, ffi_guard, methods};
 use crate::hash_seed::mix_with_seed;
 use crate::objects::{Equal, Object, Raised, Ref};
-use crate::types::{Class, Head, Instance, bind, make_like, slot, with_critical_section};
+use crate::types::{NativeObject, ObjectHead, TypeSpec, bind, new_callable_like, slot, with_critical_section};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -25,7 +25,7 @@ enum Size {
 
 #[repr(C)]
 pub(crate) struct LruFunction {
-    head: Head,
+    head: ObjectHead,
     function: Cell<Object>,
     info: Cell<Object>,
     size: Size,
@@ -36,8 +36,8 @@ pub(crate) struct LruFunction {
     table: UnsafeCell<Option<Table>>,
 }
 
-// SAFETY: it begins with a `Head`.
-unsafe impl Instance for LruFunction {
+// SAFETY: it begins with a `ObjectHead`.
+unsafe impl NativeObject for LruFunction {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         // SAFETY: the collector runs while nobody is at the table.
         let table = unsafe { &*self.table.get() };
@@ -61,7 +61,7 @@ unsafe impl Instance for LruFunction {
         }
     }
 
-    unsafe fn finish(this: *mut Self) {
+    unsafe fn drop_native(this: *mut Self) {
         // SAFETY: the caller's promise.
         unsafe { ptr::drop_in_place(&raw mut (*this).table) };
     }
@@ -346,12 +346,12 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             table: UnsafeCell::new((size != Size::Zero).then(Table::new)),
         };
         // SAFETY: the type is this one or a subclass.
-        unsafe { make_like(&function, class, vectorcall, made) }
+        unsafe { new_callable_like(&function, class, vectorcall, made) }
     })
 }
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Class {
+    TypeSpec {
         // Libraries that know functools' wrappers by their module (pydantic) take this for one.
         name: c"functools.LruFunction",
         doc: c"What functools.lru_cache makes of a function, and faster.",

@@ -10,7 +10,7 @@ use crate::store::Store;
 use crate::store::deferred_drop::{DrainOnExit, RemovalNotice};
 use crate::store::key::{Found, MappingKey, Search, Value};
 use crate::store::options::Options;
-use crate::types::{Class, Head, Instance, make, slot};
+use crate::types::{NativeObject, ObjectHead, TypeSpec, new_object, slot};
 use hotset::Ttl;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -22,12 +22,12 @@ use std::ptr;
 
 #[repr(C)]
 pub(crate) struct Mapping {
-    head: Head,
+    head: ObjectHead,
     store: ManuallyDrop<Store>,
 }
 
-// SAFETY: it begins with a `Head`.
-unsafe impl Instance for Mapping {
+// SAFETY: it begins with a `ObjectHead`.
+unsafe impl NativeObject for Mapping {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         self.store.visit(visit)
     }
@@ -37,7 +37,7 @@ unsafe impl Instance for Mapping {
         self.store.empty();
     }
 
-    unsafe fn finish(this: *mut Self) {
+    unsafe fn drop_native(this: *mut Self) {
         let _drain = DrainOnExit;
         // SAFETY: the caller's promise; it was written by `new`, and is dropped once.
         unsafe { ManuallyDrop::drop(&mut (*this).store) };
@@ -213,7 +213,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             store: ManuallyDrop::new(store),
         };
         // SAFETY: the type is this one or a subclass.
-        unsafe { make::<Mapping>(class, None, mapping) }
+        unsafe { new_object::<Mapping>(class, None, mapping) }
     })
 }
 
@@ -223,7 +223,7 @@ unsafe extern "C" fn init(_: Object, _: Object, _: Object) -> c_int {
 }
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Class {
+    TypeSpec {
         name: c"hotset._hotset.Cache",
         doc: c"A cache as a mapping.",
         flags: ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_IMMUTABLETYPE | ffi::Py_TPFLAGS_MAPPING,

@@ -5,7 +5,7 @@
 
 use crate::ffi::{catch_panics, ffi_guard, methods};
 use crate::objects::{Object, Raised, Ref};
-use crate::types::{Class, Head, Instance, make, slot};
+use crate::types::{NativeObject, ObjectHead, TypeSpec, new_object, slot};
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 #[repr(C)]
 pub(crate) struct BoundMemo {
-    head: Head,
+    head: ObjectHead,
     function: AtomicPtr<ffi::PyObject>,
     instance: AtomicPtr<ffi::PyObject>,
 }
@@ -24,8 +24,8 @@ pub(crate) struct BoundMemo {
 /// The type, for `__get__`: it lives as long as the process.
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
-// SAFETY: it begins with a `Head`.
-unsafe impl Instance for BoundMemo {
+// SAFETY: it begins with a `ObjectHead`.
+unsafe impl NativeObject for BoundMemo {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         match visit(self.function.load(Ordering::Relaxed)) {
             0 => visit(self.instance.load(Ordering::Relaxed)),
@@ -40,7 +40,7 @@ unsafe impl Instance for BoundMemo {
         }
     }
 
-    unsafe fn finish(_: *mut Self) {}
+    unsafe fn drop_native(_: *mut Self) {}
 }
 
 impl BoundMemo {
@@ -87,7 +87,7 @@ unsafe fn bound_to(function: Object, instance: Object) -> PyResult<Object> {
             function: part(function),
             instance: part(instance),
         };
-        make::<BoundMemo>(CLASS.load(Ordering::Relaxed), Some(vectorcall), fill)
+        new_object::<BoundMemo>(CLASS.load(Ordering::Relaxed), Some(vectorcall), fill)
     }
 }
 
@@ -214,12 +214,12 @@ pub(super) const NEW: unsafe extern "C" fn(*mut ffi::PyTypeObject, Object, Objec
 /// A coroutine method under `cached`, in its class: what lies there is bound as a [`BoundMemo`], and is else the coroutine function.
 #[repr(C)]
 struct AsyncMethod {
-    head: Head,
+    head: ObjectHead,
     function: AtomicPtr<ffi::PyObject>,
 }
 
-// SAFETY: it begins with a `Head`.
-unsafe impl Instance for AsyncMethod {
+// SAFETY: it begins with a `ObjectHead`.
+unsafe impl NativeObject for AsyncMethod {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         visit(self.function.load(Ordering::Relaxed))
     }
@@ -229,7 +229,7 @@ unsafe impl Instance for AsyncMethod {
         unsafe { ffi::Py_XDECREF(self.function.swap(ptr::null_mut(), Ordering::Relaxed)) };
     }
 
-    unsafe fn finish(_: *mut Self) {}
+    unsafe fn drop_native(_: *mut Self) {}
 }
 
 /// The coroutine function.
@@ -290,13 +290,13 @@ unsafe extern "C" fn new_coroutine(class: *mut ffi::PyTypeObject, args: Object, 
                 head,
                 function: AtomicPtr::new(function.into_ptr()),
             };
-            make::<AsyncMethod>(class, Some(call_coroutine), fill)
+            new_object::<AsyncMethod>(class, Some(call_coroutine), fill)
         }
     })
 }
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Class {
+    TypeSpec {
         name: c"hotset._hotset.BoundMemo",
         doc: c"A method whose results are cached, of an instance.",
         flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL,
@@ -315,7 +315,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         dict: false,
     }
     .create::<BoundMemo>(module)?;
-    Class {
+    TypeSpec {
         // As for Memo.
         name: c"functools.AsyncMethod",
         doc: c"A coroutine method whose results are cached.",

@@ -16,7 +16,7 @@ use crate::store::Store;
 use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
 use crate::store::key::{Found, MatchesKey, Search};
 use crate::store::options::Options;
-use crate::types::{Class, Head, Instance, make_like, slot};
+use crate::types::{NativeObject, ObjectHead, TypeSpec, new_callable_like, slot};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 #[repr(C)]
 pub(crate) struct Memo {
-    head: Head,
+    head: ObjectHead,
     function: AtomicPtr<ffi::PyObject>,
     /// Makes the key of the arguments, if it is not null.
     key: AtomicPtr<ffi::PyObject>,
@@ -48,8 +48,8 @@ pub(crate) struct Memo {
     store: ManuallyDrop<Store>,
 }
 
-// SAFETY: it begins with a `Head`.
-unsafe impl Instance for Memo {
+// SAFETY: it begins with a `ObjectHead`.
+unsafe impl NativeObject for Memo {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         for held in [&self.function, &self.key, &self.refresher] {
             match visit(held.load(Ordering::Relaxed)) {
@@ -72,7 +72,7 @@ unsafe impl Instance for Memo {
         self.store.empty();
     }
 
-    unsafe fn finish(this: *mut Self) {
+    unsafe fn drop_native(this: *mut Self) {
         let _drain = DrainOnExit;
         // SAFETY: the caller's promise; it was written by `new`, and is dropped once.
         unsafe { ManuallyDrop::drop(&mut (*this).store) };
@@ -379,7 +379,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
         };
         let called = if special { vectorcall_special } else { vectorcall };
         // SAFETY: the type is this one.
-        unsafe { make_like(&function, class, called, memo) }
+        unsafe { new_callable_like(&function, class, called, memo) }
     })
 }
 
@@ -412,7 +412,7 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     #[cfg(not(Py_GIL_DISABLED))]
     crate::store::owners::add(module)?;
     module.add_class::<reload::Reload>()?;
-    Class {
+    TypeSpec {
         // Libraries that know functools' wrappers by their module (pydantic) take this for one.
         name: c"functools.Memo",
         doc: c"A function whose results are cached.",

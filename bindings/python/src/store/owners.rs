@@ -19,7 +19,7 @@ use crate::gil_cell::GilCell;
 use crate::objects::{Object, Raised, Ref, is_exactly, is_tuple, items, mix};
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::KeyQuery;
-use crate::types::{Class, Head, Instance, make, slot};
+use crate::types::{NativeObject, ObjectHead, TypeSpec, new_object, slot};
 use hashbrown::HashMap;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -82,7 +82,7 @@ static OWNERS: GilCell<ByAddress<Owner>> = GilCell::new(HashMap::with_hasher(Bui
 /// The object that an instance holds.
 #[repr(C)]
 struct Results {
-    head: Head,
+    head: ObjectHead,
     /// The weak reference that keys begin with.
     instance: AtomicPtr<ffi::PyObject>,
 }
@@ -182,7 +182,7 @@ unsafe fn give_results(plain: Object, instance: Object) -> Result<bool, Raised> 
             head,
             instance: AtomicPtr::new(Ref::borrowed(plain).into_raw()),
         };
-        let made = make::<Results>(CLASS.load(Ordering::Relaxed), None, fill).map_err(raise)?;
+        let made = new_object::<Results>(CLASS.load(Ordering::Relaxed), None, fill).map_err(raise)?;
         let made = Ref::owned(made);
         let name = ffi::PyUnicode_InternFromString(ATTRIBUTE.as_ptr());
         if name.is_null() {
@@ -327,8 +327,8 @@ static DEFINITION: Definition = Definition(ffi::PyMethodDef {
     ml_doc: ptr::null(),
 });
 
-// SAFETY: it begins with a `Head`.
-unsafe impl Instance for Results {
+// SAFETY: it begins with a `ObjectHead`.
+unsafe impl NativeObject for Results {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         let owners = OWNERS.lock();
         let Some(owner) = owners.get(&(self.instance.load(Ordering::Relaxed) as usize)) else {
@@ -365,7 +365,7 @@ unsafe impl Instance for Results {
         unsafe { ffi::Py_DECREF(instance) };
     }
 
-    unsafe fn finish(_: *mut Self) {}
+    unsafe fn drop_native(_: *mut Self) {}
 }
 
 impl Results {
@@ -383,7 +383,7 @@ unsafe extern "C" fn new(_: *mut ffi::PyTypeObject, _: Object, _: Object) -> Obj
 }
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Class {
+    TypeSpec {
         name: c"hotset._hotset.Results",
         doc: c"The results of an instance's cached methods that lead to other objects.",
         flags: ffi::Py_TPFLAGS_IMMUTABLETYPE,
