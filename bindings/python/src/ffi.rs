@@ -1,6 +1,6 @@
 //! Where Python calls: panics become exceptions, errors are raised, arguments are counted.
 
-use crate::interrupt::{Returned, instead_of};
+use crate::interrupt::{ReturnValue, raise_recorded};
 use crate::objects::{Object, Raised};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -34,7 +34,7 @@ fn panicked(panic: &(dyn Any + Send)) -> PyErr {
 
 /// Runs what Python calls, catch_panics: `f` uses nothing of PyO3 that needs to know that the thread is attached.
 #[inline(always)]
-pub(crate) fn catch_panics<R: Returned + Copy>(failed: R, f: impl FnOnce() -> Result<R, Raised>) -> R {
+pub(crate) fn catch_panics<R: ReturnValue + Copy>(failed: R, f: impl FnOnce() -> Result<R, Raised>) -> R {
     let result = match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(result)) => result,
         Ok(Err(Raised)) => failed,
@@ -43,21 +43,21 @@ pub(crate) fn catch_panics<R: Returned + Copy>(failed: R, f: impl FnOnce() -> Re
             failed
         }
     };
-    instead_of(result, failed)
+    raise_recorded(result, failed)
 }
 
 /// Runs what Python calls.
-pub(crate) fn ffi_guard<R: Returned + Copy>(failed: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+pub(crate) fn ffi_guard<R: ReturnValue + Copy>(failed: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     catch_panics(failed, || Python::attach(f).map_err(raise))
 }
 
 /// What methods return.
-pub(crate) trait Reply {
-    fn reply(self, py: Python<'_>) -> PyResult<Object>;
+pub(crate) trait MethodResult {
+    fn into_object(self, py: Python<'_>) -> PyResult<Object>;
 }
 
-impl<T: for<'py> IntoPyObject<'py>> Reply for PyResult<T> {
-    fn reply(self, py: Python<'_>) -> PyResult<Object> {
+impl<T: for<'py> IntoPyObject<'py>> MethodResult for PyResult<T> {
+    fn into_object(self, py: Python<'_>) -> PyResult<Object> {
         Ok(self?
             .into_pyobject(py)
             .map_err(Into::into)?
@@ -79,7 +79,7 @@ pub(crate) unsafe fn method<T, R>(
     f: impl for<'py> FnOnce(&T, &[Bound<'py, PyAny>], Python<'py>) -> R,
 ) -> Object
 where
-    R: Reply,
+    R: MethodResult,
 {
     ffi_guard(ptr::null_mut(), |py| {
         let count = count as usize;
@@ -102,7 +102,7 @@ where
             };
             (&*this.cast::<T>(), args)
         };
-        f(this, args, py).reply(py)
+        f(this, args, py).into_object(py)
     })
 }
 
@@ -119,14 +119,14 @@ pub(crate) unsafe fn named_method<T, R, const N: usize>(
     f: impl for<'py> FnOnce(&T, &[Bound<'py, PyAny>], Python<'py>) -> R,
 ) -> Object
 where
-    R: Reply,
+    R: MethodResult,
 {
     // SAFETY: the caller's promise; `sorted` holds no references of its own, but the caller's.
     unsafe {
         if names.is_null() {
             return method(this, args, count, (least, N), f);
         }
-        match sort(args, count as usize, names, least, parameters) {
+        match sort_by_name(args, count as usize, names, least, parameters) {
             Ok((sorted, count)) => method(this, sorted.as_ptr(), count as ffi::Py_ssize_t, (least, N), f),
             Err(Raised) => ptr::null_mut(),
         }
@@ -138,7 +138,7 @@ where
 /// # Safety
 /// As for METH_FASTCALL with METH_KEYWORDS.
 #[cold]
-unsafe fn sort<const N: usize>(
+unsafe fn sort_by_name<const N: usize>(
     args: *const Object,
     count: usize,
     names: Object,

@@ -78,7 +78,7 @@ impl Flight {
             Of::Memo(memo) => Memo::end(py, memo, lead, outcome, ttl)?,
             Of::Mapping(mapping) => Mapping::end(py, mapping, lead, outcome, ttl)?,
         }
-        interrupt::take(py).map_or(Ok(()), Err)
+        interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
     /// The leader needs no load any more.
@@ -180,7 +180,7 @@ impl Flight {
         {
             Memo::end_stale(memo, token.hash(), &PyErr::from_value(error));
         }
-        interrupt::take(py).map_or(Ok(()), Err)
+        interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
     /// The leader gave up: who waits tries again.

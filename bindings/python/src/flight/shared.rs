@@ -79,7 +79,7 @@ impl Completion {
                     // Each waiter loads for itself then, and has an exception of its own.
                     Ok(None) => Self::Abandoned,
                     Err(raised) => {
-                        interrupt::report(raised, &error);
+                        interrupt::report_callback_error(raised, &error);
                         Self::Abandoned
                     }
                 }
@@ -255,7 +255,7 @@ impl Shared {
 
 fn call(callback: &Bound<'_, PyAny>) {
     if let Err(error) = callback.call0() {
-        interrupt::report(error, callback);
+        interrupt::report_callback_error(error, callback);
     }
 }
 

@@ -176,7 +176,7 @@ impl Memo {
             let logged = module.and_then(|module| module.call_method1("log_stale", (&this, error.value(py))));
             if let Err(error) = logged {
                 // A filter of the user's, say: the value is served all the same.
-                interrupt::report(error, &this);
+                interrupt::report_callback_error(error, &this);
             }
         });
     }

@@ -81,7 +81,7 @@ impl Reload {
             }
             return Err(error);
         }
-        interrupt::take(py).map_or(Ok(()), Err)
+        interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
     /// The reload will not run: the next caller is to reload.
@@ -98,7 +98,7 @@ impl Reload {
         let stored = self.stored();
         let abandoned = self.memo().store.reload_abandoned(&Search::resumed(&stored, self.hash));
         abandoned.map_err(PyErr::from)?;
-        interrupt::take(py).map_or(Ok(()), Err)
+        interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
     /// Whether it has been run, or is running, or was abandoned.

@@ -84,7 +84,7 @@ impl DeferredDrop {
                 if let Err(error) = (notice.notify)(py, &notice, key, value) {
                     // SAFETY: this holds a reference.
                     let listener = unsafe { Bound::from_borrowed_ptr(py, listener) };
-                    crate::interrupt::report(error, &listener);
+                    crate::interrupt::report_callback_error(error, &listener);
                 }
             });
         }
