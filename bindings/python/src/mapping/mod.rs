@@ -1,6 +1,6 @@
 //! A cache as a mapping.
 
-mod change;
+mod compute;
 mod methods;
 mod snapshot;
 

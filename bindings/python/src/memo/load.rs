@@ -166,7 +166,7 @@ impl Memo {
     /// Logs that the expired value of the key with this hash is served because the function raised, once in a [`Spell`](super::Spell).
     #[cold]
     pub(crate) fn log_stale(&self, hash: u64, error: &PyErr) {
-        if !self.spell.begins(hash, self.store.monotonic()) {
+        if !self.outage.record_failure(hash, self.store.monotonic()) {
             return;
         }
         Python::attach(|py| {
@@ -223,7 +223,7 @@ impl Memo {
         match outcome {
             Outcome::Value(value) => {
                 if self.reloads {
-                    self.spell.loaded(KeyQuery::hash(search));
+                    self.outage.record_success(KeyQuery::hash(search));
                 }
                 let weight = self.store.weigh(&[value.get()])?;
                 self.store

@@ -3,9 +3,9 @@
 mod bound;
 mod load;
 mod methods;
+mod outage;
 mod reload;
 mod snapshot;
-mod spell;
 
 use crate::call::{Call, Positional, Receiver, SingleArg, check_equal};
 use crate::exception_copy::raise_copy;
@@ -17,11 +17,11 @@ use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defe
 use crate::store::key::{Found, MatchesKey, Search};
 use crate::store::options::Options;
 use crate::types::{NativeObject, ObjectHead, TypeSpec, new_callable_like, slot};
+use outage::Outage;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
-use spell::Spell;
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr;
@@ -44,7 +44,7 @@ pub(crate) struct Memo {
     /// Values are reloaded before they end.
     reloads: bool,
     /// Expired results are served because the function raises.
-    spell: Spell,
+    outage: Outage,
     store: ManuallyDrop<Store>,
 }
 
@@ -372,7 +372,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             plain: !special && !typed,
             quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed && !eager,
             reloads,
-            spell: Spell::new(options.stale_while_revalidate.max(options.stale_if_error)),
+            outage: Outage::new(options.stale_while_revalidate.max(options.stale_if_error)),
             key: reference(options.key),
             refresher: reference(options.refresher),
             store: ManuallyDrop::new(store),
