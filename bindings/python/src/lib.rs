@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 /// Called in a child after a fork: loads that other threads were at are nobody's now.
 #[pyfunction]
 fn after_fork() {
-    flight::shared::forked();
+    flight::shared::note_fork();
 }
 
 /// Has waiting threads call `check` about loads that tasks lead: with the load's number, and whether the thread has waited already.

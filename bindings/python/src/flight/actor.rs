@@ -18,7 +18,7 @@ unsafe extern "C" {
 }
 
 /// The calling thread; never 0.
-pub(crate) fn thread() -> u64 {
+pub(crate) fn current_thread() -> u64 {
     // SAFETY: it has no conditions.
     unsafe { PyThread_get_thread_ident() as u64 }
 }
@@ -56,7 +56,7 @@ impl Actor {
         let greenlet = if task { None } else { running_greenlet(py) };
         Self {
             task,
-            thread: thread(),
+            thread: current_thread(),
             greenlet: greenlet.map_or(0, |greenlet| greenlet.as_ptr().addr()),
         }
     }

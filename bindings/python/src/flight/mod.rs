@@ -14,7 +14,7 @@ use crate::store::options::seconds;
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use shared::{Completion, Outcome, Shared};
+use shared::{Completion, Outcome, SharedLoad};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(crate) struct Lead {
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct Flight {
     pub(crate) lead: Option<Lead>,
-    pub(crate) shared: Option<Arc<Shared>>,
+    pub(crate) shared: Option<Arc<SharedLoad>>,
 }
 
 impl Flight {
@@ -60,7 +60,7 @@ impl Flight {
         }
     }
 
-    pub(crate) fn wait(shared: Arc<Shared>) -> Self {
+    pub(crate) fn wait(shared: Arc<SharedLoad>) -> Self {
         Self {
             lead: None,
             shared: Some(shared),
@@ -86,7 +86,7 @@ impl Flight {
         self.end(py, &Outcome::Abandoned, Ttl::Default)
     }
 
-    fn waits_for(&self) -> PyResult<&Shared> {
+    fn waits_for(&self) -> PyResult<&SharedLoad> {
         let shared = self.shared.as_deref();
         shared.ok_or_else(|| PyRuntimeError::new_err("who leads a load cannot wait for it"))
     }

@@ -3,7 +3,7 @@
 use super::{KeySearch, Mapping, no_such};
 use crate::exception_copy::raise_copy;
 use crate::ffi::methods;
-use crate::flight::shared::{Completion, Outcome, Shared};
+use crate::flight::shared::{Completion, Outcome, SharedLoad};
 use crate::flight::{Flight, Lead, Of, failure, ttl};
 use crate::objects::{Raised, Ref};
 use crate::sentinels::{is_missing, with_ttl};
@@ -79,7 +79,7 @@ impl Mapping {
     }
 
     /// Waits for another caller's load, of what was missed.
-    fn wait(&self, shared: &Shared, py: Python<'_>) -> PyResult<Completion> {
+    fn wait(&self, shared: &SharedLoad, py: Python<'_>) -> PyResult<Completion> {
         self.store.count_joined();
         shared.wait(py)
     }

@@ -6,7 +6,7 @@ use crate::call::Call;
 use crate::exception_copy::raise_copy;
 use crate::ffi::raise;
 use crate::flight::failure;
-use crate::flight::shared::{Completion, Outcome, Shared};
+use crate::flight::shared::{Completion, Outcome, SharedLoad};
 use crate::interrupt;
 use crate::objects::{Object, Raised, Ref};
 use crate::sentinels::with_ttl;
@@ -48,11 +48,11 @@ impl Memo {
     ) -> Result<Ref, Raised> {
         let token = match self.begin_load(search, key, completed)? {
             LoadStart::Done(value) => return Ok(value),
-            LoadStart::Bypass => return own_ttl(load()).map(|(value, _)| value),
+            LoadStart::Bypass => return split_ttl(load()).map(|(value, _)| value),
             LoadStart::Lead(token) => token,
         };
         let leading = AbandonOnDrop::new(&self.store.loads, token);
-        let loaded = own_ttl(load());
+        let loaded = split_ttl(load());
         self.end_led_load(search, key, &loaded, token)?;
         leading.disarm();
         loaded.map(|(value, _)| value)
@@ -74,7 +74,7 @@ impl Memo {
             match self.store.join_or_lead(search, key, !self.single_flight)? {
                 // Another is at it, whose result is kept; this one is the caller's alone.
                 LoadRole::Wait(_) | LoadRole::Reentrant if !self.single_flight => return Ok(LoadStart::Bypass),
-                LoadRole::Reentrant => return Err(raise(reentered())),
+                LoadRole::Reentrant => return Err(raise(reentrant_call_error())),
                 LoadRole::Bypass => return Ok(LoadStart::Bypass),
                 LoadRole::Wait(shared) => match self.wait(&shared, std::mem::take(&mut missed))? {
                     Completion::Value(value) => return Ok(LoadStart::Done(value)),
@@ -105,11 +105,11 @@ impl Memo {
         token: LoadToken,
     ) -> Result<(), Raised> {
         let ttl = loaded.as_ref().map_or(Ttl::Default, |(_, ttl)| *ttl);
-        self.while_raised(loaded, |outcome| self.end_load(search, key, token, outcome, ttl))
+        self.with_outcome(loaded, |outcome| self.end_load(search, key, token, outcome, ttl))
     }
 
     /// Runs `f` with what came of a load; if that is an exception, it is set again afterwards, unless `f` sets another.
-    fn while_raised(
+    fn with_outcome(
         &self,
         loaded: &Result<(Ref, Ttl), Raised>,
         f: impl FnOnce(&Outcome) -> Result<(), Raised>,
@@ -127,7 +127,7 @@ impl Memo {
     }
 
     /// Waits for another caller's load. If this one `missed` before, that was no miss: it makes no call.
-    fn wait(&self, shared: &Shared, missed: bool) -> Result<Completion, Raised> {
+    fn wait(&self, shared: &SharedLoad, missed: bool) -> Result<Completion, Raised> {
         if missed {
             self.store.count_joined();
         }
@@ -255,11 +255,11 @@ impl Memo {
 
 /// What a function returned, and the time to live that comes with it if the function says one.
 #[inline(never)]
-fn own_ttl(loaded: Result<Ref, Raised>) -> Result<(Ref, Ttl), Raised> {
+fn split_ttl(loaded: Result<Ref, Raised>) -> Result<(Ref, Ttl), Raised> {
     with_ttl(loaded?, Ttl::Default).map_err(raise)
 }
 
-fn reentered() -> PyErr {
+fn reentrant_call_error() -> PyErr {
     PyRuntimeError::new_err(
         "a cached function called itself with the same arguments, while it was computing the result for them",
     )

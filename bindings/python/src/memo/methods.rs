@@ -22,7 +22,7 @@ use std::ptr;
 pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
 
 /// Arguments that came as objects, as a call has them.
-pub(super) struct Spread<'py> {
+pub(super) struct UnpackedArgs<'py> {
     pub(super) args: Vec<Object>,
     pub(super) positional: usize,
     pub(super) names: Option<Bound<'py, PyTuple>>,
@@ -30,7 +30,7 @@ pub(super) struct Spread<'py> {
     _held: Bound<'py, PyDict>,
 }
 
-impl<'py> Spread<'py> {
+impl<'py> UnpackedArgs<'py> {
     pub(super) fn new(args: &Bound<'py, PyAny>, kwargs: &Bound<'py, PyAny>) -> PyResult<Self> {
         let py = args.py();
         let args = args
@@ -72,11 +72,11 @@ impl Memo {
         kwargs: &Bound<'_, PyAny>,
         f: impl FnOnce(&CallSearch<'_, '_>, &Call<'_>, &Call<'_>) -> PyResult<R>,
     ) -> PyResult<R> {
-        let spread = Spread::new(args, kwargs)?;
+        let unpacked = UnpackedArgs::new(args, kwargs)?;
         let _drain = DrainOnExit;
         self.store.read_timer()?;
-        let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
-        let (args, count) = (spread.args.as_ptr(), spread.positional);
+        let names = unpacked.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
+        let (args, count) = (unpacked.args.as_ptr(), unpacked.positional);
         // SAFETY: `spread` and the caller hold all of these.
         let call = unsafe { Call::new(args, count, names, self.typed, self.receiver(args, count)?) };
         let mut result = None;
@@ -157,7 +157,7 @@ impl Memo {
                     let flight = Bound::new(py, flight)?;
                     leading.disarm();
                     if let Some(value) = due {
-                        let interrupted = self.store.loads.take_interrupted(KeyQuery::hash(search));
+                        let interrupted = self.store.loads.take_cancelled_reload(KeyQuery::hash(search));
                         let kind = if interrupted { 4 } else { 3 };
                         return Ok((kind, value, flight).into_pyobject(py)?.into_any().unbind());
                     }
@@ -192,7 +192,7 @@ impl Memo {
         let stored = StoredKey::new(lead.key.clone(), this.store.is_method());
         let search = Search::resumed(&stored, lead.token.hash());
         if matches!(outcome, Outcome::Abandoned) && lead.due {
-            this.store.loads.note_interrupted(lead.token.hash());
+            this.store.loads.note_cancelled_reload(lead.token.hash());
         }
         this.store.end_task(py, lead, outcome, || {
             if matches!(outcome, Outcome::Value(_)) && !this.has_key(py, lead)? {
@@ -219,9 +219,9 @@ impl Memo {
         let Some((args, kwargs)) = &lead.call else {
             return Ok(true);
         };
-        let spread = Spread::new(args.bind(py), kwargs.bind(py)).map_err(raise)?;
-        let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
-        let (args, count) = (spread.args.as_ptr(), spread.positional);
+        let unpacked = UnpackedArgs::new(args.bind(py), kwargs.bind(py)).map_err(raise)?;
+        let names = unpacked.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
+        let (args, count) = (unpacked.args.as_ptr(), unpacked.positional);
         // SAFETY: `spread` and `lead` hold all of these.
         let call = unsafe { Call::new(args, count, names, self.typed, self.receiver(args, count)?) };
         // SAFETY: `lead` holds the key, which was made of such a call.

@@ -196,7 +196,7 @@ impl Memo {
         let function = self.function.load(Ordering::Relaxed);
         // SAFETY: held while it runs.
         let function = unsafe { Bound::from_borrowed_ptr_or_opt(args.py(), function) };
-        let function = function.ok_or_else(taken_apart)?;
+        let function = function.ok_or_else(cleared_by_gc)?;
         stack::check()?;
         Ok(function.call(args, Some(kwargs))?.into())
     }
@@ -205,7 +205,7 @@ impl Memo {
     fn run(&self, call: &Call<'_>, nargsf: usize) -> Result<Ref, Raised> {
         let function = self.function.load(Ordering::Relaxed);
         if function.is_null() {
-            return Err(raise(taken_apart()));
+            return Err(raise(cleared_by_gc()));
         }
         stack::check()?;
         // SAFETY: held while it runs, whatever happens to this cache meanwhile.
@@ -216,7 +216,7 @@ impl Memo {
     }
 }
 
-fn taken_apart() -> PyErr {
+fn cleared_by_gc() -> PyErr {
     PyRuntimeError::new_err("the garbage collector has taken this function apart")
 }
 

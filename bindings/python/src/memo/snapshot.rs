@@ -2,7 +2,7 @@
 
 use super::Memo;
 use super::load::CallSearch;
-use super::methods::{Args, Spread};
+use super::methods::{Args, UnpackedArgs};
 use crate::call::{Call, Receiver};
 use crate::objects::Ref;
 use crate::snapshot::{LoadSession, Of, SaveSession};
@@ -40,17 +40,17 @@ impl Memo {
         let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) = shown
             .extract()
             .map_err(|_| PyTypeError::new_err("a key is a tuple of arguments and a dict of those by name"))?;
-        let spread = Spread::new(args.as_any(), kwargs.as_any())?;
-        let mut named = spread.names.iter().flatten();
+        let unpacked = UnpackedArgs::new(args.as_any(), kwargs.as_any())?;
+        let mut named = unpacked.names.iter().flatten();
         if !named.all(|name| name.is_exact_instance_of::<PyString>()) {
             return Err(PyTypeError::new_err("the names of arguments are strings"));
         }
-        let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
+        let names = unpacked.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
         // SAFETY: `spread` and `shown` hold all of these.
         let call = unsafe {
             Call::new(
-                spread.args.as_ptr(),
-                spread.positional,
+                unpacked.args.as_ptr(),
+                unpacked.positional,
                 names,
                 self.typed,
                 Receiver::None,

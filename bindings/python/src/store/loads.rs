@@ -5,7 +5,7 @@
 
 use super::key::{KeyQuery, MatchesKey, Search};
 use crate::flight::actor::{Actor, Relation, is_finalizing};
-use crate::flight::shared::{Outcome, Shared, fork};
+use crate::flight::shared::{Outcome, SharedLoad, fork_count};
 use crate::gil_cell::{Counter, GilCell};
 use crate::objects::{Raised, Ref};
 use hashbrown::HashTable;
@@ -23,7 +23,7 @@ struct InFlight {
     fork: u64,
     /// The key was changed meanwhile: what is loaded is handed out, but not kept.
     invalidated: bool,
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<SharedLoad>>,
     begun: Instant,
 }
 
@@ -41,17 +41,17 @@ pub(crate) struct LoadTable {
     /// How long all loads together took, in nanoseconds.
     time: Counter,
     /// By hash, reloads of tasks that were cancelled: the next caller awaits its own.
-    interrupted: GilCell<Vec<u64>>,
+    cancelled_reloads: GilCell<Vec<u64>>,
 }
 
 /// The most hashes of cancelled reloads that are remembered.
-const MOST_INTERRUPTED: usize = 256;
+const MAX_CANCELLED: usize = 256;
 
 pub(crate) enum LoadRole {
     /// The caller leads the load, and must land it.
     Lead(LoadToken),
     /// Another is at it.
-    Wait(Arc<Shared>),
+    Wait(Arc<SharedLoad>),
     /// The caller leads it already: the key was looked up from inside its own load.
     Reentrant,
     /// Another greenlet leads it, or the caller is one that must not block its thread: it loads for itself, and keeps nothing.
@@ -144,7 +144,7 @@ impl LoadTable {
                 let (leader, id) = (load.leader, load.id);
                 // In an interpreter that ends no other thread runs any more.
                 let runs = leader.thread == me.thread || !is_finalizing();
-                if load.fork == fork() && runs {
+                if load.fork == fork_count() && runs {
                     // (No lock is held any more: this calls into Python.)
                     drop(table);
                     let relation = if task { Relation::Other } else { me.relation(leader) };
@@ -176,7 +176,7 @@ impl LoadTable {
                     key: key.clone(),
                     id,
                     leader: me,
-                    fork: fork(),
+                    fork: fork_count(),
                     invalidated: false,
                     shared: None,
                     begun: Instant::now(),
@@ -204,30 +204,30 @@ impl LoadTable {
     }
 
     /// Joins a load that is in progress.
-    fn share(&self, hash: u64, id: u64) -> Option<Arc<Shared>> {
+    fn share(&self, hash: u64, id: u64) -> Option<Arc<SharedLoad>> {
         let mut table = self.in_flight.lock();
         let load = table.find_mut(hash, |load| load.id == id)?;
         self.waits.increment(Ordering::Relaxed);
         let leader = load.leader;
         Some(
             load.shared
-                .get_or_insert_with(|| Arc::new(Shared::new(leader, id)))
+                .get_or_insert_with(|| Arc::new(SharedLoad::new(leader, id)))
                 .clone(),
         )
     }
 
     /// A task that reloaded this key was cancelled.
-    pub(crate) fn note_interrupted(&self, hash: u64) {
-        let mut interrupted = self.interrupted.lock();
-        if interrupted.len() >= MOST_INTERRUPTED {
+    pub(crate) fn note_cancelled_reload(&self, hash: u64) {
+        let mut interrupted = self.cancelled_reloads.lock();
+        if interrupted.len() >= MAX_CANCELLED {
             interrupted.remove(0);
         }
         interrupted.push(hash);
     }
 
     /// Whether the last reload of this key was cancelled; forgets it.
-    pub(crate) fn take_interrupted(&self, hash: u64) -> bool {
-        let mut interrupted = self.interrupted.lock();
+    pub(crate) fn take_cancelled_reload(&self, hash: u64) -> bool {
+        let mut interrupted = self.cancelled_reloads.lock();
         let before = interrupted.len();
         interrupted.retain(|noted| *noted != hash);
         interrupted.len() < before
