@@ -34,7 +34,7 @@ pub(crate) struct Lead {
     /// The call's `(args, kwargs)`, if a function made the key of them.
     pub(crate) call: Option<(Py<PyAny>, Py<PyAny>)>,
     /// It reloads a value that is served.
-    pub(crate) due: bool,
+    pub(crate) reloads: bool,
     pub(crate) ended: AtomicBool,
 }
 
@@ -53,7 +53,7 @@ impl Flight {
                 key,
                 token,
                 call: None,
-                due: false,
+                reloads: false,
                 ended: AtomicBool::new(false),
             }),
             shared: None,

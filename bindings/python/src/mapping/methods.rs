@@ -1,6 +1,6 @@
 //! The methods of a mapping.
 
-use super::{KeySearch, Mapping, no_such};
+use super::{KeySearch, Mapping, key_error};
 use crate::exception_copy::raise_copy;
 use crate::ffi::methods;
 use crate::flight::shared::{Completion, Outcome, SharedLoad};
@@ -23,13 +23,17 @@ pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
 
 impl Mapping {
     /// [`seek`](Self::seek), for what may fail as PyO3 does.
-    pub(super) fn with<R>(&self, key: &Bound<'_, PyAny>, f: impl FnOnce(&KeySearch<'_>) -> PyResult<R>) -> PyResult<R> {
+    pub(super) fn with_search_py<R>(
+        &self,
+        key: &Bound<'_, PyAny>,
+        f: impl FnOnce(&KeySearch<'_>) -> PyResult<R>,
+    ) -> PyResult<R> {
         let mut result = None;
-        self.seek(key.as_ptr(), |search| {
+        self.with_search(key.as_ptr(), |search| {
             result = Some(f(search));
             Ok(())
         })?;
-        result.expect("seek returned without an error")
+        result.expect("with_search returned without an error")
     }
 
     /// New references to all keys and values, hottest first.
@@ -40,7 +44,7 @@ impl Mapping {
     }
 
     fn get(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        Ok(match self.find(args[0].as_ptr())? {
+        Ok(match self.get_value(args[0].as_ptr())? {
             Some(value) => value.into_bound(py).unbind(),
             None => args
                 .get(1)
@@ -49,13 +53,15 @@ impl Mapping {
     }
 
     fn delete(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<bool> {
-        Ok(self.seek(args[0].as_ptr(), |search| self.take(search))?.is_some())
+        Ok(self
+            .with_search(args[0].as_ptr(), |search| self.remove_value(search))?
+            .is_some())
     }
 
     fn set_value(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let lives = ttl(args.get(2))?;
         let (key, value) = (args[0].as_ptr(), args[1].as_ptr());
-        Ok(self.seek(key, |search| self.set(search, key, value, lives))?)
+        Ok(self.with_search(key, |search| self.insert_value(search, key, value, lives))?)
     }
 
     fn set_with_ttl(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
@@ -65,15 +71,15 @@ impl Mapping {
             ttl(args.get(2))?
         };
         let (key, value) = (args[0].as_ptr(), args[1].as_ptr());
-        Ok(self.seek(key, |search| self.set(search, key, value, lives))?)
+        Ok(self.with_search(key, |search| self.insert_value(search, key, value, lives))?)
     }
 
     fn pop(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match self.seek(args[0].as_ptr(), |search| self.take(search))? {
+        match self.with_search(args[0].as_ptr(), |search| self.remove_value(search))? {
             Some(value) => Ok(value.into_bound(py).unbind()),
             None => match args.get(1).filter(|default| !is_missing(default)) {
                 Some(default) => Ok(default.clone().unbind()),
-                None => Err(no_such(args[0].as_ptr()).into()),
+                None => Err(key_error(args[0].as_ptr()).into()),
             },
         }
     }
@@ -104,7 +110,7 @@ impl Mapping {
     /// Finds the key's value, or waits for it, or has the caller load it.
     #[inline(never)]
     fn begin_load(&self, key: &Bound<'_, PyAny>, py: Python<'_>) -> PyResult<LoadStart> {
-        self.with(key, |search| {
+        self.with_search_py(key, |search| {
             loop {
                 let completed = self.store.loads.completed();
                 if let Some(found) = self.store.get(search)? {
@@ -169,7 +175,7 @@ impl Mapping {
     fn begin(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let key = &args[0];
         let reply = |state: u8, with: Bound<'_, PyAny>| Ok((state, with).into_pyobject(py)?.into_any().unbind());
-        self.with(key, |search| {
+        self.with_search_py(key, |search| {
             loop {
                 let completed = self.store.loads.completed();
                 if let Some(found) = self.store.get(search)? {
@@ -250,13 +256,13 @@ impl Mapping {
     }
 
     fn remaining(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<Option<f64>> {
-        let found = self.seek(args[0].as_ptr(), |search| self.store.peek_with_remaining(search))?;
-        let (_, left) = found.ok_or_else(|| PyErr::from(no_such(args[0].as_ptr())))?;
+        let found = self.with_search(args[0].as_ptr(), |search| self.store.peek_with_remaining(search))?;
+        let (_, left) = found.ok_or_else(|| PyErr::from(key_error(args[0].as_ptr())))?;
         Ok(left.map(|left| left.as_secs_f64()))
     }
 
     fn peek_with_remaining(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Option<f64>)>> {
-        let found = self.seek(args[0].as_ptr(), |search| self.store.peek_with_remaining(search))?;
+        let found = self.with_search(args[0].as_ptr(), |search| self.store.peek_with_remaining(search))?;
         Ok(found.map(|(value, left)| (value.into_bound(py).unbind(), left.map(|left| left.as_secs_f64()))))
     }
 

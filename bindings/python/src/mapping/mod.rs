@@ -34,7 +34,7 @@ unsafe impl NativeObject for Mapping {
 
     fn clear(&self) {
         let _drain = DrainOnExit;
-        self.store.empty();
+        self.store.clear_for_gc();
     }
 
     unsafe fn drop_native(this: *mut Self) {
@@ -54,7 +54,7 @@ impl Mapping {
 
     /// Runs `f` with the search for a key, which the caller holds. The clock has been asked.
     #[inline(always)]
-    fn seek<R>(&self, key: Object, f: impl FnOnce(&KeySearch<'_>) -> Result<R, Raised>) -> Result<R, Raised> {
+    fn with_search<R>(&self, key: Object, f: impl FnOnce(&KeySearch<'_>) -> Result<R, Raised>) -> Result<R, Raised> {
         let _drain = DrainOnExit;
         self.store.read_timer()?;
         let single = MappingKey(key);
@@ -65,12 +65,12 @@ impl Mapping {
 
     /// The key's value. A failure that is remembered is none.
     #[inline(always)]
-    fn find(&self, key: Object) -> Result<Option<Ref>, Raised> {
-        self.seek(key, |search| Ok(self.store.get(search)?.and_then(Found::value)))
+    fn get_value(&self, key: Object) -> Result<Option<Ref>, Raised> {
+        self.with_search(key, |search| Ok(self.store.get(search)?.and_then(Found::value)))
     }
 
     /// Sets a key's value; `key` and `value` are the caller's.
-    fn set(&self, search: &KeySearch<'_>, key: Object, value: Object, ttl: Ttl) -> Result<(), Raised> {
+    fn insert_value(&self, search: &KeySearch<'_>, key: Object, value: Object, ttl: Ttl) -> Result<(), Raised> {
         let weight = self.store.weigh(&[key, value])?;
         self.store.loads.invalidate(search)?;
         // SAFETY: the caller's objects are alive.
@@ -79,14 +79,14 @@ impl Mapping {
     }
 
     /// Removes a key, and returns its value.
-    fn take(&self, search: &KeySearch<'_>) -> Result<Option<Ref>, Raised> {
+    fn remove_value(&self, search: &KeySearch<'_>) -> Result<Option<Ref>, Raised> {
         self.store.loads.invalidate(search)?;
         Ok(self.store.remove(search)?.and_then(Found::value))
     }
 }
 
 /// Raises a KeyError of this key.
-fn no_such(key: Object) -> Raised {
+fn key_error(key: Object) -> Raised {
     // SAFETY: the key is alive. As dicts do, a tuple is put into one, since it would be taken for the exception's arguments.
     unsafe {
         let tuple = ffi::PyTuple_Pack(1, key);
@@ -102,7 +102,7 @@ unsafe extern "C" fn subscript(this: Object, key: Object) -> Object {
     catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and a key that it holds.
         let mapping = unsafe { &*this.cast::<Mapping>() };
-        match mapping.find(key)? {
+        match mapping.get_value(key)? {
             Some(value) => Ok(value.into_raw()),
             None => missing(this, key),
         }
@@ -122,18 +122,18 @@ fn missing(this: Object, key: Object) -> Result<Object, Raised> {
             None => Ok(None),
         }
     });
-    made.map_err(raise)?.ok_or_else(|| no_such(key))
+    made.map_err(raise)?.ok_or_else(|| key_error(key))
 }
 
 unsafe extern "C" fn assign(this: Object, key: Object, value: Object) -> c_int {
     catch_panics(-1, || {
         // SAFETY: as above; `value` is null for `del`.
         let this = unsafe { &*this.cast::<Mapping>() };
-        this.seek(key, |search| {
+        this.with_search(key, |search| {
             if !value.is_null() {
-                return this.set(search, key, value, Ttl::Default);
+                return this.insert_value(search, key, value, Ttl::Default);
             }
-            this.take(search)?.map(drop).ok_or_else(|| no_such(key))
+            this.remove_value(search)?.map(drop).ok_or_else(|| key_error(key))
         })?;
         Ok(0)
     })
@@ -143,7 +143,7 @@ unsafe extern "C" fn contains(this: Object, key: Object) -> c_int {
     catch_panics(-1, || {
         // SAFETY: as above.
         let this = unsafe { &*this.cast::<Mapping>() };
-        this.seek(key, |search| this.store.contains_value(search))
+        this.with_search(key, |search| this.store.contains_value(search))
             .map(c_int::from)
     })
 }

@@ -132,11 +132,11 @@ impl Memo {
         let refresh = args.get(2).map_or(Ok(false), |refresh| refresh.is_truthy())?;
         self.with_arguments(&args[0], &args[1], |search, key, _| {
             let completed = self.store.loads.completed();
-            let mut due = None;
+            let mut stale = None;
             if !refresh {
-                match self.store.get_due(search)? {
+                match self.store.get_and_claim_reload(search)? {
                     Some((found, true)) if !matches!(found, Found::Error(_)) => {
-                        due = Some(found.or_raise()?.into_bound(py))
+                        stale = Some(found.or_raise()?.into_bound(py))
                     }
                     Some((found, _)) => return reply(py, 0, found.or_raise()?.into_bound(py)),
                     None => {}
@@ -152,11 +152,11 @@ impl Memo {
                     if let Some(lead) = &mut flight.lead {
                         let call = || (args[0].clone().unbind(), args[1].clone().unbind());
                         lead.call = self.has_key_function().then(call);
-                        lead.due = due.is_some();
+                        lead.reloads = stale.is_some();
                     }
                     let flight = Bound::new(py, flight)?;
                     leading.disarm();
-                    if let Some(value) = due {
+                    if let Some(value) = stale {
                         let interrupted = self.store.loads.take_cancelled_reload(KeyQuery::hash(search));
                         let kind = if interrupted { 4 } else { 3 };
                         return Ok((kind, value, flight).into_pyobject(py)?.into_any().unbind());
@@ -171,7 +171,7 @@ impl Memo {
                     reply(py, 1, flight.into_any())
                 }
                 LoadRole::Wait(shared) => {
-                    if let Some(value) = due {
+                    if let Some(value) = stale {
                         return reply(py, 0, value);
                     }
                     if !refresh {
@@ -191,13 +191,13 @@ impl Memo {
         let _drain = DrainOnExit;
         let stored = StoredKey::new(lead.key.clone(), this.store.is_method());
         let search = Search::resumed(&stored, lead.token.hash());
-        if matches!(outcome, Outcome::Abandoned) && lead.due {
+        if matches!(outcome, Outcome::Abandoned) && lead.reloads {
             this.store.loads.note_cancelled_reload(lead.token.hash());
         }
         this.store.end_task(py, lead, outcome, || {
             if matches!(outcome, Outcome::Value(_)) && !this.has_key(py, lead)? {
                 // What was loaded is of other arguments than what was looked up.
-                if lead.due {
+                if lead.reloads {
                     this.store.reload_failed(&search);
                 }
                 this.store.loads.complete(lead.token, outcome);

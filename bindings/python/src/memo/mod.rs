@@ -69,7 +69,7 @@ unsafe impl NativeObject for Memo {
                 notice: None,
             });
         }
-        self.store.empty();
+        self.store.clear_for_gc();
     }
 
     unsafe fn drop_native(this: *mut Self) {
@@ -148,7 +148,7 @@ impl Memo {
     #[inline(never)]
     fn find_special<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
         if self.reloads {
-            return self.store.get_due(search);
+            return self.store.get_and_claim_reload(search);
         }
         Ok(self.store.get(search)?.map(|found| (found, false)))
     }

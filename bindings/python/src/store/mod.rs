@@ -32,14 +32,14 @@ use options::Options;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use stats::Counted;
+use stats::Counts;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
-use trust::Watched;
+use trust::TrustCell;
 
 /// How a listener is told of an entry: `(told, key, value)`.
 pub(crate) type Notify = fn(Python<'_>, &RemovalNotice, Object, Object) -> PyResult<()>;
@@ -76,7 +76,7 @@ thread_local! {
     /// may run.
     static WEIGHT: Cell<u64> = const { Cell::new(1) };
     /// The value that this thread is replacing by itself, or null.
-    static TOUCHED: Cell<Object> = const { Cell::new(ptr::null_mut()) };
+    static WITHOUT_NOTICE: Cell<Object> = const { Cell::new(ptr::null_mut()) };
 }
 
 pub(crate) struct Store {
@@ -89,7 +89,7 @@ pub(crate) struct Store {
     /// How many entries an instance may have, on average, if that bounds a method's cache; else 0.
     per_instance: AtomicU64,
     /// Searches that began anew, which the engine counted as misses.
-    again: Counter,
+    repeated_searches: Counter,
     /// Number of a method's insertions since the last sweep began.
     #[cfg(Py_GIL_DISABLED)]
     since_sweep: Counter,
@@ -97,10 +97,10 @@ pub(crate) struct Store {
     #[cfg(Py_GIL_DISABLED)]
     kept_by_sweep: AtomicU64,
     /// Misses of callers that then waited for another's load.
-    joined: Counter,
+    joined_misses: Counter,
     /// What was counted before the last reset.
-    before: GilCell<Counted>,
-    trust: Watched,
+    counts_at_reset: GilCell<Counts>,
+    trust: TrustCell,
 }
 
 impl Store {
@@ -162,14 +162,14 @@ impl Store {
             timer: reference(&options.timer),
             negative_ttl: options.negative_ttl,
             per_instance: AtomicU64::new(options.capacity.filter(|_| options.per_instance).unwrap_or(0)),
-            again: Counter::default(),
+            repeated_searches: Counter::default(),
             #[cfg(Py_GIL_DISABLED)]
             since_sweep: Counter::default(),
             #[cfg(Py_GIL_DISABLED)]
             kept_by_sweep: AtomicU64::new(0),
-            joined: Counter::default(),
-            before: GilCell::default(),
-            trust: Watched::default(),
+            joined_misses: Counter::default(),
+            counts_at_reset: GilCell::default(),
+            trust: TrustCell::default(),
         })
     }
 
@@ -271,7 +271,7 @@ impl Store {
             if found.is_some() || !sought.resolve()? {
                 return Ok(found);
             }
-            self.again.increment(Ordering::Relaxed);
+            self.repeated_searches.increment(Ordering::Relaxed);
         }
     }
 
@@ -289,7 +289,10 @@ impl Store {
     }
 
     /// The same, and whether the caller is the one who is to reload what is there.
-    pub(crate) fn get_due<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
+    pub(crate) fn get_and_claim_reload<T: MatchesKey>(
+        &self,
+        search: &Search<'_, T>,
+    ) -> Result<Option<(Found, bool)>, Raised> {
         if !self.trust.allows_hits() {
             return Ok(None);
         }
@@ -298,16 +301,16 @@ impl Store {
             if found.is_some() || !search.resolve()? {
                 return Ok(found);
             }
-            self.again.increment(Ordering::Relaxed);
+            self.repeated_searches.increment(Ordering::Relaxed);
         }
     }
 
-    /// A reload that `get_due` asked for came to nothing.
+    /// A reload that `get_and_claim_reload` asked for came to nothing.
     pub(crate) fn reload_failed<T: MatchesKey>(&self, search: &Search<'_, T>) {
         raw::reload_failed(&self.cache, search as &dyn KeyQuery);
     }
 
-    /// A reload that `get_due` requested was abandoned, so the next caller is to reload. May run Python code, to compare.
+    /// A reload that `get_and_claim_reload` requested was abandoned, so the next caller is to reload. May run Python code, to compare.
     pub(crate) fn reload_abandoned<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
         while !raw::reload_abandoned(&self.cache, search as &dyn KeyQuery) && search.resolve()? {}
         Ok(())
@@ -330,7 +333,7 @@ impl Store {
     /// [`get`](Self::get), where the engine has counted a miss already because Python had to be asked.
     pub(crate) fn get_again<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         search.resolve()?;
-        self.again.increment(Ordering::Relaxed);
+        self.repeated_searches.increment(Ordering::Relaxed);
         self.get(search)
     }
 
@@ -417,7 +420,7 @@ impl Store {
                 return Ok(());
             }
             if let Some(prepared) = prepared {
-                self.share_bound();
+                self.scale_capacity();
                 prepared.register(self, new, value.object(), KeyQuery::hash(search));
             }
         }
@@ -626,7 +629,7 @@ impl Store {
     }
 
     /// Lets go of everything, for the collector.
-    pub(crate) fn empty(&self) {
+    pub(crate) fn clear_for_gc(&self) {
         let _drain = DrainOnExit;
         for held in [&self.weigher, &self.timer, &self.hooks.on_removal] {
             let object = held.swap(ptr::null_mut(), Ordering::Relaxed);
@@ -670,7 +673,7 @@ impl Hooks {
             owners::detach_entry(self, key.object());
         }
         let mut listener = self.on_removal.load(Ordering::Relaxed);
-        if value.is_error() || (cause == Cause::Replaced && value.object() == TOUCHED.get()) {
+        if value.is_error() || (cause == Cause::Replaced && value.object() == WITHOUT_NOTICE.get()) {
             // A failure that was remembered is no value, and what is replaced by itself stays.
             listener = ptr::null_mut();
         }
