@@ -435,7 +435,7 @@ fn faults(name: &str, text: &str) -> Vec<(usize, String)> {
                     .iter()
                     .any(|mark| begins.starts_with(mark))
                     || begins == bare);
-        let width = if markdown { prose } else { line }.chars().count();
+        let width = if markdown { prose.trim_end() } else { line }.chars().count();
         let breakable = bare.split_whitespace().all(|word| word.chars().count() <= COLUMNS / 2);
         if comment && !fenced && width > COLUMNS && !bare.starts_with('|') && breakable {
             faults.push((number + 1, format!("{width} columns: at most {COLUMNS}")));
@@ -498,6 +498,7 @@ fn phrases_are_found_in_comments_only() {
         [1]
     );
     let long = "word ".repeat(25);
+    assert_eq!(found("a.md", &format!("{}\n", "word ".repeat(20).trim_end())), [0; 0]);
     assert_eq!(found("a.md", &format!("{long}\n| {long}\n```\n{long}\n```\n")), [1]);
     assert_eq!(found("a.rs", &format!("/// {long}\n    a({long});\n")), [1]);
 }

@@ -1,4 +1,4 @@
-//! The file's bytes, as `docs/snapshot-format.md` describes them. Reads what anyone may have written: every length is
+//! The file's bytes, as `docs/reference/snapshot-format.md` describes them. Reads what anyone may have written: every length is
 //! checked, nothing is allocated.
 
 use super::error::SnapshotError;
