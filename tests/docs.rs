@@ -162,6 +162,35 @@ fn readme_and_architecture_are_short() {
     );
 }
 
+#[test]
+fn examples_in_pages_are_tested() {
+    let tested = fs::read_to_string(root().join("src/doc_tests.rs")).unwrap();
+    let run_by_c = fs::read_to_string(root().join("bindings/c/tests/run.sh")).unwrap();
+    for (name, text) in pages() {
+        let has = |language: &str| text.lines().any(|line| line.trim() == format!("```{language}"));
+        assert!(
+            !has("rust") || tested.contains(&format!("\"../{name}\"")),
+            "{name} is not in src/doc_tests.rs"
+        );
+        assert!(
+            !has("c") || run_by_c.contains(&name),
+            "{name} is not in bindings/c/tests/run.sh"
+        );
+        // bindings/python/tests/test_docs.py, tier2/test_tier2_docs.py, and adapters/check_examples.py run these.
+        let python = [
+            "README.md",
+            "docs/tutorials/",
+            "docs/how-to/",
+            "docs/adapters/",
+            "docs/in-front-of-redis.md",
+        ];
+        assert!(
+            !has("python") || python.iter().any(|tested| name.starts_with(tested)),
+            "{name}: no test runs its Python"
+        );
+    }
+}
+
 /// A renamed test, file or function is renamed in the pages, too.
 #[test]
 fn names_in_pages_exist() {
