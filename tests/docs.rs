@@ -163,6 +163,23 @@ fn readme_and_architecture_are_short() {
 }
 
 #[test]
+fn make_targets_are_in_contributing() {
+    let of = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let (makefile, contributing) = (of("Makefile"), of("CONTRIBUTING.md"));
+    let targets = makefile
+        .lines()
+        .filter(|line| line.contains(": ## ") || line.contains(" ## ") && !line.starts_with(['#', '\t']));
+    let targets: Vec<&str> = targets.map(|line| line.split(':').next().unwrap()).collect();
+    assert!(targets.len() > 40);
+    for target in targets {
+        assert!(
+            contributing.contains(&format!("`make {target}`")),
+            "{target} is not in CONTRIBUTING.md"
+        );
+    }
+}
+
+#[test]
 fn examples_in_pages_are_tested() {
     let tested = fs::read_to_string(root().join("src/doc_tests.rs")).unwrap();
     let run_by_c = fs::read_to_string(root().join("bindings/c/tests/run.sh")).unwrap();
