@@ -200,7 +200,7 @@ fn without_links(line: &str) -> String {
 fn hash_comment(line: &str) -> String {
     let starts = line.match_indices('#').find(|(at, _)| {
         let before = &line[..*at];
-        let closed = |quote: char| before.matches(quote).count() % 2 == 0;
+        let closed = |quote: char| before.matches(quote).count().is_multiple_of(2);
         (before.is_empty() || before.ends_with([' ', '\t'])) && closed('"') && closed('\'')
     });
     starts.map_or(String::new(), |(at, _)| {
