@@ -290,6 +290,7 @@ impl<K, V> Shard<K, V> {
             number,
             share_count,
             counts: Counts::default(),
+            begun: 0,
             removed: None,
         };
         Joined::Lead { leader, recheck }
@@ -472,6 +473,8 @@ pub(crate) struct Leader<'f, K, V> {
     share_count: u64,
     /// Added to the shard's when the load leaves it.
     counts: Counts,
+    /// The time when the load began, if it is not a closure.
+    begun: u64,
     /// What the table held, once the load has left it.
     removed: Option<Sharing<K, V>>,
 }
@@ -511,6 +514,20 @@ impl<'f, K, V> Leader<'f, K, V> {
         let loaded = loader();
         timer.ok = loaded.is_ok();
         loaded
+    }
+
+    /// Starts to time a load that is not a closure. It is counted as failed unless
+    /// [`end_run`](Self::end_run) follows.
+    pub(crate) fn begin_run(&mut self) {
+        self.begun = clock::now();
+        self.counts.failures = 1;
+    }
+
+    /// Stops the time of a load that is not a closure, and counts it as successful.
+    pub(crate) fn end_run(&mut self) {
+        self.counts.ticks = clock::now().saturating_sub(self.begun);
+        self.counts.loads = 1;
+        self.counts.failures = 0;
     }
 
     /// Returns whether an invalidation came since the load began. Must be called after the claim in
