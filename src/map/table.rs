@@ -487,8 +487,8 @@ impl Table {
     ) -> Step<Option<NonNull<Header>>> {
         let home = self.home((hash >> 32) as u32);
         loop {
-            // Before the control word is read: a claim that is not killed here has committed, so the
-            // probe limit covers its slot, and the scan finds it (invariant 20).
+            // Before the control word is read: a claim that is not killed here has committed, so
+            // the probe limit covers its slot, and the scan finds it (invariant 20).
             if kill {
                 self.kill(home, hash, equal);
             }
