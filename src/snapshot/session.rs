@@ -34,6 +34,10 @@ pub struct SaveSession {
 
 impl SaveSession {
     /// Lists the entries of the cache, without those that are in a loaded snapshot only.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NotAFile`] and [`SnapshotError::Io`], if no temporary file can be created
+    /// beside `path`.
     pub fn begin<K: Hash + Eq, V, S: BuildHasher>(
         cache: &Cache<K, V, S>,
         path: &Path,
@@ -104,6 +108,9 @@ impl SaveSession {
     }
 
     /// Writes the added entries to the file.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`], if the write fails.
     pub fn flush(&mut self) -> Result<(), SnapshotError> {
         self.writer.flush()
     }
@@ -114,6 +121,10 @@ impl SaveSession {
     }
 
     /// Completes the file, and replaces the previous one.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`], if the file cannot be completed, synced or renamed. The previous file
+    /// is then unchanged.
     pub fn finish(mut self) -> Result<Saved, SnapshotError> {
         self.list.truncate(self.written);
         save::complete(self.writer, self.list, self.begun, || ())
@@ -133,6 +144,10 @@ pub struct LoadSession {
 
 impl LoadSession {
     /// Reads a file into memory and checks all of it. Later changes of the file have no effect.
+    ///
+    /// # Errors
+    /// A [`SnapshotError`], if the file cannot be read, is not a snapshot, is too large for this
+    /// machine, is corrupt, or has another version or schema.
     pub fn open<K: Hash + Eq, V, S: BuildHasher>(
         cache: &Cache<K, V, S>,
         path: &Path,
