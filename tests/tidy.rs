@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const UNSAFE: [&str; 27] = [
     "src/engine/core.rs",
     "src/engine/entry.rs",
+    "src/engine/views.rs",
     "src/engine/maintenance.rs",
     "src/engine/limbo.rs",
     "src/engine/thread_state.rs",

@@ -3,8 +3,10 @@
 //! Whoever finds it due does it, if nobody else is at it. User code that it makes necessary (listeners, destructors) runs when
 //! the lock has been given up.
 
-use super::core::{Core, DeferredWork, Event, Own};
+use super::core::{Core, Own};
+use super::deferred::DeferredWork;
 use super::entry::{Chain, DEAD, EVICTED, Entry, ExpiryRef, Handle, NEVER};
+use super::event::Event;
 use super::limbo::Portion;
 use super::maintenance_lock::{Held, PATIENCE, Waited};
 use super::thread_state::Writer;

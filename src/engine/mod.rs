@@ -8,7 +8,9 @@
 //! No user code runs here while the maintenance lock is held, and none while a slot of the map is half changed.
 
 mod core;
+mod deferred;
 mod entry;
+mod event;
 mod expiry;
 mod limbo;
 #[cfg(all(test, loom))]
@@ -21,8 +23,11 @@ mod snapshot;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod thread_state;
+mod views;
 
-use self::core::{Core, DeferredWork, Event, Own};
+use self::core::{Core, Own};
+use self::deferred::DeferredWork;
+use self::event::Event;
 use self::maintenance::Rings;
 use self::thread_state::ThreadStates;
 use crate::error::BuildError;

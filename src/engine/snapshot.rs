@@ -1,6 +1,6 @@
 //! What a snapshot needs: all entries, hottest first, without holding on to any of them; and entries that come back.
 
-use super::core::Event;
+use super::event::Event;
 use super::maintenance::Rings;
 use super::{Engine, Handle};
 use crate::map::{Header, Inserted, Mode};
