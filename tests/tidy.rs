@@ -16,6 +16,7 @@ const UNSAFE: [&str; 27] = [
     "src/engine/loom_tests.rs",
     "src/engine/overflow.rs",
     "src/engine/snapshot.rs",
+    "src/engine/writer.rs",
     "src/reclaim/crossbeam.rs",
     "src/reclaim/epoch.rs",
     "src/reclaim/epoch/loom_tests.rs",

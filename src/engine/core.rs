@@ -7,7 +7,7 @@ use super::entry::{Chain, DEAD, EVICTED, GONE, Handle, NEVER, NEW, Shape};
 use super::event::Event;
 use super::limbo::{Limbo, Portion};
 use super::sizing::Sizing;
-use super::thread_state::OldWriter;
+use super::writer::OldWriter;
 use super::views::{PolicyView, TimerView};
 use crate::map::{LINKED, Map, OldTable};
 use crate::policy::{AnyPolicy, Entries, Evictions, MAX_PLACE, Places, Policy, PolicyKind, Rank, Verdict};

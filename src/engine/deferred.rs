@@ -1,7 +1,7 @@
 //! The work that a maintenance visit leaves for after the lock is released.
 
 use super::entry::{Chain, Handle};
-use super::thread_state::OldWriter;
+use super::writer::OldWriter;
 use crate::map::OldTable;
 use crate::stats::Cause;
 

@@ -9,7 +9,7 @@ use super::entry::{Chain, DEAD, EVICTED, Entry, ExpiryRef, Handle, NEVER};
 use super::event::Event;
 use super::limbo::Portion;
 use super::maintenance_lock::{Held, PATIENCE, Waited};
-use super::thread_state::Writer;
+use super::writer::Writer;
 use super::{EXPIRIES, Engine, Published};
 use crate::policy::Policy;
 use crate::prim::panics::Panics;

@@ -24,6 +24,7 @@ mod snapshot;
 mod tests;
 mod thread_state;
 mod views;
+mod writer;
 
 use self::core::{Core, Own};
 use self::deferred::DeferredWork;

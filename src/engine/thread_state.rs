@@ -11,13 +11,15 @@
 //! ([`ThreadStates::sweep`]): it claims the index itself, so that no new thread begins to use the part, applies what is left in the ring, and
 //! gives the memory back.
 
-use super::entry::{Chain, Handle};
+#[cfg(all(test, loom))]
+mod loom_tests;
+
+use super::entry::Handle;
 use super::overflow::Overflow;
-use crate::prim::ring::Ring;
+use super::writer::{OldWriter, Writer};
 use crate::prim::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::reclaim::{Guard, claim_index, release_index};
 use std::alloc::{Layout, alloc};
-use std::cell::UnsafeCell;
 use std::ptr::{self, NonNull};
 
 /// Threads whose part is found with one look.
@@ -39,58 +41,12 @@ const WORD: usize = u64::BITS as usize;
 const RING: usize = 64;
 /// The most changes that wait in all rings of a cache, unless it is large or more threads than that write.
 const SLACK: u64 = 128;
-/// Former entries that are kept for new ones: so many, or of so many bytes.
-const SPARES: usize = 64;
-const SPARE_BYTES: usize = 16 << 10;
-
 /// One thread's counters, and what it writes with. See the [module's documentation](self).
 #[repr(align(128))]
 pub(crate) struct ThreadState {
     hits: AtomicU64,
     misses: AtomicU64,
     writer: AtomicPtr<Writer>,
-}
-
-/// What a thread that changes the cache has besides. See the [module's documentation](self).
-#[repr(align(128))]
-pub(crate) struct Writer {
-    pub(crate) ring: Ring,
-    /// The weight that came in since the ring was last empty.
-    ahead: AtomicU64,
-    /// The entries that left since the ring was last empty.
-    left: AtomicU64,
-    spares: UnsafeCell<Chain>,
-}
-
-// SAFETY: `spares` is only touched by the one thread whose index this is (by contract of `spare` and `keep`), by the thread that
-// claimed the index of one that ended, or by the owner of the whole cache.
-unsafe impl Sync for Writer {}
-// SAFETY: as above; the entries' memory belongs to no thread.
-unsafe impl Send for Writer {}
-
-/// A thread's [`Writer`] that is out of its part, owned like a box. Before it is dropped, no thread can see it any more.
-///
-/// It is not a box before that: readers of the rings may still hold references, to which making or moving a box is a conflicting
-/// access under both borrow models.
-pub(crate) struct OldWriter(NonNull<Writer>);
-
-// SAFETY: it owns the writer, which may be sent.
-unsafe impl Send for OldWriter {}
-
-impl OldWriter {
-    /// Takes the memory that the thread kept. No thread can see the writer any more.
-    pub(super) fn take_spares(&mut self) -> Chain {
-        // SAFETY: owned by this alone, and not seen by others, as the caller ensures.
-        let writer = unsafe { self.0.as_mut() };
-        std::mem::replace(writer.spares.get_mut(), Chain::new())
-    }
-}
-
-impl Drop for OldWriter {
-    fn drop(&mut self) {
-        // SAFETY: the pointer that `made` stored, and owned by this alone. The code that drops it has waited for the readers.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
-    }
 }
 
 impl ThreadState {
@@ -120,69 +76,6 @@ impl ThreadState {
     #[inline(always)]
     fn writer(&self) -> Option<&Writer> {
         get(&self.writer)
-    }
-}
-
-impl Writer {
-    fn new(room: usize) -> Option<Self> {
-        Some(Self {
-            ring: Ring::try_new(room)?,
-            ahead: AtomicU64::new(0),
-            left: AtomicU64::new(0),
-            spares: UnsafeCell::new(Chain::new()),
-        })
-    }
-
-    /// Adds to the weight that came in since the ring was last empty, of which `waiting` says how full it is now.
-    #[inline]
-    pub(super) fn add_weight(&self, weight: u64, waiting: usize) -> u64 {
-        Self::add(&self.ahead, weight, waiting)
-    }
-
-    /// Counts an entry that left, the same way.
-    #[inline]
-    pub(super) fn add_left(&self, waiting: usize) -> u64 {
-        Self::add(&self.left, 1, waiting)
-    }
-
-    #[inline]
-    fn add(sum: &AtomicU64, more: u64, waiting: usize) -> u64 {
-        let before = if waiting > 1 { sum.load(Ordering::Relaxed) } else { 0 };
-        let now = before.saturating_add(more);
-        sum.store(now, Ordering::Relaxed);
-        now
-    }
-
-    /// Memory of a former entry.
-    ///
-    /// # Safety
-    /// The caller is the thread whose part this is, and pinned.
-    #[inline]
-    pub(super) unsafe fn spare(&self) -> Option<Handle> {
-        // SAFETY: only this thread touches it, and this reference ends here.
-        unsafe { &mut *self.spares.get() }.pop()
-    }
-
-    /// Keeps the memory of former entries, of `size` bytes each, and returns what is more than enough.
-    ///
-    /// # Safety
-    /// As for [`spare`](Self::spare); and the entries went through `drop_contents`, and are not used elsewhere.
-    #[inline]
-    pub(super) unsafe fn keep(&self, mut former: Chain, size: usize) -> Chain {
-        // SAFETY: as in `spare`.
-        let spares = unsafe { &mut *self.spares.get() };
-        let most = SPARES.min(SPARE_BYTES / size);
-        if spares.len() + former.len() <= most {
-            spares.prepend(former);
-            return Chain::new();
-        }
-        while spares.len() < most
-            && let Some(one) = former.pop()
-        {
-            // SAFETY: the caller gives the memory up.
-            unsafe { spares.push(one) };
-        }
-        former
     }
 }
 
@@ -629,78 +522,5 @@ fn free<T>(pointer: &mut AtomicPtr<T>) {
     if !made.is_null() {
         // SAFETY: set once, made from a Box in `made`; `&mut`: nobody else is left.
         drop(unsafe { Box::from_raw(made) });
-    }
-}
-
-/// The making of the parts, and of what all are told of the pace, under loom.
-#[cfg(all(test, loom))]
-mod model {
-    use super::*;
-    use crate::reclaim::{INDEX, pin};
-    use loom::thread;
-    use std::sync::Arc;
-
-    const CAPACITY: u64 = 1024;
-
-    /// Runs `threads` at once, on one index each, and then looks whether the pace is right for so many and `capacity`.
-    fn model<const N: usize>(first: usize, threads: [fn(&ThreadStates); N], capacity: u64) {
-        loom::model(move || {
-            let thread_states = Arc::new(ThreadStates::new(CAPACITY, false));
-            let run = |n: usize| {
-                let thread_states = thread_states.clone();
-                move || {
-                    INDEX.with(|index| index.set(first + n));
-                    threads[n](&thread_states);
-                }
-            };
-            let others: Vec<_> = (1..N).map(|n| thread::spawn(run(n))).collect();
-            run(0)();
-            others.into_iter().for_each(|other| other.join().unwrap());
-            let mut parts = 0;
-            thread_states.each(|_| parts += 1);
-            let guard = pin();
-            let (mut soon, mut cursor) = (0, 0);
-            thread_states.each_soon(&guard, &mut cursor, |writer, _| soon += writer.ring.len());
-            assert!(soon >= parts, "each recorded one change");
-            assert_eq!(thread_states.made.load(Ordering::Relaxed), parts);
-            let want = ThreadStates::new(capacity, false);
-            want.made.store(parts, Ordering::Relaxed);
-            want.set_pace();
-            let pace = |thread_states: &ThreadStates| {
-                let pace = &thread_states.pace;
-                let [batch, most] = [&pace.batch, &pace.most].map(|at| at.load(Ordering::Relaxed));
-                (batch, most, pace.weight.load(Ordering::Relaxed))
-            };
-            assert_eq!(pace(&thread_states), pace(&want), "the pace is that of {parts} threads");
-        });
-    }
-
-    fn hit(thread_states: &ThreadStates) {
-        let guard = pin();
-        let (before, _) = thread_states.lookups();
-        thread_states.count(&guard, true);
-        let writer = thread_states.writer(&guard).expect("few threads have parts");
-        assert_eq!(writer.ring.push([1, 2]), Some(1), "no other thread has it");
-        let (after, _) = thread_states.lookups();
-        assert!(after > before, "its own hit is counted");
-    }
-
-    #[test]
-    fn loom_local_two_parts() {
-        model(0, [hit, hit], CAPACITY);
-    }
-
-    #[test]
-    fn loom_local_two_far_parts() {
-        model(NEAR, [hit, hit], CAPACITY);
-    }
-
-    #[test]
-    fn loom_local_a_part_and_a_capacity() {
-        model(
-            0,
-            [hit, |thread_states| thread_states.set_capacity(8 * CAPACITY)],
-            8 * CAPACITY,
-        );
     }
 }

@@ -1,0 +1,70 @@
+//! The making of the parts, and of what all are told of the pace, under loom.
+
+use super::*;
+use crate::reclaim::{INDEX, pin};
+use loom::thread;
+use std::sync::Arc;
+
+const CAPACITY: u64 = 1024;
+
+/// Runs `threads` at once, on one index each, and then looks whether the pace is right for so many and `capacity`.
+fn model<const N: usize>(first: usize, threads: [fn(&ThreadStates); N], capacity: u64) {
+    loom::model(move || {
+        let thread_states = Arc::new(ThreadStates::new(CAPACITY, false));
+        let run = |n: usize| {
+            let thread_states = thread_states.clone();
+            move || {
+                INDEX.with(|index| index.set(first + n));
+                threads[n](&thread_states);
+            }
+        };
+        let others: Vec<_> = (1..N).map(|n| thread::spawn(run(n))).collect();
+        run(0)();
+        others.into_iter().for_each(|other| other.join().unwrap());
+        let mut parts = 0;
+        thread_states.each(|_| parts += 1);
+        let guard = pin();
+        let (mut soon, mut cursor) = (0, 0);
+        thread_states.each_soon(&guard, &mut cursor, |writer, _| soon += writer.ring.len());
+        assert!(soon >= parts, "each recorded one change");
+        assert_eq!(thread_states.made.load(Ordering::Relaxed), parts);
+        let want = ThreadStates::new(capacity, false);
+        want.made.store(parts, Ordering::Relaxed);
+        want.set_pace();
+        let pace = |thread_states: &ThreadStates| {
+            let pace = &thread_states.pace;
+            let [batch, most] = [&pace.batch, &pace.most].map(|at| at.load(Ordering::Relaxed));
+            (batch, most, pace.weight.load(Ordering::Relaxed))
+        };
+        assert_eq!(pace(&thread_states), pace(&want), "the pace is that of {parts} threads");
+    });
+}
+
+fn hit(thread_states: &ThreadStates) {
+    let guard = pin();
+    let (before, _) = thread_states.lookups();
+    thread_states.count(&guard, true);
+    let writer = thread_states.writer(&guard).expect("few threads have parts");
+    assert_eq!(writer.ring.push([1, 2]), Some(1), "no other thread has it");
+    let (after, _) = thread_states.lookups();
+    assert!(after > before, "its own hit is counted");
+}
+
+#[test]
+fn loom_local_two_parts() {
+    model(0, [hit, hit], CAPACITY);
+}
+
+#[test]
+fn loom_local_two_far_parts() {
+    model(NEAR, [hit, hit], CAPACITY);
+}
+
+#[test]
+fn loom_local_a_part_and_a_capacity() {
+    model(
+        0,
+        [hit, |thread_states| thread_states.set_capacity(8 * CAPACITY)],
+        8 * CAPACITY,
+    );
+}

@@ -1,0 +1,116 @@
+//! What a thread changes the cache with: its ring, and the memory of entries that it freed.
+
+use super::entry::{Chain, Handle};
+use crate::prim::ring::Ring;
+use crate::prim::sync::{AtomicU64, Ordering};
+use std::cell::UnsafeCell;
+use std::ptr::NonNull;
+
+/// Former entries that are kept for new ones: so many, or of so many bytes.
+const SPARES: usize = 64;
+const SPARE_BYTES: usize = 16 << 10;
+
+/// What a thread that changes the cache has besides. See [`thread_state`](super::thread_state).
+#[repr(align(128))]
+pub(crate) struct Writer {
+    pub(crate) ring: Ring,
+    /// The weight that came in since the ring was last empty.
+    ahead: AtomicU64,
+    /// The entries that left since the ring was last empty.
+    left: AtomicU64,
+    spares: UnsafeCell<Chain>,
+}
+
+// SAFETY: `spares` is only touched by the one thread whose index this is (by contract of `spare` and `keep`), by the thread that
+// claimed the index of one that ended, or by the owner of the whole cache.
+unsafe impl Sync for Writer {}
+// SAFETY: as above; the entries' memory belongs to no thread.
+unsafe impl Send for Writer {}
+
+/// A thread's [`Writer`] that is out of its part, owned like a box. Before it is dropped, no thread can see it any more.
+///
+/// It is not a box before that: readers of the rings may still hold references, to which making or moving a box is a conflicting
+/// access under both borrow models.
+pub(crate) struct OldWriter(pub(super) NonNull<Writer>);
+
+// SAFETY: it owns the writer, which may be sent.
+unsafe impl Send for OldWriter {}
+
+impl OldWriter {
+    /// Takes the memory that the thread kept. No thread can see the writer any more.
+    pub(super) fn take_spares(&mut self) -> Chain {
+        // SAFETY: owned by this alone, and not seen by others, as the caller ensures.
+        let writer = unsafe { self.0.as_mut() };
+        std::mem::replace(writer.spares.get_mut(), Chain::new())
+    }
+}
+
+impl Drop for OldWriter {
+    fn drop(&mut self) {
+        // SAFETY: the pointer that `made` stored, and owned by this alone. The code that drops it has waited for the readers.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl Writer {
+    pub(super) fn new(room: usize) -> Option<Self> {
+        Some(Self {
+            ring: Ring::try_new(room)?,
+            ahead: AtomicU64::new(0),
+            left: AtomicU64::new(0),
+            spares: UnsafeCell::new(Chain::new()),
+        })
+    }
+
+    /// Adds to the weight that came in since the ring was last empty, of which `waiting` says how full it is now.
+    #[inline]
+    pub(super) fn add_weight(&self, weight: u64, waiting: usize) -> u64 {
+        Self::add(&self.ahead, weight, waiting)
+    }
+
+    /// Counts an entry that left, the same way.
+    #[inline]
+    pub(super) fn add_left(&self, waiting: usize) -> u64 {
+        Self::add(&self.left, 1, waiting)
+    }
+
+    #[inline]
+    fn add(sum: &AtomicU64, more: u64, waiting: usize) -> u64 {
+        let before = if waiting > 1 { sum.load(Ordering::Relaxed) } else { 0 };
+        let now = before.saturating_add(more);
+        sum.store(now, Ordering::Relaxed);
+        now
+    }
+
+    /// Memory of a former entry.
+    ///
+    /// # Safety
+    /// The caller is the thread whose part this is, and pinned.
+    #[inline]
+    pub(super) unsafe fn spare(&self) -> Option<Handle> {
+        // SAFETY: only this thread touches it, and this reference ends here.
+        unsafe { &mut *self.spares.get() }.pop()
+    }
+
+    /// Keeps the memory of former entries, of `size` bytes each, and returns what is more than enough.
+    ///
+    /// # Safety
+    /// As for [`spare`](Self::spare); and the entries went through `drop_contents`, and are not used elsewhere.
+    #[inline]
+    pub(super) unsafe fn keep(&self, mut former: Chain, size: usize) -> Chain {
+        // SAFETY: as in `spare`.
+        let spares = unsafe { &mut *self.spares.get() };
+        let most = SPARES.min(SPARE_BYTES / size);
+        if spares.len() + former.len() <= most {
+            spares.prepend(former);
+            return Chain::new();
+        }
+        while spares.len() < most
+            && let Some(one) = former.pop()
+        {
+            // SAFETY: the caller gives the memory up.
+            unsafe { spares.push(one) };
+        }
+        former
+    }
+}
