@@ -5,10 +5,11 @@
 
 use super::core::{Core, Own};
 use super::deferred::DeferredWork;
-use super::entry::{Chain, DEAD, EVICTED, Entry, ExpiryRef, Handle, NEVER};
+use super::entry::{DEAD, EVICTED, ExpiryRef, Handle, NEVER};
 use super::event::Event;
+use super::finish::finishing;
 use super::limbo::Portion;
-use super::maintenance_lock::{Held, PATIENCE, Waited};
+use super::maintenance_lock::Held;
 use super::writer::Writer;
 use super::{EXPIRIES, Engine, Published};
 use crate::policy::Policy;
@@ -25,125 +26,10 @@ pub(super) enum Rings {
     Soon,
 }
 
-/// A thread whose changes let so many entries go that run destructors tries to have them applied: what left may be large.
-const LEFT: u64 = 4;
 /// In a cache with times the next call looks again for what readers held up, if the last one looked so many nanoseconds ago.
 const RETRY: u64 = 1 << 20;
 
 impl<K, V> Engine<K, V> {
-    /// Leaves the event in this thread's ring. If there are enough of them there, has all that wait applied, unless another
-    /// thread is at it. If the ring is full, or too much weight has come in, waits for that, as long as the lock holder makes
-    /// progress: memory is bounded, and events are never lost.
-    #[inline(never)]
-    pub(super) fn record(&self, event: Event, guard: Guard) {
-        let Some(writer) = self.thread_states.writer(&guard) else {
-            return self.record_without_room(event, || false, guard);
-        };
-        let pace = &self.thread_states.pace;
-        let Some(waiting) = writer.ring.push(event.pack()) else {
-            let room = || writer.ring.len() < self.thread_states.pace.most.load(Ordering::Relaxed);
-            return self.record_without_room(event, room, guard);
-        };
-        self.note_deadline(event);
-        let heavy = self.shape.weighted
-            && event.entry().is_some_and(|new| {
-                // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
-                let weight = unsafe { self.shape.weight(new) };
-                writer.add_weight(weight, waiting) > pace.weight.load(Ordering::Relaxed)
-            });
-        let left = std::mem::needs_drop::<Entry<K, V>>() && event.lets_go() && writer.add_left(waiting) >= LEFT;
-        if waiting >= pace.batch.load(Ordering::Relaxed) || heavy || left {
-            self.catch_up(writer, heavy, guard);
-        }
-    }
-
-    /// [`record`](Self::record) of an arrival, inlined for unweighted entries without expiration.
-    #[inline(always)]
-    pub(super) fn record_arrival(&self, new: Handle, guard: Guard) {
-        let plain = !self.shape.weighted && !self.time.is_active();
-        match self.thread_states.near_writer(&guard) {
-            Some(writer) if plain => match writer.ring.push(Event::Arrived(new).pack()) {
-                Some(waiting) if waiting < self.thread_states.pace.batch.load(Ordering::Relaxed) => {}
-                Some(_) => self.catch_up(writer, false, guard),
-                None => self.record(Event::Arrived(new), guard),
-            },
-            _ => self.record(Event::Arrived(new), guard),
-        }
-    }
-
-    #[inline(never)]
-    fn catch_up(&self, writer: &Writer, heavy: bool, guard: Guard) {
-        match self.work.0.lock.try_lock() {
-            Some(held) => {
-                // SAFETY: the guard was given up, and with it what was found under it.
-                let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::Soon, |_| ()) };
-                self.finish(due, guard);
-            }
-            None => self.wait_for_room(writer, heavy, guard),
-        }
-    }
-
-    /// Returns when this thread's ring has room for the next event, or immediately if it has. If it has none, waits until the
-    /// lock holder has applied what is in the ring, or this thread has; but not for a lock holder that makes no progress.
-    ///
-    /// The thread stays pinned while it waits, which keeps its ring: the guard of a thread in its last destructors is what the
-    /// ring belongs to. It holds up what this cache frees, but not for longer than the lock holders do, which are pinned too.
-    #[inline(never)]
-    fn wait_for_room(&self, writer: &Writer, heavy: bool, guard: Guard) {
-        let has_room = || {
-            let most = if heavy {
-                1
-            } else {
-                self.thread_states.pace.most.load(Ordering::Relaxed)
-            };
-            writer.ring.len() < most
-        };
-        if has_room() {
-            return;
-        }
-        match self.work.0.lock.lock_unless(Some(PATIENCE), has_room) {
-            Ok(Waited::Held(held)) => {
-                // SAFETY: the guard was given up, and with it what was found under it.
-                let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::Soon, |_| ()) };
-                self.finish(due, guard);
-            }
-            Ok(Waited::Done | Waited::NoProgress) => {}
-            Err(poisoned) => poisoned.panic(),
-        }
-    }
-
-    /// Records an event for which this thread's ring has no room, or of a thread that has no ring: applies it, or leaves it
-    /// where every lock holder looks if the present one makes no progress. Until `room` returns true, the ring is not used.
-    #[cold]
-    #[inline(never)]
-    fn record_without_room(&self, event: Event, room: impl FnMut() -> bool, guard: Guard) {
-        match self.work.0.lock.lock_unless(Some(PATIENCE), room) {
-            Ok(Waited::Held(held)) => {
-                let due = self.maintain(held, &guard, Rings::All, |core| core.apply(event));
-                self.finish(due, guard);
-            }
-            Ok(Waited::Done) => self.record(event, guard),
-            Ok(Waited::NoProgress) if self.thread_states.overflow.push(event.pack()) => self.note_deadline(event),
-            Ok(Waited::NoProgress) => {
-                let due = self.with_core(&guard, |core| core.apply(event));
-                self.finish(due, guard);
-            }
-            Err(poisoned) => poisoned.panic(),
-        }
-    }
-
-    /// Has the next call after the deadline of an entry that was just recorded look for expired entries.
-    #[inline(always)]
-    fn note_deadline(&self, event: Event) {
-        if self.time.is_active() {
-            // SAFETY: an entry is alive until its event is applied, and then while the caller is pinned.
-            let timing = event.entry().and_then(|new| unsafe { self.shape.timing(new) });
-            timing
-                .into_iter()
-                .for_each(|timing| self.time.note_deadline(timing.deadline()));
-        }
-    }
-
     /// Applies what waits in the rings, does `work`, and releases the lock. With `Rings::Soon` the rings of some threads may be
     /// left for the next time. If `work` or the policy panics, the lock is poisoned.
     #[inline(always)]
@@ -454,112 +340,6 @@ impl<K, V> Engine<K, V> {
         assert!(core.policy.weight() <= core.policy.capacity(), "the bound holds");
     }
 
-    /// Frees what became due, and runs the user code that this needs, unpinned.
-    #[inline]
-    pub(super) fn finish(&self, due: DeferredWork, guard: Guard) {
-        let quiet =
-            due.evicted.is_empty() && due.nonstandard.len() == 0 && !due.has_bulk() && !self.map.has_discarded();
-        if quiet && !std::mem::needs_drop::<Entry<K, V>>() {
-            self.keep(due.free, &guard);
-        } else {
-            drop(guard);
-            self.finish_with_user_code(due);
-        }
-    }
-
-    /// Whether freeing entries runs user code.
-    fn has_user_code(&self) -> bool {
-        self.listener.is_some() || std::mem::needs_drop::<Entry<K, V>>()
-    }
-
-    /// User code that runs here may use the cache, and so come here again. What becomes due then is left to the outermost
-    /// call, which looks again, a few times: so the stack does not grow, however much ends at once.
-    #[inline(never)]
-    fn finish_with_user_code(&self, due: DeferredWork) {
-        let mut panics = Panics::default();
-        let outermost = finishing::Mark::new(self);
-        let mut shown = self.run_user_code(due, &mut panics);
-        for _ in 0..ROUNDS {
-            if outermost.is_none() && shown.is_empty() {
-                break;
-            }
-            let guard = self.pin();
-            let Some(held) = self.work.0.lock.try_lock() else {
-                break;
-            };
-            // SAFETY: the lock is held, and this reference ends before it is given up.
-            let core = unsafe { &mut *self.work.0.core.get() };
-            core.release(&mut shown);
-            let due = if outermost.is_some() {
-                // SAFETY: nothing was found under the guard.
-                unsafe { core.due(&self.domain, Own::Spent(&guard), Portion::Fresh) }
-            } else {
-                DeferredWork::nothing()
-            };
-            held.unlock();
-            drop(guard);
-            if due.is_nothing() {
-                break;
-            }
-            shown = self.run_user_code(due, &mut panics);
-        }
-        for (handle, _) in shown {
-            panics.catch(|| self.record(Event::Released(handle), self.pin()));
-        }
-        drop(outermost);
-        panics.resume();
-    }
-
-    /// Returns what the listener was shown, which is still to be released.
-    fn run_user_code(&self, due: DeferredWork, panics: &mut Panics) -> Vec<(Handle, Cause)> {
-        if due.wanted != 0 {
-            self.map.prepare(due.wanted, &self.pin());
-        }
-        let mut empty = Chain::new();
-        for bulk in due.bulk {
-            empty.prepend(bulk.into_spares(|table| self.map.discard(table)));
-        }
-        if self.map.has_discarded() {
-            self.map.dismantle();
-        }
-        for &(handle, cause) in &due.evicted {
-            self.notify(handle, cause, panics);
-        }
-        let (mut free, mut nonstandard) = (due.free, due.nonstandard);
-        while let Some(former) = free.pop() {
-            // SAFETY: nobody can reach what is due to be freed; the header, which was overwritten, has no destructor. Popped
-            // from one chain, it goes to another.
-            unsafe {
-                panics.catch(|| self.shape.drop_contents::<K, V>(former));
-                empty.push(former);
-            }
-        }
-        while let Some(former) = nonstandard.pop() {
-            // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
-            unsafe {
-                panics.catch(|| self.shape.drop_contents::<K, V>(former));
-                self.shape.release::<K, V>(former, !self.shape.timed);
-            }
-        }
-        if empty.len() > 0 {
-            self.keep(empty, &self.pin());
-        }
-        due.evicted
-    }
-
-    /// Keeps the memory of former entries for this thread's next ones, or gives it back.
-    #[inline]
-    fn keep(&self, mut empty: Chain, guard: &Guard) {
-        if let Some(writer) = self.thread_states.writer_if_any(guard) {
-            // SAFETY: the part is this thread's, which is pinned; the memory was given up by its former owner.
-            empty = unsafe { writer.keep(empty, self.shape.size::<K, V>()) };
-        }
-        while let Some(former) = empty.pop() {
-            // SAFETY: as above; only what is usual is put into chains.
-            unsafe { self.shape.release::<K, V>(former, self.shape.timed) };
-        }
-    }
-
     #[cold]
     #[inline(never)]
     pub(super) fn expire(&self, now: u64) {
@@ -583,58 +363,5 @@ impl<K, V> Engine<K, V> {
             self.finish(due, guard);
         }
         &self.work.0.published
-    }
-}
-
-/// How often the outermost call looks again for what its own user code made due.
-const ROUNDS: usize = 8;
-
-/// In which caches this thread is running user code that became due.
-#[cfg(not(loom))]
-mod finishing {
-    use std::cell::RefCell;
-    use std::ptr;
-
-    thread_local! {
-        static MARKED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-    }
-
-    /// A thread in its last destructors has no marks: there, user code may nest.
-    pub(super) fn is<T>(cache: &T) -> bool {
-        let marked = MARKED.try_with(|marked| marked.borrow().contains(&ptr::from_ref(cache).addr()));
-        marked.unwrap_or(false)
-    }
-
-    pub(super) struct Mark(usize);
-
-    impl Mark {
-        /// `None` if the thread is at it already.
-        pub(super) fn new<T>(cache: &T) -> Option<Self> {
-            let address = ptr::from_ref(cache).addr();
-            let new = !is(cache) && MARKED.try_with(|marked| marked.borrow_mut().push(address)).is_ok();
-            new.then_some(Self(address))
-        }
-    }
-
-    impl Drop for Mark {
-        fn drop(&mut self) {
-            _ = MARKED.try_with(|marked| marked.borrow_mut().retain(|address| *address != self.0));
-        }
-    }
-}
-
-/// Loom's threads share one of the system's; its models have no user code that comes back.
-#[cfg(loom)]
-mod finishing {
-    pub(super) fn is<T>(_: &T) -> bool {
-        false
-    }
-
-    pub(super) struct Mark;
-
-    impl Mark {
-        pub(super) fn new<T>(_: &T) -> Option<Self> {
-            None
-        }
     }
 }

@@ -1,0 +1,128 @@
+//! How a change of the map becomes an event in a ring, and when its thread applies the rings.
+
+use super::Engine;
+use super::core::Own;
+use super::entry::{Entry, Handle};
+use super::event::Event;
+use super::maintenance::Rings;
+use super::maintenance_lock::{PATIENCE, Waited};
+use super::writer::Writer;
+use crate::prim::sync::Ordering;
+use crate::reclaim::Guard;
+
+/// A thread whose changes let so many entries go that run destructors tries to have them applied: what left may be large.
+const LEFT: u64 = 4;
+impl<K, V> Engine<K, V> {
+    /// Leaves the event in this thread's ring. If there are enough of them there, has all that wait applied, unless another
+    /// thread is at it. If the ring is full, or too much weight has come in, waits for that, as long as the lock holder makes
+    /// progress: memory is bounded, and events are never lost.
+    #[inline(never)]
+    pub(super) fn record(&self, event: Event, guard: Guard) {
+        let Some(writer) = self.thread_states.writer(&guard) else {
+            return self.record_without_room(event, || false, guard);
+        };
+        let pace = &self.thread_states.pace;
+        let Some(waiting) = writer.ring.push(event.pack()) else {
+            let room = || writer.ring.len() < self.thread_states.pace.most.load(Ordering::Relaxed);
+            return self.record_without_room(event, room, guard);
+        };
+        self.note_deadline(event);
+        let heavy = self.shape.weighted
+            && event.entry().is_some_and(|new| {
+                // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
+                let weight = unsafe { self.shape.weight(new) };
+                writer.add_weight(weight, waiting) > pace.weight.load(Ordering::Relaxed)
+            });
+        let left = std::mem::needs_drop::<Entry<K, V>>() && event.lets_go() && writer.add_left(waiting) >= LEFT;
+        if waiting >= pace.batch.load(Ordering::Relaxed) || heavy || left {
+            self.catch_up(writer, heavy, guard);
+        }
+    }
+
+    /// [`record`](Self::record) of an arrival, inlined for unweighted entries without expiration.
+    #[inline(always)]
+    pub(super) fn record_arrival(&self, new: Handle, guard: Guard) {
+        let plain = !self.shape.weighted && !self.time.is_active();
+        match self.thread_states.near_writer(&guard) {
+            Some(writer) if plain => match writer.ring.push(Event::Arrived(new).pack()) {
+                Some(waiting) if waiting < self.thread_states.pace.batch.load(Ordering::Relaxed) => {}
+                Some(_) => self.catch_up(writer, false, guard),
+                None => self.record(Event::Arrived(new), guard),
+            },
+            _ => self.record(Event::Arrived(new), guard),
+        }
+    }
+
+    #[inline(never)]
+    fn catch_up(&self, writer: &Writer, heavy: bool, guard: Guard) {
+        match self.work.0.lock.try_lock() {
+            Some(held) => {
+                // SAFETY: the guard was given up, and with it what was found under it.
+                let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::Soon, |_| ()) };
+                self.finish(due, guard);
+            }
+            None => self.wait_for_room(writer, heavy, guard),
+        }
+    }
+
+    /// Returns when this thread's ring has room for the next event, or immediately if it has. If it has none, waits until the
+    /// lock holder has applied what is in the ring, or this thread has; but not for a lock holder that makes no progress.
+    ///
+    /// The thread stays pinned while it waits, which keeps its ring: the guard of a thread in its last destructors is what the
+    /// ring belongs to. It holds up what this cache frees, but not for longer than the lock holders do, which are pinned too.
+    #[inline(never)]
+    fn wait_for_room(&self, writer: &Writer, heavy: bool, guard: Guard) {
+        let has_room = || {
+            let most = if heavy {
+                1
+            } else {
+                self.thread_states.pace.most.load(Ordering::Relaxed)
+            };
+            writer.ring.len() < most
+        };
+        if has_room() {
+            return;
+        }
+        match self.work.0.lock.lock_unless(Some(PATIENCE), has_room) {
+            Ok(Waited::Held(held)) => {
+                // SAFETY: the guard was given up, and with it what was found under it.
+                let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::Soon, |_| ()) };
+                self.finish(due, guard);
+            }
+            Ok(Waited::Done | Waited::NoProgress) => {}
+            Err(poisoned) => poisoned.panic(),
+        }
+    }
+
+    /// Records an event for which this thread's ring has no room, or of a thread that has no ring: applies it, or leaves it
+    /// where every lock holder looks if the present one makes no progress. Until `room` returns true, the ring is not used.
+    #[cold]
+    #[inline(never)]
+    fn record_without_room(&self, event: Event, room: impl FnMut() -> bool, guard: Guard) {
+        match self.work.0.lock.lock_unless(Some(PATIENCE), room) {
+            Ok(Waited::Held(held)) => {
+                let due = self.maintain(held, &guard, Rings::All, |core| core.apply(event));
+                self.finish(due, guard);
+            }
+            Ok(Waited::Done) => self.record(event, guard),
+            Ok(Waited::NoProgress) if self.thread_states.overflow.push(event.pack()) => self.note_deadline(event),
+            Ok(Waited::NoProgress) => {
+                let due = self.with_core(&guard, |core| core.apply(event));
+                self.finish(due, guard);
+            }
+            Err(poisoned) => poisoned.panic(),
+        }
+    }
+
+    /// Has the next call after the deadline of an entry that was just recorded look for expired entries.
+    #[inline(always)]
+    fn note_deadline(&self, event: Event) {
+        if self.time.is_active() {
+            // SAFETY: an entry is alive until its event is applied, and then while the caller is pinned.
+            let timing = event.entry().and_then(|new| unsafe { self.shape.timing(new) });
+            timing
+                .into_iter()
+                .for_each(|timing| self.time.note_deadline(timing.deadline()));
+        }
+    }
+}
