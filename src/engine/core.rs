@@ -59,9 +59,9 @@ pub(super) struct Core {
 
 /// What [`Core::due`] may do with the guard of the calling thread.
 #[derive(Clone, Copy)]
-pub(super) enum Own<'g> {
+pub(super) enum CallerGuard<'g> {
     /// What was found under it may still be used.
-    SnapshotEvent,
+    InUse,
     /// Nothing that was found under this guard is used any more: it is not to hold anything up.
     Spent(&'g Guard),
 }
@@ -103,12 +103,12 @@ impl Core {
     /// What became due: of the entries that no reader can see, as many as `portion` says, and everything else.
     ///
     /// # Safety
-    /// What was found before under a guard that is [`Own::Spent`] is not used any more.
+    /// What was found before under a guard that is [`CallerGuard::Spent`] is not used any more.
     #[inline]
-    pub(super) unsafe fn due(&mut self, domain: &Domain, own: Own<'_>, portion: Portion) -> DeferredWork {
+    pub(super) unsafe fn due(&mut self, domain: &Domain, own: CallerGuard<'_>, portion: Portion) -> DeferredWork {
         let own = match own {
-            Own::SnapshotEvent => None,
-            Own::Spent(guard) => Some(guard),
+            CallerGuard::InUse => None,
+            CallerGuard::Spent(guard) => Some(guard),
         };
         // SAFETY: the caller's promise.
         unsafe { self.limbo.collect(domain, own, portion == Portion::All) };

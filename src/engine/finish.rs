@@ -1,7 +1,7 @@
 //! What follows a maintenance visit once the lock is released: user code runs, and memory is freed.
 
 use super::Engine;
-use super::core::Own;
+use super::core::CallerGuard;
 use super::deferred::DeferredWork;
 use super::entry::{Chain, Entry, Handle};
 use super::event::Event;
@@ -49,7 +49,7 @@ impl<K, V> Engine<K, V> {
             core.release(&mut shown);
             let due = if outermost.is_some() {
                 // SAFETY: nothing was found under the guard.
-                unsafe { core.due(&self.domain, Own::Spent(&guard), Portion::Fresh) }
+                unsafe { core.due(&self.domain, CallerGuard::Spent(&guard), Portion::Fresh) }
             } else {
                 DeferredWork::nothing()
             };

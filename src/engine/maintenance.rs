@@ -3,7 +3,7 @@
 //! Whoever finds it due does it, if nobody else is at it. User code that it makes necessary (listeners, destructors) runs when
 //! the lock has been given up.
 
-use super::core::{Core, Own};
+use super::core::{CallerGuard, Core};
 use super::deferred::DeferredWork;
 use super::entry::{DEAD, EVICTED, ExpiryRef, Handle, NEVER};
 use super::event::Event;
@@ -41,7 +41,7 @@ impl<K, V> Engine<K, V> {
         work: impl FnOnce(&mut Core),
     ) -> DeferredWork {
         // SAFETY: the guard keeps what it protects.
-        unsafe { self.visit(held, guard, Own::SnapshotEvent, rings, work) }
+        unsafe { self.visit(held, guard, CallerGuard::InUse, rings, work) }
     }
 
     /// [`maintain`](Self::maintain), which may have the guard protect nothing any more that was found under it before.
@@ -53,7 +53,7 @@ impl<K, V> Engine<K, V> {
         &self,
         held: Held<'_>,
         guard: &Guard,
-        own: Own<'_>,
+        own: CallerGuard<'_>,
         rings: Rings,
         work: impl FnOnce(&mut Core),
     ) -> DeferredWork {
@@ -228,7 +228,7 @@ impl<K, V> Engine<K, V> {
             let mut all = None;
             let due = self.with_core(&guard, |core| {
                 // SAFETY: nothing was found under the guard.
-                all = Some(unsafe { core.due(&self.domain, Own::Spent(&guard), Portion::All) });
+                all = Some(unsafe { core.due(&self.domain, CallerGuard::Spent(&guard), Portion::All) });
             });
             panics.catch(|| self.finish(due, self.pin()));
             if let Some(all) = all {
@@ -347,7 +347,7 @@ impl<K, V> Engine<K, V> {
         if let Some(held) = self.work.0.lock.try_lock() {
             let expire = |core: &mut Core| _ = core.expire(now, EXPIRIES, &self.map, &guard);
             // SAFETY: nothing that was found under the guard is used any more once the expired entries were unlinked.
-            let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::All, expire) };
+            let due = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::All, expire) };
             self.finish(due, guard);
         }
     }
@@ -359,7 +359,7 @@ impl<K, V> Engine<K, V> {
         self.thread_states.each(|writer| waiting |= writer.ring.len() != 0);
         if waiting && let Some(held) = self.work.0.lock.try_lock() {
             // SAFETY: the rings that were looked at under the guard are not used any more.
-            let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::All, |_| ()) };
+            let due = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::All, |_| ()) };
             self.finish(due, guard);
         }
         &self.work.0.published

@@ -29,7 +29,7 @@ mod views;
 mod write;
 mod writer;
 
-use self::core::{Core, Own};
+use self::core::{CallerGuard, Core};
 use self::deferred::DeferredWork;
 use self::maintenance::Rings;
 use self::thread_state::ThreadStates;
@@ -328,7 +328,7 @@ impl<K, V> Engine<K, V> {
                 }
             };
             // SAFETY: nothing was found under the guard.
-            let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::Soon, hit) };
+            let due = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, hit) };
             self.finish(due, guard);
         } else {
             #[cfg(all(test, not(loom)))]

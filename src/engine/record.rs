@@ -1,7 +1,7 @@
 //! How a change of the map becomes an event in a ring, and when its thread applies the rings.
 
 use super::Engine;
-use super::core::Own;
+use super::core::CallerGuard;
 use super::entry::{Entry, Handle};
 use super::event::Event;
 use super::maintenance::Rings;
@@ -58,7 +58,7 @@ impl<K, V> Engine<K, V> {
         match self.work.0.lock.try_lock() {
             Some(held) => {
                 // SAFETY: the guard was given up, and with it what was found under it.
-                let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::Soon, |_| ()) };
+                let due = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, |_| ()) };
                 self.finish(due, guard);
             }
             None => self.wait_for_room(writer, heavy, guard),
@@ -86,7 +86,7 @@ impl<K, V> Engine<K, V> {
         match self.work.0.lock.lock_unless(Some(PATIENCE), has_room) {
             Ok(Waited::Held(held)) => {
                 // SAFETY: the guard was given up, and with it what was found under it.
-                let due = unsafe { self.visit(held, &guard, Own::Spent(&guard), Rings::Soon, |_| ()) };
+                let due = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, |_| ()) };
                 self.finish(due, guard);
             }
             Ok(Waited::Done | Waited::NoProgress) => {}
