@@ -29,7 +29,7 @@ pub(super) struct Counts {
 
 pub(super) struct Core {
     pub(super) policy: AnyPolicy<PolicyView>,
-    pub(super) shelf: PolicyView,
+    pub(super) policy_view: PolicyView,
     /// Made when first needed.
     wheel: Option<Box<Wheel<Handle>>>,
     alarms: TimerView,
@@ -80,7 +80,7 @@ impl Core {
         const { assert!(MAX_PLACE < LINKED && LINKED <= EVICTED) };
         Self {
             policy: AnyPolicy::new(kind, capacity, shape.weighted),
-            shelf: PolicyView(shape),
+            policy_view: PolicyView(shape),
             wheel: None,
             alarms: TimerView(shape),
             timed: false,
@@ -113,7 +113,7 @@ impl Core {
         // SAFETY: the caller's promise.
         unsafe { self.limbo.collect(domain, own, portion == Portion::All) };
         let count = self.limbo.due(self.drops, portion);
-        let (shape, mut free, mut nonstandard) = (self.shelf.0, Chain::new(), Chain::new());
+        let (shape, mut free, mut nonstandard) = (self.policy_view.0, Chain::new(), Chain::new());
         for entry in (0..count).map_while(|_| self.limbo.pop()) {
             // SAFETY: no reader sees what is safe, and the limbo does not hold it any more; its header still says its size.
             unsafe {
@@ -199,7 +199,7 @@ impl Core {
     #[inline(always)]
     pub(super) fn prefetch_event(&self, event: Event) {
         if let Event::Arrived(new) = event {
-            self.policy.prefetch(self.shelf.hash(new));
+            self.policy.prefetch(self.policy_view.hash(new));
         }
     }
 
@@ -214,9 +214,9 @@ impl Core {
             }
             Event::Replaced { new, old, expired } => {
                 self.counts.expirations += u64::from(expired);
-                if self.shelf.place(old) <= MAX_PLACE && self.shelf.place(new) == NEW {
+                if self.policy_view.place(old) <= MAX_PLACE && self.policy_view.place(new) == NEW {
                     self.counts.insertions += 1;
-                    self.policy.replace(&self.shelf, old, new, &mut self.out);
+                    self.policy.replace(&self.policy_view, old, new, &mut self.out);
                     self.detach(old);
                     self.defer_free(old);
                     self.forget_out();
@@ -233,11 +233,11 @@ impl Core {
     #[inline(always)]
     fn arrive(&mut self, new: Handle) {
         self.counts.insertions += 1;
-        if self.shelf.place(new) != NEW {
+        if self.policy_view.place(new) != NEW {
             return self.arrive_unlinked(new);
         }
         self.arrived += 1;
-        self.policy.insert(&self.shelf, new, &mut self.out);
+        self.policy.insert(&self.policy_view, new, &mut self.out);
         self.forget_out();
         self.schedule_timer(new);
     }
@@ -246,7 +246,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn arrive_unlinked(&mut self, new: Handle) {
-        match self.shelf.place(new) {
+        match self.policy_view.place(new) {
             DEAD => self.defer_free(new),
             place => {
                 debug_assert_eq!(place, EVICTED, "an entry arrives once");
@@ -258,25 +258,25 @@ impl Core {
 
     /// An entry has come in that was in a snapshot, with what the policy thought of it.
     pub(super) fn restore(&mut self, new: Handle, rank: Rank) {
-        if self.shelf.place(new) != NEW {
+        if self.policy_view.place(new) != NEW {
             return self.arrive(new);
         }
         self.counts.insertions += 1;
         self.arrived += 1;
-        self.policy.restore(&self.shelf, new, rank, &mut self.out);
+        self.policy.restore(&self.policy_view, new, rank, &mut self.out);
         self.forget_out();
         self.schedule_timer(new);
     }
 
     pub(super) fn set_window(&mut self, share: u32) {
-        self.policy.set_window(&self.shelf, share, &mut self.out);
+        self.policy.set_window(&self.policy_view, share, &mut self.out);
         self.forget_out();
     }
 
     /// What the policy thinks of an entry.
     pub(super) fn rank(&mut self, entry: Handle) -> Rank {
-        if self.shelf.place(entry) <= MAX_PLACE {
-            self.policy.rank(&self.shelf, entry)
+        if self.policy_view.place(entry) <= MAX_PLACE {
+            self.policy.rank(&self.policy_view, entry)
         } else {
             Rank::default()
         }
@@ -296,7 +296,7 @@ impl Core {
         self.timed = true;
         if let Some(timing) = self.alarms.timing(new)
             && timing.deadline() != NEVER
-            && self.shelf.place(new) <= MAX_PLACE
+            && self.policy_view.place(new) <= MAX_PLACE
         {
             timing.set_scheduled(timing.deadline());
             if self.wheel.is_none() {
@@ -305,7 +305,7 @@ impl Core {
             let scheduled = self.wheel.as_mut().map(|wheel| wheel.schedule(&self.alarms, new));
             if scheduled != Some(true) {
                 // Without a timer it would stay beyond its deadline, for ever if it is not looked up.
-                self.policy.remove(&self.shelf, new);
+                self.policy.remove(&self.policy_view, new);
                 self.out.push((new, Verdict::Evicted));
                 self.forget_out();
             }
@@ -324,7 +324,7 @@ impl Core {
         let Some(wheel) = &mut self.wheel else { return false };
         let mut fired = Vec::new();
         let more = wheel.advance(&self.alarms, now, budget, |_, handle| {
-            map.prefetch(u64::from(self.shelf.hash(handle)) << 32, guard);
+            map.prefetch(u64::from(self.policy_view.hash(handle)) << 32, guard);
             fired.push(handle);
         });
         let progress = self.expire_all(fired, now, map, guard);
@@ -349,7 +349,7 @@ impl Core {
                 continue;
             }
             progress = true;
-            self.policy.remove(&self.shelf, entry);
+            self.policy.remove(&self.policy_view, entry);
             self.detach(entry);
             if map.remove_exact(entry.0, guard) {
                 self.counts.expirations += 1;
@@ -361,7 +361,7 @@ impl Core {
 
     /// Sets the timer of an entry anew whose deadline has come nearer.
     pub(super) fn reschedule_earlier(&mut self, entry: Handle) {
-        if self.shelf.place(entry) <= MAX_PLACE {
+        if self.policy_view.place(entry) <= MAX_PLACE {
             if let Some(wheel) = &mut self.wheel {
                 wheel.cancel(&self.alarms, entry);
             }
@@ -371,7 +371,7 @@ impl Core {
 
     #[inline]
     fn retire(&mut self, old: Handle) {
-        match self.shelf.place(old) {
+        match self.policy_view.place(old) {
             // Its arrival is still to come, and will free it.
             NEW => {
                 // SAFETY: an entry is alive until both its events were applied.
@@ -381,7 +381,7 @@ impl Core {
             GONE => {}
             place => {
                 debug_assert!(place <= MAX_PLACE, "an entry retires once");
-                self.policy.remove(&self.shelf, old);
+                self.policy.remove(&self.policy_view, old);
                 self.detach(old);
             }
         }
@@ -420,7 +420,7 @@ impl Core {
     #[inline(always)]
     pub(super) fn unlink_evicted(&mut self, map: &Map, guard: &Guard) {
         for &(victim, _) in &self.out {
-            map.prefetch(u64::from(self.shelf.hash(victim)) << 32, guard);
+            map.prefetch(u64::from(self.policy_view.hash(victim)) << 32, guard);
         }
         let mut out = std::mem::take(&mut self.out);
         self.forgotten = 0;
@@ -453,7 +453,7 @@ impl Core {
     /// Evicts an entry that is no longer in the map, for which its table had no room.
     pub(super) fn evict_unlinked(&mut self, entry: Handle) {
         self.counts.evictions += 1;
-        match self.shelf.place(entry) {
+        match self.policy_view.place(entry) {
             // Its arrival, which may wait for user code, frees it.
             NEW => {
                 let mark = if self.listened { EVICTED } else { DEAD };
@@ -464,7 +464,7 @@ impl Core {
             GONE => self.discard(entry, Cause::Size),
             place => {
                 debug_assert!(place <= MAX_PLACE, "an entry leaves the map once");
-                self.policy.remove(&self.shelf, entry);
+                self.policy.remove(&self.policy_view, entry);
                 self.detach(entry);
                 self.discard(entry, Cause::Size);
             }
@@ -488,7 +488,7 @@ impl Core {
     }
 
     pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard) {
-        self.policy.set_capacity(&self.shelf, capacity, &mut self.out);
+        self.policy.set_capacity(&self.policy_view, capacity, &mut self.out);
         self.forget_out();
         self.unlink_evicted(map, guard);
         self.set_room(map, guard);

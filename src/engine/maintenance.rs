@@ -279,7 +279,7 @@ impl<K, V> Engine<K, V> {
         let mut handles = Vec::new();
         let due = self.with_core(guard, |core| {
             handles.reserve_exact(core.policy.len());
-            core.policy.hottest(&core.shelf, &mut |handle| {
+            core.policy.hottest(&core.policy_view, &mut |handle| {
                 handles.push(handle);
                 true
             });
@@ -291,7 +291,7 @@ impl<K, V> Engine<K, V> {
     /// The entry that would go first, as of now. It lives as long as the guard.
     pub(crate) fn coldest(&self, guard: &Guard) -> Option<Handle> {
         let mut coldest = None;
-        let due = self.with_core(guard, |core| coldest = core.policy.coldest(&core.shelf));
+        let due = self.with_core(guard, |core| coldest = core.policy.coldest(&core.policy_view));
         self.finish(due, self.pin());
         coldest
     }
@@ -311,7 +311,7 @@ impl<K, V> Engine<K, V> {
     }
 
     fn check(&self, core: &Core, guard: &Guard) {
-        core.policy.validate(&core.shelf);
+        core.policy.validate(&core.policy_view);
         let mut from = 0;
         let (mut count, mut weight, mut alarms) = (0, 0u64, 0);
         while from < 1 << 32 {

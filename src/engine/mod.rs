@@ -324,7 +324,7 @@ impl<K, V> Engine<K, V> {
             let hit = |core: &mut Core| {
                 // SAFETY: found under a guard.
                 if unsafe { handle.header() }.place() <= crate::policy::MAX_PLACE {
-                    core.policy.hit(&core.shelf, handle);
+                    core.policy.hit(&core.policy_view, handle);
                 }
             };
             // SAFETY: nothing was found under the guard.

@@ -21,8 +21,8 @@ impl<K, V> Engine<K, V> {
         let due = self.with_core(&guard, |core| {
             list.reserve_exact(core.policy.len());
             window = core.policy.window();
-            core.policy.hottest(&core.shelf, &mut |handle| {
-                let hash = crate::policy::Entries::hash(&core.shelf, handle);
+            core.policy.hottest(&core.policy_view, &mut |handle| {
+                let hash = crate::policy::Entries::hash(&core.policy_view, handle);
                 list.push([handle.0.as_ptr().addr() as u64, u64::from(hash)]);
                 true
             });
