@@ -32,7 +32,7 @@ pub(super) struct Core {
     pub(super) policy_view: PolicyView,
     /// Made when first needed.
     wheel: Option<Box<Wheel<Handle>>>,
-    alarms: TimerView,
+    timer_view: TimerView,
     /// Entries with times have come in.
     timed: bool,
     /// When expired entries were last taken out.
@@ -82,7 +82,7 @@ impl Core {
             policy: AnyPolicy::new(kind, capacity, shape.weighted),
             policy_view: PolicyView(shape),
             wheel: None,
-            alarms: TimerView(shape),
+            timer_view: TimerView(shape),
             timed: false,
             now: 0,
             limbo: Limbo::new(),
@@ -287,14 +287,14 @@ impl Core {
     fn schedule_timer(&mut self, new: Handle) {
         // SAFETY: an entry is alive until it is put into the limbo, and then until its readers are gone.
         if unsafe { new.header() }.is_timed() {
-            self.set_alarm_of_timed(new);
+            self.schedule_timer_slow(new);
         }
     }
 
     #[inline(never)]
-    fn set_alarm_of_timed(&mut self, new: Handle) {
+    fn schedule_timer_slow(&mut self, new: Handle) {
         self.timed = true;
-        if let Some(timing) = self.alarms.timing(new)
+        if let Some(timing) = self.timer_view.timing(new)
             && timing.deadline() != NEVER
             && self.policy_view.place(new) <= MAX_PLACE
         {
@@ -302,7 +302,7 @@ impl Core {
             if self.wheel.is_none() {
                 self.wheel = boxed(Wheel::new());
             }
-            let scheduled = self.wheel.as_mut().map(|wheel| wheel.schedule(&self.alarms, new));
+            let scheduled = self.wheel.as_mut().map(|wheel| wheel.schedule(&self.timer_view, new));
             if scheduled != Some(true) {
                 // Without a timer it would stay beyond its deadline, for ever if it is not looked up.
                 self.policy.remove(&self.policy_view, new);
@@ -314,7 +314,7 @@ impl Core {
 
     /// The moment of the next timer.
     #[inline]
-    pub(super) fn next_alarm(&self) -> u64 {
+    pub(super) fn next_timer(&self) -> u64 {
         self.wheel.as_ref().map_or(NEVER, |wheel| wheel.next())
     }
 
@@ -323,7 +323,7 @@ impl Core {
         self.now = now;
         let Some(wheel) = &mut self.wheel else { return false };
         let mut fired = Vec::new();
-        let more = wheel.advance(&self.alarms, now, budget, |_, handle| {
+        let more = wheel.advance(&self.timer_view, now, budget, |_, handle| {
             map.prefetch(u64::from(self.policy_view.hash(handle)) << 32, guard);
             fired.push(handle);
         });
@@ -335,7 +335,7 @@ impl Core {
     /// Takes out entries that have expired at `now`, but whose timers fire only when the next tick begins; after [`expire`](Self::expire).
     pub(super) fn expire_reached(&mut self, now: u64, map: &Map, guard: &Guard) {
         if let Some(wheel) = &mut self.wheel {
-            let reached = wheel.take_reached(&self.alarms, now);
+            let reached = wheel.take_reached(&self.timer_view, now);
             self.expire_all(reached, now, map, guard);
         }
     }
@@ -344,7 +344,11 @@ impl Core {
     fn expire_all(&mut self, fired: Vec<Handle>, now: u64, map: &Map, guard: &Guard) -> bool {
         let mut progress = fired.is_empty();
         for entry in fired {
-            if self.alarms.timing(entry).is_some_and(|timing| timing.deadline() > now) {
+            if self
+                .timer_view
+                .timing(entry)
+                .is_some_and(|timing| timing.deadline() > now)
+            {
                 self.schedule_timer(entry); // it was hit since, or the wheel had no memory to keep it
                 continue;
             }
@@ -363,7 +367,7 @@ impl Core {
     pub(super) fn reschedule_earlier(&mut self, entry: Handle) {
         if self.policy_view.place(entry) <= MAX_PLACE {
             if let Some(wheel) = &mut self.wheel {
-                wheel.cancel(&self.alarms, entry);
+                wheel.cancel(&self.timer_view, entry);
             }
             self.schedule_timer(entry);
         }
@@ -398,10 +402,10 @@ impl Core {
     #[inline(always)]
     fn detach(&mut self, entry: Handle) {
         if self.timed
-            && self.alarms.timing(entry).is_some()
+            && self.timer_view.timing(entry).is_some()
             && let Some(wheel) = &mut self.wheel
         {
-            wheel.cancel(&self.alarms, entry);
+            wheel.cancel(&self.timer_view, entry);
         }
         // SAFETY: an entry is alive until it is put into the limbo, and then until its readers are gone.
         unsafe { entry.header() }.set_place(GONE);
@@ -472,19 +476,19 @@ impl Core {
     }
 
     /// Panics if timers and entries disagree; `held` of the entries in the map have timers.
-    pub(super) fn validate_alarms(&self, held: usize) {
+    pub(super) fn validate_timers(&self, held: usize) {
         if let Some(wheel) = &self.wheel {
-            wheel.validate(&self.alarms);
+            wheel.validate(&self.timer_view);
         }
         let timers = self.wheel.as_ref().map_or(0, |wheel| wheel.len());
         assert_eq!(timers, held, "no timer outlives its entry");
     }
 
     /// Whether an entry has a timer.
-    pub(super) fn has_alarm(&self, entry: Handle) -> bool {
+    pub(super) fn has_timer(&self, entry: Handle) -> bool {
         self.wheel
             .as_ref()
-            .is_some_and(|wheel| wheel.is_scheduled(&self.alarms, entry))
+            .is_some_and(|wheel| wheel.is_scheduled(&self.timer_view, entry))
     }
 
     pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard) {

@@ -85,7 +85,7 @@ impl<K, V> Engine<K, V> {
             work(core);
             core.unlink_evicted(&self.map, guard);
             if timed {
-                self.time.note_deadline(core.next_alarm());
+                self.time.note_deadline(core.next_timer());
             }
             self.publish(core);
             let due = if self.has_user_code() && finishing::is(self) {
@@ -313,7 +313,7 @@ impl<K, V> Engine<K, V> {
     fn check(&self, core: &Core, guard: &Guard) {
         core.policy.validate(&core.policy_view);
         let mut from = 0;
-        let (mut count, mut weight, mut alarms) = (0, 0u64, 0);
+        let (mut count, mut weight, mut timer_view) = (0, 0u64, 0);
         while from < 1 << 32 {
             from = self.map.walk(
                 from,
@@ -327,14 +327,14 @@ impl<K, V> Engine<K, V> {
                     count += 1;
                     weight = weight.saturating_add(w);
                     let ends = self.timing(Handle(header), guard).map_or(NEVER, ExpiryRef::deadline);
-                    let alarm = core.has_alarm(Handle(header));
-                    assert!(alarm || ends == NEVER, "what has a deadline has a timer");
-                    alarms += usize::from(alarm);
+                    let has_timer = core.has_timer(Handle(header));
+                    assert!(has_timer || ends == NEVER, "what has a deadline has a timer");
+                    timer_view += usize::from(has_timer);
                 },
                 guard,
             );
         }
-        core.validate_alarms(alarms);
+        core.validate_timers(timer_view);
         assert_eq!(core.policy.len(), count, "what is in the policy is in the map");
         assert_eq!(core.policy.weight(), weight, "the weight is that of the entries");
         assert!(core.policy.weight() <= core.policy.capacity(), "the bound holds");
