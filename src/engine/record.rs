@@ -21,9 +21,9 @@ impl<K, V> Engine<K, V> {
         let Some(writer) = self.thread_states.writer(&guard) else {
             return self.record_without_room(event, || false, guard);
         };
-        let pace = &self.thread_states.pace;
+        let drain_limits = &self.thread_states.drain_limits;
         let Some(waiting) = writer.ring.push(event.pack()) else {
-            let room = || writer.ring.len() < self.thread_states.pace.most.load(Ordering::Relaxed);
+            let room = || writer.ring.len() < self.thread_states.drain_limits.most.load(Ordering::Relaxed);
             return self.record_without_room(event, room, guard);
         };
         self.note_deadline(event);
@@ -31,10 +31,10 @@ impl<K, V> Engine<K, V> {
             && event.entry().is_some_and(|new| {
                 // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
                 let weight = unsafe { self.shape.weight(new) };
-                writer.add_weight(weight, waiting) > pace.weight.load(Ordering::Relaxed)
+                writer.add_weight(weight, waiting) > drain_limits.weight.load(Ordering::Relaxed)
             });
         let left = std::mem::needs_drop::<Entry<K, V>>() && event.lets_go() && writer.add_left(waiting) >= LEFT;
-        if waiting >= pace.batch.load(Ordering::Relaxed) || heavy || left {
+        if waiting >= drain_limits.batch.load(Ordering::Relaxed) || heavy || left {
             self.catch_up(writer, heavy, guard);
         }
     }
@@ -45,7 +45,7 @@ impl<K, V> Engine<K, V> {
         let plain = !self.shape.weighted && !self.time.is_active();
         match self.thread_states.near_writer(&guard) {
             Some(writer) if plain => match writer.ring.push(Event::Arrived(new).pack()) {
-                Some(waiting) if waiting < self.thread_states.pace.batch.load(Ordering::Relaxed) => {}
+                Some(waiting) if waiting < self.thread_states.drain_limits.batch.load(Ordering::Relaxed) => {}
                 Some(_) => self.catch_up(writer, false, guard),
                 None => self.record(Event::Arrived(new), guard),
             },
@@ -76,7 +76,7 @@ impl<K, V> Engine<K, V> {
             let most = if heavy {
                 1
             } else {
-                self.thread_states.pace.most.load(Ordering::Relaxed)
+                self.thread_states.drain_limits.most.load(Ordering::Relaxed)
             };
             writer.ring.len() < most
         };

@@ -191,7 +191,7 @@ pub(crate) struct ThreadStates {
     room: usize,
     /// How many rings there are.
     made: AtomicUsize,
-    pub(crate) pace: DrainLimits,
+    pub(crate) drain_limits: DrainLimits,
     /// What no ring had room for.
     pub(super) overflow: Overflow,
     /// Changes are to be applied at once: the policy's order is exact.
@@ -208,14 +208,14 @@ impl ThreadStates {
             far: AtomicPtr::new(ptr::null_mut()),
             room: 1 << slack(capacity).ilog2().min(RING.ilog2()),
             made: AtomicUsize::new(0),
-            pace: DrainLimits::default(),
+            drain_limits: DrainLimits::default(),
             overflow: Overflow::new(),
             exact,
             capacity: AtomicU64::new(capacity),
             shared_hits: AtomicU64::new(0),
             shared_misses: AtomicU64::new(0),
         };
-        thread_states.set_pace();
+        thread_states.update_drain_limits();
         thread_states
     }
 
@@ -225,14 +225,14 @@ impl ThreadStates {
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
-        // AcqRel, as where `made` changes: see `set_pace`.
+        // AcqRel, as where `made` changes: see `update_drain_limits`.
         self.capacity.swap(capacity, Ordering::AcqRel);
-        self.set_pace();
+        self.update_drain_limits();
     }
 
     /// All rings together hold at most `slack` changes, or one for every thread.
     #[cold]
-    fn set_pace(&self) {
+    fn update_drain_limits(&self) {
         // What the pace is made of is read by read-modify-writes, with Acquire and Release, the last time after the pace was
         // set. Whoever changes it later sees what was set here, and overwrites it; a change that came before is seen here.
         let (made, capacity) = (&self.made, &self.capacity);
@@ -251,9 +251,9 @@ impl ThreadStates {
             } else {
                 (most / 2).min((capacity / 64) as usize).max(1)
             };
-            self.pace.batch.store(batch, Ordering::Relaxed);
-            self.pace.most.store(most, Ordering::Relaxed);
-            self.pace
+            self.drain_limits.batch.store(batch, Ordering::Relaxed);
+            self.drain_limits.most.store(most, Ordering::Relaxed);
+            self.drain_limits
                 .weight
                 .store(capacity / 8 / made.max(1) as u64, Ordering::Relaxed);
             let before = std::mem::replace(&mut now, read());
@@ -334,8 +334,8 @@ impl ThreadStates {
         {
             far.set_writing(index, true);
         }
-        self.made.fetch_add(1, Ordering::AcqRel); // see `set_pace`
-        self.set_pace();
+        self.made.fetch_add(1, Ordering::AcqRel); // see `update_drain_limits`
+        self.update_drain_limits();
         Some(writer)
     }
 
@@ -443,8 +443,8 @@ impl ThreadStates {
         });
         release_index(index);
         if swept.is_some() {
-            self.made.fetch_sub(1, Ordering::AcqRel); // see `set_pace`
-            self.set_pace();
+            self.made.fetch_sub(1, Ordering::AcqRel); // see `update_drain_limits`
+            self.update_drain_limits();
         }
         swept
     }

@@ -30,13 +30,17 @@ fn model<const N: usize>(first: usize, threads: [fn(&ThreadStates); N], capacity
         assert_eq!(thread_states.made.load(Ordering::Relaxed), parts);
         let want = ThreadStates::new(capacity, false);
         want.made.store(parts, Ordering::Relaxed);
-        want.set_pace();
-        let pace = |thread_states: &ThreadStates| {
-            let pace = &thread_states.pace;
-            let [batch, most] = [&pace.batch, &pace.most].map(|at| at.load(Ordering::Relaxed));
-            (batch, most, pace.weight.load(Ordering::Relaxed))
+        want.update_drain_limits();
+        let drain_limits = |thread_states: &ThreadStates| {
+            let drain_limits = &thread_states.drain_limits;
+            let [batch, most] = [&drain_limits.batch, &drain_limits.most].map(|at| at.load(Ordering::Relaxed));
+            (batch, most, drain_limits.weight.load(Ordering::Relaxed))
         };
-        assert_eq!(pace(&thread_states), pace(&want), "the pace is that of {parts} threads");
+        assert_eq!(
+            drain_limits(&thread_states),
+            drain_limits(&want),
+            "the drain_limits is that of {parts} threads"
+        );
     });
 }
 
