@@ -28,13 +28,13 @@ pub(super) enum Bulk {
 
 impl Bulk {
     /// Frees it; the memory of previous entries that was kept there is the caller's. `free_table` frees a table.
-    pub(super) fn into_spares(self, free_table: impl FnOnce(OldTable)) -> Chain {
+    pub(super) fn into_recycled(self, free_table: impl FnOnce(OldTable)) -> Chain {
         match self {
             Self::Table(table) => {
                 free_table(table);
                 Chain::new()
             }
-            Self::Writer(mut writer) => writer.take_spares(),
+            Self::Writer(mut writer) => writer.take_recycled(),
         }
     }
 }

@@ -202,19 +202,19 @@ impl Shape {
     /// Makes an entry, in memory given back by `drop_contents` or new. It ends with `drop_contents` and `release`.
     ///
     /// # Safety
-    /// `spare`, if any, was an entry of this shape's size ([`has_standard_layout`](Self::is_usual)) and of these types, as the new one
+    /// `recycled`, if any, was an entry of this shape's size ([`has_standard_layout`](Self::is_usual)) and of these types, as the new one
     /// will be; it went through `drop_contents`, and is not used elsewhere.
     #[inline]
     pub(super) unsafe fn make<K, V>(
         self,
-        spare: Option<Handle>,
+        recycled: Option<Handle>,
         hash: u64,
         (key, value): (K, V),
         weight: u64,
         life: Option<Deadlines>,
     ) -> Handle {
         debug_assert!(life.is_some() || !self.timed);
-        let handle = spare.unwrap_or_else(|| self.allocate::<K, V>(life.is_some()));
+        let handle = recycled.unwrap_or_else(|| self.allocate::<K, V>(life.is_some()));
         // SAFETY: the memory has room for the entry, aligned, and for weight and times just before it.
         unsafe {
             handle.0.cast::<Entry<K, V>>().write(Entry {

@@ -17,7 +17,7 @@ impl<K, V> Engine<K, V> {
         let quiet =
             due.evicted.is_empty() && due.nonstandard.len() == 0 && !due.has_bulk() && !self.map.has_discarded();
         if quiet && !std::mem::needs_drop::<Entry<K, V>>() {
-            self.keep(due.free, &guard);
+            self.recycle(due.free, &guard);
         } else {
             drop(guard);
             self.finish_with_user_code(due);
@@ -74,7 +74,7 @@ impl<K, V> Engine<K, V> {
         }
         let mut empty = Chain::new();
         for bulk in due.bulk {
-            empty.prepend(bulk.into_spares(|table| self.map.discard(table)));
+            empty.prepend(bulk.into_recycled(|table| self.map.discard(table)));
         }
         if self.map.has_discarded() {
             self.map.dismantle();
@@ -83,37 +83,37 @@ impl<K, V> Engine<K, V> {
             self.notify(handle, cause, panics);
         }
         let (mut free, mut nonstandard) = (due.free, due.nonstandard);
-        while let Some(former) = free.pop() {
+        while let Some(previous) = free.pop() {
             // SAFETY: nobody can reach what is due to be freed; the header, which was overwritten, has no destructor. Popped
             // from one chain, it goes to another.
             unsafe {
-                panics.catch(|| self.shape.drop_contents::<K, V>(former));
-                empty.push(former);
+                panics.catch(|| self.shape.drop_contents::<K, V>(previous));
+                empty.push(previous);
             }
         }
-        while let Some(former) = nonstandard.pop() {
+        while let Some(previous) = nonstandard.pop() {
             // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
             unsafe {
-                panics.catch(|| self.shape.drop_contents::<K, V>(former));
-                self.shape.release::<K, V>(former, !self.shape.timed);
+                panics.catch(|| self.shape.drop_contents::<K, V>(previous));
+                self.shape.release::<K, V>(previous, !self.shape.timed);
             }
         }
         if empty.len() > 0 {
-            self.keep(empty, &self.pin());
+            self.recycle(empty, &self.pin());
         }
         due.evicted
     }
 
     /// Keeps the memory of former entries for this thread's next ones, or gives it back.
     #[inline]
-    fn keep(&self, mut empty: Chain, guard: &Guard) {
+    fn recycle(&self, mut empty: Chain, guard: &Guard) {
         if let Some(writer) = self.thread_states.writer_if_any(guard) {
             // SAFETY: the part is this thread's, which is pinned; the memory was given up by its former owner.
-            empty = unsafe { writer.keep(empty, self.shape.size::<K, V>()) };
+            empty = unsafe { writer.recycle(empty, self.shape.size::<K, V>()) };
         }
-        while let Some(former) = empty.pop() {
+        while let Some(previous) = empty.pop() {
             // SAFETY: as above; only what is usual is put into chains.
-            unsafe { self.shape.release::<K, V>(former, self.shape.timed) };
+            unsafe { self.shape.release::<K, V>(previous, self.shape.timed) };
         }
     }
 }

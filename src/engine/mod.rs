@@ -371,27 +371,27 @@ impl<K, V> Drop for Engine<K, V> {
             unsafe { self.shape.release::<K, V>(handle, timed) };
         }
         let (mut free, shape) = (due.free, self.shape);
-        while let Some(former) = nonstandard.pop() {
-            drop_contents(former);
+        while let Some(previous) = nonstandard.pop() {
+            drop_contents(previous);
             // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
-            unsafe { shape.release::<K, V>(former, !shape.timed) };
+            unsafe { shape.release::<K, V>(previous, !shape.timed) };
         }
-        while let Some(former) = free.pop() {
-            drop_contents(former);
+        while let Some(previous) = free.pop() {
+            drop_contents(previous);
             // SAFETY: as above; only what is usual is put into chains.
-            unsafe { shape.release::<K, V>(former, shape.timed) };
+            unsafe { shape.release::<K, V>(previous, shape.timed) };
         }
-        let release_spare = |spare| {
+        let release_recycled = |recycled| {
             // SAFETY: its contents were dropped before it became a spare.
-            unsafe { shape.release::<K, V>(spare, shape.timed) };
+            unsafe { shape.release::<K, V>(recycled, shape.timed) };
         };
         for bulk in due.bulk.into_iter().chain(self.work.0.core.get_mut().drain_bulk()) {
-            let mut spares = bulk.into_spares(drop);
-            while let Some(spare) = spares.pop() {
-                release_spare(spare);
+            let mut recycled = bulk.into_recycled(drop);
+            while let Some(recycled) = recycled.pop() {
+                release_recycled(recycled);
             }
         }
-        self.thread_states.drain_spares(release_spare);
+        self.thread_states.drain_recycled(release_recycled);
         panics.resume();
     }
 }

@@ -450,11 +450,11 @@ impl ThreadStates {
     }
 
     /// Takes the spare memory of all threads.
-    pub(super) fn drain_spares(&mut self, mut take: impl FnMut(Handle)) {
+    pub(super) fn drain_recycled(&mut self, mut take: impl FnMut(Handle)) {
         self.each(|writer| {
             // SAFETY: `&mut self`: no thread uses its part any more.
-            while let Some(spare) = unsafe { writer.spare() } {
-                take(spare);
+            while let Some(recycled) = unsafe { writer.pop_recycled() } {
+                take(recycled);
             }
         });
     }

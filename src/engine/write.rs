@@ -19,19 +19,19 @@ impl<K, V> Engine<K, V> {
         life: Option<Deadlines>,
         guard: &Guard,
     ) -> Handle {
-        let mut spare = None;
+        let mut recycled = None;
         if life.is_some() == self.shape.timed {
             // SAFETY: the part is this thread's, which is pinned.
-            spare = self
+            recycled = self
                 .thread_states
                 .writer(guard)
-                .and_then(|writer| unsafe { writer.spare() });
+                .and_then(|writer| unsafe { writer.pop_recycled() });
         } else {
             // An entry with times where others have none: from now on somebody must look.
             self.activate_time();
         }
         // SAFETY: spares are of the usual size, went through `drop_contents`, and belong to whoever takes them.
-        unsafe { self.shape.make(spare, hash, contents, weight, life) }
+        unsafe { self.shape.make(recycled, hash, contents, weight, life) }
     }
 
     /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the limbo.

@@ -7,8 +7,8 @@ use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 
 /// Former entries that are kept for new ones: so many, or of so many bytes.
-const SPARES: usize = 64;
-const SPARE_BYTES: usize = 16 << 10;
+const RECYCLED: usize = 64;
+const RECYCLED_BYTES: usize = 16 << 10;
 
 /// What a thread that changes the cache has besides. See [`thread_state`](super::thread_state).
 #[repr(align(128))]
@@ -18,10 +18,10 @@ pub(crate) struct Writer {
     ahead: AtomicU64,
     /// The entries that left since the ring was last empty.
     left: AtomicU64,
-    spares: UnsafeCell<Chain>,
+    recycled: UnsafeCell<Chain>,
 }
 
-// SAFETY: `spares` is only touched by the one thread whose index this is (by contract of `spare` and `keep`), by the thread that
+// SAFETY: `recycled` is only touched by the one thread whose index this is (by contract of `pop_recycled` and `recycle`), by the thread that
 // claimed the index of one that ended, or by the owner of the whole cache.
 unsafe impl Sync for Writer {}
 // SAFETY: as above; the entries' memory belongs to no thread.
@@ -38,10 +38,10 @@ unsafe impl Send for OldWriter {}
 
 impl OldWriter {
     /// Takes the memory that the thread kept. No thread can see the writer any more.
-    pub(super) fn take_spares(&mut self) -> Chain {
+    pub(super) fn take_recycled(&mut self) -> Chain {
         // SAFETY: owned by this alone, and not seen by others, as the caller ensures.
         let writer = unsafe { self.0.as_mut() };
-        std::mem::replace(writer.spares.get_mut(), Chain::new())
+        std::mem::replace(writer.recycled.get_mut(), Chain::new())
     }
 }
 
@@ -58,7 +58,7 @@ impl Writer {
             ring: Ring::try_new(room)?,
             ahead: AtomicU64::new(0),
             left: AtomicU64::new(0),
-            spares: UnsafeCell::new(Chain::new()),
+            recycled: UnsafeCell::new(Chain::new()),
         })
     }
 
@@ -87,30 +87,30 @@ impl Writer {
     /// # Safety
     /// The caller is the thread whose part this is, and pinned.
     #[inline]
-    pub(super) unsafe fn spare(&self) -> Option<Handle> {
+    pub(super) unsafe fn pop_recycled(&self) -> Option<Handle> {
         // SAFETY: only this thread touches it, and this reference ends here.
-        unsafe { &mut *self.spares.get() }.pop()
+        unsafe { &mut *self.recycled.get() }.pop()
     }
 
     /// Keeps the memory of former entries, of `size` bytes each, and returns what is more than enough.
     ///
     /// # Safety
-    /// As for [`spare`](Self::spare); and the entries went through `drop_contents`, and are not used elsewhere.
+    /// As for [`pop_recycled`](Self::spare); and the entries went through `drop_contents`, and are not used elsewhere.
     #[inline]
-    pub(super) unsafe fn keep(&self, mut former: Chain, size: usize) -> Chain {
-        // SAFETY: as in `spare`.
-        let spares = unsafe { &mut *self.spares.get() };
-        let most = SPARES.min(SPARE_BYTES / size);
-        if spares.len() + former.len() <= most {
-            spares.prepend(former);
+    pub(super) unsafe fn recycle(&self, mut previous: Chain, size: usize) -> Chain {
+        // SAFETY: as in `pop_recycled`.
+        let recycled = unsafe { &mut *self.recycled.get() };
+        let most = RECYCLED.min(RECYCLED_BYTES / size);
+        if recycled.len() + previous.len() <= most {
+            recycled.prepend(previous);
             return Chain::new();
         }
-        while spares.len() < most
-            && let Some(one) = former.pop()
+        while recycled.len() < most
+            && let Some(one) = previous.pop()
         {
             // SAFETY: the caller gives the memory up.
-            unsafe { spares.push(one) };
+            unsafe { recycled.push(one) };
         }
-        former
+        previous
     }
 }
