@@ -184,8 +184,8 @@ impl<K, V> Engine<K, V> {
             return;
         }
         // SAFETY: candidates are in the map, and the guard is held.
-        let spare = |header| unsafe { Handle(header).header() }.hits() == 0;
-        if let Some(victim) = self.map.candidate(hash, spare, guard)
+        let was_not_hit = |header| unsafe { Handle(header).header() }.hits() == 0;
+        if let Some(victim) = self.map.candidate(hash, was_not_hit, guard)
             && self.map.remove_exact(victim, guard)
         {
             let mut panics = Panics::default();
