@@ -39,7 +39,7 @@ pub(super) struct Core {
     pub(super) now: u64,
     limbo: Limbo,
     pub(super) sizing: Sizing,
-    /// Few and large things that wait for their readers, each with a seal of its own from the next `due` on.
+    /// Few and large things that wait for their readers, each with a seal of its own from the next `deferred` on.
     bulk: Option<Box<BulkList>>,
     pub(super) counts: Counts,
     out: Evictions<Handle>,
@@ -57,7 +57,7 @@ pub(super) struct Core {
     pub(super) cursor_of_rings: u32,
 }
 
-/// What [`Core::due`] may do with the guard of the calling thread.
+/// What [`Core::take_deferred`] may do with the guard of the calling thread.
 #[derive(Clone, Copy)]
 pub(super) enum CallerGuard<'g> {
     /// What was found under it may still be used.
@@ -105,14 +105,19 @@ impl Core {
     /// # Safety
     /// What was found before under a guard that is [`CallerGuard::Spent`] is not used any more.
     #[inline]
-    pub(super) unsafe fn due(&mut self, domain: &Domain, own: CallerGuard<'_>, portion: Portion) -> DeferredWork {
+    pub(super) unsafe fn take_deferred(
+        &mut self,
+        domain: &Domain,
+        own: CallerGuard<'_>,
+        portion: Portion,
+    ) -> DeferredWork {
         let own = match own {
             CallerGuard::InUse => None,
             CallerGuard::Spent(guard) => Some(guard),
         };
         // SAFETY: the caller's promise.
         unsafe { self.limbo.collect(domain, own, portion == Portion::All) };
-        let count = self.limbo.due(self.drops, portion);
+        let count = self.limbo.quota(self.drops, portion);
         let (shape, mut free, mut nonstandard) = (self.policy_view.0, Chain::new(), Chain::new());
         for entry in (0..count).map_while(|_| self.limbo.pop()) {
             // SAFETY: no reader sees what is safe, and the limbo does not hold it any more; its header still says its size.
@@ -129,26 +134,26 @@ impl Core {
             free,
             nonstandard,
             evicted: std::mem::take(&mut self.evicted),
-            wanted: self.sizing.take_due(),
+            wanted: self.sizing.take_request(),
             bulk: match &self.bulk {
                 None => Vec::new(),
-                Some(_) => self.due_bulk(domain),
+                Some(_) => self.take_freeable_bulk(domain),
             },
         }
     }
 
     /// Few and large, so looked after at every visit until they are gone.
     #[cold]
-    fn due_bulk(&mut self, domain: &Domain) -> Vec<Bulk> {
+    fn take_freeable_bulk(&mut self, domain: &Domain) -> Vec<Bulk> {
         let bulk = self.bulk.get_or_insert_default();
         let passed = bulk.extract_if(.., |(seal, _)| {
             domain.passed(seal.get_or_insert_with(|| domain.seal())).0
         });
-        let due = passed.map(|(_, bulk)| bulk).collect();
+        let deferred = passed.map(|(_, bulk)| bulk).collect();
         if bulk.is_empty() {
             self.bulk = None;
         }
-        due
+        deferred
     }
 
     /// Whether entries wait to be freed.
@@ -440,7 +445,7 @@ impl Core {
         }
         self.out = out; // with its memory
         let arrived = std::mem::take(&mut self.arrived);
-        if self.sizing.is_due(self.policy.len(), arrived) {
+        if self.sizing.needs_work(self.policy.len(), arrived) {
             self.resize_by_arrivals(arrived, map, guard);
         }
     }

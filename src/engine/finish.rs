@@ -13,14 +13,16 @@ use crate::stats::Cause;
 impl<K, V> Engine<K, V> {
     /// Frees what became due, and runs the user code that this needs, unpinned.
     #[inline]
-    pub(super) fn finish(&self, due: DeferredWork, guard: Guard) {
-        let quiet =
-            due.evicted.is_empty() && due.nonstandard.len() == 0 && !due.has_bulk() && !self.map.has_discarded();
+    pub(super) fn finish(&self, deferred: DeferredWork, guard: Guard) {
+        let quiet = deferred.evicted.is_empty()
+            && deferred.nonstandard.len() == 0
+            && !deferred.has_bulk()
+            && !self.map.has_discarded();
         if quiet && !std::mem::needs_drop::<Entry<K, V>>() {
-            self.recycle(due.free, &guard);
+            self.recycle(deferred.free, &guard);
         } else {
             drop(guard);
-            self.finish_with_user_code(due);
+            self.finish_with_user_code(deferred);
         }
     }
 
@@ -32,10 +34,10 @@ impl<K, V> Engine<K, V> {
     /// User code that runs here may use the cache, and so come here again. What becomes due then is left to the outermost
     /// call, which looks again, a few times: so the stack does not grow, however much ends at once.
     #[inline(never)]
-    fn finish_with_user_code(&self, due: DeferredWork) {
+    fn finish_with_user_code(&self, deferred: DeferredWork) {
         let mut panics = Panics::default();
         let outermost = finishing::Mark::new(self);
-        let mut shown = self.run_user_code(due, &mut panics);
+        let mut shown = self.run_user_code(deferred, &mut panics);
         for _ in 0..ROUNDS {
             if outermost.is_none() && shown.is_empty() {
                 break;
@@ -47,18 +49,18 @@ impl<K, V> Engine<K, V> {
             // SAFETY: the lock is held, and this reference ends before it is given up.
             let core = unsafe { &mut *self.work.0.core.get() };
             core.release(&mut shown);
-            let due = if outermost.is_some() {
+            let deferred = if outermost.is_some() {
                 // SAFETY: nothing was found under the guard.
-                unsafe { core.due(&self.domain, CallerGuard::Spent(&guard), Portion::Fresh) }
+                unsafe { core.take_deferred(&self.domain, CallerGuard::Spent(&guard), Portion::Fresh) }
             } else {
                 DeferredWork::nothing()
             };
             held.unlock();
             drop(guard);
-            if due.is_nothing() {
+            if deferred.is_nothing() {
                 break;
             }
-            shown = self.run_user_code(due, &mut panics);
+            shown = self.run_user_code(deferred, &mut panics);
         }
         for (handle, _) in shown {
             panics.catch(|| self.record(Event::Released(handle), self.pin()));
@@ -68,21 +70,21 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Returns what the listener was shown, which is still to be released.
-    fn run_user_code(&self, due: DeferredWork, panics: &mut Panics) -> Vec<(Handle, Cause)> {
-        if due.wanted != 0 {
-            self.map.prepare(due.wanted, &self.pin());
+    fn run_user_code(&self, deferred: DeferredWork, panics: &mut Panics) -> Vec<(Handle, Cause)> {
+        if deferred.wanted != 0 {
+            self.map.prepare(deferred.wanted, &self.pin());
         }
         let mut empty = Chain::new();
-        for bulk in due.bulk {
+        for bulk in deferred.bulk {
             empty.prepend(bulk.into_recycled(|table| self.map.discard(table)));
         }
         if self.map.has_discarded() {
             self.map.dismantle();
         }
-        for &(handle, cause) in &due.evicted {
+        for &(handle, cause) in &deferred.evicted {
             self.notify(handle, cause, panics);
         }
-        let (mut free, mut nonstandard) = (due.free, due.nonstandard);
+        let (mut free, mut nonstandard) = (deferred.free, deferred.nonstandard);
         while let Some(previous) = free.pop() {
             // SAFETY: nobody can reach what is due to be freed; the header, which was overwritten, has no destructor. Popped
             // from one chain, it goes to another.
@@ -101,7 +103,7 @@ impl<K, V> Engine<K, V> {
         if empty.len() > 0 {
             self.recycle(empty, &self.pin());
         }
-        due.evicted
+        deferred.evicted
     }
 
     /// Keeps the memory of former entries for this thread's next ones, or gives it back.

@@ -3,7 +3,7 @@
 //! Three generations, each a queue linked through the entries' own headers, so that retiring an entry needs no memory: `open`
 //! (unlinked since the last seal), `waiting` (sealed together, may still be seen by a reader that was pinned then), `safe`. Every
 //! visit of the lock holder that finds garbage seals it and looks at the readers ([`Limbo::collect`]), and takes a bounded number of
-//! entries out to be freed ([`Limbo::due`]). So an entry is freed by the visit that unlinked it where no reader is pinned, and else by
+//! entries out to be freed ([`Limbo::quota`]). So an entry is freed by the visit that unlinked it where no reader is pinned, and else by
 //! the next visit after the readers that were pinned then have ended.
 //!
 //! Sequential: it belongs to the holder of the maintenance lock. It frees nothing by itself.
@@ -106,7 +106,7 @@ pub(super) struct Limbo {
     /// Of `waiting`, if that holds anything.
     seal: Option<Seal>,
     safe: Queue,
-    /// Entries that came since `due` was last called.
+    /// Entries that came since `deferred` was last called.
     fresh: u32,
     /// Entries that are to come before the readers are looked at again: so many readers are only looked at for as much garbage.
     credit: u32,
@@ -175,7 +175,7 @@ impl Limbo {
 
     /// How many entries a visit should free now. `drops`: freeing runs destructors.
     #[inline]
-    pub(super) fn due(&mut self, drops: bool, portion: Portion) -> usize {
+    pub(super) fn quota(&mut self, drops: bool, portion: Portion) -> usize {
         let fresh = (std::mem::take(&mut self.fresh) as usize).min(FRESH);
         let more = match portion {
             Portion::All => return self.safe.len,

@@ -47,7 +47,7 @@ impl<K, V> Engine<K, V> {
     /// [`maintain`](Self::maintain), which may have the guard protect nothing any more that was found under it before.
     ///
     /// # Safety
-    /// As for [`Core::due`].
+    /// As for [`Core::take_deferred`].
     #[inline(always)]
     pub(super) unsafe fn visit(
         &self,
@@ -57,7 +57,7 @@ impl<K, V> Engine<K, V> {
         rings: Rings,
         work: impl FnOnce(&mut Core),
     ) -> DeferredWork {
-        let due = {
+        let deferred = {
             // SAFETY: the lock is held, and this reference ends before it is given up.
             let core = unsafe { &mut *self.work.0.core.get() };
             let timed = self.time.is_active();
@@ -88,19 +88,19 @@ impl<K, V> Engine<K, V> {
                 self.time.note_deadline(core.next_timer());
             }
             self.publish(core);
-            let due = if self.has_user_code() && finishing::is(self) {
+            let deferred = if self.has_user_code() && finishing::is(self) {
                 DeferredWork::nothing()
             } else {
                 // SAFETY: the caller's promise.
-                unsafe { core.due(&self.domain, own, Portion::Bounded) }
+                unsafe { core.take_deferred(&self.domain, own, Portion::Bounded) }
             };
             if timed && core.has_garbage() {
                 self.time.note_deadline(core.now.saturating_add(RETRY));
             }
-            due
+            deferred
         };
         held.unlock();
-        due
+        deferred
     }
 
     #[inline(always)]
@@ -190,14 +190,14 @@ impl<K, V> Engine<K, V> {
         {
             let mut panics = Panics::default();
             self.notify(Handle(victim), Cause::Size, &mut panics);
-            let due = self.with_core(guard, |core| {
+            let deferred = self.with_core(guard, |core| {
                 core.counts.evictions += 1;
                 core.apply(Event::Retired {
                     old: Handle(victim),
                     expired: false,
                 });
             });
-            panics.catch(|| self.finish(due, self.pin()));
+            panics.catch(|| self.finish(deferred, self.pin()));
             panics.resume();
         }
     }
@@ -206,18 +206,18 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn run_pending(&self) {
         let mut panics = Panics::default();
         let guard = self.pin();
-        let due = self.with_core(&guard, |_| {});
-        panics.catch(|| self.finish(due, guard));
+        let deferred = self.with_core(&guard, |_| {});
+        panics.catch(|| self.finish(deferred, guard));
         loop {
             let (now, guard) = (self.now(), self.pin());
             let mut more = false;
-            let due = self.with_core(&guard, |core| {
+            let deferred = self.with_core(&guard, |core| {
                 more = now != 0 && core.expire(now, EXPIRIES, &self.map, &guard);
                 if now != 0 && !more {
                     core.expire_reached(now, &self.map, &guard);
                 }
             });
-            panics.catch(|| self.finish(due, guard));
+            panics.catch(|| self.finish(deferred, guard));
             if !more {
                 break;
             }
@@ -226,11 +226,11 @@ impl<K, V> Engine<K, V> {
         for _ in 0..2 {
             let guard = self.pin();
             let mut all = None;
-            let due = self.with_core(&guard, |core| {
+            let deferred = self.with_core(&guard, |core| {
                 // SAFETY: nothing was found under the guard.
-                all = Some(unsafe { core.due(&self.domain, CallerGuard::Spent(&guard), Portion::All) });
+                all = Some(unsafe { core.take_deferred(&self.domain, CallerGuard::Spent(&guard), Portion::All) });
             });
-            panics.catch(|| self.finish(due, self.pin()));
+            panics.catch(|| self.finish(deferred, self.pin()));
             if let Some(all) = all {
                 panics.catch(|| self.finish(all, guard));
             }
@@ -264,12 +264,12 @@ impl<K, V> Engine<K, V> {
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
         let guard = self.pin();
-        let due = self.with_core(&guard, |core| {
+        let deferred = self.with_core(&guard, |core| {
             self.thread_states.set_capacity(capacity);
             core.set_capacity(capacity, &self.map, &guard);
         });
         let mut panics = Panics::default();
-        panics.catch(|| self.finish(due, guard));
+        panics.catch(|| self.finish(deferred, guard));
         panics.catch(|| self.fit_table(false));
         panics.resume();
     }
@@ -277,22 +277,22 @@ impl<K, V> Engine<K, V> {
     /// The entries from the one worth most to the one that would go first, as of now. They live as long as the guard.
     pub(crate) fn hottest(&self, guard: &Guard) -> Vec<Handle> {
         let mut handles = Vec::new();
-        let due = self.with_core(guard, |core| {
+        let deferred = self.with_core(guard, |core| {
             handles.reserve_exact(core.policy.len());
             core.policy.hottest(&core.policy_view, &mut |handle| {
                 handles.push(handle);
                 true
             });
         });
-        self.finish(due, self.pin());
+        self.finish(deferred, self.pin());
         handles
     }
 
     /// The entry that would go first, as of now. It lives as long as the guard.
     pub(crate) fn coldest(&self, guard: &Guard) -> Option<Handle> {
         let mut coldest = None;
-        let due = self.with_core(guard, |core| coldest = core.policy.coldest(&core.policy_view));
-        self.finish(due, self.pin());
+        let deferred = self.with_core(guard, |core| coldest = core.policy.coldest(&core.policy_view));
+        self.finish(deferred, self.pin());
         coldest
     }
 
@@ -300,13 +300,13 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn validate(&self) {
         let guard = self.pin();
         let mut panics = Panics::default();
-        let due = self.with_core(&guard, |core| {
+        let deferred = self.with_core(&guard, |core| {
             // What the rings brought may have made the policy give entries up, which are in the map until this.
             core.unlink_evicted(&self.map, &guard);
             // Caught, so that the lock is not poisoned: a failed test drops its cache.
             panics.catch(|| self.check(core, &guard));
         });
-        self.finish(due, guard);
+        self.finish(deferred, guard);
         panics.resume();
     }
 
@@ -347,8 +347,8 @@ impl<K, V> Engine<K, V> {
         if let Some(held) = self.work.0.lock.try_lock() {
             let expire = |core: &mut Core| _ = core.expire(now, EXPIRIES, &self.map, &guard);
             // SAFETY: nothing that was found under the guard is used any more once the expired entries were unlinked.
-            let due = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::All, expire) };
-            self.finish(due, guard);
+            let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::All, expire) };
+            self.finish(deferred, guard);
         }
     }
 
@@ -359,8 +359,8 @@ impl<K, V> Engine<K, V> {
         self.thread_states.each(|writer| waiting |= writer.ring.len() != 0);
         if waiting && let Some(held) = self.work.0.lock.try_lock() {
             // SAFETY: the rings that were looked at under the guard are not used any more.
-            let due = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::All, |_| ()) };
-            self.finish(due, guard);
+            let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::All, |_| ()) };
+            self.finish(deferred, guard);
         }
         &self.work.0.published
     }

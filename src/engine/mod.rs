@@ -261,8 +261,8 @@ impl<K, V> Engine<K, V> {
             let entry = Self::view(found.0);
             if self.time.hit(timing, &entry.key, &entry.value, now) {
                 // Sooner than the wheel knows, which may not even have a timer for it: it must be told.
-                let due = self.with_core(guard, |core| core.reschedule_earlier(found));
-                self.finish(due, self.pin());
+                let deferred = self.with_core(guard, |core| core.reschedule_earlier(found));
+                self.finish(deferred, self.pin());
             }
         }
     }
@@ -328,8 +328,8 @@ impl<K, V> Engine<K, V> {
                 }
             };
             // SAFETY: nothing was found under the guard.
-            let due = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, hit) };
-            self.finish(due, guard);
+            let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, hit) };
+            self.finish(deferred, guard);
         } else {
             #[cfg(all(test, not(loom)))]
             tests::MARKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -344,21 +344,21 @@ impl<K, V> Drop for Engine<K, V> {
         let mut panics = Panics::default();
         let guard = self.pin();
         // No other thread can hold the lock: it is free or poisoned.
-        let due = match self.work.0.lock.try_lock() {
+        let deferred = match self.work.0.lock.try_lock() {
             Some(held) => self.maintain(held, &guard, Rings::All, |_| ()),
             None => DeferredWork::nothing(),
         };
         drop(guard);
-        for &(handle, cause) in &due.evicted {
+        for &(handle, cause) in &deferred.evicted {
             self.notify(handle, cause, &mut panics);
         }
-        let mut garbage: Vec<Handle> = due.evicted.into_iter().map(|(handle, _)| handle).collect();
+        let mut garbage: Vec<Handle> = deferred.evicted.into_iter().map(|(handle, _)| handle).collect();
         // After a panic under the lock the core is not looked at any more: what it alone knows of is leaked.
         if !self.is_poisoned() {
             garbage.extend(self.work.0.core.get_mut().drain());
         }
         self.map.drain(|header| garbage.push(Handle(header)));
-        let mut nonstandard = due.nonstandard;
+        let mut nonstandard = deferred.nonstandard;
         let mut drop_contents = |handle| {
             // SAFETY: `&mut self`: no other thread can reach it, and each is in one place only.
             panics.catch(|| unsafe { self.shape.drop_contents::<K, V>(handle) });
@@ -370,7 +370,7 @@ impl<K, V> Drop for Engine<K, V> {
             // SAFETY: its contents were just dropped.
             unsafe { self.shape.release::<K, V>(handle, timed) };
         }
-        let (mut free, shape) = (due.free, self.shape);
+        let (mut free, shape) = (deferred.free, self.shape);
         while let Some(previous) = nonstandard.pop() {
             drop_contents(previous);
             // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
@@ -385,7 +385,7 @@ impl<K, V> Drop for Engine<K, V> {
             // SAFETY: its contents were dropped before it became a spare.
             unsafe { shape.release::<K, V>(recycled, shape.timed) };
         };
-        for bulk in due.bulk.into_iter().chain(self.work.0.core.get_mut().drain_bulk()) {
+        for bulk in deferred.bulk.into_iter().chain(self.work.0.core.get_mut().drain_bulk()) {
             let mut recycled = bulk.into_recycled(drop);
             while let Some(recycled) = recycled.pop() {
                 release_recycled(recycled);

@@ -58,8 +58,8 @@ impl<K, V> Engine<K, V> {
         match self.work.0.lock.try_lock() {
             Some(held) => {
                 // SAFETY: the guard was given up, and with it what was found under it.
-                let due = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, |_| ()) };
-                self.finish(due, guard);
+                let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, |_| ()) };
+                self.finish(deferred, guard);
             }
             None => self.wait_for_room(writer, heavy, guard),
         }
@@ -86,8 +86,8 @@ impl<K, V> Engine<K, V> {
         match self.work.0.lock.lock_unless(Some(PATIENCE), has_room) {
             Ok(Waited::Held(held)) => {
                 // SAFETY: the guard was given up, and with it what was found under it.
-                let due = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, |_| ()) };
-                self.finish(due, guard);
+                let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, |_| ()) };
+                self.finish(deferred, guard);
             }
             Ok(Waited::Done | Waited::NoProgress) => {}
             Err(poisoned) => poisoned.panic(),
@@ -101,14 +101,14 @@ impl<K, V> Engine<K, V> {
     fn record_without_room(&self, event: Event, room: impl FnMut() -> bool, guard: Guard) {
         match self.work.0.lock.lock_unless(Some(PATIENCE), room) {
             Ok(Waited::Held(held)) => {
-                let due = self.maintain(held, &guard, Rings::All, |core| core.apply(event));
-                self.finish(due, guard);
+                let deferred = self.maintain(held, &guard, Rings::All, |core| core.apply(event));
+                self.finish(deferred, guard);
             }
             Ok(Waited::Done) => self.record(event, guard),
             Ok(Waited::NoProgress) if self.thread_states.overflow.push(event.pack()) => self.note_deadline(event),
             Ok(Waited::NoProgress) => {
-                let due = self.with_core(&guard, |core| core.apply(event));
-                self.finish(due, guard);
+                let deferred = self.with_core(&guard, |core| core.apply(event));
+                self.finish(deferred, guard);
             }
             Err(poisoned) => poisoned.panic(),
         }

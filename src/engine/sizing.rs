@@ -117,7 +117,7 @@ impl Sizing {
 
     /// Whether there is something to do with as many entries, of which `arrived` came since this was last called.
     #[inline(always)]
-    pub(super) fn is_due(&mut self, len: usize, arrived: u32) -> bool {
+    pub(super) fn needs_work(&mut self, len: usize, arrived: u32) -> bool {
         self.refused = self.refused.saturating_sub(arrived);
         self.resizing || len > self.room && self.refused == 0 || self.is_low(len)
     }
@@ -134,9 +134,9 @@ impl Sizing {
 
     /// Takes the request for a table, if there is one, as its number of buckets, else 0.
     #[inline]
-    pub(super) fn take_due(&mut self) -> usize {
+    pub(super) fn take_request(&mut self) -> usize {
         if self.change.is_some() {
-            self.take_due_of_change()
+            self.take_request_slow()
         } else {
             0
         }
@@ -144,7 +144,7 @@ impl Sizing {
 
     #[cold]
     #[inline(never)]
-    fn take_due_of_change(&mut self) -> usize {
+    fn take_request_slow(&mut self) -> usize {
         let Some(change) = &mut self.change else { return 0 };
         let wanted = std::mem::take(&mut change.wanted);
         if wanted != 0 {
@@ -345,9 +345,9 @@ impl<K, V> Engine<K, V> {
         loop {
             let mut now = Resize::Done;
             let guard = self.pin();
-            let due = self.with_core(&guard, |core| now = step(core, &guard));
+            let deferred = self.with_core(&guard, |core| now = step(core, &guard));
             // Allocates what was requested.
-            panics.catch(|| self.finish(due, guard));
+            panics.catch(|| self.finish(deferred, guard));
             moved |= now == Resize::Moved;
             // A request that was not taken: this call comes from user code within `finish`, which allocates it later.
             if now == Resize::Done || now == Resize::Requested && last == now || enough(now) {
@@ -362,8 +362,8 @@ impl<K, V> Engine<K, V> {
     /// Frees all old tables that no reader can see.
     pub(super) fn free_tables(&self) {
         let guard = self.pin();
-        let due = self.with_core(&guard, |_| ());
-        self.finish(due, guard);
+        let deferred = self.with_core(&guard, |_| ());
+        self.finish(deferred, guard);
         while self.map.has_discarded() {
             self.map.dismantle();
         }

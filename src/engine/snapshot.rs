@@ -18,7 +18,7 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn list(&self) -> (Vec<Listed>, u32) {
         let (mut list, mut window) = (Vec::new(), 0);
         let guard = self.pin();
-        let due = self.with_core(&guard, |core| {
+        let deferred = self.with_core(&guard, |core| {
             list.reserve_exact(core.policy.len());
             window = core.policy.window();
             core.policy.hottest(&core.policy_view, &mut |handle| {
@@ -27,7 +27,7 @@ impl<K, V> Engine<K, V> {
                 true
             });
         });
-        self.finish(due, guard);
+        self.finish(deferred, guard);
         (list, window)
     }
 
@@ -42,12 +42,12 @@ impl<K, V> Engine<K, V> {
             Some((Handle(found), Rank::default()))
         };
         let mut found: Vec<_> = listed.iter().filter_map(find).collect();
-        let due = self.with_core(guard, |core| {
+        let deferred = self.with_core(guard, |core| {
             for (handle, rank) in &mut found {
                 *rank = core.rank(*handle);
             }
         });
-        self.finish(due, self.pin());
+        self.finish(deferred, self.pin());
         found
     }
 
@@ -79,8 +79,8 @@ impl<K, V> Engine<K, V> {
             return false;
         }
         if let Some(held) = self.work.0.lock.try_lock() {
-            let due = self.maintain(held, guard, Rings::Soon, |core| core.restore(new, rank));
-            self.finish(due, self.pin());
+            let deferred = self.maintain(held, guard, Rings::Soon, |core| core.restore(new, rank));
+            self.finish(deferred, self.pin());
         } else {
             // A miss waits for nobody: the entry comes back as a new one.
             self.record(Event::Arrived(new), self.pin());
@@ -94,18 +94,18 @@ impl<K, V> Engine<K, V> {
     /// Sets the share of the capacity that the policy gives to new entries.
     pub(crate) fn set_window(&self, share: u32) {
         let guard = self.pin();
-        let due = self.with_core(&guard, |core| core.set_window(share));
-        self.finish(due, guard);
+        let deferred = self.with_core(&guard, |core| core.set_window(share));
+        self.finish(deferred, guard);
     }
 
     /// How much weight there is room for.
     pub(crate) fn room(&self) -> u64 {
         let mut room = 0;
         let guard = self.pin();
-        let due = self.with_core(&guard, |core| {
+        let deferred = self.with_core(&guard, |core| {
             room = core.policy.capacity().saturating_sub(core.policy.weight());
         });
-        self.finish(due, guard);
+        self.finish(deferred, guard);
         room
     }
 

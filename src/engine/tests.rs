@@ -308,8 +308,8 @@ fn panic_under_lock(cache: &Cache<u64, Value>) {
     let engine = &cache.0.engine;
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let guard = engine.pin();
-        let due = engine.with_core(&guard, |_| panic!("injected"));
-        engine.finish(due, guard);
+        let deferred = engine.with_core(&guard, |_| panic!("injected"));
+        engine.finish(deferred, guard);
     }));
     assert!(panicked.is_err());
 }
