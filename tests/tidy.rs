@@ -18,7 +18,7 @@ const UNSAFE: [&str; 32] = [
     "src/engine/snapshot.rs",
     "src/engine/write.rs",
     "src/engine/writer.rs",
-    "src/engine/finish.rs",
+    "src/engine/run_deferred.rs",
     "src/engine/record.rs",
     "src/reclaim/crossbeam.rs",
     "src/reclaim/epoch.rs",

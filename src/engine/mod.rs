@@ -12,7 +12,6 @@ mod deferred;
 mod entry;
 mod event;
 mod expiry;
-mod finish;
 mod limbo;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -20,6 +19,7 @@ mod maintenance;
 mod maintenance_lock;
 mod overflow;
 mod record;
+mod run_deferred;
 mod sizing;
 mod snapshot;
 #[cfg(all(test, not(loom)))]
