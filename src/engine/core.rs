@@ -44,7 +44,7 @@ pub(super) struct Core {
     pub(super) counts: Counts,
     out: Evictions<Handle>,
     /// Of `out`, so many are marked as gone.
-    forgotten: u32,
+    detached: u32,
     evicted: Vec<(Handle, Cause)>,
     pub(super) weighted: bool,
     /// Evicted entries are shown to a listener before they are released.
@@ -90,7 +90,7 @@ impl Core {
             bulk: None,
             counts: Counts::default(),
             out: Evictions::new(),
-            forgotten: 0,
+            detached: 0,
             evicted: Vec::new(),
             weighted: shape.weighted,
             listened,
@@ -224,7 +224,7 @@ impl Core {
                     self.policy.replace(&self.policy_view, old, new, &mut self.out);
                     self.detach(old);
                     self.defer_free(old);
-                    self.forget_out();
+                    self.detach_evicted();
                     self.schedule_timer(new);
                 } else {
                     self.retire(old);
@@ -243,7 +243,7 @@ impl Core {
         }
         self.arrived += 1;
         self.policy.insert(&self.policy_view, new, &mut self.out);
-        self.forget_out();
+        self.detach_evicted();
         self.schedule_timer(new);
     }
 
@@ -269,13 +269,13 @@ impl Core {
         self.counts.insertions += 1;
         self.arrived += 1;
         self.policy.restore(&self.policy_view, new, rank, &mut self.out);
-        self.forget_out();
+        self.detach_evicted();
         self.schedule_timer(new);
     }
 
     pub(super) fn set_window(&mut self, share: u32) {
         self.policy.set_window(&self.policy_view, share, &mut self.out);
-        self.forget_out();
+        self.detach_evicted();
     }
 
     /// What the policy thinks of an entry.
@@ -312,7 +312,7 @@ impl Core {
                 // Without a timer it would stay beyond its deadline, for ever if it is not looked up.
                 self.policy.remove(&self.policy_view, new);
                 self.out.push((new, Verdict::Evicted));
-                self.forget_out();
+                self.detach_evicted();
             }
         }
     }
@@ -418,10 +418,10 @@ impl Core {
 
     /// Marks what the policy has just given up.
     #[inline]
-    fn forget_out(&mut self) {
-        while let Some(&(entry, _)) = self.out.get(self.forgotten as usize) {
+    fn detach_evicted(&mut self) {
+        while let Some(&(entry, _)) = self.out.get(self.detached as usize) {
             self.detach(entry);
-            self.forgotten += 1;
+            self.detached += 1;
         }
     }
 
@@ -432,7 +432,7 @@ impl Core {
             map.prefetch(u64::from(self.policy_view.hash(victim)) << 32, guard);
         }
         let mut out = std::mem::take(&mut self.out);
-        self.forgotten = 0;
+        self.detached = 0;
         for (victim, verdict) in out.drain(..) {
             if !map.remove_exact(victim.0, guard) {
                 continue; // somebody else unlinked it: that event will free it
@@ -498,7 +498,7 @@ impl Core {
 
     pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard) {
         self.policy.set_capacity(&self.policy_view, capacity, &mut self.out);
-        self.forget_out();
+        self.detach_evicted();
         self.unlink_evicted(map, guard);
         self.set_room(map, guard);
     }

@@ -9,7 +9,7 @@ use super::entry::{DEAD, EVICTED, ExpiryRef, Handle, NEVER};
 use super::event::Event;
 use super::limbo::Portion;
 use super::maintenance_lock::Held;
-use super::run_deferred::finishing;
+use super::run_deferred::running;
 use super::writer::Writer;
 use super::{EXPIRIES, Engine, Published};
 use crate::policy::Policy;
@@ -88,7 +88,7 @@ impl<K, V> Engine<K, V> {
                 self.time.note_deadline(core.next_timer());
             }
             self.publish(core);
-            let deferred = if self.has_user_code() && finishing::is(self) {
+            let deferred = if self.has_user_code() && running::is(self) {
                 DeferredWork::nothing()
             } else {
                 // SAFETY: the caller's promise.
@@ -197,7 +197,7 @@ impl<K, V> Engine<K, V> {
                     expired: false,
                 });
             });
-            panics.catch(|| self.finish(deferred, self.pin()));
+            panics.catch(|| self.run_deferred(deferred, self.pin()));
             panics.resume();
         }
     }
@@ -207,7 +207,7 @@ impl<K, V> Engine<K, V> {
         let mut panics = Panics::default();
         let guard = self.pin();
         let deferred = self.with_core(&guard, |_| {});
-        panics.catch(|| self.finish(deferred, guard));
+        panics.catch(|| self.run_deferred(deferred, guard));
         loop {
             let (now, guard) = (self.now(), self.pin());
             let mut more = false;
@@ -217,7 +217,7 @@ impl<K, V> Engine<K, V> {
                     core.expire_reached(now, &self.map, &guard);
                 }
             });
-            panics.catch(|| self.finish(deferred, guard));
+            panics.catch(|| self.run_deferred(deferred, guard));
             if !more {
                 break;
             }
@@ -230,9 +230,9 @@ impl<K, V> Engine<K, V> {
                 // SAFETY: nothing was found under the guard.
                 all = Some(unsafe { core.take_deferred(&self.domain, CallerGuard::Spent(&guard), Portion::All) });
             });
-            panics.catch(|| self.finish(deferred, self.pin()));
+            panics.catch(|| self.run_deferred(deferred, self.pin()));
             if let Some(all) = all {
-                panics.catch(|| self.finish(all, guard));
+                panics.catch(|| self.run_deferred(all, guard));
             }
         }
         panics.catch(|| self.free_tables());
@@ -269,7 +269,7 @@ impl<K, V> Engine<K, V> {
             core.set_capacity(capacity, &self.map, &guard);
         });
         let mut panics = Panics::default();
-        panics.catch(|| self.finish(deferred, guard));
+        panics.catch(|| self.run_deferred(deferred, guard));
         panics.catch(|| self.fit_table(false));
         panics.resume();
     }
@@ -284,7 +284,7 @@ impl<K, V> Engine<K, V> {
                 true
             });
         });
-        self.finish(deferred, self.pin());
+        self.run_deferred(deferred, self.pin());
         handles
     }
 
@@ -292,7 +292,7 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn coldest(&self, guard: &Guard) -> Option<Handle> {
         let mut coldest = None;
         let deferred = self.with_core(guard, |core| coldest = core.policy.coldest(&core.policy_view));
-        self.finish(deferred, self.pin());
+        self.run_deferred(deferred, self.pin());
         coldest
     }
 
@@ -306,7 +306,7 @@ impl<K, V> Engine<K, V> {
             // Caught, so that the lock is not poisoned: a failed test drops its cache.
             panics.catch(|| self.check(core, &guard));
         });
-        self.finish(deferred, guard);
+        self.run_deferred(deferred, guard);
         panics.resume();
     }
 
@@ -348,7 +348,7 @@ impl<K, V> Engine<K, V> {
             let expire = |core: &mut Core| _ = core.expire(now, EXPIRIES, &self.map, &guard);
             // SAFETY: nothing that was found under the guard is used any more once the expired entries were unlinked.
             let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::All, expire) };
-            self.finish(deferred, guard);
+            self.run_deferred(deferred, guard);
         }
     }
 
@@ -360,7 +360,7 @@ impl<K, V> Engine<K, V> {
         if waiting && let Some(held) = self.work.0.lock.try_lock() {
             // SAFETY: the rings that were looked at under the guard are not used any more.
             let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::All, |_| ()) };
-            self.finish(deferred, guard);
+            self.run_deferred(deferred, guard);
         }
         &self.work.0.published
     }

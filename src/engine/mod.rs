@@ -262,7 +262,7 @@ impl<K, V> Engine<K, V> {
             if self.time.hit(timing, &entry.key, &entry.value, now) {
                 // Sooner than the wheel knows, which may not even have a timer for it: it must be told.
                 let deferred = self.with_core(guard, |core| core.reschedule_earlier(found));
-                self.finish(deferred, self.pin());
+                self.run_deferred(deferred, self.pin());
             }
         }
     }
@@ -329,7 +329,7 @@ impl<K, V> Engine<K, V> {
             };
             // SAFETY: nothing was found under the guard.
             let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, hit) };
-            self.finish(deferred, guard);
+            self.run_deferred(deferred, guard);
         } else {
             #[cfg(all(test, not(loom)))]
             tests::MARKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

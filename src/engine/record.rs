@@ -59,7 +59,7 @@ impl<K, V> Engine<K, V> {
             Some(held) => {
                 // SAFETY: the guard was given up, and with it what was found under it.
                 let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, |_| ()) };
-                self.finish(deferred, guard);
+                self.run_deferred(deferred, guard);
             }
             None => self.wait_for_room(writer, heavy, guard),
         }
@@ -87,7 +87,7 @@ impl<K, V> Engine<K, V> {
             Ok(Waited::Held(held)) => {
                 // SAFETY: the guard was given up, and with it what was found under it.
                 let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, |_| ()) };
-                self.finish(deferred, guard);
+                self.run_deferred(deferred, guard);
             }
             Ok(Waited::Done | Waited::NoProgress) => {}
             Err(poisoned) => poisoned.panic(),
@@ -102,13 +102,13 @@ impl<K, V> Engine<K, V> {
         match self.work.0.lock.lock_unless(Some(PATIENCE), room) {
             Ok(Waited::Held(held)) => {
                 let deferred = self.maintain(held, &guard, Rings::All, |core| core.apply(event));
-                self.finish(deferred, guard);
+                self.run_deferred(deferred, guard);
             }
             Ok(Waited::Done) => self.record(event, guard),
             Ok(Waited::NoProgress) if self.thread_states.overflow.push(event.pack()) => self.note_deadline(event),
             Ok(Waited::NoProgress) => {
                 let deferred = self.with_core(&guard, |core| core.apply(event));
-                self.finish(deferred, guard);
+                self.run_deferred(deferred, guard);
             }
             Err(poisoned) => poisoned.panic(),
         }

@@ -13,7 +13,7 @@ use crate::stats::Cause;
 impl<K, V> Engine<K, V> {
     /// Frees what became due, and runs the user code that this needs, unpinned.
     #[inline]
-    pub(super) fn finish(&self, deferred: DeferredWork, guard: Guard) {
+    pub(super) fn run_deferred(&self, deferred: DeferredWork, guard: Guard) {
         let quiet = deferred.evicted.is_empty()
             && deferred.nonstandard.len() == 0
             && !deferred.has_bulk()
@@ -22,7 +22,7 @@ impl<K, V> Engine<K, V> {
             self.recycle(deferred.free, &guard);
         } else {
             drop(guard);
-            self.finish_with_user_code(deferred);
+            self.run_deferred_slow(deferred);
         }
     }
 
@@ -34,9 +34,9 @@ impl<K, V> Engine<K, V> {
     /// User code that runs here may use the cache, and so come here again. What becomes due then is left to the outermost
     /// call, which looks again, a few times: so the stack does not grow, however much ends at once.
     #[inline(never)]
-    fn finish_with_user_code(&self, deferred: DeferredWork) {
+    fn run_deferred_slow(&self, deferred: DeferredWork) {
         let mut panics = Panics::default();
-        let outermost = finishing::Mark::new(self);
+        let outermost = running::Mark::new(self);
         let mut shown = self.run_user_code(deferred, &mut panics);
         for _ in 0..ROUNDS {
             if outermost.is_none() && shown.is_empty() {
@@ -125,7 +125,7 @@ const ROUNDS: usize = 8;
 
 /// In which caches this thread is running user code that became due.
 #[cfg(not(loom))]
-pub(super) mod finishing {
+pub(super) mod running {
     use std::cell::RefCell;
     use std::ptr;
 
@@ -159,7 +159,7 @@ pub(super) mod finishing {
 
 /// Loom's threads share one of the system's; its models have no user code that comes back.
 #[cfg(loom)]
-pub(super) mod finishing {
+pub(super) mod running {
     pub(in crate::engine) fn is<T>(_: &T) -> bool {
         false
     }

@@ -347,9 +347,9 @@ impl<K, V> Engine<K, V> {
             let guard = self.pin();
             let deferred = self.with_core(&guard, |core| now = step(core, &guard));
             // Allocates what was requested.
-            panics.catch(|| self.finish(deferred, guard));
+            panics.catch(|| self.run_deferred(deferred, guard));
             moved |= now == Resize::Moved;
-            // A request that was not taken: this call comes from user code within `finish`, which allocates it later.
+            // A request that was not taken: this call comes from user code within `run_deferred`, which allocates it later.
             if now == Resize::Done || now == Resize::Requested && last == now || enough(now) {
                 break;
             }
@@ -363,7 +363,7 @@ impl<K, V> Engine<K, V> {
     pub(super) fn free_tables(&self) {
         let guard = self.pin();
         let deferred = self.with_core(&guard, |_| ());
-        self.finish(deferred, guard);
+        self.run_deferred(deferred, guard);
         while self.map.has_discarded() {
             self.map.dismantle();
         }

@@ -27,7 +27,7 @@ impl<K, V> Engine<K, V> {
                 true
             });
         });
-        self.finish(deferred, guard);
+        self.run_deferred(deferred, guard);
         (list, window)
     }
 
@@ -47,7 +47,7 @@ impl<K, V> Engine<K, V> {
                 *rank = core.rank(*handle);
             }
         });
-        self.finish(deferred, self.pin());
+        self.run_deferred(deferred, self.pin());
         found
     }
 
@@ -80,7 +80,7 @@ impl<K, V> Engine<K, V> {
         }
         if let Some(held) = self.work.0.lock.try_lock() {
             let deferred = self.maintain(held, guard, Rings::Soon, |core| core.restore(new, rank));
-            self.finish(deferred, self.pin());
+            self.run_deferred(deferred, self.pin());
         } else {
             // A miss waits for nobody: the entry comes back as a new one.
             self.record(Event::Arrived(new), self.pin());
@@ -95,7 +95,7 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn set_window(&self, share: u32) {
         let guard = self.pin();
         let deferred = self.with_core(&guard, |core| core.set_window(share));
-        self.finish(deferred, guard);
+        self.run_deferred(deferred, guard);
     }
 
     /// How much weight there is room for.
@@ -105,7 +105,7 @@ impl<K, V> Engine<K, V> {
         let deferred = self.with_core(&guard, |core| {
             room = core.policy.capacity().saturating_sub(core.policy.weight());
         });
-        self.finish(deferred, guard);
+        self.run_deferred(deferred, guard);
         room
     }
 

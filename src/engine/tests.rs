@@ -309,7 +309,7 @@ fn panic_under_lock(cache: &Cache<u64, Value>) {
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let guard = engine.pin();
         let deferred = engine.with_core(&guard, |_| panic!("injected"));
-        engine.finish(deferred, guard);
+        engine.run_deferred(deferred, guard);
     }));
     assert!(panicked.is_err());
 }
