@@ -42,8 +42,8 @@ pub(super) struct Core {
     /// Few and large things that wait for their readers, each with a seal of its own from the next `deferred` on.
     bulk: Option<Box<BulkList>>,
     pub(super) counts: Counts,
-    out: Evictions<Handle>,
-    /// Of `out`, so many are marked as gone.
+    evictions: Evictions<Handle>,
+    /// Of `evictions`, so many are marked as gone.
     detached: u32,
     evicted: Vec<(Handle, Cause)>,
     pub(super) weighted: bool,
@@ -89,7 +89,7 @@ impl Core {
             sizing: Sizing::new(slots),
             bulk: None,
             counts: Counts::default(),
-            out: Evictions::new(),
+            evictions: Evictions::new(),
             detached: 0,
             evicted: Vec::new(),
             weighted: shape.weighted,
@@ -221,7 +221,7 @@ impl Core {
                 self.counts.expirations += u64::from(expired);
                 if self.policy_view.place(old) <= MAX_PLACE && self.policy_view.place(new) == NEW {
                     self.counts.insertions += 1;
-                    self.policy.replace(&self.policy_view, old, new, &mut self.out);
+                    self.policy.replace(&self.policy_view, old, new, &mut self.evictions);
                     self.detach(old);
                     self.defer_free(old);
                     self.detach_evicted();
@@ -242,7 +242,7 @@ impl Core {
             return self.arrive_unlinked(new);
         }
         self.arrived += 1;
-        self.policy.insert(&self.policy_view, new, &mut self.out);
+        self.policy.insert(&self.policy_view, new, &mut self.evictions);
         self.detach_evicted();
         self.schedule_timer(new);
     }
@@ -268,13 +268,13 @@ impl Core {
         }
         self.counts.insertions += 1;
         self.arrived += 1;
-        self.policy.restore(&self.policy_view, new, rank, &mut self.out);
+        self.policy.restore(&self.policy_view, new, rank, &mut self.evictions);
         self.detach_evicted();
         self.schedule_timer(new);
     }
 
     pub(super) fn set_window(&mut self, share: u32) {
-        self.policy.set_window(&self.policy_view, share, &mut self.out);
+        self.policy.set_window(&self.policy_view, share, &mut self.evictions);
         self.detach_evicted();
     }
 
@@ -311,7 +311,7 @@ impl Core {
             if scheduled != Some(true) {
                 // Without a timer it would stay beyond its deadline, for ever if it is not looked up.
                 self.policy.remove(&self.policy_view, new);
-                self.out.push((new, Verdict::Evicted));
+                self.evictions.push((new, Verdict::Evicted));
                 self.detach_evicted();
             }
         }
@@ -419,7 +419,7 @@ impl Core {
     /// Marks what the policy has just given up.
     #[inline]
     fn detach_evicted(&mut self) {
-        while let Some(&(entry, _)) = self.out.get(self.detached as usize) {
+        while let Some(&(entry, _)) = self.evictions.get(self.detached as usize) {
             self.detach(entry);
             self.detached += 1;
         }
@@ -428,12 +428,12 @@ impl Core {
     /// Unlinks what the policy gave up since the last time, and resizes the table if need be.
     #[inline(always)]
     pub(super) fn unlink_evicted(&mut self, map: &Map, guard: &Guard) {
-        for &(victim, _) in &self.out {
+        for &(victim, _) in &self.evictions {
             map.prefetch(u64::from(self.policy_view.hash(victim)) << 32, guard);
         }
-        let mut out = std::mem::take(&mut self.out);
+        let mut evictions = std::mem::take(&mut self.evictions);
         self.detached = 0;
-        for (victim, verdict) in out.drain(..) {
+        for (victim, verdict) in evictions.drain(..) {
             if !map.remove_exact(victim.0, guard) {
                 continue; // somebody else unlinked it: that event will free it
             }
@@ -443,7 +443,7 @@ impl Core {
             }
             self.discard(victim, Cause::Size);
         }
-        self.out = out; // with its memory
+        self.evictions = evictions; // with its memory
         let arrived = std::mem::take(&mut self.arrived);
         if self.sizing.needs_work(self.policy.len(), arrived) {
             self.resize_by_arrivals(arrived, map, guard);
@@ -497,7 +497,8 @@ impl Core {
     }
 
     pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard) {
-        self.policy.set_capacity(&self.policy_view, capacity, &mut self.out);
+        self.policy
+            .set_capacity(&self.policy_view, capacity, &mut self.evictions);
         self.detach_evicted();
         self.unlink_evicted(map, guard);
         self.set_room(map, guard);
