@@ -48,13 +48,13 @@ impl Event {
 
     /// Whether an entry leaves by it.
     #[inline]
-    pub(super) fn lets_go(self) -> bool {
+    pub(super) fn removes_entry(self) -> bool {
         !matches!(self, Event::Arrived(_))
     }
 
     /// The entry that came in, if one did.
     #[inline]
-    pub(super) fn entry(self) -> Option<Handle> {
+    pub(super) fn inserted(self) -> Option<Handle> {
         match self {
             Event::Arrived(new) | Event::Replaced { new, .. } => Some(new),
             Event::Retired { .. } | Event::Released(_) => None,

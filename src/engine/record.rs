@@ -28,12 +28,12 @@ impl<K, V> Engine<K, V> {
         };
         self.note_deadline(event);
         let heavy = self.shape.weighted
-            && event.entry().is_some_and(|new| {
+            && event.inserted().is_some_and(|new| {
                 // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
                 let weight = unsafe { self.shape.weight(new) };
                 writer.add_weight(weight, waiting) > drain_limits.weight.load(Ordering::Relaxed)
             });
-        let left = std::mem::needs_drop::<Entry<K, V>>() && event.lets_go() && writer.add_left(waiting) >= LEFT;
+        let left = std::mem::needs_drop::<Entry<K, V>>() && event.removes_entry() && writer.add_left(waiting) >= LEFT;
         if waiting >= drain_limits.batch.load(Ordering::Relaxed) || heavy || left {
             self.catch_up(writer, heavy, guard);
         }
@@ -119,7 +119,7 @@ impl<K, V> Engine<K, V> {
     fn note_deadline(&self, event: Event) {
         if self.time.is_active() {
             // SAFETY: an entry is alive until its event is applied, and then while the caller is pinned.
-            let timing = event.entry().and_then(|new| unsafe { self.shape.timing(new) });
+            let timing = event.inserted().and_then(|new| unsafe { self.shape.timing(new) });
             timing
                 .into_iter()
                 .for_each(|timing| self.time.note_deadline(timing.deadline()));
