@@ -145,7 +145,7 @@ impl Far {
                 drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(new, len)) });
             }
         }
-        made(self.block(block)?.get(offset)?, || Some(ThreadState::new()))
+        get_or_make(self.block(block)?.get(offset)?, || Some(ThreadState::new()))
     }
 
     fn set_writing(&self, index: usize, writes: bool) {
@@ -190,7 +190,7 @@ pub(crate) struct ThreadStates {
     /// How many changes a ring has room for.
     room: usize,
     /// How many rings there are.
-    made: AtomicUsize,
+    ring_count: AtomicUsize,
     pub(crate) drain_limits: DrainLimits,
     /// What no ring had room for.
     pub(super) overflow: Overflow,
@@ -207,7 +207,7 @@ impl ThreadStates {
             near: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             far: AtomicPtr::new(ptr::null_mut()),
             room: 1 << slack(capacity).ilog2().min(RING.ilog2()),
-            made: AtomicUsize::new(0),
+            ring_count: AtomicUsize::new(0),
             drain_limits: DrainLimits::default(),
             overflow: Overflow::new(),
             exact,
@@ -225,7 +225,7 @@ impl ThreadStates {
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
-        // AcqRel, as where `made` changes: see `update_drain_limits`.
+        // AcqRel, as where `get_or_make` changes: see `update_drain_limits`.
         self.capacity.swap(capacity, Ordering::AcqRel);
         self.update_drain_limits();
     }
@@ -235,17 +235,17 @@ impl ThreadStates {
     fn update_drain_limits(&self) {
         // What the pace is made of is read by read-modify-writes, with Acquire and Release, the last time after the pace was
         // set. Whoever changes it later sees what was set here, and overwrites it; a change that came before is seen here.
-        let (made, capacity) = (&self.made, &self.capacity);
+        let (ring_count, capacity) = (&self.ring_count, &self.capacity);
         let read = || {
             (
-                made.fetch_add(0, Ordering::AcqRel),
+                ring_count.fetch_add(0, Ordering::AcqRel),
                 capacity.fetch_add(0, Ordering::AcqRel),
             )
         };
         let mut now = read();
         loop {
-            let (made, capacity) = now;
-            let most = (slack(capacity) as usize / made.max(1)).clamp(1, self.room);
+            let (ring_count, capacity) = now;
+            let most = (slack(capacity) as usize / ring_count.max(1)).clamp(1, self.room);
             let batch = if self.exact {
                 1
             } else {
@@ -255,7 +255,7 @@ impl ThreadStates {
             self.drain_limits.most.store(most, Ordering::Relaxed);
             self.drain_limits
                 .weight
-                .store(capacity / 8 / made.max(1) as u64, Ordering::Relaxed);
+                .store(capacity / 8 / ring_count.max(1) as u64, Ordering::Relaxed);
             let before = std::mem::replace(&mut now, read());
             if before == now {
                 return;
@@ -311,30 +311,30 @@ impl ThreadStates {
     #[cold]
     #[inline(never)]
     fn make(&self, index: usize) -> Option<&ThreadState> {
-        if let Some(local) = self.find(index) {
-            return Some(local);
+        if let Some(state) = self.find(index) {
+            return Some(state);
         }
         match self.near.get(index) {
-            Some(at) => made(at, || Some(ThreadState::new())),
+            Some(at) => get_or_make(at, || Some(ThreadState::new())),
             None if index >= THREADS => None,
-            None => made(&self.far, || Some(Far::new()))?.make(index),
+            None => get_or_make(&self.far, || Some(Far::new()))?.make(index),
         }
     }
 
     #[cold]
     #[inline(never)]
     fn make_writer(&self, index: usize) -> Option<&Writer> {
-        let local = self.make(index)?;
-        if let Some(writer) = local.writer() {
+        let state = self.make(index)?;
+        if let Some(writer) = state.writer() {
             return Some(writer);
         }
-        let writer = made(&local.writer, || Writer::new(self.room))?;
+        let writer = get_or_make(&state.writer, || Writer::new(self.room))?;
         if index >= NEAR
             && let Some(far) = get(&self.far)
         {
             far.set_writing(index, true);
         }
-        self.made.fetch_add(1, Ordering::AcqRel); // see `update_drain_limits`
+        self.ring_count.fetch_add(1, Ordering::AcqRel); // see `update_drain_limits`
         self.update_drain_limits();
         Some(writer)
     }
@@ -343,8 +343,8 @@ impl ThreadStates {
     #[inline(always)]
     pub(crate) fn count(&self, guard: &Guard, hit: bool) {
         match self.of(guard) {
-            Some(local) if hit => local.hit(),
-            Some(local) => local.miss(),
+            Some(state) if hit => state.hit(),
+            Some(state) => state.miss(),
             None if hit => _ = self.shared_hits.fetch_add(1, Ordering::Relaxed),
             None => _ = self.shared_misses.fetch_add(1, Ordering::Relaxed),
         }
@@ -356,9 +356,9 @@ impl ThreadStates {
             self.shared_hits.load(Ordering::Relaxed),
             self.shared_misses.load(Ordering::Relaxed),
         );
-        let mut add = |local: &ThreadState| {
-            sum.0 += local.hits.load(Ordering::Relaxed);
-            sum.1 += local.misses.load(Ordering::Relaxed);
+        let mut add = |state: &ThreadState| {
+            sum.0 += state.hits.load(Ordering::Relaxed);
+            sum.1 += state.misses.load(Ordering::Relaxed);
         };
         self.near.iter().filter_map(get).for_each(&mut add);
         if let Some(far) = get(&self.far) {
@@ -393,8 +393,8 @@ impl ThreadStates {
     /// to a thread that may have ended.
     #[inline]
     pub(crate) fn each_soon<'l>(&'l self, guard: &Guard, cursor: &mut usize, mut visit: impl FnMut(&'l Writer, usize)) {
-        for (index, local) in self.near.iter().enumerate() {
-            if let Some(writer) = get(local).and_then(ThreadState::writer) {
+        for (index, state) in self.near.iter().enumerate() {
+            if let Some(writer) = get(state).and_then(ThreadState::writer) {
                 visit(writer, index);
             }
         }
@@ -427,13 +427,13 @@ impl ThreadStates {
         if !claim_index(index) {
             return None;
         }
-        let local = self.find(index);
-        let swept = local.and_then(|local| {
-            let writer = local.writer.load(Ordering::Acquire);
+        let state = self.find(index);
+        let swept = state.and_then(|state| {
+            let writer = state.writer.load(Ordering::Acquire);
             let writer = NonNull::new(writer)?;
             // SAFETY: made in `make_writer`, and freed only by the owner of what is returned below.
             drain(unsafe { writer.as_ref() });
-            local.writer.store(ptr::null_mut(), Ordering::Relaxed);
+            state.writer.store(ptr::null_mut(), Ordering::Relaxed);
             if index >= NEAR
                 && let Some(far) = get(&self.far)
             {
@@ -443,7 +443,7 @@ impl ThreadStates {
         });
         release_index(index);
         if swept.is_some() {
-            self.made.fetch_sub(1, Ordering::AcqRel); // see `update_drain_limits`
+            self.ring_count.fetch_sub(1, Ordering::AcqRel); // see `update_drain_limits`
             self.update_drain_limits();
         }
         swept
@@ -468,13 +468,13 @@ fn slack(capacity: u64) -> u64 {
 /// What `pointer` points to, if it was made.
 #[inline(always)]
 fn get<T>(pointer: &AtomicPtr<T>) -> Option<&T> {
-    // SAFETY: set only by `made` or `Far::make`, and freed only when the locals are dropped; or by who swept it, when no thread
+    // SAFETY: set only by `get_or_make` or `Far::make`, and freed only when the locals are dropped; or by who swept it, when no thread
     // that could look here is pinned any more. Acquire pairs with the Release there.
     unsafe { pointer.load(Ordering::Acquire).as_ref() }
 }
 
 /// What `pointer` points to, made if need be; `None` if there is no memory.
-fn made<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> Option<T>) -> Option<&T> {
+fn get_or_make<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> Option<T>) -> Option<&T> {
     if let Some(made) = get(pointer) {
         return Some(made);
     }
@@ -520,7 +520,7 @@ impl Drop for ThreadStates {
 fn free<T>(pointer: &mut AtomicPtr<T>) {
     let made = pointer.load(Ordering::Relaxed);
     if !made.is_null() {
-        // SAFETY: set once, made from a Box in `made`; `&mut`: nobody else is left.
+        // SAFETY: set once, made from a Box in `get_or_make`; `&mut`: nobody else is left.
         drop(unsafe { Box::from_raw(made) });
     }
 }

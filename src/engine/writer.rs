@@ -47,7 +47,7 @@ impl OldWriter {
 
 impl Drop for OldWriter {
     fn drop(&mut self) {
-        // SAFETY: the pointer that `made` stored, and owned by this alone. The code that drops it has waited for the readers.
+        // SAFETY: the pointer that `get_or_make` stored, and owned by this alone. The code that drops it has waited for the readers.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }

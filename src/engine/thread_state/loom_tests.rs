@@ -27,9 +27,9 @@ fn model<const N: usize>(first: usize, threads: [fn(&ThreadStates); N], capacity
         let (mut soon, mut cursor) = (0, 0);
         thread_states.each_soon(&guard, &mut cursor, |writer, _| soon += writer.ring.len());
         assert!(soon >= parts, "each recorded one change");
-        assert_eq!(thread_states.made.load(Ordering::Relaxed), parts);
+        assert_eq!(thread_states.ring_count.load(Ordering::Relaxed), parts);
         let want = ThreadStates::new(capacity, false);
-        want.made.store(parts, Ordering::Relaxed);
+        want.ring_count.store(parts, Ordering::Relaxed);
         want.update_drain_limits();
         let drain_limits = |thread_states: &ThreadStates| {
             let drain_limits = &thread_states.drain_limits;
