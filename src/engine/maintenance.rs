@@ -23,14 +23,14 @@ use crate::stats::Cause;
 pub(super) enum Rings {
     All,
     /// The caller's, and some of the others'.
-    Soon,
+    Subset,
 }
 
 /// In a cache with times the next call looks again for what readers held up, if the last one looked so many nanoseconds ago.
 const RETRY: u64 = 1 << 20;
 
 impl<K, V> Engine<K, V> {
-    /// Applies what waits in the rings, does `work`, and releases the lock. With `Rings::Soon` the rings of some threads may be
+    /// Applies what waits in the rings, does `work`, and releases the lock. With `Rings::Subset` the rings of some threads may be
     /// left for the next time. If `work` or the policy panics, the lock is poisoned.
     #[inline(always)]
     pub(super) fn maintain(
@@ -66,16 +66,17 @@ impl<K, V> Engine<K, V> {
                     if timed {
                         self.time.begin();
                     }
-                    self.thread_states.each(|writer| Self::drain(core, writer));
+                    self.thread_states.for_each_writer(|writer| Self::drain(core, writer));
                 }
-                Rings::Soon => {
+                Rings::Subset => {
                     let mut cursor = core.cursor_of_rings as usize;
-                    self.thread_states.each_soon(guard, &mut cursor, |writer, index| {
-                        Self::drain(core, writer);
-                        if index != guard.thread_index() {
-                            self.sweep(core, index);
-                        }
-                    });
+                    self.thread_states
+                        .for_some_writers(guard, &mut cursor, |writer, index| {
+                            Self::drain(core, writer);
+                            if index != guard.thread_index() {
+                                self.sweep(core, index);
+                            }
+                        });
                     core.cursor_of_rings = cursor as u32;
                 }
             }
@@ -256,7 +257,7 @@ impl<K, V> Engine<K, V> {
             Event::Replaced { new, old, .. } => all.extend(is_dead(new).then_some(new).into_iter().chain([old])),
             Event::Retired { old, .. } | Event::Released(old) => all.push(old),
         };
-        self.thread_states.each(|writer| writer.ring.peek(&mut see));
+        self.thread_states.for_each_writer(|writer| writer.ring.peek(&mut see));
         self.thread_states.overflow.peek(see);
         held.unlock();
         all
@@ -356,7 +357,8 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn published(&self) -> &Published {
         self.now_and_expire();
         let (mut waiting, guard) = (!self.thread_states.overflow.is_empty(), self.pin());
-        self.thread_states.each(|writer| waiting |= writer.ring.len() != 0);
+        self.thread_states
+            .for_each_writer(|writer| waiting |= writer.ring.len() != 0);
         if waiting && let Some(held) = self.work.0.lock.try_lock() {
             // SAFETY: the rings that were looked at under the guard are not used any more.
             let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::All, |_| ()) };

@@ -58,7 +58,7 @@ impl<K, V> Engine<K, V> {
         match self.work.0.lock.try_lock() {
             Some(held) => {
                 // SAFETY: the guard was given up, and with it what was found under it.
-                let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, |_| ()) };
+                let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Subset, |_| ()) };
                 self.run_deferred(deferred, guard);
             }
             None => self.wait_for_room(writer, heavy, guard),
@@ -86,7 +86,7 @@ impl<K, V> Engine<K, V> {
         match self.work.0.lock.lock_unless(Some(PATIENCE), has_room) {
             Ok(Waited::Held(held)) => {
                 // SAFETY: the guard was given up, and with it what was found under it.
-                let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Soon, |_| ()) };
+                let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Subset, |_| ()) };
                 self.run_deferred(deferred, guard);
             }
             Ok(Waited::Done | Waited::NoProgress) => {}

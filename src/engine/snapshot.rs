@@ -79,7 +79,7 @@ impl<K, V> Engine<K, V> {
             return false;
         }
         if let Some(held) = self.work.0.lock.try_lock() {
-            let deferred = self.maintain(held, guard, Rings::Soon, |core| core.restore(new, rank));
+            let deferred = self.maintain(held, guard, Rings::Subset, |core| core.restore(new, rank));
             self.run_deferred(deferred, self.pin());
         } else {
             // A miss waits for nobody: the entry comes back as a new one.

@@ -399,7 +399,7 @@ fn threads_that_ended_leave_no_ring() {
     let cache: Cache<u64, u64> = Cache::new(100_000);
     let rings = || {
         let mut rings = 0;
-        cache.0.engine.thread_states().each(|_| rings += 1);
+        cache.0.engine.thread_states().for_each_writer(|_| rings += 1);
         rings
     };
     cache.insert(0, 0);

@@ -34,7 +34,7 @@ pub(crate) const THREADS: usize = if cfg!(loom) {
     NEAR + BLOCK * ((1 << BLOCKS) - 1)
 };
 /// Of the others' rings, so many are looked at per batch.
-const AT_ONCE: usize = 8;
+const FAR_PER_VISIT: usize = 8;
 /// Indices in a word of those that have rings.
 const WORD: usize = u64::BITS as usize;
 /// The most changes that wait in a ring.
@@ -370,7 +370,7 @@ impl ThreadStates {
 
     /// Visits what the threads change the cache with. For the holder of the maintenance lock, or callers that are pinned.
     #[inline]
-    pub(crate) fn each<'l>(&'l self, mut visit: impl FnMut(&'l Writer)) {
+    pub(crate) fn for_each_writer<'l>(&'l self, mut visit: impl FnMut(&'l Writer)) {
         self.near
             .iter()
             .filter_map(get)
@@ -392,7 +392,12 @@ impl ThreadStates {
     /// `cursor` goes round. So a batch costs no more when many threads use the cache. What `visit` sees with an index belongs
     /// to a thread that may have ended.
     #[inline]
-    pub(crate) fn each_soon<'l>(&'l self, guard: &Guard, cursor: &mut usize, mut visit: impl FnMut(&'l Writer, usize)) {
+    pub(crate) fn for_some_writers<'l>(
+        &'l self,
+        guard: &Guard,
+        cursor: &mut usize,
+        mut visit: impl FnMut(&'l Writer, usize),
+    ) {
         for (index, state) in self.near.iter().enumerate() {
             if let Some(writer) = get(state).and_then(ThreadState::writer) {
                 visit(writer, index);
@@ -407,7 +412,7 @@ impl ThreadStates {
             {
                 visit(writer, own);
             }
-            for _ in 0..AT_ONCE {
+            for _ in 0..FAR_PER_VISIT {
                 let Some(index) = far.next_writing((*cursor).max(NEAR)) else {
                     *cursor = NEAR;
                     break;
@@ -451,7 +456,7 @@ impl ThreadStates {
 
     /// Takes the spare memory of all threads.
     pub(super) fn drain_recycled(&mut self, mut take: impl FnMut(Handle)) {
-        self.each(|writer| {
+        self.for_each_writer(|writer| {
             // SAFETY: `&mut self`: no thread uses its part any more.
             while let Some(recycled) = unsafe { writer.pop_recycled() } {
                 take(recycled);

@@ -22,10 +22,10 @@ fn model<const N: usize>(first: usize, threads: [fn(&ThreadStates); N], capacity
         run(0)();
         others.into_iter().for_each(|other| other.join().unwrap());
         let mut parts = 0;
-        thread_states.each(|_| parts += 1);
+        thread_states.for_each_writer(|_| parts += 1);
         let guard = pin();
         let (mut soon, mut cursor) = (0, 0);
-        thread_states.each_soon(&guard, &mut cursor, |writer, _| soon += writer.ring.len());
+        thread_states.for_some_writers(&guard, &mut cursor, |writer, _| soon += writer.ring.len());
         assert!(soon >= parts, "each recorded one change");
         assert_eq!(thread_states.ring_count.load(Ordering::Relaxed), parts);
         let want = ThreadStates::new(capacity, false);
