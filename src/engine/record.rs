@@ -11,7 +11,7 @@ use crate::prim::sync::Ordering;
 use crate::reclaim::Guard;
 
 /// A thread whose changes let so many entries go that run destructors tries to have them applied: what left may be large.
-const LEFT: u64 = 4;
+const DEPARTURES: u64 = 4;
 impl<K, V> Engine<K, V> {
     /// Leaves the event in this thread's ring. If there are enough of them there, has all that wait applied, unless another
     /// thread is at it. If the ring is full, or too much weight has come in, waits for that, as long as the lock holder makes
@@ -33,8 +33,10 @@ impl<K, V> Engine<K, V> {
                 let weight = unsafe { self.shape.weight(new) };
                 writer.add_weight(weight, waiting) > drain_limits.weight.load(Ordering::Relaxed)
             });
-        let left = std::mem::needs_drop::<Entry<K, V>>() && event.removes_entry() && writer.add_left(waiting) >= LEFT;
-        if waiting >= drain_limits.batch.load(Ordering::Relaxed) || heavy || left {
+        let many_left = std::mem::needs_drop::<Entry<K, V>>()
+            && event.removes_entry()
+            && writer.add_departure(waiting) >= DEPARTURES;
+        if waiting >= drain_limits.batch.load(Ordering::Relaxed) || heavy || many_left {
             self.catch_up(writer, heavy, guard);
         }
     }

@@ -15,9 +15,9 @@ const RECYCLED_BYTES: usize = 16 << 10;
 pub(crate) struct Writer {
     pub(crate) ring: Ring,
     /// The weight that came in since the ring was last empty.
-    ahead: AtomicU64,
+    unapplied_weight: AtomicU64,
     /// The entries that left since the ring was last empty.
-    left: AtomicU64,
+    unapplied_departures: AtomicU64,
     recycled: UnsafeCell<Chain>,
 }
 
@@ -56,8 +56,8 @@ impl Writer {
     pub(super) fn new(room: usize) -> Option<Self> {
         Some(Self {
             ring: Ring::try_new(room)?,
-            ahead: AtomicU64::new(0),
-            left: AtomicU64::new(0),
+            unapplied_weight: AtomicU64::new(0),
+            unapplied_departures: AtomicU64::new(0),
             recycled: UnsafeCell::new(Chain::new()),
         })
     }
@@ -65,13 +65,13 @@ impl Writer {
     /// Adds to the weight that came in since the ring was last empty, of which `waiting` says how full it is now.
     #[inline]
     pub(super) fn add_weight(&self, weight: u64, waiting: usize) -> u64 {
-        Self::add(&self.ahead, weight, waiting)
+        Self::add(&self.unapplied_weight, weight, waiting)
     }
 
     /// Counts an entry that left, the same way.
     #[inline]
-    pub(super) fn add_left(&self, waiting: usize) -> u64 {
-        Self::add(&self.left, 1, waiting)
+    pub(super) fn add_departure(&self, waiting: usize) -> u64 {
+        Self::add(&self.unapplied_departures, 1, waiting)
     }
 
     #[inline]
