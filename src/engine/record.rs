@@ -23,7 +23,7 @@ impl<K, V> Engine<K, V> {
         };
         let drain_limits = &self.thread_states.drain_limits;
         let Some(waiting) = writer.ring.push(event.pack()) else {
-            let room = || writer.ring.len() < self.thread_states.drain_limits.most.load(Ordering::Relaxed);
+            let room = || writer.ring.len() < self.thread_states.drain_limits.max_events.load(Ordering::Relaxed);
             return self.record_without_room(event, room, guard);
         };
         self.note_deadline(event);
@@ -31,7 +31,7 @@ impl<K, V> Engine<K, V> {
             && event.inserted().is_some_and(|new| {
                 // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
                 let weight = unsafe { self.shape.weight(new) };
-                writer.add_weight(weight, waiting) > drain_limits.weight.load(Ordering::Relaxed)
+                writer.add_weight(weight, waiting) > drain_limits.max_weight.load(Ordering::Relaxed)
             });
         let many_left = std::mem::needs_drop::<Entry<K, V>>()
             && event.removes_entry()
@@ -78,7 +78,7 @@ impl<K, V> Engine<K, V> {
             let most = if heavy {
                 1
             } else {
-                self.thread_states.drain_limits.most.load(Ordering::Relaxed)
+                self.thread_states.drain_limits.max_events.load(Ordering::Relaxed)
             };
             writer.ring.len() < most
         };

@@ -85,9 +85,9 @@ pub(crate) struct DrainLimits {
     /// With so many changes in its ring, a thread tries to have them applied.
     pub(crate) batch: AtomicUsize,
     /// With so many, it must.
-    pub(crate) most: AtomicUsize,
+    pub(crate) max_events: AtomicUsize,
     /// And with so much weight come in.
-    pub(crate) weight: AtomicU64,
+    pub(crate) max_weight: AtomicU64,
 }
 
 /// The parts of the threads beyond the first.
@@ -252,9 +252,9 @@ impl ThreadStates {
                 (most / 2).min((capacity / 64) as usize).max(1)
             };
             self.drain_limits.batch.store(batch, Ordering::Relaxed);
-            self.drain_limits.most.store(most, Ordering::Relaxed);
+            self.drain_limits.max_events.store(most, Ordering::Relaxed);
             self.drain_limits
-                .weight
+                .max_weight
                 .store(capacity / 8 / ring_count.max(1) as u64, Ordering::Relaxed);
             let before = std::mem::replace(&mut now, read());
             if before == now {

@@ -33,8 +33,8 @@ fn model<const N: usize>(first: usize, threads: [fn(&ThreadStates); N], capacity
         want.update_drain_limits();
         let drain_limits = |thread_states: &ThreadStates| {
             let drain_limits = &thread_states.drain_limits;
-            let [batch, most] = [&drain_limits.batch, &drain_limits.most].map(|at| at.load(Ordering::Relaxed));
-            (batch, most, drain_limits.weight.load(Ordering::Relaxed))
+            let [batch, most] = [&drain_limits.batch, &drain_limits.max_events].map(|at| at.load(Ordering::Relaxed));
+            (batch, most, drain_limits.max_weight.load(Ordering::Relaxed))
         };
         assert_eq!(
             drain_limits(&thread_states),
