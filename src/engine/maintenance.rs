@@ -41,7 +41,7 @@ impl<K, V> Engine<K, V> {
         work: impl FnOnce(&mut Core),
     ) -> DeferredWork {
         // SAFETY: the guard keeps what it protects.
-        unsafe { self.visit(held, guard, CallerGuard::InUse, rings, work) }
+        unsafe { self.maintain_with_guard(held, guard, CallerGuard::InUse, rings, work) }
     }
 
     /// [`maintain`](Self::maintain), which may have the guard protect nothing any more that was found under it before.
@@ -49,7 +49,7 @@ impl<K, V> Engine<K, V> {
     /// # Safety
     /// As for [`Core::take_deferred`].
     #[inline(always)]
-    pub(super) unsafe fn visit(
+    pub(super) unsafe fn maintain_with_guard(
         &self,
         held: Held<'_>,
         guard: &Guard,
@@ -348,7 +348,8 @@ impl<K, V> Engine<K, V> {
         if let Some(held) = self.work.0.lock.try_lock() {
             let expire = |core: &mut Core| _ = core.expire(now, EXPIRIES, &self.map, &guard);
             // SAFETY: nothing that was found under the guard is used any more once the expired entries were unlinked.
-            let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::All, expire) };
+            let deferred =
+                unsafe { self.maintain_with_guard(held, &guard, CallerGuard::Spent(&guard), Rings::All, expire) };
             self.run_deferred(deferred, guard);
         }
     }
@@ -361,7 +362,8 @@ impl<K, V> Engine<K, V> {
             .for_each_writer(|writer| waiting |= writer.ring.len() != 0);
         if waiting && let Some(held) = self.work.0.lock.try_lock() {
             // SAFETY: the rings that were looked at under the guard are not used any more.
-            let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::All, |_| ()) };
+            let deferred =
+                unsafe { self.maintain_with_guard(held, &guard, CallerGuard::Spent(&guard), Rings::All, |_| ()) };
             self.run_deferred(deferred, guard);
         }
         &self.work.0.published

@@ -328,7 +328,8 @@ impl<K, V> Engine<K, V> {
                 }
             };
             // SAFETY: nothing was found under the guard.
-            let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Subset, hit) };
+            let deferred =
+                unsafe { self.maintain_with_guard(held, &guard, CallerGuard::Spent(&guard), Rings::Subset, hit) };
             self.run_deferred(deferred, guard);
         } else {
             #[cfg(all(test, not(loom)))]

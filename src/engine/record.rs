@@ -37,7 +37,7 @@ impl<K, V> Engine<K, V> {
             && event.removes_entry()
             && writer.add_departure(waiting) >= DEPARTURES;
         if waiting >= drain_limits.batch.load(Ordering::Relaxed) || heavy || many_left {
-            self.catch_up(writer, heavy, guard);
+            self.apply_or_wait(writer, heavy, guard);
         }
     }
 
@@ -48,7 +48,7 @@ impl<K, V> Engine<K, V> {
         match self.thread_states.near_writer(&guard) {
             Some(writer) if plain => match writer.ring.push(Event::Arrived(new).pack()) {
                 Some(waiting) if waiting < self.thread_states.drain_limits.batch.load(Ordering::Relaxed) => {}
-                Some(_) => self.catch_up(writer, false, guard),
+                Some(_) => self.apply_or_wait(writer, false, guard),
                 None => self.record(Event::Arrived(new), guard),
             },
             _ => self.record(Event::Arrived(new), guard),
@@ -56,11 +56,13 @@ impl<K, V> Engine<K, V> {
     }
 
     #[inline(never)]
-    fn catch_up(&self, writer: &Writer, heavy: bool, guard: Guard) {
+    fn apply_or_wait(&self, writer: &Writer, heavy: bool, guard: Guard) {
         match self.work.0.lock.try_lock() {
             Some(held) => {
                 // SAFETY: the guard was given up, and with it what was found under it.
-                let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Subset, |_| ()) };
+                let deferred = unsafe {
+                    self.maintain_with_guard(held, &guard, CallerGuard::Spent(&guard), Rings::Subset, |_| ())
+                };
                 self.run_deferred(deferred, guard);
             }
             None => self.wait_for_room(writer, heavy, guard),
@@ -88,7 +90,9 @@ impl<K, V> Engine<K, V> {
         match self.work.0.lock.lock_unless(Some(PATIENCE), has_room) {
             Ok(Waited::Held(held)) => {
                 // SAFETY: the guard was given up, and with it what was found under it.
-                let deferred = unsafe { self.visit(held, &guard, CallerGuard::Spent(&guard), Rings::Subset, |_| ()) };
+                let deferred = unsafe {
+                    self.maintain_with_guard(held, &guard, CallerGuard::Spent(&guard), Rings::Subset, |_| ())
+                };
                 self.run_deferred(deferred, guard);
             }
             Ok(Waited::Done | Waited::NoProgress) => {}
