@@ -11,7 +11,7 @@ use super::limbo::Portion;
 use super::maintenance_lock::Held;
 use super::run_deferred::running;
 use super::writer::Writer;
-use super::{EXPIRIES, Engine, Published};
+use super::{EXPIRE_BUDGET, Engine, Published};
 use crate::policy::Policy;
 use crate::prim::panics::Panics;
 use crate::prim::sync::Ordering;
@@ -213,7 +213,7 @@ impl<K, V> Engine<K, V> {
             let (now, guard) = (self.now(), self.pin());
             let mut more = false;
             let deferred = self.with_core(&guard, |core| {
-                more = now != 0 && core.expire(now, EXPIRIES, &self.map, &guard);
+                more = now != 0 && core.expire(now, EXPIRE_BUDGET, &self.map, &guard);
                 if now != 0 && !more {
                     core.expire_reached(now, &self.map, &guard);
                 }
@@ -346,7 +346,7 @@ impl<K, V> Engine<K, V> {
     pub(super) fn expire(&self, now: u64) {
         let guard = self.pin();
         if let Some(held) = self.work.0.lock.try_lock() {
-            let expire = |core: &mut Core| _ = core.expire(now, EXPIRIES, &self.map, &guard);
+            let expire = |core: &mut Core| _ = core.expire(now, EXPIRE_BUDGET, &self.map, &guard);
             // SAFETY: nothing that was found under the guard is used any more once the expired entries were unlinked.
             let deferred =
                 unsafe { self.maintain_with_guard(held, &guard, CallerGuard::Spent(&guard), Rings::All, expire) };

@@ -62,9 +62,9 @@ pub(crate) struct Settings<K, V> {
 }
 
 /// Beyond what any policy has an entry's hits counted to.
-const EVERY: u8 = u8::MAX;
+const COUNT_ALL_HITS: u8 = u8::MAX;
 /// Timers looked at in one go: a million entries that end in the same instant must not hold up anyone.
-const EXPIRIES: usize = 64;
+const EXPIRE_BUDGET: usize = 64;
 
 pub(crate) struct Engine<K, V> {
     // What lookups read comes first, and is hardly ever written.
@@ -136,7 +136,11 @@ impl<K, V> Engine<K, V> {
             map,
             thread_states: ThreadStates::new(settings.capacity, core.policy.eager_hits()),
             shape,
-            hit_limit: AtomicU8::new(if shape.timed { EVERY } else { core.policy.hit_limit() }),
+            hit_limit: AtomicU8::new(if shape.timed {
+                COUNT_ALL_HITS
+            } else {
+                core.policy.hit_limit()
+            }),
             eager_hits: core.policy.eager_hits(),
             policy_hit_limit: core.policy.hit_limit(),
             listener: settings.listener,
@@ -306,7 +310,7 @@ impl<K, V> Engine<K, V> {
     /// its entry: who finds that has seen this.
     pub(super) fn activate_time(&self) {
         self.time.activate();
-        self.hit_limit.store(EVERY, Ordering::Relaxed);
+        self.hit_limit.store(COUNT_ALL_HITS, Ordering::Relaxed);
     }
 
     /// The entry behind a header found in the map, for as long as the guard under which it was found.
