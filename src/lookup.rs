@@ -102,7 +102,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     #[inline(always)]
     fn record_hit_fast<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
         let local = self.engine.thread_states().near(guard)?;
-        if !self.engine.mark(found, guard) {
+        if !self.engine.try_mark_hit(found, guard) {
             return None;
         }
         local.hit();

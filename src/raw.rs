@@ -98,7 +98,7 @@ where
     let guard = unsafe { unprotected() };
     match cache.0.lookup_fast(key, cache.0.hash(key), &guard) {
         Ok(entry) => entry.map(|entry| read(&entry.value)),
-        Err(Some(found)) if cache.0.engine.hits_are_quiet() => {
+        Err(Some(found)) if cache.0.engine.hits_only_mark() => {
             let now = cache.0.engine.now();
             if !allowed(now) {
                 cache.0.engine.thread_states().count(&guard, false);

@@ -273,7 +273,7 @@ impl<K, V> Engine<K, V> {
 
     /// Counts a hit of an entry that was found in the map, if the policy need not hear of it now. Else false.
     #[inline(always)]
-    pub(crate) fn mark(&self, found: NonNull<Header>, _guard: &Guard) -> bool {
+    pub(crate) fn try_mark_hit(&self, found: NonNull<Header>, _guard: &Guard) -> bool {
         // SAFETY: found under the guard, so alive while it lives.
         let header = unsafe { Handle(found).header() };
         let hits = header.hits();
@@ -302,7 +302,7 @@ impl<K, V> Engine<K, V> {
 
     /// Whether a hit is nothing but writing it down, also in a cache with times.
     #[inline(always)]
-    pub(crate) fn hits_are_quiet(&self) -> bool {
+    pub(crate) fn hits_only_mark(&self) -> bool {
         !self.eager_hits && !self.time.moves()
     }
 
