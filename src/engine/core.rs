@@ -3,7 +3,7 @@
 //! No user code runs here. What needs some (listeners, destructors) is left as [`DeferredWork`].
 
 use super::deferred::{Bulk, DeferredWork};
-use super::entry::{Chain, DEAD, EVICTED, GONE, Handle, NEVER, NEW, Shape};
+use super::entry::{Chain, DEAD, EVICTED, GONE, Handle, NEW, NO_DEADLINE, Shape};
 use super::event::Event;
 use super::limbo::{Limbo, Portion};
 use super::sizing::Sizing;
@@ -300,7 +300,7 @@ impl Core {
     fn schedule_timer_slow(&mut self, new: Handle) {
         self.timed = true;
         if let Some(timing) = self.timer_view.timing(new)
-            && timing.deadline() != NEVER
+            && timing.deadline() != NO_DEADLINE
             && self.policy_view.place(new) <= MAX_PLACE
         {
             timing.set_scheduled(timing.deadline());
@@ -320,7 +320,7 @@ impl Core {
     /// The moment of the next timer.
     #[inline]
     pub(super) fn next_timer(&self) -> u64 {
-        self.wheel.as_ref().map_or(NEVER, |wheel| wheel.next())
+        self.wheel.as_ref().map_or(NO_DEADLINE, |wheel| wheel.next())
     }
 
     /// Takes out entries whose time is over at `now`, but looks at no more than `budget`; whether there are more.

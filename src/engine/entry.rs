@@ -27,9 +27,9 @@ pub(crate) struct Handle(pub(crate) NonNull<Header>);
 unsafe impl Send for Handle {}
 
 /// A moment that never comes.
-pub(crate) const NEVER: u64 = u64::MAX;
+pub(crate) const NO_DEADLINE: u64 = u64::MAX;
 
-/// When an entry ends, in nanoseconds of its cache's clock; [`NEVER`] where it does not.
+/// When an entry ends, in nanoseconds of its cache's clock; [`NO_DEADLINE`] where it does not.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadlines {
     pub(super) deadline: u64,
@@ -72,13 +72,13 @@ impl ExpiryRef<'_> {
     /// What is left until the deadline, if there is one.
     pub(crate) fn left(self, now: u64) -> Option<Duration> {
         let deadline = self.deadline();
-        (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(now)))
+        (deadline != NO_DEADLINE).then(|| Duration::from_nanos(deadline.saturating_sub(now)))
     }
 
     /// Returns the time until the limit that hits cannot move the deadline beyond, if there is one.
     pub(crate) fn left_at_most(self, now: u64) -> Option<Duration> {
         let max_deadline = self.max_deadline();
-        (max_deadline != NEVER).then(|| Duration::from_nanos(max_deadline.saturating_sub(now)))
+        (max_deadline != NO_DEADLINE).then(|| Duration::from_nanos(max_deadline.saturating_sub(now)))
     }
 
     /// Moves the deadline, and returns where it was. Only where deadlines may move.
@@ -109,7 +109,7 @@ impl ExpiryRef<'_> {
             let due = refresh_at.load(Ordering::Relaxed);
             due <= now
                 && refresh_at
-                    .compare_exchange(due, NEVER, Ordering::Relaxed, Ordering::Relaxed)
+                    .compare_exchange(due, NO_DEADLINE, Ordering::Relaxed, Ordering::Relaxed)
                     .is_ok()
         })
     }
@@ -118,7 +118,7 @@ impl ExpiryRef<'_> {
     pub(crate) fn unclaim_reload(self, moment: u64) {
         if let Some(Moving { refresh_at, .. }) = self.moving {
             // Another entry may have taken the place of the one that was claimed, with a time of its own.
-            let _ = refresh_at.compare_exchange(NEVER, moment, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = refresh_at.compare_exchange(NO_DEADLINE, moment, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -235,7 +235,7 @@ impl Shape {
                     timing.cast::<Moving>().sub(1).write(Moving {
                         max_deadline: AtomicU64::new(life.max_deadline),
                         refresh_at: AtomicU64::new(life.refresh_at),
-                        scheduled: AtomicU64::new(NEVER),
+                        scheduled: AtomicU64::new(NO_DEADLINE),
                     });
                 }
             }

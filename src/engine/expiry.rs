@@ -1,6 +1,6 @@
 //! When entries end: what a cache's settings make of a new entry and of a hit.
 
-use super::entry::{Deadlines, ExpiryRef, NEVER};
+use super::entry::{Deadlines, ExpiryRef, NO_DEADLINE};
 use crate::clock::{Source, nanos};
 use crate::expiry::{Expiry, Ttl};
 use crate::prim::sync::{AtomicBool, AtomicU64, Ordering};
@@ -40,7 +40,7 @@ impl<K, V> ExpirySettings<K, V> {
             grace: 0,
             jitter: 0,
             active: AtomicBool::new(false),
-            next: AtomicU64::new(NEVER),
+            next: AtomicU64::new(NO_DEADLINE),
         }
     }
 
@@ -82,7 +82,7 @@ impl<K, V> ExpirySettings<K, V> {
 
     /// The holder of the maintenance lock is about to hear of all changes. Before it leaves, it says what to expect.
     pub(super) fn begin(&self) {
-        self.next.store(NEVER, Ordering::Relaxed);
+        self.next.store(NO_DEADLINE, Ordering::Relaxed);
     }
 
     /// An entry with this deadline came in. (Racing with `begin`, this may be lost: then the entry, already a miss, stays
@@ -104,7 +104,7 @@ impl<K, V> ExpirySettings<K, V> {
         now: u64,
     ) -> Option<Deadlines> {
         let kept = match (ttl, old) {
-            (Ttl::Keep, Some(old)) => Some(old.map_or(NEVER, ExpiryRef::max_deadline)),
+            (Ttl::Keep, Some(old)) => Some(old.map_or(NO_DEADLINE, ExpiryRef::max_deadline)),
             _ => None,
         };
         let max_deadline = kept.unwrap_or_else(|| {
@@ -113,7 +113,7 @@ impl<K, V> ExpirySettings<K, V> {
                 Ttl::Never => None,
                 Ttl::Default | Ttl::Keep => self.time_to_live,
             };
-            ttl.map_or(NEVER, |ttl| now.saturating_add(self.jittered(ttl, hash ^ now)))
+            ttl.map_or(NO_DEADLINE, |ttl| now.saturating_add(self.jittered(ttl, hash ^ now)))
         });
         let mut deadline = max_deadline;
         if let Some(idle) = self.time_to_idle {
@@ -128,9 +128,9 @@ impl<K, V> ExpirySettings<K, V> {
         }
         let refresh_at = match self.refresh_after {
             Some(age) => now.saturating_add(self.jittered(age, hash ^ now)),
-            None => NEVER,
+            None => NO_DEADLINE,
         };
-        (deadline != NEVER || self.is_general()).then_some(Deadlines {
+        (deadline != NO_DEADLINE || self.is_general()).then_some(Deadlines {
             deadline,
             max_deadline,
             refresh_at,
@@ -148,16 +148,16 @@ impl<K, V> ExpirySettings<K, V> {
         let Some((deadline, max_deadline)) = times else {
             return self.for_insert(hash, contents, Ttl::Default, None, now);
         };
-        let idle = self.time_to_idle.map_or(NEVER, |idle| now.saturating_add(idle));
+        let idle = self.time_to_idle.map_or(NO_DEADLINE, |idle| now.saturating_add(idle));
         let deadline = deadline.min(max_deadline).min(idle);
         // It is as old as it was: of the cache's time to live it has had all but what is left until its limit.
         let refresh = |age: u64| match self.time_to_live {
-            Some(ttl) if max_deadline != NEVER => max_deadline.saturating_sub(ttl.saturating_sub(age)),
-            _ => NEVER,
+            Some(ttl) if max_deadline != NO_DEADLINE => max_deadline.saturating_sub(ttl.saturating_sub(age)),
+            _ => NO_DEADLINE,
         };
         let soon = |age| now.saturating_add(self.jittered(age, hash ^ now)).min(refresh(age));
-        let refresh_at = self.refresh_after.map_or(NEVER, soon);
-        (deadline != NEVER || self.is_general()).then_some(Deadlines {
+        let refresh_at = self.refresh_after.map_or(NO_DEADLINE, soon);
+        (deadline != NO_DEADLINE || self.is_general()).then_some(Deadlines {
             deadline,
             max_deadline,
             refresh_at,
@@ -202,5 +202,5 @@ impl<K, V> ExpirySettings<K, V> {
 
 /// The end of a life that begins now.
 fn moment(lives: Option<Duration>, now: u64) -> u64 {
-    lives.map_or(NEVER, |lives| now.saturating_add(nanos(lives)))
+    lives.map_or(NO_DEADLINE, |lives| now.saturating_add(nanos(lives)))
 }

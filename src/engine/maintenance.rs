@@ -5,7 +5,7 @@
 
 use super::core::{CallerGuard, Core};
 use super::deferred::DeferredWork;
-use super::entry::{DEAD, EVICTED, ExpiryRef, Handle, NEVER};
+use super::entry::{DEAD, EVICTED, ExpiryRef, Handle, NO_DEADLINE};
 use super::event::Event;
 use super::limbo::Portion;
 use super::maintenance_lock::Held;
@@ -327,9 +327,11 @@ impl<K, V> Engine<K, V> {
                     );
                     count += 1;
                     weight = weight.saturating_add(w);
-                    let ends = self.timing(Handle(header), guard).map_or(NEVER, ExpiryRef::deadline);
+                    let ends = self
+                        .timing(Handle(header), guard)
+                        .map_or(NO_DEADLINE, ExpiryRef::deadline);
                     let has_timer = core.has_timer(Handle(header));
-                    assert!(has_timer || ends == NEVER, "what has a deadline has a timer");
+                    assert!(has_timer || ends == NO_DEADLINE, "what has a deadline has a timer");
                     timer_view += usize::from(has_timer);
                 },
                 guard,

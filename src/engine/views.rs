@@ -1,6 +1,6 @@
 //! The entries as the policy and the timer wheel see them.
 
-use super::entry::{ExpiryRef, Handle, NEVER, Shape};
+use super::entry::{ExpiryRef, Handle, NO_DEADLINE, Shape};
 use crate::map::Header;
 use crate::policy::{Entries, MAX_PLACE, Places};
 use crate::prim::prefetch::prefetch;
@@ -88,6 +88,6 @@ impl Places for TimerView {
 impl Timers for TimerView {
     #[inline]
     fn deadline(&self, handle: Handle) -> u64 {
-        self.timing(handle).map_or(NEVER, ExpiryRef::scheduled)
+        self.timing(handle).map_or(NO_DEADLINE, ExpiryRef::scheduled)
     }
 }
