@@ -89,12 +89,12 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 
 /// Where a cache gets its time from.
 #[derive(Clone)]
-pub(crate) enum Source {
+pub(crate) enum TimeSource {
     System,
     Custom(Arc<dyn Clock>),
 }
 
-impl Source {
+impl TimeSource {
     /// Whether it tells the time: the system's does not on every platform.
     pub(crate) fn is_available(&self) -> bool {
         clock::EXISTS || matches!(self, Self::Custom(_))
@@ -111,7 +111,7 @@ impl Source {
     }
 }
 
-/// Reads a user's clock, as [`Source::now`] says. Kept out of line, so that the system's clock is inlined alone.
+/// Reads a user's clock, as [`TimeSource::now`] says. Kept out of line, so that the system's clock is inlined alone.
 #[inline(never)]
 fn read(clock: &dyn Clock) -> u64 {
     nanos(clock.now()).saturating_add(1).min(u64::MAX - 1)

@@ -139,7 +139,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     #[inline(always)]
     fn hit<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> &'g Entry<K, V> {
         self.engine.hit(found, guard);
-        if now != 0 && self.engine.time().moves() {
+        if now != 0 && self.engine.time().hits_move_deadlines() {
             self.engine.update_deadline(Handle(found), now, guard);
         }
         Engine::<K, V>::view(found)

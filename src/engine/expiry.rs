@@ -1,7 +1,7 @@
 //! When entries end: what a cache's settings make of a new entry and of a hit.
 
 use super::entry::{Deadlines, ExpiryRef, NO_DEADLINE};
-use crate::clock::{Source, nanos};
+use crate::clock::{TimeSource, nanos};
 use crate::expiry::{Expiry, Ttl};
 use crate::prim::sync::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ const GRAIN: u64 = 1 << 20;
 
 /// A cache's settings of time.
 pub(crate) struct ExpirySettings<K, V> {
-    pub(crate) clock: Source,
+    pub(crate) clock: TimeSource,
     /// In nanoseconds.
     pub(crate) time_to_live: Option<u64>,
     pub(crate) time_to_idle: Option<u64>,
@@ -26,11 +26,11 @@ pub(crate) struct ExpirySettings<K, V> {
     /// Some entry may have times.
     active: AtomicBool,
     /// At this moment the housekeeping has something to do.
-    next: AtomicU64,
+    next_deadline: AtomicU64,
 }
 
 impl<K, V> ExpirySettings<K, V> {
-    pub(crate) fn new(clock: Source) -> Self {
+    pub(crate) fn new(clock: TimeSource) -> Self {
         Self {
             clock,
             time_to_live: None,
@@ -40,12 +40,12 @@ impl<K, V> ExpirySettings<K, V> {
             grace: 0,
             jitter: 0,
             active: AtomicBool::new(false),
-            next: AtomicU64::new(NO_DEADLINE),
+            next_deadline: AtomicU64::new(NO_DEADLINE),
         }
     }
 
     /// Whether all entries have times.
-    pub(super) fn is_general(&self) -> bool {
+    pub(super) fn applies_to_all(&self) -> bool {
         self.time_to_live.is_some()
             || self.time_to_idle.is_some()
             || self.expiry.is_some()
@@ -54,7 +54,7 @@ impl<K, V> ExpirySettings<K, V> {
 
     /// Whether hits may move deadlines.
     #[inline(always)]
-    pub(crate) fn moves(&self) -> bool {
+    pub(crate) fn hits_move_deadlines(&self) -> bool {
         self.time_to_idle.is_some() || self.expiry.is_some()
     }
 
@@ -76,21 +76,21 @@ impl<K, V> ExpirySettings<K, V> {
         self.active.load(Ordering::Relaxed)
     }
 
-    pub(super) fn next(&self) -> u64 {
-        self.next.load(Ordering::Relaxed)
+    pub(super) fn next_deadline(&self) -> u64 {
+        self.next_deadline.load(Ordering::Relaxed)
     }
 
     /// The holder of the maintenance lock is about to hear of all changes. Before it leaves, it says what to expect.
-    pub(super) fn begin(&self) {
-        self.next.store(NO_DEADLINE, Ordering::Relaxed);
+    pub(super) fn reset_next_deadline(&self) {
+        self.next_deadline.store(NO_DEADLINE, Ordering::Relaxed);
     }
 
-    /// An entry with this deadline came in. (Racing with `begin`, this may be lost: then the entry, already a miss, stays
+    /// An entry with this deadline came in. (Racing with `reset_next_deadline`, this may be lost: then the entry, already a miss, stays
     /// until the next housekeeping.)
     #[inline]
     pub(super) fn note_deadline(&self, deadline: u64) {
-        if deadline < self.next() {
-            self.next.fetch_min(deadline, Ordering::Relaxed);
+        if deadline < self.next_deadline() {
+            self.next_deadline.fetch_min(deadline, Ordering::Relaxed);
         }
     }
 
@@ -120,17 +120,17 @@ impl<K, V> ExpirySettings<K, V> {
             deadline = deadline.min(now.saturating_add(idle));
         }
         if let Some(expiry) = &self.expiry {
-            let lives = match old {
+            let ttl = match old {
                 None => expiry.after_create(key, value),
                 Some(old) => expiry.after_update(key, value, old.and_then(|old| old.left(now))),
             };
-            deadline = deadline.min(moment(lives, now));
+            deadline = deadline.min(deadline_after(ttl, now));
         }
         let refresh_at = match self.refresh_after {
             Some(age) => now.saturating_add(self.jittered(age, hash ^ now)),
             None => NO_DEADLINE,
         };
-        (deadline != NO_DEADLINE || self.is_general()).then_some(Deadlines {
+        (deadline != NO_DEADLINE || self.applies_to_all()).then_some(Deadlines {
             deadline,
             max_deadline,
             refresh_at,
@@ -157,7 +157,7 @@ impl<K, V> ExpirySettings<K, V> {
         };
         let soon = |age| now.saturating_add(self.jittered(age, hash ^ now)).min(refresh(age));
         let refresh_at = self.refresh_after.map_or(NO_DEADLINE, soon);
-        (deadline != NO_DEADLINE || self.is_general()).then_some(Deadlines {
+        (deadline != NO_DEADLINE || self.applies_to_all()).then_some(Deadlines {
             deadline,
             max_deadline,
             refresh_at,
@@ -184,7 +184,7 @@ impl<K, V> ExpirySettings<K, V> {
     /// Moves the deadline of an entry that was hit now; whether it has come nearer. Runs user code.
     #[inline]
     pub(super) fn hit(&self, timing: ExpiryRef<'_>, key: &K, value: &V, now: u64) -> bool {
-        if !self.moves() {
+        if !self.hits_move_deadlines() {
             return false;
         }
         let mut deadline = timing.max_deadline();
@@ -192,8 +192,8 @@ impl<K, V> ExpirySettings<K, V> {
             deadline = deadline.min(now.saturating_add(idle));
         }
         if let Some(expiry) = &self.expiry {
-            let lives = expiry.after_read(key, value, timing.left(now));
-            deadline = deadline.min(moment(lives, now));
+            let ttl = expiry.after_read(key, value, timing.left(now));
+            deadline = deadline.min(deadline_after(ttl, now));
         }
         // Racing hits were at about the same moment: any of their deadlines will do. But one of them sees each step.
         deadline.abs_diff(timing.deadline()) >= self.grain() && deadline < timing.move_deadline(deadline)
@@ -201,6 +201,6 @@ impl<K, V> ExpirySettings<K, V> {
 }
 
 /// The end of a life that begins now.
-fn moment(lives: Option<Duration>, now: u64) -> u64 {
-    lives.map_or(NO_DEADLINE, |lives| now.saturating_add(nanos(lives)))
+fn deadline_after(ttl: Option<Duration>, now: u64) -> u64 {
+    ttl.map_or(NO_DEADLINE, |ttl| now.saturating_add(nanos(ttl)))
 }

@@ -3,7 +3,7 @@
 
 use super::maintenance_lock::{Held, MaintenanceLock, PATIENCE, Waited};
 use super::*;
-use crate::clock::Source;
+use crate::clock::TimeSource;
 use crate::prim::ring::Ring;
 use crate::reclaim::INDEX;
 use loom::thread;
@@ -225,7 +225,7 @@ fn engine<const N: usize>(capacity: u64, before: fn(&Case), threads: [fn(&Case);
             capacity,
             weighted: false,
             listener: None,
-            time: ExpirySettings::new(Source::System),
+            time: ExpirySettings::new(TimeSource::System),
         };
         let dropped = Arc::new(Count::new(0));
         let case = Arc::new(Case {

@@ -64,7 +64,7 @@ impl<K, V> Engine<K, V> {
             match rings {
                 Rings::All => {
                     if timed {
-                        self.time.begin();
+                        self.time.reset_next_deadline();
                     }
                     self.thread_states.for_each_writer(|writer| Self::drain(core, writer));
                 }

@@ -112,8 +112,8 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn new(settings: Settings<K, V>) -> Result<Self, BuildError> {
         let shape = Shape {
             weighted: settings.weighted,
-            timed: settings.time.is_general(),
-            moving: settings.time.moves() || settings.time.refresh_after.is_some(),
+            timed: settings.time.applies_to_all(),
+            moving: settings.time.hits_move_deadlines() || settings.time.refresh_after.is_some(),
         };
         if !shape.has_plain_pointers::<K, V>() {
             return Err(BuildError::TaggedPointers);
@@ -229,7 +229,7 @@ impl<K, V> Engine<K, V> {
     /// Takes out entries whose time is over, if there may be any and nobody else is at it. For callers that are not pinned.
     #[inline(always)]
     pub(crate) fn expire_if_due(&self, now: u64) {
-        if now != 0 && now >= self.time.next() {
+        if now != 0 && now >= self.time.next_deadline() {
             self.expire(now);
         }
     }
@@ -303,7 +303,7 @@ impl<K, V> Engine<K, V> {
     /// Whether a hit is nothing but writing it down, also in a cache with times.
     #[inline(always)]
     pub(crate) fn hits_only_mark(&self) -> bool {
-        !self.eager_hits && !self.time.moves()
+        !self.eager_hits && !self.time.hits_move_deadlines()
     }
 
     /// From now on entries may have times, so every hit has to look at the clock. Takes effect before the caller publishes
