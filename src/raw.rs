@@ -252,7 +252,7 @@ where
         if time.grace > 0 {
             times.extend(now.saturating_add(time.grace));
         }
-        times.unclaim_reload(now.saturating_add(time.retry()));
+        times.unclaim_reload(now.saturating_add(time.retry_delay()));
     }
 }
 

@@ -165,7 +165,7 @@ impl<K, V> ExpirySettings<K, V> {
     }
 
     /// After a failed reload, so long until the next.
-    pub(crate) fn retry(&self) -> u64 {
+    pub(crate) fn retry_delay(&self) -> u64 {
         (self.refresh_after.unwrap_or(0) / 4).max(1)
     }
 
