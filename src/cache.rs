@@ -372,7 +372,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let found = self.0.find_alive(hash, key, now, &guard)?;
         let timing = self.0.engine.timing(found, &guard);
         // (It may have come from a snapshot, as the first with times: so the clock is asked again.)
-        Some(timing.and_then(|timing| timing.left(self.0.engine.now())))
+        Some(timing.and_then(|timing| timing.remaining(self.0.engine.now())))
     }
 
     /// Removes the key and returns a copy of its value. A load of the key that is going on will not enter the cache.

@@ -70,13 +70,13 @@ impl ExpiryRef<'_> {
     }
 
     /// What is left until the deadline, if there is one.
-    pub(crate) fn left(self, now: u64) -> Option<Duration> {
+    pub(crate) fn remaining(self, now: u64) -> Option<Duration> {
         let deadline = self.deadline();
         (deadline != NO_DEADLINE).then(|| Duration::from_nanos(deadline.saturating_sub(now)))
     }
 
     /// Returns the time until the limit that hits cannot move the deadline beyond, if there is one.
-    pub(crate) fn left_at_most(self, now: u64) -> Option<Duration> {
+    pub(crate) fn max_remaining(self, now: u64) -> Option<Duration> {
         let max_deadline = self.max_deadline();
         (max_deadline != NO_DEADLINE).then(|| Duration::from_nanos(max_deadline.saturating_sub(now)))
     }
@@ -94,7 +94,7 @@ impl ExpiryRef<'_> {
     }
 
     /// Lets the entry live at least until then, where deadlines may move.
-    pub(crate) fn extend(self, deadline: u64) {
+    pub(crate) fn extend_deadline(self, deadline: u64) {
         if let Some(moving) = self.moving {
             moving.max_deadline.fetch_max(deadline, Ordering::Relaxed);
             self.timing.deadline.fetch_max(deadline, Ordering::Relaxed);

@@ -122,7 +122,7 @@ impl<K, V> ExpirySettings<K, V> {
         if let Some(expiry) = &self.expiry {
             let ttl = match old {
                 None => expiry.after_create(key, value),
-                Some(old) => expiry.after_update(key, value, old.and_then(|old| old.left(now))),
+                Some(old) => expiry.after_update(key, value, old.and_then(|old| old.remaining(now))),
             };
             deadline = deadline.min(deadline_after(ttl, now));
         }
@@ -192,7 +192,7 @@ impl<K, V> ExpirySettings<K, V> {
             deadline = deadline.min(now.saturating_add(idle));
         }
         if let Some(expiry) = &self.expiry {
-            let ttl = expiry.after_read(key, value, timing.left(now));
+            let ttl = expiry.after_read(key, value, timing.remaining(now));
             deadline = deadline.min(deadline_after(ttl, now));
         }
         // Racing hits were at about the same moment: any of their deadlines will do. But one of them sees each step.
