@@ -211,30 +211,30 @@ impl Shape {
         hash: u64,
         (key, value): (K, V),
         weight: u64,
-        life: Option<Deadlines>,
+        deadlines: Option<Deadlines>,
     ) -> Handle {
-        debug_assert!(life.is_some() || !self.timed);
-        let handle = recycled.unwrap_or_else(|| self.allocate::<K, V>(life.is_some()));
+        debug_assert!(deadlines.is_some() || !self.timed);
+        let handle = recycled.unwrap_or_else(|| self.allocate::<K, V>(deadlines.is_some()));
         // SAFETY: the memory has room for the entry, aligned, and for weight and times just before it.
         unsafe {
             handle.0.cast::<Entry<K, V>>().write(Entry {
-                header: Header::new(hash, NEW, life.is_some()),
+                header: Header::new(hash, NEW, deadlines.is_some()),
                 key,
                 value,
             });
             if self.weighted {
                 handle.0.cast::<u64>().sub(1).write(weight);
             }
-            if let Some(life) = life {
+            if let Some(deadlines) = deadlines {
                 let timing = self.timing_of(handle);
                 timing.write(Timing {
                     timer: AtomicU32::new(IDLE),
-                    deadline: AtomicU64::new(life.deadline),
+                    deadline: AtomicU64::new(deadlines.deadline),
                 });
                 if self.moving {
                     timing.cast::<Moving>().sub(1).write(Moving {
-                        max_deadline: AtomicU64::new(life.max_deadline),
-                        refresh_at: AtomicU64::new(life.refresh_at),
+                        max_deadline: AtomicU64::new(deadlines.max_deadline),
+                        refresh_at: AtomicU64::new(deadlines.refresh_at),
                         scheduled: AtomicU64::new(NO_DEADLINE),
                     });
                 }

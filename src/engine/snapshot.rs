@@ -58,7 +58,7 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Deadline and limit of an entry that was found in the map.
-    pub(crate) fn times_of(&self, found: Handle, guard: &Guard) -> Option<(u64, u64)> {
+    pub(crate) fn deadlines_of(&self, found: Handle, guard: &Guard) -> Option<(u64, u64)> {
         self.timing(found, guard)
             .map(|timing| (timing.deadline(), timing.max_deadline()))
     }

@@ -16,11 +16,11 @@ impl<K, V> Engine<K, V> {
         hash: u64,
         contents: (K, V),
         weight: u64,
-        life: Option<Deadlines>,
+        deadlines: Option<Deadlines>,
         guard: &Guard,
     ) -> Handle {
         let mut recycled = None;
-        if life.is_some() == self.shape.timed {
+        if deadlines.is_some() == self.shape.timed {
             // SAFETY: the part is this thread's, which is pinned.
             recycled = self
                 .thread_states
@@ -31,7 +31,7 @@ impl<K, V> Engine<K, V> {
             self.activate_time();
         }
         // SAFETY: spares are of the usual size, went through `drop_contents`, and belong to whoever takes them.
-        unsafe { self.shape.make(recycled, hash, contents, weight, life) }
+        unsafe { self.shape.make(recycled, hash, contents, weight, deadlines) }
     }
 
     /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the limbo.
