@@ -13,8 +13,8 @@
 //! - **The capacity was lowered**, or the cache was cleared: to what suits the capacity, or to a fresh table if it is the
 //!   same size. The caller moves the homes.
 //!
-//! While homes move, `MOVES` of them move per arrival, so at most one entry per `MOVES` buckets of the old table arrives. A
-//! smaller table has at least a `MOST`th of the buckets, so these arrivals fill at most a sixth of its slots.
+//! While homes move, `HOMES_PER_ARRIVAL` of them move per arrival, so at most one entry per `HOMES_PER_ARRIVAL` buckets of the old table arrives. A
+//! smaller table has at least a `MAX_SHRINK`th of the buckets, so these arrivals fill at most a sixth of its slots.
 
 use super::Engine;
 use super::core::Core;
@@ -24,22 +24,22 @@ use crate::prim::panics::Panics;
 use crate::reclaim::Guard;
 
 /// The most entries that a table is sized for before it holds any.
-const PRESIZE: u64 = 1 << 26;
+const MAX_PRESIZED: u64 = 1 << 26;
 /// Up to this number of entries a cache costs little until it holds some: its table grows as it fills.
-const MODEST: u64 = 1024;
+const MIN_PRESIZED: u64 = 1024;
 /// The table's first size then, and when the number of entries is not bounded.
-const SMALL: u64 = 28;
+const SMALL_TABLE: u64 = 28;
 /// Homes moved per arrival: about 64 entries.
-const MOVES: usize = 16;
+const HOMES_PER_ARRIVAL: usize = 16;
 /// The most homes moved while the lock is held once: some milliseconds if their pages are touched for the first time.
-pub(super) const STEP: usize = 2048;
+pub(super) const MAX_HOMES_PER_STEP: usize = 2048;
 /// A table shrinks to no less than this part of its size at a time.
-const MOST: usize = 16;
+const MAX_SHRINK: usize = 16;
 /// A table of as many buckets (64 KiB) is not worth shrinking.
-const LEAST: usize = 1024;
+const MIN_BUCKETS: usize = 1024;
 
 /// Insertions that write to a negligible number of pages: 4 MB of them at most.
-const PAGES: usize = 1024;
+const FEW_PAGES: usize = 1024;
 
 /// The size of the table, and what there is to do about it.
 pub(super) struct Sizing {
@@ -47,7 +47,7 @@ pub(super) struct Sizing {
     room: usize,
     /// There was no memory to grow: as many entries have to arrive before it is tried again.
     refused: u32,
-    /// Insertions when the current table was installed, in units of [`PAGES`], modulo 2^16.
+    /// Insertions when the current table was installed, in units of [`FEW_PAGES`], modulo 2^16.
     installed: u16,
     /// The table shrinks when the policy holds a few entries only.
     shrinks: bool,
@@ -88,14 +88,14 @@ pub(super) fn first_size(capacity: u64, weighted: bool) -> usize {
     let first = if is_presized(capacity, weighted) {
         capacity
     } else {
-        capacity.min(SMALL)
+        capacity.min(SMALL_TABLE)
     };
     first as usize // at most PRESIZE
 }
 
 /// Whether the table is sized by the capacity, and not by the entries.
 fn is_presized(capacity: u64, weighted: bool) -> bool {
-    !weighted && (MODEST..=PRESIZE).contains(&capacity)
+    !weighted && (MIN_PRESIZED..=MAX_PRESIZED).contains(&capacity)
 }
 
 /// How many entries a table with so many slots holds before it grows.
@@ -163,13 +163,13 @@ impl Core {
     }
 
     fn insertions_in_pages(&self) -> u16 {
-        (self.counts.insertions / PAGES as u64) as u16
+        (self.counts.insertions / FEW_PAGES as u64) as u16
     }
 
     /// Notes the size of a table that was just installed, or a new capacity.
     pub(super) fn set_room(&mut self, map: &Map, guard: &Guard) {
         self.sizing.room = room(map.slots(guard));
-        self.sizing.shrinks = map.buckets(guard) >= 2 * LEAST && !self.is_presized();
+        self.sizing.shrinks = map.buckets(guard) >= 2 * MIN_BUCKETS && !self.is_presized();
     }
 
     /// The number of buckets that the table should have, if that differs from what it has. With `fresh`, it may be the same.
@@ -193,11 +193,11 @@ impl Core {
         } else {
             len.saturating_mul(2)
         };
-        let buckets = Map::buckets_for(entries).max(now / MOST).max(LEAST);
+        let buckets = Map::buckets_for(entries).max(now / MAX_SHRINK).max(MIN_BUCKETS);
         // An insertion writes to one page, in truth or at most: if those are few, a fresh table is not worth its while.
         let written = self.insertions_in_pages().wrapping_sub(self.sizing.installed);
-        let worth = fresh && usize::from(written) * PAGES > now / 512;
-        (buckets <= now / 2 || worth && buckets <= now && now > LEAST).then_some(buckets)
+        let worth = fresh && usize::from(written) * FEW_PAGES > now / 512;
+        (buckets <= now / 2 || worth && buckets <= now && now > MIN_BUCKETS).then_some(buckets)
     }
 
     /// Brings the table towards the size that it should have: has homes move, `budget` of them, or installs a table that was
@@ -252,8 +252,8 @@ impl Core {
         change.len = len;
         let mut budget = 0;
         if resizing {
-            let debt = change.debt.saturating_add(changed.saturating_mul(MOVES));
-            budget = debt.min(STEP);
+            let debt = change.debt.saturating_add(changed.saturating_mul(HOMES_PER_ARRIVAL));
+            budget = debt.min(MAX_HOMES_PER_STEP);
             change.debt = debt - budget;
         } else if let Some(at) = change.requested
             && !map.has_prepared(guard)
@@ -299,8 +299,8 @@ impl Core {
                 return step;
             }
         }
-        if map.buckets(guard) - self.sizing.change().cursor <= STEP {
-            self.move_homes(STEP, map, guard);
+        if map.buckets(guard) - self.sizing.change().cursor <= MAX_HOMES_PER_STEP {
+            self.move_homes(MAX_HOMES_PER_STEP, map, guard);
             return Resize::Moved;
         }
         let mut unlinked = Vec::new();
@@ -311,7 +311,7 @@ impl Core {
 
     /// See [`Engine::fit_table`].
     fn fit(&mut self, fresh: bool, map: &Map, guard: &Guard) -> Resize {
-        self.resize(fresh, STEP, map, guard)
+        self.resize(fresh, MAX_HOMES_PER_STEP, map, guard)
     }
 }
 

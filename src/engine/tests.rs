@@ -133,7 +133,7 @@ fn insertion_without_a_free_slot_in_a_large_table_moves_one_home() {
         || engine.map().table_id(&engine.pin()),
     );
     let mut spreads = 0;
-    while slots() < 8 * 6 * super::sizing::STEP || spreads < slots() as u32 / 20 * 9 {
+    while slots() < 8 * 6 * super::sizing::MAX_HOMES_PER_STEP || spreads < slots() as u32 / 20 * 9 {
         cache.insert(spread(spreads), ());
         cache.run_pending();
         spreads += 1;
