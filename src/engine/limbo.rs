@@ -13,13 +13,13 @@ use crate::reclaim::{Domain, Guard, Seal};
 use std::ptr::NonNull;
 
 /// A visit frees what it unlinked itself, up to this number of entries,
-const FRESH: usize = 512;
+const MAX_FRESH: usize = 512;
 /// and of those that readers held up, this number more.
-const BACKLOG: usize = 64;
+const MAX_BACKLOG: usize = 64;
 /// Where freeing runs no destructor, memory is rather freed as fast as new entries need it, unless this much waits.
-const SPARE: usize = 256;
+const MAX_WAITING: usize = 256;
 /// Looking at this number of readers is worth an entry that may be freed.
-const READERS: usize = 8;
+const READERS_PER_ENTRY: usize = 8;
 
 /// How much of what can be freed is to be freed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Queue {
     fn pop(&mut self) -> Option<Handle> {
         let first = self.first?;
         self.len -= 1;
-        self.first = (self.len > 0).then(|| Self::behind(first));
+        self.first = (self.len > 0).then(|| Self::next(first));
         if self.len == 0 {
             self.last = None;
         }
@@ -84,7 +84,7 @@ impl Queue {
 
     /// What follows an entry that is not the last.
     #[inline]
-    fn behind(entry: Handle) -> Handle {
+    fn next(entry: Handle) -> Handle {
         // SAFETY: as in `push`; the link was set there or in `append`, and not to null.
         unsafe { Handle(NonNull::new_unchecked(entry.header().link())) }
     }
@@ -93,7 +93,7 @@ impl Queue {
         let mut next = self.first;
         (1..=self.len).rev().map_while(move |left| {
             let entry = next?;
-            next = (left > 1).then(|| Self::behind(entry));
+            next = (left > 1).then(|| Self::next(entry));
             Some(entry)
         })
     }
@@ -169,18 +169,18 @@ impl Limbo {
 
     fn passed(&mut self, domain: &Domain, seal: &Seal) -> bool {
         let (passed, readers) = domain.passed(seal);
-        self.credit = u32::try_from(readers / READERS).unwrap_or(u32::MAX);
+        self.credit = u32::try_from(readers / READERS_PER_ENTRY).unwrap_or(u32::MAX);
         passed
     }
 
     /// How many entries a visit should free now. `drops`: freeing runs destructors.
     #[inline]
     pub(super) fn quota(&mut self, drops: bool, portion: Portion) -> usize {
-        let fresh = (std::mem::take(&mut self.fresh) as usize).min(FRESH);
+        let fresh = (std::mem::take(&mut self.fresh) as usize).min(MAX_FRESH);
         let more = match portion {
             Portion::All => return self.safe.len,
             Portion::Fresh => 0,
-            Portion::Bounded if drops || self.safe.len > SPARE => BACKLOG,
+            Portion::Bounded if drops || self.safe.len > MAX_WAITING => MAX_BACKLOG,
             Portion::Bounded => fresh / 32 + 1,
         };
         self.safe.len.min(fresh + more)
