@@ -37,7 +37,7 @@ const PAST: usize = LEVELS * SLOTS;
 
 /// The first tick that begins when, or after, the deadline is over: nothing may fire early.
 #[inline]
-fn due(deadline: u64) -> u64 {
+fn due_tick(deadline: u64) -> u64 {
     deadline.div_ceil(1 << TICK)
 }
 
@@ -97,7 +97,7 @@ impl<H: Copy + Eq> Wheel<H> {
     #[must_use = "an entry whose timer was refused never fires"]
     pub(crate) fn schedule<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H) -> bool {
         debug_assert!(!self.is_scheduled(timers, handle));
-        self.put(timers, handle, due(timers.deadline(handle)))
+        self.put(timers, handle, due_tick(timers.deadline(handle)))
     }
 
     /// Puts a timer into its bucket, as seen from the present, if there is memory for that.
@@ -109,7 +109,7 @@ impl<H: Copy + Eq> Wheel<H> {
             ((due ^ self.tick).ilog2() / DIGIT) as usize
         };
         let bucket = bucket(level, due);
-        if self.queues[level].is_empty() && !self.make_level(level) {
+        if self.queues[level].is_empty() && !self.allocate_level(level) {
             return false;
         }
         let pushed = self
@@ -121,7 +121,7 @@ impl<H: Copy + Eq> Wheel<H> {
 
     /// Makes a level's buckets, if there is memory for them.
     #[cold]
-    fn make_level(&mut self, level: usize) -> bool {
+    fn allocate_level(&mut self, level: usize) -> bool {
         let slots = if level < LEVELS { SLOTS } else { 1 };
         let mut queues = Vec::new();
         if queues.try_reserve_exact(slots).is_err() {
@@ -137,16 +137,16 @@ impl<H: Copy + Eq> Wheel<H> {
         if self.is_scheduled(timers, handle) {
             // Its level was chosen by what was the present then, and may be another now.
             let level = self.chunks.queue_id(timers.place(handle));
-            let bucket = bucket(level.into(), due(timers.deadline(handle)));
+            let bucket = bucket(level.into(), due_tick(timers.deadline(handle)));
             self.chunks.remove(queue(&mut self.queues, bucket), timers, handle, 0);
-            self.note_taken(bucket);
+            self.clear_if_empty(bucket);
             timers.set_place(handle, IDLE);
         }
     }
 
     /// To be called when something was taken out of a bucket.
     #[inline]
-    fn note_taken(&mut self, bucket: usize) {
+    fn clear_if_empty(&mut self, bucket: usize) {
         if queue(&mut self.queues, bucket).is_empty() {
             self.filled[bucket / 64] &= !(1 << (bucket % 64));
         }
@@ -204,13 +204,13 @@ impl<H: Copy + Eq> Wheel<H> {
                     break;
                 };
                 left -= 1;
-                let due = due(timers.deadline(handle));
+                let due = due_tick(timers.deadline(handle));
                 if due <= tick || !self.put(timers, handle, due) {
                     timers.set_place(handle, IDLE);
                     fire(self, handle);
                 }
             }
-            self.note_taken(bucket);
+            self.clear_if_empty(bucket);
         }
         (self.tick, self.reached) = (target, PAST);
         false
@@ -256,7 +256,7 @@ impl<H: Copy + Eq> Wheel<H> {
             let level = index / SLOTS;
             assert_eq!(usize::from(queue.id()), level);
             for handle in self.chunks.iter(queue) {
-                let due = due(timers.deadline(handle));
+                let due = due_tick(timers.deadline(handle));
                 assert_eq!(bucket(level, due), index);
                 if index == PAST {
                     assert!(due <= self.tick);
@@ -341,7 +341,7 @@ mod tests {
     impl Model {
         fn schedule(&mut self, handle: Handle, deadline: u64, present: u64) {
             assert!(self.timers.entry(deadline).or_default().insert(handle));
-            self.order.insert(handle, due(deadline).max(present));
+            self.order.insert(handle, due_tick(deadline).max(present));
         }
 
         fn remove(&mut self, handle: Handle, deadline: u64) -> u64 {
@@ -438,7 +438,7 @@ mod tests {
             let next = self.wheel.next();
             match first {
                 Some(&first) => assert!(
-                    next <= due(first).saturating_mul(NS),
+                    next <= due_tick(first).saturating_mul(NS),
                     "next() is {next}, {first} is due"
                 ),
                 None => assert_eq!(next, u64::MAX),
