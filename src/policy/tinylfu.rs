@@ -321,7 +321,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
             self.shrink(entries, out);
         }
         // The next candidates' counters, and the places of their ghosts.
-        if let Some(candidate) = self.chunks.soon(&self.window) {
+        if let Some(candidate) = self.chunks.peek_ahead(&self.window) {
             Policy::<E>::prefetch(self, entries.hash(candidate));
         }
     }

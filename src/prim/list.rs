@@ -40,9 +40,9 @@ pub(crate) const MAX_NOTE: u8 = 15;
 /// Neighbouring chunks with at most this many handles between them become one.
 const MERGE: u8 = 20;
 /// How many handles ahead of the tail are prefetched: the time of a few evictions covers a miss to memory.
-const AHEAD: usize = 8;
-/// How many are to come before [`Chunks::soon`]: nearer than what is just being prefetched.
-const SOON: usize = 3;
+const PREFETCH_AHEAD: usize = 8;
+/// How many are to come before [`Chunks::peek_ahead`]: nearer than what is just being prefetched.
+const PEEK_AHEAD: usize = 3;
 /// Handles compared in one go; a divisor of [`ITEMS`].
 const GROUP: usize = 7;
 /// No chunk; out of range of any slab.
@@ -328,14 +328,14 @@ impl<H: Copy + Eq> Chunks<H> {
         queue.weight -= weight;
         chunk.live -= 1;
         if chunk.live == 0 {
-            self.next_tail(queue, entries);
+            self.drop_empty_tail(queue, entries);
             return Some((handle, weight));
         }
         while chunk.items[last - 1].is_none() {
             last -= 1;
         }
         chunk.hi = last as u8;
-        if let Some(&Some(ahead)) = chunk.items.get(last.wrapping_sub(AHEAD)) {
+        if let Some(&Some(ahead)) = chunk.items.get(last.wrapping_sub(PREFETCH_AHEAD)) {
             entries.prefetch(ahead);
         }
         Some((handle, weight))
@@ -343,9 +343,9 @@ impl<H: Copy + Eq> Chunks<H> {
 
     /// A handle that will soon be at the tail, which is already prefetched; not every one is told of.
     #[inline(always)]
-    pub(crate) fn soon(&self, queue: &Queue) -> Option<H> {
+    pub(crate) fn peek_ahead(&self, queue: &Queue) -> Option<H> {
         let chunk = self.slab.get(queue.tail as usize)?;
-        let at = usize::from(chunk.hi).checked_sub(SOON)?;
+        let at = usize::from(chunk.hi).checked_sub(PEEK_AHEAD)?;
         if at < usize::from(chunk.lo) {
             None
         } else {
@@ -356,10 +356,10 @@ impl<H: Copy + Eq> Chunks<H> {
     /// Frees the empty chunk at the tail, and prefetches what the next pops will ask for.
     #[cold]
     #[inline(never)]
-    fn next_tail<E: Places<Handle = H>>(&mut self, queue: &mut Queue, entries: &E) {
+    fn drop_empty_tail<E: Places<Handle = H>>(&mut self, queue: &mut Queue, entries: &E) {
         self.unlink(queue, queue.tail);
         if let Some(chunk) = self.slab.get(queue.tail as usize) {
-            let last = chunk.used().iter().rev().take(AHEAD).flatten();
+            let last = chunk.used().iter().rev().take(PREFETCH_AHEAD).flatten();
             last.for_each(|&handle| entries.prefetch(handle));
             if let Some(chunk) = self.slab.get(chunk.prev as usize) {
                 chunk.prefetch();
