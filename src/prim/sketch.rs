@@ -36,7 +36,7 @@ pub(crate) struct Sketch {
     /// The current generation in every bit: all zeros or all ones.
     generation: u64,
     /// Additions that change a counter, until the next halving.
-    left: u64,
+    until_halving: u64,
     period: u64,
 }
 
@@ -58,7 +58,7 @@ impl Sketch {
             sweep: 0,
             halved: Vec::new(),
             generation: 0,
-            left: 0,
+            until_halving: 0,
             period: 0,
         }
     }
@@ -93,7 +93,7 @@ impl Sketch {
             if self.blocks > 0 {
                 for (block, to) in words[offset..].chunks_exact_mut(WORDS).take(blocks).enumerate() {
                     let from = (block as u128 * self.blocks as u128 / blocks as u128) as usize;
-                    self.sync(from);
+                    self.halve_if_stale(from);
                     let from = usize::from(self.offset) + from * WORDS;
                     to.copy_from_slice(&self.words[from..from + WORDS]);
                 }
@@ -102,9 +102,9 @@ impl Sketch {
             self.halved = halved;
             (self.generation, self.sweep) = (0, blocks);
         }
-        let adds = self.period - self.left;
+        let adds = self.period - self.until_halving;
         self.period = 20 * entries.max(64);
-        self.left = self.period - adds.min(self.period / 2);
+        self.until_halving = self.period - adds.min(self.period / 2);
         true
     }
 
@@ -118,7 +118,7 @@ impl Sketch {
     fn block(&mut self, hash: u32) -> Option<&mut [u64; WORDS]> {
         let block = self.block_of(hash);
         if self.sweep < self.blocks {
-            self.sweep_on(block);
+            self.sweep_step(block);
         }
         let at = usize::from(self.offset) + block * WORDS;
         self.words.get_mut(at..at + WORDS)?.try_into().ok()
@@ -127,14 +127,14 @@ impl Sketch {
     /// Halves this block and the next one of the sweep, if they were not since the last halving.
     #[cold]
     #[inline(never)]
-    fn sweep_on(&mut self, block: usize) {
-        self.sync(block);
-        self.sync(self.sweep);
+    fn sweep_step(&mut self, block: usize) {
+        self.halve_if_stale(block);
+        self.halve_if_stale(self.sweep);
         self.sweep += 1;
     }
 
     /// Halves a block that was not looked at since the last halving.
-    fn sync(&mut self, block: usize) {
+    fn halve_if_stale(&mut self, block: usize) {
         let halved = &mut self.halved[block / 64];
         let stale = (*halved ^ self.generation) & (1 << (block % 64));
         if stale != 0 {
@@ -161,9 +161,9 @@ impl Sketch {
         if least == TOP {
             return TOP as u8;
         }
-        self.left -= 1;
-        if self.left == 0 {
-            self.age();
+        self.until_halving -= 1;
+        if self.until_halving == 0 {
+            self.halve_all();
             return self.estimate(hash);
         }
         least as u8 + 1
@@ -171,13 +171,13 @@ impl Sketch {
 
     /// Halves all counters, in effect.
     #[cold]
-    fn age(&mut self) {
+    fn halve_all(&mut self) {
         // Rarely anything to do: there are many more additions in a period than blocks.
         for block in self.sweep..self.blocks {
-            self.sync(block);
+            self.halve_if_stale(block);
         }
         self.generation = !self.generation;
-        self.left = self.period - self.period / 2;
+        self.until_halving = self.period - self.period / 2;
         self.sweep = 0;
     }
 
