@@ -72,35 +72,35 @@ pub(crate) fn now() -> u64 {
 }
 
 /// The last time that somebody read the real clock, and what it said. 0 ticks where the counter is not trusted.
-struct Seen {
+struct LastReading {
     ticks: AtomicU64,
     nanos: AtomicU64,
 }
 
 // (Loom's atomics cannot be in a static: its models of others' protocols read the real clock every time.)
 #[cfg(not(loom))]
-static SEEN: Padded<Seen> = Padded(Seen {
+static LAST: Padded<LastReading> = Padded(LastReading {
     ticks: AtomicU64::new(0),
     nanos: AtomicU64::new(1),
 });
 
 /// For so many ticks, what was seen counts as the present: a millisecond at most, as no counter is slower than 1 GHz.
-const FRESH: u64 = 1 << 20;
+const MAX_AGE: u64 = 1 << 20;
 
-impl Seen {
+impl LastReading {
     /// What was seen last, if that counts as the present.
     #[inline(always)]
     fn fresh(&self, counter: impl FnOnce() -> u64) -> Option<u64> {
-        // Acquire pairs with the Release in `note`: what was seen is at least as new as its ticks say. If the counters of
+        // Acquire pairs with the Release in `record`: what was seen is at least as new as its ticks say. If the counters of
         // two processors disagree by more than that, the difference is huge, one way or the other. Nothing is seen before
         // somebody has found out that the counter is trusted.
         let seen = self.ticks.load(Ordering::Acquire);
-        let fresh = seen != 0 && counter().wrapping_sub(seen) < FRESH;
+        let fresh = seen != 0 && counter().wrapping_sub(seen) < MAX_AGE;
         fresh.then(|| self.nanos.load(Ordering::Relaxed))
     }
 
     /// Notes what the real clock said, after the ticks were read; returns the present.
-    fn note(&self, ticks: u64, now: u64) -> u64 {
+    fn record(&self, ticks: u64, now: u64) -> u64 {
         let seen = self.nanos.fetch_max(now, Ordering::Relaxed);
         self.ticks.store(ticks, Ordering::Release); // partner: the Acquire in `fresh`
         now.max(seen)
@@ -111,26 +111,26 @@ impl Seen {
 #[inline(always)]
 pub(crate) fn nanos() -> u64 {
     #[cfg(not(loom))]
-    if let Some(fresh) = SEEN.0.fresh(counter) {
+    if let Some(fresh) = LAST.0.fresh(counter) {
         return fresh;
     }
-    look()
+    read_slow()
 }
 
 #[cfg(not(loom))]
 #[cold]
 #[inline(never)]
-fn look() -> u64 {
+fn read_slow() -> u64 {
     if !EXISTS {
         panic!("this platform has no clock: set one by Builder::clock");
     }
     let origin = origin();
     let ticks = if origin.counter { counter() } else { 0 };
-    SEEN.0.note(ticks, origin.instant.elapsed().as_nanos() as u64)
+    LAST.0.record(ticks, origin.instant.elapsed().as_nanos() as u64)
 }
 
 #[cfg(loom)]
-fn look() -> u64 {
+fn read_slow() -> u64 {
     (origin().instant.elapsed().as_nanos() as u64).max(1)
 }
 
@@ -223,7 +223,7 @@ mod model {
     use std::sync::Arc;
 
     struct Case {
-        seen: Seen,
+        last: LastReading,
         time: AtomicU64,
         /// What one thread was told last, for another to hear.
         told: AtomicU64,
@@ -232,17 +232,17 @@ mod model {
     impl Case {
         /// Relaxed, so that it orders nothing; but one after the other, as a counter is read.
         fn counter(&self) -> u64 {
-            self.time.fetch_add(FRESH / 4, Ordering::Relaxed)
+            self.time.fetch_add(MAX_AGE / 4, Ordering::Relaxed)
         }
 
         fn nanos(&self) -> u64 {
             let begun = self.counter();
-            let fresh = self.seen.fresh(|| self.counter());
+            let fresh = self.last.fresh(|| self.counter());
             let now = fresh.unwrap_or_else(|| {
                 let ticks = self.counter();
-                self.seen.note(ticks, self.counter())
+                self.last.record(ticks, self.counter())
             });
-            assert!(now + FRESH > begun, "at most so late: {now} at {begun}");
+            assert!(now + MAX_AGE > begun, "at most so late: {now} at {begun}");
             assert!(now <= self.counter(), "nothing is of the future");
             now
         }
@@ -252,11 +252,11 @@ mod model {
     fn model(before: fn(&Case)) {
         loom::model(move || {
             let case = Arc::new(Case {
-                seen: Seen {
+                last: LastReading {
                     ticks: AtomicU64::new(0),
                     nanos: AtomicU64::new(1),
                 },
-                time: AtomicU64::new(8 * FRESH),
+                time: AtomicU64::new(8 * MAX_AGE),
                 told: AtomicU64::new(0),
             });
             before(&case);
@@ -283,7 +283,7 @@ mod model {
     fn loom_clock_what_was_seen_grows_old() {
         model(|case| {
             let ticks = case.counter();
-            case.seen.note(ticks, case.counter());
+            case.last.record(ticks, case.counter());
         });
     }
 }
