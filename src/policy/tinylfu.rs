@@ -38,11 +38,11 @@ const COLDEST_OF: usize = 64;
 /// Caches of up to so many entries have a sketch as soon as there are former uses to be counted.
 const PRESIZE: u64 = 1 << 26;
 /// The number of candidates compared with a remembered victim's estimate before it is looked up again.
-const RIVALRY: u8 = 31;
+const RIVAL_USES: u8 = 31;
 /// The highest estimate there is.
 const MOST_USES: u8 = 15;
 /// How rarely, less 1.
-const RARELY: u32 = 127;
+const ONE_IN_128: u32 = 127;
 /// Caches of up to so many entries, which all have the smallest sketch (8 KiB), make it when they are a 32nd full.
 const SMALL: u64 = 1024;
 
@@ -68,7 +68,7 @@ pub(crate) struct TinyLfu<H> {
     arrivals: TickCounter,
     departures: TickCounter,
     tick: u64,
-    /// Above this total weight, `size_up` has to be asked; and above this number of entries it has something to do.
+    /// Above this total weight, `resize_history` has to be asked; and above this number of entries it has something to do.
     size_check: u64,
     size_limit: u64,
     random: u32,
@@ -109,7 +109,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
             arrivals: TickCounter { ticks: 0, left: 1 },
             departures: TickCounter { ticks: 0, left: 1 },
             tick: 1,
-            size_check: Self::size_early(capacity, weighted),
+            size_check: Self::history_threshold(capacity, weighted),
             size_limit: 0,
             random: 0x9E37_79B9,
             rival: 0,
@@ -128,7 +128,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     }
 
     /// The total weight beyond which the sketch is needed.
-    fn size_early(capacity: u64, weighted: bool) -> u64 {
+    fn history_threshold(capacity: u64, weighted: bool) -> u64 {
         if weighted || capacity > SMALL {
             capacity
         } else {
@@ -144,13 +144,13 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Makes the sketch and the ghosts fit, if they have to be larger than they are. Where there is no memory for that, those
     /// that are there are kept; without any, no candidate is admitted to a full main part.
     #[cold]
-    fn size_up(&mut self) {
+    fn resize_history(&mut self) {
         let held = self.chunks.len() as u64;
         if held < self.size_limit {
             return;
         }
         // After a refusal it is tried again now and then.
-        if self.sketch.was_refused() && xorshift(&mut self.random) & RARELY != 0 {
+        if self.sketch.was_refused() && xorshift(&mut self.random) & ONE_IN_128 != 0 {
             return;
         }
         let entries = if self.weighted { held } else { self.capacity };
@@ -171,7 +171,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
     /// If the entry was hit since it was last asked: counts that, clears the mark and returns its new estimate.
     #[inline(always)]
-    fn flush<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H) -> Option<u8> {
+    fn take_hit<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H) -> Option<u8> {
         (entries.hits(handle) != 0).then(|| {
             entries.reset_hits(handle);
             self.sketch.add(entries.hash(handle))
@@ -226,7 +226,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
         loop {
             if let Some((tail, _)) = self.chunks.back(&self.probation) {
                 steps += 1;
-                if self.flush(entries, tail).is_none() || steps >= STEPS {
+                if self.take_hit(entries, tail).is_none() || steps >= STEPS {
                     return Some(tail);
                 }
                 if !self.chunks.reserve(&self.protected) {
@@ -235,11 +235,11 @@ impl<H: Copy + Eq> TinyLfu<H> {
                 let weight = self.weigh(entries, tail);
                 self.chunks.pop_back(&mut self.probation, entries, weight);
                 self.push_reserved(PROTECTED, entries, tail, weight);
-                self.trim(entries, &mut steps);
+                self.trim_protected(entries, &mut steps);
             } else {
                 let (tail, _) = self.chunks.back(&self.protected)?;
                 steps += 1;
-                if self.flush(entries, tail).is_none() || steps >= STEPS || !self.recycle(entries, tail) {
+                if self.take_hit(entries, tail).is_none() || steps >= STEPS || !self.rotate_protected(entries, tail) {
                     return Some(tail);
                 }
             }
@@ -247,7 +247,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     }
 
     /// Moves the tail of the protected queue to its head. Returns false, and does nothing, if it has no place there.
-    fn recycle<E: Entries<Handle = H>>(&mut self, entries: &E, tail: H) -> bool {
+    fn rotate_protected<E: Entries<Handle = H>>(&mut self, entries: &E, tail: H) -> bool {
         if !self.chunks.reserve(&self.protected) {
             return false;
         }
@@ -266,14 +266,14 @@ impl<H: Copy + Eq> TinyLfu<H> {
     }
 
     /// Brings the protected queue back to its size.
-    fn trim<E: Entries<Handle = H>>(&mut self, entries: &E, steps: &mut u32) {
+    fn trim_protected<E: Entries<Handle = H>>(&mut self, entries: &E, steps: &mut u32) {
         while self.protected.weight() > self.protected_max && *steps < STEPS {
             let Some((tail, _)) = self.chunks.back(&self.protected) else {
                 return;
             };
             *steps += 1;
-            if self.flush(entries, tail).is_some() {
-                if !self.recycle(entries, tail) {
+            if self.take_hit(entries, tail).is_some() {
+                if !self.rotate_protected(entries, tail) {
                     return;
                 }
             } else {
@@ -293,10 +293,10 @@ impl<H: Copy + Eq> TinyLfu<H> {
     fn wins<E: Entries<Handle = H>>(&mut self, entries: &E, ours: u8, victim: H) -> bool {
         // Ties lose, and a key seen once never displaces another: so a scan cannot wash the main part out.
         let theirs = self.sketch.estimate(entries.hash(victim));
-        let wins = ours > theirs || (ours >= WARM && xorshift(&mut self.random) & RARELY == 0);
+        let wins = ours > theirs || (ours >= WARM && xorshift(&mut self.random) & ONE_IN_128 == 0);
         if !wins {
             self.rival = entries.hash(victim) as u16;
-            self.rivalry = RIVALRY << 3 | theirs.clamp(1, WARM - 1);
+            self.rivalry = RIVAL_USES << 3 | theirs.clamp(1, WARM - 1);
         }
         wins
     }
@@ -307,18 +307,18 @@ impl<H: Copy + Eq> TinyLfu<H> {
         while self.window.weight() > self.window_max {
             // The common case in a full cache: a candidate that arrived with no more uses than the victim it would have to
             // beat, and was not hit since, is rejected without consulting the sketch.
-            let bar = self.bar(entries);
-            let hopeless = |handle, uses| {
-                let hopeless = uses < bar && entries.hits(handle) == 0;
-                hopeless.then(|| weigh(entries, handle, weighted))
+            let min_winning_uses = self.min_winning_uses(entries);
+            let cannot_win = |handle, uses| {
+                let cannot_win = uses < min_winning_uses && entries.hits(handle) == 0;
+                cannot_win.then(|| weigh(entries, handle, weighted))
             };
-            match self.chunks.pop_back_if(&mut self.window, entries, hopeless) {
+            match self.chunks.pop_back_if(&mut self.window, entries, cannot_win) {
                 Some(tail) => self.evict_window(entries, tail, Verdict::Rejected, out),
                 None => self.evaluate_candidate(entries, out),
             }
         }
         if self.total > self.capacity {
-            self.shrink(entries, out);
+            self.evict_excess(entries, out);
         }
         // The next candidates' counters, and the places of their ghosts.
         if let Some(candidate) = self.chunks.peek_ahead(&self.window) {
@@ -328,7 +328,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
     /// The uses below which a candidate without a mark cannot win: one more than the victim's estimate.
     #[inline(always)]
-    fn bar<E: Entries<Handle = H>>(&mut self, entries: &E) -> u8 {
+    fn min_winning_uses<E: Entries<Handle = H>>(&mut self, entries: &E) -> u8 {
         if !self.exceeds_capacity() {
             return 0;
         }
@@ -354,9 +354,9 @@ impl<H: Copy + Eq> TinyLfu<H> {
     fn evaluate_candidate<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Evictions<H>) {
         let (candidate, _) = self.chunks.back(&self.window).expect("it weighs too much");
         let weight = self.weigh(entries, candidate);
-        let flushed = self.flush(entries, candidate);
+        let hit = self.take_hit(entries, candidate);
         let verdict = if self.total > self.capacity {
-            let ours = flushed.unwrap_or_else(|| self.sketch.estimate(entries.hash(candidate)));
+            let ours = hit.unwrap_or_else(|| self.sketch.estimate(entries.hash(candidate)));
             self.compete(entries, ours, out)
         } else {
             None
@@ -395,12 +395,12 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
     /// Lets go of what is too much though the window is not.
     #[inline(never)]
-    fn shrink<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Evictions<H>) {
+    fn evict_excess<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Evictions<H>) {
         while self.total > self.capacity {
             if let Some(victim) = self.victim(entries) {
                 self.evict(entries, victim, out);
             } else if let Some((tail, _)) = self.chunks.back(&self.window) {
-                self.flush(entries, tail);
+                self.take_hit(entries, tail);
                 let weight = self.weigh(entries, tail);
                 self.chunks.pop_back(&mut self.window, entries, weight);
                 self.evict_window(entries, (tail, weight), Verdict::Evicted, out);
@@ -459,8 +459,8 @@ impl<H: Copy + Eq> TinyLfu<H> {
     #[inline(always)]
     fn admit<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weighted: bool, out: &mut Evictions<H>) {
         let weight = weigh(entries, handle, weighted);
-        let calm = self.total.checked_add(weight).is_some_and(|sum| sum <= self.size_check);
-        if !calm && !self.prepare(entries, handle, weight, out) {
+        let fits = self.total.checked_add(weight).is_some_and(|sum| sum <= self.size_check);
+        if !fits && !self.prepare(entries, handle, weight, out) {
             return;
         }
         let hash = entries.hash(handle);
@@ -487,7 +487,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
             return false;
         }
         if self.total.saturating_add(weight) > self.size_check {
-            self.size_up();
+            self.resize_history();
         }
         if self.total.checked_add(weight).is_none() {
             self.make_room(entries, weight, out);
@@ -529,7 +529,7 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
             }
         }
         if weight != before {
-            self.trim(entries, &mut 0);
+            self.trim_protected(entries, &mut 0);
             self.rebalance(entries, self.weighted, out);
         }
     }
@@ -553,11 +553,11 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
         self.capacity = capacity;
         self.set_window(window);
         // Growing alone must not allocate: the sizes are looked at by a later insertion.
-        (self.size_check, self.size_limit) = (Self::size_early(capacity, self.weighted), 0);
+        (self.size_check, self.size_limit) = (Self::history_threshold(capacity, self.weighted), 0);
         if self.total > capacity {
-            self.size_up();
+            self.resize_history();
         }
-        self.trim(entries, &mut 0);
+        self.trim_protected(entries, &mut 0);
         self.rebalance(entries, self.weighted, out);
     }
 
@@ -617,7 +617,7 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
             return;
         }
         if self.weighted || self.capacity <= PRESIZE {
-            self.size_up();
+            self.resize_history();
         }
         for _ in 0..rank.uses.min(MOST_USES) {
             self.sketch.add(entries.hash(handle));
@@ -631,7 +631,7 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
         if !chunks.push_front(queue, entries, handle, weight, MAX_NOTE) {
             self.push_refused((rank.queue, MAX_NOTE), entries, (handle, weight), out);
         }
-        self.trim(entries, &mut 0);
+        self.trim_protected(entries, &mut 0);
         self.rebalance(entries, self.weighted, out);
     }
 
@@ -644,7 +644,7 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
             // Rounded up, so that it comes back as it was.
             let capacity = u128::from(self.capacity) * u128::from(share);
             Self::set_window(self, capacity.div_ceil(1 << 32) as u64);
-            self.trim(entries, &mut 0);
+            self.trim_protected(entries, &mut 0);
             self.rebalance(entries, self.weighted, out);
         }
     }
