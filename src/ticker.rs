@@ -11,20 +11,22 @@ use std::{io, process};
 /// Told when the last handle is dropped, so that the thread does not sleep on until its next turn.
 #[derive(Default)]
 struct Shutdown {
-    rung: Mutex<bool>,
-    heard: Condvar,
+    requested: Mutex<bool>,
+    wakeup: Condvar,
 }
 
 impl Shutdown {
-    fn ring(&self) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.heard.notify_all();
+    fn request(&self) {
+        *self.requested.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wakeup.notify_all();
     }
 
     /// Waits for so long; true if it rang.
     fn wait(&self, interval: Duration) -> bool {
-        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.heard.wait_timeout_while(rung, interval, |rung| !*rung);
+        let requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .wakeup
+            .wait_timeout_while(requested, interval, |requested| !*requested);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
@@ -56,21 +58,21 @@ pub(crate) enum Kind {
 }
 
 impl Service {
-    /// Runs `turn` every `interval` on a new thread, until the service is dropped or `turn` returns false.
+    /// Runs `task` every `interval` on a new thread, until the service is dropped or `task` returns false.
     pub(crate) fn start(
         kind: Kind,
         interval: Duration,
-        mut turn: impl FnMut() -> bool + Send + 'static,
+        mut task: impl FnMut() -> bool + Send + 'static,
     ) -> io::Result<Self> {
         let shutdown = Arc::new(Shutdown::default());
-        let heard = shutdown.clone();
+        let wakeup = shutdown.clone();
         let name = match kind {
             Kind::Ticker => "hotset-ticker",
             Kind::Saver => "hotset-saver",
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             IS_SERVICE.set(true);
-            while !heard.wait(interval) && turn() {}
+            while !wakeup.wait(interval) && task() {}
         })?;
         Ok(Self {
             kind,
@@ -86,7 +88,7 @@ impl Drop for Service {
         if self.process != process::id() {
             return;
         }
-        self.shutdown.ring();
+        self.shutdown.request();
         let Some(thread) = self.thread.take() else { return };
         let waits = match self.kind {
             Kind::Ticker => !IS_SERVICE.try_with(Cell::get).unwrap_or(false),
