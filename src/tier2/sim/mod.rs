@@ -10,13 +10,14 @@ mod answers;
 mod background;
 mod cluster;
 mod exhaustive;
-mod face;
+
 mod oracle;
 mod process;
 mod random;
 mod schedules;
 mod script;
 mod server;
+mod transport;
 mod world;
 
 use super::Mend;
