@@ -10,7 +10,7 @@
 use super::node::{AfterClear, Canary, Failure, Link, MILLI, Node, Role, Sync};
 use super::operation::Operation;
 use super::tier::{State, Tier};
-use super::{Mend, Settings};
+use super::{Rule, Settings};
 
 /// How long a canary's key stays.
 pub const CANARY_PX: u64 = 30_000;
@@ -201,7 +201,7 @@ impl Tier {
         let mut guard = self.0.lock();
         let state = &mut *guard;
         self.0.count_failure(failure);
-        let refusals_count = state.mend(Mend::UnsyncedByWrite);
+        let refusals_count = state.rule(Rule::UnsyncedByWrite);
         let one = state.node(node, &self.0.settings);
         if one.bus.canary.is_none_or(|canary| canary.number != number) {
             return;
@@ -289,8 +289,8 @@ impl Tier {
     pub fn messages<'k>(&self, node: u32, keys: impl IntoIterator<Item = &'k [u8]>, mut apply: impl FnMut(&'k [u8])) {
         let mut guard = self.0.lock();
         let state = &mut *guard;
-        let numbered = state.mend(Mend::NumberedCanaries);
-        let pinged = state.mend(Mend::PingBehindCanary);
+        let numbered = state.rule(Rule::NumberedCanaries);
+        let pinged = state.rule(Rule::PingBehindCanary);
         let mut arrived = None;
         state.node(node, &self.0.settings);
         for key in keys {

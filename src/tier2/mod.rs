@@ -110,7 +110,7 @@ impl Default for NamespaceSettings {
 /// A rule of the protocol that the simulation can turn off, to see that it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(not(all(test, not(loom))), allow(dead_code))]
-pub(crate) enum Mend {
+pub(crate) enum Rule {
     /// A late unconditional write is fenced before its key is written or replayed.
     Fence,
     /// A breaker that closes has tier 1 cleared.

@@ -208,7 +208,7 @@ impl Tier {
         }
         let was_down = !matches!(one.link, Link::Up | Link::Replaying { .. });
         let epoch = one.epoch;
-        if another && !first && state.mend(super::Mend::ReplayOnNewEpoch) {
+        if another && !first && state.rule(super::Rule::ReplayOnNewEpoch) {
             self.0.stats.epochs.one();
             if state.journal.unconfirm(Some(node), node, now) {
                 state.overflow(&self.0.stats);
@@ -216,7 +216,7 @@ impl Tier {
         }
         if another || was_down {
             let replay = state.journal.has(node);
-            let keep_sync = !another && !state.mend(super::Mend::ClearOnBreaker);
+            let keep_sync = !another && !state.rule(super::Rule::ClearOnBreaker);
             let one = state.node(node, &self.0.settings);
             let armed_before = one.bus.synced_at;
             one.reopen(replay, now);
@@ -344,13 +344,13 @@ impl Shared {
 
 impl State {
     #[cfg(all(test, not(loom)))]
-    pub(crate) fn mend(&self, mend: super::Mend) -> bool {
-        self.controls.has(mend)
+    pub(crate) fn rule(&self, rule: super::Rule) -> bool {
+        self.controls.has(rule)
     }
 
     #[cfg(not(all(test, not(loom))))]
     #[inline(always)]
-    pub(crate) fn mend(&self, _: super::Mend) -> bool {
+    pub(crate) fn rule(&self, _: super::Rule) -> bool {
         true
     }
 
@@ -511,10 +511,10 @@ impl State {
         if asked.forgotten != self.forgotten || self.bumping.contains_key(key) || self.journal.get(key).is_some() {
             return;
         }
-        if !self.mend(super::Mend::UniqueGenerations) {
+        if !self.rule(super::Rule::UniqueGenerations) {
             self.counted.insert(key.into(), stamp);
         }
-        let changes = if self.mend(super::Mend::GenerationWhenSent) {
+        let changes = if self.rule(super::Rule::GenerationWhenSent) {
             asked.changes
         } else {
             self.known(node).changes
@@ -600,14 +600,14 @@ impl State {
         };
         let one = self.known(entry.node);
         let answers = matches!(one.link, Link::Up | Link::Replaying { .. }) && one.role == Role::Serving;
-        if entry.node != node && !answers && self.mend(super::Mend::JournalFollows) {
+        if entry.node != node && !answers && self.rule(super::Rule::JournalFollows) {
             self.journal.rehome(key, node);
         }
     }
 
     /// A node may be in the place of another one.
     fn take_over(&mut self, node: u32, now: u64, stats: &TierStats) {
-        if self.mend(super::Mend::ReplayOnNewEpoch) && self.journal.unconfirm(None, node, now) {
+        if self.rule(super::Rule::ReplayOnNewEpoch) && self.journal.unconfirm(None, node, now) {
             self.overflow(stats);
         }
     }

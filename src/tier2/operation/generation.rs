@@ -1,6 +1,6 @@
 //! Generations: which one a value carries, whether it is the present one, and how long tier 1 may keep a value of it.
 
-use super::super::Mend;
+use super::super::Rule;
 use super::super::frame::Stamp;
 use super::super::node::Link;
 use super::super::tier::State;
@@ -54,7 +54,7 @@ impl Operation {
 
     pub(super) fn read_generation(&mut self, state: &mut State, tag: Option<Box<[u8]>>, now: u64) {
         self.target = Some(self.generation_key(state, tag.as_deref()).into());
-        self.frame = if state.mend(Mend::UniqueGenerations) {
+        self.frame = if state.rule(Rule::UniqueGenerations) {
             state.stamp()
         } else {
             first_count()
@@ -91,7 +91,7 @@ impl Operation {
         let one = state.known(self.node);
         let number = self.namespace().0.number;
         let unchanged = self.changes == one.changes;
-        if self.is_blocked(state) || (!unchanged && state.mend(Mend::ArmedWhenSent)) {
+        if self.is_blocked(state) || (!unchanged && state.rule(Rule::ArmedWhenSent)) {
             return 0;
         }
         let Some(bound) = state.bound(number, self.node) else {

@@ -1,6 +1,6 @@
 //! Reloads of what is there, and the ends of loads.
 
-use super::super::Mend;
+use super::super::Rule;
 use super::super::frame::{self, Kind, Parsed, parse};
 use super::super::node::{Link, MILLI};
 use super::super::tier::State;
@@ -16,13 +16,13 @@ impl Operation {
         let stamp = state.stamp();
         self.read.lease = Some(stamp);
         self.read.right = Right::Refresh;
-        self.target = Some(if state.mend(Mend::ClaimInSlot) {
+        self.target = Some(if state.rule(Rule::ClaimInSlot) {
             slots::beside(&self.key, b":r")
         } else {
             [&*self.key, b":r"].concat().into()
         });
         self.frame = frame::head(Kind::Lease, stamp, 0).to_vec();
-        self.px = millis(namespace.lease(state.mend(Mend::LeaseByLoad)));
+        self.px = millis(namespace.lease(state.rule(Rule::LeaseByLoad)));
         self.issue(state, Action::Claim, now);
     }
 
@@ -31,7 +31,7 @@ impl Operation {
         let parsed = value.map(parse);
         let seen = self.read.seen.as_ref().expect("claimed for");
         let same = matches!(&parsed, Some(Parsed::Frame(frame)) if frame.stamp == seen.stamp);
-        if won && (same || !state.mend(Mend::ClaimReadsAgain)) {
+        if won && (same || !state.rule(Rule::ClaimReadsAgain)) {
             self.expected = seen.head.clone();
             let server_ms = state.known(self.node).server_ms_upper(now);
             let grace = self.namespace().0.settings.stale_while_revalidate;

@@ -391,7 +391,7 @@ impl Operation {
         tier.0.latency.record(now.saturating_sub(self.asked.sent));
         let one = state.known(self.place);
         let current = self.asked.epoch == epoch && one.epoch == epoch;
-        if !current && state.mend(super::Mend::EpochOfReply) {
+        if !current && state.rule(super::Rule::EpochOfReply) {
             tier.0.stats.outdated_replies.one();
             self.unanswered(state, Failure::Timeout, now);
             return self.action;
@@ -480,7 +480,7 @@ impl Operation {
         match self.purpose {
             Purpose::Read { .. } | Purpose::Touch { .. } | Purpose::Direct | Purpose::Renewal { .. } => one.is_up(),
             Purpose::Replay { .. } => matches!(one.link, Link::Up | Link::Replaying { .. }),
-            _ if !state.mend(super::Mend::HalfOpen) => one.is_up(),
+            _ if !state.rule(super::Rule::HalfOpen) => one.is_up(),
             _ => one.takes_writes(),
         }
     }
@@ -528,7 +528,7 @@ impl Operation {
     /// Sets the times of the command, which are those of the server that it is for: servers' clocks differ.
     fn date(&mut self, state: &State) {
         let moved = self.place != self.dated_for && self.moves > 0;
-        if moved && !state.mend(super::Mend::TimesByNode) {
+        if moved && !state.rule(super::Rule::TimesByNode) {
             return;
         }
         self.dated_for = self.place;
@@ -562,7 +562,7 @@ impl Operation {
 
     /// Returns whether the key, or a generation that it depends on, is in the journal.
     fn is_blocked(&self, state: &State) -> bool {
-        if state.journal.len() == 0 || !state.mend(super::Mend::JournalBlocks) {
+        if state.journal.len() == 0 || !state.rule(super::Rule::JournalBlocks) {
             return false;
         }
         self.journal_keys(state).any(|key| state.journal.get(&key).is_some())

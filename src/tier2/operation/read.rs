@@ -1,6 +1,6 @@
 //! Reads: look, lead a load or wait for another's.
 
-use super::super::Mend;
+use super::super::Rule;
 use super::super::frame::{self, Frame, Kind, Parsed, Stamp, fingerprint, parse};
 use super::super::node::{Failure, Keep, Link, MILLI};
 use super::super::tier::{Lease, State};
@@ -271,7 +271,7 @@ impl Operation {
                 self.lead(state, now)
             }
             Parsed::Lease(stamp)
-                if self.loads() && self.read.perhaps == Some(stamp) && state.mend(Mend::OwnLeaseRecognized) =>
+                if self.loads() && self.read.perhaps == Some(stamp) && state.rule(Rule::OwnLeaseRecognized) =>
             {
                 self.read.perhaps = None;
                 self.read.lease = Some(stamp);
@@ -305,7 +305,7 @@ impl Operation {
             return false;
         }
         self.read.voided += 1;
-        if self.read.voided < MAX_VOIDED || !state.mend(Mend::VoidedLeases) {
+        if self.read.voided < MAX_VOIDED || !state.rule(Rule::VoidedLeases) {
             return false;
         }
         // Invalidations are faster than loads: only chance would end the waiting.
@@ -325,7 +325,7 @@ impl Operation {
         if self.read.rounds > MAX_ROUNDS {
             return self.load_alone(state, now);
         }
-        let action = if state.mend(Mend::LeadOverDead) {
+        let action = if state.rule(Rule::LeadOverDead) {
             Action::Swap
         } else {
             Action::Acquire
@@ -336,13 +336,13 @@ impl Operation {
     pub(super) fn acquire(&mut self, state: &mut State, action: Action, now: u64) {
         let namespace = self.namespace().clone();
         let stamp = match self.read.perhaps {
-            Some(stamp) if !state.mend(Mend::FreshStamp) => stamp,
+            Some(stamp) if !state.rule(Rule::FreshStamp) => stamp,
             _ => state.stamp(),
         };
         self.read.lease = Some(stamp);
         self.target = None;
         self.frame = frame::head(Kind::Lease, stamp, 0).to_vec();
-        self.px = millis(namespace.lease(state.mend(Mend::LeaseByLoad)));
+        self.px = millis(namespace.lease(state.rule(Rule::LeaseByLoad)));
         self.issue(state, action, now);
     }
 

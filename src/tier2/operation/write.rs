@@ -2,7 +2,7 @@
 //!
 //! Tier 1 drops the key before and after the command: a reader in between may have read, and kept, what the command replaced.
 
-use super::super::Mend;
+use super::super::Rule;
 use super::super::frame::{Kind, Stamp};
 use super::super::journal::{Late, LateUntil};
 use super::super::node::{Failure, Link, MILLI};
@@ -60,7 +60,7 @@ impl Operation {
         let mut state = of.tier().0.lock();
         let key = state.generation_key(of.0.number, group, tag);
         this.key = key.expect("a generation of the namespace").into();
-        if state.mend(Mend::BumpTwice) {
+        if state.rule(Rule::BumpTwice) {
             state.begin_bump(&this.key);
         }
         drop(state);
@@ -103,10 +103,10 @@ impl Operation {
                 LateUntil::Server(_) => None,
             };
             if let Some((node, connection)) = entry.late.iter().find_map(killed)
-                && state.mend(Mend::Fence)
+                && state.rule(Rule::Fence)
             {
                 self.connection = connection;
-                let node = if state.mend(Mend::LateWriteByNode) {
+                let node = if state.rule(Rule::LateWriteByNode) {
                     node
                 } else {
                     self.node
@@ -146,7 +146,7 @@ impl Operation {
     }
 
     fn bumped(&self, state: &mut State) -> Stamp {
-        if state.mend(Mend::UniqueGenerations) {
+        if state.rule(Rule::UniqueGenerations) {
             state.stamp()
         } else {
             state.next_count(&self.key).unwrap_or(first_count())
@@ -172,7 +172,7 @@ impl Operation {
         match (self.action, reply) {
             (Action::Fence, Reply::Flag(_)) => {
                 self.tier.0.stats.fences.one();
-                let node = state.mend(Mend::LateWriteByNode).then_some(self.place);
+                let node = state.rule(Rule::LateWriteByNode).then_some(self.place);
                 state.journal.fenced(&self.key, node, self.connection);
                 self.begin_write(state, now);
             }
@@ -234,7 +234,7 @@ impl Operation {
         }
         stats.removals.one();
         self.stored = true;
-        if bump && state.mend(Mend::BumpTwice) {
+        if bump && state.rule(Rule::BumpTwice) {
             state.end_bump(&self.key);
         }
         self.drop_again(Action::Done);
@@ -299,10 +299,10 @@ impl Operation {
             },
         });
         let bump = self.purpose == Purpose::Bump;
-        if bump && state.mend(Mend::BumpTwice) {
+        if bump && state.rule(Rule::BumpTwice) {
             state.end_bump(&self.key);
         }
-        if state.mend(Mend::JournalReplays) {
+        if state.rule(Rule::JournalReplays) {
             let tier = self.tier.clone();
             state.journal(&self.key, self.node, bump, late, &tier.0.stats);
         }

@@ -20,21 +20,21 @@ mod server;
 mod transport;
 mod world;
 
-use super::Mend;
+use super::Rule;
 use std::collections::BTreeSet;
 
 /// Which rules are turned off.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Controls {
-    off: BTreeSet<Mend>,
+    off: BTreeSet<Rule>,
 }
 
 impl Controls {
-    pub(crate) fn has(&self, mend: Mend) -> bool {
-        !self.off.contains(&mend)
+    pub(crate) fn has(&self, rule: Rule) -> bool {
+        !self.off.contains(&rule)
     }
 
-    fn turn_off(&mut self, off: &BTreeSet<Mend>) {
+    fn turn_off(&mut self, off: &BTreeSet<Rule>) {
         self.off.clone_from(off);
     }
 }

@@ -3,7 +3,7 @@
 use super::process::{State, Step, key_text};
 use super::server::Faults;
 use super::world::{Duty, Event, MS, Options, World};
-use crate::tier2::{Mend, slot};
+use crate::tier2::{Rule, slot};
 use std::collections::BTreeSet;
 
 /// splitmix64.
@@ -213,7 +213,7 @@ fn keys(profile: &Profile) -> Vec<usize> {
 }
 
 /// Runs one seed. Returns the violation, and the world for its log.
-fn run(seed: u64, profile: &Profile, mends: &[Mend], duties: &[Duty]) -> (Option<String>, World) {
+fn run(seed: u64, profile: &Profile, mends: &[Rule], duties: &[Duty]) -> (Option<String>, World) {
     let mut random = Random(seed);
     let mut options = Options {
         mends_off: mends.iter().copied().collect::<BTreeSet<_>>(),

@@ -3,12 +3,12 @@
 use super::process::{State, Step};
 use super::server::Command;
 use super::world::{Duty, Event, MS, Options, World, brief};
-use crate::tier2::Mend;
+use crate::tier2::Rule;
 
 /// A rule that can be turned off.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Off {
-    Mend(Mend),
+    Rule(Rule),
     Duty(Duty),
 }
 
@@ -16,7 +16,7 @@ pub(super) fn options(off: &[Off]) -> Options {
     let mut options = Options::default();
     for one in off {
         match one {
-            Off::Mend(mend) => _ = options.mends_off.insert(*mend),
+            Off::Rule(rule) => _ = options.mends_off.insert(*rule),
             Off::Duty(duty) => _ = options.duties_off.insert(*duty),
         }
     }

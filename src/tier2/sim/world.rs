@@ -6,7 +6,7 @@
 use super::oracle::Oracle;
 use super::process::{Process, State, generation_keys};
 use super::server::{Answer, Command, Server};
-use crate::tier2::{Mend, NamespaceSettings, SLOTS, Settings, slot};
+use crate::tier2::{NamespaceSettings, Rule, SLOTS, Settings, slot};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(super) const MS: u64 = 1_000_000;
@@ -52,7 +52,7 @@ pub(super) enum Duty {
 pub(super) struct Options {
     pub(super) settings: Settings,
     pub(super) namespace: NamespaceSettings,
-    pub(super) mends_off: BTreeSet<Mend>,
+    pub(super) mends_off: BTreeSet<Rule>,
     pub(super) duties_off: BTreeSet<Duty>,
 }
 
