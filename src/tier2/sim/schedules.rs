@@ -194,7 +194,7 @@ fn generation_does_not_come_back() {
         world.go_for(A, 20, [Clear(vec![0, 2])]);
         world.go_for(A, 20, read(2));
         world.evict(0, b"g0");
-        world.settle();
+        world.run_until_quiet();
         world.go_for(A, 20, read(0));
         world.go_for(A, 20, [Clear(vec![0, 2])]);
         world
@@ -532,7 +532,7 @@ fn killed_leader_is_replaced_by_one() {
     let mut world = World::armed(super::script::options(&[]), 8);
     let leader = world.start(A, read(0));
     world.processes[A].fibers[leader].load_ms = 100_000;
-    world.settle();
+    world.run_until_quiet();
     for process in 1..8 {
         world.start(process, read(0));
     }
@@ -552,7 +552,7 @@ fn failed_load_is_taken_over_without_delay() {
     let mut world = World::armed(super::script::options(&[]), 2);
     let first = world.start(A, read(0));
     world.processes[A].fibers[first].load_fails = true;
-    world.settle();
+    world.run_until_quiet();
     let second = world.start(B, read(0));
     world.pass(20);
     assert_eq!(world.last(A, first), Some((None, "failed")));
@@ -610,7 +610,7 @@ fn caller_that_saw_two_leases_vanish_loads() {
             world.go(2, [Invalidate(0)]);
             let leader = world.start(A, read(0));
             world.processes[A].fibers[leader].load_ms = 60_000;
-            world.settle();
+            world.run_until_quiet();
             world.connections[tracking].hold_down = false;
             world.pass(300);
         }
@@ -647,7 +647,7 @@ fn child_has_a_tier_of_its_own() {
         world.pass(100);
         let late = world.start(child, read(0));
         world.processes[child].fibers[late].load_ms = 200;
-        world.settle();
+        world.run_until_quiet();
         world.go(B, [Invalidate(0)]);
         let fiber = world.start(A, read(0));
         world.processes[A].fibers[fiber].load_ms = 500;

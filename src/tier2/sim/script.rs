@@ -66,7 +66,7 @@ impl World {
     /// Runs steps in a new thread of the process, to their end unless something holds them.
     pub(super) fn go(&mut self, process: usize, steps: impl IntoIterator<Item = Step>) -> usize {
         let fiber = self.start(process, steps);
-        self.settle();
+        self.run_until_quiet();
         fiber
     }
 
@@ -125,7 +125,7 @@ impl World {
     pub(super) fn release(&mut self, connection: usize) {
         self.connections[connection].hold_up = false;
         self.connections[connection].hold_down = false;
-        self.settle();
+        self.run_until_quiet();
     }
 
     /// Runs nothing but this thread, until it waits for something.
@@ -182,7 +182,7 @@ impl World {
         let now = self.now;
         self.servers[server].execute(usize::MAX, &command, now, &mut pushes);
         self.push(server, pushes, &[]);
-        self.settle();
+        self.run_until_quiet();
     }
 }
 

@@ -555,7 +555,7 @@ impl World {
     // Driving.
 
     /// Performs events until nothing is left but timers; returns whether there was a violation.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn run_until_quiet(&mut self) {
         for _ in 0..20_000 {
             let events = self.events();
             let Some(&event) = events.iter().find(|event| **event != Event::Timer) else {
@@ -573,14 +573,14 @@ impl World {
     pub(super) fn pass(&mut self, ms: u64) {
         let end = self.now + ms * MS;
         loop {
-            self.settle();
+            self.run_until_quiet();
             match self.next_timer() {
                 Some(at) if at <= end => self.pass_until(at),
                 _ => break,
             }
         }
         self.now = self.now.max(end);
-        self.settle();
+        self.run_until_quiet();
     }
 
     /// Moves the clock, and nothing else: what is due runs when it is let to.
