@@ -125,7 +125,7 @@ impl Journal {
     }
 
     /// Returns whether there are more keys than the journal may hold.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn exceeds_capacity(&self) -> bool {
         self.keys > self.capacity
     }
 
@@ -142,7 +142,7 @@ impl Journal {
     }
 
     /// A replay, or a newer write or removal that was begun when the entry `number` was there, is confirmed.
-    pub(crate) fn settle(&mut self, key: &[u8], number: u64) -> bool {
+    pub(crate) fn remove_confirmed(&mut self, key: &[u8], number: u64) -> bool {
         self.get(key).is_some_and(|entry| entry.number == number) && self.remove(key).is_some()
     }
 
@@ -174,7 +174,7 @@ impl Journal {
     }
 
     /// Has a key replayed on another node than before.
-    pub(crate) fn rehome(&mut self, key: &[u8], node: u32) {
+    pub(crate) fn assign_node(&mut self, key: &[u8], node: u32) {
         let Some(entry) = self
             .entries
             .get_mut(key)
@@ -207,7 +207,7 @@ impl Journal {
     }
 
     /// Returns the oldest key of the node that can be replayed now.
-    pub(crate) fn due(&mut self, node: u32, has_passed: impl Fn(&Late) -> bool) -> Option<(Box<[u8]>, Entry)> {
+    pub(crate) fn next_replay(&mut self, node: u32, has_passed: impl Fn(&Late) -> bool) -> Option<(Box<[u8]>, Entry)> {
         let order = self.order.get_mut(&node)?;
         while let Some((number, key)) = order.front() {
             if self.entries.get(key).is_some_and(|entry| entry.number == *number) {

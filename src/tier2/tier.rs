@@ -567,7 +567,7 @@ impl State {
         if bump {
             self.forget_generation(key);
         }
-        if self.journal.is_over() {
+        if self.journal.exceeds_capacity() {
             self.overflow(stats);
         }
     }
@@ -576,7 +576,7 @@ impl State {
     pub(crate) fn due_replay(&mut self, node: u32, now: u64) -> Option<(Box<[u8]>, Entry)> {
         let nodes = &self.nodes;
         self.journal
-            .due(node, |late| late.has_passed(&nodes[late.node as usize], now))
+            .next_replay(node, |late| late.has_passed(&nodes[late.node as usize], now))
     }
 
     /// Returns whether a key of the node awaits its replay, and nothing else.
@@ -594,14 +594,14 @@ impl State {
     }
 
     /// Has a journalled key whose server does not answer replayed on the server that has its slot now.
-    pub(crate) fn rehome(&mut self, key: &[u8], node: u32) {
+    pub(crate) fn assign_node(&mut self, key: &[u8], node: u32) {
         let Some(entry) = self.journal.get(key) else {
             return;
         };
         let one = self.known(entry.node);
         let answers = matches!(one.link, Link::Up | Link::Replaying { .. }) && one.role == Role::Serving;
         if entry.node != node && !answers && self.rule(super::Rule::JournalFollows) {
-            self.journal.rehome(key, node);
+            self.journal.assign_node(key, node);
         }
     }
 

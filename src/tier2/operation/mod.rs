@@ -576,9 +576,9 @@ impl Operation {
     }
 
     /// Has what blocks this operation replayed on this node, if the one where it was to be replayed does not answer.
-    fn rehome(&self, state: &mut State) {
+    fn assign_node(&self, state: &mut State) {
         let keys: Vec<_> = self.journal_keys(state).map(Cow::into_owned).collect();
-        keys.iter().for_each(|key| state.rehome(key, self.node));
+        keys.iter().for_each(|key| state.assign_node(key, self.node));
     }
 
     /// Describes the frame of a new value.

@@ -130,7 +130,7 @@ impl Operation {
         self.read.seen = None;
         self.target = None;
         if self.is_blocked(state) {
-            self.rehome(state);
+            self.assign_node(state);
             return self.load_alone(state, now);
         }
         match state.known(self.node).link {

@@ -208,7 +208,7 @@ impl Operation {
             if bump {
                 state.forget_generation(&self.key);
             }
-            if state.journal.settle(&self.key, number) {
+            if state.journal.remove_confirmed(&self.key, number) {
                 self.tier.0.stats.replayed.one();
             }
             let one = state.known_mut(self.node);
@@ -219,7 +219,7 @@ impl Operation {
             return;
         }
         if let Some(number) = self.entry {
-            state.journal.settle(&self.key, number);
+            state.journal.remove_confirmed(&self.key, number);
         }
         let stats = &self.namespace().0.stats;
         if let Purpose::Write { ttl } = self.purpose {
@@ -270,7 +270,7 @@ impl Operation {
             Purpose::Replay { number, .. } => {
                 state.journal.set_replaying(&self.key, number, false);
                 // The key may have moved: then it is that node's.
-                state.journal.rehome(&self.key, self.node);
+                state.journal.assign_node(&self.key, self.node);
                 state.known_mut(self.node).replay_at = now.saturating_add(RETRY);
                 self.action = Action::Unconfirmed;
                 return;
