@@ -1,7 +1,7 @@
 //! What all operations of a process on one tier 2 share.
 
 use super::frame::Stamp;
-use super::journal::{Entry, Journal, Late};
+use super::journal::{Entry, Journal, LateWrite};
 use super::node::{Failure, Keep, Link, Node, Role};
 use super::slots::{SLOTS, slot};
 use super::stats::{Latency, TierStats};
@@ -561,7 +561,7 @@ impl State {
     }
 
     /// Adds a key that tier 2 did not confirm.
-    pub(crate) fn journal(&mut self, key: &[u8], node: u32, bump: bool, late: Option<Late>, stats: &TierStats) {
+    pub(crate) fn journal(&mut self, key: &[u8], node: u32, bump: bool, late: Option<LateWrite>, stats: &TierStats) {
         self.journal.add(key, node, bump, late);
         stats.journalled.one();
         if bump {
@@ -588,7 +588,7 @@ impl State {
     /// Returns whether a write that may still be executed has to be waited for.
     pub(crate) fn is_held(&self, entry: &Entry, now: u64) -> bool {
         !entry
-            .late
+            .late_writes
             .iter()
             .all(|late| late.has_passed(self.known(late.node), now))
     }

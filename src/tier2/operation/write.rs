@@ -4,7 +4,7 @@
 
 use super::super::Rule;
 use super::super::frame::{Kind, Stamp};
-use super::super::journal::{Late, LateUntil};
+use super::super::journal::{LateWrite, LateWriteEnd};
 use super::super::node::{Failure, Link, MILLI};
 use super::super::tier::State;
 use super::generation::first_count;
@@ -98,11 +98,11 @@ impl Operation {
         if self.purpose != Purpose::Direct
             && let Some(entry) = state.journal.get(&self.key)
         {
-            let killed = |late: &Late| match late.until {
-                LateUntil::Killed(connection) => Some((late.node, connection)),
-                LateUntil::Server(_) => None,
+            let killed = |late: &LateWrite| match late.until {
+                LateWriteEnd::Killed(connection) => Some((late.node, connection)),
+                LateWriteEnd::Server(_) => None,
             };
-            if let Some((node, connection)) = entry.late.iter().find_map(killed)
+            if let Some((node, connection)) = entry.late_writes.iter().find_map(killed)
                 && state.rule(Rule::Fence)
             {
                 self.connection = connection;
@@ -290,12 +290,12 @@ impl Operation {
     fn enter_journal(&mut self, state: &mut State, now: u64) {
         let one = state.known(self.node);
         let sent_on = self.sent_on.take().filter(|_| self.sent_epoch == one.epoch);
-        let late = sent_on.map(|connection| Late {
+        let late = sent_on.map(|connection| LateWrite {
             node: self.node,
             until: match connection {
-                _ if self.not_after != 0 => LateUntil::Server(self.not_after),
-                0 => LateUntil::Server(one.server_ms_upper(now).saturating_add(UNFENCED)),
-                _ => LateUntil::Killed(connection),
+                _ if self.not_after != 0 => LateWriteEnd::Server(self.not_after),
+                0 => LateWriteEnd::Server(one.server_ms_upper(now).saturating_add(UNFENCED)),
+                _ => LateWriteEnd::Killed(connection),
             },
         });
         let bump = self.purpose == Purpose::Bump;
