@@ -70,7 +70,7 @@ impl Tier {
             return Task::Close;
         }
         match one.role {
-            Role::Leaving => return Task::Clear,
+            Role::Draining => return Task::Clear,
             // What is left in the journal is replayed where the slots are.
             Role::Idle if !one.is_up() || !state.journal.has(node) => return Task::Sleep(now + LONGEST_SLEEP),
             Role::Idle | Role::Serving => {}
@@ -256,7 +256,7 @@ impl Tier {
         self.0.stats.clears.one();
         let one = state.node(node, &self.0.settings);
         let clear = one.bus.clear.take();
-        if one.role == Role::Leaving {
+        if one.role == Role::Draining {
             one.role = Role::Idle;
         }
         match clear {

@@ -116,7 +116,7 @@ pub(crate) struct Canary {
 pub(crate) enum Role {
     Serving,
     /// It has none any more, and what tier 1 holds of it has not been cleared.
-    Leaving,
+    Draining,
     Idle,
 }
 
@@ -248,8 +248,8 @@ impl Node {
     pub(crate) fn trusted_until(&self, settings: &Settings) -> u64 {
         match self.role {
             Role::Serving => {}
-            Role::Leaving if self.bus.wanted => return 0,
-            Role::Leaving | Role::Idle => return u64::MAX,
+            Role::Draining if self.bus.wanted => return 0,
+            Role::Draining | Role::Idle => return u64::MAX,
         }
         match (self.link, self.bus.wanted) {
             (Link::Down { .. }, _) | (_, false) => u64::MAX,

@@ -242,8 +242,8 @@ impl Tier {
         let mut state = self.0.lock();
         let one = state.node(node, &self.0.settings);
         match (serving, one.role) {
-            (false, Role::Serving) => one.role = Role::Leaving,
-            (true, Role::Leaving | Role::Idle) => {
+            (false, Role::Serving) => one.role = Role::Draining,
+            (true, Role::Draining | Role::Idle) => {
                 one.role = Role::Serving;
                 one.link = Link::Unknown;
                 state.take_over(node, now, &self.0.stats);
