@@ -173,7 +173,7 @@ pub(crate) struct Node {
 
 /// How values of a node may be kept in tier 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
+pub(crate) enum Retention {
     Nowhere,
     /// The bus delivers changes.
     Synced,
@@ -229,17 +229,17 @@ impl Node {
         matches!(self.link, Link::Up | Link::Replaying { confirmed: true })
     }
 
-    pub(crate) fn keep(&self) -> Keep {
+    pub(crate) fn retention(&self) -> Retention {
         if self.role != Role::Serving {
-            return Keep::Nowhere;
+            return Retention::Nowhere;
         }
         match (self.link, self.bus.wanted) {
-            (Link::Unknown | Link::Replaying { .. }, _) => Keep::Nowhere,
-            (Link::Down { .. }, _) | (Link::Up, false) => Keep::Alone,
+            (Link::Unknown | Link::Replaying { .. }, _) => Retention::Nowhere,
+            (Link::Down { .. }, _) | (Link::Up, false) => Retention::Alone,
             (Link::Up, true) => match self.bus.sync {
-                Sync::Lost { .. } => Keep::Nowhere,
-                Sync::Armed => Keep::Synced,
-                Sync::Unsynced => Keep::Unsynced,
+                Sync::Lost { .. } => Retention::Nowhere,
+                Sync::Armed => Retention::Synced,
+                Sync::Unsynced => Retention::Unsynced,
             },
         }
     }

@@ -2,7 +2,7 @@
 
 use super::frame::Stamp;
 use super::journal::{Entry, Journal, LateWrite};
-use super::node::{Failure, Keep, Link, Node, Role};
+use super::node::{Failure, Link, Node, Retention, Role};
 use super::slots::{SLOTS, slot};
 use super::stats::{Latency, TierStats};
 use super::trust::Trust;
@@ -483,10 +483,10 @@ impl State {
     /// Returns how long a value of the node may stay in tier 1 at most; `None`: not at all.
     pub(crate) fn bound(&self, namespace: usize, node: u32) -> Option<u64> {
         let settings = &self.namespaces[namespace].settings;
-        match self.known(node).keep() {
-            Keep::Nowhere => None,
-            Keep::Synced | Keep::Alone => Some(settings.local_ttl),
-            Keep::Unsynced => Some(settings.unsynced_ttl.min(settings.local_ttl)),
+        match self.known(node).retention() {
+            Retention::Nowhere => None,
+            Retention::Synced | Retention::Alone => Some(settings.local_ttl),
+            Retention::Unsynced => Some(settings.unsynced_ttl.min(settings.local_ttl)),
         }
     }
 
@@ -499,8 +499,8 @@ impl State {
             return None;
         }
         // While messages are known to arrive, a generation was the present one when the last canary was sent.
-        let since = match one.keep() {
-            Keep::Synced => known.sent.max(one.bus.synced_at),
+        let since = match one.retention() {
+            Retention::Synced => known.sent.max(one.bus.synced_at),
             _ => known.sent,
         };
         (now <= since.saturating_add(bound)).then_some((known.stamp, since))
@@ -636,7 +636,7 @@ impl State {
     /// Until when loads in flight may be joined: as long as messages are known to end them, else not when they are older than
     /// what tier 1 may hold.
     fn joins_until(&self, settings: &Settings) -> u64 {
-        let synced = self.nodes.iter().filter(|node| node.keep() == Keep::Synced);
+        let synced = self.nodes.iter().filter(|node| node.retention() == Retention::Synced);
         let trusted = synced.map(|node| node.trusted_until(settings)).min();
         trusted.unwrap_or(u64::MAX).min(self.unsynced_joins_until())
     }
@@ -646,11 +646,13 @@ impl State {
             let bounds = self.namespaces.iter().map(|one| bound(&one.settings));
             self.loads_dropped_at.saturating_add(bounds.min().unwrap_or(u64::MAX))
         };
-        let until = |node: &Node| match node.keep() {
+        let until = |node: &Node| match node.retention() {
             _ if node.link == Link::Unknown || node.role == Role::Idle => u64::MAX,
-            Keep::Synced => u64::MAX,
-            Keep::Alone => smallest(|settings| settings.local_ttl),
-            Keep::Unsynced | Keep::Nowhere => smallest(|settings| settings.unsynced_ttl.min(settings.local_ttl)),
+            Retention::Synced => u64::MAX,
+            Retention::Alone => smallest(|settings| settings.local_ttl),
+            Retention::Unsynced | Retention::Nowhere => {
+                smallest(|settings| settings.unsynced_ttl.min(settings.local_ttl))
+            }
         };
         self.nodes.iter().map(until).min().unwrap_or(u64::MAX)
     }

@@ -87,7 +87,7 @@ impl Operation {
     }
 
     /// Returns until when tier 1 may keep a value of these generations; `fresh` is how long it is.
-    pub(super) fn keep(&self, state: &State, fresh: u64, generations: &[(Option<&[u8]>, Stamp)], now: u64) -> u64 {
+    pub(super) fn keep_read(&self, state: &State, fresh: u64, generations: &[(Option<&[u8]>, Stamp)], now: u64) -> u64 {
         let one = state.known(self.node);
         let number = self.namespace().0.number;
         let unchanged = self.changes == one.changes;
@@ -112,7 +112,7 @@ impl Operation {
     pub(super) fn keep_written(&self, state: &State, ttl: u64, now: u64) -> u64 {
         let fresh = self.marked_at.saturating_add(ttl).saturating_sub(now);
         let generations: Vec<_> = self.known.iter().map(|(tag, stamp)| (tag.as_deref(), *stamp)).collect();
-        self.keep(state, fresh, &generations, now)
+        self.keep_read(state, fresh, &generations, now)
     }
 }
 

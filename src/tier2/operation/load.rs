@@ -104,7 +104,7 @@ impl Operation {
                     .saturating_mul(MILLI);
                 let mut generations = vec![(None, seen.generation)];
                 generations.extend(seen.tags.iter().map(|(tag, stamp)| (Some(&**tag), *stamp)));
-                self.keep_until = self.keep(state, fresh, &generations, now);
+                self.keep_until = self.keep_read(state, fresh, &generations, now);
                 self.action = Action::Deliver;
             }
             Right::Lease | Right::Refresh | Right::None => {

@@ -2,7 +2,7 @@
 
 use super::super::Rule;
 use super::super::frame::{self, Frame, Kind, Parsed, Stamp, fingerprint, parse};
-use super::super::node::{Failure, Keep, Link, MILLI};
+use super::super::node::{Failure, Link, MILLI, Retention};
 use super::super::tier::{Lease, State};
 use super::{Action, Namespace, Operation, Purpose, Reply, Tier, millis};
 
@@ -413,7 +413,7 @@ impl Operation {
             return self.load_alone(state, now);
         }
         // A message wakes the caller before that, where messages are to be had.
-        let longest = if state.known(self.node).keep() == Keep::Synced {
+        let longest = if state.known(self.node).retention() == Retention::Synced {
             250
         } else {
             50
@@ -499,11 +499,11 @@ impl Operation {
         let seen = self.read.seen.as_ref().expect("examined");
         let fresh = seen.soft_end.saturating_sub(server_ms).saturating_mul(MILLI);
         self.keep_until = if seen.tags.is_empty() {
-            self.keep(state, fresh, &[(None, seen.generation)], now)
+            self.keep_read(state, fresh, &[(None, seen.generation)], now)
         } else {
             let mut generations = vec![(None, seen.generation)];
             generations.extend(seen.tags.iter().map(|(tag, stamp)| (Some(&**tag), *stamp)));
-            self.keep(state, fresh, &generations, now)
+            self.keep_read(state, fresh, &generations, now)
         };
         self.stored = true;
         let stats = &self.namespace().0.stats;
