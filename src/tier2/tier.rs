@@ -41,7 +41,7 @@ pub(crate) struct Lease {
 
 /// How things were when a command was sent.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct RequestContext {
     pub(crate) sent: u64,
     /// Of its node.
     pub(crate) epoch: u32,
@@ -506,23 +506,23 @@ impl State {
         (now <= since.saturating_add(bound)).then_some((known.stamp, since))
     }
 
-    /// Remembers a generation that `node` answered; `asked` is how things were when it was asked.
-    pub(crate) fn learn(&mut self, node: u32, key: &[u8], stamp: Stamp, asked: &Asked) {
-        if asked.forgotten != self.forgotten || self.bumping.contains_key(key) || self.journal.get(key).is_some() {
+    /// Remembers a generation that `node` answered; `request` is how things were when it was asked.
+    pub(crate) fn learn(&mut self, node: u32, key: &[u8], stamp: Stamp, request: &RequestContext) {
+        if request.forgotten != self.forgotten || self.bumping.contains_key(key) || self.journal.get(key).is_some() {
             return;
         }
         if !self.rule(super::Rule::UniqueGenerations) {
             self.counted.insert(key.into(), stamp);
         }
         let changes = if self.rule(super::Rule::GenerationWhenSent) {
-            asked.changes
+            request.changes
         } else {
             self.known(node).changes
         };
         let generation = Generation {
             stamp,
             node,
-            sent: asked.sent,
+            sent: request.sent,
             changes,
         };
         self.generations.insert(key.into(), generation);

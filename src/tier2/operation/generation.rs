@@ -60,7 +60,7 @@ impl Operation {
             first_count()
         }
         .to_vec();
-        self.read.asked = tag;
+        self.read.requested_tag = tag;
         let known = state.generation_node(self.namespace().0.number, self.group(state));
         let node = known.unwrap_or(self.node);
         if state.known(node).link != Link::Unknown && !self.may_send(state, node) {
@@ -81,8 +81,8 @@ impl Operation {
             state.journal(&target, self.place, true, None, &tier.0.stats);
             return false;
         };
-        state.learn(self.place, &target, stamp, &self.asked);
-        self.known.push((self.read.asked.take(), stamp));
+        state.learn(self.place, &target, stamp, &self.request);
+        self.known.push((self.read.requested_tag.take(), stamp));
         true
     }
 

@@ -123,7 +123,7 @@ impl Operation {
         }
     }
 
-    pub(super) fn load_gave_error(&mut self, state: &mut State, now: u64) {
+    pub(super) fn load_errored(&mut self, state: &mut State, now: u64) {
         let namespace = self.namespace().clone();
         namespace.0.stats.load_failures.one();
         let server_ms = state.known(self.node).server_ms_upper(now);
@@ -148,7 +148,7 @@ impl Operation {
     /// Gives the lease back, so that the next caller need not wait for its end.
     pub(super) fn release(&mut self, state: &mut State, after: After, now: u64) {
         let Some(stamp) = self.read.lease else {
-            return self.after(state, after, now);
+            return self.continue_after(state, after, now);
         };
         // In a key of its own: that of a claim.
         let key = state.leases.get(&stamp).map(|lease| lease.key.clone());
@@ -168,15 +168,15 @@ impl Operation {
 
     pub(super) fn released(&mut self, state: &mut State, now: u64) {
         let after = self.read.after.take().expect("set by `release`");
-        self.after(state, after, now);
+        self.continue_after(state, after, now);
     }
 
-    pub(super) fn after(&mut self, state: &mut State, after: After, now: u64) {
+    pub(super) fn continue_after(&mut self, state: &mut State, after: After, now: u64) {
         match after {
             After::End(action) => self.action = action,
             After::Restart => {
                 self.read.right = Right::None;
-                self.again(state, now);
+                self.retry_read(state, now);
             }
         }
     }
@@ -208,6 +208,6 @@ impl Operation {
         let Some(seen) = self.read.seen.take().filter(|_| state.known(self.node).is_up()) else {
             return self.load_alone(state, now);
         };
-        self.dead(state, seen.head, now);
+        self.replace_unusable(state, seen.head, now);
     }
 }

@@ -10,7 +10,7 @@ use super::journal::Entry;
 use super::namespace::Namespace;
 use super::node::{Failure, Link};
 use super::slots;
-use super::tier::{Asked, State, Tier};
+use super::tier::{RequestContext, State, Tier};
 use read::Read;
 use std::borrow::Cow;
 use write::Phase;
@@ -154,7 +154,7 @@ pub struct Operation {
     connection: u64,
     until: u64,
     /// As of the last command.
-    asked: Asked,
+    request: RequestContext,
     // As of the last mark.
     marked_at: u64,
     changes: u64,
@@ -202,7 +202,7 @@ impl Operation {
             dated_for: node,
             connection: 0,
             until: 0,
-            asked: Asked::default(),
+            request: RequestContext::default(),
             marked_at: 0,
             changes: 0,
             entry: None,
@@ -388,9 +388,9 @@ impl Operation {
         if !self.action.is_command() {
             return self.action;
         }
-        tier.0.latency.record(now.saturating_sub(self.asked.sent));
+        tier.0.latency.record(now.saturating_sub(self.request.sent));
         let one = state.known(self.place);
-        let current = self.asked.epoch == epoch && one.epoch == epoch;
+        let current = self.request.epoch == epoch && one.epoch == epoch;
         if !current && state.rule(super::Rule::EpochOfReply) {
             tier.0.stats.outdated_replies.one();
             self.unanswered(state, Failure::Timeout, now);
@@ -452,7 +452,7 @@ impl Operation {
     pub fn load_failed(&mut self, now: u64) -> Action {
         let tier = self.tier.clone();
         if self.action == Action::Load {
-            self.load_gave_error(&mut tier.0.lock(), now);
+            self.load_errored(&mut tier.0.lock(), now);
         }
         self.action
     }
@@ -513,7 +513,7 @@ impl Operation {
             return;
         }
         self.action = action;
-        self.asked = Asked {
+        self.request = RequestContext {
             sent: now,
             epoch: one.epoch,
             changes: one.changes,

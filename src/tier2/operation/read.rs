@@ -57,7 +57,7 @@ pub(super) struct Read {
     pub(super) perhaps: Option<Stamp>,
     pub(super) seen: Option<Seen>,
     /// The name of the tag whose generation is being read.
-    pub(super) asked: Option<Box<[u8]>>,
+    pub(super) requested_tag: Option<Box<[u8]>>,
     pub(super) serves_stale: bool,
     /// The claim was lost, or is not to be tried again.
     pub(super) claimed: bool,
@@ -190,7 +190,7 @@ impl Operation {
             (Action::Swap, Reply::Flag(true)) => self.lead(state, now),
             (Action::Swap, Reply::Flag(false)) => {
                 self.end_lease(state);
-                self.again(state, now);
+                self.retry_read(state, now);
             }
             (Action::Claim, Reply::Claim(won, value)) => self.claim_answered(state, won, value, now),
             (Action::ReadGeneration, Reply::Value(value)) => {
@@ -232,7 +232,7 @@ impl Operation {
                 // else a late execution would restore a lease that was voided.
                 self.read.perhaps = self.read.lease;
                 self.end_lease(state);
-                self.again(state, now);
+                self.retry_read(state, now);
             }
             _ => {
                 self.end_lease(state);
@@ -294,7 +294,7 @@ impl Operation {
                 self.end_lease(state);
                 self.namespace().0.stats.malformed.one();
                 let expected = fingerprint(bytes);
-                self.dead(state, expected, now);
+                self.replace_unusable(state, expected, now);
             }
         }
     }
@@ -315,7 +315,7 @@ impl Operation {
     }
 
     /// Something lies under the key that is no use.
-    pub(super) fn dead(&mut self, state: &mut State, expected: Vec<u8>, now: u64) {
+    pub(super) fn replace_unusable(&mut self, state: &mut State, expected: Vec<u8>, now: u64) {
         if !self.loads() {
             return self.missed();
         }
@@ -347,7 +347,7 @@ impl Operation {
     }
 
     /// What was to be replaced is not there any more.
-    pub(super) fn again(&mut self, state: &mut State, now: u64) {
+    pub(super) fn retry_read(&mut self, state: &mut State, now: u64) {
         self.read.rounds += 1;
         if self.read.rounds > MAX_ROUNDS {
             return self.load_alone(state, now);
@@ -383,7 +383,7 @@ impl Operation {
             namespace.0.stats.leases_taken_over.one();
         }
         let end = now.saturating_add(namespace.0.settings.load_timeout);
-        let renew_at = self.asked.sent.saturating_add(self.px * MILLI / 3);
+        let renew_at = self.request.sent.saturating_add(self.px * MILLI / 3);
         let lease = Lease {
             node: self.node,
             key: self.target().into(),
@@ -447,13 +447,13 @@ impl Operation {
             self.namespace().0.stats.outdated.one();
             let expected = seen.head.clone();
             self.read.seen = None;
-            return self.dead(state, expected, now);
+            return self.replace_unusable(state, expected, now);
         }
-        self.judge(state, now);
+        self.classify_fresh_or_stale(state, now);
     }
 
     /// A frame of the present generations: fresh, stale, or expired.
-    pub(super) fn judge(&mut self, state: &mut State, now: u64) {
+    pub(super) fn classify_fresh_or_stale(&mut self, state: &mut State, now: u64) {
         let namespace = self.namespace().clone();
         let settings = &namespace.0.settings;
         let seen = self.read.seen.as_mut().expect("examined");
@@ -492,7 +492,7 @@ impl Operation {
             return self.claim(state, now);
         }
         let expected = self.read.seen.take().expect("examined").head;
-        self.dead(state, expected, now);
+        self.replace_unusable(state, expected, now);
     }
 
     pub(super) fn hit(&mut self, state: &mut State, server_ms: u64, now: u64) {

@@ -324,7 +324,7 @@ impl Operation {
         lease.renewing = false;
         match held {
             Some(true) => {
-                lease.renew_at = self.asked.sent.saturating_add(lease.px * MILLI / 3);
+                lease.renew_at = self.request.sent.saturating_add(lease.px * MILLI / 3);
                 // The lease may have moved.
                 lease.node = self.node;
             }
@@ -346,7 +346,7 @@ impl Operation {
                     lease.renewing = false;
                 }
             }
-            _ => self.enter_journal(state, self.asked.sent),
+            _ => self.enter_journal(state, self.request.sent),
         }
     }
 }
