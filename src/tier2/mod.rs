@@ -20,6 +20,7 @@
 
 mod background;
 mod frame;
+mod generations;
 mod journal;
 mod namespace;
 mod node;
