@@ -1,6 +1,10 @@
-//! What the holder of the maintenance lock works on: the policy, the garbage, the growing table.
+//! The state that the maintenance lock protects.
 //!
-//! No user code runs here. What needs some (listeners, destructors) is left as [`DeferredWork`].
+//! [`Core`] holds the policy, the timer wheel, the limbo, and the sizing of the table. Only the
+//! holder of the maintenance lock touches it (invariant 11), so all of it is sequential code.
+//!
+//! No user code runs here (invariant 10). Work that needs user code (listeners, destructors) is
+//! returned as [`DeferredWork`], which the thread runs after it has released the lock.
 
 use super::deferred::{Bulk, DeferredWork};
 use super::entry::{Chain, DEAD, EVICTED, GONE, Handle, NEW, NO_DEADLINE, Shape};
@@ -18,7 +22,7 @@ use crate::stats::Cause;
 
 type BulkList = Vec<(Option<Seal>, Bulk)>;
 
-/// Counts that only the core changes.
+/// Counters that only the core changes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     pub(super) insertions: u64,
@@ -30,43 +34,45 @@ pub(super) struct Counts {
 pub(super) struct Core {
     pub(super) policy: AnyPolicy<PolicyView>,
     pub(super) policy_view: PolicyView,
-    /// Made when first needed.
+    /// Allocated when the first timer is set.
     wheel: Option<Box<Wheel<Handle>>>,
     timer_view: TimerView,
-    /// Entries with times have come in.
+    /// Whether an entry with an expiration has ever been inserted.
     timed: bool,
-    /// When expired entries were last taken out.
+    /// The time at which expired entries were last removed.
     pub(super) now: u64,
     limbo: Limbo,
     pub(super) sizing: Sizing,
-    /// Few and large things that wait for their readers, each with a seal of its own from the next `deferred` on.
+    /// Few and large objects that readers may still see. Each gets a seal of its own at the next
+    /// visit.
     bulk: Option<Box<BulkList>>,
     pub(super) counts: Counts,
     evictions: Evictions<Handle>,
-    /// Of `evictions`, so many are marked as gone.
+    /// The number of entries in `evictions` that are already detached.
     detached: u32,
     evicted: Vec<(Handle, Cause)>,
     pub(super) weighted: bool,
-    /// Evicted entries are shown to a listener before they are released.
+    /// Whether the listener must see evicted entries before they are freed.
     listened: bool,
-    /// Freeing entries runs destructors.
+    /// Whether freeing entries runs destructors.
     drops: bool,
-    /// Entries that came in since the last `unlink_evicted`.
+    /// Entries inserted since the last `unlink_evicted`.
     arrived: u32,
-    /// Whose rings come next, where not all are looked at.
+    /// The index of the next ring to drain, when a visit drains only some of the rings.
     pub(super) cursor_of_rings: u32,
 }
 
-/// What [`Core::take_deferred`] may do with the guard of the calling thread.
+/// How [`Core::take_deferred`] may use the guard of the calling thread.
 #[derive(Clone, Copy)]
 pub(super) enum CallerGuard<'g> {
-    /// What was found under it may still be used.
+    /// References that were obtained under the guard may still be used.
     InUse,
-    /// Nothing that was found under this guard is used any more: it is not to hold anything up.
+    /// No reference that was obtained under this guard is used any more, so it need not delay
+    /// reclamation.
     Spent(&'g Guard),
 }
 
-/// How long a list for what the listener is to see may be, to be kept for the next ones.
+/// The largest capacity of a list of evicted entries that is kept for reuse.
 const SHOWN: usize = 64;
 
 impl Core {
@@ -100,10 +106,13 @@ impl Core {
         }
     }
 
-    /// What became due: of the entries that no reader can see, as many as `portion` says, and everything else.
+    /// Takes the work to do after the unlock: reclaimable entries, as many as `portion` allows, and
+    /// all other deferred work.
     ///
     /// # Safety
-    /// What was found before under a guard that is [`CallerGuard::Spent`] is not used any more.
+    ///
+    /// No reference that was obtained under a guard that is [`CallerGuard::Spent`] is used any
+    /// more.
     #[inline]
     pub(super) unsafe fn take_deferred(
         &mut self,
@@ -118,9 +127,11 @@ impl Core {
         // SAFETY: the caller's promise.
         unsafe { self.limbo.collect(domain, own, portion == Portion::All) };
         let count = self.limbo.quota(self.drops, portion);
+        // A previous entry's memory is reused only for entries with the same layout.
         let (shape, mut free, mut nonstandard) = (self.policy_view.0, Chain::new(), Chain::new());
         for entry in (0..count).map_while(|_| self.limbo.pop()) {
-            // SAFETY: no reader sees what is safe, and the limbo does not hold it any more; its header still says its size.
+            // SAFETY: no reader can reference an entry of the `safe` queue, and the limbo no longer
+            // holds it. Its header still says its layout.
             unsafe {
                 let chain = if shape.has_standard_layout(entry) {
                     &mut free
@@ -142,7 +153,8 @@ impl Core {
         }
     }
 
-    /// Few and large, so looked after at every visit until they are gone.
+    /// Takes the bulk objects whose readers have unpinned. They are few and large, so every visit
+    /// checks all of them.
     #[cold]
     fn take_freeable_bulk(&mut self, domain: &Domain) -> Vec<Bulk> {
         let bulk = self.bulk.get_or_insert_default();
@@ -156,30 +168,30 @@ impl Core {
         deferred
     }
 
-    /// Whether entries wait to be freed.
+    /// Returns whether the limbo holds entries.
     pub(super) fn has_garbage(&self) -> bool {
         !self.limbo.is_empty()
     }
 
-    /// Takes over what a thread that has ended changed the cache with.
+    /// Takes ownership of the writer of a thread that has ended.
     pub(super) fn take_writer(&mut self, writer: OldWriter) {
         let bulk = (None, Bulk::Writer(writer));
         self.bulk.get_or_insert_default().push(bulk);
     }
 
-    /// Takes a table that readers may still see, to be freed when they are gone.
+    /// Takes a table that readers may still see. It is freed once they have unpinned.
     pub(super) fn retire_table(&mut self, table: OldTable) {
         self.bulk.get_or_insert_default().push((None, Bulk::Table(table)));
     }
 
-    /// What waits for its readers, or for its listener.
+    /// Returns the entries that wait for readers to unpin, or for the listener.
     pub(super) fn unlinked(&mut self) -> impl Iterator<Item = Handle> {
         self.limbo.reopen();
         let evicted = self.evicted.iter().map(|(entry, _)| *entry);
         self.limbo.iter().chain(evicted)
     }
 
-    /// The listener has seen these: takes them, and the list's memory for the next ones.
+    /// Frees entries that the listener has seen, and keeps the memory of the list for reuse.
     pub(super) fn release(&mut self, shown: &mut Vec<(Handle, Cause)>) {
         for (handle, _) in shown.drain(..) {
             self.apply(Event::Released(handle));
@@ -189,18 +201,18 @@ impl Core {
         }
     }
 
-    /// All garbage, for a cache that no thread can reach any more.
+    /// Takes all entries out of the limbo. For a cache that no thread can reach any more.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Handle> {
         self.limbo.drain()
     }
 
-    /// All that is [`Bulk`], likewise.
+    /// Takes all [`Bulk`] objects. For a cache that no thread can reach any more.
     pub(super) fn drain_bulk(&mut self) -> impl Iterator<Item = Bulk> {
         let all = self.bulk.take().into_iter().flat_map(|all| *all);
         all.map(|(_, bulk)| bulk)
     }
 
-    /// An event that will soon be applied: has the memory that this will need fetched.
+    /// Prefetches the memory that applying `event` needs.
     #[inline(always)]
     pub(super) fn prefetch_event(&self, event: Event) {
         if let Event::Arrived(new) = event {
@@ -208,7 +220,8 @@ impl Core {
         }
     }
 
-    /// Applies one event. The map hears of what the policy gives up at the next `unlink_evicted`.
+    /// Applies one event. Entries that the policy evicts stay in the map until the next
+    /// `unlink_evicted`.
     #[inline(always)]
     pub(super) fn apply(&mut self, event: Event) {
         match event {
@@ -247,7 +260,7 @@ impl Core {
         self.schedule_timer(new);
     }
 
-    /// An entry has arrived that is in the map no more.
+    /// Applies the arrival of an entry that has already left the map.
     #[cold]
     #[inline(never)]
     fn arrive_unlinked(&mut self, new: Handle) {
@@ -261,7 +274,7 @@ impl Core {
         }
     }
 
-    /// An entry has come in that was in a snapshot, with what the policy thought of it.
+    /// Applies the arrival of an entry that is restored from a snapshot with its `rank`.
     pub(super) fn restore(&mut self, new: Handle, rank: Rank) {
         if self.policy_view.place(new) != NEW {
             return self.arrive(new);
@@ -278,7 +291,7 @@ impl Core {
         self.detach_evicted();
     }
 
-    /// What the policy thinks of an entry.
+    /// Returns the policy's rank of an entry.
     pub(super) fn rank(&mut self, entry: Handle) -> Rank {
         if self.policy_view.place(entry) <= MAX_PLACE {
             self.policy.rank(&self.policy_view, entry)
@@ -287,10 +300,11 @@ impl Core {
         }
     }
 
-    /// Sets the timer of an entry that has come in, if it needs one and is still there.
+    /// Sets the timer of an inserted entry, if it has a deadline and the policy still holds it.
     #[inline(always)]
     fn schedule_timer(&mut self, new: Handle) {
-        // SAFETY: an entry is alive until it is put into the limbo, and then until its readers are gone.
+        // SAFETY: an entry is alive until it is put into the limbo, and then until its readers
+        // unpin.
         if unsafe { new.header() }.is_timed() {
             self.schedule_timer_slow(new);
         }
@@ -309,7 +323,8 @@ impl Core {
             }
             let scheduled = self.wheel.as_mut().map(|wheel| wheel.schedule(&self.timer_view, new));
             if scheduled != Some(true) {
-                // Without a timer it would stay beyond its deadline, for ever if it is not looked up.
+                // Without a timer the entry would outlive its deadline, forever if no lookup finds
+                // it.
                 self.policy.remove(&self.policy_view, new);
                 self.evictions.push((new, Verdict::Evicted));
                 self.detach_evicted();
@@ -317,13 +332,14 @@ impl Core {
         }
     }
 
-    /// The moment of the next timer.
+    /// Returns the time of the next timer.
     #[inline]
     pub(super) fn next_timer(&self) -> u64 {
         self.wheel.as_ref().map_or(NO_DEADLINE, |wheel| wheel.next())
     }
 
-    /// Takes out entries whose time is over at `now`, but looks at no more than `budget`; whether there are more.
+    /// Removes entries that have expired at `now`, checking at most `budget` timers. Returns
+    /// whether more may be due.
     pub(super) fn expire(&mut self, now: u64, budget: usize, map: &Map, guard: &Guard) -> bool {
         self.now = now;
         let Some(wheel) = &mut self.wheel else { return false };
@@ -333,11 +349,13 @@ impl Core {
             fired.push(handle);
         });
         let progress = self.expire_all(fired, now, map, guard);
-        // (The wheel may know of a later moment than `now`, if the clock went back: then there is no more to be had now.)
+        // After the clock went back, the wheel may be ahead of `now`: then there is nothing to do
+        // yet.
         more && progress
     }
 
-    /// Takes out entries that have expired at `now`, but whose timers fire only when the next tick begins; after [`expire`](Self::expire).
+    /// Removes entries that have expired at `now`, but whose timers fire only at the next tick.
+    /// Called after [`expire`](Self::expire).
     pub(super) fn expire_reached(&mut self, now: u64, map: &Map, guard: &Guard) {
         if let Some(wheel) = &mut self.wheel {
             let reached = wheel.take_reached(&self.timer_view, now);
@@ -345,7 +363,8 @@ impl Core {
         }
     }
 
-    /// Takes out the entries whose timers fired, unless they were hit since. Whether there was one to be taken out, or none at all.
+    /// Removes the entries whose timers fired, unless a hit has moved their deadline. Returns
+    /// whether an entry was removed, or `fired` was empty.
     fn expire_all(&mut self, fired: Vec<Handle>, now: u64, map: &Map, guard: &Guard) -> bool {
         let mut progress = fired.is_empty();
         for entry in fired {
@@ -354,7 +373,7 @@ impl Core {
                 .timing(entry)
                 .is_some_and(|timing| timing.deadline() > now)
             {
-                self.schedule_timer(entry); // it was hit since, or the wheel had no memory to keep it
+                self.schedule_timer(entry); // the deadline was moved, or the wheel had no memory to keep the timer
                 continue;
             }
             progress = true;
@@ -368,7 +387,7 @@ impl Core {
         progress
     }
 
-    /// Sets the timer of an entry anew whose deadline has come nearer.
+    /// Sets the timer of an entry again, after its deadline was moved earlier.
     pub(super) fn reschedule_earlier(&mut self, entry: Handle) {
         if self.policy_view.place(entry) <= MAX_PLACE {
             if let Some(wheel) = &mut self.wheel {
@@ -381,9 +400,9 @@ impl Core {
     #[inline]
     fn retire(&mut self, old: Handle) {
         match self.policy_view.place(old) {
-            // Its arrival is still to come, and will free it.
+            // Its arrival is not applied yet, and will free it (invariant 9).
             NEW => {
-                // SAFETY: an entry is alive until both its events were applied.
+                // SAFETY: an entry is alive until both its events are applied.
                 unsafe { old.header() }.set_place(DEAD);
                 return;
             }
@@ -402,8 +421,8 @@ impl Core {
         self.limbo.push(entry);
     }
 
-    /// Marks an entry that the policy no longer holds: a reader that found it earlier may still report a hit of it, and its
-    /// retirement may still be on its way.
+    /// Marks an entry that the policy no longer holds. Its retirement may not be applied yet, and a
+    /// reader that found it earlier may still record a hit.
     #[inline(always)]
     fn detach(&mut self, entry: Handle) {
         if self.timed
@@ -412,11 +431,12 @@ impl Core {
         {
             wheel.cancel(&self.timer_view, entry);
         }
-        // SAFETY: an entry is alive until it is put into the limbo, and then until its readers are gone.
+        // SAFETY: an entry is alive until it is put into the limbo, and then until its readers
+        // unpin.
         unsafe { entry.header() }.set_place(GONE);
     }
 
-    /// Marks what the policy has just given up.
+    /// Detaches the entries that the policy has just evicted.
     #[inline]
     fn detach_evicted(&mut self) {
         while let Some(&(entry, _)) = self.evictions.get(self.detached as usize) {
@@ -425,7 +445,7 @@ impl Core {
         }
     }
 
-    /// Unlinks what the policy gave up since the last time, and resizes the table if need be.
+    /// Removes the evicted entries from the map, and resizes the table if necessary.
     #[inline(always)]
     pub(super) fn unlink_evicted(&mut self, map: &Map, guard: &Guard) {
         for &(victim, _) in &self.evictions {
@@ -435,7 +455,7 @@ impl Core {
         self.detached = 0;
         for (victim, verdict) in evictions.drain(..) {
             if !map.remove_exact(victim.0, guard) {
-                continue; // somebody else unlinked it: that event will free it
+                continue; // another thread unlinked it, and that thread's event frees it (invariant 8)
             }
             match verdict {
                 Verdict::Evicted => self.counts.evictions += 1,
@@ -443,7 +463,7 @@ impl Core {
             }
             self.discard(victim, Cause::Size);
         }
-        self.evictions = evictions; // with its memory
+        self.evictions = evictions; // keeps its memory
         let arrived = std::mem::take(&mut self.arrived);
         if self.sizing.needs_work(self.policy.len(), arrived) {
             self.resize_by_arrivals(arrived, map, guard);
@@ -459,17 +479,17 @@ impl Core {
         }
     }
 
-    /// Evicts an entry that is no longer in the map, for which its table had no room.
+    /// Evicts an entry that is no longer in the map, because its table had no room for it.
     pub(super) fn evict_unlinked(&mut self, entry: Handle) {
         self.counts.evictions += 1;
         match self.policy_view.place(entry) {
             // Its arrival, which may wait for user code, frees it.
             NEW => {
                 let mark = if self.listened { EVICTED } else { DEAD };
-                // SAFETY: an entry is alive until both its events were applied.
+                // SAFETY: an entry is alive until both its events are applied.
                 unsafe { entry.header() }.set_place(mark);
             }
-            // The policy has just given it up: `unlink_evicted` will not find it in the map.
+            // The policy has just evicted it, and `unlink_evicted` will not find it in the map.
             GONE => self.discard(entry, Cause::Size),
             place => {
                 debug_assert!(place <= MAX_PLACE, "an entry leaves the map once");
@@ -480,7 +500,8 @@ impl Core {
         }
     }
 
-    /// Panics if timers and entries disagree; `held` of the entries in the map have timers.
+    /// Panics if timers and entries disagree. `held` is the number of entries in the map with a
+    /// timer.
     pub(super) fn validate_timers(&self, held: usize) {
         if let Some(wheel) = &self.wheel {
             wheel.validate(&self.timer_view);
@@ -489,7 +510,7 @@ impl Core {
         assert_eq!(timers, held, "no timer outlives its entry");
     }
 
-    /// Whether an entry has a timer.
+    /// Returns whether an entry has a timer.
     pub(super) fn has_timer(&self, entry: Handle) -> bool {
         self.wheel
             .as_ref()

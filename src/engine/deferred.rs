@@ -1,33 +1,36 @@
-//! The work that a maintenance visit leaves for after the lock is released.
+//! The work that a maintenance visit leaves for after the unlock.
+//!
+//! [`DeferredWork`] holds everything that may run user code or takes long: listeners, destructors,
+//! and the freeing of large memory.
 
 use super::entry::{Chain, Handle};
 use super::writer::OldWriter;
 use crate::map::OldTable;
 use crate::stats::Cause;
 
-/// What is left to do when the lock has been given up: it may run user code.
+/// Work for after the unlock. It may run user code.
 #[must_use]
 pub(super) struct DeferredWork {
-    /// Evicted and expired entries that the removal listener must see before they are released.
+    /// Evicted and expired entries that the removal listener must see before they are freed.
     pub(super) evicted: Vec<(Handle, Cause)>,
-    /// Entries that no reader can see any more, of an unusual size.
+    /// Entries that no reader can reference, with the nonstandard layout.
     pub(super) nonstandard: Chain,
-    /// The others that no reader can see any more.
+    /// Entries that no reader can reference, with the standard layout.
     pub(super) free: Chain,
-    /// A table of as many buckets is needed, if not 0.
+    /// The number of buckets of a table to allocate; 0 for none.
     pub(super) wanted: usize,
     pub(super) bulk: Vec<Bulk>,
 }
 
-/// Large things that no thread can see any more: they are freed outside the lock.
+/// Large objects that no thread can reference. They are freed outside the lock.
 pub(super) enum Bulk {
     Table(OldTable),
-    /// Of a thread that has ended.
+    /// The writer of a thread that has ended.
     Writer(OldWriter),
 }
 
 impl Bulk {
-    /// Frees it; the memory of previous entries that was kept there is the caller's. `free_table` frees a table.
+    /// Frees the object and returns the recycled entries that it held. `free_table` frees a table.
     pub(super) fn into_recycled(self, free_table: impl FnOnce(OldTable)) -> Chain {
         match self {
             Self::Table(table) => {
@@ -54,7 +57,7 @@ impl DeferredWork {
         self.evicted.is_empty() && self.nonstandard.len() + self.free.len() == 0 && !self.has_bulk()
     }
 
-    /// Whether there is a table to allocate, or something large to free.
+    /// Returns whether there is a table to allocate, or something large to free.
     pub(super) fn has_bulk(&self) -> bool {
         !self.bulk.is_empty() || self.wanted != 0
     }

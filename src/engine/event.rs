@@ -1,24 +1,28 @@
-//! The changes of the map that the rings carry to the policy.
+//! The events that record changes of the map for the policy.
+//!
+//! An [`Event`] is packed into two words for the rings. Arrival and retirement of an entry may be
+//! applied in either order (invariant 9).
 
 use super::entry::Handle;
 use crate::map::Header;
 
-/// One change of the map, for the policy. Recorded by the thread that made the change, after it; changes of one key may
-/// be applied in any order.
+/// One change of the map, recorded for the policy by the thread that made the change. Events of one
+/// key may be applied in any order.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Event {
-    /// An entry came in, where there was none.
+    /// An entry was inserted for an absent key.
     Arrived(Handle),
-    /// An entry was unlinked; its time was over, or not.
+    /// An entry was unlinked. `expired` says whether it had expired.
     Retired { old: Handle, expired: bool },
-    /// `new` came in where `old` was unlinked, likewise.
+    /// `new` was inserted in place of `old`. `expired` says whether `old` had expired.
     Replaced { new: Handle, old: Handle, expired: bool },
-    /// An entry that the policy no longer holds, and nobody needs, can go.
+    /// An entry that neither the map nor the policy holds can be freed.
     Released(Handle),
 }
 
 impl Event {
-    /// As two words for a ring.
+    /// Returns the event as two words for a ring. Entries are aligned, so the low bits carry the
+    /// flags.
     #[inline]
     pub(super) fn pack(self) -> [u64; 2] {
         let word = |handle: Handle| handle.0.as_ptr().expose_provenance() as u64;
@@ -46,13 +50,13 @@ impl Event {
         }
     }
 
-    /// Whether an entry leaves by it.
+    /// Returns whether the event retires or frees an entry.
     #[inline]
     pub(super) fn removes_entry(self) -> bool {
         !matches!(self, Event::Arrived(_))
     }
 
-    /// The entry that came in, if one did.
+    /// Returns the inserted entry, if there is one.
     #[inline]
     pub(super) fn inserted(self) -> Option<Handle> {
         match self {

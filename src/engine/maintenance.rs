@@ -1,7 +1,8 @@
-//! The housekeeping: how changes come to the policy, and what follows from it.
+//! Maintenance: applies recorded events to the policy, and unlinks what the policy evicts.
 //!
-//! Whoever finds it due does it, if nobody else is at it. User code that it makes necessary (listeners, destructors) runs when
-//! the lock has been given up.
+//! The thread that finds maintenance due performs it, unless another thread holds the maintenance
+//! lock. Listeners and destructors run after the unlock (see
+//! [`run_deferred`](super::run_deferred)).
 
 use super::core::{CallerGuard, Core};
 use super::deferred::DeferredWork;
@@ -18,20 +19,22 @@ use crate::prim::sync::Ordering;
 use crate::reclaim::Guard;
 use crate::stats::Cause;
 
-/// Of which threads the changes are applied.
+/// The rings that a visit drains.
 #[derive(Clone, Copy)]
 pub(super) enum Rings {
     All,
-    /// The caller's, and some of the others'.
+    /// The caller's, those of the first threads, and some of the others.
     Subset,
 }
 
-/// In a cache with times the next call looks again for what readers held up, if the last one looked so many nanoseconds ago.
+/// In a cache with an expiration, garbage that readers hold back is checked again by the first call
+/// after this time, in nanoseconds.
 const RETRY: u64 = 1 << 20;
 
 impl<K, V> Engine<K, V> {
-    /// Applies what waits in the rings, does `work`, and releases the lock. With `Rings::Subset` the rings of some threads may be
-    /// left for the next time. If `work` or the policy panics, the lock is poisoned.
+    /// Applies the events in the rings, calls `work`, and releases the lock. With `Rings::Subset`,
+    /// some rings may be left for the next visit. A panic in `work` or in the policy poisons the
+    /// lock.
     #[inline(always)]
     pub(super) fn maintain(
         &self,
@@ -40,13 +43,15 @@ impl<K, V> Engine<K, V> {
         rings: Rings,
         work: impl FnOnce(&mut Core),
     ) -> DeferredWork {
-        // SAFETY: the guard keeps what it protects.
+        // SAFETY: references obtained under the guard stay protected.
         unsafe { self.maintain_with_guard(held, guard, CallerGuard::InUse, rings, work) }
     }
 
-    /// [`maintain`](Self::maintain), which may have the guard protect nothing any more that was found under it before.
+    /// Same as [`maintain`](Self::maintain), but with [`CallerGuard::Spent`] the guard no longer
+    /// protects what was found under it.
     ///
     /// # Safety
+    ///
     /// As for [`Core::take_deferred`].
     #[inline(always)]
     pub(super) unsafe fn maintain_with_guard(
@@ -58,7 +63,7 @@ impl<K, V> Engine<K, V> {
         work: impl FnOnce(&mut Core),
     ) -> DeferredWork {
         let deferred = {
-            // SAFETY: the lock is held, and this reference ends before it is given up.
+            // SAFETY: the lock is held, and this reference ends before the unlock.
             let core = unsafe { &mut *self.work.0.core.get() };
             let timed = self.time.is_active();
             match rings {
@@ -112,7 +117,7 @@ impl<K, V> Engine<K, V> {
             .drain(core, prefetch, |core, pair| core.apply(Event::unpack(pair)));
     }
 
-    /// Takes over what another thread changed the cache with, if that thread has ended. The lock is held.
+    /// Takes the writer of another thread, if that thread has ended. The lock is held.
     #[cold]
     #[inline(never)]
     fn sweep(&self, core: &mut Core, index: usize) {
@@ -155,11 +160,13 @@ impl<K, V> Engine<K, V> {
             .store(core.counts.expirations, Ordering::Relaxed);
     }
 
-    /// Waits for the lock and does `work` under it. The caller is pinned: while it waits it holds up reclamation no longer than
-    /// the lock holder, which is pinned too.
+    /// Waits for the lock and calls `work` under it. The caller is pinned, and delays reclamation
+    /// no longer than the lock holder, which is pinned too.
     ///
     /// # Panics
-    /// If an earlier lock holder panicked, unless this thread is unwinding: then it does nothing.
+    ///
+    /// If an earlier lock holder panicked. If this thread is already unwinding, it does nothing
+    /// instead.
     pub(super) fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> DeferredWork {
         match self.work.0.lock.lock() {
             Ok(held) => self.maintain(held, guard, Rings::All, work),
@@ -170,17 +177,20 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Whether a panic has ended this cache's maintenance.
+    /// Returns whether a panic has poisoned the maintenance lock.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.work.0.lock.is_poisoned()
     }
 
-    /// Makes a free slot for the hash: has its home move to a larger table, else evicts an entry near its home. Does not move all
-    /// homes of a large table. Chance in a table of millions of buckets, a table far beyond its usual load, or a hash
-    /// function that sends many keys to one bucket gets here.
+    /// Makes a free slot for `hash`: moves its home bucket to a larger table, or else evicts an
+    /// entry near it. Does not move all home buckets of a large table.
+    ///
+    /// Reached by chance in a table of millions of buckets, in a table far above its load, or with
+    /// a hash function that maps many keys to one bucket.
     #[cold]
     pub(super) fn make_room(&self, hash: u64, tried: Option<usize>, guard: &Guard) {
-        // The table that was full may have been replaced by another one since: `tried` is the one that was full before.
+        // The full table may have been replaced since. `tried` is the table that was full at the
+        // last attempt.
         if self.grow(hash) || tried != Some(self.map.table_id(guard)) {
             return;
         }
@@ -203,7 +213,8 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Does all housekeeping that is due: afterwards the weight is within the capacity, and what no reader holds is freed.
+    /// Performs all pending maintenance. Afterwards the weight is within the capacity, and entries
+    /// that no reader holds are freed.
     pub(crate) fn run_pending(&self) {
         let mut panics = Panics::default();
         let guard = self.pin();
@@ -223,12 +234,13 @@ impl<K, V> Engine<K, V> {
                 break;
             }
         }
-        // Two generations may wait, of which the second is sealed when the first has been passed.
+        // Two generations of the limbo may wait, and the second is sealed only when the first has
+        // been passed.
         for _ in 0..2 {
             let guard = self.pin();
             let mut all = None;
             let deferred = self.with_core(&guard, |core| {
-                // SAFETY: nothing was found under the guard.
+                // SAFETY: no reference was obtained under the guard.
                 all = Some(unsafe { core.take_deferred(&self.domain, CallerGuard::Spent(&guard), Portion::All) });
             });
             panics.catch(|| self.run_deferred(deferred, self.pin()));
@@ -240,14 +252,16 @@ impl<K, V> Engine<K, V> {
         panics.resume();
     }
 
-    /// The entries that were unlinked and are not freed yet: all of them, each once, if nobody uses the cache meanwhile. (None if
-    /// somebody is at the housekeeping, then.) They live as long as the guard.
+    /// Returns the entries that are unlinked and not yet freed. They live as long as the guard.
+    ///
+    /// Complete, each entry once, if no other thread uses the cache. Empty if another thread holds
+    /// the maintenance lock.
     pub(crate) fn unlinked(&self, _guard: &Guard) -> Vec<Handle> {
         let mut all = Vec::new();
         let Some(held) = self.work.0.lock.try_lock() else {
             return all;
         };
-        // SAFETY: the lock is held, and this reference ends before it is given up.
+        // SAFETY: the lock is held, and this reference ends before the unlock.
         let core = unsafe { &mut *self.work.0.core.get() };
         all.extend(core.unlinked());
         // SAFETY: an entry is alive until its events are applied, which needs the lock.
@@ -275,7 +289,8 @@ impl<K, V> Engine<K, V> {
         panics.resume();
     }
 
-    /// The entries from the one worth most to the one that would go first, as of now. They live as long as the guard.
+    /// Returns the entries from the most to the least valuable, as of now. They live as long as the
+    /// guard.
     pub(crate) fn hottest(&self, guard: &Guard) -> Vec<Handle> {
         let mut handles = Vec::new();
         let deferred = self.with_core(guard, |core| {
@@ -289,7 +304,7 @@ impl<K, V> Engine<K, V> {
         handles
     }
 
-    /// The entry that would go first, as of now. It lives as long as the guard.
+    /// Returns the entry that would be evicted first, as of now. It lives as long as the guard.
     pub(crate) fn coldest(&self, guard: &Guard) -> Option<Handle> {
         let mut coldest = None;
         let deferred = self.with_core(guard, |core| coldest = core.policy.coldest(&core.policy_view));
@@ -302,7 +317,7 @@ impl<K, V> Engine<K, V> {
         let guard = self.pin();
         let mut panics = Panics::default();
         let deferred = self.with_core(&guard, |core| {
-            // What the rings brought may have made the policy give entries up, which are in the map until this.
+            // The events just applied may have evicted entries that are still in the map.
             core.unlink_evicted(&self.map, &guard);
             // Caught, so that the lock is not poisoned: a failed test drops its cache.
             panics.catch(|| self.check(core, &guard));
@@ -349,21 +364,23 @@ impl<K, V> Engine<K, V> {
         let guard = self.pin();
         if let Some(held) = self.work.0.lock.try_lock() {
             let expire = |core: &mut Core| _ = core.expire(now, EXPIRE_BUDGET, &self.map, &guard);
-            // SAFETY: nothing that was found under the guard is used any more once the expired entries were unlinked.
+            // SAFETY: references obtained under the guard are not used after the expired entries
+            // were unlinked.
             let deferred =
                 unsafe { self.maintain_with_guard(held, &guard, CallerGuard::Spent(&guard), Rings::All, expire) };
             self.run_deferred(deferred, guard);
         }
     }
 
-    /// The figures of the last housekeeping, which is done now if it is due and nobody else is at it.
+    /// Returns the counters of the last maintenance, which is performed now if it is due and the
+    /// lock is free.
     pub(crate) fn published(&self) -> &Published {
         self.now_and_expire();
         let (mut waiting, guard) = (!self.thread_states.overflow.is_empty(), self.pin());
         self.thread_states
             .for_each_writer(|writer| waiting |= writer.ring.len() != 0);
         if waiting && let Some(held) = self.work.0.lock.try_lock() {
-            // SAFETY: the rings that were looked at under the guard are not used any more.
+            // SAFETY: references to rings that were obtained under the guard are not used any more.
             let deferred =
                 unsafe { self.maintain_with_guard(held, &guard, CallerGuard::Spent(&guard), Rings::All, |_| ()) };
             self.run_deferred(deferred, guard);

@@ -1,11 +1,22 @@
-//! Joins map and policy: what changes in the map is recorded for the policy, what the policy gives up leaves the map.
+//! The engine: joins the map and the policy.
 //!
-//! An entry is owned by the map while it is in it. The thread whose compare-and-swap unlinks it owns its retirement:
-//! it shows the entry to the removal listener, and then records the event. Both the arrival and the retirement
-//! are recorded, and may be applied in either order; who applies the second puts the entry into the limbo, which frees it
-//! when no reader can see it any more.
+//! # Ownership of entries
 //!
-//! No user code runs here while the maintenance lock is held, and none while a slot of the map is half changed.
+//! The map owns an entry while it is in it. The thread whose compare-and-swap unlinks the entry
+//! owns its retirement: it calls the removal listener with the entry, then records the event
+//! (invariant 8). Arrival and retirement are both recorded, and may be applied in either order.
+//! Whichever event is applied second puts the entry into the limbo, which frees it once no pinned
+//! reader can reference it (invariant 9).
+//!
+//! # User code
+//!
+//! No user code runs while the maintenance lock is held (invariant 10), nor while a slot of the map
+//! is half changed.
+//!
+//! # Files
+//!
+//! [`write`] changes the map, [`record`] brings the change to the policy, [`maintenance`] applies
+//! it under the [`maintenance_lock`], and [`run_deferred`] runs what must wait for the unlock.
 
 mod core;
 mod deferred;
@@ -49,38 +60,40 @@ pub(crate) use entry::{Deadlines, Entry, ExpiryRef, Handle, Shape};
 pub(crate) use expiry::ExpirySettings;
 pub(crate) use snapshot::Listed;
 
-/// Called for every entry that leaves, by the thread that unlinked it.
+/// Called with every entry that leaves the cache, by the thread that unlinked it.
 pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, Cause) + Send + Sync>;
 
 pub(crate) struct Settings<K, V> {
     pub(crate) policy: PolicyKind,
-    /// In weight units; entries weigh 1 unless `weighted`.
+    /// In weight units; every entry weighs 1 unless `weighted`.
     pub(crate) capacity: u64,
     pub(crate) weighted: bool,
     pub(crate) listener: Option<Listener<K, V>>,
     pub(crate) time: ExpirySettings<K, V>,
 }
 
-/// Beyond what any policy has an entry's hits counted to.
+/// A hit limit above that of any policy, so that every hit is examined.
 const COUNT_ALL_HITS: u8 = u8::MAX;
-/// Timers looked at in one go: a million entries that end in the same instant must not hold up anyone.
+/// The most timers that one visit handles: a million entries that expire at once must not delay
+/// other threads.
 const EXPIRE_BUDGET: usize = 64;
 
 pub(crate) struct Engine<K, V> {
-    // What lookups read comes first, and is hardly ever written.
+    // Fields that lookups read come first, and are hardly ever written.
     domain: Domain,
     map: Map,
     thread_states: ThreadStates,
     shape: Shape,
-    /// Hits are noted in the entry up to this number; beyond all numbers if each has to be looked at.
+    /// Hits are counted in the entry up to this number. [`COUNT_ALL_HITS`] if every hit must be
+    /// examined.
     hit_limit: AtomicU8,
-    /// The policy wants to hear of hits when they happen.
+    /// Whether the policy must be called for every hit.
     eager_hits: bool,
-    /// How far the policy wants hits to be counted in the entry.
+    /// The policy's own hit limit.
     policy_hit_limit: u8,
     listener: Option<Listener<K, V>>,
     time: ExpirySettings<K, V>,
-    // What the housekeeping writes, on lines of its own.
+    // Fields that maintenance writes are on cache lines of their own.
     work: Padded<Work>,
     _owns: std::marker::PhantomData<Entry<K, V>>,
 }
@@ -91,13 +104,13 @@ struct Work {
     published: Published,
 }
 
-// SAFETY: `core` is only touched by the holder of `lock`; entries (and with them K and V) are read, shown to listeners
-// and dropped by any thread.
+// SAFETY: only the holder of `lock` touches `core`. Any thread reads entries (and with them K and
+// V), passes them to listeners, and drops them.
 unsafe impl<K: Send + Sync, V: Send + Sync> Sync for Engine<K, V> {}
 // SAFETY: as above.
 unsafe impl<K: Send + Sync, V: Send + Sync> Send for Engine<K, V> {}
 
-/// What the holder of the lock tells everybody, as of the last housekeeping.
+/// What the lock holder publishes for all threads, as of the last maintenance.
 #[derive(Default)]
 pub(crate) struct Published {
     pub(crate) len: AtomicU64,
@@ -158,37 +171,40 @@ impl<K, V> Engine<K, V> {
         &self.map
     }
 
-    /// Pins the calling thread: what it finds in the map is not freed while the guard lives.
+    /// Pins the calling thread: entries that it finds in the map are not freed while the guard
+    /// lives.
     #[inline(always)]
     pub(crate) fn pin(&self) -> Guard {
         self.domain.pin()
     }
 
-    /// [`pin`](Self::pin) for a call that ends before its thread does, if that needs no further look.
+    /// Returns a cheaper [`pin`](Self::pin) for a call that ends before its thread does; `None` if
+    /// there is none.
     #[inline(always)]
     pub(crate) fn pin_briefly(&self) -> Option<Brief> {
         self.domain.pin_briefly()
     }
 
-    /// [`pin`](Self::pin), with a SeqCst fence.
+    /// Same as [`pin`](Self::pin), with a SeqCst fence.
     #[inline(always)]
     pub(crate) fn pin_fenced(&self) -> Guard {
         self.domain.pin_fenced()
     }
 
-    /// What each thread has of its own.
+    /// Returns the per-thread states.
     #[inline]
     pub(crate) fn thread_states(&self) -> &ThreadStates {
         &self.thread_states
     }
 
-    /// What a cache's settings say of time.
+    /// Returns the expiration settings.
     #[inline(always)]
     pub(crate) fn time(&self) -> &ExpirySettings<K, V> {
         &self.time
     }
 
-    /// The present, if any entry may have times; else 0, when nothing is over yet.
+    /// Returns the current time if any entry may have a deadline, else 0, at which no entry has
+    /// expired.
     #[inline(always)]
     pub(crate) fn now(&self) -> u64 {
         if self.time.is_active() {
@@ -198,7 +214,7 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// [`now`](Self::now), for a call that must go on to its end even if the user's clock panics.
+    /// Same as [`now`](Self::now), for a call that must complete even if the user's clock panics.
     #[inline]
     pub(super) fn now_catching_panics(&self, panics: &mut Panics) -> u64 {
         let mut now = 0;
@@ -208,7 +224,7 @@ impl<K, V> Engine<K, V> {
         now
     }
 
-    /// The present, if an entry with this time to live needs to know; else 0.
+    /// Returns the current time if an entry with this `ttl` needs it, else 0.
     #[inline]
     pub(crate) fn now_for(&self, ttl: Ttl) -> u64 {
         if ttl == Ttl::Default {
@@ -218,7 +234,8 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// [`now`](Self::now), for calls that are not pinned: what is over by then is taken out, if nobody else is at it.
+    /// Same as [`now`](Self::now), and removes expired entries if maintenance is free. For callers
+    /// that are not pinned.
     #[inline]
     pub(crate) fn now_and_expire(&self) -> u64 {
         let now = self.now();
@@ -226,7 +243,8 @@ impl<K, V> Engine<K, V> {
         now
     }
 
-    /// Takes out entries whose time is over, if there may be any and nobody else is at it. For callers that are not pinned.
+    /// Removes expired entries if a deadline has passed and maintenance is free. For callers that
+    /// are not pinned.
     #[inline(always)]
     pub(crate) fn expire_if_due(&self, now: u64) {
         if now != 0 && now >= self.time.next_deadline() {
@@ -234,14 +252,14 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// The times of an entry that was found in the map.
+    /// Returns the deadlines of an entry that was found in the map.
     #[inline]
     pub(crate) fn timing<'g>(&self, found: Handle, _guard: &'g Guard) -> Option<ExpiryRef<'g>> {
         // SAFETY: found under the guard, so alive while it lives.
         unsafe { self.shape.timing(found) }
     }
 
-    /// Whether an entry that was found is due for a reload, which the caller then has to see to.
+    /// Returns whether `found` is due for a reload. After `true`, the caller must reload it.
     #[inline]
     pub(crate) fn claim_reload(&self, found: &Entry<K, V>, now: u64, guard: &Guard) -> bool {
         now != 0
@@ -251,27 +269,28 @@ impl<K, V> Engine<K, V> {
                 .is_some_and(|timing| timing.claim_reload(now))
     }
 
-    /// Whether an entry's time was over at `now`; the caller keeps the entry alive.
+    /// Returns whether an entry has expired at `now`. The caller keeps the entry alive.
     #[inline(always)]
     pub(crate) fn is_expired(&self, found: NonNull<Header>, now: u64) -> bool {
-        // SAFETY: the caller is pinned since it found the entry, or owns its retirement.
+        // SAFETY: the caller has been pinned since it found the entry, or owns its retirement.
         now != 0 && unsafe { self.shape.timing(Handle(found)) }.is_some_and(|timing| timing.deadline() <= now)
     }
 
-    /// Lets a hit move the entry's deadline. Runs user code.
+    /// Moves the deadline of an entry after a hit. Runs user code.
     #[inline]
     pub(crate) fn update_deadline(&self, found: Handle, now: u64, guard: &Guard) {
         if let Some(timing) = self.timing(found, guard) {
             let entry = Self::view(found.0);
             if self.time.hit(timing, &entry.key, &entry.value, now) {
-                // Sooner than the wheel knows, which may not even have a timer for it: it must be told.
+                // The wheel has a later deadline, or no timer at all, so the timer is set again.
                 let deferred = self.with_core(guard, |core| core.reschedule_earlier(found));
                 self.run_deferred(deferred, self.pin());
             }
         }
     }
 
-    /// Counts a hit of an entry that was found in the map, if the policy need not hear of it now. Else false.
+    /// Counts a hit of an entry that was found in the map. Returns false if the hit needs
+    /// [`hit`](Self::hit) or the clock.
     #[inline(always)]
     pub(crate) fn try_mark_hit(&self, found: NonNull<Header>, _guard: &Guard) -> bool {
         // SAFETY: found under the guard, so alive while it lives.
@@ -286,7 +305,7 @@ impl<K, V> Engine<K, V> {
         true
     }
 
-    /// Tells the policy of a hit, now if it wants that.
+    /// Records a hit for the policy, immediately if the policy is eager.
     #[inline(always)]
     pub(crate) fn hit(&self, found: NonNull<Header>, _guard: &Guard) {
         if self.eager_hits {
@@ -300,30 +319,32 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Whether a hit is nothing but writing it down, also in a cache with times.
+    /// Returns whether a hit only counts, also in a cache with an expiration.
     #[inline(always)]
     pub(crate) fn hits_only_mark(&self) -> bool {
         !self.eager_hits && !self.time.hits_move_deadlines()
     }
 
-    /// From now on entries may have times, so every hit has to look at the clock. Takes effect before the caller publishes
-    /// its entry: who finds that has seen this.
+    /// Has every hit read the clock from now on, since entries may have deadlines. Takes effect
+    /// before the caller publishes its entry, so a thread that finds the entry sees it.
     pub(super) fn activate_time(&self) {
         self.time.activate();
         self.hit_limit.store(COUNT_ALL_HITS, Ordering::Relaxed);
     }
 
-    /// The entry behind a header found in the map, for as long as the guard under which it was found.
+    /// Returns the entry of a header that was found in the map. It is valid as long as the guard
+    /// under which it was found.
     #[inline]
     pub(crate) fn view<'g>(header: NonNull<Header>) -> &'g Entry<K, V> {
         // SAFETY: all entries of this map were made for K and V; callers hold a guard.
         unsafe { Handle(header).entry() }
     }
 
-    /// Tells the policy of a hit now if that needs no waiting; else marks the entry, which gives it a second chance.
+    /// Applies a hit to the policy if the lock is free. Otherwise marks the entry, which gives it a
+    /// second chance.
     fn hit_eagerly(&self, handle: Handle) {
         if let Some(held) = self.work.0.lock.try_lock() {
-            // A guard of its own: what the caller found stays protected by the caller's.
+            // A guard of its own: the caller's guard keeps protecting what the caller found.
             let guard = self.pin();
             let hit = |core: &mut Core| {
                 // SAFETY: found under a guard.
@@ -358,14 +379,16 @@ impl<K, V> Drop for Engine<K, V> {
             self.notify(handle, cause, &mut panics);
         }
         let mut garbage: Vec<Handle> = deferred.evicted.into_iter().map(|(handle, _)| handle).collect();
-        // After a panic under the lock the core is not looked at any more: what it alone knows of is leaked.
+        // A panic under the lock may leave the core half changed, so entries that only the core
+        // knows are leaked.
         if !self.is_poisoned() {
             garbage.extend(self.work.0.core.get_mut().drain());
         }
         self.map.drain(|header| garbage.push(Handle(header)));
         let mut nonstandard = deferred.nonstandard;
         let mut drop_contents = |handle| {
-            // SAFETY: `&mut self`: no other thread can reach it, and each is in one place only.
+            // SAFETY: `&mut self`: no other thread can reach it, and each entry is in one place
+            // only.
             panics.catch(|| unsafe { self.shape.drop_contents::<K, V>(handle) });
         };
         for handle in garbage {
@@ -378,16 +401,17 @@ impl<K, V> Drop for Engine<K, V> {
         let (mut free, shape) = (deferred.free, self.shape);
         while let Some(previous) = nonstandard.pop() {
             drop_contents(previous);
-            // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
+            // SAFETY: as above; the nonstandard layout has deadlines if the standard one has none,
+            // and vice versa.
             unsafe { shape.release::<K, V>(previous, !shape.timed) };
         }
         while let Some(previous) = free.pop() {
             drop_contents(previous);
-            // SAFETY: as above; only what is usual is put into chains.
+            // SAFETY: as above; `free` holds only entries of the standard layout.
             unsafe { shape.release::<K, V>(previous, shape.timed) };
         }
         let release_recycled = |recycled| {
-            // SAFETY: its contents were dropped before it became a spare.
+            // SAFETY: its contents were dropped before it was recycled.
             unsafe { shape.release::<K, V>(recycled, shape.timed) };
         };
         for bulk in deferred.bulk.into_iter().chain(self.work.0.core.get_mut().drain_bulk()) {

@@ -1,4 +1,8 @@
-//! How a change of the map becomes an event in a ring, and when its thread applies the rings.
+//! How a change of the map becomes an event, and when its thread applies the rings.
+//!
+//! A thread records its events in its own ring. With a full batch it tries the maintenance lock;
+//! with a full ring it waits for the lock, so the number of unapplied events is bounded (invariant
+//! 13).
 
 use super::Engine;
 use super::core::CallerGuard;
@@ -10,12 +14,13 @@ use super::writer::Writer;
 use crate::prim::sync::Ordering;
 use crate::reclaim::Guard;
 
-/// A thread whose changes let so many entries go that run destructors tries to have them applied: what left may be large.
+/// With this number of unapplied departures that run destructors, a thread tries the lock: the
+/// entries may be large.
 const DEPARTURES: u64 = 4;
 impl<K, V> Engine<K, V> {
-    /// Leaves the event in this thread's ring. If there are enough of them there, has all that wait applied, unless another
-    /// thread is at it. If the ring is full, or too much weight has come in, waits for that, as long as the lock holder makes
-    /// progress: memory is bounded, and events are never lost.
+    /// Records `event` in this thread's ring. With a full batch, applies all rings unless another
+    /// thread holds the lock. With a full ring, or too much unapplied weight, waits as long as the
+    /// lock holder makes progress. So memory is bounded, and no event is lost.
     #[inline(never)]
     pub(super) fn record(&self, event: Event, guard: Guard) {
         let Some(writer) = self.thread_states.writer(&guard) else {
@@ -29,7 +34,8 @@ impl<K, V> Engine<K, V> {
         self.note_deadline(event);
         let heavy = self.shape.weighted
             && event.inserted().is_some_and(|new| {
-                // SAFETY: an entry is alive until its event is applied, and then while the guard is held.
+                // SAFETY: an entry is alive until its event is applied, and then while the guard is
+                // held.
                 let weight = unsafe { self.shape.weight(new) };
                 writer.add_weight(weight, waiting) > drain_limits.max_weight.load(Ordering::Relaxed)
             });
@@ -41,7 +47,8 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// [`record`](Self::record) of an arrival, inlined for unweighted entries without expiration.
+    /// Same as [`record`](Self::record) for an arrival, inlined for unweighted entries without
+    /// expiration.
     #[inline(always)]
     pub(super) fn record_arrival(&self, new: Handle, guard: Guard) {
         let plain = !self.shape.weighted && !self.time.is_active();
@@ -59,7 +66,8 @@ impl<K, V> Engine<K, V> {
     fn apply_or_wait(&self, writer: &Writer, heavy: bool, guard: Guard) {
         match self.work.0.lock.try_lock() {
             Some(held) => {
-                // SAFETY: the guard was given up, and with it what was found under it.
+                // SAFETY: the guard was given up, and with it all references that were obtained
+                // under it.
                 let deferred = unsafe {
                     self.maintain_with_guard(held, &guard, CallerGuard::Spent(&guard), Rings::Subset, |_| ())
                 };
@@ -69,11 +77,11 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Returns when this thread's ring has room for the next event, or immediately if it has. If it has none, waits until the
-    /// lock holder has applied what is in the ring, or this thread has; but not for a lock holder that makes no progress.
+    /// Returns once this thread's ring has room for the next event. If it has none, waits until the
+    /// lock holder or this thread has applied the ring, unless the lock holder makes no progress.
     ///
-    /// The thread stays pinned while it waits, which keeps its ring: the guard of a thread in its last destructors is what the
-    /// ring belongs to. It holds up what this cache frees, but not for longer than the lock holders do, which are pinned too.
+    /// The thread stays pinned while it waits, because its ring belongs to the index of its guard.
+    /// This delays reclamation no longer than the lock holders do, which are pinned too.
     #[inline(never)]
     fn wait_for_room(&self, writer: &Writer, heavy: bool, guard: Guard) {
         let has_room = || {
@@ -89,7 +97,8 @@ impl<K, V> Engine<K, V> {
         }
         match self.work.0.lock.lock_unless(Some(PATIENCE), has_room) {
             Ok(Waited::Held(held)) => {
-                // SAFETY: the guard was given up, and with it what was found under it.
+                // SAFETY: the guard was given up, and with it all references that were obtained
+                // under it.
                 let deferred = unsafe {
                     self.maintain_with_guard(held, &guard, CallerGuard::Spent(&guard), Rings::Subset, |_| ())
                 };
@@ -100,8 +109,9 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Records an event for which this thread's ring has no room, or of a thread that has no ring: applies it, or leaves it
-    /// where every lock holder looks if the present one makes no progress. Until `room` returns true, the ring is not used.
+    /// Records an event without a ring: the ring is full, or the thread has none. Applies the event
+    /// under the lock. If the lock holder makes no progress, pushes it to the overflow, which every
+    /// lock holder drains. The ring is not used until `room` returns true.
     #[cold]
     #[inline(never)]
     fn record_without_room(&self, event: Event, room: impl FnMut() -> bool, guard: Guard) {
@@ -120,11 +130,12 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Has the next call after the deadline of an entry that was just recorded look for expired entries.
+    /// Has the next call after the deadline of a recorded entry remove expired entries.
     #[inline(always)]
     fn note_deadline(&self, event: Event) {
         if self.time.is_active() {
-            // SAFETY: an entry is alive until its event is applied, and then while the caller is pinned.
+            // SAFETY: an entry is alive until its event is applied, and then while the caller is
+            // pinned.
             let timing = event.inserted().and_then(|new| unsafe { self.shape.timing(new) });
             timing
                 .into_iter()

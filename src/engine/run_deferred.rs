@@ -1,4 +1,7 @@
-//! What follows a maintenance visit once the lock is released: user code runs, and memory is freed.
+//! The work that follows a maintenance visit after the unlock: user code runs, and memory is freed.
+//!
+//! User code may use the cache and so reach this code again. Only the outermost call of a thread
+//! takes the resulting work, a bounded number of times, so the stack does not grow.
 
 use super::Engine;
 use super::core::CallerGuard;
@@ -11,7 +14,7 @@ use crate::reclaim::Guard;
 use crate::stats::Cause;
 
 impl<K, V> Engine<K, V> {
-    /// Frees what became due, and runs the user code that this needs, unpinned.
+    /// Frees reclaimed entries, and runs the user code that this needs, unpinned.
     #[inline]
     pub(super) fn run_deferred(&self, deferred: DeferredWork, guard: Guard) {
         let quiet = deferred.evicted.is_empty()
@@ -26,13 +29,14 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Whether freeing entries runs user code.
+    /// Returns whether freeing entries runs user code.
     pub(super) fn has_user_code(&self) -> bool {
         self.listener.is_some() || std::mem::needs_drop::<Entry<K, V>>()
     }
 
-    /// User code that runs here may use the cache, and so come here again. What becomes due then is left to the outermost
-    /// call, which looks again, a few times: so the stack does not grow, however much ends at once.
+    /// Same as [`run_deferred`](Self::run_deferred), with user code. User code may use the cache
+    /// and reach this function again: a nested call leaves new work to the outermost one, which
+    /// takes more work up to [`ROUNDS`] times.
     #[inline(never)]
     fn run_deferred_slow(&self, deferred: DeferredWork) {
         let mut panics = Panics::default();
@@ -46,11 +50,11 @@ impl<K, V> Engine<K, V> {
             let Some(held) = self.work.0.lock.try_lock() else {
                 break;
             };
-            // SAFETY: the lock is held, and this reference ends before it is given up.
+            // SAFETY: the lock is held, and this reference ends before the unlock.
             let core = unsafe { &mut *self.work.0.core.get() };
             core.release(&mut shown);
             let deferred = if outermost.is_some() {
-                // SAFETY: nothing was found under the guard.
+                // SAFETY: no reference was obtained under the guard.
                 unsafe { core.take_deferred(&self.domain, CallerGuard::Spent(&guard), Portion::Fresh) }
             } else {
                 DeferredWork::nothing()
@@ -69,7 +73,8 @@ impl<K, V> Engine<K, V> {
         panics.resume();
     }
 
-    /// Returns what the listener was shown, which is still to be released.
+    /// Runs listeners and destructors. Returns the entries that the listener has seen, which the
+    /// caller must still free.
     fn run_user_code(&self, deferred: DeferredWork, panics: &mut Panics) -> Vec<(Handle, Cause)> {
         if deferred.wanted != 0 {
             self.map.prepare(deferred.wanted, &self.pin());
@@ -86,15 +91,16 @@ impl<K, V> Engine<K, V> {
         }
         let (mut free, mut nonstandard) = (deferred.free, deferred.nonstandard);
         while let Some(previous) = free.pop() {
-            // SAFETY: nobody can reach what is due to be freed; the header, which was overwritten, has no destructor. Popped
-            // from one chain, it goes to another.
+            // SAFETY: no thread can reach an entry that is reclaimed. Its header, which the chain
+            // overwrote, has no destructor. An entry popped from one chain is pushed to another.
             unsafe {
                 panics.catch(|| self.shape.drop_contents::<K, V>(previous));
                 empty.push(previous);
             }
         }
         while let Some(previous) = nonstandard.pop() {
-            // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
+            // SAFETY: as above; the nonstandard layout has deadlines if the standard one has none,
+            // and vice versa.
             unsafe {
                 panics.catch(|| self.shape.drop_contents::<K, V>(previous));
                 self.shape.release::<K, V>(previous, !self.shape.timed);
@@ -106,24 +112,26 @@ impl<K, V> Engine<K, V> {
         deferred.evicted
     }
 
-    /// Keeps the memory of former entries for this thread's next ones, or gives it back.
+    /// Keeps the memory of freed entries for this thread's next insertions, or returns it to the
+    /// allocator.
     #[inline]
     fn recycle(&self, mut empty: Chain, guard: &Guard) {
         if let Some(writer) = self.thread_states.writer_if_any(guard) {
-            // SAFETY: the part is this thread's, which is pinned; the memory was given up by its former owner.
+            // SAFETY: the writer belongs to this thread, which is pinned; the entries in `empty`
+            // are owned by this call.
             empty = unsafe { writer.recycle(empty, self.shape.size::<K, V>()) };
         }
         while let Some(previous) = empty.pop() {
-            // SAFETY: as above; only what is usual is put into chains.
+            // SAFETY: as above; `empty` holds only entries of the standard layout.
             unsafe { self.shape.release::<K, V>(previous, self.shape.timed) };
         }
     }
 }
 
-/// How often the outermost call looks again for what its own user code made due.
+/// The most times that the outermost call takes the work that its own user code caused.
 const ROUNDS: usize = 8;
 
-/// In which caches this thread is running user code that became due.
+/// The caches in which this thread is running deferred user code.
 #[cfg(not(loom))]
 pub(super) mod running {
     use std::cell::RefCell;
@@ -133,7 +141,8 @@ pub(super) mod running {
         static MARKED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// A thread in its last destructors has no marks: there, user code may nest.
+    /// Returns whether this thread is running deferred user code of `cache`. False in a thread's
+    /// last destructors, where user code may nest.
     pub(in crate::engine) fn is<T>(cache: &T) -> bool {
         let marked = MARKED.try_with(|marked| marked.borrow().contains(&ptr::from_ref(cache).addr()));
         marked.unwrap_or(false)
@@ -142,7 +151,7 @@ pub(super) mod running {
     pub(super) struct Mark(usize);
 
     impl Mark {
-        /// `None` if the thread is at it already.
+        /// Returns a mark, or `None` if the thread already has one for `cache`.
         pub(super) fn new<T>(cache: &T) -> Option<Self> {
             let address = ptr::from_ref(cache).addr();
             let new = !is(cache) && MARKED.try_with(|marked| marked.borrow_mut().push(address)).is_ok();
@@ -157,7 +166,7 @@ pub(super) mod running {
     }
 }
 
-/// Loom's threads share one of the system's; its models have no user code that comes back.
+/// Loom's threads share one thread of the system, and no model has user code that calls back.
 #[cfg(loom)]
 pub(super) mod running {
     pub(in crate::engine) fn is<T>(_: &T) -> bool {

@@ -1,4 +1,7 @@
 //! The entries as the policy and the timer wheel see them.
+//!
+//! [`PolicyView`] and [`TimerView`] are the only code through which policy and wheel reach entries.
+//! Both keep their positions ("places") inside the entries.
 
 use super::entry::{ExpiryRef, Handle, NO_DEADLINE, Shape};
 use crate::map::Header;
@@ -8,8 +11,8 @@ use crate::prim::wheel::{IDLE, Timers};
 
 /// The entries as the policy sees them.
 ///
-/// Its safe methods dereference handles: the core hands the policy only live entries, and takes each back (by removing
-/// it from the policy, or by finding it in `out`) before it is freed.
+/// Its safe methods dereference handles. The core gives the policy only live entries. Before it
+/// frees an entry, it removes it from the policy or finds it among the evictions.
 pub(super) struct PolicyView(pub(super) Shape);
 
 impl Places for PolicyView {
@@ -55,13 +58,15 @@ impl Entries for PolicyView {
     }
 }
 
-/// The entries as the wheel sees them: only those with times are ever given to it. As safe as [`PolicyView`].
+/// The entries as the wheel sees them: only entries with a deadline. Safe for the same reason as
+/// [`PolicyView`].
 pub(super) struct TimerView(pub(super) Shape);
 
 impl TimerView {
     #[inline]
     pub(super) fn timing(&self, handle: Handle) -> Option<ExpiryRef<'_>> {
-        // SAFETY: see `PolicyView`: the core has only live entries, and this reference is short.
+        // SAFETY: see `PolicyView`: the core has only live entries, and this reference is
+        // short-lived.
         unsafe { self.0.timing(handle) }
     }
 }

@@ -1,4 +1,7 @@
-//! The changes of the map, each followed by the event that brings it to the policy.
+//! The changes of the map. Each is followed by the event that records it for the policy.
+//!
+//! A change first takes effect in the map. Then the thread calls the removal listener if an entry
+//! was unlinked, and records one event.
 
 use super::Engine;
 use super::entry::{Deadlines, Entry, Handle};
@@ -9,7 +12,8 @@ use crate::reclaim::Guard;
 use crate::stats::Cause;
 
 impl<K, V> Engine<K, V> {
-    /// A new entry, not yet in the map. It must be given to `insert`, `insert_absent` or `replace_exact`.
+    /// Creates an entry that is not yet in the map. The caller must pass it to `insert`,
+    /// `insert_absent` or `replace_exact`.
     #[inline]
     pub(crate) fn make(
         &self,
@@ -21,20 +25,23 @@ impl<K, V> Engine<K, V> {
     ) -> Handle {
         let mut recycled = None;
         if deadlines.is_some() == self.shape.timed {
-            // SAFETY: the part is this thread's, which is pinned.
+            // SAFETY: the writer belongs to this thread, which is pinned.
             recycled = self
                 .thread_states
                 .writer(guard)
                 .and_then(|writer| unsafe { writer.pop_recycled() });
         } else {
-            // An entry with times where others have none: from now on somebody must look.
+            // The first entry with a deadline in a cache without expiration settings: from now on
+            // lookups must read the clock.
             self.activate_time();
         }
-        // SAFETY: spares are of the usual size, went through `drop_contents`, and belong to whoever takes them.
+        // SAFETY: a recycled entry has the standard layout, went through `drop_contents`, and is
+        // owned by the thread that takes it.
         unsafe { self.shape.make(recycled, hash, contents, weight, deadlines) }
     }
 
-    /// Gives the entry to the map, making room if need be. If user code panics, the entry goes to the limbo.
+    /// Inserts the entry into the map, and makes room if necessary. If user code panics, the entry
+    /// goes to the limbo.
     #[inline(always)]
     pub(super) fn enter(
         &self,
@@ -64,7 +71,8 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Inserts or replaces. Waits only if the thread's ring is full (see `record`), or the home is being moved.
+    /// Inserts or replaces an entry. Waits only if the thread's ring is full (see `record`), or
+    /// while its home bucket is moved.
     #[inline]
     pub(crate) fn insert(&self, hash: u64, new: Handle, equal: impl FnMut(&K, &K) -> bool, guard: Guard) {
         match self.enter(hash, new, equal, Mode::Upsert, UNCONDITIONAL, &guard) {
@@ -74,8 +82,8 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Inserts a key that is absent, unless `invalidated`, if any, says no at the last moment or an invalidation kills it. Returns
-    /// whether it came in; else the new entry is discarded.
+    /// Inserts an entry if its key is absent, unless `invalidated` returns true before the commit
+    /// or an invalidation kills it. Returns whether it was inserted. Otherwise the entry is freed.
     pub(crate) fn insert_absent(
         &self,
         hash: u64,
@@ -87,11 +95,12 @@ impl<K, V> Engine<K, V> {
         let (mut equal, mut invalidated) = (equal, invalidated);
         let mut panics = Panics::default();
         let now = self.now_catching_panics(&mut panics);
-        // What it replaced, if it came in.
+        // `Some` if the entry was inserted, with the expired entry that it replaced.
         let came_in = loop {
             match self.enter(hash, new, &mut equal, Mode::IfAbsent, invalidated.as_mut(), &guard) {
                 Inserted::New => break Some(None),
-                // What is there is over. Asked after it was found: who overtakes this insertion later changes the slot.
+                // The existing entry has expired. `invalidated` is called after it was found: a
+                // later invalidation changes the slot, and the replacement fails.
                 Inserted::Present(old) if self.is_expired(old, now) => {
                     if invalidated.as_mut().is_some_and(|invalidated| invalidated()) {
                         break None;
@@ -107,15 +116,16 @@ impl<K, V> Engine<K, V> {
         match came_in {
             Some(None) => panics.catch(|| self.record(Event::Arrived(new), guard)),
             Some(Some(old)) => panics.catch(|| self.replaced(new, old, guard)),
-            // Another thread may have looked at it, so it goes through the limbo.
+            // Another thread may have read the entry while it was LOADING, so it goes through the
+            // limbo.
             None => panics.catch(|| self.record(Event::Released(new), guard)),
         }
         panics.resume();
         came_in.is_some()
     }
 
-    /// Inserts or replaces, unless `invalidated` says no at the last moment or an invalidation kills it: whether it came in.
-    /// Else the new entry is discarded.
+    /// Inserts or replaces an entry, unless `invalidated` returns true before the commit or an
+    /// invalidation kills it. Returns whether it was inserted. Otherwise the entry is freed.
     pub(crate) fn insert_unless(
         &self,
         hash: u64,
@@ -135,7 +145,8 @@ impl<K, V> Engine<K, V> {
         true
     }
 
-    /// Puts `new` in the place of this very entry; if it is no longer in the map, gives `new` to the limbo.
+    /// Replaces exactly `old` by `new`. Returns false, and frees `new`, if `old` is no longer in
+    /// the map.
     pub(crate) fn replace_exact(&self, old: Handle, new: Handle, guard: Guard) -> bool {
         if self.map.replace_exact(old.0, new.0, &guard) {
             self.replaced(new, old, guard);
@@ -146,7 +157,7 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Removes this very entry; false if it is no longer in the map.
+    /// Removes exactly `old`. Returns false if it is no longer in the map.
     pub(crate) fn remove_exact(&self, old: Handle, cause: Cause, guard: Guard) -> bool {
         let removed = self.map.remove_exact(old.0, &guard);
         if removed {
@@ -155,7 +166,7 @@ impl<K, V> Engine<K, V> {
         removed
     }
 
-    /// Removes all entries, one home after another, and returns the table's memory. O(n).
+    /// Removes all entries, one home bucket after another, and returns the table's memory. O(n).
     pub(crate) fn clear(&self) {
         let mut panics = Panics::default();
         panics.catch(|| self.retain(|_| false));
@@ -163,12 +174,12 @@ impl<K, V> Engine<K, V> {
         panics.resume();
     }
 
-    /// Removes the entries that `keep` says no to, one home after another. O(n).
+    /// Removes the entries for which `keep` returns false, one home bucket after another. O(n).
     pub(crate) fn retain(&self, mut keep: impl FnMut(&Entry<K, V>) -> bool) {
         self.retain_by(|handle| keep(Self::view(handle.0)));
     }
 
-    /// The same, by handles.
+    /// Same as [`retain`](Self::retain), by handles.
     pub(crate) fn retain_by(&self, mut keep: impl FnMut(Handle) -> bool) {
         let mut panics = Panics::default();
         let mut from = 0;
@@ -188,7 +199,8 @@ impl<K, V> Engine<K, V> {
         panics.resume();
     }
 
-    /// Removes the key if `accept` agrees; `taken` sees the entry before anything else does.
+    /// Removes the entry of a key if `accept` returns true. `taken` is called with the entry before
+    /// the listener is.
     pub(crate) fn remove<R>(
         &self,
         hash: u64,
@@ -219,7 +231,8 @@ impl<K, V> Engine<K, V> {
     pub(super) fn notify(&self, handle: Handle, cause: Cause, panics: &mut Panics) {
         if let Some(listener) = &self.listener {
             let entry = Self::view(handle.0);
-            // The policy, which knows no time, may choose what was over and not yet taken out.
+            // The policy does not know deadlines, and may evict an entry that has expired but is
+            // not removed yet.
             let over = cause == Cause::Size && self.is_expired(handle.0, self.now_catching_panics(panics));
             let cause = if over { Cause::Expired } else { cause };
             panics.catch(|| listener(&entry.key, &entry.value, cause));
@@ -234,7 +247,8 @@ impl<K, V> Engine<K, V> {
             self.record(Event::Replaced { new, old, expired }, guard);
             return panics.resume();
         }
-        // The listener may run long: it must not hold up everybody's garbage. `old` stays until its event is recorded.
+        // The listener may run long, and its thread's guard must not delay reclamation. `old` is
+        // alive until its event is recorded.
         drop(guard);
         let cause = if expired { Cause::Expired } else { Cause::Replaced };
         self.notify(old, cause, &mut panics);
@@ -255,7 +269,7 @@ impl<K, V> Engine<K, V> {
     }
 }
 
-/// Gives an entry that is in no map to the limbo if user code panics during its insertion.
+/// Frees an entry that is not in the map if user code panics during its insertion.
 struct OnUnwind<'e, K, V> {
     engine: &'e Engine<K, V>,
     handle: Handle,
