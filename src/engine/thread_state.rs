@@ -1,15 +1,22 @@
-//! What each thread has of its own in a cache: counters, and once it writes, a ring of changes for the policy and memory of
-//! previous entries.
+//! Per-thread state of a cache: counters, and for a thread that writes, a ring of events and
+//! recycled memory.
 //!
-//! Everything here is written by one thread at a time with plain loads and stores, on lines that it shares with no other; only
-//! the rings have a second party, the holder of the maintenance lock. A thread is known by the index of its guard, so its
-//! part may be used only while it is pinned. Up to [`THREADS`] threads at a time have a part.
+//! # Ownership
 //!
-//! A part is two allocations. [`ThreadState`], 128 bytes, is made by a thread's first lookup or change; it stays until the cache is dropped,
-//! and serves later threads with the same index, which are the lowest free ones: so there are as many as threads at a time used the
-//! cache. [`Writer`], with the ring, is made by its first change. When its thread has ended, the lock holder takes it away
-//! ([`ThreadStates::sweep`]): it claims the index itself, so that no new thread begins to use the part, applies what is left in the ring, and
-//! gives the memory back.
+//! One thread at a time writes its state with plain loads and stores, on cache lines that no other
+//! thread writes. Only a ring has a second party, the holder of the maintenance lock (invariant
+//! 12). A thread is identified by the index of its guard, so it may use its state only while it is
+//! pinned. Up to [`THREADS`] threads at a time have a state.
+//!
+//! # Allocations
+//!
+//! [`ThreadState`], 128 bytes, is allocated by the first lookup or change of a thread. It stays
+//! until the cache is dropped, and serves later threads with the same index. Threads take the
+//! lowest free index, so there are as many states as threads used the cache at the same time.
+//!
+//! [`Writer`], with the ring, is allocated by the first change of a thread. After the thread has
+//! ended, the lock holder takes the writer ([`ThreadStates::sweep`]): it claims the index, so that
+//! no new thread starts to use the state, applies the remaining events, and frees the memory.
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -22,26 +29,29 @@ use crate::reclaim::{Guard, claim_index, release_index};
 use std::alloc::{Layout, alloc};
 use std::ptr::{self, NonNull};
 
-/// Threads whose part is found with one look.
+/// Threads whose state is found with one load.
 const NEAR: usize = 8;
-/// The other threads' parts are in blocks, the first of this many, each further one of twice as many.
+/// The states of other threads are in blocks: the first of this many, each further one twice as
+/// large.
 const BLOCK: usize = NEAR;
 const BLOCKS: usize = if cfg!(loom) { 1 } else { 7 };
-/// Threads that have a part of their own. The others wait for the maintenance lock when they write, and share counters.
+/// Threads that have a state of their own. Further threads wait for the maintenance lock when they
+/// write, and share counters.
 pub(crate) const THREADS: usize = if cfg!(loom) {
     NEAR + 2
 } else {
     NEAR + BLOCK * ((1 << BLOCKS) - 1)
 };
-/// Of the others' rings, so many are looked at per batch.
+/// Far rings that are drained per visit.
 const FAR_PER_VISIT: usize = 8;
-/// Indices in a word of those that have rings.
+/// Indices per word of the bitmap of writers.
 const WORD: usize = u64::BITS as usize;
-/// The most changes that wait in a ring.
+/// The largest number of events in one ring.
 const RING: usize = 64;
-/// The most changes that wait in all rings of a cache, unless it is large or more threads than that write.
+/// The largest number of events in all rings of a cache, unless it is large or has more writing
+/// threads than this.
 const SLACK: u64 = 128;
-/// One thread's counters, and what it writes with. See the [module's documentation](self).
+/// One thread's counters, and its writer. See the [module's documentation](self).
 #[repr(align(128))]
 pub(crate) struct ThreadState {
     hits: AtomicU64,
@@ -58,42 +68,42 @@ impl ThreadState {
         }
     }
 
-    /// Counts a hit of the calling thread, whose part this is: no read-modify-write is needed.
+    /// Counts a hit of the calling thread. The state is its own, so no read-modify-write is needed.
     #[inline(always)]
     pub(crate) fn hit(&self) {
         self.hits
             .store(self.hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Counts a miss, likewise.
+    /// Counts a miss of the calling thread.
     #[inline(always)]
     pub(crate) fn miss(&self) {
         self.misses
             .store(self.misses.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// What the thread changes the cache with, if it has yet.
+    /// Returns the thread's writer, if it has one.
     #[inline(always)]
     fn writer(&self) -> Option<&Writer> {
         get(&self.writer)
     }
 }
 
-/// How far a thread may be ahead of the policy, for all threads alike.
+/// How far a thread may be ahead of the policy; the same for all threads.
 #[derive(Default)]
 pub(crate) struct DrainLimits {
-    /// With so many changes in its ring, a thread tries to have them applied.
+    /// With this many events in its ring, a thread tries to have them applied.
     pub(crate) batch: AtomicUsize,
-    /// With so many, it must.
+    /// With this many events in its ring, a thread must have them applied.
     pub(crate) max_events: AtomicUsize,
-    /// And with so much weight come in.
+    /// With this much unapplied weight, a thread must have its events applied.
     pub(crate) max_weight: AtomicU64,
 }
 
-/// The parts of the threads beyond the first.
+/// The states of threads with an index of [`NEAR`] or more.
 struct Far {
     blocks: [AtomicPtr<AtomicPtr<ThreadState>>; BLOCKS],
-    /// A bit for each part that has a ring.
+    /// A bit for each state that has a writer.
     writing: [AtomicU64; THREADS.div_ceil(WORD)],
 }
 
@@ -105,7 +115,7 @@ impl Far {
         }
     }
 
-    /// The block of a part, and where it is there.
+    /// Returns the block of a state, and the offset in it.
     #[inline]
     fn place(index: usize) -> Option<(usize, usize)> {
         if index >= THREADS {
@@ -125,11 +135,11 @@ impl Far {
     #[inline]
     fn block(&self, block: usize) -> Option<&[AtomicPtr<ThreadState>]> {
         let first: *const AtomicPtr<ThreadState> = get(&self.blocks[block])?;
-        // SAFETY: made by `make` with that length, and freed only when the locals are dropped.
+        // SAFETY: allocated by `make` with that length, and freed only when the states are dropped.
         Some(unsafe { std::slice::from_raw_parts(first, BLOCK << block) })
     }
 
-    /// [`find`](Self::find), made if need be; `None` if there is no memory.
+    /// Same as [`find`](Self::find), but allocates a missing state; `None` if there is no memory.
     fn make(&self, index: usize) -> Option<&ThreadState> {
         let (block, offset) = Self::place(index)?;
         if self.block(block).is_none() {
@@ -138,10 +148,11 @@ impl Far {
             new.try_reserve_exact(len).ok()?;
             new.extend((0..len).map(|_| AtomicPtr::new(ptr::null_mut())));
             let new = Box::into_raw(new.into_boxed_slice()).cast::<AtomicPtr<ThreadState>>();
-            // AcqRel, Acquire: the parts that the pointer leads to are seen (see `get`).
+            // AcqRel and Acquire pair with each other: the states that the pointer leads to are
+            // seen (see `get`).
             let first = self.blocks[block].compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire);
             if first.is_err() {
-                // SAFETY: made above, and not shared.
+                // SAFETY: allocated above, and not shared.
                 drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(new, len)) });
             }
         }
@@ -158,7 +169,7 @@ impl Far {
         }
     }
 
-    /// The first part from `from` on that has a ring.
+    /// Returns the first index from `from` on whose state has a writer.
     fn next_writing(&self, from: usize) -> Option<usize> {
         let mut n = from / WORD;
         let mut bits = self.writing.get(n)?.load(Ordering::Acquire) & (u64::MAX << (from % WORD));
@@ -175,7 +186,8 @@ impl Drop for Far {
         for block in 0..BLOCKS {
             let first = self.blocks[block].load(Ordering::Relaxed);
             if !first.is_null() {
-                // SAFETY: made from a Box of that length in `make`; `&mut`: no other reference is left.
+                // SAFETY: allocated as a Box of that length in `make`; `&mut`: no other reference
+                // is left.
                 let mut thread_states = unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(first, BLOCK << block)) };
                 thread_states.iter_mut().for_each(free);
             }
@@ -183,18 +195,18 @@ impl Drop for Far {
     }
 }
 
-/// The parts of all threads.
+/// The states of all threads.
 pub(crate) struct ThreadStates {
     near: [AtomicPtr<ThreadState>; NEAR],
     far: AtomicPtr<Far>,
-    /// How many changes a ring has room for.
+    /// The capacity of a ring.
     room: usize,
-    /// How many rings there are.
+    /// The number of rings.
     ring_count: AtomicUsize,
     pub(crate) drain_limits: DrainLimits,
-    /// What no ring had room for.
+    /// Events for which no ring had room.
     pub(super) overflow: Overflow,
-    /// Changes are to be applied at once: the policy's order is exact.
+    /// Whether every event is applied immediately: the policy's order is exact.
     exact: bool,
     capacity: AtomicU64,
     shared_hits: AtomicU64,
@@ -219,22 +231,24 @@ impl ThreadStates {
         thread_states
     }
 
-    /// The cache's capacity.
+    /// Returns the cache's capacity.
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
-        // AcqRel, as where `get_or_make` changes: see `update_drain_limits`.
+        // AcqRel pairs with the AcqRel where `ring_count` changes: see `update_drain_limits`.
         self.capacity.swap(capacity, Ordering::AcqRel);
         self.update_drain_limits();
     }
 
-    /// All rings together hold at most `slack` changes, or one for every thread.
+    /// Sets the limits so that all rings together hold at most `slack` events, or one per thread if
+    /// that is more.
     #[cold]
     fn update_drain_limits(&self) {
-        // What the pace is made of is read by read-modify-writes, with Acquire and Release, the last time after the pace was
-        // set. Whoever changes it later sees what was set here, and overwrites it; a change that came before is seen here.
+        // The limits follow from the number of rings and the capacity. Both are read by AcqRel
+        // read-modify-writes, the last time after the limits were stored. A thread that changes one
+        // of them later sees these limits and overwrites them; an earlier change is seen here.
         let (ring_count, capacity) = (&self.ring_count, &self.capacity);
         let read = || {
             (
@@ -270,19 +284,20 @@ impl ThreadStates {
         }
     }
 
-    /// The part of the calling thread, if it is found with one look.
+    /// Returns the state of the calling thread, if it is found with one load.
     #[inline(always)]
     pub(crate) fn near(&self, guard: &Guard) -> Option<&ThreadState> {
         get(self.near.get(guard.thread_index())?)
     }
 
-    /// What the calling thread changes the cache with, if it is found with one look.
+    /// Returns the writer of the calling thread, if it is found with one load.
     #[inline(always)]
     pub(crate) fn near_writer(&self, guard: &Guard) -> Option<&Writer> {
         self.near(guard)?.writer()
     }
 
-    /// What the calling thread changes the cache with; `None` if there are too many threads, or there is no memory.
+    /// Returns the writer of the calling thread, allocated if necessary; `None` if there are too
+    /// many threads, or no memory.
     #[inline(always)]
     pub(crate) fn writer(&self, guard: &Guard) -> Option<&Writer> {
         let near = self.near_writer(guard);
@@ -292,13 +307,14 @@ impl ThreadStates {
         self.make_writer(guard.thread_index())
     }
 
-    /// [`writer`](Self::writer), if the thread has one yet.
+    /// Returns the writer of the calling thread, if it has one.
     #[inline]
     pub(crate) fn writer_if_any(&self, guard: &Guard) -> Option<&Writer> {
         self.find(guard.thread_index())?.writer()
     }
 
-    /// The part of the calling thread; `None` if there are too many threads, or there is no memory.
+    /// Returns the state of the calling thread, allocated if necessary; `None` if there are too
+    /// many threads, or no memory.
     #[inline(always)]
     fn of(&self, guard: &Guard) -> Option<&ThreadState> {
         let near = self.near(guard);
@@ -350,7 +366,7 @@ impl ThreadStates {
         }
     }
 
-    /// All hits and misses.
+    /// Returns all hits and misses.
     pub(crate) fn lookups(&self) -> (u64, u64) {
         let mut sum = (
             self.shared_hits.load(Ordering::Relaxed),
@@ -368,7 +384,7 @@ impl ThreadStates {
         sum
     }
 
-    /// Visits what the threads change the cache with. For the holder of the maintenance lock, or callers that are pinned.
+    /// Calls `visit` with every writer. The caller holds the maintenance lock, or is pinned.
     #[inline]
     pub(crate) fn for_each_writer<'l>(&'l self, mut visit: impl FnMut(&'l Writer)) {
         self.near
@@ -388,9 +404,10 @@ impl ThreadStates {
         }
     }
 
-    /// Visits the ring of the calling thread, those of the first threads, and some of the others: all of them in turn, as
-    /// `cursor` goes round. So a batch costs no more when many threads use the cache. What `visit` sees with an index belongs
-    /// to a thread that may have ended.
+    /// Calls `visit` with the writer of the calling thread, those of the first [`NEAR`] threads,
+    /// and up to [`FAR_PER_VISIT`] others, which `cursor` takes in turn. So the cost of a batch
+    /// does not grow with the number of threads. A writer passed with an index may belong to a
+    /// thread that has ended.
     #[inline]
     pub(crate) fn for_some_writers<'l>(
         &'l self,
@@ -425,10 +442,14 @@ impl ThreadStates {
         }
     }
 
-    /// Takes away what a thread that has ended changed the cache with; `drain` applies what it left. For the holder of the
-    /// maintenance lock, which frees it when no pinned thread can see it any more. `None` if a thread uses it.
+    /// Takes the writer of a thread that has ended, after `drain` has applied its events. `None` if
+    /// a thread uses the index.
+    ///
+    /// The caller holds the maintenance lock, and frees the writer once no pinned thread can see
+    /// it.
     pub(crate) fn sweep(&self, index: usize, drain: impl FnOnce(&Writer)) -> Option<OldWriter> {
-        // From here until it is released no thread has the index. (Acquire there: what the thread left is seen.)
+        // No thread gets the index until it is released. Acquire there: the events of the ended
+        // thread are seen.
         if !claim_index(index) {
             return None;
         }
@@ -436,7 +457,8 @@ impl ThreadStates {
         let swept = state.and_then(|state| {
             let writer = state.writer.load(Ordering::Acquire);
             let writer = NonNull::new(writer)?;
-            // SAFETY: made in `make_writer`, and freed only by the owner of what is returned below.
+            // SAFETY: allocated in `make_writer`, and freed only by the owner of the returned
+            // `OldWriter`.
             drain(unsafe { writer.as_ref() });
             state.writer.store(ptr::null_mut(), Ordering::Relaxed);
             if index >= NEAR
@@ -454,10 +476,10 @@ impl ThreadStates {
         swept
     }
 
-    /// Takes the spare memory of all threads.
+    /// Passes the recycled memory of all threads to `take`.
     pub(super) fn drain_recycled(&mut self, mut take: impl FnMut(Handle)) {
         self.for_each_writer(|writer| {
-            // SAFETY: `&mut self`: no thread uses its part any more.
+            // SAFETY: `&mut self`: no thread uses its state any more.
             while let Some(recycled) = unsafe { writer.pop_recycled() } {
                 take(recycled);
             }
@@ -465,20 +487,23 @@ impl ThreadStates {
     }
 }
 
-/// How many changes may wait in all rings: an eighth of a small capacity, a 64th of a large one.
+/// Returns how many events may wait in all rings: an eighth of a small capacity, a 64th of a large
+/// one.
 fn slack(capacity: u64) -> u64 {
     (capacity / 8).clamp(8, SLACK.max(capacity / 64))
 }
 
-/// What `pointer` points to, if it was made.
+/// Returns what `pointer` points to, unless it is null.
 #[inline(always)]
 fn get<T>(pointer: &AtomicPtr<T>) -> Option<&T> {
-    // SAFETY: set only by `get_or_make` or `Far::make`, and freed only when the locals are dropped; or by who swept it, when no thread
-    // that could look here is pinned any more. Acquire pairs with the Release there.
+    // SAFETY: set only by `get_or_make` or `Far::make`. Freed only when the states are dropped, or
+    // by the thread that swept it, once no thread is pinned that could have loaded it. Acquire
+    // pairs with the Release of the set.
     unsafe { pointer.load(Ordering::Acquire).as_ref() }
 }
 
-/// What `pointer` points to, made if need be; `None` if there is no memory.
+/// Returns what `pointer` points to, allocated with `new` if it is null; `None` if there is no
+/// memory.
 fn get_or_make<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> Option<T>) -> Option<&T> {
     if let Some(made) = get(pointer) {
         return Some(made);
@@ -489,7 +514,8 @@ fn get_or_make<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> Option<T>) -> Op
     if block.is_null() {
         return None;
     }
-    // SAFETY: the block is one of a Box's layout, from the allocator that a Box takes it from; it is written before it is used.
+    // SAFETY: the block has the layout of a Box and its allocator, and is written before it is
+    // used.
     let new = unsafe {
         let mut block = Box::from_raw(block.cast::<std::mem::MaybeUninit<T>>());
         block.write(new()?);
@@ -525,7 +551,7 @@ impl Drop for ThreadStates {
 fn free<T>(pointer: &mut AtomicPtr<T>) {
     let made = pointer.load(Ordering::Relaxed);
     if !made.is_null() {
-        // SAFETY: set once, made from a Box in `get_or_make`; `&mut`: nobody else is left.
+        // SAFETY: set once, from a Box in `get_or_make`; `&mut`: no other reference is left.
         drop(unsafe { Box::from_raw(made) });
     }
 }

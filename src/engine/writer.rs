@@ -1,4 +1,6 @@
-//! What a thread changes the cache with: its ring, and the memory of entries that it freed.
+//! The writer of a thread: its ring of events, and the recycled memory of entries that it freed.
+//!
+//! See [`thread_state`](super::thread_state) for its lifetime.
 
 use super::entry::{Chain, Handle};
 use crate::prim::ring::Ring;
@@ -6,40 +8,42 @@ use crate::prim::sync::{AtomicU64, Ordering};
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 
-/// Former entries that are kept for new ones: so many, or of so many bytes.
+/// The most recycled entries that a thread keeps, in entries and in bytes.
 const RECYCLED: usize = 64;
 const RECYCLED_BYTES: usize = 16 << 10;
 
-/// What a thread that changes the cache has besides. See [`thread_state`](super::thread_state).
+/// What a thread needs to change the cache. See [`thread_state`](super::thread_state).
 #[repr(align(128))]
 pub(crate) struct Writer {
     pub(crate) ring: Ring,
-    /// The weight that came in since the ring was last empty.
+    /// The weight of entries inserted since the ring was last empty.
     unapplied_weight: AtomicU64,
-    /// The entries that left since the ring was last empty.
+    /// The number of entries unlinked since the ring was last empty.
     unapplied_departures: AtomicU64,
     recycled: UnsafeCell<Chain>,
 }
 
-// SAFETY: `recycled` is only touched by the one thread whose index this is (by contract of `pop_recycled` and `recycle`), by the thread that
-// claimed the index of one that ended, or by the owner of the whole cache.
+// SAFETY: `recycled` is only touched by the one thread with this index (by the contracts of
+// `pop_recycled` and `recycle`), by the thread that claimed the index of an ended one, or by the
+// owner of the whole cache.
 unsafe impl Sync for Writer {}
-// SAFETY: as above; the entries' memory belongs to no thread.
+// SAFETY: as above; the memory of entries belongs to no thread.
 unsafe impl Send for Writer {}
 
-/// A thread's [`Writer`] that is out of its part, owned like a box. Before it is dropped, no thread can see it any more.
+/// A [`Writer`] that was taken out of its thread's state, owned like a box. No thread can see it
+/// any more when it is dropped.
 ///
-/// It is not a box before that: readers of the rings may still hold references, to which making or moving a box is a conflicting
-/// access under both borrow models.
+/// It is not a `Box` before that: readers of the rings may still hold references, and creating or
+/// moving a box is a conflicting access under both borrow models.
 pub(crate) struct OldWriter(pub(super) NonNull<Writer>);
 
 // SAFETY: it owns the writer, which may be sent.
 unsafe impl Send for OldWriter {}
 
 impl OldWriter {
-    /// Takes the memory that the thread kept. No thread can see the writer any more.
+    /// Takes the recycled memory. No other thread can see the writer any more.
     pub(super) fn take_recycled(&mut self) -> Chain {
-        // SAFETY: owned by this alone, and not seen by others, as the caller ensures.
+        // SAFETY: owned by `self` alone, and no other thread sees it, as the caller ensures.
         let writer = unsafe { self.0.as_mut() };
         std::mem::replace(writer.recycled.get_mut(), Chain::new())
     }
@@ -47,7 +51,8 @@ impl OldWriter {
 
 impl Drop for OldWriter {
     fn drop(&mut self) {
-        // SAFETY: the pointer that `get_or_make` stored, and owned by this alone. The code that drops it has waited for the readers.
+        // SAFETY: the pointer that `get_or_make` stored, owned by `self` alone. The code that drops
+        // it has waited for the readers.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
@@ -62,13 +67,14 @@ impl Writer {
         })
     }
 
-    /// Adds to the weight that came in since the ring was last empty, of which `waiting` says how full it is now.
+    /// Adds to the unapplied weight and returns the sum, which restarts if the ring was empty.
+    /// `waiting` is the ring's length, the new event included.
     #[inline]
     pub(super) fn add_weight(&self, weight: u64, waiting: usize) -> u64 {
         Self::add(&self.unapplied_weight, weight, waiting)
     }
 
-    /// Counts an entry that left, the same way.
+    /// Counts an unlinked entry, and returns the number since the ring was last empty.
     #[inline]
     pub(super) fn add_departure(&self, waiting: usize) -> u64 {
         Self::add(&self.unapplied_departures, 1, waiting)
@@ -82,20 +88,23 @@ impl Writer {
         now
     }
 
-    /// Memory of a former entry.
+    /// Returns the memory of a previous entry.
     ///
     /// # Safety
-    /// The caller is the thread whose part this is, and pinned.
+    ///
+    /// The caller is the thread with this index, and pinned.
     #[inline]
     pub(super) unsafe fn pop_recycled(&self) -> Option<Handle> {
         // SAFETY: only this thread touches it, and this reference ends here.
         unsafe { &mut *self.recycled.get() }.pop()
     }
 
-    /// Keeps the memory of former entries, of `size` bytes each, and returns what is more than enough.
+    /// Keeps the memory of `previous` entries of `size` bytes each. Returns those beyond the limit.
     ///
     /// # Safety
-    /// As for [`pop_recycled`](Self::spare); and the entries went through `drop_contents`, and are not used elsewhere.
+    ///
+    /// As for [`pop_recycled`](Self::pop_recycled); and the entries went through `drop_contents`
+    /// and are not used elsewhere.
     #[inline]
     pub(super) unsafe fn recycle(&self, mut previous: Chain, size: usize) -> Chain {
         // SAFETY: as in `pop_recycled`.

@@ -1,4 +1,4 @@
-//! The making of the parts, and of what all are told of the pace, under loom.
+//! Loom models of the allocation of per-thread states, and of the drain limits.
 
 use super::*;
 use crate::reclaim::{INDEX, pin};
@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 const CAPACITY: u64 = 1024;
 
-/// Runs `threads` at once, on one index each, and then looks whether the pace is right for so many and `capacity`.
+/// Runs `threads` concurrently, each with an index of its own. Then checks that the drain limits
+/// are those for the number of rings and `capacity`.
 fn model<const N: usize>(first: usize, threads: [fn(&ThreadStates); N], capacity: u64) {
     loom::model(move || {
         let thread_states = Arc::new(ThreadStates::new(CAPACITY, false));
