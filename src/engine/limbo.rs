@@ -153,16 +153,14 @@ impl Limbo {
     #[inline]
     pub(super) unsafe fn collect(&mut self, domain: &Domain, own: Option<&Guard>, all: bool) {
         if self.open.len == 0 && self.waiting.len == 0 {
-            // A check costs time per reader, so it is skipped until enough entries have been
-            // retired.
             return;
         }
+        // A check costs time per reader, so it is skipped until enough entries are retired.
         self.credit = self.credit.saturating_sub(self.fresh.saturating_add(1));
         if self.credit > 0 && !all {
-            // The waiting generation must pass before the open one is sealed: there is only one
-            // seal.
             return;
         }
+        // There is one seal, so the waiting generation must pass before the open one is sealed.
         if let Some(seal) = self.seal.take() {
             if !self.passed(domain, &seal) {
                 self.seal = Some(seal);

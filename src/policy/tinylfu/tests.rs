@@ -1,4 +1,4 @@
-//! The policy against the naive one, restored entries, and memory.
+//! Tests of the policy against the naive one, of restored entries, and of memory.
 
 use super::*;
 use crate::policy::testing::{Naive, Store, XorShift};
