@@ -1,4 +1,4 @@
-//! Entries for the tests of policies and their parts, and checks that hold for each policy.
+//! Entries for tests of policies, and checks that hold for each policy.
 
 use super::*;
 use crate::prim::ghost::{Ghost, Now, Region};
@@ -33,7 +33,7 @@ impl Store {
         NonZeroU64::new(self.0.len() as u64).unwrap()
     }
 
-    /// Puts a new entry where a former one was.
+    /// Replaces the entry at a handle by a new one.
     pub(crate) fn reuse(&mut self, handle: Handle, hash: u32) -> Handle {
         *self.at_mut(handle) = Entry {
             hash,
@@ -122,7 +122,8 @@ fn same(policy: &AnyPolicy<Store>, store: &Store, live: &[Handle]) {
     assert_eq!(seen, live);
 }
 
-/// Random operations on any policy; what it holds must be what was put in and has not come out.
+/// Runs random operations on a policy. It must hold exactly the entries that were inserted and have
+/// not left.
 fn exercise(kind: PolicyKind, weighted: bool, capacity: u64, seed: u32, steps: u32) {
     let mut rng = XorShift(seed);
     let mut store = Store::default();
@@ -187,7 +188,8 @@ fn every_policy_keeps_its_books() {
     }
 }
 
-/// Slabs that can have no more chunks, and sketches that are refused: entries make room, and the books are right.
+/// With slabs that cannot grow and sketches without memory, entries make room, and the counts are
+/// right.
 #[test]
 fn policy_without_memory_evicts_and_keeps_its_books() {
     for kind in KINDS {
@@ -202,7 +204,8 @@ fn policy_without_memory_evicts_and_keeps_its_books() {
     }
 }
 
-/// A value that replaces a lighter one, and fits the capacity, is not what makes room for itself.
+/// A heavier value that replaces another and fits the capacity is not evicted to make room for
+/// itself.
 #[test]
 fn policy_replace_by_heavier_value_keeps_it() {
     for kind in KINDS {
@@ -233,7 +236,7 @@ fn policy_replace_by_heavier_value_keeps_it() {
     }
 }
 
-/// Under FIFO a value that replaces another one keeps the key's turn, also if others had to make room for it.
+/// Under FIFO a replaced entry keeps its position, also if other entries had to make room for it.
 #[test]
 fn policy_fifo_replace_keeps_turn() {
     let mut store = Store::default();
@@ -252,7 +255,7 @@ fn policy_fifo_replace_keeps_turn() {
     policy.validate(&store);
 }
 
-/// A full slab admits new entries, one for one.
+/// A full slab admits new entries one for one.
 #[test]
 fn policy_with_full_slab_admits_new_entries() {
     for kind in KINDS {
@@ -341,7 +344,7 @@ fn the_simple_ones_evict_whom_they_should() {
         let mut rng = XorShift(capacity);
         let mut store = Store::default();
         let (mut policy, mut out) = (AnyPolicy::<Store>::new(kind, capacity.into(), false), Vec::new());
-        // In the order of arrival (or use, for LRU), with the uses of each.
+        // In the order of insertion (or use, for LRU), with the uses of each.
         let mut model: Vec<(Handle, u32)> = Vec::new();
         for _ in 0..6000 {
             let skewed = rng.below(capacity) * rng.below(capacity) / capacity;
@@ -378,16 +381,17 @@ fn the_simple_ones_evict_whom_they_should() {
     }
 }
 
-/// W-TinyLFU as in `tinylfu`, written down as plainly as possible. Queues: front is the head.
+/// W-TinyLFU as in `tinylfu`, in the simplest form. The front of a queue is its head.
 pub(crate) struct Naive {
     cap: usize,
     pub(crate) window: VecDeque<Handle>,
     pub(crate) probation: VecDeque<Handle>,
     pub(crate) protected: VecDeque<Handle>,
     pub(crate) marks: HashSet<Handle>,
-    /// The estimated uses of each entry at its arrival.
+    /// The estimated uses of each entry at its insertion.
     uses: HashMap<Handle, u8>,
-    /// The victim that beat the last candidate: its hash, its estimate, the candidates left to compare with it.
+    /// The victim that won against the last candidate: its hash, its estimate, and the number of
+    /// candidates left to compare with it.
     rival: Option<(u16, u8, u8)>,
     pub(crate) w: usize,
     sketch: Option<naive::Sketch>,
@@ -565,7 +569,8 @@ impl Naive {
         }
     }
 
-    /// The clock runs by single events until the cache is full, and by ticks from then on: in step again.
+    /// The clock counts single events until the cache is full, and ticks from then on, in step with
+    /// the policy.
     fn fill_arrivals(&self) -> u32 {
         self.arrivals * self.tick()
     }

@@ -15,7 +15,8 @@ impl Panics {
         }
     }
 
-    /// Raises the kept panic, if any. While the thread unwinds already it is dropped: a second one would abort.
+    /// Raises the kept panic, if any. If the thread is already unwinding, drops it: a second panic
+    /// would abort.
     pub(crate) fn resume(self) {
         if let Some(panic) = self.0
             && !std::thread::panicking()

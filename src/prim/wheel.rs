@@ -1,22 +1,29 @@
-//! Timers: a hierarchical timing wheel (Varghese and Lauck, "Hashed and hierarchical timing wheels", SOSP 1987).
+//! Timers: a hierarchical timing wheel (Varghese and Lauck, "Hashed and hierarchical timing
+//! wheels", SOSP 1987).
 //!
-//! Time is counted in ticks of 2^20 ns, about a millisecond, and the number of a tick written in digits of eight bits. A timer
-//! lies at the level of the highest digit in which its tick differs from the present one, in the bucket of its own digit
-//! there. So scheduling is O(1), and what comes first is in the first filled bucket of the lowest level that has any. A bitmap
-//! tells it: empty buckets cost nothing, however far the clock jumps. When the present reaches a bucket of a higher level, the
-//! timers in it move to lower ones: each at most once per level, and those of the next five hours lie at the lowest three.
+//! Time is counted in ticks of 2^20 ns, about a millisecond. A tick's number is written in digits
+//! of eight bits. A timer's level is that of the highest digit in which its tick differs from the
+//! current one; its bucket is its own digit there. So scheduling is O(1), and the next timer is in
+//! the first filled bucket of the lowest level that has any.
 //!
-//! The buckets are queues of one slab (see [`list`](super::list)): about nine bytes per timer where they are dense, a chunk
-//! of 256 bytes for a bucket that holds only a few, 6 kB for each level in use.
+//! A bitmap has a bit per filled bucket: empty buckets cost nothing, however far the clock jumps.
+//! When the current tick reaches a bucket of a higher level, its timers move to lower levels, each
+//! at most once per level. Timers of the next five hours are at the lowest three levels.
+//!
+//! The buckets are queues of one slab (see [`list`](super::list)): about nine bytes per timer where
+//! they are dense, a chunk of 256 bytes for a bucket with few timers, and 6 kB for each level in
+//! use.
 #![forbid(unsafe_code)]
 
 use super::list::{Chunks, MAX_PLACE, Places, Queue};
 
-/// What a wheel may ask of the entries it keeps timers for. Their places are the wheel's, and [`IDLE`] at first.
+/// What a wheel reads of the entries it has timers for. Their places belong to the wheel, and are
+/// [`IDLE`] at first.
 ///
 /// While an entry is scheduled, the wheel may use its handle freely; never outside of that span.
 pub(crate) trait Timers: Places {
-    /// When its time is over: nanoseconds since whatever moment the caller counts from. Constant while it is scheduled.
+    /// Returns the deadline in nanoseconds since a fixed instant. Constant while the entry is
+    /// scheduled.
     fn deadline(&self, handle: Self::Handle) -> u64;
 }
 
@@ -31,23 +38,23 @@ const DIGIT: u32 = 8;
 const SLOTS: usize = 1 << DIGIT;
 /// Enough digits for the 45 bits of a tick's number.
 const LEVELS: usize = 6;
-/// The bucket of timers whose time was already over when they were scheduled: the only one of a level above all others,
-/// where every digit is 0.
+/// The bucket of timers that had already expired when they were scheduled: the only one of a level
+/// above all others, where every digit is 0.
 const PAST: usize = LEVELS * SLOTS;
 
-/// The first tick that begins when, or after, the deadline is over: nothing may fire early.
+/// Returns the first tick that begins at or after the deadline: no timer may fire early.
 #[inline]
 fn due_tick(deadline: u64) -> u64 {
     deadline.div_ceil(1 << TICK)
 }
 
-/// The bucket at this level for timers of this tick.
+/// Returns the bucket at this level for timers of this tick.
 #[inline]
 fn bucket(level: usize, tick: u64) -> usize {
     level * SLOTS + (tick >> (DIGIT * level as u32)) as usize % SLOTS
 }
 
-/// The queue of a bucket, whose level has been made.
+/// Returns the queue of a bucket, whose level is allocated.
 #[inline]
 fn queue(queues: &mut [Vec<Queue>], bucket: usize) -> &mut Queue {
     &mut queues[bucket / SLOTS][bucket % SLOTS]
@@ -56,19 +63,21 @@ fn queue(queues: &mut [Vec<Queue>], bucket: usize) -> &mut Queue {
 /// The wheel. [`Wheel::new`] allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Wheel<H> {
-    /// The present. Timers of this tick and earlier ones are in `reached` or `PAST` only.
+    /// The current tick. Timers of this tick and earlier ones are only in `reached` and `PAST`.
     tick: u64,
-    /// The bucket that the present has reached and that is being emptied; `PAST` if there is none.
+    /// The bucket that the current tick has reached and that is being emptied; `PAST` if there is
+    /// none.
     reached: usize,
     /// A bit per bucket that is not empty.
     filled: [u64; PAST / 64 + 1],
-    /// The buckets by level and digit, each with its level as id. A level has none before its first timer.
+    /// The buckets by level and digit, each with its level as id. A level is allocated with its
+    /// first timer.
     queues: [Vec<Queue>; LEVELS + 1],
     chunks: Chunks<H>,
 }
 
 impl<H: Copy + Eq> Wheel<H> {
-    /// An empty wheel; its present is the moment 0.
+    /// Returns an empty wheel whose current time is 0.
     pub(crate) fn new() -> Self {
         Self {
             tick: 0,
@@ -79,20 +88,20 @@ impl<H: Copy + Eq> Wheel<H> {
         }
     }
 
-    /// The number of timers.
+    /// Returns the number of timers.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.chunks.len()
     }
 
-    /// Whether an entry has a timer.
+    /// Returns whether an entry has a timer.
     #[inline]
     pub(crate) fn is_scheduled<T: Timers<Handle = H>>(&self, timers: &T, handle: H) -> bool {
         timers.place(handle) != IDLE
     }
 
-    /// Sets the timer of an entry that has none. If its deadline is over, it fires at the next `advance`. Returns false, and does
-    /// nothing, if there is no memory for the timer. O(1).
+    /// Sets the timer of an entry that has none. If the entry has expired, the timer fires at the
+    /// next `advance`. Returns false, and does nothing, if there is no memory for the timer. O(1).
     #[inline]
     #[must_use = "an entry whose timer was refused never fires"]
     pub(crate) fn schedule<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H) -> bool {
@@ -100,7 +109,7 @@ impl<H: Copy + Eq> Wheel<H> {
         self.put(timers, handle, due_tick(timers.deadline(handle)))
     }
 
-    /// Puts a timer into its bucket, as seen from the present, if there is memory for that.
+    /// Puts a timer into its bucket, as of the current tick. Returns false if there is no memory.
     #[inline]
     fn put<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H, due: u64) -> bool {
         let level = if due <= self.tick {
@@ -119,7 +128,7 @@ impl<H: Copy + Eq> Wheel<H> {
         pushed
     }
 
-    /// Makes a level's buckets, if there is memory for them.
+    /// Allocates a level's buckets. Returns false if there is no memory.
     #[cold]
     fn allocate_level(&mut self, level: usize) -> bool {
         let slots = if level < LEVELS { SLOTS } else { 1 };
@@ -132,10 +141,10 @@ impl<H: Copy + Eq> Wheel<H> {
         true
     }
 
-    /// Takes back an entry's timer, if it has one. O(1).
+    /// Cancels an entry's timer, if it has one. O(1).
     pub(crate) fn cancel<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H) {
         if self.is_scheduled(timers, handle) {
-            // Its level was chosen by what was the present then, and may be another now.
+            // The level was chosen by an earlier current tick, so it is read and not computed.
             let level = self.chunks.queue_id(timers.place(handle));
             let bucket = bucket(level.into(), due_tick(timers.deadline(handle)));
             self.chunks.remove(queue(&mut self.queues, bucket), timers, handle, 0);
@@ -144,7 +153,7 @@ impl<H: Copy + Eq> Wheel<H> {
         }
     }
 
-    /// To be called when something was taken out of a bucket.
+    /// Clears the bit of a bucket that has become empty. Called after timers were taken out.
     #[inline]
     fn clear_if_empty(&mut self, bucket: usize) {
         if queue(&mut self.queues, bucket).is_empty() {
@@ -152,7 +161,7 @@ impl<H: Copy + Eq> Wheel<H> {
         }
     }
 
-    /// The bucket to be emptied first, and the tick when it is time to.
+    /// Returns the bucket to empty first, and the tick at which it is reached.
     #[inline]
     fn first(&self) -> Option<(usize, u64)> {
         for bucket in [self.reached, PAST] {
@@ -162,29 +171,31 @@ impl<H: Copy + Eq> Wheel<H> {
         }
         let word = self.filled.iter().position(|&buckets| buckets != 0)?;
         let bucket = word * 64 + self.filled[word].trailing_zeros() as usize;
-        // What is at its level shares the higher digits with the present.
+        // Timers at this level share the higher digits with the current tick.
         let shift = DIGIT * (bucket / SLOTS) as u32;
         let tick = (self.tick >> shift >> DIGIT << DIGIT | (bucket % SLOTS) as u64) << shift;
         Some((bucket, tick))
     }
 
-    /// Calling [`advance`](Self::advance) before this moment is in vain; 0 if there is something to do already, `u64::MAX` if
-    /// there are no timers.
+    /// Returns the time before which [`advance`](Self::advance) has nothing to do; 0 if it has now,
+    /// `u64::MAX` if there are no timers.
     pub(crate) fn next(&self) -> u64 {
         match self.first() {
             Some((_, tick)) if tick <= self.tick => 0,
-            // The last tick of all begins just after the end of time.
+            // The last tick begins just after the largest time.
             Some((_, tick)) => tick.saturating_mul(1 << TICK),
             None => u64::MAX,
         }
     }
 
-    /// Makes `now` the present and gives what is due to `fire`: nothing before its deadline, everything at most a tick
-    /// after it, and each tick's timers before those of the next. An entry that fires has no timer any more, and may be
-    /// scheduled again at once. A timer fires early if there is no memory to keep it any longer: `fire` must compare deadlines.
+    /// Advances the current time to `now`, and calls `fire` with the timers that are due: none
+    /// before its deadline, each at most a tick after it, and each tick's timers before those of
+    /// the next. An entry that fires has no timer any more, and may be scheduled again immediately.
+    /// A timer fires early if there is no memory to keep it, so `fire` must compare deadlines.
     ///
-    /// At most `budget` timers are moved or fired: if it returns true, there is more to do now. If it returns false, then
-    /// `next() > now`. The present never goes back: a `now` before it counts as the present.
+    /// At most `budget` timers are moved or fired. Returns true if there is more to do now; false
+    /// means `next() > now`. The current time never goes back: an earlier `now` counts as the
+    /// current time.
     pub(crate) fn advance<T>(&mut self, timers: &T, now: u64, budget: usize, mut fire: impl FnMut(&mut Self, H)) -> bool
     where
         T: Timers<Handle = H>,
@@ -216,8 +227,9 @@ impl<H: Copy + Eq> Wheel<H> {
         false
     }
 
-    /// Takes out the timers whose deadline is reached at `now`, but whose tick has not begun: what [`advance`](Self::advance), which must
-    /// have been called for `now` and left nothing, fires up to a tick later. O(timers in that tick's bucket).
+    /// Takes the timers whose deadline is reached at `now`, but whose tick has not begun.
+    /// [`advance`](Self::advance), which must have returned false for `now`, would fire them up to
+    /// a tick later. O(timers in that tick's bucket).
     pub(crate) fn take_reached<T>(&mut self, timers: &T, now: u64) -> Vec<H>
     where
         T: Timers<Handle = H>,

@@ -1,4 +1,4 @@
-//! The lists against `VecDeque`, and their memory.
+//! Tests of the lists against `VecDeque`, and of their memory.
 
 use super::*;
 use crate::policy::Entries;
@@ -18,7 +18,7 @@ fn behaves_like_deques() {
         let mut chunks = Chunks::new();
         let mut queues = [Queue::new(0), Queue::new(1), Queue::new(2)];
         let mut model: [VecDeque<(Handle, u8)>; 3] = Default::default();
-        // Rounds differ in how often they push: some grow, some hover near empty.
+        // Rounds differ in how often they push: some grow, some stay near empty.
         let pushes = 3 + round % 5;
         for step in 0..1500 {
             let q = rng.below(3) as usize;
@@ -65,7 +65,7 @@ fn sparse_removal_gives_memory_back() {
     let mut store = Store::default();
     let mut chunks = Chunks::new();
     let mut queue = Queue::new(0);
-    // Each round leaves one in thirty: without merging, every one of them would hold a chunk.
+    // Each round leaves one in thirty: without merging, every one of them would keep a chunk.
     for _ in 0..20 {
         let batch: Vec<_> = (0..3000).map(|n| store.add(n, 1)).collect();
         batch

@@ -1,4 +1,4 @@
-//! The wheel against a sorted list, and without memory.
+//! Tests of the wheel against a sorted list, and without memory.
 
 use super::*;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ type Handle = NonZeroU32;
 struct Store {
     /// Deadline and place.
     entries: Vec<(Cell<u64>, Cell<u32>)>,
-    /// How often a deadline was asked for: once for each timer moved or fired.
+    /// How often a deadline was read: once for each timer moved or fired.
     asked: Cell<usize>,
 }
 
@@ -54,13 +54,14 @@ impl Timers for Store {
 
 const NS: u64 = 1 << TICK;
 
-/// What should be in the wheel.
+/// The timers that the wheel should have.
 #[derive(Default)]
 struct Model {
     timers: BTreeMap<u64, BTreeSet<Handle>>,
-    /// By handle: the tick it must fire in, which is the present one if its deadline was over when it was scheduled.
+    /// By handle: the tick it must fire in, which is the current one if it had expired when it was
+    /// scheduled.
     order: BTreeMap<Handle, u64>,
-    /// The tick of what fired last.
+    /// The tick of the timer that fired last.
     last: u64,
 }
 
@@ -87,12 +88,12 @@ impl Model {
     }
 }
 
-/// The two side by side.
+/// The wheel and the model, driven in step.
 struct Pair {
     store: Store,
     wheel: Wheel<Handle>,
     model: Model,
-    /// The moment that `advance` was given last, and the latest of all.
+    /// The last time passed to `advance`, and the latest of all.
     now: u64,
     latest: u64,
     idle: Vec<Handle>,
@@ -111,7 +112,7 @@ impl Pair {
         }
     }
 
-    /// Any entry that is scheduled.
+    /// Returns any entry that is scheduled.
     fn any(&self, choice: u64) -> Option<Handle> {
         let at = choice as usize % self.model.order.len().max(1);
         self.model.order.keys().nth(at).copied()
@@ -132,7 +133,7 @@ impl Pair {
         self.idle.push(handle);
     }
 
-    /// One call of `advance`. Every fourth that fires is scheduled again there, `delay` later.
+    /// Calls `advance` once. Every fourth timer that fires is scheduled again, `delay` later.
     fn advance(&mut self, now: u64, budget: usize, delay: u64) -> bool {
         let (next, mut fired, mut again) = (self.wheel.next(), 0, 0);
         self.store.asked.set(0);
@@ -182,7 +183,7 @@ impl Pair {
         }
     }
 
-    /// Until nothing more is due; in as few calls as the budget allows.
+    /// Advances until nothing is due, in as few calls as the budget allows.
     fn settle(&mut self, now: u64, budget: usize) {
         let limit = (self.wheel.len() + 1) * (LEVELS + 2) * 2 / budget + 2;
         for _ in 0..limit {
@@ -196,7 +197,7 @@ impl Pair {
     }
 }
 
-/// Moments of all magnitudes, and those where buckets and levels begin and end.
+/// Times of all magnitudes, and those where buckets and levels begin and end.
 fn moment(now: u64, kind: u8, bits: u32, value: u64) -> u64 {
     let (size, nudge) = (value >> (bits % 64), (value >> 32) as i64 % 3);
     let border = 1u64 << (TICK + DIGIT * (bits % LEVELS as u32));
@@ -221,12 +222,12 @@ proptest! {
     #[test]
     fn behaves_like_a_sorted_map(
         steps in prop::collection::vec((0u8..12, any::<u8>(), any::<u32>(), any::<u64>()), 1..200),
-        // Low ones keep the clock among the lower levels.
+        // Small steps keep the clock in the lower levels.
         top in 20u32..64,
     ) {
         let (mut pair, top) = (Pair::new(), u64::MAX >> (63 - top));
         for (op, kind, bits, value) in steps {
-            // Small ones leave buckets half emptied for the steps to come.
+            // Small budgets leave buckets half emptied for the following steps.
             let budget = if value % 4 < 3 { 1 + (value >> 8) as usize % 7 } else { usize::MAX };
             let (at, delay) = (moment(pair.now, kind, bits, value), value >> 30);
             let mut more = None;
@@ -241,7 +242,8 @@ proptest! {
                     pair.cancel(handle);
                     pair.schedule(at);
                 },
-                // To where something may be due, to just before, and again to where the clock is.
+                // To a time where a timer may be due, just before it, and again to the current
+                // time.
                 6 => more = Some(pair.advance(pair.wheel.next().min(top), budget, delay)),
                 7 => more = Some(pair.advance(pair.wheel.next().min(top).saturating_sub(1), budget, delay)),
                 8 => more = Some(pair.advance(pair.now, budget, delay)),
@@ -290,7 +292,7 @@ fn a_jump_of_centuries_is_one_step() {
     assert_eq!(fired, Some(far));
 }
 
-/// What was scheduled fires once; before its deadline only if it was moved and found no place.
+/// A scheduled timer fires once; before its deadline only if it was moved and found no memory.
 #[test]
 fn timer_without_memory_is_refused_or_fires() {
     for chunks in [0, 1, 2, 7, 40] {
