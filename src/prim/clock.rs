@@ -1,8 +1,9 @@
 //! A monotonic clock for durations whose reading costs next to nothing.
 //!
-//! A reading is the processor's time stamp counter where the kernel itself keeps time by it (Linux on x86-64): then it runs
-//! evenly, and alike on all cores. Elsewhere a reading is an `Instant`. Ticks become time only when somebody asks, by what
-//! has passed on both clocks since the process's first reading, so nothing is calibrated up front.
+//! A reading is the processor's time stamp counter where the kernel itself keeps time by it (Linux
+//! on x86-64): then it runs evenly, and alike on all cores. Elsewhere a reading is an `Instant`.
+//! Ticks are converted to time only on request, by the time that has passed on both clocks since
+//! the process's first reading, so nothing is calibrated up front.
 
 #[cfg(not(loom))]
 use super::sync::Padded;
@@ -21,8 +22,8 @@ struct Origin {
     counter: bool,
 }
 
-/// Null until the first reading. No thread waits for another's first reading: the child of a fork would wait for ever for
-/// a thread that the fork left behind.
+/// Null until the first reading. No thread waits for another's first reading: the child of a fork
+/// would wait for ever for a thread that the fork left behind.
 static ORIGIN: std::sync::atomic::AtomicPtr<Origin> = std::sync::atomic::AtomicPtr::new(ptr::null_mut());
 
 #[inline]
@@ -42,12 +43,14 @@ fn first_reading() -> &'static Origin {
         instant,
         counter,
     }));
-    // Release publishes the fields; Acquire, of those of the thread that was faster, pairs with its Release.
+    // Release publishes the fields; Acquire, of those of the thread that was faster, pairs with its
+    // Release.
     match ORIGIN.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: it is leaked from here on.
         Ok(_) => unsafe { &*new },
         Err(first) => {
-            // SAFETY: no other thread knows `new`; `first` was leaked by the thread that was faster.
+            // SAFETY: no other thread knows `new`; `first` was leaked by the thread that was
+            // faster.
             unsafe {
                 drop(Box::from_raw(new));
                 &*first
@@ -56,8 +59,8 @@ fn first_reading() -> &'static Origin {
     }
 }
 
-/// Now, in ticks; always 0 where no clock exists. Only differences mean something, and those of two threads may be off by the counters' skew: subtract with
-/// saturation.
+/// Now, in ticks; always 0 where no clock exists. Only differences mean something, and those of two
+/// threads may be off by the counters' skew: subtract with saturation.
 #[inline]
 pub(crate) fn now() -> u64 {
     if !EXISTS {
@@ -71,35 +74,40 @@ pub(crate) fn now() -> u64 {
     }
 }
 
-/// The last time that somebody read the real clock, and what it said. 0 ticks where the counter is not trusted.
+/// The last reading of the real clock, by any thread, and the ticks before it. 0 ticks where the
+/// counter is not trusted.
 struct LastReading {
     ticks: AtomicU64,
     nanos: AtomicU64,
 }
 
-// (Loom's atomics cannot be in a static: its models of others' protocols read the real clock every time.)
+// (Loom's atomics cannot be in a static: its models of others' protocols read the real clock every
+// time.)
 #[cfg(not(loom))]
 static LAST: Padded<LastReading> = Padded(LastReading {
     ticks: AtomicU64::new(0),
     nanos: AtomicU64::new(1),
 });
 
-/// For so many ticks, what was seen counts as the present: a millisecond at most, as no counter is slower than 1 GHz.
+/// The number of ticks for which a reading counts as current: a millisecond at most, as no counter
+/// is slower than 1 GHz.
 const MAX_AGE: u64 = 1 << 20;
 
 impl LastReading {
-    /// What was seen last, if that counts as the present.
+    /// Returns the last reading, if it counts as current.
     #[inline(always)]
     fn fresh(&self, counter: impl FnOnce() -> u64) -> Option<u64> {
-        // Acquire pairs with the Release in `record`: what was seen is at least as new as its ticks say. If the counters of
-        // two processors disagree by more than that, the difference is huge, one way or the other. Nothing is seen before
-        // somebody has found out that the counter is trusted.
+        // Acquire pairs with the Release in `record`: what was seen is at least as new as its ticks
+        // say. If the counters of two processors disagree by more than that, the difference is
+        // huge, one way or the other. There is no reading before a thread has determined that the
+        // counter is trusted.
         let seen = self.ticks.load(Ordering::Acquire);
         let fresh = seen != 0 && counter().wrapping_sub(seen) < MAX_AGE;
         fresh.then(|| self.nanos.load(Ordering::Relaxed))
     }
 
-    /// Notes what the real clock said, after the ticks were read; returns the present.
+    /// Records the reading `now` of the real clock, before which the ticks were read. Returns the
+    /// current time.
     fn record(&self, ticks: u64, now: u64) -> u64 {
         let seen = self.nanos.fetch_max(now, Ordering::Relaxed);
         self.ticks.store(ticks, Ordering::Release); // partner: the Acquire in `fresh`
@@ -107,7 +115,8 @@ impl LastReading {
     }
 }
 
-/// Now, in nanoseconds since the process's first reading: about a millisecond late at most, never 0, never going back.
+/// Now, in nanoseconds since the process's first reading: about a millisecond late at most, never
+/// 0, never going back.
 #[inline(always)]
 pub(crate) fn nanos() -> u64 {
     #[cfg(not(loom))]
@@ -134,8 +143,8 @@ fn read_slow() -> u64 {
     (origin().instant.elapsed().as_nanos() as u64).max(1)
 }
 
-/// The time that a number of ticks took. As precise as what passed since the process's first reading is long: a pair of
-/// readings is off by less than a microsecond.
+/// The time that a number of ticks took. As precise as what passed since the process's first
+/// reading is long: a pair of readings is off by less than a microsecond.
 pub(crate) fn duration(ticks: u64) -> Duration {
     if !EXISTS {
         return Duration::ZERO;
@@ -151,7 +160,8 @@ pub(crate) fn duration(ticks: u64) -> Duration {
     Duration::from_nanos((u128::from(ticks) * passed / counted) as u64)
 }
 
-/// Both clocks at the same moment: the closest of a few pairs, since the thread may be interrupted within one.
+/// Both clocks at the same instant: the closest of a few pairs, since the thread may be interrupted
+/// within one.
 fn both() -> (u64, Instant) {
     let pairs = [(); 3].map(|()| {
         let before = counter();
@@ -165,15 +175,16 @@ fn both() -> (u64, Instant) {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
 fn counter_is_trusted() -> bool {
-    // The kernel checks what a feature bit cannot tell: that the counters of all cores and sockets agree.
+    // The kernel checks what a feature bit cannot tell: that the counters of all cores and sockets
+    // agree.
     std::fs::read("/sys/devices/system/clocksource/clocksource0/current_clocksource").is_ok_and(|name| name == b"tsc\n")
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
 #[inline(always)]
 fn counter() -> u64 {
-    // SAFETY: every x86-64 processor has the instruction, and the kernel that keeps time by it for `Instant` lets processes
-    // read it.
+    // SAFETY: every x86-64 processor has the instruction, and the kernel that keeps time by it for
+    // `Instant` lets processes read it.
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
@@ -216,7 +227,8 @@ mod tests {
     }
 }
 
-/// The cell under loom. The model's time is both the counter and the real clock, and goes on whenever it is read.
+/// The cell under loom. The model's time is both the counter and the real clock, and advances
+/// whenever it is read.
 #[cfg(all(test, loom))]
 mod model {
     use super::*;
@@ -225,7 +237,7 @@ mod model {
     struct Case {
         last: LastReading,
         time: AtomicU64,
-        /// What one thread was told last, for another to hear.
+        /// The last result of one thread, which another one reads.
         told: AtomicU64,
     }
 
@@ -248,7 +260,7 @@ mod model {
         }
     }
 
-    /// Two threads, of which the second hears what the first was told.
+    /// Two threads, of which the second reads the first one's result.
     fn model(before: fn(&Case)) {
         loom::model(move || {
             let case = Arc::new(Case {

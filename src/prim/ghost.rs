@@ -1,7 +1,8 @@
 //! Which keys left a while ago, and from where: two bytes per entry of the cache.
 //!
-//! Ghost lists are ARC's idea (Megiddo and Modha, FAST 2003). A list of keys in order costs much more than is needed to
-//! tell how long ago something left, so this is a four-way associative table of fingerprints with coarse times.
+//! Ghost lists are ARC's idea (Megiddo and Modha, FAST 2003). A list of keys in order costs much
+//! more than is needed to tell how long ago something left, so this is a four-way associative table
+//! of fingerprints with coarse times.
 #![forbid(unsafe_code)]
 
 use super::memory::zeroed;
@@ -22,10 +23,11 @@ pub(crate) type Now = [u32; 2];
 
 /// Ticks wrap at 15 bits; differences are taken modulo this.
 const TICKS: u32 = 0x7fff;
-/// The bit of a slot that tells the region.
+/// The bit of a slot that distinguishes the regions.
 const MAIN: u32 = 0x8000;
 
-/// The table: buckets from the newest slot to the oldest, per slot 16 bits of fingerprint (never 0), 1 of region, 15 of time. [`Ghost::new`] allocates nothing.
+/// The table: buckets from the newest slot to the oldest, per slot 16 bits of fingerprint (never
+/// 0), 1 of region, 15 of time. [`Ghost::new`] allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Ghost {
     buckets: Vec<[u32; 4]>,
@@ -37,14 +39,15 @@ fn fingerprint(hash: u32) -> u32 {
     (hash & 0xffff).max(1)
 }
 
-/// The bucket with a new first slot and without its empty or oldest one, by each region's own clock. Branch-free, since the
-/// oldest slot cannot be predicted.
+/// The bucket with a new first slot and without its empty or oldest one, by each region's own
+/// clock. Branch-free, since the oldest slot cannot be predicted.
 #[inline(always)]
 fn with_first(slot: u32, [a, b, c, d]: [u32; 4], now: Now) -> [u32; 4] {
     let clock = |slot: u32| select(slot & MAIN == 0, now[0], now[1]);
     let age = |slot: u32| clock(slot).wrapping_sub(slot) & TICKS;
     let foreign = |slot: u32| (slot ^ d) & MAIN != 0;
-    // Of each region the last is the oldest: the choice is between the very last and the last of the other region.
+    // Of each region the last is the oldest: the choice is between the very last and the last of
+    // the other region.
     let (at_c, at_b) = (foreign(c), foreign(b));
     let other = select(at_c, c, select(at_b, b, a));
     let goes = (d != 0) & foreign(other) & (age(other) > age(d));
@@ -74,7 +77,8 @@ impl Ghost {
         Self { buckets: Vec::new() }
     }
 
-    /// Resizes it for a cache of `entries`, and forgets everything. Returns false if there is no memory: then the size stays.
+    /// Resizes it for a cache of `entries`, and forgets everything. Returns false if there is no
+    /// memory: then the size stays.
     pub(crate) fn reset(&mut self, entries: u64) -> bool {
         match zeroed((entries / 2).max(256).div_ceil(4) as usize) {
             Some(buckets) => self.buckets = buckets,
@@ -98,7 +102,8 @@ impl Ghost {
         self.buckets.get_mut(index as usize)
     }
 
-    /// Remembers that a key leaves now, in an empty slot, else in place of the one that left first by its region's clock.
+    /// Remembers that a key leaves now, in an empty slot, else in place of the one that left first
+    /// by its region's clock.
     #[inline]
     pub(crate) fn put(&mut self, hash: u32, region: Region, now: Now) {
         let Some(bucket) = self.bucket(hash) else { return };
@@ -106,7 +111,7 @@ impl Ghost {
         *bucket = with_first(slot, *bucket, now);
     }
 
-    /// Forgets a key, and tells what it left and how many ticks ago.
+    /// Removes a key, and returns the region that it left and how many ticks ago.
     #[inline]
     pub(crate) fn take(&mut self, hash: u32, now: Now) -> Option<(Region, u32)> {
         let print = fingerprint(hash);

@@ -1,16 +1,18 @@
 //! Queues of entry handles: unrolled doubly linked lists whose chunks come from one shared slab.
 //!
-//! A classic intrusive list costs 16 bytes and two dependent cache misses per unlink. Here an entry remembers only the
-//! chunk it is in (23 bits, [`Places`]) and a chunk of 256 bytes holds [`ITEMS`] handles, so that a full queue
-//! takes about nine bytes per entry, and pushing and popping touch one chunk for thirty operations.
+//! A classic intrusive list costs 16 bytes and two dependent cache misses per unlink. Here an entry
+//! remembers only the chunk it is in (23 bits, [`Places`]) and a chunk of 256 bytes holds [`ITEMS`]
+//! handles, so that a full queue takes about nine bytes per entry, and pushing and popping touch
+//! one chunk for thirty operations.
 //!
-//! Removal from the middle leaves a hole. Two neighbours that together hold no more than [`MERGE`] handles are merged,
-//! which bounds memory at about three times the dense size under any pattern of removals, and costs an amortised two
-//! moves per push (a merge frees at least ten slots).
+//! Removal from the middle leaves a hole. Two neighbors that together hold no more than [`MERGE`]
+//! handles are merged, which bounds memory at about three times the dense size under any pattern of
+//! removals, and costs an amortised two moves per push (a merge frees at least ten slots).
 //!
-//! A push is refused if it needs a chunk and the slab can have no more: there is no memory for it, or it has 2^23 chunks. So a
-//! slab holds at least 84 million handles (2^23 chunks, of which two neighbours hold more than [`MERGE`]) and at most 235
-//! million. What leaves a queue frees a chunk after at most [`ITEMS`] handles from its tail.
+//! A push is refused if it needs a chunk and the slab can have no more: there is no memory for it,
+//! or it has 2^23 chunks. So a slab holds at least 84 million handles (2^23 chunks, of which two
+//! neighbors hold more than [`MERGE`]) and at most 235 million. What leaves a queue frees a chunk
+//! after at most [`ITEMS`] handles from its tail.
 #![forbid(unsafe_code)]
 
 use super::prefetch::prefetch;
@@ -24,24 +26,27 @@ pub(crate) trait Places {
     fn place(&self, handle: Self::Handle) -> u32;
     /// Keeps a number with the entry: `place <= MAX_PLACE`.
     fn set_place(&self, handle: Self::Handle, place: u32);
-    /// Hints that the entry will soon be asked for.
+    /// Hints that the entry will soon be read.
     fn prefetch(&self, handle: Self::Handle) {
         let _ = handle;
     }
 }
 
-/// The largest place: 23 bits are enough. The 2^13 numbers above it are free for marks of the users' own.
+/// The largest place: 23 bits are enough. The 2^13 numbers above it are free for marks of the
+/// users' own.
 pub(crate) const MAX_PLACE: u32 = (1 << 23) - (1 << 13) - 1;
 
 /// Handles per chunk: with 8-byte handles and their notes a chunk takes 256 bytes.
 pub(crate) const ITEMS: usize = 28;
 /// The largest note.
 pub(crate) const MAX_NOTE: u8 = 15;
-/// Neighbouring chunks with at most this many handles between them become one.
+/// Neighboring chunks with at most this many handles between them become one.
 const MERGE: u8 = 20;
-/// How many handles ahead of the tail are prefetched: the time of a few evictions covers a miss to memory.
+/// How many handles ahead of the tail are prefetched: the time of a few evictions covers a miss to
+/// memory.
 const PREFETCH_AHEAD: usize = 8;
-/// How many are to come before [`Chunks::peek_ahead`]: nearer than what is just being prefetched.
+/// How many handles precede that of [`Chunks::peek_ahead`]: nearer than what is just being
+/// prefetched.
 const PEEK_AHEAD: usize = 3;
 /// Handles compared in one go; a divisor of [`ITEMS`].
 const GROUP: usize = 7;
@@ -58,7 +63,7 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// An empty queue; `id` tells the queues of one slab apart.
+    /// An empty queue; `id` distinguishes the queues of one slab.
     pub(crate) fn new(id: u8) -> Self {
         Self {
             head: NONE,
@@ -87,9 +92,9 @@ impl Queue {
     }
 }
 
-/// `items[lo..hi]` is the part in use, from the head's side to the tail's; before it are only empty items, what is behind it
-/// means nothing. Both of its ends are handles, never holes, and a linked chunk is never empty: so the tail of a queue is
-/// found without a search.
+/// `items[lo..hi]` is the part in use, from the head's side to the tail's; before it are only empty
+/// items, what is behind it means nothing. Both of its ends are handles, never holes, and a linked
+/// chunk is never empty: so the tail of a queue is found without a search.
 #[derive(Debug)]
 struct Chunk<H> {
     items: [Option<H>; ITEMS],
@@ -121,7 +126,7 @@ impl<H> Chunk<H> {
         self.notes[(item / 16) & 1] |= u64::from(note) << (item % 16 * 4);
     }
 
-    /// Asks for all of its cache lines at once.
+    /// Prefetches all of its cache lines.
     #[inline]
     fn prefetch(&self) {
         for item in self.items.iter().step_by(8) {
@@ -197,7 +202,8 @@ impl<H: Copy + Eq> Chunks<H> {
         self.len
     }
 
-    /// Whether the next push to the queue will not be refused, which what is taken out before it does not change. Allocates.
+    /// Whether the next push to the queue will not be refused, which what is taken out before it
+    /// does not change. Allocates.
     #[inline]
     pub(crate) fn reserve(&mut self, queue: &Queue) -> bool {
         match self.slab.get(queue.head as usize) {
@@ -212,8 +218,9 @@ impl<H: Copy + Eq> Chunks<H> {
         self.free != NONE
     }
 
-    /// Puts a handle at the head. [`back`](Self::back) returns `note`, of four bits, whose meaning is the caller's. Returns false,
-    /// and does nothing, if there is no chunk to be had for it: not after [`reserve`](Self::reserve) returned true.
+    /// Puts a handle at the head. [`back`](Self::back) returns `note`, of four bits, whose meaning
+    /// is the caller's. Returns false, and does nothing, if there is no chunk to be had for it: not
+    /// after [`reserve`](Self::reserve) returned true.
     #[inline]
     #[must_use = "a handle that was refused is in no queue"]
     pub(crate) fn push_front<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64, note: u8) -> bool
@@ -299,7 +306,8 @@ impl<H: Copy + Eq> Chunks<H> {
         front.is_some_and(|chunk| chunk.items[usize::from(chunk.lo)] == Some(handle))
     }
 
-    /// Takes the handle at the tail off; `weight` is what it was pushed with. The queue must not be empty.
+    /// Takes the handle at the tail off; `weight` is what it was pushed with. The queue must not be
+    /// empty.
     #[inline]
     pub(crate) fn pop_back<E>(&mut self, queue: &mut Queue, entries: &E, weight: u64)
     where
@@ -309,7 +317,8 @@ impl<H: Copy + Eq> Chunks<H> {
         debug_assert!(popped.is_some());
     }
 
-    /// Takes the handle at the tail off if `accept`, which is given it and its note, says what weight it was pushed with.
+    /// Removes the handle at the tail if `accept`, which is called with it and its note, returns
+    /// the weight it was pushed with.
     #[inline(always)]
     pub(crate) fn pop_back_if<E>(
         &mut self,
@@ -341,7 +350,8 @@ impl<H: Copy + Eq> Chunks<H> {
         Some((handle, weight))
     }
 
-    /// A handle that will soon be at the tail, which is already prefetched; not every one is told of.
+    /// Returns a handle that will soon be at the tail, which is already prefetched; not every
+    /// handle is returned.
     #[inline(always)]
     pub(crate) fn peek_ahead(&self, queue: &Queue) -> Option<H> {
         let chunk = self.slab.get(queue.tail as usize)?;
@@ -353,7 +363,7 @@ impl<H: Copy + Eq> Chunks<H> {
         }
     }
 
-    /// Frees the empty chunk at the tail, and prefetches what the next pops will ask for.
+    /// Frees the empty chunk at the tail, and prefetches for the next pops.
     #[cold]
     #[inline(never)]
     fn drop_empty_tail<E: Places<Handle = H>>(&mut self, queue: &mut Queue, entries: &E) {
@@ -389,7 +399,8 @@ impl<H: Copy + Eq> Chunks<H> {
     fn find<E: Places<Handle = H>>(&self, entries: &E, handle: H) -> (u32, usize) {
         let index = entries.place(handle);
         let chunk = &self.slab[index as usize];
-        // In groups of a fixed size, which become straight-line code. A former handle that is equal can only lie behind it.
+        // In groups of a fixed size, which become straight-line code. A previous handle that is
+        // equal can only lie behind it.
         let (groups, _) = chunk.items.as_chunks::<GROUP>();
         for (nth, group) in groups.iter().enumerate().skip(usize::from(chunk.lo) / GROUP) {
             if let Some(offset) = group.iter().position(|&item| item == Some(handle)) {
@@ -433,14 +444,15 @@ impl<H: Copy + Eq> Chunks<H> {
         }
     }
 
-    /// Whether a neighbour can take in `live` handles.
-    fn fits(&self, neighbour: u32, live: u8) -> bool {
+    /// Whether a neighbor has room for `live` handles.
+    fn fits(&self, neighbor: u32, live: u8) -> bool {
         self.slab
-            .get(neighbour as usize)
+            .get(neighbor as usize)
             .is_some_and(|chunk| chunk.live + live <= MERGE)
     }
 
-    /// Makes one chunk of two neighbours, in order, at the tail's side: if it is the head, it has room for pushes.
+    /// Makes one chunk of two neighbors, in order, at the tail's side: if it is the head, it has
+    /// room for pushes.
     #[cold]
     fn merge<E: Places<Handle = H>>(&mut self, queue: &mut Queue, entries: &E, front: u32, rear: u32) {
         let mut items = [None; ITEMS];
@@ -454,7 +466,7 @@ impl<H: Copy + Eq> Chunks<H> {
                 }
             }
         }
-        // The fuller one stays, so that fewer entries need to be told.
+        // The fuller one stays, so that fewer entries need a new place.
         let front_stays = self.slab[front as usize].live > self.slab[rear as usize].live;
         let (stays, goes) = if front_stays { (front, rear) } else { (rear, front) };
         for &handle in self.slab[goes as usize].used().iter().flatten() {
@@ -494,7 +506,8 @@ impl<H: Copy + Eq> Chunks<H> {
             .flat_map(|chunk| chunk.used().iter().rev().flatten().copied())
     }
 
-    /// Panics if a queue, or the slab as a whole, is inconsistent. `queues` are all the queues of this slab.
+    /// Panics if a queue, or the slab as a whole, is inconsistent. `queues` are all the queues of
+    /// this slab.
     pub(crate) fn validate<'a, E>(&self, queues: impl Iterator<Item = &'a Queue>, entries: &E, weigh: impl Fn(H) -> u64)
     where
         E: Places<Handle = H>,

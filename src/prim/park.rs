@@ -1,12 +1,15 @@
 //! Waiting for another thread: a short spin, then sleep.
 //!
-//! A thread that only yields while it waits never lets a thread of a lower real-time priority run on its processor, and keeps
-//! the processor busy while that thread is suspended. A parked thread does neither.
+//! A thread that only yields while it waits never lets a thread of a lower real-time priority run
+//! on its processor, and keeps the processor busy while that thread is suspended. A parked thread
+//! does neither.
 //!
-//! A waiter *announces* itself in a word that the thread it waits for reads when it is done. [`Parking::wait`] calls
-//! `ready`, which announces the waiter and checks the condition once more, while it holds the parking's mutex, and keeps the
-//! mutex until it sleeps. [`Parking::wake`] passes through that mutex first. So a wake-up is lost only if the announcement
-//! is, which is the caller's to prevent: announcement and condition must be ordered by read-modify-writes of one word.
+//! A waiter *announces* itself in a word that the thread it waits for reads when it is done.
+//! [`Parking::wait`] calls `ready`, which announces the waiter and checks the condition once more,
+//! while it holds the parking's mutex, and keeps the mutex until it sleeps. [`Parking::wake`]
+//! passes through that mutex first. So a wake-up is lost only if the announcement is, which is the
+//! caller's to prevent: announcement and condition must be ordered by read-modify-writes of one
+//! word.
 #![forbid(unsafe_code)]
 
 use super::sync::{Condvar, Mutex, MutexGuard};
@@ -35,8 +38,8 @@ impl Parking {
         self.mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sleeps until `ready` returns true; it is called before the first sleep and after each wake-up. See the
-    /// [module's documentation](self) for what it must do.
+    /// Sleeps until `ready` returns true; it is called before the first sleep and after each
+    /// wake-up. See the [module's documentation](self) for what it must do.
     #[cold]
     pub(crate) fn wait(&self, mut ready: impl FnMut() -> bool) {
         let mut guard = self.lock();
@@ -45,8 +48,8 @@ impl Parking {
         }
     }
 
-    /// [`wait`](Self::wait), but returns false if the thread has slept for `patience` without a wake-up and `ready` still returns
-    /// false.
+    /// [`wait`](Self::wait), but returns false if the thread has slept for `patience` without a
+    /// wake-up and `ready` still returns false.
     #[cold]
     pub(crate) fn wait_for(&self, patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
         let mut guard = self.lock();

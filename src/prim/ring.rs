@@ -1,8 +1,8 @@
 //! A bounded queue of pairs of words: one producer, one consumer at a time.
 //!
-//! Lamport's ring ("Specifying concurrent program modules", 1983): each side writes its own index and reads the other's.
-//! No read-modify-write anywhere, so a push costs a thread no more than writing to memory of its own. The payload is two
-//! plain words, so the whole ring is safe code.
+//! Lamport's ring ("Specifying concurrent program modules", 1983): each side writes its own index
+//! and reads the other's. No read-modify-write anywhere, so a push costs a thread no more than
+//! writing to memory of its own. The payload is two plain words, so the whole ring is safe code.
 #![forbid(unsafe_code)]
 
 use super::sync::{AtomicU64, AtomicUsize, Ordering};
@@ -17,7 +17,8 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Creates a ring for `capacity` pairs, rounded up to a power of two; `None` if there is no memory. 16 bytes per pair.
+    /// Creates a ring for `capacity` pairs, rounded up to a power of two; `None` if there is no
+    /// memory. 16 bytes per pair.
     pub(crate) fn try_new(capacity: usize) -> Option<Self> {
         let capacity = capacity.next_power_of_two();
         let mut slots = Vec::new();
@@ -43,13 +44,15 @@ impl Ring {
     /// How many pairs wait. Exact for the producer if the consumer rests, and the other way round.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        // Acquire pairs with the Release in `drain`: the consumer has read the slots before they are written again.
+        // Acquire pairs with the Release in `drain`: the consumer has read the slots before they
+        // are written again.
         self.tail
             .load(Ordering::Relaxed)
             .wrapping_sub(self.head.load(Ordering::Acquire))
     }
 
-    /// Appends a pair and returns how many wait then; or `None` if the ring is full. For the producer.
+    /// Appends a pair and returns how many wait then; or `None` if the ring is full. For the
+    /// producer.
     #[inline]
     pub(crate) fn push(&self, [first, second]: [u64; 2]) -> Option<usize> {
         let tail = self.tail.load(Ordering::Relaxed);
@@ -60,7 +63,8 @@ impl Ring {
         let slot = self.slot(tail);
         slot[0].store(first, Ordering::Relaxed);
         slot[1].store(second, Ordering::Relaxed);
-        // Release pairs with the Acquire in `drain`: the pair, and all that its producer did before, is seen with it.
+        // Release pairs with the Acquire in `drain`: the pair, and all that its producer did
+        // before, is seen with it.
         self.tail.store(tail.wrapping_add(1), Ordering::Release);
         Some(waiting + 1)
     }
@@ -78,8 +82,8 @@ impl Ring {
         [slot[0].load(Ordering::Relaxed), slot[1].load(Ordering::Relaxed)]
     }
 
-    /// Hands the pairs that wait now to `expect`, all of them, and then to `take`; the oldest first. For one consumer at a
-    /// time.
+    /// Hands the pairs that wait now to `expect`, all of them, and then to `take`; the oldest
+    /// first. For one consumer at a time.
     #[inline]
     pub(crate) fn drain<C>(&self, context: &mut C, expect: impl Fn(&C, [u64; 2]), take: impl Fn(&mut C, [u64; 2])) {
         let head = self.head.load(Ordering::Relaxed);

@@ -1,19 +1,24 @@
-//! How often a key was seen lately, in about eight bytes per entry: a count-min sketch with periodic halving.
+//! How often a key was seen lately, in about eight bytes per entry: a count-min sketch with
+//! periodic halving.
 //!
-//! Cormode and Muthukrishnan's count-min sketch (2005) with the 4-bit counters and the aging of TinyLFU (Einziger,
-//! Friedman and Manes, ACM Transactions on Storage 2017). A key's four counters lie in one block of four words (a blocked
-//! sketch, as in Caffeine), one in each word, so an addition costs one cache miss and no choice of words. TinyLFU halves all
-//! counters at once, a pause proportional to the cache; here that is spread over the additions that follow: each takes one
-//! further block, and sees to its own first. The estimates are exactly those of an instant halving. Between the end of such
-//! a sweep and the next halving, which is at least nine tenths of the time, nothing but the counters is looked at.
+//! Cormode and Muthukrishnan's count-min sketch (2005) with the 4-bit counters and the aging of
+//! TinyLFU (Einziger, Friedman and Manes, ACM Transactions on Storage 2017). A key's four counters
+//! lie in one block of four words (a blocked sketch, as in Caffeine), one in each word, so an
+//! addition costs one cache miss and no choice of words. TinyLFU halves all counters in one step, a
+//! pause proportional to the cache; here that is spread over the additions that follow: each halves
+//! one further block, and its own first. The estimates are exactly those of an instant halving.
+//! Between the end of such a sweep and the next halving, which is at least nine tenths of the time,
+//! nothing but the counters is looked at.
 #![forbid(unsafe_code)]
 
 use super::memory::zeroed;
 use super::prefetch::prefetch;
 
-/// Words per block: 32 bytes, 64 counters. On 30 traces that is as good as 64 bytes with a choice of two words per counter.
+/// Words per block: 32 bytes, 64 counters. On 30 traces that is as good as 64 bytes with a choice
+/// of two words per counter.
 const WORDS: usize = 4;
-/// Counters per entry. Average hit ratios on 30 traces with 16, 8 and 4: 48.70, 48.60 and 48.34 percent.
+/// Counters per entry. Average hit ratios on 30 traces with 16, 8 and 4: 48.70, 48.60 and 48.34
+/// percent.
 const COUNTERS: u64 = 16;
 /// The highest count.
 const TOP: u64 = 15;
@@ -26,7 +31,7 @@ pub(crate) struct Sketch {
     words: Vec<u64>,
     /// The first word on a block's boundary, so that no block lies across two cache lines.
     offset: u8,
-    /// There was no memory for the size last asked for.
+    /// There was no memory for the last requested size.
     refused: bool,
     blocks: usize,
     /// The next block to sweep; all of them if there is nothing to sweep.
@@ -43,7 +48,8 @@ pub(crate) struct Sketch {
 /// Four shifts, one per byte, that choose a key's counter in each word of its block.
 #[inline(always)]
 fn shifts(hash: u32) -> u64 {
-    // The block was chosen by the high bits of the hash; the product's high bits depend on all of them.
+    // The block was chosen by the high bits of the hash; the product's high bits depend on all of
+    // them.
     u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 & 0x3c3c_3c3c
 }
 
@@ -74,10 +80,11 @@ impl Sketch {
         self.refused
     }
 
-    /// Resizes it for a cache of `entries`. Returns false, and leaves it as it was, if there is no memory.
+    /// Resizes it for a cache of `entries`. Returns false, and leaves it as it was, if there is no
+    /// memory.
     ///
-    /// A block of the new size starts as a copy of the one its keys were in before. Doubling thus keeps every estimate; at
-    /// other ratios some keys near a border between blocks are forgotten.
+    /// A block of the new size starts as a copy of the one its keys were in before. Doubling thus
+    /// keeps every estimate; at other ratios some keys near a border between blocks are forgotten.
     #[must_use]
     pub(crate) fn resize(&mut self, entries: u64) -> bool {
         let blocks = (entries.max(1024) * COUNTERS).div_ceil(16 * WORDS as u64) as usize;
@@ -204,7 +211,7 @@ impl Sketch {
     }
 }
 
-/// The same by the simplest means: a byte per counter, halved all at once.
+/// The same by the simplest means: a byte per counter, all halved in one step.
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive {
     pub(crate) struct Sketch {

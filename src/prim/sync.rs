@@ -1,4 +1,5 @@
-//! The atomics of everything concurrent in this crate: std's, or loom's when its model checker runs.
+//! The atomics of everything concurrent in this crate: std's, or loom's when its model checker
+//! runs.
 
 use std::cell::Cell;
 use std::ptr;

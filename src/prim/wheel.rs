@@ -1,22 +1,28 @@
-//! Timers: a hierarchical timing wheel (Varghese and Lauck, "Hashed and hierarchical timing wheels", SOSP 1987).
+//! Timers: a hierarchical timing wheel (Varghese and Lauck, "Hashed and hierarchical timing
+//! wheels", SOSP 1987).
 //!
-//! Time is counted in ticks of 2^20 ns, about a millisecond, and the number of a tick written in digits of eight bits. A timer
-//! lies at the level of the highest digit in which its tick differs from the present one, in the bucket of its own digit
-//! there. So scheduling is O(1), and what comes first is in the first filled bucket of the lowest level that has any. A bitmap
-//! tells it: empty buckets cost nothing, however far the clock jumps. When the present reaches a bucket of a higher level, the
-//! timers in it move to lower ones: each at most once per level, and those of the next five hours lie at the lowest three.
+//! Time is counted in ticks of 2^20 ns, about a millisecond, and the number of a tick written in
+//! digits of eight bits. A timer lies at the level of the highest digit in which its tick differs
+//! from the current one, in the bucket of its own digit there. So scheduling is O(1), and what
+//! comes first is in the first filled bucket of the lowest level that has any. A bitmap finds it:
+//! empty buckets cost nothing, however far the clock jumps. When the current tick reaches a bucket
+//! of a higher level, the timers in it move to lower ones: each at most once per level, and those
+//! of the next five hours lie at the lowest three.
 //!
-//! The buckets are queues of one slab (see [`list`](super::list)): about nine bytes per timer where they are dense, a chunk
-//! of 256 bytes for a bucket that holds only a few, 6 kB for each level in use.
+//! The buckets are queues of one slab (see [`list`](super::list)): about nine bytes per timer where
+//! they are dense, a chunk of 256 bytes for a bucket that holds only a few, 6 kB for each level in
+//! use.
 #![forbid(unsafe_code)]
 
 use super::list::{Chunks, MAX_PLACE, Places, Queue};
 
-/// What a wheel may ask of the entries it keeps timers for. Their places are the wheel's, and [`IDLE`] at first.
+/// What a wheel may ask of the entries it keeps timers for. Their places are the wheel's, and
+/// [`IDLE`] at first.
 ///
 /// While an entry is scheduled, the wheel may use its handle freely; never outside of that span.
 pub(crate) trait Timers: Places {
-    /// When its time is over: nanoseconds since whatever moment the caller counts from. Constant while it is scheduled.
+    /// Its deadline: nanoseconds since an instant of the caller's choice. Constant while it is
+    /// scheduled.
     fn deadline(&self, handle: Self::Handle) -> u64;
 }
 
@@ -31,11 +37,11 @@ const DIGIT: u32 = 8;
 const SLOTS: usize = 1 << DIGIT;
 /// Enough digits for the 45 bits of a tick's number.
 const LEVELS: usize = 6;
-/// The bucket of timers whose time was already over when they were scheduled: the only one of a level above all others,
-/// where every digit is 0.
+/// The bucket of timers whose time was already over when they were scheduled: the only one of a
+/// level above all others, where every digit is 0.
 const PAST: usize = LEVELS * SLOTS;
 
-/// The first tick that begins when, or after, the deadline is over: nothing may fire early.
+/// The first tick that begins at or after the deadline: nothing may fire early.
 #[inline]
 fn due_tick(deadline: u64) -> u64 {
     deadline.div_ceil(1 << TICK)
@@ -56,19 +62,21 @@ fn queue(queues: &mut [Vec<Queue>], bucket: usize) -> &mut Queue {
 /// The wheel. [`Wheel::new`] allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Wheel<H> {
-    /// The present. Timers of this tick and earlier ones are in `reached` or `PAST` only.
+    /// The current tick. Timers of this tick and earlier ones are in `reached` or `PAST` only.
     tick: u64,
-    /// The bucket that the present has reached and that is being emptied; `PAST` if there is none.
+    /// The bucket that the current tick has reached and that is being emptied; `PAST` if there is
+    /// none.
     reached: usize,
     /// A bit per bucket that is not empty.
     filled: [u64; PAST / 64 + 1],
-    /// The buckets by level and digit, each with its level as id. A level has none before its first timer.
+    /// The buckets by level and digit, each with its level as id. A level has none before its first
+    /// timer.
     queues: [Vec<Queue>; LEVELS + 1],
     chunks: Chunks<H>,
 }
 
 impl<H: Copy + Eq> Wheel<H> {
-    /// An empty wheel; its present is the moment 0.
+    /// An empty wheel at timestamp 0.
     pub(crate) fn new() -> Self {
         Self {
             tick: 0,
@@ -91,8 +99,8 @@ impl<H: Copy + Eq> Wheel<H> {
         timers.place(handle) != IDLE
     }
 
-    /// Sets the timer of an entry that has none. If its deadline is over, it fires at the next `advance`. Returns false, and does
-    /// nothing, if there is no memory for the timer. O(1).
+    /// Sets the timer of an entry that has none. If its deadline has passed, it fires at the next
+    /// `advance`. Returns false, and does nothing, if there is no memory for the timer. O(1).
     #[inline]
     #[must_use = "an entry whose timer was refused never fires"]
     pub(crate) fn schedule<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H) -> bool {
@@ -100,7 +108,7 @@ impl<H: Copy + Eq> Wheel<H> {
         self.put(timers, handle, due_tick(timers.deadline(handle)))
     }
 
-    /// Puts a timer into its bucket, as seen from the present, if there is memory for that.
+    /// Puts a timer into its bucket relative to the current tick, if there is memory for that.
     #[inline]
     fn put<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H, due: u64) -> bool {
         let level = if due <= self.tick {
@@ -135,7 +143,7 @@ impl<H: Copy + Eq> Wheel<H> {
     /// Takes back an entry's timer, if it has one. O(1).
     pub(crate) fn cancel<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H) {
         if self.is_scheduled(timers, handle) {
-            // Its level was chosen by what was the present then, and may be another now.
+            // Its level was chosen by the current tick then, and may be another now.
             let level = self.chunks.queue_id(timers.place(handle));
             let bucket = bucket(level.into(), due_tick(timers.deadline(handle)));
             self.chunks.remove(queue(&mut self.queues, bucket), timers, handle, 0);
@@ -162,14 +170,14 @@ impl<H: Copy + Eq> Wheel<H> {
         }
         let word = self.filled.iter().position(|&buckets| buckets != 0)?;
         let bucket = word * 64 + self.filled[word].trailing_zeros() as usize;
-        // What is at its level shares the higher digits with the present.
+        // Timers at its level share the higher digits with the current tick.
         let shift = DIGIT * (bucket / SLOTS) as u32;
         let tick = (self.tick >> shift >> DIGIT << DIGIT | (bucket % SLOTS) as u64) << shift;
         Some((bucket, tick))
     }
 
-    /// Calling [`advance`](Self::advance) before this moment is in vain; 0 if there is something to do already, `u64::MAX` if
-    /// there are no timers.
+    /// Calling [`advance`](Self::advance) before this timestamp has no effect; 0 if there is
+    /// something to do already, `u64::MAX` if there are no timers.
     pub(crate) fn next(&self) -> u64 {
         match self.first() {
             Some((_, tick)) if tick <= self.tick => 0,
@@ -179,12 +187,14 @@ impl<H: Copy + Eq> Wheel<H> {
         }
     }
 
-    /// Makes `now` the present and gives what is due to `fire`: nothing before its deadline, everything at most a tick
-    /// after it, and each tick's timers before those of the next. An entry that fires has no timer any more, and may be
-    /// scheduled again at once. A timer fires early if there is no memory to keep it any longer: `fire` must compare deadlines.
+    /// Advances to `now` and calls `fire` with each due entry: nothing before its deadline,
+    /// everything at most a tick after it, and each tick's timers before those of the next. An
+    /// entry that fires has no timer any more, and may be scheduled again immediately. A timer
+    /// fires early if there is no memory to keep it any longer: `fire` must compare deadlines.
     ///
-    /// At most `budget` timers are moved or fired: if it returns true, there is more to do now. If it returns false, then
-    /// `next() > now`. The present never goes back: a `now` before it counts as the present.
+    /// At most `budget` timers are moved or fired: if it returns true, there is more to do now. If
+    /// it returns false, then `next() > now`. The wheel never goes back: a `now` before the current
+    /// tick counts as the current tick.
     pub(crate) fn advance<T>(&mut self, timers: &T, now: u64, budget: usize, mut fire: impl FnMut(&mut Self, H)) -> bool
     where
         T: Timers<Handle = H>,
@@ -216,8 +226,9 @@ impl<H: Copy + Eq> Wheel<H> {
         false
     }
 
-    /// Takes out the timers whose deadline is reached at `now`, but whose tick has not begun: what [`advance`](Self::advance), which must
-    /// have been called for `now` and left nothing, fires up to a tick later. O(timers in that tick's bucket).
+    /// Takes out the timers whose deadline is reached at `now`, but whose tick has not begun: what
+    /// [`advance`](Self::advance), which must have been called for `now` and left nothing, fires up
+    /// to a tick later. O(timers in that tick's bucket).
     pub(crate) fn take_reached<T>(&mut self, timers: &T, now: u64) -> Vec<H>
     where
         T: Timers<Handle = H>,

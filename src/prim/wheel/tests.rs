@@ -13,7 +13,7 @@ type Handle = NonZeroU32;
 struct Store {
     /// Deadline and place.
     entries: Vec<(Cell<u64>, Cell<u32>)>,
-    /// How often a deadline was asked for: once for each timer moved or fired.
+    /// How often a deadline was read: once for each timer moved or fired.
     asked: Cell<usize>,
 }
 
@@ -58,7 +58,8 @@ const NS: u64 = 1 << TICK;
 #[derive(Default)]
 struct Model {
     timers: BTreeMap<u64, BTreeSet<Handle>>,
-    /// By handle: the tick it must fire in, which is the present one if its deadline was over when it was scheduled.
+    /// By handle: the tick it must fire in, which is the current one if its deadline had passed
+    /// when it was scheduled.
     order: BTreeMap<Handle, u64>,
     /// The tick of what fired last.
     last: u64,
@@ -92,7 +93,7 @@ struct Pair {
     store: Store,
     wheel: Wheel<Handle>,
     model: Model,
-    /// The moment that `advance` was given last, and the latest of all.
+    /// The last argument of `advance`, and the latest of all.
     now: u64,
     latest: u64,
     idle: Vec<Handle>,
@@ -196,7 +197,7 @@ impl Pair {
     }
 }
 
-/// Moments of all magnitudes, and those where buckets and levels begin and end.
+/// Timestamps of all magnitudes, and those where buckets and levels begin and end.
 fn moment(now: u64, kind: u8, bits: u32, value: u64) -> u64 {
     let (size, nudge) = (value >> (bits % 64), (value >> 32) as i64 % 3);
     let border = 1u64 << (TICK + DIGIT * (bits % LEVELS as u32));
