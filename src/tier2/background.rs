@@ -1,8 +1,10 @@
-//! What a process does for its nodes besides the calls of its users: probes, the bus and its canaries, replays, renewals.
+//! What a process does for its nodes besides the calls of its users: probes, the bus and its
+//! canaries, replays, renewals.
 //!
-//! A canary is a key with a number in its name, written through a data connection. When its message has come back through the
-//! bus, and a PING behind it was answered, every invalidation that the node executed before the canary was sent has been
-//! delivered. Tier 1 is trusted for [`Settings::max_lag`] from that instant. The number is in the name because a message does not
+//! A canary is a key with a number in its name, written through a data connection. When its message
+//! has come back through the bus, and a PING behind it was answered, every invalidation that the
+//! node executed before the canary was sent has been delivered. Tier 1 is trusted for
+//! [`Settings::max_lag`] from that instant. The number is in the name because a message does not
 //! say why it was sent: the canary's own expiry or eviction would pass for a newer canary.
 //!
 //! [`Settings::max_lag`]: super::Settings::max_lag
@@ -25,13 +27,15 @@ const LONGEST_SLEEP: u64 = 250 * MILLI;
 pub enum Task {
     /// Wait for messages until then, and ask again.
     Sleep(u64),
-    /// Connect, or take a connection, and send INFO and TIME: [`Tier::probed`] or [`Tier::probe_failed`].
+    /// Connect, or take a connection, and send INFO and TIME: [`Tier::probed`] or
+    /// [`Tier::probe_failed`].
     Probe,
     /// Open the tracking connection: [`Tier::connected`] or [`Tier::disconnected`].
     Connect,
     /// Close the tracking connection: [`Tier::disconnected`].
     Close,
-    /// Write [`Tier::canary_key`] on a data connection: [`Tier::canary_written`] or [`Tier::canary_failed`], with this number.
+    /// Write [`Tier::canary_key`] on a data connection: [`Tier::canary_written`] or
+    /// [`Tier::canary_failed`], with this number.
     Canary(u64),
     /// Send PING on the tracking connection; once it is answered, [`Tier::pong`] with this number.
     Ping(u64),
@@ -284,8 +288,8 @@ impl Tier {
         state.publish(&self.0);
     }
 
-    /// Messages of the bus, in their order. Calls `apply` with each key that tier 1 has to act on; the caller does so before it
-    /// reports the next PONG.
+    /// Messages of the bus, in their order. Calls `apply` with each key that tier 1 has to act on;
+    /// the caller does so before it reports the next PONG.
     pub fn messages<'k>(&self, node: u32, keys: impl IntoIterator<Item = &'k [u8]>, mut apply: impl FnMut(&'k [u8])) {
         let mut guard = self.0.lock();
         let state = &mut *guard;

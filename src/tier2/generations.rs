@@ -132,7 +132,7 @@ impl State {
         }
     }
 
-    /// Returns a generation that is known to be the present one, and since when.
+    /// Returns a generation that is known to be the current one, and since when.
     pub(crate) fn generation(&self, namespace: usize, key: &[u8], now: u64) -> Option<(Stamp, u64)> {
         let known = self.generations.get(key)?;
         let one = self.known(known.node);
@@ -140,7 +140,8 @@ impl State {
         if known.changes != one.changes {
             return None;
         }
-        // While messages are known to arrive, a generation was the present one when the last canary was sent.
+        // While messages are known to arrive, a generation was the current one when the last canary
+        // was sent.
         let since = match one.retention() {
             Retention::Synced => known.sent.max(one.bus.synced_at),
             _ => known.sent,

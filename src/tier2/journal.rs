@@ -1,7 +1,8 @@
 //! What tier 2 did not confirm, and what a failover could undo.
 //!
-//! While a key is in the journal, this process does not read it from tier 2, does not fill it, and does not keep it in tier 1. A
-//! confirmed replay (a removal, or a bump of a generation) takes it out.
+//! While a key is in the journal, this process does not read it from tier 2, does not fill it, and
+//! does not keep it in tier 1. A confirmed replay (a removal, or a bump of a generation) takes it
+//! out.
 
 use super::node::Node;
 use std::collections::{HashMap, VecDeque};
@@ -63,7 +64,8 @@ struct Confirmed {
 #[derive(Debug)]
 pub(crate) struct Journal {
     entries: HashMap<Box<[u8]>, Entry>,
-    /// The keys of each node in the order in which they came. One whose number is another by now is skipped.
+    /// The keys of each node in the order in which they came. One whose number is another by now is
+    /// skipped.
     order: HashMap<u32, VecDeque<Numbered>>,
     /// Entries that are no bumps.
     keys: usize,
@@ -99,7 +101,8 @@ impl Journal {
         self.entries.get(key)
     }
 
-    /// Adds a key that is not confirmed. Its earlier entry, if any, is replaced; late writes are inherited.
+    /// Adds a key that is not confirmed. Its earlier entry, if any, is replaced; late writes are
+    /// inherited.
     pub(crate) fn add(&mut self, key: &[u8], node: u32, bump: bool, late: Option<LateWrite>) {
         let number = self.next;
         self.next += 1;
@@ -129,7 +132,8 @@ impl Journal {
         self.keys > self.capacity
     }
 
-    /// Forgets all keys that are no generations. The caller has added bumps of everything that they belong to.
+    /// Forgets all keys that are no generations. The caller has added bumps of everything that they
+    /// belong to.
     pub(crate) fn forget_keys(&mut self) {
         self.entries.retain(|_, entry| entry.bump);
         self.keys = 0;
@@ -141,7 +145,8 @@ impl Journal {
         Some(entry)
     }
 
-    /// A replay, or a newer write or removal that was begun when the entry `number` was there, is confirmed.
+    /// A replay, or a newer write or removal that was begun when the entry `number` was there, is
+    /// confirmed.
     pub(crate) fn remove_confirmed(&mut self, key: &[u8], number: u64) -> bool {
         self.get(key).is_some_and(|entry| entry.number == number) && self.remove(key).is_some()
     }
@@ -252,8 +257,8 @@ impl Journal {
         });
     }
 
-    /// The node `from` (none: any) is another one than before, or `to` is in its place: what was confirmed lately is not. Returns
-    /// whether too much was confirmed to know.
+    /// The node `from` (none: any) is another one than before, or `to` is in its place: what was
+    /// confirmed lately is not. Returns whether too much was confirmed to know.
     pub(crate) fn unconfirm(&mut self, from: Option<u32>, to: u32, now: u64) -> bool {
         let confirmed = std::mem::take(&mut self.confirmed);
         let is_lost = |one: &Confirmed| from.is_none_or(|node| one.node == node);
@@ -266,7 +271,7 @@ impl Journal {
         let Some(node) = from else {
             return forgotten;
         };
-        // What was to be fenced on the previous node need not be on this one.
+        // A write that needed a fence on the previous node needs none on this one.
         for entry in self.entries.values_mut() {
             entry
                 .late_writes

@@ -7,7 +7,8 @@ pub(crate) const MILLI: u64 = 1_000_000;
 const BACKOFF: (u64, u64) = (250 * MILLI, 2_000 * MILLI);
 /// After this time, a reading of the server's clock is replaced by a less exact one.
 const CLOCK_AGE: u64 = 60_000 * MILLI;
-/// A reading that took longer is replaced soon: it makes values seem older than they are by as much.
+/// A reading that took longer is replaced soon: it makes values seem older than they are by as
+/// much.
 const GOOD_ROUND_TRIP: u64 = 20 * MILLI;
 
 /// Why a command failed.
@@ -78,8 +79,9 @@ pub(crate) enum Link {
     /// Nothing is known about the node.
     Unknown,
     Up,
-    /// The node answers, but the journal has keys of it: only replays are sent, and from the first confirmed one on also new
-    /// writes and removals, else a steady stream of these would keep the journal from ever becoming empty.
+    /// The node answers, but the journal has keys of it: only replays are sent, and from the first
+    /// confirmed one on also new writes and removals, else a steady stream of these would keep the
+    /// journal from ever becoming empty.
     Replaying {
         confirmed: bool,
     },
@@ -120,7 +122,7 @@ pub(crate) enum Role {
     Idle,
 }
 
-/// What becomes of the node when tier 1 has been cleared.
+/// The state of the node after tier 1 has been cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterClear {
     Arm { synced_at: u64 },
@@ -284,7 +286,8 @@ impl Node {
         self.read_at = now;
         let server = |ms: u64| i64::try_from(ms.saturating_mul(MILLI)).unwrap_or(i64::MAX / 2);
         let local = |at: u64| i64::try_from(at).unwrap_or(i64::MAX / 2);
-        // The server read its clock after `sent` and before `now`, and sent it without its fraction.
+        // The server read its clock after `sent` and before `now`, and sent it without its
+        // fraction.
         self.upper = server(server_ms.saturating_add(1)).saturating_sub(local(sent));
         self.lower = server(server_ms).saturating_sub(local(now));
     }
@@ -331,7 +334,8 @@ impl Node {
         self.replay_at = now;
         self.lose(now);
         self.bus.sync = Sync::Lost { since: now };
-        // What was inserted while the node was down, or answered by the node that it was before, is not trusted.
+        // What was inserted while the node was down, or answered by the node that it was before, is
+        // not trusted.
         self.bus.synced_at = 0;
         self.bus.canary_at = now;
         self.bus.connect_at = now;

@@ -77,13 +77,15 @@ pub(crate) struct Shared {
 /// One server (or cluster) and prefix, in one process.
 ///
 /// # Concurrency
-/// May be used by any thread. A lock is held for short steps, in which nothing of the caller's runs. A tier belongs to a process
-/// id: a child makes a new one, since connections, leases and stamps are the parent's.
+/// May be used by any thread. A lock is held for short steps, in which nothing of the caller's
+/// runs. A tier belongs to a process id: a child makes a new one, since connections, leases and
+/// stamps are the parent's.
 #[derive(Clone, Debug)]
 pub struct Tier(pub(crate) Arc<Shared>);
 
 impl Tier {
-    /// Creates a tier. `seed` is 64 random bits, drawn in this process: no two processes may have the same.
+    /// Creates a tier. `seed` is 64 random bits, drawn in this process: no two processes may have
+    /// the same.
     pub fn new(seed: u64, settings: Settings) -> Self {
         let state = State {
             nodes: Vec::new(),
@@ -131,7 +133,8 @@ impl Tier {
         self.0.lock().journal.len()
     }
 
-    /// Returns the node's epoch, 0 before it was probed. A connection with another one must be closed.
+    /// Returns the node's epoch, 0 before it was probed. A connection with another one must be
+    /// closed.
     pub fn epoch(&self, node: u32) -> u32 {
         self.0.lock().node(node, &self.0.settings).epoch
     }
@@ -168,7 +171,8 @@ impl Tier {
         state.nodes.iter().map(report).collect()
     }
 
-    /// A new connection of `node` answered INFO and TIME. Returns the epoch that the connection belongs to.
+    /// A new connection of `node` answered INFO and TIME. Returns the epoch that the connection
+    /// belongs to.
     pub fn probed(&self, node: u32, probe: &Probe<'_>, now: u64) -> u32 {
         let mut guard = self.0.lock();
         let state = &mut *guard;
@@ -211,8 +215,9 @@ impl Tier {
         epoch
     }
 
-    /// Says whether a node of a cluster has slots. One that has none is neither probed nor listened to, and tier 1 does not depend
-    /// on it: it may have left the cluster, or be a replica. Each node has some until this is called.
+    /// Sets whether a node of a cluster has slots. One that has none is neither probed nor listened
+    /// to, and tier 1 does not depend on it: it may have left the cluster, or be a replica. Each
+    /// node has some until this is called.
     ///
     /// # Panics
     /// If the node's number is 4096 or more.
@@ -232,8 +237,9 @@ impl Tier {
         state.publish(&self.0);
     }
 
-    /// Says that a node has joined a cluster whose nodes were known. It may be in the place of one that died, and lack what that one
-    /// confirmed: all that was confirmed in the last 30 seconds is replayed before anything is read from the node.
+    /// Reports that a node has joined a cluster whose nodes were known. It may be in the place of
+    /// one that died, and lack what that one confirmed: all that was confirmed in the last 30
+    /// seconds is replayed before anything is read from the node.
     ///
     /// # Panics
     /// If the node's number is 4096 or more.
@@ -298,7 +304,8 @@ pub struct Probe<'a> {
 }
 
 impl Shared {
-    /// No code of the caller's runs under the lock, so that nothing is half changed when it is poisoned.
+    /// No code of the caller's runs under the lock, so that nothing is half changed when it is
+    /// poisoned.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -402,7 +409,8 @@ impl State {
             .all(|late| late.has_passed(self.known(late.node), now))
     }
 
-    /// Has a journalled key whose server does not answer replayed on the server that has its slot now.
+    /// Has a journalled key whose server does not answer replayed on the server that has its slot
+    /// now.
     pub(crate) fn assign_node(&mut self, key: &[u8], node: u32) {
         let Some(entry) = self.journal.get(key) else {
             return;
@@ -442,8 +450,8 @@ impl State {
             .set(hits.unwrap_or(Trust::at_first(settings)), self.joins_until(settings));
     }
 
-    /// Until when loads in flight may be joined: as long as messages are known to end them, else not when they are older than
-    /// what tier 1 may hold.
+    /// Until when loads in flight may be joined: as long as messages are known to end them, else
+    /// not when they are older than what tier 1 may hold.
     fn joins_until(&self, settings: &Settings) -> u64 {
         let synced = self.nodes.iter().filter(|node| node.retention() == Retention::Synced);
         let trusted = synced.map(|node| node.trusted_until(settings)).min();

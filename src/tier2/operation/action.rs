@@ -11,28 +11,34 @@ pub enum Action {
     Get = 1,
     /// SET `target` `frame` NX GET PX `px`: the old value, [`Reply::Value`].
     Acquire,
-    /// If the first 24 bytes of `target` (all of a shorter value) are `expected`: SET `target` `frame` PX `px`. [`Reply::Flag`].
+    /// If the first 24 bytes of `target` (all of a shorter value) are `expected`: SET `target`
+    /// `frame` PX `px`. [`Reply::Flag`].
     Swap,
     /// Marked. The same with `head()` and the payload as the new value.
     Fill,
-    /// Marked. SET `target` to `head()` and the payload, PX `px`; with `not_after` refused once server time is past that.
-    /// [`Reply::Flag`]. [`Operation::sending`] is called first.
+    /// Marked. SET `target` to `head()` and the payload, PX `px`; with `not_after` refused once
+    /// server time is past that. [`Reply::Flag`]. [`Operation::sending`] is called first.
     Put,
     /// If `target` is `expected`: UNLINK `target`. [`Reply::Flag`].
     Release,
-    /// UNLINK `target`; if there was nothing: SET `target` '', UNLINK `target`, so that a message is sent. [`Reply::Flag`].
+    /// UNLINK `target`; if there was nothing: SET `target` '', UNLINK `target`, so that a message
+    /// is sent. [`Reply::Flag`].
     Remove,
-    /// If `target` holds a value frame: overwrite its stamp by `frame` and its soft end by `soft_end`. Else as `Remove`.
+    /// If `target` holds a value frame: overwrite its stamp by `frame` and its soft end by
+    /// `soft_end`. Else as `Remove`.
     Expire,
-    /// If the first 24 bytes are `expected`: overwrite stamp and soft end, PEXPIRE `px`. [`Reply::Flag`].
+    /// If the first 24 bytes are `expected`: overwrite stamp and soft end, PEXPIRE `px`.
+    /// [`Reply::Flag`].
     Touch,
     /// SET `target` `frame`. [`Reply::Flag`].
     Bump,
     /// SET `target` `frame` NX GET: the old value, [`Reply::Value`].
     ReadGeneration,
-    /// Marked. SET `target` `frame` NX PX `px`, and GET `key`, of the same slot, in one packet: [`Reply::Claim`].
+    /// Marked. SET `target` `frame` NX PX `px`, and GET `key`, of the same slot, in one packet:
+    /// [`Reply::Claim`].
     Claim,
-    /// Kill `connection` through another connection to the same node, and await the answer. [`Reply::Flag`].
+    /// Kill `connection` through another connection to the same node, and await the answer.
+    /// [`Reply::Flag`].
     Fence,
     /// The caller's own command. [`Reply::Flag`].
     Direct,
@@ -40,14 +46,15 @@ pub enum Action {
     Probe = 32,
     /// Call the loader, then [`Operation::loaded`] or [`Operation::load_failed`].
     Load,
-    /// Wait until `until`, a message for the key, or the end of another operation on it in this process; then `step`. A caller that
-    /// leads the load of another key finishes that first.
+    /// Wait until `until`, a message for the key, or the end of another operation on it in this
+    /// process; then `step`. A caller that leads the load of another key finishes that first.
     Wait,
-    /// Remove the key from tier 1 (of a bump: all that carries the generation) and invalidate its loads; then `step`.
+    /// Remove the key from tier 1 (of a bump: all that carries the generation) and invalidate its
+    /// loads; then `step`.
     DropLocal,
     /// The value is in the reply.
     Hit = 64,
-    /// The reply says that the source has no value.
+    /// The reply states that the source has no value.
     NegativeHit,
     /// An expired value is in the reply; it may be served, and kept nowhere.
     Stale,

@@ -1,4 +1,5 @@
-//! Generations: which one a value carries, whether it is the present one, and how long tier 1 may keep a value of it.
+//! Generations: which one a value carries, whether it is the current one, and how long tier 1 may
+//! keep a value of it.
 
 use super::super::Rule;
 use super::super::frame::Stamp;
@@ -18,7 +19,8 @@ impl Operation {
         key.expect("the namespace's generations are set before its first operation")
     }
 
-    /// Returns a generation of this operation's value: as it was read just now, or as it is known to be.
+    /// Returns a generation of this operation's value: as it was read just now, or as it is known
+    /// to be.
     pub(super) fn generation(&self, state: &State, tag: Option<&[u8]>, now: u64) -> Option<Stamp> {
         let read = self.known.iter().find(|(name, _)| name.as_deref() == tag);
         if let Some((_, stamp)) = read {
@@ -29,7 +31,8 @@ impl Operation {
         known.map(|(stamp, _)| stamp)
     }
 
-    /// Remembers the generations that a new value carries. Returns whether one of them has to be read first.
+    /// Remembers the generations that a new value carries. Returns whether one of them has to be
+    /// read first.
     pub(super) fn collect_generations(&mut self, state: &mut State, now: u64) -> bool {
         for at in 0..=self.tags.len() {
             let tag = at.checked_sub(1).map(|at| self.tags[at].clone());

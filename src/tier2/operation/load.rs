@@ -109,7 +109,8 @@ impl Operation {
             }
             Right::Lease | Right::Refresh | Right::None => {
                 if self.is_blocked(state) {
-                    // An invalidation of this process is not confirmed: the lease may be there still, though it is void.
+                    // An invalidation of this process is not confirmed: the lease may be there
+                    // still, though it is void.
                     self.count_refused();
                     return self.release_after_load(state, Action::Deliver, now);
                 }
@@ -184,7 +185,8 @@ impl Operation {
     pub(super) fn filled(&mut self, state: &mut State, stored: bool, now: u64) {
         if stored {
             self.namespace().0.stats.fills.one();
-            // A bump does not void leases: a value of a generation that ended during the load is in tier 2, and is no use.
+            // A bump does not void leases: a value of a generation that ended during the load is in
+            // tier 2, and is no use.
             self.stored = self.collected == state.forgotten;
             self.keep_until = self.keep_written(state, self.read.ttl, now);
         } else {

@@ -48,10 +48,11 @@ pub struct Operation {
     tags: Vec<Box<[u8]>>,
     /// Which server has the key.
     node: u32,
-    /// Which server the action is for: that of a generation, or of a late write, may be another one.
+    /// Which server the action is for: that of a generation, or of a late write, may be another
+    /// one.
     place: u32,
     action: Action,
-    /// What was to be done when the node turned out to be unknown.
+    /// The interrupted step, for which the node was unknown.
     resume: Option<Action>,
     moves: u32,
     // Operands.
@@ -153,13 +154,15 @@ impl Operation {
         &self.key
     }
 
-    /// Returns the node that the action is for. Not always the key's: a generation, and a late write, may be elsewhere.
+    /// Returns the node that the action is for. Not always the key's: a generation, and a late
+    /// write, may be elsewhere.
     #[allow(clippy::misnamed_getters)] // Callers care for the action's node, not for the key's.
     pub fn node(&self) -> u32 {
         self.place
     }
 
-    /// Says that the key of the command is on another node now. Called before [`Failure::Moved`] is reported.
+    /// Reports that the key of the command is on another node now. Called before [`Failure::Moved`]
+    /// is reported.
     ///
     /// # Panics
     /// If the node's number is 4096 or more.
@@ -197,7 +200,8 @@ impl Operation {
         self.px
     }
 
-    /// Returns the server time in milliseconds after which the server has to refuse the write; 0: never.
+    /// Returns the server time in milliseconds after which the server has to refuse the write; 0:
+    /// never.
     pub fn not_after(&self) -> u64 {
         self.not_after
     }
@@ -247,8 +251,9 @@ impl Operation {
         self.keep_until
     }
 
-    /// Returns whether tier 2 confirmed the value, and it is of the present generations as far as is known. Callers who joined the
-    /// mark of [`Action::Fill`] or [`Action::Put`] get the value only then.
+    /// Returns whether tier 2 confirmed the value, and it is of the current generations as far as
+    /// is known. Callers that joined the mark of [`Action::Fill`] or [`Action::Put`] get the value
+    /// only then.
     pub fn is_stored(&self) -> bool {
         self.stored
     }
@@ -267,7 +272,8 @@ impl Operation {
         frame::encode(&meta, tags)
     }
 
-    /// Says on which connection [`Action::Put`] is about to be sent (0: not known). Without this call, it was not sent.
+    /// Reports the connection on which [`Action::Put`] is about to be sent (0: not known). Without
+    /// this call, it was not sent.
     pub fn sending(&mut self, connection: u64) {
         if self.action == Action::Put {
             self.sent_on = Some(connection);
@@ -353,7 +359,8 @@ impl Operation {
         }
     }
 
-    /// The loader returned a value that is fresh for `ttl` nanoseconds (0: as the namespace says).
+    /// The loader returned a value that is fresh for `ttl` nanoseconds (0: the namespace's
+    /// setting).
     pub fn loaded(&mut self, now: u64, ttl: u64, kind: Kind) -> Action {
         let tier = self.tier.clone();
         if self.action == Action::Load {
@@ -439,7 +446,8 @@ impl Operation {
         self.date(state);
     }
 
-    /// Sets the times of the command, which are those of the server that it is for: servers' clocks differ.
+    /// Sets the times of the command, which are those of the server that it is for: servers' clocks
+    /// differ.
     fn date(&mut self, state: &State) {
         let moved = self.place != self.dated_for && self.moves > 0;
         if moved && !state.rule(super::Rule::TimesByNode) {
@@ -489,7 +497,8 @@ impl Operation {
         std::iter::once(Cow::Borrowed(&*self.key)).chain(generations.map(|tag| self.generation_key(state, tag)))
     }
 
-    /// Has what blocks this operation replayed on this node, if the one where it was to be replayed does not answer.
+    /// Replays the entries that block this operation on this node, if the node of the replay does
+    /// not answer.
     fn assign_node(&self, state: &mut State) {
         let keys: Vec<_> = self.journal_keys(state).map(Cow::into_owned).collect();
         keys.iter().for_each(|key| state.assign_node(key, self.node));

@@ -21,7 +21,7 @@ pub(super) enum Right {
     Lease,
     /// A lease next to an expired value, which stays.
     Refresh,
-    /// A marker says that each process loads for itself, and keeps the value in tier 1.
+    /// A marker states that each process loads for itself, and keeps the value in tier 1.
     Marker,
     /// Tier 2 is of no use now. `keep`: it is down, and tier 1 may keep the value.
     Alone { keep: bool },
@@ -37,7 +37,7 @@ pub(super) struct Seen {
     pub(super) load_micros: u32,
     pub(super) generation: Stamp,
     pub(super) tags: Vec<(Box<[u8]>, Stamp)>,
-    /// The generations are the present ones, as far as is known.
+    /// The generations are the current ones, as far as is known.
     pub(super) current: bool,
 }
 
@@ -227,9 +227,10 @@ impl Operation {
             Action::Release => self.released(state, now),
             Action::Touch => self.action = Action::Unconfirmed,
             Action::Acquire | Action::Swap if !failure.is_definite() && state.known(self.node).is_up() => {
-                // The request may have been executed, and may still be, after an invalidation: it gives no right to fill until
-                // the lease is seen in a reply. Seen, it was executed, and will not be again. Until then another stamp is used,
-                // else a late execution would restore a lease that was voided.
+                // The request may have been executed, and may still be, after an invalidation: it
+                // gives no right to fill until the lease is seen in a reply. Seen, it was executed,
+                // and will not be again. Until then another stamp is used, else a late execution
+                // would restore a lease that was voided.
                 self.read.perhaps = self.read.lease;
                 self.end_lease(state);
                 self.retry_read(state, now);
@@ -299,7 +300,8 @@ impl Operation {
         }
     }
 
-    /// A lease that this operation waited for is gone, and there is no value. Returns whether that is once too often.
+    /// A lease that this operation waited for is gone, and there is no value. Returns whether that
+    /// is once too often.
     pub(super) fn lease_vanished(&mut self, state: &mut State, now: u64) -> bool {
         if self.read.waited_for.take().is_none() {
             return false;
@@ -346,7 +348,7 @@ impl Operation {
         self.issue(state, action, now);
     }
 
-    /// What was to be replaced is not there any more.
+    /// The frame to replace no longer exists.
     pub(super) fn retry_read(&mut self, state: &mut State, now: u64) {
         self.read.rounds += 1;
         if self.read.rounds > MAX_ROUNDS {
@@ -364,10 +366,12 @@ impl Operation {
         let refresh = self.read.claimed && self.read.right == Right::Refresh;
         if !refresh {
             self.read.right = Right::Lease;
-            // What was read so far is not of use any more, a value to serve if the load fails aside.
+            // What was read so far is not of use any more, a value to serve if the load fails
+            // aside.
             self.expected = frame::head(Kind::Lease, stamp, 0).to_vec();
         }
-        // Generations are read before the load: what is bumped during it is then not of the present generation.
+        // Generations are read before the load: a value is then not of the current generation if it
+        // is bumped during the load.
         if self.collect_generations(state, now) {
             return;
         }
@@ -412,7 +416,7 @@ impl Operation {
             namespace.0.stats.waits_given_up.one();
             return self.load_alone(state, now);
         }
-        // A message wakes the caller before that, where messages are to be had.
+        // A message wakes the caller before that, where messages are received.
         let longest = if state.known(self.node).retention() == Retention::Synced {
             250
         } else {
@@ -428,7 +432,7 @@ impl Operation {
         self.action = Action::Wait;
     }
 
-    /// Whether the frame is of the present generations.
+    /// Whether the frame is of the current generations.
     pub(super) fn check_generations(&mut self, state: &mut State, now: u64) {
         let seen = self.read.seen.as_ref().expect("examined");
         for at in 0..=seen.tags.len() {
@@ -452,7 +456,7 @@ impl Operation {
         self.classify_fresh_or_stale(state, now);
     }
 
-    /// A frame of the present generations: fresh, stale, or expired.
+    /// A frame of the current generations: fresh, stale, or expired.
     pub(super) fn classify_fresh_or_stale(&mut self, state: &mut State, now: u64) {
         let namespace = self.namespace().clone();
         let settings = &namespace.0.settings;

@@ -1,6 +1,7 @@
 //! Writes, removals, soft expirations, bumps, replays and renewals.
 //!
-//! Tier 1 drops the key before and after the command: a reader in between may have read, and kept, what the command replaced.
+//! Tier 1 drops the key before and after the command: a reader in between may have read, and kept,
+//! what the command replaced.
 
 use super::super::Rule;
 use super::super::frame::{Kind, Stamp};
@@ -10,7 +11,8 @@ use super::super::tier::State;
 use super::generation::first_count;
 use super::{Action, Lifetime, Namespace, Operation, Purpose, Reply};
 
-/// How long a key waits for a late write that can neither be fenced nor refused by the server, in milliseconds.
+/// How long a key waits for a late write that can neither be fenced nor refused by the server, in
+/// milliseconds.
 const UNFENCED: u64 = 60_000;
 /// How long after a failed replay or renewal the next one is tried.
 const RETRY: u64 = 50 * MILLI;
@@ -185,7 +187,7 @@ impl Operation {
             }
             (Action::Swap, Reply::Flag(held)) => self.renewed(state, Some(held), now),
             (Action::Put, Reply::Flag(false)) => {
-                // Too late, says the server's clock: it executed nothing.
+                // Too late by the server's clock: it executed nothing.
                 self.sent_on = None;
                 self.unconfirmed(state, now);
             }

@@ -13,7 +13,8 @@ fn read(key: usize) -> [super::process::Step; 1] {
     [Read(key, true)]
 }
 
-/// An even key of the first node; with `claims_elsewhere`, one whose name with ":r" is on the second node.
+/// An even key of the first node; with `claims_elsewhere`, one whose name with ":r" is on the
+/// second node.
 fn key_on_first(world: &World, claims_elsewhere: bool) -> usize {
     let on_first = |text: &[u8]| world.place(slot(text)).node == 0;
     let mut even = (0..16).step_by(2);

@@ -1,9 +1,10 @@
-//! A deterministic simulation: processes that run the real core, a model of Redis, and a network that delays, reorders across
-//! connections, cuts, and delivers late.
+//! A deterministic simulation: processes that run the real core, a model of Redis, and a network
+//! that delays, reorders across connections, cuts, and delivers late.
 //!
-//! `schedules` and `cluster` have one schedule for each rule of the protocol, which passes, and which the `oracle` is seen to reject when the
-//! rule is turned off. `random` has random schedules with every kind of fault; each reports its seed. `exhaustive` tries
-//! every schedule of a small scenario that differs from the usual one in a few places. `HOTSET_SIM_SEEDS=n` takes more seeds,
+//! `schedules` and `cluster` have one schedule for each rule of the protocol, which passes, and
+//! which the `oracle` is seen to reject when the rule is turned off. `random` has random schedules
+//! with every kind of fault; each reports its seed. `exhaustive` tries every schedule of a small
+//! scenario that differs from the usual one in a few places. `HOTSET_SIM_SEEDS=n` takes more seeds,
 //! `HOTSET_SIM_SEED=s` one alone, and `HOTSET_SIM_LOG=1` shows what happened.
 
 mod answers;

@@ -44,7 +44,7 @@ fn late_write_is_refused_by_the_server_where_it_cannot_be_fenced() {
     assert_eq!(world.oracle.violation, None, "{}", world.log.join("\n"));
 }
 
-/// A's breaker opens for a moment, with its bus whole. What A loads then is not in tier 2.
+/// A's breaker opens briefly, with its bus whole. What A loads then is not in tier 2.
 fn short_outage(options: Options) -> World {
     let mut world = World::armed(options, 2);
     let one = world.start(A, read(0));
@@ -293,8 +293,8 @@ fn tier1_is_cleared_after_the_canary() {
         let mut world = World::armed(options, 2);
         world.go_for(A, 50, [Read(0, true), Read(0, true)]);
         world.go_for(A, 50, read(0));
-        // The bus breaks, and its connection comes back: what is announced in between is lost, and so is what is announced
-        // before the connection is known to track.
+        // The bus breaks, and its connection comes back: what is announced in between is lost, and
+        // so is what is announced before the connection is known to track.
         let tracking = world.tracking(A);
         world.kill_connection(tracking);
         let bus = 0;

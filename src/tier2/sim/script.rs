@@ -23,7 +23,8 @@ pub(super) fn options(off: &[Off]) -> Options {
     options
 }
 
-/// Runs a schedule with all rules, and with some turned off: the oracle accepts the first, and rejects the second for `why`.
+/// Runs a schedule with all rules, and with some turned off: the oracle accepts the first, and
+/// rejects the second for `why`.
 pub(super) fn needs(off: &[Off], why: &str, schedule: impl Fn(Options) -> World) {
     let with = schedule(options(&[]));
     assert_eq!(with.oracle.violation, None, "with all rules:\n{}", with.log.join("\n"));
@@ -100,7 +101,8 @@ impl World {
         }
     }
 
-    /// Performs events until the thread has sent a command that begins so, which does not arrive until it is released.
+    /// Performs events until the thread has sent a command that begins so, which does not arrive
+    /// until it is released.
     pub(super) fn hold_sent(&mut self, process: usize, fiber: usize, command: &str) -> usize {
         let sent = |world: &Self| {
             let connection = world.connection_of(process, fiber)?;

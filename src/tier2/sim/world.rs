@@ -1,7 +1,9 @@
-//! Processes, servers and the network between them: all that is undecided is decided by one source of choices.
+//! Processes, servers and the network between them: all that is undecided is decided by one source
+//! of choices.
 //!
-//! Every connection delivers in order; connections are independent. What a client sent before it closed a connection may arrive
-//! at any later time, as it does where the kernel sends it again. Time passes when a timer is chosen.
+//! Every connection delivers in order; connections are independent. What a client sent before it
+//! closed a connection may arrive at any later time, as it does where the kernel sends it again.
+//! Time passes when a timer is chosen.
 
 use super::oracle::Oracle;
 use super::process::{Process, State, generation_keys};
@@ -44,7 +46,8 @@ pub(super) enum Duty {
     ConditionalFill,
     /// Canaries, and not the connection, are what trust depends on.
     Canary,
-    /// Generations belong to ranges of slots, and not to the servers that have these when a process starts.
+    /// Generations belong to ranges of slots, and not to the servers that have these when a process
+    /// starts.
     GenerationBySlots,
 }
 
@@ -434,7 +437,7 @@ impl World {
         self.push(number, pushes, &about);
     }
 
-    /// What a master says of a key that it has not got.
+    /// A master's reply for a key that it does not have.
     fn redirect(&self, server: usize, key: &[u8], asking: bool) -> Option<Answer> {
         let here = self.masters.iter().position(|master| *master == server)? as u32;
         let place = self.place(slot(key));
@@ -503,7 +506,8 @@ impl World {
         self.oracle.failover();
     }
 
-    /// Makes a replica the node's master, which has not got the last `lost` writes. The previous master is a replica.
+    /// Makes a replica the node's master, which has not got the last `lost` writes. The previous
+    /// master is a replica.
     pub(super) fn fail_over(&mut self, node: usize, lost: usize, cut: bool) {
         // (A failover amid a move may leave two copies of a key, which is the server's fault.)
         self.end_moves();
