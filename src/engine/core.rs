@@ -131,7 +131,7 @@ impl Core {
         let (shape, mut free, mut nonstandard) = (self.policy_view.0, Chain::new(), Chain::new());
         for entry in (0..count).map_while(|_| self.limbo.pop()) {
             // SAFETY: no reader can reference an entry of the `safe` queue, and the limbo no longer
-            // holds it. Its header still says its layout.
+            // holds it. Its header still has the flag of its layout.
             unsafe {
                 let chain = if shape.has_standard_layout(entry) {
                     &mut free

@@ -1,8 +1,9 @@
 //! The layout of an entry: one allocation of `[moving] [timing] [weight] header key value`.
 //!
 //! Words that only some entries need (deadlines, weight) lie *before* the header. So a cache
-//! without them pays nothing, and the map, which knows only headers, is not affected. A [`Shape`]
-//! says which words the entries of a cache have; a [`Handle`] is the address of a header.
+//! The words before the header cost nothing where they are absent, and the map, which knows only
+//! headers, is not affected. A [`Shape`] lists the optional words of a cache's entries; a
+//! [`Handle`] is the address of a header.
 
 use crate::map::Header;
 use crate::prim::sync::{AtomicU32, AtomicU64, Ordering};
@@ -355,8 +356,8 @@ impl Shape {
     /// The entry was created by `make` of an equal shape and is alive for `'a`.
     #[inline]
     pub(super) unsafe fn timing<'a>(self, handle: Handle) -> Option<ExpiryRef<'a>> {
-        // SAFETY: the caller's promise. The header says whether there are deadlines, and the shape
-        // whether further words lie before them.
+        // SAFETY: the caller's promise. The header's flag is set if there are deadlines, and the
+        // shape's if further words lie before them.
         unsafe {
             handle.header().is_timed().then(|| {
                 let timing = self.timing_of(handle);

@@ -12,9 +12,9 @@ use crate::map::Header;
 pub(super) enum Event {
     /// An entry was inserted for an absent key.
     Arrived(Handle),
-    /// An entry was unlinked. `expired` says whether it had expired.
+    /// An entry was unlinked; `expired` if it had expired.
     Retired { old: Handle, expired: bool },
-    /// `new` was inserted in place of `old`. `expired` says whether `old` had expired.
+    /// `new` was inserted in place of `old`; `expired` if `old` had expired.
     Replaced { new: Handle, old: Handle, expired: bool },
     /// An entry that neither the map nor the policy holds can be freed.
     Released(Handle),

@@ -189,7 +189,7 @@ impl Limbo {
         passed
     }
 
-    /// Returns how many entries a visit should free. `drops` says whether freeing runs destructors.
+    /// Returns how many entries a visit should free. With `drops`, freeing runs destructors.
     #[inline]
     pub(super) fn quota(&mut self, drops: bool, portion: Portion) -> usize {
         let fresh = (std::mem::take(&mut self.fresh) as usize).min(MAX_FRESH);

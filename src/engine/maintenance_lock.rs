@@ -76,7 +76,8 @@ impl MaintenanceLock {
     /// Takes the lock if it is free. The relaxed load first avoids writes to a contended line.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Held<'_>> {
-        // Acquire pairs with the Release of the unlocking swap: what the previous holder did is seen.
+        // Acquire pairs with the Release of the unlocking swap: what the previous holder did is
+        // seen.
         let taken = self.state.load(Ordering::Relaxed) == FREE
             && self
                 .state

@@ -74,8 +74,8 @@ pub(crate) struct Settings<K, V> {
 
 /// A hit limit above that of any policy, so that every hit is examined.
 const COUNT_ALL_HITS: u8 = u8::MAX;
-/// The most timers that one visit handles: a million entries that expire at once must not delay
-/// other threads.
+/// The most timers that one visit handles. Without it, a million entries with one deadline would
+/// delay other threads.
 const EXPIRE_BUDGET: usize = 64;
 
 pub(crate) struct Engine<K, V> {
@@ -392,7 +392,8 @@ impl<K, V> Drop for Engine<K, V> {
             panics.catch(|| unsafe { self.shape.drop_contents::<K, V>(handle) });
         };
         for handle in garbage {
-            // SAFETY: alive until its contents are dropped below; the header lasts until its memory is released.
+            // SAFETY: alive until its contents are dropped below; the header lasts until its memory
+            // is released.
             let timed = unsafe { handle.header() }.is_timed();
             drop_contents(handle);
             // SAFETY: its contents were just dropped.

@@ -186,7 +186,7 @@ impl Core {
     }
 
     /// Returns the number of buckets that the table should have, if it should change. With `fresh`,
-    /// that may be the present size.
+    /// that may be its current size.
     fn wanted(&mut self, fresh: bool, map: &Map, guard: &Guard) -> Option<usize> {
         let (now, len) = (map.buckets(guard), self.policy.len());
         let capacity = usize::try_from(self.policy.capacity()).unwrap_or(usize::MAX);

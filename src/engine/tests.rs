@@ -215,7 +215,8 @@ fn validate_with_changes_in_the_rings_checks_a_settled_state() {
 /// The number of hits under exact LRU that found the lock taken, in all caches.
 pub(super) static MARKED: AtomicUsize = AtomicUsize::new(0);
 
-/// Prints the table in the documentation of [`Policy`](crate::Policy): the share of the hits that only mark their entry.
+/// Prints the table in the documentation of [`Policy`](crate::Policy): the share of the hits that
+/// only mark their entry.
 #[test]
 #[ignore = "measures, and prints a table: see the documentation of `Policy`"]
 fn lru_hits_that_only_mark() {

@@ -523,7 +523,7 @@ fn get_or_make<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> Option<T>) -> Op
     };
     // AcqRel, Acquire: what the pointer leads to is seen (see `get`).
     match pointer.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
-        // SAFETY: set now, and freed as `get` says.
+        // SAFETY: set now, and freed as described in `get`.
         Ok(_) => Some(unsafe { &*new }),
         Err(first) => {
             // SAFETY: `new` was not shared; `first` is as above.
