@@ -62,7 +62,8 @@ pub(crate) enum Kind {
 }
 
 impl Service {
-    /// Runs `task` every `interval` on a new thread, until the service is dropped or `task` returns false.
+    /// Runs `task` every `interval` on a new thread, until the service is dropped or `task` returns
+    /// false.
     pub(crate) fn start(
         kind: Kind,
         interval: Duration,

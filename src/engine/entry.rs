@@ -1,9 +1,8 @@
 //! The layout of an entry: one allocation of `[moving] [timing] [weight] header key value`.
 //!
-//! Words that only some entries need (deadlines, weight) lie *before* the header. So a cache
-//! The words before the header cost nothing where they are absent, and the map, which knows only
-//! headers, is not affected. A [`Shape`] lists the optional words of a cache's entries; a
-//! [`Handle`] is the address of a header.
+//! Words that only some entries need (deadlines, weight) lie *before* the header. They cost nothing
+//! where they are absent, and the map knows only headers. A [`Shape`] lists the optional words of a
+//! cache's entries; a [`Handle`] is the address of a header.
 
 use crate::map::Header;
 use crate::prim::sync::{AtomicU32, AtomicU64, Ordering};

@@ -16,7 +16,7 @@
 //!   they have shown their reuse distance.
 //! - **Hash flooding**: a warm candidate that loses is admitted once in 128 times, as in Caffeine.
 //! - **One-hit candidates**: a key that was new when it was inserted, and not hit since, cannot
-//!   win. It is rejected without another look at the sketch.
+//!   win. It is rejected without reading the sketch again.
 //!
 //! # Memory
 //!
@@ -44,7 +44,7 @@ const STEPS: u32 = 64;
 const WARM: u8 = 6;
 /// `coldest` searches this many entries at a queue's tail for one that was not hit.
 const COLDEST_OF: usize = 64;
-/// Caches of at most this capacity have a sketch as soon as restored uses are to be counted.
+/// Caches of at most this capacity have a sketch as soon as entries are restored with their uses.
 const PRESIZE: u64 = 1 << 26;
 /// How many candidates are compared with the remembered victim's estimate before it is read again.
 const RIVAL_USES: u8 = 31;
@@ -153,8 +153,8 @@ impl<H: Copy + Eq> TinyLfu<H> {
         [self.arrivals.ticks, self.departures.ticks]
     }
 
-    /// Allocates larger sketch and ghosts, if the cache has outgrown them. Without memory, the
-    /// present ones are kept. Without any sketch, no candidate is admitted to a full main part.
+    /// Allocates larger sketch and ghosts, if the cache has outgrown them. Without memory, keeps
+    /// those that it has. Without any sketch, no candidate is admitted to a full main part.
     #[cold]
     fn resize_history(&mut self) {
         let held = self.chunks.len() as u64;

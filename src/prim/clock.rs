@@ -50,7 +50,8 @@ fn first_reading() -> &'static Origin {
         // SAFETY: it is leaked from here on.
         Ok(_) => unsafe { &*new },
         Err(first) => {
-            // SAFETY: no other thread knows `new`; `first` was leaked by the thread that was faster.
+            // SAFETY: no other thread knows `new`; `first` was leaked by the thread that was
+            // faster.
             unsafe {
                 drop(Box::from_raw(new));
                 &*first

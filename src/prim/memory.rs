@@ -29,7 +29,8 @@ pub(crate) fn zeroed<T: Zero>(len: usize) -> Option<Vec<T>> {
     }
     // SAFETY: the size is not 0.
     let start = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<T>())?;
-    // SAFETY: allocated just now by the global allocator with the layout of `len` elements, which are valid as zeros.
+    // SAFETY: allocated just now by the global allocator with the layout of `len` elements, which
+    // are valid as zeros.
     Some(unsafe { Vec::from_raw_parts(start.as_ptr(), len, len) })
 }
 
@@ -41,7 +42,8 @@ pub(crate) fn boxed<T>(value: T) -> Option<Box<T>> {
     }
     // SAFETY: the size is not 0.
     let start = NonNull::new(unsafe { alloc(layout) }.cast::<T>())?;
-    // SAFETY: allocated just now by the global allocator with the layout of `T`; written before it is a box.
+    // SAFETY: allocated just now by the global allocator with the layout of `T`; written before it
+    // is a box.
     unsafe {
         start.write(value);
         Some(Box::from_raw(start.as_ptr()))

@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// The first panic of user code that ran while work remained. [`resume`](Self::resume) raises it once that work is done.
+/// The first panic of user code that ran while work remained. [`resume`](Self::resume) raises it
+/// once that work is done.
 #[derive(Default)]
 pub(crate) struct Panics(Option<Box<dyn Any + Send>>);
 

@@ -70,7 +70,7 @@ impl Ring {
         Some(waiting + 1)
     }
 
-    /// Calls `see` with the present pairs, and leaves them in the ring. For the consumer.
+    /// Calls `see` with all pairs in the ring, and leaves them there. For the consumer.
     pub(crate) fn peek(&self, see: impl FnMut([u64; 2])) {
         let head = self.head.load(Ordering::Relaxed);
         // Acquire pairs with the Release in `push`.
@@ -84,8 +84,8 @@ impl Ring {
         [slot[0].load(Ordering::Relaxed), slot[1].load(Ordering::Relaxed)]
     }
 
-    /// Passes the present pairs, oldest first, to `prefetch`, and then to `take`. For one consumer
-    /// at a time.
+    /// Passes all pairs in the ring, oldest first, to `prefetch`, and then to `take`. For one
+    /// consumer at a time.
     #[inline]
     pub(crate) fn drain<C>(&self, context: &mut C, prefetch: impl Fn(&C, [u64; 2]), take: impl Fn(&mut C, [u64; 2])) {
         let head = self.head.load(Ordering::Relaxed);

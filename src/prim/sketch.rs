@@ -18,7 +18,8 @@ use super::prefetch::prefetch;
 /// Words per block: 32 bytes, 64 counters. On 30 traces as good as 64 bytes with a choice of two
 /// words per counter.
 const WORDS: usize = 4;
-/// Counters per entry. Average hit ratios on 30 traces with 16, 8 and 4: 48.70, 48.60 and 48.34 percent.
+/// Counters per entry. Average hit ratios on 30 traces with 16, 8 and 4: 48.70, 48.60 and 48.34
+/// percent.
 const COUNTERS: u64 = 16;
 /// The highest count.
 const TOP: u64 = 15;
