@@ -89,22 +89,22 @@ fn hand_over(most: usize, threads: u64, each: u64) {
 }
 
 #[test]
-fn loom_handover_two_threads() {
+fn loom_rings_two_threads() {
     hand_over(4, 2, 2);
 }
 
 #[test]
-fn loom_handover_three_threads() {
+fn loom_rings_three_threads() {
     hand_over(4, 3, 1);
 }
 
 #[test]
-fn loom_handover_a_full_ring() {
+fn loom_rings_full() {
     hand_over(2, 2, 4);
 }
 
 #[test]
-fn loom_handover_no_slack() {
+fn loom_rings_no_slack() {
     hand_over(1, 2, 2);
 }
 
@@ -154,7 +154,7 @@ fn lock_and_add(locked: &Locked) {
 }
 
 #[test]
-fn loom_lock_two_threads() {
+fn loom_maintenance_lock_two_threads() {
     lock(
         [
             |locked| (0..2).for_each(|_| lock_and_add(locked)),
@@ -165,12 +165,12 @@ fn loom_lock_two_threads() {
 }
 
 #[test]
-fn loom_lock_two_waiters() {
+fn loom_maintenance_lock_two_waiters() {
     lock([lock_and_add; 3], 3..=3);
 }
 
 #[test]
-fn loom_lock_poisoned_while_two_wait() {
+fn loom_maintenance_lock_poisoned_with_waiters() {
     let add_or_fail = |locked: &Locked| {
         if let Ok(held) = locked.lock.lock() {
             locked.add(held);

@@ -15,7 +15,7 @@
 //!
 //! # Files
 //!
-//! [`write`] changes the map, [`record`] brings the change to the policy, [`maintenance`] applies
+//! [`mod@write`] changes the map, [`record`] brings the change to the policy, [`maintenance`] applies
 //! it under the [`maintenance_lock`], and [`run_deferred`] runs what must wait for the unlock.
 
 mod core;

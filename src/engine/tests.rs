@@ -19,7 +19,7 @@ const POLICIES: [PolicyKind; 5] = [
 ];
 
 #[test]
-fn the_table_grows_when_seven_tenths_of_it_are_filled() {
+fn table_grows_at_seven_tenths_of_its_slots() {
     let cache: Cache<u32, ()> = Cache::builder().max_weight(1 << 40).weigher(|_, _| 1).build().unwrap();
     let slots = || cache.0.engine.map().slots(&cache.0.engine.pin());
     let (mut before, mut growths) = (slots(), 0);
@@ -65,7 +65,7 @@ fn key_with_hash(upper: u32, lower: u32) -> u64 {
 /// the replaced value runs in between.
 #[test]
 #[cfg_attr(miri, ignore = "fills a large table")]
-fn eviction_by_a_move_before_the_arrival_is_recorded_is_notified() {
+fn eviction_before_arrival_is_recorded_is_notified() {
     const HOMES: u32 = 40_000;
     let crowded = |n: u32| key_with_hash((1 << 31) + n / 100 * 40 * (u32::MAX / HOMES), n);
     let last = crowded(299);
@@ -119,7 +119,7 @@ fn eviction_by_a_move_before_the_arrival_is_recorded_is_notified() {
 /// In a large table some keys find no slot near their home bucket long before it is full. Such an
 /// insertion moves only its own home bucket.
 #[test]
-fn insertion_without_a_free_slot_in_a_large_table_moves_one_home() {
+fn insertion_without_a_free_slot_moves_one_home() {
     let spread = |n: u32| key_with_hash(n.wrapping_mul(0x9e37_79b9), n);
     let crowded = |n: u32| key_with_hash(1 << 31, n);
     let cache: Cache<u64, (), BuildHasherDefault<Identity>> = Cache::builder()
@@ -174,7 +174,7 @@ fn insertion_without_a_free_slot_in_a_large_table_moves_one_home() {
 #[cfg(target_pointer_width = "64")]
 #[cfg_attr(miri, ignore = "the insertion that panics leaks its entry")]
 #[test]
-fn tagged_pointers_are_refused_when_building() {
+fn tagged_pointers_are_rejected_by_build() {
     use super::entry::TAG;
     use crate::BuildError;
     let build = || Cache::<u64, u64>::builder().max_entries(100).build();
@@ -201,7 +201,7 @@ fn tagged_pointers_are_refused_when_building() {
 /// The events just applied may have evicted entries that are still in the map.
 #[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
-fn validate_with_changes_in_the_rings_checks_a_settled_state() {
+fn validate_with_pending_events_unlinks_evictions() {
     for policy in POLICIES {
         let cache: Cache<u64, u64> = Cache::builder().max_entries(5_000).policy(policy).build().unwrap();
         (0..5_000).for_each(|key| cache.insert(key, key));
@@ -399,7 +399,7 @@ fn panic_under_the_lock_wakes_waiters() {
 
 #[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
-fn threads_that_ended_leave_no_ring() {
+fn ended_threads_leave_no_ring() {
     let cache: Cache<u64, u64> = Cache::new(100_000);
     let rings = || {
         let mut rings = 0;

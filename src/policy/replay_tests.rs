@@ -74,7 +74,7 @@ fn replay(kind: PolicyKind, trace: &[u32], capacity: u64, seed: u32) -> f64 {
 }
 
 #[test]
-fn hit_ratios_are_those_of_the_design() {
+fn hit_ratios_reach_the_table() {
     let Ok(table) = std::fs::read_to_string(shared().join("policy-tables.txt")) else {
         println!("no traces here: skipped");
         return;

@@ -178,7 +178,7 @@ fn exercise(kind: PolicyKind, weighted: bool, capacity: u64, seed: u32, steps: u
 }
 
 #[test]
-fn every_policy_keeps_its_books() {
+fn every_policy_counts_exactly() {
     for kind in KINDS {
         for (seed, capacity) in [0, 1, 2, 7, 100, 400].into_iter().enumerate() {
             for weighted in [false, true] {
@@ -191,7 +191,7 @@ fn every_policy_keeps_its_books() {
 /// With slabs that cannot grow and sketches without memory, entries make room, and the counts are
 /// right.
 #[test]
-fn policy_without_memory_evicts_and_keeps_its_books() {
+fn policy_without_memory_evicts_and_counts_exactly() {
     for kind in KINDS {
         for (seed, chunks) in [0, 1, 2, 3, 5, 9].into_iter().enumerate() {
             for (weighted, bytes) in [(false, usize::MAX), (true, usize::MAX), (false, 100), (true, 100)] {
@@ -207,7 +207,7 @@ fn policy_without_memory_evicts_and_keeps_its_books() {
 /// A heavier value that replaces another and fits the capacity is not evicted to make room for
 /// itself.
 #[test]
-fn policy_replace_by_heavier_value_keeps_it() {
+fn policy_replace_by_heavier_value_keeps_entry() {
     for kind in KINDS {
         for (seed, capacity) in [1, 5, 20, 100, 1000].into_iter().enumerate() {
             let mut rng = XorShift(seed as u32 + 70);
@@ -238,7 +238,7 @@ fn policy_replace_by_heavier_value_keeps_it() {
 
 /// Under FIFO a replaced entry keeps its position, also if other entries had to make room for it.
 #[test]
-fn policy_fifo_replace_keeps_turn() {
+fn policy_fifo_replace_keeps_position() {
     let mut store = Store::default();
     let (mut policy, mut out) = (AnyPolicy::<Store>::new(PolicyKind::Fifo, 10, true), Vec::new());
     let entries: Vec<Handle> = (0..5).map(|n| store.add(n, 2)).collect();
@@ -319,7 +319,7 @@ fn huge_capacities_and_weights_do_not_overflow() {
 }
 
 #[test]
-fn capacity_one_holds_the_newest() {
+fn policy_of_capacity_one_holds_the_newest() {
     for kind in KINDS {
         let mut store = Store::default();
         let (mut policy, mut out) = (AnyPolicy::<Store>::new(kind, 1, false), Vec::new());
@@ -336,7 +336,7 @@ fn capacity_one_holds_the_newest() {
 }
 
 #[test]
-fn the_simple_ones_evict_whom_they_should() {
+fn simple_policies_evict_in_their_order() {
     for (kind, capacity) in KINDS[1..]
         .iter()
         .flat_map(|&kind| [3, 40, 200].map(|capacity| (kind, capacity)))

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_time() {
+    fn clock_ticks_convert_to_time() {
         let (start, instant) = (now(), Instant::now());
         std::thread::sleep(Duration::from_millis(30));
         let (inner, end) = (instant.elapsed(), now());
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn nanoseconds_pass() {
+    fn clock_nanoseconds_advance() {
         let (start, instant) = (nanos(), Instant::now());
         assert!(start > 0 && (0..1000).map(|_| nanos()).is_sorted());
         std::thread::sleep(Duration::from_millis(20));
@@ -286,12 +286,12 @@ mod model {
     }
 
     #[test]
-    fn loom_clock_nothing_was_seen() {
+    fn loom_clock_without_a_reading() {
         model(|_| ());
     }
 
     #[test]
-    fn loom_clock_what_was_seen_grows_old() {
+    fn loom_clock_with_an_aging_reading() {
         model(|case| {
             let ticks = case.counter();
             case.last.record(ticks, case.counter());

@@ -137,7 +137,7 @@ mod tests {
     use crate::prim::memory::refusal::with_most;
 
     #[test]
-    fn remembers_and_forgets() {
+    fn ghost_remembers_and_forgets() {
         let mut ghost = Ghost::new();
         ghost.put(9, Region::Main, [0, 0]);
         assert_eq!(ghost.take(9, [0, 0]), None);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_by_its_own_clock_goes() {
+    fn ghost_oldest_by_its_region_is_dropped() {
         let mut ghost = Ghost::new();
         assert!(ghost.reset(0));
         for (print, region, now) in [

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_order() {
+    fn ring_keeps_order() {
         let ring = Ring::new(3);
         let mut expected = 0;
         for round in 0..10u64 {

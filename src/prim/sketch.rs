@@ -270,7 +270,7 @@ mod tests {
     use crate::prim::memory::refusal::with_most;
 
     #[test]
-    fn equals_an_instant_halving() {
+    fn sketch_equals_halving_in_one_step() {
         for entries in [1, 64, 100, 1500, 3000] {
             let mut rng = XorShift(entries as u32 + 1);
             let mut sketch = Sketch::new();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn doubling_keeps_the_estimates() {
+    fn sketch_doubling_keeps_estimates() {
         let mut rng = XorShift(3);
         let mut sketch = Sketch::new();
         assert_eq!(sketch.add(1), 0);

@@ -56,17 +56,17 @@ fn hit(thread_states: &ThreadStates) {
 }
 
 #[test]
-fn loom_local_two_parts() {
+fn loom_thread_state_two_near_threads() {
     model(0, [hit, hit], CAPACITY);
 }
 
 #[test]
-fn loom_local_two_far_parts() {
+fn loom_thread_state_two_far_threads() {
     model(NEAR, [hit, hit], CAPACITY);
 }
 
 #[test]
-fn loom_local_a_part_and_a_capacity() {
+fn loom_thread_state_and_capacity_change() {
     model(
         0,
         [hit, |thread_states| thread_states.set_capacity(8 * CAPACITY)],

@@ -6,12 +6,12 @@ use crate::policy::testing::{Handle, Store, XorShift};
 use std::collections::VecDeque;
 
 #[test]
-fn chunks_are_four_cache_lines() {
+fn list_chunk_is_four_cache_lines() {
     assert_eq!(size_of::<Chunk<std::num::NonZeroU64>>(), 256);
 }
 
 #[test]
-fn behaves_like_deques() {
+fn list_behaves_like_deques() {
     let mut rng = XorShift(7);
     for round in 0..30 {
         let mut store = Store::default();
@@ -61,7 +61,7 @@ fn behaves_like_deques() {
 }
 
 #[test]
-fn sparse_removal_gives_memory_back() {
+fn list_sparse_removal_returns_memory() {
     let mut store = Store::default();
     let mut chunks = Chunks::new();
     let mut queue = Queue::new(0);

@@ -220,7 +220,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn behaves_like_a_sorted_map(
+    fn wheel_behaves_like_a_sorted_map(
         steps in prop::collection::vec((0u8..12, any::<u8>(), any::<u32>(), any::<u64>()), 1..200),
         // Small steps keep the clock in the lower levels.
         top in 20u32..64,
@@ -258,7 +258,7 @@ proptest! {
 }
 
 #[test]
-fn a_million_due_at_once_stall_nobody() {
+fn wheel_with_a_million_due_timers_is_bounded() {
     let mut store = Store::default();
     let mut wheel = Wheel::new();
     let n = 1_000_000;
@@ -279,7 +279,7 @@ fn a_million_due_at_once_stall_nobody() {
 }
 
 #[test]
-fn a_jump_of_centuries_is_one_step() {
+fn wheel_jump_of_centuries_is_one_step() {
     let mut store = Store::default();
     let mut wheel = Wheel::new();
     let far = store.add();
@@ -326,7 +326,7 @@ fn timer_without_memory_is_refused_or_fires() {
 }
 
 #[test]
-fn nine_bytes_per_timer_and_little_for_few() {
+fn wheel_takes_nine_bytes_per_timer() {
     let mut store = Store::default();
     let mut wheel = Wheel::new();
     let mut rng = crate::policy::testing::XorShift(1);

@@ -39,7 +39,7 @@ fn lease_of_unknown_outcome_is_recognized() {
 }
 
 #[test]
-fn lease_of_unknown_outcome_is_requested_with_another_stamp() {
+fn lease_of_unknown_outcome_gets_another_stamp() {
     // The first request arrives after the second one's lease was voided.
     needs(&[Off::Rule(Rule::FreshStamp)], "G4", |options| {
         let mut world = World::armed(options, 2);
@@ -58,7 +58,7 @@ fn lease_of_unknown_outcome_is_requested_with_another_stamp() {
 }
 
 #[test]
-fn generation_requested_before_the_bus_armed_is_not_remembered() {
+fn generation_before_the_bus_armed_is_not_remembered() {
     needs(&[Off::Rule(Rule::GenerationWhenSent)], "G5", |options| {
         let mut world = World::armed(options, 2);
         world.go_for(B, 20, read(0));

@@ -477,7 +477,7 @@ fn random_schedules_of_a_cluster_that_reshards() {
 }
 
 #[test]
-fn random_schedules_of_a_cluster_that_reshards_and_fails_over() {
+fn random_schedules_of_a_resharding_failing_cluster() {
     all_hold(
         2_000,
         &Profile {

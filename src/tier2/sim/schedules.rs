@@ -39,7 +39,7 @@ fn late_write_is_fenced() {
 }
 
 #[test]
-fn late_write_is_refused_by_the_server_where_it_cannot_be_fenced() {
+fn unfenceable_late_write_is_refused_by_the_server() {
     let world = late_set(super::script::options(&[]), false);
     assert_eq!(world.oracle.violation, None, "{}", world.log.join("\n"));
 }
@@ -68,7 +68,7 @@ fn short_outage(options: Options) -> World {
 }
 
 #[test]
-fn removal_is_announced_or_tier1_is_cleared_after_an_outage() {
+fn removal_after_outage_is_announced_or_clears_tier1() {
     needs(
         &[Off::Duty(Duty::Announce), Off::Rule(Rule::ClearOnBreaker)],
         "G5",
@@ -126,7 +126,7 @@ fn tier1_drops_the_key_before_and_after_the_command() {
 }
 
 #[test]
-fn mark_that_was_voided_keeps_the_value_out() {
+fn voided_mark_keeps_the_value_out() {
     needs(&[Off::Duty(Duty::MarkChecked)], "G3", |options| {
         let mut world = World::armed(options, 2);
         world.go_for(B, 20, read(0));
@@ -141,7 +141,7 @@ fn mark_that_was_voided_keeps_the_value_out() {
 }
 
 #[test]
-fn own_echo_is_not_told_apart() {
+fn own_echo_is_not_distinguished() {
     // B's removal is announced within the time in which A takes messages of the key for its own.
     needs(&[Off::Duty(Duty::EveryMessageRemoves)], "G3", |options| {
         let mut world = World::armed(options, 2);
@@ -176,7 +176,7 @@ fn fill_is_conditional() {
 }
 
 #[test]
-fn frame_that_is_no_use_is_replaced() {
+fn unusable_frame_is_replaced() {
     needs_for(&[Off::Rule(Rule::LeadOverDead)], |options| {
         let mut world = World::armed(options, 2);
         world.put(b"k0", b"another program's value, which is no frame");
@@ -202,7 +202,7 @@ fn generation_does_not_come_back() {
 }
 
 #[test]
-fn generation_that_is_being_bumped_is_not_remembered() {
+fn generation_during_its_bump_is_not_remembered() {
     needs(&[Off::Rule(Rule::BumpTwice)], "G2", |options| {
         let mut world = World::armed(options, 2);
         world.go_for(B, 20, read(0));
@@ -448,7 +448,7 @@ fn confirmed_clear_is_replayed_after_a_failover() {
 }
 
 #[test]
-fn confirmation_of_an_older_epoch_is_none() {
+fn confirmation_of_an_older_epoch_is_ignored() {
     needs(&[Off::Rule(Rule::EpochOfReply)], "G2", |options| {
         let mut world = World::armed(options, 2);
         world.go_for(B, 20, read(0));
@@ -657,7 +657,7 @@ fn child_has_a_tier_of_its_own() {
 }
 
 #[test]
-fn waiting_caller_keeps_what_it_reads_after_the_fill() {
+fn waiting_caller_keeps_the_value_read_after_the_fill() {
     // The placeholder's and the renewals' messages void the mark with which it began.
     needs_for(&[Off::Duty(Duty::MarkPerRequest)], |options| {
         let mut world = World::armed(options, 2);
