@@ -13,7 +13,7 @@ use super::limbo::{Limbo, Portion};
 use super::sizing::Sizing;
 use super::views::{PolicyView, TimerView};
 use super::writer::OldWriter;
-use crate::map::{LINKED, Map, OldTable};
+use crate::map::{LINKED, Map, OwnedTable};
 use crate::policy::{AnyPolicy, Entries, Evictions, MAX_PLACE, Places, Policy, PolicyKind, Rank, Verdict};
 use crate::prim::memory::boxed;
 use crate::prim::wheel::Wheel;
@@ -180,7 +180,7 @@ impl Core {
     }
 
     /// Takes a table that readers may still see. It is freed once they have unpinned.
-    pub(super) fn retire_table(&mut self, table: OldTable) {
+    pub(super) fn retire_table(&mut self, table: OwnedTable) {
         self.bulk.get_or_insert_default().push((None, Bulk::Table(table)));
     }
 

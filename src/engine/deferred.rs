@@ -5,7 +5,7 @@
 
 use super::entry::{Chain, Handle};
 use super::writer::OldWriter;
-use crate::map::OldTable;
+use crate::map::OwnedTable;
 use crate::stats::Cause;
 
 /// Work for after the unlock. It may run user code.
@@ -24,14 +24,14 @@ pub(super) struct DeferredWork {
 
 /// Large objects that no thread can reference. They are freed outside the lock.
 pub(super) enum Bulk {
-    Table(OldTable),
+    Table(OwnedTable),
     /// The writer of a thread that has ended.
     Writer(OldWriter),
 }
 
 impl Bulk {
     /// Frees the object and returns the recycled entries that it held. `free_table` frees a table.
-    pub(super) fn into_recycled(self, free_table: impl FnOnce(OldTable)) -> Chain {
+    pub(super) fn into_recycled(self, free_table: impl FnOnce(OwnedTable)) -> Chain {
         match self {
             Self::Table(table) => {
                 free_table(table);

@@ -384,7 +384,7 @@ impl<K, V> Engine<K, V> {
         let deferred = self.with_core(&guard, |_| ());
         self.run_deferred(deferred, guard);
         while self.map.has_discarded() {
-            self.map.dismantle();
+            self.map.free_discarded_slice();
         }
     }
 }
