@@ -15,8 +15,9 @@
 //!
 //! # Files
 //!
-//! [`mod@write`] changes the map, [`record`] brings the change to the policy, [`maintenance`] applies
-//! it under the [`maintenance_lock`], and [`run_deferred`] runs what must wait for the unlock.
+//! [`mod@write`] changes the map, [`record`] brings the change to the policy, [`maintenance`]
+//! applies it under the [`maintenance_lock`], and [`run_deferred`] runs what must wait for the
+//! unlock.
 
 mod core;
 mod deferred;

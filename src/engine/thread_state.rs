@@ -200,7 +200,7 @@ pub(crate) struct ThreadStates {
     near: [AtomicPtr<ThreadState>; NEAR],
     far: AtomicPtr<Far>,
     /// The capacity of a ring.
-    room: usize,
+    ring_capacity: usize,
     /// The number of rings.
     ring_count: AtomicUsize,
     pub(crate) drain_limits: DrainLimits,
@@ -218,7 +218,7 @@ impl ThreadStates {
         let thread_states = Self {
             near: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             far: AtomicPtr::new(ptr::null_mut()),
-            room: 1 << slack(capacity).ilog2().min(RING.ilog2()),
+            ring_capacity: 1 << slack(capacity).ilog2().min(RING.ilog2()),
             ring_count: AtomicUsize::new(0),
             drain_limits: DrainLimits::default(),
             overflow: Overflow::new(),
@@ -259,7 +259,7 @@ impl ThreadStates {
         let mut now = read();
         loop {
             let (ring_count, capacity) = now;
-            let most = (slack(capacity) as usize / ring_count.max(1)).clamp(1, self.room);
+            let most = (slack(capacity) as usize / ring_count.max(1)).clamp(1, self.ring_capacity);
             let batch = if self.exact {
                 1
             } else {
@@ -344,7 +344,7 @@ impl ThreadStates {
         if let Some(writer) = state.writer() {
             return Some(writer);
         }
-        let writer = get_or_make(&state.writer, || Writer::new(self.room))?;
+        let writer = get_or_make(&state.writer, || Writer::new(self.ring_capacity))?;
         if index >= NEAR
             && let Some(far) = get(&self.far)
         {

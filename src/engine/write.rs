@@ -96,7 +96,7 @@ impl<K, V> Engine<K, V> {
         let mut panics = Panics::default();
         let now = self.now_catching_panics(&mut panics);
         // `Some` if the entry was inserted, with the expired entry that it replaced.
-        let came_in = loop {
+        let replaced_or_new = loop {
             match self.enter(hash, new, &mut equal, Mode::IfAbsent, invalidated.as_mut(), &guard) {
                 Inserted::New => break Some(None),
                 // The existing entry has expired. `invalidated` is called after it was found: a
@@ -113,7 +113,7 @@ impl<K, V> Engine<K, V> {
             }
         };
         drop(invalidated);
-        match came_in {
+        match replaced_or_new {
             Some(None) => panics.catch(|| self.record(Event::Arrived(new), guard)),
             Some(Some(old)) => panics.catch(|| self.replaced(new, old, guard)),
             // Another thread may have read the entry while it was LOADING, so it goes through the
@@ -121,7 +121,7 @@ impl<K, V> Engine<K, V> {
             None => panics.catch(|| self.record(Event::Released(new), guard)),
         }
         panics.resume();
-        came_in.is_some()
+        replaced_or_new.is_some()
     }
 
     /// Inserts or replaces an entry, unless `invalidated` returns true before the commit or an
@@ -233,8 +233,8 @@ impl<K, V> Engine<K, V> {
             let entry = Self::view(handle.0);
             // The policy does not know deadlines, and may evict an entry that has expired but is
             // not removed yet.
-            let over = cause == Cause::Size && self.is_expired(handle.0, self.now_catching_panics(panics));
-            let cause = if over { Cause::Expired } else { cause };
+            let expired = cause == Cause::Size && self.is_expired(handle.0, self.now_catching_panics(panics));
+            let cause = if expired { Cause::Expired } else { cause };
             panics.catch(|| listener(&entry.key, &entry.value, cause));
         }
     }

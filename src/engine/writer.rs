@@ -58,9 +58,9 @@ impl Drop for OldWriter {
 }
 
 impl Writer {
-    pub(super) fn new(room: usize) -> Option<Self> {
+    pub(super) fn new(ring_capacity: usize) -> Option<Self> {
         Some(Self {
-            ring: Ring::try_new(room)?,
+            ring: Ring::try_new(ring_capacity)?,
             unapplied_weight: AtomicU64::new(0),
             unapplied_departures: AtomicU64::new(0),
             recycled: UnsafeCell::new(Chain::new()),
