@@ -184,7 +184,7 @@ impl Pair {
     }
 
     /// Advances until nothing is due, in as few calls as the budget allows.
-    fn settle(&mut self, now: u64, budget: usize) {
+    fn advance_until_done(&mut self, now: u64, budget: usize) {
         let limit = (self.wheel.len() + 1) * (LEVELS + 2) * 2 / budget + 2;
         for _ in 0..limit {
             let more = self.advance(now, budget, 3 * NS);
@@ -248,11 +248,11 @@ proptest! {
                 7 => more = Some(pair.advance(pair.wheel.next().min(top).saturating_sub(1), budget, delay)),
                 8 => more = Some(pair.advance(pair.now, budget, delay)),
                 9..11 => more = Some(pair.advance(at.min(top), budget, delay)),
-                _ => pair.settle(at.min(top), budget.min(1000)),
+                _ => pair.advance_until_done(at.min(top), budget.min(1000)),
             }
             pair.check(more);
         }
-        pair.settle(u64::MAX, 1000);
+        pair.advance_until_done(u64::MAX, 1000);
         assert!(pair.model.timers.keys().all(|&deadline| deadline > u64::MAX / NS * NS));
     }
 }
