@@ -96,7 +96,7 @@ impl<K, V> Engine<K, V> {
         let mut panics = Panics::default();
         let now = self.now_catching_panics(&mut panics);
         // `Some` if the entry was inserted, with the expired entry that it replaced.
-        let replaced_or_new = loop {
+        let outcome = loop {
             match self.enter(hash, new, &mut equal, Mode::IfAbsent, invalidated.as_mut(), &guard) {
                 Inserted::New => break Some(None),
                 // The existing entry has expired. `invalidated` is called after it was found: a
@@ -113,7 +113,7 @@ impl<K, V> Engine<K, V> {
             }
         };
         drop(invalidated);
-        match replaced_or_new {
+        match outcome {
             Some(None) => panics.catch(|| self.record(Event::Arrived(new), guard)),
             Some(Some(old)) => panics.catch(|| self.replaced(new, old, guard)),
             // Another thread may have read the entry while it was LOADING, so it goes through the
@@ -121,7 +121,7 @@ impl<K, V> Engine<K, V> {
             None => panics.catch(|| self.record(Event::Released(new), guard)),
         }
         panics.resume();
-        replaced_or_new.is_some()
+        outcome.is_some()
     }
 
     /// Inserts or replaces an entry, unless `invalidated` returns true before the commit or an

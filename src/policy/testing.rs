@@ -448,7 +448,7 @@ impl Naive {
             .map_or(0, |sketch| sketch.estimate(store.hash(handle)))
     }
 
-    fn leave(&mut self, store: &Store, handle: Handle, region: Region) {
+    fn record_departure(&mut self, store: &Store, handle: Handle, region: Region) {
         self.departures += u32::from(region == Region::Main);
         for queue in [&mut self.window, &mut self.probation, &mut self.protected] {
             queue.retain(|&other| other != handle);
@@ -541,16 +541,16 @@ impl Naive {
                     self.victim(store)
                 };
                 let Some(v) = victim else {
-                    self.leave(store, c, Region::Window);
+                    self.record_departure(store, c, Region::Window);
                     continue;
                 };
                 let theirs = self.estimate(store, v);
                 if ours > theirs || (ours >= 6 && xorshift(&mut self.random).is_multiple_of(128)) {
                     self.rival = None;
-                    self.leave(store, v, Region::Main);
+                    self.record_departure(store, v, Region::Main);
                 } else {
                     self.rival = Some((store.hash(v) as u16, theirs.clamp(1, 5), 31));
-                    self.leave(store, c, Region::Window);
+                    self.record_departure(store, c, Region::Window);
                     continue;
                 }
             }
@@ -560,11 +560,11 @@ impl Naive {
         while self.total() > self.cap {
             if let Some(v) = self.victim(store) {
                 self.rival = None;
-                self.leave(store, v, Region::Main);
+                self.record_departure(store, v, Region::Main);
             } else {
                 let tail = *self.window.back().unwrap();
                 self.flush(store, tail);
-                self.leave(store, tail, Region::Window);
+                self.record_departure(store, tail, Region::Window);
             }
         }
     }
