@@ -224,9 +224,9 @@ impl<E> From<Reentrant> for LoadError<E> {
 pub(crate) fn infallible(error: LoadError<Infallible>) -> ! {
     match error {
         LoadError::Failed(never) => match *never {},
-        LoadError::Reentrant => panic!("hotset: the key was asked for from inside its own loader"),
+        LoadError::Reentrant => panic!("hotset: the key was requested from inside its own loader"),
         LoadError::WrongLength { asked, returned } => {
-            panic!("hotset: a loader was asked for {asked} values and returned {returned}")
+            panic!("hotset: the loader returned {returned} values, expected {asked}")
         }
     }
 }
