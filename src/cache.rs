@@ -279,14 +279,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 return;
             }
             let guard = self.0.engine.pin();
-            let mut glanced = [None; BATCH];
+            let mut probed = [None; BATCH];
             let size = size_of::<Entry<K, V>>();
             self.0
                 .engine
                 .map()
-                .probe_batch(&hashes[..n], &mut glanced[..n], size, &guard);
-            for ((hash, key), glanced) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(glanced) {
-                let entry = self.0.lookup_glanced(key, hash, glanced, &guard);
+                .probe_batch(&hashes[..n], &mut probed[..n], size, &guard);
+            for ((hash, key), probed) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(probed) {
+                let entry = self.0.lookup_probed(key, hash, probed, &guard);
                 found(entry.map(|entry| &entry.value));
             }
         }

@@ -1,4 +1,4 @@
-//! Reading by reference: a reader that stays pinned, and iteration.
+//! Reads by reference: a reader that stays pinned, and iteration.
 
 use crate::cache::Inner;
 use crate::engine::{Engine, Entry, Handle};
@@ -7,15 +7,29 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
-/// A pinned reader: what it finds stays readable, by reference, until it is dropped. Made by [`Cache::reader`].
+/// A pinned reader, whose lookups return references. Created by [`Cache::reader`].
 ///
-/// It saves a series of lookups the cost of pinning each, and of cloning values. Not `Send`.
+/// What it finds stays readable until the reader is dropped. A series of lookups through one reader
+/// pins once, and clones no values. A reader is not `Send`.
+///
+/// # Examples
+///
+/// ```
+/// let cache = hotset::Cache::new(100);
+/// cache.insert("tea", "Assam".to_owned());
+/// let reader = cache.reader();
+/// let tea: Option<&String> = reader.get("tea");
+/// assert_eq!(tea.map(String::as_str), Some("Assam"));
+/// ```
 ///
 /// # Concurrency
-/// While it lives, its cache frees nothing that is removed, replaced or evicted, however much that is, so keep it for moments.
-/// Afterwards calls free what waited, at most some hundred entries each. Other caches of the process are not concerned. A
-/// reader that is leaked (`std::mem::forget`, `Box::leak`) has this effect until its cache is dropped, also when its
-/// thread has ended: what it found may still be borrowed. (With the feature `crossbeam` a reader holds up all caches of the process.)
+///
+/// While a reader exists, its cache frees nothing that is removed, replaced or evicted, however
+/// much that is, so keep it for a short time only. Afterwards, calls free what waited, at most some
+/// hundred entries each. Other caches of the process are not affected. A reader that is leaked
+/// (`std::mem::forget`, `Box::leak`) has this effect until its cache is dropped, also when its
+/// thread has ended, because what it found may still be borrowed. With the feature `crossbeam`, a
+/// reader has this effect on all caches of the process.
 ///
 /// [`Cache::reader`]: crate::Cache::reader
 pub struct Reader<'c, K, V, S> {
@@ -24,8 +38,18 @@ pub struct Reader<'c, K, V, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Reader<'_, K, V, S> {
-    /// The key's value. Counts as a hit or a miss, like [`Cache::get`](crate::Cache::get); but does not begin to free entries
-    /// whose time is over.
+    /// Returns a reference to the value for `key`, or `None` if it is absent or expired.
+    ///
+    /// Counts as a hit or a miss, like [`Cache::get`](crate::Cache::get), but does not free expired
+    /// entries.
+    ///
+    /// # Complexity
+    ///
+    /// O(1).
+    ///
+    /// # Concurrency
+    ///
+    /// Lock-free.
     #[inline]
     pub fn get<Q>(&self, key: &Q) -> Option<&V>
     where
@@ -37,9 +61,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reader<'_, K, V, S> {
             .map(|entry| &entry.value)
     }
 
-    /// The entries from the one worth most to the one that would make room first, as of this call. Counts nothing.
+    /// Returns an iterator over the entries, from the most to the least valuable to the policy, as
+    /// of this call. Counts no hits.
     ///
-    /// Takes O(n) time and 8n bytes, and holds up housekeeping (not other calls) while the order is copied.
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = hotset::Cache::builder().max_entries(100).policy(hotset::Policy::Lru).build()?;
+    /// cache.insert("old", 1);
+    /// cache.insert("new", 2);
+    /// let reader = cache.reader();
+    /// let keys: Vec<_> = reader.hottest().map(|(key, _)| *key).collect();
+    /// assert_eq!(keys, ["new", "old"]);
+    /// # Ok::<(), hotset::BuildError>(())
+    /// ```
+    ///
+    /// # Complexity
+    ///
+    /// O(n) time, and 8 bytes per entry.
+    ///
+    /// # Concurrency
+    ///
+    /// Holds the maintenance lock while it copies the order. See [`Cache`](crate::Cache) for the
+    /// calls that wait for that lock.
     pub fn hottest(&self) -> impl Iterator<Item = (&K, &V)> {
         let (engine, now) = (&self.inner.engine, self.inner.engine.now());
         let handles = engine.hottest(&self.guard).into_iter();
@@ -57,10 +101,15 @@ impl<K, V, S> fmt::Debug for Reader<'_, K, V, S> {
     }
 }
 
-/// All entries, in no useful order; made by [`Cache::iter`](crate::Cache::iter).
+/// An iterator over clones of all entries, in arbitrary order. Created by
+/// [`Cache::iter`](crate::Cache::iter).
 ///
-/// Weakly consistent: an entry that is there all the time comes exactly once; one that comes or goes meanwhile, at most
-/// once per time it was inserted. Holds nothing between steps: a slow iteration delays nobody.
+/// # Concurrency
+///
+/// Weakly consistent: an entry that is in the cache throughout the iteration is returned exactly
+/// once. One that is inserted or removed during it is returned at most once per insertion. Between
+/// two steps the iterator holds neither a lock nor memory of the cache, so a slow iteration delays
+/// no other thread.
 pub struct Iter<'c, K, V, S> {
     inner: &'c Inner<K, V, S>,
     from: u64,
@@ -90,7 +139,7 @@ impl<K: Clone, V: Clone, S> Iterator for Iter<'_, K, V, S> {
                 .engine
                 .map()
                 .walk(self.from, |header| handles.push(Handle(header)), &guard);
-            // Cloning is user code: it may panic, or use the cache.
+            // Only after the walk: cloning is user code, which may panic or use the cache.
             handles.retain(|handle| !self.inner.engine.is_expired(handle.0, now));
             self.ready.extend(handles.into_iter().map(|handle| {
                 let entry: &Entry<K, V> = Engine::<K, V>::view(handle.0);
