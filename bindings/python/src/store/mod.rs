@@ -257,8 +257,9 @@ impl Store {
             // SAFETY: the calling thread holds the GIL; searches compare without Python code, and neither they nor `allows_hits_at` use a
             // cache.
             #[cfg(not(Py_GIL_DISABLED))]
-            let found =
-                unsafe { raw::get_alone_if(&self.cache, search, |now| self.trust.allows_hits_at(now), Value::found) };
+            let found = unsafe {
+                raw::get_exclusive_if(&self.cache, search, |now| self.trust.allows_hits_at(now), Value::found)
+            };
             if found.is_some() || !sought.settle()? {
                 return Ok(found);
             }
