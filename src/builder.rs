@@ -8,10 +8,13 @@ use crate::expiry::Expiry;
 use crate::negative::Failures;
 use crate::policy::PolicyKind;
 use crate::refresh::{RefreshTask, Runner};
-use crate::snapshot::{AutoSnapshot, AutoSnapshotter, Codec};
+#[cfg(feature = "snapshot")]
+use crate::snapshot::Codec;
+use crate::snapshot::{AutoSnapshot, AutoSnapshotter};
 use crate::stats::Cause;
 use crate::ticker::Service;
 use std::fmt;
+#[cfg(feature = "snapshot")]
 use std::hash::{BuildHasher, Hash};
 use std::io;
 use std::sync::Arc;
@@ -414,6 +417,8 @@ where
     }
 }
 
+#[cfg(feature = "snapshot")]
+#[cfg_attr(docsrs, doc(cfg(feature = "snapshot")))]
 impl<K, V, S> Builder<K, V, S>
 where
     K: Hash + Eq + Codec + Send + Sync + 'static,

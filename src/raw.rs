@@ -30,12 +30,16 @@ use crate::expiry::Ttl;
 use crate::flight;
 use crate::prim::clock;
 use crate::reclaim::{self, unprotected};
+#[cfg(feature = "snapshot")]
 pub use crate::snapshot::EntryCodec;
+#[cfg(feature = "snapshot")]
 pub use crate::snapshot::session::{EntryMeta, LoadSession, SaveSession};
+#[cfg(feature = "snapshot")]
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
 use crate::stats::Cause;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
+#[cfg(feature = "snapshot")]
 use std::path::Path;
 use std::time::Duration;
 
@@ -81,6 +85,7 @@ where
 /// # Errors
 ///
 /// As [`Cache::save`].
+#[cfg(feature = "snapshot")]
 pub fn save<C: EntryCodec<K, V>, K: Hash + Eq, V, S: BuildHasher>(
     cache: &Cache<K, V, S>,
     path: &Path,
@@ -94,6 +99,7 @@ pub fn save<C: EntryCodec<K, V>, K: Hash + Eq, V, S: BuildHasher>(
 /// # Errors
 ///
 /// As [`Cache::load_with`].
+#[cfg(feature = "snapshot")]
 pub fn load<C: EntryCodec<K, V>, K: Hash + Eq, V, S: BuildHasher>(
     cache: &Cache<K, V, S>,
     path: &Path,

@@ -52,6 +52,7 @@ pub(crate) enum Kind {
     /// Maintenance.
     Ticker,
     /// Saves to a snapshot.
+    #[cfg(feature = "snapshot")]
     Saver,
 }
 
@@ -66,6 +67,7 @@ impl Service {
         let heard = shutdown.clone();
         let name = match kind {
             Kind::Ticker => "hotset-ticker",
+            #[cfg(feature = "snapshot")]
             Kind::Saver => "hotset-saver",
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -90,6 +92,7 @@ impl Drop for Service {
         let Some(thread) = self.thread.take() else { return };
         let waits = match self.kind {
             Kind::Ticker => !IS_SERVICE.try_with(Cell::get).unwrap_or(false),
+            #[cfg(feature = "snapshot")]
             Kind::Saver => thread.thread().id() != thread::current().id(),
         };
         if waits {

@@ -1,5 +1,7 @@
 //! Caches that load and save their snapshot by themselves.
 
+#![cfg(feature = "snapshot")]
+
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]
 mod common;

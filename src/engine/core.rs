@@ -7,7 +7,9 @@ use super::limbo::{Limbo, Portion};
 use super::sizing::Sizing;
 use super::thread_state::OldWriter;
 use crate::map::{Header, LINKED, Map, OldTable};
-use crate::policy::{AnyPolicy, Entries, Evictions, MAX_PLACE, Places, Policy, PolicyKind, Rank, Verdict};
+#[cfg(feature = "snapshot")]
+use crate::policy::Rank;
+use crate::policy::{AnyPolicy, Entries, Evictions, MAX_PLACE, Places, Policy, PolicyKind, Verdict};
 use crate::prim::memory::boxed;
 use crate::prim::prefetch::prefetch;
 use crate::prim::wheel::{IDLE, Timers, Wheel};
@@ -455,6 +457,7 @@ impl Core {
     }
 
     /// An entry has come in that was in a snapshot, with what the policy thought of it.
+    #[cfg(feature = "snapshot")]
     pub(super) fn restore(&mut self, new: Handle, rank: Rank) {
         if self.shelf.place(new) != NEW {
             return self.arrive(new);
@@ -466,12 +469,14 @@ impl Core {
         self.schedule_timer(new);
     }
 
+    #[cfg(feature = "snapshot")]
     pub(super) fn set_window(&mut self, share: u32) {
         self.policy.set_window(&self.shelf, share, &mut self.out);
         self.forget_out();
     }
 
     /// What the policy thinks of an entry.
+    #[cfg(feature = "snapshot")]
     pub(super) fn rank(&mut self, entry: Handle) -> Rank {
         if self.shelf.place(entry) <= MAX_PLACE {
             self.policy.rank(&self.shelf, entry)

@@ -138,6 +138,7 @@ impl<K, V> ExpirySettings<K, V> {
     }
 
     /// The times of an entry that comes back from a snapshot with this deadline and limit, if it had times.
+    #[cfg(feature = "snapshot")]
     pub(crate) fn for_restore(
         &self,
         times: Option<(u64, u64)>,

@@ -17,6 +17,7 @@ mod maintenance;
 mod maintenance_lock;
 mod overflow;
 mod sizing;
+#[cfg(feature = "snapshot")]
 mod snapshot;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -39,6 +40,7 @@ use std::ptr::NonNull;
 
 pub(crate) use entry::{Deadlines, Entry, ExpiryRef, Handle, Shape};
 pub(crate) use expiry::ExpirySettings;
+#[cfg(feature = "snapshot")]
 pub(crate) use snapshot::Listed;
 
 /// Called for every entry that leaves, by the thread that unlinked it.

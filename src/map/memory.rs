@@ -60,7 +60,7 @@ impl Buckets {
     }
 }
 
-#[cfg(all(target_os = "linux", not(loom), not(miri)))]
+#[cfg(all(target_os = "linux", feature = "huge-pages", not(loom), not(miri)))]
 impl Buckets {
     /// Requests huge pages: a lookup in a large table misses the TLB as surely as the cache.
     fn prefer_huge_pages(&self) {
@@ -73,7 +73,7 @@ impl Buckets {
     }
 }
 
-#[cfg(all(not(all(target_os = "linux", not(miri))), not(loom)))]
+#[cfg(all(not(all(target_os = "linux", feature = "huge-pages", not(miri))), not(loom)))]
 impl Buckets {
     fn prefer_huge_pages(&self) {}
 }
@@ -115,13 +115,13 @@ impl Deref for Buckets {
 }
 
 /// What [`Buckets::release`] releases at a time is a multiple of this: the size of a huge page, so that none is split.
-#[cfg(all(target_os = "linux", not(loom), not(miri)))]
+#[cfg(all(target_os = "linux", feature = "huge-pages", not(loom), not(miri)))]
 const UNIT: usize = 2 << 20;
 
 impl Buckets {
     /// Returns up to `bytes` of the memory to the system, from `from` bytes after its start on; the contents are lost.
     /// Returns where the next call continues, or `None` if what is left is not worth a call of its own.
-    #[cfg(all(target_os = "linux", not(loom), not(miri)))]
+    #[cfg(all(target_os = "linux", feature = "huge-pages", not(loom), not(miri)))]
     pub(super) fn release(&mut self, from: usize, bytes: usize) -> Option<usize> {
         let start = self.start.addr().get();
         let end = (start + self.len * size_of::<Bucket>()) / UNIT * UNIT;
@@ -138,7 +138,7 @@ impl Buckets {
     }
 
     /// Without a way to return parts of an allocation, there is nothing to do before all of it is freed.
-    #[cfg(any(not(target_os = "linux"), loom, miri))]
+    #[cfg(any(not(target_os = "linux"), not(feature = "huge-pages"), loom, miri))]
     pub(super) fn release(&mut self, _: usize, _: usize) -> Option<usize> {
         None
     }

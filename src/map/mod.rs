@@ -380,6 +380,7 @@ impl Map {
 
     /// The entry at this address, if one with this upper half of a hash is in the map there; else one that has that hash: what
     /// took the place of the entry that was there, most likely. No user code.
+    #[cfg(any(feature = "snapshot", test))]
     pub(crate) fn find_address(&self, hash: u32, address: usize, guard: &Guard) -> Option<NonNull<Header>> {
         self.in_live_table(guard, |table| {
             let home = table.home(hash);

@@ -51,6 +51,7 @@ pub(crate) enum Verdict {
 }
 
 /// What a policy thinks of an entry, as a snapshot keeps it.
+#[cfg_attr(not(feature = "snapshot"), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Rank {
     /// How often it was used lately.
@@ -65,6 +66,7 @@ pub(crate) struct Rank {
 pub(crate) type Evictions<H> = Vec<(H, Verdict)>;
 
 /// One replacement policy. After any call, `weight() <= capacity()`.
+#[cfg_attr(not(feature = "snapshot"), allow(dead_code))]
 pub(crate) trait Policy<E: Entries> {
     /// Takes in a new entry (not yet known to the policy) and pushes to `out` what has to go, possibly `handle` itself.
     fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Evictions<E::Handle>);

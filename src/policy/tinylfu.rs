@@ -36,10 +36,12 @@ const WARM: u8 = 6;
 /// Among so many at a queue's end one that was not hit is looked for, by `coldest`.
 const COLDEST_OF: usize = 64;
 /// Caches of up to so many entries have a sketch as soon as there are former uses to be counted.
+#[cfg_attr(not(feature = "snapshot"), allow(dead_code))]
 const PRESIZE: u64 = 1 << 26;
 /// The number of candidates compared with a remembered victim's estimate before it is looked up again.
 const RIVALRY: u8 = 31;
 /// The highest estimate there is.
+#[cfg_attr(not(feature = "snapshot"), allow(dead_code))]
 const MOST_USES: u8 = 15;
 /// How rarely, less 1.
 const RARELY: u32 = 127;

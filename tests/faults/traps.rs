@@ -5,6 +5,7 @@
 #[path = "../trapped/mod.rs"]
 mod trapped;
 
+#[cfg(feature = "snapshot")]
 use hotset::snapshot::Codec;
 use hotset::{Builder, Cache, Clock, Expiry, ManualClock, Policy};
 use std::cell::Cell;
@@ -113,6 +114,7 @@ fn count(change: isize) {
     LIVE.set(LIVE.get() + change);
 }
 
+#[cfg(feature = "snapshot")]
 impl Codec for Key {
     fn encode(&self, out: &mut Vec<u8>) {
         trap(Place::Encode);
@@ -124,6 +126,7 @@ impl Codec for Key {
     }
 }
 
+#[cfg(feature = "snapshot")]
 impl Codec for Value {
     fn encode(&self, out: &mut Vec<u8>) {
         trap(Place::Encode);
