@@ -37,6 +37,7 @@ pub use crate::snapshot::session::{EntryMeta, LoadSession, SaveSession};
 #[cfg(feature = "snapshot")]
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
 use crate::stats::Cause;
+use crate::write::Fence;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 #[cfg(feature = "snapshot")]
@@ -76,7 +77,8 @@ where
         return Ok(entry.value.clone());
     }
     let key = owned().map_err(|error| LoadError::Failed(error.into()))?;
-    cache.load_missing(hash, key, guard, load, |_, value| stored(value))
+    let loaded = cache.load_missing(hash, key, guard, load, |_, value| stored(value));
+    loaded.map(|loaded| loaded.value)
 }
 
 /// Saves the cache to the file `path`, with keys and values that `C` encodes together. See
@@ -271,11 +273,7 @@ where
     let times = timed
         .then(|| inner.times(hash, (&key, &value), ttl, now, &guard))
         .flatten();
-    inner
-        .flights
-        .invalidate_fenced(hash, |loading| loading.borrow() == sought);
-    inner.snapshot_slot.invalidate(sought);
-    inner.forget_failure(hash, |failed| failed.borrow() == sought);
+    inner.begin_change(hash, sought, Fence::Executed);
     let new = inner.engine.make(hash, (key, value), weight, times, &guard);
     inner
         .engine

@@ -10,8 +10,10 @@ use crate::cache::{Cache, Inner};
 use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::flight::{ActorId, Leader, Outcome, Role};
-use crate::loading::infallible;
+use crate::key::LoadKey;
+use crate::loading::{Found, Freshness, Loaded, infallible};
 use crate::prim::panics::Panics;
+use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::mem;
@@ -29,6 +31,14 @@ pub type RefreshTask = Box<dyn FnOnce() + Send>;
 
 /// Runs a task where the user wants it to run.
 pub(crate) type Runner = Box<dyn Fn(RefreshTask) + Send + Sync>;
+
+/// Returns the old value, for a call whose reload failed.
+fn stale<V>(value: V) -> Loaded<V> {
+    Loaded {
+        value,
+        freshness: Freshness::Stale,
+    }
+}
 
 /// A claimed reload of a key. If it is dropped before the entry was replaced, the claim is given
 /// back.
@@ -65,7 +75,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
 
     /// Loads, and replaces the entry unless it is changed during the load. Returns the new value,
     /// or `old` if the load fails or cannot begin.
-    fn run<E>(mut self, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> V
+    fn run<E>(mut self, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> Loaded<V>
     where
         K: Clone,
         V: Clone,
@@ -77,7 +87,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 let loaded = leader.run(load);
                 self.end(&cache.0, &mut leader, old, loaded)
             }
-            None => old,
+            None => stale(old),
         };
         // Not left to the destructor: if user code panics there, the compiler leaks the value
         // (rust-lang/rust#47949).
@@ -104,7 +114,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         leader: &mut Leader<'_, K, V>,
         old: V,
         loaded: Result<(V, Ttl), E>,
-    ) -> V
+    ) -> Loaded<V>
     where
         K: Clone,
         V: Clone,
@@ -117,6 +127,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 let guard = inner.engine.pin();
                 let now = inner.engine.now_for(ttl);
                 let timing = inner.times(self.hash, (&self.key, &value), ttl, now, &guard);
+                inner.begin_load(self.hash, &self.key);
                 let new = inner.engine.make(self.hash, contents, weight, timing, &guard);
                 let leaving = leader.leave_on_drop();
                 let invalidated = move || leaving.invalidated();
@@ -124,7 +135,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                     .engine
                     .insert_unless(self.hash, new, |a, b| a == b, invalidated, guard);
                 leader.complete(|| Outcome::Loaded(value.clone()));
-                value
+                Loaded {
+                    value,
+                    freshness: Freshness::Loaded,
+                }
             }
             Err(error) => {
                 let grace = inner.engine.time().grace;
@@ -140,7 +154,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 // Waiters are callers that found the entry expired or removed.
                 let error = Arc::new(error);
                 leader.complete(|| Outcome::Failed(error));
-                old
+                stale(old)
             }
         }
     }
@@ -155,7 +169,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         old: V,
         load: Pin<&mut F>,
         end: impl FnOnce(F::Output) -> Result<(V, Ttl), E>,
-    ) -> V
+    ) -> Loaded<V>
     where
         K: Clone,
         V: Clone,
@@ -168,7 +182,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 let _polled = actor.polled();
                 self.end(&cache.0, &mut leader, old, loaded)
             }
-            None => old,
+            None => stale(old),
         };
         self.give_up(); // for the reason given in `run`
         value
@@ -179,7 +193,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Reloads, in this call, a key whose reload the caller has claimed.
     #[cold]
     #[inline(never)]
-    pub(crate) fn reload<E>(&self, hash: u64, key: K, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> V
+    pub(crate) fn reload<E>(&self, hash: u64, key: K, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> Loaded<V>
     where
         K: Clone,
         V: Clone,
@@ -198,7 +212,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         old: V,
         load: Pin<&mut F>,
         end: impl FnOnce(F::Output) -> Result<(V, Ttl), E>,
-    ) -> V
+    ) -> Loaded<V>
     where
         K: Clone,
         V: Clone,
@@ -231,16 +245,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// # Panics
     ///
-    /// If the key is absent and requested from inside its own loader, or if `load` panics in this
-    /// call. Use [`try_get_or_refresh_with`](Self::try_get_or_refresh_with) to get the first as an
-    /// error.
+    /// If the key is absent and requested from inside its own loader. Use
+    /// [`try_get_or_refresh_with`](Self::try_get_or_refresh_with) to get that as an error.
     ///
     /// # Concurrency
     ///
     /// `load` runs without a lock held, and may use the cache.
-    pub fn get_or_refresh_with(&self, key: K, load: impl FnOnce() -> V + Send + 'static) -> V
+    pub fn get_or_refresh_with<T, F>(&self, key: T, load: impl FnOnce() -> V + Send + 'static) -> V
     where
-        K: Clone + Send + Sync + 'static,
+        T: LoadKey<K, F>,
+        K: Clone + Borrow<T::Borrowed> + Send + Sync + 'static,
         V: Clone + Send + Sync + 'static,
         S: Send + Sync + 'static,
     {
@@ -259,13 +273,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// [`LoadError::Failed`] if the key is absent and `load`, or another caller's load that this
     /// call waited for, fails; [`LoadError::Reentrant`] if the key is absent and requested from
     /// inside its own loader.
-    pub fn try_get_or_refresh_with<E>(
+    pub fn try_get_or_refresh_with<T, F, E>(
         &self,
-        key: K,
+        key: T,
         load: impl FnOnce() -> Result<V, E> + Send + 'static,
     ) -> Result<V, LoadError<E>>
     where
-        K: Clone + Send + Sync + 'static,
+        T: LoadKey<K, F>,
+        K: Clone + Borrow<T::Borrowed> + Send + Sync + 'static,
         V: Clone + Send + Sync + 'static,
         S: Send + Sync + 'static,
         E: Send + Sync + 'static,
@@ -274,17 +289,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let Some(background) = &self.0.background else {
             return self.try_get_or_insert_with_ttl(key, load);
         };
-        let now = self.0.engine.now_and_expire();
-        let hash = self.0.hash(&key);
-        let guard = self.0.engine.pin();
-        let Some(entry) = self.0.lookup(&key, hash, &guard) else {
-            return self.load_missing(hash, key, guard, load, |key, _| key);
+        let hash = self.0.hash(key.as_borrowed());
+        let (value, due) = match self.find(hash, key.as_borrowed()) {
+            Found::Cached(value) => (value, false),
+            Found::Due(value) => (value, true),
+            Found::Missing(guard) => {
+                let loaded = self.load_missing(hash, key.into_key(), guard, load, |key, _| key);
+                return loaded.map(|loaded| loaded.value);
+            }
         };
-        let value = entry.value.clone();
-        let due = self.0.engine.claim_reload(entry, now, &guard);
-        drop(guard);
         if due {
-            let (reload, old) = (self.reload_of(hash, key), value.clone());
+            let (reload, old) = (self.reload_of(hash, key.into_key()), value.clone());
             let task: RefreshTask = Box::new(move || _ = reload.run(old, load));
             // A panic was reported by the panic hook, and dropped the task, which gave the claim
             // back. This call has its value.
