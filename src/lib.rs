@@ -8,8 +8,9 @@
 //! assert_eq!(cache.get("/index"), Some(page));
 //! ```
 //!
-//! A [`Cache`] is a handle: clone it for every thread. Lookups take no lock and, on an entry that is known to be hot,
-//! write nothing that another thread reads. See [`Builder`] for weights, other policies and removal listeners.
+//! A [`Cache`] is a handle: clone it for every thread. Lookups take no lock and, on an entry that
+//! is known to be hot, write nothing that another thread reads. See [`Builder`] for weights, other
+//! policies and removal listeners.
 //!
 //! Loads: [`Cache::get_or_insert_with`] and its variants have one caller load what all wait for;
 //! [`Cache::get_many_or_insert_with`] loads many keys in one call.
@@ -30,13 +31,14 @@
 //!
 //! # Costs and bounds
 //!
-//! `get`, `insert` and `remove` are O(1). Lookups are lock-free. Writers share maintenance (eviction, expiration,
-//! freeing, growth) under a try-lock: the call that finds it due performs it, unless another thread does; there is no
-//! background thread, unless one is set ([`Builder::ticker`]). A writer that outruns maintenance waits for it, so
-//! that the bounds are hard: after any call returns, the cache holds at most its capacity and
-//! what its threads have not had recorded yet, which is at most 128 entries or a 64th of the capacity (a small cache: an
-//! eighth, but 8; or one per writing thread, if that is more); after [`Cache::run_pending`] at most its capacity.
-//! See [`Cache`] for what waits, and for what.
+//! `get`, `insert` and `remove` are O(1). Lookups are lock-free. Writers share maintenance
+//! (eviction, expiration, freeing, growth) under a try-lock: the call that finds it due performs
+//! it, unless another thread does; there is no background thread, unless one is set
+//! ([`Builder::ticker`]). A writer that outruns maintenance waits for it, so that the bounds are
+//! hard: after any call returns, the cache holds at most its capacity and what its threads have not
+//! had recorded yet, which is at most 128 entries or a 64th of the capacity (a small cache: an
+//! eighth, but 8; or one per writing thread, if that is more); after [`Cache::run_pending`] at most
+//! its capacity. See [`Cache`] for what waits, and for what.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs)]
 
@@ -86,7 +88,5 @@ pub use reader::{Iter, Keys, Reader};
 pub use refresh::RefreshTask;
 pub use stats::{Cause, Stats};
 
-/// The README's examples are tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod doc_tests;

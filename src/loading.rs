@@ -361,9 +361,6 @@ impl<E> From<Reentrant> for LoadError<E> {
 pub(crate) fn infallible(error: LoadError<Infallible>) -> ! {
     match error {
         LoadError::Failed(never) => match *never {},
-        LoadError::Reentrant => panic!("hotset: a key was requested from inside its own loader"),
-        LoadError::WrongLength { asked, returned } => {
-            panic!("hotset: a loader of {asked} keys returned {returned} values")
-        }
+        error => panic!("hotset: {error}"),
     }
 }
