@@ -43,8 +43,8 @@ impl<K: Eq> Failures<K> {
         self.0.insert(hash, new, |a, b| a == b, guard);
     }
 
-    /// Discards the error of the key that `is` accepts, because the key was changed: the failure of
-    /// a load before that says nothing about it.
+    /// Discards the error of the key that `is` accepts, because the key was changed: the failure
+    /// of an earlier load does not apply to it.
     pub(crate) fn forget(&self, hash: u64, is: impl Fn(&K) -> bool) {
         _ = self.0.remove(hash, is, |_| true, false, |_| ());
     }

@@ -132,9 +132,9 @@ where
     unsafe { get_exclusive_if(cache, key, |_| true, read) }
 }
 
-/// Does what [`get_exclusive`] does, with a condition: in a cache whose entries may expire, an entry
-/// that was found is a miss unless `allowed` returns true for the current time, in nanoseconds of
-/// [`clock_nanos`]. In other caches `allowed` is called with 0, or not at all.
+/// Does what [`get_exclusive`] does, with a condition: in a cache whose entries may expire, an
+/// entry that was found is a miss unless `allowed` returns true for the current time, in
+/// nanoseconds of [`clock_nanos`]. In other caches `allowed` is called with 0, or not at all.
 ///
 /// # Safety
 ///
@@ -488,7 +488,7 @@ mod tests {
 
     #[test]
     fn stored_key_is_made_from_the_loaded_value() {
-        // Equal keys that can be told apart.
+        // Equal keys that differ in a part that is not compared.
         #[derive(Clone)]
         struct Key(&'static str, u32);
         impl Borrow<str> for Key {

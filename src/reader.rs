@@ -223,6 +223,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Extend<(K, V)> for &Cache<K, V, S> {
 /// Builds a cache whose capacity is the number of pairs, with default settings, and inserts them.
 ///
 /// # Panics
+///
 /// As [`Cache::new`].
 impl<K: Hash + Eq, V> FromIterator<(K, V)> for Cache<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {

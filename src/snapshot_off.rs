@@ -1,5 +1,5 @@
-//! What the rest of the crate uses of the module `snapshot`, for builds without that feature: a slot
-//! that is always empty, and settings that no program can make.
+//! What the rest of the crate uses of the module `snapshot`, for builds without that feature: a
+//! slot that is always empty, and settings that no program can make.
 //!
 //! The functions are constant, so the compiler removes the branches that call them.
 
