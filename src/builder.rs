@@ -29,32 +29,16 @@ pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 /// A setting `T` whose start, which yields an `R`, has stronger bounds than the builder: a ticker
 /// needs keys and values that may move to another thread, a snapshot needs a `Codec`. So the method
 /// that sets it stores the function that starts it.
-enum DeferredSetting<K, V, S, T, R> {
-    None,
-    Some(T, fn(&Cache<K, V, S>, T) -> io::Result<R>),
-    /// It was set for another hasher's type.
-    LostByHasher,
+struct StartSetting<K, V, S, T, R> {
+    setting: T,
+    start: fn(&Cache<K, V, S>, T) -> io::Result<R>,
 }
 
-impl<K, V, S, T, R> DeferredSetting<K, V, S, T, R> {
-    /// Converts the setting for another hasher's type, which loses a setting that was made.
-    fn lose_by_hasher<S2, R2>(self) -> DeferredSetting<K, V, S2, T, R2> {
-        match self {
-            Self::None => DeferredSetting::None,
-            Self::Some(..) | Self::LostByHasher => DeferredSetting::LostByHasher,
-        }
-    }
-
-    fn start(self, cache: &Cache<K, V, S>) -> Result<Option<R>, BuildError> {
-        match self {
-            Self::Some(setting, start) => {
-                let started = start(cache, setting).map(Some);
-                started.map_err(|source| BuildError::ThreadSpawn {
-                    source: Arc::new(source),
-                })
-            }
-            Self::None | Self::LostByHasher => Ok(None),
-        }
+impl<K, V, S, T, R> StartSetting<K, V, S, T, R> {
+    fn start(self, cache: &Cache<K, V, S>) -> Result<R, BuildError> {
+        (self.start)(cache, self.setting).map_err(|source| BuildError::ThreadSpawn {
+            source: Arc::new(source),
+        })
     }
 }
 
@@ -94,14 +78,41 @@ pub struct Builder<K, V, S = DefaultHasher> {
     jitter: f64,
     background: Option<Runner>,
     negative_ttl: Option<Duration>,
-    ticker: DeferredSetting<K, V, S, Duration, Service>,
-    snapshot: DeferredSetting<K, V, S, AutoSnapshot, AutoSnapshotter<K, V, S>>,
+    ticker: Option<StartSetting<K, V, S, Duration, Service>>,
+    snapshot: Option<StartSetting<K, V, S, AutoSnapshot, AutoSnapshotter<K, V, S>>>,
     pub(crate) hasher: S,
 }
 
-impl<K, V> Builder<K, V> {
-    pub(crate) fn new() -> Self {
-        Self {
+impl<K, V> Cache<K, V> {
+    /// Returns a builder with default settings and no capacity.
+    pub fn builder() -> Builder<K, V> {
+        Self::builder_with_hasher(DefaultHasher::default())
+    }
+}
+
+impl<K, V, S> Cache<K, V, S> {
+    /// Returns a builder with default settings and no capacity, for a cache that hashes keys with
+    /// `hasher` instead of [`DefaultHasher`].
+    ///
+    /// With a hasher that has no random seed, a client that chooses the keys can direct many of
+    /// them to one bucket. Beyond the 190 or so that fit near it, such keys evict each other.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hotset::Cache;
+    /// use std::hash::RandomState;
+    ///
+    /// # fn main() -> Result<(), hotset::BuildError> {
+    /// let cache: Cache<&str, u32, RandomState> =
+    ///     Cache::builder_with_hasher(RandomState::new()).max_entries(100).build()?;
+    /// cache.insert("tea", 3);
+    /// assert_eq!(cache.get("tea"), Some(3));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder_with_hasher(hasher: S) -> Builder<K, V, S> {
+        Builder {
             max_entries: None,
             max_weight: None,
             weigher: None,
@@ -111,9 +122,9 @@ impl<K, V> Builder<K, V> {
             jitter: 0.0,
             background: None,
             negative_ttl: None,
-            ticker: DeferredSetting::None,
-            snapshot: DeferredSetting::None,
-            hasher: DefaultHasher::default(),
+            ticker: None,
+            snapshot: None,
+            hasher,
         }
     }
 }
@@ -316,27 +327,6 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Hashes keys with `hasher` instead of [`DefaultHasher`].
-    ///
-    /// With a hasher that has no random seed, a client that chooses the keys can direct many of
-    /// them to one bucket. Beyond the 190 or so that fit near it, such keys evict each other.
-    pub fn hasher<T>(self, hasher: T) -> Builder<K, V, T> {
-        Builder {
-            max_entries: self.max_entries,
-            max_weight: self.max_weight,
-            weigher: self.weigher,
-            policy: self.policy,
-            listener: self.listener,
-            time: self.time,
-            jitter: self.jitter,
-            background: self.background,
-            negative_ttl: self.negative_ttl,
-            ticker: self.ticker.lose_by_hasher(),
-            snapshot: self.snapshot.lose_by_hasher(),
-            hasher,
-        }
-    }
-
     /// Builds the cache.
     ///
     /// # Errors
@@ -347,16 +337,13 @@ impl<K, V, S> Builder<K, V, S> {
         let lives = [self.time.time_to_live, self.time.time_to_idle, self.time.refresh_after];
         if lives.contains(&Some(0))
             || self.negative_ttl == Some(Duration::ZERO)
-            || matches!(self.ticker, DeferredSetting::Some(Duration::ZERO, _))
-            || matches!(&self.snapshot, DeferredSetting::Some(auto, _) if auto.every == Some(Duration::ZERO))
+            || self.ticker.as_ref().is_some_and(|ticker| ticker.setting.is_zero())
+            || self
+                .snapshot
+                .as_ref()
+                .is_some_and(|snapshot| snapshot.setting.every == Some(Duration::ZERO))
         {
             return Err(BuildError::ZeroDuration);
-        }
-        if matches!(self.ticker, DeferredSetting::LostByHasher) {
-            return Err(BuildError::TickerBeforeHasher);
-        }
-        if matches!(self.snapshot, DeferredSetting::LostByHasher) {
-            return Err(BuildError::SnapshotBeforeHasher);
         }
         if !(0.0..1.0).contains(&self.jitter) {
             return Err(BuildError::Jitter);
@@ -387,7 +374,8 @@ impl<K, V, S> Builder<K, V, S> {
             None => None,
         };
         let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher)?;
-        let (ticker, auto_snapshot) = (self.ticker.start(&cache)?, self.snapshot.start(&cache)?);
+        let ticker = self.ticker.map(|ticker| ticker.start(&cache)).transpose()?;
+        let auto_snapshot = self.snapshot.map(|snapshot| snapshot.start(&cache)).transpose()?;
         cache.attach_services(ticker, auto_snapshot);
         Ok(cache)
     }
@@ -403,7 +391,7 @@ where
     /// that expired entries are freed even while no other thread uses the cache.
     ///
     /// Removal listeners and destructors may then run on that thread; if one panics, the thread
-    /// continues. Must be set after the [`hasher`](Self::hasher).
+    /// continues.
     ///
     /// # Concurrency
     ///
@@ -412,7 +400,10 @@ where
     /// one of them takes. A drop on the thread itself, or on a ticker or saver of another cache,
     /// does not wait: then the thread drops the entries.
     pub fn ticker(mut self, every: Duration) -> Self {
-        self.ticker = DeferredSetting::Some(every, Cache::start_ticker);
+        self.ticker = Some(StartSetting {
+            setting: every,
+            start: Cache::start_ticker,
+        });
         self
     }
 }
@@ -425,14 +416,16 @@ where
     V: Codec + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Loads and saves a [snapshot](crate::snapshot) automatically, as configured by `auto`. Must
-    /// be set after the [`hasher`](Self::hasher).
+    /// Loads and saves a [snapshot](crate::snapshot) automatically, as configured by `auto`.
     ///
     /// # Examples
     ///
     /// See [`AutoSnapshot`].
     pub fn snapshot(mut self, auto: AutoSnapshot) -> Self {
-        self.snapshot = DeferredSetting::Some(auto, Cache::start_auto_snapshot);
+        self.snapshot = Some(StartSetting {
+            setting: auto,
+            start: Cache::start_auto_snapshot,
+        });
         self
     }
 }

@@ -145,13 +145,6 @@ impl<K: Hash + Eq, V> Cache<K, V> {
     }
 }
 
-impl<K, V> Cache<K, V> {
-    /// Returns a builder with default settings and no capacity.
-    pub fn builder() -> Builder<K, V> {
-        Builder::new()
-    }
-}
-
 impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// Returns the hash of a key, mixed. Weak hashers vary only some bits. And the upper half of
     /// the default hasher's hashes of an arithmetic progression is an arithmetic progression, which

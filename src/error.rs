@@ -35,10 +35,6 @@ pub enum BuildError {
     ZeroDuration,
     /// The jitter is not at least 0 and less than 1.
     Jitter,
-    /// `ticker` was set before `hasher`, which returns a builder of another type. Set it after.
-    TickerBeforeHasher,
-    /// `snapshot` was set before `hasher`, which returns a builder of another type. Set it after.
-    SnapshotBeforeHasher,
     /// The operating system refused the thread of the [`ticker`](crate::Builder::ticker) or of the
     /// [`snapshot`](crate::Builder::snapshot).
     ThreadSpawn {
@@ -75,8 +71,6 @@ impl fmt::Display for BuildError {
             Self::MissingMaxWeight => "weigher without max_weight: set the bound on the sum of the weights",
             Self::ZeroDuration => "a duration is zero: TTLs, refresh ages and intervals must be longer than zero",
             Self::Jitter => "jitter is out of range: it must be at least 0 and less than 1",
-            Self::TickerBeforeHasher => "ticker is set before hasher: set it after",
-            Self::SnapshotBeforeHasher => "snapshot is set before hasher: set it after",
             Self::NoMemory => "no memory for the table: set a smaller capacity",
             Self::TaggedPointers => {
                 "the allocator returns tagged pointers: turn off pointer tagging, or use another allocator"

@@ -269,13 +269,6 @@ fn bad_settings_are_errors() {
         let built = Cache::<u32, u32>::builder().max_entries(1).jitter(jitter).build();
         assert!(built.unwrap_err().to_string().contains("jitter"));
     }
-    let hasher = std::hash::RandomState::new();
-    let built = Cache::<u32, u32>::builder()
-        .max_entries(1)
-        .ticker(secs(1))
-        .hasher(hasher)
-        .build();
-    assert!(built.unwrap_err().to_string().contains("before hasher"));
 }
 
 #[test]

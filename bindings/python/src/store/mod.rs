@@ -112,8 +112,7 @@ impl Store {
                     .map_or(ptr::null_mut(), |object| object.clone().into_ptr()),
             )
         };
-        let mut builder = hotset::Cache::<Key, Value>::builder()
-            .hasher(IdentityHasher::default())
+        let mut builder = hotset::Cache::<Key, Value, _>::builder_with_hasher(IdentityHasher::default())
             .policy(options.policy);
         builder = match (options.capacity, &options.weigher) {
             (capacity, None) => {
