@@ -1,30 +1,25 @@
 //! The builder: the settings of a cache, and what makes them wrong.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Inner, OnLastDrop};
 use crate::clock::{Clock, Source, nanos};
 use crate::engine::{ExpirySettings, Listener, Settings};
 use crate::error::BuildError;
 use crate::expiry::Expiry;
 use crate::negative::Failures;
 use crate::policy::PolicyKind;
-use crate::refresh::{RefreshTask, Runner};
+use crate::settings::{DefaultHasher, RefreshTask, Runner, Weigher};
+use crate::snapshot::AutoSnapshot;
 #[cfg(feature = "snapshot")]
 use crate::snapshot::Codec;
-use crate::snapshot::{AutoSnapshot, AutoSnapshotter};
 use crate::stats::Cause;
-use crate::ticker::Service;
+use crate::ticker::{Kind, Service};
 use std::fmt;
 #[cfg(feature = "snapshot")]
 use std::hash::{BuildHasher, Hash};
 use std::io;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-
-/// The default hasher: foldhash, with a random seed for each process and cache.
-pub type DefaultHasher = foldhash::fast::RandomState;
-
-/// Returns the weight of an entry.
-pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
 /// A setting `T` whose start, which yields an `R`, has stronger bounds than the builder: a ticker
 /// needs keys and values that may move to another thread, a snapshot needs a `Codec`. So the method
@@ -33,6 +28,8 @@ struct StartSetting<K, V, S, T, R> {
     setting: T,
     start: fn(&Cache<K, V, S>, T) -> io::Result<R>,
 }
+
+type SnapshotSetting<K, V, S> = StartSetting<K, V, S, AutoSnapshot, OnLastDrop<K, V, S>>;
 
 impl<K, V, S, T, R> StartSetting<K, V, S, T, R> {
     fn start(self, cache: &Cache<K, V, S>) -> Result<R, BuildError> {
@@ -79,8 +76,28 @@ pub struct Builder<K, V, S = DefaultHasher> {
     background: Option<Runner>,
     negative_ttl: Option<Duration>,
     ticker: Option<StartSetting<K, V, S, Duration, Service>>,
-    snapshot: Option<StartSetting<K, V, S, AutoSnapshot, AutoSnapshotter<K, V, S>>>,
+    snapshot: Option<SnapshotSetting<K, V, S>>,
     pub(crate) hasher: S,
+}
+
+impl<K: Hash + Eq, V> Cache<K, V> {
+    /// Returns a cache of at most `max_entries` entries, with the W-TinyLFU policy.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache: hotset::Cache<u64, String> = hotset::Cache::new(10_000);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory for its table. [`Builder::build`] returns that as an error.
+    pub fn new(max_entries: usize) -> Self {
+        Self::builder()
+            .max_entries(max_entries)
+            .build()
+            .expect("a number of entries, and memory for their table, is all a cache needs")
+    }
 }
 
 impl<K, V> Cache<K, V> {
@@ -427,6 +444,28 @@ where
             start: Cache::start_auto_snapshot,
         });
         self
+    }
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: Send + Sync + 'static,
+{
+    /// Starts the thread. It holds the cache only while it works.
+    pub(crate) fn start_ticker(&self, interval: Duration) -> io::Result<Service> {
+        let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
+        Service::start(Kind::Ticker, interval, move || {
+            let Some(inner) = cache.upgrade() else { return false };
+            let continues = !inner.engine.is_poisoned();
+            if continues {
+                // A listener or a destructor that panics has been reported by the panic hook; the work was done.
+                _ = catch_unwind(AssertUnwindSafe(|| inner.engine.run_pending()));
+            }
+            _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
+            continues
+        })
     }
 }
 

@@ -1,6 +1,5 @@
 //! The cache: its handle, its lookups and its statistics.
 
-use crate::builder::{Builder, DefaultHasher, Weigher};
 use crate::engine::{Deadlines, Engine, Entry, Settings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
@@ -8,10 +7,9 @@ use crate::flight::Flights;
 use crate::map::Header;
 use crate::negative::Failures;
 use crate::prim::sync::Ordering;
-use crate::reader::{Iter, Keys, Reader, Scan};
 use crate::reclaim::{Brief, Guard};
-use crate::refresh::Runner;
-use crate::snapshot::{AutoSnapshotter, SnapshotSlot};
+use crate::settings::{DefaultHasher, Runner, Weigher};
+use crate::snapshot::SnapshotSlot;
 use crate::stats::Stats;
 use crate::ticker::Service;
 use std::borrow::Borrow;
@@ -92,8 +90,11 @@ pub(crate) struct Inner<K, V, S> {
 struct Services<K, V, S> {
     handles: AtomicUsize,
     ticker: Mutex<Option<Service>>,
-    auto_snapshot: Option<AutoSnapshotter<K, V, S>>,
+    last_drop: Option<OnLastDrop<K, V, S>>,
 }
+
+/// Called when the last handle is dropped.
+pub(crate) type OnLastDrop<K, V, S> = Box<dyn Fn(&Inner<K, V, S>) + Send + Sync>;
 
 impl<K, V, S> Clone for Cache<K, V, S> {
     fn clone(&self) -> Self {
@@ -112,8 +113,8 @@ impl<K, V, S> Drop for Cache<K, V, S> {
         {
             // The threads are joined first, so that the cache is dropped by this thread.
             drop(services.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
-            if let Some(auto_snapshot) = &services.auto_snapshot {
-                auto_snapshot.end(&self.0);
+            if let Some(last_drop) = &services.last_drop {
+                last_drop(&self.0);
             }
         }
     }
@@ -124,26 +125,6 @@ impl<K, V, S> Drop for Cache<K, V, S> {
 // happen.
 impl<K, V, S> UnwindSafe for Cache<K, V, S> {}
 impl<K, V, S> RefUnwindSafe for Cache<K, V, S> {}
-
-impl<K: Hash + Eq, V> Cache<K, V> {
-    /// Returns a cache of at most `max_entries` entries, with the W-TinyLFU policy.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let cache: hotset::Cache<u64, String> = hotset::Cache::new(10_000);
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// If there is no memory for its table. [`Builder::build`] returns that as an error.
-    pub fn new(max_entries: usize) -> Self {
-        Self::builder()
-            .max_entries(max_entries)
-            .build()
-            .expect("a number of entries, and memory for their table, is all a cache needs")
-    }
-}
 
 impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// Returns the hash of a key, mixed. Weak hashers vary only some bits. And the upper half of
@@ -367,15 +348,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// Returns a pinned [`Reader`], for lookups by reference.
-    #[inline]
-    pub fn reader(&self) -> Reader<'_, K, V, S> {
-        Reader {
-            inner: &self.0,
-            guard: self.0.engine.pin(),
-        }
-    }
-
     /// Returns a clone of the value for `key`, without an effect on the policy, the statistics or
     /// the entry's time to idle.
     ///
@@ -466,59 +438,14 @@ impl<K, V, S> Cache<K, V, S> {
     }
 
     /// Attaches its threads to a new cache.
-    pub(crate) fn attach_services(&self, ticker: Option<Service>, auto_snapshot: Option<AutoSnapshotter<K, V, S>>) {
-        if ticker.is_some() || auto_snapshot.is_some() {
+    pub(crate) fn attach_services(&self, ticker: Option<Service>, last_drop: Option<OnLastDrop<K, V, S>>) {
+        if ticker.is_some() || last_drop.is_some() {
             _ = self.0.services.set(Box::new(Services {
                 handles: AtomicUsize::new(1),
                 ticker: Mutex::new(ticker),
-                auto_snapshot,
+                last_drop,
             }));
         }
-    }
-
-    /// Returns an iterator over clones of all entries, in no particular order. Counts no hits.
-    ///
-    /// Weakly consistent, see [`Iter`]. [`for_each`](Self::for_each) visits without clones.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let cache: hotset::Cache<u32, u32> = [(1, 10), (2, 20)].into_iter().collect();
-    /// let total: u32 = cache.iter().map(|(_, value)| value).sum();
-    /// assert_eq!(total, 30);
-    /// ```
-    pub fn iter(&self) -> Iter<'_, K, V, S> {
-        Iter::new(&self.0)
-    }
-
-    /// Returns an iterator over clones of all keys, in no particular order. Counts no hits. Weakly
-    /// consistent, as [`iter`](Self::iter).
-    pub fn keys(&self) -> Keys<'_, K, V, S> {
-        Keys::new(&self.0)
-    }
-
-    /// Calls `visit` for every entry that has not expired, in no particular order, without clones.
-    /// Counts no hits.
-    ///
-    /// Weakly consistent: an entry that is in the cache during the whole call is visited exactly
-    /// once.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let cache: hotset::Cache<u32, String> = [(1, "one".to_owned())].into_iter().collect();
-    /// let mut bytes = 0;
-    /// cache.for_each(|_, value| bytes += value.len());
-    /// assert_eq!(bytes, 3);
-    /// ```
-    ///
-    /// # Concurrency
-    ///
-    /// Takes no lock. `visit` may use the cache. The cache frees memory between the calls of
-    /// `visit` only every few hundred entries, so `visit` should be short.
-    pub fn for_each(&self, mut visit: impl FnMut(&K, &V)) {
-        let mut scan = Scan::new(&self.0);
-        while scan.visit_some(&mut visit) {}
     }
 
     /// Returns the number of entries, including expired ones that have not been freed yet. Exact

@@ -23,6 +23,31 @@ pub enum Change<K, V> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
+    /// Inserts `value` for `key`, and returns a clone of the value that it replaced, or `None` if
+    /// the key was absent or expired.
+    ///
+    /// Atomic. Invalidates a load of the key in flight.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = hotset::Cache::new(100);
+    /// assert_eq!(cache.replace("tea", 3), None);
+    /// assert_eq!(cache.replace("tea", 4), Some(3));
+    /// ```
+    pub fn replace(&self, key: K, value: V) -> Option<V>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        let mut previous = None;
+        self.change(&key, |current| {
+            previous = current.cloned();
+            Change::Set(key.clone(), value.clone(), Ttl::Default)
+        });
+        previous
+    }
+
     /// Replaces the value for `key` by the result of `change`, atomically. Returns a clone of the
     /// value that is in the cache afterwards.
     ///

@@ -62,6 +62,7 @@ pub mod raw;
 mod reader;
 mod reclaim;
 mod refresh;
+mod settings;
 #[cfg(feature = "snapshot")]
 #[cfg_attr(docsrs, doc(cfg(feature = "snapshot")))]
 pub mod snapshot;
@@ -75,7 +76,7 @@ mod ticker;
 pub mod tier2;
 mod write;
 
-pub use builder::{Builder, DefaultHasher};
+pub use builder::Builder;
 pub use cache::Cache;
 pub use clock::{Clock, ManualClock};
 pub use compute::Change;
@@ -85,7 +86,7 @@ pub use key::{ByReference, ByValue, LoadKey};
 pub use loading::{Entry, Freshness, Loaded, VacantEntry};
 pub use policy::PolicyKind as Policy;
 pub use reader::{Iter, Keys, Reader};
-pub use refresh::RefreshTask;
+pub use settings::{DefaultHasher, RefreshTask};
 pub use stats::{Cause, Stats};
 
 #[cfg(doctest)]

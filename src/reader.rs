@@ -35,6 +35,62 @@ pub struct Reader<'c, K, V, S> {
     pub(crate) guard: Guard,
 }
 
+impl<K, V, S> Cache<K, V, S> {
+    /// Returns a pinned [`Reader`], for lookups by reference.
+    #[inline]
+    pub fn reader(&self) -> Reader<'_, K, V, S> {
+        Reader {
+            inner: &self.0,
+            guard: self.0.engine.pin(),
+        }
+    }
+
+    /// Returns an iterator over clones of all entries, in no particular order. Counts no hits.
+    ///
+    /// Weakly consistent, see [`Iter`]. [`for_each`](Self::for_each) visits without clones.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache: hotset::Cache<u32, u32> = [(1, 10), (2, 20)].into_iter().collect();
+    /// let total: u32 = cache.iter().map(|(_, value)| value).sum();
+    /// assert_eq!(total, 30);
+    /// ```
+    pub fn iter(&self) -> Iter<'_, K, V, S> {
+        Iter::new(&self.0)
+    }
+
+    /// Returns an iterator over clones of all keys, in no particular order. Counts no hits. Weakly
+    /// consistent, as [`iter`](Self::iter).
+    pub fn keys(&self) -> Keys<'_, K, V, S> {
+        Keys::new(&self.0)
+    }
+
+    /// Calls `visit` for every entry that has not expired, in no particular order, without clones.
+    /// Counts no hits.
+    ///
+    /// Weakly consistent: an entry that is in the cache during the whole call is visited exactly
+    /// once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache: hotset::Cache<u32, String> = [(1, "one".to_owned())].into_iter().collect();
+    /// let mut bytes = 0;
+    /// cache.for_each(|_, value| bytes += value.len());
+    /// assert_eq!(bytes, 3);
+    /// ```
+    ///
+    /// # Concurrency
+    ///
+    /// Takes no lock. `visit` may use the cache. The cache frees memory between the calls of
+    /// `visit` only every few hundred entries, so `visit` should be short.
+    pub fn for_each(&self, mut visit: impl FnMut(&K, &V)) {
+        let mut scan = Scan::new(&self.0);
+        while scan.visit_some(&mut visit) {}
+    }
+}
+
 impl<K: Hash + Eq, V, S: BuildHasher> Reader<'_, K, V, S> {
     /// Returns a reference to the value for `key`, or `None` if it is absent or expired.
     ///

@@ -13,6 +13,7 @@ use crate::flight::{ActorId, Leader, Outcome, Role};
 use crate::key::LoadKey;
 use crate::loading::{Found, Freshness, Loaded, infallible};
 use crate::prim::panics::Panics;
+use crate::settings::RefreshTask;
 use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
@@ -21,16 +22,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[cfg(feature = "async")]
 use std::pin::Pin;
 use std::sync::Arc;
-
-/// A reload, to be run on a thread of the user's choice. Passed to the function set by
-/// [`Builder::refresh_executor`](crate::Builder::refresh_executor).
-///
-/// Call it once. If it is dropped instead, the value is due again after a quarter of the refresh
-/// age.
-pub type RefreshTask = Box<dyn FnOnce() + Send>;
-
-/// Runs a task where the user wants it to run.
-pub(crate) type Runner = Box<dyn Fn(RefreshTask) + Send + Sync>;
 
 /// Returns the old value, for a call whose reload failed.
 fn stale<V>(value: V) -> Loaded<V> {

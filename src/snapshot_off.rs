@@ -49,13 +49,3 @@ pub(crate) struct AutoSnapshot {
     pub(crate) every: Option<Duration>,
     _never: Infallible,
 }
-
-/// The part of a cache that performs automatic snapshots. It has no value.
-pub(crate) struct AutoSnapshotter<K, V, S>(Infallible, PhantomData<fn(K, V, S)>);
-
-impl<K, V, S> AutoSnapshotter<K, V, S> {
-    /// Cannot be called.
-    pub(crate) fn end(&self, _inner: &Inner<K, V, S>) {
-        match self.0 {}
-    }
-}

@@ -1,9 +1,7 @@
 //! A cache's own threads: the optional one that does maintenance while no other thread uses the cache, and their end.
 
-use crate::cache::{Cache, Inner};
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{io, process};
@@ -98,27 +96,5 @@ impl Drop for Service {
         if waits {
             _ = thread.join(); // it catches its panics
         }
-    }
-}
-
-impl<K, V, S> Cache<K, V, S>
-where
-    K: Send + Sync + 'static,
-    V: Send + Sync + 'static,
-    S: Send + Sync + 'static,
-{
-    /// Starts the thread. It holds the cache only while it works.
-    pub(crate) fn start_ticker(&self, interval: Duration) -> io::Result<Service> {
-        let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
-        Service::start(Kind::Ticker, interval, move || {
-            let Some(inner) = cache.upgrade() else { return false };
-            let continues = !inner.engine.is_poisoned();
-            if continues {
-                // A listener or a destructor that panics has been reported by the panic hook; the work was done.
-                _ = catch_unwind(AssertUnwindSafe(|| inner.engine.run_pending()));
-            }
-            _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
-            continues
-        })
     }
 }

@@ -174,31 +174,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             .insert_absent(hash, new, |a, b| a == b, UNCONDITIONAL, guard)
     }
 
-    /// Inserts `value` for `key`, and returns a clone of the value that it replaced, or `None` if
-    /// the key was absent or expired.
-    ///
-    /// Atomic. Invalidates a load of the key in flight.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let cache = hotset::Cache::new(100);
-    /// assert_eq!(cache.replace("tea", 3), None);
-    /// assert_eq!(cache.replace("tea", 4), Some(3));
-    /// ```
-    pub fn replace(&self, key: K, value: V) -> Option<V>
-    where
-        K: Clone,
-        V: Clone,
-    {
-        let mut previous = None;
-        self.change(&key, |current| {
-            previous = current.cloned();
-            crate::Change::Set(key.clone(), value.clone(), Ttl::Default)
-        });
-        previous
-    }
-
     /// Removes `key` and returns a clone of its value, or `None` if it is absent or expired.
     ///
     /// A load of the key in flight is invalidated. [`invalidate`](Self::invalidate) does the same

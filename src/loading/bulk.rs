@@ -70,6 +70,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// that this call loaded are in the cache. [`LoadError::WrongLength`] if `load` returns a
     /// different number of values than it was called with keys. [`LoadError::Reentrant`] if a key
     /// is requested from inside its own loader.
+    #[expect(clippy::missing_panics_doc, reason = "every value was found or loaded")]
     pub fn try_get_many_or_insert_with<E>(
         &self,
         keys: impl IntoIterator<Item = K>,
