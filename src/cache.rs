@@ -7,7 +7,7 @@ use crate::flight::Flights;
 use crate::map::Header;
 use crate::negative::Failures;
 use crate::prim::sync::Ordering;
-use crate::reclaim::{Brief, Guard};
+use crate::reclaim::{FastGuard, Guard};
 use crate::settings::{DefaultHasher, Runner, Weigher};
 use crate::snapshot::SnapshotSlot;
 use crate::stats::Stats;
@@ -255,14 +255,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hash = self.0.hash(key);
         let mut found = None;
-        let guard = self.0.engine.pin_briefly();
+        let guard = self.0.engine.pin_fast();
         if let Some(guard) = &guard {
             match self.0.lookup_fast(key, hash, guard.guard()) {
                 Ok(entry) => return entry.map(|entry| read(&entry.value)),
                 Err(some) => found = some,
             }
         }
-        self.get_slow(key, guard.map(Brief::into_guard), hash, found, read)
+        self.get_slow(key, guard.map(FastGuard::into_guard), hash, found, read)
     }
 
     /// Completes a `get_with` that the fast path could not, and all hits of a cache with an
@@ -501,7 +501,7 @@ impl<K, V, S> Cache<K, V, S> {
             rejections: published.rejections.load(Ordering::Relaxed),
             ..Stats::default()
         };
-        self.0.flights.count(&mut stats);
+        self.0.flights.fill_stats(&mut stats);
         stats
     }
 
