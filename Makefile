@@ -85,7 +85,7 @@ clippy: ## Lints, as errors
 test-default: ## The tests, the features async, serde and tier2 included
 	$(CARGO) test --workspace --features async,serde,tier2
 
-# What is built without default features: the crate's only dependencies then are two crates of pure Rust.
+# Without default features the crate's only dependencies are two crates of pure Rust.
 test-minimal: ## The library without default features, and each feature alone: dependencies, lints, tests
 	test "$$($(CARGO) tree --no-default-features --edges normal --prefix none | cut -d ' ' -f 1 | sort | xargs)" = "foldhash hashbrown hotset"
 	for feature in async crossbeam huge-pages serde snapshot tier2; do \
