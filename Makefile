@@ -44,7 +44,7 @@ NEWEST_PYTHON = $$(ls -d target/python/3.*/bin/python | sort -V | tail -1)
 # Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
 SHARD ?= 0/100
 
-.PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-cache bench-compare bench-wheel \
+.PHONY: help build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo examples bench bench-cache bench-compare bench-wheel \
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
@@ -62,6 +62,7 @@ test: ## All that must pass: format, clippy, tests (both reclaimers, C, Python),
 	$(MAKE) --no-print-directory clippy
 	$(MAKE) --no-print-directory test-default
 	$(MAKE) --no-print-directory test-crossbeam
+	$(MAKE) --no-print-directory test-minimal
 	$(MAKE) --no-print-directory test-c
 	$(MAKE) --no-print-directory test-c-valgrind
 	$(MAKE) --no-print-directory test-c-install
@@ -83,6 +84,25 @@ clippy: ## Lints, as errors
 
 test-default: ## The tests, the features async, serde and tier2 included
 	$(CARGO) test --workspace --features async,serde,tier2
+
+# Without default features the crate's only dependencies are two crates of pure Rust.
+test-minimal: ## The library without default features, and each feature alone: dependencies, lints, tests
+	test "$$($(CARGO) tree --no-default-features --edges normal --prefix none | cut -d ' ' -f 1 | sort | xargs)" = "foldhash hashbrown hotset"
+	for feature in async crossbeam huge-pages serde snapshot tier2; do \
+		$(CARGO) clippy --no-default-features --features $$feature -- -D warnings || exit 1; \
+	done
+	$(CARGO) clippy --all-targets --no-default-features -- -D warnings
+	$(CARGO) test --lib --test model --test loads --test refresh --test expiry --no-default-features
+
+# The oldest compiler that is supported, as Cargo.toml declares it.
+MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml).0
+test-msrv: export CARGO_TARGET_DIR = target/msrv
+test-msrv: ## Check the crate, its tests and the C library with the oldest supported compiler (rustup installs it)
+	rustup toolchain install $(MSRV) --profile minimal
+	cargo +$(MSRV) check --workspace --all-targets --features async,serde,tier2
+	cargo +$(MSRV) check --features async,crossbeam,serde,tier2
+	cargo +$(MSRV) check --no-default-features
+	cargo +$(MSRV) test --lib
 
 build-c: ## Build the C library, optimized: libhotset.so and libhotset.a
 	$(CARGO) build --release -p hotset-c

@@ -1,60 +1,69 @@
-//! How a cache is described before it is built.
+//! The builder: the settings of a cache, and what makes them wrong.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Inner, OnLastDrop};
 use crate::clock::{Clock, TimeSource, nanos};
 use crate::engine::{ExpirySettings, Listener, Settings};
 use crate::error::BuildError;
 use crate::expiry::Expiry;
 use crate::negative::Failures;
 use crate::policy::PolicyKind;
-use crate::refresh::{RefreshTask, Runner};
-use crate::snapshot::{AutoSnapshot, AutoSnapshotter, Codec};
+use crate::settings::{DefaultHasher, RefreshTask, Runner, Weigher};
+use crate::snapshot::AutoSnapshot;
+#[cfg(feature = "snapshot")]
+use crate::snapshot::Codec;
 use crate::stats::Cause;
-use crate::ticker::Service;
+use crate::ticker::{Kind, Service};
 use std::fmt;
+#[cfg(feature = "snapshot")]
 use std::hash::{BuildHasher, Hash};
 use std::io;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// The default hasher: foldhash, seeded anew for every process and cache.
-pub type DefaultHasher = foldhash::fast::RandomState;
-
-/// Says what an entry weighs.
-pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
-
-/// A setting `T` of what not all keys and values can have, and how it is started, as an `R`: only those that may go to another
-/// thread have a ticker, only those with a `Codec` a snapshot.
-enum DeferredSetting<K, V, S, T, R> {
-    None,
-    Some(T, fn(&Cache<K, V, S>, T) -> io::Result<R>),
-    /// It was set for another hasher.
-    LostByHasher,
+/// A setting `T` whose start, which yields an `R`, has stronger bounds than the builder: a ticker
+/// needs keys and values that may move to another thread, a snapshot needs a `Codec`. So the method
+/// that sets it stores the function that starts it.
+struct StartSetting<K, V, S, T, R> {
+    setting: T,
+    start: fn(&Cache<K, V, S>, T) -> io::Result<R>,
 }
 
-impl<K, V, S, T, R> DeferredSetting<K, V, S, T, R> {
-    /// For another hasher.
-    fn lose_by_hasher<S2, R2>(self) -> DeferredSetting<K, V, S2, T, R2> {
-        match self {
-            Self::None => DeferredSetting::None,
-            Self::Some(..) | Self::LostByHasher => DeferredSetting::LostByHasher,
-        }
-    }
+type SnapshotSetting<K, V, S> = StartSetting<K, V, S, AutoSnapshot, OnLastDrop<K, V, S>>;
 
-    fn start(self, cache: &Cache<K, V, S>) -> Result<Option<R>, BuildError> {
-        match self {
-            Self::Some(setting, start) => {
-                let started = start(cache, setting).map(Some);
-                started.map_err(|source| BuildError::ThreadSpawn {
-                    source: Arc::new(source),
-                })
-            }
-            Self::None | Self::LostByHasher => Ok(None),
-        }
+impl<K, V, S, T, R> StartSetting<K, V, S, T, R> {
+    fn start(self, cache: &Cache<K, V, S>) -> Result<R, BuildError> {
+        (self.start)(cache, self.setting).map_err(|source| BuildError::ThreadSpawn {
+            source: Arc::new(source),
+        })
     }
 }
 
-/// Describes a [`Cache`]; made by [`Cache::builder`].
+/// Configures and builds a [`Cache`]. Created by [`Cache::builder`].
+///
+/// A cache needs a capacity: [`max_entries`](Self::max_entries), or
+/// [`max_weight`](Self::max_weight) with a [`weigher`](Self::weigher). All other settings are
+/// optional.
+///
+/// # Examples
+///
+/// ```
+/// use hotset::{Cache, Policy};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), hotset::BuildError> {
+/// let pages: Cache<String, Vec<u8>> = Cache::builder()
+///     .max_weight(64 << 20)
+///     .weigher(|url: &String, page: &Vec<u8>| (url.len() + page.len()) as u64)
+///     .time_to_live(Duration::from_secs(300))
+///     .policy(Policy::WTinyLfu)
+///     .build()?;
+/// pages.insert("/index".to_owned(), b"<html>".to_vec());
+/// pages.run_pending();
+/// assert_eq!(pages.weight(), 12);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a builder does nothing until build() is called"]
 pub struct Builder<K, V, S = DefaultHasher> {
     pub(crate) max_entries: Option<usize>,
@@ -66,14 +75,61 @@ pub struct Builder<K, V, S = DefaultHasher> {
     jitter: f64,
     background: Option<Runner>,
     negative_ttl: Option<Duration>,
-    ticker: DeferredSetting<K, V, S, Duration, Service>,
-    snapshot: DeferredSetting<K, V, S, AutoSnapshot, AutoSnapshotter<K, V, S>>,
+    ticker: Option<StartSetting<K, V, S, Duration, Service>>,
+    snapshot: Option<SnapshotSetting<K, V, S>>,
     pub(crate) hasher: S,
 }
 
-impl<K, V> Builder<K, V> {
-    pub(crate) fn new() -> Self {
-        Self {
+impl<K: Hash + Eq, V> Cache<K, V> {
+    /// Returns a cache of at most `max_entries` entries, with the W-TinyLFU policy.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache: hotset::Cache<u64, String> = hotset::Cache::new(10_000);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory for its table. [`Builder::build`] returns that as an error.
+    pub fn new(max_entries: usize) -> Self {
+        Self::builder()
+            .max_entries(max_entries)
+            .build()
+            .expect("a number of entries, and memory for their table, is all a cache needs")
+    }
+}
+
+impl<K, V> Cache<K, V> {
+    /// Returns a builder with default settings and no capacity.
+    pub fn builder() -> Builder<K, V> {
+        Self::builder_with_hasher(DefaultHasher::default())
+    }
+}
+
+impl<K, V, S> Cache<K, V, S> {
+    /// Returns a builder with default settings and no capacity, for a cache that hashes keys with
+    /// `hasher` instead of [`DefaultHasher`].
+    ///
+    /// With a hasher that has no random seed, a client that chooses the keys can direct many of
+    /// them to one bucket. Beyond the 190 or so that fit near it, such keys evict each other.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hotset::Cache;
+    /// use std::hash::RandomState;
+    ///
+    /// # fn main() -> Result<(), hotset::BuildError> {
+    /// let cache: Cache<&str, u32, RandomState> =
+    ///     Cache::builder_with_hasher(RandomState::new()).max_entries(100).build()?;
+    /// cache.insert("tea", 3);
+    /// assert_eq!(cache.get("tea"), Some(3));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder_with_hasher(hasher: S) -> Builder<K, V, S> {
+        Builder {
             max_entries: None,
             max_weight: None,
             weigher: None,
@@ -83,119 +139,180 @@ impl<K, V> Builder<K, V> {
             jitter: 0.0,
             background: None,
             negative_ttl: None,
-            ticker: DeferredSetting::None,
-            snapshot: DeferredSetting::None,
-            hasher: DefaultHasher::default(),
+            ticker: None,
+            snapshot: None,
+            hasher,
         }
     }
 }
 
 impl<K, V, S> Builder<K, V, S> {
-    /// Holds at most `entries` entries. 0 makes a cache that keeps nothing; `usize::MAX` sets no bound but the
+    /// Bounds the cache to `entries` entries.
+    ///
+    /// A cache of 0 entries keeps nothing. `usize::MAX` sets no bound but the
     /// [limits](Cache#limits) of every cache.
     ///
-    /// From 1,024 to 2^26 entries the table is sized for this number up front (about 18 bytes each; the operating system
-    /// provides memory when it is first used, on Linux by 2 MB where huge pages are enabled); else it grows as it fills.
+    /// From 1,024 to 2^26 entries, the table is allocated for this number when the cache is built:
+    /// about 18 bytes per entry. The operating system provides the memory when it is first used, on
+    /// Linux in steps of 2 MB where huge pages are enabled. Outside that range, the table grows as
+    /// it fills.
     pub fn max_entries(mut self, entries: usize) -> Self {
         self.max_entries = Some(entries);
         self
     }
 
-    /// Holds entries up to this total weight, in whatever unit the [`weigher`](Self::weigher) counts. 0 keeps only what
-    /// weighs nothing; `u64::MAX` is no bound.
+    /// Bounds the sum of the entries' weights, in the unit of the [`weigher`](Self::weigher).
+    ///
+    /// With a bound of 0, the cache keeps only entries of weight 0. `u64::MAX` sets no bound.
     pub fn max_weight(mut self, weight: u64) -> Self {
         self.max_weight = Some(weight);
         self
     }
 
-    /// Says what an entry weighs. Called once for every entry, when it is inserted, by the inserting thread, under no
-    /// lock; if it panics, nothing is inserted. A weight may be 0. An entry heavier than the whole capacity is not kept.
+    /// Sets the function that returns an entry's weight.
+    ///
+    /// A weight may be 0. An entry heavier than the capacity is not kept.
+    ///
+    /// # Concurrency
+    ///
+    /// The inserting thread calls `weigher` once for each entry, without a lock held. If `weigher`
+    /// panics, nothing is inserted.
     pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
         self.weigher = Some(Box::new(weigher));
         self
     }
 
-    /// Which entries make room for others; W-TinyLFU unless set.
+    /// Sets the eviction policy: it chooses the entries that make room for others. The default is
+    /// [`Policy::WTinyLfu`](crate::Policy::WTinyLfu).
     pub fn policy(mut self, policy: PolicyKind) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Calls `listener` once for every entry that leaves the cache, with the cause.
+    /// Sets a listener that is called once for each entry that leaves the cache, with the
+    /// [`Cause`].
     ///
-    /// The thread that unlinked the entry calls it, under no lock, before its own call returns (or the call around that, if it
-    /// comes from a listener or destructor); the listener may use the cache. The entry can no longer be found by then. If the
-    /// listener panics, the cache finishes its work, and then the panic goes on in that call. Entries still in a cache that is dropped are not reported.
-    /// A listener that holds a handle to its own cache keeps that cache alive for ever.
+    /// When it is called, lookups no longer find the entry. Entries that are in the cache when its
+    /// last handle is dropped are not reported. A listener that holds a handle to its own cache
+    /// keeps that cache alive forever.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hotset::{Cache, Cause};
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    ///
+    /// # fn main() -> Result<(), hotset::BuildError> {
+    /// let replaced = Arc::new(AtomicU32::new(0));
+    /// let count = replaced.clone();
+    /// let cache = Cache::builder()
+    ///     .max_entries(100)
+    ///     .on_removal(move |_key: &&str, _value: &u32, cause| {
+    ///         if cause == Cause::Replaced {
+    ///             count.fetch_add(1, Ordering::Relaxed);
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// cache.insert("tea", 1);
+    /// cache.insert("tea", 2);
+    /// assert_eq!(replaced.load(Ordering::Relaxed), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the listener panics, the cache completes its work, and then the panic continues in the
+    /// call that called the listener.
+    ///
+    /// # Concurrency
+    ///
+    /// The thread that unlinked the entry calls the listener, without a lock held, before its own
+    /// call returns. If that call was made by a listener or a destructor, it may be the outermost
+    /// call of the thread that does so. The listener may use the cache.
     pub fn on_removal(mut self, listener: impl Fn(&K, &V, Cause) + Send + Sync + 'static) -> Self {
         self.listener = Some(Box::new(listener));
         self
     }
 
-    /// Ends an entry so long after it was inserted, or its value last replaced. From then on it is a miss, and the next
-    /// operation on the cache begins to free what is over, a few entries at a time.
+    /// Expires an entry `ttl` after it was inserted or its value last replaced.
     ///
-    /// Settings of time cost 16 bytes per entry (40 where hits prolong lives or values are reloaded), and a look at the clock per
-    /// call.
+    /// An expired entry is a miss immediately; later operations free expired entries a few at a
+    /// time.
+    ///
+    /// Expiration settings cost 16 bytes per entry (40 where hits extend deadlines or values are
+    /// reloaded), and one reading of the clock per call.
     pub fn time_to_live(mut self, ttl: Duration) -> Self {
         self.time.time_to_live = Some(nanos(ttl));
         self
     }
 
-    /// Ends an entry so long after it was last inserted, replaced or found by a lookup.
+    /// Expires an entry `tti` after it was last inserted, replaced or found by a lookup.
     ///
-    /// Together with an [`Expiry`]: what that says after a read counts too, and by default that is what the entry has left.
-    /// So to be prolonged by hits, `after_read` has to return `None` or a longer time.
+    /// With an [`Expiry`] as well, the earlier deadline counts, also after a read. By default
+    /// [`Expiry::after_read`] returns the remaining TTL, which a hit then cannot extend: to let
+    /// hits extend the deadline, return `None` or a longer duration from it.
     pub fn time_to_idle(mut self, tti: Duration) -> Self {
         self.time.time_to_idle = Some(nanos(tti));
         self
     }
 
-    /// Lets `expiry` say how long each entry lives. With other settings of time, the earliest end counts.
+    /// Sets the [`Expiry`] that computes each entry's deadline. With other expiration settings, the
+    /// earliest deadline counts.
     pub fn expiry(mut self, expiry: impl Expiry<K, V> + 'static) -> Self {
         self.time.expiry = Some(Box::new(expiry));
         self
     }
 
-    /// Takes a random part, of up to this fraction, off every time to live: so that what was loaded together does not end
-    /// together. From 0 to below 1.
+    /// Shortens each TTL by a random part of it, of at most `fraction`, so that entries that were
+    /// loaded together do not expire together. `fraction` is at least 0 and less than 1.
     pub fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = fraction;
         self
     }
 
-    /// Has a value that is older than this reloaded by the next call that brings a loader (`get_or_insert_with` and its
-    /// kin), while it still lives: one caller reloads, all others are served the old value (also known as refresh-ahead,
-    /// or stale-while-revalidate). That caller waits for its loader, unless it is
-    /// [`get_or_refresh_with`](Cache::get_or_refresh_with) and there is a [`refresh_executor`](Self::refresh_executor). A reload that fails,
-    /// or whose future is dropped, leaves the old value, and is tried again after a quarter of this time.
+    /// Reloads a value once it is older than `age` (refresh-ahead, or stale-while-revalidate).
     ///
-    /// Of use together with a longer [`time_to_live`](Self::time_to_live), from which on all wait for the loader.
+    /// The first loading call (`get_or_insert_with` and its variants) to find the value due runs
+    /// its loader; concurrent callers get the old value. The reloading call waits for its loader,
+    /// unless it is [`get_or_refresh_with`](Cache::get_or_refresh_with) and the cache has a
+    /// [`refresh_executor`](Self::refresh_executor). If the reload fails, or its future is dropped,
+    /// the old value stays, and the value is due again after a quarter of `age`.
+    ///
+    /// Use it with a longer [`time_to_live`](Self::time_to_live): once an entry has expired, all
+    /// callers wait for the loader.
     pub fn refresh_after(mut self, age: Duration) -> Self {
         self.time.refresh_after = Some(nanos(age));
         self
     }
 
-    /// After a reload that failed, lets the old value live for at least so long, beyond its time to live if need be (also
-    /// known as stale-if-error). Of use with [`refresh_after`](Self::refresh_after).
+    /// Keeps the old value for at least `grace` after a failed reload, beyond its TTL if necessary
+    /// (stale-if-error). Use it with [`refresh_after`](Self::refresh_after).
     pub fn stale_if_error(mut self, grace: Duration) -> Self {
         self.time.grace = nanos(grace);
         self
     }
 
-    /// Remembers a failed load for so long (also known as negative caching): meanwhile, whoever asks for the key gets that
-    /// error at once, if it expects one of that type, and no loader runs. Inserting, removing or computing the key ends
-    /// that. An eighth as many keys as the cache has room for are remembered, up to 16,384; the oldest are forgotten first.
+    /// Caches a loader's error for `ttl` (negative caching): until it elapses, requests for the key
+    /// return that error without running a loader.
+    ///
+    /// A request whose loader returns another type of error runs its loader. An insertion, removal
+    /// or computation of the key discards the error. The cache keeps the errors of at most an
+    /// eighth as many keys as its capacity, at least 16 and at most 16,384; the oldest is discarded
+    /// first.
     pub fn negative_ttl(mut self, ttl: Duration) -> Self {
         self.negative_ttl = Some(ttl);
         self
     }
 
-    /// Runs reloads where `run` puts them: on a thread pool, say, or a runtime's blocking threads. The caller that finds a value
-    /// due calls it, under no lock.
+    /// Sets the function that runs reloads of [`get_or_refresh_with`](Cache::get_or_refresh_with),
+    /// on a thread pool, for example, or on a runtime's blocking threads.
     ///
-    /// If `run` panics, or drops its task, that reload is abandoned: the caller gets the old value, and a later call reloads,
-    /// after a quarter of [`refresh_after`](Self::refresh_after).
+    /// If `run` panics or drops its task, that reload is abandoned: the caller gets the old value,
+    /// and the value is due again after a quarter of [`refresh_after`](Self::refresh_after).
+    ///
+    /// # Examples
     ///
     /// ```
     /// use hotset::Cache;
@@ -206,57 +323,44 @@ impl<K, V, S> Builder<K, V, S> {
     ///     .max_entries(1000)
     ///     .time_to_live(Duration::from_secs(60))
     ///     .refresh_after(Duration::from_secs(10))
-    ///     .background(|task| drop(std::thread::spawn(task)))
+    ///     .refresh_executor(|task| drop(std::thread::spawn(task)))
     ///     .build()?;
     /// prices.get_or_refresh_with("tea", || 3.20); // waits for the first value only
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Concurrency
+    ///
+    /// The caller that finds a value due calls `run`, without a lock held.
     pub fn refresh_executor(mut self, run: impl Fn(RefreshTask) + Send + Sync + 'static) -> Self {
         self.background = Some(Box::new(run));
         self
     }
 
-    /// Takes the time from `clock` instead of the system's monotonic clock; see [`Clock`].
+    /// Reads the time from `clock` instead of the system's monotonic clock. See [`Clock`].
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.time.clock = TimeSource::Custom(Arc::new(clock));
         self
     }
 
-    /// Hashes keys with `hasher` instead of [`DefaultHasher`]. A hasher without a random seed lets whoever chooses the keys
-    /// send many of them to one place; keys beyond the 190 or so that fit there then evict each other.
-    pub fn hasher<T>(self, hasher: T) -> Builder<K, V, T> {
-        Builder {
-            max_entries: self.max_entries,
-            max_weight: self.max_weight,
-            weigher: self.weigher,
-            policy: self.policy,
-            listener: self.listener,
-            time: self.time,
-            jitter: self.jitter,
-            background: self.background,
-            negative_ttl: self.negative_ttl,
-            ticker: self.ticker.lose_by_hasher(),
-            snapshot: self.snapshot.lose_by_hasher(),
-            hasher,
-        }
-    }
-
-    /// Builds the cache, or says which settings do not go together.
+    /// Builds the cache.
+    ///
+    /// # Errors
+    ///
+    /// A [`BuildError`] if a setting is missing or invalid, if two settings conflict, if there is
+    /// no memory for the table, or if the operating system refuses a thread that a setting needs.
     pub fn build(mut self) -> Result<Cache<K, V, S>, BuildError> {
         let lives = [self.time.time_to_live, self.time.time_to_idle, self.time.refresh_after];
         if lives.contains(&Some(0))
             || self.negative_ttl == Some(Duration::ZERO)
-            || matches!(self.ticker, DeferredSetting::Some(Duration::ZERO, _))
-            || matches!(&self.snapshot, DeferredSetting::Some(keep, _) if keep.every == Some(Duration::ZERO))
+            || self.ticker.as_ref().is_some_and(|ticker| ticker.setting.is_zero())
+            || self
+                .snapshot
+                .as_ref()
+                .is_some_and(|snapshot| snapshot.setting.every == Some(Duration::ZERO))
         {
             return Err(BuildError::ZeroDuration);
-        }
-        if matches!(self.ticker, DeferredSetting::LostByHasher) {
-            return Err(BuildError::TickerBeforeHasher);
-        }
-        if matches!(self.snapshot, DeferredSetting::LostByHasher) {
-            return Err(BuildError::SnapshotBeforeHasher);
         }
         if !(0.0..1.0).contains(&self.jitter) {
             return Err(BuildError::Jitter);
@@ -287,7 +391,8 @@ impl<K, V, S> Builder<K, V, S> {
             None => None,
         };
         let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher)?;
-        let (ticker, auto_snapshot) = (self.ticker.start(&cache)?, self.snapshot.start(&cache)?);
+        let ticker = self.ticker.map(|ticker| ticker.start(&cache)).transpose()?;
+        let auto_snapshot = self.snapshot.map(|snapshot| snapshot.start(&cache)).transpose()?;
         cache.attach_services(ticker, auto_snapshot);
         Ok(cache)
     }
@@ -299,33 +404,68 @@ where
     V: Send + Sync + 'static,
     S: Send + Sync + 'static,
 {
-    /// Starts a thread, named `hotset-ticker`, that runs maintenance at intervals of `every`, so that expired entries are freed
-    /// even while no other thread uses the cache.
+    /// Starts a thread, named `hotset-ticker`, that runs maintenance at intervals of `every`, so
+    /// that expired entries are freed even while no other thread uses the cache.
     ///
-    /// Removal listeners and destructors may then run on that thread; if one panics, the thread continues. Must be set after
-    /// the [`hasher`](Self::hasher).
+    /// Removal listeners and destructors may then run on that thread; if one panics, the thread
+    /// continues.
     ///
     /// # Concurrency
-    /// The drop of the last handle to the cache ends the thread and waits for it, listeners and destructors that it is running
-    /// included. So that drop must not happen under a lock that one of them takes. A drop on the thread itself, or on a ticker
-    /// or saver of another cache, does not wait: then the thread drops the entries.
+    ///
+    /// The drop of the last handle to the cache stops the thread and waits for it, including
+    /// listeners and destructors that it is running. So that drop must not happen under a lock that
+    /// one of them takes. A drop on the thread itself, or on a ticker or saver of another cache,
+    /// does not wait: then the thread drops the entries.
     pub fn ticker(mut self, every: Duration) -> Self {
-        self.ticker = DeferredSetting::Some(every, Cache::start_ticker);
+        self.ticker = Some(StartSetting {
+            setting: every,
+            start: Cache::start_ticker,
+        });
         self
     }
 }
 
+#[cfg(feature = "snapshot")]
+#[cfg_attr(docsrs, doc(cfg(feature = "snapshot")))]
 impl<K, V, S> Builder<K, V, S>
 where
     K: Hash + Eq + Codec + Send + Sync + 'static,
     V: Codec + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Has the cache load and save a [snapshot](crate::snapshot) by itself, as [`AutoSnapshot`] says. To be set after the
-    /// [`hasher`](Self::hasher).
-    pub fn snapshot(mut self, keep: AutoSnapshot) -> Self {
-        self.snapshot = DeferredSetting::Some(keep, Cache::start_auto_snapshot);
+    /// Loads and saves a [snapshot](crate::snapshot) automatically, as configured by `auto`.
+    ///
+    /// # Examples
+    ///
+    /// See [`AutoSnapshot`].
+    pub fn snapshot(mut self, auto: AutoSnapshot) -> Self {
+        self.snapshot = Some(StartSetting {
+            setting: auto,
+            start: Cache::start_auto_snapshot,
+        });
         self
+    }
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: Send + Sync + 'static,
+{
+    /// Starts the thread. It holds the cache only while it works.
+    pub(crate) fn start_ticker(&self, interval: Duration) -> io::Result<Service> {
+        let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
+        Service::start(Kind::Ticker, interval, move || {
+            let Some(inner) = cache.upgrade() else { return false };
+            let continues = !inner.engine.is_poisoned();
+            if continues {
+                // A listener or a destructor that panics has been reported by the panic hook; the work was done.
+                _ = catch_unwind(AssertUnwindSafe(|| inner.engine.run_pending()));
+            }
+            _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
+            continues
+        })
     }
 }
 

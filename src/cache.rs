@@ -1,6 +1,5 @@
 //! The cache: its handle, its lookups and its statistics.
 
-use crate::builder::{Builder, DefaultHasher, Weigher};
 use crate::engine::{Deadlines, Engine, Entry, Settings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
@@ -8,10 +7,9 @@ use crate::flight::Flights;
 use crate::map::Header;
 use crate::negative::Failures;
 use crate::prim::sync::Ordering;
-use crate::reader::{Iter, Keys, Reader, Scan};
 use crate::reclaim::{FastGuard, Guard};
-use crate::refresh::Runner;
-use crate::snapshot::{AutoSnapshotter, SnapshotSlot};
+use crate::settings::{DefaultHasher, Runner, Weigher};
+use crate::snapshot::SnapshotSlot;
 use crate::stats::Stats;
 use crate::ticker::Service;
 use std::borrow::Borrow;
@@ -23,9 +21,11 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// A concurrent cache of keys `K` and values `V`. Cloning it returns another handle to the same cache.
+/// A concurrent cache of keys `K` and values `V`. Cloning it returns another handle to the same
+/// cache.
 ///
-/// Keys and values may be dropped by any thread that uses the cache, some time after they were removed from it.
+/// Keys and values may be dropped by any thread that uses the cache, some time after they were
+/// removed from it.
 ///
 /// # Examples
 ///
@@ -40,28 +40,37 @@ use std::time::Duration;
 /// ```
 ///
 /// # Concurrency
-/// - **Lookups are lock-free**: `get`, `get_with`, `get_many`, `contains_key` and those of a [`Reader`] wait for no other thread.
-///   With [`Policy::Lru`](crate::Policy::Lru), and where entries expire, a lookup may take the maintenance lock, if it is free, to
-///   do work that is due. Two kinds of lookups may wait: one after which an [`Expiry`](crate::Expiry) moves the deadline earlier
-///   waits for the maintenance lock, and a miss in a cache with a lazily loaded [snapshot](crate::snapshot) for its locks.
-/// - **Writers** (`insert`, `remove`, `compute`, loads that insert) change the table without a lock and record the change
-///   in a buffer of their own thread. With a batch of records the thread tries the maintenance lock, under which the policy and
-///   the timers are kept, entries are evicted and the table grows; if another thread holds it, the call returns. A writer waits
-///   in three cases: its buffer is full, which bounds memory (caches of fewer than 128 entries, and exact LRU, have room for
-///   one record); a few entries near its own are just being moved to another table; more than 1,024 threads use the cache.
-/// - `run_pending`, `set_capacity` and `save` wait for the maintenance lock. Loading calls wait for another caller's load of the
-///   same key.
-/// - A waiting thread spins for about a microsecond and then sleeps, so it does not keep a lock holder of lower priority from
-///   running. While a lock holder is suspended, lookups continue, and so do writers: one whose buffer is full waits 10
-///   milliseconds per change, and then leaves the change aside. So a cache exceeds its capacity by up to 100 entries per second
-///   and writing thread while a lock holder is suspended. Only a writer that needs an entry which the lock holder was just
-///   moving to another table waits for it.
-/// - No user code runs under the maintenance lock. If a bug makes maintenance panic nevertheless, the cache can still be read;
-///   calls that need maintenance panic from then on, instead of waiting for ever, and what the cache can no longer free is leaked.
+///
+/// - **Lookups are lock-free**: `get`, `get_with`, `get_many`, `contains_key` and those of a
+///   [`Reader`] wait for no other thread. With [`Policy::Lru`](crate::Policy::Lru), and where
+///   entries expire, a lookup may take the maintenance lock, if it is free, to do work that is due.
+///   Two kinds of lookups may wait: one after which an [`Expiry`](crate::Expiry) moves the deadline
+///   earlier waits for the maintenance lock, and a miss in a cache with a lazily loaded
+///   [snapshot](crate::snapshot) for its locks.
+/// - **Writers** (`insert`, `remove`, `compute`, loads that insert) change the table without a lock
+///   and record the change in a buffer of their own thread. With a batch of records the thread
+///   tries the maintenance lock, under which the policy and the timers are kept, entries are
+///   evicted and the table grows; if another thread holds it, the call returns. A writer waits in
+///   three cases: its buffer is full, which bounds memory (caches of fewer than 128 entries, and
+///   exact LRU, have room for one record); a few entries near its own are just being moved to
+///   another table; more than 1,024 threads use the cache.
+/// - `run_pending`, `set_capacity` and `save` wait for the maintenance lock. Loading calls wait for
+///   another caller's load of the same key.
+/// - A waiting thread spins for about a microsecond and then sleeps, so it does not keep a lock
+///   holder of lower priority from running. While a lock holder is suspended, lookups continue, and
+///   so do writers: one whose buffer is full waits 10 milliseconds per change, and then leaves the
+///   change aside. So a cache exceeds its capacity by up to 100 entries per second and writing
+///   thread while a lock holder is suspended. Only a writer that needs an entry which the lock
+///   holder was just moving to another table waits for it.
+/// - No user code runs under the maintenance lock. If a bug makes maintenance panic nevertheless,
+///   the cache can still be read; calls that need maintenance panic from then on, instead of
+///   waiting for ever, and what the cache can no longer free is leaked.
 ///
 /// # Limits
-/// A cache holds at most 234 million entries (268 million with [`Policy::Random`](crate::Policy::Random)), and at least 84 million,
-/// however removals fragment its queues; about as many can have a deadline. Beyond that, and where the policy finds no memory
+///
+/// A cache holds at most 234 million entries (268 million with
+/// [`Policy::Random`](crate::Policy::Random)), and at least 84 million, however removals fragment
+/// its queues; about as many can have a deadline. Beyond that, and where the policy finds no memory
 /// to grow, the cache evicts entries before its capacity is reached.
 pub struct Cache<K, V, S = DefaultHasher>(pub(crate) Arc<Inner<K, V, S>>);
 
@@ -76,13 +85,16 @@ pub(crate) struct Inner<K, V, S> {
     services: OnceLock<Box<Services<K, V, S>>>,
 }
 
-/// The threads of a cache that has any, and the number of its handles. The threads hold no handle, so that a save in progress
-/// does not keep the cache alive.
+/// The threads of a cache that has any, and the number of its handles. The threads hold no handle,
+/// so that a save in progress does not keep the cache alive.
 struct Services<K, V, S> {
     handles: AtomicUsize,
     ticker: Mutex<Option<Service>>,
-    auto_snapshot: Option<AutoSnapshotter<K, V, S>>,
+    last_drop: Option<OnLastDrop<K, V, S>>,
 }
+
+/// Called when the last handle is dropped.
+pub(crate) type OnLastDrop<K, V, S> = Box<dyn Fn(&Inner<K, V, S>) + Send + Sync>;
 
 impl<K, V, S> Clone for Cache<K, V, S> {
     fn clone(&self) -> Self {
@@ -101,47 +113,23 @@ impl<K, V, S> Drop for Cache<K, V, S> {
         {
             // The threads are joined first, so that the cache is dropped by this thread.
             drop(services.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
-            if let Some(auto_snapshot) = &services.auto_snapshot {
-                auto_snapshot.end(&self.0);
+            if let Some(last_drop) = &services.last_drop {
+                last_drop(&self.0);
             }
         }
     }
 }
 
-// After a panic of user code (hasher, equality, loader, weigher, listener, destructor) the cache is consistent and usable: no user
-// code runs under a lock, or between two steps that must both happen.
+// After a panic of user code (hasher, equality, loader, weigher, listener, destructor) the cache is
+// consistent and usable: no user code runs under a lock, or between two steps that must both
+// happen.
 impl<K, V, S> UnwindSafe for Cache<K, V, S> {}
 impl<K, V, S> RefUnwindSafe for Cache<K, V, S> {}
 
-impl<K: Hash + Eq, V> Cache<K, V> {
-    /// Returns a cache of at most `max_entries` entries, with the W-TinyLFU policy.
-    ///
-    /// # Panics
-    /// If there is no memory for its table. [`Builder::build`] returns that as an error.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let cache: hotset::Cache<u64, String> = hotset::Cache::new(10_000);
-    /// ```
-    pub fn new(max_entries: usize) -> Self {
-        Self::builder()
-            .max_entries(max_entries)
-            .build()
-            .expect("a number of entries, and memory for their table, is all a cache needs")
-    }
-}
-
-impl<K, V> Cache<K, V> {
-    /// Returns a builder with default settings and no capacity.
-    pub fn builder() -> Builder<K, V> {
-        Builder::new()
-    }
-}
-
 impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
-    /// Returns the hash of a key, mixed. Weak hashers vary only some bits. And the upper half of the default hasher's hashes of
-    /// an arithmetic progression is an arithmetic progression, which in some processes would fill only some buckets.
+    /// Returns the hash of a key, mixed. Weak hashers vary only some bits. And the upper half of
+    /// the default hasher's hashes of an arithmetic progression is an arithmetic progression, which
+    /// in some processes would fill only some buckets.
     #[inline]
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
         Self::mix_hash(self.hasher.hash_one(key))
@@ -161,8 +149,9 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
-    /// Remembers that a load of `key` failed, unless the key was changed since the load began. `invalidated` is called once the
-    /// failure can be found, so that a concurrent change either is seen here or finds the failure and removes it.
+    /// Remembers that a load of `key` failed, unless the key was changed since the load began.
+    /// `invalidated` is called once the failure can be found, so that a concurrent change either is
+    /// seen here or finds the failure and removes it.
     pub(crate) fn remember_failure<E>(&self, hash: u64, key: &K, error: Arc<E>, invalidated: impl FnOnce() -> bool)
     where
         K: Eq + Clone,
@@ -215,12 +204,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// Counts as a hit or a miss.
     ///
-    /// # Complexity
-    /// O(1).
-    ///
-    /// # Concurrency
-    /// Lock-free, see [`Cache`].
-    ///
     /// # Examples
     ///
     /// ```
@@ -229,6 +212,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert_eq!(cache.get("tea"), Some(3));
     /// assert_eq!(cache.get("milk"), None);
     /// ```
+    ///
+    /// # Complexity
+    ///
+    /// O(1).
+    ///
+    /// # Concurrency
+    ///
+    /// Lock-free, see [`Cache`].
     #[inline(always)]
     pub fn get<Q>(&self, key: &Q) -> Option<V>
     where
@@ -239,12 +230,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.get_with(key, V::clone)
     }
 
-    /// Calls `read` with the value for `key`, and returns its result, or `None` if the key is absent or expired.
+    /// Calls `read` with the value for `key`, and returns its result, or `None` if the key is
+    /// absent or expired.
     ///
     /// Counts as a hit or a miss.
-    ///
-    /// # Concurrency
-    /// Lock-free. While `read` runs, this cache frees no memory, so it should be short. It may use the cache.
     ///
     /// # Examples
     ///
@@ -253,6 +242,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// cache.insert("page", "<html>".to_owned());
     /// assert_eq!(cache.get_with("page", String::len), Some(6));
     /// ```
+    ///
+    /// # Concurrency
+    ///
+    /// Lock-free. While `read` runs, this cache frees no memory, so it should be short. It may use
+    /// the cache.
     #[inline(always)]
     pub fn get_with<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
     where
@@ -271,8 +265,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.get_slow(key, guard.map(FastGuard::into_guard), hash, found, read)
     }
 
-    /// Completes a `get_with` that the fast path could not, and all hits of a cache with an expiration. Out of line, so that it
-    /// costs the fast path no registers.
+    /// Completes a `get_with` that the fast path could not, and all hits of a cache with an
+    /// expiration. Out of line, so that it costs the fast path no registers.
     #[inline(never)]
     fn get_slow<Q, R>(
         &self,
@@ -297,10 +291,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         result
     }
 
-    /// Returns clones of the values of many keys, in their order, `None` for each that is absent or expired.
+    /// Returns clones of the values of many keys, in their order, `None` for each that is absent or
+    /// expired.
     ///
-    /// Faster than single [`get`](Self::get)s when the entries exceed the processor's caches: the memory accesses of up to 64
-    /// keys overlap.
+    /// Faster than single [`get`](Self::get)s when the entries exceed the processor's caches: the
+    /// memory accesses of up to 64 keys overlap.
     ///
     /// # Examples
     ///
@@ -340,32 +335,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 return;
             }
             let guard = self.0.engine.pin();
-            let mut glanced = [None; BATCH];
+            let mut probed = [None; BATCH];
             let size = size_of::<Entry<K, V>>();
             self.0
                 .engine
                 .map()
-                .probe_batch(&hashes[..n], &mut glanced[..n], size, &guard);
-            for ((hash, key), glanced) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(glanced) {
-                let entry = self.0.lookup_glanced(key, hash, glanced, &guard);
+                .probe_batch(&hashes[..n], &mut probed[..n], size, &guard);
+            for ((hash, key), probed) in hashes.into_iter().zip(batch.into_iter().flatten()).zip(probed) {
+                let entry = self.0.lookup_probed(key, hash, probed, &guard);
                 found(entry.map(|entry| &entry.value));
             }
         }
     }
 
-    /// Returns a pinned [`Reader`], for lookups by reference.
-    #[inline]
-    pub fn reader(&self) -> Reader<'_, K, V, S> {
-        Reader {
-            inner: &self.0,
-            guard: self.0.engine.pin(),
-        }
-    }
-
-    /// Returns a clone of the value for `key`, without an effect on the policy, the statistics or the entry's time to idle.
-    ///
-    /// # Concurrency
-    /// Lock-free.
+    /// Returns a clone of the value for `key`, without an effect on the policy, the statistics or
+    /// the entry's time to idle.
     ///
     /// # Examples
     ///
@@ -375,6 +359,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert_eq!(cache.peek("tea"), Some(3));
     /// assert_eq!(cache.stats().hits, 0);
     /// ```
+    ///
+    /// # Concurrency
+    ///
+    /// Lock-free.
     pub fn peek<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -390,6 +378,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Whether `key` is in the cache and not expired. Counts neither as a hit nor as a miss.
     ///
     /// # Concurrency
+    ///
     /// Lock-free.
     pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
@@ -401,8 +390,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.0.find_alive(hash, key, now, &self.0.engine.pin()).is_some()
     }
 
-    /// Returns the time until the entry of `key` expires if it is not used again: `None` if there is no entry, `Some(None)` if
-    /// it never expires. Counts neither as a hit nor as a miss.
+    /// Returns the time until the entry of `key` expires if it is not used again: `None` if there
+    /// is no entry, `Some(None)` if it never expires. Counts neither as a hit nor as a miss.
     ///
     /// # Examples
     ///
@@ -422,7 +411,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let guard = self.0.engine.pin();
         let found = self.0.find_alive(hash, key, now, &guard)?;
         let timing = self.0.engine.timing(found, &guard);
-        // The entry may come from a snapshot, as the first one with a deadline. So the clock is read again.
+        // The entry may come from a snapshot, as the first one with a deadline. So the clock is
+        // read again.
         Some(timing.and_then(|timing| timing.remaining(self.0.engine.now())))
     }
 }
@@ -448,59 +438,18 @@ impl<K, V, S> Cache<K, V, S> {
     }
 
     /// Attaches its threads to a new cache.
-    pub(crate) fn attach_services(&self, ticker: Option<Service>, auto_snapshot: Option<AutoSnapshotter<K, V, S>>) {
-        if ticker.is_some() || auto_snapshot.is_some() {
+    pub(crate) fn attach_services(&self, ticker: Option<Service>, last_drop: Option<OnLastDrop<K, V, S>>) {
+        if ticker.is_some() || last_drop.is_some() {
             _ = self.0.services.set(Box::new(Services {
                 handles: AtomicUsize::new(1),
                 ticker: Mutex::new(ticker),
-                auto_snapshot,
+                last_drop,
             }));
         }
     }
 
-    /// Returns an iterator over clones of all entries, in no particular order. Counts no hits.
-    ///
-    /// Weakly consistent, see [`Iter`]. [`for_each`](Self::for_each) visits without clones.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let cache: hotset::Cache<u32, u32> = [(1, 10), (2, 20)].into_iter().collect();
-    /// let total: u32 = cache.iter().map(|(_, value)| value).sum();
-    /// assert_eq!(total, 30);
-    /// ```
-    pub fn iter(&self) -> Iter<'_, K, V, S> {
-        Iter::new(&self.0)
-    }
-
-    /// Returns an iterator over clones of all keys, in no particular order. Counts no hits. Weakly consistent, as
-    /// [`iter`](Self::iter).
-    pub fn keys(&self) -> Keys<'_, K, V, S> {
-        Keys::new(&self.0)
-    }
-
-    /// Calls `visit` for every entry that has not expired, in no particular order, without clones. Counts no hits.
-    ///
-    /// Weakly consistent: an entry that is in the cache during the whole call is visited exactly once.
-    ///
-    /// # Concurrency
-    /// Takes no lock. `visit` may use the cache. The cache frees memory between the calls of `visit` only every few hundred
-    /// entries, so `visit` should be short.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let cache: hotset::Cache<u32, String> = [(1, "one".to_owned())].into_iter().collect();
-    /// let mut bytes = 0;
-    /// cache.for_each(|_, value| bytes += value.len());
-    /// assert_eq!(bytes, 3);
-    /// ```
-    pub fn for_each(&self, mut visit: impl FnMut(&K, &V)) {
-        let mut scan = Scan::new(&self.0);
-        while scan.visit_some(&mut visit) {}
-    }
-
-    /// Returns the number of entries, including expired ones that have not been freed yet. Exact when no other call runs.
+    /// Returns the number of entries, including expired ones that have not been freed yet. Exact
+    /// when no other call runs.
     pub fn len(&self) -> usize {
         self.0.engine.published().len.load(Ordering::Relaxed) as usize
     }
@@ -510,7 +459,8 @@ impl<K, V, S> Cache<K, V, S> {
         self.len() == 0
     }
 
-    /// Returns the total weight as of the last maintenance. Without a weigher it is the number of entries.
+    /// Returns the total weight as of the last maintenance. Without a weigher it is the number of
+    /// entries.
     pub fn weight(&self) -> u64 {
         self.0.engine.published().weight.load(Ordering::Relaxed)
     }
@@ -520,18 +470,19 @@ impl<K, V, S> Cache<K, V, S> {
         self.0.engine.thread_states().capacity()
     }
 
-    /// Changes the capacity: a weight, or a number of entries, as the cache was built. A smaller one evicts before the call
-    /// returns.
+    /// Changes the capacity: a weight, or a number of entries, as the cache was built. A smaller
+    /// one evicts before the call returns.
     pub fn set_capacity(&self, capacity: u64) {
         self.0.engine.set_capacity(capacity);
     }
 
-    /// Performs all maintenance that is due. Afterwards the weight is within the capacity, and memory that no reader holds has
-    /// been freed.
+    /// Performs all maintenance that is due. Afterwards the weight is within the capacity, and
+    /// memory that no reader holds has been freed.
     ///
     /// Never needed for correctness. Useful in tests and while a program is idle.
     ///
     /// # Concurrency
+    ///
     /// Waits for maintenance by another thread.
     pub fn run_pending(&self) {
         self.0.engine.run_pending();
@@ -554,8 +505,8 @@ impl<K, V, S> Cache<K, V, S> {
         stats
     }
 
-    /// Applies pending changes, checks every invariant of the cache's structures, and panics if one is broken. For tests: no
-    /// other thread may use the cache while it runs. O(n).
+    /// Applies pending changes, checks every invariant of the cache's structures, and panics if one
+    /// is broken. For tests: no other thread may use the cache while it runs. O(n).
     #[doc(hidden)]
     pub fn validate(&self) {
         self.0.engine.validate();

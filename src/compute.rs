@@ -1,4 +1,5 @@
-//! Atomic changes of an entry that depend on its current value: `change`, and `compute` on top of it.
+//! Atomic changes of an entry that depend on its current value: `change`, and `compute` on top of
+//! it.
 
 use crate::cache::Cache;
 use crate::engine::{Engine, Entry};
@@ -22,16 +23,38 @@ pub enum Change<K, V> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// Replaces the value for `key` by the result of `change`, atomically. Returns a clone of the value that is in the cache
-    /// afterwards.
+    /// Inserts `value` for `key`, and returns a clone of the value that it replaced, or `None` if
+    /// the key was absent or expired.
     ///
-    /// `change` is called with a clone of the current value, or `None` if the key is absent or expired. If it returns `None`,
-    /// the entry is removed. `key` is passed by value or by reference, see [`LoadKey`]. A load of the key in flight is
-    /// invalidated. If `change` panics, nothing changes.
+    /// Atomic. Invalidates a load of the key in flight.
     ///
-    /// # Concurrency
-    /// `change` runs without a lock held. It is called again if another thread changed the key before its result was stored. So
-    /// it must not change the key itself.
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = hotset::Cache::new(100);
+    /// assert_eq!(cache.replace("tea", 3), None);
+    /// assert_eq!(cache.replace("tea", 4), Some(3));
+    /// ```
+    pub fn replace(&self, key: K, value: V) -> Option<V>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        let mut previous = None;
+        self.change(&key, |current| {
+            previous = current.cloned();
+            Change::Set(key.clone(), value.clone(), Ttl::Default)
+        });
+        previous
+    }
+
+    /// Replaces the value for `key` by the result of `change`, atomically. Returns a clone of the
+    /// value that is in the cache afterwards.
+    ///
+    /// `change` is called with a clone of the current value, or `None` if the key is absent or
+    /// expired. If it returns `None`, the entry is removed. `key` is passed by value or by
+    /// reference, see [`LoadKey`]. A load of the key in flight is invalidated. If `change` panics,
+    /// nothing changes.
     ///
     /// # Examples
     ///
@@ -40,6 +63,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// hits.compute("home", |count| Some(count.unwrap_or(0) + 1));
     /// assert_eq!(hits.compute("home", |count| Some(count.unwrap_or(0) + 1)), Some(2));
     /// ```
+    ///
+    /// # Concurrency
+    ///
+    /// `change` runs without a lock held. It is called again if another thread changed the key
+    /// before its result was stored. So it must not change the key itself.
     pub fn compute<T, F>(&self, key: T, mut change: impl FnMut(Option<V>) -> Option<V>) -> Option<V>
     where
         T: LoadKey<K, F>,
@@ -49,8 +77,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.compute_with_ttl(key, |current| Some((change(current)?, Ttl::Default)))
     }
 
-    /// Replaces the value for `key` as [`compute`](Self::compute) does, with a [`Ttl`] for the new value. [`Ttl::Keep`] keeps
-    /// the entry's deadline.
+    /// Replaces the value for `key` as [`compute`](Self::compute) does, with a [`Ttl`] for the new
+    /// value. [`Ttl::Keep`] keeps the entry's deadline.
     ///
     /// # Examples
     ///
@@ -83,16 +111,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         changed
     }
 
-    /// Calls `decide` with the current value for `key`, by reference, and applies its decision atomically.
+    /// Calls `decide` with the current value for `key`, by reference, and applies its decision
+    /// atomically.
     ///
-    /// The most general form of [`compute`](Self::compute): clones neither key nor value, and can leave the entry as it is.
-    /// Counts neither as a hit nor as a miss. Any decision but [`Change::Keep`] invalidates a load of the key in flight. If
-    /// `decide` panics, nothing changes.
-    ///
-    /// # Concurrency
-    /// `decide` runs without a lock held. It is called again if another thread changed the key before the decision was applied;
-    /// its last decision is applied. So it must not change the key itself. While it runs, the cache frees no memory, so it
-    /// should be short.
+    /// The most general form of [`compute`](Self::compute): clones neither key nor value, and can
+    /// leave the entry as it is. Counts neither as a hit nor as a miss. Any decision but
+    /// [`Change::Keep`] invalidates a load of the key in flight. If `decide` panics, nothing
+    /// changes.
     ///
     /// # Examples
     ///
@@ -115,6 +140,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert!(!claim("lamp", 2));
     /// assert_eq!(owners.get("lamp"), Some(1));
     /// ```
+    ///
+    /// # Concurrency
+    ///
+    /// `decide` runs without a lock held. It is called again if another thread changed the key
+    /// before the decision was applied; its last decision is applied. So it must not change the key
+    /// itself. While it runs, the cache frees no memory, so it should be short.
     pub fn change<Q>(&self, key: &Q, mut decide: impl FnMut(Option<&V>) -> Change<K, V>)
     where
         K: Borrow<Q>,
@@ -139,7 +170,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let done = match (old, change) {
                 (_, Change::Keep) => unreachable!("returned above"),
                 (None, Change::Remove) => {
-                    // A load that has not committed will not do so. One that has is a current value that `decide` must see first.
+                    // A load that has not committed will not do so. One that has is a current value
+                    // that `decide` must see first.
                     let mut present = false;
                     if kill {
                         let look = |_: &Entry<K, V>| {

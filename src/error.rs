@@ -1,13 +1,24 @@
-//! What can go wrong, for the caller to see.
+//! The errors of building a cache and of loading a value.
 
 use crate::map::NoMemory;
 use std::error::Error;
 use std::sync::Arc;
 use std::{fmt, io, mem};
 
-/// A setting with which no cache can be built.
+/// The error of [`Builder::build`](crate::Builder::build): the settings from which no cache can be
+/// built, or the resource that the system refuses.
 ///
-/// Two errors are equal if they are of one kind; of [`ThreadSpawn`](Self::ThreadSpawn), if their sources are, too.
+/// Two errors are equal if they are of the same variant. Errors of
+/// [`ThreadSpawn`](Self::ThreadSpawn) are equal if their sources also have the same kind and code.
+///
+/// # Examples
+///
+/// ```
+/// use hotset::{BuildError, Cache};
+///
+/// let error = Cache::<u64, u64>::builder().build().unwrap_err();
+/// assert_eq!(error, BuildError::MissingCapacity);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -19,27 +30,26 @@ pub enum BuildError {
     MissingWeigher,
     /// A `weigher` was set without `max_weight`.
     MissingMaxWeight,
-    /// A time to live, a time to idle, a time to refresh, a ticker's or a snapshot's interval of zero.
+    /// A time to live, a time to idle, a refresh age, a negative TTL, or the interval of a ticker
+    /// or a snapshot is zero.
     ZeroDuration,
-    /// A jitter that is not from 0 to below 1.
+    /// The jitter is not at least 0 and less than 1.
     Jitter,
-    /// `ticker` was set before `hasher`, which makes another builder: set it after.
-    TickerBeforeHasher,
-    /// `snapshot` was set before `hasher`, which makes another builder: set it after.
-    SnapshotBeforeHasher,
-    /// The operating system refused the thread of the [`ticker`](crate::Builder::ticker), or of the
+    /// The operating system refused the thread of the [`ticker`](crate::Builder::ticker) or of the
     /// [`snapshot`](crate::Builder::snapshot).
     ThreadSpawn {
-        /// What it reported.
+        /// The operating system's error.
         source: Arc<io::Error>,
     },
-    /// There is no memory for a table of so many entries. (A cache of 1,024 to 2^26 entries is built with a table for all of
-    /// them, some 18 bytes each; any other begins small.)
+    /// There is no memory for the table. A cache of 1,024 to 2^26 entries is built with a table for
+    /// all of them, about 18 bytes per entry; any other starts small.
     NoMemory,
-    /// The allocator returns pointers with a tag in their upper 16 bits, which the table has no room for: under MTE, HWASan or LAM,
-    /// and on Android 11 or newer unless the application turns tagging off.
+    /// The allocator returns pointers with a tag in their upper 16 bits, which the table has no
+    /// room for. So do allocators under MTE, HWASan or LAM, and on Android 11 or newer unless the
+    /// application turns tagging off.
     TaggedPointers,
-    /// An expiration setting, on a platform without a clock (`wasm32-unknown-unknown`), and no [`clock`](crate::Builder::clock).
+    /// An expiration setting without a [`clock`](crate::Builder::clock), on a platform that has
+    /// none (`wasm32-unknown-unknown`).
     NoClock,
 }
 
@@ -53,21 +63,19 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ThreadSpawn { source } => return write!(f, "failed to start the maintenance thread: {source}"),
-            Self::MissingCapacity => "a cache needs a bound: set max_entries, or max_weight and a weigher",
-            Self::ConflictingCapacities => "max_entries and max_weight exclude each other: set one of them",
-            Self::MissingWeigher => "max_weight needs a weigher, which says what an entry weighs",
-            Self::MissingMaxWeight => "a weigher needs max_weight, the bound on the sum of the weights",
-            Self::ZeroDuration => {
-                "a time to live, to idle or to refresh, a ticker's and a snapshot's interval must be longer than zero"
+            Self::MissingCapacity => "no capacity: set max_entries, or max_weight and a weigher",
+            Self::ConflictingCapacities => "both max_entries and max_weight are set: set one of them",
+            Self::MissingWeigher => {
+                "max_weight without a weigher: set the function that returns the weight of an entry"
             }
-            Self::Jitter => "a jitter is a fraction, from 0 to below 1",
-            Self::TickerBeforeHasher => "set the ticker after the hasher",
-            Self::SnapshotBeforeHasher => "set the snapshot after the hasher",
-            Self::NoMemory => "there is no memory for a table of so many entries",
+            Self::MissingMaxWeight => "weigher without max_weight: set the bound on the sum of the weights",
+            Self::ZeroDuration => "a duration is zero: TTLs, refresh ages and intervals must be longer than zero",
+            Self::Jitter => "jitter is out of range: it must be at least 0 and less than 1",
+            Self::NoMemory => "no memory for the table: set a smaller capacity",
             Self::TaggedPointers => {
-                "the allocator returns pointers with a tag in their upper 16 bits: turn off pointer tagging, or use another allocator"
+                "the allocator returns tagged pointers: turn off pointer tagging, or use another allocator"
             }
-            Self::NoClock => "expiration settings need a clock, which this platform has not: set one by Builder::clock",
+            Self::NoClock => "no clock on this platform for expiration settings: set one with Builder::clock",
         })
     }
 }
@@ -94,16 +102,28 @@ impl PartialEq for BuildError {
 
 impl Eq for BuildError {}
 
-/// Why a load brought no value.
+/// The error of a load that returned no value.
+///
+/// # Examples
+///
+/// ```
+/// use hotset::{Cache, LoadError};
+///
+/// let cache: Cache<&str, u32> = Cache::new(100);
+/// let port = cache.try_get_or_insert_with("port", || "80a".parse::<u32>());
+/// let Err(LoadError::Failed(error)) = port else { panic!("a letter is not a digit") };
+/// assert_eq!(error.to_string(), "invalid digit found in string");
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LoadError<E> {
     /// The loader returned this error. All callers that waited for the same load share it.
     Failed(Arc<E>),
-    /// The key was asked for from inside its own loader, directly or through loaders of other threads that wait for each
-    /// other: waiting would never end.
+    /// The key was requested from inside its own loader, directly or through loaders of other
+    /// threads that wait for each other. Waiting would be a deadlock.
     Reentrant,
-    /// A loader of many keys returned another number of values than it was asked for. None of them was used.
+    /// A loader of many keys returned a different number of values than it was called with keys.
+    /// None of the values is used.
     WrongLength {
         /// The number of keys.
         asked: usize,
@@ -129,9 +149,9 @@ impl<E: fmt::Display> fmt::Display for LoadError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(error) => write!(f, "the loader failed: {error}"),
-            Self::Reentrant => f.write_str("the key was asked for from inside its own loader"),
+            Self::Reentrant => f.write_str("the key was requested from inside its own loader"),
             Self::WrongLength { asked, returned } => {
-                write!(f, "a loader was asked for {asked} values and returned {returned}")
+                write!(f, "the loader returned {returned} values, expected {asked}")
             }
         }
     }

@@ -3,14 +3,16 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 
-/// A key by value (`K`), or by reference to a borrowed form of it (`&Q`, where `Q: ToOwned<Owned = K>`).
+/// A key by value (`K`), or by reference to a borrowed form of it (`&Q`, where `Q: ToOwned<Owned =
+/// K>`).
 ///
-/// Loads and [`compute`](crate::Cache::compute) take either. With a reference, an owned key is created
-/// only if the call inserts: a hit of a `String` key that is passed as `&str` does not allocate.
+/// Loads and [`compute`](crate::Cache::compute) take either. With a reference, an owned key is
+/// created only if the call inserts: a hit of a `String` key that is passed as `&str` does not
+/// allocate.
 ///
-/// `Form` tells the two implementations apart and is inferred. Inference needs the type of the cache's
-/// keys: where no earlier call has determined it, write it down, as in `Cache::<String, u64>::new(100)`.
-/// This trait cannot be implemented by other types.
+/// `Form` distinguishes the two implementations and is inferred. Inference needs the type of the
+/// cache's keys: where no earlier call has determined it, write it down, as in `Cache::<String,
+/// u64>::new(100)`. This trait cannot be implemented by other types.
 ///
 /// # Examples
 ///

@@ -8,23 +8,38 @@
 //! assert_eq!(cache.get("/index"), Some(page));
 //! ```
 //!
-//! A [`Cache`] is a handle: clone it for every thread. Lookups take no lock and, on an entry that is known to be hot,
-//! write nothing that another thread reads. See [`Builder`] for weights, other policies and removal listeners.
+//! A [`Cache`] is a handle: clone it for every thread. Lookups take no lock and, on an entry that
+//! is known to be hot, write nothing that another thread reads. See [`Builder`] for weights, other
+//! policies and removal listeners.
 //!
-//! Loads: [`Cache::get_or_insert_with`] and its kin have one caller load what all wait for; [`Cache::get_many_or_insert_with`] loads
-//! many keys in one call. The cargo feature `async` adds `get_or_insert_async` and its kin, for loaders that are futures, on any
-//! executor; it brings no dependencies.
+//! Loads: [`Cache::get_or_insert_with`] and its variants have one caller load what all wait for;
+//! [`Cache::get_many_or_insert_with`] loads many keys in one call.
 //!
-//! The cargo feature `tier2` adds the module `tier2`: the protocol by which caches of several processes share a second tier (a Redis),
-//! without I/O and without dependencies.
+//! # Features
 //!
-//! Costs: `get`, `insert` and `remove` are O(1). Lookups are lock-free. Writers share maintenance (eviction, expiration,
-//! freeing, growth) under a try-lock: the call that finds it due performs it, unless another thread does; there is no
-//! background thread, unless one is set ([`Builder::ticker`]). A writer that outruns maintenance waits for it, so
-//! that the bounds are hard: after any call returns, the cache holds at most its capacity and
-//! what its threads have not had recorded yet, which is at most 128 entries or a 64th of the capacity (a small cache: an
-//! eighth, but 8; or one per writing thread, if that is more); after [`Cache::run_pending`] at most its capacity.
-//! See [`Cache`] for what waits, and for what.
+//! | feature | default | adds | dependencies |
+//! |---|---|---|---|
+//! | `snapshot` | yes | the module [`snapshot`]: a cache in a file, for a warm restart | memmap2, xxhash-rust, libc |
+//! | `huge-pages` | yes | huge pages for large tables, on Linux | libc |
+//! | `async` | no | `get_or_insert_async` and its variants: loaders that are futures, on any executor | – |
+//! | `serde` | no | `snapshot::Serde`: keys and values that serde can serialize, in snapshots | serde, postcard |
+//! | `tier2` | no | the module `tier2`: the protocol by which processes share a second tier, without I/O | – |
+//! | `crossbeam` | no | reclamation by crossbeam-epoch in place of hotset's own | crossbeam-epoch |
+//!
+//! With `default-features = false` the crate needs std and two crates of pure Rust, hashbrown and
+//! foldhash. The oldest supported compiler is Rust 1.90.
+//!
+//! # Costs and bounds
+//!
+//! `get`, `insert` and `remove` are O(1). Lookups are lock-free. Writers share maintenance
+//! (eviction, expiration, freeing, growth) under a try-lock: the call that finds it due performs
+//! it, unless another thread does; there is no background thread, unless one is set
+//! ([`Builder::ticker`]). A writer that outruns maintenance waits for it, so that the bounds are
+//! hard: after any call returns, the cache holds at most its capacity and what its threads have not
+//! had recorded yet, which is at most 128 entries or a 64th of the capacity (a small cache: an
+//! eighth, but 8; or one per writing thread, if that is more); after [`Cache::run_pending`] at most
+//! its capacity. See [`Cache`] for what waits, and for what.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs)]
 
 mod builder;
@@ -47,14 +62,21 @@ pub mod raw;
 mod reader;
 mod reclaim;
 mod refresh;
+mod settings;
+#[cfg(feature = "snapshot")]
+#[cfg_attr(docsrs, doc(cfg(feature = "snapshot")))]
 pub mod snapshot;
+#[cfg(not(feature = "snapshot"))]
+#[path = "snapshot_off.rs"]
+mod snapshot;
 mod stats;
 mod ticker;
 #[cfg(feature = "tier2")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tier2")))]
 pub mod tier2;
 mod write;
 
-pub use builder::{Builder, DefaultHasher};
+pub use builder::Builder;
 pub use cache::Cache;
 pub use clock::{Clock, ManualClock};
 pub use compute::Change;
@@ -64,7 +86,7 @@ pub use key::{ByReference, ByValue, LoadKey};
 pub use loading::{Entry, Freshness, Loaded, VacantEntry};
 pub use policy::PolicyKind as Policy;
 pub use reader::{Iter, Keys, Reader};
-pub use refresh::RefreshTask;
+pub use settings::{DefaultHasher, RefreshTask};
 pub use stats::{Cause, Stats};
 
 #[cfg(doctest)]

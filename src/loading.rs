@@ -1,7 +1,9 @@
-//! Single-flight loads: one caller loads a missing value, concurrent callers for its key wait for that load.
+//! Single-flight loads: one caller loads a missing value, concurrent callers for its key wait for
+//! that load.
 //!
-//! A loading call looks its key up, joins the key's load in [`flight`](crate::flight), and either runs the loader, or waits
-//! for the caller that does. This module is what both do; [`refresh`](crate::refresh) reloads values before they expire.
+//! A loading call looks its key up, joins the key's load in [`flight`](crate::flight), and either
+//! runs the loader, or waits for the caller that does. This module is what both do;
+//! [`refresh`](crate::refresh) reloads values before they expire.
 
 mod bulk;
 mod entry;
@@ -42,8 +44,8 @@ pub enum Freshness {
     Loaded,
     /// Another caller loaded it while this call waited, or just before it could begin a load.
     Shared,
-    /// It was in the cache and due for a reload (see [`refresh_after`](crate::Builder::refresh_after)), which this call tried and
-    /// which failed.
+    /// It was in the cache and due for a reload (see
+    /// [`refresh_after`](crate::Builder::refresh_after)), which this call tried and which failed.
     Stale,
 }
 
@@ -69,19 +71,13 @@ impl<V> Found<V> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// Returns the value for `key`, calling `load` to compute and insert it if it is absent or expired.
+    /// Returns the value for `key`, calling `load` to compute and insert it if it is absent or
+    /// expired.
     ///
-    /// `key` is passed by value or by reference, see [`LoadKey`]. If `load` panics, the panic continues in this call, and one of
-    /// the waiting callers loads in its place. If the key is inserted, removed or computed during the load, the loaded value is
-    /// returned and not inserted.
-    ///
-    /// # Panics
-    /// If `key` is requested from inside its own loader. [`try_get_or_insert_with`](Self::try_get_or_insert_with) returns that
-    /// as an error.
-    ///
-    /// # Concurrency
-    /// Concurrent calls for the same key wait for that one load. Calls for other keys are not blocked. `load` runs without a
-    /// lock held, and may use the cache.
+    /// `key` is passed by value or by reference, see [`LoadKey`]. If `load` panics, the panic
+    /// continues in this call, and one of the waiting callers loads in its place. If the key is
+    /// inserted, removed or computed during the load, the loaded value is returned and not
+    /// inserted.
     ///
     /// # Examples
     ///
@@ -90,6 +86,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// let page = pages.get_or_insert_with("/index", || "<html>".to_owned());
     /// assert_eq!(pages.get("/index"), Some(page));
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `key` is requested from inside its own loader.
+    /// [`try_get_or_insert_with`](Self::try_get_or_insert_with) returns that as an error.
+    ///
+    /// # Concurrency
+    ///
+    /// Concurrent calls for the same key wait for that one load. Calls for other keys are not
+    /// blocked. `load` runs without a lock held, and may use the cache.
     pub fn get_or_insert_with<T, F>(&self, key: T, load: impl FnOnce() -> V) -> V
     where
         T: LoadKey<K, F>,
@@ -99,10 +105,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.get_or_insert_with_ttl(key, || (load(), Ttl::Default))
     }
 
-    /// Returns the value for `key` as [`get_or_insert_with`](Self::get_or_insert_with) does, with a loader that also returns the
-    /// value's [`Ttl`].
+    /// Returns the value for `key` as [`get_or_insert_with`](Self::get_or_insert_with) does, with a
+    /// loader that also returns the value's [`Ttl`].
     ///
     /// # Panics
+    ///
     /// If `key` is requested from inside its own loader.
     pub fn get_or_insert_with_ttl<T, F>(&self, key: T, load: impl FnOnce() -> (V, Ttl)) -> V
     where
@@ -116,13 +123,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// Returns the value for `key` as [`get_or_insert_with`](Self::get_or_insert_with) does, with a loader that may fail.
-    ///
-    /// # Errors
-    /// [`LoadError::Failed`] if `load` returns an error, or another caller's load of the key that this call waited for does. An
-    /// error is not cached, unless [`negative_ttl`](crate::Builder::negative_ttl) is set. Callers that expect another type of
-    /// error than that of the failed load do not share it and load themselves. [`LoadError::Reentrant`] if `key` is requested
-    /// from inside its own loader.
+    /// Returns the value for `key` as [`get_or_insert_with`](Self::get_or_insert_with) does, with a
+    /// loader that may fail.
     ///
     /// # Examples
     ///
@@ -132,6 +134,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert_eq!(parse("7").unwrap(), 7);
     /// assert!(parse("seven").is_err());
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Failed`] if `load` returns an error, or another caller's load of the key that
+    /// this call waited for does. An error is not cached, unless
+    /// [`negative_ttl`](crate::Builder::negative_ttl) is set. Callers that expect another type of
+    /// error than that of the failed load do not share it and load themselves.
+    /// [`LoadError::Reentrant`] if `key` is requested from inside its own loader.
     pub fn try_get_or_insert_with<T, F, E>(
         &self,
         key: T,
@@ -146,10 +156,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.try_get_or_insert_with_ttl(key, || Ok((load()?, Ttl::Default)))
     }
 
-    /// Returns the value for `key` as [`try_get_or_insert_with`](Self::try_get_or_insert_with) does, with a loader that also
-    /// returns the value's [`Ttl`].
+    /// Returns the value for `key` as [`try_get_or_insert_with`](Self::try_get_or_insert_with)
+    /// does, with a loader that also returns the value's [`Ttl`].
     ///
     /// # Errors
+    ///
     /// As [`try_get_or_insert_with`](Self::try_get_or_insert_with).
     pub fn try_get_or_insert_with_ttl<T, F, E>(
         &self,
@@ -165,12 +176,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.get_or_load(key, load).map(|loaded| loaded.value)
     }
 
-    /// Returns the value for `key` and where it comes from, calling `load` to compute and insert it if it is absent or expired.
+    /// Returns the value for `key` and where it comes from, calling `load` to compute and insert it
+    /// if it is absent or expired.
     ///
-    /// The general form of the other loading calls: `load` returns the value and its [`Ttl`], or an error.
-    ///
-    /// # Errors
-    /// As [`try_get_or_insert_with`](Self::try_get_or_insert_with).
+    /// The general form of the other loading calls: `load` returns the value and its [`Ttl`], or an
+    /// error.
     ///
     /// # Examples
     ///
@@ -183,6 +193,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert_eq!(load().unwrap().freshness, Freshness::Loaded);
     /// assert_eq!(load().unwrap().freshness, Freshness::Cached);
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`try_get_or_insert_with`](Self::try_get_or_insert_with).
     #[inline]
     pub fn get_or_load<T, F, E>(
         &self,
@@ -226,7 +240,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// Loads a key that is missing. `stored` returns the key to insert, made from the requested one and the value.
+    /// Loads a key that is missing. `stored` returns the key to insert, made from the requested one
+    /// and the value.
     #[inline(never)]
     pub(crate) fn load_missing<E>(
         &self,
@@ -287,8 +302,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.0.flights.join(hash, |other| other == key, key.clone(), actor)
     }
 
-    /// Looks a key up again if `recheck` says that another load of it may have completed since it was missed. A value that is
-    /// found completes the new load. A value that was inserted by other means counts as inserted during this load.
+    /// Looks a key up again if `recheck` is true: another load of it may have completed since it
+    /// was missed. A value that is found completes the new load. A value that was inserted by other
+    /// means counts as inserted during this load.
     #[inline]
     fn recheck_map(&self, recheck: bool, hash: u64, key: &K, guard: Guard, leader: &mut Leader<'_, K, V>) -> Option<V>
     where
@@ -329,9 +345,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
                 self.0.begin_load(hash, &key);
                 let new = self.0.engine.make(hash, (key, copy), weight, timing, &guard);
-                // The load leaves its table when the closure is dropped. That is after the map has decided, so that a caller who
-                // misses the load finds the entry. And it is before listeners run, which may load the key if it was not
-                // admitted.
+                // The load leaves its table when the closure is dropped. That is after the map has
+                // decided, so that a caller that misses the load finds the entry. And it is before
+                // listeners run, which may load the key if it was not admitted.
                 let leaving = leader.leave_on_drop();
                 let invalidated = move || leaving.invalidated();
                 self.0
@@ -350,7 +366,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 }
 
-/// Returns the outcome of a load to a caller that waited for it. `None`: the caller must look the key up again.
+/// Returns the outcome of a load to a caller that waited for it. `None`: the caller must look the
+/// key up again.
 fn shared<V: Clone, E: Send + Sync + 'static>(outcome: Option<&Outcome<V>>) -> Option<Result<V, LoadError<E>>> {
     match outcome {
         Some(Outcome::Loaded(value)) => Some(Ok(value.clone())),
@@ -373,9 +390,6 @@ impl<E> From<Reentrant> for LoadError<E> {
 pub(crate) fn infallible(error: LoadError<Infallible>) -> ! {
     match error {
         LoadError::Failed(never) => match *never {},
-        LoadError::Reentrant => panic!("hotset: a key was requested from inside its own loader"),
-        LoadError::WrongLength { asked, returned } => {
-            panic!("hotset: a loader of {asked} keys returned {returned} values")
-        }
+        error => panic!("hotset: {error}"),
     }
 }

@@ -1,6 +1,10 @@
-//! How a key is looked up: the short way that most gets go, and what is not usual apart from it.
+//! Lookups: the fast path that most gets take, and the slow path out of line.
 //!
-//! In a cache whose entries may have times every hit goes the other way: it has to look at the clock.
+//! [`Inner::lookup_fast`] decides a lookup by one probe of the home bucket, if the counters of the
+//! calling thread are at hand. [`Inner::lookup_slow`] continues with what it found: it probes
+//! further, checks the deadline, restores the entry from a snapshot, and reports the hit to the
+//! policy. In a cache whose entries may expire, every hit takes the slow path, because it must read
+//! the clock.
 
 use crate::cache::Inner;
 use crate::engine::{Engine, Entry, Handle};
@@ -11,7 +15,8 @@ use std::hash::{BuildHasher, Hash};
 use std::ptr::NonNull;
 
 impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
-    /// [`peek_alive`](Self::peek_alive), and if there is none, the entry that a snapshot has.
+    /// Returns the key's entry if it is alive at `now`, restored from the snapshot if necessary.
+    /// Counts nothing.
     pub(crate) fn find_alive<Q>(&self, hash: u64, key: &Q, now: u64, guard: &Guard) -> Option<Handle>
     where
         K: Borrow<Q>,
@@ -24,6 +29,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         found
     }
 
+    /// Looks a key up, and counts a hit or a miss.
     #[inline(always)]
     pub(crate) fn lookup<'g, Q>(&self, key: &Q, hash: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>>
     where
@@ -34,7 +40,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             .unwrap_or_else(|found| self.lookup_slow(key, hash, found, self.engine.now(), guard))
     }
 
-    /// The key's entry, be its time over or not. Counts nothing.
+    /// Returns the key's entry, expired or not. Counts nothing.
     pub(crate) fn peek<Q>(&self, hash: u64, key: &Q, guard: &Guard) -> Option<Handle>
     where
         K: Borrow<Q>,
@@ -44,7 +50,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         self.engine.map().get(hash, equal, guard).map(Handle)
     }
 
-    /// The key's entry, unless its time was over at `now`. Counts nothing.
+    /// Returns the key's entry if it has not expired at `now`. Counts nothing.
     pub(crate) fn peek_alive<Q>(&self, hash: u64, key: &Q, now: u64, guard: &Guard) -> Option<Handle>
     where
         K: Borrow<Q>,
@@ -54,8 +60,9 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             .filter(|found| !self.engine.is_expired(found.0, now))
     }
 
-    /// What [`lookup`](Self::lookup) returns, if the first look tells and the counters are at hand. Else nothing is counted,
-    /// and what was found is returned for [`lookup_slow`](Self::lookup_slow) to go on with.
+    /// Returns what [`lookup`](Self::lookup) returns, if the first probe decides it and the
+    /// thread's counters are at hand. Otherwise counts nothing and returns what was found, for
+    /// [`lookup_slow`](Self::lookup_slow) to continue with.
     #[inline(always)]
     pub(crate) fn lookup_fast<'g, Q>(
         &self,
@@ -71,8 +78,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         match self.engine.map().get_fast(hash, equal, guard) {
             Some(Some(found)) => self.record_hit_fast(found, guard).map(Some).ok_or(Some(found)),
             Some(None) => match self.engine.thread_states().near(guard) {
-                // (In a cache with times the clock is to be looked at, for the sake of others' entries.)
-                // (And an entry that is not here may still be in a snapshot.)
+                // Not in a cache with an expiration: there each call reads the clock, to free what
+                // has expired. Nor beside a snapshot, which may have the entry.
                 Some(local) if !self.engine.time().is_active() && !self.snapshot_slot.is_some() => {
                     local.miss();
                     Ok(None)
@@ -83,7 +90,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
-    /// A hit, if the first look finds it, and counting it is nothing but writing it down. Else nothing was counted.
+    /// Returns the entry, and counts the hit, if one probe finds it and counting it only writes
+    /// memory that is at hand. Otherwise counts nothing.
     #[inline(always)]
     pub(crate) fn probe<'g>(
         &self,
@@ -98,7 +106,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         self.record_hit_fast(found, guard)
     }
 
-    /// Counts a hit, for the statistics and for the policy, if that is nothing but writing it down.
+    /// Counts a hit, for the statistics and for the policy, if that only writes memory that is at
+    /// hand. Otherwise counts nothing and returns `None`.
     #[inline(always)]
     fn record_hit_fast<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
         let local = self.engine.thread_states().near(guard)?;
@@ -109,7 +118,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Some(Engine::<K, V>::view(found))
     }
 
-    /// Goes on with what [`lookup_fast`](Self::lookup_at_once) found; `now` is 0 if nothing has times.
+    /// Continues with what [`lookup_fast`](Self::lookup_fast) found. `now` is 0 if no entry of the
+    /// cache expires.
     #[inline(never)]
     pub(crate) fn lookup_slow<'g, Q>(
         &self,
@@ -135,7 +145,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Some(self.hit(found, now, guard))
     }
 
-    /// A hit that is told to the policy, and may move the entry's deadline.
+    /// Reports a hit to the policy, and updates the entry's deadline where hits move it.
     #[inline(always)]
     fn hit<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> &'g Entry<K, V> {
         self.engine.hit(found, guard);
@@ -145,8 +155,9 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Engine::<K, V>::view(found)
     }
 
-    /// [`lookup_slow`](Self::lookup_slow) of what was found in a cache with times, if it is alive and the counters are at
-    /// hand.
+    /// Does what [`lookup_slow`](Self::lookup_slow) does for an entry that was found in a cache
+    /// with an expiration, if the entry is alive and the thread's counters are at hand. Otherwise
+    /// counts nothing and returns `None`.
     #[inline(always)]
     pub(crate) fn hit_timed<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
         let local = self.engine.thread_states().near(guard)?;
@@ -157,20 +168,21 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Some(self.hit(found, now, guard))
     }
 
-    /// [`lookup`](Self::lookup) of a key for which the map had a glance at this entry.
+    /// Does what [`lookup`](Self::lookup) does for a key whose home bucket was probed in a batch:
+    /// `probed` is the entry that may be the key's.
     #[inline(always)]
-    pub(crate) fn lookup_glanced<'g, Q>(
+    pub(crate) fn lookup_probed<'g, Q>(
         &self,
         key: &Q,
         hash: u64,
-        glanced: Option<NonNull<Header>>,
+        probed: Option<NonNull<Header>>,
         guard: &'g Guard,
     ) -> Option<&'g Entry<K, V>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let found = glanced.filter(|header| Engine::<K, V>::view(*header).key.borrow() == key);
+        let found = probed.filter(|header| Engine::<K, V>::view(*header).key.borrow() == key);
         found
             .and_then(|found| self.record_hit_fast(found, guard))
             .or_else(|| self.lookup_slow(key, hash, found, self.engine.now(), guard))

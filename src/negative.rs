@@ -1,5 +1,8 @@
-//! Failed loads that are remembered for a short time, so that a source that is down is not asked by everyone (negative
-//! caching).
+//! Failed loads that are cached for a short time, so that a failing source is not called by every
+//! request (negative caching).
+//!
+//! [`Failures`] is a small FIFO cache on the same engine as the cache it belongs to: it has a
+//! capacity, a TTL, and the same clock. An entry's value is the loader's error, of any type.
 
 use crate::clock::TimeSource;
 use crate::engine::{Engine, ExpirySettings, Settings};
@@ -9,18 +12,19 @@ use crate::policy::PolicyKind;
 use std::any::Any;
 use std::sync::Arc;
 
-/// An error of whatever type.
+/// An error of any type.
 type Failure = Arc<dyn Any + Send + Sync>;
 
-/// The keys whose loads failed lately: a small cache of its own, on the same engine.
+/// The keys whose loads failed within the negative TTL, and their errors.
 pub(crate) struct Failures<K>(Engine<K, Failure>);
 
-/// How many keys are remembered, at least and at most.
-const LEAST: u64 = 16;
-const MOST: u64 = 1 << 14;
+/// The bounds of the table's capacity, which is an eighth of the cache's in between.
+const MIN_KEYS: u64 = 16;
+const MAX_KEYS: u64 = 1 << 14;
 
 impl<K: Eq> Failures<K> {
-    /// Looks the key's failure up, if it is an error of this type and not too old.
+    /// Returns the error of the key's failed load, or `None` if there is none, it has expired, or
+    /// it is not an `E`.
     pub(crate) fn get<E: Send + Sync + 'static>(&self, hash: u64, key: &K) -> Option<Arc<E>> {
         let (now, guard) = (self.0.now_and_expire(), self.0.pin());
         let equal = |header| Engine::<K, Failure>::view(header).key == *key;
@@ -31,6 +35,7 @@ impl<K: Eq> Failures<K> {
         Engine::<K, Failure>::view(found).value.clone().downcast().ok()
     }
 
+    /// Caches the error of a failed load of `key`.
     pub(crate) fn insert(&self, hash: u64, key: K, error: Failure) {
         let (now, guard) = (self.0.now_and_expire(), self.0.pin());
         let timing = self.0.time().for_insert(hash, (&key, &error), Ttl::Default, None, now);
@@ -38,18 +43,20 @@ impl<K: Eq> Failures<K> {
         self.0.insert(hash, new, |a, b| a == b, guard);
     }
 
-    /// The key was changed by other means: what failed before says nothing about it.
+    /// Discards the error of the key that `is` accepts, because the key was changed: the failure
+    /// of an earlier load does not apply to it.
     pub(crate) fn forget(&self, hash: u64, is: impl Fn(&K) -> bool) {
         _ = self.0.remove(hash, is, |_| true, false, |_| ());
     }
 
+    /// Discards all errors.
     pub(crate) fn clear(&self) {
         self.0.clear();
     }
 }
 
 impl<K> Failures<K> {
-    /// Remembers failures of a cache of this capacity for so many nanoseconds.
+    /// Returns a table for a cache of this capacity, whose errors expire after `ttl` nanoseconds.
     pub(crate) fn new(capacity: u64, ttl: u64, clock: TimeSource) -> Result<Self, BuildError> {
         if !clock.is_available() {
             return Err(BuildError::NoClock);
@@ -58,7 +65,7 @@ impl<K> Failures<K> {
         time.time_to_live = Some(ttl);
         let engine = Engine::new(Settings {
             policy: PolicyKind::Fifo,
-            capacity: (capacity / 8).clamp(LEAST, MOST),
+            capacity: (capacity / 8).clamp(MIN_KEYS, MAX_KEYS),
             weighted: false,
             listener: None,
             time,

@@ -1,5 +1,27 @@
-//! For the bindings to other languages, whose keys and values lie together in memory of their own. Not part of the promise
-//! that the rest of the crate makes: it may change in any version.
+//! The layer that the bindings to other languages stand on: calls that Rust programs do not need,
+//! or that promise less than the public API.
+//!
+//! A binding keeps a key and its value together in memory of its own, looks entries up by a
+//! borrowed form of the key, and may have a lock of its own around every call. So this module has
+//!
+//! - calls by a borrowed key whose stored key is made late: [`try_get_or_insert`], [`insert`];
+//! - lookups for a process with an interpreter lock: [`get_exclusive`], [`get_exclusive_if`],
+//!   [`probe_exclusive`];
+//! - reloads whose loader runs in the other language: [`get_due`], [`reload_failed`],
+//!   [`reload_abandoned`];
+//! - views of all entries: [`visit`], [`visit_unlinked`], [`hottest_with_remaining`];
+//! - snapshots by a codec for whole entries: [`save`], [`load`], [`SaveSession`], [`LoadSession`];
+//! - the child of a fork: [`fork_child`].
+//!
+//! # Stability
+//!
+//! This module is exempt from semantic versioning: it may change in any version. It is hidden from
+//! the documentation for that reason.
+//!
+//! # Concurrency
+//!
+//! Where a function does not say otherwise, any thread may call it, callbacks included. It takes no
+//! lock around a callback, which may use the cache.
 
 use crate::cache::{Cache, Inner};
 use crate::engine::Engine;
@@ -8,18 +30,32 @@ use crate::expiry::Ttl;
 use crate::flight;
 use crate::prim::clock;
 use crate::reclaim::{self, unprotected};
+#[cfg(feature = "snapshot")]
 pub use crate::snapshot::EntryCodec;
+#[cfg(feature = "snapshot")]
 pub use crate::snapshot::session::{EntryMeta, LoadSession, SaveSession};
+#[cfg(feature = "snapshot")]
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
 use crate::stats::Cause;
 use crate::write::Fence;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
+#[cfg(feature = "snapshot")]
 use std::path::Path;
 use std::time::Duration;
 
-/// [`Cache::try_get_or_insert_with_ttl`] by a borrowed key: an owned one is made by `owned` where the key is missing, and what is
-/// kept with a loaded value is the key that `stored` makes of it, which must be equal. Never reloads a value that is due.
+/// Returns the value for `key`, calling `load` to compute and insert it if absent: that is
+/// [`Cache::try_get_or_insert_with_ttl`] by a borrowed key.
+///
+/// If the key is absent, `owned` makes the key by which the load is joined. A loaded value is
+/// stored under the key that `stored` makes from it, which must be equal to `key`. A value that is
+/// due for a reload is returned as it is.
+///
+/// # Errors
+///
+/// [`LoadError::Failed`] with the error of `owned`, of `load`, or of another caller's load of the
+/// key that this call waited for; [`LoadError::Reentrant`] if the key is requested from inside its
+/// own loader.
 pub fn try_get_or_insert<K, V, S, Q, E>(
     cache: &Cache<K, V, S>,
     key: &Q,
@@ -45,7 +81,13 @@ where
     loaded.map(|loaded| loaded.value)
 }
 
-/// [`Cache::save_with`] by a codec for whole entries.
+/// Saves the cache to the file `path`, with keys and values that `C` encodes together. See
+/// [`Cache::save_with`].
+///
+/// # Errors
+///
+/// As [`Cache::save`].
+#[cfg(feature = "snapshot")]
 pub fn save<C: EntryCodec<K, V>, K: Hash + Eq, V, S: BuildHasher>(
     cache: &Cache<K, V, S>,
     path: &Path,
@@ -54,7 +96,12 @@ pub fn save<C: EntryCodec<K, V>, K: Hash + Eq, V, S: BuildHasher>(
     cache.0.save::<C>(path, options)
 }
 
-/// [`Cache::load_with`] by a codec for whole entries.
+/// Loads the snapshot `path`, whose keys and values `C` decodes together. See [`Cache::load_with`].
+///
+/// # Errors
+///
+/// As [`Cache::load_with`].
+#[cfg(feature = "snapshot")]
 pub fn load<C: EntryCodec<K, V>, K: Hash + Eq, V, S: BuildHasher>(
     cache: &Cache<K, V, S>,
     path: &Path,
@@ -63,11 +110,17 @@ pub fn load<C: EntryCodec<K, V>, K: Hash + Eq, V, S: BuildHasher>(
     cache.load_as::<C>(path, options)
 }
 
-/// [`Cache::get_with`] for a process in which one lock is held around every use of every cache, as by an interpreter: what nobody can
-/// free meanwhile need not be protected, which is half of what a lookup costs.
+/// Returns the result of `read` for the value of `key`, or `None` if it is absent or expired: that
+/// is [`Cache::get_with`] for a process in which one lock is held around every use of every cache,
+/// such as an interpreter's.
+///
+/// No other thread can free the entry during the call, so it is not pinned. Pinning is half of the
+/// cost of a lookup.
 ///
 /// # Safety
-/// No other thread uses any cache of the process meanwhile; and hashing, comparing and `read` use none.
+///
+/// No other thread uses any cache of the process during the call. Hashing, comparing and `read` use
+/// no cache.
 #[inline(always)]
 pub unsafe fn get_exclusive<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
 where
@@ -75,17 +128,19 @@ where
     S: BuildHasher,
     Q: Hash + Eq + ?Sized,
 {
-    // SAFETY: the caller's promise.
-    unsafe { get_alone_if(cache, key, |_| true, read) }
+    // SAFETY: the caller keeps the contract of this function, which is the same.
+    unsafe { get_exclusive_if(cache, key, |_| true, read) }
 }
 
-/// [`get_exclusive`], where every entry that is found is a miss unless `allowed` returns true for the current time: nanoseconds of
-/// [`clock_nanos`], or 0 in a cache whose entries never expire.
+/// Does what [`get_exclusive`] does, with a condition: in a cache whose entries may expire, an
+/// entry that was found is a miss unless `allowed` returns true for the current time, in
+/// nanoseconds of [`clock_nanos`]. In other caches `allowed` is called with 0, or not at all.
 ///
 /// # Safety
-/// As for [`get_exclusive`]; `allowed` uses no cache either.
+///
+/// As for [`get_exclusive`]. `allowed` uses no cache either.
 #[inline(always)]
-pub unsafe fn get_alone_if<K, V, S, Q, R>(
+pub unsafe fn get_exclusive_if<K, V, S, Q, R>(
     cache: &Cache<K, V, S>,
     key: &Q,
     allowed: impl FnOnce(u64) -> bool,
@@ -96,7 +151,7 @@ where
     S: BuildHasher,
     Q: Hash + Eq + ?Sized,
 {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps this function's contract: no other thread uses a cache.
     let guard = unsafe { unprotected() };
     match cache.0.lookup_fast(key, cache.0.hash(key), &guard) {
         Ok(entry) => entry.map(|entry| read(&entry.value)),
@@ -110,7 +165,7 @@ where
                 return get_protected(cache, key, read);
             };
             let result = read(&entry.value);
-            // From here on entries may be freed.
+            // Not before `read`: this may free entries, and nothing is pinned.
             cache.0.engine.expire_if_due(now);
             Some(result)
         }
@@ -124,16 +179,20 @@ where
     }
 }
 
-/// Returns the current time of caches without a clock of their own: nanoseconds since some instant of this process, about a millisecond late
-/// at most.
+/// Returns the current time of caches without a clock of their own, in nanoseconds since an
+/// arbitrary instant of this process. It is late by about a millisecond at most.
 pub fn clock_nanos() -> u64 {
     clock::nanos()
 }
 
-/// The hits of [`get_exclusive`] that need a single look; of others nothing is known then, and nothing was counted. `hash` is what the
-/// cache's hasher makes of the key, `equal` tells the key.
+/// Returns the result of `read` for a hit of [`get_exclusive`] that one probe finds. Otherwise
+/// returns `None` and counts nothing: the key may be present.
+///
+/// `hash` is the hash of the key by the cache's hasher. `equal` returns whether a stored key is the
+/// key.
 ///
 /// # Safety
+///
 /// As for [`get_exclusive`].
 #[inline(always)]
 pub unsafe fn probe_exclusive<K: Hash, V, S: BuildHasher, R>(
@@ -142,13 +201,14 @@ pub unsafe fn probe_exclusive<K: Hash, V, S: BuildHasher, R>(
     equal: impl FnOnce(&K) -> bool,
     read: impl FnOnce(&V) -> R,
 ) -> Option<R> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps this function's contract: no other thread uses a cache.
     let guard = unsafe { unprotected() };
     let hash = Inner::<K, V, S>::mix_hash(hash);
     cache.0.probe(hash, equal, &guard).map(|entry| read(&entry.value))
 }
 
-/// [`Cache::get_many`] without memory of its own: shows the values of `keys`, in their order, while none of them is freed.
+/// Calls `found` with the value of each of `keys`, in their order: that is [`Cache::get_many`]
+/// without memory for the results. No value is freed while `found` runs.
 pub fn get_each<'k, K, V, S, Q>(
     cache: &Cache<K, V, S>,
     keys: impl IntoIterator<Item = &'k Q>,
@@ -161,25 +221,29 @@ pub fn get_each<'k, K, V, S, Q>(
     cache.get_each(keys, found);
 }
 
-/// Reads the clock for the first time, which looks into a file on Linux, unless that was done.
+/// Prepares the clock, unless that was done: on Linux the first reading of the clock reads a file.
 pub fn start_clock() {
     _ = clock::now();
 }
 
-/// Makes the child of a fork ready for caches of its own, whatever other threads of its parent were doing: what all caches of
-/// a process share is left by the threads that the fork left behind. Inherited caches are not: they must not be used.
+/// Prepares the child of a fork for caches of its own, whatever the other threads of its parent
+/// were doing: it resets the state that all caches of a process share. Inherited caches must not be
+/// used in the child.
 ///
-/// Allocates nothing and waits for nothing, so an atfork handler may call it.
+/// Allocates nothing and waits for nothing, so an `atfork` handler may call it.
 ///
 /// # Safety
-/// The calling thread is the only one of the process, and never returns into a call of this crate that it was in at the fork.
+///
+/// The calling thread is the only one of the process, and never returns into a call of this crate
+/// that was in progress at the fork.
 pub unsafe fn fork_child() {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps this function's contract.
     unsafe { reclaim::fork_child() };
     flight::fork_child();
 }
 
-/// [`Cache::get_with`], apart: so [`get_exclusive`] needs nothing of what protects it.
+/// Does what [`Cache::get_with`] does. It is out of line, so that [`get_exclusive`] does not save
+/// the registers that pinning needs.
 #[cold]
 #[inline(never)]
 fn get_protected<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
@@ -191,7 +255,8 @@ where
     cache.get_with(key, read)
 }
 
-/// [`Cache::insert_with_ttl`] of a key that was looked for by a borrowed form of it, by which it is hashed and compared.
+/// Inserts `key` and `value` as [`Cache::insert_with_ttl`] does, hashed and compared by `sought`,
+/// the borrowed form of the key by which it was looked up before.
 pub fn insert<K, V, S, Q>(cache: &Cache<K, V, S>, sought: &Q, key: K, value: V, ttl: Ttl)
 where
     K: Hash + Eq + Borrow<Q>,
@@ -216,8 +281,12 @@ where
     inner.engine.expire_if_due(now);
 }
 
-/// [`Cache::get_with`], which also tells `read` whether the value is due for a reload ([`Builder::refresh_after`]). It tells one
-/// caller, who is to insert a new value, or to say that there is none ([`reload_failed`]).
+/// Returns the result of `read` for the value of `key`, as [`Cache::get_with`] does, and passes to
+/// it whether the value is due for a reload ([`Builder::refresh_after`]).
+///
+/// For one caller the second argument is true: it has claimed the reload. It must insert a new
+/// value, or call [`reload_failed`] or [`reload_abandoned`]; otherwise no other caller reloads that
+/// entry.
 ///
 /// [`Builder::refresh_after`]: crate::Builder::refresh_after
 pub fn get_due<K, V, S, Q, R>(cache: &Cache<K, V, S>, key: &Q, read: impl FnOnce(&V, bool) -> R) -> Option<R>
@@ -233,8 +302,9 @@ where
     Some(read(&entry.value, due))
 }
 
-/// A reload that [`get_due`] asked for came to nothing: the old value lives on for the cache's grace ([`Builder::stale_if_error`]),
-/// and is soon due again.
+/// Gives back a reload that [`get_due`] handed out and that failed. The old value stays for the
+/// cache's grace ([`Builder::stale_if_error`]), and is due again after a quarter of the refresh
+/// age.
 ///
 /// [`Builder::stale_if_error`]: crate::Builder::stale_if_error
 pub fn reload_failed<K, V, S, Q>(cache: &Cache<K, V, S>, key: &Q)
@@ -254,7 +324,8 @@ where
     }
 }
 
-/// Gives back a reload that [`get_due`] handed out and that was not tried: the next caller gets it. Returns whether the key is there.
+/// Gives back a reload that [`get_due`] handed out and that was not tried: the value is due again
+/// immediately. Returns whether the key is present.
 pub fn reload_abandoned<K, V, S, Q>(cache: &Cache<K, V, S>, key: &Q) -> bool
 where
     K: Hash + Eq + Borrow<Q>,
@@ -269,8 +340,10 @@ where
     found.is_some()
 }
 
-/// Shows every entry, those included whose time is over: each once, if nobody changes the cache meanwhile. Takes no lock, and
-/// allocates nothing that it does not free.
+/// Calls `see` with every entry, expired ones included. Each is visited once if no thread changes
+/// the cache during the call.
+///
+/// Takes no lock. Frees all memory that it allocates.
 pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
     let (guard, mut from) = (cache.0.engine.pin(), 0);
     while from < 1 << 32 {
@@ -282,8 +355,12 @@ pub fn visit<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
     }
 }
 
-/// Shows every entry that was unlinked and is not freed yet: with [`visit`] all that the cache holds, each once, if nobody uses it
-/// meanwhile. Takes no lock that it would have to wait for, and allocates nothing that it does not free.
+/// Calls `see` with every entry that was unlinked and is not freed yet. Together with [`visit`]
+/// this visits all that the cache holds, each entry once, if no thread uses the cache during the
+/// calls.
+///
+/// Never waits for a lock: while another thread holds the maintenance lock, nothing is visited.
+/// Frees all memory that it allocates.
 pub fn visit_unlinked<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &V)) {
     let guard = cache.0.engine.pin();
     for entry in cache.0.engine.unlinked(&guard) {
@@ -292,13 +369,25 @@ pub fn visit_unlinked<K, V, S>(cache: &Cache<K, V, S>, mut see: impl FnMut(&K, &
     }
 }
 
-/// Removes the entries that `keep` says no to, as of the moment that it sees them: O(n).
+/// Removes each entry for which `keep` returns false when it is visited. Other threads may use the
+/// cache during the call.
+///
+/// # Complexity
+///
+/// O(n).
 pub fn retain<K, V, S>(cache: &Cache<K, V, S>, mut keep: impl FnMut(&K, &V) -> bool) {
     cache.0.engine.retain(|entry| keep(&entry.key, &entry.value));
 }
 
-/// Removes the entry that would go first, and returns what `take` makes of it; `None` if there is none. The policy's part is O(1). `take` may
-/// be called for an entry that another thread removes at that moment: its last result is the one of what was removed.
+/// Removes the entry that the policy would evict first, and returns the result of `take` for it, or
+/// `None` if the cache is empty.
+///
+/// `take` may be called more than once, if another thread removes the entry first. The last call is
+/// for the entry that was removed.
+///
+/// # Complexity
+///
+/// O(1) for the policy.
 pub fn pop_coldest<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K, &V) -> R) -> Option<R> {
     let engine = &cache.0.engine;
     loop {
@@ -314,7 +403,11 @@ pub fn pop_coldest<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K, 
     }
 }
 
-/// Removes the entries that have expired, and returns what `take` makes of them: O(n).
+/// Removes all expired entries, and returns the results of `take` for them.
+///
+/// # Complexity
+///
+/// O(n).
 pub fn take_expired<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K, &V) -> R) -> Vec<R> {
     let (engine, now) = (&cache.0.engine, cache.0.engine.now());
     let mut expired = Vec::new();
@@ -329,8 +422,8 @@ pub fn take_expired<K, V, S, R>(cache: &Cache<K, V, S>, mut take: impl FnMut(&K,
     expired
 }
 
-/// Returns what `read` makes of the key's value, and the remaining TTL of the entry (`None`: it does not expire); `None` if the key is
-/// absent or expired. Both are of one entry. Counts nothing.
+/// Returns the result of `read` for the value of `key`, and the remaining TTL of the same entry:
+/// `None` if it never expires. Returns `None` if the key is absent or expired. Counts nothing.
 pub fn peek_with_remaining<K, V, S, Q, R>(
     cache: &Cache<K, V, S>,
     key: &Q,
@@ -346,22 +439,23 @@ where
     let guard = inner.engine.pin();
     let found = inner.find_alive(hash, key, now, &guard)?;
     let timing = inner.engine.timing(found, &guard);
-    // (It may have come from a snapshot, as the first with an expiration: so the clock is read again.)
+    // The clock is read again: the entry may have been restored from a snapshot in between, as the
+    // first of the cache with an expiration.
     let left = timing.and_then(|timing| timing.remaining(inner.engine.now()));
     Some((read(&Engine::<K, V>::view(found.0).value), left))
 }
 
-/// An entry's remaining time: until it expires if it is not used again, and however often it is used. `None`: it does not expire.
+/// The remaining TTL of an entry. Each field is `None` if the entry never expires by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remaining {
-    /// Until its deadline.
+    /// The TTL of an entry that is not used again.
     pub unused: Option<Duration>,
-    /// Until the limit that hits cannot move the deadline beyond: its time to live.
+    /// The longest TTL that hits can extend the entry to: its time to live.
     pub used: Option<Duration>,
 }
 
-/// Returns what `take` makes of each entry and its remaining time, from the one worth most to the one that would make room first. Counts
-/// nothing.
+/// Returns the results of `take` for each entry and its remaining TTL, from the most to the least
+/// valuable to the policy. An entry for which `take` returns `None` is left out. Counts nothing.
 pub fn hottest_with_remaining<K, V, S, R>(
     cache: &Cache<K, V, S>,
     mut take: impl FnMut(&K, &V, Remaining) -> Option<R>,
@@ -369,7 +463,8 @@ pub fn hottest_with_remaining<K, V, S, R>(
     let engine = &cache.0.engine;
     let guard = engine.pin();
     let handles = engine.hottest(&guard);
-    // (After the order: an entry of a snapshot may be the first with an expiration.)
+    // Read after the order was copied: an entry restored in between may be the first with an
+    // expiration.
     let now = engine.now();
     let alive = handles.into_iter().filter(|handle| !engine.is_expired(handle.0, now));
     let taken = alive.filter_map(|handle| {
@@ -392,8 +487,8 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn the_key_that_is_kept_is_the_values() {
-        // Equal keys that can be told apart.
+    fn stored_key_is_made_from_the_loaded_value() {
+        // Equal keys that differ in a part that is not compared.
         #[derive(Clone)]
         struct Key(&'static str, u32);
         impl Borrow<str> for Key {
@@ -431,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_inserted_as_sought_is_found_and_seen() {
+    fn insert_by_borrowed_key_is_found_and_visited() {
         let cache: Cache<String, u32> = Cache::new(100);
         insert(&cache, "a", "a".to_owned(), 1, Ttl::Default);
         insert(&cache, "a", "a".to_owned(), 2, Ttl::Default);
@@ -447,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_held_is_seen_once() {
+    fn held_entries_are_visited_once() {
         for (policy, weighted, listened) in [
             (crate::Policy::WTinyLfu, false, false),
             (crate::Policy::WTinyLfu, true, true),
@@ -483,7 +578,7 @@ mod tests {
                 }
             };
             for round in 0..10 {
-                // One holds back what others unlink.
+                // In every second round a reader keeps unlinked entries from being freed.
                 let reader = (round % 2 == 0).then(|| cache.reader());
                 std::thread::scope(|scope| {
                     let spawn = |thread| scope.spawn(move || fill(round, thread));
@@ -496,7 +591,7 @@ mod tests {
             cache.clear();
             cache.run_pending();
             check();
-            // On crossbeam-epoch the readers of other tests' caches hold this one's entries up, too.
+            // On crossbeam-epoch, readers of other tests' caches keep this cache's entries, too.
             while cfg!(feature = "crossbeam") && Arc::strong_count(&held) > 1 {
                 std::thread::yield_now();
                 cache.run_pending();
@@ -506,15 +601,14 @@ mod tests {
     }
 
     #[test]
-    fn a_look_alone_sees_what_others_see() {
-        // (A cache with the default policy, one with exact LRU, and both with times.) No other test's cache may be used meanwhile, which
-        // cannot be had here: so this test is a process of its own.
-        if std::env::var_os("HOTSET_ALONE").is_none() {
-            let name = "raw::tests::a_look_alone_sees_what_others_see";
+    fn exclusive_get_returns_what_get_returns() {
+        // No other thread may use a cache during the test, so it runs in a process of its own.
+        if std::env::var_os("HOTSET_EXCLUSIVE").is_none() {
+            let name = "raw::tests::exclusive_get_returns_what_get_returns";
             let this = std::env::current_exe().unwrap();
             let status = std::process::Command::new(this)
                 .args(["--exact", name])
-                .env("HOTSET_ALONE", "1")
+                .env("HOTSET_EXCLUSIVE", "1")
                 .status();
             return assert!(status.unwrap().success());
         }
@@ -591,9 +685,9 @@ mod tests {
     }
 
     #[test]
-    fn expired_entries_are_gone_at_their_deadline() {
+    fn expired_entries_are_removed_at_their_deadline() {
         let second = Duration::from_secs(1);
-        // Where the wheel's next tick is, and is not, in a bucket of a higher level.
+        // The wheel's next tick is in a bucket of a higher level for some of these, not for others.
         for offset in [0, 1, 255 << 20, (256 << 20) - 1, 65_535 << 20] {
             let clock = Arc::new(ManualClock::new());
             let builder = Cache::<u32, u32>::builder().max_entries(500).clock(clock.clone());
@@ -625,7 +719,7 @@ mod tests {
     }
 
     #[test]
-    fn one_caller_is_told_that_a_value_is_due() {
+    fn due_value_is_reported_to_one_caller() {
         let clock = Arc::new(ManualClock::new());
         let cache: Cache<&str, u32> = Cache::builder()
             .max_entries(10)
@@ -641,9 +735,9 @@ mod tests {
         clock.advance(Duration::from_secs(5));
         assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
         reload_failed(&cache, "a");
-        clock.advance(Duration::from_secs(20)); // beyond its time, within the grace
+        clock.advance(Duration::from_secs(20)); // after its TTL, within the grace
         assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
-        // One that was not tried is due again immediately.
+        // A reload that was not tried is due again immediately.
         assert!(reload_abandoned(&cache, "a") && !reload_abandoned(&cache, "b"));
         assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
         insert(&cache, "a", "a", 2, Ttl::Default);
@@ -653,7 +747,7 @@ mod tests {
     }
 
     #[test]
-    fn remaining_is_of_the_entry_that_is_read() {
+    fn remaining_is_of_the_entry_read() {
         let clock = ManualClock::new();
         let cache: Cache<u32, u32> = Cache::builder()
             .max_entries(10)

@@ -1,4 +1,4 @@
-//! Reading by reference: a reader that stays pinned, and iteration.
+//! Reads by reference: a reader that stays pinned, and iteration.
 
 use crate::cache::{Cache, Inner};
 use crate::engine::{Engine, Entry, Handle};
@@ -7,23 +7,103 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
-/// A pinned reader: what it finds stays readable, by reference, until it is dropped. Made by [`Cache::reader`].
+/// A pinned reader, whose lookups return references. Created by [`Cache::reader`].
 ///
-/// It saves a series of lookups the cost of pinning each, and of cloning values. Not `Send`.
+/// What it finds stays readable until the reader is dropped. A series of lookups through one reader
+/// pins once, and clones no values. A reader is not `Send`.
+///
+/// # Examples
+///
+/// ```
+/// let cache = hotset::Cache::new(100);
+/// cache.insert("tea", "Assam".to_owned());
+/// let reader = cache.reader();
+/// let tea: Option<&String> = reader.get("tea");
+/// assert_eq!(tea.map(String::as_str), Some("Assam"));
+/// ```
 ///
 /// # Concurrency
-/// While it lives, its cache frees nothing that is removed, replaced or evicted, however much that is, so keep it for moments.
-/// Afterwards calls free what waited, at most some hundred entries each. Other caches of the process are not concerned. A
-/// reader that is leaked (`std::mem::forget`, `Box::leak`) has this effect until its cache is dropped, also when its
-/// thread has ended: what it found may still be borrowed. (With the feature `crossbeam` a reader holds up all caches of the process.)
+///
+/// While a reader exists, its cache frees nothing that is removed, replaced or evicted, however
+/// much that is, so keep it for a short time only. Afterwards, calls free what waited, at most some
+/// hundred entries each. Other caches of the process are not affected. A reader that is leaked
+/// (`std::mem::forget`, `Box::leak`) has this effect until its cache is dropped, also when its
+/// thread has ended, because what it found may still be borrowed. With the feature `crossbeam`, a
+/// reader has this effect on all caches of the process.
 pub struct Reader<'c, K, V, S> {
     pub(crate) inner: &'c Inner<K, V, S>,
     pub(crate) guard: Guard,
 }
 
+impl<K, V, S> Cache<K, V, S> {
+    /// Returns a pinned [`Reader`], for lookups by reference.
+    #[inline]
+    pub fn reader(&self) -> Reader<'_, K, V, S> {
+        Reader {
+            inner: &self.0,
+            guard: self.0.engine.pin(),
+        }
+    }
+
+    /// Returns an iterator over clones of all entries, in no particular order. Counts no hits.
+    ///
+    /// Weakly consistent, see [`Iter`]. [`for_each`](Self::for_each) visits without clones.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache: hotset::Cache<u32, u32> = [(1, 10), (2, 20)].into_iter().collect();
+    /// let total: u32 = cache.iter().map(|(_, value)| value).sum();
+    /// assert_eq!(total, 30);
+    /// ```
+    pub fn iter(&self) -> Iter<'_, K, V, S> {
+        Iter::new(&self.0)
+    }
+
+    /// Returns an iterator over clones of all keys, in no particular order. Counts no hits. Weakly
+    /// consistent, as [`iter`](Self::iter).
+    pub fn keys(&self) -> Keys<'_, K, V, S> {
+        Keys::new(&self.0)
+    }
+
+    /// Calls `visit` for every entry that has not expired, in no particular order, without clones.
+    /// Counts no hits.
+    ///
+    /// Weakly consistent: an entry that is in the cache during the whole call is visited exactly
+    /// once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache: hotset::Cache<u32, String> = [(1, "one".to_owned())].into_iter().collect();
+    /// let mut bytes = 0;
+    /// cache.for_each(|_, value| bytes += value.len());
+    /// assert_eq!(bytes, 3);
+    /// ```
+    ///
+    /// # Concurrency
+    ///
+    /// Takes no lock. `visit` may use the cache. The cache frees memory between the calls of
+    /// `visit` only every few hundred entries, so `visit` should be short.
+    pub fn for_each(&self, mut visit: impl FnMut(&K, &V)) {
+        let mut scan = Scan::new(&self.0);
+        while scan.visit_some(&mut visit) {}
+    }
+}
+
 impl<K: Hash + Eq, V, S: BuildHasher> Reader<'_, K, V, S> {
-    /// The key's value. Counts as a hit or a miss, like [`Cache::get`](crate::Cache::get); but does not begin to free entries
-    /// whose time is over.
+    /// Returns a reference to the value for `key`, or `None` if it is absent or expired.
+    ///
+    /// Counts as a hit or a miss, like [`Cache::get`](crate::Cache::get), but does not free expired
+    /// entries.
+    ///
+    /// # Complexity
+    ///
+    /// O(1).
+    ///
+    /// # Concurrency
+    ///
+    /// Lock-free.
     #[inline]
     pub fn get<Q>(&self, key: &Q) -> Option<&V>
     where
@@ -35,9 +115,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reader<'_, K, V, S> {
             .map(|entry| &entry.value)
     }
 
-    /// The entries from the one worth most to the one that would make room first, as of this call. Counts nothing.
+    /// Returns an iterator over the entries, from the most to the least valuable to the policy, as
+    /// of this call. Counts no hits.
     ///
-    /// Takes O(n) time and 8n bytes, and holds up housekeeping (not other calls) while the order is copied.
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = hotset::Cache::builder().max_entries(100).policy(hotset::Policy::Lru).build()?;
+    /// cache.insert("old", 1);
+    /// cache.insert("new", 2);
+    /// let reader = cache.reader();
+    /// let keys: Vec<_> = reader.hottest().map(|(key, _)| *key).collect();
+    /// assert_eq!(keys, ["new", "old"]);
+    /// # Ok::<(), hotset::BuildError>(())
+    /// ```
+    ///
+    /// # Complexity
+    ///
+    /// O(n) time, and 8 bytes per entry.
+    ///
+    /// # Concurrency
+    ///
+    /// Holds the maintenance lock while it copies the order. See [`Cache`](crate::Cache) for the
+    /// calls that wait for that lock.
     pub fn hottest(&self) -> impl Iterator<Item = (&K, &V)> {
         let (engine, now) = (&self.inner.engine, self.inner.engine.now());
         let handles = engine.hottest(&self.guard).into_iter();
@@ -103,15 +203,19 @@ impl<K, V, S, T> Buffered<'_, K, V, S, T> {
     }
 }
 
-/// An iterator over clones of all entries, in no particular order. Created by [`Cache::iter`](crate::Cache::iter).
+/// An iterator over clones of all entries, in arbitrary order. Created by
+/// [`Cache::iter`](crate::Cache::iter).
 ///
-/// Weakly consistent: an entry that is in the cache during the whole iteration is returned exactly once. One that is inserted
-/// or removed during the iteration is returned at most once per insertion. No guard is held between steps: a slow iteration
-/// does not delay the freeing of memory.
+/// # Concurrency
+///
+/// Weakly consistent: an entry that is in the cache throughout the iteration is returned exactly
+/// once. One that is inserted or removed during it is returned at most once per insertion. Between
+/// two steps the iterator holds neither a lock nor memory of the cache, so a slow iteration delays
+/// no other thread.
 pub struct Iter<'c, K, V, S>(Buffered<'c, K, V, S, (K, V)>);
 
-/// An iterator over clones of all keys, in no particular order. Created by [`Cache::keys`](crate::Cache::keys). Weakly
-/// consistent, as [`Iter`].
+/// An iterator over clones of all keys, in arbitrary order. Created by
+/// [`Cache::keys`](crate::Cache::keys). Weakly consistent, as [`Iter`].
 pub struct Keys<'c, K, V, S>(Buffered<'c, K, V, S, K>);
 
 impl<'c, K, V, S> Iter<'c, K, V, S> {
@@ -175,6 +279,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Extend<(K, V)> for &Cache<K, V, S> {
 /// Builds a cache whose capacity is the number of pairs, with default settings, and inserts them.
 ///
 /// # Panics
+///
 /// As [`Cache::new`].
 impl<K: Hash + Eq, V> FromIterator<(K, V)> for Cache<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {

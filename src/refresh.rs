@@ -1,4 +1,10 @@
-//! Reloading before a value is too old: one caller sees to it, the others are served what is there.
+//! Reloads of values before they expire: one caller reloads, the others get the old value.
+//!
+//! The call that finds an entry due claims its reload in the entry's timing ([`Cache::reload`]), so
+//! no second call finds it due. A [`Reload`] is that claim. It ends in one of two ways: the entry
+//! is replaced, or the claim is given back and the entry is due again after a quarter of the
+//! refresh age. A reload is also a flight of its key: an insertion or a removal invalidates it as
+//! it does any load.
 
 use crate::cache::{Cache, Inner};
 use crate::error::LoadError;
@@ -7,6 +13,7 @@ use crate::flight::{ActorId, Joined, Leader, Outcome};
 use crate::key::LoadKey;
 use crate::loading::{Found, Freshness, Loaded, infallible};
 use crate::prim::panics::Panics;
+use crate::settings::RefreshTask;
 use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
@@ -16,13 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// A reload, for a thread of the user's choice. To be called once; if it is dropped instead, a later caller tries again.
-pub type RefreshTask = Box<dyn FnOnce() + Send>;
-
-/// Hands tasks to wherever the user wants them to run.
-pub(crate) type Runner = Box<dyn Fn(RefreshTask) + Send + Sync>;
-
-/// The value that was in the cache, of a call whose reload failed.
+/// Returns the old value, for a call whose reload failed.
 fn stale<V>(value: V) -> Loaded<V> {
     Loaded {
         value,
@@ -30,18 +31,19 @@ fn stale<V>(value: V) -> Loaded<V> {
     }
 }
 
-/// The right and the duty to reload a key. If nothing comes of it, the entry is soon due again.
+/// A claimed reload of a key. If it is dropped before the entry was replaced, the claim is given
+/// back.
 struct Reload<K: Hash + Eq, V, S: BuildHasher> {
     cache: Cache<K, V, S>,
     hash: u64,
     key: K,
-    /// The entry has been replaced, or is due again.
+    /// The entry was replaced, or the claim was given back.
     done: bool,
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Drop for Reload<K, V, S> {
     fn drop(&mut self) {
-        // Maybe a loader's panic is going on: another one must not meet it.
+        // A loader's panic may be unwinding through this: a second panic would abort the process.
         let mut panics = Panics::default();
         panics.catch(|| self.give_up());
         panics.resume();
@@ -49,7 +51,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Reload<K, V, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
-    /// If the entry has not been replaced, it is soon due again.
+    /// Gives the claim back, unless the entry was replaced.
     fn give_up(&mut self) {
         if !mem::replace(&mut self.done, true) {
             let inner = &self.cache.0;
@@ -62,8 +64,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         }
     }
 
-    /// Loads, and replaces the entry, unless it is changed meanwhile. Returns the new value, or the old one if that is not
-    /// to be had.
+    /// Loads, and replaces the entry unless it is changed during the load. Returns the new value,
+    /// or `old` if the load fails or cannot begin.
     fn run<E>(mut self, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> Loaded<V>
     where
         K: Clone,
@@ -78,12 +80,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
             }
             None => stale(old),
         };
-        // Not left to the destructor: if user code panics there, the compiler forgets the value (rust-lang/rust#47949).
+        // Not left to the destructor: if user code panics there, the compiler leaks the value
+        // (rust-lang/rust#47949).
         self.give_up();
         value
     }
 
-    /// Begins a flight; `None` if the key is being loaded, since it was removed or had ended.
+    /// Begins a flight. Returns `None` if another caller loads the key, because the entry was
+    /// removed or expired after it was claimed.
     fn lead<'c>(&self, cache: &'c Cache<K, V, S>, actor: ActorId) -> Option<Leader<'c, K, V>>
     where
         K: Clone,
@@ -130,14 +134,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
             Err(error) => {
                 let grace = inner.engine.time().grace;
                 if grace > 0 {
-                    // Its time may have ended while the source was waited for in vain: then it lives again.
+                    // The entry may have expired during the failed load: this makes it alive again,
+                    // hence `peek` and not `peek_alive`.
                     let (guard, now) = (inner.engine.pin(), inner.engine.now());
                     let found = inner.peek(self.hash, &self.key, &guard);
                     if let Some(timing) = found.and_then(|found| inner.engine.timing(found, &guard)) {
                         timing.extend_deadline(now.saturating_add(grace));
                     }
                 }
-                // Who waits has found the entry ended or removed meanwhile.
+                // Waiters are callers that found the entry expired or removed.
                 let error = Arc::new(error);
                 leader.complete(|| Outcome::Failed(error));
                 stale(old)
@@ -148,7 +153,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
 
 #[cfg(feature = "async")]
 impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
-    /// [`run`](Self::run) with a loader that is a future. If this is dropped meanwhile, the entry is soon due again.
+    /// Does what [`run`](Self::run) does, with a loader that is a future. If this future is dropped
+    /// before it completes, the claim is given back.
     async fn run_future<F: Future, E>(
         mut self,
         old: V,
@@ -169,13 +175,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
             }
             None => stale(old),
         };
-        self.give_up(); // as in `run`
+        self.give_up(); // for the reason given in `run`
         value
     }
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// Reloads a key whose entry was claimed for that, in this call.
+    /// Reloads, in this call, a key whose reload the caller has claimed.
     #[cold]
     #[inline(never)]
     pub(crate) fn reload<E>(&self, hash: u64, key: K, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> Loaded<V>
@@ -188,7 +194,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         reload.run(old, load)
     }
 
-    /// [`reload`](Self::reload) with a loader that is a future.
+    /// Does what [`reload`](Self::reload) does, with a loader that is a future.
     #[cfg(feature = "async")]
     pub(crate) async fn reload_future<F: Future, E>(
         &self,
@@ -206,6 +212,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.reload_of(hash, key).run_future(old, load, end).await
     }
 
+    /// Returns the claim that the caller has made on the key's entry.
     fn reload_of(&self, hash: u64, key: K) -> Reload<K, V, S> {
         Reload {
             cache: self.clone(),
@@ -215,12 +222,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// Like [`get_or_insert_with`](Self::get_or_insert_with), with a loader that may run elsewhere: if the key's value is due
-    /// for a reload (see [`refresh_after`](crate::Builder::refresh_after)) and the cache has a
-    /// [`refresh_executor`](crate::Builder::refresh_executor), the reload is handed there, and this call returns the old value at once.
+    /// Returns the value for `key`, calling `load` to compute and insert it if absent, and to
+    /// reload it in the background if it is due.
+    ///
+    /// If the value is due ([`refresh_after`](crate::Builder::refresh_after)) and the cache has a
+    /// [`refresh_executor`](crate::Builder::refresh_executor), the reload runs there, and this call
+    /// returns the old value without waiting. Otherwise this is
+    /// [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Examples
+    ///
+    /// See [`refresh_executor`](crate::Builder::refresh_executor).
     ///
     /// # Panics
-    /// If the key is missing, and asked for from inside its own loader.
+    ///
+    /// If the key is absent and requested from inside its own loader. Use
+    /// [`try_get_or_refresh_with`](Self::try_get_or_refresh_with) to get that as an error.
+    ///
+    /// # Concurrency
+    ///
+    /// `load` runs without a lock held, and may use the cache.
     pub fn get_or_refresh_with<T, F>(&self, key: T, load: impl FnOnce() -> V + Send + 'static) -> V
     where
         T: LoadKey<K, F>,
@@ -232,8 +253,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         value.unwrap_or_else(|error| infallible(error))
     }
 
-    /// [`get_or_refresh_with`](Self::get_or_refresh_with) for loaders that may fail: a reload that fails is counted, the old
-    /// value stays, and the reload is tried again a quarter of the refresh time later.
+    /// Returns the value for `key` like [`get_or_refresh_with`](Self::get_or_refresh_with), with a
+    /// loader that may fail.
+    ///
+    /// A reload that fails is counted, the old value stays, and the value is due again after a
+    /// quarter of the refresh age.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Failed`] if the key is absent and `load`, or another caller's load that this
+    /// call waited for, fails; [`LoadError::Reentrant`] if the key is absent and requested from
+    /// inside its own loader.
     pub fn try_get_or_refresh_with<T, F, E>(
         &self,
         key: T,
@@ -262,7 +292,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         if due {
             let (reload, old) = (self.reload_of(hash, key.into_key()), value.clone());
             let task: RefreshTask = Box::new(move || _ = reload.run(old, load));
-            // The panic hook has reported what panics here. The call has its value, and the task has been dropped.
+            // A panic was reported by the panic hook, and dropped the task, which gave the claim
+            // back. This call has its value.
             _ = catch_unwind(AssertUnwindSafe(|| background(task)));
         }
         Ok(value)

@@ -3,10 +3,8 @@
 //! [`Service`] runs a task at an interval on a thread of its own: the ticker, which performs
 //! maintenance while no other thread uses the cache, or the saver of automatic snapshots.
 
-use crate::cache::{Cache, Inner};
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{io, process};
@@ -58,6 +56,7 @@ pub(crate) enum Kind {
     /// Performs maintenance.
     Ticker,
     /// Saves automatic snapshots.
+    #[cfg(feature = "snapshot")]
     Saver,
 }
 
@@ -73,6 +72,7 @@ impl Service {
         let wakeup = shutdown.clone();
         let name = match kind {
             Kind::Ticker => "hotset-ticker",
+            #[cfg(feature = "snapshot")]
             Kind::Saver => "hotset-saver",
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -97,33 +97,11 @@ impl Drop for Service {
         let Some(thread) = self.thread.take() else { return };
         let waits = match self.kind {
             Kind::Ticker => !IS_SERVICE.try_with(Cell::get).unwrap_or(false),
+            #[cfg(feature = "snapshot")]
             Kind::Saver => thread.thread().id() != thread::current().id(),
         };
         if waits {
             _ = thread.join(); // the thread catches its panics
         }
-    }
-}
-
-impl<K, V, S> Cache<K, V, S>
-where
-    K: Send + Sync + 'static,
-    V: Send + Sync + 'static,
-    S: Send + Sync + 'static,
-{
-    /// Starts the ticker. Its thread holds the cache only while it works.
-    pub(crate) fn start_ticker(&self, interval: Duration) -> io::Result<Service> {
-        let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
-        Service::start(Kind::Ticker, interval, move || {
-            let Some(inner) = cache.upgrade() else { return false };
-            let continues = !inner.engine.is_poisoned();
-            if continues {
-                // The panic hook has reported a panic of a listener or destructor, and the
-                // maintenance was completed.
-                _ = catch_unwind(AssertUnwindSafe(|| inner.engine.run_pending()));
-            }
-            _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
-            continues
-        })
     }
 }

@@ -123,7 +123,7 @@ fn a_wrong_number_of_values_is_an_error() {
             error
                 .clone()
                 .to_string()
-                .contains(&format!("2 values and returned {returned}"))
+                .contains(&format!("returned {returned} values, expected 2"))
         );
         assert!(panics(|| cache.get_many_or_insert_with([1, 2], |_| vec![7; returned])));
     }

@@ -539,14 +539,13 @@ fn a_constant_hash_stays_bounded() {
             let live = Arc::new(AtomicIsize::new(0));
             let gone = Arc::new(AtomicU64::new(0));
             let count = gone.clone();
-            let cache: Cache<u64, Counted, Weak> = Cache::builder()
+            let cache: Cache<u64, Counted, Weak> = Cache::builder_with_hasher(Weak(|_| 42))
                 .max_entries(entries)
                 .policy(policy)
                 .on_removal(move |key, value: &Counted, _| {
                     assert_eq!(*key, value.0);
                     count.fetch_add(1, Relaxed);
                 })
-                .hasher(Weak(|_| 42))
                 .build()
                 .unwrap();
             for key in 0..1000 {
@@ -574,9 +573,8 @@ fn weak_hashes_lose_nothing() {
         (|_| 0, 150),
     ];
     for (at, (hash, keys)) in hashers.into_iter().enumerate() {
-        let cache: Cache<u64, u64, Weak> = Cache::builder()
+        let cache: Cache<u64, u64, Weak> = Cache::builder_with_hasher(Weak(hash))
             .max_entries(usize::MAX)
-            .hasher(Weak(hash))
             .build()
             .unwrap();
         (0..keys).for_each(|key| cache.insert(key, !key));

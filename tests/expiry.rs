@@ -267,15 +267,8 @@ fn bad_settings_are_errors() {
     assert!(build(|b| b.ticker(Duration::ZERO)).contains("longer than zero"));
     for jitter in [-0.1, 1.0, f64::NAN, f64::INFINITY] {
         let built = Cache::<u32, u32>::builder().max_entries(1).jitter(jitter).build();
-        assert!(built.unwrap_err().to_string().contains("fraction"));
+        assert!(built.unwrap_err().to_string().contains("jitter"));
     }
-    let hasher = std::hash::RandomState::new();
-    let built = Cache::<u32, u32>::builder()
-        .max_entries(1)
-        .ticker(secs(1))
-        .hasher(hasher)
-        .build();
-    assert!(built.unwrap_err().to_string().contains("after the hasher"));
 }
 
 #[test]

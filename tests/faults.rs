@@ -8,6 +8,7 @@ mod clocks;
 mod forks;
 #[path = "faults/panics.rs"]
 mod panics;
+#[cfg(feature = "snapshot")]
 #[path = "faults/snapshots.rs"]
 mod snapshots;
 #[path = "faults/threads.rs"]

@@ -1,6 +1,7 @@
 //! A little of everything, for `make miri`: every access is checked against the rules of both borrow models there, and for data
 //! races. It runs as an ordinary test, too.
 
+#[cfg(feature = "snapshot")]
 use hotset::snapshot::LoadOptions;
 use hotset::{Cache, Change, ManualClock, Policy, Ttl};
 use std::sync::Arc;
@@ -124,6 +125,7 @@ fn loads_that_are_shared() {
 }
 
 /// Saves and loads; Miri has no mapped files, so there the file is copied.
+#[cfg(feature = "snapshot")]
 #[test]
 fn a_snapshot_comes_back() {
     let path = std::env::temp_dir().join(format!("hotset-miri-{}", std::process::id()));

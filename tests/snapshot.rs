@@ -1,5 +1,7 @@
 //! Snapshots: what comes back, what does not, and what is refused.
 
+#![cfg(feature = "snapshot")]
+
 use hotset::snapshot::{LoadOptions, SaveOptions, SnapshotError};
 use hotset::{Cache, ManualClock, Policy};
 use std::fs;

@@ -1,5 +1,7 @@
 //! Snapshots while the cache is used, and what they keep of the policy's knowledge.
 
+#![cfg(feature = "snapshot")]
+
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]
 mod common;

@@ -1,6 +1,6 @@
 //! Loading a copy of the file ([`LoadOptions::copy`]): what other programs do to the file no longer
 //! matters. And what happens to a file that is mapped, as the documentation of `load` says.
-#![cfg(unix)]
+#![cfg(all(unix, feature = "snapshot"))]
 
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]

@@ -1,6 +1,8 @@
 //! Tens of thousands of damaged files: no panic, no wrong value; with checksums made right again, no memory beyond what the file
 //! could justify.
 
+#![cfg(feature = "snapshot")]
+
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]
 mod common;

@@ -1,6 +1,6 @@
 //! A process that saves is killed, hundreds of times: what lies at the path afterwards is the snapshot before, or the one
 //! that was being written, whole.
-#![cfg(unix)]
+#![cfg(all(unix, feature = "snapshot"))]
 
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]

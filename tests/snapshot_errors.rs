@@ -1,5 +1,5 @@
 //! What a path may turn out to be, and a disk that is full: each gives an error that says so, and a cache that works.
-#![cfg(unix)]
+#![cfg(all(unix, feature = "snapshot"))]
 
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]

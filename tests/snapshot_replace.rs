@@ -3,7 +3,7 @@
 //!
 //! `fsync` and `rename` are interposed: this program's definitions take the place of the C
 //! library's, and fail where a test says so, for that test's thread only.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", feature = "snapshot"))]
 
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]

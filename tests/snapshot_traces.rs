@@ -1,5 +1,7 @@
 //! The hit ratio after a restart beside that of a cache that went on, on access traces (`.u32.gz`: keys of 4 bytes, little-endian).
 
+#![cfg(feature = "snapshot")]
+
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]
 mod common;

@@ -14,7 +14,9 @@ use super::sizing::Sizing;
 use super::views::{PolicyView, TimerView};
 use super::writer::OldWriter;
 use crate::map::{LINKED, Map, OwnedTable};
-use crate::policy::{AnyPolicy, Entries, Evictions, MAX_PLACE, Places, Policy, PolicyKind, Rank, Verdict};
+#[cfg(feature = "snapshot")]
+use crate::policy::Rank;
+use crate::policy::{AnyPolicy, Entries, Evictions, MAX_PLACE, Places, Policy, PolicyKind, Verdict};
 use crate::prim::memory::boxed;
 use crate::prim::wheel::Wheel;
 use crate::reclaim::{Domain, Guard, Seal};
@@ -275,6 +277,7 @@ impl Core {
     }
 
     /// Applies the arrival of an entry that is restored from a snapshot with its `rank`.
+    #[cfg(feature = "snapshot")]
     pub(super) fn restore(&mut self, new: Handle, rank: Rank) {
         if self.policy_view.place(new) != NEW {
             return self.arrive(new);
@@ -286,12 +289,14 @@ impl Core {
         self.schedule_timer(new);
     }
 
+    #[cfg(feature = "snapshot")]
     pub(super) fn set_window(&mut self, share: u32) {
         self.policy.set_window(&self.policy_view, share, &mut self.evictions);
         self.detach_evicted();
     }
 
     /// Returns the policy's rank of an entry.
+    #[cfg(feature = "snapshot")]
     pub(super) fn rank(&mut self, entry: Handle) -> Rank {
         if self.policy_view.place(entry) <= MAX_PLACE {
             self.policy.rank(&self.policy_view, entry)

@@ -148,6 +148,7 @@ impl<K, V> ExpirySettings<K, V> {
 
     /// Returns the deadlines of an entry that is restored from a snapshot; `times` are its deadline
     /// and its latest deadline, if it had any.
+    #[cfg(feature = "snapshot")]
     pub(crate) fn for_restore(
         &self,
         times: Option<(u64, u64)>,

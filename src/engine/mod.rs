@@ -33,6 +33,7 @@ mod overflow;
 mod record;
 mod run_deferred;
 mod sizing;
+#[cfg(feature = "snapshot")]
 mod snapshot;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -59,6 +60,7 @@ use std::ptr::NonNull;
 
 pub(crate) use entry::{Deadlines, Entry, ExpiryRef, Handle, Shape};
 pub(crate) use expiry::ExpirySettings;
+#[cfg(feature = "snapshot")]
 pub(crate) use snapshot::Listed;
 
 /// Called with every entry that leaves the cache, by the thread that unlinked it.

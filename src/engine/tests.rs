@@ -74,10 +74,9 @@ fn eviction_before_arrival_is_recorded_is_notified() {
     let shrunk: Arc<OnceLock<Weak<Numbers>>> = Arc::default();
     let (seen, shrinks) = (notified.clone(), shrunk.clone());
     let cache: Arc<Numbers> = Arc::new(
-        Cache::builder()
+        Cache::builder_with_hasher(BuildHasherDefault::default())
             .max_weight(1 << 40)
             .weigher(|_, _| 1)
-            .hasher(BuildHasherDefault::default())
             .on_removal(move |key, value, cause| {
                 seen.lock().unwrap().push((*key, *value));
                 if *key == last && cause == Cause::Replaced {
@@ -122,10 +121,9 @@ fn eviction_before_arrival_is_recorded_is_notified() {
 fn insertion_without_a_free_slot_moves_one_home() {
     let spread = |n: u32| key_with_hash(n.wrapping_mul(0x9e37_79b9), n);
     let crowded = |n: u32| key_with_hash(1 << 31, n);
-    let cache: Cache<u64, (), BuildHasherDefault<Identity>> = Cache::builder()
+    let cache: Cache<u64, (), BuildHasherDefault<Identity>> = Cache::builder_with_hasher(BuildHasherDefault::default())
         .max_weight(1 << 40)
         .weigher(|_, _| 1)
-        .hasher(BuildHasherDefault::default())
         .build()
         .unwrap();
     let engine = &cache.0.engine;

@@ -11,16 +11,21 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// The values of many keys, in their order; those that are absent are loaded, all in one call of `load`, and inserted.
+    /// Returns the values of `keys`, in their order, calling `load` once to compute and insert
+    /// those that are absent or expired.
     ///
-    /// `load` gets each key once that is neither in the cache nor being loaded by another caller, and returns the values in
-    /// the same order. It is not called if there is none. When its values are in the cache, this waits for the loads
-    /// of others, so that callers whose keys overlap never wait for each other in a ring. `load` is called again only if
-    /// one of those brought nothing: it panicked, was dropped, failed, or was overtaken by an insertion or a removal.
+    /// `load` is called with each key once that is neither in the cache nor being loaded by another
+    /// caller, and returns the values in the same order. It is not called if there is no such key.
+    /// The call then waits for the loads of other callers. `load` is called again only if one of
+    /// those loads returned no value: it panicked, failed, was dropped, or was invalidated by an
+    /// insertion or a removal.
     ///
-    /// What is said of [`get_or_insert_with`](Self::get_or_insert_with) holds for each key: others that ask for it wait
-    /// for this load, which an insertion or a removal beats. The statistics count one load per call of `load`. A value that
-    /// is due for a reload is returned as it is.
+    /// Each key is loaded as by [`get_or_insert_with`](Self::get_or_insert_with): other callers
+    /// that request it wait for this load, and an insertion or a removal invalidates it. The
+    /// statistics count one load per call of `load`. A value that is due for a reload is returned
+    /// as it is.
+    ///
+    /// # Examples
     ///
     /// ```
     /// let cache = hotset::Cache::new(100);
@@ -33,7 +38,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     ///
     /// # Panics
-    /// If `load` returns another number of values than it was asked for, or if a key is asked for from inside its own loader.
+    ///
+    /// If `load` returns a different number of values than it was called with keys, or if a key is
+    /// requested from inside its own loader.
+    /// [`try_get_many_or_insert_with`](Self::try_get_many_or_insert_with) returns both as errors.
+    ///
+    /// # Concurrency
+    ///
+    /// The values that this call loads are inserted before it waits for the loads of other callers.
+    /// So callers whose keys overlap do not deadlock.
     pub fn get_many_or_insert_with(
         &self,
         keys: impl IntoIterator<Item = K>,
@@ -47,9 +60,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         values.unwrap_or_else(|error| infallible(error))
     }
 
-    /// Like [`get_many_or_insert_with`](Self::get_many_or_insert_with), for loaders that may fail: the error is that of all
-    /// keys that were to be loaded, and reaches all who wait for them. It is also returned if the load of another caller
-    /// fails that this one waited for; what was loaded here is in the cache all the same.
+    /// Returns the values of `keys` as [`get_many_or_insert_with`](Self::get_many_or_insert_with)
+    /// does, with a loader that may fail.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Failed`] if `load` fails, which is the outcome of all keys that it was called
+    /// with; or if another caller's load that this call waited for fails, in which case the values
+    /// that this call loaded are in the cache. [`LoadError::WrongLength`] if `load` returns a
+    /// different number of values than it was called with keys. [`LoadError::Reentrant`] if a key
+    /// is requested from inside its own loader.
+    #[expect(clippy::missing_panics_doc, reason = "every value was found or loaded")]
     pub fn try_get_many_or_insert_with<E>(
         &self,
         keys: impl IntoIterator<Item = K>,
@@ -76,7 +97,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Ok(values.collect())
     }
 
-    /// The keys that were not found, each once, and for each key of all where it is among those.
+    /// Returns the keys that were not found, each once, and for every key its index among those.
     fn missing(&self, keys: Vec<K>, found: &[Option<V>]) -> (Vec<Missing<K>>, Vec<Option<usize>>) {
         let mut missing: Vec<Missing<K>> = Vec::new();
         let mut by_hash = HashTable::new();
@@ -97,7 +118,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         (missing, places)
     }
 
-    /// Loads what nobody else loads, lands it, and only then waits for the others. Returns what is still missing.
+    /// Loads the keys that no other caller loads, completes those loads, and only then waits for
+    /// the other callers. Returns the keys that are still missing.
     fn load_round<E>(
         &self,
         missing: Vec<Missing<K>>,
@@ -115,7 +137,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
         for one in missing {
             match self.join(one.hash, &one.key, ActorId::this_thread()) {
-                // It may be late whatever is said: this thread itself has ended flights since the miss.
+                // The map is rechecked whatever `recheck` is: it leaves out the loads that this
+                // thread itself has completed since the miss.
                 Joined::Lead { mut leader, .. } => {
                     loaded[one.place] = self.recheck_map(true, one.hash, &one.key, self.0.engine.pin(), &mut leader);
                     if loaded[one.place].is_none() {
@@ -163,7 +186,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
 /// A key that was not found.
 struct Missing<K> {
-    /// Where its value is kept.
+    /// The index of its value among the loaded ones.
     place: usize,
     hash: u64,
     key: K,

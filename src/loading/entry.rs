@@ -22,9 +22,9 @@ pub enum Entry<'c, K, V, S> {
 
 /// A placeholder for the value of a key that this caller loads. Created by [`Cache::entry`].
 ///
-/// While it lives, callers that load the same key wait for it. [`insert`](Self::insert) hands them its value. Dropping it
-/// abandons the load, and one of the waiting callers loads in its place. It is not `Send`: the thread that holds it is the one
-/// that loads, for the detection of deadlocks.
+/// While it lives, callers that load the same key wait for it. [`insert`](Self::insert) hands them
+/// its value. Dropping it abandons the load, and one of the waiting callers loads in its place. It
+/// is not `Send`: the thread that holds it is the one that loads, for the detection of deadlocks.
 pub struct VacantEntry<'c, K, V, S> {
     cache: &'c Cache<K, V, S>,
     hash: u64,
@@ -36,14 +36,9 @@ pub struct VacantEntry<'c, K, V, S> {
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Returns the entry of `key`: its value, or a placeholder to fill.
     ///
-    /// For loads that do not fit into a closure. `key` is passed by value or by reference, see [`LoadKey`]. Counts as a hit or a
-    /// miss. A value that is due for a reload counts as present. A remembered failure is not returned: the caller may load.
-    ///
-    /// # Errors
-    /// [`LoadError::Reentrant`] if this thread holds a placeholder for `key`, or is inside a loader of it.
-    ///
-    /// # Concurrency
-    /// Waits for another caller's load of the key.
+    /// For loads that do not fit into a closure. `key` is passed by value or by reference, see
+    /// [`LoadKey`]. Counts as a hit or a miss. A value that is due for a reload counts as present.
+    /// A remembered failure is not returned: the caller may load.
     ///
     /// # Examples
     ///
@@ -63,6 +58,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert!(size_of("/does/not/exist").is_err());
     /// # Ok::<_, std::io::Error>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Reentrant`] if this thread holds a placeholder for `key`, or is inside a loader
+    /// of it.
+    ///
+    /// # Concurrency
+    ///
+    /// Waits for another caller's load of the key.
     pub fn entry<T, F>(&self, key: T) -> Result<Entry<'_, K, V, S>, LoadError<Infallible>>
     where
         T: LoadKey<K, F>,
@@ -110,7 +114,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> VacantEntry<'_, K, V, S> {
     /// Inserts the value, hands it to the waiting callers, and returns it.
     ///
-    /// If the key was inserted, removed or computed since the placeholder was created, the value is not inserted.
+    /// If the key was inserted, removed or computed since the placeholder was created, the value is
+    /// not inserted.
     pub fn insert(self, value: V) -> V {
         self.insert_with_ttl(value, Ttl::Default)
     }

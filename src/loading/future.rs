@@ -14,31 +14,16 @@ use std::sync::Arc;
 
 /// # Asynchronous loads
 ///
-/// The futures run on any executor. They are `Send` if the loader is and keys and values may be shared. They borrow the cache:
-/// clone a handle into a task that must own what it uses.
+/// The futures run on any executor. They are `Send` if the loader is and keys and values may be
+/// shared. They borrow the cache: clone a handle into a task that must own what it uses.
 #[cfg_attr(docsrs, doc(cfg(feature = "async")))]
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// Returns the value for `key`, awaiting `load` to compute and insert it if it is absent or expired.
+    /// Returns the value for `key`, awaiting `load` to compute and insert it if it is absent or
+    /// expired.
     ///
-    /// `key` is passed by value or by reference, see [`LoadKey`]. `load` is dropped unpolled if it is not needed. If the key is
-    /// inserted, removed or computed during the load, the loaded value is returned and not inserted. `load` may use the cache.
-    ///
-    /// # Panics
-    /// If `key` is requested from inside its own loader. [`try_get_or_insert_async`](Self::try_get_or_insert_async) returns that
-    /// as an error, and documents which deadlocks are not detected.
-    ///
-    /// # Concurrency
-    /// One caller loads, a task here or a thread in [`get_or_insert_with`](Self::get_or_insert_with). Others that request the
-    /// key wait for it: tasks await, threads block. On an executor's thread, `get_or_insert_with` may block for a task that only
-    /// that thread would poll: use this method there.
-    ///
-    /// Dropping the future is always safe. If it was waiting, no other caller is affected. If it was loading, that counts as a
-    /// failed load, and one of the waiting callers loads in its place, with its own `load`. A load progresses only while its
-    /// future is polled: to continue independently of the caller, it belongs in a task of its own.
-    ///
-    /// Leaking the future (`std::mem::forget`) while it loads, or never polling it again, leaves the load in progress forever.
-    /// Callers that request the key then wait until a value is inserted for it. Other keys are not affected, nor is dropping the
-    /// cache.
+    /// `key` is passed by value or by reference, see [`LoadKey`]. `load` is dropped unpolled if it
+    /// is not needed. If the key is inserted, removed or computed during the load, the loaded value
+    /// is returned and not inserted. `load` may use the cache.
     ///
     /// # Examples
     ///
@@ -58,6 +43,28 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert_eq!(cache.get("/index"), Some(page));
     /// # });
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `key` is requested from inside its own loader.
+    /// [`try_get_or_insert_async`](Self::try_get_or_insert_async) returns that as an error, and
+    /// documents which deadlocks are not detected.
+    ///
+    /// # Concurrency
+    ///
+    /// One caller loads, a task here or a thread in
+    /// [`get_or_insert_with`](Self::get_or_insert_with). Others that request the key wait for it:
+    /// tasks await, threads block. On an executor's thread, `get_or_insert_with` may block for a
+    /// task that only that thread would poll: use this method there.
+    ///
+    /// Dropping the future is always safe. If it was waiting, no other caller is affected. If it
+    /// was loading, that counts as a failed load, and one of the waiting callers loads in its
+    /// place, with its own `load`. A load progresses only while its future is polled: to continue
+    /// independently of the caller, it belongs in a task of its own.
+    ///
+    /// Leaking the future (`std::mem::forget`) while it loads, or never polling it again, leaves
+    /// the load in progress forever. Callers that request the key then wait until a value is
+    /// inserted for it. Other keys are not affected, nor is dropping the cache.
     pub async fn get_or_insert_async<T, F>(&self, key: T, load: impl Future<Output = V>) -> V
     where
         T: LoadKey<K, F>,
@@ -69,10 +76,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         loaded.unwrap_or_else(|error| infallible(error))
     }
 
-    /// Returns the value for `key` as [`get_or_insert_async`](Self::get_or_insert_async) does, with a loader that also returns
-    /// the value's [`Ttl`].
+    /// Returns the value for `key` as [`get_or_insert_async`](Self::get_or_insert_async) does, with
+    /// a loader that also returns the value's [`Ttl`].
     ///
     /// # Panics
+    ///
     /// If `key` is requested from inside its own loader.
     pub async fn get_or_insert_async_ttl<T, F>(&self, key: T, load: impl Future<Output = (V, Ttl)>) -> V
     where
@@ -84,15 +92,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         loaded.unwrap_or_else(|error| infallible(error))
     }
 
-    /// Returns the value for `key` as [`get_or_insert_async`](Self::get_or_insert_async) does, with a loader that may fail.
+    /// Returns the value for `key` as [`get_or_insert_async`](Self::get_or_insert_async) does, with
+    /// a loader that may fail.
     ///
     /// # Errors
+    ///
     /// [`LoadError::Failed`] as for [`try_get_or_insert_with`](Self::try_get_or_insert_with).
     ///
-    /// [`LoadError::Reentrant`] where waiting would never end: if this future is polled from inside the key's own loader (an
-    /// executor that a loader runs is inside of it with all its tasks), or if a thread that is blocked waits for that. A
-    /// deadlock through a task that awaits another's load is not detected, since that task might do something else first. Nor
-    /// is one through a task that the loader spawns. Their callers wait until one of the futures is dropped.
+    /// [`LoadError::Reentrant`] where waiting would be a deadlock: if this future is polled from
+    /// inside the key's own loader (an executor that a loader runs is inside of it with all its
+    /// tasks), or if a thread that is blocked waits for that. A deadlock through a task that awaits
+    /// another's load is not detected, since that task might do something else first. Nor is one
+    /// through a task that the loader spawns. Their callers wait until one of the futures is
+    /// dropped.
     pub async fn try_get_or_insert_async<T, F, E>(
         &self,
         key: T,
@@ -108,10 +120,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.load_future(key, pin_future!(load), ended).await
     }
 
-    /// Returns the value for `key` as [`try_get_or_insert_async`](Self::try_get_or_insert_async) does, with a loader that also
-    /// returns the value's [`Ttl`].
+    /// Returns the value for `key` as [`try_get_or_insert_async`](Self::try_get_or_insert_async)
+    /// does, with a loader that also returns the value's [`Ttl`].
     ///
     /// # Errors
+    ///
     /// As [`try_get_or_insert_async`](Self::try_get_or_insert_async).
     pub async fn try_get_or_insert_async_ttl<T, F, E>(
         &self,
@@ -127,8 +140,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.load_future(key, pin_future!(load), |loaded| loaded).await
     }
 
-    /// Loads by a future that is passed by reference, and whose output `end` converts: each wrapping of `load` in another
-    /// future would double the size of the future that the caller gets.
+    /// Loads by a future that is passed by reference, and whose output `end` converts: each
+    /// wrapping of `load` in another future would double the size of the future that the caller
+    /// gets.
     async fn load_future<T, M, F: Future, E>(
         &self,
         key: T,
@@ -160,7 +174,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                         return Ok(value);
                     }
                     let loaded = leader.run_future(actor, load, end).await.map_err(Arc::new);
-                    // The weigher and other user code run while the load is in flight: to them, too, the key is being loaded.
+                    // The weigher and other user code run while the load is in flight: to them,
+                    // too, the key is being loaded.
                     let _polled = actor.enter_poll();
                     return self.lead(hash, key, &mut leader, loaded, |key, _| key);
                 }

@@ -94,7 +94,7 @@ impl Buckets {
     }
 }
 
-#[cfg(all(target_os = "linux", not(loom), not(miri)))]
+#[cfg(all(target_os = "linux", feature = "huge-pages", not(loom), not(miri)))]
 impl Buckets {
     /// Requests huge pages: a lookup in a large table misses the TLB as surely as the cache.
     fn prefer_huge_pages(&self) {
@@ -108,7 +108,7 @@ impl Buckets {
     }
 }
 
-#[cfg(all(not(all(target_os = "linux", not(miri))), not(loom)))]
+#[cfg(all(not(all(target_os = "linux", feature = "huge-pages", not(miri))), not(loom)))]
 impl Buckets {
     fn prefer_huge_pages(&self) {}
 }
@@ -151,7 +151,7 @@ impl Deref for Buckets {
 
 /// Size of a huge page. [`Buckets::release`] releases multiples of it, so that no huge page is
 /// split.
-#[cfg(all(target_os = "linux", not(loom), not(miri)))]
+#[cfg(all(target_os = "linux", feature = "huge-pages", not(loom), not(miri)))]
 const UNIT: usize = 2 << 20;
 
 impl Buckets {
@@ -159,7 +159,7 @@ impl Buckets {
     /// the contents are lost.
     ///
     /// Returns where the next call continues, or `None` if the rest is not worth a call of its own.
-    #[cfg(all(target_os = "linux", not(loom), not(miri)))]
+    #[cfg(all(target_os = "linux", feature = "huge-pages", not(loom), not(miri)))]
     pub(super) fn release(&mut self, from: usize, bytes: usize) -> Option<usize> {
         let start = self.start.addr().get();
         let end = (start + self.len * size_of::<Bucket>()) / UNIT * UNIT;
@@ -178,7 +178,7 @@ impl Buckets {
 
     /// Returns `None`: without a way to return parts of an allocation, all of it is freed in one
     /// step.
-    #[cfg(any(not(target_os = "linux"), loom, miri))]
+    #[cfg(any(not(target_os = "linux"), not(feature = "huge-pages"), loom, miri))]
     pub(super) fn release(&mut self, _: usize, _: usize) -> Option<usize> {
         None
     }

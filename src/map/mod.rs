@@ -356,6 +356,7 @@ impl Map {
 
     /// Returns the entry at `address` if it is in the map with this upper half of a hash, else an
     /// entry with that hash: most likely the one that replaced it. Runs no user code.
+    #[cfg(any(feature = "snapshot", test))]
     pub(crate) fn find_address(&self, hash: u32, address: usize, guard: &Guard) -> Option<NonNull<Header>> {
         self.in_live_table(guard, |table| {
             let home = table.home(hash);

@@ -171,7 +171,7 @@ fn discarded_tables_are_freed_in_parts() {
     }
     assert!(
         calls
-            >= if cfg!(all(target_os = "linux", not(miri))) {
+            >= if cfg!(all(target_os = "linux", feature = "huge-pages", not(miri))) {
                 8
             } else {
                 3

@@ -56,6 +56,7 @@ pub(crate) enum Verdict {
 }
 
 /// The policy's state of an entry, as a snapshot stores it.
+#[cfg_attr(not(feature = "snapshot"), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Rank {
     /// The recent uses, estimated.
@@ -70,6 +71,7 @@ pub(crate) struct Rank {
 pub(crate) type Evictions<H> = Vec<(H, Verdict)>;
 
 /// An eviction policy. After any call, `weight() <= capacity()`.
+#[cfg_attr(not(feature = "snapshot"), allow(dead_code))]
 pub(crate) trait Policy<E: Entries> {
     /// Inserts a new entry, and pushes evicted entries to `out`, possibly `handle` itself.
     fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Evictions<E::Handle>);

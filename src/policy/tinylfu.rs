@@ -49,6 +49,8 @@ const PRESIZE: u64 = 1 << 26;
 /// How many candidates are compared with the remembered victim's estimate before it is read again.
 const RIVAL_USES: u8 = 31;
 /// The highest estimate.
+#[cfg_attr(not(feature = "snapshot"), allow(dead_code))]
+#[cfg_attr(not(feature = "snapshot"), allow(dead_code))]
 const MOST_USES: u8 = 15;
 /// The mask of a random number that is 0 once in 128 times.
 const ONE_IN_128: u32 = 127;

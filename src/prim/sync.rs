@@ -9,10 +9,12 @@ use loom::sync;
 #[cfg(not(loom))]
 use std::sync;
 
+#[cfg(feature = "snapshot")]
+pub(crate) use sync::RwLock;
 pub(crate) use sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
-pub(crate) use sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
+pub(crate) use sync::{Arc, Condvar, Mutex, MutexGuard};
 
 #[cfg(not(loom))]
 thread_local! {

@@ -4,7 +4,7 @@
 use super::codec::{Codec, PerTypeCodec};
 use super::error::SnapshotError;
 use super::options::{LoadOptions, Loaded, SaveOptions, Saved};
-use crate::cache::{Cache, Inner};
+use crate::cache::{Cache, Inner, OnLastDrop};
 use crate::ticker::{Kind, Service};
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -151,7 +151,7 @@ impl fmt::Debug for AutoSnapshot {
 }
 
 /// The part of a cache that performs its [`AutoSnapshot`].
-pub(crate) struct AutoSnapshotter<K, V, S> {
+struct AutoSnapshotter<K, V, S> {
     config: Arc<AutoSnapshot>,
     save: fn(&AutoSnapshot, &Inner<K, V, S>),
     saver: Mutex<Option<Service>>,
@@ -159,7 +159,7 @@ pub(crate) struct AutoSnapshotter<K, V, S> {
 
 impl<K, V, S> AutoSnapshotter<K, V, S> {
     /// Stops the thread, then saves. Called when the last handle is dropped.
-    pub(crate) fn end(&self, inner: &Inner<K, V, S>) {
+    fn end(&self, inner: &Inner<K, V, S>) {
         drop(self.saver.lock().unwrap_or_else(PoisonError::into_inner).take());
         if self.config.save_on_drop {
             // A panic, which the hook has reported, must not leave a destructor.
@@ -174,8 +174,9 @@ where
     V: Codec + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Loads the snapshot and starts the saving thread, with the settings of `config`.
-    pub(crate) fn start_auto_snapshot(&self, config: AutoSnapshot) -> io::Result<AutoSnapshotter<K, V, S>> {
+    /// Loads the snapshot and starts the saving thread, with the settings of `config`. Returns the
+    /// function to call when the last handle is dropped.
+    pub(crate) fn start_auto_snapshot(&self, config: AutoSnapshot) -> io::Result<OnLastDrop<K, V, S>> {
         if config.load {
             let options = LoadOptions::new().schema(config.schema).copy(config.copy);
             let loaded = self.load_with(&config.path, &options);
@@ -192,11 +193,12 @@ where
             .every
             .map(|every| self.start_saver(config.clone(), every))
             .transpose()?;
-        Ok(AutoSnapshotter {
+        let snapshotter = AutoSnapshotter {
             config,
             save: AutoSnapshot::save,
             saver: Mutex::new(saver),
-        })
+        };
+        Ok(Box::new(move |inner| snapshotter.end(inner)))
     }
 
     fn start_saver(&self, config: Arc<AutoSnapshot>, every: Duration) -> io::Result<Service> {

@@ -94,7 +94,6 @@ pub use codec::{Codec, EntryCodec, decode_field, encode_field};
 pub use error::SnapshotError;
 pub use options::{LoadOptions, Loaded, Progress, SaveOptions, Saved, Warmed};
 
-pub(crate) use auto::AutoSnapshotter;
 pub(crate) use lazy::SnapshotSlot;
 
 use crate::cache::Cache;

@@ -7,6 +7,7 @@ mod common;
 
 use common::Intended;
 pub(crate) use common::{Key, Value, key, springs, value};
+#[cfg(feature = "snapshot")]
 use hotset::snapshot::Codec;
 use hotset::{Builder, Cache, Clock, Expiry, ManualClock, Policy};
 use std::cell::Cell;
@@ -113,6 +114,7 @@ fn count(change: isize) {
     LIVE.set(LIVE.get() + change);
 }
 
+#[cfg(feature = "snapshot")]
 impl Codec for Key {
     fn encode(&self, out: &mut Vec<u8>) {
         trap(Place::Encode);
@@ -124,6 +126,7 @@ impl Codec for Key {
     }
 }
 
+#[cfg(feature = "snapshot")]
 impl Codec for Value {
     fn encode(&self, out: &mut Vec<u8>) {
         trap(Place::Encode);

@@ -114,4 +114,4 @@ except MemoryError as error:
     print(error)
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ended.stdout.startswith("there is no memory for a table"), ended
+    assert ended.stdout.startswith("no memory for the table"), ended

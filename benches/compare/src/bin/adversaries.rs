@@ -78,7 +78,7 @@ impl<S: BuildHasher + Clone + Send + Sync + 'static> Peer for moka::sync::Cache<
 }
 
 fn build<S: BuildHasher + Clone + Send + Sync + 'static>(hasher: &S) -> [(&'static str, Box<dyn Peer>); 3] {
-    let hotset = hotset::Cache::builder().max_entries(CAPACITY).hasher(hasher.clone());
+    let hotset = hotset::Cache::builder_with_hasher(hasher.clone()).max_entries(CAPACITY);
     let quick = Quick::with(
         CAPACITY,
         CAPACITY as u64,

@@ -112,8 +112,7 @@ impl Store {
                     .map_or(ptr::null_mut(), |object| object.clone().into_ptr()),
             )
         };
-        let mut builder = hotset::Cache::<Key, Value>::builder()
-            .hasher(IdentityHasher::default())
+        let mut builder = hotset::Cache::<Key, Value, _>::builder_with_hasher(IdentityHasher::default())
             .policy(options.policy);
         builder = match (options.capacity, &options.weigher) {
             (capacity, None) => {
@@ -266,8 +265,9 @@ impl Store {
             // SAFETY: the calling thread holds the GIL; searches compare without Python code, and neither they nor `allows_hits_at` use a
             // cache.
             #[cfg(not(Py_GIL_DISABLED))]
-            let found =
-                unsafe { raw::get_alone_if(&self.cache, search, |now| self.trust.allows_hits_at(now), Value::found) };
+            let found = unsafe {
+                raw::get_exclusive_if(&self.cache, search, |now| self.trust.allows_hits_at(now), Value::found)
+            };
             if found.is_some() || !sought.resolve()? {
                 return Ok(found);
             }
