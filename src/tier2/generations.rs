@@ -5,7 +5,7 @@ use super::node::Retention;
 use super::slots::{SLOTS, slot};
 use super::stats::TierStats;
 use super::tier::{RequestContext, State};
-use super::{NamespaceSettings, Rule};
+use super::NamespaceSettings;
 use std::borrow::Cow;
 
 /// A generation as this process knows it.

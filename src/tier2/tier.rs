@@ -4,11 +4,9 @@ use super::frame::Stamp;
 use super::generations::{Generation, Registered};
 use super::journal::{Entry, Journal, LateWrite};
 use super::node::{Failure, Link, Node, Retention, Role};
-use super::slots::{SLOTS, slot};
 use super::stats::{Latency, TierStats};
 use super::trust::Trust;
 use super::{NamespaceSettings, Settings};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
