@@ -104,7 +104,7 @@ fn insert(cache: &Cache<u64, String>, keys: std::ops::Range<u64>) {
 }
 
 #[test]
-fn a_table_that_cannot_grow_holds_what_it_can() {
+fn table_that_cannot_grow_evicts() {
     let _one = one();
     for policy in [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random] {
         let cache = growing(policy);
@@ -185,7 +185,7 @@ fn cache_without_memory_for_its_sketch_keeps_its_bound() {
 }
 
 #[test]
-fn threads_go_on_while_there_is_no_memory_for_growth() {
+fn insert_without_memory_to_grow_completes() {
     let _one = one();
     let cache = growing(Policy::default());
     let refused = scarce(64 * 64, || {
@@ -212,7 +212,7 @@ fn threads_go_on_while_there_is_no_memory_for_growth() {
 }
 
 #[test]
-fn a_cache_whose_table_cannot_be_had_is_not_built() {
+fn build_without_memory_for_the_table_fails() {
     let _one = one();
     let build = |entries| Cache::<u64, u64>::builder().max_entries(entries).build();
     let refused = scarce(1 << 20, || {
@@ -235,7 +235,7 @@ fn a_cache_whose_table_cannot_be_had_is_not_built() {
 }
 
 #[test]
-fn the_largest_numbers_are_capacities_like_others() {
+fn capacity_of_usize_max_is_accepted() {
     let _one = one();
     for entries in [usize::MAX, usize::MAX / 2, usize::MAX >> 24, (1 << 26) + 1] {
         let cache: Cache<u64, u64> = Cache::new(entries);

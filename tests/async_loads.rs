@@ -141,7 +141,7 @@ fn ask(cache: &Numbers, key: u64) -> Result<u64, LoadError<&'static str>> {
 }
 
 #[test]
-fn futures_may_be_sent() {
+fn load_futures_are_send() {
     fn sent<T: Send>(value: T) -> T {
         value
     }
@@ -171,7 +171,7 @@ fn futures_may_be_sent() {
 }
 
 #[test]
-fn a_hundred_tasks_one_load() {
+fn load_by_a_hundred_tasks_runs_once() {
     let cache = Numbers::new(1000);
     let loads = AtomicUsize::new(0);
     let task = |key| {
@@ -224,7 +224,7 @@ fn a_hundred_tasks_one_load() {
 }
 
 #[test]
-fn threads_wait_for_tasks_and_tasks_for_threads() {
+fn load_is_shared_by_threads_and_tasks() {
     let cache = Numbers::new(100);
     let (mut leader, gate) = leads(&cache, 1);
     thread::scope(|scope| {
@@ -260,7 +260,7 @@ fn threads_wait_for_tasks_and_tasks_for_threads() {
 }
 
 #[test]
-fn a_waiter_may_be_dropped_or_leaked() {
+fn waiter_dropped_or_leaked_blocks_nothing() {
     let cache = Numbers::new(100);
     let (mut leader, gate) = leads(&cache, 1);
     let counters: [Arc<Counter>; 4] = Default::default();
@@ -283,7 +283,7 @@ fn a_waiter_may_be_dropped_or_leaked() {
 }
 
 #[test]
-fn wakers_change_and_wake_for_nothing() {
+fn waker_changed_or_spurious_is_handled() {
     let cache = Numbers::new(100);
     let (mut leader, gate) = leads(&cache, 1);
     let (first, second) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
@@ -301,7 +301,7 @@ fn wakers_change_and_wake_for_nothing() {
 }
 
 #[test]
-fn a_dropped_leader_hands_over() {
+fn leader_dropped_hands_over() {
     let cache = Numbers::new(100);
     for key in 0..4 {
         let (leader, _gate) = leads(&cache, key);
@@ -337,7 +337,7 @@ fn a_dropped_leader_hands_over() {
 }
 
 #[test]
-fn a_leaked_leader_blocks_its_key_alone() {
+fn leader_leaked_blocks_only_its_key() {
     let cache = Numbers::new(100);
     let (leader, _gate) = leads(&cache, 1);
     mem::forget(leader);
@@ -359,7 +359,7 @@ fn a_leaked_leader_blocks_its_key_alone() {
 }
 
 #[test]
-fn panicking_and_failing_loaders() {
+fn loader_that_panics_or_fails_inserts_nothing() {
     let cache = Numbers::new(100);
     let gate = Gate::<Result<u64, &str>>::new();
     let mut leader: Task<'_, _> = Box::pin(cache.try_get_or_insert_async(1, gate.clone()));
@@ -401,7 +401,7 @@ fn panicking_and_failing_loaders() {
 }
 
 #[test]
-fn a_key_inside_its_own_loader_is_an_error() {
+fn load_of_a_key_in_its_own_loader_fails() {
     let cache = Numbers::new(100);
     let reentrant = |asked: Result<u64, LoadError<&str>>| assert!(matches!(asked, Err(LoadError::Reentrant)));
     let value = block_on(cache.get_or_insert_async(1, async {
@@ -443,7 +443,7 @@ fn a_key_inside_its_own_loader_is_an_error() {
 }
 
 #[test]
-fn a_ring_through_a_blocked_thread_is_an_error() {
+fn wait_cycle_through_a_blocked_thread_fails() {
     let cache = Numbers::new(100);
     let (begun, wait) = mpsc::channel();
     let gate = Gate::<()>::new();
@@ -484,7 +484,7 @@ fn a_ring_through_a_blocked_thread_is_an_error() {
 }
 
 #[test]
-fn invalidations_beat_a_load_in_flight() {
+fn invalidation_beats_a_load_in_flight() {
     type Act = fn(&Numbers);
     let acts: [(Act, Option<u64>); 5] = [
         (|cache| assert_eq!(cache.remove(&1), None), None),
@@ -511,7 +511,7 @@ fn invalidations_beat_a_load_in_flight() {
 }
 
 #[test]
-fn loaders_may_set_times() {
+fn loader_sets_the_expiration() {
     let clock = ManualClock::new();
     let cache: Numbers = Cache::builder().max_entries(10).clock(clock.clone()).build().unwrap();
     let second = Ttl::After(Duration::from_secs(1));
@@ -525,7 +525,7 @@ fn loaders_may_set_times() {
 }
 
 #[test]
-fn one_task_reloads_while_the_others_are_served() {
+fn reload_by_one_task_serves_others_the_old_value() {
     let clock = ManualClock::new();
     let seconds = Duration::from_secs;
     let builder = Cache::builder().max_entries(10).clock(clock.clone());
@@ -562,7 +562,7 @@ fn one_task_reloads_while_the_others_are_served() {
 }
 
 #[test]
-fn the_time_of_loads_is_measured() {
+fn load_time_is_measured() {
     let cache = Numbers::new(10);
     let (mut leader, gate) = leads(&cache, 1);
     let mut waiter = waits(&cache, 1, 0);
@@ -581,7 +581,7 @@ fn the_time_of_loads_is_measured() {
 }
 
 #[test]
-fn the_cache_goes_with_loads_in_flight() {
+fn cache_dropped_with_loads_in_flight_is_freed() {
     #[derive(Clone)]
     struct Value(#[allow(dead_code)] Arc<()>);
     let living = Arc::new(());
@@ -629,7 +629,7 @@ fn hostile(act: impl FnMut() + Send + 'static) -> Waker {
 }
 
 #[test]
-fn wakers_that_panic_or_call_back() {
+fn waker_that_panics_or_calls_back_is_survived() {
     let cache = Numbers::new(100);
     for ends in ["by its value", "by a panic", "by being dropped"] {
         cache.clear();

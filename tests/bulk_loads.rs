@@ -29,7 +29,7 @@ fn tenfold(missing: &[u64]) -> Vec<u64> {
 }
 
 #[test]
-fn the_loader_is_asked_once_for_what_is_missing() {
+fn bulk_loader_runs_once_for_missing_keys() {
     let cache = Numbers::new(1000);
     let asked = RefCell::new(Vec::new());
     let load = |missing: &[u64]| {
@@ -70,7 +70,7 @@ fn the_loader_is_asked_once_for_what_is_missing() {
 }
 
 #[test]
-fn failures_reach_all_who_wait_and_leave_nothing() {
+fn bulk_failure_reaches_waiters_and_inserts_nothing() {
     let cache = Numbers::new(100);
     let (begun, wait) = mpsc::channel();
     thread::scope(|scope| {
@@ -95,7 +95,7 @@ fn failures_reach_all_who_wait_and_leave_nothing() {
 }
 
 #[test]
-fn failures_are_remembered() {
+fn bulk_failure_is_cached() {
     let builder = Cache::builder().max_entries(100);
     let cache: Numbers = builder.negative_ttl(Duration::from_secs(3600)).build().unwrap();
     let failed = |asked: Result<_, LoadError<&str>>| matches!(asked, Err(LoadError::Failed(why)) if *why == "no");
@@ -112,7 +112,7 @@ fn failures_are_remembered() {
 }
 
 #[test]
-fn a_wrong_number_of_values_is_an_error() {
+fn bulk_loader_with_wrong_length_fails() {
     let cache = Numbers::new(100);
     for returned in [0, 1, 3] {
         let failed = cache.try_get_many_or_insert_with([1, 2], |_| Ok::<_, String>(vec![7; returned]));
@@ -134,7 +134,7 @@ fn a_wrong_number_of_values_is_an_error() {
 }
 
 #[test]
-fn a_panicking_loader_is_survived() {
+fn bulk_loader_that_panics_releases_waiters() {
     let cache = Numbers::new(100);
     let (begun, wait) = mpsc::channel();
     thread::scope(|scope| {
@@ -165,7 +165,7 @@ fn a_panicking_loader_is_survived() {
 }
 
 #[test]
-fn a_key_inside_its_own_loader_is_an_error() {
+fn load_of_a_key_in_its_own_loader_fails() {
     let cache = Numbers::new(100);
     let reentrant = |asked: Result<Vec<u64>, LoadError<&str>>| assert!(matches!(asked, Err(LoadError::Reentrant)));
     let values = cache.get_many_or_insert_with([1, 2], |missing| {
@@ -189,7 +189,7 @@ fn a_key_inside_its_own_loader_is_an_error() {
 }
 
 #[test]
-fn overlapping_loads_wait_for_each_other_in_no_ring() {
+fn overlapping_bulk_loads_do_not_deadlock() {
     let cache = Numbers::new(1000);
     let loaded = AtomicUsize::new(0);
     for round in 0..100 {
@@ -216,7 +216,7 @@ fn overlapping_loads_wait_for_each_other_in_no_ring() {
 }
 
 #[test]
-fn what_others_load_is_waited_for_last() {
+fn bulk_load_waits_for_others_last() {
     let cache = Numbers::new(100);
     let (begun, wait) = mpsc::channel();
     let (go, went) = mpsc::channel::<Result<u64, &str>>();
@@ -243,7 +243,7 @@ fn what_others_load_is_waited_for_last() {
 }
 
 #[test]
-fn invalidations_beat_a_load_in_flight() {
+fn invalidation_beats_a_bulk_load_in_flight() {
     let cache = Numbers::new(100);
     let values = cache.get_many_or_insert_with([1, 2, 3], |missing| {
         cache.remove(&1);
@@ -256,7 +256,7 @@ fn invalidations_beat_a_load_in_flight() {
 }
 
 #[test]
-fn a_panicking_listener_leaves_no_flight_open() {
+fn listener_that_panics_leaves_no_load_in_flight() {
     let listened = Arc::new(AtomicUsize::new(0));
     let counted = listened.clone();
     let cache: Numbers = Cache::builder()

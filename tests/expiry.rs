@@ -35,7 +35,7 @@ fn taken(log: &Log) -> Vec<(u32, u32, Cause)> {
 }
 
 #[test]
-fn an_entry_that_ends_as_a_tick_of_the_wheel_begins_is_freed_then() {
+fn entry_due_at_the_start_of_a_tick_is_freed() {
     // The cache's moments begin at 1, so this deadline is 2^20, where a tick of the wheel begins.
     let clock = ManualClock::new();
     let life = Duration::from_nanos((1 << 20) - 1);
@@ -48,7 +48,7 @@ fn an_entry_that_ends_as_a_tick_of_the_wheel_begins_is_freed_then() {
 }
 
 #[test]
-fn an_expired_entry_is_a_miss_at_once_and_is_freed_by_the_next_operation() {
+fn expired_entry_is_a_miss_and_freed_by_next_call() {
     let clock = ManualClock::new();
     let (cache, log) = cache(&clock, |builder| builder.time_to_live(secs(10)));
     cache.insert(1, 10);
@@ -77,7 +77,7 @@ fn an_expired_entry_is_a_miss_at_once_and_is_freed_by_the_next_operation() {
 }
 
 #[test]
-fn a_removed_or_replaced_entry_whose_time_was_over_expired() {
+fn removal_of_an_expired_entry_reports_expired() {
     let clock = ManualClock::new();
     let (cache, log) = cache(&clock, |builder| builder.time_to_live(secs(1)));
     for key in 0..4 {
@@ -102,7 +102,7 @@ fn a_removed_or_replaced_entry_whose_time_was_over_expired() {
 }
 
 #[test]
-fn hits_keep_an_entry_from_idling() {
+fn hit_extends_the_idle_deadline() {
     let clock = ManualClock::new();
     let (cache, log) = cache(&clock, |builder| builder.time_to_idle(secs(10)).time_to_live(secs(60)));
     cache.insert(1, 1);
@@ -124,7 +124,7 @@ fn hits_keep_an_entry_from_idling() {
 }
 
 #[test]
-fn an_entry_may_have_a_time_of_its_own_in_any_cache() {
+fn entry_ttl_works_in_a_cache_without_expiration() {
     for policy in [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random] {
         let clock = ManualClock::new();
         let (cache, log) = cache(&clock, |builder| builder.policy(policy));
@@ -153,7 +153,7 @@ fn an_entry_may_have_a_time_of_its_own_in_any_cache() {
 }
 
 #[test]
-fn a_time_to_live_may_differ_from_the_caches() {
+fn entry_ttl_overrides_the_cache_ttl() {
     let clock = ManualClock::new();
     let (cache, _) = cache(&clock, |builder| builder.time_to_live(secs(10)));
     cache.insert_with_ttl(1, 1, secs(100));
@@ -170,7 +170,7 @@ fn a_time_to_live_may_differ_from_the_caches() {
 }
 
 #[test]
-fn compute_resets_the_time_or_keeps_it() {
+fn compute_resets_or_keeps_the_deadline() {
     let clock = ManualClock::new();
     let (cache, _) = cache(&clock, |builder| builder.time_to_live(secs(10)));
     let more = |n: Option<u32>| n.unwrap_or(0) + 1;
@@ -207,7 +207,7 @@ impl Expiry<u32, u32> for ByValue {
 }
 
 #[test]
-fn the_users_expiry_decides() {
+fn custom_expiry_sets_deadlines() {
     let clock = ManualClock::new();
     let (cache, log) = cache(&clock, |builder| builder.expiry(ByValue));
     cache.insert(1, 5);
@@ -239,7 +239,7 @@ fn the_users_expiry_decides() {
 }
 
 #[test]
-fn jitter_spreads_the_ends() {
+fn jitter_spreads_deadlines() {
     let clock = ManualClock::new();
     let build = |jitter| {
         let builder = Cache::builder().max_entries(10_000).clock(clock.clone());
@@ -258,7 +258,7 @@ fn jitter_spreads_the_ends() {
 }
 
 #[test]
-fn bad_settings_are_errors() {
+fn invalid_settings_fail_to_build() {
     let build = |set: fn(hotset::Builder<u32, u32>) -> hotset::Builder<u32, u32>| {
         set(Cache::builder().max_entries(1)).build().unwrap_err().to_string()
     };
@@ -279,7 +279,7 @@ fn bad_settings_are_errors() {
 }
 
 #[test]
-fn a_burst_is_freed_in_small_pieces() {
+fn burst_of_expirations_is_freed_in_portions() {
     let clock = ManualClock::new();
     let gone = Arc::new(AtomicUsize::new(0));
     let count = gone.clone();
@@ -308,7 +308,7 @@ fn a_burst_is_freed_in_small_pieces() {
 }
 
 #[test]
-fn a_ticker_frees_without_operations_and_ends_with_the_cache() {
+fn ticker_frees_while_idle_and_stops_with_cache() {
     let expired = Arc::new(AtomicUsize::new(0));
     let count = expired.clone();
     let cache: Cache<u32, Arc<()>> = Cache::builder()
@@ -342,7 +342,7 @@ fn a_ticker_frees_without_operations_and_ends_with_the_cache() {
 
 /// Whatever the ticker is doing when the last handle is dropped, it has ended, and all is freed, when the drop returns.
 #[test]
-fn last_handle_dropped_while_ticker_works_waits() {
+fn last_handle_dropped_beside_ticker_waits() {
     for _ in 0..20 {
         let (enter, entered) = std::sync::mpsc::channel();
         let (release, released) = std::sync::mpsc::channel::<()>();
@@ -416,7 +416,7 @@ impl Clock for Broken {
 }
 
 #[test]
-fn a_clock_that_jumps_harms_nothing() {
+fn clock_that_jumps_harms_nothing() {
     let time = Arc::new(AtomicU64::new(1_000_000));
     let cache: Cache<u32, u32> = Cache::builder()
         .max_entries(100)

@@ -539,18 +539,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn roomy(settings in settings(), policy in policy(), weighted: bool, calls in prop::collection::vec(call(6), 0..300)) {
+    fn roomy_cache_matches_model(settings in settings(), policy in policy(), weighted: bool, calls in prop::collection::vec(call(6), 0..300)) {
         Pair::new(settings, policy, None, weighted).run(calls);
     }
 
     #[test]
-    fn own_times_only(policy in policy(), calls in prop::collection::vec(call(6), 0..300)) {
+    fn cache_with_entry_ttls_only_matches_model(policy in policy(), calls in prop::collection::vec(call(6), 0..300)) {
         let none = Settings { time_to_live: None, time_to_idle: None, expiry: false };
         Pair::new(none, policy, None, false).run(calls);
     }
 
     #[test]
-    fn bounded(
+    fn bounded_cache_matches_model(
         settings in settings(),
         policy in policy(),
         capacity in 0..40u64,

@@ -36,7 +36,7 @@ type Shared = Cache<u64, Arc<Value>>;
 const FEW: usize = 8;
 
 #[test]
-fn overwritten_key_keeps_few_values() {
+fn overwritten_key_retains_few_values() {
     for capacity in [1, 4, 100, 10_000, 10_000_000] {
         let (cache, living) = (Shared::new(capacity), Living::default());
         let mut peak = 0;
@@ -81,7 +81,7 @@ fn expired_values_are_freed_by_a_few_gets() {
 }
 
 #[test]
-fn reader_holds_up_its_own_cache_only() {
+fn reader_delays_freeing_of_its_cache_only() {
     let (idle, busy, living) = (Shared::new(10), Shared::new(10), Living::default());
     idle.insert(1, living.value());
     std::thread::scope(|scope| {
@@ -104,7 +104,7 @@ fn reader_holds_up_its_own_cache_only() {
 }
 
 #[test]
-fn forgotten_reader_harms_its_own_cache_only() {
+fn leaked_reader_delays_freeing_of_its_cache_only() {
     let (cache, living) = (Shared::new(10), Living::default());
     let use_both = |forgotten: &Shared| {
         for key in 0..1000 {
@@ -142,7 +142,7 @@ fn forgotten_reader_harms_its_own_cache_only() {
 }
 
 #[test]
-fn leaked_reader_keeps_what_it_found() {
+fn leaked_reader_keeps_found_values_alive() {
     let cache: &'static Shared = Box::leak(Box::new(Shared::new(10)));
     let living = Living::default();
     cache.insert(1, living.value());
@@ -184,7 +184,7 @@ fn backlog_is_freed_in_bounded_portions() {
 
 /// What waits to be freed is shown alive, also if the caller has all of it freed in between.
 #[test]
-fn unlinked_entries_live_while_they_are_shown() {
+fn unlinked_entries_stay_alive_while_visited() {
     let (cache, living) = (Shared::new(4096), Living::default());
     let reader = cache.reader();
     (0..2000).for_each(|key| cache.insert(key, living.value()));

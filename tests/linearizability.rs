@@ -108,7 +108,7 @@ fn stress_linear_under_every_policy() {
 }
 
 #[test]
-fn stress_linear_with_times() {
+fn stress_linear_with_expiration() {
     for (seed, policy) in POLICIES.into_iter().enumerate() {
         check(11 + seed as u64, rounds(200), 0, || {
             let builder = unbounded(policy).clock(ManualClock::new());
@@ -249,7 +249,7 @@ impl Subject for Broken {
 }
 
 #[test]
-fn bugs_are_found() {
+fn checker_finds_six_kinds_of_bugs() {
     let found = |bug| {
         (0..20).any(|seed| {
             let cache = unbounded(Policy::WTinyLfu).build().unwrap();

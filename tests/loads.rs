@@ -24,7 +24,7 @@ fn panics<R>(call: impl FnOnce() -> R) -> bool {
 }
 
 #[test]
-fn many_threads_one_load() {
+fn load_by_many_threads_runs_once() {
     let cache: Cache<u64, u64> = Cache::new(1000);
     let loads = AtomicUsize::new(0);
     for key in 0..20 {
@@ -50,7 +50,7 @@ fn many_threads_one_load() {
 }
 
 #[test]
-fn waiters_get_a_value_that_is_not_kept() {
+fn waiters_get_a_value_that_is_not_admitted() {
     let cache: Cache<u64, u64> = Cache::new(0);
     let barrier = Barrier::new(4);
     thread::scope(|scope| {
@@ -66,7 +66,7 @@ fn waiters_get_a_value_that_is_not_kept() {
 }
 
 #[test]
-fn a_panicking_loader_is_survived() {
+fn loader_that_panics_releases_waiters() {
     let cache: Cache<u64, u64> = Cache::new(10);
     let (begun, wait) = mpsc::channel();
     let calls = AtomicUsize::new(0);
@@ -98,7 +98,7 @@ fn a_panicking_loader_is_survived() {
 }
 
 #[test]
-fn errors_are_shared_and_not_kept() {
+fn loader_errors_are_shared_and_not_cached() {
     let cache: Cache<u64, u64> = Cache::new(10);
     let (begun, wait) = mpsc::channel();
     let calls = AtomicUsize::new(0);
@@ -133,7 +133,7 @@ fn errors_are_shared_and_not_kept() {
 }
 
 #[test]
-fn a_key_inside_its_own_loader_is_an_error() {
+fn load_of_a_key_in_its_own_loader_fails() {
     let cache: Cache<u64, u64> = Cache::new(10);
     let value = cache.get_or_insert_with(1, || {
         let inner = cache.try_get_or_insert_with(1, || Ok::<_, String>(0));
@@ -155,7 +155,7 @@ fn a_key_inside_its_own_loader_is_an_error() {
 }
 
 #[test]
-fn a_ring_of_loaders_is_an_error() {
+fn wait_cycle_of_loaders_fails() {
     let cache: Cache<u64, u64> = Cache::new(10);
     for threads in [2u64, 3, 5] {
         cache.clear();
@@ -200,7 +200,7 @@ fn a_ring_of_loaders_is_an_error() {
 
 /// A waiter that was served but has not woken up yet waits for nobody any more.
 #[test]
-fn a_load_that_has_landed_is_no_ring() {
+fn completed_load_is_no_wait_cycle() {
     let cache: Cache<(u64, u64), u64> = Cache::new(10);
     for round in 0..3000 {
         let asked = Barrier::new(2);
@@ -223,7 +223,7 @@ fn a_load_that_has_landed_is_no_ring() {
 }
 
 #[test]
-fn invalidations_beat_a_load_in_flight() {
+fn invalidation_beats_a_load_in_flight() {
     type Act = fn(&Cache<u64, u64>);
     let acts: [(Act, Option<u64>); 8] = [
         (|cache| assert_eq!(cache.remove(&1), None), None),
@@ -280,7 +280,7 @@ fn invalidations_beat_a_load_in_flight() {
 
 /// A source of truth and its cache: after `remove`, no load may bring back what was read before.
 #[test]
-fn nothing_stale_stays() {
+fn load_beside_changes_leaves_nothing_stale() {
     let cache: Cache<u64, u64> = Cache::new(100);
     let source: Vec<AtomicU64> = (0..4).map(|_| AtomicU64::new(0)).collect();
     thread::scope(|scope| {
@@ -317,7 +317,7 @@ fn nothing_stale_stays() {
 }
 
 #[test]
-fn remove_if_and_compute_see_the_entry() {
+fn remove_if_and_compute_get_the_entry() {
     let cache: Cache<u64, u64> = Cache::new(100);
     cache.insert(1, 10);
     assert_eq!(cache.remove_if(&1, |key, value| (*key, *value) == (1, 11)), None);
@@ -343,7 +343,7 @@ fn remove_if_and_compute_see_the_entry() {
 }
 
 #[test]
-fn stats_count() {
+fn stats_count_loads() {
     let cache: Cache<u64, u64> = Cache::new(100);
     assert_eq!(cache.stats().hit_ratio(), 0.0);
     cache.insert(1, 1);
@@ -375,7 +375,7 @@ fn stats_count() {
 
 /// A listener is called when the loader has ended and the map has decided: it may load the key anew.
 #[test]
-fn a_listener_may_load_the_key_that_was_not_admitted() {
+fn listener_may_load_the_rejected_key() {
     static CACHE: OnceLock<Cache<u64, u64>> = OnceLock::new();
     static RELOADED: AtomicUsize = AtomicUsize::new(0);
     let cache = CACHE.get_or_init(|| {
@@ -430,7 +430,7 @@ impl Hash for Key {
 }
 
 #[test]
-fn loads_of_keys_with_one_hash() {
+fn loads_of_keys_with_one_hash_stay_separate() {
     let living = Arc::new(AtomicUsize::new(0));
     let key = |id| {
         living.fetch_add(1, SeqCst);
@@ -485,7 +485,7 @@ fn loads_of_keys_with_one_hash() {
 }
 
 #[test]
-fn the_time_of_loads_is_measured() {
+fn load_time_is_measured() {
     let cache: Cache<u64, u64> = Cache::new(10);
     assert_eq!(cache.stats().load_time, Duration::ZERO);
     let begun = Instant::now();

@@ -201,33 +201,33 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn unbounded(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
+    fn unbounded_cache_matches_model(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_entries(usize::MAX).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: true, weigh: one }.run(calls);
     }
 
     #[test]
-    fn unbounded_weight(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
+    fn unbounded_weighted_cache_matches_model(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
         let builder = Cache::builder().max_weight(u64::MAX).weigher(|_, value| some(*value));
         let cache = builder.policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: true, weigh: some }.run(calls);
     }
 
     #[test]
-    fn bounded(policy in policy(), entries in 0..120usize, calls in prop::collection::vec(call(), 0..300)) {
+    fn bounded_cache_matches_model(policy in policy(), entries in 0..120usize, calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_entries(entries).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: false, weigh: one }.run(calls);
     }
 
     #[test]
-    fn bounded_weight(policy in policy(), weight in 0..1500u64, calls in prop::collection::vec(call(), 0..300)) {
+    fn bounded_weighted_cache_matches_model(policy in policy(), weight in 0..1500u64, calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_weight(weight).weigher(|_, value| some(*value)).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: false, weigh: some }.run(calls);
     }
 
     /// With room for all keys, nothing is evicted.
     #[test]
-    fn roomy(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
+    fn roomy_cache_matches_model(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_entries(256).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: true, weigh: one }.run(calls);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
-fn what_no_reader_holds_is_freed_by_the_next_housekeeping() {
+fn unpinned_garbage_is_freed_by_next_maintenance() {
     for policy in [Policy::WTinyLfu, Policy::Lru, Policy::Random] {
         for (removals, timed) in [(1, false), (1, true), (50, false), (1000, true)] {
             let clock = Arc::new(ManualClock::new());

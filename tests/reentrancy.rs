@@ -188,17 +188,17 @@ fn everywhere(call_back: bool) {
 }
 
 #[test]
-fn panics_everywhere() {
+fn callback_panics_everywhere_are_survived() {
     everywhere(false);
 }
 
 #[test]
-fn calls_back_from_everywhere() {
+fn callbacks_may_call_the_cache_from_everywhere() {
     everywhere(true);
 }
 
 #[test]
-fn destructors_that_panic_when_the_cache_goes() {
+fn destructor_that_panics_in_drop_frees_the_rest() {
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     for place in [Place::DropKey, Place::DropValue] {
         LIVE.store(0, Relaxed);
@@ -212,7 +212,7 @@ fn destructors_that_panic_when_the_cache_goes() {
 }
 
 #[test]
-fn a_listener_that_puts_back_what_was_removed() {
+fn listener_may_reinsert_removed_entries() {
     let handle: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
     let inner = handle.clone();
     let cache: Cache<u64, u64> = Cache::builder()

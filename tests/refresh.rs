@@ -25,7 +25,7 @@ fn load(cache: &Cache<u32, u32>, value: Result<u32, &'static str>) -> Result<u32
 }
 
 #[test]
-fn a_value_is_reloaded_when_it_is_due_and_not_before() {
+fn value_is_reloaded_once_due_and_not_before() {
     let clock = ManualClock::new();
     let cache = cache(&clock, |builder| builder);
     assert_eq!(load(&cache, Ok(1)), Ok(1));
@@ -43,7 +43,7 @@ fn a_value_is_reloaded_when_it_is_due_and_not_before() {
 }
 
 #[test]
-fn one_caller_reloads_while_the_others_are_served() {
+fn reload_by_one_caller_serves_others_the_old_value() {
     let clock = ManualClock::new();
     let cache = cache(&clock, |builder| builder);
     cache.insert(1, 1);
@@ -70,7 +70,7 @@ fn one_caller_reloads_while_the_others_are_served() {
 }
 
 #[test]
-fn a_failed_reload_leaves_the_value_and_is_tried_again() {
+fn failed_reload_keeps_the_value_and_is_retried() {
     let clock = ManualClock::new();
     let cache = cache(&clock, |builder| builder);
     cache.insert(1, 1);
@@ -88,7 +88,7 @@ fn a_failed_reload_leaves_the_value_and_is_tried_again() {
 }
 
 #[test]
-fn a_grace_keeps_the_value_beyond_its_time() {
+fn grace_serves_the_value_beyond_its_deadline() {
     let clock = ManualClock::new();
     let cache = cache(&clock, |builder| builder.stale_if_error(secs(300)));
     cache.insert(1, 1);
@@ -107,7 +107,7 @@ fn a_grace_keeps_the_value_beyond_its_time() {
 }
 
 #[test]
-fn a_panicking_reload_is_that_callers_and_is_tried_again() {
+fn panicking_reload_reaches_its_caller_and_is_retried() {
     let clock = ManualClock::new();
     let cache = cache(&clock, |builder| builder);
     cache.insert(1, 1);
@@ -122,7 +122,7 @@ fn a_panicking_reload_is_that_callers_and_is_tried_again() {
 }
 
 #[test]
-fn a_change_during_a_reload_wins() {
+fn change_during_a_reload_wins() {
     let clock = ManualClock::new();
     for change in [0, 1, 2, 3] {
         let cache = cache(&clock, |builder| builder);
@@ -145,7 +145,7 @@ fn a_change_during_a_reload_wins() {
 }
 
 #[test]
-fn the_same_key_inside_its_reload_is_served() {
+fn lookup_in_its_own_reload_gets_the_old_value() {
     let clock = ManualClock::new();
     let cache = cache(&clock, |builder| builder);
     cache.insert(1, 1);
@@ -155,7 +155,7 @@ fn the_same_key_inside_its_reload_is_served() {
 }
 
 #[test]
-fn reloads_run_in_the_background_if_there_is_one() {
+fn reload_runs_on_the_refresh_executor() {
     let clock = ManualClock::new();
     let tasks: Arc<Mutex<Vec<RefreshTask>>> = Arc::default();
     let queue = tasks.clone();
@@ -193,7 +193,7 @@ fn reloads_run_in_the_background_if_there_is_one() {
 
 /// The old value lives, so the caller gets it; the reload is abandoned, and is due again a quarter of its time later.
 #[test]
-fn background_that_panics_abandons_the_reload() {
+fn executor_that_panics_abandons_the_reload() {
     let clock = ManualClock::new();
     let calls = Arc::new(AtomicUsize::new(0));
     let count = calls.clone();
@@ -223,7 +223,7 @@ fn background_that_panics_abandons_the_reload() {
 }
 
 #[test]
-fn a_failure_is_remembered_for_a_while() {
+fn failure_is_cached_until_its_ttl_elapses() {
     let clock = ManualClock::new();
     let asked = AtomicUsize::new(0);
     let cache: Cache<u32, u32> = Cache::builder()
@@ -265,7 +265,7 @@ fn a_failure_is_remembered_for_a_while() {
 }
 
 #[test]
-fn a_loader_may_say_how_long_its_value_lives() {
+fn loader_sets_the_ttl_of_its_value() {
     let clock = ManualClock::new();
     let cache: Cache<u32, u32> = Cache::builder().max_entries(100).clock(clock.clone()).build().unwrap();
     assert_eq!(cache.get_or_insert_with_ttl(1, || (1, Ttl::After(secs(5)))), 1);

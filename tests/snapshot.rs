@@ -69,7 +69,7 @@ fn order(cache: &Cache<u64, String>) -> Vec<u64> {
 }
 
 #[test]
-fn everything_comes_back() {
+fn snapshot_restores_every_entry() {
     let dir = Dir::new();
     for policy in POLICIES {
         for n in [0, 1, 2, 100, 3000] {
@@ -92,7 +92,7 @@ fn everything_comes_back() {
 }
 
 #[test]
-fn the_order_comes_back() {
+fn snapshot_restores_the_eviction_order() {
     let dir = Dir::new();
     for policy in [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo] {
         let cache = filled(policy, 1000);
@@ -107,7 +107,7 @@ fn the_order_comes_back() {
 }
 
 #[test]
-fn a_smaller_cache_keeps_the_hottest() {
+fn load_into_a_smaller_cache_keeps_the_hottest() {
     let dir = Dir::new();
     for policy in [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo] {
         let cache = filled(policy, 1000);
@@ -129,7 +129,7 @@ fn a_smaller_cache_keeps_the_hottest() {
 }
 
 #[test]
-fn the_hit_ratio_comes_back() {
+fn snapshot_restores_the_hit_ratio() {
     // Skewed uses of 10,000 keys through a cache of 500: a warm cache hits from the start.
     let mut state = 1u64;
     let mut keys = move || {
@@ -163,7 +163,7 @@ fn the_hit_ratio_comes_back() {
 }
 
 #[test]
-fn weights_come_back() {
+fn snapshot_restores_weights() {
     let dir = Dir::new();
     let build = |weight| {
         Cache::<String, Vec<u8>>::builder()
@@ -193,7 +193,7 @@ fn weights_come_back() {
 }
 
 #[test]
-fn lives_go_on() {
+fn snapshot_ttls_keep_counting_down() {
     let dir = Dir::new();
     let build = |clock: &ManualClock| -> Cache<u64, String> {
         Cache::builder()
@@ -242,7 +242,7 @@ fn patch(file: &mut [u8], words: &[(usize, u64)]) {
 }
 
 #[test]
-fn the_wall_clock_goes_back() {
+fn wall_clock_that_goes_back_extends_no_ttl() {
     let dir = Dir::new();
     let cache = of(Policy::WTinyLfu, 10);
     cache.insert_with_ttl(1, value(1), Duration::from_secs(100));
@@ -263,7 +263,7 @@ fn the_wall_clock_goes_back() {
 }
 
 #[test]
-fn what_came_later_wins() {
+fn insertion_after_the_load_wins() {
     let dir = Dir::new();
     for policy in POLICIES {
         filled(policy, 100).save(dir.file()).unwrap();
@@ -291,7 +291,7 @@ fn what_came_later_wins() {
 }
 
 #[test]
-fn what_was_removed_stays_away() {
+fn removed_entry_is_not_restored() {
     let dir = Dir::new();
     filled(Policy::WTinyLfu, 100).save(dir.file()).unwrap();
     let new = loaded(&dir, Policy::WTinyLfu, 1000, LAZY);
@@ -309,7 +309,7 @@ fn what_was_removed_stays_away() {
 }
 
 #[test]
-fn what_is_pending_is_saved_too() {
+fn entries_not_yet_restored_are_saved() {
     let dir = Dir::new();
     let cache = filled(Policy::WTinyLfu, 100);
     cache.save(dir.file()).unwrap();
@@ -325,7 +325,7 @@ fn what_is_pending_is_saved_too() {
 }
 
 #[test]
-fn removals_race_with_lookups() {
+fn removal_racing_with_lookups_wins() {
     let dir = Dir::new();
     let n = 2000;
     filled(Policy::WTinyLfu, n).save(dir.file()).unwrap();
@@ -360,7 +360,7 @@ fn removals_race_with_lookups() {
 }
 
 #[test]
-fn saving_goes_on_beside_changes() {
+fn save_beside_changes_is_consistent() {
     let dir = Dir::new();
     let cache = filled(Policy::WTinyLfu, 5000);
     std::thread::scope(|scope| {
@@ -390,7 +390,7 @@ fn saving_goes_on_beside_changes() {
 }
 
 #[test]
-fn progress_is_told() {
+fn save_reports_its_progress() {
     let dir = Dir::new();
     let cache = filled(Policy::WTinyLfu, 20_000);
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -417,7 +417,7 @@ fn refused(dir: &Dir, eager: bool) -> SnapshotError {
 }
 
 #[test]
-fn bad_files_are_refused() {
+fn invalid_files_are_rejected() {
     let dir = Dir::new();
     assert!(matches!(
         refused(&dir, LAZY),
@@ -485,7 +485,7 @@ fn bad_files_are_refused() {
 }
 
 #[test]
-fn damaged_records_are_misses() {
+fn corrupt_records_are_misses() {
     let dir = Dir::new();
     let cache = filled(Policy::WTinyLfu, 100);
     cache.save(dir.file()).unwrap();
@@ -505,7 +505,7 @@ fn damaged_records_are_misses() {
 }
 
 #[test]
-fn schemas_must_agree() {
+fn schema_mismatch_is_rejected() {
     let dir = Dir::new();
     let cache = filled(Policy::WTinyLfu, 10);
     cache.save_with(dir.file(), &SaveOptions::new().schema(9)).unwrap();
@@ -517,7 +517,7 @@ fn schemas_must_agree() {
 }
 
 #[test]
-fn what_is_no_file_is_refused() {
+fn path_that_is_no_file_is_rejected() {
     let dir = Dir::new();
     fs::create_dir(dir.file()).unwrap();
     assert!(matches!(refused(&dir, LAZY), SnapshotError::NotAFile { .. }));
@@ -541,7 +541,7 @@ fn what_is_no_file_is_refused() {
 }
 
 #[test]
-fn a_save_that_fails_leaves_the_former_file() {
+fn failed_save_keeps_the_previous_file() {
     let dir = Dir::new();
     let cache = filled(Policy::WTinyLfu, 20_000);
     cache.save(dir.file()).unwrap();
@@ -556,10 +556,10 @@ fn a_save_that_fails_leaves_the_former_file() {
 /// In a process of its own, which may only write small files.
 #[test]
 #[cfg(unix)]
-fn a_full_disk_leaves_the_former_file() {
+fn full_disk_keeps_the_previous_file() {
     const CHILD: &str = "HOTSET_TEST_WITH_SMALL_FILES";
     if std::env::var_os(CHILD).is_none() {
-        let limited = "trap '' XFSZ; ulimit -f 128; exec \"$0\" --exact a_full_disk_leaves_the_former_file";
+        let limited = "trap '' XFSZ; ulimit -f 128; exec \"$0\" --exact full_disk_keeps_the_previous_file";
         let mut shell = std::process::Command::new("sh");
         shell.arg("-c").arg(limited).arg(std::env::current_exe().unwrap());
         assert!(shell.env(CHILD, "1").status().unwrap().success());

@@ -34,7 +34,7 @@ fn saved_at(path: &Path) -> Cache<u64, String> {
 }
 
 #[test]
-fn from_one_life_to_the_next() {
+fn auto_snapshot_restores_at_the_next_start() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     for life in 0..3 {
@@ -59,7 +59,7 @@ fn from_one_life_to_the_next() {
 }
 
 #[test]
-fn a_damaged_or_foreign_file_is_told() {
+fn corrupt_or_incompatible_file_is_reported() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     type Is = fn(&SnapshotError) -> bool;
@@ -100,7 +100,7 @@ fn a_damaged_or_foreign_file_is_told() {
 }
 
 #[test]
-fn what_cannot_be_saved_is_told() {
+fn failed_save_is_reported() {
     let folder = Folder::new();
     let (keep, told) = keep(&folder.join("no folder").join("file"));
     let cache = builder()
@@ -121,7 +121,7 @@ fn what_cannot_be_saved_is_told() {
 }
 
 #[test]
-fn every_so_often() {
+fn auto_snapshot_saves_every_interval() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let (keep, told) = keep(&path);
@@ -156,7 +156,7 @@ impl Codec for Gate {
 }
 
 #[test]
-fn dropped_while_a_save_goes_on() {
+fn drop_during_a_save_waits_for_it() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let (keep, told) = keep(&path);
@@ -182,7 +182,7 @@ fn dropped_while_a_save_goes_on() {
 }
 
 #[test]
-fn dropped_by_a_panic() {
+fn drop_by_a_panic_saves() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let (keep, told) = keep(&path);
@@ -200,7 +200,7 @@ fn dropped_by_a_panic() {
 }
 
 #[test]
-fn panics_stay_inside() {
+fn observer_panics_stay_inside() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let (tell, told) = channel();
@@ -220,7 +220,7 @@ fn panics_stay_inside() {
 }
 
 #[test]
-fn an_observer_drops_the_last_handle() {
+fn observer_may_drop_the_last_handle() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let own: Arc<Mutex<Option<Cache<u64, String>>>> = Arc::default();
@@ -242,7 +242,7 @@ fn an_observer_drops_the_last_handle() {
 }
 
 #[test]
-fn bad_settings() {
+fn invalid_settings_fail_to_build() {
     let keep = || AutoSnapshot::new("unused", |_| ());
     let never = Builder::<u64, u64>::snapshot(builder(), keep().save_every(Duration::ZERO));
     assert_eq!(never.build().unwrap_err(), BuildError::ZeroDuration);

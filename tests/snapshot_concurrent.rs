@@ -15,7 +15,7 @@ fn eager() -> LoadOptions {
 }
 
 #[test]
-fn a_file_replaced_while_it_is_used_stays_readable() {
+fn file_replaced_while_in_use_stays_readable() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let filled = |mark: u8| {
@@ -55,7 +55,7 @@ impl Drop for Stop<'_> {
 
 /// A value that is replaced has one all the time, and so has the file.
 #[test]
-fn what_is_overwritten_is_saved() {
+fn overwritten_entries_are_saved() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let cache: Cache<u64, u64> = Cache::new(5_000);
@@ -80,7 +80,7 @@ fn what_is_overwritten_is_saved() {
 }
 
 #[test]
-fn saving_does_not_stop_the_world() {
+fn save_does_not_block_other_threads() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let cache: Cache<u64, Vec<u8>> = Cache::new(5_000);
@@ -157,7 +157,7 @@ fn hit_ratio(cache: &Cache<u64, u64>, keys: &[u64]) -> f64 {
 }
 
 #[test]
-fn the_hit_ratio_goes_on_where_it_was() {
+fn hit_ratio_continues_after_a_restart() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let mut random = Random(3);

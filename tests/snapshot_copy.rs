@@ -79,7 +79,7 @@ fn copied_snapshot_outlives_changes_of_its_file() {
 }
 
 #[test]
-fn copied_snapshot_is_saved_again_after_its_file_is_truncated() {
+fn copied_snapshot_outlives_truncation_of_its_file() {
     let folder = Folder::new();
     let path = folder.join("snapshot");
     save(&path);
@@ -126,7 +126,7 @@ fn copying_checks_every_record() {
 }
 
 #[test]
-fn cache_that_keeps_itself_can_copy() {
+fn auto_snapshot_can_copy() {
     let folder = Folder::new();
     let path = folder.join("snapshot");
     save(&path);

@@ -116,7 +116,7 @@ fn keys() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn the_samples_are_good() {
+fn unmodified_samples_load() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
     for sample in samples(&folder) {
@@ -135,7 +135,7 @@ fn the_samples_are_good() {
 }
 
 #[test]
-fn every_bit_of_a_file() {
+fn every_flipped_bit_is_detected() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
     let path = folder.join("damaged");
@@ -155,7 +155,7 @@ fn every_bit_of_a_file() {
 }
 
 #[test]
-fn every_truncation_of_a_file() {
+fn every_truncation_is_detected() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
     let path = folder.join("damaged");
@@ -168,7 +168,7 @@ fn every_truncation_of_a_file() {
 }
 
 #[test]
-fn damage_of_all_kinds() {
+fn corruption_of_all_kinds_is_survived() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
     let path = folder.join("damaged");
@@ -196,7 +196,7 @@ fn damage_of_all_kinds() {
 }
 
 #[test]
-fn damage_with_checksums_made_right() {
+fn corruption_with_valid_checksums_is_survived() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
     let path = folder.join("damaged");

@@ -47,7 +47,7 @@ fn filled(generation: u64) -> Cache<u64, Vec<u8>> {
 /// The child: saves generation after generation, and says when it begins and when it is done.
 #[test]
 #[ignore = "the part of the process that is killed; does nothing unless that test starts it"]
-fn the_child_saves() {
+fn child_that_saves() {
     let Some(path) = std::env::var_os(PATH) else { return };
     let first: u64 = std::env::var(FIRST).unwrap().parse().unwrap();
     println!(); // ends the line that the test harness began
@@ -61,7 +61,7 @@ fn the_child_saves() {
 
 fn start(path: &Path, first: u64) -> (Child, BufReader<ChildStdout>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_child_saves", "--ignored", "--nocapture"])
+        .args(["--exact", "child_that_saves", "--ignored", "--nocapture"])
         .env(PATH, path)
         .env(FIRST, first.to_string())
         .stdout(Stdio::piped())
@@ -115,7 +115,7 @@ fn generation_at(path: &Path, eager: bool) -> u64 {
 }
 
 #[test]
-fn a_kill_leaves_the_old_snapshot_or_the_new_one() {
+fn kill_leaves_the_old_snapshot_or_the_new_one() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let mut random = Random(7);
@@ -180,7 +180,7 @@ fn a_kill_leaves_the_old_snapshot_or_the_new_one() {
 
 /// Each clears up what killed ones left, but nothing that the other is writing.
 #[test]
-fn two_processes_save_to_one_path() {
+fn saves_of_two_processes_to_one_path_succeed() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     filled(0).save(&path).unwrap();

@@ -46,7 +46,7 @@ fn io(error: &SnapshotError, kind: ErrorKind) -> bool {
 }
 
 #[test]
-fn nothing_there() {
+fn load_of_a_missing_file_is_an_error() {
     let folder = Folder::new();
     refused(&folder.join("none"), |error| io(error, ErrorKind::NotFound));
     refused(Path::new(""), |error| matches!(error, SnapshotError::Io { .. }));
@@ -55,7 +55,7 @@ fn nothing_there() {
 }
 
 #[test]
-fn not_a_file() {
+fn load_of_no_regular_file_is_an_error() {
     let folder = Folder::new();
     let directory = folder.join("directory");
     fs::create_dir(&directory).unwrap();
@@ -87,7 +87,7 @@ fn not_a_file() {
 }
 
 #[test]
-fn empty_or_foreign() {
+fn load_of_an_incompatible_file_is_an_error() {
     let folder = Folder::new();
     let path = folder.join("file");
     for content in [
@@ -138,7 +138,7 @@ fn child_limited() {
 }
 
 #[test]
-fn a_file_may_not_grow() {
+fn save_beyond_the_file_size_limit_fails() {
     let folder = Folder::new();
     let script = r#"trap "" XFSZ; ulimit -f 400 || exit 77; exec "$0" "$@""#;
     in_shell(script, "child_limited", &folder);
@@ -151,7 +151,7 @@ fn child_on_a_small_disk() {
 }
 
 #[test]
-fn the_disk_is_full() {
+fn save_to_a_full_disk_fails() {
     let folder = Folder::new();
     // A file system of 256 KiB that only this process sees.
     let script = r#"unshare --mount --map-root-user true 2>/dev/null || exit 77
@@ -172,7 +172,7 @@ fn child_without_rights() {
 }
 
 #[test]
-fn no_permission() {
+fn save_without_permission_fails() {
     let folder = Folder::new();
     let secret = folder.join("secret");
     filled(3).save(&secret).unwrap();

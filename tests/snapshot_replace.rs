@@ -136,7 +136,7 @@ fn errno(error: &SnapshotError) -> Option<i32> {
 // What comes after the rename.
 
 #[test]
-fn save_whose_directory_cannot_be_synced_succeeds() {
+fn save_whose_directory_cannot_sync_succeeds() {
     let folder = Folder::new();
     let path = folder.join("snapshot");
     for (n, error) in [
@@ -163,7 +163,7 @@ fn save_whose_directory_cannot_be_synced_succeeds() {
 }
 
 #[test]
-fn save_whose_file_cannot_be_synced_keeps_the_previous_file() {
+fn save_whose_file_cannot_sync_keeps_the_previous() {
     let folder = Folder::new();
     let path = folder.join("snapshot");
     filled(1).save(&path).unwrap();
@@ -197,7 +197,7 @@ fn save_reports_what_the_rename_did() {
 }
 
 #[test]
-fn progress_that_panics_at_the_end_keeps_the_previous_file() {
+fn progress_that_panics_keeps_the_previous_file() {
     let folder = Folder::new();
     let path = folder.join("snapshot");
     filled(1).save(&path).unwrap();
@@ -224,7 +224,7 @@ fn child_in_a_directory_it_cannot_list() {
 }
 
 #[test]
-fn save_into_a_directory_that_cannot_be_listed_succeeds() {
+fn save_into_an_unlistable_directory_succeeds() {
     let folder = Folder::new();
     let script = r#"chmod 333 "$HOTSET_SNAPSHOT_FOLDER"
         if [ "$(id -u)" != 0 ]; then exec "$0" "$@"; fi
@@ -237,7 +237,7 @@ fn save_into_a_directory_that_cannot_be_listed_succeeds() {
 // Names.
 
 #[test]
-fn save_to_any_name_that_the_system_allows_succeeds() {
+fn save_to_any_allowed_name_succeeds() {
     let folder = Folder::new();
     let longest = |unit: &str| unit.repeat(255 / unit.len());
     let mut names: Vec<OsString> = ["a", "é", "語", "🦀"].map(|unit| longest(unit).into()).into();
@@ -261,7 +261,7 @@ fn save_to_any_name_that_the_system_allows_succeeds() {
 }
 
 #[test]
-fn save_to_a_path_that_names_no_file_is_refused() {
+fn save_to_a_path_that_names_no_file_is_rejected() {
     let folder = Folder::new();
     fs::create_dir(folder.join("directory")).unwrap();
     filled(1).save(folder.join("file")).unwrap();
@@ -383,7 +383,7 @@ fn concurrent_saves_to_one_path_all_succeed() {
 // Links.
 
 #[test]
-fn save_through_a_link_replaces_what_it_leads_to() {
+fn save_through_a_link_replaces_its_target() {
     let folder = Folder::new();
     for name in ["shared", "release", "elsewhere"] {
         fs::create_dir(folder.join(name)).unwrap();
@@ -413,7 +413,7 @@ fn save_through_a_link_replaces_what_it_leads_to() {
 }
 
 #[test]
-fn save_through_a_link_that_leads_to_no_file_is_refused() {
+fn save_through_a_dangling_link_is_rejected() {
     let folder = Folder::new();
     fs::create_dir(folder.join("directory")).unwrap();
     for (name, to) in [
@@ -445,7 +445,7 @@ fn save_through_a_link_that_leads_to_no_file_is_refused() {
 }
 
 #[test]
-fn save_through_a_link_to_a_file_without_a_name_is_refused() {
+fn save_through_a_link_to_no_name_is_rejected() {
     let folder = Folder::new();
     let path = folder.join("unlinked");
     let file = File::create(&path).unwrap();
@@ -482,7 +482,7 @@ fn save_keeps_the_mode_of_an_existing_file() {
 }
 
 #[test]
-fn save_as_root_keeps_the_owner_of_an_existing_file() {
+fn save_as_root_keeps_the_owner() {
     if !is_root() {
         return println!("skipped: this process may not give files away");
     }
@@ -513,7 +513,7 @@ fn child_that_cannot_keep_the_group() {
 /// Neither the users of the group that a new file gets, nor those that the previous group excluded,
 /// gain anything.
 #[test]
-fn save_that_cannot_keep_the_group_shuts_it_out() {
+fn save_that_cannot_keep_the_group_denies_it() {
     if !is_root() {
         return println!("skipped: this process may not give files away");
     }
@@ -582,7 +582,7 @@ fn set_acl(path: &Path) -> io::Result<()> {
 }
 
 #[test]
-fn save_keeps_the_access_list_of_an_existing_file() {
+fn save_keeps_the_access_list() {
     let folder = Folder::new();
     let path = folder.join("snapshot");
     filled(1).save(&path).unwrap();

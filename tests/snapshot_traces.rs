@@ -48,7 +48,7 @@ fn compare(path: &Path, keys: &[u32], capacity: usize) -> [f64; 4] {
 
 #[test]
 #[ignore = "a measurement: HOTSET_TRACES names traces, with colons between"]
-fn hit_ratios_after_a_restart() {
+fn restart_restores_hit_ratios_of_traces() {
     let traces = std::env::var_os("HOTSET_TRACES").expect("HOTSET_TRACES is set");
     let folder = Folder::new();
     println!("| trace | capacity | went on | lazy load | eager load | cold start |\n|---|---:|---:|---:|---:|---:|");

@@ -226,7 +226,7 @@ fn run(cache: Shared, seed: u64, rounds: u64, keys: u64, live: &Arc<AtomicIsize>
 }
 
 #[test]
-fn stress_bounded() {
+fn stress_bounded_cache() {
     for (seed, policy) in POLICIES.into_iter().enumerate() {
         let live = Arc::default();
         let cache = Cache::builder().max_entries(64).policy(policy).build().unwrap();
@@ -244,7 +244,7 @@ fn stress_few_keys() {
 }
 
 #[test]
-fn stress_weighted_and_listened() {
+fn stress_weighted_cache_with_listener() {
     for (seed, policy) in POLICIES.into_iter().enumerate() {
         let live: Arc<AtomicIsize> = Arc::default();
         let listened = Arc::new(AtomicU64::new(0));
@@ -296,7 +296,7 @@ fn super_key(k: u64) -> Key {
 }
 
 #[test]
-fn stress_growing() {
+fn stress_growing_table() {
     for seed in 0..3 {
         let live: Arc<AtomicIsize> = Arc::default();
         let cache: Shared = Cache::builder().max_entries(usize::MAX).build().unwrap();
@@ -471,7 +471,7 @@ fn ticking(clock: &ManualClock, work: impl FnOnce()) {
 }
 
 #[test]
-fn stress_times() {
+fn stress_expiration() {
     for mix in 0..5 {
         for capacity in [1000, 50] {
             let (live, shown) = (Arc::default(), Arc::default());
@@ -483,7 +483,7 @@ fn stress_times() {
 }
 
 #[test]
-fn stress_times_by_a_clock_that_another_thread_moves() {
+fn stress_expiration_with_a_concurrent_clock() {
     for mix in 0..5 {
         for capacity in [1000, 50] {
             let (live, shown) = (Arc::default(), Arc::default());
@@ -537,7 +537,7 @@ impl Expiry<u64, Arc<AtomicU64>> for Stamps {
 }
 
 #[test]
-fn stress_nothing_over_is_returned() {
+fn stress_expired_values_are_never_returned() {
     let clock = ManualClock::new();
     let builder = Cache::builder().max_entries(100).clock(clock.clone());
     let cache: Cache<u64, Arc<AtomicU64>> = builder.expiry(Stamps(clock.clone())).build().unwrap();
@@ -589,7 +589,7 @@ impl Expiry<u64, u64> for OnceRead {
 }
 
 #[test]
-fn stress_a_read_that_brings_the_end_sets_the_timer() {
+fn stress_read_that_shortens_a_ttl_sets_the_timer() {
     let clock = ManualClock::new();
     for _ in 0..rounds(10) {
         let builder = Cache::builder().max_entries(usize::MAX).clock(clock.clone());
@@ -617,7 +617,7 @@ fn stress_a_read_that_brings_the_end_sets_the_timer() {
 
 /// A key that is overwritten all the time is there all the time.
 #[test]
-fn stress_walks_visit_an_overwritten_key() {
+fn stress_iteration_visits_an_overwritten_key() {
     let (cache, stop): (Cache<u64, u64>, _) = (Cache::new(8), AtomicBool::new(false));
     cache.insert(1, 0);
     thread::scope(|scope| {

@@ -201,7 +201,7 @@ fn table_shrinks_when_cleared_or_emptied() {
 }
 
 #[test]
-fn sizes_between_growing_and_shrinking_do_not_thrash() {
+fn size_at_a_resize_boundary_does_not_thrash() {
     let _one = one();
     let cache: Cache<u64, u64> = Cache::new(usize::MAX);
     (0..50_000).for_each(|key| cache.insert(key, key));
@@ -219,7 +219,7 @@ fn sizes_between_growing_and_shrinking_do_not_thrash() {
 }
 
 #[test]
-fn threads_insert_while_the_table_shrinks() {
+fn insert_while_the_table_shrinks_completes() {
     let _one = one();
     let cache: Cache<u64, u64> = Cache::new(usize::MAX);
     for round in 0..4u64 {
@@ -251,7 +251,7 @@ fn threads_insert_while_the_table_shrinks() {
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
 #[test]
 #[ignore = "measures: run it alone, with --release --nocapture"]
-fn figures_of_tables() {
+fn table_memory_of_all_sizes_is_bounded() {
     let _one = one();
     let entries: u64 = std::env::var("ENTRIES").map_or(28_000_000, |entries| entries.parse().unwrap());
     for capacity in [1_000_000, 10_000_000, 1 << 26] {

@@ -44,7 +44,7 @@ fn together(threads: usize, run: impl Fn() + Sync) {
 }
 
 #[test]
-fn threads_that_read_take_little_and_writers_give_back() {
+fn thread_memory_is_small_and_returned() {
     let caches: Vec<Cache<u64, u64>> = (0..100).map(|_| Cache::new(100)).collect();
     // (Once before, for what the process needs and the threads themselves.)
     let warm: Cache<u64, u64> = Cache::new(100);

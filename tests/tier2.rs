@@ -50,7 +50,7 @@ fn filling(namespace: &Namespace, tags: &[&[u8]]) -> (Operation, Vec<u8>) {
 }
 
 #[test]
-fn frame_carries_what_the_operation_knew() {
+fn frame_round_trip_keeps_all_fields() {
     let (_, namespace) = up(NamespaceSettings::default());
     let (mut read, head) = filling(&namespace, &[b"menu", b"tea"]);
     let bytes = [&head[..], b"payload"].concat();
@@ -92,7 +92,7 @@ fn frame_of_another_generation_is_a_miss() {
 }
 
 #[test]
-fn write_dropped_without_an_answer_is_journalled_and_fenced() {
+fn write_without_a_reply_is_journaled_and_fenced() {
     let (tier, namespace) = up(NamespaceSettings::default());
     let mut write = namespace.write(b"k", 0, NOW, 0, &[]);
     assert_eq!(write.step(NOW), Action::ReadGeneration);
@@ -180,7 +180,7 @@ fn absent_value_is_a_negative_hit() {
 }
 
 #[test]
-fn marker_has_each_process_load_for_itself_and_keep() {
+fn marker_makes_each_process_load_and_keep() {
     let (_, namespace) = up(NamespaceSettings::default());
     let mut read = namespace.read(b"k", 0, NOW, true, &[]);
     read.reply(NOW, 1, Reply::Value(None));
@@ -199,7 +199,7 @@ fn marker_has_each_process_load_for_itself_and_keep() {
 }
 
 #[test]
-fn rejected_payload_is_loaded_anew() {
+fn rejected_payload_is_loaded_again() {
     let (_, namespace) = up(NamespaceSettings::default());
     let (mut read, head) = filling(&namespace, &[]);
     read.reply(NOW, 1, Reply::Flag(true));
@@ -229,7 +229,7 @@ fn moved_command_is_sent_again_to_the_other_node() {
 }
 
 #[test]
-fn answer_that_does_not_fit_the_action_is_an_error() {
+fn reply_that_does_not_match_is_an_error() {
     let (_, namespace) = up(NamespaceSettings::default());
     let mut read = namespace.read(b"k", 0, NOW, true, &[]);
     assert_eq!(read.reply(NOW, 1, Reply::Flag(true)), Action::Load);
@@ -239,7 +239,7 @@ fn answer_that_does_not_fit_the_action_is_an_error() {
 }
 
 #[test]
-fn early_reload_claims_more_often_near_the_end() {
+fn early_reload_claims_more_often_near_expiry() {
     let settings = NamespaceSettings {
         early_reload: 1.0,
         ttl: 10_000 * MS,
@@ -274,7 +274,7 @@ fn early_reload_claims_more_often_near_the_end() {
 
 #[test]
 #[should_panic(expected = "tags")]
-fn too_many_tags_are_refused() {
+fn too_many_tags_are_rejected() {
     let (_, namespace) = up(NamespaceSettings::default());
     let tags = vec![&b"tag"[..]; MAX_TAGS + 1];
     namespace.read(b"k", 0, NOW, true, &tags);
@@ -288,7 +288,7 @@ proptest! {
 
     /// Bytes that begin as a frame does, which reach what lies behind the head.
     #[test]
-    fn damaged_frames_are_dead_or_stay_within_the_reply(
+    fn corrupt_frames_are_dead_or_within_the_reply(
         kind in 0u8..8, stamp in any::<[u8; 16]>(), body in prop::collection::vec(any::<u8>(), 0..400), cut in 0usize..500,
     ) {
         let mut bytes = vec![0xF1, b'h', 1, kind];
@@ -307,7 +307,7 @@ proptest! {
     }
 
     #[test]
-    fn frames_are_read_as_they_were_written(
+    fn frames_round_trip(
         flags in any::<u16>(), codec in any::<u8>(), payload in prop::collection::vec(any::<u8>(), 0..100),
         tags in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..256), 0..=MAX_TAGS),
     ) {
@@ -327,7 +327,7 @@ proptest! {
 
     /// Whatever a server answers, an operation comes to an end, or waits for a lease that stays.
     #[test]
-    fn any_replies_lead_to_an_end(
+    fn operation_with_any_replies_terminates(
         replies in prop::collection::vec((0u8..8, prop::collection::vec(any::<u8>(), 0..80), any::<bool>()), 0..40),
         load in any::<bool>(),
     ) {
@@ -399,7 +399,7 @@ fn removed(tier: &Tier, namespace: &Namespace) {
 }
 
 #[test]
-fn confirmed_removal_is_replayed_on_a_node_that_joined() {
+fn confirmed_removal_is_replayed_on_a_new_node() {
     let (tier, namespace) = up(NamespaceSettings::default());
     removed(&tier, &namespace);
     tier.joined(1, NOW + MS);
@@ -422,7 +422,7 @@ fn confirmed_removal_is_replayed_on_a_node_that_joined() {
 }
 
 #[test]
-fn node_without_slots_is_cleared_and_then_trusted() {
+fn node_without_slots_is_cleared_then_trusted() {
     let tier = Tier::new(7, Settings::default());
     Namespace::new(&tier, NamespaceSettings::default()).set_generations(&[b"g"]);
     probe(&tier, b"one", NOW);
@@ -437,7 +437,7 @@ fn node_without_slots_is_cleared_and_then_trusted() {
 }
 
 #[test]
-fn canary_that_is_redirected_has_the_node_probed() {
+fn redirected_canary_probes_the_node() {
     let tier = Tier::new(7, Settings::default());
     Namespace::new(&tier, NamespaceSettings::default()).set_generations(&[b"g"]);
     probe(&tier, b"one", NOW);

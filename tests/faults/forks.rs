@@ -26,7 +26,7 @@ fn fork(child: impl FnOnce()) -> i32 {
 /// The child must not use a cache that other threads used: that may be in any state. Others it may use, and make; and the
 /// parent's go on.
 #[test]
-fn a_child_may_use_caches_that_no_other_thread_used() {
+fn forked_child_uses_caches_of_its_thread() {
     let (over, turns) = (AtomicBool::new(false), AtomicU64::new(0));
     let shared: Cache<u64, Box<u64>> = Cache::new(200);
     let own: Cache<u64, Box<u64>> = Cache::new(200);

@@ -187,19 +187,19 @@ fn everywhere(timed: bool) -> u32 {
 }
 
 #[test]
-fn panics_of_every_callback_at_every_time() {
+fn callback_panics_anywhere_are_survived() {
     let panics = everywhere(false);
     assert!(panics > 1500, "{panics}");
 }
 
 #[test]
-fn panics_of_every_callback_at_every_time_with_settings_of_time() {
+fn callback_panics_with_expiration_are_survived() {
     let panics = everywhere(true);
     assert!(panics > 2500, "{panics}");
 }
 
 #[test]
-fn destructors_that_panic_when_the_cache_goes() {
+fn destructor_that_panics_in_drop_frees_the_rest() {
     for place in [Place::DropKey, Place::DropValue] {
         for skip in 0..12 {
             let before = traps::live();
@@ -214,7 +214,7 @@ fn destructors_that_panic_when_the_cache_goes() {
 
 /// What the cache still has to do while a loader's panic goes on must not end the program, though user code panics there, too.
 #[test]
-fn a_second_panic_while_one_goes_on() {
+fn second_panic_while_unwinding_is_survived() {
     #[derive(Clone)]
     struct Rude(u64);
     impl Hash for Rude {

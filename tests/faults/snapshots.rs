@@ -96,14 +96,14 @@ fn everywhere(timed: bool, folder: &Path) -> u32 {
 }
 
 #[test]
-fn panics_of_every_callback_around_a_snapshot() {
+fn callback_panics_in_snapshots_are_survived() {
     let folder = Folder::new("plain");
     let panics = everywhere(false, &folder.0);
     assert!(panics > 300, "{panics}");
 }
 
 #[test]
-fn panics_of_every_callback_around_a_snapshot_with_settings_of_time() {
+fn callback_panics_in_snapshots_with_expiration() {
     let folder = Folder::new("timed");
     let panics = everywhere(true, &folder.0);
     assert!(panics > 400, "{panics}");

@@ -83,7 +83,7 @@ thread_local! {
 }
 
 #[test]
-fn threads_end_while_others_go_on() {
+fn thread_exit_beside_others_frees_its_values() {
     for policy in POLICIES {
         let live = Arc::new(AtomicIsize::new(0));
         let cache = build(policy);
@@ -126,7 +126,7 @@ fn threads_end_while_others_go_on() {
 
 /// What a thread has only recorded when it panics and dies is not lost.
 #[test]
-fn a_thread_that_dies_leaves_its_changes() {
+fn thread_that_panics_leaves_its_changes() {
     for policy in POLICIES {
         let live = Arc::new(AtomicIsize::new(0));
         let cache = build(policy);
@@ -149,7 +149,7 @@ fn a_thread_that_dies_leaves_its_changes() {
 /// A reader that stays keeps what it sees, and holds up freeing, but nobody's calls and no bound of the cache's. When it goes,
 /// all is freed.
 #[test]
-fn a_stalled_reader_holds_up_freeing_alone() {
+fn stalled_reader_delays_only_freeing() {
     for policy in POLICIES {
         let live = Arc::new(AtomicIsize::new(0));
         let cache = build(policy);

@@ -73,7 +73,7 @@ fn register(history: &[(u64, u64, Register)]) -> bool {
 }
 
 #[test]
-fn good_histories_are_accepted() {
+fn linearizable_histories_are_accepted() {
     assert!(register(&[]));
     assert!(register(&[(0, 1, Read(0)), (2, 3, Write(1)), (4, 5, Read(1))]));
     // A read beside a write may see either, and two reads one after the other first the old value, then the new one.
@@ -93,7 +93,7 @@ fn good_histories_are_accepted() {
 }
 
 #[test]
-fn bad_histories_are_rejected() {
+fn nonlinearizable_histories_are_rejected() {
     assert!(!register(&[(0, 1, Read(1))]));
     // Stale.
     assert!(!register(&[(0, 1, Write(1)), (2, 3, Read(0))]));

@@ -108,7 +108,7 @@ fn of_absent(history: &[(u64, u64, Op)]) -> bool {
 }
 
 #[test]
-fn a_load_inserts_unless_it_was_overtaken() {
+fn load_inserts_unless_invalidated() {
     let after = |found| (10, 11, Get(found));
     let load = (0, 5, Load(7, true));
     assert!(of_absent(&[load, after(Some(7))]));
@@ -128,7 +128,7 @@ fn a_load_inserts_unless_it_was_overtaken() {
 }
 
 #[test]
-fn who_waits_shares_what_is_not_older_than_its_call() {
+fn waiter_shares_only_loads_as_new_as_its_call() {
     let load = (0, 9, Load(7, true));
     assert!(of_absent(&[load, (1, 10, Load(7, false)), (11, 12, Get(Some(7)))]));
     assert!(of_absent(&[
@@ -143,7 +143,7 @@ fn who_waits_shares_what_is_not_older_than_its_call() {
 }
 
 #[test]
-fn clear_leaves_only_what_came_meanwhile() {
+fn clear_leaves_only_concurrent_insertions() {
     let insert = |at, value| (at, at + 1, Insert(value));
     assert!(of_absent(&[insert(0, 1), (2, 9, Clear), (10, 11, Get(None))]));
     assert!(!of_absent(&[insert(0, 1), (2, 9, Clear), (10, 11, Get(Some(1)))]));
@@ -162,7 +162,7 @@ fn clear_leaves_only_what_came_meanwhile() {
 }
 
 #[test]
-fn conditions_are_checked() {
+fn conditional_removal_checks_the_value() {
     assert!(of_absent(&[
         (0, 1, Insert(3)),
         (2, 3, RemoveEven(None)),

@@ -83,7 +83,7 @@ async fn act(cache: Cache<Key, Value>, seed: u64, rounds: u64, live: Arc<AtomicI
 }
 
 #[test]
-fn stress_tasks() {
+fn stress_async_tasks() {
     let live = Arc::new(AtomicIsize::new(0));
     let cache: Cache<Key, Value> = Cache::new(100);
     let queue = Queue::default();
