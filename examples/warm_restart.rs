@@ -1,9 +1,9 @@
-//! A process fills its cache from a trace and saves snapshots, is killed in the middle of one, and starts again: warm from the
-//! snapshot, and beside it cold.
+//! A process fills its cache from a trace and saves snapshots, is killed during a save, and starts
+//! again: warm from the snapshot, and for comparison cold.
 //!
 //! ```sh
-//! cargo run --release --example warm_restart                  # a workload of its own
-//! cargo run --release --example warm_restart -- trace.u32.gz  # a trace; `replay --help` tells the formats
+//! cargo run --release --example warm_restart                  # a generated workload
+//! cargo run --release --example warm_restart -- trace.u32.gz  # `replay --help` lists the formats
 //! ```
 
 #[path = "replay/csv.rs"]
@@ -42,12 +42,12 @@ use rand::{RngExt, SeedableRng};
 use curves::Curve;
 use service::{Event, Job};
 
-/// Hit ratios before and after the restart are those of so many windows.
+/// The windows over which hit ratios before and after the restart are averaged.
 const COMPARED: usize = 10;
-/// The service is killed in one of so many saves after its first.
+/// The service is killed in one of this many saves after its first.
 const LATER_SAVES: usize = 4;
 
-/// A job in a process of its own, and what it tells.
+/// A job in a process of its own, and its output.
 struct Running {
     child: Child,
     out: BufReader<ChildStdout>,
@@ -57,7 +57,7 @@ impl Running {
     fn start(job: &Job) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|e| format!("this program's own path: {e}"))?;
         let mut command = Command::new(program);
-        // A test is started as a test.
+        // In a test, the program is the test binary.
         #[cfg(test)]
         command.args(["--exact", "tests::the_service", "--ignored", "--nocapture"]);
         let mut child = job
@@ -73,7 +73,7 @@ impl Running {
         Ok(Self { child, out })
     }
 
-    /// What it tells next; nothing once it has ended.
+    /// Returns the next event; `None` once the process has ended.
     fn next(&mut self) -> Result<Option<Event>, String> {
         let mut line = String::new();
         loop {
@@ -99,22 +99,23 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// An error of ours must not leave it running.
+    /// An error here must not leave the process running.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What the first process told before it was killed.
+/// The events of the first process before it was killed.
 struct Before {
     ratios: Vec<f64>,
-    /// The request at which the last save began, and the one up to which the last finished save knows.
+    /// The request at which the last save began, and the one after which the last finished save
+    /// began.
     begun: usize,
     saved: usize,
 }
 
-/// Fills and saves, and kills the process at a random moment of a later save.
+/// Fills and saves, and kills the process at a random time during a later save.
 fn fill_and_kill(job: &Job, random: &mut Xoshiro256PlusPlus) -> Result<Before, String> {
     let mut running = Running::start(job)?;
     let mut before = Before {
@@ -157,7 +158,7 @@ fn fill_and_kill(job: &Job, random: &mut Xoshiro256PlusPlus) -> Result<Before, S
     Ok(before)
 }
 
-/// What a process told that goes on after the kill.
+/// The events of a process that continues after the kill.
 #[derive(Default)]
 struct After {
     ratios: Vec<f64>,
@@ -188,7 +189,7 @@ fn shown(time: Duration) -> String {
     format!("{:.3} ms", time.as_secs_f64() * 1e3)
 }
 
-/// The whole demonstration; true if it shows what it is to show.
+/// Runs the demonstration. Returns whether the restart was warm.
 fn demonstrate(trace: Option<PathBuf>, folder: &Path, svg: &Path, out: &mut impl Write) -> Result<bool, String> {
     let said = |e: io::Error| format!("standard output: {e}");
     let snapshot = folder.join("cache.hotset");
@@ -267,7 +268,7 @@ fn demonstrate(trace: Option<PathBuf>, folder: &Path, svg: &Path, out: &mut impl
     std::fs::write(svg, chart).map_err(|e| format!("{}: {e}", svg.display()))?;
     writeln!(out, "Chart: {}", svg.display()).map_err(said)?;
 
-    // A window is noisy, and popularity moves on while the service is down.
+    // A window is noisy, and popularity shifts while the service is down.
     let kept = (warm_is - cold_is) >= 0.5 * (was - cold_is);
     writeln!(out, "The restart is warm: {}", if kept { "yes" } else { "NO" }).map_err(said)?;
     Ok(kept)
@@ -307,7 +308,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The build's own folder when there is one, so that no file is left lying about.
+/// The build's own folder if there is one, so that no stray file is left.
 fn default_chart() -> PathBuf {
     let folder = if Path::new("target").is_dir() { "target" } else { "." };
     Path::new(folder).join("warm-restart.svg")

@@ -1,4 +1,5 @@
-//! No memory: for a table, building returns an error, and growth is given up until later; for the policy, entries make room.
+//! Failed allocations. Without memory for a table, building returns an error and growth is
+//! deferred; without memory for the policy, entries are evicted to make room.
 
 use hotset::{BuildError, Cache, Policy, Stats};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -7,10 +8,11 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Has no tables of more than so many bytes. They are what is zeroed and a number of cache lines, with room to align them; all else
-/// is let through, since std ends the program where it cannot have memory.
+/// The largest table, in bytes, that may be allocated. A table is a zeroed allocation of whole
+/// cache lines, with room to align them; all other allocations succeed, since std aborts the
+/// program when one fails.
 static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
-/// Has no memory at all of more than so many bytes.
+/// The largest allocation of any kind, in bytes, that may succeed.
 static MOST_OF_ALL: AtomicUsize = AtomicUsize::new(usize::MAX);
 /// How often a table was refused.
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
@@ -29,7 +31,7 @@ unsafe impl GlobalAlloc for Scarce {
         if layout.size() > MOST_OF_ALL.load(SeqCst) {
             return ptr::null_mut();
         }
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -40,18 +42,18 @@ unsafe impl GlobalAlloc for Scarce {
             REFUSED.fetch_add(1, SeqCst);
             return ptr::null_mut();
         }
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.alloc_zeroed(layout) }
     }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.dealloc(at, layout) }
     }
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if size > MOST_OF_ALL.load(SeqCst) {
             return ptr::null_mut();
         }
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.realloc(at, layout, size) }
     }
 }
@@ -59,7 +61,7 @@ unsafe impl GlobalAlloc for Scarce {
 #[global_allocator]
 static SCARCE: Scarce = Scarce;
 
-/// Runs `run` while there is memory for tables of so many bytes only; how many were refused.
+/// Runs `run` while tables of at most `most` bytes can be allocated. Returns how many were refused.
 fn scarce(most: usize, run: impl FnOnce()) -> usize {
     REFUSED.store(0, SeqCst);
     MOST.store(most, SeqCst);
@@ -85,7 +87,7 @@ fn growing(policy: Policy) -> Cache<u64, String> {
         .unwrap()
 }
 
-/// What came in is there, or was evicted; what is there is right.
+/// Every inserted entry is there or was evicted; every entry that is there has its value.
 fn check(cache: &Cache<u64, String>, inserted: u64) -> Stats {
     cache.run_pending();
     cache.validate();
@@ -125,7 +127,8 @@ fn table_that_cannot_grow_evicts() {
     }
 }
 
-/// Queues and timers that cannot grow: entries make room, and when there is memory again the cache grows.
+/// Queues and timers that cannot grow: entries are evicted to make room, and the cache grows once
+/// memory is available.
 #[test]
 fn cache_without_memory_for_its_queues_evicts() {
     let _one = one();
@@ -154,7 +157,8 @@ fn cache_without_memory_for_its_queues_evicts() {
     }
 }
 
-/// A sketch that cannot be made: the cache stays at its bound, and makes the sketch when there is memory.
+/// A sketch that cannot be allocated: the cache keeps its bound, and allocates the sketch once
+/// memory is available.
 #[test]
 fn cache_without_memory_for_its_sketch_keeps_its_bound() {
     let _one = one();

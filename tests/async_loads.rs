@@ -1,4 +1,5 @@
-//! Loaders that are futures: with each other, with threads, and with everything that may be done to a future.
+//! Loaders that are futures: shared with other futures and with threads, and dropped, leaked or
+//! moved.
 
 use hotset::{Cache, LoadError, ManualClock, Ttl};
 use std::future::{Future, pending, poll_fn, ready};
@@ -23,7 +24,8 @@ fn panics<R>(call: impl FnOnce() -> R) -> bool {
     catch_unwind(AssertUnwindSafe(call)).is_err()
 }
 
-/// Long enough that other threads most likely have come to wait; nothing depends on it but what is covered.
+/// Long enough that other threads are most likely waiting by then. No verdict depends on it, only
+/// what the test covers.
 fn a_moment() {
     thread::sleep(Duration::from_millis(20));
 }
@@ -158,7 +160,8 @@ fn load_futures_are_send() {
         block_on(numbers.get_or_insert_async(1, async { (yields().await, *local).1 })),
         5
     );
-    // The loader is not wrapped over and over: its size counts twice, which is what a future's argument costs.
+    // The loader is not wrapped repeatedly: its size counts twice, the cost of an argument of an
+    // `async fn`.
     let large = [0u8; 4000];
     let load = async {
         yields().await;
@@ -316,7 +319,7 @@ fn leader_dropped_hands_over() {
                 drop(leader);
                 assert_eq!(thread.join().unwrap(), 20);
             }),
-            // to whoever comes, when the first that was woken is there no more;
+            // to a new caller, after the first task that was woken has been dropped;
             2 => {
                 drop(leader);
                 drop(tasks.remove(0));
@@ -469,7 +472,7 @@ fn wait_cycle_through_a_blocked_thread_fails() {
         assert_eq!(poll(&mut task), Some(7));
         assert_eq!(thread.join().unwrap(), 7);
     });
-    // The same with both blocked: one of them is told.
+    // The same with both threads blocked: one of them gets the error.
     let barrier = std::sync::Barrier::new(2);
     let inner = |key| {
         barrier.wait();
@@ -503,7 +506,7 @@ fn invalidation_beats_a_load_in_flight() {
         gate.open(100);
         assert_eq!((poll(&mut leader), poll(&mut early)), (Some(100), Some(100)));
         assert_eq!(cache.get(&1), expected);
-        // Who came afterwards is not served by the overtaken load.
+        // A later call is not served by the invalidated load.
         let late = at_once.or_else(|| poll(&mut late));
         assert_eq!(late, expected.or(Some(300)));
         settled(&cache);
@@ -641,7 +644,7 @@ fn waker_that_panics_or_calls_back_is_survived() {
         let called = Arc::new(AtomicUsize::new(0));
         let calls = called.clone();
         let call_back = hostile(move || {
-            // The same key: it has landed, or may be loaded anew.
+            // The same key: its load has completed, or the key may be loaded again.
             assert_eq!(caller.get_or_insert_with(1, || 10), 10);
             caller.insert(2, 2);
             caller.remove(&2);

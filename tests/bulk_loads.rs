@@ -1,4 +1,5 @@
-//! Loads of many keys in one call: what the loader is asked for, and what happens when loads of several callers overlap.
+//! Loads of many keys in one call: the keys that the loader gets, and loads of several callers that
+//! overlap.
 
 use hotset::{Cache, Cause, LoadError};
 use std::cell::RefCell;
@@ -19,7 +20,8 @@ fn panics<R>(call: impl FnOnce() -> R) -> bool {
     catch_unwind(AssertUnwindSafe(call)).is_err()
 }
 
-/// Long enough that other threads most likely have come to wait; nothing depends on it but what is covered.
+/// Long enough that other threads are most likely waiting by then. No verdict depends on it, only
+/// what the test covers.
 fn a_moment() {
     thread::sleep(Duration::from_millis(20));
 }
@@ -150,7 +152,7 @@ fn bulk_loader_that_panics_releases_waiters() {
         });
         wait.recv().unwrap();
         let waiters = [1, 2].map(|key| scope.spawn(move || cache.get_or_insert_with(key, || key + 1)));
-        // It waits for the other bulk load, which comes to nothing: then it loads these keys, too.
+        // It waits for the other bulk load, which is abandoned: then it loads these keys, too.
         let calls = RefCell::new(Vec::new());
         let values = cache.get_many_or_insert_with([3, 4], |missing| {
             calls.borrow_mut().push(missing.to_vec());

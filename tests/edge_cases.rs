@@ -1,4 +1,5 @@
-//! The corners of the cache's promises: extreme capacities and weights, odd types, bad hashers, counts and causes.
+//! Limits of the cache's guarantees: extreme capacities and weights, unusual types, weak hashers,
+//! counts and causes.
 
 use hotset::{BuildError, Cache, Cause, Policy};
 use std::cell::RefCell;
@@ -41,7 +42,7 @@ fn settled<K, V, S>(cache: &Cache<K, V, S>) {
     cache.validate();
 }
 
-/// Readers of other tests' caches hold this one's garbage up for a moment.
+/// Readers of other tests' caches delay the freeing of this one's garbage briefly.
 fn freed<K, V, S>(cache: &Cache<K, V, S>, live: &AtomicIsize, expected: usize) {
     for _ in 0..10_000 {
         cache.run_pending();
@@ -435,7 +436,8 @@ fn iteration_shows_stable_entries_once() {
         for thread in 1..3u64 {
             let (cache, stop) = (&cache, &stop);
             scope.spawn(move || {
-                // A bounded number of keys: else a walk by a thread that gets little of a busy processor takes ever longer.
+                // A bounded number of keys: otherwise an iteration by a thread that gets little
+                // processor time takes ever longer.
                 let mut step = 1000;
                 while !stop.load(Relaxed) {
                     let key = (thread << 32) + step;
@@ -534,7 +536,8 @@ impl Hasher for WeakHasher {
 #[test]
 fn constant_hash_stays_bounded() {
     for policy in POLICIES {
-        // (With room for 300, the table is as large as it gets, and all of it is not far from one home.)
+        // (With a capacity of 300 the table has its maximum size, and every bucket is near the one
+        // home bucket.)
         for entries in [usize::MAX, 1000, 300, 100, 3] {
             let live = Arc::new(AtomicIsize::new(0));
             let gone = Arc::new(AtomicU64::new(0));

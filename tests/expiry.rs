@@ -1,4 +1,4 @@
-//! Time to live, time to idle, per-entry times and the user's own expiry, under a clock that the tests move.
+//! Time to live, time to idle, per-entry TTLs and custom expiry, under a manual clock.
 
 use hotset::{Cache, Cause, Clock, Expiry, ManualClock, Policy, Ttl};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -36,7 +36,8 @@ fn taken(log: &Log) -> Vec<(u32, u32, Cause)> {
 
 #[test]
 fn entry_due_at_the_start_of_a_tick_is_freed() {
-    // The cache's moments begin at 1, so this deadline is 2^20, where a tick of the wheel begins.
+    // The cache's timestamps begin at 1, so this deadline is 2^20, where a tick of the wheel
+    // begins.
     let clock = ManualClock::new();
     let life = Duration::from_nanos((1 << 20) - 1);
     let (cache, log) = cache(&clock, |builder| builder.time_to_live(life));
@@ -85,7 +86,7 @@ fn removal_of_an_expired_entry_reports_expired() {
     }
     cache.run_pending();
     clock.advance(secs(1));
-    // Within the wheel's tick: the calls themselves find what is over.
+    // Within the wheel's tick: the calls themselves detect expired entries.
     assert_eq!(cache.remove(&0), None);
     cache.insert(1, 100);
     assert_eq!(
@@ -115,7 +116,7 @@ fn hit_extends_the_idle_deadline() {
     cache.run_pending();
     cache.validate();
     assert_eq!(taken(&log), [(2, 2, Cause::Expired)]);
-    // 56 seconds are over; the time to live ends it in 4, used or not.
+    // After 56 seconds the time to live expires it in 4 more, used or not.
     assert_eq!(cache.remaining(&1), Some(Some(secs(4))));
     clock.advance(secs(4));
     assert_eq!(cache.get(&1), None);
@@ -189,7 +190,7 @@ fn compute_resets_or_keeps_the_deadline() {
     assert_eq!(cache.get(&2), None);
 }
 
-/// A life by the value: the first time, after updates, after reads; 0 for no end, in seconds.
+/// TTLs in seconds, encoded in the value: on insertion, after updates, after reads; 0 for none.
 struct ByValue;
 
 impl Expiry<u32, u32> for ByValue {
@@ -340,7 +341,8 @@ fn ticker_frees_while_idle_and_stops_with_cache() {
     );
 }
 
-/// Whatever the ticker is doing when the last handle is dropped, it has ended, and all is freed, when the drop returns.
+/// Whatever the ticker does when the last handle is dropped, it has ended and all is freed when the
+/// drop returns.
 #[test]
 fn last_handle_dropped_beside_ticker_waits() {
     for _ in 0..20 {

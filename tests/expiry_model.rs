@@ -1,7 +1,8 @@
-//! Random sequences of calls, and of steps of the clock, against a `HashMap` of values with deadlines.
+//! Random sequences of calls, and of steps of the clock, against a `HashMap` of values with
+//! deadlines.
 //!
-//! The model learns of evictions from the removal listener and knows all else beforehand: what every call returns, when each
-//! entry ends, which entries leave in a call and why.
+//! The model learns of evictions from the removal listener and predicts all else: what every call
+//! returns, when each entry expires, and which entries are removed in a call and why.
 
 use hotset::{Cache, Cause, Expiry, ManualClock, Policy, Ttl};
 use proptest::prelude::*;
@@ -9,7 +10,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// The wheel's tick; also the least difference for which a hit moves a deadline, if the time to idle is not so short itself.
+/// The wheel's tick. Also the smallest difference by which a hit moves a deadline, unless the time
+/// to idle itself is that short.
 const TICK: u64 = 1 << 20;
 const NEVER: u64 = u64::MAX;
 const YEAR: u64 = 365 * 24 * 3600;
@@ -17,7 +19,7 @@ const YEAR: u64 = 365 * 24 * 3600;
 #[derive(Debug, Clone)]
 enum Call {
     Advance(Duration),
-    /// By so many percent of the lives that the settings give.
+    /// The largest change of a TTL, in percent.
     AdvanceInLife(u32),
     Insert(u8),
     InsertWithTtl(u8, Ttl),
@@ -102,7 +104,8 @@ fn policy() -> impl Strategy<Value = Policy> {
     ])
 }
 
-/// A user's expiry with something for every case: no end, an end at once, nearer, farther, the same.
+/// A custom expiry with every case: no deadline, expired immediately, an earlier deadline, a later
+/// one, the same.
 struct Whims;
 
 impl Expiry<u8, u64> for Whims {
@@ -182,7 +185,7 @@ struct Pair {
     bounded: bool,
     /// What is in the cache and can be found.
     alive: HashMap<u8, Known>,
-    /// The deadlines of entries, by value, whose time is over and that the listener has not seen yet.
+    /// The deadlines of expired entries, by value, that the listener has not been called with yet.
     ended: HashMap<u64, u64>,
     /// In nanoseconds, as the cache sees it: one more than the clock shows.
     now: u64,
@@ -226,7 +229,7 @@ impl Pair {
         }
     }
 
-    /// A moment so long from now.
+    /// Returns the instant `after` from now.
     fn after(&self, life: Option<Duration>) -> u64 {
         life.map_or(NEVER, |life| self.now.saturating_add(nanos(life)))
     }
@@ -259,7 +262,8 @@ impl Pair {
         Known { id, deadline, limit }
     }
 
-    /// A lookup that found `got`, or nothing. What was not found must have left by the end of the call.
+    /// Checks a lookup that returned `got`. An entry that was not found must be removed by the end
+    /// of the call.
     fn found(&mut self, key: u8, got: Option<u64>) {
         let Some(got) = got else {
             if let Some(known) = self.alive.get(&key) {
@@ -303,7 +307,7 @@ impl Pair {
         Some(known)
     }
 
-    /// A new value came in.
+    /// A new value was inserted.
     fn put(&mut self, key: u8, id: u64, ttl: Ttl, events: &mut Vec<(u8, u64, Cause)>) {
         let old = self.alive.contains_key(&key);
         let old = old.then(|| self.leaves(key, Cause::Replaced, events)).flatten();
@@ -368,7 +372,8 @@ impl Pair {
         let (id, now_in) = (self.last, self.alive.clone());
         let before = |key: u8| now_in.get(&key).map(|known| known.id);
         let cache = self.cache.clone();
-        // What is not there, though alive, was evicted: `settle` takes it out of the model, and this is checked at the end.
+        // An entry that is absent though not expired was evicted: `settle` removes it from the
+        // model, and the end of the test checks that.
         let mut missed = Vec::new();
         let mut events = Vec::new();
         match call {

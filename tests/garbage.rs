@@ -1,5 +1,6 @@
-//! How soon, and in what portions, entries that left a cache are freed; and what a reader holds up. (crossbeam-epoch decides by itself when
-//! it looks at the readers, and has one domain for all caches.)
+//! How soon, and in what portions, removed entries are freed, and what a reader delays.
+//! (crossbeam-epoch decides by itself when it checks the readers, and has one domain for all
+//! caches.)
 #![cfg(not(feature = "crossbeam"))]
 
 use hotset::{Cache, ManualClock};

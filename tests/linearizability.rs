@@ -1,6 +1,8 @@
-//! The cache without a bound is a linearizable map: histories of real threads are recorded, and checked key by key.
+//! The unbounded cache is a linearizable map: histories of real threads are recorded, and checked
+//! key by key.
 //!
-//! What is not exactly a map's behaviour, and why, is said in `linearizability/model.rs`. `HOTSET_STRESS=20` runs 20 times as many rounds.
+//! Deviations from an exact map, and their reasons, are listed in `linearizability/model.rs`.
+//! `HOTSET_STRESS=20` runs 20 times as many rounds.
 
 #[path = "linearizability/checker.rs"]
 mod checker;
@@ -22,7 +24,8 @@ fn rounds(base: u64) -> u64 {
     base * std::env::var("HOTSET_STRESS").map_or(1, |factor| factor.parse().expect("a number"))
 }
 
-/// The cache, and how many filler keys each thread inserts beside every operation, so that the table grows meanwhile.
+/// The cache, and how many filler keys each thread inserts with every operation, so that the table
+/// grows concurrently.
 struct Real<S> {
     cache: Cache<u64, u64, S>,
     fillers: u64,
@@ -170,7 +173,7 @@ enum Bug {
     Torn,
     /// An insertion takes effect with the thread's next one.
     Late,
-    /// A load is a get, then an insert: it beats whatever changed the key meanwhile.
+    /// A bug: a load is a get, then an insert, and overwrites concurrent changes of the key.
     Blunt,
     /// `remove` leaves the entry, one time in 16.
     Idle,

@@ -1,4 +1,4 @@
-//! Single flight: one loader per key at a time, whatever happens meanwhile; and `compute`.
+//! Single-flight loads: one loader per key at a time, whatever runs concurrently; and `compute`.
 
 use hotset::{Cache, LoadError, Policy};
 use std::collections::HashMap;
@@ -14,7 +14,8 @@ fn settled<K, V, S>(cache: &Cache<K, V, S>) {
     cache.validate();
 }
 
-/// Long enough that other threads most likely have come to wait; nothing depends on it but what is covered.
+/// Long enough that other threads are most likely waiting by then. No verdict depends on it, only
+/// what the test covers.
 fn a_moment() {
     thread::sleep(Duration::from_millis(20));
 }
@@ -198,7 +199,7 @@ fn wait_cycle_of_loaders_fails() {
     });
 }
 
-/// A waiter that was served but has not woken up yet waits for nobody any more.
+/// A waiter that has its value but has not woken up yet is in no wait cycle.
 #[test]
 fn completed_load_is_no_wait_cycle() {
     let cache: Cache<(u64, u64), u64> = Cache::new(10);
@@ -259,7 +260,7 @@ fn invalidation_beats_a_load_in_flight() {
                     if !from_inside {
                         act(cache);
                     }
-                    // Who comes now must not be served by the overtaken load.
+                    // A call that begins now must not be served by the invalidated load.
                     let late = (at == 0).then(|| scope.spawn(|| cache.get_or_insert_with(1, || 300)));
                     a_moment();
                     go.send(()).unwrap();
@@ -303,7 +304,7 @@ fn load_beside_changes_leaves_nothing_stale() {
                             source[key as usize].load(SeqCst)
                         };
                         let value = cache.get_or_insert_with(key, || source[key as usize].load(SeqCst));
-                        // At most the update that is just being made (removal follows) may be missing.
+                        // At most the update in progress (its removal follows) may be missing.
                         assert!(value + 1 >= before, "{value} of {before}");
                     }
                 }
@@ -373,7 +374,8 @@ fn stats_count_loads() {
     assert_eq!(stats.evictions + stats.rejections + cache.len() as u64, 1000);
 }
 
-/// A listener is called when the loader has ended and the map has decided: it may load the key anew.
+/// The listener is called after the loader has returned and the map has decided: it may load the
+/// key again.
 #[test]
 fn listener_may_load_the_rejected_key() {
     static CACHE: OnceLock<Cache<u64, u64>> = OnceLock::new();
@@ -441,7 +443,7 @@ fn loads_of_keys_with_one_hash_stay_separate() {
     fn nest(cache: &Cache<Key, u64>, key: &dyn Fn(u64) -> Key, id: u64) -> u64 {
         cache.get_or_insert_with(key(id), || {
             if id == 3 {
-                // Overtakes the load of 1 alone.
+                // Invalidates the load of 1 only.
                 cache.remove(&Key(1, None));
             }
             let again = cache.try_get_or_insert_with(key(id), || Ok::<_, String>(0));
@@ -454,7 +456,7 @@ fn loads_of_keys_with_one_hash_stay_separate() {
         let expected = (id != 1).then_some(6 - id);
         assert_eq!(cache.get(&Key(id, None)), expected, "{id}");
     }
-    // At once, from several threads.
+    // Concurrently, from several threads.
     let loads = AtomicUsize::new(0);
     for round in 1..50 {
         let barrier = Barrier::new(4);

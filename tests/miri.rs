@@ -1,5 +1,5 @@
-//! A little of everything, for `make miri`: every access is checked against the rules of both borrow models there, and for data
-//! races. It runs as an ordinary test, too.
+//! A small test of every kind of call, for `make miri`, which checks each access against the rules
+//! of both borrow models and for data races. It runs as an ordinary test, too.
 
 use hotset::snapshot::LoadOptions;
 use hotset::{Cache, Change, ManualClock, Policy, Ttl};

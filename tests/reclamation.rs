@@ -1,5 +1,5 @@
-//! What `run_pending` promises to free. (One test, in a file of its own: a reader in another thread could hold any of it up.) On
-//! crossbeam-epoch that may take more than one call.
+//! What `run_pending` guarantees to free. (One test, in a file of its own: a reader in another
+//! thread could delay the freeing.) On crossbeam-epoch that may take more than one call.
 #![cfg(not(feature = "crossbeam"))]
 
 use hotset::{Cache, ManualClock, Policy};

@@ -1,4 +1,4 @@
-//! User code that panics, or calls back into the same cache, in every place where the cache runs any.
+//! User code that panics, or calls the same cache, at every place where the cache runs any.
 
 mod common;
 
@@ -172,8 +172,8 @@ fn everywhere(call_back: bool) {
                     );
                     *CACHE.lock().unwrap() = None;
                     drop(cache);
-                    // If a destructor of an argument or local panics, the compiler forgets a value that was to be returned
-                    // (rust-lang/rust#47949).
+                    // If the destructor of an argument or local panics, the compiler forgets the
+                    // return value (rust-lang/rust#47949).
                     let forgotten = panicked && matches!(place, Place::DropKey | Place::DropValue) && at != 12;
                     let live = LIVE.load(Relaxed);
                     assert!(

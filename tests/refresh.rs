@@ -1,4 +1,4 @@
-//! Reloads before a value is too old, values that outlive a failing source, and failures that are remembered.
+//! Refresh-ahead, values that outlive a failing source, and negative caching.
 
 use hotset::{Builder, Cache, LoadError, ManualClock, RefreshTask, Ttl};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -181,7 +181,7 @@ fn reload_runs_on_the_refresh_executor() {
     assert_eq!(cache.get_or_refresh_with(1, || 6), 2);
     tasks.lock().unwrap().pop().unwrap()();
     assert_eq!(cache.get(&1), Some(6));
-    // Removed before its task runs, the key comes in as after any load.
+    // Removed before its task runs, the key is inserted as by any load.
     clock.advance(secs(10));
     cache.get_or_refresh_with(1, || 7);
     cache.remove(&1);
@@ -191,7 +191,8 @@ fn reload_runs_on_the_refresh_executor() {
     cache.validate();
 }
 
-/// The old value lives, so the caller gets it; the reload is abandoned, and is due again a quarter of its time later.
+/// The old value has not expired, so the caller gets it; the reload is abandoned, and is due again
+/// after a quarter of its age.
 #[test]
 fn executor_that_panics_abandons_the_reload() {
     let clock = ManualClock::new();

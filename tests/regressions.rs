@@ -1,4 +1,4 @@
-//! Defects that were found and mended, each held down by the sequence that showed it.
+//! Defects that were found and fixed, each reproduced by the sequence that showed it.
 
 use hotset::{Cache, ManualClock};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,7 +50,7 @@ fn listener_that_reads_the_cache_does_not_nest() {
 
 #[test]
 fn maintenance_terminates_when_the_clock_goes_back() {
-    /// The time in milliseconds, and how often it may still be asked for.
+    /// The time in milliseconds, and how many more readings succeed.
     struct Back(AtomicU64, AtomicU64);
     impl hotset::Clock for Back {
         fn now(&self) -> Duration {

@@ -404,7 +404,7 @@ fn save_reports_its_progress() {
     assert_eq!(seen.last(), Some(&(total, total)));
 }
 
-/// Loads, and says why not; the cache is empty and works.
+/// Loads a file that must be rejected, and returns the error; the cache stays empty and works.
 fn refused(dir: &Dir, eager: bool) -> SnapshotError {
     let cache = of(Policy::WTinyLfu, 100);
     let options = LoadOptions::new().eager(eager);

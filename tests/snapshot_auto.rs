@@ -17,7 +17,8 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_millis(1);
 
-/// A setting, and what its cache will tell. Once nothing is left of the cache and its thread, nothing more comes.
+/// A setting, and the events of its cache. Once the cache and its thread have ended, no more events
+/// arrive.
 fn keep(path: &Path) -> (AutoSnapshot, Receiver<SnapshotEvent>) {
     let (tell, told) = channel();
     (AutoSnapshot::new(path, move |kept| _ = tell.send(kept)), told)
@@ -137,7 +138,7 @@ fn auto_snapshot_saves_every_interval() {
     assert_eq!(folder.names(), ["cache.hotset"]);
 }
 
-/// A value whose first saving waits until it is let go on.
+/// A value whose first encoding blocks until the test releases it.
 #[derive(Clone)]
 struct Gate(u8);
 
@@ -213,7 +214,7 @@ fn observer_panics_stay_inside() {
         .build()
         .unwrap();
     cache.insert(1u64, "one".to_owned());
-    // The thread survives it, and so does whoever drops the cache.
+    // The thread survives it, and so does the thread that drops the cache.
     (0..3).for_each(|_| assert!(told.recv().unwrap().error().is_none()));
     drop(cache);
     assert_eq!(saved_at(&path).len(), 1);
@@ -228,7 +229,7 @@ fn observer_may_drop_the_last_handle() {
     let held = own.clone();
     let keep = AutoSnapshot::new(&path, move |kept| {
         let dropped = held.lock().unwrap().take();
-        drop(dropped); // saves once more, and tells that, by a call of this
+        drop(dropped); // saves once more, and calls this observer again
         _ = tell.send(kept);
     });
     let cache = builder()

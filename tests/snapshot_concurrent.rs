@@ -31,7 +31,8 @@ fn file_replaced_while_in_use_stays_readable() {
     for key in 0..5_000 {
         assert_eq!(cache.get(&key), Some(vec![1; 50]), "key {key}");
     }
-    // A cache that was opened from a path can be saved to it, with what it was never asked for.
+    // A cache that was loaded from a path can be saved to it, entries that were never looked up
+    // included.
     let cache: Cache<u64, Vec<u8>> = Cache::new(10_000);
     cache.load(&path).unwrap();
     cache.insert(5_000, vec![3; 50]);

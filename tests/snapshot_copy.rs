@@ -1,5 +1,5 @@
-//! Loading a copy of the file ([`LoadOptions::copy`]): what other programs do to the file no longer
-//! matters. And what happens to a file that is mapped, as the documentation of `load` says.
+//! Loading a copy of the file ([`LoadOptions::copy`]): later changes of the file by other programs
+//! have no effect. And the effect of changes on a mapped file, as documented at `load`.
 #![cfg(unix)]
 
 #[path = "snapshot/mod.rs"]
@@ -151,8 +151,8 @@ fn child_that_maps() {
     holds_all(&cache);
 }
 
-/// The documentation of `load` says so. (On a system without SIGBUS the child's lookups are misses,
-/// or it fails otherwise.)
+/// As documented at `load`. (On a system without SIGBUS the child's lookups are misses, or it fails
+/// otherwise.)
 #[test]
 #[cfg(target_os = "linux")]
 fn truncating_a_mapped_file_kills_by_sigbus() {

@@ -1,5 +1,5 @@
-//! Tens of thousands of damaged files: no panic, no wrong value; with checksums made right again, no memory beyond what the file
-//! could justify.
+//! Tens of thousands of corrupt files: no panic, no wrong value; with repaired checksums, no more
+//! memory than the file's size justifies.
 
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]
@@ -73,7 +73,8 @@ fn write(path: &Path, content: &[u8]) {
     fs::write(path, content).unwrap();
 }
 
-/// The ways to open a file: mapped and copied, and with all entries inserted before the load returns.
+/// The ways to load a file: mapped and copied, and with all entries inserted before the load
+/// returns.
 const WAYS: usize = 3;
 
 fn ways() -> [LoadOptions; WAYS] {
@@ -140,7 +141,8 @@ fn every_flipped_bit_is_detected() {
     let folder = Folder::new();
     let path = folder.join("damaged");
     let (sample, keys) = (&samples(&folder)[2], keys());
-    // Header and index are checked by whoever opens the file, the records when they are asked for, or by an eager load.
+    // A load checks header and index; records are checked when they are looked up, or by an eager
+    // load.
     let index = sample.file.len() - 16 * sample.values.len();
     for bit in 0..sample.file.len() * 8 {
         let mut file = sample.file.clone();

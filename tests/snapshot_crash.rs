@@ -1,5 +1,5 @@
-//! A process that saves is killed, hundreds of times: what lies at the path afterwards is the snapshot before, or the one
-//! that was being written, whole.
+//! A process that saves is killed, hundreds of times: the file at the path is then the previous
+//! snapshot or the new one, complete.
 #![cfg(unix)]
 
 #[path = "snapshot/mod.rs"]
@@ -15,9 +15,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const KILLS: usize = 300;
-/// Tells the child where to save.
+/// The environment variable with the child's path.
 const PATH: &str = "HOTSET_KILL_PATH";
-/// Tells it which generation is the first.
+/// The environment variable with the child's first generation.
 const FIRST: &str = "HOTSET_KILL_FIRST";
 
 /// How many entries a generation has: a mixture of two would be seen by their number, too.
@@ -44,7 +44,7 @@ fn filled(generation: u64) -> Cache<u64, Vec<u8>> {
     cache
 }
 
-/// The child: saves generation after generation, and says when it begins and when it is done.
+/// The child: saves generation after generation, and prints when each save begins and ends.
 #[test]
 #[ignore = "the part of the process that is killed; does nothing unless that test starts it"]
 fn child_that_saves() {
@@ -80,7 +80,7 @@ struct Said {
 
 impl Said {
     fn hear(&mut self, line: &str) {
-        // The line that the kill cut off has no end, and its number may be cut, too.
+        // The line that the kill cut off has no newline, and its number may be cut, too.
         let Some(line) = line.strip_suffix('\n') else { return };
         if let Some(generation) = line.strip_prefix("begin ") {
             self.begun = generation.parse().ok();

@@ -1,4 +1,4 @@
-//! What a path may turn out to be, and a disk that is full: each gives an error that says so, and a cache that works.
+//! Paths of all kinds, and a full disk: each yields a specific error, and a cache that works.
 #![cfg(unix)]
 
 #[path = "snapshot/mod.rs"]
@@ -63,7 +63,7 @@ fn load_of_no_regular_file_is_an_error() {
     filled(3).save(&directory).unwrap_err();
     assert!(directory.is_dir());
 
-    // Opening a FIFO that nobody writes to would wait for ever.
+    // Opening a FIFO without a writer would block forever.
     let fifo = folder.join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     refused(&fifo, |error| matches!(error, SnapshotError::NotAFile { .. }));
@@ -106,7 +106,8 @@ fn load_of_an_incompatible_file_is_an_error() {
     }
 }
 
-/// The old file is small enough for the disk; the new one is not, ten times over, and then the old one is there, alone.
+/// The old file fits on the disk; the new one is ten times too large, so the old one remains,
+/// alone.
 fn save_too_much(full: impl Fn(&SnapshotError) -> bool) {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let path = Path::new(&folder).join("cache.hotset");
@@ -176,7 +177,7 @@ fn save_without_permission_fails() {
     let folder = Folder::new();
     let secret = folder.join("secret");
     filled(3).save(&secret).unwrap();
-    // For root in a namespace where it is nobody the mode counts, as it does for everybody else.
+    // Root of a namespace that maps it to no user is bound by the mode, like any user.
     let script = r#"chmod 000 "$HOTSET_SNAPSHOT_FOLDER/secret"; chmod 500 "$HOTSET_SNAPSHOT_FOLDER"
         if [ "$(id -u)" != 0 ]; then exec "$0" "$@"; fi
         unshare --user true 2>/dev/null || exit 77

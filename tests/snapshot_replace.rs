@@ -2,7 +2,7 @@
 //! one of the steps.
 //!
 //! `fsync` and `rename` are interposed: this program's definitions take the place of the C
-//! library's, and fail where a test says so, for that test's thread only.
+//! library's, and fail on demand, for the requesting test's thread only.
 #![cfg(target_os = "linux")]
 
 #[path = "snapshot/mod.rs"]

@@ -20,7 +20,7 @@ fn probe(tier: &Tier, identity: &[u8], now: u64) -> u32 {
     tier.probed(0, &probe, now)
 }
 
-/// A tier without a bus, and with a node that is up.
+/// Builds a tier without a bus, with a node that is up.
 fn up(settings: NamespaceSettings) -> (Tier, Namespace) {
     let tier = Tier::new(
         7,
@@ -35,7 +35,7 @@ fn up(settings: NamespaceSettings) -> (Tier, Namespace) {
     (tier, namespace)
 }
 
-/// Drives a read of an absent key until it fills. Returns it and its head.
+/// Drives a read of an absent key until it fills. Returns the operation and its head.
 fn filling(namespace: &Namespace, tags: &[&[u8]]) -> (Operation, Vec<u8>) {
     let mut read = namespace.read(b"k", 0, NOW, true, tags);
     assert_eq!(read.reply(NOW, 1, Reply::Value(None)), Action::Acquire);
@@ -159,7 +159,7 @@ fn journal_overflow_bumps_the_namespace() {
         remove.failed(NOW, Failure::NotSent);
     }
     assert_eq!(tier.stats().journal_overflows.get(), 1);
-    // What came after the overflow is there besides.
+    // Entries after the overflow are in the journal, too.
     assert!(tier.journal_len() <= 4);
     let first = tier.background_operation(0, NOW).expect("a replay");
     assert_eq!((first.action(), first.target()), (Action::Bump, &b"g"[..]));
@@ -251,7 +251,7 @@ fn early_reload_claims_more_often_near_expiry() {
         read.reply(NOW, 1, Reply::Value(None));
         read.reply(NOW, 1, Reply::Value(None));
         read.reply(NOW, 1, Reply::Value(None));
-        // A load of a second.
+        // A load that takes a second.
         read.loaded(NOW + 1_000 * MS, 0, Kind::Value);
         let head = read.head(0, 0);
         let now = NOW + at * MS;
@@ -286,7 +286,7 @@ proptest! {
         parse(&bytes);
     }
 
-    /// Bytes that begin as a frame does, which reach what lies behind the head.
+    /// Bytes with a valid head, so that the code behind the head is reached.
     #[test]
     fn corrupt_frames_are_dead_or_within_the_reply(
         kind in 0u8..8, stamp in any::<[u8; 16]>(), body in prop::collection::vec(any::<u8>(), 0..400), cut in 0usize..500,
@@ -319,13 +319,13 @@ proptest! {
         prop_assert_eq!((frame.flags, frame.codec), (flags, codec));
         prop_assert_eq!(&bytes[frame.offset..], &payload[..]);
         prop_assert_eq!(frame.tags().map(|(tag, _)| tag).collect::<Vec<_>>(), names);
-        // A frame that is cut anywhere is dead, or has a shorter payload.
+        // A truncated frame is dead, or has a shorter payload.
         for cut in 0..frame.offset {
             prop_assert_eq!(parse(&bytes[..cut]), Parsed::Dead);
         }
     }
 
-    /// Whatever a server answers, an operation comes to an end, or waits for a lease that stays.
+    /// With any replies of a server, an operation terminates, or waits for a lease that is held.
     #[test]
     fn operation_with_any_replies_terminates(
         replies in prop::collection::vec((0u8..8, prop::collection::vec(any::<u8>(), 0..80), any::<bool>()), 0..40),
@@ -362,7 +362,7 @@ proptest! {
     }
 }
 
-/// Where nothing may be joined, the background thread has nothing to do all the time.
+/// Where loads are never joined, the background thread is idle.
 #[test]
 fn background_sleeps_where_loads_are_never_joined() {
     let tier = Tier::new(7, Settings::default());
@@ -411,7 +411,7 @@ fn confirmed_removal_is_replayed_on_a_new_node() {
         canary_prefix: b"!",
     };
     let epoch = tier.probed(1, &other, NOW + MS);
-    // It may be in the place of the first one, and have the old value.
+    // It may replace the first node, and have the old value.
     let read = namespace.read(b"k", 1, NOW + MS, true, &[]);
     assert_eq!((read.action(), tier.journal_len()), (Action::Load, 1));
     assert_eq!(tier.background(1, NOW + MS), Task::Operate);
@@ -445,7 +445,7 @@ fn redirected_canary_probes_the_node() {
     assert_eq!(tier.background(0, NOW), Task::Canary(1));
     tier.canary_failed(0, 1, Failure::Moved, NOW);
     assert_eq!(tier.background(0, NOW), Task::Probe);
-    // In another slot: the tracking connection asks for another prefix.
+    // In another slot: the tracking connection uses another prefix.
     let other = Probe {
         identity: b"one",
         server_ms: 5_000_000,

@@ -42,7 +42,8 @@ fn clock_that_stands_still_expires_nothing() {
     }
 }
 
-/// Leaps of every size, up to the end of time: an entry is found exactly while its time to live has not passed.
+/// Leaps of every size, up to the largest timestamp: an entry is found exactly until its TTL has
+/// elapsed.
 #[test]
 fn clock_leap_expires_exactly_what_it_skips() {
     let leaps = [

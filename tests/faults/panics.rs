@@ -1,4 +1,5 @@
-//! A panic at every place where the cache runs user code, and at every time it runs there, in a mixed workload.
+//! Panics at every place where the cache runs user code, and at each of its calls there, in a mixed
+//! workload.
 
 use crate::POLICIES;
 use crate::traps::{self, Key, PLACES, Place, Value, key, trap, value};
@@ -83,7 +84,7 @@ fn workload(clock: Option<&ManualClock>) -> Vec<Step> {
             drop(cache.get_many_or_insert_with(keys, |missing| missing.iter().map(|_| load(4)).collect()))
         }),
         step(1, |cache| {
-            // Overtaken by its own loader.
+            // Invalidated by its own loader.
             drop(cache.get_or_insert_with(key(84), || {
                 cache.insert(key(84), value(1));
                 cache.remove(&key(84));
@@ -143,8 +144,9 @@ fn run(policy: Policy, timed: bool, place: Place, skip: u32) -> bool {
         }) {
             traps::check(&cache);
         }
-        // If a destructor of an argument or local panics, the compiler forgets a value that was to be returned
-        // (rust-lang/rust#47949); also in a background's task, whose panics the call catches.
+        // If the destructor of an argument or local panics, the compiler forgets the return value
+        // (rust-lang/rust#47949); also in a task of the refresh executor, whose panics the call
+        // catches.
         if armed && !traps::is_armed() && matches!(place, Place::DropKey | Place::DropValue) {
             forgotten = step.returns;
         }
@@ -212,7 +214,8 @@ fn destructor_that_panics_in_drop_frees_the_rest() {
     }
 }
 
-/// What the cache still has to do while a loader's panic goes on must not end the program, though user code panics there, too.
+/// Work that the cache still does while a loader's panic unwinds must not abort the program,
+/// although user code panics there, too.
 #[test]
 fn second_panic_while_unwinding_is_survived() {
     #[derive(Clone)]
@@ -294,7 +297,7 @@ mod tasks {
                 assert!(wait.as_mut().poll(&mut context).is_ready());
             }),
             step(1, move |cache| {
-                // The leader is dropped: who waits leads.
+                // The leader is dropped: the waiter becomes the leader.
                 let waker = waker();
                 let mut context = Context::from_waker(&waker);
                 let mut lead = Box::pin(cache.get_or_insert_async(key(86), slow(6)));

@@ -1,4 +1,5 @@
-//! A panic at every place and every time user code runs while a snapshot is saved, loaded and brought in.
+//! Panics of user code at every place, and at each of its calls there, while a snapshot is saved,
+//! loaded and restored from.
 
 use crate::traps::{self, Key, PLACES, Place, Value, key, trap, value};
 use hotset::snapshot::{LoadOptions, SaveOptions};

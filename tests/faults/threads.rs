@@ -1,4 +1,4 @@
-//! Threads that end while others go on, and readers that stall.
+//! Threads that end beside running ones, and readers that stall.
 
 use crate::POLICIES;
 use hotset::{Cache, Policy};
@@ -67,7 +67,7 @@ fn settle(cache: &Shared, live: &AtomicIsize) {
     }
 }
 
-/// Uses the cache when the thread is over, and its thread-locals go.
+/// Uses the cache while the thread's thread-locals are destroyed.
 struct Late(Shared, Arc<AtomicIsize>, u64);
 
 impl Drop for Late {
@@ -102,7 +102,8 @@ fn thread_exit_beside_others_frees_its_values() {
                     .map(|number| {
                         let (before, after, own) = (late(20), late(50), late(90));
                         thread::spawn(move || {
-                            // Thread-locals of this test's that go after the cache's own, before them, or both, or none.
+                            // Thread-locals of this test that are destroyed after the cache's own,
+                            // before them, both, or neither.
                             if number & 1 != 0 {
                                 BEFORE.set(Some(before));
                             }
@@ -146,8 +147,8 @@ fn thread_that_panics_leaves_its_changes() {
     }
 }
 
-/// A reader that stays keeps what it sees, and holds up freeing, but nobody's calls and no bound of the cache's. When it goes,
-/// all is freed.
+/// A pinned reader keeps the values that it found and delays freeing, but no other call, and no
+/// bound of the cache. Once it is dropped, all garbage is freed.
 #[test]
 fn stalled_reader_delays_only_freeing() {
     for policy in POLICIES {
@@ -179,7 +180,7 @@ fn stalled_reader_delays_only_freeing() {
             go_on.send(()).unwrap();
         });
         settle(&cache, &live);
-        // And is not kept waiting for ever by what was waiting: in the next calls, too, garbage is freed as it comes.
+        // Later calls free new garbage as it is retired, although the old garbage was delayed.
         for key in 0..2000 {
             cache.insert(key, Value::new(key, &live));
         }

@@ -1,6 +1,6 @@
-//! Keys, values and settings whose code panics when it is told to, and which are counted.
+//! Keys, values and settings whose code panics on demand, and whose live objects are counted.
 //!
-//! All is kept per thread: a test has its thread, and only that uses its cache.
+//! All state is per thread: a test runs on a thread of its own, the only one that uses its cache.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -78,7 +78,7 @@ thread_local! {
 /// User code runs here.
 pub(crate) fn trap(place: Place) {
     let (at, left) = TRAP.get();
-    // A second panic while one goes on would end the program, which is the language's doing.
+    // A second panic while one unwinds aborts the program, by the rules of the language.
     if at != place || std::thread::panicking() {
         return;
     }
@@ -192,7 +192,8 @@ pub(crate) fn build(policy: Policy, clock: Option<&ManualClock>) -> Cache<Key, V
     builder.build().expect("the settings go together")
 }
 
-/// Tidies up, and checks that the structures are sound, and that weight and count are those of what is there.
+/// Runs maintenance, and checks that the structures are sound, and that weight and count match the
+/// entries.
 pub(crate) fn check(cache: &Cache<Key, Value>) {
     cache.run_pending();
     cache.validate();

@@ -1,4 +1,5 @@
-//! Whether a history is linearizable: the search of Wing and Gong, with the memory of Lowe ("Testing for linearizability").
+//! Whether a history is linearizable: the search of Wing and Gong, with the memoization of Lowe
+//! ("Testing for linearizability").
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -17,10 +18,12 @@ impl<O> Timed<O> {
     }
 }
 
-/// Whether there is an order of the operations that keeps to their intervals, and in which each does what `step` says: that
-/// gives the states that may follow, none if the operation cannot have had its result in this state.
+/// Returns whether the operations have an order that respects their intervals and in which each
+/// does what `step` defines. `step` returns the possible next states; none if the operation cannot
+/// have had its result in this state.
 ///
-/// At most 64 operations. A set of operations that led to some state is tried once, however many orders lead there.
+/// At most 64 operations. A set of operations that led to some state is tried once, however many
+/// orders lead there.
 pub(crate) fn linearizable<O, S: Clone + Eq + Hash>(
     history: &[Timed<O>],
     start: S,
@@ -76,7 +79,8 @@ fn register(history: &[(u64, u64, Register)]) -> bool {
 fn linearizable_histories_are_accepted() {
     assert!(register(&[]));
     assert!(register(&[(0, 1, Read(0)), (2, 3, Write(1)), (4, 5, Read(1))]));
-    // A read beside a write may see either, and two reads one after the other first the old value, then the new one.
+    // A read concurrent with a write may return either value; of two consecutive reads, the first
+    // may return the old value and the second the new one.
     assert!(register(&[(0, 9, Write(1)), (1, 2, Read(0)), (3, 4, Read(1))]));
     // The write that was called last may take effect first.
     assert!(register(&[(0, 9, Write(1)), (1, 8, Write(2)), (10, 11, Read(1))]));

@@ -1,13 +1,16 @@
-//! What one key of a map may do: the operations with their results, and the states between which they lead.
+//! The behavior of one key of a map: the operations with their results, and the state transitions.
 //!
-//! All that is not an exact map is said here, as narrowly as the documentation allows:
+//! Deviations from an exact map are listed here, as narrowly as the documentation allows:
 //!
-//! - A load that an insertion, removal, computation or clearing of the key overtakes returns its value, which does not enter
-//!   the cache. So it may have no effect, but only if there is such an operation within its time.
-//! - Who waits for such a load gets its value too, but only if it came before what overtook the load had returned.
-//! - `clear` takes effect key by key, and may leave what others insert meanwhile: so it may have no effect on a key, but only if
-//!   there is a writer of that key within its time. It removes the keys that are being loaded first, then all: so it may remove
-//!   a key twice, and is written down as two operations, of which the second may do nothing.
+//! - A load that an insertion, removal, computation or clearing of the key invalidates returns its
+//!   value, which is not inserted. So it may have no effect, but only if there is such an operation
+//!   within its interval.
+//! - A waiter of such a load gets its value too, but only if it called before the invalidating call
+//!   returned.
+//! - `clear` takes effect key by key, and may leave concurrent insertions: so it may have no effect
+//!   on a key, but only if there is a writer of that key within its interval. It removes the keys
+//!   in flight first, then all: so it may remove a key twice, and is recorded as two operations,
+//!   the second of which may have no effect.
 
 use crate::checker::{Timed, linearizable};
 
@@ -32,7 +35,7 @@ pub(crate) enum Op {
 use Op::*;
 
 impl Op {
-    /// Overtakes a load of the key.
+    /// Invalidates a load of the key.
     fn overtakes(self) -> bool {
         !matches!(self, Get(_) | Contains(_) | Load(..))
     }
@@ -81,7 +84,7 @@ fn step(state: &State, Judged { op, idle }: &Judged) -> Vec<State> {
             None => vec![Some(new)],
             Some(_) => vec![],
         },
-        // Who gets another's value without finding it had missed the key.
+        // A caller that gets another's value without a hit missed the key before.
         Load(found, false) => to(state, state == Some(found) || *idle && state.is_none()),
         Clear if *idle => vec![None, state],
         Clear => vec![None],

@@ -18,7 +18,7 @@ pub(crate) trait Subject: Sync {
     fn load(&self, key: u64, load: &mut dyn FnMut() -> u64) -> u64;
     fn load_many(&self, keys: &[u64], load: &mut dyn FnMut(&[u64]) -> Vec<u64>) -> Vec<u64>;
     fn clear(&self);
-    /// Something else that goes on beside; the keys from 1,000 on are free for it.
+    /// Work that runs concurrently; it may use the keys from 1,000 up.
     fn beside(&self, _thread: u64, _step: u64) {}
 }
 
@@ -29,14 +29,15 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
 }
 
-/// Operations of a thread in a round: so that with four threads, and a read at the end, a key has at most 64.
+/// Operations of a thread in a round: with four threads and a final read, a key has at most 64.
 const STEPS: u64 = 12;
 
 /// What all threads share.
 struct Course<'s> {
     subject: &'s dyn Subject,
     plan: &'s Plan,
-    /// Counted on at every call and return: SeqCst, so that what returned before another's call has the smaller number.
+    /// Incremented at every call and return. SeqCst: a call that returned before another began has
+    /// the smaller number.
     now: AtomicU64,
     value: AtomicU64,
     /// How many threads have come to the next line, of which there are two per round.
@@ -46,8 +47,8 @@ struct Course<'s> {
     overlaps: AtomicU64,
 }
 
-/// A line is waited for by spinning, so that all go on at the same moment; now and then the processor is given up, as there may be
-/// fewer than threads.
+/// A starting line at which threads spin, so that all continue at the same time. They yield now and
+/// then, as there may be fewer processors than threads.
 fn wait(course: &Course, lines: usize) {
     let all = lines * course.plan.threads as usize;
     course.line.fetch_add(1, SeqCst);
@@ -82,7 +83,8 @@ impl Random {
     }
 }
 
-/// How many pairs of operations on the same key overlapped; or nothing, if a round was impossible, which is printed if `loud`.
+/// Returns how many pairs of operations on the same key overlapped, or `None` if a round was not
+/// linearizable, which is printed if `loud`.
 pub(crate) fn run(subject: &dyn Subject, plan: &Plan, loud: bool) -> Option<u64> {
     let course = Course {
         subject,
