@@ -200,6 +200,8 @@ demo-fleet: tools-redis tools-wrk build-python ## Twelve workers of Django, Flas
 	examples/fleet/demo.sh $(ARGS)
 
 examples: ## Run the other example programs
+	$(CARGO) run --release --example basics
+	$(CARGO) run --release --features async --example async_loads
 	$(CARGO) run --release --example rate_limiter
 	$(CARGO) run --release --example session_store
 	$(CARGO) run --release --example stampede

@@ -72,7 +72,7 @@ fn exit(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// Prints to standard output. `print!` would panic when that is closed.
+/// Prints to standard output. `print!` would panic if it is closed.
 fn say(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
 /// The largest allocation of any kind, in bytes, that may succeed.
 static MOST_OF_ALL: AtomicUsize = AtomicUsize::new(usize::MAX);
-/// How often a table was refused.
+/// How many tables were refused.
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 /// The tests change what they share.
 static ONE: Mutex<()> = Mutex::new(());
@@ -25,7 +25,7 @@ fn one() -> MutexGuard<'static, ()> {
 
 struct Scarce;
 
-// SAFETY: it is the system's allocator, or returns null, which is allowed.
+// SAFETY: it is the system's allocator, or returns null, which `GlobalAlloc` allows.
 unsafe impl GlobalAlloc for Scarce {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.size() > MOST_OF_ALL.load(SeqCst) {
@@ -77,7 +77,7 @@ fn scarce_memory(most: usize, run: impl FnOnce()) {
     MOST_OF_ALL.store(usize::MAX, SeqCst);
 }
 
-/// Small when it is built, whatever it may hold.
+/// A cache that is small when it is built, whatever its capacity.
 fn growing(policy: Policy) -> Cache<u64, String> {
     Cache::builder()
         .max_weight(1 << 40)
@@ -120,7 +120,7 @@ fn table_that_cannot_grow_evicts() {
         let most = 256 * 6; // or half of it: tables double
         assert!((most / 4..=most).contains(&cache.len()), "{policy:?}: {}", cache.len());
         assert_eq!(stats.evictions, 20_000 - cache.len() as u64);
-        // As soon as there is memory, it grows.
+        // It grows once memory is available.
         insert(&cache, 20_000..40_000);
         let now = check(&cache, 40_000);
         assert!(now.evictions - stats.evictions < 2_000, "{policy:?}: {now:?}");
@@ -173,7 +173,7 @@ fn cache_without_memory_for_its_sketch_keeps_its_bound() {
     scarce_memory(100 << 10, || uses(19_000..49_000));
     assert_eq!(check(&cache, 49_000).evictions, 0, "all that left was rejected");
     assert_eq!(cache.len(), 20_000);
-    // Keys that are used often now push others out.
+    // Frequently used keys now evict others.
     for _ in 0..20 {
         for key in 50_000..53_000 {
             if cache.get(&key).is_none() {
@@ -222,7 +222,7 @@ fn build_without_memory_for_the_table_fails() {
     let refused = scarce(1 << 20, || {
         assert_eq!(build(10_000_000).unwrap_err(), BuildError::NoMemory);
         assert!(build(10_000).is_ok());
-        // Without a bound in sight it begins small.
+        // With such a capacity the table begins small.
         assert!(build(usize::MAX).is_ok());
     });
     assert_eq!(refused, 1);

@@ -76,7 +76,7 @@ fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Option<F::Output> {
     poll_by(Waker::noop(), future)
 }
 
-/// A future that is ready once it is given a value.
+/// A future that is ready once it has been given a value.
 struct Gate<T>(Arc<Mutex<(Option<T>, Option<Waker>)>>);
 
 impl<T> Clone for Gate<T> {
@@ -110,7 +110,7 @@ impl<T> Future for Gate<T> {
     }
 }
 
-/// Gives way to others once.
+/// Yields to other tasks once.
 async fn yields() {
     let mut yielded = false;
     poll_fn(|cx| {
@@ -123,7 +123,7 @@ async fn yields() {
     .await;
 }
 
-/// Begins a load of the key that ends when the gate opens.
+/// Begins a load of the key that completes when the gate opens.
 fn leads(cache: &Numbers, key: u64) -> (Task<'_, u64>, Gate<u64>) {
     let gate = Gate::new();
     let mut task: Task<'_, u64> = Box::pin(cache.get_or_insert_async(key, gate.clone()));
@@ -131,7 +131,7 @@ fn leads(cache: &Numbers, key: u64) -> (Task<'_, u64>, Gate<u64>) {
     (task, gate)
 }
 
-/// A task that comes to wait for the key. If it must load in the end, it loads `own`.
+/// A task that waits for the key. If it becomes the leader, it loads `own`.
 fn waits(cache: &Numbers, key: u64, own: u64) -> Task<'_, u64> {
     let mut task: Task<'_, u64> = Box::pin(cache.get_or_insert_async(key, ready(own)));
     assert_eq!(poll(&mut task), None);
@@ -153,7 +153,7 @@ fn load_futures_are_send() {
     let failing = async { Err::<(String, Ttl), _>("no".to_owned()) };
     let failed = block_on(sent(cache.try_get_or_insert_async_ttl("c".into(), failing)));
     assert!(matches!(failed, Err(LoadError::Failed(why)) if *why == "no"));
-    // What is not sent need not be `Send`.
+    // A future that is not sent need not be `Send`.
     let local = std::rc::Rc::new(5);
     let numbers = Numbers::new(10);
     assert_eq!(
@@ -199,7 +199,7 @@ fn load_by_a_hundred_tasks_runs_once() {
         (loads.load(SeqCst), cache.stats().loads, cache.stats().waits),
         (1, 1, 99)
     );
-    // On several, where tasks wander; and threads beside them.
+    // On several threads, between which tasks move; and threads that load beside them.
     for key in 2..22 {
         let queue: Mutex<Vec<Task<'_, ()>>> = Mutex::new((0..100).map(|_| Box::pin(task(key)) as _).collect());
         thread::scope(|scope| {
@@ -310,7 +310,7 @@ fn leader_dropped_hands_over() {
         let (leader, _gate) = leads(&cache, key);
         let mut tasks = vec![waits(&cache, key, 20), waits(&cache, key, 30)];
         match key {
-            // To tasks,
+            // The load passes to another task,
             0 => drop(leader),
             // to a thread,
             1 => thread::scope(|scope| {
@@ -325,7 +325,7 @@ fn leader_dropped_hands_over() {
                 drop(tasks.remove(0));
                 assert_eq!(cache.get_or_insert_with(key, || 20), 20);
             }
-            // and again.
+            // and once more after that.
             _ => {
                 drop(leader);
                 let (leader, _gate) = leads(&cache, key);
@@ -386,7 +386,7 @@ fn loader_that_panics_or_fails_inserts_nothing() {
     assert!(panics(|| poll(&mut leader)));
     assert_eq!(poll(&mut waiter), Some(20));
     drop(leader);
-    // A future that panics when it is dropped is one, too.
+    // A future that panics when it is dropped counts as a loader that panics.
     struct Bad;
     impl Drop for Bad {
         fn drop(&mut self) {
@@ -428,7 +428,7 @@ fn load_of_a_key_in_its_own_loader_fails() {
         inner.await + cache.get_or_insert_async(4, ready(4)).await
     }));
     assert_eq!(value, 7);
-    // Side by side in one task is not inside.
+    // Two loads polled side by side in one task are not nested.
     let gate = Gate::new();
     let mut first: Task<'_, u64> = Box::pin(cache.get_or_insert_async(5, gate.clone()));
     let mut second: Task<'_, u64> = Box::pin(cache.get_or_insert_async(5, pending()));
@@ -551,7 +551,7 @@ fn reload_by_one_task_serves_others_the_old_value() {
     );
     clock.advance(seconds(3));
     assert_eq!(block_on(cache.get_or_insert_async(1, ready(3))), 3);
-    // A failure is remembered.
+    // The failure is cached.
     for why in ["no", "not asked"] {
         let failed = block_on(cache.try_get_or_insert_async(2, ready(Err(why))));
         assert!(matches!(failed, Err(LoadError::Failed(why)) if *why == "no"));
@@ -611,14 +611,14 @@ fn cache_dropped_with_loads_in_flight_is_freed() {
             assert_eq!(Arc::strong_count(&living), 1);
         }
     }
-    // Leaked inside a cache that goes.
+    // Leaked inside a cache that is dropped.
     let cache = Numbers::new(10);
     mem::forget(leads(&cache, 1).0);
     mem::forget(waits(&cache, 1, 0));
     drop(cache);
 }
 
-/// A waker that does what no waker should.
+/// A waker that breaks the rules of wakers.
 struct Hostile(Mutex<Box<dyn FnMut() + Send>>);
 
 impl Wake for Hostile {

@@ -62,7 +62,7 @@ fn bulk_loader_runs_once_for_missing_keys() {
     assert_eq!(asked.borrow()[1].len(), 696);
     settled(&cache);
     assert_eq!(cache.len(), 700);
-    // Values need not be kept, nor keys be numbers.
+    // Values need not be admitted, and keys need not be numbers.
     let nothing: Cache<String, String> = Cache::new(0);
     let shout = |missing: &[String]| missing.iter().map(|key| key.to_uppercase()).collect();
     assert_eq!(
@@ -108,7 +108,7 @@ fn bulk_failure_is_cached() {
             .try_get_or_insert_with(1, || unreachable!())
             .map(|value| vec![value])
     ));
-    // To a loader that cannot fail, or fails in another way, it means nothing.
+    // A loader that cannot fail, or with another error type, ignores the cached failure.
     assert_eq!(cache.get_many_or_insert_with([1, 2, 3], tenfold), [10, 20, 30]);
     settled(&cache);
 }
@@ -175,7 +175,7 @@ fn load_of_a_key_in_its_own_loader_fails() {
             let one = cache.try_get_or_insert_with(key, || Ok::<_, String>(0));
             assert!(matches!(one, Err(LoadError::Reentrant)));
         }
-        // What it can load it does.
+        // It loads the keys that it can.
         reentrant(cache.try_get_many_or_insert_with([3, 2], |missing| Ok(tenfold(missing))));
         assert_eq!(cache.get(&3), Some(30));
         assert!(panics(|| cache.get_many_or_insert_with([2], tenfold)));
@@ -200,7 +200,7 @@ fn overlapping_bulk_loads_do_not_deadlock() {
             for thread in 0..3 {
                 let (cache, loaded, barrier) = (&cache, &loaded, &barrier);
                 scope.spawn(move || {
-                    // Each begins with keys that the others end with.
+                    // Each load begins with the keys at the end of the others.
                     let keys = (0..6).map(|at| round * 10 + (at + thread * 2) % 6);
                     barrier.wait();
                     let values = cache.get_many_or_insert_with(keys.clone(), |missing| {

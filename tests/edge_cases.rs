@@ -11,7 +11,7 @@ use std::thread;
 
 const POLICIES: [Policy; 5] = [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random];
 
-/// A value that counts how many of its kind are alive, and notices when it is dropped twice.
+/// A value that counts its live instances, and detects a double drop.
 struct Counted(u64, Arc<AtomicIsize>, u32);
 
 const ALIVE: u32 = 0xa11e_a11e;
@@ -506,7 +506,7 @@ fn set_capacity_grows_and_evicts() {
     }
 }
 
-/// What a hasher makes of the key's bits.
+/// A hash of the key's bits.
 #[derive(Clone, Copy)]
 struct Weak(fn(u64) -> u64);
 

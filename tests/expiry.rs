@@ -65,7 +65,8 @@ fn expired_entry_is_a_miss_and_freed_by_next_call() {
     assert_eq!(cache.iter().collect::<Vec<_>>(), [(2, 20)]);
     assert_eq!(cache.reader().hottest().count(), 1);
     assert_eq!(cache.remove(&1), None);
-    // A tick later the wheel has passed, and any operation frees it: this one is about another key.
+    // A tick later the wheel has advanced, and any operation frees the entry: this one concerns
+    // another key.
     clock.advance(millis(2));
     assert_eq!(cache.get(&2), Some(20));
     assert_eq!(taken(&log), [(1, 10, Cause::Expired)]);
@@ -142,7 +143,7 @@ fn entry_ttl_works_in_a_cache_without_expiration() {
         cache.run_pending();
         cache.validate();
         assert_eq!(taken(&log), [(2, 2, Cause::Expired), (4, 4, Cause::Expired)]);
-        // Replaced by one without an end, its timer is gone.
+        // Replaced by an entry without a deadline, its timer is gone.
         cache.insert_with_ttl(1, 10, secs(5));
         cache.insert(1, 11);
         clock.advance(secs(100));
@@ -295,7 +296,7 @@ fn burst_of_expirations_is_freed_in_portions() {
     cache.run_pending();
     assert_eq!(gone.load(SeqCst), 0);
     clock.advance(secs(2));
-    // Timers on the way to lower levels of the wheel count, too.
+    // Timers that move to lower levels of the wheel count, too.
     for _ in 0..10_000 {
         let before = gone.load(SeqCst);
         assert_eq!(cache.get(&7), None);
@@ -369,7 +370,7 @@ fn last_handle_dropped_beside_ticker_waits() {
         entered.recv().unwrap();
         (2..50).for_each(|key| cache.insert(key, value.clone()));
         let other = std::thread::spawn(move || {
-            // By then the drop below has usually begun.
+            // By then the drop below has most likely begun.
             (0..200).for_each(|_| std::thread::yield_now());
             release.send(()).unwrap();
         });
@@ -384,7 +385,7 @@ fn last_handle_dropped_beside_ticker_waits() {
 #[expect(dead_code, reason = "its fields are only dropped")]
 struct Holds(Option<Cache<u32, Holds>>, Arc<()>);
 
-/// The thread does not wait for itself, nor for another cache's.
+/// The ticker thread does not wait for itself, nor for another cache's.
 #[test]
 fn last_handle_dropped_by_a_ticker_does_not_deadlock() {
     let build = || -> Cache<u32, Holds> {
@@ -408,7 +409,7 @@ fn last_handle_dropped_by_a_ticker_does_not_deadlock() {
     }
 }
 
-/// A clock that goes wrong: it jumps back.
+/// A faulty clock: it jumps back.
 struct Broken(Arc<AtomicU64>);
 
 impl Clock for Broken {

@@ -161,12 +161,12 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Weights, by the value; many are nothing.
+/// Weights, by the value; many are zero.
 fn some(id: u64) -> u64 {
     (id % 9).saturating_sub(2)
 }
 
-/// An entry as the model knows it. Its value is a number that no other has.
+/// An entry of the model. Its value is a number that no other entry has.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     id: u64,
@@ -183,11 +183,11 @@ struct Pair {
     settings: Settings,
     weighted: bool,
     bounded: bool,
-    /// What is in the cache and can be found.
+    /// The live entries.
     alive: HashMap<u8, Known>,
     /// The deadlines of expired entries, by value, that the listener has not been called with yet.
     ended: HashMap<u64, u64>,
-    /// In nanoseconds, as the cache sees it: one more than the clock shows.
+    /// In nanoseconds of the cache's time: one more than the clock shows.
     now: u64,
     last: u64,
 }
@@ -242,7 +242,7 @@ impl Pair {
         (deadline != NEVER).then(|| Duration::from_nanos(deadline - self.now))
     }
 
-    /// A new entry, in the place of `old`.
+    /// Returns a new entry that replaces `old`.
     fn made(&self, key: u8, id: u64, ttl: Ttl, old: Option<Known>) -> Known {
         let default = self.after(self.settings.time_to_live.map(Duration::from_nanos));
         let limit = match (ttl, old) {
@@ -294,7 +294,7 @@ impl Pair {
         }
     }
 
-    /// An entry that the call took out, unless it had been evicted before; if it was there.
+    /// Checks an entry that the call removed, if it was there and had not been evicted before.
     fn leaves(&mut self, key: u8, cause: Cause, events: &mut Vec<(u8, u64, Cause)>) -> Option<Known> {
         let known = self.alive.remove(&key)?;
         let at = events.iter().position(|(_, id, _)| *id == known.id);
@@ -314,7 +314,7 @@ impl Pair {
         self.enter(key, self.made(key, id, ttl, old));
     }
 
-    /// What the listener saw besides what the call had to take out.
+    /// Checks the listener's calls besides the removal by the call itself.
     fn settle(&mut self, events: Vec<(u8, u64, Cause)>) {
         for (key, id, cause) in events {
             match cause {
@@ -331,7 +331,7 @@ impl Pair {
         }
     }
 
-    /// What the listener saw since the last time.
+    /// Returns the listener's calls since the last check.
     fn seen(&self) -> Vec<(u8, u64, Cause)> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
@@ -352,7 +352,7 @@ impl Pair {
         let events = self.seen();
         self.settle(events);
         self.cache.validate();
-        // No tick begins after the end of time.
+        // No tick begins after the largest timestamp.
         if self.now < u64::MAX - TICK {
             let late = self.ended.values().find(|over| **over + TICK <= self.now);
             assert_eq!(late, None, "a tick later, what is over is gone (now: {})", self.now);

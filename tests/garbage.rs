@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Counts the living values of a test.
+/// Counts the live values of a test.
 #[derive(Clone, Default)]
 struct Living(Arc<AtomicUsize>);
 
@@ -33,7 +33,7 @@ impl Drop for Value {
 
 type Shared = Cache<u64, Arc<Value>>;
 
-/// A few, whatever the capacity.
+/// The most values that may wait to be freed, whatever the capacity.
 const FEW: usize = 8;
 
 #[test]
@@ -159,7 +159,7 @@ fn leaked_reader_keeps_found_values_alive() {
 #[test]
 fn backlog_is_freed_in_bounded_portions() {
     const BACKLOG: usize = 50_000;
-    /// What a visit unlinked, and 64 more.
+    /// The entries that a visit unlinked, and 64 more.
     const PORTION: usize = 200;
     let (cache, living) = (Shared::new(1000), Living::default());
     let reader = cache.reader();
@@ -175,7 +175,7 @@ fn backlog_is_freed_in_bounded_portions() {
         calls += 1;
         assert!(calls < BACKLOG as u64, "freeing keeps up with the insertions");
     }
-    // One call may free all of it where that is its purpose.
+    // One call may free all garbage if that is its purpose.
     let reader = cache.reader();
     (0..BACKLOG as u64).for_each(|key| cache.insert(key, living.value()));
     drop(reader);
@@ -183,7 +183,7 @@ fn backlog_is_freed_in_bounded_portions() {
     assert_eq!(living.count(), cache.len());
 }
 
-/// What waits to be freed is shown alive, also if the caller has all of it freed in between.
+/// Retired entries are visited alive, even if the caller has all of them freed during the visit.
 #[test]
 fn unlinked_entries_stay_alive_while_visited() {
     let (cache, living) = (Shared::new(4096), Living::default());
@@ -196,7 +196,7 @@ fn unlinked_entries_stay_alive_while_visited() {
         if values.is_empty() {
             cache.run_pending();
         }
-        // A value that was dropped would have no count of at least one.
+        // A dropped value would not have a count of at least one.
         assert!(Arc::strong_count(value) >= 1 && living.count() == 2000);
         values.push(Arc::as_ptr(value));
         most = most.max(values.len());

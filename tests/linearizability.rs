@@ -80,7 +80,7 @@ fn unbounded(policy: Policy) -> Builder<u64, u64> {
     Cache::builder().max_entries(usize::MAX).policy(policy)
 }
 
-/// Runs two to four threads on one to three keys; each time with a cache of its own.
+/// Runs two to four threads on one to three keys, each time with a new cache.
 fn check<S: BuildHasher + Sync + Send>(seed: u64, rounds: u64, fillers: u64, cache: impl Fn() -> Cache<u64, u64, S>) {
     let mut overlaps = 0;
     for threads in 2..=4 {
@@ -121,7 +121,7 @@ fn stress_linear_with_expiration() {
     }
 }
 
-/// Each time from an empty table, so that most rounds see it grow.
+/// Each time from an empty table, so that it grows in most rounds.
 #[test]
 fn stress_linear_while_the_table_grows() {
     for seed in 0..rounds(12) {
@@ -129,7 +129,7 @@ fn stress_linear_while_the_table_grows() {
     }
 }
 
-/// Sends all keys to one place.
+/// Gives all keys one hash.
 #[derive(Clone)]
 struct Same;
 
@@ -156,7 +156,7 @@ fn stress_linear_in_one_bucket() {
     }
 }
 
-/// A cache with a bug, to see that it is found.
+/// A cache with a bug that the checker must find.
 struct Broken {
     cache: Cache<u64, u64>,
     bug: Bug,
@@ -165,7 +165,7 @@ struct Broken {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bug {
     None,
-    /// One get in 64 returns what this thread found the time before.
+    /// One get in 64 returns the result of this thread's previous get.
     Stale,
     /// One get in 64 misses.
     Blind,

@@ -279,7 +279,7 @@ fn invalidation_beats_a_load_in_flight() {
     }
 }
 
-/// A source of truth and its cache: after `remove`, no load may bring back what was read before.
+/// A source and its cache: after `remove`, no load may insert a value that was read before.
 #[test]
 fn load_beside_changes_leaves_nothing_stale() {
     let cache: Cache<u64, u64> = Cache::new(100);
@@ -396,7 +396,7 @@ fn listener_may_load_the_rejected_key() {
     assert_eq!((cache.stats().loads, cache.stats().load_failures), (2, 0));
 }
 
-/// Counts its living copies.
+/// Counts its live copies.
 struct Key(u64, Option<Arc<AtomicUsize>>);
 
 impl Clone for Key {
@@ -425,7 +425,7 @@ impl PartialEq for Key {
 impl Eq for Key {}
 
 impl Hash for Key {
-    /// All the same, so that loads of different keys meet.
+    /// All hashes are equal, so that loads of different keys share a bucket.
     fn hash<H: Hasher>(&self, state: &mut H) {
         0.hash(state);
     }
@@ -439,7 +439,7 @@ fn loads_of_keys_with_one_hash_stay_separate() {
         Key(id, Some(living.clone()))
     };
     let cache: Cache<Key, u64> = Cache::new(100);
-    // Nested: each begins while the others are open.
+    // Nested: each load begins while the others are in flight.
     fn nest(cache: &Cache<Key, u64>, key: &dyn Fn(u64) -> Key, id: u64) -> u64 {
         cache.get_or_insert_with(key(id), || {
             if id == 3 {

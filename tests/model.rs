@@ -66,7 +66,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// What the cache has for the key is the latest value, or (if bounded) nothing.
+    /// The cache's value of the key is the latest one, or (if bounded) absent.
     fn agree(&self, key: u8, got: Option<u64>) {
         let latest = self.model.get(&key).copied();
         if self.exact || got.is_some() {
@@ -193,7 +193,7 @@ fn one(_: u64) -> u64 {
     1
 }
 
-/// Many weigh nothing.
+/// Many values have weight zero.
 fn some(value: u64) -> u64 {
     (value % 40).saturating_sub(5)
 }

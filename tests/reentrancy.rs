@@ -42,7 +42,7 @@ const PLACES: [Place; 11] = [
 ];
 
 thread_local! {
-    /// Where user code does what it should not, after how many more times; then how often it did.
+    /// The place where user code misbehaves, and after how many calls; then how often it did.
     static TRAP: Cell<(Place, u32)> = const { Cell::new((Place::Nowhere, 0)) };
     static SPRUNG: Cell<usize> = const { Cell::new(0) };
     static CALL_BACK: Cell<bool> = const { Cell::new(false) };
@@ -50,7 +50,7 @@ thread_local! {
 
 type Hostile = Cache<Key, Value>;
 
-/// The cache that user code calls back into. Tests take turns.
+/// The cache that user code calls. Tests take turns.
 static CACHE: Mutex<Option<Hostile>> = Mutex::new(None);
 static TURN: Mutex<()> = Mutex::new(());
 static LIVE: AtomicIsize = AtomicIsize::new(0);
@@ -157,7 +157,7 @@ fn everywhere(call_back: bool) {
                     if at == 12 && !call_back && matches!(place, Place::Listen | Place::DropKey | Place::DropValue) {
                         assert_eq!(cache.len(), 0, "clear does its work, {place:?}");
                     }
-                    // All still works.
+                    // The cache still works.
                     cache.set_capacity(20);
                     cache.insert(key(3), value(33));
                     assert!(cache.get(&key(3)).is_none_or(|value| *value.0 == 33));

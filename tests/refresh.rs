@@ -80,7 +80,7 @@ fn failed_reload_keeps_the_value_and_is_retried() {
     clock.advance(Duration::from_millis(2500));
     assert_eq!(load(&cache, Ok(2)), Ok(2));
     assert_eq!(cache.stats().load_failures, 1);
-    // Without a grace the time to live is the end.
+    // Without a grace, the value expires at its time to live.
     clock.advance(secs(59));
     assert_eq!(load(&cache, Err("down")), Ok(2));
     clock.advance(secs(1));
@@ -170,7 +170,7 @@ fn reload_runs_on_the_refresh_executor() {
     assert!(tasks.lock().unwrap().is_empty(), "one caller asks");
     task();
     assert_eq!(cache.get_or_refresh_with(1, || 4), 2);
-    // A task that is dropped is tried again, one that fails, too.
+    // The reload of a dropped task is retried, and that of a failed one.
     clock.advance(secs(10));
     assert_eq!(cache.get_or_refresh_with(1, || 5), 2);
     tasks.lock().unwrap().clear();
@@ -243,7 +243,7 @@ fn failure_is_cached_until_its_ttl_elapses() {
     assert!(failed(load(Err("down"))));
     assert!(failed(load(Ok(1))), "no loader runs");
     assert_eq!((asked.load(SeqCst), cache.get(&1)), (1, None));
-    // Another type of error knows nothing of it.
+    // A call with another error type ignores the cached failure.
     assert_eq!(cache.try_get_or_insert_with(1, || Ok::<_, u8>(1)).unwrap(), 1);
     cache.remove(&1);
     assert!(failed(load(Err("down"))), "removing the key ends it");

@@ -69,7 +69,7 @@ fn maintenance_terminates_when_the_clock_goes_back() {
     (0..200).for_each(|key| cache.insert(key, key));
     cache.run_pending();
     clock.0.store(2_000_000, SeqCst);
-    // Until the wheel has come to the tick in which all of them end, and some have been taken out.
+    // Until the wheel has reached the tick in which all of them expire, and some have been removed.
     while cache.stats().expirations == 0 {}
     assert!(cache.stats().expirations < 200, "as many are left as one look leaves");
     clock.0.store(1_000_000, SeqCst);

@@ -1,4 +1,4 @@
-//! Snapshots: what comes back, what does not, and what is refused.
+//! Snapshots: what is restored, what is not, and what is rejected.
 
 use hotset::snapshot::{LoadOptions, SaveOptions, SnapshotError};
 use hotset::{Cache, ManualClock, Policy};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// A directory of its own for each test, removed at its end.
+/// A directory for each test, removed at its end.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -100,7 +100,7 @@ fn snapshot_restores_the_eviction_order() {
         let new = loaded(&dir, policy, 1000, EAGER);
         new.validate();
         assert_eq!(order(&new), order(&cache), "{policy:?}");
-        // And what the policy makes of it: saved again, it is the same.
+        // The policy's state is restored, too: saved again, the order is the same.
         new.save(dir.file()).unwrap();
         assert_eq!(order(&loaded(&dir, policy, 1000, EAGER)), order(&cache), "{policy:?}");
     }
@@ -247,7 +247,7 @@ fn wall_clock_that_goes_back_extends_no_ttl() {
     let cache = of(Policy::WTinyLfu, 10);
     cache.insert_with_ttl(1, value(1), Duration::from_secs(100));
     cache.save(dir.file()).unwrap();
-    // Saved in the far future: no time has passed, and what was left then is left.
+    // Saved in the far future: no time counts as elapsed, and the remaining TTLs stay as they were.
     let mut file = fs::read(dir.file()).unwrap();
     let created = u64::from_le_bytes(file[32..40].try_into().unwrap());
     patch(&mut file, &[(4, created + 50_000)]);
@@ -300,7 +300,7 @@ fn removed_entry_is_not_restored() {
     assert!((0..100).all(|key| new.get(&key).is_none()));
     assert_eq!(new.warm().entries, 0);
     assert!(new.is_empty());
-    // A second load takes the place of the first.
+    // A second load replaces the first.
     new.load(dir.file()).unwrap();
     new.insert(1, "mine".into());
     new.remove(&1);
@@ -460,7 +460,7 @@ fn invalid_files_are_rejected() {
         changed(&[(3, 5)]),
         SnapshotError::Schema { found: 5, expected: 0 }
     ));
-    // Lengths that lie.
+    // Wrong lengths.
     for word in (5..=14).filter(|word| *word != 7) {
         for lie in [1, 8, 1 << 32, u64::MAX, u64::MAX - 7] {
             let error = changed(&[(word, lie)]);
@@ -470,7 +470,7 @@ fn invalid_files_are_rejected() {
             );
         }
     }
-    // Other types.
+    // Other types of key or value.
     fs::write(dir.file(), &whole).unwrap();
     let strings: Cache<String, String> = Cache::new(10);
     assert!(matches!(
@@ -553,7 +553,7 @@ fn failed_save_keeps_the_previous_file() {
     assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1);
 }
 
-/// In a process of its own, which may only write small files.
+/// Runs in a process of its own, which may only write small files.
 #[test]
 #[cfg(unix)]
 fn full_disk_keeps_the_previous_file() {

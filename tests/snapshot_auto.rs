@@ -1,4 +1,4 @@
-//! Caches that load and save their snapshot by themselves.
+//! Caches that load and save their snapshot automatically.
 
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]
@@ -133,7 +133,7 @@ fn auto_snapshot_saves_every_interval() {
         assert_eq!(saved_at(&path).len() as u64, key + 1);
     }
     drop(cache);
-    // The thread has ended: it was the last that could tell anything.
+    // The thread has ended: no more events can arrive.
     told.into_iter().for_each(|kept| assert!(kept.error().is_none()));
     assert_eq!(folder.names(), ["cache.hotset"]);
 }
@@ -167,7 +167,7 @@ fn drop_during_a_save_waits_for_it() {
         .unwrap();
     cache.insert(1u64, Gate(1));
     REACHED.wait();
-    // The save under way does not know of this one.
+    // The save in progress does not include this one.
     cache.insert(2, Gate(2));
     let dropping = thread::spawn(move || drop(cache));
     assert!(told.try_recv().is_err());
@@ -253,7 +253,7 @@ fn invalid_settings_fail_to_build() {
         early.hasher(hasher).build().unwrap_err(),
         BuildError::SnapshotBeforeHasher
     );
-    // No thread and no file without need.
+    // No thread and no file unless needed.
     let cache = Builder::<u64, u64>::snapshot(builder(), keep()).build().unwrap();
     drop(cache);
     assert!(!Path::new("unused").exists());

@@ -1,4 +1,4 @@
-//! Snapshots while the cache is used, and what they keep of the policy's knowledge.
+//! Snapshots while the cache is used, and the policy's state in them.
 
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]
@@ -45,7 +45,7 @@ fn file_replaced_while_in_use_stays_readable() {
     }
 }
 
-/// Ends what other threads do, also when the test fails.
+/// Stops the other threads, also when the test fails.
 struct Stop<'s>(&'s AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -54,7 +54,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// A value that is replaced has one all the time, and so has the file.
+/// A key that is replaced is never absent, nor is the file.
 #[test]
 fn overwritten_entries_are_saved() {
     let folder = Folder::new();
@@ -126,7 +126,7 @@ fn save_does_not_block_other_threads() {
     assert_eq!(folder.names(), ["cache.hotset"]);
 }
 
-/// Keys of which low ones are likelier, and now and then a scan of keys that do not come again.
+/// Returns keys of which low ones are likelier, with occasional scans of new keys.
 fn requests(random: &mut Random, count: u64) -> Vec<u64> {
     let skewed = |random: &mut Random| {
         let unit = (random.next() >> 11) as f64 / (1u64 << 53) as f64;

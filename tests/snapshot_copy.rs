@@ -39,7 +39,7 @@ fn copying() -> LoadOptions {
     LoadOptions::new().copy(true)
 }
 
-/// What another program may do to a file that is in use.
+/// Changes that another program may make to a file in use.
 const HARMS: [fn(&Path); 4] = [
     |path| File::options().write(true).open(path).unwrap().set_len(0).unwrap(),
     |path| File::options().write(true).open(path).unwrap().set_len(5_000).unwrap(),
@@ -98,7 +98,7 @@ fn copying_checks_every_record() {
     let path = folder.join("snapshot");
     save(&path);
     let whole = fs::read(&path).unwrap();
-    // In the first, a middle and the last record: all that is before the index.
+    // In the first, a middle and the last record: all bytes before the index.
     for at in [130, whole.len() / 2, whole.len() - ENTRIES as usize * 16 - 10] {
         let mut changed = whole.clone();
         changed[at] ^= 1;
@@ -158,7 +158,7 @@ fn child_that_maps() {
 fn truncating_a_mapped_file_kills_by_sigbus() {
     let folder = Folder::new();
     save(&folder.join("snapshot"));
-    // A shell reports a signal as 128 and its number, which is 7.
+    // A shell reports a signal as 128 plus its number, which is 7.
     let script = r#"ulimit -c 0; "$0" "$@"; [ $? = 135 ]"#;
     in_shell(script, "child_that_maps", &folder);
 }
@@ -180,7 +180,7 @@ fn child_without_memory() {
 #[test]
 fn file_larger_than_memory_is_an_error() {
     let folder = Folder::new();
-    // It takes no room on the disk, and the limit is of addresses.
+    // It is sparse, and the limit is on address space.
     let huge = File::create(folder.join("huge")).unwrap();
     if usize::BITS < 64 || huge.set_len(64 << 30).is_err() {
         return println!("skipped: no such files here");

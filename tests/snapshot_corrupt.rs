@@ -4,7 +4,7 @@
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]
 mod common;
-// Counts what is alive on the heap.
+// Counts the live heap bytes.
 #[path = "../examples/replay/heap.rs"]
 mod heap;
 #[path = "snapshot/mutate.rs"]
@@ -34,13 +34,13 @@ fn empty() -> Bytes {
     Cache::new(200)
 }
 
-/// A snapshot's bytes, and what it holds.
+/// A snapshot's bytes, and its entries.
 struct Sample {
     file: Vec<u8>,
     values: Values,
 }
 
-/// Snapshots of a few sizes. Keys repeat from one to the next, with other values.
+/// Snapshots of a few sizes. Keys repeat from one to the next, with different values.
 fn samples(folder: &Folder) -> Vec<Sample> {
     let path = folder.join("sample");
     let mut samples = Vec::new();
@@ -67,7 +67,7 @@ fn samples(folder: &Folder) -> Vec<Sample> {
     samples
 }
 
-/// Writes a new file: what an older cache has mapped stays as it is.
+/// Writes a new file: a file mapped by an older cache stays as it is.
 fn write(path: &Path, content: &[u8]) {
     let _ = fs::remove_file(path);
     fs::write(path, content).unwrap();
@@ -82,8 +82,8 @@ fn ways() -> [LoadOptions; WAYS] {
     [options, options.eager(true), options.copy(true)]
 }
 
-/// Opens the file all ways, looks up all keys and some more, and warms. `right` judges the values
-/// that are found. Returns how often the file was opened.
+/// Loads the file in all ways, looks up all keys and some more, and warms. `right` checks the
+/// values found. Returns how often the file was loaded.
 fn ask_all(path: &Path, keys: &[Vec<u8>], right: impl Fn(&[u8], &[u8]) -> bool) -> u32 {
     let mut opened = 0;
     for options in ways() {
@@ -128,7 +128,7 @@ fn unmodified_samples_load() {
         for (key, value) in &sample.values {
             assert_eq!(cache.get(key).as_ref(), Some(value));
         }
-        // Checksums that are right are those that it has.
+        // Recomputed checksums of a valid file equal its own.
         let mut repaired = sample.file.clone();
         repair::repair(&mut repaired);
         assert_eq!(repaired, sample.file);
@@ -188,7 +188,7 @@ fn corruption_of_all_kinds_is_survived() {
         }
         write(&path, &file);
         opened += ask_all(&path, &keys, |key, value| {
-            // Of two snapshots spliced together either may be right, but no other key's value is.
+            // Of two spliced snapshots either's value may be found, but never another key's.
             [sample, other]
                 .iter()
                 .any(|of| of.values.get(key).is_some_and(|right| right == value))
@@ -219,7 +219,7 @@ fn corruption_with_valid_checksums_is_survived() {
         let before = heap::baseline();
         opened += ask_all(&path, &keys, |_, _| true);
         most = most.max(heap::peak_above(before));
-        // A cache of 200 entries, what is served, and a few times the file.
+        // A cache of 200 entries, the values found, and a few times the file's size.
         assert!(
             most < (256 << 10) + 16 * file.len(),
             "{most} bytes of heap for a file of {}",

@@ -20,12 +20,12 @@ const PATH: &str = "HOTSET_KILL_PATH";
 /// The environment variable with the child's first generation.
 const FIRST: &str = "HOTSET_KILL_FIRST";
 
-/// How many entries a generation has: a mixture of two would be seen by their number, too.
+/// The number of entries of a generation: a mixture of two would differ in it, too.
 fn entries(generation: u64) -> u64 {
     1_500 + generation % 7
 }
 
-/// Values tell their generation and key, and differ in length.
+/// Values contain their generation and key, and differ in length.
 fn value(generation: u64, key: u64) -> Vec<u8> {
     let mut value = format!("{generation} {key} ").into_bytes();
     value.resize(20 + ((generation + key) % 300) as usize, b'.');
@@ -71,7 +71,7 @@ fn start(path: &Path, first: u64) -> (Child, BufReader<ChildStdout>) {
     (child, out)
 }
 
-/// What the child said last: the generation it began, and the one it finished.
+/// The child's last lines: the generation whose save began, and the one whose save ended.
 #[derive(Default)]
 struct Said {
     begun: Option<u64>,
@@ -90,7 +90,7 @@ impl Said {
     }
 }
 
-/// The generation that lies at `path`: whole, or this panics.
+/// Returns the generation in the file at `path`, and panics unless it is complete.
 fn generation_at(path: &Path, eager: bool) -> u64 {
     let cache = empty();
     let options = LoadOptions::new().eager(eager);
@@ -120,15 +120,15 @@ fn kill_leaves_the_old_snapshot_or_the_new_one() {
     let path = folder.join("cache.hotset");
     let mut random = Random(7);
     filled(0).save(&path).unwrap();
-    // How long a save usually takes here: what kills are spread over.
+    // The usual time of a save here: kills are spread over it.
     let mut usual = Duration::from_micros(500);
-    // The generation that is there, and the one that the next child begins with.
+    // The generation in the file, and the first one of the next child.
     let (mut there, mut first) = (0, 1);
     let (mut within, mut old, mut new, mut most_files) = (0, 0, 0, 0);
     for _ in 0..KILLS {
         let (mut child, mut out) = start(&path, first);
         let (mut said, mut line) = (Said::default(), String::new());
-        // The child is let do one or two saves, and is killed in the next one, or shortly after.
+        // The child completes one or two saves, and is killed in the next one, or shortly after.
         let undisturbed = random.next() % 2;
         while said.begun < Some(first + undisturbed) {
             line.clear();
@@ -178,7 +178,7 @@ fn kill_leaves_the_old_snapshot_or_the_new_one() {
     );
 }
 
-/// Each clears up what killed ones left, but nothing that the other is writing.
+/// Each removes the files of killed saves, but not the file that the other writes.
 #[test]
 fn saves_of_two_processes_to_one_path_succeed() {
     let folder = Folder::new();

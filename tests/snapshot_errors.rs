@@ -27,7 +27,7 @@ fn eager() -> LoadOptions {
     LoadOptions::new().eager(true)
 }
 
-/// Loads what cannot be loaded, both ways; the cache is empty and works.
+/// Loads a path that must fail, in both ways; the cache is empty and works.
 fn refused(path: &Path, is: impl Fn(&SnapshotError) -> bool) {
     for options in [LoadOptions::new(), eager()] {
         let cache = Bytes::new(1_000);
@@ -67,7 +67,7 @@ fn load_of_no_regular_file_is_an_error() {
     let fifo = folder.join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     refused(&fifo, |error| matches!(error, SnapshotError::NotAFile { .. }));
-    // Nor is it replaced, as renaming would, nor a link to what is no file.
+    // Nor is it replaced, as a rename would, nor is a link to something that is no file.
     let link = folder.join("link");
     std::os::unix::fs::symlink(&directory, &link).unwrap();
     for path in [&fifo, &link] {
@@ -98,7 +98,7 @@ fn load_of_an_incompatible_file_is_an_error() {
     ] {
         fs::write(&path, content).unwrap();
         refused(&path, |error| !matches!(error, SnapshotError::Io { .. }));
-        // It can be saved over.
+        // A save may replace it.
         filled(3).save(&path).unwrap();
         let cache = Bytes::new(100);
         cache.load(&path).unwrap();
@@ -154,7 +154,7 @@ fn child_on_a_small_disk() {
 #[test]
 fn save_to_a_full_disk_fails() {
     let folder = Folder::new();
-    // A file system of 256 KiB that only this process sees.
+    // A file system of 256 KiB, visible to this process only.
     let script = r#"unshare --mount --map-root-user true 2>/dev/null || exit 77
         exec unshare --mount --map-root-user sh -c '
             mount -t tmpfs -o size=256k tmpfs "$HOTSET_SNAPSHOT_FOLDER" 2>/dev/null || exit 77

@@ -77,7 +77,7 @@ extern "C" fn fsync(fd: i32) -> i32 {
 }
 
 /// # Safety
-/// As of the C library's.
+/// As those of the C library's function.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn rename(from: *const libc::c_char, to: *const libc::c_char) -> i32 {
     let Faults { rename, renamed, .. } = faults();
@@ -100,7 +100,7 @@ fn filled(entries: usize) -> Bytes {
     cache
 }
 
-/// How many entries the file has, each of which is whole.
+/// Returns the number of entries of the file, and checks that each is intact.
 fn entries(path: &Path) -> u64 {
     let loaded = Bytes::new(10_000).load_with(path, &LoadOptions::new().eager(true));
     loaded
@@ -133,7 +133,7 @@ fn errno(error: &SnapshotError) -> Option<i32> {
     }
 }
 
-// What comes after the rename.
+// After the rename.
 
 #[test]
 fn save_whose_directory_cannot_sync_succeeds() {
@@ -289,7 +289,7 @@ fn save_to_a_path_that_names_no_file_is_rejected() {
     assert!(matches!(filled(1).save("/"), Err(SnapshotError::NotAFile { .. })));
 }
 
-/// The name under which a save to `target` writes, as a save that is in progress shows it.
+/// Returns the temporary name that a save to `target` writes, observed during a save.
 fn temporary(target: &Path) -> OsString {
     let (seen, sender) = {
         let (sender, seen) = std::sync::mpsc::channel();
@@ -311,7 +311,7 @@ fn names(folder: &Path) -> Vec<OsString> {
     entries.map(|entry| entry.unwrap().file_name()).collect()
 }
 
-/// Another name of the same kind, as a process that was killed left it.
+/// Returns another temporary name, as a killed process leaves it.
 fn abandoned(name: &OsStr, n: u8) -> OsString {
     let mut name = name.as_bytes().to_vec();
     let last = name.len() - ".tmp".len() - 1;
@@ -331,11 +331,11 @@ fn temporary_files_of_killed_saves_are_removed() {
         );
         let left: Vec<PathBuf> = (0..6).map(|n| folder.path().join(abandoned(&own, n))).collect();
         fs::write(&left[0], "half").unwrap();
-        // As one that was killed just before the rename left it, with the mode of a file that only
-        // others may write, or read.
+        // As a save that was killed just before the rename leaves it, with a mode that denies the
+        // owner writing or reading.
         fs::write(&left[1], "whole").unwrap();
         set_mode(&left[1], 0o440);
-        // These are none: locked by a living process, a directory, a pipe, a link.
+        // These are no leftovers: a file locked by a running process, a directory, a pipe, a link.
         let alive = File::create(&left[2]).unwrap();
         alive.lock().unwrap();
         fs::create_dir(&left[3]).unwrap();
@@ -344,7 +344,7 @@ fn temporary_files_of_killed_saves_are_removed() {
         assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
         fs::write(folder.join("other"), "").unwrap();
         symlink("other", &left[5]).unwrap();
-        // Those of saves to other paths are left to these.
+        // Leftovers of saves to other paths are not removed.
         let of_other = temporary(&folder.join("another"));
         fs::write(folder.path().join(&of_other), "").unwrap();
 
@@ -397,7 +397,7 @@ fn save_through_a_link_replaces_its_target() {
     // The first save finds links that lead to no file yet.
     for (n, link) in links.into_iter().cycle().take(6).enumerate() {
         let before = target.exists().then(inode);
-        // (An inode's number that is free again may be given to the next file.)
+        // (The number of a freed inode may be reused by the next file.)
         let held = File::open(&target).ok();
         filled(n + 1).save(folder.join(link)).unwrap();
         drop(held);

@@ -42,7 +42,7 @@ const OTHERS: [&str; 6] = [
     "next_access_vtime",
 ];
 
-/// Where the fields of interest are.
+/// The positions of the fields.
 struct Layout {
     columns: usize,
     key: usize,

@@ -5,7 +5,7 @@ use super::{Place, count, trap};
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// What a trap panics with.
+/// The payload of a trap's panic.
 pub(crate) struct Intended;
 
 /// Returns whether `run` panicked as intended. Resumes any other panic.

@@ -1,4 +1,5 @@
-//! Clocks that stand still, leap ahead by hours and centuries, go back, or come to the end of time.
+//! Clocks that stand still, leap ahead by hours and centuries, go back, or reach the largest
+//! timestamp.
 
 use crate::POLICIES;
 use hotset::{Cache, Clock, Policy};
@@ -88,7 +89,7 @@ fn clock_leap_expires_exactly_what_it_skips() {
     }
 }
 
-/// Nothing promises how long entries live then; all else holds.
+/// Lifetimes are not guaranteed then; all other invariants hold.
 #[test]
 fn clock_that_goes_back_or_saturates_is_survived() {
     let shows = [

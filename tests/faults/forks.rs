@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
-/// Runs `child` in a child process, and returns what it exits with: 0 if it did not panic.
+/// Runs `child` in a child process, and returns its exit status: 0 if it did not panic.
 fn fork(child: impl FnOnce()) -> i32 {
     // SAFETY: the child takes no lock that another thread of this process may hold: glibc's
     // allocator is usable after a fork, nothing is printed, and `_exit` runs no handlers.
@@ -18,7 +18,7 @@ fn fork(child: impl FnOnce()) -> i32 {
         unsafe { libc::_exit(i32::from(!ok)) };
     }
     let mut status = -1;
-    // SAFETY: the child of above, and a place for its status.
+    // SAFETY: the child is the one from above, and `status` may be written.
     assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
     assert!(libc::WIFEXITED(status), "the child was killed: {status}");
     libc::WEXITSTATUS(status)

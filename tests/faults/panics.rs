@@ -9,7 +9,7 @@ use std::time::Duration;
 
 type Subject = Cache<Key, Value>;
 
-/// One call, and how many keys and values it returns at most.
+/// One call, and the most keys and values that it returns.
 struct Step {
     returns: isize,
     call: Box<dyn Fn(&Subject)>,
@@ -37,7 +37,7 @@ fn change<T>(to: T) -> T {
     to
 }
 
-/// Every kind of call, on keys that are there, absent, over, or due for a reload.
+/// Every kind of call, on keys that are live, absent, expired, or due for a reload.
 fn workload(clock: Option<&ManualClock>) -> Vec<Step> {
     let mut steps: Vec<Step> = (0..9)
         .map(|k| step(0, move |cache| cache.insert(key(k), value(k))))
@@ -76,7 +76,7 @@ fn workload(clock: Option<&ManualClock>) -> Vec<Step> {
         step(1, |cache| drop(cache.get_or_insert_with(key(80), || load(2)))),
         step(1, |cache| drop(cache.try_get_or_insert_with(key(81), fail))),
         step(1, |cache| {
-            // The failure is remembered, where it is.
+            // The failure is cached, if that is set.
             drop(cache.try_get_or_insert_with(key(81), || Ok::<_, u32>(load(3))))
         }),
         step(4, |cache| {
@@ -126,7 +126,7 @@ fn workload(clock: Option<&ManualClock>) -> Vec<Step> {
     steps
 }
 
-/// Runs the workload with a panic at the `skip`th call at a place. Whether there was one.
+/// Runs the workload with a panic at the `skip`th call at a place. Returns whether there was one.
 fn run(policy: Policy, timed: bool, place: Place, skip: u32) -> bool {
     let context = || format!("{policy:?}, timed: {timed}, {place:?} {skip}");
     let clock = timed.then(ManualClock::new);
@@ -154,7 +154,7 @@ fn run(policy: Policy, timed: bool, place: Place, skip: u32) -> bool {
     let sprung = !traps::is_armed();
     traps::arm(Place::Nowhere, 0);
     traps::check(&cache);
-    // All still works.
+    // The cache still works.
     cache.insert(key(3), value(33));
     assert!(
         cache
@@ -176,7 +176,7 @@ fn run(policy: Policy, timed: bool, place: Place, skip: u32) -> bool {
     sprung
 }
 
-/// How many panics there were.
+/// Returns the number of panics.
 fn everywhere(timed: bool) -> u32 {
     let mut sum = 0;
     for policy in POLICIES {
@@ -286,7 +286,7 @@ mod tasks {
         let waker = || Waker::from(Arc::new(Rude));
         vec![
             step(1, move |cache| {
-                // One leads, one waits, until the first is done or gives up.
+                // One task leads, one waits, until the first is done or dropped.
                 let (waker, other) = (waker(), waker());
                 let mut context = Context::from_waker(&waker);
                 let mut lead = pin!(cache.get_or_insert_async(key(85), slow(6)));

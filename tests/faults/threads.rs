@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread;
 
-/// Counted, and its contents are on the heap.
+/// A counted value, with its contents on the heap.
 struct Value(Box<u64>, Arc<AtomicIsize>);
 
 impl Value {
@@ -56,7 +56,7 @@ fn use_it(cache: &Shared, live: &Arc<AtomicIsize>, from: u64) {
     }
 }
 
-/// Waits until what left the cache has been freed, which readers of other tests may hold up.
+/// Waits until the removed entries have been freed, which readers of other tests may delay.
 fn settle(cache: &Shared, live: &AtomicIsize) {
     loop {
         cache.run_pending();
@@ -77,7 +77,7 @@ impl Drop for Late {
 }
 
 thread_local! {
-    // The one that is touched first goes last.
+    // The thread-local that is initialized first is destroyed last.
     static BEFORE: RefCell<Option<Late>> = const { RefCell::new(None) };
     static AFTER: RefCell<Option<Late>> = const { RefCell::new(None) };
 }
@@ -125,7 +125,7 @@ fn thread_exit_beside_others_frees_its_values() {
     }
 }
 
-/// What a thread has only recorded when it panics and dies is not lost.
+/// Changes that a thread has only recorded when it panics and ends are not lost.
 #[test]
 fn thread_that_panics_leaves_its_changes() {
     for policy in POLICIES {

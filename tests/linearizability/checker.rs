@@ -42,7 +42,7 @@ pub(crate) fn linearizable<O, S: Clone + Eq + Hash>(
             return true;
         }
         let waiting = || history.iter().enumerate().filter(|(i, _)| done >> i & 1 == 0);
-        // An operation can be next if none that waits had returned before it was called.
+        // An operation can be next if no pending one returned before it was called.
         let first_return = waiting().map(|(_, one)| one.ret).min().unwrap_or(u64::MAX);
         for (i, one) in waiting().filter(|(_, one)| one.call <= first_return) {
             for next in step(&state, &one.op) {
@@ -65,7 +65,7 @@ enum Register {
 }
 use Register::*;
 
-/// Whether a history of a register that begins with 0 is linearizable.
+/// Returns whether a history of a register that begins with 0 is linearizable.
 fn register(history: &[(u64, u64, Register)]) -> bool {
     let history: Vec<_> = history.iter().map(|&(call, ret, op)| Timed { call, ret, op }).collect();
     linearizable(&history, 0, |state, op| match *op {
@@ -116,10 +116,10 @@ fn nonlinearizable_histories_are_rejected() {
 
 #[test]
 fn long_histories_take_no_exponential_time() {
-    // 2^31 orders of writes; and a read that none of them explains.
+    // 2^31 orders of writes, and a read that none of them explains.
     let mut history: Vec<_> = (0..31).map(|i| (i, 1000, Write(i as u32 % 4 + 1))).collect();
     history.push((1001, 1002, Read(9)));
-    // Sequentially, so that the memory holds few sets: 64 operations use the whole word.
+    // Sequential operations, so that few sets are memoized: 64 operations use the whole word.
     assert!(!register(&history[20..]));
     let long: Vec<_> = (0..64)
         .map(|i| {

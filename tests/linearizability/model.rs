@@ -14,7 +14,7 @@
 
 use crate::checker::{Timed, linearizable};
 
-/// Absent, or a value; every write of a history writes another one.
+/// Absent, or a value; every write of a history writes a different one.
 pub(crate) type State = Option<u64>;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,11 +23,11 @@ pub(crate) enum Op {
     Contains(bool),
     Insert(u64),
     Remove(State),
-    /// Removes even values: what it removed.
+    /// Removes even values; with the removed value.
     RemoveEven(State),
-    /// What the closure was given last, and what it made of it.
+    /// The closure's last argument, and its result.
     Compute(State, State),
-    /// The value returned, and whether this call's loader brought it.
+    /// The returned value, and whether this call's loader produced it.
     Load(u64, bool),
     Clear,
     ClearAgain,
@@ -45,7 +45,7 @@ impl Op {
     }
 }
 
-/// An operation, and whether it may have had no effect because of others within its time.
+/// An operation, and whether it may have had no effect because of others within its interval.
 struct Judged {
     op: Op,
     idle: bool,
@@ -92,7 +92,7 @@ fn step(state: &State, Judged { op, idle }: &Judged) -> Vec<State> {
     }
 }
 
-/// Whether what was done to one key, which had this value before, can have happened.
+/// Returns whether the operations on one key, which had this value before, are linearizable.
 pub(crate) fn possible(history: &[Timed<Op>], start: State) -> bool {
     let judged: Vec<_> = history
         .iter()

@@ -1,11 +1,11 @@
-//! What the tests of the snapshot share: a folder of their own, and numbers to draw.
+//! Shared by the tests of the snapshot: a folder, child processes, and random numbers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// A folder that is removed with all it holds.
+/// A folder that is removed with its files when dropped.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -41,7 +41,7 @@ impl Drop for Folder {
     }
 }
 
-/// Names the folder to a child.
+/// The environment variable with the child's folder.
 pub(crate) const FOLDER: &str = "HOTSET_SNAPSHOT_FOLDER";
 
 /// Runs a shell script in which `$0` and on are the ignored test `name` of this program; `None` if

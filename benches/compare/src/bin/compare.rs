@@ -44,8 +44,7 @@ enum Job {
     Threads,
     /// One hot key: two threads against one
     Hot,
-    /// Inserts new keys into a full cache of 100k entries. For an instruction count it runs with N
-    /// and with 2N operations.
+    /// New keys into a full cache of 100k entries
     Insert,
     /// Read-through, 1M keys, zipf 0.99, capacity 100k: 1, 2, 4 threads
     Zipf,
