@@ -95,7 +95,7 @@ fn save_does_not_block_other_threads() {
             .map(|seed| {
                 let (cache, stop) = (&cache, &stop);
                 scope.spawn(move || {
-                    let (mut random, mut calls) = (Random(seed), 0u64);
+                    let (mut random, mut calls) = (Random::new(seed), 0u64);
                     while !stop.load(Relaxed) {
                         let key = random.next() % 8_000;
                         match random.next() % 8 {
@@ -161,7 +161,7 @@ fn hit_ratio(cache: &Cache<u64, u64>, keys: &[u64]) -> f64 {
 fn hit_ratio_continues_after_a_restart() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     let (before, after) = (requests(&mut random, 150_000), requests(&mut random, 30_000));
     let stayed: Cache<u64, u64> = Cache::new(1_000);
     hit_ratio(&stayed, &before);

@@ -175,7 +175,7 @@ fn corruption_of_all_kinds_is_survived() {
     let folder = Folder::new();
     let path = folder.join("damaged");
     let (samples, keys) = (samples(&folder), keys());
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let mut opened = 0;
     for _ in 0..12_000 {
         let (sample, other) = (
@@ -203,7 +203,7 @@ fn corruption_with_valid_checksums_is_survived() {
     let folder = Folder::new();
     let path = folder.join("damaged");
     let (samples, keys) = (samples(&folder), keys());
-    let mut random = Random(2);
+    let mut random = Random::new(2);
     let (mut opened, mut most) = (0, 0);
     for _ in 0..20_000 {
         let (sample, other) = (

@@ -118,7 +118,7 @@ fn generation_at(path: &Path, eager: bool) -> u64 {
 fn kill_leaves_the_old_snapshot_or_the_new_one() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     filled(0).save(&path).unwrap();
     // The usual time of a save here: kills are spread over it.
     let mut usual = Duration::from_micros(500);
