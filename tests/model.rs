@@ -56,7 +56,7 @@ fn policy() -> impl Strategy<Value = Policy> {
     ])
 }
 
-/// The cache and the latest value of every key that was not removed. A bounded cache may have
+/// The cache and the latest value of every key that was not removed. A bounded_cache_matches_model cache may have
 /// evicted some of them.
 struct Pair {
     cache: Cache<u8, u64>,
@@ -66,7 +66,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// The cache's value of the key is the latest one, or (if bounded) absent.
+    /// The cache's value of the key is the latest one, or (if bounded_cache_matches_model) absent.
     fn agree(&self, key: u8, got: Option<u64>) {
         let latest = self.model.get(&key).copied();
         if self.exact || got.is_some() {

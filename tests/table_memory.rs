@@ -248,7 +248,7 @@ fn insert_while_the_table_shrinks_completes() {
     }
 }
 
-/// Prints the figures of the documentation.
+/// Prints the figures of `docs/explanation/verification.md`.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
 #[test]
 #[ignore = "measures: run it alone, with --release --nocapture"]

@@ -1,5 +1,5 @@
 //! Repairs the checksums of a corrupt snapshot, so that the checks behind them are tested. Knows
-//! the format from its documentation only, and accepts any bytes.
+//! the format from `docs/reference/snapshot-format.md` only, and accepts any bytes.
 
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
