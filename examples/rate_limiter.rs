@@ -110,7 +110,7 @@ fn run() -> Result<bool, BuildError> {
     let window = FixedWindow::new(100, Duration::from_secs(60), 10_000, clock.clone())?;
     let ann = || window.allow("ann");
     ok &= shows(
-        "fixed window, 100 a minute: ann sends 400 at once",
+        "fixed window, 100 a minute: ann sends a burst of 400",
         burst(400, ann),
         100,
     );
@@ -123,7 +123,7 @@ fn run() -> Result<bool, BuildError> {
     let bucket = TokenBucket::new(20, 4.0, 10_000, clock.clone())?;
     let ann = || bucket.allow("ann");
     ok &= shows(
-        "token bucket, 20 and 4 a second: ann sends 400 at once",
+        "token bucket, 20 and 4 a second: ann sends a burst of 400",
         burst(400, ann),
         20,
     );

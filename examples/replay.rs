@@ -47,14 +47,14 @@ static HEAP: heap::Counting = heap::Counting;
 /// The reason to stop early.
 enum Failure {
     /// A message for the user.
-    Told(String),
+    Message(String),
     /// The output is closed, as by `replay | head`: not worth a message.
     Closed,
 }
 
 impl From<String> for Failure {
     fn from(message: String) -> Self {
-        Self::Told(message)
+        Self::Message(message)
     }
 }
 
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 fn exit(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
-        Err(Failure::Told(message)) => {
+        Err(Failure::Message(message)) => {
             let _ = writeln!(io::stderr(), "replay: {message}");
             ExitCode::FAILURE
         }
@@ -79,7 +79,7 @@ fn say(text: &str) -> Result<(), Failure> {
         .and_then(|()| out.flush())
         .map_err(|e| match e.kind() {
             io::ErrorKind::BrokenPipe => Failure::Closed,
-            _ => Failure::Told(format!("standard output: {e}")),
+            _ => Failure::Message(format!("standard output: {e}")),
         })
 }
 
@@ -140,7 +140,7 @@ fn capacities(asked: &[Capacity], total: u64) -> Vec<(u64, Option<f64>)> {
 fn measure(trace: &Trace, options: &Options) -> Result<Report, String> {
     let smallest = if options.bytes {
         let sizes = trace.smallest_sizes();
-        Some(sizes.ok_or_else(|| format!("{}: --bytes needs sizes, and this trace tells none", trace.name))?)
+        Some(sizes.ok_or_else(|| format!("{}: --bytes needs sizes, and this trace has none", trace.name))?)
     } else {
         None
     };

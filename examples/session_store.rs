@@ -79,9 +79,9 @@ fn run() -> Result<bool, BuildError> {
         clock.advance(20 * MINUTE);
         seen += usize::from(sessions.get("t1").is_some());
     }
-    shows("ann's session lived on, as it was used", seen == 9);
-    shows("bob's did not", !sessions.contains_key("t2"));
-    shows("both ends were heard of", taken() == ["cid", "bob"]);
+    shows("ann's session was extended by its use", seen == 9);
+    shows("bob's expired", !sessions.contains_key("t2"));
+    shows("both ends were reported", taken() == ["cid", "bob"]);
 
     // The remaining time, without using the session.
     shows("half an hour is left", sessions.remaining("t1") == Some(Some(IDLE)));
@@ -94,7 +94,7 @@ fn run() -> Result<bool, BuildError> {
         "after a day ann has to log in again, used or not",
         sessions.get("t1").is_none(),
     );
-    shows("and that was heard of", taken() == ["ann"]);
+    shows("and that was reported", taken() == ["ann"]);
     Ok(ok)
 }
 

@@ -61,7 +61,7 @@ impl Running {
         #[cfg(test)]
         command.args(["--exact", "tests::the_service", "--ignored", "--nocapture"]);
         let mut child = job
-            .hand_to(&mut command)
+            .pass_to(&mut command)
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|e| format!("cannot start another process: {e}"))?;
@@ -166,7 +166,7 @@ struct After {
     first_hit: Option<(u64, Duration)>,
 }
 
-fn go_on(job: &Job) -> Result<After, String> {
+fn continue_after(job: &Job) -> Result<After, String> {
     let mut running = Running::start(job)?;
     let mut after = After::default();
     while let Some(event) = running.next()? {
@@ -191,7 +191,7 @@ fn shown(time: Duration) -> String {
 
 /// Runs the demonstration. Returns whether the restart was warm.
 fn demonstrate(trace: Option<PathBuf>, folder: &Path, svg: &Path, out: &mut impl Write) -> Result<bool, String> {
-    let said = |e: io::Error| format!("standard output: {e}");
+    let output = |e: io::Error| format!("standard output: {e}");
     let snapshot = folder.join("cache.hotset");
     let job = |role, from| Job {
         role,
@@ -206,40 +206,40 @@ fn demonstrate(trace: Option<PathBuf>, folder: &Path, svg: &Path, out: &mut impl
         Some(path) => writeln!(out, "Trace: {}", path.display()),
         None => writeln!(
             out,
-            "No trace was given: a workload of its own, whose popular keys change."
+            "No trace was given: a generated workload, whose popular keys change."
         ),
     }
-    .map_err(said)?;
+    .map_err(output)?;
     let before = fill_and_kill(&job(service::Role::Fill, 0), &mut random)?;
     let interrupted = before.begun > before.saved;
     writeln!(
         out,
-        "Killed {} the save at request {}; the last one told to be finished was at request {}.",
+        "Killed {} the save at request {}; the last finished one was at request {}.",
         if interrupted { "during" } else { "after" },
         before.begun,
         before.saved
     )
-    .map_err(said)?;
-    let warm = go_on(&job(service::Role::Warm, before.begun))?;
-    let cold = go_on(&job(service::Role::Cold, before.begun))?;
+    .map_err(output)?;
+    let warm = continue_after(&job(service::Role::Warm, before.begun))?;
+    let cold = continue_after(&job(service::Role::Cold, before.begun))?;
 
     let last = &before.ratios[before.ratios.len().saturating_sub(COMPARED)..];
     let first = |after: &After| mean(&after.ratios[..COMPARED.min(after.ratios.len())]);
     let (was, warm_is, cold_is) = (mean(last), first(&warm), first(&cold));
     if let Some((entries, time)) = warm.loaded {
-        writeln!(out, "Opened a snapshot of {entries} entries in {}.\n", shown(time)).map_err(said)?;
+        writeln!(out, "Opened a snapshot of {entries} entries in {}.\n", shown(time)).map_err(output)?;
     }
     writeln!(
         out,
         "| | time to first hit | at request | hit ratio, {COMPARED} windows |\n|---|---:|---:|---:|"
     )
-    .map_err(said)?;
-    writeln!(out, "| before the kill | | | {:.1}% |", was * 100.0).map_err(said)?;
+    .map_err(output)?;
+    writeln!(out, "| before the kill | | | {:.1}% |", was * 100.0).map_err(output)?;
     for (name, after, ratio) in [("warm restart", &warm, warm_is), ("cold start", &cold, cold_is)] {
         let (request, time) = after.first_hit.ok_or_else(|| format!("{name}: not a single hit"))?;
-        writeln!(out, "| {name} | {} | {request} | {:.1}% |", shown(time), ratio * 100.0).map_err(said)?;
+        writeln!(out, "| {name} | {} | {request} | {:.1}% |", shown(time), ratio * 100.0).map_err(output)?;
     }
-    writeln!(out, "(Misses cost this service nothing; others wait for their source.)").map_err(said)?;
+    writeln!(out, "(Misses cost this service nothing; others wait for their source.)").map_err(output)?;
     let curves = [
         Curve {
             name: "before the kill",
@@ -263,14 +263,14 @@ fn demonstrate(trace: Option<PathBuf>, folder: &Path, svg: &Path, out: &mut impl
             ratios: &warm.ratios,
         },
     ];
-    writeln!(out, "\n{}", curves::text(&curves, before.ratios.len())).map_err(said)?;
+    writeln!(out, "\n{}", curves::text(&curves, before.ratios.len())).map_err(output)?;
     let chart = curves::svg(&curves, before.ratios.len())?;
     std::fs::write(svg, chart).map_err(|e| format!("{}: {e}", svg.display()))?;
-    writeln!(out, "Chart: {}", svg.display()).map_err(said)?;
+    writeln!(out, "Chart: {}", svg.display()).map_err(output)?;
 
     // A window is noisy, and popularity shifts while the service is down.
     let kept = (warm_is - cold_is) >= 0.5 * (was - cold_is);
-    writeln!(out, "The restart is warm: {}", if kept { "yes" } else { "NO" }).map_err(said)?;
+    writeln!(out, "The restart is warm: {}", if kept { "yes" } else { "NO" }).map_err(output)?;
     Ok(kept)
 }
 
@@ -294,7 +294,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let result = match Job::handed() {
+    let result = match Job::from_environment() {
         Some(job) => job.and_then(|job| service::run(&job)).map(|()| true),
         None => in_a_folder(Args::parse().trace, &default_chart(), &mut io::stdout()),
     };
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     #[ignore = "the process that is killed, or started again; does nothing unless that test starts it"]
     fn the_service() {
-        if let Some(job) = Job::handed() {
+        if let Some(job) = Job::from_environment() {
             println!(); // ends the line that the test harness began
             service::run(&job.unwrap()).unwrap();
         }

@@ -543,7 +543,7 @@ fn reload_by_one_task_serves_others_the_old_value() {
     clock.advance(seconds(10));
     let (reloader, _gate) = leads(&cache, 1);
     drop(reloader);
-    assert_eq!(block_on(cache.get_or_insert_async(1, pending())), 2, "not at once");
+    assert_eq!(block_on(cache.get_or_insert_async(1, pending())), 2, "not immediately");
     clock.advance(seconds(3));
     assert_eq!(
         block_on(cache.try_get_or_insert_async(1, ready(Err::<u64, _>("no")))).unwrap(),
@@ -552,7 +552,7 @@ fn reload_by_one_task_serves_others_the_old_value() {
     clock.advance(seconds(3));
     assert_eq!(block_on(cache.get_or_insert_async(1, ready(3))), 3);
     // The failure is cached.
-    for why in ["no", "not asked"] {
+    for why in ["no", "not run"] {
         let failed = block_on(cache.try_get_or_insert_async(2, ready(Err(why))));
         assert!(matches!(failed, Err(LoadError::Failed(why)) if *why == "no"));
     }
@@ -671,7 +671,7 @@ fn waker_that_panics_or_calls_back_is_survived() {
                 "by a panic" => (gate.open(None), panics(|| poll(&mut leader))).1,
                 _ => panics(|| drop(leader)),
             };
-            assert!(panicked, "the waker's panic goes on when all are woken");
+            assert!(panicked, "the waker's panic resumes once all are woken");
             assert_eq!((called.load(SeqCst), polite.woken()), (1, 1), "{ends}");
             assert_eq!(thread.join().unwrap(), 10);
         });

@@ -1,5 +1,6 @@
-//! Rules about the pages: their links lead somewhere, the tests, files and functions that they name exist, they are short, and
-//! the index lists them. (Their examples are doc-tests, and tests of the bindings.)
+//! Rules about the pages: their links lead somewhere, the tests, files and functions that they name
+//! exist, they are short, and the index lists them. (Their examples are doc-tests, and tests of the
+//! bindings.)
 
 use std::collections::HashSet;
 use std::fs;

@@ -491,7 +491,7 @@ fn set_capacity_grows_and_evicts() {
         for (capacity, upto) in [(100, 1000), (10, 1000), (5000, 5000), (0, 100), (1, 50), (300, 1000)] {
             cache.set_capacity(capacity);
             assert_eq!(cache.capacity(), capacity);
-            assert!(cache.len() as u64 <= capacity, "at once");
+            assert!(cache.len() as u64 <= capacity, "immediately");
             (0..upto).for_each(|key| cache.insert(key, key));
             settled(&cache);
             assert_eq!(cache.len() as u64, capacity, "{policy:?}: full");

@@ -91,7 +91,7 @@ fn removal_of_an_expired_entry_reports_expired() {
     assert_eq!(cache.remove(&0), None);
     cache.insert(1, 100);
     assert_eq!(
-        cache.compute(2, |current| current.map(|_| unreachable!("it is over"))),
+        cache.compute(2, |current| current.map(|_| unreachable!("it has expired"))),
         None
     );
     assert_eq!(cache.get_or_insert_with(3, || 300), 300);

@@ -355,7 +355,7 @@ impl Pair {
         // No tick begins after the largest timestamp.
         if self.now < u64::MAX - TICK {
             let late = self.ended.values().find(|over| **over + TICK <= self.now);
-            assert_eq!(late, None, "a tick later, what is over is gone (now: {})", self.now);
+            assert_eq!(late, None, "a tick later, expired entries are gone (now: {})", self.now);
         }
         let entries: HashMap<u8, u64> = self.cache.iter().collect();
         let alive: HashMap<u8, u64> = self.alive.iter().map(|(key, known)| (*key, known.id)).collect();

@@ -181,7 +181,7 @@ fn wait_cycle_of_loaders_fails() {
                 });
             }
         });
-        assert_eq!(errors.load(SeqCst), 1, "one is told, the others get what it made of it");
+        assert_eq!(errors.load(SeqCst), 1, "one gets the error, the others its result");
     }
     // The same over two caches.
     let other: Cache<u64, u64> = Cache::new(10);

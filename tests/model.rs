@@ -56,8 +56,8 @@ fn policy() -> impl Strategy<Value = Policy> {
     ])
 }
 
-/// The cache and the latest value of every key that was not removed. A bounded_cache_matches_model cache may have
-/// evicted some of them.
+/// The cache and the latest value of every key that was not removed. A bounded_cache_matches_model
+/// cache may have evicted some of them.
 struct Pair {
     cache: Cache<u8, u64>,
     model: HashMap<u8, u64>,

@@ -34,7 +34,7 @@ fn value_is_reloaded_once_due_and_not_before() {
     clock.advance(secs(1));
     assert_eq!(cache.get(&1), Some(1), "a get has no loader");
     assert_eq!(load(&cache, Ok(3)), Ok(3));
-    assert_eq!(load(&cache, Ok(4)), Ok(3), "the age begins anew");
+    assert_eq!(load(&cache, Ok(4)), Ok(3), "the age restarts");
     assert_eq!(cache.remaining(&1), Some(Some(secs(60))));
     let stats = cache.stats();
     assert_eq!((stats.loads, stats.load_failures), (2, 0));
@@ -76,7 +76,7 @@ fn failed_reload_keeps_the_value_and_is_retried() {
     cache.insert(1, 1);
     clock.advance(secs(10));
     assert_eq!(load(&cache, Err("down")), Ok(1));
-    assert_eq!(load(&cache, Ok(2)), Ok(1), "not at once");
+    assert_eq!(load(&cache, Ok(2)), Ok(1), "not immediately");
     clock.advance(Duration::from_millis(2500));
     assert_eq!(load(&cache, Ok(2)), Ok(2));
     assert_eq!(cache.stats().load_failures, 1);
@@ -209,7 +209,7 @@ fn executor_that_panics_abandons_the_reload() {
     clock.advance(secs(10));
     assert_eq!(cache.get_or_refresh_with(1, || 2), 1);
     assert_eq!(cache.get_or_refresh_with(1, || 3), 1);
-    assert_eq!(calls.load(SeqCst), 1, "it is not due again at once");
+    assert_eq!(calls.load(SeqCst), 1, "it is not due again immediately");
     clock.advance(secs(3));
     assert_eq!(cache.get_or_refresh_with(1, || 4), 1);
     assert_eq!(calls.load(SeqCst), 2);

@@ -139,7 +139,7 @@ fn unmodified_samples_load() {
 fn every_flipped_bit_is_detected() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
-    let path = folder.join("damaged");
+    let path = folder.join("corrupt");
     let (sample, keys) = (&samples(&folder)[2], keys());
     // A load checks header and index; records are checked when they are looked up, or by an eager
     // load.
@@ -160,7 +160,7 @@ fn every_flipped_bit_is_detected() {
 fn every_truncation_is_detected() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
-    let path = folder.join("damaged");
+    let path = folder.join("corrupt");
     let (sample, keys) = (&samples(&folder)[3], keys());
     for len in 0..sample.file.len() {
         write(&path, &sample.file[..len]);
@@ -173,7 +173,7 @@ fn every_truncation_is_detected() {
 fn corruption_of_all_kinds_is_survived() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
-    let path = folder.join("damaged");
+    let path = folder.join("corrupt");
     let (samples, keys) = (samples(&folder), keys());
     let mut random = Random::new(1);
     let mut opened = 0;
@@ -201,7 +201,7 @@ fn corruption_of_all_kinds_is_survived() {
 fn corruption_with_valid_checksums_is_survived() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
-    let path = folder.join("damaged");
+    let path = folder.join("corrupt");
     let (samples, keys) = (samples(&folder), keys());
     let mut random = Random::new(2);
     let (mut opened, mut most) = (0, 0);

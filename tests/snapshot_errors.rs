@@ -125,7 +125,11 @@ fn save_too_much(full: impl Fn(&SnapshotError) -> bool) {
             "what could not be finished is removed"
         );
     }
-    assert_eq!(large.get(&b"key 19999"[..]), Some(vec![31; 100]), "the cache goes on");
+    assert_eq!(
+        large.get(&b"key 19999"[..]),
+        Some(vec![31; 100]),
+        "the cache still works"
+    );
     let cache = Bytes::new(1_000);
     cache.load(&path).unwrap();
     assert_eq!(cache.get(&b"key 99"[..]), Some(vec![99; 100]));

@@ -43,7 +43,7 @@ const TRACE: &str = "HOTSET_RESTART_TRACE";
 const FROM: &str = "HOTSET_RESTART_FROM";
 
 impl Job {
-    pub(crate) fn hand_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+    pub(crate) fn pass_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let name = ROLES.iter().find(|role| role.1 == self.role).map_or("", |role| role.0);
         command
             .env(ROLE, name)
@@ -53,7 +53,7 @@ impl Job {
     }
 
     /// Returns the job of this process, if it was started for one.
-    pub(crate) fn handed() -> Option<Result<Self, String>> {
+    pub(crate) fn from_environment() -> Option<Result<Self, String>> {
         let role = std::env::var_os(ROLE)?;
         let read = |name| std::env::var_os(name).ok_or_else(|| format!("{name} is not set"));
         let job = || {
@@ -92,7 +92,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    fn tell(&self) {
+    fn print(&self) {
         match self {
             Self::Window(ratio) => println!("window {ratio}"),
             Self::Saving(at) => println!("saving {at}"),
@@ -173,7 +173,7 @@ pub(crate) fn run(job: &Job) -> Result<(), String> {
             entries: loaded.entries,
             time: start.elapsed(),
         }
-        .tell();
+        .print();
     }
     let mut at = job.from.min(trace.keys.len());
     let mut waiting = job.role != Role::Fill;
@@ -185,15 +185,15 @@ pub(crate) fn run(job: &Job) -> Result<(), String> {
                     request,
                     time: start.elapsed(),
                 }
-                .tell();
+                .print();
             }
         })?;
         at += window;
-        Event::Window(ratio).tell();
+        Event::Window(ratio).print();
         if job.role == Role::Fill && at >= trace.keys.len() / 100 * 55 {
-            Event::Saving(at).tell();
+            Event::Saving(at).print();
             cache.save(&job.snapshot).map_err(failed)?;
-            Event::Saved(at).tell();
+            Event::Saved(at).print();
         }
     }
     Ok(())
