@@ -194,7 +194,8 @@ fn examples_in_pages_are_tested() {
             !has("c") || run_by_c.contains(&name),
             "{name} is not in bindings/c/tests/run.sh"
         );
-        // bindings/python/tests/test_docs.py, tier2/test_tier2_docs.py, and adapters/check_examples.py run these.
+        // bindings/python/tests/test_docs.py, tier2/test_tier2_docs.py, and
+        // adapters/check_examples.py run these.
         let python = [
             "README.md",
             "docs/tutorials/",
