@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Instructions per operation (Ir of callgrind), exact whatever else the machine does: each job runs twice, and the difference
-# of the two counts leaves out start, fill and exit. Gets are counted from GETS to 2 * GETS. Insertions are counted in the
-# steady state, from WARM to WARM + INSERTS: before that the sketch has not filled, and most candidates are rejected early.
-#   benches/instructions.sh [cache ...]     default: hotset quick_cache loop
-#   GETS, WARM, INSERTS                     FEATURES: cargo features for the build, e.g. FEATURES=crossbeam
+# Instructions per operation (Ir of callgrind), exact whatever else the machine does: each job runs
+# twice, and the difference of the two counts excludes start, fill and exit. Gets are counted from
+# GETS to 2 * GETS. Insertions are counted in the steady state, from WARM to WARM + INSERTS: before
+# that the sketch has not filled, and most candidates are rejected early.
+#   benches/instructions.sh [cache ...]   default: hotset quick_cache loop
+#   GETS, WARM, INSERTS                   FEATURES: features of the build, as FEATURES=crossbeam
 set -euo pipefail
 cd "$(dirname "$0")/compare"
 

@@ -2,9 +2,9 @@
 //!
 //! The threads change with every interval, and so do their operations: times to live, the hot keys,
 //! the capacity, clears, loads that fail or panic, scans; caches of every policy are created and
-//! dropped. Each value is counted, and the resident memory is read from the system. The program fails
-//! if memory is not flat: if its maximum in the second half exceeds that of the second quarter by more
-//! than a twentieth and 8 MiB; or if a value is left at the end.
+//! dropped. Each value is counted, and the resident memory is read from the system. The program
+//! fails if memory is not flat: if its maximum in the second half exceeds that of the second
+//! quarter by more than a twentieth and 8 MiB; or if a value is left at the end.
 
 use clap::Parser;
 use hotset::{Cache, Policy, Ttl};

@@ -1,5 +1,6 @@
 //! What ended threads and long readers cost other threads. Ratios within one process; the counts
-//! behind them are asserted in `tests/garbage.rs`, `tests/thread_memory.rs` and the library's tests.
+//! behind them are asserted in `tests/garbage.rs`, `tests/thread_memory.rs` and the library's
+//! tests.
 
 use hotset::Cache;
 use std::sync::{Arc, Barrier};

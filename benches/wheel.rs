@@ -1,10 +1,10 @@
 //! What a timer costs: `cargo bench --bench wheel`, or with a number of timers and of hours:
 //! `cargo bench --bench wheel -- 1000000 1`.
 //!
-//! Ten million timers are scheduled for random instants of the next ten hours; then five hours pass.
-//! An entry is a cache line of its own, in random order, so every access to one that is not in the
-//! processor's caches is a miss to memory: the first rows show the cost of that on this machine, by
-//! the same access pattern without a wheel.
+//! Ten million timers are scheduled for random instants of the next ten hours; then five hours
+//! pass. An entry is a cache line of its own, in random order, so every access to one that is not
+//! in the processor's caches is a miss to memory: the first rows show the cost of that on this
+//! machine, by the same access pattern without a wheel.
 
 use std::cell::Cell;
 use std::hint::black_box;

@@ -1,10 +1,12 @@
-//! Limits how often each client may call: two ways, each one atomic `compute_with_ttl` per request.
+//! Limits how often each client may call, in two ways, each one atomic `compute_with_ttl` per
+//! request.
 //!
-//! - Fixed window: so many requests per window. Two words per client, but a burst of twice as many at a window's edge.
-//! - Token bucket: a burst of so many, then a steady rate.
+//! - Fixed window: at most `limit` requests per window. Two words per client, but a burst of twice
+//!   `limit` at a window's edge.
+//! - Token bucket: a burst of at most `size`, then a steady `rate`.
 //!
-//! Clients that stay away expire, and the least interesting ones are evicted if there are too many: memory is bounded,
-//! whoever comes.
+//! Inactive clients expire, and the least interesting ones are evicted if there are too many:
+//! memory is bounded, whatever the traffic.
 //!
 //!     cargo run --release --example rate_limiter
 
@@ -30,7 +32,7 @@ impl FixedWindow {
 
     fn allow(&self, client: &str) -> bool {
         let count = self.counts.compute_with_ttl(client.to_owned(), |count| match count {
-            // The window begins; when it ends, the count is gone.
+            // The window begins; when it ends, the count expires.
             None => Some((1, Ttl::After(self.window))),
             Some(count) => Some((count.saturating_add(1), Ttl::Keep)),
         });
@@ -38,7 +40,7 @@ impl FixedWindow {
     }
 }
 
-/// What a client has left, as of when it last asked.
+/// The tokens that a client has left, as of its last request.
 #[derive(Clone, Copy)]
 struct Bucket {
     tokens: f64,
@@ -71,10 +73,11 @@ impl<C: Clock + Clone + 'static> TokenBucket<C> {
                 let passed = now.saturating_sub(bucket.at).as_secs_f64();
                 (bucket.tokens + passed * self.rate).min(self.size)
             });
-            // The closure may run again if another thread was faster: what it tells must be set every time.
+            // The closure may run again if another thread was faster: it must set `allowed` every
+            // time.
             allowed = tokens >= 1.0;
             let tokens = if allowed { tokens - 1.0 } else { tokens };
-            // A bucket that has filled up again is as good as none: that is when it expires.
+            // A full bucket is equivalent to none: it expires once it is full.
             let full = Duration::from_secs_f64((self.size - tokens) / self.rate);
             Some((Bucket { tokens, at: now }, Ttl::After(full)))
         });
@@ -82,7 +85,7 @@ impl<C: Clock + Clone + 'static> TokenBucket<C> {
     }
 }
 
-/// How many of `requests` are allowed, from four threads at once.
+/// Returns how many of `requests` are allowed, made by four threads concurrently.
 fn burst(requests: usize, allow: impl Fn() -> bool + Sync) -> usize {
     let some = || (0..requests / 4).filter(|_| allow()).count();
     std::thread::scope(|scope| {
@@ -91,7 +94,7 @@ fn burst(requests: usize, allow: impl Fn() -> bool + Sync) -> usize {
     })
 }
 
-/// Prints a line, and says whether it is as it should be.
+/// Prints a line, and returns whether `allowed` is as expected.
 fn shows(what: &str, allowed: usize, expected: usize) -> bool {
     let verdict = if allowed == expected { "as it should" } else { "WRONG" };
     println!("{what:<58} {allowed:>3} allowed: {verdict}");
@@ -99,14 +102,15 @@ fn shows(what: &str, allowed: usize, expected: usize) -> bool {
 }
 
 fn run() -> Result<bool, BuildError> {
-    // In a program, leave the clock out of the window's cache, and give the bucket one that reads `Instant`.
+    // A program leaves the clock out of the window's cache, and gives the bucket a clock that reads
+    // `Instant`.
     let clock = ManualClock::new();
     let mut ok = true;
 
     let window = FixedWindow::new(100, Duration::from_secs(60), 10_000, clock.clone())?;
     let ann = || window.allow("ann");
     ok &= shows(
-        "fixed window, 100 a minute: ann sends 400 at once",
+        "fixed window, 100 a minute: ann sends a burst of 400",
         burst(400, ann),
         100,
     );
@@ -119,7 +123,7 @@ fn run() -> Result<bool, BuildError> {
     let bucket = TokenBucket::new(20, 4.0, 10_000, clock.clone())?;
     let ann = || bucket.allow("ann");
     ok &= shows(
-        "token bucket, 20 and 4 a second: ann sends 400 at once",
+        "token bucket, 20 and 4 a second: ann sends a burst of 400",
         burst(400, ann),
         20,
     );

@@ -1,8 +1,9 @@
-//! Replays access traces through the real cache and compares its policies with the optimum and with exact LRU.
+//! Replays access traces through hotset's cache and compares its policies with the optimum and with
+//! exact LRU.
 //!
 //! ```sh
-//! cargo run --release --example replay                       # workloads of its own
-//! cargo run --release --example replay -- trace.csv.zst      # a trace; --help tells the formats
+//! cargo run --release --example replay                     # generated workloads
+//! cargo run --release --example replay -- trace.csv.zst    # a trace; --help lists the formats
 //! ```
 
 #[path = "replay/args.rs"]
@@ -43,17 +44,17 @@ use trace::Trace;
 #[global_allocator]
 static HEAP: heap::Counting = heap::Counting;
 
-/// Why the program stops early.
+/// The reason to stop early.
 enum Failure {
     /// A message for the user.
-    Told(String),
-    /// Nobody reads the output any more, as in `replay | head`: not worth a message.
+    Message(String),
+    /// The output is closed, as by `replay | head`: not worth a message.
     Closed,
 }
 
 impl From<String> for Failure {
     fn from(message: String) -> Self {
-        Self::Told(message)
+        Self::Message(message)
     }
 }
 
@@ -64,27 +65,27 @@ fn main() -> ExitCode {
 fn exit(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
-        Err(Failure::Told(message)) => {
+        Err(Failure::Message(message)) => {
             let _ = writeln!(io::stderr(), "replay: {message}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Prints to standard output. `print!` would panic when that is closed.
+/// Prints to standard output. `print!` would panic if it is closed.
 fn say(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .map_err(|e| match e.kind() {
             io::ErrorKind::BrokenPipe => Failure::Closed,
-            _ => Failure::Told(format!("standard output: {e}")),
+            _ => Failure::Message(format!("standard output: {e}")),
         })
 }
 
 fn replay_all(options: &Options) -> Result<(), Failure> {
     let mut reports = Vec::new();
-    // One trace in memory at a time: each may be large.
+    // One trace at a time is in memory: each may be large.
     for (path, format) in &options.files {
         let trace = formats::read(path, *format, &options.columns, options.limit)?;
         reports.push(measured(&trace, options)?);
@@ -99,7 +100,7 @@ fn replay_all(options: &Options) -> Result<(), Failure> {
     say(&format!("Chart: {}\n{}\n", path.display(), report::sentence(&reports)))
 }
 
-/// The build's own folder when there is one, so that no file is left lying about.
+/// The build's own folder if there is one, so that no stray file is left.
 fn default_chart() -> PathBuf {
     let name = if Path::new("target").is_dir() {
         "target/replay.svg"
@@ -116,7 +117,8 @@ fn measured(trace: &Trace, options: &Options) -> Result<Report, Failure> {
     Ok(report)
 }
 
-/// The capacities to try, smallest first, each once, with the percentage it came from.
+/// Returns the capacities to try, smallest first, each once, with its percentage on the command
+/// line.
 fn capacities(asked: &[Capacity], total: u64) -> Vec<(u64, Option<f64>)> {
     let mut all: Vec<(u64, Option<f64>)> = (asked.iter())
         .map(|capacity| {
@@ -138,11 +140,11 @@ fn capacities(asked: &[Capacity], total: u64) -> Vec<(u64, Option<f64>)> {
 fn measure(trace: &Trace, options: &Options) -> Result<Report, String> {
     let smallest = if options.bytes {
         let sizes = trace.smallest_sizes();
-        Some(sizes.ok_or_else(|| format!("{}: --bytes needs sizes, and this trace tells none", trace.name))?)
+        Some(sizes.ok_or_else(|| format!("{}: --bytes needs sizes, and this trace has none", trace.name))?)
     } else {
         None
     };
-    // The bounds on keys and sizes keep this sum inside 64 bits.
+    // The limits of keys and sizes keep this sum within 64 bits.
     let bytes: Option<u64> = smallest.as_ref().map(|sizes| sizes.iter().sum());
     let capacities = capacities(&options.capacities, bytes.unwrap_or(trace.unique as u64));
     let (optima, lru) = oracles(trace, &capacities, smallest.as_deref());
@@ -195,7 +197,7 @@ fn measure(trace: &Trace, options: &Options) -> Result<Report, String> {
     })
 }
 
-/// The hits of the optimum (with sizes, a bound on it) and of exact LRU at each capacity.
+/// Returns the hits of the optimum (with sizes, a bound on it) and of exact LRU at each capacity.
 fn oracles(trace: &Trace, capacities: &[(u64, Option<f64>)], smallest: Option<&[u64]>) -> (Vec<u64>, Vec<u64>) {
     let requests = trace.keys.len() as u64;
     let next = oracle::next_uses(trace);
@@ -208,7 +210,7 @@ fn oracles(trace: &Trace, capacities: &[(u64, Option<f64>)], smallest: Option<&[
         let wanted: Vec<u64> = capacities.iter().map(|entry| entry.0).collect();
         return (oracle::hit_bound_bytes(trace, &next, smallest, &wanted), lru);
     }
-    // A cache larger than all keys together hits no more than one that just holds them.
+    // A cache larger than all keys together has the hits of one that just holds them.
     let entries = |capacity: u64| usize::try_from(capacity).unwrap_or(usize::MAX).min(trace.unique);
     let progress = Progress::new(format!("{}: exact LRU", trace.name), requests);
     let all = oracle::lru_hits(trace, &progress);

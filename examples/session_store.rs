@@ -1,4 +1,5 @@
-//! Sessions that end when they have not been used for a while, or after a day in any case; each end is heard of.
+//! Sessions that expire when they have not been used for half an hour, or after a day in any case,
+//! with a notification when one ends.
 //!
 //!     cargo run --release --example session_store
 
@@ -10,17 +11,17 @@ use std::time::Duration;
 #[derive(Debug)]
 struct Session {
     user: String,
-    // What the program keeps per user: a cart, a language, ...
+    // Other data of the user: a cart, a language, ...
 }
 
-/// Sessions by their token. Values are behind an `Arc`, so that a lookup copies a pointer.
+/// Sessions by their token. Values are in an `Arc`, so that a lookup copies a pointer.
 type Sessions = Cache<String, Arc<Session>>;
 
 const IDLE: Duration = Duration::from_secs(30 * 60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// `ended` is told of every session that ends, and why.
+/// Builds a store that calls `ended` with every session that ends, and the reason.
 fn sessions(
     clock: ManualClock,
     ended: impl Fn(&Session, &str) + Send + Sync + 'static,
@@ -38,8 +39,9 @@ fn sessions(
             };
             ended(session, why);
         })
-        // For this demonstration. A program leaves it out; it may want `.ticker(Duration::from_secs(1))` instead, so that it
-        // hears of ends also while nobody asks for anything.
+        // For this demonstration. A program leaves it out, and may set
+        // `.ticker(Duration::from_secs(1))` instead, so that notifications come without other
+        // calls.
         .clock(clock)
         .build()
 }
@@ -70,18 +72,18 @@ fn run() -> Result<bool, BuildError> {
     let user = sessions.get("t1").map(|session| session.user.clone());
     shows("a session is found by its token", user.as_deref() == Some("ann"));
 
-    // Ann clicks every 20 minutes for three hours; bob went home; cid logs out.
+    // Ann clicks every 20 minutes for three hours; Bob does nothing; Cid logs out.
     sessions.remove("t3");
     let mut seen = 0;
     for _ in 0..9 {
         clock.advance(20 * MINUTE);
         seen += usize::from(sessions.get("t1").is_some());
     }
-    shows("ann's session lived on, as it was used", seen == 9);
-    shows("bob's did not", !sessions.contains_key("t2"));
-    shows("both ends were heard of", taken() == ["cid", "bob"]);
+    shows("ann's session was extended by its use", seen == 9);
+    shows("bob's expired", !sessions.contains_key("t2"));
+    shows("both ends were reported", taken() == ["cid", "bob"]);
 
-    // To look without using: how long would it live from here?
+    // The remaining time, without using the session.
     shows("half an hour is left", sessions.remaining("t1") == Some(Some(IDLE)));
 
     for _ in 0..70 {
@@ -92,7 +94,7 @@ fn run() -> Result<bool, BuildError> {
         "after a day ann has to log in again, used or not",
         sessions.get("t1").is_none(),
     );
-    shows("and that was heard of", taken() == ["ann"]);
+    shows("and that was reported", taken() == ["ann"]);
     Ok(ok)
 }
 

@@ -1,5 +1,5 @@
-//! A stampede: a thousand threads look up one absent key at the same time. Its loader runs once, and
-//! all threads get its value; calls for other keys do not wait.
+//! A stampede: a thousand threads look up one absent key at the same time. Its loader runs once,
+//! and all threads get its value; calls for other keys do not wait.
 //!
 //!     cargo run --release --example stampede
 

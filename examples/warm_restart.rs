@@ -1,9 +1,9 @@
-//! A process fills its cache from a trace and saves snapshots, is killed in the middle of one, and starts again: warm from the
-//! snapshot, and beside it cold.
+//! A process fills its cache from a trace and saves snapshots, is killed during a save, and starts
+//! again: warm from the snapshot, and for comparison cold.
 //!
 //! ```sh
-//! cargo run --release --example warm_restart                  # a workload of its own
-//! cargo run --release --example warm_restart -- trace.u32.gz  # a trace; `replay --help` tells the formats
+//! cargo run --release --example warm_restart                  # a generated workload
+//! cargo run --release --example warm_restart -- trace.u32.gz  # `replay --help` lists the formats
 //! ```
 
 #[path = "replay/csv.rs"]
@@ -42,12 +42,12 @@ use rand::{RngExt, SeedableRng};
 use curves::Curve;
 use service::{Event, Job};
 
-/// Hit ratios before and after the restart are those of so many windows.
+/// The windows over which hit ratios before and after the restart are averaged.
 const COMPARED: usize = 10;
-/// The service is killed in one of so many saves after its first.
+/// The service is killed in one of this many saves after its first.
 const LATER_SAVES: usize = 4;
 
-/// A job in a process of its own, and what it tells.
+/// A job in a process of its own, and its output.
 struct Running {
     child: Child,
     out: BufReader<ChildStdout>,
@@ -57,11 +57,11 @@ impl Running {
     fn start(job: &Job) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|e| format!("this program's own path: {e}"))?;
         let mut command = Command::new(program);
-        // A test is started as a test.
+        // In a test, the program is the test binary.
         #[cfg(test)]
         command.args(["--exact", "tests::the_service", "--ignored", "--nocapture"]);
         let mut child = job
-            .hand_to(&mut command)
+            .pass_to(&mut command)
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|e| format!("cannot start another process: {e}"))?;
@@ -73,7 +73,7 @@ impl Running {
         Ok(Self { child, out })
     }
 
-    /// What it tells next; nothing once it has ended.
+    /// Returns the next event; `None` once the process has ended.
     fn next(&mut self) -> Result<Option<Event>, String> {
         let mut line = String::new();
         loop {
@@ -99,22 +99,23 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// An error of ours must not leave it running.
+    /// An error here must not leave the process running.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What the first process told before it was killed.
+/// The events of the first process before it was killed.
 struct Before {
     ratios: Vec<f64>,
-    /// The request at which the last save began, and the one up to which the last finished save knows.
+    /// The request at which the last save began, and the one after which the last finished save
+    /// began.
     begun: usize,
     saved: usize,
 }
 
-/// Fills and saves, and kills the process at a random moment of a later save.
+/// Fills and saves, and kills the process at a random time during a later save.
 fn fill_and_kill(job: &Job, random: &mut Xoshiro256PlusPlus) -> Result<Before, String> {
     let mut running = Running::start(job)?;
     let mut before = Before {
@@ -157,7 +158,7 @@ fn fill_and_kill(job: &Job, random: &mut Xoshiro256PlusPlus) -> Result<Before, S
     Ok(before)
 }
 
-/// What a process told that goes on after the kill.
+/// The events of a process that continues after the kill.
 #[derive(Default)]
 struct After {
     ratios: Vec<f64>,
@@ -165,7 +166,7 @@ struct After {
     first_hit: Option<(u64, Duration)>,
 }
 
-fn go_on(job: &Job) -> Result<After, String> {
+fn continue_after(job: &Job) -> Result<After, String> {
     let mut running = Running::start(job)?;
     let mut after = After::default();
     while let Some(event) = running.next()? {
@@ -188,9 +189,9 @@ fn shown(time: Duration) -> String {
     format!("{:.3} ms", time.as_secs_f64() * 1e3)
 }
 
-/// The whole demonstration; true if it shows what it is to show.
+/// Runs the demonstration. Returns whether the restart was warm.
 fn demonstrate(trace: Option<PathBuf>, folder: &Path, svg: &Path, out: &mut impl Write) -> Result<bool, String> {
-    let said = |e: io::Error| format!("standard output: {e}");
+    let output = |e: io::Error| format!("standard output: {e}");
     let snapshot = folder.join("cache.hotset");
     let job = |role, from| Job {
         role,
@@ -205,40 +206,40 @@ fn demonstrate(trace: Option<PathBuf>, folder: &Path, svg: &Path, out: &mut impl
         Some(path) => writeln!(out, "Trace: {}", path.display()),
         None => writeln!(
             out,
-            "No trace was given: a workload of its own, whose popular keys change."
+            "No trace was given: a generated workload, whose popular keys change."
         ),
     }
-    .map_err(said)?;
+    .map_err(output)?;
     let before = fill_and_kill(&job(service::Role::Fill, 0), &mut random)?;
     let interrupted = before.begun > before.saved;
     writeln!(
         out,
-        "Killed {} the save at request {}; the last one told to be finished was at request {}.",
+        "Killed {} the save at request {}; the last finished one was at request {}.",
         if interrupted { "during" } else { "after" },
         before.begun,
         before.saved
     )
-    .map_err(said)?;
-    let warm = go_on(&job(service::Role::Warm, before.begun))?;
-    let cold = go_on(&job(service::Role::Cold, before.begun))?;
+    .map_err(output)?;
+    let warm = continue_after(&job(service::Role::Warm, before.begun))?;
+    let cold = continue_after(&job(service::Role::Cold, before.begun))?;
 
     let last = &before.ratios[before.ratios.len().saturating_sub(COMPARED)..];
     let first = |after: &After| mean(&after.ratios[..COMPARED.min(after.ratios.len())]);
     let (was, warm_is, cold_is) = (mean(last), first(&warm), first(&cold));
     if let Some((entries, time)) = warm.loaded {
-        writeln!(out, "Opened a snapshot of {entries} entries in {}.\n", shown(time)).map_err(said)?;
+        writeln!(out, "Opened a snapshot of {entries} entries in {}.\n", shown(time)).map_err(output)?;
     }
     writeln!(
         out,
         "| | time to first hit | at request | hit ratio, {COMPARED} windows |\n|---|---:|---:|---:|"
     )
-    .map_err(said)?;
-    writeln!(out, "| before the kill | | | {:.1}% |", was * 100.0).map_err(said)?;
+    .map_err(output)?;
+    writeln!(out, "| before the kill | | | {:.1}% |", was * 100.0).map_err(output)?;
     for (name, after, ratio) in [("warm restart", &warm, warm_is), ("cold start", &cold, cold_is)] {
         let (request, time) = after.first_hit.ok_or_else(|| format!("{name}: not a single hit"))?;
-        writeln!(out, "| {name} | {} | {request} | {:.1}% |", shown(time), ratio * 100.0).map_err(said)?;
+        writeln!(out, "| {name} | {} | {request} | {:.1}% |", shown(time), ratio * 100.0).map_err(output)?;
     }
-    writeln!(out, "(Misses cost this service nothing; others wait for their source.)").map_err(said)?;
+    writeln!(out, "(Misses cost this service nothing; others wait for their source.)").map_err(output)?;
     let curves = [
         Curve {
             name: "before the kill",
@@ -262,14 +263,14 @@ fn demonstrate(trace: Option<PathBuf>, folder: &Path, svg: &Path, out: &mut impl
             ratios: &warm.ratios,
         },
     ];
-    writeln!(out, "\n{}", curves::text(&curves, before.ratios.len())).map_err(said)?;
+    writeln!(out, "\n{}", curves::text(&curves, before.ratios.len())).map_err(output)?;
     let chart = curves::svg(&curves, before.ratios.len())?;
     std::fs::write(svg, chart).map_err(|e| format!("{}: {e}", svg.display()))?;
-    writeln!(out, "Chart: {}", svg.display()).map_err(said)?;
+    writeln!(out, "Chart: {}", svg.display()).map_err(output)?;
 
-    // A window is noisy, and popularity moves on while the service is down.
+    // A window is noisy, and popularity shifts while the service is down.
     let kept = (warm_is - cold_is) >= 0.5 * (was - cold_is);
-    writeln!(out, "The restart is warm: {}", if kept { "yes" } else { "NO" }).map_err(said)?;
+    writeln!(out, "The restart is warm: {}", if kept { "yes" } else { "NO" }).map_err(output)?;
     Ok(kept)
 }
 
@@ -293,7 +294,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let result = match Job::handed() {
+    let result = match Job::from_environment() {
         Some(job) => job.and_then(|job| service::run(&job)).map(|()| true),
         None => in_a_folder(Args::parse().trace, &default_chart(), &mut io::stdout()),
     };
@@ -307,7 +308,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The build's own folder when there is one, so that no file is left lying about.
+/// The build's own folder if there is one, so that no stray file is left.
 fn default_chart() -> PathBuf {
     let folder = if Path::new("target").is_dir() { "target" } else { "." };
     Path::new(folder).join("warm-restart.svg")
@@ -320,7 +321,7 @@ mod tests {
     #[test]
     #[ignore = "the process that is killed, or started again; does nothing unless that test starts it"]
     fn the_service() {
-        if let Some(job) = Job::handed() {
+        if let Some(job) = Job::from_environment() {
             println!(); // ends the line that the test harness began
             service::run(&job.unwrap()).unwrap();
         }

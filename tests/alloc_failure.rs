@@ -1,4 +1,5 @@
-//! No memory: for a table, building returns an error, and growth is given up until later; for the policy, entries make room.
+//! Failed allocations. Without memory for a table, building returns an error and growth is
+//! deferred; without memory for the policy, entries are evicted to make room.
 
 use hotset::{BuildError, Cache, Policy, Stats};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -7,12 +8,13 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Has no tables of more than so many bytes. They are what is zeroed and a number of cache lines, with room to align them; all else
-/// is let through, since std ends the program where it cannot have memory.
+/// The largest table, in bytes, that may be allocated. A table is a zeroed allocation of whole
+/// cache lines, with room to align them; all other allocations succeed, since std aborts the
+/// program when one fails.
 static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
-/// Has no memory at all of more than so many bytes.
+/// The largest allocation of any kind, in bytes, that may succeed.
 static MOST_OF_ALL: AtomicUsize = AtomicUsize::new(usize::MAX);
-/// How often a table was refused.
+/// How many tables were refused.
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 /// The tests change what they share.
 static ONE: Mutex<()> = Mutex::new(());
@@ -23,13 +25,13 @@ fn one() -> MutexGuard<'static, ()> {
 
 struct Scarce;
 
-// SAFETY: it is the system's allocator, or returns null, which is allowed.
+// SAFETY: it is the system's allocator, or returns null, which `GlobalAlloc` allows.
 unsafe impl GlobalAlloc for Scarce {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.size() > MOST_OF_ALL.load(SeqCst) {
             return ptr::null_mut();
         }
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -40,18 +42,18 @@ unsafe impl GlobalAlloc for Scarce {
             REFUSED.fetch_add(1, SeqCst);
             return ptr::null_mut();
         }
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.alloc_zeroed(layout) }
     }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.dealloc(at, layout) }
     }
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if size > MOST_OF_ALL.load(SeqCst) {
             return ptr::null_mut();
         }
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.realloc(at, layout, size) }
     }
 }
@@ -59,7 +61,7 @@ unsafe impl GlobalAlloc for Scarce {
 #[global_allocator]
 static SCARCE: Scarce = Scarce;
 
-/// Runs `run` while there is memory for tables of so many bytes only; how many were refused.
+/// Runs `run` while tables of at most `most` bytes can be allocated. Returns how many were refused.
 fn scarce(most: usize, run: impl FnOnce()) -> usize {
     REFUSED.store(0, SeqCst);
     MOST.store(most, SeqCst);
@@ -75,7 +77,7 @@ fn scarce_memory(most: usize, run: impl FnOnce()) {
     MOST_OF_ALL.store(usize::MAX, SeqCst);
 }
 
-/// Small when it is built, whatever it may hold.
+/// A cache that is small when it is built, whatever its capacity.
 fn growing(policy: Policy) -> Cache<u64, String> {
     Cache::builder()
         .max_weight(1 << 40)
@@ -85,7 +87,7 @@ fn growing(policy: Policy) -> Cache<u64, String> {
         .unwrap()
 }
 
-/// What came in is there, or was evicted; what is there is right.
+/// Every inserted entry is there or was evicted; every entry that is there has its value.
 fn check(cache: &Cache<u64, String>, inserted: u64) -> Stats {
     cache.run_pending();
     cache.validate();
@@ -104,7 +106,7 @@ fn insert(cache: &Cache<u64, String>, keys: std::ops::Range<u64>) {
 }
 
 #[test]
-fn a_table_that_cannot_grow_holds_what_it_can() {
+fn table_that_cannot_grow_evicts() {
     let _one = one();
     for policy in [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random] {
         let cache = growing(policy);
@@ -118,14 +120,15 @@ fn a_table_that_cannot_grow_holds_what_it_can() {
         let most = 256 * 6; // or half of it: tables double
         assert!((most / 4..=most).contains(&cache.len()), "{policy:?}: {}", cache.len());
         assert_eq!(stats.evictions, 20_000 - cache.len() as u64);
-        // As soon as there is memory, it grows.
+        // It grows once memory is available.
         insert(&cache, 20_000..40_000);
         let now = check(&cache, 40_000);
         assert!(now.evictions - stats.evictions < 2_000, "{policy:?}: {now:?}");
     }
 }
 
-/// Queues and timers that cannot grow: entries make room, and when there is memory again the cache grows.
+/// Queues and timers that cannot grow: entries are evicted to make room, and the cache grows once
+/// memory is available.
 #[test]
 fn cache_without_memory_for_its_queues_evicts() {
     let _one = one();
@@ -154,7 +157,8 @@ fn cache_without_memory_for_its_queues_evicts() {
     }
 }
 
-/// A sketch that cannot be made: the cache stays at its bound, and makes the sketch when there is memory.
+/// A sketch that cannot be allocated: the cache keeps its bound, and allocates the sketch once
+/// memory is available.
 #[test]
 fn cache_without_memory_for_its_sketch_keeps_its_bound() {
     let _one = one();
@@ -169,7 +173,7 @@ fn cache_without_memory_for_its_sketch_keeps_its_bound() {
     scarce_memory(100 << 10, || uses(19_000..49_000));
     assert_eq!(check(&cache, 49_000).evictions, 0, "all that left was rejected");
     assert_eq!(cache.len(), 20_000);
-    // Keys that are used often now push others out.
+    // Frequently used keys now evict others.
     for _ in 0..20 {
         for key in 50_000..53_000 {
             if cache.get(&key).is_none() {
@@ -185,7 +189,7 @@ fn cache_without_memory_for_its_sketch_keeps_its_bound() {
 }
 
 #[test]
-fn threads_go_on_while_there_is_no_memory_for_growth() {
+fn insert_without_memory_to_grow_completes() {
     let _one = one();
     let cache = growing(Policy::default());
     let refused = scarce(64 * 64, || {
@@ -212,13 +216,13 @@ fn threads_go_on_while_there_is_no_memory_for_growth() {
 }
 
 #[test]
-fn a_cache_whose_table_cannot_be_had_is_not_built() {
+fn build_without_memory_for_the_table_fails() {
     let _one = one();
     let build = |entries| Cache::<u64, u64>::builder().max_entries(entries).build();
     let refused = scarce(1 << 20, || {
         assert_eq!(build(10_000_000).unwrap_err(), BuildError::NoMemory);
         assert!(build(10_000).is_ok());
-        // Without a bound in sight it begins small.
+        // With such a capacity the table begins small.
         assert!(build(usize::MAX).is_ok());
     });
     assert_eq!(refused, 1);
@@ -235,7 +239,7 @@ fn a_cache_whose_table_cannot_be_had_is_not_built() {
 }
 
 #[test]
-fn the_largest_numbers_are_capacities_like_others() {
+fn capacity_of_usize_max_is_accepted() {
     let _one = one();
     for entries in [usize::MAX, usize::MAX / 2, usize::MAX >> 24, (1 << 26) + 1] {
         let cache: Cache<u64, u64> = Cache::new(entries);

@@ -1,4 +1,5 @@
-//! Loaders that are futures: with each other, with threads, and with everything that may be done to a future.
+//! Loaders that are futures: shared with other futures and with threads, and dropped, leaked or
+//! moved.
 
 use hotset::{Cache, LoadError, ManualClock, Ttl};
 use std::future::{Future, pending, poll_fn, ready};
@@ -23,7 +24,8 @@ fn panics<R>(call: impl FnOnce() -> R) -> bool {
     catch_unwind(AssertUnwindSafe(call)).is_err()
 }
 
-/// Long enough that other threads most likely have come to wait; nothing depends on it but what is covered.
+/// Long enough that other threads are most likely waiting by then. No verdict depends on it, only
+/// what the test covers.
 fn a_moment() {
     thread::sleep(Duration::from_millis(20));
 }
@@ -74,7 +76,7 @@ fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Option<F::Output> {
     poll_by(Waker::noop(), future)
 }
 
-/// A future that is ready once it is given a value.
+/// A future that is ready once it has been given a value.
 struct Gate<T>(Arc<Mutex<(Option<T>, Option<Waker>)>>);
 
 impl<T> Clone for Gate<T> {
@@ -108,7 +110,7 @@ impl<T> Future for Gate<T> {
     }
 }
 
-/// Gives way to others once.
+/// Yields to other tasks once.
 async fn yields() {
     let mut yielded = false;
     poll_fn(|cx| {
@@ -121,7 +123,7 @@ async fn yields() {
     .await;
 }
 
-/// Begins a load of the key that ends when the gate opens.
+/// Begins a load of the key that completes when the gate opens.
 fn leads(cache: &Numbers, key: u64) -> (Task<'_, u64>, Gate<u64>) {
     let gate = Gate::new();
     let mut task: Task<'_, u64> = Box::pin(cache.get_or_insert_async(key, gate.clone()));
@@ -129,7 +131,7 @@ fn leads(cache: &Numbers, key: u64) -> (Task<'_, u64>, Gate<u64>) {
     (task, gate)
 }
 
-/// A task that comes to wait for the key. If it must load in the end, it loads `own`.
+/// A task that waits for the key. If it becomes the leader, it loads `own`.
 fn waits(cache: &Numbers, key: u64, own: u64) -> Task<'_, u64> {
     let mut task: Task<'_, u64> = Box::pin(cache.get_or_insert_async(key, ready(own)));
     assert_eq!(poll(&mut task), None);
@@ -141,7 +143,7 @@ fn ask(cache: &Numbers, key: u64) -> Result<u64, LoadError<&'static str>> {
 }
 
 #[test]
-fn futures_may_be_sent() {
+fn load_futures_are_send() {
     fn sent<T: Send>(value: T) -> T {
         value
     }
@@ -151,14 +153,15 @@ fn futures_may_be_sent() {
     let failing = async { Err::<(String, Ttl), _>("no".to_owned()) };
     let failed = block_on(sent(cache.try_get_or_insert_async_ttl("c", failing)));
     assert!(matches!(failed, Err(LoadError::Failed(why)) if *why == "no"));
-    // What is not sent need not be `Send`.
+    // A future that is not sent need not be `Send`.
     let local = std::rc::Rc::new(5);
     let numbers = Numbers::new(10);
     assert_eq!(
         block_on(numbers.get_or_insert_async(1, async { (yields().await, *local).1 })),
         5
     );
-    // The loader is not wrapped over and over: its size counts twice, which is what a future's argument costs.
+    // The loader is not wrapped repeatedly: its size counts twice, the cost of an argument of an
+    // `async fn`.
     let large = [0u8; 4000];
     let load = async {
         yields().await;
@@ -171,7 +174,7 @@ fn futures_may_be_sent() {
 }
 
 #[test]
-fn a_hundred_tasks_one_load() {
+fn load_by_a_hundred_tasks_runs_once() {
     let cache = Numbers::new(1000);
     let loads = AtomicUsize::new(0);
     let task = |key| {
@@ -196,7 +199,7 @@ fn a_hundred_tasks_one_load() {
         (loads.load(SeqCst), cache.stats().loads, cache.stats().waits),
         (1, 1, 99)
     );
-    // On several, where tasks wander; and threads beside them.
+    // On several threads, between which tasks move; and threads that load beside them.
     for key in 2..22 {
         let queue: Mutex<Vec<Task<'_, ()>>> = Mutex::new((0..100).map(|_| Box::pin(task(key)) as _).collect());
         thread::scope(|scope| {
@@ -224,7 +227,7 @@ fn a_hundred_tasks_one_load() {
 }
 
 #[test]
-fn threads_wait_for_tasks_and_tasks_for_threads() {
+fn load_is_shared_by_threads_and_tasks() {
     let cache = Numbers::new(100);
     let (mut leader, gate) = leads(&cache, 1);
     thread::scope(|scope| {
@@ -260,7 +263,7 @@ fn threads_wait_for_tasks_and_tasks_for_threads() {
 }
 
 #[test]
-fn a_waiter_may_be_dropped_or_leaked() {
+fn waiter_dropped_or_leaked_blocks_nothing() {
     let cache = Numbers::new(100);
     let (mut leader, gate) = leads(&cache, 1);
     let counters: [Arc<Counter>; 4] = Default::default();
@@ -283,7 +286,7 @@ fn a_waiter_may_be_dropped_or_leaked() {
 }
 
 #[test]
-fn wakers_change_and_wake_for_nothing() {
+fn waker_changed_or_spurious_is_handled() {
     let cache = Numbers::new(100);
     let (mut leader, gate) = leads(&cache, 1);
     let (first, second) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
@@ -301,13 +304,13 @@ fn wakers_change_and_wake_for_nothing() {
 }
 
 #[test]
-fn a_dropped_leader_hands_over() {
+fn leader_dropped_hands_over() {
     let cache = Numbers::new(100);
     for key in 0..4 {
         let (leader, _gate) = leads(&cache, key);
         let mut tasks = vec![waits(&cache, key, 20), waits(&cache, key, 30)];
         match key {
-            // To tasks,
+            // The load passes to another task,
             0 => drop(leader),
             // to a thread,
             1 => thread::scope(|scope| {
@@ -316,13 +319,13 @@ fn a_dropped_leader_hands_over() {
                 drop(leader);
                 assert_eq!(thread.join().unwrap(), 20);
             }),
-            // to whoever comes, when the first that was woken is there no more;
+            // to a new caller, after the first task that was woken has been dropped;
             2 => {
                 drop(leader);
                 drop(tasks.remove(0));
                 assert_eq!(cache.get_or_insert_with(key, || 20), 20);
             }
-            // and again.
+            // and once more after that.
             _ => {
                 drop(leader);
                 let (leader, _gate) = leads(&cache, key);
@@ -337,7 +340,7 @@ fn a_dropped_leader_hands_over() {
 }
 
 #[test]
-fn a_leaked_leader_blocks_its_key_alone() {
+fn leader_leaked_blocks_only_its_key() {
     let cache = Numbers::new(100);
     let (leader, _gate) = leads(&cache, 1);
     mem::forget(leader);
@@ -359,7 +362,7 @@ fn a_leaked_leader_blocks_its_key_alone() {
 }
 
 #[test]
-fn panicking_and_failing_loaders() {
+fn loader_that_panics_or_fails_inserts_nothing() {
     let cache = Numbers::new(100);
     let gate = Gate::<Result<u64, &str>>::new();
     let mut leader: Task<'_, _> = Box::pin(cache.try_get_or_insert_async(1, gate.clone()));
@@ -383,7 +386,7 @@ fn panicking_and_failing_loaders() {
     assert!(panics(|| poll(&mut leader)));
     assert_eq!(poll(&mut waiter), Some(20));
     drop(leader);
-    // A future that panics when it is dropped is one, too.
+    // A future that panics when it is dropped counts as a loader that panics.
     struct Bad;
     impl Drop for Bad {
         fn drop(&mut self) {
@@ -401,7 +404,7 @@ fn panicking_and_failing_loaders() {
 }
 
 #[test]
-fn a_key_inside_its_own_loader_is_an_error() {
+fn load_of_a_key_in_its_own_loader_fails() {
     let cache = Numbers::new(100);
     let reentrant = |asked: Result<u64, LoadError<&str>>| assert!(matches!(asked, Err(LoadError::Reentrant)));
     let value = block_on(cache.get_or_insert_async(1, async {
@@ -425,7 +428,7 @@ fn a_key_inside_its_own_loader_is_an_error() {
         inner.await + cache.get_or_insert_async(4, ready(4)).await
     }));
     assert_eq!(value, 7);
-    // Side by side in one task is not inside.
+    // Two loads polled side by side in one task are not nested.
     let gate = Gate::new();
     let mut first: Task<'_, u64> = Box::pin(cache.get_or_insert_async(5, gate.clone()));
     let mut second: Task<'_, u64> = Box::pin(cache.get_or_insert_async(5, pending()));
@@ -443,7 +446,7 @@ fn a_key_inside_its_own_loader_is_an_error() {
 }
 
 #[test]
-fn a_ring_through_a_blocked_thread_is_an_error() {
+fn wait_cycle_through_a_blocked_thread_fails() {
     let cache = Numbers::new(100);
     let (begun, wait) = mpsc::channel();
     let gate = Gate::<()>::new();
@@ -469,7 +472,7 @@ fn a_ring_through_a_blocked_thread_is_an_error() {
         assert_eq!(poll(&mut task), Some(7));
         assert_eq!(thread.join().unwrap(), 7);
     });
-    // The same with both blocked: one of them is told.
+    // The same with both threads blocked: one of them gets the error.
     let barrier = std::sync::Barrier::new(2);
     let inner = |key| {
         barrier.wait();
@@ -484,7 +487,7 @@ fn a_ring_through_a_blocked_thread_is_an_error() {
 }
 
 #[test]
-fn invalidations_beat_a_load_in_flight() {
+fn invalidation_beats_a_load_in_flight() {
     type Act = fn(&Numbers);
     let acts: [(Act, Option<u64>); 5] = [
         (|cache| assert_eq!(cache.remove(&1), None), None),
@@ -503,7 +506,7 @@ fn invalidations_beat_a_load_in_flight() {
         gate.open(100);
         assert_eq!((poll(&mut leader), poll(&mut early)), (Some(100), Some(100)));
         assert_eq!(cache.get(&1), expected);
-        // Who came afterwards is not served by the overtaken load.
+        // A later call is not served by the invalidated load.
         let late = at_once.or_else(|| poll(&mut late));
         assert_eq!(late, expected.or(Some(300)));
         settled(&cache);
@@ -511,7 +514,7 @@ fn invalidations_beat_a_load_in_flight() {
 }
 
 #[test]
-fn loaders_may_set_times() {
+fn loader_sets_the_expiration() {
     let clock = ManualClock::new();
     let cache: Numbers = Cache::builder().max_entries(10).clock(clock.clone()).build().unwrap();
     let second = Ttl::After(Duration::from_secs(1));
@@ -525,7 +528,7 @@ fn loaders_may_set_times() {
 }
 
 #[test]
-fn one_task_reloads_while_the_others_are_served() {
+fn reload_by_one_task_serves_others_the_old_value() {
     let clock = ManualClock::new();
     let seconds = Duration::from_secs;
     let builder = Cache::builder().max_entries(10).clock(clock.clone());
@@ -540,7 +543,7 @@ fn one_task_reloads_while_the_others_are_served() {
     clock.advance(seconds(10));
     let (reloader, _gate) = leads(&cache, 1);
     drop(reloader);
-    assert_eq!(block_on(cache.get_or_insert_async(1, pending())), 2, "not at once");
+    assert_eq!(block_on(cache.get_or_insert_async(1, pending())), 2, "not immediately");
     clock.advance(seconds(3));
     assert_eq!(
         block_on(cache.try_get_or_insert_async(1, ready(Err::<u64, _>("no")))).unwrap(),
@@ -548,8 +551,8 @@ fn one_task_reloads_while_the_others_are_served() {
     );
     clock.advance(seconds(3));
     assert_eq!(block_on(cache.get_or_insert_async(1, ready(3))), 3);
-    // A failure is remembered.
-    for why in ["no", "not asked"] {
+    // The failure is cached.
+    for why in ["no", "not run"] {
         let failed = block_on(cache.try_get_or_insert_async(2, ready(Err(why))));
         assert!(matches!(failed, Err(LoadError::Failed(why)) if *why == "no"));
     }
@@ -562,7 +565,7 @@ fn one_task_reloads_while_the_others_are_served() {
 }
 
 #[test]
-fn the_time_of_loads_is_measured() {
+fn load_time_is_measured() {
     let cache = Numbers::new(10);
     let (mut leader, gate) = leads(&cache, 1);
     let mut waiter = waits(&cache, 1, 0);
@@ -581,7 +584,7 @@ fn the_time_of_loads_is_measured() {
 }
 
 #[test]
-fn the_cache_goes_with_loads_in_flight() {
+fn cache_dropped_with_loads_in_flight_is_freed() {
     #[derive(Clone)]
     struct Value(#[allow(dead_code)] Arc<()>);
     let living = Arc::new(());
@@ -608,14 +611,14 @@ fn the_cache_goes_with_loads_in_flight() {
             assert_eq!(Arc::strong_count(&living), 1);
         }
     }
-    // Leaked inside a cache that goes.
+    // Leaked inside a cache that is dropped.
     let cache = Numbers::new(10);
     mem::forget(leads(&cache, 1).0);
     mem::forget(waits(&cache, 1, 0));
     drop(cache);
 }
 
-/// A waker that does what no waker should.
+/// A waker that breaks the rules of wakers.
 struct Hostile(Mutex<Box<dyn FnMut() + Send>>);
 
 impl Wake for Hostile {
@@ -629,7 +632,7 @@ fn hostile(act: impl FnMut() + Send + 'static) -> Waker {
 }
 
 #[test]
-fn wakers_that_panic_or_call_back() {
+fn waker_that_panics_or_calls_back_is_survived() {
     let cache = Numbers::new(100);
     for ends in ["by its value", "by a panic", "by being dropped"] {
         cache.clear();
@@ -641,7 +644,7 @@ fn wakers_that_panic_or_call_back() {
         let called = Arc::new(AtomicUsize::new(0));
         let calls = called.clone();
         let call_back = hostile(move || {
-            // The same key: it has landed, or may be loaded anew.
+            // The same key: its load has completed, or the key may be loaded again.
             assert_eq!(caller.get_or_insert_with(1, || 10), 10);
             caller.insert(2, 2);
             caller.remove(&2);
@@ -668,7 +671,7 @@ fn wakers_that_panic_or_call_back() {
                 "by a panic" => (gate.open(None), panics(|| poll(&mut leader))).1,
                 _ => panics(|| drop(leader)),
             };
-            assert!(panicked, "the waker's panic goes on when all are woken");
+            assert!(panicked, "the waker's panic resumes once all are woken");
             assert_eq!((called.load(SeqCst), polite.woken()), (1, 1), "{ends}");
             assert_eq!(thread.join().unwrap(), 10);
         });

@@ -1,4 +1,5 @@
-//! Loads of many keys in one call: what the loader is asked for, and what happens when loads of several callers overlap.
+//! Loads of many keys in one call: the keys that the loader gets, and loads of several callers that
+//! overlap.
 
 use hotset::{Cache, Cause, LoadError};
 use std::cell::RefCell;
@@ -19,7 +20,8 @@ fn panics<R>(call: impl FnOnce() -> R) -> bool {
     catch_unwind(AssertUnwindSafe(call)).is_err()
 }
 
-/// Long enough that other threads most likely have come to wait; nothing depends on it but what is covered.
+/// Long enough that other threads are most likely waiting by then. No verdict depends on it, only
+/// what the test covers.
 fn a_moment() {
     thread::sleep(Duration::from_millis(20));
 }
@@ -29,7 +31,7 @@ fn tenfold(missing: &[u64]) -> Vec<u64> {
 }
 
 #[test]
-fn the_loader_is_asked_once_for_what_is_missing() {
+fn bulk_loader_runs_once_for_missing_keys() {
     let cache = Numbers::new(1000);
     let asked = RefCell::new(Vec::new());
     let load = |missing: &[u64]| {
@@ -60,7 +62,7 @@ fn the_loader_is_asked_once_for_what_is_missing() {
     assert_eq!(asked.borrow()[1].len(), 696);
     settled(&cache);
     assert_eq!(cache.len(), 700);
-    // Values need not be kept, nor keys be numbers.
+    // Values need not be admitted, and keys need not be numbers.
     let nothing: Cache<String, String> = Cache::new(0);
     let shout = |missing: &[String]| missing.iter().map(|key| key.to_uppercase()).collect();
     assert_eq!(
@@ -70,7 +72,7 @@ fn the_loader_is_asked_once_for_what_is_missing() {
 }
 
 #[test]
-fn failures_reach_all_who_wait_and_leave_nothing() {
+fn bulk_failure_reaches_waiters_and_inserts_nothing() {
     let cache = Numbers::new(100);
     let (begun, wait) = mpsc::channel();
     thread::scope(|scope| {
@@ -95,7 +97,7 @@ fn failures_reach_all_who_wait_and_leave_nothing() {
 }
 
 #[test]
-fn failures_are_remembered() {
+fn bulk_failure_is_cached() {
     let builder = Cache::builder().max_entries(100);
     let cache: Numbers = builder.negative_ttl(Duration::from_secs(3600)).build().unwrap();
     let failed = |asked: Result<_, LoadError<&str>>| matches!(asked, Err(LoadError::Failed(why)) if *why == "no");
@@ -106,13 +108,13 @@ fn failures_are_remembered() {
             .try_get_or_insert_with(1, || unreachable!())
             .map(|value| vec![value])
     ));
-    // To a loader that cannot fail, or fails in another way, it means nothing.
+    // A loader that cannot fail, or with another error type, ignores the cached failure.
     assert_eq!(cache.get_many_or_insert_with([1, 2, 3], tenfold), [10, 20, 30]);
     settled(&cache);
 }
 
 #[test]
-fn a_wrong_number_of_values_is_an_error() {
+fn bulk_loader_with_wrong_length_fails() {
     let cache = Numbers::new(100);
     for returned in [0, 1, 3] {
         let failed = cache.try_get_many_or_insert_with([1, 2], |_| Ok::<_, String>(vec![7; returned]));
@@ -134,7 +136,7 @@ fn a_wrong_number_of_values_is_an_error() {
 }
 
 #[test]
-fn a_panicking_loader_is_survived() {
+fn bulk_loader_that_panics_releases_waiters() {
     let cache = Numbers::new(100);
     let (begun, wait) = mpsc::channel();
     thread::scope(|scope| {
@@ -150,7 +152,7 @@ fn a_panicking_loader_is_survived() {
         });
         wait.recv().unwrap();
         let waiters = [1, 2].map(|key| scope.spawn(move || cache.get_or_insert_with(key, || key + 1)));
-        // It waits for the other bulk load, which comes to nothing: then it loads these keys, too.
+        // It waits for the other bulk load, which is abandoned: then it loads these keys, too.
         let calls = RefCell::new(Vec::new());
         let values = cache.get_many_or_insert_with([3, 4], |missing| {
             calls.borrow_mut().push(missing.to_vec());
@@ -165,7 +167,7 @@ fn a_panicking_loader_is_survived() {
 }
 
 #[test]
-fn a_key_inside_its_own_loader_is_an_error() {
+fn load_of_a_key_in_its_own_loader_fails() {
     let cache = Numbers::new(100);
     let reentrant = |asked: Result<Vec<u64>, LoadError<&str>>| assert!(matches!(asked, Err(LoadError::Reentrant)));
     let values = cache.get_many_or_insert_with([1, 2], |missing| {
@@ -173,7 +175,7 @@ fn a_key_inside_its_own_loader_is_an_error() {
             let one = cache.try_get_or_insert_with(key, || Ok::<_, String>(0));
             assert!(matches!(one, Err(LoadError::Reentrant)));
         }
-        // What it can load it does.
+        // It loads the keys that it can.
         reentrant(cache.try_get_many_or_insert_with([3, 2], |missing| Ok(tenfold(missing))));
         assert_eq!(cache.get(&3), Some(30));
         assert!(panics(|| cache.get_many_or_insert_with([2], tenfold)));
@@ -189,7 +191,7 @@ fn a_key_inside_its_own_loader_is_an_error() {
 }
 
 #[test]
-fn overlapping_loads_wait_for_each_other_in_no_ring() {
+fn overlapping_bulk_loads_do_not_deadlock() {
     let cache = Numbers::new(1000);
     let loaded = AtomicUsize::new(0);
     for round in 0..100 {
@@ -198,7 +200,7 @@ fn overlapping_loads_wait_for_each_other_in_no_ring() {
             for thread in 0..3 {
                 let (cache, loaded, barrier) = (&cache, &loaded, &barrier);
                 scope.spawn(move || {
-                    // Each begins with keys that the others end with.
+                    // Each load begins with the keys at the end of the others.
                     let keys = (0..6).map(|at| round * 10 + (at + thread * 2) % 6);
                     barrier.wait();
                     let values = cache.get_many_or_insert_with(keys.clone(), |missing| {
@@ -216,7 +218,7 @@ fn overlapping_loads_wait_for_each_other_in_no_ring() {
 }
 
 #[test]
-fn what_others_load_is_waited_for_last() {
+fn bulk_load_waits_for_others_last() {
     let cache = Numbers::new(100);
     let (begun, wait) = mpsc::channel();
     let (go, went) = mpsc::channel::<Result<u64, &str>>();
@@ -243,7 +245,7 @@ fn what_others_load_is_waited_for_last() {
 }
 
 #[test]
-fn invalidations_beat_a_load_in_flight() {
+fn invalidation_beats_a_bulk_load_in_flight() {
     let cache = Numbers::new(100);
     let values = cache.get_many_or_insert_with([1, 2, 3], |missing| {
         cache.remove(&1);
@@ -256,7 +258,7 @@ fn invalidations_beat_a_load_in_flight() {
 }
 
 #[test]
-fn a_panicking_listener_leaves_no_flight_open() {
+fn listener_that_panics_leaves_no_load_in_flight() {
     let listened = Arc::new(AtomicUsize::new(0));
     let counted = listened.clone();
     let cache: Numbers = Cache::builder()

@@ -1,4 +1,5 @@
-//! The corners of the cache's promises: extreme capacities and weights, odd types, bad hashers, counts and causes.
+//! Limits of the cache's guarantees: extreme capacities and weights, unusual types, weak hashers,
+//! counts and causes.
 
 use hotset::{BuildError, Cache, Cause, Policy};
 use std::cell::RefCell;
@@ -10,7 +11,7 @@ use std::thread;
 
 const POLICIES: [Policy; 5] = [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random];
 
-/// A value that counts how many of its kind are alive, and notices when it is dropped twice.
+/// A value that counts its live instances, and detects a double drop.
 struct Counted(u64, Arc<AtomicIsize>, u32);
 
 const ALIVE: u32 = 0xa11e_a11e;
@@ -41,7 +42,7 @@ fn settled<K, V, S>(cache: &Cache<K, V, S>) {
     cache.validate();
 }
 
-/// Readers of other tests' caches hold this one's garbage up for a moment.
+/// Readers of other tests' caches delay the freeing of this one's garbage briefly.
 fn freed<K, V, S>(cache: &Cache<K, V, S>, live: &AtomicIsize, expected: usize) {
     for _ in 0..10_000 {
         cache.run_pending();
@@ -95,7 +96,7 @@ fn handles_are_send_and_sync() {
 }
 
 #[test]
-fn builder_errors() {
+fn builder_with_conflicting_settings_fails() {
     let builder = Cache::<u64, u64>::builder;
     assert_eq!(builder().build().unwrap_err(), BuildError::MissingCapacity);
     assert_eq!(
@@ -116,7 +117,7 @@ fn builder_errors() {
 }
 
 #[test]
-fn capacity_zero_keeps_nothing() {
+fn capacity_zero_holds_nothing() {
     for policy in POLICIES {
         let (cache, log) = logged(policy, 0);
         for key in 0..100 {
@@ -134,7 +135,7 @@ fn capacity_zero_keeps_nothing() {
 }
 
 #[test]
-fn capacity_one_keeps_one() {
+fn capacity_one_holds_one_entry() {
     for policy in POLICIES {
         let cache = counted(policy, 1);
         for key in 0..1000 {
@@ -149,7 +150,7 @@ fn capacity_one_keeps_one() {
 }
 
 #[test]
-fn too_heavy_is_rejected_and_takes_its_old_value_along() {
+fn insert_too_heavy_removes_the_old_value() {
     for policy in POLICIES {
         let cache = weighed(policy, 100);
         cache.insert(1, 10);
@@ -178,7 +179,7 @@ fn too_heavy_is_rejected_and_takes_its_old_value_along() {
 }
 
 #[test]
-fn weights_of_zero_and_weights_that_change() {
+fn weight_zero_or_changed_is_accounted() {
     for policy in POLICIES {
         let cache = weighed(policy, 0);
         cache.insert(1, 0);
@@ -211,7 +212,7 @@ fn weights_of_zero_and_weights_that_change() {
 }
 
 #[test]
-fn no_bound_at_all() {
+fn unbounded_cache_evicts_nothing() {
     for policy in POLICIES {
         let cache = weighed(policy, u64::MAX);
         cache.insert(1, u64::MAX);
@@ -230,7 +231,7 @@ fn no_bound_at_all() {
 }
 
 #[test]
-fn every_removal_is_reported_once_with_its_cause() {
+fn removal_is_reported_once_with_its_cause() {
     for policy in POLICIES {
         let (cache, log) = logged(policy, 50);
         let mut id = 0;
@@ -281,7 +282,7 @@ fn every_removal_is_reported_once_with_its_cause() {
 }
 
 #[test]
-fn a_million_inserts_of_the_same_keys() {
+fn insert_of_the_same_keys_bounds_garbage() {
     let live = Arc::new(AtomicIsize::new(0));
     let peak = AtomicIsize::new(0);
     let cache: Cache<u64, Counted> = Cache::new(4);
@@ -310,7 +311,7 @@ fn a_million_inserts_of_the_same_keys() {
 }
 
 #[test]
-fn dropping_the_cache_frees_everything() {
+fn cache_dropped_frees_everything() {
     for policy in POLICIES {
         let live = Arc::new(AtomicIsize::new(0));
         let cache: Cache<u64, Counted> = Cache::builder().max_entries(100).policy(policy).build().unwrap();
@@ -329,7 +330,7 @@ fn dropping_the_cache_frees_everything() {
 }
 
 #[test]
-fn get_many_keeps_the_order() {
+fn get_many_returns_values_in_order() {
     let cache: Cache<u64, u64> = Cache::new(10_000);
     for key in (0..1000).step_by(2) {
         cache.insert(key, key * 10);
@@ -350,7 +351,7 @@ fn get_many_keeps_the_order() {
 }
 
 #[test]
-fn a_reader_keeps_what_it_found() {
+fn reader_keeps_found_values_alive() {
     let live = Arc::new(AtomicIsize::new(0));
     let cache: Cache<u64, Counted> = Cache::new(10);
     cache.insert(1, Counted::new(1, &live));
@@ -368,7 +369,7 @@ fn a_reader_keeps_what_it_found() {
 }
 
 #[test]
-fn hottest_is_the_order_of_eviction() {
+fn hottest_lists_the_reverse_eviction_order() {
     let order = |cache: &Cache<u64, u64>| cache.reader().hottest().map(|(key, _)| *key).collect::<Vec<_>>();
     for (policy, expected) in [(Policy::Lru, [2, 0, 4, 3, 1]), (Policy::Fifo, [4, 3, 2, 1, 0])] {
         let cache = counted(policy, 5);
@@ -392,7 +393,7 @@ fn hottest_is_the_order_of_eviction() {
 }
 
 #[test]
-fn lru_is_exact() {
+fn lru_evicts_the_least_recently_used() {
     let cache = counted(Policy::Lru, 20);
     let mut model: VecDeque<(u64, u64)> = VecDeque::new();
     let mut random = 1u64;
@@ -426,7 +427,7 @@ fn lru_is_exact() {
 }
 
 #[test]
-fn iteration_sees_stable_entries_once() {
+fn iteration_shows_stable_entries_once() {
     let cache: Cache<u64, u64> = Cache::builder().max_entries(usize::MAX).build().unwrap();
     const STABLE: u64 = 2000;
     (0..STABLE).for_each(|key| cache.insert(key, key));
@@ -435,7 +436,8 @@ fn iteration_sees_stable_entries_once() {
         for thread in 1..3u64 {
             let (cache, stop) = (&cache, &stop);
             scope.spawn(move || {
-                // A bounded number of keys: else a walk by a thread that gets little of a busy processor takes ever longer.
+                // A bounded number of keys: otherwise an iteration by a thread that gets little
+                // processor time takes ever longer.
                 let mut step = 1000;
                 while !stop.load(Relaxed) {
                     let key = (thread << 32) + step;
@@ -464,7 +466,7 @@ fn iteration_sees_stable_entries_once() {
 }
 
 #[test]
-fn iteration_and_clear_miss_nothing_in_a_half_grown_table() {
+fn iteration_in_a_growing_table_misses_nothing() {
     let cache = counted(Policy::Fifo, usize::MAX);
     for key in 0..3000 {
         cache.insert(key, key);
@@ -483,13 +485,13 @@ fn iteration_and_clear_miss_nothing_in_a_half_grown_table() {
 }
 
 #[test]
-fn capacity_up_and_down() {
+fn set_capacity_grows_and_evicts() {
     for policy in POLICIES {
         let cache = counted(policy, 100);
         for (capacity, upto) in [(100, 1000), (10, 1000), (5000, 5000), (0, 100), (1, 50), (300, 1000)] {
             cache.set_capacity(capacity);
             assert_eq!(cache.capacity(), capacity);
-            assert!(cache.len() as u64 <= capacity, "at once");
+            assert!(cache.len() as u64 <= capacity, "immediately");
             (0..upto).for_each(|key| cache.insert(key, key));
             settled(&cache);
             assert_eq!(cache.len() as u64, capacity, "{policy:?}: full");
@@ -504,7 +506,7 @@ fn capacity_up_and_down() {
     }
 }
 
-/// What a hasher makes of the key's bits.
+/// A hash of the key's bits.
 #[derive(Clone, Copy)]
 struct Weak(fn(u64) -> u64);
 
@@ -532,9 +534,10 @@ impl Hasher for WeakHasher {
 }
 
 #[test]
-fn a_constant_hash_stays_bounded() {
+fn constant_hash_stays_bounded() {
     for policy in POLICIES {
-        // (With room for 300, the table is as large as it gets, and all of it is not far from one home.)
+        // (With a capacity of 300 the table has its maximum size, and every bucket is near the one
+        // home bucket.)
         for entries in [usize::MAX, 1000, 300, 100, 3] {
             let live = Arc::new(AtomicIsize::new(0));
             let gone = Arc::new(AtomicU64::new(0));
@@ -563,7 +566,7 @@ fn a_constant_hash_stays_bounded() {
 }
 
 #[test]
-fn weak_hashes_lose_nothing() {
+fn weak_hash_loses_nothing() {
     type Hasher = fn(u64) -> u64;
     let hashers: [(Hasher, u64); 5] = [
         (|key| key & 7, 1200),
@@ -588,7 +591,7 @@ fn weak_hashes_lose_nothing() {
 }
 
 #[test]
-fn a_cache_can_be_used_in_thread_local_destructors() {
+fn cache_in_thread_local_destructors_works() {
     struct AtExit(Cache<u64, u64>, u64);
     impl Drop for AtExit {
         fn drop(&mut self) {
@@ -621,7 +624,7 @@ fn a_cache_can_be_used_in_thread_local_destructors() {
 }
 
 #[test]
-fn large_alignments_and_no_size() {
+fn types_of_large_alignment_or_no_size_work() {
     #[derive(Clone, PartialEq, Eq, Hash, Debug)]
     #[repr(align(128))]
     struct Key(u64);

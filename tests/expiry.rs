@@ -1,4 +1,4 @@
-//! Time to live, time to idle, per-entry times and the user's own expiry, under a clock that the tests move.
+//! Time to live, time to idle, per-entry TTLs and custom expiry, under a manual clock.
 
 use hotset::{Cache, Cause, Clock, Expiry, ManualClock, Policy, Ttl};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -35,8 +35,9 @@ fn taken(log: &Log) -> Vec<(u32, u32, Cause)> {
 }
 
 #[test]
-fn an_entry_that_ends_as_a_tick_of_the_wheel_begins_is_freed_then() {
-    // The cache's moments begin at 1, so this deadline is 2^20, where a tick of the wheel begins.
+fn entry_due_at_the_start_of_a_tick_is_freed() {
+    // The cache's timestamps begin at 1, so this deadline is 2^20, where a tick of the wheel
+    // begins.
     let clock = ManualClock::new();
     let life = Duration::from_nanos((1 << 20) - 1);
     let (cache, log) = cache(&clock, |builder| builder.time_to_live(life));
@@ -48,7 +49,7 @@ fn an_entry_that_ends_as_a_tick_of_the_wheel_begins_is_freed_then() {
 }
 
 #[test]
-fn an_expired_entry_is_a_miss_at_once_and_is_freed_by_the_next_operation() {
+fn expired_entry_is_a_miss_and_freed_by_next_call() {
     let clock = ManualClock::new();
     let (cache, log) = cache(&clock, |builder| builder.time_to_live(secs(10)));
     cache.insert(1, 10);
@@ -64,7 +65,8 @@ fn an_expired_entry_is_a_miss_at_once_and_is_freed_by_the_next_operation() {
     assert_eq!(cache.iter().collect::<Vec<_>>(), [(2, 20)]);
     assert_eq!(cache.reader().hottest().count(), 1);
     assert_eq!(cache.remove(&1), None);
-    // A tick later the wheel has passed, and any operation frees it: this one is about another key.
+    // A tick later the wheel has advanced, and any operation frees the entry: this one concerns
+    // another key.
     clock.advance(millis(2));
     assert_eq!(cache.get(&2), Some(20));
     assert_eq!(taken(&log), [(1, 10, Cause::Expired)]);
@@ -77,7 +79,7 @@ fn an_expired_entry_is_a_miss_at_once_and_is_freed_by_the_next_operation() {
 }
 
 #[test]
-fn a_removed_or_replaced_entry_whose_time_was_over_expired() {
+fn removal_of_an_expired_entry_reports_expired() {
     let clock = ManualClock::new();
     let (cache, log) = cache(&clock, |builder| builder.time_to_live(secs(1)));
     for key in 0..4 {
@@ -85,11 +87,11 @@ fn a_removed_or_replaced_entry_whose_time_was_over_expired() {
     }
     cache.run_pending();
     clock.advance(secs(1));
-    // Within the wheel's tick: the calls themselves find what is over.
+    // Within the wheel's tick: the calls themselves detect expired entries.
     assert_eq!(cache.remove(&0), None);
     cache.insert(1, 100);
     assert_eq!(
-        cache.compute(2, |current| current.map(|_| unreachable!("it is over"))),
+        cache.compute(2, |current| current.map(|_| unreachable!("it has expired"))),
         None
     );
     assert_eq!(cache.get_or_insert_with(3, || 300), 300);
@@ -102,7 +104,7 @@ fn a_removed_or_replaced_entry_whose_time_was_over_expired() {
 }
 
 #[test]
-fn hits_keep_an_entry_from_idling() {
+fn hit_extends_the_idle_deadline() {
     let clock = ManualClock::new();
     let (cache, log) = cache(&clock, |builder| builder.time_to_idle(secs(10)).time_to_live(secs(60)));
     cache.insert(1, 1);
@@ -115,7 +117,7 @@ fn hits_keep_an_entry_from_idling() {
     cache.run_pending();
     cache.validate();
     assert_eq!(taken(&log), [(2, 2, Cause::Expired)]);
-    // 56 seconds are over; the time to live ends it in 4, used or not.
+    // After 56 seconds the time to live expires it in 4 more, used or not.
     assert_eq!(cache.remaining(&1), Some(Some(secs(4))));
     clock.advance(secs(4));
     assert_eq!(cache.get(&1), None);
@@ -124,7 +126,7 @@ fn hits_keep_an_entry_from_idling() {
 }
 
 #[test]
-fn an_entry_may_have_a_time_of_its_own_in_any_cache() {
+fn entry_ttl_works_in_a_cache_without_expiration() {
     for policy in [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random] {
         let clock = ManualClock::new();
         let (cache, log) = cache(&clock, |builder| builder.policy(policy));
@@ -141,7 +143,7 @@ fn an_entry_may_have_a_time_of_its_own_in_any_cache() {
         cache.run_pending();
         cache.validate();
         assert_eq!(taken(&log), [(2, 2, Cause::Expired), (4, 4, Cause::Expired)]);
-        // Replaced by one without an end, its timer is gone.
+        // Replaced by an entry without a deadline, its timer is gone.
         cache.insert_with_ttl(1, 10, secs(5));
         cache.insert(1, 11);
         clock.advance(secs(100));
@@ -153,7 +155,7 @@ fn an_entry_may_have_a_time_of_its_own_in_any_cache() {
 }
 
 #[test]
-fn a_time_to_live_may_differ_from_the_caches() {
+fn entry_ttl_overrides_the_cache_ttl() {
     let clock = ManualClock::new();
     let (cache, _) = cache(&clock, |builder| builder.time_to_live(secs(10)));
     cache.insert_with_ttl(1, 1, secs(100));
@@ -170,7 +172,7 @@ fn a_time_to_live_may_differ_from_the_caches() {
 }
 
 #[test]
-fn compute_resets_the_time_or_keeps_it() {
+fn compute_resets_or_keeps_the_deadline() {
     let clock = ManualClock::new();
     let (cache, _) = cache(&clock, |builder| builder.time_to_live(secs(10)));
     let more = |n: Option<u32>| n.unwrap_or(0) + 1;
@@ -189,7 +191,7 @@ fn compute_resets_the_time_or_keeps_it() {
     assert_eq!(cache.get(&2), None);
 }
 
-/// A life by the value: the first time, after updates, after reads; 0 for no end, in seconds.
+/// TTLs in seconds, encoded in the value: on insertion, after updates, after reads; 0 for none.
 struct ByValue;
 
 impl Expiry<u32, u32> for ByValue {
@@ -207,7 +209,7 @@ impl Expiry<u32, u32> for ByValue {
 }
 
 #[test]
-fn the_users_expiry_decides() {
+fn custom_expiry_sets_deadlines() {
     let clock = ManualClock::new();
     let (cache, log) = cache(&clock, |builder| builder.expiry(ByValue));
     cache.insert(1, 5);
@@ -239,7 +241,7 @@ fn the_users_expiry_decides() {
 }
 
 #[test]
-fn jitter_spreads_the_ends() {
+fn jitter_spreads_deadlines() {
     let clock = ManualClock::new();
     let build = |jitter| {
         let builder = Cache::builder().max_entries(10_000).clock(clock.clone());
@@ -258,7 +260,7 @@ fn jitter_spreads_the_ends() {
 }
 
 #[test]
-fn bad_settings_are_errors() {
+fn invalid_settings_fail_to_build() {
     let build = |set: fn(hotset::Builder<u32, u32>) -> hotset::Builder<u32, u32>| {
         set(Cache::builder().max_entries(1)).build().unwrap_err().to_string()
     };
@@ -272,7 +274,7 @@ fn bad_settings_are_errors() {
 }
 
 #[test]
-fn a_burst_is_freed_in_small_pieces() {
+fn burst_of_expirations_is_freed_in_portions() {
     let clock = ManualClock::new();
     let gone = Arc::new(AtomicUsize::new(0));
     let count = gone.clone();
@@ -287,7 +289,7 @@ fn a_burst_is_freed_in_small_pieces() {
     cache.run_pending();
     assert_eq!(gone.load(SeqCst), 0);
     clock.advance(secs(2));
-    // Timers on the way to lower levels of the wheel count, too.
+    // Timers that move to lower levels of the wheel count, too.
     for _ in 0..10_000 {
         let before = gone.load(SeqCst);
         assert_eq!(cache.get(&7), None);
@@ -301,7 +303,7 @@ fn a_burst_is_freed_in_small_pieces() {
 }
 
 #[test]
-fn a_ticker_frees_without_operations_and_ends_with_the_cache() {
+fn ticker_frees_while_idle_and_stops_with_cache() {
     let expired = Arc::new(AtomicUsize::new(0));
     let count = expired.clone();
     let cache: Cache<u32, Arc<()>> = Cache::builder()
@@ -333,9 +335,10 @@ fn a_ticker_frees_without_operations_and_ends_with_the_cache() {
     );
 }
 
-/// Whatever the ticker is doing when the last handle is dropped, it has ended, and all is freed, when the drop returns.
+/// Whatever the ticker does when the last handle is dropped, it has ended and all is freed when the
+/// drop returns.
 #[test]
-fn last_handle_dropped_while_ticker_works_waits() {
+fn last_handle_dropped_beside_ticker_waits() {
     for _ in 0..20 {
         let (enter, entered) = std::sync::mpsc::channel();
         let (release, released) = std::sync::mpsc::channel::<()>();
@@ -360,7 +363,7 @@ fn last_handle_dropped_while_ticker_works_waits() {
         entered.recv().unwrap();
         (2..50).for_each(|key| cache.insert(key, value.clone()));
         let other = std::thread::spawn(move || {
-            // By then the drop below has usually begun.
+            // By then the drop below has most likely begun.
             (0..200).for_each(|_| std::thread::yield_now());
             release.send(()).unwrap();
         });
@@ -375,7 +378,7 @@ fn last_handle_dropped_while_ticker_works_waits() {
 #[expect(dead_code, reason = "its fields are only dropped")]
 struct Holds(Option<Cache<u32, Holds>>, Arc<()>);
 
-/// The thread does not wait for itself, nor for another cache's.
+/// The ticker thread does not wait for itself, nor for another cache's.
 #[test]
 fn last_handle_dropped_by_a_ticker_does_not_deadlock() {
     let build = || -> Cache<u32, Holds> {
@@ -399,7 +402,7 @@ fn last_handle_dropped_by_a_ticker_does_not_deadlock() {
     }
 }
 
-/// A clock that goes wrong: it jumps back.
+/// A faulty clock: it jumps back.
 struct Broken(Arc<AtomicU64>);
 
 impl Clock for Broken {
@@ -409,7 +412,7 @@ impl Clock for Broken {
 }
 
 #[test]
-fn a_clock_that_jumps_harms_nothing() {
+fn clock_that_jumps_harms_nothing() {
     let time = Arc::new(AtomicU64::new(1_000_000));
     let cache: Cache<u32, u32> = Cache::builder()
         .max_entries(100)

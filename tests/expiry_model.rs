@@ -1,7 +1,8 @@
-//! Random sequences of calls, and of steps of the clock, against a `HashMap` of values with deadlines.
+//! Random sequences of calls, and of steps of the clock, against a `HashMap` of values with
+//! deadlines.
 //!
-//! The model learns of evictions from the removal listener and knows all else beforehand: what every call returns, when each
-//! entry ends, which entries leave in a call and why.
+//! The model learns of evictions from the removal listener and predicts all else: what every call
+//! returns, when each entry expires, and which entries are removed in a call and why.
 
 use hotset::{Cache, Cause, Expiry, ManualClock, Policy, Ttl};
 use proptest::prelude::*;
@@ -9,7 +10,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// The wheel's tick; also the least difference for which a hit moves a deadline, if the time to idle is not so short itself.
+/// The wheel's tick. Also the smallest difference by which a hit moves a deadline, unless the time
+/// to idle itself is that short.
 const TICK: u64 = 1 << 20;
 const NEVER: u64 = u64::MAX;
 const YEAR: u64 = 365 * 24 * 3600;
@@ -17,7 +19,7 @@ const YEAR: u64 = 365 * 24 * 3600;
 #[derive(Debug, Clone)]
 enum Call {
     Advance(Duration),
-    /// By so many percent of the lives that the settings give.
+    /// The largest change of a TTL, in percent.
     AdvanceInLife(u32),
     Insert(u8),
     InsertWithTtl(u8, Ttl),
@@ -102,7 +104,8 @@ fn policy() -> impl Strategy<Value = Policy> {
     ])
 }
 
-/// A user's expiry with something for every case: no end, an end at once, nearer, farther, the same.
+/// A custom expiry with every case: no deadline, expired immediately, an earlier deadline, a later
+/// one, the same.
 struct Whims;
 
 impl Expiry<u8, u64> for Whims {
@@ -158,12 +161,12 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Weights, by the value; many are nothing.
+/// Weights, by the value; many are zero.
 fn some(id: u64) -> u64 {
     (id % 9).saturating_sub(2)
 }
 
-/// An entry as the model knows it. Its value is a number that no other has.
+/// An entry of the model. Its value is a number that no other entry has.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     id: u64,
@@ -179,12 +182,12 @@ struct Pair {
     clock: ManualClock,
     settings: Settings,
     weighted: bool,
-    bounded: bool,
-    /// What is in the cache and can be found.
+    bounded_cache_matches_model: bool,
+    /// The live entries.
     alive: HashMap<u8, Known>,
-    /// The deadlines of entries, by value, whose time is over and that the listener has not seen yet.
+    /// The deadlines of expired entries, by value, that the listener has not been called with yet.
     ended: HashMap<u64, u64>,
-    /// In nanoseconds, as the cache sees it: one more than the clock shows.
+    /// In nanoseconds of the cache's time: one more than the clock shows.
     now: u64,
     last: u64,
 }
@@ -218,7 +221,7 @@ impl Pair {
             clock,
             settings,
             weighted,
-            bounded: capacity.is_some(),
+            bounded_cache_matches_model: capacity.is_some(),
             alive: HashMap::new(),
             ended: HashMap::new(),
             now: 1,
@@ -226,7 +229,7 @@ impl Pair {
         }
     }
 
-    /// A moment so long from now.
+    /// Returns the instant `after` from now.
     fn after(&self, life: Option<Duration>) -> u64 {
         life.map_or(NEVER, |life| self.now.saturating_add(nanos(life)))
     }
@@ -239,7 +242,7 @@ impl Pair {
         (deadline != NEVER).then(|| Duration::from_nanos(deadline - self.now))
     }
 
-    /// A new entry, in the place of `old`.
+    /// Returns a new entry that replaces `old`.
     fn made(&self, key: u8, id: u64, ttl: Ttl, old: Option<Known>) -> Known {
         let default = self.after(self.settings.time_to_live.map(Duration::from_nanos));
         let limit = match (ttl, old) {
@@ -259,11 +262,12 @@ impl Pair {
         Known { id, deadline, limit }
     }
 
-    /// A lookup that found `got`, or nothing. What was not found must have left by the end of the call.
+    /// Checks a lookup that returned `got`. An entry that was not found must be removed by the end
+    /// of the call.
     fn found(&mut self, key: u8, got: Option<u64>) {
         let Some(got) = got else {
             if let Some(known) = self.alive.get(&key) {
-                assert!(self.bounded, "{known:?} is alive at {}", self.now);
+                assert!(self.bounded_cache_matches_model, "{known:?} is alive at {}", self.now);
             }
             return;
         };
@@ -290,27 +294,27 @@ impl Pair {
         }
     }
 
-    /// An entry that the call took out, unless it had been evicted before; if it was there.
+    /// Checks an entry that the call removed, if it was there and had not been evicted before.
     fn leaves(&mut self, key: u8, cause: Cause, events: &mut Vec<(u8, u64, Cause)>) -> Option<Known> {
         let known = self.alive.remove(&key)?;
         let at = events.iter().position(|(_, id, _)| *id == known.id);
         let (of, _, shown) = events.remove(at.unwrap_or_else(|| panic!("the listener was not shown {known:?}")));
         assert_eq!(of, key);
-        if self.bounded && shown == Cause::Size {
+        if self.bounded_cache_matches_model && shown == Cause::Size {
             return None;
         }
         assert_eq!(shown, cause, "{known:?}");
         Some(known)
     }
 
-    /// A new value came in.
+    /// A new value was inserted.
     fn put(&mut self, key: u8, id: u64, ttl: Ttl, events: &mut Vec<(u8, u64, Cause)>) {
         let old = self.alive.contains_key(&key);
         let old = old.then(|| self.leaves(key, Cause::Replaced, events)).flatten();
         self.enter(key, self.made(key, id, ttl, old));
     }
 
-    /// What the listener saw besides what the call had to take out.
+    /// Checks the listener's calls besides the removal by the call itself.
     fn settle(&mut self, events: Vec<(u8, u64, Cause)>) {
         for (key, id, cause) in events {
             match cause {
@@ -318,7 +322,7 @@ impl Pair {
                     let over = self.ended.remove(&id);
                     assert!(over.is_some(), "{id} of {key} was not over, or was shown before");
                 }
-                Cause::Size if self.bounded => {
+                Cause::Size if self.bounded_cache_matches_model => {
                     let known = self.alive.remove(&key);
                     assert_eq!(known.map(|known| known.id), Some(id), "alive until then");
                 }
@@ -327,7 +331,7 @@ impl Pair {
         }
     }
 
-    /// What the listener saw since the last time.
+    /// Returns the listener's calls since the last check.
     fn seen(&self) -> Vec<(u8, u64, Cause)> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
@@ -348,10 +352,10 @@ impl Pair {
         let events = self.seen();
         self.settle(events);
         self.cache.validate();
-        // No tick begins after the end of time.
+        // No tick begins after the largest timestamp.
         if self.now < u64::MAX - TICK {
             let late = self.ended.values().find(|over| **over + TICK <= self.now);
-            assert_eq!(late, None, "a tick later, what is over is gone (now: {})", self.now);
+            assert_eq!(late, None, "a tick later, expired entries are gone (now: {})", self.now);
         }
         let entries: HashMap<u8, u64> = self.cache.iter().collect();
         let alive: HashMap<u8, u64> = self.alive.iter().map(|(key, known)| (*key, known.id)).collect();
@@ -368,7 +372,8 @@ impl Pair {
         let (id, now_in) = (self.last, self.alive.clone());
         let before = |key: u8| now_in.get(&key).map(|known| known.id);
         let cache = self.cache.clone();
-        // What is not there, though alive, was evicted: `settle` takes it out of the model, and this is checked at the end.
+        // An entry that is absent though not expired was evicted: `settle` removes it from the
+        // model, and the end of the test checks that.
         let mut missed = Vec::new();
         let mut events = Vec::new();
         match call {
@@ -455,7 +460,7 @@ impl Pair {
                 } else {
                     self.leaves(key, Cause::Explicit, &mut events).map(|known| known.id)
                 };
-                assert!(current == old || self.bounded && current.is_none());
+                assert!(current == old || self.bounded_cache_matches_model && current.is_none());
             }
             Call::ComputeWithTtl(key, ttl) => {
                 let mut current = None;
@@ -463,7 +468,7 @@ impl Pair {
                 assert_eq!(after, Some(id));
                 events = self.seen();
                 self.put(key, id, ttl, &mut events);
-                assert!(current == before(key) || self.bounded && current.is_none());
+                assert!(current == before(key) || self.bounded_cache_matches_model && current.is_none());
             }
             Call::Load(key) => {
                 let got = cache.get_or_insert_with(key, || id);
@@ -489,7 +494,11 @@ impl Pair {
                 }
             }
             Call::SetCapacity(capacity) => {
-                let capacity = if self.bounded { capacity } else { 1000 + capacity };
+                let capacity = if self.bounded_cache_matches_model {
+                    capacity
+                } else {
+                    1000 + capacity
+                };
                 cache.set_capacity(capacity);
                 assert!(cache.weight() <= capacity);
             }
@@ -517,7 +526,7 @@ impl Pair {
         if got == self.last {
             // If it was there before, it must have been evicted first.
             if let Some(known) = self.alive.get(&key) {
-                assert!(self.bounded, "{known:?} is alive");
+                assert!(self.bounded_cache_matches_model, "{known:?} is alive");
             }
             self.put(key, got, ttl, events);
         } else {
@@ -539,18 +548,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn roomy(settings in settings(), policy in policy(), weighted: bool, calls in prop::collection::vec(call(6), 0..300)) {
+    fn roomy_cache_matches_model(settings in settings(), policy in policy(), weighted: bool, calls in prop::collection::vec(call(6), 0..300)) {
         Pair::new(settings, policy, None, weighted).run(calls);
     }
 
     #[test]
-    fn own_times_only(policy in policy(), calls in prop::collection::vec(call(6), 0..300)) {
+    fn cache_with_entry_ttls_only_matches_model(policy in policy(), calls in prop::collection::vec(call(6), 0..300)) {
         let none = Settings { time_to_live: None, time_to_idle: None, expiry: false };
         Pair::new(none, policy, None, false).run(calls);
     }
 
     #[test]
-    fn bounded(
+    fn bounded_cache_matches_model(
         settings in settings(),
         policy in policy(),
         capacity in 0..40u64,

@@ -1,5 +1,5 @@
-//! What may go wrong around a cache, in turn: user code that panics, at every place and every time it runs; clocks that leap; threads
-//! that end, stall or fork.
+//! Faults around a cache, one kind a module: user code that panics, at every place and at each of
+//! its calls; clocks that leap; threads that end, stall or fork.
 
 #[path = "faults/clocks.rs"]
 mod clocks;

@@ -1,5 +1,6 @@
-//! How soon, and in what portions, entries that left a cache are freed; and what a reader holds up. (crossbeam-epoch decides by itself when
-//! it looks at the readers, and has one domain for all caches.)
+//! How soon, and in what portions, removed entries are freed, and what a reader delays.
+//! (crossbeam-epoch decides by itself when it checks the readers, and has one domain for all
+//! caches.)
 #![cfg(not(feature = "crossbeam"))]
 
 use hotset::{Cache, ManualClock};
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Counts the living values of a test.
+/// Counts the live values of a test.
 #[derive(Clone, Default)]
 struct Living(Arc<AtomicUsize>);
 
@@ -32,11 +33,11 @@ impl Drop for Value {
 
 type Shared = Cache<u64, Arc<Value>>;
 
-/// A few, whatever the capacity.
+/// The most values that may wait to be freed, whatever the capacity.
 const FEW: usize = 8;
 
 #[test]
-fn overwritten_key_keeps_few_values() {
+fn overwritten_key_retains_few_values() {
     for capacity in [1, 4, 100, 10_000, 10_000_000] {
         let (cache, living) = (Shared::new(capacity), Living::default());
         let mut peak = 0;
@@ -81,7 +82,7 @@ fn expired_values_are_freed_by_a_few_gets() {
 }
 
 #[test]
-fn reader_holds_up_its_own_cache_only() {
+fn reader_delays_freeing_of_its_cache_only() {
     let (idle, busy, living) = (Shared::new(10), Shared::new(10), Living::default());
     idle.insert(1, living.value());
     std::thread::scope(|scope| {
@@ -104,7 +105,7 @@ fn reader_holds_up_its_own_cache_only() {
 }
 
 #[test]
-fn forgotten_reader_harms_its_own_cache_only() {
+fn leaked_reader_delays_freeing_of_its_cache_only() {
     let (cache, living) = (Shared::new(10), Living::default());
     let use_both = |forgotten: &Shared| {
         for key in 0..1000 {
@@ -142,7 +143,7 @@ fn forgotten_reader_harms_its_own_cache_only() {
 }
 
 #[test]
-fn leaked_reader_keeps_what_it_found() {
+fn leaked_reader_keeps_found_values_alive() {
     let cache: &'static Shared = Box::leak(Box::new(Shared::new(10)));
     let living = Living::default();
     cache.insert(1, living.value());
@@ -158,7 +159,7 @@ fn leaked_reader_keeps_what_it_found() {
 #[test]
 fn backlog_is_freed_in_bounded_portions() {
     const BACKLOG: usize = 50_000;
-    /// What a visit unlinked, and 64 more.
+    /// The entries that a visit unlinked, and 64 more.
     const PORTION: usize = 200;
     let (cache, living) = (Shared::new(1000), Living::default());
     let reader = cache.reader();
@@ -174,7 +175,7 @@ fn backlog_is_freed_in_bounded_portions() {
         calls += 1;
         assert!(calls < BACKLOG as u64, "freeing keeps up with the insertions");
     }
-    // One call may free all of it where that is its purpose.
+    // One call may free all garbage if that is its purpose.
     let reader = cache.reader();
     (0..BACKLOG as u64).for_each(|key| cache.insert(key, living.value()));
     drop(reader);
@@ -182,9 +183,9 @@ fn backlog_is_freed_in_bounded_portions() {
     assert_eq!(living.count(), cache.len());
 }
 
-/// What waits to be freed is shown alive, also if the caller has all of it freed in between.
+/// Retired entries are visited alive, even if the caller has all of them freed during the visit.
 #[test]
-fn unlinked_entries_live_while_they_are_shown() {
+fn unlinked_entries_stay_alive_while_visited() {
     let (cache, living) = (Shared::new(4096), Living::default());
     let reader = cache.reader();
     (0..2000).for_each(|key| cache.insert(key, living.value()));
@@ -195,7 +196,7 @@ fn unlinked_entries_live_while_they_are_shown() {
         if values.is_empty() {
             cache.run_pending();
         }
-        // A value that was dropped would have no count of at least one.
+        // A dropped value would not have a count of at least one.
         assert!(Arc::strong_count(value) >= 1 && living.count() == 2000);
         values.push(Arc::as_ptr(value));
         most = most.max(values.len());

@@ -1,6 +1,8 @@
-//! The cache without a bound is a linearizable map: histories of real threads are recorded, and checked key by key.
+//! The unbounded cache is a linearizable map: histories of real threads are recorded, and checked
+//! key by key.
 //!
-//! What is not exactly a map's behaviour, and why, is said in `linearizability/model.rs`. `HOTSET_STRESS=20` runs 20 times as many rounds.
+//! Deviations from an exact map, and their reasons, are listed in `linearizability/model.rs`.
+//! `HOTSET_STRESS=20` runs 20 times as many rounds.
 
 #[path = "linearizability/checker.rs"]
 mod checker;
@@ -22,7 +24,8 @@ fn rounds(base: u64) -> u64 {
     base * std::env::var("HOTSET_STRESS").map_or(1, |factor| factor.parse().expect("a number"))
 }
 
-/// The cache, and how many filler keys each thread inserts beside every operation, so that the table grows meanwhile.
+/// The cache, and how many filler keys each thread inserts with every operation, so that the table
+/// grows concurrently.
 struct Real<S> {
     cache: Cache<u64, u64, S>,
     fillers: u64,
@@ -77,7 +80,7 @@ fn unbounded(policy: Policy) -> Builder<u64, u64> {
     Cache::builder().max_entries(usize::MAX).policy(policy)
 }
 
-/// Runs two to four threads on one to three keys; each time with a cache of its own.
+/// Runs two to four threads on one to three keys, each time with a new cache.
 fn check<S: BuildHasher + Sync + Send>(seed: u64, rounds: u64, fillers: u64, cache: impl Fn() -> Cache<u64, u64, S>) {
     let mut overlaps = 0;
     for threads in 2..=4 {
@@ -108,7 +111,7 @@ fn stress_linear_under_every_policy() {
 }
 
 #[test]
-fn stress_linear_with_times() {
+fn stress_linear_with_expiration() {
     for (seed, policy) in POLICIES.into_iter().enumerate() {
         check(11 + seed as u64, rounds(200), 0, || {
             let builder = unbounded(policy).clock(ManualClock::new());
@@ -118,7 +121,7 @@ fn stress_linear_with_times() {
     }
 }
 
-/// Each time from an empty table, so that most rounds see it grow.
+/// Each time from an empty table, so that it grows in most rounds.
 #[test]
 fn stress_linear_while_the_table_grows() {
     for seed in 0..rounds(12) {
@@ -126,7 +129,7 @@ fn stress_linear_while_the_table_grows() {
     }
 }
 
-/// Sends all keys to one place.
+/// Gives all keys one hash.
 #[derive(Clone)]
 struct Same;
 
@@ -154,7 +157,7 @@ fn stress_linear_in_one_bucket() {
     }
 }
 
-/// A cache with a bug, to see that it is found.
+/// A cache with a bug that the checker must find.
 struct Broken {
     cache: Cache<u64, u64>,
     bug: Bug,
@@ -163,7 +166,7 @@ struct Broken {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bug {
     None,
-    /// One get in 64 returns what this thread found the time before.
+    /// One get in 64 returns the result of this thread's previous get.
     Stale,
     /// One get in 64 misses.
     Blind,
@@ -171,7 +174,7 @@ enum Bug {
     Torn,
     /// An insertion takes effect with the thread's next one.
     Late,
-    /// A load is a get, then an insert: it beats whatever changed the key meanwhile.
+    /// A bug: a load is a get, then an insert, and overwrites concurrent changes of the key.
     Blunt,
     /// `remove` leaves the entry, one time in 16.
     Idle,
@@ -250,7 +253,7 @@ impl Subject for Broken {
 }
 
 #[test]
-fn bugs_are_found() {
+fn checker_finds_six_kinds_of_bugs() {
     let found = |bug| {
         (0..20).any(|seed| {
             let cache = unbounded(Policy::WTinyLfu).build().unwrap();

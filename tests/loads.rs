@@ -1,4 +1,4 @@
-//! Single flight: one loader per key at a time, whatever happens meanwhile; and `compute`.
+//! Single-flight loads: one loader per key at a time, whatever runs concurrently; and `compute`.
 
 use hotset::{Cache, LoadError, Policy};
 use std::collections::HashMap;
@@ -14,7 +14,8 @@ fn settled<K, V, S>(cache: &Cache<K, V, S>) {
     cache.validate();
 }
 
-/// Long enough that other threads most likely have come to wait; nothing depends on it but what is covered.
+/// Long enough that other threads are most likely waiting by then. No verdict depends on it, only
+/// what the test covers.
 fn a_moment() {
     thread::sleep(Duration::from_millis(20));
 }
@@ -24,7 +25,7 @@ fn panics<R>(call: impl FnOnce() -> R) -> bool {
 }
 
 #[test]
-fn many_threads_one_load() {
+fn load_by_many_threads_runs_once() {
     let cache: Cache<u64, u64> = Cache::new(1000);
     let loads = AtomicUsize::new(0);
     for key in 0..20 {
@@ -50,7 +51,7 @@ fn many_threads_one_load() {
 }
 
 #[test]
-fn waiters_get_a_value_that_is_not_kept() {
+fn waiters_get_a_value_that_is_not_admitted() {
     let cache: Cache<u64, u64> = Cache::new(0);
     let barrier = Barrier::new(4);
     thread::scope(|scope| {
@@ -66,7 +67,7 @@ fn waiters_get_a_value_that_is_not_kept() {
 }
 
 #[test]
-fn a_panicking_loader_is_survived() {
+fn loader_that_panics_releases_waiters() {
     let cache: Cache<u64, u64> = Cache::new(10);
     let (begun, wait) = mpsc::channel();
     let calls = AtomicUsize::new(0);
@@ -98,7 +99,7 @@ fn a_panicking_loader_is_survived() {
 }
 
 #[test]
-fn errors_are_shared_and_not_kept() {
+fn loader_errors_are_shared_and_not_cached() {
     let cache: Cache<u64, u64> = Cache::new(10);
     let (begun, wait) = mpsc::channel();
     let calls = AtomicUsize::new(0);
@@ -133,7 +134,7 @@ fn errors_are_shared_and_not_kept() {
 }
 
 #[test]
-fn a_key_inside_its_own_loader_is_an_error() {
+fn load_of_a_key_in_its_own_loader_fails() {
     let cache: Cache<u64, u64> = Cache::new(10);
     let value = cache.get_or_insert_with(1, || {
         let inner = cache.try_get_or_insert_with(1, || Ok::<_, String>(0));
@@ -155,7 +156,7 @@ fn a_key_inside_its_own_loader_is_an_error() {
 }
 
 #[test]
-fn a_ring_of_loaders_is_an_error() {
+fn wait_cycle_of_loaders_fails() {
     let cache: Cache<u64, u64> = Cache::new(10);
     for threads in [2u64, 3, 5] {
         cache.clear();
@@ -180,7 +181,7 @@ fn a_ring_of_loaders_is_an_error() {
                 });
             }
         });
-        assert_eq!(errors.load(SeqCst), 1, "one is told, the others get what it made of it");
+        assert_eq!(errors.load(SeqCst), 1, "one gets the error, the others its result");
     }
     // The same over two caches.
     let other: Cache<u64, u64> = Cache::new(10);
@@ -198,9 +199,9 @@ fn a_ring_of_loaders_is_an_error() {
     });
 }
 
-/// A waiter that was served but has not woken up yet waits for nobody any more.
+/// A waiter that has its value but has not woken up yet is in no wait cycle.
 #[test]
-fn a_load_that_has_landed_is_no_ring() {
+fn completed_load_is_no_wait_cycle() {
     let cache: Cache<(u64, u64), u64> = Cache::new(10);
     for round in 0..3000 {
         let asked = Barrier::new(2);
@@ -223,7 +224,7 @@ fn a_load_that_has_landed_is_no_ring() {
 }
 
 #[test]
-fn invalidations_beat_a_load_in_flight() {
+fn invalidation_beats_a_load_in_flight() {
     type Act = fn(&Cache<u64, u64>);
     let acts: [(Act, Option<u64>); 8] = [
         (|cache| assert_eq!(cache.remove(&1), None), None),
@@ -259,7 +260,7 @@ fn invalidations_beat_a_load_in_flight() {
                     if !from_inside {
                         act(cache);
                     }
-                    // Who comes now must not be served by the overtaken load.
+                    // A call that begins now must not be served by the invalidated load.
                     let late = (at == 0).then(|| scope.spawn(|| cache.get_or_insert_with(1, || 300)));
                     a_moment();
                     go.send(()).unwrap();
@@ -278,9 +279,9 @@ fn invalidations_beat_a_load_in_flight() {
     }
 }
 
-/// A source of truth and its cache: after `remove`, no load may bring back what was read before.
+/// A source and its cache: after `remove`, no load may insert a value that was read before.
 #[test]
-fn nothing_stale_stays() {
+fn load_beside_changes_leaves_nothing_stale() {
     let cache: Cache<u64, u64> = Cache::new(100);
     let source: Vec<AtomicU64> = (0..4).map(|_| AtomicU64::new(0)).collect();
     thread::scope(|scope| {
@@ -303,7 +304,7 @@ fn nothing_stale_stays() {
                             source[key as usize].load(SeqCst)
                         };
                         let value = cache.get_or_insert_with(key, || source[key as usize].load(SeqCst));
-                        // At most the update that is just being made (removal follows) may be missing.
+                        // At most the update in progress (its removal follows) may be missing.
                         assert!(value + 1 >= before, "{value} of {before}");
                     }
                 }
@@ -317,7 +318,7 @@ fn nothing_stale_stays() {
 }
 
 #[test]
-fn remove_if_and_compute_see_the_entry() {
+fn remove_if_and_compute_get_the_entry() {
     let cache: Cache<u64, u64> = Cache::new(100);
     cache.insert(1, 10);
     assert_eq!(cache.remove_if(&1, |key, value| (*key, *value) == (1, 11)), None);
@@ -343,7 +344,7 @@ fn remove_if_and_compute_see_the_entry() {
 }
 
 #[test]
-fn stats_count() {
+fn stats_count_loads() {
     let cache: Cache<u64, u64> = Cache::new(100);
     assert_eq!(cache.stats().hit_ratio(), 0.0);
     cache.insert(1, 1);
@@ -373,9 +374,10 @@ fn stats_count() {
     assert_eq!(stats.evictions + stats.rejections + cache.len() as u64, 1000);
 }
 
-/// A listener is called when the loader has ended and the map has decided: it may load the key anew.
+/// The listener is called after the loader has returned and the map has decided: it may load the
+/// key again.
 #[test]
-fn a_listener_may_load_the_key_that_was_not_admitted() {
+fn listener_may_load_the_rejected_key() {
     static CACHE: OnceLock<Cache<u64, u64>> = OnceLock::new();
     static RELOADED: AtomicUsize = AtomicUsize::new(0);
     let cache = CACHE.get_or_init(|| {
@@ -394,7 +396,7 @@ fn a_listener_may_load_the_key_that_was_not_admitted() {
     assert_eq!((cache.stats().loads, cache.stats().load_failures), (2, 0));
 }
 
-/// Counts its living copies.
+/// Counts its live copies.
 struct Key(u64, Option<Arc<AtomicUsize>>);
 
 impl Clone for Key {
@@ -423,25 +425,25 @@ impl PartialEq for Key {
 impl Eq for Key {}
 
 impl Hash for Key {
-    /// All the same, so that loads of different keys meet.
+    /// All hashes are equal, so that loads of different keys share a bucket.
     fn hash<H: Hasher>(&self, state: &mut H) {
         0.hash(state);
     }
 }
 
 #[test]
-fn loads_of_keys_with_one_hash() {
+fn loads_of_keys_with_one_hash_stay_separate() {
     let living = Arc::new(AtomicUsize::new(0));
     let key = |id| {
         living.fetch_add(1, SeqCst);
         Key(id, Some(living.clone()))
     };
     let cache: Cache<Key, u64> = Cache::new(100);
-    // Nested: each begins while the others are open.
+    // Nested: each load begins while the others are in flight.
     fn nest(cache: &Cache<Key, u64>, key: &dyn Fn(u64) -> Key, id: u64) -> u64 {
         cache.get_or_insert_with(key(id), || {
             if id == 3 {
-                // Overtakes the load of 1 alone.
+                // Invalidates the load of 1 only.
                 cache.remove(&Key(1, None));
             }
             let again = cache.try_get_or_insert_with(key(id), || Ok::<_, String>(0));
@@ -454,7 +456,7 @@ fn loads_of_keys_with_one_hash() {
         let expected = (id != 1).then_some(6 - id);
         assert_eq!(cache.get(&Key(id, None)), expected, "{id}");
     }
-    // At once, from several threads.
+    // Concurrently, from several threads.
     let loads = AtomicUsize::new(0);
     for round in 1..50 {
         let barrier = Barrier::new(4);
@@ -485,7 +487,7 @@ fn loads_of_keys_with_one_hash() {
 }
 
 #[test]
-fn the_time_of_loads_is_measured() {
+fn load_time_is_measured() {
     let cache: Cache<u64, u64> = Cache::new(10);
     assert_eq!(cache.stats().load_time, Duration::ZERO);
     let begun = Instant::now();

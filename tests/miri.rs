@@ -1,5 +1,5 @@
-//! A little of everything, for `make miri`: every access is checked against the rules of both borrow models there, and for data
-//! races. It runs as an ordinary test, too.
+//! A small test of every kind of call, for `make miri`, which checks each access against the rules
+//! of both borrow models and for data races. It runs as an ordinary test, too.
 
 #[cfg(feature = "snapshot")]
 use hotset::snapshot::LoadOptions;
@@ -67,18 +67,18 @@ fn mixed(policy: Policy, timed: bool) {
 }
 
 #[test]
-fn mixed_calls_under_every_policy() {
+fn mixed_calls_under_every_policy_are_sound() {
     POLICIES.into_iter().for_each(|policy| mixed(policy, false));
 }
 
 #[test]
-fn mixed_calls_with_expiration() {
+fn mixed_calls_with_expiration_are_sound() {
     mixed(Policy::WTinyLfu, true);
     mixed(Policy::Lru, true);
 }
 
 #[test]
-fn growth_beside_a_reader() {
+fn growth_beside_a_reader_is_sound() {
     let cache: Cache<u32, Box<u32>> = Cache::new(usize::MAX);
     std::thread::scope(|scope| {
         for thread in 0..2 {
@@ -98,7 +98,7 @@ fn growth_beside_a_reader() {
 }
 
 #[test]
-fn weights_near_the_end_of_numbers() {
+fn weights_near_u64_max_are_sound() {
     let cache: Cache<u32, u64> = Cache::builder()
         .max_weight(u64::MAX)
         .weigher(|_, weight| *weight)
@@ -112,7 +112,7 @@ fn weights_near_the_end_of_numbers() {
 }
 
 #[test]
-fn loads_that_are_shared() {
+fn shared_loads_are_sound() {
     let cache: Shared = Cache::new(10);
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -127,7 +127,7 @@ fn loads_that_are_shared() {
 /// Saves and loads; Miri has no mapped files, so there the file is copied.
 #[cfg(feature = "snapshot")]
 #[test]
-fn a_snapshot_comes_back() {
+fn snapshot_round_trip_is_sound() {
     let path = std::env::temp_dir().join(format!("hotset-miri-{}", std::process::id()));
     let cache: Cache<u32, String> = Cache::new(10);
     (0..5).for_each(|key| cache.insert(key, key.to_string()));

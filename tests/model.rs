@@ -56,7 +56,8 @@ fn policy() -> impl Strategy<Value = Policy> {
     ])
 }
 
-/// The cache and the latest value of every key that was not removed. The cache may have evicted some, if it is bounded.
+/// The cache and the latest value of every key that was not removed. A bounded_cache_matches_model
+/// cache may have evicted some of them.
 struct Pair {
     cache: Cache<u8, u64>,
     model: HashMap<u8, u64>,
@@ -65,7 +66,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// What the cache has for the key is the latest value, or (if bounded) nothing.
+    /// The cache's value of the key is the latest one, or (if bounded_cache_matches_model) absent.
     fn agree(&self, key: u8, got: Option<u64>) {
         let latest = self.model.get(&key).copied();
         if self.exact || got.is_some() {
@@ -192,7 +193,7 @@ fn one(_: u64) -> u64 {
     1
 }
 
-/// Many weigh nothing.
+/// Many values have weight zero.
 fn some(value: u64) -> u64 {
     (value % 40).saturating_sub(5)
 }
@@ -201,33 +202,33 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn unbounded(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
+    fn unbounded_cache_matches_model(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_entries(usize::MAX).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: true, weigh: one }.run(calls);
     }
 
     #[test]
-    fn unbounded_weight(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
+    fn unbounded_weighted_cache_matches_model(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
         let builder = Cache::builder().max_weight(u64::MAX).weigher(|_, value| some(*value));
         let cache = builder.policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: true, weigh: some }.run(calls);
     }
 
     #[test]
-    fn bounded(policy in policy(), entries in 0..120usize, calls in prop::collection::vec(call(), 0..300)) {
+    fn bounded_cache_matches_model(policy in policy(), entries in 0..120usize, calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_entries(entries).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: false, weigh: one }.run(calls);
     }
 
     #[test]
-    fn bounded_weight(policy in policy(), weight in 0..1500u64, calls in prop::collection::vec(call(), 0..300)) {
+    fn bounded_weighted_cache_matches_model(policy in policy(), weight in 0..1500u64, calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_weight(weight).weigher(|_, value| some(*value)).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: false, weigh: some }.run(calls);
     }
 
     /// With room for all keys, nothing is evicted.
     #[test]
-    fn roomy(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
+    fn roomy_cache_matches_model(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_entries(256).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: true, weigh: one }.run(calls);
     }

@@ -1,5 +1,5 @@
-//! What `run_pending` promises to free. (One test, in a file of its own: a reader in another thread could hold any of it up.) On
-//! crossbeam-epoch that may take more than one call.
+//! What `run_pending` guarantees to free. (One test, in a file of its own: a reader in another
+//! thread could delay the freeing.) On crossbeam-epoch that may take more than one call.
 #![cfg(not(feature = "crossbeam"))]
 
 use hotset::{Cache, ManualClock, Policy};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
-fn what_no_reader_holds_is_freed_by_the_next_housekeeping() {
+fn unpinned_garbage_is_freed_by_next_maintenance() {
     for policy in [Policy::WTinyLfu, Policy::Lru, Policy::Random] {
         for (removals, timed) in [(1, false), (1, true), (50, false), (1000, true)] {
             let clock = Arc::new(ManualClock::new());

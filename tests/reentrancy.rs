@@ -1,4 +1,4 @@
-//! User code that panics, or calls back into the same cache, in every place where the cache runs any.
+//! User code that panics, or calls the same cache, at every place where the cache runs any.
 
 mod common;
 
@@ -42,7 +42,7 @@ const PLACES: [Place; 11] = [
 ];
 
 thread_local! {
-    /// Where user code does what it should not, after how many more times; then how often it did.
+    /// The place where user code misbehaves, and after how many calls; then how often it did.
     static TRAP: Cell<(Place, u32)> = const { Cell::new((Place::Nowhere, 0)) };
     static SPRUNG: Cell<usize> = const { Cell::new(0) };
     static CALL_BACK: Cell<bool> = const { Cell::new(false) };
@@ -50,7 +50,7 @@ thread_local! {
 
 type Hostile = Cache<Key, Value>;
 
-/// The cache that user code calls back into. Tests take turns.
+/// The cache that user code calls. Tests take turns.
 static CACHE: Mutex<Option<Hostile>> = Mutex::new(None);
 static TURN: Mutex<()> = Mutex::new(());
 static LIVE: AtomicIsize = AtomicIsize::new(0);
@@ -157,7 +157,7 @@ fn everywhere(call_back: bool) {
                     if at == 12 && !call_back && matches!(place, Place::Listen | Place::DropKey | Place::DropValue) {
                         assert_eq!(cache.len(), 0, "clear does its work, {place:?}");
                     }
-                    // All still works.
+                    // The cache still works.
                     cache.set_capacity(20);
                     cache.insert(key(3), value(33));
                     assert!(cache.get(&key(3)).is_none_or(|value| *value.0 == 33));
@@ -172,8 +172,8 @@ fn everywhere(call_back: bool) {
                     );
                     *CACHE.lock().unwrap() = None;
                     drop(cache);
-                    // If a destructor of an argument or local panics, the compiler forgets a value that was to be returned
-                    // (rust-lang/rust#47949).
+                    // If the destructor of an argument or local panics, the compiler forgets the
+                    // return value (rust-lang/rust#47949).
                     let forgotten = panicked && matches!(place, Place::DropKey | Place::DropValue) && at != 12;
                     let live = LIVE.load(Relaxed);
                     assert!(
@@ -188,17 +188,17 @@ fn everywhere(call_back: bool) {
 }
 
 #[test]
-fn panics_everywhere() {
+fn callback_panics_everywhere_are_survived() {
     everywhere(false);
 }
 
 #[test]
-fn calls_back_from_everywhere() {
+fn callbacks_may_call_the_cache_from_everywhere() {
     everywhere(true);
 }
 
 #[test]
-fn destructors_that_panic_when_the_cache_goes() {
+fn destructor_that_panics_in_drop_frees_the_rest() {
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     for place in [Place::DropKey, Place::DropValue] {
         LIVE.store(0, Relaxed);
@@ -212,7 +212,7 @@ fn destructors_that_panic_when_the_cache_goes() {
 }
 
 #[test]
-fn a_listener_that_puts_back_what_was_removed() {
+fn listener_may_reinsert_removed_entries() {
     let handle: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
     let inner = handle.clone();
     let cache: Cache<u64, u64> = Cache::builder()

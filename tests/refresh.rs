@@ -1,4 +1,4 @@
-//! Reloads before a value is too old, values that outlive a failing source, and failures that are remembered.
+//! Refresh-ahead, values that outlive a failing source, and negative caching.
 
 use hotset::{Builder, Cache, LoadError, ManualClock, RefreshTask, Ttl};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,7 @@ fn load(cache: &Cache<u32, u32>, value: Result<u32, &'static str>) -> Result<u32
 }
 
 #[test]
-fn a_value_is_reloaded_when_it_is_due_and_not_before() {
+fn value_is_reloaded_once_due_and_not_before() {
     let clock = ManualClock::new();
     let cache = cache(&clock, |builder| builder);
     assert_eq!(load(&cache, Ok(1)), Ok(1));
@@ -34,7 +34,7 @@ fn a_value_is_reloaded_when_it_is_due_and_not_before() {
     clock.advance(secs(1));
     assert_eq!(cache.get(&1), Some(1), "a get has no loader");
     assert_eq!(load(&cache, Ok(3)), Ok(3));
-    assert_eq!(load(&cache, Ok(4)), Ok(3), "the age begins anew");
+    assert_eq!(load(&cache, Ok(4)), Ok(3), "the age restarts");
     assert_eq!(cache.remaining(&1), Some(Some(secs(60))));
     let stats = cache.stats();
     assert_eq!((stats.loads, stats.load_failures), (2, 0));
@@ -43,7 +43,7 @@ fn a_value_is_reloaded_when_it_is_due_and_not_before() {
 }
 
 #[test]
-fn one_caller_reloads_while_the_others_are_served() {
+fn reload_by_one_caller_serves_others_the_old_value() {
     let clock = ManualClock::new();
     let cache = cache(&clock, |builder| builder);
     cache.insert(1, 1);
@@ -70,17 +70,17 @@ fn one_caller_reloads_while_the_others_are_served() {
 }
 
 #[test]
-fn a_failed_reload_leaves_the_value_and_is_tried_again() {
+fn failed_reload_keeps_the_value_and_is_retried() {
     let clock = ManualClock::new();
     let cache = cache(&clock, |builder| builder);
     cache.insert(1, 1);
     clock.advance(secs(10));
     assert_eq!(load(&cache, Err("down")), Ok(1));
-    assert_eq!(load(&cache, Ok(2)), Ok(1), "not at once");
+    assert_eq!(load(&cache, Ok(2)), Ok(1), "not immediately");
     clock.advance(Duration::from_millis(2500));
     assert_eq!(load(&cache, Ok(2)), Ok(2));
     assert_eq!(cache.stats().load_failures, 1);
-    // Without a grace the time to live is the end.
+    // Without a grace, the value expires at its time to live.
     clock.advance(secs(59));
     assert_eq!(load(&cache, Err("down")), Ok(2));
     clock.advance(secs(1));
@@ -88,7 +88,7 @@ fn a_failed_reload_leaves_the_value_and_is_tried_again() {
 }
 
 #[test]
-fn a_grace_keeps_the_value_beyond_its_time() {
+fn grace_serves_the_value_beyond_its_deadline() {
     let clock = ManualClock::new();
     let cache = cache(&clock, |builder| builder.stale_if_error(secs(300)));
     cache.insert(1, 1);
@@ -107,7 +107,7 @@ fn a_grace_keeps_the_value_beyond_its_time() {
 }
 
 #[test]
-fn a_panicking_reload_is_that_callers_and_is_tried_again() {
+fn panicking_reload_reaches_its_caller_and_is_retried() {
     let clock = ManualClock::new();
     let cache = cache(&clock, |builder| builder);
     cache.insert(1, 1);
@@ -122,7 +122,7 @@ fn a_panicking_reload_is_that_callers_and_is_tried_again() {
 }
 
 #[test]
-fn a_change_during_a_reload_wins() {
+fn change_during_a_reload_wins() {
     let clock = ManualClock::new();
     for change in [0, 1, 2, 3] {
         let cache = cache(&clock, |builder| builder);
@@ -145,7 +145,7 @@ fn a_change_during_a_reload_wins() {
 }
 
 #[test]
-fn the_same_key_inside_its_reload_is_served() {
+fn lookup_in_its_own_reload_gets_the_old_value() {
     let clock = ManualClock::new();
     let cache = cache(&clock, |builder| builder);
     cache.insert(1, 1);
@@ -155,7 +155,7 @@ fn the_same_key_inside_its_reload_is_served() {
 }
 
 #[test]
-fn reloads_run_in_the_background_if_there_is_one() {
+fn reload_runs_on_the_refresh_executor() {
     let clock = ManualClock::new();
     let tasks: Arc<Mutex<Vec<RefreshTask>>> = Arc::default();
     let queue = tasks.clone();
@@ -170,7 +170,7 @@ fn reloads_run_in_the_background_if_there_is_one() {
     assert!(tasks.lock().unwrap().is_empty(), "one caller asks");
     task();
     assert_eq!(cache.get_or_refresh_with(1, || 4), 2);
-    // A task that is dropped is tried again, one that fails, too.
+    // The reload of a dropped task is retried, and that of a failed one.
     clock.advance(secs(10));
     assert_eq!(cache.get_or_refresh_with(1, || 5), 2);
     tasks.lock().unwrap().clear();
@@ -181,7 +181,7 @@ fn reloads_run_in_the_background_if_there_is_one() {
     assert_eq!(cache.get_or_refresh_with(1, || 6), 2);
     tasks.lock().unwrap().pop().unwrap()();
     assert_eq!(cache.get(&1), Some(6));
-    // Removed before its task runs, the key comes in as after any load.
+    // Removed before its task runs, the key is inserted as by any load.
     clock.advance(secs(10));
     cache.get_or_refresh_with(1, || 7);
     cache.remove(&1);
@@ -191,9 +191,10 @@ fn reloads_run_in_the_background_if_there_is_one() {
     cache.validate();
 }
 
-/// The old value lives, so the caller gets it; the reload is abandoned, and is due again a quarter of its time later.
+/// The old value has not expired, so the caller gets it; the reload is abandoned, and is due again
+/// after a quarter of its age.
 #[test]
-fn background_that_panics_abandons_the_reload() {
+fn executor_that_panics_abandons_the_reload() {
     let clock = ManualClock::new();
     let calls = Arc::new(AtomicUsize::new(0));
     let count = calls.clone();
@@ -208,7 +209,7 @@ fn background_that_panics_abandons_the_reload() {
     clock.advance(secs(10));
     assert_eq!(cache.get_or_refresh_with(1, || 2), 1);
     assert_eq!(cache.get_or_refresh_with(1, || 3), 1);
-    assert_eq!(calls.load(SeqCst), 1, "it is not due again at once");
+    assert_eq!(calls.load(SeqCst), 1, "it is not due again immediately");
     clock.advance(secs(3));
     assert_eq!(cache.get_or_refresh_with(1, || 4), 1);
     assert_eq!(calls.load(SeqCst), 2);
@@ -223,7 +224,7 @@ fn background_that_panics_abandons_the_reload() {
 }
 
 #[test]
-fn a_failure_is_remembered_for_a_while() {
+fn failure_is_cached_until_its_ttl_elapses() {
     let clock = ManualClock::new();
     let asked = AtomicUsize::new(0);
     let cache: Cache<u32, u32> = Cache::builder()
@@ -242,7 +243,7 @@ fn a_failure_is_remembered_for_a_while() {
     assert!(failed(load(Err("down"))));
     assert!(failed(load(Ok(1))), "no loader runs");
     assert_eq!((asked.load(SeqCst), cache.get(&1)), (1, None));
-    // Another type of error knows nothing of it.
+    // A call with another error type ignores the cached failure.
     assert_eq!(cache.try_get_or_insert_with(1, || Ok::<_, u8>(1)).unwrap(), 1);
     cache.remove(&1);
     assert!(failed(load(Err("down"))), "removing the key ends it");
@@ -265,7 +266,7 @@ fn a_failure_is_remembered_for_a_while() {
 }
 
 #[test]
-fn a_loader_may_say_how_long_its_value_lives() {
+fn loader_sets_the_ttl_of_its_value() {
     let clock = ManualClock::new();
     let cache: Cache<u32, u32> = Cache::builder().max_entries(100).clock(clock.clone()).build().unwrap();
     assert_eq!(cache.get_or_insert_with_ttl(1, || (1, Ttl::After(secs(5)))), 1);

@@ -1,4 +1,4 @@
-//! Defects that were found and mended, each held down by the sequence that showed it.
+//! Defects that were found and fixed, each reproduced by the sequence that showed it.
 
 use hotset::{Cache, ManualClock};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ fn builder<K: 'static, V: 'static>(clock: &ManualClock) -> hotset::Builder<K, V>
 }
 
 #[test]
-fn a_load_that_was_overtaken_does_not_come_in_when_the_newer_value_is_over() {
+fn load_invalidated_by_expired_value_is_discarded() {
     let clock = ManualClock::new();
     let cache: Cache<u32, u32> = builder(&clock).time_to_live(100 * SECOND).build().unwrap();
     cache.get_or_insert_with(1, || {
@@ -24,7 +24,7 @@ fn a_load_that_was_overtaken_does_not_come_in_when_the_newer_value_is_over() {
 }
 
 #[test]
-fn a_listener_that_looks_at_the_cache_does_not_nest() {
+fn listener_that_reads_the_cache_does_not_nest() {
     static CACHE: OnceLock<Cache<u32, u32>> = OnceLock::new();
     static DEPTH: AtomicUsize = AtomicUsize::new(0);
     static HEARD: AtomicUsize = AtomicUsize::new(0);
@@ -49,8 +49,8 @@ fn a_listener_that_looks_at_the_cache_does_not_nest() {
 }
 
 #[test]
-fn housekeeping_ends_though_the_clock_goes_back() {
-    /// The time in milliseconds, and how often it may still be asked for.
+fn maintenance_terminates_when_the_clock_goes_back() {
+    /// The time in milliseconds, and how many more readings succeed.
     struct Back(AtomicU64, AtomicU64);
     impl hotset::Clock for Back {
         fn now(&self) -> Duration {
@@ -69,7 +69,7 @@ fn housekeeping_ends_though_the_clock_goes_back() {
     (0..200).for_each(|key| cache.insert(key, key));
     cache.run_pending();
     clock.0.store(2_000_000, SeqCst);
-    // Until the wheel has come to the tick in which all of them end, and some have been taken out.
+    // Until the wheel has reached the tick in which all of them expire, and some have been removed.
     while cache.stats().expirations == 0 {}
     assert!(cache.stats().expirations < 200, "as many are left as one look leaves");
     clock.0.store(1_000_000, SeqCst);
@@ -78,7 +78,7 @@ fn housekeeping_ends_though_the_clock_goes_back() {
 }
 
 #[test]
-fn an_event_is_not_lost_when_the_clock_panics() {
+fn event_survives_a_clock_that_panics() {
     struct Frail(Arc<AtomicBool>, Arc<AtomicUsize>);
     impl hotset::Clock for Frail {
         fn now(&self) -> Duration {
@@ -119,7 +119,7 @@ fn an_event_is_not_lost_when_the_clock_panics() {
 }
 
 #[test]
-fn a_removal_that_was_declined_does_not_end_reloading() {
+fn declined_removal_does_not_cancel_the_reload() {
     let clock = ManualClock::new();
     let cache: Cache<u32, u32> = builder(&clock).refresh_after(10 * SECOND).build().unwrap();
     cache.insert(1, 1);
@@ -133,7 +133,7 @@ fn a_removal_that_was_declined_does_not_end_reloading() {
 }
 
 #[test]
-fn a_fresh_value_is_not_reloaded_early() {
+fn fresh_value_is_not_reloaded_early() {
     let clock = ManualClock::new();
     let cache: Cache<u32, u32> = builder(&clock).refresh_after(100 * SECOND).build().unwrap();
     cache.insert(1, 1);
@@ -147,7 +147,7 @@ fn a_fresh_value_is_not_reloaded_early() {
 }
 
 #[test]
-fn a_source_that_fails_slowly_gets_its_grace() {
+fn slowly_failing_source_gets_its_grace() {
     let clock = ManualClock::new();
     let built = builder(&clock).time_to_live(60 * SECOND).refresh_after(50 * SECOND);
     let cache: Cache<u32, u32> = built.stale_if_error(1000 * SECOND).build().unwrap();
@@ -161,7 +161,7 @@ fn a_source_that_fails_slowly_gets_its_grace() {
 }
 
 #[test]
-fn a_success_ends_a_failure() {
+fn success_clears_the_cached_failure() {
     let clock = ManualClock::new();
     let built = builder(&clock).negative_ttl(100 * SECOND).time_to_live(SECOND);
     let cache: Cache<u32, u32> = built.build().unwrap();
@@ -172,7 +172,7 @@ fn a_success_ends_a_failure() {
 }
 
 #[test]
-fn anothers_panic_does_not_undo_a_call() {
+fn panic_of_another_caller_does_not_undo_a_call() {
     let clock = ManualClock::new();
     let listener = |key: &u32, _: &u32, _| assert_ne!(*key, 1, "the listener panics");
     let cache = builder(&clock)
@@ -188,7 +188,7 @@ fn anothers_panic_does_not_undo_a_call() {
 }
 
 #[test]
-fn a_short_time_to_idle_is_prolonged() {
+fn short_time_to_idle_is_extended() {
     let clock = ManualClock::new();
     let cache: Cache<u32, u32> = builder(&clock).time_to_idle(Duration::from_millis(1)).build().unwrap();
     cache.insert(1, 1);
@@ -199,7 +199,7 @@ fn a_short_time_to_idle_is_prolonged() {
 }
 
 #[test]
-fn a_batch_of_lookups_frees_what_is_over() {
+fn batch_of_lookups_frees_expired_entries() {
     let clock = ManualClock::new();
     let heard = Arc::new(AtomicUsize::new(0));
     let count = heard.clone();
@@ -216,7 +216,7 @@ fn a_batch_of_lookups_frees_what_is_over() {
 }
 
 #[test]
-fn a_computation_that_keeps_a_key_absent_removes_nothing_it_did_not_see() {
+fn compute_to_absent_spares_entries_it_did_not_get() {
     let cache: Cache<u32, u32> = Cache::new(100);
     cache.get_or_insert_with(1, || {
         let mut seen = Vec::new();

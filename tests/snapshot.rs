@@ -1,4 +1,4 @@
-//! Snapshots: what comes back, what does not, and what is refused.
+//! Snapshots: what is restored, what is not, and what is rejected.
 
 #![cfg(feature = "snapshot")]
 
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// A directory of its own for each test, removed at its end.
+/// A directory for each test, removed at its end.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -71,7 +71,7 @@ fn order(cache: &Cache<u64, String>) -> Vec<u64> {
 }
 
 #[test]
-fn everything_comes_back() {
+fn snapshot_restores_every_entry() {
     let dir = Dir::new();
     for policy in POLICIES {
         for n in [0, 1, 2, 100, 3000] {
@@ -94,7 +94,7 @@ fn everything_comes_back() {
 }
 
 #[test]
-fn the_order_comes_back() {
+fn snapshot_restores_the_eviction_order() {
     let dir = Dir::new();
     for policy in [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo] {
         let cache = filled(policy, 1000);
@@ -102,14 +102,14 @@ fn the_order_comes_back() {
         let new = loaded(&dir, policy, 1000, EAGER);
         new.validate();
         assert_eq!(order(&new), order(&cache), "{policy:?}");
-        // And what the policy makes of it: saved again, it is the same.
+        // The policy's state is restored, too: saved again, the order is the same.
         new.save(dir.file()).unwrap();
         assert_eq!(order(&loaded(&dir, policy, 1000, EAGER)), order(&cache), "{policy:?}");
     }
 }
 
 #[test]
-fn a_smaller_cache_keeps_the_hottest() {
+fn load_into_a_smaller_cache_keeps_the_hottest() {
     let dir = Dir::new();
     for policy in [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo] {
         let cache = filled(policy, 1000);
@@ -131,7 +131,7 @@ fn a_smaller_cache_keeps_the_hottest() {
 }
 
 #[test]
-fn the_hit_ratio_comes_back() {
+fn snapshot_restores_the_hit_ratio() {
     // Skewed uses of 10,000 keys through a cache of 500: a warm cache hits from the start.
     let mut state = 1u64;
     let mut keys = move || {
@@ -165,7 +165,7 @@ fn the_hit_ratio_comes_back() {
 }
 
 #[test]
-fn weights_come_back() {
+fn snapshot_restores_weights() {
     let dir = Dir::new();
     let build = |weight| {
         Cache::<String, Vec<u8>>::builder()
@@ -195,7 +195,7 @@ fn weights_come_back() {
 }
 
 #[test]
-fn lives_go_on() {
+fn snapshot_ttls_keep_counting_down() {
     let dir = Dir::new();
     let build = |clock: &ManualClock| -> Cache<u64, String> {
         Cache::builder()
@@ -244,12 +244,12 @@ fn patch(file: &mut [u8], words: &[(usize, u64)]) {
 }
 
 #[test]
-fn the_wall_clock_goes_back() {
+fn wall_clock_that_goes_back_extends_no_ttl() {
     let dir = Dir::new();
     let cache = of(Policy::WTinyLfu, 10);
     cache.insert_with_ttl(1, value(1), Duration::from_secs(100));
     cache.save(dir.file()).unwrap();
-    // Saved in the far future: no time has passed, and what was left then is left.
+    // Saved in the far future: no time counts as elapsed, and the remaining TTLs stay as they were.
     let mut file = fs::read(dir.file()).unwrap();
     let created = u64::from_le_bytes(file[32..40].try_into().unwrap());
     patch(&mut file, &[(4, created + 50_000)]);
@@ -265,7 +265,7 @@ fn the_wall_clock_goes_back() {
 }
 
 #[test]
-fn what_came_later_wins() {
+fn insertion_after_the_load_wins() {
     let dir = Dir::new();
     for policy in POLICIES {
         filled(policy, 100).save(dir.file()).unwrap();
@@ -293,7 +293,7 @@ fn what_came_later_wins() {
 }
 
 #[test]
-fn what_was_removed_stays_away() {
+fn removed_entry_is_not_restored() {
     let dir = Dir::new();
     filled(Policy::WTinyLfu, 100).save(dir.file()).unwrap();
     let new = loaded(&dir, Policy::WTinyLfu, 1000, LAZY);
@@ -302,7 +302,7 @@ fn what_was_removed_stays_away() {
     assert!((0..100).all(|key| new.get(&key).is_none()));
     assert_eq!(new.warm().entries, 0);
     assert!(new.is_empty());
-    // A second load takes the place of the first.
+    // A second load replaces the first.
     new.load(dir.file()).unwrap();
     new.insert(1, "mine".into());
     new.remove(&1);
@@ -311,7 +311,7 @@ fn what_was_removed_stays_away() {
 }
 
 #[test]
-fn what_is_pending_is_saved_too() {
+fn entries_not_yet_restored_are_saved() {
     let dir = Dir::new();
     let cache = filled(Policy::WTinyLfu, 100);
     cache.save(dir.file()).unwrap();
@@ -327,7 +327,7 @@ fn what_is_pending_is_saved_too() {
 }
 
 #[test]
-fn removals_race_with_lookups() {
+fn removal_racing_with_lookups_wins() {
     let dir = Dir::new();
     let n = 2000;
     filled(Policy::WTinyLfu, n).save(dir.file()).unwrap();
@@ -362,7 +362,7 @@ fn removals_race_with_lookups() {
 }
 
 #[test]
-fn saving_goes_on_beside_changes() {
+fn save_beside_changes_is_consistent() {
     let dir = Dir::new();
     let cache = filled(Policy::WTinyLfu, 5000);
     std::thread::scope(|scope| {
@@ -392,7 +392,7 @@ fn saving_goes_on_beside_changes() {
 }
 
 #[test]
-fn progress_is_told() {
+fn save_reports_its_progress() {
     let dir = Dir::new();
     let cache = filled(Policy::WTinyLfu, 20_000);
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -406,7 +406,7 @@ fn progress_is_told() {
     assert_eq!(seen.last(), Some(&(total, total)));
 }
 
-/// Loads, and says why not; the cache is empty and works.
+/// Loads a file that must be rejected, and returns the error; the cache stays empty and works.
 fn refused(dir: &Dir, eager: bool) -> SnapshotError {
     let cache = of(Policy::WTinyLfu, 100);
     let options = LoadOptions::new().eager(eager);
@@ -419,7 +419,7 @@ fn refused(dir: &Dir, eager: bool) -> SnapshotError {
 }
 
 #[test]
-fn bad_files_are_refused() {
+fn invalid_files_are_rejected() {
     let dir = Dir::new();
     assert!(matches!(
         refused(&dir, LAZY),
@@ -462,7 +462,7 @@ fn bad_files_are_refused() {
         changed(&[(3, 5)]),
         SnapshotError::Schema { found: 5, expected: 0 }
     ));
-    // Lengths that lie.
+    // Wrong lengths.
     for word in (5..=14).filter(|word| *word != 7) {
         for lie in [1, 8, 1 << 32, u64::MAX, u64::MAX - 7] {
             let error = changed(&[(word, lie)]);
@@ -472,7 +472,7 @@ fn bad_files_are_refused() {
             );
         }
     }
-    // Other types.
+    // Other types of key or value.
     fs::write(dir.file(), &whole).unwrap();
     let strings: Cache<String, String> = Cache::new(10);
     assert!(matches!(
@@ -487,7 +487,7 @@ fn bad_files_are_refused() {
 }
 
 #[test]
-fn damaged_records_are_misses() {
+fn corrupt_records_are_misses() {
     let dir = Dir::new();
     let cache = filled(Policy::WTinyLfu, 100);
     cache.save(dir.file()).unwrap();
@@ -507,7 +507,7 @@ fn damaged_records_are_misses() {
 }
 
 #[test]
-fn schemas_must_agree() {
+fn schema_mismatch_is_rejected() {
     let dir = Dir::new();
     let cache = filled(Policy::WTinyLfu, 10);
     cache.save_with(dir.file(), &SaveOptions::new().schema(9)).unwrap();
@@ -519,7 +519,7 @@ fn schemas_must_agree() {
 }
 
 #[test]
-fn what_is_no_file_is_refused() {
+fn path_that_is_no_file_is_rejected() {
     let dir = Dir::new();
     fs::create_dir(dir.file()).unwrap();
     assert!(matches!(refused(&dir, LAZY), SnapshotError::NotAFile { .. }));
@@ -543,7 +543,7 @@ fn what_is_no_file_is_refused() {
 }
 
 #[test]
-fn a_save_that_fails_leaves_the_former_file() {
+fn failed_save_keeps_the_previous_file() {
     let dir = Dir::new();
     let cache = filled(Policy::WTinyLfu, 20_000);
     cache.save(dir.file()).unwrap();
@@ -555,13 +555,13 @@ fn a_save_that_fails_leaves_the_former_file() {
     assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1);
 }
 
-/// In a process of its own, which may only write small files.
+/// Runs in a process of its own, which may only write small files.
 #[test]
 #[cfg(unix)]
-fn a_full_disk_leaves_the_former_file() {
+fn full_disk_keeps_the_previous_file() {
     const CHILD: &str = "HOTSET_TEST_WITH_SMALL_FILES";
     if std::env::var_os(CHILD).is_none() {
-        let limited = "trap '' XFSZ; ulimit -f 128; exec \"$0\" --exact a_full_disk_leaves_the_former_file";
+        let limited = "trap '' XFSZ; ulimit -f 128; exec \"$0\" --exact full_disk_keeps_the_previous_file";
         let mut shell = std::process::Command::new("sh");
         shell.arg("-c").arg(limited).arg(std::env::current_exe().unwrap());
         assert!(shell.env(CHILD, "1").status().unwrap().success());

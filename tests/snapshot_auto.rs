@@ -1,4 +1,4 @@
-//! Caches that load and save their snapshot by themselves.
+//! Caches that load and save their snapshot automatically.
 
 #![cfg(feature = "snapshot")]
 
@@ -19,7 +19,8 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_millis(1);
 
-/// A setting, and what its cache will tell. Once nothing is left of the cache and its thread, nothing more comes.
+/// A setting, and the events of its cache. Once the cache and its thread have ended, no more events
+/// arrive.
 fn keep(path: &Path) -> (AutoSnapshot, Receiver<SnapshotEvent>) {
     let (tell, told) = channel();
     (AutoSnapshot::new(path, move |kept| _ = tell.send(kept)), told)
@@ -36,7 +37,7 @@ fn saved_at(path: &Path) -> Cache<u64, String> {
 }
 
 #[test]
-fn from_one_life_to_the_next() {
+fn auto_snapshot_restores_at_the_next_start() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     for life in 0..3 {
@@ -61,7 +62,7 @@ fn from_one_life_to_the_next() {
 }
 
 #[test]
-fn a_damaged_or_foreign_file_is_told() {
+fn corrupt_or_incompatible_file_is_reported() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     type Is = fn(&SnapshotError) -> bool;
@@ -102,7 +103,7 @@ fn a_damaged_or_foreign_file_is_told() {
 }
 
 #[test]
-fn what_cannot_be_saved_is_told() {
+fn failed_save_is_reported() {
     let folder = Folder::new();
     let (keep, told) = keep(&folder.join("no folder").join("file"));
     let cache = builder()
@@ -123,7 +124,7 @@ fn what_cannot_be_saved_is_told() {
 }
 
 #[test]
-fn every_so_often() {
+fn auto_snapshot_saves_every_interval() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let (keep, told) = keep(&path);
@@ -134,12 +135,12 @@ fn every_so_often() {
         assert_eq!(saved_at(&path).len() as u64, key + 1);
     }
     drop(cache);
-    // The thread has ended: it was the last that could tell anything.
+    // The thread has ended: no more events can arrive.
     told.into_iter().for_each(|kept| assert!(kept.error().is_none()));
     assert_eq!(folder.names(), ["cache.hotset"]);
 }
 
-/// A value whose first saving waits until it is let go on.
+/// A value whose first encoding blocks until the test releases it.
 #[derive(Clone)]
 struct Gate(u8);
 
@@ -158,7 +159,7 @@ impl Codec for Gate {
 }
 
 #[test]
-fn dropped_while_a_save_goes_on() {
+fn drop_during_a_save_waits_for_it() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let (keep, told) = keep(&path);
@@ -168,7 +169,7 @@ fn dropped_while_a_save_goes_on() {
         .unwrap();
     cache.insert(1u64, Gate(1));
     REACHED.wait();
-    // The save under way does not know of this one.
+    // The save in progress does not include this one.
     cache.insert(2, Gate(2));
     let dropping = thread::spawn(move || drop(cache));
     assert!(told.try_recv().is_err());
@@ -184,7 +185,7 @@ fn dropped_while_a_save_goes_on() {
 }
 
 #[test]
-fn dropped_by_a_panic() {
+fn drop_by_a_panic_saves() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let (keep, told) = keep(&path);
@@ -202,7 +203,7 @@ fn dropped_by_a_panic() {
 }
 
 #[test]
-fn panics_stay_inside() {
+fn observer_panics_stay_inside() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let (tell, told) = channel();
@@ -215,14 +216,14 @@ fn panics_stay_inside() {
         .build()
         .unwrap();
     cache.insert(1u64, "one".to_owned());
-    // The thread survives it, and so does whoever drops the cache.
+    // The thread survives it, and so does the thread that drops the cache.
     (0..3).for_each(|_| assert!(told.recv().unwrap().error().is_none()));
     drop(cache);
     assert_eq!(saved_at(&path).len(), 1);
 }
 
 #[test]
-fn an_observer_drops_the_last_handle() {
+fn observer_may_drop_the_last_handle() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let own: Arc<Mutex<Option<Cache<u64, String>>>> = Arc::default();
@@ -230,7 +231,7 @@ fn an_observer_drops_the_last_handle() {
     let held = own.clone();
     let keep = AutoSnapshot::new(&path, move |kept| {
         let dropped = held.lock().unwrap().take();
-        drop(dropped); // saves once more, and tells that, by a call of this
+        drop(dropped); // saves once more, and calls this observer again
         _ = tell.send(kept);
     });
     let cache = builder()
@@ -244,11 +245,11 @@ fn an_observer_drops_the_last_handle() {
 }
 
 #[test]
-fn bad_settings() {
+fn invalid_settings_fail_to_build() {
     let keep = || AutoSnapshot::new("unused", |_| ());
     let never = Builder::<u64, u64>::snapshot(builder(), keep().save_every(Duration::ZERO));
     assert_eq!(never.build().unwrap_err(), BuildError::ZeroDuration);
-    // No thread and no file without need.
+    // No thread and no file unless needed.
     let cache = Builder::<u64, u64>::snapshot(builder(), keep()).build().unwrap();
     drop(cache);
     assert!(!Path::new("unused").exists());

@@ -1,4 +1,4 @@
-//! Snapshots while the cache is used, and what they keep of the policy's knowledge.
+//! Snapshots while the cache is used, and the policy's state in them.
 
 #![cfg(feature = "snapshot")]
 
@@ -17,7 +17,7 @@ fn eager() -> LoadOptions {
 }
 
 #[test]
-fn a_file_replaced_while_it_is_used_stays_readable() {
+fn file_replaced_while_in_use_stays_readable() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let filled = |mark: u8| {
@@ -33,7 +33,8 @@ fn a_file_replaced_while_it_is_used_stays_readable() {
     for key in 0..5_000 {
         assert_eq!(cache.get(&key), Some(vec![1; 50]), "key {key}");
     }
-    // A cache that was opened from a path can be saved to it, with what it was never asked for.
+    // A cache that was loaded from a path can be saved to it, entries that were never looked up
+    // included.
     let cache: Cache<u64, Vec<u8>> = Cache::new(10_000);
     cache.load(&path).unwrap();
     cache.insert(5_000, vec![3; 50]);
@@ -46,7 +47,7 @@ fn a_file_replaced_while_it_is_used_stays_readable() {
     }
 }
 
-/// Ends what other threads do, also when the test fails.
+/// Stops the other threads, also when the test fails.
 struct Stop<'s>(&'s AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -55,9 +56,9 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// A value that is replaced has one all the time, and so has the file.
+/// A key that is replaced is never absent, nor is the file.
 #[test]
-fn what_is_overwritten_is_saved() {
+fn overwritten_entries_are_saved() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let cache: Cache<u64, u64> = Cache::new(5_000);
@@ -82,7 +83,7 @@ fn what_is_overwritten_is_saved() {
 }
 
 #[test]
-fn saving_does_not_stop_the_world() {
+fn save_does_not_block_other_threads() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     let cache: Cache<u64, Vec<u8>> = Cache::new(5_000);
@@ -96,7 +97,7 @@ fn saving_does_not_stop_the_world() {
             .map(|seed| {
                 let (cache, stop) = (&cache, &stop);
                 scope.spawn(move || {
-                    let (mut random, mut calls) = (Random(seed), 0u64);
+                    let (mut random, mut calls) = (Random::new(seed), 0u64);
                     while !stop.load(Relaxed) {
                         let key = random.next() % 8_000;
                         match random.next() % 8 {
@@ -127,7 +128,7 @@ fn saving_does_not_stop_the_world() {
     assert_eq!(folder.names(), ["cache.hotset"]);
 }
 
-/// Keys of which low ones are likelier, and now and then a scan of keys that do not come again.
+/// Returns keys of which low ones are likelier, with occasional scans of new keys.
 fn requests(random: &mut Random, count: u64) -> Vec<u64> {
     let skewed = |random: &mut Random| {
         let unit = (random.next() >> 11) as f64 / (1u64 << 53) as f64;
@@ -159,10 +160,10 @@ fn hit_ratio(cache: &Cache<u64, u64>, keys: &[u64]) -> f64 {
 }
 
 #[test]
-fn the_hit_ratio_goes_on_where_it_was() {
+fn hit_ratio_continues_after_a_restart() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     let (before, after) = (requests(&mut random, 150_000), requests(&mut random, 30_000));
     let stayed: Cache<u64, u64> = Cache::new(1_000);
     hit_ratio(&stayed, &before);

@@ -1,5 +1,5 @@
-//! Loading a copy of the file ([`LoadOptions::copy`]): what other programs do to the file no longer
-//! matters. And what happens to a file that is mapped, as the documentation of `load` says.
+//! Loading a copy of the file ([`LoadOptions::copy`]): later changes of the file by other programs
+//! have no effect. And the effect of changes on a mapped file, as documented at `load`.
 #![cfg(all(unix, feature = "snapshot"))]
 
 #[path = "snapshot/mod.rs"]
@@ -39,7 +39,7 @@ fn copying() -> LoadOptions {
     LoadOptions::new().copy(true)
 }
 
-/// What another program may do to a file that is in use.
+/// Changes that another program may make to a file in use.
 const HARMS: [fn(&Path); 4] = [
     |path| File::options().write(true).open(path).unwrap().set_len(0).unwrap(),
     |path| File::options().write(true).open(path).unwrap().set_len(5_000).unwrap(),
@@ -79,7 +79,7 @@ fn copied_snapshot_outlives_changes_of_its_file() {
 }
 
 #[test]
-fn copied_snapshot_is_saved_again_after_its_file_is_truncated() {
+fn copied_snapshot_outlives_truncation_of_its_file() {
     let folder = Folder::new();
     let path = folder.join("snapshot");
     save(&path);
@@ -98,7 +98,7 @@ fn copying_checks_every_record() {
     let path = folder.join("snapshot");
     save(&path);
     let whole = fs::read(&path).unwrap();
-    // In the first, a middle and the last record: all that is before the index.
+    // In the first, a middle and the last record: all bytes before the index.
     for at in [130, whole.len() / 2, whole.len() - ENTRIES as usize * 16 - 10] {
         let mut changed = whole.clone();
         changed[at] ^= 1;
@@ -126,7 +126,7 @@ fn copying_checks_every_record() {
 }
 
 #[test]
-fn cache_that_keeps_itself_can_copy() {
+fn auto_snapshot_can_copy() {
     let folder = Folder::new();
     let path = folder.join("snapshot");
     save(&path);
@@ -151,14 +151,14 @@ fn child_that_maps() {
     holds_all(&cache);
 }
 
-/// The documentation of `load` says so. (On a system without SIGBUS the child's lookups are misses,
-/// or it fails otherwise.)
+/// As documented at `load`. (On a system without SIGBUS the child's lookups are misses, or it fails
+/// otherwise.)
 #[test]
 #[cfg(target_os = "linux")]
 fn truncating_a_mapped_file_kills_by_sigbus() {
     let folder = Folder::new();
     save(&folder.join("snapshot"));
-    // A shell reports a signal as 128 and its number, which is 7.
+    // A shell reports a signal as 128 plus its number, which is 7.
     let script = r#"ulimit -c 0; "$0" "$@"; [ $? = 135 ]"#;
     in_shell(script, "child_that_maps", &folder);
 }
@@ -180,7 +180,7 @@ fn child_without_memory() {
 #[test]
 fn file_larger_than_memory_is_an_error() {
     let folder = Folder::new();
-    // It takes no room on the disk, and the limit is of addresses.
+    // It is sparse, and the limit is on address space.
     let huge = File::create(folder.join("huge")).unwrap();
     if usize::BITS < 64 || huge.set_len(64 << 30).is_err() {
         return println!("skipped: no such files here");

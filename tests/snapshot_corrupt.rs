@@ -1,12 +1,12 @@
-//! Tens of thousands of damaged files: no panic, no wrong value; with checksums made right again, no memory beyond what the file
-//! could justify.
+//! Tens of thousands of corrupt files: no panic, no wrong value; with repaired checksums, no more
+//! memory than the file's size justifies.
 
 #![cfg(feature = "snapshot")]
 
 #[path = "snapshot/mod.rs"]
 #[allow(dead_code)]
 mod common;
-// Counts what is alive on the heap.
+// Counts the live heap bytes.
 #[path = "../examples/replay/heap.rs"]
 mod heap;
 #[path = "snapshot/mutate.rs"]
@@ -36,13 +36,13 @@ fn empty() -> Bytes {
     Cache::new(200)
 }
 
-/// A snapshot's bytes, and what it holds.
+/// A snapshot's bytes, and its entries.
 struct Sample {
     file: Vec<u8>,
     values: Values,
 }
 
-/// Snapshots of a few sizes. Keys repeat from one to the next, with other values.
+/// Snapshots of a few sizes. Keys repeat from one to the next, with different values.
 fn samples(folder: &Folder) -> Vec<Sample> {
     let path = folder.join("sample");
     let mut samples = Vec::new();
@@ -69,13 +69,14 @@ fn samples(folder: &Folder) -> Vec<Sample> {
     samples
 }
 
-/// Writes a new file: what an older cache has mapped stays as it is.
+/// Writes a new file: a file mapped by an older cache stays as it is.
 fn write(path: &Path, content: &[u8]) {
     let _ = fs::remove_file(path);
     fs::write(path, content).unwrap();
 }
 
-/// The ways to open a file: mapped and copied, and with all entries inserted before the load returns.
+/// The ways to load a file: mapped and copied, and with all entries inserted before the load
+/// returns.
 const WAYS: usize = 3;
 
 fn ways() -> [LoadOptions; WAYS] {
@@ -83,8 +84,8 @@ fn ways() -> [LoadOptions; WAYS] {
     [options, options.eager(true), options.copy(true)]
 }
 
-/// Opens the file all ways, looks up all keys and some more, and warms. `right` judges the values
-/// that are found. Returns how often the file was opened.
+/// Loads the file in all ways, looks up all keys and some more, and warms. `right` checks the
+/// values found. Returns how often the file was loaded.
 fn ask_all(path: &Path, keys: &[Vec<u8>], right: impl Fn(&[u8], &[u8]) -> bool) -> u32 {
     let mut opened = 0;
     for options in ways() {
@@ -118,7 +119,7 @@ fn keys() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn the_samples_are_good() {
+fn unmodified_samples_load() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
     for sample in samples(&folder) {
@@ -129,7 +130,7 @@ fn the_samples_are_good() {
         for (key, value) in &sample.values {
             assert_eq!(cache.get(key).as_ref(), Some(value));
         }
-        // Checksums that are right are those that it has.
+        // Recomputed checksums of a valid file equal its own.
         let mut repaired = sample.file.clone();
         repair::repair(&mut repaired);
         assert_eq!(repaired, sample.file);
@@ -137,12 +138,13 @@ fn the_samples_are_good() {
 }
 
 #[test]
-fn every_bit_of_a_file() {
+fn every_flipped_bit_is_detected() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
-    let path = folder.join("damaged");
+    let path = folder.join("corrupt");
     let (sample, keys) = (&samples(&folder)[2], keys());
-    // Header and index are checked by whoever opens the file, the records when they are asked for, or by an eager load.
+    // A load checks header and index; records are checked when they are looked up, or by an eager
+    // load.
     let index = sample.file.len() - 16 * sample.values.len();
     for bit in 0..sample.file.len() * 8 {
         let mut file = sample.file.clone();
@@ -157,10 +159,10 @@ fn every_bit_of_a_file() {
 }
 
 #[test]
-fn every_truncation_of_a_file() {
+fn every_truncation_is_detected() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
-    let path = folder.join("damaged");
+    let path = folder.join("corrupt");
     let (sample, keys) = (&samples(&folder)[3], keys());
     for len in 0..sample.file.len() {
         write(&path, &sample.file[..len]);
@@ -170,12 +172,12 @@ fn every_truncation_of_a_file() {
 }
 
 #[test]
-fn damage_of_all_kinds() {
+fn corruption_of_all_kinds_is_survived() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
-    let path = folder.join("damaged");
+    let path = folder.join("corrupt");
     let (samples, keys) = (samples(&folder), keys());
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let mut opened = 0;
     for _ in 0..12_000 {
         let (sample, other) = (
@@ -188,7 +190,7 @@ fn damage_of_all_kinds() {
         }
         write(&path, &file);
         opened += ask_all(&path, &keys, |key, value| {
-            // Of two snapshots spliced together either may be right, but no other key's value is.
+            // Of two spliced snapshots either's value may be found, but never another key's.
             [sample, other]
                 .iter()
                 .any(|of| of.values.get(key).is_some_and(|right| right == value))
@@ -198,12 +200,12 @@ fn damage_of_all_kinds() {
 }
 
 #[test]
-fn damage_with_checksums_made_right() {
+fn corruption_with_valid_checksums_is_survived() {
     let _alone = ALONE.lock();
     let folder = Folder::new();
-    let path = folder.join("damaged");
+    let path = folder.join("corrupt");
     let (samples, keys) = (samples(&folder), keys());
-    let mut random = Random(2);
+    let mut random = Random::new(2);
     let (mut opened, mut most) = (0, 0);
     for _ in 0..20_000 {
         let (sample, other) = (
@@ -219,7 +221,7 @@ fn damage_with_checksums_made_right() {
         let before = heap::baseline();
         opened += ask_all(&path, &keys, |_, _| true);
         most = most.max(heap::peak_above(before));
-        // A cache of 200 entries, what is served, and a few times the file.
+        // A cache of 200 entries, the values found, and a few times the file's size.
         assert!(
             most < (256 << 10) + 16 * file.len(),
             "{most} bytes of heap for a file of {}",

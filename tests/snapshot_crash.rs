@@ -1,5 +1,5 @@
-//! A process that saves is killed, hundreds of times: what lies at the path afterwards is the snapshot before, or the one
-//! that was being written, whole.
+//! A process that saves is killed, hundreds of times: the file at the path is then the previous
+//! snapshot or the new one, complete.
 #![cfg(all(unix, feature = "snapshot"))]
 
 #[path = "snapshot/mod.rs"]
@@ -15,17 +15,17 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const KILLS: usize = 300;
-/// Tells the child where to save.
+/// The environment variable with the child's path.
 const PATH: &str = "HOTSET_KILL_PATH";
-/// Tells it which generation is the first.
+/// The environment variable with the child's first generation.
 const FIRST: &str = "HOTSET_KILL_FIRST";
 
-/// How many entries a generation has: a mixture of two would be seen by their number, too.
+/// The number of entries of a generation: a mixture of two would differ in it, too.
 fn entries(generation: u64) -> u64 {
     1_500 + generation % 7
 }
 
-/// Values tell their generation and key, and differ in length.
+/// Values contain their generation and key, and differ in length.
 fn value(generation: u64, key: u64) -> Vec<u8> {
     let mut value = format!("{generation} {key} ").into_bytes();
     value.resize(20 + ((generation + key) % 300) as usize, b'.');
@@ -44,10 +44,10 @@ fn filled(generation: u64) -> Cache<u64, Vec<u8>> {
     cache
 }
 
-/// The child: saves generation after generation, and says when it begins and when it is done.
+/// The child: saves generation after generation, and prints when each save begins and ends.
 #[test]
 #[ignore = "the part of the process that is killed; does nothing unless that test starts it"]
-fn the_child_saves() {
+fn child_that_saves() {
     let Some(path) = std::env::var_os(PATH) else { return };
     let first: u64 = std::env::var(FIRST).unwrap().parse().unwrap();
     println!(); // ends the line that the test harness began
@@ -61,7 +61,7 @@ fn the_child_saves() {
 
 fn start(path: &Path, first: u64) -> (Child, BufReader<ChildStdout>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_child_saves", "--ignored", "--nocapture"])
+        .args(["--exact", "child_that_saves", "--ignored", "--nocapture"])
         .env(PATH, path)
         .env(FIRST, first.to_string())
         .stdout(Stdio::piped())
@@ -71,7 +71,7 @@ fn start(path: &Path, first: u64) -> (Child, BufReader<ChildStdout>) {
     (child, out)
 }
 
-/// What the child said last: the generation it began, and the one it finished.
+/// The child's last lines: the generation whose save began, and the one whose save ended.
 #[derive(Default)]
 struct Said {
     begun: Option<u64>,
@@ -80,7 +80,7 @@ struct Said {
 
 impl Said {
     fn hear(&mut self, line: &str) {
-        // The line that the kill cut off has no end, and its number may be cut, too.
+        // The line that the kill cut off has no newline, and its number may be cut, too.
         let Some(line) = line.strip_suffix('\n') else { return };
         if let Some(generation) = line.strip_prefix("begin ") {
             self.begun = generation.parse().ok();
@@ -90,7 +90,7 @@ impl Said {
     }
 }
 
-/// The generation that lies at `path`: whole, or this panics.
+/// Returns the generation in the file at `path`, and panics unless it is complete.
 fn generation_at(path: &Path, eager: bool) -> u64 {
     let cache = empty();
     let options = LoadOptions::new().eager(eager);
@@ -115,20 +115,20 @@ fn generation_at(path: &Path, eager: bool) -> u64 {
 }
 
 #[test]
-fn a_kill_leaves_the_old_snapshot_or_the_new_one() {
+fn kill_leaves_the_old_snapshot_or_the_new_one() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     filled(0).save(&path).unwrap();
-    // How long a save usually takes here: what kills are spread over.
+    // The usual time of a save here: kills are spread over it.
     let mut usual = Duration::from_micros(500);
-    // The generation that is there, and the one that the next child begins with.
+    // The generation in the file, and the first one of the next child.
     let (mut there, mut first) = (0, 1);
     let (mut within, mut old, mut new, mut most_files) = (0, 0, 0, 0);
     for _ in 0..KILLS {
         let (mut child, mut out) = start(&path, first);
         let (mut said, mut line) = (Said::default(), String::new());
-        // The child is let do one or two saves, and is killed in the next one, or shortly after.
+        // The child completes one or two saves, and is killed in the next one, or shortly after.
         let undisturbed = random.next() % 2;
         while said.begun < Some(first + undisturbed) {
             line.clear();
@@ -178,9 +178,9 @@ fn a_kill_leaves_the_old_snapshot_or_the_new_one() {
     );
 }
 
-/// Each clears up what killed ones left, but nothing that the other is writing.
+/// Each removes the files of killed saves, but not the file that the other writes.
 #[test]
-fn two_processes_save_to_one_path() {
+fn saves_of_two_processes_to_one_path_succeed() {
     let folder = Folder::new();
     let path = folder.join("cache.hotset");
     filled(0).save(&path).unwrap();

@@ -1,4 +1,4 @@
-//! What a path may turn out to be, and a disk that is full: each gives an error that says so, and a cache that works.
+//! Paths of all kinds, and a full disk: each yields a specific error, and a cache that works.
 #![cfg(all(unix, feature = "snapshot"))]
 
 #[path = "snapshot/mod.rs"]
@@ -27,7 +27,7 @@ fn eager() -> LoadOptions {
     LoadOptions::new().eager(true)
 }
 
-/// Loads what cannot be loaded, both ways; the cache is empty and works.
+/// Loads a path that must fail, in both ways; the cache is empty and works.
 fn refused(path: &Path, is: impl Fn(&SnapshotError) -> bool) {
     for options in [LoadOptions::new(), eager()] {
         let cache = Bytes::new(1_000);
@@ -46,7 +46,7 @@ fn io(error: &SnapshotError, kind: ErrorKind) -> bool {
 }
 
 #[test]
-fn nothing_there() {
+fn load_of_a_missing_file_is_an_error() {
     let folder = Folder::new();
     refused(&folder.join("none"), |error| io(error, ErrorKind::NotFound));
     refused(Path::new(""), |error| matches!(error, SnapshotError::Io { .. }));
@@ -55,7 +55,7 @@ fn nothing_there() {
 }
 
 #[test]
-fn not_a_file() {
+fn load_of_no_regular_file_is_an_error() {
     let folder = Folder::new();
     let directory = folder.join("directory");
     fs::create_dir(&directory).unwrap();
@@ -63,11 +63,11 @@ fn not_a_file() {
     filled(3).save(&directory).unwrap_err();
     assert!(directory.is_dir());
 
-    // Opening a FIFO that nobody writes to would wait for ever.
+    // Opening a FIFO without a writer would block forever.
     let fifo = folder.join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     refused(&fifo, |error| matches!(error, SnapshotError::NotAFile { .. }));
-    // Nor is it replaced, as renaming would, nor a link to what is no file.
+    // Nor is it replaced, as a rename would, nor is a link to something that is no file.
     let link = folder.join("link");
     std::os::unix::fs::symlink(&directory, &link).unwrap();
     for path in [&fifo, &link] {
@@ -87,7 +87,7 @@ fn not_a_file() {
 }
 
 #[test]
-fn empty_or_foreign() {
+fn load_of_an_incompatible_file_is_an_error() {
     let folder = Folder::new();
     let path = folder.join("file");
     for content in [
@@ -98,7 +98,7 @@ fn empty_or_foreign() {
     ] {
         fs::write(&path, content).unwrap();
         refused(&path, |error| !matches!(error, SnapshotError::Io { .. }));
-        // It can be saved over.
+        // A save may replace it.
         filled(3).save(&path).unwrap();
         let cache = Bytes::new(100);
         cache.load(&path).unwrap();
@@ -106,7 +106,8 @@ fn empty_or_foreign() {
     }
 }
 
-/// The old file is small enough for the disk; the new one is not, ten times over, and then the old one is there, alone.
+/// The old file fits on the disk; the new one is ten times too large, so the old one remains,
+/// alone.
 fn save_too_much(full: impl Fn(&SnapshotError) -> bool) {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let path = Path::new(&folder).join("cache.hotset");
@@ -124,7 +125,11 @@ fn save_too_much(full: impl Fn(&SnapshotError) -> bool) {
             "what could not be finished is removed"
         );
     }
-    assert_eq!(large.get(&b"key 19999"[..]), Some(vec![31; 100]), "the cache goes on");
+    assert_eq!(
+        large.get(&b"key 19999"[..]),
+        Some(vec![31; 100]),
+        "the cache still works"
+    );
     let cache = Bytes::new(1_000);
     cache.load(&path).unwrap();
     assert_eq!(cache.get(&b"key 99"[..]), Some(vec![99; 100]));
@@ -138,7 +143,7 @@ fn child_limited() {
 }
 
 #[test]
-fn a_file_may_not_grow() {
+fn save_beyond_the_file_size_limit_fails() {
     let folder = Folder::new();
     let script = r#"trap "" XFSZ; ulimit -f 400 || exit 77; exec "$0" "$@""#;
     in_shell(script, "child_limited", &folder);
@@ -151,9 +156,9 @@ fn child_on_a_small_disk() {
 }
 
 #[test]
-fn the_disk_is_full() {
+fn save_to_a_full_disk_fails() {
     let folder = Folder::new();
-    // A file system of 256 KiB that only this process sees.
+    // A file system of 256 KiB, visible to this process only.
     let script = r#"unshare --mount --map-root-user true 2>/dev/null || exit 77
         exec unshare --mount --map-root-user sh -c '
             mount -t tmpfs -o size=256k tmpfs "$HOTSET_SNAPSHOT_FOLDER" 2>/dev/null || exit 77
@@ -172,11 +177,11 @@ fn child_without_rights() {
 }
 
 #[test]
-fn no_permission() {
+fn save_without_permission_fails() {
     let folder = Folder::new();
     let secret = folder.join("secret");
     filled(3).save(&secret).unwrap();
-    // For root in a namespace where it is nobody the mode counts, as it does for everybody else.
+    // Root of a namespace that maps it to no user is bound by the mode, like any user.
     let script = r#"chmod 000 "$HOTSET_SNAPSHOT_FOLDER/secret"; chmod 500 "$HOTSET_SNAPSHOT_FOLDER"
         if [ "$(id -u)" != 0 ]; then exec "$0" "$@"; fi
         unshare --user true 2>/dev/null || exit 77

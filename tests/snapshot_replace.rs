@@ -2,7 +2,7 @@
 //! one of the steps.
 //!
 //! `fsync` and `rename` are interposed: this program's definitions take the place of the C
-//! library's, and fail where a test says so, for that test's thread only.
+//! library's, and fail on demand, for the requesting test's thread only.
 #![cfg(all(target_os = "linux", feature = "snapshot"))]
 
 #[path = "snapshot/mod.rs"]
@@ -77,7 +77,7 @@ extern "C" fn fsync(fd: i32) -> i32 {
 }
 
 /// # Safety
-/// As of the C library's.
+/// As those of the C library's function.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn rename(from: *const libc::c_char, to: *const libc::c_char) -> i32 {
     let Faults { rename, renamed, .. } = faults();
@@ -100,7 +100,7 @@ fn filled(entries: usize) -> Bytes {
     cache
 }
 
-/// How many entries the file has, each of which is whole.
+/// Returns the number of entries of the file, and checks that each is intact.
 fn entries(path: &Path) -> u64 {
     let loaded = Bytes::new(10_000).load_with(path, &LoadOptions::new().eager(true));
     loaded
@@ -133,10 +133,10 @@ fn errno(error: &SnapshotError) -> Option<i32> {
     }
 }
 
-// What comes after the rename.
+// After the rename.
 
 #[test]
-fn save_whose_directory_cannot_be_synced_succeeds() {
+fn save_whose_directory_cannot_sync_succeeds() {
     let folder = Folder::new();
     let path = folder.join("snapshot");
     for (n, error) in [
@@ -163,7 +163,7 @@ fn save_whose_directory_cannot_be_synced_succeeds() {
 }
 
 #[test]
-fn save_whose_file_cannot_be_synced_keeps_the_previous_file() {
+fn save_whose_file_cannot_sync_keeps_the_previous() {
     let folder = Folder::new();
     let path = folder.join("snapshot");
     filled(1).save(&path).unwrap();
@@ -197,7 +197,7 @@ fn save_reports_what_the_rename_did() {
 }
 
 #[test]
-fn progress_that_panics_at_the_end_keeps_the_previous_file() {
+fn progress_that_panics_keeps_the_previous_file() {
     let folder = Folder::new();
     let path = folder.join("snapshot");
     filled(1).save(&path).unwrap();
@@ -224,7 +224,7 @@ fn child_in_a_directory_it_cannot_list() {
 }
 
 #[test]
-fn save_into_a_directory_that_cannot_be_listed_succeeds() {
+fn save_into_an_unlistable_directory_succeeds() {
     let folder = Folder::new();
     let script = r#"chmod 333 "$HOTSET_SNAPSHOT_FOLDER"
         if [ "$(id -u)" != 0 ]; then exec "$0" "$@"; fi
@@ -237,7 +237,7 @@ fn save_into_a_directory_that_cannot_be_listed_succeeds() {
 // Names.
 
 #[test]
-fn save_to_any_name_that_the_system_allows_succeeds() {
+fn save_to_any_allowed_name_succeeds() {
     let folder = Folder::new();
     let longest = |unit: &str| unit.repeat(255 / unit.len());
     let mut names: Vec<OsString> = ["a", "é", "語", "🦀"].map(|unit| longest(unit).into()).into();
@@ -261,7 +261,7 @@ fn save_to_any_name_that_the_system_allows_succeeds() {
 }
 
 #[test]
-fn save_to_a_path_that_names_no_file_is_refused() {
+fn save_to_a_path_that_names_no_file_is_rejected() {
     let folder = Folder::new();
     fs::create_dir(folder.join("directory")).unwrap();
     filled(1).save(folder.join("file")).unwrap();
@@ -289,7 +289,7 @@ fn save_to_a_path_that_names_no_file_is_refused() {
     assert!(matches!(filled(1).save("/"), Err(SnapshotError::NotAFile { .. })));
 }
 
-/// The name under which a save to `target` writes, as a save that is in progress shows it.
+/// Returns the temporary name that a save to `target` writes, observed during a save.
 fn temporary(target: &Path) -> OsString {
     let (seen, sender) = {
         let (sender, seen) = std::sync::mpsc::channel();
@@ -311,7 +311,7 @@ fn names(folder: &Path) -> Vec<OsString> {
     entries.map(|entry| entry.unwrap().file_name()).collect()
 }
 
-/// Another name of the same kind, as a process that was killed left it.
+/// Returns another temporary name, as a killed process leaves it.
 fn abandoned(name: &OsStr, n: u8) -> OsString {
     let mut name = name.as_bytes().to_vec();
     let last = name.len() - ".tmp".len() - 1;
@@ -331,11 +331,11 @@ fn temporary_files_of_killed_saves_are_removed() {
         );
         let left: Vec<PathBuf> = (0..6).map(|n| folder.path().join(abandoned(&own, n))).collect();
         fs::write(&left[0], "half").unwrap();
-        // As one that was killed just before the rename left it, with the mode of a file that only
-        // others may write, or read.
+        // As a save that was killed just before the rename leaves it, with a mode that denies the
+        // owner writing or reading.
         fs::write(&left[1], "whole").unwrap();
         set_mode(&left[1], 0o440);
-        // These are none: locked by a living process, a directory, a pipe, a link.
+        // These are no leftovers: a file locked by a running process, a directory, a pipe, a link.
         let alive = File::create(&left[2]).unwrap();
         alive.lock().unwrap();
         fs::create_dir(&left[3]).unwrap();
@@ -344,7 +344,7 @@ fn temporary_files_of_killed_saves_are_removed() {
         assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
         fs::write(folder.join("other"), "").unwrap();
         symlink("other", &left[5]).unwrap();
-        // Those of saves to other paths are left to these.
+        // Leftovers of saves to other paths are not removed.
         let of_other = temporary(&folder.join("another"));
         fs::write(folder.path().join(&of_other), "").unwrap();
 
@@ -383,7 +383,7 @@ fn concurrent_saves_to_one_path_all_succeed() {
 // Links.
 
 #[test]
-fn save_through_a_link_replaces_what_it_leads_to() {
+fn save_through_a_link_replaces_its_target() {
     let folder = Folder::new();
     for name in ["shared", "release", "elsewhere"] {
         fs::create_dir(folder.join(name)).unwrap();
@@ -397,7 +397,7 @@ fn save_through_a_link_replaces_what_it_leads_to() {
     // The first save finds links that lead to no file yet.
     for (n, link) in links.into_iter().cycle().take(6).enumerate() {
         let before = target.exists().then(inode);
-        // (An inode's number that is free again may be given to the next file.)
+        // (The number of a freed inode may be reused by the next file.)
         let held = File::open(&target).ok();
         filled(n + 1).save(folder.join(link)).unwrap();
         drop(held);
@@ -413,7 +413,7 @@ fn save_through_a_link_replaces_what_it_leads_to() {
 }
 
 #[test]
-fn save_through_a_link_that_leads_to_no_file_is_refused() {
+fn save_through_a_dangling_link_is_rejected() {
     let folder = Folder::new();
     fs::create_dir(folder.join("directory")).unwrap();
     for (name, to) in [
@@ -445,7 +445,7 @@ fn save_through_a_link_that_leads_to_no_file_is_refused() {
 }
 
 #[test]
-fn save_through_a_link_to_a_file_without_a_name_is_refused() {
+fn save_through_a_link_to_no_name_is_rejected() {
     let folder = Folder::new();
     let path = folder.join("unlinked");
     let file = File::create(&path).unwrap();
@@ -482,7 +482,7 @@ fn save_keeps_the_mode_of_an_existing_file() {
 }
 
 #[test]
-fn save_as_root_keeps_the_owner_of_an_existing_file() {
+fn save_as_root_keeps_the_owner() {
     if !is_root() {
         return println!("skipped: this process may not give files away");
     }
@@ -513,7 +513,7 @@ fn child_that_cannot_keep_the_group() {
 /// Neither the users of the group that a new file gets, nor those that the previous group excluded,
 /// gain anything.
 #[test]
-fn save_that_cannot_keep_the_group_shuts_it_out() {
+fn save_that_cannot_keep_the_group_denies_it() {
     if !is_root() {
         return println!("skipped: this process may not give files away");
     }
@@ -582,7 +582,7 @@ fn set_acl(path: &Path) -> io::Result<()> {
 }
 
 #[test]
-fn save_keeps_the_access_list_of_an_existing_file() {
+fn save_keeps_the_access_list() {
     let folder = Folder::new();
     let path = folder.join("snapshot");
     filled(1).save(&path).unwrap();

@@ -1,4 +1,5 @@
-//! The hit ratio after a restart beside that of a cache that went on, on access traces (`.u32.gz`: keys of 4 bytes, little-endian).
+//! The hit ratio after a restart beside that of a cache that was not restarted, on access traces
+//! (`.u32.gz`: keys of 4 bytes, little-endian).
 
 #![cfg(feature = "snapshot")]
 
@@ -26,8 +27,9 @@ fn hit_ratio(cache: &Cache<u32, u32>, keys: &[u32]) -> f64 {
     100.0 * keys.iter().filter(hit).count() as f64 / keys.len() as f64
 }
 
-/// Restarts after 30, 45, 60 and 75% of the trace; how many points a lazy load, an eager one and a cold start lie above the cache
-/// that went on, over the quarter of the trace behind. The first is that one's hit ratio.
+/// Restarts after 30, 45, 60 and 75% of the trace. Returns the hit ratio of the cache that was not
+/// restarted, over the following quarter of the trace, and the differences in points of a lazy
+/// load, an eager load and a cold start.
 fn compare(path: &Path, keys: &[u32], capacity: usize) -> [f64; 4] {
     let new = || Cache::<u32, u32>::new(capacity);
     let mut sum = [0.0; 4];
@@ -50,7 +52,7 @@ fn compare(path: &Path, keys: &[u32], capacity: usize) -> [f64; 4] {
 
 #[test]
 #[ignore = "a measurement: HOTSET_TRACES names traces, with colons between"]
-fn hit_ratios_after_a_restart() {
+fn restart_restores_hit_ratios_of_traces() {
     let traces = std::env::var_os("HOTSET_TRACES").expect("HOTSET_TRACES is set");
     let folder = Folder::new();
     println!("| trace | capacity | went on | lazy load | eager load | cold start |\n|---|---:|---:|---:|---:|---:|");

@@ -1,4 +1,5 @@
-//! Everything at once, from several threads: no value is ever wrong, torn, freed early, freed twice or leaked.
+//! Every kind of call concurrently: no value is ever wrong, torn, freed early, freed twice or
+//! leaked.
 //!
 //! `HOTSET_STRESS=20` runs 20 times as many rounds.
 
@@ -20,7 +21,7 @@ fn rounds(base: u64) -> u64 {
     base * std::env::var("HOTSET_STRESS").map_or(1, |factor| factor.parse().expect("a number"))
 }
 
-/// What user code panics with: nothing is printed for it.
+/// The payload of intended panics: no message is printed for it.
 struct Intended;
 
 fn panic_sometimes(random: &mut Random, one_in: u64) {
@@ -29,7 +30,7 @@ fn panic_sometimes(random: &mut Random, one_in: u64) {
     }
 }
 
-/// Runs what may panic as intended; any other panic goes on.
+/// Runs `run`, which may panic as intended; resumes any other panic.
 fn survive<R>(call: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(done) => Some(done),
@@ -50,14 +51,14 @@ impl Random {
     fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
-    /// Small keys more often.
+    /// Draws a key, small ones more often.
     fn key(&mut self, keys: u64) -> u64 {
         let range = 1 + self.below(keys);
         self.below(range)
     }
 }
 
-/// Carries its key and a checksum, on the heap, and is counted.
+/// A value with its key and a checksum, on the heap, counted while it is alive.
 struct Value {
     words: Box<[u64; 3]>,
     live: Arc<AtomicIsize>,
@@ -97,7 +98,7 @@ impl Drop for Value {
     }
 }
 
-/// Keys are counted and own memory too.
+/// Keys are counted, too, and own memory.
 #[derive(PartialEq, Eq, Hash)]
 struct Key(Box<u64>);
 
@@ -118,7 +119,7 @@ fn key(key: u64) -> Key {
 }
 
 type Shared = Cache<Key, Value>;
-/// What a thread does at random: with some key, and the capacity if that may be changed.
+/// A random call: for some key, and with the capacity if it may be changed.
 type Act = fn(&Shared, &mut Random, u64, &Arc<AtomicIsize>, Option<u64>);
 
 fn act(cache: &Shared, random: &mut Random, keys: u64, live: &Arc<AtomicIsize>, capacity: Option<u64>) {
@@ -191,7 +192,7 @@ fn act(cache: &Shared, random: &mut Random, keys: u64, live: &Arc<AtomicIsize>, 
     }
 }
 
-/// Has all threads act at random.
+/// Has all threads make random calls.
 fn race(act: Act, cache: &Shared, seed: u64, rounds: u64, keys: u64, live: &Arc<AtomicIsize>, capacity: Option<u64>) {
     thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -205,7 +206,7 @@ fn race(act: Act, cache: &Shared, seed: u64, rounds: u64, keys: u64, live: &Arc<
     });
 }
 
-/// Runs the threads, then checks what must hold when they are done.
+/// Runs the threads, then checks the invariants.
 fn run(cache: Shared, seed: u64, rounds: u64, keys: u64, live: &Arc<AtomicIsize>, capacity: Option<u64>) {
     race(act, &cache, seed, rounds, keys, live, capacity);
     survive(|| cache.run_pending());
@@ -226,7 +227,7 @@ fn run(cache: Shared, seed: u64, rounds: u64, keys: u64, live: &Arc<AtomicIsize>
 }
 
 #[test]
-fn stress_bounded() {
+fn stress_bounded_cache() {
     for (seed, policy) in POLICIES.into_iter().enumerate() {
         let live = Arc::default();
         let cache = Cache::builder().max_entries(64).policy(policy).build().unwrap();
@@ -244,7 +245,7 @@ fn stress_few_keys() {
 }
 
 #[test]
-fn stress_weighted_and_listened() {
+fn stress_weighted_cache_with_listener() {
     for (seed, policy) in POLICIES.into_iter().enumerate() {
         let live: Arc<AtomicIsize> = Arc::default();
         let listened = Arc::new(AtomicU64::new(0));
@@ -296,7 +297,7 @@ fn super_key(k: u64) -> Key {
 }
 
 #[test]
-fn stress_growing() {
+fn stress_growing_table() {
     for seed in 0..3 {
         let live: Arc<AtomicIsize> = Arc::default();
         let cache: Shared = Cache::builder().max_entries(usize::MAX).build().unwrap();
@@ -307,7 +308,7 @@ fn stress_growing() {
                 scope.spawn(move || {
                     let mut random = Random((31 + seed) << 32 | (thread + 1) << 16 | 1);
                     for round in 0..base {
-                        // Own keys, which nobody else touches, are all there.
+                        // The thread's own keys, which no other thread changes, are all there.
                         let own = 1_000_000 + round * THREADS + thread;
                         cache.insert(key(own), Value::new(own, round, live));
                         let back = own - THREADS * random.below(round + 1);
@@ -344,7 +345,7 @@ fn stress_growing() {
     }
 }
 
-/// Caches that come and go, while values of them are still being read and dropped.
+/// Short-lived caches, whose values are still read and dropped by other threads.
 #[test]
 fn stress_short_lived_caches() {
     let live: Arc<AtomicIsize> = Arc::default();
@@ -366,7 +367,7 @@ fn stress_short_lived_caches() {
     }
 }
 
-/// Sets short times too. Nothing stays long enough to be all there is.
+/// Random calls with short TTLs. No entry lives long enough for a check that all are there.
 fn act_timed(cache: &Shared, random: &mut Random, keys: u64, live: &Arc<AtomicIsize>, capacity: Option<u64>) {
     let (k, tag) = (random.key(keys), random.next());
     let value = || Value::new(k, tag, live);
@@ -393,7 +394,7 @@ fn act_timed(cache: &Shared, random: &mut Random, keys: u64, live: &Arc<AtomicIs
     }
 }
 
-/// Lives by the value: reads bring an end, take it away, bring it nearer or put it off.
+/// TTLs by the value: a read sets a deadline, removes it, or moves it earlier or later.
 struct Whims;
 
 impl Expiry<Key, Value> for Whims {
@@ -422,7 +423,7 @@ impl Expiry<Key, Value> for Whims {
     }
 }
 
-/// One of five mixes of settings. Every entry that leaves is counted.
+/// One of five mixes of settings. Every removed entry is counted.
 fn timed(mix: u64, capacity: u64, clock: Option<ManualClock>, shown: &Arc<AtomicU64>) -> Shared {
     let count = shown.clone();
     let mut builder = Cache::builder()
@@ -448,7 +449,7 @@ fn timed(mix: u64, capacity: u64, clock: Option<ManualClock>, shown: &Arc<Atomic
     builder.build().unwrap()
 }
 
-/// Moves a clock on, in small steps and some larger ones, while `work` runs.
+/// Advances a clock, in small steps and some large ones, while `work` runs.
 fn ticking(clock: &ManualClock, work: impl FnOnce()) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -471,7 +472,7 @@ fn ticking(clock: &ManualClock, work: impl FnOnce()) {
 }
 
 #[test]
-fn stress_times() {
+fn stress_expiration() {
     for mix in 0..5 {
         for capacity in [1000, 50] {
             let (live, shown) = (Arc::default(), Arc::default());
@@ -483,7 +484,7 @@ fn stress_times() {
 }
 
 #[test]
-fn stress_times_by_a_clock_that_another_thread_moves() {
+fn stress_expiration_with_a_concurrent_clock() {
     for mix in 0..5 {
         for capacity in [1000, 50] {
             let (live, shown) = (Arc::default(), Arc::default());
@@ -491,7 +492,7 @@ fn stress_times_by_a_clock_that_another_thread_moves() {
             let cache = timed(mix, capacity, Some(clock.clone()), &shown);
             let act = || race(act_timed, &cache, 81 + mix, rounds(4000), 200, &live, Some(capacity));
             ticking(&clock, act);
-            // A tick later, what is over is gone, and only that.
+            // A tick later, exactly the expired entries are gone.
             let alive: Vec<u64> = cache.iter().map(|(key, _)| *key.0).collect();
             clock.advance(Duration::from_nanos(1 << 20));
             let still: Vec<u64> = cache.iter().map(|(key, _)| *key.0).collect();
@@ -503,7 +504,7 @@ fn stress_times_by_a_clock_that_another_thread_moves() {
     }
 }
 
-/// What must hold when the threads are done.
+/// Checks the invariants once the threads have ended.
 fn check_timed(cache: Shared, live: &Arc<AtomicIsize>, shown: &AtomicU64) {
     cache.run_pending();
     cache.validate();
@@ -516,7 +517,8 @@ fn check_timed(cache: Shared, live: &Arc<AtomicIsize>, shown: &AtomicU64) {
     assert_eq!(live.load(Relaxed), 0, "nothing leaked");
 }
 
-/// Writes on every new value when it ends at the latest: the cache has looked at the clock before it asks.
+/// Records in every new value its latest deadline: the cache has read the clock before it requests
+/// a TTL.
 struct Stamps(ManualClock);
 
 impl Stamps {
@@ -537,7 +539,7 @@ impl Expiry<u64, Arc<AtomicU64>> for Stamps {
 }
 
 #[test]
-fn stress_nothing_over_is_returned() {
+fn stress_expired_values_are_never_returned() {
     let clock = ManualClock::new();
     let builder = Cache::builder().max_entries(100).clock(clock.clone());
     let cache: Cache<u64, Arc<AtomicU64>> = builder.expiry(Stamps(clock.clone())).build().unwrap();
@@ -552,7 +554,8 @@ fn stress_nothing_over_is_returned() {
                         let start = clock.now().as_nanos() as u64;
                         let found = match random.below(8) {
                             0 => (cache.insert(key, Arc::default()), None).1,
-                            // It may have waited for a value that ended before its loader returned.
+                            // It may have waited for a value that expired before its loader
+                            // returned.
                             1 => (cache.get_or_insert_with(key, Arc::default), None).1,
                             2 => cache.remove(&key),
                             3 => {
@@ -576,7 +579,7 @@ fn stress_nothing_over_is_returned() {
     cache.validate();
 }
 
-/// A read brings the end.
+/// A read that sets the deadline.
 struct OnceRead;
 
 impl Expiry<u64, u64> for OnceRead {
@@ -589,7 +592,7 @@ impl Expiry<u64, u64> for OnceRead {
 }
 
 #[test]
-fn stress_a_read_that_brings_the_end_sets_the_timer() {
+fn stress_read_that_shortens_a_ttl_sets_the_timer() {
     let clock = ManualClock::new();
     for _ in 0..rounds(10) {
         let builder = Cache::builder().max_entries(usize::MAX).clock(clock.clone());
@@ -615,9 +618,9 @@ fn stress_a_read_that_brings_the_end_sets_the_timer() {
     }
 }
 
-/// A key that is overwritten all the time is there all the time.
+/// A key that is overwritten repeatedly is never absent.
 #[test]
-fn stress_walks_visit_an_overwritten_key() {
+fn stress_iteration_visits_an_overwritten_key() {
     let (cache, stop): (Cache<u64, u64>, _) = (Cache::new(8), AtomicBool::new(false));
     cache.insert(1, 0);
     thread::scope(|scope| {

@@ -1,5 +1,5 @@
-//! What the table costs: nothing before it is used, no allocation under the maintenance lock, and its memory returned when the
-//! cache is cleared or its capacity lowered.
+//! Memory of the table: none before it is used, no allocation under the maintenance lock, and
+//! memory returned when the cache is cleared or its capacity lowered.
 
 use hotset::{Cache, Policy};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -7,9 +7,10 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes of tables that are allocated. They are what is zeroed and a number of cache lines, with room to align them.
+/// Bytes of allocated tables. A table is a zeroed allocation of whole cache lines, with room to
+/// align them.
 static TABLES: AtomicUsize = AtomicUsize::new(0);
-/// The tests look at what the whole process allocates.
+/// The tests measure the allocations of the whole process.
 static ONE: Mutex<()> = Mutex::new(());
 
 thread_local! {
@@ -30,31 +31,31 @@ fn is_table(layout: Layout) -> bool {
 // SAFETY: it is the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if is_table(layout) {
             TABLES.fetch_add(layout.size(), SeqCst);
-            // Taken, so that what the hook allocates does not call it again.
+            // Taken, so that allocations of the hook do not call it again.
             if let Ok(Some(hook)) = HOOK.try_with(Cell::take) {
                 hook();
                 HOOK.set(Some(hook));
             }
         }
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.alloc_zeroed(layout) }
     }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         if is_table(layout) {
-            // What is zeroed is not all that has such a layout.
+            // Other allocations have such a layout without being zeroed.
             _ = TABLES.fetch_update(SeqCst, SeqCst, |bytes| bytes.checked_sub(layout.size()));
         }
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.dealloc(at, layout) }
     }
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.realloc(at, layout, size) }
     }
 }
@@ -62,7 +63,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Resident bytes of this process, where the system tells.
+/// Returns the resident bytes of this process.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
 fn resident() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -116,7 +117,7 @@ thread_local! {
 #[test]
 fn growth_allocates_outside_the_lock() {
     let _one = one();
-    /// Under the lock this would find a stale length, or wait for itself.
+    /// Under the lock this would return a stale length, or deadlock.
     fn hook() {
         let cache = GROWING.get().unwrap();
         if cache.len() == INSERTED.get() {
@@ -145,7 +146,7 @@ fn growth_allocates_outside_the_lock() {
     assert!((0..entries).all(|key| cache.get(&key) == Some(key)));
 }
 
-/// The bytes of the tables that `run` leaves allocated, less those before it.
+/// Returns the bytes of tables that `run` leaves allocated, above those before it.
 fn tables(run: impl FnOnce()) -> isize {
     let before = TABLES.load(SeqCst) as isize;
     run();
@@ -186,7 +187,7 @@ fn table_shrinks_when_cleared_or_emptied() {
         assert!(grown > 1_000_000);
         let left = match round {
             0 => grown + tables(|| cache.clear()),
-            // By removals alone, without any call that mentions the table.
+            // By removals only, without a call that concerns the table.
             1 => grown + tables(|| (0..100_000).for_each(|key| _ = cache.remove(&key))),
             _ => grown + tables(|| hotset::raw::retain(&cache, |key, _| *key < 10)),
         };
@@ -201,7 +202,7 @@ fn table_shrinks_when_cleared_or_emptied() {
 }
 
 #[test]
-fn sizes_between_growing_and_shrinking_do_not_thrash() {
+fn size_at_a_resize_boundary_does_not_thrash() {
     let _one = one();
     let cache: Cache<u64, u64> = Cache::new(usize::MAX);
     (0..50_000).for_each(|key| cache.insert(key, key));
@@ -219,7 +220,7 @@ fn sizes_between_growing_and_shrinking_do_not_thrash() {
 }
 
 #[test]
-fn threads_insert_while_the_table_shrinks() {
+fn insert_while_the_table_shrinks_completes() {
     let _one = one();
     let cache: Cache<u64, u64> = Cache::new(usize::MAX);
     for round in 0..4u64 {
@@ -240,18 +241,18 @@ fn threads_insert_while_the_table_shrinks() {
         });
         cache.run_pending();
         cache.validate();
-        // Without a bound nothing is evicted, whatever the table does.
+        // An unbounded cache evicts nothing, whatever happens to its table.
         assert_eq!(cache.stats().evictions, 0);
         assert!((0..60_000).all(|n| cache.get(&((round << 32) + n)) == Some((round << 32) + n)));
         hotset::raw::retain(&cache, |key, _| key >> 32 == round);
     }
 }
 
-/// Prints what docs/explanation/verification.md quotes.
+/// Prints the figures of `docs/explanation/verification.md`.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
 #[test]
 #[ignore = "measures: run it alone, with --release --nocapture"]
-fn figures_of_tables() {
+fn table_memory_of_all_sizes_is_bounded() {
     let _one = one();
     let entries: u64 = std::env::var("ENTRIES").map_or(28_000_000, |entries| entries.parse().unwrap());
     for capacity in [1_000_000, 10_000_000, 1 << 26] {
@@ -268,7 +269,7 @@ fn figures_of_tables() {
         let cache: Cache<u64, u64> = Cache::new(usize::MAX);
         let stop = std::sync::atomic::AtomicBool::new(false);
         let slowest = std::thread::scope(|scope| {
-            // The second overwrites 1,000 keys.
+            // The second thread overwrites 1,000 keys.
             let second = (writers == 2).then(|| {
                 let keys = (0..).map(|n| (1 << 50) | (n % 1000)).take_while(|_| !stop.load(SeqCst));
                 scope.spawn(|| slowest_insertions(&cache, keys))
@@ -281,7 +282,8 @@ fn figures_of_tables() {
     }
 }
 
-/// The four slowest insertions, by the wall clock and by the calling thread's processor time, in microseconds.
+/// Returns the four slowest insertions, by the wall clock and by the calling thread's processor
+/// time, in microseconds.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
 #[derive(Debug, Default)]
 struct Slowest {

@@ -1,5 +1,5 @@
-//! What threads that use a cache take of memory, in bytes. (One test, in a file of its own: it counts every allocation. crossbeam-epoch
-//! has memory of its own for each thread.)
+//! Memory of threads that use a cache, in bytes. (One test, in a file of its own: it counts every
+//! allocation. crossbeam-epoch has memory of its own for each thread.)
 #![cfg(not(feature = "crossbeam"))]
 
 use hotset::Cache;
@@ -15,12 +15,12 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         BYTES.fetch_add(layout.size() as isize, SeqCst);
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         BYTES.fetch_sub(layout.size() as isize, SeqCst);
-        // SAFETY: as the caller says.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -37,16 +37,17 @@ fn together(threads: usize, run: impl Fn() + Sync) {
             barrier.wait();
         };
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(each)).collect();
-        // (The end of a scope does not wait for what its threads destroy as they end: their numbers in the caches were still taken then,
-        // and the next threads got higher ones, for which caches need more memory.)
+        // A scope does not wait for the destructors of its threads' locals. Without `join`, the
+        // slots of these threads would still be taken, and the next threads would get higher ones,
+        // for which caches allocate more.
         running.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }
 
 #[test]
-fn threads_that_read_take_little_and_writers_give_back() {
+fn thread_memory_is_small_and_returned() {
     let caches: Vec<Cache<u64, u64>> = (0..100).map(|_| Cache::new(100)).collect();
-    // (Once before, for what the process needs and the threads themselves.)
+    // Once before, for memory of the process and of the threads themselves.
     let warm: Cache<u64, u64> = Cache::new(100);
     together(64, || _ = warm.get(&1));
     let before = BYTES.load(SeqCst);

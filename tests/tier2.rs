@@ -20,7 +20,7 @@ fn probe(tier: &Tier, identity: &[u8], now: u64) -> u32 {
     tier.probed(0, &probe, now)
 }
 
-/// A tier without a bus, and with a node that is up.
+/// Builds a tier without a bus, with a node that is up.
 fn up(settings: NamespaceSettings) -> (Tier, Namespace) {
     let tier = Tier::new(
         7,
@@ -35,7 +35,7 @@ fn up(settings: NamespaceSettings) -> (Tier, Namespace) {
     (tier, namespace)
 }
 
-/// Drives a read of an absent key until it fills. Returns it and its head.
+/// Drives a read of an absent key until it fills. Returns the operation and its head.
 fn filling(namespace: &Namespace, tags: &[&[u8]]) -> (Operation, Vec<u8>) {
     let mut read = namespace.read(b"k", 0, NOW, true, tags);
     assert_eq!(read.reply(NOW, 1, Reply::Value(None)), Action::Acquire);
@@ -50,7 +50,7 @@ fn filling(namespace: &Namespace, tags: &[&[u8]]) -> (Operation, Vec<u8>) {
 }
 
 #[test]
-fn frame_carries_what_the_operation_knew() {
+fn frame_round_trip_keeps_all_fields() {
     let (_, namespace) = up(NamespaceSettings::default());
     let (mut read, head) = filling(&namespace, &[b"menu", b"tea"]);
     let bytes = [&head[..], b"payload"].concat();
@@ -92,7 +92,7 @@ fn frame_of_another_generation_is_a_miss() {
 }
 
 #[test]
-fn write_dropped_without_an_answer_is_journalled_and_fenced() {
+fn write_without_a_reply_is_journaled_and_fenced() {
     let (tier, namespace) = up(NamespaceSettings::default());
     let mut write = namespace.write(b"k", 0, NOW, 0, &[]);
     assert_eq!(write.step(NOW), Action::ReadGeneration);
@@ -159,7 +159,7 @@ fn journal_overflow_bumps_the_namespace() {
         remove.failed(NOW, Failure::NotSent);
     }
     assert_eq!(tier.stats().journal_overflows.get(), 1);
-    // What came after the overflow is there besides.
+    // Entries after the overflow are in the journal, too.
     assert!(tier.journal_len() <= 4);
     let first = tier.background_operation(0, NOW).expect("a replay");
     assert_eq!((first.action(), first.target()), (Action::Bump, &b"g"[..]));
@@ -180,7 +180,7 @@ fn absent_value_is_a_negative_hit() {
 }
 
 #[test]
-fn marker_has_each_process_load_for_itself_and_keep() {
+fn marker_makes_each_process_load_and_keep() {
     let (_, namespace) = up(NamespaceSettings::default());
     let mut read = namespace.read(b"k", 0, NOW, true, &[]);
     read.reply(NOW, 1, Reply::Value(None));
@@ -199,7 +199,7 @@ fn marker_has_each_process_load_for_itself_and_keep() {
 }
 
 #[test]
-fn rejected_payload_is_loaded_anew() {
+fn rejected_payload_is_loaded_again() {
     let (_, namespace) = up(NamespaceSettings::default());
     let (mut read, head) = filling(&namespace, &[]);
     read.reply(NOW, 1, Reply::Flag(true));
@@ -229,7 +229,7 @@ fn moved_command_is_sent_again_to_the_other_node() {
 }
 
 #[test]
-fn answer_that_does_not_fit_the_action_is_an_error() {
+fn reply_that_does_not_match_is_an_error() {
     let (_, namespace) = up(NamespaceSettings::default());
     let mut read = namespace.read(b"k", 0, NOW, true, &[]);
     assert_eq!(read.reply(NOW, 1, Reply::Flag(true)), Action::Load);
@@ -239,7 +239,7 @@ fn answer_that_does_not_fit_the_action_is_an_error() {
 }
 
 #[test]
-fn early_reload_claims_more_often_near_the_end() {
+fn early_reload_claims_more_often_near_expiry() {
     let settings = NamespaceSettings {
         early_reload: 1.0,
         ttl: 10_000 * MS,
@@ -251,7 +251,7 @@ fn early_reload_claims_more_often_near_the_end() {
         read.reply(NOW, 1, Reply::Value(None));
         read.reply(NOW, 1, Reply::Value(None));
         read.reply(NOW, 1, Reply::Value(None));
-        // A load of a second.
+        // A load that takes a second.
         read.loaded(NOW + 1_000 * MS, 0, Kind::Value);
         let head = read.head(0, 0);
         let now = NOW + at * MS;
@@ -274,7 +274,7 @@ fn early_reload_claims_more_often_near_the_end() {
 
 #[test]
 #[should_panic(expected = "tags")]
-fn too_many_tags_are_refused() {
+fn too_many_tags_are_rejected() {
     let (_, namespace) = up(NamespaceSettings::default());
     let tags = vec![&b"tag"[..]; MAX_TAGS + 1];
     namespace.read(b"k", 0, NOW, true, &tags);
@@ -286,9 +286,9 @@ proptest! {
         parse(&bytes);
     }
 
-    /// Bytes that begin as a frame does, which reach what lies behind the head.
+    /// Bytes with a valid head, so that the code behind the head is reached.
     #[test]
-    fn damaged_frames_are_dead_or_stay_within_the_reply(
+    fn corrupt_frames_are_dead_or_within_the_reply(
         kind in 0u8..8, stamp in any::<[u8; 16]>(), body in prop::collection::vec(any::<u8>(), 0..400), cut in 0usize..500,
     ) {
         let mut bytes = vec![0xF1, b'h', 1, kind];
@@ -307,7 +307,7 @@ proptest! {
     }
 
     #[test]
-    fn frames_are_read_as_they_were_written(
+    fn frames_round_trip(
         flags in any::<u16>(), codec in any::<u8>(), payload in prop::collection::vec(any::<u8>(), 0..100),
         tags in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..256), 0..=MAX_TAGS),
     ) {
@@ -319,15 +319,15 @@ proptest! {
         prop_assert_eq!((frame.flags, frame.codec), (flags, codec));
         prop_assert_eq!(&bytes[frame.offset..], &payload[..]);
         prop_assert_eq!(frame.tags().map(|(tag, _)| tag).collect::<Vec<_>>(), names);
-        // A frame that is cut anywhere is dead, or has a shorter payload.
+        // A truncated frame is dead, or has a shorter payload.
         for cut in 0..frame.offset {
             prop_assert_eq!(parse(&bytes[..cut]), Parsed::Dead);
         }
     }
 
-    /// Whatever a server answers, an operation comes to an end, or waits for a lease that stays.
+    /// With any replies of a server, an operation terminates, or waits for a lease that is held.
     #[test]
-    fn any_replies_lead_to_an_end(
+    fn operation_with_any_replies_terminates(
         replies in prop::collection::vec((0u8..8, prop::collection::vec(any::<u8>(), 0..80), any::<bool>()), 0..40),
         load in any::<bool>(),
     ) {
@@ -362,7 +362,7 @@ proptest! {
     }
 }
 
-/// Where nothing may be joined, the background thread has nothing to do all the time.
+/// Where loads are never joined, the background thread is idle.
 #[test]
 fn background_sleeps_where_loads_are_never_joined() {
     let tier = Tier::new(7, Settings::default());
@@ -399,7 +399,7 @@ fn removed(tier: &Tier, namespace: &Namespace) {
 }
 
 #[test]
-fn confirmed_removal_is_replayed_on_a_node_that_joined() {
+fn confirmed_removal_is_replayed_on_a_new_node() {
     let (tier, namespace) = up(NamespaceSettings::default());
     removed(&tier, &namespace);
     tier.joined(1, NOW + MS);
@@ -411,7 +411,7 @@ fn confirmed_removal_is_replayed_on_a_node_that_joined() {
         canary_prefix: b"!",
     };
     let epoch = tier.probed(1, &other, NOW + MS);
-    // It may be in the place of the first one, and have the old value.
+    // It may replace the first node, and have the old value.
     let read = namespace.read(b"k", 1, NOW + MS, true, &[]);
     assert_eq!((read.action(), tier.journal_len()), (Action::Load, 1));
     assert_eq!(tier.background(1, NOW + MS), Task::Operate);
@@ -422,7 +422,7 @@ fn confirmed_removal_is_replayed_on_a_node_that_joined() {
 }
 
 #[test]
-fn node_without_slots_is_cleared_and_then_trusted() {
+fn node_without_slots_is_cleared_then_trusted() {
     let tier = Tier::new(7, Settings::default());
     Namespace::new(&tier, NamespaceSettings::default()).set_generations(&[b"g"]);
     probe(&tier, b"one", NOW);
@@ -437,7 +437,7 @@ fn node_without_slots_is_cleared_and_then_trusted() {
 }
 
 #[test]
-fn canary_that_is_redirected_has_the_node_probed() {
+fn redirected_canary_probes_the_node() {
     let tier = Tier::new(7, Settings::default());
     Namespace::new(&tier, NamespaceSettings::default()).set_generations(&[b"g"]);
     probe(&tier, b"one", NOW);
@@ -445,7 +445,7 @@ fn canary_that_is_redirected_has_the_node_probed() {
     assert_eq!(tier.background(0, NOW), Task::Canary(1));
     tier.canary_failed(0, 1, Failure::Moved, NOW);
     assert_eq!(tier.background(0, NOW), Task::Probe);
-    // In another slot: the tracking connection asks for another prefix.
+    // In another slot: the tracking connection uses another prefix.
     let other = Probe {
         identity: b"one",
         server_ms: 5_000_000,

@@ -1,4 +1,5 @@
-//! Threads that wait for each other: under real-time priorities, and while the lock holder is suspended.
+//! Threads that wait for each other: with real-time priorities, and while the lock holder is
+//! suspended.
 #![cfg(target_os = "linux")]
 
 use hotset::Cache;
@@ -7,12 +8,13 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-/// After this time a hang is taken for what it is. No test's result depends on it otherwise.
+/// After this time a hang is reported. No test's result depends on it otherwise.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// Restricts the calling thread to one processor.
 fn stay_on(processor: usize) -> bool {
-    // SAFETY: an all-zero set is an empty one, the processor is one of its bits, and the size is the set's.
+    // SAFETY: an all-zero set is an empty one, the processor is one of its bits, and the size is
+    // that of the set.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(processor, &mut set);
@@ -22,7 +24,8 @@ fn stay_on(processor: usize) -> bool {
 
 /// A processor that this process may use.
 fn a_processor() -> usize {
-    // SAFETY: an all-zero set is an empty one, which the call fills; bits are only read within its size.
+    // SAFETY: an all-zero set is an empty one, which the call fills; bits are read only within its
+    // size.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         assert_eq!(libc::sched_getaffinity(0, size_of_val(&set), &mut set), 0);
@@ -42,7 +45,8 @@ fn become_real_time() -> bool {
 /// A real-time writer that preempts the lock holder on their only processor must let it finish.
 #[test]
 fn real_time_writer_beside_ordinary_one_finishes() {
-    // The first applies each change at once, the second only batches, the third grows its table all the time.
+    // The first cache applies each change immediately, the second only in batches, the third grows
+    // its table repeatedly.
     for (capacity, rounds) in [(50, 20_000), (100_000, 2_000), (usize::MAX, 2_000)] {
         let (done, is_done) = channel();
         let body = move || {
@@ -63,7 +67,8 @@ fn real_time_writer_beside_ordinary_one_finishes() {
                 let real_time = scope.spawn(move || {
                     let ready = stay_on(*processor) && become_real_time();
                     for round in 0..if ready { rounds } else { 0 } {
-                        // The ordinary thread runs only while this one sleeps, and is preempted anywhere.
+                        // The ordinary thread runs only while this one sleeps, and may be preempted
+                        // anywhere.
                         thread::sleep(Duration::from_micros(20));
                         (0..100).for_each(|key| cache.insert(round * 100 + key, key));
                     }

@@ -38,7 +38,7 @@ impl Capacity {
     }
 }
 
-/// A policy that takes part.
+/// A policy to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Contender {
     #[value(name = "wtinylfu", alias = "w-tinylfu")]

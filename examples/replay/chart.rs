@@ -115,8 +115,8 @@ fn capacity_axis(low: f64, high: f64, bytes: bool) -> Axis {
     }
 }
 
-/// Returns round numbers from `low` to `high`, as many as have room: steps of 1-2-5, or of powers of
-/// 2 for bytes.
+/// Returns round numbers from `low` to `high`, as many as have room: steps of 1-2-5, or of powers
+/// of 2 for bytes.
 fn ticks(low: f64, high: f64, bytes: bool) -> Vec<f64> {
     let all: Vec<f64> = if bytes {
         (0..64).map(|power| f64::from(power).exp2()).collect()

@@ -42,11 +42,12 @@ const OTHERS: [&str; 6] = [
     "next_access_vtime",
 ];
 
-/// Where the fields of interest are.
+/// The positions of the fields.
 struct Layout {
     columns: usize,
     key: usize,
-    /// Their sum is the size: Twitter's traces have one column for the key's and one for the value's.
+    /// Their sum is the size: Twitter's traces have one column for the key's and one for the
+    /// value's.
     sizes: Vec<usize>,
 }
 
@@ -194,7 +195,8 @@ impl Layout {
                 (Some(key), Some(value)) => vec![key, value],
                 _ => at(&SIZES).into_iter().collect(),
             },
-            // The sixth of Twitter's seven columns is a word, as "get"; libCacheSim's further ones are numbers.
+            // The sixth of Twitter's seven columns is a word, as "get"; libCacheSim's further ones
+            // are numbers.
             None if columns == 7 && names[5].starts_with(|c: char| c.is_ascii_alphabetic()) => vec![2, 3],
             None if columns > 2 => vec![2],
             None => Vec::new(),

@@ -1,4 +1,5 @@
-//! Readers of trace files. Files come from strangers: every line is bounded and checked, and an error names its place.
+//! Readers of trace files. Files are untrusted: every line is bounded and checked, and an error
+//! names its place.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -8,12 +9,13 @@ use crate::csv::{Columns, CsvReader};
 use crate::progress::Progress;
 use crate::trace::{Recorder, Trace, integer, key_of};
 
-/// A line longer than this is no trace's: without a bound, a small compressed file could unpack into one huge line.
+/// The longest line of a trace. Without a bound, a small compressed file could unpack into one huge
+/// line.
 const MAX_LINE: u64 = 64 << 10;
-/// The most keys one line of an ARC trace may stand for.
+/// The most keys of one line of an ARC trace.
 const MAX_RUN: u64 = 1 << 20;
 
-/// How a file writes its requests down.
+/// How a file stores its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     U32,
@@ -61,7 +63,7 @@ enum Packing {
 }
 
 impl Packing {
-    /// Told by the name and not by the content, since raw keys may begin with any bytes.
+    /// Derived from the name and not from the content, since raw keys may begin with any bytes.
     fn of(path: &Path) -> Self {
         match path
             .extension()
@@ -76,7 +78,8 @@ impl Packing {
     }
 }
 
-/// Reads the trace at `path`, no more than `limit` requests of it. An error begins with the file and, for text, the line.
+/// Reads the trace at `path`, at most `limit` requests of it. An error begins with the file and,
+/// for text, the line.
 pub(crate) fn read(path: &Path, format: Format, columns: &Columns, limit: Option<usize>) -> Result<Trace, String> {
     let shown = path.display();
     let file = File::open(path).map_err(|e| format!("{shown}: {e}"))?;
@@ -125,7 +128,7 @@ pub(crate) fn read(path: &Path, format: Format, columns: &Columns, limit: Option
     recorder.finish(name).map_err(|what| format!("{shown}: {what}"))
 }
 
-/// Tells the progress how much of the file, as stored, has been read.
+/// Reports to the progress how much of the file, as stored, has been read.
 struct Watched<'a> {
     inner: File,
     progress: &'a Progress,
@@ -158,7 +161,7 @@ fn raw<const N: usize>(
     let mut bytes = [0; N];
     for at in 0u64.. {
         let mut filled = 0;
-        // A short read is no end: only a read of nothing is.
+        // A short read is not the end of the file: only a read of zero bytes is.
         while filled < N {
             match input.read(&mut bytes[filled..]) {
                 Ok(0) => break,
@@ -199,7 +202,7 @@ fn lines(
         if read as u64 == MAX_LINE && line.last() != Some(&b'\n') {
             return Err(fault(format!("the line is longer than {MAX_LINE} bytes")));
         }
-        // Some editors put a byte order mark before the first line.
+        // Some editors insert a byte order mark before the first line.
         let content = if number == 1 {
             line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line)
         } else {
@@ -213,7 +216,7 @@ fn lines(
     Ok(())
 }
 
-/// What a stranger's bytes look like in a message: short, and harmless to the terminal.
+/// Quotes untrusted bytes for a message: short, and harmless to the terminal.
 pub(crate) fn quoted(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(160)]);
     let short: String = text.chars().take(40).collect();
@@ -259,7 +262,7 @@ fn arc(line: &[u8], recorder: &mut Recorder) -> Result<(), String> {
     (start..end).try_for_each(|key| recorder.push(key, None))
 }
 
-/// LIRS: one block number per line; lines of '*' only part the trace's phases.
+/// LIRS: one block number per line; lines of '*' only separate the trace's phases.
 fn lirs(line: &[u8], recorder: &mut Recorder) -> Result<(), String> {
     if line.starts_with(b"*") {
         return Ok(());
@@ -267,7 +270,7 @@ fn lirs(line: &[u8], recorder: &mut Recorder) -> Result<(), String> {
     recorder.push(number(line, "the block")?, None)
 }
 
-/// Plain text: a key per line, or a key and a size; `sized` remembers which the first line chose.
+/// Plain text: a key per line, or a key and a size; `sized` holds the first line's choice.
 fn text(line: &[u8], recorder: &mut Recorder, sized: &mut Option<bool>) -> Result<(), String> {
     let mut fields = words(line);
     let key = fields.next().unwrap_or_default();

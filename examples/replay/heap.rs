@@ -1,5 +1,5 @@
-//! A global allocator that counts, for exact figures of what a cache allocates: requested sizes, not
-//! what the system's allocator rounds them up to or keeps in reserve.
+//! A global allocator that counts, for exact figures of what a cache allocates: requested sizes,
+//! not what the system's allocator rounds them up to or keeps in reserve.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};

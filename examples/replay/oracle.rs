@@ -1,4 +1,4 @@
-//! What the cache is measured against, computed without it: exact LRU and the optimum.
+//! The references of the cache, computed without it: exact LRU and the optimum.
 
 use std::collections::BinaryHeap;
 
@@ -7,7 +7,7 @@ use crate::trace::Trace;
 
 /// "Never again", as a position in the trace. Traces are shorter than this (see `MAX_REQUESTS`).
 const NEVER: u32 = u32::MAX;
-/// "No neighbour" in a linked list of keys.
+/// "No neighbor" in a linked list of keys.
 const NONE: u32 = u32::MAX;
 /// How many requests pass between two reports of progress.
 const REPORT: usize = 1 << 14;
@@ -18,11 +18,12 @@ fn report(progress: &Progress, at: usize) {
     }
 }
 
-/// The hits of exact LRU at every capacity at once: `result[c]` is what a cache of `c` entries would score.
+/// Returns the hits of exact LRU at every capacity: `result[c]` is the number for a cache of `c`
+/// entries.
 ///
-/// LRU keeps exactly the keys used most recently, so a request hits in every cache larger than the number of different
-/// keys used since its last turn. A Fenwick tree over positions, with a mark at each key's latest use, counts those in
-/// logarithmic time.
+/// LRU holds exactly the keys used most recently, so a request hits in every cache larger than the
+/// number of different keys used since the last request of its key. A Fenwick tree over positions,
+/// with a mark at each key's latest use, counts those in logarithmic time.
 pub(crate) fn lru_hits(trace: &Trace, progress: &Progress) -> Vec<u64> {
     let mut hits = vec![0u64; trace.unique + 1];
     let mut marks = Fenwick::new(trace.keys.len());
@@ -34,7 +35,8 @@ pub(crate) fn lru_hits(trace: &Trace, progress: &Progress) -> Vec<u64> {
         if before == NEVER {
             marked += 1;
         } else {
-            // Keys used at or after `before`, this one included: the smallest cache that still has it.
+            // Keys used at or after `before`, this one included: the smallest cache that still
+            // holds it.
             let depth = marked - marks.before(before as usize);
             hits[depth as usize] += 1;
             marks.add(before as usize, false);
@@ -60,7 +62,8 @@ impl Fenwick {
     fn add(&mut self, position: usize, mark: bool) {
         let mut i = position + 1;
         while i < self.0.len() {
-            // Wrapping: a partial sum may be lowered before it is raised, never below zero in the end.
+            // Wrapping: a partial sum may be lowered before it is raised, but is never below zero
+            // in the end.
             self.0[i] = if mark {
                 self.0[i].wrapping_add(1)
             } else {
@@ -92,12 +95,15 @@ pub(crate) fn next_uses(trace: &Trace) -> Vec<u32> {
     next
 }
 
-/// The hits of Belady's optimum with `capacity` entries: keep whatever is asked for soonest.
+/// Returns the hits of Belady's optimum with `capacity` entries: it keeps the keys whose next
+/// requests are soonest.
 ///
-/// The cache may turn a new key away, as W-TinyLFU may: made to admit every key, an optimum could be beaten.
+/// The cache may reject a new key, as W-TinyLFU may: an optimum that must admit every key could be
+/// beaten.
 pub(crate) fn optimum_hits(trace: &Trace, next: &[u32], capacity: usize, progress: &Progress) -> u64 {
-    // A cached key is known by the position of its next use, so positions are all the heap needs. One that has passed
-    // is stale and smaller than every one to come: it never surfaces before a live one, and a sweep drops it.
+    // A cached key is identified by the position of its next use, so the heap holds positions only.
+    // A passed position is stale and smaller than every later one: it never surfaces before a live
+    // one, and a sweep drops it.
     let mut heap: BinaryHeap<u32> = BinaryHeap::new();
     let mut cached = vec![false; trace.unique];
     let mut count = 0usize;
@@ -136,7 +142,8 @@ pub(crate) fn optimum_hits(trace: &Trace, next: &[u32], capacity: usize, progres
     hits
 }
 
-/// The hits of exact LRU bounded by bytes. Sizes break the order that lets one pass serve all capacities.
+/// Returns the hits of exact LRU bounded by bytes. Sizes break the order that lets one pass serve
+/// all capacities.
 pub(crate) fn lru_hits_bytes(trace: &Trace, sizes: &[u64], capacity: u64, progress: &Progress) -> u64 {
     // A doubly linked list through arrays; `held` is the size of a cached key and 0 for any other.
     let mut held = vec![0u64; trace.unique];
@@ -153,7 +160,7 @@ pub(crate) fn lru_hits_bytes(trace: &Trace, sizes: &[u64], capacity: u64, progre
                 continue;
             }
             let (up, down) = (newer[k], older[k]);
-            // It is not the newest, so it has a newer neighbour.
+            // It is not the newest, so it has a newer neighbor.
             older[up as usize] = down;
             if down == NONE {
                 oldest = up;
@@ -189,13 +196,13 @@ pub(crate) fn lru_hits_bytes(trace: &Trace, sizes: &[u64], capacity: u64, progre
     hits
 }
 
-/// An upper bound on the hits of any cache bounded by bytes, for each of `capacities`. With sizes the true optimum is
-/// NP-hard.
+/// Returns an upper bound on the hits of any cache bounded by bytes, for each of `capacities`. With
+/// sizes the true optimum is NP-hard.
 ///
-/// This is PFOO-L (Berger, Beckmann and Harchol-Balter, "Practical Bounds on Optimal Caching with Variable Object
-/// Sizes", 2018): to hit, an object must occupy its bytes from one use to the next, and a cache of `c` bytes has
-/// `c * requests` of such byte-requests to give; the cheapest reuses are granted first. Each key counts with its
-/// smallest size, so the bound holds when sizes change.
+/// This is PFOO-L (Berger, Beckmann and Harchol-Balter, "Practical Bounds on Optimal Caching with
+/// Variable Object Sizes", 2018): to hit, an object must occupy its bytes from one use to the next,
+/// and a cache of `c` bytes has `c * requests` of such byte-requests; the cheapest reuses are
+/// granted first. Each key counts with its smallest size, so the bound holds when sizes change.
 pub(crate) fn hit_bound_bytes(trace: &Trace, next: &[u32], smallest: &[u64], capacities: &[u64]) -> Vec<u64> {
     let mut costs: Vec<u128> = (trace.keys.iter().zip(next).enumerate())
         .filter(|&(_, (_, &next))| next != NEVER)

@@ -23,7 +23,7 @@ const RIGHT: u32 = 18;
 /// The room beyond the axes' titles, which would touch the picture's edge.
 const EDGE: u32 = 8;
 
-/// How a line looks. The colors are Okabe and Ito's, which color-blind readers can tell apart.
+/// How a line looks. The colors are Okabe and Ito's, which color-blind readers can distinguish.
 #[derive(Clone)]
 pub(crate) struct Look {
     pub(crate) name: String,

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-/// What one capacity of one trace showed. Ratios are from 0 to 1.
+/// The result of one capacity of one trace. Ratios are from 0 to 1.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) capacity: u64,
-    /// As asked for, when that was a percentage.
+    /// The percentage on the command line, if it was one.
     pub(crate) percent: Option<f64>,
     /// Belady's optimum; bounded by bytes, an upper bound of it.
     pub(crate) optimum: f64,
@@ -19,13 +19,13 @@ pub(crate) struct Row {
     pub(crate) peak: usize,
 }
 
-/// What one trace showed.
+/// The results of one trace.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) name: String,
     pub(crate) requests: usize,
     pub(crate) unique: usize,
-    /// The keys' sizes summed up, when the cache is bounded by bytes.
+    /// The sum of the keys' sizes, when the cache is bounded by bytes.
     pub(crate) bytes: Option<u64>,
     pub(crate) threads: usize,
     pub(crate) policies: Vec<&'static str>,
@@ -33,12 +33,12 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// What the first column of ratios is called.
+    /// Returns the name of the first column of ratios.
     pub(crate) fn optimum_name(&self) -> &'static str {
         if self.bytes.is_some() { "PFOO-L" } else { "OPT" }
     }
 
-    /// The whole table, ready to print.
+    /// Returns the table as text.
     pub(crate) fn table(&self) -> String {
         let first = self.policies.first().copied().unwrap_or_default();
         let mut head: Vec<String> = vec!["capacity".into(), self.optimum_name().into(), "exact LRU".into()];
@@ -101,7 +101,7 @@ impl Report {
     }
 }
 
-/// What all reports come to, in one sentence.
+/// Summarizes all reports in one sentence.
 pub(crate) fn sentence(reports: &[Report]) -> String {
     let Some(sample) = reports.first() else {
         return String::new();
@@ -114,7 +114,8 @@ pub(crate) fn sentence(reports: &[Report]) -> String {
     };
     let rows = || reports.iter().flat_map(|report| &report.rows);
     let count = rows().count().max(1) as f64;
-    // Ratios are summed before they are compared: where a capacity leaves next to no gap, a share of it means nothing.
+    // Ratios are summed before they are compared: at a capacity with almost no gap, a share of it
+    // is meaningless.
     let gap: f64 = rows().map(|row| row.optimum - row.lru).sum::<f64>() / count;
     let gained: f64 = rows()
         .map(|row| row.ratios.first().unwrap_or(&0.0) - row.lru)
@@ -142,7 +143,7 @@ pub(crate) fn sentence(reports: &[Report]) -> String {
     }
 }
 
-/// A number with a comma between thousands.
+/// Formats a number with a comma between thousands.
 pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -155,7 +156,7 @@ pub(crate) fn grouped(n: u64) -> String {
     out
 }
 
-/// A number of bytes in the unit that suits it.
+/// Formats a number of bytes in the unit that suits it.
 pub(crate) fn bytes_text(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {

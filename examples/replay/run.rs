@@ -10,23 +10,23 @@ use crate::heap;
 use crate::progress::Progress;
 use crate::trace::Trace;
 
-/// How many requests a thread takes in one go: enough that sharing the counter costs nothing, and few enough that all
-/// threads stay near the same place in the trace.
+/// The requests that a thread takes in one step: enough that sharing the counter costs nothing, and
+/// few enough that all threads stay near the same place in the trace.
 const CHUNK: usize = 1_024;
 
-/// What a cache is bounded by, and by how much.
+/// The bound of a cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bound {
     Entries(u64),
     Bytes(u64),
 }
 
-/// What one replay showed.
+/// The result of one replay.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) hits: u64,
     pub(crate) elapsed: Duration,
-    /// The most heap bytes in use at once, above what was in use before.
+    /// The peak of heap bytes above the baseline.
     pub(crate) peak: usize,
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn replay(
             let entries = usize::try_from(n).unwrap_or(usize::MAX);
             Cache::builder().max_entries(entries).policy(policy).build()
         }
-        // The value stands for an object of that many bytes without taking them.
+        // The value stands for an object of that many bytes without allocating them.
         Bound::Bytes(n) => Cache::builder()
             .max_weight(n)
             .weigher(|_: &u64, size: &u64| *size)
@@ -76,7 +76,7 @@ pub(crate) fn replay(
     let stats = cache.stats();
     let misses = trace.keys.len() as u64 - hits;
     if (stats.hits, stats.misses) != (hits, misses) {
-        // The figures printed are counted here; a cache that counts differently should not pass unnoticed.
+        // The figures printed are counted here; a cache whose statistics differ is an error.
         return Err(format!(
             "{}: the replay saw {hits} hits and {misses} misses, but the cache's statistics say {} and {}",
             trace.name, stats.hits, stats.misses

@@ -1,10 +1,11 @@
-//! A trace in memory: which key each request asks for, renumbered densely, and how large it is.
+//! A trace in memory: the key of each request, renumbered densely, and its size.
 
 use std::collections::HashMap;
 
-/// More requests than this need `--limit`: a hostile file of a few bytes must not be able to ask for all memory.
+/// More requests than this need `--limit`: a hostile file of a few bytes must not allocate all
+/// memory.
 pub(crate) const MAX_REQUESTS: usize = 1 << 27;
-/// More different keys than this are refused too: they cost more than requests do.
+/// More different keys than this are rejected, too: a key costs more memory than a request.
 pub(crate) const MAX_KEYS: usize = 1 << 25;
 /// The largest size of one object. `MAX_KEYS` times this still fits 64 bits.
 pub(crate) const MAX_SIZE: u64 = 1 << 38;
@@ -15,14 +16,14 @@ pub(crate) struct Trace {
     pub(crate) name: String,
     /// The key of each request, numbered from 0 in order of first appearance.
     pub(crate) keys: Vec<u32>,
-    /// The size in bytes at each request (at least 1), when the trace tells sizes.
+    /// The size in bytes at each request (at least 1), if the trace has sizes.
     pub(crate) sizes: Option<Vec<u64>>,
     /// How many different keys there are.
     pub(crate) unique: usize,
 }
 
 impl Trace {
-    /// The smallest size each key ever had, or nothing when the trace tells no sizes.
+    /// Returns the smallest size of each key, or `None` if the trace has no sizes.
     pub(crate) fn smallest_sizes(&self) -> Option<Vec<u64>> {
         let sizes = self.sizes.as_ref()?;
         let mut smallest = vec![u64::MAX; self.unique];
@@ -55,7 +56,7 @@ impl Recorder {
         }
     }
 
-    /// Records one request. A size is given with every request of a trace or with none.
+    /// Records one request. Either all requests of a trace have sizes, or none.
     pub(crate) fn push(&mut self, key: u64, size: Option<u64>) -> Result<(), String> {
         if self.full() {
             return Ok(());
@@ -91,12 +92,12 @@ impl Recorder {
         Ok(())
     }
 
-    /// Whether the limit is reached and reading on is pointless.
+    /// Returns whether the limit is reached, so that reading can stop.
     pub(crate) fn full(&self) -> bool {
         self.keys.len() >= self.limit
     }
 
-    /// The finished trace; an empty one is an error, since no ratio can be told of it.
+    /// Returns the finished trace. An empty one is an error, since it has no hit ratio.
     pub(crate) fn finish(self, name: String) -> Result<Trace, String> {
         if self.keys.is_empty() {
             return Err("holds no requests".to_owned());
@@ -111,8 +112,8 @@ impl Recorder {
     }
 }
 
-/// A number for a key as text: an integer is itself, anything else its 64-bit FNV-1a hash, which unlike the standard
-/// hasher's is the same in every build.
+/// Returns a number for a key as text: an integer is itself, any other text its 64-bit FNV-1a hash,
+/// which unlike the standard hasher's is the same in every build.
 pub(crate) fn key_of(text: &[u8]) -> u64 {
     // "007" is not 7: only the usual spelling counts as an integer.
     let plain = text == b"0" || text.first().is_some_and(|&c| c != b'0');
@@ -124,7 +125,7 @@ pub(crate) fn key_of(text: &[u8]) -> u64 {
     })
 }
 
-/// The integer that `text` spells in decimal digits, if it does and if it fits.
+/// Returns the integer that `text` spells in decimal digits, if it does and fits 64 bits.
 pub(crate) fn integer(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;

@@ -15,10 +15,10 @@ pub(crate) struct Curve<'r> {
     pub(crate) ratios: &'r [f64],
 }
 
-/// So many windows before and after the restart are shown.
+/// The windows shown before and after the restart.
 const BEFORE: usize = 24;
 const AFTER: usize = 64;
-/// Lines of the terminal.
+/// The lines of the chart in the terminal.
 const LINES: usize = 16;
 
 /// The windows that are shown, and the highest ratio of the axis.
@@ -32,7 +32,7 @@ fn axes(curves: &[Curve<'_>], restart: usize) -> Axes {
     let (first, end) = (restart.saturating_sub(BEFORE), restart + AFTER);
     let shown = |curve: &Curve<'_>| points(curve, first, end).fold(0.0, |best: f64, point| best.max(point.1));
     let best = curves.iter().map(shown).fold(0.0, f64::max);
-    // To the next tenth, and at least one.
+    // Rounded up to a tenth, and at least one tenth.
     let top = ((best * 10.0).ceil() / 10.0).clamp(0.1, 1.0);
     Axes { first, end, top }
 }
@@ -46,7 +46,7 @@ fn points(curve: &Curve<'_>, first: usize, end: usize) -> impl Iterator<Item = (
     numbered.filter(move |point| (first..end).contains(&point.0))
 }
 
-/// The curves as text; later ones cover earlier ones.
+/// Draws the curves as text; later ones cover earlier ones.
 pub(crate) fn text(curves: &[Curve<'_>], restart: usize) -> String {
     let Axes { first, end, top } = axes(curves, restart);
     let mut cells = vec![vec![' '; end - first]; LINES + 1];

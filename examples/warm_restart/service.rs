@@ -1,4 +1,4 @@
-//! The process that has a cache: what it is to do, what it tells, and its work.
+//! The process with the cache: its job, its events, and its work.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,22 +12,22 @@ use crate::formats::{self, Format};
 use crate::trace::Trace;
 use crate::workload;
 
-/// A window is so small a part of the trace.
+/// The windows of a trace.
 const WINDOWS: usize = 500;
-/// The cache holds so small a part of the trace's keys.
+/// The cache holds a tenth of the trace's keys.
 const PART: usize = 10;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Replays more than half of the trace, saves, and goes on to save after every window.
+    /// Replays more than half of the trace, saves, and then saves after every window.
     Fill,
-    /// Loads the snapshot, and replays from where the first process was killed.
+    /// Loads the snapshot, and replays from the request at which the first process was killed.
     Warm,
     /// Does the same without the snapshot.
     Cold,
 }
 
-/// What a process is to do. It is handed over in the environment.
+/// The job of a process, passed in its environment.
 pub(crate) struct Job {
     pub(crate) role: Role,
     pub(crate) snapshot: PathBuf,
@@ -43,7 +43,7 @@ const TRACE: &str = "HOTSET_RESTART_TRACE";
 const FROM: &str = "HOTSET_RESTART_FROM";
 
 impl Job {
-    pub(crate) fn hand_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+    pub(crate) fn pass_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let name = ROLES.iter().find(|role| role.1 == self.role).map_or("", |role| role.0);
         command
             .env(ROLE, name)
@@ -52,8 +52,8 @@ impl Job {
             .env(FROM, self.from.to_string())
     }
 
-    /// The job that this process was started for, if it was started for one.
-    pub(crate) fn handed() -> Option<Result<Self, String>> {
+    /// Returns the job of this process, if it was started for one.
+    pub(crate) fn from_environment() -> Option<Result<Self, String>> {
         let role = std::env::var_os(ROLE)?;
         let read = |name| std::env::var_os(name).ok_or_else(|| format!("{name} is not set"));
         let job = || {
@@ -72,19 +72,19 @@ impl Job {
     }
 }
 
-/// What a process tells, a line each.
+/// An event of a process, printed as a line.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Event {
-    /// The hit ratio of one more window.
+    /// The hit ratio of the next window.
     Window(f64),
-    /// A save of what the requests up to this one left begins.
+    /// A save begins, after this many requests.
     Saving(usize),
     Saved(usize),
     Loaded {
         entries: u64,
         time: Duration,
     },
-    /// How many requests it took, and how long since before the cache was built.
+    /// The requests until the first hit, and the time since before the cache was built.
     FirstHit {
         request: u64,
         time: Duration,
@@ -92,7 +92,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    fn tell(&self) {
+    fn print(&self) {
         match self {
             Self::Window(ratio) => println!("window {ratio}"),
             Self::Saving(at) => println!("saving {at}"),
@@ -102,7 +102,7 @@ impl Event {
         }
     }
 
-    /// Nothing for a line that is no event, or was cut off by the kill.
+    /// Parses a line. Returns `None` for a line that is no event, or was cut off by the kill.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let mut words = line.strip_suffix('\n')?.split(' ');
         let (kind, number) = (words.next()?, words.next()?);
@@ -135,14 +135,15 @@ fn read_trace(path: Option<&Path>) -> Result<Trace, String> {
     }
 }
 
-/// What the service would fetch from its source for a key.
+/// Returns the value that the service would fetch from its source for a key.
 fn value(key: u64) -> Vec<u8> {
     let mut value = vec![0; 100];
     value[..8].copy_from_slice(&key.to_le_bytes());
     value
 }
 
-/// One window: a get per request, and an insertion if that misses. Its hit ratio, and the first hit's request.
+/// Replays one window: a get per request, and an insertion after a miss. Returns its hit ratio, and
+/// calls `hit` with the position of each hit.
 fn replay(cache: &Cache<u64, Vec<u8>>, keys: &[u32], mut hit: impl FnMut(usize)) -> Result<f64, String> {
     let mut hits = 0;
     for (at, &key) in keys.iter().enumerate() {
@@ -172,7 +173,7 @@ pub(crate) fn run(job: &Job) -> Result<(), String> {
             entries: loaded.entries,
             time: start.elapsed(),
         }
-        .tell();
+        .print();
     }
     let mut at = job.from.min(trace.keys.len());
     let mut waiting = job.role != Role::Fill;
@@ -184,15 +185,15 @@ pub(crate) fn run(job: &Job) -> Result<(), String> {
                     request,
                     time: start.elapsed(),
                 }
-                .tell();
+                .print();
             }
         })?;
         at += window;
-        Event::Window(ratio).tell();
+        Event::Window(ratio).print();
         if job.role == Role::Fill && at >= trace.keys.len() / 100 * 55 {
-            Event::Saving(at).tell();
+            Event::Saving(at).print();
             cache.save(&job.snapshot).map_err(failed)?;
-            Event::Saved(at).tell();
+            Event::Saved(at).print();
         }
     }
     Ok(())

@@ -49,7 +49,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// A trace in each format that the target reads, by its number there, and once more in those that vary.
+/// A trace in each format of the target, by its number there, and variants of some.
 const TRACES: [&str; 12] = [
     "\x01\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00",
     "\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00",

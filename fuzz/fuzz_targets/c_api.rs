@@ -1,6 +1,6 @@
-//! Every function of the C library, called in this process with arbitrary bytes, numbers, null pointers, callbacks and orders of
-//! calls, as far as the header allows: statuses are known ones and no panic, bytes that are read are those that were put, and
-//! the destructor sees each value once.
+//! Every function of the C library, called in this process with arbitrary bytes, numbers, null
+//! pointers, callbacks and orders of calls, as far as the header allows: statuses are valid and no
+//! panic, bytes read are the bytes written, and the destructor gets each value once.
 #![no_main]
 #![allow(non_camel_case_types, clippy::missing_safety_doc, unused, unreachable_pub)]
 
@@ -114,7 +114,8 @@ struct Plan<'w> {
     answer: u8,
 }
 
-/// A value that says which it is and whose, so that readers can tell: `number 8 | length of the key 2 | key | rest`.
+/// A value that identifies itself and its key, so that readers can check it: `number 8 | length of
+/// the key 2 | key | rest`.
 fn value_of(world: &mut World, key: &[u8], rest: &[u8]) -> Vec<u8> {
     world.made += 1;
     let mut value = world.made.to_le_bytes().to_vec();
@@ -167,7 +168,7 @@ unsafe extern "C" fn compute(arg: *mut c_void, current: *const hotset_slice, rep
     // SAFETY: `arg` is the plan; `current` is null or valid.
     let (plan, current) = unsafe { (&mut *arg.cast::<Plan<'_>>(), current.as_ref()) };
     if let Some(current) = current {
-        // SAFETY: as the header says.
+        // SAFETY: as the header documents.
         check_value(unsafe { slice(current.data, current.len) }, &plan.key);
     }
     answer(plan, reply)
@@ -219,7 +220,7 @@ fn answer(plan: &mut Plan<'_>, reply: *mut hotset_reply) -> Status {
 }
 
 /// # Safety
-/// There are so many bytes.
+/// `data` is not null and points to `len` readable bytes.
 unsafe fn slice<'a>(data: *const c_void, len: usize) -> &'a [u8] {
     assert!(!data.is_null());
     // SAFETY: the caller's promise.
@@ -300,15 +301,16 @@ fuzz_target!(|input: Input| {
     world.cache = cache;
     let (mut held, mut walks) = (Vec::new(), Vec::new());
     for call in &input.calls {
-        // SAFETY: pointers are null, or point to what the header asks for; handles are held, the cache is open.
+        // SAFETY: pointers are null, or valid as the header requires; handles are held, the cache
+        // is open.
         unsafe { one(call, &mut world, &mut held, &mut walks) };
     }
     let close_first = input.callbacks & 8 != 0;
     let close = || {
-        // SAFETY: it is open, and nobody else uses it.
+        // SAFETY: it is open, and no other thread uses it.
         assert!(known(unsafe { basic::hotset_close(cache) }));
         let key = [1u8];
-        // SAFETY: a call on a cache that is closed is told.
+        // SAFETY: a call on a closed cache returns an error.
         let late = unsafe { read::hotset_contains(cache, key.as_ptr().cast(), 1) };
         assert_eq!(late, hotset_status::HOTSET_CLOSED.into());
     };

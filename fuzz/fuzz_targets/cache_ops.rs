@@ -1,5 +1,6 @@
-//! Calls on two caches against a model, under a clock that the input moves. A cache with room for all keys does exactly what the
-//! model does; a small one may have forgotten an entry, but never has another value, or one that was removed or is over.
+//! Calls on two caches against a model, under a clock that the input moves. A cache with room for
+//! all keys behaves exactly as the model; a small one may have evicted an entry, but never has
+//! another value, or one that was removed or has expired.
 #![no_main]
 
 use std::collections::HashMap;
@@ -118,7 +119,8 @@ fuzz_target!(|input: Input| {
             Call::GetOrInsert(key, value) => {
                 let expected = model.get(key);
                 assert_eq!(roomy.get_or_insert_with(key, || value), expected.unwrap_or(value));
-                // What the small cache forgot it is given again as the model has it, with a life of its own.
+                // An entry that the small cache evicted is inserted again as the model has it, with
+                // its remaining TTL.
                 let found = small.get(&key);
                 assert!(
                     found.is_none() || found == expected,

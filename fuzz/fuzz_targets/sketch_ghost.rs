@@ -1,4 +1,4 @@
-//! The frequency sketch against the same by the simplest means, and the ghost table against a list of what left.
+//! The frequency sketch against a naive one, and the ghost table against a list of evicted hashes.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -55,7 +55,7 @@ impl Model {
         bucket.insert(0, ((hash & 0xffff).max(1), region, now[region as usize] & TICKS));
     }
 
-    /// What a ghost may answer for a hash that is asked for: anything that left with this fingerprint and this age.
+    /// Checks a ghost's answer for a hash: any evicted entry with this fingerprint and this age.
     fn may_be(&mut self, hash: u32, found: (Region, u32)) -> bool {
         let now = self.now;
         let mut left = self.bucket(hash).iter();

@@ -1,4 +1,5 @@
-//! A snapshot of any bytes, its checksums made right: opened lazily and eagerly, asked for keys, warmed, saved again.
+//! A snapshot of any bytes with repaired checksums: loaded lazily and eagerly, looked up, warmed,
+//! saved again.
 #![no_main]
 
 #[path = "../../tests/snapshot/repair.rs"]

@@ -1,4 +1,5 @@
-//! Whatever a server holds under a key: frames are read without a panic, and operations that meet them come to an end.
+//! Any bytes that a server holds under a key: frames are read without a panic, and operations that
+//! read them terminate.
 #![no_main]
 
 use hotset::tier2::{Action, Kind, Namespace, NamespaceSettings, Parsed, Probe, Reply, Settings, Tier, parse};
@@ -55,7 +56,7 @@ fuzz_target!(|replies: Vec<Vec<u8>>| {
             _ => _ = read.step(now),
         }
     }
-    // It waits for a lease that stays: nothing else may take so long.
+    // It waits for a lease that is held: nothing else may take this long.
     assert!(
         read.action() == Action::Wait || read.action() == Action::Get,
         "{:?}",

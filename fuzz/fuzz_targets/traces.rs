@@ -1,4 +1,5 @@
-//! The replay example's readers of traces, on any bytes in any format: a trace or a message that can be shown.
+//! The replay example's readers of traces, on any bytes in any format: the result is a trace or a
+//! printable message.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -28,7 +29,7 @@ const FORMATS: [Format; 6] = [
     Format::Csv,
 ];
 const NAMES: [&str; 3] = ["trace.txt", "trace.gz", "trace.zst"];
-/// Packed bytes may unpack to very many.
+/// Compressed bytes may unpack to very many.
 const LIMIT: usize = 100_000;
 
 fuzz_target!(|data: &[u8]| {

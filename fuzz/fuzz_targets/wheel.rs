@@ -1,5 +1,5 @@
-//! The timing wheel against a list of deadlines: nothing fires early or twice, everything at most a tick after its time and in its
-//! tick's order, and `next` never oversleeps.
+//! The timing wheel against a list of deadlines: no timer fires early or twice, each fires at most
+//! a tick after its deadline and in its tick's order, and `next` is never too late.
 #![no_main]
 
 use arbitrary::Arbitrary;

@@ -1,14 +1,14 @@
-//! Keys and values whose code springs a trap: whoever has them as a module says with `Place` and `trap` what that is, and with
-//! `count` where those that are alive are counted.
+//! Keys and values whose code springs a trap. A test file that includes this module defines the
+//! trap with `Place` and `trap`, and counts the live keys and values with `count`.
 
 use super::{Place, count, trap};
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// What a trap panics with.
+/// The payload of a trap's panic.
 pub(crate) struct Intended;
 
-/// Whether it panicked as intended. Any other panic goes on.
+/// Returns whether `run` panicked as intended. Resumes any other panic.
 pub(crate) fn springs<R>(call: impl FnOnce() -> R) -> bool {
     match catch_unwind(AssertUnwindSafe(|| drop(call()))) {
         Ok(()) => false,

@@ -1,4 +1,5 @@
-//! Clocks that stand still, leap ahead by hours and centuries, go back, or come to the end of time.
+//! Clocks that stand still, leap ahead by hours and centuries, go back, or reach the largest
+//! timestamp.
 
 use crate::POLICIES;
 use hotset::{Cache, Clock, Policy};
@@ -27,7 +28,7 @@ fn build(policy: Policy, clock: impl Clock + 'static) -> Cache<u64, u64> {
 }
 
 #[test]
-fn a_clock_that_stands_still_ends_nothing() {
+fn clock_that_stands_still_expires_nothing() {
     for policy in POLICIES {
         let clock = Any::default();
         clock.0.store(HOUR, Relaxed);
@@ -42,9 +43,10 @@ fn a_clock_that_stands_still_ends_nothing() {
     }
 }
 
-/// Leaps of every size, up to the end of time: an entry is found exactly while its time to live has not passed.
+/// Leaps of every size, up to the largest timestamp: an entry is found exactly until its TTL has
+/// elapsed.
 #[test]
-fn leaps_ahead_end_what_they_skip_and_nothing_else() {
+fn clock_leap_expires_exactly_what_it_skips() {
     let leaps = [
         0,
         1,
@@ -87,9 +89,9 @@ fn leaps_ahead_end_what_they_skip_and_nothing_else() {
     }
 }
 
-/// Nothing promises how long entries live then; all else holds.
+/// Lifetimes are not guaranteed then; all other invariants hold.
 #[test]
-fn clocks_that_go_back_or_end_break_nothing() {
+fn clock_that_goes_back_or_saturates_is_survived() {
     let shows = [
         0,
         u64::MAX,
@@ -127,7 +129,7 @@ fn clocks_that_go_back_or_end_break_nothing() {
 }
 
 #[test]
-fn a_clock_may_show_more_than_64_bits() {
+fn clock_beyond_64_bits_is_accepted() {
     struct Beyond;
     impl Clock for Beyond {
         fn now(&self) -> Duration {

@@ -1,14 +1,15 @@
-//! A fork in a program with many threads: its child has the one thread that forked, and whatever state the others left.
+//! A fork in a program with many threads: the child has only the thread that forked, and the state
+//! that the other threads left.
 
 use hotset::{Cache, Policy};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
-/// Runs `child` in a child process, and returns what it exits with: 0 if it did not panic.
+/// Runs `child` in a child process, and returns its exit status: 0 if it did not panic.
 fn fork(child: impl FnOnce()) -> i32 {
-    // SAFETY: what the child runs uses no lock that another thread of this process may hold: the allocator of glibc is
-    // usable after a fork, nothing is printed, and `_exit` runs no handlers.
+    // SAFETY: the child takes no lock that another thread of this process may hold: glibc's
+    // allocator is usable after a fork, nothing is printed, and `_exit` runs no handlers.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "no process");
     if pid == 0 {
@@ -17,16 +18,16 @@ fn fork(child: impl FnOnce()) -> i32 {
         unsafe { libc::_exit(i32::from(!ok)) };
     }
     let mut status = -1;
-    // SAFETY: the child of above, and a place for its status.
+    // SAFETY: the child is the one from above, and `status` may be written.
     assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
     assert!(libc::WIFEXITED(status), "the child was killed: {status}");
     libc::WEXITSTATUS(status)
 }
 
-/// The child must not use a cache that other threads used: that may be in any state. Others it may use, and make; and the
-/// parent's go on.
+/// The child must not use a cache that other threads used: its state is arbitrary. The child may
+/// use other caches, and build new ones; the parent's caches keep working.
 #[test]
-fn a_child_may_use_caches_that_no_other_thread_used() {
+fn forked_child_uses_caches_of_its_thread() {
     let (over, turns) = (AtomicBool::new(false), AtomicU64::new(0));
     let shared: Cache<u64, Box<u64>> = Cache::new(200);
     let own: Cache<u64, Box<u64>> = Cache::new(200);

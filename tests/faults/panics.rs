@@ -1,4 +1,5 @@
-//! A panic at every place where the cache runs user code, and at every time it runs there, in a mixed workload.
+//! Panics at every place where the cache runs user code, and at each of its calls there, in a mixed
+//! workload.
 
 use crate::POLICIES;
 use crate::traps::{self, Key, PLACES, Place, Value, key, trap, value};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 type Subject = Cache<Key, Value>;
 
-/// One call, and how many keys and values it returns at most.
+/// One call, and the most keys and values that it returns.
 struct Step {
     returns: isize,
     call: Box<dyn Fn(&Subject)>,
@@ -36,7 +37,7 @@ fn change<T>(to: T) -> T {
     to
 }
 
-/// Every kind of call, on keys that are there, absent, over, or due for a reload.
+/// Every kind of call, on keys that are live, absent, expired, or due for a reload.
 fn workload(clock: Option<&ManualClock>) -> Vec<Step> {
     let mut steps: Vec<Step> = (0..9)
         .map(|k| step(0, move |cache| cache.insert(key(k), value(k))))
@@ -75,7 +76,7 @@ fn workload(clock: Option<&ManualClock>) -> Vec<Step> {
         step(1, |cache| drop(cache.get_or_insert_with(key(80), || load(2)))),
         step(1, |cache| drop(cache.try_get_or_insert_with(key(81), fail))),
         step(1, |cache| {
-            // The failure is remembered, where it is.
+            // The failure is cached, if that is set.
             drop(cache.try_get_or_insert_with(key(81), || Ok::<_, u32>(load(3))))
         }),
         step(4, |cache| {
@@ -83,7 +84,7 @@ fn workload(clock: Option<&ManualClock>) -> Vec<Step> {
             drop(cache.get_many_or_insert_with(keys, |missing| missing.iter().map(|_| load(4)).collect()))
         }),
         step(1, |cache| {
-            // Overtaken by its own loader.
+            // Invalidated by its own loader.
             drop(cache.get_or_insert_with(key(84), || {
                 cache.insert(key(84), value(1));
                 cache.remove(&key(84));
@@ -125,7 +126,7 @@ fn workload(clock: Option<&ManualClock>) -> Vec<Step> {
     steps
 }
 
-/// Runs the workload with a panic at the `skip`th call at a place. Whether there was one.
+/// Runs the workload with a panic at the `skip`th call at a place. Returns whether there was one.
 fn run(policy: Policy, timed: bool, place: Place, skip: u32) -> bool {
     let context = || format!("{policy:?}, timed: {timed}, {place:?} {skip}");
     let clock = timed.then(ManualClock::new);
@@ -143,8 +144,9 @@ fn run(policy: Policy, timed: bool, place: Place, skip: u32) -> bool {
         }) {
             traps::check(&cache);
         }
-        // If a destructor of an argument or local panics, the compiler forgets a value that was to be returned
-        // (rust-lang/rust#47949); also in a background's task, whose panics the call catches.
+        // If the destructor of an argument or local panics, the compiler forgets the return value
+        // (rust-lang/rust#47949); also in a task of the refresh executor, whose panics the call
+        // catches.
         if armed && !traps::is_armed() && matches!(place, Place::DropKey | Place::DropValue) {
             forgotten = step.returns;
         }
@@ -152,7 +154,7 @@ fn run(policy: Policy, timed: bool, place: Place, skip: u32) -> bool {
     let sprung = !traps::is_armed();
     traps::arm(Place::Nowhere, 0);
     traps::check(&cache);
-    // All still works.
+    // The cache still works.
     cache.insert(key(3), value(33));
     assert!(
         cache
@@ -174,7 +176,7 @@ fn run(policy: Policy, timed: bool, place: Place, skip: u32) -> bool {
     sprung
 }
 
-/// How many panics there were.
+/// Returns the number of panics.
 fn everywhere(timed: bool) -> u32 {
     let mut sum = 0;
     for policy in POLICIES {
@@ -187,19 +189,19 @@ fn everywhere(timed: bool) -> u32 {
 }
 
 #[test]
-fn panics_of_every_callback_at_every_time() {
+fn callback_panics_anywhere_are_survived() {
     let panics = everywhere(false);
     assert!(panics > 1500, "{panics}");
 }
 
 #[test]
-fn panics_of_every_callback_at_every_time_with_settings_of_time() {
+fn callback_panics_with_expiration_are_survived() {
     let panics = everywhere(true);
     assert!(panics > 2500, "{panics}");
 }
 
 #[test]
-fn destructors_that_panic_when_the_cache_goes() {
+fn destructor_that_panics_in_drop_frees_the_rest() {
     for place in [Place::DropKey, Place::DropValue] {
         for skip in 0..12 {
             let before = traps::live();
@@ -212,9 +214,10 @@ fn destructors_that_panic_when_the_cache_goes() {
     }
 }
 
-/// What the cache still has to do while a loader's panic goes on must not end the program, though user code panics there, too.
+/// Work that the cache still does while a loader's panic unwinds must not abort the program,
+/// although user code panics there, too.
 #[test]
-fn a_second_panic_while_one_goes_on() {
+fn second_panic_while_unwinding_is_survived() {
     #[derive(Clone)]
     struct Rude(u64);
     impl Hash for Rude {
@@ -283,7 +286,7 @@ mod tasks {
         let waker = || Waker::from(Arc::new(Rude));
         vec![
             step(1, move |cache| {
-                // One leads, one waits, until the first is done or gives up.
+                // One task leads, one waits, until the first is done or dropped.
                 let (waker, other) = (waker(), waker());
                 let mut context = Context::from_waker(&waker);
                 let mut lead = pin!(cache.get_or_insert_async(key(85), slow(6)));
@@ -294,7 +297,7 @@ mod tasks {
                 assert!(wait.as_mut().poll(&mut context).is_ready());
             }),
             step(1, move |cache| {
-                // The leader is dropped: who waits leads.
+                // The leader is dropped: the waiter becomes the leader.
                 let waker = waker();
                 let mut context = Context::from_waker(&waker);
                 let mut lead = Box::pin(cache.get_or_insert_async(key(86), slow(6)));

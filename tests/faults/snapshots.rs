@@ -1,4 +1,5 @@
-//! A panic at every place and every time user code runs while a snapshot is saved, loaded and brought in.
+//! Panics of user code at every place, and at each of its calls there, while a snapshot is saved,
+//! loaded and restored from.
 
 use crate::traps::{self, Key, PLACES, Place, Value, key, trap, value};
 use hotset::snapshot::{LoadOptions, SaveOptions};
@@ -6,7 +7,7 @@ use hotset::{Cache, ManualClock, Policy};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A folder of the test's own, which goes with it.
+/// A folder of the test, removed at its end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -39,7 +40,7 @@ const STEPS: [Step; 12] = [
     |cache, _| cache.insert(key(3), value(5)),
     |cache, _| drop(cache.remove(&key(4))),
     |cache, _| drop(cache.compute(key(5), |old| old)),
-    // Some is in the cache, some still in the file.
+    // Some entries are in the cache, some still in the file.
     |cache, path| save(cache, &path.join("saved")),
     |cache, _| _ = cache.warm(),
     |cache, path| {
@@ -50,7 +51,7 @@ const STEPS: [Step; 12] = [
     |cache, _| cache.clear(),
 ];
 
-/// Whether the `skip`th call at the place was made, and panicked.
+/// Returns whether the `skip`th call at the place was made, and panicked.
 fn run(policy: Policy, timed: bool, place: Place, skip: u32, folder: &Path) -> bool {
     let context = || format!("{policy:?}, timed: {timed}, {place:?} {skip}");
     let clock = timed.then(ManualClock::new);
@@ -62,7 +63,7 @@ fn run(policy: Policy, timed: bool, place: Place, skip: u32, folder: &Path) -> b
     for call in STEPS {
         if traps::springs(|| call(&cache, folder)) {
             traps::check(&cache);
-            // See `panics`: the one value that a lookup or removal was to return.
+            // See `panics`: the return value of a lookup or removal is leaked.
             forgotten = isize::from(matches!(place, Place::DropKey | Place::DropValue));
         }
     }
@@ -96,14 +97,14 @@ fn everywhere(timed: bool, folder: &Path) -> u32 {
 }
 
 #[test]
-fn panics_of_every_callback_around_a_snapshot() {
+fn callback_panics_in_snapshots_are_survived() {
     let folder = Folder::new("plain");
     let panics = everywhere(false, &folder.0);
     assert!(panics > 300, "{panics}");
 }
 
 #[test]
-fn panics_of_every_callback_around_a_snapshot_with_settings_of_time() {
+fn callback_panics_in_snapshots_with_expiration() {
     let folder = Folder::new("timed");
     let panics = everywhere(true, &folder.0);
     assert!(panics > 400, "{panics}");

@@ -1,4 +1,4 @@
-//! Threads that end while others go on, and readers that stall.
+//! Threads that end beside running ones, and readers that stall.
 
 use crate::POLICIES;
 use hotset::{Cache, Policy};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread;
 
-/// Counted, and its contents are on the heap.
+/// A counted value, with its contents on the heap.
 struct Value(Box<u64>, Arc<AtomicIsize>);
 
 impl Value {
@@ -56,7 +56,7 @@ fn use_it(cache: &Shared, live: &Arc<AtomicIsize>, from: u64) {
     }
 }
 
-/// Waits until what left the cache has been freed, which readers of other tests may hold up.
+/// Waits until the removed entries have been freed, which readers of other tests may delay.
 fn settle(cache: &Shared, live: &AtomicIsize) {
     loop {
         cache.run_pending();
@@ -67,7 +67,7 @@ fn settle(cache: &Shared, live: &AtomicIsize) {
     }
 }
 
-/// Uses the cache when the thread is over, and its thread-locals go.
+/// Uses the cache while the thread's thread-locals are destroyed.
 struct Late(Shared, Arc<AtomicIsize>, u64);
 
 impl Drop for Late {
@@ -77,13 +77,13 @@ impl Drop for Late {
 }
 
 thread_local! {
-    // The one that is touched first goes last.
+    // The thread-local that is initialized first is destroyed last.
     static BEFORE: RefCell<Option<Late>> = const { RefCell::new(None) };
     static AFTER: RefCell<Option<Late>> = const { RefCell::new(None) };
 }
 
 #[test]
-fn threads_end_while_others_go_on() {
+fn thread_exit_beside_others_frees_its_values() {
     for policy in POLICIES {
         let live = Arc::new(AtomicIsize::new(0));
         let cache = build(policy);
@@ -102,7 +102,8 @@ fn threads_end_while_others_go_on() {
                     .map(|number| {
                         let (before, after, own) = (late(20), late(50), late(90));
                         thread::spawn(move || {
-                            // Thread-locals of this test's that go after the cache's own, before them, or both, or none.
+                            // Thread-locals of this test that are destroyed after the cache's own,
+                            // before them, both, or neither.
                             if number & 1 != 0 {
                                 BEFORE.set(Some(before));
                             }
@@ -124,9 +125,9 @@ fn threads_end_while_others_go_on() {
     }
 }
 
-/// What a thread has only recorded when it panics and dies is not lost.
+/// Changes that a thread has only recorded when it panics and ends are not lost.
 #[test]
-fn a_thread_that_dies_leaves_its_changes() {
+fn thread_that_panics_leaves_its_changes() {
     for policy in POLICIES {
         let live = Arc::new(AtomicIsize::new(0));
         let cache = build(policy);
@@ -146,10 +147,10 @@ fn a_thread_that_dies_leaves_its_changes() {
     }
 }
 
-/// A reader that stays keeps what it sees, and holds up freeing, but nobody's calls and no bound of the cache's. When it goes,
-/// all is freed.
+/// A pinned reader keeps the values that it found and delays freeing, but no other call, and no
+/// bound of the cache. Once it is dropped, all garbage is freed.
 #[test]
-fn a_stalled_reader_holds_up_freeing_alone() {
+fn stalled_reader_delays_only_freeing() {
     for policy in POLICIES {
         let live = Arc::new(AtomicIsize::new(0));
         let cache = build(policy);
@@ -179,7 +180,7 @@ fn a_stalled_reader_holds_up_freeing_alone() {
             go_on.send(()).unwrap();
         });
         settle(&cache, &live);
-        // And is not kept waiting for ever by what was waiting: in the next calls, too, garbage is freed as it comes.
+        // Later calls free new garbage as it is retired, although the old garbage was delayed.
         for key in 0..2000 {
             cache.insert(key, Value::new(key, &live));
         }

@@ -1,6 +1,6 @@
-//! Keys, values and settings whose code panics when it is told to, and which are counted.
+//! Keys, values and settings whose code panics on demand, and whose live objects are counted.
 //!
-//! All is kept per thread: a test has its thread, and only that uses its cache.
+//! All state is per thread: a test runs on a thread of its own, the only one that uses its cache.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-/// Where user code runs.
+/// The places where user code runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Place {
     Nowhere,
@@ -70,16 +70,16 @@ pub(crate) const PLACES: &[Place] = &[
 ];
 
 thread_local! {
-    /// Where user code panics, after how many more times.
+    /// The place where user code panics, and after how many calls.
     static TRAP: Cell<(Place, u32)> = const { Cell::new((Place::Nowhere, 0)) };
     static LIVE: Cell<isize> = const { Cell::new(0) };
     static SHOWN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// User code runs here.
+/// Called by user code at `place`.
 pub(crate) fn trap(place: Place) {
     let (at, left) = TRAP.get();
-    // A second panic while one goes on would end the program, which is the language's doing.
+    // A second panic while one unwinds aborts the program, by the rules of the language.
     if at != place || std::thread::panicking() {
         return;
     }
@@ -90,22 +90,22 @@ pub(crate) fn trap(place: Place) {
     resume_unwind(Box::new(Intended));
 }
 
-/// The next `call` at `place` but `skip` panics.
+/// Arms a panic at the `skip`th call from now at `place`.
 pub(crate) fn arm(place: Place, skip: u32) {
     TRAP.set((place, skip));
 }
 
-/// Whether nothing has panicked since [`arm`].
+/// Returns whether nothing has panicked since [`arm`].
 pub(crate) fn is_armed() -> bool {
     TRAP.get().0 != Place::Nowhere
 }
 
-/// Keys and values that are alive.
+/// Returns the number of live keys and values.
 pub(crate) fn live() -> isize {
     LIVE.get()
 }
 
-/// Entries that the listener was shown since it was asked last.
+/// Returns the listener's calls since the last call of this function.
 pub(crate) fn shown() -> u64 {
     SHOWN.replace(0)
 }
@@ -151,7 +151,7 @@ impl Expiry<Key, Value> for Lives {
     }
     fn after_read(&self, _: &Key, value: &Value, remaining: Option<Duration>) -> Option<Duration> {
         trap(Place::Read);
-        // Some come nearer, some move on.
+        // Some deadlines move earlier, some later.
         remaining.map(|left| if value.weight() == 1 { left / 2 } else { left * 2 })
     }
 }
@@ -165,7 +165,7 @@ impl Clock for Ticking {
     }
 }
 
-/// Every setting that brings user code, those of time only with a clock.
+/// Every setting with user code; those of expiration only with a clock.
 pub(crate) fn build(policy: Policy, clock: Option<&ManualClock>) -> Cache<Key, Value> {
     let builder: Builder<Key, Value> = Cache::builder()
         .max_weight(24)
@@ -195,7 +195,8 @@ pub(crate) fn build(policy: Policy, clock: Option<&ManualClock>) -> Cache<Key, V
     builder.build().expect("the settings go together")
 }
 
-/// Tidies up, and checks that the structures are sound, and that weight and count are those of what is there.
+/// Runs maintenance, and checks that the structures are sound, and that weight and count match the
+/// entries.
 pub(crate) fn check(cache: &Cache<Key, Value>) {
     cache.run_pending();
     cache.validate();

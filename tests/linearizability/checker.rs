@@ -1,4 +1,5 @@
-//! Whether a history is linearizable: the search of Wing and Gong, with the memory of Lowe ("Testing for linearizability").
+//! Whether a history is linearizable: the search of Wing and Gong, with the memoization of Lowe
+//! ("Testing for linearizability").
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -17,10 +18,12 @@ impl<O> Timed<O> {
     }
 }
 
-/// Whether there is an order of the operations that keeps to their intervals, and in which each does what `step` says: that
-/// gives the states that may follow, none if the operation cannot have had its result in this state.
+/// Returns whether the operations have an order that respects their intervals and in which each
+/// does what `step` defines. `step` returns the possible next states; none if the operation cannot
+/// have had its result in this state.
 ///
-/// At most 64 operations. A set of operations that led to some state is tried once, however many orders lead there.
+/// At most 64 operations. A set of operations that led to some state is tried once, however many
+/// orders lead there.
 pub(crate) fn linearizable<O, S: Clone + Eq + Hash>(
     history: &[Timed<O>],
     start: S,
@@ -39,7 +42,7 @@ pub(crate) fn linearizable<O, S: Clone + Eq + Hash>(
             return true;
         }
         let waiting = || history.iter().enumerate().filter(|(i, _)| done >> i & 1 == 0);
-        // An operation can be next if none that waits had returned before it was called.
+        // An operation can be next if no pending one returned before it was called.
         let first_return = waiting().map(|(_, one)| one.ret).min().unwrap_or(u64::MAX);
         for (i, one) in waiting().filter(|(_, one)| one.call <= first_return) {
             for next in step(&state, &one.op) {
@@ -62,7 +65,7 @@ enum Register {
 }
 use Register::*;
 
-/// Whether a history of a register that begins with 0 is linearizable.
+/// Returns whether a history of a register that begins with 0 is linearizable.
 fn register(history: &[(u64, u64, Register)]) -> bool {
     let history: Vec<_> = history.iter().map(|&(call, ret, op)| Timed { call, ret, op }).collect();
     linearizable(&history, 0, |state, op| match *op {
@@ -73,10 +76,11 @@ fn register(history: &[(u64, u64, Register)]) -> bool {
 }
 
 #[test]
-fn good_histories_are_accepted() {
+fn linearizable_histories_are_accepted() {
     assert!(register(&[]));
     assert!(register(&[(0, 1, Read(0)), (2, 3, Write(1)), (4, 5, Read(1))]));
-    // A read beside a write may see either, and two reads one after the other first the old value, then the new one.
+    // A read concurrent with a write may return either value; of two consecutive reads, the first
+    // may return the old value and the second the new one.
     assert!(register(&[(0, 9, Write(1)), (1, 2, Read(0)), (3, 4, Read(1))]));
     // The write that was called last may take effect first.
     assert!(register(&[(0, 9, Write(1)), (1, 8, Write(2)), (10, 11, Read(1))]));
@@ -93,7 +97,7 @@ fn good_histories_are_accepted() {
 }
 
 #[test]
-fn bad_histories_are_rejected() {
+fn nonlinearizable_histories_are_rejected() {
     assert!(!register(&[(0, 1, Read(1))]));
     // Stale.
     assert!(!register(&[(0, 1, Write(1)), (2, 3, Read(0))]));
@@ -112,10 +116,10 @@ fn bad_histories_are_rejected() {
 
 #[test]
 fn long_histories_take_no_exponential_time() {
-    // 2^31 orders of writes; and a read that none of them explains.
+    // 2^31 orders of writes, and a read that none of them explains.
     let mut history: Vec<_> = (0..31).map(|i| (i, 1000, Write(i as u32 % 4 + 1))).collect();
     history.push((1001, 1002, Read(9)));
-    // Sequentially, so that the memory holds few sets: 64 operations use the whole word.
+    // Sequential operations, so that few sets are memoized: 64 operations use the whole word.
     assert!(!register(&history[20..]));
     let long: Vec<_> = (0..64)
         .map(|i| {

@@ -1,17 +1,20 @@
-//! What one key of a map may do: the operations with their results, and the states between which they lead.
+//! The behavior of one key of a map: the operations with their results, and the state transitions.
 //!
-//! All that is not an exact map is said here, as narrowly as the documentation allows:
+//! Deviations from an exact map are listed here, as narrowly as the documentation allows:
 //!
-//! - A load that an insertion, removal, computation or clearing of the key overtakes returns its value, which does not enter
-//!   the cache. So it may have no effect, but only if there is such an operation within its time.
-//! - Who waits for such a load gets its value too, but only if it came before what overtook the load had returned.
-//! - `clear` takes effect key by key, and may leave what others insert meanwhile: so it may have no effect on a key, but only if
-//!   there is a writer of that key within its time. It removes the keys that are being loaded first, then all: so it may remove
-//!   a key twice, and is written down as two operations, of which the second may do nothing.
+//! - A load that an insertion, removal, computation or clearing of the key invalidates returns its
+//!   value, which is not inserted. So it may have no effect, but only if there is such an operation
+//!   within its interval.
+//! - A waiter of such a load gets its value too, but only if it called before the invalidating call
+//!   returned.
+//! - `clear` takes effect key by key, and may leave concurrent insertions: so it may have no effect
+//!   on a key, but only if there is a writer of that key within its interval. It removes the keys
+//!   in flight first, then all: so it may remove a key twice, and is recorded as two operations,
+//!   the second of which may have no effect.
 
 use crate::checker::{Timed, linearizable};
 
-/// Absent, or a value; every write of a history writes another one.
+/// Absent, or a value; every write of a history writes a different one.
 pub(crate) type State = Option<u64>;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,11 +23,11 @@ pub(crate) enum Op {
     Contains(bool),
     Insert(u64),
     Remove(State),
-    /// Removes even values: what it removed.
+    /// Removes even values; with the removed value.
     RemoveEven(State),
-    /// What the closure was given last, and what it made of it.
+    /// The closure's last argument, and its result.
     Compute(State, State),
-    /// The value returned, and whether this call's loader brought it.
+    /// The returned value, and whether this call's loader produced it.
     Load(u64, bool),
     Clear,
     ClearAgain,
@@ -32,7 +35,7 @@ pub(crate) enum Op {
 use Op::*;
 
 impl Op {
-    /// Overtakes a load of the key.
+    /// Invalidates a load of the key.
     fn overtakes(self) -> bool {
         !matches!(self, Get(_) | Contains(_) | Load(..))
     }
@@ -42,7 +45,7 @@ impl Op {
     }
 }
 
-/// An operation, and whether it may have had no effect because of others within its time.
+/// An operation, and whether it may have had no effect because of others within its interval.
 struct Judged {
     op: Op,
     idle: bool,
@@ -81,7 +84,7 @@ fn step(state: &State, Judged { op, idle }: &Judged) -> Vec<State> {
             None => vec![Some(new)],
             Some(_) => vec![],
         },
-        // Who gets another's value without finding it had missed the key.
+        // A caller that gets another's value without a hit missed the key before.
         Load(found, false) => to(state, state == Some(found) || *idle && state.is_none()),
         Clear if *idle => vec![None, state],
         Clear => vec![None],
@@ -89,7 +92,7 @@ fn step(state: &State, Judged { op, idle }: &Judged) -> Vec<State> {
     }
 }
 
-/// Whether what was done to one key, which had this value before, can have happened.
+/// Returns whether the operations on one key, which had this value before, are linearizable.
 pub(crate) fn possible(history: &[Timed<Op>], start: State) -> bool {
     let judged: Vec<_> = history
         .iter()
@@ -108,7 +111,7 @@ fn of_absent(history: &[(u64, u64, Op)]) -> bool {
 }
 
 #[test]
-fn a_load_inserts_unless_it_was_overtaken() {
+fn load_inserts_unless_invalidated() {
     let after = |found| (10, 11, Get(found));
     let load = (0, 5, Load(7, true));
     assert!(of_absent(&[load, after(Some(7))]));
@@ -128,7 +131,7 @@ fn a_load_inserts_unless_it_was_overtaken() {
 }
 
 #[test]
-fn who_waits_shares_what_is_not_older_than_its_call() {
+fn waiter_shares_only_loads_as_new_as_its_call() {
     let load = (0, 9, Load(7, true));
     assert!(of_absent(&[load, (1, 10, Load(7, false)), (11, 12, Get(Some(7)))]));
     assert!(of_absent(&[
@@ -143,7 +146,7 @@ fn who_waits_shares_what_is_not_older_than_its_call() {
 }
 
 #[test]
-fn clear_leaves_only_what_came_meanwhile() {
+fn clear_leaves_only_concurrent_insertions() {
     let insert = |at, value| (at, at + 1, Insert(value));
     assert!(of_absent(&[insert(0, 1), (2, 9, Clear), (10, 11, Get(None))]));
     assert!(!of_absent(&[insert(0, 1), (2, 9, Clear), (10, 11, Get(Some(1)))]));
@@ -162,7 +165,7 @@ fn clear_leaves_only_what_came_meanwhile() {
 }
 
 #[test]
-fn conditions_are_checked() {
+fn conditional_removal_checks_the_value() {
     assert!(of_absent(&[
         (0, 1, Insert(3)),
         (2, 3, RemoveEven(None)),

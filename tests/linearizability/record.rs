@@ -1,4 +1,4 @@
-//! Runs threads against a map, and writes down what each call did, and when.
+//! Runs threads against a map, and records each call with its result and interval.
 
 use crate::checker::Timed;
 use crate::model::{Op, State, possible};
@@ -18,7 +18,7 @@ pub(crate) trait Subject: Sync {
     fn load(&self, key: u64, load: &mut dyn FnMut() -> u64) -> u64;
     fn load_many(&self, keys: &[u64], load: &mut dyn FnMut(&[u64]) -> Vec<u64>) -> Vec<u64>;
     fn clear(&self);
-    /// Something else that goes on beside; the keys from 1,000 on are free for it.
+    /// Work that runs concurrently; it may use the keys from 1,000 up.
     fn beside(&self, _thread: u64, _step: u64) {}
 }
 
@@ -29,25 +29,26 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
 }
 
-/// Operations of a thread in a round: so that with four threads, and a read at the end, a key has at most 64.
+/// Operations of a thread in a round: with four threads and a final read, a key has at most 64.
 const STEPS: u64 = 12;
 
-/// What all threads share.
+/// Shared by all threads.
 struct Course<'s> {
     subject: &'s dyn Subject,
     plan: &'s Plan,
-    /// Counted on at every call and return: SeqCst, so that what returned before another's call has the smaller number.
+    /// Incremented at every call and return. SeqCst: a call that returned before another began has
+    /// the smaller number.
     now: AtomicU64,
     value: AtomicU64,
-    /// How many threads have come to the next line, of which there are two per round.
+    /// How many threads have reached the next line, of which there are two per round.
     line: AtomicUsize,
     history: Mutex<Vec<(u64, Timed<Op>)>>,
     failed: AtomicBool,
     overlaps: AtomicU64,
 }
 
-/// A line is waited for by spinning, so that all go on at the same moment; now and then the processor is given up, as there may be
-/// fewer than threads.
+/// A starting line at which threads spin, so that all continue at the same time. They yield now and
+/// then, as there may be fewer processors than threads.
 fn wait(course: &Course, lines: usize) {
     let all = lines * course.plan.threads as usize;
     course.line.fetch_add(1, SeqCst);
@@ -72,7 +73,7 @@ impl Random {
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
     }
 
-    /// Gives others time to come between.
+    /// Gives other threads time to interleave.
     pub(crate) fn dawdle(&mut self) {
         match self.below(8) {
             0 => thread::yield_now(),
@@ -82,7 +83,8 @@ impl Random {
     }
 }
 
-/// How many pairs of operations on the same key overlapped; or nothing, if a round was impossible, which is printed if `loud`.
+/// Returns how many pairs of operations on the same key overlapped, or `None` if a round was not
+/// linearizable, which is printed if `loud`.
 pub(crate) fn run(subject: &dyn Subject, plan: &Plan, loud: bool) -> Option<u64> {
     let course = Course {
         subject,
@@ -124,7 +126,7 @@ fn work(course: &Course, thread: u64, loud: bool) {
     }
 }
 
-/// Does something, and writes it down.
+/// Makes a random call, and records it.
 fn act(course: &Course, random: &mut Random, mine: &mut Vec<(u64, Timed<Op>)>) {
     let (subject, key) = (course.subject, random.below(course.plan.keys));
     let mut fresh = || course.value.fetch_add(1, Relaxed);
@@ -184,7 +186,7 @@ fn act(course: &Course, random: &mut Random, mine: &mut Vec<(u64, Timed<Op>)>) {
     }
 }
 
-/// Judges each key's history by itself, while all threads stand still.
+/// Checks each key's history separately, while all threads are stopped.
 fn check(course: &Course, states: &mut HashMap<u64, State>, loud: bool) -> bool {
     let mut histories: HashMap<u64, Vec<Timed<Op>>> = HashMap::new();
     for (key, one) in course.history.lock().unwrap().drain(..) {
@@ -195,7 +197,7 @@ fn check(course: &Course, states: &mut HashMap<u64, State>, loud: bool) -> bool 
             let beside = history[at + 1..].iter().filter(|other| one.overlaps(other)).count();
             course.overlaps.fetch_add(beside as u64, Relaxed);
         }
-        // What is there at the end is part of this history, and where the next one starts.
+        // The final value is part of this history, and the first of the next.
         let call = course.now.fetch_add(1, SeqCst);
         let found = course.subject.get(key, 0);
         let ret = course.now.fetch_add(1, SeqCst);

@@ -1,11 +1,14 @@
-//! What the tests of the snapshot share: a folder of their own, and numbers to draw.
+//! Shared by the tests of the snapshot: a folder, child processes, and random numbers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// A folder that is removed with all it holds.
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+
+/// A folder that is removed with its files when dropped.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -41,7 +44,7 @@ impl Drop for Folder {
     }
 }
 
-/// Names the folder to a child.
+/// The environment variable with the child's folder.
 pub(crate) const FOLDER: &str = "HOTSET_SNAPSHOT_FOLDER";
 
 /// Runs a shell script in which `$0` and on are the ignored test `name` of this program; `None` if
@@ -62,20 +65,20 @@ pub(crate) fn in_shell(script: &str, name: &str, folder: &Folder) -> Option<()> 
     Some(())
 }
 
-/// SplitMix64.
-pub(crate) struct Random(pub(crate) u64);
+/// Random numbers that are the same in every run.
+pub(crate) struct Random(Xoshiro256PlusPlus);
 
 impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(Xoshiro256PlusPlus::seed_from_u64(seed))
     }
 
-    /// A number below `end`, which is not 0.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0.random()
+    }
+
+    /// Draws a number below `end`, which is not 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        self.0.random_range(0..end)
     }
 }

@@ -1,8 +1,8 @@
-//! Damage to files: what disks, copies and enemies do.
+//! Corruption of files, as by disks, copies and attackers.
 
 use super::common::Random;
 
-/// Numbers that lie well as lengths, counts and offsets.
+/// Numbers that are deceptive as lengths, counts and offsets.
 const LIES: [u64; 14] = [
     0,
     1,
@@ -20,7 +20,7 @@ const LIES: [u64; 14] = [
     u64::MAX,
 ];
 
-/// Damages `file` in one way; `other` is a file to take pieces of.
+/// Corrupts `file` in one way; `other` is a source of pieces.
 pub(crate) fn mutate(file: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     let len = file.len();
     if len == 0 {
@@ -32,12 +32,12 @@ pub(crate) fn mutate(file: &mut Vec<u8>, other: &[u8], random: &mut Random) {
         0..3 => file[at] ^= 1 << random.below(8),
         3 => file[at] = random.next() as u8,
         4 => file.truncate(at),
-        // A number where a number of that size may be.
+        // A number at a place where one of that size may be.
         5..8 => {
             let size = [2, 4, 8][random.below(3)];
             let at = at / size * size;
             let lie = if random.below(4) == 0 {
-                // About what is right: one more, one less, the file's own length.
+                // Near the right number: one more, one less; or the file's own length.
                 let mut word = [0; 8];
                 let part = &file[at..len.min(at + size)];
                 word[..part.len()].copy_from_slice(part);
@@ -48,7 +48,7 @@ pub(crate) fn mutate(file: &mut Vec<u8>, other: &[u8], random: &mut Random) {
             let end = len.min(at + size);
             file[at..end].copy_from_slice(&lie.to_le_bytes()[..end - at]);
         }
-        // A piece of the other file, of the same file, or nothing in its place.
+        // Replaces a piece by one of the other file, of the same file, or by nothing.
         8 => {
             let from = random.below(other.len().max(1)).min(other.len());
             let piece = &other[from..other.len().min(from + 1 + random.below(80))];
@@ -64,7 +64,7 @@ pub(crate) fn mutate(file: &mut Vec<u8>, other: &[u8], random: &mut Random) {
             let end = len.min(at + 1 + random.below(40));
             file.drain(at..end);
         }
-        // The head of one file and the tail of the other; or more than there was.
+        // The head of one file and the tail of the other; or extra bytes.
         _ => {
             if random.below(2) == 0 {
                 file.truncate(at);

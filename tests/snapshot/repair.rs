@@ -1,5 +1,5 @@
-//! Makes the checksums of a damaged snapshot right again, so that what lies behind them is tested. Knows the format from
-//! `docs/reference/snapshot-format.md` only, and takes any bytes.
+//! Repairs the checksums of a corrupt snapshot, so that the checks behind them are tested. Knows
+//! the format from `docs/reference/snapshot-format.md` only, and accepts any bytes.
 
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -17,14 +17,14 @@ fn place(file: &[u8], at: usize) -> Option<usize> {
     number(file, at, 8)?.try_into().ok()
 }
 
-/// Puts the checksum of `what` at `at`.
+/// Writes the checksum of `what` at `at`.
 fn seal(file: &mut [u8], at: usize, what: Range<usize>, seed: u64) -> Option<()> {
     let checksum = xxh3_64_with_seed(file.get(what)?, seed).to_le_bytes();
     file.get_mut(at..at.checked_add(8)?)?.copy_from_slice(&checksum);
     Some(())
 }
 
-/// The record that begins at `at` and ends by `end`; returns where it ends.
+/// Repairs the record that begins at `at` and ends by `end`; returns where it ends.
 fn record(file: &mut [u8], at: usize, end: usize, id: u64) -> Option<usize> {
     let (key, value) = (number(file, at.checked_add(8)?, 4)?, number(file, at + 12, 4)?);
     let length = RECORD.checked_add(usize::try_from(key + value).ok()?)?;
@@ -38,7 +38,7 @@ fn record(file: &mut [u8], at: usize, end: usize, id: u64) -> Option<usize> {
 fn repair_all(file: &mut [u8]) -> Option<()> {
     let id = number(file, 16, 8)?;
     let end = HEADER.saturating_add(place(file, 72)?);
-    // Those that lie one behind another, and, where a length lies, those that the index names.
+    // The records that follow each other and, where a length is wrong, those in the index.
     let mut at = HEADER;
     while let Some(next) = record(file, at, end, id) {
         at = next;
@@ -56,8 +56,8 @@ fn repair_all(file: &mut [u8]) -> Option<()> {
     seal(file, 120, 0..120, 0)
 }
 
-/// Recomputes every checksum that can be found; a file that is whole stays as it is.
+/// Recomputes every checksum that can be found; a valid file stays as it is.
 pub(crate) fn repair(file: &mut [u8]) {
-    // A part that cannot be found has no checksum to mend.
+    // A part that cannot be found has no checksum to repair.
     let _ = repair_all(file);
 }

@@ -1,4 +1,4 @@
-//! Tasks on a small executor of their own, beside threads: a wake-up that is lost would hang this.
+//! Tasks on a small executor, beside threads: a lost wake-up would hang this test.
 
 use super::*;
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ impl Wake for Task {
     }
 }
 
-/// Gives way to others so many times.
+/// Yields to other tasks a number of times.
 async fn yields(mut times: u64) {
     poll_fn(|cx| {
         if times == 0 {
@@ -35,7 +35,7 @@ async fn yields(mut times: u64) {
     .await;
 }
 
-/// Drops `work` if it is not done after so many polls, of which each asks for the next.
+/// Drops `work` if it is not done after a number of polls, each of which requests the next.
 async fn limited<T>(polls: u64, work: impl Future<Output = T>) -> Option<T> {
     let mut work = Box::pin(work);
     let mut left = polls;
@@ -83,7 +83,7 @@ async fn act(cache: Cache<Key, Value>, seed: u64, rounds: u64, live: Arc<AtomicI
 }
 
 #[test]
-fn stress_tasks() {
+fn stress_async_tasks() {
     let live = Arc::new(AtomicIsize::new(0));
     let cache: Cache<Key, Value> = Cache::new(100);
     let queue = Queue::default();
@@ -116,7 +116,7 @@ fn stress_tasks() {
                 }
             });
         }
-        // Threads that wait for tasks, and lead loads that tasks wait for.
+        // Threads that wait for tasks, and that lead loads for which tasks wait.
         let mut random = Random(5);
         while left.load(SeqCst) > 0 {
             let k = random.below(6);
@@ -131,7 +131,7 @@ fn stress_tasks() {
     });
     cache.run_pending();
     cache.validate();
-    // Woken once more than they needed; each has a handle to the queue.
+    // Spurious wake-ups; each waker has a handle to the queue.
     let woken = std::mem::take(&mut *queue.lock().unwrap());
     assert!(woken.iter().all(|task| task.work.lock().unwrap().is_none()));
     drop(woken);

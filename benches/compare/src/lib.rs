@@ -1,4 +1,5 @@
-//! What the jobs share: the caches behind one trait, the measured loops, random numbers, statistics.
+//! Shared code of the jobs: the caches behind one trait, the measured loops, random keys,
+//! statistics.
 
 pub mod measure;
 pub mod peers;

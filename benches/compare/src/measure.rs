@@ -1,11 +1,12 @@
-//! Measurements that more than one job takes.
+//! Measurements of more than one job.
 
 use crate::peers::Subject;
 use crate::report::Watch;
 use crate::workload::picks;
 use std::time::Instant;
 
-/// `rounds` rounds over `count` things, forwards and backwards in turn; `results[thing][round]`.
+/// Runs `rounds` rounds over `count` things, forwards and backwards in turn:
+/// `results[thing][round]`.
 pub fn interleave(rounds: usize, count: usize, mut one: impl FnMut(usize, usize) -> f64) -> Vec<Vec<f64>> {
     let mut results = vec![Vec::with_capacity(rounds); count];
     for round in 0..rounds {
@@ -26,10 +27,11 @@ pub fn ns_per_op(ops: usize, what: impl FnOnce()) -> f64 {
     time.as_nanos() as f64 / ops as f64
 }
 
-/// Nanoseconds per get of random keys that caches of `n` entries hold, on one thread: `results[cache][round]`.
+/// Measures nanoseconds per get of random keys that caches of `n` entries hold, on one thread:
+/// `results[cache][round]`.
 pub fn hits(caches: &[(Box<dyn Subject>, Vec<u32>)], n: usize, ops: usize, rounds: usize) -> Vec<Vec<f64>> {
-    // Few keys: short indices and a sequence that stays in the second-level cache, yet far too long to be learnt by
-    // the branch predictor. Many keys: as many picks as gets.
+    // Few keys: short indices and a sequence that stays in the second-level cache, yet is far too
+    // long for the branch predictor to learn. Many keys: as many picks as gets.
     let small = n <= 1 << 15;
     let length = if small { 1 << 16 } else { ops };
     let sequences: Vec<Vec<u32>> = caches.iter().map(|(_, held)| picks(held, length, 7)).collect();
@@ -60,14 +62,15 @@ pub fn hits(caches: &[(Box<dyn Subject>, Vec<u32>)], n: usize, ops: usize, round
     })
 }
 
-/// Nanoseconds per insert of a new key into caches of `n` entries, which it fills first: `results[cache][round]`.
+/// Measures nanoseconds per insert of a new key into caches of `n` entries, which it fills first:
+/// `results[cache][round]`.
 pub fn inserts(caches: &[Box<dyn Subject>], n: usize, ops: usize, rounds: usize) -> Vec<Vec<f64>> {
     for cache in caches {
         cache.insert_new(1, 3 * n as u64);
     }
     let mut next = vec![3 * n as u64 + 1; caches.len()];
     interleave(rounds, caches.len(), |i, _| {
-        // What the others left in the processor's caches goes first.
+        // Evicts the other caches' lines from the processor's caches.
         let warm = n as u64 / 4;
         caches[i].insert_new(next[i], warm);
         next[i] += warm;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-/// Latencies in nanoseconds, with three significant digits; longer than a minute counts as a minute.
+/// Latencies in nanoseconds, with three significant digits; longer than a minute counts as a
+/// minute.
 pub struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
@@ -75,8 +76,8 @@ impl Target {
     }
 }
 
-/// The ratios of two series measured in the same rounds: their median, and the quartiles, which show
-/// the noise.
+/// The ratios of two series measured in the same rounds: their median, and the quartiles, which
+/// show the noise.
 pub struct Ratio {
     pub median: f64,
     low: f64,
@@ -126,8 +127,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Reads the time from Linux, which does not count a blocked thread as waiting. Elsewhere nothing
-    /// is reported.
+    /// Reads the time from Linux, which does not count a blocked thread as waiting. Elsewhere
+    /// nothing is reported.
     fn waited() -> Option<u64> {
         std::fs::read_to_string("/proc/thread-self/schedstat")
             .ok()?

@@ -1,4 +1,4 @@
-//! The job `time`: hotset against itself, with a time to live and without, and with loads and without.
+//! The job `time`: hotset with a time to live against hotset without, and with loads against gets.
 
 use crate::measure::{hits, inserts, interleave, ns_per_op};
 use crate::peers;

@@ -1,9 +1,9 @@
 //! Hostile workloads: floods of keys with one hash, scans, keys that are all hot, a writer that
-//! reinserts the same three keys forever. For each, the latency of a lookup (with the insertion that
-//! follows a miss) and the hit ratio, beside quick_cache's and moka's.
+//! reinserts the same three keys forever. For each, the latency of a lookup (with the insertion
+//! that follows a miss) and the hit ratio, beside quick_cache's and moka's.
 //!
-//! `adversaries [--quick]`. A measured call includes one reading of the clock: its cost is the first
-//! row.
+//! `adversaries [--quick]`. A measured call includes one reading of the clock: its cost is the
+//! first row.
 
 use clap::Parser;
 use foldhash::fast::RandomState;

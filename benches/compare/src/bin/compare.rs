@@ -139,7 +139,7 @@ fn heap() -> ExitCode {
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The header and the row of a comparison of every cache with hotset.
+/// Returns the columns of a comparison of every cache with hotset.
 fn columns<'a>(first: &'a str, options: &'a Options, rival: &'a str) -> Vec<&'a str> {
     let mut columns = vec![first];
     columns.extend(options.caches.iter().map(String::as_str));
@@ -160,7 +160,7 @@ fn compare_row(table: &Table, label: String, options: &Options, results: &[Vec<f
     table.row(&cells);
 }
 
-/// Every cache, full and churned, with the ids of its keys.
+/// Builds every cache, full and churned, with the ids of its keys.
 fn full_caches(options: &Options, n: usize) -> Vec<(Box<dyn Subject>, Vec<u32>)> {
     let churn = if options.quick { 1 } else { 4 };
     options.caches.iter().map(|name| full(name, n, churn)).collect()
@@ -183,8 +183,9 @@ fn get(options: &Options) {
     }
 }
 
-/// Operations per second of `threads` threads that repeat `chunk(thread, number)`, which does `per_chunk` operations and
-/// returns its misses. Each thread warms up with `warm` chunks first. Also returns the share of misses.
+/// Returns the operations per second of `threads` threads that repeat `chunk(thread, number)`,
+/// which does `per_chunk` operations and returns its misses, and the share of misses. Each thread
+/// warms up with `warm` chunks first.
 fn throughput(
     threads: usize,
     time: Duration,
@@ -203,7 +204,7 @@ fn throughput(
                         chunk(thread, number);
                     }
                     barrier.wait();
-                    // More threads than cores wait for each other, whatever else runs.
+                    // More threads than cores wait for each other in any case.
                     let watch = (threads <= cores).then(Watch::start);
                     let (start, mut number, mut misses) = (Instant::now(), warm, 0);
                     while !stop.load(Ordering::Relaxed) {
@@ -327,9 +328,10 @@ fn zipf(options: &Options) {
         (15, 250, 1 << 24)
     };
     let zipf = Zipf::new(keys, 0.99);
-    // Long, because a sequence played again is kinder than the distribution: its rare keys come back.
+    // Long, because a repeated sequence favors caches more than the distribution: its rare keys
+    // return.
     let ids = zipf.sequence(length, 17);
-    // For the hit ratios, on new caches: a sequence per thread to warm up with, and one to count.
+    // For the hit ratios of new caches: a sequence per thread to warm up, and one to count.
     let share = length / 16;
     let part = |seed: u64| {
         (0..4)
@@ -360,7 +362,7 @@ fn zipf(options: &Options) {
                     call(&**cache, ids);
                 });
             }
-            // Each thread starts in a part of its own and goes on where it was in the round before.
+            // Each thread starts in its own part, and continues in the next round where it stopped.
             let at: Vec<Vec<AtomicUsize>> = caches
                 .iter()
                 .map(|_| {
@@ -402,8 +404,8 @@ fn zipf(options: &Options) {
 
 type Call = fn(&dyn Subject, &[u32]) -> u64;
 
-/// The share of hits of a new cache when every thread has run its sequence of `warm` and then its one of `counted`: the
-/// same requests for every cache, none played again.
+/// Returns the hit ratio of a new cache when every thread has run its sequence of `warm` and then
+/// its sequence of `counted`: the same requests for every cache, none repeated.
 fn hit_ratio(cache: &dyn Subject, call: Call, warm: &[Vec<u32>], counted: &[Vec<u32>], threads: usize) -> f64 {
     let pass = |sequences: &[Vec<u32>]| -> u64 {
         std::thread::scope(|scope| {
@@ -440,7 +442,7 @@ fn many(options: &Options) {
     let results = interleave(rounds, 2, |i, round| {
         let at = round % 4 * ops;
         let keys = &keys[at..at + ops];
-        // As warm for one as for the other: with keys of the round before.
+        // Both start equally warm: with keys of the previous round.
         cache.get64(&held.iter().take(ops / 8).map(|id| u64::from(*id)).collect::<Vec<_>>());
         let mut missing = 0;
         let time = ns_per_op(ops, || {
@@ -530,13 +532,13 @@ fn latency(options: &Options) {
     );
 }
 
-/// Hits in a cache of 1k entries. Run it for N and for 2N operations: the difference is N gets.
+/// Gets keys of a cache of 1k entries. Run with N and with 2N operations, the difference is N gets.
 fn ir_get(options: &Options) {
     for name in &options.caches {
         let (cache, ids) = if name == "loop" {
             (peers::build(name, 1_000), (0..1_000).collect())
         } else {
-            // Room for all, so that every run looks up the same thousand keys.
+            // Room for all keys, so that every run looks up the same thousand.
             let cache = peers::build(name, 2_000);
             let ids: Vec<u32> = (0..1_000).collect();
             cache.insert_ids(&ids);
@@ -552,7 +554,8 @@ fn ir_get(options: &Options) {
     }
 }
 
-/// New keys into a full cache of 100k entries. Run it for N and for 2N operations, likewise.
+/// Inserts new keys into a full cache of 100k entries. For an instruction count it runs with N and
+/// with 2N operations.
 fn ir_insert(options: &Options) {
     let n = 100_000;
     for name in &options.caches {

@@ -1,5 +1,5 @@
-//! The heap bytes that a cache requests: exact, counted by the global allocator. A binary of its own,
-//! so that counting does not slow the other measurements.
+//! The heap bytes that a cache requests: exact, counted by the global allocator. A binary of its
+//! own, so that counting does not slow the other measurements.
 
 use clap::Parser;
 use hotset_compare::peers::{Hotset, Moka, Peer, QuickCache, Schnellru, value_of};
