@@ -208,13 +208,13 @@ enum hotset_status
      */
     HOTSET_NOT_A_SNAPSHOT = 17,
     /**
-     * hotset_load: the snapshot is damaged or incomplete.
+     * hotset_load: the snapshot is corrupt or incomplete.
      */
-    HOTSET_DAMAGED = 18,
+    HOTSET_CORRUPT = 18,
     /**
      * hotset_load: the snapshot is of another version of the format, another schema, or does not hold bytes.
      */
-    HOTSET_FOREIGN = 19,
+    HOTSET_INCOMPATIBLE = 19,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -436,7 +436,7 @@ typedef hotset_status (*hotset_compute_fn)(void *arg, const hotset_slice *curren
  * Answer with hotset_reply_set and HOTSET_OK. HOTSET_OK without a value stands for HOTSET_NOT_FOUND. Any other status is a failure:
  * it is what hotset_get_or_load returns, here and to all who waited for this load.
  */
-typedef hotset_status (*hotset_load_fn)(void *arg, const void *key, size_t key_len, hotset_reply *reply);
+typedef hotset_status (*hotset_loader_fn)(void *arg, const void *key, size_t key_len, hotset_reply *reply);
 
 /**
  * What happened in a cache since it was opened, and what is in it now. Counts may lag behind calls that are going on.
@@ -806,7 +806,7 @@ hotset_status hotset_compute(hotset_cache *cache,
  * --------------------------------------------------------------------------------------------------------------------- */
 
 /**
- * Gets the entry of a key as hotset_get does; if it is missing, has `fn` load it, and puts what that answers: see hotset_load_fn.
+ * Gets the entry of a key as hotset_get does; if it is missing, has `fn` load it, and puts what that answers: see hotset_loader_fn.
  *
  * While one caller loads, others that ask for the same key wait for it and get what it got, a failure included; calls for
  * other keys go on. A failure is not kept: the next caller loads again. If the key is put, removed or computed while it is
@@ -820,7 +820,7 @@ hotset_status hotset_compute(hotset_cache *cache,
 hotset_status hotset_get_or_load(hotset_cache *cache,
                                  const void *key,
                                  size_t key_len,
-                                 hotset_load_fn fn,
+                                 hotset_loader_fn fn,
                                  void *arg,
                                  hotset_value **value);
 
@@ -997,7 +997,7 @@ hotset_status hotset_save(hotset_cache *cache,
  * later, counts more than the snapshot.
  *
  * If it fails, the cache is as it was. Returns HOTSET_OK; HOTSET_IO, and errno (ENOENT: there is
- * no file); HOTSET_NOT_A_SNAPSHOT, HOTSET_DAMAGED, HOTSET_FOREIGN; HOTSET_TOO_LARGE for a file
+ * no file); HOTSET_NOT_A_SNAPSHOT, HOTSET_CORRUPT, HOTSET_INCOMPATIBLE; HOTSET_TOO_LARGE for a file
  * that is too large for this machine; HOTSET_NO_MEMORY if there are no memory or addresses for the
  * file; HOTSET_INVALID, also for a cache with a destructor; HOTSET_CLOSED, HOTSET_FORKED,
  * HOTSET_PANIC. Any thread may call it, callbacks included.
@@ -1009,14 +1009,14 @@ hotset_status hotset_load(hotset_cache *cache,
 
 /**
  * Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the file. Stores how
- * many came in, and how many could not, since their records are damaged. Others may use the cache meanwhile.
+ * many came in, and how many could not, since their records are corrupt. Others may use the cache meanwhile.
  *
  * Returns HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks
  * included.
  */
 hotset_status hotset_warm(hotset_cache *cache,
                           uint64_t *entries,
-                          uint64_t *damaged);
+                          uint64_t *corrupt);
 
 /* ---------------------------------------------------------------------------------------------------------------------
  * 9. Texts and versions

@@ -310,15 +310,15 @@ public:
         return entries;
     }
 
-    // How many entries came in, and how many could not, since the file is damaged there.
+    // How many entries came in, and how many could not, since the file is corrupt there.
     struct warmed {
-        std::uint64_t entries, damaged;
+        std::uint64_t entries, corrupt;
     };
 
     // Brings in what is still in the file only.
     warmed warm() {
         warmed result{0, 0};
-        detail::check(hotset_warm(cache_, &result.entries, &result.damaged));
+        detail::check(hotset_warm(cache_, &result.entries, &result.corrupt));
         return result;
     }
 

@@ -5,7 +5,7 @@ use crate::border::{border, border_slow, border_write, bytes, hotset_cache, resu
 use crate::memory;
 use crate::reply::{Answer, hotset_reply};
 use crate::thread::{CancelDisabled, Errno};
-use crate::types::{Status, hotset_compute_fn, hotset_load_fn, hotset_slice, hotset_status, hotset_value};
+use crate::types::{Status, hotset_compute_fn, hotset_loader_fn, hotset_slice, hotset_status, hotset_value};
 use crate::write::ttl;
 use engine::{Change, LoadError, Ttl};
 use libc::c_void;
@@ -189,7 +189,7 @@ pub unsafe extern "C" fn hotset_compute(
 /// 5. Loading what is missing
 /// ---------------------------------------------------------------------------------------------------------------------
 ///
-/// Gets the entry of a key as hotset_get does; if it is missing, has `fn` load it, and puts what that answers: see hotset_load_fn.
+/// Gets the entry of a key as hotset_get does; if it is missing, has `fn` load it, and puts what that answers: see hotset_loader_fn.
 ///
 /// While one caller loads, others that ask for the same key wait for it and get what it got, a failure included; calls for
 /// other keys go on. A failure is not kept: the next caller loads again. If the key is put, removed or computed while it is
@@ -204,7 +204,7 @@ pub unsafe extern "C" fn hotset_get_or_load(
     cache: *mut hotset_cache,
     key: *const c_void,
     key_len: usize,
-    r#fn: hotset_load_fn,
+    r#fn: hotset_loader_fn,
     arg: *mut c_void,
     value: *mut *mut hotset_value,
 ) -> Status {

@@ -98,10 +98,10 @@ fn status(error: SnapshotError) -> Status {
         }
         SnapshotError::Io { source, .. } => (hotset_status::HOTSET_IO, source.raw_os_error()),
         SnapshotError::NotAFile { .. } | SnapshotError::NotASnapshot => (hotset_status::HOTSET_NOT_A_SNAPSHOT, None),
-        SnapshotError::Truncated { .. } | SnapshotError::Corrupt { .. } => (hotset_status::HOTSET_DAMAGED, None),
+        SnapshotError::Truncated { .. } | SnapshotError::Corrupt { .. } => (hotset_status::HOTSET_CORRUPT, None),
         SnapshotError::TooLarge { .. } => (hotset_status::HOTSET_TOO_LARGE, None),
         SnapshotError::Incompatible { .. } if REFUSED.get() => (hotset_status::HOTSET_NO_MEMORY, None),
-        _ => (hotset_status::HOTSET_FOREIGN, None),
+        _ => (hotset_status::HOTSET_INCOMPATIBLE, None),
     };
     drop(error); // before errno is set: freeing may change it
     if let Some(errno) = errno {
@@ -199,7 +199,7 @@ pub unsafe extern "C-unwind" fn hotset_save(
 /// later, counts more than the snapshot.
 ///
 /// If it fails, the cache is as it was. Returns HOTSET_OK; HOTSET_IO, and errno (ENOENT: there is
-/// no file); HOTSET_NOT_A_SNAPSHOT, HOTSET_DAMAGED, HOTSET_FOREIGN; HOTSET_TOO_LARGE for a file
+/// no file); HOTSET_NOT_A_SNAPSHOT, HOTSET_CORRUPT, HOTSET_INCOMPATIBLE; HOTSET_TOO_LARGE for a file
 /// that is too large for this machine; HOTSET_NO_MEMORY if there are no memory or addresses for the
 /// file; HOTSET_INVALID, also for a cache with a destructor; HOTSET_CLOSED, HOTSET_FORKED,
 /// HOTSET_PANIC. Any thread may call it, callbacks included.
@@ -229,21 +229,21 @@ pub unsafe extern "C-unwind" fn hotset_load(
 }
 
 /// Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the file. Stores how
-/// many came in, and how many could not, since their records are damaged. Others may use the cache meanwhile.
+/// many came in, and how many could not, since their records are corrupt. Others may use the cache meanwhile.
 ///
 /// Returns HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks
 /// included.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn hotset_warm(cache: *mut hotset_cache, entries: *mut u64, damaged: *mut u64) -> Status {
+pub unsafe extern "C-unwind" fn hotset_warm(cache: *mut hotset_cache, entries: *mut u64, corrupt: *mut u64) -> Status {
     cancellation_point();
     border_slow(|| {
         // SAFETY: the header's rules for callers.
-        let (entries, damaged, cache) =
-            unsafe { (result(entries, 0)?, result(damaged, 0)?, hotset_cache::get(cache)?) };
+        let (entries, corrupt, cache) =
+            unsafe { (result(entries, 0)?, result(corrupt, 0)?, hotset_cache::get(cache)?) };
         memory::ready()?;
         let warmed = cache.engine().warm();
         entries.set(warmed.entries);
-        damaged.set(warmed.corrupt);
+        corrupt.set(warmed.corrupt);
         Ok(())
     })
 }

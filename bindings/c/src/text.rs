@@ -34,8 +34,8 @@ fn text(status: i32) -> &'static CStr {
         15 => c"the operating system refused a thread, or something with a file (see errno)",
         16 => c"iterators of the cache are still open",
         17 => c"what is there is no snapshot",
-        18 => c"the snapshot is damaged or incomplete",
-        19 => c"the snapshot is of another version, schema or kind",
+        18 => c"the snapshot is corrupt or incomplete",
+        19 => c"the snapshot is incompatible: of another version, schema or kind",
         1000.. => c"a status of the program's own",
         _ => c"no status of hotset",
     }

@@ -48,10 +48,10 @@ pub enum hotset_status {
     HOTSET_BUSY = 16,
     /// hotset_load: what is there is no snapshot: a directory, a pipe, a file that begins otherwise. hotset_save: no place for a file.
     HOTSET_NOT_A_SNAPSHOT = 17,
-    /// hotset_load: the snapshot is damaged or incomplete.
-    HOTSET_DAMAGED = 18,
+    /// hotset_load: the snapshot is corrupt or incomplete.
+    HOTSET_CORRUPT = 18,
     /// hotset_load: the snapshot is of another version of the format, another schema, or does not hold bytes.
-    HOTSET_FOREIGN = 19,
+    HOTSET_INCOMPATIBLE = 19,
 }
 
 /// Which entries make room for others.
@@ -173,7 +173,7 @@ pub type hotset_compute_fn =
 ///
 /// Answer with hotset_reply_set and HOTSET_OK. HOTSET_OK without a value stands for HOTSET_NOT_FOUND. Any other status is a failure:
 /// it is what hotset_get_or_load returns, here and to all who waited for this load.
-pub type hotset_load_fn = Option<
+pub type hotset_loader_fn = Option<
     unsafe extern "C" fn(arg: *mut c_void, key: *const c_void, key_len: usize, reply: *mut hotset_reply) -> Status,
 >;
 

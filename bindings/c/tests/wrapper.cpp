@@ -152,12 +152,12 @@ static void restarts_warm() {
         next.load(path, 4);
         CHECK(!"an error");
     } catch (const hotset::error &e) {
-        CHECK(e.status() == HOTSET_FOREIGN);
+        CHECK(e.status() == HOTSET_INCOMPATIBLE);
     }
     CHECK(next.load(path, 3) == 50);
     CHECK(next.get("7")->data() == "v");
     hotset::cache::warmed warmed = next.warm();
-    CHECK(warmed.entries == 49 && warmed.damaged == 0);
+    CHECK(warmed.entries == 49 && warmed.corrupt == 0);
     CHECK(next.load(path, 3, true) == 50);
     CHECK(next.load(path, 3, false, true) == 50);
     CHECK(::unlink(path.c_str()) == 0);
