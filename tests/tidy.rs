@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The only files of `src/` with unsafe code. A new one needs a reason, and a reviewer. (What C calls is unsafe all over: see
-/// `bindings/c/src/border.rs`.)
+/// `bindings/c/src/ffi.rs`.)
 const UNSAFE: [&str; 27] = [
     "src/engine/core.rs",
     "src/engine/entry.rs",

@@ -1,7 +1,7 @@
 //! The calls that most programs need.
 
 use crate::blob::Blob;
-use crate::border::{border, border_slow, border_write, bytes, hotset_cache, result};
+use crate::ffi::{border, border_slow, border_write, bytes, hotset_cache, result};
 use crate::types::{Status, hotset_options, hotset_status, hotset_value};
 use libc::c_void;
 use std::ptr;

@@ -11,23 +11,23 @@
 // What C sees is `pub`, wherever it lies: nothing else is.
 #![allow(unreachable_pub)]
 
+mod admin;
 mod basic;
 mod blob;
-mod border;
 mod callback;
-mod change;
+mod compute;
+mod ffi;
 mod fork;
+mod iter;
 mod memory;
 mod options;
 mod read;
 mod reply;
 mod snapshot;
+mod strings;
 #[cfg(test)]
 mod tests;
-mod text;
 mod thread;
 mod ticker;
 mod types;
-mod walk;
-mod whole;
 mod write;

@@ -1,7 +1,7 @@
 //! From `hotset_options` to an engine.
 
 use crate::blob::{Blob, Destructor};
-use crate::border::{Engine, hotset_cache};
+use crate::ffi::{Engine, hotset_cache};
 use crate::memory::try_box;
 use crate::thread::{CancelDisabled, Errno};
 use crate::ticker::Ticker;

@@ -1,7 +1,7 @@
 //! Other ways to read.
 
 use crate::blob::Blob;
-use crate::border::{border, bytes, hotset_cache, result};
+use crate::ffi::{border, bytes, hotset_cache, result};
 use crate::types::{Status, hotset_bytes, hotset_slice, hotset_status, hotset_value};
 use crate::write::HOTSET_TTL_NONE;
 use libc::c_void;

@@ -1,7 +1,7 @@
 //! What a callback answers, through functions.
 
 use crate::blob::Blob;
-use crate::border::{border, bytes, hotset_cache};
+use crate::ffi::{border, bytes, hotset_cache};
 use crate::types::{Status, hotset_status};
 use crate::write::ttl;
 use engine::Ttl;

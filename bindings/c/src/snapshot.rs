@@ -1,7 +1,7 @@
 //! Snapshots, in the engine's format for byte keys and byte values.
 
 use crate::blob::Blob;
-use crate::border::{border, border_slow, hotset_cache, result};
+use crate::ffi::{border, border_slow, hotset_cache, result};
 use crate::options::User;
 use crate::thread::{Errno, cancellation_point};
 use crate::types::{Status, hotset_snapshot_options, hotset_status};

@@ -1,19 +1,19 @@
 //! For Miri, under both borrow models: what the C programs in `tests` do to memory that C and the library share. (They find
 //! wrong results; Miri finds what is undefined.)
 
+use crate::admin::*;
 use crate::basic::*;
-use crate::change::*;
+use crate::compute::*;
+use crate::iter::*;
 use crate::read::*;
 use crate::reply::*;
 use crate::types::*;
-use crate::walk::*;
-use crate::whole::*;
 use libc::c_void;
 use std::ptr;
 
 const OK: Status = Status(0);
 
-fn open(options: Option<hotset_options>) -> *mut crate::border::hotset_cache {
+fn open(options: Option<hotset_options>) -> *mut crate::ffi::hotset_cache {
     let mut cache = ptr::null_mut();
     let options = options.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: valid arguments.
@@ -30,7 +30,7 @@ fn options() -> hotset_options {
     options
 }
 
-fn put(cache: *mut crate::border::hotset_cache, key: u64) {
+fn put(cache: *mut crate::ffi::hotset_cache, key: u64) {
     let bytes = key.to_ne_bytes();
     let at = bytes.as_ptr().cast();
     // SAFETY: valid arguments.

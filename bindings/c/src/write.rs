@@ -1,8 +1,8 @@
 //! Other ways to write.
 
 use crate::blob::Blob;
-use crate::border::{border_write, bytes, hotset_cache, result};
-use crate::change::offer;
+use crate::compute::offer;
+use crate::ffi::{border_write, bytes, hotset_cache, result};
 use crate::types::{Status, hotset_status, hotset_value};
 use engine::Ttl;
 use libc::c_void;

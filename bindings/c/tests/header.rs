@@ -5,7 +5,7 @@ use std::{env, fs};
 
 /// The modules that the header shows, from the types up the ladder.
 const SOURCES: [&str; 11] = [
-    "types", "border", "basic", "read", "write", "change", "reply", "walk", "whole", "snapshot", "text",
+    "types", "ffi", "basic", "read", "write", "compute", "reply", "iter", "admin", "snapshot", "strings",
 ];
 
 fn root() -> PathBuf {

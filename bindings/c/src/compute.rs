@@ -1,7 +1,7 @@
 //! Changes that depend on what is there, and loads.
 
 use crate::blob::Blob;
-use crate::border::{border, border_slow, border_write, bytes, hotset_cache, result};
+use crate::ffi::{border, border_slow, border_write, bytes, hotset_cache, result};
 use crate::memory;
 use crate::reply::{Answer, hotset_reply};
 use crate::thread::{CancelDisabled, Errno};

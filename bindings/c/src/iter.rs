@@ -1,7 +1,7 @@
 //! Going through all entries.
 
 use crate::blob::Blob;
-use crate::border::{border_write, hotset_cache, result};
+use crate::ffi::{border_write, hotset_cache, result};
 use crate::memory::{self, try_box};
 use crate::types::{Status, hotset_status, hotset_value};
 use std::cell::UnsafeCell;

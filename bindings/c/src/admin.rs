@@ -1,6 +1,6 @@
 //! The cache as a whole.
 
-use crate::border::{border, border_slow, hotset_cache, result};
+use crate::ffi::{border, border_slow, hotset_cache, result};
 use crate::memory;
 use crate::types::{Status, hotset_stats_data, hotset_status};
 use std::ptr;
