@@ -1,6 +1,6 @@
 //! The cache as a whole.
 
-use crate::ffi::{border, border_slow, hotset_cache, result};
+use crate::ffi::{ffi_guard, ffi_guard_slow, hotset_cache, result};
 use crate::memory;
 use crate::types::{Status, hotset_stats_data, hotset_status};
 use std::ptr;
@@ -15,7 +15,7 @@ use std::ptr;
 /// call it, callbacks included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_stats(cache: *mut hotset_cache, stats: *mut hotset_stats_data, size: usize) -> Status {
-    border(|| {
+    ffi_guard(|| {
         if stats.is_null() || size == 0 || !size.is_multiple_of(8) || size > 1 << 16 {
             return Err(hotset_status::HOTSET_INVALID.into());
         }
@@ -53,7 +53,7 @@ pub unsafe extern "C" fn hotset_stats(cache: *mut hotset_cache, stats: *mut hots
 /// # Safety
 /// As [`hotset_cache::get`]; `out` is NULL or can be written.
 unsafe fn number(cache: *const hotset_cache, out: *mut u64, read: impl FnOnce(&hotset_cache) -> u64) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the caller's promise.
         unsafe { result(out, 0)?.set(read(hotset_cache::get(cache)?)) };
         Ok(())
@@ -91,8 +91,8 @@ pub unsafe extern "C" fn hotset_capacity(cache: *mut hotset_cache, capacity: *mu
 ///
 /// # Safety
 /// As [`hotset_cache::get`].
-unsafe fn plainly(cache: *const hotset_cache, call: impl FnOnce(&hotset_cache)) -> Status {
-    border_slow(|| {
+unsafe fn with_cache(cache: *const hotset_cache, call: impl FnOnce(&hotset_cache)) -> Status {
+    ffi_guard_slow(|| {
         // They free memory, so they are not refused where there is none.
         _ = memory::ready();
         // SAFETY: the caller's promise.
@@ -107,7 +107,7 @@ unsafe fn plainly(cache: *const hotset_cache, call: impl FnOnce(&hotset_cache)) 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_set_capacity(cache: *mut hotset_cache, capacity: u64) -> Status {
     // SAFETY: the header's rules for callers.
-    unsafe { plainly(cache, |cache| cache.engine().set_capacity(capacity)) }
+    unsafe { with_cache(cache, |cache| cache.engine().set_capacity(capacity)) }
 }
 
 /// Removes all entries, and keeps loads that are going on out of the cache. Entries that others put meanwhile may stay.
@@ -116,7 +116,7 @@ pub unsafe extern "C" fn hotset_set_capacity(cache: *mut hotset_cache, capacity:
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_clear(cache: *mut hotset_cache) -> Status {
     // SAFETY: the header's rules for callers.
-    unsafe { plainly(cache, |cache| cache.engine().clear()) }
+    unsafe { with_cache(cache, |cache| cache.engine().clear()) }
 }
 
 /// Does all housekeeping that is due: afterwards the weight is within the capacity, and memory that nobody holds has been
@@ -126,5 +126,5 @@ pub unsafe extern "C" fn hotset_clear(cache: *mut hotset_cache) -> Status {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_run_pending(cache: *mut hotset_cache) -> Status {
     // SAFETY: the header's rules for callers.
-    unsafe { plainly(cache, |cache| cache.engine().run_pending()) }
+    unsafe { with_cache(cache, |cache| cache.engine().run_pending()) }
 }

@@ -1,7 +1,7 @@
 //! The calls that most programs need.
 
 use crate::blob::Blob;
-use crate::ffi::{border, border_slow, border_write, bytes, hotset_cache, result};
+use crate::ffi::{bytes, ffi_guard, ffi_guard_slow, ffi_guard_write, hotset_cache, result};
 use crate::types::{Status, hotset_options, hotset_status, hotset_value};
 use libc::c_void;
 use std::ptr;
@@ -16,7 +16,7 @@ use std::ptr;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_options_init(options: *mut hotset_options, size: usize) -> Status {
     // SAFETY: the header's rules for callers.
-    border(|| unsafe { hotset_options::init(options, size) })
+    ffi_guard(|| unsafe { hotset_options::init(options, size) })
 }
 
 /// Opens a cache; NULL for the options stands for the defaults (64 MiB, W-TinyLFU, no times). It is yours, to be closed by
@@ -28,7 +28,7 @@ pub unsafe extern "C" fn hotset_options_init(options: *mut hotset_options, size:
 /// call it, callbacks included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_open(options: *const hotset_options, cache: *mut *mut hotset_cache) -> Status {
-    border_slow(|| {
+    ffi_guard_slow(|| {
         // SAFETY: the header's rules for callers.
         let (out, options) = unsafe { (result(cache, ptr::null_mut())?, hotset_options::read(options)?) };
         out.set(Box::into_raw(options.open()?));
@@ -53,7 +53,7 @@ pub unsafe extern "C" fn hotset_put(
     value: *const c_void,
     value_len: usize,
 ) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key, value) = unsafe {
             (
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn hotset_get(
     key_len: usize,
     value: *mut *mut hotset_value,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe {
             let out = result(value, ptr::null_mut())?;
@@ -104,7 +104,7 @@ pub unsafe extern "C" fn hotset_value_data(
     len: *mut usize,
 ) -> Status {
     // SAFETY: the header's rules for callers.
-    border(|| unsafe { crate::read::part(value, data, len, Blob::value) })
+    ffi_guard(|| unsafe { crate::read::part(value, data, len, Blob::value) })
 }
 
 /// Gives a handle back. Its bytes must not be read any more through it.
@@ -113,7 +113,7 @@ pub unsafe extern "C" fn hotset_value_data(
 /// and after a fork. Runs the destructor, if this was the last handle of an entry that has left the cache.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_release(value: *mut hotset_value) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers: the handle is valid, and this is the last use of it.
         drop(unsafe { Blob::from_handle(value) }.ok_or(hotset_status::HOTSET_INVALID)?);
         Ok(())
@@ -132,5 +132,5 @@ pub unsafe extern "C" fn hotset_release(value: *mut hotset_value) -> Status {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_close(cache: *mut hotset_cache) -> Status {
     // SAFETY: the header's rules for callers.
-    border_slow(|| unsafe { hotset_cache::close(cache) })
+    ffi_guard_slow(|| unsafe { hotset_cache::close(cache) })
 }

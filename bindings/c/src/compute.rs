@@ -1,7 +1,7 @@
 //! Changes that depend on what is there, and loads.
 
 use crate::blob::Blob;
-use crate::ffi::{border, border_slow, border_write, bytes, hotset_cache, result};
+use crate::ffi::{bytes, ffi_guard, ffi_guard_slow, ffi_guard_write, hotset_cache, result};
 use crate::memory;
 use crate::reply::{Answer, hotset_reply};
 use crate::thread::{CancelDisabled, Errno};
@@ -34,7 +34,7 @@ fn change(
 }
 
 /// Sets the value if `allowed` does not object to what is there. The value stays the caller's if it is not set.
-pub(crate) fn offer(
+pub(crate) fn store_if(
     cache: &hotset_cache,
     key: &[u8],
     value: &[u8],
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn hotset_cas(
     value_len: usize,
     ttl_ms: u64,
 ) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key, value) = unsafe {
             (
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn hotset_cas(
                 bytes(value, value_len)?,
             )
         };
-        offer(cache, key, value, ttl(ttl_ms), |current| match current {
+        store_if(cache, key, value, ttl(ttl_ms), |current| match current {
             None => Err(hotset_status::HOTSET_NOT_FOUND.into()),
             Some(current) if current.version() != version => Err(hotset_status::HOTSET_CONFLICT.into()),
             Some(_) => Ok(()),
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn hotset_add(
     ttl_ms: u64,
     sum: *mut i64,
 ) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         let mut ignored = 0;
         let sum = if sum.is_null() { &raw mut ignored } else { sum };
         // SAFETY: the header's rules for callers.
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn hotset_compute(
     arg: *mut c_void,
     value: *mut *mut hotset_value,
 ) -> Status {
-    border_slow(|| {
+    ffi_guard_slow(|| {
         let mut ignored = ptr::null_mut();
         let wanted = !value.is_null();
         let value = if wanted { value } else { &raw mut ignored };
@@ -170,7 +170,7 @@ pub unsafe extern "C" fn hotset_compute(
             });
             let slice = slice.as_ref().map_or(ptr::null(), ptr::from_ref);
             // SAFETY: the user's function, with what it was promised.
-            let answer = hotset_reply::ask(cache, key, |reply| unsafe { call(arg, slice, reply) })?;
+            let answer = hotset_reply::collect(cache, key, |reply| unsafe { call(arg, slice, reply) })?;
             if wanted {
                 after = match &answer {
                     Answer::Keep => current.cloned(),
@@ -208,7 +208,7 @@ pub unsafe extern "C" fn hotset_get_or_load(
     arg: *mut c_void,
     value: *mut *mut hotset_value,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe {
             let out = result(value, ptr::null_mut())?;
@@ -218,23 +218,23 @@ pub unsafe extern "C" fn hotset_get_or_load(
         let load = || {
             let (at, len) = (key.as_ptr().cast(), key.len());
             // SAFETY: the user's function, with what it was promised.
-            match hotset_reply::ask(cache, key, |reply| unsafe { call(arg, at, len, reply) })? {
+            match hotset_reply::collect(cache, key, |reply| unsafe { call(arg, at, len, reply) })? {
                 Answer::Set(blob, ttl) => Ok((blob, ttl)),
                 Answer::Keep | Answer::Remove => Err(hotset_status::HOTSET_NOT_FOUND.into()),
             }
         };
         // What begins with a miss may wait, and must not be canceled; a hit pays for nothing of it.
         let mut missed = None;
-        let asked = || {
+        let make_key = || {
             missed = Some((CancelDisabled::new(), Errno::now()));
             memory::ready()?;
             Blob::new(key, &[], None)
         };
-        let loaded = engine::raw::try_get_or_insert(cache.engine(), key, asked, load, Blob::clone);
+        let loaded = engine::raw::try_get_or_insert(cache.engine(), key, make_key, load, Blob::clone);
         let loaded = loaded.map_err(|error| match error {
             LoadError::Failed(status) => *status,
             LoadError::Reentrant => hotset_status::HOTSET_REENTRANT.into(),
-            other => unreachable!("one key was asked for: {other:?}"),
+            other => unreachable!("one key was requested: {other:?}"),
         })?;
         out.set(loaded.into_handle());
         if let Some((_, errno)) = missed {

@@ -144,7 +144,7 @@ unsafe fn remember_closed(cache: *mut hotset_cache) {
 /// Runs a read and turns how it ended into a status. A read reaches no cancellation point but in callbacks, and no system call
 /// that sets `errno`, so this costs it nothing.
 #[inline(always)]
-pub(crate) fn border(call: impl FnOnce() -> Result<(), Status>) -> Status {
+pub(crate) fn ffi_guard(call: impl FnOnce() -> Result<(), Status>) -> Status {
     // The result becomes a status inside, which keeps the compiler from carrying both out.
     let status = catch_unwind(AssertUnwindSafe(|| match call() {
         Ok(()) => hotset_status::HOTSET_OK.into(),
@@ -153,26 +153,26 @@ pub(crate) fn border(call: impl FnOnce() -> Result<(), Status>) -> Status {
     status.unwrap_or_else(|panic| caught(panic).into())
 }
 
-/// [`border`] for a write, which may wait for another thread: it keeps `errno` if it succeeds.
+/// [`ffi_guard`] for a write, which may wait for another thread: it keeps `errno` if it succeeds.
 #[inline(always)]
-pub(crate) fn border_write(call: impl FnOnce() -> Result<(), Status>) -> Status {
+pub(crate) fn ffi_guard_write(call: impl FnOnce() -> Result<(), Status>) -> Status {
     // std waits by futex here, which is no cancellation point.
     if cfg!(any(target_os = "linux", target_os = "android")) {
-        errno_kept(|| border(call))
+        keep_errno(|| ffi_guard(call))
     } else {
-        border_slow(call)
+        ffi_guard_slow(call)
     }
 }
 
-/// [`border`] for a call that may reach cancellation points: it cannot be canceled, and keeps `errno` if it succeeds.
+/// [`ffi_guard`] for a call that may reach cancellation points: it cannot be canceled, and keeps `errno` if it succeeds.
 #[inline]
-pub(crate) fn border_slow(call: impl FnOnce() -> Result<(), Status>) -> Status {
+pub(crate) fn ffi_guard_slow(call: impl FnOnce() -> Result<(), Status>) -> Status {
     let _disabled = CancelDisabled::new();
-    errno_kept(|| border(call))
+    keep_errno(|| ffi_guard(call))
 }
 
 #[inline(always)]
-fn errno_kept(call: impl FnOnce() -> Status) -> Status {
+fn keep_errno(call: impl FnOnce() -> Status) -> Status {
     let errno = Errno::now();
     let status = call();
     if status == hotset_status::HOTSET_OK.into() {

@@ -1,7 +1,7 @@
 //! Going through all entries.
 
 use crate::blob::Blob;
-use crate::ffi::{border_write, hotset_cache, result};
+use crate::ffi::{ffi_guard_write, hotset_cache, result};
 use crate::memory::{self, try_box};
 use crate::types::{Status, hotset_status, hotset_value};
 use std::cell::UnsafeCell;
@@ -18,9 +18,9 @@ pub struct hotset_iter {
 }
 
 /// Keeps an iterator for one call.
-struct Turn<'i>(&'i hotset_iter);
+struct IterLock<'i>(&'i hotset_iter);
 
-impl<'i> Turn<'i> {
+impl<'i> IterLock<'i> {
     fn new(iter: &'i hotset_iter) -> Result<Self, Status> {
         // Acquire pairs with the Release of the turn before, of whatever thread.
         if iter.busy.swap(true, Ordering::Acquire) {
@@ -30,7 +30,7 @@ impl<'i> Turn<'i> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for IterLock<'_> {
     fn drop(&mut self) {
         // Release pairs with the Acquire of the next turn.
         self.0.busy.store(false, Ordering::Release);
@@ -50,7 +50,7 @@ impl Drop for Turn<'_> {
 /// Returns HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with NULL. Any thread may call it, callbacks included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_iter_open(cache: *mut hotset_cache, iter: *mut *mut hotset_iter) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache) = unsafe { (result(iter, ptr::null_mut())?, hotset_cache::get(cache)?) };
         memory::ready()?;
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn hotset_iter_open(cache: *mut hotset_cache, iter: *mut *
 /// called; HOTSET_NO_MEMORY, after which it may be called again; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK, `*value` is NULL. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_iter_next(iter: *mut hotset_iter, value: *mut *mut hotset_value) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         // SAFETY: the header's rules for callers; the cache is open while the iterator is.
         let (out, iter) = unsafe {
             let out = result(value, ptr::null_mut())?;
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn hotset_iter_next(iter: *mut hotset_iter, value: *mut *m
             hotset_cache::get(iter.cache)?;
             (out, iter)
         };
-        let turn = Turn::new(iter)?;
+        let turn = IterLock::new(iter)?;
         memory::ready()?;
         // SAFETY: it is this call's turn, so nobody else uses it.
         let next = unsafe { &mut *turn.0.entries.get() }.next();
@@ -96,12 +96,12 @@ pub unsafe extern "C" fn hotset_iter_next(iter: *mut hotset_iter, value: *mut *m
 /// thread may call it, callbacks included, also after a fork.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_iter_close(iter: *mut hotset_iter) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         // SAFETY: the header's rules for callers.
         let open = unsafe { iter.as_ref() }.ok_or(hotset_status::HOTSET_INVALID)?;
         let cache = open.cache;
         // It stays taken: letting go of its entries may call back too, and its memory goes after them.
-        std::mem::forget(Turn::new(open)?);
+        std::mem::forget(IterLock::new(open)?);
         // SAFETY: it came from `hotset_iter_open`, nobody is within it, and this is the last use of it.
         drop(unsafe { Box::from_raw(iter) });
         // SAFETY: a cache is not closed while it has iterators. Release pairs with the Acquire in `close`.

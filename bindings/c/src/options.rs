@@ -13,7 +13,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The capacity where none was asked for.
+/// The capacity where none is set.
 const DEFAULT_BYTES: u64 = 64 << 20;
 
 /// What the engine and malloc take for an entry besides its blob, in bytes; and how much more where entries end, and where hits
@@ -129,10 +129,10 @@ impl hotset_options {
         if self.tti_ms != 0 {
             builder = builder.time_to_idle(Duration::from_millis(self.tti_ms));
         }
-        if let Some(clock) = User::new(self.clock, self.clock_arg) {
+        if let Some(clock) = UserCallback::new(self.clock, self.clock_arg) {
             builder = builder.clock(clock);
         }
-        if let Some(listener) = User::new(self.on_removal, self.on_removal_arg) {
+        if let Some(listener) = UserCallback::new(self.on_removal, self.on_removal_arg) {
             builder = builder.on_removal(move |_, entry, cause| {
                 let (call, arg) = listener.parts();
                 let (key, value) = (entry.key(), entry.value());
@@ -178,14 +178,14 @@ fn cause_of(cause: Cause) -> hotset_cause {
 }
 
 /// A function of the user's and its argument.
-pub(crate) struct User<F>(F, *mut c_void);
+pub(crate) struct UserCallback<F>(F, *mut c_void);
 
 // SAFETY: the header says that any thread calls it.
-unsafe impl<F: Send> Send for User<F> {}
+unsafe impl<F: Send> Send for UserCallback<F> {}
 // SAFETY: and several at once.
-unsafe impl<F: Sync> Sync for User<F> {}
+unsafe impl<F: Sync> Sync for UserCallback<F> {}
 
-impl<F: Copy> User<F> {
+impl<F: Copy> UserCallback<F> {
     pub(crate) fn new(call: Option<F>, arg: *mut c_void) -> Option<Self> {
         call.map(|call| Self(call, arg))
     }
@@ -197,7 +197,7 @@ impl<F: Copy> User<F> {
 
 type ClockFn = unsafe extern "C" fn(*mut c_void) -> u64;
 
-impl Clock for User<ClockFn> {
+impl Clock for UserCallback<ClockFn> {
     fn now(&self) -> Duration {
         let (call, arg) = self.parts();
         let (_disabled, errno) = (CancelDisabled::new(), Errno::now());

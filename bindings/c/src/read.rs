@@ -1,7 +1,7 @@
 //! Other ways to read.
 
 use crate::blob::Blob;
-use crate::ffi::{border, bytes, hotset_cache, result};
+use crate::ffi::{bytes, ffi_guard, hotset_cache, result};
 use crate::types::{Status, hotset_bytes, hotset_slice, hotset_status, hotset_value};
 use crate::write::HOTSET_TTL_NONE;
 use libc::c_void;
@@ -54,7 +54,7 @@ pub unsafe extern "C" fn hotset_get_bytes(
     key_len: usize,
     value: *mut hotset_bytes,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         let nothing = hotset_bytes {
             data: ptr::null(),
             len: 0,
@@ -86,7 +86,7 @@ pub unsafe extern "C" fn hotset_get_copy(
     capacity: usize,
     len: *mut usize,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe {
             let out = result(len, 0)?;
@@ -127,7 +127,7 @@ pub unsafe extern "C" fn hotset_get_many(
     values: *mut *mut hotset_value,
     found: *mut usize,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         let mut ignored = 0;
         let found = if found.is_null() { &raw mut ignored } else { found };
         // SAFETY: the header's rules for callers.
@@ -173,7 +173,7 @@ pub unsafe extern "C" fn hotset_get_many(
 /// it, callbacks included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_contains(cache: *mut hotset_cache, key: *const c_void, key_len: usize) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key) = unsafe { (hotset_cache::get(cache)?, bytes(key, key_len)?) };
         let found = cache.engine().contains_key(key);
@@ -192,7 +192,7 @@ pub unsafe extern "C" fn hotset_remaining(
     key_len: usize,
     ms: *mut u64,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe { (result(ms, 0)?, hotset_cache::get(cache)?, bytes(key, key_len)?) };
         let left = cache.engine().remaining(key).ok_or(hotset_status::HOTSET_NOT_FOUND)?;
@@ -213,7 +213,7 @@ pub unsafe extern "C" fn hotset_value_key(
     len: *mut usize,
 ) -> Status {
     // SAFETY: the header's rules for callers.
-    border(|| unsafe { part(value, data, len, Blob::key) })
+    ffi_guard(|| unsafe { part(value, data, len, Blob::key) })
 }
 
 /// The version of a handle's entry, for hotset_cas: a number that no other entry of this process has. Versions have no order.
@@ -221,7 +221,7 @@ pub unsafe extern "C" fn hotset_value_key(
 /// Returns HOTSET_OK, HOTSET_INVALID. Any thread may call it, callbacks included, also after hotset_close and after a fork.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_value_version(value: *const hotset_value, version: *mut u64) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         unsafe { result(version, 0)?.set(borrowed(value, Blob::version)?) };
         Ok(())
@@ -234,7 +234,7 @@ pub unsafe extern "C" fn hotset_value_version(value: *const hotset_value, versio
 /// hotset_close and after a fork.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_retain(value: *mut hotset_value) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         let share = unsafe { borrowed(value, Blob::share) }?;
         share.ok_or(hotset_status::HOTSET_OVERFLOW)?.into_handle();

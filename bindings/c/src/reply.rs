@@ -1,7 +1,7 @@
 //! What a callback answers, through functions.
 
 use crate::blob::Blob;
-use crate::ffi::{border, bytes, hotset_cache};
+use crate::ffi::{bytes, ffi_guard, hotset_cache};
 use crate::types::{Status, hotset_status};
 use crate::write::ttl;
 use engine::Ttl;
@@ -24,7 +24,7 @@ pub struct hotset_reply {
 
 impl hotset_reply {
     /// Lets `call` answer for the key.
-    pub(crate) fn ask(
+    pub(crate) fn collect(
         cache: &hotset_cache,
         key: &[u8],
         call: impl FnOnce(*mut Self) -> Status,
@@ -71,7 +71,7 @@ pub unsafe extern "C" fn hotset_reply_set(
     value_len: usize,
     ttl_ms: u64,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers; cache and key outlive the callback.
         let (reply, cache, key, value) = unsafe {
             let reply = hotset_reply::get(reply)?;
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn hotset_reply_set(
 /// Takes the place of an earlier answer. Returns HOTSET_OK, HOTSET_INVALID, HOTSET_PANIC.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_reply_remove(reply: *mut hotset_reply) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         unsafe { hotset_reply::get(reply) }?.put(Answer::Remove);
         Ok(())

@@ -1,8 +1,8 @@
 //! Snapshots, in the engine's format for byte keys and byte values.
 
 use crate::blob::Blob;
-use crate::ffi::{border, border_slow, hotset_cache, result};
-use crate::options::User;
+use crate::ffi::{ffi_guard, ffi_guard_slow, hotset_cache, result};
+use crate::options::UserCallback;
 use crate::thread::{Errno, cancellation_point};
 use crate::types::{Status, hotset_snapshot_options, hotset_status};
 use crate::{callback, memory};
@@ -28,13 +28,15 @@ impl EntryCodec<Blob, Blob> for Bytes {
     }
     fn decode(key: &[u8], value: &[u8]) -> Option<(Blob, Blob)> {
         let blob = Blob::new(key, value, None);
-        blob.map_err(|_| REFUSED.set(true)).ok().map(Blob::into_entry)
+        blob.map_err(|_| NO_MEMORY_FOR_ENTRY.set(true))
+            .ok()
+            .map(Blob::into_entry)
     }
 }
 
 thread_local! {
     /// Whether there was no memory for an entry, which to the engine looks like one of another kind.
-    static REFUSED: Cell<bool> = const { Cell::new(false) };
+    static NO_MEMORY_FOR_ENTRY: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The only size that options have had so far.
@@ -100,7 +102,7 @@ fn status(error: SnapshotError) -> Status {
         SnapshotError::NotAFile { .. } | SnapshotError::NotASnapshot => (hotset_status::HOTSET_NOT_A_SNAPSHOT, None),
         SnapshotError::Truncated { .. } | SnapshotError::Corrupt { .. } => (hotset_status::HOTSET_CORRUPT, None),
         SnapshotError::TooLarge { .. } => (hotset_status::HOTSET_TOO_LARGE, None),
-        SnapshotError::Incompatible { .. } if REFUSED.get() => (hotset_status::HOTSET_NO_MEMORY, None),
+        SnapshotError::Incompatible { .. } if NO_MEMORY_FOR_ENTRY.get() => (hotset_status::HOTSET_NO_MEMORY, None),
         _ => (hotset_status::HOTSET_INCOMPATIBLE, None),
     };
     drop(error); // before errno is set: freeing may change it
@@ -120,7 +122,7 @@ fn status(error: SnapshotError) -> Status {
 /// Returns HOTSET_OK, or HOTSET_INVALID for NULL or a size that no version of the options has. Any thread may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_snapshot_options_init(options: *mut hotset_snapshot_options, size: usize) -> Status {
-    border(|| {
+    ffi_guard(|| {
         if options.is_null() || size != SIZE {
             return Err(hotset_status::HOTSET_INVALID.into());
         }
@@ -159,7 +161,7 @@ pub unsafe extern "C-unwind" fn hotset_save(
     entries: *mut u64,
 ) -> Status {
     cancellation_point();
-    border_slow(|| {
+    ffi_guard_slow(|| {
         // SAFETY: the header's rules for callers.
         let (cache, path, options, entries) = unsafe {
             let entries = result(entries, 0)?;
@@ -168,7 +170,7 @@ pub unsafe extern "C-unwind" fn hotset_save(
         };
         memory::ready()?;
         let (id, mut to) = (cache.id, SaveOptions::new().schema(options.schema));
-        if let Some(observer) = User::new(options.progress, options.progress_arg) {
+        if let Some(observer) = UserCallback::new(options.progress, options.progress_arg) {
             to = to.progress(move |progress| {
                 let (call, arg) = observer.parts();
                 // SAFETY: the user's function, with what it was promised.
@@ -211,7 +213,7 @@ pub unsafe extern "C-unwind" fn hotset_load(
     entries: *mut u64,
 ) -> Status {
     cancellation_point();
-    border_slow(|| {
+    ffi_guard_slow(|| {
         // SAFETY: the header's rules for callers.
         let (cache, path, options, entries) = unsafe {
             let entries = result(entries, 0)?;
@@ -219,7 +221,7 @@ pub unsafe extern "C-unwind" fn hotset_load(
             (plain(cache)?, self::path(path)?, options, entries)
         };
         memory::ready()?;
-        REFUSED.set(false);
+        NO_MEMORY_FOR_ENTRY.set(false);
         let how = LoadOptions::new().schema(options.schema);
         let how = how.eager(options.eager != 0).copy(options.copy != 0);
         let loaded = raw::load::<Bytes, _, _, _>(cache.engine(), path, &how).map_err(status)?;
@@ -236,7 +238,7 @@ pub unsafe extern "C-unwind" fn hotset_load(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn hotset_warm(cache: *mut hotset_cache, entries: *mut u64, corrupt: *mut u64) -> Status {
     cancellation_point();
-    border_slow(|| {
+    ffi_guard_slow(|| {
         // SAFETY: the header's rules for callers.
         let (entries, corrupt, cache) =
             unsafe { (result(entries, 0)?, result(corrupt, 0)?, hotset_cache::get(cache)?) };

@@ -2,7 +2,7 @@
 //!
 //! A canceled thread unwinds from a cancellation point (`open`, `fsync` and most calls that may block), which Rust
 //! frames do not survive. So cancellation is disabled wherever a call may reach one: in calls that use files, start or
-//! join threads or wait ([`ffi_slow`](crate::ffi::ffi_slow)), and in every callback
+//! join threads or wait ([`ffi_guard_slow`](crate::ffi::ffi_guard_slow)), and in every callback
 //! ([`callback::within`](crate::callback::within)). Reads reach none outside of callbacks, and pay nothing. Waiting for
 //! a lock is no cancellation point where std waits by futex; elsewhere writes are slow calls in this respect.
 

@@ -1,8 +1,8 @@
 //! Other ways to write.
 
 use crate::blob::Blob;
-use crate::compute::offer;
-use crate::ffi::{border_write, bytes, hotset_cache, result};
+use crate::compute::store_if;
+use crate::ffi::{bytes, ffi_guard_write, hotset_cache, result};
 use crate::types::{Status, hotset_status, hotset_value};
 use engine::Ttl;
 use libc::c_void;
@@ -39,7 +39,7 @@ pub unsafe extern "C" fn hotset_put_ttl(
     value_len: usize,
     ttl_ms: u64,
 ) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key, value) = unsafe {
             (
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn hotset_put_if_absent(
     ttl_ms: u64,
     existing: *mut *mut hotset_value,
 ) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         let wanted = !existing.is_null();
         let mut ignored = ptr::null_mut();
         let existing = if wanted { existing } else { &raw mut ignored };
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn hotset_put_if_absent(
             )
         };
         let mut there = None;
-        let done = offer(cache, key, value, ttl(ttl_ms), |current| {
+        let done = store_if(cache, key, value, ttl(ttl_ms), |current| {
             there = current.filter(|_| wanted).cloned();
             current.map_or(Ok(()), |_| Err(hotset_status::HOTSET_EXISTS.into()))
         });
@@ -105,7 +105,7 @@ pub unsafe extern "C" fn hotset_put_if_absent(
 /// call it, callbacks included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_remove(cache: *mut hotset_cache, key: *const c_void, key_len: usize) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key) = unsafe { (hotset_cache::get(cache)?, bytes(key, key_len)?) };
         let removed = cache.engine().remove(key);
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn hotset_take(
     key_len: usize,
     value: *mut *mut hotset_value,
 ) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe {
             let out = result(value, ptr::null_mut())?;
