@@ -19,12 +19,18 @@ mod basic;
 mod blob;
 #[path = "../../bindings/c/src/ffi.rs"]
 mod ffi;
+#[path = "../../bindings/c/src/cache.rs"]
+mod cache;
 #[path = "../../bindings/c/src/callback.rs"]
 mod callback;
+#[path = "../../bindings/c/src/change.rs"]
+mod change;
 #[path = "../../bindings/c/src/compute.rs"]
 mod compute;
 #[path = "../../bindings/c/src/fork.rs"]
 mod fork;
+#[path = "../../bindings/c/src/load.rs"]
+mod load;
 #[path = "../../bindings/c/src/memory.rs"]
 mod memory;
 #[path = "../../bindings/c/src/options.rs"]
@@ -39,6 +45,8 @@ mod strings;
 mod thread;
 #[path = "../../bindings/c/src/ticker.rs"]
 mod ticker;
+#[path = "../../bindings/c/src/ttl.rs"]
+mod ttl;
 #[path = "../../bindings/c/src/types.rs"]
 mod types;
 #[path = "../../bindings/c/src/iter.rs"]
@@ -48,7 +56,7 @@ mod admin;
 #[path = "../../bindings/c/src/write.rs"]
 mod write;
 
-use ffi::hotset_cache;
+use cache::hotset_cache;
 use reply::hotset_reply;
 use types::*;
 
@@ -443,7 +451,7 @@ unsafe fn one(
                     compute::hotset_compute(at, key, key_len, compute, arg, out);
                 } else {
                     let load: hotset_load_fn = if null(4) { None } else { Some(load) };
-                    compute::hotset_get_or_load(at, key, key_len, load, arg, out);
+                    load::hotset_get_or_load(at, key, key_len, load, arg, out);
                 }
             }
             18 => {

@@ -1,6 +1,7 @@
 //! The cache as a whole.
 
-use crate::ffi::{ffi_guard, ffi_guard_slow, hotset_cache, result};
+use crate::cache::hotset_cache;
+use crate::ffi::{ffi_guard, ffi_guard_slow, result};
 use crate::memory;
 use crate::types::{Status, hotset_stats_data, hotset_status};
 use std::ptr;

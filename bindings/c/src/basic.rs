@@ -1,7 +1,8 @@
 //! The calls that most programs need.
 
 use crate::blob::Blob;
-use crate::ffi::{bytes, ffi_guard, ffi_guard_slow, ffi_guard_write, hotset_cache, result};
+use crate::cache::hotset_cache;
+use crate::ffi::{bytes, ffi_guard, ffi_guard_slow, ffi_guard_write, result};
 use crate::types::{Status, hotset_options, hotset_status, hotset_value};
 use libc::c_void;
 use std::ptr;

@@ -52,6 +52,9 @@ impl Destructor {
 // Where the bytes begin is a multiple of 8, as `hotset_bytes` promises.
 const _: () = assert!(size_of::<Head>().is_multiple_of(8) && size_of::<Owned>().is_multiple_of(8));
 
+/// The engine: a blob is both key and value of its entry.
+pub(crate) type Engine = engine::Cache<Blob, Blob>;
+
 /// A share of an entry's memory.
 pub(crate) struct Blob(NonNull<Head>);
 

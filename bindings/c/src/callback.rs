@@ -1,6 +1,7 @@
 //! Which caches are calling back on this thread: to close one of them would be to wait for oneself.
 
 use crate::thread::{CancelDisabled, Errno};
+use libc::c_void;
 use std::cell::Cell;
 use std::ptr;
 
@@ -45,4 +46,22 @@ pub(crate) fn is_within(cache: u64) -> bool {
         at = frame.around;
     }
     false
+}
+
+/// A function of the user's and its argument.
+pub(crate) struct UserCallback<F>(F, *mut c_void);
+
+// SAFETY: the header says that any thread calls it.
+unsafe impl<F: Send> Send for UserCallback<F> {}
+// SAFETY: and several at once.
+unsafe impl<F: Sync> Sync for UserCallback<F> {}
+
+impl<F: Copy> UserCallback<F> {
+    pub(crate) fn new(call: Option<F>, arg: *mut c_void) -> Option<Self> {
+        call.map(|call| Self(call, arg))
+    }
+
+    pub(crate) fn parts(&self) -> (F, *mut c_void) {
+        (self.0, self.1)
+    }
 }

@@ -1,7 +1,8 @@
 //! Going through all entries.
 
 use crate::blob::Blob;
-use crate::ffi::{ffi_guard_write, hotset_cache, result};
+use crate::cache::hotset_cache;
+use crate::ffi::{ffi_guard_write, result};
 use crate::memory::{self, try_box};
 use crate::types::{Status, hotset_status, hotset_value};
 use std::cell::UnsafeCell;

@@ -1,7 +1,8 @@
 //! From `hotset_options` to an engine.
 
-use crate::blob::{Blob, Destructor};
-use crate::ffi::{Engine, hotset_cache};
+use crate::blob::{Blob, Destructor, Engine};
+use crate::cache::hotset_cache;
+use crate::callback::UserCallback;
 use crate::memory::try_box;
 use crate::thread::{CancelDisabled, Errno};
 use crate::ticker::Ticker;
@@ -174,24 +175,6 @@ fn cause_of(cause: Cause) -> hotset_cause {
         Cause::Replaced => hotset_cause::HOTSET_REMOVED_REPLACED,
         Cause::Explicit => hotset_cause::HOTSET_REMOVED_EXPLICIT,
         other => unreachable!("a cause that C has no name for: {other:?}"),
-    }
-}
-
-/// A function of the user's and its argument.
-pub(crate) struct UserCallback<F>(F, *mut c_void);
-
-// SAFETY: the header says that any thread calls it.
-unsafe impl<F: Send> Send for UserCallback<F> {}
-// SAFETY: and several at once.
-unsafe impl<F: Sync> Sync for UserCallback<F> {}
-
-impl<F: Copy> UserCallback<F> {
-    pub(crate) fn new(call: Option<F>, arg: *mut c_void) -> Option<Self> {
-        call.map(|call| Self(call, arg))
-    }
-
-    pub(crate) fn parts(&self) -> (F, *mut c_void) {
-        (self.0, self.1)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Other ways to read.
 
 use crate::blob::Blob;
-use crate::ffi::{bytes, ffi_guard, hotset_cache, result};
+use crate::cache::hotset_cache;
+use crate::ffi::{bytes, ffi_guard, result};
+use crate::ttl::HOTSET_TTL_NONE;
 use crate::types::{Status, hotset_bytes, hotset_slice, hotset_status, hotset_value};
-use crate::write::HOTSET_TTL_NONE;
 use libc::c_void;
 use std::mem::ManuallyDrop;
 use std::ptr;

@@ -1,9 +1,10 @@
 //! What a callback answers, through functions.
 
 use crate::blob::Blob;
-use crate::ffi::{bytes, ffi_guard, hotset_cache};
-use crate::types::{Status, hotset_status};
-use crate::write::ttl;
+use crate::cache::hotset_cache;
+use crate::ffi::{bytes, ffi_guard};
+use crate::ttl::ttl;
+use crate::types::{Status, hotset_slice, hotset_status};
 use engine::Ttl;
 use libc::c_void;
 use std::cell::RefCell;
@@ -21,6 +22,22 @@ pub struct hotset_reply {
     key: *const [u8],
     answer: RefCell<Answer>,
 }
+
+/// Decides what becomes of an entry; for hotset_compute.
+///
+/// `current` is the value, or NULL where the key is absent; its bytes are valid during the call. Answer with hotset_reply_set or
+/// hotset_reply_remove (the last one counts), or with neither to leave the entry as it is. Any status but HOTSET_OK leaves it as
+/// it is too, and is what hotset_compute returns.
+pub type hotset_compute_fn =
+    Option<unsafe extern "C" fn(arg: *mut c_void, current: *const hotset_slice, reply: *mut hotset_reply) -> Status>;
+
+/// Loads the value of a key that is missing; for hotset_get_or_load.
+///
+/// Answer with hotset_reply_set and HOTSET_OK. HOTSET_OK without a value stands for HOTSET_NOT_FOUND. Any other status is a failure:
+/// it is what hotset_get_or_load returns, here and to all who waited for this load.
+pub type hotset_loader_fn = Option<
+    unsafe extern "C" fn(arg: *mut c_void, key: *const c_void, key_len: usize, reply: *mut hotset_reply) -> Status,
+>;
 
 impl hotset_reply {
     /// Lets `call` answer for the key.

@@ -1,8 +1,9 @@
 //! Snapshots, in the engine's format for byte keys and byte values.
 
 use crate::blob::Blob;
-use crate::ffi::{ffi_guard, ffi_guard_slow, hotset_cache, result};
-use crate::options::UserCallback;
+use crate::cache::hotset_cache;
+use crate::callback::UserCallback;
+use crate::ffi::{ffi_guard, ffi_guard_slow, result};
 use crate::thread::{Errno, cancellation_point};
 use crate::types::{Status, hotset_snapshot_options, hotset_status};
 use crate::{callback, memory};

@@ -5,6 +5,7 @@ use crate::admin::*;
 use crate::basic::*;
 use crate::compute::*;
 use crate::iter::*;
+use crate::load::*;
 use crate::read::*;
 use crate::reply::*;
 use crate::types::*;
@@ -13,7 +14,7 @@ use std::ptr;
 
 const OK: Status = Status(0);
 
-fn open(options: Option<hotset_options>) -> *mut crate::ffi::hotset_cache {
+fn open(options: Option<hotset_options>) -> *mut crate::cache::hotset_cache {
     let mut cache = ptr::null_mut();
     let options = options.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: valid arguments.
@@ -30,7 +31,7 @@ fn options() -> hotset_options {
     options
 }
 
-fn put(cache: *mut crate::ffi::hotset_cache, key: u64) {
+fn put(cache: *mut crate::cache::hotset_cache, key: u64) {
     let bytes = key.to_ne_bytes();
     let at = bytes.as_ptr().cast();
     // SAFETY: valid arguments.

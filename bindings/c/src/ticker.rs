@@ -2,7 +2,7 @@
 //!
 //! Not the engine's own: starting this one can be refused for want of memory, and closing a cache joins it.
 
-use crate::ffi::Engine;
+use crate::blob::Engine;
 use crate::memory::{self, try_box};
 use crate::thread::Errno;
 use crate::types::{Status, hotset_status};

@@ -101,8 +101,6 @@ impl From<hotset_status> for Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy(pub i32);
 
-use crate::reply::hotset_reply;
-
 /// A handle to one entry as it was when it was read: its key, its value and its version, all unchangeable.
 ///
 /// It is yours until you give it to hotset_release, and its bytes stay valid that long, whatever becomes of the entry and of
@@ -160,22 +158,6 @@ pub type hotset_destructor_fn = Option<unsafe extern "C" fn(arg: *mut c_void, va
 /// The time in nanoseconds since a moment that never changes. Called by any thread, often more than once per call. It must not
 /// go back, and must call nothing of hotset.
 pub type hotset_clock_fn = Option<unsafe extern "C" fn(arg: *mut c_void) -> u64>;
-
-/// Decides what becomes of an entry; for hotset_compute.
-///
-/// `current` is the value, or NULL where the key is absent; its bytes are valid during the call. Answer with hotset_reply_set or
-/// hotset_reply_remove (the last one counts), or with neither to leave the entry as it is. Any status but HOTSET_OK leaves it as
-/// it is too, and is what hotset_compute returns.
-pub type hotset_compute_fn =
-    Option<unsafe extern "C" fn(arg: *mut c_void, current: *const hotset_slice, reply: *mut hotset_reply) -> Status>;
-
-/// Loads the value of a key that is missing; for hotset_get_or_load.
-///
-/// Answer with hotset_reply_set and HOTSET_OK. HOTSET_OK without a value stands for HOTSET_NOT_FOUND. Any other status is a failure:
-/// it is what hotset_get_or_load returns, here and to all who waited for this load.
-pub type hotset_loader_fn = Option<
-    unsafe extern "C" fn(arg: *mut c_void, key: *const c_void, key_len: usize, reply: *mut hotset_reply) -> Status,
->;
 
 /// Told how far hotset_save has come: every few hundred kilobytes, and at the end, with `done` equal to `total`.
 ///

@@ -1,27 +1,14 @@
 //! Other ways to write.
 
 use crate::blob::Blob;
-use crate::compute::store_if;
-use crate::ffi::{bytes, ffi_guard_write, hotset_cache, result};
+use crate::cache::hotset_cache;
+use crate::change::store_if;
+use crate::ffi::{bytes, ffi_guard_write, result};
+use crate::ttl::ttl;
 use crate::types::{Status, hotset_status, hotset_value};
 use engine::Ttl;
 use libc::c_void;
 use std::ptr;
-use std::time::Duration;
-
-// (The header defines these by hand, since C wants a suffix on such numbers.)
-pub(crate) const HOTSET_TTL_DEFAULT: u64 = 0;
-pub(crate) const HOTSET_TTL_NONE: u64 = u64::MAX - 1;
-pub(crate) const HOTSET_TTL_KEEP: u64 = u64::MAX;
-
-pub(crate) fn ttl(ms: u64) -> Ttl {
-    match ms {
-        HOTSET_TTL_DEFAULT => Ttl::Default,
-        HOTSET_TTL_NONE => Ttl::Never,
-        HOTSET_TTL_KEEP => Ttl::Keep,
-        ms => Ttl::After(Duration::from_millis(ms)),
-    }
-}
 
 /// ---------------------------------------------------------------------------------------------------------------------
 /// 3. Other ways to write

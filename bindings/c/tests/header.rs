@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// The modules that the header shows, from the types up the ladder.
-const SOURCES: [&str; 11] = [
-    "types", "ffi", "basic", "read", "write", "compute", "reply", "iter", "admin", "snapshot", "strings",
+const SOURCES: [&str; 12] = [
+    "types", "cache", "basic", "read", "write", "compute", "load", "reply", "iter", "admin", "snapshot", "strings",
 ];
 
 fn root() -> PathBuf {

@@ -1,0 +1,137 @@
+//! A cache behind a pointer from C: opened once, refused after a close or a fork.
+
+use crate::blob::{Blob, Destructor, Engine};
+use crate::ffi::caught;
+use crate::fork::generation;
+use crate::ticker::Ticker;
+use crate::types::{Status, hotset_status};
+use crate::{callback, memory};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+
+/// A cache, made by hotset_open. Any number of threads may use it at once.
+pub struct hotset_cache {
+    /// The generation of the process that opened it; [`CLOSED`] later.
+    live: AtomicU32,
+    /// How many iterators are open.
+    pub(crate) iterators: AtomicUsize,
+    engine: Option<Engine>,
+    ticker: Option<Ticker>,
+    pub(crate) destructor: Option<Destructor>,
+    /// No two caches have the same.
+    pub(crate) id: u64,
+}
+
+// SAFETY: the engine may be shared, and nothing but `close` uses the ticker; the destructor's argument is the user's, whom the
+// header tells that any thread calls it.
+unsafe impl Sync for hotset_cache {}
+
+const CLOSED: u32 = 0;
+
+impl hotset_cache {
+    pub(crate) fn new(engine: Engine, ticker: Option<Ticker>, destructor: Option<Destructor>, id: u64) -> Self {
+        Self {
+            live: AtomicU32::new(generation()),
+            iterators: AtomicUsize::new(0),
+            engine: Some(engine),
+            ticker,
+            destructor,
+            id,
+        }
+    }
+
+    /// The cache behind a pointer from C, if it is open.
+    ///
+    /// # Safety
+    /// The pointer came from `hotset_open`, and is not among those that `hotset_close` has forgotten; no other thread closes it
+    /// during the call.
+    #[inline(always)]
+    pub(crate) unsafe fn get<'a>(cache: *const Self) -> Result<&'a Self, Status> {
+        // SAFETY: the caller's promise.
+        let cache = unsafe { cache.as_ref() }.ok_or(hotset_status::HOTSET_INVALID)?;
+        // Relaxed: a fork, or a close, that is ordered before this call is seen; others are the caller's mistake.
+        if cache.live.load(Ordering::Relaxed) != generation() {
+            return Err(cache.refusal());
+        }
+        Ok(cache)
+    }
+
+    #[cold]
+    fn refusal(&self) -> Status {
+        match self.live.load(Ordering::Relaxed) {
+            CLOSED => hotset_status::HOTSET_CLOSED.into(),
+            _ => hotset_status::HOTSET_FORKED.into(),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("it is open")
+    }
+
+    /// An entry that is still the caller's, should it have a destructor.
+    #[inline]
+    pub(crate) fn blob(&self, key: &[u8], value: &[u8]) -> Result<Blob, Status> {
+        memory::ready()?;
+        Blob::new(key, value, self.destructor)
+    }
+
+    /// Closes the cache: the ticker has ended, and the entries are freed, when it returns.
+    ///
+    /// # Safety
+    /// As for [`get`](Self::get), and no other call on the cache is in progress.
+    pub(crate) unsafe fn close(cache: *mut Self) -> Result<(), Status> {
+        // SAFETY: the caller's promise.
+        let open = unsafe { Self::get(cache) }?;
+        if callback::is_within(open.id) {
+            return Err(hotset_status::HOTSET_REENTRANT.into());
+        }
+        if open.iterators.load(Ordering::Acquire) != 0 {
+            return Err(hotset_status::HOTSET_BUSY.into());
+        }
+        let live = open.live.load(Ordering::Relaxed);
+        if open
+            .live
+            .compare_exchange(live, CLOSED, Ordering::Relaxed, Ordering::Relaxed)
+            .is_err()
+        {
+            return Err(hotset_status::HOTSET_CLOSED.into());
+        }
+        // SAFETY: no other call uses them, and none comes past the exchange. The fields alone: a call that a callback makes on
+        // the ticker's thread may be looking at the rest, to be refused.
+        let (engine, ticker) = unsafe {
+            let (engine, ticker) = (&raw mut (*cache).engine, &raw mut (*cache).ticker);
+            (ptr::replace(engine, None), ptr::replace(ticker, None))
+        };
+        // The ticker first: so the engine, and with it every entry, is dropped by this thread.
+        let dropped = catch_unwind(AssertUnwindSafe(|| {
+            drop(ticker);
+            drop(engine);
+        }));
+        // SAFETY: it was leaked by `hotset_open`, and is closed.
+        unsafe { remember_closed(cache) };
+        dropped.map_err(|panic| caught(panic).into())
+    }
+}
+
+/// How many closed caches are remembered, so that a call on one of them is refused instead of reading freed memory.
+const REMEMBERED: usize = if cfg!(miri) { 4 } else { 1024 };
+
+/// Keeps a closed cache allocated until so many others were closed after it. Takes no lock, which a fork could leave locked, and
+/// no memory.
+///
+/// # Safety
+/// The cache was leaked by `hotset_open`, is closed, and is not remembered yet.
+unsafe fn remember_closed(cache: *mut hotset_cache) {
+    static CLOSED_CACHES: [AtomicPtr<hotset_cache>; REMEMBERED] =
+        [const { AtomicPtr::new(ptr::null_mut()) }; REMEMBERED];
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let place = NEXT.fetch_add(1, Ordering::Relaxed) % REMEMBERED;
+    // Release and Acquire pair with each other: who frees a cache comes after who closed it.
+    let oldest = CLOSED_CACHES[place].swap(cache, Ordering::AcqRel);
+    if !oldest.is_null() {
+        // SAFETY: it was leaked by `hotset_open`; the header tells callers that such a cache is forgotten.
+        drop(unsafe { Box::from_raw(oldest) });
+    }
+}
