@@ -6,14 +6,14 @@ use crate::memory;
 use crate::types::{Status, hotset_stats_data, hotset_status};
 use std::ptr;
 
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 /// 7. The cache as a whole
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 ///
-/// What happened so far; `size` is sizeof(hotset_stats_data). Fields that this version does not know become 0.
+/// Writes the statistics of a cache to `stats`.
 ///
-/// Returns HOTSET_OK; HOTSET_INVALID, also for a size that is no multiple of 8, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
-/// call it, callbacks included.
+/// @param size sizeof(hotset_stats_data). Fields that this version does not know become 0.
+/// @return HOTSET_OK; HOTSET_INVALID, also for a size that is no multiple of 8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_stats(cache: *mut hotset_cache, stats: *mut hotset_stats_data, size: usize) -> Status {
     ffi_guard(|| {
@@ -61,27 +61,29 @@ unsafe fn number(cache: *const hotset_cache, out: *mut u64, read: impl FnOnce(&h
     })
 }
 
-/// The number of entries, those included whose time is over and that have not been freed yet: exact when nothing else goes on.
+/// Stores the number of entries, expired ones that have not been freed yet included. Exact while no
+/// other call is in progress.
 ///
-/// Returns HOTSET_OK; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with 0. Any thread may call it, callbacks included.
+/// @return HOTSET_OK. After a failure `*entries` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_len(cache: *mut hotset_cache, entries: *mut u64) -> Status {
     // SAFETY: the header's rules for callers.
     unsafe { number(cache, entries, |cache| cache.engine().len() as u64) }
 }
 
-/// What the cache holds, in what its capacity is counted in: bytes of real memory, or entries. As of the last housekeeping.
+/// Stores the weight of all entries, in the unit of the capacity: bytes of real memory, or entries.
+/// As of the last maintenance.
 ///
-/// Returns as hotset_len does. Any thread may call it, callbacks included.
+/// @return As hotset_len.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_weight(cache: *mut hotset_cache, weight: *mut u64) -> Status {
     // SAFETY: the header's rules for callers.
     unsafe { number(cache, weight, |cache| cache.engine().weight()) }
 }
 
-/// The bound on hotset_weight.
+/// Stores the capacity: the bound on hotset_weight.
 ///
-/// Returns as hotset_len does. Any thread may call it, callbacks included.
+/// @return As hotset_len.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_capacity(cache: *mut hotset_cache, capacity: *mut u64) -> Status {
     // SAFETY: the header's rules for callers.
@@ -102,28 +104,31 @@ unsafe fn with_cache(cache: *const hotset_cache, call: impl FnOnce(&hotset_cache
     })
 }
 
-/// Changes the capacity: in bytes or entries, as the cache was opened. A smaller one evicts at once; 0 keeps nothing.
+/// Changes the capacity, in the unit with which the cache was opened. A smaller one evicts before
+/// the call returns; 0 keeps nothing.
 ///
-/// Returns HOTSET_OK, HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+/// @return HOTSET_OK.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_set_capacity(cache: *mut hotset_cache, capacity: u64) -> Status {
     // SAFETY: the header's rules for callers.
     unsafe { with_cache(cache, |cache| cache.engine().set_capacity(capacity)) }
 }
 
-/// Removes all entries, and keeps loads that are going on out of the cache. Entries that others put meanwhile may stay.
+/// Removes all entries, and invalidates loads in progress. Entries that other threads put
+/// concurrently may stay.
 ///
-/// Returns as hotset_set_capacity does. Any thread may call it, callbacks included.
+/// @return HOTSET_OK.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_clear(cache: *mut hotset_cache) -> Status {
     // SAFETY: the header's rules for callers.
     unsafe { with_cache(cache, |cache| cache.engine().clear()) }
 }
 
-/// Does all housekeeping that is due: afterwards the weight is within the capacity, and memory that nobody holds has been
-/// freed. Never needed; good in tests and idle moments.
+/// Performs all maintenance that is due: afterwards the weight is within the capacity, and memory
+/// that no handle holds has been freed. Never needed; useful in tests and while the program is
+/// idle.
 ///
-/// Returns as hotset_set_capacity does. Any thread may call it, callbacks included.
+/// @return HOTSET_OK.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_run_pending(cache: *mut hotset_cache) -> Status {
     // SAFETY: the header's rules for callers.

@@ -12,15 +12,18 @@ use engine::Ttl;
 use libc::c_void;
 use std::ptr;
 
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 /// 4. Atomic changes
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 ///
-/// Replaces the entry of a key if it still is the one whose version you read with hotset_value_version.
+/// Replaces the entry of a key if its version is still `version`, which was read with
+/// hotset_value_version.
 ///
-/// Returns HOTSET_OK; HOTSET_CONFLICT if it is another, HOTSET_NOT_FOUND if there is none; HOTSET_INVALID, HOTSET_TOO_LARGE,
-/// HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included. With a destructor in the
-/// options: the value belongs to the library if it returns HOTSET_OK, and to the caller otherwise.
+/// With a destructor in the options, the value belongs to the library if the call returns
+/// HOTSET_OK, and to the caller otherwise.
+///
+/// @return HOTSET_OK; HOTSET_CONFLICT if the entry is another; HOTSET_NOT_FOUND if the key is
+/// absent or expired; HOTSET_TOO_LARGE, HOTSET_NO_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_cas(
     cache: *mut hotset_cache,
@@ -48,12 +51,14 @@ pub unsafe extern "C" fn hotset_cas(
     })
 }
 
-/// Adds to a counter: a value of 8 bytes, a signed little-endian number. An absent one begins at 0, and lives for ttl_ms; one that
-/// is there keeps its end. `*sum` becomes what is there afterwards; `sum` may be NULL.
+/// Adds `delta` to a counter: a value of 8 bytes, a signed little-endian number. An absent counter
+/// begins at 0 and expires after `ttl_ms`; a present one keeps its deadline. The destructor is not
+/// called for the values that it makes.
 ///
-/// Returns HOTSET_OK; HOTSET_NOT_A_NUMBER if the value is not 8 bytes long, HOTSET_OVERFLOW if the sum does not fit; HOTSET_INVALID,
-/// HOTSET_TOO_LARGE, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. After a failure nothing has changed, and `*sum` is 0.
-/// Any thread may call it, callbacks included. The destructor is not called for the values that it makes.
+/// @param sum Becomes the new number. May be NULL.
+/// @return HOTSET_OK; HOTSET_NOT_A_NUMBER if the value is not 8 bytes long; HOTSET_OVERFLOW if the
+/// sum exceeds 64 bits; HOTSET_TOO_LARGE, HOTSET_NO_MEMORY. After a failure nothing has changed,
+/// and `*sum` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_add(
     cache: *mut hotset_cache,
@@ -89,14 +94,16 @@ pub unsafe extern "C" fn hotset_add(
     })
 }
 
-/// Replaces the entry of a key by what `fn` answers, atomically: see hotset_compute_fn. `*value` becomes a handle to what is there
-/// afterwards, to be released, or NULL if nothing is; `value` may be NULL.
+/// Replaces the entry of a key by what `fn` replies, atomically. See hotset_compute_fn.
 ///
-/// `fn` runs under no lock, and runs again if another thread changed the key meanwhile: so it should be short and have no other
-/// effect. (While it runs, the cache frees no memory.) It may use the cache, but must not change this key.
+/// `fn` runs under no lock, and runs again if another thread changed the key in between. So it
+/// should be short and have no other effect. While it runs, the cache frees no memory. It may use
+/// the cache, but must not change this key.
 ///
-/// Returns HOTSET_OK; the status that `fn` returned, if not HOTSET_OK, and then nothing has changed; HOTSET_INVALID, HOTSET_CLOSED,
-/// HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+/// @param value Becomes a handle to the resulting entry, to be released, or NULL if there is none.
+/// May be NULL.
+/// @return HOTSET_OK; the status that `fn` returned, if not HOTSET_OK, and then nothing has
+/// changed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_compute(
     cache: *mut hotset_cache,

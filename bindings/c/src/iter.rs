@@ -38,17 +38,18 @@ impl Drop for IterLock<'_> {
     }
 }
 
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 /// 6. All entries
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 ///
-/// Begins an iteration over all entries, in no useful order; it is yours until hotset_iter_close, which must come before
-/// hotset_close.
+/// Begins an iteration over all entries, in no useful order. Close it with hotset_iter_close before
+/// the cache is closed.
 ///
-/// An entry that is there all the time comes exactly once; one that comes or goes meanwhile may come or not. Nobody is held up,
-/// nothing counts as a hit, and the cache may be changed meanwhile.
+/// An entry that is present during the whole iteration is visited exactly once; one that is
+/// inserted or removed during it may be visited or not. The iteration blocks no other call, counts
+/// no hits, and the cache may be changed during it.
 ///
-/// Returns HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with NULL. Any thread may call it, callbacks included.
+/// @return HOTSET_OK; HOTSET_NO_MEMORY. After a failure `*iter` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_iter_open(cache: *mut hotset_cache, iter: *mut *mut hotset_iter) -> Status {
     ffi_guard_write(|| {
@@ -67,10 +68,12 @@ pub unsafe extern "C" fn hotset_iter_open(cache: *mut hotset_cache, iter: *mut *
     })
 }
 
-/// The next entry, as a handle to be released. One thread at a time may use an iterator.
+/// Stores a handle to the next entry in `*value`, to be released. One thread at a time may use an
+/// iterator.
 ///
-/// Returns HOTSET_OK; HOTSET_NOT_FOUND at the end, and from then on; HOTSET_REENTRANT in a callback that a step of this iterator
-/// called; HOTSET_NO_MEMORY, after which it may be called again; HOTSET_INVALID, HOTSET_FORKED, HOTSET_PANIC. After all but HOTSET_OK, `*value` is NULL. Callbacks may call it.
+/// @return HOTSET_OK; HOTSET_NOT_FOUND at the end, and from then on; HOTSET_REENTRANT in a callback
+/// of a step of this iterator; HOTSET_NO_MEMORY, after which it may be called again. After a
+/// failure `*value` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_iter_next(iter: *mut hotset_iter, value: *mut *mut hotset_value) -> Status {
     ffi_guard_write(|| {
@@ -91,10 +94,11 @@ pub unsafe extern "C" fn hotset_iter_next(iter: *mut hotset_iter, value: *mut *m
     })
 }
 
-/// Ends an iteration, at its end or before. Handles that it gave stay valid.
+/// Ends an iteration, at its end or before. Handles that it returned stay valid. May also be called
+/// after a fork.
 ///
-/// Returns HOTSET_OK, or HOTSET_INVALID for NULL; HOTSET_REENTRANT in a callback that a step of this iterator called; HOTSET_PANIC. Any
-/// thread may call it, callbacks included, also after a fork.
+/// @return HOTSET_OK; HOTSET_INVALID for NULL; HOTSET_REENTRANT in a callback of a step of this
+/// iterator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_iter_close(iter: *mut hotset_iter) -> Status {
     ffi_guard_write(|| {

@@ -11,20 +11,22 @@ use engine::LoadError;
 use libc::c_void;
 use std::ptr;
 
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 /// 5. Loading what is missing
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 ///
-/// Gets the entry of a key as hotset_get does; if it is missing, has `fn` load it, and puts what that answers: see hotset_loader_fn.
+/// Stores a handle to the entry of a key in `*value`, as hotset_get does. If the key is absent or
+/// expired, calls `fn` to load the value, and stores it in the cache. See hotset_loader_fn.
 ///
-/// While one caller loads, others that ask for the same key wait for it and get what it got, a failure included; calls for
-/// other keys go on. A failure is not kept: the next caller loads again. If the key is put, removed or computed while it is
-/// being loaded, the loaded value is returned but does not come into the cache. `fn` runs on the caller's thread, under no lock,
-/// at most once in a call; it may take its time, and use the cache.
+/// Concurrent calls for the same key wait for that load and get its result, a failure included.
+/// Calls for other keys are not blocked. A failure is not cached: the next call loads again. If the
+/// key is put, removed or computed during its load, the loaded value is returned but not stored.
+/// `fn` runs on the caller's thread, under no lock, at most once per call. It may run for any
+/// length of time, and use the cache.
 ///
-/// Returns HOTSET_OK; HOTSET_NOT_FOUND if the loader had no value; the status that the loader returned, if not HOTSET_OK;
-/// HOTSET_REENTRANT if waiting would never end; HOTSET_INVALID, HOTSET_TOO_LARGE, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED,
-/// HOTSET_PANIC. After all but HOTSET_OK, `*value` is NULL. Any thread may call it, callbacks included.
+/// @return HOTSET_OK; HOTSET_NOT_FOUND if the loader had no value; the status that the loader
+/// returned, if not HOTSET_OK; HOTSET_REENTRANT if waiting would be a deadlock; HOTSET_TOO_LARGE,
+/// HOTSET_NO_MEMORY. After a failure `*value` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_get_or_load(
     cache: *mut hotset_cache,

@@ -41,13 +41,14 @@ pub(crate) unsafe fn part(
     Ok(())
 }
 
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 /// 2. Other ways to read
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 ///
-/// hotset_get and hotset_value_data in one call: the value's bytes, and the handle to release. The fastest way to read.
+/// Stores a value's bytes, and the handle to release, in `*value`: hotset_get and hotset_value_data
+/// in one call. The fastest way to read.
 ///
-/// Returns as hotset_get does; where there is nothing, all fields are 0. Any thread may call it, callbacks included.
+/// @return As hotset_get. After a failure all fields are 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_get_bytes(
     cache: *mut hotset_cache,
@@ -74,10 +75,12 @@ pub unsafe extern "C" fn hotset_get_bytes(
     })
 }
 
-/// Copies a value into your buffer: no handle to release. For small values. `buffer` may be NULL if `capacity` is 0.
+/// Copies a value into `buffer`, so there is no handle to release. For small values.
 ///
-/// Returns HOTSET_OK, with the value's length in `*len`; HOTSET_BUFFER_TOO_SMALL, with the length that is needed, and nothing copied;
-/// HOTSET_NOT_FOUND, HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with 0. Any thread may call it, callbacks included.
+/// @param buffer May be NULL if `capacity` is 0.
+/// @param len Becomes the value's length, also if the buffer is too small.
+/// @return HOTSET_OK; HOTSET_BUFFER_TOO_SMALL, with nothing copied; HOTSET_NOT_FOUND. After other
+/// failures `*len` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_get_copy(
     cache: *mut hotset_cache,
@@ -114,12 +117,12 @@ pub unsafe extern "C" fn hotset_get_copy(
     })
 }
 
-/// Gets the entries of n keys: `values[i]` becomes the handle of `keys[i]`, to be released, or NULL where there is none; `*found` the
-/// number of handles. `found` may be NULL. Faster than n calls of hotset_get where the cache is larger than the processor's: the
-/// memory accesses overlap.
+/// Looks up `n` keys. `values[i]` becomes a handle to the entry of `keys[i]`, to be released, or
+/// NULL if it is absent or expired. Faster than n calls of hotset_get where the cache is larger
+/// than the processor's: the memory accesses overlap.
 ///
-/// Returns HOTSET_OK, however many were found; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, and then there are no handles.
-/// Any thread may call it, callbacks included.
+/// @param found Becomes the number of handles. May be NULL.
+/// @return HOTSET_OK, however many keys were found. After a failure there are no handles.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_get_many(
     cache: *mut hotset_cache,
@@ -168,10 +171,10 @@ pub unsafe extern "C" fn hotset_get_many(
     })
 }
 
-/// Whether the key is in the cache. Counts neither as a hit nor as a miss, and tells the policy nothing.
+/// Checks whether a key is in the cache. Counts neither as a hit nor as a miss, and does not
+/// influence eviction.
 ///
-/// Returns HOTSET_OK if it is, HOTSET_NOT_FOUND if not; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call
-/// it, callbacks included.
+/// @return HOTSET_OK if it is; HOTSET_NOT_FOUND if it is absent or expired.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_contains(cache: *mut hotset_cache, key: *const c_void, key_len: usize) -> Status {
     ffi_guard(|| {
@@ -182,10 +185,10 @@ pub unsafe extern "C" fn hotset_contains(cache: *mut hotset_cache, key: *const c
     })
 }
 
-/// How many milliseconds the entry of a key will live if it is not used again, rounded up; HOTSET_TTL_NONE if it has no end.
+/// Stores the milliseconds until the entry of a key expires if it is not used again, rounded up;
+/// HOTSET_TTL_NONE if it never expires.
 ///
-/// Returns HOTSET_OK; HOTSET_NOT_FOUND, HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with 0. Any thread may call it,
-/// callbacks included.
+/// @return HOTSET_OK; HOTSET_NOT_FOUND if the key is absent or expired. After a failure `*ms` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_remaining(
     cache: *mut hotset_cache,
@@ -204,9 +207,12 @@ pub unsafe extern "C" fn hotset_remaining(
     })
 }
 
-/// The bytes of a handle's key, as hotset_value_data tells those of the value; not aligned.
+/// Stores the address and the length of a handle's key, as hotset_value_data does for the value.
+/// The bytes are not aligned.
 ///
-/// Returns HOTSET_OK, HOTSET_INVALID. Any thread may call it, callbacks included, also after hotset_close and after a fork.
+/// May also be called after hotset_close and after a fork.
+///
+/// @return HOTSET_OK; HOTSET_INVALID.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_value_key(
     value: *const hotset_value,
@@ -217,9 +223,12 @@ pub unsafe extern "C" fn hotset_value_key(
     ffi_guard(|| unsafe { part(value, data, len, Blob::key) })
 }
 
-/// The version of a handle's entry, for hotset_cas: a number that no other entry of this process has. Versions have no order.
+/// Stores the version of a handle's entry, for hotset_cas: a number that no other entry of this
+/// process has. Versions have no order.
 ///
-/// Returns HOTSET_OK, HOTSET_INVALID. Any thread may call it, callbacks included, also after hotset_close and after a fork.
+/// May also be called after hotset_close and after a fork.
+///
+/// @return HOTSET_OK; HOTSET_INVALID.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_value_version(value: *const hotset_value, version: *mut u64) -> Status {
     ffi_guard(|| {
@@ -229,10 +238,11 @@ pub unsafe extern "C" fn hotset_value_version(value: *const hotset_value, versio
     })
 }
 
-/// Makes one more handle of a handle, which is the same pointer: it must be released once more.
+/// Makes one more handle of a handle. It is the same pointer, and must be released once more.
 ///
-/// Returns HOTSET_OK, HOTSET_INVALID; HOTSET_OVERFLOW beyond 2^31 handles. Any thread may call it, callbacks included, also after
-/// hotset_close and after a fork.
+/// May also be called after hotset_close and after a fork.
+///
+/// @return HOTSET_OK; HOTSET_INVALID; HOTSET_OVERFLOW for more than 2^31 handles.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_retain(value: *mut hotset_value) -> Status {
     ffi_guard(|| {

@@ -113,14 +113,15 @@ fn status(error: SnapshotError) -> Status {
     status.into()
 }
 
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 /// 8. Snapshots: a file for the next process to begin warm
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 ///
-/// Fills the options with the defaults: schema 0, a mapped file, entries that are inserted when they
-/// are first looked up, no progress function; `size` is sizeof(hotset_snapshot_options).
+/// Writes the default options to `options`: schema 0, a mapped file, entries that are restored when
+/// they are first looked up, no progress function.
 ///
-/// Returns HOTSET_OK, or HOTSET_INVALID for NULL or a size that no version of the options has. Any thread may call it.
+/// @param size sizeof(hotset_snapshot_options).
+/// @return HOTSET_OK; HOTSET_INVALID for NULL, or for a size that no version of the options has.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_snapshot_options_init(options: *mut hotset_snapshot_options, size: usize) -> Status {
     ffi_guard(|| {
@@ -133,27 +134,27 @@ pub unsafe extern "C" fn hotset_snapshot_options_init(options: *mut hotset_snaps
     })
 }
 
-/// Saves the cache to a file, in the place of what is there; NULL for the options stands for the defaults. Stores how many entries
-/// it holds.
+/// Saves the cache to a file, and replaces the file that is there.
 ///
 /// Other threads may use the cache during the save; what they change may be saved or not. The file
-/// takes the place of the previous one when it is complete and on the disk: a save that fails, or
-/// is interrupted, leaves the previous file as it was, and any status but HOTSET_OK means that it
-/// is in place. Two processes may save to one path: the last complete file wins. It is the file
-/// that Rust's Cache<Vec<u8>, Vec<u8>> writes. Remaining times to live are kept, by the wall clock.
+/// replaces the previous one when it is complete and on the disk. A save that fails, or is
+/// interrupted, leaves the previous file as it was, and any status but HOTSET_OK means that it is
+/// in place. Two processes may save to one path: the last complete file wins. The file is the one
+/// that Rust's Cache<Vec<u8>, Vec<u8>> writes. Remaining TTLs are kept, by the wall clock.
 ///
 /// A symbolic link is followed: the file that it leads to is replaced, or created. A new file may
-/// be read and written by its owner only; one that replaces another keeps its mode, on Linux its
+/// be read and written by its owner only. One that replaces another keeps its mode, on Linux its
 /// access control list, its group where the process may set that, and its owner where it may give
 /// files away (as root may). Where the directory cannot be synced, the save succeeds all the same;
-/// if the system crashes then, the previous file may be there afterwards. The path is any bytes but
-/// 0: it need not be UTF-8.
+/// if the system crashes then, the previous file may be there afterwards.
 ///
-/// Returns HOTSET_OK; HOTSET_IO, and errno, if the operating system refused something (ENOSPC,
-/// EACCES, ENOENT ..); HOTSET_NOT_A_SNAPSHOT if the path names no file, or is that of a directory,
-/// a device, a pipe or a socket; HOTSET_TOO_LARGE for a value of 4 GiB or more; HOTSET_NO_MEMORY;
-/// HOTSET_INVALID, also for a cache with a destructor, whose values are objects of this process;
-/// HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+/// @param path Any bytes but 0: it need not be UTF-8.
+/// @param options NULL for the defaults.
+/// @param entries Becomes the number of entries in the file.
+/// @return HOTSET_OK; HOTSET_IO, with errno (ENOSPC, EACCES, ENOENT ..); HOTSET_NOT_A_SNAPSHOT if
+/// the path names no file, or is that of a directory, a device, a pipe or a socket;
+/// HOTSET_TOO_LARGE for a value of 4 GiB or more; HOTSET_NO_MEMORY; HOTSET_INVALID, also for a
+/// cache with a destructor, whose values are objects of this process.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn hotset_save(
     cache: *mut hotset_cache,
@@ -184,28 +185,29 @@ pub unsafe extern "C-unwind" fn hotset_save(
     })
 }
 
-/// Loads a snapshot; NULL for the options stands for the defaults. Stores how many entries the file holds, of which not all may fit
-/// into the cache, and some may have ended.
+/// Loads a snapshot.
 ///
 /// By default the file is mapped, and must not be changed in place while it is. If another program
-/// truncates it, the operating system kills this process (SIGBUS) when it next reads the part that
-/// is gone. If another program overwrites it, entries are missed, and an entry that is overwritten
-/// while it is being read may have a wrong value. Replacing the file by a rename, as hotset_save
-/// does, or removing it, is harmless. The file is mapped until all its entries have been inserted or
+/// truncates it, the operating system kills this process (SIGBUS) when it next reads the missing
+/// part. If another program overwrites it, entries are missed, and an entry that is overwritten
+/// while it is read may have a wrong value. Replacing the file by a rename, as hotset_save does, or
+/// removing it, is harmless. The file is mapped until all its entries have been restored or
 /// removed, the cache is cleared or closed, or hotset_warm has returned. With `copy`, the file is
-/// read into memory instead, and what happens to it afterwards does not matter.
+/// read into memory instead, and later changes of the file do not matter.
 ///
 /// Header and index are checked before the call returns, with `copy` or `eager` the whole file.
-/// Entries are inserted when they are first looked up, each verified by its checksum; a corrupt one
-/// is a miss. Until then they count in no hotset_len, and no iterator visits them. With `eager` all
-/// are inserted before the call returns. What is in the cache already, and what is put or removed
-/// later, counts more than the snapshot.
+/// Entries are restored when they are first looked up, each verified by its checksum; a corrupt one
+/// is a miss. Until then hotset_len does not count them, and no iterator visits them. With `eager`
+/// all are restored before the call returns. What is in the cache already, and what is put or
+/// removed later, takes precedence over the snapshot.
 ///
-/// If it fails, the cache is as it was. Returns HOTSET_OK; HOTSET_IO, and errno (ENOENT: there is
-/// no file); HOTSET_NOT_A_SNAPSHOT, HOTSET_CORRUPT, HOTSET_INCOMPATIBLE; HOTSET_TOO_LARGE for a file
-/// that is too large for this machine; HOTSET_NO_MEMORY if there are no memory or addresses for the
-/// file; HOTSET_INVALID, also for a cache with a destructor; HOTSET_CLOSED, HOTSET_FORKED,
-/// HOTSET_PANIC. Any thread may call it, callbacks included.
+/// @param options NULL for the defaults.
+/// @param entries Becomes the number of entries in the file, of which not all may have room in the
+/// cache, and some may have expired.
+/// @return HOTSET_OK; HOTSET_IO, with errno (ENOENT: there is no file); HOTSET_NOT_A_SNAPSHOT,
+/// HOTSET_CORRUPT, HOTSET_INCOMPATIBLE; HOTSET_TOO_LARGE for a file that is too large for this
+/// machine; HOTSET_NO_MEMORY if there are no memory or addresses for the file; HOTSET_INVALID, also
+/// for a cache with a destructor. After a failure the cache is as it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn hotset_load(
     cache: *mut hotset_cache,
@@ -231,11 +233,12 @@ pub unsafe extern "C-unwind" fn hotset_load(
     })
 }
 
-/// Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the file. Stores how
-/// many came in, and how many could not, since their records are corrupt. Others may use the cache meanwhile.
+/// Restores all entries that are still in a snapshot only, the hottest ones as far as there is
+/// room, and releases the file. Other threads may use the cache concurrently.
 ///
-/// Returns HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks
-/// included.
+/// @param entries Becomes the number of restored entries.
+/// @param corrupt Becomes the number of entries whose records are corrupt.
+/// @return HOTSET_OK; HOTSET_NO_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn hotset_warm(cache: *mut hotset_cache, entries: *mut u64, corrupt: *mut u64) -> Status {
     cancellation_point();

@@ -4,11 +4,11 @@ use crate::types::Status;
 use libc::c_char;
 use std::ffi::CStr;
 
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 /// 9. Texts and versions
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 ///
-/// What a status means, in English: never NULL, for any number, and valid for ever. Any thread may call it, callbacks included.
+/// Returns the meaning of a status in English: never NULL, for any number, and valid forever.
 #[unsafe(no_mangle)]
 pub extern "C" fn hotset_strerror(status: Status) -> *const c_char {
     text(status.0).as_ptr()
@@ -54,13 +54,15 @@ const VERSION: u32 = number(env!("CARGO_PKG_VERSION_MAJOR")) * 1_000_000
     + number(env!("CARGO_PKG_VERSION_MINOR")) * 1_000
     + number(env!("CARGO_PKG_VERSION_PATCH"));
 
-/// The version of the library that is linked, as HOTSET_VERSION is that of the header: major * 1000000 + minor * 1000 + patch.
+/// Returns the version of the linked library, as HOTSET_VERSION is that of the header: major *
+/// 1000000 + minor * 1000 + patch.
 #[unsafe(no_mangle)]
 pub extern "C" fn hotset_version() -> u32 {
     VERSION
 }
 
-/// The version of the library that is linked, as HOTSET_VERSION_STRING is that of the header; valid for ever.
+/// Returns the version of the linked library, as HOTSET_VERSION_STRING is that of the header. Valid
+/// forever.
 #[unsafe(no_mangle)]
 pub extern "C" fn hotset_version_string() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()

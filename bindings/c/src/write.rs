@@ -10,13 +10,14 @@ use engine::Ttl;
 use libc::c_void;
 use std::ptr;
 
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 /// 3. Other ways to write
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ------------------------------------------------------------------------------------------------
 ///
-/// hotset_put for an entry that lives for ttl_ms milliseconds, or HOTSET_TTL_DEFAULT, HOTSET_TTL_NONE or HOTSET_TTL_KEEP.
+/// Stores a value as hotset_put does, with a TTL of its own. A time to idle still applies.
 ///
-/// A time to idle still applies. All else is as for hotset_put.
+/// @param ttl_ms Milliseconds, HOTSET_TTL_DEFAULT, HOTSET_TTL_NONE or HOTSET_TTL_KEEP.
+/// @return As hotset_put.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_put_ttl(
     cache: *mut hotset_cache,
@@ -46,12 +47,15 @@ pub unsafe extern "C" fn hotset_put_ttl(
     })
 }
 
-/// Puts a value if the key is absent. If it is not, `*existing` becomes a handle to the entry that is there, to be released.
-/// `existing` may be NULL.
+/// Stores a value if the key is absent or expired. Otherwise `*existing` becomes a handle to the
+/// present entry, to be released.
 ///
-/// Returns HOTSET_OK if it was put, HOTSET_EXISTS if not; HOTSET_INVALID, HOTSET_TOO_LARGE, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED,
-/// HOTSET_PANIC. But for HOTSET_EXISTS, `*existing` is NULL. Any thread may call it, callbacks included. With a destructor in the
-/// options: the value belongs to the library if it returns HOTSET_OK, and to the caller otherwise.
+/// With a destructor in the options, the value belongs to the library if the call returns
+/// HOTSET_OK, and to the caller otherwise.
+///
+/// @param existing May be NULL. Becomes NULL unless the call returns HOTSET_EXISTS.
+/// @return HOTSET_OK if the value was stored; HOTSET_EXISTS if the key is present;
+/// HOTSET_TOO_LARGE, HOTSET_NO_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_put_if_absent(
     cache: *mut hotset_cache,
@@ -86,10 +90,9 @@ pub unsafe extern "C" fn hotset_put_if_absent(
     })
 }
 
-/// Removes a key. A load of it that is going on will not come into the cache.
+/// Removes a key. A load of it that is in progress is invalidated: its value is not stored.
 ///
-/// Returns HOTSET_OK if it was there, HOTSET_NOT_FOUND if not; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
-/// call it, callbacks included.
+/// @return HOTSET_OK if it was present; HOTSET_NOT_FOUND if it was absent or expired.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_remove(cache: *mut hotset_cache, key: *const c_void, key_len: usize) -> Status {
     ffi_guard_write(|| {
@@ -100,10 +103,10 @@ pub unsafe extern "C" fn hotset_remove(cache: *mut hotset_cache, key: *const c_v
     })
 }
 
-/// Removes a key, and makes `*value` a handle to the entry that was there, to be released. Of several threads that take, one
-/// gets it.
+/// Removes a key, and makes `*value` a handle to the removed entry, to be released. Of several
+/// threads that take a key, one gets the entry.
 ///
-/// Returns as hotset_remove does; after all but HOTSET_OK, `*value` is NULL. Any thread may call it, callbacks included.
+/// @return As hotset_remove. After a failure `*value` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_take(
     cache: *mut hotset_cache,
