@@ -309,12 +309,12 @@ typedef int32_t hotset_policy;
 #endif // __cplusplus
 
 /**
- * A cache, made by hotset_open. Any number of threads may use it at once.
+ * Cache, created by hotset_open. Any number of threads may use it concurrently.
  */
 typedef struct hotset_cache hotset_cache;
 
 /**
- * An iteration that is going on. One thread at a time may use it.
+ * Iteration in progress. One thread at a time may use it.
  */
 typedef struct hotset_iter hotset_iter;
 

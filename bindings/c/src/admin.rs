@@ -1,4 +1,4 @@
-//! The cache as a whole.
+//! Calls on the cache as a whole: statistics, capacity, clear.
 
 use crate::cache::hotset_cache;
 use crate::ffi::{ffi_guard, ffi_guard_slow, result};
@@ -49,7 +49,7 @@ pub unsafe extern "C" fn hotset_stats(cache: *mut hotset_cache, stats: *mut hots
     })
 }
 
-/// Stores a number that the cache tells about itself.
+/// Stores a number that `read` gets from the cache.
 ///
 /// # Safety
 /// As [`hotset_cache::get`]; `out` is NULL or can be written.
@@ -90,13 +90,13 @@ pub unsafe extern "C" fn hotset_capacity(cache: *mut hotset_cache, capacity: *mu
     unsafe { number(cache, capacity, |cache| cache.engine().capacity()) }
 }
 
-/// Does something to a cache that it does not answer.
+/// Runs a call on a cache that has no result.
 ///
 /// # Safety
 /// As [`hotset_cache::get`].
 unsafe fn with_cache(cache: *const hotset_cache, call: impl FnOnce(&hotset_cache)) -> Status {
     ffi_guard_slow(|| {
-        // They free memory, so they are not refused where there is none.
+        // They free memory, so they are not refused where none is left.
         _ = memory::ready();
         // SAFETY: the caller's promise.
         call(unsafe { hotset_cache::get(cache) }?);

@@ -124,7 +124,8 @@ pub unsafe extern "C" fn hotset_value_data(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_release(value: *mut hotset_value) -> Status {
     ffi_guard(|| {
-        // SAFETY: the header's rules for callers: the handle is valid, and this is the last use of it.
+        // SAFETY: the header's rules for callers: the handle is valid, and this is the last use of
+        // it.
         drop(unsafe { Blob::from_handle(value) }.ok_or(hotset_status::HOTSET_INVALID)?);
         Ok(())
     })

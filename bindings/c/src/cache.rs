@@ -10,21 +10,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
-/// A cache, made by hotset_open. Any number of threads may use it at once.
+/// Cache, created by hotset_open. Any number of threads may use it concurrently.
 pub struct hotset_cache {
-    /// The generation of the process that opened it; [`CLOSED`] later.
+    /// The generation of the process that opened it; [`CLOSED`] after the close.
     live: AtomicU32,
     /// How many iterators are open.
     pub(crate) iterators: AtomicUsize,
     engine: Option<Engine>,
     ticker: Option<Ticker>,
     pub(crate) destructor: Option<Destructor>,
-    /// No two caches have the same.
+    /// Unique in the process.
     pub(crate) id: u64,
 }
 
-// SAFETY: the engine may be shared, and nothing but `close` uses the ticker; the destructor's argument is the user's, whom the
-// header tells that any thread calls it.
+// SAFETY: the engine may be shared, and only `close` uses the ticker; the header states that any
+// thread calls the destructor with its argument.
 unsafe impl Sync for hotset_cache {}
 
 const CLOSED: u32 = 0;
@@ -44,13 +44,14 @@ impl hotset_cache {
     /// The cache behind a pointer from C, if it is open.
     ///
     /// # Safety
-    /// The pointer came from `hotset_open`, and is not among those that `hotset_close` has forgotten; no other thread closes it
-    /// during the call.
+    /// The pointer came from `hotset_open`, and its memory was not freed (see [`remember_closed`]);
+    /// no other thread closes it during the call.
     #[inline(always)]
     pub(crate) unsafe fn get<'a>(cache: *const Self) -> Result<&'a Self, Status> {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.as_ref() }.ok_or(hotset_status::HOTSET_INVALID)?;
-        // Relaxed: a fork, or a close, that is ordered before this call is seen; others are the caller's mistake.
+        // Relaxed: a fork, or a close, that is ordered before this call is seen; a concurrent close
+        // is the caller's mistake.
         if cache.live.load(Ordering::Relaxed) != generation() {
             return Err(cache.refusal());
         }
@@ -70,14 +71,14 @@ impl hotset_cache {
         self.engine.as_ref().expect("it is open")
     }
 
-    /// An entry that is still the caller's, should it have a destructor.
+    /// Makes an entry. With a destructor, its value still belongs to the caller.
     #[inline]
     pub(crate) fn blob(&self, key: &[u8], value: &[u8]) -> Result<Blob, Status> {
         memory::ready()?;
         Blob::new(key, value, self.destructor)
     }
 
-    /// Closes the cache: the ticker has ended, and the entries are freed, when it returns.
+    /// Closes the cache: joins the ticker, and frees the entries.
     ///
     /// # Safety
     /// As for [`get`](Self::get), and no other call on the cache is in progress.
@@ -98,28 +99,29 @@ impl hotset_cache {
         {
             return Err(hotset_status::HOTSET_CLOSED.into());
         }
-        // SAFETY: no other call uses them, and none comes past the exchange. The fields alone: a call that a callback makes on
-        // the ticker's thread may be looking at the rest, to be refused.
+        // SAFETY: no other call uses them, and none passes the exchange. The fields alone: a call
+        // that a callback makes on the ticker's thread may read the other fields, to be refused.
         let (engine, ticker) = unsafe {
             let (engine, ticker) = (&raw mut (*cache).engine, &raw mut (*cache).ticker);
             (ptr::replace(engine, None), ptr::replace(ticker, None))
         };
-        // The ticker first: so the engine, and with it every entry, is dropped by this thread.
+        // The ticker first, so that this thread drops the engine, and with it every entry.
         let dropped = catch_unwind(AssertUnwindSafe(|| {
             drop(ticker);
             drop(engine);
         }));
-        // SAFETY: it was leaked by `hotset_open`, and is closed.
+        // SAFETY: `hotset_open` leaked it, and it is closed.
         unsafe { remember_closed(cache) };
         dropped.map_err(|panic| caught(panic).into())
     }
 }
 
-/// How many closed caches are remembered, so that a call on one of them is refused instead of reading freed memory.
+/// How many closed caches are remembered, so that a call on one of them is refused instead of
+/// reading freed memory.
 const REMEMBERED: usize = if cfg!(miri) { 4 } else { 1024 };
 
-/// Keeps a closed cache allocated until so many others were closed after it. Takes no lock, which a fork could leave locked, and
-/// no memory.
+/// Keeps a closed cache allocated until [`REMEMBERED`] others were closed after it. Takes no lock,
+/// which a fork could leave locked, and no memory.
 ///
 /// # Safety
 /// The cache was leaked by `hotset_open`, is closed, and is not remembered yet.
@@ -128,10 +130,12 @@ unsafe fn remember_closed(cache: *mut hotset_cache) {
         [const { AtomicPtr::new(ptr::null_mut()) }; REMEMBERED];
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let place = NEXT.fetch_add(1, Ordering::Relaxed) % REMEMBERED;
-    // Release and Acquire pair with each other: who frees a cache comes after who closed it.
+    // Release and Acquire pair with each other: the thread that frees a cache is ordered after the
+    // one that closed it.
     let oldest = CLOSED_CACHES[place].swap(cache, Ordering::AcqRel);
     if !oldest.is_null() {
-        // SAFETY: it was leaked by `hotset_open`; the header tells callers that such a cache is forgotten.
+        // SAFETY: `hotset_open` leaked it; the header states that such an old cache must not be
+        // used.
         drop(unsafe { Box::from_raw(oldest) });
     }
 }

@@ -6,7 +6,7 @@ use crate::reply::Answer;
 use crate::types::Status;
 use engine::{Change, Ttl};
 
-/// Does with an entry what `decide` answers in the end; if that is a status, nothing is changed.
+/// Changes an entry as the last reply of `decide` demands. If that is a status, nothing is changed.
 pub(crate) fn change(
     cache: &hotset_cache,
     key: &[u8],
@@ -28,7 +28,8 @@ pub(crate) fn change(
     outcome
 }
 
-/// Sets the value if `allowed` does not object to what is there. The value stays the caller's if it is not set.
+/// Stores the value if `allowed` accepts the current entry. A value that is not stored stays the
+/// caller's.
 pub(crate) fn store_if(
     cache: &hotset_cache,
     key: &[u8],

@@ -131,7 +131,7 @@ pub unsafe extern "C" fn hotset_compute(
                 len: blob.value().len(),
             });
             let slice = slice.as_ref().map_or(ptr::null(), ptr::from_ref);
-            // SAFETY: the user's function, with what it was promised.
+            // SAFETY: the user's function, with the promised arguments.
             let answer = hotset_reply::collect(cache, key, |reply| unsafe { call(arg, slice, reply) })?;
             if wanted {
                 after = match &answer {

@@ -1,4 +1,4 @@
-//! What every call begins and ends with: arguments are checked, and a panic becomes a status.
+//! The guard of every call: it checks arguments, and turns a panic into a status.
 
 use crate::thread::{CancelDisabled, Errno};
 use crate::types::{Status, hotset_status};
@@ -6,11 +6,12 @@ use libc::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
 
-/// Runs a read and turns how it ended into a status. A read reaches no cancellation point but in callbacks, and no system call
-/// that sets `errno`, so this costs it nothing.
+/// Runs a read and returns its status. A read reaches no cancellation point outside of callbacks,
+/// and no system call that sets `errno`, so it needs no protection from either.
 #[inline(always)]
 pub(crate) fn ffi_guard(call: impl FnOnce() -> Result<(), Status>) -> Status {
-    // The result becomes a status inside, which keeps the compiler from carrying both out.
+    // The result is converted inside, so that the compiler does not move both result and status
+    // out.
     let status = catch_unwind(AssertUnwindSafe(|| match call() {
         Ok(()) => hotset_status::HOTSET_OK.into(),
         Err(status) => status,
@@ -21,7 +22,7 @@ pub(crate) fn ffi_guard(call: impl FnOnce() -> Result<(), Status>) -> Status {
 /// [`ffi_guard`] for a write, which may wait for another thread: it keeps `errno` if it succeeds.
 #[inline(always)]
 pub(crate) fn ffi_guard_write(call: impl FnOnce() -> Result<(), Status>) -> Status {
-    // std waits by futex here, which is no cancellation point.
+    // std waits by futex on these systems, which is not a cancellation point.
     if cfg!(any(target_os = "linux", target_os = "android")) {
         keep_errno(|| ffi_guard(call))
     } else {
@@ -29,7 +30,8 @@ pub(crate) fn ffi_guard_write(call: impl FnOnce() -> Result<(), Status>) -> Stat
     }
 }
 
-/// [`ffi_guard`] for a call that may reach cancellation points: it cannot be canceled, and keeps `errno` if it succeeds.
+/// [`ffi_guard`] for a call that may reach cancellation points: it cannot be canceled, and keeps
+/// `errno` if it succeeds.
 #[inline]
 pub(crate) fn ffi_guard_slow(call: impl FnOnce() -> Result<(), Status>) -> Status {
     let _disabled = CancelDisabled::new();
@@ -48,7 +50,7 @@ fn keep_errno(call: impl FnOnce() -> Status) -> Status {
 
 #[cold]
 pub(crate) fn caught(panic: Box<dyn std::any::Any + Send>) -> hotset_status {
-    // Not dropped: that might panic too.
+    // Not dropped: its drop might panic, too.
     std::mem::forget(panic);
     hotset_status::HOTSET_PANIC
 }
@@ -56,7 +58,7 @@ pub(crate) fn caught(panic: Box<dyn std::any::Any + Send>) -> hotset_status {
 /// Bytes from C.
 ///
 /// # Safety
-/// If `data` is not NULL, so many bytes can be read there for `'a`.
+/// If `data` is not NULL, `len` bytes can be read there for `'a`.
 #[inline(always)]
 pub(crate) unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Result<&'a [u8], Status> {
     if data.is_null() {
@@ -69,25 +71,26 @@ pub(crate) unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Result<&'a [u
     if len > isize::MAX as usize {
         return Err(hotset_status::HOTSET_INVALID.into());
     }
-    // SAFETY: the caller's promise, and no object is longer than that.
+    // SAFETY: the caller's promise; the length was checked.
     Ok(unsafe { slice::from_raw_parts(data.cast(), len) })
 }
 
-/// Where a result goes. A pointer and no reference: the caller's memory may be read by its callbacks while the call runs.
+/// The destination of a result. A pointer, not a reference: callbacks may read the caller's memory
+/// while the call runs.
 pub(crate) struct Out<T>(*mut T);
 
 impl<T: Copy> Out<T> {
     #[inline(always)]
     pub(crate) fn set(&self, value: T) {
-        // SAFETY: `result` was promised that it can be written as long as the call runs.
+        // SAFETY: the caller of `result` promised that it can be written while the call runs.
         unsafe { self.0.write(value) }
     }
 }
 
-/// Where a result goes: set to `nothing` until there is one.
+/// The destination of a result, set to `nothing` until there is one.
 ///
 /// # Safety
-/// If `out` is not NULL, it can be written as long as the call runs.
+/// If `out` is not NULL, it can be written while the call runs.
 #[inline(always)]
 pub(crate) unsafe fn result<T: Copy>(out: *mut T, nothing: T) -> Result<Out<T>, Status> {
     if out.is_null() {

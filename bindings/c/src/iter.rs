@@ -1,4 +1,4 @@
-//! Going through all entries.
+//! Iteration over all entries.
 
 use crate::blob::Blob;
 use crate::cache::hotset_cache;
@@ -9,21 +9,22 @@ use std::cell::UnsafeCell;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// An iteration that is going on. One thread at a time may use it.
+/// Iteration in progress. One thread at a time may use it.
 pub struct hotset_iter {
-    /// For as long as the engine: `hotset_close` refuses while there is an iterator. Whoever has set `busy` uses it.
+    /// Valid as long as the engine: `hotset_close` refuses while there is an iterator. The call
+    /// that set `busy` uses it.
     entries: UnsafeCell<engine::Iter<'static, Blob, Blob, engine::DefaultHasher>>,
     cache: *const hotset_cache,
-    /// A step does the cache's housekeeping too, so it may call back; and a callback knows iterators.
+    /// A step performs maintenance, too, so it may call back; and a callback may use the iterator.
     busy: AtomicBool,
 }
 
-/// Keeps an iterator for one call.
+/// Reserves an iterator for one call.
 struct IterLock<'i>(&'i hotset_iter);
 
 impl<'i> IterLock<'i> {
     fn new(iter: &'i hotset_iter) -> Result<Self, Status> {
-        // Acquire pairs with the Release of the turn before, of whatever thread.
+        // Acquire pairs with the Release in `drop` of the previous lock, on any thread.
         if iter.busy.swap(true, Ordering::Acquire) {
             return Err(hotset_status::HOTSET_REENTRANT.into());
         }
@@ -33,7 +34,7 @@ impl<'i> IterLock<'i> {
 
 impl Drop for IterLock<'_> {
     fn drop(&mut self) {
-        // Release pairs with the Acquire of the next turn.
+        // Release pairs with the Acquire in `new` of the next lock.
         self.0.busy.store(false, Ordering::Release);
     }
 }
@@ -84,10 +85,10 @@ pub unsafe extern "C" fn hotset_iter_next(iter: *mut hotset_iter, value: *mut *m
             hotset_cache::get(iter.cache)?;
             (out, iter)
         };
-        let turn = IterLock::new(iter)?;
+        let lock = IterLock::new(iter)?;
         memory::ready()?;
-        // SAFETY: it is this call's turn, so nobody else uses it.
-        let next = unsafe { &mut *turn.0.entries.get() }.next();
+        // SAFETY: this call has the lock, so no other call uses it.
+        let next = unsafe { &mut *lock.0.entries.get() }.next();
         let (_, entry) = next.ok_or(hotset_status::HOTSET_NOT_FOUND)?;
         out.set(entry.into_handle());
         Ok(())
@@ -105,11 +106,13 @@ pub unsafe extern "C" fn hotset_iter_close(iter: *mut hotset_iter) -> Status {
         // SAFETY: the header's rules for callers.
         let open = unsafe { iter.as_ref() }.ok_or(hotset_status::HOTSET_INVALID)?;
         let cache = open.cache;
-        // It stays taken: letting go of its entries may call back too, and its memory goes after them.
+        // It stays locked: dropping its entries may call back, too, and its memory is freed after
+        // them.
         std::mem::forget(IterLock::new(open)?);
-        // SAFETY: it came from `hotset_iter_open`, nobody is within it, and this is the last use of it.
+        // SAFETY: it came from `hotset_iter_open`, no other call uses it, and this is its last use.
         drop(unsafe { Box::from_raw(iter) });
-        // SAFETY: a cache is not closed while it has iterators. Release pairs with the Acquire in `close`.
+        // SAFETY: a cache is not closed while it has iterators. Release pairs with the Acquire in
+        // `close`.
         unsafe { (*cache).iterators.fetch_sub(1, Ordering::Release) };
         Ok(())
     })

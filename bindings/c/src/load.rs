@@ -45,13 +45,13 @@ pub unsafe extern "C" fn hotset_get_or_load(
         let call = r#fn.ok_or(hotset_status::HOTSET_INVALID)?;
         let load = || {
             let (at, len) = (key.as_ptr().cast(), key.len());
-            // SAFETY: the user's function, with what it was promised.
+            // SAFETY: the user's function, with the promised arguments.
             match hotset_reply::collect(cache, key, |reply| unsafe { call(arg, at, len, reply) })? {
                 Answer::Set(blob, ttl) => Ok((blob, ttl)),
                 Answer::Keep | Answer::Remove => Err(hotset_status::HOTSET_NOT_FOUND.into()),
             }
         };
-        // What begins with a miss may wait, and must not be canceled; a hit pays for nothing of it.
+        // A miss may wait, and must not be canceled; a hit pays nothing for that.
         let mut missed = None;
         let make_key = || {
             missed = Some((CancelDisabled::new(), Errno::now()));

@@ -10,17 +10,17 @@ use std::mem::ManuallyDrop;
 use std::ptr;
 use std::slice;
 
-/// What `read` finds in a handle that stays the caller's.
+/// Reads a handle that stays the caller's.
 ///
 /// # Safety
 /// The handle is NULL or valid.
 unsafe fn borrowed<R>(value: *const hotset_value, read: impl FnOnce(&Blob) -> R) -> Result<R, Status> {
-    // SAFETY: the caller's promise; the share is not given up.
+    // SAFETY: the caller's promise; the reference is not released.
     let blob = unsafe { Blob::from_handle(value.cast_mut()) }.map(ManuallyDrop::new);
     Ok(read(&*blob.ok_or(hotset_status::HOTSET_INVALID)?))
 }
 
-/// Tells where some bytes of a handle lie.
+/// Stores the address and the length of a handle's key or value.
 ///
 /// # Safety
 /// The handle is NULL or valid; so are the other two.
@@ -33,7 +33,6 @@ pub(crate) unsafe fn part(
     // SAFETY: the caller's promise.
     let (data, len) = unsafe { (result(data, ptr::null()), result(len, 0)) };
     let (data, len) = (data?, len?);
-    // SAFETY: the caller's promise.
     // SAFETY: the caller's promise.
     let (at, size) = unsafe { borrowed(value, |blob| (which(blob).as_ptr().cast(), which(blob).len())) }?;
     data.set(at);
@@ -104,7 +103,8 @@ pub unsafe extern "C" fn hotset_get_copy(
             out.set(value.len());
             let fits = value.len() <= capacity;
             if fits && !value.is_empty() {
-                // SAFETY: the caller's buffer has so many bytes, and is not part of the cache's memory.
+                // SAFETY: the caller's buffer has `capacity` bytes, and is not part of the cache's
+                // memory.
                 unsafe { ptr::copy_nonoverlapping(value.as_ptr(), buffer.cast(), value.len()) };
             }
             fits
@@ -153,7 +153,7 @@ pub unsafe extern "C" fn hotset_get_many(
         }
         // SAFETY: the header's rules for callers.
         let (keys, cache) = unsafe { (slice::from_raw_parts(keys, n), hotset_cache::get(cache)?) };
-        // SAFETY: the header's rules for callers; all are looked at before the first handle is made.
+        // SAFETY: the header's rules for callers; all are checked before the first handle is made.
         let key = |slice: &hotset_slice| unsafe { bytes(slice.data, slice.len) };
         keys.iter().try_for_each(|slice| key(slice).map(|_| ()))?;
         let keys = keys.iter().map(|slice| key(slice).unwrap_or_default());

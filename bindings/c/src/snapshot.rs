@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
-/// An entry is one blob, in the file as in memory.
+/// Codec of entries: an entry is one blob, in the file as in memory.
 struct Bytes;
 
 impl EntryCodec<Blob, Blob> for Bytes {
@@ -36,11 +36,12 @@ impl EntryCodec<Blob, Blob> for Bytes {
 }
 
 thread_local! {
-    /// Whether there was no memory for an entry, which to the engine looks like one of another kind.
+    /// Whether memory for an entry was refused. The engine cannot distinguish that from an entry of
+    /// another type.
     static NO_MEMORY_FOR_ENTRY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The only size that options have had so far.
+/// The only size of these options in all versions so far.
 const SIZE: usize = size_of::<hotset_snapshot_options>();
 
 impl hotset_snapshot_options {
@@ -54,7 +55,7 @@ impl hotset_snapshot_options {
     };
 
     /// # Safety
-    /// `from` is NULL, or points to as many bytes as its field `size` says.
+    /// `from` is NULL, or points to as many bytes as its field `size` states.
     unsafe fn read(from: *const Self) -> Result<Self, Status> {
         if from.is_null() {
             return Ok(Self::DEFAULT);
@@ -63,15 +64,15 @@ impl hotset_snapshot_options {
         if unsafe { from.cast::<usize>().read() } != SIZE {
             return Err(hotset_status::HOTSET_INVALID.into());
         }
-        // SAFETY: the caller's promise. Every pattern of bits is valid in every field.
+        // SAFETY: the caller's promise. Every bit pattern is valid in every field.
         Ok(unsafe { from.read() })
     }
 }
 
-/// A path as C writes it.
+/// Converts a path of C.
 ///
 /// # Safety
-/// `path` is NULL, or ends with a 0 and stays for `'a`.
+/// `path` is NULL, or ends with a 0 and is valid for `'a`.
 unsafe fn path<'a>(path: *const c_char) -> Result<&'a Path, Status> {
     if path.is_null() {
         return Err(hotset_status::HOTSET_INVALID.into());
@@ -81,7 +82,7 @@ unsafe fn path<'a>(path: *const c_char) -> Result<&'a Path, Status> {
     Ok(Path::new(OsStr::from_bytes(bytes)))
 }
 
-/// The cache, if its values are bytes and no more: those that have a destructor are objects of this process.
+/// The cache, if its values are mere bytes: values with a destructor are objects of this process.
 ///
 /// # Safety
 /// As [`hotset_cache::get`].
@@ -175,7 +176,7 @@ pub unsafe extern "C-unwind" fn hotset_save(
         if let Some(observer) = UserCallback::new(options.progress, options.progress_arg) {
             to = to.progress(move |progress| {
                 let (call, arg) = observer.parts();
-                // SAFETY: the user's function, with what it was promised.
+                // SAFETY: the user's function, with the promised arguments.
                 callback::notify(id, || unsafe { call(arg, progress.done, progress.total) });
             });
         }

@@ -1,4 +1,4 @@
-//! What there is to be read: the statuses' texts and the version.
+//! Strings: the texts of the statuses, and the version.
 
 use crate::types::Status;
 use libc::c_char;
@@ -16,28 +16,28 @@ pub extern "C" fn hotset_strerror(status: Status) -> *const c_char {
 
 fn text(status: i32) -> &'static CStr {
     match status {
-        0 => c"done",
-        1 => c"the key is not in the cache",
-        2 => c"the key is in the cache already",
+        0 => c"success",
+        1 => c"the key is absent or expired",
+        2 => c"the key is present",
         3 => c"the entry has another version",
-        4 => c"an argument is NULL, or of a size or value that cannot be right",
+        4 => c"an argument is invalid: NULL, or a wrong size or value",
         5 => c"the key or the value is too large",
-        6 => c"there is no memory",
+        6 => c"memory was refused",
         7 => c"the loader failed",
-        8 => c"a callback asked for what its own call is at work on: the key to load, the cache to close, the iterator",
+        8 => c"a callback used what its own call is using: the key to load, the cache to close, the iterator",
         9 => c"the cache was closed",
         10 => c"the cache was opened before a fork; the child can only open caches of its own",
         11 => c"the entry is not a counter of 8 bytes",
         12 => c"the sum, or the number of handles, is too large",
         13 => c"a defect in hotset: it panicked (see stderr)",
         14 => c"the buffer is too small",
-        15 => c"the operating system refused a thread, or something with a file (see errno)",
+        15 => c"the operating system refused a thread or a file operation (see errno)",
         16 => c"iterators of the cache are still open",
-        17 => c"what is there is no snapshot",
+        17 => c"not a snapshot",
         18 => c"the snapshot is corrupt or incomplete",
         19 => c"the snapshot is incompatible: of another version, schema or kind",
         1000.. => c"a status of the program's own",
-        _ => c"no status of hotset",
+        _ => c"not a status of hotset",
     }
 }
 

@@ -1,5 +1,5 @@
-//! For Miri, under both borrow models: what the C programs in `tests` do to memory that C and the library share. (They find
-//! wrong results; Miri finds what is undefined.)
+//! For Miri, under both borrow models: the accesses of the C programs in `tests` to memory that C
+//! and the library share. (They find wrong results; Miri finds undefined behavior.)
 
 use crate::admin::*;
 use crate::basic::*;
@@ -45,7 +45,7 @@ struct Shared {
 }
 
 unsafe extern "C" fn load(arg: *mut c_void, key: *const c_void, len: usize, reply: *mut hotset_reply) -> Status {
-    // SAFETY: the argument is a `Shared`, which nothing refers to meanwhile but raw pointers.
+    // SAFETY: the argument is a `Shared`, to which there are only raw pointers during the call.
     unsafe {
         let shared = arg.cast::<Shared>();
         assert!((*shared).value.is_null());
