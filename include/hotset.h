@@ -800,7 +800,7 @@ hotset_status hotset_put_ttl(hotset_cache *cache,
 
 /**
  * Stores a value if the key is absent or expired. Otherwise `*existing` becomes a handle to the
- * present entry, to be released.
+ * current entry, to be released.
  *
  * With a destructor in the options, the value belongs to the library if the call returns
  * HOTSET_OK, and to the caller otherwise.

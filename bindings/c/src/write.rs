@@ -48,7 +48,7 @@ pub unsafe extern "C" fn hotset_put_ttl(
 }
 
 /// Stores a value if the key is absent or expired. Otherwise `*existing` becomes a handle to the
-/// present entry, to be released.
+/// current entry, to be released.
 ///
 /// With a destructor in the options, the value belongs to the library if the call returns
 /// HOTSET_OK, and to the caller otherwise.

@@ -64,7 +64,8 @@ static void options(void) {
         OK(hotset_close(cache));
     }
 
-    /* A program that was compiled with a later header: its new fields are 0, or it is told. */
+    /* A program that was compiled with a later header: its new fields are 0, or the call returns an
+     * error. */
     OK(hotset_options_init(&later.known, sizeof later));
     CHECK(later.newer == 0);
     OK(hotset_open(&later.known, &cache));
@@ -452,7 +453,7 @@ static void whole(void) {
     IS(HOTSET_INVALID, hotset_close(NULL));
     OK(hotset_close(cache));
 
-    /* For a while the library tells a closed cache. */
+    /* The library recognizes a cache that was closed recently. */
     IS(HOTSET_CLOSED, hotset_close(cache));
     IS(HOTSET_CLOSED, hotset_put(cache, S("k"), S("v")));
     IS(HOTSET_CLOSED, hotset_len(cache, &number));

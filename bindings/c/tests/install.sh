@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The installed library as a C developer meets it: through pkg-config, shared and static, through CMake, and gone again.
+# The installed library as a C developer uses it: through pkg-config, shared and static, through
+# CMake, and uninstalled.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../../.." && pwd)
@@ -67,7 +68,7 @@ ok "the proxy answers right and wrong input"
 # shellcheck disable=SC2046
 c++ -std=c++17 "${warnings[@]}" "$tests/wrapper.cpp" -o "$work/wrapper" $(pkg-config --cflags --libs hotset) -lpthread
 "$work/wrapper" >/dev/null || fail "the C++ wrapper"
-ok "hotset.hpp is clean in C++17 and does what it says"
+ok "hotset.hpp is clean in C++17, and its tests pass"
 
 compile() { c++ -std=c++17 "${warnings[@]}" -c "$@" -o "$work/object.o" -I"$work/hotset/include"; }
 compile "$tests/dangling.cpp" || fail "a view of a value that is kept"
@@ -85,7 +86,8 @@ readelf -Ws "$work/hotset/lib/libhotset.a" | symbols | diff "$work/exported" - >
     fail "the symbols of the static library (>) are not those of the shared one (<)"
 ok "the installed libraries have the header's symbols only, and no debug information"
 
-# Two plugins with the static library inside: each exports its own symbol and no other, and neither meets the other's.
+# Two plugins with the static library inside: each exports its own symbol and no other, and neither
+# uses the other's.
 static=$(pkg-config --static --libs hotset | sed 's/-lhotset\b/-l:libhotset.a/')
 for compiler in cc clang; do
     command -v $compiler >/dev/null || { echo "skipped: plugins by $compiler (not installed)"; continue; }

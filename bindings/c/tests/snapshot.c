@@ -1,4 +1,5 @@
-/* Snapshots: saved, loaded, refused. `snapshot write FILE` and `snapshot read FILE` exchange one with another program. */
+/* Snapshots: saved, loaded, refused. `snapshot write FILE` and `snapshot read FILE` exchange one
+ * with another program. */
 #include "check.h"
 #include <errno.h>
 #include <sys/stat.h>
@@ -93,7 +94,7 @@ static void saved_and_loaded(void) {
     CHECK(has(cache, "key 1", "another"));
     OK(hotset_close(cache));
 
-    /* All at once; into a cache that counts bytes, and one that is too small. */
+    /* All in one call; into a cache that counts bytes, and one that is too small. */
     options.eager = 1;
     OK(hotset_open(NULL, &cache));
     OK(hotset_load(cache, in_folder("saved"), &options, &entries));

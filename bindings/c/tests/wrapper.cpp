@@ -127,7 +127,8 @@ static void durations() {
     CHECK(hotset::ttl(duration<double>(0.25)).milliseconds() == 250);
     CHECK(hotset::ttl(nanoseconds(1)).milliseconds() == 1 && hotset::ttl(seconds(0)).milliseconds() == 1);
     CHECK(hotset::ttl(hours(-1)).milliseconds() == 1 && hotset::ttl(hours::min()).milliseconds() == 1);
-    // What no number of milliseconds tells has no end, and is none of the special times either.
+    // A duration beyond the range of milliseconds never expires, and is none of the special TTLs
+    // either.
     CHECK(hotset::ttl(hours::max()).milliseconds() == HOTSET_TTL_NONE);
     CHECK(hotset::ttl(duration<double>(1e300)).milliseconds() == HOTSET_TTL_NONE);
     CHECK(hotset::ttl(duration<std::uint64_t, std::milli>(UINT64_MAX)).milliseconds() == HOTSET_TTL_NONE);
