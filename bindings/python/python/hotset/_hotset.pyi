@@ -53,7 +53,7 @@ def loads(data: bytes, /) -> Any:
     """The value that these bytes are, which may be anybody's: ValueError, TypeError or ArithmeticError if they are none."""
 
 @final
-class Saving:
+class SaveSession:
     """A save that is going on: batch and add in turns, then finish. For one thread at a time."""
 
     def batch(self) -> list[tuple[Any, Any]]:
@@ -69,12 +69,12 @@ class Saving:
         """The file is given up, if it is not finished."""
 
 @final
-class Loading:
+class LoadSession:
     """A load that is going on: goes through the bytes of keys and values, hottest first, as long as there is room; then finish."""
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> tuple[bytes, bytes]: ...
-    def keep(self, key: Any, value: Any, /) -> None:
+    def stage(self, key: Any, value: Any, /) -> None:
         """What the last bytes are. A Memo's key is (args, kwargs)."""
 
     def finish(self) -> int:
@@ -182,7 +182,7 @@ class Memo:
     def clear_entries(self) -> None:
         """As clear, but the counters of hits and misses stay."""
 
-    def supersede_loads(self) -> None:
+    def invalidate_loads(self) -> None:
         """What is being loaded is not kept, and serves no later caller. Entries stay."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
@@ -194,8 +194,8 @@ class Memo:
 
     def run_pending(self) -> None: ...
     def resize(self, capacity: int, /) -> None: ...
-    def saving(self, path: str, schema: int, /) -> Saving: ...
-    def loading(self, path: str, schema: int, /) -> Loading: ...
+    def save_session(self, path: str, schema: int, /) -> SaveSession: ...
+    def load_session(self, path: str, schema: int, /) -> LoadSession: ...
     # By (args, kwargs), which are hashed as a call's would be:
     def get(self, args: tuple[Any, ...], kwargs: dict[str, Any], default: Any = None, /) -> Any:
         """The value if it is there; counts as a hit or miss. A remembered exception is raised."""
@@ -335,16 +335,16 @@ class Cache:
     def clear_entries(self) -> None:
         """As clear, but the counters of hits and misses stay."""
 
-    def supersede_loads(self) -> None:
-        """As Memo.supersede_loads."""
+    def invalidate_loads(self) -> None:
+        """As Memo.invalidate_loads."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
         """As Memo.set_trust."""
 
     def run_pending(self) -> None: ...
     def resize(self, capacity: int, /) -> None: ...
-    def saving(self, path: str, schema: int, /) -> Saving: ...
-    def loading(self, path: str, schema: int, /) -> Loading: ...
+    def save_session(self, path: str, schema: int, /) -> SaveSession: ...
+    def load_session(self, path: str, schema: int, /) -> LoadSession: ...
 
 # The second tier: the protocol without I/O. Times are int nanoseconds of one clock (CLOCK_BOOTTIME), passed in; `px` is milliseconds.
 

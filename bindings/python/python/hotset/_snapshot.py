@@ -8,7 +8,7 @@ import warnings
 from typing import Any, Protocol
 
 from hotset._codecs import PICKLE, Codec
-from hotset._hotset import Loading, Saving, SnapshotError
+from hotset._hotset import LoadSession, SaveSession, SnapshotError
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -31,8 +31,8 @@ def warn(text: str) -> None:
 class Snapshots(Protocol):
     """A native cache."""
 
-    def saving(self, path: str, schema: int, /) -> Saving: ...
-    def loading(self, path: str, schema: int, /) -> Loading: ...
+    def save_session(self, path: str, schema: int, /) -> SaveSession: ...
+    def load_session(self, path: str, schema: int, /) -> LoadSession: ...
 
 
 def refused(text: str) -> SnapshotError:
@@ -57,7 +57,7 @@ def save(cache: Snapshots, path: str, codec: Codec, schema: int) -> int:
     """Saves what the codec can write, and returns how many entries that are. See `Cache.save`."""
     written = left_out = 0
     first: tuple[str, Exception] | None = None
-    saving = cache.saving(path, schema)
+    saving = cache.save_session(path, schema)
     try:
         while batch := saving.batch():
             for at, (key, value) in enumerate(batch):
@@ -88,7 +88,7 @@ def _told(key: str, error: Exception) -> str:
 def load(cache: Snapshots, path: str, codec: Codec, schema: int) -> int:
     """Loads all of a file or nothing, and returns how many entries came in. See `Cache.load`."""
     try:
-        loading = cache.loading(path, schema)
+        loading = cache.load_session(path, schema)
     except SnapshotError as error:
         if error.reason == "schema":
             error.args = (f"{path}: the snapshot was saved by another codec than {codec.name!r}, with another schema, or by another function",)
@@ -97,7 +97,7 @@ def load(cache: Snapshots, path: str, codec: Codec, schema: int) -> int:
         _warn_of_writers(path)
     for key, value in loading:
         try:
-            loading.keep(codec.loads_key(key), codec.loads(value))
+            loading.stage(codec.loads_key(key), codec.loads(value))
         except MemoryError:
             raise
         except Exception as error:

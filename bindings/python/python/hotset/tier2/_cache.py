@@ -58,8 +58,8 @@ class MappingTier:
     def clear(self) -> None:
         self._cache.clear_entries()
 
-    def supersede_loads(self) -> None:
-        self._cache.supersede_loads()
+    def invalidate_loads(self) -> None:
+        self._cache.invalidate_loads()
 
     def set_trust(self, core: Any) -> None:
         self._cache.set_trust(core)

@@ -115,8 +115,8 @@ class MemoTier:
     def clear(self) -> None:
         self._memo.clear_entries()
 
-    def supersede_loads(self) -> None:
-        self._memo.supersede_loads()
+    def invalidate_loads(self) -> None:
+        self._memo.invalidate_loads()
 
     def set_trust(self, core: Any) -> None:
         self._memo.set_trust(core)

@@ -542,10 +542,10 @@ class Session:
             space.first.clear()
         self.waiters.wake_all()
 
-    def supersede_loads(self) -> None:
+    def invalidate_loads(self) -> None:
         """What is being loaded is not kept, and serves no later caller."""
         for space in self.all_spaces():
-            space.first.supersede_loads()
+            space.first.invalidate_loads()
 
     # --- What is seen from outside.
 

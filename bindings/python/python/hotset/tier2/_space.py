@@ -45,7 +45,7 @@ class FirstTier(Protocol):
     def clear(self) -> None:
         """Removes all entries; what is being loaded is not kept."""
 
-    def supersede_loads(self) -> None:
+    def invalidate_loads(self) -> None:
         """What is being loaded is not kept, and serves no later caller."""
 
     def set_trust(self, core: Any) -> None:
