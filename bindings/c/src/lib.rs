@@ -13,6 +13,8 @@
 #![allow(non_camel_case_types)]
 // The header has the rules for callers: for all calls in its preamble, and for each in its comment.
 #![allow(clippy::missing_safety_doc)]
+// Comments become those of the header, where names have no backticks.
+#![allow(clippy::doc_markdown)]
 // Types and functions of the header are `pub`, in any module; nothing else is.
 #![allow(unreachable_pub)]
 
