@@ -57,7 +57,7 @@ mod admin;
 mod write;
 
 use cache::hotset_cache;
-use reply::hotset_reply;
+use reply::{hotset_compute_fn, hotset_loader_fn, hotset_reply};
 use types::*;
 
 #[derive(Arbitrary, Debug)]
@@ -450,7 +450,7 @@ unsafe fn one(
                     let compute: hotset_compute_fn = if null(4) { None } else { Some(compute) };
                     compute::hotset_compute(at, key, key_len, compute, arg, out);
                 } else {
-                    let load: hotset_load_fn = if null(4) { None } else { Some(load) };
+                    let load: hotset_loader_fn = if null(4) { None } else { Some(load) };
                     load::hotset_get_or_load(at, key, key_len, load, arg, out);
                 }
             }
