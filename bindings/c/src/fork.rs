@@ -31,9 +31,10 @@ pub(crate) fn watch() -> Result<(), Status> {
     static WATCHED: AtomicBool = AtomicBool::new(false);
     if !WATCHED.load(Ordering::Relaxed) {
         // Two threads may both register it: a second run of the handler does no harm. With a lock,
-        // the child of a fork at this point could wait forever. SAFETY: the handler takes no lock
-        // and no memory. It stays loaded (build.rs); libc forgets the handlers of a plugin that was
-        // linked with the static library, and is unloaded. (Miri knows no forks.)
+        // the child of a fork at this point could wait forever.
+        // SAFETY: the handler takes no lock and no memory. It stays loaded (build.rs); libc forgets
+        // the handlers of a plugin that was linked with the static library, and is unloaded. (Miri
+        // knows no forks.)
         if !cfg!(miri) && unsafe { libc::pthread_atfork(None, None, Some(in_child)) } != 0 {
             return Err(hotset_status::HOTSET_NO_MEMORY.into());
         }
