@@ -88,10 +88,14 @@ impl hotset_cache {
         if callback::is_within(open.id) {
             return Err(hotset_status::HOTSET_REENTRANT.into());
         }
+        // Acquire pairs with the Release in `hotset_iter_open` and `hotset_iter_close`: an iterator
+        // that was closed on another thread no longer uses the engine.
         if open.iterators.load(Ordering::Acquire) != 0 {
             return Err(hotset_status::HOTSET_BUSY.into());
         }
         let live = open.live.load(Ordering::Relaxed);
+        // Of several calls that close it, the one whose exchange succeeds does. Relaxed: no other
+        // call is in progress, by the promise above.
         if open
             .live
             .compare_exchange(live, CLOSED, Ordering::Relaxed, Ordering::Relaxed)

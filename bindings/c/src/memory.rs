@@ -51,6 +51,8 @@ fn block_layout(size: usize) -> Layout {
 
 /// Puts a block in its place, unless another thread has filled it.
 fn put_back(place: &AtomicPtr<u8>, size: usize, memory: *mut u8) {
+    // Release pairs with the Acquire in `lend`, which hands the block to another thread; Acquire
+    // with the Release of another `put_back`, whose block is freed here.
     let other = place.swap(memory, Ordering::AcqRel);
     if !other.is_null() {
         // SAFETY: a block of the same size, which no thread has any more.
@@ -71,7 +73,8 @@ pub(crate) fn ready() -> Result<(), Status> {
 #[cold]
 #[inline(never)]
 fn refill() -> Result<(), Status> {
-    // Before the blocks are read: a thread that takes one from now on sets it again.
+    // Before the blocks are read: a thread that takes one from now on sets it again. SeqCst, like
+    // the loads below, pairs with `lend`, which takes a block and then sets it.
     SHORT.store(false, Ordering::SeqCst);
     for (block, size) in RESERVE.iter().zip(sizes()) {
         if !block.load(Ordering::SeqCst).is_null() {
@@ -97,14 +100,17 @@ fn lend(layout: Layout) -> *mut u8 {
     }
     let places = RESERVE.iter().zip(&LENT).zip(sizes());
     for ((block, lent), _) in places.filter(|(_, size)| *size >= layout.size()) {
+        // Acquire pairs with the Release in `put_back`: the previous use of the block has ended.
         let memory = block.swap(ptr::null_mut(), Ordering::AcqRel);
         if memory.is_null() {
             continue;
         }
+        // After the block is taken. SeqCst pairs with `refill`.
         SHORT.store(true, Ordering::SeqCst);
         // Counted first, so that the count is never less than the number of lent blocks.
         LENT_COUNT.fetch_add(1, Ordering::Relaxed);
         // A block that was lent from this place before is an ordinary allocation from now on.
+        // AcqRel pairs with the exchange in `take_back`.
         if !lent.swap(memory, Ordering::AcqRel).is_null() {
             LENT_COUNT.fetch_sub(1, Ordering::Relaxed);
         }
@@ -118,6 +124,7 @@ fn lend(layout: Layout) -> *mut u8 {
 #[inline(never)]
 fn take_back(memory: *mut u8) -> bool {
     for ((block, lent), size) in RESERVE.iter().zip(&LENT).zip(sizes()) {
+        // AcqRel pairs with the swap in `lend`. Of all threads, the one that frees the memory has it.
         let exchanged = lent.compare_exchange(memory, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
         if exchanged.is_ok() {
             LENT_COUNT.fetch_sub(1, Ordering::Relaxed);
