@@ -40,8 +40,9 @@ ok "hotset.pc is of version $version"
 sed -n '/^```c$/,/^```$/p' "$root/README.md" | sed '/^```$/q' | sed '/^```/d' >"$work/quickstart.c"
 [ -s "$work/quickstart.c" ] || fail "README.md has no C quickstart"
 
-declare -A sources=([quickstart]=$work/quickstart.c [hello]=$root/examples/c/hello.c [proxy]=$root/examples/c/proxy.c)
-for name in quickstart hello proxy; do
+declare -A sources=([quickstart]=$work/quickstart.c [hello]=$root/examples/c/hello.c [tour]=$root/examples/c/tour.c
+    [proxy]=$root/examples/c/proxy.c)
+for name in quickstart hello tour proxy; do
     extra=()
     [ $name != proxy ] || extra=(-lpthread -lm)
     # shellcheck disable=SC2046 # flags are words
@@ -52,12 +53,12 @@ for name in quickstart hello proxy; do
         $(pkg-config --static --cflags --libs hotset) "${extra[@]}" 2>"$work/warnings" || { cat "$work/warnings"; fail "$name-static"; }
     ! readelf -d "$work/$name-static" | grep NEEDED >/dev/null || fail "$name-static needs a shared library"
 done
-ok "quickstart, hello and proxy build through pkg-config, shared and static"
-for name in quickstart hello; do
+ok "quickstart, hello, tour and proxy build through pkg-config, shared and static"
+for name in quickstart hello tour; do
     said=$("$work/$name")
     [ -n "$said" ] && [ "$said" = "$(env -u LD_LIBRARY_PATH "$work/$name-static")" ] || fail "$name said: $said"
 done
-ok "quickstart and hello run, shared and static"
+ok "quickstart, hello and tour run, shared and static"
 "$work/proxy" --demo >"$work/demo"
 env -u LD_LIBRARY_PATH "$work/proxy-static" --demo >"$work/demo"
 grep -q 'stampede .* backend calls 50$' "$work/demo" || fail "the demo said: $(cat "$work/demo")"
