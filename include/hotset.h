@@ -43,10 +43,11 @@
  *   exception may leave one (the process would be aborted); and a child that one forks must not
  *   return from it. What their arguments point to must be safe for several threads.
  *
- * - Destructors. Without a destructor in the options, values are bytes. With one, a value belongs
- *   to the library from the call that stored it and returned HOTSET_OK, and the destructor is
- *   called for it exactly once. If the call returned another status, the value is still the
- *   caller's. A reply (hotset_reply_set) belongs to the library immediately, stored or not.
+ * - Destructors. Without a destructor in the options, values are bytes. With one, a value that a
+ *   call stores belongs to the library if the call returned HOTSET_OK, and to the caller otherwise.
+ *   A reply belongs to the library as soon as hotset_reply_set returned HOTSET_OK, also if it is
+ *   not stored because the callback returns another status, runs again, or replies again. For each
+ *   value of the library the destructor is called once: see hotset_destructor_fn.
  *
  * - Ticker. Without ticker_ms, maintenance (freeing expired and evicted entries) is done by the
  *   calls on the cache. With it, a thread also does it at that interval. All signals are blocked in
@@ -107,7 +108,8 @@
  *     }
  *     hotset_close(cache);
  *
- * examples/c/proxy.c uses counters, loads, expiration, removal and statistics.
+ * examples/c/tour.c has an example of every section; examples/c/proxy.c is a server that uses loads,
+ * atomic changes, TTLs and statistics.
  */
 
 
@@ -601,9 +603,9 @@ typedef struct {
 extern "C" {
 #endif // __cplusplus
 
-/* ------------------------------------------------------------------------------------------------
+/* ----------------------------------------------------------------------------------------------
  * 1. What most programs need: open, put, get, release, close
- * ------------------------------------------------------------------------------------------------ */
+ * ---------------------------------------------------------------------------------------------- */
 
 /**
  * Writes the default options to `options`.
@@ -617,10 +619,10 @@ hotset_status hotset_options_init(hotset_options *options, size_t size);
  * Opens a cache and stores it in `*cache`. All threads share it. Close it with hotset_close.
  *
  * @param options NULL for the defaults: 64 MiB, W-TinyLFU, no expiration.
- * @return HOTSET_OK; HOTSET_INVALID if options contradict each other: both max_entries and
- * max_bytes, a jitter outside of 0 to below 1, an unknown policy, a size that hotset_options_init
- * did not set; HOTSET_IO, with errno, if the operating system refused the ticker's thread;
- * HOTSET_NO_MEMORY. After a failure `*cache` is NULL.
+ * @return HOTSET_OK; HOTSET_INVALID, also for both max_entries and max_bytes, a jitter outside of 0
+ * to below 1, an unknown policy, or a size that hotset_options_init did not set; HOTSET_IO, with
+ * errno, if the operating system refused the ticker's thread; HOTSET_NO_MEMORY. After a failure
+ * `*cache` is NULL.
  */
 hotset_status hotset_open(const hotset_options *options, hotset_cache **cache);
 
@@ -631,9 +633,6 @@ hotset_status hotset_open(const hotset_options *options, hotset_cache **cache);
  * The entry can be read immediately, unless the policy does not admit it, or it is larger than the
  * whole cache. Handles to the previous entry stay valid. A load of the key that is in progress is
  * invalidated: its value is not stored.
- *
- * With a destructor in the options, the value belongs to the library if the call returns
- * HOTSET_OK, and to the caller otherwise.
  *
  * @return HOTSET_OK; HOTSET_TOO_LARGE, HOTSET_NO_MEMORY.
  */
@@ -680,7 +679,7 @@ hotset_status hotset_release(hotset_value *value);
  * Closes a cache and frees its entries. Handles stay valid until they are released. It must be the
  * last call on the cache, and no other call on it may be in progress.
  *
- * Joins the ticker, and frees every entry that no handle holds. After it has returned, no thread
+ * Frees every entry that no handle holds. After it has returned, no thread
  * of the library runs for this cache, no removal callback is called, and the destructor is called
  * only for entries that handles hold.
  *
@@ -692,9 +691,9 @@ hotset_status hotset_release(hotset_value *value);
  */
 hotset_status hotset_close(hotset_cache *cache);
 
-/* ------------------------------------------------------------------------------------------------
+/* ----------------------------------------------------------------------------------------------
  * 2. Other ways to read
- * ------------------------------------------------------------------------------------------------ */
+ * ---------------------------------------------------------------------------------------------- */
 
 /**
  * Stores a value's bytes, and the handle to release, in `*value`: hotset_get and hotset_value_data
@@ -781,9 +780,9 @@ hotset_status hotset_value_version(const hotset_value *value, uint64_t *version)
  */
 hotset_status hotset_retain(hotset_value *value);
 
-/* ------------------------------------------------------------------------------------------------
+/* ----------------------------------------------------------------------------------------------
  * 3. Other ways to write
- * ------------------------------------------------------------------------------------------------ */
+ * ---------------------------------------------------------------------------------------------- */
 
 /**
  * Stores a value as hotset_put does, with a TTL of its own. A time to idle still applies.
@@ -802,9 +801,7 @@ hotset_status hotset_put_ttl(hotset_cache *cache,
  * Stores a value if the key is absent or expired. Otherwise `*existing` becomes a handle to the
  * current entry, to be released.
  *
- * With a destructor in the options, the value belongs to the library if the call returns
- * HOTSET_OK, and to the caller otherwise.
- *
+ * @param ttl_ms As for hotset_put_ttl.
  * @param existing May be NULL. Becomes NULL unless the call returns HOTSET_EXISTS.
  * @return HOTSET_OK if the value was stored; HOTSET_EXISTS if the key is present;
  * HOTSET_TOO_LARGE, HOTSET_NO_MEMORY.
@@ -835,17 +832,15 @@ hotset_status hotset_take(hotset_cache *cache,
                           size_t key_len,
                           hotset_value **value);
 
-/* ------------------------------------------------------------------------------------------------
+/* ----------------------------------------------------------------------------------------------
  * 4. Atomic changes
- * ------------------------------------------------------------------------------------------------ */
+ * ---------------------------------------------------------------------------------------------- */
 
 /**
  * Replaces the entry of a key if its version is still `version`, which was read with
  * hotset_value_version.
  *
- * With a destructor in the options, the value belongs to the library if the call returns
- * HOTSET_OK, and to the caller otherwise.
- *
+ * @param ttl_ms As for hotset_put_ttl.
  * @return HOTSET_OK; HOTSET_CONFLICT if the entry is another; HOTSET_NOT_FOUND if the key is
  * absent or expired; HOTSET_TOO_LARGE, HOTSET_NO_MEMORY.
  */
@@ -862,6 +857,7 @@ hotset_status hotset_cas(hotset_cache *cache,
  * begins at 0 and expires after `ttl_ms`; a present one keeps its deadline. The destructor is not
  * called for the values that it makes.
  *
+ * @param ttl_ms As for hotset_put_ttl, for a counter that was absent.
  * @param sum Becomes the new number. May be NULL.
  * @return HOTSET_OK; HOTSET_NOT_A_NUMBER if the value is not 8 bytes long; HOTSET_OVERFLOW if the
  * sum exceeds 64 bits; HOTSET_TOO_LARGE, HOTSET_NO_MEMORY. After a failure nothing has changed,
@@ -893,9 +889,9 @@ hotset_status hotset_compute(hotset_cache *cache,
                              void *arg,
                              hotset_value **value);
 
-/* ------------------------------------------------------------------------------------------------
+/* ----------------------------------------------------------------------------------------------
  * 5. Loading what is missing
- * ------------------------------------------------------------------------------------------------ */
+ * ---------------------------------------------------------------------------------------------- */
 
 /**
  * Stores a handle to the entry of a key in `*value`, as hotset_get does. If the key is absent or
@@ -921,10 +917,6 @@ hotset_status hotset_get_or_load(hotset_cache *cache,
 /**
  * Replies, in a callback, with a value, which is copied. Replaces an earlier reply.
  *
- * With a destructor in the options, the value belongs to the library from now on. The destructor
- * then runs also for a value that is not stored, because the callback returns another status, runs
- * again, or replies again.
- *
  * @param ttl_ms Milliseconds, HOTSET_TTL_DEFAULT, HOTSET_TTL_NONE or HOTSET_TTL_KEEP.
  * @return HOTSET_OK; HOTSET_TOO_LARGE, HOTSET_NO_MEMORY. After a failure the earlier reply stands;
  * the callback may return this status as its own.
@@ -942,9 +934,9 @@ hotset_status hotset_reply_set(hotset_reply *reply,
  */
 hotset_status hotset_reply_remove(hotset_reply *reply);
 
-/* ------------------------------------------------------------------------------------------------
+/* ----------------------------------------------------------------------------------------------
  * 6. All entries
- * ------------------------------------------------------------------------------------------------ */
+ * ---------------------------------------------------------------------------------------------- */
 
 /**
  * Begins an iteration over all entries, in no useful order. Close it with hotset_iter_close before
@@ -963,8 +955,8 @@ hotset_status hotset_iter_open(hotset_cache *cache, hotset_iter **iter);
  * iterator.
  *
  * @return HOTSET_OK; HOTSET_NOT_FOUND at the end, and from then on; HOTSET_REENTRANT in a callback
- * of a step of this iterator; HOTSET_NO_MEMORY, after which it may be called again. After a
- * failure `*value` is NULL.
+ * of a step of this iterator; HOTSET_NO_MEMORY, after which it may be called again;
+ * HOTSET_FORKED. After a failure `*value` is NULL.
  */
 hotset_status hotset_iter_next(hotset_iter *iter, hotset_value **value);
 
@@ -977,9 +969,9 @@ hotset_status hotset_iter_next(hotset_iter *iter, hotset_value **value);
  */
 hotset_status hotset_iter_close(hotset_iter *iter);
 
-/* ------------------------------------------------------------------------------------------------
+/* ----------------------------------------------------------------------------------------------
  * 7. The cache as a whole
- * ------------------------------------------------------------------------------------------------ */
+ * ---------------------------------------------------------------------------------------------- */
 
 /**
  * Writes the statistics of a cache to `stats`.
@@ -1037,9 +1029,9 @@ hotset_status hotset_clear(hotset_cache *cache);
  */
 hotset_status hotset_run_pending(hotset_cache *cache);
 
-/* ------------------------------------------------------------------------------------------------
+/* ----------------------------------------------------------------------------------------------
  * 8. Snapshots: a file for the next process to begin warm
- * ------------------------------------------------------------------------------------------------ */
+ * ---------------------------------------------------------------------------------------------- */
 
 /**
  * Writes the default options to `options`: schema 0, a mapped file, entries that are restored when
@@ -1118,9 +1110,9 @@ hotset_status hotset_load(hotset_cache *cache,
  */
 hotset_status hotset_warm(hotset_cache *cache, uint64_t *entries, uint64_t *corrupt);
 
-/* ------------------------------------------------------------------------------------------------
+/* ----------------------------------------------------------------------------------------------
  * 9. Texts and versions
- * ------------------------------------------------------------------------------------------------ */
+ * ---------------------------------------------------------------------------------------------- */
 
 /**
  * Returns the meaning of a status in English: never NULL, for any number, and valid forever.

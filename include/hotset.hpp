@@ -1,6 +1,6 @@
 // hotset.hpp: hotset for C++17, over hotset.h and nothing else.
 //
-// What is in there:
+// Contents:
 //  * hotset::cache owns a cache, hotset::value one entry that was read; both move and do not copy.
 //    A value stays readable after its entry was evicted or replaced and after the cache was
 //    destroyed.
@@ -8,8 +8,8 @@
 //    has the status.
 //  * Any thread may use a cache at any time, as in C. Moving or destroying a cache while others use
 //    it is a mistake.
-//  * A callable given to compute or get_or_load may throw: its own exception comes out of that
-//    call. Callers that were waiting for the same load get hotset::error with HOTSET_LOAD_FAILED.
+//  * A callable given to compute or get_or_load may throw: that call throws the same exception.
+//    Callers that were waiting for the same load get hotset::error with HOTSET_LOAD_FAILED.
 //  * A removal listener is set in the options, as in C, and must not throw.
 #ifndef HOTSET_HPP
 #define HOTSET_HPP
@@ -58,7 +58,7 @@ inline bool check_or(hotset_status status, hotset_status no) {
 
 } // namespace detail
 
-// How long an entry lives: a duration, or one of the three below.
+// TTL of an entry: a duration, or one of the three below.
 class ttl {
 public:
     // At least a millisecond, which is the resolution; a negative duration expires immediately,
@@ -95,11 +95,11 @@ public:
         if (handle_) hotset_release(handle_);
     }
 
-    // Takes over a handle that C code got.
+    // Takes ownership of a handle from C code.
     static value adopt(hotset_value *handle) noexcept { return value(handle); }
 
     // Views of the bytes, for as long as this object holds them: not of a temporary, whose views
-    // would dangle. (Of `cache.get(key)->data()` the compiler does not know: use it within the
+    // would dangle. (The compiler does not reject `cache.get(key)->data()`: use it within the
     // statement, or keep the result of get.)
     std::string_view data() const & { return view(hotset_value_data); }
     std::string_view data() const && = delete;
@@ -160,7 +160,7 @@ private:
     ttl ttl_;
 };
 
-// hotset_options, filled with the defaults; set the fields that you want otherwise.
+// hotset_options with the default values.
 struct options : hotset_options {
     options() { detail::check(hotset_options_init(this, sizeof(hotset_options))); }
 };
@@ -184,7 +184,7 @@ public:
         return found(hotset_get(cache_, key.data(), key.size(), &out), out);
     }
 
-    // The values in the order of the keys, empty where there is none.
+    // Returns the values in the order of the keys; empty for a key that is absent or expired.
     std::vector<std::optional<value>> get_many(const std::vector<std::string_view> &keys) const {
         std::vector<hotset_slice> slices(keys.size());
         for (std::size_t i = 0; i < keys.size(); i++) {
@@ -209,7 +209,7 @@ public:
         detail::check(hotset_put_ttl(cache_, key.data(), key.size(), data.data(), data.size(), time.milliseconds()));
     }
 
-    // False where the key was there already, and then nothing is changed.
+    // Returns false if the key is present; its entry is unchanged then.
     bool put_if_absent(std::string_view key, std::string_view data, ttl time = ttl::cache_default()) {
         return detail::check_or(hotset_put_if_absent(cache_, key.data(), key.size(), data.data(), data.size(),
                                                      time.milliseconds(), nullptr),
@@ -234,8 +234,8 @@ public:
         return result;
     }
 
-    // Replaces the entry if it still is the one that was read: false if another was put in between,
-    // or the key is absent.
+    // Replaces the entry if it is still the one that was read. Returns false if it was replaced in
+    // between, or the key is absent.
     bool compare_and_swap(const value &seen, std::string_view data, ttl time = ttl::cache_default()) {
         std::string_view key = seen.key();
         hotset_status status = hotset_cas(cache_, key.data(), key.size(), seen.version(), data.data(), data.size(),
@@ -301,7 +301,7 @@ public:
         return data;
     }
 
-    // To a file, for the next process to begin warm. Returns how many entries it holds.
+    // Saves the entries to a file, for the next process to begin warm. Returns their number.
     std::uint64_t save(const std::string &path, std::uint64_t schema = 0) const {
         hotset_snapshot_options how = snapshot(schema);
         std::uint64_t entries = 0;

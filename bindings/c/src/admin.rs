@@ -6,9 +6,9 @@ use crate::memory;
 use crate::types::{Status, hotset_stats_data, hotset_status};
 use std::ptr;
 
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 /// 7. The cache as a whole
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 ///
 /// Writes the statistics of a cache to `stats`.
 ///
@@ -96,7 +96,7 @@ pub unsafe extern "C" fn hotset_capacity(cache: *mut hotset_cache, capacity: *mu
 /// As [`hotset_cache::get`].
 unsafe fn with_cache(cache: *const hotset_cache, call: impl FnOnce(&hotset_cache)) -> Status {
     ffi_guard_slow(|| {
-        // They free memory, so they are not refused where none is left.
+        // These calls free memory, so they run also if the reserve cannot be refilled.
         _ = memory::ready();
         // SAFETY: the caller's promise.
         call(unsafe { hotset_cache::get(cache) }?);

@@ -7,9 +7,9 @@ use crate::types::{Status, hotset_options, hotset_status, hotset_value};
 use libc::c_void;
 use std::ptr;
 
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 /// 1. What most programs need: open, put, get, release, close
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 ///
 /// Writes the default options to `options`.
 ///
@@ -24,10 +24,10 @@ pub unsafe extern "C" fn hotset_options_init(options: *mut hotset_options, size:
 /// Opens a cache and stores it in `*cache`. All threads share it. Close it with hotset_close.
 ///
 /// @param options NULL for the defaults: 64 MiB, W-TinyLFU, no expiration.
-/// @return HOTSET_OK; HOTSET_INVALID if options contradict each other: both max_entries and
-/// max_bytes, a jitter outside of 0 to below 1, an unknown policy, a size that hotset_options_init
-/// did not set; HOTSET_IO, with errno, if the operating system refused the ticker's thread;
-/// HOTSET_NO_MEMORY. After a failure `*cache` is NULL.
+/// @return HOTSET_OK; HOTSET_INVALID, also for both max_entries and max_bytes, a jitter outside of 0
+/// to below 1, an unknown policy, or a size that hotset_options_init did not set; HOTSET_IO, with
+/// errno, if the operating system refused the ticker's thread; HOTSET_NO_MEMORY. After a failure
+/// `*cache` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_open(options: *const hotset_options, cache: *mut *mut hotset_cache) -> Status {
     ffi_guard_slow(|| {
@@ -44,9 +44,6 @@ pub unsafe extern "C" fn hotset_open(options: *const hotset_options, cache: *mut
 /// The entry can be read immediately, unless the policy does not admit it, or it is larger than the
 /// whole cache. Handles to the previous entry stay valid. A load of the key that is in progress is
 /// invalidated: its value is not stored.
-///
-/// With a destructor in the options, the value belongs to the library if the call returns
-/// HOTSET_OK, and to the caller otherwise.
 ///
 /// @return HOTSET_OK; HOTSET_TOO_LARGE, HOTSET_NO_MEMORY.
 #[unsafe(no_mangle)]
@@ -134,7 +131,7 @@ pub unsafe extern "C" fn hotset_release(value: *mut hotset_value) -> Status {
 /// Closes a cache and frees its entries. Handles stay valid until they are released. It must be the
 /// last call on the cache, and no other call on it may be in progress.
 ///
-/// Joins the ticker, and frees every entry that no handle holds. After it has returned, no thread
+/// Frees every entry that no handle holds. After it has returned, no thread
 /// of the library runs for this cache, no removal callback is called, and the destructor is called
 /// only for entries that handles hold.
 ///

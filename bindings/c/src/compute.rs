@@ -12,16 +12,14 @@ use engine::Ttl;
 use libc::c_void;
 use std::ptr;
 
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 /// 4. Atomic changes
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 ///
 /// Replaces the entry of a key if its version is still `version`, which was read with
 /// hotset_value_version.
 ///
-/// With a destructor in the options, the value belongs to the library if the call returns
-/// HOTSET_OK, and to the caller otherwise.
-///
+/// @param ttl_ms As for hotset_put_ttl.
 /// @return HOTSET_OK; HOTSET_CONFLICT if the entry is another; HOTSET_NOT_FOUND if the key is
 /// absent or expired; HOTSET_TOO_LARGE, HOTSET_NO_MEMORY.
 #[unsafe(no_mangle)]
@@ -55,6 +53,7 @@ pub unsafe extern "C" fn hotset_cas(
 /// begins at 0 and expires after `ttl_ms`; a present one keeps its deadline. The destructor is not
 /// called for the values that it makes.
 ///
+/// @param ttl_ms As for hotset_put_ttl, for a counter that was absent.
 /// @param sum Becomes the new number. May be NULL.
 /// @return HOTSET_OK; HOTSET_NOT_A_NUMBER if the value is not 8 bytes long; HOTSET_OVERFLOW if the
 /// sum exceeds 64 bits; HOTSET_TOO_LARGE, HOTSET_NO_MEMORY. After a failure nothing has changed,

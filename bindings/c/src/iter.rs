@@ -39,9 +39,9 @@ impl Drop for IterLock<'_> {
     }
 }
 
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 /// 6. All entries
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 ///
 /// Begins an iteration over all entries, in no useful order. Close it with hotset_iter_close before
 /// the cache is closed.
@@ -73,8 +73,8 @@ pub unsafe extern "C" fn hotset_iter_open(cache: *mut hotset_cache, iter: *mut *
 /// iterator.
 ///
 /// @return HOTSET_OK; HOTSET_NOT_FOUND at the end, and from then on; HOTSET_REENTRANT in a callback
-/// of a step of this iterator; HOTSET_NO_MEMORY, after which it may be called again. After a
-/// failure `*value` is NULL.
+/// of a step of this iterator; HOTSET_NO_MEMORY, after which it may be called again;
+/// HOTSET_FORKED. After a failure `*value` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_iter_next(iter: *mut hotset_iter, value: *mut *mut hotset_value) -> Status {
     ffi_guard_write(|| {

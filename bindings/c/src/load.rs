@@ -11,9 +11,9 @@ use engine::LoadError;
 use libc::c_void;
 use std::ptr;
 
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 /// 5. Loading what is missing
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 ///
 /// Stores a handle to the entry of a key in `*value`, as hotset_get does. If the key is absent or
 /// expired, calls `fn` to load the value, and stores it in the cache. See hotset_loader_fn.

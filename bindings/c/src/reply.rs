@@ -77,10 +77,6 @@ impl hotset_reply {
 
 /// Replies, in a callback, with a value, which is copied. Replaces an earlier reply.
 ///
-/// With a destructor in the options, the value belongs to the library from now on. The destructor
-/// then runs also for a value that is not stored, because the callback returns another status, runs
-/// again, or replies again.
-///
 /// @param ttl_ms Milliseconds, HOTSET_TTL_DEFAULT, HOTSET_TTL_NONE or HOTSET_TTL_KEEP.
 /// @return HOTSET_OK; HOTSET_TOO_LARGE, HOTSET_NO_MEMORY. After a failure the earlier reply stands;
 /// the callback may return this status as its own.

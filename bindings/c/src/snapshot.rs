@@ -114,9 +114,9 @@ fn status(error: SnapshotError) -> Status {
     status.into()
 }
 
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 /// 8. Snapshots: a file for the next process to begin warm
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 ///
 /// Writes the default options to `options`: schema 0, a mapped file, entries that are restored when
 /// they are first looked up, no progress function.

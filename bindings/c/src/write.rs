@@ -10,9 +10,9 @@ use engine::Ttl;
 use libc::c_void;
 use std::ptr;
 
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 /// 3. Other ways to write
-/// ------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 ///
 /// Stores a value as hotset_put does, with a TTL of its own. A time to idle still applies.
 ///
@@ -50,9 +50,7 @@ pub unsafe extern "C" fn hotset_put_ttl(
 /// Stores a value if the key is absent or expired. Otherwise `*existing` becomes a handle to the
 /// current entry, to be released.
 ///
-/// With a destructor in the options, the value belongs to the library if the call returns
-/// HOTSET_OK, and to the caller otherwise.
-///
+/// @param ttl_ms As for hotset_put_ttl.
 /// @param existing May be NULL. Becomes NULL unless the call returns HOTSET_EXISTS.
 /// @return HOTSET_OK if the value was stored; HOTSET_EXISTS if the key is present;
 /// HOTSET_TOO_LARGE, HOTSET_NO_MEMORY.
