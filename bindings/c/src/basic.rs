@@ -24,8 +24,8 @@ pub unsafe extern "C" fn hotset_options_init(options: *mut hotset_options, size:
 /// Opens a cache and stores it in `*cache`. All threads share it. Close it with hotset_close.
 ///
 /// @param options NULL for the defaults: 64 MiB, W-TinyLFU, no expiration.
-/// @return HOTSET_OK; HOTSET_INVALID, also for both max_entries and max_bytes, a jitter outside of 0
-/// to below 1, an unknown policy, or a size that hotset_options_init did not set; HOTSET_IO, with
+/// @return HOTSET_OK; HOTSET_INVALID, also for both max_entries and max_bytes, a jitter outside of
+/// 0 to below 1, an unknown policy, or a size that hotset_options_init did not set; HOTSET_IO, with
 /// errno, if the operating system refused the ticker's thread; HOTSET_NO_MEMORY. After a failure
 /// `*cache` is NULL.
 #[unsafe(no_mangle)]

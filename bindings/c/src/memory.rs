@@ -124,7 +124,7 @@ fn lend(layout: Layout) -> *mut u8 {
 #[inline(never)]
 fn take_back(memory: *mut u8) -> bool {
     for ((block, lent), size) in RESERVE.iter().zip(&LENT).zip(sizes()) {
-        // AcqRel pairs with the swap in `lend`. Of all threads, the one that frees the memory has it.
+        // AcqRel pairs with the swap in `lend`.
         let exchanged = lent.compare_exchange(memory, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
         if exchanged.is_ok() {
             LENT_COUNT.fetch_sub(1, Ordering::Relaxed);

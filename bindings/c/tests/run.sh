@@ -52,7 +52,8 @@ the_symbols() {
     echo "symbols: ok, $(wc -l <"$work/exported") functions"
 }
 
-# The programs of the README and of the tutorial, as they are printed there, with the static library.
+# The programs of the README and of the tutorial, as they are printed there, with the static
+# library.
 the_quickstarts() {
     local page
     for page in README.md docs/tutorials/c-server.md; do
