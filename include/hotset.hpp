@@ -1,12 +1,15 @@
 // hotset.hpp: hotset for C++17, over hotset.h and nothing else.
 //
-// What is in there:
-//  * hotset::cache owns a cache, hotset::value one entry that was read; both move and do not copy. A value stays readable
-//    after its entry was evicted or replaced and after the cache was destroyed.
-//  * An absent key is an empty std::optional or false. What went wrong is thrown as hotset::error, which tells its status.
-//  * Any thread may use a cache at any time, as in C. Moving or destroying a cache while others use it is a mistake.
-//  * A callable given to compute or get_or_load may throw: its own exception comes out of that call. Callers that were
-//    waiting for the same load get hotset::error with HOTSET_LOAD_FAILED.
+// Contents:
+//  * hotset::cache owns a cache, hotset::value one entry that was read; both move and do not copy.
+//    A value stays readable after its entry was evicted or replaced and after the cache was
+//    destroyed.
+//  * An absent key is an empty std::optional or false. Errors are thrown as hotset::error, which
+//    has the status.
+//  * Any thread may use a cache at any time, as in C. Moving or destroying a cache while others use
+//    it is a mistake.
+//  * A callable given to compute or get_or_load may throw: that call throws the same exception.
+//    Callers that were waiting for the same load get hotset::error with HOTSET_LOAD_FAILED.
 //  * A removal listener is set in the options, as in C, and must not throw.
 #ifndef HOTSET_HPP
 #define HOTSET_HPP
@@ -55,10 +58,11 @@ inline bool check_or(hotset_status status, hotset_status no) {
 
 } // namespace detail
 
-// How long an entry lives: a duration, or one of the three below.
+// TTL of an entry: a duration, or one of the three below.
 class ttl {
 public:
-    // At least a millisecond, which is the resolution; what is negative is over at once too. From 2^63 of them on: no end.
+    // At least a millisecond, which is the resolution; a negative duration expires immediately,
+    // too. From 2^63 milliseconds on: never.
     template <class Rep, class Period>
     constexpr ttl(std::chrono::duration<Rep, Period> time) : ms_(whole(std::chrono::duration<long double, std::milli>(time))) {}
     static constexpr ttl cache_default() { return ttl(HOTSET_TTL_DEFAULT); }
@@ -68,7 +72,8 @@ public:
 
 private:
     explicit constexpr ttl(std::uint64_t ms) : ms_(ms) {}
-    // Through a floating type, since hours::max() and its like are more milliseconds than an integer holds.
+    // Through a floating type, since hours::max() and its like are more milliseconds than an
+    // integer holds.
     static constexpr std::uint64_t whole(std::chrono::duration<long double, std::milli> time) {
         if (!(time.count() > 1)) return 1;
         return time.count() < 0x1p63L ? static_cast<std::uint64_t>(time.count()) : HOTSET_TTL_NONE;
@@ -90,11 +95,12 @@ public:
         if (handle_) hotset_release(handle_);
     }
 
-    // Takes over a handle that C code got.
+    // Takes ownership of a handle from C code.
     static value adopt(hotset_value *handle) noexcept { return value(handle); }
 
-    // Views of the bytes, for as long as this object holds them: not of a temporary, whose views would dangle. (Of
-    // `cache.get(key)->data()` the compiler cannot tell: use it within the statement, or keep what get returns.)
+    // Views of the bytes, for as long as this object holds them: not of a temporary, whose views
+    // would dangle. (The compiler does not reject `cache.get(key)->data()`: use it within the
+    // statement, or keep the result of get.)
     std::string_view data() const & { return view(hotset_value_data); }
     std::string_view data() const && = delete;
     std::string_view key() const & { return view(hotset_value_key); }
@@ -154,7 +160,7 @@ private:
     ttl ttl_;
 };
 
-// hotset_options, filled with the defaults; set the fields that you want otherwise.
+// hotset_options with the default values.
 struct options : hotset_options {
     options() { detail::check(hotset_options_init(this, sizeof(hotset_options))); }
 };
@@ -178,7 +184,7 @@ public:
         return found(hotset_get(cache_, key.data(), key.size(), &out), out);
     }
 
-    // The values in the order of the keys, empty where there is none.
+    // Returns the values in the order of the keys; empty for a key that is absent or expired.
     std::vector<std::optional<value>> get_many(const std::vector<std::string_view> &keys) const {
         std::vector<hotset_slice> slices(keys.size());
         for (std::size_t i = 0; i < keys.size(); i++) {
@@ -187,7 +193,7 @@ public:
         }
         std::vector<hotset_value *> handles(keys.size(), nullptr);
         std::vector<std::optional<value>> values;
-        values.reserve(keys.size()); // from here on nothing throws while handles are in nobody's hands
+        values.reserve(keys.size()); // from here on nothing throws while handles have no owner
         std::size_t count = 0;
         detail::check(hotset_get_many(cache_, slices.data(), slices.size(), handles.data(), &count));
         for (hotset_value *handle : handles)
@@ -203,7 +209,7 @@ public:
         detail::check(hotset_put_ttl(cache_, key.data(), key.size(), data.data(), data.size(), time.milliseconds()));
     }
 
-    // False where the key was there already, and then nothing is changed.
+    // Returns false if the key is present; its entry is unchanged then.
     bool put_if_absent(std::string_view key, std::string_view data, ttl time = ttl::cache_default()) {
         return detail::check_or(hotset_put_if_absent(cache_, key.data(), key.size(), data.data(), data.size(),
                                                      time.milliseconds(), nullptr),
@@ -220,14 +226,16 @@ public:
         return found(hotset_take(cache_, key.data(), key.size(), &out), out);
     }
 
-    // Adds to a counter (8 bytes, little-endian); an absent one starts at `delta` and lives for `time`.
+    // Adds to a counter (8 bytes, little-endian); an absent one starts at `delta` and expires after
+    // `time`.
     std::int64_t add(std::string_view key, std::int64_t delta, ttl time = ttl::cache_default()) {
         std::int64_t result = 0;
         detail::check(hotset_add(cache_, key.data(), key.size(), delta, time.milliseconds(), &result));
         return result;
     }
 
-    // Replaces the entry if it still is the one that was read: false where another was put meanwhile, or none is there.
+    // Replaces the entry if it is still the one that was read. Returns false if it was replaced in
+    // between, or the key is absent.
     bool compare_and_swap(const value &seen, std::string_view data, ttl time = ttl::cache_default()) {
         std::string_view key = seen.key();
         hotset_status status = hotset_cas(cache_, key.data(), key.size(), seen.version(), data.data(), data.size(),
@@ -235,7 +243,8 @@ public:
         return status != HOTSET_NOT_FOUND && detail::check_or(status, HOTSET_CONFLICT);
     }
 
-    // fn: (std::optional<std::string_view> current) -> hotset::change, atomic for this key. Returns what is there after.
+    // fn: (std::optional<std::string_view> current) -> hotset::change, atomic for this key. Returns
+    // the resulting value.
     template <class Fn> std::optional<value> compute(std::string_view key, Fn &&fn) {
         callback<Fn> call{fn, nullptr};
         hotset_value *out = nullptr;
@@ -251,8 +260,9 @@ public:
         return found(status, out);
     }
 
-    // fn: (std::string_view key) -> std::optional<std::string>, called by one caller while all others for this key wait;
-    // an empty result is "there is none", which all of them get. `time` is how long what was loaded lives.
+    // fn: (std::string_view key) -> std::optional<std::string>, called by one caller while all
+    // others for this key wait; an empty result means that there is no value, which all of them
+    // get. `time` is the TTL of the loaded value.
     template <class Fn>
     std::optional<value> get_or_load(std::string_view key, Fn &&fn, ttl time = ttl::cache_default()) {
         struct loader : callback<Fn> {
@@ -291,7 +301,7 @@ public:
         return data;
     }
 
-    // To a file, for the next process to begin warm. Returns how many entries it holds.
+    // Saves the entries to a file, for the next process to begin warm. Returns their number.
     std::uint64_t save(const std::string &path, std::uint64_t schema = 0) const {
         hotset_snapshot_options how = snapshot(schema);
         std::uint64_t entries = 0;
@@ -299,8 +309,9 @@ public:
         return entries;
     }
 
-    // From a file: entries come in when they are asked for, or with `eager` at once. Returns how many the file holds.
-    // The file is mapped, and truncating it in place kills this process; with `copy` it is read into memory: see hotset_load.
+    // Loads a file: entries are restored when they are looked up, or with `eager` before it
+    // returns. Returns the file's number of entries. The file is mapped, and truncating it in place
+    // kills this process; with `copy` it is read into memory: see hotset_load.
     std::uint64_t load(const std::string &path, std::uint64_t schema = 0, bool eager = false, bool copy = false) {
         hotset_snapshot_options how = snapshot(schema);
         how.eager = eager;
@@ -310,15 +321,15 @@ public:
         return entries;
     }
 
-    // How many entries came in, and how many could not, since the file is damaged there.
+    // The number of restored entries, and of those whose records are corrupt.
     struct warmed {
-        std::uint64_t entries, damaged;
+        std::uint64_t entries, corrupt;
     };
 
-    // Brings in what is still in the file only.
+    // Restores the entries that are still in the file only.
     warmed warm() {
         warmed result{0, 0};
-        detail::check(hotset_warm(cache_, &result.entries, &result.damaged));
+        detail::check(hotset_warm(cache_, &result.entries, &result.corrupt));
         return result;
     }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# hotset from C beside an LRU behind a mutex, memcached and Rust: `bench.sh [ROUNDS]`. `make bench-c` builds the library first.
-# memcached and uthash are Debian's (`make tools-c`); memcached listens on loopback alone and ends with the benchmark.
+# hotset from C beside an LRU behind a mutex, memcached and Rust: `bench.sh [ROUNDS]`.
+# `make bench-c` builds the library first. memcached and uthash are Debian's (`make tools-c`);
+# memcached listens on loopback alone and ends with the benchmark.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

@@ -1,5 +1,6 @@
-/* The cache that a C program has without hotset: uthash, a list in order of use, and one mutex around both. A read moves
- * its entry to the front and copies the value out, for after the lock is given back anybody may free it. */
+/* The cache that a C program has without hotset: uthash, a list in order of use, and one mutex
+ * around both. A read moves its entry to the front and copies the value out, since any thread may
+ * free it after the lock is released. */
 #ifndef LRU_H
 #define LRU_H
 

@@ -1,6 +1,7 @@
-/* Reads of 100-byte values: hotset, an LRU behind a mutex (lru.h), memcached over loopback, and Rust's Cache::get.
- * Usage: reads MEMCACHED-PORT [ROUNDS]. All are filled alike, take turns in each round, and ratios are medians of the
- * rounds' ratios: on a shared machine trust those alone. Every value read is looked at, and must be there. */
+/* Reads of 100-byte values: hotset, an LRU behind a mutex (lru.h), memcached over loopback, and
+ * Rust's Cache::get. Usage: reads MEMCACHED-PORT [ROUNDS]. All are filled alike, take turns in each
+ * round, and ratios are medians of the rounds' ratios: on a shared machine trust those alone. Every
+ * value is read, and must be there. */
 #define _GNU_SOURCE
 #include "../../examples/c/wire.h"
 #include "lru.h"
@@ -189,8 +190,8 @@ typedef struct {
     size_t count;
 } contestant;
 
-/* Times the contestants in turn; the first is hotset. Prints medians and, per contestant, the ratio and the difference to
- * the first. */
+/* Times the contestants in turn; the first is hotset. Prints medians and, per contestant, the ratio
+ * and the difference to the first. */
 static void compete(const char *title, uint32_t (*picks)[PICKS], int threads, int rounds, const contestant *them, int n) {
     static double took[8][ROUNDS_MAX];
     for (int r = -1; r < rounds; r++) /* one to warm up */
@@ -260,7 +261,8 @@ int main(int argc, char **argv) {
         keys[i] = (key){names[i], KEY_LEN};
         if (hotset_put(cache, names[i], KEY_LEN, value, VALUE_LEN) != HOTSET_OK) die("a put failed");
     }
-    /* One after another: filled in turns, the caches' entries would lie interleaved in memory, each farther apart than alone. */
+    /* One after another: filled in turns, the caches' entries would lie interleaved in memory,
+     * farther from each other than alone. */
     for (int i = 0; i < KEYS; i++) lru_put(&mutex_lru, names[i], KEY_LEN, value, VALUE_LEN);
     rust_cache = rust_fill(keys, KEYS, VALUE_LEN);
     fill_memcached();

@@ -1,4 +1,5 @@
-//! Gives the shared library its SONAME, and keeps it loaded: threads may still be in it when `dlclose` is called.
+//! Gives the shared library its SONAME, and keeps it loaded: threads may still be in it when
+//! `dlclose` is called.
 
 use std::env;
 

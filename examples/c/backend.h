@@ -1,4 +1,5 @@
-/* A source of data that is slow: 2 ms for a row, as a database over a network takes. It knows the keys key:0 to key:9999. */
+/* A source of data that is slow: 2 ms for a row, as a database over a network takes. It knows the
+ * keys key:0 to key:9999. */
 #ifndef BACKEND_H
 #define BACKEND_H
 

@@ -1,4 +1,5 @@
-/* Clients of the proxy, over sockets: what each request took, and how many of them reached the backend. */
+/* Clients of the proxy, over sockets: the time of each request, and how many of them reached the
+ * backend. */
 #ifndef DEMO_H
 #define DEMO_H
 
@@ -55,7 +56,7 @@ static unsigned demo_pick(const double *upto, double chance) {
     return low;
 }
 
-/* One get; the answer must be the row that was asked for. */
+/* One get; the answer must be the requested row. */
 static bool demo_get(wire *w, unsigned number) {
     char text[64], *line;
     size_t len;
@@ -135,7 +136,8 @@ static bool demo_run(const char *name, uint16_t port, size_t requests, bool cach
     return good;
 }
 
-/* All clients ask for the same cold keys at once: each key is loaded a single time, and all get it. */
+/* All clients request the same cold keys concurrently: each key is loaded a single time, and all
+ * get it. */
 static bool demo_stampede(uint16_t port) {
     enum { KEYS = 50 };
     uint64_t nanos[KEYS * DEMO_CLIENTS];

@@ -25,7 +25,7 @@ int main(void) {
     status = hotset_get_bytes(cache, "greeting", 8, &found);
     if (status != HOTSET_OK) return failed("hotset_get_bytes", status);
 
-    hotset_close(cache); /* what was got stays readable until it is released */
+    hotset_close(cache); /* the value stays readable until it is released */
     printf("%.*s\n", (int)found.len, (const char *)found.data);
     hotset_release(found.handle);
     return 0;

@@ -2,7 +2,8 @@
  *
  *   cc proxy.c $(pkg-config --cflags --libs hotset) -lpthread -lm -o proxy
  *   ./proxy [--port N] [--bytes N] [--no-cache]     serve until SIGINT or SIGTERM
- *   ./proxy --demo                                  serve, drive it over sockets, and print what the cache was worth */
+ *   ./proxy --demo                                  serve, drive it, and print the gain
+ */
 #define _GNU_SOURCE
 #include "service.h"
 #include "demo.h"
@@ -132,7 +133,8 @@ static bool server_start(server *s, uint16_t port, uint64_t max_bytes) {
     return true;
 }
 
-/* Ends every connection and waits for its thread: after that nobody uses the cache, and it can be closed. */
+/* Ends every connection and waits for its thread: after that no thread uses the cache, and it can
+ * be closed. */
 static void server_stop(server *s) {
     pthread_mutex_lock(&s->lock);
     s->stopping = true;
@@ -185,7 +187,8 @@ int main(int argc, char **argv) {
     }
     if (demo) return bytes == 0 ? usage() : run_demo(bytes);
 
-    /* Blocked before any thread is there, so that all inherit it and only sigwait below sees the signals. */
+    /* Blocked before any thread is there, so that all inherit it and only sigwait below sees the
+     * signals. */
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);

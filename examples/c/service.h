@@ -1,5 +1,6 @@
-/* The memcached text protocol (get, gets, set, add, cas, delete, incr, decr, stats, version, quit) over a hotset cache in
- * front of the slow backend. One thread serves one connection; the cache is shared and needs no lock around it. */
+/* The memcached text protocol (get, gets, set, add, cas, delete, incr, decr, stats, version, quit)
+ * over a hotset cache in front of the slow backend. One thread serves one connection; the cache is
+ * shared and needs no lock around it. */
 #ifndef SERVICE_H
 #define SERVICE_H
 
@@ -59,7 +60,8 @@ static bool valid_key(word key) {
     return true;
 }
 
-/* memcached's time: 0 is for ever, up to 30 days is relative, more is a date, a past one is over at once (`gone`). */
+/* memcached's time: 0 is never, up to 30 days is relative, more is a date; a past one expires
+ * immediately (`gone`). */
 static bool parse_time(word w, uint64_t *ttl_ms, bool *gone) {
     uint64_t seconds;
     *gone = w.len > 1 && w.at[0] == '-';
@@ -81,7 +83,7 @@ static bool answer_failure(wire *w, hotset_status status) {
     return wire_puts(w, "SERVER_ERROR ") && wire_puts(w, hotset_strerror(status)) && wire_puts(w, "\r\n");
 }
 
-/* Called by one thread per missing key; whoever else asks for that key meanwhile waits for its answer. */
+/* Called by one thread per missing key; concurrent requests for that key wait for its answer. */
 static hotset_status load_row(void *arg, const void *key, size_t key_len, hotset_reply *reply) {
     (void)arg;
     char value[FLAGS + BACKEND_ROW] = {0};
@@ -116,7 +118,7 @@ static bool get_one(service *s, wire *w, word key, bool with_version) {
     hotset_value_data(value, &data, &len);
     hotset_value_version(value, &version);
     bool alive = write_value(w, key, data, len, with_version ? &version : NULL);
-    hotset_release(value); /* until here nobody could take the bytes away, whatever became of the entry */
+    hotset_release(value); /* until here the bytes were valid, also after an eviction */
     return alive;
 }
 
@@ -124,13 +126,15 @@ static bool do_get(service *s, wire *w, word *words, size_t count, bool with_ver
     if (count < 2) return wire_puts(w, "ERROR\r\n");
     for (size_t i = 1; i < count; i++)
         if (!valid_key(words[i])) return wire_puts(w, "CLIENT_ERROR bad key\r\n");
-    /* The line lies in the buffer of what was received, which stays as it is while only answers are written. */
+    /* The line lies in the buffer of what was received, which does not change while only answers
+     * are written. */
     for (size_t i = 1; i < count; i++)
         if (!get_one(s, w, words[i], with_version)) return false;
     return wire_puts(w, "END\r\n");
 }
 
-/* set, add: KEY FLAGS TIME BYTES [noreply]; cas: KEY FLAGS TIME BYTES VERSION [noreply]; then a line of data. */
+/* set, add: KEY FLAGS TIME BYTES [noreply]; cas: KEY FLAGS TIME BYTES VERSION [noreply]; then a
+ * line of data. */
 static bool do_store(service *s, wire *w, word *words, size_t count) {
     bool cas = is(words[0], "cas");
     bool add = is(words[0], "add");
@@ -139,7 +143,7 @@ static bool do_store(service *s, wire *w, word *words, size_t count) {
     uint64_t flags, size, version = 0, ttl_ms = 0;
     bool gone = false;
     if (count != needed + (quiet ? 1 : 0)) return wire_puts(w, "ERROR\r\n");
-    /* Without a size nobody knows where the data ends: the connection cannot go on. */
+    /* Without a size the end of the data is unknown: the connection cannot continue. */
     if (!parse_number(words[4].at, words[4].len, &size) || size > UINT32_MAX)
         return wire_puts(w, "CLIENT_ERROR bad data chunk\r\n") && wire_flush(w) && false;
     const char *wrong = NULL;
@@ -175,7 +179,7 @@ static bool do_store(service *s, wire *w, word *words, size_t count) {
         return quiet || wire_puts(w, wrong);
     }
     hotset_status status;
-    if (gone) ttl_ms = 1; /* over at once: the shortest time there is */
+    if (gone) ttl_ms = 1; /* expires immediately: the shortest TTL */
     if (cas) status = hotset_cas(s->cache, key, key_len, version, value, FLAGS + size, ttl_ms);
     else if (add) status = hotset_put_if_absent(s->cache, key, key_len, value, FLAGS + size, ttl_ms, NULL);
     else status = hotset_put_ttl(s->cache, key, key_len, value, FLAGS + size, ttl_ms);

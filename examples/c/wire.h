@@ -1,4 +1,5 @@
-/* A buffered socket: lines and blocks in, bytes out. Every call returns false once the peer is gone. */
+/* A buffered socket: lines and blocks in, bytes out. Every call returns false once the peer is
+ * gone. */
 #ifndef WIRE_H
 #define WIRE_H
 
@@ -14,7 +15,7 @@ enum { WIRE_BUFFER = 16384 };
 typedef struct {
     int fd;
     size_t head, tail; /* what was received and not yet taken: in[head..tail] */
-    size_t queued;     /* what is to be sent: out[..queued] */
+    size_t queued;     /* bytes to send: out[..queued] */
     char in[WIRE_BUFFER];
     char out[WIRE_BUFFER];
 } wire;
@@ -46,8 +47,8 @@ static inline bool wire_write(wire *w, const void *data, size_t len) {
 
 static inline bool wire_puts(wire *w, const char *text) { return wire_write(w, text, strlen(text)); }
 
-/* Receives more. Answers go out first, for the peer may be waiting for them: but only when there is nothing left to
- * do, so that a pipelining peer's answers share a packet. */
+/* Receives more. Answers go out first, for the peer may be waiting for them: but only when there is
+ * nothing left to do, so that a pipelining peer's answers share a packet. */
 static inline bool wire_fill(wire *w) {
     if (!wire_flush(w)) return false;
     if (w->head > 0) {
@@ -65,7 +66,8 @@ static inline bool wire_fill(wire *w) {
     }
 }
 
-/* The next line without its end, in place until the next call; a line longer than the buffer ends the connection. */
+/* The next line without its end, in place until the next call; a line longer than the buffer ends
+ * the connection. */
 static inline bool wire_line(wire *w, char **line, size_t *len) {
     size_t seen = 0;
     for (;;) {

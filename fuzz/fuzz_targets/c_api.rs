@@ -17,14 +17,20 @@ use std::ptr;
 mod basic;
 #[path = "../../bindings/c/src/blob.rs"]
 mod blob;
-#[path = "../../bindings/c/src/border.rs"]
-mod border;
+#[path = "../../bindings/c/src/ffi.rs"]
+mod ffi;
+#[path = "../../bindings/c/src/cache.rs"]
+mod cache;
 #[path = "../../bindings/c/src/callback.rs"]
 mod callback;
 #[path = "../../bindings/c/src/change.rs"]
 mod change;
+#[path = "../../bindings/c/src/compute.rs"]
+mod compute;
 #[path = "../../bindings/c/src/fork.rs"]
 mod fork;
+#[path = "../../bindings/c/src/load.rs"]
+mod load;
 #[path = "../../bindings/c/src/memory.rs"]
 mod memory;
 #[path = "../../bindings/c/src/options.rs"]
@@ -33,23 +39,25 @@ mod options;
 mod read;
 #[path = "../../bindings/c/src/reply.rs"]
 mod reply;
-#[path = "../../bindings/c/src/text.rs"]
-mod text;
+#[path = "../../bindings/c/src/strings.rs"]
+mod strings;
 #[path = "../../bindings/c/src/thread.rs"]
 mod thread;
 #[path = "../../bindings/c/src/ticker.rs"]
 mod ticker;
+#[path = "../../bindings/c/src/ttl.rs"]
+mod ttl;
 #[path = "../../bindings/c/src/types.rs"]
 mod types;
-#[path = "../../bindings/c/src/walk.rs"]
-mod walk;
-#[path = "../../bindings/c/src/whole.rs"]
-mod whole;
+#[path = "../../bindings/c/src/iter.rs"]
+mod iter;
+#[path = "../../bindings/c/src/admin.rs"]
+mod admin;
 #[path = "../../bindings/c/src/write.rs"]
 mod write;
 
-use border::hotset_cache;
-use reply::hotset_reply;
+use cache::hotset_cache;
+use reply::{hotset_compute_fn, hotset_loader_fn, hotset_reply};
 use types::*;
 
 #[derive(Arbitrary, Debug)]
@@ -317,7 +325,7 @@ fuzz_target!(|input: Input| {
     // SAFETY: each was opened.
     walks
         .into_iter()
-        .for_each(|walk| assert!(known(unsafe { walk::hotset_iter_close(walk) })));
+        .for_each(|walk| assert!(known(unsafe { iter::hotset_iter_close(walk) })));
     if close_first {
         close();
     }
@@ -339,7 +347,7 @@ unsafe fn one(
     call: &Call,
     world: &mut World,
     held: &mut Vec<*mut hotset_value>,
-    walks: &mut Vec<*mut walk::hotset_iter>,
+    walks: &mut Vec<*mut iter::hotset_iter>,
 ) {
     let (cache, key_bytes) = (world.cache, call.key.bytes());
     let value_bytes = value_of(world, &key_bytes, &call.value.bytes());
@@ -424,11 +432,11 @@ unsafe fn one(
                 if known(basic::hotset_get(at, key, key_len, out)) && !found.is_null() {
                     known(read::hotset_value_version(found, &mut version));
                 }
-                known(change::hotset_cas(at, key, key_len, version, value, len, ttl));
+                known(compute::hotset_cas(at, key, key_len, version, value, len, ttl));
             }
             15 => {
                 let sum = if null(3) { ptr::null_mut() } else { &raw mut sum };
-                known(change::hotset_add(at, key, key_len, call.number, ttl, sum));
+                known(compute::hotset_add(at, key, key_len, call.number, ttl, sum));
             }
             16 | 17 => {
                 let (answer, value) = (call.answer, call.value.bytes());
@@ -442,45 +450,45 @@ unsafe fn one(
                 let arg = (&raw mut plan).cast();
                 if call.which % 25 == 16 {
                     let compute: hotset_compute_fn = if null(4) { None } else { Some(compute) };
-                    change::hotset_compute(at, key, key_len, compute, arg, out);
+                    compute::hotset_compute(at, key, key_len, compute, arg, out);
                 } else {
-                    let load: hotset_load_fn = if null(4) { None } else { Some(load) };
-                    change::hotset_get_or_load(at, key, key_len, load, arg, out);
+                    let load: hotset_loader_fn = if null(4) { None } else { Some(load) };
+                    load::hotset_get_or_load(at, key, key_len, load, arg, out);
                 }
             }
             18 => {
                 let mut walk = ptr::null_mut();
-                if known(walk::hotset_iter_open(at, &mut walk)) {
+                if known(iter::hotset_iter_open(at, &mut walk)) {
                     walks.push(walk);
                 }
             }
             19 => {
                 if let Some(walk) = walks.last() {
-                    known(walk::hotset_iter_next(*walk, out));
+                    known(iter::hotset_iter_next(*walk, out));
                 } else {
-                    assert!(!known(walk::hotset_iter_next(ptr::null_mut(), out)));
+                    assert!(!known(iter::hotset_iter_next(ptr::null_mut(), out)));
                 }
             }
             20 => {
                 if let Some(walk) = walks.pop() {
-                    assert!(known(walk::hotset_iter_close(walk)));
+                    assert!(known(iter::hotset_iter_close(walk)));
                 }
             }
             21 => {
                 let mut stats = hotset_stats_data::default();
-                known(whole::hotset_stats(at, &mut stats, size_of_val(&stats)));
-                known(whole::hotset_len(at, &mut number));
-                known(whole::hotset_weight(at, &mut number));
-                known(whole::hotset_capacity(at, &mut number));
+                known(admin::hotset_stats(at, &mut stats, size_of_val(&stats)));
+                known(admin::hotset_len(at, &mut number));
+                known(admin::hotset_weight(at, &mut number));
+                known(admin::hotset_capacity(at, &mut number));
             }
             22 => match call.answer % 4 {
-                0 => _ = known(whole::hotset_clear(at)),
-                1 => _ = known(whole::hotset_set_capacity(at, call.ttl.into())),
-                _ => _ = known(whole::hotset_run_pending(at)),
+                0 => _ = known(admin::hotset_clear(at)),
+                1 => _ = known(admin::hotset_set_capacity(at, call.ttl.into())),
+                _ => _ = known(admin::hotset_run_pending(at)),
             },
             23 => world.now = world.now.wrapping_add(u64::from(call.ttl) << (call.answer % 48)),
             _ => {
-                let text = text::hotset_strerror(Status(call.number as i32));
+                let text = strings::hotset_strerror(Status(call.number as i32));
                 assert!(!std::ffi::CStr::from_ptr(text).is_empty());
                 if let Some(handle) = held.last()
                     && known(read::hotset_retain(*handle))

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs the C library, or takes it away again: `PREFIX=/usr/local DESTDIR= install.sh install|uninstall`. Needs binutils.
-# Debug information stays in the build directory, and is not installed.
-# `make install` builds it first.
+# Installs the C library, or uninstalls it:
+# `PREFIX=/usr/local DESTDIR= install.sh install|uninstall`. Needs binutils. Debug information stays
+# in the build directory, and is not installed. `make install` builds it first.
 set -euo pipefail
-umask 022 # what is installed is for everybody, whoever installs it
+umask 022 # installed files are readable by all users
 
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 here=$root/bindings/c/install
@@ -23,7 +23,8 @@ esac
 version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
 [ -n "$version" ] || fail "no version in Cargo.toml"
 real_name=libhotset.so.$version
-# What the SONAME is for: before 1.0 each minor version breaks the last one, from 1.0 on each major version does.
+# The SONAME's version: before 1.0 each minor version breaks the last one, from 1.0 on each major
+# version does.
 case $version in
 0.*) soname=libhotset.so.$(cut -d. -f1,2 <<<"$version") ;;
 *) soname=libhotset.so.${version%%.*} ;;
@@ -36,8 +37,8 @@ files=(
     lib/cmake/hotset/hotsetConfig.cmake lib/cmake/hotset/hotsetConfigVersion.cmake
 )
 
-# What a static library of Rust needs beside it. rustc names the shared libgcc, which a binary without shared libraries
-# cannot have: its unwinder is in libgcc_eh too.
+# The libraries that a static library of Rust needs. rustc names the shared libgcc, which a binary
+# without shared libraries cannot have: its unwinder is in libgcc_eh too.
 static_libs() {
     local libs probe
     probe=$(mktemp -d)
@@ -48,9 +49,9 @@ static_libs() {
     echo "${libs/-lgcc_s/-lgcc_eh}"
 }
 
-# The static library of rustc is all of Rust's standard library, with symbols that every program which links it would export.
-# What is installed is one object: what the header's functions need, with all symbols local but theirs. Sections stay apart, so
-# that --gc-sections still works.
+# The static library of rustc is all of Rust's standard library, with symbols that every program
+# which links it would export. The installed library is one object: what the header's functions
+# need, with all other symbols local. Sections stay separate, so that --gc-sections still works.
 archive() { # TO
     local work
     work=$(mktemp -d)
@@ -96,7 +97,7 @@ install)
     ;;
 uninstall)
     for file in "${files[@]}"; do rm -f "$into/$file"; done
-    # The others are everybody's, and may have been there before, empty.
+    # The other directories are shared with other packages, and may have existed before, empty.
     rmdir "$into/lib/cmake/hotset" 2>/dev/null || true
     echo "uninstalled hotset $version from $into"
     ;;

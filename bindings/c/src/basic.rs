@@ -1,34 +1,36 @@
 //! The calls that most programs need.
 
 use crate::blob::Blob;
-use crate::border::{border, border_slow, border_write, bytes, hotset_cache, result};
+use crate::cache::hotset_cache;
+use crate::ffi::{bytes, ffi_guard, ffi_guard_slow, ffi_guard_write, result};
 use crate::types::{Status, hotset_options, hotset_status, hotset_value};
 use libc::c_void;
 use std::ptr;
 
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 /// 1. What most programs need: open, put, get, release, close
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 ///
-/// Fills the options with the defaults; `size` is sizeof(hotset_options).
+/// Writes the default options to `options`.
 ///
-/// Returns HOTSET_OK, or HOTSET_INVALID for NULL or a size that no version of the options has. Any thread may call it.
+/// @param size sizeof(hotset_options).
+/// @return HOTSET_OK; HOTSET_INVALID for NULL, or for a size that no version of the options has.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_options_init(options: *mut hotset_options, size: usize) -> Status {
     // SAFETY: the header's rules for callers.
-    border(|| unsafe { hotset_options::init(options, size) })
+    ffi_guard(|| unsafe { hotset_options::init(options, size) })
 }
 
-/// Opens a cache; NULL for the options stands for the defaults (64 MiB, W-TinyLFU, no times). It is yours, to be closed by
-/// hotset_close; all threads share it.
+/// Opens a cache and stores it in `*cache`. All threads share it. Close it with hotset_close.
 ///
-/// Returns HOTSET_OK; HOTSET_INVALID (`*cache` is then NULL, as after all failures) if options do not go together: both
-/// max_entries and max_bytes, a jitter outside of 0 to below 1, an unknown policy, a size that hotset_options_init did not
-/// set; HOTSET_IO if there was no thread for the ticker (errno says why); HOTSET_NO_MEMORY, HOTSET_PANIC. Any thread may
-/// call it, callbacks included.
+/// @param options NULL for the defaults: 64 MiB, W-TinyLFU, no expiration.
+/// @return HOTSET_OK; HOTSET_INVALID, also for both max_entries and max_bytes, a jitter outside of
+/// 0 to below 1, an unknown policy, or a size that hotset_options_init did not set; HOTSET_IO, with
+/// errno, if the operating system refused the ticker's thread; HOTSET_NO_MEMORY. After a failure
+/// `*cache` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_open(options: *const hotset_options, cache: *mut *mut hotset_cache) -> Status {
-    border_slow(|| {
+    ffi_guard_slow(|| {
         // SAFETY: the header's rules for callers.
         let (out, options) = unsafe { (result(cache, ptr::null_mut())?, hotset_options::read(options)?) };
         out.set(Box::into_raw(options.open()?));
@@ -36,15 +38,14 @@ pub unsafe extern "C" fn hotset_open(options: *const hotset_options, cache: *mut
     })
 }
 
-/// Puts a value under a key, in the place of whatever is there; key and value are copied. A key may be empty (NULL and 0), and
-/// so may a value.
+/// Stores a copy of a value under a key, and replaces the entry of the key if there is one. A key
+/// may be empty (NULL and 0), and so may a value.
 ///
-/// The entry can be read at once, unless the policy does not admit it, or it is larger than the whole cache. Who holds a handle to
-/// the former entry keeps that. A load of the key that is going on will not come into the cache.
+/// The entry can be read immediately, unless the policy does not admit it, or it is larger than the
+/// whole cache. Handles to the previous entry stay valid. A load of the key that is in progress is
+/// invalidated: its value is not stored.
 ///
-/// Returns HOTSET_OK, HOTSET_INVALID, HOTSET_TOO_LARGE, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
-/// call it, callbacks included. With a destructor in the options: the value belongs to the library if it returns HOTSET_OK, and
-/// to the caller otherwise.
+/// @return HOTSET_OK; HOTSET_TOO_LARGE, HOTSET_NO_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_put(
     cache: *mut hotset_cache,
@@ -53,7 +54,7 @@ pub unsafe extern "C" fn hotset_put(
     value: *const c_void,
     value_len: usize,
 ) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key, value) = unsafe {
             (
@@ -70,10 +71,11 @@ pub unsafe extern "C" fn hotset_put(
     })
 }
 
-/// Gets the entry of a key, as a handle that is yours until hotset_release: nothing is copied.
+/// Stores a handle to the entry of a key in `*value`. Nothing is copied. Release it with
+/// hotset_release. Never waits for a lock.
 ///
-/// Returns HOTSET_OK; HOTSET_NOT_FOUND (`*value` is then NULL, as after all failures); HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED,
-/// HOTSET_PANIC. Any thread may call it, callbacks included; it never waits for a lock.
+/// @return HOTSET_OK; HOTSET_NOT_FOUND if the key is absent or expired. After a failure `*value` is
+/// NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_get(
     cache: *mut hotset_cache,
@@ -81,7 +83,7 @@ pub unsafe extern "C" fn hotset_get(
     key_len: usize,
     value: *mut *mut hotset_value,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe {
             let out = result(value, ptr::null_mut())?;
@@ -93,10 +95,13 @@ pub unsafe extern "C" fn hotset_get(
     })
 }
 
-/// The bytes of a value. They stay valid, and as they are, until the handle is released. Aligned to 8, so that they can be read
-/// in place as pointers, 64-bit numbers and structs of such.
+/// Stores the address and the length of a handle's value. The bytes stay valid and unchanged until
+/// the handle is released. They are aligned to 8, so they can be read in place as pointers, 64-bit
+/// numbers and structs of such.
 ///
-/// Returns HOTSET_OK, HOTSET_INVALID. Any thread may call it, callbacks included, also after hotset_close and after a fork.
+/// May also be called after hotset_close and after a fork.
+///
+/// @return HOTSET_OK; HOTSET_INVALID.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_value_data(
     value: *const hotset_value,
@@ -104,33 +109,39 @@ pub unsafe extern "C" fn hotset_value_data(
     len: *mut usize,
 ) -> Status {
     // SAFETY: the header's rules for callers.
-    border(|| unsafe { crate::read::part(value, data, len, Blob::value) })
+    ffi_guard(|| unsafe { crate::read::part(value, data, len, Blob::value) })
 }
 
-/// Gives a handle back. Its bytes must not be read any more through it.
+/// Releases a handle. Its bytes must not be read through it any more. Runs the destructor if this
+/// was the last handle of an entry that has left the cache.
 ///
-/// Returns HOTSET_OK, or HOTSET_INVALID for NULL; HOTSET_PANIC. Any thread may call it, callbacks included, also after hotset_close
-/// and after a fork. Runs the destructor, if this was the last handle of an entry that has left the cache.
+/// May also be called after hotset_close and after a fork.
+///
+/// @return HOTSET_OK; HOTSET_INVALID for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_release(value: *mut hotset_value) -> Status {
-    border(|| {
-        // SAFETY: the header's rules for callers: the handle is valid, and this is the last use of it.
+    ffi_guard(|| {
+        // SAFETY: the header's rules for callers: the handle is valid, and this is the last use of
+        // it.
         drop(unsafe { Blob::from_handle(value) }.ok_or(hotset_status::HOTSET_INVALID)?);
         Ok(())
     })
 }
 
-/// Closes a cache and frees its entries. Handles stay valid until they are released. No other call on the cache may be going on
-/// or come later.
+/// Closes a cache and frees its entries. Handles stay valid until they are released. It must be the
+/// last call on the cache, and no other call on it may be in progress.
 ///
-/// Joins the ticker, and frees every entry that no handle holds: once it has returned, no thread of the library's runs for this
-/// cache, no removal callback, and the destructor only for entries that handles hold. Returns HOTSET_OK; HOTSET_BUSY while iterators are open, HOTSET_REENTRANT in a callback of this cache, HOTSET_FORKED in a
-/// child (the cache is unchanged by all three); HOTSET_INVALID for NULL; HOTSET_PANIC.
+/// Frees every entry that no handle holds. After it has returned, no thread
+/// of the library runs for this cache, no removal callback is called, and the destructor is called
+/// only for entries that handles hold.
 ///
-/// A call on a closed cache is a mistake that the library tells (HOTSET_CLOSED) for the 1,024 caches that the process closed
-/// last; beyond those it is as undefined as any use of freed memory.
+/// A later call on the cache is a mistake, which returns HOTSET_CLOSED for the 1,024 caches that
+/// the process closed last. For older ones it is a use of freed memory.
+///
+/// @return HOTSET_OK; HOTSET_BUSY while iterators are open, HOTSET_REENTRANT in a callback of this
+/// cache, HOTSET_FORKED in a child (after these three the cache is unchanged).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_close(cache: *mut hotset_cache) -> Status {
     // SAFETY: the header's rules for callers.
-    border_slow(|| unsafe { hotset_cache::close(cache) })
+    ffi_guard_slow(|| unsafe { hotset_cache::close(cache) })
 }

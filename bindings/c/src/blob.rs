@@ -1,6 +1,6 @@
-//! An entry's memory: one allocation of `head [owned] key padding value`, counted by those who hold it. The cache holds it twice,
-//! as the entry's key and as its value; every handle in C's hands holds it once more. The key comes first, since a lookup that
-//! compares it then has the count at hand, in the same cache line.
+//! An entry's memory: one reference-counted allocation of `head [owned] key padding value`. The
+//! cache has two references, as the entry's key and as its value; every handle of C is one more.
+//! The key comes first: a lookup that compares it then has the count in the same cache line.
 
 use crate::callback;
 use crate::memory::try_alloc;
@@ -23,18 +23,19 @@ struct Head {
     version: u64,
 }
 
-/// The bit of `value_len` that says that `Owned` follows the head.
+/// The bit of `value_len` that is set if `Owned` follows the head.
 const OWNED: u64 = 1 << 63;
 
-/// What a value that has a destructor keeps besides.
+/// The additional head of a value with a destructor.
 #[repr(C)]
 struct Owned {
     destructor: Destructor,
-    /// Whether the value is the library's: until then, its caller is to free what it points to.
+    /// Whether the value belongs to the library. Until then, the caller must free what it points
+    /// to.
     armed: AtomicBool,
 }
 
-/// How the values of a cache end.
+/// The destructor of a cache's values.
 #[derive(Clone, Copy)]
 pub(crate) struct Destructor {
     pub(crate) call: unsafe extern "C" fn(*mut c_void, *mut c_void, usize),
@@ -49,23 +50,28 @@ impl Destructor {
     }
 }
 
-// Where the bytes begin is a multiple of 8, as `hotset_bytes` promises.
+// The bytes begin at a multiple of 8, as `hotset_bytes` promises.
 const _: () = assert!(size_of::<Head>().is_multiple_of(8) && size_of::<Owned>().is_multiple_of(8));
 
-/// A share of an entry's memory.
+/// The engine: a blob is both key and value of its entry.
+pub(crate) type Engine = engine::Cache<Blob, Blob>;
+
+/// A counted reference to an entry's memory.
 pub(crate) struct Blob(NonNull<Head>);
 
-// SAFETY: nothing but the counts, which are atomic, changes while it is shared; the last holder, whoever that is, frees it. The
-// destructor's argument is the user's, who was told that any thread calls it.
+// SAFETY: only the counts, which are atomic, change while it is shared; the last reference, on any
+// thread, frees it. The header states that any thread calls the destructor with its argument.
 unsafe impl Send for Blob {}
 // SAFETY: as above.
 unsafe impl Sync for Blob {}
 
-/// A handle's limit: far below where the count would come round, so that threads that pass it together do no harm.
+/// The limit of handles: far below an overflow of the count, so that threads that pass it
+/// concurrently do no harm.
 const MOST: u32 = 1 << 31;
 
 impl Blob {
-    /// Copies key and value into new memory; with room for a destructor, which is armed by [`arm`](Self::arm).
+    /// Copies key and value into new memory; with room for a destructor, which is armed by
+    /// [`arm`](Self::arm).
     #[inline]
     pub(crate) fn new(key: &[u8], value: &[u8], destructor: Option<Destructor>) -> Result<Self, Status> {
         let key_len = u32::try_from(key.len()).map_err(|_| hotset_status::HOTSET_TOO_LARGE)?;
@@ -77,7 +83,7 @@ impl Blob {
             version: next_version(),
         };
         let at = try_alloc(layout)?.cast::<Head>();
-        // SAFETY: the memory is new, has `layout`'s size, and is laid out as the head says.
+        // SAFETY: the memory is new, has `layout`'s size, and is laid out as the head states.
         unsafe {
             at.write(head);
             let blob = Self(at);
@@ -95,12 +101,13 @@ impl Blob {
 
     #[inline(always)]
     fn head(&self) -> &Head {
-        // SAFETY: a blob counts, so the memory is there; heads do not change but for their atomics.
+        // SAFETY: a blob is a counted reference, so the memory is valid; only the atomics of a head
+        // change.
         unsafe { self.0.as_ref() }
     }
 
     fn owned(&self) -> Option<&Owned> {
-        // SAFETY: the flag says that there is one behind the head.
+        // SAFETY: the flag states that there is one behind the head.
         (self.head().value_len & OWNED != 0).then(|| unsafe { self.0.add(1).cast::<Owned>().as_ref() })
     }
 
@@ -113,19 +120,20 @@ impl Blob {
 
     #[inline(always)]
     fn value_at(&self) -> *mut u8 {
-        // SAFETY: the value lies behind the key, at a multiple of 8 like the key; `layout` has counted what is between.
+        // SAFETY: the value lies behind the key, at a multiple of 8 like the key; `layout` has
+        // counted what is between.
         unsafe { self.key_at().add((self.head().key_len as usize).next_multiple_of(8)) }
     }
 
     #[inline(always)]
     pub(crate) fn value(&self) -> &[u8] {
-        // SAFETY: so many bytes were initialised there by `new`.
+        // SAFETY: `new` initialized that number of bytes there.
         unsafe { slice::from_raw_parts(self.value_at(), (self.head().value_len & !OWNED) as usize) }
     }
 
     #[inline(always)]
     pub(crate) fn key(&self) -> &[u8] {
-        // SAFETY: so many bytes were initialised there by `new`.
+        // SAFETY: `new` initialized that number of bytes there.
         unsafe { slice::from_raw_parts(self.key_at(), self.head().key_len as usize) }
     }
 
@@ -134,7 +142,7 @@ impl Blob {
         self.head().version
     }
 
-    /// The bytes that it takes from malloc, as glibc rounds them.
+    /// The bytes that it takes from malloc, rounded as glibc does.
     pub(crate) fn weight(&self) -> u64 {
         let size = self.layout().size() as u64;
         (size + 8).next_multiple_of(16).max(32)
@@ -142,14 +150,14 @@ impl Blob {
 
     fn layout(&self) -> Layout {
         let made = layout(self.key().len(), self.value().len(), self.owned().is_some());
-        made.expect("it was allocated so")
+        made.expect("it was allocated with this layout")
     }
 
-    /// Makes the destructor, if there is one, run when the memory goes; or not run, if `armed` is false.
+    /// Sets whether the destructor, if there is one, runs when the memory is freed.
     #[inline]
     pub(crate) fn arm(&self, armed: bool) {
         if let Some(owned) = self.owned() {
-            // Relaxed: whoever runs the destructor comes after this in the order of the count.
+            // Relaxed: the thread that runs the destructor is ordered after this by the count.
             owned.armed.store(armed, Ordering::Relaxed);
         }
     }
@@ -158,7 +166,7 @@ impl Blob {
     #[inline]
     pub(crate) fn into_entry(self) -> (Self, Self) {
         if self.head().count.load(Ordering::Relaxed) == 1 {
-            // Nobody else has it, so nobody else can count.
+            // This is the only reference, so no other thread can change the count.
             self.head().count.store(2, Ordering::Relaxed);
             let key = Self(self.0);
             return (key, self);
@@ -166,10 +174,10 @@ impl Blob {
         (self.clone(), self)
     }
 
-    /// One more holder, unless there are too many.
+    /// Returns one more reference, unless there are too many.
     #[inline(always)]
     pub(crate) fn share(&self) -> Option<Self> {
-        // Relaxed: the caller's share keeps the memory.
+        // Relaxed: the caller's reference keeps the memory.
         if self.head().count.fetch_add(1, Ordering::Relaxed) >= MOST {
             self.head().count.fetch_sub(1, Ordering::Relaxed);
             return None;
@@ -177,7 +185,7 @@ impl Blob {
         Some(Self(self.0))
     }
 
-    /// The share, in C's hands from now on.
+    /// Converts the reference into a handle, which C owns.
     #[inline(always)]
     pub(crate) fn into_handle(self) -> *mut hotset_value {
         let at = self.0.as_ptr().cast();
@@ -185,10 +193,10 @@ impl Blob {
         at
     }
 
-    /// Takes back what [`into_handle`](Self::into_handle) gave away.
+    /// Converts a handle of [`into_handle`](Self::into_handle) back into a reference.
     ///
     /// # Safety
-    /// `handle` came from there, and was not taken back since.
+    /// `handle` came from there, and was not converted back since.
     #[inline(always)]
     pub(crate) unsafe fn from_handle(handle: *mut hotset_value) -> Option<Self> {
         NonNull::new(handle.cast()).map(Self)
@@ -197,19 +205,21 @@ impl Blob {
     #[cold]
     #[inline(never)]
     fn free(&mut self) {
-        // Acquire pairs with the Release of all who let go: they are done with the bytes. (A load, and not a fence, which
-        // ThreadSanitizer does not understand.)
+        // Acquire pairs with the Release in `drop` of all other references: their reads of the
+        // bytes come before the free. (A load, not a fence, which ThreadSanitizer does not
+        // understand.)
         self.head().count.load(Ordering::Acquire);
         if let Some(owned) = self.owned()
             && owned.armed.load(Ordering::Relaxed)
         {
             let Destructor { call, arg, cache } = owned.destructor;
             let (value, len) = (self.value_at().cast(), self.value().len());
-            // SAFETY: the user's function, with what it was promised: a value that nobody else has.
+            // SAFETY: the user's function, with the promised arguments: a value without other
+            // references.
             callback::notify(cache, || unsafe { call(arg, value, len) });
         }
         let layout = self.layout();
-        // SAFETY: allocated so by `new`; this was the last share.
+        // SAFETY: `new` allocated it with this layout; this was the last reference.
         unsafe { dealloc(self.0.as_ptr().cast(), layout) }
     }
 }
@@ -261,7 +271,8 @@ fn layout(key_len: usize, value_len: usize, owned: bool) -> Option<Layout> {
     Layout::from_size_align(size, align_of::<Head>()).ok()
 }
 
-/// How many versions a thread takes at a time, so that threads that put do not meet at one counter.
+/// How many versions a thread takes at a time, so that threads that put do not contend for one
+/// counter.
 const BLOCK: u64 = 1 << 12;
 
 /// A number that no other entry of the process has; never 0.

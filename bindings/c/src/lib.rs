@@ -1,35 +1,44 @@
-//! hotset as a C library. Its users read `include/hotset.h`, which is made of these sources: what the comments of the types and
-//! of the exported functions say is said to them. A module per rung of the header's ladder; below them:
+//! hotset as a C library. `include/hotset.h` is generated from these sources: the comments of the
+//! types and of the exported functions are written for its readers. There is a module for each
+//! section of the header. The others:
 //!
-//! - `border`: what every call begins and ends with. No panic gets past it.
+//! - `ffi`: the guard of every call. No panic passes it.
+//! - `cache`: a cache behind a pointer, refused after a close or a fork.
 //! - `blob`: an entry's memory, one allocation that key, value and handles share.
-//! - `callback`: who is being called back, so that what would wait for itself is refused.
-//! - `thread`, `fork`, `memory`, `ticker`: what a C program does to a thread, a process and its memory while a call runs.
+//! - `callback`: the caches that are calling back, so that a call that would wait for itself is
+//!   refused.
+//! - `change`, `reply`, `ttl`: shared parts of the calls that change entries.
+//! - `thread`, `fork`, `memory`, `ticker`: cancellation and errno, forks, refused memory, the
+//!   maintenance thread.
 #![allow(non_camel_case_types)]
-// The header says what a caller must keep to: for all calls in its caveats, and for each in its comment.
+// The header has the rules for callers: for all calls in its preamble, and for each in its comment.
 #![allow(clippy::missing_safety_doc)]
 // Comments become those of the header, where names have no backticks.
 #![allow(clippy::doc_markdown)]
-// What C sees is `pub`, wherever it lies: nothing else is.
+// Types and functions of the header are `pub`, in any module; nothing else is.
 #![allow(unreachable_pub)]
 
+mod admin;
 mod basic;
 mod blob;
-mod border;
+mod cache;
 mod callback;
 mod change;
+mod compute;
+mod ffi;
 mod fork;
+mod iter;
+mod load;
 mod memory;
 mod options;
 mod read;
 mod reply;
 mod snapshot;
+mod strings;
 #[cfg(test)]
 mod tests;
-mod text;
 mod thread;
 mod ticker;
+mod ttl;
 mod types;
-mod walk;
-mod whole;
 mod write;

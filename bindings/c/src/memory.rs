@@ -1,10 +1,12 @@
-//! Memory that may be refused, and a reserve for what cannot do without.
+//! Memory that may be refused, and a reserve for allocations that must not fail.
 //!
-//! The entries' memory is refused by name ([`try_alloc`]). Beside it the engine and std allocate small things (a node, a
-//! list that grows, an `Arc`) in the middle of a call, where a refusal ends the process. Such an allocation is served
-//! from a reserve when `malloc` refuses it, and returns there when it is freed. A call that takes memory first refills
-//! the reserve, and is refused with HOTSET_NO_MEMORY, with nothing changed, where that fails. So the reserve is for the
-//! calls that are in progress: the process is aborted only if these need more than it has, or more in one piece.
+//! A refusal of an entry's memory is returned as a status ([`try_alloc`]). Beside it the engine and
+//! std make small allocations (a node, a list that grows, an `Arc`) in the middle of a call, where
+//! a refusal ends the process. Such an allocation is served from a reserve when `malloc` refuses
+//! it, and returns there when it is freed. A call that takes memory first refills the reserve, and
+//! returns HOTSET_NO_MEMORY, with nothing changed, where that fails. So the reserve is for the
+//! calls in progress: the process is aborted only if these need more than it has, or more in one
+//! piece.
 
 use crate::thread::Errno;
 use crate::types::{Status, hotset_status};
@@ -12,7 +14,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-/// The blocks of the reserve: how many of which size. Pages that are never touched are not resident.
+/// The blocks of the reserve: how many of which size. Pages that are never touched are not
+/// resident.
 const BLOCKS: [(usize, usize); 4] = [(32, 128), (16, 512), (8, 4096), (2, 16384)];
 const COUNT: usize = {
     let (mut count, mut at) = (0, 0);
@@ -22,14 +25,15 @@ const COUNT: usize = {
     }
     count
 };
-/// Whatever is aligned like this or less can be in a block.
+/// The largest alignment of a block.
 const ALIGN: usize = 128;
 
-/// Blocks of `malloc`, in the order of [`BLOCKS`], or null. Each is taken by a swap, so a fork leaves no lock behind.
+/// Blocks of `malloc`, in the order of [`BLOCKS`], or null. Each is taken by a swap, so a fork
+/// leaves no lock locked.
 static RESERVE: [AtomicPtr<u8>; COUNT] = [const { AtomicPtr::new(ptr::null_mut()) }; COUNT];
 /// The blocks that were taken and not freed, each in its place.
 static LENT: [AtomicPtr<u8>; COUNT] = [const { AtomicPtr::new(ptr::null_mut()) }; COUNT];
-/// How many of them there are: while it is 0, nothing that is freed is looked for among them.
+/// Their number: while it is 0, freed memory is not compared with them.
 static LENT_COUNT: AtomicUsize = AtomicUsize::new(0);
 /// Whether blocks are missing.
 static SHORT: AtomicBool = AtomicBool::new(true);
@@ -47,9 +51,11 @@ fn block_layout(size: usize) -> Layout {
 
 /// Puts a block in its place, unless another thread has filled it.
 fn put_back(place: &AtomicPtr<u8>, size: usize, memory: *mut u8) {
+    // Release pairs with the Acquire in `lend`, which hands the block to another thread; Acquire
+    // with the Release of another `put_back`, whose block is freed here.
     let other = place.swap(memory, Ordering::AcqRel);
     if !other.is_null() {
-        // SAFETY: a block like this one, which no thread has any more.
+        // SAFETY: a block of the same size, which no thread has any more.
         unsafe { System.dealloc(other, block_layout(size)) };
     }
 }
@@ -67,7 +73,8 @@ pub(crate) fn ready() -> Result<(), Status> {
 #[cold]
 #[inline(never)]
 fn refill() -> Result<(), Status> {
-    // Before the look at the blocks: a thread that takes one from now on sets it again.
+    // Before the blocks are read: a thread that takes one from now on sets it again. SeqCst, like
+    // the loads below, pairs with `lend`, which takes a block and then sets it.
     SHORT.store(false, Ordering::SeqCst);
     for (block, size) in RESERVE.iter().zip(sizes()) {
         if !block.load(Ordering::SeqCst).is_null() {
@@ -93,14 +100,17 @@ fn lend(layout: Layout) -> *mut u8 {
     }
     let places = RESERVE.iter().zip(&LENT).zip(sizes());
     for ((block, lent), _) in places.filter(|(_, size)| *size >= layout.size()) {
+        // Acquire pairs with the Release in `put_back`: the previous use of the block has ended.
         let memory = block.swap(ptr::null_mut(), Ordering::AcqRel);
         if memory.is_null() {
             continue;
         }
+        // After the block is taken. SeqCst pairs with `refill`.
         SHORT.store(true, Ordering::SeqCst);
-        // Counted first, so that the count is never less than what is lent.
+        // Counted first, so that the count is never less than the number of lent blocks.
         LENT_COUNT.fetch_add(1, Ordering::Relaxed);
-        // One that was lent from this place before is an ordinary allocation from now on.
+        // A block that was lent from this place before is an ordinary allocation from now on.
+        // AcqRel pairs with the exchange in `take_back`.
         if !lent.swap(memory, Ordering::AcqRel).is_null() {
             LENT_COUNT.fetch_sub(1, Ordering::Relaxed);
         }
@@ -114,6 +124,7 @@ fn lend(layout: Layout) -> *mut u8 {
 #[inline(never)]
 fn take_back(memory: *mut u8) -> bool {
     for ((block, lent), size) in RESERVE.iter().zip(&LENT).zip(sizes()) {
+        // AcqRel pairs with the swap in `lend`.
         let exchanged = lent.compare_exchange(memory, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
         if exchanged.is_ok() {
             LENT_COUNT.fetch_sub(1, Ordering::Relaxed);
@@ -124,7 +135,8 @@ fn take_back(memory: *mut u8) -> bool {
     false
 }
 
-/// In the child of a fork: what the parent's threads had lent is ordinary memory, since they may have been about to count it.
+/// In the child of a fork: blocks that were lent to the parent's threads are ordinary memory, since
+/// the threads may have been about to count them.
 pub(crate) fn fork_child() {
     LENT.iter()
         .for_each(|lent| lent.store(ptr::null_mut(), Ordering::Relaxed));
@@ -132,14 +144,16 @@ pub(crate) fn fork_child() {
     SHORT.store(true, Ordering::Relaxed);
 }
 
-/// Whether freed memory may be a block. Relaxed: the thread that frees a block comes after the one that was lent it.
+/// Whether freed memory may be a block. Relaxed: the thread that frees a block is ordered after the
+/// one that borrowed it.
 #[inline(always)]
 fn any_lent() -> bool {
     LENT_COUNT.load(Ordering::Relaxed) != 0
 }
 
-/// The system's allocator, with the reserve behind it. It leaves `errno` as it was: `malloc` may set it also where it
-/// succeeds, as glibc's does when it cannot extend the heap and maps memory instead. (`free` may not, by POSIX.1-2024.)
+/// The system's allocator, with the reserve behind it. It leaves `errno` unchanged: `malloc` may
+/// set it also where it succeeds, as glibc's does when it cannot extend the heap and maps memory
+/// instead. (`free` may not, by POSIX.1-2024.)
 struct Reserving;
 
 #[global_allocator]
@@ -155,8 +169,8 @@ impl Reserving {
     }
 }
 
-// SAFETY: memory is the system allocator's, wherever it comes from, and freed and grown by it: on all systems that are supported
-// by `free` and `realloc`, whatever size and alignment it was allocated with.
+// SAFETY: memory is the system allocator's, also that of the reserve, and freed and grown by it: on
+// all supported systems by `free` and `realloc`, with any size and alignment.
 unsafe impl GlobalAlloc for Reserving {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -192,7 +206,8 @@ unsafe impl GlobalAlloc for Reserving {
                 return grown;
             }
         }
-        // SAFETY: the caller's promise: the new layout is valid, and the old memory has the old one.
+        // SAFETY: the caller's promise: the new layout is valid, and the old memory has the old
+        // one.
         unsafe {
             let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
             if !new.is_null() {
@@ -213,7 +228,7 @@ unsafe impl GlobalAlloc for Reserving {
     }
 }
 
-/// New memory without recourse to the reserve; freed by `std::alloc::dealloc`.
+/// Allocates without recourse to the reserve. Freed by `std::alloc::dealloc`.
 #[inline]
 pub(crate) fn try_alloc(layout: Layout) -> Result<NonNull<u8>, Status> {
     debug_assert!(layout.size() != 0);
@@ -224,7 +239,7 @@ pub(crate) fn try_alloc(layout: Layout) -> Result<NonNull<u8>, Status> {
     NonNull::new(memory).ok_or(hotset_status::HOTSET_NO_MEMORY.into())
 }
 
-/// `Box::new`, where there is memory.
+/// `Box::new` that may be refused memory.
 pub(crate) fn try_box<T>(value: T) -> Result<Box<T>, Status> {
     const { assert!(size_of::<T>() != 0) };
     let at = try_alloc(Layout::new::<T>())?.cast::<T>();

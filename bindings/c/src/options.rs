@@ -1,7 +1,8 @@
-//! From `hotset_options` to an engine.
+//! Opens an engine with `hotset_options`.
 
-use crate::blob::{Blob, Destructor};
-use crate::border::{Engine, hotset_cache};
+use crate::blob::{Blob, Destructor, Engine};
+use crate::cache::hotset_cache;
+use crate::callback::UserCallback;
 use crate::memory::try_box;
 use crate::thread::{CancelDisabled, Errno};
 use crate::ticker::Ticker;
@@ -13,17 +14,17 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The capacity where none was asked for.
+/// The default capacity.
 const DEFAULT_BYTES: u64 = 64 << 20;
 
-/// What the engine and malloc take for an entry besides its blob, in bytes; and how much more where entries end, and where hits
-/// prolong their lives. `tests/memory.c` compares it with what malloc gives, which goes up and down by a tenth: tables grow by
-/// doubling.
+/// The bytes that engine and malloc take for an entry besides its blob; and how many more where
+/// entries expire, and where hits extend deadlines. `tests/memory.c` compares them with malloc's
+/// figures, which vary by a tenth: tables grow by doubling.
 const PER_ENTRY: u64 = 100;
-const PER_END: u64 = 24;
-const PER_MOVING_END: u64 = 40;
+const PER_DEADLINE: u64 = 24;
+const PER_MOVING_DEADLINE: u64 = 40;
 
-/// The options' size in the first version that had them; they only ever grow.
+/// The size of the options in their first version; they only grow.
 const FIRST_SIZE: usize = size_of::<hotset_options>();
 
 impl hotset_options {
@@ -45,7 +46,8 @@ impl hotset_options {
         clock_arg: ptr::null_mut(),
     };
 
-    /// Writes the defaults into the first `size` bytes at `to`, and zeros behind what this version knows.
+    /// Writes the defaults into the first `size` bytes at `to`, and zeros behind the fields that
+    /// this version knows.
     ///
     /// # Safety
     /// If `to` is not NULL, `size` bytes can be written there.
@@ -63,10 +65,10 @@ impl hotset_options {
         Ok(())
     }
 
-    /// The options of a program that may know fewer or more fields than this version.
+    /// Reads the options of a program that may know fewer or more fields than this version.
     ///
     /// # Safety
-    /// `from` is NULL, or points to as many bytes as its field `size` says.
+    /// `from` is NULL, or points to as many bytes as its field `size` states.
     pub(crate) unsafe fn read(from: *const Self) -> Result<Self, Status> {
         let mut options = Self::DEFAULT;
         if from.is_null() {
@@ -78,12 +80,12 @@ impl hotset_options {
             return Err(hotset_status::HOTSET_INVALID.into());
         }
         let known = size.min(size_of::<Self>());
-        // SAFETY: the caller's promise. Every pattern of bits is valid in every field.
+        // SAFETY: the caller's promise. Every bit pattern is valid in every field.
         let unknown = unsafe {
             ptr::copy_nonoverlapping(from.cast::<u8>(), ptr::from_mut(&mut options).cast(), known);
             std::slice::from_raw_parts(from.cast::<u8>().add(known), size - known)
         };
-        // A newer program asks for something that this library does not know.
+        // A newer program sets an option that this library does not know.
         if unknown.iter().any(|byte| *byte != 0) || options.reserved != 0 {
             return Err(hotset_status::HOTSET_INVALID.into());
         }
@@ -94,7 +96,7 @@ impl hotset_options {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         memory::ready()?;
         fork::watch()?;
-        // Reads may be the first to need it otherwise.
+        // Otherwise a read might be the first call to need it.
         engine::raw::start_clock();
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let destructor = Destructor::new(self.destructor, self.destructor_arg, id);
@@ -113,8 +115,8 @@ impl hotset_options {
                 let capacity = if bytes == 0 { DEFAULT_BYTES } else { bytes };
                 let overhead = match (self.ttl_ms, self.tti_ms) {
                     (0, 0) => PER_ENTRY,
-                    (_, 0) => PER_ENTRY + PER_END,
-                    _ => PER_ENTRY + PER_MOVING_END,
+                    (_, 0) => PER_ENTRY + PER_DEADLINE,
+                    _ => PER_ENTRY + PER_MOVING_DEADLINE,
                 };
                 builder
                     .max_weight(capacity)
@@ -129,14 +131,14 @@ impl hotset_options {
         if self.tti_ms != 0 {
             builder = builder.time_to_idle(Duration::from_millis(self.tti_ms));
         }
-        if let Some(clock) = User::new(self.clock, self.clock_arg) {
+        if let Some(clock) = UserCallback::new(self.clock, self.clock_arg) {
             builder = builder.clock(clock);
         }
-        if let Some(listener) = User::new(self.on_removal, self.on_removal_arg) {
+        if let Some(listener) = UserCallback::new(self.on_removal, self.on_removal_arg) {
             builder = builder.on_removal(move |_, entry, cause| {
                 let (call, arg) = listener.parts();
                 let (key, value) = (entry.key(), entry.value());
-                // SAFETY: the user's function, with what it was promised.
+                // SAFETY: the user's function, with the promised arguments.
                 callback::notify(id, || unsafe {
                     let (key, key_len, value_len) = (key.as_ptr().cast(), key.len(), value.len());
                     call(arg, key, key_len, value.as_ptr().cast(), value_len, cause_of(cause));
@@ -173,35 +175,17 @@ fn cause_of(cause: Cause) -> hotset_cause {
         Cause::Size => hotset_cause::HOTSET_REMOVED_SIZE,
         Cause::Replaced => hotset_cause::HOTSET_REMOVED_REPLACED,
         Cause::Explicit => hotset_cause::HOTSET_REMOVED_EXPLICIT,
-        other => unreachable!("a cause that C has no name for: {other:?}"),
-    }
-}
-
-/// A function of the user's and its argument.
-pub(crate) struct User<F>(F, *mut c_void);
-
-// SAFETY: the header says that any thread calls it.
-unsafe impl<F: Send> Send for User<F> {}
-// SAFETY: and several at once.
-unsafe impl<F: Sync> Sync for User<F> {}
-
-impl<F: Copy> User<F> {
-    pub(crate) fn new(call: Option<F>, arg: *mut c_void) -> Option<Self> {
-        call.map(|call| Self(call, arg))
-    }
-
-    pub(crate) fn parts(&self) -> (F, *mut c_void) {
-        (self.0, self.1)
+        other => unreachable!("a cause without a name in C: {other:?}"),
     }
 }
 
 type ClockFn = unsafe extern "C" fn(*mut c_void) -> u64;
 
-impl Clock for User<ClockFn> {
+impl Clock for UserCallback<ClockFn> {
     fn now(&self) -> Duration {
         let (call, arg) = self.parts();
         let (_disabled, errno) = (CancelDisabled::new(), Errno::now());
-        // SAFETY: the user's function, with what it was promised.
+        // SAFETY: the user's function, with the promised argument.
         let nanos = unsafe { call(arg) };
         errno.restore();
         Duration::from_nanos(nanos)

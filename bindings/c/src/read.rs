@@ -1,25 +1,26 @@
 //! Other ways to read.
 
 use crate::blob::Blob;
-use crate::border::{border, bytes, hotset_cache, result};
+use crate::cache::hotset_cache;
+use crate::ffi::{bytes, ffi_guard, result};
+use crate::ttl::HOTSET_TTL_NONE;
 use crate::types::{Status, hotset_bytes, hotset_slice, hotset_status, hotset_value};
-use crate::write::HOTSET_TTL_NONE;
 use libc::c_void;
 use std::mem::ManuallyDrop;
 use std::ptr;
 use std::slice;
 
-/// What `read` finds in a handle that stays the caller's.
+/// Reads a handle that stays the caller's.
 ///
 /// # Safety
 /// The handle is NULL or valid.
 unsafe fn borrowed<R>(value: *const hotset_value, read: impl FnOnce(&Blob) -> R) -> Result<R, Status> {
-    // SAFETY: the caller's promise; the share is not given up.
+    // SAFETY: the caller's promise; the reference is not released.
     let blob = unsafe { Blob::from_handle(value.cast_mut()) }.map(ManuallyDrop::new);
     Ok(read(&*blob.ok_or(hotset_status::HOTSET_INVALID)?))
 }
 
-/// Tells where some bytes of a handle lie.
+/// Stores the address and the length of a handle's key or value.
 ///
 /// # Safety
 /// The handle is NULL or valid; so are the other two.
@@ -33,20 +34,20 @@ pub(crate) unsafe fn part(
     let (data, len) = unsafe { (result(data, ptr::null()), result(len, 0)) };
     let (data, len) = (data?, len?);
     // SAFETY: the caller's promise.
-    // SAFETY: the caller's promise.
     let (at, size) = unsafe { borrowed(value, |blob| (which(blob).as_ptr().cast(), which(blob).len())) }?;
     data.set(at);
     len.set(size);
     Ok(())
 }
 
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 /// 2. Other ways to read
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 ///
-/// hotset_get and hotset_value_data in one call: the value's bytes, and the handle to release. The fastest way to read.
+/// Stores a value's bytes, and the handle to release, in `*value`: hotset_get and hotset_value_data
+/// in one call. The fastest way to read.
 ///
-/// Returns as hotset_get does; where there is nothing, all fields are 0. Any thread may call it, callbacks included.
+/// @return As hotset_get. After a failure all fields are 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_get_bytes(
     cache: *mut hotset_cache,
@@ -54,7 +55,7 @@ pub unsafe extern "C" fn hotset_get_bytes(
     key_len: usize,
     value: *mut hotset_bytes,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         let nothing = hotset_bytes {
             data: ptr::null(),
             len: 0,
@@ -73,10 +74,12 @@ pub unsafe extern "C" fn hotset_get_bytes(
     })
 }
 
-/// Copies a value into your buffer: no handle to release. For small values. `buffer` may be NULL if `capacity` is 0.
+/// Copies a value into `buffer`, so there is no handle to release. For small values.
 ///
-/// Returns HOTSET_OK, with the value's length in `*len`; HOTSET_BUFFER_TOO_SMALL, with the length that is needed, and nothing copied;
-/// HOTSET_NOT_FOUND, HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with 0. Any thread may call it, callbacks included.
+/// @param buffer May be NULL if `capacity` is 0.
+/// @param len Becomes the value's length, also if the buffer is too small.
+/// @return HOTSET_OK; HOTSET_BUFFER_TOO_SMALL, with nothing copied; HOTSET_NOT_FOUND. After other
+/// failures `*len` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_get_copy(
     cache: *mut hotset_cache,
@@ -86,7 +89,7 @@ pub unsafe extern "C" fn hotset_get_copy(
     capacity: usize,
     len: *mut usize,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe {
             let out = result(len, 0)?;
@@ -100,7 +103,8 @@ pub unsafe extern "C" fn hotset_get_copy(
             out.set(value.len());
             let fits = value.len() <= capacity;
             if fits && !value.is_empty() {
-                // SAFETY: the caller's buffer has so many bytes, and is not part of the cache's memory.
+                // SAFETY: the caller's buffer has `capacity` bytes, and is not part of the cache's
+                // memory.
                 unsafe { ptr::copy_nonoverlapping(value.as_ptr(), buffer.cast(), value.len()) };
             }
             fits
@@ -113,12 +117,12 @@ pub unsafe extern "C" fn hotset_get_copy(
     })
 }
 
-/// Gets the entries of n keys: `values[i]` becomes the handle of `keys[i]`, to be released, or NULL where there is none; `*found` the
-/// number of handles. `found` may be NULL. Faster than n calls of hotset_get where the cache is larger than the processor's: the
-/// memory accesses overlap.
+/// Looks up `n` keys. `values[i]` becomes a handle to the entry of `keys[i]`, to be released, or
+/// NULL if it is absent or expired. Faster than n calls of hotset_get where the cache is larger
+/// than the processor's: the memory accesses overlap.
 ///
-/// Returns HOTSET_OK, however many were found; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, and then there are no handles.
-/// Any thread may call it, callbacks included.
+/// @param found Becomes the number of handles. May be NULL.
+/// @return HOTSET_OK, however many keys were found. After a failure there are no handles.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_get_many(
     cache: *mut hotset_cache,
@@ -127,7 +131,7 @@ pub unsafe extern "C" fn hotset_get_many(
     values: *mut *mut hotset_value,
     found: *mut usize,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         let mut ignored = 0;
         let found = if found.is_null() { &raw mut ignored } else { found };
         // SAFETY: the header's rules for callers.
@@ -149,7 +153,7 @@ pub unsafe extern "C" fn hotset_get_many(
         }
         // SAFETY: the header's rules for callers.
         let (keys, cache) = unsafe { (slice::from_raw_parts(keys, n), hotset_cache::get(cache)?) };
-        // SAFETY: the header's rules for callers; all are looked at before the first handle is made.
+        // SAFETY: the header's rules for callers; all are checked before the first handle is made.
         let key = |slice: &hotset_slice| unsafe { bytes(slice.data, slice.len) };
         keys.iter().try_for_each(|slice| key(slice).map(|_| ()))?;
         let keys = keys.iter().map(|slice| key(slice).unwrap_or_default());
@@ -167,13 +171,13 @@ pub unsafe extern "C" fn hotset_get_many(
     })
 }
 
-/// Whether the key is in the cache. Counts neither as a hit nor as a miss, and tells the policy nothing.
+/// Checks whether a key is in the cache. Counts neither as a hit nor as a miss, and does not
+/// influence eviction.
 ///
-/// Returns HOTSET_OK if it is, HOTSET_NOT_FOUND if not; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call
-/// it, callbacks included.
+/// @return HOTSET_OK if it is; HOTSET_NOT_FOUND if it is absent or expired.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_contains(cache: *mut hotset_cache, key: *const c_void, key_len: usize) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key) = unsafe { (hotset_cache::get(cache)?, bytes(key, key_len)?) };
         let found = cache.engine().contains_key(key);
@@ -181,10 +185,10 @@ pub unsafe extern "C" fn hotset_contains(cache: *mut hotset_cache, key: *const c
     })
 }
 
-/// How many milliseconds the entry of a key will live if it is not used again, rounded up; HOTSET_TTL_NONE if it has no end.
+/// Stores the milliseconds until the entry of a key expires if it is not used again, rounded up;
+/// HOTSET_TTL_NONE if it never expires.
 ///
-/// Returns HOTSET_OK; HOTSET_NOT_FOUND, HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with 0. Any thread may call it,
-/// callbacks included.
+/// @return HOTSET_OK; HOTSET_NOT_FOUND if the key is absent or expired. After a failure `*ms` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_remaining(
     cache: *mut hotset_cache,
@@ -192,7 +196,7 @@ pub unsafe extern "C" fn hotset_remaining(
     key_len: usize,
     ms: *mut u64,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe { (result(ms, 0)?, hotset_cache::get(cache)?, bytes(key, key_len)?) };
         let left = cache.engine().remaining(key).ok_or(hotset_status::HOTSET_NOT_FOUND)?;
@@ -203,9 +207,12 @@ pub unsafe extern "C" fn hotset_remaining(
     })
 }
 
-/// The bytes of a handle's key, as hotset_value_data tells those of the value; not aligned.
+/// Stores the address and the length of a handle's key, as hotset_value_data does for the value.
+/// The bytes are not aligned.
 ///
-/// Returns HOTSET_OK, HOTSET_INVALID. Any thread may call it, callbacks included, also after hotset_close and after a fork.
+/// May also be called after hotset_close and after a fork.
+///
+/// @return HOTSET_OK; HOTSET_INVALID.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_value_key(
     value: *const hotset_value,
@@ -213,28 +220,32 @@ pub unsafe extern "C" fn hotset_value_key(
     len: *mut usize,
 ) -> Status {
     // SAFETY: the header's rules for callers.
-    border(|| unsafe { part(value, data, len, Blob::key) })
+    ffi_guard(|| unsafe { part(value, data, len, Blob::key) })
 }
 
-/// The version of a handle's entry, for hotset_cas: a number that no other entry of this process has. Versions have no order.
+/// Stores the version of a handle's entry, for hotset_cas: a number that no other entry of this
+/// process has. Versions have no order.
 ///
-/// Returns HOTSET_OK, HOTSET_INVALID. Any thread may call it, callbacks included, also after hotset_close and after a fork.
+/// May also be called after hotset_close and after a fork.
+///
+/// @return HOTSET_OK; HOTSET_INVALID.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_value_version(value: *const hotset_value, version: *mut u64) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         unsafe { result(version, 0)?.set(borrowed(value, Blob::version)?) };
         Ok(())
     })
 }
 
-/// Makes one more handle of a handle, which is the same pointer: it must be released once more.
+/// Makes one more handle of a handle. It is the same pointer, and must be released once more.
 ///
-/// Returns HOTSET_OK, HOTSET_INVALID; HOTSET_OVERFLOW beyond 2^31 handles. Any thread may call it, callbacks included, also after
-/// hotset_close and after a fork.
+/// May also be called after hotset_close and after a fork.
+///
+/// @return HOTSET_OK; HOTSET_INVALID; HOTSET_OVERFLOW for more than 2^31 handles.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_retain(value: *mut hotset_value) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         let share = unsafe { borrowed(value, Blob::share) }?;
         share.ok_or(hotset_status::HOTSET_OVERFLOW)?.into_handle();

@@ -1,30 +1,49 @@
-//! What a callback answers, through functions.
+//! Replies of callbacks, made through functions.
 
 use crate::blob::Blob;
-use crate::border::{border, bytes, hotset_cache};
-use crate::types::{Status, hotset_status};
-use crate::write::ttl;
+use crate::cache::hotset_cache;
+use crate::ffi::{bytes, ffi_guard};
+use crate::ttl::ttl;
+use crate::types::{Status, hotset_slice, hotset_status};
 use engine::Ttl;
 use libc::c_void;
 use std::cell::RefCell;
 
-/// What is to become of an entry.
+/// A callback's decision about an entry.
 pub(crate) enum Answer {
     Keep,
     Remove,
     Set(Blob, Ttl),
 }
 
-/// Where a callback puts its answer: valid only during that call, on its thread.
+/// Receives a callback's reply. Valid only during that callback, on its thread.
 pub struct hotset_reply {
     cache: *const hotset_cache,
     key: *const [u8],
     answer: RefCell<Answer>,
 }
 
+/// Decides how an entry is changed; for hotset_compute.
+///
+/// `current` is the value, or NULL if the key is absent or expired; its bytes are valid during the
+/// call. Reply with hotset_reply_set or hotset_reply_remove (the last one counts), or with neither
+/// to leave the entry unchanged. Any status but HOTSET_OK also leaves it unchanged, and is returned
+/// by hotset_compute.
+pub type hotset_compute_fn =
+    Option<unsafe extern "C" fn(arg: *mut c_void, current: *const hotset_slice, reply: *mut hotset_reply) -> Status>;
+
+/// Loads the value of an absent key; for hotset_get_or_load.
+///
+/// Reply with hotset_reply_set and HOTSET_OK. HOTSET_OK without a value stands for
+/// HOTSET_NOT_FOUND. Any other status is a failure: hotset_get_or_load returns it, also to all
+/// callers that waited for this load.
+pub type hotset_loader_fn = Option<
+    unsafe extern "C" fn(arg: *mut c_void, key: *const c_void, key_len: usize, reply: *mut hotset_reply) -> Status,
+>;
+
 impl hotset_reply {
-    /// Lets `call` answer for the key.
-    pub(crate) fn ask(
+    /// Runs the callback `call` for the key, and returns its reply.
+    pub(crate) fn collect(
         cache: &hotset_cache,
         key: &[u8],
         call: impl FnOnce(*mut Self) -> Status,
@@ -43,27 +62,24 @@ impl hotset_reply {
     }
 
     /// # Safety
-    /// The pointer is what a callback was given, and that callback has not returned.
+    /// A callback received the pointer, and has not returned.
     unsafe fn get<'a>(reply: *mut Self) -> Result<&'a Self, Status> {
         // SAFETY: the caller's promise.
         unsafe { reply.as_ref() }.ok_or(hotset_status::HOTSET_INVALID.into())
     }
 
-    /// Answers. What was answered before is dropped when nothing here is borrowed: its destructor may answer, too.
+    /// Stores the reply. The previous one is dropped after the borrow has ended: its destructor may
+    /// reply, too.
     fn put(&self, answer: Answer) {
         drop(self.answer.replace(answer));
     }
 }
 
-/// In a callback: the value is to be these bytes, which are copied. It lives for ttl_ms milliseconds, or HOTSET_TTL_DEFAULT,
-/// HOTSET_TTL_NONE or HOTSET_TTL_KEEP.
+/// Replies, in a callback, with a value, which is copied. Replaces an earlier reply.
 ///
-/// Takes the place of an earlier answer. With a destructor in the options, a value that was set belongs to the library from now
-/// on: the destructor runs also for one that does not come into the cache, because the callback returns another status, runs
-/// again, or answers anew.
-///
-/// Returns HOTSET_OK, HOTSET_INVALID, HOTSET_TOO_LARGE, HOTSET_NO_MEMORY, HOTSET_PANIC. After a failure the earlier answer stands; the
-/// callback may return this status as its own.
+/// @param ttl_ms Milliseconds, HOTSET_TTL_DEFAULT, HOTSET_TTL_NONE or HOTSET_TTL_KEEP.
+/// @return HOTSET_OK; HOTSET_TOO_LARGE, HOTSET_NO_MEMORY. After a failure the earlier reply stands;
+/// the callback may return this status as its own.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_reply_set(
     reply: *mut hotset_reply,
@@ -71,7 +87,7 @@ pub unsafe extern "C" fn hotset_reply_set(
     value_len: usize,
     ttl_ms: u64,
 ) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers; cache and key outlive the callback.
         let (reply, cache, key, value) = unsafe {
             let reply = hotset_reply::get(reply)?;
@@ -85,12 +101,13 @@ pub unsafe extern "C" fn hotset_reply_set(
     })
 }
 
-/// In a callback of hotset_compute: the entry is to be removed. In a loader: there is no value.
+/// Replies, in a callback of hotset_compute, that the entry must be removed; in a loader, that
+/// there is no value. Replaces an earlier reply.
 ///
-/// Takes the place of an earlier answer. Returns HOTSET_OK, HOTSET_INVALID, HOTSET_PANIC.
+/// @return HOTSET_OK; HOTSET_INVALID.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_reply_remove(reply: *mut hotset_reply) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the header's rules for callers.
         unsafe { hotset_reply::get(reply) }?.put(Answer::Remove);
         Ok(())

@@ -1,8 +1,9 @@
 //! Snapshots, in the engine's format for byte keys and byte values.
 
 use crate::blob::Blob;
-use crate::border::{border, border_slow, hotset_cache, result};
-use crate::options::User;
+use crate::cache::hotset_cache;
+use crate::callback::UserCallback;
+use crate::ffi::{ffi_guard, ffi_guard_slow, result};
 use crate::thread::{Errno, cancellation_point};
 use crate::types::{Status, hotset_snapshot_options, hotset_status};
 use crate::{callback, memory};
@@ -16,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
-/// An entry is one blob, in the file as in memory.
+/// Codec of entries: an entry is one blob, in the file as in memory.
 struct Bytes;
 
 impl EntryCodec<Blob, Blob> for Bytes {
@@ -28,16 +29,19 @@ impl EntryCodec<Blob, Blob> for Bytes {
     }
     fn decode(key: &[u8], value: &[u8]) -> Option<(Blob, Blob)> {
         let blob = Blob::new(key, value, None);
-        blob.map_err(|_| REFUSED.set(true)).ok().map(Blob::into_entry)
+        blob.map_err(|_| NO_MEMORY_FOR_ENTRY.set(true))
+            .ok()
+            .map(Blob::into_entry)
     }
 }
 
 thread_local! {
-    /// Whether there was no memory for an entry, which to the engine looks like one of another kind.
-    static REFUSED: Cell<bool> = const { Cell::new(false) };
+    /// Whether memory for an entry was refused. The engine cannot distinguish that from an entry of
+    /// another type.
+    static NO_MEMORY_FOR_ENTRY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The only size that options have had so far.
+/// The only size of these options in all versions so far.
 const SIZE: usize = size_of::<hotset_snapshot_options>();
 
 impl hotset_snapshot_options {
@@ -51,7 +55,7 @@ impl hotset_snapshot_options {
     };
 
     /// # Safety
-    /// `from` is NULL, or points to as many bytes as its field `size` says.
+    /// `from` is NULL, or points to as many bytes as its field `size` states.
     unsafe fn read(from: *const Self) -> Result<Self, Status> {
         if from.is_null() {
             return Ok(Self::DEFAULT);
@@ -60,15 +64,15 @@ impl hotset_snapshot_options {
         if unsafe { from.cast::<usize>().read() } != SIZE {
             return Err(hotset_status::HOTSET_INVALID.into());
         }
-        // SAFETY: the caller's promise. Every pattern of bits is valid in every field.
+        // SAFETY: the caller's promise. Every bit pattern is valid in every field.
         Ok(unsafe { from.read() })
     }
 }
 
-/// A path as C writes it.
+/// Converts a path of C.
 ///
 /// # Safety
-/// `path` is NULL, or ends with a 0 and stays for `'a`.
+/// `path` is NULL, or ends with a 0 and is valid for `'a`.
 unsafe fn path<'a>(path: *const c_char) -> Result<&'a Path, Status> {
     if path.is_null() {
         return Err(hotset_status::HOTSET_INVALID.into());
@@ -78,7 +82,7 @@ unsafe fn path<'a>(path: *const c_char) -> Result<&'a Path, Status> {
     Ok(Path::new(OsStr::from_bytes(bytes)))
 }
 
-/// The cache, if its values are bytes and no more: those that have a destructor are objects of this process.
+/// The cache, if its values are mere bytes: values with a destructor are objects of this process.
 ///
 /// # Safety
 /// As [`hotset_cache::get`].
@@ -98,10 +102,10 @@ fn status(error: SnapshotError) -> Status {
         }
         SnapshotError::Io { source, .. } => (hotset_status::HOTSET_IO, source.raw_os_error()),
         SnapshotError::NotAFile { .. } | SnapshotError::NotASnapshot => (hotset_status::HOTSET_NOT_A_SNAPSHOT, None),
-        SnapshotError::Truncated { .. } | SnapshotError::Corrupt { .. } => (hotset_status::HOTSET_DAMAGED, None),
+        SnapshotError::Truncated { .. } | SnapshotError::Corrupt { .. } => (hotset_status::HOTSET_CORRUPT, None),
         SnapshotError::TooLarge { .. } => (hotset_status::HOTSET_TOO_LARGE, None),
-        SnapshotError::Incompatible { .. } if REFUSED.get() => (hotset_status::HOTSET_NO_MEMORY, None),
-        _ => (hotset_status::HOTSET_FOREIGN, None),
+        SnapshotError::Incompatible { .. } if NO_MEMORY_FOR_ENTRY.get() => (hotset_status::HOTSET_NO_MEMORY, None),
+        _ => (hotset_status::HOTSET_INCOMPATIBLE, None),
     };
     drop(error); // before errno is set: freeing may change it
     if let Some(errno) = errno {
@@ -110,17 +114,18 @@ fn status(error: SnapshotError) -> Status {
     status.into()
 }
 
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 /// 8. Snapshots: a file for the next process to begin warm
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 ///
-/// Fills the options with the defaults: schema 0, a mapped file, entries that are inserted when they
-/// are first looked up, no progress function; `size` is sizeof(hotset_snapshot_options).
+/// Writes the default options to `options`: schema 0, a mapped file, entries that are restored when
+/// they are first looked up, no progress function.
 ///
-/// Returns HOTSET_OK, or HOTSET_INVALID for NULL or a size that no version of the options has. Any thread may call it.
+/// @param size sizeof(hotset_snapshot_options).
+/// @return HOTSET_OK; HOTSET_INVALID for NULL, or for a size that no version of the options has.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_snapshot_options_init(options: *mut hotset_snapshot_options, size: usize) -> Status {
-    border(|| {
+    ffi_guard(|| {
         if options.is_null() || size != SIZE {
             return Err(hotset_status::HOTSET_INVALID.into());
         }
@@ -130,27 +135,27 @@ pub unsafe extern "C" fn hotset_snapshot_options_init(options: *mut hotset_snaps
     })
 }
 
-/// Saves the cache to a file, in the place of what is there; NULL for the options stands for the defaults. Stores how many entries
-/// it holds.
+/// Saves the cache to a file, and replaces the file that is there.
 ///
 /// Other threads may use the cache during the save; what they change may be saved or not. The file
-/// takes the place of the previous one when it is complete and on the disk: a save that fails, or
-/// is interrupted, leaves the previous file as it was, and any status but HOTSET_OK means that it
-/// is in place. Two processes may save to one path: the last complete file wins. It is the file
-/// that Rust's Cache<Vec<u8>, Vec<u8>> writes. Remaining times to live are kept, by the wall clock.
+/// replaces the previous one when it is complete and on the disk. A save that fails, or is
+/// interrupted, leaves the previous file as it was, and any status but HOTSET_OK means that it is
+/// in place. Two processes may save to one path: the last complete file wins. The file is the one
+/// that Rust's Cache<Vec<u8>, Vec<u8>> writes. Remaining TTLs are kept, by the wall clock.
 ///
 /// A symbolic link is followed: the file that it leads to is replaced, or created. A new file may
-/// be read and written by its owner only; one that replaces another keeps its mode, on Linux its
+/// be read and written by its owner only. One that replaces another keeps its mode, on Linux its
 /// access control list, its group where the process may set that, and its owner where it may give
 /// files away (as root may). Where the directory cannot be synced, the save succeeds all the same;
-/// if the system crashes then, the previous file may be there afterwards. The path is any bytes but
-/// 0: it need not be UTF-8.
+/// if the system crashes then, the previous file may be there afterwards.
 ///
-/// Returns HOTSET_OK; HOTSET_IO, and errno, if the operating system refused something (ENOSPC,
-/// EACCES, ENOENT ..); HOTSET_NOT_A_SNAPSHOT if the path names no file, or is that of a directory,
-/// a device, a pipe or a socket; HOTSET_TOO_LARGE for a value of 4 GiB or more; HOTSET_NO_MEMORY;
-/// HOTSET_INVALID, also for a cache with a destructor, whose values are objects of this process;
-/// HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+/// @param path Any bytes but 0: it need not be UTF-8.
+/// @param options NULL for the defaults.
+/// @param entries Becomes the number of entries in the file.
+/// @return HOTSET_OK; HOTSET_IO, with errno (ENOSPC, EACCES, ENOENT ..); HOTSET_NOT_A_SNAPSHOT if
+/// the path names no file, or is that of a directory, a device, a pipe or a socket;
+/// HOTSET_TOO_LARGE for a value of 4 GiB or more; HOTSET_NO_MEMORY; HOTSET_INVALID, also for a
+/// cache with a destructor, whose values are objects of this process.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn hotset_save(
     cache: *mut hotset_cache,
@@ -159,7 +164,7 @@ pub unsafe extern "C-unwind" fn hotset_save(
     entries: *mut u64,
 ) -> Status {
     cancellation_point();
-    border_slow(|| {
+    ffi_guard_slow(|| {
         // SAFETY: the header's rules for callers.
         let (cache, path, options, entries) = unsafe {
             let entries = result(entries, 0)?;
@@ -168,10 +173,10 @@ pub unsafe extern "C-unwind" fn hotset_save(
         };
         memory::ready()?;
         let (id, mut to) = (cache.id, SaveOptions::new().schema(options.schema));
-        if let Some(observer) = User::new(options.progress, options.progress_arg) {
+        if let Some(observer) = UserCallback::new(options.progress, options.progress_arg) {
             to = to.progress(move |progress| {
                 let (call, arg) = observer.parts();
-                // SAFETY: the user's function, with what it was promised.
+                // SAFETY: the user's function, with the promised arguments.
                 callback::notify(id, || unsafe { call(arg, progress.done, progress.total) });
             });
         }
@@ -181,28 +186,29 @@ pub unsafe extern "C-unwind" fn hotset_save(
     })
 }
 
-/// Loads a snapshot; NULL for the options stands for the defaults. Stores how many entries the file holds, of which not all may fit
-/// into the cache, and some may have ended.
+/// Loads a snapshot.
 ///
 /// By default the file is mapped, and must not be changed in place while it is. If another program
-/// truncates it, the operating system kills this process (SIGBUS) when it next reads the part that
-/// is gone. If another program overwrites it, entries are missed, and an entry that is overwritten
-/// while it is being read may have a wrong value. Replacing the file by a rename, as hotset_save
-/// does, or removing it, is harmless. The file is mapped until all its entries have been inserted or
+/// truncates it, the operating system kills this process (SIGBUS) when it next reads the missing
+/// part. If another program overwrites it, entries are missed, and an entry that is overwritten
+/// while it is read may have a wrong value. Replacing the file by a rename, as hotset_save does, or
+/// removing it, is harmless. The file is mapped until all its entries have been restored or
 /// removed, the cache is cleared or closed, or hotset_warm has returned. With `copy`, the file is
-/// read into memory instead, and what happens to it afterwards does not matter.
+/// read into memory instead, and later changes of the file do not matter.
 ///
 /// Header and index are checked before the call returns, with `copy` or `eager` the whole file.
-/// Entries are inserted when they are first looked up, each verified by its checksum; a corrupt one
-/// is a miss. Until then they count in no hotset_len, and no iterator visits them. With `eager` all
-/// are inserted before the call returns. What is in the cache already, and what is put or removed
-/// later, counts more than the snapshot.
+/// Entries are restored when they are first looked up, each verified by its checksum; a corrupt one
+/// is a miss. Until then hotset_len does not count them, and no iterator visits them. With `eager`
+/// all are restored before the call returns. What is in the cache already, and what is put or
+/// removed later, takes precedence over the snapshot.
 ///
-/// If it fails, the cache is as it was. Returns HOTSET_OK; HOTSET_IO, and errno (ENOENT: there is
-/// no file); HOTSET_NOT_A_SNAPSHOT, HOTSET_DAMAGED, HOTSET_FOREIGN; HOTSET_TOO_LARGE for a file
-/// that is too large for this machine; HOTSET_NO_MEMORY if there are no memory or addresses for the
-/// file; HOTSET_INVALID, also for a cache with a destructor; HOTSET_CLOSED, HOTSET_FORKED,
-/// HOTSET_PANIC. Any thread may call it, callbacks included.
+/// @param options NULL for the defaults.
+/// @param entries Becomes the number of entries in the file, of which not all may have room in the
+/// cache, and some may have expired.
+/// @return HOTSET_OK; HOTSET_IO, with errno (ENOENT: there is no file); HOTSET_NOT_A_SNAPSHOT,
+/// HOTSET_CORRUPT, HOTSET_INCOMPATIBLE; HOTSET_TOO_LARGE for a file that is too large for this
+/// machine; HOTSET_NO_MEMORY if there are no memory or addresses for the file; HOTSET_INVALID, also
+/// for a cache with a destructor. After a failure the cache is as it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn hotset_load(
     cache: *mut hotset_cache,
@@ -211,7 +217,7 @@ pub unsafe extern "C-unwind" fn hotset_load(
     entries: *mut u64,
 ) -> Status {
     cancellation_point();
-    border_slow(|| {
+    ffi_guard_slow(|| {
         // SAFETY: the header's rules for callers.
         let (cache, path, options, entries) = unsafe {
             let entries = result(entries, 0)?;
@@ -219,7 +225,7 @@ pub unsafe extern "C-unwind" fn hotset_load(
             (plain(cache)?, self::path(path)?, options, entries)
         };
         memory::ready()?;
-        REFUSED.set(false);
+        NO_MEMORY_FOR_ENTRY.set(false);
         let how = LoadOptions::new().schema(options.schema);
         let how = how.eager(options.eager != 0).copy(options.copy != 0);
         let loaded = raw::load::<Bytes, _, _, _>(cache.engine(), path, &how).map_err(status)?;
@@ -228,22 +234,23 @@ pub unsafe extern "C-unwind" fn hotset_load(
     })
 }
 
-/// Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the file. Stores how
-/// many came in, and how many could not, since their records are damaged. Others may use the cache meanwhile.
+/// Restores all entries that are still in a snapshot only, the hottest ones as far as there is
+/// room, and releases the file. Other threads may use the cache concurrently.
 ///
-/// Returns HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks
-/// included.
+/// @param entries Becomes the number of restored entries.
+/// @param corrupt Becomes the number of entries whose records are corrupt.
+/// @return HOTSET_OK; HOTSET_NO_MEMORY.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn hotset_warm(cache: *mut hotset_cache, entries: *mut u64, damaged: *mut u64) -> Status {
+pub unsafe extern "C-unwind" fn hotset_warm(cache: *mut hotset_cache, entries: *mut u64, corrupt: *mut u64) -> Status {
     cancellation_point();
-    border_slow(|| {
+    ffi_guard_slow(|| {
         // SAFETY: the header's rules for callers.
-        let (entries, damaged, cache) =
-            unsafe { (result(entries, 0)?, result(damaged, 0)?, hotset_cache::get(cache)?) };
+        let (entries, corrupt, cache) =
+            unsafe { (result(entries, 0)?, result(corrupt, 0)?, hotset_cache::get(cache)?) };
         memory::ready()?;
         let warmed = cache.engine().warm();
         entries.set(warmed.entries);
-        damaged.set(warmed.corrupt);
+        corrupt.set(warmed.corrupt);
         Ok(())
     })
 }

@@ -1,19 +1,20 @@
-//! For Miri, under both borrow models: what the C programs in `tests` do to memory that C and the library share. (They find
-//! wrong results; Miri finds what is undefined.)
+//! For Miri, under both borrow models: the accesses of the C programs in `tests` to memory that C
+//! and the library share. (They find wrong results; Miri finds undefined behavior.)
 
+use crate::admin::*;
 use crate::basic::*;
-use crate::change::*;
+use crate::compute::*;
+use crate::iter::*;
+use crate::load::*;
 use crate::read::*;
 use crate::reply::*;
 use crate::types::*;
-use crate::walk::*;
-use crate::whole::*;
 use libc::c_void;
 use std::ptr;
 
 const OK: Status = Status(0);
 
-fn open(options: Option<hotset_options>) -> *mut crate::border::hotset_cache {
+fn open(options: Option<hotset_options>) -> *mut crate::cache::hotset_cache {
     let mut cache = ptr::null_mut();
     let options = options.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: valid arguments.
@@ -30,7 +31,7 @@ fn options() -> hotset_options {
     options
 }
 
-fn put(cache: *mut crate::border::hotset_cache, key: u64) {
+fn put(cache: *mut crate::cache::hotset_cache, key: u64) {
     let bytes = key.to_ne_bytes();
     let at = bytes.as_ptr().cast();
     // SAFETY: valid arguments.
@@ -44,7 +45,7 @@ struct Shared {
 }
 
 unsafe extern "C" fn load(arg: *mut c_void, key: *const c_void, len: usize, reply: *mut hotset_reply) -> Status {
-    // SAFETY: the argument is a `Shared`, which nothing refers to meanwhile but raw pointers.
+    // SAFETY: the argument is a `Shared`, to which there are only raw pointers during the call.
     unsafe {
         let shared = arg.cast::<Shared>();
         assert!((*shared).value.is_null());

@@ -1,10 +1,12 @@
-//! What a call leaves as it finds it in its thread: whether the thread can be canceled, and `errno`.
+//! State of a thread that a call restores: whether it can be canceled, and `errno`.
 //!
-//! A canceled thread unwinds from a cancellation point (`open`, `fsync` and most calls that may block), which Rust
-//! frames do not survive. So cancellation is disabled wherever a call may reach one: in calls that use files, start or
-//! join threads or wait ([`ffi_slow`](crate::border::ffi_slow)), and in every callback
-//! ([`callback::within`](crate::callback::within)). Reads reach none outside of callbacks, and pay nothing. Waiting for
-//! a lock is no cancellation point where std waits by futex; elsewhere writes are slow calls in this respect.
+//! A canceled thread unwinds from a cancellation point (`open`, `fsync` and most calls that may
+//! block), which Rust frames do not survive. So cancellation is disabled wherever a call may reach
+//! one: in calls that use files, start or join threads or wait
+//! ([`ffi_guard_slow`](crate::ffi::ffi_guard_slow)), and in every callback
+//! ([`callback::within`](crate::callback::within)). Reads reach none outside of callbacks, and pay
+//! nothing. Waiting for a lock is no cancellation point where std waits by futex; elsewhere writes
+//! are slow calls in this respect.
 
 use libc::c_int;
 
@@ -32,7 +34,8 @@ impl Drop for CancelDisabled {
     #[inline]
     fn drop(&mut self) {
         let mut ignored = self.before;
-        // SAFETY: the state is what the thread had. No cancellation point: a request is acted upon at the next one.
+        // SAFETY: the state is what the thread had. No cancellation point: a request is acted upon
+        // at the next one.
         unsafe { pthread_setcancelstate(self.before, &mut ignored) };
     }
 }
@@ -42,8 +45,9 @@ unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
 }
 
-/// Ends the calling thread if a request to cancel it is pending. For the first line of a call that is declared `extern "C-unwind"`:
-/// its frame has nothing to drop then, so the unwinding of the thread may pass it.
+/// Ends the calling thread if a request to cancel it is pending. For the first line of a call that
+/// is declared `extern "C-unwind"`: its frame has nothing to drop then, so the unwinding of the
+/// thread may pass it.
 #[inline(always)]
 pub(crate) fn cancellation_point() {
     #[cfg(not(any(target_os = "android", miri)))]

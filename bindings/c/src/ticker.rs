@@ -1,8 +1,9 @@
-//! The thread that does a cache's maintenance while no other thread uses it.
+//! The thread that performs maintenance while no other thread uses the cache. The header's preamble
+//! has its rules.
 //!
-//! Not the engine's own: starting this one can be refused for want of memory, and closing a cache joins it.
+//! It is not the engine's own ticker: this one can be refused memory, and closing a cache joins it.
 
-use crate::border::Engine;
+use crate::blob::Engine;
 use crate::memory::{self, try_box};
 use crate::thread::Errno;
 use crate::types::{Status, hotset_status};
@@ -54,10 +55,11 @@ impl Ticker {
 fn spawn(shared: *mut Shared) -> Result<libc::pthread_t, libc::c_int> {
     let mut attributes = MaybeUninit::uninit();
     let mut thread = MaybeUninit::uninit();
-    // The thread inherits the mask: signals are for the program's own threads, which may have blocked them to wait for
-    // them.
+    // The thread inherits the mask: signals are for the program's own threads, which may have
+    // blocked them to wait for them.
     let _blocked = SignalsBlocked::new();
-    // SAFETY: the attributes are used between their init and destroy; `shared` lives until the thread was joined.
+    // SAFETY: the attributes are used between their init and destroy; `shared` lives until the
+    // thread was joined.
     let failed = unsafe {
         match libc::pthread_attr_init(attributes.as_mut_ptr()) {
             0 => {

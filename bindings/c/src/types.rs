@@ -1,86 +1,93 @@
-//! What the header declares besides functions. The comments of this file are the header's.
+//! Types that the header declares. The comments of this file are the header's.
 //!
-//! An enum that C hands over is read as an integer ([`Status`], [`Policy`]): C may put any number there.
+//! An enum that C passes is read as an integer ([`Status`], [`Policy`]): C may put any number
+//! there.
 
 use libc::c_void;
 
-/// What a call came to. HOTSET_OK is 0, and everything else is not.
+/// Result of a call. HOTSET_OK is 0; every other status is nonzero.
 ///
-/// Statuses from 1000 on are never made by hotset: they are for your own callbacks to return.
+/// hotset never returns statuses from 1000 on: they are for your own callbacks.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(dead_code)] // Some are for callbacks to return.
 pub enum hotset_status {
-    /// It is done.
+    /// Success.
     HOTSET_OK = 0,
-    /// The key is not in the cache; the iteration is at its end; the loader had no value.
+    /// The key is absent or expired; the iteration has ended; the loader had no value.
     HOTSET_NOT_FOUND = 1,
-    /// hotset_put_if_absent: the key is in the cache, and was left as it is.
+    /// hotset_put_if_absent: the key is present, and its entry is unchanged.
     HOTSET_EXISTS = 2,
     /// hotset_cas: the entry has another version.
     HOTSET_CONFLICT = 3,
-    /// An argument cannot be right: a NULL, a bad size, an option that makes no sense.
+    /// An invalid argument: a NULL, a bad size, contradicting options.
     HOTSET_INVALID = 4,
-    /// A key of 4 GiB or more; a key and value that together are longer than memory can be.
+    /// A key of 4 GiB or more; a key and value that together exceed the address space.
     HOTSET_TOO_LARGE = 5,
-    /// There was no memory. Nothing has changed.
+    /// Memory was refused. Nothing has changed.
     HOTSET_NO_MEMORY = 6,
-    /// For loaders that have nothing more precise to say.
+    /// For loaders without a more precise status.
     HOTSET_LOAD_FAILED = 7,
-    /// A loader asked for the key it was loading, directly or through loaders of other threads that wait for each other; or a
-    /// callback closed the cache, or used the iterator, whose call had called it.
+    /// A loader requested the key that it was loading, directly or through loaders of other threads
+    /// that wait for each other; or a callback closed the cache, or used the iterator, that had
+    /// called it.
     HOTSET_REENTRANT = 8,
-    /// The cache was closed. (See hotset_close for how long this is told.)
+    /// The cache was closed. (See hotset_close for how many closed caches are recognized.)
     HOTSET_CLOSED = 9,
-    /// The cache was opened before a fork, and this is the child: it may open caches of its own.
+    /// The cache was opened before a fork, and this is the child, which may open caches of its own.
     HOTSET_FORKED = 10,
     /// hotset_add: the entry is not a counter: its value is not 8 bytes long.
     HOTSET_NOT_A_NUMBER = 11,
-    /// hotset_add: the sum does not fit 64 bits; hotset_retain: more than 2^31 handles. Nothing has changed.
+    /// hotset_add: the sum exceeds 64 bits; hotset_retain: more than 2^31 handles. Nothing has
+    /// changed.
     HOTSET_OVERFLOW = 12,
-    /// A defect in hotset: a panic was caught at the border. Its text was written to stderr. The cache can still be used.
+    /// A defect in hotset: a panic was caught at the FFI boundary. Its text was written to stderr.
+    /// The cache can still be used.
     HOTSET_PANIC = 13,
-    /// The caller's buffer is too small; the length that is needed was stored.
+    /// The caller's buffer is too small; the required length was stored.
     HOTSET_BUFFER_TOO_SMALL = 14,
-    /// The operating system refused a thread for the ticker, or something with a file: errno says why.
+    /// The operating system refused the ticker's thread, or a file operation; errno has the reason.
     HOTSET_IO = 15,
-    /// hotset_close: iterators of the cache are still open. Close them first; the cache is unchanged.
+    /// hotset_close: iterators of the cache are still open. Close them first; the cache is
+    /// unchanged.
     HOTSET_BUSY = 16,
-    /// hotset_load: what is there is no snapshot: a directory, a pipe, a file that begins otherwise. hotset_save: no place for a file.
+    /// hotset_load: not a snapshot: a directory, a pipe, a file that begins otherwise. hotset_save:
+    /// the path is not that of a file.
     HOTSET_NOT_A_SNAPSHOT = 17,
-    /// hotset_load: the snapshot is damaged or incomplete.
-    HOTSET_DAMAGED = 18,
-    /// hotset_load: the snapshot is of another version of the format, another schema, or does not hold bytes.
-    HOTSET_FOREIGN = 19,
+    /// hotset_load: the snapshot is corrupt or incomplete.
+    HOTSET_CORRUPT = 18,
+    /// hotset_load: the snapshot has another version of the format, another schema, or does not
+    /// hold bytes.
+    HOTSET_INCOMPATIBLE = 19,
 }
 
-/// Which entries make room for others.
+/// Eviction policy: the entry that makes room for others.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum hotset_policy {
-    /// By how often and how recently: the best for nearly all programs, and what a scan does not flush.
+    /// By frequency and recency: the best for nearly all programs. A scan does not flush it.
     HOTSET_POLICY_WTINYLFU = 0,
-    /// The entry that was not used for the longest time.
+    /// The least recently used entry.
     HOTSET_POLICY_LRU = 1,
-    /// The entry that was used least often.
+    /// The least frequently used entry.
     HOTSET_POLICY_LFU = 2,
-    /// The entry that came first.
+    /// The entry that was inserted first.
     HOTSET_POLICY_FIFO = 3,
-    /// Any entry.
+    /// A random entry.
     HOTSET_POLICY_RANDOM = 4,
 }
 
-/// Why an entry left the cache.
+/// Cause of a removal.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum hotset_cause {
-    /// Its time was over.
+    /// It had expired.
     HOTSET_REMOVED_EXPIRED = 0,
     /// It was evicted, or never admitted, to keep the cache within its capacity.
     HOTSET_REMOVED_SIZE = 1,
     /// It was removed by hotset_remove, hotset_take, hotset_compute or hotset_clear.
     HOTSET_REMOVED_EXPLICIT = 2,
-    /// Another value was put for its key.
+    /// It was replaced by another value.
     HOTSET_REMOVED_REPLACED = 3,
 }
 
@@ -101,44 +108,44 @@ impl From<hotset_status> for Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy(pub i32);
 
-use crate::reply::hotset_reply;
-
-/// A handle to one entry as it was when it was read: its key, its value and its version, all unchangeable.
+/// Handle to one entry as it was when it was read: its key, its value and its version, all
+/// immutable.
 ///
-/// It is yours until you give it to hotset_release, and its bytes stay valid that long, whatever becomes of the entry and of
-/// the cache. Any thread may use or release it. Holding one holds its memory, which the cache no longer counts once the
-/// entry has left.
+/// It is the caller's until it is passed to hotset_release. Until then its bytes stay valid, also
+/// after the entry has left the cache and after the cache was closed. Any thread may use or release
+/// it. A handle holds its memory, which the cache does not count once the entry has left.
 pub struct hotset_value {
     _opaque: [u8; 0],
 }
 
-/// Bytes that somebody else owns. `data` may be NULL if `len` is 0.
+/// Bytes that the holder does not own. `data` may be NULL if `len` is 0.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct hotset_slice {
-    /// Where they begin.
+    /// Their address.
     pub data: *const c_void,
-    /// How many there are.
+    /// Their number.
     pub len: usize,
 }
 
-/// A value that was read, and the handle that keeps its bytes alive. Release `handle` when you are done with `data`.
+/// A value that was read, and the handle that keeps its bytes valid. Release `handle` after the
+/// last use of `data`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct hotset_bytes {
     /// The value's bytes: never NULL where the key was found, even if `len` is 0. Aligned to 8.
     pub data: *const c_void,
-    /// How many there are.
+    /// Their number.
     pub len: usize,
     /// For hotset_release.
     pub handle: *mut hotset_value,
 }
 
-/// Told of every entry that leaves the cache, once. The bytes are valid during the call.
+/// Removal listener: called once for every entry that leaves the cache. The bytes are valid during
+/// the call.
 ///
-/// Runs in the call that removed the entry, on that call's thread, under no lock; with a ticker also on the ticker's thread;
-/// so in several threads at once. It may call everything but hotset_close for the same cache. The entries that are in a cache
-/// when it is closed are not reported.
+/// Runs in the call that removed the entry, or on the ticker's thread, under no lock, and in
+/// several threads concurrently. Entries that are in a cache when it is closed are not reported.
 pub type hotset_removal_fn = Option<
     unsafe extern "C" fn(
         arg: *mut c_void,
@@ -150,103 +157,93 @@ pub type hotset_removal_fn = Option<
     ),
 >;
 
-/// Told that a value's memory is about to go: the entry has left the cache and no handle is left. For values that are, or
-/// hold, pointers to what you allocated: this is where to free it. `value` may be written to.
+/// Destructor: called when a value's memory is about to be freed, after its entry has left the
+/// cache and its last handle was released. For values that are, or hold, pointers to memory of the
+/// program. `value` may be written to. The preamble has the rules of ownership.
 ///
-/// Runs on whichever thread lets go last: in any call on the cache, in hotset_release, in hotset_close, on the ticker's
-/// thread; under no lock. It may call everything but hotset_close for the same cache.
+/// Runs on the thread that releases the value last: in any call on the cache, in hotset_release, in
+/// hotset_close, on the ticker's thread; under no lock.
 pub type hotset_destructor_fn = Option<unsafe extern "C" fn(arg: *mut c_void, value: *mut c_void, value_len: usize)>;
 
-/// The time in nanoseconds since a moment that never changes. Called by any thread, often more than once per call. It must not
-/// go back, and must call nothing of hotset.
+/// Clock: returns the nanoseconds since a fixed instant. Called by any thread, often more than once
+/// per call. It must be monotonic, and must not call hotset.
 pub type hotset_clock_fn = Option<unsafe extern "C" fn(arg: *mut c_void) -> u64>;
 
-/// Decides what becomes of an entry; for hotset_compute.
-///
-/// `current` is the value, or NULL where the key is absent; its bytes are valid during the call. Answer with hotset_reply_set or
-/// hotset_reply_remove (the last one counts), or with neither to leave the entry as it is. Any status but HOTSET_OK leaves it as
-/// it is too, and is what hotset_compute returns.
-pub type hotset_compute_fn =
-    Option<unsafe extern "C" fn(arg: *mut c_void, current: *const hotset_slice, reply: *mut hotset_reply) -> Status>;
-
-/// Loads the value of a key that is missing; for hotset_get_or_load.
-///
-/// Answer with hotset_reply_set and HOTSET_OK. HOTSET_OK without a value stands for HOTSET_NOT_FOUND. Any other status is a failure:
-/// it is what hotset_get_or_load returns, here and to all who waited for this load.
-pub type hotset_load_fn = Option<
-    unsafe extern "C" fn(arg: *mut c_void, key: *const c_void, key_len: usize, reply: *mut hotset_reply) -> Status,
->;
-
-/// Told how far hotset_save has come: every few hundred kilobytes, and at the end, with `done` equal to `total`.
-///
-/// Runs on the saving thread, under no lock. It may call everything but hotset_close for the same cache.
+/// Progress of hotset_save: called every few hundred kilobytes, and at the end, with `done` equal
+/// to `total`. Runs on the saving thread, under no lock.
 pub type hotset_progress_fn = Option<unsafe extern "C" fn(arg: *mut c_void, done: u64, total: u64)>;
 
-/// How to save and load. Fill it with hotset_snapshot_options_init, then set what you want otherwise.
+/// Options of hotset_save and hotset_load. Initialize it with hotset_snapshot_options_init, then
+/// change fields.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct hotset_snapshot_options {
     /// The size of this struct, set by hotset_snapshot_options_init.
     pub size: usize,
-    /// A number of your own for what your keys and values mean: only who asks for the same can load the file.
+    /// A number of your own for the meaning of keys and values: a file is loaded only with the
+    /// schema that it was saved with.
     pub schema: u64,
-    /// For hotset_load. Not 0: checks the whole file, and brings everything in before the call returns.
+    /// For hotset_load. Not 0: checks the whole file, and restores all entries before the call
+    /// returns.
     pub eager: u32,
     /// For hotset_load. Not 0: reads the file into memory and checks all of it, instead of mapping
     /// it.
     pub copy: u32,
-    /// For hotset_save. NULL: nobody is told.
+    /// For hotset_save. NULL: none.
     pub progress: hotset_progress_fn,
-    /// Handed to progress.
+    /// First argument of progress.
     pub progress_arg: *mut c_void,
 }
 
-/// How a cache is to be. Fill it with hotset_options_init, then set what you want otherwise.
+/// Options of a cache. Initialize it with hotset_options_init, then change fields.
 ///
-/// hotset_open copies it; what the `.._arg` pointers point to must live until hotset_close has returned, and for the
-/// destructor until the last handle is released.
+/// hotset_open copies it. What the `.._arg` pointers point to must stay valid until hotset_close
+/// has returned, and for the destructor until the last handle is released.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct hotset_options {
-    /// The size of this struct, set by hotset_options_init: it tells the library which fields your program knows.
+    /// The size of this struct, set by hotset_options_init: the fields that the program knows.
     pub size: usize,
-    /// At most so many entries. 0: not bounded so. Set this or max_bytes; with neither, max_bytes is 64 MiB.
+    /// Capacity in entries. 0: not bounded in entries. Set this or max_bytes; with neither,
+    /// max_bytes is 64 MiB.
     pub max_entries: u64,
-    /// At most so many bytes of real memory: of each entry its key and value, and what the library and malloc need beside them:
-    /// about 140 bytes; with a time to live 24 more, with a time to idle 40 more. (Tables grow by doubling: it may be a tenth
-    /// more, or a seventh less; a quarter more for moments in which large values come in, and what they displaced waits to be
-    /// freed. The 24 bytes of entries that have a time to live only of their own are not counted, nor what handles hold after
-    /// their entry has left.) 0: not bounded so.
+    /// Capacity in bytes of real memory. Of each entry it counts key and value, and the overhead of
+    /// library and malloc: about 140 bytes; with a time to live 24 more, with a time to idle 40
+    /// more. Tables grow by doubling, so the real memory may be a tenth more, or a seventh less;
+    /// briefly a quarter more, while large values are inserted and the entries that they displaced
+    /// wait to be freed. Not counted: the 24 bytes of entries with a TTL of their own only, and
+    /// what handles hold after their entry has left. 0: not bounded in bytes.
     pub max_bytes: u64,
-    /// Which entries make room for others.
+    /// Eviction policy.
     pub policy: Policy,
     /// Must be 0.
     pub reserved: u32,
-    /// How long an entry lives after it was put, in milliseconds. 0: without end.
+    /// Time to live: milliseconds until an entry expires, counted from its put. 0: never.
     pub ttl_ms: u64,
-    /// How long an entry lives after it was last put or found, in milliseconds. 0: without end.
+    /// Time to idle: milliseconds until an entry expires, counted from its last put or hit. 0:
+    /// never.
     pub tti_ms: u64,
-    /// Takes a random part, of up to this fraction, off every time to live, so that what was loaded together does not end
-    /// together. From 0 to below 1.
+    /// Subtracts a random part, of up to this fraction, from every time to live, so that entries
+    /// that were loaded together do not expire together. From 0 to below 1.
     pub jitter: f64,
-    /// Starts a thread that does the housekeeping every so many milliseconds, so that what is over is freed also while nobody
-    /// uses the cache. All signals are blocked in it. 0: no thread; the calls on the cache do all housekeeping.
+    /// Starts a thread that performs maintenance at this interval in milliseconds: see Ticker in
+    /// the preamble. 0: no thread.
     pub ticker_ms: u64,
-    /// Told of every entry that leaves the cache. NULL: nobody is.
+    /// Removal listener. NULL: none.
     pub on_removal: hotset_removal_fn,
-    /// Handed to on_removal.
+    /// First argument of on_removal.
     pub on_removal_arg: *mut c_void,
-    /// Told of every value whose memory goes. NULL: nobody is.
+    /// Destructor of values. NULL: none.
     pub destructor: hotset_destructor_fn,
-    /// Handed to destructor.
+    /// First argument of destructor.
     pub destructor_arg: *mut c_void,
-    /// The time. NULL: the system's monotonic clock.
+    /// Clock. NULL: the system's monotonic clock.
     pub clock: hotset_clock_fn,
-    /// Handed to clock.
+    /// First argument of clock.
     pub clock_arg: *mut c_void,
 }
 
-/// What happened in a cache since it was opened, and what is in it now. Counts may lag behind calls that are going on.
+/// Statistics of a cache since it was opened. Counts may lag behind calls in progress.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct hotset_stats_data {
@@ -254,19 +251,20 @@ pub struct hotset_stats_data {
     pub hits: u64,
     /// Lookups that did not.
     pub misses: u64,
-    /// Entries that came in, replacements included.
+    /// Entries that were inserted, replacements included.
     pub insertions: u64,
-    /// Entries that had been admitted and left to make room.
+    /// Entries that had been admitted and were removed to make room.
     pub evictions: u64,
-    /// Entries that left because their time was over.
+    /// Entries that were removed because they had expired.
     pub expirations: u64,
-    /// New entries that were not admitted: lost against a resident entry, or heavier than the whole capacity.
+    /// New entries that were not admitted: they lost against a resident entry, or were heavier than
+    /// the capacity.
     pub rejections: u64,
     /// Loaders that returned a value.
     pub loads: u64,
     /// Loaders that failed, or had no value.
     pub load_failures: u64,
-    /// Callers that came while their key was being loaded, and were to wait for that.
+    /// Calls that waited for another caller's load of the same key.
     pub waits: u64,
     /// The time spent in loaders, in nanoseconds.
     pub load_time_ns: u64,

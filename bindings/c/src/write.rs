@@ -1,35 +1,23 @@
 //! Other ways to write.
 
 use crate::blob::Blob;
-use crate::border::{border_write, bytes, hotset_cache, result};
-use crate::change::offer;
+use crate::cache::hotset_cache;
+use crate::change::store_if;
+use crate::ffi::{bytes, ffi_guard_write, result};
+use crate::ttl::ttl;
 use crate::types::{Status, hotset_status, hotset_value};
 use engine::Ttl;
 use libc::c_void;
 use std::ptr;
-use std::time::Duration;
 
-// (The header defines these by hand, since C wants a suffix on such numbers.)
-pub(crate) const HOTSET_TTL_DEFAULT: u64 = 0;
-pub(crate) const HOTSET_TTL_NONE: u64 = u64::MAX - 1;
-pub(crate) const HOTSET_TTL_KEEP: u64 = u64::MAX;
-
-pub(crate) fn ttl(ms: u64) -> Ttl {
-    match ms {
-        HOTSET_TTL_DEFAULT => Ttl::Default,
-        HOTSET_TTL_NONE => Ttl::Never,
-        HOTSET_TTL_KEEP => Ttl::Keep,
-        ms => Ttl::After(Duration::from_millis(ms)),
-    }
-}
-
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 /// 3. Other ways to write
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 ///
-/// hotset_put for an entry that lives for ttl_ms milliseconds, or HOTSET_TTL_DEFAULT, HOTSET_TTL_NONE or HOTSET_TTL_KEEP.
+/// Stores a value as hotset_put does, with a TTL of its own. A time to idle still applies.
 ///
-/// A time to idle still applies. All else is as for hotset_put.
+/// @param ttl_ms Milliseconds, HOTSET_TTL_DEFAULT, HOTSET_TTL_NONE or HOTSET_TTL_KEEP.
+/// @return As hotset_put.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_put_ttl(
     cache: *mut hotset_cache,
@@ -39,7 +27,7 @@ pub unsafe extern "C" fn hotset_put_ttl(
     value_len: usize,
     ttl_ms: u64,
 ) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key, value) = unsafe {
             (
@@ -59,12 +47,13 @@ pub unsafe extern "C" fn hotset_put_ttl(
     })
 }
 
-/// Puts a value if the key is absent. If it is not, `*existing` becomes a handle to the entry that is there, to be released.
-/// `existing` may be NULL.
+/// Stores a value if the key is absent or expired. Otherwise `*existing` becomes a handle to the
+/// current entry, to be released.
 ///
-/// Returns HOTSET_OK if it was put, HOTSET_EXISTS if not; HOTSET_INVALID, HOTSET_TOO_LARGE, HOTSET_NO_MEMORY, HOTSET_CLOSED, HOTSET_FORKED,
-/// HOTSET_PANIC. But for HOTSET_EXISTS, `*existing` is NULL. Any thread may call it, callbacks included. With a destructor in the
-/// options: the value belongs to the library if it returns HOTSET_OK, and to the caller otherwise.
+/// @param ttl_ms As for hotset_put_ttl.
+/// @param existing May be NULL. Becomes NULL unless the call returns HOTSET_EXISTS.
+/// @return HOTSET_OK if the value was stored; HOTSET_EXISTS if the key is present;
+/// HOTSET_TOO_LARGE, HOTSET_NO_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_put_if_absent(
     cache: *mut hotset_cache,
@@ -75,7 +64,7 @@ pub unsafe extern "C" fn hotset_put_if_absent(
     ttl_ms: u64,
     existing: *mut *mut hotset_value,
 ) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         let wanted = !existing.is_null();
         let mut ignored = ptr::null_mut();
         let existing = if wanted { existing } else { &raw mut ignored };
@@ -90,7 +79,7 @@ pub unsafe extern "C" fn hotset_put_if_absent(
             )
         };
         let mut there = None;
-        let done = offer(cache, key, value, ttl(ttl_ms), |current| {
+        let done = store_if(cache, key, value, ttl(ttl_ms), |current| {
             there = current.filter(|_| wanted).cloned();
             current.map_or(Ok(()), |_| Err(hotset_status::HOTSET_EXISTS.into()))
         });
@@ -99,13 +88,12 @@ pub unsafe extern "C" fn hotset_put_if_absent(
     })
 }
 
-/// Removes a key. A load of it that is going on will not come into the cache.
+/// Removes a key. A load of it that is in progress is invalidated: its value is not stored.
 ///
-/// Returns HOTSET_OK if it was there, HOTSET_NOT_FOUND if not; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
-/// call it, callbacks included.
+/// @return HOTSET_OK if it was present; HOTSET_NOT_FOUND if it was absent or expired.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_remove(cache: *mut hotset_cache, key: *const c_void, key_len: usize) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         // SAFETY: the header's rules for callers.
         let (cache, key) = unsafe { (hotset_cache::get(cache)?, bytes(key, key_len)?) };
         let removed = cache.engine().remove(key);
@@ -113,10 +101,10 @@ pub unsafe extern "C" fn hotset_remove(cache: *mut hotset_cache, key: *const c_v
     })
 }
 
-/// Removes a key, and makes `*value` a handle to the entry that was there, to be released. Of several threads that take, one
-/// gets it.
+/// Removes a key, and makes `*value` a handle to the removed entry, to be released. Of several
+/// threads that take a key, one gets the entry.
 ///
-/// Returns as hotset_remove does; after all but HOTSET_OK, `*value` is NULL. Any thread may call it, callbacks included.
+/// @return As hotset_remove. After a failure `*value` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_take(
     cache: *mut hotset_cache,
@@ -124,7 +112,7 @@ pub unsafe extern "C" fn hotset_take(
     key_len: usize,
     value: *mut *mut hotset_value,
 ) -> Status {
-    border_write(|| {
+    ffi_guard_write(|| {
         // SAFETY: the header's rules for callers.
         let (out, cache, key) = unsafe {
             let out = result(value, ptr::null_mut())?;

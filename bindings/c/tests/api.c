@@ -13,11 +13,11 @@ static void versions(void) {
 
 static void texts(void) {
     int status, other;
-    for (status = HOTSET_OK; status <= HOTSET_FOREIGN; status++)
+    for (status = HOTSET_OK; status <= HOTSET_INCOMPATIBLE; status++)
         for (other = HOTSET_OK; other < status; other++)
             CHECK(strcmp(hotset_strerror((hotset_status)status), hotset_strerror((hotset_status)other)) != 0);
     CHECK(strlen(hotset_strerror((hotset_status)-1)) > 0);
-    CHECK(strcmp(hotset_strerror((hotset_status)-1), hotset_strerror((hotset_status)(HOTSET_FOREIGN + 1))) == 0);
+    CHECK(strcmp(hotset_strerror((hotset_status)-1), hotset_strerror((hotset_status)(HOTSET_INCOMPATIBLE + 1))) == 0);
     CHECK(strcmp(hotset_strerror((hotset_status)1000), hotset_strerror((hotset_status)-1)) != 0);
 }
 
@@ -64,7 +64,8 @@ static void options(void) {
         OK(hotset_close(cache));
     }
 
-    /* A program that was compiled with a later header: its new fields are 0, or it is told. */
+    /* A program that was compiled with a later header: its new fields are 0, or the call returns an
+     * error. */
     OK(hotset_options_init(&later.known, sizeof later));
     CHECK(later.newer == 0);
     OK(hotset_open(&later.known, &cache));
@@ -452,7 +453,7 @@ static void whole(void) {
     IS(HOTSET_INVALID, hotset_close(NULL));
     OK(hotset_close(cache));
 
-    /* For a while the library tells a closed cache. */
+    /* The library recognizes a cache that was closed recently. */
     IS(HOTSET_CLOSED, hotset_close(cache));
     IS(HOTSET_CLOSED, hotset_put(cache, S("k"), S("v")));
     IS(HOTSET_CLOSED, hotset_len(cache, &number));

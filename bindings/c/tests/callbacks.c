@@ -1,4 +1,5 @@
-/* User code that the library calls: compute, loaders, removal callbacks, destructors, the ticker. */
+/* User code that the library calls: compute, loaders, removal callbacks, destructors, the ticker.
+ */
 #include "check.h"
 #include <pthread.h>
 #include <signal.h>
@@ -187,7 +188,7 @@ static void removals(void) {
     OK(hotset_close(h.cache));
 }
 
-/* ---- an iterator whose step calls back: the callback cannot use it, or close it, meanwhile */
+/* ---- an iterator whose step calls back: the callback can neither use nor close it */
 
 static hotset_iter *stepping;
 
@@ -279,7 +280,7 @@ static void destructors(void) {
     OK(hotset_release(bytes.handle));
     CHECK(destroyed == 1);
 
-    /* What was set in a callback belongs to the library at once. */
+    /* A value that was set in a callback belongs to the library immediately. */
     IS(MINE, hotset_compute(cache, S("k"), set_pointers, &mine, NULL));
     CHECK(destroyed == 3);
     OK(hotset_compute(cache, S("k"), set_pointers, &fine, &value));
@@ -334,7 +335,7 @@ static void answers(void) {
     CHECK(destroyed == 3);
 }
 
-/* ---- the ticker: expired entries leave an idle cache, and nobody is called after hotset_close */
+/* ---- the ticker: entries expire in an idle cache; no callback after hotset_close */
 
 static int ticks;
 static void tick(void *arg, const void *key, size_t key_len, const void *value, size_t value_len, hotset_cause cause) {
@@ -356,7 +357,8 @@ static void ticker(void) {
     OK(hotset_open(&options, &cache));
     OK(hotset_put(cache, S("k"), S("v")));
     while (__atomic_load_n(&ticks, __ATOMIC_SEQ_CST) == 0) nanosleep(&moment, NULL);
-    /* A signal for the process, which this thread waits for, is not taken by the ticker, whose action would be to end it. */
+    /* A signal for the process, which this thread waits for, is not taken by the ticker, whose
+     * action would be to end it. */
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     CHECK(pthread_sigmask(SIG_BLOCK, &signals, &before) == 0 && !sigismember(&before, SIGTERM));

@@ -1,7 +1,8 @@
 /* No call can be canceled, and a call that succeeds keeps errno.
  *
- * Every call is made by a thread that has a request to cancel it pending, and again with every function of libc that is a
- * cancellation point, malloc replaced by ones that check and that set errno. */
+ * Every call is made by a thread that has a request to cancel it pending, and again with every
+ * function of libc that is a cancellation point, malloc replaced by ones that check and that set
+ * errno. */
 #define _GNU_SOURCE
 #include "check.h"
 #include <dlfcn.h>
@@ -63,7 +64,8 @@ int open64(const char *path, int flags, ...) {
     return real(path, flags, 0600);
 }
 
-/* A malloc that sets errno, as it may where it succeeds. (Not calloc, which libc itself calls when a thread is new.) */
+/* A malloc that sets errno, as it may where it succeeds. (Not calloc, which libc itself calls when
+ * a thread is new.) */
 #ifndef __SANITIZE_ADDRESS__
 extern void *__libc_malloc(size_t), *__libc_realloc(void *, size_t);
 void *malloc(size_t size) {
@@ -83,7 +85,8 @@ static hotset_cache *cache, *owning, *idle;
 static hotset_iter *iter;
 static hotset_value *value;
 
-/* What a callback does that is to be told from a call: it reaches cancellation points, with a request pending, and sets errno. */
+/* A callback whose effects must differ from those of a call: it reaches cancellation points, with a
+ * request pending, and sets errno. */
 static void user(void) {
     pthread_testcancel();
     CHECK(write(-1, "", 0) == -1 && errno == EBADF);
@@ -163,7 +166,7 @@ static void put_many(void) {
     for (int i = 0; i < 200; i++) OK(hotset_put(owning, &i, sizeof i, S("v")));
 }
 static void get_owned(void) { OK(hotset_get(owning, S("k"), &value)); OK(hotset_release(value)); }
-static void get_expiring(void) { /* of a key that has no end, while others have */
+static void get_expiring(void) { /* of a key that never expires, while others do */
     OK(hotset_put_ttl(owning, S("kept"), S("v"), HOTSET_TTL_NONE));
     time_ns += 1000000000;
     OK(hotset_get(owning, S("kept"), &value));
@@ -254,7 +257,8 @@ static int begins_with_a_point(void (*call)(void)) {
     return call == save || call == load || call == load_eagerly || call == warm;
 }
 
-/* Makes one call with a request to cancel pending: it takes effect after the call, and not in it. */
+/* Makes one call with a request to cancel pending: it takes effect after the call, and not in it.
+ */
 static void *canceled(void *argument) {
     struct call *call = argument;
     int before, type;
@@ -328,7 +332,7 @@ static void disabled(void) {
     CHECK(before == PTHREAD_CANCEL_DISABLE);
 }
 
-/* A failure of the system says why, and one of a loader what the loader had to say. */
+/* A failure of the system leaves its errno, and one of a loader the loader's. */
 static hotset_status failing(void *arg, const void *key, size_t key_len, hotset_reply *reply) {
     (void)arg, (void)key, (void)key_len, (void)reply;
     errno = ERANGE;

@@ -1,4 +1,5 @@
-// A view of a value is had of one that is kept, and of no temporary: what `-DDANGLES=1` to `3` adds must not compile.
+// A view can be made of a value that is kept, and not of a temporary: the code that `-DDANGLES=1`
+// to `3` adds must not compile.
 #include <hotset.hpp>
 #include <type_traits>
 

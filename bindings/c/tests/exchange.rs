@@ -1,4 +1,5 @@
-//! C and Rust read each other's snapshots. `tests/run.sh` has a C program write the one and read the other.
+//! C and Rust read each other's snapshots. `tests/run.sh` has a C program write the one and read
+//! the other.
 
 use engine::Cache;
 use engine::snapshot::LoadOptions;

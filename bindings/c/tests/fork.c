@@ -1,5 +1,5 @@
-/* A cache does not cross a fork, but the child opens caches of its own, whatever other threads were doing: it is refused
- * what it inherited, hangs nowhere, and its handles stay good. */
+/* A cache does not cross a fork, but the child opens caches of its own, whatever other threads were
+ * doing: it is refused what it inherited, hangs nowhere, and its handles stay good. */
 #include "check.h"
 #include <pthread.h>
 #include <sched.h>
@@ -37,7 +37,8 @@ static void *load_in_child(void *own) {
     return NULL;
 }
 
-/* What a process without a past can do: caches, threads, loads that wait, a ticker, snapshots; and memory is freed. */
+/* What a process without a past can do: caches, threads, loads that wait, a ticker, snapshots; and
+ * memory is freed. */
 static void use_caches(void) {
     hotset_options options = defaults();
     hotset_cache *own;
@@ -56,7 +57,8 @@ static void use_caches(void) {
     options.max_entries = 1000;
     options.destructor = NULL;
     OK(hotset_open(&options, &own));
-    /* They have the stacks of the threads that the fork left behind, and must not be taken for them. */
+    /* They have the stacks of the threads that the fork left behind, and must not be taken for
+     * them. */
     for (i = 0; i < 3; i++) CHECK(pthread_create(&threads[i], NULL, load_in_child, own) == 0);
     for (i = 0; i < 3; i++) CHECK(pthread_join(threads[i], NULL) == 0);
     i = 7;
@@ -154,7 +156,8 @@ static void *in_thread(void *none) {
     return NULL;
 }
 
-/* Threads at work: in the map, in loads that wait for each other, opening and closing caches, saving. */
+/* Threads at work: in the map, in loads that wait for each other, opening and closing caches,
+ * saving. */
 static void *work(void *arg) {
     uint64_t key = (uint64_t)(uintptr_t)arg, number;
     while (!__atomic_load_n(&stop, __ATOMIC_SEQ_CST)) {
@@ -245,7 +248,8 @@ static void early(void) {
     OK(hotset_close(own));
 }
 
-/* With an argument, no other threads are in caches at the forks: what they held would be leaks of the child. */
+/* With an argument, no other threads are in caches at the forks: what they held would be leaks of
+ * the child. */
 int main(int argc, char **argv) {
     pthread_t thread;
     uint64_t number;

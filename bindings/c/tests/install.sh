@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The installed library as a C developer meets it: through pkg-config, shared and static, through CMake, and gone again.
+# The installed library as a C developer uses it: through pkg-config, shared and static, through
+# CMake, and uninstalled.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../../.." && pwd)
@@ -39,8 +40,9 @@ ok "hotset.pc is of version $version"
 sed -n '/^```c$/,/^```$/p' "$root/README.md" | sed '/^```$/q' | sed '/^```/d' >"$work/quickstart.c"
 [ -s "$work/quickstart.c" ] || fail "README.md has no C quickstart"
 
-declare -A sources=([quickstart]=$work/quickstart.c [hello]=$root/examples/c/hello.c [proxy]=$root/examples/c/proxy.c)
-for name in quickstart hello proxy; do
+declare -A sources=([quickstart]=$work/quickstart.c [hello]=$root/examples/c/hello.c [tour]=$root/examples/c/tour.c
+    [proxy]=$root/examples/c/proxy.c)
+for name in quickstart hello tour proxy; do
     extra=()
     [ $name != proxy ] || extra=(-lpthread -lm)
     # shellcheck disable=SC2046 # flags are words
@@ -51,12 +53,12 @@ for name in quickstart hello proxy; do
         $(pkg-config --static --cflags --libs hotset) "${extra[@]}" 2>"$work/warnings" || { cat "$work/warnings"; fail "$name-static"; }
     ! readelf -d "$work/$name-static" | grep NEEDED >/dev/null || fail "$name-static needs a shared library"
 done
-ok "quickstart, hello and proxy build through pkg-config, shared and static"
-for name in quickstart hello; do
+ok "quickstart, hello, tour and proxy build through pkg-config, shared and static"
+for name in quickstart hello tour; do
     said=$("$work/$name")
     [ -n "$said" ] && [ "$said" = "$(env -u LD_LIBRARY_PATH "$work/$name-static")" ] || fail "$name said: $said"
 done
-ok "quickstart and hello run, shared and static"
+ok "quickstart, hello and tour run, shared and static"
 "$work/proxy" --demo >"$work/demo"
 env -u LD_LIBRARY_PATH "$work/proxy-static" --demo >"$work/demo"
 grep -q 'stampede .* backend calls 50$' "$work/demo" || fail "the demo said: $(cat "$work/demo")"
@@ -67,7 +69,7 @@ ok "the proxy answers right and wrong input"
 # shellcheck disable=SC2046
 c++ -std=c++17 "${warnings[@]}" "$tests/wrapper.cpp" -o "$work/wrapper" $(pkg-config --cflags --libs hotset) -lpthread
 "$work/wrapper" >/dev/null || fail "the C++ wrapper"
-ok "hotset.hpp is clean in C++17 and does what it says"
+ok "hotset.hpp is clean in C++17, and its tests pass"
 
 compile() { c++ -std=c++17 "${warnings[@]}" -c "$@" -o "$work/object.o" -I"$work/hotset/include"; }
 compile "$tests/dangling.cpp" || fail "a view of a value that is kept"
@@ -85,7 +87,8 @@ readelf -Ws "$work/hotset/lib/libhotset.a" | symbols | diff "$work/exported" - >
     fail "the symbols of the static library (>) are not those of the shared one (<)"
 ok "the installed libraries have the header's symbols only, and no debug information"
 
-# Two plugins with the static library inside: each exports its own symbol and no other, and neither meets the other's.
+# Two plugins with the static library inside: each exports its own symbol and no other, and neither
+# uses the other's.
 static=$(pkg-config --static --libs hotset | sed 's/-lhotset\b/-l:libhotset.a/')
 for compiler in cc clang; do
     command -v $compiler >/dev/null || { echo "skipped: plugins by $compiler (not installed)"; continue; }

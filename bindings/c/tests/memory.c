@@ -1,4 +1,5 @@
-/* max_bytes is real memory: what malloc has given out is what the cache says it holds, at most a tenth more, and a seventh less. */
+/* max_bytes is real memory: malloc has allocated the bytes that the cache reports, at most a tenth
+ * more, and a seventh less. */
 #include "check.h"
 #include <malloc.h>
 

@@ -1,8 +1,9 @@
-/* Every call survives that malloc refuses memory: it returns HOTSET_NO_MEMORY, or does without. malloc is replaced by one that refuses
- * the n-th allocation of a mixed workload, for every n, and then every later one too.
+/* Every call survives a malloc that refuses memory: it returns HOTSET_NO_MEMORY, or needs none.
+ * malloc is replaced by one that refuses the n-th allocation of a mixed workload, for every n, and
+ * then every later one too.
  *
- * `no_memory` tells how many of the runs were aborted, and fails if more were than ABORTS; `no_memory trace` also writes the
- * call stacks of the allocations that aborted. */
+ * `no_memory` prints how many of the runs were aborted, and fails if more were than ABORTS;
+ * `no_memory trace` also writes the call stacks of the allocations that aborted. */
 #define _GNU_SOURCE
 #include "check.h"
 #include <errno.h>
@@ -30,7 +31,8 @@ static int refused(void) {
 }
 
 void *malloc(size_t size) { return refused() ? NULL : __libc_malloc(size); }
-/* (What libc itself allocates so, when a thread's first destructor is registered, it cannot do without; hotset's sizes are 1.) */
+/* (What libc itself allocates so, when a thread's first destructor is registered, it cannot do
+ * without; hotset's sizes are 1.) */
 void *calloc(size_t count, size_t size) { return size == 1 && refused() ? NULL : __libc_calloc(count, size); }
 void *realloc(void *old, size_t size) { return refused() ? NULL : __libc_realloc(old, size); }
 void *memalign(size_t align, size_t size) { return refused() ? NULL : __libc_memalign(align, size); }

@@ -1,4 +1,5 @@
-/* A plugin that has the static library inside, and the program that loads two of them. `-DPLUGIN=name` makes the plugin. */
+/* A plugin that has the static library inside, and the program that loads two of them.
+ * `-DPLUGIN=name` makes the plugin. */
 #ifdef PLUGIN
 #include <hotset.h>
 

@@ -10,7 +10,7 @@ port = int(proxy.stdout.readline().rsplit(b":", 1)[1])
 
 
 def ask(data, expected, end=True):
-    """Sends the bytes on a connection of their own; with `end`, says quit, so that the answer ends."""
+    """Sends the bytes on a new connection; with `end`, sends quit, so that the answer ends."""
     with socket.create_connection(("127.0.0.1", port)) as s:
         try:
             s.sendall(data + (b"quit\r\n" if end else b""))
@@ -48,7 +48,7 @@ try:
         assert f.readline() == b"STORED\r\n" and f.readline() == b"VALUE big 0 1048576\r\n"
         assert f.read(1048578) == b"v" * 1048576 + b"\r\n"
 
-    # Wrong input: an answer that says what is wrong, and the next command works where it can be found.
+    # Wrong input: the answer names the error, and the next command works where it can be found.
     ask(b"\r\nnonsense\r\nget\r\nset a\r\n", b"ERROR\r\n" * 4)
     ask(b"get " + b"k" * 251 + b"\r\nget \x01\r\n", b"CLIENT_ERROR bad key\r\n" * 2)
     ask(b"set " + b"k" * 251 + b" 0 0 1\r\nx\r\nget none\r\n", b"CLIENT_ERROR bad key\r\nEND\r\n")

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# The tests of the C library: `run.sh` plainly, `run.sh valgrind` under valgrind, `run.sh asan` with AddressSanitizer in library
-# and tests, `run.sh tsan` with ThreadSanitizer. `make test-c`, `make test-c-valgrind`, `make asan-c` and `make sanitize` build the library first, into the directory LIB.
+# The tests of the C library: `run.sh` without tools, `run.sh valgrind` under valgrind,
+# `run.sh asan` with AddressSanitizer in library and tests, `run.sh tsan` with ThreadSanitizer.
+# `make test-c`, `make test-c-valgrind`, `make asan-c` and `make sanitize` build the library first,
+# into the directory LIB.
 set -euo pipefail
 
 mode=${1:-plain}
@@ -50,7 +52,8 @@ the_symbols() {
     echo "symbols: ok, $(wc -l <"$work/exported") functions"
 }
 
-# The programs of the README and of the tutorial, as they are printed there, with the static library.
+# The programs of the README and of the tutorial, as they are printed there, with the static
+# library.
 the_quickstarts() {
     local page
     for page in README.md docs/tutorials/c-server.md; do
@@ -82,7 +85,8 @@ plain)
     the_exchange
     ;;
 valgrind)
-    # (cancel and no_memory have a malloc of their own.) A thread that has just ended may still have its stack: "possibly lost".
+    # (cancel and no_memory have a malloc of their own.) A thread that has just ended may still have
+    # its stack: "possibly lost".
     check=(valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect --error-exitcode=9)
     for name in api callbacks fork threads snapshot; do build "$name"; done
     "${check[@]}" "$work/api" || fail api
@@ -92,7 +96,7 @@ valgrind)
     "${check[@]}" --fair-sched=yes "$work/threads" 2000 || fail threads
     ;;
 asan)
-    # In the sanitizer's eyes memory that cannot be had is an error of its own, unless told otherwise.
+    # To the sanitizer, refused memory is an error of its own, unless this option allows it.
     export ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=65536
     for name in api callbacks fork threads snapshot; do build "$name" -fsanitize=address; done
     "$work/api" || fail api
@@ -102,8 +106,8 @@ asan)
     "$work/threads" || fail threads
     ;;
 tsan)
-    # The library was built with -Zsanitizer=thread, std included. The C compiler's runtime is not the one that rustc's
-    # instrumentation asks for, so the programs get rustc's.
+    # The library was built with -Zsanitizer=thread, std included. The C compiler's runtime is not
+    # the one that rustc's instrumentation needs, so the programs get rustc's.
     export TSAN_OPTIONS=allocator_may_return_null=1
     runtime=$(rustc +nightly --print sysroot)/lib/rustlib/x86_64-unknown-linux-gnu/lib/librustc-nightly_rt.tsan.a
     for name in api callbacks threads; do

@@ -1,4 +1,5 @@
-/* Snapshots: saved, loaded, refused. `snapshot write FILE` and `snapshot read FILE` exchange one with another program. */
+/* Snapshots: saved, loaded, refused. `snapshot write FILE` and `snapshot read FILE` exchange one
+ * with another program. */
 #include "check.h"
 #include <errno.h>
 #include <sys/stat.h>
@@ -75,7 +76,7 @@ static void saved_and_loaded(void) {
     hotset_snapshot_options options = how();
     hotset_cache *cache = filled();
     struct seen seen = {cache, 0, 0, 0};
-    uint64_t entries, damaged;
+    uint64_t entries, corrupt;
     options.schema = 7, options.progress = progress, options.progress_arg = &seen;
     OK(hotset_save(cache, in_folder("saved"), &options, &entries));
     CHECK(entries == COUNT + 1 && seen.calls > 0 && seen.done == entries && seen.total == entries);
@@ -88,12 +89,12 @@ static void saved_and_loaded(void) {
     CHECK(entries == 0);
     holds_all(cache);
     OK(hotset_put(cache, S("key 1"), S("another")));
-    OK(hotset_warm(cache, &entries, &damaged));
-    CHECK(entries == 0 && damaged == 0);
+    OK(hotset_warm(cache, &entries, &corrupt));
+    CHECK(entries == 0 && corrupt == 0);
     CHECK(has(cache, "key 1", "another"));
     OK(hotset_close(cache));
 
-    /* All at once; into a cache that counts bytes, and one that is too small. */
+    /* All in one call; into a cache that counts bytes, and one that is too small. */
     options.eager = 1;
     OK(hotset_open(NULL, &cache));
     OK(hotset_load(cache, in_folder("saved"), &options, &entries));
@@ -104,8 +105,8 @@ static void saved_and_loaded(void) {
     options.eager = 0;
     cache = cache_of(100);
     OK(hotset_load(cache, in_folder("saved"), &options, &entries));
-    OK(hotset_warm(cache, &entries, &damaged));
-    CHECK(entries == 100 && damaged == 0);
+    OK(hotset_warm(cache, &entries, &corrupt));
+    CHECK(entries == 100 && corrupt == 0);
     OK(hotset_run_pending(cache));
     OK(hotset_len(cache, &entries));
     CHECK(entries == 100);
@@ -244,7 +245,7 @@ static void bad_files(void) {
     hotset_snapshot_options options = how();
     hotset_cache *cache = filled();
     unsigned char *bytes = malloc(1 << 20);
-    uint64_t entries, damaged;
+    uint64_t entries, corrupt;
     size_t len;
     FILE *file;
 
@@ -262,22 +263,22 @@ static void bad_files(void) {
     OK(hotset_close(cache));
     CHECK(mkfifo(in_folder("pipe"), 0600) == 0);
     refused(HOTSET_NOT_A_SNAPSHOT, in_folder("pipe"), NULL);
-    refused(HOTSET_DAMAGED, with(bytes, 0, -1), NULL);
-    refused(HOTSET_DAMAGED, with(bytes, len - 1, -1), NULL);
+    refused(HOTSET_CORRUPT, with(bytes, 0, -1), NULL);
+    refused(HOTSET_CORRUPT, with(bytes, len - 1, -1), NULL);
     refused(HOTSET_NOT_A_SNAPSHOT, with(bytes, len, 0), NULL);
-    refused(HOTSET_FOREIGN, with(bytes, len, 8), NULL);
-    refused(HOTSET_DAMAGED, with(bytes, len, 40), NULL);
-    refused(HOTSET_DAMAGED, with(bytes, len, (long)len - 1), NULL);
+    refused(HOTSET_INCOMPATIBLE, with(bytes, len, 8), NULL);
+    refused(HOTSET_CORRUPT, with(bytes, len, 40), NULL);
+    refused(HOTSET_CORRUPT, with(bytes, len, (long)len - 1), NULL);
     options.schema = 1;
-    refused(HOTSET_FOREIGN, with(bytes, len, -1), &options);
+    refused(HOTSET_INCOMPATIBLE, with(bytes, len, -1), &options);
     options.schema = 0, options.eager = 1;
-    refused(HOTSET_DAMAGED, with(bytes, len, 40000), &options);
+    refused(HOTSET_CORRUPT, with(bytes, len, 40000), &options);
 
-    /* Lazily, a damaged record is a miss. */
+    /* Lazily, a corrupt record is a miss. */
     cache = cache_of(2 * COUNT);
     OK(hotset_load(cache, with(bytes, len, 40000), NULL, &entries));
-    OK(hotset_warm(cache, &entries, &damaged));
-    CHECK(entries == COUNT && damaged == 1);
+    OK(hotset_warm(cache, &entries, &corrupt));
+    CHECK(entries == COUNT && corrupt == 1);
     OK(hotset_close(cache));
     free(bytes);
 }
@@ -289,7 +290,7 @@ static void bad_arguments(void) {
     hotset_options objects = defaults();
     hotset_cache *cache = filled(), *other;
     const char *path = in_folder("bad");
-    uint64_t entries = 7, damaged = 7;
+    uint64_t entries = 7, corrupt = 7;
 
     IS(HOTSET_INVALID, hotset_snapshot_options_init(NULL, sizeof good));
     IS(HOTSET_INVALID, hotset_snapshot_options_init(&bad, 0));
@@ -300,8 +301,8 @@ static void bad_arguments(void) {
     IS(HOTSET_INVALID, hotset_load(NULL, path, &good, &entries));
     IS(HOTSET_INVALID, hotset_load(cache, NULL, &good, &entries));
     IS(HOTSET_INVALID, hotset_load(cache, path, &good, NULL));
-    IS(HOTSET_INVALID, hotset_warm(NULL, &entries, &damaged));
-    IS(HOTSET_INVALID, hotset_warm(cache, NULL, &damaged));
+    IS(HOTSET_INVALID, hotset_warm(NULL, &entries, &corrupt));
+    IS(HOTSET_INVALID, hotset_warm(cache, NULL, &corrupt));
     IS(HOTSET_INVALID, hotset_warm(cache, &entries, NULL));
     CHECK(entries == 0);
     bad = good, bad.size = 0;
@@ -313,8 +314,8 @@ static void bad_arguments(void) {
     IS(HOTSET_IO, hotset_save(cache, in_folder("no folder/file"), NULL, &entries));
     CHECK(errno == ENOENT);
     IS(HOTSET_NOT_A_SNAPSHOT, hotset_save(cache, "", NULL, &entries));
-    OK(hotset_warm(cache, &entries, &damaged));
-    CHECK(entries == 0 && damaged == 0);
+    OK(hotset_warm(cache, &entries, &corrupt));
+    CHECK(entries == 0 && corrupt == 0);
 
     objects.destructor = destroy;
     OK(hotset_open(&objects, &other));
@@ -325,7 +326,7 @@ static void bad_arguments(void) {
     OK(hotset_close(cache));
     IS(HOTSET_CLOSED, hotset_save(cache, path, NULL, &entries));
     IS(HOTSET_CLOSED, hotset_load(cache, path, NULL, &entries));
-    IS(HOTSET_CLOSED, hotset_warm(cache, &entries, &damaged));
+    IS(HOTSET_CLOSED, hotset_warm(cache, &entries, &corrupt));
 }
 
 int main(int argc, char **argv) {

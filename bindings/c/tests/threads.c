@@ -1,4 +1,5 @@
-/* Several threads at everything at once, in a cache that is too small. Values tell whose they are, so a wrong one is seen. */
+/* Several threads make all calls concurrently, in a cache that is too small. A value contains its
+ * key, so a wrong one is found. */
 #include "check.h"
 #include <pthread.h>
 
@@ -155,7 +156,7 @@ static void *count(void *arg) {
     return NULL;
 }
 
-/* One load for all who ask. */
+/* One load for all callers. */
 static int loaded;
 static hotset_status load_once(void *arg, const void *key, size_t len, hotset_reply *reply) {
     (void)arg, (void)key, (void)len;

@@ -127,7 +127,8 @@ static void durations() {
     CHECK(hotset::ttl(duration<double>(0.25)).milliseconds() == 250);
     CHECK(hotset::ttl(nanoseconds(1)).milliseconds() == 1 && hotset::ttl(seconds(0)).milliseconds() == 1);
     CHECK(hotset::ttl(hours(-1)).milliseconds() == 1 && hotset::ttl(hours::min()).milliseconds() == 1);
-    // What no number of milliseconds tells has no end, and is none of the special times either.
+    // A duration beyond the range of milliseconds never expires, and is none of the special TTLs
+    // either.
     CHECK(hotset::ttl(hours::max()).milliseconds() == HOTSET_TTL_NONE);
     CHECK(hotset::ttl(duration<double>(1e300)).milliseconds() == HOTSET_TTL_NONE);
     CHECK(hotset::ttl(duration<std::uint64_t, std::milli>(UINT64_MAX)).milliseconds() == HOTSET_TTL_NONE);
@@ -152,12 +153,12 @@ static void restarts_warm() {
         next.load(path, 4);
         CHECK(!"an error");
     } catch (const hotset::error &e) {
-        CHECK(e.status() == HOTSET_FOREIGN);
+        CHECK(e.status() == HOTSET_INCOMPATIBLE);
     }
     CHECK(next.load(path, 3) == 50);
     CHECK(next.get("7")->data() == "v");
     hotset::cache::warmed warmed = next.warm();
-    CHECK(warmed.entries == 49 && warmed.damaged == 0);
+    CHECK(warmed.entries == 49 && warmed.corrupt == 0);
     CHECK(next.load(path, 3, true) == 50);
     CHECK(next.load(path, 3, false, true) == 50);
     CHECK(::unlink(path.c_str()) == 0);

@@ -39,7 +39,8 @@ pub unsafe extern "C" fn rust_fill(keys: *const Key, count: usize, value_len: us
 /// Gets the keys in the order of `picks`, and returns how many were there.
 ///
 /// # Safety
-/// `cache` comes from `rust_fill`; `keys` holds every index in `picks`, which holds `count` of them.
+/// `cache` comes from `rust_fill`; `keys` holds every index in `picks`, which holds `count` of
+/// them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rust_gets(cache: *const Bytes, keys: *const Key, picks: *const u32, count: usize) -> usize {
     // SAFETY: the caller's promise.

@@ -1,21 +1,22 @@
-//! The cache as a whole.
+//! Calls on the cache as a whole: statistics, capacity, clear.
 
-use crate::border::{border, border_slow, hotset_cache, result};
+use crate::cache::hotset_cache;
+use crate::ffi::{ffi_guard, ffi_guard_slow, result};
 use crate::memory;
 use crate::types::{Status, hotset_stats_data, hotset_status};
 use std::ptr;
 
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 /// 7. The cache as a whole
-/// ---------------------------------------------------------------------------------------------------------------------
+/// ----------------------------------------------------------------------------------------------
 ///
-/// What happened so far; `size` is sizeof(hotset_stats_data). Fields that this version does not know become 0.
+/// Writes the statistics of a cache to `stats`.
 ///
-/// Returns HOTSET_OK; HOTSET_INVALID, also for a size that is no multiple of 8, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may
-/// call it, callbacks included.
+/// @param size sizeof(hotset_stats_data). Fields that this version does not know become 0.
+/// @return HOTSET_OK; HOTSET_INVALID, also for a size that is no multiple of 8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_stats(cache: *mut hotset_cache, stats: *mut hotset_stats_data, size: usize) -> Status {
-    border(|| {
+    ffi_guard(|| {
         if stats.is_null() || size == 0 || !size.is_multiple_of(8) || size > 1 << 16 {
             return Err(hotset_status::HOTSET_INVALID.into());
         }
@@ -48,52 +49,54 @@ pub unsafe extern "C" fn hotset_stats(cache: *mut hotset_cache, stats: *mut hots
     })
 }
 
-/// Stores a number that the cache tells about itself.
+/// Stores a number that `read` gets from the cache.
 ///
 /// # Safety
 /// As [`hotset_cache::get`]; `out` is NULL or can be written.
 unsafe fn number(cache: *const hotset_cache, out: *mut u64, read: impl FnOnce(&hotset_cache) -> u64) -> Status {
-    border(|| {
+    ffi_guard(|| {
         // SAFETY: the caller's promise.
         unsafe { result(out, 0)?.set(read(hotset_cache::get(cache)?)) };
         Ok(())
     })
 }
 
-/// The number of entries, those included whose time is over and that have not been freed yet: exact when nothing else goes on.
+/// Stores the number of entries, expired ones that have not been freed yet included. Exact while no
+/// other call is in progress.
 ///
-/// Returns HOTSET_OK; HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC, with 0. Any thread may call it, callbacks included.
+/// @return HOTSET_OK. After a failure `*entries` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_len(cache: *mut hotset_cache, entries: *mut u64) -> Status {
     // SAFETY: the header's rules for callers.
     unsafe { number(cache, entries, |cache| cache.engine().len() as u64) }
 }
 
-/// What the cache holds, in what its capacity is counted in: bytes of real memory, or entries. As of the last housekeeping.
+/// Stores the weight of all entries, in the unit of the capacity: bytes of real memory, or entries.
+/// As of the last maintenance.
 ///
-/// Returns as hotset_len does. Any thread may call it, callbacks included.
+/// @return As hotset_len.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_weight(cache: *mut hotset_cache, weight: *mut u64) -> Status {
     // SAFETY: the header's rules for callers.
     unsafe { number(cache, weight, |cache| cache.engine().weight()) }
 }
 
-/// The bound on hotset_weight.
+/// Stores the capacity: the bound on hotset_weight.
 ///
-/// Returns as hotset_len does. Any thread may call it, callbacks included.
+/// @return As hotset_len.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_capacity(cache: *mut hotset_cache, capacity: *mut u64) -> Status {
     // SAFETY: the header's rules for callers.
     unsafe { number(cache, capacity, |cache| cache.engine().capacity()) }
 }
 
-/// Does something to a cache that it does not answer.
+/// Runs a call on a cache that has no result.
 ///
 /// # Safety
 /// As [`hotset_cache::get`].
-unsafe fn plainly(cache: *const hotset_cache, call: impl FnOnce(&hotset_cache)) -> Status {
-    border_slow(|| {
-        // They free memory, so they are not refused where there is none.
+unsafe fn with_cache(cache: *const hotset_cache, call: impl FnOnce(&hotset_cache)) -> Status {
+    ffi_guard_slow(|| {
+        // These calls free memory, so they run also if the reserve cannot be refilled.
         _ = memory::ready();
         // SAFETY: the caller's promise.
         call(unsafe { hotset_cache::get(cache) }?);
@@ -101,30 +104,33 @@ unsafe fn plainly(cache: *const hotset_cache, call: impl FnOnce(&hotset_cache)) 
     })
 }
 
-/// Changes the capacity: in bytes or entries, as the cache was opened. A smaller one evicts at once; 0 keeps nothing.
+/// Changes the capacity, in the unit with which the cache was opened. A smaller one evicts before
+/// the call returns; 0 keeps nothing.
 ///
-/// Returns HOTSET_OK, HOTSET_INVALID, HOTSET_CLOSED, HOTSET_FORKED, HOTSET_PANIC. Any thread may call it, callbacks included.
+/// @return HOTSET_OK.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_set_capacity(cache: *mut hotset_cache, capacity: u64) -> Status {
     // SAFETY: the header's rules for callers.
-    unsafe { plainly(cache, |cache| cache.engine().set_capacity(capacity)) }
+    unsafe { with_cache(cache, |cache| cache.engine().set_capacity(capacity)) }
 }
 
-/// Removes all entries, and keeps loads that are going on out of the cache. Entries that others put meanwhile may stay.
+/// Removes all entries, and invalidates loads in progress. Entries that other threads put
+/// concurrently may stay.
 ///
-/// Returns as hotset_set_capacity does. Any thread may call it, callbacks included.
+/// @return HOTSET_OK.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_clear(cache: *mut hotset_cache) -> Status {
     // SAFETY: the header's rules for callers.
-    unsafe { plainly(cache, |cache| cache.engine().clear()) }
+    unsafe { with_cache(cache, |cache| cache.engine().clear()) }
 }
 
-/// Does all housekeeping that is due: afterwards the weight is within the capacity, and memory that nobody holds has been
-/// freed. Never needed; good in tests and idle moments.
+/// Performs all maintenance that is due: afterwards the weight is within the capacity, and memory
+/// that no handle holds has been freed. Never needed; useful in tests and while the program is
+/// idle.
 ///
-/// Returns as hotset_set_capacity does. Any thread may call it, callbacks included.
+/// @return HOTSET_OK.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_run_pending(cache: *mut hotset_cache) -> Status {
     // SAFETY: the header's rules for callers.
-    unsafe { plainly(cache, |cache| cache.engine().run_pending()) }
+    unsafe { with_cache(cache, |cache| cache.engine().run_pending()) }
 }

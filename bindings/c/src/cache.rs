@@ -1,0 +1,145 @@
+//! A cache behind a pointer from C: opened once, refused after a close or a fork.
+
+use crate::blob::{Blob, Destructor, Engine};
+use crate::ffi::caught;
+use crate::fork::generation;
+use crate::ticker::Ticker;
+use crate::types::{Status, hotset_status};
+use crate::{callback, memory};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+
+/// Cache, created by hotset_open. Any number of threads may use it concurrently.
+pub struct hotset_cache {
+    /// The generation of the process that opened it; [`CLOSED`] after the close.
+    live: AtomicU32,
+    /// How many iterators are open.
+    pub(crate) iterators: AtomicUsize,
+    engine: Option<Engine>,
+    ticker: Option<Ticker>,
+    pub(crate) destructor: Option<Destructor>,
+    /// Unique in the process.
+    pub(crate) id: u64,
+}
+
+// SAFETY: the engine may be shared, and only `close` uses the ticker; the header states that any
+// thread calls the destructor with its argument.
+unsafe impl Sync for hotset_cache {}
+
+const CLOSED: u32 = 0;
+
+impl hotset_cache {
+    pub(crate) fn new(engine: Engine, ticker: Option<Ticker>, destructor: Option<Destructor>, id: u64) -> Self {
+        Self {
+            live: AtomicU32::new(generation()),
+            iterators: AtomicUsize::new(0),
+            engine: Some(engine),
+            ticker,
+            destructor,
+            id,
+        }
+    }
+
+    /// The cache behind a pointer from C, if it is open.
+    ///
+    /// # Safety
+    /// The pointer came from `hotset_open`, and its memory was not freed (see [`remember_closed`]);
+    /// no other thread closes it during the call.
+    #[inline(always)]
+    pub(crate) unsafe fn get<'a>(cache: *const Self) -> Result<&'a Self, Status> {
+        // SAFETY: the caller's promise.
+        let cache = unsafe { cache.as_ref() }.ok_or(hotset_status::HOTSET_INVALID)?;
+        // Relaxed: a fork, or a close, that is ordered before this call is seen; a concurrent close
+        // is the caller's mistake.
+        if cache.live.load(Ordering::Relaxed) != generation() {
+            return Err(cache.refusal());
+        }
+        Ok(cache)
+    }
+
+    #[cold]
+    fn refusal(&self) -> Status {
+        match self.live.load(Ordering::Relaxed) {
+            CLOSED => hotset_status::HOTSET_CLOSED.into(),
+            _ => hotset_status::HOTSET_FORKED.into(),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("it is open")
+    }
+
+    /// Makes an entry. With a destructor, its value still belongs to the caller.
+    #[inline]
+    pub(crate) fn blob(&self, key: &[u8], value: &[u8]) -> Result<Blob, Status> {
+        memory::ready()?;
+        Blob::new(key, value, self.destructor)
+    }
+
+    /// Closes the cache: joins the ticker, and frees the entries.
+    ///
+    /// # Safety
+    /// As for [`get`](Self::get), and no other call on the cache is in progress.
+    pub(crate) unsafe fn close(cache: *mut Self) -> Result<(), Status> {
+        // SAFETY: the caller's promise.
+        let open = unsafe { Self::get(cache) }?;
+        if callback::is_within(open.id) {
+            return Err(hotset_status::HOTSET_REENTRANT.into());
+        }
+        // Acquire pairs with the Release in `hotset_iter_open` and `hotset_iter_close`: an iterator
+        // that was closed on another thread no longer uses the engine.
+        if open.iterators.load(Ordering::Acquire) != 0 {
+            return Err(hotset_status::HOTSET_BUSY.into());
+        }
+        let live = open.live.load(Ordering::Relaxed);
+        // Of several calls that close it, the one whose exchange succeeds does. Relaxed: no other
+        // call is in progress, by the promise above.
+        if open
+            .live
+            .compare_exchange(live, CLOSED, Ordering::Relaxed, Ordering::Relaxed)
+            .is_err()
+        {
+            return Err(hotset_status::HOTSET_CLOSED.into());
+        }
+        // SAFETY: no other call uses them, and none passes the exchange. The fields alone: a call
+        // that a callback makes on the ticker's thread may read the other fields, to be refused.
+        let (engine, ticker) = unsafe {
+            let (engine, ticker) = (&raw mut (*cache).engine, &raw mut (*cache).ticker);
+            (ptr::replace(engine, None), ptr::replace(ticker, None))
+        };
+        // The ticker first, so that this thread drops the engine, and with it every entry.
+        let dropped = catch_unwind(AssertUnwindSafe(|| {
+            drop(ticker);
+            drop(engine);
+        }));
+        // SAFETY: `hotset_open` leaked it, and it is closed.
+        unsafe { remember_closed(cache) };
+        dropped.map_err(|panic| caught(panic).into())
+    }
+}
+
+/// How many closed caches are remembered, so that a call on one of them is refused instead of
+/// reading freed memory.
+const REMEMBERED: usize = if cfg!(miri) { 4 } else { 1024 };
+
+/// Keeps a closed cache allocated until [`REMEMBERED`] others were closed after it. Takes no lock,
+/// which a fork could leave locked, and no memory.
+///
+/// # Safety
+/// The cache was leaked by `hotset_open`, is closed, and is not remembered yet.
+unsafe fn remember_closed(cache: *mut hotset_cache) {
+    static CLOSED_CACHES: [AtomicPtr<hotset_cache>; REMEMBERED] =
+        [const { AtomicPtr::new(ptr::null_mut()) }; REMEMBERED];
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let place = NEXT.fetch_add(1, Ordering::Relaxed) % REMEMBERED;
+    // Release and Acquire pair with each other: the thread that frees a cache is ordered after the
+    // one that closed it.
+    let oldest = CLOSED_CACHES[place].swap(cache, Ordering::AcqRel);
+    if !oldest.is_null() {
+        // SAFETY: `hotset_open` leaked it; the header states that such an old cache must not be
+        // used.
+        drop(unsafe { Box::from_raw(oldest) });
+    }
+}
