@@ -22,6 +22,7 @@ mod snapshot;
 mod stack;
 mod store;
 mod tier2;
+mod ttl;
 mod types;
 
 use pyo3::exceptions::PyImportError;
@@ -88,6 +89,7 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
         os.call_method("register_at_fork", (), Some(&kwargs))?;
     }
     module.add_class::<flight::Flight>()?;
+    ttl::add(module)?;
     lru::add(module)?;
     memo::add(module)?;
     mapping::add(module)?;

@@ -4,8 +4,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::ptr;
 
-use crate::objects::{Object, Ref};
-use hotset::Ttl;
+use crate::objects::Object;
 
 /// What comes before the names in a key. Nobody else has it.
 static KWARGS_MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -47,50 +46,6 @@ impl Missing {
     }
 }
 
-/// A result that says how long it is good.
-#[pyclass(frozen, module = "hotset", name = "WithTtl")]
-pub(crate) struct WithTtl {
-    #[pyo3(get)]
-    value: Py<PyAny>,
-    /// As the native part takes it.
-    #[pyo3(get)]
-    ttl: Py<PyAny>,
-}
-
-#[pymethods]
-impl WithTtl {
-    #[new]
-    fn new(value: Bound<'_, PyAny>, ttl: Bound<'_, PyAny>) -> PyResult<Self> {
-        let checked = value.py().import("hotset._settings")?.call_method1("ttl_of", (ttl,))?;
-        Ok(Self {
-            value: value.unbind(),
-            ttl: checked.unbind(),
-        })
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let (value, ttl) = (self.value.bind(py).repr()?, self.ttl.bind(py).repr()?);
-        Ok(format!("WithTtl({value}, {ttl})"))
-    }
-}
-
-/// What was loaded, and how long it is good if it says so.
-#[inline]
-pub(crate) fn with_ttl(loaded: Ref, ttl: Ttl) -> PyResult<(Ref, Ttl)> {
-    // SAFETY: what was loaded by a caller is so by an attached thread.
-    let py = unsafe { Python::assume_attached() };
-    // SAFETY: it is held.
-    let object = unsafe { Bound::from_borrowed_ptr(py, loaded.get()) };
-    match object.cast_exact::<WithTtl>() {
-        Ok(own) => {
-            let own = own.get();
-            let ttl = crate::flight::ttl(Some(own.ttl.bind(py)))?;
-            Ok((own.value.bind(py).clone().into(), ttl))
-        }
-        Err(_) => Ok((loaded, ttl)),
-    }
-}
-
 /// To be called before anything else.
 pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
@@ -101,7 +56,6 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add(name, made.clone_ref(py))?;
     }
     module.add_class::<Lifetime>()?;
-    module.add_class::<WithTtl>()?;
     module.add("MISSING", missing(py))
 }
 

@@ -8,16 +8,15 @@ use crate::interrupt;
 use crate::mapping::Mapping;
 use crate::memo::Memo;
 use crate::objects::Ref;
-use crate::sentinels::{is_keep, is_never, missing, with_ttl};
+use crate::sentinels::missing;
 use crate::store::loads::LoadToken;
-use crate::store::options::seconds;
+use crate::ttl::unwrap_with_ttl;
 use hotset::Ttl;
-use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use shared::{Completion, Outcome, SharedLoad};
+use shared::{Completion, Outcome, SharedLoad, failure};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 /// The cache that a load is for.
 pub(crate) enum Of {
@@ -104,38 +103,6 @@ pub(crate) fn reply(py: Python<'_>, completion: Completion) -> PyResult<Py<PyAny
     }
 }
 
-/// What came of a load that raised: an error for all, or nothing, if that was meant for its leader only.
-pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Outcome {
-    if error.is_instance_of::<PyException>(py) {
-        let value = error.value(py);
-        // (Before 3.12 Python keeps the two apart.)
-        if let Some(traceback) = error.traceback(py) {
-            // SAFETY: an exception, and a traceback.
-            unsafe { pyo3::ffi::PyException_SetTraceback(value.as_ptr(), traceback.as_ptr()) };
-        }
-        Outcome::Error(value.clone().into_any().into())
-    } else {
-        Outcome::Abandoned
-    }
-}
-
-/// The time to live that comes with a value: seconds (0 is over at once), `KEEP`, `NEVER`, or None for the default.
-pub(crate) fn ttl(given: Option<&Bound<'_, PyAny>>) -> PyResult<Ttl> {
-    let Some(given) = given.filter(|given| !given.is_none()) else {
-        return Ok(Ttl::Default);
-    };
-    if is_keep(given) {
-        return Ok(Ttl::Keep);
-    }
-    if is_never(given) {
-        return Ok(Ttl::Never);
-    }
-    match given.extract::<f64>() {
-        Ok(seconds) if seconds <= 0.0 => Ok(Ttl::After(Duration::ZERO)),
-        _ => seconds("ttl", given).map(Ttl::After),
-    }
-}
-
 #[pymethods]
 impl Flight {
     /// The load's number in this process, the same for all who have to do with it.
@@ -154,8 +121,8 @@ impl Flight {
     /// The leader has the value: stores it, unless the key was changed meanwhile, and hands it to all who wait.
     #[pyo3(signature = (value, ttl = None, /))]
     fn finish(&self, py: Python<'_>, value: Bound<'_, PyAny>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        let ttl = self::ttl(ttl.as_ref())?;
-        let (value, ttl) = with_ttl(value.into(), ttl)?;
+        let ttl = crate::ttl::parse_ttl(ttl.as_ref())?;
+        let (value, ttl) = unwrap_with_ttl(value.into(), ttl)?;
         self.end(py, &Outcome::Value(value), ttl)
     }
 

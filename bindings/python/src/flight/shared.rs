@@ -4,7 +4,7 @@ use super::actor::{Actor, current_thread};
 use crate::exception_copy::Failure;
 use crate::interrupt;
 use crate::objects::Ref;
-use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
+use pyo3::exceptions::{PyException, PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::collections::HashMap;
@@ -86,6 +86,21 @@ impl Completion {
             }
             Outcome::Abandoned => Self::Abandoned,
         }
+    }
+}
+
+/// What came of a load that raised: an error for all, or nothing, if that was meant for its leader only.
+pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Outcome {
+    if error.is_instance_of::<PyException>(py) {
+        let value = error.value(py);
+        // (Before 3.12 Python keeps the two apart.)
+        if let Some(traceback) = error.traceback(py) {
+            // SAFETY: an exception, and a traceback.
+            unsafe { pyo3::ffi::PyException_SetTraceback(value.as_ptr(), traceback.as_ptr()) };
+        }
+        Outcome::Error(value.clone().into_any().into())
+    } else {
+        Outcome::Abandoned
     }
 }
 

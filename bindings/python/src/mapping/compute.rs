@@ -2,12 +2,12 @@
 
 use super::Mapping;
 use super::methods::Args;
-use crate::flight::ttl;
 use crate::objects::Ref;
 use crate::sentinels::is_missing;
 use crate::store::Store;
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{Found, Key, Value};
+use crate::ttl::parse_ttl;
 use hotset::{Change, Ttl};
 use pyo3::prelude::*;
 
@@ -31,7 +31,7 @@ impl Mapping {
     }
 
     pub(super) fn add(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<bool> {
-        let ttl = ttl(args.get(2))?;
+        let ttl = parse_ttl(args.get(2))?;
         let mut added = false;
         self.change(py, &args[0], |current| {
             added = current.is_none();
@@ -45,7 +45,7 @@ impl Mapping {
 
     /// The value is replaced by itself, of which the listener is not told.
     pub(super) fn touch(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<bool> {
-        let ttl = ttl(args.get(1))?;
+        let ttl = parse_ttl(args.get(1))?;
         let there = self.change(py, &args[0], |current| match current {
             Some(_) => Ok(Decision::Touch(ttl)),
             None => Ok(Decision::Unchanged),
@@ -57,7 +57,7 @@ impl Mapping {
         let default = args.get(2).map_or_else(|| py.None().into_bound(py), Bound::clone);
         let ttl = match args.get(3) {
             None => Ttl::Keep,
-            given => ttl(given)?,
+            given => parse_ttl(given)?,
         };
         let changed = self.change(py, &args[0], |current| {
             let new = args[1].call1((current.unwrap_or(&default),))?;

@@ -3,16 +3,17 @@
 use super::{KeySearch, Mapping, key_error};
 use crate::exception_copy::raise_copy;
 use crate::ffi::methods;
-use crate::flight::shared::{Completion, Outcome, SharedLoad};
-use crate::flight::{Flight, Lead, Of, failure, ttl};
+use crate::flight::shared::{Completion, Outcome, SharedLoad, failure};
+use crate::flight::{Flight, Lead, Of};
 use crate::objects::{Raised, Ref};
-use crate::sentinels::{is_missing, with_ttl};
+use crate::sentinels::is_missing;
 use crate::stack;
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{self, Found, KeyQuery, MappingKey, Search, Value};
 use crate::store::loads::{AbandonOnDrop, LoadRole, LoadStart, LoadToken};
 use crate::store::options::capacity;
 use crate::tier2::PyTier;
+use crate::ttl::{parse_ttl, unwrap_with_ttl};
 use hotset::Ttl;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -59,7 +60,7 @@ impl Mapping {
     }
 
     fn set_value(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let lives = ttl(args.get(2))?;
+        let lives = parse_ttl(args.get(2))?;
         let (key, value) = (args[0].as_ptr(), args[1].as_ptr());
         Ok(self.with_search(key, |search| self.insert_value(search, key, value, lives))?)
     }
@@ -68,7 +69,7 @@ impl Mapping {
         let lives = if args[2].is_none() {
             Ttl::Never
         } else {
-            ttl(args.get(2))?
+            parse_ttl(args.get(2))?
         };
         let (key, value) = (args[0].as_ptr(), args[1].as_ptr());
         Ok(self.with_search(key, |search| self.insert_value(search, key, value, lives))?)
@@ -91,7 +92,7 @@ impl Mapping {
     }
 
     fn get_or_load(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let (key, ttl) = (&args[0], ttl(args.get(2))?);
+        let (key, ttl) = (&args[0], parse_ttl(args.get(2))?);
         // (What takes much stack is done by functions that have returned when the loader runs.)
         let token = match self.begin_load(key, py)? {
             LoadStart::Done(value) => return Ok(value.into_bound(py).unbind()),
@@ -99,7 +100,9 @@ impl Mapping {
             LoadStart::Lead(token) => Some(AbandonOnDrop::new(&self.store.loads, token)),
         };
         stack::check()?;
-        let loaded = args[1].call1((key,)).and_then(|value| with_ttl(value.into(), ttl));
+        let loaded = args[1]
+            .call1((key,))
+            .and_then(|value| unwrap_with_ttl(value.into(), ttl));
         if let Some(leading) = token {
             self.end_led_load(key, &loaded, leading.token)?;
             leading.disarm();
@@ -213,7 +216,7 @@ impl Mapping {
         let key = lead.key.clone().into_bound(py);
         let single = MappingKey(lead.key.get());
         let search = Search::resumed(&single, lead.token.hash());
-        this.store.end_task(py, lead, outcome, || {
+        this.store.end_task(py, lead.token, outcome, || {
             this.end_load(&search, &key, lead.token, outcome, ttl)
         })
     }

@@ -5,13 +5,12 @@ use super::reload::Reload;
 use crate::call::Call;
 use crate::exception_copy::raise_copy;
 use crate::ffi::raise;
-use crate::flight::failure;
-use crate::flight::shared::{Completion, Outcome, SharedLoad};
+use crate::flight::shared::{Completion, Outcome, SharedLoad, failure};
 use crate::interrupt;
 use crate::objects::{Object, Raised, Ref};
-use crate::sentinels::with_ttl;
 use crate::store::key::{self, Found, KeyQuery, Search, Value};
 use crate::store::loads::{AbandonOnDrop, LoadRole, LoadStart, LoadToken};
+use crate::ttl::unwrap_with_ttl;
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
@@ -256,7 +255,7 @@ impl Memo {
 /// What a function returned, and the time to live that comes with it if the function says one.
 #[inline(never)]
 fn split_ttl(loaded: Result<Ref, Raised>) -> Result<(Ref, Ttl), Raised> {
-    with_ttl(loaded?, Ttl::Default).map_err(raise)
+    unwrap_with_ttl(loaded?, Ttl::Default).map_err(raise)
 }
 
 fn reentrant_call_error() -> PyErr {

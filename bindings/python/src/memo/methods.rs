@@ -5,13 +5,14 @@ use super::load::CallSearch;
 use crate::call::{Call, check_equal};
 use crate::ffi::{methods, raise};
 use crate::flight::shared::Outcome;
-use crate::flight::{Flight, Lead, Of, ttl};
+use crate::flight::{Flight, Lead, Of};
 use crate::objects::{Equal, Object, Raised};
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{Found, KeyQuery, Search, StoredKey, Value};
 use crate::store::loads::{AbandonOnDrop, LoadRole};
 use crate::store::options::capacity;
 use crate::tier2::PyTier;
+use crate::ttl::parse_ttl;
 use hotset::Ttl;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -102,7 +103,7 @@ impl Memo {
     }
 
     fn set(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let ttl = ttl(args.get(3))?;
+        let ttl = parse_ttl(args.get(3))?;
         let value = &args[2];
         self.with_arguments(&args[0], &args[1], |search, key, _| {
             let own = key.key()?;
@@ -194,7 +195,7 @@ impl Memo {
         if matches!(outcome, Outcome::Abandoned) && lead.reloads {
             this.store.loads.note_cancelled_reload(lead.token.hash());
         }
-        this.store.end_task(py, lead, outcome, || {
+        this.store.end_task(py, lead.token, outcome, || {
             if matches!(outcome, Outcome::Value(_)) && !this.has_key(py, lead)? {
                 // What was loaded is of other arguments than what was looked up.
                 if lead.reloads {

@@ -18,10 +18,13 @@ pub(crate) struct DeferredDrop {
     pub(crate) notice: Option<RemovalNotice>,
 }
 
+/// How a listener is told of an entry: `(told, key, value)`.
+pub(crate) type Notify = fn(Python<'_>, &RemovalNotice, Object, Object) -> PyResult<()>;
+
 pub(crate) struct RemovalNotice {
     pub(crate) listener: Object,
     pub(crate) cause: hotset::Cause,
-    pub(crate) notify: super::Notify,
+    pub(crate) notify: Notify,
     /// The key begins with a weak reference to a method's instance.
     pub(crate) method: bool,
 }

@@ -485,3 +485,20 @@ impl<T: MatchesKey> KeyQuery for ExceptQuery<'_, '_, T> {
         key != self.1 && self.0.matches(key)
     }
 }
+
+/// A search for this very key.
+pub(super) struct IdentityQuery(pub(super) u64, pub(super) Object);
+
+impl KeyQuery for IdentityQuery {
+    fn object(&self) -> Object {
+        ptr::null_mut()
+    }
+
+    fn hash(&self) -> u64 {
+        self.0
+    }
+
+    fn matches(&self, key: Object) -> bool {
+        key == self.1
+    }
+}

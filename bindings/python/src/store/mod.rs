@@ -18,12 +18,11 @@ pub(crate) mod trust;
 #[cfg(Py_GIL_DISABLED)]
 use crate::call::Call;
 use crate::exception_copy::Failure;
-use crate::flight::shared::Outcome;
-use crate::flight::{Lead, failure};
+use crate::flight::shared::{Outcome, failure};
 use crate::gil_cell::{Counter, GilCell};
 use crate::hash_seed::seeded;
 use crate::objects::{Object, Raised, Ref};
-use deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
+use deferred_drop::{DeferredDrop, DrainOnExit, Notify, RemovalNotice, defer_drop};
 use hotset::tier2::Trust;
 use hotset::{BuildError, Cause, Ttl, raw};
 use key::{ExceptQuery, Found, IdentityHasher, Key, KeyQuery, MatchesKey, Search, Value};
@@ -32,7 +31,6 @@ use options::Options;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use stats::Counts;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
@@ -40,9 +38,6 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use trust::TrustCell;
-
-/// How a listener is told of an entry: `(told, key, value)`.
-pub(crate) type Notify = fn(Python<'_>, &RemovalNotice, Object, Object) -> PyResult<()>;
 
 type Cache = hotset::Cache<Key, Value, IdentityHasher>;
 
@@ -79,6 +74,9 @@ thread_local! {
     static WITHOUT_NOTICE: Cell<Object> = const { Cell::new(ptr::null_mut()) };
 }
 
+/// Number of the counts that [`Store::stats`] reports since a reset.
+const COUNTS: usize = 10;
+
 pub(crate) struct Store {
     cache: Cache,
     hooks: Arc<Hooks>,
@@ -99,7 +97,7 @@ pub(crate) struct Store {
     /// Misses of callers that then waited for another's load.
     joined_misses: Counter,
     /// What was counted before the last reset.
-    counts_at_reset: GilCell<Counts>,
+    counts_at_reset: GilCell<[u64; COUNTS]>,
     trust: TrustCell,
 }
 
@@ -492,11 +490,11 @@ impl Store {
     pub(crate) fn end_task(
         &self,
         py: Python<'_>,
-        lead: &Lead,
+        token: LoadToken,
         outcome: &Outcome,
         end: impl FnOnce() -> Result<(), Raised>,
     ) -> PyResult<()> {
-        let leading = AbandonOnDrop::new(&self.loads, lead.token);
+        let leading = AbandonOnDrop::new(&self.loads, token);
         let now = match outcome {
             Outcome::Abandoned => Ok(()),
             _ => self.read_timer(),

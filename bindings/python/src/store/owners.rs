@@ -11,14 +11,13 @@
 //! For the GIL: what is changed here is changed while no Python code and no other thread runs.
 
 use super::graph::{arguments, leads_to_instances};
-use super::snapshot::IdentityQuery;
 use super::{Hooks, Store};
 use crate::call::referent;
 use crate::ffi::{ffi_guard, raise};
 use crate::gil_cell::GilCell;
 use crate::objects::{Object, Raised, Ref, is_exactly, is_tuple, items, mix};
 use crate::store::deferred_drop::DrainOnExit;
-use crate::store::key::KeyQuery;
+use crate::store::key::{IdentityQuery, KeyQuery};
 use crate::types::{NativeObject, ObjectHead, TypeSpec, new_object, slot};
 use hashbrown::HashMap;
 use pyo3::exceptions::PyTypeError;

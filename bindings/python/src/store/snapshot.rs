@@ -1,12 +1,11 @@
 //! What saving and loading ask of a store. Keys and values become bytes elsewhere, by Python code, which never runs in here but to compare.
 
-use super::key::{Found, Key, KeyQuery, MatchesKey, Search, Value};
+use super::key::{Found, IdentityQuery, Key, KeyQuery, MatchesKey, Search, Value};
 use super::{Store, WEIGHT};
-use crate::objects::{Object, Raised, Ref};
+use crate::objects::{Raised, Ref};
 use hotset::raw::{EntryMeta, LoadSession, SaveSession};
 use hotset::snapshot::SnapshotError;
 use std::path::Path;
-use std::ptr;
 
 /// An entry, with a reference to each.
 pub(crate) struct Entry {
@@ -84,22 +83,5 @@ impl Store {
             }
         }
         Ok(true)
-    }
-}
-
-/// A search for this very key.
-pub(super) struct IdentityQuery(pub(super) u64, pub(super) Object);
-
-impl KeyQuery for IdentityQuery {
-    fn object(&self) -> Object {
-        ptr::null_mut()
-    }
-
-    fn hash(&self) -> u64 {
-        self.0
-    }
-
-    fn matches(&self, key: Object) -> bool {
-        key == self.1
     }
 }

@@ -1,15 +1,12 @@
 //! What a cache counts.
 
-use super::Store;
+use super::{COUNTS, Store};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::atomic::Ordering;
 
-/// In the order of [`NAMES`].
-pub(super) type Counts = [u64; NAMES.len()];
-
 /// What is counted from the last reset on. The first two are lookups.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; COUNTS] = [
     "hits",
     "misses",
     "insertions",
@@ -27,7 +24,7 @@ const LOOKUPS: usize = 2;
 
 impl Store {
     /// All that was counted since the cache was made.
-    fn counts(&self) -> Counts {
+    fn counts(&self) -> [u64; COUNTS] {
         let stats = self.cache.stats();
         let (loads, failures, waits) = self.loads.counts();
         let no_misses = self.repeated_searches.get(Ordering::Relaxed) + self.joined_misses.get(Ordering::Relaxed);
