@@ -3,6 +3,8 @@
 //! `lru` is functools.lru_cache anew, by itself. `memo` and `mapping` are a function and a mapping on a `store`, which is the engine with
 //! Python objects in it; `snapshot` brings their entries into a file and back. What is called often is made of raw types (`types`); the rest is ordinary PyO3.
 
+mod cache_methods;
+mod cache_ref;
 mod call;
 #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
 mod deferred_refcount;

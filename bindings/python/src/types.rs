@@ -25,6 +25,13 @@ pub(crate) struct ObjectHead {
 /// # Safety
 /// The type is `repr(C)` and begins with a `ObjectHead`, which `new_object` gave to it and which does not change.
 pub(crate) unsafe trait NativeObject: Sized {
+    /// Returns a new reference to the Python object that `self` is.
+    fn to_python(&self, py: Python<'_>) -> Py<PyAny> {
+        let object = ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: `new_object` wrote `self` into a Python object, at its beginning, and whoever borrows `self` keeps that alive.
+        unsafe { Bound::from_borrowed_ptr(py, object) }.unbind()
+    }
+
     /// Shows the collector all that the object holds; takes no lock, and runs nothing of Python's.
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int;
     /// Lets go of all that may be part of a cycle.
@@ -222,6 +229,16 @@ unsafe extern "C" fn dealloc<T: NativeObject>(this: Object) {
         }
         ffi::Py_DECREF(class.cast());
     }
+}
+
+/// `__copy__` and `__deepcopy__`: the object itself, as for functions.
+pub(crate) fn copy<T: NativeObject>(this: &T, _: &[Bound<'_, PyAny>], py: Python<'_>) -> PyResult<Py<PyAny>> {
+    Ok(this.to_python(py))
+}
+
+/// `__reduce__`: pickled by its qualified name, as functions are.
+pub(crate) fn reduce<T: NativeObject>(this: &T, _: &[Bound<'_, PyAny>], py: Python<'_>) -> PyResult<Py<PyAny>> {
+    this.to_python(py).getattr(py, "__qualname__")
 }
 
 /// `__get__`: a bound method, as functions do.

@@ -3,10 +3,9 @@
 pub(crate) mod actor;
 pub(crate) mod shared;
 
+use crate::cache_ref::CacheRef;
 use crate::exception_copy::Failure;
 use crate::interrupt;
-use crate::mapping::Mapping;
-use crate::memo::Memo;
 use crate::objects::Ref;
 use crate::sentinels::missing;
 use crate::store::loads::LoadToken;
@@ -18,15 +17,18 @@ use shared::{Completion, Outcome, SharedLoad, failure};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The cache that a load is for.
-pub(crate) enum Of {
-    Memo(Py<PyAny>),
-    Mapping(Py<PyAny>),
+/// The cache that a load belongs to.
+pub(crate) trait LoadOwner {
+    /// Ends the load that `lead` leads, whatever happens: stores its outcome unless the load has been invalidated, and hands it to the waiters.
+    fn end_load(&self, py: Python<'_>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()>;
+
+    /// Logs that an expired value is served for the key with this hash, because its load raised `error`.
+    fn log_stale(&self, _hash: u64, _error: &PyErr) {}
 }
 
 /// What the leader has to see to.
 pub(crate) struct Lead {
-    pub(crate) of: Of,
+    pub(crate) cache: CacheRef<dyn LoadOwner>,
     /// The key that the cache holds, or would.
     pub(crate) key: Ref,
     pub(crate) token: LoadToken,
@@ -45,10 +47,10 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
-    pub(crate) fn lead(of: Of, key: Ref, token: LoadToken) -> Self {
+    pub(crate) fn lead(cache: CacheRef<dyn LoadOwner>, key: Ref, token: LoadToken) -> Self {
         Self {
             lead: Some(Lead {
-                of,
+                cache,
                 key,
                 token,
                 call: None,
@@ -73,10 +75,7 @@ impl Flight {
         if lead.ended.swap(true, Ordering::Relaxed) {
             return Err(PyRuntimeError::new_err("the load has been ended already"));
         }
-        match &lead.of {
-            Of::Memo(memo) => Memo::end(py, memo, lead, outcome, ttl)?,
-            Of::Mapping(mapping) => Mapping::end(py, mapping, lead, outcome, ttl)?,
-        }
+        lead.cache.end_load(py, lead, outcome, ttl)?;
         interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
@@ -139,13 +138,8 @@ impl Flight {
     /// The leader's load failed with this error, and its caller serves the expired value: logs that, once in a spell of failures.
     #[pyo3(signature = (error, /))]
     fn log_stale(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
-        if let Some(Lead {
-            of: Of::Memo(memo),
-            token,
-            ..
-        }) = &self.lead
-        {
-            Memo::end_stale(memo, token.hash(), &PyErr::from_value(error));
+        if let Some(lead) = &self.lead {
+            lead.cache.log_stale(lead.token.hash(), &PyErr::from_value(error));
         }
         interrupt::take_recorded(py).map_or(Ok(()), Err)
     }

@@ -6,7 +6,7 @@ use crate::call::{Call, Receiver};
 use crate::ffi::{catch_panics, ffi_guard, methods};
 use crate::hash_seed::mix_with_seed;
 use crate::objects::{Equal, Object, Raised, Ref};
-use crate::types::{NativeObject, ObjectHead, TypeSpec, bind, new_callable_like, slot, with_critical_section};
+use crate::types::{self, NativeObject, ObjectHead, TypeSpec, bind, new_callable_like, slot, with_critical_section};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -282,17 +282,6 @@ impl LruFunction {
         self.clear_entries();
         Ok(())
     }
-
-    fn itself(&self, _: &[Bound<'_, PyAny>], py: Python<'_>) -> PyResult<Py<PyAny>> {
-        // SAFETY: it is alive, since it is being called.
-        Ok(unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind())
-    }
-
-    fn reduce(&self, _: &[Bound<'_, PyAny>], py: Python<'_>) -> PyResult<Py<PyAny>> {
-        // SAFETY: as above.
-        let this = unsafe { Bound::from_borrowed_ptr(py, self.object()) };
-        this.getattr("__qualname__").map(Bound::unbind)
-    }
 }
 
 unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
@@ -367,9 +356,9 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         methods: methods![LruFunction;
             c"cache_info" => LruFunction::cache_info, 0..=0, c"cache_info($self, /)\n--\n\nReport cache statistics";
             c"cache_clear" => LruFunction::cache_clear, 0..=0, c"cache_clear($self, /)\n--\n\nClear the cache and cache statistics";
-            c"__reduce__" => LruFunction::reduce, 0..=0, c"Pickled by its qualified name";
-            c"__copy__" => LruFunction::itself, 0..=0, c"A function is its own copy";
-            c"__deepcopy__" => LruFunction::itself, 0..=1, c"A function is its own copy";
+            c"__reduce__" => types::reduce::<LruFunction>, 0..=0, c"Pickled by its qualified name";
+            c"__copy__" => types::copy::<LruFunction>, 0..=0, c"A function is its own copy";
+            c"__deepcopy__" => types::copy::<LruFunction>, 0..=1, c"A function is its own copy";
         ],
         dict: true,
     }

@@ -1,18 +1,18 @@
 //! The methods of a mapping.
 
 use super::{KeySearch, Mapping, key_error};
+use crate::cache_methods::cache_methods;
+use crate::cache_ref::CacheRef;
 use crate::exception_copy::raise_copy;
 use crate::ffi::methods;
 use crate::flight::shared::{Completion, Outcome, SharedLoad, failure};
-use crate::flight::{Flight, Lead, Of};
+use crate::flight::{Flight, Lead, LoadOwner};
 use crate::objects::{Raised, Ref};
 use crate::sentinels::is_missing;
 use crate::stack;
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{self, Found, KeyQuery, MappingKey, Search, Value};
 use crate::store::loads::{AbandonOnDrop, LoadRole, LoadStart, LoadToken};
-use crate::store::options::capacity;
-use crate::tier2::PyTier;
 use crate::ttl::{parse_ttl, unwrap_with_ttl};
 use hotset::Ttl;
 use pyo3::exceptions::PyRuntimeError;
@@ -187,9 +187,8 @@ impl Mapping {
                 match self.store.join_or_lead(search, &key.clone().into(), true)? {
                     LoadRole::Lead(token) => {
                         let leading = AbandonOnDrop::new(&self.store.loads, token);
-                        // SAFETY: the mapping is alive while it is called.
-                        let mapping = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
-                        let flight = Flight::lead(Of::Mapping(mapping), key.clone().into(), token);
+                        let cache = CacheRef::new(py, self, |mapping| mapping as &dyn LoadOwner);
+                        let flight = Flight::lead(cache, key.clone().into(), token);
                         let flight = Bound::new(py, flight)?;
                         leading.disarm();
                         if self.store.loads.completed() != completed {
@@ -205,19 +204,6 @@ impl Mapping {
                     LoadRole::Reentrant | LoadRole::Bypass => unreachable!("tasks wait"),
                 }
             }
-        })
-    }
-
-    /// Ends a load that [`begin`](Self::begin) began, whatever happens.
-    pub(crate) fn end(py: Python<'_>, mapping: &Py<PyAny>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
-        // SAFETY: `begin` put a mapping there.
-        let this = unsafe { &*mapping.as_ptr().cast::<Self>() };
-        let _drain = DrainOnExit;
-        let key = lead.key.clone().into_bound(py);
-        let single = MappingKey(lead.key.get());
-        let search = Search::resumed(&single, lead.token.hash());
-        this.store.end_task(py, lead.token, outcome, || {
-            this.end_load(&search, &key, lead.token, outcome, ttl)
         })
     }
 
@@ -283,64 +269,23 @@ impl Mapping {
         let items = items.collect::<PyResult<Vec<_>>>()?;
         Ok(pyo3::types::PyList::new(py, items)?.into_any().unbind())
     }
+}
 
-    fn stats(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+impl LoadOwner for Mapping {
+    fn end_load(&self, py: Python<'_>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        Ok(self.store.stats(py)?.into_any().unbind())
-    }
-
-    fn reset_stats(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.reset_stats();
-        Ok(())
-    }
-
-    fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.loads.invalidate_all();
-        self.store.clear();
-        Ok(())
-    }
-
-    fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.loads.invalidate_all();
-        self.store.clear_entries();
-        Ok(())
-    }
-
-    fn invalidate_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        self.store.loads.invalidate_all();
-        Ok(())
-    }
-
-    fn set_trust(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let tier: Option<PyRef<'_, PyTier>> = args[0].extract()?;
-        self.store.set_trust(tier.map(|tier| tier.trust()));
-        Ok(())
-    }
-
-    fn run_pending(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.run_pending();
-        Ok(())
-    }
-
-    fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.resize(capacity("capacity", &args[0])?);
-        Ok(())
+        let key = lead.key.clone().into_bound(py);
+        let single = MappingKey(lead.key.get());
+        let search = Search::resumed(&single, lead.token.hash());
+        self.store.end_task(py, lead.token, outcome, || {
+            Mapping::end_load(self, &search, &key, lead.token, outcome, ttl)
+        })
     }
 }
 
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
-    methods![Mapping;
+    let mut methods = cache_methods!(Mapping);
+    methods.extend(methods![Mapping;
         c"get" => Mapping::get, 1..=2, c"get($self, key, default=None, /)\n--\n\nThe key's value, or the default.";
         c"set" => Mapping::set_value, 2..=3, c"set($self, key, value, ttl=None, /)\n--\n\nSets the key's value.";
         c"set_with_ttl" => Mapping::set_with_ttl, 3..=3, c"set_with_ttl($self, key, value, ttl, /)\n--\n\nSets the key's value, for so many seconds; None: without an end.";
@@ -350,7 +295,6 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"peek" => Mapping::peek, 1..=2, ["key", "default"], c"peek($self, key, default=None)\n--\n\nThe key's value, or the default. Counts nothing.";
         c"pop_coldest" => Mapping::pop_coldest, 0..=0, c"pop_coldest($self, /)\n--\n\nRemoves the entry that would go first, and returns it; None if there is none.";
         c"take_expired" => Mapping::take_expired, 0..=0, c"take_expired($self, /)\n--\n\nRemoves what has expired, and returns it.";
-        c"reset_stats" => Mapping::reset_stats, 0..=0, c"reset_stats($self, /)\n--\n\nCounts from 0 again.";
         c"pop" => Mapping::pop, 1..=2, ["key", "default"], c"pop($self, key, default=MISSING)\n--\n\nRemoves the key and returns its value.";
         c"setdefault" => Mapping::setdefault, 1..=2, ["key", "default"], c"setdefault($self, key, default=None)\n--\n\nThe key's value, which is set if it is absent.";
         c"compute" => Mapping::compute, 2..=4, c"compute($self, key, change, default=None, ttl=None, /)\n--\n\nReplaces the key's value by change(value), atomically.";
@@ -361,14 +305,6 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"remaining" => Mapping::remaining, 1..=1, ["key"], c"remaining($self, key)\n--\n\nHow many seconds the key's entry has left.";
         c"peek_with_remaining" => Mapping::peek_with_remaining, 1..=1, c"peek_with_remaining($self, key, /)\n--\n\nReturns the key's value and how many seconds its entry has left, or None. Counts nothing.";
         c"entries_with_remaining" => Mapping::items_with_remaining, 1..=1, c"entries_with_remaining($self, at_most, /)\n--\n\nReturns all entries with the seconds that each has left, hottest first.";
-        c"stats" => Mapping::stats, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
-        c"clear" => Mapping::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves everything.";
-        c"save_session" => Mapping::save_session, 2..=2, c"save_session($self, path, schema, /)\n--\n\nBegins to save the entries to a file.";
-        c"load_session" => Mapping::load_session, 2..=2, c"load_session($self, path, schema, /)\n--\n\nBegins to load entries from a file.";
-        c"clear_entries" => Mapping::clear_entries, 0..=0, c"clear_entries($self, /)\n--\n\nRemoves everything, and counts on.";
-        c"invalidate_loads" => Mapping::invalidate_loads, 0..=0, c"invalidate_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
-        c"set_trust" => Mapping::set_trust, 1..=1, c"set_trust($self, tier, /)\n--\n\nHas entries found only while this Tier2 trusts them; None: always.";
-        c"run_pending" => Mapping::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
-        c"resize" => Mapping::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";
-    ]
+    ]);
+    methods
 }

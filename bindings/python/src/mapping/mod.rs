@@ -4,6 +4,7 @@ mod compute;
 mod methods;
 mod snapshot;
 
+use crate::cache_methods::CacheObject;
 use crate::ffi::{catch_panics, ffi_guard, raise};
 use crate::objects::{Object, Raised, Ref, hash};
 use crate::store::Store;
@@ -47,11 +48,13 @@ unsafe impl NativeObject for Mapping {
 /// How a key is looked for.
 pub(crate) type KeySearch<'s> = Search<'s, MappingKey>;
 
-impl Mapping {
-    fn object(&self) -> Object {
-        ptr::from_ref(self).cast_mut().cast()
+impl CacheObject for Mapping {
+    fn store(&self) -> &Store {
+        &self.store
     }
+}
 
+impl Mapping {
     /// Runs `f` with the search for a key, which the caller holds. The clock has been asked.
     #[inline(always)]
     fn with_search<R>(&self, key: Object, f: impl FnOnce(&KeySearch<'_>) -> Result<R, Raised>) -> Result<R, Raised> {

@@ -11,6 +11,7 @@ use crate::objects::{Object, Raised, Ref};
 use crate::store::key::{self, Found, KeyQuery, Search, Value};
 use crate::store::loads::{AbandonOnDrop, LoadRole, LoadStart, LoadToken};
 use crate::ttl::unwrap_with_ttl;
+use crate::types::NativeObject;
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
@@ -169,8 +170,7 @@ impl Memo {
             return;
         }
         Python::attach(|py| {
-            // SAFETY: the memo is alive while it is called.
-            let this = unsafe { Bound::from_borrowed_ptr(py, self.object()) };
+            let this = self.to_python(py).into_bound(py);
             let module = py.import(pyo3::intern!(py, "hotset._refresh"));
             let logged = module.and_then(|module| module.call_method1("log_stale", (&this, error.value(py))));
             if let Err(error) = logged {

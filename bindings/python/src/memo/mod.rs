@@ -7,6 +7,7 @@ mod outage;
 mod reload;
 mod snapshot;
 
+use crate::cache_methods::CacheObject;
 use crate::call::{Call, Positional, Receiver, SingleArg, check_equal};
 use crate::exception_copy::raise_copy;
 use crate::ffi::{catch_panics, ffi_guard, raise};
@@ -79,11 +80,13 @@ unsafe impl NativeObject for Memo {
     }
 }
 
-impl Memo {
-    fn object(&self) -> Object {
-        ptr::from_ref(self).cast_mut().cast()
+impl CacheObject for Memo {
+    fn store(&self) -> &Store {
+        &self.store
     }
+}
 
+impl Memo {
     #[inline(always)]
     fn call(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
         let _drain = DrainOnExit;

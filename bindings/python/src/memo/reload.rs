@@ -7,6 +7,7 @@ use crate::interrupt;
 use crate::objects::{Raised, Ref};
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{KeyQuery, Search, StoredKey};
+use crate::types::NativeObject;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -35,8 +36,7 @@ impl Reload {
         Python::attach(|py| {
             let (args, kwargs) = call.objects(py)?;
             Ok(Self {
-                // SAFETY: the memo is alive while it is called.
-                memo: unsafe { Bound::from_borrowed_ptr(py, memo.object()) }.unbind(),
+                memo: memo.to_python(py),
                 args: args.unbind(),
                 kwargs: kwargs.unbind(),
                 key: own,

@@ -4,13 +4,11 @@
 mod classes;
 mod values;
 
+use crate::cache_ref::CacheRef;
 use crate::gil_cell::GilCell;
-use crate::mapping::Mapping;
-use crate::memo::Memo;
 use crate::objects::Ref;
 use crate::store::Store;
 use crate::store::deferred_drop::DrainOnExit;
-use crate::store::key::{MappingKey, Search};
 use crate::store::snapshot::Entry;
 use hotset::raw::{self, EntryMeta};
 use hotset::snapshot::SnapshotError as EngineError;
@@ -61,79 +59,26 @@ fn error(py: Python<'_>, path: &Path, cause: EngineError) -> PyErr {
     }
 }
 
-/// Whose entries they are.
-pub(crate) enum Of {
-    Memo(Py<PyAny>),
-    Mapping(Py<PyAny>),
-}
+/// A cache whose entries a snapshot holds.
+pub(crate) trait SnapshotSource {
+    /// Returns the store, or raises a TypeError if its keys cannot be in a snapshot.
+    fn store_to_save(&self) -> PyResult<&Store>;
 
-impl Of {
-    fn memo(memo: &Py<PyAny>) -> &Memo {
-        // SAFETY: a memo put itself there.
-        unsafe { &*memo.as_ptr().cast() }
-    }
+    /// Returns a key as the codec encodes it.
+    fn codec_key<'py>(&self, py: Python<'py>, key: Ref) -> PyResult<Bound<'py, PyAny>>;
 
-    fn store(&self) -> PyResult<&Store> {
-        match self {
-            Self::Memo(memo) => Self::memo(memo).store_to_save(),
-            // SAFETY: likewise, of a mapping.
-            Self::Mapping(mapping) => Ok(unsafe { &*mapping.as_ptr().cast::<Mapping>() }.store()),
-        }
-    }
+    /// Returns the weight of an entry whose key the codec has decoded; `None` if the key is in the cache already.
+    fn weigh_absent(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Option<u64>>;
 
-    /// A key as the codec sees it.
-    fn shown<'py>(&self, py: Python<'py>, key: Ref) -> PyResult<Bound<'py, PyAny>> {
-        match self {
-            Self::Memo(memo) => Self::memo(memo).shown(py, &key),
-            Self::Mapping(_) => Ok(key.into_bound(py)),
-        }
-    }
-
-    /// What an entry weighs, if its key, as the codec made it, is absent.
-    fn weigh_absent(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
-        let store = self.store()?;
-        let (there, weight) = match self {
-            Self::Memo(memo) => {
-                let there = Self::memo(memo).with_shown(key, |search, _| Ok(store.contains(search)?))?;
-                (there, store.weigh(&[value.as_ptr()])?)
-            }
-            Self::Mapping(_) => {
-                let single = MappingKey(key.as_ptr());
-                let there = store.contains(&search(&single)?)?;
-                (there, store.weigh(&[key.as_ptr(), value.as_ptr()])?)
-            }
-        };
-        Ok((!there).then_some(weight))
-    }
-
-    fn restore(&self, py: Python<'_>, staged: StagedEntry, session: &raw::LoadSession) -> PyResult<bool> {
-        let store = self.store()?;
-        let StagedEntry {
-            key,
-            value,
-            weight,
-            meta,
-        } = staged;
-        let (key, value) = (key.into_bound(py), value.into_bound(py).into());
-        match self {
-            Self::Memo(memo) => Self::memo(memo).with_shown(&key, |search, key| {
-                Ok(store.restore(search, Entry { key, value, meta }, weight, session)?)
-            }),
-            Self::Mapping(_) => {
-                let single = MappingKey(key.as_ptr());
-                let search = search(&single)?;
-                let key = key.clone().into();
-                Ok(store.restore(&search, Entry { key, value, meta }, weight, session)?)
-            }
-        }
-    }
-}
-
-/// The search for a mapping's key.
-fn search(single: &MappingKey) -> PyResult<Search<'_, MappingKey>> {
-    // SAFETY: who made it holds the key.
-    let hash = unsafe { crate::objects::hash(single.0) }?;
-    Ok(Search::new(single, hash))
+    /// Inserts an entry whose key the codec has decoded; returns whether it was inserted.
+    fn restore(
+        &self,
+        key: &Bound<'_, PyAny>,
+        value: Ref,
+        weight: u64,
+        meta: EntryMeta,
+        session: &raw::LoadSession,
+    ) -> PyResult<bool>;
 }
 
 /// What one thread uses at a time: taken out meanwhile, so that no lock is held while Python code runs or other threads do.
@@ -165,22 +110,27 @@ impl<T> Exclusive<T> {
 /// A save that is going on. If it is dropped before it is finished, nothing was saved.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct SaveSession {
-    of: Of,
+    cache: CacheRef<dyn SnapshotSource>,
     path: PathBuf,
     /// And what is known of the batch's entries that were not added yet.
     state: Exclusive<(raw::SaveSession, Vec<Option<EntryMeta>>)>,
 }
 
 impl SaveSession {
-    pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
+    pub(crate) fn begin(
+        py: Python<'_>,
+        cache: CacheRef<dyn SnapshotSource>,
+        path: PathBuf,
+        schema: u64,
+    ) -> PyResult<Py<Self>> {
         let _drain = DrainOnExit;
-        let store = of.store()?;
+        let store = cache.store_to_save()?;
         store.read_timer()?;
         let session = store
             .begin_save(&path, schema)
             .map_err(|cause| error(py, &path, cause))?;
         let state = Exclusive::new((session, Vec::new()));
-        Py::new(py, Self { of, path, state })
+        Py::new(py, Self { cache, path, state })
     }
 }
 
@@ -188,14 +138,14 @@ impl SaveSession {
 impl SaveSession {
     fn batch<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
         let _drain = DrainOnExit;
-        let store = self.of.store()?;
+        let store = self.cache.store_to_save()?;
         let batch = self.state.with(|(session, batch_meta)| {
             let batch = store.next_to_save(session);
             batch_meta.clear();
             batch_meta.extend(batch.iter().map(|entry| Some(entry.meta)));
             Ok(batch)
         })?;
-        let pair = |entry: Entry| Ok((self.of.shown(py, entry.key)?, entry.value.into_bound(py)));
+        let pair = |entry: Entry| Ok((self.cache.codec_key(py, entry.key)?, entry.value.into_bound(py)));
         batch.into_iter().map(pair).collect()
     }
 
@@ -244,14 +194,19 @@ struct LoadState {
 /// A load that is going on. Until it is finished, nothing came in.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct LoadSession {
-    of: Of,
+    cache: CacheRef<dyn SnapshotSource>,
     state: Exclusive<LoadState>,
 }
 
 impl LoadSession {
-    pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
+    pub(crate) fn begin(
+        py: Python<'_>,
+        cache: CacheRef<dyn SnapshotSource>,
+        path: PathBuf,
+        schema: u64,
+    ) -> PyResult<Py<Self>> {
         let _drain = DrainOnExit;
-        let store = of.store()?;
+        let store = cache.store_to_save()?;
         store.read_timer()?;
         let session = py.detach(|| store.begin_load(&path, schema));
         let state = Exclusive::new(LoadState {
@@ -260,7 +215,7 @@ impl LoadSession {
             staged: Vec::new(),
             room: store.room(),
         });
-        Py::new(py, Self { of, state })
+        Py::new(py, Self { cache, state })
     }
 }
 
@@ -285,7 +240,7 @@ impl LoadSession {
     #[pyo3(signature = (key, value, /))]
     fn stage(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let _drain = DrainOnExit;
-        let weight = self.of.weigh_absent(key, value)?;
+        let weight = self.cache.weigh_absent(key, value)?;
         self.state.with(|state| {
             if let Some(weight) = weight
                 && let Some(room) = state.room.checked_sub(weight)
@@ -305,14 +260,21 @@ impl LoadSession {
 
     fn finish(&self, py: Python<'_>) -> PyResult<u64> {
         let _drain = DrainOnExit;
-        let store = self.of.store()?;
+        let store = self.cache.store_to_save()?;
         store.read_timer()?;
         let LoadState { session, staged, .. } = self.state.take()?;
         store.begin_restoring(&session);
         let mut restored = 0;
         // The hottest last: what comes in later is worth more to the policy.
         for staged in staged.into_iter().rev() {
-            restored += u64::from(self.of.restore(py, staged, &session)?);
+            let StagedEntry {
+                key,
+                value,
+                weight,
+                meta,
+            } = staged;
+            let value = value.into_bound(py).into();
+            restored += u64::from(self.cache.restore(key.bind(py), value, weight, meta, &session)?);
         }
         Ok(restored)
     }

@@ -1,0 +1,108 @@
+//! The methods that caches of both kinds, memos and mappings, have alike.
+
+use crate::cache_ref::CacheRef;
+use crate::snapshot::{LoadSession, SaveSession, SnapshotSource};
+use crate::store::Store;
+use crate::store::deferred_drop::DrainOnExit;
+use crate::store::options::capacity;
+use crate::tier2::PyTier;
+use crate::types::NativeObject;
+use pyo3::prelude::*;
+
+type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
+
+/// A Python object that is a cache on a [`Store`].
+pub(crate) trait CacheObject: NativeObject + SnapshotSource + 'static {
+    fn store(&self) -> &Store;
+}
+
+/// Runs `f` as an operation of the store: after reading the timer, and before dropping what left the cache.
+fn operate<C: CacheObject, R>(cache: &C, f: impl FnOnce(&Store) -> PyResult<R>) -> PyResult<R> {
+    let _drain = DrainOnExit;
+    cache.store().read_timer()?;
+    f(cache.store())
+}
+
+pub(crate) fn stats<C: CacheObject>(cache: &C, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    operate(cache, |store| Ok(store.stats(py)?.into_any().unbind()))
+}
+
+pub(crate) fn reset_stats<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    operate(cache, |store| {
+        store.reset_stats();
+        Ok(())
+    })
+}
+
+pub(crate) fn clear<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    operate(cache, |store| {
+        // Before the entries go: a load that completes in between must not bring an old value back.
+        store.loads.invalidate_all();
+        store.clear();
+        Ok(())
+    })
+}
+
+pub(crate) fn clear_entries<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    operate(cache, |store| {
+        store.loads.invalidate_all();
+        store.clear_entries();
+        Ok(())
+    })
+}
+
+pub(crate) fn invalidate_loads<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    cache.store().loads.invalidate_all();
+    Ok(())
+}
+
+pub(crate) fn set_trust<C: CacheObject>(cache: &C, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    let tier: Option<PyRef<'_, PyTier>> = args[0].extract()?;
+    cache.store().set_trust(tier.map(|tier| tier.trust()));
+    Ok(())
+}
+
+pub(crate) fn run_pending<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    operate(cache, |store| {
+        store.run_pending();
+        Ok(())
+    })
+}
+
+pub(crate) fn resize<C: CacheObject>(cache: &C, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    operate(cache, |store| {
+        store.resize(capacity("capacity", &args[0])?);
+        Ok(())
+    })
+}
+
+pub(crate) fn save_session<C: CacheObject>(cache: &C, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<SaveSession>> {
+    SaveSession::begin(py, snapshot_source(py, cache), args[0].extract()?, args[1].extract()?)
+}
+
+pub(crate) fn load_session<C: CacheObject>(cache: &C, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<LoadSession>> {
+    LoadSession::begin(py, snapshot_source(py, cache), args[0].extract()?, args[1].extract()?)
+}
+
+fn snapshot_source<C: CacheObject>(py: Python<'_>, cache: &C) -> CacheRef<dyn SnapshotSource> {
+    CacheRef::new(py, cache, |cache| cache as &dyn SnapshotSource)
+}
+
+/// Returns the table of these methods for a type. (A macro, since the functions that Python calls must name the type.)
+macro_rules! cache_methods {
+    ($this:ty) => {
+        $crate::ffi::methods![$this;
+            c"stats" => $crate::cache_methods::stats::<$this>, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
+            c"reset_stats" => $crate::cache_methods::reset_stats::<$this>, 0..=0, c"reset_stats($self, /)\n--\n\nCounts from 0 again.";
+            c"clear" => $crate::cache_methods::clear::<$this>, 0..=0, c"clear($self, /)\n--\n\nRemoves everything.";
+            c"clear_entries" => $crate::cache_methods::clear_entries::<$this>, 0..=0, c"clear_entries($self, /)\n--\n\nRemoves everything, and counts on.";
+            c"invalidate_loads" => $crate::cache_methods::invalidate_loads::<$this>, 0..=0, c"invalidate_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
+            c"set_trust" => $crate::cache_methods::set_trust::<$this>, 1..=1, c"set_trust($self, tier, /)\n--\n\nHas entries found only while this Tier2 trusts them; None: always.";
+            c"run_pending" => $crate::cache_methods::run_pending::<$this>, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
+            c"resize" => $crate::cache_methods::resize::<$this>, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";
+            c"save_session" => $crate::cache_methods::save_session::<$this>, 2..=2, c"save_session($self, path, schema, /)\n--\n\nBegins to save the entries to a file.";
+            c"load_session" => $crate::cache_methods::load_session::<$this>, 2..=2, c"load_session($self, path, schema, /)\n--\n\nBegins to load entries from a file.";
+        ]
+    };
+}
+pub(crate) use cache_methods;
