@@ -4,7 +4,7 @@ use crate::interrupt::{ReturnValue, raise_recorded};
 use crate::objects::{Object, Raised};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{BoundObject, ffi};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,6 +49,24 @@ pub(crate) fn catch_panics<R: ReturnValue + Copy>(failed: R, f: impl FnOnce() ->
 /// Runs what Python calls.
 pub(crate) fn ffi_guard<R: ReturnValue + Copy>(failed: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     catch_panics(failed, || Python::attach(f).map_err(raise))
+}
+
+/// Returns the arguments of a constructor.
+///
+/// # Safety
+/// `args` is an object, and `kwargs` an object or null; both are alive.
+pub(crate) unsafe fn constructor_arguments<'py>(
+    py: Python<'py>,
+    args: Object,
+    kwargs: Object,
+) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
+    // SAFETY: the caller's promise.
+    let (args, kwargs) = unsafe {
+        let kwargs = Bound::from_borrowed_ptr_or_opt(py, kwargs);
+        (Bound::from_borrowed_ptr(py, args), kwargs)
+    };
+    let kwargs = kwargs.map(|kwargs| kwargs.cast_into::<PyDict>()).transpose()?;
+    Ok((args.cast_into::<PyTuple>()?, kwargs))
 }
 
 /// What methods return.

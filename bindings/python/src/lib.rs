@@ -93,8 +93,8 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<flight::Flight>()?;
     ttl::add(module)?;
     lru::add(module)?;
-    memo::add(module)?;
-    mapping::add(module)?;
+    memo::class::add(module)?;
+    mapping::class::add(module)?;
     snapshot::add(module)?;
     tier2::add(module)
 }

@@ -1,7 +1,7 @@
 //! What a call does that finds nothing.
 
-use super::Memo;
 use super::reload::Reload;
+use super::{CallSearch, Memo};
 use crate::call::Call;
 use crate::exception_copy::raise_copy;
 use crate::ffi::raise;
@@ -16,8 +16,6 @@ use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use std::sync::atomic::Ordering;
-
-pub(super) type CallSearch<'s, 'a> = Search<'s, Call<'a>>;
 
 impl Memo {
     /// Calls the function, and keeps what it returns. `landed` is how many loads had landed before the key was missed.

@@ -1,7 +1,6 @@
 //! The methods of a memoised function, by `(args, kwargs)`.
 
-use super::Memo;
-use super::load::CallSearch;
+use super::{CallSearch, Memo};
 use crate::cache_methods::cache_methods;
 use crate::cache_ref::CacheRef;
 use crate::call::{Call, check_equal};

@@ -1,6 +1,7 @@
 //! The callable behind `cached`: a function whose results are kept in a [`Store`].
 
 mod bound;
+pub(crate) mod class;
 mod load;
 mod methods;
 mod outage;
@@ -10,23 +11,25 @@ mod snapshot;
 use crate::cache_methods::CacheObject;
 use crate::call::{Call, Positional, Receiver, SingleArg, check_equal};
 use crate::exception_copy::raise_copy;
-use crate::ffi::{catch_panics, ffi_guard, raise};
+use crate::ffi::{catch_panics, raise};
 use crate::objects::{Equal, Object, Raised, Ref, equals_fast, hash, hash_fast, is_any_tuple};
 use crate::stack;
 use crate::store::Store;
-use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
+use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, defer_drop};
 use crate::store::key::{Found, MatchesKey, Search};
-use crate::store::options::Options;
-use crate::types::{NativeObject, ObjectHead, TypeSpec, new_callable_like, slot};
+use crate::types::{NativeObject, ObjectHead};
 use outage::Outage;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
-use std::ffi::{c_int, c_void};
+use pyo3::types::{PyDict, PyTuple};
+use std::ffi::c_int;
 use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// The search for the key of a call.
+type CallSearch<'s, 'a> = Search<'s, Call<'a>>;
 
 #[repr(C)]
 pub(crate) struct Memo {
@@ -223,17 +226,6 @@ fn cleared_by_gc() -> PyErr {
     PyRuntimeError::new_err("the garbage collector has taken this function apart")
 }
 
-/// Tells a listener: `(args, kwargs, value, cause)`.
-fn notify<const TYPED: bool>(py: Python<'_>, notice: &RemovalNotice, key: Object, value: Object) -> PyResult<()> {
-    // SAFETY: alive, and the key is one of this kind of cache.
-    let (args, kwargs, value, listener) = unsafe {
-        let (args, kwargs) = Call::arguments(py, key, TYPED, notice.method)?;
-        let value = Bound::from_borrowed_ptr(py, value);
-        (args, kwargs, value, Bound::from_borrowed_ptr(py, notice.listener))
-    };
-    listener.call1((args, kwargs, value, notice.cause())).map(drop)
-}
-
 /// Three functions, of which each goes on with the next one: a hit needs but a few registers, and no memory of its own, if nothing that
 /// needs more is in the same function.
 unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
@@ -316,118 +308,4 @@ unsafe extern "C" fn call_slow(this: Object, args: *const Object, nargsf: usize,
             this.call(&call, nargsf)
         }
     })
-}
-
-const OPTIONS: [&str; 18] = [
-    "maxsize",
-    "policy",
-    "ttl",
-    "tti",
-    "jitter",
-    "typed",
-    "key",
-    "weigher",
-    "max_weight",
-    "on_removal",
-    "single_flight",
-    "negative_ttl",
-    "stale_while_revalidate",
-    "stale_if_error",
-    "refresher",
-    "timer",
-    "method",
-    "per_instance",
-];
-
-unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
-    ffi_guard(ptr::null_mut(), |py| {
-        // SAFETY: Python calls with a tuple, and a dict or null.
-        let (args, kwargs) = unsafe {
-            let kwargs = Bound::from_borrowed_ptr_or_opt(py, kwargs);
-            (Bound::from_borrowed_ptr(py, args), kwargs)
-        };
-        let args = args.cast_into::<PyTuple>()?;
-        let kwargs = kwargs.map(|kwargs| kwargs.cast_into::<PyDict>()).transpose()?;
-        if args.len() != 1 {
-            return Err(PyTypeError::new_err(
-                "Memo takes one argument by position: the function",
-            ));
-        }
-        let function = args.get_item(0)?;
-        if !function.is_callable() {
-            return Err(PyTypeError::new_err("the first argument must be callable"));
-        }
-        let options = Options::read(kwargs.as_ref(), 128, &OPTIONS)?;
-        // What the key function makes of the arguments is the key, whatever their types.
-        let typed = options.typed && options.key.is_none();
-        let store = Store::new(&options, if typed { notify::<true> } else { notify::<false> })?;
-        let reference =
-            |object: Option<Bound<'_, PyAny>>| AtomicPtr::new(object.map_or(ptr::null_mut(), Bound::into_ptr));
-        let reloads = options.stale_while_revalidate.is_some() || options.stale_if_error.is_some();
-        let special = options.key.is_some() || reloads || store.has_timer();
-        let timed = options.ttl.is_some() || options.tti.is_some();
-        let eager = matches!(options.policy, hotset::Policy::Lru);
-        let memo = |head| Memo {
-            head,
-            function: reference(Some(function.clone())),
-            typed,
-            single_flight: options.single_flight,
-            plain: !special && !typed,
-            quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed && !eager,
-            reloads,
-            outage: Outage::new(options.stale_while_revalidate.max(options.stale_if_error)),
-            key: reference(options.key),
-            refresher: reference(options.refresher),
-            store: ManuallyDrop::new(store),
-        };
-        let called = if special { vectorcall_special } else { vectorcall };
-        // SAFETY: the type is this one.
-        unsafe { new_callable_like(&function, class, called, memo) }
-    })
-}
-
-/// Makes the type immutable, when it has got all its methods: the interpreter specialises calls of methods for such types only.
-#[pyfunction]
-fn seal(class: &Bound<'_, PyType>) -> PyResult<()> {
-    let this = class.as_type_ptr();
-    // SAFETY: a type is alive while it is borrowed; its flags are changed while it is imported, before another thread can know it.
-    unsafe {
-        let made = (*this).tp_new.map_or(0, |made| made as usize);
-        if ![new as *const () as usize, bound::NEW as usize].contains(&made) {
-            return Err(PyTypeError::new_err("only Memo and BoundMemo are sealed"));
-        }
-        #[cfg(not(Py_GIL_DISABLED))]
-        {
-            (*this).tp_flags |= ffi::Py_TPFLAGS_IMMUTABLETYPE;
-        }
-        #[cfg(Py_GIL_DISABLED)]
-        (*this)
-            .tp_flags
-            .fetch_or(ffi::Py_TPFLAGS_IMMUTABLETYPE as _, Ordering::Relaxed);
-        ffi::PyType_Modified(this);
-    }
-    Ok(())
-}
-
-pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(seal, module)?)?;
-    bound::add(module)?;
-    #[cfg(not(Py_GIL_DISABLED))]
-    crate::store::owners::add(module)?;
-    module.add_class::<reload::Reload>()?;
-    TypeSpec {
-        // Libraries that know functools' wrappers by their module (pydantic) take this for one.
-        name: c"functools.Memo",
-        doc: c"A function whose results are cached.",
-        // Immutable only when the package has added the methods that its users call: see `seal`.
-        flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR,
-        slots: vec![
-            slot(ffi::Py_tp_new, new as *mut c_void),
-            slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
-            slot(ffi::Py_tp_descr_get, bound::bind as *mut c_void),
-        ],
-        methods: methods::table(),
-        dict: true,
-    }
-    .create::<Memo>(module)
 }

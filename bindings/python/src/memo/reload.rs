@@ -1,7 +1,6 @@
 //! A reload that a hit found due, for another thread to run.
 
-use super::Memo;
-use super::load::CallSearch;
+use super::{CallSearch, Memo};
 use crate::call::Call;
 use crate::interrupt;
 use crate::objects::{Raised, Ref};

@@ -1,8 +1,7 @@
 //! A memoised function's results, for a snapshot: by the arguments that their keys were made of.
 
-use super::Memo;
-use super::load::CallSearch;
 use super::methods::UnpackedArgs;
+use super::{CallSearch, Memo};
 use crate::call::{Call, Receiver};
 use crate::objects::Ref;
 use crate::snapshot::SnapshotSource;

@@ -1,8 +1,10 @@
 //! The protocol of the second tier, for the package's transports: no I/O, and no Python code runs in here.
 
+mod checks;
 mod operation;
 mod reads;
 
+use checks::{checked_node, failure};
 use hotset::tier2::{self, Failure, NamespaceSettings, Probe, Settings, Task, Tier};
 use operation::Operation;
 use pyo3::exceptions::PyValueError;
@@ -12,21 +14,6 @@ use reads::Reads;
 use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
-
-/// The most nodes of a tier.
-const MAX_NODES: u32 = 4_096;
-
-fn checked_node(node: u32) -> PyResult<u32> {
-    if node < MAX_NODES {
-        Ok(node)
-    } else {
-        Err(PyValueError::new_err(format!("node {node}: at most {MAX_NODES} nodes")))
-    }
-}
-
-fn failure(kind: u8) -> PyResult<Failure> {
-    Failure::from_number(kind).ok_or_else(|| PyValueError::new_err(format!("{kind} is no kind of failure")))
-}
 
 /// One server or cluster, and prefix, in one process.
 #[pyclass(frozen, name = "Tier2", module = "hotset._hotset")]

@@ -1,6 +1,6 @@
 //! One operation: actions are numbers, so that a hit makes no object but this one.
 
-use super::failure;
+use super::checks::{checked_node, failure};
 use hotset::tier2::{self, Action, Kind, Reply};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -110,7 +110,7 @@ impl Operation {
 
     #[setter]
     fn set_node(&mut self, node: u32) -> PyResult<()> {
-        self.0.set_node(super::checked_node(node)?);
+        self.0.set_node(checked_node(node)?);
         Ok(())
     }
 
