@@ -9,6 +9,7 @@ use pyo3::types::PyType;
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// How the objects begin whose types are made here.
 #[repr(C)]
@@ -59,8 +60,20 @@ pub(crate) fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
 }
 
 impl TypeSpec {
+    /// [`create`](Self::create)s a type that is never freed, for code that makes instances at any time; stores it in `class`.
+    pub(crate) fn create_static<T: NativeObject>(
+        self,
+        module: &Bound<'_, PyModule>,
+        class: &AtomicPtr<ffi::PyTypeObject>,
+    ) -> PyResult<()> {
+        let created = self.create::<T>(module)?;
+        // Relaxed: the module is being imported, so no other thread looks yet. The reference is never released.
+        class.store(created.into_ptr().cast(), Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Makes the type, and puts it into the module.
-    pub(crate) fn create<T: NativeObject>(self, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    pub(crate) fn create<'py, T: NativeObject>(self, module: &Bound<'py, PyModule>) -> PyResult<Bound<'py, PyType>> {
         let member = |name: &'static CStr, offset: usize| ffi::PyMemberDef {
             name: name.as_ptr(),
             type_code: ffi::Py_T_PYSSIZET,
@@ -115,7 +128,8 @@ impl TypeSpec {
             let class = ffi::PyType_FromModuleAndSpec(module.as_ptr(), &raw mut spec, ptr::null_mut());
             Bound::from_owned_ptr_or_err(py, class)?.cast_into::<PyType>()?
         };
-        module.add(class.name()?, class)
+        module.add(class.name()?, &class)?;
+        Ok(class)
     }
 }
 
@@ -229,6 +243,12 @@ unsafe extern "C" fn dealloc<T: NativeObject>(this: Object) {
         }
         ffi::Py_DECREF(class.cast());
     }
+}
+
+/// Returns the exception for calls of an object whose references the garbage collector has cleared.
+#[cold]
+pub(crate) fn cleared_by_gc(what: &str) -> PyErr {
+    PyRuntimeError::new_err(format!("the garbage collector has cleared this {what}"))
 }
 
 /// `__copy__` and `__deepcopy__`: the object itself, as for functions.

@@ -7,7 +7,7 @@ use crate::ffi::{catch_panics, ffi_guard, methods};
 use crate::hash_seed::mix_with_seed;
 use crate::objects::{Equal, Object, Raised, Ref};
 use crate::types::{self, NativeObject, ObjectHead, TypeSpec, bind, new_callable_like, slot, with_critical_section};
-use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyMemoryError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::{Cell, UnsafeCell};
@@ -232,8 +232,7 @@ impl LruFunction {
     unsafe fn run(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
         let function = self.function.get();
         if function.is_null() {
-            let text = "the garbage collector has taken this function apart";
-            return Err(crate::ffi::raise(PyRuntimeError::new_err(text)));
+            return Err(crate::ffi::raise(types::cleared_by_gc("function")));
         }
         crate::stack::check()?;
         // SAFETY: held while it runs, whatever happens to this cache meanwhile.
@@ -269,8 +268,7 @@ impl LruFunction {
         };
         // SAFETY: `__new__` stored it; null after the collector's `clear`.
         let info = unsafe { Bound::from_borrowed_ptr_or_opt(py, self.info.get()) };
-        let info =
-            info.ok_or_else(|| PyRuntimeError::new_err("the garbage collector has taken this function apart"))?;
+        let info = info.ok_or_else(|| types::cleared_by_gc("function"))?;
         info.call1((numbers.0, numbers.1, most, numbers.2)).map(Bound::unbind)
     }
 
@@ -363,4 +361,5 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         dict: true,
     }
     .create::<LruFunction>(module)
+    .map(drop)
 }

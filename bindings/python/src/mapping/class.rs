@@ -153,4 +153,5 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         dict: false,
     }
     .create::<Mapping>(module)
+    .map(drop)
 }

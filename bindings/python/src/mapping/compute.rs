@@ -1,8 +1,8 @@
 //! What a mapping does to an entry in one step, whatever is there.
 
-use super::Mapping;
 use super::methods::Args;
-use crate::objects::Ref;
+use super::{KeySearch, Mapping};
+use crate::objects::{Raised, Ref};
 use crate::sentinels::is_missing;
 use crate::store::Store;
 use crate::store::deferred_drop::DrainOnExit;
@@ -70,18 +70,21 @@ impl Mapping {
     }
 
     pub(super) fn peek(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let mut seen = None;
-        self.with_search_py(&args[0], |search| {
-            self.store.change(search, 1, |current| {
-                let current = current.filter(|current| !current.is_error());
-                // SAFETY: `change` keeps what it shows.
-                seen = current.map(|current| unsafe { Bound::from_borrowed_ptr(py, current.object()) });
-                Change::Keep
-            })?;
-            Ok(())
-        })?;
+        let seen = self.with_search_py(&args[0], |search| Ok(self.current_value(search, py)?))?;
         let default = || args.get(1).map_or_else(|| py.None().into_bound(py), Bound::clone);
         Ok(seen.unwrap_or_else(default).unbind())
+    }
+
+    /// Returns a new reference to the key's value, without counting a lookup. A remembered failure is no value.
+    fn current_value<'py>(&self, search: &KeySearch<'_>, py: Python<'py>) -> Result<Option<Bound<'py, PyAny>>, Raised> {
+        let mut value = None;
+        self.store.change(search, 1, |current| {
+            let current = current.filter(|current| !current.is_error());
+            // SAFETY: `change` keeps the entry, which holds the value, while this closure runs.
+            value = current.map(|current| unsafe { Bound::from_borrowed_ptr(py, current.object()) });
+            Change::Keep
+        })?;
+        Ok(value)
     }
 
     /// Has an entry changed by what `decide` makes of it, if it is still the same then; else again. Returns what is there afterwards.
@@ -95,13 +98,7 @@ impl Mapping {
         self.with_search_py(key, |search| {
             loop {
                 // What is there, with its identity: it is held, so no other value can take its place unseen.
-                let mut seen: Option<Bound<'py, PyAny>> = None;
-                self.store.change(search, 1, |current| {
-                    let current = current.filter(|current| !current.is_error());
-                    // SAFETY: `change` keeps what it shows.
-                    seen = current.map(|current| unsafe { Bound::from_borrowed_ptr(py, current.object()) });
-                    Change::Keep
-                })?;
+                let seen = self.current_value(search, py)?;
                 let decision = decide(seen.as_ref())?;
                 let (decision, touched) = match (decision, &seen) {
                     (Decision::Touch(ttl), Some(seen)) => (Decision::Set(seen.clone(), ttl), seen.as_ptr()),

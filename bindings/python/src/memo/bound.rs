@@ -5,8 +5,8 @@
 
 use crate::ffi::{catch_panics, ffi_guard, methods};
 use crate::objects::{Object, Raised, Ref};
-use crate::types::{NativeObject, ObjectHead, TypeSpec, new_object, slot};
-use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
+use crate::types::{NativeObject, ObjectHead, TypeSpec, cleared_by_gc, new_object, slot};
+use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
@@ -48,8 +48,7 @@ impl BoundMemo {
     fn parts(&self) -> Result<[Ref; 2], Raised> {
         let held = [&self.function, &self.instance].map(|held| held.load(Ordering::Relaxed));
         if held.contains(&ptr::null_mut()) {
-            let text = "the garbage collector has taken this method apart";
-            return Err(crate::ffi::raise(PyRuntimeError::new_err(text)));
+            return Err(crate::ffi::raise(cleared_by_gc("method")));
         }
         // SAFETY: both are held by this one, which is alive.
         Ok(held.map(|object| unsafe { Ref::borrowed(object) }))
@@ -241,8 +240,7 @@ unsafe fn coroutine_function(this: Object) -> Result<Ref, Raised> {
     unsafe {
         let function = (*this.cast::<AsyncMethod>()).function.load(Ordering::Relaxed);
         if function.is_null() {
-            let text = "the garbage collector has taken this method apart";
-            return Err(crate::ffi::raise(PyRuntimeError::new_err(text)));
+            return Err(crate::ffi::raise(cleared_by_gc("method")));
         }
         Ok(Ref::borrowed(function))
     }
@@ -314,7 +312,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ],
         dict: false,
     }
-    .create::<BoundMemo>(module)?;
+    .create_static::<BoundMemo>(module, &CLASS)?;
     TypeSpec {
         // As for Memo.
         name: c"functools.AsyncMethod",
@@ -329,10 +327,6 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         methods: Vec::new(),
         dict: false,
     }
-    .create::<AsyncMethod>(module)?;
-    let class = module.getattr("BoundMemo")?;
-    CLASS.store(class.as_ptr().cast(), Ordering::Relaxed);
-    // For as long as the process: `__get__` needs it.
-    std::mem::forget(class.unbind());
-    Ok(())
+    .create::<AsyncMethod>(module)
+    .map(drop)
 }

@@ -138,4 +138,5 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         dict: true,
     }
     .create::<Memo>(module)
+    .map(drop)
 }

@@ -17,9 +17,8 @@ use crate::stack;
 use crate::store::Store;
 use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, defer_drop};
 use crate::store::key::{Found, MatchesKey, Search};
-use crate::types::{NativeObject, ObjectHead};
+use crate::types::{NativeObject, ObjectHead, cleared_by_gc};
 use outage::Outage;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -202,7 +201,7 @@ impl Memo {
         let function = self.function.load(Ordering::Relaxed);
         // SAFETY: held while it runs.
         let function = unsafe { Bound::from_borrowed_ptr_or_opt(args.py(), function) };
-        let function = function.ok_or_else(cleared_by_gc)?;
+        let function = function.ok_or_else(|| cleared_by_gc("function"))?;
         stack::check()?;
         Ok(function.call(args, Some(kwargs))?.into())
     }
@@ -211,7 +210,7 @@ impl Memo {
     fn run(&self, call: &Call<'_>, nargsf: usize) -> Result<Ref, Raised> {
         let function = self.function.load(Ordering::Relaxed);
         if function.is_null() {
-            return Err(raise(cleared_by_gc()));
+            return Err(raise(cleared_by_gc("function")));
         }
         stack::check()?;
         // SAFETY: held while it runs, whatever happens to this cache meanwhile.
@@ -220,10 +219,6 @@ impl Memo {
             call.call(function.get(), nargsf)
         }
     }
-}
-
-fn cleared_by_gc() -> PyErr {
-    PyRuntimeError::new_err("the garbage collector has taken this function apart")
 }
 
 /// Three functions, of which each goes on with the next one: a hit needs but a few registers, and no memory of its own, if nothing that

@@ -392,10 +392,5 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ],
         dict: false,
     }
-    .create::<Results>(module)?;
-    let class = module.getattr("Results")?;
-    CLASS.store(class.as_ptr().cast(), Ordering::Relaxed);
-    // For as long as the process: instances get such objects at any time.
-    std::mem::forget(class.unbind());
-    Ok(())
+    .create_static::<Results>(module, &CLASS)
 }
