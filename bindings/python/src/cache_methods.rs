@@ -1,4 +1,4 @@
-//! The methods that caches of both kinds, memos and mappings, have alike.
+//! The methods that memos and mappings share.
 
 use crate::cache_ref::CacheRef;
 use crate::snapshot::{LoadSession, SaveSession, SnapshotSource};
@@ -16,7 +16,8 @@ pub(crate) trait CacheObject: NativeObject + SnapshotSource + 'static {
     fn store(&self) -> &Store;
 }
 
-/// Runs `f` as an operation of the store: after reading the timer, and before dropping what left the cache.
+/// Runs `f` as an operation of the store: reads the timer before, and drops what left the cache
+/// after.
 fn operate<C: CacheObject, R>(cache: &C, f: impl FnOnce(&Store) -> PyResult<R>) -> PyResult<R> {
     let _drain = DrainOnExit;
     cache.store().read_timer()?;
@@ -36,7 +37,8 @@ pub(crate) fn reset_stats<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<
 
 pub(crate) fn clear<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
     operate(cache, |store| {
-        // Before the entries go: a load that completes in between must not bring an old value back.
+        // Before the entries are removed: a load that completes in between must not restore an old
+        // value.
         store.loads.invalidate_all();
         store.clear();
         Ok(())
@@ -88,7 +90,8 @@ fn snapshot_source<C: CacheObject>(py: Python<'_>, cache: &C) -> CacheRef<dyn Sn
     CacheRef::new(py, cache, |cache| cache as &dyn SnapshotSource)
 }
 
-/// Returns the table of these methods for a type. (A macro, since the functions that Python calls must name the type.)
+/// Returns the table of these methods for a type. A macro, since the functions that CPython calls
+/// must name the type.
 macro_rules! cache_methods {
     ($this:ty) => {
         $crate::ffi::methods![$this;

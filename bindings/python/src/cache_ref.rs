@@ -4,16 +4,17 @@ use crate::types::NativeObject;
 use pyo3::prelude::*;
 use std::ops::Deref;
 
-/// A reference to a cache object, which is seen as a `T`: a trait of its user's.
+/// A reference to a cache object, seen as a `T`, which is a trait of the user of the reference.
 ///
-/// Loads and snapshot sessions outlive the call that begins them. They hold the cache by this, without knowing its type.
+/// Loads and snapshot sessions outlive the call that begins them. They hold the cache by this,
+/// without knowing its type.
 pub(crate) struct CacheRef<T: ?Sized> {
     /// Keeps the cache alive.
     object: Py<PyAny>,
     cache: *const T,
 }
 
-// SAFETY: Python objects may be used by any attached thread, and whatever uses this is attached.
+// SAFETY: Python objects may be used by any attached thread, and all users of this are attached.
 unsafe impl<T: ?Sized> Send for CacheRef<T> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized> Sync for CacheRef<T> {}
@@ -33,7 +34,8 @@ impl<T: ?Sized> Deref for CacheRef<T> {
 
     fn deref(&self) -> &T {
         let _held = &self.object;
-        // SAFETY: it is, or is a part of, the object that `object` keeps alive; objects of Python do not move.
+        // SAFETY: `cache` points to the object that `object` keeps alive, or into it; Python
+        // objects do not move.
         unsafe { &*self.cache }
     }
 }

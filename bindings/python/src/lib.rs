@@ -1,7 +1,9 @@
 //! The native part of hotset's Python wheel.
 //!
-//! `lru` is functools.lru_cache anew, by itself. `memo` and `mapping` are a function and a mapping on a `store`, which is the engine with
-//! Python objects in it; `snapshot` brings their entries into a file and back. What is called often is made of raw types (`types`); the rest is ordinary PyO3.
+//! `lru` is `functools.lru_cache`, by itself. `memo` is a function with a cache and `mapping` a
+//! cache as a mapping, both on a `store`: the engine with Python objects in it. `snapshot` saves
+//! their entries to a file and restores them. Types whose calls are hot are made of CPython's raw
+//! structures (`types`); the rest is ordinary PyO3.
 
 mod cache_methods;
 mod cache_ref;
@@ -31,28 +33,44 @@ use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Called in a child after a fork: loads that other threads were at are nobody's now.
+/// Forgets the loads of other threads, in a child after a fork.
+///
+/// Registered with `os.register_at_fork` when the module is imported.
 #[pyfunction]
 fn after_fork() {
     flight::shared::note_fork();
 }
 
-/// Has waiting threads call `check` about loads that tasks lead: with the load's number, and whether the thread has waited already.
+/// Has threads that wait for a task's load call `check`.
+///
+/// Called once, when the package is imported.
+///
+/// Args:
+///     check: Called with the load's number, and whether the thread has waited already. Abandons
+///         the load if its event loop does not run.
 #[pyfunction]
 fn check_loads(check: Bound<'_, PyAny>) {
     flight::shared::set_check(check);
 }
 
-/// Compares the caches' clock with the second tier's, whose time is `now`: before a cache trusts a tier, and at least every second then, since
-/// only one of them advances while the machine is suspended.
+/// Compares the caches' clock with the second tier's.
+///
+/// Must be called before a cache trusts a tier, and at least every second from then on: only one
+/// of the two clocks advances while the machine is suspended.
+///
+/// Args:
+///     now: The second tier's time, in nanoseconds.
 #[pyfunction]
 #[pyo3(signature = (now, /))]
 fn sync_clock(now: u64) {
     store::trust::sync_clock(now);
 }
 
-/// What leaves a cache is let go of by whoever comes next, and so must be of one interpreter. Those with a GIL of their own are refused by
-/// Python already.
+/// Raises an ImportError in any interpreter but the first that imports the module.
+///
+/// What leaves a cache is dropped by the next thread that returns from a call of this module, so
+/// all objects must belong to one interpreter. CPython itself refuses interpreters with a GIL of
+/// their own.
 fn refuse_another_interpreter() -> PyResult<()> {
     static FIRST: AtomicI64 = AtomicI64::new(-1);
     // SAFETY: the module is being imported, so the thread is attached.

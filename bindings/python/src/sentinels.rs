@@ -1,4 +1,4 @@
-//! Objects of the module's own.
+//! Sentinel objects of the module.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -6,21 +6,22 @@ use std::ptr;
 
 use crate::objects::Object;
 
-/// What comes before the names in a key. Nobody else has it.
+/// Separates positional arguments from the names of keyword arguments in a key. No Python code can
+/// get hold of it.
 static KWARGS_MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-/// What stands for "no value" where None may be one.
+/// Stands for "no value" where None may be a value.
 static MISSING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// A time to live: that of the entry that is replaced.
 static KEEP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-/// A time to live: none.
+/// A time to live: the entry does not expire.
 static NEVER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// Says what it is, where it is shown.
+/// The type of sentinels for "no value", with a readable `repr`.
 #[pyclass(frozen, module = "hotset._hotset", name = "Missing")]
 struct Missing;
 
-/// What a time to live may be that is no number.
+/// A time to live that is no number of seconds.
 #[pyclass(frozen, module = "hotset._hotset", name = "Lifetime")]
 struct Lifetime(&'static str);
 
@@ -46,7 +47,7 @@ impl Missing {
     }
 }
 
-/// To be called before anything else.
+/// Creates the sentinels. Must be called before any other function here.
 pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     KWARGS_MARK.get_or_try_init(py, || Py::new(py, Missing).map(Py::into_any))?;
@@ -60,7 +61,7 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 pub(crate) fn kwargs_mark() -> Object {
-    // SAFETY: callers are attached, as all that comes here.
+    // SAFETY: all callers are attached.
     let py = unsafe { Python::assume_attached() };
     KWARGS_MARK.get(py).map_or(ptr::null_mut(), Py::as_ptr)
 }

@@ -1,4 +1,4 @@
-//! Times to live, as Python code gives them.
+//! Times to live, as Python code passes them.
 
 use crate::objects::Ref;
 use crate::sentinels::{is_keep, is_never};
@@ -7,7 +7,8 @@ use hotset::Ttl;
 use pyo3::prelude::*;
 use std::time::Duration;
 
-/// The time to live that comes with a value: seconds (0 is over at once), `KEEP`, `NEVER`, or None for the default.
+/// Returns the time to live that `given` stands for: seconds (0 expires immediately), `KEEP`,
+/// `NEVER`, or None for the cache's default.
 pub(crate) fn parse_ttl(given: Option<&Bound<'_, PyAny>>) -> PyResult<Ttl> {
     let Some(given) = given.filter(|given| !given.is_none()) else {
         return Ok(Ttl::Default);
@@ -24,12 +25,32 @@ pub(crate) fn parse_ttl(given: Option<&Bound<'_, PyAny>>) -> PyResult<Ttl> {
     }
 }
 
-/// A result that says how long it is good.
+/// A result with its own time to live.
+///
+/// A function under `cached`, or a loader, may return this instead of a value. Its callers get the
+/// value alone.
+///
+/// Args:
+///     value: The value.
+///     ttl: Seconds or a timedelta (0 or less: the value is not kept), None for no expiration, `...`
+///         for the cache's setting.
+///
+/// Raises:
+///     TypeError: `ttl` is none of these.
+///     ValueError: `ttl` is not a number.
+///
+/// Example:
+///     >>> import hotset
+///     >>> @hotset.cached
+///     ... def token(user):
+///     ...     return hotset.WithTtl(f\"token of {user}\", ttl=30)
+///     >>> token(\"ann\")
+///     'token of ann'
 #[pyclass(frozen, module = "hotset", name = "WithTtl")]
 pub(crate) struct WithTtl {
     #[pyo3(get)]
     value: Py<PyAny>,
-    /// As the native part takes it.
+    /// Seconds (float), KEEP, NEVER, or None for the cache's setting.
     #[pyo3(get)]
     ttl: Py<PyAny>,
 }
@@ -51,12 +72,12 @@ impl WithTtl {
     }
 }
 
-/// What was loaded, and how long it is good if it says so.
+/// Returns what was loaded and its time to live, which a [`WithTtl`] overrides.
 #[inline]
 pub(crate) fn unwrap_with_ttl(loaded: Ref, ttl: Ttl) -> PyResult<(Ref, Ttl)> {
-    // SAFETY: what was loaded by a caller is so by an attached thread.
+    // SAFETY: a load's result is handled by the attached thread that ran it.
     let py = unsafe { Python::assume_attached() };
-    // SAFETY: it is held.
+    // SAFETY: `loaded` holds a reference.
     let object = unsafe { Bound::from_borrowed_ptr(py, loaded.get()) };
     match object.cast_exact::<WithTtl>() {
         Ok(own) => {

@@ -1,4 +1,4 @@
-//! A load that is going on, as Python sees it.
+//! A load in progress, as Python code handles it.
 
 pub(crate) mod actor;
 pub(crate) mod shared;
@@ -19,27 +19,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The cache that a load belongs to.
 pub(crate) trait LoadOwner {
-    /// Ends the load that `lead` leads, whatever happens: stores its outcome unless the load has been invalidated, and hands it to the waiters.
+    /// Ends the load that `lead` leads, even after errors: stores its outcome unless the load was
+    /// invalidated, and hands it to the waiters.
     fn end_load(&self, py: Python<'_>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()>;
 
-    /// Logs that an expired value is served for the key with this hash, because its load raised `error`.
+    /// Logs that an expired value is served for the key with this hash, because its load raised
+    /// `error`.
     fn log_stale(&self, _hash: u64, _error: &PyErr) {}
 }
 
-/// What the leader has to see to.
+/// What the leader needs to end its load.
 pub(crate) struct Lead {
     pub(crate) cache: CacheRef<dyn LoadOwner>,
-    /// The key that the cache holds, or would.
+    /// The key that the cache holds for the load's result.
     pub(crate) key: Ref,
     pub(crate) token: LoadToken,
-    /// The call's `(args, kwargs)`, if a function made the key of them.
+    /// The call's `(args, kwargs)`, if a key function made the key of them.
     pub(crate) call: Option<(Py<PyAny>, Py<PyAny>)>,
-    /// It reloads a value that is served.
+    /// Whether it reloads a value that is still served.
     pub(crate) reloads: bool,
     pub(crate) ended: AtomicBool,
 }
 
-/// A load that is going on.
+/// A load in progress, as Memo.begin and Cache.begin return it.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct Flight {
     pub(crate) lead: Option<Lead>,
@@ -68,7 +70,7 @@ impl Flight {
         }
     }
 
-    /// Ends the load, if the caller leads it and has not ended it yet.
+    /// Ends the load; raises a RuntimeError if the caller does not lead it, or has ended it.
     fn end(&self, py: Python<'_>, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         let lead = self.lead.as_ref();
         let lead = lead.ok_or_else(|| PyRuntimeError::new_err("only the leader of a load can end it"))?;
@@ -79,7 +81,7 @@ impl Flight {
         interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
-    /// The leader needs no load any more.
+    /// Ends the load without an outcome.
     pub(crate) fn give_up(&self, py: Python<'_>) -> PyResult<()> {
         self.end(py, &Outcome::Abandoned, Ttl::Default)
     }
@@ -90,7 +92,8 @@ impl Flight {
     }
 }
 
-/// The value for a waiter, or an exception of its own; MISSING if the load was abandoned.
+/// Returns the value for a waiter, or raises its copy of the exception; MISSING if the load was
+/// abandoned.
 pub(crate) fn reply(py: Python<'_>, completion: Completion) -> PyResult<Py<PyAny>> {
     match completion {
         Completion::Value(value) => Ok(value.into_bound(py).unbind()),
@@ -117,7 +120,8 @@ impl Flight {
         self.shared.as_ref().is_none_or(|shared| shared.of_task())
     }
 
-    /// The leader has the value: stores it, unless the key was changed meanwhile, and hands it to all who wait.
+    /// The leader has the value: stores it, unless the key was changed meanwhile, and hands it to
+    /// all who wait.
     #[pyo3(signature = (value, ttl = None, /))]
     fn finish(&self, py: Python<'_>, value: Bound<'_, PyAny>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let ttl = crate::ttl::parse_ttl(ttl.as_ref())?;
@@ -135,7 +139,8 @@ impl Flight {
         self.end(py, &outcome, Ttl::Default)
     }
 
-    /// The leader's load failed with this error, and its caller serves the expired value: logs that, once in a spell of failures.
+    /// The leader's load failed with this error, and its caller serves the expired value: logs
+    /// that, once in a spell of failures.
     #[pyo3(signature = (error, /))]
     fn log_stale(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         if let Some(lead) = &self.lead {

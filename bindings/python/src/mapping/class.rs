@@ -17,7 +17,7 @@ use std::ptr;
 
 unsafe extern "C" fn subscript(this: Object, key: Object) -> Object {
     catch_panics(ptr::null_mut(), || {
-        // SAFETY: Python calls with an object of the type, and a key that it holds.
+        // SAFETY: CPython calls with an object of the type, and a key that it holds.
         let mapping = unsafe { &*this.cast::<Mapping>() };
         match mapping.get_value(key)? {
             Some(value) => Ok(value.into_raw()),
@@ -26,12 +26,13 @@ unsafe extern "C" fn subscript(this: Object, key: Object) -> Object {
     })
 }
 
-/// What `c[key]` is that is absent: what a subclass's `__missing__` returns, or a KeyError.
+/// Returns what `c[key]` is for an absent key: the result of a subclass's `__missing__`, or a
+/// KeyError.
 #[cold]
 #[inline(never)]
 fn missing(this: Object, key: Object) -> Result<Object, Raised> {
     let made = Python::attach(|py| {
-        // SAFETY: Python calls with an object of the type, and a key that it holds.
+        // SAFETY: CPython calls with an object of the type, and a key that it holds.
         let (this, key) = unsafe { (Bound::from_borrowed_ptr(py, this), Bound::from_borrowed_ptr(py, key)) };
         let class = this.get_type();
         match class.getattr_opt(pyo3::intern!(py, "__missing__"))? {
@@ -85,9 +86,9 @@ unsafe extern "C" fn iterate(this: Object) -> Object {
     })
 }
 
-/// Tells a listener: `(key, value, cause)`.
+/// Notifies a listener with `(key, value, cause)`.
 fn notify(py: Python<'_>, notice: &RemovalNotice, key: Object, value: Object) -> PyResult<()> {
-    // SAFETY: alive, as long as this runs.
+    // SAFETY: the notice's owner holds all three while this runs.
     let (key, value, listener) = unsafe {
         let value = Bound::from_borrowed_ptr(py, value);
         (
@@ -114,7 +115,7 @@ const OPTIONS: [&str; 10] = [
 
 unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
     ffi_guard(ptr::null_mut(), |py| {
-        // SAFETY: Python calls with a tuple, and a dict or null.
+        // SAFETY: CPython calls with a tuple, and a dict or null.
         let (args, kwargs) = unsafe { constructor_arguments(py, args, kwargs)? };
         if !args.is_empty() {
             return Err(PyTypeError::new_err("Cache takes its arguments by name"));
@@ -130,7 +131,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
     })
 }
 
-/// Accepts what `new` has seen to, also in subclasses.
+/// Accepts the arguments of `new`, for subclasses without an `__init__`.
 unsafe extern "C" fn init(_: Object, _: Object, _: Object) -> c_int {
     0
 }

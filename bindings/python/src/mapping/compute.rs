@@ -1,4 +1,4 @@
-//! What a mapping does to an entry in one step, whatever is there.
+//! Atomic changes of a mapping's entries, by what is there.
 
 use super::methods::Args;
 use super::{KeySearch, Mapping};
@@ -11,12 +11,12 @@ use crate::ttl::parse_ttl;
 use hotset::{Change, Ttl};
 use pyo3::prelude::*;
 
-/// What is to become of an entry.
+/// The change of an entry.
 enum Decision<'py> {
     Unchanged,
     Remove,
     Set(Bound<'py, PyAny>, Ttl),
-    /// Give it another time to live.
+    /// Sets another time to live.
     Touch(Ttl),
 }
 
@@ -43,7 +43,7 @@ impl Mapping {
         Ok(added)
     }
 
-    /// The value is replaced by itself, of which the listener is not told.
+    /// Replaces the value by itself, of which the listener is not notified.
     pub(super) fn touch(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<bool> {
         let ttl = parse_ttl(args.get(1))?;
         let there = self.change(py, &args[0], |current| match current {
@@ -75,7 +75,8 @@ impl Mapping {
         Ok(seen.unwrap_or_else(default).unbind())
     }
 
-    /// Returns a new reference to the key's value, without counting a lookup. A remembered failure is no value.
+    /// Returns a new reference to the key's value, without counting a lookup. A cached failure is
+    /// no value.
     fn current_value<'py>(&self, search: &KeySearch<'_>, py: Python<'py>) -> Result<Option<Bound<'py, PyAny>>, Raised> {
         let mut value = None;
         self.store.change(search, 1, |current| {
@@ -87,8 +88,10 @@ impl Mapping {
         Ok(value)
     }
 
-    /// Has an entry changed by what `decide` makes of it, if it is still the same then; else again. Returns what is there afterwards.
-    /// Python code runs in `decide`, while nothing is held.
+    /// Changes an entry by what `decide` returns, and returns the value that is there afterwards.
+    ///
+    /// Calls `decide` again if the entry has changed since. Python code runs in `decide`, with no
+    /// lock held and no entry pinned.
     fn change<'py>(
         &self,
         py: Python<'py>,
@@ -97,7 +100,8 @@ impl Mapping {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.with_search_py(key, |search| {
             loop {
-                // What is there, with its identity: it is held, so no other value can take its place unseen.
+                // The value is held from here on, so its address identifies it: no other value can
+                // take its place unseen.
                 let seen = self.current_value(search, py)?;
                 let decision = decide(seen.as_ref())?;
                 let (decision, touched) = match (decision, &seen) {
@@ -143,9 +147,9 @@ impl Mapping {
                 return Ok(None);
             };
             let key = key.into_bound(py);
-            // (A load of it that is in progress is out of date, too.)
+            // A load of the key that is in progress would restore an older value.
             self.with_search_py(&key, |search| Ok(self.store.loads.invalidate(search)?))?;
-            // What is left of a load that failed is no entry.
+            // A cached failure is no entry of the user's.
             if let Found::Value(value) = found {
                 return Ok(Some((key.unbind(), value.into_bound(py).unbind())));
             }

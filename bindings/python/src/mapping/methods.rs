@@ -23,7 +23,7 @@ use pyo3::types::PyTuple;
 pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
 
 impl Mapping {
-    /// [`seek`](Self::seek), for what may fail as PyO3 does.
+    /// [`with_search`](Self::with_search), for functions that fail as PyO3's do.
     pub(super) fn with_search_py<R>(
         &self,
         key: &Bound<'_, PyAny>,
@@ -37,7 +37,7 @@ impl Mapping {
         result.expect("with_search returned without an error")
     }
 
-    /// New references to all keys and values, hottest first.
+    /// Returns new references to all keys and values, hottest first.
     pub(super) fn entries(&self, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
         let _drain = DrainOnExit;
         self.store.read_timer()?;
@@ -85,7 +85,7 @@ impl Mapping {
         }
     }
 
-    /// Waits for another caller's load, of what was missed.
+    /// Waits for another caller's load of a key that was missed.
     fn wait(&self, shared: &SharedLoad, py: Python<'_>) -> PyResult<Completion> {
         self.store.count_joined();
         shared.wait(py)
@@ -93,7 +93,8 @@ impl Mapping {
 
     fn get_or_load(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (key, ttl) = (&args[0], parse_ttl(args.get(2))?);
-        // (What takes much stack is done by functions that have returned when the loader runs.)
+        // What needs much stack is done by functions that have returned before the loader runs: it
+        // may recurse.
         let token = match self.begin_load(key, py)? {
             LoadStart::Done(value) => return Ok(value.into_bound(py).unbind()),
             LoadStart::Bypass => None,
@@ -110,7 +111,7 @@ impl Mapping {
         loaded.map(|(value, _)| value.into_bound(py).unbind())
     }
 
-    /// Finds the key's value, or waits for it, or has the caller load it.
+    /// Finds the key's value, waits for another caller's load, or makes the caller the leader.
     #[inline(never)]
     fn begin_load(&self, key: &Bound<'_, PyAny>, py: Python<'_>) -> PyResult<LoadStart> {
         self.with_search_py(key, |search| {
@@ -131,7 +132,8 @@ impl Mapping {
                         Completion::Abandoned => {}
                     },
                     LoadRole::Lead(token) => {
-                        // It may have been loaded in between.
+                        // Another caller's load may have completed between the miss and this load's
+                        // start.
                         if self.store.loads.completed() == completed {
                             return Ok(LoadStart::Lead(token));
                         }
@@ -142,7 +144,7 @@ impl Mapping {
         })
     }
 
-    /// Ends a load that this thread led, by what its loader returned or raised.
+    /// Ends a load that this thread led, with what its loader returned or raised.
     #[inline(never)]
     fn end_led_load(&self, key: &Bound<'_, PyAny>, loaded: &PyResult<(Ref, Ttl)>, token: LoadToken) -> PyResult<()> {
         let (outcome, ttl) = match loaded {
@@ -154,7 +156,8 @@ impl Mapping {
         Ok(self.end_load(&Search::resumed(&single, token.hash()), key, token, &outcome, ttl)?)
     }
 
-    /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
+    /// Ends a load that the caller leads: stores its outcome unless the load was invalidated, and
+    /// hands it to the waiters.
     fn end_load<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
@@ -215,7 +218,7 @@ impl Mapping {
         let singles: Vec<MappingKey> = keys.iter().map(|key| MappingKey(key.as_ptr())).collect();
         let mut searches = Vec::with_capacity(keys.len());
         for single in &singles {
-            // SAFETY: `keys` holds them.
+            // SAFETY: `keys` holds the objects.
             let hash = unsafe { crate::objects::hash(single.0) }?;
             searches.push(Search::new(single, hash));
         }
@@ -225,7 +228,7 @@ impl Mapping {
         for (value, search) in values.into_iter().zip(&searches) {
             let value = match value {
                 Some(value) => Some(value.found()),
-                // Python has to be asked.
+                // Some comparison needs Python code, so search again.
                 None if !search.is_conclusive() => self.store.get_again(search)?,
                 None => None,
             };
@@ -255,7 +258,8 @@ impl Mapping {
         Ok(found.map(|(value, left)| (value.into_bound(py).unbind(), left.map(|left| left.as_secs_f64()))))
     }
 
-    /// Each entry with its remaining time, or with what it is at most, however often the entry is used.
+    /// Returns each entry with its remaining time, or with the upper bound of that, however often
+    /// the entry is used.
     fn items_with_remaining(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let at_most = args[0].is_truthy()?;
         let _drain = DrainOnExit;

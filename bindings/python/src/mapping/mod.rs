@@ -22,7 +22,7 @@ pub(crate) struct Mapping {
     store: ManuallyDrop<Store>,
 }
 
-// SAFETY: it begins with a `ObjectHead`.
+// SAFETY: it begins with an `ObjectHead`.
 unsafe impl NativeObject for Mapping {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         self.store.visit(visit)
@@ -40,7 +40,7 @@ unsafe impl NativeObject for Mapping {
     }
 }
 
-/// How a key is looked for.
+/// The search for a mapping's key.
 pub(crate) type KeySearch<'s> = Search<'s, MappingKey>;
 
 impl CacheObject for Mapping {
@@ -50,7 +50,7 @@ impl CacheObject for Mapping {
 }
 
 impl Mapping {
-    /// Runs `f` with the search for a key, which the caller holds. The clock has been asked.
+    /// Runs `f` with the search for `key`, which the caller holds, after reading the timer.
     #[inline(always)]
     fn with_search<R>(&self, key: Object, f: impl FnOnce(&KeySearch<'_>) -> Result<R, Raised>) -> Result<R, Raised> {
         let _drain = DrainOnExit;
@@ -61,13 +61,13 @@ impl Mapping {
         f(&Search::new(&single, hash))
     }
 
-    /// The key's value. A failure that is remembered is none.
+    /// Returns the key's value. A cached failure is no value.
     #[inline(always)]
     fn get_value(&self, key: Object) -> Result<Option<Ref>, Raised> {
         self.with_search(key, |search| Ok(self.store.get(search)?.and_then(Found::value)))
     }
 
-    /// Sets a key's value; `key` and `value` are the caller's.
+    /// Sets a key's value; the caller holds `key` and `value`.
     fn insert_value(&self, search: &KeySearch<'_>, key: Object, value: Object, ttl: Ttl) -> Result<(), Raised> {
         let weight = self.store.weigh(&[key, value])?;
         self.store.loads.invalidate(search)?;
@@ -83,9 +83,10 @@ impl Mapping {
     }
 }
 
-/// Raises a KeyError of this key.
+/// Raises a KeyError for `key`.
 fn key_error(key: Object) -> Raised {
-    // SAFETY: the key is alive. As dicts do, a tuple is put into one, since it would be taken for the exception's arguments.
+    // SAFETY: the key is alive. As dicts do, wraps the key in a tuple: a key that is a tuple would
+    // become the exception's arguments.
     unsafe {
         let tuple = ffi::PyTuple_Pack(1, key);
         if !tuple.is_null() {

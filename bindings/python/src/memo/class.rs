@@ -20,9 +20,10 @@ use std::sync::atomic::AtomicPtr;
 #[cfg(Py_GIL_DISABLED)]
 use std::sync::atomic::Ordering;
 
-/// Tells a listener: `(args, kwargs, value, cause)`.
+/// Notifies a listener with `(args, kwargs, value, cause)`.
 fn notify<const TYPED: bool>(py: Python<'_>, notice: &RemovalNotice, key: Object, value: Object) -> PyResult<()> {
-    // SAFETY: alive, and the key is one of this kind of cache.
+    // SAFETY: the notice's owner holds all of them while this runs, and the key is one of this kind
+    // of cache.
     let (args, kwargs, value, listener) = unsafe {
         let (args, kwargs) = Call::arguments(py, key, TYPED, notice.method)?;
         let value = Bound::from_borrowed_ptr(py, value);
@@ -54,7 +55,7 @@ const OPTIONS: [&str; 18] = [
 
 unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
     ffi_guard(ptr::null_mut(), |py| {
-        // SAFETY: Python calls with a tuple, and a dict or null.
+        // SAFETY: CPython calls with a tuple, and a dict or null.
         let (args, kwargs) = unsafe { constructor_arguments(py, args, kwargs)? };
         if args.len() != 1 {
             return Err(PyTypeError::new_err(
@@ -66,7 +67,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             return Err(PyTypeError::new_err("the first argument must be callable"));
         }
         let options = Options::read(kwargs.as_ref(), 128, &OPTIONS)?;
-        // What the key function makes of the arguments is the key, whatever their types.
+        // The result of a key function is the key, whatever the arguments' types are.
         let typed = options.typed && options.key.is_none();
         let store = Store::new(&options, if typed { notify::<true> } else { notify::<false> })?;
         let reference =
@@ -94,11 +95,15 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
     })
 }
 
-/// Makes the type immutable, when it has got all its methods: the interpreter specialises calls of methods for such types only.
+/// Makes the type immutable, so that the interpreter specializes calls of its methods.
+///
+/// Args:
+///     memo: The type, to which the package has added its methods. Called once.
 #[pyfunction]
 fn seal(class: &Bound<'_, PyType>) -> PyResult<()> {
     let this = class.as_type_ptr();
-    // SAFETY: a type is alive while it is borrowed; its flags are changed while it is imported, before another thread can know it.
+    // SAFETY: a type is alive while it is borrowed. Its flags are changed during the import, before
+    // another thread can know it.
     unsafe {
         let made = (*this).tp_new.map_or(0, |made| made as usize);
         if ![new as *const () as usize, super::bound::NEW as usize].contains(&made) {
@@ -124,10 +129,10 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     crate::store::owners::add(module)?;
     module.add_class::<super::reload::Reload>()?;
     TypeSpec {
-        // Libraries that know functools' wrappers by their module (pydantic) take this for one.
+        // Libraries that recognize functools' wrappers by their module (pydantic) accept this type.
         name: c"functools.Memo",
         doc: c"A function whose results are cached.",
-        // Immutable only when the package has added the methods that its users call: see `seal`.
+        // Becomes immutable after the package has added the methods for users: see `seal`.
         flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR,
         slots: vec![
             slot(ffi::Py_tp_new, new as *mut c_void),

@@ -1,4 +1,4 @@
-//! The methods of a memoised function, by `(args, kwargs)`.
+//! The methods of a memoized function, which take its arguments as `(args, kwargs)`.
 
 use super::{CallSearch, Memo};
 use crate::cache_methods::cache_methods;
@@ -22,12 +22,12 @@ use std::ptr;
 
 pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
 
-/// Arguments that came as objects, as a call has them.
+/// Arguments from Python objects, in the layout of a call.
 pub(super) struct UnpackedArgs<'py> {
     pub(super) args: Vec<Object>,
     pub(super) positional: usize,
     pub(super) names: Option<Bound<'py, PyTuple>>,
-    /// Holds the values of those by name.
+    /// Holds the values of keyword arguments.
     _held: Bound<'py, PyDict>,
 }
 
@@ -37,7 +37,7 @@ impl<'py> UnpackedArgs<'py> {
         let args = args
             .cast::<PyTuple>()
             .map_err(|_| PyTypeError::new_err("args must be a tuple"))?;
-        // A copy, which nobody changes while other code runs.
+        // A copy, which other code cannot change while Python code runs.
         let kwargs = if kwargs.is_none() {
             PyDict::new(py)
         } else {
@@ -66,7 +66,8 @@ impl<'py> UnpackedArgs<'py> {
 }
 
 impl Memo {
-    /// Runs `f` with the call of these arguments, and what its key is made of. The clock has been asked.
+    /// Runs `f` with the search for these arguments' key, what the key is made of, and the call,
+    /// after reading the timer.
     fn with_arguments<R>(
         &self,
         args: &Bound<'_, PyAny>,
@@ -78,7 +79,7 @@ impl Memo {
         self.store.read_timer()?;
         let names = unpacked.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
         let (args, count) = (unpacked.args.as_ptr(), unpacked.positional);
-        // SAFETY: `spread` and the caller hold all of these.
+        // SAFETY: `unpacked` and the caller hold all of these.
         let call = unsafe { Call::new(args, count, names, self.typed, self.receiver(args, count)?) };
         let mut result = None;
         self.with_key(&call, |key| {
@@ -184,8 +185,8 @@ impl Memo {
         })
     }
 
-    /// Whether a call still has the key that it had when its load began: the load may have changed the arguments, of which a function
-    /// makes the key.
+    /// Returns whether a call still has the key that it had when its load began: the load may have
+    /// changed arguments of which a key function makes the key.
     fn has_key(&self, py: Python<'_>, lead: &Lead) -> Result<bool, Raised> {
         let Some((args, kwargs)) = &lead.call else {
             return Ok(true);
@@ -193,7 +194,7 @@ impl Memo {
         let unpacked = UnpackedArgs::new(args.bind(py), kwargs.bind(py)).map_err(raise)?;
         let names = unpacked.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
         let (args, count) = (unpacked.args.as_ptr(), unpacked.positional);
-        // SAFETY: `spread` and `lead` hold all of these.
+        // SAFETY: `unpacked` and `lead` hold all of these.
         let call = unsafe { Call::new(args, count, names, self.typed, self.receiver(args, count)?) };
         // SAFETY: `lead` holds the key, which was made of such a call.
         self.with_key(&call, |key| unsafe {
@@ -204,7 +205,8 @@ impl Memo {
         })
     }
 
-    /// From now on the first argument is a method's instance. What was kept before was kept by other keys.
+    /// Makes the first argument a method's instance from now on. Earlier results have keys of
+    /// another form, so they are removed.
     fn set_method(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
         if !self.store.is_method() {
@@ -219,7 +221,7 @@ impl Memo {
         Ok(self.store.is_method())
     }
 
-    /// Raises a TypeError if instances of this class can be kept neither weakly nor by equality.
+    /// Raises a TypeError if instances of this class can be cached neither weakly nor by equality.
     fn check_instances(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let class = args[0].cast::<PyType>()?.as_type_ptr();
         // SAFETY: the caller holds the class.
@@ -231,7 +233,7 @@ impl Memo {
         Ok(())
     }
 
-    /// `((args, kwargs), value)` of all results, hottest first.
+    /// Returns `((args, kwargs), value)` of all results, hottest first.
     fn entries(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
         let _drain = DrainOnExit;
         self.store.read_timer()?;
@@ -256,7 +258,7 @@ impl LoadOwner for Memo {
         }
         self.store.end_task(py, lead.token, outcome, || {
             if matches!(outcome, Outcome::Value(_)) && !self.has_key(py, lead)? {
-                // What was loaded is of other arguments than what was looked up.
+                // The loaded value belongs to other arguments than those that were looked up.
                 if lead.reloads {
                     self.store.reload_failed(&search);
                 }

@@ -1,4 +1,4 @@
-//! The callable behind `cached`: a function whose results are kept in a [`Store`].
+//! The callable behind `cached`: a function whose results are in a [`Store`].
 
 mod bound;
 pub(crate) mod class;
@@ -34,24 +34,25 @@ type CallSearch<'s, 'a> = Search<'s, Call<'a>>;
 pub(crate) struct Memo {
     head: ObjectHead,
     function: AtomicPtr<ffi::PyObject>,
-    /// Makes the key of the arguments, if it is not null.
+    /// Makes the key of the arguments, unless null.
     key: AtomicPtr<ffi::PyObject>,
-    /// Has values reloaded elsewhere, if it is not null.
+    /// Runs reloads elsewhere, unless null.
     refresher: AtomicPtr<ffi::PyObject>,
     typed: bool,
-    /// Not `typed`; hits look at nothing but what is there.
+    /// Not `typed`, and without key function, reloads and timer: a hit only looks the key up.
     plain: bool,
-    /// And with the GIL, without times, and under a policy that is not told of every hit: a single look may tell.
+    /// `plain`, with the GIL, without expiration, and under a policy that is not notified of every
+    /// hit: one probe can decide.
     quick: bool,
     single_flight: bool,
-    /// Values are reloaded before they end.
+    /// Whether values are reloaded before they expire, or served after that.
     reloads: bool,
-    /// Expired results are served because the function raises.
+    /// Whether expired results are being served because the function raises.
     outage: Outage,
     store: ManuallyDrop<Store>,
 }
 
-// SAFETY: it begins with a `ObjectHead`.
+// SAFETY: it begins with an `ObjectHead`.
 unsafe impl NativeObject for Memo {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         for held in [&self.function, &self.key, &self.refresher] {
@@ -100,10 +101,11 @@ impl Memo {
         }
     }
 
-    /// [`call`](Self::call) with arguments by position only, of a function that is `plain`; `sought` is what is looked for, with its hash.
+    /// [`call`](Self::call)s with positional arguments only, of a function that is `plain`.
+    /// `matcher` is the key, with its hash.
     ///
     /// # Safety
-    /// As vectorcall's.
+    /// As for vectorcall.
     #[inline(always)]
     unsafe fn call_plain<T: MatchesKey>(
         &self,
@@ -129,7 +131,7 @@ impl Memo {
         }
     }
 
-    /// A call with a key function, a clock of the user's, or reloads.
+    /// A call with a key function, a timer, or reloads.
     #[inline(never)]
     fn call_special(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
         self.store.read_timer()?;
@@ -149,7 +151,7 @@ impl Memo {
         key.hash()
     }
 
-    /// What is there, and whether the caller is the one that must reload it.
+    /// Returns what is cached, and whether this caller has claimed its reload.
     #[inline(never)]
     fn find_special<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
         if self.reloads {
@@ -162,7 +164,8 @@ impl Memo {
         !self.key.load(Ordering::Relaxed).is_null()
     }
 
-    /// Runs `f` with what the key is made of: the arguments, or what the key function makes of them.
+    /// Runs `f` with what the key is made of: the arguments, or what the key function returns for
+    /// them.
     fn with_key<R>(&self, call: &Call<'_>, f: impl FnOnce(&Call<'_>) -> Result<R, Raised>) -> Result<R, Raised> {
         let function = self.key.load(Ordering::Relaxed);
         if function.is_null() {
@@ -172,7 +175,7 @@ impl Memo {
         unsafe {
             let function = Ref::borrowed(function);
             let key = call.call(function.get(), call.positional())?;
-            // A method's results belong to its instances, whatever their other arguments are told apart by.
+            // A method's results belong to its instances, whatever the key function returns.
             let objects = [call.instance().unwrap_or(ptr::null_mut()), key.get()];
             let skipped = usize::from(call.receiver() == Receiver::None);
             let (args, count) = (objects.as_ptr().add(skipped), 2 - skipped);
@@ -180,10 +183,10 @@ impl Memo {
         }
     }
 
-    /// What the first of these arguments is.
+    /// Returns the role of the first of these arguments.
     ///
     /// # Safety
-    /// There are so many, and they are alive.
+    /// There are `count` arguments, and they are alive.
     #[inline(always)]
     unsafe fn receiver(&self, args: *const Object, count: usize) -> Result<Receiver, Raised> {
         // SAFETY: the caller's promise.
@@ -196,10 +199,10 @@ impl Memo {
         }
     }
 
-    /// Calls the function with arguments that are objects.
+    /// Calls the function with arguments that are Python objects.
     fn run_with<'py>(&self, args: &Bound<'py, PyTuple>, kwargs: &Bound<'py, PyDict>) -> PyResult<Ref> {
         let function = self.function.load(Ordering::Relaxed);
-        // SAFETY: held while it runs.
+        // SAFETY: the memo holds it while it runs.
         let function = unsafe { Bound::from_borrowed_ptr_or_opt(args.py(), function) };
         let function = function.ok_or_else(|| cleared_by_gc("function"))?;
         stack::check()?;
@@ -213,7 +216,7 @@ impl Memo {
             return Err(raise(cleared_by_gc("function")));
         }
         stack::check()?;
-        // SAFETY: held while it runs, whatever happens to this cache meanwhile.
+        // SAFETY: the function is held while it runs, even if the cache drops its reference.
         unsafe {
             let function = Ref::borrowed(function);
             call.call(function.get(), nargsf)
@@ -221,10 +224,10 @@ impl Memo {
     }
 }
 
-/// Three functions, of which each goes on with the next one: a hit needs but a few registers, and no memory of its own, if nothing that
-/// needs more is in the same function.
+/// The fast path of a call. Three functions, each of which calls the next one last: a hit needs few
+/// registers and no stack frame, since no code that needs more is in the same function.
 unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
-    // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+    // SAFETY: CPython calls with an object of the type, and arguments as vectorcall specifies.
     unsafe {
         let memo = &*this.cast::<Memo>();
         if !memo.quick || !names.is_null() {
@@ -241,7 +244,7 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
     }
 }
 
-/// A call with arguments by position only, of a memo that is `quick`.
+/// Calls a memo that is `quick` with positional arguments only.
 #[inline(never)]
 unsafe extern "C" fn call_positional(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     // SAFETY: as above.
@@ -263,10 +266,11 @@ unsafe extern "C" fn call_positional(this: Object, args: *const Object, nargsf: 
     }
 }
 
-/// Any call of a memo that is `special`. (In a function of its own, which takes less stack.)
+/// Calls a memo with a key function, reloads or a timer. In a function of its own, which takes less
+/// stack.
 unsafe extern "C" fn vectorcall_special(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     catch_panics(ptr::null_mut(), || {
-        // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+        // SAFETY: CPython calls with an object of the type, and arguments as vectorcall specifies.
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
@@ -277,11 +281,11 @@ unsafe extern "C" fn vectorcall_special(this: Object, args: *const Object, nargs
     })
 }
 
-/// Any call of another memo.
+/// Calls any other memo.
 #[inline(never)]
 unsafe extern "C" fn call_slow(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     catch_panics(ptr::null_mut(), || {
-        // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+        // SAFETY: CPython calls with an object of the type, and arguments as vectorcall specifies.
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;

@@ -1,4 +1,4 @@
-//! A reload that a hit found due, for another thread to run.
+//! A reload that a hit has claimed, for another thread to run.
 
 use super::{CallSearch, Memo};
 use crate::call::Call;
@@ -12,14 +12,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The right and the duty to reload one result. If it is abandoned or dropped before it has run, the next caller gets another.
+/// The right and the duty to reload one result. Dropping it before it has run abandons it.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct Reload {
     memo: Py<PyAny>,
     args: Py<PyTuple>,
     kwargs: Py<PyDict>,
     key: Ref,
-    /// The key's, seed included.
+    /// The key's hash, with the seed.
     hash: u64,
     done: AtomicBool,
 }
@@ -58,7 +58,8 @@ impl Reload {
 
 #[pymethods]
 impl Reload {
-    /// Calls the function, and stores what it returns. Raises what it raises; the value that is there is then soon due again.
+    /// Calls the function, and stores what it returns. Raises what it raises; the value that is
+    /// there is then soon due again.
     fn run(&self, py: Python<'_>) -> PyResult<()> {
         if self.done.swap(true, Ordering::Relaxed) {
             return Err(PyRuntimeError::new_err("the reload has been run or abandoned already"));
@@ -74,7 +75,7 @@ impl Reload {
         });
         if let Err(raised) = loaded {
             let error = PyErr::from(raised);
-            // (If the load itself failed, that has been done. The claim is given back at most once.)
+            // A load that failed has returned the claim itself; it is returned at most once.
             if !error.is_instance_of::<PyException>(py) || memo.store.contains(&search).is_ok_and(|there| there) {
                 memo.store.reload_failed(&search);
             }

@@ -1,4 +1,4 @@
-//! A memoised function's results, for a snapshot: by the arguments that their keys were made of.
+//! A memoized function's results in snapshots, by the arguments of which their keys were made.
 
 use super::methods::UnpackedArgs;
 use super::{CallSearch, Memo};
@@ -15,7 +15,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use std::ptr;
 
 impl Memo {
-    /// Runs `f` with the search for a key that was shown so, and the key.
+    /// Runs `f` with the search for a key that the codec has decoded, and the key.
     fn with_codec_key<R>(
         &self,
         shown: &Bound<'_, PyAny>,
@@ -30,7 +30,7 @@ impl Memo {
             return Err(PyTypeError::new_err("the names of arguments are strings"));
         }
         let names = unpacked.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
-        // SAFETY: `spread` and `shown` hold all of these.
+        // SAFETY: `unpacked` and `shown` hold all of these.
         let call = unsafe {
             Call::new(
                 unpacked.args.as_ptr(),
@@ -54,7 +54,7 @@ impl SnapshotSource for Memo {
         Ok(&self.store)
     }
 
-    /// Returns `(args, kwargs)`. What a key function made is the only argument there.
+    /// Returns `(args, kwargs)`. The result of a key function is the only argument there.
     fn codec_key<'py>(&self, py: Python<'py>, key: Ref) -> PyResult<Bound<'py, PyAny>> {
         // SAFETY: the key is held, and was made for this memo, which is no method's.
         let (args, kwargs) = unsafe { Call::arguments(py, key.get(), self.typed, false)? };

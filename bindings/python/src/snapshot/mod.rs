@@ -1,5 +1,7 @@
-//! Snapshots, as the Python package drives them: it is handed entries, has its codec make bytes of them, and hands these back. So that
-//! code runs while nothing is held, and the engine's work goes on between its calls.
+//! Snapshots, as the Python package drives them.
+//!
+//! The package gets entries, encodes them with its codec, and passes the bytes back. So the codec's
+//! code runs while no lock is held, and the engine works between its calls.
 
 mod classes;
 mod values;
@@ -26,7 +28,7 @@ pyo3::create_exception!(
      \"version\", \"schema\", \"damaged\", \"too large\" and \"codec\"."
 );
 
-/// What the system refuses is an OSError of its own.
+/// Returns the exception for an error of the engine. Errors of the system become an OSError.
 fn error(py: Python<'_>, path: &Path, cause: EngineError) -> PyErr {
     let text = match &cause {
         EngineError::Io { .. } | EngineError::NotAFile { .. } => cause.to_string(),
@@ -40,7 +42,7 @@ fn error(py: Python<'_>, path: &Path, cause: EngineError) -> PyErr {
             let Some(number) = source.raw_os_error() else {
                 return PyOSError::new_err(text);
             };
-            // (The system's text alone, since the path comes beside it.)
+            // The system's text alone, since an OSError shows the path beside it.
             let said = source.to_string();
             let said = said.split(" (os error").next().unwrap_or_default().to_owned();
             return PyOSError::new_err((number, said, path.into_os_string()));
@@ -67,7 +69,8 @@ pub(crate) trait SnapshotSource {
     /// Returns a key as the codec encodes it.
     fn codec_key<'py>(&self, py: Python<'py>, key: Ref) -> PyResult<Bound<'py, PyAny>>;
 
-    /// Returns the weight of an entry whose key the codec has decoded; `None` if the key is in the cache already.
+    /// Returns the weight of an entry whose key the codec has decoded; `None` if the key is in the
+    /// cache already.
     fn weigh_absent(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Option<u64>>;
 
     /// Inserts an entry whose key the codec has decoded; returns whether it was inserted.
@@ -81,7 +84,8 @@ pub(crate) trait SnapshotSource {
     ) -> PyResult<bool>;
 }
 
-/// What one thread uses at a time: taken out meanwhile, so that no lock is held while Python code runs or other threads do.
+/// State for one thread at a time: taken out while it is used, so that no lock is held while Python
+/// code or other threads run.
 struct Exclusive<T>(GilCell<Option<T>>);
 
 impl<T> Exclusive<T> {
@@ -98,7 +102,7 @@ impl<T> Exclusive<T> {
             .ok_or_else(|| PyRuntimeError::new_err("this snapshot is done with, or in another thread's hands"))
     }
 
-    /// Runs `f` with the state; after an error there is none any more.
+    /// Runs `f` with the state; after an error there is no state any more.
     fn with<R>(&self, f: impl FnOnce(&mut T) -> PyResult<R>) -> PyResult<R> {
         let mut state = self.take()?;
         let result = f(&mut state)?;
@@ -107,12 +111,12 @@ impl<T> Exclusive<T> {
     }
 }
 
-/// A save that is going on. If it is dropped before it is finished, nothing was saved.
+/// A save in progress.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct SaveSession {
     cache: CacheRef<dyn SnapshotSource>,
     path: PathBuf,
-    /// And what is known of the batch's entries that were not added yet.
+    /// The engine's session, and the metadata of the batch's entries that have not been added.
     state: Exclusive<(raw::SaveSession, Vec<Option<EntryMeta>>)>,
 }
 
@@ -176,7 +180,7 @@ impl SaveSession {
     }
 }
 
-/// An entry that is to come in, as the codec made it.
+/// An entry that the codec has decoded, and that `finish` inserts.
 struct StagedEntry {
     key: Py<PyAny>,
     value: Py<PyAny>,
@@ -191,7 +195,7 @@ struct LoadState {
     room: u64,
 }
 
-/// A load that is going on. Until it is finished, nothing came in.
+/// A load in progress.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct LoadSession {
     cache: CacheRef<dyn SnapshotSource>,
@@ -265,7 +269,7 @@ impl LoadSession {
         let LoadState { session, staged, .. } = self.state.take()?;
         store.begin_restoring(&session);
         let mut restored = 0;
-        // The hottest last: what comes in later is worth more to the policy.
+        // The hottest last: to the policy, an entry that is inserted later is more recent.
         for staged in staged.into_iter().rev() {
             let StagedEntry {
                 key,

@@ -1,11 +1,11 @@
-//! What a cache counts.
+//! The counts of a cache.
 
 use super::{COUNTS, Store};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::atomic::Ordering;
 
-/// What is counted from the last reset on. The first two are lookups.
+/// What is counted since the last reset. The first two are lookups.
 const NAMES: [&str; COUNTS] = [
     "hits",
     "misses",
@@ -18,12 +18,12 @@ const NAMES: [&str; COUNTS] = [
     "waits",
     LOAD_TIME,
 ];
-/// In nanoseconds, but told in seconds.
+/// Counted in nanoseconds, reported in seconds.
 const LOAD_TIME: &str = "load_time";
 const LOOKUPS: usize = 2;
 
 impl Store {
-    /// All that was counted since the cache was made.
+    /// Returns all that was counted since the cache was made.
     fn counts(&self) -> [u64; COUNTS] {
         let stats = self.cache.stats();
         let (loads, failures, waits) = self.loads.counts();
@@ -42,13 +42,13 @@ impl Store {
         ]
     }
 
-    /// Hits and misses count from 0 again.
+    /// Resets hits and misses.
     pub(super) fn reset_lookups(&self) {
         let counts = self.counts();
         self.counts_at_reset.lock()[..LOOKUPS].copy_from_slice(&counts[..LOOKUPS]);
     }
 
-    /// All counts are from 0 again.
+    /// Resets all counts.
     pub(crate) fn reset_stats(&self) {
         self.cache.run_pending();
         let counts = self.counts();
@@ -60,7 +60,7 @@ impl Store {
         let (counts, before) = (self.counts(), *self.counts_at_reset.lock());
         let dict = PyDict::new(py);
         for ((name, now), before) in NAMES.into_iter().zip(counts).zip(before) {
-            // (Another thread may have reset them since, after counts that this one did not see yet.)
+            // Another thread may have reset the counts since they were read here.
             let count = now.saturating_sub(before);
             if name == LOAD_TIME {
                 dict.set_item(name, count as f64 / 1e9)?;

@@ -4,7 +4,7 @@ use hotset::tier2::Failure;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// The most nodes of a tier.
+/// The maximum number of nodes of a tier.
 const MAX_NODES: u32 = 4_096;
 
 pub(super) fn checked_node(node: u32) -> PyResult<u32> {

@@ -1,4 +1,5 @@
-//! The protocol of the second tier, for the package's transports: no I/O, and no Python code runs in here.
+//! The protocol of the second tier, for the package's transports: without I/O, and without calls of
+//! Python code.
 
 mod checks;
 mod operation;
@@ -19,12 +20,12 @@ use std::sync::{Arc, PoisonError};
 #[pyclass(frozen, name = "Tier2", module = "hotset._hotset")]
 pub(crate) struct PyTier {
     tier: Tier,
-    /// Operands of the last task of each node: until when, and which number.
+    /// Operands of the last task of each node: a deadline, and a number.
     operands: Mutex<Vec<(u64, u64)>>,
 }
 
 impl PyTier {
-    /// What hits of tier 1 compare with the clock.
+    /// Returns the trust, which hits of tier 1 compare with the clock.
     pub(crate) fn trust(&self) -> Arc<tier2::Trust> {
         self.tier.trust().clone()
     }
@@ -239,7 +240,7 @@ impl PyTier {
         _now: u64,
     ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
         let mut apply = Vec::new();
-        // What is passed on is the object that came.
+        // Messages are passed on as the objects in which they came.
         let at = Cell::new(0);
         let numbered = keys.iter().enumerate().map(|(number, key)| {
             at.set(number);
@@ -325,7 +326,7 @@ impl PyTier {
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct Namespace(tier2::Namespace);
 
-/// Tags as the core takes them.
+/// Tags in the form of the core.
 struct Tags<'py>(Vec<Bound<'py, PyBytes>>);
 
 impl<'py> Tags<'py> {

@@ -1,4 +1,4 @@
-//! One operation: actions are numbers, so that a hit makes no object but this one.
+//! One operation. Actions are numbers, so that a hit makes no object but this one.
 
 use super::checks::{checked_node, failure};
 use hotset::tier2::{self, Action, Kind, Reply};
@@ -16,7 +16,7 @@ impl Operation {
     }
 }
 
-/// The server's answer, as the action expects it.
+/// Returns the server's reply in the form that the action expects.
 fn reply<'a>(action: Action, data: &'a Bound<'_, PyAny>) -> PyResult<Reply<'a>> {
     let valued = matches!(action, Action::Get | Action::Acquire | Action::ReadGeneration);
     if data.is_none() {

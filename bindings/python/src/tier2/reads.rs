@@ -1,4 +1,4 @@
-//! The reads of many keys of one node: one object, and one call for all replies.
+//! Reads of many keys of one node: one object, and one call for all replies.
 
 use super::operation::Operation;
 use hotset::tier2::{self, Action, Reply};
@@ -24,8 +24,8 @@ impl Reads {
         operations.all(|one| one.action() == Action::Get)
     }
 
-    /// Reports the replies to a GET of each. Returns a list: of a hit `(payload, flags, codec, keep_until)`; None where there is
-    /// no value; and False for an operation that has more to do.
+    /// Reports the replies to a GET of each. Returns a list: of a hit `(payload, flags, codec,
+    /// keep_until)`; None where there is no value; and False for an operation that has more to do.
     #[pyo3(signature = (now, epoch, replies, /))]
     fn replies<'py>(&mut self, now: u64, epoch: u32, replies: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>> {
         let py = replies.py();
@@ -43,7 +43,7 @@ impl Reads {
             let action = match bytes {
                 Some(bytes) => one.reply(now, epoch, Reply::Value(Some(bytes.as_bytes()))),
                 None if reply.is_none() => one.reply(now, epoch, Reply::Value(None)),
-                // An error: of that the operation learns when it is sent alone.
+                // An error: the operation gets it when its command is sent alone.
                 None => one.action(),
             };
             match (action, bytes) {
@@ -68,7 +68,8 @@ impl Reads {
     }
 }
 
-/// Returns the items of a reply that is an array of bulk strings, and whole; `None` for any other bytes.
+/// Returns the items of a reply that is a complete array of bulk strings; `None` for any other
+/// bytes.
 #[pyfunction]
 #[pyo3(signature = (data, /))]
 pub(crate) fn bulk_strings<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Option<Bound<'py, PyList>>> {
@@ -97,7 +98,7 @@ pub(crate) fn bulk_strings<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Option
     Ok(rest.is_empty().then_some(items).filter(|_| count.is_some()))
 }
 
-/// Splits a kind, a number (`None` if it is -1) and a line's end off.
+/// Splits off a kind, a number (`None` if it is -1) and a line's end.
 fn prefixed(data: &[u8], kind: u8) -> Option<(Option<usize>, &[u8])> {
     let data = data.strip_prefix(&[kind])?;
     if let Some(rest) = data.strip_prefix(b"-1\r\n") {
