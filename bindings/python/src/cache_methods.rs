@@ -95,16 +95,65 @@ fn snapshot_source<C: CacheObject>(py: Python<'_>, cache: &C) -> CacheRef<dyn Sn
 macro_rules! cache_methods {
     ($this:ty) => {
         $crate::ffi::methods![$this;
-            c"stats" => $crate::cache_methods::stats::<$this>, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
-            c"reset_stats" => $crate::cache_methods::reset_stats::<$this>, 0..=0, c"reset_stats($self, /)\n--\n\nCounts from 0 again.";
-            c"clear" => $crate::cache_methods::clear::<$this>, 0..=0, c"clear($self, /)\n--\n\nRemoves everything.";
-            c"clear_entries" => $crate::cache_methods::clear_entries::<$this>, 0..=0, c"clear_entries($self, /)\n--\n\nRemoves everything, and counts on.";
-            c"invalidate_loads" => $crate::cache_methods::invalidate_loads::<$this>, 0..=0, c"invalidate_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
-            c"set_trust" => $crate::cache_methods::set_trust::<$this>, 1..=1, c"set_trust($self, tier, /)\n--\n\nHas entries found only while this Tier2 trusts them; None: always.";
-            c"run_pending" => $crate::cache_methods::run_pending::<$this>, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
-            c"resize" => $crate::cache_methods::resize::<$this>, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";
-            c"save_session" => $crate::cache_methods::save_session::<$this>, 2..=2, c"save_session($self, path, schema, /)\n--\n\nBegins to save the entries to a file.";
-            c"load_session" => $crate::cache_methods::load_session::<$this>, 2..=2, c"load_session($self, path, schema, /)\n--\n\nBegins to load entries from a file.";
+            c"stats" => $crate::cache_methods::stats::<$this>, 0..=0, c"stats($self, /)
+--
+
+Returns the counters by name, after pending maintenance.
+
+They are hits, misses, insertions, evictions, expirations, rejections, loads, load_failures,
+waits, load_time, entries, weight and capacity. hits and misses count from the last clear,
+as those of functools do.
+";
+            c"reset_stats" => $crate::cache_methods::reset_stats::<$this>, 0..=0, c"reset_stats($self, /)
+--
+
+Resets all counters.
+";
+            c"clear" => $crate::cache_methods::clear::<$this>, 0..=0, c"clear($self, /)
+--
+
+Removes all entries, and resets hits and misses.
+";
+            c"clear_entries" => $crate::cache_methods::clear_entries::<$this>, 0..=0, c"clear_entries($self, /)
+--
+
+Removes all entries; the counters of hits and misses stay.
+";
+            c"invalidate_loads" => $crate::cache_methods::invalidate_loads::<$this>, 0..=0, c"invalidate_loads($self, /)
+--
+
+Invalidates all loads in progress: their results are not stored, nor returned later.
+";
+            c"set_trust" => $crate::cache_methods::set_trust::<$this>, 1..=1, c"set_trust($self, tier, /)
+--
+
+Restricts hits, and the joining of loads, to the time while the second tier is trusted.
+
+For a cache with a time to live.
+
+Args:
+    tier: The second tier; None for no restriction.
+";
+            c"run_pending" => $crate::cache_methods::run_pending::<$this>, 0..=0, c"run_pending($self, /)
+--
+
+Performs pending maintenance.
+";
+            c"resize" => $crate::cache_methods::resize::<$this>, 1..=1, c"resize($self, capacity, /)
+--
+
+Sets the capacity, in entries or weight.
+";
+            c"save_session" => $crate::cache_methods::save_session::<$this>, 2..=2, c"save_session($self, path, schema, /)
+--
+
+Begins a save to `path`.
+";
+            c"load_session" => $crate::cache_methods::load_session::<$this>, 2..=2, c"load_session($self, path, schema, /)
+--
+
+Begins a load from `path`.
+";
         ]
     };
 }

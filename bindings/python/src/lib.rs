@@ -33,33 +33,27 @@ use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Forgets the loads of other threads, in a child after a fork.
-///
-/// Registered with `os.register_at_fork` when the module is imported.
+/// Drops the loads of other threads. Called by the module itself in children after a fork.
 #[pyfunction]
 fn after_fork() {
     flight::shared::note_fork();
 }
 
-/// Has threads that wait for a task's load call `check`.
-///
-/// Called once, when the package is imported.
+/// Registers what threads call while they wait for a task's load. Called once.
 ///
 /// Args:
-///     check: Called with the load's number, and whether the thread has waited already. Abandons
-///         the load if its event loop does not run.
+///     check: Called with the load's number, and whether the thread has waited already.
 #[pyfunction]
 fn check_loads(check: Bound<'_, PyAny>) {
     flight::shared::set_check(check);
 }
 
-/// Compares the caches' clock with the second tier's.
+/// Compares the caches' clock with that of the second tier.
 ///
-/// Must be called before a cache trusts a tier, and at least every second from then on: only one
-/// of the two clocks advances while the machine is suspended.
+/// Called before `set_trust`, and at least once per second afterwards.
 ///
 /// Args:
-///     now: The second tier's time, in nanoseconds.
+///     now: The time of the second tier, in nanoseconds.
 #[pyfunction]
 #[pyo3(signature = (now, /))]
 fn sync_clock(now: u64) {

@@ -21,7 +21,7 @@ static NEVER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 #[pyclass(frozen, module = "hotset._hotset", name = "Missing")]
 struct Missing;
 
-/// A time to live that is no number of seconds.
+/// A time to live that is not a number of seconds: KEEP or NEVER.
 #[pyclass(frozen, module = "hotset._hotset", name = "Lifetime")]
 struct Lifetime(&'static str);
 

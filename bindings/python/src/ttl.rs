@@ -25,32 +25,27 @@ pub(crate) fn parse_ttl(given: Option<&Bound<'_, PyAny>>) -> PyResult<Ttl> {
     }
 }
 
-/// A result with its own time to live.
+/// A value with a time to live of its own, as a cached function or a loader may return it.
 ///
-/// A function under `cached`, or a loader, may return this instead of a value. Its callers get the
-/// value alone.
+/// Callers get the value alone.
 ///
 /// Args:
 ///     value: The value.
-///     ttl: Seconds or a timedelta (0 or less: the value is not kept), None for no expiration, `...`
-///         for the cache's setting.
-///
-/// Raises:
-///     TypeError: `ttl` is none of these.
-///     ValueError: `ttl` is not a number.
+///     ttl: Seconds or a timedelta (0 or less: it is not stored), None for no expiration, `...` for
+///         the ttl of the cache.
 ///
 /// Example:
 ///     >>> import hotset
-///     >>> @hotset.cached
-///     ... def token(user):
-///     ...     return hotset.WithTtl(f\"token of {user}\", ttl=30)
-///     >>> token(\"ann\")
-///     'token of ann'
+///     >>> @hotset.cached(ttl=60)
+///     ... def rate(currency: str) -> float:
+///     ...     return hotset.WithTtl(1.1, 5)  # expires after 5 s
+///     >>> rate("EUR")
+///     1.1
 #[pyclass(frozen, module = "hotset", name = "WithTtl")]
 pub(crate) struct WithTtl {
     #[pyo3(get)]
     value: Py<PyAny>,
-    /// Seconds (float), KEEP, NEVER, or None for the cache's setting.
+    /// Seconds (float), KEEP, NEVER, or None for the ttl of the cache.
     #[pyo3(get)]
     ttl: Py<PyAny>,
 }

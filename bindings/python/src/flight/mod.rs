@@ -42,6 +42,8 @@ pub(crate) struct Lead {
 }
 
 /// A load in progress, as Memo.begin and Cache.begin return it.
+///
+/// There is one kind for its leader, which ends it once, and another for callers that wait.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct Flight {
     pub(crate) lead: Option<Lead>,
@@ -107,21 +109,26 @@ pub(crate) fn reply(py: Python<'_>, completion: Completion) -> PyResult<Py<PyAny
 
 #[pymethods]
 impl Flight {
-    /// The load's number in this process, the same for all who have to do with it.
+    /// The number of the load in this process, the same for its leader and its waiters.
     #[getter]
     fn id(&self) -> Option<u64> {
         let lead = self.lead.as_ref().map(|lead| lead.token.id);
         lead.or_else(|| self.shared.as_ref().map(|shared| shared.id))
     }
 
-    /// Whether a task leads it.
+    /// Whether a task leads the load, rather than a thread.
     #[getter]
     fn of_task(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| shared.of_task())
     }
 
-    /// The leader has the value: stores it, unless the key was changed meanwhile, and hands it to
-    /// all who wait.
+    /// Stores the loaded value, unless the load was invalidated, and passes it to all waiters.
+    ///
+    /// Called by the leader.
+    ///
+    /// Args:
+    ///     value: The value.
+    ///     ttl: Seconds, KEEP, NEVER, or None for the ttl of the cache.
     #[pyo3(signature = (value, ttl = None, /))]
     fn finish(&self, py: Python<'_>, value: Bound<'_, PyAny>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let ttl = crate::ttl::parse_ttl(ttl.as_ref())?;
@@ -129,7 +136,12 @@ impl Flight {
         self.end(py, &Outcome::Value(value), ttl)
     }
 
-    /// The leader has none: all who wait get this error.
+    /// Raises `error` in all waiters, and caches an `Exception` for negative_ttl.
+    ///
+    /// Called by the leader.
+    ///
+    /// Args:
+    ///     error: The exception.
     #[pyo3(signature = (error, /))]
     fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         if !error.is_instance_of::<pyo3::exceptions::PyBaseException>() {
@@ -139,8 +151,10 @@ impl Flight {
         self.end(py, &outcome, Ttl::Default)
     }
 
-    /// The leader's load failed with this error, and its caller serves the expired value: logs
-    /// that, once in a spell of failures.
+    /// Logs, once per series of failures, that the load failed and the old value is returned.
+    ///
+    /// Args:
+    ///     error: The exception of the load.
     #[pyo3(signature = (error, /))]
     fn log_stale(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         if let Some(lead) = &self.lead {
@@ -149,12 +163,14 @@ impl Flight {
         interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
-    /// The leader gave up: who waits tries again.
+    /// Gives the load up (because its task was cancelled, say): waiters try again.
+    ///
+    /// Dropping a leader's Flight does the same.
     fn abandon(&self, py: Python<'_>) -> PyResult<()> {
         self.give_up(py)
     }
 
-    /// Whether the load has ended.
+    /// Returns whether the load has ended.
     fn done(&self) -> bool {
         match (&self.lead, &self.shared) {
             (Some(lead), _) => lead.ended.load(Ordering::Relaxed),
@@ -162,7 +178,10 @@ impl Flight {
         }
     }
 
-    /// The value, or raises the error; MISSING if the load was abandoned.
+    /// Returns the value of a load that is done; MISSING if it was abandoned.
+    ///
+    /// Raises:
+    ///     BaseException: The exception of the load.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let completion = self.waits_for()?.completion();
         reply(
@@ -171,14 +190,19 @@ impl Flight {
         )
     }
 
-    /// Blocks until the load has ended, and then is as result().
+    /// Blocks until the load is done, without holding the GIL; returns as `result` does.
     #[pyo3(name = "wait")]
     fn wait_done(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let completion = self.waits_for()?.wait(py)?;
         reply(py, completion)
     }
 
-    /// Has the callback called when the load has ended.
+    /// Has `callback` called once when the load is done; immediately if it is done already.
+    ///
+    /// It is called without a lock, by the thread that ends the load.
+    ///
+    /// Args:
+    ///     callback: The function.
     #[pyo3(signature = (callback, /))]
     fn add_done_callback(&self, callback: Bound<'_, PyAny>) -> PyResult<()> {
         self.waits_for()?.add_callback(callback);

@@ -353,7 +353,11 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     TypeSpec {
         // Libraries that recognize functools' wrappers by their module (pydantic) accept this type.
         name: c"functools.LruFunction",
-        doc: c"What functools.lru_cache makes of a function, and faster.",
+        doc: c"A function under `lru_cache`: exact LRU, with the semantics of functools' _lru_cache_wrapper.
+
+Has __call__, __get__, __reduce__ (by __qualname__), __copy__, __deepcopy__, __dict__ and weak
+references, and can be subclassed. Attributes such as `__wrapped__` are set by update_wrapper.
+",
         flags: ffi::Py_TPFLAGS_BASETYPE
             | ffi::Py_TPFLAGS_HAVE_VECTORCALL
             | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
@@ -364,8 +368,16 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
             slot(ffi::Py_tp_descr_get, bind as *mut c_void),
         ],
         methods: methods![LruFunction;
-            c"cache_info" => LruFunction::cache_info, 0..=0, c"cache_info($self, /)\n--\n\nReport cache statistics";
-            c"cache_clear" => LruFunction::cache_clear, 0..=0, c"cache_clear($self, /)\n--\n\nClear the cache and cache statistics";
+            c"cache_info" => LruFunction::cache_info, 0..=0, c"cache_info($self, /)
+--
+
+Returns cache_info_type(hits, misses, maxsize, currsize).
+";
+            c"cache_clear" => LruFunction::cache_clear, 0..=0, c"cache_clear($self, /)
+--
+
+Removes all results, and resets hits and misses.
+";
             c"__reduce__" => types::reduce::<LruFunction>, 0..=0, c"Pickled by its qualified name";
             c"__copy__" => types::copy::<LruFunction>, 0..=0, c"A function is its own copy";
             c"__deepcopy__" => types::copy::<LruFunction>, 0..=1, c"A function is its own copy";

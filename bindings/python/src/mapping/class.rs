@@ -139,7 +139,11 @@ unsafe extern "C" fn init(_: Object, _: Object, _: Object) -> c_int {
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     TypeSpec {
         name: c"hotset._hotset.Cache",
-        doc: c"A cache as a mapping.",
+        doc: c"A cache as a mapping, on the engine. May be subclassed.
+
+Has weak references; subclasses have a __dict__. c[k] raises KeyError; c[k] = v, del c[k], k in
+c, len(c), and iteration over the keys, hottest first, as of its start.
+",
         flags: ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_IMMUTABLETYPE | ffi::Py_TPFLAGS_MAPPING,
         slots: vec![
             slot(ffi::Py_tp_new, new as *mut c_void),

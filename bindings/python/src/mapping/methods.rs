@@ -290,25 +290,128 @@ impl LoadOwner for Mapping {
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
     let mut methods = cache_methods!(Mapping);
     methods.extend(methods![Mapping;
-        c"get" => Mapping::get, 1..=2, c"get($self, key, default=None, /)\n--\n\nThe key's value, or the default.";
-        c"set" => Mapping::set_value, 2..=3, c"set($self, key, value, ttl=None, /)\n--\n\nSets the key's value.";
-        c"set_with_ttl" => Mapping::set_with_ttl, 3..=3, c"set_with_ttl($self, key, value, ttl, /)\n--\n\nSets the key's value, for so many seconds; None: without an end.";
-        c"delete" => Mapping::delete, 1..=1, c"delete($self, key, /)\n--\n\nRemoves the key; returns whether it was there.";
-        c"add" => Mapping::add, 2..=3, c"add($self, key, value, ttl=None, /)\n--\n\nSets the key's value if it is absent; returns whether it was.";
-        c"touch" => Mapping::touch, 1..=2, c"touch($self, key, ttl=None, /)\n--\n\nGives the key's entry another time to live; returns whether it is there.";
-        c"peek" => Mapping::peek, 1..=2, ["key", "default"], c"peek($self, key, default=None)\n--\n\nThe key's value, or the default. Counts nothing.";
-        c"pop_coldest" => Mapping::pop_coldest, 0..=0, c"pop_coldest($self, /)\n--\n\nRemoves the entry that would go first, and returns it; None if there is none.";
-        c"take_expired" => Mapping::take_expired, 0..=0, c"take_expired($self, /)\n--\n\nRemoves what has expired, and returns it.";
-        c"pop" => Mapping::pop, 1..=2, ["key", "default"], c"pop($self, key, default=MISSING)\n--\n\nRemoves the key and returns its value.";
-        c"setdefault" => Mapping::setdefault, 1..=2, ["key", "default"], c"setdefault($self, key, default=None)\n--\n\nThe key's value, which is set if it is absent.";
-        c"compute" => Mapping::compute, 2..=4, c"compute($self, key, change, default=None, ttl=None, /)\n--\n\nReplaces the key's value by change(value), atomically.";
-        c"get_or_load" => Mapping::get_or_load, 2..=3, c"get_or_load($self, key, loader, ttl=None, /)\n--\n\nThe key's value, or what loader(key) returns.";
-        c"begin" => Mapping::begin, 1..=1, c"begin($self, key, /)\n--\n\nThe value, or a load to lead or to wait for.";
-        c"get_many" => Mapping::get_many, 1..=2, c"get_many($self, keys, default=None, /)\n--\n\nThe values of many keys.";
-        c"items_hottest" => Mapping::items_hottest, 0..=0, c"items_hottest($self, /)\n--\n\nAll entries, hottest first.";
-        c"remaining" => Mapping::remaining, 1..=1, ["key"], c"remaining($self, key)\n--\n\nHow many seconds the key's entry has left.";
-        c"peek_with_remaining" => Mapping::peek_with_remaining, 1..=1, c"peek_with_remaining($self, key, /)\n--\n\nReturns the key's value and how many seconds its entry has left, or None. Counts nothing.";
-        c"entries_with_remaining" => Mapping::items_with_remaining, 1..=1, c"entries_with_remaining($self, at_most, /)\n--\n\nReturns all entries with the seconds that each has left, hottest first.";
+        c"get" => Mapping::get, 1..=2, c"get($self, key, default=None, /)
+--
+
+Returns the value, or `default` if the key is absent; counts as a hit or miss.
+";
+        c"set" => Mapping::set_value, 2..=3, c"set($self, key, value, ttl=None, /)
+--
+
+Sets the value for `key`.
+";
+        c"set_with_ttl" => Mapping::set_with_ttl, 3..=3, c"set_with_ttl($self, key, value, ttl, /)
+--
+
+Sets the value for `key`; a `ttl` of None stands for no expiration.
+";
+        c"delete" => Mapping::delete, 1..=1, c"delete($self, key, /)
+--
+
+Removes `key` and invalidates a load of it in progress; returns whether it was present.
+";
+        c"add" => Mapping::add, 2..=3, c"add($self, key, value, ttl=None, /)
+--
+
+Inserts `value` if `key` is absent; returns whether it was.
+";
+        c"touch" => Mapping::touch, 1..=2, c"touch($self, key, ttl=None, /)
+--
+
+Sets the time to live of the entry, counted from now; returns whether it is present.
+";
+        c"peek" => Mapping::peek, 1..=2, ["key", "default"], c"peek($self, key, default=None)
+--
+
+Returns the value, or `default`, without counting or affecting eviction.
+";
+        c"pop_coldest" => Mapping::pop_coldest, 0..=0, c"pop_coldest($self, /)
+--
+
+Removes and returns the coldest entry; None if the cache is empty.
+";
+        c"take_expired" => Mapping::take_expired, 0..=0, c"take_expired($self, /)
+--
+
+Removes and returns all expired entries that are still held.
+";
+        c"pop" => Mapping::pop, 1..=2, ["key", "default"], c"pop($self, key, default=MISSING)
+--
+
+Removes `key` and returns its value, or `default`.
+
+Raises:
+    KeyError: The key is absent, and `default` is MISSING.
+";
+        c"setdefault" => Mapping::setdefault, 1..=2, ["key", "default"], c"setdefault($self, key, default=None)
+--
+
+Returns the value for `key`, after inserting `default` if it is absent.
+";
+        c"compute" => Mapping::compute, 2..=4, c"compute($self, key, change, default=None, ttl=None, /)
+--
+
+Replaces the value by change(value), atomically.
+
+Args:
+    key: The key.
+    change: Called with the value, or with `default` if the key is absent; called again if
+        another thread changed the value first. MISSING removes the entry, as does None
+        where that is the default.
+    default: What `change` is called with for an absent key.
+    ttl: The time to live of the new value.
+
+Returns:
+    The value that the cache then holds, or `default`.
+";
+        c"get_or_load" => Mapping::get_or_load, 2..=3, c"get_or_load($self, key, loader, ttl=None, /)
+--
+
+Returns the value, calling loader(key) if it is absent.
+
+Concurrent callers wait for that one load.
+
+Args:
+    key: The key.
+    loader: Called with the key.
+    ttl: The time to live of the loaded value.
+";
+        c"begin" => Mapping::begin, 1..=1, c"begin($self, key, /)
+--
+
+Begins a load; returns what `Memo.begin` returns.
+";
+        c"get_many" => Mapping::get_many, 1..=2, c"get_many($self, keys, default=None, /)
+--
+
+Returns the values in the order of `keys`, `default` for each absent key.
+";
+        c"items_hottest" => Mapping::items_hottest, 0..=0, c"items_hottest($self, /)
+--
+
+Returns all entries as (key, value), hottest first, counting no hits.
+";
+        c"remaining" => Mapping::remaining, 1..=1, ["key"], c"remaining($self, key)
+--
+
+Returns the seconds until the entry expires, None if it never does.
+
+Raises:
+    KeyError: The key is absent.
+";
+        c"peek_with_remaining" => Mapping::peek_with_remaining, 1..=1, c"peek_with_remaining($self, key, /)
+--
+
+Returns the value and the seconds until it expires (None: never); None if it is absent.
+";
+        c"entries_with_remaining" => Mapping::items_with_remaining, 1..=1, c"entries_with_remaining($self, at_most, /)
+--
+
+Returns (key, value, seconds until it expires) of all entries, hottest first.
+
+Args:
+    at_most: Whether the seconds of an entry that may idle are those of its ttl alone.
+";
     ]);
     methods
 }

@@ -300,7 +300,11 @@ unsafe extern "C" fn new_coroutine(class: *mut ffi::PyTypeObject, args: Object, 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     TypeSpec {
         name: c"hotset._hotset.BoundMemo",
-        doc: c"A method whose results are cached, of an instance.",
+        doc: c"`instance.method` of a function under `cached`.
+
+The package adds __self__, __func__ and the methods for users. Other attributes are those of the
+function. Compared, hashed and pickled as bound methods are.
+",
         flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL,
         slots: vec![
             slot(ffi::Py_tp_new, new as *mut c_void),
@@ -310,8 +314,16 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
             slot(ffi::Py_tp_hash, hash as *mut c_void),
         ],
         methods: methods![BoundMemo;
-            c"function" => BoundMemo::function, 0..=0, c"The function under the method";
-            c"instance" => BoundMemo::instance, 0..=0, c"The instance that the method is of";
+            c"function" => BoundMemo::function, 0..=0, c"function($self, /)
+--
+
+Returns the cached function.
+";
+            c"instance" => BoundMemo::instance, 0..=0, c"instance($self, /)
+--
+
+Returns the instance.
+";
             c"__reduce__" => BoundMemo::reduce, 0..=0, c"Pickled by its instance and name";
         ],
         dict: false,
@@ -320,7 +332,10 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     TypeSpec {
         // As for `Memo`.
         name: c"functools.AsyncMethod",
-        doc: c"A coroutine method whose results are cached.",
+        doc: c"A coroutine method under `cached`, as it is in the `__dict__` of its class.
+
+Its attributes are those of the coroutine function.
+",
         flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR | ffi::Py_TPFLAGS_IMMUTABLETYPE,
         slots: vec![
             slot(ffi::Py_tp_new, new_coroutine as *mut c_void),

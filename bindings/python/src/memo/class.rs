@@ -131,7 +131,13 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     TypeSpec {
         // Libraries that recognize functools' wrappers by their module (pydantic) accept this type.
         name: c"functools.Memo",
-        doc: c"A function whose results are cached.",
+        doc: c"The callable behind `cached`, on the engine.
+
+Has __dict__, weak references, __get__, copy and pickle as `LruFunction` has, and cannot be
+subclassed. `method=True` makes it a method's: the first argument is compared by identity, need
+not be hashable, and is referenced weakly; one that cannot be referenced weakly is compared by
+type and equality, and held.
+",
         // Becomes immutable after the package has added the methods for users: see `seal`.
         flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR,
         slots: vec![

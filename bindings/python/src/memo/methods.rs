@@ -281,16 +281,75 @@ fn reply(py: Python<'_>, state: u8, with: Bound<'_, PyAny>) -> PyResult<Py<PyAny
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
     let mut methods = cache_methods!(Memo);
     methods.extend(methods![Memo;
-        c"entries" => Memo::entries, 0..=0, c"entries($self, /)\n--\n\nThe arguments of all results, and these, hottest first.";
-        c"get" => Memo::get, 2..=3, c"get($self, args, kwargs, default=None, /)\n--\n\nThe result for these arguments, if it is there.";
-        c"contains" => Memo::contains, 2..=2, c"contains($self, args, kwargs, /)\n--\n\nWhether there is a result for these arguments.";
-        c"set" => Memo::set, 3..=4, c"set($self, args, kwargs, value, ttl=None, /)\n--\n\nSets the result for these arguments.";
-        c"invalidate" => Memo::invalidate, 2..=2, c"invalidate($self, args, kwargs, /)\n--\n\nRemoves the result for these arguments.";
-        c"refresh" => Memo::refresh, 2..=2, c"refresh($self, args, kwargs, /)\n--\n\nComputes the result for these arguments anew.";
-        c"begin" => Memo::begin, 2..=3, c"begin($self, args, kwargs, refresh=False, /)\n--\n\nThe result, or a load to lead or to wait for.";
-        c"set_method" => Memo::set_method, 0..=0, c"set_method($self, /)\n--\n\nThe first argument is a method's instance from now on.";
-        c"is_method" => Memo::is_method, 0..=0, c"is_method($self, /)\n--\n\nWhether the first argument is a method's instance.";
-        c"check_instances" => Memo::check_instances, 1..=1, c"check_instances($self, owner, /)\n--\n\nWhether a method of this class can keep its results.";
+        c"entries" => Memo::entries, 0..=0, c"entries($self, /)
+--
+
+Returns ((args, kwargs), value) of all results, hottest first.
+";
+        c"get" => Memo::get, 2..=3, c"get($self, args, kwargs, default=None, /)
+--
+
+Returns the value, or `default` if it is absent; counts as a hit or miss.
+
+Raises:
+    BaseException: The cached exception of this call.
+";
+        c"contains" => Memo::contains, 2..=2, c"contains($self, args, kwargs, /)
+--
+
+Returns whether there is a result; counts neither as a hit nor as a miss.
+";
+        c"set" => Memo::set, 3..=4, c"set($self, args, kwargs, value, ttl=None, /)
+--
+
+Stores a result.
+";
+        c"invalidate" => Memo::invalidate, 2..=2, c"invalidate($self, args, kwargs, /)
+--
+
+Removes a result and invalidates a load of it; returns whether there was a result.
+";
+        c"refresh" => Memo::refresh, 2..=2, c"refresh($self, args, kwargs, /)
+--
+
+Calls the function, stores its result and returns it, joining a load in progress.
+";
+        c"begin" => Memo::begin, 2..=3, c"begin($self, args, kwargs, refresh=False, /)
+--
+
+Begins a call for `async def`.
+
+Args:
+    args: The positional arguments.
+    kwargs: The keyword arguments.
+    refresh: Whether a result that is present is not a hit.
+
+Returns:
+    (0, value) for a hit (a cached exception is raised);
+    (1, Flight) for the caller that must load, and then call finish, fail or abandon;
+    (2, Flight) for a caller that finds a load in progress;
+    (3, value, Flight) for a hit on a value past its ttl, which the caller must reload while
+    the value may be returned;
+    (4, value, Flight) for the same, if the last reload of it was abandoned.
+";
+        c"set_method" => Memo::set_method, 0..=0, c"set_method($self, /)
+--
+
+Makes the first argument a method's instance from now on, and removes all results.
+";
+        c"is_method" => Memo::is_method, 0..=0, c"is_method($self, /)
+--
+
+Returns whether the first argument is a method's instance.
+";
+        c"check_instances" => Memo::check_instances, 1..=1, c"check_instances($self, owner, /)
+--
+
+Raises a TypeError if instances can be cached neither weakly nor by equality.
+
+Args:
+    owner: The class of the instances.
+";
         c"__reduce__" => types::reduce::<Memo>, 0..=0, c"Pickled by its qualified name";
         c"__copy__" => types::copy::<Memo>, 0..=0, c"A function is its own copy";
         c"__deepcopy__" => types::copy::<Memo>, 0..=1, c"A function is its own copy";

@@ -58,8 +58,10 @@ impl Reload {
 
 #[pymethods]
 impl Reload {
-    /// Calls the function, and stores what it returns. Raises what it raises; the value that is
-    /// there is then soon due again.
+    /// Calls the function once and stores its result.
+    ///
+    /// Raises:
+    ///     BaseException: What the function raises; the old result is then due again soon.
     fn run(&self, py: Python<'_>) -> PyResult<()> {
         if self.done.swap(true, Ordering::Relaxed) {
             return Err(PyRuntimeError::new_err("the reload has been run or abandoned already"));
@@ -84,7 +86,7 @@ impl Reload {
         interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
-    /// The reload will not run: the next caller is to reload.
+    /// Gives the reload up: the next caller gets another one.
     fn abandon(&self, py: Python<'_>) -> PyResult<()> {
         if self.done.swap(true, Ordering::Relaxed) {
             return Ok(());
@@ -92,7 +94,7 @@ impl Reload {
         self.forked(py)
     }
 
-    /// In a child after a fork, even if it is running: in the parent.
+    /// Abandons the reload in a child after a fork, even if it is running in the parent.
     fn forked(&self, py: Python<'_>) -> PyResult<()> {
         self.done.store(true, Ordering::Relaxed);
         let stored = self.stored();
@@ -101,12 +103,12 @@ impl Reload {
         interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
-    /// Whether it has been run, or is running, or was abandoned.
+    /// Returns whether the reload has run or was abandoned.
     fn done(&self) -> bool {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// The function's name, for messages.
+    /// The name of the function, for messages.
     #[getter]
     fn name(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let memo = self.memo.bind(py);

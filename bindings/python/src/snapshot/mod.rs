@@ -24,8 +24,22 @@ pyo3::create_exception!(
     hotset,
     SnapshotError,
     PyException,
-    "A snapshot cannot be saved, or a file cannot be loaded; the text says why.\n\n`reason` is one of \"not a file\", \"not a snapshot\", \
-     \"version\", \"schema\", \"damaged\", \"too large\" and \"codec\"."
+    "A snapshot cannot be saved, or a file cannot be loaded.
+
+Attributes:
+    reason: \"not a file\", \"not a snapshot\", \"version\", \"schema\", \"corrupt\", \"too large\" or
+        \"codec\".
+
+Example:
+    >>> import hotset, tempfile
+    >>> cache: hotset.Cache[str, int] = hotset.Cache(100)
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     try:
+    ...         cache.load(file.name)
+    ...     except hotset.SnapshotError as error:
+    ...         print(error.reason)
+    not a snapshot
+"
 );
 
 /// Returns the exception for an error of the engine. Errors of the system become an OSError.
@@ -52,7 +66,7 @@ fn error(py: Python<'_>, path: &Path, cause: EngineError) -> PyErr {
         EngineError::Version { .. } | EngineError::Endianness => "version",
         EngineError::Schema { .. } => "schema",
         EngineError::TooLarge { .. } => "too large",
-        _ => "damaged",
+        _ => "corrupt",
     };
     let error = SnapshotError::new_err(text);
     match error.value(py).setattr("reason", reason) {
@@ -111,7 +125,7 @@ impl<T> Exclusive<T> {
     }
 }
 
-/// A save in progress.
+/// A save in progress: call `batch` and `add` in turns, then `finish`. For one thread at a time.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct SaveSession {
     cache: CacheRef<dyn SnapshotSource>,
@@ -140,6 +154,9 @@ impl SaveSession {
 
 #[pymethods]
 impl SaveSession {
+    /// Returns the next keys and values, hottest first; none at the end.
+    ///
+    /// A Memo's keys are (args, kwargs).
     fn batch<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
         let _drain = DrainOnExit;
         let store = self.cache.store_to_save()?;
@@ -153,6 +170,12 @@ impl SaveSession {
         batch.into_iter().map(pair).collect()
     }
 
+    /// Adds the encoded form of one entry of the last batch.
+    ///
+    /// Args:
+    ///     at: The index of the entry in the batch; each is added at most once.
+    ///     key: The encoded key.
+    ///     value: The encoded value.
     #[pyo3(signature = (at, key, value, /))]
     fn add(&self, py: Python<'_>, at: usize, key: &[u8], value: &[u8]) -> PyResult<()> {
         self.state.with(|(session, batch_meta)| {
@@ -169,12 +192,14 @@ impl SaveSession {
         })
     }
 
+    /// Completes the file, gives it its name, and returns the number of its entries.
     fn finish(&self, py: Python<'_>) -> PyResult<u64> {
         let (session, _) = self.state.take()?;
         let saved = py.detach(|| session.finish());
         Ok(saved.map_err(|cause| error(py, &self.path, cause))?.entries)
     }
 
+    /// Discards the file if it is not finished.
     fn abandon(&self) {
         drop(self.state.swap(None));
     }
@@ -195,7 +220,9 @@ struct LoadState {
     room: u64,
 }
 
-/// A load in progress.
+/// A load in progress: iterate over the encoded entries, call `stage` for each, then `finish`.
+///
+/// Iteration yields encoded keys and values, hottest first, as long as the cache has room.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct LoadSession {
     cache: CacheRef<dyn SnapshotSource>,
@@ -241,6 +268,11 @@ impl LoadSession {
         })
     }
 
+    /// Passes the decoded form of the entry that iteration yielded last.
+    ///
+    /// Args:
+    ///     key: The key; (args, kwargs) for a Memo.
+    ///     value: The value.
     #[pyo3(signature = (key, value, /))]
     fn stage(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let _drain = DrainOnExit;
@@ -262,6 +294,7 @@ impl LoadSession {
         })
     }
 
+    /// Inserts all entries whose keys are absent, and returns their number.
     fn finish(&self, py: Python<'_>) -> PyResult<u64> {
         let _drain = DrainOnExit;
         let store = self.cache.store_to_save()?;

@@ -244,7 +244,13 @@ impl<'b> Reader<'b> {
     }
 }
 
-/// A simple value as bytes.
+/// Returns a simple value as bytes.
+///
+/// Args:
+///     value: An object of a builtin type, Decimal, UUID, or a class of datetime.
+///
+/// Raises:
+///     TypeError: `value` is of another type.
 #[pyfunction]
 #[pyo3(signature = (value, /))]
 fn dumps<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
@@ -253,7 +259,13 @@ fn dumps<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     Ok(PyBytes::new(value.py(), &out))
 }
 
-/// The value that these bytes are.
+/// Returns the value that `dumps` encoded. The bytes may be untrusted.
+///
+/// Args:
+///     data: The bytes.
+///
+/// Raises:
+///     ValueError, TypeError, ArithmeticError: `data` encodes no value.
 #[pyfunction]
 #[pyo3(signature = (data, /))]
 fn loads<'py>(data: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
