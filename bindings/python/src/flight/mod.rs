@@ -218,6 +218,7 @@ impl Drop for Flight {
             .is_some_and(|lead| !lead.ended.load(Ordering::Relaxed))
         {
             Python::attach(|py| {
+                // A destructor may run while an exception is set, which must survive it.
                 let pending = PyErr::take(py);
                 if let Err(error) = self.end(py, &Outcome::Abandoned, Ttl::Default) {
                     error.write_unraisable(py, None);

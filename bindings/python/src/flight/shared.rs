@@ -47,7 +47,9 @@ pub(crate) fn fork_count() -> u64 {
 }
 
 pub(crate) fn note_fork() {
+    // Relaxed: only the forking thread exists in the child.
     FORK_COUNT.fetch_add(1, Ordering::Relaxed);
+    // The threads that waited are in the parent.
     wait_graph().clear();
 }
 

@@ -40,10 +40,10 @@ pub(crate) struct Memo {
     refresher: AtomicPtr<ffi::PyObject>,
     typed: bool,
     /// Not `typed`, and without key function, reloads and timer: a hit only looks the key up.
-    plain: bool,
-    /// `plain`, with the GIL, without expiration, and under a policy that is not notified of every
+    is_simple: bool,
+    /// `is_simple`, with the GIL, without expiration, and under a policy that is not notified of every
     /// hit: one probe can decide.
-    quick: bool,
+    has_fast_path: bool,
     single_flight: bool,
     /// Whether values are reloaded before they expire, or served after that.
     reloads: bool,
@@ -101,7 +101,7 @@ impl Memo {
         }
     }
 
-    /// [`call`](Self::call)s with positional arguments only, of a function that is `plain`.
+    /// [`call`](Self::call)s with positional arguments only, of a function that is `is_simple`.
     /// `matcher` is the key, with its hash.
     ///
     /// # Safety
@@ -109,7 +109,7 @@ impl Memo {
     #[inline(always)]
     unsafe fn call_plain<T: MatchesKey>(
         &self,
-        (sought, hash): (&T, Result<u64, Raised>),
+        (matcher, hash): (&T, Result<u64, Raised>),
         args: *const Object,
         nargsf: usize,
         receiver: Receiver,
@@ -117,7 +117,7 @@ impl Memo {
         let _drain = DrainOnExit;
         let completed = self.store.loads.completed();
         let hash = hash?;
-        match self.store.get(&Search::new(sought, hash))? {
+        match self.store.get(&Search::new(matcher, hash))? {
             Some(Found::Value(value)) => Ok(value.into_raw()),
             Some(Found::Error(failure)) => Err(raise_copy(failure)),
             None => {
@@ -230,7 +230,7 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
     // SAFETY: CPython calls with an object of the type, and arguments as vectorcall specifies.
     unsafe {
         let memo = &*this.cast::<Memo>();
-        if !memo.quick || !names.is_null() {
+        if !memo.has_fast_path || !names.is_null() {
             return call_slow(this, args, nargsf, names);
         }
         if ffi::PyVectorcall_NARGS(nargsf) != 1 || memo.store.is_method() {
@@ -244,7 +244,7 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
     }
 }
 
-/// Calls a memo that is `quick` with positional arguments only.
+/// Calls a memo that is `has_fast_path` with positional arguments only.
 #[inline(never)]
 unsafe extern "C" fn call_positional(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     // SAFETY: as above.
@@ -294,7 +294,7 @@ unsafe extern "C" fn call_slow(this: Object, args: *const Object, nargsf: usize,
             } else {
                 Receiver::None
             };
-            if names.is_null() && this.plain && count > 0 {
+            if names.is_null() && this.is_simple && count > 0 {
                 if count > 1 || receiver != Receiver::None {
                     let positional = Positional::new(args, count, receiver);
                     return this.call_plain((&positional, positional.hash()), args, nargsf, receiver);

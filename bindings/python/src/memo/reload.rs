@@ -121,6 +121,7 @@ impl Drop for Reload {
     fn drop(&mut self) {
         if !self.done.load(Ordering::Relaxed) {
             Python::attach(|py| {
+                // A destructor may run while an exception is set, which must survive it.
                 let pending = PyErr::take(py);
                 if let Err(error) = self.abandon(py) {
                     error.write_unraisable(py, None);

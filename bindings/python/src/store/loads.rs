@@ -225,19 +225,19 @@ impl LoadTable {
 
     /// Notes that a task was cancelled while it reloaded a key.
     pub(crate) fn note_cancelled_reload(&self, hash: u64) {
-        let mut interrupted = self.cancelled_reloads.lock();
-        if interrupted.len() >= MAX_CANCELLED {
-            interrupted.remove(0);
+        let mut cancelled = self.cancelled_reloads.lock();
+        if cancelled.len() >= MAX_CANCELLED {
+            cancelled.remove(0);
         }
-        interrupted.push(hash);
+        cancelled.push(hash);
     }
 
     /// Returns whether the key's last reload was cancelled, and forgets that.
     pub(crate) fn take_cancelled_reload(&self, hash: u64) -> bool {
-        let mut interrupted = self.cancelled_reloads.lock();
-        let before = interrupted.len();
-        interrupted.retain(|noted| *noted != hash);
-        interrupted.len() < before
+        let mut cancelled = self.cancelled_reloads.lock();
+        let before = cancelled.len();
+        cancelled.retain(|noted| *noted != hash);
+        cancelled.len() < before
     }
 
     /// Returns whether the result of a load that the caller leads may be stored.
@@ -255,6 +255,8 @@ impl LoadTable {
     /// Ends a load, unless it has ended, and hands the outcome to its waiters. Returns whether the
     /// result may stay in the cache.
     pub(crate) fn complete(&self, token: LoadToken, outcome: &Outcome) -> bool {
+        // Removed before the waiters are woken: a later caller finds the value in the cache, or leads
+        // a load of its own. Unlocked before that, since callbacks of waiters run Python code.
         let load = {
             let mut table = self.in_flight.lock();
             let Ok(found) = table.find_entry(token.hash, |load| load.id == token.id) else {

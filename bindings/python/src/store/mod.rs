@@ -3,6 +3,7 @@
 pub(crate) mod deferred_drop;
 #[cfg(not(Py_GIL_DISABLED))]
 mod graph;
+mod hooks;
 pub(crate) mod key;
 pub(crate) mod loads;
 pub(crate) mod options;
@@ -22,9 +23,10 @@ use crate::flight::shared::{Outcome, failure};
 use crate::gil_cell::{Counter, GilCell};
 use crate::hash_seed::seeded;
 use crate::objects::{Object, Raised, Ref};
-use deferred_drop::{DeferredDrop, DrainOnExit, Notify, RemovalNotice, defer_drop};
+use deferred_drop::{DeferredDrop, DrainOnExit, Notify, defer_drop};
+use hooks::{CachedTimer, Hooks};
 use hotset::tier2::Trust;
-use hotset::{BuildError, Cause, Ttl, raw};
+use hotset::{BuildError, Ttl, raw};
 use key::{ExceptQuery, Found, IdentityHasher, Key, KeyQuery, MatchesKey, Search, Value};
 use loads::{AbandonOnDrop, LoadRole, LoadTable, LoadToken};
 use options::Options;
@@ -41,40 +43,10 @@ use trust::TrustCell;
 
 type Cache = hotset::Cache<Key, Value, IdentityHasher>;
 
-/// What the engine's callbacks share with the store. The store drops the references.
-struct Hooks {
-    on_removal: AtomicPtr<ffi::PyObject>,
-    notify: Notify,
-    /// Whether keys begin with a weak reference to a method's instance.
-    method: AtomicBool,
-    /// The result of the user's timer when it was last called, in nanoseconds.
-    now: AtomicU64,
-    /// The number of instances with entries here.
-    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "instances are known with the GIL only"))]
-    owners: AtomicUsize,
-    /// The number of entries that instances' objects show to the collector.
-    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "instances are known with the GIL only"))]
-    owned: AtomicUsize,
-}
-
-/// The engine's clock for a cache with a timer of the user's.
-///
-/// The engine reads its clock where no Python code may run. So the timer is called before each
-/// operation, and the engine reads that result.
-struct CachedTimer(Arc<Hooks>);
-
-impl hotset::Clock for CachedTimer {
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.0.now.load(Ordering::Relaxed))
-    }
-}
-
 thread_local! {
     /// The weight of the entry that this thread is inserting. It is computed before, since the
     /// engine calls its weigher where no Python code may run.
     static WEIGHT: Cell<u64> = const { Cell::new(1) };
-    /// The value that this thread is replacing by itself, or null.
-    static WITHOUT_NOTICE: Cell<Object> = const { Cell::new(ptr::null_mut()) };
 }
 
 /// The number of counts that [`Store::stats`] reports since a reset.
@@ -685,42 +657,5 @@ fn build_error(error: BuildError) -> PyErr {
 impl Drop for Store {
     fn drop(&mut self) {
         owners::detach_store(self);
-    }
-}
-
-impl Hooks {
-    /// Defers the drop of an entry that left the engine, and its notice.
-    fn entry_removed(&self, key: &Key, value: &Value, cause: Cause) {
-        #[cfg(not(Py_GIL_DISABLED))]
-        if self.method.load(Ordering::Relaxed) {
-            owners::detach_entry(self, key.object());
-        }
-        let mut listener = self.on_removal.load(Ordering::Relaxed);
-        if value.is_error() || (cause == Cause::Replaced && value.object() == WITHOUT_NOTICE.get()) {
-            // A cached failure is no value, and a value that is replaced by itself stays.
-            listener = ptr::null_mut();
-        }
-        let notice = (!listener.is_null()).then(|| {
-            // SAFETY: the store holds it.
-            unsafe { ffi::Py_INCREF(listener) };
-            RemovalNotice {
-                listener,
-                cause,
-                notify: self.notify,
-                method: self.method.load(Ordering::Relaxed),
-            }
-        });
-        if cfg!(not(Py_GIL_DISABLED)) {
-            let (key, value) = (key.take(), value.take());
-            defer_drop(DeferredDrop { key, value, notice });
-        } else if notice.is_some() {
-            let (key, value) = (key.object(), value.object());
-            // SAFETY: the thread that unlinked the entry calls this, and holds the entry.
-            unsafe {
-                ffi::Py_INCREF(key);
-                ffi::Py_INCREF(value);
-            }
-            defer_drop(DeferredDrop { key, value, notice });
-        }
     }
 }

@@ -14,8 +14,9 @@
 //! For builds with the GIL: the state here changes only while no Python code and no other thread
 //! runs.
 
+use super::Store;
 use super::graph::{arguments, leads_to_instances};
-use super::{Hooks, Store};
+use super::hooks::Hooks;
 use crate::call::referent;
 use crate::ffi::{ffi_guard, raise};
 use crate::gil_cell::GilCell;

@@ -1,7 +1,8 @@
 //! Operations that return removed entries, and the capacity of a method's store.
 
+use super::Store;
+use super::hooks::WITHOUT_NOTICE;
 use super::key::{Found, Key, Value};
-use super::{Store, WITHOUT_NOTICE};
 use crate::objects::{Object, Ref};
 use hotset::raw;
 use std::ptr;
