@@ -41,8 +41,8 @@ pub(crate) struct Memo {
     typed: bool,
     /// Not `typed`, and without key function, reloads and timer: a hit only looks the key up.
     is_simple: bool,
-    /// `is_simple`, with the GIL, without expiration, and under a policy that is not notified of every
-    /// hit: one probe can decide.
+    /// `is_simple`, with the GIL, without expiration, and under a policy that is not notified of
+    /// every hit: one probe can decide.
     has_fast_path: bool,
     single_flight: bool,
     /// Whether values are reloaded before they expire, or served after that.

@@ -72,8 +72,8 @@ fn drain_all() {
             COUNT.store(0, Ordering::Relaxed);
             std::mem::take(&mut *all)
         };
-        // Unlocked: dropping runs Python code, which may call a cache and defer more drops. The loop
-        // drops those, too.
+        // Unlocked: dropping runs Python code, which may call a cache and defer more drops. The
+        // loop drops those, too.
         some.drain(..).for_each(DeferredDrop::release);
         // The vector's memory is reused, unless it is large.
         let mut all = DEFERRED.lock();

@@ -3,14 +3,14 @@
 use super::deferred_drop::{DeferredDrop, Notify, RemovalNotice, defer_drop};
 use super::key::{Key, Value};
 #[cfg(not(Py_GIL_DISABLED))]
-use super::owners;
+use super::owners::{self, OwnerCounts};
 use crate::objects::Object;
 use hotset::Cause;
 use pyo3::ffi;
 use std::cell::Cell;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::time::Duration;
 
 thread_local! {
@@ -26,12 +26,8 @@ pub(super) struct Hooks {
     pub(super) method: AtomicBool,
     /// The result of the user's timer when it was last called, in nanoseconds.
     pub(super) now: AtomicU64,
-    /// The number of instances with entries here.
-    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "instances are known with the GIL only"))]
-    pub(super) owners: AtomicUsize,
-    /// The number of entries that instances' objects show to the collector.
-    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "instances are known with the GIL only"))]
-    pub(super) owned: AtomicUsize,
+    #[cfg(not(Py_GIL_DISABLED))]
+    pub(super) counts: OwnerCounts,
 }
 
 /// The engine's clock for a cache with a timer of the user's.
@@ -51,7 +47,7 @@ impl Hooks {
     pub(super) fn entry_removed(&self, key: &Key, value: &Value, cause: Cause) {
         #[cfg(not(Py_GIL_DISABLED))]
         if self.method.load(Ordering::Relaxed) {
-            owners::detach_entry(self, key.object());
+            owners::detach_entry(&self.counts, key.object());
         }
         // The engine calls this in the middle of its work, where no Python code may run: nothing is
         // dropped and no listener is called here.
@@ -71,8 +67,8 @@ impl Hooks {
             }
         });
         if cfg!(not(Py_GIL_DISABLED)) {
-            // With the GIL no other thread reads the entry any more, so its references need not wait
-            // until the engine frees it.
+            // With the GIL no other thread reads the entry any more, so its references need not
+            // wait until the engine frees it.
             let (key, value) = (key.take(), value.take());
             defer_drop(DeferredDrop { key, value, notice });
         } else if notice.is_some() {

@@ -255,8 +255,9 @@ impl LoadTable {
     /// Ends a load, unless it has ended, and hands the outcome to its waiters. Returns whether the
     /// result may stay in the cache.
     pub(crate) fn complete(&self, token: LoadToken, outcome: &Outcome) -> bool {
-        // Removed before the waiters are woken: a later caller finds the value in the cache, or leads
-        // a load of its own. Unlocked before that, since callbacks of waiters run Python code.
+        // Removed before the waiters are woken: a later caller finds the value in the cache, or
+        // leads a load of its own. Unlocked before that, since callbacks of waiters run Python
+        // code.
         let load = {
             let mut table = self.in_flight.lock();
             let Ok(found) = table.find_entry(token.hash, |load| load.id == token.id) else {

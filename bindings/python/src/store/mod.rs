@@ -36,7 +36,7 @@ use pyo3::prelude::*;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use trust::TrustCell;
@@ -104,8 +104,8 @@ impl Store {
             notify,
             method: AtomicBool::new(options.method),
             now: AtomicU64::new(0),
-            owners: AtomicUsize::new(0),
-            owned: AtomicUsize::new(0),
+            #[cfg(not(Py_GIL_DISABLED))]
+            counts: owners::OwnerCounts::default(),
         });
         if let Some(ttl) = options.ttl {
             let stale = options.stale_while_revalidate.max(options.stale_if_error);
@@ -606,7 +606,7 @@ impl Store {
         }
         raw::visit(&self.cache, |key, value| {
             #[cfg(not(Py_GIL_DISABLED))]
-            if owners::is_owned(&self.hooks, key.object()) {
+            if owners::is_owned(&self.hooks.counts, key.object()) {
                 return;
             }
             see(key.object());

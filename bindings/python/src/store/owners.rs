@@ -16,7 +16,6 @@
 
 use super::Store;
 use super::graph::{arguments, leads_to_instances};
-use super::hooks::Hooks;
 use crate::call::referent;
 use crate::ffi::{ffi_guard, raise};
 use crate::gil_cell::GilCell;
@@ -32,7 +31,7 @@ use pyo3::types::PyTuple;
 use std::ffi::{CStr, c_int, c_void};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// Hashes an address.
 #[derive(Default)]
@@ -53,6 +52,15 @@ impl Hasher for Address {
 }
 
 type ByAddress<T> = HashMap<usize, T, BuildHasherDefault<Address>>;
+
+/// Counts of a store, which spare most calls a lookup of owners.
+#[derive(Default)]
+pub(super) struct OwnerCounts {
+    /// The number of instances with entries in the store.
+    pub(super) owners: AtomicUsize,
+    /// The number of entries that instances' objects show to the collector.
+    owned: AtomicUsize,
+}
 
 /// An instance with results.
 struct Owner {
@@ -225,20 +233,24 @@ impl PreparedEntry {
             value,
             owned,
         };
-        store.hooks.owned.fetch_add(usize::from(owned), Ordering::Relaxed);
+        store
+            .hooks
+            .counts
+            .owned
+            .fetch_add(usize::from(owned), Ordering::Relaxed);
         owner.entries.insert(key as usize, entry);
         match owner.caches.iter_mut().find(|(cache, _)| ptr::eq(*cache, store)) {
             Some((_, count)) => *count += 1,
             None => {
                 owner.caches.push((store, 1));
-                store.hooks.owners.fetch_add(1, Ordering::Relaxed);
+                store.hooks.counts.owners.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 }
 
 /// Removes the registration of an entry that left its cache.
-pub(super) fn detach_entry(hooks: &Hooks, key: Object) {
+pub(super) fn detach_entry(counts: &OwnerCounts, key: Object) {
     // SAFETY: the entry holds its key.
     let Some(instance) = (unsafe { instance_of(key) }) else {
         return;
@@ -250,21 +262,21 @@ pub(super) fn detach_entry(hooks: &Hooks, key: Object) {
     let Some(entry) = owner.entries.remove(&(key as usize)) else {
         return;
     };
-    hooks.owned.fetch_sub(usize::from(entry.owned), Ordering::Relaxed);
+    counts.owned.fetch_sub(usize::from(entry.owned), Ordering::Relaxed);
     let Some(at) = owner.caches.iter().position(|(cache, _)| ptr::eq(*cache, entry.store)) else {
         return;
     };
     owner.caches[at].1 -= 1;
     if owner.caches[at].1 == 0 {
         owner.caches.swap_remove(at);
-        hooks.owners.fetch_sub(1, Ordering::Relaxed);
+        counts.owners.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Returns whether an entry belongs to an instance's [`Results`] object, which shows it to the
 /// collector.
-pub(super) fn is_owned(hooks: &Hooks, key: Object) -> bool {
-    if hooks.owned.load(Ordering::Relaxed) == 0 {
+pub(super) fn is_owned(counts: &OwnerCounts, key: Object) -> bool {
+    if counts.owned.load(Ordering::Relaxed) == 0 {
         return false;
     }
     // SAFETY: the entry holds its key.
@@ -294,18 +306,22 @@ fn instance_died(instance: Object) {
     let Some(owner) = owner else { return };
     for (store, _) in &owner.caches {
         // SAFETY: as in `remove`.
-        unsafe { &**store }.hooks.owners.fetch_sub(1, Ordering::Relaxed);
+        unsafe { &**store }.hooks.counts.owners.fetch_sub(1, Ordering::Relaxed);
     }
     for entry in owner.entries.values().filter(|entry| entry.owned) {
         // SAFETY: as in `remove`.
-        unsafe { &*entry.store }.hooks.owned.fetch_sub(1, Ordering::Relaxed);
+        unsafe { &*entry.store }
+            .hooks
+            .counts
+            .owned
+            .fetch_sub(1, Ordering::Relaxed);
     }
     remove(owner.entries.iter().map(|(key, entry)| (*key, *entry)));
 }
 
 /// Removes all registrations of a store that is being dropped, and has been emptied.
 pub(super) fn detach_store(store: &Store) {
-    if store.hooks.owners.load(Ordering::Relaxed) == 0 {
+    if store.hooks.counts.owners.load(Ordering::Relaxed) == 0 {
         return;
     }
     for owner in OWNERS.lock().values_mut() {

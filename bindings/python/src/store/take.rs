@@ -16,7 +16,7 @@ impl Store {
         if each == 0 {
             return;
         }
-        let instances = self.hooks.owners.load(Ordering::Relaxed) as u64 + 1;
+        let instances = self.hooks.counts.owners.load(Ordering::Relaxed) as u64 + 1;
         let now = self.cache.capacity();
         let wanted = each.saturating_mul(instances);
         // Grown by at least a quarter and shrunk by at least a half, so not with every instance.
