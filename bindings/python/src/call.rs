@@ -97,9 +97,9 @@ pub(crate) unsafe fn check_equal(class: *mut ffi::PyTypeObject) -> Result<(), Ra
             .getattr("__qualname__")
             .map_or_else(|_| "this class".to_owned(), |name| name.to_string());
         PyTypeError::new_err(format!(
-            "a cached method cannot keep a weak reference to a {name}, nor tell its instances apart by their values: add '__weakref__' to its \
+            "a cached method can neither keep a weak reference to a {name} nor compare its instances by value: add '__weakref__' to its \
              __slots__ (dataclass(slots=True, weakref_slot=True)), or give it __eq__ and __hash__ (dataclass(frozen=True)), or use \
-             cached(method=False), which takes the instance for an argument as any other"
+             cached(method=False), which treats the instance as any other argument"
         ))
     })))
 }

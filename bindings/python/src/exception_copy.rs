@@ -208,7 +208,7 @@ impl<'py> Copies<'py> {
                 .import(intern!(py, "copy"))?
                 .call_method1(intern!(py, "copy"), (exception,))?;
             if copy.is(exception) || !copy.is_instance_of::<PyBaseException>() {
-                return Err(PyTypeError::new_err("not copied"));
+                return Err(PyTypeError::new_err("the exception was not copied"));
             }
             let attributes = copy.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
             for (name, value) in attributes.copy()? {

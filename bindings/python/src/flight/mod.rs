@@ -90,7 +90,7 @@ impl Flight {
 
     fn waits_for(&self) -> PyResult<&SharedLoad> {
         let shared = self.shared.as_deref();
-        shared.ok_or_else(|| PyRuntimeError::new_err("who leads a load cannot wait for it"))
+        shared.ok_or_else(|| PyRuntimeError::new_err("the leader of a load cannot wait for it"))
     }
 }
 
@@ -145,7 +145,7 @@ impl Flight {
     #[pyo3(signature = (error, /))]
     fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         if !error.is_instance_of::<pyo3::exceptions::PyBaseException>() {
-            return Err(PyTypeError::new_err("an exception is needed"));
+            return Err(PyTypeError::new_err("the error must be an exception"));
         }
         let outcome = failure(py, &PyErr::from_value(error));
         self.end(py, &outcome, Ttl::Default)

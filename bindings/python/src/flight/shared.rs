@@ -158,7 +158,7 @@ impl WaitEdge {
         while let Some(thread) = at {
             if thread == me {
                 return Err(PyRuntimeError::new_err(
-                    "loads wait for each other: the thread that loads this key waits for one that this thread is loading",
+                    "deadlock: the thread that loads this key waits for a load of this thread",
                 ));
             }
             at = graph.get(&thread).copied();
@@ -244,7 +244,7 @@ impl SharedLoad {
                 return Ok(completion);
             }
             if self.gate.is_null() {
-                return Err(PyMemoryError::new_err("no lock to wait with"));
+                return Err(PyMemoryError::new_err("out of memory for the lock of a load"));
             }
             if self.leader.task
                 && let Some(check) = CHECK_EVENT_LOOP.get(py)

@@ -122,7 +122,7 @@ impl Mapping {
                 }
                 match self.store.join_or_lead(search, &key.clone().into(), false)? {
                     LoadRole::Reentrant => {
-                        let text = "a loader asked for the key that it is loading";
+                        let text = "a loader requested the key that it is loading";
                         return Err(PyRuntimeError::new_err(text));
                     }
                     LoadRole::Bypass => return Ok(LoadStart::Bypass),

@@ -271,7 +271,7 @@ fn split_ttl(loaded: Result<Ref, Raised>) -> Result<(Ref, Ttl), Raised> {
 
 fn reentrant_call_error() -> PyErr {
     PyRuntimeError::new_err(
-        "a cached function called itself with the same arguments, while it was computing the result for them",
+        "a cached function called itself with the same arguments, while it computed the result for them",
     )
 }
 

@@ -100,7 +100,7 @@ pub(super) fn parts<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<(u8, Boun
 pub(super) fn make<'py>(number: u8, arguments: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
     let py = arguments.py();
     let known = CLASSES.get(usize::from(number));
-    let known = known.ok_or_else(|| PyValueError::new_err(format!("{number} is no class")))?;
+    let known = known.ok_or_else(|| PyValueError::new_err(format!("unknown class number {number}")))?;
     // The classes accept other arguments too, and those of `datetime` do not check all of them.
     let fits = match known.arguments {
         Attributes(names) | AttributesAndFold(names) => names.len() == arguments.len(),
@@ -108,7 +108,7 @@ pub(super) fn make<'py>(number: u8, arguments: Bound<'py, PyTuple>) -> PyResult<
         Text => arguments.extract::<(Bound<'_, PyString>,)>().is_ok(),
     };
     if !fits {
-        return Err(PyValueError::new_err(format!("a {} of other parts", known.name)));
+        return Err(PyValueError::new_err(format!("wrong arguments for {}", known.name)));
     }
     let class = known.get(py)?;
     if !matches!(known.arguments, AttributesAndFold(_)) {

@@ -113,7 +113,7 @@ impl<T> Exclusive<T> {
 
     fn take(&self) -> PyResult<T> {
         self.swap(None)
-            .ok_or_else(|| PyRuntimeError::new_err("this snapshot is done with, or in another thread's hands"))
+            .ok_or_else(|| PyRuntimeError::new_err("this snapshot session has ended, or another thread uses it"))
     }
 
     /// Runs `f` with the state; after an error there is no state any more.

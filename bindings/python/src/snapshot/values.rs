@@ -37,7 +37,7 @@ const OBJECT: u8 = b'o';
 const DEPTH: usize = 100;
 
 fn too_deep() -> PyErr {
-    PyValueError::new_err(format!("values within values, more than {DEPTH} deep"))
+    PyValueError::new_err(format!("nested values: more than {DEPTH} deep"))
 }
 
 fn length(length: usize, out: &mut Vec<u8>) -> PyResult<()> {
@@ -239,7 +239,7 @@ impl<'b> Reader<'b> {
                 let [class] = self.array()?;
                 classes::make(class, self.decode(py, depth)?.cast_into()?)?
             }
-            _ => return Err(PyValueError::new_err(format!("{kind:#04x} begins no value"))),
+            _ => return Err(PyValueError::new_err(format!("unknown kind of value: {kind:#04x}"))),
         })
     }
 }

@@ -134,7 +134,7 @@ impl<'py> Options<'py> {
             (_, Some(weight)) if options.weigher.is_some() => Some(weight),
             (_, Some(_)) => {
                 return Err(PyValueError::new_err(
-                    "max_weight needs a weigher, which says what an entry weighs",
+                    "max_weight needs a weigher, which returns the weight of an entry",
                 ));
             }
             _ if options.weigher.is_some() => return Err(PyValueError::new_err("a weigher needs max_weight")),
@@ -144,7 +144,7 @@ impl<'py> Options<'py> {
         let stale = options.stale_while_revalidate.or(options.stale_if_error);
         if options.ttl.is_none() && stale.is_some() {
             return Err(PyValueError::new_err(
-                "stale_while_revalidate and stale_if_error begin after ttl: set that, too",
+                "stale_while_revalidate and stale_if_error start when ttl ends: set ttl, too",
             ));
         }
         if options.stale_while_revalidate.is_some() && options.refresher.is_none() {

@@ -405,7 +405,7 @@ impl Results {
 
 unsafe extern "C" fn new(_: *mut ffi::PyTypeObject, _: Object, _: Object) -> Object {
     ffi_guard(ptr::null_mut(), |_| {
-        Err(PyTypeError::new_err("results are made by the caches whose they are"))
+        Err(PyTypeError::new_err("Results objects are created by caches only"))
     })
 }
 

@@ -16,5 +16,5 @@ pub(super) fn checked_node(node: u32) -> PyResult<u32> {
 }
 
 pub(super) fn failure(kind: u8) -> PyResult<Failure> {
-    Failure::from_number(kind).ok_or_else(|| PyValueError::new_err(format!("{kind} is no kind of failure")))
+    Failure::from_number(kind).ok_or_else(|| PyValueError::new_err(format!("unknown kind of failure: {kind}")))
 }

@@ -421,7 +421,10 @@ impl Namespace {
     fn set_generations(&self, keys: Vec<Bound<'_, PyBytes>>) -> PyResult<()> {
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
         if !(1..=usize::from(tier2::SLOTS)).contains(&keys.len()) {
-            return Err(PyValueError::new_err(format!("{} generations: at least 1", keys.len())));
+            let (count, most) = (keys.len(), tier2::SLOTS);
+            return Err(PyValueError::new_err(format!(
+                "expected 1 to {most} generations, got {count}"
+            )));
         }
         self.0.set_generations(&keys);
         Ok(())

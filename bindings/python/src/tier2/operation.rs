@@ -94,7 +94,7 @@ impl Operation {
             Self::VALUE => Kind::Value,
             Self::NEGATIVE => Kind::Negative,
             Self::LOCAL => Kind::Local,
-            _ => return Err(PyValueError::new_err(format!("{kind} is no kind of value"))),
+            _ => return Err(PyValueError::new_err(format!("unknown kind of value: {kind}"))),
         };
         Ok(self.0.loaded(now, ttl, kind) as u8)
     }
