@@ -27,8 +27,8 @@ impl Reads {
     /// Reports the replies of an MGET.
     ///
     /// Returns:
-    ///     For each key (payload, flags, codec, keep_until) of a hit, None if the key is absent, and
-    ///     False for a read that must be taken and driven by itself.
+    ///     For each key (payload, flags, codec, keep_until) of a hit, None if the key is absent,
+    ///     and False for a read that must be taken and driven by itself.
     #[pyo3(signature = (now, epoch, replies, /))]
     fn replies<'py>(&mut self, now: u64, epoch: u32, replies: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>> {
         let py = replies.py();
