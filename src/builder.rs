@@ -1,7 +1,7 @@
 //! How a cache is described before it is built.
 
 use crate::cache::Cache;
-use crate::clock::{Clock, Source, nanos};
+use crate::clock::{Clock, TimeSource, nanos};
 use crate::engine::{ExpirySettings, Listener, Settings};
 use crate::error::BuildError;
 use crate::expiry::Expiry;
@@ -79,7 +79,7 @@ impl<K, V> Builder<K, V> {
             weigher: None,
             policy: PolicyKind::default(),
             listener: None,
-            time: ExpirySettings::new(Source::System),
+            time: ExpirySettings::new(TimeSource::System),
             jitter: 0.0,
             background: None,
             negative_ttl: None,
@@ -219,7 +219,7 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// Takes the time from `clock` instead of the system's monotonic clock; see [`Clock`].
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
-        self.time.clock = Source::Custom(Arc::new(clock));
+        self.time.clock = TimeSource::Custom(Arc::new(clock));
         self
     }
 

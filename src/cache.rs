@@ -423,7 +423,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let found = self.0.find_alive(hash, key, now, &guard)?;
         let timing = self.0.engine.timing(found, &guard);
         // The entry may come from a snapshot, as the first one with a deadline. So the clock is read again.
-        Some(timing.and_then(|timing| timing.left(self.0.engine.now())))
+        Some(timing.and_then(|timing| timing.remaining(self.0.engine.now())))
     }
 }
 

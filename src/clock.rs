@@ -1,4 +1,5 @@
-//! What time it is, for caches whose entries expire.
+//! Clocks for caches whose entries expire: [`Clock`], [`ManualClock`], and the cache's own
+//! [`TimeSource`].
 
 use crate::prim::clock;
 use crate::prim::sync::{AtomicU64, Ordering};
@@ -9,20 +10,28 @@ use std::time::Duration;
 ///
 /// # The system's clock
 ///
-/// Without a clock of its own a cache uses the monotonic clock of the operating system, read at most about a millisecond
-/// ago. Setting the wall clock does not change it. While a machine is suspended, it stands still on Linux and goes on on
-/// Windows and macOS, as [`Instant`](std::time::Instant) does: a laptop that slept for an hour may find an entry with ten
-/// minutes to live still alive. Who must not have that builds a clock on one that counts suspended time (`CLOCK_BOOTTIME`).
+/// Without a clock of its own, a cache uses the monotonic clock of the operating system, read at
+/// most about a millisecond ago. Setting the wall clock does not change it. While a machine is
+/// suspended, the clock stops on Linux and continues on Windows and macOS, as
+/// [`Instant`](std::time::Instant) does. So on a laptop that slept for an hour, an entry with ten
+/// minutes left may still be alive. To prevent that, implement a clock that counts suspended time
+/// (`CLOCK_BOOTTIME`).
 ///
-/// On `wasm32-unknown-unknown` there is none. There a cache with expiration settings is not built without a clock of its own
-/// ([`BuildError::NoClock`](crate::BuildError::NoClock)), an insertion with a time to live of its own panics, and
-/// [`Stats::load_time`](crate::Stats::load_time) stays zero.
+/// `wasm32-unknown-unknown` has no clock. There, building a cache with expiration settings and
+/// without a clock of its own fails ([`BuildError::NoClock`](crate::BuildError::NoClock)), an
+/// insertion with a TTL of its own panics, and [`Stats::load_time`](crate::Stats::load_time) stays
+/// zero.
 ///
 /// # Clocks that jump
 ///
-/// A jump ahead ends all lives that it skips. Going back is not allowed, but breaks nothing: entries live longer by as much.
+/// A jump ahead expires all entries whose deadlines it skips. Going back is not allowed, but breaks
+/// nothing: entries live longer by the same time.
 pub trait Clock: Send + Sync {
-    /// The time since a moment that never changes. Called by any thread, often more than once per operation, under no lock.
+    /// Returns the time since a fixed instant.
+    ///
+    /// # Concurrency
+    ///
+    /// Called by any thread, often more than once per operation, while no lock is held.
     fn now(&self) -> Duration;
 }
 
@@ -32,7 +41,8 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
     }
 }
 
-/// A clock that stands still until it is told to go on: for tests. A clone is a handle to the same clock.
+/// A clock that advances only by [`advance`](Self::advance): for tests. A clone is a handle to the
+/// same clock.
 ///
 /// ```
 /// use hotset::{Cache, ManualClock};
@@ -57,16 +67,17 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 pub struct ManualClock(Arc<AtomicU64>);
 
 impl ManualClock {
-    /// A clock that shows zero.
+    /// Returns a clock that shows zero.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Puts the clock forward. It stops at 2^64 nanoseconds, 584 years.
+    /// Advances the clock. It stops at 2^64 nanoseconds, 584 years.
     pub fn advance(&self, by: Duration) {
         let by = nanos(by);
         let mut seen = self.0.load(Ordering::Relaxed);
-        // Release pairs with the Acquire in `now`: who sees the new time sees what was done before it.
+        // Release pairs with the Acquire in `now`: a thread that sees the new time sees what was
+        // done before.
         while let Err(now) =
             self.0
                 .compare_exchange_weak(seen, seen.saturating_add(by), Ordering::Release, Ordering::Relaxed)
@@ -82,26 +93,27 @@ impl Clock for ManualClock {
     }
 }
 
-/// In nanoseconds, up to 584 years.
+/// Returns the duration in nanoseconds, at most 584 years.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Where a cache gets its time from.
+/// The clock of a cache: the system's, or the user's.
 #[derive(Clone)]
-pub(crate) enum Source {
+pub(crate) enum TimeSource {
     System,
     Custom(Arc<dyn Clock>),
 }
 
-impl Source {
-    /// Whether it tells the time: the system's does not on every platform.
+impl TimeSource {
+    /// Returns whether there is a clock. Not every platform has one.
     pub(crate) fn is_available(&self) -> bool {
         clock::EXISTS || matches!(self, Self::Custom(_))
     }
 
-    /// Returns the time in nanoseconds since some moment; never 0, and before the end of time.
-    // Always inlined: a lookup of a cache with a time to live reads the system's clock in a few instructions.
+    /// Returns the time in nanoseconds since a fixed instant; never 0, and less than `u64::MAX`.
+    // Always inlined: a lookup in a cache with a TTL reads the system's clock in a few
+    // instructions.
     #[inline(always)]
     pub(crate) fn now(&self) -> u64 {
         match self {
@@ -111,7 +123,8 @@ impl Source {
     }
 }
 
-/// Reads a user's clock, as [`Source::now`] says. Kept out of line, so that the system's clock is inlined alone.
+/// Reads a user's clock for [`TimeSource::now`]. Out of line, so that only the system's clock is
+/// inlined.
 #[inline(never)]
 fn read(clock: &dyn Clock) -> u64 {
     nanos(clock.now()).saturating_add(1).min(u64::MAX - 1)

@@ -1,44 +1,53 @@
-//! How long entries live.
+//! Expiration of entries as users set it: [`Expiry`] for each entry, [`Ttl`] for one call.
 
 use std::time::Duration;
 
-/// How long each entry lives, by its key and value; for [`Builder::expiry`](crate::Builder::expiry).
+/// Computes the expiration of each entry from its key and value; for
+/// [`Builder::expiry`](crate::Builder::expiry).
 ///
-/// Each function returns the time from now on after which the entry ends, or `None` for no end. Together with a time to
-/// live or to idle, the earliest end counts. What is passed as `remaining` is the time that the entry has left by all of
-/// them together, and by default is returned as it is.
+/// Each function returns the time from now until the entry expires, or `None` if it never expires.
+/// With a time to live or to idle, the earliest deadline applies. `remaining` is the time until
+/// that earliest deadline; by default it is returned unchanged.
 ///
-/// The functions run in the calls that create, update and read entries, under no lock; they may use the cache. If one
-/// panics, the call has no effect.
+/// # Panics
+///
+/// If a function panics, the call has no effect.
+///
+/// # Concurrency
+///
+/// The functions run in the calls that create, update and read entries, while no lock is held. They
+/// may use the cache.
 pub trait Expiry<K, V>: Send + Sync {
-    /// The key was absent.
+    /// Returns the expiration of an entry whose key was absent.
     fn after_create(&self, key: &K, value: &V) -> Option<Duration>;
 
-    /// The key had an entry with `remaining` left when the call began; `value` is the new value.
+    /// Returns the expiration of an entry that replaces one with `remaining` time left; `value` is
+    /// the new value.
     fn after_update(&self, key: &K, value: &V, remaining: Option<Duration>) -> Option<Duration> {
         let _ = (key, value);
         remaining
     }
 
-    /// The entry was found by a lookup. Called for every hit. If this brings the end nearer, the lookup waits for
-    /// housekeeping that is going on.
+    /// Returns the expiration of an entry that a lookup found. Called for every hit. A hit that
+    /// moves the deadline earlier waits for maintenance that is in progress.
     fn after_read(&self, key: &K, value: &V, remaining: Option<Duration>) -> Option<Duration> {
         let _ = (key, value);
         remaining
     }
 }
 
-/// How long one entry lives, for the calls that say so themselves.
+/// The expiration of one entry, for calls that set it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ttl {
-    /// As the cache's settings say.
+    /// The cache's settings apply.
     #[default]
     Default,
-    /// As long as the entry that it replaces; as the cache's settings say if there is none.
+    /// The entry keeps the deadline of the entry that it replaces. If there is none, the cache's
+    /// settings apply.
     Keep,
-    /// So long from now on, less the cache's jitter.
+    /// The entry expires after this time, less the cache's jitter.
     After(Duration),
-    /// Until something else than a time to live ends it.
+    /// No TTL: only other settings, such as a time to idle, expire the entry.
     Never,
 }
 

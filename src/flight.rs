@@ -381,16 +381,19 @@ impl<K, V> Flights<K, V> {
         key: K,
         actor: ActorId,
     ) -> Joined<'_, K, V> {
-        let mut seen = Vec::new();
+        let mut compared = Vec::new();
         loop {
             let mut state = lock(&shard.state);
             let shared = shard.share_hash(&mut state, hash);
             // Loads that other callers began since the last pass may be for this key. If all were
             // compared, none is: begin one, under the same lock (invariant 18).
-            if shared.iter().all(|one| seen.iter().any(|old| Arc::ptr_eq(old, one))) {
+            if shared
+                .iter()
+                .all(|one| compared.iter().any(|old| Arc::ptr_eq(old, one)))
+            {
                 let lead = shard.begin(state, hash, key, actor);
                 // Dropped here: if a key's destructor panics, the leader is dropped too.
-                drop((seen, shared));
+                drop((compared, shared));
                 return lead;
             }
             drop(state);
@@ -399,7 +402,7 @@ impl<K, V> Flights<K, V> {
                 shard.waits.fetch_add(1, Ordering::Relaxed);
                 return Joined::Wait(flight.clone());
             }
-            seen = shared;
+            compared = shared;
         }
     }
 
@@ -516,14 +519,14 @@ impl<'f, K, V> Leader<'f, K, V> {
         loaded
     }
 
-    /// Begins the measured time of a load that is not a closure. It is counted as failed unless [`end_run`](Self::end_run)
-    /// follows.
+    /// Starts to time a load that is not a closure. It is counted as failed unless
+    /// [`end_run`](Self::end_run) follows.
     pub(crate) fn begin_run(&mut self) {
         self.begun = clock::now();
         self.counts.failures = 1;
     }
 
-    /// Ends the measured time of a load that is not a closure, with a value.
+    /// Stops the time of a load that is not a closure, and counts it as successful.
     pub(crate) fn end_run(&mut self) {
         self.counts.ticks = clock::now().saturating_sub(self.begun);
         self.counts.loads = 1;

@@ -56,6 +56,18 @@ pub(crate) enum Found<V> {
     Missing(Guard),
 }
 
+#[cfg(feature = "async")]
+impl<V> Found<V> {
+    /// Returns the value, if any, and whether this caller must reload it. Drops the guard.
+    fn unpinned(self) -> Option<(V, bool)> {
+        match self {
+            Self::Cached(value) => Some((value, false)),
+            Self::Due(value) => Some((value, true)),
+            Self::Missing(_) => None,
+        }
+    }
+}
+
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Returns the value for `key`, calling `load` to compute and insert it if it is absent or expired.
     ///

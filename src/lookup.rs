@@ -102,7 +102,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     #[inline(always)]
     fn record_hit_fast<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
         let local = self.engine.thread_states().near(guard)?;
-        if !self.engine.mark(found, guard) {
+        if !self.engine.try_mark_hit(found, guard) {
             return None;
         }
         local.hit();
@@ -139,7 +139,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     #[inline(always)]
     fn hit<'g>(&self, found: NonNull<Header>, now: u64, guard: &'g Guard) -> &'g Entry<K, V> {
         self.engine.hit(found, guard);
-        if now != 0 && self.engine.time().moves() {
+        if now != 0 && self.engine.time().hits_move_deadlines() {
             self.engine.update_deadline(Handle(found), now, guard);
         }
         Engine::<K, V>::view(found)

@@ -1,7 +1,7 @@
 //! Failed loads that are remembered for a short time, so that a source that is down is not asked by everyone (negative
 //! caching).
 
-use crate::clock::Source;
+use crate::clock::TimeSource;
 use crate::engine::{Engine, ExpirySettings, Settings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
@@ -50,7 +50,7 @@ impl<K: Eq> Failures<K> {
 
 impl<K> Failures<K> {
     /// Remembers failures of a cache of this capacity for so many nanoseconds.
-    pub(crate) fn new(capacity: u64, ttl: u64, clock: Source) -> Result<Self, BuildError> {
+    pub(crate) fn new(capacity: u64, ttl: u64, clock: TimeSource) -> Result<Self, BuildError> {
         if !clock.is_available() {
             return Err(BuildError::NoClock);
         }

@@ -100,7 +100,7 @@ where
     let guard = unsafe { unprotected() };
     match cache.0.lookup_fast(key, cache.0.hash(key), &guard) {
         Ok(entry) => entry.map(|entry| read(&entry.value)),
-        Err(Some(found)) if cache.0.engine.hits_are_quiet() => {
+        Err(Some(found)) if cache.0.engine.hits_only_mark() => {
             let now = cache.0.engine.now();
             if !allowed(now) {
                 cache.0.engine.thread_states().count(&guard, false);
@@ -248,9 +248,9 @@ where
     let found = inner.peek(inner.hash(key), key, &guard);
     if let Some(times) = found.and_then(|found| inner.engine.timing(found, &guard)) {
         if time.grace > 0 {
-            times.extend(now.saturating_add(time.grace));
+            times.extend_deadline(now.saturating_add(time.grace));
         }
-        times.unclaim_reload(now.saturating_add(time.retry()));
+        times.unclaim_reload(now.saturating_add(time.retry_delay()));
     }
 }
 
@@ -347,7 +347,7 @@ where
     let found = inner.find_alive(hash, key, now, &guard)?;
     let timing = inner.engine.timing(found, &guard);
     // (It may have come from a snapshot, as the first with an expiration: so the clock is read again.)
-    let left = timing.and_then(|timing| timing.left(inner.engine.now()));
+    let left = timing.and_then(|timing| timing.remaining(inner.engine.now()));
     Some((read(&Engine::<K, V>::view(found.0).value), left))
 }
 
@@ -375,8 +375,8 @@ pub fn hottest_with_remaining<K, V, S, R>(
     let taken = alive.filter_map(|handle| {
         let timing = engine.timing(handle, &guard);
         let remaining = Remaining {
-            unused: timing.and_then(|timing| timing.left(now)),
-            used: timing.and_then(|timing| timing.left_at_most(now)),
+            unused: timing.and_then(|timing| timing.remaining(now)),
+            used: timing.and_then(|timing| timing.max_remaining(now)),
         };
         let entry = Engine::<K, V>::view(handle.0);
         take(&entry.key, &entry.value, remaining)

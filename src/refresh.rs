@@ -57,7 +57,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
             let (guard, now) = (inner.engine.pin(), inner.engine.now());
             let found = inner.peek_alive(self.hash, &self.key, now, &guard);
             if let Some(timing) = found.and_then(|found| inner.engine.timing(found, &guard)) {
-                timing.unclaim_reload(now.saturating_add(time.retry()));
+                timing.unclaim_reload(now.saturating_add(time.retry_delay()));
             }
         }
     }
@@ -134,7 +134,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                     let (guard, now) = (inner.engine.pin(), inner.engine.now());
                     let found = inner.peek(self.hash, &self.key, &guard);
                     if let Some(timing) = found.and_then(|found| inner.engine.timing(found, &guard)) {
-                        timing.extend(now.saturating_add(grace));
+                        timing.extend_deadline(now.saturating_add(grace));
                     }
                 }
                 // Who waits has found the entry ended or removed meanwhile.

@@ -1,49 +1,51 @@
-//! What happened in a cache, for its user to see.
+//! Statistics of a cache, and the causes of removals.
 
 use std::time::Duration;
 
-/// Why an entry left the cache.
+/// The reason why an entry left the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
-    /// Its time was over.
+    /// The entry expired.
     Expired,
-    /// It was evicted, or never admitted, to keep the cache within its capacity.
+    /// The entry was evicted, or never admitted, to keep the cache within its capacity.
     Size,
-    /// It was removed by `remove`, `remove_if`, `compute` or `clear`.
+    /// The entry was removed by `remove`, `remove_if`, `compute` or `clear`.
     Explicit,
-    /// Another value was inserted for its key.
+    /// Another value was inserted for the key.
     Replaced,
 }
 
-/// What happened in a cache since it was built. Counts may lag behind other threads' calls that are still going on.
+/// The counters of a cache since it was built. They may lag behind calls of other threads that are
+/// in progress.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Lookups that found their key.
+    /// Number of lookups that found their key.
     pub hits: u64,
-    /// Lookups that did not.
+    /// Number of lookups that did not find their key.
     pub misses: u64,
-    /// Entries that came in, replacements included.
+    /// Number of entries inserted, replacements included.
     pub insertions: u64,
-    /// Entries that had been admitted and left to make room.
+    /// Number of admitted entries that were evicted.
     pub evictions: u64,
-    /// Entries that left because their time was over.
+    /// Number of entries that expired.
     pub expirations: u64,
-    /// New entries that were not admitted: lost against a resident entry, or heavier than the whole capacity.
+    /// Number of new entries that were not admitted: they lost against a resident entry, or were
+    /// heavier than the capacity.
     pub rejections: u64,
-    /// Loaders that returned a value, or the values of several keys.
+    /// Number of loaders that returned a value, or the values of several keys.
     pub loads: u64,
-    /// Loaders that failed or panicked, and futures that were dropped while they loaded.
+    /// Number of loaders that failed or panicked, and of futures dropped while loading.
     pub load_failures: u64,
-    /// Callers that came while their key was being loaded, and were to wait for that.
+    /// Number of calls that waited for another caller's load of the same key.
     pub waits: u64,
-    /// The time spent in loaders: of a future, from its first poll until it is ready or dropped.
+    /// Time spent in loaders; of a future, from its first poll until it is ready or dropped.
     pub load_time: Duration,
 }
 
 impl Stats {
-    /// The share of lookups that were hits, from 0 to 1; 0 if there were none.
+    /// Returns the share of lookups that were hits, from 0 to 1; 0 if there were none.
     pub fn hit_ratio(&self) -> f64 {
         let lookups = self.hits + self.misses;
         if lookups == 0 {

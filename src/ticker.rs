@@ -1,4 +1,7 @@
-//! A cache's own threads: the optional one that does maintenance while no other thread uses the cache, and their end.
+//! The threads that a cache owns, and their shutdown.
+//!
+//! [`Service`] runs a task at an interval on a thread of its own: the ticker, which performs
+//! maintenance while no other thread uses the cache, or the saver of automatic snapshots.
 
 use crate::cache::{Cache, Inner};
 use std::cell::Cell;
@@ -8,37 +11,40 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{io, process};
 
-/// Told when the last handle is dropped, so that the thread does not sleep on until its next turn.
+/// Wakes a service's thread for its shutdown, so that it does not sleep until its next interval.
 #[derive(Default)]
 struct Shutdown {
-    rung: Mutex<bool>,
-    heard: Condvar,
+    requested: Mutex<bool>,
+    wakeup: Condvar,
 }
 
 impl Shutdown {
-    fn ring(&self) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.heard.notify_all();
+    fn request(&self) {
+        *self.requested.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wakeup.notify_all();
     }
 
-    /// Waits for so long; true if it rang.
+    /// Waits for `interval`. Returns true if a shutdown was requested.
     fn wait(&self, interval: Duration) -> bool {
-        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.heard.wait_timeout_while(rung, interval, |rung| !*rung);
+        let requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .wakeup
+            .wait_timeout_while(requested, interval, |requested| !*requested);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
 thread_local! {
-    /// This thread is a cache's own: its ticker, or its saver.
+    /// Whether this thread is a ticker or a saver.
     static IS_SERVICE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A thread of a cache's own. When this is dropped, the thread is told to end, and waited for.
+/// A thread that a cache owns. Dropping it requests the shutdown, and joins the thread.
 ///
-/// It does not wait for itself. Nor does a thread of another cache wait for a ticker: user code may drop handles on both, and
-/// two of them could wait for each other. A saver is waited for even then, so that a later save is not overwritten by its
-/// own. In the child of a fork, which does not have the thread, nothing is done.
+/// A thread does not join itself. A thread of another cache does not join a ticker either: user
+/// code may drop handles on both, and two tickers could wait for each other. A saver is joined even
+/// then, so that a later save is not overwritten by its own. In the child of a fork the thread does
+/// not exist, and the drop does nothing.
 pub(crate) struct Service {
     kind: Kind,
     shutdown: Arc<Shutdown>,
@@ -46,31 +52,32 @@ pub(crate) struct Service {
     process: u32,
 }
 
-/// What a thread does.
+/// The task of a service's thread.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
-    /// Maintenance.
+    /// Performs maintenance.
     Ticker,
-    /// Saves to a snapshot.
+    /// Saves automatic snapshots.
     Saver,
 }
 
 impl Service {
-    /// Runs `turn` every `interval` on a new thread, until the service is dropped or `turn` returns false.
+    /// Runs `task` every `interval` on a new thread, until the service is dropped or `task` returns
+    /// false.
     pub(crate) fn start(
         kind: Kind,
         interval: Duration,
-        mut turn: impl FnMut() -> bool + Send + 'static,
+        mut task: impl FnMut() -> bool + Send + 'static,
     ) -> io::Result<Self> {
         let shutdown = Arc::new(Shutdown::default());
-        let heard = shutdown.clone();
+        let wakeup = shutdown.clone();
         let name = match kind {
             Kind::Ticker => "hotset-ticker",
             Kind::Saver => "hotset-saver",
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             IS_SERVICE.set(true);
-            while !heard.wait(interval) && turn() {}
+            while !wakeup.wait(interval) && task() {}
         })?;
         Ok(Self {
             kind,
@@ -86,14 +93,14 @@ impl Drop for Service {
         if self.process != process::id() {
             return;
         }
-        self.shutdown.ring();
+        self.shutdown.request();
         let Some(thread) = self.thread.take() else { return };
         let waits = match self.kind {
             Kind::Ticker => !IS_SERVICE.try_with(Cell::get).unwrap_or(false),
             Kind::Saver => thread.thread().id() != thread::current().id(),
         };
         if waits {
-            _ = thread.join(); // it catches its panics
+            _ = thread.join(); // the thread catches its panics
         }
     }
 }
@@ -104,14 +111,15 @@ where
     V: Send + Sync + 'static,
     S: Send + Sync + 'static,
 {
-    /// Starts the thread. It holds the cache only while it works.
+    /// Starts the ticker. Its thread holds the cache only while it works.
     pub(crate) fn start_ticker(&self, interval: Duration) -> io::Result<Service> {
         let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
         Service::start(Kind::Ticker, interval, move || {
             let Some(inner) = cache.upgrade() else { return false };
             let continues = !inner.engine.is_poisoned();
             if continues {
-                // A listener or a destructor that panics has been reported by the panic hook; the work was done.
+                // The panic hook has reported a panic of a listener or destructor, and the
+                // maintenance was completed.
                 _ = catch_unwind(AssertUnwindSafe(|| inner.engine.run_pending()));
             }
             _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));

@@ -1,7 +1,8 @@
-//! How an entry lies in memory: one allocation of `[moving] [timing] [weight] header key value`.
+//! The layout of an entry: one allocation of `[moving] [timing] [weight] header key value`.
 //!
-//! Words that only some entries need (their times, their weight) lie *before* the header, so that a cache without
-//! them pays nothing and the map, which knows only headers, need not be told.
+//! Words that only some entries need (deadlines, weight) lie *before* the header. They cost nothing
+//! where they are absent, and the map knows only headers. A [`Shape`] lists the optional words of a
+//! cache's entries; a [`Handle`] is the address of a header.
 
 use crate::map::Header;
 use crate::prim::sync::{AtomicU32, AtomicU64, Ordering};
@@ -10,53 +11,56 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
-/// The place of an entry that the policy has not heard of.
+/// The place of an entry whose arrival is not applied yet.
 pub(super) const NEW: u32 = (1 << 23) - 1;
-/// The place of an entry whose retirement came before its arrival, which will free it.
+/// The place of an entry that was retired before its arrival was applied. The arrival frees it.
 pub(super) const DEAD: u32 = (1 << 23) - 2;
-/// The place of an entry that the policy gave up while somebody else unlinked it: that retirement will free it.
+/// The place of an entry that the policy no longer holds. If another thread unlinked it, that
+/// thread's retirement frees it.
 pub(super) const GONE: u32 = (1 << 23) - 3;
-/// The place of an entry that was evicted before its arrival was applied: the arrival has the listener called with it.
+/// The place of an entry that was evicted before its arrival was applied. The arrival passes it to
+/// the listener.
 pub(super) const EVICTED: u32 = (1 << 23) - 4;
 
-/// An entry as map and policy see it.
+/// The address of an entry, as map and policy see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Handle(pub(crate) NonNull<Header>);
 
-// SAFETY: a handle is an address; what may be done with it is said where it is used.
+// SAFETY: a handle is only an address; each use of it states what keeps the entry alive.
 unsafe impl Send for Handle {}
 
-/// A moment that never comes.
-pub(crate) const NEVER: u64 = u64::MAX;
+/// The deadline of an entry that never expires.
+pub(crate) const NO_DEADLINE: u64 = u64::MAX;
 
-/// When an entry ends, in nanoseconds of its cache's clock; [`NEVER`] where it does not.
+/// The deadlines of an entry, in nanoseconds of its cache's clock; [`NO_DEADLINE`] for none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadlines {
     pub(super) deadline: u64,
-    /// However often the entry is hit, its deadline is not later than this.
+    /// The latest deadline that hits can extend the entry to.
     pub(super) max_deadline: u64,
-    /// From this moment on a hit asks for a reload.
+    /// From this time on, a hit requests a reload.
     pub(super) refresh_at: u64,
 }
 
-/// What every entry with times keeps: 16 bytes, the deadline next to the header, where lookups need it.
+/// The words of an entry that may expire: 16 bytes. The deadline is next to the header, where
+/// lookups read it.
 #[repr(C)]
 struct Timing {
-    /// Where the entry is in the wheel. Belongs to the holder of the maintenance lock.
+    /// The entry's place in the wheel. Only the holder of the maintenance lock uses it.
     timer: AtomicU32,
-    /// From this moment on the entry is a miss. Moved by readers, where hits prolong a life.
+    /// From this time on the entry is a miss. Readers move it, where hits extend deadlines.
     deadline: AtomicU64,
 }
 
-/// What it keeps besides where deadlines may move or values are reloaded: 24 bytes.
+/// Further words, if deadlines may move or values are reloaded: 24 bytes.
 struct Moving {
     max_deadline: AtomicU64,
     refresh_at: AtomicU64,
-    /// The deadline that the wheel knows of. Belongs to the holder of the maintenance lock.
+    /// The deadline that the wheel uses. Only the holder of the maintenance lock uses it.
     scheduled: AtomicU64,
 }
 
-/// The times of an entry.
+/// A reference to the deadlines of an entry.
 #[derive(Clone, Copy)]
 pub(crate) struct ExpiryRef<'a> {
     timing: &'a Timing,
@@ -69,19 +73,20 @@ impl ExpiryRef<'_> {
         self.timing.deadline.load(Ordering::Relaxed)
     }
 
-    /// What is left until the deadline, if there is one.
-    pub(crate) fn left(self, now: u64) -> Option<Duration> {
+    /// Returns the time until the deadline, or `None` if the entry never expires.
+    pub(crate) fn remaining(self, now: u64) -> Option<Duration> {
         let deadline = self.deadline();
-        (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(now)))
+        (deadline != NO_DEADLINE).then(|| Duration::from_nanos(deadline.saturating_sub(now)))
     }
 
-    /// Returns the time until the limit that hits cannot move the deadline beyond, if there is one.
-    pub(crate) fn left_at_most(self, now: u64) -> Option<Duration> {
+    /// Returns the time until the latest deadline that hits can extend to, or `None` if there is
+    /// none.
+    pub(crate) fn max_remaining(self, now: u64) -> Option<Duration> {
         let max_deadline = self.max_deadline();
-        (max_deadline != NEVER).then(|| Duration::from_nanos(max_deadline.saturating_sub(now)))
+        (max_deadline != NO_DEADLINE).then(|| Duration::from_nanos(max_deadline.saturating_sub(now)))
     }
 
-    /// Moves the deadline, and returns where it was. Only where deadlines may move.
+    /// Moves the deadline, and returns the previous one. Only where deadlines may move.
     pub(super) fn move_deadline(self, deadline: u64) -> u64 {
         debug_assert!(self.moving.is_some());
         self.timing.deadline.swap(deadline, Ordering::Relaxed)
@@ -93,38 +98,38 @@ impl ExpiryRef<'_> {
             .map_or_else(|| self.deadline(), |moving| moving.max_deadline.load(Ordering::Relaxed))
     }
 
-    /// Lets the entry live at least until then, where deadlines may move.
-    pub(crate) fn extend(self, deadline: u64) {
+    /// Extends the deadline to at least `deadline`, where deadlines may move.
+    pub(crate) fn extend_deadline(self, deadline: u64) {
         if let Some(moving) = self.moving {
             moving.max_deadline.fetch_max(deadline, Ordering::Relaxed);
             self.timing.deadline.fetch_max(deadline, Ordering::Relaxed);
         }
     }
 
-    /// Whether the entry is due for a reload; true for one caller, who must see to it, and say when the next is due
-    /// ([`unclaim_reload`](Self::unclaim_reload)) if it comes to nothing.
+    /// Returns whether the entry is due for a reload. Returns true to one caller, which must reload
+    /// it, or set the next time with [`unclaim_reload`](Self::unclaim_reload) if the reload fails.
     #[inline]
     pub(crate) fn claim_reload(self, now: u64) -> bool {
         self.moving.is_some_and(|Moving { refresh_at, .. }| {
             let due = refresh_at.load(Ordering::Relaxed);
             due <= now
                 && refresh_at
-                    .compare_exchange(due, NEVER, Ordering::Relaxed, Ordering::Relaxed)
+                    .compare_exchange(due, NO_DEADLINE, Ordering::Relaxed, Ordering::Relaxed)
                     .is_ok()
         })
     }
 
-    /// A reload that was claimed came to nothing: at this moment the next is due.
+    /// Sets the time of the next reload after a claimed one failed.
     pub(crate) fn unclaim_reload(self, moment: u64) {
         if let Some(Moving { refresh_at, .. }) = self.moving {
-            // Another entry may have taken the place of the one that was claimed, with a time of its own.
-            let _ = refresh_at.compare_exchange(NEVER, moment, Ordering::Relaxed, Ordering::Relaxed);
+            // The claimed entry may have been replaced by one that has a reload time of its own.
+            let _ = refresh_at.compare_exchange(NO_DEADLINE, moment, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
     #[inline]
     pub(super) fn scheduled(self) -> u64 {
-        // Where deadlines do not move, it is what it was.
+        // Deadlines that do not move have one value.
         self.moving
             .map_or_else(|| self.deadline(), |moving| moving.scheduled.load(Ordering::Relaxed))
     }
@@ -147,8 +152,8 @@ impl ExpiryRef<'_> {
     }
 }
 
-/// Whether a slot word can hold this pointer: it keeps 48 bits. User space is smaller than that unless a program requests more,
-/// but some allocators put a tag into the upper bits.
+/// Returns whether a slot word, which keeps 48 bits, can hold this pointer. User space is smaller
+/// unless a program requests more, but some allocators tag the upper bits.
 fn is_plain(block: *mut u8) -> bool {
     #[cfg(test)]
     let block = block.map_addr(|address| address | TAG.get());
@@ -157,11 +162,11 @@ fn is_plain(block: *mut u8) -> bool {
 
 #[cfg(test)]
 thread_local! {
-    /// What this thread's allocations are tagged with, in tests.
+    /// The tag of this thread's allocations, in tests.
     pub(super) static TAG: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// The part of an entry whose offsets are fixed.
+/// The fields of an entry whose offsets are fixed.
 #[repr(C)]
 pub(crate) struct Entry<K, V> {
     header: Header,
@@ -169,11 +174,11 @@ pub(crate) struct Entry<K, V> {
     pub(crate) value: V,
 }
 
-/// Which optional words the entries of a cache have.
+/// The optional words that the entries of a cache have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(super) weighted: bool,
-    /// All have times; else only those that were given some.
+    /// All entries have deadlines. If not set, only entries with a TTL of their own do.
     pub(super) timed: bool,
     /// Deadlines may move, or values are reloaded.
     pub(super) moving: bool,
@@ -194,48 +199,52 @@ impl Shape {
         (layout.pad_to_align(), offset)
     }
 
-    /// How many bytes the entries of a cache take each, but for those with times in a cache where others have none.
+    /// Returns the size of an entry with the standard layout.
     pub(super) fn size<K, V>(self) -> usize {
         self.layout::<K, V>(self.timed).0.size()
     }
 
-    /// Makes an entry, in memory given back by `drop_contents` or new. It ends with `drop_contents` and `release`.
+    /// Creates an entry, in `recycled` memory or in new memory. Its lifetime ends with
+    /// `drop_contents` and `release`.
     ///
     /// # Safety
-    /// `spare`, if any, was an entry of this shape's size ([`has_standard_layout`](Self::is_usual)) and of these types, as the new one
-    /// will be; it went through `drop_contents`, and is not used elsewhere.
+    ///
+    /// `recycled`, if any, was an entry of this shape with the standard layout
+    /// ([`has_standard_layout`](Self::has_standard_layout)) and of the same types, and the new
+    /// entry has that layout too. It went through `drop_contents`, and is not used elsewhere.
     #[inline]
     pub(super) unsafe fn make<K, V>(
         self,
-        spare: Option<Handle>,
+        recycled: Option<Handle>,
         hash: u64,
         (key, value): (K, V),
         weight: u64,
-        life: Option<Deadlines>,
+        deadlines: Option<Deadlines>,
     ) -> Handle {
-        debug_assert!(life.is_some() || !self.timed);
-        let handle = spare.unwrap_or_else(|| self.allocate::<K, V>(life.is_some()));
-        // SAFETY: the memory has room for the entry, aligned, and for weight and times just before it.
+        debug_assert!(deadlines.is_some() || !self.timed);
+        let handle = recycled.unwrap_or_else(|| self.allocate::<K, V>(deadlines.is_some()));
+        // SAFETY: the memory has room for the entry, aligned, and for weight and deadlines just
+        // before it.
         unsafe {
             handle.0.cast::<Entry<K, V>>().write(Entry {
-                header: Header::new(hash, NEW, life.is_some()),
+                header: Header::new(hash, NEW, deadlines.is_some()),
                 key,
                 value,
             });
             if self.weighted {
                 handle.0.cast::<u64>().sub(1).write(weight);
             }
-            if let Some(life) = life {
+            if let Some(deadlines) = deadlines {
                 let timing = self.timing_of(handle);
                 timing.write(Timing {
                     timer: AtomicU32::new(IDLE),
-                    deadline: AtomicU64::new(life.deadline),
+                    deadline: AtomicU64::new(deadlines.deadline),
                 });
                 if self.moving {
                     timing.cast::<Moving>().sub(1).write(Moving {
-                        max_deadline: AtomicU64::new(life.max_deadline),
-                        refresh_at: AtomicU64::new(life.refresh_at),
-                        scheduled: AtomicU64::new(NEVER),
+                        max_deadline: AtomicU64::new(deadlines.max_deadline),
+                        refresh_at: AtomicU64::new(deadlines.refresh_at),
+                        scheduled: AtomicU64::new(NO_DEADLINE),
                     });
                 }
             }
@@ -257,7 +266,8 @@ impl Shape {
         Handle(unsafe { NonNull::new_unchecked(block.add(offset).cast()) })
     }
 
-    /// Whether the table can hold the allocator's pointers to entries, by the example of one.
+    /// Returns whether the table can hold the allocator's pointers to entries, judged by one
+    /// example.
     pub(super) fn has_plain_pointers<K, V>(self) -> bool {
         let (layout, _) = self.layout::<K, V>(self.timed);
         // SAFETY: the layout is not empty: it has a header.
@@ -271,10 +281,11 @@ impl Shape {
         plain
     }
 
-    /// Whether the memory of this entry can serve for another of its cache.
+    /// Returns whether the memory of this entry can be recycled for another entry of its cache.
     ///
     /// # Safety
-    /// The entry was made by `make` of an equal shape, and its header is intact.
+    ///
+    /// The entry was created by `make` of an equal shape, and its header is intact.
     #[inline]
     pub(super) unsafe fn has_standard_layout(self, handle: Handle) -> bool {
         // SAFETY: the caller's promise.
@@ -284,16 +295,18 @@ impl Shape {
     /// Drops key and value. If one of their destructors panics, the other still runs.
     ///
     /// # Safety
-    /// The entry was made by `make::<K, V>` of an equal shape, and nobody will look at it again.
+    ///
+    /// The entry was created by `make::<K, V>` of an equal shape, and is not used again.
     #[inline]
     pub(super) unsafe fn drop_contents<K, V>(self, handle: Handle) {
         // SAFETY: the caller gives the entry up.
         unsafe { handle.0.cast::<Entry<K, V>>().drop_in_place() };
     }
 
-    /// Gives the memory back to the allocator; `timed` is what the header said.
+    /// Returns the memory to the allocator. `timed` is the header's flag.
     ///
     /// # Safety
+    ///
     /// The entry went through `drop_contents::<K, V>` of an equal shape, and is not used elsewhere.
     pub(super) unsafe fn release<K, V>(self, handle: Handle, timed: bool) {
         let (layout, offset) = self.layout::<K, V>(timed);
@@ -301,8 +314,11 @@ impl Shape {
         unsafe { dealloc(handle.0.cast::<u8>().sub(offset).as_ptr(), layout) };
     }
 
+    /// Returns the weight of an entry; 1 in a cache that is not weighted.
+    ///
     /// # Safety
-    /// The entry was made by `make` of an equal shape and is alive.
+    ///
+    /// The entry was created by `make` of an equal shape and is alive.
     #[inline]
     pub(super) unsafe fn weight(self, handle: Handle) -> u64 {
         if self.weighted {
@@ -313,11 +329,15 @@ impl Shape {
         }
     }
 
+    /// Returns where the deadlines of an entry lie.
+    ///
     /// # Safety
-    /// The memory is that of an entry with times.
+    ///
+    /// The entry has deadlines.
     #[inline]
     unsafe fn timing_of(self, handle: Handle) -> NonNull<Timing> {
-        // SAFETY: the times lie before the weight, which lies before the header; all are multiples of eight bytes.
+        // SAFETY: the deadlines lie before the weight, which lies before the header; all are
+        // multiples of eight bytes.
         unsafe {
             handle
                 .0
@@ -328,13 +348,15 @@ impl Shape {
         }
     }
 
-    /// The entry's times, if it has any.
+    /// Returns the entry's deadlines, if it has any.
     ///
     /// # Safety
-    /// The entry was made by `make` of an equal shape and is alive for `'a`.
+    ///
+    /// The entry was created by `make` of an equal shape and is alive for `'a`.
     #[inline]
     pub(super) unsafe fn timing<'a>(self, handle: Handle) -> Option<ExpiryRef<'a>> {
-        // SAFETY: the caller's promise; the header tells whether there are any, and the shape whether more lies before them.
+        // SAFETY: the caller's promise. The header's flag is set if there are deadlines, and the
+        // shape's if further words lie before them.
         unsafe {
             handle.header().is_timed().then(|| {
                 let timing = self.timing_of(handle);
@@ -348,22 +370,29 @@ impl Shape {
 }
 
 impl Handle {
-    /// The handle of an entry that is in a map: there its address is exposed, with all of its memory.
+    /// Returns the handle of an entry that is in a map, where its address is exposed with all of
+    /// its memory.
     #[inline]
     pub(super) fn of<K, V>(entry: &Entry<K, V>) -> Self {
         let header = ptr::with_exposed_provenance_mut(ptr::from_ref(entry).addr());
         Self(NonNull::new(header).expect("it was a reference"))
     }
 
+    /// Returns the entry.
+    ///
     /// # Safety
-    /// The entry is alive, and was made for these types, for `'a`.
+    ///
+    /// The entry is alive for `'a`, and was created for these types.
     #[inline]
     pub(crate) unsafe fn entry<'a, K, V>(self) -> &'a Entry<K, V> {
         // SAFETY: the caller's promise.
         unsafe { self.0.cast().as_ref() }
     }
 
+    /// Returns the header.
+    ///
     /// # Safety
+    ///
     /// The entry is alive for `'a`.
     #[inline]
     pub(crate) unsafe fn header<'a>(self) -> &'a Header {
@@ -372,10 +401,10 @@ impl Handle {
     }
 }
 
-/// Entries that nobody looks at any more, linked through their headers, which nobody reads either.
+/// A stack of entries that no thread uses any more, linked through their headers.
 pub(crate) struct Chain {
     first: Option<Handle>,
-    /// The end, if there is a first.
+    /// The last entry, if there is a first.
     last: Option<Handle>,
     len: usize,
 }
@@ -393,9 +422,12 @@ impl Chain {
         self.len
     }
 
+    /// Adds an entry, whose header is overwritten.
+    ///
     /// # Safety
-    /// The memory of the entry is allocated, and used by nobody else until it is popped; its contents may be dropped
-    /// or not, its header is overwritten.
+    ///
+    /// The memory of the entry is allocated, and not used elsewhere until the entry is popped. Its
+    /// contents may be dropped or not.
     #[inline]
     pub(super) unsafe fn push(&mut self, handle: Handle) {
         // SAFETY: a header has room for a link, and is aligned for one.
@@ -417,7 +449,7 @@ impl Chain {
         Some(first)
     }
 
-    /// Puts all of another chain before this one. O(1).
+    /// Puts all entries of `other` before those of this chain. O(1).
     #[inline]
     pub(super) fn prepend(&mut self, other: Self) {
         if let Some(last) = other.last {

@@ -1,40 +1,51 @@
-//! Entries that were unlinked, until no reader can see them any more.
+//! The limbo list: entries that were unlinked, until no reader can reference them.
 //!
-//! Three generations, each a queue linked through the entries' own headers, so that retiring an entry needs no memory: `open`
-//! (unlinked since the last seal), `waiting` (sealed together, may still be seen by a reader that was pinned then), `safe`. Every
-//! visit of the lock holder that finds garbage seals it and looks at the readers ([`Limbo::collect`]), and takes a bounded number of
-//! entries out to be freed ([`Limbo::due`]). So an entry is freed by the visit that unlinked it where no reader is pinned, and else by
-//! the next visit after the readers that were pinned then have ended.
+//! # Generations
 //!
-//! Sequential: it belongs to the holder of the maintenance lock. It frees nothing by itself.
+//! Three queues, linked through the entries' own headers, so that retiring an entry allocates
+//! nothing:
+//! - `open`: unlinked since the last seal;
+//! - `waiting`: sealed together, and perhaps referenced by a reader that was pinned at that time;
+//! - `safe`: no reader can reference them.
+//!
+//! Each visit of the lock holder that finds garbage seals it and checks the readers
+//! ([`Limbo::collect`]), and takes a bounded number of entries out to be freed ([`Limbo::quota`]).
+//! An entry is freed by the visit that unlinked it if no reader is pinned. Otherwise the first
+//! visit after those readers have unpinned frees it (invariant 15).
+//!
+//! # Concurrency
+//!
+//! Sequential: only the holder of the maintenance lock uses it. It runs no destructor.
 
 use super::entry::Handle;
 use crate::reclaim::{Domain, Guard, Seal};
 use std::ptr::NonNull;
 
-/// A visit frees what it unlinked itself, up to this number of entries,
-const FRESH: usize = 512;
-/// and of those that readers held up, this number more.
-const BACKLOG: usize = 64;
-/// Where freeing runs no destructor, memory is rather freed as fast as new entries need it, unless this much waits.
-const SPARE: usize = 256;
-/// Looking at this number of readers is worth an entry that may be freed.
-const READERS: usize = 8;
+/// The most entries unlinked since the last visit that a visit frees.
+const MAX_FRESH: usize = 512;
+/// The most entries beyond those that a visit frees, if readers had delayed some.
+const MAX_BACKLOG: usize = 64;
+/// Where freeing runs no destructor, memory is freed as fast as new entries reuse it, unless more
+/// entries than this wait.
+const MAX_WAITING: usize = 256;
+/// The number of readers whose check is worth one entry that may be freed.
+const READERS_PER_ENTRY: usize = 8;
 
-/// How much of what can be freed is to be freed.
+/// How many of the reclaimable entries a visit takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Portion {
     All,
-    /// As much as was unlinked since the last time, and some more.
+    /// As many as were unlinked since the last visit, and some more.
     Bounded,
-    /// As much as was unlinked since the last time.
+    /// As many as were unlinked since the last visit.
     Fresh,
 }
 
-/// Entries in the order they were unlinked, linked through their headers, whose other fields readers may still use.
+/// Entries in the order they were unlinked, linked through their headers. Readers may still use the
+/// other fields of the headers.
 struct Queue {
     first: Option<Handle>,
-    /// The end, if there is a first.
+    /// The last entry, if there is a first.
     last: Option<Handle>,
     len: usize,
 }
@@ -51,14 +62,14 @@ impl Queue {
     #[inline]
     fn push(&mut self, entry: Handle) {
         match self.last.replace(entry) {
-            // SAFETY: what is in a queue is not freed before it is taken out.
+            // SAFETY: an entry in a queue is not freed before it is taken out.
             Some(last) => unsafe { last.header() }.set_link(entry.0.as_ptr()),
             None => self.first = Some(entry),
         }
         self.len += 1;
     }
 
-    /// Puts another queue behind this one.
+    /// Appends another queue.
     #[inline]
     fn append(&mut self, other: Self) {
         let Some(first) = other.first else { return };
@@ -75,16 +86,16 @@ impl Queue {
     fn pop(&mut self) -> Option<Handle> {
         let first = self.first?;
         self.len -= 1;
-        self.first = (self.len > 0).then(|| Self::behind(first));
+        self.first = (self.len > 0).then(|| Self::next(first));
         if self.len == 0 {
             self.last = None;
         }
         Some(first)
     }
 
-    /// What follows an entry that is not the last.
+    /// Returns the entry after `entry`, which is not the last.
     #[inline]
-    fn behind(entry: Handle) -> Handle {
+    fn next(entry: Handle) -> Handle {
         // SAFETY: as in `push`; the link was set there or in `append`, and not to null.
         unsafe { Handle(NonNull::new_unchecked(entry.header().link())) }
     }
@@ -93,7 +104,7 @@ impl Queue {
         let mut next = self.first;
         (1..=self.len).rev().map_while(move |left| {
             let entry = next?;
-            next = (left > 1).then(|| Self::behind(entry));
+            next = (left > 1).then(|| Self::next(entry));
             Some(entry)
         })
     }
@@ -103,12 +114,13 @@ impl Queue {
 pub(super) struct Limbo {
     open: Queue,
     waiting: Queue,
-    /// Of `waiting`, if that holds anything.
+    /// The seal of `waiting`, if that is not empty.
     seal: Option<Seal>,
     safe: Queue,
-    /// Entries that came since `due` was last called.
+    /// Entries retired since `quota` was last called.
     fresh: u32,
-    /// Entries that are to come before the readers are looked at again: so many readers are only looked at for as much garbage.
+    /// Entries to retire before the readers are checked again: checking many readers must be worth
+    /// it.
     credit: u32,
 }
 
@@ -124,27 +136,31 @@ impl Limbo {
         }
     }
 
-    /// Takes an entry that was unlinked, is never reachable again, and of which the policy does not know.
+    /// Adds an entry that was unlinked for good, and that the policy does not hold.
     #[inline]
     pub(super) fn push(&mut self, entry: Handle) {
         self.open.push(entry);
         self.fresh = self.fresh.saturating_add(1);
     }
 
-    /// Finds out what no reader can see any more; with `all`, however many readers are to be looked at. `own` is a guard of the
-    /// calling thread's that is not to hold anything up.
+    /// Finds the entries that no reader can reference any more. With `all`, checks the readers
+    /// however many there are. `own` is a guard of the calling thread that must not delay
+    /// reclamation.
     ///
     /// # Safety
-    /// What was found under `own` before is not used any more.
+    ///
+    /// References obtained under `own` are not used any more.
     #[inline]
     pub(super) unsafe fn collect(&mut self, domain: &Domain, own: Option<&Guard>, all: bool) {
         if self.open.len == 0 && self.waiting.len == 0 {
             return;
         }
+        // A check costs time per reader, so it is skipped until enough entries are retired.
         self.credit = self.credit.saturating_sub(self.fresh.saturating_add(1));
         if self.credit > 0 && !all {
             return;
         }
+        // There is one seal, so the waiting generation must pass before the open one is sealed.
         if let Some(seal) = self.seal.take() {
             if !self.passed(domain, &seal) {
                 self.seal = Some(seal);
@@ -169,24 +185,24 @@ impl Limbo {
 
     fn passed(&mut self, domain: &Domain, seal: &Seal) -> bool {
         let (passed, readers) = domain.passed(seal);
-        self.credit = u32::try_from(readers / READERS).unwrap_or(u32::MAX);
+        self.credit = u32::try_from(readers / READERS_PER_ENTRY).unwrap_or(u32::MAX);
         passed
     }
 
-    /// How many entries a visit should free now. `drops`: freeing runs destructors.
+    /// Returns how many entries a visit should free. With `drops`, freeing runs destructors.
     #[inline]
-    pub(super) fn due(&mut self, drops: bool, portion: Portion) -> usize {
-        let fresh = (std::mem::take(&mut self.fresh) as usize).min(FRESH);
+    pub(super) fn quota(&mut self, drops: bool, portion: Portion) -> usize {
+        let fresh = (std::mem::take(&mut self.fresh) as usize).min(MAX_FRESH);
         let more = match portion {
             Portion::All => return self.safe.len,
             Portion::Fresh => 0,
-            Portion::Bounded if drops || self.safe.len > SPARE => BACKLOG,
+            Portion::Bounded if drops || self.safe.len > MAX_WAITING => MAX_BACKLOG,
             Portion::Bounded => fresh / 32 + 1,
         };
         self.safe.len.min(fresh + more)
     }
 
-    /// Whether there are entries that are still to be freed.
+    /// Returns whether no entry waits to be freed.
     pub(super) fn is_empty(&self) -> bool {
         self.open.len + self.waiting.len + self.safe.len == 0
     }
@@ -197,7 +213,7 @@ impl Limbo {
         self.safe.pop()
     }
 
-    /// Has everything wait anew, so that a guard which is held now protects all of it. O(1).
+    /// Moves all entries to `open`, so that a guard which is held now protects all of them. O(1).
     pub(super) fn reopen(&mut self) {
         let mut all = std::mem::replace(&mut self.safe, Queue::new());
         all.append(std::mem::replace(&mut self.waiting, Queue::new()));
@@ -209,7 +225,7 @@ impl Limbo {
         self.safe.iter().chain(self.waiting.iter()).chain(self.open.iter())
     }
 
-    /// Everything, for a cache that no thread can reach any more.
+    /// Takes out all entries, for a cache that no thread can reach any more.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Handle> {
         let mut all = std::mem::replace(&mut self.safe, Queue::new());
         all.append(std::mem::replace(&mut self.waiting, Queue::new()));

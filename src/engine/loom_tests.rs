@@ -1,16 +1,17 @@
-//! The rings, the maintenance lock, and the whole engine on it, under loom. Nothing is freed before the engine is
-//! dropped (reclamation has its own model); by then every entry must be in the limbo once, or in the map.
+//! Loom models of the rings, the maintenance lock, and the whole engine. Nothing is freed before
+//! the engine is dropped (reclamation has its own models). By then every entry must be in the limbo
+//! once, or in the map.
 
 use super::maintenance_lock::{Held, MaintenanceLock, PATIENCE, Waited};
 use super::*;
-use crate::clock::Source;
+use crate::clock::TimeSource;
 use crate::prim::ring::Ring;
 use crate::reclaim::INDEX;
 use loom::thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
 
-/// `record` and `maintain`, with a sum in the core's place.
+/// A model of `record` and `maintain` with a sum in place of the core.
 struct Sum {
     lock: MaintenanceLock,
     rings: Vec<Ring>,
@@ -68,7 +69,7 @@ impl Sum {
     }
 }
 
-/// Every thread records `each` events, of which fewer than `most` may wait.
+/// Has every thread record `each` events, of which fewer than `most` may wait.
 fn hand_over(most: usize, threads: u64, each: u64) {
     loom::model(move || {
         let sum = Sum::new(threads as usize, most);
@@ -88,26 +89,26 @@ fn hand_over(most: usize, threads: u64, each: u64) {
 }
 
 #[test]
-fn loom_handover_two_threads() {
+fn loom_rings_two_threads() {
     hand_over(4, 2, 2);
 }
 
 #[test]
-fn loom_handover_three_threads() {
+fn loom_rings_three_threads() {
     hand_over(4, 3, 1);
 }
 
 #[test]
-fn loom_handover_a_full_ring() {
+fn loom_rings_full() {
     hand_over(2, 2, 4);
 }
 
 #[test]
-fn loom_handover_no_slack() {
+fn loom_rings_no_slack() {
     hand_over(1, 2, 2);
 }
 
-/// What the lock protects, and whether its holder's change was seen.
+/// A counter that the lock protects.
 struct Locked {
     lock: MaintenanceLock,
     count: loom::cell::UnsafeCell<u64>,
@@ -126,7 +127,8 @@ impl Locked {
     }
 }
 
-/// Runs `threads` at once on a lock; one that waits for ever is a deadlock, which loom reports.
+/// Runs `threads` concurrently on one lock. A thread that waits forever is a deadlock, which loom
+/// reports.
 fn lock<const N: usize>(threads: [fn(&Locked); N], counts: std::ops::RangeInclusive<u64>) {
     loom::model(move || {
         let locked = Arc::new(Locked {
@@ -142,7 +144,7 @@ fn lock<const N: usize>(threads: [fn(&Locked); N], counts: std::ops::RangeInclus
             .collect();
         threads[0](&locked);
         others.into_iter().for_each(|other| other.join().unwrap());
-        // SAFETY: the others are gone.
+        // SAFETY: the other threads have ended.
         assert!(counts.contains(&locked.count.with(|at| unsafe { *at })));
     });
 }
@@ -152,7 +154,7 @@ fn lock_and_add(locked: &Locked) {
 }
 
 #[test]
-fn loom_lock_two_threads() {
+fn loom_maintenance_lock_two_threads() {
     lock(
         [
             |locked| (0..2).for_each(|_| lock_and_add(locked)),
@@ -163,12 +165,12 @@ fn loom_lock_two_threads() {
 }
 
 #[test]
-fn loom_lock_two_waiters() {
+fn loom_maintenance_lock_two_waiters() {
     lock([lock_and_add; 3], 3..=3);
 }
 
 #[test]
-fn loom_lock_poisoned_while_two_wait() {
+fn loom_maintenance_lock_poisoned_with_waiters() {
     let add_or_fail = |locked: &Locked| {
         if let Ok(held) = locked.lock.lock() {
             locked.add(held);
@@ -179,7 +181,7 @@ fn loom_lock_poisoned_while_two_wait() {
     lock([poison, add_or_fail, add_or_fail], 0..=2);
 }
 
-/// Counts its drops.
+/// A value that counts its drops.
 struct Value(Arc<Count>);
 
 impl Drop for Value {
@@ -217,7 +219,7 @@ impl Case {
     }
 }
 
-/// Runs `before`, then all `threads` at once, in a first-in-first-out cache of `capacity`.
+/// Runs `before`, then all `threads` concurrently, in a FIFO cache of `capacity`.
 fn engine<const N: usize>(capacity: u64, before: fn(&Case), threads: [fn(&Case); N]) {
     loom::model(move || {
         let settings = Settings {
@@ -225,7 +227,7 @@ fn engine<const N: usize>(capacity: u64, before: fn(&Case), threads: [fn(&Case);
             capacity,
             weighted: false,
             listener: None,
-            time: ExpirySettings::new(Source::System),
+            time: ExpirySettings::new(TimeSource::System),
         };
         let dropped = Arc::new(Count::new(0));
         let case = Arc::new(Case {
@@ -280,7 +282,7 @@ fn loom_engine_replacement_and_retirement() {
 
 #[test]
 fn loom_engine_eviction_and_retirement() {
-    // The policy gives up what is being removed.
+    // The policy evicts the entry that is being removed.
     engine(
         1,
         |case| case.insert(1),

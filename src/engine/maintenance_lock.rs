@@ -1,13 +1,20 @@
 //! The maintenance lock: a try-lock whose waiters park.
 //!
-//! A writer that fails to lock it has left its change in its own ring and returns: the lock holder may find the change there, or
-//! the next holder, or the writer itself when its ring is full. Only then does it wait.
+//! A writer that fails to take the lock has already recorded its event in its own ring, and
+//! returns. The lock holder, the next holder, or the writer itself (when its ring is full) applies
+//! the event. A writer waits only for room in its ring.
 //!
-//! The state is one word: free, held, held with waiters, or poisoned. An unlock is one swap, and wakes waiters only if there
-//! are any. A waiter parks only after a compare-and-swap from "held" to "held with waiters", so the swap sees it.
+//! # States
 //!
-//! A panic while the lock is held is a bug of this crate, since no user code runs there, and may leave the policy's
-//! structures half changed. The lock is then *poisoned*: it is never taken again, and waiters get an error.
+//! One word: free, held, held with waiters, or poisoned. An unlock is one swap, and wakes waiters
+//! only if there are any. A waiter parks only after a compare-and-swap from "held" to "held with
+//! waiters", so the swap sees it (invariant 21).
+//!
+//! # Poisoning
+//!
+//! No user code runs under the lock, so a panic there is a bug of this crate, and may leave the
+//! policy's structures half changed. The lock is then *poisoned*: no thread takes it again, and
+//! waiters get an error.
 #![forbid(unsafe_code)]
 
 use crate::prim::park::{Parking, spin};
@@ -26,24 +33,24 @@ pub(crate) struct MaintenanceLock {
     parking: Parking,
 }
 
-/// The time that a writer waits for a lock holder that does not release the lock: it may be suspended.
+/// How long a writer waits for a lock holder that does not release the lock: it may be suspended.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
 
-/// How a wait for the lock ended.
+/// The result of a wait for the lock.
 pub(crate) enum Waited<'l> {
     Held(Held<'l>),
-    /// What else was waited for has happened.
+    /// The caller's other condition became true.
     Done,
-    /// The lock was not released during the caller's patience.
+    /// The lock was not released within the caller's patience.
     NoProgress,
 }
 
-/// An earlier lock holder panicked.
+/// The error of a poisoned lock: an earlier lock holder panicked.
 #[derive(Debug)]
 pub(crate) struct Poisoned;
 
 impl Poisoned {
-    /// Panics on behalf of a call that needs the lock; returns if the thread is already unwinding.
+    /// Panics on behalf of a call that needs the lock. Returns if the thread is already unwinding.
     #[cold]
     pub(crate) fn panic(self) {
         assert!(
@@ -53,7 +60,8 @@ impl Poisoned {
     }
 }
 
-/// The lock, held. To be released by [`unlock`](Self::unlock): a drop without it, which only a panic causes, poisons the lock.
+/// The held lock. Must be released by [`unlock`](Self::unlock): a drop without it, which only a
+/// panic causes, poisons the lock.
 #[must_use = "to be released by `unlock`"]
 pub(crate) struct Held<'l>(&'l MaintenanceLock);
 
@@ -65,16 +73,17 @@ impl MaintenanceLock {
         }
     }
 
-    /// Takes the lock if it is free. A relaxed load first spares a contended line.
+    /// Takes the lock if it is free. The relaxed load first avoids writes to a contended line.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Held<'_>> {
-        // Acquire pairs with the Release of the unlocking swap: what the previous holder did is seen.
+        // Acquire pairs with the Release of the unlocking swap: what the previous holder did is
+        // seen.
         let taken = self.state.load(Ordering::Relaxed) == FREE
             && self
                 .state
                 .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
                 .is_ok();
-        taken.then(|| Held(self)) // (not `then_some`, which would make and drop one)
+        taken.then(|| Held(self)) // a closure: `then_some` would create and drop a `Held`
     }
 
     /// Waits for the lock.
@@ -86,8 +95,9 @@ impl MaintenanceLock {
         }
     }
 
-    /// Waits until the lock is taken, or until `done` returns true, which is checked after each unlock that wakes this thread;
-    /// or, with `patience`, until the lock has not been released for so long.
+    /// Waits until the lock is taken, or `done` returns true. `done` is checked after each unlock
+    /// that wakes this thread. With `patience`, gives up if the lock is not released within that
+    /// time.
     pub(crate) fn lock_unless(
         &self,
         patience: Option<Duration>,
@@ -95,6 +105,7 @@ impl MaintenanceLock {
     ) -> Result<Waited<'_>, Poisoned> {
         loop {
             let mut held = None;
+            // Spinning first: most visits end within a microsecond.
             let ready = spin(|| {
                 held = self.try_lock();
                 held.is_some() || done()
@@ -114,10 +125,12 @@ impl MaintenanceLock {
         }
     }
 
-    /// Whether the lock need not be waited for; if it must, its holder now knows of a waiter.
+    /// Returns whether the lock can be tried now. Otherwise the lock holder knows of a waiter, and
+    /// wakes it.
     fn is_free_or_announced(&self) -> bool {
         loop {
-            // Relaxed: what matters is the order of this word's changes; `try_lock` acquires what they protect.
+            // Relaxed: only the order of changes to this word matters; `try_lock` acquires what the
+            // lock protects.
             match self.state.load(Ordering::Relaxed) {
                 HELD => {
                     let announced = self
@@ -139,7 +152,8 @@ impl MaintenanceLock {
 
     #[inline]
     fn release(&self, state: u8) {
-        // Release pairs with the Acquire in `try_lock`. A swap, which returns whether a waiter has announced itself.
+        // Release pairs with the Acquire in `try_lock`. The swap also returns whether a waiter has
+        // announced itself.
         if self.state.swap(state, Ordering::Release) == AWAITED {
             self.parking.wake();
         }
@@ -147,7 +161,7 @@ impl MaintenanceLock {
 }
 
 impl Held<'_> {
-    /// Releases the lock, and wakes the threads that wait for it.
+    /// Releases the lock and wakes its waiters.
     #[inline]
     pub(crate) fn unlock(self) {
         let lock = self.0;

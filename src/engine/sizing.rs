@@ -1,20 +1,29 @@
-//! How large the table should be, and how it gets there.
+//! The size of the table: when it changes, and in which steps.
 //!
-//! The holder of the maintenance lock finds out that the table should have another size ([`Core::resize`]), and leaves a
-//! request for it. The thread that takes the request allocates a table after it has given up the lock; writers continue
-//! with the current one. A later holder of the lock installs it and moves a few homes per arrival; old tables are freed
-//! outside the lock, too.
+//! # Steps
+//!
+//! The holder of the maintenance lock finds that the table should have another size
+//! ([`Core::resize`]), and records a request. The thread that takes the request allocates the next
+//! table after the unlock; writers continue with the current table. A later lock holder installs
+//! it. Arrivals then move a few home buckets each. Old tables are also freed outside the lock.
+//!
+//! # Reasons
 //!
 //! - **Growth**: above 7/10 of the slots, to a size for twice the entries.
-//! - **Shrinking**, only where the table is not sized by the capacity: below a sixteenth of them, to the same size. So
-//!   between two changes at least a number of entries proportional to the table's size came or went.
-//! - **An insertion finds no free slot** near its home, which in a table of millions of buckets happens before it is full: to
-//!   the next larger size, and the home of that insertion moves immediately.
-//! - **The capacity was lowered**, or the cache was cleared: to what suits the capacity, or to a fresh table if it is the
-//!   same size. The caller moves the homes.
+//! - **Shrinking**, only if the table is not sized by the capacity: below a sixteenth of the slots,
+//!   to a size for twice the entries. So between two changes the number of insertions and removals
+//!   is proportional to the size of the table.
+//! - **An insertion finds no free slot** near its home bucket, which in a table of millions of
+//!   buckets happens before the table is full: to the next larger size. The home bucket of that
+//!   insertion moves immediately.
+//! - **The capacity was lowered**, or the cache was cleared: to the size for the capacity, or to a
+//!   fresh table of the same size. The caller moves the home buckets.
 //!
-//! While homes move, `MOVES` of them move per arrival, so at most one entry per `MOVES` buckets of the old table arrives. A
-//! smaller table has at least a `MOST`th of the buckets, so these arrivals fill at most a sixth of its slots.
+//! # Bound
+//!
+//! `HOMES_PER_ARRIVAL` home buckets move per arrival, so at most one entry arrives per
+//! `HOMES_PER_ARRIVAL` buckets of the old table. A smaller table has at least a `MAX_SHRINK`th of
+//! the buckets, so these arrivals fill at most a sixth of its slots.
 
 use super::Engine;
 use super::core::Core;
@@ -23,82 +32,85 @@ use crate::policy::Policy;
 use crate::prim::panics::Panics;
 use crate::reclaim::Guard;
 
-/// The most entries that a table is sized for before it holds any.
-const PRESIZE: u64 = 1 << 26;
-/// Up to this number of entries a cache costs little until it holds some: its table grows as it fills.
-const MODEST: u64 = 1024;
-/// The table's first size then, and when the number of entries is not bounded.
-const SMALL: u64 = 28;
-/// Homes moved per arrival: about 64 entries.
-const MOVES: usize = 16;
-/// The most homes moved while the lock is held once: some milliseconds if their pages are touched for the first time.
-pub(super) const STEP: usize = 2048;
-/// A table shrinks to no less than this part of its size at a time.
-const MOST: usize = 16;
-/// A table of as many buckets (64 KiB) is not worth shrinking.
-const LEAST: usize = 1024;
+/// The most entries that an empty table is sized for.
+const MAX_PRESIZED: u64 = 1 << 26;
+/// A cache with a smaller capacity starts with a small table, which grows as it fills.
+const MIN_PRESIZED: u64 = 1024;
+/// The number of entries that such a table, or one without a capacity in entries, is first sized
+/// for.
+const SMALL_TABLE: u64 = 28;
+/// Home buckets moved per arrival: about 64 entries.
+const HOMES_PER_ARRIVAL: usize = 16;
+/// The most home buckets moved per visit: some milliseconds if their pages are touched for the
+/// first time.
+pub(super) const MAX_HOMES_PER_STEP: usize = 2048;
+/// A table shrinks to at least this fraction of its size in one change.
+const MAX_SHRINK: usize = 16;
+/// A table of this many buckets (64 KiB) does not shrink.
+const MIN_BUCKETS: usize = 1024;
 
-/// Insertions that write to a negligible number of pages: 4 MB of them at most.
-const PAGES: usize = 1024;
+/// Insertions that write to a negligible number of pages: at most 4 MB.
+const FEW_PAGES: usize = 1024;
 
-/// The size of the table, and what there is to do about it.
+/// The size of the table, and its pending change.
 pub(super) struct Sizing {
     /// The table grows when the policy holds more entries than this.
     room: usize,
-    /// There was no memory to grow: as many entries have to arrive before it is tried again.
+    /// Arrivals until a failed allocation is tried again; 0 if none failed.
     refused: u32,
-    /// Insertions when the current table was installed, in units of [`PAGES`], modulo 2^16.
+    /// The number of insertions when the current table was installed, in units of [`FEW_PAGES`],
+    /// modulo 2^16.
     installed: u16,
-    /// The table shrinks when the policy holds a few entries only.
+    /// Whether the table shrinks when the policy holds few entries.
     shrinks: bool,
-    /// Homes move to another table.
+    /// Whether home buckets are being moved to another table.
     resizing: bool,
-    /// While the table changes.
+    /// The pending change, if there is one.
     change: Option<Box<Change>>,
 }
 
-/// A change of the table, from the request for another one until the old one is freed.
+/// A change of the table, from the request until the old table is retired.
 #[derive(Default)]
 struct Change {
-    /// The number of buckets of a table that a thread should allocate after it has given up the lock; 0 for none.
+    /// The number of buckets of a table to allocate after the unlock; 0 for none.
     wanted: usize,
-    /// That number was taken by a thread when the policy held as many entries.
+    /// The number of entries when a thread took the request.
     requested: Option<usize>,
-    /// The next home to move.
+    /// The next home bucket to move.
     cursor: usize,
-    /// Homes that should have moved, and have not yet.
+    /// Home buckets that should already have moved.
     debt: usize,
-    /// The policy's number of entries when it was last looked at.
+    /// The number of entries at the last check.
     len: usize,
 }
 
-/// What a caller that resizes by itself does next.
+/// The result of one step of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resize {
-    /// Nothing: the table has the size that it should have, or there is no memory for another.
+    /// Nothing is left to do: the table has the right size, or there is no memory for another.
     Done,
-    /// A table has been requested, which the caller allocates when it has given up the lock.
+    /// A table was requested. The caller allocates it after the unlock.
     Requested,
-    /// Some homes have moved, or all.
+    /// Home buckets were moved.
     Moved,
 }
 
-/// The number of entries for which a table is made at first.
+/// Returns the number of entries that a new cache's table is sized for.
 pub(super) fn first_size(capacity: u64, weighted: bool) -> usize {
     let first = if is_presized(capacity, weighted) {
         capacity
     } else {
-        capacity.min(SMALL)
+        capacity.min(SMALL_TABLE)
     };
-    first as usize // at most PRESIZE
+    first as usize // at most MAX_PRESIZED
 }
 
-/// Whether the table is sized by the capacity, and not by the entries.
+/// Returns whether the table is sized by the capacity instead of the number of entries.
 fn is_presized(capacity: u64, weighted: bool) -> bool {
-    !weighted && (MODEST..=PRESIZE).contains(&capacity)
+    !weighted && (MIN_PRESIZED..=MAX_PRESIZED).contains(&capacity)
 }
 
-/// How many entries a table with so many slots holds before it grows.
+/// Returns how many entries a table with this many slots holds before it grows.
 fn room(slots: usize) -> usize {
     slots / 10 * 7
 }
@@ -115,14 +127,15 @@ impl Sizing {
         }
     }
 
-    /// Whether there is something to do with as many entries, of which `arrived` came since this was last called.
+    /// Returns whether the table needs a change or a step of one. `arrived` is the number of
+    /// entries since the last call.
     #[inline(always)]
-    pub(super) fn is_due(&mut self, len: usize, arrived: u32) -> bool {
+    pub(super) fn needs_work(&mut self, len: usize, arrived: u32) -> bool {
         self.refused = self.refused.saturating_sub(arrived);
         self.resizing || len > self.room && self.refused == 0 || self.is_low(len)
     }
 
-    /// Whether these are so few entries that a smaller table should follow: about a sixteenth of the slots.
+    /// Returns whether the table should shrink: fewer entries than about a sixteenth of the slots.
     #[inline(always)]
     fn is_low(&self, len: usize) -> bool {
         self.shrinks && len < self.room / 11
@@ -132,11 +145,11 @@ impl Sizing {
         self.change.get_or_insert_default()
     }
 
-    /// Takes the request for a table, if there is one, as its number of buckets, else 0.
+    /// Takes the request for a table. Returns its number of buckets, or 0.
     #[inline]
-    pub(super) fn take_due(&mut self) -> usize {
+    pub(super) fn take_request(&mut self) -> usize {
         if self.change.is_some() {
-            self.take_due_of_change()
+            self.take_request_slow()
         } else {
             0
         }
@@ -144,7 +157,7 @@ impl Sizing {
 
     #[cold]
     #[inline(never)]
-    fn take_due_of_change(&mut self) -> usize {
+    fn take_request_slow(&mut self) -> usize {
         let Some(change) = &mut self.change else { return 0 };
         let wanted = std::mem::take(&mut change.wanted);
         if wanted != 0 {
@@ -163,28 +176,30 @@ impl Core {
     }
 
     fn insertions_in_pages(&self) -> u16 {
-        (self.counts.insertions / PAGES as u64) as u16
+        (self.counts.insertions / FEW_PAGES as u64) as u16
     }
 
-    /// Notes the size of a table that was just installed, or a new capacity.
+    /// Updates the limits after a table was installed or the capacity changed.
     pub(super) fn set_room(&mut self, map: &Map, guard: &Guard) {
         self.sizing.room = room(map.slots(guard));
-        self.sizing.shrinks = map.buckets(guard) >= 2 * LEAST && !self.is_presized();
+        self.sizing.shrinks = map.buckets(guard) >= 2 * MIN_BUCKETS && !self.is_presized();
     }
 
-    /// The number of buckets that the table should have, if that differs from what it has. With `fresh`, it may be the same.
+    /// Returns the number of buckets that the table should have, if it should change. With `fresh`,
+    /// that may be its current size.
     fn wanted(&mut self, fresh: bool, map: &Map, guard: &Guard) -> Option<usize> {
         let (now, len) = (map.buckets(guard), self.policy.len());
         let capacity = usize::try_from(self.policy.capacity()).unwrap_or(usize::MAX);
         if len > self.sizing.room {
             let mut entries = len.saturating_mul(2);
             if !self.weighted && entries >= capacity / 2 {
-                // Not more than will ever be needed, and the last step not so short that it would not be worth its while.
+                // Not larger than the capacity needs, and without a last step that is too small to
+                // be worth it.
                 entries = capacity.max(len);
             }
             let buckets = Map::buckets_for(entries);
             if buckets <= now {
-                self.sizing.room = usize::MAX; // as large as it gets
+                self.sizing.room = usize::MAX; // the largest possible table
             }
             return (buckets > now).then_some(buckets);
         }
@@ -193,15 +208,16 @@ impl Core {
         } else {
             len.saturating_mul(2)
         };
-        let buckets = Map::buckets_for(entries).max(now / MOST).max(LEAST);
-        // An insertion writes to one page, in truth or at most: if those are few, a fresh table is not worth its while.
+        let buckets = Map::buckets_for(entries).max(now / MAX_SHRINK).max(MIN_BUCKETS);
+        // An insertion writes to at most one page. If few pages were written, a fresh table is not
+        // worth it.
         let written = self.insertions_in_pages().wrapping_sub(self.sizing.installed);
-        let worth = fresh && usize::from(written) * PAGES > now / 512;
-        (buckets <= now / 2 || worth && buckets <= now && now > LEAST).then_some(buckets)
+        let worth = fresh && usize::from(written) * FEW_PAGES > now / 512;
+        (buckets <= now / 2 || worth && buckets <= now && now > MIN_BUCKETS).then_some(buckets)
     }
 
-    /// Brings the table towards the size that it should have: has homes move, `budget` of them, or installs a table that was
-    /// prepared, or leaves a request for one.
+    /// Performs one step towards the right size: moves up to `budget` home buckets, installs a
+    /// prepared table, or records a request.
     fn resize(&mut self, fresh: bool, budget: usize, map: &Map, guard: &Guard) -> Resize {
         if self.sizing.resizing {
             self.move_homes(budget, map, guard);
@@ -212,7 +228,7 @@ impl Core {
             Some(Ok(table)) => {
                 self.sizing.change().requested = None;
                 let (has, now) = (table.buckets(), map.buckets(guard));
-                // What is wanted may have changed since it was requested.
+                // The right size may have changed since the request.
                 if wanted.is_some_and(|wanted| {
                     if wanted > now {
                         has > now
@@ -227,7 +243,7 @@ impl Core {
                 self.retire_table(table);
             }
             Some(Err(NoMemory)) => {
-                // The table continues as it is.
+                // There is no memory: keep the current table.
                 self.sizing.change().requested = None;
                 self.sizing.shrinks = false;
                 self.sizing.refused = u32::try_from(self.policy.len() / 8 + 1).unwrap_or(u32::MAX);
@@ -242,7 +258,7 @@ impl Core {
         Resize::Requested
     }
 
-    /// What `unlink_evicted` does about the table, when it is due.
+    /// Performs the step that is due after `arrived` entries.
     #[cold]
     #[inline(never)]
     pub(super) fn resize_by_arrivals(&mut self, arrived: u32, map: &Map, guard: &Guard) {
@@ -252,14 +268,14 @@ impl Core {
         change.len = len;
         let mut budget = 0;
         if resizing {
-            let debt = change.debt.saturating_add(changed.saturating_mul(MOVES));
-            budget = debt.min(STEP);
+            let debt = change.debt.saturating_add(changed.saturating_mul(HOMES_PER_ARRIVAL));
+            budget = debt.min(MAX_HOMES_PER_STEP);
             change.debt = debt - budget;
         } else if let Some(at) = change.requested
             && !map.has_prepared(guard)
             && len.abs_diff(at) < room / 16
         {
-            return; // a thread is about to allocate it, unless it has been suspended for long
+            return; // a thread is about to allocate the table, unless it is suspended for long
         }
         self.resize(false, budget, map, guard);
     }
@@ -278,15 +294,15 @@ impl Core {
         self.evict_all(unlinked);
     }
 
-    /// Takes out entries for which their next table had no room. Only a hash function that sends many keys to one bucket, or
-    /// a much smaller table, gets here.
+    /// Evicts entries for which the next table had no room. Reached only with a hash function that
+    /// maps many keys to one bucket, or a much smaller table.
     fn evict_all(&mut self, unlinked: Vec<super::Handle>) {
         for entry in unlinked {
             self.evict_unlinked(entry);
         }
     }
 
-    /// Makes room in a table that has no free slot for this hash: see [`Engine::grow`].
+    /// Performs one step of [`Engine::grow`].
     fn grow(&mut self, hash: u32, map: &Map, guard: &Guard) -> Resize {
         let crowded = map.is_crowded(self.policy.len() * 2, guard);
         if !self.sizing.resizing && (!crowded || self.sizing.refused > 0) {
@@ -299,8 +315,8 @@ impl Core {
                 return step;
             }
         }
-        if map.buckets(guard) - self.sizing.change().cursor <= STEP {
-            self.move_homes(STEP, map, guard);
+        if map.buckets(guard) - self.sizing.change().cursor <= MAX_HOMES_PER_STEP {
+            self.move_homes(MAX_HOMES_PER_STEP, map, guard);
             return Resize::Moved;
         }
         let mut unlinked = Vec::new();
@@ -309,15 +325,16 @@ impl Core {
         if moved { Resize::Moved } else { Resize::Done }
     }
 
-    /// See [`Engine::fit_table`].
+    /// Performs one step of [`Engine::fit_table`].
     fn fit(&mut self, fresh: bool, map: &Map, guard: &Guard) -> Resize {
-        self.resize(fresh, STEP, map, guard)
+        self.resize(fresh, MAX_HOMES_PER_STEP, map, guard)
     }
 }
 
 impl<K, V> Engine<K, V> {
-    /// Has the home of a hash move to a larger table, if the table is crowded, or to the next one if homes move already; where
-    /// few homes are left to move, all of them. Returns whether it did: then an insertion of that hash may find a free slot.
+    /// Moves the home bucket of `hash` to a larger table, if the table is crowded, or to the next
+    /// table, if one is installed. Moves all home buckets if few are left. Returns whether it moved
+    /// any; then an insertion of `hash` may find a free slot.
     pub(super) fn grow(&self, hash: u64) -> bool {
         self.resize_until(
             |step| step == Resize::Moved,
@@ -325,8 +342,8 @@ impl<K, V> Engine<K, V> {
         )
     }
 
-    /// Brings the table to the size that suits what the cache may hold, with its homes moved by the caller, and frees the old
-    /// one, unless a reader sees it. With `fresh`, the memory of a table of the same size is returned, too.
+    /// Resizes the table to fit the capacity, moving all home buckets, and frees the old table
+    /// unless a reader sees it. With `fresh`, also replaces a table of the right size.
     pub(super) fn fit_table(&self, mut fresh: bool) {
         self.resize_until(
             |_| false,
@@ -339,17 +356,19 @@ impl<K, V> Engine<K, V> {
         self.free_tables();
     }
 
-    /// Repeats a step, each under the lock, until there is nothing left to do or it is `enough`. Returns whether homes moved.
+    /// Repeats `step`, each time under the lock, until nothing is left to do or `enough` returns
+    /// true. Returns whether home buckets moved.
     fn resize_until(&self, enough: impl Fn(Resize) -> bool, mut step: impl FnMut(&mut Core, &Guard) -> Resize) -> bool {
         let (mut panics, mut moved, mut last) = (Panics::default(), false, Resize::Moved);
         loop {
             let mut now = Resize::Done;
             let guard = self.pin();
-            let due = self.with_core(&guard, |core| now = step(core, &guard));
-            // Allocates what was requested.
-            panics.catch(|| self.finish(due, guard));
+            let deferred = self.with_core(&guard, |core| now = step(core, &guard));
+            // Allocates a requested table.
+            panics.catch(|| self.run_deferred(deferred, guard));
             moved |= now == Resize::Moved;
-            // A request that was not taken: this call comes from user code within `finish`, which allocates it later.
+            // The request was not taken: this call comes from user code within `run_deferred`,
+            // which allocates the table later.
             if now == Resize::Done || now == Resize::Requested && last == now || enough(now) {
                 break;
             }
@@ -362,8 +381,8 @@ impl<K, V> Engine<K, V> {
     /// Frees all old tables that no reader can see.
     pub(super) fn free_tables(&self) {
         let guard = self.pin();
-        let due = self.with_core(&guard, |_| ());
-        self.finish(due, guard);
+        let deferred = self.with_core(&guard, |_| ());
+        self.run_deferred(deferred, guard);
         while self.map.has_discarded() {
             self.map.free_discarded_slice();
         }

@@ -1,4 +1,4 @@
-//! The engine under a cache: what users cannot see.
+//! Tests of the engine under a cache: behavior that users cannot see.
 
 use crate::policy::PolicyKind;
 use crate::prim::list::with_limit;
@@ -19,7 +19,7 @@ const POLICIES: [PolicyKind; 5] = [
 ];
 
 #[test]
-fn the_table_grows_when_seven_tenths_of_it_are_filled() {
+fn table_grows_at_seven_tenths_of_its_slots() {
     let cache: Cache<u32, ()> = Cache::builder().max_weight(1 << 40).weigher(|_, _| 1).build().unwrap();
     let slots = || cache.0.engine.map().slots(&cache.0.engine.pin());
     let (mut before, mut growths) = (slots(), 0);
@@ -28,7 +28,7 @@ fn the_table_grows_when_seven_tenths_of_it_are_filled() {
         cache.run_pending();
         let now = slots();
         if now != before {
-            // It began at seven tenths, and more came in while it went on.
+            // Growth starts at seven tenths, and more entries arrive while home buckets move.
             let filled = before / 10 * 7..before * 3 / 4;
             assert!(filled.contains(&entries), "{entries} entries in {before} slots");
             (before, growths) = (now, growths + 1);
@@ -37,7 +37,7 @@ fn the_table_grows_when_seven_tenths_of_it_are_filled() {
     assert!(growths >= if cfg!(miri) { 2 } else { 5 });
 }
 
-/// Hashes a number to itself, before [`Cache`] stirs it.
+/// Hashes a number to itself, before [`Cache`] mixes the hash.
 #[derive(Default)]
 struct Identity(u64);
 
@@ -53,19 +53,19 @@ impl Hasher for Identity {
     }
 }
 
-/// What stirring multiplies by, inverted.
+/// The inverse of the multiplier that mixes hashes.
 const INVERSE: u64 = 0xf1de_83e1_9937_733d;
 
-/// The key whose hash under [`Identity`] has these halves.
+/// Returns the key whose hash under [`Identity`] has these halves.
 fn key_with_hash(upper: u32, lower: u32) -> u64 {
     (u64::from(upper) << 32 | u64::from(lower)).wrapping_mul(INVERSE)
 }
 
-/// A smaller table may have no room for an entry that is in the map, and that its writer has not recorded yet: the listener of
-/// the value it replaced runs in between.
+/// A smaller table may have no room for an entry whose arrival is not recorded yet: the listener of
+/// the replaced value runs in between.
 #[test]
 #[cfg_attr(miri, ignore = "fills a large table")]
-fn eviction_by_a_move_before_the_arrival_is_recorded_is_notified() {
+fn eviction_before_arrival_is_recorded_is_notified() {
     const HOMES: u32 = 40_000;
     let crowded = |n: u32| key_with_hash((1 << 31) + n / 100 * 40 * (u32::MAX / HOMES), n);
     let last = crowded(299);
@@ -81,7 +81,8 @@ fn eviction_by_a_move_before_the_arrival_is_recorded_is_notified() {
             .on_removal(move |key, value, cause| {
                 seen.lock().unwrap().push((*key, *value));
                 if *key == last && cause == Cause::Replaced {
-                    // What is not crowded leaves, and the others move to a small table.
+                    // Entries that are not crowded are removed, and the others move to a small
+                    // table.
                     let cache = shrinks.get().and_then(Weak::upgrade).unwrap();
                     crate::raw::retain(&cache, |_, value| *value != 0);
                     cache.set_capacity(1 << 40);
@@ -115,10 +116,10 @@ fn eviction_by_a_move_before_the_arrival_is_recorded_is_notified() {
     assert_eq!(stats.insertions - cache.len() as u64, notified.len() as u64);
 }
 
-/// In a large table some keys find no slot near their homes long before it is full. Such an insertion moves its own home,
-/// not all others too.
+/// In a large table some keys find no slot near their home bucket long before it is full. Such an
+/// insertion moves only its own home bucket.
 #[test]
-fn insertion_without_a_free_slot_in_a_large_table_moves_one_home() {
+fn insertion_without_a_free_slot_moves_one_home() {
     let spread = |n: u32| key_with_hash(n.wrapping_mul(0x9e37_79b9), n);
     let crowded = |n: u32| key_with_hash(1 << 31, n);
     let cache: Cache<u64, (), BuildHasherDefault<Identity>> = Cache::builder()
@@ -133,20 +134,21 @@ fn insertion_without_a_free_slot_in_a_large_table_moves_one_home() {
         || engine.map().table_id(&engine.pin()),
     );
     let mut spreads = 0;
-    while slots() < 8 * 6 * super::sizing::STEP || spreads < slots() as u32 / 20 * 9 {
+    while slots() < 8 * 6 * super::sizing::MAX_HOMES_PER_STEP || spreads < slots() as u32 / 20 * 9 {
         cache.insert(spread(spreads), ());
         cache.run_pending();
         spreads += 1;
     }
     let before = table();
-    // More keys of one home than free slots within its reach: the last ones find none.
+    // More keys of one home bucket than free slots within the probe limit: the last ones find none.
     let crowd = 120;
     for n in 0..crowd {
         cache.insert(crowded(n), ());
         assert_eq!(table(), before, "insertion {n} moved all homes");
         assert!(cache.contains_key(&crowded(n)));
     }
-    // More of them than slots within its reach in the next table, too: others make room, and no more than are needed.
+    // More than slots within the probe limit of the next table, too: other entries are evicted, and
+    // no more than necessary.
     for n in crowd..2 * crowd {
         cache.insert(crowded(n), ());
         assert_eq!(table(), before, "insertion {n} moved all homes");
@@ -157,7 +159,7 @@ fn insertion_without_a_free_slot_in_a_large_table_moves_one_home() {
     let evicted: Vec<u32> = (0..spreads).filter(|n| !cache.contains_key(&spread(*n))).collect();
     evicted.iter().for_each(|n| cache.insert(spread(*n), ()));
     (0..crowd).for_each(|n| cache.insert(crowded(n), ()));
-    // The others move as entries arrive: more than one per home and entry.
+    // The others move as entries arrive: more than one home bucket per entry.
     let after = spreads + slots() as u32 / 60;
     for n in spreads..after {
         cache.insert(spread(n), ());
@@ -172,7 +174,7 @@ fn insertion_without_a_free_slot_in_a_large_table_moves_one_home() {
 #[cfg(target_pointer_width = "64")]
 #[cfg_attr(miri, ignore = "the insertion that panics leaks its entry")]
 #[test]
-fn tagged_pointers_are_refused_when_building() {
+fn tagged_pointers_are_rejected_by_build() {
     use super::entry::TAG;
     use crate::BuildError;
     let build = || Cache::<u64, u64>::builder().max_entries(100).build();
@@ -185,7 +187,7 @@ fn tagged_pointers_are_refused_when_building() {
     }
     let cache = build().unwrap();
     cache.insert(1, 1);
-    // An allocator that begins to tag later: nothing is inserted, and nothing is broken.
+    // An allocator that starts to tag pointers later: nothing is inserted, and nothing breaks.
     TAG.set(1 << 60);
     let insert = std::panic::AssertUnwindSafe(|| (2..1000).for_each(|key| cache.insert(key, key)));
     let panicked = std::panic::catch_unwind(insert).is_err();
@@ -196,10 +198,10 @@ fn tagged_pointers_are_refused_when_building() {
     assert_eq!((cache.len(), cache.get(&1)), (1, Some(1)));
 }
 
-/// What was just applied may have made the policy give entries up that are still in the map.
+/// The events just applied may have evicted entries that are still in the map.
 #[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
-fn validate_with_changes_in_the_rings_checks_a_settled_state() {
+fn validate_with_pending_events_unlinks_evictions() {
     for policy in POLICIES {
         let cache: Cache<u64, u64> = Cache::builder().max_entries(5_000).policy(policy).build().unwrap();
         (0..5_000).for_each(|key| cache.insert(key, key));
@@ -210,10 +212,11 @@ fn validate_with_changes_in_the_rings_checks_a_settled_state() {
     }
 }
 
-/// Hits under exact LRU that found the lock taken, in all caches.
+/// The number of hits under exact LRU that found the lock taken, in all caches.
 pub(super) static MARKED: AtomicUsize = AtomicUsize::new(0);
 
-/// Prints the table in the documentation of [`Policy`](crate::Policy): the share of the hits that only mark their entry.
+/// Prints the table in the documentation of [`Policy`](crate::Policy): the share of the hits that
+/// only mark their entry.
 #[test]
 #[ignore = "measures, and prints a table: see the documentation of `Policy`"]
 fn lru_hits_that_only_mark() {
@@ -248,11 +251,12 @@ fn lru_hits_that_only_mark() {
     }
 }
 
-/// Counts the values that are alive.
+/// A value that counts the live values.
 #[derive(Clone)]
 struct Value(#[expect(dead_code, reason = "counted")] Arc<()>);
 
-/// Policy and wheel without room for more: entries make room, each leaves once, and the accounts are right.
+/// Without memory for policy and wheel, entries are evicted, each leaves once, and the counts are
+/// right.
 #[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
 fn cache_with_full_slabs_evicts() {
@@ -266,7 +270,7 @@ fn cache_with_full_slabs_evicts() {
                     .clock(clock.clone())
                     .build()
                     .unwrap();
-                // The wheel is made when it is first needed.
+                // The wheel is allocated with the first timer.
                 cache.insert_with_ttl(0, Value(live.clone()), Duration::from_secs(1));
                 cache.run_pending();
                 cache
@@ -308,8 +312,8 @@ fn panic_under_lock(cache: &Cache<u64, Value>) {
     let engine = &cache.0.engine;
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let guard = engine.pin();
-        let due = engine.with_core(&guard, |_| panic!("injected"));
-        engine.finish(due, guard);
+        let deferred = engine.with_core(&guard, |_| panic!("injected"));
+        engine.run_deferred(deferred, guard);
     }));
     assert!(panicked.is_err());
 }
@@ -321,7 +325,7 @@ fn message(panic: Box<dyn std::any::Any + Send>) -> String {
     })
 }
 
-/// Reads go on, changes fail with a clear panic, and nothing hangs.
+/// Reads continue, changes fail with a clear panic, and no thread hangs.
 #[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
 fn panic_under_the_lock_poisons_maintenance() {
@@ -344,7 +348,7 @@ fn panic_under_the_lock_poisons_maintenance() {
         }
         assert!(catch_unwind(AssertUnwindSafe(|| cache.run_pending())).is_err());
         assert!(catch_unwind(AssertUnwindSafe(|| cache.set_capacity(5))).is_err());
-        // A thread that is unwinding already is not aborted by a second panic.
+        // A thread that is already unwinding is not aborted by a second panic.
         struct InsertOnDrop<'c>(&'c Cache<u64, Value>, Value);
         impl Drop for InsertOnDrop<'_> {
             fn drop(&mut self) {
@@ -395,11 +399,11 @@ fn panic_under_the_lock_wakes_waiters() {
 
 #[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
-fn threads_that_ended_leave_no_ring() {
+fn ended_threads_leave_no_ring() {
     let cache: Cache<u64, u64> = Cache::new(100_000);
     let rings = || {
         let mut rings = 0;
-        cache.0.engine.thread_states().each(|_| rings += 1);
+        cache.0.engine.thread_states().for_each_writer(|_| rings += 1);
         rings
     };
     cache.insert(0, 0);
@@ -409,7 +413,7 @@ fn threads_that_ended_leave_no_ring() {
             let (cache, together) = (cache.clone(), together.clone());
             thread::spawn(move || {
                 cache.get(&0);
-                // Half of them only read.
+                // Half of the threads only read.
                 if thread % 2 == 0 {
                     cache.insert(thread, thread);
                 }
@@ -417,10 +421,11 @@ fn threads_that_ended_leave_no_ring() {
             })
         })
         .collect();
-    // (A join waits for the end of a thread's destructors, too, where a scope does not.)
+    // A join also waits for the thread's destructors, which a scope does not.
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!((rings(), cache.stats().hits), (51, 100));
-    // Few are looked at per batch, so it takes a few batches; and longer where a thread of another test has the same index.
+    // A visit checks few rings, so this takes some batches; more if a thread of another test has
+    // the same index.
     for _ in 0..1000 {
         (1000..20_000).for_each(|key| cache.insert(key, key));
         if rings() == 1 {
@@ -433,7 +438,7 @@ fn threads_that_ended_leave_no_ring() {
     assert_eq!(cache.len(), 1 + 50 + 19_000);
 }
 
-/// A lock holder that does not run keeps no writer from finishing, and no event is lost.
+/// With a suspended lock holder all writers finish, and no event is lost.
 #[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
 fn writers_beside_a_suspended_lock_holder_finish() {
@@ -457,7 +462,7 @@ fn writers_beside_a_suspended_lock_holder_finish() {
             held.unlock();
             assert!(cache.len() <= capacity);
             cache.run_pending();
-            // On crossbeam-epoch the readers of other tests' caches hold this one's entries up, too.
+            // On crossbeam-epoch the readers of other tests' caches also delay reclamation here.
             while cfg!(feature = "crossbeam") && Arc::strong_count(&live) > 1 + cache.len() {
                 thread::yield_now();
                 cache.run_pending();

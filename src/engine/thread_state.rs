@@ -1,96 +1,62 @@
-//! What each thread has of its own in a cache: counters, and once it writes, a ring of changes for the policy and memory of
-//! previous entries.
+//! Per-thread state of a cache: counters, and for a thread that writes, a ring of events and
+//! recycled memory.
 //!
-//! Everything here is written by one thread at a time with plain loads and stores, on lines that it shares with no other; only
-//! the rings have a second party, the holder of the maintenance lock. A thread is known by the index of its guard, so its
-//! part may be used only while it is pinned. Up to [`THREADS`] threads at a time have a part.
+//! # Ownership
 //!
-//! A part is two allocations. [`ThreadState`], 128 bytes, is made by a thread's first lookup or change; it stays until the cache is dropped,
-//! and serves later threads with the same index, which are the lowest free ones: so there are as many as threads at a time used the
-//! cache. [`Writer`], with the ring, is made by its first change. When its thread has ended, the lock holder takes it away
-//! ([`ThreadStates::sweep`]): it claims the index itself, so that no new thread begins to use the part, applies what is left in the ring, and
-//! gives the memory back.
+//! One thread at a time writes its state with plain loads and stores, on cache lines that no other
+//! thread writes. Only a ring has a second party, the holder of the maintenance lock (invariant
+//! 12). A thread is identified by the index of its guard, so it may use its state only while it is
+//! pinned. Up to [`THREADS`] threads at a time have a state.
+//!
+//! # Allocations
+//!
+//! [`ThreadState`], 128 bytes, is allocated by the first lookup or change of a thread. It stays
+//! until the cache is dropped, and serves later threads with the same index. Threads take the
+//! lowest free index, so there are as many states as threads used the cache at the same time.
+//!
+//! [`Writer`], with the ring, is allocated by the first change of a thread. After the thread has
+//! ended, the lock holder takes the writer ([`ThreadStates::sweep`]): it claims the index, so that
+//! no new thread starts to use the state, applies the remaining events, and frees the memory.
 
-use super::entry::{Chain, Handle};
+#[cfg(all(test, loom))]
+mod loom_tests;
+
+use super::entry::Handle;
 use super::overflow::Overflow;
-use crate::prim::ring::Ring;
+use super::writer::{OldWriter, Writer};
 use crate::prim::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::reclaim::{Guard, claim_index, release_index};
 use std::alloc::{Layout, alloc};
-use std::cell::UnsafeCell;
 use std::ptr::{self, NonNull};
 
-/// Threads whose part is found with one look.
+/// Threads whose state is found with one load.
 const NEAR: usize = 8;
-/// The other threads' parts are in blocks, the first of this many, each further one of twice as many.
+/// The states of other threads are in blocks: the first of this many, each further one twice as
+/// large.
 const BLOCK: usize = NEAR;
 const BLOCKS: usize = if cfg!(loom) { 1 } else { 7 };
-/// Threads that have a part of their own. The others wait for the maintenance lock when they write, and share counters.
+/// Threads that have a state of their own. Further threads wait for the maintenance lock when they
+/// write, and share counters.
 pub(crate) const THREADS: usize = if cfg!(loom) {
     NEAR + 2
 } else {
     NEAR + BLOCK * ((1 << BLOCKS) - 1)
 };
-/// Of the others' rings, so many are looked at per batch.
-const AT_ONCE: usize = 8;
-/// Indices in a word of those that have rings.
+/// Far rings that are drained per visit.
+const FAR_PER_VISIT: usize = 8;
+/// Indices per word of the bitmap of writers.
 const WORD: usize = u64::BITS as usize;
-/// The most changes that wait in a ring.
+/// The largest number of events in one ring.
 const RING: usize = 64;
-/// The most changes that wait in all rings of a cache, unless it is large or more threads than that write.
+/// The largest number of events in all rings of a cache, unless it is large or has more writing
+/// threads than this.
 const SLACK: u64 = 128;
-/// Former entries that are kept for new ones: so many, or of so many bytes.
-const SPARES: usize = 64;
-const SPARE_BYTES: usize = 16 << 10;
-
-/// One thread's counters, and what it writes with. See the [module's documentation](self).
+/// One thread's counters, and its writer. See the [module's documentation](self).
 #[repr(align(128))]
 pub(crate) struct ThreadState {
     hits: AtomicU64,
     misses: AtomicU64,
     writer: AtomicPtr<Writer>,
-}
-
-/// What a thread that changes the cache has besides. See the [module's documentation](self).
-#[repr(align(128))]
-pub(crate) struct Writer {
-    pub(crate) ring: Ring,
-    /// The weight that came in since the ring was last empty.
-    ahead: AtomicU64,
-    /// The entries that left since the ring was last empty.
-    left: AtomicU64,
-    spares: UnsafeCell<Chain>,
-}
-
-// SAFETY: `spares` is only touched by the one thread whose index this is (by contract of `spare` and `keep`), by the thread that
-// claimed the index of one that ended, or by the owner of the whole cache.
-unsafe impl Sync for Writer {}
-// SAFETY: as above; the entries' memory belongs to no thread.
-unsafe impl Send for Writer {}
-
-/// A thread's [`Writer`] that is out of its part, owned like a box. Before it is dropped, no thread can see it any more.
-///
-/// It is not a box before that: readers of the rings may still hold references, to which making or moving a box is a conflicting
-/// access under both borrow models.
-pub(crate) struct OldWriter(NonNull<Writer>);
-
-// SAFETY: it owns the writer, which may be sent.
-unsafe impl Send for OldWriter {}
-
-impl OldWriter {
-    /// Takes the memory that the thread kept. No thread can see the writer any more.
-    pub(super) fn take_spares(&mut self) -> Chain {
-        // SAFETY: owned by this alone, and not seen by others, as the caller ensures.
-        let writer = unsafe { self.0.as_mut() };
-        std::mem::replace(writer.spares.get_mut(), Chain::new())
-    }
-}
-
-impl Drop for OldWriter {
-    fn drop(&mut self) {
-        // SAFETY: the pointer that `made` stored, and owned by this alone. The code that drops it has waited for the readers.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
-    }
 }
 
 impl ThreadState {
@@ -102,105 +68,42 @@ impl ThreadState {
         }
     }
 
-    /// Counts a hit of the calling thread, whose part this is: no read-modify-write is needed.
+    /// Counts a hit of the calling thread. The state is its own, so no read-modify-write is needed.
     #[inline(always)]
     pub(crate) fn hit(&self) {
         self.hits
             .store(self.hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Counts a miss, likewise.
+    /// Counts a miss of the calling thread.
     #[inline(always)]
     pub(crate) fn miss(&self) {
         self.misses
             .store(self.misses.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// What the thread changes the cache with, if it has yet.
+    /// Returns the thread's writer, if it has one.
     #[inline(always)]
     fn writer(&self) -> Option<&Writer> {
         get(&self.writer)
     }
 }
 
-impl Writer {
-    fn new(room: usize) -> Option<Self> {
-        Some(Self {
-            ring: Ring::try_new(room)?,
-            ahead: AtomicU64::new(0),
-            left: AtomicU64::new(0),
-            spares: UnsafeCell::new(Chain::new()),
-        })
-    }
-
-    /// Adds to the weight that came in since the ring was last empty, of which `waiting` says how full it is now.
-    #[inline]
-    pub(super) fn add_weight(&self, weight: u64, waiting: usize) -> u64 {
-        Self::add(&self.ahead, weight, waiting)
-    }
-
-    /// Counts an entry that left, the same way.
-    #[inline]
-    pub(super) fn add_left(&self, waiting: usize) -> u64 {
-        Self::add(&self.left, 1, waiting)
-    }
-
-    #[inline]
-    fn add(sum: &AtomicU64, more: u64, waiting: usize) -> u64 {
-        let before = if waiting > 1 { sum.load(Ordering::Relaxed) } else { 0 };
-        let now = before.saturating_add(more);
-        sum.store(now, Ordering::Relaxed);
-        now
-    }
-
-    /// Memory of a former entry.
-    ///
-    /// # Safety
-    /// The caller is the thread whose part this is, and pinned.
-    #[inline]
-    pub(super) unsafe fn spare(&self) -> Option<Handle> {
-        // SAFETY: only this thread touches it, and this reference ends here.
-        unsafe { &mut *self.spares.get() }.pop()
-    }
-
-    /// Keeps the memory of former entries, of `size` bytes each, and returns what is more than enough.
-    ///
-    /// # Safety
-    /// As for [`spare`](Self::spare); and the entries went through `drop_contents`, and are not used elsewhere.
-    #[inline]
-    pub(super) unsafe fn keep(&self, mut former: Chain, size: usize) -> Chain {
-        // SAFETY: as in `spare`.
-        let spares = unsafe { &mut *self.spares.get() };
-        let most = SPARES.min(SPARE_BYTES / size);
-        if spares.len() + former.len() <= most {
-            spares.prepend(former);
-            return Chain::new();
-        }
-        while spares.len() < most
-            && let Some(one) = former.pop()
-        {
-            // SAFETY: the caller gives the memory up.
-            unsafe { spares.push(one) };
-        }
-        former
-    }
-}
-
-/// How far a thread may be ahead of the policy, for all threads alike.
+/// How far a thread may be ahead of the policy; the same for all threads.
 #[derive(Default)]
 pub(crate) struct DrainLimits {
-    /// With so many changes in its ring, a thread tries to have them applied.
+    /// With this many events in its ring, a thread tries to have them applied.
     pub(crate) batch: AtomicUsize,
-    /// With so many, it must.
-    pub(crate) most: AtomicUsize,
-    /// And with so much weight come in.
-    pub(crate) weight: AtomicU64,
+    /// With this many events in its ring, a thread must have them applied.
+    pub(crate) max_events: AtomicUsize,
+    /// With this much unapplied weight, a thread must have its events applied.
+    pub(crate) max_weight: AtomicU64,
 }
 
-/// The parts of the threads beyond the first.
+/// The states of threads with an index of [`NEAR`] or more.
 struct Far {
     blocks: [AtomicPtr<AtomicPtr<ThreadState>>; BLOCKS],
-    /// A bit for each part that has a ring.
+    /// A bit for each state that has a writer.
     writing: [AtomicU64; THREADS.div_ceil(WORD)],
 }
 
@@ -212,7 +115,7 @@ impl Far {
         }
     }
 
-    /// The block of a part, and where it is there.
+    /// Returns the block of a state, and the offset in it.
     #[inline]
     fn place(index: usize) -> Option<(usize, usize)> {
         if index >= THREADS {
@@ -232,11 +135,11 @@ impl Far {
     #[inline]
     fn block(&self, block: usize) -> Option<&[AtomicPtr<ThreadState>]> {
         let first: *const AtomicPtr<ThreadState> = get(&self.blocks[block])?;
-        // SAFETY: made by `make` with that length, and freed only when the locals are dropped.
+        // SAFETY: allocated by `make` with that length, and freed only when the states are dropped.
         Some(unsafe { std::slice::from_raw_parts(first, BLOCK << block) })
     }
 
-    /// [`find`](Self::find), made if need be; `None` if there is no memory.
+    /// Same as [`find`](Self::find), but allocates a missing state; `None` if there is no memory.
     fn make(&self, index: usize) -> Option<&ThreadState> {
         let (block, offset) = Self::place(index)?;
         if self.block(block).is_none() {
@@ -245,14 +148,15 @@ impl Far {
             new.try_reserve_exact(len).ok()?;
             new.extend((0..len).map(|_| AtomicPtr::new(ptr::null_mut())));
             let new = Box::into_raw(new.into_boxed_slice()).cast::<AtomicPtr<ThreadState>>();
-            // AcqRel, Acquire: the parts that the pointer leads to are seen (see `get`).
+            // AcqRel and Acquire pair with each other: the states that the pointer leads to are
+            // seen (see `get`).
             let first = self.blocks[block].compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire);
             if first.is_err() {
-                // SAFETY: made above, and not shared.
+                // SAFETY: allocated above, and not shared.
                 drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(new, len)) });
             }
         }
-        made(self.block(block)?.get(offset)?, || Some(ThreadState::new()))
+        get_or_make(self.block(block)?.get(offset)?, || Some(ThreadState::new()))
     }
 
     fn set_writing(&self, index: usize, writes: bool) {
@@ -265,7 +169,7 @@ impl Far {
         }
     }
 
-    /// The first part from `from` on that has a ring.
+    /// Returns the first index from `from` on whose state has a writer.
     fn next_writing(&self, from: usize) -> Option<usize> {
         let mut n = from / WORD;
         let mut bits = self.writing.get(n)?.load(Ordering::Acquire) & (u64::MAX << (from % WORD));
@@ -282,7 +186,8 @@ impl Drop for Far {
         for block in 0..BLOCKS {
             let first = self.blocks[block].load(Ordering::Relaxed);
             if !first.is_null() {
-                // SAFETY: made from a Box of that length in `make`; `&mut`: no other reference is left.
+                // SAFETY: allocated as a Box of that length in `make`; `&mut`: no other reference
+                // is left.
                 let mut thread_states = unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(first, BLOCK << block)) };
                 thread_states.iter_mut().for_each(free);
             }
@@ -290,18 +195,18 @@ impl Drop for Far {
     }
 }
 
-/// The parts of all threads.
+/// The states of all threads.
 pub(crate) struct ThreadStates {
     near: [AtomicPtr<ThreadState>; NEAR],
     far: AtomicPtr<Far>,
-    /// How many changes a ring has room for.
-    room: usize,
-    /// How many rings there are.
-    made: AtomicUsize,
-    pub(crate) pace: DrainLimits,
-    /// What no ring had room for.
+    /// The capacity of a ring.
+    ring_capacity: usize,
+    /// The number of rings.
+    ring_count: AtomicUsize,
+    pub(crate) drain_limits: DrainLimits,
+    /// Events for which no ring had room.
     pub(super) overflow: Overflow,
-    /// Changes are to be applied at once: the policy's order is exact.
+    /// Whether every event is applied immediately: the policy's order is exact.
     exact: bool,
     capacity: AtomicU64,
     shared_hits: AtomicU64,
@@ -313,56 +218,58 @@ impl ThreadStates {
         let thread_states = Self {
             near: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             far: AtomicPtr::new(ptr::null_mut()),
-            room: 1 << slack(capacity).ilog2().min(RING.ilog2()),
-            made: AtomicUsize::new(0),
-            pace: DrainLimits::default(),
+            ring_capacity: 1 << slack(capacity).ilog2().min(RING.ilog2()),
+            ring_count: AtomicUsize::new(0),
+            drain_limits: DrainLimits::default(),
             overflow: Overflow::new(),
             exact,
             capacity: AtomicU64::new(capacity),
             shared_hits: AtomicU64::new(0),
             shared_misses: AtomicU64::new(0),
         };
-        thread_states.set_pace();
+        thread_states.update_drain_limits();
         thread_states
     }
 
-    /// The cache's capacity.
+    /// Returns the cache's capacity.
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
-        // AcqRel, as where `made` changes: see `set_pace`.
+        // AcqRel pairs with the AcqRel where `ring_count` changes: see `update_drain_limits`.
         self.capacity.swap(capacity, Ordering::AcqRel);
-        self.set_pace();
+        self.update_drain_limits();
     }
 
-    /// All rings together hold at most `slack` changes, or one for every thread.
+    /// Sets the limits so that all rings together hold at most `slack` events, or one per thread if
+    /// that is more.
     #[cold]
-    fn set_pace(&self) {
-        // What the pace is made of is read by read-modify-writes, with Acquire and Release, the last time after the pace was
-        // set. Whoever changes it later sees what was set here, and overwrites it; a change that came before is seen here.
-        let (made, capacity) = (&self.made, &self.capacity);
+    fn update_drain_limits(&self) {
+        // The limits follow from the number of rings and the capacity. Both are read by AcqRel
+        // read-modify-writes, the last time after the limits were stored. A thread that changes one
+        // of them later sees these limits and overwrites them; an earlier change is seen here.
+        let (ring_count, capacity) = (&self.ring_count, &self.capacity);
         let read = || {
             (
-                made.fetch_add(0, Ordering::AcqRel),
+                ring_count.fetch_add(0, Ordering::AcqRel),
                 capacity.fetch_add(0, Ordering::AcqRel),
             )
         };
         let mut now = read();
         loop {
-            let (made, capacity) = now;
-            let most = (slack(capacity) as usize / made.max(1)).clamp(1, self.room);
+            let (ring_count, capacity) = now;
+            let most = (slack(capacity) as usize / ring_count.max(1)).clamp(1, self.ring_capacity);
             let batch = if self.exact {
                 1
             } else {
                 (most / 2).min((capacity / 64) as usize).max(1)
             };
-            self.pace.batch.store(batch, Ordering::Relaxed);
-            self.pace.most.store(most, Ordering::Relaxed);
-            self.pace
-                .weight
-                .store(capacity / 8 / made.max(1) as u64, Ordering::Relaxed);
+            self.drain_limits.batch.store(batch, Ordering::Relaxed);
+            self.drain_limits.max_events.store(most, Ordering::Relaxed);
+            self.drain_limits
+                .max_weight
+                .store(capacity / 8 / ring_count.max(1) as u64, Ordering::Relaxed);
             let before = std::mem::replace(&mut now, read());
             if before == now {
                 return;
@@ -377,19 +284,20 @@ impl ThreadStates {
         }
     }
 
-    /// The part of the calling thread, if it is found with one look.
+    /// Returns the state of the calling thread, if it is found with one load.
     #[inline(always)]
     pub(crate) fn near(&self, guard: &Guard) -> Option<&ThreadState> {
         get(self.near.get(guard.thread_index())?)
     }
 
-    /// What the calling thread changes the cache with, if it is found with one look.
+    /// Returns the writer of the calling thread, if it is found with one load.
     #[inline(always)]
     pub(crate) fn near_writer(&self, guard: &Guard) -> Option<&Writer> {
         self.near(guard)?.writer()
     }
 
-    /// What the calling thread changes the cache with; `None` if there are too many threads, or there is no memory.
+    /// Returns the writer of the calling thread, allocated if necessary; `None` if there are too
+    /// many threads, or no memory.
     #[inline(always)]
     pub(crate) fn writer(&self, guard: &Guard) -> Option<&Writer> {
         let near = self.near_writer(guard);
@@ -399,13 +307,14 @@ impl ThreadStates {
         self.make_writer(guard.thread_index())
     }
 
-    /// [`writer`](Self::writer), if the thread has one yet.
+    /// Returns the writer of the calling thread, if it has one.
     #[inline]
     pub(crate) fn writer_if_any(&self, guard: &Guard) -> Option<&Writer> {
         self.find(guard.thread_index())?.writer()
     }
 
-    /// The part of the calling thread; `None` if there are too many threads, or there is no memory.
+    /// Returns the state of the calling thread, allocated if necessary; `None` if there are too
+    /// many threads, or no memory.
     #[inline(always)]
     fn of(&self, guard: &Guard) -> Option<&ThreadState> {
         let near = self.near(guard);
@@ -418,31 +327,31 @@ impl ThreadStates {
     #[cold]
     #[inline(never)]
     fn make(&self, index: usize) -> Option<&ThreadState> {
-        if let Some(local) = self.find(index) {
-            return Some(local);
+        if let Some(state) = self.find(index) {
+            return Some(state);
         }
         match self.near.get(index) {
-            Some(at) => made(at, || Some(ThreadState::new())),
+            Some(at) => get_or_make(at, || Some(ThreadState::new())),
             None if index >= THREADS => None,
-            None => made(&self.far, || Some(Far::new()))?.make(index),
+            None => get_or_make(&self.far, || Some(Far::new()))?.make(index),
         }
     }
 
     #[cold]
     #[inline(never)]
     fn make_writer(&self, index: usize) -> Option<&Writer> {
-        let local = self.make(index)?;
-        if let Some(writer) = local.writer() {
+        let state = self.make(index)?;
+        if let Some(writer) = state.writer() {
             return Some(writer);
         }
-        let writer = made(&local.writer, || Writer::new(self.room))?;
+        let writer = get_or_make(&state.writer, || Writer::new(self.ring_capacity))?;
         if index >= NEAR
             && let Some(far) = get(&self.far)
         {
             far.set_writing(index, true);
         }
-        self.made.fetch_add(1, Ordering::AcqRel); // see `set_pace`
-        self.set_pace();
+        self.ring_count.fetch_add(1, Ordering::AcqRel); // see `update_drain_limits`
+        self.update_drain_limits();
         Some(writer)
     }
 
@@ -450,22 +359,22 @@ impl ThreadStates {
     #[inline(always)]
     pub(crate) fn count(&self, guard: &Guard, hit: bool) {
         match self.of(guard) {
-            Some(local) if hit => local.hit(),
-            Some(local) => local.miss(),
+            Some(state) if hit => state.hit(),
+            Some(state) => state.miss(),
             None if hit => _ = self.shared_hits.fetch_add(1, Ordering::Relaxed),
             None => _ = self.shared_misses.fetch_add(1, Ordering::Relaxed),
         }
     }
 
-    /// All hits and misses.
+    /// Returns all hits and misses.
     pub(crate) fn lookups(&self) -> (u64, u64) {
         let mut sum = (
             self.shared_hits.load(Ordering::Relaxed),
             self.shared_misses.load(Ordering::Relaxed),
         );
-        let mut add = |local: &ThreadState| {
-            sum.0 += local.hits.load(Ordering::Relaxed);
-            sum.1 += local.misses.load(Ordering::Relaxed);
+        let mut add = |state: &ThreadState| {
+            sum.0 += state.hits.load(Ordering::Relaxed);
+            sum.1 += state.misses.load(Ordering::Relaxed);
         };
         self.near.iter().filter_map(get).for_each(&mut add);
         if let Some(far) = get(&self.far) {
@@ -475,9 +384,9 @@ impl ThreadStates {
         sum
     }
 
-    /// Visits what the threads change the cache with. For the holder of the maintenance lock, or callers that are pinned.
+    /// Calls `visit` with every writer. The caller holds the maintenance lock, or is pinned.
     #[inline]
-    pub(crate) fn each<'l>(&'l self, mut visit: impl FnMut(&'l Writer)) {
+    pub(crate) fn for_each_writer<'l>(&'l self, mut visit: impl FnMut(&'l Writer)) {
         self.near
             .iter()
             .filter_map(get)
@@ -495,13 +404,19 @@ impl ThreadStates {
         }
     }
 
-    /// Visits the ring of the calling thread, those of the first threads, and some of the others: all of them in turn, as
-    /// `cursor` goes round. So a batch costs no more when many threads use the cache. What `visit` sees with an index belongs
-    /// to a thread that may have ended.
+    /// Calls `visit` with the writer of the calling thread, those of the first [`NEAR`] threads,
+    /// and up to [`FAR_PER_VISIT`] others, which `cursor` takes in turn. So the cost of a batch
+    /// does not grow with the number of threads. A writer passed with an index may belong to a
+    /// thread that has ended.
     #[inline]
-    pub(crate) fn each_soon<'l>(&'l self, guard: &Guard, cursor: &mut usize, mut visit: impl FnMut(&'l Writer, usize)) {
-        for (index, local) in self.near.iter().enumerate() {
-            if let Some(writer) = get(local).and_then(ThreadState::writer) {
+    pub(crate) fn for_some_writers<'l>(
+        &'l self,
+        guard: &Guard,
+        cursor: &mut usize,
+        mut visit: impl FnMut(&'l Writer, usize),
+    ) {
+        for (index, state) in self.near.iter().enumerate() {
+            if let Some(writer) = get(state).and_then(ThreadState::writer) {
                 visit(writer, index);
             }
         }
@@ -514,7 +429,7 @@ impl ThreadStates {
             {
                 visit(writer, own);
             }
-            for _ in 0..AT_ONCE {
+            for _ in 0..FAR_PER_VISIT {
                 let Some(index) = far.next_writing((*cursor).max(NEAR)) else {
                     *cursor = NEAR;
                     break;
@@ -527,20 +442,25 @@ impl ThreadStates {
         }
     }
 
-    /// Takes away what a thread that has ended changed the cache with; `drain` applies what it left. For the holder of the
-    /// maintenance lock, which frees it when no pinned thread can see it any more. `None` if a thread uses it.
+    /// Takes the writer of a thread that has ended, after `drain` has applied its events. `None` if
+    /// a thread uses the index.
+    ///
+    /// The caller holds the maintenance lock, and frees the writer once no pinned thread can see
+    /// it.
     pub(crate) fn sweep(&self, index: usize, drain: impl FnOnce(&Writer)) -> Option<OldWriter> {
-        // From here until it is released no thread has the index. (Acquire there: what the thread left is seen.)
+        // No thread gets the index until it is released. Acquire there: the events of the ended
+        // thread are seen.
         if !claim_index(index) {
             return None;
         }
-        let local = self.find(index);
-        let swept = local.and_then(|local| {
-            let writer = local.writer.load(Ordering::Acquire);
+        let state = self.find(index);
+        let swept = state.and_then(|state| {
+            let writer = state.writer.load(Ordering::Acquire);
             let writer = NonNull::new(writer)?;
-            // SAFETY: made in `make_writer`, and freed only by the owner of what is returned below.
+            // SAFETY: allocated in `make_writer`, and freed only by the owner of the returned
+            // `OldWriter`.
             drain(unsafe { writer.as_ref() });
-            local.writer.store(ptr::null_mut(), Ordering::Relaxed);
+            state.writer.store(ptr::null_mut(), Ordering::Relaxed);
             if index >= NEAR
                 && let Some(far) = get(&self.far)
             {
@@ -550,38 +470,41 @@ impl ThreadStates {
         });
         release_index(index);
         if swept.is_some() {
-            self.made.fetch_sub(1, Ordering::AcqRel); // see `set_pace`
-            self.set_pace();
+            self.ring_count.fetch_sub(1, Ordering::AcqRel); // see `update_drain_limits`
+            self.update_drain_limits();
         }
         swept
     }
 
-    /// Takes the spare memory of all threads.
-    pub(super) fn drain_spares(&mut self, mut take: impl FnMut(Handle)) {
-        self.each(|writer| {
-            // SAFETY: `&mut self`: no thread uses its part any more.
-            while let Some(spare) = unsafe { writer.spare() } {
-                take(spare);
+    /// Passes the recycled memory of all threads to `take`.
+    pub(super) fn drain_recycled(&mut self, mut take: impl FnMut(Handle)) {
+        self.for_each_writer(|writer| {
+            // SAFETY: `&mut self`: no thread uses its state any more.
+            while let Some(recycled) = unsafe { writer.pop_recycled() } {
+                take(recycled);
             }
         });
     }
 }
 
-/// How many changes may wait in all rings: an eighth of a small capacity, a 64th of a large one.
+/// Returns how many events may wait in all rings: an eighth of a small capacity, a 64th of a large
+/// one.
 fn slack(capacity: u64) -> u64 {
     (capacity / 8).clamp(8, SLACK.max(capacity / 64))
 }
 
-/// What `pointer` points to, if it was made.
+/// Returns what `pointer` points to, unless it is null.
 #[inline(always)]
 fn get<T>(pointer: &AtomicPtr<T>) -> Option<&T> {
-    // SAFETY: set only by `made` or `Far::make`, and freed only when the locals are dropped; or by who swept it, when no thread
-    // that could look here is pinned any more. Acquire pairs with the Release there.
+    // SAFETY: set only by `get_or_make` or `Far::make`. Freed only when the states are dropped, or
+    // by the thread that swept it, once no thread is pinned that could have loaded it. Acquire
+    // pairs with the Release of the set.
     unsafe { pointer.load(Ordering::Acquire).as_ref() }
 }
 
-/// What `pointer` points to, made if need be; `None` if there is no memory.
-fn made<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> Option<T>) -> Option<&T> {
+/// Returns what `pointer` points to, allocated with `new` if it is null; `None` if there is no
+/// memory.
+fn get_or_make<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> Option<T>) -> Option<&T> {
     if let Some(made) = get(pointer) {
         return Some(made);
     }
@@ -591,7 +514,8 @@ fn made<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> Option<T>) -> Option<&T
     if block.is_null() {
         return None;
     }
-    // SAFETY: the block is one of a Box's layout, from the allocator that a Box takes it from; it is written before it is used.
+    // SAFETY: the block has the layout of a Box and its allocator, and is written before it is
+    // used.
     let new = unsafe {
         let mut block = Box::from_raw(block.cast::<std::mem::MaybeUninit<T>>());
         block.write(new()?);
@@ -599,7 +523,7 @@ fn made<T>(pointer: &AtomicPtr<T>, new: impl FnOnce() -> Option<T>) -> Option<&T
     };
     // AcqRel, Acquire: what the pointer leads to is seen (see `get`).
     match pointer.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
-        // SAFETY: set now, and freed as `get` says.
+        // SAFETY: set now, and freed as described in `get`.
         Ok(_) => Some(unsafe { &*new }),
         Err(first) => {
             // SAFETY: `new` was not shared; `first` is as above.
@@ -627,80 +551,7 @@ impl Drop for ThreadStates {
 fn free<T>(pointer: &mut AtomicPtr<T>) {
     let made = pointer.load(Ordering::Relaxed);
     if !made.is_null() {
-        // SAFETY: set once, made from a Box in `made`; `&mut`: nobody else is left.
+        // SAFETY: set once, from a Box in `get_or_make`; `&mut`: no other reference is left.
         drop(unsafe { Box::from_raw(made) });
-    }
-}
-
-/// The making of the parts, and of what all are told of the pace, under loom.
-#[cfg(all(test, loom))]
-mod model {
-    use super::*;
-    use crate::reclaim::{INDEX, pin};
-    use loom::thread;
-    use std::sync::Arc;
-
-    const CAPACITY: u64 = 1024;
-
-    /// Runs `threads` at once, on one index each, and then looks whether the pace is right for so many and `capacity`.
-    fn model<const N: usize>(first: usize, threads: [fn(&ThreadStates); N], capacity: u64) {
-        loom::model(move || {
-            let thread_states = Arc::new(ThreadStates::new(CAPACITY, false));
-            let run = |n: usize| {
-                let thread_states = thread_states.clone();
-                move || {
-                    INDEX.with(|index| index.set(first + n));
-                    threads[n](&thread_states);
-                }
-            };
-            let others: Vec<_> = (1..N).map(|n| thread::spawn(run(n))).collect();
-            run(0)();
-            others.into_iter().for_each(|other| other.join().unwrap());
-            let mut parts = 0;
-            thread_states.each(|_| parts += 1);
-            let guard = pin();
-            let (mut soon, mut cursor) = (0, 0);
-            thread_states.each_soon(&guard, &mut cursor, |writer, _| soon += writer.ring.len());
-            assert!(soon >= parts, "each recorded one change");
-            assert_eq!(thread_states.made.load(Ordering::Relaxed), parts);
-            let want = ThreadStates::new(capacity, false);
-            want.made.store(parts, Ordering::Relaxed);
-            want.set_pace();
-            let pace = |thread_states: &ThreadStates| {
-                let pace = &thread_states.pace;
-                let [batch, most] = [&pace.batch, &pace.most].map(|at| at.load(Ordering::Relaxed));
-                (batch, most, pace.weight.load(Ordering::Relaxed))
-            };
-            assert_eq!(pace(&thread_states), pace(&want), "the pace is that of {parts} threads");
-        });
-    }
-
-    fn hit(thread_states: &ThreadStates) {
-        let guard = pin();
-        let (before, _) = thread_states.lookups();
-        thread_states.count(&guard, true);
-        let writer = thread_states.writer(&guard).expect("few threads have parts");
-        assert_eq!(writer.ring.push([1, 2]), Some(1), "no other thread has it");
-        let (after, _) = thread_states.lookups();
-        assert!(after > before, "its own hit is counted");
-    }
-
-    #[test]
-    fn loom_local_two_parts() {
-        model(0, [hit, hit], CAPACITY);
-    }
-
-    #[test]
-    fn loom_local_two_far_parts() {
-        model(NEAR, [hit, hit], CAPACITY);
-    }
-
-    #[test]
-    fn loom_local_a_part_and_a_capacity() {
-        model(
-            0,
-            [hit, |thread_states| thread_states.set_capacity(8 * CAPACITY)],
-            8 * CAPACITY,
-        );
     }
 }

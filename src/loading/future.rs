@@ -1,6 +1,6 @@
 //! Loaders that are futures.
 
-use super::{Found, infallible, shared};
+use super::{infallible, shared};
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
@@ -142,15 +142,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         E: Send + Sync + 'static,
     {
         let hash = self.0.hash(key.as_borrowed());
-        // The guard is not `Send`, so it must not live across an await.
-        let (key, due) = match self.find(hash, key.as_borrowed()) {
-            Found::Cached(value) => return Ok(value),
-            Found::Due(old) => (key.into_key(), Some(old)),
-            Found::Missing(_) => (key.into_key(), None),
+        // Without the guard of the lookup, which is not `Send` and must not live across an await.
+        let key = match self.find(hash, key.as_borrowed()).unpinned() {
+            Some((old, true)) => {
+                let reload = self.reload_future(hash, key.into_key(), old, load, end);
+                return Ok(reload.await.value);
+            }
+            Some((value, false)) => return Ok(value),
+            None => key.into_key(),
         };
-        if let Some(old) = due {
-            return Ok(self.reload_future(hash, key, old, load, end).await.value);
-        }
         self.failed(hash, &key)?;
         let actor = ActorId::new_future();
         loop {

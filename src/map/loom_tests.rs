@@ -429,6 +429,20 @@ fn loom_map_kill_of_pending_load() {
 }
 
 #[test]
+fn loom_map_kill_beyond_home_bucket() {
+    // The home bucket is full, so the load's commit raises the probe limit: an invalidation that
+    // read the control word before still finds the entry.
+    let load = |case: &Case| _ = case.load(A);
+    let invalidate = |case: &Case| _ = case.invalidate(A);
+    model(
+        2,
+        |case| case.fill(6),
+        [load, invalidate],
+        |case| assert_eq!(case.get(A), None),
+    );
+}
+
+#[test]
 fn loom_map_kill_among_other_inserts() {
     let load = |case: &Case| _ = case.load(A);
     let invalidate = |case: &Case| _ = case.invalidate(A);

@@ -487,15 +487,15 @@ impl Table {
     ) -> Step<Option<NonNull<Header>>> {
         let home = self.home((hash >> 32) as u32);
         loop {
+            // Before the control word is read: a claim that is not killed here has committed, so
+            // the probe limit covers its slot, and the scan finds it (invariant 20).
+            if kill {
+                self.kill(home, hash, equal);
+            }
             let control_word = match self.writable_control(home) {
                 Step::Done(control_word) => control_word,
                 Step::Moved => return Step::Moved,
             };
-            // Before the scan: a load's claim that is not killed here has become visible, and the
-            // scan finds it.
-            if kill {
-                self.kill(home, hash, equal);
-            }
             let Some(found) = self.scan(home, control_word, hash, equal) else {
                 return Step::Done(None);
             };
@@ -524,8 +524,9 @@ impl Table {
                 if word & (slot::HIGH | slot::STATE) == high | slot::LOADING && equal(pointer(word)) {
                     let killed = word ^ slot::LOADING ^ slot::KILLED;
                     // AcqRel: the owner, which fails to publish, is ordered after this. A failure
-                    // means that the insertion was published, or given up.
-                    let _ = at.compare_exchange(word, killed, Ordering::AcqRel, Ordering::Relaxed);
+                    // means that the insertion was published, or given up. Acquire pairs with the
+                    // Release that published it: the commit is seen in the control word.
+                    let _ = at.compare_exchange(word, killed, Ordering::AcqRel, Ordering::Acquire);
                 }
             }
         }

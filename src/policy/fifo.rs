@@ -1,10 +1,10 @@
-//! First in, first out: hits do not matter, and another value for a key keeps the key's turn.
+//! First in, first out. Hits do not matter, and a replaced entry keeps its position.
 #![forbid(unsafe_code)]
 
 use super::{Entries, Evictions, Policy, Verdict, weigh};
 use crate::prim::list::{Chunks, Queue};
 
-/// One queue in the order of arrival.
+/// One queue in the order of insertion.
 #[derive(Debug)]
 pub(crate) struct Fifo<H> {
     capacity: u64,
@@ -23,13 +23,13 @@ impl<H: Copy + Eq> Fifo<H> {
         }
     }
 
-    /// Evicts until there is room for `weight`, which is at most the capacity.
+    /// Evicts entries until there is room for `weight`, which is at most the capacity.
     #[inline]
     fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Evictions<H>) {
         while self.queue.weight() > self.capacity - weight && self.evict(entries, out) {}
     }
 
-    /// Evicts the tail; false if there is none.
+    /// Evicts the tail. Returns false if there is none.
     #[inline]
     fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Evictions<H>) -> bool {
         let Some((tail, _)) = self.chunks.back(&self.queue) else {
@@ -41,10 +41,10 @@ impl<H: Copy + Eq> Fifo<H> {
         true
     }
 
-    /// Evicts entries other than `kept`, which weighs at most the capacity and keeps its turn, until what is left fits.
+    /// Evicts entries other than `kept`, whose weight is at most the capacity, until the rest fits.
     fn make_room_beside<E: Entries<Handle = H>>(&mut self, entries: &E, kept: H, out: &mut Evictions<H>) {
         while self.queue.weight() > self.capacity {
-            // (At most the second of these: only `kept` is passed over.)
+            // At most the second one: only `kept` is skipped.
             let Some(oldest) = self.chunks.iter_back(&self.queue).find(|&handle| handle != kept) else {
                 return;
             };
@@ -54,7 +54,7 @@ impl<H: Copy + Eq> Fifo<H> {
         }
     }
 
-    /// Puts an entry at the head that was refused a place there, in a place that others leave.
+    /// Pushes an entry to the head after a push was refused, in the place of evicted entries.
     #[cold]
     fn push_refused<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, out: &mut Evictions<H>) {
         while !self.chunks.has_free() && self.evict(entries, out) {}
@@ -84,7 +84,7 @@ impl<E: Entries> Policy<E> for Fifo<E::Handle> {
                 .replace(&mut self.queue, entries, (old, before), (new, weight));
             self.make_room_beside(entries, new, out);
         } else {
-            // Too heavy, or beyond what can be summed up: it gives up its turn.
+            // Too heavy, or the sum would overflow: the entry loses its position.
             self.chunks.remove(&mut self.queue, entries, old, before);
             self.insert(entries, new, out);
         }

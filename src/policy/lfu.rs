@@ -1,10 +1,13 @@
-//! Least frequently used, by exact counts up to 255; among equals the one that came to its count first.
+//! Least frequently used, by exact counts up to 255. Among equals, the entry that reached its count
+//! first is evicted.
 //!
-//! There is one queue per count. Hits are counted in the entry and looked at only when it comes to the tail of the lowest
-//! queue: then it moves to the queue of its true count. As no entry's count is lower than its queue's, the first one
-//! found without new hits has the lowest count of all. Each move is paid for by a hit.
+//! There is one queue per count. Hits are counted in the entry, and read only when the entry
+//! reaches the tail of the lowest queue: then it moves to the queue of its true count. No entry's
+//! count is lower than its queue's, so the first tail without new hits has the lowest count of all.
+//! Each move is paid for by a hit.
 //!
-//! When every entry's count has reached 255, counts no longer tell anything: all are set to 127, which only renames queues.
+//! When every entry has reached 255, the counts no longer differ. Then all are set to 127, which
+//! only renames queues.
 #![forbid(unsafe_code)]
 
 use super::{Entries, Evictions, Policy, Rank, Verdict, weigh};
@@ -12,21 +15,22 @@ use crate::prim::list::{Chunks, Queue};
 
 /// The highest count.
 const TOP: usize = 255;
-/// What the highest count becomes when all have it.
+/// The new count of all entries when all have the highest.
 const AGED: usize = 127;
 
-/// Queues by count.
+/// The queues by count.
 #[derive(Debug)]
 pub(crate) struct Lfu<H> {
     capacity: u64,
     weighted: bool,
     weight: u64,
     chunks: Chunks<H>,
-    /// The queue for each count so far needed; which queue (id) serves which count may change by aging, so `level_of` tells.
+    /// The queue of each count needed so far. Aging may change which queue id has which count: see
+    /// `level_of`.
     levels: Vec<Queue>,
-    /// For each queue id the count it serves. Empty as long as that is the identity.
+    /// The count of each queue id. Empty while it is the identity.
     level_of: Vec<u8>,
-    /// One bit per level that is not empty.
+    /// A bit per level that is not empty.
     filled: [u64; 4],
 }
 
@@ -48,7 +52,7 @@ impl<H: Copy + Eq> Lfu<H> {
         usize::from(self.level_of.get(usize::from(id)).copied().unwrap_or(id))
     }
 
-    /// Puts an entry at the head of a level, if there is memory for that.
+    /// Pushes an entry to the head of a level. Returns false if there is no memory.
     fn push<E: Entries<Handle = H>>(&mut self, entries: &E, level: usize, handle: H, weight: u64) -> bool {
         if self.levels.len() <= level {
             if self.levels.try_reserve(level + 1 - self.levels.len()).is_err() {
@@ -67,7 +71,8 @@ impl<H: Copy + Eq> Lfu<H> {
         pushed
     }
 
-    /// Puts an entry at the head of a level that was refused a place there, in a place that the least frequently used leave.
+    /// Pushes an entry to the head of a level after a push was refused, in the place of the least
+    /// frequently used entries.
     #[cold]
     fn push_refused<E: Entries<Handle = H>>(
         &mut self,
@@ -88,7 +93,7 @@ impl<H: Copy + Eq> Lfu<H> {
         }
     }
 
-    /// Takes the tail of a level off, and returns its weight.
+    /// Pops the tail of a level, and returns its weight.
     fn pop<E: Entries<Handle = H>>(&mut self, entries: &E, level: usize, tail: H) -> u64 {
         let weight = weigh(entries, tail, self.weighted);
         self.chunks.pop_back(&mut self.levels[level], entries, weight);
@@ -96,7 +101,7 @@ impl<H: Copy + Eq> Lfu<H> {
         weight
     }
 
-    /// Books that an entry has left the level.
+    /// Updates the counts after an entry has left the level.
     fn left(&mut self, level: usize, weight: u64) {
         if self.levels[level].is_empty() {
             self.filled[level / 64] &= !(1 << (level % 64));
@@ -109,7 +114,8 @@ impl<H: Copy + Eq> Lfu<H> {
         Some(word * 64 + self.filled[word].trailing_zeros() as usize)
     }
 
-    /// Renames the queue of the highest count. Returns false, and does nothing, if there is no memory for the names.
+    /// Renames the queue of the highest count. Returns false, and does nothing, if there is no
+    /// memory for the names.
     #[cold]
     fn age(&mut self) -> bool {
         self.level_of.clear();
@@ -126,7 +132,7 @@ impl<H: Copy + Eq> Lfu<H> {
         true
     }
 
-    /// Evicts until there is room for `weight`, which is at most the capacity.
+    /// Evicts entries until there is room for `weight`, which is at most the capacity.
     fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Evictions<H>) {
         while self.weight > self.capacity - weight {
             let Some(mut level) = self.lowest() else { return };
@@ -148,7 +154,7 @@ impl<H: Copy + Eq> Lfu<H> {
         }
     }
 
-    /// Takes an entry out and returns its count.
+    /// Removes an entry and returns its count.
     fn take<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H) -> usize {
         let weight = weigh(entries, handle, self.weighted);
         let level = self.level(entries.place(handle));
@@ -163,7 +169,7 @@ impl<H: Copy + Eq> Lfu<H> {
             out.push((handle, Verdict::Rejected));
             return;
         }
-        // Before it gets in: otherwise it would often be the first to go.
+        // Before the new entry is pushed: otherwise it would often be evicted first.
         self.make_room(entries, weight, out);
         let level = level.min(TOP);
         if !self.push(entries, level, handle, weight) {
@@ -220,10 +226,11 @@ impl<E: Entries> Policy<E> for Lfu<E::Handle> {
     }
 
     fn hottest(&self, entries: &E, visit: &mut dyn FnMut(E::Handle) -> bool) {
-        // Entries wait at their former level: by their true counts, in one bucket sort.
+        // Entries may be at the level of an earlier count, so a stable sort orders them by their
+        // true counts.
         let mut sorted: Vec<(usize, E::Handle)> = Vec::new();
         if sorted.try_reserve_exact(self.chunks.len()).is_err() {
-            // Without the memory to sort them: by the counts they had when they were last looked at.
+            // Without memory to sort them: by the counts when they were last checked.
             self.levels
                 .iter()
                 .rev()
@@ -239,7 +246,7 @@ impl<E: Entries> Policy<E> for Lfu<E::Handle> {
     }
 
     fn coldest(&mut self, entries: &E) -> Option<E::Handle> {
-        // As `make_room`: what was hit since moves up.
+        // As in `make_room`: an entry with new hits moves up.
         loop {
             let level = self.lowest()?;
             let (tail, _) = self.chunks.back(&self.levels[level])?;

@@ -1,13 +1,13 @@
-//! Least recently used, exactly: each hit moves its entry to the head.
+//! Least recently used, exact: each hit moves its entry to the head.
 //!
-//! A driver that could not tell of a hit at the time (it must not wait) leaves the entry's mark set instead; such an entry is
-//! moved to the head when it comes to the tail.
+//! A driver that cannot report a hit when it happens (because it must not wait) sets the entry's
+//! mark instead. A marked entry is moved to the head when it reaches the tail.
 #![forbid(unsafe_code)]
 
 use super::{Entries, Evictions, Policy, Verdict, weigh};
 use crate::prim::list::{Chunks, Queue};
 
-/// Marked entries moved on per call, so that the time of a call is bounded.
+/// The most marked entries moved per call, which bounds the time of a call.
 const STEPS: u32 = 64;
 
 /// One queue in the order of use.
@@ -29,7 +29,7 @@ impl<H: Copy + Eq> Lru<H> {
         }
     }
 
-    /// Evicts until there is room for `weight`, which is at most the capacity.
+    /// Evicts entries until there is room for `weight`, which is at most the capacity.
     #[inline]
     fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Evictions<H>) {
         let mut steps = 0;
@@ -50,7 +50,8 @@ impl<H: Copy + Eq> Lru<H> {
         }
     }
 
-    /// Puts an entry at the head that was refused a place there, in a place that the least recently used leave.
+    /// Pushes an entry to the head after a push was refused, in the place of the least recently
+    /// used entries.
     #[cold]
     fn push_refused<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64, out: &mut Evictions<H>) {
         while !self.chunks.has_free()
@@ -97,7 +98,7 @@ impl<E: Entries> Policy<E> for Lru<E::Handle> {
             return;
         }
         if !self.chunks.reserve(&self.queue) {
-            // It stays where it is, and is moved when it comes to the tail.
+            // It keeps its position, and is moved when it reaches the tail.
             entries.set_hits(handle, 1);
             return;
         }

@@ -1,10 +1,11 @@
-//! Random replacement: any entry may go, with equal probability; the newcomer always gets in.
+//! Random replacement: any entry is evicted, with equal probability. A new entry is always
+//! admitted.
 #![forbid(unsafe_code)]
 
 use super::{Entries, Evictions, Policy, Verdict, weigh, xorshift};
 
-/// Entries remember their index divided by this, as a place has 23 bits only: found by a scan of at most so many handles,
-/// which allows for 268 million entries.
+/// Entries store their index divided by this, since a place has 23 bits. A scan of at most this
+/// many handles finds the entry. Allows for 268 million entries.
 const GRAIN: usize = 32;
 
 /// The entries, in no order.
@@ -15,7 +16,7 @@ pub(crate) struct Random<H> {
     weight: u64,
     handles: Vec<H>,
     random: u32,
-    /// At most this many entries.
+    /// The most entries.
     limit: usize,
 }
 
@@ -49,7 +50,7 @@ impl<H: Copy + Eq> Random<H> {
         handle
     }
 
-    /// Adds an entry, if places can name one more and there is memory for it.
+    /// Adds an entry. Returns false if places cannot name one more, or there is no memory.
     fn push<E: Entries<Handle = H>>(&mut self, entries: &E, handle: H, weight: u64) -> bool {
         let len = self.handles.len();
         let full = len == self.handles.capacity();
@@ -62,7 +63,7 @@ impl<H: Copy + Eq> Random<H> {
         true
     }
 
-    /// Evicts any entry.
+    /// Evicts a random entry.
     fn evict<E: Entries<Handle = H>>(&mut self, entries: &E, out: &mut Evictions<H>) {
         let wide = u64::from(xorshift(&mut self.random)) << 32 | u64::from(xorshift(&mut self.random));
         let index = (u128::from(wide) * self.handles.len() as u128) >> 64;
@@ -70,7 +71,7 @@ impl<H: Copy + Eq> Random<H> {
         out.push((handle, Verdict::Evicted));
     }
 
-    /// Evicts until there is room for `weight`, which is at most the capacity.
+    /// Evicts entries until there is room for `weight`, which is at most the capacity.
     fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Evictions<H>) {
         while self.weight > self.capacity - weight {
             self.evict(entries, out);
@@ -128,7 +129,7 @@ impl<E: Entries> Policy<E> for Random<E::Handle> {
     }
 
     fn hottest(&self, _: &E, visit: &mut dyn FnMut(E::Handle) -> bool) {
-        // All are worth the same.
+        // All entries are worth the same.
         self.handles.iter().rev().all(|&handle| visit(handle));
     }
 

@@ -1,8 +1,8 @@
-//! Replays of recorded accesses: the hit ratios the default policy must reach.
+//! Replays of recorded accesses: the hit ratios that the default policy must reach.
 //!
-//! The traces and the table of what other implementations reach are not part of the repository; without them the tests
-//! only say so. `HOTSET_ALL_TRACES=1`, or a release build, adds the long ones; `HOTSET_SEEDS=6` averages over more hash seeds
-//! than three.
+//! The traces and the table of other implementations are not part of the repository; without them
+//! the tests only print that. `HOTSET_ALL_TRACES=1`, or a release build, adds the long ones.
+//! `HOTSET_SEEDS=6` averages over six hash seeds instead of three.
 
 use super::testing::{Handle, Store};
 use super::{AnyPolicy, Entries, Policy, PolicyKind};
@@ -74,7 +74,7 @@ fn replay(kind: PolicyKind, trace: &[u32], capacity: u64, seed: u32) -> f64 {
 }
 
 #[test]
-fn hit_ratios_are_those_of_the_design() {
+fn hit_ratios_reach_the_table() {
     let Ok(table) = std::fs::read_to_string(shared().join("policy-tables.txt")) else {
         println!("no traces here: skipped");
         return;

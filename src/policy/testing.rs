@@ -1,4 +1,4 @@
-//! Entries for the tests of policies and their parts, and checks that hold for each policy.
+//! Entries for tests of policies, and checks that hold for each policy.
 
 use super::*;
 use crate::prim::ghost::{Ghost, Now, Region};
@@ -33,7 +33,7 @@ impl Store {
         NonZeroU64::new(self.0.len() as u64).unwrap()
     }
 
-    /// Puts a new entry where a former one was.
+    /// Replaces the entry at a handle by a new one.
     pub(crate) fn reuse(&mut self, handle: Handle, hash: u32) -> Handle {
         *self.at_mut(handle) = Entry {
             hash,
@@ -122,7 +122,8 @@ fn same(policy: &AnyPolicy<Store>, store: &Store, live: &[Handle]) {
     assert_eq!(seen, live);
 }
 
-/// Random operations on any policy; what it holds must be what was put in and has not come out.
+/// Runs random operations on a policy. It must hold exactly the entries that were inserted and have
+/// not left.
 fn exercise(kind: PolicyKind, weighted: bool, capacity: u64, seed: u32, steps: u32) {
     let mut rng = XorShift(seed);
     let mut store = Store::default();
@@ -177,7 +178,7 @@ fn exercise(kind: PolicyKind, weighted: bool, capacity: u64, seed: u32, steps: u
 }
 
 #[test]
-fn every_policy_keeps_its_books() {
+fn every_policy_counts_exactly() {
     for kind in KINDS {
         for (seed, capacity) in [0, 1, 2, 7, 100, 400].into_iter().enumerate() {
             for weighted in [false, true] {
@@ -187,9 +188,10 @@ fn every_policy_keeps_its_books() {
     }
 }
 
-/// Slabs that can have no more chunks, and sketches that are refused: entries make room, and the books are right.
+/// With slabs that cannot grow and sketches without memory, entries make room, and the counts are
+/// right.
 #[test]
-fn policy_without_memory_evicts_and_keeps_its_books() {
+fn policy_without_memory_evicts_and_counts_exactly() {
     for kind in KINDS {
         for (seed, chunks) in [0, 1, 2, 3, 5, 9].into_iter().enumerate() {
             for (weighted, bytes) in [(false, usize::MAX), (true, usize::MAX), (false, 100), (true, 100)] {
@@ -202,9 +204,10 @@ fn policy_without_memory_evicts_and_keeps_its_books() {
     }
 }
 
-/// A value that replaces a lighter one, and fits the capacity, is not what makes room for itself.
+/// A heavier value that replaces another and fits the capacity is not evicted to make room for
+/// itself.
 #[test]
-fn policy_replace_by_heavier_value_keeps_it() {
+fn policy_replace_by_heavier_value_keeps_entry() {
     for kind in KINDS {
         for (seed, capacity) in [1, 5, 20, 100, 1000].into_iter().enumerate() {
             let mut rng = XorShift(seed as u32 + 70);
@@ -233,9 +236,9 @@ fn policy_replace_by_heavier_value_keeps_it() {
     }
 }
 
-/// Under FIFO a value that replaces another one keeps the key's turn, also if others had to make room for it.
+/// Under FIFO a replaced entry keeps its position, also if other entries had to make room for it.
 #[test]
-fn policy_fifo_replace_keeps_turn() {
+fn policy_fifo_replace_keeps_position() {
     let mut store = Store::default();
     let (mut policy, mut out) = (AnyPolicy::<Store>::new(PolicyKind::Fifo, 10, true), Vec::new());
     let entries: Vec<Handle> = (0..5).map(|n| store.add(n, 2)).collect();
@@ -252,7 +255,7 @@ fn policy_fifo_replace_keeps_turn() {
     policy.validate(&store);
 }
 
-/// A full slab admits new entries, one for one.
+/// A full slab admits new entries one for one.
 #[test]
 fn policy_with_full_slab_admits_new_entries() {
     for kind in KINDS {
@@ -316,7 +319,7 @@ fn huge_capacities_and_weights_do_not_overflow() {
 }
 
 #[test]
-fn capacity_one_holds_the_newest() {
+fn policy_of_capacity_one_holds_the_newest() {
     for kind in KINDS {
         let mut store = Store::default();
         let (mut policy, mut out) = (AnyPolicy::<Store>::new(kind, 1, false), Vec::new());
@@ -333,7 +336,7 @@ fn capacity_one_holds_the_newest() {
 }
 
 #[test]
-fn the_simple_ones_evict_whom_they_should() {
+fn simple_policies_evict_in_their_order() {
     for (kind, capacity) in KINDS[1..]
         .iter()
         .flat_map(|&kind| [3, 40, 200].map(|capacity| (kind, capacity)))
@@ -341,7 +344,7 @@ fn the_simple_ones_evict_whom_they_should() {
         let mut rng = XorShift(capacity);
         let mut store = Store::default();
         let (mut policy, mut out) = (AnyPolicy::<Store>::new(kind, capacity.into(), false), Vec::new());
-        // In the order of arrival (or use, for LRU), with the uses of each.
+        // In the order of insertion (or use, for LRU), with the uses of each.
         let mut model: Vec<(Handle, u32)> = Vec::new();
         for _ in 0..6000 {
             let skewed = rng.below(capacity) * rng.below(capacity) / capacity;
@@ -378,16 +381,17 @@ fn the_simple_ones_evict_whom_they_should() {
     }
 }
 
-/// W-TinyLFU as in `tinylfu`, written down as plainly as possible. Queues: front is the head.
+/// W-TinyLFU as in `tinylfu`, in the simplest form. The front of a queue is its head.
 pub(crate) struct Naive {
     cap: usize,
     pub(crate) window: VecDeque<Handle>,
     pub(crate) probation: VecDeque<Handle>,
     pub(crate) protected: VecDeque<Handle>,
     pub(crate) marks: HashSet<Handle>,
-    /// The estimated uses of each entry at its arrival.
+    /// The estimated uses of each entry at its insertion.
     uses: HashMap<Handle, u8>,
-    /// The victim that beat the last candidate: its hash, its estimate, the candidates left to compare with it.
+    /// The victim that won against the last candidate: its hash, its estimate, and the number of
+    /// candidates left to compare with it.
     rival: Option<(u16, u8, u8)>,
     pub(crate) w: usize,
     sketch: Option<naive::Sketch>,
@@ -444,7 +448,7 @@ impl Naive {
             .map_or(0, |sketch| sketch.estimate(store.hash(handle)))
     }
 
-    fn leave(&mut self, store: &Store, handle: Handle, region: Region) {
+    fn record_departure(&mut self, store: &Store, handle: Handle, region: Region) {
         self.departures += u32::from(region == Region::Main);
         for queue in [&mut self.window, &mut self.probation, &mut self.protected] {
             queue.retain(|&other| other != handle);
@@ -537,16 +541,16 @@ impl Naive {
                     self.victim(store)
                 };
                 let Some(v) = victim else {
-                    self.leave(store, c, Region::Window);
+                    self.record_departure(store, c, Region::Window);
                     continue;
                 };
                 let theirs = self.estimate(store, v);
                 if ours > theirs || (ours >= 6 && xorshift(&mut self.random).is_multiple_of(128)) {
                     self.rival = None;
-                    self.leave(store, v, Region::Main);
+                    self.record_departure(store, v, Region::Main);
                 } else {
                     self.rival = Some((store.hash(v) as u16, theirs.clamp(1, 5), 31));
-                    self.leave(store, c, Region::Window);
+                    self.record_departure(store, c, Region::Window);
                     continue;
                 }
             }
@@ -556,16 +560,17 @@ impl Naive {
         while self.total() > self.cap {
             if let Some(v) = self.victim(store) {
                 self.rival = None;
-                self.leave(store, v, Region::Main);
+                self.record_departure(store, v, Region::Main);
             } else {
                 let tail = *self.window.back().unwrap();
                 self.flush(store, tail);
-                self.leave(store, tail, Region::Window);
+                self.record_departure(store, tail, Region::Window);
             }
         }
     }
 
-    /// The clock runs by single events until the cache is full, and by ticks from then on: in step again.
+    /// The clock counts single events until the cache is full, and ticks from then on, in step with
+    /// the policy.
     fn fill_arrivals(&self) -> u32 {
         self.arrivals * self.tick()
     }

@@ -1,8 +1,11 @@
-//! A monotonic clock for durations whose reading costs next to nothing.
+//! A monotonic clock for durations. A reading costs next to nothing.
 //!
-//! A reading is the processor's time stamp counter where the kernel itself keeps time by it (Linux on x86-64): then it runs
-//! evenly, and alike on all cores. Elsewhere a reading is an `Instant`. Ticks become time only when somebody asks, by what
-//! has passed on both clocks since the process's first reading, so nothing is calibrated up front.
+//! A reading is the processor's time stamp counter if the kernel itself keeps time by it (Linux on
+//! x86-64): then the counter runs evenly, and is the same on all cores. Elsewhere a reading is an
+//! `Instant`. Ticks are converted to time only on request, from what has passed on both clocks
+//! since the process's first reading. So nothing is calibrated in advance.
+//!
+//! [`now`] and [`duration`] measure; [`nanos`] is the coarse clock of expiration.
 
 #[cfg(not(loom))]
 use super::sync::Padded;
@@ -10,25 +13,25 @@ use super::sync::{AtomicU64, Ordering};
 use std::ptr;
 use std::time::{Duration, Instant};
 
-/// Whether there is a clock. Where there is none, `Instant::now` traps.
+/// Whether the platform has a clock. Where it has none, `Instant::now` traps.
 pub(crate) const EXISTS: bool = !cfg!(all(target_family = "wasm", target_os = "unknown"));
 
 /// The first reading of the process.
 struct Origin {
     ticks: u64,
     instant: Instant,
-    /// Whether ticks are those of the processor's counter; else they are nanoseconds.
+    /// Whether ticks are those of the processor's counter. Otherwise they are nanoseconds.
     counter: bool,
 }
 
-/// Null until the first reading. No thread waits for another's first reading: the child of a fork would wait for ever for
-/// a thread that the fork left behind.
+/// Null until the first reading. No thread waits for another's first reading, since the child of a
+/// fork would wait forever for a thread that it does not have.
 static ORIGIN: std::sync::atomic::AtomicPtr<Origin> = std::sync::atomic::AtomicPtr::new(ptr::null_mut());
 
 #[inline]
 fn origin() -> &'static Origin {
     // Acquire pairs with the Release in `first_reading`: the fields are seen.
-    // SAFETY: what the pointer leads to was leaked there, and is never changed.
+    // SAFETY: the pointer's target was leaked by `first_reading`, and never changes.
     unsafe { ORIGIN.load(Ordering::Acquire).as_ref() }.unwrap_or_else(first_reading)
 }
 
@@ -42,12 +45,13 @@ fn first_reading() -> &'static Origin {
         instant,
         counter,
     }));
-    // Release publishes the fields; Acquire, of those of the thread that was faster, pairs with its Release.
+    // Release publishes the fields. Acquire pairs with the Release of the thread that was faster.
     match ORIGIN.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: it is leaked from here on.
         Ok(_) => unsafe { &*new },
         Err(first) => {
-            // SAFETY: no other thread knows `new`; `first` was leaked by the thread that was faster.
+            // SAFETY: no other thread knows `new`; `first` was leaked by the thread that was
+            // faster.
             unsafe {
                 drop(Box::from_raw(new));
                 &*first
@@ -56,8 +60,8 @@ fn first_reading() -> &'static Origin {
     }
 }
 
-/// Now, in ticks; always 0 where no clock exists. Only differences mean something, and those of two threads may be off by the counters' skew: subtract with
-/// saturation.
+/// Returns the current time in ticks; always 0 where no clock exists. Only differences are
+/// meaningful. Those of two threads may be off by the counters' skew, so subtract with saturation.
 #[inline]
 pub(crate) fn now() -> u64 {
     if !EXISTS {
@@ -71,71 +75,75 @@ pub(crate) fn now() -> u64 {
     }
 }
 
-/// The last time that somebody read the real clock, and what it said. 0 ticks where the counter is not trusted.
-struct Seen {
+/// The last reading of the real clock, and the ticks at that time. 0 ticks if the counter is not
+/// trusted.
+struct LastReading {
     ticks: AtomicU64,
     nanos: AtomicU64,
 }
 
-// (Loom's atomics cannot be in a static: its models of others' protocols read the real clock every time.)
+// Loom's atomics cannot be in a static: models of other protocols read the real clock every time.
 #[cfg(not(loom))]
-static SEEN: Padded<Seen> = Padded(Seen {
+static LAST: Padded<LastReading> = Padded(LastReading {
     ticks: AtomicU64::new(0),
     nanos: AtomicU64::new(1),
 });
 
-/// For so many ticks, what was seen counts as the present: a millisecond at most, as no counter is slower than 1 GHz.
-const FRESH: u64 = 1 << 20;
+/// A reading counts as the current time for this many ticks: at most a millisecond, as no counter
+/// is slower than 1 GHz.
+const MAX_AGE: u64 = 1 << 20;
 
-impl Seen {
-    /// What was seen last, if that counts as the present.
+impl LastReading {
+    /// Returns the last reading, if it counts as the current time.
     #[inline(always)]
     fn fresh(&self, counter: impl FnOnce() -> u64) -> Option<u64> {
-        // Acquire pairs with the Release in `note`: what was seen is at least as new as its ticks say. If the counters of
-        // two processors disagree by more than that, the difference is huge, one way or the other. Nothing is seen before
-        // somebody has found out that the counter is trusted.
+        // Acquire pairs with the Release in `record`: the time is at least as new as its ticks say.
+        // If the counters of two processors disagree by more than that, the difference is huge in
+        // either direction. `ticks` stays 0 until a thread has found that the counter is trusted.
         let seen = self.ticks.load(Ordering::Acquire);
-        let fresh = seen != 0 && counter().wrapping_sub(seen) < FRESH;
+        let fresh = seen != 0 && counter().wrapping_sub(seen) < MAX_AGE;
         fresh.then(|| self.nanos.load(Ordering::Relaxed))
     }
 
-    /// Notes what the real clock said, after the ticks were read; returns the present.
-    fn note(&self, ticks: u64, now: u64) -> u64 {
+    /// Records a reading of the real clock, made after the ticks were read. Returns the current
+    /// time.
+    fn record(&self, ticks: u64, now: u64) -> u64 {
         let seen = self.nanos.fetch_max(now, Ordering::Relaxed);
-        self.ticks.store(ticks, Ordering::Release); // partner: the Acquire in `fresh`
+        self.ticks.store(ticks, Ordering::Release); // Release pairs with the Acquire in `fresh`
         now.max(seen)
     }
 }
 
-/// Now, in nanoseconds since the process's first reading: about a millisecond late at most, never 0, never going back.
+/// Returns nanoseconds since the process's first reading: at most about a millisecond late, never
+/// 0, never going back.
 #[inline(always)]
 pub(crate) fn nanos() -> u64 {
     #[cfg(not(loom))]
-    if let Some(fresh) = SEEN.0.fresh(counter) {
+    if let Some(fresh) = LAST.0.fresh(counter) {
         return fresh;
     }
-    look()
+    read_slow()
 }
 
 #[cfg(not(loom))]
 #[cold]
 #[inline(never)]
-fn look() -> u64 {
+fn read_slow() -> u64 {
     if !EXISTS {
         panic!("this platform has no clock: set one by Builder::clock");
     }
     let origin = origin();
     let ticks = if origin.counter { counter() } else { 0 };
-    SEEN.0.note(ticks, origin.instant.elapsed().as_nanos() as u64)
+    LAST.0.record(ticks, origin.instant.elapsed().as_nanos() as u64)
 }
 
 #[cfg(loom)]
-fn look() -> u64 {
+fn read_slow() -> u64 {
     (origin().instant.elapsed().as_nanos() as u64).max(1)
 }
 
-/// The time that a number of ticks took. As precise as what passed since the process's first reading is long: a pair of
-/// readings is off by less than a microsecond.
+/// Converts ticks to time. The longer ago the first reading, the more precise: a pair of readings
+/// is off by less than a microsecond.
 pub(crate) fn duration(ticks: u64) -> Duration {
     if !EXISTS {
         return Duration::ZERO;
@@ -146,12 +154,13 @@ pub(crate) fn duration(ticks: u64) -> Duration {
     }
     let (now, instant) = both();
     let passed = instant.duration_since(origin.instant).as_nanos();
-    // At least 1: nothing may have passed yet, or a suspended machine may have lost the count.
+    // At least 1: no time may have passed yet, or a suspended machine may have lost the count.
     let counted = u128::from(now.saturating_sub(origin.ticks).max(1));
     Duration::from_nanos((u128::from(ticks) * passed / counted) as u64)
 }
 
-/// Both clocks at the same moment: the closest of a few pairs, since the thread may be interrupted within one.
+/// Reads both clocks at the same time: the closest of a few pairs, since the thread may be
+/// interrupted within one.
 fn both() -> (u64, Instant) {
     let pairs = [(); 3].map(|()| {
         let before = counter();
@@ -165,15 +174,16 @@ fn both() -> (u64, Instant) {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
 fn counter_is_trusted() -> bool {
-    // The kernel checks what a feature bit cannot tell: that the counters of all cores and sockets agree.
+    // The kernel checks what a feature bit cannot say: that the counters of all cores and sockets
+    // agree.
     std::fs::read("/sys/devices/system/clocksource/clocksource0/current_clocksource").is_ok_and(|name| name == b"tsc\n")
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
 #[inline(always)]
 fn counter() -> u64 {
-    // SAFETY: every x86-64 processor has the instruction, and the kernel that keeps time by it for `Instant` lets processes
-    // read it.
+    // SAFETY: every x86-64 processor has the instruction, and a kernel that keeps time by it for
+    // `Instant` lets processes read it.
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
@@ -192,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_time() {
+    fn clock_ticks_convert_to_time() {
         let (start, instant) = (now(), Instant::now());
         std::thread::sleep(Duration::from_millis(30));
         let (inner, end) = (instant.elapsed(), now());
@@ -207,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn nanoseconds_pass() {
+    fn clock_nanoseconds_advance() {
         let (start, instant) = (nanos(), Instant::now());
         assert!(start > 0 && (0..1000).map(|_| nanos()).is_sorted());
         std::thread::sleep(Duration::from_millis(20));
@@ -216,47 +226,48 @@ mod tests {
     }
 }
 
-/// The cell under loom. The model's time is both the counter and the real clock, and goes on whenever it is read.
+/// Loom models of the cell. The model's time is both the counter and the real clock, and advances
+/// with each read.
 #[cfg(all(test, loom))]
 mod model {
     use super::*;
     use std::sync::Arc;
 
     struct Case {
-        seen: Seen,
+        last: LastReading,
         time: AtomicU64,
-        /// What one thread was told last, for another to hear.
+        /// The last time that one thread returned, for the other to read.
         told: AtomicU64,
     }
 
     impl Case {
-        /// Relaxed, so that it orders nothing; but one after the other, as a counter is read.
+        /// Relaxed, so that it orders nothing; but sequential, as a counter is.
         fn counter(&self) -> u64 {
-            self.time.fetch_add(FRESH / 4, Ordering::Relaxed)
+            self.time.fetch_add(MAX_AGE / 4, Ordering::Relaxed)
         }
 
         fn nanos(&self) -> u64 {
             let begun = self.counter();
-            let fresh = self.seen.fresh(|| self.counter());
+            let fresh = self.last.fresh(|| self.counter());
             let now = fresh.unwrap_or_else(|| {
                 let ticks = self.counter();
-                self.seen.note(ticks, self.counter())
+                self.last.record(ticks, self.counter())
             });
-            assert!(now + FRESH > begun, "at most so late: {now} at {begun}");
+            assert!(now + MAX_AGE > begun, "at most so late: {now} at {begun}");
             assert!(now <= self.counter(), "nothing is of the future");
             now
         }
     }
 
-    /// Two threads, of which the second hears what the first was told.
+    /// Runs two threads. The second reads a time that the first returned.
     fn model(before: fn(&Case)) {
         loom::model(move || {
             let case = Arc::new(Case {
-                seen: Seen {
+                last: LastReading {
                     ticks: AtomicU64::new(0),
                     nanos: AtomicU64::new(1),
                 },
-                time: AtomicU64::new(8 * FRESH),
+                time: AtomicU64::new(8 * MAX_AGE),
                 told: AtomicU64::new(0),
             });
             before(&case);
@@ -275,15 +286,15 @@ mod model {
     }
 
     #[test]
-    fn loom_clock_nothing_was_seen() {
+    fn loom_clock_without_a_reading() {
         model(|_| ());
     }
 
     #[test]
-    fn loom_clock_what_was_seen_grows_old() {
+    fn loom_clock_with_an_aging_reading() {
         model(|case| {
             let ticks = case.counter();
-            case.seen.note(ticks, case.counter());
+            case.last.record(ticks, case.counter());
         });
     }
 }

@@ -1,31 +1,33 @@
-//! Which keys left a while ago, and from where: two bytes per entry of the cache.
+//! Ghosts: which keys left recently, and from which region, in two bytes per entry of the cache.
 //!
-//! Ghost lists are ARC's idea (Megiddo and Modha, FAST 2003). A list of keys in order costs much more than is needed to
-//! tell how long ago something left, so this is a four-way associative table of fingerprints with coarse times.
+//! Ghost lists are ARC's idea (Megiddo and Modha, FAST 2003). An ordered list of keys costs far
+//! more than the age of a departure needs. So this is a four-way associative table of fingerprints
+//! with coarse times.
 #![forbid(unsafe_code)]
 
 use super::memory::zeroed;
 use super::prefetch::prefetch;
 use std::hint::select_unpredictable as select;
 
-/// Which part of the cache an entry left.
+/// The part of the cache that an entry left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Region {
     /// The admission window.
     Window = 0,
-    /// The rest: it had been admitted.
+    /// The main part: the entry had been admitted.
     Main = 1,
 }
 
-/// A region's time now, in ticks, by `Region as usize`.
+/// The current time of each region in ticks, by `Region as usize`.
 pub(crate) type Now = [u32; 2];
 
-/// Ticks wrap at 15 bits; differences are taken modulo this.
+/// Ticks wrap at 15 bits, so differences are taken modulo this.
 const TICKS: u32 = 0x7fff;
-/// The bit of a slot that tells the region.
+/// The bit of a slot that stores the region.
 const MAIN: u32 = 0x8000;
 
-/// The table: buckets from the newest slot to the oldest, per slot 16 bits of fingerprint (never 0), 1 of region, 15 of time. [`Ghost::new`] allocates nothing.
+/// The table. A bucket's slots are ordered from newest to oldest. A slot has 16 bits of fingerprint
+/// (never 0), 1 of region, 15 of time. [`Ghost::new`] allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Ghost {
     buckets: Vec<[u32; 4]>,
@@ -33,18 +35,19 @@ pub(crate) struct Ghost {
 
 #[inline]
 fn fingerprint(hash: u32) -> u32 {
-    // The bucket is chosen by the high bits.
+    // The high bits choose the bucket.
     (hash & 0xffff).max(1)
 }
 
-/// The bucket with a new first slot and without its empty or oldest one, by each region's own clock. Branch-free, since the
-/// oldest slot cannot be predicted.
+/// Returns the bucket with `slot` first, and without its empty or oldest slot by each region's own
+/// clock. Branch-free, since the position of the oldest slot is unpredictable.
 #[inline(always)]
 fn with_first(slot: u32, [a, b, c, d]: [u32; 4], now: Now) -> [u32; 4] {
     let clock = |slot: u32| select(slot & MAIN == 0, now[0], now[1]);
     let age = |slot: u32| clock(slot).wrapping_sub(slot) & TICKS;
     let foreign = |slot: u32| (slot ^ d) & MAIN != 0;
-    // Of each region the last is the oldest: the choice is between the very last and the last of the other region.
+    // The last slot of each region is its oldest. So the choice is between the last slot and the
+    // last one of the other region.
     let (at_c, at_b) = (foreign(c), foreign(b));
     let other = select(at_c, c, select(at_b, b, a));
     let goes = (d != 0) & foreign(other) & (age(other) > age(d));
@@ -52,7 +55,8 @@ fn with_first(slot: u32, [a, b, c, d]: [u32; 4], now: Now) -> [u32; 4] {
     [slot, select(before_b, b, a), select(before_c, c, b), select(goes, d, c)]
 }
 
-/// See [`Ghost::take`]. Out of line: in a busy cache most keys that come are not remembered.
+/// Removes a fingerprint from its bucket. Out of line: in a busy cache most inserted keys have no
+/// ghost.
 #[inline(never)]
 fn take_from(bucket: &mut [u32; 4], print: u32, now: Now) -> Option<(Region, u32)> {
     let index = bucket.iter().position(|slot| slot >> 16 == print)?;
@@ -69,12 +73,13 @@ fn take_from(bucket: &mut [u32; 4], print: u32, now: Now) -> Option<(Region, u32
 }
 
 impl Ghost {
-    /// A table of no slots, which forgets everything.
+    /// Returns a table without slots, which remembers nothing.
     pub(crate) fn new() -> Self {
         Self { buckets: Vec::new() }
     }
 
-    /// Resizes it for a cache of `entries`, and forgets everything. Returns false if there is no memory: then the size stays.
+    /// Empties the table, and resizes it for a cache of `entries`. Returns false if there is no
+    /// memory; then the size stays.
     pub(crate) fn reset(&mut self, entries: u64) -> bool {
         match zeroed((entries / 2).max(256).div_ceil(4) as usize) {
             Some(buckets) => self.buckets = buckets,
@@ -86,7 +91,7 @@ impl Ghost {
         true
     }
 
-    /// Bytes allocated.
+    /// Returns the number of bytes allocated.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         16 * self.buckets.capacity()
@@ -98,7 +103,8 @@ impl Ghost {
         self.buckets.get_mut(index as usize)
     }
 
-    /// Remembers that a key leaves now, in an empty slot, else in place of the one that left first by its region's clock.
+    /// Remembers that a key leaves now, in an empty slot, or in place of the oldest by its region's
+    /// clock.
     #[inline]
     pub(crate) fn put(&mut self, hash: u32, region: Region, now: Now) {
         let Some(bucket) = self.bucket(hash) else { return };
@@ -106,7 +112,7 @@ impl Ghost {
         *bucket = with_first(slot, *bucket, now);
     }
 
-    /// Forgets a key, and tells what it left and how many ticks ago.
+    /// Removes a key. Returns the region that it left, and how many ticks ago.
     #[inline]
     pub(crate) fn take(&mut self, hash: u32, now: Now) -> Option<(Region, u32)> {
         let print = fingerprint(hash);
@@ -117,7 +123,7 @@ impl Ghost {
         take_from(bucket, print, now)
     }
 
-    /// Asks the processor for what is remembered of a key.
+    /// Prefetches the bucket of a key.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u32) {
         let index = (u64::from(hash) * self.buckets.len() as u64) >> 32;
@@ -131,7 +137,7 @@ mod tests {
     use crate::prim::memory::refusal::with_most;
 
     #[test]
-    fn remembers_and_forgets() {
+    fn ghost_remembers_and_forgets() {
         let mut ghost = Ghost::new();
         ghost.put(9, Region::Main, [0, 0]);
         assert_eq!(ghost.take(9, [0, 0]), None);
@@ -156,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_by_its_own_clock_goes() {
+    fn ghost_oldest_by_its_region_is_dropped() {
         let mut ghost = Ghost::new();
         assert!(ghost.reset(0));
         for (print, region, now) in [

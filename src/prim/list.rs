@@ -1,54 +1,61 @@
 //! Queues of entry handles: unrolled doubly linked lists whose chunks come from one shared slab.
 //!
-//! A classic intrusive list costs 16 bytes and two dependent cache misses per unlink. Here an entry remembers only the
-//! chunk it is in (23 bits, [`Places`]) and a chunk of 256 bytes holds [`ITEMS`] handles, so that a full queue
-//! takes about nine bytes per entry, and pushing and popping touch one chunk for thirty operations.
+//! A classic intrusive list costs 16 bytes and two dependent cache misses per unlink. Here an entry
+//! stores only its chunk's number (23 bits, [`Places`]), and a chunk of 256 bytes holds [`ITEMS`]
+//! handles. So a full queue takes about nine bytes per entry, and pushing and popping touch one
+//! chunk per [`ITEMS`] operations.
 //!
-//! Removal from the middle leaves a hole. Two neighbours that together hold no more than [`MERGE`] handles are merged,
-//! which bounds memory at about three times the dense size under any pattern of removals, and costs an amortised two
-//! moves per push (a merge frees at least ten slots).
+//! # Memory
 //!
-//! A push is refused if it needs a chunk and the slab can have no more: there is no memory for it, or it has 2^23 chunks. So a
-//! slab holds at least 84 million handles (2^23 chunks, of which two neighbours hold more than [`MERGE`]) and at most 235
-//! million. What leaves a queue frees a chunk after at most [`ITEMS`] handles from its tail.
+//! Removal from the middle leaves a hole. Two neighboring chunks that together hold at most
+//! [`MERGE`] handles are merged. This bounds memory at about three times the dense size under any
+//! pattern of removals, and costs an amortized two moves per push (a merge frees at least ten
+//! slots).
+//!
+//! A push is refused if it needs a chunk and the slab cannot grow: there is no memory, or the slab
+//! has 2^23 - 2^13 chunks, as many as places can name ([`MAX_PLACE`]). So a slab holds at least 83
+//! million handles (two neighboring chunks hold more than [`MERGE`]) and at most 234 million.
+//! Popping at most [`ITEMS`] handles from a queue's tail frees a chunk.
 #![forbid(unsafe_code)]
 
 use super::prefetch::prefetch;
 
-/// Where handles remember the chunk they are in.
+/// Access to the place that each entry stores: the number of its chunk.
 pub(crate) trait Places {
-    /// Names one entry; as cheap to copy as a pointer.
+    /// The type that identifies an entry; as cheap to copy as a pointer.
     type Handle: Copy + Eq + std::fmt::Debug;
 
-    /// The value last given to [`set_place`](Self::set_place).
+    /// Returns the last argument of [`set_place`](Self::set_place).
     fn place(&self, handle: Self::Handle) -> u32;
-    /// Keeps a number with the entry: `place <= MAX_PLACE`.
+    /// Stores a number with the entry: `place <= MAX_PLACE`.
     fn set_place(&self, handle: Self::Handle, place: u32);
-    /// Hints that the entry will soon be asked for.
+    /// Prefetches the entry.
     fn prefetch(&self, handle: Self::Handle) {
         let _ = handle;
     }
 }
 
-/// The largest place: 23 bits are enough. The 2^13 numbers above it are free for marks of the users' own.
+/// The largest place. Places have 23 bits; the 2^13 largest numbers are free for marks of the
+/// users.
 pub(crate) const MAX_PLACE: u32 = (1 << 23) - (1 << 13) - 1;
 
 /// Handles per chunk: with 8-byte handles and their notes a chunk takes 256 bytes.
 pub(crate) const ITEMS: usize = 28;
 /// The largest note.
 pub(crate) const MAX_NOTE: u8 = 15;
-/// Neighbouring chunks with at most this many handles between them become one.
+/// Neighboring chunks with at most this many handles together are merged.
 const MERGE: u8 = 20;
-/// How many handles ahead of the tail are prefetched: the time of a few evictions covers a miss to memory.
-const AHEAD: usize = 8;
-/// How many are to come before [`Chunks::soon`]: nearer than what is just being prefetched.
-const SOON: usize = 3;
-/// Handles compared in one go; a divisor of [`ITEMS`].
+/// How many handles ahead of the tail are prefetched: some evictions take as long as a miss to
+/// memory.
+const PREFETCH_AHEAD: usize = 8;
+/// The distance from the tail of [`Chunks::peek_ahead`]: nearer than the handles being prefetched.
+const PEEK_AHEAD: usize = 3;
+/// Handles compared per step; a divisor of [`ITEMS`].
 const GROUP: usize = 7;
-/// No chunk; out of range of any slab.
+/// The index of no chunk; out of range of any slab.
 const NONE: u32 = u32::MAX;
 
-/// One queue: pushed at the head, popped at the tail. Its chunks live in a [`Chunks`].
+/// A queue: pushed at the head, popped at the tail. Its chunks are in a [`Chunks`].
 #[derive(Debug)]
 pub(crate) struct Queue {
     head: u32,
@@ -58,7 +65,7 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// An empty queue; `id` tells the queues of one slab apart.
+    /// Returns an empty queue. `id` distinguishes the queues of one slab.
     pub(crate) fn new(id: u8) -> Self {
         Self {
             head: NONE,
@@ -68,32 +75,32 @@ impl Queue {
         }
     }
 
-    /// Whether it holds no handle.
+    /// Returns whether the queue holds no handle.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.tail == NONE
     }
 
-    /// The sum of the weights the handles were pushed with.
+    /// Returns the sum of the weights that the handles were pushed with.
     #[inline]
     pub(crate) fn weight(&self) -> u64 {
         self.weight
     }
 
-    /// The id the queue was made with.
+    /// Returns the queue's id.
     #[inline]
     pub(crate) fn id(&self) -> u8 {
         self.id
     }
 }
 
-/// `items[lo..hi]` is the part in use, from the head's side to the tail's; before it are only empty items, what is behind it
-/// means nothing. Both of its ends are handles, never holes, and a linked chunk is never empty: so the tail of a queue is
-/// found without a search.
+/// `items[lo..hi]` is the part in use, from the head's side to the tail's. Items before it are
+/// empty; items after it have no meaning. Both ends of the part are handles, never holes, and a
+/// linked chunk is never empty. So the tail of a queue is found without a search.
 #[derive(Debug)]
 struct Chunk<H> {
     items: [Option<H>; ITEMS],
-    /// Four bits per item: what it was pushed with; 0 where nothing was pushed yet, and for holes.
+    /// Four bits per item, set when it is pushed; 0 for holes and where nothing was pushed yet.
     notes: [u64; 2],
     prev: u32,
     next: u32,
@@ -104,7 +111,7 @@ struct Chunk<H> {
 }
 
 impl<H> Chunk<H> {
-    /// The part in use.
+    /// Returns the part in use.
     #[inline]
     fn used(&self) -> &[Option<H>] {
         &self.items[usize::from(self.lo)..usize::from(self.hi)]
@@ -115,13 +122,13 @@ impl<H> Chunk<H> {
         (self.notes[(item / 16) & 1] >> (item % 16 * 4)) as u8 & MAX_NOTE
     }
 
-    /// Adds a note where there is none.
+    /// Sets a note that is 0.
     #[inline(always)]
     fn add_note(&mut self, item: usize, note: u8) {
         self.notes[(item / 16) & 1] |= u64::from(note) << (item % 16 * 4);
     }
 
-    /// Asks for all of its cache lines at once.
+    /// Prefetches all cache lines of the chunk.
     #[inline]
     fn prefetch(&self) {
         for item in self.items.iter().step_by(8) {
@@ -138,7 +145,7 @@ pub(crate) struct Chunks<H> {
     len: usize,
     /// The first free chunk, linked through `next`.
     free: u32,
-    /// At most this many chunks.
+    /// The most chunks.
     limit: u32,
 }
 
@@ -147,11 +154,11 @@ const MAX_CHUNKS: u32 = MAX_PLACE + 1;
 
 #[cfg(test)]
 thread_local! {
-    /// In tests the most chunks of a slab that this thread makes.
+    /// The most chunks of the slabs that this thread creates, in tests.
     static LIMIT: std::cell::Cell<u32> = const { std::cell::Cell::new(MAX_CHUNKS) };
 }
 
-/// Runs `run`, in which new slabs have at most `chunks` chunks.
+/// Calls `run`, in which new slabs have at most `chunks` chunks.
 #[cfg(test)]
 pub(crate) fn with_limit<T>(chunks: u32, run: impl FnOnce() -> T) -> T {
     let before = LIMIT.replace(chunks);
@@ -160,7 +167,7 @@ pub(crate) fn with_limit<T>(chunks: u32, run: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The most chunks that a slab may have: as many as places can name.
+/// Returns the most chunks that a slab may have: as many as places can name.
 pub(crate) fn limit() -> u32 {
     #[cfg(test)]
     return LIMIT.get();
@@ -169,7 +176,7 @@ pub(crate) fn limit() -> u32 {
 }
 
 impl<H: Copy + Eq> Chunks<H> {
-    /// An empty slab; allocates nothing.
+    /// Returns an empty slab; allocates nothing.
     pub(crate) fn new() -> Self {
         Self {
             slab: Vec::new(),
@@ -179,25 +186,26 @@ impl<H: Copy + Eq> Chunks<H> {
         }
     }
 
-    /// The id of the queue that holds an entry with this place.
+    /// Returns the id of the queue that holds an entry with this place.
     #[inline]
     pub(crate) fn queue_id(&self, place: u32) -> u8 {
         self.slab[place as usize].queue
     }
 
-    /// Bytes allocated.
+    /// Returns the number of bytes allocated.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.slab.capacity() * size_of::<Chunk<H>>()
     }
 
-    /// The number of handles in all its queues.
+    /// Returns the number of handles in all queues.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether the next push to the queue will not be refused, which what is taken out before it does not change. Allocates.
+    /// Ensures that the next push to the queue succeeds, also if handles are removed before it.
+    /// Returns false if there is no chunk for it. May allocate.
     #[inline]
     pub(crate) fn reserve(&mut self, queue: &Queue) -> bool {
         match self.slab.get(queue.head as usize) {
@@ -206,14 +214,15 @@ impl<H: Copy + Eq> Chunks<H> {
         }
     }
 
-    /// Whether there is a chunk that is in no queue.
+    /// Returns whether there is a free chunk.
     #[inline]
     pub(crate) fn has_free(&self) -> bool {
         self.free != NONE
     }
 
-    /// Puts a handle at the head. [`back`](Self::back) returns `note`, of four bits, whose meaning is the caller's. Returns false,
-    /// and does nothing, if there is no chunk to be had for it: not after [`reserve`](Self::reserve) returned true.
+    /// Pushes a handle to the head, with a note of four bits for [`back`](Self::back). Returns
+    /// false, and does nothing, if there is no chunk for it; never after [`reserve`](Self::reserve)
+    /// returned true.
     #[inline]
     #[must_use = "a handle that was refused is in no queue"]
     pub(crate) fn push_front<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64, note: u8) -> bool
@@ -245,7 +254,8 @@ impl<H: Copy + Eq> Chunks<H> {
         if len >= self.limit as usize {
             return false;
         }
-        // Doubling would waste up to half of the memory; an eighth is still amortised O(1).
+        // Doubling would waste up to half of the memory; growing by an eighth is still amortized
+        // O(1).
         if len == self.slab.capacity() && self.slab.try_reserve_exact((len / 8).max(1)).is_err() {
             return false;
         }
@@ -263,7 +273,7 @@ impl<H: Copy + Eq> Chunks<H> {
         true
     }
 
-    /// Links a chunk with no handle yet before the head, if there is one to be had.
+    /// Links an empty chunk before the head; `None` if there is none.
     #[cold]
     #[inline(never)]
     fn add_head(&mut self, queue: &mut Queue) -> Option<&mut Chunk<H>> {
@@ -284,7 +294,7 @@ impl<H: Copy + Eq> Chunks<H> {
         Some(chunk)
     }
 
-    /// The handle at the tail, and the note that it was pushed with.
+    /// Returns the handle at the tail, and its note.
     #[inline]
     pub(crate) fn back(&self, queue: &Queue) -> Option<(H, u8)> {
         let chunk = self.slab.get(queue.tail as usize)?;
@@ -292,14 +302,14 @@ impl<H: Copy + Eq> Chunks<H> {
         Some((chunk.items[last]?, chunk.note(last)))
     }
 
-    /// Whether the handle is at the head.
+    /// Returns whether the handle is at the head.
     #[inline]
     pub(crate) fn is_front(&self, queue: &Queue, handle: H) -> bool {
         let front = self.slab.get(queue.head as usize);
         front.is_some_and(|chunk| chunk.items[usize::from(chunk.lo)] == Some(handle))
     }
 
-    /// Takes the handle at the tail off; `weight` is what it was pushed with. The queue must not be empty.
+    /// Pops the handle at the tail, which was pushed with `weight`. The queue must not be empty.
     #[inline]
     pub(crate) fn pop_back<E>(&mut self, queue: &mut Queue, entries: &E, weight: u64)
     where
@@ -309,7 +319,8 @@ impl<H: Copy + Eq> Chunks<H> {
         debug_assert!(popped.is_some());
     }
 
-    /// Takes the handle at the tail off if `accept`, which is given it and its note, says what weight it was pushed with.
+    /// Pops the handle at the tail if `accept`, called with it and its note, returns the weight
+    /// that it was pushed with.
     #[inline(always)]
     pub(crate) fn pop_back_if<E>(
         &mut self,
@@ -328,24 +339,25 @@ impl<H: Copy + Eq> Chunks<H> {
         queue.weight -= weight;
         chunk.live -= 1;
         if chunk.live == 0 {
-            self.next_tail(queue, entries);
+            self.drop_empty_tail(queue, entries);
             return Some((handle, weight));
         }
         while chunk.items[last - 1].is_none() {
             last -= 1;
         }
         chunk.hi = last as u8;
-        if let Some(&Some(ahead)) = chunk.items.get(last.wrapping_sub(AHEAD)) {
+        if let Some(&Some(ahead)) = chunk.items.get(last.wrapping_sub(PREFETCH_AHEAD)) {
             entries.prefetch(ahead);
         }
         Some((handle, weight))
     }
 
-    /// A handle that will soon be at the tail, which is already prefetched; not every one is told of.
+    /// Returns a handle that will soon be at the tail and is already prefetched, if the tail's
+    /// chunk has one.
     #[inline(always)]
-    pub(crate) fn soon(&self, queue: &Queue) -> Option<H> {
+    pub(crate) fn peek_ahead(&self, queue: &Queue) -> Option<H> {
         let chunk = self.slab.get(queue.tail as usize)?;
-        let at = usize::from(chunk.hi).checked_sub(SOON)?;
+        let at = usize::from(chunk.hi).checked_sub(PEEK_AHEAD)?;
         if at < usize::from(chunk.lo) {
             None
         } else {
@@ -353,13 +365,13 @@ impl<H: Copy + Eq> Chunks<H> {
         }
     }
 
-    /// Frees the empty chunk at the tail, and prefetches what the next pops will ask for.
+    /// Frees the empty chunk at the tail, and prefetches what the next pops need.
     #[cold]
     #[inline(never)]
-    fn next_tail<E: Places<Handle = H>>(&mut self, queue: &mut Queue, entries: &E) {
+    fn drop_empty_tail<E: Places<Handle = H>>(&mut self, queue: &mut Queue, entries: &E) {
         self.unlink(queue, queue.tail);
         if let Some(chunk) = self.slab.get(queue.tail as usize) {
-            let last = chunk.used().iter().rev().take(AHEAD).flatten();
+            let last = chunk.used().iter().rev().take(PREFETCH_AHEAD).flatten();
             last.for_each(|&handle| entries.prefetch(handle));
             if let Some(chunk) = self.slab.get(chunk.prev as usize) {
                 chunk.prefetch();
@@ -384,12 +396,13 @@ impl<H: Copy + Eq> Chunks<H> {
         }
     }
 
-    /// Where a handle is: its chunk, and its offset there.
+    /// Returns the chunk of a handle, and its offset there.
     #[inline]
     fn find<E: Places<Handle = H>>(&self, entries: &E, handle: H) -> (u32, usize) {
         let index = entries.place(handle);
         let chunk = &self.slab[index as usize];
-        // In groups of a fixed size, which become straight-line code. A former handle that is equal can only lie behind it.
+        // Groups of a fixed size become straight-line code. An equal handle that was popped earlier
+        // can only be behind it.
         let (groups, _) = chunk.items.as_chunks::<GROUP>();
         for (nth, group) in groups.iter().enumerate().skip(usize::from(chunk.lo) / GROUP) {
             if let Some(offset) = group.iter().position(|&item| item == Some(handle)) {
@@ -399,7 +412,7 @@ impl<H: Copy + Eq> Chunks<H> {
         unreachable!("the handle is in the chunk it names");
     }
 
-    /// Takes a handle out; `weight` is what it was pushed with.
+    /// Removes a handle, which was pushed with `weight`.
     pub(crate) fn remove<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64)
     where
         E: Places<Handle = H>,
@@ -433,14 +446,15 @@ impl<H: Copy + Eq> Chunks<H> {
         }
     }
 
-    /// Whether a neighbour can take in `live` handles.
+    /// Returns whether a neighboring chunk can take `live` handles.
     fn fits(&self, neighbour: u32, live: u8) -> bool {
         self.slab
             .get(neighbour as usize)
             .is_some_and(|chunk| chunk.live + live <= MERGE)
     }
 
-    /// Makes one chunk of two neighbours, in order, at the tail's side: if it is the head, it has room for pushes.
+    /// Merges two neighboring chunks, in order, toward the tail's side: a merged head keeps room
+    /// for pushes.
     #[cold]
     fn merge<E: Places<Handle = H>>(&mut self, queue: &mut Queue, entries: &E, front: u32, rear: u32) {
         let mut items = [None; ITEMS];
@@ -454,7 +468,7 @@ impl<H: Copy + Eq> Chunks<H> {
                 }
             }
         }
-        // The fuller one stays, so that fewer entries need to be told.
+        // The fuller chunk stays, so that fewer places change.
         let front_stays = self.slab[front as usize].live > self.slab[rear as usize].live;
         let (stays, goes) = if front_stays { (front, rear) } else { (rear, front) };
         for &handle in self.slab[goes as usize].used().iter().flatten() {
@@ -468,7 +482,7 @@ impl<H: Copy + Eq> Chunks<H> {
         chunk.live = (ITEMS - lo) as u8;
     }
 
-    /// Puts `new` where `old` is, whose note it keeps.
+    /// Replaces `old` by `new`, which keeps the position and the note.
     #[inline]
     pub(crate) fn replace<E>(&mut self, queue: &mut Queue, entries: &E, old: (H, u64), new: (H, u64))
     where
@@ -480,21 +494,21 @@ impl<H: Copy + Eq> Chunks<H> {
         entries.set_place(new.0, index);
     }
 
-    /// The handles from head to tail.
+    /// Iterates over the handles from head to tail.
     pub(crate) fn iter(&self, queue: &Queue) -> impl Iterator<Item = H> {
         let first = self.slab.get(queue.head as usize);
         std::iter::successors(first, |chunk| self.slab.get(chunk.next as usize))
             .flat_map(|chunk| chunk.used().iter().flatten().copied())
     }
 
-    /// The handles from tail to head.
+    /// Iterates over the handles from tail to head.
     pub(crate) fn iter_back(&self, queue: &Queue) -> impl Iterator<Item = H> {
         let last = self.slab.get(queue.tail as usize);
         std::iter::successors(last, |chunk| self.slab.get(chunk.prev as usize))
             .flat_map(|chunk| chunk.used().iter().rev().flatten().copied())
     }
 
-    /// Panics if a queue, or the slab as a whole, is inconsistent. `queues` are all the queues of this slab.
+    /// Panics if a queue or the slab is inconsistent. `queues` are all queues of this slab.
     pub(crate) fn validate<'a, E>(&self, queues: impl Iterator<Item = &'a Queue>, entries: &E, weigh: impl Fn(H) -> u64)
     where
         E: Places<Handle = H>,
@@ -539,86 +553,4 @@ impl<H: Copy + Eq> Chunks<H> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::Entries;
-    use crate::policy::testing::{Handle, Store, XorShift};
-    use std::collections::VecDeque;
-
-    #[test]
-    fn chunks_are_four_cache_lines() {
-        assert_eq!(size_of::<Chunk<std::num::NonZeroU64>>(), 256);
-    }
-
-    #[test]
-    fn behaves_like_deques() {
-        let mut rng = XorShift(7);
-        for round in 0..30 {
-            let mut store = Store::default();
-            let mut chunks = Chunks::new();
-            let mut queues = [Queue::new(0), Queue::new(1), Queue::new(2)];
-            let mut model: [VecDeque<(Handle, u8)>; 3] = Default::default();
-            // Rounds differ in how often they push: some grow, some hover near empty.
-            let pushes = 3 + round % 5;
-            for step in 0..1500 {
-                let q = rng.below(3) as usize;
-                match rng.below(10) {
-                    op if op < pushes => {
-                        let handle = store.add(rng.next(), u64::from(rng.below(5)));
-                        let note = rng.below(16) as u8;
-                        assert!(chunks.push_front(&mut queues[q], &store, handle, store.weight(handle), note));
-                        model[q].push_front((handle, note));
-                    }
-                    8 => {
-                        assert_eq!(chunks.back(&queues[q]), model[q].back().copied());
-                        if let Some((handle, _)) = model[q].pop_back() {
-                            chunks.pop_back(&mut queues[q], &store, store.weight(handle));
-                        }
-                    }
-                    _ if model[q].is_empty() => {}
-                    9 => {
-                        let at = rng.below(model[q].len() as u32) as usize;
-                        let (old, new) = (model[q][at].0, store.add(rng.next(), 3));
-                        model[q][at].0 = new;
-                        chunks.replace(&mut queues[q], &store, (old, store.weight(old)), (new, 3));
-                    }
-                    _ => {
-                        let at = rng.below(model[q].len() as u32) as usize;
-                        let (handle, _) = model[q].remove(at).unwrap();
-                        assert_eq!(chunks.queue_id(store.place(handle)), q as u8);
-                        chunks.remove(&mut queues[q], &store, handle, store.weight(handle));
-                    }
-                }
-                if step % 16 == 0 {
-                    chunks.validate(queues.iter(), &store, |handle| store.weight(handle));
-                    for (queue, model) in queues.iter().zip(&model) {
-                        assert_eq!(queue.is_empty(), model.is_empty());
-                        assert!(chunks.iter(queue).eq(model.iter().map(|&(handle, _)| handle)));
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn sparse_removal_gives_memory_back() {
-        let mut store = Store::default();
-        let mut chunks = Chunks::new();
-        let mut queue = Queue::new(0);
-        // Each round leaves one in thirty: without merging, every one of them would hold a chunk.
-        for _ in 0..20 {
-            let batch: Vec<_> = (0..3000).map(|n| store.add(n, 1)).collect();
-            batch
-                .iter()
-                .for_each(|&handle| assert!(chunks.push_front(&mut queue, &store, handle, 1, 0)));
-            for (n, &handle) in batch.iter().enumerate() {
-                if n % 30 != 0 {
-                    chunks.remove(&mut queue, &store, handle, 1);
-                }
-            }
-        }
-        chunks.validate([&queue].into_iter(), &store, |_| 1);
-        assert_eq!(chunks.len(), 2000);
-        assert!(chunks.slab.len() < 350, "{}", chunks.slab.len());
-    }
-}
+mod tests;

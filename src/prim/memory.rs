@@ -1,11 +1,13 @@
-//! Allocations that may be refused: where std has no stable call that returns an error instead of ending the process.
+//! Allocations that return `None` without memory, where std has no stable call that does not abort
+//! the process.
 
 use std::alloc::{Layout, alloc, alloc_zeroed};
 use std::ptr::NonNull;
 
-/// Types of which all-zero bytes are a value, and which need no drop.
+/// Types that are valid as all-zero bytes, and need no drop.
 ///
 /// # Safety
+///
 /// All-zero bytes are a valid value.
 pub(crate) unsafe trait Zero: Copy {}
 
@@ -14,7 +16,8 @@ unsafe impl Zero for u64 {}
 // SAFETY: four zeros.
 unsafe impl Zero for [u32; 4] {}
 
-/// Returns `len` zeros, or `None` if there is no memory. The operating system provides large ones on first touch.
+/// Returns `len` zeros, or `None` if there is no memory. The operating system provides large
+/// allocations on first touch.
 pub(crate) fn zeroed<T: Zero>(len: usize) -> Option<Vec<T>> {
     let layout = Layout::array::<T>(len).ok()?;
     if layout.size() == 0 {
@@ -26,7 +29,8 @@ pub(crate) fn zeroed<T: Zero>(len: usize) -> Option<Vec<T>> {
     }
     // SAFETY: the size is not 0.
     let start = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<T>())?;
-    // SAFETY: allocated just now by the global allocator with the layout of `len` elements, which are valid as zeros.
+    // SAFETY: allocated just now by the global allocator with the layout of `len` elements, which
+    // are valid as zeros.
     Some(unsafe { Vec::from_raw_parts(start.as_ptr(), len, len) })
 }
 
@@ -38,7 +42,8 @@ pub(crate) fn boxed<T>(value: T) -> Option<Box<T>> {
     }
     // SAFETY: the size is not 0.
     let start = NonNull::new(unsafe { alloc(layout) }.cast::<T>())?;
-    // SAFETY: allocated just now by the global allocator with the layout of `T`; written before it is a box.
+    // SAFETY: allocated just now by the global allocator with the layout of `T`; written before it
+    // is a box.
     unsafe {
         start.write(value);
         Some(Box::from_raw(start.as_ptr()))
@@ -57,7 +62,8 @@ pub(crate) mod refusal {
         bytes > MOST.get()
     }
 
-    /// Runs `run`, in which this thread gets no [`zeroed`](super::zeroed) memory of more than `most` bytes.
+    /// Calls `run`, in which this thread gets no [`zeroed`](super::zeroed) memory of more than
+    /// `most` bytes.
     pub(crate) fn with_most<T>(most: usize, run: impl FnOnce() -> T) -> T {
         let before = MOST.replace(most);
         let result = run();

@@ -1,4 +1,10 @@
-//! Building blocks that know nothing of caches.
+//! Building blocks that know nothing of caches: queues, timers, counters, clocks, and
+//! synchronization.
+//!
+//! - Sequential: [`list`], [`wheel`], [`sketch`], [`ghost`].
+//! - Concurrent: [`ring`], [`park`], [`sync`].
+//! - Platform: [`clock`], [`memory`], [`prefetch`].
+//! - [`panics`] keeps panics of user code until work is done.
 
 pub(crate) mod clock;
 pub(crate) mod ghost;

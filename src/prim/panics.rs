@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// The first panic of user code that ran while work remained. [`resume`](Self::resume) raises it once that work is done.
+/// The first panic of user code that ran while work remained. [`resume`](Self::resume) raises it
+/// once that work is done.
 #[derive(Default)]
 pub(crate) struct Panics(Option<Box<dyn Any + Send>>);
 
@@ -15,7 +16,8 @@ impl Panics {
         }
     }
 
-    /// Raises the kept panic, if any. While the thread unwinds already it is dropped: a second one would abort.
+    /// Raises the kept panic, if any. If the thread is already unwinding, drops it: a second panic
+    /// would abort.
     pub(crate) fn resume(self) {
         if let Some(panic) = self.0
             && !std::thread::panicking()

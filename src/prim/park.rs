@@ -1,12 +1,16 @@
 //! Waiting for another thread: a short spin, then sleep.
 //!
-//! A thread that only yields while it waits never lets a thread of a lower real-time priority run on its processor, and keeps
-//! the processor busy while that thread is suspended. A parked thread does neither.
+//! A thread that only yields while it waits never lets a thread of a lower real-time priority run
+//! on its processor. It also keeps the processor busy while that thread is suspended. A parked
+//! thread does neither.
 //!
-//! A waiter *announces* itself in a word that the thread it waits for reads when it is done. [`Parking::wait`] calls
-//! `ready`, which announces the waiter and checks the condition once more, while it holds the parking's mutex, and keeps the
-//! mutex until it sleeps. [`Parking::wake`] passes through that mutex first. So a wake-up is lost only if the announcement
-//! is, which is the caller's to prevent: announcement and condition must be ordered by read-modify-writes of one word.
+//! # Protocol
+//!
+//! A waiter *announces* itself in a word that the awaited thread reads when it is done.
+//! [`Parking::wait`] calls `ready`, which announces the waiter and checks the condition once more.
+//! It holds the parking's mutex during that call, and until it sleeps. [`Parking::wake`] takes that
+//! mutex first. So a wake-up is lost only if the announcement is (invariant 21). The caller
+//! prevents that by ordering announcement and condition with read-modify-writes of one word.
 #![forbid(unsafe_code)]
 
 use super::sync::{Condvar, Mutex, MutexGuard};
@@ -16,7 +20,7 @@ use std::time::Duration;
 /// Rounds of a spin, each twice as long as the one before: about a microsecond in all.
 const ROUNDS: u32 = if cfg!(loom) { 0 } else { 6 };
 
-/// Where threads sleep that wait for one condition.
+/// The place where threads sleep until one condition holds.
 pub(crate) struct Parking {
     mutex: Mutex<()>,
     woken: Condvar,
@@ -30,13 +34,13 @@ impl Parking {
         }
     }
 
-    // (Nothing panics while the mutex is held, and it guards no data.)
+    // Poisoning is ignored: nothing panics while the mutex is held, and it guards no data.
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sleeps until `ready` returns true; it is called before the first sleep and after each wake-up. See the
-    /// [module's documentation](self) for what it must do.
+    /// Sleeps until `ready` returns true. `ready` is called before the first sleep and after each
+    /// wake-up, and must announce the waiter: see the [module's documentation](self).
     #[cold]
     pub(crate) fn wait(&self, mut ready: impl FnMut() -> bool) {
         let mut guard = self.lock();
@@ -45,8 +49,8 @@ impl Parking {
         }
     }
 
-    /// [`wait`](Self::wait), but returns false if the thread has slept for `patience` without a wake-up and `ready` still returns
-    /// false.
+    /// Same as [`wait`](Self::wait), but returns false if the thread has slept for `patience`
+    /// without a wake-up and `ready` still returns false.
     #[cold]
     pub(crate) fn wait_for(&self, patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
         let mut guard = self.lock();
@@ -67,7 +71,7 @@ impl Parking {
         (guard, result.timed_out())
     }
 
-    /// Models have no threads that are suspended.
+    /// Sleeps without a timeout: models have no suspended threads.
     #[cfg(loom)]
     fn sleep<'p>(&'p self, guard: MutexGuard<'p, ()>, _: Duration) -> (MutexGuard<'p, ()>, bool) {
         let woken = self.woken.wait(guard);

@@ -1,6 +1,6 @@
-//! Hints to the processor about what will be needed soon.
+//! Prefetch hints to the processor.
 
-/// Asks the processor to fetch the line at `at`. A hint: any address is fine.
+/// Prefetches the cache line at `at`. A hint: any address is allowed.
 #[inline(always)]
 pub(crate) fn prefetch<T>(at: *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

@@ -1,8 +1,8 @@
-//! A bounded queue of pairs of words: one producer, one consumer at a time.
+//! A bounded queue of pairs of words, for one producer and one consumer at a time.
 //!
-//! Lamport's ring ("Specifying concurrent program modules", 1983): each side writes its own index and reads the other's.
-//! No read-modify-write anywhere, so a push costs a thread no more than writing to memory of its own. The payload is two
-//! plain words, so the whole ring is safe code.
+//! Lamport's ring ("Specifying concurrent program modules", 1983): each side writes its own index
+//! and reads the other's. There is no read-modify-write, so a push costs no more than a write to
+//! the thread's own memory. The payload is two plain words, so the whole ring is safe code.
 #![forbid(unsafe_code)]
 
 use super::sync::{AtomicU64, AtomicUsize, Ordering};
@@ -17,7 +17,8 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Creates a ring for `capacity` pairs, rounded up to a power of two; `None` if there is no memory. 16 bytes per pair.
+    /// Creates a ring for `capacity` pairs, rounded up to a power of two; `None` if there is no
+    /// memory. 16 bytes per pair.
     pub(crate) fn try_new(capacity: usize) -> Option<Self> {
         let capacity = capacity.next_power_of_two();
         let mut slots = Vec::new();
@@ -40,16 +41,19 @@ impl Ring {
         &self.slots[position & (self.slots.len() - 1)]
     }
 
-    /// How many pairs wait. Exact for the producer if the consumer rests, and the other way round.
+    /// Returns the number of pairs. Exact for the producer while no consumer drains, and for the
+    /// consumer while the producer does not push.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        // Acquire pairs with the Release in `drain`: the consumer has read the slots before they are written again.
+        // Acquire pairs with the Release in `drain`: the consumer has read the slots before they
+        // are written again.
         self.tail
             .load(Ordering::Relaxed)
             .wrapping_sub(self.head.load(Ordering::Acquire))
     }
 
-    /// Appends a pair and returns how many wait then; or `None` if the ring is full. For the producer.
+    /// Appends a pair and returns the number of pairs, or `None` if the ring is full. For the
+    /// producer.
     #[inline]
     pub(crate) fn push(&self, [first, second]: [u64; 2]) -> Option<usize> {
         let tail = self.tail.load(Ordering::Relaxed);
@@ -60,14 +64,16 @@ impl Ring {
         let slot = self.slot(tail);
         slot[0].store(first, Ordering::Relaxed);
         slot[1].store(second, Ordering::Relaxed);
-        // Release pairs with the Acquire in `drain`: the pair, and all that its producer did before, is seen with it.
+        // Release pairs with the Acquire in `drain`: a consumer that sees the pair sees all that
+        // its producer did before.
         self.tail.store(tail.wrapping_add(1), Ordering::Release);
         Some(waiting + 1)
     }
 
-    /// Shows the pairs that wait now, and leaves them here. For the consumer.
+    /// Calls `see` with all pairs in the ring, and leaves them there. For the consumer.
     pub(crate) fn peek(&self, see: impl FnMut([u64; 2])) {
         let head = self.head.load(Ordering::Relaxed);
+        // Acquire pairs with the Release in `push`.
         let waiting = self.tail.load(Ordering::Acquire).wrapping_sub(head);
         (0..waiting).map(|n| self.pair(head.wrapping_add(n))).for_each(see);
     }
@@ -78,10 +84,10 @@ impl Ring {
         [slot[0].load(Ordering::Relaxed), slot[1].load(Ordering::Relaxed)]
     }
 
-    /// Hands the pairs that wait now to `expect`, all of them, and then to `take`; the oldest first. For one consumer at a
-    /// time.
+    /// Passes all pairs in the ring, oldest first, to `prefetch`, and then to `take`. For one
+    /// consumer at a time.
     #[inline]
-    pub(crate) fn drain<C>(&self, context: &mut C, expect: impl Fn(&C, [u64; 2]), take: impl Fn(&mut C, [u64; 2])) {
+    pub(crate) fn drain<C>(&self, context: &mut C, prefetch: impl Fn(&C, [u64; 2]), take: impl Fn(&mut C, [u64; 2])) {
         let head = self.head.load(Ordering::Relaxed);
         let tail = self.tail.load(Ordering::Acquire);
         if head == tail {
@@ -89,7 +95,7 @@ impl Ring {
         }
         let waiting = tail.wrapping_sub(head);
         let pair = |n: usize| self.pair(head.wrapping_add(n));
-        (0..waiting).for_each(|n| expect(context, pair(n)));
+        (0..waiting).for_each(|n| prefetch(context, pair(n)));
         (0..waiting).for_each(|n| take(context, pair(n)));
         self.head.store(tail, Ordering::Release);
     }
@@ -100,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_order() {
+    fn ring_keeps_order() {
         let ring = Ring::new(3);
         let mut expected = 0;
         for round in 0..10u64 {

@@ -1,54 +1,60 @@
-//! How often a key was seen lately, in about eight bytes per entry: a count-min sketch with periodic halving.
+//! A count-min sketch with periodic halving: how often a key was used recently, in about eight
+//! bytes per entry.
 //!
-//! Cormode and Muthukrishnan's count-min sketch (2005) with the 4-bit counters and the aging of TinyLFU (Einziger,
-//! Friedman and Manes, ACM Transactions on Storage 2017). A key's four counters lie in one block of four words (a blocked
-//! sketch, as in Caffeine), one in each word, so an addition costs one cache miss and no choice of words. TinyLFU halves all
-//! counters at once, a pause proportional to the cache; here that is spread over the additions that follow: each takes one
-//! further block, and sees to its own first. The estimates are exactly those of an instant halving. Between the end of such
-//! a sweep and the next halving, which is at least nine tenths of the time, nothing but the counters is looked at.
+//! Cormode and Muthukrishnan's count-min sketch (2005) with the 4-bit counters and the aging of
+//! TinyLFU (Einziger, Friedman and Manes, ACM Transactions on Storage 2017).
+//!
+//! - **Blocks**: a key's four counters are in one block of four words (a blocked sketch, as in
+//!   Caffeine), one counter per word. So an addition costs one cache miss and no choice of words.
+//! - **Halving**: TinyLFU halves all counters in one step, a pause proportional to the cache. Here
+//!   the following additions share that work: each halves its own block first, and one further
+//!   block of the sweep. The estimates are exactly those of halving in one step. Between the end of
+//!   a sweep and the next halving, at least nine tenths of the time, only the counters are touched.
 #![forbid(unsafe_code)]
 
 use super::memory::zeroed;
 use super::prefetch::prefetch;
 
-/// Words per block: 32 bytes, 64 counters. On 30 traces that is as good as 64 bytes with a choice of two words per counter.
+/// Words per block: 32 bytes, 64 counters. On 30 traces as good as 64 bytes with a choice of two
+/// words per counter.
 const WORDS: usize = 4;
-/// Counters per entry. Average hit ratios on 30 traces with 16, 8 and 4: 48.70, 48.60 and 48.34 percent.
+/// Counters per entry. Average hit ratios on 30 traces with 16, 8 and 4: 48.70, 48.60 and 48.34
+/// percent.
 const COUNTERS: u64 = 16;
 /// The highest count.
 const TOP: u64 = 15;
-/// Every counter's bits but the highest.
+/// All bits of the counters but the highest of each.
 const HALF: u64 = 0x7777_7777_7777_7777;
 
-/// The sketch; [`Sketch::new`] allocates nothing and remembers nothing until [`Sketch::resize`].
+/// The sketch. [`Sketch::new`] allocates nothing, and counts nothing until [`Sketch::resize`].
 #[derive(Debug)]
 pub(crate) struct Sketch {
     words: Vec<u64>,
-    /// The first word on a block's boundary, so that no block lies across two cache lines.
+    /// The first word on a block boundary, so that no block spans two cache lines.
     offset: u8,
-    /// There was no memory for the size last asked for.
+    /// Whether the last resize found no memory.
     refused: bool,
     blocks: usize,
-    /// The next block to sweep; all of them if there is nothing to sweep.
+    /// The next block to sweep; the number of blocks if the sweep is complete.
     sweep: usize,
-    /// While there is: one bit per block, the generation it was last halved for.
+    /// During a sweep: a bit per block, the generation for which it was last halved.
     halved: Vec<u64>,
     /// The current generation in every bit: all zeros or all ones.
     generation: u64,
-    /// Additions that change a counter, until the next halving.
-    left: u64,
+    /// Additions that change a counter until the next halving.
+    until_halving: u64,
     period: u64,
 }
 
-/// Four shifts, one per byte, that choose a key's counter in each word of its block.
+/// Returns four shifts, one per byte, that choose a key's counter in each word of its block.
 #[inline(always)]
 fn shifts(hash: u32) -> u64 {
-    // The block was chosen by the high bits of the hash; the product's high bits depend on all of them.
+    // The high bits of the hash chose the block; the product's high bits depend on all of them.
     u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 & 0x3c3c_3c3c
 }
 
 impl Sketch {
-    /// A sketch of size nothing, whose estimates are all 0.
+    /// Returns an empty sketch, whose estimates are all 0.
     pub(crate) fn new() -> Self {
         Self {
             words: Vec::new(),
@@ -58,31 +64,33 @@ impl Sketch {
             sweep: 0,
             halved: Vec::new(),
             generation: 0,
-            left: 0,
+            until_halving: 0,
             period: 0,
         }
     }
 
-    /// Bytes allocated.
+    /// Returns the number of bytes allocated.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         8 * (self.words.capacity() + self.halved.capacity())
     }
 
-    /// Whether the last call of [`resize`](Self::resize) that needed memory got none.
+    /// Returns whether the last call of [`resize`](Self::resize) that needed memory got none.
     pub(crate) fn was_refused(&self) -> bool {
         self.refused
     }
 
-    /// Resizes it for a cache of `entries`. Returns false, and leaves it as it was, if there is no memory.
+    /// Resizes the sketch for a cache of `entries`. Returns false, and changes nothing, if there is
+    /// no memory.
     ///
-    /// A block of the new size starts as a copy of the one its keys were in before. Doubling thus keeps every estimate; at
-    /// other ratios some keys near a border between blocks are forgotten.
+    /// A block of the new size starts as a copy of the block that its keys were in before. So
+    /// doubling keeps every estimate. At other ratios some keys near the boundary of two blocks
+    /// lose their counts.
     #[must_use]
     pub(crate) fn resize(&mut self, entries: u64) -> bool {
         let blocks = (entries.max(1024) * COUNTERS).div_ceil(16 * WORDS as u64) as usize;
         if blocks != self.blocks {
-            // Zeroed by the allocator; a vector of an aligned type would not be.
+            // Zeroed by the allocator; a vector of an aligned type would be written.
             let words = zeroed::<u64>((blocks + 1) * WORDS - 1);
             let (Some(mut words), Some(halved)) = (words, zeroed(blocks.div_ceil(64))) else {
                 self.refused = true;
@@ -93,7 +101,7 @@ impl Sketch {
             if self.blocks > 0 {
                 for (block, to) in words[offset..].chunks_exact_mut(WORDS).take(blocks).enumerate() {
                     let from = (block as u128 * self.blocks as u128 / blocks as u128) as usize;
-                    self.sync(from);
+                    self.halve_if_stale(from);
                     let from = usize::from(self.offset) + from * WORDS;
                     to.copy_from_slice(&self.words[from..from + WORDS]);
                 }
@@ -102,9 +110,9 @@ impl Sketch {
             self.halved = halved;
             (self.generation, self.sweep) = (0, blocks);
         }
-        let adds = self.period - self.left;
+        let adds = self.period - self.until_halving;
         self.period = 20 * entries.max(64);
-        self.left = self.period - adds.min(self.period / 2);
+        self.until_halving = self.period - adds.min(self.period / 2);
         true
     }
 
@@ -113,12 +121,12 @@ impl Sketch {
         ((u64::from(hash) * self.blocks as u64) >> 32) as usize
     }
 
-    /// A key's block, halved as it should be; none if the sketch has no size.
+    /// Returns a key's block, halved if necessary; `None` if the sketch is empty.
     #[inline(always)]
     fn block(&mut self, hash: u32) -> Option<&mut [u64; WORDS]> {
         let block = self.block_of(hash);
         if self.sweep < self.blocks {
-            self.sweep_on(block);
+            self.sweep_step(block);
         }
         let at = usize::from(self.offset) + block * WORDS;
         self.words.get_mut(at..at + WORDS)?.try_into().ok()
@@ -127,14 +135,14 @@ impl Sketch {
     /// Halves this block and the next one of the sweep, if they were not since the last halving.
     #[cold]
     #[inline(never)]
-    fn sweep_on(&mut self, block: usize) {
-        self.sync(block);
-        self.sync(self.sweep);
+    fn sweep_step(&mut self, block: usize) {
+        self.halve_if_stale(block);
+        self.halve_if_stale(self.sweep);
         self.sweep += 1;
     }
 
-    /// Halves a block that was not looked at since the last halving.
-    fn sync(&mut self, block: usize) {
+    /// Halves a block that was not touched since the last halving.
+    fn halve_if_stale(&mut self, block: usize) {
         let halved = &mut self.halved[block / 64];
         let stale = (*halved ^ self.generation) & (1 << (block % 64));
         if stale != 0 {
@@ -146,7 +154,7 @@ impl Sketch {
         }
     }
 
-    /// Counts one more use of a key, and returns the new estimate.
+    /// Counts a use of a key, and returns the new estimate.
     #[inline(always)]
     pub(crate) fn add(&mut self, hash: u32) -> u8 {
         let Some(block) = self.block(hash) else { return 0 };
@@ -161,27 +169,27 @@ impl Sketch {
         if least == TOP {
             return TOP as u8;
         }
-        self.left -= 1;
-        if self.left == 0 {
-            self.age();
+        self.until_halving -= 1;
+        if self.until_halving == 0 {
+            self.halve_all();
             return self.estimate(hash);
         }
         least as u8 + 1
     }
 
-    /// Halves all counters, in effect.
+    /// Starts a halving of all counters: a new generation.
     #[cold]
-    fn age(&mut self) {
-        // Rarely anything to do: there are many more additions in a period than blocks.
+    fn halve_all(&mut self) {
+        // Rarely any: a period has many more additions than there are blocks.
         for block in self.sweep..self.blocks {
-            self.sync(block);
+            self.halve_if_stale(block);
         }
         self.generation = !self.generation;
-        self.left = self.period - self.period / 2;
+        self.until_halving = self.period - self.period / 2;
         self.sweep = 0;
     }
 
-    /// How often the key was counted lately, up to 15; may be too high, by collisions.
+    /// Returns how often the key was counted recently, at most 15. Collisions may make it too high.
     #[inline]
     pub(crate) fn estimate(&mut self, hash: u32) -> u8 {
         let Some(block) = self.block(hash) else { return 0 };
@@ -193,7 +201,7 @@ impl Sketch {
         least as u8
     }
 
-    /// Asks the processor for a key's counters.
+    /// Prefetches a key's counters.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u32) {
         prefetch(
@@ -204,7 +212,7 @@ impl Sketch {
     }
 }
 
-/// The same by the simplest means: a byte per counter, halved all at once.
+/// The same sketch in the simplest form: a byte per counter, halved in one step.
 #[cfg(any(test, fuzzing))]
 pub(crate) mod naive {
     pub(crate) struct Sketch {
@@ -262,7 +270,7 @@ mod tests {
     use crate::prim::memory::refusal::with_most;
 
     #[test]
-    fn equals_an_instant_halving() {
+    fn sketch_equals_halving_in_one_step() {
         for entries in [1, 64, 100, 1500, 3000] {
             let mut rng = XorShift(entries as u32 + 1);
             let mut sketch = Sketch::new();
@@ -280,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn doubling_keeps_the_estimates() {
+    fn sketch_doubling_keeps_estimates() {
         let mut rng = XorShift(3);
         let mut sketch = Sketch::new();
         assert_eq!(sketch.add(1), 0);

@@ -1,4 +1,5 @@
-//! The atomics of everything concurrent in this crate: std's, or loom's when its model checker runs.
+//! Atomics and locks of all concurrent code in this crate: std's, or loom's under its model
+//! checker.
 
 use std::cell::Cell;
 use std::ptr;
@@ -22,13 +23,13 @@ loom::thread_local! {
     static OWN: Cell<u16> = Cell::new(0);
 }
 
-/// An even number that no other living thread has: the address of something of this thread's own.
+/// Returns an even number that no other living thread has: the address of a thread-local.
 #[inline]
 pub(crate) fn thread_address() -> usize {
     OWN.with(|own| ptr::from_ref(own).addr())
 }
 
-/// Keeps `T` on cache lines of its own (two, because adjacent lines are fetched in pairs).
+/// Aligns `T` to cache lines of its own (two, because adjacent lines are fetched in pairs).
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Padded<T>(pub(crate) T);

@@ -43,7 +43,7 @@ pub(super) fn meta<K, V>(
     now: ClockPair,
     guard: &Guard,
 ) -> EntryMeta {
-    let times = engine.times_of(handle, guard);
+    let times = engine.deadlines_of(handle, guard);
     let times = times.map(|(deadline, max_deadline)| (now.to_wall(deadline), now.to_wall(max_deadline)));
     (engine.weight_of(handle, guard), times, rank)
 }

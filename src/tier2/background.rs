@@ -1,8 +1,10 @@
-//! What a process does for its nodes besides the calls of its users: probes, the bus and its canaries, replays, renewals.
+//! What a process does for its nodes besides the calls of its users: probes, the bus and its
+//! canaries, replays, renewals.
 //!
-//! A canary is a key with a number in its name, written through a data connection. When its message has come back through the
-//! bus, and a PING behind it was answered, every invalidation that the node executed before the canary was sent has been
-//! delivered. Tier 1 is trusted for [`Settings::max_lag`] from that instant. The number is in the name because a message does not
+//! A canary is a key with a number in its name, written through a data connection. When its message
+//! has come back through the bus, and a PING behind it was answered, every invalidation that the
+//! node executed before the canary was sent has been delivered. Tier 1 is trusted for
+//! [`Settings::max_lag`] from that instant. The number is in the name because a message does not
 //! say why it was sent: the canary's own expiry or eviction would pass for a newer canary.
 //!
 //! [`Settings::max_lag`]: super::Settings::max_lag
@@ -10,7 +12,7 @@
 use super::node::{AfterClear, Canary, Failure, Link, MILLI, Node, Role, Sync};
 use super::operation::Operation;
 use super::tier::{State, Tier};
-use super::{Mend, Settings};
+use super::{Rule, Settings};
 
 /// How long a canary's key stays.
 pub const CANARY_PX: u64 = 30_000;
@@ -25,13 +27,15 @@ const LONGEST_SLEEP: u64 = 250 * MILLI;
 pub enum Task {
     /// Wait for messages until then, and ask again.
     Sleep(u64),
-    /// Connect, or take a connection, and send INFO and TIME: [`Tier::probed`] or [`Tier::probe_failed`].
+    /// Connect, or take a connection, and send INFO and TIME: [`Tier::probed`] or
+    /// [`Tier::probe_failed`].
     Probe,
     /// Open the tracking connection: [`Tier::connected`] or [`Tier::disconnected`].
     Connect,
     /// Close the tracking connection: [`Tier::disconnected`].
     Close,
-    /// Write [`Tier::canary_key`] on a data connection: [`Tier::canary_written`] or [`Tier::canary_failed`], with this number.
+    /// Write [`Tier::canary_key`] on a data connection: [`Tier::canary_written`] or
+    /// [`Tier::canary_failed`], with this number.
     Canary(u64),
     /// Send PING on the tracking connection; once it is answered, [`Tier::pong`] with this number.
     Ping(u64),
@@ -70,7 +74,7 @@ impl Tier {
             return Task::Close;
         }
         match one.role {
-            Role::Leaving => return Task::Clear,
+            Role::Draining => return Task::Clear,
             // What is left in the journal is replayed where the slots are.
             Role::Idle if !one.is_up() || !state.journal.has(node) => return Task::Sleep(now + LONGEST_SLEEP),
             Role::Idle | Role::Serving => {}
@@ -201,7 +205,7 @@ impl Tier {
         let mut guard = self.0.lock();
         let state = &mut *guard;
         self.0.count_failure(failure);
-        let refusals_count = state.mend(Mend::UnsyncedByWrite);
+        let refusals_count = state.rule(Rule::UnsyncedByWrite);
         let one = state.node(node, &self.0.settings);
         if one.bus.canary.is_none_or(|canary| canary.number != number) {
             return;
@@ -256,7 +260,7 @@ impl Tier {
         self.0.stats.clears.one();
         let one = state.node(node, &self.0.settings);
         let clear = one.bus.clear.take();
-        if one.role == Role::Leaving {
+        if one.role == Role::Draining {
             one.role = Role::Idle;
         }
         match clear {
@@ -284,13 +288,13 @@ impl Tier {
         state.publish(&self.0);
     }
 
-    /// Messages of the bus, in their order. Calls `apply` with each key that tier 1 has to act on; the caller does so before it
-    /// reports the next PONG.
+    /// Messages of the bus, in their order. Calls `apply` with each key that tier 1 has to act on;
+    /// the caller does so before it reports the next PONG.
     pub fn messages<'k>(&self, node: u32, keys: impl IntoIterator<Item = &'k [u8]>, mut apply: impl FnMut(&'k [u8])) {
         let mut guard = self.0.lock();
         let state = &mut *guard;
-        let numbered = state.mend(Mend::NumberedCanaries);
-        let pinged = state.mend(Mend::PingBehindCanary);
+        let numbered = state.rule(Rule::NumberedCanaries);
+        let pinged = state.rule(Rule::PingBehindCanary);
         let mut arrived = None;
         state.node(node, &self.0.settings);
         for key in keys {

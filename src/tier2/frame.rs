@@ -15,8 +15,9 @@
 //! | 38 | 16 | generation of the namespace |
 //! | 54 | | per tag: length, name, 16 bytes of generation; then the payload |
 //!
-//! Numbers are little endian. Leases and tombstones are the head alone, so a server that compares whole values can compare
-//! leases. Anything else (foreign values, other versions, unknown flags) is [`Parsed::Dead`]: a miss.
+//! Numbers are little endian. Leases and tombstones are the head alone, so a server that compares
+//! whole values can compare leases. Anything else (foreign values, other versions, unknown flags)
+//! is [`Parsed::Dead`]: a miss.
 
 /// Length of the head.
 pub const HEAD: usize = 24;
@@ -157,7 +158,7 @@ pub(crate) fn head(kind: Kind, stamp: Stamp, flags: u16) -> [u8; HEAD] {
     head
 }
 
-/// What a frame with a body says, but for its tags and payload.
+/// The fields of a frame with a body, without its tags and payload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meta {
     pub(crate) kind: Kind,
@@ -169,7 +170,8 @@ pub(crate) struct Meta {
     pub(crate) generation: Stamp,
 }
 
-/// Returns a frame up to its payload. Of the tags, at most [`MAX_TAGS`] with names of at most 255 bytes are allowed.
+/// Returns a frame up to its payload. Of the tags, at most [`MAX_TAGS`] with names of at most 255
+/// bytes are allowed.
 pub(crate) fn encode<'a>(meta: &Meta, tags: impl ExactSizeIterator<Item = (&'a [u8], Stamp)>) -> Vec<u8> {
     let mut frame = Vec::with_capacity(TAGS + tags.len() * 48);
     frame.extend(head(meta.kind, meta.stamp, meta.flags));

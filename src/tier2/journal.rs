@@ -1,7 +1,8 @@
 //! What tier 2 did not confirm, and what a failover could undo.
 //!
-//! While a key is in the journal, this process does not read it from tier 2, does not fill it, and does not keep it in tier 1. A
-//! confirmed replay (a removal, or a bump of a generation) takes it out.
+//! While a key is in the journal, this process does not read it from tier 2, does not fill it, and
+//! does not keep it in tier 1. A confirmed replay (a removal, or a bump of a generation) takes it
+//! out.
 
 use super::node::Node;
 use std::collections::{HashMap, VecDeque};
@@ -18,33 +19,33 @@ pub(crate) struct Entry {
     /// The key is a generation: its replay is a bump.
     pub(crate) bump: bool,
     /// Unconditional writes of the key that may still be executed.
-    pub(crate) late: Vec<Late>,
+    pub(crate) late_writes: Vec<LateWrite>,
     replaying: bool,
 }
 
 /// An unconditional write whose outcome is unknown, and which may still be executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Late {
+pub(crate) struct LateWrite {
     /// Where it was sent: connections and clocks are that server's.
     pub(crate) node: u32,
-    pub(crate) until: LateUntil,
+    pub(crate) until: LateWriteEnd,
 }
 
 /// When a late write can no longer be executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LateUntil {
+pub(crate) enum LateWriteEnd {
     /// The connection is killed.
     Killed(u64),
     /// The server's clock, in milliseconds, is past this.
     Server(u64),
 }
 
-impl Late {
+impl LateWrite {
     pub(crate) fn has_passed(&self, node: &Node, now: u64) -> bool {
         match self.until {
-            LateUntil::Server(until) => until < node.server_ms_lower(now),
+            LateWriteEnd::Server(until) => until < node.server_ms_lower(now),
             // A replay begins with the kill.
-            LateUntil::Killed(_) => true,
+            LateWriteEnd::Killed(_) => true,
         }
     }
 }
@@ -63,7 +64,8 @@ struct Confirmed {
 #[derive(Debug)]
 pub(crate) struct Journal {
     entries: HashMap<Box<[u8]>, Entry>,
-    /// The keys of each node in the order in which they came. One whose number is another by now is skipped.
+    /// The keys of each node in the order in which they came. One whose number is another by now is
+    /// skipped.
     order: HashMap<u32, VecDeque<Numbered>>,
     /// Entries that are no bumps.
     keys: usize,
@@ -99,20 +101,21 @@ impl Journal {
         self.entries.get(key)
     }
 
-    /// Adds a key that is not confirmed. Its earlier entry, if any, is replaced; late writes are inherited.
-    pub(crate) fn add(&mut self, key: &[u8], node: u32, bump: bool, late: Option<Late>) {
+    /// Adds a key that is not confirmed. Its earlier entry, if any, is replaced; late writes are
+    /// inherited.
+    pub(crate) fn add(&mut self, key: &[u8], node: u32, bump: bool, late: Option<LateWrite>) {
         let number = self.next;
         self.next += 1;
         let mut entry = Entry {
             number,
             node,
             bump,
-            late: late.into_iter().collect(),
+            late_writes: late.into_iter().collect(),
             replaying: false,
         };
         if let Some(before) = self.remove(key) {
-            let others = before.late.into_iter().filter(|&other| Some(other) != late);
-            entry.late.extend(others);
+            let others = before.late_writes.into_iter().filter(|&other| Some(other) != late);
+            entry.late_writes.extend(others);
         }
         self.keys += usize::from(!bump);
         self.entries.insert(key.into(), entry);
@@ -125,11 +128,12 @@ impl Journal {
     }
 
     /// Returns whether there are more keys than the journal may hold.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn exceeds_capacity(&self) -> bool {
         self.keys > self.capacity
     }
 
-    /// Forgets all keys that are no generations. The caller has added bumps of everything that they belong to.
+    /// Forgets all keys that are no generations. The caller has added bumps of everything that they
+    /// belong to.
     pub(crate) fn forget_keys(&mut self) {
         self.entries.retain(|_, entry| entry.bump);
         self.keys = 0;
@@ -141,17 +145,18 @@ impl Journal {
         Some(entry)
     }
 
-    /// A replay, or a newer write or removal that was begun when the entry `number` was there, is confirmed.
-    pub(crate) fn settle(&mut self, key: &[u8], number: u64) -> bool {
+    /// A replay, or a newer write or removal that was begun when the entry `number` was there, is
+    /// confirmed.
+    pub(crate) fn remove_confirmed(&mut self, key: &[u8], number: u64) -> bool {
         self.get(key).is_some_and(|entry| entry.number == number) && self.remove(key).is_some()
     }
 
     /// A connection can no longer deliver a late write of the key. (No node: whichever it is to.)
     pub(crate) fn fenced(&mut self, key: &[u8], node: Option<u32>, connection: u64) {
         if let Some(entry) = self.entries.get_mut(key) {
-            let killed = LateUntil::Killed(connection);
+            let killed = LateWriteEnd::Killed(connection);
             entry
-                .late
+                .late_writes
                 .retain(|late| node.is_some_and(|node| late.node != node) || late.until != killed);
         }
     }
@@ -160,9 +165,9 @@ impl Journal {
     pub(crate) fn hold(&mut self, key: &[u8], node: u32, connection: u64, until: u64) {
         self.fenced(key, Some(node), connection);
         if let Some(entry) = self.entries.get_mut(key) {
-            entry.late.push(Late {
+            entry.late_writes.push(LateWrite {
                 node,
-                until: LateUntil::Server(until),
+                until: LateWriteEnd::Server(until),
             });
         }
     }
@@ -174,7 +179,7 @@ impl Journal {
     }
 
     /// Has a key replayed on another node than before.
-    pub(crate) fn rehome(&mut self, key: &[u8], node: u32) {
+    pub(crate) fn assign_node(&mut self, key: &[u8], node: u32) {
         let Some(entry) = self
             .entries
             .get_mut(key)
@@ -196,18 +201,22 @@ impl Journal {
     }
 
     /// Returns whether a key of the node awaits its replay, and nothing else.
-    pub(crate) fn awaits(&self, node: u32, has_passed: impl Fn(&Late) -> bool) -> bool {
+    pub(crate) fn awaits(&self, node: u32, has_passed: impl Fn(&LateWrite) -> bool) -> bool {
         self.order.get(&node).is_some_and(|order| {
             let is_ready = |(number, key): &Numbered| {
                 self.get(key)
-                    .is_some_and(|entry| entry.number == *number && entry.late.iter().all(&has_passed))
+                    .is_some_and(|entry| entry.number == *number && entry.late_writes.iter().all(&has_passed))
             };
             order.iter().any(is_ready)
         })
     }
 
     /// Returns the oldest key of the node that can be replayed now.
-    pub(crate) fn due(&mut self, node: u32, has_passed: impl Fn(&Late) -> bool) -> Option<(Box<[u8]>, Entry)> {
+    pub(crate) fn next_replay(
+        &mut self,
+        node: u32,
+        has_passed: impl Fn(&LateWrite) -> bool,
+    ) -> Option<(Box<[u8]>, Entry)> {
         let order = self.order.get_mut(&node)?;
         while let Some((number, key)) = order.front() {
             if self.entries.get(key).is_some_and(|entry| entry.number == *number) {
@@ -217,7 +226,7 @@ impl Journal {
         }
         order.iter().find_map(|(number, key)| {
             let entry = self.entries.get(key)?;
-            let due = entry.number == *number && !entry.replaying && entry.late.iter().all(&has_passed);
+            let due = entry.number == *number && !entry.replaying && entry.late_writes.iter().all(&has_passed);
             due.then(|| (key.clone(), entry.clone()))
         })
     }
@@ -248,8 +257,8 @@ impl Journal {
         });
     }
 
-    /// The node `from` (none: any) is another one than before, or `to` is in its place: what was confirmed lately is not. Returns
-    /// whether too much was confirmed to know.
+    /// The node `from` (none: any) is another one than before, or `to` is in its place: what was
+    /// confirmed lately is not. Returns whether too much was confirmed to know.
     pub(crate) fn unconfirm(&mut self, from: Option<u32>, to: u32, now: u64) -> bool {
         let confirmed = std::mem::take(&mut self.confirmed);
         let is_lost = |one: &Confirmed| from.is_none_or(|node| one.node == node);
@@ -262,11 +271,11 @@ impl Journal {
         let Some(node) = from else {
             return forgotten;
         };
-        // What was to be fenced on the previous node need not be on this one.
+        // A write that needed a fence on the previous node needs none on this one.
         for entry in self.entries.values_mut() {
             entry
-                .late
-                .retain(|late| late.node != node || matches!(late.until, LateUntil::Server(_)));
+                .late_writes
+                .retain(|late| late.node != node || matches!(late.until, LateWriteEnd::Server(_)));
         }
         forgotten
     }

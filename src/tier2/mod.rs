@@ -1,25 +1,30 @@
 //! The second tier, without I/O: one cache in front of a Redis, coherent over processes.
 //!
-//! Tier 1 is a cache in the process; tier 2 is a server that many processes share. This module decides what is sent to the server,
-//! what its answers mean, and what tier 1 may keep and for how long. It opens no socket, starts no thread, and reads no clock: a
-//! transport performs the [`Action`]s of [`Operation`]s and the [`Task`]s of a background thread, and reports what happened.
-//! Instants are nanoseconds of one clock that does not stop while the host sleeps, passed in by the caller.
+//! Tier 1 is a cache in the process; tier 2 is a server that many processes share. This module
+//! decides what is sent to the server, what its answers mean, and what tier 1 may keep and for how
+//! long. It opens no socket, starts no thread, and reads no clock: a transport performs the
+//! [`Action`]s of [`Operation`]s and the [`Task`]s of a background thread, and reports what
+//! happened. Instants are nanoseconds of one clock that does not stop while the host sleeps, passed
+//! in by the caller.
 //!
 //! # Types
-//! - [`Tier`]: one server or cluster in one process. Its nodes (epoch, breaker, bus), journal, generations, leases.
+//! - [`Tier`]: one server or cluster in one process. Its nodes (epoch, breaker, bus), journal,
+//!   generations, leases.
 //! - [`Namespace`]: one cache on a tier, with its [`NamespaceSettings`].
 //! - [`Operation`]: one read, write or removal of a key, driven by its caller.
 //! - [`Trust`]: until when tier 1 may be believed.
 //!
 //! # Tier 1
-//! The caller's tier 1 opens a *mark* for the key before each action for which [`Action::is_marked`] holds. Every removal of
-//! the key, and every invalidation of its loads, voids the mark; a value is inserted only under a mark that is whole, in one step
-//! with that check. (A load in flight of this crate's cache is such a mark.) A hit is served while [`Trust::hits_until`] is not
-//! past; a load is joined while [`Trust::joins_until`] is not past.
+//! The caller's tier 1 opens a *mark* for the key before each action for which
+//! [`Action::is_marked`] holds. Every removal of the key, and every invalidation of its loads,
+//! voids the mark; a value is inserted only under a mark that is whole, in one step with that
+//! check. (A load in flight of this crate's cache is such a mark.) A hit is served while
+//! [`Trust::hits_until`] is not past; a load is joined while [`Trust::joins_until`] is not past.
 #![forbid(unsafe_code)]
 
 mod background;
 mod frame;
+mod generations;
 mod journal;
 mod namespace;
 mod node;
@@ -87,7 +92,8 @@ pub struct NamespaceSettings {
     pub lease_wait: u64,
     /// How long a lease is renewed at most.
     pub load_timeout: u64,
-    /// Reloads before the ttl, more likely the longer loads take and the nearer the end is (XFetch); 0: never.
+    /// Reloads before the ttl, more likely the longer loads take and the nearer the end is
+    /// (XFetch); 0: never.
     pub early_reload: f64,
 }
 
@@ -110,7 +116,7 @@ impl Default for NamespaceSettings {
 /// A rule of the protocol that the simulation can turn off, to see that it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(not(all(test, not(loom))), allow(dead_code))]
-pub(crate) enum Mend {
+pub(crate) enum Rule {
     /// A late unconditional write is fenced before its key is written or replayed.
     Fence,
     /// A breaker that closes has tier 1 cleared.
@@ -135,7 +141,7 @@ pub(crate) enum Mend {
     EpochOfReply,
     /// New removals are sent from the first confirmed replay on.
     HalfOpen,
-    /// The right to refresh is taken together with another look at the key.
+    /// The right to refresh is taken together with a second read of the key.
     ClaimReadsAgain,
     /// A caller that saw two leases vanish loads for itself.
     VoidedLeases,

@@ -35,11 +35,12 @@ impl Namespace {
         }))
     }
 
-    /// Says which keys hold the namespace's generations: the first one for the first of as many equal ranges of slots, and so on.
-    /// The generation of a tag is this key, a colon, and the tag.
+    /// Sets the keys that hold the namespace's generations: the first one for the first of as many
+    /// equal ranges of slots, and so on. The generation of a tag is this key, a colon, and the tag.
     ///
-    /// A single server needs one. In a cluster each key is in the first slot of its range, so that values and their generation are
-    /// mostly on one server. All processes that share the namespace must have the same keys, whatever they know of the cluster.
+    /// A single server needs one. In a cluster each key is in the first slot of its range, so that
+    /// values and their generation are mostly on one server. All processes that share the namespace
+    /// must have the same keys, whatever they know of the cluster.
     ///
     /// # Panics
     /// If there are none, or more than [`SLOTS`](super::SLOTS).
@@ -67,11 +68,12 @@ impl Namespace {
         &self.0.stats
     }
 
-    /// Begins to read `key`; with `load`, to load it if there is no value. `tags` are those of a value that is loaded.
+    /// Begins to read `key`; with `load`, to load it if there is no value. `tags` are those of a
+    /// value that is loaded.
     ///
     /// # Panics
-    /// As all operations do: if no generations are set, or there are more than [`MAX_TAGS`] tags, or one of more than
-    /// 255 bytes.
+    /// As all operations do: if no generations are set, or there are more than [`MAX_TAGS`] tags,
+    /// or one of more than 255 bytes.
     pub fn read(&self, key: &[u8], node: u32, now: u64, load: bool, tags: &[&[u8]]) -> Operation {
         Operation::read(self, key, node, now, load, checked(tags))
     }
@@ -96,8 +98,8 @@ impl Namespace {
         Operation::touch(self, key, node, now, ttl)
     }
 
-    /// Begins to invalidate all values of a generation, or those of them with the tag. `group` is the generation's place in
-    /// [`Self::set_generations`], and `node` has its key.
+    /// Begins to invalidate all values of a generation, or those of them with the tag. `group` is
+    /// the generation's place in [`Self::set_generations`], and `node` has its key.
     ///
     /// # Panics
     /// If there is no such generation.
@@ -110,8 +112,8 @@ impl Namespace {
         Operation::direct(self, key, node, now)
     }
 
-    /// How long a lease of the next load should be: at least twice what the last load took, for loaders that keep the thread
-    /// that renews from running.
+    /// How long a lease of the next load should be: at least twice what the last load took, for
+    /// loaders that keep the thread that renews from running.
     pub(crate) fn lease(&self, by_load: bool) -> u64 {
         // Relaxed: an estimate.
         let last = if by_load {

@@ -7,7 +7,8 @@ pub(crate) const MILLI: u64 = 1_000_000;
 const BACKOFF: (u64, u64) = (250 * MILLI, 2_000 * MILLI);
 /// After this time, a reading of the server's clock is replaced by a less exact one.
 const CLOCK_AGE: u64 = 60_000 * MILLI;
-/// A reading that took longer is replaced soon: it makes values seem older than they are by as much.
+/// A reading that took longer is replaced soon: it makes values seem older than they are by as
+/// much.
 const GOOD_ROUND_TRIP: u64 = 20 * MILLI;
 
 /// Why a command failed.
@@ -78,8 +79,9 @@ pub(crate) enum Link {
     /// Nothing is known about the node.
     Unknown,
     Up,
-    /// The node answers, but the journal has keys of it: only replays are sent, and from the first confirmed one on also new
-    /// writes and removals, else a steady stream of these would keep the journal from ever becoming empty.
+    /// The node answers, but the journal has keys of it: only replays are sent, and from the first
+    /// confirmed one on also new writes and removals, else a steady stream of these would keep the
+    /// journal from ever becoming empty.
     Replaying {
         confirmed: bool,
     },
@@ -116,11 +118,11 @@ pub(crate) struct Canary {
 pub(crate) enum Role {
     Serving,
     /// It has none any more, and what tier 1 holds of it has not been cleared.
-    Leaving,
+    Draining,
     Idle,
 }
 
-/// What becomes of the node when tier 1 has been cleared.
+/// The state of the node after tier 1 has been cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterClear {
     Arm { synced_at: u64 },
@@ -173,7 +175,7 @@ pub(crate) struct Node {
 
 /// How values of a node may be kept in tier 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
+pub(crate) enum Retention {
     Nowhere,
     /// The bus delivers changes.
     Synced,
@@ -229,17 +231,17 @@ impl Node {
         matches!(self.link, Link::Up | Link::Replaying { confirmed: true })
     }
 
-    pub(crate) fn keep(&self) -> Keep {
+    pub(crate) fn retention(&self) -> Retention {
         if self.role != Role::Serving {
-            return Keep::Nowhere;
+            return Retention::Nowhere;
         }
         match (self.link, self.bus.wanted) {
-            (Link::Unknown | Link::Replaying { .. }, _) => Keep::Nowhere,
-            (Link::Down { .. }, _) | (Link::Up, false) => Keep::Alone,
+            (Link::Unknown | Link::Replaying { .. }, _) => Retention::Nowhere,
+            (Link::Down { .. }, _) | (Link::Up, false) => Retention::Alone,
             (Link::Up, true) => match self.bus.sync {
-                Sync::Lost { .. } => Keep::Nowhere,
-                Sync::Armed => Keep::Synced,
-                Sync::Unsynced => Keep::Unsynced,
+                Sync::Lost { .. } => Retention::Nowhere,
+                Sync::Armed => Retention::Synced,
+                Sync::Unsynced => Retention::Unsynced,
             },
         }
     }
@@ -248,8 +250,8 @@ impl Node {
     pub(crate) fn trusted_until(&self, settings: &Settings) -> u64 {
         match self.role {
             Role::Serving => {}
-            Role::Leaving if self.bus.wanted => return 0,
-            Role::Leaving | Role::Idle => return u64::MAX,
+            Role::Draining if self.bus.wanted => return 0,
+            Role::Draining | Role::Idle => return u64::MAX,
         }
         match (self.link, self.bus.wanted) {
             (Link::Down { .. }, _) | (_, false) => u64::MAX,
@@ -284,7 +286,8 @@ impl Node {
         self.read_at = now;
         let server = |ms: u64| i64::try_from(ms.saturating_mul(MILLI)).unwrap_or(i64::MAX / 2);
         let local = |at: u64| i64::try_from(at).unwrap_or(i64::MAX / 2);
-        // The server read its clock after `sent` and before `now`, and sent it without its fraction.
+        // The server read its clock after `sent` and before `now`, and sent it without its
+        // fraction.
         self.upper = server(server_ms.saturating_add(1)).saturating_sub(local(sent));
         self.lower = server(server_ms).saturating_sub(local(now));
     }
@@ -331,7 +334,8 @@ impl Node {
         self.replay_at = now;
         self.lose(now);
         self.bus.sync = Sync::Lost { since: now };
-        // What was inserted while the node was down, or answered by the node that it was before, is not trusted.
+        // What was inserted while the node was down, or answered by the node that it was before, is
+        // not trusted.
         self.bus.synced_at = 0;
         self.bus.canary_at = now;
         self.bus.connect_at = now;

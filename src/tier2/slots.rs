@@ -1,7 +1,7 @@
 //! The slots of a Redis cluster.
 //!
-//! A generation belongs to a range of slots, not to a server: servers exchange slots, and all processes must agree at any time on
-//! which key holds the generation of which values.
+//! A generation belongs to a range of slots, not to a server: servers exchange slots, and all
+//! processes must agree at any time on which key holds the generation of which values.
 
 /// How many slots a cluster has.
 pub const SLOTS: u16 = 16_384;
@@ -27,7 +27,8 @@ const REMAINDERS: [u16; 256] = {
     table
 };
 
-/// Returns the part of a key that decides its slot: what the first pair of braces holds, unless that is nothing.
+/// Returns the part of a key that decides its slot: what the first pair of braces holds, unless
+/// that is nothing.
 pub(crate) fn hash_tag(key: &[u8]) -> Option<&[u8]> {
     let open = key.iter().position(|&byte| byte == b'{')?;
     let rest = &key[open + 1..];
@@ -44,7 +45,8 @@ pub fn slot(key: &[u8]) -> u16 {
     crc % SLOTS
 }
 
-/// Returns the key of what is kept beside `key`: in the same slot, unless `key` has a closing brace outside of a pair.
+/// Returns the key of what is kept beside `key`: in the same slot, unless `key` has a closing brace
+/// outside of a pair.
 pub(crate) fn beside(key: &[u8], suffix: &[u8]) -> Box<[u8]> {
     if hash_tag(key).is_some() {
         return [key, suffix].concat().into();

@@ -110,7 +110,7 @@ counters! {
         moved,
         /// Other errors.
         other_errors,
-        /// Answers of an epoch that was over.
+        /// Answers of a previous epoch.
         outdated_replies,
         /// The breaker opened.
         breaker_opened,
@@ -140,7 +140,7 @@ counters! {
         fences,
         /// Renewals of leases.
         renewals,
-        /// Leases that were gone when they were to be renewed.
+        /// Leases that did not exist any more at their renewal.
         leases_lost,
     }
 }
@@ -156,7 +156,8 @@ impl Latency {
         self.0[bucket.min(self.0.len() - 1)].one();
     }
 
-    /// Returns the counts; bucket `n` is of answers below 2^(n+5) microseconds, the last one of all others.
+    /// Returns the counts; bucket `n` is of answers below 2^(n+5) microseconds, the last one of all
+    /// others.
     pub fn counts(&self) -> [u64; 20] {
         std::array::from_fn(|bucket| self.0[bucket].get())
     }

@@ -1,8 +1,9 @@
 //! What all operations of a process on one tier 2 share.
 
 use super::frame::Stamp;
-use super::journal::{Entry, Journal, Late};
-use super::node::{Failure, Keep, Link, Node, Role};
+use super::generations::{Generation, Registered};
+use super::journal::{Entry, Journal, LateWrite};
+use super::node::{Failure, Link, Node, Retention, Role};
 use super::slots::{SLOTS, slot};
 use super::stats::{Latency, TierStats};
 use super::trust::Trust;
@@ -16,16 +17,6 @@ const MIN_DROP_INTERVAL: u64 = 100_000_000;
 
 /// The most nodes of a tier.
 pub(crate) const MAX_NODES: u32 = 4_096;
-
-/// A generation as this process knows it.
-#[derive(Debug)]
-struct Generation {
-    stamp: Stamp,
-    /// Which server answered, when it was asked, and what [`Node::changes`] was then.
-    node: u32,
-    sent: u64,
-    changes: u64,
-}
 
 /// A lease that an operation of this process holds.
 #[derive(Debug)]
@@ -41,7 +32,7 @@ pub(crate) struct Lease {
 
 /// How things were when a command was sent.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct RequestContext {
     pub(crate) sent: u64,
     /// Of its node.
     pub(crate) epoch: u32,
@@ -52,30 +43,17 @@ pub(crate) struct Asked {
 }
 
 #[derive(Debug)]
-struct Registered {
-    settings: NamespaceSettings,
-    generations: Vec<GenerationKey>,
-}
-
-/// The key of a generation, and which server has it, as far as is known.
-#[derive(Debug)]
-struct GenerationKey {
-    key: Box<[u8]>,
-    node: Option<u32>,
-}
-
-#[derive(Debug)]
 pub(crate) struct State {
     nodes: Vec<Node>,
     pub(crate) journal: Journal,
-    namespaces: Vec<Registered>,
-    generations: HashMap<Box<[u8]>, Generation>,
+    pub(super) namespaces: Vec<Registered>,
+    pub(super) generations: HashMap<Box<[u8]>, Generation>,
     /// What the keys of all generations begin with.
-    generation_prefix: Option<Box<[u8]>>,
+    pub(super) generation_prefix: Option<Box<[u8]>>,
     /// For the simulation alone: what counters would be.
-    counted: HashMap<Box<[u8]>, Stamp>,
+    pub(super) counted: HashMap<Box<[u8]>, Stamp>,
     /// Generations that this process bumps now.
-    bumping: HashMap<Box<[u8]>, u32>,
+    pub(super) bumping: HashMap<Box<[u8]>, u32>,
     /// Grows with every generation that is forgotten: what was requested before is not remembered.
     pub(crate) forgotten: u64,
     pub(crate) leases: BTreeMap<Stamp, Lease>,
@@ -99,13 +77,15 @@ pub(crate) struct Shared {
 /// One server (or cluster) and prefix, in one process.
 ///
 /// # Concurrency
-/// May be used by any thread. A lock is held for short steps, in which nothing of the caller's runs. A tier belongs to a process
-/// id: a child makes a new one, since connections, leases and stamps are the parent's.
+/// May be used by any thread. A lock is held for short steps, in which nothing of the caller's
+/// runs. A tier belongs to a process id: a child makes a new one, since connections, leases and
+/// stamps are the parent's.
 #[derive(Clone, Debug)]
 pub struct Tier(pub(crate) Arc<Shared>);
 
 impl Tier {
-    /// Creates a tier. `seed` is 64 random bits, drawn in this process: no two processes may have the same.
+    /// Creates a tier. `seed` is 64 random bits, drawn in this process: no two processes may have
+    /// the same.
     pub fn new(seed: u64, settings: Settings) -> Self {
         let state = State {
             nodes: Vec::new(),
@@ -153,7 +133,8 @@ impl Tier {
         self.0.lock().journal.len()
     }
 
-    /// Returns the node's epoch, 0 before it was probed. A connection with another one must be closed.
+    /// Returns the node's epoch, 0 before it was probed. A connection with another one must be
+    /// closed.
     pub fn epoch(&self, node: u32) -> u32 {
         self.0.lock().node(node, &self.0.settings).epoch
     }
@@ -190,7 +171,8 @@ impl Tier {
         state.nodes.iter().map(report).collect()
     }
 
-    /// A new connection of `node` answered INFO and TIME. Returns the epoch that the connection belongs to.
+    /// A new connection of `node` answered INFO and TIME. Returns the epoch that the connection
+    /// belongs to.
     pub fn probed(&self, node: u32, probe: &Probe<'_>, now: u64) -> u32 {
         let mut guard = self.0.lock();
         let state = &mut *guard;
@@ -208,7 +190,7 @@ impl Tier {
         }
         let was_down = !matches!(one.link, Link::Up | Link::Replaying { .. });
         let epoch = one.epoch;
-        if another && !first && state.mend(super::Mend::ReplayOnNewEpoch) {
+        if another && !first && state.rule(super::Rule::ReplayOnNewEpoch) {
             self.0.stats.epochs.one();
             if state.journal.unconfirm(Some(node), node, now) {
                 state.overflow(&self.0.stats);
@@ -216,7 +198,7 @@ impl Tier {
         }
         if another || was_down {
             let replay = state.journal.has(node);
-            let keep_sync = !another && !state.mend(super::Mend::ClearOnBreaker);
+            let keep_sync = !another && !state.rule(super::Rule::ClearOnBreaker);
             let one = state.node(node, &self.0.settings);
             let armed_before = one.bus.synced_at;
             one.reopen(replay, now);
@@ -233,8 +215,9 @@ impl Tier {
         epoch
     }
 
-    /// Says whether a node of a cluster has slots. One that has none is neither probed nor listened to, and tier 1 does not depend
-    /// on it: it may have left the cluster, or be a replica. Each node has some until this is called.
+    /// Sets whether a node of a cluster has slots. One that has none is neither probed nor listened
+    /// to, and tier 1 does not depend on it: it may have left the cluster, or be a replica. Each
+    /// node has some until this is called.
     ///
     /// # Panics
     /// If the node's number is 4096 or more.
@@ -242,8 +225,8 @@ impl Tier {
         let mut state = self.0.lock();
         let one = state.node(node, &self.0.settings);
         match (serving, one.role) {
-            (false, Role::Serving) => one.role = Role::Leaving,
-            (true, Role::Leaving | Role::Idle) => {
+            (false, Role::Serving) => one.role = Role::Draining,
+            (true, Role::Draining | Role::Idle) => {
                 one.role = Role::Serving;
                 one.link = Link::Unknown;
                 state.take_over(node, now, &self.0.stats);
@@ -254,8 +237,9 @@ impl Tier {
         state.publish(&self.0);
     }
 
-    /// Says that a node has joined a cluster whose nodes were known. It may be in the place of one that died, and lack what that one
-    /// confirmed: all that was confirmed in the last 30 seconds is replayed before anything is read from the node.
+    /// Reports that a node has joined a cluster whose nodes were known. It may be in the place of
+    /// one that died, and lack what that one confirmed: all that was confirmed in the last 30
+    /// seconds is replayed before anything is read from the node.
     ///
     /// # Panics
     /// If the node's number is 4096 or more.
@@ -320,7 +304,8 @@ pub struct Probe<'a> {
 }
 
 impl Shared {
-    /// No code of the caller's runs under the lock, so that nothing is half changed when it is poisoned.
+    /// No code of the caller's runs under the lock, so that nothing is half changed when it is
+    /// poisoned.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -344,13 +329,13 @@ impl Shared {
 
 impl State {
     #[cfg(all(test, not(loom)))]
-    pub(crate) fn mend(&self, mend: super::Mend) -> bool {
-        self.controls.has(mend)
+    pub(crate) fn rule(&self, rule: super::Rule) -> bool {
+        self.controls.has(rule)
     }
 
     #[cfg(not(all(test, not(loom))))]
     #[inline(always)]
-    pub(crate) fn mend(&self, _: super::Mend) -> bool {
+    pub(crate) fn rule(&self, _: super::Rule) -> bool {
         true
     }
 
@@ -391,183 +376,14 @@ impl State {
         bits ^ (bits >> 31)
     }
 
-    pub(crate) fn register(&mut self, settings: NamespaceSettings) -> usize {
-        self.namespaces.push(Registered {
-            settings,
-            generations: Vec::new(),
-        });
-        self.namespaces.len() - 1
-    }
-
-    pub(crate) fn set_generations(&mut self, namespace: usize, keys: &[&[u8]], stats: &TierStats) {
-        let one = &mut self.namespaces[namespace];
-        let is_same = one.generations.len() == keys.len()
-            && one.generations.iter().zip(keys).all(|(known, key)| *known.key == **key);
-        if is_same {
-            return;
-        }
-        let new = keys.iter().map(|&key| GenerationKey {
-            key: key.into(),
-            node: None,
-        });
-        let old = std::mem::replace(&mut one.generations, new.collect());
-        let all = self.namespaces.iter().flat_map(|one| &one.generations);
-        self.generation_prefix = all
-            .fold(None, |prefix: Option<&[u8]>, one| {
-                let common = prefix.map_or(one.key.len(), |prefix| {
-                    prefix.iter().zip(&one.key).take_while(|(a, b)| a == b).count()
-                });
-                Some(&one.key[..common])
-            })
-            .map(Into::into);
-        self.forget_generations();
-        // What was bumped under the old keys, and not confirmed, is bumped under the new ones.
-        let mut bumped = Vec::new();
-        for one in &old {
-            self.journal.for_each_bump(|key| {
-                if let Some(tag) = key.strip_prefix(&*one.key) {
-                    bumped.extend(keys.iter().map(|new| [*new, tag].concat()));
-                }
-            });
-        }
-        for key in bumped {
-            self.journal(&key, 0, true, None, stats);
-        }
-    }
-
-    /// Returns how many generations a namespace has.
-    pub(crate) fn groups(&self, namespace: usize) -> u32 {
-        self.namespaces[namespace].generations.len() as u32
-    }
-
-    /// Returns the place of the generation that a key's value carries.
-    pub(crate) fn group_of(&self, namespace: usize, key: &[u8]) -> u32 {
-        match self.groups(namespace) {
-            0 | 1 => 0,
-            groups => u32::from(slot(key)) * groups / u32::from(SLOTS),
-        }
-    }
-
-    /// Returns the key of a generation: the namespace's, or that of a tag.
-    pub(crate) fn generation_key(&self, namespace: usize, group: u32, tag: Option<&[u8]>) -> Option<Cow<'_, [u8]>> {
-        let key = &self.namespaces[namespace].generations.get(group as usize)?.key;
-        Some(match tag {
-            None => Cow::Borrowed(key),
-            Some(tag) => Cow::Owned([key, &b":"[..], tag].concat()),
-        })
-    }
-
-    /// Returns which server has a generation, if that is known.
-    pub(crate) fn generation_node(&self, namespace: usize, group: u32) -> Option<u32> {
-        self.namespaces[namespace].generations.get(group as usize)?.node
-    }
-
-    /// Remembers which server has a generation.
-    pub(crate) fn set_generation_node(&mut self, namespace: usize, group: u32, node: u32) {
-        if let Some(one) = self.namespaces[namespace].generations.get_mut(group as usize) {
-            one.node = Some(node);
-        }
-    }
-
-    /// Returns whether a key is that of a generation.
-    pub(crate) fn is_generation(&self, key: &[u8]) -> bool {
-        let Some(prefix) = &self.generation_prefix else {
-            return false;
-        };
-        key.starts_with(prefix) && {
-            let mut all = self.namespaces.iter().flat_map(|one| &one.generations);
-            all.any(|generation| key.starts_with(&generation.key))
-        }
-    }
-
-    /// Returns how long a value of the node may stay in tier 1 at most; `None`: not at all.
-    pub(crate) fn bound(&self, namespace: usize, node: u32) -> Option<u64> {
-        let settings = &self.namespaces[namespace].settings;
-        match self.known(node).keep() {
-            Keep::Nowhere => None,
-            Keep::Synced | Keep::Alone => Some(settings.local_ttl),
-            Keep::Unsynced => Some(settings.unsynced_ttl.min(settings.local_ttl)),
-        }
-    }
-
-    /// Returns a generation that is known to be the present one, and since when.
-    pub(crate) fn generation(&self, namespace: usize, key: &[u8], now: u64) -> Option<(Stamp, u64)> {
-        let known = self.generations.get(key)?;
-        let one = self.known(known.node);
-        let bound = self.bound(namespace, known.node)?;
-        if known.changes != one.changes {
-            return None;
-        }
-        // While messages are known to arrive, a generation was the present one when the last canary was sent.
-        let since = match one.keep() {
-            Keep::Synced => known.sent.max(one.bus.synced_at),
-            _ => known.sent,
-        };
-        (now <= since.saturating_add(bound)).then_some((known.stamp, since))
-    }
-
-    /// Remembers a generation that `node` answered; `asked` is how things were when it was asked.
-    pub(crate) fn learn(&mut self, node: u32, key: &[u8], stamp: Stamp, asked: &Asked) {
-        if asked.forgotten != self.forgotten || self.bumping.contains_key(key) || self.journal.get(key).is_some() {
-            return;
-        }
-        if !self.mend(super::Mend::UniqueGenerations) {
-            self.counted.insert(key.into(), stamp);
-        }
-        let changes = if self.mend(super::Mend::GenerationWhenSent) {
-            asked.changes
-        } else {
-            self.known(node).changes
-        };
-        let generation = Generation {
-            stamp,
-            node,
-            sent: asked.sent,
-            changes,
-        };
-        self.generations.insert(key.into(), generation);
-    }
-
-    pub(crate) fn forget_generation(&mut self, key: &[u8]) -> bool {
-        self.forgotten += 1;
-        self.generations.remove(key).is_some()
-    }
-
-    pub(crate) fn forget_generations(&mut self) {
-        self.forgotten += 1;
-        self.generations.clear();
-    }
-
-    /// What a counter would be after an increment: for the simulation alone.
-    pub(crate) fn next_count(&self, key: &[u8]) -> Option<Stamp> {
-        let mut stamp = *self.counted.get(key)?;
-        stamp[0] = stamp[0].wrapping_add(1);
-        Some(stamp)
-    }
-
-    pub(crate) fn begin_bump(&mut self, key: &[u8]) {
-        self.forget_generation(key);
-        *self.bumping.entry(key.into()).or_default() += 1;
-    }
-
-    pub(crate) fn end_bump(&mut self, key: &[u8]) {
-        self.forget_generation(key);
-        if let Some(count) = self.bumping.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
-                self.bumping.remove(key);
-            }
-        }
-    }
-
     /// Adds a key that tier 2 did not confirm.
-    pub(crate) fn journal(&mut self, key: &[u8], node: u32, bump: bool, late: Option<Late>, stats: &TierStats) {
+    pub(crate) fn journal(&mut self, key: &[u8], node: u32, bump: bool, late: Option<LateWrite>, stats: &TierStats) {
         self.journal.add(key, node, bump, late);
         stats.journalled.one();
         if bump {
             self.forget_generation(key);
         }
-        if self.journal.is_over() {
+        if self.journal.exceeds_capacity() {
             self.overflow(stats);
         }
     }
@@ -576,7 +392,7 @@ impl State {
     pub(crate) fn due_replay(&mut self, node: u32, now: u64) -> Option<(Box<[u8]>, Entry)> {
         let nodes = &self.nodes;
         self.journal
-            .due(node, |late| late.has_passed(&nodes[late.node as usize], now))
+            .next_replay(node, |late| late.has_passed(&nodes[late.node as usize], now))
     }
 
     /// Returns whether a key of the node awaits its replay, and nothing else.
@@ -588,26 +404,27 @@ impl State {
     /// Returns whether a write that may still be executed has to be waited for.
     pub(crate) fn is_held(&self, entry: &Entry, now: u64) -> bool {
         !entry
-            .late
+            .late_writes
             .iter()
             .all(|late| late.has_passed(self.known(late.node), now))
     }
 
-    /// Has a journalled key whose server does not answer replayed on the server that has its slot now.
-    pub(crate) fn rehome(&mut self, key: &[u8], node: u32) {
+    /// Has a journalled key whose server does not answer replayed on the server that has its slot
+    /// now.
+    pub(crate) fn assign_node(&mut self, key: &[u8], node: u32) {
         let Some(entry) = self.journal.get(key) else {
             return;
         };
         let one = self.known(entry.node);
         let answers = matches!(one.link, Link::Up | Link::Replaying { .. }) && one.role == Role::Serving;
-        if entry.node != node && !answers && self.mend(super::Mend::JournalFollows) {
-            self.journal.rehome(key, node);
+        if entry.node != node && !answers && self.rule(super::Rule::JournalFollows) {
+            self.journal.assign_node(key, node);
         }
     }
 
     /// A node may be in the place of another one.
     fn take_over(&mut self, node: u32, now: u64, stats: &TierStats) {
-        if self.mend(super::Mend::ReplayOnNewEpoch) && self.journal.unconfirm(None, node, now) {
+        if self.rule(super::Rule::ReplayOnNewEpoch) && self.journal.unconfirm(None, node, now) {
             self.overflow(stats);
         }
     }
@@ -633,10 +450,10 @@ impl State {
             .set(hits.unwrap_or(Trust::at_first(settings)), self.joins_until(settings));
     }
 
-    /// Until when loads in flight may be joined: as long as messages are known to end them, else not when they are older than
-    /// what tier 1 may hold.
+    /// Until when loads in flight may be joined: as long as messages are known to end them, else
+    /// not when they are older than what tier 1 may hold.
     fn joins_until(&self, settings: &Settings) -> u64 {
-        let synced = self.nodes.iter().filter(|node| node.keep() == Keep::Synced);
+        let synced = self.nodes.iter().filter(|node| node.retention() == Retention::Synced);
         let trusted = synced.map(|node| node.trusted_until(settings)).min();
         trusted.unwrap_or(u64::MAX).min(self.unsynced_joins_until())
     }
@@ -646,11 +463,13 @@ impl State {
             let bounds = self.namespaces.iter().map(|one| bound(&one.settings));
             self.loads_dropped_at.saturating_add(bounds.min().unwrap_or(u64::MAX))
         };
-        let until = |node: &Node| match node.keep() {
+        let until = |node: &Node| match node.retention() {
             _ if node.link == Link::Unknown || node.role == Role::Idle => u64::MAX,
-            Keep::Synced => u64::MAX,
-            Keep::Alone => smallest(|settings| settings.local_ttl),
-            Keep::Unsynced | Keep::Nowhere => smallest(|settings| settings.unsynced_ttl.min(settings.local_ttl)),
+            Retention::Synced => u64::MAX,
+            Retention::Alone => smallest(|settings| settings.local_ttl),
+            Retention::Unsynced | Retention::Nowhere => {
+                smallest(|settings| settings.unsynced_ttl.min(settings.local_ttl))
+            }
         };
         self.nodes.iter().map(until).min().unwrap_or(u64::MAX)
     }

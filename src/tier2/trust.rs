@@ -18,7 +18,8 @@ impl Trust {
         }
     }
 
-    /// Until when hits are served before a node is known: with a bus, what a fork inherited may be old.
+    /// Until when hits are served before a node is known: with a bus, what a fork inherited may be
+    /// old.
     pub(super) fn at_first(settings: &Settings) -> u64 {
         if settings.bus { 0 } else { u64::MAX }
     }
@@ -26,14 +27,16 @@ impl Trust {
     /// Returns until when tier 1 may serve hits.
     #[inline]
     pub fn hits_until(&self) -> u64 {
-        // Acquire, with the Release in `set`: a reader that sees the time of an armed bus sees tier 1 as it was cleared before.
+        // Acquire, with the Release in `set`: a reader that sees the time of an armed bus sees tier
+        // 1 as it was cleared before.
         self.hits.load(Ordering::Acquire)
     }
 
     /// Returns until when a caller may join another's load.
     #[inline]
     pub fn joins_until(&self) -> u64 {
-        // Acquire, with the Release in `set`: loads that were dropped before are seen to be dropped.
+        // Acquire, with the Release in `set`: loads that were dropped before are seen to be
+        // dropped.
         self.joins.load(Ordering::Acquire)
     }
 

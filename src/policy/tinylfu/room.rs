@@ -1,4 +1,4 @@
-//! Room for an entry where the ordinary way in has none: a full slab, sums near 2^64, a value that grew.
+//! Making room where a push or a sum fails: a full slab, weights near 2^64, a value that grew.
 #![forbid(unsafe_code)]
 
 use super::{TinyLfu, WINDOW};
@@ -7,8 +7,9 @@ use crate::prim::ghost::Region;
 use crate::prim::list::MAX_NOTE;
 
 impl<H: Copy + Eq> TinyLfu<H> {
-    /// Puts a new entry, whose weight is counted already, at the head of a queue that refused it a place there. The oldest entries
-    /// make room: of probation, if it has any, else of the protected queue, else of the window.
+    /// Pushes a new entry, whose weight is already counted, to a queue after a push was refused.
+    /// The oldest entries make room: those of probation, else of the protected queue, else of the
+    /// window.
     #[cold]
     #[inline(never)]
     pub(super) fn push_refused<E: Entries<Handle = H>>(
@@ -41,7 +42,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
         }
     }
 
-    /// Evicts until adding `weight` cannot overflow. Only weights near 2^64 come here.
+    /// Evicts entries until adding `weight` cannot overflow. Reached only with weights near 2^64.
     #[cold]
     pub(super) fn make_room<E: Entries<Handle = H>>(&mut self, entries: &E, weight: u64, out: &mut Evictions<H>) {
         let capacity = std::mem::replace(&mut self.capacity, u64::MAX - weight);
@@ -49,8 +50,8 @@ impl<H: Copy + Eq> TinyLfu<H> {
         self.capacity = capacity;
     }
 
-    /// Puts an entry of the queue `id`, taken out when its value was replaced by a heavier one, at that queue's head. Others make
-    /// room: a hit entry that fits is no candidate.
+    /// Pushes an entry back to the head of queue `id`, from which it was removed because its new
+    /// value is heavier. Other entries make room: an entry that was hit and fits is no candidate.
     #[cold]
     #[inline(never)]
     pub(super) fn push_grown<E>(&mut self, id: u8, entries: &E, (handle, weight): (H, u64), out: &mut Evictions<H>)

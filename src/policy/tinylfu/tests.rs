@@ -1,10 +1,10 @@
-//! The policy against the naive one, restored entries, and memory.
+//! Tests of the policy against the naive one, of restored entries, and of memory.
 
 use super::*;
 use crate::policy::testing::{Naive, Store, XorShift};
 
 #[test]
-fn decides_as_the_naive_one() {
+fn tinylfu_decides_as_the_naive_policy() {
     for (cap, keys) in [(1, 9), (2, 9), (7, 30), (50, 200), (333, 1000), (800, 3000)] {
         let mut rng = XorShift(cap as u32);
         let mut store = Store::default();
@@ -54,7 +54,7 @@ fn decides_as_the_naive_one() {
 
 /// Restored candidates carry no count of their own, so the sketch decides about each of them.
 #[test]
-fn restored_window_entries_are_judged_by_the_sketch() {
+fn restored_candidates_are_compared_by_the_sketch() {
     let mut store = Store::default();
     let mut policy = TinyLfu::new(100, false);
     let mut out = Vec::new();
@@ -83,7 +83,7 @@ fn restored_window_entries_are_judged_by_the_sketch() {
 }
 
 #[test]
-fn memory_is_small_and_comes_late() {
+fn tinylfu_memory_is_small_and_allocated_late() {
     let mut store = Store::default();
     let mut out = Vec::new();
     for (capacity, needless, full) in [(100, 3, 11 << 10), (40_000, 40_000, 40_000 * 20)] {

@@ -1,6 +1,7 @@
-//! Generations: which one a value carries, whether it is the present one, and how long tier 1 may keep a value of it.
+//! Generations: which one a value carries, whether it is the current one, and how long tier 1 may
+//! keep a value of it.
 
-use super::super::Mend;
+use super::super::Rule;
 use super::super::frame::Stamp;
 use super::super::node::Link;
 use super::super::tier::State;
@@ -18,7 +19,8 @@ impl Operation {
         key.expect("the namespace's generations are set before its first operation")
     }
 
-    /// Returns a generation of this operation's value: as it was read just now, or as it is known to be.
+    /// Returns a generation of this operation's value: as it was read just now, or as it is known
+    /// to be.
     pub(super) fn generation(&self, state: &State, tag: Option<&[u8]>, now: u64) -> Option<Stamp> {
         let read = self.known.iter().find(|(name, _)| name.as_deref() == tag);
         if let Some((_, stamp)) = read {
@@ -29,7 +31,8 @@ impl Operation {
         known.map(|(stamp, _)| stamp)
     }
 
-    /// Remembers the generations that a new value carries. Returns whether one of them has to be read first.
+    /// Remembers the generations that a new value carries. Returns whether one of them has to be
+    /// read first.
     pub(super) fn collect_generations(&mut self, state: &mut State, now: u64) -> bool {
         for at in 0..=self.tags.len() {
             let tag = at.checked_sub(1).map(|at| self.tags[at].clone());
@@ -54,13 +57,13 @@ impl Operation {
 
     pub(super) fn read_generation(&mut self, state: &mut State, tag: Option<Box<[u8]>>, now: u64) {
         self.target = Some(self.generation_key(state, tag.as_deref()).into());
-        self.frame = if state.mend(Mend::UniqueGenerations) {
+        self.frame = if state.rule(Rule::UniqueGenerations) {
             state.stamp()
         } else {
             first_count()
         }
         .to_vec();
-        self.read.asked = tag;
+        self.read.requested_tag = tag;
         let known = state.generation_node(self.namespace().0.number, self.group(state));
         let node = known.unwrap_or(self.node);
         if state.known(node).link != Link::Unknown && !self.may_send(state, node) {
@@ -81,17 +84,17 @@ impl Operation {
             state.journal(&target, self.place, true, None, &tier.0.stats);
             return false;
         };
-        state.learn(self.place, &target, stamp, &self.asked);
-        self.known.push((self.read.asked.take(), stamp));
+        state.learn(self.place, &target, stamp, &self.request);
+        self.known.push((self.read.requested_tag.take(), stamp));
         true
     }
 
     /// Returns until when tier 1 may keep a value of these generations; `fresh` is how long it is.
-    pub(super) fn keep(&self, state: &State, fresh: u64, generations: &[(Option<&[u8]>, Stamp)], now: u64) -> u64 {
+    pub(super) fn keep_read(&self, state: &State, fresh: u64, generations: &[(Option<&[u8]>, Stamp)], now: u64) -> u64 {
         let one = state.known(self.node);
         let number = self.namespace().0.number;
         let unchanged = self.changes == one.changes;
-        if self.is_blocked(state) || (!unchanged && state.mend(Mend::ArmedWhenSent)) {
+        if self.is_blocked(state) || (!unchanged && state.rule(Rule::ArmedWhenSent)) {
             return 0;
         }
         let Some(bound) = state.bound(number, self.node) else {
@@ -112,7 +115,7 @@ impl Operation {
     pub(super) fn keep_written(&self, state: &State, ttl: u64, now: u64) -> u64 {
         let fresh = self.marked_at.saturating_add(ttl).saturating_sub(now);
         let generations: Vec<_> = self.known.iter().map(|(tag, stamp)| (tag.as_deref(), *stamp)).collect();
-        self.keep(state, fresh, &generations, now)
+        self.keep_read(state, fresh, &generations, now)
     }
 }
 

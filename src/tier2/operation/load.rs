@@ -1,6 +1,6 @@
 //! Reloads of what is there, and the ends of loads.
 
-use super::super::Mend;
+use super::super::Rule;
 use super::super::frame::{self, Kind, Parsed, parse};
 use super::super::node::{Link, MILLI};
 use super::super::tier::State;
@@ -16,13 +16,13 @@ impl Operation {
         let stamp = state.stamp();
         self.read.lease = Some(stamp);
         self.read.right = Right::Refresh;
-        self.target = Some(if state.mend(Mend::ClaimInSlot) {
+        self.target = Some(if state.rule(Rule::ClaimInSlot) {
             slots::beside(&self.key, b":r")
         } else {
             [&*self.key, b":r"].concat().into()
         });
         self.frame = frame::head(Kind::Lease, stamp, 0).to_vec();
-        self.px = millis(namespace.lease(state.mend(Mend::LeaseByLoad)));
+        self.px = millis(namespace.lease(state.rule(Rule::LeaseByLoad)));
         self.issue(state, Action::Claim, now);
     }
 
@@ -31,7 +31,7 @@ impl Operation {
         let parsed = value.map(parse);
         let seen = self.read.seen.as_ref().expect("claimed for");
         let same = matches!(&parsed, Some(Parsed::Frame(frame)) if frame.stamp == seen.stamp);
-        if won && (same || !state.mend(Mend::ClaimReadsAgain)) {
+        if won && (same || !state.rule(Rule::ClaimReadsAgain)) {
             self.expected = seen.head.clone();
             let server_ms = state.known(self.node).server_ms_upper(now);
             let grace = self.namespace().0.settings.stale_while_revalidate;
@@ -104,12 +104,13 @@ impl Operation {
                     .saturating_mul(MILLI);
                 let mut generations = vec![(None, seen.generation)];
                 generations.extend(seen.tags.iter().map(|(tag, stamp)| (Some(&**tag), *stamp)));
-                self.keep_until = self.keep(state, fresh, &generations, now);
+                self.keep_until = self.keep_read(state, fresh, &generations, now);
                 self.action = Action::Deliver;
             }
             Right::Lease | Right::Refresh | Right::None => {
                 if self.is_blocked(state) {
-                    // An invalidation of this process is not confirmed: the lease may be there still, though it is void.
+                    // An invalidation of this process is not confirmed: the lease may be there
+                    // still, though it is void.
                     self.count_refused();
                     return self.release_after_load(state, Action::Deliver, now);
                 }
@@ -123,7 +124,7 @@ impl Operation {
         }
     }
 
-    pub(super) fn load_gave_error(&mut self, state: &mut State, now: u64) {
+    pub(super) fn load_errored(&mut self, state: &mut State, now: u64) {
         let namespace = self.namespace().clone();
         namespace.0.stats.load_failures.one();
         let server_ms = state.known(self.node).server_ms_upper(now);
@@ -148,7 +149,7 @@ impl Operation {
     /// Gives the lease back, so that the next caller need not wait for its end.
     pub(super) fn release(&mut self, state: &mut State, after: After, now: u64) {
         let Some(stamp) = self.read.lease else {
-            return self.after(state, after, now);
+            return self.continue_after(state, after, now);
         };
         // In a key of its own: that of a claim.
         let key = state.leases.get(&stamp).map(|lease| lease.key.clone());
@@ -168,15 +169,15 @@ impl Operation {
 
     pub(super) fn released(&mut self, state: &mut State, now: u64) {
         let after = self.read.after.take().expect("set by `release`");
-        self.after(state, after, now);
+        self.continue_after(state, after, now);
     }
 
-    pub(super) fn after(&mut self, state: &mut State, after: After, now: u64) {
+    pub(super) fn continue_after(&mut self, state: &mut State, after: After, now: u64) {
         match after {
             After::End(action) => self.action = action,
             After::Restart => {
                 self.read.right = Right::None;
-                self.again(state, now);
+                self.retry_read(state, now);
             }
         }
     }
@@ -184,7 +185,8 @@ impl Operation {
     pub(super) fn filled(&mut self, state: &mut State, stored: bool, now: u64) {
         if stored {
             self.namespace().0.stats.fills.one();
-            // A bump does not void leases: a value of a generation that ended during the load is in tier 2, and is no use.
+            // A bump does not void leases: a value of a generation that ended during the load is in
+            // tier 2, and is no use.
             self.stored = self.collected == state.forgotten;
             self.keep_until = self.keep_written(state, self.read.ttl, now);
         } else {
@@ -208,6 +210,6 @@ impl Operation {
         let Some(seen) = self.read.seen.take().filter(|_| state.known(self.node).is_up()) else {
             return self.load_alone(state, now);
         };
-        self.dead(state, seen.head, now);
+        self.replace_unusable(state, seen.head, now);
     }
 }

@@ -1,5 +1,6 @@
 //! One operation on one key: a state machine that its caller drives.
 
+mod action;
 mod generation;
 mod load;
 mod read;
@@ -10,98 +11,11 @@ use super::journal::Entry;
 use super::namespace::Namespace;
 use super::node::{Failure, Link};
 use super::slots;
-use super::tier::{Asked, State, Tier};
+use super::tier::{RequestContext, State, Tier};
+pub use action::{Action, Reply};
 use read::Read;
 use std::borrow::Cow;
 use write::Phase;
-
-/// What the caller of an operation has to do next. Operands are the operation's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Action {
-    /// Marked. GET `target`: [`Reply::Value`].
-    Get = 1,
-    /// SET `target` `frame` NX GET PX `px`: the old value, [`Reply::Value`].
-    Acquire,
-    /// If the first 24 bytes of `target` (all of a shorter value) are `expected`: SET `target` `frame` PX `px`. [`Reply::Flag`].
-    Swap,
-    /// Marked. The same with `head()` and the payload as the new value.
-    Fill,
-    /// Marked. SET `target` to `head()` and the payload, PX `px`; with `not_after` refused once server time is past that.
-    /// [`Reply::Flag`]. [`Operation::sending`] is called first.
-    Put,
-    /// If `target` is `expected`: UNLINK `target`. [`Reply::Flag`].
-    Release,
-    /// UNLINK `target`; if there was nothing: SET `target` '', UNLINK `target`, so that a message is sent. [`Reply::Flag`].
-    Remove,
-    /// If `target` holds a value frame: overwrite its stamp by `frame` and its soft end by `soft_end`. Else as `Remove`.
-    Expire,
-    /// If the first 24 bytes are `expected`: overwrite stamp and soft end, PEXPIRE `px`. [`Reply::Flag`].
-    Touch,
-    /// SET `target` `frame`. [`Reply::Flag`].
-    Bump,
-    /// SET `target` `frame` NX GET: the old value, [`Reply::Value`].
-    ReadGeneration,
-    /// Marked. SET `target` `frame` NX PX `px`, and GET `key`, of the same slot, in one packet: [`Reply::Claim`].
-    Claim,
-    /// Kill `connection` through another connection to the same node, and await the answer. [`Reply::Flag`].
-    Fence,
-    /// The caller's own command. [`Reply::Flag`].
-    Direct,
-    /// Connect to `node` ([`Tier::probed`] or [`Tier::probe_failed`]), then [`Operation::step`].
-    Probe = 32,
-    /// Call the loader, then [`Operation::loaded`] or [`Operation::load_failed`].
-    Load,
-    /// Wait until `until`, a message for the key, or the end of another operation on it in this process; then `step`. A caller that
-    /// leads the load of another key finishes that first.
-    Wait,
-    /// Remove the key from tier 1 (of a bump: all that carries the generation) and invalidate its loads; then `step`.
-    DropLocal,
-    /// The value is in the reply.
-    Hit = 64,
-    /// The reply says that the source has no value.
-    NegativeHit,
-    /// An expired value is in the reply; it may be served, and kept nowhere.
-    Stale,
-    /// There is no value.
-    Miss,
-    /// The loaded value goes to the callers, and into tier 1 until `keep_until`.
-    Deliver,
-    /// The loader's error goes to the callers.
-    Failed,
-    /// Confirmed.
-    Done,
-    /// Not confirmed, and journalled; of a direct command: unknown.
-    Unconfirmed,
-}
-
-impl Action {
-    /// Returns whether the caller opens a new mark in tier 1 before it performs this.
-    pub fn is_marked(self) -> bool {
-        matches!(self, Self::Get | Self::Fill | Self::Put | Self::Claim)
-    }
-
-    /// Returns whether this is a command to the server.
-    pub fn is_command(self) -> bool {
-        self < Self::Probe
-    }
-
-    /// Returns whether the operation has ended.
-    pub fn is_end(self) -> bool {
-        self >= Self::Hit
-    }
-}
-
-/// What the server answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reply<'a> {
-    /// A value, or nil.
-    Value(Option<&'a [u8]>),
-    /// Whether it was done.
-    Flag(bool),
-    /// Whether the claim was won, and the key's value.
-    Claim(bool, Option<&'a [u8]>),
-}
 
 /// What an operation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,10 +48,11 @@ pub struct Operation {
     tags: Vec<Box<[u8]>>,
     /// Which server has the key.
     node: u32,
-    /// Which server the action is for: that of a generation, or of a late write, may be another one.
+    /// Which server the action is for: that of a generation, or of a late write, may be another
+    /// one.
     place: u32,
     action: Action,
-    /// What was to be done when the node turned out to be unknown.
+    /// The interrupted step, for which the node was unknown.
     resume: Option<Action>,
     moves: u32,
     // Operands.
@@ -154,7 +69,7 @@ pub struct Operation {
     connection: u64,
     until: u64,
     /// As of the last command.
-    asked: Asked,
+    request: RequestContext,
     // As of the last mark.
     marked_at: u64,
     changes: u64,
@@ -202,7 +117,7 @@ impl Operation {
             dated_for: node,
             connection: 0,
             until: 0,
-            asked: Asked::default(),
+            request: RequestContext::default(),
             marked_at: 0,
             changes: 0,
             entry: None,
@@ -239,13 +154,15 @@ impl Operation {
         &self.key
     }
 
-    /// Returns the node that the action is for. Not always the key's: a generation, and a late write, may be elsewhere.
+    /// Returns the node that the action is for. Not always the key's: a generation, and a late
+    /// write, may be elsewhere.
     #[allow(clippy::misnamed_getters)] // Callers care for the action's node, not for the key's.
     pub fn node(&self) -> u32 {
         self.place
     }
 
-    /// Says that the key of the command is on another node now. Called before [`Failure::Moved`] is reported.
+    /// Reports that the key of the command is on another node now. Called before [`Failure::Moved`]
+    /// is reported.
     ///
     /// # Panics
     /// If the node's number is 4096 or more.
@@ -283,7 +200,8 @@ impl Operation {
         self.px
     }
 
-    /// Returns the server time in milliseconds after which the server has to refuse the write; 0: never.
+    /// Returns the server time in milliseconds after which the server has to refuse the write; 0:
+    /// never.
     pub fn not_after(&self) -> u64 {
         self.not_after
     }
@@ -333,8 +251,9 @@ impl Operation {
         self.keep_until
     }
 
-    /// Returns whether tier 2 confirmed the value, and it is of the present generations as far as is known. Callers who joined the
-    /// mark of [`Action::Fill`] or [`Action::Put`] get the value only then.
+    /// Returns whether tier 2 confirmed the value, and it is of the current generations as far as
+    /// is known. Callers that joined the mark of [`Action::Fill`] or [`Action::Put`] get the value
+    /// only then.
     pub fn is_stored(&self) -> bool {
         self.stored
     }
@@ -353,7 +272,8 @@ impl Operation {
         frame::encode(&meta, tags)
     }
 
-    /// Says on which connection [`Action::Put`] is about to be sent (0: not known). Without this call, it was not sent.
+    /// Reports the connection on which [`Action::Put`] is about to be sent (0: not known). Without
+    /// this call, it was not sent.
     pub fn sending(&mut self, connection: u64) {
         if self.action == Action::Put {
             self.sent_on = Some(connection);
@@ -388,10 +308,10 @@ impl Operation {
         if !self.action.is_command() {
             return self.action;
         }
-        tier.0.latency.record(now.saturating_sub(self.asked.sent));
+        tier.0.latency.record(now.saturating_sub(self.request.sent));
         let one = state.known(self.place);
-        let current = self.asked.epoch == epoch && one.epoch == epoch;
-        if !current && state.mend(super::Mend::EpochOfReply) {
+        let current = self.request.epoch == epoch && one.epoch == epoch;
+        if !current && state.rule(super::Rule::EpochOfReply) {
             tier.0.stats.outdated_replies.one();
             self.unanswered(state, Failure::Timeout, now);
             return self.action;
@@ -439,7 +359,8 @@ impl Operation {
         }
     }
 
-    /// The loader returned a value that is fresh for `ttl` nanoseconds (0: as the namespace says).
+    /// The loader returned a value that is fresh for `ttl` nanoseconds (0: the namespace's
+    /// setting).
     pub fn loaded(&mut self, now: u64, ttl: u64, kind: Kind) -> Action {
         let tier = self.tier.clone();
         if self.action == Action::Load {
@@ -452,7 +373,7 @@ impl Operation {
     pub fn load_failed(&mut self, now: u64) -> Action {
         let tier = self.tier.clone();
         if self.action == Action::Load {
-            self.load_gave_error(&mut tier.0.lock(), now);
+            self.load_errored(&mut tier.0.lock(), now);
         }
         self.action
     }
@@ -480,7 +401,7 @@ impl Operation {
         match self.purpose {
             Purpose::Read { .. } | Purpose::Touch { .. } | Purpose::Direct | Purpose::Renewal { .. } => one.is_up(),
             Purpose::Replay { .. } => matches!(one.link, Link::Up | Link::Replaying { .. }),
-            _ if !state.mend(super::Mend::HalfOpen) => one.is_up(),
+            _ if !state.rule(super::Rule::HalfOpen) => one.is_up(),
             _ => one.takes_writes(),
         }
     }
@@ -513,7 +434,7 @@ impl Operation {
             return;
         }
         self.action = action;
-        self.asked = Asked {
+        self.request = RequestContext {
             sent: now,
             epoch: one.epoch,
             changes: one.changes,
@@ -525,10 +446,11 @@ impl Operation {
         self.date(state);
     }
 
-    /// Sets the times of the command, which are those of the server that it is for: servers' clocks differ.
+    /// Sets the times of the command, which are those of the server that it is for: servers' clocks
+    /// differ.
     fn date(&mut self, state: &State) {
         let moved = self.place != self.dated_for && self.moves > 0;
-        if moved && !state.mend(super::Mend::TimesByNode) {
+        if moved && !state.rule(super::Rule::TimesByNode) {
             return;
         }
         self.dated_for = self.place;
@@ -562,7 +484,7 @@ impl Operation {
 
     /// Returns whether the key, or a generation that it depends on, is in the journal.
     fn is_blocked(&self, state: &State) -> bool {
-        if state.journal.len() == 0 || !state.mend(super::Mend::JournalBlocks) {
+        if state.journal.len() == 0 || !state.rule(super::Rule::JournalBlocks) {
             return false;
         }
         self.journal_keys(state).any(|key| state.journal.get(&key).is_some())
@@ -575,10 +497,11 @@ impl Operation {
         std::iter::once(Cow::Borrowed(&*self.key)).chain(generations.map(|tag| self.generation_key(state, tag)))
     }
 
-    /// Has what blocks this operation replayed on this node, if the one where it was to be replayed does not answer.
-    fn rehome(&self, state: &mut State) {
+    /// Replays the entries that block this operation on this node, if the node of the replay does
+    /// not answer.
+    fn assign_node(&self, state: &mut State) {
         let keys: Vec<_> = self.journal_keys(state).map(Cow::into_owned).collect();
-        keys.iter().for_each(|key| state.rehome(key, self.node));
+        keys.iter().for_each(|key| state.assign_node(key, self.node));
     }
 
     /// Describes the frame of a new value.

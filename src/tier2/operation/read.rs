@@ -1,8 +1,8 @@
 //! Reads: look, lead a load or wait for another's.
 
-use super::super::Mend;
+use super::super::Rule;
 use super::super::frame::{self, Frame, Kind, Parsed, Stamp, fingerprint, parse};
-use super::super::node::{Failure, Keep, Link, MILLI};
+use super::super::node::{Failure, Link, MILLI, Retention};
 use super::super::tier::{Lease, State};
 use super::{Action, Namespace, Operation, Purpose, Reply, Tier, millis};
 
@@ -21,7 +21,7 @@ pub(super) enum Right {
     Lease,
     /// A lease next to an expired value, which stays.
     Refresh,
-    /// A marker says that each process loads for itself, and keeps the value in tier 1.
+    /// A marker states that each process loads for itself, and keeps the value in tier 1.
     Marker,
     /// Tier 2 is of no use now. `keep`: it is down, and tier 1 may keep the value.
     Alone { keep: bool },
@@ -37,7 +37,7 @@ pub(super) struct Seen {
     pub(super) load_micros: u32,
     pub(super) generation: Stamp,
     pub(super) tags: Vec<(Box<[u8]>, Stamp)>,
-    /// The generations are the present ones, as far as is known.
+    /// The generations are the current ones, as far as is known.
     pub(super) current: bool,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Read {
     pub(super) perhaps: Option<Stamp>,
     pub(super) seen: Option<Seen>,
     /// The name of the tag whose generation is being read.
-    pub(super) asked: Option<Box<[u8]>>,
+    pub(super) requested_tag: Option<Box<[u8]>>,
     pub(super) serves_stale: bool,
     /// The claim was lost, or is not to be tried again.
     pub(super) claimed: bool,
@@ -130,7 +130,7 @@ impl Operation {
         self.read.seen = None;
         self.target = None;
         if self.is_blocked(state) {
-            self.rehome(state);
+            self.assign_node(state);
             return self.load_alone(state, now);
         }
         match state.known(self.node).link {
@@ -190,7 +190,7 @@ impl Operation {
             (Action::Swap, Reply::Flag(true)) => self.lead(state, now),
             (Action::Swap, Reply::Flag(false)) => {
                 self.end_lease(state);
-                self.again(state, now);
+                self.retry_read(state, now);
             }
             (Action::Claim, Reply::Claim(won, value)) => self.claim_answered(state, won, value, now),
             (Action::ReadGeneration, Reply::Value(value)) => {
@@ -227,12 +227,13 @@ impl Operation {
             Action::Release => self.released(state, now),
             Action::Touch => self.action = Action::Unconfirmed,
             Action::Acquire | Action::Swap if !failure.is_definite() && state.known(self.node).is_up() => {
-                // The request may have been executed, and may still be, after an invalidation: it gives no right to fill until
-                // the lease is seen in a reply. Seen, it was executed, and will not be again. Until then another stamp is used,
-                // else a late execution would restore a lease that was voided.
+                // The request may have been executed, and may still be, after an invalidation: it
+                // gives no right to fill until the lease is seen in a reply. Seen, it was executed,
+                // and will not be again. Until then another stamp is used, else a late execution
+                // would restore a lease that was voided.
                 self.read.perhaps = self.read.lease;
                 self.end_lease(state);
-                self.again(state, now);
+                self.retry_read(state, now);
             }
             _ => {
                 self.end_lease(state);
@@ -271,7 +272,7 @@ impl Operation {
                 self.lead(state, now)
             }
             Parsed::Lease(stamp)
-                if self.loads() && self.read.perhaps == Some(stamp) && state.mend(Mend::OwnLeaseRecognized) =>
+                if self.loads() && self.read.perhaps == Some(stamp) && state.rule(Rule::OwnLeaseRecognized) =>
             {
                 self.read.perhaps = None;
                 self.read.lease = Some(stamp);
@@ -294,18 +295,19 @@ impl Operation {
                 self.end_lease(state);
                 self.namespace().0.stats.malformed.one();
                 let expected = fingerprint(bytes);
-                self.dead(state, expected, now);
+                self.replace_unusable(state, expected, now);
             }
         }
     }
 
-    /// A lease that this operation waited for is gone, and there is no value. Returns whether that is once too often.
+    /// A lease that this operation waited for is gone, and there is no value. Returns whether that
+    /// is once too often.
     pub(super) fn lease_vanished(&mut self, state: &mut State, now: u64) -> bool {
         if self.read.waited_for.take().is_none() {
             return false;
         }
         self.read.voided += 1;
-        if self.read.voided < MAX_VOIDED || !state.mend(Mend::VoidedLeases) {
+        if self.read.voided < MAX_VOIDED || !state.rule(Rule::VoidedLeases) {
             return false;
         }
         // Invalidations are faster than loads: only chance would end the waiting.
@@ -315,7 +317,7 @@ impl Operation {
     }
 
     /// Something lies under the key that is no use.
-    pub(super) fn dead(&mut self, state: &mut State, expected: Vec<u8>, now: u64) {
+    pub(super) fn replace_unusable(&mut self, state: &mut State, expected: Vec<u8>, now: u64) {
         if !self.loads() {
             return self.missed();
         }
@@ -325,7 +327,7 @@ impl Operation {
         if self.read.rounds > MAX_ROUNDS {
             return self.load_alone(state, now);
         }
-        let action = if state.mend(Mend::LeadOverDead) {
+        let action = if state.rule(Rule::LeadOverDead) {
             Action::Swap
         } else {
             Action::Acquire
@@ -336,18 +338,18 @@ impl Operation {
     pub(super) fn acquire(&mut self, state: &mut State, action: Action, now: u64) {
         let namespace = self.namespace().clone();
         let stamp = match self.read.perhaps {
-            Some(stamp) if !state.mend(Mend::FreshStamp) => stamp,
+            Some(stamp) if !state.rule(Rule::FreshStamp) => stamp,
             _ => state.stamp(),
         };
         self.read.lease = Some(stamp);
         self.target = None;
         self.frame = frame::head(Kind::Lease, stamp, 0).to_vec();
-        self.px = millis(namespace.lease(state.mend(Mend::LeaseByLoad)));
+        self.px = millis(namespace.lease(state.rule(Rule::LeaseByLoad)));
         self.issue(state, action, now);
     }
 
-    /// What was to be replaced is not there any more.
-    pub(super) fn again(&mut self, state: &mut State, now: u64) {
+    /// The frame to replace no longer exists.
+    pub(super) fn retry_read(&mut self, state: &mut State, now: u64) {
         self.read.rounds += 1;
         if self.read.rounds > MAX_ROUNDS {
             return self.load_alone(state, now);
@@ -364,10 +366,12 @@ impl Operation {
         let refresh = self.read.claimed && self.read.right == Right::Refresh;
         if !refresh {
             self.read.right = Right::Lease;
-            // What was read so far is not of use any more, a value to serve if the load fails aside.
+            // What was read so far is not of use any more, a value to serve if the load fails
+            // aside.
             self.expected = frame::head(Kind::Lease, stamp, 0).to_vec();
         }
-        // Generations are read before the load: what is bumped during it is then not of the present generation.
+        // Generations are read before the load: a value is then not of the current generation if it
+        // is bumped during the load.
         if self.collect_generations(state, now) {
             return;
         }
@@ -383,7 +387,7 @@ impl Operation {
             namespace.0.stats.leases_taken_over.one();
         }
         let end = now.saturating_add(namespace.0.settings.load_timeout);
-        let renew_at = self.asked.sent.saturating_add(self.px * MILLI / 3);
+        let renew_at = self.request.sent.saturating_add(self.px * MILLI / 3);
         let lease = Lease {
             node: self.node,
             key: self.target().into(),
@@ -412,8 +416,8 @@ impl Operation {
             namespace.0.stats.waits_given_up.one();
             return self.load_alone(state, now);
         }
-        // A message wakes the caller before that, where messages are to be had.
-        let longest = if state.known(self.node).keep() == Keep::Synced {
+        // A message wakes the caller before that, where messages are received.
+        let longest = if state.known(self.node).retention() == Retention::Synced {
             250
         } else {
             50
@@ -428,7 +432,7 @@ impl Operation {
         self.action = Action::Wait;
     }
 
-    /// Whether the frame is of the present generations.
+    /// Whether the frame is of the current generations.
     pub(super) fn check_generations(&mut self, state: &mut State, now: u64) {
         let seen = self.read.seen.as_ref().expect("examined");
         for at in 0..=seen.tags.len() {
@@ -447,13 +451,13 @@ impl Operation {
             self.namespace().0.stats.outdated.one();
             let expected = seen.head.clone();
             self.read.seen = None;
-            return self.dead(state, expected, now);
+            return self.replace_unusable(state, expected, now);
         }
-        self.judge(state, now);
+        self.classify_fresh_or_stale(state, now);
     }
 
-    /// A frame of the present generations: fresh, stale, or expired.
-    pub(super) fn judge(&mut self, state: &mut State, now: u64) {
+    /// A frame of the current generations: fresh, stale, or expired.
+    pub(super) fn classify_fresh_or_stale(&mut self, state: &mut State, now: u64) {
         let namespace = self.namespace().clone();
         let settings = &namespace.0.settings;
         let seen = self.read.seen.as_mut().expect("examined");
@@ -492,18 +496,18 @@ impl Operation {
             return self.claim(state, now);
         }
         let expected = self.read.seen.take().expect("examined").head;
-        self.dead(state, expected, now);
+        self.replace_unusable(state, expected, now);
     }
 
     pub(super) fn hit(&mut self, state: &mut State, server_ms: u64, now: u64) {
         let seen = self.read.seen.as_ref().expect("examined");
         let fresh = seen.soft_end.saturating_sub(server_ms).saturating_mul(MILLI);
         self.keep_until = if seen.tags.is_empty() {
-            self.keep(state, fresh, &[(None, seen.generation)], now)
+            self.keep_read(state, fresh, &[(None, seen.generation)], now)
         } else {
             let mut generations = vec![(None, seen.generation)];
             generations.extend(seen.tags.iter().map(|(tag, stamp)| (Some(&**tag), *stamp)));
-            self.keep(state, fresh, &generations, now)
+            self.keep_read(state, fresh, &generations, now)
         };
         self.stored = true;
         let stats = &self.namespace().0.stats;

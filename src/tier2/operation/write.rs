@@ -1,16 +1,18 @@
 //! Writes, removals, soft expirations, bumps, replays and renewals.
 //!
-//! Tier 1 drops the key before and after the command: a reader in between may have read, and kept, what the command replaced.
+//! Tier 1 drops the key before and after the command: a reader in between may have read, and kept,
+//! what the command replaced.
 
-use super::super::Mend;
+use super::super::Rule;
 use super::super::frame::{Kind, Stamp};
-use super::super::journal::{Late, LateUntil};
+use super::super::journal::{LateWrite, LateWriteEnd};
 use super::super::node::{Failure, Link, MILLI};
 use super::super::tier::State;
 use super::generation::first_count;
 use super::{Action, Lifetime, Namespace, Operation, Purpose, Reply};
 
-/// How long a key waits for a late write that can neither be fenced nor refused by the server, in milliseconds.
+/// How long a key waits for a late write that can neither be fenced nor refused by the server, in
+/// milliseconds.
 const UNFENCED: u64 = 60_000;
 /// How long after a failed replay or renewal the next one is tried.
 const RETRY: u64 = 50 * MILLI;
@@ -60,7 +62,7 @@ impl Operation {
         let mut state = of.tier().0.lock();
         let key = state.generation_key(of.0.number, group, tag);
         this.key = key.expect("a generation of the namespace").into();
-        if state.mend(Mend::BumpTwice) {
+        if state.rule(Rule::BumpTwice) {
             state.begin_bump(&this.key);
         }
         drop(state);
@@ -98,15 +100,15 @@ impl Operation {
         if self.purpose != Purpose::Direct
             && let Some(entry) = state.journal.get(&self.key)
         {
-            let killed = |late: &Late| match late.until {
-                LateUntil::Killed(connection) => Some((late.node, connection)),
-                LateUntil::Server(_) => None,
+            let killed = |late: &LateWrite| match late.until {
+                LateWriteEnd::Killed(connection) => Some((late.node, connection)),
+                LateWriteEnd::Server(_) => None,
             };
-            if let Some((node, connection)) = entry.late.iter().find_map(killed)
-                && state.mend(Mend::Fence)
+            if let Some((node, connection)) = entry.late_writes.iter().find_map(killed)
+                && state.rule(Rule::Fence)
             {
                 self.connection = connection;
-                let node = if state.mend(Mend::LateWriteByNode) {
+                let node = if state.rule(Rule::LateWriteByNode) {
                     node
                 } else {
                     self.node
@@ -146,7 +148,7 @@ impl Operation {
     }
 
     fn bumped(&self, state: &mut State) -> Stamp {
-        if state.mend(Mend::UniqueGenerations) {
+        if state.rule(Rule::UniqueGenerations) {
             state.stamp()
         } else {
             state.next_count(&self.key).unwrap_or(first_count())
@@ -172,7 +174,7 @@ impl Operation {
         match (self.action, reply) {
             (Action::Fence, Reply::Flag(_)) => {
                 self.tier.0.stats.fences.one();
-                let node = state.mend(Mend::LateWriteByNode).then_some(self.place);
+                let node = state.rule(Rule::LateWriteByNode).then_some(self.place);
                 state.journal.fenced(&self.key, node, self.connection);
                 self.begin_write(state, now);
             }
@@ -185,7 +187,7 @@ impl Operation {
             }
             (Action::Swap, Reply::Flag(held)) => self.renewed(state, Some(held), now),
             (Action::Put, Reply::Flag(false)) => {
-                // Too late, says the server's clock: it executed nothing.
+                // Too late by the server's clock: it executed nothing.
                 self.sent_on = None;
                 self.unconfirmed(state, now);
             }
@@ -208,7 +210,7 @@ impl Operation {
             if bump {
                 state.forget_generation(&self.key);
             }
-            if state.journal.settle(&self.key, number) {
+            if state.journal.remove_confirmed(&self.key, number) {
                 self.tier.0.stats.replayed.one();
             }
             let one = state.known_mut(self.node);
@@ -219,7 +221,7 @@ impl Operation {
             return;
         }
         if let Some(number) = self.entry {
-            state.journal.settle(&self.key, number);
+            state.journal.remove_confirmed(&self.key, number);
         }
         let stats = &self.namespace().0.stats;
         if let Purpose::Write { ttl } = self.purpose {
@@ -234,7 +236,7 @@ impl Operation {
         }
         stats.removals.one();
         self.stored = true;
-        if bump && state.mend(Mend::BumpTwice) {
+        if bump && state.rule(Rule::BumpTwice) {
             state.end_bump(&self.key);
         }
         self.drop_again(Action::Done);
@@ -270,7 +272,7 @@ impl Operation {
             Purpose::Replay { number, .. } => {
                 state.journal.set_replaying(&self.key, number, false);
                 // The key may have moved: then it is that node's.
-                state.journal.rehome(&self.key, self.node);
+                state.journal.assign_node(&self.key, self.node);
                 state.known_mut(self.node).replay_at = now.saturating_add(RETRY);
                 self.action = Action::Unconfirmed;
                 return;
@@ -290,19 +292,19 @@ impl Operation {
     fn enter_journal(&mut self, state: &mut State, now: u64) {
         let one = state.known(self.node);
         let sent_on = self.sent_on.take().filter(|_| self.sent_epoch == one.epoch);
-        let late = sent_on.map(|connection| Late {
+        let late = sent_on.map(|connection| LateWrite {
             node: self.node,
             until: match connection {
-                _ if self.not_after != 0 => LateUntil::Server(self.not_after),
-                0 => LateUntil::Server(one.server_ms_upper(now).saturating_add(UNFENCED)),
-                _ => LateUntil::Killed(connection),
+                _ if self.not_after != 0 => LateWriteEnd::Server(self.not_after),
+                0 => LateWriteEnd::Server(one.server_ms_upper(now).saturating_add(UNFENCED)),
+                _ => LateWriteEnd::Killed(connection),
             },
         });
         let bump = self.purpose == Purpose::Bump;
-        if bump && state.mend(Mend::BumpTwice) {
+        if bump && state.rule(Rule::BumpTwice) {
             state.end_bump(&self.key);
         }
-        if state.mend(Mend::JournalReplays) {
+        if state.rule(Rule::JournalReplays) {
             let tier = self.tier.clone();
             state.journal(&self.key, self.node, bump, late, &tier.0.stats);
         }
@@ -324,7 +326,7 @@ impl Operation {
         lease.renewing = false;
         match held {
             Some(true) => {
-                lease.renew_at = self.asked.sent.saturating_add(lease.px * MILLI / 3);
+                lease.renew_at = self.request.sent.saturating_add(lease.px * MILLI / 3);
                 // The lease may have moved.
                 lease.node = self.node;
             }
@@ -346,7 +348,7 @@ impl Operation {
                     lease.renewing = false;
                 }
             }
-            _ => self.enter_journal(state, self.asked.sent),
+            _ => self.enter_journal(state, self.request.sent),
         }
     }
 }

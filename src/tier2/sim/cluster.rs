@@ -4,7 +4,7 @@ use super::process::Step::{Clear, Expire, Invalidate, Read, Set};
 use super::process::{State, key_text};
 use super::script::{Off, ms, needs, needs_for, options};
 use super::world::{Duty, Options, World};
-use crate::tier2::{Mend, slot};
+use crate::tier2::{Rule, slot};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -13,7 +13,8 @@ fn read(key: usize) -> [super::process::Step; 1] {
     [Read(key, true)]
 }
 
-/// An even key of the first node; with `claims_elsewhere`, one whose name with ":r" is on the second node.
+/// An even key of the first node; with `claims_elsewhere`, one whose name with ":r" is on the
+/// second node.
 fn key_on_first(world: &World, claims_elsewhere: bool) -> usize {
     let on_first = |text: &[u8]| world.place(slot(text)).node == 0;
     let mut even = (0..16).step_by(2);
@@ -28,7 +29,7 @@ fn key_on_first(world: &World, claims_elsewhere: bool) -> usize {
 
 #[test]
 fn lease_of_unknown_outcome_is_recognized() {
-    needs_for(&[Off::Mend(Mend::OwnLeaseRecognized)], |options| {
+    needs_for(&[Off::Rule(Rule::OwnLeaseRecognized)], |options| {
         let mut world = World::armed(options, 2);
         let fiber = world.start(A, read(0));
         world.hold_answer(A, fiber, "SETNX k0");
@@ -38,9 +39,9 @@ fn lease_of_unknown_outcome_is_recognized() {
 }
 
 #[test]
-fn lease_of_unknown_outcome_is_requested_with_another_stamp() {
+fn lease_of_unknown_outcome_gets_another_stamp() {
     // The first request arrives after the second one's lease was voided.
-    needs(&[Off::Mend(Mend::FreshStamp)], "G4", |options| {
+    needs(&[Off::Rule(Rule::FreshStamp)], "G4", |options| {
         let mut world = World::armed(options, 2);
         world.go_for(B, 20, read(2));
         world.go_for(A, 20, read(2));
@@ -57,8 +58,8 @@ fn lease_of_unknown_outcome_is_requested_with_another_stamp() {
 }
 
 #[test]
-fn generation_requested_before_the_bus_armed_is_not_remembered() {
-    needs(&[Off::Mend(Mend::GenerationWhenSent)], "G5", |options| {
+fn generation_before_the_bus_armed_is_not_remembered() {
+    needs(&[Off::Rule(Rule::GenerationWhenSent)], "G5", |options| {
         let mut world = World::armed(options, 2);
         world.go_for(B, 20, read(0));
         let fiber = world.start(A, read(0));
@@ -119,7 +120,7 @@ fn lease_that_moved_is_voided() {
 
 #[test]
 fn late_write_is_fenced_where_it_was_sent() {
-    needs(&[Off::Mend(Mend::LateWriteByNode)], "G4", |options| {
+    needs(&[Off::Rule(Rule::LateWriteByNode)], "G4", |options| {
         let mut world = World::cluster(options, 2);
         let key = key_on_first(&world, false);
         let slot = slot(&key_text(key));
@@ -146,7 +147,7 @@ fn late_write_is_fenced_where_it_was_sent() {
 
 #[test]
 fn journalled_key_is_replayed_where_its_slot_is() {
-    needs_for(&[Off::Mend(Mend::JournalFollows)], |options| {
+    needs_for(&[Off::Rule(Rule::JournalFollows)], |options| {
         let mut world = World::cluster(options, 1);
         let key = key_on_first(&world, false);
         world.kill_server(0);
@@ -160,7 +161,7 @@ fn journalled_key_is_replayed_where_its_slot_is() {
 
 #[test]
 fn claim_is_in_the_slot_of_its_key() {
-    needs_for(&[Off::Mend(Mend::ClaimInSlot)], |mut options| {
+    needs_for(&[Off::Rule(Rule::ClaimInSlot)], |mut options| {
         options.namespace.stale_while_revalidate = ms(5_000);
         let mut world = World::cluster(options, 2);
         let key = key_on_first(&world, true);
@@ -199,7 +200,7 @@ fn generation_belongs_to_slots() {
 
 #[test]
 fn soft_end_is_by_the_clock_of_the_new_server() {
-    needs(&[Off::Mend(Mend::TimesByNode)], "G4", |options| {
+    needs(&[Off::Rule(Rule::TimesByNode)], "G4", |options| {
         let mut world = World::cluster(options, 0);
         // Behind the first one.
         world.servers[1].clock -= 5_000;

@@ -1,8 +1,9 @@
 //! All schedules of small scenarios that differ from the usual one in a few places.
 //!
-//! The usual schedule takes the first thing that can happen: ready threads, then what is under way, timers last. A deviation takes
-//! another one: delivers something else first, lets a timer run out before an answer, or has something fail. All schedules with
-//! at most `HOTSET_SIM_DEVIATIONS` (2) of them are run, from the beginning each, since a world cannot be copied.
+//! The usual schedule takes the first thing that can happen: ready threads, then what is under way,
+//! timers last. A deviation takes another one: delivers something else first, lets a timer run out
+//! before an answer, or has something fail. All schedules with at most `HOTSET_SIM_DEVIATIONS` (2)
+//! of them are run, from the beginning each, since a world cannot be copied.
 
 use super::process::State;
 use super::process::Step::{self, Clear, Expire, Invalidate, Read, Set, Tag};
@@ -66,7 +67,8 @@ fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Runs one schedule: `deviations` are steps and what is taken there. Returns how many ways there were at each step.
+/// Runs one schedule: `deviations` are steps and what is taken there. Returns how many ways there
+/// were at each step.
 fn run(scenario: &Scenario, deviations: &[(usize, usize)]) -> (Vec<usize>, World) {
     let mut options = options(&[]);
     options.settings.bus = scenario.bus;
@@ -89,7 +91,8 @@ fn run(scenario: &Scenario, deviations: &[(usize, usize)]) -> (Vec<usize>, World
             break;
         }
         let mut events = world.events();
-        // Timers of background threads are no deviation: only those of threads that wait for an answer.
+        // Timers of background threads are no deviation: only those of threads that wait for an
+        // answer.
         let waits = |(process, fiber): &(usize, usize)| {
             matches!(world.processes[*process].fibers[*fiber].state, State::Waiting { .. })
                 && world.processes[*process].runs()

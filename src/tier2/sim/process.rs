@@ -137,7 +137,7 @@ pub(super) struct Process {
     pub(super) next_flight: u64,
     pub(super) fibers: Vec<Fiber>,
     pub(super) idle: BTreeMap<u32, Vec<usize>>,
-    /// Where slots are, as far as the process was told.
+    /// The nodes of slots, as far as the process was notified.
     pub(super) slots: BTreeMap<u16, u32>,
     pub(super) tracking: BTreeMap<u32, usize>,
     /// For the controls: what a thread last knew.

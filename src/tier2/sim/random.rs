@@ -3,7 +3,7 @@
 use super::process::{State, Step, key_text};
 use super::server::Faults;
 use super::world::{Duty, Event, MS, Options, World};
-use crate::tier2::{Mend, slot};
+use crate::tier2::{Rule, slot};
 use std::collections::BTreeSet;
 
 /// splitmix64.
@@ -34,7 +34,7 @@ struct Profile {
     processes: usize,
     threads: usize,
     steps: usize,
-    /// One fault in so many events; 0: none.
+    /// One fault per this number of events; 0: none.
     faults: usize,
     failovers: bool,
     nodes: usize,
@@ -43,8 +43,8 @@ struct Profile {
     reshards: bool,
 }
 
-/// Keys 0 to 3 are invalidated by all threads; 4 and 5 are set by one thread of process 0 alone; odd ones have the tag. With a second
-/// node the same from 8 on.
+/// Keys 0 to 3 are invalidated by all threads; 4 and 5 are set by one thread of process 0 alone;
+/// odd ones have the tag. With a second node the same from 8 on.
 fn step(random: &mut Random, profile: &Profile, sets: bool) -> Step {
     let base = if profile.nodes > 1 && random.one_in(2) { 8 } else { 0 };
     if sets {
@@ -213,7 +213,7 @@ fn keys(profile: &Profile) -> Vec<usize> {
 }
 
 /// Runs one seed. Returns the violation, and the world for its log.
-fn run(seed: u64, profile: &Profile, mends: &[Mend], duties: &[Duty]) -> (Option<String>, World) {
+fn run(seed: u64, profile: &Profile, mends: &[Rule], duties: &[Duty]) -> (Option<String>, World) {
     let mut random = Random(seed);
     let mut options = Options {
         mends_off: mends.iter().copied().collect::<BTreeSet<_>>(),
@@ -285,7 +285,8 @@ fn run(seed: u64, profile: &Profile, mends: &[Mend], duties: &[Duty]) -> (Option
     (world.oracle.violation.take(), world)
 }
 
-/// With all faults ended, every thread ends, the journal empties, buses arm, and reads see the newest versions.
+/// With all faults ended, every thread ends, the journal empties, buses arm, and reads see the
+/// newest versions.
 fn converge(world: &mut World, profile: &Profile) {
     for _ in 0..400 {
         if world.oracle.violation.is_some() {
@@ -348,7 +349,8 @@ fn converge(world: &mut World, profile: &Profile) {
         .collect();
     for &process in &alive {
         for &(key, version) in &versions {
-            // The first may find that the server is another one, or that the value is stale; an own echo removes once.
+            // The first may find that the server is another one, or that the value is stale; an own
+            // echo removes once.
             let read = || Step::Read(key, true);
             let steps = [
                 read(),
@@ -475,7 +477,7 @@ fn random_schedules_of_a_cluster_that_reshards() {
 }
 
 #[test]
-fn random_schedules_of_a_cluster_that_reshards_and_fails_over() {
+fn random_schedules_of_a_resharding_failing_cluster() {
     all_hold(
         2_000,
         &Profile {

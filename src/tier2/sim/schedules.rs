@@ -4,7 +4,7 @@ use super::process::State;
 use super::process::Step::{Clear, Expire, Invalidate, Many, Read, Set};
 use super::script::{Off, ms, needs, needs_for};
 use super::world::{Duty, Event, Options, World};
-use crate::tier2::Mend;
+use crate::tier2::Rule;
 
 const A: usize = 0;
 const B: usize = 1;
@@ -35,16 +35,16 @@ fn late_set(options: Options, fences: bool) -> World {
 
 #[test]
 fn late_write_is_fenced() {
-    needs(&[Off::Mend(Mend::Fence)], "G4", |options| late_set(options, true));
+    needs(&[Off::Rule(Rule::Fence)], "G4", |options| late_set(options, true));
 }
 
 #[test]
-fn late_write_is_refused_by_the_server_where_it_cannot_be_fenced() {
+fn unfenceable_late_write_is_refused_by_the_server() {
     let world = late_set(super::script::options(&[]), false);
     assert_eq!(world.oracle.violation, None, "{}", world.log.join("\n"));
 }
 
-/// A's breaker opens for a moment, with its bus whole. What A loads then is not in tier 2.
+/// A's breaker opens briefly, with its bus whole. What A loads then is not in tier 2.
 fn short_outage(options: Options) -> World {
     let mut world = World::armed(options, 2);
     let one = world.start(A, read(0));
@@ -68,13 +68,13 @@ fn short_outage(options: Options) -> World {
 }
 
 #[test]
-fn removal_is_announced_or_tier1_is_cleared_after_an_outage() {
+fn removal_after_outage_is_announced_or_clears_tier1() {
     needs(
-        &[Off::Duty(Duty::Announce), Off::Mend(Mend::ClearOnBreaker)],
+        &[Off::Duty(Duty::Announce), Off::Rule(Rule::ClearOnBreaker)],
         "G5",
         short_outage,
     );
-    for one in [Off::Duty(Duty::Announce), Off::Mend(Mend::ClearOnBreaker)] {
+    for one in [Off::Duty(Duty::Announce), Off::Rule(Rule::ClearOnBreaker)] {
         assert_eq!(
             short_outage(super::script::options(&[one])).oracle.violation,
             None,
@@ -100,12 +100,12 @@ fn unconfirmed_then_read(options: Options) -> World {
 
 #[test]
 fn journalled_key_is_not_read() {
-    needs(&[Off::Mend(Mend::JournalBlocks)], "G2", unconfirmed_then_read);
+    needs(&[Off::Rule(Rule::JournalBlocks)], "G2", unconfirmed_then_read);
 }
 
 #[test]
 fn unconfirmed_removal_is_journalled_and_replayed() {
-    needs(&[Off::Mend(Mend::JournalReplays)], "G2", unconfirmed_then_read);
+    needs(&[Off::Rule(Rule::JournalReplays)], "G2", unconfirmed_then_read);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn tier1_drops_the_key_before_and_after_the_command() {
 }
 
 #[test]
-fn mark_that_was_voided_keeps_the_value_out() {
+fn voided_mark_keeps_the_value_out() {
     needs(&[Off::Duty(Duty::MarkChecked)], "G3", |options| {
         let mut world = World::armed(options, 2);
         world.go_for(B, 20, read(0));
@@ -141,7 +141,7 @@ fn mark_that_was_voided_keeps_the_value_out() {
 }
 
 #[test]
-fn own_echo_is_not_told_apart() {
+fn own_echo_is_not_distinguished() {
     // B's removal is announced within the time in which A takes messages of the key for its own.
     needs(&[Off::Duty(Duty::EveryMessageRemoves)], "G3", |options| {
         let mut world = World::armed(options, 2);
@@ -176,8 +176,8 @@ fn fill_is_conditional() {
 }
 
 #[test]
-fn frame_that_is_no_use_is_replaced() {
-    needs_for(&[Off::Mend(Mend::LeadOverDead)], |options| {
+fn unusable_frame_is_replaced() {
+    needs_for(&[Off::Rule(Rule::LeadOverDead)], |options| {
         let mut world = World::armed(options, 2);
         world.put(b"k0", b"another program's value, which is no frame");
         world.go_for(A, 20, read(0));
@@ -188,13 +188,13 @@ fn frame_that_is_no_use_is_replaced() {
 
 #[test]
 fn generation_does_not_come_back() {
-    needs(&[Off::Mend(Mend::UniqueGenerations)], "G4", |options| {
+    needs(&[Off::Rule(Rule::UniqueGenerations)], "G4", |options| {
         let mut world = World::armed(options, 1);
         world.go_for(A, 20, read(0));
         world.go_for(A, 20, [Clear(vec![0, 2])]);
         world.go_for(A, 20, read(2));
         world.evict(0, b"g0");
-        world.settle();
+        world.run_until_quiet();
         world.go_for(A, 20, read(0));
         world.go_for(A, 20, [Clear(vec![0, 2])]);
         world
@@ -202,8 +202,8 @@ fn generation_does_not_come_back() {
 }
 
 #[test]
-fn generation_that_is_being_bumped_is_not_remembered() {
-    needs(&[Off::Mend(Mend::BumpTwice)], "G2", |options| {
+fn generation_during_its_bump_is_not_remembered() {
+    needs(&[Off::Rule(Rule::BumpTwice)], "G2", |options| {
         let mut world = World::armed(options, 2);
         world.go_for(B, 20, read(0));
         let tracking = world.tracking(A);
@@ -257,11 +257,11 @@ fn backlog(options: Options) -> World {
 #[test]
 fn canary_is_numbered_or_followed_by_a_ping() {
     needs(
-        &[Off::Mend(Mend::NumberedCanaries), Off::Mend(Mend::PingBehindCanary)],
+        &[Off::Rule(Rule::NumberedCanaries), Off::Rule(Rule::PingBehindCanary)],
         "G5",
         backlog,
     );
-    for one in [Off::Mend(Mend::NumberedCanaries), Off::Mend(Mend::PingBehindCanary)] {
+    for one in [Off::Rule(Rule::NumberedCanaries), Off::Rule(Rule::PingBehindCanary)] {
         assert_eq!(
             backlog(super::script::options(&[one])).oracle.violation,
             None,
@@ -293,8 +293,8 @@ fn tier1_is_cleared_after_the_canary() {
         let mut world = World::armed(options, 2);
         world.go_for(A, 50, [Read(0, true), Read(0, true)]);
         world.go_for(A, 50, read(0));
-        // The bus breaks, and its connection comes back: what is announced in between is lost, and so is what is announced
-        // before the connection is known to track.
+        // The bus breaks, and its connection comes back: what is announced in between is lost, and
+        // so is what is announced before the connection is known to track.
         let tracking = world.tracking(A);
         world.kill_connection(tracking);
         let bus = 0;
@@ -385,7 +385,7 @@ fn requested_before_armed(options: Options) -> World {
 
 #[test]
 fn value_requested_before_the_bus_armed_is_not_kept() {
-    let both = [Off::Mend(Mend::ArmedWhenSent), Off::Duty(Duty::ClearVoidsLoads)];
+    let both = [Off::Rule(Rule::ArmedWhenSent), Off::Duty(Duty::ClearVoidsLoads)];
     needs(&both, "G5", requested_before_armed);
     for one in both {
         assert_eq!(
@@ -398,7 +398,7 @@ fn value_requested_before_the_bus_armed_is_not_kept() {
 
 #[test]
 fn node_that_refuses_canaries_is_not_down() {
-    needs_for(&[Off::Mend(Mend::UnsyncedByWrite)], |options| {
+    needs_for(&[Off::Rule(Rule::UnsyncedByWrite)], |options| {
         let mut world = World::armed(options, 2);
         world.go_for(A, 50, [Read(0, true), Read(0, true)]);
         world.go_for(A, 50, read(0));
@@ -428,28 +428,28 @@ fn confirmed_then_lost(options: Options, change: super::process::Step, key: usiz
 
 #[test]
 fn confirmed_removal_is_replayed_after_a_failover() {
-    needs(&[Off::Mend(Mend::ReplayOnNewEpoch)], "G2", |options| {
+    needs(&[Off::Rule(Rule::ReplayOnNewEpoch)], "G2", |options| {
         confirmed_then_lost(options, Invalidate(0), 0)
     });
 }
 
 #[test]
 fn confirmed_write_is_replayed_after_a_failover() {
-    needs(&[Off::Mend(Mend::ReplayOnNewEpoch)], "G2", |options| {
+    needs(&[Off::Rule(Rule::ReplayOnNewEpoch)], "G2", |options| {
         confirmed_then_lost(options, Set(4), 4)
     });
 }
 
 #[test]
 fn confirmed_clear_is_replayed_after_a_failover() {
-    needs(&[Off::Mend(Mend::ReplayOnNewEpoch)], "G2", |options| {
+    needs(&[Off::Rule(Rule::ReplayOnNewEpoch)], "G2", |options| {
         confirmed_then_lost(options, Clear(vec![0, 2]), 0)
     });
 }
 
 #[test]
-fn confirmation_of_an_older_epoch_is_none() {
-    needs(&[Off::Mend(Mend::EpochOfReply)], "G2", |options| {
+fn confirmation_of_an_older_epoch_is_ignored() {
+    needs(&[Off::Rule(Rule::EpochOfReply)], "G2", |options| {
         let mut world = World::armed(options, 2);
         world.go_for(B, 20, read(0));
         let fiber = world.start(A, [Invalidate(0)]);
@@ -465,7 +465,7 @@ fn confirmation_of_an_older_epoch_is_none() {
 
 #[test]
 fn breaker_closes_under_a_stream_of_removals() {
-    needs_for(&[Off::Mend(Mend::HalfOpen)], |options| {
+    needs_for(&[Off::Rule(Rule::HalfOpen)], |options| {
         let mut world = World::armed(options, 1);
         world.servers[0].stopped = true;
         world.go_for(A, 400, [Invalidate(0), Invalidate(1), Invalidate(2)]);
@@ -532,7 +532,7 @@ fn killed_leader_is_replaced_by_one() {
     let mut world = World::armed(super::script::options(&[]), 8);
     let leader = world.start(A, read(0));
     world.processes[A].fibers[leader].load_ms = 100_000;
-    world.settle();
+    world.run_until_quiet();
     for process in 1..8 {
         world.start(process, read(0));
     }
@@ -552,7 +552,7 @@ fn failed_load_is_taken_over_without_delay() {
     let mut world = World::armed(super::script::options(&[]), 2);
     let first = world.start(A, read(0));
     world.processes[A].fibers[first].load_fails = true;
-    world.settle();
+    world.run_until_quiet();
     let second = world.start(B, read(0));
     world.pass(20);
     assert_eq!(world.last(A, first), Some((None, "failed")));
@@ -561,7 +561,7 @@ fn failed_load_is_taken_over_without_delay() {
 
 #[test]
 fn claim_looks_at_the_key_again() {
-    needs_for(&[Off::Mend(Mend::ClaimReadsAgain)], |mut options| {
+    needs_for(&[Off::Rule(Rule::ClaimReadsAgain)], |mut options| {
         options.namespace.stale_while_revalidate = ms(5_000);
         let mut world = World::armed(options, 2);
         world.go_for(A, 20, read(0));
@@ -594,7 +594,7 @@ fn caller_leads_nothing_while_it_waits() {
 
 #[test]
 fn caller_that_saw_two_leases_vanish_loads() {
-    needs_for(&[Off::Mend(Mend::VoidedLeases)], |options| {
+    needs_for(&[Off::Rule(Rule::VoidedLeases)], |options| {
         let mut world = World::armed(options, 3);
         let waiting = world.start(B, read(0));
         let leader = world.start(A, read(0));
@@ -610,7 +610,7 @@ fn caller_that_saw_two_leases_vanish_loads() {
             world.go(2, [Invalidate(0)]);
             let leader = world.start(A, read(0));
             world.processes[A].fibers[leader].load_ms = 60_000;
-            world.settle();
+            world.run_until_quiet();
             world.connections[tracking].hold_down = false;
             world.pass(300);
         }
@@ -620,7 +620,7 @@ fn caller_that_saw_two_leases_vanish_loads() {
 
 #[test]
 fn lease_is_as_long_as_loads_take() {
-    needs_for(&[Off::Mend(Mend::LeaseByLoad)], |options| {
+    needs_for(&[Off::Rule(Rule::LeaseByLoad)], |options| {
         let mut world = World::armed(options, 1);
         // The loader keeps the thread that renews from running.
         for _ in 0..2 {
@@ -647,7 +647,7 @@ fn child_has_a_tier_of_its_own() {
         world.pass(100);
         let late = world.start(child, read(0));
         world.processes[child].fibers[late].load_ms = 200;
-        world.settle();
+        world.run_until_quiet();
         world.go(B, [Invalidate(0)]);
         let fiber = world.start(A, read(0));
         world.processes[A].fibers[fiber].load_ms = 500;
@@ -657,7 +657,7 @@ fn child_has_a_tier_of_its_own() {
 }
 
 #[test]
-fn waiting_caller_keeps_what_it_reads_after_the_fill() {
+fn waiting_caller_keeps_the_value_read_after_the_fill() {
     // The placeholder's and the renewals' messages void the mark with which it began.
     needs_for(&[Off::Duty(Duty::MarkPerRequest)], |options| {
         let mut world = World::armed(options, 2);

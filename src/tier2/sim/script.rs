@@ -3,12 +3,12 @@
 use super::process::{State, Step};
 use super::server::Command;
 use super::world::{Duty, Event, MS, Options, World, brief};
-use crate::tier2::Mend;
+use crate::tier2::Rule;
 
 /// A rule that can be turned off.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Off {
-    Mend(Mend),
+    Rule(Rule),
     Duty(Duty),
 }
 
@@ -16,14 +16,15 @@ pub(super) fn options(off: &[Off]) -> Options {
     let mut options = Options::default();
     for one in off {
         match one {
-            Off::Mend(mend) => _ = options.mends_off.insert(*mend),
+            Off::Rule(rule) => _ = options.mends_off.insert(*rule),
             Off::Duty(duty) => _ = options.duties_off.insert(*duty),
         }
     }
     options
 }
 
-/// Runs a schedule with all rules, and with some turned off: the oracle accepts the first, and rejects the second for `why`.
+/// Runs a schedule with all rules, and with some turned off: the oracle accepts the first, and
+/// rejects the second for `why`.
 pub(super) fn needs(off: &[Off], why: &str, schedule: impl Fn(Options) -> World) {
     let with = schedule(options(&[]));
     assert_eq!(with.oracle.violation, None, "with all rules:\n{}", with.log.join("\n"));
@@ -66,7 +67,7 @@ impl World {
     /// Runs steps in a new thread of the process, to their end unless something holds them.
     pub(super) fn go(&mut self, process: usize, steps: impl IntoIterator<Item = Step>) -> usize {
         let fiber = self.start(process, steps);
-        self.settle();
+        self.run_until_quiet();
         fiber
     }
 
@@ -100,7 +101,8 @@ impl World {
         }
     }
 
-    /// Performs events until the thread has sent a command that begins so, which does not arrive until it is released.
+    /// Performs events until the thread has sent a command that begins so, which does not arrive
+    /// until it is released.
     pub(super) fn hold_sent(&mut self, process: usize, fiber: usize, command: &str) -> usize {
         let sent = |world: &Self| {
             let connection = world.connection_of(process, fiber)?;
@@ -125,7 +127,7 @@ impl World {
     pub(super) fn release(&mut self, connection: usize) {
         self.connections[connection].hold_up = false;
         self.connections[connection].hold_down = false;
-        self.settle();
+        self.run_until_quiet();
     }
 
     /// Runs nothing but this thread, until it waits for something.
@@ -182,7 +184,7 @@ impl World {
         let now = self.now;
         self.servers[server].execute(usize::MAX, &command, now, &mut pushes);
         self.push(server, pushes, &[]);
-        self.settle();
+        self.run_until_quiet();
     }
 }
 

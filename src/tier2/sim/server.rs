@@ -89,7 +89,8 @@ pub(super) enum Answer {
     Flag(bool),
     Claim(bool, Option<Vec<u8>>),
     Error(Failure),
-    /// An invalidation, and which versions of the source it is about, as far as the simulation knows.
+    /// An invalidation, and which versions of the source it is about, as far as the simulation
+    /// knows.
     Push(Vec<u8>, Vec<(usize, u64)>),
     Flushed,
     /// The key's slot is on another node.

@@ -1,12 +1,14 @@
-//! Processes, servers and the network between them: all that is undecided is decided by one source of choices.
+//! Processes, servers and the network between them: all that is undecided is decided by one source
+//! of choices.
 //!
-//! Every connection delivers in order; connections are independent. What a client sent before it closed a connection may arrive
-//! at any later time, as it does where the kernel sends it again. Time passes when a timer is chosen.
+//! Every connection delivers in order; connections are independent. What a client sent before it
+//! closed a connection may arrive at any later time, as it does where the kernel sends it again.
+//! Time passes when a timer is chosen.
 
 use super::oracle::Oracle;
 use super::process::{Process, State, generation_keys};
 use super::server::{Answer, Command, Server};
-use crate::tier2::{Mend, NamespaceSettings, SLOTS, Settings, slot};
+use crate::tier2::{NamespaceSettings, Rule, SLOTS, Settings, slot};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(super) const MS: u64 = 1_000_000;
@@ -44,7 +46,8 @@ pub(super) enum Duty {
     ConditionalFill,
     /// Canaries, and not the connection, are what trust depends on.
     Canary,
-    /// Generations belong to ranges of slots, and not to the servers that have these when a process starts.
+    /// Generations belong to ranges of slots, and not to the servers that have these when a process
+    /// starts.
     GenerationBySlots,
 }
 
@@ -52,7 +55,7 @@ pub(super) enum Duty {
 pub(super) struct Options {
     pub(super) settings: Settings,
     pub(super) namespace: NamespaceSettings,
-    pub(super) mends_off: BTreeSet<Mend>,
+    pub(super) mends_off: BTreeSet<Rule>,
     pub(super) duties_off: BTreeSet<Duty>,
 }
 
@@ -434,7 +437,7 @@ impl World {
         self.push(number, pushes, &about);
     }
 
-    /// What a master says of a key that it has not got.
+    /// A master's reply for a key that it does not have.
     fn redirect(&self, server: usize, key: &[u8], asking: bool) -> Option<Answer> {
         let here = self.masters.iter().position(|master| *master == server)? as u32;
         let place = self.place(slot(key));
@@ -503,7 +506,8 @@ impl World {
         self.oracle.failover();
     }
 
-    /// Makes a replica the node's master, which has not got the last `lost` writes. The previous master is a replica.
+    /// Makes a replica the node's master, which has not got the last `lost` writes. The previous
+    /// master is a replica.
     pub(super) fn fail_over(&mut self, node: usize, lost: usize, cut: bool) {
         // (A failover amid a move may leave two copies of a key, which is the server's fault.)
         self.end_moves();
@@ -555,7 +559,7 @@ impl World {
     // Driving.
 
     /// Performs events until nothing is left but timers; returns whether there was a violation.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn run_until_quiet(&mut self) {
         for _ in 0..20_000 {
             let events = self.events();
             let Some(&event) = events.iter().find(|event| **event != Event::Timer) else {
@@ -573,14 +577,14 @@ impl World {
     pub(super) fn pass(&mut self, ms: u64) {
         let end = self.now + ms * MS;
         loop {
-            self.settle();
+            self.run_until_quiet();
             match self.next_timer() {
                 Some(at) if at <= end => self.pass_until(at),
                 _ => break,
             }
         }
         self.now = self.now.max(end);
-        self.settle();
+        self.run_until_quiet();
     }
 
     /// Moves the clock, and nothing else: what is due runs when it is let to.

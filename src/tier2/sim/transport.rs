@@ -285,7 +285,7 @@ impl World {
         true
     }
 
-    /// Takes a connection of the present epoch, or opens one.
+    /// Takes a connection of the current epoch, or opens one.
     pub(super) fn take(&mut self, process: usize, node: u32) -> Option<(usize, bool)> {
         let epoch = self.processes[process].tier.epoch(node);
         while let Some(connection) = self.processes[process].idle.entry(node).or_default().pop() {

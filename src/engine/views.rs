@@ -1,0 +1,98 @@
+//! The entries as the policy and the timer wheel see them.
+//!
+//! [`PolicyView`] and [`TimerView`] are the only code through which policy and wheel reach entries.
+//! Both keep their positions ("places") inside the entries.
+
+use super::entry::{ExpiryRef, Handle, NO_DEADLINE, Shape};
+use crate::map::Header;
+use crate::policy::{Entries, MAX_PLACE, Places};
+use crate::prim::prefetch::prefetch;
+use crate::prim::wheel::{IDLE, Timers};
+
+/// The entries as the policy sees them.
+///
+/// Its safe methods dereference handles. The core gives the policy only live entries. Before it
+/// frees an entry, it removes it from the policy or finds it among the evictions.
+pub(super) struct PolicyView(pub(super) Shape);
+
+impl Places for PolicyView {
+    type Handle = Handle;
+
+    #[inline]
+    fn place(&self, handle: Handle) -> u32 {
+        // SAFETY: see `PolicyView`.
+        unsafe { handle.header() }.place()
+    }
+    #[inline]
+    fn set_place(&self, handle: Handle, place: u32) {
+        debug_assert!(place <= MAX_PLACE);
+        // SAFETY: see `PolicyView`.
+        unsafe { handle.header() }.set_place(place);
+    }
+    #[inline]
+    fn prefetch(&self, handle: Handle) {
+        prefetch::<Header>(handle.0.as_ptr());
+    }
+}
+
+impl Entries for PolicyView {
+    #[inline]
+    fn hash(&self, handle: Handle) -> u32 {
+        // SAFETY: see `PolicyView`.
+        unsafe { handle.header() }.hash()
+    }
+    #[inline]
+    fn weight(&self, handle: Handle) -> u64 {
+        // SAFETY: see `PolicyView`; all entries of a cache have its shape.
+        unsafe { self.0.weight(handle) }
+    }
+    #[inline]
+    fn hits(&self, handle: Handle) -> u8 {
+        // SAFETY: see `PolicyView`.
+        unsafe { handle.header() }.hits()
+    }
+    #[inline]
+    fn set_hits(&self, handle: Handle, hits: u8) {
+        // SAFETY: see `PolicyView`.
+        unsafe { handle.header() }.set_hits(hits);
+    }
+}
+
+/// The entries as the wheel sees them: only entries with a deadline. Safe for the same reason as
+/// [`PolicyView`].
+pub(super) struct TimerView(pub(super) Shape);
+
+impl TimerView {
+    #[inline]
+    pub(super) fn timing(&self, handle: Handle) -> Option<ExpiryRef<'_>> {
+        // SAFETY: see `PolicyView`: the core has only live entries, and this reference is
+        // short-lived.
+        unsafe { self.0.timing(handle) }
+    }
+}
+
+impl Places for TimerView {
+    type Handle = Handle;
+
+    #[inline]
+    fn place(&self, handle: Handle) -> u32 {
+        self.timing(handle).map_or(IDLE, ExpiryRef::timer)
+    }
+    #[inline]
+    fn set_place(&self, handle: Handle, place: u32) {
+        if let Some(timing) = self.timing(handle) {
+            timing.set_timer(place);
+        }
+    }
+    #[inline]
+    fn prefetch(&self, handle: Handle) {
+        prefetch::<Header>(handle.0.as_ptr());
+    }
+}
+
+impl Timers for TimerView {
+    #[inline]
+    fn deadline(&self, handle: Handle) -> u64 {
+        self.timing(handle).map_or(NO_DEADLINE, ExpiryRef::scheduled)
+    }
+}
