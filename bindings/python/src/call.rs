@@ -1,9 +1,13 @@
-//! The arguments of a call as a key: hashed and compared where they lie, made into an object only when they are kept.
+//! The arguments of a call as a key: hashed and compared where they are, made into an object only
+//! to be stored.
 //!
-//! A key is one object. A single positional argument is its own key, unless it is a tuple (or of a subclass, as named tuples are); all else becomes a tuple: the positional
-//! arguments; a mark, the names and the values of those given by name, if there are any; and all their types, if `typed`. Two keys
-//! are equal where functools' are: so an int or str by itself is only equal to its like (1 and 1.0 are kept apart, True and 1.0
-//! are not), and the order of names counts.
+//! A key is one object. A single positional argument is its own key, unless it is a tuple or an
+//! instance of a subclass, as named tuples are. All other keys are tuples of the positional
+//! arguments; a mark, the names and the values of keyword arguments, if there are any; and the
+//! types of all arguments, if `typed`.
+//!
+//! Two keys are equal where those of functools are: an int or str by itself is only equal to one of
+//! its type (1 and 1.0 are different keys, True and 1.0 are not), and the order of keywords counts.
 
 use crate::objects::{
     Equal, Object, Raised, Ref, all, compare, hash, hash_fast, is_any_tuple, is_exactly, is_tuple, items, mix,
@@ -18,32 +22,33 @@ use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// The arguments of a call, as they lie in the caller's memory.
+/// The arguments of a call, in the caller's memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
-    /// First those by position, then the values of those by name.
+    /// The positional arguments, then the values of keyword arguments.
     args: &'a [Object],
     positional: usize,
     /// A tuple of strings, or null.
     names: Object,
-    /// Arguments of other types are other arguments.
+    /// Whether arguments of other types make another key.
     typed: bool,
     receiver: Receiver,
 }
 
-/// What the first argument is.
+/// The role of the first argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Receiver {
-    /// An argument as any other.
+    /// An ordinary argument.
     None,
     /// A method's instance: compared by identity, held by a weak reference.
     Weak,
-    /// A method's instance that cannot be referred to weakly: compared by type and equality, held by a reference.
+    /// A method's instance that has no weak references: compared by type and equality, held by a
+    /// reference.
     Equal,
 }
 
 impl Receiver {
-    /// The owner of a method's result, by its first argument.
+    /// Returns the role of the first argument.
     ///
     /// # Safety
     /// There are `count` arguments, which are alive.
@@ -60,14 +65,16 @@ impl Receiver {
         }
     }
 
-    /// As `of`, where an instance that has no weak references is not found.
+    /// Returns the receiver of the fast path, which does not find instances without weak
+    /// references.
     #[inline(always)]
     pub(crate) fn assume_weak(method: bool) -> Self {
         if method { Self::Weak } else { Self::None }
     }
 }
 
-/// Raises a TypeError if a method's instance can be kept neither by a weak reference nor by equality.
+/// Raises a TypeError if a method's instance can be stored neither by a weak reference nor by
+/// equality.
 ///
 /// # Safety
 /// The type is alive.
@@ -90,16 +97,17 @@ pub(crate) unsafe fn check_equal(class: *mut ffi::PyTypeObject) -> Result<(), Ra
             .getattr("__qualname__")
             .map_or_else(|_| "this class".to_owned(), |name| name.to_string());
         PyTypeError::new_err(format!(
-            "a cached method cannot keep a weak reference to a {name}, nor tell its instances apart by their values: add '__weakref__' to its \
+            "a cached method can neither keep a weak reference to a {name} nor compare its instances by value: add '__weakref__' to its \
              __slots__ (dataclass(slots=True, weakref_slot=True)), or give it __eq__ and __hash__ (dataclass(frozen=True)), or use \
-             cached(method=False), which takes the instance for an argument as any other"
+             cached(method=False), which treats the instance as any other argument"
         ))
     })))
 }
 
 impl<'a> Call<'a> {
     /// # Safety
-    /// As vectorcall's: `args` are `positional` and as many more as there are `names` (a tuple, or null); all stay alive for `'a`.
+    /// As for vectorcall: `args` has `positional` arguments and one for each of `names` (a tuple,
+    /// or null); all stay alive for `'a`.
     #[inline(always)]
     pub(crate) unsafe fn new(
         args: *const Object,
@@ -133,7 +141,8 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Whether the key is a single argument by itself, or a tuple of it if that is a tuple.
+    /// Returns whether the key is a single argument by itself, or a tuple of one if the argument is
+    /// a tuple.
     #[inline(always)]
     fn is_single(&self) -> bool {
         self.args.len() == 1 && self.names.is_null() && !self.typed && self.receiver == Receiver::None
@@ -160,7 +169,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// If that is all that there is to the key.
+    /// Returns the positional arguments, if the key consists of those alone.
     #[inline(always)]
     fn as_positional(&self) -> Option<Positional<'a>> {
         let (args, receiver) = (self.args, self.receiver);
@@ -183,16 +192,16 @@ impl<'a> Call<'a> {
         Ok(mixed)
     }
 
-    /// How long the tuple is.
+    /// Returns the length of the key's tuple.
     fn key_len(&self) -> usize {
         let types = if self.typed { self.args.len() } else { 0 };
         self.args.len() + if self.names.is_null() { 0 } else { 2 } + types
     }
 
-    /// The key, as an object, to be kept.
+    /// Makes the key's object, to be stored.
     pub(crate) fn key(&self) -> Result<Ref, Raised> {
-        // SAFETY: `new`'s promise. Every place of the new tuple is filled before anybody else can see it, but for a failure, after
-        // which it is given back with nulls in it, as is allowed.
+        // SAFETY: `new`'s promise. Every place of the new tuple is filled before other code can see
+        // it. After a failure the tuple is released with nulls in it, which CPython allows.
         unsafe {
             if self.is_single() && !is_any_tuple(self.args[0]) {
                 return Ok(Ref::borrowed(self.args[0]));
@@ -231,7 +240,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Whether the key is that of this call, as far as can be told without running Python code.
+    /// Compares the key with that of this call, as far as that runs no Python code.
     ///
     /// # Safety
     /// The key is alive, and was made by [`key`](Self::key) of a call with the same settings.
@@ -251,7 +260,7 @@ impl<'a> Call<'a> {
     }
 
     /// # Safety
-    /// As `compare`, of a key that is a tuple.
+    /// As for `compare`, of a key that is a tuple.
     #[inline]
     unsafe fn compare_all(&self, key: &[Object]) -> Equal {
         if key.len() != self.key_len() {
@@ -260,7 +269,7 @@ impl<'a> Call<'a> {
         // SAFETY: the caller's promise, and `new`'s.
         unsafe {
             if self.is_single() {
-                // (Else the argument would be the key.)
+                // A single argument that is no tuple would be the key itself.
                 return if is_any_tuple(self.args[0]) {
                     compare(key[0], self.args[0])
                 } else {
@@ -305,12 +314,14 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Has Python say whether the key is that of this call, if [`compare`](Self::compare) cannot tell.
+    /// Compares the key with that of this call by Python's rich comparison, after
+    /// [`compare`](Self::compare) was inconclusive.
     ///
     /// # Safety
-    /// As `compare`; the key stays alive while other code runs.
+    /// As for `compare`; the key stays alive while other code runs.
     pub(crate) unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
-        // SAFETY: the caller's promise, and `new`'s. `compare` has looked at lengths, marks, instances and types.
+        // SAFETY: the caller's promise, and `new`'s. `compare` has checked lengths, marks,
+        // instances and types.
         unsafe {
             if !is_tuple(key) {
                 return rich_compare(key, self.args[0]);
@@ -340,13 +351,13 @@ impl<'a> Call<'a> {
         Ok(true)
     }
 
-    /// Whether a method's key is of an instance that is gone.
+    /// Returns whether a method's key is that of a dead instance.
     ///
     /// # Safety
     /// The key is alive, and was made by [`key`](Self::key).
     #[cfg(Py_GIL_DISABLED)]
     pub(crate) unsafe fn is_dead(key: Object) -> bool {
-        // SAFETY: the caller's promise; None is for ever.
+        // SAFETY: the caller's promise; None is never freed.
         unsafe {
             is_tuple(key)
                 && items(key)
@@ -355,7 +366,8 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The arguments of the call that a key was made of, `(args, kwargs)`; None for an instance that is gone.
+    /// Returns the arguments of the call that a key was made of, `(args, kwargs)`, with None for a
+    /// dead instance.
     ///
     /// # Safety
     /// The key is alive, and was made by [`key`](Self::key) with these settings.
@@ -393,7 +405,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The method's instance.
+    /// Returns the method's instance.
     pub(crate) fn instance(&self) -> Option<Object> {
         (self.receiver != Receiver::None).then(|| self.args[0])
     }
@@ -402,12 +414,13 @@ impl<'a> Call<'a> {
         self.receiver
     }
 
-    /// What vectorcall calls `nargsf`, without leave to use the place before the arguments.
+    /// Returns the number of positional arguments: vectorcall's `nargsf`, without the flag that
+    /// allows the use of the place before the arguments.
     pub(crate) fn positional(&self) -> usize {
         self.positional
     }
 
-    /// The arguments as Python objects, `(args, kwargs)`.
+    /// Returns the arguments as Python objects, `(args, kwargs)`.
     pub(crate) fn objects<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
         // SAFETY: `new`'s promise.
         let own = |object: &Object| unsafe { Bound::from_borrowed_ptr(py, *object) };
@@ -419,13 +432,13 @@ impl<'a> Call<'a> {
         Ok((PyTuple::new(py, by_position.iter().map(own))?, kwargs))
     }
 
-    /// Calls the function with these arguments; `nargsf` is vectorcall's.
+    /// Calls `function` with these arguments; `nargsf` is vectorcall's.
     ///
     /// # Safety
     /// The function stays alive.
     #[inline]
     pub(crate) unsafe fn call(&self, function: Object, nargsf: usize) -> Result<Ref, Raised> {
-        // SAFETY: `new`'s promise, which is that of vectorcall.
+        // SAFETY: `new`'s promise, which is vectorcall's.
         unsafe {
             let result = ffi::PyObject_Vectorcall(function, self.args.as_ptr(), nargsf, self.names);
             if result.is_null() {
@@ -442,7 +455,7 @@ fn combine(mixed: u64, hash: u64) -> u64 {
     mix(mixed, hash).rotate_left(17)
 }
 
-/// The hash of arguments by theirs; that of a method's instance is its address.
+/// Combines the arguments' hashes; that of a method's instance is its address.
 #[inline(always)]
 fn hash_args<E>(
     mut args: &[Object],
@@ -461,7 +474,7 @@ fn hash_args<E>(
     Ok(mixed)
 }
 
-/// Compares the part of a key that is made of arguments by position with as many of these.
+/// Compares the positional part of a key with as many arguments.
 ///
 /// # Safety
 /// All are alive.
@@ -491,7 +504,7 @@ unsafe fn compare_args(key: &[Object], args: &[Object], receiver: Receiver) -> E
     }
 }
 
-/// Arguments by position only, not `typed`: a method's instance and others, or at least two.
+/// Positional arguments only, not `typed`: a method's instance and others, or at least two.
 pub(crate) struct Positional<'a> {
     args: &'a [Object],
     receiver: Receiver,
@@ -507,21 +520,21 @@ impl<'a> Positional<'a> {
         Self { args, receiver }
     }
 
-    /// As [`Call::hash`].
+    /// Returns what [`Call::hash`] does.
     #[inline(always)]
     pub(crate) fn hash(&self) -> Result<u64, Raised> {
         // SAFETY: `new`'s promise.
         hash_args(self.args, self.receiver, |arg| unsafe { hash(arg) })
     }
 
-    /// The same, if it takes no call.
+    /// Returns the hash if [`hash_fast`] has those of all arguments.
     #[inline(always)]
     pub(crate) fn hash_fast(&self) -> Option<u64> {
         // SAFETY: `new`'s promise.
         hash_args(self.args, self.receiver, |arg| unsafe { hash_fast(arg) }.ok_or(())).ok()
     }
 
-    /// As [`Call::compare`].
+    /// Compares as [`Call::compare`] does.
     ///
     /// # Safety
     /// The key is alive, and made by [`Call::key`].
@@ -540,7 +553,7 @@ impl<'a> Positional<'a> {
         }
     }
 
-    /// As [`Call::rich_compare`].
+    /// Compares as [`Call::rich_compare`] does.
     ///
     /// # Safety
     /// As there.
@@ -559,11 +572,12 @@ impl<'a> Positional<'a> {
     }
 }
 
-/// A single argument, not `typed` and not a method's instance: what is most often asked for, apart from all else.
+/// A single argument, not `typed` and not a method's instance: the most frequent key, which has its
+/// own fast path.
 pub(crate) struct SingleArg(pub(crate) Object);
 
 impl SingleArg {
-    /// As [`Call::compare`].
+    /// Compares as [`Call::compare`] does.
     ///
     /// # Safety
     /// The key is alive, and made by [`Call::key`]; so is the argument.
@@ -588,14 +602,15 @@ impl SingleArg {
     }
 }
 
-/// What a weak reference refers to, for a comparison with an object that is alive: what is gone is never equal to that.
+/// Returns the object that a weak reference refers to, for a comparison with an object that is
+/// alive: a dead one never equals that.
 ///
 /// # Safety
-/// It is alive.
+/// The weak reference is alive.
 #[inline(always)]
 pub(crate) unsafe fn referent(weak: Object) -> Object {
-    // SAFETY: the layout of weak references in all versions: what they refer to comes first. It is set to None before that is gone,
-    // maybe by another thread.
+    // SAFETY: in all supported versions the referent is the first field of a weak reference.
+    // CPython sets it to None before the referent is freed, maybe in another thread.
     unsafe {
         if !is_exactly(weak, &raw mut ffi::_PyWeakref_RefType) {
             return ptr::null_mut();

@@ -1,12 +1,14 @@
-//! Exceptions of a load that several callers raise.
+//! Copies of a load's exception, for several callers to raise.
 //!
-//! Raising an exception writes a traceback and a context into it, and its handlers may add notes. One object that several callers raise
-//! carries all that from one to the next, keeps the frames of each alive, and on a free-threaded CPython 3.13 ends the process. So
-//! the caller that leads a load raises what the load raised, and every other raise is of a copy of its own, made by a [`Failure`].
+//! Raising an exception writes a traceback and a context into it, and its handlers may add notes.
+//! One object that several callers raise carries all that from one to the next, keeps the frames of
+//! each alive, and crashes a free-threaded CPython 3.13. So the caller that leads a load raises
+//! what the load raised, and every other caller raises a copy of its own, made by a [`Failure`].
 //!
-//! A copy has the frames of the load in its traceback, and nothing of another caller. A failure that is kept in a cache holds no frame:
-//! it remembers file, function, and line, and makes frames of these for each copy. All exceptions that an exception refers to are
-//! copied with it: cause, context, the members of a group, those among its arguments and its attributes.
+//! A copy has the frames of the load in its traceback, and nothing of another caller. A failure
+//! that is stored in a cache holds no frame: it remembers file, function and line, and makes frames
+//! of these for each copy. All exceptions that an exception refers to are copied with it: cause,
+//! context, the members of a group, and those among its arguments and attributes.
 
 use crate::ffi::raise;
 use crate::objects::{Object, Raised, Ref};
@@ -20,28 +22,30 @@ use std::ffi::CString;
 use std::ptr;
 
 unsafe extern "C" {
-    // Since 3.11, not declared by PyO3. The exception that the running code handles, a new reference; null for none.
+    // Part of CPython since 3.11, not declared by PyO3. Returns a new reference to the exception
+    // that the running code handles; null or None if there is none.
     fn PyErr_GetHandledException() -> Object;
 }
 
-/// The most exceptions that one copy consists of; a longer chain of contexts is cut off.
+/// The maximum number of exceptions in one copy; a longer chain of contexts is cut off.
 const MAX_EXCEPTIONS: usize = 64;
-/// The most lines of a traceback that are remembered: as many of its beginning as of its end.
+/// The maximum number of traceback lines that are remembered: half of them the outermost, half the
+/// innermost.
 const MAX_LINES: usize = 64;
 
 /// Makes copies of an exception.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct Failure {
-    /// The exceptions that a copy consists of, without tracebacks; the first is the one to be raised.
+    /// The exceptions that a copy consists of, without tracebacks; the first one is raised.
     exceptions: Vec<(Py<PyAny>, Trace)>,
 }
 
-/// Where an exception came from.
+/// The origin of an exception.
 enum Trace {
     Nowhere,
     /// A traceback, which holds its frames.
     Frames(Py<PyTraceback>),
-    /// Code objects without any code, which have a file and a name, with a line each; outermost first.
+    /// Code objects without instructions, with file and name, and a line for each; outermost first.
     Lines(Vec<(Py<PyCode>, i32)>),
 }
 
@@ -59,11 +63,14 @@ impl Failure {
 }
 
 impl Failure {
-    /// Returns a failure that makes copies of `error`, or `None` if it cannot be copied. Holds the frames of the load if `frames`, else
-    /// remembers the lines. May run Python code.
+    /// Returns a failure that makes copies of `error`, or `None` if it cannot be copied.
+    ///
+    /// It holds the frames of the load if `frames`, and else remembers their lines. May run Python
+    /// code.
     pub(crate) fn new<'py>(error: &Bound<'py, PyAny>, frames: bool) -> PyResult<Option<Bound<'py, Self>>> {
         let py = error.py();
-        // What the caller of the load handles is none of the load's doing, though Python has made it a context.
+        // Python makes the exception that the load's caller handles a context of the load's. Copies
+        // leave it out.
         let mut copies = Copies::new(handled(py).filter(|handled| !handled.is(error)));
         if copies.copy(error)?.is_none() {
             return Ok(None);
@@ -92,7 +99,7 @@ impl Failure {
             }
         }
         if let Some(handled) = handled(py) {
-            // As when the load itself raises in the middle of that.
+            // As if the load had raised while that exception is handled.
             let last = last_context(&copied);
             if !last.is(&handled) {
                 // SAFETY: both are exceptions; the reference is given away.
@@ -120,7 +127,8 @@ fn handled(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     unsafe { Bound::from_owned_ptr_or_opt(py, PyErr_GetHandledException()) }.filter(|handled| !handled.is_none())
 }
 
-/// The last exception of a chain of contexts that was just made, so it has no cycle but one through itself.
+/// Returns the last exception of a chain of contexts. The chain was just made, so it has no cycle
+/// but one through `exception`.
 fn last_context<'py>(exception: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
     let mut last = exception.clone();
     for _ in 0..MAX_EXCEPTIONS {
@@ -136,16 +144,16 @@ fn related<'py>(
     exception: &Bound<'py, PyAny>,
     get: unsafe extern "C" fn(Object) -> Object,
 ) -> Option<Bound<'py, PyAny>> {
-    // SAFETY: of an exception, these return a new reference, or null.
-    // (Before 3.12 a traceback that was set to None is None.)
+    // SAFETY: of an exception, these return a new reference, or null. (Before 3.12, a traceback
+    // that was set to None is None.)
     unsafe { Bound::from_owned_ptr_or_opt(exception.py(), get(exception.as_ptr())) }.filter(|found| !found.is_none())
 }
 
 /// Copies of exceptions that refer to each other.
 struct Copies<'py> {
-    /// Not copied: where a chain of contexts ends.
+    /// The exception at which a chain of contexts ends; it is not copied.
     end: Option<Bound<'py, PyAny>>,
-    /// Each with its copy; without one if that cannot be made, or is being made.
+    /// Originals with their copies; `None` while a copy is being made, and if it cannot be made.
     pairs: Vec<(Bound<'py, PyAny>, Option<Bound<'py, PyAny>>)>,
 }
 
@@ -154,7 +162,7 @@ impl<'py> Copies<'py> {
         Self { end, pairs: Vec::new() }
     }
 
-    /// Returns the exception's copy, without a traceback; `None` if there cannot be any.
+    /// Returns the exception's copy, without a traceback; `None` if it cannot be copied.
     fn copy(&mut self, exception: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         if let Some((_, copy)) = self.pairs.iter().find(|(known, _)| known.is(exception)) {
             return Ok(copy.clone());
@@ -174,7 +182,8 @@ impl<'py> Copies<'py> {
         let context = self.relative(related(exception, ffi::PyException_GetContext))?;
         let suppressed = exception.getattr(intern!(exception.py(), "__suppress_context__"))?;
         let raw = |relative: Option<Bound<'py, PyAny>>| relative.map_or(ptr::null_mut(), Bound::into_ptr);
-        // SAFETY: all are exceptions or null, and the references are given away. (A copy may come with the traceback.)
+        // SAFETY: all are exceptions or null, and the references are given away. (The class's own
+        // copy may have the traceback.)
         unsafe {
             ffi::PyException_SetCause(copy.as_ptr(), raw(cause));
             ffi::PyException_SetContext(copy.as_ptr(), raw(context));
@@ -191,7 +200,7 @@ impl<'py> Copies<'py> {
         }
     }
 
-    /// A copy with attributes and arguments, which may be exceptions themselves.
+    /// Copies an exception with its attributes and arguments, which may be exceptions themselves.
     fn without_relatives(&mut self, exception: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let (py, class) = (exception.py(), exception.get_type());
         let Some(base) = plain_base(&class)? else {
@@ -199,7 +208,7 @@ impl<'py> Copies<'py> {
                 .import(intern!(py, "copy"))?
                 .call_method1(intern!(py, "copy"), (exception,))?;
             if copy.is(exception) || !copy.is_instance_of::<PyBaseException>() {
-                return Err(PyTypeError::new_err("not copied"));
+                return Err(PyTypeError::new_err("the exception was not copied"));
             }
             let attributes = copy.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
             for (name, value) in attributes.copy()? {
@@ -207,7 +216,7 @@ impl<'py> Copies<'py> {
             }
             return Ok(copy);
         };
-        // Not by the class's own `__init__`, whose arguments need not be what the exception has as `args`.
+        // Not by the class's own `__init__`, whose arguments may differ from `args`.
         let reduced = base
             .call_method1(intern!(py, "__reduce__"), (exception,))?
             .cast_into::<PyTuple>()?;
@@ -225,7 +234,8 @@ impl<'py> Copies<'py> {
                 set(&copy, &name, &self.part(&name, value)?)?;
             }
         }
-        // What the built-in class has, and (before 3.12) does not say of itself. `obj` may be anything, and is left out as Python does.
+        // Attributes of the built-in class, which its `__reduce__` leaves out before 3.12. `obj`
+        // may be any object, and Python itself leaves it out.
         for class in base.mro().iter() {
             let members = class.getattr(intern!(py, "__dict__"))?;
             for name in members.try_iter()? {
@@ -238,7 +248,7 @@ impl<'py> Copies<'py> {
                     && !copy.getattr(&name).is_ok_and(|there| there.is(&value))
                 {
                     let value = self.part(name.as_any(), value)?;
-                    // (Some cannot be set. They were set when the copy was made.)
+                    // Read-only attributes cannot be set; they were set when the copy was made.
                     let _ = set(&copy, name.as_any(), &value);
                 }
             }
@@ -271,7 +281,7 @@ impl<'py> Copies<'py> {
     fn parts(&mut self, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyTuple>> {
         let py = args.py();
         let args = args.iter().map(|arg| match arg.cast_exact::<PyList>() {
-            // (A group was made with a list, or a tuple.)
+            // A group may have been made with a list or a tuple.
             Ok(list) => {
                 let items = list.iter().map(|item| self.part(&item, item.clone()));
                 Ok(PyList::new(py, items.collect::<PyResult<Vec<_>>>()?)?.into_any())
@@ -287,12 +297,13 @@ impl<'py> Copies<'py> {
         PyTuple::new(py, args.collect::<PyResult<Vec<_>>>()?)
     }
 
-    /// What a copy has where its original has `value`: another copy, if that is an exception.
+    /// Returns what a copy has where its original has `value`: a copy of that, if it is an
+    /// exception.
     fn part(&mut self, name: &Bound<'py, PyAny>, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         if value.is_instance_of::<PyBaseException>() {
             return Ok(self.copy(&value)?.unwrap_or(value));
         }
-        // Handlers add to the list that is there.
+        // Handlers append to this list, so the copy needs one of its own.
         match value.cast_exact::<PyList>() {
             Ok(notes) if name.eq(intern!(name.py(), "__notes__"))? => {
                 Ok(PyList::new(name.py(), notes.iter())?.into_any())
@@ -302,7 +313,7 @@ impl<'py> Copies<'py> {
     }
 }
 
-/// Sets an attribute, whatever the class does with assignments.
+/// Sets an attribute, past any `__setattr__` of the class.
 fn set(object: &Bound<'_, PyAny>, name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
     // SAFETY: all are alive.
     if unsafe { ffi::PyObject_GenericSetAttr(object.as_ptr(), name.as_ptr(), value.as_ptr()) } == 0 {
@@ -311,7 +322,7 @@ fn set(object: &Bound<'_, PyAny>, name: &Bound<'_, PyAny>, value: &Bound<'_, PyA
     Err(PyErr::fetch(object.py()))
 }
 
-/// The nearest base class that is built in, if the class leaves it to that how it is copied.
+/// Returns the nearest built-in base class, if the class inherits from it how it is copied.
 fn plain_base<'py>(class: &Bound<'py, PyType>) -> PyResult<Option<Bound<'py, PyType>>> {
     let py = class.py();
     for base in class.mro().iter() {
@@ -382,13 +393,13 @@ impl Trace {
     }
 }
 
-/// A code object of the same file and name, without anything of the code.
+/// Returns a code object with the same file and name, and no instructions.
 fn bare_code(code: &Bound<'_, PyAny>, line: i32) -> PyResult<Py<PyCode>> {
     let py = code.py();
     let c_string = |text: Vec<u8>| CString::new(text).unwrap_or_default();
     let file = code.getattr(intern!(py, "co_filename"))?.cast_into::<PyString>()?;
     let name = code.getattr(intern!(py, "co_name"))?.cast_into::<PyString>()?;
-    // SAFETY: a string, of which bytes are made in the way in which they are read again.
+    // SAFETY: a string, encoded as `PyCode_NewEmpty` decodes it.
     let file = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_EncodeFSDefault(file.as_ptr()))? };
     let (file, name) = (
         c_string(file.extract()?),

@@ -1,10 +1,11 @@
-//! Where Python calls: panics become exceptions, errors are raised, arguments are counted.
+//! The FFI boundary: functions that CPython calls return errors and panics as exceptions, and
+//! unpack their arguments.
 
 use crate::interrupt::{ReturnValue, raise_recorded};
 use crate::objects::{Object, Raised};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{BoundObject, ffi};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,7 @@ impl From<Raised> for PyErr {
     }
 }
 
-/// Sets an exception.
+/// Sets the exception of the calling thread.
 pub(crate) fn raise(error: PyErr) -> Raised {
     // SAFETY: as above.
     error.restore(unsafe { Python::assume_attached() });
@@ -32,7 +33,10 @@ fn panicked(panic: &(dyn Any + Send)) -> PyErr {
     PyRuntimeError::new_err(format!("hotset panicked, which is a bug: {text}"))
 }
 
-/// Runs what Python calls, catch_panics: `f` uses nothing of PyO3 that needs to know that the thread is attached.
+/// Runs `f` for a function that CPython calls, and turns a panic into an exception.
+///
+/// Cheaper than [`ffi_guard`]: `f` must not use what PyO3 allows only where it knows the thread to
+/// be attached.
 #[inline(always)]
 pub(crate) fn catch_panics<R: ReturnValue + Copy>(failed: R, f: impl FnOnce() -> Result<R, Raised>) -> R {
     let result = match catch_unwind(AssertUnwindSafe(f)) {
@@ -46,12 +50,31 @@ pub(crate) fn catch_panics<R: ReturnValue + Copy>(failed: R, f: impl FnOnce() ->
     raise_recorded(result, failed)
 }
 
-/// Runs what Python calls.
+/// Runs `f` for a function that CPython calls: attached to the interpreter, with panics and errors
+/// turned into exceptions.
 pub(crate) fn ffi_guard<R: ReturnValue + Copy>(failed: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     catch_panics(failed, || Python::attach(f).map_err(raise))
 }
 
-/// What methods return.
+/// Returns the arguments of a constructor.
+///
+/// # Safety
+/// `args` is an object, and `kwargs` an object or null; both are alive.
+pub(crate) unsafe fn constructor_arguments<'py>(
+    py: Python<'py>,
+    args: Object,
+    kwargs: Object,
+) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
+    // SAFETY: the caller's promise.
+    let (args, kwargs) = unsafe {
+        let kwargs = Bound::from_borrowed_ptr_or_opt(py, kwargs);
+        (Bound::from_borrowed_ptr(py, args), kwargs)
+    };
+    let kwargs = kwargs.map(|kwargs| kwargs.cast_into::<PyDict>()).transpose()?;
+    Ok((args.cast_into::<PyTuple>()?, kwargs))
+}
+
+/// The result of a method, which becomes a Python object.
 pub(crate) trait MethodResult {
     fn into_object(self, py: Python<'_>) -> PyResult<Object>;
 }
@@ -67,7 +90,7 @@ impl<T: for<'py> IntoPyObject<'py>> MethodResult for PyResult<T> {
     }
 }
 
-/// Runs a method that takes its arguments by position, at least and at most so many.
+/// Runs a method that takes from `least` to `most` arguments, by position.
 ///
 /// # Safety
 /// As for METH_FASTCALL; `this` is a `T`.
@@ -93,7 +116,8 @@ where
                 "expected {wanted} arguments, got {count}"
             )));
         }
-        // SAFETY: the caller's promise; `Bound` is a pointer, and these are borrowed for as long as the caller's.
+        // SAFETY: the caller's promise; `Bound` has the layout of a pointer, and these borrow the
+        // caller's references.
         let (this, args) = unsafe {
             let args = if count == 0 {
                 &[][..]
@@ -106,7 +130,7 @@ where
     })
 }
 
-/// [`method`] of a function whose parameters have names; `least` of them must be given.
+/// Runs a [`method`] whose parameters have names; at least `least` of them must be given.
 ///
 /// # Safety
 /// As for METH_FASTCALL with METH_KEYWORDS; `this` is a `T`.
@@ -121,7 +145,7 @@ pub(crate) unsafe fn named_method<T, R, const N: usize>(
 where
     R: MethodResult,
 {
-    // SAFETY: the caller's promise; `sorted` holds no references of its own, but the caller's.
+    // SAFETY: the caller's promise; `sorted` borrows the caller's references.
     unsafe {
         if names.is_null() {
             return method(this, args, count, (least, N), f);
@@ -133,7 +157,8 @@ where
     }
 }
 
-/// Puts arguments by name into their places; returns how many places are filled.
+/// Sorts arguments by the positions of their parameters; returns the number of positions that are
+/// filled.
 ///
 /// # Safety
 /// As for METH_FASTCALL with METH_KEYWORDS.
@@ -147,7 +172,8 @@ unsafe fn sort_by_name<const N: usize>(
 ) -> Result<([Object; N], usize), Raised> {
     let mut sorted = [ptr::null_mut(); N];
     Python::attach(|py| {
-        // SAFETY: the caller's promise: a tuple, and as many arguments as are by position or named.
+        // SAFETY: the caller's promise: `names` is a tuple, and `args` has `count` positional
+        // arguments and one for each name.
         let (names, args) = unsafe {
             let names = Bound::from_borrowed_ptr(py, names).cast_into_unchecked::<PyTuple>();
             (
@@ -187,8 +213,10 @@ unsafe fn sort_by_name<const N: usize>(
     .map_err(raise)
 }
 
-/// A table of methods for [`crate::types::TypeSpec`]: `c"name" => Type::function, least..=most, c"doc";`, where the names of the parameters may
-/// come before the text, `["key", "default"]`, if they may be given by name.
+/// Makes a table of methods for [`crate::types::TypeSpec`].
+///
+/// A row is `c"name" => Type::function, least..=most, c"doc";`. The names of the parameters stand
+/// before the text, as `["key", "default"]`, if callers may pass them by keyword.
 macro_rules! methods {
     (@one $this:ty, $name:literal, $function:expr, $least:literal, $most:literal, $doc:literal) => {{
         unsafe extern "C" fn call(
@@ -196,7 +224,8 @@ macro_rules! methods {
             args: *mut $crate::objects::Object,
             count: pyo3::ffi::Py_ssize_t,
         ) -> $crate::objects::Object {
-            // SAFETY: Python calls methods with objects of their type, and arguments as METH_FASTCALL says.
+            // SAFETY: CPython calls methods with objects of their type, and arguments as
+            // METH_FASTCALL specifies.
             unsafe { $crate::ffi::method::<$this, _>(this, args, count, ($least, $most), $function) }
         }
         pyo3::ffi::PyMethodDef {
@@ -214,7 +243,8 @@ macro_rules! methods {
             names: $crate::objects::Object,
         ) -> $crate::objects::Object {
             const PARAMETERS: [&str; $most] = [$($parameter),*];
-            // SAFETY: Python calls methods with objects of their type, and arguments as METH_FASTCALL with METH_KEYWORDS says.
+            // SAFETY: CPython calls methods with objects of their type, and arguments as
+            // METH_FASTCALL with METH_KEYWORDS specifies.
             unsafe {
                 $crate::ffi::named_method::<$this, _, _>(this, (args, count, names), $least, PARAMETERS, $function)
             }

@@ -1,15 +1,17 @@
-//! What threads take turns at: behind the GIL where there is one, else behind a lock of its own.
+//! Data that one thread uses at a time: guarded by the GIL where there is one, else by a mutex.
 //!
-//! A lock that nobody else wants costs two atomic operations, and a miss would take half a dozen of them.
+//! An uncontended mutex costs two atomic operations, and a miss would take half a dozen mutexes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Data for one thread at a time, each of which is attached to the interpreter. **No Python code runs while it is borrowed.**
+/// Data for one thread at a time, which must be attached to the interpreter. **No Python code runs
+/// while it is borrowed.**
 #[cfg(not(Py_GIL_DISABLED))]
 #[derive(Default)]
 pub(crate) struct GilCell<T>(std::cell::RefCell<T>);
 
-// SAFETY: who borrows holds the GIL, and gives it up only when Python code runs, which it does not while anything is borrowed.
+// SAFETY: a borrowing thread holds the GIL. It could give the GIL up only by running Python code,
+// which it does not do while it borrows.
 #[cfg(not(Py_GIL_DISABLED))]
 unsafe impl<T: Send> Sync for GilCell<T> {}
 
@@ -40,7 +42,7 @@ impl<T> GilCell<T> {
     }
 }
 
-/// A number that attached threads count up.
+/// A counter for attached threads.
 #[derive(Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -59,18 +61,18 @@ impl Counter {
         self.0.store(to, Ordering::Relaxed);
     }
 
-    /// Adds a number.
+    /// Adds `more` to the count.
     pub(crate) fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// Counts one; returns what it was before.
+    /// Adds one; returns the previous count.
     #[inline(always)]
     pub(crate) fn increment(&self, order: Ordering) -> u64 {
         if cfg!(Py_GIL_DISABLED) {
             self.0.fetch_add(1, order)
         } else {
-            // (Nobody else counts meanwhile.)
+            // The GIL is held from the load to the store, so no other thread counts in between.
             let before = self.0.load(Ordering::Relaxed);
             self.0.store(before.wrapping_add(1), order);
             before

@@ -1,8 +1,9 @@
-//! Exceptions that must end the program, raised where a call cannot stop: `KeyboardInterrupt`, `SystemExit`, and all that are no
-//! `Exception`, out of removal listeners and callbacks.
+//! Exceptions that must end the program, raised where a call cannot stop: `KeyboardInterrupt`,
+//! `SystemExit` and all others that are no `Exception`, raised by removal listeners and callbacks.
 //!
-//! Such code runs when a call has done its work and is about to return. What it raises is recorded, the remaining listeners are notified,
-//! and the call raises it instead of returning its result.
+//! Such code runs when a call has done its work and is about to return. What it raises is recorded,
+//! the remaining listeners are notified, and the call raises the exception instead of returning its
+//! result.
 
 use crate::objects::Object;
 use pyo3::exceptions::PyException;
@@ -14,14 +15,16 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 thread_local! {
-    /// The exception that this thread's call must raise; null for none. A reference.
+    /// A reference to the exception that this thread's call must raise; null for none.
     static RECORDED: Cell<Object> = const { Cell::new(ptr::null_mut()) };
 }
 
-/// How many threads have one, for a check without a lookup of the thread's own.
+/// The number of threads with a recorded exception, so that calls can check without thread-local
+/// storage.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// Reports what `callback` raised: to `sys.unraisablehook`, or by the call of this library that is running.
+/// Reports an exception of `callback`: records it for the running call to raise if it must end the
+/// program, else passes it to `sys.unraisablehook`.
 pub(crate) fn report_callback_error(error: PyErr, callback: &Bound<'_, PyAny>) {
     let py = callback.py();
     if error.is_instance_of::<PyException>(py) || !RECORDED.get().is_null() {
@@ -29,26 +32,26 @@ pub(crate) fn report_callback_error(error: PyErr, callback: &Bound<'_, PyAny>) {
         return;
     }
     RECORDED.set(error.into_value(py).into_ptr());
-    // Relaxed: each thread looks for its own.
+    // Relaxed: a thread only needs to see its own increment.
     THREADS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Takes what this thread's call must raise.
+/// Takes the exception that this thread's call must raise.
 pub(crate) fn take_recorded(py: Python<'_>) -> Option<PyErr> {
     if THREADS.load(Ordering::Relaxed) == 0 {
         return None;
     }
-    // SAFETY: a reference that is given away, or null.
+    // SAFETY: an owned reference, or null.
     let recorded = unsafe { Bound::from_owned_ptr_or_opt(py, RECORDED.replace(ptr::null_mut())) }?;
     THREADS.fetch_sub(1, Ordering::Relaxed);
     Some(PyErr::from_value(recorded))
 }
 
-/// What a function that Python calls returns.
+/// The return type of a function that CPython calls.
 pub(crate) trait ReturnValue {
-    /// Whether its caller expects an exception.
+    /// Whether the function's caller checks for an exception.
     const RAISES: bool = true;
-    /// Drops a result that is not returned. Runs Python code.
+    /// Drops a result that is replaced by an exception. Runs Python code.
     fn discard(self);
 }
 
@@ -67,7 +70,7 @@ impl ReturnValue for ffi::Py_ssize_t {
     fn discard(self) {}
 }
 
-/// A destructor's, which runs in the middle of another call.
+/// The return type of a destructor, which runs in the middle of another call and cannot raise.
 impl ReturnValue for () {
     const RAISES: bool = false;
     fn discard(self) {}
@@ -85,13 +88,13 @@ pub(crate) fn raise_recorded<R: ReturnValue>(result: R, failed: R) -> R {
 
 #[cold]
 fn raise_recorded_slow<R: ReturnValue>(result: R, failed: R) -> R {
-    // SAFETY: what Python calls is attached.
+    // SAFETY: CPython calls with the thread attached.
     let py = unsafe { Python::assume_attached() };
     let Some(error) = take_recorded(py) else {
         return result;
     };
     if let Some(context) = PyErr::take(py) {
-        // SAFETY: two exceptions, the second of which is given away.
+        // SAFETY: both are exceptions, and the second reference is given away.
         unsafe { ffi::PyException_SetContext(error.value(py).as_ptr(), context.into_value(py).into_ptr()) };
     } else {
         result.discard();

@@ -1,8 +1,12 @@
 //! The native part of hotset's Python wheel.
 //!
-//! `lru` is functools.lru_cache anew, by itself. `memo` and `mapping` are a function and a mapping on a `store`, which is the engine with
-//! Python objects in it; `snapshot` brings their entries into a file and back. What is called often is made of raw types (`types`); the rest is ordinary PyO3.
+//! `lru` is `functools.lru_cache`, by itself. `memo` is a function with a cache and `mapping` a
+//! cache as a mapping, both on a `store`: the engine with Python objects in it. `snapshot` saves
+//! their entries to a file and restores them. Types whose calls are hot are made of CPython's raw
+//! structures (`types`); the rest is ordinary PyO3.
 
+mod cache_methods;
+mod cache_ref;
 mod call;
 #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
 mod deferred_refcount;
@@ -22,34 +26,45 @@ mod snapshot;
 mod stack;
 mod store;
 mod tier2;
+mod ttl;
 mod types;
 
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Called in a child after a fork: loads that other threads were at are nobody's now.
+/// Drops the loads of other threads. Called by the module itself in children after a fork.
 #[pyfunction]
 fn after_fork() {
     flight::shared::note_fork();
 }
 
-/// Has waiting threads call `check` about loads that tasks lead: with the load's number, and whether the thread has waited already.
+/// Registers what threads call while they wait for a task's load. Called once.
+///
+/// Args:
+///     check: Called with the load's number, and whether the thread has waited already.
 #[pyfunction]
 fn check_loads(check: Bound<'_, PyAny>) {
     flight::shared::set_check(check);
 }
 
-/// Compares the caches' clock with the second tier's, whose time is `now`: before a cache trusts a tier, and at least every second then, since
-/// only one of them advances while the machine is suspended.
+/// Compares the caches' clock with that of the second tier.
+///
+/// Called before `set_trust`, and at least once per second afterwards.
+///
+/// Args:
+///     now: The time of the second tier, in nanoseconds.
 #[pyfunction]
 #[pyo3(signature = (now, /))]
 fn sync_clock(now: u64) {
     store::trust::sync_clock(now);
 }
 
-/// What leaves a cache is let go of by whoever comes next, and so must be of one interpreter. Those with a GIL of their own are refused by
-/// Python already.
+/// Raises an ImportError in any interpreter but the first that imports the module.
+///
+/// What leaves a cache is dropped by the next thread that returns from a call of this module, so
+/// all objects must belong to one interpreter. CPython itself refuses interpreters with a GIL of
+/// their own.
 fn refuse_another_interpreter() -> PyResult<()> {
     static FIRST: AtomicI64 = AtomicI64::new(-1);
     // SAFETY: the module is being imported, so the thread is attached.
@@ -88,9 +103,10 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
         os.call_method("register_at_fork", (), Some(&kwargs))?;
     }
     module.add_class::<flight::Flight>()?;
+    ttl::add(module)?;
     lru::add(module)?;
-    memo::add(module)?;
-    mapping::add(module)?;
+    memo::class::add(module)?;
+    mapping::class::add(module)?;
     snapshot::add(module)?;
     tier2::add(module)
 }

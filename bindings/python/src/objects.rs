@@ -1,4 +1,5 @@
-//! Python objects as the caches see them: hashing and comparing without running anybody's code where that is possible.
+//! Python objects as the caches use them: hashed and compared without running Python code where
+//! that is possible.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -7,12 +8,14 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 
 pub(crate) type Object = *mut ffi::PyObject;
 
-/// A Python exception is set.
+/// The error of a function that has set a Python exception.
 #[derive(Debug)]
 pub(crate) struct Raised;
 
-/// A reference to an object. Unlike PyO3's, which have to find out whether the thread is attached, it is let go of there and then:
-/// whatever drops one here is attached.
+/// An owned reference to an object.
+///
+/// It is dropped immediately, without PyO3's check of whether the thread is attached: it must be
+/// dropped by attached threads only.
 #[derive(Debug)]
 pub(crate) struct Ref(Object);
 
@@ -23,7 +26,7 @@ unsafe impl Sync for Ref {}
 
 impl Ref {
     /// # Safety
-    /// The reference is the caller's to give; not null.
+    /// The caller gives a reference away, which is not null.
     #[inline(always)]
     pub(crate) unsafe fn owned(object: Object) -> Self {
         Self(object)
@@ -43,19 +46,19 @@ impl Ref {
         self.0
     }
 
-    /// Where the pointer lies, as the item of a tuple does.
+    /// Returns the place of the pointer, as a tuple has its items.
     pub(crate) fn as_slot(&self) -> &Object {
         &self.0
     }
 
-    /// Gives the reference away.
+    /// Gives the reference to the caller.
     #[inline(always)]
     pub(crate) fn into_raw(self) -> Object {
         std::mem::ManuallyDrop::new(self).0
     }
 
     pub(crate) fn into_bound(self, py: Python<'_>) -> Bound<'_, PyAny> {
-        // SAFETY: the reference is given away.
+        // SAFETY: the reference is given to `Bound`.
         unsafe { Bound::from_owned_ptr(py, self.into_raw()) }
     }
 }
@@ -69,7 +72,7 @@ impl From<Bound<'_, PyAny>> for Ref {
 impl Clone for Ref {
     #[inline(always)]
     fn clone(&self) -> Self {
-        // SAFETY: held by `self`.
+        // SAFETY: `self` holds a reference.
         unsafe { Self::borrowed(self.0) }
     }
 }
@@ -77,17 +80,17 @@ impl Clone for Ref {
 impl Drop for Ref {
     #[inline(always)]
     fn drop(&mut self) {
-        // SAFETY: the reference is this one's.
+        // SAFETY: the reference is `self`'s.
         unsafe { ffi::Py_DECREF(self.0) }
     }
 }
 
-/// What can be said of two objects without running Python code.
+/// The result of a comparison that runs no Python code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Equal {
     Yes,
     No,
-    /// Only Python can tell.
+    /// Only Python's rich comparison can decide.
     Unknown,
 }
 
@@ -97,7 +100,7 @@ impl Equal {
     }
 }
 
-/// Spreads two words over one.
+/// Mixes two words into one.
 #[inline(always)]
 pub(crate) fn mix(a: u64, b: u64) -> u64 {
     let product = u128::from(a ^ b) * 0x9e37_79b9_7f4a_7c15;
@@ -105,7 +108,8 @@ pub(crate) fn mix(a: u64, b: u64) -> u64 {
 }
 
 /// # Safety
-/// The object is alive. As for all functions here: the thread is attached to the interpreter.
+/// The object is alive. As for all functions here: the calling thread is attached to the
+/// interpreter.
 #[inline(always)]
 pub(crate) unsafe fn is_exactly(object: Object, class: *mut ffi::PyTypeObject) -> bool {
     // SAFETY: the caller's promise.
@@ -120,7 +124,7 @@ pub(crate) unsafe fn is_tuple(object: Object) -> bool {
     unsafe { is_exactly(object, &raw mut ffi::PyTuple_Type) }
 }
 
-/// Whether it is a tuple, or of a subclass (as named tuples are).
+/// Returns whether it is a tuple or an instance of a subclass, as named tuples are.
 ///
 /// # Safety
 /// The object is alive.
@@ -130,27 +134,28 @@ pub(crate) unsafe fn is_any_tuple(object: Object) -> bool {
     unsafe { ffi::PyTuple_Check(object) != 0 }
 }
 
-/// The items of a tuple.
+/// Returns the items of a tuple.
 ///
 /// # Safety
 /// It is a tuple, and stays alive for `'a`.
 #[inline(always)]
 pub(crate) unsafe fn items<'a>(tuple: Object) -> &'a [Object] {
-    // SAFETY: a tuple's items follow it, and do not change.
+    // SAFETY: a tuple's items follow its head, and do not change.
     unsafe {
         let first = &raw const (*tuple.cast::<ffi::PyTupleObject>()).ob_item;
         slice::from_raw_parts(first.cast(), ffi::Py_SIZE(tuple) as usize)
     }
 }
 
-/// The word that says sign and size of an int, and its digits.
+/// Returns the word with sign and size of an int, and its digits.
 ///
 /// # Safety
 /// It is an int, and stays alive for `'a`.
 #[inline(always)]
 unsafe fn digits<'a>(int: Object) -> (usize, &'a [u32]) {
-    // SAFETY: the layout of ints from 3.11 to 3.14: a word behind the object's head, then digits of 30 bits. 3.11 has the signed
-    // number of digits there; from 3.12 on it is `digits << 3 | flag | sign`.
+    // SAFETY: the layout of ints from 3.11 to 3.14: a word behind the object's head, then digits of
+    // 30 bits. In 3.11 the word is the signed number of digits; from 3.12 on it is `digits << 3 |
+    // flag | sign`.
     unsafe {
         let word = int.byte_add(size_of::<ffi::PyObject>()).cast::<usize>();
         let tag = *word;
@@ -176,16 +181,16 @@ pub(crate) unsafe fn hash(object: Object) -> Result<u64, Raised> {
     if hash == -1 { Err(Raised) } else { Ok(hash as u64) }
 }
 
-/// The hash of what is hashed most often, if it is at hand.
+/// Returns the hash of a str that has cached it, or of an int of one digit.
 ///
 /// # Safety
 /// The object is alive.
 #[inline(always)]
 pub(crate) unsafe fn hash_fast(object: Object) -> Option<u64> {
-    // SAFETY: the caller's promise; the layouts are looked at for exact types only.
+    // SAFETY: the caller's promise; layouts are used after a check of the exact type.
     unsafe {
         if is_exactly(object, &raw mut ffi::PyUnicode_Type) {
-            // (Another thread may be setting it, to what this one would.)
+            // Relaxed: another thread that sets it concurrently stores the same hash.
             let cached = (&raw const (*object.cast::<ffi::PyASCIIObject>()).hash).cast::<AtomicIsize>();
             let cached = (*cached).load(Ordering::Relaxed);
             return (cached != -1).then_some(cached as u64);
@@ -193,7 +198,7 @@ pub(crate) unsafe fn hash_fast(object: Object) -> Option<u64> {
         if is_exactly(object, &raw mut ffi::PyLong_Type)
             && let (tag, [digit]) = digits(object)
         {
-            // As Python's own: what is equal to it, a float say, has that hash.
+            // As Python's own: a float that is equal to the int has the same hash.
             #[cfg(not(Py_3_12))]
             let sign = tag.cast_signed() as i64;
             #[cfg(Py_3_12)]
@@ -205,7 +210,7 @@ pub(crate) unsafe fn hash_fast(object: Object) -> Option<u64> {
     None
 }
 
-/// The numbers whose comparison runs no code of the user's.
+/// Returns whether objects of the type are numbers whose comparison runs no user code.
 ///
 /// # Safety
 /// The type is alive.
@@ -219,7 +224,7 @@ unsafe fn is_number(class: *mut ffi::PyTypeObject) -> bool {
 /// They are exact strings, and alive.
 #[inline(always)]
 unsafe fn same_text(a: Object, b: Object) -> bool {
-    // SAFETY: the caller's promise; strings do not change.
+    // SAFETY: the caller's promise; strings are immutable.
     unsafe {
         let (length, kind) = (ffi::PyUnicode_GET_LENGTH(a), ffi::PyUnicode_KIND(a));
         length == ffi::PyUnicode_GET_LENGTH(b) && kind == ffi::PyUnicode_KIND(b) && {
@@ -230,7 +235,9 @@ unsafe fn same_text(a: Object, b: Object) -> bool {
     }
 }
 
-/// Whether a key is this int or str, of which [`hash_fast`] has told a hash, as far as that takes no call.
+/// Returns whether `key` is the int or str `sought`, whose hash [`hash_fast`] has returned.
+///
+/// May return false for equal strings over 64 bytes: the slow path compares again.
 ///
 /// # Safety
 /// Both are alive.
@@ -239,7 +246,7 @@ pub(crate) unsafe fn equals_fast(key: Object, sought: Object) -> bool {
     if key == sought {
         return true;
     }
-    // SAFETY: the caller's promise, and the types are looked at first.
+    // SAFETY: the caller's promise, and types are checked before layouts are used.
     unsafe {
         let class = ffi::Py_TYPE(sought);
         if ffi::Py_TYPE(key) != class {
@@ -257,13 +264,13 @@ pub(crate) unsafe fn equals_fast(key: Object, sought: Object) -> bool {
     }
 }
 
-/// Compares few bytes.
+/// Compares at most 64 bytes without a call.
 ///
 /// # Safety
-/// There are so many bytes in both places.
+/// There are `count` bytes in both places.
 #[inline(always)]
 unsafe fn same_bytes(a: *const u8, b: *const u8, count: usize) -> bool {
-    // SAFETY: the caller's promise; what is read ends within it.
+    // SAFETY: the caller's promise; all reads end within `count` bytes.
     unsafe {
         let words = |at: usize| a.add(at).cast::<u64>().read_unaligned() == b.add(at).cast::<u64>().read_unaligned();
         if count >= 8 {
@@ -274,14 +281,14 @@ unsafe fn same_bytes(a: *const u8, b: *const u8, count: usize) -> bool {
                 }
                 at += 8;
             }
-            // (The last ones, which may be among those before.)
+            // The last word may overlap the one before.
             return words(count - 8);
         }
         (0..count).all(|at| *a.add(at) == *b.add(at))
     }
 }
 
-/// How deep tuples within tuples are compared here.
+/// The depth to which nested tuples are compared here.
 const DEPTH: usize = 4;
 
 /// Compares two objects as a dict does, identity first.
@@ -293,7 +300,7 @@ pub(crate) unsafe fn compare(a: Object, b: Object) -> Equal {
     if a == b {
         return Equal::Yes;
     }
-    // SAFETY: the caller's promise, and the types are looked at first.
+    // SAFETY: the caller's promise, and types are checked before layouts are used.
     unsafe {
         if is_exactly(a, &raw mut ffi::PyLong_Type) && is_exactly(b, &raw mut ffi::PyLong_Type) {
             return Equal::of(digits(a) == digits(b));
@@ -312,8 +319,8 @@ unsafe fn compare_slow(a: Object, b: Object, depth: usize) -> Equal {
     if a == b {
         return Equal::Yes;
     }
-    // SAFETY: the caller's promise, and the types are looked at first. The comparisons called here are those of the builtin types,
-    // which run no other code.
+    // SAFETY: the caller's promise, and types are checked before layouts are used. The comparisons
+    // called here are those of builtin types, which run no other code.
     unsafe {
         let (of_a, of_b) = (ffi::Py_TYPE(a), ffi::Py_TYPE(b));
         if is_number(of_a) && is_number(of_b) || of_a == of_b && of_a == &raw mut ffi::PyBytes_Type {
@@ -340,7 +347,8 @@ unsafe fn compare_slow(a: Object, b: Object, depth: usize) -> Equal {
             }
         }
         let plain = |class: *mut ffi::PyTypeObject| {
-            // Those whose objects are equal to themselves only; and builtin ones, which are equal to none of another type here.
+            // Types with the comparison of `object`, whose instances are equal to themselves only;
+            // and builtin types, whose instances equal no instance of another type here.
             (*class).tp_richcompare.map(|f| f as usize) == ffi::PyBaseObject_Type.tp_richcompare.map(|f| f as usize)
                 || is_number(class)
                 || [
@@ -357,7 +365,8 @@ unsafe fn compare_slow(a: Object, b: Object, depth: usize) -> Equal {
     Equal::Unknown
 }
 
-/// Whether all are equal: one that is not decides, whatever Python would say of others.
+/// Returns whether all parts are equal. One unequal part decides, whatever Python would return for
+/// others.
 #[inline(always)]
 pub(crate) fn all(parts: impl Iterator<Item = Equal>) -> Equal {
     let mut all = Equal::Yes;
@@ -371,7 +380,7 @@ pub(crate) fn all(parts: impl Iterator<Item = Equal>) -> Equal {
     all
 }
 
-/// Has Python compare two objects, identity first.
+/// Compares two objects by Python's rich comparison, identity first.
 ///
 /// # Safety
 /// Both are alive, and stay so while other code runs.

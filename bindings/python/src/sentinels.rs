@@ -1,27 +1,27 @@
-//! Objects of the module's own.
+//! Sentinel objects of the module.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::ptr;
 
-use crate::objects::{Object, Ref};
-use hotset::Ttl;
+use crate::objects::Object;
 
-/// What comes before the names in a key. Nobody else has it.
+/// Separates positional arguments from the names of keyword arguments in a key. No Python code can
+/// get hold of it.
 static KWARGS_MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-/// What stands for "no value" where None may be one.
+/// Stands for "no value" where None may be a value.
 static MISSING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// A time to live: that of the entry that is replaced.
 static KEEP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-/// A time to live: none.
+/// A time to live: the entry does not expire.
 static NEVER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// Says what it is, where it is shown.
+/// The type of sentinels for "no value", with a readable `repr`.
 #[pyclass(frozen, module = "hotset._hotset", name = "Missing")]
 struct Missing;
 
-/// What a time to live may be that is no number.
+/// A time to live that is not a number of seconds: KEEP or NEVER.
 #[pyclass(frozen, module = "hotset._hotset", name = "Lifetime")]
 struct Lifetime(&'static str);
 
@@ -47,51 +47,7 @@ impl Missing {
     }
 }
 
-/// A result that says how long it is good.
-#[pyclass(frozen, module = "hotset", name = "WithTtl")]
-pub(crate) struct WithTtl {
-    #[pyo3(get)]
-    value: Py<PyAny>,
-    /// As the native part takes it.
-    #[pyo3(get)]
-    ttl: Py<PyAny>,
-}
-
-#[pymethods]
-impl WithTtl {
-    #[new]
-    fn new(value: Bound<'_, PyAny>, ttl: Bound<'_, PyAny>) -> PyResult<Self> {
-        let checked = value.py().import("hotset._settings")?.call_method1("ttl_of", (ttl,))?;
-        Ok(Self {
-            value: value.unbind(),
-            ttl: checked.unbind(),
-        })
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let (value, ttl) = (self.value.bind(py).repr()?, self.ttl.bind(py).repr()?);
-        Ok(format!("WithTtl({value}, {ttl})"))
-    }
-}
-
-/// What was loaded, and how long it is good if it says so.
-#[inline]
-pub(crate) fn with_ttl(loaded: Ref, ttl: Ttl) -> PyResult<(Ref, Ttl)> {
-    // SAFETY: what was loaded by a caller is so by an attached thread.
-    let py = unsafe { Python::assume_attached() };
-    // SAFETY: it is held.
-    let object = unsafe { Bound::from_borrowed_ptr(py, loaded.get()) };
-    match object.cast_exact::<WithTtl>() {
-        Ok(own) => {
-            let own = own.get();
-            let ttl = crate::flight::ttl(Some(own.ttl.bind(py)))?;
-            Ok((own.value.bind(py).clone().into(), ttl))
-        }
-        Err(_) => Ok((loaded, ttl)),
-    }
-}
-
-/// To be called before anything else.
+/// Creates the sentinels. Must be called before any other function here.
 pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     KWARGS_MARK.get_or_try_init(py, || Py::new(py, Missing).map(Py::into_any))?;
@@ -101,12 +57,11 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add(name, made.clone_ref(py))?;
     }
     module.add_class::<Lifetime>()?;
-    module.add_class::<WithTtl>()?;
     module.add("MISSING", missing(py))
 }
 
 pub(crate) fn kwargs_mark() -> Object {
-    // SAFETY: callers are attached, as all that comes here.
+    // SAFETY: all callers are attached.
     let py = unsafe { Python::assume_attached() };
     KWARGS_MARK.get(py).map_or(ptr::null_mut(), Py::as_ptr)
 }

@@ -1,22 +1,26 @@
-//! The end of a thread's stack, before which recursion is a `RecursionError`.
+//! A check of the thread's stack, so that deep recursion raises a `RecursionError` and does not
+//! crash.
 //!
-//! Python's limits count calls: how much stack a call takes is up to the functions in between, and how much there is, to the thread. A
-//! function under a cache takes more of it than one without, so calls of user functions look at the stack itself, as Python
-//! does from 3.14 on.
+//! Python's limit counts calls, but the stack that a call takes depends on the functions in
+//! between, and the stack's size on the thread. A cached function takes more stack than the
+//! function alone. So calls of user functions compare the stack pointer with the stack's end, as
+//! Python does from 3.14 on.
 
 use crate::objects::Raised;
 use pyo3::exceptions::PyRecursionError;
 use std::cell::Cell;
 use std::hint::black_box;
 
-/// How much of a thread's stack is left for what a user's function calls: the smaller of this, and an eighth of the stack.
+/// The stack that is reserved for what a user's function calls: the smaller of this and an eighth
+/// of the stack.
 #[cfg(all(target_os = "linux", not(Py_3_14)))]
 const MARGIN: usize = 128 << 10;
 
-/// The stack of a thread, as addresses.
+/// The addresses of a thread's stack.
 #[derive(Clone, Copy)]
 struct Bounds {
-    /// The lowest one at which a user's function may be called; `usize::MAX` while the others are not known, 0 if they cannot be.
+    /// The lowest address at which a user's function may be called; `usize::MAX` while the bounds
+    /// are unknown, 0 if they cannot be known.
     limit: usize,
     lowest: usize,
     highest: usize,
@@ -28,7 +32,7 @@ thread_local! {
     };
 }
 
-/// Raises a `RecursionError` if the thread has hardly any stack left.
+/// Raises a `RecursionError` if the thread has too little stack left for a user's function.
 #[inline(always)]
 pub(crate) fn check() -> Result<(), Raised> {
     let here = 0_u8;
@@ -48,7 +52,8 @@ fn check_slow(here: usize) -> Result<(), Raised> {
         bounds = bounds_of_thread();
         BOUNDS.set(bounds);
     }
-    // (Outside of the thread's own stack it is one of another library's making, of which nothing is known.)
+    // Outside of the thread's own stack this is one that another library has made (of a greenlet,
+    // say), whose bounds are unknown.
     if here >= bounds.limit || !(bounds.lowest..bounds.highest).contains(&here) {
         return Ok(());
     }
@@ -66,7 +71,8 @@ const UNKNOWN: Bounds = Bounds {
 fn bounds_of_thread() -> Bounds {
     let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
     let (mut lowest, mut size) = (std::ptr::null_mut(), 0);
-    // SAFETY: the first call initializes the attributes if it returns 0, and the last one destroys them.
+    // SAFETY: the first call initializes the attributes if it returns 0, and the last one destroys
+    // them.
     unsafe {
         if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
             return UNKNOWN;

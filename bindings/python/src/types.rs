@@ -1,4 +1,5 @@
-//! Heap types made by hand: what PyO3's classes cost on the way in is more than a whole hit.
+//! Heap types made of CPython's raw structures: the entry into a method of a PyO3 class costs more
+//! than a whole hit.
 
 use crate::ffi::{ffi_guard, raise};
 use crate::objects::Object;
@@ -9,41 +10,52 @@ use pyo3::types::PyType;
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// How the objects begin whose types are made here.
+/// The first fields of all objects whose types are made here.
 #[repr(C)]
 pub(crate) struct ObjectHead {
     pub(crate) base: ffi::PyObject,
-    /// What vectorcall calls; null for what is not callable.
+    /// The function that vectorcall calls; null for objects that are not callable.
     pub(crate) vectorcall: Option<ffi::vectorcallfunc>,
     pub(crate) dict: Object,
     weak: Object,
 }
 
-/// An object whose type is made here; it begins with a [`ObjectHead`] (`repr(C)`).
+/// An object whose type is made here.
 ///
 /// # Safety
-/// The type is `repr(C)` and begins with a `ObjectHead`, which `new_object` gave to it and which does not change.
+/// The type is `repr(C)` and begins with an [`ObjectHead`], which [`new_object`] gave to it and
+/// which does not change.
 pub(crate) unsafe trait NativeObject: Sized {
-    /// Shows the collector all that the object holds; takes no lock, and runs nothing of Python's.
+    /// Returns a new reference to the Python object that `self` is.
+    fn to_python(&self, py: Python<'_>) -> Py<PyAny> {
+        let object = ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: `new_object` wrote `self` at the beginning of a Python object, which the borrow
+        // of `self` keeps alive.
+        unsafe { Bound::from_borrowed_ptr(py, object) }.unbind()
+    }
+
+    /// Shows the collector all references that the object holds. Takes no lock and runs no Python
+    /// code.
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int;
-    /// Lets go of all that may be part of a cycle.
+    /// Drops all references that may be part of a cycle.
     fn clear(&self);
-    /// Ends what is not Python's; after `clear`.
+    /// Drops what is not Python's, after `clear`.
     ///
     /// # Safety
     /// The object is not used any more.
     unsafe fn drop_native(this: *mut Self);
 }
 
-/// Describes a type.
+/// The description of a type.
 pub(crate) struct TypeSpec {
     pub(crate) name: &'static CStr,
     pub(crate) doc: &'static CStr,
     pub(crate) flags: u64,
     pub(crate) slots: Vec<ffi::PyType_Slot>,
     pub(crate) methods: Vec<ffi::PyMethodDef>,
-    /// Instances have a `__dict__`.
+    /// Whether instances have a `__dict__`.
     pub(crate) dict: bool,
 }
 
@@ -52,8 +64,21 @@ pub(crate) fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
 }
 
 impl TypeSpec {
-    /// Makes the type, and puts it into the module.
-    pub(crate) fn create<T: NativeObject>(self, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    /// Creates a type that is never freed, and stores it in `class` for code that makes instances.
+    pub(crate) fn create_static<T: NativeObject>(
+        self,
+        module: &Bound<'_, PyModule>,
+        class: &AtomicPtr<ffi::PyTypeObject>,
+    ) -> PyResult<()> {
+        let created = self.create::<T>(module)?;
+        // Relaxed: the module is being imported, so no other thread reads it yet. The reference is
+        // never released.
+        class.store(created.into_ptr().cast(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Creates the type and adds it to the module.
+    pub(crate) fn create<'py, T: NativeObject>(self, module: &Bound<'py, PyModule>) -> PyResult<Bound<'py, PyType>> {
         let member = |name: &'static CStr, offset: usize| ffi::PyMemberDef {
             name: name.as_ptr(),
             type_code: ffi::Py_T_PYSSIZET,
@@ -61,7 +86,7 @@ impl TypeSpec {
             flags: ffi::Py_READONLY,
             doc: ptr::null(),
         };
-        // SAFETY: these are structures of C for which all zeroes is the end of a list.
+        // SAFETY: structures of C, of which all zeroes mark the end of a list.
         let (no_member, no_method, no_getset): (ffi::PyMemberDef, ffi::PyMethodDef, ffi::PyGetSetDef) =
             unsafe { (std::mem::zeroed(), std::mem::zeroed(), std::mem::zeroed()) };
         let mut members = vec![member(c"__weaklistoffset__", offset_of!(ObjectHead, weak))];
@@ -84,7 +109,7 @@ impl TypeSpec {
         let mut methods = self.methods;
         methods.push(no_method);
         let mut slots = self.slots;
-        // The type refers to these tables for as long as it lives, which is as long as the process.
+        // The type refers to these tables and is never freed, so neither are they.
         slots.extend([
             slot(ffi::Py_tp_doc, self.doc.as_ptr().cast_mut().cast()),
             slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast()),
@@ -108,20 +133,23 @@ impl TypeSpec {
             let class = ffi::PyType_FromModuleAndSpec(module.as_ptr(), &raw mut spec, ptr::null_mut());
             Bound::from_owned_ptr_or_err(py, class)?.cast_into::<PyType>()?
         };
-        module.add(class.name()?, class)
+        module.add(class.name()?, &class)?;
+        Ok(class)
     }
 }
 
-/// A new object of the type: what `fill` makes of its head. No Python code runs between the object's allocation and that.
+/// Makes an object of the type from what `fill` returns for its head. No Python code runs between
+/// the allocation and `fill`.
 ///
 /// # Safety
-/// The type was made here for `T`, or is a subclass of such a one.
+/// The type was made here for `T`, or is a subclass of such a type.
 pub(crate) unsafe fn new_object<T: NativeObject>(
     class: *mut ffi::PyTypeObject,
     vectorcall: Option<ffi::vectorcallfunc>,
     fill: impl FnOnce(ObjectHead) -> T,
 ) -> PyResult<Object> {
-    // SAFETY: the caller's promise. The allocated object has room for a `T`, and begins with a head.
+    // SAFETY: the caller's promise. The allocated object has room for a `T`, and begins with a
+    // head.
     unsafe {
         let allocate = (*class)
             .tp_alloc
@@ -137,10 +165,11 @@ pub(crate) unsafe fn new_object<T: NativeObject>(
     }
 }
 
-/// [`new_object`], of what stands for a function, and is to be called by many threads as well as that.
+/// Makes a [`new_object`] that stands for `_function`, and scales with the number of calling
+/// threads as that does.
 ///
 /// # Safety
-/// As `new_object`.
+/// As for `new_object`.
 pub(crate) unsafe fn new_callable_like<T: NativeObject>(
     _function: &Bound<'_, PyAny>,
     class: *mut ffi::PyTypeObject,
@@ -161,11 +190,12 @@ unsafe extern "C" fn traverse<T: NativeObject>(this: Object, visit: ffi::visitpr
         if object.is_null() {
             0
         } else {
-            // SAFETY: the collector's function, with its argument; the object is alive, since `this` holds it.
+            // SAFETY: the collector's function with its argument; the object is alive, since `this`
+            // holds it.
             unsafe { visit(object, arg) }
         }
     };
-    // SAFETY: the collector traverses objects of the type. (A panic here could not be told to anybody.)
+    // SAFETY: the collector traverses objects of the type. (It has no way to report a panic.)
     unsafe {
         let head = &*this.cast::<ObjectHead>();
         match visit(ffi::Py_TYPE(this).cast()) {
@@ -193,10 +223,12 @@ unsafe extern "C" fn clear<T: NativeObject>(this: Object) -> c_int {
 }
 
 unsafe extern "C" fn dealloc<T: NativeObject>(this: Object) {
-    // SAFETY: Python's protocol for the end of an object of a heap type with support for the collector.
+    // SAFETY: CPython's protocol for the deallocation of an object of a heap type with garbage
+    // collection.
     unsafe {
         ffi::PyObject_GC_UnTrack(this.cast());
-        // What is let go of runs Python code, which must not meet or lose an exception that is set.
+        // The drops below run Python code, which must neither see nor replace an exception that is
+        // set.
         let pending = ffi::PyErr_Occurred()
             .is_null()
             .then_some(())
@@ -224,12 +256,28 @@ unsafe extern "C" fn dealloc<T: NativeObject>(this: Object) {
     }
 }
 
-/// `__get__`: a bound method, as functions do.
+/// Returns the exception for calls of an object whose references the garbage collector has cleared.
+#[cold]
+pub(crate) fn cleared_by_gc(what: &str) -> PyErr {
+    PyRuntimeError::new_err(format!("the garbage collector has cleared this {what}"))
+}
+
+/// `__copy__` and `__deepcopy__`: returns the object itself, as for functions.
+pub(crate) fn copy<T: NativeObject>(this: &T, _: &[Bound<'_, PyAny>], py: Python<'_>) -> PyResult<Py<PyAny>> {
+    Ok(this.to_python(py))
+}
+
+/// `__reduce__`: returns the qualified name, as for functions.
+pub(crate) fn reduce<T: NativeObject>(this: &T, _: &[Bound<'_, PyAny>], py: Python<'_>) -> PyResult<Py<PyAny>> {
+    this.to_python(py).getattr(py, "__qualname__")
+}
+
+/// `__get__`: returns a bound method, as functions do.
 pub(crate) unsafe extern "C" fn bind(this: Object, instance: Object, _class: Object) -> Object {
     unsafe extern "C" {
         fn PyMethod_New(function: Object, instance: Object) -> Object;
     }
-    // SAFETY: Python calls with objects that are alive; `instance` may be null.
+    // SAFETY: CPython calls with objects that are alive; `instance` may be null.
     unsafe {
         if instance.is_null() || ffi::Py_IsNone(instance) != 0 {
             ffi::Py_INCREF(this);
@@ -239,20 +287,21 @@ pub(crate) unsafe extern "C" fn bind(this: Object, instance: Object, _class: Obj
     }
 }
 
-/// Runs while an object's structures may not be used by another thread: with the GIL that is always so.
+/// Runs `f` while no other thread uses the object's structures; with the GIL that is always so.
 ///
-/// As a mutex of Python's, it is let go of while the thread waits or runs Python code that does.
+/// On a free-threaded build this is a critical section: it is suspended while the thread waits or
+/// detaches, so `f` must not rely on it across Python code.
 pub(crate) fn with_critical_section<R>(_object: Object, f: impl FnOnce() -> R) -> R {
     #[cfg(Py_GIL_DISABLED)]
     {
         struct Section(ffi::PyCriticalSection);
         impl Drop for Section {
             fn drop(&mut self) {
-                // SAFETY: begun below, on this thread, and sections nest.
+                // SAFETY: begun below by this thread, and sections nest.
                 unsafe { ffi::PyCriticalSection_End(&raw mut self.0) }
             }
         }
-        // SAFETY: all zeroes is how a section starts out.
+        // SAFETY: all zeroes is the initial state of a section.
         let mut section = Section(unsafe { std::mem::zeroed() });
         // SAFETY: the object is alive, and the section does not move until it ends.
         unsafe { ffi::PyCriticalSection_Begin(&raw mut section.0, _object) };

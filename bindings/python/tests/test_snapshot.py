@@ -168,7 +168,7 @@ def test_what_is_no_file_of_this_kind(path, tmp_path):
         assert reason(**how) == "schema"
     for text in (b"", b"{}", b"PK" + whole, bytes(1000)):
         path.write_bytes(text)
-        assert reason() in ("not a snapshot", "damaged")
+        assert reason() in ("not a snapshot", "corrupt")
     path.write_bytes(b'{"some": "json"}')
     assert reason() == "not a snapshot"
     path.write_bytes(whole[:8] + b"\2" + whole[9:])
@@ -444,13 +444,13 @@ def test_steps_are_for_one_thread_and_in_order(path):
     saving = cache.save_session(str(path), 0)
     with pytest.raises(IndexError):
         saving.add(0, b"", b"")
-    with pytest.raises(RuntimeError, match="done with"):
+    with pytest.raises(RuntimeError, match="has ended"):
         saving.batch()
     assert not path.exists() and os.listdir(path.parent) == []
     saving = cache.save_session(str(path), 0)
     saving.batch()
     saving.finish()
-    with pytest.raises(RuntimeError, match="done with"):
+    with pytest.raises(RuntimeError, match="has ended"):
         saving.finish()
     saving = cache.save_session(str(path), 0)
     saving.batch()

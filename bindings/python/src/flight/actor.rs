@@ -1,7 +1,8 @@
-//! Who leads a load, or waits for one.
+//! The leader of a load, and the callers that wait for it.
 //!
-//! A load belongs to the greenlet that began it: greenlets of one thread take turns on its stack, so another one may look up a key that
-//! is being loaded, and must not block the thread in which the load continues.
+//! A load belongs to the greenlet that began it. Greenlets of one thread take turns on its stack:
+//! another one may look up a key that is being loaded, and must not block the thread in which the
+//! load continues.
 
 use pyo3::ffi;
 use pyo3::intern;
@@ -11,19 +12,19 @@ use pyo3::types::{PyDict, PyString};
 use std::ffi::{c_int, c_ulong};
 
 unsafe extern "C" {
-    // Of Python's stable interface, not declared by PyO3.
+    // Part of Python's stable interface, not declared by PyO3.
     fn PyThread_get_thread_ident() -> c_ulong;
     #[cfg_attr(not(Py_3_13), link_name = "_Py_IsFinalizing")]
     fn Py_IsFinalizing() -> c_int;
 }
 
-/// The calling thread; never 0.
+/// Returns the calling thread's identifier; never 0.
 pub(crate) fn current_thread() -> u64 {
     // SAFETY: it has no conditions.
     unsafe { PyThread_get_thread_ident() as u64 }
 }
 
-/// Whether the interpreter is ending: then no thread runs but the calling one.
+/// Returns whether the interpreter is finalizing: then no other thread runs.
 pub(crate) fn is_finalizing() -> bool {
     // SAFETY: it has no conditions.
     unsafe { Py_IsFinalizing() != 0 }
@@ -32,26 +33,26 @@ pub(crate) fn is_finalizing() -> bool {
 /// The leader of a load.
 #[derive(Clone, Copy)]
 pub(crate) struct Actor {
-    /// A task of asyncio's, in an event loop that runs in the thread.
+    /// Whether it is an asyncio task, whose event loop runs in the thread.
     pub(crate) task: bool,
     pub(crate) thread: u64,
-    /// The address of the running greenlet, which lives as long as its load; 0 while there are none.
+    /// The address of the running greenlet, which lives as long as its load; 0 if there is none.
     greenlet: usize,
 }
 
-/// What a caller may do about a load that another one leads.
+/// The relation of a caller to the leader of a load.
 pub(crate) enum Relation {
-    /// The caller leads it.
+    /// The caller is the leader.
     Own,
-    /// It may wait.
+    /// The caller may wait for the leader.
     Other,
-    /// It must not: other greenlets of this thread would wait, too.
+    /// The caller must not wait: that would block other greenlets of its thread.
     Bypass,
 }
 
 impl Actor {
     pub(crate) fn current(task: bool) -> Self {
-        // SAFETY: whoever loads is attached.
+        // SAFETY: the calling thread is attached.
         let py = unsafe { Python::assume_attached() };
         let greenlet = if task { None } else { running_greenlet(py) };
         Self {
@@ -61,19 +62,19 @@ impl Actor {
         }
     }
 
-    /// What the calling one, which is no task, is to a leader.
+    /// Returns the relation of this actor, which calls and is no task, to the leader of a load.
     pub(crate) fn relation(self, leader: Self) -> Relation {
-        // SAFETY: whoever loads is attached.
+        // SAFETY: the calling thread is attached.
         let py = unsafe { Python::assume_attached() };
         let greenlet = running_greenlet(py);
-        // (One that is not the thread's first has another as its parent.)
+        // A greenlet that is not its thread's first has a parent.
         let is_first = greenlet.as_ref().is_none_or(|greenlet| {
             !greenlet
                 .getattr(intern!(py, "parent"))
                 .is_ok_and(|parent| !parent.is_none())
         });
         if !leader.task && leader.thread == self.thread {
-            // A load that began before there were greenlets is the first one's.
+            // A load that began before greenlet was imported belongs to the first greenlet.
             let own = leader.greenlet == self.greenlet || leader.greenlet == 0 && is_first;
             return if own { Relation::Own } else { Relation::Bypass };
         }
@@ -86,7 +87,7 @@ impl Actor {
     }
 }
 
-/// The greenlet that runs, if the package has been imported.
+/// Returns the running greenlet, if the package has been imported.
 fn running_greenlet(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     static GETCURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if let Some(getcurrent) = GETCURRENT.get(py) {
@@ -98,17 +99,19 @@ fn running_greenlet(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     getcurrent.call0().ok()
 }
 
-/// The module of this name, if it has been imported.
+/// Returns the module of this name, if it has been imported.
 fn imported<'py>(py: Python<'py>, name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
-    // SAFETY: borrowed from the interpreter, which keeps it.
+    // SAFETY: borrowed from the interpreter, which holds it.
     let modules = unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PyImport_GetModuleDict()) }?;
     modules.cast::<PyDict>().ok()?.get_item(name).ok()?
 }
 
-/// Whether the calling thread has a hub of gevent or eventlet, which runs other greenlets while this one waits. A thread's first greenlet
-/// is the thread itself: without a hub it may block as any thread.
+/// Returns whether the calling thread has a hub of gevent or eventlet, which runs other greenlets
+/// while this one waits.
+///
+/// A thread's first greenlet is the thread itself: without a hub it may block as any thread does.
 fn has_hub(py: Python<'_>) -> bool {
-    // (Neither has a public function that does not make a hub where there is none.)
+    // The public functions of both packages make a hub where there is none.
     let gevent = || {
         let hub = imported(py, intern!(py, "gevent._hub_local"))?.call_method0(intern!(py, "get_hub_if_exists"));
         hub.ok().filter(|hub| !hub.is_none())

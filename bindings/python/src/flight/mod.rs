@@ -1,44 +1,49 @@
-//! A load that is going on, as Python sees it.
+//! A load in progress, as Python code handles it.
 
 pub(crate) mod actor;
 pub(crate) mod shared;
 
+use crate::cache_ref::CacheRef;
 use crate::exception_copy::Failure;
 use crate::interrupt;
-use crate::mapping::Mapping;
-use crate::memo::Memo;
 use crate::objects::Ref;
-use crate::sentinels::{is_keep, is_never, missing, with_ttl};
+use crate::sentinels::missing;
 use crate::store::loads::LoadToken;
-use crate::store::options::seconds;
+use crate::ttl::unwrap_with_ttl;
 use hotset::Ttl;
-use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use shared::{Completion, Outcome, SharedLoad};
+use shared::{Completion, Outcome, SharedLoad, failure};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-/// The cache that a load is for.
-pub(crate) enum Of {
-    Memo(Py<PyAny>),
-    Mapping(Py<PyAny>),
+/// The cache that a load belongs to.
+pub(crate) trait LoadOwner {
+    /// Ends the load that `lead` leads, even after errors: stores its outcome unless the load was
+    /// invalidated, and hands it to the waiters.
+    fn end_load(&self, py: Python<'_>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()>;
+
+    /// Logs that an expired value is served for the key with this hash, because its load raised
+    /// `error`.
+    fn log_stale(&self, _hash: u64, _error: &PyErr) {}
 }
 
-/// What the leader has to see to.
+/// What the leader needs to end its load.
 pub(crate) struct Lead {
-    pub(crate) of: Of,
-    /// The key that the cache holds, or would.
+    pub(crate) cache: CacheRef<dyn LoadOwner>,
+    /// The key that the cache holds for the load's result.
     pub(crate) key: Ref,
     pub(crate) token: LoadToken,
-    /// The call's `(args, kwargs)`, if a function made the key of them.
+    /// The call's `(args, kwargs)`, if a key function made the key of them.
     pub(crate) call: Option<(Py<PyAny>, Py<PyAny>)>,
-    /// It reloads a value that is served.
+    /// Whether it reloads a value that is still served.
     pub(crate) reloads: bool,
     pub(crate) ended: AtomicBool,
 }
 
-/// A load that is going on.
+/// A load in progress, as Memo.begin and Cache.begin return it.
+///
+/// There is one kind for its leader, which ends it once, and another for callers that wait.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct Flight {
     pub(crate) lead: Option<Lead>,
@@ -46,10 +51,10 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
-    pub(crate) fn lead(of: Of, key: Ref, token: LoadToken) -> Self {
+    pub(crate) fn lead(cache: CacheRef<dyn LoadOwner>, key: Ref, token: LoadToken) -> Self {
         Self {
             lead: Some(Lead {
-                of,
+                cache,
                 key,
                 token,
                 call: None,
@@ -67,32 +72,30 @@ impl Flight {
         }
     }
 
-    /// Ends the load, if the caller leads it and has not ended it yet.
+    /// Ends the load; raises a RuntimeError if the caller does not lead it, or has ended it.
     fn end(&self, py: Python<'_>, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         let lead = self.lead.as_ref();
         let lead = lead.ok_or_else(|| PyRuntimeError::new_err("only the leader of a load can end it"))?;
         if lead.ended.swap(true, Ordering::Relaxed) {
             return Err(PyRuntimeError::new_err("the load has been ended already"));
         }
-        match &lead.of {
-            Of::Memo(memo) => Memo::end(py, memo, lead, outcome, ttl)?,
-            Of::Mapping(mapping) => Mapping::end(py, mapping, lead, outcome, ttl)?,
-        }
+        lead.cache.end_load(py, lead, outcome, ttl)?;
         interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
-    /// The leader needs no load any more.
+    /// Ends the load without an outcome.
     pub(crate) fn give_up(&self, py: Python<'_>) -> PyResult<()> {
         self.end(py, &Outcome::Abandoned, Ttl::Default)
     }
 
     fn waits_for(&self) -> PyResult<&SharedLoad> {
         let shared = self.shared.as_deref();
-        shared.ok_or_else(|| PyRuntimeError::new_err("who leads a load cannot wait for it"))
+        shared.ok_or_else(|| PyRuntimeError::new_err("the leader of a load cannot wait for it"))
     }
 }
 
-/// The value for a waiter, or an exception of its own; MISSING if the load was abandoned.
+/// Returns the value for a waiter, or raises its copy of the exception; MISSING if the load was
+/// abandoned.
 pub(crate) fn reply(py: Python<'_>, completion: Completion) -> PyResult<Py<PyAny>> {
     match completion {
         Completion::Value(value) => Ok(value.into_bound(py).unbind()),
@@ -104,91 +107,70 @@ pub(crate) fn reply(py: Python<'_>, completion: Completion) -> PyResult<Py<PyAny
     }
 }
 
-/// What came of a load that raised: an error for all, or nothing, if that was meant for its leader only.
-pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Outcome {
-    if error.is_instance_of::<PyException>(py) {
-        let value = error.value(py);
-        // (Before 3.12 Python keeps the two apart.)
-        if let Some(traceback) = error.traceback(py) {
-            // SAFETY: an exception, and a traceback.
-            unsafe { pyo3::ffi::PyException_SetTraceback(value.as_ptr(), traceback.as_ptr()) };
-        }
-        Outcome::Error(value.clone().into_any().into())
-    } else {
-        Outcome::Abandoned
-    }
-}
-
-/// The time to live that comes with a value: seconds (0 is over at once), `KEEP`, `NEVER`, or None for the default.
-pub(crate) fn ttl(given: Option<&Bound<'_, PyAny>>) -> PyResult<Ttl> {
-    let Some(given) = given.filter(|given| !given.is_none()) else {
-        return Ok(Ttl::Default);
-    };
-    if is_keep(given) {
-        return Ok(Ttl::Keep);
-    }
-    if is_never(given) {
-        return Ok(Ttl::Never);
-    }
-    match given.extract::<f64>() {
-        Ok(seconds) if seconds <= 0.0 => Ok(Ttl::After(Duration::ZERO)),
-        _ => seconds("ttl", given).map(Ttl::After),
-    }
-}
-
 #[pymethods]
 impl Flight {
-    /// The load's number in this process, the same for all who have to do with it.
+    /// The number of the load in this process, the same for its leader and its waiters.
     #[getter]
     fn id(&self) -> Option<u64> {
         let lead = self.lead.as_ref().map(|lead| lead.token.id);
         lead.or_else(|| self.shared.as_ref().map(|shared| shared.id))
     }
 
-    /// Whether a task leads it.
+    /// Whether a task leads the load, rather than a thread.
     #[getter]
     fn of_task(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| shared.of_task())
     }
 
-    /// The leader has the value: stores it, unless the key was changed meanwhile, and hands it to all who wait.
+    /// Stores the loaded value, unless the load was invalidated, and passes it to all waiters.
+    ///
+    /// Called by the leader.
+    ///
+    /// Args:
+    ///     value: The value.
+    ///     ttl: Seconds, KEEP, NEVER, or None for the ttl of the cache.
     #[pyo3(signature = (value, ttl = None, /))]
     fn finish(&self, py: Python<'_>, value: Bound<'_, PyAny>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        let ttl = self::ttl(ttl.as_ref())?;
-        let (value, ttl) = with_ttl(value.into(), ttl)?;
+        let ttl = crate::ttl::parse_ttl(ttl.as_ref())?;
+        let (value, ttl) = unwrap_with_ttl(value.into(), ttl)?;
         self.end(py, &Outcome::Value(value), ttl)
     }
 
-    /// The leader has none: all who wait get this error.
+    /// Raises `error` in all waiters, and caches an `Exception` for negative_ttl.
+    ///
+    /// Called by the leader.
+    ///
+    /// Args:
+    ///     error: The exception.
     #[pyo3(signature = (error, /))]
     fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         if !error.is_instance_of::<pyo3::exceptions::PyBaseException>() {
-            return Err(PyTypeError::new_err("an exception is needed"));
+            return Err(PyTypeError::new_err("the error must be an exception"));
         }
         let outcome = failure(py, &PyErr::from_value(error));
         self.end(py, &outcome, Ttl::Default)
     }
 
-    /// The leader's load failed with this error, and its caller serves the expired value: logs that, once in a spell of failures.
+    /// Logs, once per series of failures, that the load failed and the old value is returned.
+    ///
+    /// Args:
+    ///     error: The exception of the load.
     #[pyo3(signature = (error, /))]
     fn log_stale(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
-        if let Some(Lead {
-            of: Of::Memo(memo),
-            token,
-            ..
-        }) = &self.lead
-        {
-            Memo::end_stale(memo, token.hash(), &PyErr::from_value(error));
+        if let Some(lead) = &self.lead {
+            lead.cache.log_stale(lead.token.hash(), &PyErr::from_value(error));
         }
         interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
-    /// The leader gave up: who waits tries again.
+    /// Gives the load up (because its task was cancelled, say): waiters try again.
+    ///
+    /// Dropping a leader's Flight does the same.
     fn abandon(&self, py: Python<'_>) -> PyResult<()> {
         self.give_up(py)
     }
 
-    /// Whether the load has ended.
+    /// Returns whether the load has ended.
     fn done(&self) -> bool {
         match (&self.lead, &self.shared) {
             (Some(lead), _) => lead.ended.load(Ordering::Relaxed),
@@ -196,7 +178,10 @@ impl Flight {
         }
     }
 
-    /// The value, or raises the error; MISSING if the load was abandoned.
+    /// Returns the value of a load that is done; MISSING if it was abandoned.
+    ///
+    /// Raises:
+    ///     BaseException: The exception of the load.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let completion = self.waits_for()?.completion();
         reply(
@@ -205,14 +190,19 @@ impl Flight {
         )
     }
 
-    /// Blocks until the load has ended, and then is as result().
+    /// Blocks until the load is done, without holding the GIL; returns as `result` does.
     #[pyo3(name = "wait")]
     fn wait_done(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let completion = self.waits_for()?.wait(py)?;
         reply(py, completion)
     }
 
-    /// Has the callback called when the load has ended.
+    /// Has `callback` called once when the load is done; immediately if it is done already.
+    ///
+    /// It is called without a lock, by the thread that ends the load.
+    ///
+    /// Args:
+    ///     callback: The function.
     #[pyo3(signature = (callback, /))]
     fn add_done_callback(&self, callback: Bound<'_, PyAny>) -> PyResult<()> {
         self.waits_for()?.add_callback(callback);
@@ -228,6 +218,7 @@ impl Drop for Flight {
             .is_some_and(|lead| !lead.ended.load(Ordering::Relaxed))
         {
             Python::attach(|py| {
+                // A destructor may run while an exception is set, which must survive it.
                 let pending = PyErr::take(py);
                 if let Err(error) = self.end(py, &Outcome::Abandoned, Ttl::Default) {
                     error.write_unraisable(py, None);

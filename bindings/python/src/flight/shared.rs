@@ -1,10 +1,10 @@
-//! A load that somebody waits for.
+//! A load that other callers wait for.
 
 use super::actor::{Actor, current_thread};
 use crate::exception_copy::Failure;
 use crate::interrupt;
 use crate::objects::Ref;
-use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
+use pyo3::exceptions::{PyException, PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use std::ffi::{c_int, c_longlong, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-// Of Python's stable interface, not declared by PyO3.
+// Part of Python's stable interface, not declared by PyO3.
 unsafe extern "C" {
     fn PyThread_allocate_lock() -> *mut c_void;
     fn PyThread_free_lock(lock: *mut c_void);
@@ -20,23 +20,26 @@ unsafe extern "C" {
     fn PyThread_release_lock(lock: *mut c_void);
 }
 
-/// What `PyThread_acquire_lock_timed` returns when it has the lock, and when a signal came.
+/// The results of `PyThread_acquire_lock_timed`: the lock was acquired; a signal interrupted the
+/// wait.
 const ACQUIRED: c_int = 1;
 const INTERRUPTED: c_int = 2;
 
-/// The interval, in microseconds, at which a waiting thread looks whether the event loop of the task that loads still runs.
+/// The interval, in microseconds, at which a waiting thread checks that the event loop of the
+/// loading task still runs.
 const INTERVAL: c_longlong = 50_000;
 
-/// Called with the number of a load that a task leads, and whether the caller has waited for it already: abandons the load if its
-/// event loop does not run.
+/// Called with the number of a load that a task leads, and whether the caller has waited for it:
+/// abandons the load if its event loop does not run.
 static CHECK_EVENT_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 pub(crate) fn set_check(check: Bound<'_, PyAny>) {
-    // (The first one stays: a module that is imported anew has its functions in the same place.)
+    // The first one stays: the functions of a module that is imported again are equivalent.
     let _ = CHECK_EVENT_LOOP.set(check.py(), check.clone().unbind());
 }
 
-/// Goes on in a child after a fork: loads of an earlier number are nobody's.
+/// Incremented in a child after a fork: the leaders of loads with an earlier number are in the
+/// parent.
 static FORK_COUNT: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) fn fork_count() -> u64 {
@@ -44,31 +47,33 @@ pub(crate) fn fork_count() -> u64 {
 }
 
 pub(crate) fn note_fork() {
+    // Relaxed: only the forking thread exists in the child.
     FORK_COUNT.fetch_add(1, Ordering::Relaxed);
+    // The threads that waited are in the parent.
     wait_graph().clear();
 }
 
-/// The outcome of a load, as its leader has it.
+/// The outcome of a load, for its leader.
 #[derive(Clone)]
 pub(crate) enum Outcome {
     Value(Ref),
     /// The exception that the leader raises.
     Error(Ref),
-    /// Waiters try again.
+    /// No outcome: waiters try again.
     Abandoned,
 }
 
-/// The outcome of a load, as its waiters get it.
+/// The outcome of a load, for its waiters.
 #[derive(Clone)]
 pub(crate) enum Completion {
     Value(Ref),
-    /// A [`Failure`], which makes an exception for each.
+    /// A [`Failure`], which makes a copy of the exception for each waiter.
     Error(Ref),
     Abandoned,
 }
 
 impl Completion {
-    /// May run Python code.
+    /// Makes an outcome shareable. May run Python code.
     fn of(py: Python<'_>, outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Value(value) => Self::Value(value.clone()),
@@ -76,7 +81,7 @@ impl Completion {
                 let error = error.clone().into_bound(py);
                 match Failure::new(&error, true) {
                     Ok(Some(failure)) => Self::Error(failure.into_any().into()),
-                    // Each waiter loads for itself then, and has an exception of its own.
+                    // Without a copy, each waiter loads for itself and gets its own exception.
                     Ok(None) => Self::Abandoned,
                     Err(raised) => {
                         interrupt::report_callback_error(raised, &error);
@@ -89,18 +94,35 @@ impl Completion {
     }
 }
 
+/// Returns the outcome of a load that raised: an error for all callers, or none if the exception
+/// concerns its leader only, as `KeyboardInterrupt` does.
+pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Outcome {
+    if error.is_instance_of::<PyException>(py) {
+        let value = error.value(py);
+        // Before 3.12 PyO3 keeps the traceback beside the exception, not in it.
+        if let Some(traceback) = error.traceback(py) {
+            // SAFETY: an exception, and a traceback.
+            unsafe { pyo3::ffi::PyException_SetTraceback(value.as_ptr(), traceback.as_ptr()) };
+        }
+        Outcome::Error(value.clone().into_any().into())
+    } else {
+        Outcome::Abandoned
+    }
+}
+
 #[derive(Default)]
 struct State {
     completion: Option<Completion>,
     callbacks: Vec<Ref>,
 }
 
-/// See the [module's documentation](self).
+/// A load that other callers wait for.
 pub(crate) struct SharedLoad {
     leader: Actor,
     /// The load's number.
     pub(crate) id: u64,
-    /// One of Python's locks, held until the load has landed, which waiters pass one after another: they can be interrupted there.
+    /// A lock of Python's, held until the load completes. Waiters acquire and release it one after
+    /// another: signals can interrupt that.
     gate: *mut c_void,
     state: Mutex<State>,
 }
@@ -110,17 +132,20 @@ unsafe impl Send for SharedLoad {}
 // SAFETY: as above.
 unsafe impl Sync for SharedLoad {}
 
-/// Which thread waits for which other.
+/// The wait graph: the thread that each waiting thread waits for.
 fn wait_graph() -> MutexGuard<'static, HashMap<u64, u64>> {
     static WAIT_GRAPH: LazyLock<Mutex<HashMap<u64, u64>>> = LazyLock::new(Mutex::default);
     WAIT_GRAPH.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A thread that is in the list of those who wait.
+/// An edge of the wait graph, from the first thread; and the edge that it replaced.
 struct WaitEdge(u64, Option<u64>);
 
 impl WaitEdge {
-    /// Unless the leader waits for this thread, over any number of others. A task waits if the thread of its event loop does.
+    /// Adds an edge from the calling thread to the leader, or raises a RuntimeError if that closes
+    /// a cycle.
+    ///
+    /// A task waits if the thread of its event loop does.
     fn new(leader: Actor) -> PyResult<Self> {
         let (me, mut graph) = (current_thread(), wait_graph());
         if leader.task && leader.thread == me {
@@ -133,7 +158,7 @@ impl WaitEdge {
         while let Some(thread) = at {
             if thread == me {
                 return Err(PyRuntimeError::new_err(
-                    "loads wait for each other: the thread that loads this key waits for one that this thread is loading",
+                    "deadlock: the thread that loads this key waits for a load of this thread",
                 ));
             }
             at = graph.get(&thread).copied();
@@ -145,7 +170,7 @@ impl WaitEdge {
 
 impl Drop for WaitEdge {
     fn drop(&mut self) {
-        // (A signal's handler may have waited in the middle of another wait.)
+        // A signal handler may have waited in the middle of another wait, whose edge is restored.
         match self.1 {
             Some(before) => _ = wait_graph().insert(self.0, before),
             None => _ = wait_graph().remove(&self.0),
@@ -155,7 +180,7 @@ impl Drop for WaitEdge {
 
 impl SharedLoad {
     pub(crate) fn new(leader: Actor, id: u64) -> Self {
-        // SAFETY: a new lock, which is then taken, at once.
+        // SAFETY: a new lock, which no other thread knows when it is acquired.
         let gate = unsafe {
             let gate = PyThread_allocate_lock();
             if !gate.is_null() {
@@ -171,12 +196,12 @@ impl SharedLoad {
         }
     }
 
-    /// No Python code runs under this lock.
+    /// Locks the state. No Python code runs under this lock.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands the outcome to all waiters, once. Runs callbacks.
+    /// Hands the outcome to all waiters, once. Runs callbacks, after the lock is released.
     pub(crate) fn complete(&self, py: Python<'_>, outcome: &Outcome) {
         let completion = Completion::of(py, outcome);
         let callbacks = {
@@ -185,7 +210,7 @@ impl SharedLoad {
             std::mem::take(&mut state.callbacks)
         };
         if !self.gate.is_null() {
-            // SAFETY: it has been held since `new`, and loads land once.
+            // SAFETY: held since `new`, and a load completes once.
             unsafe { PyThread_release_lock(self.gate) };
         }
         for callback in callbacks {
@@ -219,12 +244,12 @@ impl SharedLoad {
                 return Ok(completion);
             }
             if self.gate.is_null() {
-                return Err(PyMemoryError::new_err("no lock to wait with"));
+                return Err(PyMemoryError::new_err("out of memory for the lock of a load"));
             }
             if self.leader.task
                 && let Some(check) = CHECK_EVENT_LOOP.get(py)
             {
-                // (A thread that waits for its own event loop keeps it from running.)
+                // A thread that waits for its own event loop keeps that from running.
                 check.call1(py, (self.id, waited || self.leader.thread == current_thread()))?;
                 if self.completion().is_some() {
                     continue;
@@ -235,7 +260,8 @@ impl SharedLoad {
             let limit = if self.leader.task { INTERVAL } else { -1 };
             let taken = py.detach(|| {
                 let gate = std::ptr::with_exposed_provenance_mut(gate);
-                // SAFETY: the gate lasts as long as `self`; each thread that gets through leaves it open for the next.
+                // SAFETY: the gate lives as long as `self`; each thread that acquires it releases
+                // it for the next.
                 unsafe {
                     let taken = PyThread_acquire_lock_timed(gate, limit, 1);
                     if taken == ACQUIRED {
@@ -262,7 +288,8 @@ fn run_callback(callback: &Bound<'_, PyAny>) {
 impl Drop for SharedLoad {
     fn drop(&mut self) {
         if !self.gate.is_null() {
-            // SAFETY: nobody waits any more, since who does holds it. A lock that is held, after a fork, may be freed too.
+            // SAFETY: no thread waits any more, since waiters hold a reference to `self`. A lock
+            // that is held, after a fork, may be freed too.
             unsafe { PyThread_free_lock(self.gate) };
         }
     }

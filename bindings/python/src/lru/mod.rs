@@ -1,4 +1,4 @@
-//! `lru_cache` as functools has it: exact LRU, exact semantics, and nothing of the engine.
+//! `lru_cache` as functools defines it: exact LRU with exact semantics, independent of the engine.
 
 mod table;
 
@@ -6,8 +6,8 @@ use crate::call::{Call, Receiver};
 use crate::ffi::{catch_panics, ffi_guard, methods};
 use crate::hash_seed::mix_with_seed;
 use crate::objects::{Equal, Object, Raised, Ref};
-use crate::types::{NativeObject, ObjectHead, TypeSpec, bind, new_callable_like, slot, with_critical_section};
-use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
+use crate::types::{self, NativeObject, ObjectHead, TypeSpec, bind, new_callable_like, slot, with_critical_section};
+use pyo3::exceptions::{PyMemoryError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::{Cell, UnsafeCell};
@@ -15,7 +15,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use table::Table;
 
-/// How large a cache may be.
+/// The maximum size of a cache.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Size {
     Unbounded,
@@ -32,14 +32,15 @@ pub(crate) struct LruFunction {
     typed: bool,
     hits: Cell<u64>,
     misses: Cell<u64>,
-    /// Touched by one thread at a time (with the GIL, or else in a critical section), and never while other code runs.
+    /// Used by one thread at a time (with the GIL, or in a critical section), and never while other
+    /// code runs.
     table: UnsafeCell<Option<Table>>,
 }
 
-// SAFETY: it begins with a `ObjectHead`.
+// SAFETY: it begins with an `ObjectHead`.
 unsafe impl NativeObject for LruFunction {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
-        // SAFETY: the collector runs while nobody is at the table.
+        // SAFETY: the collector runs while no thread uses the table.
         let table = unsafe { &*self.table.get() };
         let contents = table
             .iter()
@@ -56,7 +57,7 @@ unsafe impl NativeObject for LruFunction {
     fn clear(&self) {
         self.clear_entries();
         for held in [&self.function, &self.info] {
-            // SAFETY: it was this one's, and is let go of once.
+            // SAFETY: the reference was the object's, and is dropped once.
             unsafe { ffi::Py_XDECREF(held.replace(ptr::null_mut())) };
         }
     }
@@ -69,7 +70,8 @@ unsafe impl NativeObject for LruFunction {
 
 impl LruFunction {
     /// # Safety
-    /// Nothing else that comes from here is alive, and no other code runs meanwhile.
+    /// No other reference from this function is alive, and no other code runs while the returned
+    /// one is.
     #[expect(clippy::mut_from_ref, reason = "the promise is the caller's")]
     #[inline(always)]
     unsafe fn table(&self) -> Option<&mut Table> {
@@ -85,11 +87,14 @@ impl LruFunction {
         counter.set(counter.get() + 1);
     }
 
-    /// The entry of this call. Other code may run, and change the table: what is found is there afterwards.
+    /// Finds the entry of a call.
+    ///
+    /// Comparisons may run other code, which may change the table; the result is valid for the
+    /// table as it is when this returns.
     #[inline(always)]
     fn find(&self, call: &Call<'_>, hash: u64) -> Result<Option<u32>, Raised> {
         'again: loop {
-            // SAFETY: it ends before other code runs, and is taken anew after that.
+            // SAFETY: this reference ends before other code runs, and is taken anew after that.
             let Some(mut table) = (unsafe { self.table() }) else {
                 return Ok(None);
             };
@@ -102,13 +107,16 @@ impl LruFunction {
                     Equal::No => {}
                     Equal::Unknown => {
                         let version = table.version();
-                        // SAFETY: the key is held while other code runs.
+                        // SAFETY: the key is held while other code runs, which may remove its
+                        // entry.
                         let equal = unsafe {
                             ffi::Py_INCREF(key);
                             let equal = call.rich_compare(key);
                             ffi::Py_DECREF(key);
                             equal?
                         };
+                        // Other code may have changed the table, and with it the place of the
+                        // search: start again then.
                         // SAFETY: as above.
                         table = match unsafe { self.table() } {
                             Some(table) if table.version() == version => table,
@@ -124,7 +132,7 @@ impl LruFunction {
         }
     }
 
-    /// A new reference to the value of this call, or the table's version.
+    /// Returns a new reference to the call's value, or the table's version.
     #[inline(always)]
     fn lookup(&self, call: &Call<'_>, hash: u64) -> Result<Result<Object, u64>, Raised> {
         with_critical_section(self.object(), || {
@@ -148,7 +156,9 @@ impl LruFunction {
         })
     }
 
-    /// Keeps what the function returned, unless its own run brought that in. Takes a reference to neither.
+    /// Stores what the function returned, unless its own run stored a value.
+    ///
+    /// Takes ownership of neither.
     #[inline(never)]
     fn store_result(&self, call: &Call<'_>, hash: u64, version: u64, value: Object) -> Result<(), Raised> {
         let key = call.key()?.into_raw();
@@ -158,13 +168,15 @@ impl LruFunction {
             Err(Raised) => [key, ptr::null_mut()],
         };
         for object in dropped {
-            // SAFETY: what left the table, or did not come in, is nobody's any more.
+            // SAFETY: the table no longer holds these references, or never did.
             unsafe { ffi::Py_XDECREF(object) };
         }
         old.map(drop)
     }
 
-    /// Puts a key and a new reference to a value into the table; returns what is to be let go of.
+    /// Puts a key and a new reference to a value into the table; returns the references to drop.
+    ///
+    /// They are dropped after the critical section: dropping may run Python code.
     fn insert(
         &self,
         call: &Call<'_>,
@@ -173,7 +185,7 @@ impl LruFunction {
         key: Object,
         value: Object,
     ) -> Result<[Object; 2], Raised> {
-        // SAFETY: nothing else is alive, and this ends at once.
+        // SAFETY: no other reference is alive, and this one ends within the expression.
         let unchanged = unsafe { self.table() }.is_some_and(|table| table.version() == version);
         let found = if unchanged { None } else { self.find(call, hash)? };
         // SAFETY: no other code runs from here on.
@@ -232,23 +244,22 @@ impl LruFunction {
     unsafe fn run(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
         let function = self.function.get();
         if function.is_null() {
-            let text = "the garbage collector has taken this function apart";
-            return Err(crate::ffi::raise(PyRuntimeError::new_err(text)));
+            return Err(crate::ffi::raise(types::cleared_by_gc("function")));
         }
         crate::stack::check()?;
-        // SAFETY: held while it runs, whatever happens to this cache meanwhile.
+        // SAFETY: the function is held while it runs, even if the cache drops its reference.
         unsafe {
             let function = Ref::borrowed(function);
             call.call(function.get(), nargsf).map(Ref::into_raw)
         }
     }
 
-    /// Lets go of all entries.
+    /// Removes all entries.
     fn clear_entries(&self) {
-        // SAFETY: nothing else is alive, and this ends at once.
+        // SAFETY: no other reference is alive, and this one ends within the closure.
         let table = with_critical_section(self.object(), || unsafe { self.table() }.map(Table::take));
         for (key, value) in table.iter().flat_map(Table::contents) {
-            // SAFETY: the table held them, and nobody can find them there any more.
+            // SAFETY: the table held these references, and is no longer reachable.
             unsafe {
                 ffi::Py_DECREF(key);
                 ffi::Py_DECREF(value);
@@ -258,7 +269,7 @@ impl LruFunction {
 
     fn cache_info(&self, _: &[Bound<'_, PyAny>], py: Python<'_>) -> PyResult<Py<PyAny>> {
         let numbers = with_critical_section(self.object(), || {
-            // SAFETY: nothing else is alive, and this ends at once.
+            // SAFETY: no other reference is alive, and this one ends within the expression.
             let len = unsafe { self.table() }.map_or(0, |table| table.len());
             (self.hits.get(), self.misses.get(), len)
         });
@@ -269,8 +280,7 @@ impl LruFunction {
         };
         // SAFETY: `__new__` stored it; null after the collector's `clear`.
         let info = unsafe { Bound::from_borrowed_ptr_or_opt(py, self.info.get()) };
-        let info =
-            info.ok_or_else(|| PyRuntimeError::new_err("the garbage collector has taken this function apart"))?;
+        let info = info.ok_or_else(|| types::cleared_by_gc("function"))?;
         info.call1((numbers.0, numbers.1, most, numbers.2)).map(Bound::unbind)
     }
 
@@ -282,22 +292,11 @@ impl LruFunction {
         self.clear_entries();
         Ok(())
     }
-
-    fn itself(&self, _: &[Bound<'_, PyAny>], py: Python<'_>) -> PyResult<Py<PyAny>> {
-        // SAFETY: it is alive, since it is being called.
-        Ok(unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind())
-    }
-
-    fn reduce(&self, _: &[Bound<'_, PyAny>], py: Python<'_>) -> PyResult<Py<PyAny>> {
-        // SAFETY: as above.
-        let this = unsafe { Bound::from_borrowed_ptr(py, self.object()) };
-        this.getattr("__qualname__").map(Bound::unbind)
-    }
 }
 
 unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     catch_panics(ptr::null_mut(), || {
-        // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+        // SAFETY: CPython calls with an object of the type, and arguments as vectorcall specifies.
         unsafe {
             let this = &*this.cast::<LruFunction>();
             let call = Call::new(
@@ -314,7 +313,7 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
 
 unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
     ffi_guard(ptr::null_mut(), |py| {
-        // SAFETY: Python calls with a tuple, and a dict or null.
+        // SAFETY: CPython calls with a tuple, and a dict or null.
         let (args, named) = unsafe {
             let named = if kwargs.is_null() { 0 } else { ffi::PyDict_Size(kwargs) };
             (Bound::from_borrowed_ptr(py, args), named)
@@ -352,9 +351,13 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     TypeSpec {
-        // Libraries that know functools' wrappers by their module (pydantic) take this for one.
+        // Libraries that recognize functools' wrappers by their module (pydantic) accept this type.
         name: c"functools.LruFunction",
-        doc: c"What functools.lru_cache makes of a function, and faster.",
+        doc: c"A function under `lru_cache`: exact LRU, with the semantics of functools' _lru_cache_wrapper.
+
+Has __call__, __get__, __reduce__ (by __qualname__), __copy__, __deepcopy__, __dict__ and weak
+references, and can be subclassed. Attributes such as `__wrapped__` are set by update_wrapper.
+",
         flags: ffi::Py_TPFLAGS_BASETYPE
             | ffi::Py_TPFLAGS_HAVE_VECTORCALL
             | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
@@ -365,13 +368,22 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
             slot(ffi::Py_tp_descr_get, bind as *mut c_void),
         ],
         methods: methods![LruFunction;
-            c"cache_info" => LruFunction::cache_info, 0..=0, c"cache_info($self, /)\n--\n\nReport cache statistics";
-            c"cache_clear" => LruFunction::cache_clear, 0..=0, c"cache_clear($self, /)\n--\n\nClear the cache and cache statistics";
-            c"__reduce__" => LruFunction::reduce, 0..=0, c"Pickled by its qualified name";
-            c"__copy__" => LruFunction::itself, 0..=0, c"A function is its own copy";
-            c"__deepcopy__" => LruFunction::itself, 0..=1, c"A function is its own copy";
+            c"cache_info" => LruFunction::cache_info, 0..=0, c"cache_info($self, /)
+--
+
+Returns cache_info_type(hits, misses, maxsize, currsize).
+";
+            c"cache_clear" => LruFunction::cache_clear, 0..=0, c"cache_clear($self, /)
+--
+
+Removes all results, and resets hits and misses.
+";
+            c"__reduce__" => types::reduce::<LruFunction>, 0..=0, c"Pickled by its qualified name";
+            c"__copy__" => types::copy::<LruFunction>, 0..=0, c"A function is its own copy";
+            c"__deepcopy__" => types::copy::<LruFunction>, 0..=1, c"A function is its own copy";
         ],
         dict: true,
     }
     .create::<LruFunction>(module)
+    .map(drop)
 }

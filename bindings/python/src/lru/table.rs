@@ -1,14 +1,16 @@
-//! A sequential table in order of use: an open-addressing index of entries that are linked in a ring.
+//! A single-threaded table in order of use: an open-addressing index over entries in a doubly
+//! linked ring.
 //!
-//! It knows keys and values as pointers that it neither counts nor compares: so nobody's code runs here, and the table is whole
-//! whenever any does. Who compared keys by such code looks at `version` afterwards.
+//! It treats keys and values as pointers that it neither counts nor compares. So no Python code
+//! runs here, and the table is consistent whenever such code runs. A caller that compares keys by
+//! Python code checks `version` afterwards.
 
 use crate::objects::Object;
 
-/// The entry that the ring begins and ends with; it has no key.
+/// The entry at which the ring begins and ends; it has no key.
 const RING: u32 = 0;
 const NONE: u32 = u32::MAX;
-/// The most entries, so that places and sizes of the index fit into 32 bits.
+/// The maximum number of entries, so that places and sizes of the index fit into 32 bits.
 const MAX_ENTRIES: usize = 1 << 30;
 
 #[derive(Clone, Copy)]
@@ -16,15 +18,15 @@ pub(super) struct Entry {
     pub(super) key: Object,
     pub(super) value: Object,
     hash: u64,
-    /// Towards what was used more recently.
+    /// The next more recently used entry.
     newer: u32,
-    /// Towards what was used less recently; of a free entry, the next one that is.
+    /// The next less recently used entry; for a free entry, the next free one.
     older: u32,
 }
 
 #[derive(Clone, Copy)]
 struct Slot {
-    /// The upper half of the hash: the slot's home is its upper bits.
+    /// The upper half of the hash, whose upper bits are the home slot.
     hash: u32,
     entry: u32,
 }
@@ -36,7 +38,7 @@ pub(super) struct Table {
     entries: Vec<Entry>,
     free: u32,
     len: usize,
-    /// Goes on with every change of what is in the table.
+    /// Incremented by every change of the contents.
     version: u64,
 }
 
@@ -73,7 +75,7 @@ impl Table {
         &self.entries[at as usize]
     }
 
-    /// Where a search for a hash begins.
+    /// Returns the slot at which a search for `hash` begins.
     #[inline(always)]
     pub(super) fn home(&self, hash: u64) -> usize {
         self.home_of((hash >> 32) as u32)
@@ -84,7 +86,7 @@ impl Table {
         ((u64::from(upper) * self.slots.len() as u64) >> 32) as usize
     }
 
-    /// The next entry with this hash, from slot `at` on, which moves behind it.
+    /// Returns the next entry with this hash at or after slot `at`, and moves `at` past it.
     #[inline(always)]
     pub(super) fn candidate(&self, hash: u64, at: &mut usize) -> Option<u32> {
         let mask = self.slots.len() - 1;
@@ -125,7 +127,8 @@ impl Table {
         (entry.newer, entry.older) = (RING, first);
     }
 
-    /// Adds an entry whose key is not here, as the most recently used; false if there are too many.
+    /// Adds an entry whose key is absent, as the most recently used; returns false if the table is
+    /// full.
     pub(super) fn insert(&mut self, hash: u64, key: Object, value: Object) -> bool {
         if self.len >= MAX_ENTRIES {
             return false;
@@ -178,13 +181,13 @@ impl Table {
         }
     }
 
-    /// Puts another value into an entry, and returns what was there.
+    /// Replaces the value of an entry, and returns the previous one.
     pub(super) fn replace(&mut self, at: u32, value: Object) -> Object {
         self.version += 1;
         std::mem::replace(&mut self.entries[at as usize].value, value)
     }
 
-    /// Takes out the least recently used entry.
+    /// Removes the least recently used entry.
     pub(super) fn pop(&mut self) -> Option<(Object, Object)> {
         let at = self.entries[RING as usize].newer;
         if at == RING {
@@ -196,7 +199,8 @@ impl Table {
         while self.slots[hole].entry != at {
             hole = (hole + 1) & mask;
         }
-        // Those behind close up, as far as they are behind their homes, so that searches may end at a free slot.
+        // Following entries move up as far as their home slots allow, so that searches can end at
+        // an empty slot.
         let mut next = (hole + 1) & mask;
         while self.slots[next].entry != NONE {
             let from_home = next.wrapping_sub(self.home_of(self.slots[next].hash)) & mask;
@@ -215,7 +219,7 @@ impl Table {
         Some((key, value))
     }
 
-    /// All keys and values, from the most recently used.
+    /// Returns all keys and values, most recently used first.
     pub(super) fn contents(&self) -> impl Iterator<Item = (Object, Object)> {
         let mut at = RING;
         std::iter::from_fn(move || {
@@ -225,7 +229,7 @@ impl Table {
         })
     }
 
-    /// Takes everything out: an empty table, which goes on with this one's version.
+    /// Removes everything and returns it as a table; this one's version continues.
     pub(super) fn take(&mut self) -> Self {
         let mut empty = Self::new();
         empty.version = self.version + 1;

@@ -1,22 +1,22 @@
-//! What a mapping does to an entry in one step, whatever is there.
+//! Atomic changes of a mapping's entries, by what is there.
 
-use super::Mapping;
 use super::methods::Args;
-use crate::flight::ttl;
-use crate::objects::Ref;
+use super::{KeySearch, Mapping};
+use crate::objects::{Raised, Ref};
 use crate::sentinels::is_missing;
 use crate::store::Store;
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{Found, Key, Value};
+use crate::ttl::parse_ttl;
 use hotset::{Change, Ttl};
 use pyo3::prelude::*;
 
-/// What is to become of an entry.
+/// The change of an entry.
 enum Decision<'py> {
     Unchanged,
     Remove,
     Set(Bound<'py, PyAny>, Ttl),
-    /// Give it another time to live.
+    /// Sets another time to live.
     Touch(Ttl),
 }
 
@@ -31,7 +31,7 @@ impl Mapping {
     }
 
     pub(super) fn add(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<bool> {
-        let ttl = ttl(args.get(2))?;
+        let ttl = parse_ttl(args.get(2))?;
         let mut added = false;
         self.change(py, &args[0], |current| {
             added = current.is_none();
@@ -43,9 +43,9 @@ impl Mapping {
         Ok(added)
     }
 
-    /// The value is replaced by itself, of which the listener is not told.
+    /// Replaces the value by itself, of which the listener is not notified.
     pub(super) fn touch(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<bool> {
-        let ttl = ttl(args.get(1))?;
+        let ttl = parse_ttl(args.get(1))?;
         let there = self.change(py, &args[0], |current| match current {
             Some(_) => Ok(Decision::Touch(ttl)),
             None => Ok(Decision::Unchanged),
@@ -57,7 +57,7 @@ impl Mapping {
         let default = args.get(2).map_or_else(|| py.None().into_bound(py), Bound::clone);
         let ttl = match args.get(3) {
             None => Ttl::Keep,
-            given => ttl(given)?,
+            given => parse_ttl(given)?,
         };
         let changed = self.change(py, &args[0], |current| {
             let new = args[1].call1((current.unwrap_or(&default),))?;
@@ -70,22 +70,28 @@ impl Mapping {
     }
 
     pub(super) fn peek(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let mut seen = None;
-        self.with_search_py(&args[0], |search| {
-            self.store.change(search, 1, |current| {
-                let current = current.filter(|current| !current.is_error());
-                // SAFETY: `change` keeps what it shows.
-                seen = current.map(|current| unsafe { Bound::from_borrowed_ptr(py, current.object()) });
-                Change::Keep
-            })?;
-            Ok(())
-        })?;
+        let seen = self.with_search_py(&args[0], |search| Ok(self.current_value(search, py)?))?;
         let default = || args.get(1).map_or_else(|| py.None().into_bound(py), Bound::clone);
         Ok(seen.unwrap_or_else(default).unbind())
     }
 
-    /// Has an entry changed by what `decide` makes of it, if it is still the same then; else again. Returns what is there afterwards.
-    /// Python code runs in `decide`, while nothing is held.
+    /// Returns a new reference to the key's value, without counting a lookup. A cached failure is
+    /// no value.
+    fn current_value<'py>(&self, search: &KeySearch<'_>, py: Python<'py>) -> Result<Option<Bound<'py, PyAny>>, Raised> {
+        let mut value = None;
+        self.store.change(search, 1, |current| {
+            let current = current.filter(|current| !current.is_error());
+            // SAFETY: `change` keeps the entry, which holds the value, while this closure runs.
+            value = current.map(|current| unsafe { Bound::from_borrowed_ptr(py, current.object()) });
+            Change::Keep
+        })?;
+        Ok(value)
+    }
+
+    /// Changes an entry by what `decide` returns, and returns the value that is there afterwards.
+    ///
+    /// Calls `decide` again if the entry has changed since. Python code runs in `decide`, with no
+    /// lock held and no entry pinned.
     fn change<'py>(
         &self,
         py: Python<'py>,
@@ -94,14 +100,9 @@ impl Mapping {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.with_search_py(key, |search| {
             loop {
-                // What is there, with its identity: it is held, so no other value can take its place unseen.
-                let mut seen: Option<Bound<'py, PyAny>> = None;
-                self.store.change(search, 1, |current| {
-                    let current = current.filter(|current| !current.is_error());
-                    // SAFETY: `change` keeps what it shows.
-                    seen = current.map(|current| unsafe { Bound::from_borrowed_ptr(py, current.object()) });
-                    Change::Keep
-                })?;
+                // The value is held from here on, so its address identifies it: no other value can
+                // take its place unseen.
+                let seen = self.current_value(search, py)?;
                 let decision = decide(seen.as_ref())?;
                 let (decision, touched) = match (decision, &seen) {
                     (Decision::Touch(ttl), Some(seen)) => (Decision::Set(seen.clone(), ttl), seen.as_ptr()),
@@ -146,9 +147,9 @@ impl Mapping {
                 return Ok(None);
             };
             let key = key.into_bound(py);
-            // (A load of it that is in progress is out of date, too.)
+            // A load of the key that is in progress would restore an older value.
             self.with_search_py(&key, |search| Ok(self.store.loads.invalidate(search)?))?;
-            // What is left of a load that failed is no entry.
+            // A cached failure is no entry of the user's.
             if let Found::Value(value) = found {
                 return Ok(Some((key.unbind(), value.into_bound(py).unbind())));
             }

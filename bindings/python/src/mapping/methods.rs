@@ -1,18 +1,19 @@
 //! The methods of a mapping.
 
 use super::{KeySearch, Mapping, key_error};
+use crate::cache_methods::cache_methods;
+use crate::cache_ref::CacheRef;
 use crate::exception_copy::raise_copy;
 use crate::ffi::methods;
-use crate::flight::shared::{Completion, Outcome, SharedLoad};
-use crate::flight::{Flight, Lead, Of, failure, ttl};
+use crate::flight::shared::{Completion, Outcome, SharedLoad, failure};
+use crate::flight::{Flight, Lead, LoadOwner};
 use crate::objects::{Raised, Ref};
-use crate::sentinels::{is_missing, with_ttl};
+use crate::sentinels::is_missing;
 use crate::stack;
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{self, Found, KeyQuery, MappingKey, Search, Value};
 use crate::store::loads::{AbandonOnDrop, LoadRole, LoadStart, LoadToken};
-use crate::store::options::capacity;
-use crate::tier2::PyTier;
+use crate::ttl::{parse_ttl, unwrap_with_ttl};
 use hotset::Ttl;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -22,7 +23,7 @@ use pyo3::types::PyTuple;
 pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
 
 impl Mapping {
-    /// [`seek`](Self::seek), for what may fail as PyO3 does.
+    /// [`with_search`](Self::with_search), for functions that fail as PyO3's do.
     pub(super) fn with_search_py<R>(
         &self,
         key: &Bound<'_, PyAny>,
@@ -36,7 +37,7 @@ impl Mapping {
         result.expect("with_search returned without an error")
     }
 
-    /// New references to all keys and values, hottest first.
+    /// Returns new references to all keys and values, hottest first.
     pub(super) fn entries(&self, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
         let _drain = DrainOnExit;
         self.store.read_timer()?;
@@ -59,7 +60,7 @@ impl Mapping {
     }
 
     fn set_value(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let lives = ttl(args.get(2))?;
+        let lives = parse_ttl(args.get(2))?;
         let (key, value) = (args[0].as_ptr(), args[1].as_ptr());
         Ok(self.with_search(key, |search| self.insert_value(search, key, value, lives))?)
     }
@@ -68,7 +69,7 @@ impl Mapping {
         let lives = if args[2].is_none() {
             Ttl::Never
         } else {
-            ttl(args.get(2))?
+            parse_ttl(args.get(2))?
         };
         let (key, value) = (args[0].as_ptr(), args[1].as_ptr());
         Ok(self.with_search(key, |search| self.insert_value(search, key, value, lives))?)
@@ -84,22 +85,25 @@ impl Mapping {
         }
     }
 
-    /// Waits for another caller's load, of what was missed.
+    /// Waits for another caller's load of a key that was missed.
     fn wait(&self, shared: &SharedLoad, py: Python<'_>) -> PyResult<Completion> {
         self.store.count_joined();
         shared.wait(py)
     }
 
     fn get_or_load(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let (key, ttl) = (&args[0], ttl(args.get(2))?);
-        // (What takes much stack is done by functions that have returned when the loader runs.)
+        let (key, ttl) = (&args[0], parse_ttl(args.get(2))?);
+        // What needs much stack is done by functions that have returned before the loader runs: it
+        // may recurse.
         let token = match self.begin_load(key, py)? {
             LoadStart::Done(value) => return Ok(value.into_bound(py).unbind()),
             LoadStart::Bypass => None,
             LoadStart::Lead(token) => Some(AbandonOnDrop::new(&self.store.loads, token)),
         };
         stack::check()?;
-        let loaded = args[1].call1((key,)).and_then(|value| with_ttl(value.into(), ttl));
+        let loaded = args[1]
+            .call1((key,))
+            .and_then(|value| unwrap_with_ttl(value.into(), ttl));
         if let Some(leading) = token {
             self.end_led_load(key, &loaded, leading.token)?;
             leading.disarm();
@@ -107,7 +111,7 @@ impl Mapping {
         loaded.map(|(value, _)| value.into_bound(py).unbind())
     }
 
-    /// Finds the key's value, or waits for it, or has the caller load it.
+    /// Finds the key's value, waits for another caller's load, or makes the caller the leader.
     #[inline(never)]
     fn begin_load(&self, key: &Bound<'_, PyAny>, py: Python<'_>) -> PyResult<LoadStart> {
         self.with_search_py(key, |search| {
@@ -118,7 +122,7 @@ impl Mapping {
                 }
                 match self.store.join_or_lead(search, &key.clone().into(), false)? {
                     LoadRole::Reentrant => {
-                        let text = "a loader asked for the key that it is loading";
+                        let text = "a loader requested the key that it is loading";
                         return Err(PyRuntimeError::new_err(text));
                     }
                     LoadRole::Bypass => return Ok(LoadStart::Bypass),
@@ -128,7 +132,8 @@ impl Mapping {
                         Completion::Abandoned => {}
                     },
                     LoadRole::Lead(token) => {
-                        // It may have been loaded in between.
+                        // Another caller's load may have completed between the miss and this load's
+                        // start.
                         if self.store.loads.completed() == completed {
                             return Ok(LoadStart::Lead(token));
                         }
@@ -139,7 +144,7 @@ impl Mapping {
         })
     }
 
-    /// Ends a load that this thread led, by what its loader returned or raised.
+    /// Ends a load that this thread led, with what its loader returned or raised.
     #[inline(never)]
     fn end_led_load(&self, key: &Bound<'_, PyAny>, loaded: &PyResult<(Ref, Ttl)>, token: LoadToken) -> PyResult<()> {
         let (outcome, ttl) = match loaded {
@@ -151,7 +156,8 @@ impl Mapping {
         Ok(self.end_load(&Search::resumed(&single, token.hash()), key, token, &outcome, ttl)?)
     }
 
-    /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
+    /// Ends a load that the caller leads: stores its outcome unless the load was invalidated, and
+    /// hands it to the waiters.
     fn end_load<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
@@ -184,9 +190,8 @@ impl Mapping {
                 match self.store.join_or_lead(search, &key.clone().into(), true)? {
                     LoadRole::Lead(token) => {
                         let leading = AbandonOnDrop::new(&self.store.loads, token);
-                        // SAFETY: the mapping is alive while it is called.
-                        let mapping = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
-                        let flight = Flight::lead(Of::Mapping(mapping), key.clone().into(), token);
+                        let cache = CacheRef::new(py, self, |mapping| mapping as &dyn LoadOwner);
+                        let flight = Flight::lead(cache, key.clone().into(), token);
                         let flight = Bound::new(py, flight)?;
                         leading.disarm();
                         if self.store.loads.completed() != completed {
@@ -205,19 +210,6 @@ impl Mapping {
         })
     }
 
-    /// Ends a load that [`begin`](Self::begin) began, whatever happens.
-    pub(crate) fn end(py: Python<'_>, mapping: &Py<PyAny>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
-        // SAFETY: `begin` put a mapping there.
-        let this = unsafe { &*mapping.as_ptr().cast::<Self>() };
-        let _drain = DrainOnExit;
-        let key = lead.key.clone().into_bound(py);
-        let single = MappingKey(lead.key.get());
-        let search = Search::resumed(&single, lead.token.hash());
-        this.store.end_task(py, lead, outcome, || {
-            this.end_load(&search, &key, lead.token, outcome, ttl)
-        })
-    }
-
     fn get_many(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let keys = args[0].try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let default = args.get(1).map_or_else(|| py.None().into_bound(py), Bound::clone);
@@ -226,7 +218,7 @@ impl Mapping {
         let singles: Vec<MappingKey> = keys.iter().map(|key| MappingKey(key.as_ptr())).collect();
         let mut searches = Vec::with_capacity(keys.len());
         for single in &singles {
-            // SAFETY: `keys` holds them.
+            // SAFETY: `keys` holds the objects.
             let hash = unsafe { crate::objects::hash(single.0) }?;
             searches.push(Search::new(single, hash));
         }
@@ -236,7 +228,7 @@ impl Mapping {
         for (value, search) in values.into_iter().zip(&searches) {
             let value = match value {
                 Some(value) => Some(value.found()),
-                // Python has to be asked.
+                // Some comparison needs Python code, so search again.
                 None if !search.is_conclusive() => self.store.get_again(search)?,
                 None => None,
             };
@@ -266,7 +258,8 @@ impl Mapping {
         Ok(found.map(|(value, left)| (value.into_bound(py).unbind(), left.map(|left| left.as_secs_f64()))))
     }
 
-    /// Each entry with its remaining time, or with what it is at most, however often the entry is used.
+    /// Returns each entry with its remaining time, or with the upper bound of that, however often
+    /// the entry is used.
     fn items_with_remaining(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let at_most = args[0].is_truthy()?;
         let _drain = DrainOnExit;
@@ -280,92 +273,145 @@ impl Mapping {
         let items = items.collect::<PyResult<Vec<_>>>()?;
         Ok(pyo3::types::PyList::new(py, items)?.into_any().unbind())
     }
+}
 
-    fn stats(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+impl LoadOwner for Mapping {
+    fn end_load(&self, py: Python<'_>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        Ok(self.store.stats(py)?.into_any().unbind())
-    }
-
-    fn reset_stats(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.reset_stats();
-        Ok(())
-    }
-
-    fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.loads.invalidate_all();
-        self.store.clear();
-        Ok(())
-    }
-
-    fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.loads.invalidate_all();
-        self.store.clear_entries();
-        Ok(())
-    }
-
-    fn invalidate_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        self.store.loads.invalidate_all();
-        Ok(())
-    }
-
-    fn set_trust(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let tier: Option<PyRef<'_, PyTier>> = args[0].extract()?;
-        self.store.set_trust(tier.map(|tier| tier.trust()));
-        Ok(())
-    }
-
-    fn run_pending(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.run_pending();
-        Ok(())
-    }
-
-    fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.resize(capacity("capacity", &args[0])?);
-        Ok(())
+        let key = lead.key.clone().into_bound(py);
+        let single = MappingKey(lead.key.get());
+        let search = Search::resumed(&single, lead.token.hash());
+        self.store.end_task(py, lead.token, outcome, || {
+            Mapping::end_load(self, &search, &key, lead.token, outcome, ttl)
+        })
     }
 }
 
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
-    methods![Mapping;
-        c"get" => Mapping::get, 1..=2, c"get($self, key, default=None, /)\n--\n\nThe key's value, or the default.";
-        c"set" => Mapping::set_value, 2..=3, c"set($self, key, value, ttl=None, /)\n--\n\nSets the key's value.";
-        c"set_with_ttl" => Mapping::set_with_ttl, 3..=3, c"set_with_ttl($self, key, value, ttl, /)\n--\n\nSets the key's value, for so many seconds; None: without an end.";
-        c"delete" => Mapping::delete, 1..=1, c"delete($self, key, /)\n--\n\nRemoves the key; returns whether it was there.";
-        c"add" => Mapping::add, 2..=3, c"add($self, key, value, ttl=None, /)\n--\n\nSets the key's value if it is absent; returns whether it was.";
-        c"touch" => Mapping::touch, 1..=2, c"touch($self, key, ttl=None, /)\n--\n\nGives the key's entry another time to live; returns whether it is there.";
-        c"peek" => Mapping::peek, 1..=2, ["key", "default"], c"peek($self, key, default=None)\n--\n\nThe key's value, or the default. Counts nothing.";
-        c"pop_coldest" => Mapping::pop_coldest, 0..=0, c"pop_coldest($self, /)\n--\n\nRemoves the entry that would go first, and returns it; None if there is none.";
-        c"take_expired" => Mapping::take_expired, 0..=0, c"take_expired($self, /)\n--\n\nRemoves what has expired, and returns it.";
-        c"reset_stats" => Mapping::reset_stats, 0..=0, c"reset_stats($self, /)\n--\n\nCounts from 0 again.";
-        c"pop" => Mapping::pop, 1..=2, ["key", "default"], c"pop($self, key, default=MISSING)\n--\n\nRemoves the key and returns its value.";
-        c"setdefault" => Mapping::setdefault, 1..=2, ["key", "default"], c"setdefault($self, key, default=None)\n--\n\nThe key's value, which is set if it is absent.";
-        c"compute" => Mapping::compute, 2..=4, c"compute($self, key, change, default=None, ttl=None, /)\n--\n\nReplaces the key's value by change(value), atomically.";
-        c"get_or_load" => Mapping::get_or_load, 2..=3, c"get_or_load($self, key, loader, ttl=None, /)\n--\n\nThe key's value, or what loader(key) returns.";
-        c"begin" => Mapping::begin, 1..=1, c"begin($self, key, /)\n--\n\nThe value, or a load to lead or to wait for.";
-        c"get_many" => Mapping::get_many, 1..=2, c"get_many($self, keys, default=None, /)\n--\n\nThe values of many keys.";
-        c"items_hottest" => Mapping::items_hottest, 0..=0, c"items_hottest($self, /)\n--\n\nAll entries, hottest first.";
-        c"remaining" => Mapping::remaining, 1..=1, ["key"], c"remaining($self, key)\n--\n\nHow many seconds the key's entry has left.";
-        c"peek_with_remaining" => Mapping::peek_with_remaining, 1..=1, c"peek_with_remaining($self, key, /)\n--\n\nReturns the key's value and how many seconds its entry has left, or None. Counts nothing.";
-        c"entries_with_remaining" => Mapping::items_with_remaining, 1..=1, c"entries_with_remaining($self, at_most, /)\n--\n\nReturns all entries with the seconds that each has left, hottest first.";
-        c"stats" => Mapping::stats, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
-        c"clear" => Mapping::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves everything.";
-        c"save_session" => Mapping::save_session, 2..=2, c"save_session($self, path, schema, /)\n--\n\nBegins to save the entries to a file.";
-        c"load_session" => Mapping::load_session, 2..=2, c"load_session($self, path, schema, /)\n--\n\nBegins to load entries from a file.";
-        c"clear_entries" => Mapping::clear_entries, 0..=0, c"clear_entries($self, /)\n--\n\nRemoves everything, and counts on.";
-        c"invalidate_loads" => Mapping::invalidate_loads, 0..=0, c"invalidate_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
-        c"set_trust" => Mapping::set_trust, 1..=1, c"set_trust($self, tier, /)\n--\n\nHas entries found only while this Tier2 trusts them; None: always.";
-        c"run_pending" => Mapping::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
-        c"resize" => Mapping::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";
-    ]
+    let mut methods = cache_methods!(Mapping);
+    methods.extend(methods![Mapping;
+        c"get" => Mapping::get, 1..=2, c"get($self, key, default=None, /)
+--
+
+Returns the value, or `default` if the key is absent; counts as a hit or miss.
+";
+        c"set" => Mapping::set_value, 2..=3, c"set($self, key, value, ttl=None, /)
+--
+
+Sets the value for `key`.
+";
+        c"set_with_ttl" => Mapping::set_with_ttl, 3..=3, c"set_with_ttl($self, key, value, ttl, /)
+--
+
+Sets the value for `key`; a `ttl` of None stands for no expiration.
+";
+        c"delete" => Mapping::delete, 1..=1, c"delete($self, key, /)
+--
+
+Removes `key` and invalidates a load of it in progress; returns whether it was present.
+";
+        c"add" => Mapping::add, 2..=3, c"add($self, key, value, ttl=None, /)
+--
+
+Inserts `value` if `key` is absent; returns whether it was.
+";
+        c"touch" => Mapping::touch, 1..=2, c"touch($self, key, ttl=None, /)
+--
+
+Sets the time to live of the entry, counted from now; returns whether it is present.
+";
+        c"peek" => Mapping::peek, 1..=2, ["key", "default"], c"peek($self, key, default=None)
+--
+
+Returns the value, or `default`, without counting or affecting eviction.
+";
+        c"pop_coldest" => Mapping::pop_coldest, 0..=0, c"pop_coldest($self, /)
+--
+
+Removes and returns the coldest entry; None if the cache is empty.
+";
+        c"take_expired" => Mapping::take_expired, 0..=0, c"take_expired($self, /)
+--
+
+Removes and returns all expired entries that are still held.
+";
+        c"pop" => Mapping::pop, 1..=2, ["key", "default"], c"pop($self, key, default=MISSING)
+--
+
+Removes `key` and returns its value, or `default`.
+
+Raises:
+    KeyError: The key is absent, and `default` is MISSING.
+";
+        c"setdefault" => Mapping::setdefault, 1..=2, ["key", "default"], c"setdefault($self, key, default=None)
+--
+
+Returns the value for `key`, after inserting `default` if it is absent.
+";
+        c"compute" => Mapping::compute, 2..=4, c"compute($self, key, change, default=None, ttl=None, /)
+--
+
+Replaces the value by change(value), atomically.
+
+Args:
+    key: The key.
+    change: Called with the value, or with `default` if the key is absent; called again if
+        another thread changed the value first. MISSING removes the entry, as does None
+        where that is the default.
+    default: What `change` is called with for an absent key.
+    ttl: The time to live of the new value.
+
+Returns:
+    The value that the cache then holds, or `default`.
+";
+        c"get_or_load" => Mapping::get_or_load, 2..=3, c"get_or_load($self, key, loader, ttl=None, /)
+--
+
+Returns the value, calling loader(key) if it is absent.
+
+Concurrent callers wait for that one load.
+
+Args:
+    key: The key.
+    loader: Called with the key.
+    ttl: The time to live of the loaded value.
+";
+        c"begin" => Mapping::begin, 1..=1, c"begin($self, key, /)
+--
+
+Begins a load; returns what `Memo.begin` returns.
+";
+        c"get_many" => Mapping::get_many, 1..=2, c"get_many($self, keys, default=None, /)
+--
+
+Returns the values in the order of `keys`, `default` for each absent key.
+";
+        c"items_hottest" => Mapping::items_hottest, 0..=0, c"items_hottest($self, /)
+--
+
+Returns all entries as (key, value), hottest first, counting no hits.
+";
+        c"remaining" => Mapping::remaining, 1..=1, ["key"], c"remaining($self, key)
+--
+
+Returns the seconds until the entry expires, None if it never does.
+
+Raises:
+    KeyError: The key is absent.
+";
+        c"peek_with_remaining" => Mapping::peek_with_remaining, 1..=1, c"peek_with_remaining($self, key, /)
+--
+
+Returns the value and the seconds until it expires (None: never); None if it is absent.
+";
+        c"entries_with_remaining" => Mapping::items_with_remaining, 1..=1, c"entries_with_remaining($self, at_most, /)
+--
+
+Returns (key, value, seconds until it expires) of all entries, hottest first.
+
+Args:
+    at_most: Whether the seconds of an entry that may idle are those of its ttl alone.
+";
+    ]);
+    methods
 }

@@ -1,12 +1,14 @@
-//! A method under `cached`, bound to its instance: so that `instance.method.cache_invalidate(..)` knows of which.
+//! A method under `cached` that is bound to its instance, so that
+//! `instance.method.cache_invalidate(..)` knows the instance.
 //!
-//! Calls of the form `instance.method(..)` do not come here: the interpreter hands the instance to the function itself. What is looked
-//! up here is looked up in the type first (the methods that the package adds), and then in the function.
+//! Calls of the form `instance.method(..)` do not get here: the interpreter passes the instance to
+//! the function itself. Attributes are looked up in the type first (the methods that the package
+//! adds), then in the function.
 
 use crate::ffi::{catch_panics, ffi_guard, methods};
 use crate::objects::{Object, Raised, Ref};
-use crate::types::{NativeObject, ObjectHead, TypeSpec, new_object, slot};
-use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
+use crate::types::{NativeObject, ObjectHead, TypeSpec, cleared_by_gc, new_object, slot};
+use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
@@ -21,10 +23,10 @@ pub(crate) struct BoundMemo {
     instance: AtomicPtr<ffi::PyObject>,
 }
 
-/// The type, for `__get__`: it lives as long as the process.
+/// The type, for `__get__`. Never freed.
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
-// SAFETY: it begins with a `ObjectHead`.
+// SAFETY: it begins with an `ObjectHead`.
 unsafe impl NativeObject for BoundMemo {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         match visit(self.function.load(Ordering::Relaxed)) {
@@ -35,7 +37,7 @@ unsafe impl NativeObject for BoundMemo {
 
     fn clear(&self) {
         for held in [&self.function, &self.instance] {
-            // SAFETY: it was this one's, and is released once.
+            // SAFETY: the reference was the object's, and is dropped once.
             unsafe { ffi::Py_XDECREF(held.swap(ptr::null_mut(), Ordering::Relaxed)) };
         }
     }
@@ -44,14 +46,13 @@ unsafe impl NativeObject for BoundMemo {
 }
 
 impl BoundMemo {
-    /// The function and the instance.
+    /// Returns the function and the instance.
     fn parts(&self) -> Result<[Ref; 2], Raised> {
         let held = [&self.function, &self.instance].map(|held| held.load(Ordering::Relaxed));
         if held.contains(&ptr::null_mut()) {
-            let text = "the garbage collector has taken this method apart";
-            return Err(crate::ffi::raise(PyRuntimeError::new_err(text)));
+            return Err(crate::ffi::raise(cleared_by_gc("method")));
         }
-        // SAFETY: both are held by this one, which is alive.
+        // SAFETY: `self` holds both, and is alive.
         Ok(held.map(|object| unsafe { Ref::borrowed(object) }))
     }
 
@@ -65,7 +66,7 @@ impl BoundMemo {
         Ok(instance.into_bound(py).unbind())
     }
 
-    /// `getattr(instance, name)`, as for bound methods.
+    /// `__reduce__`: returns `getattr(instance, name)`, as bound methods do.
     fn reduce<'py>(&self, _: &[Bound<'py, PyAny>], py: Python<'py>) -> PyResult<Py<PyAny>> {
         let [function, instance] = self.parts()?.map(|part| part.into_bound(py));
         let getattr = py.import("builtins")?.getattr("getattr")?;
@@ -74,7 +75,7 @@ impl BoundMemo {
     }
 }
 
-/// A method of this instance; a new reference.
+/// Makes a bound method; returns a new reference.
 unsafe fn bound_to(function: Object, instance: Object) -> PyResult<Object> {
     // SAFETY: the type was made here, and the caller's objects are alive.
     unsafe {
@@ -93,9 +94,10 @@ unsafe fn bound_to(function: Object, instance: Object) -> PyResult<Object> {
 
 /// `__get__` of a function under `cached`.
 pub(super) unsafe extern "C" fn bind(this: Object, instance: Object, owner: Object) -> Object {
-    // SAFETY: Python calls with objects that are alive; `instance` and `owner` may be null.
+    // SAFETY: CPython calls with objects that are alive; `instance` and `owner` may be null.
     unsafe {
-        // (A class as its own owner is what a class method hands on before 3.13; later ones make a bound method themselves.)
+        // Before 3.13 a class method passes a class as its own owner here; later versions make a
+        // bound method themselves.
         if instance.is_null() || ffi::Py_IsNone(instance) != 0 || instance == owner {
             return crate::types::bind(this, instance, owner);
         }
@@ -105,8 +107,8 @@ pub(super) unsafe extern "C" fn bind(this: Object, instance: Object, owner: Obje
 
 unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     catch_panics(ptr::null_mut(), || {
-        // SAFETY: Python calls with an object of the type, and arguments as vectorcall says: with the flag, the place before the
-        // first may be used while the call runs.
+        // SAFETY: CPython calls with an object of the type, and arguments as vectorcall specifies:
+        // with the flag, the place before the first argument may be used while the call runs.
         unsafe {
             let [function, instance] = (*this.cast::<BoundMemo>()).parts()?;
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
@@ -136,7 +138,7 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
 
 unsafe extern "C" fn new(_: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
     ffi_guard(ptr::null_mut(), |py| {
-        // SAFETY: Python calls with a tuple, and a dict or null.
+        // SAFETY: CPython calls with a tuple, and a dict or null.
         unsafe {
             if !kwargs.is_null() && ffi::PyDict_Size(kwargs) > 0 {
                 return Err(PyTypeError::new_err("BoundMemo takes its arguments by position"));
@@ -151,10 +153,10 @@ unsafe extern "C" fn new(_: *mut ffi::PyTypeObject, args: Object, kwargs: Object
     })
 }
 
-/// What tells of the type in the type, but should tell of the function here.
+/// Attributes that the type has, but that must be those of the function.
 const OF_FUNCTION: [&str; 2] = ["__doc__", "__module__"];
 
-/// An attribute of the object, or else of the function under it.
+/// Returns an attribute of the object, or else of the function.
 fn attribute<'py>(this: Object, function: Ref, name: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = name.py();
     let name = name.cast_into::<PyString>()?;
@@ -171,7 +173,7 @@ fn attribute<'py>(this: Object, function: Ref, name: Bound<'py, PyAny>) -> PyRes
 
 unsafe extern "C" fn getattro(this: Object, name: Object) -> Object {
     ffi_guard(ptr::null_mut(), |py| {
-        // SAFETY: Python calls with an object of the type, and a string.
+        // SAFETY: CPython calls with an object of the type, and a string.
         let ([function, _], name) =
             unsafe { ((*this.cast::<BoundMemo>()).parts()?, Bound::from_borrowed_ptr(py, name)) };
         attribute(this, function, name).map(Bound::into_ptr)
@@ -179,7 +181,7 @@ unsafe extern "C" fn getattro(this: Object, name: Object) -> Object {
 }
 
 unsafe extern "C" fn compare(this: Object, other: Object, operation: c_int) -> Object {
-    // SAFETY: Python calls with objects that are alive, the first of this type.
+    // SAFETY: CPython calls with objects that are alive, the first of this type.
     unsafe {
         let is_other = ffi::Py_TYPE(other) == CLASS.load(Ordering::Relaxed);
         let answer = if !is_other || ![ffi::Py_EQ, ffi::Py_NE].contains(&operation) {
@@ -201,38 +203,39 @@ unsafe extern "C" fn compare(this: Object, other: Object, operation: c_int) -> O
 }
 
 unsafe extern "C" fn hash(this: Object) -> ffi::Py_hash_t {
-    // SAFETY: Python calls with an object of the type.
+    // SAFETY: CPython calls with an object of the type.
     let this = unsafe { &*this.cast::<BoundMemo>() };
     let [function, instance] = [&this.function, &this.instance].map(|held| held.load(Ordering::Relaxed) as u64);
-    // (-1 would be an error.)
+    // -1 would signal an error.
     (crate::objects::mix(function, instance) >> 1) as ffi::Py_hash_t
 }
 
-/// How the type is told, when it is sealed.
+/// The constructor, by which `seal` recognizes the type.
 pub(super) const NEW: unsafe extern "C" fn(*mut ffi::PyTypeObject, Object, Object) -> Object = new;
 
-/// A coroutine method under `cached`, in its class: what lies there is bound as a [`BoundMemo`], and is else the coroutine function.
+/// A coroutine method under `cached`, in its class. Bound to an instance it becomes a
+/// [`BoundMemo`], and else the coroutine function.
 #[repr(C)]
 struct AsyncMethod {
     head: ObjectHead,
     function: AtomicPtr<ffi::PyObject>,
 }
 
-// SAFETY: it begins with a `ObjectHead`.
+// SAFETY: it begins with an `ObjectHead`.
 unsafe impl NativeObject for AsyncMethod {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         visit(self.function.load(Ordering::Relaxed))
     }
 
     fn clear(&self) {
-        // SAFETY: it was this one's, and is released once.
+        // SAFETY: the reference was the object's, and is dropped once.
         unsafe { ffi::Py_XDECREF(self.function.swap(ptr::null_mut(), Ordering::Relaxed)) };
     }
 
     unsafe fn drop_native(_: *mut Self) {}
 }
 
-/// The coroutine function.
+/// Returns the coroutine function.
 ///
 /// # Safety
 /// The object is an [`AsyncMethod`], and alive.
@@ -241,8 +244,7 @@ unsafe fn coroutine_function(this: Object) -> Result<Ref, Raised> {
     unsafe {
         let function = (*this.cast::<AsyncMethod>()).function.load(Ordering::Relaxed);
         if function.is_null() {
-            let text = "the garbage collector has taken this method apart";
-            return Err(crate::ffi::raise(PyRuntimeError::new_err(text)));
+            return Err(crate::ffi::raise(cleared_by_gc("method")));
         }
         Ok(Ref::borrowed(function))
     }
@@ -250,7 +252,7 @@ unsafe fn coroutine_function(this: Object) -> Result<Ref, Raised> {
 
 unsafe extern "C" fn bind_coroutine(this: Object, instance: Object, owner: Object) -> Object {
     catch_panics(ptr::null_mut(), || {
-        // SAFETY: Python calls with an object of the type, and others that are alive.
+        // SAFETY: CPython calls with an object of the type, and others that are alive.
         unsafe {
             let function = coroutine_function(this)?;
             if instance.is_null() || ffi::Py_IsNone(instance) != 0 {
@@ -263,7 +265,7 @@ unsafe extern "C" fn bind_coroutine(this: Object, instance: Object, owner: Objec
 
 unsafe extern "C" fn call_coroutine(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     catch_panics(ptr::null_mut(), || {
-        // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+        // SAFETY: CPython calls with an object of the type, and arguments as vectorcall specifies.
         unsafe {
             let function = coroutine_function(this)?;
             let result = ffi::PyObject_Vectorcall(function.get(), args, nargsf, names);
@@ -274,7 +276,7 @@ unsafe extern "C" fn call_coroutine(this: Object, args: *const Object, nargsf: u
 
 unsafe extern "C" fn coroutine_attribute(this: Object, name: Object) -> Object {
     ffi_guard(ptr::null_mut(), |py| {
-        // SAFETY: Python calls with an object of the type, and a string.
+        // SAFETY: CPython calls with an object of the type, and a string.
         let (function, name) = unsafe { (coroutine_function(this)?, Bound::from_borrowed_ptr(py, name)) };
         attribute(this, function, name).map(Bound::into_ptr)
     })
@@ -282,7 +284,7 @@ unsafe extern "C" fn coroutine_attribute(this: Object, name: Object) -> Object {
 
 unsafe extern "C" fn new_coroutine(class: *mut ffi::PyTypeObject, args: Object, _: Object) -> Object {
     ffi_guard(ptr::null_mut(), |py| {
-        // SAFETY: Python calls with the type, and a tuple.
+        // SAFETY: CPython calls with the type, and a tuple.
         unsafe {
             let args = Bound::from_borrowed_ptr(py, args).cast_into::<PyTuple>()?;
             let (function,): (Bound<'_, PyAny>,) = args.extract()?;
@@ -298,7 +300,11 @@ unsafe extern "C" fn new_coroutine(class: *mut ffi::PyTypeObject, args: Object, 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     TypeSpec {
         name: c"hotset._hotset.BoundMemo",
-        doc: c"A method whose results are cached, of an instance.",
+        doc: c"`instance.method` of a function under `cached`.
+
+The package adds __self__, __func__ and the methods for users. Other attributes are those of the
+function. Compared, hashed and pickled as bound methods are.
+",
         flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL,
         slots: vec![
             slot(ffi::Py_tp_new, new as *mut c_void),
@@ -308,17 +314,28 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
             slot(ffi::Py_tp_hash, hash as *mut c_void),
         ],
         methods: methods![BoundMemo;
-            c"function" => BoundMemo::function, 0..=0, c"The function under the method";
-            c"instance" => BoundMemo::instance, 0..=0, c"The instance that the method is of";
+            c"function" => BoundMemo::function, 0..=0, c"function($self, /)
+--
+
+Returns the cached function.
+";
+            c"instance" => BoundMemo::instance, 0..=0, c"instance($self, /)
+--
+
+Returns the instance.
+";
             c"__reduce__" => BoundMemo::reduce, 0..=0, c"Pickled by its instance and name";
         ],
         dict: false,
     }
-    .create::<BoundMemo>(module)?;
+    .create_static::<BoundMemo>(module, &CLASS)?;
     TypeSpec {
-        // As for Memo.
+        // As for `Memo`.
         name: c"functools.AsyncMethod",
-        doc: c"A coroutine method whose results are cached.",
+        doc: c"A coroutine method under `cached`, as it is in the `__dict__` of its class.
+
+Its attributes are those of the coroutine function.
+",
         flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR | ffi::Py_TPFLAGS_IMMUTABLETYPE,
         slots: vec![
             slot(ffi::Py_tp_new, new_coroutine as *mut c_void),
@@ -329,10 +346,6 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         methods: Vec::new(),
         dict: false,
     }
-    .create::<AsyncMethod>(module)?;
-    let class = module.getattr("BoundMemo")?;
-    CLASS.store(class.as_ptr().cast(), Ordering::Relaxed);
-    // For as long as the process: `__get__` needs it.
-    std::mem::forget(class.unbind());
-    Ok(())
+    .create::<AsyncMethod>(module)
+    .map(drop)
 }

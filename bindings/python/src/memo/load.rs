@@ -1,28 +1,28 @@
-//! What a call does that finds nothing.
+//! The slow path of a call: a miss loads the result, or waits for another caller's load.
 
-use super::Memo;
 use super::reload::Reload;
+use super::{CallSearch, Memo};
 use crate::call::Call;
 use crate::exception_copy::raise_copy;
 use crate::ffi::raise;
-use crate::flight::failure;
-use crate::flight::shared::{Completion, Outcome, SharedLoad};
+use crate::flight::shared::{Completion, Outcome, SharedLoad, failure};
 use crate::interrupt;
 use crate::objects::{Object, Raised, Ref};
-use crate::sentinels::with_ttl;
 use crate::store::key::{self, Found, KeyQuery, Search, Value};
 use crate::store::loads::{AbandonOnDrop, LoadRole, LoadStart, LoadToken};
+use crate::ttl::unwrap_with_ttl;
+use crate::types::NativeObject;
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use std::sync::atomic::Ordering;
 
-pub(super) type CallSearch<'s, 'a> = Search<'s, Call<'a>>;
-
 impl Memo {
-    /// Calls the function, and keeps what it returns. `landed` is how many loads had landed before the key was missed.
+    /// Calls the function, and stores what it returns. `completed` is the number of completed loads
+    /// before the key was missed.
     ///
-    /// Recursion goes through here: what takes much stack is done by functions that have returned when the function runs.
+    /// Recursion passes through here: what needs much stack is done by functions that have returned
+    /// before the function runs.
     #[inline(never)]
     pub(super) fn load(
         &self,
@@ -37,7 +37,9 @@ impl Memo {
             .map(Ref::into_raw)
     }
 
-    /// Leads the key's load, or waits for its leader. If `landed` is given, and others have landed since, looks again before.
+    /// Leads the key's load, or waits for its leader.
+    ///
+    /// If `completed` is given and other loads have completed since, looks the key up again first.
     #[inline(always)]
     pub(super) fn load_single_flight<T: key::MatchesKey>(
         &self,
@@ -69,17 +71,19 @@ impl Memo {
         let mut missed = completed.is_some();
         loop {
             let before = loads.completed();
-            // Without single flight a load is noted all the same, so that an invalidation can overtake it. (As a task's, for which no thread
-            // is answerable: the function may call itself.)
+            // Without single flight a load is registered all the same, so that a change of the key
+            // invalidates it. It is registered as a task's, which no thread leads: the function may
+            // call itself.
             match self.store.join_or_lead(search, key, !self.single_flight)? {
-                // Another is at it, whose result is kept; this one is the caller's alone.
+                // Another caller leads the load whose result is stored; this one's result is for
+                // its caller alone.
                 LoadRole::Wait(_) | LoadRole::Reentrant if !self.single_flight => return Ok(LoadStart::Bypass),
                 LoadRole::Reentrant => return Err(raise(reentrant_call_error())),
                 LoadRole::Bypass => return Ok(LoadStart::Bypass),
                 LoadRole::Wait(shared) => match self.wait(&shared, std::mem::take(&mut missed))? {
                     Completion::Value(value) => return Ok(LoadStart::Done(value)),
                     Completion::Error(failure) => return Err(raise_copy(failure)),
-                    // It is looked for again, by the comparison below.
+                    // The comparison below then looks the key up again.
                     Completion::Abandoned => completed = completed.and(Some(before)),
                 },
                 LoadRole::Lead(token) => {
@@ -95,7 +99,7 @@ impl Memo {
         }
     }
 
-    /// Ends a load that this thread led, by what the function returned or raised.
+    /// Ends a load that this thread led, with what the function returned or raised.
     #[inline(never)]
     fn end_led_load<T: key::MatchesKey>(
         &self,
@@ -108,7 +112,8 @@ impl Memo {
         self.with_outcome(loaded, |outcome| self.end_load(search, key, token, outcome, ttl))
     }
 
-    /// Runs `f` with what came of a load; if that is an exception, it is set again afterwards, unless `f` sets another.
+    /// Runs `f` with the outcome of a load. An exception is set again afterwards, unless `f` raises
+    /// another.
     fn with_outcome(
         &self,
         loaded: &Result<(Ref, Ttl), Raised>,
@@ -126,7 +131,8 @@ impl Memo {
         }
     }
 
-    /// Waits for another caller's load. If this one `missed` before, that was no miss: it makes no call.
+    /// Waits for another caller's load. A lookup that `missed` before is not counted as a miss: it
+    /// makes no call.
     fn wait(&self, shared: &SharedLoad, missed: bool) -> Result<Completion, Raised> {
         if missed {
             self.store.count_joined();
@@ -134,7 +140,8 @@ impl Memo {
         Python::attach(|py| shared.wait(py)).map_err(raise)
     }
 
-    /// A value that is due for a reload, which the caller was told: reloads it elsewhere, or here.
+    /// Reloads a stale value whose reload this caller has claimed: by the refresher, or in this
+    /// call.
     #[inline(never)]
     pub(super) fn reload(
         &self,
@@ -148,8 +155,8 @@ impl Memo {
             Ok(loaded) => Ok(loaded.unwrap_or(value)),
             Err(raised) => {
                 let error = PyErr::from(raised);
-                // The claim is given back, unless the load that failed has done that. What went wrong is the caller's business only when
-                // nothing is left to serve.
+                // The claim is returned, unless the failed load has done so. The caller gets the
+                // error only if there is no value left to serve.
                 if Python::attach(|py| error.is_instance_of::<PyException>(py)) {
                     self.store.reload_failed(search);
                     self.log_stale(KeyQuery::hash(search), &error);
@@ -163,25 +170,26 @@ impl Memo {
         }
     }
 
-    /// Logs that the expired value of the key with this hash is served because the function raised, once in a [`Spell`](super::Spell).
+    /// Logs that the expired value of the key with this hash is served because the function raised,
+    /// once in an [`Outage`](super::Outage).
     #[cold]
     pub(crate) fn log_stale(&self, hash: u64, error: &PyErr) {
         if !self.outage.record_failure(hash, self.store.monotonic()) {
             return;
         }
         Python::attach(|py| {
-            // SAFETY: the memo is alive while it is called.
-            let this = unsafe { Bound::from_borrowed_ptr(py, self.object()) };
+            let this = self.to_python(py).into_bound(py);
             let module = py.import(pyo3::intern!(py, "hotset._refresh"));
             let logged = module.and_then(|module| module.call_method1("log_stale", (&this, error.value(py))));
             if let Err(error) = logged {
-                // A filter of the user's, say: the value is served all the same.
+                // A logging filter of the user's may raise: the value is served all the same.
                 interrupt::report_callback_error(error, &this);
             }
         });
     }
 
-    /// The new value, if the caller has reloaded it.
+    /// Returns the new value if the caller has reloaded it, `None` if the refresher takes the
+    /// reload.
     fn reload_anywhere(
         &self,
         search: &CallSearch<'_, '_>,
@@ -193,7 +201,7 @@ impl Memo {
         if !refresher.is_null() {
             let reload = Reload::new(self, key, search, call)?;
             let taken = Python::attach(|py| {
-                // SAFETY: held while it is called.
+                // SAFETY: the memo holds it while it is called.
                 let refresher = unsafe { Bound::from_borrowed_ptr(py, refresher) };
                 match refresher.call1((reload,)).and_then(|taken| taken.is_truthy()) {
                     Err(error) if error.is_instance_of::<PyException>(py) => {
@@ -212,7 +220,7 @@ impl Memo {
             .map(Some)
     }
 
-    /// Keeps what came of a load.
+    /// Stores the outcome of a load.
     fn store_outcome<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
@@ -239,7 +247,8 @@ impl Memo {
         }
     }
 
-    /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
+    /// Ends a load that the caller leads: stores its outcome unless the load was invalidated, and
+    /// hands it to the waiters.
     pub(super) fn end_load<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
@@ -253,20 +262,21 @@ impl Memo {
     }
 }
 
-/// What a function returned, and the time to live that comes with it if the function says one.
+/// Splits what a function returned into a value and its time to live, which is the default unless
+/// it is a `WithTtl`.
 #[inline(never)]
 fn split_ttl(loaded: Result<Ref, Raised>) -> Result<(Ref, Ttl), Raised> {
-    with_ttl(loaded?, Ttl::Default).map_err(raise)
+    unwrap_with_ttl(loaded?, Ttl::Default).map_err(raise)
 }
 
 fn reentrant_call_error() -> PyErr {
     PyRuntimeError::new_err(
-        "a cached function called itself with the same arguments, while it was computing the result for them",
+        "a cached function called itself with the same arguments, while it computed the result for them",
     )
 }
 
 impl Found {
-    /// What was found, or raises it.
+    /// Returns the value, or raises the exception.
     #[inline(always)]
     pub(crate) fn or_raise(self) -> Result<Ref, Raised> {
         match self {

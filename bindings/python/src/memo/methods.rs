@@ -1,17 +1,18 @@
-//! The methods of a memoised function, by `(args, kwargs)`.
+//! The methods of a memoized function, which take its arguments as `(args, kwargs)`.
 
-use super::Memo;
-use super::load::CallSearch;
+use super::{CallSearch, Memo};
+use crate::cache_methods::cache_methods;
+use crate::cache_ref::CacheRef;
 use crate::call::{Call, check_equal};
 use crate::ffi::{methods, raise};
 use crate::flight::shared::Outcome;
-use crate::flight::{Flight, Lead, Of, ttl};
+use crate::flight::{Flight, Lead, LoadOwner};
 use crate::objects::{Equal, Object, Raised};
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{Found, KeyQuery, Search, StoredKey, Value};
 use crate::store::loads::{AbandonOnDrop, LoadRole};
-use crate::store::options::capacity;
-use crate::tier2::PyTier;
+use crate::ttl::parse_ttl;
+use crate::types;
 use hotset::Ttl;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -21,12 +22,12 @@ use std::ptr;
 
 pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
 
-/// Arguments that came as objects, as a call has them.
+/// Arguments from Python objects, in the layout of a call.
 pub(super) struct UnpackedArgs<'py> {
     pub(super) args: Vec<Object>,
     pub(super) positional: usize,
     pub(super) names: Option<Bound<'py, PyTuple>>,
-    /// Holds the values of those by name.
+    /// Holds the values of keyword arguments.
     _held: Bound<'py, PyDict>,
 }
 
@@ -36,7 +37,7 @@ impl<'py> UnpackedArgs<'py> {
         let args = args
             .cast::<PyTuple>()
             .map_err(|_| PyTypeError::new_err("args must be a tuple"))?;
-        // A copy, which nobody changes while other code runs.
+        // A copy, which other code cannot change while Python code runs.
         let kwargs = if kwargs.is_none() {
             PyDict::new(py)
         } else {
@@ -65,7 +66,8 @@ impl<'py> UnpackedArgs<'py> {
 }
 
 impl Memo {
-    /// Runs `f` with the call of these arguments, and what its key is made of. The clock has been asked.
+    /// Runs `f` with the search for these arguments' key, what the key is made of, and the call,
+    /// after reading the timer.
     fn with_arguments<R>(
         &self,
         args: &Bound<'_, PyAny>,
@@ -77,7 +79,7 @@ impl Memo {
         self.store.read_timer()?;
         let names = unpacked.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
         let (args, count) = (unpacked.args.as_ptr(), unpacked.positional);
-        // SAFETY: `spread` and the caller hold all of these.
+        // SAFETY: `unpacked` and the caller hold all of these.
         let call = unsafe { Call::new(args, count, names, self.typed, self.receiver(args, count)?) };
         let mut result = None;
         self.with_key(&call, |key| {
@@ -102,7 +104,7 @@ impl Memo {
     }
 
     fn set(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let ttl = ttl(args.get(3))?;
+        let ttl = parse_ttl(args.get(3))?;
         let value = &args[2];
         self.with_arguments(&args[0], &args[1], |search, key, _| {
             let own = key.key()?;
@@ -146,9 +148,8 @@ impl Memo {
             match self.store.join_or_lead(search, &own, true)? {
                 LoadRole::Lead(token) => {
                     let leading = AbandonOnDrop::new(&self.store.loads, token);
-                    // SAFETY: the memo is alive while it is called.
-                    let memo = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
-                    let mut flight = Flight::lead(Of::Memo(memo), own, token);
+                    let cache = CacheRef::new(py, self, |memo| memo as &dyn LoadOwner);
+                    let mut flight = Flight::lead(cache, own, token);
                     if let Some(lead) = &mut flight.lead {
                         let call = || (args[0].clone().unbind(), args[1].clone().unbind());
                         lead.call = self.has_key_function().then(call);
@@ -184,37 +185,8 @@ impl Memo {
         })
     }
 
-    /// Ends a load that [`begin`](Self::begin) began, whatever happens.
-    pub(crate) fn end(py: Python<'_>, memo: &Py<PyAny>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
-        // SAFETY: `begin` put a memo there.
-        let this = unsafe { &*memo.as_ptr().cast::<Self>() };
-        let _drain = DrainOnExit;
-        let stored = StoredKey::new(lead.key.clone(), this.store.is_method());
-        let search = Search::resumed(&stored, lead.token.hash());
-        if matches!(outcome, Outcome::Abandoned) && lead.reloads {
-            this.store.loads.note_cancelled_reload(lead.token.hash());
-        }
-        this.store.end_task(py, lead, outcome, || {
-            if matches!(outcome, Outcome::Value(_)) && !this.has_key(py, lead)? {
-                // What was loaded is of other arguments than what was looked up.
-                if lead.reloads {
-                    this.store.reload_failed(&search);
-                }
-                this.store.loads.complete(lead.token, outcome);
-                return Ok(());
-            }
-            this.end_load(&search, &lead.key, lead.token, outcome, ttl)
-        })
-    }
-
-    /// A task serves the expired value because its load failed.
-    pub(crate) fn end_stale(memo: &Py<PyAny>, hash: u64, error: &PyErr) {
-        // SAFETY: `begin` put a memo there.
-        unsafe { &*memo.as_ptr().cast::<Self>() }.log_stale(hash, error);
-    }
-
-    /// Whether a call still has the key that it had when its load began: the load may have changed the arguments, of which a function
-    /// makes the key.
+    /// Returns whether a call still has the key that it had when its load began: the load may have
+    /// changed arguments of which a key function makes the key.
     fn has_key(&self, py: Python<'_>, lead: &Lead) -> Result<bool, Raised> {
         let Some((args, kwargs)) = &lead.call else {
             return Ok(true);
@@ -222,7 +194,7 @@ impl Memo {
         let unpacked = UnpackedArgs::new(args.bind(py), kwargs.bind(py)).map_err(raise)?;
         let names = unpacked.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
         let (args, count) = (unpacked.args.as_ptr(), unpacked.positional);
-        // SAFETY: `spread` and `lead` hold all of these.
+        // SAFETY: `unpacked` and `lead` hold all of these.
         let call = unsafe { Call::new(args, count, names, self.typed, self.receiver(args, count)?) };
         // SAFETY: `lead` holds the key, which was made of such a call.
         self.with_key(&call, |key| unsafe {
@@ -233,7 +205,8 @@ impl Memo {
         })
     }
 
-    /// From now on the first argument is a method's instance. What was kept before was kept by other keys.
+    /// Makes the first argument a method's instance from now on. Earlier results have keys of
+    /// another form, so they are removed.
     fn set_method(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let _drain = DrainOnExit;
         if !self.store.is_method() {
@@ -248,7 +221,7 @@ impl Memo {
         Ok(self.store.is_method())
     }
 
-    /// Raises a TypeError if instances of this class can be kept neither weakly nor by equality.
+    /// Raises a TypeError if instances of this class can be cached neither weakly nor by equality.
     fn check_instances(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let class = args[0].cast::<PyType>()?.as_type_ptr();
         // SAFETY: the caller holds the class.
@@ -260,20 +233,7 @@ impl Memo {
         Ok(())
     }
 
-    fn stats(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        Ok(self.store.stats(py)?.into_any().unbind())
-    }
-
-    fn reset_stats(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.reset_stats();
-        Ok(())
-    }
-
-    /// `((args, kwargs), value)` of all results, hottest first.
+    /// Returns `((args, kwargs), value)` of all results, hottest first.
     fn entries(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
         let _drain = DrainOnExit;
         self.store.read_timer()?;
@@ -286,57 +246,31 @@ impl Memo {
         });
         shown.collect()
     }
+}
 
-    fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+impl LoadOwner for Memo {
+    fn end_load(&self, py: Python<'_>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.loads.invalidate_all();
-        self.store.clear();
-        Ok(())
+        let stored = StoredKey::new(lead.key.clone(), self.store.is_method());
+        let search = Search::resumed(&stored, lead.token.hash());
+        if matches!(outcome, Outcome::Abandoned) && lead.reloads {
+            self.store.loads.note_cancelled_reload(lead.token.hash());
+        }
+        self.store.end_task(py, lead.token, outcome, || {
+            if matches!(outcome, Outcome::Value(_)) && !self.has_key(py, lead)? {
+                // The loaded value belongs to other arguments than those that were looked up.
+                if lead.reloads {
+                    self.store.reload_failed(&search);
+                }
+                self.store.loads.complete(lead.token, outcome);
+                return Ok(());
+            }
+            Memo::end_load(self, &search, &lead.key, lead.token, outcome, ttl)
+        })
     }
 
-    fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.loads.invalidate_all();
-        self.store.clear_entries();
-        Ok(())
-    }
-
-    fn invalidate_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        self.store.loads.invalidate_all();
-        Ok(())
-    }
-
-    fn set_trust(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let tier: Option<PyRef<'_, PyTier>> = args[0].extract()?;
-        self.store.set_trust(tier.map(|tier| tier.trust()));
-        Ok(())
-    }
-
-    fn run_pending(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.run_pending();
-        Ok(())
-    }
-
-    fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _drain = DrainOnExit;
-        self.store.read_timer()?;
-        self.store.resize(capacity("capacity", &args[0])?);
-        Ok(())
-    }
-
-    fn itself(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        // SAFETY: it is alive, since it is being called.
-        Ok(unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind())
-    }
-
-    fn reduce(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        // SAFETY: as above.
-        let this = unsafe { Bound::from_borrowed_ptr(py, self.object()) };
-        this.getattr("__qualname__").map(Bound::unbind)
+    fn log_stale(&self, hash: u64, error: &PyErr) {
+        Memo::log_stale(self, hash, error);
     }
 }
 
@@ -345,29 +279,80 @@ fn reply(py: Python<'_>, state: u8, with: Bound<'_, PyAny>) -> PyResult<Py<PyAny
 }
 
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
-    methods![Memo;
-        c"stats" => Memo::stats, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
-        c"reset_stats" => Memo::reset_stats, 0..=0, c"reset_stats($self, /)\n--\n\nCounts from 0 again.";
-        c"entries" => Memo::entries, 0..=0, c"entries($self, /)\n--\n\nThe arguments of all results, and these, hottest first.";
-        c"clear" => Memo::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves all results.";
-        c"clear_entries" => Memo::clear_entries, 0..=0, c"clear_entries($self, /)\n--\n\nRemoves everything, and counts on.";
-        c"invalidate_loads" => Memo::invalidate_loads, 0..=0, c"invalidate_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
-        c"set_trust" => Memo::set_trust, 1..=1, c"set_trust($self, tier, /)\n--\n\nHas entries found only while this Tier2 trusts them; None: always.";
-        c"run_pending" => Memo::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
-        c"resize" => Memo::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";
-        c"get" => Memo::get, 2..=3, c"get($self, args, kwargs, default=None, /)\n--\n\nThe result for these arguments, if it is there.";
-        c"contains" => Memo::contains, 2..=2, c"contains($self, args, kwargs, /)\n--\n\nWhether there is a result for these arguments.";
-        c"set" => Memo::set, 3..=4, c"set($self, args, kwargs, value, ttl=None, /)\n--\n\nSets the result for these arguments.";
-        c"invalidate" => Memo::invalidate, 2..=2, c"invalidate($self, args, kwargs, /)\n--\n\nRemoves the result for these arguments.";
-        c"refresh" => Memo::refresh, 2..=2, c"refresh($self, args, kwargs, /)\n--\n\nComputes the result for these arguments anew.";
-        c"begin" => Memo::begin, 2..=3, c"begin($self, args, kwargs, refresh=False, /)\n--\n\nThe result, or a load to lead or to wait for.";
-        c"save_session" => Memo::save_session, 2..=2, c"save_session($self, path, schema, /)\n--\n\nBegins to save the results to a file.";
-        c"load_session" => Memo::load_session, 2..=2, c"load_session($self, path, schema, /)\n--\n\nBegins to load results from a file.";
-        c"set_method" => Memo::set_method, 0..=0, c"set_method($self, /)\n--\n\nThe first argument is a method's instance from now on.";
-        c"is_method" => Memo::is_method, 0..=0, c"is_method($self, /)\n--\n\nWhether the first argument is a method's instance.";
-        c"check_instances" => Memo::check_instances, 1..=1, c"check_instances($self, owner, /)\n--\n\nWhether a method of this class can keep its results.";
-        c"__reduce__" => Memo::reduce, 0..=0, c"Pickled by its qualified name";
-        c"__copy__" => Memo::itself, 0..=0, c"A function is its own copy";
-        c"__deepcopy__" => Memo::itself, 0..=1, c"A function is its own copy";
-    ]
+    let mut methods = cache_methods!(Memo);
+    methods.extend(methods![Memo;
+        c"entries" => Memo::entries, 0..=0, c"entries($self, /)
+--
+
+Returns ((args, kwargs), value) of all results, hottest first.
+";
+        c"get" => Memo::get, 2..=3, c"get($self, args, kwargs, default=None, /)
+--
+
+Returns the value, or `default` if it is absent; counts as a hit or miss.
+
+Raises:
+    BaseException: The cached exception of this call.
+";
+        c"contains" => Memo::contains, 2..=2, c"contains($self, args, kwargs, /)
+--
+
+Returns whether there is a result; counts neither as a hit nor as a miss.
+";
+        c"set" => Memo::set, 3..=4, c"set($self, args, kwargs, value, ttl=None, /)
+--
+
+Stores a result.
+";
+        c"invalidate" => Memo::invalidate, 2..=2, c"invalidate($self, args, kwargs, /)
+--
+
+Removes a result and invalidates a load of it; returns whether there was a result.
+";
+        c"refresh" => Memo::refresh, 2..=2, c"refresh($self, args, kwargs, /)
+--
+
+Calls the function, stores its result and returns it, joining a load in progress.
+";
+        c"begin" => Memo::begin, 2..=3, c"begin($self, args, kwargs, refresh=False, /)
+--
+
+Begins a call for `async def`.
+
+Args:
+    args: The positional arguments.
+    kwargs: The keyword arguments.
+    refresh: Whether a result that is present is not a hit.
+
+Returns:
+    (0, value) for a hit (a cached exception is raised);
+    (1, Flight) for the caller that must load, and then call finish, fail or abandon;
+    (2, Flight) for a caller that finds a load in progress;
+    (3, value, Flight) for a hit on a value past its ttl, which the caller must reload while
+    the value may be returned;
+    (4, value, Flight) for the same, if the last reload of it was abandoned.
+";
+        c"set_method" => Memo::set_method, 0..=0, c"set_method($self, /)
+--
+
+Makes the first argument a method's instance from now on, and removes all results.
+";
+        c"is_method" => Memo::is_method, 0..=0, c"is_method($self, /)
+--
+
+Returns whether the first argument is a method's instance.
+";
+        c"check_instances" => Memo::check_instances, 1..=1, c"check_instances($self, owner, /)
+--
+
+Raises a TypeError if instances can be cached neither weakly nor by equality.
+
+Args:
+    owner: The class of the instances.
+";
+        c"__reduce__" => types::reduce::<Memo>, 0..=0, c"Pickled by its qualified name";
+        c"__copy__" => types::copy::<Memo>, 0..=0, c"A function is its own copy";
+        c"__deepcopy__" => types::copy::<Memo>, 0..=1, c"A function is its own copy";
+    ]);
+    methods
 }

@@ -1,54 +1,58 @@
-//! The callable behind `cached`: a function whose results are kept in a [`Store`].
+//! The callable behind `cached`: a function whose results are in a [`Store`].
 
 mod bound;
+pub(crate) mod class;
 mod load;
 mod methods;
 mod outage;
 mod reload;
 mod snapshot;
 
+use crate::cache_methods::CacheObject;
 use crate::call::{Call, Positional, Receiver, SingleArg, check_equal};
 use crate::exception_copy::raise_copy;
-use crate::ffi::{catch_panics, ffi_guard, raise};
+use crate::ffi::{catch_panics, raise};
 use crate::objects::{Equal, Object, Raised, Ref, equals_fast, hash, hash_fast, is_any_tuple};
 use crate::stack;
 use crate::store::Store;
-use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
+use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, defer_drop};
 use crate::store::key::{Found, MatchesKey, Search};
-use crate::store::options::Options;
-use crate::types::{NativeObject, ObjectHead, TypeSpec, new_callable_like, slot};
+use crate::types::{NativeObject, ObjectHead, cleared_by_gc};
 use outage::Outage;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
-use std::ffi::{c_int, c_void};
+use pyo3::types::{PyDict, PyTuple};
+use std::ffi::c_int;
 use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// The search for the key of a call.
+type CallSearch<'s, 'a> = Search<'s, Call<'a>>;
 
 #[repr(C)]
 pub(crate) struct Memo {
     head: ObjectHead,
     function: AtomicPtr<ffi::PyObject>,
-    /// Makes the key of the arguments, if it is not null.
+    /// Makes the key of the arguments, unless null.
     key: AtomicPtr<ffi::PyObject>,
-    /// Has values reloaded elsewhere, if it is not null.
+    /// Runs reloads elsewhere, unless null.
     refresher: AtomicPtr<ffi::PyObject>,
     typed: bool,
-    /// Not `typed`; hits look at nothing but what is there.
-    plain: bool,
-    /// And with the GIL, without times, and under a policy that is not told of every hit: a single look may tell.
-    quick: bool,
+    /// Not `typed`, and without key function, reloads and timer: a hit only looks the key up.
+    is_simple: bool,
+    /// `is_simple`, with the GIL, without expiration, and under a policy that is not notified of
+    /// every hit: one probe can decide.
+    has_fast_path: bool,
     single_flight: bool,
-    /// Values are reloaded before they end.
+    /// Whether values are reloaded before they expire, or served after that.
     reloads: bool,
-    /// Expired results are served because the function raises.
+    /// Whether expired results are being served because the function raises.
     outage: Outage,
     store: ManuallyDrop<Store>,
 }
 
-// SAFETY: it begins with a `ObjectHead`.
+// SAFETY: it begins with an `ObjectHead`.
 unsafe impl NativeObject for Memo {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         for held in [&self.function, &self.key, &self.refresher] {
@@ -79,11 +83,13 @@ unsafe impl NativeObject for Memo {
     }
 }
 
-impl Memo {
-    fn object(&self) -> Object {
-        ptr::from_ref(self).cast_mut().cast()
+impl CacheObject for Memo {
+    fn store(&self) -> &Store {
+        &self.store
     }
+}
 
+impl Memo {
     #[inline(always)]
     fn call(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
         let _drain = DrainOnExit;
@@ -95,14 +101,15 @@ impl Memo {
         }
     }
 
-    /// [`call`](Self::call) with arguments by position only, of a function that is `plain`; `sought` is what is looked for, with its hash.
+    /// [`call`](Self::call)s with positional arguments only, of a function that is `is_simple`.
+    /// `matcher` is the key, with its hash.
     ///
     /// # Safety
-    /// As vectorcall's.
+    /// As for vectorcall.
     #[inline(always)]
     unsafe fn call_plain<T: MatchesKey>(
         &self,
-        (sought, hash): (&T, Result<u64, Raised>),
+        (matcher, hash): (&T, Result<u64, Raised>),
         args: *const Object,
         nargsf: usize,
         receiver: Receiver,
@@ -110,7 +117,7 @@ impl Memo {
         let _drain = DrainOnExit;
         let completed = self.store.loads.completed();
         let hash = hash?;
-        match self.store.get(&Search::new(sought, hash))? {
+        match self.store.get(&Search::new(matcher, hash))? {
             Some(Found::Value(value)) => Ok(value.into_raw()),
             Some(Found::Error(failure)) => Err(raise_copy(failure)),
             None => {
@@ -124,7 +131,7 @@ impl Memo {
         }
     }
 
-    /// A call with a key function, a clock of the user's, or reloads.
+    /// A call with a key function, a timer, or reloads.
     #[inline(never)]
     fn call_special(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
         self.store.read_timer()?;
@@ -144,7 +151,7 @@ impl Memo {
         key.hash()
     }
 
-    /// What is there, and whether the caller is the one that must reload it.
+    /// Returns what is cached, and whether this caller has claimed its reload.
     #[inline(never)]
     fn find_special<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
         if self.reloads {
@@ -157,7 +164,8 @@ impl Memo {
         !self.key.load(Ordering::Relaxed).is_null()
     }
 
-    /// Runs `f` with what the key is made of: the arguments, or what the key function makes of them.
+    /// Runs `f` with what the key is made of: the arguments, or what the key function returns for
+    /// them.
     fn with_key<R>(&self, call: &Call<'_>, f: impl FnOnce(&Call<'_>) -> Result<R, Raised>) -> Result<R, Raised> {
         let function = self.key.load(Ordering::Relaxed);
         if function.is_null() {
@@ -167,7 +175,7 @@ impl Memo {
         unsafe {
             let function = Ref::borrowed(function);
             let key = call.call(function.get(), call.positional())?;
-            // A method's results belong to its instances, whatever their other arguments are told apart by.
+            // A method's results belong to its instances, whatever the key function returns.
             let objects = [call.instance().unwrap_or(ptr::null_mut()), key.get()];
             let skipped = usize::from(call.receiver() == Receiver::None);
             let (args, count) = (objects.as_ptr().add(skipped), 2 - skipped);
@@ -175,10 +183,10 @@ impl Memo {
         }
     }
 
-    /// What the first of these arguments is.
+    /// Returns the role of the first of these arguments.
     ///
     /// # Safety
-    /// There are so many, and they are alive.
+    /// There are `count` arguments, and they are alive.
     #[inline(always)]
     unsafe fn receiver(&self, args: *const Object, count: usize) -> Result<Receiver, Raised> {
         // SAFETY: the caller's promise.
@@ -191,12 +199,12 @@ impl Memo {
         }
     }
 
-    /// Calls the function with arguments that are objects.
+    /// Calls the function with arguments that are Python objects.
     fn run_with<'py>(&self, args: &Bound<'py, PyTuple>, kwargs: &Bound<'py, PyDict>) -> PyResult<Ref> {
         let function = self.function.load(Ordering::Relaxed);
-        // SAFETY: held while it runs.
+        // SAFETY: the memo holds it while it runs.
         let function = unsafe { Bound::from_borrowed_ptr_or_opt(args.py(), function) };
-        let function = function.ok_or_else(cleared_by_gc)?;
+        let function = function.ok_or_else(|| cleared_by_gc("function"))?;
         stack::check()?;
         Ok(function.call(args, Some(kwargs))?.into())
     }
@@ -205,10 +213,10 @@ impl Memo {
     fn run(&self, call: &Call<'_>, nargsf: usize) -> Result<Ref, Raised> {
         let function = self.function.load(Ordering::Relaxed);
         if function.is_null() {
-            return Err(raise(cleared_by_gc()));
+            return Err(raise(cleared_by_gc("function")));
         }
         stack::check()?;
-        // SAFETY: held while it runs, whatever happens to this cache meanwhile.
+        // SAFETY: the function is held while it runs, even if the cache drops its reference.
         unsafe {
             let function = Ref::borrowed(function);
             call.call(function.get(), nargsf)
@@ -216,28 +224,13 @@ impl Memo {
     }
 }
 
-fn cleared_by_gc() -> PyErr {
-    PyRuntimeError::new_err("the garbage collector has taken this function apart")
-}
-
-/// Tells a listener: `(args, kwargs, value, cause)`.
-fn notify<const TYPED: bool>(py: Python<'_>, notice: &RemovalNotice, key: Object, value: Object) -> PyResult<()> {
-    // SAFETY: alive, and the key is one of this kind of cache.
-    let (args, kwargs, value, listener) = unsafe {
-        let (args, kwargs) = Call::arguments(py, key, TYPED, notice.method)?;
-        let value = Bound::from_borrowed_ptr(py, value);
-        (args, kwargs, value, Bound::from_borrowed_ptr(py, notice.listener))
-    };
-    listener.call1((args, kwargs, value, notice.cause())).map(drop)
-}
-
-/// Three functions, of which each goes on with the next one: a hit needs but a few registers, and no memory of its own, if nothing that
-/// needs more is in the same function.
+/// The fast path of a call. Three functions, each of which calls the next one last: a hit needs few
+/// registers and no stack frame, since no code that needs more is in the same function.
 unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
-    // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+    // SAFETY: CPython calls with an object of the type, and arguments as vectorcall specifies.
     unsafe {
         let memo = &*this.cast::<Memo>();
-        if !memo.quick || !names.is_null() {
+        if !memo.has_fast_path || !names.is_null() {
             return call_slow(this, args, nargsf, names);
         }
         if ffi::PyVectorcall_NARGS(nargsf) != 1 || memo.store.is_method() {
@@ -251,7 +244,7 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
     }
 }
 
-/// A call with arguments by position only, of a memo that is `quick`.
+/// Calls a memo that is `has_fast_path` with positional arguments only.
 #[inline(never)]
 unsafe extern "C" fn call_positional(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     // SAFETY: as above.
@@ -273,10 +266,11 @@ unsafe extern "C" fn call_positional(this: Object, args: *const Object, nargsf: 
     }
 }
 
-/// Any call of a memo that is `special`. (In a function of its own, which takes less stack.)
+/// Calls a memo with a key function, reloads or a timer. In a function of its own, which takes less
+/// stack.
 unsafe extern "C" fn vectorcall_special(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     catch_panics(ptr::null_mut(), || {
-        // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+        // SAFETY: CPython calls with an object of the type, and arguments as vectorcall specifies.
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
@@ -287,11 +281,11 @@ unsafe extern "C" fn vectorcall_special(this: Object, args: *const Object, nargs
     })
 }
 
-/// Any call of another memo.
+/// Calls any other memo.
 #[inline(never)]
 unsafe extern "C" fn call_slow(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     catch_panics(ptr::null_mut(), || {
-        // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
+        // SAFETY: CPython calls with an object of the type, and arguments as vectorcall specifies.
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
@@ -300,7 +294,7 @@ unsafe extern "C" fn call_slow(this: Object, args: *const Object, nargsf: usize,
             } else {
                 Receiver::None
             };
-            if names.is_null() && this.plain && count > 0 {
+            if names.is_null() && this.is_simple && count > 0 {
                 if count > 1 || receiver != Receiver::None {
                     let positional = Positional::new(args, count, receiver);
                     return this.call_plain((&positional, positional.hash()), args, nargsf, receiver);
@@ -313,118 +307,4 @@ unsafe extern "C" fn call_slow(this: Object, args: *const Object, nargsf: usize,
             this.call(&call, nargsf)
         }
     })
-}
-
-const OPTIONS: [&str; 18] = [
-    "maxsize",
-    "policy",
-    "ttl",
-    "tti",
-    "jitter",
-    "typed",
-    "key",
-    "weigher",
-    "max_weight",
-    "on_removal",
-    "single_flight",
-    "negative_ttl",
-    "stale_while_revalidate",
-    "stale_if_error",
-    "refresher",
-    "timer",
-    "method",
-    "per_instance",
-];
-
-unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
-    ffi_guard(ptr::null_mut(), |py| {
-        // SAFETY: Python calls with a tuple, and a dict or null.
-        let (args, kwargs) = unsafe {
-            let kwargs = Bound::from_borrowed_ptr_or_opt(py, kwargs);
-            (Bound::from_borrowed_ptr(py, args), kwargs)
-        };
-        let args = args.cast_into::<PyTuple>()?;
-        let kwargs = kwargs.map(|kwargs| kwargs.cast_into::<PyDict>()).transpose()?;
-        if args.len() != 1 {
-            return Err(PyTypeError::new_err(
-                "Memo takes one argument by position: the function",
-            ));
-        }
-        let function = args.get_item(0)?;
-        if !function.is_callable() {
-            return Err(PyTypeError::new_err("the first argument must be callable"));
-        }
-        let options = Options::read(kwargs.as_ref(), 128, &OPTIONS)?;
-        // What the key function makes of the arguments is the key, whatever their types.
-        let typed = options.typed && options.key.is_none();
-        let store = Store::new(&options, if typed { notify::<true> } else { notify::<false> })?;
-        let reference =
-            |object: Option<Bound<'_, PyAny>>| AtomicPtr::new(object.map_or(ptr::null_mut(), Bound::into_ptr));
-        let reloads = options.stale_while_revalidate.is_some() || options.stale_if_error.is_some();
-        let special = options.key.is_some() || reloads || store.has_timer();
-        let timed = options.ttl.is_some() || options.tti.is_some();
-        let eager = matches!(options.policy, hotset::Policy::Lru);
-        let memo = |head| Memo {
-            head,
-            function: reference(Some(function.clone())),
-            typed,
-            single_flight: options.single_flight,
-            plain: !special && !typed,
-            quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed && !eager,
-            reloads,
-            outage: Outage::new(options.stale_while_revalidate.max(options.stale_if_error)),
-            key: reference(options.key),
-            refresher: reference(options.refresher),
-            store: ManuallyDrop::new(store),
-        };
-        let called = if special { vectorcall_special } else { vectorcall };
-        // SAFETY: the type is this one.
-        unsafe { new_callable_like(&function, class, called, memo) }
-    })
-}
-
-/// Makes the type immutable, when it has got all its methods: the interpreter specialises calls of methods for such types only.
-#[pyfunction]
-fn seal(class: &Bound<'_, PyType>) -> PyResult<()> {
-    let this = class.as_type_ptr();
-    // SAFETY: a type is alive while it is borrowed; its flags are changed while it is imported, before another thread can know it.
-    unsafe {
-        let made = (*this).tp_new.map_or(0, |made| made as usize);
-        if ![new as *const () as usize, bound::NEW as usize].contains(&made) {
-            return Err(PyTypeError::new_err("only Memo and BoundMemo are sealed"));
-        }
-        #[cfg(not(Py_GIL_DISABLED))]
-        {
-            (*this).tp_flags |= ffi::Py_TPFLAGS_IMMUTABLETYPE;
-        }
-        #[cfg(Py_GIL_DISABLED)]
-        (*this)
-            .tp_flags
-            .fetch_or(ffi::Py_TPFLAGS_IMMUTABLETYPE as _, Ordering::Relaxed);
-        ffi::PyType_Modified(this);
-    }
-    Ok(())
-}
-
-pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(seal, module)?)?;
-    bound::add(module)?;
-    #[cfg(not(Py_GIL_DISABLED))]
-    crate::store::owners::add(module)?;
-    module.add_class::<reload::Reload>()?;
-    TypeSpec {
-        // Libraries that know functools' wrappers by their module (pydantic) take this for one.
-        name: c"functools.Memo",
-        doc: c"A function whose results are cached.",
-        // Immutable only when the package has added the methods that its users call: see `seal`.
-        flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR,
-        slots: vec![
-            slot(ffi::Py_tp_new, new as *mut c_void),
-            slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
-            slot(ffi::Py_tp_descr_get, bound::bind as *mut c_void),
-        ],
-        methods: methods::table(),
-        dict: true,
-    }
-    .create::<Memo>(module)
 }

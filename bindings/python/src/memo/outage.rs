@@ -1,14 +1,18 @@
-//! A spell of failures, in which a function's expired results are served (`stale_if_error`): it is logged once.
+//! An outage of a function, during which its expired results are served (`stale_if_error`): it is
+//! logged once.
 
 use crate::gil_cell::GilCell;
 use std::time::Duration;
 
-/// A spell begins with a key whose call fails. It ends when a call for that key succeeds, or when no call has failed for `grace`, after
-/// which no result that expired before is left to serve. Successes of other keys do not end it, so a key that always fails, beside others
-/// that never do, is logged once.
+/// The state of a function's outage.
+///
+/// An outage begins with a key whose call fails. It ends when a call for that key succeeds, or when
+/// no call has failed for `grace`, after which no result that had expired is left to serve.
+/// Successes of other keys do not end it, so a key that always fails, beside others that never do,
+/// is logged once.
 pub(super) struct Outage {
     grace: Duration,
-    /// The hash of the key that it began with, and when a call failed last.
+    /// The hash of the key with which it began, and the time of the last failed call.
     open: GilCell<Option<(u64, Duration)>>,
 }
 
@@ -20,7 +24,7 @@ impl Outage {
         }
     }
 
-    /// Notes a failed call at the time `now`; returns whether a spell begins with it.
+    /// Records a call that failed at `now`; returns whether an outage begins with it.
     pub(super) fn record_failure(&self, hash: u64, now: Duration) -> bool {
         let mut open = self.open.lock();
         match &mut *open {
@@ -35,7 +39,7 @@ impl Outage {
         }
     }
 
-    /// Notes that a call succeeded.
+    /// Records a call that succeeded.
     pub(super) fn record_success(&self, hash: u64) {
         let mut open = self.open.lock();
         if open.is_some_and(|(first, _)| first == hash) {

@@ -1,25 +1,25 @@
-//! A reload that a hit found due, for another thread to run.
+//! A reload that a hit has claimed, for another thread to run.
 
-use super::Memo;
-use super::load::CallSearch;
+use super::{CallSearch, Memo};
 use crate::call::Call;
 use crate::interrupt;
 use crate::objects::{Raised, Ref};
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{KeyQuery, Search, StoredKey};
+use crate::types::NativeObject;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The right and the duty to reload one result. If it is abandoned or dropped before it has run, the next caller gets another.
+/// The right and the duty to reload one result. Dropping it before it has run abandons it.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct Reload {
     memo: Py<PyAny>,
     args: Py<PyTuple>,
     kwargs: Py<PyDict>,
     key: Ref,
-    /// The key's, seed included.
+    /// The key's hash, with the seed.
     hash: u64,
     done: AtomicBool,
 }
@@ -35,8 +35,7 @@ impl Reload {
         Python::attach(|py| {
             let (args, kwargs) = call.objects(py)?;
             Ok(Self {
-                // SAFETY: the memo is alive while it is called.
-                memo: unsafe { Bound::from_borrowed_ptr(py, memo.object()) }.unbind(),
+                memo: memo.to_python(py),
                 args: args.unbind(),
                 kwargs: kwargs.unbind(),
                 key: own,
@@ -59,7 +58,10 @@ impl Reload {
 
 #[pymethods]
 impl Reload {
-    /// Calls the function, and stores what it returns. Raises what it raises; the value that is there is then soon due again.
+    /// Calls the function once and stores its result.
+    ///
+    /// Raises:
+    ///     BaseException: What the function raises; the old result is then due again soon.
     fn run(&self, py: Python<'_>) -> PyResult<()> {
         if self.done.swap(true, Ordering::Relaxed) {
             return Err(PyRuntimeError::new_err("the reload has been run or abandoned already"));
@@ -75,7 +77,7 @@ impl Reload {
         });
         if let Err(raised) = loaded {
             let error = PyErr::from(raised);
-            // (If the load itself failed, that has been done. The claim is given back at most once.)
+            // A load that failed has returned the claim itself; it is returned at most once.
             if !error.is_instance_of::<PyException>(py) || memo.store.contains(&search).is_ok_and(|there| there) {
                 memo.store.reload_failed(&search);
             }
@@ -84,7 +86,7 @@ impl Reload {
         interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
-    /// The reload will not run: the next caller is to reload.
+    /// Gives the reload up: the next caller gets another one.
     fn abandon(&self, py: Python<'_>) -> PyResult<()> {
         if self.done.swap(true, Ordering::Relaxed) {
             return Ok(());
@@ -92,7 +94,7 @@ impl Reload {
         self.forked(py)
     }
 
-    /// In a child after a fork, even if it is running: in the parent.
+    /// Abandons the reload in a child after a fork, even if it is running in the parent.
     fn forked(&self, py: Python<'_>) -> PyResult<()> {
         self.done.store(true, Ordering::Relaxed);
         let stored = self.stored();
@@ -101,12 +103,12 @@ impl Reload {
         interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
-    /// Whether it has been run, or is running, or was abandoned.
+    /// Returns whether the reload has run or was abandoned.
     fn done(&self) -> bool {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// The function's name, for messages.
+    /// The name of the function, for messages.
     #[getter]
     fn name(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let memo = self.memo.bind(py);
@@ -119,6 +121,7 @@ impl Drop for Reload {
     fn drop(&mut self) {
         if !self.done.load(Ordering::Relaxed) {
             Python::attach(|py| {
+                // A destructor may run while an exception is set, which must survive it.
                 let pending = PyErr::take(py);
                 if let Err(error) = self.abandon(py) {
                     error.write_unraisable(py, None);

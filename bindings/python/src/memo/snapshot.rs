@@ -1,38 +1,22 @@
-//! A memoised function's results, for a snapshot: by the arguments that their keys were made of.
+//! A memoized function's results in snapshots, by the arguments of which their keys were made.
 
-use super::Memo;
-use super::load::CallSearch;
-use super::methods::{Args, UnpackedArgs};
+use super::methods::UnpackedArgs;
+use super::{CallSearch, Memo};
 use crate::call::{Call, Receiver};
 use crate::objects::Ref;
-use crate::snapshot::{LoadSession, Of, SaveSession};
+use crate::snapshot::SnapshotSource;
 use crate::store::Store;
 use crate::store::key::Search;
+use crate::store::snapshot::Entry;
+use hotset::raw::{EntryMeta, LoadSession};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use std::ptr;
 
 impl Memo {
-    /// The store, if its keys can be in a snapshot.
-    pub(crate) fn store_to_save(&self) -> PyResult<&Store> {
-        if self.store.is_method() {
-            return Err(PyTypeError::new_err(
-                "a method's results belong to its instances, which a snapshot cannot keep: cache a function that the method calls",
-            ));
-        }
-        Ok(&self.store)
-    }
-
-    /// What a snapshot keeps of a key: `(args, kwargs)`. What a key function made is the only argument there.
-    pub(crate) fn shown<'py>(&self, py: Python<'py>, key: &Ref) -> PyResult<Bound<'py, PyAny>> {
-        // SAFETY: the key is held, and was made for this memo, which is no method's.
-        let (args, kwargs) = unsafe { Call::arguments(py, key.get(), self.typed, false)? };
-        Ok((args, kwargs).into_pyobject(py)?.into_any())
-    }
-
-    /// Runs `f` with the search for a key that was shown so, and the key.
-    pub(crate) fn with_shown<R>(
+    /// Runs `f` with the search for a key that the codec has decoded, and the key.
+    fn with_codec_key<R>(
         &self,
         shown: &Bound<'_, PyAny>,
         f: impl FnOnce(&CallSearch<'_, '_>, Ref) -> PyResult<R>,
@@ -46,7 +30,7 @@ impl Memo {
             return Err(PyTypeError::new_err("the names of arguments are strings"));
         }
         let names = unpacked.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
-        // SAFETY: `spread` and `shown` hold all of these.
+        // SAFETY: `unpacked` and `shown` hold all of these.
         let call = unsafe {
             Call::new(
                 unpacked.args.as_ptr(),
@@ -58,17 +42,43 @@ impl Memo {
         };
         f(&Search::new(&call, call.hash()?), call.key()?)
     }
+}
 
-    pub(super) fn save_session(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<SaveSession>> {
-        SaveSession::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
+impl SnapshotSource for Memo {
+    fn store_to_save(&self) -> PyResult<&Store> {
+        if self.store.is_method() {
+            return Err(PyTypeError::new_err(
+                "a method's results belong to its instances, which a snapshot cannot keep: cache a function that the method calls",
+            ));
+        }
+        Ok(&self.store)
     }
 
-    pub(super) fn load_session(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<LoadSession>> {
-        LoadSession::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
+    /// Returns `(args, kwargs)`. The result of a key function is the only argument there.
+    fn codec_key<'py>(&self, py: Python<'py>, key: Ref) -> PyResult<Bound<'py, PyAny>> {
+        // SAFETY: the key is held, and was made for this memo, which is no method's.
+        let (args, kwargs) = unsafe { Call::arguments(py, key.get(), self.typed, false)? };
+        Ok((args, kwargs).into_pyobject(py)?.into_any())
     }
 
-    fn of(&self, py: Python<'_>) -> Of {
-        // SAFETY: it is alive, since it is being called.
-        Of::Memo(unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind())
+    fn weigh_absent(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+        let is_there = self.with_codec_key(key, |search, _| Ok(self.store.contains(search)?))?;
+        let weight = self.store.weigh(&[value.as_ptr()])?;
+        Ok((!is_there).then_some(weight))
+    }
+
+    fn restore(
+        &self,
+        key: &Bound<'_, PyAny>,
+        value: Ref,
+        weight: u64,
+        meta: EntryMeta,
+        session: &LoadSession,
+    ) -> PyResult<bool> {
+        self.with_codec_key(key, |search, key| {
+            Ok(self
+                .store
+                .restore(search, Entry { key, value, meta }, weight, session)?)
+        })
     }
 }

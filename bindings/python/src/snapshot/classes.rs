@@ -1,19 +1,20 @@
-//! Values of the standard library's classes, for the codec `values`: which class, and what it is called with to make another.
+//! Values of the standard library's classes, for the codec `values`: a class, and the arguments
+//! that make an equal object.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
-/// What its arguments are.
+/// The arguments of a class.
 enum Arguments {
     /// These attributes.
     Attributes(&'static [&'static str]),
-    /// Likewise; and the last, which is named.
+    /// These attributes, the last of which is a keyword argument.
     AttributesAndFold(&'static [&'static str]),
-    /// What it says of that itself.
+    /// The result of `__getinitargs__`.
     Initial,
-    /// It as text.
+    /// The object as text.
     Text,
 }
 
@@ -33,7 +34,7 @@ const fn class(module: &'static str, name: &'static str, arguments: Arguments) -
     }
 }
 
-/// What is written for each is its place here, so new ones come last.
+/// The index is written to snapshots, so new classes are appended.
 static CLASSES: [StdClass; 7] = [
     class("datetime", "date", Attributes(&["year", "month", "day"])),
     class(
@@ -72,7 +73,7 @@ impl StdClass {
     }
 }
 
-/// The number of the value's class, and what to call it with; none if it is of another.
+/// Returns the number of the value's class, and the arguments for it; `None` for other classes.
 pub(super) fn parts<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<(u8, Bound<'py, PyTuple>)>> {
     let (py, class) = (value.py(), value.get_type());
     let name = class.name()?;
@@ -80,7 +81,7 @@ pub(super) fn parts<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<(u8, Boun
         return Ok(None);
     };
     let known = &CLASSES[number];
-    // (Another of that name is not it, and neither is a subclass.)
+    // Another class of the same name, or a subclass, is not the known one.
     if !known.get(py)?.is(&class) {
         return Ok(None);
     }
@@ -95,19 +96,19 @@ pub(super) fn parts<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<(u8, Boun
     Ok(Some((number as u8, arguments)))
 }
 
-/// Calls a class with what [`parts`] said, or what whoever wrote the bytes did.
+/// Calls a class with the arguments that [`parts`] returned, or that untrusted bytes contain.
 pub(super) fn make<'py>(number: u8, arguments: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
     let py = arguments.py();
     let known = CLASSES.get(usize::from(number));
-    let known = known.ok_or_else(|| PyValueError::new_err(format!("{number} is no class")))?;
-    // (They take other things, too. Of those the classes of `datetime` do not check all.)
+    let known = known.ok_or_else(|| PyValueError::new_err(format!("unknown class number {number}")))?;
+    // The classes accept other arguments too, and those of `datetime` do not check all of them.
     let fits = match known.arguments {
         Attributes(names) | AttributesAndFold(names) => names.len() == arguments.len(),
         Initial => true,
         Text => arguments.extract::<(Bound<'_, PyString>,)>().is_ok(),
     };
     if !fits {
-        return Err(PyValueError::new_err(format!("a {} of other parts", known.name)));
+        return Err(PyValueError::new_err(format!("wrong arguments for {}", known.name)));
     }
     let class = known.get(py)?;
     if !matches!(known.arguments, AttributesAndFold(_)) {

@@ -1,16 +1,16 @@
-//! Snapshots, as the Python package drives them: it is handed entries, has its codec make bytes of them, and hands these back. So that
-//! code runs while nothing is held, and the engine's work goes on between its calls.
+//! Snapshots, as the Python package drives them.
+//!
+//! The package gets entries, encodes them with its codec, and passes the bytes back. So the codec's
+//! code runs while no lock is held, and the engine works between its calls.
 
 mod classes;
 mod values;
 
+use crate::cache_ref::CacheRef;
 use crate::gil_cell::GilCell;
-use crate::mapping::Mapping;
-use crate::memo::Memo;
 use crate::objects::Ref;
 use crate::store::Store;
 use crate::store::deferred_drop::DrainOnExit;
-use crate::store::key::{MappingKey, Search};
 use crate::store::snapshot::Entry;
 use hotset::raw::{self, EntryMeta};
 use hotset::snapshot::SnapshotError as EngineError;
@@ -24,11 +24,27 @@ pyo3::create_exception!(
     hotset,
     SnapshotError,
     PyException,
-    "A snapshot cannot be saved, or a file cannot be loaded; the text says why.\n\n`reason` is one of \"not a file\", \"not a snapshot\", \
-     \"version\", \"schema\", \"damaged\", \"too large\" and \"codec\"."
+    "A snapshot cannot be saved, or a file cannot be loaded.
+
+Attributes:
+    reason: \"not a file\", \"not a snapshot\", \"version\", \"schema\", \"corrupt\", \"too large\" or
+        \"codec\".
+
+Example:
+    >>> import hotset, tempfile
+    >>> cache: hotset.Cache[str, int] = hotset.Cache(100)
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     _ = file.write(bytes(1000))
+    ...     file.flush()
+    ...     try:
+    ...         cache.load(file.name)
+    ...     except hotset.SnapshotError as error:
+    ...         print(error.reason)
+    not a snapshot
+"
 );
 
-/// What the system refuses is an OSError of its own.
+/// Returns the exception for an error of the engine. Errors of the system become an OSError.
 fn error(py: Python<'_>, path: &Path, cause: EngineError) -> PyErr {
     let text = match &cause {
         EngineError::Io { .. } | EngineError::NotAFile { .. } => cause.to_string(),
@@ -42,7 +58,7 @@ fn error(py: Python<'_>, path: &Path, cause: EngineError) -> PyErr {
             let Some(number) = source.raw_os_error() else {
                 return PyOSError::new_err(text);
             };
-            // (The system's text alone, since the path comes beside it.)
+            // The system's text alone, since an OSError shows the path beside it.
             let said = source.to_string();
             let said = said.split(" (os error").next().unwrap_or_default().to_owned();
             return PyOSError::new_err((number, said, path.into_os_string()));
@@ -52,7 +68,7 @@ fn error(py: Python<'_>, path: &Path, cause: EngineError) -> PyErr {
         EngineError::Version { .. } | EngineError::Endianness => "version",
         EngineError::Schema { .. } => "schema",
         EngineError::TooLarge { .. } => "too large",
-        _ => "damaged",
+        _ => "corrupt",
     };
     let error = SnapshotError::new_err(text);
     match error.value(py).setattr("reason", reason) {
@@ -61,82 +77,31 @@ fn error(py: Python<'_>, path: &Path, cause: EngineError) -> PyErr {
     }
 }
 
-/// Whose entries they are.
-pub(crate) enum Of {
-    Memo(Py<PyAny>),
-    Mapping(Py<PyAny>),
+/// A cache whose entries a snapshot holds.
+pub(crate) trait SnapshotSource {
+    /// Returns the store, or raises a TypeError if its keys cannot be in a snapshot.
+    fn store_to_save(&self) -> PyResult<&Store>;
+
+    /// Returns a key as the codec encodes it.
+    fn codec_key<'py>(&self, py: Python<'py>, key: Ref) -> PyResult<Bound<'py, PyAny>>;
+
+    /// Returns the weight of an entry whose key the codec has decoded; `None` if the key is in the
+    /// cache already.
+    fn weigh_absent(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Option<u64>>;
+
+    /// Inserts an entry whose key the codec has decoded; returns whether it was inserted.
+    fn restore(
+        &self,
+        key: &Bound<'_, PyAny>,
+        value: Ref,
+        weight: u64,
+        meta: EntryMeta,
+        session: &raw::LoadSession,
+    ) -> PyResult<bool>;
 }
 
-impl Of {
-    fn memo(memo: &Py<PyAny>) -> &Memo {
-        // SAFETY: a memo put itself there.
-        unsafe { &*memo.as_ptr().cast() }
-    }
-
-    fn store(&self) -> PyResult<&Store> {
-        match self {
-            Self::Memo(memo) => Self::memo(memo).store_to_save(),
-            // SAFETY: likewise, of a mapping.
-            Self::Mapping(mapping) => Ok(unsafe { &*mapping.as_ptr().cast::<Mapping>() }.store()),
-        }
-    }
-
-    /// A key as the codec sees it.
-    fn shown<'py>(&self, py: Python<'py>, key: Ref) -> PyResult<Bound<'py, PyAny>> {
-        match self {
-            Self::Memo(memo) => Self::memo(memo).shown(py, &key),
-            Self::Mapping(_) => Ok(key.into_bound(py)),
-        }
-    }
-
-    /// What an entry weighs, if its key, as the codec made it, is absent.
-    fn weigh_absent(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
-        let store = self.store()?;
-        let (there, weight) = match self {
-            Self::Memo(memo) => {
-                let there = Self::memo(memo).with_shown(key, |search, _| Ok(store.contains(search)?))?;
-                (there, store.weigh(&[value.as_ptr()])?)
-            }
-            Self::Mapping(_) => {
-                let single = MappingKey(key.as_ptr());
-                let there = store.contains(&search(&single)?)?;
-                (there, store.weigh(&[key.as_ptr(), value.as_ptr()])?)
-            }
-        };
-        Ok((!there).then_some(weight))
-    }
-
-    fn restore(&self, py: Python<'_>, staged: StagedEntry, session: &raw::LoadSession) -> PyResult<bool> {
-        let store = self.store()?;
-        let StagedEntry {
-            key,
-            value,
-            weight,
-            meta,
-        } = staged;
-        let (key, value) = (key.into_bound(py), value.into_bound(py).into());
-        match self {
-            Self::Memo(memo) => Self::memo(memo).with_shown(&key, |search, key| {
-                Ok(store.restore(search, Entry { key, value, meta }, weight, session)?)
-            }),
-            Self::Mapping(_) => {
-                let single = MappingKey(key.as_ptr());
-                let search = search(&single)?;
-                let key = key.clone().into();
-                Ok(store.restore(&search, Entry { key, value, meta }, weight, session)?)
-            }
-        }
-    }
-}
-
-/// The search for a mapping's key.
-fn search(single: &MappingKey) -> PyResult<Search<'_, MappingKey>> {
-    // SAFETY: who made it holds the key.
-    let hash = unsafe { crate::objects::hash(single.0) }?;
-    Ok(Search::new(single, hash))
-}
-
-/// What one thread uses at a time: taken out meanwhile, so that no lock is held while Python code runs or other threads do.
+/// State for one thread at a time: taken out while it is used, so that no lock is held while Python
+/// code or other threads run.
 struct Exclusive<T>(GilCell<Option<T>>);
 
 impl<T> Exclusive<T> {
@@ -150,10 +115,10 @@ impl<T> Exclusive<T> {
 
     fn take(&self) -> PyResult<T> {
         self.swap(None)
-            .ok_or_else(|| PyRuntimeError::new_err("this snapshot is done with, or in another thread's hands"))
+            .ok_or_else(|| PyRuntimeError::new_err("this snapshot session has ended, or another thread uses it"))
     }
 
-    /// Runs `f` with the state; after an error there is none any more.
+    /// Runs `f` with the state; after an error there is no state any more.
     fn with<R>(&self, f: impl FnOnce(&mut T) -> PyResult<R>) -> PyResult<R> {
         let mut state = self.take()?;
         let result = f(&mut state)?;
@@ -162,43 +127,57 @@ impl<T> Exclusive<T> {
     }
 }
 
-/// A save that is going on. If it is dropped before it is finished, nothing was saved.
+/// A save in progress: call `batch` and `add` in turns, then `finish`. For one thread at a time.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct SaveSession {
-    of: Of,
+    cache: CacheRef<dyn SnapshotSource>,
     path: PathBuf,
-    /// And what is known of the batch's entries that were not added yet.
+    /// The engine's session, and the metadata of the batch's entries that have not been added.
     state: Exclusive<(raw::SaveSession, Vec<Option<EntryMeta>>)>,
 }
 
 impl SaveSession {
-    pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
+    pub(crate) fn begin(
+        py: Python<'_>,
+        cache: CacheRef<dyn SnapshotSource>,
+        path: PathBuf,
+        schema: u64,
+    ) -> PyResult<Py<Self>> {
         let _drain = DrainOnExit;
-        let store = of.store()?;
+        let store = cache.store_to_save()?;
         store.read_timer()?;
         let session = store
             .begin_save(&path, schema)
             .map_err(|cause| error(py, &path, cause))?;
         let state = Exclusive::new((session, Vec::new()));
-        Py::new(py, Self { of, path, state })
+        Py::new(py, Self { cache, path, state })
     }
 }
 
 #[pymethods]
 impl SaveSession {
+    /// Returns the next keys and values, hottest first; none at the end.
+    ///
+    /// A Memo's keys are (args, kwargs).
     fn batch<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
         let _drain = DrainOnExit;
-        let store = self.of.store()?;
+        let store = self.cache.store_to_save()?;
         let batch = self.state.with(|(session, batch_meta)| {
             let batch = store.next_to_save(session);
             batch_meta.clear();
             batch_meta.extend(batch.iter().map(|entry| Some(entry.meta)));
             Ok(batch)
         })?;
-        let pair = |entry: Entry| Ok((self.of.shown(py, entry.key)?, entry.value.into_bound(py)));
+        let pair = |entry: Entry| Ok((self.cache.codec_key(py, entry.key)?, entry.value.into_bound(py)));
         batch.into_iter().map(pair).collect()
     }
 
+    /// Adds the encoded form of one entry of the last batch.
+    ///
+    /// Args:
+    ///     at: The index of the entry in the batch; each is added at most once.
+    ///     key: The encoded key.
+    ///     value: The encoded value.
     #[pyo3(signature = (at, key, value, /))]
     fn add(&self, py: Python<'_>, at: usize, key: &[u8], value: &[u8]) -> PyResult<()> {
         self.state.with(|(session, batch_meta)| {
@@ -215,18 +194,20 @@ impl SaveSession {
         })
     }
 
+    /// Completes the file, gives it its name, and returns the number of its entries.
     fn finish(&self, py: Python<'_>) -> PyResult<u64> {
         let (session, _) = self.state.take()?;
         let saved = py.detach(|| session.finish());
         Ok(saved.map_err(|cause| error(py, &self.path, cause))?.entries)
     }
 
+    /// Discards the file if it is not finished.
     fn abandon(&self) {
         drop(self.state.swap(None));
     }
 }
 
-/// An entry that is to come in, as the codec made it.
+/// An entry that the codec has decoded, and that `finish` inserts.
 struct StagedEntry {
     key: Py<PyAny>,
     value: Py<PyAny>,
@@ -241,17 +222,24 @@ struct LoadState {
     room: u64,
 }
 
-/// A load that is going on. Until it is finished, nothing came in.
+/// A load in progress: iterate over the encoded entries, call `stage` for each, then `finish`.
+///
+/// Iteration yields encoded keys and values, hottest first, as long as the cache has room.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct LoadSession {
-    of: Of,
+    cache: CacheRef<dyn SnapshotSource>,
     state: Exclusive<LoadState>,
 }
 
 impl LoadSession {
-    pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
+    pub(crate) fn begin(
+        py: Python<'_>,
+        cache: CacheRef<dyn SnapshotSource>,
+        path: PathBuf,
+        schema: u64,
+    ) -> PyResult<Py<Self>> {
         let _drain = DrainOnExit;
-        let store = of.store()?;
+        let store = cache.store_to_save()?;
         store.read_timer()?;
         let session = py.detach(|| store.begin_load(&path, schema));
         let state = Exclusive::new(LoadState {
@@ -260,7 +248,7 @@ impl LoadSession {
             staged: Vec::new(),
             room: store.room(),
         });
-        Py::new(py, Self { of, state })
+        Py::new(py, Self { cache, state })
     }
 }
 
@@ -282,10 +270,15 @@ impl LoadSession {
         })
     }
 
+    /// Passes the decoded form of the entry that iteration yielded last.
+    ///
+    /// Args:
+    ///     key: The key; (args, kwargs) for a Memo.
+    ///     value: The value.
     #[pyo3(signature = (key, value, /))]
     fn stage(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let _drain = DrainOnExit;
-        let weight = self.of.weigh_absent(key, value)?;
+        let weight = self.cache.weigh_absent(key, value)?;
         self.state.with(|state| {
             if let Some(weight) = weight
                 && let Some(room) = state.room.checked_sub(weight)
@@ -303,16 +296,24 @@ impl LoadSession {
         })
     }
 
+    /// Inserts all entries whose keys are absent, and returns their number.
     fn finish(&self, py: Python<'_>) -> PyResult<u64> {
         let _drain = DrainOnExit;
-        let store = self.of.store()?;
+        let store = self.cache.store_to_save()?;
         store.read_timer()?;
         let LoadState { session, staged, .. } = self.state.take()?;
         store.begin_restoring(&session);
         let mut restored = 0;
-        // The hottest last: what comes in later is worth more to the policy.
+        // The hottest last: to the policy, an entry that is inserted later is more recent.
         for staged in staged.into_iter().rev() {
-            restored += u64::from(self.of.restore(py, staged, &session)?);
+            let StagedEntry {
+                key,
+                value,
+                weight,
+                meta,
+            } = staged;
+            let value = value.into_bound(py).into();
+            restored += u64::from(self.cache.restore(key.bind(py), value, weight, meta, &session)?);
         }
         Ok(restored)
     }

@@ -1,8 +1,8 @@
-//! The codec `values`: simple values as bytes and back, each as exactly what it was.
+//! The codec `values`: simple values as bytes and back, with their exact types.
 //!
-//! A value is a byte that says what it is, and what that takes; numbers are little-endian, lengths have 32 bits. What is read is
-//! trusted in nothing: lengths are within what is left, depth is bounded, and no code runs but that of the builtin types
-//! and of the standard library's classes (`classes.rs`).
+//! A value is a byte for its kind and the kind's data; numbers are little-endian, lengths have 32
+//! bits. Bytes are not trusted: lengths are at most what is left, depth is bounded, and no code
+//! runs but that of builtin types and of the standard library's classes (`classes.rs`).
 
 use super::classes;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -15,27 +15,29 @@ const FALSE: u8 = b'F';
 const TRUE: u8 = b'T';
 /// 64 bits, signed.
 const INT: u8 = b'i';
-/// A length, and so many bytes, signed.
+/// A length, and that number of bytes of a signed number.
 const LARGE_INT: u8 = b'I';
 const FLOAT: u8 = b'f';
 const COMPLEX: u8 = b'c';
-/// A length, and UTF-8 (where surrogates may be alone).
+/// A length, and UTF-8 in which surrogates may be unpaired.
 const STR: u8 = b's';
 const BYTES: u8 = b'b';
-/// These: how many items, and the items; of a dict keys and values in turns.
+/// The kinds of collections: the number of items, and the items. A dict has keys and values in
+/// turns.
 const TUPLE: u8 = b't';
 const LIST: u8 = b'l';
 const DICT: u8 = b'd';
 const SET: u8 = b'S';
 const FROZENSET: u8 = b'z';
-/// Of a class of the standard library: its number, and the tuple of what it is called with.
+/// An object of a class of the standard library: the class's number, and the tuple of its
+/// arguments.
 const OBJECT: u8 = b'o';
 
-/// How deep values may lie within others. (A list that contains itself is deeper.)
+/// The maximum depth of values within values. (A list that contains itself exceeds any.)
 const DEPTH: usize = 100;
 
 fn too_deep() -> PyErr {
-    PyValueError::new_err(format!("values within values, more than {DEPTH} deep"))
+    PyValueError::new_err(format!("nested values: more than {DEPTH} deep"))
 }
 
 fn length(length: usize, out: &mut Vec<u8>) -> PyResult<()> {
@@ -90,7 +92,7 @@ fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> PyResult
     } else if let Ok(value) = value.cast_exact::<PyList>() {
         return list(LIST, value, out, depth);
     } else if let Ok(value) = value.cast_exact::<PyDict>() {
-        // (Its items as of this moment, whoever changes it.)
+        // A copy of the items, since other threads may change the dict.
         let items = value.items();
         let pairs = items
             .iter()
@@ -132,7 +134,7 @@ fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> PyResult
     Ok(())
 }
 
-/// Its items as of this moment, whoever changes it.
+/// Encodes a list from a copy of its items, since other threads may change it.
 fn list(kind: u8, list: &Bound<'_, PyList>, out: &mut Vec<u8>, depth: usize) -> PyResult<()> {
     let items: Vec<_> = list.iter().collect();
     all(kind, items.len(), items, out, depth)
@@ -152,7 +154,7 @@ fn encode_int(value: &Bound<'_, PyInt>, out: &mut Vec<u8>) -> PyResult<()> {
     text(LARGE_INT, bytes.extract()?, out)
 }
 
-/// What is left to be read.
+/// The bytes that have not been read.
 struct Reader<'b>(&'b [u8]);
 
 impl<'b> Reader<'b> {
@@ -185,7 +187,8 @@ impl<'b> Reader<'b> {
     fn items<'py>(&mut self, py: Python<'py>, depth: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let depth = depth.checked_sub(1).ok_or_else(too_deep)?;
         let count = self.length()?;
-        // (An item takes a byte at least, so nobody can ask for more memory than a few times the bytes that there are.)
+        // An item takes at least a byte, so untrusted bytes cannot request more memory than a few
+        // times their length.
         if count > self.0.len() {
             return Err(PyValueError::new_err("more items than bytes"));
         }
@@ -236,12 +239,18 @@ impl<'b> Reader<'b> {
                 let [class] = self.array()?;
                 classes::make(class, self.decode(py, depth)?.cast_into()?)?
             }
-            _ => return Err(PyValueError::new_err(format!("{kind:#04x} begins no value"))),
+            _ => return Err(PyValueError::new_err(format!("unknown kind of value: {kind:#04x}"))),
         })
     }
 }
 
-/// A simple value as bytes.
+/// Returns a simple value as bytes.
+///
+/// Args:
+///     value: An object of a builtin type, Decimal, UUID, or a class of datetime.
+///
+/// Raises:
+///     TypeError: `value` is of another type.
 #[pyfunction]
 #[pyo3(signature = (value, /))]
 fn dumps<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
@@ -250,7 +259,13 @@ fn dumps<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     Ok(PyBytes::new(value.py(), &out))
 }
 
-/// The value that these bytes are.
+/// Returns the value that `dumps` encoded. The bytes may be untrusted.
+///
+/// Args:
+///     data: The bytes.
+///
+/// Raises:
+///     ValueError, TypeError, ArithmeticError: `data` encodes no value.
 #[pyfunction]
 #[pyo3(signature = (data, /))]
 fn loads<'py>(data: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {

@@ -1,7 +1,12 @@
-//! What left a cache, until it is let go of: with no lock held, no thread pinned, and no structure half changed.
+//! References that left a cache and are dropped later: with no lock held, no entry pinned, and all
+//! structures consistent.
 //!
-//! With the GIL nobody else can be looking at an entry when it is unlinked, so what it held is taken out there and then, and let go of
-//! before the call returns. Without it, the engine drops what it held when no reader can see it any more; that comes here, too.
+//! Dropping a reference may run Python code (`__del__`, weak references' callbacks), which may call
+//! the same cache.
+//!
+//! With the GIL no other thread can read an entry when it is unlinked, so its references are taken
+//! out then, and dropped before the call returns. Without the GIL the engine drops an entry when no
+//! reader can reference it any more; its references get here, too.
 
 use crate::gil_cell::GilCell;
 use crate::objects::Object;
@@ -10,38 +15,42 @@ use pyo3::prelude::*;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Something that left a cache, with a reference to each.
+/// The references of an entry that left a cache.
 pub(crate) struct DeferredDrop {
     pub(crate) key: Object,
     pub(crate) value: Object,
-    /// Who wants to be told, and what.
+    /// The notice for the removal listener, if there is one.
     pub(crate) notice: Option<RemovalNotice>,
 }
+
+/// Calls a listener for an entry: `(notice, key, value)`.
+pub(crate) type Notify = fn(Python<'_>, &RemovalNotice, Object, Object) -> PyResult<()>;
 
 pub(crate) struct RemovalNotice {
     pub(crate) listener: Object,
     pub(crate) cause: hotset::Cause,
-    pub(crate) notify: super::Notify,
-    /// The key begins with a weak reference to a method's instance.
+    pub(crate) notify: Notify,
+    /// Whether the key begins with a weak reference to a method's instance.
     pub(crate) method: bool,
 }
 
 // SAFETY: pointers to Python objects, which any attached thread may use.
 unsafe impl Send for DeferredDrop {}
 
-/// Of all caches; whoever comes out of a call lets go of what is here.
+/// The references of all caches. Any thread that returns from a call drops them.
 static DEFERRED: GilCell<Vec<DeferredDrop>> = GilCell::new(Vec::new());
-/// How many there are, for a look without the lock.
+/// The number of these, to be checked without the lock.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Leaves something to be let go of when the call that is going on returns.
+/// Defers a drop to the return of the running call.
 pub(crate) fn defer_drop(dropped: DeferredDrop) {
     let mut all = DEFERRED.lock();
     all.push(dropped);
     COUNT.store(all.len(), Ordering::Relaxed);
 }
 
-/// Lets go of all that left. Runs Python code; an exception that is set stays so.
+/// Drops all deferred references, and notifies listeners. Runs Python code; preserves an exception
+/// that is set.
 #[inline(always)]
 pub(crate) fn drain_deferred() {
     if COUNT.load(Ordering::Relaxed) != 0 {
@@ -51,7 +60,8 @@ pub(crate) fn drain_deferred() {
 
 #[inline(never)]
 fn drain_all() {
-    // SAFETY: whoever comes out of a call is attached. An exception that is set must not meet the code that runs here.
+    // SAFETY: a thread that returns from a call is attached. The code that runs here must neither
+    // see nor replace an exception that is set.
     let pending = unsafe {
         let pending = !ffi::PyErr_Occurred().is_null();
         pending.then(|| PyErr::fetch(Python::assume_attached()))
@@ -62,8 +72,10 @@ fn drain_all() {
             COUNT.store(0, Ordering::Relaxed);
             std::mem::take(&mut *all)
         };
+        // Unlocked: dropping runs Python code, which may call a cache and defer more drops. The
+        // loop drops those, too.
         some.drain(..).for_each(DeferredDrop::release);
-        // Its memory serves for the next, unless there was very much.
+        // The vector's memory is reused, unless it is large.
         let mut all = DEFERRED.lock();
         if all.capacity() == 0 && some.capacity() <= 256 {
             *all = some;
@@ -82,34 +94,34 @@ impl DeferredDrop {
             listener = notice.listener;
             Python::attach(|py| {
                 if let Err(error) = (notice.notify)(py, &notice, key, value) {
-                    // SAFETY: this holds a reference.
+                    // SAFETY: `self` holds a reference.
                     let listener = unsafe { Bound::from_borrowed_ptr(py, listener) };
                     crate::interrupt::report_callback_error(error, &listener);
                 }
             });
         }
         for object in [key, value, listener] {
-            // SAFETY: these references are this one's, and are let go of once.
+            // SAFETY: `self` holds these references, and drops them once.
             unsafe { ffi::Py_XDECREF(object) };
         }
     }
 }
 
 impl RemovalNotice {
-    /// What the user calls the cause.
+    /// Returns the name of the cause for users.
     pub(crate) fn cause(&self) -> &'static str {
         match self.cause {
             hotset::Cause::Expired => "expired",
             hotset::Cause::Size => "size",
             hotset::Cause::Explicit => "explicit",
             hotset::Cause::Replaced => "replaced",
-            // (The engine reserves the right to more.)
+            // The engine's enum is non-exhaustive.
             _ => "other",
         }
     }
 }
 
-/// Lets go of what left when a call ends, however it does.
+/// Drops deferred references at the end of a call, also after errors.
 pub(crate) struct DrainOnExit;
 
 impl Drop for DrainOnExit {

@@ -1,4 +1,5 @@
-//! Whether a method's result can lead back to instances: only then the collector has to know to whom it belongs.
+//! A search for instances that a method's result refers to. Only such results can be part of a
+//! cycle, for which the collector has to know their owner.
 
 use crate::objects::{Object, is_tuple};
 use pyo3::ffi;
@@ -6,7 +7,8 @@ use std::collections::HashSet;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-/// How many objects are looked at. What is larger counts as leading back.
+/// The maximum number of objects that are visited. A larger graph counts as one that leads to an
+/// instance.
 const BUDGET: usize = 4096;
 
 struct Walk {
@@ -16,7 +18,7 @@ struct Walk {
 
 impl Walk {
     fn push(&mut self, object: Object) {
-        // SAFETY: what an object holds is alive while nobody else runs; null is skipped.
+        // SAFETY: what an object holds is alive while no other thread runs; null is skipped.
         let holds_others = !object.is_null() && unsafe { ffi::PyObject_IS_GC(object) } != 0;
         if holds_others && self.seen.insert(object) {
             self.left.push(object);
@@ -25,15 +27,17 @@ impl Walk {
 }
 
 unsafe extern "C" fn visit(object: Object, walk: *mut c_void) -> c_int {
-    // SAFETY: `leads_to_instances` gives its own walk.
+    // SAFETY: `leads_to_instances` passes its own walk.
     let walk = unsafe { &mut *walk.cast::<Walk>() };
     walk.push(object);
-    // (Not much more than is going to be looked at.)
+    // Stops before the stack grows far beyond what is visited.
     c_int::from(walk.left.len() > BUDGET)
 }
 
-/// Whether an instance of a class, which may have cached methods of its own, can be reached from these: then a cycle is possible, now or
-/// later. Classes, modules and the globals of functions are not looked into. Runs no Python code.
+/// Returns whether an instance of a class can be reached from `roots`: the class may have cached
+/// methods, so a cycle is possible now or later.
+///
+/// Does not look into classes, modules and the globals of functions. Runs no Python code.
 ///
 /// # Safety
 /// The objects are alive, and the GIL is held.
@@ -47,7 +51,8 @@ pub(super) unsafe fn leads_to_instances(roots: &[Object]) -> bool {
         if walk.seen.len() > BUDGET || walk.left.len() > BUDGET {
             return true;
         }
-        // SAFETY: reached from the caller's objects, which are alive, as is all that they hold while nobody else runs.
+        // SAFETY: reached from the caller's objects, which are alive, as is all that they hold
+        // while no other thread runs.
         unsafe {
             let class = ffi::Py_TYPE(object);
             if ffi::PyType_Check(object) != 0
@@ -57,7 +62,7 @@ pub(super) unsafe fn leads_to_instances(roots: &[Object]) -> bool {
                 continue;
             }
             if class == &raw mut ffi::PyFunction_Type {
-                // (Borrowed, or null.)
+                // Borrowed, or null.
                 walk.push(ffi::PyFunction_GetClosure(object));
                 walk.push(ffi::PyFunction_GetDefaults(object));
                 walk.push(ffi::PyFunction_GetKwDefaults(object));
@@ -76,7 +81,7 @@ pub(super) unsafe fn leads_to_instances(roots: &[Object]) -> bool {
     false
 }
 
-/// The arguments in a key of a method, without its instance.
+/// Returns the arguments in a method's key, without the instance.
 ///
 /// # Safety
 /// The key is alive for `'a`, and a method's.

@@ -1,4 +1,4 @@
-//! Keys and values in the engine, and how a key is looked for that is no object yet.
+//! Keys and values in the engine, and searches for keys that are not objects yet.
 
 use super::deferred_drop::{DeferredDrop, defer_drop};
 use crate::call::{Call, Positional, SingleArg};
@@ -12,22 +12,23 @@ use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// A reference to a Python object; null once it has been taken out of its entry.
+/// A reference to a Python object; null after it has been taken out of its entry.
 pub(crate) struct Key(AtomicPtr<ffi::PyObject>);
 
-/// A reference to a value; or to an exception that is to be raised, if the lowest bit is set.
+/// A reference to a value; or to a [`Failure`](crate::exception_copy::Failure), if the lowest bit
+/// is set.
 pub(crate) struct Value(AtomicPtr<ffi::PyObject>);
 
 const RAISES: usize = 1;
 
-/// What a lookup finds.
+/// The result of a lookup.
 pub(crate) enum Found {
     Value(Ref),
     Error(Ref),
 }
 
 impl Found {
-    /// The value, if it is one.
+    /// Returns the value, `None` for a failure.
     #[inline(always)]
     pub(crate) fn value(self) -> Option<Ref> {
         match self {
@@ -47,7 +48,7 @@ impl Key {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Takes the reference out.
+    /// Takes the reference out of the entry.
     pub(crate) fn take(&self) -> Object {
         self.0.swap(ptr::null_mut(), Ordering::Relaxed)
     }
@@ -58,7 +59,7 @@ impl Value {
         Self(AtomicPtr::new(object.into_raw()))
     }
 
-    /// An exception, to be raised.
+    /// Makes a cached failure.
     pub(crate) fn error(object: Ref) -> Self {
         Self(AtomicPtr::new(object.into_raw().map_addr(|address| address | RAISES)))
     }
@@ -67,19 +68,19 @@ impl Value {
         self.0.load(Ordering::Relaxed).addr() & RAISES != 0
     }
 
-    /// The object, whatever it is for.
+    /// Returns the object, which is a value or a failure.
     pub(crate) fn object(&self) -> Object {
         self.0.load(Ordering::Relaxed).map_addr(|address| address & !RAISES)
     }
 
-    /// Takes the reference out.
+    /// Takes the reference out of the entry.
     pub(crate) fn take(&self) -> Object {
         self.0
             .swap(ptr::null_mut(), Ordering::Relaxed)
             .map_addr(|address| address & !RAISES)
     }
 
-    /// [`found`](Self::found), if it is a value.
+    /// Returns a new reference to the value, `None` for a failure.
     #[inline(always)]
     pub(crate) fn value(&self) -> Option<Ref> {
         let object = self.0.load(Ordering::Relaxed);
@@ -87,12 +88,14 @@ impl Value {
         (object.addr() & RAISES == 0).then(|| unsafe { Ref::borrowed(object) })
     }
 
-    /// A new reference to what is here, for one who keeps the entry from being freed.
+    /// Returns a new reference to the value or failure. The caller keeps the entry from being
+    /// freed.
     #[inline(always)]
     pub(crate) fn found(&self) -> Found {
         let object = self.0.load(Ordering::Relaxed);
         let real = object.map_addr(|address| address & !RAISES);
-        // SAFETY: the entry holds a reference, and is not freed meanwhile; with the GIL, nobody takes it out meanwhile.
+        // SAFETY: the entry holds a reference and is not freed while this runs; with the GIL, no
+        // other thread takes the reference out.
         let held = unsafe { Ref::borrowed(real) };
         if object == real {
             Found::Value(held)
@@ -133,9 +136,9 @@ fn drop_object(key: Object, value: Object) {
     }
 }
 
-/// What a key is looked for by: a key, or something that can tell whether a key is the one.
+/// The argument of the engine's lookups: a key, or a search that can compare itself with keys.
 pub(crate) trait KeyQuery {
-    /// The key's object; null for what looks for one.
+    /// Returns the key's object; null for a search.
     fn object(&self) -> Object;
     fn hash(&self) -> u64;
     fn matches(&self, key: Object) -> bool;
@@ -164,7 +167,7 @@ impl<'a> Borrow<dyn KeyQuery + 'a> for Key {
 }
 
 impl PartialEq for dyn KeyQuery + '_ {
-    /// The engine compares the keys that it holds with what is looked for, in this order.
+    /// The engine compares a key that it holds with the query, in this order.
     #[inline(always)]
     fn eq(&self, query: &Self) -> bool {
         query.matches(self.object())
@@ -186,7 +189,7 @@ impl Hash for Key {
     }
 }
 
-/// The same entry's key.
+/// Equality of keys is that of the entry.
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         Key::object(self) == Key::object(other)
@@ -195,7 +198,7 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-/// Hashes are Python's with a seed: the engine, which stirs them, is handed what it is given.
+/// Passes on hashes that are Python's with a seed: the engine mixes them itself.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct IdentityHasher(u64);
 
@@ -224,7 +227,7 @@ impl Hasher for IdentityHasher {
     }
 }
 
-/// What can be compared with keys.
+/// Something that can be compared with keys.
 pub(crate) trait MatchesKey {
     /// # Safety
     /// The key is alive.
@@ -250,12 +253,12 @@ impl MatchesKey for Call<'_> {
 impl MatchesKey for Positional<'_> {
     #[inline(always)]
     unsafe fn compare(&self, key: Object) -> Equal {
-        // SAFETY: the caller's promise, and that of who made this.
+        // SAFETY: the caller's promise, and that of `Positional::new`.
         unsafe { Positional::compare(self, key) }
     }
 
     unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
-        // SAFETY: the caller's promise, and that of who made this.
+        // SAFETY: the caller's promise, and that of `Positional::new`.
         unsafe { Positional::rich_compare(self, key) }
     }
 }
@@ -263,12 +266,12 @@ impl MatchesKey for Positional<'_> {
 impl MatchesKey for SingleArg {
     #[inline(always)]
     unsafe fn compare(&self, key: Object) -> Equal {
-        // SAFETY: the caller's promise, and that of who made this.
+        // SAFETY: the caller's promise; the holder of a `SingleArg` keeps its object alive.
         unsafe { SingleArg::compare(self, key) }
     }
 
     unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
-        // SAFETY: the caller's promise, and that of who made this.
+        // SAFETY: the caller's promise; the holder of a `SingleArg` keeps its object alive.
         unsafe { rich_compare(key, self.0) }
     }
 }
@@ -279,20 +282,21 @@ pub(crate) struct MappingKey(pub(crate) Object);
 impl MatchesKey for MappingKey {
     #[inline(always)]
     unsafe fn compare(&self, key: Object) -> Equal {
-        // SAFETY: the caller's promise, and that of who made this.
+        // SAFETY: the caller's promise; the holder of a `MappingKey` keeps its object alive.
         unsafe { compare(key, self.0) }
     }
 
     unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
-        // SAFETY: the caller's promise, and that of who made this.
+        // SAFETY: the caller's promise; the holder of a `MappingKey` keeps its object alive.
         unsafe { rich_compare(key, self.0) }
     }
 }
 
-/// A memo's key that was made before by [`Call::key`], for the load that ends.
+/// A memo's key that [`Call::key`] made earlier, for the end of a load.
 pub(crate) struct StoredKey {
     key: Ref,
-    /// It begins with a method's instance: a weak reference, which is one object for each instance, or the instance itself.
+    /// Whether it begins with a method's instance: a weak reference, which is one object for each
+    /// instance, or the instance itself.
     method: bool,
 }
 
@@ -301,10 +305,11 @@ impl StoredKey {
         Self { key, method }
     }
 
-    /// The parts that are compared by equality, if those by identity or type are the same.
+    /// Returns the parts to compare by equality, `None` if those that are compared by identity or
+    /// type differ.
     fn pairs<'a>(&'a self, key: &'a Object) -> Option<(&'a [Object], &'a [Object])> {
         let own = slice::from_ref(self.key.as_slot());
-        // SAFETY: both are alive; the types are looked at first.
+        // SAFETY: both are alive; types are checked before layouts are used.
         unsafe {
             if !self.method || !is_tuple(self.key.get()) || !is_tuple(*key) {
                 return Some((own, slice::from_ref(key)));
@@ -328,7 +333,7 @@ impl MatchesKey for StoredKey {
         if key == self.key.get() {
             return Equal::Yes;
         }
-        // SAFETY: this holds its own.
+        // SAFETY: `self` holds its key.
         if unsafe { !is_tuple(self.key.get()) } {
             // SAFETY: the caller's promise.
             return unsafe { SingleArg(self.key.get()).compare(key) };
@@ -336,7 +341,7 @@ impl MatchesKey for StoredKey {
         let Some((own, other)) = self.pairs(&key) else {
             return Equal::No;
         };
-        // SAFETY: the caller's promise; this holds its own.
+        // SAFETY: the caller's promise; `self` holds its key.
         all(own.iter().zip(other).map(|(a, b)| unsafe { compare(*b, *a) }))
     }
 
@@ -354,20 +359,23 @@ impl MatchesKey for StoredKey {
     }
 }
 
-/// A search for a key. While it goes on, only what runs no Python code is compared: a key of which only Python can tell is passed
-/// over, and noted. Afterwards Python is asked ([`resolve`](Self::resolve)), and the search begins anew, with the answer.
+/// A search for a key.
+///
+/// While the engine runs, only comparisons without Python code are made: a key that needs Python's
+/// rich comparison counts as different, and is noted. Afterwards [`resolve`](Self::resolve)
+/// compares it, and the search is repeated with the result.
 pub(crate) struct Search<'s, T> {
     matcher: &'s T,
     hash: u64,
-    /// Only if there was anything to ask, which is rare.
+    /// Only present after a comparison that needs Python code, which is rare.
     comparisons: Cell<Option<Box<Comparisons>>>,
 }
 
 #[derive(Default)]
 struct Comparisons {
-    /// Of which Python must be asked.
+    /// The first key that needs Python's rich comparison.
     pending: Option<Ref>,
-    /// What Python said. They are held, so they are no other keys meanwhile.
+    /// Results of rich comparisons. The keys are held, so no other key can get such an address.
     known: Vec<(Ref, bool)>,
 }
 
@@ -381,7 +389,7 @@ impl<'s, T: MatchesKey> Search<'s, T> {
         }
     }
 
-    /// A search whose hash another one had, seed included.
+    /// Makes a search with the hash of an earlier one, which includes the seed.
     pub(crate) fn resumed(matcher: &'s T, seeded: u64) -> Self {
         Self {
             matcher,
@@ -392,11 +400,11 @@ impl<'s, T: MatchesKey> Search<'s, T> {
 
     #[inline(always)]
     fn has_comparisons(&self) -> bool {
-        // SAFETY: nobody else has a reference into the cell, which belongs to one thread.
+        // SAFETY: no other reference into the cell exists, and it belongs to one thread.
         unsafe { (*self.comparisons.as_ptr()).is_some() }
     }
 
-    /// Whether the search that just ended passed over nothing.
+    /// Returns whether the last search compared all keys.
     pub(crate) fn is_conclusive(&self) -> bool {
         let comparisons = self.comparisons.take();
         let conclusive = comparisons
@@ -406,8 +414,10 @@ impl<'s, T: MatchesKey> Search<'s, T> {
         conclusive
     }
 
-    /// Whether the search that just ended passed over a key that may be the one. Python has then been asked about it, and it is
-    /// to be searched again. Runs Python code.
+    /// Compares the key that the last search could not compare, if there is one; returns whether to
+    /// repeat the search.
+    ///
+    /// Runs Python code.
     #[inline(always)]
     pub(crate) fn resolve(&self) -> Result<bool, Raised> {
         if self.has_comparisons() {
@@ -422,7 +432,7 @@ impl<'s, T: MatchesKey> Search<'s, T> {
         let mut comparisons = self.comparisons.take().unwrap_or_default();
         let mut answer = Ok(false);
         if let Some(key) = comparisons.pending.take() {
-            // SAFETY: the key is held.
+            // SAFETY: `key` is an owned reference.
             let equal = unsafe { self.matcher.rich_compare(key.get()) };
             comparisons.known.push((key, matches!(equal, Ok(true))));
             answer = equal.map(|_| true);
@@ -437,7 +447,7 @@ impl<'s, T: MatchesKey> Search<'s, T> {
         let answer = comparisons.known.iter().find(|(known, _)| known.get() == key);
         let answer = answer.map(|(_, equal)| *equal);
         if answer.is_none() && comparisons.pending.is_none() {
-            // SAFETY: the cache holds it, since it is being looked at.
+            // SAFETY: the cache holds the key while it compares it.
             comparisons.pending = Some(unsafe { Ref::borrowed(key) });
         }
         self.comparisons.set(Some(comparisons));
@@ -460,7 +470,7 @@ impl<T: MatchesKey> KeyQuery for Search<'_, T> {
         if key.is_null() {
             return false;
         }
-        // SAFETY: the cache holds it, since it is being looked at.
+        // SAFETY: the cache holds the key while it compares it.
         match unsafe { self.matcher.compare(key) } {
             Equal::Yes => true,
             Equal::No => false,
@@ -469,7 +479,7 @@ impl<T: MatchesKey> KeyQuery for Search<'_, T> {
     }
 }
 
-/// A search for another key than this one.
+/// A query for keys that equal the search's, except for one object.
 pub(crate) struct ExceptQuery<'s, 't, T>(pub(crate) &'s Search<'t, T>, pub(crate) Object);
 
 impl<T: MatchesKey> KeyQuery for ExceptQuery<'_, '_, T> {
@@ -483,5 +493,22 @@ impl<T: MatchesKey> KeyQuery for ExceptQuery<'_, '_, T> {
 
     fn matches(&self, key: Object) -> bool {
         key != self.1 && self.0.matches(key)
+    }
+}
+
+/// A query for one key object.
+pub(super) struct IdentityQuery(pub(super) u64, pub(super) Object);
+
+impl KeyQuery for IdentityQuery {
+    fn object(&self) -> Object {
+        ptr::null_mut()
+    }
+
+    fn hash(&self) -> u64 {
+        self.0
+    }
+
+    fn matches(&self, key: Object) -> bool {
+        key == self.1
     }
 }

@@ -1,7 +1,7 @@
-//! Loads that are going on, and who leads them.
+//! The loads in flight of a cache, and their leaders.
 //!
-//! A load that nobody meets is a line in a table: it costs a look under a lock to put it there, and one to take it out. Who does
-//! meet it, to wait for it, makes it a shared [`Flight`].
+//! A load that no other caller waits for is an entry in a table: it costs one access under a lock
+//! to begin and one to end. The first waiter attaches a [`SharedLoad`].
 
 use super::key::{KeyQuery, MatchesKey, Search};
 use crate::flight::actor::{Actor, Relation, is_finalizing};
@@ -19,52 +19,54 @@ struct InFlight {
     key: Ref,
     id: u64,
     leader: Actor,
-    /// The process that it began in.
+    /// The number of forks when it began: in another process, the leader does not exist.
     fork: u64,
-    /// The key was changed meanwhile: what is loaded is handed out, but not kept.
+    /// Whether the key has been changed: the result is returned to callers, but not stored.
     invalidated: bool,
     shared: Option<Arc<SharedLoad>>,
     begun: Instant,
 }
 
-/// Numbers all loads of the process.
+/// The next number of a load in this process.
 static NEXT: Counter = Counter::new();
 
 #[derive(Default)]
 pub(crate) struct LoadTable {
     in_flight: GilCell<HashTable<InFlight>>,
-    /// How many loads were superseded so far.
+    /// The number of invalidations of loads.
     invalidations: Counter,
     completed: Counter,
     failed: Counter,
     waits: Counter,
-    /// How long all loads together took, in nanoseconds.
+    /// The total duration of all loads, in nanoseconds.
     time: Counter,
-    /// By hash, reloads of tasks that were cancelled: the next caller awaits its own.
+    /// The hashes of keys whose reload was cancelled with its task: the next caller awaits its own
+    /// reload.
     cancelled_reloads: GilCell<Vec<u64>>,
 }
 
-/// The most hashes of cancelled reloads that are remembered.
+/// The maximum number of hashes of cancelled reloads.
 const MAX_CANCELLED: usize = 256;
 
 pub(crate) enum LoadRole {
-    /// The caller leads the load, and must land it.
+    /// The caller leads the load, and must complete it.
     Lead(LoadToken),
-    /// Another is at it.
+    /// Another caller leads it; wait.
     Wait(Arc<SharedLoad>),
-    /// The caller leads it already: the key was looked up from inside its own load.
+    /// The caller leads it already, and looked the key up from inside its own load.
     Reentrant,
-    /// Another greenlet leads it, or the caller is one that must not block its thread: it loads for itself, and keeps nothing.
+    /// The caller loads for itself and stores nothing: another greenlet leads the load, or the
+    /// caller must not block its thread.
     Bypass,
 }
 
-/// What a caller that found nothing is to do.
+/// What a caller must do after a miss.
 pub(crate) enum LoadStart {
-    /// Nothing: another one has loaded the value.
+    /// Return the value, which another caller has loaded.
     Done(Ref),
-    /// It loads, and must land that.
+    /// Load the value, and complete the load.
     Lead(LoadToken),
-    /// It loads for itself, and keeps nothing.
+    /// Load the value, and store nothing.
     Bypass,
 }
 
@@ -73,7 +75,7 @@ pub(crate) enum LoadStart {
 pub(crate) struct LoadToken {
     hash: u64,
     pub(crate) id: u64,
-    /// How many loads had been superseded when it began.
+    /// The number of invalidations when it began.
     invalidations: u64,
 }
 
@@ -83,7 +85,8 @@ impl LoadToken {
     }
 }
 
-/// A load that the calling thread leads: abandoned if it is dropped before it has ended, whatever happens in between.
+/// Abandons a load that the calling thread leads if it is dropped before the load has ended, as by
+/// an error or a panic.
 pub(crate) struct AbandonOnDrop<'l> {
     loads: &'l LoadTable,
     pub(crate) token: LoadToken,
@@ -94,7 +97,7 @@ impl<'l> AbandonOnDrop<'l> {
         Self { loads, token }
     }
 
-    /// Something else ends it.
+    /// Leaves the end of the load to other code.
     pub(crate) fn disarm(self) -> LoadToken {
         std::mem::ManuallyDrop::new(self).token
     }
@@ -107,25 +110,27 @@ impl Drop for AbandonOnDrop<'_> {
 }
 
 impl LoadTable {
-    /// How many loads have landed so far.
+    /// Returns the number of completed loads.
     #[inline(always)]
     pub(crate) fn completed(&self) -> u64 {
         self.completed.get(Ordering::Acquire)
     }
 
-    /// Loads, failed ones of these, and waits.
+    /// Returns the numbers of loads, of failed ones among them, and of waits.
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
         let read = |counter: &Counter| counter.get(Ordering::Relaxed);
         (read(&self.completed), read(&self.failed), read(&self.waits))
     }
 
-    /// How long the loads that landed took, together.
+    /// Returns the total duration of completed loads.
     pub(crate) fn load_time(&self) -> Duration {
         Duration::from_nanos(self.time.get(Ordering::Relaxed))
     }
 
-    /// Finds the load of a key, or begins it. Unless the caller `joins`, another's load is invalidated instead of waited for. May run
-    /// Python code, to compare.
+    /// Joins the key's load in flight, or makes the caller the leader of a new one.
+    ///
+    /// Unless the caller `joins`, another caller's load is invalidated rather than joined. May run
+    /// Python code, to compare keys.
     pub(super) fn join_or_lead<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
@@ -142,10 +147,11 @@ impl LoadTable {
             if let Ok(mut found) = found {
                 let load = found.get_mut();
                 let (leader, id) = (load.leader, load.id);
-                // In an interpreter that ends no other thread runs any more.
+                // While the interpreter finalizes no other thread runs, so another leader will not
+                // complete.
                 let runs = leader.thread == me.thread || !is_finalizing();
                 if load.fork == fork_count() && runs {
-                    // (No lock is held any more: this calls into Python.)
+                    // Without the lock: this calls into Python.
                     drop(table);
                     let relation = if task { Relation::Other } else { me.relation(leader) };
                     match relation {
@@ -160,10 +166,11 @@ impl LoadTable {
                     if let Some(shared) = self.share(KeyQuery::hash(search), id) {
                         return Ok(LoadRole::Wait(shared));
                     }
-                    // It has landed in between.
+                    // It has completed in between, so look again.
                     continue;
                 }
-                // Its leader is in another process, or gone. (The key's reference is dropped outside of the lock.)
+                // Its leader is in another process, or has ended. The reference to the key is
+                // dropped without the lock.
                 let (load, _) = found.remove();
                 drop(table);
                 drop(load);
@@ -194,7 +201,7 @@ impl LoadTable {
         }
     }
 
-    /// What this load brings is not kept, and serves no later caller.
+    /// Invalidates a load: its result is not stored, and serves no later caller.
     fn invalidate_load(&self, hash: u64, id: u64) {
         let mut table = self.in_flight.lock();
         if let Some(load) = table.find_mut(hash, |load| load.id == id) {
@@ -203,7 +210,7 @@ impl LoadTable {
         }
     }
 
-    /// Joins a load that is in progress.
+    /// Joins a load that is in flight; `None` if it has completed.
     fn share(&self, hash: u64, id: u64) -> Option<Arc<SharedLoad>> {
         let mut table = self.in_flight.lock();
         let load = table.find_mut(hash, |load| load.id == id)?;
@@ -216,26 +223,27 @@ impl LoadTable {
         )
     }
 
-    /// A task that reloaded this key was cancelled.
+    /// Notes that a task was cancelled while it reloaded a key.
     pub(crate) fn note_cancelled_reload(&self, hash: u64) {
-        let mut interrupted = self.cancelled_reloads.lock();
-        if interrupted.len() >= MAX_CANCELLED {
-            interrupted.remove(0);
+        let mut cancelled = self.cancelled_reloads.lock();
+        if cancelled.len() >= MAX_CANCELLED {
+            cancelled.remove(0);
         }
-        interrupted.push(hash);
+        cancelled.push(hash);
     }
 
-    /// Whether the last reload of this key was cancelled; forgets it.
+    /// Returns whether the key's last reload was cancelled, and forgets that.
     pub(crate) fn take_cancelled_reload(&self, hash: u64) -> bool {
-        let mut interrupted = self.cancelled_reloads.lock();
-        let before = interrupted.len();
-        interrupted.retain(|noted| *noted != hash);
-        interrupted.len() < before
+        let mut cancelled = self.cancelled_reloads.lock();
+        let before = cancelled.len();
+        cancelled.retain(|noted| *noted != hash);
+        cancelled.len() < before
     }
 
-    /// Whether a load that the caller leads may still be kept.
+    /// Returns whether the result of a load that the caller leads may be stored.
     pub(crate) fn is_valid(&self, token: LoadToken) -> bool {
-        // (What is marked after this look is taken out again, when the load lands.)
+        // A load that is invalidated after this check is found out when it completes: then its
+        // result is removed.
         self.invalidations.get(Ordering::Relaxed) == token.invalidations || {
             let table = self.in_flight.lock();
             table
@@ -244,8 +252,12 @@ impl LoadTable {
         }
     }
 
-    /// Ends a load, unless it has ended: its waiters are handed the outcome. Returns whether it may be kept.
+    /// Ends a load, unless it has ended, and hands the outcome to its waiters. Returns whether the
+    /// result may stay in the cache.
     pub(crate) fn complete(&self, token: LoadToken, outcome: &Outcome) -> bool {
+        // Removed before the waiters are woken: a later caller finds the value in the cache, or
+        // leads a load of its own. Unlocked before that, since callbacks of waiters run Python
+        // code.
         let load = {
             let mut table = self.in_flight.lock();
             let Ok(found) = table.find_entry(token.hash, |load| load.id == token.id) else {
@@ -260,12 +272,14 @@ impl LoadTable {
         if !matches!(outcome, Outcome::Value(_)) {
             self.failed.increment(Ordering::Relaxed);
         }
-        // Release pairs with the Acquire in `landed`: who sees the number finds in the cache what the load left there.
+        // Release pairs with the Acquire in `completed`: a thread that sees the count finds the
+        // load's result in the cache.
         self.completed.increment(Ordering::Release);
         !load.invalidated
     }
 
-    /// The key is changed: what is being loaded for it is out of date. May run Python code.
+    /// Invalidates the key's load in flight, because the key is changed. May run Python code, to
+    /// compare keys.
     pub(crate) fn invalidate<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
         loop {
             {

@@ -1,8 +1,9 @@
-//! A cache of Python objects on the engine: what memoised functions and mappings stand on.
+//! A cache of Python objects on the engine, on which memoized functions and mappings are built.
 
 pub(crate) mod deferred_drop;
 #[cfg(not(Py_GIL_DISABLED))]
 mod graph;
+mod hooks;
 pub(crate) mod key;
 pub(crate) mod loads;
 pub(crate) mod options;
@@ -18,66 +19,38 @@ pub(crate) mod trust;
 #[cfg(Py_GIL_DISABLED)]
 use crate::call::Call;
 use crate::exception_copy::Failure;
-use crate::flight::shared::Outcome;
-use crate::flight::{Lead, failure};
+use crate::flight::shared::{Outcome, failure};
 use crate::gil_cell::{Counter, GilCell};
 use crate::hash_seed::seeded;
 use crate::objects::{Object, Raised, Ref};
-use deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
+use deferred_drop::{DeferredDrop, DrainOnExit, Notify, defer_drop};
+use hooks::{CachedTimer, Hooks};
 use hotset::tier2::Trust;
-use hotset::{BuildError, Cause, Ttl, raw};
+use hotset::{BuildError, Ttl, raw};
 use key::{ExceptQuery, Found, IdentityHasher, Key, KeyQuery, MatchesKey, Search, Value};
 use loads::{AbandonOnDrop, LoadRole, LoadTable, LoadToken};
 use options::Options;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use stats::Counts;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use trust::TrustCell;
 
-/// How a listener is told of an entry: `(told, key, value)`.
-pub(crate) type Notify = fn(Python<'_>, &RemovalNotice, Object, Object) -> PyResult<()>;
-
 type Cache = hotset::Cache<Key, Value, IdentityHasher>;
 
-/// What the engine's callbacks share with the store. It holds references, which the store lets go of.
-struct Hooks {
-    on_removal: AtomicPtr<ffi::PyObject>,
-    notify: Notify,
-    /// Keys begin with a weak reference to a method's instance.
-    method: AtomicBool,
-    /// The user's clock when it was last asked, in nanoseconds.
-    now: AtomicU64,
-    /// How many instances have entries here.
-    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "instances are known with the GIL only"))]
-    owners: AtomicUsize,
-    /// How many entries the objects of instances show to the collector.
-    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "instances are known with the GIL only"))]
-    owned: AtomicUsize,
-}
-
-/// The engine asks in the middle of its work, where no Python code may run: so the user's clock is asked before each call.
-struct CachedTimer(Arc<Hooks>);
-
-impl hotset::Clock for CachedTimer {
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.0.now.load(Ordering::Relaxed))
-    }
-}
-
 thread_local! {
-    /// What the entry weighs that this thread is inserting: weighed before, since the engine may call its weigher where no Python code
-    /// may run.
+    /// The weight of the entry that this thread is inserting. It is computed before, since the
+    /// engine calls its weigher where no Python code may run.
     static WEIGHT: Cell<u64> = const { Cell::new(1) };
-    /// The value that this thread is replacing by itself, or null.
-    static WITHOUT_NOTICE: Cell<Object> = const { Cell::new(ptr::null_mut()) };
 }
+
+/// The number of counts that [`Store::stats`] reports since a reset.
+const COUNTS: usize = 10;
 
 pub(crate) struct Store {
     cache: Cache,
@@ -86,20 +59,21 @@ pub(crate) struct Store {
     weigher: AtomicPtr<ffi::PyObject>,
     timer: AtomicPtr<ffi::PyObject>,
     negative_ttl: Option<Duration>,
-    /// How many entries an instance may have, on average, if that bounds a method's cache; else 0.
+    /// The number of entries per instance, on average, that bounds a method's cache; 0 if it has
+    /// another bound.
     per_instance: AtomicU64,
-    /// Searches that began anew, which the engine counted as misses.
+    /// Repeated searches, which the engine has counted as misses.
     repeated_searches: Counter,
-    /// Number of a method's insertions since the last sweep began.
+    /// The number of a method's insertions since the last sweep began.
     #[cfg(Py_GIL_DISABLED)]
     since_sweep: Counter,
-    /// Number of entries that the last sweep kept, or `sweep::SWEEPING`.
+    /// The number of entries that the last sweep kept, or `sweep::SWEEPING`.
     #[cfg(Py_GIL_DISABLED)]
     kept_by_sweep: AtomicU64,
-    /// Misses of callers that then waited for another's load.
+    /// Misses of callers that then waited for another caller's load.
     joined_misses: Counter,
-    /// What was counted before the last reset.
-    counts_at_reset: GilCell<Counts>,
+    /// The counts at the last reset.
+    counts_at_reset: GilCell<[u64; COUNTS]>,
     trust: TrustCell,
 }
 
@@ -129,8 +103,8 @@ impl Store {
             notify,
             method: AtomicBool::new(options.method),
             now: AtomicU64::new(0),
-            owners: AtomicUsize::new(0),
-            owned: AtomicUsize::new(0),
+            #[cfg(not(Py_GIL_DISABLED))]
+            counts: owners::OwnerCounts::default(),
         });
         if let Some(ttl) = options.ttl {
             let stale = options.stale_while_revalidate.max(options.stale_if_error);
@@ -172,7 +146,7 @@ impl Store {
         })
     }
 
-    /// Finds the load of a key, or begins it: [`LoadTable::join_or_lead`].
+    /// Joins the key's load in flight, or makes the caller its leader: [`LoadTable::join_or_lead`].
     #[inline]
     pub(crate) fn join_or_lead<T: MatchesKey>(
         &self,
@@ -183,12 +157,13 @@ impl Store {
         self.loads.join_or_lead(search, key, task, self.trust.allows_joins())
     }
 
-    /// Makes this the first tier of another store: entries are found, and loads joined, only while `trust` allows that.
+    /// Makes this the first tier of another store: entries are found, and loads joined, only while
+    /// `trust` allows it.
     pub(crate) fn set_trust(&self, trust: Option<Arc<Trust>>) {
         self.trust.set(trust);
     }
 
-    /// Keys begin with a weak reference from now on.
+    /// Makes keys begin with a weak reference to an instance from now on.
     pub(crate) fn set_method(&self) {
         self.hooks.method.store(true, Ordering::Relaxed);
     }
@@ -202,7 +177,8 @@ impl Store {
         !self.timer.load(Ordering::Relaxed).is_null()
     }
 
-    /// Asks the user's clock, if there is one: before any call of the engine that looks at times.
+    /// Calls the user's timer, if there is one. Must be called before any operation of the engine
+    /// that depends on time.
     #[inline(always)]
     pub(crate) fn read_timer(&self) -> Result<(), Raised> {
         let timer = self.timer.load(Ordering::Relaxed);
@@ -215,7 +191,7 @@ impl Store {
 
     #[cold]
     fn call_timer(&self, timer: Object) -> Result<(), Raised> {
-        // SAFETY: the store holds it; held here too while it runs.
+        // SAFETY: the store holds the timer, and it is held here while it runs.
         let seconds = unsafe {
             ffi::Py_INCREF(timer);
             let now = ffi::PyObject_CallNoArgs(timer);
@@ -230,8 +206,9 @@ impl Store {
             }
             seconds
         };
-        // To the nanosecond as long as a float is that exact, else to the microsecond: so the same differences are the same times. (Beyond
-        // what can be told, and for what is no number, time stands still.)
+        // To the nanosecond while a float is that exact, else to the microsecond: so equal
+        // differences are equal durations. Times out of range, and NaN, become the nearest time
+        // that can be represented.
         let nanos = if seconds < 1e6 {
             (seconds * 1e9).round() as u64
         } else {
@@ -241,7 +218,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the time by the user's clock when it was last asked, or by the system's.
+    /// Returns the time by the user's timer when it was last called, or by the system's clock.
     pub(crate) fn monotonic(&self) -> Duration {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         if self.has_timer() {
@@ -251,7 +228,8 @@ impl Store {
         }
     }
 
-    /// What is there for a key, counted as a hit or a miss. The caller has asked the clock.
+    /// Returns the key's value or failure, counted as a hit or a miss. The caller has read the
+    /// timer.
     #[inline(always)]
     pub(crate) fn get<T: MatchesKey>(&self, sought: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         loop {
@@ -262,8 +240,8 @@ impl Store {
             } else {
                 None
             };
-            // SAFETY: the calling thread holds the GIL; searches compare without Python code, and neither they nor `allows_hits_at` use a
-            // cache.
+            // SAFETY: the calling thread holds the GIL; searches compare without Python code, and
+            // neither they nor `allows_hits_at` use a cache.
             #[cfg(not(Py_GIL_DISABLED))]
             let found = unsafe {
                 raw::get_exclusive_if(&self.cache, search, |now| self.trust.allows_hits_at(now), Value::found)
@@ -275,20 +253,22 @@ impl Store {
         }
     }
 
-    /// A value that a single look finds, counted as a hit; else nothing was counted. `hash` and `equal` are a search's: `equal` runs no
-    /// Python code. For memos without times, with the GIL.
+    /// Returns a value that one probe finds, counted as a hit; counts nothing otherwise.
+    ///
+    /// `hash` and `equal` are those of a search: `equal` runs no Python code. For memos without
+    /// expiration, with the GIL.
     #[inline(always)]
     pub(crate) fn probe_hit(&self, hash: u64, equal: impl FnOnce(Object) -> bool) -> Option<Ref> {
         let equal = |key: &Key| {
             let key = key.object();
             !key.is_null() && equal(key)
         };
-        // (Exceptions that are remembered have times.)
-        // SAFETY: the calling thread holds the GIL; `equal` uses none.
+        // Cached failures always expire, so there are none here.
+        // SAFETY: the calling thread holds the GIL; `equal` uses no cache.
         unsafe { raw::probe_exclusive(&self.cache, seeded(hash), equal, Value::value) }.flatten()
     }
 
-    /// The same, and whether the caller is the one who is to reload what is there.
+    /// Returns what [`get`](Self::get) does, and whether the caller has claimed its reload.
     pub(crate) fn get_and_claim_reload<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
@@ -305,12 +285,13 @@ impl Store {
         }
     }
 
-    /// A reload that `get_and_claim_reload` asked for came to nothing.
+    /// Reports that a claimed reload failed.
     pub(crate) fn reload_failed<T: MatchesKey>(&self, search: &Search<'_, T>) {
         raw::reload_failed(&self.cache, search as &dyn KeyQuery);
     }
 
-    /// A reload that `get_and_claim_reload` requested was abandoned, so the next caller is to reload. May run Python code, to compare.
+    /// Returns the claim of an abandoned reload, for the next caller. May run Python code, to
+    /// compare keys.
     pub(crate) fn reload_abandoned<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
         while !raw::reload_abandoned(&self.cache, search as &dyn KeyQuery) && search.resolve()? {}
         Ok(())
@@ -330,14 +311,14 @@ impl Store {
         }
     }
 
-    /// [`get`](Self::get), where the engine has counted a miss already because Python had to be asked.
+    /// Repeats a [`get`](Self::get) that the engine has counted as a miss, after a rich comparison.
     pub(crate) fn get_again<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         search.resolve()?;
         self.repeated_searches.increment(Ordering::Relaxed);
         self.get(search)
     }
 
-    /// Whether there is a value for a key, and not just a failure that is remembered.
+    /// Returns whether there is a value for the key, and not just a cached failure.
     pub(crate) fn contains_value<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
         if self.negative_ttl.is_none() {
             return self.contains(search);
@@ -350,7 +331,8 @@ impl Store {
         Ok(is_value)
     }
 
-    /// Returns a key's value and its remaining TTL; `None` in that: it does not expire. A remembered failure is no value. Counts nothing.
+    /// Returns a key's value and its remaining TTL, `None` if it does not expire. A cached failure
+    /// is no value. Counts nothing.
     pub(crate) fn peek_with_remaining<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
@@ -366,13 +348,13 @@ impl Store {
         }
     }
 
-    /// Has the user's function weigh what is to be inserted.
+    /// Returns the weight of an entry by the user's weigher.
     pub(crate) fn weigh(&self, args: &[Object]) -> Result<u64, Raised> {
         let weigher = self.weigher.load(Ordering::Relaxed);
         if weigher.is_null() {
             return Ok(1);
         }
-        // SAFETY: held while it runs; the arguments are the caller's.
+        // SAFETY: the weigher is held while it runs; the caller holds the arguments.
         let weight = unsafe {
             ffi::Py_INCREF(weigher);
             let weight = ffi::PyObject_Vectorcall(weigher, args.as_ptr(), args.len(), ptr::null_mut());
@@ -395,7 +377,7 @@ impl Store {
         .map_err(crate::ffi::raise)
     }
 
-    /// Sets a key's value.
+    /// Sets a key's value. May run Python code, to compare keys.
     pub(crate) fn insert<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
@@ -412,11 +394,12 @@ impl Store {
             let prepared = if is_dead() {
                 None
             } else {
-                // SAFETY: both are held here, and no code has run since the instance was seen alive.
+                // SAFETY: both are held here, and no code has run since the instance was found
+                // alive.
                 unsafe { owners::prepare_entry(new, value.object()) }?
             };
             if is_dead() {
-                // Its results would outlive it.
+                // The instance died: its results would outlive it.
                 return Ok(());
             }
             if let Some(prepared) = prepared {
@@ -428,21 +411,22 @@ impl Store {
         if self.is_method() {
             // SAFETY: the key is held here.
             if unsafe { Call::is_dead(new) } {
-                // Its results would outlive it.
+                // The instance died: its results would outlive it.
                 return Ok(());
             }
             self.sweep_dead_instances();
         }
         WEIGHT.set(weight);
         raw::insert(&self.cache, search as &dyn KeyQuery, Key::new(key), value, ttl);
-        // It may have passed over an equal key, of which only Python can tell that it is.
+        // The engine may have passed over an equal key that needs Python's rich comparison: only
+        // the new entry stays.
         while search.resolve()? {
             self.cache.remove(&ExceptQuery(search, new) as &dyn KeyQuery);
         }
         Ok(())
     }
 
-    /// Remembers that a load failed, if that is wanted.
+    /// Caches the failure of a load, if the cache has a `negative_ttl`.
     pub(crate) fn insert_error<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
@@ -458,12 +442,16 @@ impl Store {
         });
         match failure.map_err(crate::ffi::raise)? {
             Some(failure) => self.insert(search, key, Value::error(failure), 1, Ttl::After(ttl)),
-            // What cannot be copied cannot be raised again.
+            // A failure that cannot be copied cannot be raised again.
             None => Ok(()),
         }
     }
 
-    /// Ends a load that is led: `keep` keeps what came of it, unless the key was changed meanwhile; who waits is handed it.
+    /// Ends a load that the caller leads: `keep` stores the outcome unless the load was
+    /// invalidated, and the waiters get the outcome.
+    ///
+    /// The check before `keep` saves the insertion. The one after it, in `complete`, decides: a
+    /// load that was invalidated in between has its result removed.
     pub(crate) fn end_load<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
@@ -474,7 +462,8 @@ impl Store {
         let kept = if self.loads.is_valid(token) { keep() } else { Ok(()) };
         let valid = match &kept {
             Ok(()) => self.loads.complete(token, outcome),
-            // What cannot be kept (its weigher raised, say) is an error for all.
+            // An outcome that cannot be stored (its weigher raised, say) is an error for all
+            // callers.
             Err(Raised) => Python::attach(|py| {
                 let error = PyErr::fetch(py);
                 let valid = self.loads.complete(token, &failure(py, &error));
@@ -488,15 +477,15 @@ impl Store {
         kept
     }
 
-    /// Ends a load that a task leads by `end`, or by what that raises: the clock, or the comparison of keys.
+    /// Ends a load that a task leads by `end`, or by the exception of the timer or of `end`.
     pub(crate) fn end_task(
         &self,
         py: Python<'_>,
-        lead: &Lead,
+        token: LoadToken,
         outcome: &Outcome,
         end: impl FnOnce() -> Result<(), Raised>,
     ) -> PyResult<()> {
-        let leading = AbandonOnDrop::new(&self.loads, lead.token);
+        let leading = AbandonOnDrop::new(&self.loads, token);
         let now = match outcome {
             Outcome::Abandoned => Ok(()),
             _ => self.read_timer(),
@@ -510,11 +499,12 @@ impl Store {
         Ok(())
     }
 
-    /// Removes a key, and returns what was there.
+    /// Removes a key, and returns its value or failure.
     pub(crate) fn remove<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         let mut removed = None;
         loop {
-            // (Without the GIL, a race of insertions may have left two entries of which only Python can tell that they are equal.)
+            // Without the GIL, concurrent insertions may have left two entries whose keys only
+            // Python's rich comparison finds equal.
             match self.cache.remove(search as &dyn KeyQuery) {
                 Some(value) => removed = Some(value),
                 None if !search.resolve()? => break,
@@ -524,8 +514,10 @@ impl Store {
         Ok(removed.as_ref().map(Value::found))
     }
 
-    /// Changes a key's value atomically: `decide` sees what is there, as a borrowed reference that is alive while it runs, and runs no
-    /// Python code. Returns whether that was all; else it is to be called again.
+    /// Changes a key's value atomically.
+    ///
+    /// `decide` gets the current value as a borrowed reference, which is alive while it runs, and
+    /// runs no Python code.
     pub(crate) fn change<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
@@ -545,7 +537,7 @@ impl Store {
         self.reset_lookups();
     }
 
-    /// Removes all entries, and counts on.
+    /// Removes all entries; hits and misses continue to count.
     pub(crate) fn clear_entries(&self) {
         self.cache.clear();
     }
@@ -565,33 +557,34 @@ impl Store {
         self.cache.run_pending();
     }
 
-    /// New references to keys and values, hottest first; without remembered exceptions.
+    /// Returns new references to keys and values, hottest first, without cached failures.
     pub(crate) fn hottest(&self, py: Python<'_>) -> Vec<(Py<PyAny>, Py<PyAny>)> {
         let reader = self.cache.reader();
         let entries = reader
             .hottest()
             .filter(|(key, value)| !value.is_error() && !key.object().is_null());
-        // SAFETY: the reader keeps the entries, which hold these.
+        // SAFETY: the reader keeps the entries, which hold these objects.
         let own = |object| unsafe { Bound::from_borrowed_ptr(py, object) }.unbind();
         entries
             .map(|(key, value)| (own(key.object()), own(value.object())))
             .collect()
     }
 
-    /// Returns new references to keys and values with their remaining times, hottest first; without remembered exceptions.
+    /// Returns new references to keys and values with their remaining times, hottest first, without
+    /// cached failures.
     pub(crate) fn hottest_with_remaining(&self) -> Vec<(Ref, Ref, raw::Remaining)> {
         raw::hottest_with_remaining(&self.cache, |key, value, left| {
             let object = key.object();
             if object.is_null() || value.is_error() {
                 return None;
             }
-            // SAFETY: the entry holds its key while it is shown.
+            // SAFETY: the entry holds its key while it is visited.
             let key = unsafe { Ref::borrowed(object) };
             Some((key, value.found().value()?, left))
         })
     }
 
-    /// Copies of the values of many keys.
+    /// Returns copies of the values of many keys.
     pub(crate) fn get_many(&self, searches: &[&dyn KeyQuery]) -> Vec<Option<Value>> {
         if !self.trust.allows_hits() {
             return searches.iter().map(|_| None).collect();
@@ -599,7 +592,8 @@ impl Store {
         self.cache.get_many(searches.iter().copied())
     }
 
-    /// Shows the collector what is held. Loads that are going on are not shown: they are held by who is at them.
+    /// Shows the collector the references that the store holds. Loads in flight are not shown:
+    /// their leaders hold them.
     pub(crate) fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         let mut stop = 0;
         let mut see = |object| {
@@ -612,14 +606,15 @@ impl Store {
         }
         raw::visit(&self.cache, |key, value| {
             #[cfg(not(Py_GIL_DISABLED))]
-            if owners::is_owned(&self.hooks, key.object()) {
+            if owners::is_owned(&self.hooks.counts, key.object()) {
                 return;
             }
             see(key.object());
             see(value.object());
         });
-        // What left holds its key and value until no reader can see it: a cycle through these alone would otherwise stay for ever.
-        // The collector has stopped all other threads, at a point at which they are in no cache.
+        // An entry that was unlinked holds its key and value until no reader can reference it; a
+        // cycle through these alone would otherwise never be freed. The collector has stopped all
+        // other threads, at a point where they use no cache.
         #[cfg(Py_GIL_DISABLED)]
         raw::visit_unlinked(&self.cache, |key, value| {
             see(key.object());
@@ -628,7 +623,7 @@ impl Store {
         stop
     }
 
-    /// Lets go of everything, for the collector.
+    /// Drops all references, for the collector.
     pub(crate) fn clear_for_gc(&self) {
         let _drain = DrainOnExit;
         for held in [&self.weigher, &self.timer, &self.hooks.on_removal] {
@@ -643,7 +638,7 @@ impl Store {
     }
 }
 
-/// The exception for settings with which the engine builds no cache.
+/// Returns the exception for settings with which the engine builds no cache.
 fn build_error(error: BuildError) -> PyErr {
     let text = error.to_string();
     match error {
@@ -652,7 +647,7 @@ fn build_error(error: BuildError) -> PyErr {
             Some(number) => PyOSError::new_err((number, text)),
             None => PyOSError::new_err(text),
         },
-        // No setting is wrong: the process's allocator, or its platform, is one that no cache can be built on.
+        // No setting is wrong: the process's allocator or its platform does not support a cache.
         BuildError::TaggedPointers | BuildError::NoClock => PyRuntimeError::new_err(text),
         _ => PyValueError::new_err(text),
     }
@@ -662,42 +657,5 @@ fn build_error(error: BuildError) -> PyErr {
 impl Drop for Store {
     fn drop(&mut self) {
         owners::detach_store(self);
-    }
-}
-
-impl Hooks {
-    /// An entry left the engine.
-    fn entry_removed(&self, key: &Key, value: &Value, cause: Cause) {
-        #[cfg(not(Py_GIL_DISABLED))]
-        if self.method.load(Ordering::Relaxed) {
-            owners::detach_entry(self, key.object());
-        }
-        let mut listener = self.on_removal.load(Ordering::Relaxed);
-        if value.is_error() || (cause == Cause::Replaced && value.object() == WITHOUT_NOTICE.get()) {
-            // A failure that was remembered is no value, and what is replaced by itself stays.
-            listener = ptr::null_mut();
-        }
-        let notice = (!listener.is_null()).then(|| {
-            // SAFETY: the store holds it.
-            unsafe { ffi::Py_INCREF(listener) };
-            RemovalNotice {
-                listener,
-                cause,
-                notify: self.notify,
-                method: self.method.load(Ordering::Relaxed),
-            }
-        });
-        if cfg!(not(Py_GIL_DISABLED)) {
-            let (key, value) = (key.take(), value.take());
-            defer_drop(DeferredDrop { key, value, notice });
-        } else if notice.is_some() {
-            let (key, value) = (key.object(), value.object());
-            // SAFETY: who unlinked the entry calls this, and holds it.
-            unsafe {
-                ffi::Py_INCREF(key);
-                ffi::Py_INCREF(value);
-            }
-            defer_drop(DeferredDrop { key, value, notice });
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What caches are made with: keyword arguments, checked.
+//! The keyword arguments of caches, checked.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 #[derive(Default)]
 pub(crate) struct Options<'py> {
-    /// In entries or weight; `None` is no bound.
+    /// In entries or weight; `None` for no bound.
     pub(crate) capacity: Option<u64>,
     pub(crate) policy: hotset::Policy,
     pub(crate) ttl: Option<Duration>,
@@ -24,11 +24,11 @@ pub(crate) struct Options<'py> {
     pub(crate) refresher: Option<Bound<'py, PyAny>>,
     pub(crate) timer: Option<Bound<'py, PyAny>>,
     pub(crate) method: bool,
-    /// A method's bound is for each instance, and not for all of them together.
+    /// Whether a method's bound is for each instance, and not for all of them together.
     pub(crate) per_instance: bool,
 }
 
-/// A number of seconds as a time that entries may live.
+/// Returns a number of seconds as a duration.
 pub(crate) fn seconds(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Duration> {
     let seconds: f64 = given.extract().map_err(|_| {
         PyTypeError::new_err(format!(
@@ -41,7 +41,7 @@ pub(crate) fn seconds(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Duration
             "{name} must be more than 0 seconds, not {seconds}"
         )));
     }
-    // What is too long to be told is as good as for ever; the engine's clock goes on for 584 years.
+    // A duration out of range is as good as infinite: the engine's clock reaches 584 years.
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
@@ -62,7 +62,7 @@ fn callable<'py>(name: &str, given: Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
     )))
 }
 
-/// How much a cache may hold.
+/// Returns a capacity, in entries or weight.
 pub(crate) fn capacity(name: &str, given: &Bound<'_, PyAny>) -> PyResult<u64> {
     let number: i128 = given.extract().map_err(|error: PyErr| {
         if error.is_instance_of::<PyTypeError>(given.py()) {
@@ -77,7 +77,7 @@ pub(crate) fn capacity(name: &str, given: &Bound<'_, PyAny>) -> PyResult<u64> {
 }
 
 impl<'py> Options<'py> {
-    /// `wanted` are the names that this kind of cache knows.
+    /// Reads the keyword arguments; `wanted` are the names that this kind of cache has.
     pub(crate) fn read(kwargs: Option<&Bound<'py, PyDict>>, default: u64, wanted: &[&str]) -> PyResult<Self> {
         let mut options = Self {
             single_flight: true,
@@ -134,7 +134,7 @@ impl<'py> Options<'py> {
             (_, Some(weight)) if options.weigher.is_some() => Some(weight),
             (_, Some(_)) => {
                 return Err(PyValueError::new_err(
-                    "max_weight needs a weigher, which says what an entry weighs",
+                    "max_weight needs a weigher, which returns the weight of an entry",
                 ));
             }
             _ if options.weigher.is_some() => return Err(PyValueError::new_err("a weigher needs max_weight")),
@@ -144,7 +144,7 @@ impl<'py> Options<'py> {
         let stale = options.stale_while_revalidate.or(options.stale_if_error);
         if options.ttl.is_none() && stale.is_some() {
             return Err(PyValueError::new_err(
-                "stale_while_revalidate and stale_if_error begin after ttl: set that, too",
+                "stale_while_revalidate and stale_if_error start when ttl ends: set ttl, too",
             ));
         }
         if options.stale_while_revalidate.is_some() && options.refresher.is_none() {

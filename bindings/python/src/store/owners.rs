@@ -1,24 +1,27 @@
-//! Results that belong to instances of classes: they go when their instance goes.
+//! Results that belong to instances, and are removed when their instance dies.
 //!
-//! A key of a method begins with a weak reference to the instance. By that reference's address this knows all entries of an instance, in all
-//! caches. A second weak reference, with a callback, tells of the instance's end, and the entries are removed then.
+//! A key of a method begins with a weak reference to the instance. By the address of that reference
+//! this module finds all entries of an instance, in all caches. A second weak reference, with a
+//! callback, notifies it of the instance's death; then the entries are removed.
 //!
-//! That is not enough where a result leads back to its instance: the cache would keep the instance alive by the result. Such entries
-//! belong to an object in the instance's `__dict__`, [`Results`], and not to the cache, as far as Python's collector sees: the object
-//! shows it the references that the cache holds, and the cache does not. So a cycle through a result is a cycle of the instance's
-//! own, which the collector ends as any other. The object's end removes the entries.
+//! That is not enough where a result refers back to its instance: the cache would keep the instance
+//! alive by the result. To the collector, such entries belong to an object in the instance's
+//! `__dict__`, [`Results`], and not to the cache: that object shows the collector the references
+//! that the cache holds, and the cache does not. So a cycle through a result is a cycle of the
+//! instance alone, which the collector frees as any other. The death of the object removes the
+//! entries.
 //!
-//! For the GIL: what is changed here is changed while no Python code and no other thread runs.
+//! For builds with the GIL: the state here changes only while no Python code and no other thread
+//! runs.
 
+use super::Store;
 use super::graph::{arguments, leads_to_instances};
-use super::snapshot::IdentityQuery;
-use super::{Hooks, Store};
 use crate::call::referent;
 use crate::ffi::{ffi_guard, raise};
 use crate::gil_cell::GilCell;
 use crate::objects::{Object, Raised, Ref, is_exactly, is_tuple, items, mix};
 use crate::store::deferred_drop::DrainOnExit;
-use crate::store::key::KeyQuery;
+use crate::store::key::{IdentityQuery, KeyQuery};
 use crate::types::{NativeObject, ObjectHead, TypeSpec, new_object, slot};
 use hashbrown::HashMap;
 use pyo3::exceptions::PyTypeError;
@@ -28,7 +31,7 @@ use pyo3::types::PyTuple;
 use std::ffi::{CStr, c_int, c_void};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// Hashes an address.
 #[derive(Default)]
@@ -50,15 +53,25 @@ impl Hasher for Address {
 
 type ByAddress<T> = HashMap<usize, T, BuildHasherDefault<Address>>;
 
+/// Counts of a store, which spare most calls a lookup of owners.
+#[derive(Default)]
+pub(super) struct OwnerCounts {
+    /// The number of instances with entries in the store.
+    pub(super) owners: AtomicUsize,
+    /// The number of entries that instances' objects show to the collector.
+    owned: AtomicUsize,
+}
+
 /// An instance with results.
 struct Owner {
-    /// The weak reference that keys begin with, which is so kept for all of them.
+    /// The weak reference that all keys of the instance begin with, held so that it stays the same
+    /// object.
     _plain: Ref,
-    /// Tells of its end.
+    /// The weak reference whose callback reports the instance's death.
     _notifying: Ref,
-    /// By the addresses of their keys, each of which is in one cache.
+    /// The entries by the addresses of their keys, each of which is in one cache.
     entries: ByAddress<Entry>,
-    /// How many of them there are in each cache that has any.
+    /// The number of entries in each cache that has any.
     caches: Vec<(*const Store, usize)>,
     /// The object in the instance's `__dict__`, or null.
     results: *mut Results,
@@ -69,28 +82,28 @@ struct Entry {
     store: *const Store,
     hash: u64,
     value: Object,
-    /// It belongs to `results`.
+    /// Whether the entry belongs to `results`.
     owned: bool,
 }
 
 // SAFETY: pointers to Python objects and to stores, which are used with the GIL held.
 unsafe impl Send for Owner {}
 
-/// By the address of the weak reference that keys begin with.
+/// The owners by the address of the weak reference that their keys begin with.
 static OWNERS: GilCell<ByAddress<Owner>> = GilCell::new(HashMap::with_hasher(BuildHasherDefault::new()));
 
-/// The object that an instance holds.
+/// The object in an instance's `__dict__`.
 #[repr(C)]
 struct Results {
     head: ObjectHead,
-    /// The weak reference that keys begin with.
+    /// The weak reference that the instance's keys begin with.
     instance: AtomicPtr<ffi::PyObject>,
 }
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 const ATTRIBUTE: &CStr = c"__hotset_results__";
 
-/// The weak reference to an instance that a key begins with.
+/// Returns the weak reference to an instance that a key begins with.
 ///
 /// # Safety
 /// The key is alive.
@@ -105,14 +118,14 @@ unsafe fn instance_of(key: Object) -> Option<Object> {
     }
 }
 
-/// What `prepare` found out of an entry.
+/// What `prepare_entry` found out about an entry.
 #[derive(Clone, Copy)]
 pub(super) struct PreparedEntry {
     instance: Object,
     owned: bool,
 }
 
-/// Returns whether a method's key is of an instance that is gone.
+/// Returns whether a method's key is that of a dead instance.
 ///
 /// # Safety
 /// The key is alive.
@@ -121,7 +134,9 @@ pub(super) unsafe fn is_dead(key: Object) -> bool {
     unsafe { instance_of(key).is_some_and(|weak| referent(weak) == ffi::Py_None()) }
 }
 
-/// Prepares for an entry of a method; None if it belongs to no instance. Allocates Python objects, so other code may run.
+/// Makes the instance of a method's entry an owner; `None` if the entry belongs to no instance.
+///
+/// Allocates Python objects, so other code may run.
 ///
 /// # Safety
 /// The caller holds the key and the value; the instance is alive.
@@ -131,7 +146,7 @@ pub(super) unsafe fn prepare_entry(key: Object, value: Object) -> Result<Option<
         let Some(plain) = instance_of(key) else {
             return Ok(None);
         };
-        // (Held: the load's arguments may be gone by now.)
+        // Held, since the load may have dropped the arguments.
         let held = Ref::borrowed(referent(plain));
         let instance = held.get();
         if !OWNERS.lock().contains_key(&(plain as usize)) {
@@ -151,7 +166,7 @@ pub(super) unsafe fn prepare_entry(key: Object, value: Object) -> Result<Option<
                 caches: Vec::new(),
                 results: ptr::null_mut(),
             };
-            // (Other code may have run, and put it there.)
+            // Other code may have run and inserted the owner; then the first one stays.
             let other = OWNERS.lock().insert(plain as usize, owner);
             if let Some(other) = other {
                 let mine = OWNERS.lock().insert(plain as usize, other);
@@ -165,7 +180,8 @@ pub(super) unsafe fn prepare_entry(key: Object, value: Object) -> Result<Option<
     }
 }
 
-/// Puts the object into the instance's `__dict__`, if it has one, and is not there; whether it is there then.
+/// Puts a [`Results`] object into the instance's `__dict__`, unless there is one; returns whether
+/// there is one then.
 unsafe fn give_results(plain: Object, instance: Object) -> Result<bool, Raised> {
     let there = |plain: Object| {
         OWNERS
@@ -189,9 +205,9 @@ unsafe fn give_results(plain: Object, instance: Object) -> Result<bool, Raised> 
             return Err(Raised);
         }
         let name = Ref::owned(name);
-        // Past a `__setattr__` of its own: it is no attribute that others are to know of.
+        // Past any `__setattr__` of the class: the attribute is none of its business.
         if ffi::PyObject_GenericSetAttr(instance, name.get(), made.get()) != 0 {
-            // It has no `__dict__`.
+            // The instance has no `__dict__`.
             ffi::PyErr_Clear();
             return Ok(false);
         }
@@ -203,13 +219,13 @@ unsafe fn give_results(plain: Object, instance: Object) -> Result<bool, Raised> 
 }
 
 impl PreparedEntry {
-    /// Notes an entry, which is about to be inserted: nothing may run in between.
+    /// Registers an entry that is about to be inserted; no code may run in between.
     pub(super) fn register(self, store: &Store, key: Object, value: Object, hash: u64) {
         let mut owners = OWNERS.lock();
         let Some(owner) = owners.get_mut(&(self.instance as usize)) else {
             return;
         };
-        // (The object may be gone since.)
+        // The object may have died since `prepare_entry`.
         let owned = self.owned && !owner.results.is_null();
         let entry = Entry {
             store,
@@ -217,20 +233,24 @@ impl PreparedEntry {
             value,
             owned,
         };
-        store.hooks.owned.fetch_add(usize::from(owned), Ordering::Relaxed);
+        store
+            .hooks
+            .counts
+            .owned
+            .fetch_add(usize::from(owned), Ordering::Relaxed);
         owner.entries.insert(key as usize, entry);
         match owner.caches.iter_mut().find(|(cache, _)| ptr::eq(*cache, store)) {
             Some((_, count)) => *count += 1,
             None => {
                 owner.caches.push((store, 1));
-                store.hooks.owners.fetch_add(1, Ordering::Relaxed);
+                store.hooks.counts.owners.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 }
 
-/// Forgets an entry, which left its cache.
-pub(super) fn detach_entry(hooks: &Hooks, key: Object) {
+/// Removes the registration of an entry that left its cache.
+pub(super) fn detach_entry(counts: &OwnerCounts, key: Object) {
     // SAFETY: the entry holds its key.
     let Some(instance) = (unsafe { instance_of(key) }) else {
         return;
@@ -242,20 +262,21 @@ pub(super) fn detach_entry(hooks: &Hooks, key: Object) {
     let Some(entry) = owner.entries.remove(&(key as usize)) else {
         return;
     };
-    hooks.owned.fetch_sub(usize::from(entry.owned), Ordering::Relaxed);
+    counts.owned.fetch_sub(usize::from(entry.owned), Ordering::Relaxed);
     let Some(at) = owner.caches.iter().position(|(cache, _)| ptr::eq(*cache, entry.store)) else {
         return;
     };
     owner.caches[at].1 -= 1;
     if owner.caches[at].1 == 0 {
         owner.caches.swap_remove(at);
-        hooks.owners.fetch_sub(1, Ordering::Relaxed);
+        counts.owners.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Whether an entry belongs to an object that an instance holds, which shows it to the collector.
-pub(super) fn is_owned(hooks: &Hooks, key: Object) -> bool {
-    if hooks.owned.load(Ordering::Relaxed) == 0 {
+/// Returns whether an entry belongs to an instance's [`Results`] object, which shows it to the
+/// collector.
+pub(super) fn is_owned(counts: &OwnerCounts, key: Object) -> bool {
+    if counts.owned.load(Ordering::Relaxed) == 0 {
         return false;
     }
     // SAFETY: the entry holds its key.
@@ -270,7 +291,7 @@ pub(super) fn is_owned(hooks: &Hooks, key: Object) -> bool {
 /// Removes entries from their caches.
 fn remove(entries: impl Iterator<Item = (usize, Entry)>) {
     for (key, entry) in entries {
-        // SAFETY: a store's entries are forgotten here before it ends.
+        // SAFETY: `detach_store` removes a store's entries from here before the store is freed.
         let store = unsafe { &*entry.store };
         store
             .cache
@@ -278,25 +299,29 @@ fn remove(entries: impl Iterator<Item = (usize, Entry)>) {
     }
 }
 
-/// An instance is gone: so are its results.
+/// Removes the results of an instance that has died.
 fn instance_died(instance: Object) {
     let _drain = DrainOnExit;
     let owner = OWNERS.lock().remove(&(instance as usize));
     let Some(owner) = owner else { return };
     for (store, _) in &owner.caches {
         // SAFETY: as in `remove`.
-        unsafe { &**store }.hooks.owners.fetch_sub(1, Ordering::Relaxed);
+        unsafe { &**store }.hooks.counts.owners.fetch_sub(1, Ordering::Relaxed);
     }
     for entry in owner.entries.values().filter(|entry| entry.owned) {
         // SAFETY: as in `remove`.
-        unsafe { &*entry.store }.hooks.owned.fetch_sub(1, Ordering::Relaxed);
+        unsafe { &*entry.store }
+            .hooks
+            .counts
+            .owned
+            .fetch_sub(1, Ordering::Relaxed);
     }
     remove(owner.entries.iter().map(|(key, entry)| (*key, *entry)));
 }
 
-/// A store ends, which has been emptied: nothing of it may be left here.
+/// Removes all registrations of a store that is being dropped, and has been emptied.
 pub(super) fn detach_store(store: &Store) {
-    if store.hooks.owners.load(Ordering::Relaxed) == 0 {
+    if store.hooks.counts.owners.load(Ordering::Relaxed) == 0 {
         return;
     }
     for owner in OWNERS.lock().values_mut() {
@@ -312,10 +337,10 @@ unsafe extern "C" fn on_instance_death(instance: Object, _: Object) -> Object {
     })
 }
 
-/// A definition of C's, which Python reads only.
+/// A definition for CPython, which only reads it.
 struct Definition(ffi::PyMethodDef);
 
-// SAFETY: nobody changes it.
+// SAFETY: it never changes.
 unsafe impl Sync for Definition {}
 
 static DEFINITION: Definition = Definition(ffi::PyMethodDef {
@@ -327,14 +352,15 @@ static DEFINITION: Definition = Definition(ffi::PyMethodDef {
     ml_doc: ptr::null(),
 });
 
-// SAFETY: it begins with a `ObjectHead`.
+// SAFETY: it begins with an `ObjectHead`.
 unsafe impl NativeObject for Results {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         let owners = OWNERS.lock();
         let Some(owner) = owners.get(&(self.instance.load(Ordering::Relaxed) as usize)) else {
             return 0;
         };
-        // (A copy of the instance may have brought another's into its `__dict__`; that is not the one.)
+        // A copy of an instance may have another instance's object in its `__dict__`; that one has
+        // nothing to show.
         if !ptr::eq(owner.results, self) {
             return 0;
         }
@@ -361,7 +387,7 @@ unsafe impl NativeObject for Results {
             _ => Vec::new(),
         };
         remove(owned.into_iter());
-        // SAFETY: the reference was this one's.
+        // SAFETY: the reference was the object's.
         unsafe { ffi::Py_DECREF(instance) };
     }
 
@@ -369,7 +395,8 @@ unsafe impl NativeObject for Results {
 }
 
 impl Results {
-    /// Copies and pickles of an instance are others, which have no results: None takes its place.
+    /// `__reduce__`: copies and pickles of an instance have no results, so they get None in place
+    /// of this object.
     fn reduce(&self, _: &[Bound<'_, PyAny>], py: Python<'_>) -> PyResult<Py<PyAny>> {
         let none = py.None().into_bound(py).get_type();
         Ok((none, PyTuple::empty(py)).into_pyobject(py)?.into_any().unbind())
@@ -378,7 +405,7 @@ impl Results {
 
 unsafe extern "C" fn new(_: *mut ffi::PyTypeObject, _: Object, _: Object) -> Object {
     ffi_guard(ptr::null_mut(), |_| {
-        Err(PyTypeError::new_err("results are made by the caches whose they are"))
+        Err(PyTypeError::new_err("Results objects are created by caches only"))
     })
 }
 
@@ -393,10 +420,5 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ],
         dict: false,
     }
-    .create::<Results>(module)?;
-    let class = module.getattr("Results")?;
-    CLASS.store(class.as_ptr().cast(), Ordering::Relaxed);
-    // For as long as the process: instances get such objects at any time.
-    std::mem::forget(class.unbind());
-    Ok(())
+    .create_static::<Results>(module, &CLASS)
 }

@@ -1,14 +1,16 @@
-//! What saving and loading ask of a store. Keys and values become bytes elsewhere, by Python code, which never runs in here but to compare.
+//! What saving and loading need of a store.
+//!
+//! Keys and values are encoded by Python code elsewhere; the only Python code that runs here
+//! compares keys.
 
-use super::key::{Found, Key, KeyQuery, MatchesKey, Search, Value};
+use super::key::{Found, IdentityQuery, Key, KeyQuery, MatchesKey, Search, Value};
 use super::{Store, WEIGHT};
-use crate::objects::{Object, Raised, Ref};
+use crate::objects::{Raised, Ref};
 use hotset::raw::{EntryMeta, LoadSession, SaveSession};
 use hotset::snapshot::SnapshotError;
 use std::path::Path;
-use std::ptr;
 
-/// An entry, with a reference to each.
+/// An entry, with owned references.
 pub(crate) struct Entry {
     pub(crate) key: Ref,
     pub(crate) value: Ref,
@@ -20,7 +22,7 @@ impl Store {
         SaveSession::begin(&self.cache, path, schema)
     }
 
-    /// The next entries to be saved, without remembered exceptions; none at the end.
+    /// Returns the next entries to save, without cached failures; none at the end.
     pub(crate) fn next_to_save(&self, session: &mut SaveSession) -> Vec<Entry> {
         let batch = session.batch(&self.cache, |key, value| {
             let key = key.object();
@@ -28,7 +30,7 @@ impl Store {
                 return None;
             }
             match value.found() {
-                // SAFETY: the entry, which is kept while this runs, holds its key.
+                // SAFETY: the entry holds its key, and is pinned while this runs.
                 Found::Value(value) => Some((unsafe { Ref::borrowed(key) }, value)),
                 Found::Error(_) => None,
             }
@@ -37,12 +39,12 @@ impl Store {
         batch.into_iter().map(entry).collect()
     }
 
-    /// Opens and checks a file, which may take long. Looks at nothing of the store but its clock.
+    /// Opens and checks a file, which may take long. Uses nothing of the store but its clock.
     pub(crate) fn begin_load(&self, path: &Path, schema: u64) -> Result<LoadSession, SnapshotError> {
         LoadSession::open(&self.cache, path, schema)
     }
 
-    /// How much weight there is room for.
+    /// Returns the weight that can be inserted without an eviction.
     pub(crate) fn room(&self) -> u64 {
         self.cache.run_pending();
         LoadSession::room(&self.cache)
@@ -53,7 +55,8 @@ impl Store {
         session.begin_restoring(&self.cache);
     }
 
-    /// Inserts an entry of a snapshot, if its key is absent and its time is not over; whether it came in.
+    /// Inserts an entry of a snapshot unless its key is present or it has expired; returns whether
+    /// it was inserted.
     pub(crate) fn restore<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
@@ -71,8 +74,8 @@ impl Store {
         if !session.restore(&self.cache, search as &dyn KeyQuery, contents, meta) {
             return Ok(false);
         }
-        // Without the GIL it may have passed over an equal key that came in meanwhile, of which only Python can tell that it is: that
-        // one is newer.
+        // Without the GIL, an equal key that needs Python's rich comparison may have been inserted
+        // concurrently: that one is newer, and stays.
         while search.resolve()? {
             if self
                 .cache
@@ -84,22 +87,5 @@ impl Store {
             }
         }
         Ok(true)
-    }
-}
-
-/// A search for this very key.
-pub(super) struct IdentityQuery(pub(super) u64, pub(super) Object);
-
-impl KeyQuery for IdentityQuery {
-    fn object(&self) -> Object {
-        ptr::null_mut()
-    }
-
-    fn hash(&self) -> u64 {
-        self.0
-    }
-
-    fn matches(&self, key: Object) -> bool {
-        key == self.1
     }
 }

@@ -1,15 +1,12 @@
-//! What a cache counts.
+//! The counts of a cache.
 
-use super::Store;
+use super::{COUNTS, Store};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::atomic::Ordering;
 
-/// In the order of [`NAMES`].
-pub(super) type Counts = [u64; NAMES.len()];
-
-/// What is counted from the last reset on. The first two are lookups.
-const NAMES: [&str; 10] = [
+/// What is counted since the last reset. The first two are lookups.
+const NAMES: [&str; COUNTS] = [
     "hits",
     "misses",
     "insertions",
@@ -21,13 +18,13 @@ const NAMES: [&str; 10] = [
     "waits",
     LOAD_TIME,
 ];
-/// In nanoseconds, but told in seconds.
+/// Counted in nanoseconds, reported in seconds.
 const LOAD_TIME: &str = "load_time";
 const LOOKUPS: usize = 2;
 
 impl Store {
-    /// All that was counted since the cache was made.
-    fn counts(&self) -> Counts {
+    /// Returns all that was counted since the cache was made.
+    fn counts(&self) -> [u64; COUNTS] {
         let stats = self.cache.stats();
         let (loads, failures, waits) = self.loads.counts();
         let no_misses = self.repeated_searches.get(Ordering::Relaxed) + self.joined_misses.get(Ordering::Relaxed);
@@ -45,13 +42,13 @@ impl Store {
         ]
     }
 
-    /// Hits and misses count from 0 again.
+    /// Resets hits and misses.
     pub(super) fn reset_lookups(&self) {
         let counts = self.counts();
         self.counts_at_reset.lock()[..LOOKUPS].copy_from_slice(&counts[..LOOKUPS]);
     }
 
-    /// All counts are from 0 again.
+    /// Resets all counts.
     pub(crate) fn reset_stats(&self) {
         self.cache.run_pending();
         let counts = self.counts();
@@ -63,7 +60,7 @@ impl Store {
         let (counts, before) = (self.counts(), *self.counts_at_reset.lock());
         let dict = PyDict::new(py);
         for ((name, now), before) in NAMES.into_iter().zip(counts).zip(before) {
-            // (Another thread may have reset them since, after counts that this one did not see yet.)
+            // Another thread may have reset the counts since they were read here.
             let count = now.saturating_sub(before);
             if name == LOAD_TIME {
                 dict.set_item(name, count as f64 / 1e9)?;

@@ -1,8 +1,11 @@
-//! The protocol of the second tier, for the package's transports: no I/O, and no Python code runs in here.
+//! The protocol of the second tier, for the package's transports: without I/O, and without calls of
+//! Python code.
 
+mod checks;
 mod operation;
 mod reads;
 
+use checks::{checked_node, failure};
 use hotset::tier2::{self, Failure, NamespaceSettings, Probe, Settings, Task, Tier};
 use operation::Operation;
 use pyo3::exceptions::PyValueError;
@@ -13,31 +16,19 @@ use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
 
-/// The most nodes of a tier.
-const MAX_NODES: u32 = 4_096;
-
-fn checked_node(node: u32) -> PyResult<u32> {
-    if node < MAX_NODES {
-        Ok(node)
-    } else {
-        Err(PyValueError::new_err(format!("node {node}: at most {MAX_NODES} nodes")))
-    }
-}
-
-fn failure(kind: u8) -> PyResult<Failure> {
-    Failure::from_number(kind).ok_or_else(|| PyValueError::new_err(format!("{kind} is no kind of failure")))
-}
-
-/// One server or cluster, and prefix, in one process.
+/// One server (or cluster) and prefix in one process. For any thread.
+///
+/// Has the state of nodes, journal, bus, generations and leases, and the counters. Belongs to a
+/// pid: a child process creates its own. Nothing here sends, waits, or calls Python code.
 #[pyclass(frozen, name = "Tier2", module = "hotset._hotset")]
 pub(crate) struct PyTier {
     tier: Tier,
-    /// Operands of the last task of each node: until when, and which number.
+    /// Operands of the last task of each node: a deadline, and a number.
     operands: Mutex<Vec<(u64, u64)>>,
 }
 
 impl PyTier {
-    /// What hits of tier 1 compare with the clock.
+    /// Returns the trust, which hits of tier 1 compare with the clock.
     pub(crate) fn trust(&self) -> Arc<tier2::Trust> {
         self.tier.trust().clone()
     }
@@ -66,16 +57,21 @@ impl PyTier {
         }
     }
 
+    /// Tier 1 may serve a hit only while now <= trusted_until. One atomic, read each time.
     #[getter]
     fn trusted_until(&self) -> u64 {
         self.tier.trust().hits_until()
     }
 
+    /// A caller may join a load in flight only while now <= join_until.
+    ///
+    /// Otherwise it invalidates the key's loads and reads for itself.
     #[getter]
     fn join_until(&self) -> u64 {
         self.tier.trust().joins_until()
     }
 
+    /// Returns a new cache on this tier. Durations are in nanoseconds.
     #[pyo3(signature = (*, ttl, local_ttl, unsynced_ttl, stale_while_revalidate=0, stale_if_error=0, lease=1_500_000_000, lease_wait=0,
                         load_timeout=60_000_000_000, early_reload=0.0))]
     #[allow(clippy::too_many_arguments)] // Python's are named.
@@ -105,6 +101,20 @@ impl PyTier {
         Namespace(tier2::Namespace::new(&self.tier, settings))
     }
 
+    /// Reports that a new connection of `node` answered INFO and TIME.
+    ///
+    /// Args:
+    ///     node: The number of the server.
+    ///     identity: run_id + master_replid.
+    ///     server_ms: The server's time in milliseconds.
+    ///     sent: When the commands were sent.
+    ///     now: The current time.
+    ///     fence: Whether CLIENT KILL ID is allowed and reaches the server itself.
+    ///     canary_prefix: The prefix of this process's canaries on that node, outside the prefix of
+    ///         the entries.
+    ///
+    /// Returns:
+    ///     The epoch, which the connection keeps and passes with its replies.
     #[pyo3(signature = (node, identity, server_ms, sent, now, fence, canary_prefix, /))]
     #[allow(clippy::too_many_arguments)] // One answer of the server.
     fn probed(
@@ -127,34 +137,45 @@ impl PyTier {
         Ok(self.tier.probed(checked_node(node)?, &probe, now))
     }
 
+    /// Reports whether `node` serves slots of the cluster.
     #[pyo3(signature = (node, serving, now, /))]
     fn set_serving(&self, node: u32, serving: bool, now: u64) -> PyResult<()> {
         self.tier.set_serving(checked_node(node)?, serving, now);
         Ok(())
     }
 
+    /// Reports that `node` joined the cluster after the others were known.
     #[pyo3(signature = (node, now, /))]
     fn joined(&self, node: u32, now: u64) -> PyResult<()> {
         self.tier.joined(checked_node(node)?, now);
         Ok(())
     }
 
+    /// Reports that `node` could not be probed.
     #[pyo3(signature = (node, kind, now, /))]
     fn probe_failed(&self, node: u32, kind: u8, now: u64) -> PyResult<()> {
         self.tier.probe_failed(checked_node(node)?, failure(kind)?, now);
         Ok(())
     }
 
+    /// Returns the node's current epoch (0: not probed).
+    ///
+    /// A connection of another epoch must be closed, not used.
     #[pyo3(signature = (node, /))]
     fn epoch(&self, node: u32) -> PyResult<u32> {
         Ok(self.tier.epoch(checked_node(node)?))
     }
 
+    /// Returns whether the node answers.
     #[pyo3(signature = (node, /))]
     fn is_up(&self, node: u32) -> PyResult<bool> {
         Ok(self.tier.is_up(checked_node(node)?))
     }
 
+    /// Returns the next action for `node`, whose operands are below.
+    ///
+    /// It is one of Tier2.SLEEP, PROBE, CONNECT, CLOSE, CANARY, PING, CLEAR, DROP_LOADS and
+    /// OPERATE.
     #[pyo3(signature = (node, now, /))]
     fn background(&self, node: u32, now: u64) -> PyResult<u8> {
         let task = self.tier.background(checked_node(node)?, now);
@@ -178,21 +199,27 @@ impl PyTier {
         Ok(code)
     }
 
+    /// Returns, for SLEEP, until when to sleep unless the tracking connection has a message.
     #[pyo3(signature = (node, /))]
     fn background_until(&self, node: u32) -> PyResult<u64> {
         Ok(self.operands(node)?.0)
     }
 
+    /// Returns, for CANARY and PING, the number.
     #[pyo3(signature = (node, /))]
     fn background_number(&self, node: u32) -> PyResult<u64> {
         Ok(self.operands(node)?.1)
     }
 
+    /// Returns the key of the canary.
     #[pyo3(signature = (node, /))]
     fn canary_key<'py>(&self, py: Python<'py>, node: u32) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(py, &self.tier.canary_key(checked_node(node)?)))
     }
 
+    /// Returns, for OPERATE, the operation to drive; None if it is no longer due.
+    ///
+    /// It is a renewal of a lease, or a replay of the journal.
     #[pyo3(signature = (node, now, /))]
     fn background_operation(&self, node: u32, now: u64) -> PyResult<Option<Operation>> {
         Ok(self
@@ -201,24 +228,28 @@ impl PyTier {
             .map(Operation::new))
     }
 
+    /// Reports, for CONNECT, that the tracking connection is subscribed.
     #[pyo3(signature = (node, now, /))]
     fn connected(&self, node: u32, now: u64) -> PyResult<()> {
         self.tier.connected(checked_node(node)?, now);
         Ok(())
     }
 
+    /// Reports that CONNECT failed, or that the tracking connection ended.
     #[pyo3(signature = (node, now, /))]
     fn disconnected(&self, node: u32, now: u64) -> PyResult<()> {
         self.tier.disconnected(checked_node(node)?, now);
         Ok(())
     }
 
+    /// Reports that a canary was written.
     #[pyo3(signature = (node, number, epoch, now, /))]
     fn canary_written(&self, node: u32, number: u64, epoch: u32, now: u64) -> PyResult<()> {
         self.tier.canary_written(checked_node(node)?, number, epoch, now);
         Ok(())
     }
 
+    /// Reports that a canary could not be written.
     #[pyo3(signature = (node, number, kind, now, /))]
     fn canary_failed(&self, node: u32, number: u64, kind: u8, now: u64) -> PyResult<()> {
         self.tier
@@ -226,24 +257,32 @@ impl PyTier {
         Ok(())
     }
 
+    /// Reports that the tracking connection answered PING, after all earlier messages.
     #[pyo3(signature = (node, number, now, /))]
     fn pong(&self, node: u32, number: u64, now: u64) -> PyResult<()> {
         self.tier.pong(checked_node(node)?, number, now);
         Ok(())
     }
 
+    /// Reports, for CLEAR, that tier 1 is empty and all its loads in flight are invalidated.
     #[pyo3(signature = (node, now, /))]
     fn cleared(&self, node: u32, now: u64) -> PyResult<()> {
         self.tier.cleared(checked_node(node)?, now);
         Ok(())
     }
 
+    /// Reports, for DROP_LOADS, that all loads in flight are invalidated; entries stay.
     #[pyo3(signature = (node, now, /))]
     fn loads_dropped(&self, node: u32, now: u64) -> PyResult<()> {
         self.tier.loads_dropped(checked_node(node)?, now);
         Ok(())
     }
 
+    /// Applies invalidations, in their order; returns those that tier 1 must act on.
+    ///
+    /// Tier 1 removes each returned key, invalidates its loads and wakes its waiters. For a
+    /// generation key it clears what belongs to it (for a tag: at least the entries with that tag).
+    /// Canaries are consumed. Call `background` afterwards.
     #[pyo3(signature = (node, keys, _now, /))]
     fn messages<'py>(
         &self,
@@ -252,7 +291,7 @@ impl PyTier {
         _now: u64,
     ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
         let mut apply = Vec::new();
-        // What is passed on is the object that came.
+        // Messages are passed on as the objects in which they came.
         let at = Cell::new(0);
         let numbered = keys.iter().enumerate().map(|(number, key)| {
             at.set(number);
@@ -263,12 +302,14 @@ impl PyTier {
         Ok(apply)
     }
 
+    /// Reports the null message of FLUSHALL or FLUSHDB.
     #[pyo3(signature = (node, now, /))]
     fn flushed(&self, node: u32, now: u64) -> PyResult<()> {
         self.tier.flushed(checked_node(node)?, now);
         Ok(())
     }
 
+    /// Returns the state and the counters by name.
     #[pyo3(signature = (now, /))]
     fn stats<'py>(&self, py: Python<'py>, now: u64) -> PyResult<Bound<'py, PyDict>> {
         let stats = PyDict::new(py);
@@ -334,11 +375,11 @@ impl PyTier {
     const OTHER: u8 = Failure::Other as u8;
 }
 
-/// One cache on a tier.
+/// One cache on a Tier2: its settings, its generations and its counters.
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct Namespace(tier2::Namespace);
 
-/// Tags as the core takes them.
+/// Tags in the form of the core.
 struct Tags<'py>(Vec<Bound<'py, PyBytes>>);
 
 impl<'py> Tags<'py> {
@@ -372,16 +413,24 @@ impl Namespace {
 
 #[pymethods]
 impl Namespace {
+    /// Sets the keys of the namespace's generations: one, or in a cluster one per range of
+    /// slots.
+    ///
+    /// The generation key of a tag is this key + b":" + the tag. Called before the first operation.
     #[pyo3(signature = (keys, /))]
     fn set_generations(&self, keys: Vec<Bound<'_, PyBytes>>) -> PyResult<()> {
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
         if !(1..=usize::from(tier2::SLOTS)).contains(&keys.len()) {
-            return Err(PyValueError::new_err(format!("{} generations: at least 1", keys.len())));
+            let (count, most) = (keys.len(), tier2::SLOTS);
+            return Err(PyValueError::new_err(format!(
+                "expected 1 to {most} generations, got {count}"
+            )));
         }
         self.0.set_generations(&keys);
         Ok(())
     }
 
+    /// Returns a started read: get (load=False) or get_or_load (load=True). See its `action`.
     #[pyo3(signature = (key, node, now, load, tags=Vec::new(), /))]
     fn read(&self, key: &[u8], node: u32, now: u64, load: bool, tags: Vec<Bound<'_, PyBytes>>) -> PyResult<Operation> {
         let tags = Tags(tags);
@@ -394,6 +443,7 @@ impl Namespace {
         )))
     }
 
+    /// Returns started reads of many keys on one node.
     #[pyo3(signature = (keys, node, now, load, tags=Vec::new(), /))]
     fn read_many(
         &self,
@@ -409,6 +459,7 @@ impl Namespace {
         Ok(Reads::new(keys.iter().map(read)))
     }
 
+    /// Returns a started set.
     #[pyo3(signature = (key, node, now, ttl, tags=Vec::new(), /))]
     fn write(&self, key: &[u8], node: u32, now: u64, ttl: u64, tags: Vec<Bound<'_, PyBytes>>) -> PyResult<Operation> {
         let tags = Tags(tags);
@@ -421,21 +472,26 @@ impl Namespace {
         )))
     }
 
+    /// Returns a started delete.
     #[pyo3(signature = (key, node, now, /))]
     fn remove(&self, key: &[u8], node: u32, now: u64) -> PyResult<Operation> {
         Ok(Operation::new(self.0.remove(key, self.ready(node)?, now)))
     }
 
+    /// Returns a started soft invalidation: the old value may be returned while one caller
+    /// reloads.
     #[pyo3(signature = (key, node, now, /))]
     fn expire(&self, key: &[u8], node: u32, now: u64) -> PyResult<Operation> {
         Ok(Operation::new(self.0.expire(key, self.ready(node)?, now)))
     }
 
+    /// Returns a started touch. At DONE, `stored` is whether there was a live value.
     #[pyo3(signature = (key, node, now, ttl, /))]
     fn touch(&self, key: &[u8], node: u32, now: u64, ttl: u64) -> PyResult<Operation> {
         Ok(Operation::new(self.0.touch(key, self.ready(node)?, now, ttl)))
     }
 
+    /// Returns a started clear() (tag None) or invalidate_tag(), on one node of a cluster.
     #[pyo3(signature = (tag, group, node, now, /))]
     fn bump(&self, tag: Option<&[u8]>, group: u32, node: u32, now: u64) -> PyResult<Operation> {
         let node = self.ready(node)?;
@@ -445,11 +501,15 @@ impl Namespace {
         Ok(Operation::new(self.0.bump(tag, group, node, now)))
     }
 
+    /// Returns a started command of the caller's own on tier 2 alone (a counter).
+    ///
+    /// Its actions are DIRECT, then DONE, or UNCONFIRMED where its outcome is unknown.
     #[pyo3(signature = (key, node, now, /))]
     fn direct(&self, key: &[u8], node: u32, now: u64) -> PyResult<Operation> {
         Ok(Operation::new(self.0.direct(key, self.ready(node)?, now)))
     }
 
+    /// Returns the counters by name.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = PyDict::new(py);
         let mut counts = Vec::new();

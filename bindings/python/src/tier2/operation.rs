@@ -1,12 +1,15 @@
-//! One operation: actions are numbers, so that a hit makes no object but this one.
+//! One operation. Actions are numbers, so that a hit makes no object but this one.
 
-use super::failure;
+use super::checks::{checked_node, failure};
 use hotset::tier2::{self, Action, Kind, Reply};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyInt};
 
-/// One operation on one key, owned by its caller.
+/// One operation, owned by its caller: perform `action`, report, perform the next one.
+///
+/// Not for two threads at a time. Dropping it before its end is safe: what was sent without an
+/// answer counts as unknown.
 #[pyclass(module = "hotset._hotset")]
 pub(crate) struct Operation(tier2::Operation);
 
@@ -16,7 +19,7 @@ impl Operation {
     }
 }
 
-/// The server's answer, as the action expects it.
+/// Returns the server's reply in the form that the action expects.
 fn reply<'a>(action: Action, data: &'a Bound<'_, PyAny>) -> PyResult<Reply<'a>> {
     let valued = matches!(action, Action::Get | Action::Acquire | Action::ReadGeneration);
     if data.is_none() {
@@ -46,53 +49,73 @@ impl Operation {
         self.0.action() as u8
     }
 
+    /// Reports that the local action (DROP_LOCAL, WAIT, PROBE) is done; returns the next action.
+    ///
+    /// The other reports return the next action, too.
     #[pyo3(signature = (now, /))]
     fn step(&mut self, now: u64) -> u8 {
         self.0.step(now) as u8
     }
 
+    /// Reports, before the bytes of PUT are sent, the CLIENT ID of the connection (0: unknown).
     #[pyo3(signature = (connection, /))]
     fn sending(&mut self, connection: u64) {
         self.0.sending(connection);
     }
 
+    /// Reports the server's answer, and the epoch of the connection that received it.
     #[pyo3(signature = (now, epoch, data, /))]
     fn reply(&mut self, now: u64, epoch: u32, data: &Bound<'_, PyAny>) -> PyResult<u8> {
         let reply = reply(self.0.action(), data)?;
         Ok(self.0.reply(now, epoch, reply) as u8)
     }
 
+    /// Reports the answers to CLAIM.
     #[pyo3(signature = (now, epoch, won, data, /))]
     fn reply_claim(&mut self, now: u64, epoch: u32, won: bool, data: Option<&[u8]>) -> u8 {
         self.0.reply(now, epoch, Reply::Claim(won, data)) as u8
     }
 
+    /// Reports that a command failed.
     #[pyo3(signature = (now, kind, /))]
     fn failed(&mut self, now: u64, kind: u8) -> PyResult<u8> {
         Ok(self.0.failed(now, failure(kind)?) as u8)
     }
 
+    /// Reports, for LOAD, that the loader returned.
+    ///
+    /// Args:
+    ///     now: The current time.
+    ///     ttl: The value's ttl; 0 for that of the namespace.
+    ///     kind: VALUE, NEGATIVE ("there is none") or LOCAL (too large or not encodable).
     #[pyo3(signature = (now, ttl, kind=1, /))]
     fn loaded(&mut self, now: u64, ttl: u64, kind: u8) -> PyResult<u8> {
         let kind = match kind {
             Self::VALUE => Kind::Value,
             Self::NEGATIVE => Kind::Negative,
             Self::LOCAL => Kind::Local,
-            _ => return Err(PyValueError::new_err(format!("{kind} is no kind of value"))),
+            _ => return Err(PyValueError::new_err(format!("unknown kind of value: {kind}"))),
         };
         Ok(self.0.loaded(now, ttl, kind) as u8)
     }
 
+    /// Reports, for LOAD, that the loader raised.
     #[pyo3(signature = (now, /))]
     fn load_failed(&mut self, now: u64) -> u8 {
         self.0.load_failed(now) as u8
     }
 
+    /// Reports that the payload of HIT, NEGATIVE_HIT or STALE cannot be used: counted, a miss.
     #[pyo3(signature = (now, /))]
     fn reject(&mut self, now: u64) -> u8 {
         self.0.reject(now) as u8
     }
 
+    /// Returns, for FILL and PUT, the head of the frame: head + payload (+ MAC).
+    ///
+    /// Args:
+    ///     flags: 16 bits of the caller's.
+    ///     codec: The number of the codec.
     #[pyo3(signature = (flags, codec, /))]
     fn head<'py>(&self, py: Python<'py>, flags: u16, codec: u8) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.0.head(flags, codec))
@@ -110,10 +133,11 @@ impl Operation {
 
     #[setter]
     fn set_node(&mut self, node: u32) -> PyResult<()> {
-        self.0.set_node(super::checked_node(node)?);
+        self.0.set_node(checked_node(node)?);
         Ok(())
     }
 
+    /// The key that the command names; usually `key`.
     #[getter]
     fn target<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.0.target())
@@ -124,6 +148,8 @@ impl Operation {
         PyBytes::new(py, self.0.expected())
     }
 
+    /// ACQUIRE, SWAP, CLAIM: the new value. BUMP, READ_GENERATION, EXPIRE, TOUCH: 16 bytes of
+    /// stamp.
     #[getter]
     fn frame<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.0.frame())
@@ -134,31 +160,40 @@ impl Operation {
         self.0.px()
     }
 
+    /// PUT: server time in ms after which the server must refuse it (a script); 0: plain SET.
     #[getter]
     fn not_after(&self) -> u64 {
         self.0.not_after()
     }
 
+    /// TOUCH, EXPIRE: the new soft deadline in server ms.
+    ///
+    /// 8 bytes, little endian, at offset 24 of the frame (the stamp: 16 bytes at offset 4).
     #[getter]
     fn soft_end(&self) -> u64 {
         self.0.soft_end()
     }
 
+    /// FENCE: the CLIENT ID to kill.
     #[getter]
     fn connection(&self) -> u64 {
         self.0.connection()
     }
 
+    /// WAIT: until when.
     #[getter]
     fn until(&self) -> u64 {
         self.0.until()
     }
 
+    /// LOAD: without a lease (tier 2 is down, or the key is journalled): at most `max_loads`
+    /// concurrently.
     #[getter]
     fn limited(&self) -> bool {
         self.0.is_limited()
     }
 
+    /// HIT, STALE: where the payload (and a MAC after it) begins in the reply.
     #[getter]
     fn offset(&self) -> usize {
         self.0.offset()
@@ -174,16 +209,24 @@ impl Operation {
         self.0.codec()
     }
 
+    /// HIT, NEGATIVE_HIT, DELIVER, DONE: until when tier 1 may store the value, if its load was
+    /// not invalidated; 0: not at all.
     #[getter]
     fn keep_until(&self) -> u64 {
         self.0.keep_until()
     }
 
+    /// DELIVER, DONE: tier 2 confirmed it, and the generations are the current ones as far as
+    /// known.
+    ///
+    /// Only then callers that joined a mark of FILL or PUT get the value; otherwise they try again.
     #[getter]
     fn stored(&self) -> bool {
         self.0.is_stored()
     }
 
+    /// LOAD: the payload of the last reply may be served while this load runs (`offset`,
+    /// `flags`, `codec`).
     #[getter]
     fn stale(&self) -> bool {
         self.0.serves_stale()

@@ -1,4 +1,4 @@
-//! The reads of many keys of one node: one object, and one call for all replies.
+//! Reads of many keys of one node: one object, and one call for all replies.
 
 use super::operation::Operation;
 use hotset::tier2::{self, Action, Reply};
@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-/// Operations that read keys of one node. Each is answered by `replies`, or taken out by `take`.
+/// Started reads of many keys on one node, which one MGET may answer.
 #[pyclass(module = "hotset._hotset")]
 pub(crate) struct Reads(Vec<Option<tier2::Operation>>);
 
@@ -18,14 +18,17 @@ impl Reads {
 
 #[pymethods]
 impl Reads {
-    /// Returns whether all operations are to be answered by a GET.
+    /// Returns whether GET is the action of all reads.
     fn are_gets(&self) -> bool {
         let mut operations = self.0.iter().flatten();
         operations.all(|one| one.action() == Action::Get)
     }
 
-    /// Reports the replies to a GET of each. Returns a list: of a hit `(payload, flags, codec, keep_until)`; None where there is
-    /// no value; and False for an operation that has more to do.
+    /// Reports the replies of an MGET.
+    ///
+    /// Returns:
+    ///     For each key (payload, flags, codec, keep_until) of a hit, None if the key is absent,
+    ///     and False for a read that must be taken and driven by itself.
     #[pyo3(signature = (now, epoch, replies, /))]
     fn replies<'py>(&mut self, now: u64, epoch: u32, replies: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>> {
         let py = replies.py();
@@ -43,7 +46,7 @@ impl Reads {
             let action = match bytes {
                 Some(bytes) => one.reply(now, epoch, Reply::Value(Some(bytes.as_bytes()))),
                 None if reply.is_none() => one.reply(now, epoch, Reply::Value(None)),
-                // An error: of that the operation learns when it is sent alone.
+                // An error: the operation gets it when its command is sent alone.
                 None => one.action(),
             };
             match (action, bytes) {
@@ -58,7 +61,7 @@ impl Reads {
         Ok(results)
     }
 
-    /// Takes out the operation at a place, for its caller to drive.
+    /// Returns the read of the key with this index, to be driven by itself.
     #[pyo3(signature = (at, /))]
     fn take(&mut self, at: usize) -> PyResult<Operation> {
         let operation = self.0.get_mut(at).and_then(Option::take);
@@ -68,7 +71,7 @@ impl Reads {
     }
 }
 
-/// Returns the items of a reply that is an array of bulk strings, and whole; `None` for any other bytes.
+/// Returns the reply in these bytes if it is a whole array of bulk strings; else None.
 #[pyfunction]
 #[pyo3(signature = (data, /))]
 pub(crate) fn bulk_strings<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Option<Bound<'py, PyList>>> {
@@ -97,7 +100,7 @@ pub(crate) fn bulk_strings<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Option
     Ok(rest.is_empty().then_some(items).filter(|_| count.is_some()))
 }
 
-/// Splits a kind, a number (`None` if it is -1) and a line's end off.
+/// Splits off a kind, a number (`None` if it is -1) and a line's end.
 fn prefixed(data: &[u8], kind: u8) -> Option<(Option<usize>, &[u8])> {
     let data = data.strip_prefix(&[kind])?;
     if let Some(rest) = data.strip_prefix(b"-1\r\n") {

@@ -1,0 +1,160 @@
+//! The methods that memos and mappings share.
+
+use crate::cache_ref::CacheRef;
+use crate::snapshot::{LoadSession, SaveSession, SnapshotSource};
+use crate::store::Store;
+use crate::store::deferred_drop::DrainOnExit;
+use crate::store::options::capacity;
+use crate::tier2::PyTier;
+use crate::types::NativeObject;
+use pyo3::prelude::*;
+
+type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
+
+/// A Python object that is a cache on a [`Store`].
+pub(crate) trait CacheObject: NativeObject + SnapshotSource + 'static {
+    fn store(&self) -> &Store;
+}
+
+/// Runs `f` as an operation of the store: reads the timer before, and drops what left the cache
+/// after.
+fn operate<C: CacheObject, R>(cache: &C, f: impl FnOnce(&Store) -> PyResult<R>) -> PyResult<R> {
+    let _drain = DrainOnExit;
+    cache.store().read_timer()?;
+    f(cache.store())
+}
+
+pub(crate) fn stats<C: CacheObject>(cache: &C, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    operate(cache, |store| Ok(store.stats(py)?.into_any().unbind()))
+}
+
+pub(crate) fn reset_stats<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    operate(cache, |store| {
+        store.reset_stats();
+        Ok(())
+    })
+}
+
+pub(crate) fn clear<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    operate(cache, |store| {
+        // Before the entries are removed: a load that completes in between must not restore an old
+        // value.
+        store.loads.invalidate_all();
+        store.clear();
+        Ok(())
+    })
+}
+
+pub(crate) fn clear_entries<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    operate(cache, |store| {
+        store.loads.invalidate_all();
+        store.clear_entries();
+        Ok(())
+    })
+}
+
+pub(crate) fn invalidate_loads<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    cache.store().loads.invalidate_all();
+    Ok(())
+}
+
+pub(crate) fn set_trust<C: CacheObject>(cache: &C, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    let tier: Option<PyRef<'_, PyTier>> = args[0].extract()?;
+    cache.store().set_trust(tier.map(|tier| tier.trust()));
+    Ok(())
+}
+
+pub(crate) fn run_pending<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    operate(cache, |store| {
+        store.run_pending();
+        Ok(())
+    })
+}
+
+pub(crate) fn resize<C: CacheObject>(cache: &C, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    operate(cache, |store| {
+        store.resize(capacity("capacity", &args[0])?);
+        Ok(())
+    })
+}
+
+pub(crate) fn save_session<C: CacheObject>(cache: &C, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<SaveSession>> {
+    SaveSession::begin(py, snapshot_source(py, cache), args[0].extract()?, args[1].extract()?)
+}
+
+pub(crate) fn load_session<C: CacheObject>(cache: &C, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<LoadSession>> {
+    LoadSession::begin(py, snapshot_source(py, cache), args[0].extract()?, args[1].extract()?)
+}
+
+fn snapshot_source<C: CacheObject>(py: Python<'_>, cache: &C) -> CacheRef<dyn SnapshotSource> {
+    CacheRef::new(py, cache, |cache| cache as &dyn SnapshotSource)
+}
+
+/// Returns the table of these methods for a type. A macro, since the functions that CPython calls
+/// must name the type.
+macro_rules! cache_methods {
+    ($this:ty) => {
+        $crate::ffi::methods![$this;
+            c"stats" => $crate::cache_methods::stats::<$this>, 0..=0, c"stats($self, /)
+--
+
+Returns the counters by name, after pending maintenance.
+
+They are hits, misses, insertions, evictions, expirations, rejections, loads, load_failures,
+waits, load_time, entries, weight and capacity. hits and misses count from the last clear,
+as those of functools do.
+";
+            c"reset_stats" => $crate::cache_methods::reset_stats::<$this>, 0..=0, c"reset_stats($self, /)
+--
+
+Resets all counters.
+";
+            c"clear" => $crate::cache_methods::clear::<$this>, 0..=0, c"clear($self, /)
+--
+
+Removes all entries, and resets hits and misses.
+";
+            c"clear_entries" => $crate::cache_methods::clear_entries::<$this>, 0..=0, c"clear_entries($self, /)
+--
+
+Removes all entries; the counters of hits and misses stay.
+";
+            c"invalidate_loads" => $crate::cache_methods::invalidate_loads::<$this>, 0..=0, c"invalidate_loads($self, /)
+--
+
+Invalidates all loads in progress: their results are not stored, nor returned later.
+";
+            c"set_trust" => $crate::cache_methods::set_trust::<$this>, 1..=1, c"set_trust($self, tier, /)
+--
+
+Restricts hits, and the joining of loads, to the time while the second tier is trusted.
+
+For a cache with a time to live.
+
+Args:
+    tier: The second tier; None for no restriction.
+";
+            c"run_pending" => $crate::cache_methods::run_pending::<$this>, 0..=0, c"run_pending($self, /)
+--
+
+Performs pending maintenance.
+";
+            c"resize" => $crate::cache_methods::resize::<$this>, 1..=1, c"resize($self, capacity, /)
+--
+
+Sets the capacity, in entries or weight.
+";
+            c"save_session" => $crate::cache_methods::save_session::<$this>, 2..=2, c"save_session($self, path, schema, /)
+--
+
+Begins a save to `path`.
+";
+            c"load_session" => $crate::cache_methods::load_session::<$this>, 2..=2, c"load_session($self, path, schema, /)
+--
+
+Begins a load from `path`.
+";
+        ]
+    };
+}
+pub(crate) use cache_methods;
