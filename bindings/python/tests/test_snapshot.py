@@ -168,7 +168,7 @@ def test_what_is_no_file_of_this_kind(path, tmp_path):
         assert reason(**how) == "schema"
     for text in (b"", b"{}", b"PK" + whole, bytes(1000)):
         path.write_bytes(text)
-        assert reason() in ("not a snapshot", "damaged")
+        assert reason() in ("not a snapshot", "corrupt")
     path.write_bytes(b'{"some": "json"}')
     assert reason() == "not a snapshot"
     path.write_bytes(whole[:8] + b"\2" + whole[9:])

@@ -44,7 +44,7 @@ class SnapshotError(Exception):
     """A snapshot cannot be saved, or a file cannot be loaded; the text says why."""
 
     reason: str
-    """One of "not a file", "not a snapshot", "version", "schema", "damaged", "too large" and "codec"."""
+    """One of "not a file", "not a snapshot", "version", "schema", "corrupt", "too large" and "codec"."""
 
 def dumps(value: Any, /) -> bytes:
     """A simple value as bytes: of the builtin types, Decimal, UUID, the classes of datetime. TypeError for all else."""

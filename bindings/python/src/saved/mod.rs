@@ -25,7 +25,7 @@ pyo3::create_exception!(
     SnapshotError,
     PyException,
     "A snapshot cannot be saved, or a file cannot be loaded; the text says why.\n\n`reason` is one of \"not a file\", \"not a snapshot\", \
-     \"version\", \"schema\", \"damaged\", \"too large\" and \"codec\"."
+     \"version\", \"schema\", \"corrupt\", \"too large\" and \"codec\"."
 );
 
 /// What the system refuses is an OSError of its own.
@@ -52,7 +52,7 @@ fn error(py: Python<'_>, path: &Path, refusal: Refusal) -> PyErr {
         Refusal::Version { .. } | Refusal::Endianness => "version",
         Refusal::Schema { .. } => "schema",
         Refusal::TooLarge { .. } => "too large",
-        _ => "damaged",
+        _ => "corrupt",
     };
     let error = SnapshotError::new_err(text);
     match error.value(py).setattr("reason", reason) {
