@@ -73,7 +73,7 @@ def test_the_module_as_a_program():
 
 
 def test_example_memoise():
-    printed = run(EXAMPLES / "memoise.py")
+    printed = run(EXAMPLES / "memoize.py")
     assert "forgets what nobody asks for any more." in printed
     ratios = dict(re.findall(r"(\S+) +([\d.]+)% hits", printed))
     assert ratios["hotset.lru_cache"] == ratios["functools.lru_cache"]

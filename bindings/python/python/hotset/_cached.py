@@ -12,7 +12,7 @@ from hotset._codecs import CodecName, Schema, Serializer, checked_schema, codec_
 from hotset._mapping import Cache
 from hotset._memo import is_async, memoised, refuse_generators
 from hotset._methods import CachedClassMethod, place_of
-from hotset._over import over
+from hotset._cached_over import over
 from hotset._settings import Cause, Policy, Seconds, checked, memo_settings
 from hotset._snapshot import Path, path_of
 from hotset._types import AsyncCached, Cached, Decorator, P, R, SharedDecorator, TieredDecorator

@@ -5,7 +5,7 @@ from functools import partial
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar, cast, overload
 
-from hotset import _flights, _hotset, _snapshot
+from hotset import _async_loads, _hotset, _snapshot
 from hotset._codecs import CodecName, Schema, Serializer, codec_of, to_be_loaded, to_be_saved
 from hotset._hotset import KEEP
 from hotset._registry import register
@@ -389,7 +389,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         It runs in a task of its own: cancelling a caller that waits does not end it. Tasks of other event loops share it, and so do threads
         that are in get_or_load.
         """
-        return cast(V, plain(await _flights.get(partial(self.begin, key), partial(loader, key), ttl_of(ttl))))
+        return cast(V, plain(await _async_loads.get(partial(self.begin, key), partial(loader, key), ttl_of(ttl))))
 
     # --- The whole.
 

@@ -10,9 +10,9 @@ from functools import partial, update_wrapper, wraps
 from types import MethodType
 from typing import Any
 
-from hotset import _flights, _methods
+from hotset import _async_loads, _methods
 from hotset._hotset import AsyncMethod, Memo, seal
-from hotset._keep import Keeper
+from hotset._auto_snapshot import Keeper
 from hotset._refresh import reloader
 from hotset._registry import register
 from hotset._settings import bound, plain
@@ -212,16 +212,16 @@ def memoised(
 def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]) -> Any:
     serve_stale = settings["stale_while_revalidate"] is not None
     share = settings["single_flight"]
-    tasks: _flights.Tasks = set()
+    tasks: _async_loads.Tasks = set()
 
     @wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         begin, load = partial(memo.begin, args, kwargs), partial(function, *args, **kwargs)
-        return plain(await _flights.get(begin, load, serve_stale=serve_stale, share=share, tasks=tasks))
+        return plain(await _async_loads.get(begin, load, serve_stale=serve_stale, share=share, tasks=tasks))
 
     async def cache_refresh(*args: Any, **kwargs: Any) -> Any:
         """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
-        return plain(await _flights.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs), tasks=tasks))
+        return plain(await _async_loads.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs), tasks=tasks))
 
     for shared in _SHARED:
         setattr(wrapper, shared.__name__, MethodType(shared, memo))
@@ -231,7 +231,7 @@ def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]
     return wrapper
 
 
-def closer(function: Callable[..., Any], tasks: _flights.Tasks) -> Callable[..., Any]:
+def closer(function: Callable[..., Any], tasks: _async_loads.Tasks) -> Callable[..., Any]:
     """Returns the `cache_aclose` of a coroutine function whose loads are run by `tasks`."""
     below: Callable[..., Any] | None = getattr(function, "cache_aclose", None)
 
@@ -244,7 +244,7 @@ def closer(function: Callable[..., Any], tasks: _flights.Tasks) -> Callable[...,
         Args:
             cancel: Cancel the calls. False: wait until they have ended by themselves, except those that wait here for the caller's own.
         """
-        await _flights.close(tasks, cancel=cancel)
+        await _async_loads.close(tasks, cancel=cancel)
         if below is not None:
             await below(cancel=cancel)
 

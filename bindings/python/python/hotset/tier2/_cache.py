@@ -5,7 +5,7 @@ from functools import partial
 from types import EllipsisType
 from typing import Any, Final, Generic, TypeVar, cast, overload
 
-from hotset import _flights
+from hotset import _async_loads
 from hotset._codecs import CodecName, Schema, Serializer
 from hotset._hotset import MISSING, WithTtl
 from hotset._mapping import Cache
@@ -234,7 +234,7 @@ class TieredCache(Generic[K, V]):
             async def through() -> Any:
                 return _kept(await _reads.read_async(self._space, (key,), {}, load, given))
 
-            value = plain(await _flights.get(partial(self._local.begin, key), through))
+            value = plain(await _async_loads.get(partial(self._local.begin, key), through))
         return cast(V, default if value is _ABSENT else value)
 
     def set(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, cast
 
-from hotset import _flights, _methods
+from hotset import _async_loads, _methods
 from hotset._mapping import Cache
 from hotset._memo import closer
 from hotset._settings import plain
@@ -131,10 +131,10 @@ def _sync(function: Callable[..., Any], results: Cache[Any, Any], key_of: Callab
 
 
 def _async(function: Callable[..., Any], results: Cache[Any, Any], key_of: Callable[..., tuple[Any, ...]]) -> Any:
-    tasks: _flights.Tasks = set()
+    tasks: _async_loads.Tasks = set()
 
     async def load(found: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return plain(await _flights.get(partial(results.begin, found), partial(function, *args, **kwargs), tasks=tasks))
+        return plain(await _async_loads.get(partial(results.begin, found), partial(function, *args, **kwargs), tasks=tasks))
 
     @wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -3,7 +3,7 @@
 Without a cache the recursion takes exponential time; with `functools.lru_cache` or `hotset.lru_cache` it is a line more. What the
 second part shows needs more than functools has: a bound that keeps what is used often, though most of what is asked for is asked for once.
 
-    python examples/python/memoise.py
+    python examples/python/memoize.py
 """
 
 import random

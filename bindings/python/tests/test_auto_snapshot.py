@@ -11,7 +11,7 @@ import weakref
 import pytest
 
 import hotset
-from hotset import _keep
+from hotset import _auto_snapshot
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def path(tmp_path):
 def forget():
     """No function of one test is saved when another's ends, or when pytest exits."""
     yield
-    _keep._keepers.clear()
+    _auto_snapshot._keepers.clear()
 
 
 def run(program, *args, status=0):
@@ -76,7 +76,7 @@ def test_arguments_of_every_shape(path):
 
     calls = [((), {}), ((1,), {}), ((1.0,), {}), (((),), {}), (((1, 2),), {}), ((1, 2), {}), (("a", b"b"), {"c": None}), ((), {"d": 1, "c": (2,)})]
     for typed in (False, True):
-        _keep._keepers.clear()
+        _auto_snapshot._keepers.clear()
         function = make(typed=typed)
         for args, kwargs in calls:
             function(*args, **kwargs)
@@ -280,13 +280,13 @@ def test_two_functions_share_no_file(path):
     # The same function anew, as in a notebook: that is the one, and saved.
     again = make("second")
     second(1), again(2), again(3)
-    _keep._save_all()
+    _auto_snapshot._save_all()
     again.cache_clear()
     assert again.cache_load() == 2
     # Of these nobody can tell whether they are the same.
     for name in ("<lambda>", "make.<locals>.function"):
         path.unlink(missing_ok=True)
-        _keep._keepers.clear()
+        _auto_snapshot._keepers.clear()
         one = make(name)
         with pytest.raises(ValueError, match="already"):
             make(name)
@@ -392,8 +392,8 @@ def test_a_function_is_not_kept_alive(path):
     del cached, function
     gc.collect()
     assert reference() is None
-    assert len(_keep._keepers) == 0
-    _keep._save_all()
+    assert len(_auto_snapshot._keepers) == 0
+    _auto_snapshot._save_all()
     assert not path.exists()
 
 
