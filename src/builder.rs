@@ -167,7 +167,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// Has a value that is older than this reloaded by the next call that brings a loader (`get_or_insert_with` and its
     /// kin), while it still lives: one caller reloads, all others are served the old value (also known as refresh-ahead,
     /// or stale-while-revalidate). That caller waits for its loader, unless it is
-    /// [`get_or_refresh_with`](Cache::get_or_refresh_with) and there is a [`background`](Self::background). A reload that fails,
+    /// [`get_or_refresh_with`](Cache::get_or_refresh_with) and there is a [`refresh_executor`](Self::refresh_executor). A reload that fails,
     /// or whose future is dropped, leaves the old value, and is tried again after a quarter of this time.
     ///
     /// Of use together with a longer [`time_to_live`](Self::time_to_live), from which on all wait for the loader.

@@ -2,7 +2,7 @@
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
 use crate::compute::Change;
-use crate::engine::{Deadlines, Engine, Entry, Panics, Settings};
+use crate::engine::{Deadlines, Engine, Entry, Settings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::flight::Flights;
@@ -61,7 +61,7 @@ pub(crate) struct Inner<K, V, S> {
     pub(crate) flights: Flights<K, V>,
     pub(crate) background: Option<Runner>,
     pub(crate) failures: Option<Box<Failures<K>>>,
-    pub(crate) pending: SnapshotSlot<K, V>,
+    pub(crate) snapshot_slot: SnapshotSlot<K, V>,
     services: OnceLock<Box<Services<K, V, S>>>,
 }
 
@@ -324,7 +324,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let guard = self.0.engine.pin_fenced();
         self.0.engine.map().prefetch(hash, &guard);
         self.0.flights.invalidate_fenced(hash, |loading| *loading == key);
-        self.0.pending.invalidate(&key);
+        self.0.snapshot_slot.invalidate(&key);
         self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, None, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
@@ -352,7 +352,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let guard = self.0.engine.pin_fenced();
         let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
         self.0.flights.invalidate_fenced(hash, |loading| *loading == key);
-        self.0.pending.invalidate(&key);
+        self.0.snapshot_slot.invalidate(&key);
         self.0.forget_failure(hash, |failed| *failed == key);
         let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
         self.0.engine.insert(hash, new, |a, b| a == b, guard);
@@ -408,10 +408,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.0.hash(key);
-        if self.0.pending.is_some() {
+        if self.0.snapshot_slot.is_some() {
             self.0.find_alive(hash, key, self.0.engine.now(), &self.0.engine.pin());
         }
-        let kill = self.0.flights.invalidate(hash, |loading| loading.borrow() == key) | self.0.pending.invalidate(key);
+        let kill =
+            self.0.flights.invalidate(hash, |loading| loading.borrow() == key) | self.0.snapshot_slot.invalidate(key);
         self.0.forget_failure(hash, |failed| failed.borrow() == key);
         self.0.engine.remove(
             hash,
@@ -475,7 +476,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     pub fn clear(&self) {
         let engine = &self.0.engine;
         let mut panics = Panics::default();
-        self.0.pending.close(|hash| {
+        self.0.snapshot_slot.close(|hash| {
             panics.catch(|| _ = engine.remove(hash, |_| true, |_| true, true, |_| ()));
         });
         self.0.flights.invalidate_all(|hash, key| {
@@ -502,7 +503,7 @@ impl<K, V, S> Cache<K, V, S> {
             flights: Flights::new(settings.capacity),
             background,
             failures,
-            pending: SnapshotSlot::new(),
+            snapshot_slot: SnapshotSlot::new(),
             services: OnceLock::new(),
             engine: Engine::new(settings)?,
             hasher,

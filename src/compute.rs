@@ -58,7 +58,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let now = engine.now();
             let guard = engine.pin();
             let mut old = self.0.peek(hash, key, &guard);
-            if old.is_none() && self.0.pending.is_some() {
+            if old.is_none() && self.0.snapshot_slot.is_some() {
                 old = self.0.find_alive(hash, key, now, &guard);
             }
             let alive = old.filter(|old| !engine.is_expired(old.0, now));
@@ -67,8 +67,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 drop(guard);
                 return engine.expire_if_due(now);
             }
-            let invalidated =
-                self.0.flights.invalidate(hash, |loading| loading.borrow() == key) | self.0.pending.invalidate(key);
+            let invalidated = self.0.flights.invalidate(hash, |loading| loading.borrow() == key)
+                | self.0.snapshot_slot.invalidate(key);
             self.0.forget_failure(hash, |failed| failed.borrow() == key);
             let done = match (old, change) {
                 (_, Change::Keep) => unreachable!("it has returned"),

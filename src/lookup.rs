@@ -18,7 +18,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let found = self.peek_alive(hash, key, now, guard);
-        if found.is_none() && self.pending.is_some() {
+        if found.is_none() && self.snapshot_slot.is_some() {
             return self.restore_on_miss(hash, key, guard);
         }
         found
@@ -73,7 +73,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             Some(None) => match self.engine.thread_states().near(guard) {
                 // (In a cache with times the clock is to be looked at, for the sake of others' entries.)
                 // (And an entry that is not here may still be in a snapshot.)
-                Some(local) if !self.engine.time().is_active() && !self.pending.is_some() => {
+                Some(local) if !self.engine.time().is_active() && !self.snapshot_slot.is_some() => {
                     local.miss();
                     Ok(None)
                 }
@@ -127,7 +127,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         let mut found = found
             .or_else(|| self.engine.map().get_slow(hash, equal, guard))
             .filter(|found| !self.engine.is_expired(*found, now));
-        if found.is_none() && self.pending.is_some() {
+        if found.is_none() && self.snapshot_slot.is_some() {
             found = self.restore_on_miss(hash, key, guard).map(|Handle(found)| found);
         }
         self.engine.thread_states().count(guard, found.is_some());

@@ -209,7 +209,7 @@ where
     inner
         .flights
         .invalidate_fenced(hash, |loading| loading.borrow() == sought);
-    inner.pending.invalidate(sought);
+    inner.snapshot_slot.invalidate(sought);
     inner.forget_failure(hash, |failed| failed.borrow() == sought);
     let new = inner.engine.make(hash, (key, value), weight, times, &guard);
     inner

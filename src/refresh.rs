@@ -203,7 +203,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// Like [`get_or_insert_with`](Self::get_or_insert_with), with a loader that may run elsewhere: if the key's value is due
     /// for a reload (see [`refresh_after`](crate::Builder::refresh_after)) and the cache has a
-    /// [`background`](crate::Builder::background), the reload is handed there, and this call returns the old value at once.
+    /// [`refresh_executor`](crate::Builder::refresh_executor), the reload is handed there, and this call returns the old value at once.
     ///
     /// # Panics
     /// If the key is missing, and asked for from inside its own loader.

@@ -501,7 +501,7 @@ fn damaged_records_are_misses() {
     }
     let new = loaded(&dir, Policy::WTinyLfu, 100, LAZY);
     let warmed = new.warm();
-    assert_eq!((warmed.entries, warmed.damaged), (99, 1));
+    assert_eq!((warmed.entries, warmed.corrupt), (99, 1));
 }
 
 #[test]

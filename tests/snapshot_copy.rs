@@ -72,7 +72,7 @@ fn copied_snapshot_outlives_changes_of_its_file() {
             let cache = empty();
             cache.load_with(&path, &copying().eager(eager)).unwrap();
             harm(&path);
-            assert_eq!(cache.warm().damaged, 0);
+            assert_eq!(cache.warm().corrupt, 0);
             holds_all(&cache);
         }
     }

@@ -29,13 +29,12 @@ use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::map::{Header, Inserted, Map, Mode, UNCONDITIONAL};
 use crate::policy::{Policy, PolicyKind};
+use crate::prim::panics::Panics;
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
 use crate::reclaim::{Brief, Domain, Guard};
 use crate::stats::Cause;
 use maintenance_lock::MaintenanceLock;
-use std::any::Any;
 use std::cell::UnsafeCell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
 pub(crate) use entry::{Deadlines, Entry, ExpiryRef, Handle, Shape};
@@ -609,26 +608,25 @@ impl<K, V> Drop for Engine<K, V> {
         }
         self.map.drain(|header| garbage.push(Handle(header)));
         let mut nonstandard = due.nonstandard;
-        let drop_contents = |handle| {
-            // SAFETY: `&mut self`: nobody can reach it any more, and each is in one place only.
-            catch_unwind(AssertUnwindSafe(|| unsafe { self.shape.drop_contents::<K, V>(handle) })).err()
+        let mut drop_contents = |handle| {
+            // SAFETY: `&mut self`: no other thread can reach it, and each is in one place only.
+            panics.catch(|| unsafe { self.shape.drop_contents::<K, V>(handle) });
         };
-        let mut panic = None;
         for handle in garbage {
             // SAFETY: alive until its contents are dropped below; the header lasts until its memory is released.
             let timed = unsafe { handle.header() }.is_timed();
-            panic = panic.or(drop_contents(handle));
+            drop_contents(handle);
             // SAFETY: its contents were just dropped.
             unsafe { self.shape.release::<K, V>(handle, timed) };
         }
         let (mut free, shape) = (due.free, self.shape);
         while let Some(former) = nonstandard.pop() {
-            panic = panic.or(drop_contents(former));
+            drop_contents(former);
             // SAFETY: as above; what is odd has times if the usual has none, and the other way round.
             unsafe { shape.release::<K, V>(former, !shape.timed) };
         }
         while let Some(former) = free.pop() {
-            panic = panic.or(drop_contents(former));
+            drop_contents(former);
             // SAFETY: as above; only what is usual is put into chains.
             unsafe { shape.release::<K, V>(former, shape.timed) };
         }
@@ -643,7 +641,6 @@ impl<K, V> Drop for Engine<K, V> {
             }
         }
         self.thread_states.drain_spares(release_spare);
-        panics.0 = panics.0.take().or(panic);
         panics.resume();
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod clock;
 pub(crate) mod ghost;
 pub(crate) mod list;
 pub(crate) mod memory;
+pub(crate) mod panics;
 pub(crate) mod park;
 pub(crate) mod prefetch;
 pub(crate) mod ring;

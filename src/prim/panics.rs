@@ -1,19 +1,21 @@
-//! Panics of user code that wait until the library's own work is done.
+//! Panics of user code, kept until the library's own work is done.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// The first panic of user code that ran while there was still work to be done; raised again when it is done.
+/// The first panic of user code that ran while work remained. [`resume`](Self::resume) raises it once that work is done.
 #[derive(Default)]
 pub(crate) struct Panics(Option<Box<dyn Any + Send>>);
 
 impl Panics {
+    /// Calls `user_code` and keeps its panic, unless an earlier one is kept already.
     pub(crate) fn catch(&mut self, user_code: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(user_code)) {
             self.0.get_or_insert(panic);
         }
     }
 
+    /// Raises the kept panic, if any. While the thread unwinds already it is dropped: a second one would abort.
     pub(crate) fn resume(self) {
         if let Some(panic) = self.0
             && !std::thread::panicking()

@@ -334,12 +334,12 @@ pub(super) fn end_record(
     let value_length = length("a value", out.len() - begin - RECORD - key)?;
     out.resize(begin + (out.len() - begin).next_multiple_of(8), 0);
     let record = &mut out[begin..];
-    let (deadline, limit) = times.unwrap_or((NEVER, NEVER));
+    let (deadline, max_deadline) = times.unwrap_or((NEVER, NEVER));
     record[8..12].copy_from_slice(&key_length.to_le_bytes());
     record[12..16].copy_from_slice(&value_length.to_le_bytes());
     record[16..24].copy_from_slice(&weight.to_le_bytes());
     record[24..32].copy_from_slice(&deadline.to_le_bytes());
-    record[32..40].copy_from_slice(&limit.to_le_bytes());
+    record[32..40].copy_from_slice(&max_deadline.to_le_bytes());
     record[40] = rank.uses;
     record[41] = rank.queue;
     record[42] = if times.is_some() { TIMED } else { 0 } | if rank.marked { MARKED } else { 0 };

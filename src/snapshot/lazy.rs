@@ -122,13 +122,13 @@ impl<K, V> LazySnapshot<K, V> {
         self.now
     }
 
-    pub(super) fn is_taken(&self, at: usize) -> bool {
+    pub(super) fn is_claimed(&self, at: usize) -> bool {
         self.claimed.get(at) || self.closed.load(Ordering::Relaxed)
     }
 
     /// The places of what is not taken, with the offsets of their records, hottest first.
     pub(super) fn places(&self) -> Vec<(u64, usize)> {
-        let free = (0..self.file.len()).filter(|at| !self.is_taken(*at));
+        let free = (0..self.file.len()).filter(|at| !self.is_claimed(*at));
         let mut places: Vec<_> = free.map(|at| (self.file.entry(at).1, at)).collect();
         places.sort_unstable();
         places
@@ -165,19 +165,19 @@ impl<K, V> LazySnapshot<K, V> {
 
 /// An entry is on its way from the snapshot into the cache.
 pub(super) struct RestoreGuard<'s, K, V> {
-    pending: &'s SnapshotSlot<K, V>,
-    source: &'s Arc<LazySnapshot<K, V>>,
+    slot: &'s SnapshotSlot<K, V>,
+    snapshot: &'s Arc<LazySnapshot<K, V>>,
     hash: u64,
 }
 
 impl<K, V> Drop for RestoreGuard<'_, K, V> {
     fn drop(&mut self) {
-        let mut restoring = self.source.restoring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut restoring = self.snapshot.restoring.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = restoring.iter().position(|hash| *hash == self.hash) {
             restoring.swap_remove(at);
         }
         drop(restoring);
-        self.pending.done(self.source);
+        self.slot.finish_one(self.snapshot);
     }
 }
 
@@ -191,14 +191,14 @@ const DONE: u8 = 2;
 /// The cache's snapshot, if there is one.
 pub(crate) struct SnapshotSlot<K, V> {
     state: AtomicU8,
-    source: RwLock<Option<Arc<LazySnapshot<K, V>>>>,
+    snapshot: RwLock<Option<Arc<LazySnapshot<K, V>>>>,
 }
 
 impl<K, V> SnapshotSlot<K, V> {
     pub(crate) fn new() -> Self {
         Self {
             state: AtomicU8::new(NONE_EVER),
-            source: RwLock::new(None),
+            snapshot: RwLock::new(None),
         }
     }
 
@@ -210,7 +210,7 @@ impl<K, V> SnapshotSlot<K, V> {
     }
 
     pub(super) fn get(&self) -> Option<Arc<LazySnapshot<K, V>>> {
-        self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts `new` in the place of the snapshot, if that is `old` where one is named.
@@ -219,43 +219,43 @@ impl<K, V> SnapshotSlot<K, V> {
         old: Option<&Arc<LazySnapshot<K, V>>>,
         new: Option<Arc<LazySnapshot<K, V>>>,
     ) -> Option<Arc<LazySnapshot<K, V>>> {
-        let mut source = self.source.write().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = old
-            && source.as_ref().is_none_or(|source| !Arc::ptr_eq(source, old))
+            && snapshot.as_ref().is_none_or(|snapshot| !Arc::ptr_eq(snapshot, old))
         {
             return None;
         }
-        let state = match (&*source, &new) {
+        let state = match (&*snapshot, &new) {
             (None, None) => self.state.load(Ordering::Relaxed),
             (Some(_), None) => DONE,
             (_, Some(_)) => SOME,
         };
-        let former = std::mem::replace(&mut *source, new);
-        if let Some(former) = &former {
+        let previous = std::mem::replace(&mut *snapshot, new);
+        if let Some(previous) = &previous {
             // What is on its way from it no longer comes in: nobody could find it here to overtake it.
-            former.closed.store(true, Ordering::Relaxed);
+            previous.closed.store(true, Ordering::Relaxed);
         }
         self.state.store(state, Ordering::Release); // partner: the Acquire in `is_some`
-        drop(source);
-        former
+        drop(snapshot);
+        previous
     }
 
     /// Takes an entry, to bring it in: listed, with the cache's hash of its key, until the flight is dropped. `None` if it was
     /// taken.
-    pub(super) fn take<'s>(
+    pub(super) fn claim<'s>(
         &'s self,
-        source: &'s Arc<LazySnapshot<K, V>>,
+        snapshot: &'s Arc<LazySnapshot<K, V>>,
         at: usize,
         hash: u64,
     ) -> Option<RestoreGuard<'s, K, V>> {
-        if source.claimed.set(at) {
+        if snapshot.claimed.set(at) {
             return None;
         }
-        let mut restoring = source.restoring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut restoring = snapshot.restoring.lock().unwrap_or_else(PoisonError::into_inner);
         restoring.push(hash);
         drop(restoring);
-        let pending = self;
-        Some(RestoreGuard { pending, source, hash })
+        let slot = self;
+        Some(RestoreGuard { slot, snapshot, hash })
     }
 
     /// The key is changed: what a snapshot says of it no longer counts. Whether an insertion from a snapshot may be pending:
@@ -269,12 +269,12 @@ impl<K, V> SnapshotSlot<K, V> {
     #[cold]
     #[inline(never)]
     fn invalidate_saved<Q: Hash + ?Sized>(&self, key: &Q) -> bool {
-        if let Some(source) = self.get()
-            && let Some(at) = source.search(key)
+        if let Some(snapshot) = self.get()
+            && let Some(at) = snapshot.search(key)
         {
-            source.invalidated.set(at);
-            if !source.claimed.set(at) {
-                self.done(&source);
+            snapshot.invalidated.set(at);
+            if !snapshot.claimed.set(at) {
+                self.finish_one(&snapshot);
             }
         }
         // Partner: the fence in `is_invalidated`. Either that sees the mark, or the caller, who goes on to the map, sees its
@@ -285,31 +285,35 @@ impl<K, V> SnapshotSlot<K, V> {
 
     /// All keys are changed. `kill` gets the cache's hashes of what is on its way.
     pub(crate) fn close(&self, mut kill: impl FnMut(u64)) {
-        if let Some(former) = self.set(None, None) {
+        if let Some(previous) = self.set(None, None) {
             fence(Ordering::SeqCst); // partner: as in `invalidate_saved`
-            let restoring = former.restoring.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let restoring = previous
+                .restoring
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
             restoring.into_iter().for_each(&mut kill);
         }
     }
 
     /// Another snapshot takes the place of the former one, if there is one.
-    pub(super) fn open(&self, source: Arc<LazySnapshot<K, V>>) {
-        if source.file.len() == 0 {
+    pub(super) fn open(&self, snapshot: Arc<LazySnapshot<K, V>>) {
+        if snapshot.file.len() == 0 {
             return self.close(|_| ());
         }
-        self.set(None, Some(source));
+        self.set(None, Some(snapshot));
     }
 
     /// The snapshot is of no more use.
-    pub(super) fn end(&self, source: &Arc<LazySnapshot<K, V>>) {
-        self.set(Some(source), None);
+    pub(super) fn end(&self, snapshot: &Arc<LazySnapshot<K, V>>) {
+        self.set(Some(snapshot), None);
     }
 
     /// An entry has been taken, and what was done with it is done. The last one ends the snapshot.
-    fn done(&self, source: &Arc<LazySnapshot<K, V>>) {
+    fn finish_one(&self, snapshot: &Arc<LazySnapshot<K, V>>) {
         // AcqRel: who takes the last one away has all the others behind it, and says so with Release.
-        if source.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.set(Some(source), None);
+        if snapshot.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.set(Some(snapshot), None);
         }
     }
 }
@@ -323,47 +327,47 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let source = self.pending.get()?;
-        let at = source.search(key)?;
-        if source.is_taken(at) {
+        let snapshot = self.snapshot_slot.get()?;
+        let at = snapshot.search(key)?;
+        if snapshot.is_claimed(at) {
             // Another thread may have brought it in since it was missed.
             return self.peek_alive(hash, key, self.engine.now(), guard);
         }
-        self.restore_entry(&source, at, |own| (own.borrow() == key).then_some(hash), guard)
+        self.restore_entry(&snapshot, at, |own| (own.borrow() == key).then_some(hash), guard)
             .or_else(|| self.peek_alive(hash, key, self.engine.now(), guard))
     }
 
     /// Brings in the entry at a place of the index, if `hash` says that it is the one, and what its hash is.
     pub(super) fn restore_entry(
         &self,
-        source: &Arc<LazySnapshot<K, V>>,
+        snapshot: &Arc<LazySnapshot<K, V>>,
         at: usize,
         hash: impl FnOnce(&K) -> Option<u64>,
         guard: &Guard,
     ) -> Option<Handle> {
-        let decoded = source.decode(at).ok();
+        let decoded = snapshot.decode(at).ok();
         let hash = match &decoded {
             Some((key, ..)) => hash(key)?,
             None => 0, // damaged: it is taken, so that nobody looks again
         };
-        let _flight = self.pending.take(source, at, hash)?;
+        let _restoring = self.snapshot_slot.claim(snapshot, at, hash)?;
         let (key, value, record) = decoded?;
         let time = self.engine.time();
         let timed = record.times.is_some() || time.is_active();
         let now = if timed { time.clock.now() } else { 0 };
         let times = record
             .times
-            .map(|(deadline, limit)| (source.now.to_clock(deadline), source.now.to_clock(limit)));
+            .map(|(deadline, max_deadline)| (snapshot.now.to_clock(deadline), snapshot.now.to_clock(max_deadline)));
         let weight = self.weigh(&key, &value);
         let life = time.for_restore(times, (hash, (&key, &value)), now);
-        if times.is_some_and(|(deadline, limit)| deadline.min(limit) <= now) {
+        if times.is_some_and(|(deadline, max_deadline)| deadline.min(max_deadline) <= now) {
             return None;
         }
         let new = self.engine.make(hash, (key, value), weight, life, guard);
-        let invalidated = || source.is_invalidated(at);
-        let came_in = self
+        let invalidated = || snapshot.is_invalidated(at);
+        let is_restored = self
             .engine
-            .restore((hash, new), record.rank, source.equal, invalidated, guard);
-        came_in.then_some(new)
+            .restore((hash, new), record.rank, snapshot.equal, invalidated, guard);
+        is_restored.then_some(new)
     }
 }

@@ -42,7 +42,7 @@ impl Drop for File {
 }
 
 struct Case {
-    pending: SnapshotSlot<u64, u64>,
+    snapshot_slot: SnapshotSlot<u64, u64>,
     map: [AtomicU8; 2],
     /// How often each key was taken to bring it in.
     taken: [Count; 2],
@@ -55,12 +55,14 @@ impl Case {
 
     /// As `Inner::restore_entry`.
     fn restore_entry(&self, key: u64) {
-        let Some(source) = self.pending.get() else { return };
-        let at = source.search(&key).expect("it is in the file");
-        if source.is_taken(at) {
+        let Some(snapshot) = self.snapshot_slot.get() else {
+            return;
+        };
+        let at = snapshot.search(&key).expect("it is in the file");
+        if snapshot.is_claimed(at) {
             return;
         }
-        let Some(_flight) = self.pending.take(&source, at, key) else {
+        let Some(_restoring) = self.snapshot_slot.claim(&snapshot, at, key) else {
             return;
         };
         self.taken[key as usize].fetch_add(1, SeqCst);
@@ -70,14 +72,14 @@ impl Case {
                 .is_ok()
         };
         if change(ABSENT, LOADING) {
-            let state = if source.is_invalidated(at) { ABSENT } else { VISIBLE };
+            let state = if snapshot.is_invalidated(at) { ABSENT } else { VISIBLE };
             change(LOADING, state); // unless it was killed
         }
     }
 
     /// As `Cache::remove`: kills what is on its way, if the map shows any.
     fn remove(&self, key: u64) {
-        if self.pending.invalidate(&key) {
+        if self.snapshot_slot.invalidate(&key) {
             self.remove_from_map(key);
         }
     }
@@ -91,13 +93,13 @@ impl Case {
 
     /// As `Cache::insert`.
     fn insert(&self, key: u64) {
-        self.pending.invalidate(&key);
+        self.snapshot_slot.invalidate(&key);
         self.map[key as usize].swap(INSERTED, Ordering::AcqRel);
     }
 
     /// As `Cache::clear`.
     fn clear(&self) {
-        self.pending.close(|key| self.remove_from_map(key));
+        self.snapshot_slot.close(|key| self.remove_from_map(key));
         let visible = KEYS.into_iter().filter(|key| self.word(*key) == VISIBLE);
         visible.for_each(|key| self.remove_from_map(key));
     }
@@ -108,13 +110,13 @@ fn model<const N: usize>(name: &str, threads: [fn(&Case); N], after: fn(&Case)) 
     let file = File::new(name);
     loom::model(move || {
         let case = std::sync::Arc::new(Case {
-            pending: SnapshotSlot::new(),
+            snapshot_slot: SnapshotSlot::new(),
             map: [AtomicU8::new(ABSENT), AtomicU8::new(ABSENT)],
             taken: [Count::new(0), Count::new(0)],
         });
         let now = ClockPair { wall: 0, clock: 0 };
         let mapped = SnapshotFile::map(&file.0, 0).unwrap();
-        case.pending
+        case.snapshot_slot
             .open(Arc::new(LazySnapshot::new::<PerTypeCodec>(mapped, now)));
         let spawn = |run: fn(&Case)| {
             let case = case.clone();
@@ -126,7 +128,7 @@ fn model<const N: usize>(name: &str, threads: [fn(&Case); N], after: fn(&Case)) 
         after(&case);
         KEYS.iter().for_each(|key| case.restore_entry(*key));
         assert!(
-            !case.pending.is_some() && case.pending.get().is_none(),
+            !case.snapshot_slot.is_some() && case.snapshot_slot.get().is_none(),
             "what is used up has ended"
         );
         let taken = case.taken.each_ref().map(|taken| taken.load(SeqCst));
@@ -145,7 +147,7 @@ fn first(case: &Case) {
 #[test]
 fn loom_snapshot_two_take_an_entry() {
     model("two", [first, first], |case| {
-        assert!(case.pending.is_some(), "the other entry is left");
+        assert!(case.snapshot_slot.is_some(), "the other entry is left");
         assert_eq!([case.word(0), case.word(1)], [VISIBLE, ABSENT]);
     });
 }
@@ -154,12 +156,12 @@ fn loom_snapshot_two_take_an_entry() {
 fn loom_snapshot_the_last_entry_ends_it() {
     // Who sees that there is no snapshot finds in the map what came in.
     let look = |case: &Case| {
-        if !case.pending.is_some() {
+        if !case.snapshot_slot.is_some() {
             assert_eq!([case.word(0), case.word(1)], [VISIBLE; 2]);
         }
     };
     model("last", [look, first, |case| case.restore_entry(1)], |case| {
-        assert!(!case.pending.is_some());
+        assert!(!case.snapshot_slot.is_some());
         assert_eq!([case.word(0), case.word(1)], [VISIBLE; 2]);
     });
 }
@@ -184,7 +186,7 @@ fn loom_snapshot_inserted_on_the_way() {
 fn loom_snapshot_the_last_two_are_removed_and_taken() {
     let remove = |case: &Case| case.remove(1);
     model("both", [remove, first], |case| {
-        assert!(!case.pending.is_some());
+        assert!(!case.snapshot_slot.is_some());
         assert_eq!([case.word(0), case.word(1)], [VISIBLE, ABSENT]);
     });
 }

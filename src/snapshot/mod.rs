@@ -169,19 +169,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let mut now = ClockPair::now(&self.0.engine);
         let age = Duration::from_millis(now.wall.saturating_sub(created));
         now.wall = now.wall.max(created);
-        let source = Arc::new(LazySnapshot::new::<C>(file, now));
+        let snapshot = Arc::new(LazySnapshot::new::<C>(file, now));
         if options.eager {
-            verify(&source)?;
+            verify(&snapshot)?;
         } else {
             if options.copy {
-                source.file().check_records(|_, _| Ok(()))?;
+                snapshot.file().check_records(|_, _| Ok(()))?;
             }
             if entries > 0 {
-                source.decode(0)?; // so that types that do not fit are told at once
+                snapshot.decode(0)?; // so that types that do not fit are told at once
             }
         }
         self.0.engine.set_window(window);
-        self.0.pending.open(source);
+        self.0.snapshot_slot.open(snapshot);
         if options.eager {
             self.warm();
         }
@@ -191,16 +191,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the
     /// snapshot. Others may use the cache meanwhile. O(n); needs 16 bytes per entry.
     pub fn warm(&self) -> Warmed {
-        let mut warmed = Warmed { entries: 0, damaged: 0 };
-        let (Some(source), engine) = (self.0.pending.get(), &self.0.engine) else {
+        let mut warmed = Warmed { entries: 0, corrupt: 0 };
+        let (Some(snapshot), engine) = (self.0.snapshot_slot.get(), &self.0.engine) else {
             return warmed;
         };
-        let (mut places, mut room, mut end) = (source.places(), engine.room(), 0);
+        let (mut places, mut room, mut end) = (snapshot.places(), engine.room(), 0);
         places.retain(|(offset, _)| {
             // (Records that overlap were not written by this library, and could be many times as long as the file.)
-            let whole = source.file().record(*offset).filter(|_| *offset >= end);
+            let whole = snapshot.file().record(*offset).filter(|_| *offset >= end);
             let Some(record) = whole else {
-                warmed.damaged += 1;
+                warmed.corrupt += 1;
                 return false;
             };
             end = offset + record.length;
@@ -213,23 +213,23 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         for (_, at) in places.into_iter().rev() {
             let guard = self.0.engine.pin();
             let hash = |key: &K| Some(self.0.hash(key));
-            warmed.entries += u64::from(self.0.restore_entry(&source, at, hash, &guard).is_some());
+            warmed.entries += u64::from(self.0.restore_entry(&snapshot, at, hash, &guard).is_some());
         }
-        self.0.pending.end(&source);
+        self.0.snapshot_slot.end(&snapshot);
         warmed
     }
 }
 
 /// Looks at all entries: each must be whole, of these types, and overlap no other.
-fn verify<K: Hash, V>(source: &LazySnapshot<K, V>) -> Result<(), SnapshotError> {
+fn verify<K: Hash, V>(snapshot: &LazySnapshot<K, V>) -> Result<(), SnapshotError> {
     let mut end = 0;
-    for (offset, at) in source.places() {
+    for (offset, at) in snapshot.places() {
         if offset < end {
             return Err(SnapshotError::Corrupt {
                 what: "records that overlap",
             });
         }
-        let (_, _, record) = source.decode(at)?;
+        let (_, _, record) = snapshot.decode(at)?;
         end = offset + record.length;
     }
     Ok(())

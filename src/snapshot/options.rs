@@ -136,5 +136,5 @@ pub struct Warmed {
     /// Entries that came in.
     pub entries: u64,
     /// Entries whose records are damaged.
-    pub damaged: u64,
+    pub corrupt: u64,
 }

@@ -37,14 +37,14 @@ pub(super) fn header(schema: u64, now: ClockPair, window: u32) -> Header {
 }
 
 /// What a snapshot keeps of an entry that was listed and found, besides its key and value.
-pub(super) fn about<K, V>(
+pub(super) fn meta<K, V>(
     engine: &Engine<K, V>,
     (handle, rank): (Handle, Rank),
     now: ClockPair,
     guard: &Guard,
 ) -> EntryMeta {
     let times = engine.times_of(handle, guard);
-    let times = times.map(|(deadline, limit)| (now.to_wall(deadline), now.to_wall(limit)));
+    let times = times.map(|(deadline, max_deadline)| (now.to_wall(deadline), now.to_wall(max_deadline)));
     (engine.weight_of(handle, guard), times, rank)
 }
 
@@ -76,9 +76,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         let engine = &self.engine;
         let begun = Instant::now();
         let now = ClockPair::now(engine);
-        let pending = self.pending.get();
+        let unread = self.snapshot_slot.get();
         let (mut list, window) = engine.list();
-        let left = pending.as_ref().map_or(Vec::new(), |source| source.places());
+        let left = unread.as_ref().map_or(Vec::new(), |snapshot| snapshot.places());
         let total = (list.len() + left.len()) as u64;
         let mut writer = Writer::new(path, header(options.schema, now, window))?;
         // What has been written takes the place of what was listed.
@@ -92,14 +92,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                     continue;
                 }
                 let entry = Engine::<K, V>::view(handle.0);
-                let about = about(engine, (handle, rank), now, &guard);
+                let meta = meta(engine, (handle, rank), now, &guard);
                 list[written] = [format::key_hash(&entry.key), writer.offset()];
                 writer.add(
                     |out| C::encode_key(&entry.key, out),
                     |out| C::encode_value(&entry.value, out),
-                    about,
+                    meta,
                 )?;
-                (written, weight) = (written + 1, weight.saturating_add(about.0));
+                (written, weight) = (written + 1, weight.saturating_add(meta.0));
             }
             drop(guard);
             read = end;
@@ -109,16 +109,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             }
         }
         list.truncate(written);
-        if let Some(source) = pending {
-            self.save_pending(&source, left, &mut list, weight, (&mut writer, now, options))?;
+        if let Some(snapshot) = unread {
+            self.save_unread(&snapshot, left, &mut list, weight, (&mut writer, now, options))?;
         }
         complete(writer, list, begun, || options.report(total, total))
     }
 
     /// Saves what is still in a snapshot only, as far as there is room for it in the cache.
-    fn save_pending(
+    fn save_unread(
         &self,
-        source: &LazySnapshot<K, V>,
+        snapshot: &LazySnapshot<K, V>,
         places: Vec<(u64, usize)>,
         list: &mut Vec<[u64; 2]>,
         mut weight: u64,
@@ -126,8 +126,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     ) -> Result<(), SnapshotError> {
         let total = (list.len() + places.len()) as u64;
         // Lives are counted on the cache's clock since the snapshot was loaded.
-        let elapsed = self.engine.time().clock.now().saturating_sub(source.now().clock) / 1_000_000;
-        let there = source.now().wall.saturating_add(elapsed);
+        let elapsed = self.engine.time().clock.now().saturating_sub(snapshot.now().clock) / 1_000_000;
+        let there = snapshot.now().wall.saturating_add(elapsed);
         let moved = |moment: u64| match moment {
             format::NEVER => format::NEVER,
             moment => now
@@ -140,17 +140,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             if weight >= capacity {
                 break;
             }
-            let Some(record) = source.file().record(offset) else {
+            let Some(record) = snapshot.file().record(offset) else {
                 continue;
             };
             let ended = record
                 .times
-                .is_some_and(|(deadline, limit)| deadline.min(limit) <= there);
-            if ended || source.is_taken(at) {
+                .is_some_and(|(deadline, max_deadline)| deadline.min(max_deadline) <= there);
+            if ended || snapshot.is_claimed(at) {
                 continue;
             }
-            let times = record.times.map(|(deadline, limit)| (moved(deadline), moved(limit)));
-            list.push([source.file().entry(at).0, writer.offset()]);
+            let times = record
+                .times
+                .map(|(deadline, max_deadline)| (moved(deadline), moved(max_deadline)));
+            list.push([snapshot.file().entry(at).0, writer.offset()]);
             writer.add(
                 |out| out.extend_from_slice(record.key),
                 |out| out.extend_from_slice(record.value),

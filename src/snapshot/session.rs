@@ -67,8 +67,8 @@ impl SaveSession {
                 if !engine.is_expired(handle.0, self.now.clock)
                     && let Some(copied) = copy(&entry.key, &entry.value)
                 {
-                    let about = save::about(engine, (handle, rank), self.now, &guard);
-                    batch.push((copied, EntryMeta(about)));
+                    let meta = save::meta(engine, (handle, rank), self.now, &guard);
+                    batch.push((copied, EntryMeta(meta)));
                 }
             }
             drop(guard);
@@ -78,13 +78,13 @@ impl SaveSession {
     }
 
     /// Adds an entry of a batch, once.
-    pub fn add(&mut self, key: &[u8], value: &[u8], about: EntryMeta) -> Result<(), SnapshotError> {
+    pub fn add(&mut self, key: &[u8], value: &[u8], meta: EntryMeta) -> Result<(), SnapshotError> {
         assert!(self.written < self.read, "more entries than were listed");
         let offset = self.writer.offset();
         self.writer.add(
             |out| out.extend_from_slice(key),
             |out| out.extend_from_slice(value),
-            about.0,
+            meta.0,
         )?;
         self.list[self.written] = [format::key_hash(key), offset];
         self.written += 1;
@@ -153,10 +153,10 @@ impl LoadSession {
             if let Some(record) = self.file.record(*offset)
                 && record
                     .times
-                    .is_none_or(|(deadline, limit)| deadline.min(limit) > self.now.wall)
+                    .is_none_or(|(deadline, max_deadline)| deadline.min(max_deadline) > self.now.wall)
             {
-                let about = EntryMeta((record.weight, record.times, record.rank));
-                return Some((record.key, record.value, about));
+                let meta = EntryMeta((record.weight, record.times, record.rank));
+                return Some((record.key, record.value, meta));
             }
         }
         None
@@ -174,20 +174,21 @@ impl LoadSession {
 
     /// Inserts an entry with the life and the rank that it had, unless its time is over, or its key is there. Whether it came in.
     /// `sought` is what the key is hashed and compared by.
-    pub fn restore<K, V, S, Q>(&self, cache: &Cache<K, V, S>, sought: &Q, entry: (K, V), about: EntryMeta) -> bool
+    pub fn restore<K, V, S, Q>(&self, cache: &Cache<K, V, S>, sought: &Q, entry: (K, V), meta: EntryMeta) -> bool
     where
         K: Hash + Eq + Borrow<Q>,
         S: BuildHasher,
         Q: Hash + Eq + ?Sized,
     {
-        let (_, times, rank) = about.0;
+        let (_, times, rank) = meta.0;
         let (inner, engine) = (&*cache.0, &cache.0.engine);
         let (hash, weight) = (inner.hash(sought), inner.weigh(&entry.0, &entry.1));
-        let times = times.map(|(deadline, limit)| (self.now.to_clock(deadline), self.now.to_clock(limit)));
+        let times =
+            times.map(|(deadline, max_deadline)| (self.now.to_clock(deadline), self.now.to_clock(max_deadline)));
         let time = engine.time();
         let timed = times.is_some() || time.is_active();
         let now = if timed { time.clock.now() } else { 0 };
-        if times.is_some_and(|(deadline, limit)| deadline.min(limit) <= now) {
+        if times.is_some_and(|(deadline, max_deadline)| deadline.min(max_deadline) <= now) {
             return false;
         }
         let life = time.for_restore(times, (hash, (&entry.0, &entry.1)), now);
@@ -223,8 +224,8 @@ mod tests {
             if batch.is_empty() {
                 return saving.finish().unwrap().entries;
             }
-            for ((key, value), about) in batch {
-                saving.add(key.as_bytes(), value.as_bytes(), about).unwrap();
+            for ((key, value), meta) in batch {
+                saving.add(key.as_bytes(), value.as_bytes(), meta).unwrap();
                 if saving.is_full() {
                     saving.flush().unwrap();
                 }
@@ -236,17 +237,16 @@ mod tests {
         let mut loading = LoadSession::open(cache, path, 7).unwrap();
         let (mut all, mut room) = (Vec::new(), LoadSession::room(cache));
         while room > 0
-            && let Some((key, value, about)) = loading.next()
+            && let Some((key, value, meta)) = loading.next()
         {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-            all.push((text(key), text(value), about));
+            all.push((text(key), text(value), meta));
             room -= 1;
         }
         loading.begin_restoring(cache);
         let keys = all.iter().map(|(key, ..)| key.clone()).collect();
-        let restore = |(key, value, about): (String, String, EntryMeta)| {
-            loading.restore(cache, &*key.clone(), (key, value), about)
-        };
+        let restore =
+            |(key, value, meta): (String, String, EntryMeta)| loading.restore(cache, &*key.clone(), (key, value), meta);
         (
             all.into_iter().rev().filter(|entry| restore(entry.clone())).count(),
             keys,

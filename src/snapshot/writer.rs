@@ -48,14 +48,14 @@ impl Writer {
         &mut self,
         key: impl FnOnce(&mut Vec<u8>),
         value: impl FnOnce(&mut Vec<u8>),
-        about: EntryMeta,
+        meta: EntryMeta,
     ) -> Result<(), SnapshotError> {
         let offset = self.offset();
         let begin = format::begin_record(&mut self.piece);
         key(&mut self.piece);
         let length = self.piece.len() - begin - format::RECORD;
         value(&mut self.piece);
-        format::end_record(&mut self.piece, (begin, length), (self.header.id, offset), about)
+        format::end_record(&mut self.piece, (begin, length), (self.header.id, offset), meta)
     }
 
     /// Writes the piece.

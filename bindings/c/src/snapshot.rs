@@ -243,7 +243,7 @@ pub unsafe extern "C-unwind" fn hotset_warm(cache: *mut hotset_cache, entries: *
         memory::ready()?;
         let warmed = cache.engine().warm();
         entries.set(warmed.entries);
-        damaged.set(warmed.damaged);
+        damaged.set(warmed.corrupt);
         Ok(())
     })
 }
