@@ -23,7 +23,7 @@ def path(tmp_path):
 def forget():
     """No function of one test is saved when another's ends, or when pytest exits."""
     yield
-    _auto_snapshot._keepers.clear()
+    _auto_snapshot._auto_snapshotters.clear()
 
 
 def run(program, *args, status=0):
@@ -76,7 +76,7 @@ def test_arguments_of_every_shape(path):
 
     calls = [((), {}), ((1,), {}), ((1.0,), {}), (((),), {}), (((1, 2),), {}), ((1, 2), {}), (("a", b"b"), {"c": None}), ((), {"d": 1, "c": (2,)})]
     for typed in (False, True):
-        _auto_snapshot._keepers.clear()
+        _auto_snapshot._auto_snapshotters.clear()
         function = make(typed=typed)
         for args, kwargs in calls:
             function(*args, **kwargs)
@@ -286,7 +286,7 @@ def test_two_functions_share_no_file(path):
     # Of these nobody can tell whether they are the same.
     for name in ("<lambda>", "make.<locals>.function"):
         path.unlink(missing_ok=True)
-        _auto_snapshot._keepers.clear()
+        _auto_snapshot._auto_snapshotters.clear()
         one = make(name)
         with pytest.raises(ValueError, match="already"):
             make(name)
@@ -392,7 +392,7 @@ def test_a_function_is_not_kept_alive(path):
     del cached, function
     gc.collect()
     assert reference() is None
-    assert len(_auto_snapshot._keepers) == 0
+    assert len(_auto_snapshot._auto_snapshotters) == 0
     _auto_snapshot._save_all()
     assert not path.exists()
 

@@ -50,7 +50,7 @@ def test_any_name_that_the_system_allows(tmp_path, name):
 
     function(1)
     assert function.cache_save() == 1
-    hotset._auto_snapshot._keepers.clear()
+    hotset._auto_snapshot._auto_snapshotters.clear()
     assert os.listdir(os.fsencode(tmp_path)) == [name]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from hotset import _async_loads, _methods
 from hotset._hotset import AsyncMethod, Memo, seal
-from hotset._auto_snapshot import Keeper
+from hotset._auto_snapshot import AutoSnapshotter
 from hotset._refresh import reloader
 from hotset._registry import register
 from hotset._settings import bound, plain
@@ -115,12 +115,12 @@ def __repr__(self: Any) -> str:
 
 def cache_save(self: Memo, path: Any = None) -> int:
     """Saves the results to this file, or to the one that `snapshot` named; returns how many. See `hotset.Cache.save`."""
-    return _keeper(self).save(path)
+    return _auto_snapshotter(self).save(path)
 
 
 def cache_load(self: Memo, path: Any = None) -> int:
     """Loads results from this file, or from the one that `snapshot` named; returns how many came in. See `hotset.Cache.load`."""
-    return _keeper(self).load(path)
+    return _auto_snapshotter(self).load(path)
 
 
 def _cached_below(memo: Any) -> Any:
@@ -129,8 +129,8 @@ def _cached_below(memo: Any) -> Any:
     return function if hasattr(function, "cache_invalidate") else None
 
 
-def _keeper(memo: Any) -> Keeper:
-    return memo.__dict__["__hotset_keeper__"]  # type: ignore[no-any-return]
+def _auto_snapshotter(memo: Any) -> AutoSnapshotter:
+    return memo.__dict__["__hotset_auto_snapshot__"]  # type: ignore[no-any-return]
 
 
 def __set_name__(self: Any, owner: type, name: str) -> None:
@@ -138,9 +138,9 @@ def __set_name__(self: Any, owner: type, name: str) -> None:
     if place is None:
         return
     if not place.given and place.scope == owner.__qualname__:
-        keeper = _keeper(self)
-        if keeper.path is not None:
-            keeper.stop()
+        auto_snapshotter = _auto_snapshotter(self)
+        if auto_snapshotter.path is not None:
+            auto_snapshotter.stop()
             raise TypeError(_NO_METHOD)
         self.set_method()
     if self.is_method() and not _methods.is_mixin(owner):
@@ -198,10 +198,10 @@ def memoised(
         memo.__dict__.pop(own.__name__, None)
     memo.__hotset_settings__ = settings  # type: ignore[attr-defined]
     memo.__hotset_place__ = place  # type: ignore[attr-defined]
-    keeper = Keeper(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **kept)
-    memo.cache_parameters = lambda: {**settings, "name": name, **keeper.settings}  # type: ignore[attr-defined]
-    memo.__hotset_keeper__ = keeper  # type: ignore[attr-defined]
-    keeper.start()
+    auto_snapshotter = AutoSnapshotter(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **kept)
+    memo.cache_parameters = lambda: {**settings, "name": name, **auto_snapshotter.settings}  # type: ignore[attr-defined]
+    memo.__hotset_auto_snapshot__ = auto_snapshotter  # type: ignore[attr-defined]
+    auto_snapshotter.start()
     register(name, memo)
     if not asynchronous:
         return memo
