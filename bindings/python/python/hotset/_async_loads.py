@@ -21,7 +21,7 @@ _log = logging.getLogger("hotset")
 _HIT, _LEAD, _WAIT, _STALE, _INTERRUPTED = range(5)
 
 # Seconds after which a waiter of another event loop looks whether the one that loads still runs.
-_INTERVAL = 0.05
+_POLL_INTERVAL = 0.05
 
 # The tasks that run a function's loads.
 Tasks = set[asyncio.Task[Any]]
@@ -34,9 +34,9 @@ _reloads: dict[asyncio.AbstractEventLoop, set[int]] = {}
 # Cancelled by `close`: their waiters in the same event loop raise CancelledError.
 _closed: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 # The calls of `close` that wait: the tasks that each is part of, and those that it waits for.
-_waits: list[tuple[set[asyncio.Task[Any]], set[asyncio.Task[Any]]]] = []
+_closings: list[tuple[set[asyncio.Task[Any]], set[asyncio.Task[Any]]]] = []
 # The numbers of the loads that the running code is part of.
-_within: ContextVar[tuple[int, ...]] = ContextVar("hotset_within", default=())
+_outer_loads: ContextVar[tuple[int, ...]] = ContextVar("hotset_outer_loads", default=())
 
 
 async def get(
@@ -65,7 +65,7 @@ async def get(
             return await _run_aside(load, tasks)
         if kind == _WAIT:
             awaited, _ = _loads.get(found.id, (None, None))
-            await _landing(found)
+            await _wait_until_done(found)
             value = found.result()
             if value is not MISSING:
                 return value
@@ -74,7 +74,7 @@ async def get(
             continue
         background = kind == _STALE and serve_stale
         flight: Flight = found if kind == _LEAD else more[0]
-        task = _lead(flight, load, ttl, background, tasks)
+        task = _start_load(flight, load, ttl, background, tasks)
         if background:
             return found
         await asyncio.wait([task])
@@ -115,7 +115,7 @@ async def close(tasks: Tasks, *, cancel: bool) -> None:
             wait here for the caller's are not waited for.
     """
     loop = asyncio.get_running_loop()
-    outer = {_loads[number][0] for number in _within.get() if number in _loads}
+    outer = {_loads[number][0] for number in _outer_loads.get() if number in _loads}
     outer |= {task for task in (asyncio.current_task(),) if task is not None}
     # (Other event loops may add theirs: `tuple` copies in one step.)
     open_tasks = [task for task in tuple(tasks) if task.get_loop() is loop and not task.done() and task not in outer]
@@ -127,18 +127,18 @@ async def close(tasks: Tasks, *, cancel: bool) -> None:
         waiting = _waiting_for(outer)
         open_tasks = [task for task in open_tasks if task not in waiting]
     if open_tasks:
-        wait = outer, set(open_tasks)
-        _waits.append(wait)
+        closing = outer, set(open_tasks)
+        _closings.append(closing)
         try:
             await asyncio.wait(open_tasks)
         finally:
-            _waits.remove(wait)
+            _closings.remove(closing)
 
 
 def _waiting_for(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
     """Returns the tasks whose `close` waits for one of these, also over others."""
     found: set[asyncio.Task[Any]] = set()
-    while new := {task for outer, awaited in _waits if awaited & (tasks | found) for task in outer} - found:
+    while new := {task for outer, awaited in _closings if awaited & (tasks | found) for task in outer} - found:
         found |= new
     return found
 
@@ -162,14 +162,14 @@ async def _run_aside(load: Callable[[], Awaitable[Any]], tasks: Tasks | None) ->
         del task
 
 
-def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None, background: bool, tasks: Tasks | None) -> _Task:
+def _start_load(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None, background: bool, tasks: Tasks | None) -> _Task:
     loop = asyncio.get_running_loop()
     task = loop.create_task(_run(flight, load, ttl))
 
-    def ended(_: object) -> None:
+    def on_done(_: object) -> None:
         if tasks is not None:
             tasks.discard(task)
-        _forget(flight.id, loop)
+        _drop_load(flight.id, loop)
         # (It may have been cancelled before it ran at all.)
         _abandon(flight)
 
@@ -178,13 +178,13 @@ def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None,
         _reloads.setdefault(loop, set()).add(flight.id)
     if tasks is not None:
         tasks.add(task)
-    task.add_done_callback(ended)
+    task.add_done_callback(on_done)
     if background:
         task.add_done_callback(_log_failure)
     return task
 
 
-def _forget(number: int, loop: asyncio.AbstractEventLoop) -> None:
+def _drop_load(number: int, loop: asyncio.AbstractEventLoop) -> None:
     _loads.pop(number, None)
     numbers = _reloads.get(loop)
     if numbers is not None:
@@ -197,7 +197,7 @@ async def _run(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | 
     task = asyncio.current_task()
     assert task is not None
     # Those that have ended are no longer of interest, and would add up.
-    _within.set((*(outer for outer in _within.get() if outer in _loads), flight.id))
+    _outer_loads.set((*(outer for outer in _outer_loads.get() if outer in _loads), flight.id))
     # Here, too: a task that is started eagerly runs before its creator knows it.
     _loads[flight.id] = task, flight
     try:
@@ -231,7 +231,7 @@ def _abandon(flight: Flight) -> None:
         flight.abandon()
 
 
-def _check(number: int, waited: bool) -> None:
+def _abandon_if_stopped(number: int, waited: bool) -> None:
     """Abandons a load that will never end: its event loop was closed over it, uncancelled, or does not run.
 
     A loop may stop for an instant, between two calls of `run_until_complete`: so only a caller that has waited takes that for its end,
@@ -242,11 +242,11 @@ def _check(number: int, waited: bool) -> None:
         return
     loop = task.get_loop()
     if loop.is_closed() or (waited and not loop.is_running()):
-        _forget(number, loop)
+        _drop_load(number, loop)
         _abandon(flight)
 
 
-check_loads(_check)
+check_loads(_abandon_if_stopped)
 
 
 def _abandon_stopped() -> None:
@@ -255,39 +255,39 @@ def _abandon_stopped() -> None:
     for loop in list(_reloads):
         if loop is not running and not loop.is_running():
             for number in list(_reloads.get(loop, ())):
-                _check(number, True)
+                _abandon_if_stopped(number, True)
 
 
-async def _landing(flight: Flight) -> None:
+async def _wait_until_done(flight: Flight) -> None:
     """Waits until a load has ended that another task, or a thread, leads."""
-    if flight.id in _within.get():
+    if flight.id in _outer_loads.get():
         raise RuntimeError("the load of this key awaits itself: its own loader looks up the same key")
     loop = asyncio.get_running_loop()
-    landed = loop.create_future()
+    completed = loop.create_future()
 
     def wake() -> None:
-        if not landed.done():
-            landed.set_result(None)
+        if not completed.done():
+            completed.set_result(None)
 
-    def tell() -> None:
+    def notify() -> None:
         try:
             loop.call_soon_threadsafe(wake)
         except RuntimeError:
             # The loop was closed: no task waits there any more.
             pass
 
-    flight.add_done_callback(tell)
+    flight.add_done_callback(notify)
     waited = False
     while flight.of_task:
         task, _ = _loads.get(flight.id, (None, None))
         if task is not None and task.get_loop() is loop:
             # It runs as long as this one.
             break
-        _check(flight.id, waited)
-        if landed.done() or (await asyncio.wait([landed], timeout=_INTERVAL))[0]:
+        _abandon_if_stopped(flight.id, waited)
+        if completed.done() or (await asyncio.wait([completed], timeout=_POLL_INTERVAL))[0]:
             break
         waited = True
-    await landed
+    await completed
 
 
 def _forked() -> None:
