@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from hotset._codecs import CodecName, Schema, Serializer, checked_schema, codec_of
 from hotset._mapping import Cache
-from hotset._memo import is_async, memoised, refuse_generators
+from hotset._memo import is_async, memoized, refuse_generators
 from hotset._methods import CachedClassMethod, place_of
-from hotset._cached_over import over
-from hotset._settings import Cause, Policy, Seconds, checked, memo_settings
+from hotset._cached_over import cached_over
+from hotset._settings import Cause, Policy, Seconds, checked_settings, memo_settings
 from hotset._snapshot import Path, path_of
 from hotset._types import AsyncCached, Cached, Decorator, P, R, SharedDecorator, TieredDecorator
 from hotset._types import CachedClassMethod as TypedClassMethod
@@ -220,9 +220,9 @@ def cached(
         for setting, value in given.items():
             if value != _DEFAULTS[setting]:
                 raise TypeError(f"{setting} is a setting of the cache, which cache={cache!r} has already")
-        under = partial(over, cache=cache, key=key, typed=typed, method=method)
-        return partial(_decorate_over, under=under) if function is None else _decorate_over(function, under=under)
-    shared = checked(
+        decorate_under = partial(cached_over, cache=cache, key=key, typed=typed, method=method)
+        return partial(_decorate_over, decorate_under=decorate_under) if function is None else _decorate_over(function, decorate_under=decorate_under)
+    shared = checked_settings(
         maxsize=maxsize,
         policy=policy,
         ttl=ttl,
@@ -264,23 +264,23 @@ def cached(
         stale_while_revalidate=stale_while_revalidate,
         stale_if_error=stale_if_error,
     )
-    kept = {"path": None if snapshot is None else path_of(snapshot), "codec": codec_of(codec), "schema": checked_schema(schema)}
+    snapshot_settings = {"path": None if snapshot is None else path_of(snapshot), "codec": codec_of(codec), "schema": checked_schema(schema)}
     # (Without a bound of its own, a method's cache has room for so many results of each instance.)
     per_instance = maxsize is ... and max_weight is None
-    decorate = partial(_decorate, settings=settings, name=name, method=method, kept=kept, per_instance=per_instance)
+    decorate = partial(_decorate, settings=settings, name=name, method=method, snapshot_settings=snapshot_settings, per_instance=per_instance)
     return decorate if function is None else decorate(function)
 
 
 _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(cached).parameters.items()}
 
 
-def _decorate_over(function: Any, /, *, under: Callable[..., Any]) -> Any:
+def _decorate_over(function: Any, /, *, decorate_under: Callable[..., Any]) -> Any:
     if isinstance(function, staticmethod):
-        return staticmethod(under(cast(Any, function).__func__, is_async=is_async(cast(Any, function).__func__)))
+        return staticmethod(decorate_under(cast(Any, function).__func__, is_async=is_async(cast(Any, function).__func__)))
     if not callable(function):
         raise TypeError(f"cached(cache=..) decorates functions, not {type(function).__name__}")
     refuse_generators(function)
-    return under(function, is_async=is_async(function))
+    return decorate_under(function, is_async=is_async(function))
 
 
 def _decorate_tiered(function: Any, /, *, method: bool | None, **settings: Any) -> Any:
@@ -298,11 +298,11 @@ def _decorate_tiered(function: Any, /, *, method: bool | None, **settings: Any) 
 
 
 def _decorate(
-    function: Any, /, *, settings: dict[str, Any], name: str | None, method: bool | None, kept: dict[str, Any], per_instance: bool
+    function: Any, /, *, settings: dict[str, Any], name: str | None, method: bool | None, snapshot_settings: dict[str, Any], per_instance: bool
 ) -> Any:
-    under_cache = partial(memoised, settings=settings, name=name, kept=kept, per_instance=per_instance)
+    under_cache = partial(memoized, settings=settings, name=name, snapshot_settings=snapshot_settings, per_instance=per_instance)
     match function:
-        case classmethod() if kept["path"] is not None:
+        case classmethod() if snapshot_settings["path"] is not None:
             raise TypeError("a class method's results belong to classes, which a snapshot cannot keep: cache a function that it calls")
         case classmethod():
             return CachedClassMethod(under_cache(cast(Any, function).__func__, method=True))

@@ -6,12 +6,12 @@ from typing import Any, cast
 
 from hotset import _async_loads, _methods
 from hotset._mapping import Cache
-from hotset._memo import closer
-from hotset._settings import plain
+from hotset._memo import make_aclose
+from hotset._settings import unwrap_ttl
 from hotset._stats import CacheInfo, info_of
 
 
-class Function:
+class FunctionKey:
     """What the keys of a function begin with: a function of the same name is another one."""
 
     __slots__ = ("_name",)
@@ -23,7 +23,7 @@ class Function:
         return f"<{self._name}>"
 
 
-def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | None, is_async: bool) -> Any:
+def cached_over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | None, is_async: bool) -> Any:
     """Puts a function under a cache that it may share with others.
 
     Args:
@@ -42,7 +42,7 @@ def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | Non
             "apart, or leave cache out, and each instance has results of its own"
         )
     results: Cache[Any, Any] = cache
-    this = Function(getattr(function, "__qualname__", repr(function)))
+    this = FunctionKey(getattr(function, "__qualname__", repr(function)))
 
     def key_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         if key is not None:
@@ -52,7 +52,7 @@ def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | Non
         return this, args, tuple(kwargs.items())
 
     wrapper = _async(function, results, key_of) if is_async else _sync(function, results, key_of)
-    below: Any = function if hasattr(function, "cache_invalidate") else None
+    inner: Any = function if hasattr(function, "cache_invalidate") else None
     # (The attributes of a function that is itself under a cache come with it: this cache's are others.)
     attributes = cast("dict[str, Any]", vars(wrapper))
     for name in [name for name in attributes if name.startswith("cache_") and name not in ("cache_refresh", "cache_aclose")]:
@@ -79,14 +79,14 @@ def over(function: Any, *, cache: Any, key: Any, typed: bool, method: bool | Non
     def cache_clear() -> None:
         """Forgets the results of this function, and no others; of a cache under this one, too."""
         results.delete_many([found for found, _ in own()])
-        if below is not None:
-            below.cache_clear()
+        if inner is not None:
+            inner.cache_clear()
 
     def cache_invalidate(*args: Any, **kwargs: Any) -> bool:
         """Forgets the result of this call, however it is spelled, and in a cache under this one; returns whether there was one."""
         found = any([results.delete(key_of(*call)) for call in calls(args, kwargs)])
-        if below is not None:
-            found |= below.cache_invalidate(*args, **kwargs)
+        if inner is not None:
+            found |= inner.cache_invalidate(*args, **kwargs)
         return found
 
     def cache_contains(*args: Any, **kwargs: Any) -> bool:
@@ -134,7 +134,7 @@ def _async(function: Callable[..., Any], results: Cache[Any, Any], key_of: Calla
     tasks: _async_loads.Tasks = set()
 
     async def load(found: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return plain(await _async_loads.get(partial(results.begin, found), partial(function, *args, **kwargs), tasks=tasks))
+        return unwrap_ttl(await _async_loads.get(partial(results.begin, found), partial(function, *args, **kwargs), tasks=tasks))
 
     @wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -148,5 +148,5 @@ def _async(function: Callable[..., Any], results: Cache[Any, Any], key_of: Calla
 
     found: Any = wrapper
     found.cache_refresh = cache_refresh
-    found.cache_aclose = closer(function, tasks)
+    found.cache_aclose = make_aclose(function, tasks)
     return found

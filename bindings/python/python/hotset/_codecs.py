@@ -47,55 +47,55 @@ class Codec:
         return int.from_bytes(blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "little")
 
 
-def _same(value: Any) -> bytes:
+def _checked_bytes(value: Any) -> bytes:
     if type(value) is not bytes:
         raise TypeError(f'the codec "bytes" keeps bytes, not {type(value).__qualname__}')
     return value
 
 
-_AS_IT_IS = frozenset({type(None), bool, int, float, str})
+_JSON_SCALARS = frozenset({type(None), bool, int, float, str})
 
 
 def _to_json(value: Any) -> bytes:
     """As JSON, if that gives back what it gets: it would make a list of a tuple, and a string of a key that is a number."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    left: list[object] = [value]
-    while left:
-        part = left.pop()
+    pending: list[object] = [value]
+    while pending:
+        part = pending.pop()
         kind = type(part)
         if kind is list:
-            left.extend(cast(list[object], part))
+            pending.extend(cast(list[object], part))
         elif kind is dict:
             members = cast(dict[object, object], part)
-            left.extend(members.values())
+            pending.extend(members.values())
             for key in members:
                 if type(key) is not str:
                     raise TypeError(f'the codec "json" would make a string of a dict\'s key {key!r}: codec="values" keeps it')
-        elif kind not in _AS_IT_IS:
+        elif kind not in _JSON_SCALARS:
             raise TypeError(f'the codec "json" would not give back a {kind.__qualname__}: codec="values" keeps more types')
     return text.encode("utf-8", "surrogatepass")
 
 
-def _of_json(data: bytes) -> Any:
+def _from_json(data: bytes) -> Any:
     return json.loads(data.decode("utf-8", "surrogatepass"))
 
 
-def _pickled(value: Any) -> bytes:
+def _to_pickle(value: Any) -> bytes:
     return pickle.dumps(value, 5)
 
 
 _BUILTIN: dict[CodecName, Codec] = {
     "values": Codec("values", _hotset.dumps, _hotset.loads),
-    "bytes": Codec("bytes", _same, bytes),
-    "json": Codec("json", _to_json, _of_json),
-    "pickle": Codec("pickle", _pickled, pickle.loads, _pickled, pickle.loads),
+    "bytes": Codec("bytes", _checked_bytes, bytes),
+    "json": Codec("json", _to_json, _from_json),
+    "pickle": Codec("pickle", _to_pickle, pickle.loads, _to_pickle, pickle.loads),
 }
 PICKLE = _BUILTIN["pickle"]
 
 
 BYTES = _BUILTIN["bytes"]
 # Bytes to bytes: the files of the C library, and of Rust's `Cache<Vec<u8>, Vec<u8>>`.
-_RAW = Codec("bytes", _same, bytes, _same, bytes)
+_RAW = Codec("bytes", _checked_bytes, bytes, _checked_bytes, bytes)
 
 
 def raw_schema(schema: Schema) -> int:
@@ -107,14 +107,14 @@ def raw_schema(schema: Schema) -> int:
     return _RAW.number(schema, "bytes to bytes")
 
 
-def to_be_saved(codec: Codec, schema: Schema, keys: Iterable[object]) -> tuple[Codec, int]:
+def codec_for_save(codec: Codec, schema: Schema, keys: Iterable[object]) -> tuple[Codec, int]:
     """How a mapping with these keys is saved: its codec and the file's schema."""
     if codec is BYTES and all(type(key) is bytes for key in keys):
         return _RAW, raw_schema(schema)
     return codec, codec.number(schema)
 
 
-def to_be_loaded(codec: Codec, schema: Schema) -> list[tuple[Codec, int]]:
+def codecs_for_load(codec: Codec, schema: Schema) -> list[tuple[Codec, int]]:
     """How a mapping may have been saved."""
     raw = [(_RAW, raw_schema(schema))] if codec is BYTES else []
     return [*raw, (codec, codec.number(schema))]

@@ -6,14 +6,14 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar, cast, overload
 
 from hotset import _async_loads, _hotset, _snapshot
-from hotset._codecs import CodecName, Schema, Serializer, codec_of, to_be_loaded, to_be_saved
+from hotset._codecs import CodecName, Schema, Serializer, codec_of, codecs_for_load, codec_for_save
 from hotset._hotset import KEEP
 from hotset._registry import register
-from hotset._settings import Cause, Policy, Seconds, Ttl, bound, checked, plain, ttl_of, weigher_of
+from hotset._settings import Cause, Policy, Seconds, Ttl, checked_bound, checked_settings, unwrap_ttl, ttl_of, weigher_of
 from hotset._snapshot import Path, path_of
 from hotset._stats import Stats, stats_of
 
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K", checked_bound=Hashable)
 V = TypeVar("V")
 D = TypeVar("D")
 _ABSENT = object()
@@ -73,7 +73,7 @@ def settings_of(
     timer: Any = None,
 ) -> dict[str, Any]:
     """The settings of a cache, checked, with their defaults."""
-    return checked(
+    return checked_settings(
         maxsize=maxsize,
         policy=policy,
         ttl=ttl,
@@ -389,7 +389,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         It runs in a task of its own: cancelling a caller that waits does not end it. Tasks of other event loops share it, and so do threads
         that are in get_or_load.
         """
-        return cast(V, plain(await _async_loads.get(partial(self.begin, key), partial(loader, key), ttl_of(ttl))))
+        return cast(V, unwrap_ttl(await _async_loads.get(partial(self.begin, key), partial(loader, key), ttl_of(ttl))))
 
     # --- The whole.
 
@@ -485,7 +485,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     def resize(self, maxsize: int) -> None:
         """Sets how many entries, or with a max_weight how much weight, may be held; the coldest go at once if there are too many."""
         which = "maxsize" if self._settings["max_weight"] is None else "max_weight"
-        size = bound(which, maxsize)
+        size = checked_bound(which, maxsize)
         super().resize(size)
         self._settings[which] = size
 
@@ -522,7 +522,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         group where the process may set that, on Linux its access control list, and its owner where the process may give files away, as
         root may.
         """
-        chosen, number = to_be_saved(codec_of(codec), schema, self)
+        chosen, number = codec_for_save(codec_of(codec), schema, self)
         return _snapshot.save(self, path_of(path), chosen, number)
 
     def load(self, path: Path, *, codec: CodecName | Serializer = "values", schema: Schema = None) -> int:
@@ -534,7 +534,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         come back. The file is read into memory first, which takes memory of its size during the load: what happens to the file
         afterwards does not matter.
         """
-        first, *others = to_be_loaded(codec_of(codec), schema)
+        first, *others = codecs_for_load(codec_of(codec), schema)
         try:
             return _snapshot.load(self, path_of(path), *first)
         except _hotset.SnapshotError as error:

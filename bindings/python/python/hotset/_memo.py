@@ -15,7 +15,7 @@ from hotset._hotset import AsyncMethod, Memo, seal
 from hotset._auto_snapshot import AutoSnapshotter
 from hotset._refresh import reloader
 from hotset._registry import register
-from hotset._settings import bound, plain
+from hotset._settings import checked_bound, unwrap_ttl
 from hotset._stats import CacheInfo, Stats, info_of, stats_of
 
 
@@ -31,8 +31,8 @@ def cache_info(self: Any) -> CacheInfo:
 def cache_clear(self: Memo) -> None:
     """Forgets all results, and what was counted; of a cache under this one, too."""
     self.clear()
-    if (below := _cached_below(self)) is not None:
-        below.cache_clear()
+    if (inner := _inner_cached(self)) is not None:
+        inner.cache_clear()
 
 
 def cache_invalidate(self: Memo, /, *args: Any, **kwargs: Any) -> bool:
@@ -43,8 +43,8 @@ def cache_invalidate(self: Memo, /, *args: Any, **kwargs: Any) -> bool:
     """
     # (All of them: each may have a result of its own.)
     found = any([self.invalidate(*call) for call in _calls(self, args, kwargs, "cache_invalidate")])
-    if (below := _cached_below(self)) is not None:
-        found |= below.cache_invalidate(*args, **kwargs)
+    if (inner := _inner_cached(self)) is not None:
+        found |= inner.cache_invalidate(*args, **kwargs)
     return found
 
 
@@ -98,7 +98,7 @@ def cache_resize(self: Any, maxsize: int) -> None:
     """
     settings = self.__dict__["__hotset_settings__"]
     which = "maxsize" if settings["max_weight"] is None else "max_weight"
-    size = bound(which, maxsize)
+    size = checked_bound(which, maxsize)
     self.resize(size)
     settings[which] = size
 
@@ -123,7 +123,7 @@ def cache_load(self: Memo, path: Any = None) -> int:
     return _auto_snapshotter(self).load(path)
 
 
-def _cached_below(memo: Any) -> Any:
+def _inner_cached(memo: Any) -> Any:
     """The function, if it is itself under `cached`: what it returns is out of date when its results here are."""
     function = memo.__dict__.get("__wrapped__")
     return function if hasattr(function, "cache_invalidate") else None
@@ -137,7 +137,7 @@ def __set_name__(self: Any, owner: type, name: str) -> None:
     place = self.__dict__.get("__hotset_place__")
     if place is None:
         return
-    if not place.given and place.scope == owner.__qualname__:
+    if not place.is_explicit and place.scope == owner.__qualname__:
         auto_snapshotter = _auto_snapshotter(self)
         if auto_snapshotter.path is not None:
             auto_snapshotter.stop()
@@ -168,12 +168,12 @@ if "cache_info" not in vars(Memo):  # (it is there if this module is imported an
     seal(Memo)
 
 
-def memoised(
+def memoized(
     function: Callable[..., Any],
     settings: dict[str, Any],
     name: str | None,
     method: bool | None,
-    kept: dict[str, Any],
+    snapshot_settings: dict[str, Any],
     per_instance: bool,
 ) -> Any:
     """The function under a cache of its own."""
@@ -182,7 +182,7 @@ def memoised(
     refuse_generators(function)
     asynchronous = is_async(function)
     place = _methods.place_of(function, method)
-    if place.method and kept["path"] is not None:
+    if place.method and snapshot_settings["path"] is not None:
         raise TypeError(_NO_METHOD)
     settings = dict(settings)
     memo = Memo(
@@ -198,18 +198,18 @@ def memoised(
         memo.__dict__.pop(own.__name__, None)
     memo.__hotset_settings__ = settings  # type: ignore[attr-defined]
     memo.__hotset_place__ = place  # type: ignore[attr-defined]
-    auto_snapshotter = AutoSnapshotter(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **kept)
+    auto_snapshotter = AutoSnapshotter(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **snapshot_settings)
     memo.cache_parameters = lambda: {**settings, "name": name, **auto_snapshotter.settings}  # type: ignore[attr-defined]
     memo.__hotset_auto_snapshot__ = auto_snapshotter  # type: ignore[attr-defined]
     auto_snapshotter.start()
     register(name, memo)
     if not asynchronous:
         return memo
-    wrapper = _awaitable(function, memo, settings)
+    wrapper = _make_coroutine_function(function, memo, settings)
     return AsyncMethod(wrapper) if place.method else wrapper
 
 
-def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]) -> Any:
+def _make_coroutine_function(function: Callable[..., Any], memo: Any, settings: dict[str, Any]) -> Any:
     serve_stale = settings["stale_while_revalidate"] is not None
     share = settings["single_flight"]
     tasks: _async_loads.Tasks = set()
@@ -217,23 +217,23 @@ def _awaitable(function: Callable[..., Any], memo: Any, settings: dict[str, Any]
     @wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         begin, load = partial(memo.begin, args, kwargs), partial(function, *args, **kwargs)
-        return plain(await _async_loads.get(begin, load, serve_stale=serve_stale, share=share, tasks=tasks))
+        return unwrap_ttl(await _async_loads.get(begin, load, serve_stale=serve_stale, share=share, tasks=tasks))
 
     async def cache_refresh(*args: Any, **kwargs: Any) -> Any:
         """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
-        return plain(await _async_loads.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs), tasks=tasks))
+        return unwrap_ttl(await _async_loads.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs), tasks=tasks))
 
     for shared in _SHARED:
         setattr(wrapper, shared.__name__, MethodType(shared, memo))
     wrapper.cache_parameters = memo.cache_parameters  # type: ignore[attr-defined]
     wrapper.cache_refresh = cache_refresh  # type: ignore[attr-defined]
-    wrapper.cache_aclose = closer(function, tasks)  # type: ignore[attr-defined]
+    wrapper.cache_aclose = make_aclose(function, tasks)  # type: ignore[attr-defined]
     return wrapper
 
 
-def closer(function: Callable[..., Any], tasks: _async_loads.Tasks) -> Callable[..., Any]:
+def make_aclose(function: Callable[..., Any], tasks: _async_loads.Tasks) -> Callable[..., Any]:
     """Returns the `cache_aclose` of a coroutine function whose loads are run by `tasks`."""
-    below: Callable[..., Any] | None = getattr(function, "cache_aclose", None)
+    inner: Callable[..., Any] | None = getattr(function, "cache_aclose", None)
 
     async def cache_aclose(*, cancel: bool = True) -> None:
         """Ends the calls of the function that are in progress in this event loop, reloads included, and waits for them.
@@ -245,8 +245,8 @@ def closer(function: Callable[..., Any], tasks: _async_loads.Tasks) -> Callable[
             cancel: Cancel the calls. False: wait until they have ended by themselves, except those that wait here for the caller's own.
         """
         await _async_loads.close(tasks, cancel=cancel)
-        if below is not None:
-            await below(cancel=cancel)
+        if inner is not None:
+            await inner(cancel=cancel)
 
     return cache_aclose
 

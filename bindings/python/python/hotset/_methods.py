@@ -25,7 +25,7 @@ class Place(NamedTuple):
     """The first argument is a method's instance, as far as is known before the class is finished."""
     scope: str | None
     """The qualified name of the class in whose body it is defined."""
-    given: bool
+    is_explicit: bool
     """The user said whether it is a method."""
 
 
@@ -99,7 +99,7 @@ def _classes(instance: Any) -> tuple[type, ...]:
 
 
 # Of how many defaults all combinations are tried.
-_MOST = 4
+_MAX_DEFAULTS = 4
 Spelling = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -131,7 +131,7 @@ def spellings(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     optional = [name for name, value in complete.items() if _is_default(parameters[name], value)]
     subsets = [given, complete]
     # What has its default may be given or not: of few, all combinations.
-    for count in range(len(optional) + 1 if len(optional) <= _MOST else 1):
+    for count in range(len(optional) + 1 if len(optional) <= _MAX_DEFAULTS else 1):
         for names in combinations(optional, count):
             subsets.append({name: value for name, value in complete.items() if name in names or name not in optional})
     for named in subsets:
@@ -146,7 +146,7 @@ def spellings(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
             first = tuple(named[name] for name in by_position[:count])
             rest = {name: value for name, value in named.items() if name not in by_position[:count]}
             call = first, {**rest, **more}
-            if not any(_same(call, other) for other in all_spellings):
+            if not any(_is_same_call(call, other) for other in all_spellings):
                 all_spellings.append(call)
     return all_spellings
 
@@ -158,7 +158,7 @@ def _is_default(parameter: inspect.Parameter, value: Any) -> bool:
     return type(value) is type(default) and isinstance(value, (int, str, float, bytes)) and bool(value == default)
 
 
-def _same(one: Spelling, other: Spelling) -> bool:
+def _is_same_call(one: Spelling, other: Spelling) -> bool:
     """By identity: an argument's __eq__ is not asked."""
     (args, kwargs), (other_args, other_kwargs) = one, other
     return (

@@ -19,7 +19,7 @@ Ttl = float | timedelta | Lifetime | EllipsisType | None
 DEFAULT_MAXSIZE = 1024
 
 
-def seconds(name: str, value: Any) -> float | None:
+def checked_seconds(name: str, value: Any) -> float | None:
     """A time that a user gave, None for none."""
     if value is None:
         return None
@@ -64,7 +64,7 @@ def ttl_of(value: Any) -> Any:
     return NEVER if time == math.inf else time
 
 
-def plain(result: Any) -> Any:
+def unwrap_ttl(result: Any) -> Any:
     """A result without the time to live that it may have said."""
     return result.value if type(result) is WithTtl else result
 
@@ -87,7 +87,7 @@ def weigher_of(weigher: Any) -> Any:
     return by_value
 
 
-def bound(name: str, value: Any) -> int:
+def checked_bound(name: str, value: Any) -> int:
     """How many entries, or how much weight, is to be held at most."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
@@ -97,12 +97,12 @@ def bound(name: str, value: Any) -> int:
     return min(value, 2**62)
 
 
-def _function(name: str, value: Any) -> None:
+def _check_callable(name: str, value: Any) -> None:
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be callable, not {type(value).__name__}")
 
 
-def checked(
+def checked_settings(
     *,
     maxsize: Any,
     policy: Any,
@@ -123,7 +123,7 @@ def checked(
     if not 0 <= jitter < 1:
         raise ValueError(f"jitter is the part of its life by which an entry may end earlier: from 0 to less than 1, not {jitter}")
     for name, value in (("weigher", weigher), ("on_removal", on_removal), ("timer", timer)):
-        _function(name, value)
+        _check_callable(name, value)
     if (weigher is None) != (max_weight is None):
         raise TypeError("weigher and max_weight go together: what an entry weighs, and how much may be held")
     if max_weight is not None and maxsize not in (..., None):
@@ -131,15 +131,15 @@ def checked(
     if maxsize is ...:
         maxsize = DEFAULT_MAXSIZE if max_weight is None else None
     return {
-        "maxsize": None if maxsize is None else bound("maxsize", maxsize),
+        "maxsize": None if maxsize is None else checked_bound("maxsize", maxsize),
         "policy": policy,
-        "ttl": seconds("ttl", ttl),
-        "tti": seconds("tti", tti),
+        "ttl": checked_seconds("ttl", ttl),
+        "tti": checked_seconds("tti", tti),
         "jitter": float(jitter),
         "weigher": weigher,
-        "max_weight": None if max_weight is None else bound("max_weight", max_weight),
+        "max_weight": None if max_weight is None else checked_bound("max_weight", max_weight),
         "on_removal": on_removal,
-        "negative_ttl": seconds("negative_ttl", negative_ttl),
+        "negative_ttl": checked_seconds("negative_ttl", negative_ttl),
         "timer": timer,
     }
 
@@ -154,10 +154,10 @@ def memo_settings(
     stale_if_error: Any,
 ) -> dict[str, Any]:
     """All settings of the decorator: the shared ones, and its own."""
-    _function("key", key)
+    _check_callable("key", key)
     own = {
-        "stale_while_revalidate": seconds("stale_while_revalidate", stale_while_revalidate),
-        "stale_if_error": seconds("stale_if_error", stale_if_error),
+        "stale_while_revalidate": checked_seconds("stale_while_revalidate", stale_while_revalidate),
+        "stale_if_error": checked_seconds("stale_if_error", stale_if_error),
     }
     for name, value in own.items():
         if value is not None and shared["ttl"] is None:

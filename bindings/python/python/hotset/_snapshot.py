@@ -28,14 +28,14 @@ def warn(text: str) -> None:
     warnings.warn(text, SnapshotWarning, stacklevel=level)
 
 
-class Snapshots(Protocol):
+class SnapshotSource(Protocol):
     """A native cache."""
 
     def saving(self, path: str, schema: int, /) -> Saving: ...
     def loading(self, path: str, schema: int, /) -> Loading: ...
 
 
-def refused(text: str) -> SnapshotError:
+def codec_error(text: str) -> SnapshotError:
     """What the codec says no to."""
     error = SnapshotError(text)
     error.reason = "codec"
@@ -53,7 +53,7 @@ def path_of(path: Any) -> str:
     return decoded
 
 
-def save(cache: Snapshots, path: str, codec: Codec, schema: int) -> int:
+def save(cache: SnapshotSource, path: str, codec: Codec, schema: int) -> int:
     """Saves what the codec can write, and returns how many entries that are. See `Cache.save`."""
     written = left_out = 0
     first: tuple[str, Exception] | None = None
@@ -72,20 +72,20 @@ def save(cache: Snapshots, path: str, codec: Codec, schema: int) -> int:
                     saving.add(at, key_data, value_data)
                     written += 1
         if first is not None and not written:
-            raise refused(f"{path}: not saved, since the codec can write none of {left_out} entries; {_told(*first)}") from first[1]
+            raise codec_error(f"{path}: not saved, since the codec can write none of {left_out} entries; {_describe(*first)}") from first[1]
         if first is not None:
             # Before the file is replaced: where warnings are errors, this one abandons the save.
-            warn(f"{path}: {left_out} of {written + left_out} entries were left out; {_told(*first)}")
+            warn(f"{path}: {left_out} of {written + left_out} entries were left out; {_describe(*first)}")
         return saving.finish()
     finally:
         saving.abandon()
 
 
-def _told(key: str, error: Exception) -> str:
+def _describe(key: str, error: Exception) -> str:
     return f"the first: {key}: {type(error).__name__}: {error}"
 
 
-def load(cache: Snapshots, path: str, codec: Codec, schema: int) -> int:
+def load(cache: SnapshotSource, path: str, codec: Codec, schema: int) -> int:
     """Loads all of a file or nothing, and returns how many entries came in. See `Cache.load`."""
     try:
         loading = cache.loading(path, schema)
@@ -101,7 +101,7 @@ def load(cache: Snapshots, path: str, codec: Codec, schema: int) -> int:
         except MemoryError:
             raise
         except Exception as error:
-            raise refused(f"{path}: not loaded, since an entry cannot be made again: {type(error).__name__}: {error}") from error
+            raise codec_error(f"{path}: not loaded, since an entry cannot be made again: {type(error).__name__}: {error}") from error
     return loading.finish()
 
 

@@ -9,7 +9,7 @@ from hotset import _async_loads
 from hotset._codecs import CodecName, Schema, Serializer
 from hotset._hotset import MISSING, WithTtl
 from hotset._mapping import Cache
-from hotset._settings import Policy, Seconds, plain
+from hotset._settings import Policy, Seconds, unwrap_ttl
 from hotset.tier2 import _many, _reads
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Unavailable
@@ -234,7 +234,7 @@ class TieredCache(Generic[K, V]):
             async def through() -> Any:
                 return _kept(await _reads.read_async(self._space, (key,), {}, load, given))
 
-            value = plain(await _async_loads.get(partial(self._local.begin, key), through))
+            value = unwrap_ttl(await _async_loads.get(partial(self._local.begin, key), through))
         return cast(V, default if value is _ABSENT else value)
 
     def set(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:

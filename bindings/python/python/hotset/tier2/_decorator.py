@@ -9,8 +9,8 @@ from typing import Any, final
 from hotset import _methods
 from hotset._codecs import codec_of
 from hotset._hotset import MISSING, Memo, WithTtl
-from hotset._memo import is_async, memoised
-from hotset._settings import memo_settings, plain
+from hotset._memo import is_async, memoized
+from hotset._settings import memo_settings, unwrap_ttl
 from hotset.tier2 import _reads
 from hotset.tier2._cache import confirmed
 from hotset.tier2._payload import PayloadCodec
@@ -201,8 +201,8 @@ def decorate(
             return _reads.keep(_reads.read(space, *naming.name(args, kwargs), partial(function, *args, **kwargs)))
 
         through = through_sync
-    kept = {"path": None, "codec": codec_of(codec), "schema": schema}
-    made = memoised(through, memo_options, name, False, kept, False)
+    snapshot_settings = {"path": None, "codec": codec_of(codec), "schema": schema}
+    made = memoized(through, memo_options, name, False, snapshot_settings, False)
     memo: Memo = made if isinstance(made, Memo) else made.cache_info.__self__
     space = Space(tier2, place, payloads, settings, MemoTier(memo, naming), typed=bool(typed), owner=_owner_of(function))
     parameters: dict[str, Any] = {**memo.cache_parameters(), "ttl": shared["ttl"], "local_ttl": settings.local_ttl / 1e9, "tier2": tier2}  # type: ignore[attr-defined]
@@ -260,14 +260,14 @@ def _methods_of(function: Callable[..., Any], made: Any, space: Space, naming: _
     async def refresh_async(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the function, and makes its result that of this call in both tiers."""
         result = await function(*args, **kwargs)
-        await _reads.write_async(space, *naming.name(args, kwargs), plain(result), _ttl(result))
-        return plain(result)
+        await _reads.write_async(space, *naming.name(args, kwargs), unwrap_ttl(result), _ttl(result))
+        return unwrap_ttl(result)
 
     def refresh(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the function, and makes its result that of this call in both tiers."""
         result = function(*args, **kwargs)
-        _reads.write(space, *naming.name(args, kwargs), plain(result), _ttl(result))
-        return plain(result)
+        _reads.write(space, *naming.name(args, kwargs), unwrap_ttl(result), _ttl(result))
+        return unwrap_ttl(result)
 
     all_methods = (
         *(cache_invalidate, cache_ainvalidate, cache_expire, cache_aexpire, cache_set, cache_aset),

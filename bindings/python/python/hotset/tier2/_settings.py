@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from hotset._settings import seconds
+from hotset._settings import checked_seconds
 from hotset.tier2._operations import NO_END
 from hotset.tier2._space import SpaceSettings
 
@@ -14,7 +14,7 @@ WITHOUT_BUS: Final = 5.0
 
 def nanoseconds(name: str, value: Any, default: int) -> int:
     """A time that a user gave, in nanoseconds; `default` for None."""
-    given = seconds(name, value)
+    given = checked_seconds(name, value)
     return default if given is None else max(1, min(NO_END, int(given * 1e9)))
 
 
