@@ -458,9 +458,9 @@ def test_steps_are_for_one_thread_and_in_order(path):
     with pytest.raises(IndexError, match="it was added"):
         saving.add(1, b"key", b"value")
     with pytest.raises(TypeError):
-        hotset._hotset.Saving()
+        hotset._hotset.SaveSession()
     with pytest.raises(TypeError):
-        hotset._hotset.Loading()
+        hotset._hotset.LoadSession()
 
 
 def test_nothing_is_leaked(path):

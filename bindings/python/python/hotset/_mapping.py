@@ -13,7 +13,7 @@ from hotset._settings import Cause, Policy, Seconds, Ttl, checked_bound, checked
 from hotset._snapshot import Path, path_of
 from hotset._stats import Stats, stats_of
 
-K = TypeVar("K", checked_bound=Hashable)
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 D = TypeVar("D")
 _ABSENT = object()

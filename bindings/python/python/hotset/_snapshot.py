@@ -8,7 +8,7 @@ import warnings
 from typing import Any, Protocol
 
 from hotset._codecs import PICKLE, Codec
-from hotset._hotset import Loading, Saving, SnapshotError
+from hotset._hotset import LoadSession, SaveSession, SnapshotError
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -31,8 +31,8 @@ def warn(text: str) -> None:
 class SnapshotSource(Protocol):
     """A native cache."""
 
-    def saving(self, path: str, schema: int, /) -> Saving: ...
-    def loading(self, path: str, schema: int, /) -> Loading: ...
+    def saving(self, path: str, schema: int, /) -> SaveSession: ...
+    def loading(self, path: str, schema: int, /) -> LoadSession: ...
 
 
 def codec_error(text: str) -> SnapshotError:

@@ -54,7 +54,7 @@ def _size(lists: _Lists) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _StoredResponse:
     """A response as it is held. Nothing of it is handed out but by a copy."""
 
     id: UUID
@@ -83,21 +83,21 @@ class _Held:
         return Entry(self.id, request, Response(self.status_code, Headers(self.response_headers), stream))
 
 
-class _Writing:
+class _PendingEntry:
     """An entry whose body is being read. It may be removed, or given other headers."""
 
-    def __init__(self, key: str, held: _Held) -> None:
+    def __init__(self, key: str, stored: _StoredResponse) -> None:
         self.key = key
-        self.held = held
+        self.stored = stored
         self.removed = False
 
 
 # The entries of all storages whose bodies are being read, as long as their streams live.
-_writing: WeakValueDictionary[UUID, _Writing] = WeakValueDictionary()
+_pending: WeakValueDictionary[UUID, _PendingEntry] = WeakValueDictionary()
 
 
 def _weigh(key: Any, value: Any) -> int:
-    if isinstance(value, _Held):
+    if isinstance(value, _StoredResponse):
         return value.weight
     # The ids of a key's entries.
     return len(key) + 100 + 50 * len(value)
@@ -111,9 +111,9 @@ class _Store:
         self.now = time.monotonic if timer is None else timer
         self.limit = max_bytes
 
-    def begin(self, request: Request, response: Response, key: str, ttl: float | None, tti: float | None) -> _Writing:
+    def begin(self, request: Request, response: Response, key: str, ttl: float | None, tti: float | None) -> _PendingEntry:
         """Returns an entry that lookups do not find before `publish`."""
-        held = _Held(
+        stored = _StoredResponse(
             id=uuid4(),
             method=request.method,
             url=request.url,
@@ -124,18 +124,18 @@ class _Store:
             deadline=None if ttl is None else self.now() + ttl,
             tti=tti,
         )
-        writing = _Writing(key, held)
-        _writing[held.id] = writing
-        return writing
+        pending = _PendingEntry(key, stored)
+        _pending[stored.id] = pending
+        return pending
 
-    def publish(self, writing: _Writing, body: bytes) -> _Held | None:
+    def publish(self, pending: _PendingEntry, body: bytes) -> _StoredResponse | None:
         """Inserts an entry whose body is complete; returns it, or None if it was removed or expired."""
-        held = replace(writing.held, body=body)
-        left = held.left(self.now())
-        if writing.removed or (left is not None and left <= 0):
+        stored = replace(pending.stored, body=body)
+        left = stored.left(self.now())
+        if pending.removed or (left is not None and left <= 0):
             return None
-        id_ = held.id.bytes
-        self.engine.set(id_, held, left)
+        id_ = stored.id.bytes
+        self.engine.set(id_, stored, left)
         dropped: tuple[bytes, ...] = ()
 
         def add(ids: tuple[bytes, ...]) -> tuple[bytes, ...]:
@@ -143,29 +143,29 @@ class _Store:
             dropped = ids[: 1 - _MAX_VARIANTS] if len(ids) >= _MAX_VARIANTS else ()
             return (*ids[len(dropped) :], id_)
 
-        self.engine.compute(writing.key, add, ())
+        self.engine.compute(pending.key, add, ())
         self.engine.delete_many(dropped)
         # (A removal between the look at `removed` and the insertion.)
-        if writing.removed:
+        if pending.removed:
             self.engine.delete(id_)
             return None
-        _writing.pop(held.id, None)
-        return held
+        _pending.pop(stored.id, None)
+        return stored
 
-    def find(self, key: str) -> list[_Held]:
+    def find(self, key: str) -> list[_StoredResponse]:
         """Returns the entries of the key, the oldest first."""
         ids = self.engine.get(key)
         if ids is None:
             return []
         values = self.engine.get_many(ids)
-        found = [held for held in values if held is not None]
+        found = [stored for stored in values if stored is not None]
         if len(found) < len(values):
-            self._forget(key, {id_ for id_, held in zip(ids, values, strict=True) if held is None})
+            self._forget(key, {id_ for id_, stored in zip(ids, values, strict=True) if stored is None})
         now = None
-        for held in found:
-            if held.tti is not None:
+        for stored in found:
+            if stored.tti is not None:
                 now = self.now() if now is None else now
-                self.engine.touch(held.id.bytes, held.left(now))
+                self.engine.touch(stored.id.bytes, stored.left(now))
         return found
 
     def _forget(self, key: str, gone: set[bytes]) -> None:
@@ -180,29 +180,29 @@ class _Store:
 
     def update(self, id_: UUID, headers: Headers) -> None:
         lists = _lists(headers)
-        writing = _writing.get(id_)
-        if writing is not None:
-            writing.held = replace(writing.held, response_headers=lists)
+        pending = _pending.get(id_)
+        if pending is not None:
+            pending.stored = replace(pending.stored, response_headers=lists)
 
-        def change(held: Any) -> Any:
-            return MISSING if held is MISSING else replace(held, response_headers=lists)
+        def change(stored: Any) -> Any:
+            return MISSING if stored is MISSING else replace(stored, response_headers=lists)
 
         self.engine.compute(id_.bytes, change, MISSING)
 
     def remove(self, id_: UUID) -> None:
-        writing = _writing.get(id_)
-        if writing is not None:
-            writing.removed = True
+        pending = _pending.get(id_)
+        if pending is not None:
+            pending.removed = True
         self.engine.delete(id_.bytes)
 
 
 class _Body:
     """The chunks of a body while it is read, as long as they are few enough to be stored."""
 
-    def __init__(self, store: _Store, writing: _Writing, max_stream_size: int | None) -> None:
-        self.published: _Held | None = None
+    def __init__(self, store: _Store, pending: _PendingEntry, max_stream_size: int | None) -> None:
+        self.published: _StoredResponse | None = None
         self._store = store
-        self._writing = writing
+        self._pending = pending
         self._limit = store.limit if max_stream_size is None else min(store.limit, max_stream_size)
         self._chunks: list[bytes] | None = []
         self._size = 0
@@ -217,7 +217,7 @@ class _Body:
 
     def complete(self) -> None:
         if self._chunks is not None:
-            self.published = self._store.publish(self._writing, b"".join(self._chunks))
+            self.published = self._store.publish(self._pending, b"".join(self._chunks))
 
 
 async def _async_chunks(*chunks: bytes) -> AsyncIterator[bytes]:
@@ -225,7 +225,7 @@ async def _async_chunks(*chunks: bytes) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _saved_async(stream: AsyncIterator[bytes], body: _Body) -> AsyncIterator[bytes]:
+async def _recording_async(stream: AsyncIterator[bytes], body: _Body) -> AsyncIterator[bytes]:
     """Yields the stream unchanged; the entry is published when all of it was read."""
     async for chunk in stream:
         body.add(chunk)
@@ -233,15 +233,15 @@ async def _saved_async(stream: AsyncIterator[bytes], body: _Body) -> AsyncIterat
     body.complete()
 
 
-def _saved(stream: Iterator[bytes], body: _Body) -> Iterator[bytes]:
+def _recording(stream: Iterator[bytes], body: _Body) -> Iterator[bytes]:
     for chunk in stream:
         body.add(chunk)
         yield chunk
     body.complete()
 
 
-def _of(held: _Held) -> tuple[bytes, ...]:
-    return (held.body,) if held.body else ()
+def _chunks_of(stored: _StoredResponse) -> tuple[bytes, ...]:
+    return (stored.body,) if stored.body else ()
 
 
 class HotsetStorage(AsyncBaseStorage):
@@ -281,27 +281,27 @@ class HotsetStorage(AsyncBaseStorage):
         stream = _async_chunks() if response.stream is None else response.stream
         assert isinstance(stream, AsyncIterator), "the stream of a response must be an AsyncIterator here"
         ttl, tti = self.default_ttl if ttl is None else ttl, self.default_tti if tti is None else tti
-        writing = self._store.begin(request, response, key, ttl, tti)
-        body = _Body(self._store, writing, self.max_stream_size)
-        saved = _saved_async(stream, body)
-        turn = _turn.get()
-        if turn is not None and turn.store is self._store:
+        pending = self._store.begin(request, response, key, ttl, tti)
+        body = _Body(self._store, pending, self.max_stream_size)
+        recorded = _recording_async(stream, body)
+        request_loads = _current_loads.get()
+        if request_loads is not None and request_loads.store is self._store:
             # The middleware has the body in memory: it is stored before it is sent, however slow
             # the client is.
-            saved = _async_chunks(*[chunk async for chunk in saved])
+            recorded = _async_chunks(*[chunk async for chunk in recorded])
             if body.published is not None:
-                turn.stored(key, body.published)
-        return Entry(writing.held.id, request, replace(response, stream=saved))
+                request_loads.stored(key, body.published)
+        return Entry(pending.stored.id, request, replace(response, stream=recorded))
 
     async def get_entries(self, key: str) -> list[Entry]:
         """Returns the entries under `key` that are complete and have not expired."""
         found = self._store.find(key)
-        turn = _turn.get()
-        if turn is not None and turn.store is self._store:
-            while not found and (load := await turn.wait(key)) is not None:
+        request_loads = _current_loads.get()
+        if request_loads is not None and request_loads.store is self._store:
+            while not found and (load := await request_loads.wait(key)) is not None:
                 # (What was stored may have been evicted since, or not been admitted.)
                 found = self._store.find(key) or load.stored
-        return [held.entry(_async_chunks(*_of(held))) for held in found]
+        return [stored.entry(_async_chunks(*_chunks_of(stored))) for stored in found]
 
     async def update_headers(self, id: UUID, headers: Headers) -> None:
         """Replaces the response headers of an entry, if it is still there."""
@@ -347,13 +347,13 @@ class SyncHotsetStorage(BaseStorage):
         stream = iter(()) if response.stream is None else response.stream
         assert isinstance(stream, Iterator), "the stream of a response must be an Iterator here"
         ttl, tti = self.default_ttl if ttl is None else ttl, self.default_tti if tti is None else tti
-        writing = self._store.begin(request, response, key, ttl, tti)
-        saved = _saved(stream, _Body(self._store, writing, self.max_stream_size))
-        return Entry(writing.held.id, request, replace(response, stream=saved))
+        pending = self._store.begin(request, response, key, ttl, tti)
+        recorded = _recording(stream, _Body(self._store, pending, self.max_stream_size))
+        return Entry(pending.stored.id, request, replace(response, stream=recorded))
 
     def get_entries(self, key: str) -> list[Entry]:
         """Returns the entries under `key` that are complete and have not expired."""
-        return [held.entry(iter(_of(held))) for held in self._store.find(key)]
+        return [stored.entry(iter(_chunks_of(stored))) for stored in self._store.find(key)]
 
     def update_headers(self, id: UUID, headers: Headers) -> None:
         """Replaces the response headers of an entry, if it is still there."""
@@ -381,10 +381,10 @@ class _Load:
 
     def __init__(self) -> None:
         self.ended = anyio.Event()
-        self.stored: list[_Held] = []
+        self.stored: list[_StoredResponse] = []
 
 
-class _Turn:
+class _RequestLoads:
     """A request's part in the loads of a middleware: the cold keys that it leads."""
 
     def __init__(self, store: _Store, loads: dict[str, _Load], uncacheable: Cache[str, bool]) -> None:
@@ -410,11 +410,11 @@ class _Turn:
         await load.ended.wait()
         return load
 
-    def stored(self, key: str, held: _Held) -> None:
+    def stored(self, key: str, stored: _StoredResponse) -> None:
         """Called when this request has stored a response."""
         self._uncacheable.delete(key)
         if key in self._led:
-            self._loads[key].stored.append(held)
+            self._loads[key].stored.append(stored)
 
     def end(self, completed: bool) -> None:
         """Wakes the requests that wait.
@@ -433,7 +433,7 @@ class _Turn:
         self._led.clear()
 
 
-_turn: ContextVar[_Turn | None] = ContextVar("hotset.hishel", default=None)
+_current_loads: ContextVar[_RequestLoads | None] = ContextVar("hotset.hishel", default=None)
 
 
 class CacheMiddleware(ASGICacheMiddleware):
@@ -461,7 +461,7 @@ class CacheMiddleware(ASGICacheMiddleware):
         uncacheable_ttl: float = 10.0,
     ) -> None:
         storage = HotsetStorage() if storage is None else storage
-        super().__init__(_outside(app), storage, rfc)
+        super().__init__(_without_loads(app), storage, rfc)
         self._store = storage._store  # pyright: ignore[reportPrivateUsage]
         # Of each event loop: an event of one cannot wake tasks of another.
         self._loads: RunVar[dict[str, _Load]] = RunVar("loads of hotset.hishel.CacheMiddleware")
@@ -477,32 +477,32 @@ class CacheMiddleware(ASGICacheMiddleware):
         except LookupError:
             loads = dict[str, _Load]()
             self._loads.set(loads)
-        turn = _Turn(self._store, loads, self._uncacheable)
+        request_loads = _RequestLoads(self._store, loads, self._uncacheable)
 
         async def send_and_end(message: MutableMapping[str, Any]) -> None:
             # The app was called, if it had to be, and what may be stored is.
-            turn.end(completed=True)
+            request_loads.end(completed=True)
             await send(message)
 
-        before = _turn.set(turn)
+        before = _current_loads.set(request_loads)
         try:
             await super().__call__(scope, receive, send_and_end)
         except Exception:
-            turn.end(completed=True)
+            request_loads.end(completed=True)
             raise
         finally:
-            turn.end(completed=False)
-            _turn.reset(before)
+            request_loads.end(completed=False)
+            _current_loads.reset(before)
 
 
-def _outside(app: _App) -> _App:
+def _without_loads(app: _App) -> _App:
     """Returns the app without this request's turn, which is of no concern to clients that the app uses."""
 
     async def outside(scope: _Scope, receive: _Receive, send: _Send) -> None:
-        before = _turn.set(None)
+        before = _current_loads.set(None)
         try:
             await app(scope, receive, send)
         finally:
-            _turn.reset(before)
+            _current_loads.reset(before)
 
     return outside

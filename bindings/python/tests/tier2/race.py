@@ -261,7 +261,7 @@ def sabotage(what):
         _commands.SWAP_SCRIPT = _commands.Script("redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1")
     elif what == "forget":
         # What was not confirmed is not repeated.
-        _bus.BusThread._turn = _without_replays(_bus.BusThread._turn)
+        _bus.BusThread._perform = _without_replays(_bus.BusThread._perform)
     elif what is not None:
         raise ValueError(what)
 

@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 _KEY_METHODS = ("make_key", "validate_key", "make_and_validate_key")
 
 
-def named(location: Any, params: Mapping[str, Any]) -> str:
+def describe_alias(location: Any, params: Mapping[str, Any]) -> str:
     """Returns how an error names these settings: by the alias that has them."""
     for alias, given in settings.CACHES.items():
         others = {name: value for name, value in given.items() if name not in ("BACKEND", "LOCATION")}
@@ -30,7 +30,7 @@ class Backend(BaseCache):
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
         found = self.setting_errors(location, params)
         if found:
-            raise ImproperlyConfigured(f"{named(location, params)}: {'; '.join(found)}")
+            raise ImproperlyConfigured(f"{describe_alias(location, params)}: {'; '.join(found)}")
         # What `_set_head` reads before `BaseCache` has set all three.
         self._key_prefix: Any = ""
         self._version: Any = 1

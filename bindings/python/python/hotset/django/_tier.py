@@ -57,7 +57,7 @@ def tier_of(location: Any, options: Mapping[str, Any]) -> Tier:
     chosen = urls, sign, frozenset(own.items())
     tier = _tiers.get(chosen)
     if tier is None:
-        tier = _tiers.setdefault(chosen, _made(_server(urls, sign, options, own), sign, options))
+        tier = _tiers.setdefault(chosen, _make_tier(_server(urls, sign, options, own), sign, options))
     return tier
 
 
@@ -72,7 +72,7 @@ def _server(urls: tuple[str, ...], sign: bytes | None, options: Mapping[str, Any
     return server
 
 
-def _made(server: Redis, sign: bytes | None, options: Mapping[str, Any]) -> Tier:
+def _make_tier(server: Redis, sign: bytes | None, options: Mapping[str, Any]) -> Tier:
     given = _imported(options.get("codec", "pickle"), dotted_only=True)
     codec = codec_of(given)
     if codec.name == "pickle" and sign is None:
@@ -119,11 +119,11 @@ def _signing_key(options: Mapping[str, Any]) -> bytes | None:
         raise TypeError(f"sign must be a str, bytes, or None for no signatures, not {type(sign).__name__}")
     if len(sign) < 16 and "sign" in options:
         raise ValueError(f"sign must have at least 16 characters, not {len(sign)}")
-    return _derived(sign, "sign")
+    return _derive_key(sign, "sign")
 
 
 @cache
-def _derived(secret: str | bytes, purpose: str) -> bytes:
+def _derive_key(secret: str | bytes, purpose: str) -> bytes:
     return salted_hmac("hotset.django.TieredCache", purpose, secret=secret, algorithm="sha256").digest()
 
 
@@ -131,7 +131,7 @@ def _schema(given: Any, sign: bytes | None) -> Any:
     """The schema of the keys' names: programs that sign with another key have keys of their own, instead of discarding each other's values."""
     if given is not None and (isinstance(given, bool) or not isinstance(given, int | str)):
         raise TypeError(f"schema must be an int, a str or None, not {type(given).__name__}")
-    return f"{given!r} {'' if sign is None else _derived(sign, 'schema').hex()[:16]}"
+    return f"{given!r} {'' if sign is None else _derive_key(sign, 'schema').hex()[:16]}"
 
 
 # --- The server.

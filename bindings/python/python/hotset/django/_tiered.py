@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from hotset._hotset import MISSING, NEVER
 from hotset._settings import ttl_of
-from hotset.django._base import Backend, named
+from hotset.django._base import Backend, describe_alias
 from hotset.django._format import Encoded
 from hotset.django._settings import tiered_errors, tiered_warnings
 from hotset.django._tier import tier_of
@@ -53,7 +53,7 @@ class TieredCache(Backend):
         try:
             self._tier, self._format = tier_of(location, options)
         except (ImportError, TypeError, ValueError) as error:
-            raise ImproperlyConfigured(f"{named(location, params)}: {error}") from error
+            raise ImproperlyConfigured(f"{describe_alias(location, params)}: {error}") from error
         self._own_tags: tuple[str, ...] = tuple(options.get("tags") or ())
         self._find: Callable[[str, Any], Any] = self._tier.get
         self._freeze = self._format.freeze

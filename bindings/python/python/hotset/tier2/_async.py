@@ -79,11 +79,11 @@ class AsyncConnection(asyncio.Protocol):
         deadline = loop.time() + timeout
         self._waiting.append((future, count, deadline))
         if self._timer is None:
-            self._timer = loop.call_at(deadline, self._look)
+            self._timer = loop.call_at(deadline, self._check_deadline)
         self._transport.write(packed)
         return future
 
-    def _look(self) -> None:
+    def _check_deadline(self) -> None:
         """Ends the connection if its oldest request has waited for too long."""
         self._timer = None
         if not self._waiting:
@@ -92,7 +92,7 @@ class AsyncConnection(asyncio.Protocol):
         if self._loop.time() >= earliest:
             self._fail("timeout", "no whole reply in time")
         else:
-            self._timer = self._loop.call_at(earliest, self._look)
+            self._timer = self._loop.call_at(earliest, self._check_deadline)
 
     def data_received(self, data: bytes) -> None:
         waiting = self._waiting

@@ -47,7 +47,7 @@ _AFTER_FAILURE: Final = 0.5
 _LONGEST_SLEEP: Final = 1000
 
 
-class Keys(list[bytes]):
+class ChangedKeys(list[bytes]):
     """Keys that have changed, in the order of their messages."""
 
 
@@ -125,7 +125,7 @@ class Tracking:
             raise BrokenPipeError("send buffer is full")
 
     def read(self) -> list[Any]:
-        """Returns the replies and messages that have arrived; never waits. Most invalidations are `Keys` already.
+        """Returns the replies and messages that have arrived; never waits. Most invalidations are `ChangedKeys` already.
 
         Raises:
             OSError, ProtocolError: The connection is broken.
@@ -143,7 +143,7 @@ class Tracking:
         while True:
             keys = self._parser.invalidations()
             if keys:
-                messages.append(Keys(keys))
+                messages.append(ChangedKeys(keys))
             message = self._parser.next()
             if message is INCOMPLETE:
                 return messages
@@ -177,7 +177,7 @@ class BusThread:
         except RuntimeError:
             _log.warning("second tier: there is no thread for it", exc_info=True)
 
-    def prod(self) -> None:
+    def wake(self) -> None:
         """Ends the thread's sleep."""
         try:
             self._writer.send(b"\0")
@@ -188,7 +188,7 @@ class BusThread:
     def stop(self) -> None:
         """Has the thread end soon."""
         self._is_stopped = True
-        self.prod()
+        self.wake()
 
     def join(self, seconds: float) -> None:
         """Waits for the thread's end, if it is not the calling one."""
@@ -208,11 +208,11 @@ class BusThread:
             while not self._is_stopped:
                 try:
                     self._session.follow_topology()
-                    self._turn(self._core.background(self._number, now()))
+                    self._perform(self._core.background(self._number, now()))
                 except Exception:
                     # (A listener of the first tier's, say.) What was to be done may not be: so nothing is believed until it is.
                     _log.exception("second tier: the thread that keeps it up to date failed, and begins anew")
-                    self._lost()
+                    self._disconnect()
                     time.sleep(_AFTER_FAILURE)
             self._flush()
         finally:
@@ -229,12 +229,12 @@ class BusThread:
             if action == _SLEEP:
                 time.sleep(max(0.0, min(left, core.background_until(number) - now())) / 1e9)
             elif action in (_PROBE, _OPERATE, _CLEAR, _DROP_LOADS):
-                self._turn(action)
+                self._perform(action)
             else:
                 # The bus, which is needed no longer.
-                self._lost()
+                self._disconnect()
 
-    def _turn(self, action: int) -> None:
+    def _perform(self, action: int) -> None:
         core, number = self._core, self._number
         sync_clock(now())
         if action == _SLEEP:
@@ -310,16 +310,16 @@ class BusThread:
         try:
             self._tracking.ping()
         except OSError:
-            self._lost()
+            self._disconnect()
         else:
             self._ping = number
 
-    def _lost(self) -> None:
+    def _disconnect(self) -> None:
         self._close()
         self._core.disconnected(self._number, now())
 
     def _sleep(self, until: int) -> None:
-        """Waits for a message, for a call of `prod`, or until then; handles the messages."""
+        """Waits for a message, for a call of `wake`, or until then; handles the messages."""
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
         tracking = self._tracking
@@ -342,12 +342,12 @@ class BusThread:
             messages = tracking.read()
         except (OSError, ProtocolError) as error:
             _log.debug("second tier: the tracking connection broke: %s", error)
-            self._lost()
+            self._disconnect()
             return
         keys: list[bytes] = []
         changed: list[bytes] | None
         for message in messages:
-            if isinstance(message, Keys):
+            if isinstance(message, ChangedKeys):
                 keys += message
                 continue
             parts = cast("list[object]", message) if isinstance(message, list) else []
@@ -364,7 +364,7 @@ class BusThread:
                 continue
             else:
                 if isinstance(message, ServerError):
-                    self._lost()
+                    self._disconnect()
                     return
                 continue
             if changed is None:
@@ -384,4 +384,4 @@ class BusThread:
     def _drain_clears(self) -> None:
         """Performs what a flush entails before later messages are handled."""
         while (action := self._core.background(self._number, now())) in (_CLEAR, _DROP_LOADS):
-            self._turn(action)
+            self._perform(action)

@@ -74,7 +74,7 @@ class MappingTier:
         return self._cache.peek(args[0], MISSING)
 
 
-def _kept(outcome: Outcome) -> Any:
+def _to_local(outcome: Outcome) -> Any:
     """As `_reads.keep`, with what stands for absence."""
     if outcome.value is MISSING:
         outcome.value = _ABSENT
@@ -168,7 +168,7 @@ class TieredCache(Generic[K, V]):
             return _or_absent(_reads.read(self._space, (key,), {}, None).value)
         try:
             outcome = _reads.read(self._space, (key,), {}, None)
-            return _land(found, outcome)
+            return _complete_load(found, outcome)
         finally:
             if not found.done():
                 found.abandon()
@@ -192,7 +192,7 @@ class TieredCache(Generic[K, V]):
             return _or_absent((await _reads.read_async(self._space, (key,), {}, None)).value)
         try:
             outcome = await _reads.read_async(self._space, (key,), {}, None)
-            return _land(found, outcome)
+            return _complete_load(found, outcome)
         finally:
             if not found.done():
                 found.abandon()
@@ -214,7 +214,7 @@ class TieredCache(Generic[K, V]):
         value = self._find(key, MISSING)
         if value is MISSING:
             given, load = _tags(tags), _with_ttl(partial(loader, key), ttl)
-            value = self._local.get_or_load(key, lambda _: _kept(_reads.read(self._space, (key,), {}, load, given)))
+            value = self._local.get_or_load(key, lambda _: _to_local(_reads.read(self._space, (key,), {}, load, given)))
         return cast(V, default if value is _ABSENT else value)
 
     async def aget_or_load(
@@ -232,7 +232,7 @@ class TieredCache(Generic[K, V]):
             given, load = _tags(tags), _with_ttl_async(partial(loader, key), ttl)
 
             async def through() -> Any:
-                return _kept(await _reads.read_async(self._space, (key,), {}, load, given))
+                return _to_local(await _reads.read_async(self._space, (key,), {}, load, given))
 
             value = unwrap_ttl(await _async_loads.get(partial(self._local.begin, key), through))
         return cast(V, default if value is _ABSENT else value)
@@ -298,15 +298,15 @@ class TieredCache(Generic[K, V]):
         Raises:
             Unavailable: The server did not say.
         """
-        adding = _Adding(self._space, value, ttl)
-        adding.took(_reads.read(self._space, (key,), {}, adding.load, _tags(tags)))
-        return adding.is_added
+        addition = _Addition(self._space, value, ttl)
+        addition.record_outcome(_reads.read(self._space, (key,), {}, addition.load, _tags(tags)))
+        return addition.is_added
 
     async def aadd(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
         """As `add`, for asyncio."""
-        adding = _Adding(self._space, value, ttl)
-        adding.took(await _reads.read_async(self._space, (key,), {}, adding.load_async, _tags(tags)))
-        return adding.is_added
+        addition = _Addition(self._space, value, ttl)
+        addition.record_outcome(await _reads.read_async(self._space, (key,), {}, addition.load_async, _tags(tags)))
+        return addition.is_added
 
     def incr(self, key: K, delta: int = 1, ttl: Seconds | None = None) -> int:
         """Adds to the key's counter on the server, atomically; returns the sum.
@@ -350,7 +350,7 @@ class TieredCache(Generic[K, V]):
             marks = self._marks(rest)
             try:
                 reading = _many.Reading(self._space, rest, False, ())
-                _land_many(found, rest, marks, reading.hits, _many.read_many(reading, None))
+                _complete_loads(found, rest, marks, reading.hits, _many.read_many(reading, None))
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
@@ -364,7 +364,7 @@ class TieredCache(Generic[K, V]):
             marks = self._marks(rest)
             try:
                 reading = _many.Reading(self._space, rest, False, ())
-                _land_many(found, rest, marks, reading.hits, await _many.read_many_async(reading, None))
+                _complete_loads(found, rest, marks, reading.hits, await _many.read_many_async(reading, None))
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
@@ -406,7 +406,7 @@ class TieredCache(Generic[K, V]):
 
             try:
                 reading = _many.Reading(self._space, rest, True, _reads.tag_names(given))
-                _land_many(found, rest, marks, reading.hits, _many.read_many(reading, load))
+                _complete_loads(found, rest, marks, reading.hits, _many.read_many(reading, load))
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
@@ -432,7 +432,7 @@ class TieredCache(Generic[K, V]):
 
             try:
                 reading = _many.Reading(self._space, rest, True, _reads.tag_names(given))
-                _land_many(found, rest, marks, reading.hits, await _many.read_many_async(reading, load))
+                _complete_loads(found, rest, marks, reading.hits, await _many.read_many_async(reading, load))
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
@@ -473,7 +473,7 @@ class TieredCache(Generic[K, V]):
         session = self._space.native()[0]
         if not are_confirmed:
             for number in session.numbers:
-                session.prod(number)
+                session.wake_bus(number)
         session.waiters.wake_all()
         return are_confirmed
 
@@ -518,7 +518,7 @@ def _or_absent(value: Any) -> Any:
     return _ABSENT if value is MISSING else value
 
 
-def _land(flight: Any, outcome: Outcome) -> Any:
+def _complete_load(flight: Any, outcome: Outcome) -> Any:
     """Has what was read enter the first tier; returns it. Nothing found is not kept, unless the source has said that there is none."""
     value = _or_absent(outcome.value)
     rest = outcome.keep_until - now() if outcome.keep_until else 0
@@ -527,7 +527,7 @@ def _land(flight: Any, outcome: Outcome) -> Any:
     return value
 
 
-def _land_many(
+def _complete_loads(
     found: dict[Any, Any], keys: list[Any], marks: dict[Any, Any], hits: list[tuple[int, Any, int]], outcomes: dict[int, Outcome]
 ) -> None:
     when = now()
@@ -544,7 +544,7 @@ def _land_many(
             continue
         found[key] = _or_absent(outcome.value)
         if key in marks:
-            _land(marks[key], outcome)
+            _complete_load(marks[key], outcome)
     if error is not None:
         try:
             raise error
@@ -632,7 +632,7 @@ def _sum(outcome: Outcome) -> int:
     return reply
 
 
-class _Adding:
+class _Addition:
     """A value that enters if there is none."""
 
     def __init__(self, space: Space, value: Any, ttl: Any) -> None:
@@ -652,7 +652,7 @@ class _Adding:
     async def load_async(self) -> Any:
         return self.load()
 
-    def took(self, outcome: Outcome) -> None:
+    def record_outcome(self, outcome: Outcome) -> None:
         if self._is_mine and not outcome.is_filled:
             raise Unavailable("the second tier did not say whether the value was added")
         self.is_added = self._is_mine

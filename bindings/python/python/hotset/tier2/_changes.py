@@ -148,9 +148,9 @@ async def replace_async(space: Space, key: Any, function: Function) -> Any:
 # --- Taking a value out.
 
 
-def _end_taking(target: _Target, outcomes: dict[int, Outcome]) -> tuple[Any, bool]:
+def _finish_take(target: _Target, outcomes: dict[int, Outcome]) -> tuple[Any, bool]:
     is_confirmed = outcomes[1].is_confirmed
-    target.session.prod_if_needed(target.number, is_confirmed)
+    target.session.wake_bus_if_unconfirmed(target.number, is_confirmed)
     target.session.waiters.wake(target.name)
     return outcomes[0].value, is_confirmed
 
@@ -161,14 +161,14 @@ def take(space: Space, key: Any) -> tuple[Any, bool]:
     Returns its value, MISSING if there was none or the server did not say, and whether the removal is confirmed.
     """
     target = _Target(space, key)
-    return _end_taking(target, _many.run_many(target.session, {0: target.read()[2], 1: target.remove()}))
+    return _finish_take(target, _many.run_many(target.session, {0: target.read()[2], 1: target.remove()}))
 
 
 async def take_async(space: Space, key: Any) -> tuple[Any, bool]:
     """As `take`, for tasks."""
     target = _Target(space, key)
     await node_of_async(target.session, target.name)
-    return _end_taking(target, await _many.run_many_async(target.session, {0: target.read()[2], 1: target.remove()}))
+    return _finish_take(target, await _many.run_many_async(target.session, {0: target.read()[2], 1: target.remove()}))
 
 
 # --- Reading a value with what is left of its lifetime.

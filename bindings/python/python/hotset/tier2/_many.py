@@ -36,7 +36,7 @@ AsyncBulkLoader = Callable[[list[int]], Awaitable[list[Any]]]
 
 
 @final
-class _Running:
+class _Batch:
     """Operations that are driven together."""
 
     def __init__(self, all_steps: dict[int, Steps]) -> None:
@@ -74,7 +74,7 @@ class _Running:
                 found.setdefault(need.number, []).append(at)
         return found
 
-    def of(self, kind: type[Any]) -> list[int]:
+    def needing(self, kind: type[Any]) -> list[int]:
         """The operations that need something of this kind."""
         return sorted(at for at, need in self.needs.items() if isinstance(need, kind))
 
@@ -86,7 +86,7 @@ class _Running:
 
     def probed(self, number: int) -> None:
         """Answers the operations that needed this server probed; those of other servers still need theirs."""
-        for at in [at for at in self.of(Probe) if self.number_of(at) == number]:
+        for at in [at for at in self.needing(Probe) if self.number_of(at) == number]:
             self.answer(at, None)
 
     def first_wait(self) -> tuple[int, Wait]:
@@ -131,73 +131,73 @@ class _Running:
 
 def run_many(session: Session, all_steps: dict[int, Steps], loader: BulkLoader | None = None) -> dict[int, Outcome]:
     """Runs operations together in the calling thread. No operation waits while another has something to do: it may hold a lease."""
-    running = _Running(all_steps)
-    while running.needs:
-        if sends := running.sends():
+    batch = _Batch(all_steps)
+    while batch.needs:
+        if sends := batch.sends():
             for places in sends.values():
-                need, counts = running.together(places)
+                need, counts = batch.together(places)
                 try:
                     outcome = send(session, need)
                 except BaseException as error:
-                    running.fail(places, error)
+                    batch.fail(places, error)
                     raise
-                running.share(places, counts, outcome)
-        elif places := running.of(Probe):
-            number = running.number_of(places[0])
+                batch.share(places, counts, outcome)
+        elif places := batch.needing(Probe):
+            number = batch.number_of(places[0])
             session.probe(number)
-            running.probed(number)
-        elif places := running.of(Background):
+            batch.probed(number)
+        elif places := batch.needing(Background):
             for at in places:
-                running.answer(at, None)
-        elif places := running.of(Load):
+                batch.answer(at, None)
+        elif places := batch.needing(Load):
             assert loader is not None
             try:
                 loaded = loader(places)
             except BaseException as error:
                 loaded = [Raised(error)] * len(places)
             for at, value in zip(places, loaded, strict=True):
-                running.answer(at, value)
+                batch.answer(at, value)
         else:
-            at, waiting = running.first_wait()
+            at, waiting = batch.first_wait()
             wait(session, waiting)
-            running.answer(at, None)
-    return running.outcomes
+            batch.answer(at, None)
+    return batch.outcomes
 
 
 async def run_many_async(session: Session, all_steps: dict[int, Steps], loader: AsyncBulkLoader | None = None) -> dict[int, Outcome]:
     """As `run_many`, for tasks; servers are asked at the same time."""
-    running = _Running(all_steps)
-    while running.needs:
-        if sends := running.sends():
-            grouped = [(places, *running.together(places)) for places in sends.values()]
+    batch = _Batch(all_steps)
+    while batch.needs:
+        if sends := batch.sends():
+            grouped = [(places, *batch.together(places)) for places in sends.values()]
             try:
                 outcomes = await asyncio.gather(*(send_async(session, need) for _, need, _ in grouped))
             except BaseException as error:
                 for places, _, _ in grouped:
-                    running.fail(places, error)
+                    batch.fail(places, error)
                 raise
             for (places, _, counts), outcome in zip(grouped, outcomes, strict=True):
-                running.share(places, counts, outcome)
-        elif places := running.of(Probe):
-            number = running.number_of(places[0])
+                batch.share(places, counts, outcome)
+        elif places := batch.needing(Probe):
+            number = batch.number_of(places[0])
             await session.probe_async(number)
-            running.probed(number)
-        elif places := running.of(Background):
+            batch.probed(number)
+        elif places := batch.needing(Background):
             for at in places:
-                running.answer(at, None)
-        elif places := running.of(Load):
+                batch.answer(at, None)
+        elif places := batch.needing(Load):
             assert loader is not None
             try:
                 loaded = await loader(places)
             except BaseException as error:
                 loaded = [Raised(error)] * len(places)
             for at, value in zip(places, loaded, strict=True):
-                running.answer(at, value)
+                batch.answer(at, value)
         else:
-            at, waiting = running.first_wait()
+            at, waiting = batch.first_wait()
             await wait_async(session, waiting)
-            running.answer(at, None)
-    return running.outcomes
+            batch.answer(at, None)
+    return batch.outcomes
 
 
 # --- Reading many keys: one MGET, then what it leaves to do.

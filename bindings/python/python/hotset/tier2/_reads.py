@@ -156,7 +156,7 @@ def write(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl: int, tags: 
     except BaseException:
         call.abandon()
         raise
-    session.prod_if_needed(number, outcome.is_confirmed)
+    session.wake_bus_if_unconfirmed(number, outcome.is_confirmed)
     return _end_write(call, outcome)
 
 
@@ -175,7 +175,7 @@ async def write_async(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl:
     except BaseException:
         call.abandon()
         raise
-    session.prod_if_needed(number, outcome.is_confirmed)
+    session.wake_bus_if_unconfirmed(number, outcome.is_confirmed)
     return _end_write(call, outcome)
 
 
@@ -223,7 +223,7 @@ class Writing:
         """Has the values of a pipeline enter the first tier."""
         for at, outcome in outcomes.items():
             name, call = self._calls.pop(at)
-            self.session.prod_if_needed(self.session.node_of(name), outcome.is_confirmed)
+            self.session.wake_bus_if_unconfirmed(self.session.node_of(name), outcome.is_confirmed)
             if not _end_write(call, outcome):
                 self.unconfirmed.append(at)
 
@@ -299,7 +299,7 @@ def operate(space: Space, args: Args, kwargs: Kwargs, begin: Begin) -> Outcome:
     key, full_key = space.key_of(args, kwargs)
     number = session.node_of(key)
     outcome = run(session, drive(session, Call(space, args, kwargs, full_key), begin(namespace, key, number)))
-    session.prod_if_needed(number, outcome.is_confirmed)
+    session.wake_bus_if_unconfirmed(number, outcome.is_confirmed)
     session.waiters.wake(key)
     return outcome
 
@@ -310,7 +310,7 @@ async def operate_async(space: Space, args: Args, kwargs: Kwargs, begin: Begin) 
     key, full_key = space.key_of(args, kwargs)
     number = await node_of_async(session, key)
     outcome = await run_async(session, drive(session, Call(space, args, kwargs, full_key), begin(namespace, key, number)))
-    session.prod_if_needed(number, outcome.is_confirmed)
+    session.wake_bus_if_unconfirmed(number, outcome.is_confirmed)
     session.waiters.wake(key)
     return outcome
 
@@ -370,7 +370,7 @@ def _bumps(space: Space, tag: str | None) -> tuple[Session, dict[int, Steps], li
 
 def _bumped(session: Session, numbers: list[int], outcomes: dict[int, Outcome]) -> bool:
     for group, number in enumerate(numbers):
-        session.prod_if_needed(number, outcomes[group].is_confirmed)
+        session.wake_bus_if_unconfirmed(number, outcomes[group].is_confirmed)
     return all([outcome.is_confirmed for outcome in outcomes.values()])
 
 

@@ -86,7 +86,7 @@ def encode_many(commands: list[Command]) -> bytes:
 
 
 @final
-class _Open:
+class _OpenAggregate:
     """An aggregate whose items are still being read."""
 
     __slots__ = ("items", "kind", "missing")
@@ -122,7 +122,7 @@ class Parser:
         self._at = 0
         # The next reply cannot be read before the buffer has this many bytes.
         self._needed = 0
-        self._open: list[_Open] = []
+        self._open: list[_OpenAggregate] = []
 
     @property
     def is_empty(self) -> bool:
@@ -163,7 +163,7 @@ class Parser:
             value = self._scalar()
             if value is INCOMPLETE:
                 return value
-            if isinstance(value, _Open):
+            if isinstance(value, _OpenAggregate):
                 if value.missing:
                     self._open.append(value)
                     if len(self._open) > _MAX_DEPTH:
@@ -231,7 +231,7 @@ class Parser:
                 raise ProtocolError(f"reply announces {count} items")
             if kind == _ATTRIBUTE and not count:
                 return self._scalar()
-            return _Open(kind, count * 2 if kind in (_MAP, _ATTRIBUTE) else count)
+            return _OpenAggregate(kind, count * 2 if kind in (_MAP, _ATTRIBUTE) else count)
         return _simple(kind, line)
 
 

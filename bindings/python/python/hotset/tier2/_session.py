@@ -335,7 +335,7 @@ class Session:
             tag = tag_of(self.slots_of_node(number) or 0)
         return b"!hotset:" + tag + self.prefix + b":" + self._id + b":"
 
-    def _welcome(self, number: int, connection: Connection | AsyncConnection) -> int:
+    def _register_connection(self, number: int, connection: Connection | AsyncConnection) -> int:
         """Reports a new connection to the core; returns its epoch."""
         greeting = connection.greeting
         abilities = self._abilities[number]
@@ -368,7 +368,7 @@ class Session:
                 self._note_unreachable(number, failed)
                 raise
             if connection.epoch == 0:
-                self._welcome(number, connection)
+                self._register_connection(number, connection)
             if connection.epoch == self.core.epoch(number):
                 return connection
             connection.close()
@@ -406,7 +406,7 @@ class Session:
                     self._note_unreachable(number, failed)
                     raise
             if connection.epoch == 0:
-                self._welcome(number, connection)
+                self._register_connection(number, connection)
             if connection.epoch == self.core.epoch(number):
                 return connection
             connection.close()
@@ -425,7 +425,7 @@ class Session:
         except Failed as failed:
             self._probe_failed(number, failed)
             return False
-        self._welcome(number, connection)
+        self._register_connection(number, connection)
         node.release(connection)
         return True
 
@@ -438,7 +438,7 @@ class Session:
         except Failed as failed:
             self._probe_failed(number, failed)
             return False
-        self._welcome(number, connection)
+        self._register_connection(number, connection)
         return True
 
     def _probe_failed(self, number: int, failed: Failed) -> None:
@@ -483,16 +483,16 @@ class Session:
             bus = self._bus[number] = BusThread(self, number)
         bus.start()
 
-    def prod(self, number: int) -> None:
+    def wake_bus(self, number: int) -> None:
         """Has a server's thread look for what it must do."""
         bus = self._bus.get(number)
         if bus is not None:
-            bus.prod()
+            bus.wake()
 
-    def prod_if_needed(self, number: int, is_confirmed: bool) -> None:
+    def wake_bus_if_unconfirmed(self, number: int, is_confirmed: bool) -> None:
         """Has a server's thread look for what it must do after an operation that was not confirmed."""
         if not is_confirmed:
-            self.prod(number)
+            self.wake_bus(number)
 
     def apply(self, key: bytes) -> None:
         """Applies the invalidation of a key to the first tiers, and wakes the callers that wait for it."""

@@ -240,14 +240,14 @@ class Space:
                     return
                 args, kwargs = arguments_of(known)
             else:
-                args, kwargs = _quickly(text) or arguments_of(text.decode("ascii"))
+                args, kwargs = _parse_simple(text) or arguments_of(text.decode("ascii"))
         except (KeyTextError, UnicodeDecodeError):
             # Not an entry's key: another program's, or what the core keeps beside an entry.
             return
         self.first.invalidate(args, kwargs)
 
 
-def _quickly(text: bytes) -> Arguments | None:
+def _parse_simple(text: bytes) -> Arguments | None:
     """The arguments of the simplest texts: a number, or a word."""
     if text[-1:] == b"]":
         inner = text[1:-1]
