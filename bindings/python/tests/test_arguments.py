@@ -25,11 +25,11 @@ WRONG = [
     ({"jitter": "much"}, TypeError, "jitter must be a number"),
     ({"policy": "arc"}, ValueError, "tinylfu, lru, lfu, fifo, random, not 'arc'"),
     ({"policy": []}, ValueError, "policy"),
-    ({"weigher": len}, TypeError, "go together"),
-    ({"max_weight": 5}, TypeError, "go together"),
+    ({"weigher": len}, TypeError, "must be given together"),
+    ({"max_weight": 5}, TypeError, "must be given together"),
     ({"weigher": 3, "max_weight": 5}, TypeError, "weigher must be callable, not int"),
     ({"weigher": len, "max_weight": "5"}, TypeError, "max_weight"),
-    ({"weigher": len, "max_weight": 5, "maxsize": 5}, TypeError, "give one of the two"),
+    ({"weigher": len, "max_weight": 5, "maxsize": 5}, TypeError, "exclude each other"),
     ({"on_removal": 3}, TypeError, "on_removal must be callable"),
     ({"timer": 3}, TypeError, "timer must be callable"),
     ({"name": 3}, TypeError, "name must be a string"),
@@ -49,8 +49,8 @@ def test_of_both(settings, error, text):
     ("settings", "text"),
     [
         ({"key": 3}, "key must be callable"),
-        ({"stale_if_error": 5}, "give a ttl"),
-        ({"stale_while_revalidate": 5}, "give a ttl"),
+        ({"stale_if_error": 5}, "needs a ttl"),
+        ({"stale_while_revalidate": 5}, "needs a ttl"),
     ],
 )
 def test_of_the_decorator(settings, text):

@@ -379,7 +379,7 @@ def test_one_cache_under_several_functions():
     f.cache_clear()
     assert not f.cache_contains(5) and g.cache_contains(1) and len(cache) == 6
     assert f.cache_parameters()["cache"] is cache
-    with pytest.raises(TypeError, match="ttl is a setting of the cache"):
+    with pytest.raises(TypeError, match="ttl and cache exclude each other"):
         cached(cache=cache, ttl=3)
     with pytest.raises(TypeError, match="hotset.Cache"):
         cached(cache={})(len)

@@ -228,7 +228,7 @@ def test_an_entry_that_cannot_be_made_again_fails_the_load(path):
     cache.update({n: n for n in range(20)})
     cache.save(path, codec=Fickle)
     again = hotset.Cache(100)
-    with pytest.raises(hotset.SnapshotError, match="cannot be made again: OSError: no") as raised:
+    with pytest.raises(hotset.SnapshotError, match="cannot decode an entry: OSError: no") as raised:
         again.load(path, codec=Fickle)
     assert raised.value.reason == "codec" and isinstance(raised.value.__cause__, OSError)
     assert len(again) == 0
@@ -248,7 +248,7 @@ def test_keys_that_are_none(path):
         assert len(saving.batch()) == 1
         saving.add(0, key, value)
         assert saving.finish() == 1
-        with pytest.raises(hotset.SnapshotError, match="cannot be made again"):
+        with pytest.raises(hotset.SnapshotError, match="cannot decode an entry"):
             native.load(path)
     assert len(native) == 0
 
