@@ -194,7 +194,7 @@ def test_failures_and_stale_values(path, clock):
 
 
 def test_methods_have_none(path):
-    with pytest.raises(TypeError, match="cache a function that it calls"):
+    with pytest.raises(TypeError, match="cache a function that"):
 
         class A:
             @hotset.cached(snapshot=path)
@@ -212,7 +212,7 @@ def test_methods_have_none(path):
     for decorate in (property, classmethod):
         with pytest.raises(TypeError, match="snapshot is not possible"):
             hotset.cached(snapshot=path)(decorate(lambda this: 1))
-    with pytest.raises(TypeError, match="cache a function that it calls"):
+    with pytest.raises(TypeError, match="cache a function that"):
         hotset.cached(snapshot=path, method=True)(lambda this: 1)
 
     class C:
@@ -227,7 +227,7 @@ def test_methods_have_none(path):
 
     C().method()
     for call in (C.method.cache_save, C().method.cache_load):
-        with pytest.raises(TypeError, match="cache a function that it calls"):
+        with pytest.raises(TypeError, match="cache a function that"):
             call(path)
     assert C.static(3) == 3 and C.static.cache_save() == 1
 
