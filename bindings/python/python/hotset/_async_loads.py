@@ -20,16 +20,19 @@ _log = logging.getLogger("hotset")
 
 _HIT, _LEAD, _WAIT, _STALE, _INTERRUPTED = range(5)
 
-# Seconds between the checks by which a waiter in another event loop notices that the loading one has stopped.
+# Seconds between the checks by which a waiter in another event loop notices that the loading one
+# has stopped.
 _POLL_INTERVAL = 0.05
 
 # The tasks that run the loads of a function.
 Tasks = set[asyncio.Task[Any]]
 # A load returns an error, or None and a value.
 _Task = asyncio.Task[tuple[BaseException | None, Any]]
-# The loads that tasks run, by number. They keep the tasks alive: an event loop has only weak references.
+# The loads that tasks run, by number. They keep the tasks alive: an event loop has only weak
+# references.
 _loads: dict[int, tuple[_Task, Flight]] = {}
-# By event loop, the numbers of the loads that no caller awaits: reloads while callers get the old value.
+# By event loop, the numbers of the loads that no caller awaits: reloads while callers get the old
+# value.
 _reloads: dict[asyncio.AbstractEventLoop, set[int]] = {}
 # Tasks cancelled by `close`: their waiters in the same event loop raise CancelledError.
 _closed: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
@@ -235,11 +238,13 @@ async def _run(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | 
         # The function raised it without being cancelled: loading again would do the same.
         return error, None
     except BaseException:
-        # A GeneratorExit may arrive long after the load has ended, when its event loop is destroyed.
+        # A GeneratorExit may arrive long after the load has ended, when its event loop is
+        # destroyed.
         _abandon(flight)
         raise
     finally:
-        # Break the reference cycle error -> traceback -> this frame -> task -> its result, the error.
+        # Break the reference cycle error -> traceback -> this frame -> task -> its result, the
+        # error.
         del task
 
 
@@ -249,10 +254,10 @@ def _abandon(flight: Flight) -> None:
 
 
 def _abandon_if_stopped(number: int, waited: bool) -> None:
-    """Abandons a load that will never end: its event loop is closed, or does not run.
+    """Abandons a load that cannot complete: its event loop is closed, or does not run.
 
-    A loop may stop for an instant, between two calls of `run_until_complete`. So only a caller that
-    has `waited`, or one that blocks the loop's own thread, takes a stopped loop for the end.
+    A loop may stop briefly, between two calls of `run_until_complete`. So only a caller that has
+    `waited`, or one that blocks the loop's own thread, takes a stopped loop for the end.
     """
     task, flight = _loads.get(number, (None, None))
     if task is None or flight is None or flight.done():

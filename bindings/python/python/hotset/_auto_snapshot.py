@@ -59,8 +59,8 @@ class AutoSnapshotter:
         if self.path is None:
             return
         other = _auto_snapshotters.get(self.path)
-        # A function that is defined again, by a reload or in a notebook, takes the path over. One that was
-        # defined within another function ("<locals>" in its name) may be a different one.
+        # A function that is defined again, by a reload or in a notebook, takes the path over. One
+        # that was defined within another function ("<locals>" in its name) may be a different one.
         same = other is not None and other._name == self._name and "<" not in self._name
         if other is not None and other._memo() is not None and not same:
             raise ValueError(f"{self.path} is already the snapshot of {other._name}: give {self._name} a path of its own")
@@ -117,8 +117,8 @@ class AutoSnapshotter:
             return
         try:
             state = self._state()
-            # A process that did nothing since a fork, such as the master of gunicorn, would overwrite what
-            # its children have saved with the results of that time.
+            # A process that did nothing since a fork, such as the master of gunicorn, would
+            # overwrite what its children have saved with the results of that time.
             if state == self._saved_state or (state == self._state_at_fork and _stamp(self.path or "") != self._saved_stamp):
                 return
             self.save(None)
@@ -161,7 +161,8 @@ def _save_all() -> None:
         try:
             auto_snapshotter.save_at_exit()
         except Exception:
-            # For example, a warning that is an error in this process. The others must still be saved.
+            # For example, a warning that is an error in this process. The others must still be
+            # saved.
             traceback.print_exc()
 
 

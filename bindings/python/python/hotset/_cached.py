@@ -311,7 +311,8 @@ def cached(
         stale_if_error=stale_if_error,
     )
     snapshot_settings = {"path": None if snapshot is None else path_of(snapshot), "codec": codec_of(codec), "schema": checked_schema(schema)}
-    # Without a bound of its own, a method's cache has room for DEFAULT_MAXSIZE results per instance.
+    # Without a bound of its own, a method's cache has room for DEFAULT_MAXSIZE results per
+    # instance.
     per_instance = maxsize is ... and max_weight is None
     decorate = partial(_decorate, settings=settings, name=name, method=method, snapshot_settings=snapshot_settings, per_instance=per_instance)
     return decorate if function is None else decorate(function)

@@ -59,7 +59,8 @@ def cached_over(function: Any, *, cache: Any, key: Any, typed: bool, method: boo
 
     wrapper = _async(function, results, key_of) if is_async else _sync(function, results, key_of)
     inner: Any = function if hasattr(function, "cache_invalidate") else None
-    # `wraps` copied the attributes of a function that is itself cached: they belong to the inner cache.
+    # `wraps` copied the attributes of a function that is itself cached: they belong to the inner
+    # cache.
     attributes = cast("dict[str, Any]", vars(wrapper))
     for name in [name for name in attributes if name.startswith("cache_") and name not in ("cache_refresh", "cache_aclose")]:
         del attributes[name]

@@ -102,7 +102,7 @@ def settings_of(
 class Cache(_hotset.Cache, MutableMapping[K, V]):
     """A mapping with a bounded number of entries, which expire.
 
-    Every method may be called from any thread, and is atomic unless it says otherwise. A lookup, an
+    Every method may be called from any thread, and is atomic unless stated otherwise. A lookup, an
     insertion and a removal are O(1). Iteration yields the entries as of its start, hottest first.
     `==` compares with other mappings by content, as that of dict does; so a cache is not hashable.
 
@@ -189,6 +189,9 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         return self
 
     def __init_subclass__(cls) -> None:
+        """Raises a TypeError for a subclass whose `__init__` would take settings that `__new__`
+        refuses.
+        """
         super().__init_subclass__()
         if "__init__" in vars(cls) and cls.__new__ is cast(Any, Cache).__new__:
             raise TypeError(f"{cls.__name__} has an __init__, but no __new__: a hotset.Cache takes its settings in __new__")
@@ -444,7 +447,8 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
             A pair of value and seconds (None: it never expires), or `default`.
         """
         while True:
-            # This lookup is counted. Both parts of the pair below are of one entry, possibly a newer one.
+            # This lookup is counted. Both parts of the pair below are of one entry, possibly a
+            # newer one.
             if super().get(key, _hotset.MISSING) is _hotset.MISSING:
                 return default
             found = super().peek_with_remaining(key)

@@ -201,6 +201,7 @@ def _auto_snapshotter(memo: Any) -> AutoSnapshotter:
 
 
 def __set_name__(self: Any, owner: type, name: str) -> None:
+    """Called by the interpreter when the class is finished: decides whether this is a method."""
     place = self.__dict__.get("__hotset_place__")
     if place is None:
         return
@@ -302,7 +303,7 @@ def _make_coroutine_function(function: Callable[..., Any], memo: Any, settings: 
         return unwrap_ttl(await _async_loads.get(begin, load, serve_stale=serve_stale, share=share, tasks=tasks))
 
     async def cache_refresh(*args: Any, **kwargs: Any) -> Any:
-        """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
+        """Calls the function and stores its result, joining a call in progress."""
         return unwrap_ttl(await _async_loads.get(partial(memo.begin, args, kwargs, True), partial(function, *args, **kwargs), tasks=tasks))
 
     for shared in _SHARED:

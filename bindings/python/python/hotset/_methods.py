@@ -1,6 +1,6 @@
 """Detects which functions under `cached` are methods, and defines the users' methods of bound ones.
 
-A function is a method if it is defined in the body of the class, or if the user says so. The body
+A function is a method if it is defined in the body of the class, or if `method` is True. The body
 of a class is executed while its functions are decorated, so its frame is then on the stack. A
 function that is taken from a finished class, or that the body of a class only names, is an ordinary
 argument of `cached`.

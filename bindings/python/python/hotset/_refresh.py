@@ -55,7 +55,8 @@ class Reloader:
         atexit.register(self.stop)
 
     def _begin(self) -> None:
-        # Reentrant: a signal handler, or a destructor, may call a cached function while the lock is held.
+        # Reentrant: a signal handler, or a destructor, may call a cached function while the lock is
+        # held.
         lock = threading.RLock()
         self._queued = threading.Condition(lock)
         self._relief = threading.Condition(lock)
@@ -166,7 +167,8 @@ class Reloader:
                 if not self._queue:
                     self._relief.notify_all()
                 elif len(self._idle) < len(self._queue):
-                    # The reload that this thread runs now may take long: start a thread for the rest.
+                    # The reload that this thread runs now may take long: start a thread for the
+                    # rest.
                     self._add_thread()
             try:
                 self._run(context, reload)
@@ -195,7 +197,8 @@ class Reloader:
             try:
                 reload.forked()
             except Exception:
-                # For example, a comparison of keys raises. The other reloads must still be released.
+                # For example, a comparison of keys raises. The other reloads must still be
+                # released.
                 traceback.print_exc()
 
 

@@ -88,7 +88,8 @@ def caches() -> dict[str, Any]:
         1
     """
     with _lock:
-        # Copied in one step: the collector may remove caches, and destructors may create some, at any time.
+        # Copied in one step: the collector may remove caches, and destructors may create some, at
+        # any time.
         references = _named.copy()
     found = {name: reference() for name, reference in references.items()}
     return {name: cache for name, cache in found.items() if cache is not None}

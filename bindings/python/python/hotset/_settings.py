@@ -14,8 +14,8 @@ Cause = Literal["expired", "size", "explicit", "replaced"]
 Seconds = float | timedelta
 """A duration: seconds, or a timedelta."""
 Ttl = float | timedelta | Lifetime | EllipsisType | None
-"""The time to live of one value: seconds or a timedelta, None for no expiration, `...` for the ttl of
-the cache, or KEEP for the deadline of the entry that is replaced."""
+"""The time to live of one value: seconds or a timedelta, None for no expiration, `...` for the ttl
+of the cache, or KEEP for the deadline of the entry that is replaced."""
 
 DEFAULT_MAXSIZE = 1024
 

@@ -125,7 +125,8 @@ def save(cache: SnapshotSource, path: str, codec: Codec, schema: int) -> int:
         if first is not None and not written:
             raise codec_error(f"{path}: not saved: the codec can encode none of {left_out} entries; {_describe(*first)}") from first[1]
         if first is not None:
-            # Warn before the file is replaced: where warnings are errors, this one abandons the save.
+            # Warn before the file is replaced: where warnings are errors, this one abandons the
+            # save.
             warn(f"{path}: {left_out} of {written + left_out} entries were left out; {_describe(*first)}")
         return saving.finish()
     finally:

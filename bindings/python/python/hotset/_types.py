@@ -412,7 +412,8 @@ class Decorator(Protocol):
 
     @overload
     def __call__(self, function: property, /) -> property: ...
-    # The first overload that fits is meant: a staticmethod is also callable, and a Coroutine a result.
+    # The first overload that fits is meant: a staticmethod is also callable, and a Coroutine a
+    # result.
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, function: staticmethod[P, R], /
