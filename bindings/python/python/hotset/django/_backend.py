@@ -95,7 +95,7 @@ class HotsetCache(Backend):
         return thaw(stored) if type(stored) is Pickled else stored
 
     async def aget(self, key: Any, default: Any = None, version: Any = None) -> Any:
-        """As `get`."""
+        """Behaves like `get`, for asyncio."""
         return self.get(key, default, version)
 
     def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
@@ -110,7 +110,7 @@ class HotsetCache(Backend):
             self._set(made, stored, ttl)
 
     async def aset(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
-        """As `set`."""
+        """Behaves like `set`, for asyncio."""
         self.set(key, value, timeout, version)
 
     def add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
@@ -123,7 +123,7 @@ class HotsetCache(Backend):
         return cast(bool, self._add(made, stored, ttl))
 
     async def aadd(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
-        """As `add`."""
+        """Behaves like `add`, for asyncio."""
         return self.add(key, value, timeout, version)
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
@@ -135,7 +135,7 @@ class HotsetCache(Backend):
         return cast(bool, self._touch(made, ttl))
 
     async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
-        """As `touch`."""
+        """Behaves like `touch`, for asyncio."""
         return self.touch(key, timeout, version)
 
     def delete(self, key: Any, version: Any = None) -> bool:
@@ -143,7 +143,7 @@ class HotsetCache(Backend):
         return self._engine.delete(self._key(key, version))
 
     async def adelete(self, key: Any, version: Any = None) -> bool:
-        """As `delete`."""
+        """Behaves like `delete`, for asyncio."""
         return self.delete(key, version)
 
     def has_key(self, key: Any, version: Any = None) -> bool:
@@ -151,7 +151,7 @@ class HotsetCache(Backend):
         return self._key(key, version) in self._engine
 
     async def ahas_key(self, key: Any, version: Any = None) -> bool:
-        """As `has_key`."""
+        """Behaves like `has_key`, for asyncio."""
         return self.has_key(key, version)
 
     def get_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
@@ -201,7 +201,7 @@ class HotsetCache(Backend):
         return thaw(self._engine.compute(self._key(key, version), add, MISSING))
 
     async def aincr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """As `incr`."""
+        """Behaves like `incr`, for asyncio."""
         return self.incr(key, delta, version)
 
     def decr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
@@ -209,7 +209,7 @@ class HotsetCache(Backend):
         return self.incr(key, -delta, version)
 
     async def adecr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """As `decr`."""
+        """Behaves like `decr`, for asyncio."""
         return self.decr(key, delta, version)
 
     def incr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
@@ -231,7 +231,7 @@ class HotsetCache(Backend):
         return version + delta
 
     async def aincr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """As `incr_version`."""
+        """Behaves like `incr_version`, for asyncio."""
         return self.incr_version(key, delta, version)
 
     def decr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
@@ -239,7 +239,7 @@ class HotsetCache(Backend):
         return self.incr_version(key, -delta, version)
 
     async def adecr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """As `decr_version`."""
+        """Behaves like `decr_version`, for asyncio."""
         return self.decr_version(key, delta, version)
 
     # --- Many keys.
@@ -251,7 +251,7 @@ class HotsetCache(Backend):
         return {key: thaw(stored) for key, stored in zip(keys, found, strict=True) if stored is not MISSING}
 
     async def aget_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
-        """As `get_many`."""
+        """Behaves like `get_many`, for asyncio."""
         return self.get_many(keys, version)
 
     def set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> list[Any]:
@@ -262,7 +262,7 @@ class HotsetCache(Backend):
         return []
 
     async def aset_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> list[Any]:
-        """As `set_many`."""
+        """Behaves like `set_many`, for asyncio."""
         return self.set_many(data, timeout, version)
 
     def delete_many(self, keys: Iterable[Any], version: Any = None) -> None:
@@ -270,7 +270,7 @@ class HotsetCache(Backend):
         self._engine.delete_many([self._key(key, version) for key in keys])
 
     async def adelete_many(self, keys: Iterable[Any], version: Any = None) -> None:
-        """As `delete_many`."""
+        """Behaves like `delete_many`, for asyncio."""
         self.delete_many(keys, version)
 
     # --- The whole.
@@ -280,7 +280,7 @@ class HotsetCache(Backend):
         self._engine.clear()
 
     async def aclear(self) -> None:
-        """As `clear`."""
+        """Behaves like `clear`, for asyncio."""
         self.clear()
 
     async def aclose(self, **kwargs: Any) -> None:

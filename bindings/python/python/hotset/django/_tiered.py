@@ -94,7 +94,7 @@ class TieredCache(Backend):
         return self._value(self._find(self._key(key, version), MISSING), default)
 
     async def aget(self, key: Any, default: Any = None, version: Any = None) -> Any:
-        """As `get`."""
+        """Behaves like `get`, for asyncio."""
         return self._value(await self._tier.aget(self._key(key, version), MISSING), default)
 
     def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()) -> None:
@@ -115,7 +115,7 @@ class TieredCache(Backend):
             self._tier.set(made, stored, ttl, tags=_tags_of(tags, self._own_tags))
 
     async def aset(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()) -> None:
-        """As `set`."""
+        """Behaves like `set`, for asyncio."""
         made, ttl = self._key(key, version), self._ttl(timeout)
         stored = self._freeze(value)
         if ttl == 0.0:
@@ -136,7 +136,7 @@ class TieredCache(Backend):
         return self._tier.add(made, stored, ttl, tags=_tags_of(tags, self._own_tags))
 
     async def aadd(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()) -> bool:
-        """As `add`."""
+        """Behaves like `add`, for asyncio."""
         made, ttl = self._key(key, version), self._ttl(timeout)
         stored = self._freeze(value)
         if ttl == 0.0:
@@ -155,7 +155,7 @@ class TieredCache(Backend):
         return self._tier.touch(made, ttl)
 
     async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
-        """As `touch`."""
+        """Behaves like `touch`, for asyncio."""
         made, ttl = self._key(key, version), self._ttl(timeout)
         if ttl == 0.0:
             return (await _changes.take_async(self._tier.space, made))[0] is not MISSING
@@ -169,7 +169,7 @@ class TieredCache(Backend):
         return _changes.take(self._tier.space, self._key(key, version))[0] is not MISSING
 
     async def adelete(self, key: Any, version: Any = None) -> bool:
-        """As `delete`."""
+        """Behaves like `delete`, for asyncio."""
         return (await _changes.take_async(self._tier.space, self._key(key, version)))[0] is not MISSING
 
     def has_key(self, key: Any, version: Any = None) -> bool:
@@ -177,7 +177,7 @@ class TieredCache(Backend):
         return self._find(self._key(key, version), MISSING) is not MISSING
 
     async def ahas_key(self, key: Any, version: Any = None) -> bool:
-        """As `has_key`."""
+        """Behaves like `has_key`, for asyncio."""
         return await self._tier.aget(self._key(key, version), MISSING) is not MISSING
 
     def get_or_set(
@@ -256,7 +256,7 @@ class TieredCache(Backend):
         return self._found(key, stored)
 
     async def aincr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """As `incr`."""
+        """Behaves like `incr`, for asyncio."""
         stored = await _changes.replace_async(self._tier.space, self._key(key, version), self._adding(delta))
         return self._found(key, stored)
 
@@ -270,7 +270,7 @@ class TieredCache(Backend):
         return self.incr(key, -delta, version)
 
     async def adecr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """As `decr`."""
+        """Behaves like `decr`, for asyncio."""
         return await self.aincr(key, -delta, version)
 
     def incr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
@@ -293,7 +293,7 @@ class TieredCache(Backend):
         return version + delta
 
     async def aincr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """As `incr_version`."""
+        """Behaves like `incr_version`, for asyncio."""
         if version is None:
             version = self.version
         old, new = self._key(key, version), self._key(key, version + delta)
@@ -311,7 +311,7 @@ class TieredCache(Backend):
         return self.incr_version(key, -delta, version)
 
     async def adecr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """As `decr_version`."""
+        """Behaves like `decr_version`, for asyncio."""
         return await self.aincr_version(key, -delta, version)
 
     # --- Many keys.
@@ -326,7 +326,7 @@ class TieredCache(Backend):
         return self._values(made, self._tier.get_many(made.values()))
 
     async def aget_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
-        """As `get_many`."""
+        """Behaves like `get_many`, for asyncio."""
         made = {key: self._key(key, version) for key in keys}
         return self._values(made, await self._tier.aget_many(made.values()))
 
@@ -344,7 +344,7 @@ class TieredCache(Backend):
     async def aset_many(
         self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()
     ) -> list[Any]:
-        """As `set_many`."""
+        """Behaves like `set_many`, for asyncio."""
         pairs, ttl = self._pairs(data, version), self._ttl(timeout)
         if ttl == 0.0:
             await self._tier.adelete_many(pairs)
@@ -366,7 +366,7 @@ class TieredCache(Backend):
         self._tier.delete_many([self._key(key, version) for key in keys])
 
     async def adelete_many(self, keys: Iterable[Any], version: Any = None) -> None:
-        """As `delete_many`."""
+        """Behaves like `delete_many`, for asyncio."""
         await self._tier.adelete_many([self._key(key, version) for key in keys])
 
     # --- The whole.
@@ -376,7 +376,7 @@ class TieredCache(Backend):
         return self._tier.invalidate_tag(tag)
 
     async def ainvalidate_tag(self, tag: str) -> bool:
-        """As `invalidate_tag`."""
+        """Behaves like `invalidate_tag`, for asyncio."""
         return await self._tier.ainvalidate_tag(tag)
 
     def clear(self) -> None:
@@ -387,7 +387,7 @@ class TieredCache(Backend):
         self._tier.clear()
 
     async def aclear(self) -> None:
-        """As `clear`."""
+        """Behaves like `clear`, for asyncio."""
         await self._tier.aclear()
 
     async def aclose(self, **kwargs: Any) -> None:

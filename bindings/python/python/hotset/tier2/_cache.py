@@ -178,7 +178,7 @@ class TieredCache(Generic[K, V]):
     @overload
     async def aget(self, key: K, default: D) -> V | D: ...
     async def aget(self, key: K, default: Any = None) -> Any:
-        """As `get`, for asyncio."""
+        """Behaves like `get`, for asyncio."""
         value = self._find(key, MISSING)
         if value is MISSING:
             value = await self._aget(key)
@@ -226,7 +226,7 @@ class TieredCache(Generic[K, V]):
         tags: Iterable[str] = (),
         default: Any = None,
     ) -> V:
-        """As `get_or_load`, for asyncio: the loader is awaited, in a task of its own."""
+        """Behaves like `get_or_load`, for asyncio: the loader is awaited, in a task of its own."""
         value = self._find(key, MISSING)
         if value is MISSING:
             given, load = _tags(tags), _with_ttl_async(partial(loader, key), ttl)
@@ -245,7 +245,7 @@ class TieredCache(Generic[K, V]):
         return _reads.write(self._space, (key,), {}, value, lifetime(ttl), _tags(tags))
 
     async def aset(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
-        """As `set`, for asyncio."""
+        """Behaves like `set`, for asyncio."""
         return await _reads.write_async(self._space, (key,), {}, value, lifetime(ttl), _tags(tags))
 
     def delete(self, key: K, *, strict: bool = False) -> bool:
@@ -260,7 +260,7 @@ class TieredCache(Generic[K, V]):
         return confirmed(_reads.remove(self._space, (key,), {}), strict)
 
     async def adelete(self, key: K, *, strict: bool = False) -> bool:
-        """As `delete`, for asyncio."""
+        """Behaves like `delete`, for asyncio."""
         return confirmed(await _reads.remove_async(self._space, (key,), {}), strict)
 
     def expire(self, key: K, *, strict: bool = False) -> bool:
@@ -268,7 +268,7 @@ class TieredCache(Generic[K, V]):
         return confirmed(_reads.expire(self._space, (key,), {}), strict)
 
     async def aexpire(self, key: K, *, strict: bool = False) -> bool:
-        """As `expire`, for asyncio."""
+        """Behaves like `expire`, for asyncio."""
         return confirmed(await _reads.expire_async(self._space, (key,), {}), strict)
 
     def touch(self, key: K, ttl: Seconds | EllipsisType | None = ...) -> bool:
@@ -280,7 +280,7 @@ class TieredCache(Generic[K, V]):
         return _answered(_reads.operate(self._space, (key,), {}, self._touch(ttl)))
 
     async def atouch(self, key: K, ttl: Seconds | EllipsisType | None = ...) -> bool:
-        """As `touch`, for asyncio."""
+        """Behaves like `touch`, for asyncio."""
         return _answered(await _reads.operate_async(self._space, (key,), {}, self._touch(ttl)))
 
     @staticmethod
@@ -303,7 +303,7 @@ class TieredCache(Generic[K, V]):
         return addition.is_added
 
     async def aadd(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
-        """As `add`, for asyncio."""
+        """Behaves like `add`, for asyncio."""
         addition = _Addition(self._space, value, ttl)
         addition.record_outcome(await _reads.read_async(self._space, (key,), {}, addition.load_async, _tags(tags)))
         return addition.is_added
@@ -325,7 +325,7 @@ class TieredCache(Generic[K, V]):
         return _sum(run(self._space.native()[0], steps))
 
     async def aincr(self, key: K, delta: int = 1, ttl: Seconds | None = None) -> int:
-        """As `incr`, for asyncio."""
+        """Behaves like `incr`, for asyncio."""
         steps = self._counting(key, delta, ttl)
         return _sum(await run_async(self._space.native()[0], steps))
 
@@ -356,7 +356,7 @@ class TieredCache(Generic[K, V]):
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
 
     async def aget_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """As `get_many`, for asyncio."""
+        """Behaves like `get_many`, for asyncio."""
         wanted = list(dict.fromkeys(keys))
         found = self._found_here(wanted)
         rest = [key for key in wanted if key not in found]
@@ -419,7 +419,7 @@ class TieredCache(Generic[K, V]):
         *,
         tags: Iterable[str] = (),
     ) -> dict[K, V]:
-        """As `get_or_load_many`, for asyncio."""
+        """Behaves like `get_or_load_many`, for asyncio."""
         wanted = list(dict.fromkeys(keys))
         found = self._found_here(wanted)
         rest = [key for key in wanted if key not in found]
@@ -444,7 +444,7 @@ class TieredCache(Generic[K, V]):
     async def aset_many(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()
     ) -> bool:
-        """As `set_many`, for asyncio."""
+        """Behaves like `set_many`, for asyncio."""
         return not await _reads.write_many_async(self._space, _pairs(items), lifetime(ttl), _tags(tags))
 
     def delete_many(self, keys: Iterable[K], *, strict: bool = False) -> bool:
@@ -454,7 +454,7 @@ class TieredCache(Generic[K, V]):
         return confirmed(self._removed(outcomes), strict)
 
     async def adelete_many(self, keys: Iterable[K], *, strict: bool = False) -> bool:
-        """As `delete_many`, for asyncio."""
+        """Behaves like `delete_many`, for asyncio."""
         session, all_steps = self._removals(keys)
         outcomes = await _many.run_many_async(session, all_steps)
         return confirmed(self._removed(outcomes), strict)
@@ -484,7 +484,7 @@ class TieredCache(Generic[K, V]):
         return confirmed(_reads.bump(self._space, None), strict)
 
     async def aclear(self, *, strict: bool = False) -> bool:
-        """As `clear`, for asyncio."""
+        """Behaves like `clear`, for asyncio."""
         return confirmed(await _reads.bump_async(self._space, None), strict)
 
     def invalidate_tag(self, tag: str, *, strict: bool = False) -> bool:
@@ -492,7 +492,7 @@ class TieredCache(Generic[K, V]):
         return confirmed(_reads.bump(self._space, _tags((tag,))[0]), strict)
 
     async def ainvalidate_tag(self, tag: str, *, strict: bool = False) -> bool:
-        """As `invalidate_tag`, for asyncio."""
+        """Behaves like `invalidate_tag`, for asyncio."""
         return confirmed(await _reads.bump_async(self._space, _tags((tag,))[0]), strict)
 
     def stats(self) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def replace(space: Space, key: Any, function: Function) -> Any:
 
 
 async def replace_async(space: Space, key: Any, function: Function) -> Any:
-    """As `replace`, for tasks."""
+    """Behaves like `replace`, for asyncio."""
     target = _Target(space, key)
     await node_of_async(target.session, target.name)
     return (await run_async(target.session, _replacing(target, function))).value
@@ -165,7 +165,7 @@ def take(space: Space, key: Any) -> tuple[Any, bool]:
 
 
 async def take_async(space: Space, key: Any) -> tuple[Any, bool]:
-    """As `take`, for tasks."""
+    """Behaves like `take`, for asyncio."""
     target = _Target(space, key)
     await node_of_async(target.session, target.name)
     return _finish_take(target, await _many.run_many_async(target.session, {0: target.read()[2], 1: target.remove()}))
@@ -226,7 +226,7 @@ def read_with_remaining(space: Space, key: Any) -> ValueAndRest | None:
 
 
 async def read_with_remaining_async(space: Space, key: Any) -> ValueAndRest | None:
-    """As `read_with_remaining`, for tasks."""
+    """Behaves like `read_with_remaining`, for asyncio."""
     target = _Target(space, key)
     await node_of_async(target.session, target.name)
     reading = _Reading(target)

@@ -225,7 +225,7 @@ def _methods_of(function: Callable[..., Any], made: Any, space: Space, naming: _
         return _reads.remove(space, *naming.name(args, kwargs))
 
     async def cache_ainvalidate(self: Any, /, *args: Any, **kwargs: Any) -> bool:
-        """As `cache_invalidate`, for asyncio."""
+        """Behaves like `cache_invalidate`, for asyncio."""
         return await _reads.remove_async(space, *naming.name(args, kwargs))
 
     def cache_expire(self: Any, /, *args: Any, **kwargs: Any) -> bool:
@@ -233,7 +233,7 @@ def _methods_of(function: Callable[..., Any], made: Any, space: Space, naming: _
         return _reads.expire(space, *naming.name(args, kwargs))
 
     async def cache_aexpire(self: Any, /, *args: Any, **kwargs: Any) -> bool:
-        """As `cache_expire`, for asyncio."""
+        """Behaves like `cache_expire`, for asyncio."""
         return await _reads.expire_async(space, *naming.name(args, kwargs))
 
     def cache_set(self: Any, value: Any, /, *args: Any, **kwargs: Any) -> bool:
@@ -241,7 +241,7 @@ def _methods_of(function: Callable[..., Any], made: Any, space: Space, naming: _
         return _reads.write(space, *naming.name(args, kwargs), value, 0)
 
     async def cache_aset(self: Any, value: Any, /, *args: Any, **kwargs: Any) -> bool:
-        """As `cache_set`, for asyncio."""
+        """Behaves like `cache_set`, for asyncio."""
         return await _reads.write_async(space, *naming.name(args, kwargs), value, 0)
 
     def cache_clear(self: Any) -> bool:
@@ -249,7 +249,7 @@ def _methods_of(function: Callable[..., Any], made: Any, space: Space, naming: _
         return confirmed(_reads.bump(space, None), False)
 
     async def cache_aclear(self: Any) -> bool:
-        """As `cache_clear`, for asyncio."""
+        """Behaves like `cache_clear`, for asyncio."""
         return confirmed(await _reads.bump_async(space, None), False)
 
     def cache_tier2_stats(self: Any) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def run_many(session: Session, all_steps: dict[int, Steps], loader: BulkLoader |
 
 
 async def run_many_async(session: Session, all_steps: dict[int, Steps], loader: AsyncBulkLoader | None = None) -> dict[int, Outcome]:
-    """As `run_many`, for tasks; servers are asked at the same time."""
+    """Behaves like `run_many`, for asyncio; servers are asked at the same time."""
     batch = _Batch(all_steps)
     while batch.needs:
         if sends := batch.sends():
@@ -314,7 +314,7 @@ def read_many(reading: Reading, loader: BulkLoader | None) -> dict[int, Outcome]
 
 
 async def read_many_async(reading: Reading, loader: AsyncBulkLoader | None) -> dict[int, Outcome]:
-    """As `read_many`, for tasks."""
+    """Behaves like `read_many`, for asyncio."""
     session = reading.session
     packed = reading.mget()
     if packed is not None:

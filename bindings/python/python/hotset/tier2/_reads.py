@@ -70,7 +70,7 @@ def read(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Any] | N
 
 
 async def read_async(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Awaitable[Any]] | None, tags: Tags = ()) -> Outcome:
-    """As `read`, for tasks."""
+    """Behaves like `read`, for asyncio."""
     session, namespace = space.native()
     key, full_key = space.key_of(args, kwargs)
     if loader is not None:
@@ -161,7 +161,7 @@ def write(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl: int, tags: 
 
 
 async def write_async(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl: int, tags: Tags = ()) -> bool:
-    """As `write`, for tasks."""
+    """Behaves like `write`, for asyncio."""
     session, namespace = space.native()
     key, call, is_encoded = _write_call(space, args, kwargs, value)
     number = await node_of_async(session, key)
@@ -264,7 +264,7 @@ def write_many(space: Space, pairs: list[tuple[Any, Any]], ttl: int, tags: Tags 
 
 
 async def write_many_async(space: Space, pairs: list[tuple[Any, Any]], ttl: int, tags: Tags = ()) -> list[int]:
-    """As `write_many`, for tasks."""
+    """Behaves like `write_many`, for asyncio."""
     if pairs:
         await node_of_async(space.native()[0], space.key_of((pairs[0][0],), {})[0])
     writing = Writing(space, pairs, ttl, tags)
@@ -305,7 +305,7 @@ def operate(space: Space, args: Args, kwargs: Kwargs, begin: Begin) -> Outcome:
 
 
 async def operate_async(space: Space, args: Args, kwargs: Kwargs, begin: Begin) -> Outcome:
-    """As `operate`, for tasks."""
+    """Behaves like `operate`, for asyncio."""
     session, namespace = space.native()
     key, full_key = space.key_of(args, kwargs)
     number = await node_of_async(session, key)
@@ -321,7 +321,7 @@ def remove(space: Space, args: Args, kwargs: Kwargs) -> bool:
 
 
 async def remove_async(space: Space, args: Args, kwargs: Kwargs) -> bool:
-    """As `remove`, for tasks."""
+    """Behaves like `remove`, for asyncio."""
     return (await operate_async(space, args, kwargs, _remove)).is_confirmed
 
 
@@ -331,7 +331,7 @@ def expire(space: Space, args: Args, kwargs: Kwargs) -> bool:
 
 
 async def expire_async(space: Space, args: Args, kwargs: Kwargs) -> bool:
-    """As `expire`, for tasks."""
+    """Behaves like `expire`, for asyncio."""
     return (await operate_async(space, args, kwargs, _expire)).is_confirmed
 
 
@@ -381,7 +381,7 @@ def bump(space: Space, tag: str | None) -> bool:
 
 
 async def bump_async(space: Space, tag: str | None) -> bool:
-    """As `bump`, for tasks."""
+    """Behaves like `bump`, for asyncio."""
     await node_of_async(space.native()[0], b"")
     session, steps, numbers = _bumps(space, tag)
     return _bumped(session, numbers, await run_many_async(session, steps))
