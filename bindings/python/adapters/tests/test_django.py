@@ -367,7 +367,7 @@ def test_async_methods_are_native():
     [
         (["a"], {}, "LOCATION must be a string"),
         ("redis://localhost", {}, "no server is used"),
-        ("", {"TIMEOUT": "soon"}, "TIMEOUT must be a number of seconds, or None for no end, not 'soon'"),
+        ("", {"TIMEOUT": "soon"}, "TIMEOUT must be a number of seconds, or None for no expiration, not 'soon'"),
         ("", {"TIMEOUT": True}, "TIMEOUT must be"),
         ("", {"TIMEOUT": float("nan")}, "TIMEOUT must be"),
         ("", {"OPTIONS": ["a"]}, "OPTIONS must be a dict"),

@@ -458,8 +458,7 @@ class _RequestLoads:
         self._led: list[str] = []
 
     async def wait(self, key: str) -> _Load | None:
-        """Waits for the load of `key` in progress and returns it; None if the caller must call the
-        app.
+        """Waits for the load of `key` in progress and returns it; None to call the app.
 
         Nothing is awaited between the check of the loads and their change, so no other request runs
         in between.

@@ -27,9 +27,7 @@ _OVERHEAD = 200
 
 
 def _weigh(key: Any, value: Any) -> int:
-    """Returns the weight of an entry: its bytes, or those of an average response without a
-    serializer.
-    """
+    """Returns the weight of an entry: its bytes, or a fixed size without a serializer."""
     return _OVERHEAD + len(key) + (len(value) if isinstance(value, str | bytes) else 10_000)
 
 
