@@ -88,7 +88,7 @@ def test_key_function_names_the_result(pair):
 
 def test_methods_need_a_key(server, tier2):
     shop = tier2(server)
-    with pytest.raises(TypeError, match="give key="):
+    with pytest.raises(TypeError, match="needs key"):
 
         class WithoutKey:
             @hotset.cached(tier2=shop)
@@ -139,7 +139,7 @@ def test_unhashable_or_nameless_arguments_are_errors(pair):
 
 
 def test_errors_of_settings(server, tier2):
-    with pytest.raises(TypeError, match="give tier2="):
+    with pytest.raises(TypeError, match="needs tier2"):
         hotset.cached(local_ttl=5)(len)
     with pytest.raises(TypeError, match=r"hotset\.tier2\.Redis"):
         hotset.cached(tier2="redis://localhost")(lambda: 1)

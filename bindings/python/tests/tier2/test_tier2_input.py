@@ -126,7 +126,7 @@ def test_server_of_another_protocol_is_told(caplog):
             assert prices.stats()["server"]["last_failure"].startswith("protocol")
         finally:
             shop.close()
-    assert "does not speak Redis's protocol" in caplog.text
+    assert "does not use the protocol of Redis" in caplog.text
 
 
 @pytest.mark.parametrize("prefix", ["a b", "ä:ö", "{x}", "%", "!", "p\n", "a:b:c", "日本", "p" * 60])
