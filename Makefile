@@ -27,7 +27,7 @@ LOOM_TEST := $(CARGO) test --release --features async --lib loom_ --
 STRESS_TEST := $(CARGO) test --release --features async --test stress --
 STRESS_CROSSBEAM := $(CARGO) test --release --features async,crossbeam --test stress --
 # What `sanitize` runs: all that has threads, hostile callbacks or damaged files.
-SANITIZED := --features async,serde --test stress --test linear --test model --test expiry_model --test faults --test hostile \
+SANITIZED := --features async,serde --test stress --test linearizability --test model --test expiry_model --test faults --test reentrancy \
              --test loads --test async_loads --test snapshot
 STRESS_ASAN := cargo +nightly test --release --features async --target $(HOST) --test stress --
 LOOM_DEEP_PREEMPTIONS ?= 3
@@ -43,7 +43,7 @@ NEWEST_PYTHON = $$(ls -d target/python/3.*/bin/python | sort -V | tail -1)
 # Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
 SHARD ?= 0/100
 
-.PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-compare bench-wheel \
+.PHONY: help build test fmt-check clippy test-default test-crossbeam doc test-loom demo examples bench bench-cache bench-compare bench-wheel \
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
@@ -233,7 +233,10 @@ demo-c: build-c ## A C proxy before a slow backend: hit ratio and latencies with
 bench-c: build-c ## Reads from C: hotset, an LRU behind a mutex, memcached, Rust (make tools-c first)
 	benches/c/bench.sh
 
-bench: instructions heap bench-wheel bench-snapshot bench-compare ## Every figure: instructions, heap, timers, the snapshot, and side by side with quick_cache
+bench: instructions heap bench-cache bench-wheel bench-snapshot bench-compare ## Every figure: instructions, heap, microbenchmarks, timers, the snapshot, and side by side with quick_cache
+
+bench-cache: ## Microbenchmarks of one cache, by criterion, against the run before (ARGS="--quick get")
+	$(CARGO) bench --bench cache -- $(ARGS)
 
 bench-compare: ## hotset side by side with quick_cache (ARGS="--quick --peers quick_cache,moka")
 	benches/compare.sh all $(ARGS)

@@ -1,13 +1,15 @@
-//! What the snapshot costs, beside what it is measured by: `cargo bench --bench snapshot`, or with a number of entries and of rounds:
-//! `cargo bench --bench snapshot -- 100000 5`.
+//! What a snapshot costs, beside the references of its targets: `cargo bench --bench snapshot`, or
+//! with a number of entries and of rounds: `cargo bench --bench snapshot -- 100000 5`.
 //!
-//! The two sides of a ratio take turns, and the median of the rounds' ratios is printed: a shared machine changes from round to round.
+//! The two sides of a ratio are measured in turn, and the median of the rounds' ratios is printed:
+//! the speed of a shared machine changes from round to round.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use hotset::Cache;
 use hotset::snapshot::LoadOptions;
 
@@ -16,7 +18,7 @@ const VALUE: usize = 100;
 type Bytes = Cache<u64, Vec<u8>>;
 
 fn empty(entries: u64) -> Bytes {
-    // So much room that all stay.
+    // Nothing is evicted.
     Cache::new(entries as usize + entries as usize / 8)
 }
 
@@ -32,7 +34,7 @@ fn timed<T>(run: impl FnOnce() -> T) -> (Duration, T) {
     (start.elapsed(), result)
 }
 
-/// What a program would do that has the bytes at hand: write them, and see that they are on the disk.
+/// Writes `bytes` bytes and syncs them to disk: the reference for saving.
 fn write_plainly(path: &Path, bytes: u64) {
     let block = vec![0x5a; 1 << 16];
     let mut file = File::create(path).unwrap();
@@ -54,7 +56,7 @@ fn ms(times: &[Duration]) -> f64 {
     median(times.iter().map(|time| time.as_secs_f64() * 1e3).collect())
 }
 
-/// The median of the ratios of two rounds each.
+/// Returns the median of the ratios of each round.
 fn ratio(over: &[Duration], under: &[Duration]) -> f64 {
     median(
         over.iter()
@@ -64,7 +66,7 @@ fn ratio(over: &[Duration], under: &[Duration]) -> f64 {
     )
 }
 
-/// A folder on the disk that the build is on: a temporary one may lie in memory, where fsync costs nothing.
+/// A folder on the disk of the build: a temporary one may be in memory, where fsync costs nothing.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -73,9 +75,23 @@ impl Drop for Folder {
     }
 }
 
+/// Measures what saving and loading a snapshot costs.
+#[derive(Parser)]
+#[command(name = "snapshot")]
+struct Args {
+    /// The entries of the cache
+    #[arg(default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    entries: u64,
+    /// The rounds of which the median is printed
+    #[arg(default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
+    /// Passed by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
 fn main() {
-    let mut args = std::env::args().filter_map(|arg| arg.parse::<u64>().ok());
-    let (entries, rounds) = (args.next().unwrap_or(1_000_000).max(1), args.next().unwrap_or(7).max(1));
+    let Args { entries, rounds, .. } = Args::parse();
     let folder = Folder(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-snapshot-{}", std::process::id())));
     fs::create_dir_all(&folder.0).unwrap();
     let (saved, plain) = (folder.0.join("saved"), folder.0.join("plain"));

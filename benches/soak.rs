@@ -1,11 +1,15 @@
-//! Mixed operations at full speed for as long as asked, with memory watched: `make soak MINUTES=10`.
+//! Mixed operations at full speed, with memory watched: `make soak MINUTES=10`.
 //!
-//! The threads change with every interval, and so does what they do: times to live, the hot keys, the capacity, clears, loads that
-//! fail or panic, scans; caches of every policy come and go. Each value is counted, and what the process has in memory is read
-//! from the system. It fails if memory is not flat: if it ever exceeds, in the second half, what it was in the second quarter by more
-//! than a twentieth and some megabytes; or if in the end a value is left.
+//! The threads change with every interval, and so do their operations: times to live, the hot keys,
+//! the capacity, clears, loads that fail or panic, scans; caches of every policy are created and
+//! dropped. Each value is counted, and the resident memory is read from the system. The program fails
+//! if memory is not flat: if its maximum in the second half exceeds that of the second quarter by more
+//! than a twentieth and 8 MiB; or if a value is left at the end.
 
+use clap::Parser;
 use hotset::{Cache, Policy, Ttl};
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -15,7 +19,7 @@ use std::time::{Duration, Instant};
 const THREADS: u64 = 4;
 const INTERVALS: u64 = 20;
 const CAPACITY: u64 = 20_000;
-/// Beyond the twentieth: what allocators of the threads keep.
+/// Allowed beyond the twentieth: memory that the allocator keeps for threads.
 const SLACK: u64 = 8 << 20;
 const POLICIES: [Policy; 5] = [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random];
 
@@ -47,17 +51,6 @@ impl Drop for Value {
     }
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % bound
-    }
-}
-
 fn build(policy: Policy, capacity: u64, short: bool) -> Cache<u64, Value> {
     let builder = Cache::builder()
         .max_weight(capacity)
@@ -76,20 +69,24 @@ fn build(policy: Policy, capacity: u64, short: bool) -> Cache<u64, Value> {
 
 struct Intended;
 
-fn one(cache: &Cache<u64, Value>, random: &mut Random, phase: u64, fresh: &mut u64) {
-    // Each phase has hot keys of its own, of which some were hot before.
-    let key = match random.below(10) {
-        0..6 => phase * 500 + random.below(1000),
-        6..9 => random.below(200_000),
+fn one(cache: &Cache<u64, Value>, random: &mut Xoshiro256PlusPlus, phase: u64, fresh: &mut u64) {
+    // Each phase has its own hot keys, some of which were hot in the phase before.
+    let key = match random.random_range(0..10_u64) {
+        0..6 => phase * 500 + random.random_range(0..1000),
+        6..9 => random.random_range(0..200_000),
         _ => {
-            *fresh += 1; // a scan, of keys never seen again
+            *fresh += 1; // a scan of new keys
             1 << 40 | *fresh << 8
         }
     };
-    match random.below(100) {
+    match random.random_range(0..100_u64) {
         0..50 => drop(cache.get(&key).map(|value| value.check(key))),
         50..70 => cache.insert(key, Value::new(key)),
-        70..74 => cache.insert_with_ttl(key, Value::new(key), Duration::from_millis(random.below(2000))),
+        70..74 => cache.insert_with_ttl(
+            key,
+            Value::new(key),
+            Duration::from_millis(random.random_range(0..2000)),
+        ),
         74 => cache.insert_with_ttl(key, Value::new(key), Ttl::Never),
         75..80 => drop(cache.remove(&key)),
         80..90 => cache.get_or_insert_with(key, || Value::new(key)).check(key),
@@ -116,22 +113,22 @@ fn one(cache: &Cache<u64, Value>, random: &mut Random, phase: u64, fresh: &mut u
     }
 }
 
-fn work(caches: &[Cache<u64, Value>], phase: u64, thread: u64, over: &AtomicBool) {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (phase << 8 | thread));
+fn work(caches: &[Cache<u64, Value>], phase: u64, thread: u64, done: &AtomicBool) {
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(phase << 8 | thread);
     let mut fresh = phase << 24 | thread << 20;
-    while !over.load(Relaxed) {
-        let cache = &caches[random.below(caches.len() as u64) as usize];
+    while !done.load(Relaxed) {
+        let cache = &caches[random.random_range(0..caches.len())];
         (0..1000).for_each(|_| one(cache, &mut random, phase, &mut fresh));
         OPERATIONS.fetch_add(1000, Relaxed);
-        match random.below(400) {
+        match random.random_range(0..400_u64) {
             0..4 => {
-                // One that comes and goes.
-                let policy = POLICIES[random.below(5) as usize];
-                let other = build(policy, random.below(3000), random.below(2) == 0);
+                // A short-lived cache.
+                let policy = POLICIES[random.random_range(0..POLICIES.len())];
+                let other = build(policy, random.random_range(0..3000), random.random());
                 (0..5000).for_each(|_| one(&other, &mut random, phase, &mut fresh));
                 OPERATIONS.fetch_add(5000, Relaxed);
             }
-            4 => cache.set_capacity(CAPACITY / (1 + random.below(4))),
+            4 => cache.set_capacity(CAPACITY / (1 + random.random_range(0..4))),
             5..8 => cache.set_capacity(CAPACITY),
             8 => cache.clear(),
             9 => cache.iter().take(1000).for_each(|(key, value)| value.check(key)),
@@ -140,9 +137,9 @@ fn work(caches: &[Cache<u64, Value>], phase: u64, thread: u64, over: &AtomicBool
     }
 }
 
-/// What the process has in memory, in bytes.
+/// Returns the resident memory of the process, in bytes.
 fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("soak needs Linux's /proc");
     let pages: u64 = statm
         .split(' ')
         .nth(1)
@@ -151,42 +148,59 @@ fn resident() -> u64 {
     pages * 4096
 }
 
+/// Runs mixed operations and watches memory.
+#[derive(Parser)]
+#[command(name = "soak")]
+struct Args {
+    /// How long to run, in minutes
+    #[arg(default_value = "1", value_parser = minutes)]
+    minutes: f64,
+    /// Passed by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn minutes(value: &str) -> Result<f64, String> {
+    let minutes = value
+        .parse()
+        .ok()
+        .filter(|minutes| (0.05..=100_000.0).contains(minutes));
+    minutes.ok_or_else(|| "not a number from 0.05 to 100000".to_owned())
+}
+
 fn main() -> ExitCode {
-    let minutes = std::env::args()
-        .skip(1)
-        .find_map(|argument| argument.parse::<f64>().ok());
-    let minutes = minutes.unwrap_or(1.0).clamp(0.05, 100_000.0);
+    let minutes = Args::parse().minutes;
     let interval = Duration::from_secs_f64(minutes * 60.0 / INTERVALS as f64);
     println!("| minute | operations | per second | resident MB | values | entries |");
     println!("|---|---|---|---|---|---|");
     let caches: Vec<_> = POLICIES.iter().map(|policy| build(*policy, CAPACITY, false)).collect();
     let (begun, mut seen, mut before) = (Instant::now(), Vec::new(), 0);
     for phase in 0..INTERVALS {
-        let over = AtomicBool::new(false);
+        let done = AtomicBool::new(false);
         let most = thread::scope(|scope| {
             for number in 0..THREADS {
-                let (caches, over) = (&caches, &over);
-                scope.spawn(move || work(caches, phase, number, over));
+                let (caches, done) = (&caches, &done);
+                scope.spawn(move || work(caches, phase, number, done));
             }
             let (end, mut most) = (Instant::now() + interval, 0);
             while Instant::now() < end {
                 thread::sleep(interval / 20);
                 most = most.max(resident());
             }
-            over.store(true, Relaxed);
+            done.store(true, Relaxed);
             most
         });
-        let done = OPERATIONS.load(Relaxed);
+        let total = OPERATIONS.load(Relaxed);
         let entries: usize = caches.iter().map(|cache| cache.len()).sum();
         println!(
             "| {:.1} | {:.1} M | {:.2} M | {:.1} | {} | {entries} |",
             begun.elapsed().as_secs_f64() / 60.0,
-            done as f64 / 1e6,
-            (done - before) as f64 / interval.as_secs_f64() / 1e6,
+            total as f64 / 1e6,
+            (total - before) as f64 / interval.as_secs_f64() / 1e6,
             most as f64 / f64::from(1 << 20),
             LIVE.load(Relaxed),
         );
-        before = done;
+        before = total;
         seen.push(most);
     }
     caches.iter().for_each(|cache| {

@@ -1,12 +1,12 @@
-//! What threads that are gone, and readers that stay, cost the others. Ratios within one process; the counts behind them are asserted
-//! in `tests/garbage.rs`, `tests/thread_memory.rs` and in the library's tests.
+//! What ended threads and long readers cost other threads. Ratios within one process; the counts
+//! behind them are asserted in `tests/garbage.rs`, `tests/thread_memory.rs` and the library's tests.
 
 use hotset::Cache;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Nanoseconds per evicting insertion: the best of a few rounds.
+/// Returns the nanoseconds per evicting insertion: the best of five rounds.
 fn rate(cache: &Cache<u64, u64>) -> f64 {
     let mut best = f64::MAX;
     for round in 0..5u64 {
@@ -23,7 +23,7 @@ fn filled() -> Cache<u64, u64> {
     cache
 }
 
-/// Has this many threads use the cache, all living at the same time.
+/// Has `threads` threads use the cache, all alive at the same time.
 fn together(threads: usize, cache: &Cache<u64, u64>, run: fn(&Cache<u64, u64>)) {
     let barrier = Barrier::new(threads);
     thread::scope(|scope| {
@@ -71,7 +71,7 @@ fn main() {
     cache.run_pending();
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     println!(
-        "\n500,000 values of 1 kB held up by a reader: the longest insertion meanwhile took {:.2} ms, the first one after it",
+        "\n500,000 values of 1 kB retired while a reader is pinned: the longest insertion took {:.2} ms, the first one after it",
         ms(held)
     );
     println!(

@@ -1,16 +1,23 @@
-//! What a timer costs: `cargo bench --bench wheel`, or with a number of timers and of hours: `cargo bench --bench wheel -- 1000000 1`.
+//! What a timer costs: `cargo bench --bench wheel`, or with a number of timers and of hours:
+//! `cargo bench --bench wheel -- 1000000 1`.
 //!
-//! Ten million timers are set for random moments of the next ten hours; then five hours pass. An entry is a cache line of its own, in
-//! no useful order, so every touch of one that is not in the processor's caches is a miss to memory: the first
-//! table says what that costs here, by the same access pattern without a wheel.
+//! Ten million timers are scheduled for random instants of the next ten hours; then five hours pass.
+//! An entry is a cache line of its own, in random order, so every access to one that is not in the
+//! processor's caches is a miss to memory: the first rows show the cost of that on this machine, by
+//! the same access pattern without a wheel.
 
 use std::cell::Cell;
 use std::hint::black_box;
 use std::num::NonZeroU64;
 use std::time::Instant;
 
-// The building blocks depend on nothing else, so they need no public door; but as cargo compiles benches like tests, theirs
-// come along, and what those need.
+use clap::Parser;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+// The building blocks depend on nothing else, so they need not be public. As cargo compiles benches
+// like tests, their tests are compiled too, and the modules that those need.
 #[allow(unused, unreachable_pub)]
 #[path = "../src/policy/mod.rs"]
 mod policy;
@@ -61,22 +68,7 @@ impl Timers for Store {
     }
 }
 
-/// Steele, Lea and Flood's SplitMix64 (2014).
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *state;
-    z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ z >> 31
-}
-
-fn shuffle(handles: &mut [Handle], state: &mut u64) {
-    for at in (1..handles.len()).rev() {
-        handles.swap(at, random(state) as usize % (at + 1));
-    }
-}
-
-/// Runs and prints what it took per operation; `run` returns how many there were.
+/// Runs `run`, which returns its number of operations, and prints the time of each.
 fn measure(what: &str, run: impl FnOnce() -> u64) {
     let start = Instant::now();
     let n = run();
@@ -84,16 +76,32 @@ fn measure(what: &str, run: impl FnOnce() -> u64) {
     println!("| {what} | {n} | {:.1} |", ns / n.max(1) as f64);
 }
 
-/// A function of its own, so that a profiler can tell it from the rest.
+/// Expires what is due. A function of its own, so that a profiler shows it.
 #[inline(never)]
 fn expire(wheel: &mut Wheel<Handle>, store: &Store, now: u64, fired: &mut Vec<Handle>) {
     while wheel.advance(store, now, 1000, |_, handle| fired.push(handle)) {}
 }
 
+/// Measures what timers cost.
+#[derive(Parser)]
+#[command(name = "wheel")]
+struct Args {
+    /// The number of timers
+    #[arg(default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    timers: u64,
+    /// The hours within which they expire
+    #[arg(default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    hours: u64,
+    /// Passed by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
 fn main() {
-    let mut args = std::env::args().filter_map(|arg| arg.parse().ok());
-    let (count, hours) = (args.next().unwrap_or(10_000_000), args.next().unwrap_or(10));
-    let seed = &mut 42;
+    let Args {
+        timers: count, hours, ..
+    } = Args::parse();
+    let random = &mut Xoshiro256PlusPlus::seed_from_u64(42);
     let entry = |_| Entry {
         deadline: Cell::new(0),
         place: Cell::new(IDLE),
@@ -101,7 +109,7 @@ fn main() {
     let store = &Store((0..count).map(entry).collect());
     let created: Vec<Handle> = (1..=count).filter_map(Handle::new).collect();
     let mut shuffled = created.clone();
-    shuffle(&mut shuffled, seed);
+    shuffled.shuffle(random);
     println!("{count} timers\n\n| what | times | ns each |\n|---|---:|---:|");
 
     measure("a cold entry: read and written, prefetched 4 ahead", || {
@@ -124,13 +132,13 @@ fn main() {
 
     let mut wheel = Wheel::new();
     let mut now = SECOND;
-    let set = |handle: Handle, now: u64, seed: &mut u64| {
-        let delay = (u128::from(random(seed)) * u128::from(hours * HOUR)) >> 64;
-        store.at(handle).deadline.set(now + delay as u64);
+    let set = |handle: Handle, now: u64, random: &mut Xoshiro256PlusPlus| {
+        let delay = random.random_range(0..hours * HOUR);
+        store.at(handle).deadline.set(now + delay);
     };
     measure("schedule, entries in order", || {
         for &handle in &created {
-            set(handle, now, seed);
+            set(handle, now, random);
             _ = wheel.schedule(store, handle);
         }
         count
@@ -140,7 +148,7 @@ fn main() {
         count
     });
     for &handle in &created {
-        set(handle, now, seed);
+        set(handle, now, random);
     }
     measure("schedule, cold entries", || {
         shuffled.iter().for_each(|&handle| _ = wheel.schedule(store, handle));
@@ -153,7 +161,7 @@ fn main() {
         count / 10
     });
     for &handle in &shuffled[..shuffled.len() / 10] {
-        set(handle, now, seed);
+        set(handle, now, random);
         _ = wheel.schedule(store, handle);
     }
 
@@ -167,10 +175,10 @@ fn main() {
             }
             fired.len() as u64
         });
-        // As many live ones as before.
-        measure("schedule what expired", || {
+        // The number of scheduled timers stays the same.
+        measure("schedule the expired ones again", || {
             for &handle in &fired {
-                set(handle, now, seed);
+                set(handle, now, random);
                 _ = wheel.schedule(store, handle);
             }
             fired.drain(..).len() as u64

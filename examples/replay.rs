@@ -17,6 +17,8 @@ mod formats;
 mod heap;
 #[path = "replay/oracle.rs"]
 mod oracle;
+#[path = "replay/plot.rs"]
+mod plot;
 #[path = "replay/progress.rs"]
 mod progress;
 #[path = "replay/report.rs"]
@@ -32,7 +34,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use args::{Capacity, Options, Request};
+use args::{Capacity, Options};
 use progress::Progress;
 use report::{Report, Row};
 use run::Bound;
@@ -56,15 +58,7 @@ impl From<String> for Failure {
 }
 
 fn main() -> ExitCode {
-    let options = match args::parse(std::env::args_os().skip(1)) {
-        Ok(Request::Replay(options)) => options,
-        Ok(Request::Help) => return exit(say(args::HELP)),
-        Err(message) => {
-            let _ = writeln!(io::stderr(), "replay: {message}\nTry --help.");
-            return ExitCode::from(2);
-        }
-    };
-    exit(replay_all(&options))
+    exit(replay_all(&args::parse()))
 }
 
 fn exit(result: Result<(), Failure>) -> ExitCode {
@@ -101,7 +95,7 @@ fn replay_all(options: &Options) -> Result<(), Failure> {
         }
     }
     let path = options.svg.clone().unwrap_or_else(default_chart);
-    std::fs::write(&path, chart::draw(&reports)).map_err(|e| format!("{}: {e}", path.display()))?;
+    std::fs::write(&path, chart::draw(&reports)?).map_err(|e| format!("{}: {e}", path.display()))?;
     say(&format!("Chart: {}\n{}\n", path.display(), report::sentence(&reports)))
 }
 
@@ -162,7 +156,7 @@ fn measure(trace: &Trace, options: &Options) -> Result<Report, String> {
             let label = format!(
                 "{}: {}, capacity {capacity} ({}/{})",
                 trace.name,
-                contender.name,
+                contender.name(),
                 i + 1,
                 capacities.len()
             );
@@ -172,7 +166,7 @@ fn measure(trace: &Trace, options: &Options) -> Result<Report, String> {
             } else {
                 Bound::Entries(capacity)
             };
-            let outcome = run::replay(trace, contender.policy, bound, options.threads, &progress)?;
+            let outcome = run::replay(trace, contender.policy(), bound, options.threads, &progress)?;
             if ratios.is_empty() {
                 rate = requests / outcome.elapsed.as_secs_f64().max(1e-9);
                 peak = outcome.peak;
@@ -196,7 +190,7 @@ fn measure(trace: &Trace, options: &Options) -> Result<Report, String> {
         unique: trace.unique,
         bytes,
         threads: options.threads,
-        policies: options.contenders.iter().map(|contender| contender.name).collect(),
+        policies: options.contenders.iter().map(|contender| contender.name()).collect(),
         rows,
     })
 }

@@ -1,15 +1,17 @@
-//! A stampede: a thousand threads ask for one cold key at the same moment. Its loader runs once, and all get its value; calls for
-//! other keys do not wait.
+//! A stampede: a thousand threads look up one absent key at the same time. Its loader runs once, and
+//! all threads get its value; calls for other keys do not wait.
 //!
 //!     cargo run --release --example stampede
 
+use hdrhistogram::Histogram;
 use hotset::Cache;
 use std::process::ExitCode;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// How often the loader ran when so many threads asked for `key` at once, and whether all got its value.
+/// Has `threads` threads load `key` concurrently. Returns how often the loader ran, and whether all
+/// threads got its value.
 fn herd(cache: &Cache<u64, u64>, key: u64, threads: usize, load: Duration) -> (usize, bool) {
     let (loads, right, start) = (AtomicUsize::new(0), AtomicUsize::new(0), Barrier::new(threads));
     std::thread::scope(|scope| {
@@ -28,37 +30,42 @@ fn herd(cache: &Cache<u64, u64>, key: u64, threads: usize, load: Duration) -> (u
     (loads.into_inner(), right.into_inner() == threads)
 }
 
-/// The sorted latencies of gets and inserts of other keys while `work` runs.
-fn beside(cache: &Cache<u64, u64>, work: impl FnOnce()) -> [Vec<Duration>; 2] {
+/// The latencies in nanoseconds of gets and of inserts.
+type Latencies = [Histogram<u64>; 2];
+
+/// Measures gets and inserts of other keys while `work` runs.
+fn beside(cache: &Cache<u64, u64>, work: impl FnOnce()) -> Latencies {
     let (ready, done) = (Barrier::new(2), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
-            let mut times = [Vec::new(), Vec::new()];
+            // Three significant digits; longer than a minute counts as a minute.
+            let empty = || Histogram::new_with_max(60_000_000_000, 3).expect("valid bounds");
+            let mut times = [empty(), empty()];
             ready.wait();
             for i in 0.. {
                 let before = Instant::now();
                 cache.get(&(i % 1000));
                 let between = Instant::now();
                 cache.insert(1_000_000 + i, i);
-                times[1].push(between.elapsed());
-                times[0].push(between - before);
+                let after = Instant::now();
+                times[0].saturating_record((between - before).as_nanos() as u64);
+                times[1].saturating_record((after - between).as_nanos() as u64);
                 if done.load(Relaxed) {
                     break;
                 }
             }
-            times.iter_mut().for_each(|times| times.sort());
             times
         });
         ready.wait();
         work();
         done.store(true, Relaxed);
-        watcher.join().unwrap()
+        watcher.join().expect("the measuring thread does not panic")
     })
 }
 
-fn print(what: &str, [gets, inserts]: &[Vec<Duration>; 2]) {
+fn print(what: &str, [gets, inserts]: &Latencies) {
     for (call, times) in [("get", gets), ("insert", inserts)] {
-        let at = |q: f64| times[((times.len() - 1) as f64 * q) as usize];
+        let at = |q: f64| Duration::from_nanos(times.value_at_quantile(q));
         println!(
             "{what:<22} {call:<6} p50 {:>8.0?}  p99.9 {:>8.0?}  worst {:>8.0?}  ({} calls)",
             at(0.5),
@@ -69,7 +76,8 @@ fn print(what: &str, [gets, inserts]: &[Vec<Duration>; 2]) {
     }
 }
 
-/// `crowd` threads on one key; then eight beside calls for other keys, with a loader that takes `load`.
+/// Runs `crowd` threads on one key; then eight threads on another key beside calls for other keys,
+/// with a loader that takes `load`. Returns whether the loader ran once and no other call waited.
 fn run(crowd: usize, load: Duration) -> bool {
     let start = Instant::now();
     let (loads, right) = herd(&Cache::new(10_000), 1, crowd, load);
@@ -89,9 +97,9 @@ fn run(crowd: usize, load: Duration) -> bool {
     print("other keys, the herd", &herded);
     ok &= loads == 1;
 
-    // Had other keys waited for the load, one call at least would have taken as long, and few would have been done.
+    // If calls for other keys waited for the load, few of them would complete while it runs.
     let done = herded[0].len() as f64 / alone[0].len() as f64;
-    println!("calls for other keys done meanwhile: {done:.2} times those without the herd");
+    println!("calls for other keys completed during the load: {done:.2} times those without the herd");
     ok && done > 0.1
 }
 
@@ -99,12 +107,12 @@ fn main() -> ExitCode {
     if run(1000, Duration::from_millis(300)) {
         ExitCode::SUCCESS
     } else {
-        eprintln!("stampede: it did not hold");
+        eprintln!("stampede: a loader ran more than once, or other calls waited for it");
         ExitCode::FAILURE
     }
 }
 
 #[test]
-fn the_loader_runs_once() {
+fn stampede_runs_one_loader() {
     assert!(run(100, Duration::from_millis(30)));
 }

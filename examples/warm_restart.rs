@@ -14,6 +14,8 @@ mod curves;
 #[path = "replay/formats.rs"]
 #[allow(dead_code)]
 mod formats;
+#[path = "replay/plot.rs"]
+mod plot;
 #[path = "replay/progress.rs"]
 #[allow(dead_code)]
 mod progress;
@@ -32,9 +34,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::Parser;
+use plotters::style::RGBColor;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+
 use curves::Curve;
 use service::{Event, Job};
-use workload::Random;
 
 /// Hit ratios before and after the restart are those of so many windows.
 const COMPARED: usize = 10;
@@ -109,7 +115,7 @@ struct Before {
 }
 
 /// Fills and saves, and kills the process at a random moment of a later save.
-fn fill_and_kill(job: &Job, random: &mut Random) -> Result<Before, String> {
+fn fill_and_kill(job: &Job, random: &mut Xoshiro256PlusPlus) -> Result<Before, String> {
     let mut running = Running::start(job)?;
     let mut before = Before {
         ratios: Vec::new(),
@@ -117,7 +123,7 @@ fn fill_and_kill(job: &Job, random: &mut Random) -> Result<Before, String> {
         saved: 0,
     };
     let mut longest = Duration::from_millis(1);
-    let mut saves = 1 + random.next() as usize % LATER_SAVES;
+    let mut saves = random.random_range(1..=LATER_SAVES);
     let mut begun = Instant::now();
     loop {
         match running.next()?.ok_or("the service ended before it could be killed")? {
@@ -135,7 +141,7 @@ fn fill_and_kill(job: &Job, random: &mut Random) -> Result<Before, String> {
             Event::Loaded { .. } | Event::FirstHit { .. } => {}
         }
     }
-    std::thread::sleep(longest.mul_f64((random.next() % 1_000) as f64 / 1_000.0));
+    std::thread::sleep(longest.mul_f64(random.random()));
     running
         .child
         .kill()
@@ -192,7 +198,8 @@ fn demonstrate(trace: Option<PathBuf>, folder: &Path, svg: &Path, out: &mut impl
         trace: trace.clone(),
         from,
     };
-    let mut random = Random::new(RandomState::new().hash_one(0));
+    // The kill must hit another place of the save in every run.
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(RandomState::new().hash_one(0));
 
     match &trace {
         Some(path) => writeln!(out, "Trace: {}", path.display()),
@@ -235,28 +242,29 @@ fn demonstrate(trace: Option<PathBuf>, folder: &Path, svg: &Path, out: &mut impl
     let curves = [
         Curve {
             name: "before the kill",
-            colour: "#222222",
+            color: RGBColor(0x22, 0x22, 0x22),
             sign: '*',
             from: 0,
             ratios: &before.ratios,
         },
         Curve {
             name: "cold start",
-            colour: "#0072b2",
+            color: RGBColor(0x00, 0x72, 0xb2),
             sign: 'o',
             from: before.ratios.len(),
             ratios: &cold.ratios,
         },
         Curve {
             name: "warm restart",
-            colour: "#d55e00",
+            color: RGBColor(0xd5, 0x5e, 0x00),
             sign: '#',
             from: before.ratios.len(),
             ratios: &warm.ratios,
         },
     ];
     writeln!(out, "\n{}", curves::text(&curves, before.ratios.len())).map_err(said)?;
-    std::fs::write(svg, curves::svg(&curves, before.ratios.len())).map_err(|e| format!("{}: {e}", svg.display()))?;
+    let chart = curves::svg(&curves, before.ratios.len())?;
+    std::fs::write(svg, chart).map_err(|e| format!("{}: {e}", svg.display()))?;
     writeln!(out, "Chart: {}", svg.display()).map_err(said)?;
 
     // A window is noisy, and popularity moves on while the service is down.
@@ -274,16 +282,20 @@ fn in_a_folder(trace: Option<PathBuf>, svg: &Path, out: &mut impl Write) -> Resu
     result
 }
 
+/// Kills a process while it saves its cache, and compares a warm restart from the snapshot with a
+/// cold start.
+#[derive(Parser)]
+#[command(name = "warm_restart")]
+struct Args {
+    /// A trace to run on (`replay --help` lists the formats) [default: a generated workload]
+    #[arg(value_name = "TRACE")]
+    trace: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     let result = match Job::handed() {
         Some(job) => job.and_then(|job| service::run(&job)).map(|()| true),
-        None => {
-            let mut args = std::env::args_os().skip(1).map(PathBuf::from);
-            match (args.next(), args.next()) {
-                (_, Some(_)) => Err("one trace at a time".to_owned()),
-                (trace, None) => in_a_folder(trace, &default_chart(), &mut io::stdout()),
-            }
-        }
+        None => in_a_folder(Args::parse().trace, &default_chart(), &mut io::stdout()),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,16 +1,14 @@
-//! The cache as its users see it: keys, values and handles.
+//! The cache: its handle, its lookups and its statistics.
 
 use crate::builder::{Builder, DefaultHasher, Weigher};
-use crate::compute::Change;
 use crate::engine::{Deadlines, Engine, Entry, Settings};
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::flight::Flights;
 use crate::map::Header;
 use crate::negative::Failures;
-use crate::prim::panics::Panics;
 use crate::prim::sync::Ordering;
-use crate::reader::{Iter, Reader};
+use crate::reader::{Iter, Keys, Reader, Scan};
 use crate::reclaim::{Brief, Guard};
 use crate::refresh::Runner;
 use crate::snapshot::{AutoSnapshotter, SnapshotSlot};
@@ -19,25 +17,38 @@ use crate::ticker::Service;
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// A concurrent cache. Cloning gives another handle to the same cache.
+/// A concurrent cache of keys `K` and values `V`. Cloning it returns another handle to the same cache.
 ///
-/// Keys and values may be dropped by any thread that uses the cache, some time after they left it.
+/// Keys and values may be dropped by any thread that uses the cache, some time after they were removed from it.
+///
+/// # Examples
+///
+/// ```
+/// use hotset::Cache;
+///
+/// let cache: Cache<String, usize> = Cache::new(10_000); // at most 10,000 entries
+/// let handle = cache.clone();
+/// std::thread::spawn(move || handle.insert("a".to_owned(), 1)).join().unwrap();
+/// assert_eq!(cache.get("a"), Some(1));
+/// assert_eq!(cache.get_or_insert_with("b", || 2), 2); // loads and inserts
+/// ```
 ///
 /// # Concurrency
 /// - **Lookups are lock-free**: `get`, `get_with`, `get_many`, `contains_key` and those of a [`Reader`] wait for no other thread.
 ///   With [`Policy::Lru`](crate::Policy::Lru), and where entries expire, a lookup may take the maintenance lock, if it is free, to
 ///   do work that is due. Two kinds of lookups may wait: one after which an [`Expiry`](crate::Expiry) moves the deadline earlier
 ///   waits for the maintenance lock, and a miss in a cache with a lazily loaded [snapshot](crate::snapshot) for its locks.
-/// - **Writers** (`insert`, `remove`, `compute`, loads that insert) change the table without a lock and leave a note of the change
-///   in a buffer of their own thread. With a batch of notes the thread tries the maintenance lock, under which the policy and
+/// - **Writers** (`insert`, `remove`, `compute`, loads that insert) change the table without a lock and record the change
+///   in a buffer of their own thread. With a batch of records the thread tries the maintenance lock, under which the policy and
 ///   the timers are kept, entries are evicted and the table grows; if another thread holds it, the call returns. A writer waits
 ///   in three cases: its buffer is full, which bounds memory (caches of fewer than 128 entries, and exact LRU, have room for
-///   one note); a few entries near its own are just being moved to another table; more than 1,024 threads use the cache.
+///   one record); a few entries near its own are just being moved to another table; more than 1,024 threads use the cache.
 /// - `run_pending`, `set_capacity` and `save` wait for the maintenance lock. Loading calls wait for another caller's load of the
 ///   same key.
 /// - A waiting thread spins for about a microsecond and then sleeps, so it does not keep a lock holder of lower priority from
@@ -65,8 +76,8 @@ pub(crate) struct Inner<K, V, S> {
     services: OnceLock<Box<Services<K, V, S>>>,
 }
 
-/// The threads of a cache that has any, and the number of its handles. Its threads have none, so that a save in progress does
-/// not pass for a user of the cache.
+/// The threads of a cache that has any, and the number of its handles. The threads hold no handle, so that a save in progress
+/// does not keep the cache alive.
 struct Services<K, V, S> {
     handles: AtomicUsize,
     ticker: Mutex<Option<Service>>,
@@ -84,11 +95,11 @@ impl<K, V, S> Clone for Cache<K, V, S> {
 
 impl<K, V, S> Drop for Cache<K, V, S> {
     fn drop(&mut self) {
-        // AcqRel pairs with itself: what was done through other handles is saved.
+        // AcqRel pairs with itself: the last handle saves the changes made through all others.
         if let Some(services) = self.0.services.get()
             && services.handles.fetch_sub(1, Ordering::AcqRel) == 1
         {
-            // The threads end first, so that the cache ends on this one.
+            // The threads are joined first, so that the cache is dropped by this thread.
             drop(services.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
             if let Some(auto_snapshot) = &services.auto_snapshot {
                 auto_snapshot.end(&self.0);
@@ -97,11 +108,22 @@ impl<K, V, S> Drop for Cache<K, V, S> {
     }
 }
 
+// After a panic of user code (hasher, equality, loader, weigher, listener, destructor) the cache is consistent and usable: no user
+// code runs under a lock, or between two steps that must both happen.
+impl<K, V, S> UnwindSafe for Cache<K, V, S> {}
+impl<K, V, S> RefUnwindSafe for Cache<K, V, S> {}
+
 impl<K: Hash + Eq, V> Cache<K, V> {
-    /// A cache of at most `max_entries` entries, with the W-TinyLFU policy.
+    /// Returns a cache of at most `max_entries` entries, with the W-TinyLFU policy.
     ///
     /// # Panics
-    /// If there is no memory for its table, which [`Builder::build`] returns as an error.
+    /// If there is no memory for its table. [`Builder::build`] returns that as an error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache: hotset::Cache<u64, String> = hotset::Cache::new(10_000);
+    /// ```
     pub fn new(max_entries: usize) -> Self {
         Self::builder()
             .max_entries(max_entries)
@@ -111,15 +133,15 @@ impl<K: Hash + Eq, V> Cache<K, V> {
 }
 
 impl<K, V> Cache<K, V> {
-    /// Begins to describe a cache.
+    /// Returns a builder with default settings and no capacity.
     pub fn builder() -> Builder<K, V> {
         Builder::new()
     }
 }
 
 impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
-    /// The key's hash, stirred: weak hashers vary only some bits, and the upper half of the default one's hashes of keys in
-    /// arithmetic progression is another such progression, which in some processes would fill only some buckets.
+    /// Returns the hash of a key, mixed. Weak hashers vary only some bits. And the upper half of the default hasher's hashes of
+    /// an arithmetic progression is an arithmetic progression, which in some processes would fill only some buckets.
     #[inline]
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
         Self::mix_hash(self.hasher.hash_one(key))
@@ -139,7 +161,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
-    /// A load of the key failed. Forgotten again if the key was changed meanwhile: asked for after it can be found.
+    /// Remembers that a load of `key` failed, unless the key was changed since the load began. `invalidated` is called once the
+    /// failure can be found, so that a concurrent change either is seen here or finds the failure and removes it.
     pub(crate) fn remember_failure<E>(&self, hash: u64, key: &K, error: Arc<E>, invalidated: impl FnOnce() -> bool)
     where
         K: Eq + Clone,
@@ -153,7 +176,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
-    /// The key is changed: a load of it that failed is no longer remembered.
+    /// Removes the remembered failure of a key.
     #[inline(always)]
     pub(crate) fn forget_failure(&self, hash: u64, is: impl Fn(&K) -> bool)
     where
@@ -164,7 +187,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
-    /// The times of a new entry.
+    /// Returns the deadlines of a new entry.
     pub(crate) fn times(
         &self,
         hash: u64,
@@ -184,11 +207,28 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 }
 
-/// How many lookups of a batch are in flight at once: their cache misses overlap.
+/// Lookups of a batch whose cache misses overlap.
 const BATCH: usize = 64;
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// A copy of the key's value. Lock-free; O(1).
+    /// Returns a clone of the value for `key`, or `None` if it is absent or expired.
+    ///
+    /// Counts as a hit or a miss.
+    ///
+    /// # Complexity
+    /// O(1).
+    ///
+    /// # Concurrency
+    /// Lock-free, see [`Cache`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = hotset::Cache::<String, u32>::new(100);
+    /// cache.insert("tea".to_owned(), 3);
+    /// assert_eq!(cache.get("tea"), Some(3));
+    /// assert_eq!(cache.get("milk"), None);
+    /// ```
     #[inline(always)]
     pub fn get<Q>(&self, key: &Q) -> Option<V>
     where
@@ -199,9 +239,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.get_with(key, V::clone)
     }
 
-    /// What `read` makes of the key's value, without cloning it. Lock-free; O(1).
+    /// Calls `read` with the value for `key`, and returns its result, or `None` if the key is absent or expired.
     ///
-    /// While `read` runs, this cache frees no memory, so it should be short. It may use the cache.
+    /// Counts as a hit or a miss.
+    ///
+    /// # Concurrency
+    /// Lock-free. While `read` runs, this cache frees no memory, so it should be short. It may use the cache.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = hotset::Cache::new(100);
+    /// cache.insert("page", "<html>".to_owned());
+    /// assert_eq!(cache.get_with("page", String::len), Some(6));
+    /// ```
     #[inline(always)]
     pub fn get_with<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
     where
@@ -220,8 +271,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.get_slow(key, guard.map(Brief::into_guard), hash, found, read)
     }
 
-    /// Goes on where `get_with` leaves what is not usual, and all hits of a cache with times: apart, it costs the rest no
-    /// registers.
+    /// Completes a `get_with` that the fast path could not, and all hits of a cache with an expiration. Out of line, so that it
+    /// costs the fast path no registers.
     #[inline(never)]
     fn get_slow<Q, R>(
         &self,
@@ -246,8 +297,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         result
     }
 
-    /// Copies of the values of many keys, in their order. Faster than as many `get`s when the cache is larger than the
-    /// processor's: the memory accesses of up to 64 keys overlap.
+    /// Returns clones of the values of many keys, in their order, `None` for each that is absent or expired.
+    ///
+    /// Faster than single [`get`](Self::get)s when the entries exceed the processor's caches: the memory accesses of up to 64
+    /// keys overlap.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = hotset::Cache::new(100);
+    /// cache.insert(1, "one");
+    /// assert_eq!(cache.get_many(&[1, 2]), [Some("one"), None]);
+    /// ```
     pub fn get_many<'k, Q>(&self, keys: impl IntoIterator<Item = &'k Q>) -> Vec<Option<V>>
     where
         K: Borrow<Q>,
@@ -260,7 +321,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         values
     }
 
-    /// Shows the values of many keys to `found`, in their order.
+    /// Calls `found` with the values of many keys, in their order.
     pub(crate) fn get_each<'k, Q>(&self, keys: impl IntoIterator<Item = &'k Q>, mut found: impl FnMut(Option<&V>))
     where
         K: Borrow<Q>,
@@ -292,7 +353,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// Returns a pinned reader, for lookups by reference.
+    /// Returns a pinned [`Reader`], for lookups by reference.
     #[inline]
     pub fn reader(&self) -> Reader<'_, K, V, S> {
         Reader {
@@ -301,7 +362,35 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// Whether the key is in the cache. Counts neither as a hit nor as a miss. Lock-free; O(1).
+    /// Returns a clone of the value for `key`, without an effect on the policy, the statistics or the entry's time to idle.
+    ///
+    /// # Concurrency
+    /// Lock-free.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache = hotset::Cache::new(100);
+    /// cache.insert("tea", 3);
+    /// assert_eq!(cache.peek("tea"), Some(3));
+    /// assert_eq!(cache.stats().hits, 0);
+    /// ```
+    pub fn peek<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+        V: Clone,
+    {
+        let now = self.0.engine.now_and_expire();
+        let guard = self.0.engine.pin();
+        let found = self.0.find_alive(self.0.hash(key), key, now, &guard)?;
+        Some(Engine::<K, V>::view(found.0).value.clone())
+    }
+
+    /// Whether `key` is in the cache and not expired. Counts neither as a hit nor as a miss.
+    ///
+    /// # Concurrency
+    /// Lock-free.
     pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -312,55 +401,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.0.find_alive(hash, key, now, &self.0.engine.pin()).is_some()
     }
 
-    /// Sets the key's value, and overtakes a load of the key that is going on. O(1); see [`Cache`] for when it waits.
+    /// Returns the time until the entry of `key` expires if it is not used again: `None` if there is no entry, `Some(None)` if
+    /// it never expires. Counts neither as a hit nor as a miss.
     ///
-    /// The entry can be read at once, unless the policy does not admit it.
-    pub fn insert(&self, key: K, value: V) {
-        if self.0.engine.time().is_active() {
-            return self.insert_timed(key, value, Ttl::Default);
-        }
-        let hash = self.0.hash(&key);
-        let weight = self.0.weigh(&key, &value);
-        let guard = self.0.engine.pin_fenced();
-        self.0.engine.map().prefetch(hash, &guard);
-        self.0.flights.invalidate_fenced(hash, |loading| *loading == key);
-        self.0.snapshot_slot.invalidate(&key);
-        self.0.forget_failure(hash, |failed| *failed == key);
-        let new = self.0.engine.make(hash, (key, value), weight, None, &guard);
-        self.0.engine.insert(hash, new, |a, b| a == b, guard);
-    }
-
-    /// Sets the key's value as [`insert`](Self::insert) does, for a time of its own: a `Duration`, or a [`Ttl`].
-    ///
-    /// It takes the place of the cache's [`time_to_live`](Builder::time_to_live); other settings of time still apply.
-    /// After a time to live of zero, the key is absent.
+    /// # Examples
     ///
     /// ```
     /// use std::time::Duration;
     /// let cache = hotset::Cache::new(100);
     /// cache.insert_with_ttl("token", 17, Duration::from_secs(300));
+    /// assert!(cache.remaining("token").unwrap().unwrap() <= Duration::from_secs(300));
     /// ```
-    pub fn insert_with_ttl(&self, key: K, value: V, ttl: impl Into<Ttl>) {
-        self.insert_timed(key, value, ttl.into());
-    }
-
-    #[inline(never)]
-    fn insert_timed(&self, key: K, value: V, ttl: Ttl) {
-        let now = self.0.engine.time().clock.now();
-        let hash = self.0.hash(&key);
-        let weight = self.0.weigh(&key, &value);
-        let guard = self.0.engine.pin_fenced();
-        let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
-        self.0.flights.invalidate_fenced(hash, |loading| *loading == key);
-        self.0.snapshot_slot.invalidate(&key);
-        self.0.forget_failure(hash, |failed| *failed == key);
-        let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
-        self.0.engine.insert(hash, new, |a, b| a == b, guard);
-        self.0.engine.expire_if_due(now);
-    }
-
-    /// How long the key's entry will live if it is not used again; `None` if there is no entry, `Some(None)` if it has no
-    /// end. Counts nothing.
     pub fn remaining<Q>(&self, key: &Q) -> Option<Option<Duration>>
     where
         K: Borrow<Q>,
@@ -371,123 +422,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let guard = self.0.engine.pin();
         let found = self.0.find_alive(hash, key, now, &guard)?;
         let timing = self.0.engine.timing(found, &guard);
-        // (It may have come from a snapshot, as the first with times: so the clock is asked again.)
+        // The entry may come from a snapshot, as the first one with a deadline. So the clock is read again.
         Some(timing.and_then(|timing| timing.left(self.0.engine.now())))
-    }
-
-    /// Removes the key and returns a copy of its value. A load of the key that is going on will not enter the cache.
-    /// O(1); see [`Cache`] for when it waits.
-    pub fn remove<Q>(&self, key: &Q) -> Option<V>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-        V: Clone,
-    {
-        self.remove_with(key, |_, _| true, |_, value| value.clone())
-    }
-
-    /// Removes the key if `condition` holds for its entry at that moment, and returns a copy of its value. `condition` is
-    /// called again if another thread changes the entry meanwhile.
-    pub fn remove_if<Q>(&self, key: &Q, condition: impl FnMut(&K, &V) -> bool) -> Option<V>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-        V: Clone,
-    {
-        self.remove_with(key, condition, |_, value| value.clone())
-    }
-
-    fn remove_with<Q, R>(
-        &self,
-        key: &Q,
-        mut condition: impl FnMut(&K, &V) -> bool,
-        taken: impl FnOnce(&K, &V) -> R,
-    ) -> Option<R>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        let hash = self.0.hash(key);
-        if self.0.snapshot_slot.is_some() {
-            self.0.find_alive(hash, key, self.0.engine.now(), &self.0.engine.pin());
-        }
-        let kill =
-            self.0.flights.invalidate(hash, |loading| loading.borrow() == key) | self.0.snapshot_slot.invalidate(key);
-        self.0.forget_failure(hash, |failed| failed.borrow() == key);
-        self.0.engine.remove(
-            hash,
-            |candidate| candidate.borrow() == key,
-            |entry| condition(&entry.key, &entry.value),
-            kill,
-            |entry| taken(&entry.key, &entry.value),
-        )
-    }
-
-    /// Replaces the key's value by what `change` makes of it, atomically: `None` stands for absence, both ways. Returns a
-    /// copy of what is in the cache afterwards. Overtakes a load of the key that is going on.
-    ///
-    /// `change` runs under no lock, and runs again if the key was changed meanwhile (so it must not change it itself). If it
-    /// panics, nothing changes.
-    ///
-    /// ```
-    /// let hits = hotset::Cache::<&str, u32>::new(100);
-    /// hits.compute("home", |count| Some(count.unwrap_or(0) + 1));
-    /// assert_eq!(hits.compute("home", |count| Some(count.unwrap_or(0) + 1)), Some(2));
-    /// ```
-    pub fn compute(&self, key: K, mut change: impl FnMut(Option<V>) -> Option<V>) -> Option<V>
-    where
-        K: Clone,
-        V: Clone,
-    {
-        self.compute_with_ttl(key, |current| Some((change(current)?, Ttl::Default)))
-    }
-
-    /// [`compute`](Self::compute) with a [`Ttl`] for the new value: [`Ttl::Keep`] leaves the end of the entry where it is.
-    ///
-    /// ```
-    /// use hotset::{Cache, Ttl};
-    /// use std::time::Duration;
-    /// let windows = Cache::<&str, u32>::new(100);
-    /// let count = |client| windows.compute_with_ttl(client, |count| match count {
-    ///     None => Some((1, Ttl::After(Duration::from_secs(60)))), // the window begins
-    ///     Some(count) => Some((count + 1, Ttl::Keep)),
-    /// });
-    /// count("ann");
-    /// assert_eq!(count("ann"), Some(2));
-    /// ```
-    pub fn compute_with_ttl(&self, key: K, mut change: impl FnMut(Option<V>) -> Option<(V, Ttl)>) -> Option<V>
-    where
-        K: Clone,
-        V: Clone,
-    {
-        let mut changed = None;
-        self.change(&key, |current| {
-            let (value, ttl) = change(current.cloned()).unzip();
-            changed = value;
-            match &changed {
-                None => Change::Remove,
-                Some(value) => Change::Set(key.clone(), value.clone(), ttl.unwrap_or_default()),
-            }
-        });
-        changed
-    }
-
-    /// Removes all entries, and overtakes all loads that are going on. Entries that others insert meanwhile may stay. O(n).
-    pub fn clear(&self) {
-        let engine = &self.0.engine;
-        let mut panics = Panics::default();
-        self.0.snapshot_slot.close(|hash| {
-            panics.catch(|| _ = engine.remove(hash, |_| true, |_| true, true, |_| ()));
-        });
-        self.0.flights.invalidate_all(|hash, key| {
-            panics.catch(|| _ = engine.remove(hash, |other| other == key, |_| true, true, |_| ()));
-        });
-        if let Some(failures) = &self.0.failures {
-            failures.clear();
-        }
-        panics.catch(|| engine.clear());
-        panics.catch(|| self.run_pending());
-        panics.resume();
     }
 }
 
@@ -511,7 +447,7 @@ impl<K, V, S> Cache<K, V, S> {
         })))
     }
 
-    /// Gives a new cache what looks after it, if there is anything.
+    /// Attaches its threads to a new cache.
     pub(crate) fn attach_services(&self, ticker: Option<Service>, auto_snapshot: Option<AutoSnapshotter<K, V, S>>) {
         if ticker.is_some() || auto_snapshot.is_some() {
             _ = self.0.services.set(Box::new(Services {
@@ -522,44 +458,86 @@ impl<K, V, S> Cache<K, V, S> {
         }
     }
 
-    /// Copies of all entries, in no useful order. Weakly consistent; delays nobody. Counts no hits.
+    /// Returns an iterator over clones of all entries, in no particular order. Counts no hits.
+    ///
+    /// Weakly consistent, see [`Iter`]. [`for_each`](Self::for_each) visits without clones.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache: hotset::Cache<u32, u32> = [(1, 10), (2, 20)].into_iter().collect();
+    /// let total: u32 = cache.iter().map(|(_, value)| value).sum();
+    /// assert_eq!(total, 30);
+    /// ```
     pub fn iter(&self) -> Iter<'_, K, V, S> {
         Iter::new(&self.0)
     }
 
-    /// The number of entries, those included whose time is over and that have not been freed yet: exact when nothing else
-    /// goes on and nothing ends.
+    /// Returns an iterator over clones of all keys, in no particular order. Counts no hits. Weakly consistent, as
+    /// [`iter`](Self::iter).
+    pub fn keys(&self) -> Keys<'_, K, V, S> {
+        Keys::new(&self.0)
+    }
+
+    /// Calls `visit` for every entry that has not expired, in no particular order, without clones. Counts no hits.
+    ///
+    /// Weakly consistent: an entry that is in the cache during the whole call is visited exactly once.
+    ///
+    /// # Concurrency
+    /// Takes no lock. `visit` may use the cache. The cache frees memory between the calls of `visit` only every few hundred
+    /// entries, so `visit` should be short.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let cache: hotset::Cache<u32, String> = [(1, "one".to_owned())].into_iter().collect();
+    /// let mut bytes = 0;
+    /// cache.for_each(|_, value| bytes += value.len());
+    /// assert_eq!(bytes, 3);
+    /// ```
+    pub fn for_each(&self, mut visit: impl FnMut(&K, &V)) {
+        let mut scan = Scan::new(&self.0);
+        while scan.visit_some(&mut visit) {}
+    }
+
+    /// Returns the number of entries, including expired ones that have not been freed yet. Exact when no other call runs.
     pub fn len(&self) -> usize {
         self.0.engine.published().len.load(Ordering::Relaxed) as usize
     }
 
-    /// Whether there are no entries.
+    /// Whether there are no entries, as [`len`](Self::len) counts them.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The total weight (the number of entries, if they are not weighed), as of the last housekeeping.
+    /// Returns the total weight as of the last maintenance. Without a weigher it is the number of entries.
     pub fn weight(&self) -> u64 {
         self.0.engine.published().weight.load(Ordering::Relaxed)
     }
 
-    /// The bound on [`weight`](Self::weight).
+    /// Returns the bound on [`weight`](Self::weight).
     pub fn capacity(&self) -> u64 {
         self.0.engine.thread_states().capacity()
     }
 
-    /// Changes the capacity: a weight, or a number of entries, as the cache was built. A smaller one evicts at once.
+    /// Changes the capacity: a weight, or a number of entries, as the cache was built. A smaller one evicts before the call
+    /// returns.
     pub fn set_capacity(&self, capacity: u64) {
         self.0.engine.set_capacity(capacity);
     }
 
-    /// Does all housekeeping that is due: afterwards the weight is within the capacity, and memory that no reader holds has
-    /// been freed. Waits for housekeeping that is going on. Never needed for correctness; good in tests and idle moments.
+    /// Performs all maintenance that is due. Afterwards the weight is within the capacity, and memory that no reader holds has
+    /// been freed.
+    ///
+    /// Never needed for correctness. Useful in tests and while a program is idle.
+    ///
+    /// # Concurrency
+    /// Waits for maintenance by another thread.
     pub fn run_pending(&self) {
         self.0.engine.run_pending();
     }
 
-    /// What happened so far.
+    /// Returns the statistics since the cache was built.
     pub fn stats(&self) -> Stats {
         let (hits, misses) = self.0.engine.thread_states().lookups();
         let published = self.0.engine.published();

@@ -1,37 +1,105 @@
-//! Changing an entry atomically, whatever was there: what `compute` and its kin stand on.
+//! Atomic changes of an entry that depend on its current value: `change`, and `compute` on top of it.
 
 use crate::cache::Cache;
 use crate::engine::{Engine, Entry};
 use crate::expiry::Ttl;
+use crate::key::LoadKey;
 use crate::map::UNCONDITIONAL;
 use crate::stats::Cause;
+use crate::write::Fence;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 
-/// What [`Cache::change`] is to do with an entry.
+/// The decision of a closure that is passed to [`Cache::change`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change<K, V> {
-    /// Leave everything as it is, loads of the key that are going on included.
+    /// Leaves the entry as it is, and loads of the key in flight, too.
     Keep,
-    /// Remove the entry, if there is one.
+    /// Removes the entry, if there is one.
     Remove,
-    /// Store this key and value, for so long. The key must be equal to the one that was asked for.
+    /// Stores this key and value with this TTL. The key must be equal to the requested one.
     Set(K, V, Ttl),
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// Looks at the key's value, in place, and then does what `decide` says, atomically. [`compute`](Self::compute) in its most
-    /// general form: no key and no value is cloned, and what is there can be left alone. Counts neither as a hit nor as a
-    /// miss. Anything but [`Change::Keep`] overtakes a load of the key that is going on.
+    /// Replaces the value for `key` by the result of `change`, atomically. Returns a clone of the value that is in the cache
+    /// afterwards.
     ///
-    /// `decide` runs under no lock, and runs again if the key was changed meanwhile (so it must not change it itself); its last
-    /// answer is what was done. While it runs, no cache of the process frees memory, so it should be short. If it panics,
-    /// nothing changes.
+    /// `change` is called with a clone of the current value, or `None` if the key is absent or expired. If it returns `None`,
+    /// the entry is removed. `key` is passed by value or by reference, see [`LoadKey`]. A load of the key in flight is
+    /// invalidated. If `change` panics, nothing changes.
+    ///
+    /// # Concurrency
+    /// `change` runs without a lock held. It is called again if another thread changed the key before its result was stored. So
+    /// it must not change the key itself.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let hits = hotset::Cache::<String, u32>::new(100);
+    /// hits.compute("home", |count| Some(count.unwrap_or(0) + 1));
+    /// assert_eq!(hits.compute("home", |count| Some(count.unwrap_or(0) + 1)), Some(2));
+    /// ```
+    pub fn compute<T, F>(&self, key: T, mut change: impl FnMut(Option<V>) -> Option<V>) -> Option<V>
+    where
+        T: LoadKey<K, F>,
+        K: Clone + Borrow<T::Borrowed>,
+        V: Clone,
+    {
+        self.compute_with_ttl(key, |current| Some((change(current)?, Ttl::Default)))
+    }
+
+    /// Replaces the value for `key` as [`compute`](Self::compute) does, with a [`Ttl`] for the new value. [`Ttl::Keep`] keeps
+    /// the entry's deadline.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hotset::{Cache, Ttl};
+    /// use std::time::Duration;
+    /// let windows = Cache::<String, u32>::new(100);
+    /// let count = |client: &str| windows.compute_with_ttl(client, |count| match count {
+    ///     None => Some((1, Ttl::After(Duration::from_secs(60)))), // the window begins
+    ///     Some(count) => Some((count + 1, Ttl::Keep)),
+    /// });
+    /// count("ann");
+    /// assert_eq!(count("ann"), Some(2));
+    /// ```
+    pub fn compute_with_ttl<T, F>(&self, key: T, mut change: impl FnMut(Option<V>) -> Option<(V, Ttl)>) -> Option<V>
+    where
+        T: LoadKey<K, F>,
+        K: Clone + Borrow<T::Borrowed>,
+        V: Clone,
+    {
+        let mut changed = None;
+        self.change(key.as_borrowed(), |current| {
+            let (value, ttl) = change(current.cloned()).unzip();
+            changed = value;
+            match &changed {
+                None => Change::Remove,
+                Some(value) => Change::Set(key.to_key(), value.clone(), ttl.unwrap_or_default()),
+            }
+        });
+        changed
+    }
+
+    /// Calls `decide` with the current value for `key`, by reference, and applies its decision atomically.
+    ///
+    /// The most general form of [`compute`](Self::compute): clones neither key nor value, and can leave the entry as it is.
+    /// Counts neither as a hit nor as a miss. Any decision but [`Change::Keep`] invalidates a load of the key in flight. If
+    /// `decide` panics, nothing changes.
+    ///
+    /// # Concurrency
+    /// `decide` runs without a lock held. It is called again if another thread changed the key before the decision was applied;
+    /// its last decision is applied. So it must not change the key itself. While it runs, the cache frees no memory, so it
+    /// should be short.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use hotset::{Cache, Change, Ttl};
     /// let owners = Cache::<String, u32>::new(100);
-    /// // Inserts if absent, and tells whether it did.
+    /// // Inserts if absent, and returns whether it did.
     /// let claim = |name: &str, id| {
     ///     let mut claimed = false;
     ///     owners.change(name, |owner| {
@@ -67,15 +135,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 drop(guard);
                 return engine.expire_if_due(now);
             }
-            let invalidated = self.0.flights.invalidate(hash, |loading| loading.borrow() == key)
-                | self.0.snapshot_slot.invalidate(key);
-            self.0.forget_failure(hash, |failed| failed.borrow() == key);
+            let kill = self.0.begin_change(hash, key, Fence::Needed);
             let done = match (old, change) {
-                (_, Change::Keep) => unreachable!("it has returned"),
+                (_, Change::Keep) => unreachable!("returned above"),
                 (None, Change::Remove) => {
-                    // What a load has not committed yet, it will not. What is there by now, `decide` has to see first.
+                    // A load that has not committed will not do so. One that has is a current value that `decide` must see first.
                     let mut present = false;
-                    if invalidated {
+                    if kill {
                         let look = |_: &Entry<K, V>| {
                             present = true;
                             false

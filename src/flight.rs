@@ -262,6 +262,7 @@ impl<K, V> Shard<K, V> {
             number,
             share_count,
             counts: Counts::default(),
+            begun: 0,
             gone: None,
         };
         Role::Lead { leader, recheck }
@@ -421,6 +422,8 @@ pub(crate) struct Leader<'f, K, V> {
     /// The lane's, when this flight was begun.
     share_count: u64,
     counts: Counts,
+    /// The time when the load began, if it is not a closure.
+    begun: u64,
     /// What the table held, once the flight has left it.
     gone: Option<Key<K, V>>,
 }
@@ -459,6 +462,20 @@ impl<'f, K, V> Leader<'f, K, V> {
         let loaded = loader();
         running.ok = loaded.is_ok();
         loaded
+    }
+
+    /// Begins the measured time of a load that is not a closure. It is counted as failed unless [`end_run`](Self::end_run)
+    /// follows.
+    pub(crate) fn begin_run(&mut self) {
+        self.begun = clock::now();
+        self.counts.failures = 1;
+    }
+
+    /// Ends the measured time of a load that is not a closure, with a value.
+    pub(crate) fn end_run(&mut self) {
+        self.counts.ticks = clock::now().saturating_sub(self.begun);
+        self.counts.loads = 1;
+        self.counts.failures = 0;
     }
 
     /// Whether an invalidation came since the load began. To be asked after the claim in the map is visible.

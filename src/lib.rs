@@ -35,6 +35,7 @@ mod engine;
 mod error;
 mod expiry;
 mod flight;
+mod key;
 mod loading;
 mod lookup;
 mod map;
@@ -51,6 +52,7 @@ mod stats;
 mod ticker;
 #[cfg(feature = "tier2")]
 pub mod tier2;
+mod write;
 
 pub use builder::{Builder, DefaultHasher};
 pub use cache::Cache;
@@ -58,8 +60,10 @@ pub use clock::{Clock, ManualClock};
 pub use compute::Change;
 pub use error::{BuildError, LoadError};
 pub use expiry::{Expiry, Ttl};
+pub use key::{ByReference, ByValue, LoadKey};
+pub use loading::{Entry, Freshness, Loaded, VacantEntry};
 pub use policy::PolicyKind as Policy;
-pub use reader::{Iter, Reader};
+pub use reader::{Iter, Keys, Reader};
 pub use refresh::RefreshTask;
 pub use stats::{Cause, Stats};
 

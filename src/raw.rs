@@ -12,6 +12,7 @@ pub use crate::snapshot::EntryCodec;
 pub use crate::snapshot::session::{EntryMeta, LoadSession, SaveSession};
 use crate::snapshot::{LoadOptions, Loaded, SaveOptions, Saved, SnapshotError};
 use crate::stats::Cause;
+use crate::write::Fence;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 use std::path::Path;
@@ -40,7 +41,8 @@ where
         return Ok(entry.value.clone());
     }
     let key = owned().map_err(|error| LoadError::Failed(error.into()))?;
-    cache.load_missing(hash, key, guard, load, |_, value| stored(value))
+    let loaded = cache.load_missing(hash, key, guard, load, |_, value| stored(value));
+    loaded.map(|loaded| loaded.value)
 }
 
 /// [`Cache::save_with`] by a codec for whole entries.
@@ -206,11 +208,7 @@ where
     let times = timed
         .then(|| inner.times(hash, (&key, &value), ttl, now, &guard))
         .flatten();
-    inner
-        .flights
-        .invalidate_fenced(hash, |loading| loading.borrow() == sought);
-    inner.snapshot_slot.invalidate(sought);
-    inner.forget_failure(hash, |failed| failed.borrow() == sought);
+    inner.begin_change(hash, sought, Fence::Executed);
     let new = inner.engine.make(hash, (key, value), weight, times, &guard);
     inner
         .engine

@@ -4,8 +4,10 @@ use crate::cache::{Cache, Inner};
 use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::flight::{ActorId, Leader, Outcome, Role};
-use crate::loading::infallible;
+use crate::key::LoadKey;
+use crate::loading::{Found, Freshness, Loaded, infallible};
 use crate::prim::panics::Panics;
+use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::mem;
@@ -19,6 +21,14 @@ pub type RefreshTask = Box<dyn FnOnce() + Send>;
 
 /// Hands tasks to wherever the user wants them to run.
 pub(crate) type Runner = Box<dyn Fn(RefreshTask) + Send + Sync>;
+
+/// The value that was in the cache, of a call whose reload failed.
+fn stale<V>(value: V) -> Loaded<V> {
+    Loaded {
+        value,
+        freshness: Freshness::Stale,
+    }
+}
 
 /// The right and the duty to reload a key. If nothing comes of it, the entry is soon due again.
 struct Reload<K: Hash + Eq, V, S: BuildHasher> {
@@ -54,7 +64,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
 
     /// Loads, and replaces the entry, unless it is changed meanwhile. Returns the new value, or the old one if that is not
     /// to be had.
-    fn run<E>(mut self, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> V
+    fn run<E>(mut self, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> Loaded<V>
     where
         K: Clone,
         V: Clone,
@@ -66,7 +76,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 let loaded = leader.run(load);
                 self.end(&cache.0, &mut leader, old, loaded)
             }
-            None => old,
+            None => stale(old),
         };
         // Not left to the destructor: if user code panics there, the compiler forgets the value (rust-lang/rust#47949).
         self.give_up();
@@ -91,7 +101,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         leader: &mut Leader<'_, K, V>,
         old: V,
         loaded: Result<(V, Ttl), E>,
-    ) -> V
+    ) -> Loaded<V>
     where
         K: Clone,
         V: Clone,
@@ -104,6 +114,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 let guard = inner.engine.pin();
                 let now = inner.engine.now_for(ttl);
                 let timing = inner.times(self.hash, (&self.key, &value), ttl, now, &guard);
+                inner.begin_load(self.hash, &self.key);
                 let new = inner.engine.make(self.hash, contents, weight, timing, &guard);
                 let leaving = leader.leave_on_drop();
                 let invalidated = move || leaving.invalidated();
@@ -111,7 +122,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                     .engine
                     .insert_unless(self.hash, new, |a, b| a == b, invalidated, guard);
                 leader.complete(|| Outcome::Loaded(value.clone()));
-                value
+                Loaded {
+                    value,
+                    freshness: Freshness::Loaded,
+                }
             }
             Err(error) => {
                 let grace = inner.engine.time().grace;
@@ -126,7 +140,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 // Who waits has found the entry ended or removed meanwhile.
                 let error = Arc::new(error);
                 leader.complete(|| Outcome::Failed(error));
-                old
+                stale(old)
             }
         }
     }
@@ -140,7 +154,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         old: V,
         load: Pin<&mut F>,
         end: impl FnOnce(F::Output) -> Result<(V, Ttl), E>,
-    ) -> V
+    ) -> Loaded<V>
     where
         K: Clone,
         V: Clone,
@@ -153,7 +167,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
                 let _polled = actor.polled();
                 self.end(&cache.0, &mut leader, old, loaded)
             }
-            None => old,
+            None => stale(old),
         };
         self.give_up(); // as in `run`
         value
@@ -164,7 +178,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Reloads a key whose entry was claimed for that, in this call.
     #[cold]
     #[inline(never)]
-    pub(crate) fn reload<E>(&self, hash: u64, key: K, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> V
+    pub(crate) fn reload<E>(&self, hash: u64, key: K, old: V, load: impl FnOnce() -> Result<(V, Ttl), E>) -> Loaded<V>
     where
         K: Clone,
         V: Clone,
@@ -183,7 +197,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         old: V,
         load: Pin<&mut F>,
         end: impl FnOnce(F::Output) -> Result<(V, Ttl), E>,
-    ) -> V
+    ) -> Loaded<V>
     where
         K: Clone,
         V: Clone,
@@ -207,9 +221,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// # Panics
     /// If the key is missing, and asked for from inside its own loader.
-    pub fn get_or_refresh_with(&self, key: K, load: impl FnOnce() -> V + Send + 'static) -> V
+    pub fn get_or_refresh_with<T, F>(&self, key: T, load: impl FnOnce() -> V + Send + 'static) -> V
     where
-        K: Clone + Send + Sync + 'static,
+        T: LoadKey<K, F>,
+        K: Clone + Borrow<T::Borrowed> + Send + Sync + 'static,
         V: Clone + Send + Sync + 'static,
         S: Send + Sync + 'static,
     {
@@ -219,13 +234,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// [`get_or_refresh_with`](Self::get_or_refresh_with) for loaders that may fail: a reload that fails is counted, the old
     /// value stays, and the reload is tried again a quarter of the refresh time later.
-    pub fn try_get_or_refresh_with<E>(
+    pub fn try_get_or_refresh_with<T, F, E>(
         &self,
-        key: K,
+        key: T,
         load: impl FnOnce() -> Result<V, E> + Send + 'static,
     ) -> Result<V, LoadError<E>>
     where
-        K: Clone + Send + Sync + 'static,
+        T: LoadKey<K, F>,
+        K: Clone + Borrow<T::Borrowed> + Send + Sync + 'static,
         V: Clone + Send + Sync + 'static,
         S: Send + Sync + 'static,
         E: Send + Sync + 'static,
@@ -234,17 +250,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let Some(background) = &self.0.background else {
             return self.try_get_or_insert_with_ttl(key, load);
         };
-        let now = self.0.engine.now_and_expire();
-        let hash = self.0.hash(&key);
-        let guard = self.0.engine.pin();
-        let Some(entry) = self.0.lookup(&key, hash, &guard) else {
-            return self.load_missing(hash, key, guard, load, |key, _| key);
+        let hash = self.0.hash(key.as_borrowed());
+        let (value, due) = match self.find(hash, key.as_borrowed()) {
+            Found::Cached(value) => (value, false),
+            Found::Due(value) => (value, true),
+            Found::Missing(guard) => {
+                let loaded = self.load_missing(hash, key.into_key(), guard, load, |key, _| key);
+                return loaded.map(|loaded| loaded.value);
+            }
         };
-        let value = entry.value.clone();
-        let due = self.0.engine.claim_reload(entry, now, &guard);
-        drop(guard);
         if due {
-            let (reload, old) = (self.reload_of(hash, key), value.clone());
+            let (reload, old) = (self.reload_of(hash, key.into_key()), value.clone());
             let task: RefreshTask = Box::new(move || _ = reload.run(old, load));
             // The panic hook has reported what panics here. The call has its value, and the task has been dropped.
             _ = catch_unwind(AssertUnwindSafe(|| background(task)));

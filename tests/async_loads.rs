@@ -146,10 +146,10 @@ fn futures_may_be_sent() {
         value
     }
     let cache: Cache<String, String> = Cache::new(10);
-    let loaded = block_on(sent(cache.get_or_insert_async("a".into(), async { "b".into() })));
+    let loaded = block_on(sent(cache.get_or_insert_async("a", async { "b".into() })));
     assert_eq!(loaded, "b");
     let failing = async { Err::<(String, Ttl), _>("no".to_owned()) };
-    let failed = block_on(sent(cache.try_get_or_insert_async_ttl("c".into(), failing)));
+    let failed = block_on(sent(cache.try_get_or_insert_async_ttl("c", failing)));
     assert!(matches!(failed, Err(LoadError::Failed(why)) if *why == "no"));
     // What is not sent need not be `Send`.
     let local = std::rc::Rc::new(5);

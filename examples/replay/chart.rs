@@ -1,219 +1,122 @@
-//! The chart: hit ratio over capacity, a panel per trace, as SVG.
+//! The chart of the replay: hit ratio over capacity, a panel per trace.
 
-use std::fmt::Write;
+use plotters::style::RGBColor;
 
+use crate::plot::{self, Axis, Line, Look, Panel};
 use crate::report::{Report, bytes_text, grouped};
 
-/// The size of a panel with its title and axis labels, and the room the plot leaves to each side.
-const PANEL: (f64, f64) = (440.0, 320.0);
-const LEFT: f64 = 52.0;
-const RIGHT: f64 = 18.0;
-const TOP: f64 = 46.0;
-const BOTTOM: f64 = 54.0;
-/// Room above the panels for the heading and the legend.
-const HEADER: f64 = 84.0;
+/// The size of a panel with its title and axis labels.
+const PANEL: (u32, u32) = (450, 330);
 
-/// How a line looks.
-struct Style {
-    name: &'static str,
-    colour: &'static str,
-    width: f64,
-    dash: &'static str,
-}
-
-/// The looks of a line by its name. The colours (Okabe and Ito's) can be told apart by the colour-blind.
-fn style(name: &'static str) -> Style {
-    let (colour, width, dash) = match name {
-        "OPT" | "PFOO-L" => ("#222222", 1.8, "7 4"),
-        // Under the cache's own LRU, which should follow it: wide and pale, so that both can be seen.
-        "exact LRU" => ("#b8c4ce", 6.0, ""),
-        "W-TinyLFU" => ("#d55e00", 2.6, ""),
-        "LRU" => ("#0072b2", 1.6, ""),
-        "LFU" => ("#009e73", 1.6, ""),
-        "FIFO" => ("#cc79a7", 1.6, ""),
-        _ => ("#e69f00", 1.6, "3 3"),
+/// Returns the look of the line called `name`.
+fn look(name: &str) -> Look {
+    let (color, width, dash) = match name {
+        "OPT" | "PFOO-L" => (RGBColor(0x22, 0x22, 0x22), 2, Some(6)),
+        // Below the cache's own LRU, which should follow it: wide and pale, so that both are seen.
+        "exact LRU" => (RGBColor(0xb8, 0xc4, 0xce), 7, None),
+        "W-TinyLFU" => (RGBColor(0xd5, 0x5e, 0x00), 3, None),
+        "LRU" => (RGBColor(0x00, 0x72, 0xb2), 2, None),
+        "LFU" => (RGBColor(0x00, 0x9e, 0x73), 2, None),
+        "FIFO" => (RGBColor(0xcc, 0x79, 0xa7), 2, None),
+        _ => (RGBColor(0xe6, 0x9f, 0x00), 2, Some(3)),
     };
-    Style {
-        name,
-        colour,
+    Look {
+        name: name.to_owned(),
+        color,
         width,
         dash,
+        mark: Some(width / 2 + 2),
     }
 }
 
-/// The chart of all reports.
-pub(crate) fn draw(reports: &[Report]) -> String {
+/// Draws the chart of all reports, as SVG.
+pub(crate) fn draw(reports: &[Report]) -> Result<String, String> {
     let across = match reports.len() {
         0 | 1 => 1,
         2 | 4 => 2,
         _ => 3,
     };
-    let down = reports.len().div_ceil(across);
-    // One panel is narrower than the legend.
-    let width = (across as f64 * PANEL.0).max(780.0);
-    let height = HEADER + down as f64 * PANEL.1;
-    let mut out = String::new();
-    // Writing to a String cannot fail, here and below.
-    let _ = writeln!(
-        out,
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-family="Helvetica, Arial, sans-serif" font-size="12" fill="#333" role="img" aria-label="Hit ratio over capacity">
-<rect width="100%" height="100%" fill="#fff"/>
-<text x="{LEFT}" y="32" font-size="18" font-weight="bold">Hit ratio over capacity</text>"##
-    );
+    let mut looks = Vec::new();
     if let Some(first) = reports.first() {
-        legend(&mut out, first);
+        looks.extend([look(first.optimum_name()), look("exact LRU")]);
+        looks.extend(first.policies.iter().map(|name| look(name)));
     }
-    for (i, report) in reports.iter().enumerate() {
-        let (x, y) = ((i % across) as f64 * PANEL.0, HEADER + (i / across) as f64 * PANEL.1);
-        let _ = writeln!(out, r#"<g transform="translate({x} {y})">"#);
-        panel(&mut out, report);
-        out.push_str("</g>\n");
-    }
-    out.push_str("</svg>\n");
-    out
+    let panels: Vec<Panel> = reports.iter().map(panel).collect();
+    plot::draw("Hit ratio over capacity", &looks, &panels, across, PANEL)
 }
 
-/// The lines of a report: a style and a ratio per row. Drawn in this order, the first policy comes to lie on top.
-fn lines(report: &Report) -> Vec<(Style, Vec<f64>)> {
+fn panel(report: &Report) -> Panel {
+    // The axis is logarithmic: places are powers of 2.
+    let place = |capacity: u64| (capacity.max(1) as f64).log2();
+    let mut rows: Vec<_> = report.rows.iter().collect();
+    rows.sort_by_key(|row| row.capacity);
+    let line = |name: &str, ratios: Vec<f64>| Line {
+        look: look(name),
+        points: rows.iter().map(|row| place(row.capacity)).zip(ratios).collect(),
+    };
+    // Drawn in this order: the first policy is on top.
     let mut lines = vec![
-        (style("exact LRU"), report.rows.iter().map(|row| row.lru).collect()),
-        (
-            style(report.optimum_name()),
-            report.rows.iter().map(|row| row.optimum).collect(),
-        ),
+        line("exact LRU", rows.iter().map(|row| row.lru).collect()),
+        line(report.optimum_name(), rows.iter().map(|row| row.optimum).collect()),
     ];
-    for (i, &name) in report.policies.iter().enumerate().rev() {
-        lines.push((
-            style(name),
-            report
-                .rows
-                .iter()
-                .filter_map(|row| row.ratios.get(i).copied())
-                .collect(),
+    for (i, name) in report.policies.iter().enumerate().rev() {
+        lines.push(line(
+            name,
+            rows.iter().filter_map(|row| row.ratios.get(i).copied()).collect(),
         ));
     }
-    lines
-}
-
-fn stroke(style: &Style) -> String {
-    let dash = if style.dash.is_empty() {
-        String::new()
-    } else {
-        format!(r#" stroke-dasharray="{}""#, style.dash)
-    };
-    format!(
-        r#"fill="none" stroke="{}" stroke-width="{}" stroke-linejoin="round"{dash}"#,
-        style.colour, style.width
-    )
-}
-
-fn legend(out: &mut String, report: &Report) {
-    let mut lines = lines(report);
-    // The optimum first, then exact LRU, then the policies as in the table.
-    lines[2..].reverse();
-    lines.swap(0, 1);
-    let mut x = LEFT;
-    for (style, _) in lines {
-        let _ = writeln!(out, r#"<path d="M{x:.1} 58h26" {}/>"#, stroke(&style));
-        let _ = writeln!(out, r#"<text x="{:.1}" y="62">{}</text>"#, x + 32.0, style.name);
-        x += 52.0 + 7.2 * style.name.len() as f64;
+    let best = lines
+        .iter()
+        .flat_map(|line| &line.points)
+        .fold(0.0, |best: f64, point| best.max(point.1));
+    Panel {
+        title: shortened(&report.name, 44),
+        subtitle: format!(
+            "{} requests, {} keys",
+            grouped(report.requests as u64),
+            grouped(report.unique as u64)
+        ),
+        x: capacity_axis(
+            rows.first().map_or(0.0, |row| place(row.capacity)),
+            rows.last().map_or(1.0, |row| place(row.capacity)),
+            report.bytes.is_some(),
+        ),
+        y: plot::percent_axis("hit ratio", best),
+        lines,
+        event: None,
     }
 }
 
-fn panel(out: &mut String, report: &Report) {
-    let (w, h) = (PANEL.0 - LEFT - RIGHT, PANEL.1 - TOP - BOTTOM);
-    let mut order: Vec<usize> = (0..report.rows.len()).collect();
-    order.sort_by_key(|&i| report.rows[i].capacity);
-    let capacities: Vec<f64> = order.iter().map(|&i| report.rows[i].capacity.max(1) as f64).collect();
-    let (Some(&low), Some(&high)) = (capacities.first(), capacities.last()) else {
-        return;
-    };
+/// Returns an axis from `2^low` to `2^high`, entries or bytes.
+fn capacity_axis(low: f64, high: f64, bytes: bool) -> Axis {
     // A single capacity still needs an axis around it.
     let (low, high) = if low < high {
         (low, high)
     } else {
-        (low / 2.0, high * 2.0)
+        (low - 1.0, high + 1.0)
     };
-    let lines = lines(report);
-    let best = lines.iter().flat_map(|line| &line.1).fold(0.0, |a: f64, &b| a.max(b));
-    let step = if best > 0.5 {
-        0.2
-    } else if best > 0.2 {
-        0.1
-    } else {
-        0.05
-    };
-    let top = ((best / step).ceil() * step).clamp(step, 1.0);
-    let x = |capacity: f64| LEFT + (capacity / low).ln() / (high / low).ln() * w;
-    let y = |ratio: f64| TOP + (1.0 - ratio / top) * h;
-
-    let _ = writeln!(
-        out,
-        r##"<text x="{LEFT}" y="18" font-size="14" font-weight="bold">{}</text>
-<text x="{LEFT}" y="35" font-size="11" fill="#777">{} requests, {} keys</text>"##,
-        escaped(&shortened(&report.name, 44)),
-        grouped(report.requests as u64),
-        grouped(report.unique as u64)
-    );
-    for tick in 0..=(top / step).round() as u32 {
-        let ratio = f64::from(tick) * step;
-        let (y, colour) = (y(ratio), if tick == 0 { "#888" } else { "#e4e4e4" });
-        let _ = writeln!(out, r#"<path d="M{LEFT} {y:.1}h{w}" stroke="{colour}"/>"#);
-        let _ = writeln!(
-            out,
-            r#"<text x="{}" y="{:.1}" text-anchor="end">{:.0}%</text>"#,
-            LEFT - 7.0,
-            y + 4.0,
-            ratio * 100.0
-        );
-    }
-    let bytes = report.bytes.is_some();
-    for tick in ticks(low, high, bytes) {
-        let (x, base) = (x(tick), TOP + h);
-        let _ = writeln!(out, r##"<path d="M{x:.1} {base}v5" stroke="#888"/>"##);
+    let ticks = ticks(low.exp2(), high.exp2(), bytes).into_iter().map(|tick| {
         let text = if bytes {
             bytes_text(tick as u64).replace(".0 ", " ")
         } else {
             short_count(tick)
         };
-        let _ = writeln!(
-            out,
-            r#"<text x="{x:.1}" y="{}" text-anchor="middle">{text}</text>"#,
-            base + 19.0
-        );
-    }
-    let unit = if bytes {
-        "capacity in bytes (log scale)"
-    } else {
-        "capacity in entries (log scale)"
-    };
-    let _ = writeln!(
-        out,
-        r##"<text x="{}" y="{}" text-anchor="middle" font-size="11" fill="#777">{unit}</text>"##,
-        LEFT + w / 2.0,
-        TOP + h + 37.0
-    );
-    for (style, ratios) in &lines {
-        let points: Vec<(f64, f64)> = order
-            .iter()
-            .zip(&capacities)
-            .filter_map(|(&i, &c)| Some((x(c), y(*ratios.get(i)?))))
-            .collect();
-        let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        let _ = writeln!(out, r#"<polyline points="{}" {}/>"#, path.join(" "), stroke(style));
-        let radius = style.width * 0.5 + 1.2;
-        for (x, y) in &points {
-            let _ = write!(
-                out,
-                r#"<circle cx="{x:.1}" cy="{y:.1}" r="{radius:.1}" fill="{}"/>"#,
-                style.colour
-            );
-        }
-        out.push('\n');
+        (tick.log2(), text)
+    });
+    Axis {
+        title: if bytes {
+            "capacity in bytes (log scale)"
+        } else {
+            "capacity in entries (log scale)"
+        },
+        // Room for the marks of the first and the last point.
+        range: (low - (high - low) * 0.02, high + (high - low) * 0.02),
+        ticks: ticks.collect(),
     }
 }
 
-/// Round numbers between `low` and `high`, as many as have room: steps of 1-2-5, or of powers of 4 for bytes.
+/// Returns round numbers from `low` to `high`, as many as have room: steps of 1-2-5, or of powers of
+/// 2 for bytes.
 fn ticks(low: f64, high: f64, bytes: bool) -> Vec<f64> {
     let all: Vec<f64> = if bytes {
         (0..64).map(|power| f64::from(power).exp2()).collect()
@@ -260,40 +163,22 @@ fn shortened(name: &str, most: usize) -> String {
     name.chars().take(most - 1).chain(['\u{2026}']).collect()
 }
 
-/// Text that may stand between tags. A file's name is any stranger's.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            // Not allowed in XML, not even escaped.
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('?'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::tests::report;
 
     #[test]
-    fn one_panel_per_trace_and_nothing_but_numbers() {
+    fn chart_has_a_panel_per_trace_and_valid_xml() {
         let reports = [
             report("a<b>&\"c\"\u{1}", &[(0.5, 0.1, 0.3), (0.9, 0.2, 0.4)]),
             report("single", &[(0.0, 0.0, 0.0)]),
         ];
-        let svg = draw(&reports);
-        assert_eq!(svg.matches("<g ").count(), 2);
-        assert_eq!(svg.matches("<polyline").count(), 8);
-        assert!(svg.contains("a&lt;b&gt;&amp;&quot;c&quot;?"));
+        let svg = draw(&reports).unwrap();
+        assert_eq!(svg.matches("1,000 keys").count(), 2);
+        assert!(svg.contains("a&lt;b&gt;&amp;") && !svg.contains('\u{1}'), "{svg}");
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
-        assert!(draw(&[]).ends_with("</svg>\n"));
+        assert!(draw(&[]).unwrap().trim_end().ends_with("</svg>"));
     }
 
     #[test]

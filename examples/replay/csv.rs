@@ -13,7 +13,7 @@ pub(crate) enum Column {
     Named(String),
 }
 
-/// The columns asked for; those left out are guessed from the first line.
+/// The columns of the command line; those absent are guessed from the first line.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Columns {
     pub(crate) key: Option<Column>,
@@ -46,26 +46,36 @@ const OTHERS: [&str; 6] = [
 struct Layout {
     columns: usize,
     key: usize,
-    /// Summed up: Twitter's traces tell the key's size and the value's apart.
+    /// Their sum is the size: Twitter's traces have one column for the key's and one for the value's.
     sizes: Vec<usize>,
 }
 
+/// Reads the lines of one file. Its memory is bounded by the longest line and the most columns.
 pub(crate) struct CsvReader<'a> {
-    asked: &'a Columns,
+    requested: &'a Columns,
     layout: Option<Layout>,
+    tokens: Tokens,
 }
 
 impl<'a> CsvReader<'a> {
-    pub(crate) fn new(asked: &'a Columns) -> Self {
-        Self { asked, layout: None }
+    pub(crate) fn new(requested: &'a Columns) -> Self {
+        Self {
+            requested,
+            layout: None,
+            tokens: Tokens::new(),
+        }
     }
 
-    /// Takes one line, of which the first decides the layout.
+    /// Reads one line; the first decides the layout.
     pub(crate) fn line(&mut self, line: &[u8], recorder: &mut Recorder) -> Result<(), String> {
+        // A comment sign marks a header; it is no part of the first column's name.
+        let first = self.layout.is_none();
+        let content = line.strip_prefix(b"#").filter(|_| first).unwrap_or(line);
+        let found = self.tokens.split(content)?;
         let layout = match &self.layout {
             Some(layout) => layout,
             None => {
-                let (layout, header) = Layout::of(line, self.asked)?;
+                let (layout, header) = Layout::of(line, &self.tokens, found, self.requested)?;
                 let layout = self.layout.insert(layout);
                 if header {
                     return Ok(());
@@ -73,18 +83,6 @@ impl<'a> CsvReader<'a> {
                 layout
             }
         };
-        let (mut found, mut key, mut size) = (0, &line[..0], None);
-        for field in fields(line) {
-            if found == layout.key {
-                key = unquoted(field)?;
-            }
-            if layout.sizes.contains(&found) {
-                let part = unquoted(field)?;
-                let part = integer(part).ok_or_else(|| format!("the size is not a whole number: {}", quoted(part)))?;
-                size = Some(part.saturating_add(size.unwrap_or(0)));
-            }
-            found += 1;
-        }
         if found != layout.columns {
             return Err(format!(
                 "expected {} columns, found {found}: {}",
@@ -92,6 +90,13 @@ impl<'a> CsvReader<'a> {
                 quoted(line)
             ));
         }
+        let mut size = None;
+        for &column in &layout.sizes {
+            let part = self.tokens.field(column);
+            let part = integer(part).ok_or_else(|| format!("the size is not a whole number: {}", quoted(part)))?;
+            size = Some(part.saturating_add(size.unwrap_or(0)));
+        }
+        let key = self.tokens.field(layout.key);
         if key.is_empty() {
             return Err(format!("the key is empty: {}", quoted(line)));
         }
@@ -99,33 +104,74 @@ impl<'a> CsvReader<'a> {
     }
 }
 
-fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|&c| c == b',').map(<[u8]>::trim_ascii)
+/// The fields of one line, unquoted.
+struct Tokens {
+    reader: csv_core::Reader,
+    text: Vec<u8>,
+    /// Where each field ends in `text`.
+    ends: Vec<usize>,
 }
 
-/// A field without the quotes around it. A quoted comma would have been taken for a separator, so it must not pass.
-fn unquoted(field: &[u8]) -> Result<&[u8], String> {
-    match field.strip_prefix(b"\"") {
-        None => Ok(field),
-        Some(rest) => rest
-            .strip_suffix(b"\"")
-            .ok_or_else(|| format!("a quote is not closed in {}", quoted(field))),
+impl Tokens {
+    fn new() -> Self {
+        Self {
+            // A carriage return inside a line is a byte like any other.
+            reader: csv_core::ReaderBuilder::new()
+                .terminator(csv_core::Terminator::Any(b'\n'))
+                .build(),
+            text: Vec::new(),
+            ends: Vec::new(),
+        }
+    }
+
+    /// Splits a line, and returns the number of its fields.
+    fn split(&mut self, line: &[u8]) -> Result<usize, String> {
+        self.reader.reset();
+        // A field is never longer than its source, and a line of n bytes has at most n + 1 fields.
+        // The tokenizer reads nothing, not even the end of the line, where it cannot write a byte.
+        self.text.resize(line.len() + 1, 0);
+        self.ends.resize(line.len() + 1, 0);
+        let (mut read, mut written, mut fields) = (0, 0, 0);
+        let mut input = line;
+        loop {
+            let (text, ends) = (&mut self.text[written..], &mut self.ends[fields..]);
+            let (result, r, w, f) = self.reader.read_record(input, text, ends);
+            (read, written, fields) = (read + r, written + w, fields + f);
+            match result {
+                csv_core::ReadRecordResult::Record => return Ok(fields),
+                // The line has been read: its end is the record's, unless a quote is open.
+                csv_core::ReadRecordResult::InputEmpty if read == line.len() => input = b"\n",
+                csv_core::ReadRecordResult::InputEmpty => {
+                    return Err(format!("a quote is not closed in {}", quoted(line)));
+                }
+                csv_core::ReadRecordResult::End => return Ok(0),
+                csv_core::ReadRecordResult::OutputFull | csv_core::ReadRecordResult::OutputEndsFull => {
+                    return Err(format!("a field is longer than its line: {}", quoted(line)));
+                }
+            }
+        }
+    }
+
+    /// Returns field `n` without the white space around it.
+    fn field(&self, n: usize) -> &[u8] {
+        let start = if n == 0 { 0 } else { self.ends[n - 1] };
+        let field = &self.text[start..self.ends[n]];
+        let trimmed = field.trim_ascii();
+        // To the tokenizer, a quote after white space is text like any other.
+        let after_space = field.first().is_some_and(u8::is_ascii_whitespace);
+        let inner = || trimmed.strip_prefix(b"\"")?.strip_suffix(b"\"");
+        inner().filter(|_| after_space).unwrap_or(trimmed)
     }
 }
 
 impl Layout {
-    /// The layout that the first line tells, and whether that line is a header.
-    fn of(first: &[u8], asked: &Columns) -> Result<(Self, bool), String> {
-        let names: Vec<String> = fields(first.strip_prefix(b"#").unwrap_or(first))
-            .map(|field| {
-                String::from_utf8_lossy(unquoted(field).unwrap_or(field))
-                    .trim()
-                    .to_ascii_lowercase()
-            })
+    /// Derives the layout from the first line, and returns whether that line is a header.
+    fn of(first: &[u8], tokens: &Tokens, columns: usize, requested: &Columns) -> Result<(Self, bool), String> {
+        let names: Vec<String> = (0..columns)
+            .map(|n| String::from_utf8_lossy(tokens.field(n)).trim().to_ascii_lowercase())
             .collect();
-        let columns = names.len();
         let at = |wanted: &[&str]| names.iter().position(|name| wanted.contains(&name.as_str()));
-        let by_name = [&asked.key, &asked.size]
+        let by_name = [&requested.key, &requested.size]
             .iter()
             .any(|c| matches!(c, Some(Column::Named(_))));
         let header = by_name || at(&KEYS).or(at(&SIZES)).or(at(&OTHERS)).is_some();
@@ -135,14 +181,14 @@ impl Layout {
             Column::Named(name) => (names.iter().position(|n| *n == name.to_ascii_lowercase()))
                 .ok_or_else(|| format!("no {what} column {name:?} in the header {}", quoted(first))),
         };
-        let key = match &asked.key {
+        let key = match &requested.key {
             Some(column) => resolve(column, "key")?,
             None if header => at(&KEYS)
                 .ok_or_else(|| format!("no key column known in the header {}; give --key-column", quoted(first)))?,
             // A lone column can only be the key; otherwise the time comes first.
             None => usize::from(columns > 1),
         };
-        let sizes = match &asked.size {
+        let sizes = match &requested.size {
             Some(column) => vec![resolve(column, "size")?],
             None if header => match (at(&["key_size"]), at(&["value_size"])) {
                 (Some(key), Some(value)) => vec![key, value],
@@ -162,8 +208,8 @@ mod tests {
     use super::*;
     use crate::trace::Trace;
 
-    fn parse(asked: &Columns, text: &str) -> Result<Trace, String> {
-        let (mut csv, mut recorder) = (CsvReader::new(asked), Recorder::new(None));
+    fn parse(requested: &Columns, text: &str) -> Result<Trace, String> {
+        let (mut csv, mut recorder) = (CsvReader::new(requested), Recorder::new(None));
         text.lines()
             .try_for_each(|line| csv.line(line.as_bytes(), &mut recorder))?;
         recorder.finish("t".into())
@@ -202,22 +248,29 @@ mod tests {
 
     #[test]
     fn columns_as_asked() {
-        let asked = Columns {
+        let requested = Columns {
             key: Some(Column::Named("URL".into())),
             size: Some(Column::At(0)),
         };
-        let trace = parse(&asked, "len,url\n3,x\n4,y\n").unwrap();
+        let trace = parse(&requested, "len,url\n3,x\n4,y\n").unwrap();
         assert_eq!((trace.keys, trace.sizes), (vec![0, 1], Some(vec![3, 4])));
         assert!(
-            parse(&asked, "len,path\n3,x\n")
+            parse(&requested, "len,path\n3,x\n")
                 .unwrap_err()
                 .contains("no key column \"URL\"")
         );
-        let asked = Columns {
+        let requested = Columns {
             key: Some(Column::At(4)),
             size: None,
         };
-        assert!(parse(&asked, "1,2,3\n").unwrap_err().contains("no column 5"));
+        assert!(parse(&requested, "1,2,3\n").unwrap_err().contains("no column 5"));
+    }
+
+    #[test]
+    fn quoted_fields_may_hold_separators() {
+        let expected = (vec![0, 1, 0], Some(vec![5, 6, 5]));
+        assert_eq!(guess("1,\"a,b\",5\n2,\"a\"\"b\",6\n3,\"a,b\",5"), expected);
+        assert_eq!(guess("1,a,5\n2, \"b\",6\n3,\"a\" ,5"), expected);
     }
 
     #[test]
@@ -230,7 +283,8 @@ mod tests {
         fails("1,a,5\n2,b,5,6", "expected 3 columns, found 4");
         fails("1,a,5\n2,b,big", "the size is not a whole number");
         fails("1,a,5\n2,,5", "the key is empty");
-        fails("1,a,5\n2,\"b,5\",6", "a quote is not closed");
+        fails("1,a,5\n2,\"b,5,6", "a quote is not closed");
+        fails("1,a,5\n2,a,5\r6", "the size is not a whole number");
         fails("time,size\n1,2", "give --key-column");
         fails(
             "1,a,18446744073709551615,18446744073709551615,1,get,0",

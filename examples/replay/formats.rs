@@ -25,21 +25,23 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    pub(crate) const NAMES: &str = "u32, u64, arc, lirs, text, csv";
+    /// Every format: its name, and the extension that stands for it where that is another.
+    pub(crate) const ALL: [(&str, Option<&str>, Self); 6] = [
+        ("u32", None, Self::U32),
+        ("u64", None, Self::U64),
+        ("arc", Some("lis"), Self::Arc),
+        ("lirs", Some("trc"), Self::Lirs),
+        ("text", Some("txt"), Self::Text),
+        ("csv", None, Self::Csv),
+    ];
 
+    /// Returns the format with this name or extension.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "u32" => Self::U32,
-            "u64" => Self::U64,
-            "arc" | "lis" => Self::Arc,
-            "lirs" | "trc" => Self::Lirs,
-            "text" | "txt" => Self::Text,
-            "csv" => Self::Csv,
-            _ => return None,
-        })
+        let known = Self::ALL.iter().find(|known| known.0 == name || known.1 == Some(name));
+        known.map(|known| known.2)
     }
 
-    /// The format that the file's name tells, below `.gz` or `.zst`.
+    /// Returns the format of the file's extension, below `.gz` or `.zst`.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         let stem = path.file_stem().map(Path::new);
         let inner = if Packing::of(path) == Packing::None {
@@ -288,6 +290,8 @@ fn text(line: &[u8], recorder: &mut Recorder, sized: &mut Option<bool>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::rngs::Xoshiro256PlusPlus;
+    use rand::{RngExt, SeedableRng};
     use std::io::Write;
     use std::path::PathBuf;
 
@@ -342,8 +346,8 @@ mod tests {
     }
 
     fn noise(len: usize) -> Vec<u8> {
-        let mut random = crate::workload::Random::new(3);
-        (0..len).map(|_| random.next() as u8).collect()
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(3);
+        (0..len).map(|_| random.random()).collect()
     }
 
     #[test]

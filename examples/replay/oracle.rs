@@ -220,18 +220,19 @@ pub(crate) fn hit_bound_bytes(trace: &Trace, next: &[u32], smallest: &[u64], cap
 mod tests {
     use super::*;
     use crate::trace::Recorder;
-    use crate::workload::Random;
+    use rand::rngs::Xoshiro256PlusPlus;
+    use rand::{RngExt, SeedableRng};
 
     fn quiet() -> Progress {
         Progress::new(String::new(), 1)
     }
 
     fn random_trace(seed: u64, requests: usize, keys: u64, largest: u64) -> Trace {
-        let mut random = Random::new(seed);
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
         let mut recorder = Recorder::new(None);
         for _ in 0..requests {
-            // The product of two leans towards small keys, so that there is something worth keeping.
-            let key = (random.next() % keys) * (random.next() % keys) / keys;
+            // The product of two favors small keys, so that some are worth keeping.
+            let key = random.random_range(0..keys) * random.random_range(0..keys) / keys;
             recorder.push(key, Some(1 + key * 7919 % largest)).unwrap();
         }
         recorder.finish("random".into()).unwrap()

@@ -1,4 +1,9 @@
-//! Workloads made up here, so that the demonstration runs without any file. They are the same on every machine.
+//! Generated workloads, so that the demonstration runs without any file. They are the same on every
+//! machine: the generator and its seed are fixed.
+
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+use rand_distr::{Distribution, Zipf};
 
 use crate::trace::{Recorder, Trace};
 
@@ -7,78 +12,52 @@ const KEYS: usize = 50_000;
 /// Most measured web and storage popularity lies near this exponent.
 const SKEW: f64 = 0.99;
 
-/// SplitMix64: small, even enough, and seeded, unlike the standard library's hasher.
-pub(crate) struct Random(u64);
+/// Draws ranks from 0: rank `r` has a probability proportional to `1 / (r + 1)^SKEW`.
+struct Popularity {
+    zipf: Zipf<f64>,
+    random: Xoshiro256PlusPlus,
+}
 
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+impl Popularity {
+    fn new(ranks: usize, seed: u64) -> Result<Self, String> {
+        Ok(Self {
+            zipf: Zipf::new(ranks as f64, SKEW).map_err(|e| format!("no zipf distribution: {e}"))?,
+            random: Xoshiro256PlusPlus::seed_from_u64(seed),
+        })
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        scramble(self.0)
-    }
-
-    /// A number in [0, 1).
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    fn rank(&mut self) -> u64 {
+        // The distribution counts ranks from 1.
+        self.zipf.sample(&mut self.random) as u64 - 1
     }
 }
 
-fn scramble(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
-/// Draws ranks, the lower the likelier: rank r comes with a chance in proportion to 1 / (r + 1)^SKEW.
-struct Zipf(Vec<f64>);
-
-impl Zipf {
-    fn new(ranks: usize) -> Self {
-        let mut sum = 0.0;
-        let mut sums: Vec<f64> = (1..=ranks)
-            .map(|r| {
-                sum += (r as f64).powf(-SKEW);
-                sum
-            })
-            .collect();
-        sums.iter_mut().for_each(|s| *s /= sum);
-        Self(sums)
-    }
-
-    fn draw(&self, random: &mut Random) -> u64 {
-        let at = random.unit();
-        self.0.partition_point(|&sum| sum <= at).min(self.0.len() - 1) as u64
-    }
-}
-
-/// A size for a key: from 64 bytes to 64 KiB, each power of two as likely as the next.
+/// Returns the size of the object `key`: from 64 bytes to 64 KiB, each power of two equally likely.
 fn size_of(key: u64) -> u64 {
-    let bits = scramble(key ^ 0x5173);
-    let power = 6 + bits % 10;
-    (1 << power) + (bits >> 32) % (1 << power)
+    // Seeded by the key: an object has the same size at each of its requests.
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(key);
+    let base = 1 << random.random_range(6..16);
+    base + random.random_range(0..base)
 }
 
-/// A kind of workload: what to call it, and which key comes with the n-th request.
-type Kind = (&'static str, fn(usize, &Zipf, &mut Random) -> u64);
+/// A kind of workload: its name, and the key of the n-th request.
+type Kind = (&'static str, fn(usize, &mut Popularity) -> u64);
 
 const KINDS: [Kind; 3] = [
-    ("zipf 0.99", |_, zipf, random| zipf.draw(random)),
-    // Two thousand of every ten thousand requests walk on through a loop of cold keys, as a backup or a report does:
-    // LRU drops its hot keys for them.
-    ("zipf with looping scans", |n, zipf, random| {
+    ("zipf 0.99", |_, popularity| popularity.rank()),
+    // Of every 10,000 requests, 2,000 advance through a loop of cold keys, as a backup or a report
+    // does: LRU evicts its hot keys for them.
+    ("zipf with looping scans", |n, popularity| {
         let (round, within) = (n / 10_000, n % 10_000);
         if within < 2_000 {
             (KEYS + (round * 2_000 + within) % 20_000) as u64
         } else {
-            zipf.draw(random)
+            popularity.rank()
         }
     }),
-    // Every 50,000 requests the most popular 1,000 ranks go to keys never seen before: LFU clings to the former ones.
-    ("shifting popularity", |n, zipf, random| {
-        let rank = zipf.draw(random);
+    // Every 50,000 requests, the 1,000 most popular ranks move to new keys: LFU keeps the old ones.
+    ("shifting popularity", |n, popularity| {
+        let rank = popularity.rank();
         if rank < 1_000 {
             (KEYS + n / 50_000 * 1_000) as u64 + rank
         } else {
@@ -87,19 +66,18 @@ const KINDS: [Kind; 3] = [
     }),
 ];
 
-/// The names of the generated traces, to be handed to [`generate`].
+/// Returns the names of the generated traces, for [`generate`].
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|kind| kind.0)
 }
 
-/// The generated trace called `name`.
+/// Generates the trace called `name`, of at most `limit` requests.
 pub(crate) fn generate(name: &str, limit: Option<usize>) -> Result<Trace, String> {
     let (name, key) = KINDS.iter().find(|kind| kind.0 == name).ok_or("no such workload")?;
-    let zipf = Zipf::new(KEYS);
-    let mut random = Random::new(0x686f_7473_6574);
+    let mut popularity = Popularity::new(KEYS, 0x686f_7473_6574)?;
     let mut recorder = Recorder::new(limit);
     for n in 0..REQUESTS {
-        let key = key(n, &zipf, &mut random);
+        let key = key(n, &mut popularity);
         recorder.push(key, Some(size_of(key)))?;
     }
     recorder.finish((*name).to_owned())
@@ -122,12 +100,20 @@ mod tests {
     }
 
     #[test]
-    fn zipf_favours_low_ranks() {
-        let (zipf, mut random) = (Zipf::new(1_000), Random::new(7));
+    fn popularity_follows_the_zipf_law() {
+        let mut popularity = Popularity::new(1_000, 7).unwrap();
         let mut counts = [0u32; 1_000];
-        (0..100_000).for_each(|_| counts[zipf.draw(&mut random) as usize] += 1);
-        // 1 / H(1000, 0.99) is about 0.13.
+        (0..100_000).for_each(|_| counts[popularity.rank() as usize] += 1);
+        // The most popular key has 1 / H(1000, 0.99), about 0.13, of the requests.
         assert!((12_000..14_500).contains(&counts[0]), "{}", counts[0]);
         assert!(counts[0] > counts[10] && counts[10] > counts[500]);
+    }
+
+    #[test]
+    fn sizes_repeat_and_are_bounded() {
+        for key in 0..1_000 {
+            assert_eq!(size_of(key), size_of(key));
+            assert!((64..1 << 16).contains(&size_of(key)));
+        }
     }
 }

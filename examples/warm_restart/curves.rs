@@ -2,10 +2,14 @@
 
 use std::fmt::Write;
 
+use plotters::style::RGBColor;
+
+use crate::plot::{self, Axis, Line, Look, Panel};
+
 /// Hit ratios window by window, beginning with window `from`.
 pub(crate) struct Curve<'r> {
     pub(crate) name: &'static str,
-    pub(crate) colour: &'static str,
+    pub(crate) color: RGBColor,
     pub(crate) sign: char,
     pub(crate) from: usize,
     pub(crate) ratios: &'r [f64],
@@ -72,59 +76,42 @@ pub(crate) fn text(curves: &[Curve<'_>], restart: usize) -> String {
     out
 }
 
-const WIDTH: f64 = 780.0;
-const HEIGHT: f64 = 360.0;
-const LEFT: f64 = 52.0;
-const TOP: f64 = 80.0;
-const PLOT: (f64, f64) = (WIDTH - LEFT - 18.0, HEIGHT - TOP - 44.0);
-
-/// The curves as SVG.
-pub(crate) fn svg(curves: &[Curve<'_>], restart: usize) -> String {
+/// Draws the curves as SVG.
+pub(crate) fn svg(curves: &[Curve<'_>], restart: usize) -> Result<String, String> {
     let Axes { first, end, top } = axes(curves, restart);
-    let x = |window: usize| LEFT + (window - first) as f64 / (end - first) as f64 * PLOT.0;
-    let y = |ratio: f64| TOP + (1.0 - ratio / top) * PLOT.1;
-    let mut out = String::new();
-    let _ = writeln!(
-        out,
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" font-family="Helvetica, Arial, sans-serif" font-size="12" fill="#333" role="img" aria-label="Hit ratio before and after a restart">
-<rect width="100%" height="100%" fill="#fff"/>
-<text x="{LEFT}" y="32" font-size="18" font-weight="bold">Hit ratio before and after a restart</text>"##
-    );
-    for tick in 0..=4 {
-        let ratio = top * f64::from(tick) / 4.0;
-        let _ = writeln!(
-            out,
-            r##"<path d="M{LEFT} {y:.1}h{}" stroke="#e4e4e4"/><text x="{}" y="{:.1}" text-anchor="end">{:.0}%</text>"##,
-            PLOT.0,
-            LEFT - 7.0,
-            y(ratio) + 4.0,
-            ratio * 100.0,
-            y = y(ratio)
-        );
+    let looks: Vec<Look> = curves.iter().map(look).collect();
+    let lines = curves.iter().zip(&looks).map(|(curve, look)| Line {
+        look: look.clone(),
+        points: points(curve, first, end)
+            .map(|(window, ratio)| (window as f64, ratio))
+            .collect(),
+    });
+    let panel = Panel {
+        title: String::new(),
+        subtitle: "A service is killed while it saves a snapshot, and started again".to_owned(),
+        x: Axis {
+            title: "windows after the restart (1/500 of the trace each)",
+            range: (first as f64, end as f64),
+            ticks: (first..=end)
+                .filter(|window| window.abs_diff(restart).is_multiple_of(8))
+                .map(|window| (window as f64, (window as i64 - restart as i64).to_string()))
+                .collect(),
+        },
+        y: plot::percent_axis("hit ratio", top),
+        lines: lines.collect(),
+        event: Some((restart as f64, "SIGKILL, restart")),
+    };
+    plot::draw("Hit ratio before and after a restart", &looks, &[panel], 1, (800, 380))
+}
+
+fn look(curve: &Curve<'_>) -> Look {
+    Look {
+        name: curve.name.to_owned(),
+        color: curve.color,
+        width: 2,
+        dash: None,
+        mark: None,
     }
-    let _ = writeln!(
-        out,
-        r##"<path d="M{x:.1} {TOP}v{}" stroke="#888" stroke-dasharray="3 3"/><text x="{x:.1}" y="{}" text-anchor="middle" fill="#777">SIGKILL, restart</text>"##,
-        PLOT.1,
-        HEIGHT - 18.0,
-        x = x(restart)
-    );
-    let mut legend = LEFT;
-    for curve in curves {
-        let stroke = format!(
-            r#"fill="none" stroke="{}" stroke-width="2.2" stroke-linejoin="round""#,
-            curve.colour
-        );
-        let path: Vec<String> = points(curve, first, end)
-            .map(|(window, ratio)| format!("{:.1},{:.1}", x(window), y(ratio)))
-            .collect();
-        let _ = writeln!(out, r#"<polyline points="{}" {stroke}/>"#, path.join(" "));
-        let _ = writeln!(out, r#"<path d="M{legend:.1} 58h26" {stroke}/>"#);
-        let _ = writeln!(out, r#"<text x="{:.1}" y="62">{}</text>"#, legend + 32.0, curve.name);
-        legend += 60.0 + 7.2 * curve.name.len() as f64;
-    }
-    out.push_str("</svg>\n");
-    out
 }
 
 #[cfg(test)]
@@ -137,15 +124,14 @@ mod tests {
             for restart in [0, 3, 100] {
                 let curve = |from| Curve {
                     name: "c",
-                    colour: "#000",
+                    color: RGBColor(0, 0, 0),
                     sign: '*',
                     from,
                     ratios,
                 };
                 let curves = [curve(0), curve(restart)];
                 assert_eq!(text(&curves, restart).lines().count(), LINES + 2);
-                let svg = svg(&curves, restart);
-                assert_eq!(svg.matches("<polyline").count(), 2);
+                let svg = svg(&curves, restart).unwrap();
                 assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             }
         }

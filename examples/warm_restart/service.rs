@@ -128,8 +128,8 @@ fn read_trace(path: Option<&Path>) -> Result<Trace, String> {
     match path {
         None => workload::generate("shifting popularity", None),
         Some(path) => {
-            let format = Format::of(path)
-                .ok_or_else(|| format!("{}: its name should end in one of {}", path.display(), Format::NAMES))?;
+            let format =
+                Format::of(path).ok_or_else(|| format!("{}: the extension names no format", path.display()))?;
             formats::read(path, format, &Columns::default(), None)
         }
     }

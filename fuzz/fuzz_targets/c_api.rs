@@ -21,7 +21,7 @@ mod blob;
 mod border;
 #[path = "../../bindings/c/src/callback.rs"]
 mod callback;
-#[path = "../../bindings/c/src/compute.rs"]
+#[path = "../../bindings/c/src/change.rs"]
 mod change;
 #[path = "../../bindings/c/src/fork.rs"]
 mod fork;

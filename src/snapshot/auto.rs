@@ -1,4 +1,5 @@
-//! A cache that keeps itself in a file: loaded when it is built, saved every so often and when nobody holds it any more.
+//! A cache that loads its snapshot when it is built, and saves it at an interval and when its last
+//! handle is dropped.
 
 use super::codec::{Codec, PerTypeCodec};
 use super::error::SnapshotError;
@@ -13,24 +14,24 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-/// What became of a snapshot that the cache loaded or saved by itself.
+/// The outcome of a load or save that the cache performed by itself.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SnapshotEvent {
-    /// It was loaded when the cache was built.
+    /// The snapshot was loaded when the cache was built.
     Loaded(Loaded),
-    /// There is no file yet: the cache begins empty.
+    /// The file does not exist: the cache begins empty.
     NoFile,
-    /// There is a file that cannot be used, and says why: the cache begins empty. The next save takes its place.
+    /// The file cannot be used: the cache begins empty, and the next save replaces the file.
     NotLoaded(SnapshotError),
-    /// It was saved.
+    /// The cache was saved.
     Saved(Saved),
-    /// It was not; the former file is whole.
+    /// The save failed; the previous file is unchanged.
     NotSaved(SnapshotError),
 }
 
 impl SnapshotEvent {
-    /// What went wrong, if something did.
+    /// Returns the error, if the load or save failed.
     pub fn error(&self) -> Option<&SnapshotError> {
         match self {
             Self::NotLoaded(error) | Self::NotSaved(error) => Some(error),
@@ -39,23 +40,26 @@ impl SnapshotEvent {
     }
 }
 
-/// When a cache loads and saves a snapshot by itself; for [`Builder::snapshot`](crate::Builder::snapshot).
+/// Configures when a cache loads and saves its snapshot. Used by
+/// [`Builder::snapshot`](crate::Builder::snapshot).
+///
+/// # Examples
 ///
 /// ```
 /// use hotset::Cache;
-/// use hotset::snapshot::Keep;
+/// use hotset::snapshot::AutoSnapshot;
 /// use std::time::Duration;
 ///
 /// # fn main() -> Result<(), hotset::BuildError> {
 /// # let path = std::env::temp_dir().join(format!("hotset-keep-{}", std::process::id()));
-/// let keep = Keep::at(&path, |kept| {
-///     if let Some(error) = kept.error() {
+/// let snapshot = AutoSnapshot::new(&path, |event| {
+///     if let Some(error) = event.error() {
 ///         eprintln!("the cache's snapshot: {error}");
 ///     }
 /// });
 /// let cache: Cache<String, Vec<u8>> = Cache::builder()
 ///     .max_entries(10_000)
-///     .snapshot(keep.load_at_build().save_every(Duration::from_secs(300)).save_on_drop())
+///     .snapshot(snapshot.load_at_build().save_every(Duration::from_secs(300)).save_on_drop())
 ///     .build()?;
 /// # drop(cache);
 /// # std::fs::remove_file(&path).unwrap();
@@ -73,8 +77,14 @@ pub struct AutoSnapshot {
 }
 
 impl AutoSnapshot {
-    /// In this file; but nothing yet. `observer` is told of every load and save, under no lock, by the thread that did it: nobody
-    /// else would learn of an error. One that holds a handle to its own cache keeps that alive for ever.
+    /// Returns a configuration for the file `path` that neither loads nor saves yet.
+    ///
+    /// `observer` is called with the outcome of every load and save; no other way reports their
+    /// errors. An observer that holds a handle to its own cache keeps that cache alive forever.
+    ///
+    /// # Concurrency
+    ///
+    /// `observer` runs on the thread that loaded or saved, without a lock held.
     pub fn new(path: impl Into<PathBuf>, observer: impl Fn(SnapshotEvent) + Send + Sync + 'static) -> Self {
         Self {
             path: path.into(),
@@ -87,14 +97,14 @@ impl AutoSnapshot {
         }
     }
 
-    /// The [schema](SaveOptions::schema) to save with, and to ask for.
+    /// Sets the [schema](SaveOptions::schema) of saves and loads.
     pub fn schema(mut self, schema: u64) -> Self {
         self.schema = schema;
         self
     }
 
-    /// Loads the file when the cache is built. If that cannot be done the cache is built all the same, empty, and the observer
-    /// is told why.
+    /// Loads the file when the cache is built. If the load fails, the cache is built empty, and the
+    /// observer is called with the error.
     pub fn load_at_build(mut self) -> Self {
         self.load = true;
         self
@@ -107,15 +117,15 @@ impl AutoSnapshot {
         self
     }
 
-    /// Saves when the last handle to the cache is dropped, before that returns; also while a panic unwinds. (A process that
-    /// exits without dropping it, or is killed, saves nothing.)
+    /// Saves when the last handle to the cache is dropped, before the drop returns, also while a
+    /// panic unwinds. A process that exits without dropping it, or is killed, saves nothing.
     pub fn save_on_drop(mut self) -> Self {
         self.save_on_drop = true;
         self
     }
 
-    /// Saves every so often, from a thread named `hotset-saver`, which ends with the last handle. Dropping that waits for a
-    /// save that is going on.
+    /// Saves after every `interval`, on a thread named `hotset-saver` that stops with the last
+    /// handle. Dropping the last handle waits for a save in progress.
     pub fn save_every(mut self, interval: Duration) -> Self {
         self.every = Some(interval);
         self
@@ -140,20 +150,20 @@ impl fmt::Debug for AutoSnapshot {
     }
 }
 
-/// Part of a cache that saves itself.
+/// The part of a cache that performs its [`AutoSnapshot`].
 pub(crate) struct AutoSnapshotter<K, V, S> {
-    keep: Arc<AutoSnapshot>,
+    config: Arc<AutoSnapshot>,
     save: fn(&AutoSnapshot, &Inner<K, V, S>),
     saver: Mutex<Option<Service>>,
 }
 
 impl<K, V, S> AutoSnapshotter<K, V, S> {
-    /// The last handle is dropped: ends the thread, and then saves.
+    /// Stops the thread, then saves. Called when the last handle is dropped.
     pub(crate) fn end(&self, inner: &Inner<K, V, S>) {
         drop(self.saver.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if self.keep.save_on_drop {
+        if self.config.save_on_drop {
             // A panic, which the hook has reported, must not leave a destructor.
-            _ = catch_unwind(AssertUnwindSafe(|| (self.save)(&self.keep, inner)));
+            _ = catch_unwind(AssertUnwindSafe(|| (self.save)(&self.config, inner)));
         }
     }
 }
@@ -164,12 +174,12 @@ where
     V: Codec + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Loads, and begins to save, as `keep` says.
-    pub(crate) fn start_auto_snapshot(&self, keep: AutoSnapshot) -> io::Result<AutoSnapshotter<K, V, S>> {
-        if keep.load {
-            let options = LoadOptions::new().schema(keep.schema).copy(keep.copy);
-            let loaded = self.load_with(&keep.path, &options);
-            (keep.observer)(match loaded {
+    /// Loads the snapshot and starts the saving thread, as `config` says.
+    pub(crate) fn start_auto_snapshot(&self, config: AutoSnapshot) -> io::Result<AutoSnapshotter<K, V, S>> {
+        if config.load {
+            let options = LoadOptions::new().schema(config.schema).copy(config.copy);
+            let loaded = self.load_with(&config.path, &options);
+            (config.observer)(match loaded {
                 Ok(loaded) => SnapshotEvent::Loaded(loaded),
                 Err(SnapshotError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                     SnapshotEvent::NoFile
@@ -177,24 +187,24 @@ where
                 Err(error) => SnapshotEvent::NotLoaded(error),
             });
         }
-        let keep = Arc::new(keep);
-        let saver = keep
+        let config = Arc::new(config);
+        let saver = config
             .every
-            .map(|every| self.start_saver(keep.clone(), every))
+            .map(|every| self.start_saver(config.clone(), every))
             .transpose()?;
         Ok(AutoSnapshotter {
-            keep,
+            config,
             save: AutoSnapshot::save,
             saver: Mutex::new(saver),
         })
     }
 
-    fn start_saver(&self, keep: Arc<AutoSnapshot>, every: Duration) -> io::Result<Service> {
+    fn start_saver(&self, config: Arc<AutoSnapshot>, every: Duration) -> io::Result<Service> {
         let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
         Service::start(Kind::Saver, every, move || {
             let Some(inner) = cache.upgrade() else { return false };
-            // What panics is the observer or an `encode`; the hook has reported it, and the next save may go well.
-            _ = catch_unwind(AssertUnwindSafe(|| keep.save(&inner)));
+            // The observer or an `encode` panicked. The hook has reported it, and the next save may succeed.
+            _ = catch_unwind(AssertUnwindSafe(|| config.save(&inner)));
             _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
             true
         })

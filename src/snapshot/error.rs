@@ -1,65 +1,68 @@
-//! Why a snapshot was not saved, or not loaded.
+//! Errors of saving and loading a snapshot.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a snapshot was not saved (a former file of that name is whole), or not loaded (the cache works, and holds what it held).
+/// The error of a failed save or load.
+///
+/// After a failed save, the previous file of that name is unchanged. After a failed load, the
+/// cache works and holds what it held before.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// The operating system refused something.
+    /// The operating system refused an operation on a file.
     Io {
-        /// What was to be done: "open", "write", ...
+        /// The operation: "open", "write", ..
         operation: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The path is that of a directory, a pipe, a device: of something that is not a file.
+    /// The path leads to a directory, a pipe, a device or a socket.
     NotAFile {
         /// The path.
         path: PathBuf,
     },
-    /// The file does not begin like a snapshot.
+    /// The file does not begin with the magic bytes of a snapshot.
     NotASnapshot,
-    /// The file is of another version of the format.
+    /// The file has another version of the format.
     Version {
         /// The version found.
         found: u32,
         /// The version that this library reads and writes.
         supported: u32,
     },
-    /// The file was written in another order of bytes.
+    /// The file was written in the other byte order.
     Endianness,
-    /// The file's schema is not the one asked for.
+    /// The file's schema is not the requested one.
     Schema {
         /// The schema found.
         found: u64,
-        /// The schema asked for.
+        /// The requested schema.
         expected: u64,
     },
-    /// The file is shorter than it should be.
+    /// The file is shorter than its header says.
     Truncated {
-        /// Its length.
+        /// Its length in bytes.
         found: u64,
-        /// The length it should have at least.
+        /// The least length it must have, in bytes.
         expected: u64,
     },
-    /// The file is damaged, or was not made by this library.
+    /// A checksum or a length in the file is wrong.
     Corrupt {
-        /// Which part of it.
+        /// The part of the file that is corrupt.
         what: &'static str,
     },
-    /// The keys or values found are none of this cache's types, or hash otherwise than when they were saved: the types have
-    /// changed, and the schema has not.
+    /// The file's keys or values do not decode to this cache's types, or a key hashes differently
+    /// than when it was saved: the types changed, and the schema did not.
     Incompatible {
-        /// What is wrong.
+        /// The part that does not match.
         what: &'static str,
     },
-    /// A key or a value is too long for the format (4 GiB), or the file for this machine.
+    /// A key or a value has 4 GiB or more, or the file exceeds the address space.
     TooLarge {
         /// What is too large.
         what: &'static str,
@@ -89,17 +92,17 @@ impl fmt::Display for SnapshotError {
             Self::NotAFile { path } => write!(f, "{} is not a file", path.display()),
             Self::NotASnapshot => f.write_str("the file is not a snapshot"),
             Self::Version { found, supported } => {
-                write!(f, "the snapshot is of version {found}, not {supported}")
+                write!(f, "snapshot has format version {found}, this library reads {supported}")
             }
-            Self::Endianness => f.write_str("the snapshot was written in another order of bytes"),
+            Self::Endianness => f.write_str("snapshot was written in the other byte order"),
             Self::Schema { found, expected } => {
-                write!(f, "the snapshot's schema is {found:#x}, not {expected:#x}")
+                write!(f, "snapshot has schema {found:#x}, expected {expected:#x}")
             }
             Self::Truncated { found, expected } => {
-                write!(f, "the snapshot has {found} bytes of at least {expected}")
+                write!(f, "snapshot is truncated: {found} bytes, expected at least {expected}")
             }
-            Self::Corrupt { what } => write!(f, "the snapshot is damaged: {what}"),
-            Self::Incompatible { what } => write!(f, "the snapshot does not fit the cache's types: {what}"),
+            Self::Corrupt { what } => write!(f, "snapshot is corrupt: {what}"),
+            Self::Incompatible { what } => write!(f, "snapshot is incompatible with the cache's types: {what}"),
             Self::TooLarge { what, bytes } => write!(f, "{what} of {bytes} bytes is too large for a snapshot"),
         }
     }

@@ -1,5 +1,7 @@
-//! The file's bytes, as `docs/snapshot-format.md` describes them. Reads what anyone may have written: every length is
-//! checked, nothing is allocated.
+//! Encodes and decodes the bytes of a snapshot file, as `docs/snapshot-format.md` describes them.
+//!
+//! The bytes may be hostile: every length is checked before it is used, and decoding allocates
+//! nothing.
 
 use super::error::SnapshotError;
 use crate::policy::Rank;
@@ -9,18 +11,19 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 pub(super) const HEADER: usize = 128;
 pub(super) const RECORD: usize = 48;
-/// Of an entry of the index.
+/// The size of an entry of the index.
 pub(super) const ENTRY: usize = 16;
 const MAGIC: [u8; 8] = *b"\x89HOTSET\n";
 const VERSION: u32 = 1;
 const ORDER: u32 = 0x0a0b_0c0d;
-/// A deadline or limit that never comes.
+/// The deadline of an entry that never expires.
 pub(super) const NEVER: u64 = u64::MAX;
 
 const TIMED: u8 = 1;
 const MARKED: u8 = 2;
 
-/// The hash by which the index finds a key: the same in every process, and for every borrowed form of the key.
+/// Returns the hash of a key in the index. It is the same in every process, and for every borrowed
+/// form of the key.
 pub(super) fn key_hash<Q: Hash + ?Sized>(key: &Q) -> u64 {
     let mut hasher = KeyHasher {
         start: [0; SHORT],
@@ -31,14 +34,15 @@ pub(super) fn key_hash<Q: Hash + ?Sized>(key: &Q) -> u64 {
     hasher.finish()
 }
 
-/// Keys of up to so many bytes are hashed at once: XXH3's state for longer ones takes half a kilobyte, and its time.
+/// Keys of at most this many bytes are hashed in one step. For longer ones XXH3 needs a state of half
+/// a kilobyte.
 const SHORT: usize = 64;
 
-/// Feeds XXH3 the same bytes on every machine.
+/// A hasher that feeds XXH3 the same bytes on every machine.
 struct KeyHasher {
     start: [u8; SHORT],
     filled: usize,
-    /// Has everything, once it is too long for `start`.
+    /// Holds all bytes, once they exceed `start`.
     long: Option<Box<Xxh3>>,
 }
 
@@ -115,7 +119,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     number(bytes, at).map(u64::from_le_bytes)
 }
 
-/// The beginning of a file.
+/// The header of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) id: u64,
@@ -124,7 +128,7 @@ pub(super) struct Header {
     pub(super) created: u64,
     pub(super) entries: u64,
     pub(super) window: u32,
-    /// How many bytes all records take.
+    /// The size of all records in bytes.
     pub(super) records: u64,
     pub(super) index_checksum: u64,
 }
@@ -163,7 +167,10 @@ impl Header {
         bytes
     }
 
-    /// Checks the header and the index of a whole file.
+    /// Decodes the header of a whole file, and checks it and the index.
+    ///
+    /// # Errors
+    /// The variants of [`SnapshotError`] that concern a file's contents.
     pub(super) fn decode(file: &[u8]) -> Result<Self, SnapshotError> {
         let found = file.len() as u64;
         let truncated = |expected| SnapshotError::Truncated { found, expected };
@@ -178,7 +185,7 @@ impl Header {
             return Err(SnapshotError::Endianness);
         }
         if order != ORDER {
-            return Err(corrupt("its order of bytes"));
+            return Err(corrupt("the byte order mark"));
         }
         if version != VERSION {
             let supported = VERSION;
@@ -189,14 +196,14 @@ impl Header {
         }
         let checksum = word(HEADER / 8 - 1)?;
         if xxh3_64_with_seed(&file[..HEADER - 8], 0) != checksum {
-            return Err(corrupt("its header's checksum"));
+            return Err(corrupt("the header's checksum"));
         }
         let header = Self {
             id: word(2)?,
             schema: word(3)?,
             created: word(4)?,
             entries: word(6)?,
-            window: u32::try_from(word(7)?).map_err(|_| corrupt("its window"))?,
+            window: u32::try_from(word(7)?).map_err(|_| corrupt("the window size"))?,
             records: word(9)?,
             index_checksum: word(12)?,
         };
@@ -208,33 +215,33 @@ impl Header {
         let index_length = header.entries.checked_mul(ENTRY as u64);
         let end = index.zip(index_length).and_then(|(at, length)| at.checked_add(length));
         if end != Some(length) || length != found {
-            return Err(corrupt("its length"));
+            return Err(corrupt("the length"));
         }
         let fits = word(8)? == HEADER as u64 && Some(word(10)?) == index && Some(word(11)?) == index_length;
         if !fits || !header.records.is_multiple_of(8) || word(13)? | word(14)? != 0 {
-            return Err(corrupt("its table of sections"));
+            return Err(corrupt("the table of sections"));
         }
-        // (Each record takes more than its entry in the index, so a number of entries that the file cannot hold is a lie.)
+        // A record takes at least `RECORD` bytes, so the records bound the number of entries.
         if header.entries > header.records / RECORD as u64 {
-            return Err(corrupt("its number of entries"));
+            return Err(corrupt("the number of entries"));
         }
         if xxh3_64_with_seed(header.index(file), header.id) != header.index_checksum {
-            return Err(corrupt("its index's checksum"));
+            return Err(corrupt("the index's checksum"));
         }
         Ok(header)
     }
 
-    /// The index of a file whose header was decoded.
+    /// Returns the index of the file that this header was decoded from.
     pub(super) fn index<'f>(&self, file: &'f [u8]) -> &'f [u8] {
         &file[HEADER + self.records as usize..]
     }
 
-    /// Where records may be.
+    /// Returns the range of the records in the file.
     fn records(&self) -> Range<u64> {
         HEADER as u64..HEADER as u64 + self.records
     }
 
-    /// The record at this offset, if it is whole.
+    /// Returns the record at this offset, if its checksum and lengths are correct.
     pub(super) fn record<'f>(&self, file: &'f [u8], offset: u64) -> Option<Record<'f>> {
         if !self.records().contains(&offset) || !offset.is_multiple_of(8) {
             return None;
@@ -262,14 +269,15 @@ impl Header {
     }
 }
 
-/// The entry `at` of an index: hash and offset.
+/// Returns hash and offset of an entry of the index.
 pub(super) fn entry(index: &[u8], at: usize) -> Option<(u64, u64)> {
     let begin = at.checked_mul(ENTRY)?;
     Some((u64_at(index, begin)?, u64_at(index, begin.checked_add(8)?)?))
 }
 
-/// Where in an index a hash is. Hashes are evenly spread, so the first guess is close; then the interval is narrowed down
-/// by steps that double. An index that is not in order has places that are not found.
+/// Returns the place of a hash in a sorted index, by interpolation search. Hashes are evenly spread,
+/// so the first guess is close. Steps that double then bound the interval, and a binary search ends
+/// it: O(log n) in the worst case. In an unsorted index some hashes are not found.
 pub(super) fn search(index: &[u8], hash: u64) -> Option<usize> {
     let n = index.len() / ENTRY;
     let at = |place: usize| entry(index, place).map_or(NEVER, |(hash, _)| hash);
@@ -284,7 +292,7 @@ pub(super) fn search(index: &[u8], hash: u64) -> Option<usize> {
         high = high.saturating_add(step).min(n);
         step *= 2;
     }
-    // The first place from `low` on that is not below the hash is at most `high`.
+    // Invariant: the first place from `low` on whose hash is not below `hash` is at most `high`.
     while low < high {
         let middle = low + (high - low) / 2;
         if at(middle) < hash {
@@ -296,27 +304,28 @@ pub(super) fn search(index: &[u8], hash: u64) -> Option<usize> {
     (low < n && at(low) == hash).then_some(low)
 }
 
-/// What the file keeps of one entry.
+/// One entry of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record<'f> {
     pub(super) weight: u64,
-    /// Deadline and limit in milliseconds since 1970.
+    /// Deadline, and the limit of its extensions, in milliseconds since 1970.
     pub(super) times: Option<(u64, u64)>,
     pub(super) rank: Rank,
     pub(super) key: &'f [u8],
     pub(super) value: &'f [u8],
-    /// With its padding.
+    /// The length in bytes, with the padding.
     pub(super) length: u64,
 }
 
-/// Makes room in `out` for a record's fixed part. The key and the value are to be appended.
+/// Appends a record's fixed part to `out`. The caller must append key and value next. Returns where
+/// the record begins.
 pub(super) fn begin_record(out: &mut Vec<u8>) -> usize {
     let begin = out.len();
     out.resize(begin + RECORD, 0);
     begin
 }
 
-/// Completes the record that begins at `begin`, with a key of so many bytes; it will lie at `offset` in the file.
+/// Completes the record that begins at `begin`, with a key of `key` bytes, at `offset` in the file.
 pub(super) fn end_record(
     out: &mut Vec<u8>,
     (begin, key): (usize, usize),
@@ -348,14 +357,14 @@ pub(super) fn end_record(
     Ok(())
 }
 
-/// Writes index entries, which are in order, as bytes.
+/// Appends sorted index entries as bytes.
 pub(super) fn encode_index(entries: &[[u64; 2]], out: &mut Vec<u8>) {
     for word in entries.as_flattened() {
         out.extend_from_slice(&word.to_le_bytes());
     }
 }
 
-/// The checksum of an index that is written piece by piece.
+/// The checksum of an index that is written in pieces.
 pub(super) struct IndexChecksum(Xxh3);
 
 impl IndexChecksum {

@@ -1,8 +1,23 @@
-//! A snapshot whose entries have not all been asked for: they come into the cache one by one, each at most once.
+//! A loaded snapshot, whose entries are restored into the cache when they are first looked up.
 //!
-//! A key that was asked for, inserted, removed or computed since the snapshot was loaded is *taken*: the snapshot has nothing to say
-//! of it any more. Who takes a key to bring its entry in may be overtaken by an insertion or a removal, as a load
-//! may: that is marked too, and looked at when the map has a claim for the entry but has not decided yet.
+//! The cache has one [`SnapshotSlot`]. It holds the [`LazySnapshot`] while that has entries that
+//! were neither restored nor changed. Each entry of the file's index has two bits:
+//!
+//! - **claimed**: a thread restores the entry, or restored or changed it. Claiming is a `fetch_or`,
+//!   so each entry is restored at most once. A lookup never restores a claimed entry.
+//! - **invalidated**: the key was inserted, removed or computed since the snapshot was loaded.
+//!
+//! # Invariants
+//!
+//! 1. An entry is restored at most once, by the thread that claimed it.
+//! 2. An entry that was invalidated is not in the map afterwards. The restoring thread claims a slot
+//!    of the map, executes a SeqCst fence, and reads the bit before it makes the slot visible. The
+//!    invalidating thread sets the bit, executes a SeqCst fence, and then looks at the map. So either
+//!    the restoring thread sees the bit, or the invalidating thread sees the slot, and kills it.
+//! 3. A thread that finds the slot empty finds all restored entries in the map: the slot is emptied
+//!    with Release after the last entry was restored or invalidated.
+//!
+//! The loom models `loom_snapshot_..` check them.
 
 use super::codec::EntryCodec;
 use super::error::SnapshotError;
@@ -28,21 +43,23 @@ impl Bits {
         self.0[at / 64].load(Ordering::Relaxed) >> (at % 64) & 1 != 0
     }
 
-    /// Sets a bit; whether it was set.
+    /// Sets a bit. Returns whether it was set before.
     fn set(&self, at: usize) -> bool {
         self.0[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed) >> (at % 64) & 1 != 0
     }
 }
 
-/// A moment on both clocks: milliseconds since 1970, and nanoseconds of the cache's clock.
+/// One instant on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClockPair {
+    /// Milliseconds since 1970.
     pub(super) wall: u64,
+    /// Nanoseconds of the cache's clock.
     pub(super) clock: u64,
 }
 
 impl ClockPair {
-    /// This one.
+    /// Returns the current time.
     pub(super) fn now<K, V>(engine: &Engine<K, V>) -> Self {
         Self {
             wall: super::unix_millis(),
@@ -50,14 +67,14 @@ impl ClockPair {
         }
     }
 
-    /// A moment of the wall clock, on the cache's; 0 if it is not after this one.
+    /// Converts a time of the wall clock to the cache's clock. Returns 0 if it is not after this instant.
     pub(super) fn to_clock(self, wall: u64) -> u64 {
         if wall == format::NEVER {
             return u64::MAX;
         }
         match wall.checked_sub(self.wall) {
             None | Some(0) => 0,
-            // (Not the end of time, which would be no end.)
+            // `u64::MAX` would mean that the entry never expires.
             Some(left) => self
                 .clock
                 .saturating_add(left.saturating_mul(1_000_000))
@@ -65,7 +82,7 @@ impl ClockPair {
         }
     }
 
-    /// A moment of the cache's clock, on the wall.
+    /// Converts a time of the cache's clock to the wall clock.
     pub(super) fn to_wall(self, clock: u64) -> u64 {
         if clock == u64::MAX {
             return format::NEVER;
@@ -76,19 +93,19 @@ impl ClockPair {
     }
 }
 
-/// Makes an entry of the bytes of its key and its value.
+/// Decodes an entry from the bytes of its key and its value.
 type Decode<K, V> = fn(&[u8], &[u8]) -> Option<(K, V)>;
 
-/// A loaded snapshot.
+/// A loaded snapshot and the state of its entries.
 pub(super) struct LazySnapshot<K, V> {
     file: SnapshotFile,
     claimed: Bits,
     invalidated: Bits,
-    /// All of it is overtaken.
+    /// All entries are invalidated.
     closed: AtomicBool,
-    /// How many entries are not taken, or on their way into the cache.
+    /// The number of entries that are unclaimed or being restored.
     left: AtomicUsize,
-    /// The cache's hashes of the keys whose entries are on their way.
+    /// The cache's hashes of the keys whose entries are being restored.
     restoring: Mutex<Vec<u64>>,
     now: ClockPair,
     decode: Decode<K, V>,
@@ -126,7 +143,7 @@ impl<K, V> LazySnapshot<K, V> {
         self.claimed.get(at) || self.closed.load(Ordering::Relaxed)
     }
 
-    /// The places of what is not taken, with the offsets of their records, hottest first.
+    /// Returns offset and index of each unclaimed entry, hottest first.
     pub(super) fn places(&self) -> Vec<(u64, usize)> {
         let free = (0..self.file.len()).filter(|at| !self.is_claimed(*at));
         let mut places: Vec<_> = free.map(|at| (self.file.entry(at).1, at)).collect();
@@ -134,36 +151,37 @@ impl<K, V> LazySnapshot<K, V> {
         places
     }
 
-    /// Whether an entry that was taken has been overtaken. To be asked once the claim for it in the map is visible.
+    /// Whether a claimed entry was invalidated. Must be called after a slot of the map was claimed for
+    /// it (invariant 2).
     pub(super) fn is_invalidated(&self, at: usize) -> bool {
         fence(Ordering::SeqCst); // partner: the fences in `invalidate_saved` and `close`
         self.invalidated.get(at) || self.closed.load(Ordering::Relaxed)
     }
 
-    /// Where in the index a key is, if it is there.
+    /// Returns the place of a key in the index, if the index has it.
     pub(super) fn search<Q: Hash + ?Sized>(&self, key: &Q) -> Option<usize> {
         self.file.search(format::key_hash(key))
     }
 
-    /// Key and value of an entry of the index, and its record; or what is wrong with it.
+    /// Decodes the entry at a place of the index. Returns its key, value and record.
     pub(super) fn decode(&self, at: usize) -> Result<(K, V, Record<'_>), SnapshotError>
     where
         K: Hash,
     {
-        let foreign = |what| SnapshotError::Incompatible { what };
+        let incompatible = |what| SnapshotError::Incompatible { what };
         let (hash, offset) = self.file.entry(at);
         let record = self.file.record(offset);
         let record = record.ok_or(SnapshotError::Corrupt { what: "a record" })?;
-        let (key, value) =
-            (self.decode)(record.key, record.value).ok_or_else(|| foreign("a key or a value cannot be decoded"))?;
+        let (key, value) = (self.decode)(record.key, record.value)
+            .ok_or_else(|| incompatible("a key or a value cannot be decoded"))?;
         if format::key_hash(&key) != hash {
-            return Err(foreign("a key hashes otherwise than when it was saved"));
+            return Err(incompatible("a key hashes differently than when it was saved"));
         }
         Ok((key, value, record))
     }
 }
 
-/// An entry is on its way from the snapshot into the cache.
+/// Marks an entry as being restored, until it is dropped.
 pub(super) struct RestoreGuard<'s, K, V> {
     slot: &'s SnapshotSlot<K, V>,
     snapshot: &'s Arc<LazySnapshot<K, V>>,
@@ -183,12 +201,12 @@ impl<K, V> Drop for RestoreGuard<'_, K, V> {
 
 /// No snapshot was ever loaded.
 const NONE_EVER: u8 = 0;
-/// There is one with entries that were not taken.
+/// The slot holds a snapshot.
 const SOME: u8 = 1;
-/// There is none any more.
+/// The slot held a snapshot and is empty.
 const DONE: u8 = 2;
 
-/// The cache's snapshot, if there is one.
+/// Holds the cache's loaded snapshot, if any.
 pub(crate) struct SnapshotSlot<K, V> {
     state: AtomicU8,
     snapshot: RwLock<Option<Arc<LazySnapshot<K, V>>>>,
@@ -202,8 +220,8 @@ impl<K, V> SnapshotSlot<K, V> {
         }
     }
 
-    /// Whether entries may be in a snapshot only. Acquire pairs with the Release in `set`: who sees that there are none
-    /// finds in the map what came in.
+    /// Whether entries may be in a snapshot only. Acquire pairs with the Release in `set`: a thread
+    /// that sees an empty slot finds all restored entries in the map (invariant 3).
     #[inline(always)]
     pub(crate) fn is_some(&self) -> bool {
         self.state.load(Ordering::Acquire) == SOME
@@ -213,7 +231,7 @@ impl<K, V> SnapshotSlot<K, V> {
         self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts `new` in the place of the snapshot, if that is `old` where one is named.
+    /// Replaces the snapshot by `new`, if `old` is `None` or the current snapshot. Returns the previous one.
     fn set(
         &self,
         old: Option<&Arc<LazySnapshot<K, V>>>,
@@ -232,7 +250,7 @@ impl<K, V> SnapshotSlot<K, V> {
         };
         let previous = std::mem::replace(&mut *snapshot, new);
         if let Some(previous) = &previous {
-            // What is on its way from it no longer comes in: nobody could find it here to overtake it.
+            // Entries being restored from it are discarded: an invalidation would no longer find it here.
             previous.closed.store(true, Ordering::Relaxed);
         }
         self.state.store(state, Ordering::Release); // partner: the Acquire in `is_some`
@@ -240,8 +258,8 @@ impl<K, V> SnapshotSlot<K, V> {
         previous
     }
 
-    /// Takes an entry, to bring it in: listed, with the cache's hash of its key, until the flight is dropped. `None` if it was
-    /// taken.
+    /// Claims an entry, to restore it. Returns `None` if it is claimed already. The cache's hash of its
+    /// key is listed until the guard is dropped, so that `close` can kill the insertion.
     pub(super) fn claim<'s>(
         &'s self,
         snapshot: &'s Arc<LazySnapshot<K, V>>,
@@ -258,11 +276,11 @@ impl<K, V> SnapshotSlot<K, V> {
         Some(RestoreGuard { slot, snapshot, hash })
     }
 
-    /// The key is changed: what a snapshot says of it no longer counts. Whether an insertion from a snapshot may be pending:
-    /// then it must be killed in the map, after this.
+    /// Invalidates the snapshot's entry for `key`. Returns whether a thread may be inserting it: the
+    /// caller must then kill that insertion in the map, after this call.
     #[inline(always)]
     pub(crate) fn invalidate<Q: Hash + ?Sized>(&self, key: &Q) -> bool {
-        // (Once there was one, one of its entries may be on its way for a while.)
+        // An entry may still be being restored after the slot was emptied: so not `is_some`.
         self.state.load(Ordering::Acquire) != NONE_EVER && self.invalidate_saved(key)
     }
 
@@ -277,13 +295,14 @@ impl<K, V> SnapshotSlot<K, V> {
                 self.finish_one(&snapshot);
             }
         }
-        // Partner: the fence in `is_invalidated`. Either that sees the mark, or the caller, who goes on to the map, sees its
-        // claim there.
+        // Partner: the fence in `is_invalidated`. Either that sees the bit, or the caller sees the
+        // claimed slot when it looks at the map next (invariant 2).
         fence(Ordering::SeqCst);
         true
     }
 
-    /// All keys are changed. `kill` gets the cache's hashes of what is on its way.
+    /// Invalidates all entries and empties the slot. Calls `kill` with the cache's hash of each key that
+    /// is being restored.
     pub(crate) fn close(&self, mut kill: impl FnMut(u64)) {
         if let Some(previous) = self.set(None, None) {
             fence(Ordering::SeqCst); // partner: as in `invalidate_saved`
@@ -296,7 +315,7 @@ impl<K, V> SnapshotSlot<K, V> {
         }
     }
 
-    /// Another snapshot takes the place of the former one, if there is one.
+    /// Puts a snapshot into the slot. A previous one is dropped.
     pub(super) fn open(&self, snapshot: Arc<LazySnapshot<K, V>>) {
         if snapshot.file.len() == 0 {
             return self.close(|_| ());
@@ -304,14 +323,15 @@ impl<K, V> SnapshotSlot<K, V> {
         self.set(None, Some(snapshot));
     }
 
-    /// The snapshot is of no more use.
+    /// Empties the slot, if it holds `snapshot`.
     pub(super) fn end(&self, snapshot: &Arc<LazySnapshot<K, V>>) {
         self.set(Some(snapshot), None);
     }
 
-    /// An entry has been taken, and what was done with it is done. The last one ends the snapshot.
+    /// Counts an entry that was restored or invalidated. The last one empties the slot.
     fn finish_one(&self, snapshot: &Arc<LazySnapshot<K, V>>) {
-        // AcqRel: who takes the last one away has all the others behind it, and says so with Release.
+        // AcqRel: the thread that counts the last entry has seen the insertions of all others, and
+        // publishes them with the Release in `set` (invariant 3).
         if snapshot.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.set(Some(snapshot), None);
         }
@@ -319,7 +339,7 @@ impl<K, V> SnapshotSlot<K, V> {
 }
 
 impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
-    /// Brings the key's entry in from the snapshot, if that has one that has not been taken. It is readable under the guard.
+    /// Restores the key's entry, if the snapshot has an unclaimed one. The guard keeps it readable.
     #[cold]
     #[inline(never)]
     pub(crate) fn restore_on_miss<Q>(&self, hash: u64, key: &Q, guard: &Guard) -> Option<Handle>
@@ -330,14 +350,15 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         let snapshot = self.snapshot_slot.get()?;
         let at = snapshot.search(key)?;
         if snapshot.is_claimed(at) {
-            // Another thread may have brought it in since it was missed.
+            // Another thread may have restored it since the caller missed it.
             return self.peek_alive(hash, key, self.engine.now(), guard);
         }
         self.restore_entry(&snapshot, at, |own| (own.borrow() == key).then_some(hash), guard)
             .or_else(|| self.peek_alive(hash, key, self.engine.now(), guard))
     }
 
-    /// Brings in the entry at a place of the index, if `hash` says that it is the one, and what its hash is.
+    /// Restores the entry at a place of the index, if `hash` accepts its key and returns the cache's
+    /// hash of it. Returns the inserted entry.
     pub(super) fn restore_entry(
         &self,
         snapshot: &Arc<LazySnapshot<K, V>>,
@@ -348,7 +369,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         let decoded = snapshot.decode(at).ok();
         let hash = match &decoded {
             Some((key, ..)) => hash(key)?,
-            None => 0, // damaged: it is taken, so that nobody looks again
+            None => 0, // corrupt: claimed below, so that no thread decodes it again
         };
         let _restoring = self.snapshot_slot.claim(snapshot, at, hash)?;
         let (key, value, record) = decoded?;
@@ -359,11 +380,12 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             .times
             .map(|(deadline, max_deadline)| (snapshot.now.to_clock(deadline), snapshot.now.to_clock(max_deadline)));
         let weight = self.weigh(&key, &value);
-        let life = time.for_restore(times, (hash, (&key, &value)), now);
+        let deadlines = time.for_restore(times, (hash, (&key, &value)), now);
         if times.is_some_and(|(deadline, max_deadline)| deadline.min(max_deadline) <= now) {
             return None;
         }
-        let new = self.engine.make(hash, (key, value), weight, life, guard);
+        let new = self.engine.make(hash, (key, value), weight, deadlines, guard);
+        // Asked by the map once it has a slot for the entry, before that is visible (invariant 2).
         let invalidated = || snapshot.is_invalidated(at);
         let is_restored = self
             .engine

@@ -1,5 +1,6 @@
-//! How entries come in from a snapshot, under loom: their bits, the list of those on their way, and what ends the snapshot. Real
-//! files, whose entries go into a word per key in the map's place, which is claimed, killed and shown as a slot of that is.
+//! Loom models of restoring entries from a snapshot: the bits of the entries, the list of those being
+//! restored, and the emptying of the slot. The files are real. One word per key stands for its slot of
+//! the map, and is claimed, killed and made visible as that is.
 
 use super::file::SnapshotFile;
 use super::lazy::{ClockPair, LazySnapshot, SnapshotSlot};
@@ -10,7 +11,7 @@ use loom::thread;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
 
-/// The keys in the file, which stand for their hashes, too.
+/// The keys in the file. Each is its own hash.
 const KEYS: [u64; 2] = [0, 1];
 
 /// The states of a word.
@@ -25,7 +26,7 @@ impl File {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("hotset-model-{}-{name}", std::process::id()));
         let saved = path.clone();
-        // (Loom's atomics live in models only.)
+        // Loom's atomics exist inside a model only.
         loom::model(move || {
             let cache: Cache<u64, u64> = Cache::new(4);
             KEYS.iter().for_each(|key| cache.insert(*key, *key));
@@ -44,8 +45,8 @@ impl Drop for File {
 struct Case {
     snapshot_slot: SnapshotSlot<u64, u64>,
     map: [AtomicU8; 2],
-    /// How often each key was taken to bring it in.
-    taken: [Count; 2],
+    /// How often each key was claimed.
+    claimed: [Count; 2],
 }
 
 impl Case {
@@ -53,7 +54,7 @@ impl Case {
         self.map[key as usize].load(Ordering::Relaxed)
     }
 
-    /// As `Inner::restore_entry`.
+    /// Does what `Inner::restore_entry` does.
     fn restore_entry(&self, key: u64) {
         let Some(snapshot) = self.snapshot_slot.get() else {
             return;
@@ -65,7 +66,7 @@ impl Case {
         let Some(_restoring) = self.snapshot_slot.claim(&snapshot, at, key) else {
             return;
         };
-        self.taken[key as usize].fetch_add(1, SeqCst);
+        self.claimed[key as usize].fetch_add(1, SeqCst);
         let word = &self.map[key as usize];
         let change = |from, to| {
             word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
@@ -77,7 +78,7 @@ impl Case {
         }
     }
 
-    /// As `Cache::remove`: kills what is on its way, if the map shows any.
+    /// Does what `Cache::remove` does: kills the insertion of the key, if the map shows one.
     fn remove(&self, key: u64) {
         if self.snapshot_slot.invalidate(&key) {
             self.remove_from_map(key);
@@ -91,13 +92,13 @@ impl Case {
         }
     }
 
-    /// As `Cache::insert`.
+    /// Does what `Cache::insert` does.
     fn insert(&self, key: u64) {
         self.snapshot_slot.invalidate(&key);
         self.map[key as usize].swap(INSERTED, Ordering::AcqRel);
     }
 
-    /// As `Cache::clear`.
+    /// Does what `Cache::clear` does.
     fn clear(&self) {
         self.snapshot_slot.close(|key| self.remove_from_map(key));
         let visible = KEYS.into_iter().filter(|key| self.word(*key) == VISIBLE);
@@ -105,14 +106,14 @@ impl Case {
     }
 }
 
-/// Opens the file, runs all `threads` at once, and then `after`.
+/// Opens the file, runs all `threads` concurrently, and then `after`.
 fn model<const N: usize>(name: &str, threads: [fn(&Case); N], after: fn(&Case)) {
     let file = File::new(name);
     loom::model(move || {
         let case = std::sync::Arc::new(Case {
             snapshot_slot: SnapshotSlot::new(),
             map: [AtomicU8::new(ABSENT), AtomicU8::new(ABSENT)],
-            taken: [Count::new(0), Count::new(0)],
+            claimed: [Count::new(0), Count::new(0)],
         });
         let now = ClockPair { wall: 0, clock: 0 };
         let mapped = SnapshotFile::map(&file.0, 0).unwrap();
@@ -129,12 +130,12 @@ fn model<const N: usize>(name: &str, threads: [fn(&Case); N], after: fn(&Case)) 
         KEYS.iter().for_each(|key| case.restore_entry(*key));
         assert!(
             !case.snapshot_slot.is_some() && case.snapshot_slot.get().is_none(),
-            "what is used up has ended"
+            "a used up snapshot is closed"
         );
-        let taken = case.taken.each_ref().map(|taken| taken.load(SeqCst));
+        let claimed = case.claimed.each_ref().map(|claimed| claimed.load(SeqCst));
         assert!(
-            taken.iter().all(|taken| *taken <= 1),
-            "an entry is taken once: {taken:?}"
+            claimed.iter().all(|claimed| *claimed <= 1),
+            "an entry is claimed once: {claimed:?}"
         );
         assert!(KEYS.iter().all(|key| case.word(*key) != LOADING));
     });
@@ -145,7 +146,7 @@ fn first(case: &Case) {
 }
 
 #[test]
-fn loom_snapshot_two_take_an_entry() {
+fn loom_snapshot_concurrent_restores_insert_once() {
     model("two", [first, first], |case| {
         assert!(case.snapshot_slot.is_some(), "the other entry is left");
         assert_eq!([case.word(0), case.word(1)], [VISIBLE, ABSENT]);
@@ -153,8 +154,8 @@ fn loom_snapshot_two_take_an_entry() {
 }
 
 #[test]
-fn loom_snapshot_the_last_entry_ends_it() {
-    // Who sees that there is no snapshot finds in the map what came in.
+fn loom_snapshot_last_entry_empties_slot() {
+    // A thread that sees an empty slot finds the restored entries in the map.
     let look = |case: &Case| {
         if !case.snapshot_slot.is_some() {
             assert_eq!([case.word(0), case.word(1)], [VISIBLE; 2]);
@@ -167,7 +168,7 @@ fn loom_snapshot_the_last_entry_ends_it() {
 }
 
 #[test]
-fn loom_snapshot_removed_on_the_way() {
+fn loom_snapshot_removal_beats_restore() {
     model("removed", [|case| case.remove(0), first], |case| {
         first(case);
         assert_eq!(case.word(0), ABSENT);
@@ -175,7 +176,7 @@ fn loom_snapshot_removed_on_the_way() {
 }
 
 #[test]
-fn loom_snapshot_inserted_on_the_way() {
+fn loom_snapshot_insertion_beats_restore() {
     model("inserted", [|case| case.insert(0), first, first], |case| {
         first(case);
         assert_eq!(case.word(0), INSERTED);
@@ -183,7 +184,7 @@ fn loom_snapshot_inserted_on_the_way() {
 }
 
 #[test]
-fn loom_snapshot_the_last_two_are_removed_and_taken() {
+fn loom_snapshot_removal_and_restore_empty_slot() {
     let remove = |case: &Case| case.remove(1);
     model("both", [remove, first], |case| {
         assert!(!case.snapshot_slot.is_some());
@@ -192,7 +193,7 @@ fn loom_snapshot_the_last_two_are_removed_and_taken() {
 }
 
 #[test]
-fn loom_snapshot_cleared_on_the_way() {
+fn loom_snapshot_clear_beats_restore() {
     model("cleared", [Case::clear, first], |case| {
         KEYS.iter().for_each(|key| case.restore_entry(*key));
         assert_eq!([case.word(0), case.word(1)], [ABSENT; 2]);

@@ -1,4 +1,4 @@
-//! Snapshots: a cache's entries in a file, for the next process to begin warm.
+//! Snapshots: the entries of a cache in a file, from which the next process starts warm.
 //!
 //! ```
 //! use hotset::Cache;
@@ -18,31 +18,42 @@
 //! # }
 //! ```
 //!
-//! **What is kept**: keys, values, what is left of their lives, and what the policy thinks of each: its queue, its place
-//! there, how often it was used lately, and the window's share. (The policy's counts of keys that are *not* in the cache are not kept: it
-//! knows them by a hash that is another one in every process.)
+//! # Contents
 //!
-//! **Loading** maps the file and checks its header and index, however large it is. An entry comes into the cache when it is
-//! first asked for; its checksum is verified then, and what is damaged is a miss. Until then it counts in no
-//! [`len`](Cache::len) or [`weight`](Cache::weight), and is not among what [`iter`](Cache::iter) and
-//! [`Reader::hottest`](crate::Reader::hottest) visit. What the cache holds, and every insertion, removal and
-//! [`clear`](Cache::clear) since, counts more than the snapshot. [`Cache::warm`] brings everything in.
-//! [`LoadOptions::eager`] checks and brings in everything at once.
+//! A snapshot keeps the keys and values, their remaining TTLs, and the policy's state of each entry:
+//! its queue, its place in it, and its recent uses. It also keeps the size of the policy's window.
+//! It does not keep the policy's counts of absent keys: those are kept by a hash that differs in
+//! every process.
 //!
-//! **A mapped file must not be changed in place** by another program, for as long as the cache may
-//! read it: see [`Cache::load`]. [`LoadOptions::copy`] reads the file into memory instead, and is
-//! safe from that.
+//! # Loading
 //!
-//! While entries are still in the snapshot only, each miss and each change of a key looks for it there, and takes a lock for a
-//! moment; hits never do.
+//! [`Cache::load`] maps the file and checks its header and index. An entry is restored into the cache
+//! when it is first looked up. Its checksum is verified then, and a corrupt entry is a miss. Until
+//! then it counts in no [`len`](Cache::len) or [`weight`](Cache::weight), and
+//! [`iter`](Cache::iter) and [`Reader::hottest`](crate::Reader::hottest) do not visit it. The
+//! cache's own entries, and every insertion, removal and [`clear`](Cache::clear) since the load, take
+//! precedence over the snapshot. [`Cache::warm`] restores all entries that fit.
+//! [`LoadOptions::eager`] checks and restores all entries during the load.
 //!
-//! [`Builder::snapshot`](crate::Builder::snapshot) has a cache do all this by itself: load when it is built, save every so often
-//! and when its last handle is dropped.
+//! While entries are in the snapshot only, each miss and each change of a key looks for the key there,
+//! and holds a lock for a short time. Hits never do.
 //!
-//! **Time**: lives go on while no process runs, by the wall clock. If that went back behind the moment of saving, no time
-//! has passed.
+//! **A mapped file must not be changed in place** by another program while the cache may read it: see
+//! [`Cache::load`]. [`LoadOptions::copy`] reads the file into memory instead, which avoids that.
 //!
-//! **Saving** replaces the file and never changes it: a process that has it mapped keeps what it
+//! # Automatic snapshots
+//!
+//! With [`Builder::snapshot`](crate::Builder::snapshot) a cache loads its snapshot when it is built,
+//! and saves it at an interval and when its last handle is dropped.
+//!
+//! # Expiration
+//!
+//! TTLs keep counting down while no process runs, by the wall clock. If the wall clock is behind the
+//! time of the save, no time has passed.
+//!
+//! # Saving
+//!
+//! Saving replaces the file and never changes it: a process that has it mapped keeps what it
 //! mapped. The new file is written beside it under a temporary name (`.hotset-` .. `.tmp`), synced,
 //! and renamed. A save that fails, panics or is killed leaves the previous file as it was, and once
 //! the new file is in place nothing can fail the save. What a killed process left is removed by the
@@ -78,7 +89,7 @@ mod writer;
 pub use auto::{AutoSnapshot, SnapshotEvent};
 #[cfg(feature = "serde")]
 pub use codec::Serde;
-pub use codec::{Codec, EntryCodec};
+pub use codec::{Codec, EntryCodec, decode_field, encode_field};
 pub use error::SnapshotError;
 pub use options::{LoadOptions, Loaded, Progress, SaveOptions, Saved, Warmed};
 
@@ -94,7 +105,7 @@ use std::hash::{BuildHasher, Hash};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since 1970.
+/// Returns the milliseconds since 1970.
 fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1))
@@ -121,7 +132,11 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
         self.save_with(path, &SaveOptions::new())
     }
 
-    /// [`save`](Self::save) with options.
+    /// Saves the cache to a file, with options. See [`save`](Self::save).
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<Saved, SnapshotError> {
         self.0.save::<PerTypeCodec>(path.as_ref(), options)
     }
@@ -148,13 +163,46 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
         self.load_with(path, &LoadOptions::new())
     }
 
-    /// [`load`](Self::load) with options.
+    /// Loads a snapshot, with options. See [`load`](Self::load).
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load); with [`LoadOptions::eager`] or [`LoadOptions::copy`] also for a
+    /// corrupt record anywhere in the file.
     pub fn load_with(&self, path: impl AsRef<Path>, options: &LoadOptions) -> Result<Loaded, SnapshotError> {
         self.load_as::<PerTypeCodec>(path.as_ref(), options)
     }
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
+    /// Saves the cache to a file whose keys and values are encoded by `C`. See [`save`](Self::save), and
+    /// [`EntryCodec`] for an example.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    pub fn save_with_codec<C: EntryCodec<K, V>>(
+        &self,
+        path: impl AsRef<Path>,
+        options: &SaveOptions,
+    ) -> Result<Saved, SnapshotError> {
+        self.0.save::<C>(path.as_ref(), options)
+    }
+
+    /// Loads a snapshot whose keys and values are decoded by `C`. See [`load`](Self::load), and
+    /// [`EntryCodec`] for an example.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_with`](Self::load_with).
+    pub fn load_with_codec<C: EntryCodec<K, V>>(
+        &self,
+        path: impl AsRef<Path>,
+        options: &LoadOptions,
+    ) -> Result<Loaded, SnapshotError> {
+        self.load_as::<C>(path.as_ref(), options)
+    }
+
     pub(crate) fn load_as<C: EntryCodec<K, V>>(
         &self,
         path: &Path,
@@ -176,8 +224,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             if options.copy {
                 snapshot.file().check_records(|_, _| Ok(()))?;
             }
+            // One entry, so that incompatible types are an error of the load rather than misses.
             if entries > 0 {
-                snapshot.decode(0)?; // so that types that do not fit are told at once
+                snapshot.decode(0)?;
             }
         }
         self.0.engine.set_window(window);
@@ -188,8 +237,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Ok(Loaded { entries, bytes, age })
     }
 
-    /// Brings in all that is still in a snapshot only, the hottest entries as far as there is room, and lets go of the
-    /// snapshot. Others may use the cache meanwhile. O(n); needs 16 bytes per entry.
+    /// Restores the entries that are in a loaded snapshot only, the hottest first as far as there is
+    /// room, and closes the snapshot. Other threads may use the cache during the call.
+    ///
+    /// # Complexity
+    ///
+    /// O(n) time, and 16 bytes per entry.
     pub fn warm(&self) -> Warmed {
         let mut warmed = Warmed { entries: 0, corrupt: 0 };
         let (Some(snapshot), engine) = (self.0.snapshot_slot.get(), &self.0.engine) else {
@@ -197,7 +250,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         };
         let (mut places, mut room, mut end) = (snapshot.places(), engine.room(), 0);
         places.retain(|(offset, _)| {
-            // (Records that overlap were not written by this library, and could be many times as long as the file.)
+            // Overlapping records are corrupt: their total length could exceed the file's many times.
             let whole = snapshot.file().record(*offset).filter(|_| *offset >= end);
             let Some(record) = whole else {
                 warmed.corrupt += 1;
@@ -209,7 +262,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             room = rest.unwrap_or(room);
             rest.is_some()
         });
-        // The hottest last: what comes in later is worth more to the policy.
+        // The hottest last: the policy values later insertions more.
         for (_, at) in places.into_iter().rev() {
             let guard = self.0.engine.pin();
             let hash = |key: &K| Some(self.0.hash(key));
@@ -220,7 +273,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 }
 
-/// Looks at all entries: each must be whole, of these types, and overlap no other.
+/// Checks all entries: their checksums, their types, and that they do not overlap.
 fn verify<K: Hash, V>(snapshot: &LazySnapshot<K, V>) -> Result<(), SnapshotError> {
     let mut end = 0;
     for (offset, at) in snapshot.places() {

@@ -1,21 +1,42 @@
-//! What can be asked of saving and loading, and what they tell.
+//! Options of saving and loading, and their results.
 
 use std::fmt;
 use std::time::Duration;
 
-/// How far a save has come.
+/// The progress of a save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Entries that are done with.
+    /// Entries processed so far.
     pub done: u64,
-    /// Entries there were at the beginning.
+    /// Entries at the beginning of the save.
     pub total: u64,
 }
 
 type Observer = Box<dyn Fn(Progress) + Send + Sync>;
 
-/// How to save; for [`Cache::save_with`](crate::Cache::save_with).
+/// Options of [`Cache::save_with`](crate::Cache::save_with).
+///
+/// # Examples
+///
+/// ```
+/// use hotset::Cache;
+/// use hotset::snapshot::{LoadOptions, SaveOptions};
+///
+/// # fn main() -> Result<(), hotset::snapshot::SnapshotError> {
+/// # let path = std::env::temp_dir().join(format!("hotset-options-{}", std::process::id()));
+/// let cache: Cache<String, u64> = Cache::new(1000);
+/// cache.insert("a".to_owned(), 1);
+/// cache.save_with(&path, &SaveOptions::new().schema(2))?;
+///
+/// let cache: Cache<String, u64> = Cache::new(1000);
+/// assert!(cache.load(&path).is_err()); // the file's schema is 2, not 0
+/// cache.load_with(&path, &LoadOptions::new().schema(2).eager(true))?;
+/// assert_eq!(cache.len(), 1);
+/// # std::fs::remove_file(&path).unwrap();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Default)]
 pub struct SaveOptions {
     pub(super) schema: u64,
@@ -23,13 +44,13 @@ pub struct SaveOptions {
 }
 
 impl SaveOptions {
-    /// Schema 0, and nobody watches.
+    /// Returns the defaults: schema 0 and no observer.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A number of your own for the types of keys and values: only who asks for the same can load the file. To be changed
-    /// whenever they, their `Codec` or what they mean changes.
+    /// Sets a number that identifies the types of keys and values. A load must request the same
+    /// number. Change it whenever the types, their `Codec` or their meaning changes.
     pub fn schema(mut self, schema: u64) -> Self {
         self.schema = schema;
         self
@@ -58,7 +79,7 @@ impl fmt::Debug for SaveOptions {
     }
 }
 
-/// How to load; for [`Cache::load_with`](crate::Cache::load_with).
+/// Options of [`Cache::load_with`](crate::Cache::load_with). See [`SaveOptions`] for an example.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoadOptions {
     pub(super) schema: u64,
@@ -73,13 +94,14 @@ impl LoadOptions {
         Self::default()
     }
 
-    /// The [schema](SaveOptions::schema) that the file must have.
+    /// Sets the [schema](SaveOptions::schema) that the file must have.
     pub fn schema(mut self, schema: u64) -> Self {
         self.schema = schema;
         self
     }
 
-    /// Checks the whole file, and brings everything in before the call returns. Anything damaged anywhere is an error then.
+    /// Checks the whole file and inserts its entries, as far as there is room, before the call
+    /// returns. A corrupt record anywhere in the file is an error.
     pub fn eager(mut self, eager: bool) -> Self {
         self.eager = eager;
         self
@@ -100,15 +122,15 @@ impl LoadOptions {
     }
 }
 
-/// What was saved.
+/// The result of a save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Saved {
     /// Entries in the file.
     pub entries: u64,
-    /// The file's length.
+    /// The file's length in bytes.
     pub bytes: u64,
-    /// How long it took.
+    /// The time the save took.
     pub elapsed: Duration,
     /// Whether the system confirmed that the file's name is on the disk, as its contents are. It
     /// does not where the directory may not be read, where the file system cannot sync directories,
@@ -117,24 +139,24 @@ pub struct Saved {
     pub durable: bool,
 }
 
-/// What was loaded.
+/// The result of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// Entries in the file. Not all may fit into the cache, and some may have ended.
+    /// Entries in the file. Some may not fit into the cache, and some may have expired.
     pub entries: u64,
-    /// The file's length.
+    /// The file's length in bytes.
     pub bytes: u64,
-    /// The time since it was saved, by the wall clock; 0 if that went back.
+    /// The time since the save, by the wall clock; 0 if the wall clock was set back.
     pub age: Duration,
 }
 
-/// What [`Cache::warm`](crate::Cache::warm) brought in.
+/// The result of [`Cache::warm`](crate::Cache::warm).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warmed {
-    /// Entries that came in.
+    /// Entries that were inserted.
     pub entries: u64,
-    /// Entries whose records are damaged.
+    /// Entries whose records are corrupt.
     pub corrupt: u64,
 }

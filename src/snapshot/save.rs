@@ -1,4 +1,4 @@
-//! Saving: the entries one batch after another, while others use the cache.
+//! Saves a cache batch by batch, while other threads use it.
 
 use super::codec::EntryCodec;
 use super::error::SnapshotError;
@@ -15,15 +15,15 @@ use std::hash::{BuildHasher, Hash};
 use std::path::Path;
 use std::time::Instant;
 
-/// Entries looked up at once, under one guard.
+/// Entries that are looked up under one guard.
 pub(super) const BATCH: usize = 256;
 
-/// A number that no other snapshot has, very likely.
+/// Returns a random number that identifies a snapshot.
 fn new_id() -> u64 {
     std::hash::RandomState::new().hash_one(unix_millis())
 }
 
-/// The header of a file whose entries are to come.
+/// Returns the header of a file without entries yet.
 pub(super) fn header(schema: u64, now: ClockPair, window: u32) -> Header {
     Header {
         id: new_id(),
@@ -36,7 +36,7 @@ pub(super) fn header(schema: u64, now: ClockPair, window: u32) -> Header {
     }
 }
 
-/// What a snapshot keeps of an entry that was listed and found, besides its key and value.
+/// Returns what a snapshot keeps of an entry besides its key and value.
 pub(super) fn meta<K, V>(
     engine: &Engine<K, V>,
     (handle, rank): (Handle, Rank),
@@ -48,15 +48,15 @@ pub(super) fn meta<K, V>(
     (engine.weight_of(handle, guard), times, rank)
 }
 
-/// Completes the file, calls `report`, and replaces the previous file. Nothing can fail the save
-/// after that.
+/// Completes the file, calls `report`, and replaces the previous file. After the replacement the
+/// save cannot fail.
 pub(super) fn complete(
     mut writer: Writer,
     mut index: Vec<[u64; 2]>,
     begun: Instant,
     report: impl FnOnce(),
 ) -> Result<Saved, SnapshotError> {
-    // Of two records of one key the later one is newer.
+    // Of two records of one key the later one is newer: it is sorted first and kept.
     index.sort_unstable_by_key(|[hash, offset]| (*hash, !*offset));
     index.dedup_by_key(|[hash, _]| *hash);
     writer.complete(&index)?;
@@ -81,7 +81,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         let left = unread.as_ref().map_or(Vec::new(), |snapshot| snapshot.places());
         let total = (list.len() + left.len()) as u64;
         let mut writer = Writer::new(path, header(options.schema, now, window))?;
-        // What has been written takes the place of what was listed.
+        // The index is built in place: the entries written so far overwrite the beginning of the list.
         let (mut read, mut written, mut weight) = (0, 0, 0u64);
         while read < list.len() {
             let end = list.len().min(read + BATCH);
@@ -115,7 +115,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         complete(writer, list, begun, || options.report(total, total))
     }
 
-    /// Saves what is still in a snapshot only, as far as there is room for it in the cache.
+    /// Saves the entries that are in the loaded snapshot only, as far as the cache has room for them.
     fn save_unread(
         &self,
         snapshot: &LazySnapshot<K, V>,
@@ -125,7 +125,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         (writer, now, options): (&mut Writer, ClockPair, &SaveOptions),
     ) -> Result<(), SnapshotError> {
         let total = (list.len() + places.len()) as u64;
-        // Lives are counted on the cache's clock since the snapshot was loaded.
+        // Since the load, deadlines follow the cache's clock, not the wall clock.
         let elapsed = self.engine.time().clock.now().saturating_sub(snapshot.now().clock) / 1_000_000;
         let there = snapshot.now().wall.saturating_add(elapsed);
         let moved = |moment: u64| match moment {

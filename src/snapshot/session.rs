@@ -1,5 +1,5 @@
-//! Saving and loading step by step, for bindings whose keys and values only foreign code can turn into bytes and back: that code runs
-//! between the steps, under no guard and in the middle of nothing.
+//! Saving and loading in steps, for bindings whose keys and values are encoded by foreign code. That
+//! code runs between the steps, without a guard or a lock held.
 
 use super::error::SnapshotError;
 use super::file::SnapshotFile;
@@ -19,13 +19,13 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub struct EntryMeta(writer::EntryMeta);
 
-/// A save: [`batch`](Self::batch) and [`add`](Self::add) in turns, with a [`flush`](Self::flush) where it is wanted, then
-/// [`finish`](Self::finish). If it is dropped before, nothing was
-/// saved.
+/// A save in steps. Call [`batch`](Self::batch) and [`add`](Self::add) in turn, [`flush`](Self::flush)
+/// when [`is_full`](Self::is_full), and [`finish`](Self::finish) at the end. Dropping it before that
+/// saves nothing.
 pub struct SaveSession {
     begun: Instant,
     now: ClockPair,
-    /// What was listed; from its beginning on, as far as `written`, the index.
+    /// The listed entries. The first `written` ones are overwritten by the index.
     list: Vec<Listed>,
     read: usize,
     written: usize,
@@ -33,7 +33,7 @@ pub struct SaveSession {
 }
 
 impl SaveSession {
-    /// Lists the entries. (Not those of a snapshot that have not been asked for.)
+    /// Lists the entries of the cache, without those that are in a loaded snapshot only.
     pub fn begin<K: Hash + Eq, V, S: BuildHasher>(
         cache: &Cache<K, V, S>,
         path: &Path,
@@ -51,7 +51,8 @@ impl SaveSession {
         })
     }
 
-    /// What `copy` makes of the next entries, hottest first; none at the end. It runs under a guard, and is to be short.
+    /// Returns the results of `copy` for the next entries, hottest first; empty at the end. `copy` runs
+    /// under a guard, which delays the freeing of memory: it must be short.
     pub fn batch<K: Hash + Eq, V, S: BuildHasher, T>(
         &mut self,
         cache: &Cache<K, V, S>,
@@ -77,7 +78,13 @@ impl SaveSession {
         batch
     }
 
-    /// Adds an entry of a batch, once.
+    /// Adds an entry of a batch.
+    ///
+    /// # Errors
+    /// [`SnapshotError::TooLarge`] for a key or a value of 4 GiB.
+    ///
+    /// # Panics
+    /// If more entries are added than the batches had.
     pub fn add(&mut self, key: &[u8], value: &[u8], meta: EntryMeta) -> Result<(), SnapshotError> {
         assert!(self.written < self.read, "more entries than were listed");
         let offset = self.writer.offset();
@@ -91,40 +98,41 @@ impl SaveSession {
         Ok(())
     }
 
-    /// Whether enough has been added to be written, by [`flush`](Self::flush).
+    /// Whether [`flush`](Self::flush) should be called.
     pub fn is_full(&self) -> bool {
         self.writer.is_full()
     }
 
-    /// Writes what was added.
+    /// Writes the added entries to the file.
     pub fn flush(&mut self) -> Result<(), SnapshotError> {
         self.writer.flush()
     }
 
-    /// How many entries were added.
+    /// Returns the number of added entries.
     pub fn entries(&self) -> usize {
         self.written
     }
 
-    /// Completes the file, and replaces the previous one. Nothing can fail the save after that.
+    /// Completes the file, and replaces the previous one.
     pub fn finish(mut self) -> Result<Saved, SnapshotError> {
         self.list.truncate(self.written);
         save::complete(self.writer, self.list, self.begun, || ())
     }
 }
 
-/// A load: [`next`](Self::next) as long as there is something that fits, then [`restore`](Self::restore), the hottest last.
+/// A load in steps. Call [`next`](Self::next) while the cache has room, then
+/// [`begin_restoring`](Self::begin_restoring), and [`restore`](Self::restore) for each entry, the
+/// hottest last.
 pub struct LoadSession {
     file: SnapshotFile,
     now: ClockPair,
-    /// Where the records are, hottest first.
+    /// The offsets of the records, hottest first.
     offsets: Vec<u64>,
     read: usize,
 }
 
 impl LoadSession {
-    /// Reads a file into memory and checks all of it: whatever is done to the file afterwards,
-    /// nothing here is corrupt.
+    /// Reads a file into memory and checks all of it. Later changes of the file have no effect.
     pub fn open<K: Hash + Eq, V, S: BuildHasher>(
         cache: &Cache<K, V, S>,
         path: &Path,
@@ -145,7 +153,7 @@ impl LoadSession {
         })
     }
 
-    /// The key and the value of the next entry, from the hottest on.
+    /// Returns key, value and the rest of the next unexpired entry, hottest first.
     #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Option<(&[u8], &[u8], EntryMeta)> {
         while let Some(offset) = self.offsets.get(self.read) {
@@ -162,18 +170,18 @@ impl LoadSession {
         None
     }
 
-    /// How much weight the cache has room for.
+    /// Returns the weight that the cache has room for.
     pub fn room<K, V, S>(cache: &Cache<K, V, S>) -> u64 {
         cache.0.engine.room()
     }
 
-    /// All that is to come back is known: the policy takes over how it was divided.
+    /// Restores the policy's window size. Called once, before the first [`restore`](Self::restore).
     pub fn begin_restoring<K, V, S>(&self, cache: &Cache<K, V, S>) {
         cache.0.engine.set_window(self.file.header().window);
     }
 
-    /// Inserts an entry with the life and the rank that it had, unless its time is over, or its key is there. Whether it came in.
-    /// `sought` is what the key is hashed and compared by.
+    /// Inserts an entry with the deadlines and the rank that it had. Returns whether it was inserted:
+    /// not if it has expired, or if its key is present. `sought` is hashed and compared for the key.
     pub fn restore<K, V, S, Q>(&self, cache: &Cache<K, V, S>, sought: &Q, entry: (K, V), meta: EntryMeta) -> bool
     where
         K: Hash + Eq + Borrow<Q>,
@@ -254,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_comes_back_where_it_was() {
+    fn restored_entries_keep_their_order() {
         let path = file("rank");
         let cache = Strings::new(1000);
         for i in 0..1500u32 {
@@ -276,11 +284,11 @@ mod tests {
         assert_eq!((count, &keys), (before.len(), &before));
         assert_eq!(hottest(&cache), before);
         assert_eq!(cache.get("3").as_deref(), Some("value 3"));
-        // The file is that of byte strings.
+        // The file has the format of a cache of byte strings.
         let bytes: Cache<Vec<u8>, Vec<u8>> = Cache::new(1000);
         bytes.load_with(&path, &LoadOptions::new().schema(7)).unwrap();
         assert_eq!(bytes.get(&b"3"[..]).as_deref(), Some(&b"value 3"[..]));
-        // Into a smaller one, and beside what is there.
+        // Into a smaller cache that holds an entry already.
         let cache = Strings::new(100);
         cache.insert(before[1].clone(), "newer".to_owned());
         let (count, keys) = load(&cache, &path);
@@ -291,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn lives_go_on() {
+    fn restored_entry_keeps_its_remaining_ttl() {
         let path = file("lives");
         let new = |clock: &std::sync::Arc<ManualClock>| {
             Strings::builder()
@@ -314,7 +322,7 @@ mod tests {
         let cache = new(&clock);
         clock.advance(Duration::from_secs(5));
         assert_eq!(load(&cache, &path).0, 2);
-        // (By the wall clock some moments have passed.)
+        // Some milliseconds of the wall clock have passed.
         let left = cache.remaining("usual").unwrap().unwrap();
         assert!((40..=70).contains(&left.as_secs()), "{left:?}");
         assert_eq!(cache.remaining("long"), Some(None));
@@ -329,7 +337,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_truncation_is_found() {
-        let path = file("damaged");
+        let path = file("corrupt");
         let cache = Strings::new(10);
         for i in 0..5 {
             cache.insert(i.to_string(), "value".to_owned());
@@ -350,7 +358,7 @@ mod tests {
             LoadSession::open(&cache, &path, 8),
             Err(SnapshotError::Schema { found: 7, expected: 8 })
         ));
-        // One that is given up leaves it.
+        // A dropped session leaves the file unchanged.
         let mut saving = SaveSession::begin(&cache, &path, 8).unwrap();
         assert!(!saving.batch(&cache, |key, value| pair(key, value)).is_empty());
         drop(saving);

@@ -8,18 +8,18 @@ use crate::policy::Rank;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
-/// Pieces of about so many bytes are written at once.
+/// The size in bytes above which a piece is written.
 const PIECE: usize = 1 << 18;
 
-/// What is known of a record besides its key and value: weight, times, rank.
+/// Weight, deadlines (deadline and the limit of its extensions) and rank of an entry.
 pub(super) type EntryMeta = (u64, Option<(u64, u64)>, Rank);
 
-/// A snapshot that is being written.
+/// A snapshot file that is being written.
 pub(super) struct Writer {
     replacement: Replacement,
     header: Header,
     piece: Vec<u8>,
-    /// Where in the file the piece will lie.
+    /// The offset of the piece in the file.
     at: u64,
 }
 
@@ -33,7 +33,7 @@ impl Writer {
         })
     }
 
-    /// Where the next record will lie.
+    /// Returns the offset of the next record in the file.
     pub(super) fn offset(&self) -> u64 {
         self.at + self.piece.len() as u64
     }
@@ -68,7 +68,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the index and the header: the file is complete then.
+    /// Writes the index and the header, which completes the file.
     pub(super) fn complete(&mut self, index: &[[u64; 2]]) -> Result<(), SnapshotError> {
         self.flush()?;
         self.header.records = self.at - format::HEADER as u64;
@@ -87,8 +87,8 @@ impl Writer {
         written.map_err(SnapshotError::io("write", path))
     }
 
-    /// Puts the complete file in the place of the previous one. Returns its length, and whether its
-    /// name is known to be on the disk.
+    /// Replaces the previous file by the complete one. Returns its length, and whether the system
+    /// confirmed that its name is on the disk.
     pub(super) fn commit(self) -> Result<(u64, bool), SnapshotError> {
         Ok((self.at, self.replacement.commit()?))
     }

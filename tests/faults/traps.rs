@@ -2,16 +2,16 @@
 //!
 //! All is kept per thread: a test has its thread, and only that uses its cache.
 
-#[path = "../trapped/mod.rs"]
-mod trapped;
+#[path = "../common/mod.rs"]
+mod common;
 
+use common::Intended;
+pub(crate) use common::{Key, Value, key, springs, value};
 use hotset::snapshot::Codec;
 use hotset::{Builder, Cache, Clock, Expiry, ManualClock, Policy};
 use std::cell::Cell;
 use std::panic::resume_unwind;
 use std::time::Duration;
-use trapped::Intended;
-pub(crate) use trapped::{Key, Value, key, springs, value};
 
 /// Where user code runs.
 #[derive(Debug, Clone, Copy, PartialEq)]

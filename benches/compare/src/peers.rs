@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
+use crate::report::Latencies;
+
 /// A cache of `u64` to `u64`.
 pub trait Peer: Send + Sync + 'static {
     const NAME: &'static str;
@@ -14,15 +16,15 @@ pub trait Peer: Send + Sync + 'static {
     fn insert(&self, key: u64, value: u64);
     fn get_or_insert_with(&self, key: u64, load: impl FnOnce() -> u64) -> u64;
     fn entries(&self) -> usize;
-    /// A batch of gets; a loop where the cache has no call for it.
+    /// Gets a batch of keys; a loop where the cache has no call for it.
     fn get_many(&self, keys: &[u64]) -> Vec<Option<u64>> {
         keys.iter().map(|k| self.get(*k)).collect()
     }
-    /// Finish what the cache has put off.
+    /// Runs the maintenance that the cache has deferred.
     fn settle(&self) {}
 }
 
-/// With a time to live, though nothing lives to see its end.
+/// With a time to live that is too long for an entry to expire.
 pub struct Hotset<const TIMED: bool>(hotset::Cache<u64, u64>);
 
 impl<const TIMED: bool> Peer for Hotset<TIMED> {
@@ -58,7 +60,7 @@ impl<const TIMED: bool> Peer for Hotset<TIMED> {
     }
 }
 
-/// Its default hasher is foldhash.
+/// quick_cache, whose default hasher is foldhash.
 pub struct QuickCache(quick_cache::sync::Cache<u64, u64>);
 
 impl Peer for QuickCache {
@@ -119,7 +121,7 @@ impl Peer for Moka {
     }
 }
 
-/// Not concurrent by itself: one lock around it all.
+/// schnellru, which is not concurrent: the whole map is behind one lock.
 pub struct Schnellru(Mutex<schnellru::LruMap<u64, u64, schnellru::ByLength, RandomState>>);
 
 impl Peer for Schnellru {
@@ -148,7 +150,7 @@ impl Peer for Schnellru {
     }
 }
 
-/// Does nothing: what the measuring loop costs by itself (instruction counts only).
+/// Does nothing: shows the cost of the measuring loop itself (instruction counts only).
 pub struct Loop;
 
 impl Peer for Loop {
@@ -185,23 +187,23 @@ pub trait Subject: Send + Sync {
     fn entries(&self) -> usize;
     fn settle(&self);
     fn lookup(&self, key: u64) -> Option<u64>;
-    /// Get every key; returns how many were missing.
+    /// Gets every key; returns how many were missing.
     fn get16(&self, ids: &[u16]) -> u64;
     fn get32(&self, ids: &[u32]) -> u64;
     fn get64(&self, keys: &[u64]) -> u64;
-    /// The same by batches.
+    /// The same in batches of `batch` keys.
     fn get_many(&self, keys: &[u64], batch: usize) -> u64;
-    /// One key, `n` times.
+    /// Gets one key `n` times.
     fn get_one(&self, key: u64, n: u64) -> u64;
-    /// Insert keys not seen before: `first`, `first + 1`, .. spread over the 64 bits.
+    /// Inserts new keys: `first`, `first + 1`, .. spread over the 64 bits.
     fn insert_new(&self, first: u64, n: u64);
     fn insert_ids(&self, ids: &[u32]);
-    /// `get_or_insert_with` for every key; returns the misses.
+    /// Calls `get_or_insert_with` for every key; returns the misses.
     fn read_through(&self, ids: &[u32]) -> u64;
-    /// `get`, and `insert` after a miss; returns the misses.
+    /// Calls `get`, and `insert` after a miss; returns the misses.
     fn cache_aside(&self, ids: &[u32]) -> u64;
-    /// The time of each get, in nanoseconds, appended to `out`.
-    fn timed_gets(&self, ids: &[u32], out: &mut Vec<u32>);
+    /// Records the time of each get in `latencies`.
+    fn timed_gets(&self, ids: &[u32], latencies: &mut Latencies);
 }
 
 #[inline(always)]
@@ -312,11 +314,11 @@ impl<P: Peer> Subject for P {
         misses
     }
     #[inline(never)]
-    fn timed_gets(&self, ids: &[u32], out: &mut Vec<u32>) {
+    fn timed_gets(&self, ids: &[u32], latencies: &mut Latencies) {
         for id in ids {
             let start = Instant::now();
             black_box(self.get(u64::from(*id)));
-            out.push(u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX));
+            latencies.record(start.elapsed());
         }
     }
 }
@@ -331,7 +333,7 @@ pub const NAMES: [&str; 6] = [
     Loop::NAME,
 ];
 
-/// A cache by its name.
+/// Builds the cache called `name`.
 pub fn build(name: &str, capacity: usize) -> Box<dyn Subject> {
     match name {
         Hotset::<false>::NAME => Box::new(Hotset::<false>::new(capacity)),

@@ -1,9 +1,37 @@
-//! Medians, paired ratios, markdown tables, and how much other processes disturbed it all.
+//! Medians, paired ratios, latencies, markdown tables, and the noise caused by other processes.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// The quantile `q` of `values` (nearest rank).
+use hdrhistogram::Histogram;
+
+/// Latencies in nanoseconds, with three significant digits; longer than a minute counts as a minute.
+pub struct Latencies(Histogram<u64>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Latencies(Histogram::new_with_max(60_000_000_000, 3).expect("the bounds are valid"))
+    }
+}
+
+impl Latencies {
+    #[inline]
+    pub fn record(&mut self, latency: Duration) {
+        self.0.saturating_record(latency.as_nanos() as u64);
+    }
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+    /// Returns the latency that the share `q` of the calls does not exceed.
+    pub fn quantile(&self, q: f64) -> f64 {
+        self.0.value_at_quantile(q) as f64
+    }
+    pub fn mean(&self) -> f64 {
+        self.0.mean()
+    }
+}
+
+/// Returns the quantile `q` of `values` (nearest rank).
 pub fn quantile(values: &[f64], q: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -21,7 +49,7 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// What a figure is held to.
+/// The target of a figure.
 #[derive(Clone, Copy)]
 pub enum Target {
     AtMost(f64),
@@ -47,7 +75,8 @@ impl Target {
     }
 }
 
-/// The ratios of two series taken in the same rounds: their median, and the quartiles to judge the noise by.
+/// The ratios of two series measured in the same rounds: their median, and the quartiles, which show
+/// the noise.
 pub struct Ratio {
     pub median: f64,
     low: f64,
@@ -71,7 +100,7 @@ impl std::fmt::Display for Ratio {
     }
 }
 
-/// One markdown table, printed row by row, so that a long run shows its progress.
+/// A markdown table, printed row by row, so that a long run shows its progress.
 pub struct Table;
 
 impl Table {
@@ -90,14 +119,15 @@ impl Table {
 static MEASURED: AtomicU64 = AtomicU64::new(0);
 static WAITED: AtomicU64 = AtomicU64::new(0);
 
-/// Counts how long the calling thread, while ready to run, waits for a processor that others have.
+/// Measures how long the calling thread, while ready to run, waits for a busy processor.
 pub struct Watch {
     start: Instant,
     waited: Option<u64>,
 }
 
 impl Watch {
-    /// Linux tells (a blocked thread does not count as waiting); elsewhere nothing is reported.
+    /// Reads the time from Linux, which does not count a blocked thread as waiting. Elsewhere nothing
+    /// is reported.
     fn waited() -> Option<u64> {
         std::fs::read_to_string("/proc/thread-self/schedstat")
             .ok()?
@@ -122,7 +152,7 @@ impl Watch {
     }
 }
 
-/// To be printed after a job.
+/// Prints the share of the measured time for which threads waited. Called after a job.
 pub fn disturbance() {
     let (measured, waited) = (MEASURED.load(Relaxed), WAITED.load(Relaxed));
     if measured > 0 {

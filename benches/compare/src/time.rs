@@ -2,13 +2,13 @@
 
 use crate::measure::{hits, inserts, interleave, ns_per_op};
 use crate::peers;
-use crate::report::{Ratio, Table, Target, Watch, median};
+use crate::report::{Latencies, Ratio, Table, Target, Watch, median};
 use crate::workload::{full, picks};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The second is judged by the first.
+/// The first is the reference of the second.
 const BOTH: [&str; 2] = ["hotset", "hotset-ttl"];
 
 fn row(table: &Table, label: &str, [base, judged]: [&[f64]; 2], digits: usize, target: Target) {
@@ -24,12 +24,12 @@ fn row(table: &Table, label: &str, [base, judged]: [&[f64]; 2], digits: usize, t
 }
 
 pub fn time(quick: bool) {
-    lives(quick);
+    expirations(quick);
     loads(quick);
     herd(quick);
 }
 
-fn lives(quick: bool) {
+fn expirations(quick: bool) {
     let table = Table::new(
         "one thread, uniform random keys, full cache after churn, a time to live against none: ns",
         &["", "none", "TTL", "TTL / none", "target", ""],
@@ -91,7 +91,8 @@ fn loads(quick: bool) {
 const HERD: usize = 8;
 const LOAD: Duration = Duration::from_millis(50);
 
-/// `HERD` threads ask for a missing key, whose loader takes `LOAD`; meanwhile another gets and inserts other keys.
+/// `HERD` threads look up a missing key, whose loader takes `LOAD`, while another thread gets and
+/// inserts other keys.
 fn herd(quick: bool) {
     let (n, rounds) = (100_000, if quick { 5 } else { 41 });
     let cache: hotset::Cache<u64, u64> = hotset::Cache::new(n);
@@ -105,9 +106,9 @@ fn herd(quick: bool) {
     interleave(rounds, 2, |herded, round| {
         let done = AtomicBool::new(false);
         let start = Barrier::new(2);
-        let mut times = std::thread::scope(|scope| {
+        let times = std::thread::scope(|scope| {
             let others = scope.spawn(|| {
-                let mut times = CALLS.map(|_| Vec::with_capacity(1 << 20));
+                let mut times = CALLS.map(|_| Latencies::default());
                 start.wait();
                 let watch = Watch::start();
                 while !done.load(Ordering::Relaxed) {
@@ -116,8 +117,9 @@ fn herd(quick: bool) {
                     cache.insert(key, key);
                     let between = Instant::now();
                     std::hint::black_box(cache.get(&(key - 100)));
-                    times[0].push(between.elapsed().as_nanos() as f64);
-                    times[1].push((between - before).as_nanos() as f64);
+                    let after = Instant::now();
+                    times[0].record(after - between);
+                    times[1].record(between - before);
                 }
                 watch.stop();
                 times
@@ -141,10 +143,9 @@ fn herd(quick: bool) {
             done.store(true, Ordering::Relaxed);
             others.join().expect("a measuring thread panicked")
         });
-        for (seen, times) in seen.iter_mut().zip(&mut times) {
-            times.sort_by(f64::total_cmp);
+        for (seen, times) in seen.iter_mut().zip(&times) {
             for (seen, (_, q)) in seen.iter_mut().zip(QUANTILES) {
-                seen[herded].push(times[((times.len() - 1) as f64 * q) as usize]);
+                seen[herded].push(times.quantile(q));
             }
         }
         0.0

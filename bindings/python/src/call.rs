@@ -6,9 +6,10 @@
 //! are not), and the order of names counts.
 
 use crate::objects::{
-    Equal, Object, Raised, Ref, all, ask, compare, hash, hash_at_once, is_any_tuple, is_exactly, is_tuple, items, mix,
+    Equal, Object, Raised, Ref, all, compare, hash, hash_fast, is_any_tuple, is_exactly, is_tuple, items, mix,
+    rich_compare,
 };
-use crate::statics::mark;
+use crate::sentinels::kwargs_mark;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -27,12 +28,12 @@ pub(crate) struct Call<'a> {
     names: Object,
     /// Arguments of other types are other arguments.
     typed: bool,
-    owner: Owner,
+    receiver: Receiver,
 }
 
 /// What the first argument is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
+pub(crate) enum Receiver {
     /// An argument as any other.
     None,
     /// A method's instance: compared by identity, held by a weak reference.
@@ -41,7 +42,7 @@ pub(crate) enum Owner {
     Equal,
 }
 
-impl Owner {
+impl Receiver {
     /// The owner of a method's result, by its first argument.
     ///
     /// # Safety
@@ -61,7 +62,7 @@ impl Owner {
 
     /// As `of`, where an instance that has no weak references is not found.
     #[inline(always)]
-    pub(crate) fn quick(method: bool) -> Self {
+    pub(crate) fn assume_weak(method: bool) -> Self {
         if method { Self::Weak } else { Self::None }
     }
 }
@@ -82,7 +83,7 @@ pub(crate) unsafe fn check_equal(class: *mut ffi::PyTypeObject) -> Result<(), Ra
     if is_hashable && is_value {
         return Ok(());
     }
-    Err(crate::border::raise(Python::attach(|py| {
+    Err(crate::ffi::raise(Python::attach(|py| {
         // SAFETY: the caller's promise.
         let class = unsafe { Bound::from_borrowed_ptr(py, class.cast()) };
         let name = class
@@ -100,7 +101,13 @@ impl<'a> Call<'a> {
     /// # Safety
     /// As vectorcall's: `args` are `positional` and as many more as there are `names` (a tuple, or null); all stay alive for `'a`.
     #[inline(always)]
-    pub(crate) unsafe fn new(args: *const Object, positional: usize, names: Object, typed: bool, owner: Owner) -> Self {
+    pub(crate) unsafe fn new(
+        args: *const Object,
+        positional: usize,
+        names: Object,
+        typed: bool,
+        receiver: Receiver,
+    ) -> Self {
         // SAFETY: the caller's promise.
         let (args, names) = unsafe {
             let named = if names.is_null() {
@@ -116,20 +123,20 @@ impl<'a> Call<'a> {
             };
             (args, if named == 0 { ptr::null_mut() } else { names })
         };
-        let owner = if positional > 0 { owner } else { Owner::None };
+        let receiver = if positional > 0 { receiver } else { Receiver::None };
         Self {
             args,
             positional,
             names,
             typed,
-            owner,
+            receiver,
         }
     }
 
     /// Whether the key is a single argument by itself, or a tuple of it if that is a tuple.
     #[inline(always)]
     fn is_single(&self) -> bool {
-        self.args.len() == 1 && self.names.is_null() && !self.typed && self.owner == Owner::None
+        self.args.len() == 1 && self.names.is_null() && !self.typed && self.receiver == Receiver::None
     }
 
     fn names(&self) -> &'a [Object] {
@@ -146,8 +153,8 @@ impl<'a> Call<'a> {
         if self.is_single() {
             // SAFETY: `new`'s promise.
             unsafe { hash(self.args[0]) }
-        } else if let Some(several) = self.several() {
-            several.hash()
+        } else if let Some(positional) = self.as_positional() {
+            positional.hash()
         } else {
             self.hash_all()
         }
@@ -155,17 +162,17 @@ impl<'a> Call<'a> {
 
     /// If that is all that there is to the key.
     #[inline(always)]
-    fn several(&self) -> Option<Positional<'a>> {
-        let (args, owner) = (self.args, self.owner);
-        (self.names.is_null() && !self.typed).then_some(Positional { args, owner })
+    fn as_positional(&self) -> Option<Positional<'a>> {
+        let (args, receiver) = (self.args, self.receiver);
+        (self.names.is_null() && !self.typed).then_some(Positional { args, receiver })
     }
 
     fn hash_all(&self) -> Result<u64, Raised> {
         // SAFETY: `new`'s promise.
-        let mut mixed = hash_args(self.args, self.owner, |arg| unsafe { hash(arg) })?;
+        let mut mixed = hash_args(self.args, self.receiver, |arg| unsafe { hash(arg) })?;
         for name in self.names() {
             // SAFETY: `new`'s promise.
-            mixed = stir(mixed, unsafe { hash(*name) }?);
+            mixed = combine(mixed, unsafe { hash(*name) }?);
         }
         if self.typed {
             for arg in self.args {
@@ -202,7 +209,7 @@ impl<'a> Call<'a> {
                 at += 1;
             };
             let (by_position, by_name) = self.args.split_at(self.positional);
-            let (first, rest) = by_position.split_at(usize::from(self.owner == Owner::Weak));
+            let (first, rest) = by_position.split_at(usize::from(self.receiver == Receiver::Weak));
             for instance in first {
                 let weak = ffi::PyWeakref_NewRef(*instance, ptr::null_mut());
                 if weak.is_null() {
@@ -213,7 +220,7 @@ impl<'a> Call<'a> {
             }
             rest.iter().for_each(|arg| put(*arg));
             if !self.names.is_null() {
-                put(mark());
+                put(kwargs_mark());
                 put(self.names);
             }
             by_name.iter().for_each(|arg| put(*arg));
@@ -233,10 +240,10 @@ impl<'a> Call<'a> {
         // SAFETY: the caller's promise, and `new`'s.
         unsafe {
             if self.is_single() && !is_tuple(key) {
-                return Bare(self.args[0]).compare(key);
+                return SingleArg(self.args[0]).compare(key);
             }
-            match self.several() {
-                Some(several) if !self.is_single() => several.compare(key),
+            match self.as_positional() {
+                Some(positional) if !self.is_single() => positional.compare(key),
                 _ if is_tuple(key) => self.compare_all(items(key)),
                 _ => Equal::No,
             }
@@ -262,12 +269,12 @@ impl<'a> Call<'a> {
             }
             let (by_position, by_name) = self.args.split_at(self.positional);
             let (of_key, mut rest) = key.split_at(self.positional);
-            let mut told = compare_args(of_key, by_position, self.owner);
-            if told == Equal::No {
-                return told;
+            let mut of_positional = compare_args(of_key, by_position, self.receiver);
+            if of_positional == Equal::No {
+                return of_positional;
             }
             if !self.names.is_null() {
-                if rest[0] != mark() || !is_tuple(rest[1]) {
+                if rest[0] != kwargs_mark() || !is_tuple(rest[1]) {
                     return Equal::No;
                 }
                 if rest[1] != self.names {
@@ -279,7 +286,7 @@ impl<'a> Call<'a> {
                     match all(names.map(|(a, b)| compare(*a, *b))) {
                         Equal::Yes => {}
                         Equal::No => return Equal::No,
-                        Equal::Ask => told = Equal::Ask,
+                        Equal::Unknown => of_positional = Equal::Unknown,
                     }
                 }
                 rest = &rest[2..];
@@ -292,7 +299,7 @@ impl<'a> Call<'a> {
             {
                 return Equal::No;
             }
-            all([told]
+            all([of_positional]
                 .into_iter()
                 .chain(values.iter().zip(by_name).map(|(a, b)| compare(*a, *b))))
         }
@@ -302,29 +309,29 @@ impl<'a> Call<'a> {
     ///
     /// # Safety
     /// As `compare`; the key stays alive while other code runs.
-    pub(crate) unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    pub(crate) unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise, and `new`'s. `compare` has looked at lengths, marks, instances and types.
         unsafe {
             if !is_tuple(key) {
-                return ask(key, self.args[0]);
+                return rich_compare(key, self.args[0]);
             }
             let key = items(key);
             let (by_position, by_name) = self.args.split_at(self.positional);
             for (at, arg) in by_position
                 .iter()
                 .enumerate()
-                .skip(usize::from(self.owner == Owner::Weak))
+                .skip(usize::from(self.receiver == Receiver::Weak))
             {
-                if !ask(key[at], *arg)? {
+                if !rich_compare(key[at], *arg)? {
                     return Ok(false);
                 }
             }
             if !self.names.is_null() {
-                if !ask(key[self.positional + 1], self.names)? {
+                if !rich_compare(key[self.positional + 1], self.names)? {
                     return Ok(false);
                 }
                 for (at, arg) in by_name.iter().enumerate() {
-                    if !ask(key[self.positional + 2 + at], *arg)? {
+                    if !rich_compare(key[self.positional + 2 + at], *arg)? {
                         return Ok(false);
                     }
                 }
@@ -338,7 +345,7 @@ impl<'a> Call<'a> {
     /// # Safety
     /// The key is alive, and was made by [`key`](Self::key).
     #[cfg(Py_GIL_DISABLED)]
-    pub(crate) unsafe fn is_gone(key: Object) -> bool {
+    pub(crate) unsafe fn is_dead(key: Object) -> bool {
         // SAFETY: the caller's promise; None is for ever.
         unsafe {
             is_tuple(key)
@@ -366,7 +373,7 @@ impl<'a> Call<'a> {
                 return Ok((PyTuple::new(py, [own(&key)])?, kwargs));
             }
             let mut rest = items(key);
-            if let Some(at) = rest.iter().position(|item| *item == mark()) {
+            if let Some(at) = rest.iter().position(|item| *item == kwargs_mark()) {
                 let (names, values) = (items(rest[at + 1]), &rest[at + 2..]);
                 for (name, value) in names.iter().zip(values) {
                     kwargs.set_item(own(name), own(value))?;
@@ -388,11 +395,11 @@ impl<'a> Call<'a> {
 
     /// The method's instance.
     pub(crate) fn instance(&self) -> Option<Object> {
-        (self.owner != Owner::None).then(|| self.args[0])
+        (self.receiver != Receiver::None).then(|| self.args[0])
     }
 
-    pub(crate) fn owner(&self) -> Owner {
-        self.owner
+    pub(crate) fn receiver(&self) -> Receiver {
+        self.receiver
     }
 
     /// What vectorcall calls `nargsf`, without leave to use the place before the arguments.
@@ -431,21 +438,25 @@ impl<'a> Call<'a> {
 }
 
 #[inline(always)]
-fn stir(mixed: u64, hash: u64) -> u64 {
+fn combine(mixed: u64, hash: u64) -> u64 {
     mix(mixed, hash).rotate_left(17)
 }
 
 /// The hash of arguments by theirs; that of a method's instance is its address.
 #[inline(always)]
-fn hash_args<E>(mut args: &[Object], owner: Owner, mut hash: impl FnMut(Object) -> Result<u64, E>) -> Result<u64, E> {
+fn hash_args<E>(
+    mut args: &[Object],
+    receiver: Receiver,
+    mut hash: impl FnMut(Object) -> Result<u64, E>,
+) -> Result<u64, E> {
     let mut mixed = args.len() as u64;
-    if owner == Owner::Weak
+    if receiver == Receiver::Weak
         && let [instance, rest @ ..] = args
     {
         (mixed, args) = (mix(mixed, *instance as u64), rest);
     }
     for arg in args {
-        mixed = stir(mixed, hash(*arg)?);
+        mixed = combine(mixed, hash(*arg)?);
     }
     Ok(mixed)
 }
@@ -455,20 +466,20 @@ fn hash_args<E>(mut args: &[Object], owner: Owner, mut hash: impl FnMut(Object) 
 /// # Safety
 /// All are alive.
 #[inline(always)]
-unsafe fn compare_args(key: &[Object], args: &[Object], owner: Owner) -> Equal {
+unsafe fn compare_args(key: &[Object], args: &[Object], receiver: Receiver) -> Equal {
     let mut pairs = key.iter().zip(args);
     // SAFETY: the caller's promise.
     unsafe {
-        match owner {
-            Owner::None => {}
-            Owner::Weak => {
+        match receiver {
+            Receiver::None => {}
+            Receiver::Weak => {
                 if let Some((weak, instance)) = pairs.next()
                     && referent(*weak) != *instance
                 {
                     return Equal::No;
                 }
             }
-            Owner::Equal => {
+            Receiver::Equal => {
                 if let ([of_key, ..], [instance, ..]) = (key, args)
                     && ffi::Py_TYPE(*of_key) != ffi::Py_TYPE(*instance)
                 {
@@ -483,31 +494,31 @@ unsafe fn compare_args(key: &[Object], args: &[Object], owner: Owner) -> Equal {
 /// Arguments by position only, not `typed`: a method's instance and others, or at least two.
 pub(crate) struct Positional<'a> {
     args: &'a [Object],
-    owner: Owner,
+    receiver: Receiver,
 }
 
 impl<'a> Positional<'a> {
     /// # Safety
     /// As for [`Call::new`].
     #[inline(always)]
-    pub(crate) unsafe fn new(args: *const Object, count: usize, owner: Owner) -> Self {
+    pub(crate) unsafe fn new(args: *const Object, count: usize, receiver: Receiver) -> Self {
         // SAFETY: the caller's promise.
         let args = unsafe { slice::from_raw_parts(args, count) };
-        Self { args, owner }
+        Self { args, receiver }
     }
 
     /// As [`Call::hash`].
     #[inline(always)]
     pub(crate) fn hash(&self) -> Result<u64, Raised> {
         // SAFETY: `new`'s promise.
-        hash_args(self.args, self.owner, |arg| unsafe { hash(arg) })
+        hash_args(self.args, self.receiver, |arg| unsafe { hash(arg) })
     }
 
     /// The same, if it takes no call.
     #[inline(always)]
-    pub(crate) fn hash_at_once(&self) -> Option<u64> {
+    pub(crate) fn hash_fast(&self) -> Option<u64> {
         // SAFETY: `new`'s promise.
-        hash_args(self.args, self.owner, |arg| unsafe { hash_at_once(arg) }.ok_or(())).ok()
+        hash_args(self.args, self.receiver, |arg| unsafe { hash_fast(arg) }.ok_or(())).ok()
     }
 
     /// As [`Call::compare`].
@@ -525,24 +536,33 @@ impl<'a> Positional<'a> {
             if key.len() != self.args.len() {
                 return Equal::No;
             }
-            compare_args(key, self.args, self.owner)
+            compare_args(key, self.args, self.receiver)
         }
     }
 
-    /// As [`Call::ask`].
+    /// As [`Call::rich_compare`].
     ///
     /// # Safety
     /// As there.
-    pub(crate) unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    pub(crate) unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise, and `new`'s.
-        unsafe { Call::new(self.args.as_ptr(), self.args.len(), ptr::null_mut(), false, self.owner).ask(key) }
+        unsafe {
+            Call::new(
+                self.args.as_ptr(),
+                self.args.len(),
+                ptr::null_mut(),
+                false,
+                self.receiver,
+            )
+            .rich_compare(key)
+        }
     }
 }
 
 /// A single argument, not `typed` and not a method's instance: what is most often asked for, apart from all else.
-pub(crate) struct Bare(pub(crate) Object);
+pub(crate) struct SingleArg(pub(crate) Object);
 
-impl Bare {
+impl SingleArg {
     /// As [`Call::compare`].
     ///
     /// # Safety

@@ -8,7 +8,7 @@
 //! it remembers file, function, and line, and makes frames of these for each copy. All exceptions that an exception refers to are
 //! copied with it: cause, context, the members of a group, those among its arguments and its attributes.
 
-use crate::border::raise;
+use crate::ffi::raise;
 use crate::objects::{Object, Raised, Ref};
 use pyo3::exceptions::{PyBaseException, PyException, PyTypeError};
 use pyo3::ffi;
@@ -25,9 +25,9 @@ unsafe extern "C" {
 }
 
 /// The most exceptions that one copy consists of; a longer chain of contexts is cut off.
-const MOST_EXCEPTIONS: usize = 64;
+const MAX_EXCEPTIONS: usize = 64;
 /// The most lines of a traceback that are remembered: as many of its beginning as of its end.
-const MOST_LINES: usize = 64;
+const MAX_LINES: usize = 64;
 
 /// Makes copies of an exception.
 #[pyclass(frozen, module = "hotset._hotset")]
@@ -123,7 +123,7 @@ fn handled(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
 /// The last exception of a chain of contexts that was just made, so it has no cycle but one through itself.
 fn last_context<'py>(exception: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
     let mut last = exception.clone();
-    for _ in 0..MOST_EXCEPTIONS {
+    for _ in 0..MAX_EXCEPTIONS {
         match related(&last, ffi::PyException_GetContext) {
             Some(context) if !context.is(exception) => last = context,
             _ => break,
@@ -159,7 +159,7 @@ impl<'py> Copies<'py> {
         if let Some((_, copy)) = self.pairs.iter().find(|(known, _)| known.is(exception)) {
             return Ok(copy.clone());
         }
-        if self.pairs.len() >= MOST_EXCEPTIONS {
+        if self.pairs.len() >= MAX_EXCEPTIONS {
             return Ok(None);
         }
         let at = self.pairs.len();
@@ -346,8 +346,8 @@ impl Trace {
             let code = next.getattr(intern!(py, "tb_frame"))?.getattr(intern!(py, "f_code"))?;
             let line: Option<i32> = next.getattr(intern!(py, "tb_lineno"))?.extract()?;
             lines.push((code, line.unwrap_or(0)));
-            if lines.len() > MOST_LINES {
-                lines.remove(MOST_LINES / 2);
+            if lines.len() > MAX_LINES {
+                lines.remove(MAX_LINES / 2);
             }
             next = next.getattr(intern!(py, "tb_next"))?;
         }

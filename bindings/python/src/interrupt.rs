@@ -22,7 +22,7 @@ thread_local! {
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// Reports what `callback` raised: to `sys.unraisablehook`, or by the call of this library that is running.
-pub(crate) fn report(error: PyErr, callback: &Bound<'_, PyAny>) {
+pub(crate) fn report_callback_error(error: PyErr, callback: &Bound<'_, PyAny>) {
     let py = callback.py();
     if error.is_instance_of::<PyException>(py) || !RECORDED.get().is_null() {
         error.write_unraisable(py, Some(callback));
@@ -34,7 +34,7 @@ pub(crate) fn report(error: PyErr, callback: &Bound<'_, PyAny>) {
 }
 
 /// Takes what this thread's call must raise.
-pub(crate) fn take(py: Python<'_>) -> Option<PyErr> {
+pub(crate) fn take_recorded(py: Python<'_>) -> Option<PyErr> {
     if THREADS.load(Ordering::Relaxed) == 0 {
         return None;
     }
@@ -45,49 +45,49 @@ pub(crate) fn take(py: Python<'_>) -> Option<PyErr> {
 }
 
 /// What a function that Python calls returns.
-pub(crate) trait Returned {
+pub(crate) trait ReturnValue {
     /// Whether its caller expects an exception.
     const RAISES: bool = true;
     /// Drops a result that is not returned. Runs Python code.
     fn discard(self);
 }
 
-impl Returned for Object {
+impl ReturnValue for Object {
     fn discard(self) {
         // SAFETY: a new reference, or null.
         unsafe { ffi::Py_XDECREF(self) }
     }
 }
 
-impl Returned for c_int {
+impl ReturnValue for c_int {
     fn discard(self) {}
 }
 
-impl Returned for ffi::Py_ssize_t {
+impl ReturnValue for ffi::Py_ssize_t {
     fn discard(self) {}
 }
 
 /// A destructor's, which runs in the middle of another call.
-impl Returned for () {
+impl ReturnValue for () {
     const RAISES: bool = false;
     fn discard(self) {}
 }
 
 /// Returns `result`; or `failed`, with the recorded exception set, if there is one.
 #[inline(always)]
-pub(crate) fn instead_of<R: Returned>(result: R, failed: R) -> R {
+pub(crate) fn raise_recorded<R: ReturnValue>(result: R, failed: R) -> R {
     if R::RAISES && THREADS.load(Ordering::Relaxed) != 0 {
-        raised_instead(result, failed)
+        raise_recorded_slow(result, failed)
     } else {
         result
     }
 }
 
 #[cold]
-fn raised_instead<R: Returned>(result: R, failed: R) -> R {
+fn raise_recorded_slow<R: ReturnValue>(result: R, failed: R) -> R {
     // SAFETY: what Python calls is attached.
     let py = unsafe { Python::assume_attached() };
-    let Some(error) = take(py) else {
+    let Some(error) = take_recorded(py) else {
         return result;
     };
     if let Some(context) = PyErr::take(py) {

@@ -1,38 +1,37 @@
 //! The native part of hotset's Python wheel.
 //!
 //! `lru` is functools.lru_cache anew, by itself. `memo` and `mapping` are a function and a mapping on a `store`, which is the engine with
-//! Python objects in it; `saved` brings their entries into a file and back. What is called often is made of raw types (`types`); the rest is ordinary PyO3.
+//! Python objects in it; `snapshot` brings their entries into a file and back. What is called often is made of raw types (`types`); the rest is ordinary PyO3.
 
-mod border;
 mod call;
 #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
-mod deferred;
+mod deferred_refcount;
 mod exception_copy;
+mod ffi;
 mod finalization;
 mod flight;
+mod gil_cell;
+mod hash_seed;
 mod interrupt;
-mod locked;
 mod lru;
 mod mapping;
 mod memo;
 mod objects;
-mod saved;
-mod seed;
+mod sentinels;
+mod snapshot;
 mod stack;
-mod statics;
 mod store;
 mod tier2;
 mod types;
 
 use pyo3::exceptions::PyImportError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 /// Called in a child after a fork: loads that other threads were at are nobody's now.
 #[pyfunction]
 fn after_fork() {
-    flight::shared::forked();
+    flight::shared::note_fork();
 }
 
 /// Has waiting threads call `check` about loads that tasks lead: with the load's number, and whether the thread has waited already.
@@ -54,7 +53,7 @@ fn sync_clock(now: u64) {
 fn refuse_another_interpreter() -> PyResult<()> {
     static FIRST: AtomicI64 = AtomicI64::new(-1);
     // SAFETY: the module is being imported, so the thread is attached.
-    let this = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    let this = unsafe { pyo3::ffi::PyInterpreterState_GetID(pyo3::ffi::PyInterpreterState_Get()) };
     match FIRST.compare_exchange(-1, this, Ordering::Relaxed, Ordering::Relaxed) {
         Err(first) if first != this => Err(PyImportError::new_err(
             "hotset can be imported in one interpreter of a process only",
@@ -67,8 +66,8 @@ fn refuse_another_interpreter() -> PyResult<()> {
 fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     refuse_another_interpreter()?;
     finalization::hang_instead_of_unwinding();
-    seed::prepare();
-    statics::prepare(module)?;
+    hash_seed::init();
+    sentinels::init(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     let gil = if cfg!(Py_GIL_DISABLED) { "free-threaded" } else { "GIL" };
@@ -92,6 +91,6 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     lru::add(module)?;
     memo::add(module)?;
     mapping::add(module)?;
-    saved::add(module)?;
+    snapshot::add(module)?;
     tier2::add(module)
 }

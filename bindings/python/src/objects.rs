@@ -88,7 +88,7 @@ pub(crate) enum Equal {
     Yes,
     No,
     /// Only Python can tell.
-    Ask,
+    Unknown,
 }
 
 impl Equal {
@@ -168,7 +168,7 @@ unsafe fn digits<'a>(int: Object) -> (usize, &'a [u32]) {
 pub(crate) unsafe fn hash(object: Object) -> Result<u64, Raised> {
     // SAFETY: the caller's promise.
     let hash = unsafe {
-        if let Some(hash) = hash_at_once(object) {
+        if let Some(hash) = hash_fast(object) {
             return Ok(hash);
         }
         ffi::PyObject_Hash(object)
@@ -181,7 +181,7 @@ pub(crate) unsafe fn hash(object: Object) -> Result<u64, Raised> {
 /// # Safety
 /// The object is alive.
 #[inline(always)]
-pub(crate) unsafe fn hash_at_once(object: Object) -> Option<u64> {
+pub(crate) unsafe fn hash_fast(object: Object) -> Option<u64> {
     // SAFETY: the caller's promise; the layouts are looked at for exact types only.
     unsafe {
         if is_exactly(object, &raw mut ffi::PyUnicode_Type) {
@@ -230,12 +230,12 @@ unsafe fn same_text(a: Object, b: Object) -> bool {
     }
 }
 
-/// Whether a key is this int or str, of which [`hash_at_once`] has told a hash, as far as that takes no call.
+/// Whether a key is this int or str, of which [`hash_fast`] has told a hash, as far as that takes no call.
 ///
 /// # Safety
 /// Both are alive.
 #[inline(always)]
-pub(crate) unsafe fn same_at_once(key: Object, sought: Object) -> bool {
+pub(crate) unsafe fn equals_fast(key: Object, sought: Object) -> bool {
     if key == sought {
         return true;
     }
@@ -301,14 +301,14 @@ pub(crate) unsafe fn compare(a: Object, b: Object) -> Equal {
         if is_exactly(a, &raw mut ffi::PyUnicode_Type) && is_exactly(b, &raw mut ffi::PyUnicode_Type) {
             return Equal::of(same_text(a, b));
         }
-        compare_slowly(a, b, DEPTH)
+        compare_slow(a, b, DEPTH)
     }
 }
 
 /// # Safety
 /// Both are alive.
 #[inline(never)]
-unsafe fn compare_slowly(a: Object, b: Object, depth: usize) -> Equal {
+unsafe fn compare_slow(a: Object, b: Object, depth: usize) -> Equal {
     if a == b {
         return Equal::Yes;
     }
@@ -322,7 +322,7 @@ unsafe fn compare_slowly(a: Object, b: Object, depth: usize) -> Equal {
                 1 => Equal::Yes,
                 _ => {
                     ffi::PyErr_Clear();
-                    Equal::Ask
+                    Equal::Unknown
                 }
             };
         }
@@ -336,7 +336,7 @@ unsafe fn compare_slowly(a: Object, b: Object, depth: usize) -> Equal {
                     return Equal::No;
                 }
                 let pairs = of_a.iter().zip(of_b);
-                return all(pairs.map(|(a, b)| compare_slowly(*a, *b, depth - 1)));
+                return all(pairs.map(|(a, b)| compare_slow(*a, *b, depth - 1)));
             }
         }
         let plain = |class: *mut ffi::PyTypeObject| {
@@ -354,7 +354,7 @@ unsafe fn compare_slowly(a: Object, b: Object, depth: usize) -> Equal {
             return Equal::No;
         }
     }
-    Equal::Ask
+    Equal::Unknown
 }
 
 /// Whether all are equal: one that is not decides, whatever Python would say of others.
@@ -365,7 +365,7 @@ pub(crate) fn all(parts: impl Iterator<Item = Equal>) -> Equal {
         match part {
             Equal::Yes => {}
             Equal::No => return Equal::No,
-            Equal::Ask => all = Equal::Ask,
+            Equal::Unknown => all = Equal::Unknown,
         }
     }
     all
@@ -375,7 +375,7 @@ pub(crate) fn all(parts: impl Iterator<Item = Equal>) -> Equal {
 ///
 /// # Safety
 /// Both are alive, and stay so while other code runs.
-pub(crate) unsafe fn ask(a: Object, b: Object) -> Result<bool, Raised> {
+pub(crate) unsafe fn rich_compare(a: Object, b: Object) -> Result<bool, Raised> {
     // SAFETY: the caller's promise.
     match unsafe { ffi::PyObject_RichCompareBool(a, b, ffi::Py_EQ) } {
         0 => Ok(false),

@@ -36,13 +36,13 @@ pub(crate) fn check() -> Result<(), Raised> {
     if here >= BOUNDS.get().limit {
         Ok(())
     } else {
-        check_slowly(here)
+        check_slow(here)
     }
 }
 
 #[cold]
 #[inline(never)]
-fn check_slowly(here: usize) -> Result<(), Raised> {
+fn check_slow(here: usize) -> Result<(), Raised> {
     let mut bounds = BOUNDS.get();
     if bounds.limit == usize::MAX {
         bounds = bounds_of_thread();
@@ -53,7 +53,7 @@ fn check_slowly(here: usize) -> Result<(), Raised> {
         return Ok(());
     }
     let text = "maximum recursion depth exceeded: the thread's stack is used up";
-    Err(crate::border::raise(PyRecursionError::new_err(text)))
+    Err(crate::ffi::raise(PyRecursionError::new_err(text)))
 }
 
 const UNKNOWN: Bounds = Bounds {

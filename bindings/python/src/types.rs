@@ -1,6 +1,6 @@
 //! Heap types made by hand: what PyO3's classes cost on the way in is more than a whole hit.
 
-use crate::border::{enter, raise};
+use crate::ffi::{ffi_guard, raise};
 use crate::objects::Object;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -12,7 +12,7 @@ use std::ptr;
 
 /// How the objects begin whose types are made here.
 #[repr(C)]
-pub(crate) struct Head {
+pub(crate) struct ObjectHead {
     pub(crate) base: ffi::PyObject,
     /// What vectorcall calls; null for what is not callable.
     pub(crate) vectorcall: Option<ffi::vectorcallfunc>,
@@ -20,11 +20,11 @@ pub(crate) struct Head {
     weak: Object,
 }
 
-/// An object whose type is made here; it begins with a [`Head`] (`repr(C)`).
+/// An object whose type is made here; it begins with a [`ObjectHead`] (`repr(C)`).
 ///
 /// # Safety
-/// The type is `repr(C)` and begins with a `Head`, which `make` gave to it and which does not change.
-pub(crate) unsafe trait Instance: Sized {
+/// The type is `repr(C)` and begins with a `ObjectHead`, which `new_object` gave to it and which does not change.
+pub(crate) unsafe trait NativeObject: Sized {
     /// Shows the collector all that the object holds; takes no lock, and runs nothing of Python's.
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int;
     /// Lets go of all that may be part of a cycle.
@@ -33,11 +33,11 @@ pub(crate) unsafe trait Instance: Sized {
     ///
     /// # Safety
     /// The object is not used any more.
-    unsafe fn finish(this: *mut Self);
+    unsafe fn drop_native(this: *mut Self);
 }
 
 /// Describes a type.
-pub(crate) struct Class {
+pub(crate) struct TypeSpec {
     pub(crate) name: &'static CStr,
     pub(crate) doc: &'static CStr,
     pub(crate) flags: u64,
@@ -51,9 +51,9 @@ pub(crate) fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
     ffi::PyType_Slot { slot, pfunc }
 }
 
-impl Class {
+impl TypeSpec {
     /// Makes the type, and puts it into the module.
-    pub(crate) fn create<T: Instance>(self, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    pub(crate) fn create<T: NativeObject>(self, module: &Bound<'_, PyModule>) -> PyResult<()> {
         let member = |name: &'static CStr, offset: usize| ffi::PyMemberDef {
             name: name.as_ptr(),
             type_code: ffi::Py_T_PYSSIZET,
@@ -64,10 +64,10 @@ impl Class {
         // SAFETY: these are structures of C for which all zeroes is the end of a list.
         let (no_member, no_method, no_getset): (ffi::PyMemberDef, ffi::PyMethodDef, ffi::PyGetSetDef) =
             unsafe { (std::mem::zeroed(), std::mem::zeroed(), std::mem::zeroed()) };
-        let mut members = vec![member(c"__weaklistoffset__", offset_of!(Head, weak))];
+        let mut members = vec![member(c"__weaklistoffset__", offset_of!(ObjectHead, weak))];
         let mut getset = Vec::new();
         if self.dict {
-            members.push(member(c"__dictoffset__", offset_of!(Head, dict)));
+            members.push(member(c"__dictoffset__", offset_of!(ObjectHead, dict)));
             getset.push(ffi::PyGetSetDef {
                 name: c"__dict__".as_ptr(),
                 get: Some(ffi::PyObject_GenericGetDict),
@@ -77,7 +77,7 @@ impl Class {
             });
         }
         if self.flags & ffi::Py_TPFLAGS_HAVE_VECTORCALL != 0 {
-            members.push(member(c"__vectorcalloffset__", offset_of!(Head, vectorcall)));
+            members.push(member(c"__vectorcalloffset__", offset_of!(ObjectHead, vectorcall)));
         }
         members.push(no_member);
         getset.push(no_getset);
@@ -116,10 +116,10 @@ impl Class {
 ///
 /// # Safety
 /// The type was made here for `T`, or is a subclass of such a one.
-pub(crate) unsafe fn make<T: Instance>(
+pub(crate) unsafe fn new_object<T: NativeObject>(
     class: *mut ffi::PyTypeObject,
     vectorcall: Option<ffi::vectorcallfunc>,
-    fill: impl FnOnce(Head) -> T,
+    fill: impl FnOnce(ObjectHead) -> T,
 ) -> PyResult<Object> {
     // SAFETY: the caller's promise. The allocated object has room for a `T`, and begins with a head.
     unsafe {
@@ -130,33 +130,33 @@ pub(crate) unsafe fn make<T: Instance>(
         if object.is_null() {
             return Err(PyErr::fetch(Python::assume_attached()));
         }
-        let mut head = ptr::read(object.cast::<Head>());
+        let mut head = ptr::read(object.cast::<ObjectHead>());
         head.vectorcall = vectorcall;
         object.cast::<T>().write(fill(head));
         Ok(object)
     }
 }
 
-/// [`make`], of what stands for a function, and is to be called by many threads as well as that.
+/// [`new_object`], of what stands for a function, and is to be called by many threads as well as that.
 ///
 /// # Safety
-/// As `make`.
-pub(crate) unsafe fn make_like<T: Instance>(
+/// As `new_object`.
+pub(crate) unsafe fn new_callable_like<T: NativeObject>(
     _function: &Bound<'_, PyAny>,
     class: *mut ffi::PyTypeObject,
     vectorcall: ffi::vectorcallfunc,
-    fill: impl FnOnce(Head) -> T,
+    fill: impl FnOnce(ObjectHead) -> T,
 ) -> PyResult<Object> {
     // SAFETY: the caller's promise; the object is new.
     unsafe {
-        let made = make(class, Some(vectorcall), fill)?;
+        let made = new_object(class, Some(vectorcall), fill)?;
         #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
-        crate::deferred::as_function(made, _function);
+        crate::deferred_refcount::as_function(made, _function);
         Ok(made)
     }
 }
 
-unsafe extern "C" fn traverse<T: Instance>(this: Object, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+unsafe extern "C" fn traverse<T: NativeObject>(this: Object, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     let mut visit = |object: Object| {
         if object.is_null() {
             0
@@ -167,7 +167,7 @@ unsafe extern "C" fn traverse<T: Instance>(this: Object, visit: ffi::visitproc, 
     };
     // SAFETY: the collector traverses objects of the type. (A panic here could not be told to anybody.)
     unsafe {
-        let head = &*this.cast::<Head>();
+        let head = &*this.cast::<ObjectHead>();
         match visit(ffi::Py_TYPE(this).cast()) {
             0 => {}
             stop => return stop,
@@ -179,11 +179,11 @@ unsafe extern "C" fn traverse<T: Instance>(this: Object, visit: ffi::visitproc, 
     }
 }
 
-unsafe extern "C" fn clear<T: Instance>(this: Object) -> c_int {
-    enter((), |_| {
+unsafe extern "C" fn clear<T: NativeObject>(this: Object) -> c_int {
+    ffi_guard((), |_| {
         // SAFETY: the collector clears objects of the type.
         unsafe {
-            let dict = std::mem::replace(&mut (*this.cast::<Head>()).dict, ptr::null_mut());
+            let dict = std::mem::replace(&mut (*this.cast::<ObjectHead>()).dict, ptr::null_mut());
             ffi::Py_XDECREF(dict);
             (*this.cast::<T>()).clear();
         }
@@ -192,7 +192,7 @@ unsafe extern "C" fn clear<T: Instance>(this: Object) -> c_int {
     0
 }
 
-unsafe extern "C" fn dealloc<T: Instance>(this: Object) {
+unsafe extern "C" fn dealloc<T: NativeObject>(this: Object) {
     // SAFETY: Python's protocol for the end of an object of a heap type with support for the collector.
     unsafe {
         ffi::PyObject_GC_UnTrack(this.cast());
@@ -202,12 +202,12 @@ unsafe extern "C" fn dealloc<T: Instance>(this: Object) {
             .then_some(())
             .is_none()
             .then(|| PyErr::fetch(Python::assume_attached()));
-        if !(*this.cast::<Head>()).weak.is_null() {
+        if !(*this.cast::<ObjectHead>()).weak.is_null() {
             ffi::PyObject_ClearWeakRefs(this);
         }
         clear::<T>(this);
-        enter((), |_| {
-            T::finish(this.cast());
+        ffi_guard((), |_| {
+            T::drop_native(this.cast());
             Ok(())
         });
         if !ffi::PyErr_Occurred().is_null() {
@@ -242,7 +242,7 @@ pub(crate) unsafe extern "C" fn bind(this: Object, instance: Object, _class: Obj
 /// Runs while an object's structures may not be used by another thread: with the GIL that is always so.
 ///
 /// As a mutex of Python's, it is let go of while the thread waits or runs Python code that does.
-pub(crate) fn critically<R>(_object: Object, f: impl FnOnce() -> R) -> R {
+pub(crate) fn with_critical_section<R>(_object: Object, f: impl FnOnce() -> R) -> R {
     #[cfg(Py_GIL_DISABLED)]
     {
         struct Section(ffi::PyCriticalSection);

@@ -244,7 +244,7 @@ def test_keys_that_are_none(path):
     for key in (hotset._hotset.dumps([1]), b"", b"\xff", hotset._hotset.dumps({})):
         cache = hotset.Cache(10)
         cache["x"] = 1
-        saving = cache.saving(str(path), schema)
+        saving = cache.save_session(str(path), schema)
         assert len(saving.batch()) == 1
         saving.add(0, key, value)
         assert saving.finish() == 1
@@ -441,18 +441,18 @@ def test_two_threads_that_save_to_one_path(path):
 
 def test_steps_are_for_one_thread_and_in_order(path):
     cache = filled(3)
-    saving = cache.saving(str(path), 0)
+    saving = cache.save_session(str(path), 0)
     with pytest.raises(IndexError):
         saving.add(0, b"", b"")
     with pytest.raises(RuntimeError, match="done with"):
         saving.batch()
     assert not path.exists() and os.listdir(path.parent) == []
-    saving = cache.saving(str(path), 0)
+    saving = cache.save_session(str(path), 0)
     saving.batch()
     saving.finish()
     with pytest.raises(RuntimeError, match="done with"):
         saving.finish()
-    saving = cache.saving(str(path), 0)
+    saving = cache.save_session(str(path), 0)
     saving.batch()
     saving.add(1, b"key", b"value")
     with pytest.raises(IndexError, match="it was added"):
@@ -478,11 +478,11 @@ def test_nothing_is_leaked(path):
                 warnings.simplefilter("ignore")
                 cache.save(path.with_name("other"))
             again.load(path, codec="pickle")
-            saving, loading = cache.saving(str(path.with_name("other")), 0), None
+            saving, loading = cache.save_session(str(path.with_name("other")), 0), None
             saving.batch()
-            loading = hotset.Cache(10).loading(str(path), hotset._codecs.PICKLE.number(None))
+            loading = hotset.Cache(10).load_session(str(path), hotset._codecs.PICKLE.number(None))
             for _ in loading:
-                loading.keep(leaf + (1,), leaf)
+                loading.stage(leaf + (1,), leaf)
             with pytest.raises(hotset.SnapshotError):
                 again.load(path)
         del saving, loading

@@ -1,10 +1,15 @@
-//! Who means a cache ill: floods of keys with one hash, scans, keys that are all hot, a writer that reinserts the same three keys for
-//! ever. For each what a lookup takes (with the insertion that follows a miss), and the hit ratio, beside quick_cache's and moka's.
+//! Hostile workloads: floods of keys with one hash, scans, keys that are all hot, a writer that
+//! reinserts the same three keys forever. For each, the latency of a lookup (with the insertion that
+//! follows a miss) and the hit ratio, beside quick_cache's and moka's.
 //!
-//! `adversaries [--quick]`. A measurement of one call includes a look at the clock: its cost is the first row.
+//! `adversaries [--quick]`. A measured call includes one reading of the clock: its cost is the first
+//! row.
 
+use clap::Parser;
 use foldhash::fast::RandomState;
-use hotset_compare::workload::{Rng, Zipf};
+use hotset_compare::report::Latencies;
+use hotset_compare::workload::{Zipf, rng};
+use rand::RngExt;
 use std::hash::{BuildHasher, Hasher};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -13,7 +18,7 @@ use std::time::Instant;
 
 const CAPACITY: usize = 10_000;
 
-/// Tells 16 keys apart: what whoever knows a hasher without a seed can make of it.
+/// Has 16 hashes: what an attacker achieves against a hasher without a seed.
 #[derive(Clone, Default)]
 struct Weak;
 
@@ -89,18 +94,18 @@ fn build<S: BuildHasher + Clone + Send + Sync + 'static>(hasher: &S) -> [(&'stat
     ]
 }
 
-/// One adversary: the keys that are asked for, and what another thread does meanwhile.
+/// One adversary: the keys that are looked up, and what another thread inserts concurrently.
 struct Job {
     name: &'static str,
     keys: Vec<u64>,
-    /// Which of the keys count for the hit ratio.
+    /// Whether a key counts for the hit ratio.
     counts: fn(u64) -> bool,
-    /// Keys that another thread inserts again and again.
+    /// Keys that another thread inserts repeatedly.
     beside: &'static [u64],
 }
 
 fn jobs(calls: usize) -> Vec<(Job, bool)> {
-    let mut rng = Rng::new(7);
+    let mut rng = rng(7);
     let zipf = Zipf::new(20_000, 1.0).sequence(calls, 1);
     let own: fn(u64) -> bool = |key| key < SCANNED;
     let job = |name, keys, beside| Job {
@@ -109,8 +114,8 @@ fn jobs(calls: usize) -> Vec<(Job, bool)> {
         counts: own,
         beside,
     };
-    // 8,000 keys that would all fit, 500 to each hash that the weak hasher tells apart.
-    let flood: Vec<u64> = (0..calls).map(|_| rng.below(8_000) as u64).collect();
+    // 8,000 keys that would all fit, 500 with each hash of the weak hasher.
+    let flood: Vec<u64> = (0..calls).map(|_| rng.random_range(0..8_000)).collect();
     let mut next = SCANNED;
     let scan = zipf.iter().flat_map(|rank| {
         next += 1;
@@ -118,7 +123,7 @@ fn jobs(calls: usize) -> Vec<(Job, bool)> {
     });
     let scan: Vec<u64> = scan.take(calls).collect();
     let zipf: Vec<u64> = zipf.into_iter().map(u64::from).collect();
-    let hot = (0..calls).map(|_| rng.below(1_000) as u64).collect();
+    let hot = (0..calls).map(|_| rng.random_range(0..1_000)).collect();
     vec![
         (job("no adversary (zipf 1.0)", zipf.clone(), &[]), false),
         (job("hash flood, weak hasher", flood.clone(), &[]), true),
@@ -135,19 +140,20 @@ fn jobs(calls: usize) -> Vec<(Job, bool)> {
 /// Keys from here on are a scan's.
 const SCANNED: u64 = 1 << 40;
 
-/// Nanoseconds of each call, and hits and lookups of those that count.
+/// The latency of each call, and hits and lookups of the keys that count.
+#[derive(Default)]
 struct Result {
-    times: Vec<u32>,
+    times: Latencies,
     hits: u64,
     lookups: u64,
 }
 
 fn run(cache: &dyn Peer, job: &Job, result: &mut Result) {
-    let over = AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     thread::scope(|scope| {
         if !job.beside.is_empty() {
             scope.spawn(|| {
-                while !over.load(Relaxed) {
+                while !done.load(Relaxed) {
                     job.beside.iter().for_each(|key| cache.insert(*key));
                 }
             });
@@ -158,33 +164,43 @@ fn run(cache: &dyn Peer, job: &Job, result: &mut Result) {
             if found.is_none() {
                 cache.insert(*key);
             }
-            let time = start.elapsed().as_nanos();
-            result.times.push(u32::try_from(time).unwrap_or(u32::MAX));
+            result.times.record(start.elapsed());
             assert!(found.is_none_or(|found| found == *key), "a wrong value");
             if (job.counts)(*key) {
                 result.lookups += 1;
                 result.hits += u64::from(found.is_some());
             }
         }
-        over.store(true, Relaxed);
+        done.store(true, Relaxed);
     });
 }
 
-fn percentiles(mut times: Vec<u32>) -> [u32; 3] {
-    times.sort_unstable();
-    [500, 990, 999].map(|mill| times[(times.len() - 1) * mill / 1000])
+fn percentiles(times: &Latencies) -> [f64; 3] {
+    [0.5, 0.99, 0.999].map(|q| times.quantile(q))
+}
+
+/// Measures hotset, quick_cache and moka under hostile workloads.
+#[derive(Parser)]
+struct Args {
+    /// Runs fewer and shorter rounds: to see that it works, not to judge by
+    #[arg(long)]
+    quick: bool,
 }
 
 fn main() {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let (calls, rounds) = if quick { (100_000, 3) } else { (400_000, 7) };
+    let (calls, rounds) = if Args::parse().quick {
+        (100_000, 3)
+    } else {
+        (400_000, 7)
+    };
     println!("| adversary | cache | p50 ns | p99 ns | p99.9 ns | hit ratio |");
     println!("|---|---|---|---|---|---|");
-    let empty = (0..calls).map(|_| {
+    let mut empty = Latencies::default();
+    for _ in 0..calls {
         let start = Instant::now();
-        u32::try_from(black_box(start).elapsed().as_nanos()).unwrap_or(u32::MAX)
-    });
-    let [p50, p99, p999] = percentiles(empty.collect());
+        empty.record(black_box(start).elapsed());
+    }
+    let [p50, p99, p999] = percentiles(&empty);
     println!("| nothing at all | | {p50} | {p99} | {p999} | |");
     for (job, weak) in jobs(calls) {
         let caches = if weak {
@@ -192,12 +208,8 @@ fn main() {
         } else {
             build(&RandomState::default())
         };
-        let mut results = caches.each_ref().map(|_| Result {
-            times: Vec::with_capacity(calls * rounds),
-            hits: 0,
-            lookups: 0,
-        });
-        // The first round warms them up; the caches take turns.
+        let mut results = caches.each_ref().map(|_| Result::default());
+        // The caches take turns; the first round warms them up.
         for round in 0..=rounds {
             for ((_, cache), result) in caches.iter().zip(&mut results) {
                 if round == 1 {
@@ -209,7 +221,7 @@ fn main() {
         }
         for ((name, _), result) in caches.iter().zip(results) {
             let ratio = 100.0 * result.hits as f64 / result.lookups as f64;
-            let [p50, p99, p999] = percentiles(result.times);
+            let [p50, p99, p999] = percentiles(&result.times);
             println!("| {} | {name} | {p50} | {p99} | {p999} | {ratio:.2}% |", job.name);
         }
     }

@@ -1,36 +1,70 @@
-//! hotset side by side with other caches. Every job takes its caches in turn, round by round (A, B, B, A, ..), in one
-//! process, and reports medians: on a shared machine only such ratios mean something. See `compare help`.
+//! hotset side by side with other caches. Every job measures its caches in turn, round by round
+//! (A, B, B, A, ..), in one process, and reports medians: on a shared machine only such ratios mean
+//! something. See `compare help`.
 
+use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, Subcommand};
 use hotset_compare::measure::{hits, inserts, interleave, ns_per_op};
 use hotset_compare::peers::{self, Subject};
-use hotset_compare::report::{Ratio, Table, Target, Watch, disturbance, median};
+use hotset_compare::report::{Latencies, Ratio, Table, Target, Watch, disturbance, median};
 use hotset_compare::time::time;
 use hotset_compare::workload::{Zipf, full, picks};
 
-const HELP: &str = "\
-compare JOB [--quick] [--peers NAME,NAME] [--ops N]
+/// Measures hotset side by side with other caches.
+#[derive(Parser)]
+#[command(name = "compare")]
+struct Args {
+    #[command(subcommand)]
+    job: Job,
+    /// Runs fewer and shorter rounds: to see that it works, not to judge by
+    #[arg(long, global = true)]
+    quick: bool,
+    /// The caches beside hotset: quick_cache, moka, schnellru, hotset-ttl (with a time to live), or
+    /// none; for the ir jobs also loop
+    #[arg(long, global = true, value_name = "NAME,NAME", value_delimiter = ',', default_value = RIVAL,
+          value_parser = PossibleValuesParser::new(peers::NAMES.into_iter().chain(["none"])),
+          hide_possible_values = true)]
+    peers: Vec<String>,
+    /// The operations of the ir jobs
+    #[arg(long, global = true, value_name = "N", default_value_t = 1_000_000)]
+    ops: u64,
+}
 
-JOB      get        one thread, uniform random hits: 1k, 100k, 4M entries
-         threads    two threads, uniform random hits: 1k, 100k entries
-         hot        one hot key: two threads against one
-         insert     new keys into a full cache of 100k entries
-         zipf       read-through, 1M keys, zipf 0.99, capacity 100k: 1, 2, 4 threads
-         many       get_many of 64 keys against 64 gets, 4M entries
-         latency    a get beside a thread that overwrites at full speed
-         time       hotset with a time to live against hotset without; loads: a hit through one, and a herd
-         heap       bytes asked of the allocator (the binary `heap`, beside this one)
-         all        all of these, each in a process of its own
-         ir-get     N gets of one cache, for an instruction counter: see benches/instructions.sh
-         ir-insert  N evicting inserts of one cache, likewise
---quick  fewer and shorter rounds: to see that it works, not to judge by
---peers  the caches beside hotset: quick_cache (the default), moka, schnellru, hotset-ttl (with a time to
-         live), or none";
+#[derive(Clone, Copy, PartialEq, Eq, Subcommand)]
+enum Job {
+    /// One thread, uniform random hits: 1k, 100k, 4M entries
+    Get,
+    /// Two threads, uniform random hits: 1k, 100k entries
+    Threads,
+    /// One hot key: two threads against one
+    Hot,
+    /// New keys into a full cache of 100k entries
+    Insert,
+    /// Read-through, 1M keys, zipf 0.99, capacity 100k: 1, 2, 4 threads
+    Zipf,
+    /// get_many of 64 keys against 64 gets, 4M entries
+    Many,
+    /// A get beside a thread that overwrites at full speed
+    Latency,
+    /// hotset with a time to live against hotset without; hits through loading calls, and a herd
+    Time,
+    /// Heap bytes (the binary `heap`, beside this one)
+    Heap,
+    /// All of these, each in a process of its own
+    All,
+    /// N gets of one cache, for an instruction counter: see benches/instructions.sh
+    IrGet,
+    /// N evicting inserts of one cache, for an instruction counter
+    IrInsert,
+}
 
+/// The jobs of `all`.
 const JOBS: [&str; 9] = [
     "get", "threads", "hot", "insert", "zipf", "many", "latency", "time", "heap",
 ];
@@ -45,69 +79,34 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let mut job = None;
-    let mut options = Options {
-        quick: false,
-        ops: 1_000_000,
-        caches: Vec::new(),
+    let args = Args::parse();
+    let mut named: Vec<String> = args.peers.iter().filter(|name| *name != "none").cloned().collect();
+    // The ir jobs measure the named caches only.
+    if !matches!(args.job, Job::IrGet | Job::IrInsert) {
+        named.retain(|name| name != "hotset" && name != "loop");
+        named.insert(0, "hotset".to_owned());
+    }
+    let options = Options {
+        quick: args.quick,
+        ops: args.ops,
+        caches: named,
     };
-    let mut named = vec![RIVAL.to_string()];
-    let mut rest = args.iter();
-    while let Some(arg) = rest.next() {
-        match arg.as_str() {
-            "--quick" => options.quick = true,
-            "--peers" => {
-                named = rest
-                    .next()
-                    .map_or(Vec::new(), |v| v.split(',').map(String::from).collect())
-            }
-            "--ops" => match rest.next().and_then(|v| v.parse().ok()) {
-                Some(n) => options.ops = n,
-                None => return usage("--ops takes a number"),
-            },
-            "help" | "--help" | "-h" => {
-                println!("{HELP}");
-                return ExitCode::SUCCESS;
-            }
-            other if job.is_none() && !other.starts_with('-') => job = Some(other.to_string()),
-            other => return usage(&format!("unknown argument {other}")),
-        }
-    }
-    let Some(job) = job else { return usage("which job?") };
-    named.retain(|n| n != "none");
-    if let Some(bad) = named.iter().find(|n| !peers::NAMES.contains(&n.as_str())) {
-        return usage(&format!("no cache named {bad}; there are {}", peers::NAMES.join(", ")));
-    }
-    if job.starts_with("ir-") {
-        // One cache only, whichever was named.
-        options.caches = named;
-    } else {
-        named.retain(|n| n != "hotset" && n != "loop");
-        options.caches = std::iter::once("hotset".to_string()).chain(named).collect();
-    }
-    match job.as_str() {
-        "get" => get(&options),
-        "threads" => threads(&options),
-        "hot" => hot(&options),
-        "insert" => insert(&options),
-        "zipf" => zipf(&options),
-        "many" => many(&options),
-        "latency" => latency(&options),
-        "time" => time(options.quick),
-        "heap" => return heap(&args),
-        "all" => return all(&args),
-        "ir-get" => ir_get(&options),
-        "ir-insert" => ir_insert(&options),
-        _ => return usage(&format!("no job named {job}")),
+    match args.job {
+        Job::Get => get(&options),
+        Job::Threads => threads(&options),
+        Job::Hot => hot(&options),
+        Job::Insert => insert(&options),
+        Job::Zipf => zipf(&options),
+        Job::Many => many(&options),
+        Job::Latency => latency(&options),
+        Job::Time => time(options.quick),
+        Job::Heap => return heap(),
+        Job::All => return all(),
+        Job::IrGet => ir_get(&options),
+        Job::IrInsert => ir_insert(&options),
     }
     disturbance();
     ExitCode::SUCCESS
-}
-
-fn usage(what: &str) -> ExitCode {
-    eprintln!("compare: {what}\n\n{HELP}");
-    ExitCode::from(2)
 }
 
 fn run(command: &mut Command) -> bool {
@@ -120,19 +119,23 @@ fn run(command: &mut Command) -> bool {
     }
 }
 
-fn all(args: &[String]) -> ExitCode {
+/// Returns the arguments of this process without the job `name`.
+fn arguments_without(name: &str) -> impl Iterator<Item = OsString> {
+    std::env::args_os().skip(1).filter(move |argument| *argument != *name)
+}
+
+fn all() -> ExitCode {
     let me = std::env::current_exe().expect("the path of this program");
-    let others: Vec<&String> = args.iter().filter(|a| *a != "all").collect();
     let mut ok = true;
     for job in JOBS {
-        ok &= run(Command::new(&me).arg(job).args(&others));
+        ok &= run(Command::new(&me).arg(job).args(arguments_without("all")));
     }
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn heap(args: &[String]) -> ExitCode {
+fn heap() -> ExitCode {
     let me = std::env::current_exe().expect("the path of this program");
-    let ok = run(Command::new(me.with_file_name("heap")).args(args.iter().filter(|a| *a != "heap")));
+    let ok = run(Command::new(me.with_file_name("heap")).args(arguments_without("heap")));
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -473,7 +476,7 @@ fn latency(options: &Options) {
     const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
     // seen[quantile][cache][round]; the last two are the mean and the writer's speed.
     let mut seen = vec![vec![vec![0.0; rounds]; caches.len()]; QUANTILES.len() + 2];
-    let mut times: Vec<u32> = Vec::with_capacity(samples);
+    let mut times = Latencies::default();
     interleave(rounds, caches.len(), |i, round| {
         let cache = &*caches[i].0;
         times.clear();
@@ -497,11 +500,10 @@ fn latency(options: &Options) {
             stop.store(true, Ordering::Relaxed);
             writer.join().expect("the writer panicked")
         });
-        times.sort_unstable();
         for (at, (_, q)) in QUANTILES.iter().enumerate() {
-            seen[at][i][round] = f64::from(times[((times.len() - 1) as f64 * q) as usize]);
+            seen[at][i][round] = times.quantile(*q);
         }
-        seen[QUANTILES.len()][i][round] = times.iter().map(|t| f64::from(*t)).sum::<f64>() / times.len() as f64;
+        seen[QUANTILES.len()][i][round] = times.mean();
         seen[QUANTILES.len() + 1][i][round] = writer_speed;
         0.0
     });

@@ -1,61 +1,25 @@
-//! The bytes that a cache asks of the allocator: requested sizes, exact, counted by the global allocator. A binary of its
-//! own, so that the counting slows nothing else down.
+//! The heap bytes that a cache requests: exact, counted by the global allocator. A binary of its own,
+//! so that counting does not slow the other measurements.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-
+use clap::Parser;
 use hotset_compare::peers::{Hotset, Moka, Peer, QuickCache, Schnellru, value_of};
 use hotset_compare::report::{Table, Target};
-use hotset_compare::workload::Rng;
+use hotset_compare::workload::rng;
+use rand::RngExt;
 
-static LIVE: AtomicI64 = AtomicI64::new(0);
-static PEAK: AtomicI64 = AtomicI64::new(0);
-static CALLS: AtomicU64 = AtomicU64::new(0);
-
-struct Counting;
-
-fn count(bytes: i64) {
-    let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
-    if bytes > 0 {
-        PEAK.fetch_max(live, Relaxed);
-    }
-}
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as i64);
-        CALLS.fetch_add(1, Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as i64);
-        CALLS.fetch_add(1, Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as i64));
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size as i64 - layout.size() as i64);
-        CALLS.fetch_add(1, Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
+#[allow(unreachable_pub)]
+#[path = "../../../../examples/replay/heap.rs"]
+mod heap;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: heap::Counting = heap::Counting;
 
+/// Returns the bytes allocated now; signed, since a difference may be negative.
 fn live() -> i64 {
-    LIVE.load(Relaxed)
+    heap::live() as i64
 }
 
-/// What one size of one cache takes, in bytes.
+/// The memory of one cache of one size, in bytes.
 struct Taken {
     empty: i64,
     filled: i64,
@@ -66,8 +30,8 @@ struct Taken {
     calls_per_insert: f64,
 }
 
-/// Fill a cache of capacity `n`, then churn it: `4 * n` steps, half of them new keys, a quarter recent keys asked for
-/// again and inserted if gone, a quarter overwritten.
+/// Fills a cache of capacity `n`, then churns it by `4 * n` steps: half of them insert new keys, a
+/// quarter load recent keys, a quarter overwrite recent keys.
 fn measure<P: Peer>(n: usize) -> Taken {
     let before = live();
     let cache = P::new(n);
@@ -79,11 +43,11 @@ fn measure<P: Peer>(n: usize) -> Taken {
     }
     cache.settle();
     let filled = live() - before;
-    PEAK.store(live(), Relaxed);
-    let calls = CALLS.load(Relaxed);
-    let mut rng = Rng::new(n as u64);
+    let base = heap::baseline();
+    let calls = heap::calls();
+    let mut rng = rng(n as u64);
     for step in 0..4 * n {
-        let recent = next - 1 - rng.below(2 * n).min(next as usize - 1) as u64;
+        let recent = next - 1 - rng.random_range(0..2 * n as u64).min(next - 1);
         match step % 4 {
             0 | 2 => {
                 cache.insert(next, value_of(next));
@@ -95,8 +59,8 @@ fn measure<P: Peer>(n: usize) -> Taken {
             _ => cache.insert(recent, value_of(recent)),
         }
     }
-    let calls_per_insert = (CALLS.load(Relaxed) - calls) as f64 / (3 * n) as f64;
-    let peak = PEAK.load(Relaxed) - before;
+    let calls_per_insert = (heap::calls() - calls) as f64 / (3 * n) as f64;
+    let peak = (base + heap::peak_above(base)) as i64 - before;
     cache.settle();
     let churned = live() - before;
     let len = cache.entries();
@@ -160,18 +124,24 @@ fn large<P: Peer>(table: &Table, n: usize) {
 
 type Job<'a> = &'a dyn Fn(&str, &Table);
 
+/// Measures the heap bytes of hotset and its peers.
+#[derive(Parser)]
+struct Args {
+    /// Measures smaller caches
+    #[arg(long)]
+    quick: bool,
+    /// The caches beside hotset: quick_cache, moka, schnellru, hotset-ttl, or none
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "quick_cache,moka",
+          value_parser = ["quick_cache", "moka", "schnellru", "hotset", "hotset-ttl", "none"],
+          hide_possible_values = true)]
+    peers: Vec<String>,
+}
+
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let quick = args.iter().any(|a| a == "--quick");
-    let n = if quick { 100_000 } else { 1_000_000 };
-    let named = args.iter().position(|a| a == "--peers").and_then(|at| args.get(at + 1));
+    let args = Args::parse();
+    let n = if args.quick { 100_000 } else { 1_000_000 };
     let mut caches = vec!["hotset"];
-    caches.extend(
-        named
-            .map_or("quick_cache,moka", String::as_str)
-            .split(',')
-            .filter(|n| *n != "hotset"),
-    );
+    caches.extend(args.peers.iter().map(String::as_str).filter(|name| *name != "hotset"));
     // Print once before counting: standard output has a buffer of its own.
     let heading = format!("heap bytes per entry, u64 pairs, capacity {n} (divided by the entries held after churn)");
     let jobs: [(&str, &[&str], Job); 2] = [

@@ -118,14 +118,14 @@ class SaveSession:
 
 @final
 class LoadSession:
-    """A load in progress: iterate over the encoded entries, call `keep` for each, then `finish`.
+    """A load in progress: iterate over the encoded entries, call `stage` for each, then `finish`.
 
     Iteration yields encoded keys and values, hottest first, as long as the cache has room.
     """
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> tuple[bytes, bytes]: ...
-    def keep(self, key: Any, value: Any, /) -> None:
+    def stage(self, key: Any, value: Any, /) -> None:
         """Passes the decoded form of the entry that iteration yielded last.
 
         Args:
@@ -268,7 +268,7 @@ class Memo:
     def clear_entries(self) -> None:
         """Removes all results; the counters of hits and misses stay."""
 
-    def supersede_loads(self) -> None:
+    def invalidate_loads(self) -> None:
         """Invalidates all loads in progress: their results are not stored, nor returned later."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
@@ -292,10 +292,10 @@ class Memo:
     def resize(self, capacity: int, /) -> None:
         """Sets the capacity, in results or weight."""
 
-    def saving(self, path: str, schema: int, /) -> SaveSession:
+    def save_session(self, path: str, schema: int, /) -> SaveSession:
         """Begins a save to `path`."""
 
-    def loading(self, path: str, schema: int, /) -> LoadSession:
+    def load_session(self, path: str, schema: int, /) -> LoadSession:
         """Begins a load from `path`."""
 
     # By (args, kwargs), which are hashed as those of a call are:
@@ -561,7 +561,7 @@ class Cache:
     def clear_entries(self) -> None:
         """Removes all entries; the counters of hits and misses stay."""
 
-    def supersede_loads(self) -> None:
+    def invalidate_loads(self) -> None:
         """Invalidates all loads in progress: their results are not stored, nor returned later."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
@@ -573,10 +573,10 @@ class Cache:
     def resize(self, capacity: int, /) -> None:
         """Sets the capacity, in entries or weight."""
 
-    def saving(self, path: str, schema: int, /) -> SaveSession:
+    def save_session(self, path: str, schema: int, /) -> SaveSession:
         """Begins a save to `path`."""
 
-    def loading(self, path: str, schema: int, /) -> LoadSession:
+    def load_session(self, path: str, schema: int, /) -> LoadSession:
         """Begins a load from `path`."""
 
 # The second tier: the protocol without I/O. Times are int nanoseconds of one clock

@@ -45,11 +45,11 @@ def warn(text: str) -> None:
 class SnapshotSource(Protocol):
     """A native cache, as saving and loading use it."""
 
-    def saving(self, path: str, schema: int, /) -> SaveSession:
+    def save_session(self, path: str, schema: int, /) -> SaveSession:
         """Begins a save to `path`."""
         ...
 
-    def loading(self, path: str, schema: int, /) -> LoadSession:
+    def load_session(self, path: str, schema: int, /) -> LoadSession:
         """Begins a load from `path`."""
         ...
 
@@ -108,9 +108,9 @@ def save(cache: SnapshotSource, path: str, codec: Codec, schema: int) -> int:
     """
     written = left_out = 0
     first: tuple[str, Exception] | None = None
-    saving = cache.saving(path, schema)
+    save_session = cache.save_session(path, schema)
     try:
-        while batch := saving.batch():
+        while batch := save_session.batch():
             for at, (key, value) in enumerate(batch):
                 try:
                     key_data, value_data = codec.dumps_key(key), codec.dumps(value)
@@ -120,7 +120,7 @@ def save(cache: SnapshotSource, path: str, codec: Codec, schema: int) -> int:
                     left_out += 1
                     first = first or (reprlib.repr(key), error)
                 else:
-                    saving.add(at, key_data, value_data)
+                    save_session.add(at, key_data, value_data)
                     written += 1
         if first is not None and not written:
             raise codec_error(f"{path}: not saved: the codec can encode none of {left_out} entries; {_describe(*first)}") from first[1]
@@ -128,9 +128,9 @@ def save(cache: SnapshotSource, path: str, codec: Codec, schema: int) -> int:
             # Warn before the file is replaced: where warnings are errors, this one abandons the
             # save.
             warn(f"{path}: {left_out} of {written + left_out} entries were left out; {_describe(*first)}")
-        return saving.finish()
+        return save_session.finish()
     finally:
-        saving.abandon()
+        save_session.abandon()
 
 
 def _describe(key: str, error: Exception) -> str:
@@ -154,21 +154,21 @@ def load(cache: SnapshotSource, path: str, codec: Codec, schema: int) -> int:
         OSError: The operating system refused to read the file.
     """
     try:
-        loading = cache.loading(path, schema)
+        load_session = cache.load_session(path, schema)
     except SnapshotError as error:
         if error.reason == "schema":
             error.args = (f"{path}: snapshot was saved with another codec than {codec.name!r}, another schema, or by another function",)
         raise
     if codec is PICKLE:
         _warn_of_writers(path)
-    for key, value in loading:
+    for key, value in load_session:
         try:
-            loading.keep(codec.loads_key(key), codec.loads(value))
+            load_session.stage(codec.loads_key(key), codec.loads(value))
         except MemoryError:
             raise
         except Exception as error:
             raise codec_error(f"{path}: not loaded: the codec cannot decode an entry: {type(error).__name__}: {error}") from error
-    return loading.finish()
+    return load_session.finish()
 
 
 def _warn_of_writers(path: str) -> None:

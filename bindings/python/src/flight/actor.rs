@@ -18,7 +18,7 @@ unsafe extern "C" {
 }
 
 /// The calling thread; never 0.
-pub(crate) fn thread() -> u64 {
+pub(crate) fn current_thread() -> u64 {
     // SAFETY: it has no conditions.
     unsafe { PyThread_get_thread_ident() as u64 }
 }
@@ -46,7 +46,7 @@ pub(crate) enum Relation {
     /// It may wait.
     Other,
     /// It must not: other greenlets of this thread would wait, too.
-    Aside,
+    Bypass,
 }
 
 impl Actor {
@@ -56,7 +56,7 @@ impl Actor {
         let greenlet = if task { None } else { running_greenlet(py) };
         Self {
             task,
-            thread: thread(),
+            thread: current_thread(),
             greenlet: greenlet.map_or(0, |greenlet| greenlet.as_ptr().addr()),
         }
     }
@@ -75,11 +75,11 @@ impl Actor {
         if !leader.task && leader.thread == self.thread {
             // A load that began before there were greenlets is the first one's.
             let own = leader.greenlet == self.greenlet || leader.greenlet == 0 && is_first;
-            return if own { Relation::Own } else { Relation::Aside };
+            return if own { Relation::Own } else { Relation::Bypass };
         }
         let blocks_others = !is_first || greenlet.is_some() && has_hub(py);
         if blocks_others {
-            Relation::Aside
+            Relation::Bypass
         } else {
             Relation::Other
         }

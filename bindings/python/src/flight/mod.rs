@@ -8,13 +8,13 @@ use crate::interrupt;
 use crate::mapping::Mapping;
 use crate::memo::Memo;
 use crate::objects::Ref;
-use crate::statics::{is_keep, is_never, missing, with_ttl};
-use crate::store::lanes::Led;
+use crate::sentinels::{is_keep, is_never, missing, with_ttl};
+use crate::store::loads::LoadToken;
 use crate::store::options::seconds;
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use shared::{Completion, Outcome, Shared};
+use shared::{Completion, Outcome, SharedLoad};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,11 +30,11 @@ pub(crate) struct Lead {
     pub(crate) of: Of,
     /// The key that the cache holds, or would.
     pub(crate) key: Ref,
-    pub(crate) led: Led,
+    pub(crate) token: LoadToken,
     /// The call's `(args, kwargs)`, if a function made the key of them.
     pub(crate) call: Option<(Py<PyAny>, Py<PyAny>)>,
     /// It reloads a value that is served.
-    pub(crate) due: bool,
+    pub(crate) reloads: bool,
     pub(crate) ended: AtomicBool,
 }
 
@@ -42,25 +42,25 @@ pub(crate) struct Lead {
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct Flight {
     pub(crate) lead: Option<Lead>,
-    pub(crate) shared: Option<Arc<Shared>>,
+    pub(crate) shared: Option<Arc<SharedLoad>>,
 }
 
 impl Flight {
-    pub(crate) fn lead(of: Of, key: Ref, led: Led) -> Self {
+    pub(crate) fn lead(of: Of, key: Ref, token: LoadToken) -> Self {
         Self {
             lead: Some(Lead {
                 of,
                 key,
-                led,
+                token,
                 call: None,
-                due: false,
+                reloads: false,
                 ended: AtomicBool::new(false),
             }),
             shared: None,
         }
     }
 
-    pub(crate) fn wait(shared: Arc<Shared>) -> Self {
+    pub(crate) fn wait(shared: Arc<SharedLoad>) -> Self {
         Self {
             lead: None,
             shared: Some(shared),
@@ -78,7 +78,7 @@ impl Flight {
             Of::Memo(memo) => Memo::end(py, memo, lead, outcome, ttl)?,
             Of::Mapping(mapping) => Mapping::end(py, mapping, lead, outcome, ttl)?,
         }
-        interrupt::take(py).map_or(Ok(()), Err)
+        interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
     /// The leader needs no load any more.
@@ -86,7 +86,7 @@ impl Flight {
         self.end(py, &Outcome::Abandoned, Ttl::Default)
     }
 
-    fn waits_for(&self) -> PyResult<&Shared> {
+    fn waits_for(&self) -> PyResult<&SharedLoad> {
         let shared = self.shared.as_deref();
         shared.ok_or_else(|| PyRuntimeError::new_err("who leads a load cannot wait for it"))
     }
@@ -141,7 +141,7 @@ impl Flight {
     /// The load's number in this process, the same for all who have to do with it.
     #[getter]
     fn id(&self) -> Option<u64> {
-        let lead = self.lead.as_ref().map(|lead| lead.led.id);
+        let lead = self.lead.as_ref().map(|lead| lead.token.id);
         lead.or_else(|| self.shared.as_ref().map(|shared| shared.id))
     }
 
@@ -174,13 +174,13 @@ impl Flight {
     fn log_stale(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         if let Some(Lead {
             of: Of::Memo(memo),
-            led,
+            token,
             ..
         }) = &self.lead
         {
-            Memo::end_stale(memo, led.hash(), &PyErr::from_value(error));
+            Memo::end_stale(memo, token.hash(), &PyErr::from_value(error));
         }
-        interrupt::take(py).map_or(Ok(()), Err)
+        interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
     /// The leader gave up: who waits tries again.

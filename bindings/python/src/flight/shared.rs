@@ -1,6 +1,6 @@
 //! A load that somebody waits for.
 
-use super::actor::{Actor, thread};
+use super::actor::{Actor, current_thread};
 use crate::exception_copy::Failure;
 use crate::interrupt;
 use crate::objects::Ref;
@@ -29,23 +29,23 @@ const INTERVAL: c_longlong = 50_000;
 
 /// Called with the number of a load that a task leads, and whether the caller has waited for it already: abandons the load if its
 /// event loop does not run.
-static CHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static CHECK_EVENT_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 pub(crate) fn set_check(check: Bound<'_, PyAny>) {
     // (The first one stays: a module that is imported anew has its functions in the same place.)
-    let _ = CHECK.set(check.py(), check.clone().unbind());
+    let _ = CHECK_EVENT_LOOP.set(check.py(), check.clone().unbind());
 }
 
 /// Goes on in a child after a fork: loads of an earlier number are nobody's.
-static FORKS: AtomicU64 = AtomicU64::new(0);
+static FORK_COUNT: AtomicU64 = AtomicU64::new(0);
 
-pub(crate) fn fork() -> u64 {
-    FORKS.load(Ordering::Relaxed)
+pub(crate) fn fork_count() -> u64 {
+    FORK_COUNT.load(Ordering::Relaxed)
 }
 
-pub(crate) fn forked() {
-    FORKS.fetch_add(1, Ordering::Relaxed);
-    waiting().clear();
+pub(crate) fn note_fork() {
+    FORK_COUNT.fetch_add(1, Ordering::Relaxed);
+    wait_graph().clear();
 }
 
 /// The outcome of a load, as its leader has it.
@@ -79,7 +79,7 @@ impl Completion {
                     // Each waiter loads for itself then, and has an exception of its own.
                     Ok(None) => Self::Abandoned,
                     Err(raised) => {
-                        interrupt::report(raised, &error);
+                        interrupt::report_callback_error(raised, &error);
                         Self::Abandoned
                     }
                 }
@@ -96,7 +96,7 @@ struct State {
 }
 
 /// See the [module's documentation](self).
-pub(crate) struct Shared {
+pub(crate) struct SharedLoad {
     leader: Actor,
     /// The load's number.
     pub(crate) id: u64,
@@ -106,23 +106,23 @@ pub(crate) struct Shared {
 }
 
 // SAFETY: Python's locks may be used by any thread.
-unsafe impl Send for Shared {}
+unsafe impl Send for SharedLoad {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for SharedLoad {}
 
 /// Which thread waits for which other.
-fn waiting() -> MutexGuard<'static, HashMap<u64, u64>> {
-    static WAITING: LazyLock<Mutex<HashMap<u64, u64>>> = LazyLock::new(Mutex::default);
-    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+fn wait_graph() -> MutexGuard<'static, HashMap<u64, u64>> {
+    static WAIT_GRAPH: LazyLock<Mutex<HashMap<u64, u64>>> = LazyLock::new(Mutex::default);
+    WAIT_GRAPH.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A thread that is in the list of those who wait.
-struct Waiting(u64, Option<u64>);
+struct WaitEdge(u64, Option<u64>);
 
-impl Waiting {
+impl WaitEdge {
     /// Unless the leader waits for this thread, over any number of others. A task waits if the thread of its event loop does.
     fn new(leader: Actor) -> PyResult<Self> {
-        let (me, mut waiting) = (thread(), waiting());
+        let (me, mut graph) = (current_thread(), wait_graph());
         if leader.task && leader.thread == me {
             return Err(PyRuntimeError::new_err(
                 "the key is being loaded by a task of the event loop that this call blocks: await aget_or_load instead",
@@ -136,24 +136,24 @@ impl Waiting {
                     "loads wait for each other: the thread that loads this key waits for one that this thread is loading",
                 ));
             }
-            at = waiting.get(&thread).copied();
+            at = graph.get(&thread).copied();
         }
-        let before = waiting.insert(me, leader);
+        let before = graph.insert(me, leader);
         Ok(Self(me, before))
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitEdge {
     fn drop(&mut self) {
         // (A signal's handler may have waited in the middle of another wait.)
         match self.1 {
-            Some(before) => _ = waiting().insert(self.0, before),
-            None => _ = waiting().remove(&self.0),
+            Some(before) => _ = wait_graph().insert(self.0, before),
+            None => _ = wait_graph().remove(&self.0),
         }
     }
 }
 
-impl Shared {
+impl SharedLoad {
     pub(crate) fn new(leader: Actor, id: u64) -> Self {
         // SAFETY: a new lock, which is then taken, at once.
         let gate = unsafe {
@@ -177,7 +177,7 @@ impl Shared {
     }
 
     /// Hands the outcome to all waiters, once. Runs callbacks.
-    pub(crate) fn land(&self, py: Python<'_>, outcome: &Outcome) {
+    pub(crate) fn complete(&self, py: Python<'_>, outcome: &Outcome) {
         let completion = Completion::of(py, outcome);
         let callbacks = {
             let mut state = self.state();
@@ -189,7 +189,7 @@ impl Shared {
             unsafe { PyThread_release_lock(self.gate) };
         }
         for callback in callbacks {
-            call(&callback.into_bound(py));
+            run_callback(&callback.into_bound(py));
         }
     }
 
@@ -208,7 +208,7 @@ impl Shared {
             return;
         }
         drop(state);
-        call(&callback);
+        run_callback(&callback);
     }
 
     /// Waits for the outcome, without the GIL.
@@ -222,15 +222,15 @@ impl Shared {
                 return Err(PyMemoryError::new_err("no lock to wait with"));
             }
             if self.leader.task
-                && let Some(check) = CHECK.get(py)
+                && let Some(check) = CHECK_EVENT_LOOP.get(py)
             {
                 // (A thread that waits for its own event loop keeps it from running.)
-                check.call1(py, (self.id, waited || self.leader.thread == thread()))?;
+                check.call1(py, (self.id, waited || self.leader.thread == current_thread()))?;
                 if self.completion().is_some() {
                     continue;
                 }
             }
-            let waiting = Waiting::new(self.leader)?;
+            let edge = WaitEdge::new(self.leader)?;
             let gate = self.gate.expose_provenance();
             let limit = if self.leader.task { INTERVAL } else { -1 };
             let taken = py.detach(|| {
@@ -244,7 +244,7 @@ impl Shared {
                     taken
                 }
             });
-            drop(waiting);
+            drop(edge);
             if taken == INTERRUPTED {
                 py.check_signals()?;
             }
@@ -253,13 +253,13 @@ impl Shared {
     }
 }
 
-fn call(callback: &Bound<'_, PyAny>) {
+fn run_callback(callback: &Bound<'_, PyAny>) {
     if let Err(error) = callback.call0() {
-        interrupt::report(error, callback);
+        interrupt::report_callback_error(error, callback);
     }
 }
 
-impl Drop for Shared {
+impl Drop for SharedLoad {
     fn drop(&mut self) {
         if !self.gate.is_null() {
             // SAFETY: nobody waits any more, since who does holds it. A lock that is held, after a fork, may be freed too.

@@ -2,11 +2,11 @@
 
 mod table;
 
-use crate::border::{enter, methods, quickly};
-use crate::call::{Call, Owner};
+use crate::call::{Call, Receiver};
+use crate::ffi::{catch_panics, ffi_guard, methods};
+use crate::hash_seed::mix_with_seed;
 use crate::objects::{Equal, Object, Raised, Ref};
-use crate::seed::stir;
-use crate::types::{Class, Head, Instance, bind, critically, make_like, slot};
+use crate::types::{NativeObject, ObjectHead, TypeSpec, bind, new_callable_like, slot, with_critical_section};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -18,14 +18,14 @@ use table::Table;
 /// How large a cache may be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Size {
-    None,
-    Nothing,
-    Entries(usize),
+    Unbounded,
+    Zero,
+    AtMost(usize),
 }
 
 #[repr(C)]
 pub(crate) struct LruFunction {
-    head: Head,
+    head: ObjectHead,
     function: Cell<Object>,
     info: Cell<Object>,
     size: Size,
@@ -36,8 +36,8 @@ pub(crate) struct LruFunction {
     table: UnsafeCell<Option<Table>>,
 }
 
-// SAFETY: it begins with a `Head`.
-unsafe impl Instance for LruFunction {
+// SAFETY: it begins with a `ObjectHead`.
+unsafe impl NativeObject for LruFunction {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         // SAFETY: the collector runs while nobody is at the table.
         let table = unsafe { &*self.table.get() };
@@ -54,14 +54,14 @@ unsafe impl Instance for LruFunction {
     }
 
     fn clear(&self) {
-        self.empty();
+        self.clear_entries();
         for held in [&self.function, &self.info] {
             // SAFETY: it was this one's, and is let go of once.
             unsafe { ffi::Py_XDECREF(held.replace(ptr::null_mut())) };
         }
     }
 
-    unsafe fn finish(this: *mut Self) {
+    unsafe fn drop_native(this: *mut Self) {
         // SAFETY: the caller's promise.
         unsafe { ptr::drop_in_place(&raw mut (*this).table) };
     }
@@ -100,12 +100,12 @@ impl LruFunction {
                 match unsafe { call.compare(key) } {
                     Equal::Yes => return Ok(Some(found)),
                     Equal::No => {}
-                    Equal::Ask => {
+                    Equal::Unknown => {
                         let version = table.version();
                         // SAFETY: the key is held while other code runs.
                         let equal = unsafe {
                             ffi::Py_INCREF(key);
-                            let equal = call.ask(key);
+                            let equal = call.rich_compare(key);
                             ffi::Py_DECREF(key);
                             equal?
                         };
@@ -126,8 +126,8 @@ impl LruFunction {
 
     /// A new reference to the value of this call, or the table's version.
     #[inline(always)]
-    fn look(&self, call: &Call<'_>, hash: u64) -> Result<Result<Object, u64>, Raised> {
-        critically(self.object(), || {
+    fn lookup(&self, call: &Call<'_>, hash: u64) -> Result<Result<Object, u64>, Raised> {
+        with_critical_section(self.object(), || {
             let found = self.find(call, hash)?;
             // SAFETY: no other code runs here.
             let Some(table) = (unsafe { self.table() }) else {
@@ -137,7 +137,7 @@ impl LruFunction {
                 Self::count(&self.misses);
                 return Ok(Err(table.version()));
             };
-            if self.size != Size::None {
+            if self.size != Size::Unbounded {
                 table.touch(found);
             }
             Self::count(&self.hits);
@@ -150,14 +150,14 @@ impl LruFunction {
 
     /// Keeps what the function returned, unless its own run brought that in. Takes a reference to neither.
     #[inline(never)]
-    fn keep(&self, call: &Call<'_>, hash: u64, version: u64, value: Object) -> Result<(), Raised> {
+    fn store_result(&self, call: &Call<'_>, hash: u64, version: u64, value: Object) -> Result<(), Raised> {
         let key = call.key()?.into_raw();
-        let old = critically(self.object(), || self.store(call, hash, version, key, value));
-        let left = match &old {
-            Ok(left) => *left,
+        let old = with_critical_section(self.object(), || self.insert(call, hash, version, key, value));
+        let dropped = match &old {
+            Ok(dropped) => *dropped,
             Err(Raised) => [key, ptr::null_mut()],
         };
-        for object in left {
+        for object in dropped {
             // SAFETY: what left the table, or did not come in, is nobody's any more.
             unsafe { ffi::Py_XDECREF(object) };
         }
@@ -165,7 +165,7 @@ impl LruFunction {
     }
 
     /// Puts a key and a new reference to a value into the table; returns what is to be let go of.
-    fn store(
+    fn insert(
         &self,
         call: &Call<'_>,
         hash: u64,
@@ -181,20 +181,20 @@ impl LruFunction {
             return Ok([key, ptr::null_mut()]);
         };
         if let Some(found) = found {
-            if self.size != Size::None {
+            if self.size != Size::Unbounded {
                 return Ok([key, ptr::null_mut()]);
             }
             // SAFETY: the caller holds it.
             unsafe { ffi::Py_INCREF(value) };
             return Ok([key, table.replace(found, value)]);
         }
-        let full = matches!(self.size, Size::Entries(most) if table.len() >= most);
+        let full = matches!(self.size, Size::AtMost(most) if table.len() >= most);
         let (old_key, old_value) = full
             .then(|| table.pop())
             .flatten()
             .unwrap_or((ptr::null_mut(), ptr::null_mut()));
         if !table.insert(hash, key, value) {
-            return Err(crate::border::raise(PyMemoryError::new_err("too many entries")));
+            return Err(crate::ffi::raise(PyMemoryError::new_err("too many entries")));
         }
         // SAFETY: as above.
         unsafe { ffi::Py_INCREF(value) };
@@ -203,13 +203,13 @@ impl LruFunction {
 
     #[inline(always)]
     fn call(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
-        if self.size == Size::Nothing {
-            critically(self.object(), || Self::count(&self.misses));
+        if self.size == Size::Zero {
+            with_critical_section(self.object(), || Self::count(&self.misses));
             // SAFETY: held below.
             return unsafe { self.run(call, nargsf) };
         }
-        let hash = stir(call.hash()?);
-        match self.look(call, hash)? {
+        let hash = mix_with_seed(call.hash()?);
+        match self.lookup(call, hash)? {
             Ok(value) => Ok(value),
             Err(version) => self.miss(call, nargsf, hash, version),
         }
@@ -219,7 +219,7 @@ impl LruFunction {
     fn miss(&self, call: &Call<'_>, nargsf: usize, hash: u64, version: u64) -> Result<Object, Raised> {
         // SAFETY: held below.
         let value = unsafe { self.run(call, nargsf) }?;
-        if let Err(raised) = self.keep(call, hash, version, value) {
+        if let Err(raised) = self.store_result(call, hash, version, value) {
             // SAFETY: the reference is ours.
             unsafe { ffi::Py_DECREF(value) };
             return Err(raised);
@@ -233,7 +233,7 @@ impl LruFunction {
         let function = self.function.get();
         if function.is_null() {
             let text = "the garbage collector has taken this function apart";
-            return Err(crate::border::raise(PyRuntimeError::new_err(text)));
+            return Err(crate::ffi::raise(PyRuntimeError::new_err(text)));
         }
         crate::stack::check()?;
         // SAFETY: held while it runs, whatever happens to this cache meanwhile.
@@ -244,9 +244,9 @@ impl LruFunction {
     }
 
     /// Lets go of all entries.
-    fn empty(&self) {
+    fn clear_entries(&self) {
         // SAFETY: nothing else is alive, and this ends at once.
-        let table = critically(self.object(), || unsafe { self.table() }.map(Table::take));
+        let table = with_critical_section(self.object(), || unsafe { self.table() }.map(Table::take));
         for (key, value) in table.iter().flat_map(Table::contents) {
             // SAFETY: the table held them, and nobody can find them there any more.
             unsafe {
@@ -257,15 +257,15 @@ impl LruFunction {
     }
 
     fn cache_info(&self, _: &[Bound<'_, PyAny>], py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let numbers = critically(self.object(), || {
+        let numbers = with_critical_section(self.object(), || {
             // SAFETY: nothing else is alive, and this ends at once.
             let len = unsafe { self.table() }.map_or(0, |table| table.len());
             (self.hits.get(), self.misses.get(), len)
         });
         let most = match self.size {
-            Size::None => None,
-            Size::Nothing => Some(0),
-            Size::Entries(most) => Some(most),
+            Size::Unbounded => None,
+            Size::Zero => Some(0),
+            Size::AtMost(most) => Some(most),
         };
         // SAFETY: `__new__` stored it; null after the collector's `clear`.
         let info = unsafe { Bound::from_borrowed_ptr_or_opt(py, self.info.get()) };
@@ -275,11 +275,11 @@ impl LruFunction {
     }
 
     fn cache_clear(&self, _: &[Bound<'_, PyAny>], _: Python<'_>) -> PyResult<()> {
-        critically(self.object(), || {
+        with_critical_section(self.object(), || {
             self.hits.set(0);
             self.misses.set(0);
         });
-        self.empty();
+        self.clear_entries();
         Ok(())
     }
 
@@ -296,7 +296,7 @@ impl LruFunction {
 }
 
 unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
             let this = &*this.cast::<LruFunction>();
@@ -305,7 +305,7 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
                 ffi::PyVectorcall_NARGS(nargsf) as usize,
                 names,
                 this.typed,
-                Owner::None,
+                Receiver::None,
             );
             this.call(&call, nargsf)
         }
@@ -313,7 +313,7 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
 }
 
 unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with a tuple, and a dict or null.
         let (args, named) = unsafe {
             let named = if kwargs.is_null() { 0 } else { ffi::PyDict_Size(kwargs) };
@@ -327,11 +327,11 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             return Err(PyTypeError::new_err("the first argument must be callable"));
         }
         let size = if maxsize.is_none() {
-            Size::None
+            Size::Unbounded
         } else {
             match usize::try_from(maxsize.extract::<isize>()?) {
-                Ok(0) | Err(_) => Size::Nothing,
-                Ok(most) => Size::Entries(most),
+                Ok(0) | Err(_) => Size::Zero,
+                Ok(most) => Size::AtMost(most),
             }
         };
         let typed = typed.is_truthy()?;
@@ -343,15 +343,15 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             typed,
             hits: Cell::new(0),
             misses: Cell::new(0),
-            table: UnsafeCell::new((size != Size::Nothing).then(Table::new)),
+            table: UnsafeCell::new((size != Size::Zero).then(Table::new)),
         };
         // SAFETY: the type is this one or a subclass.
-        unsafe { make_like(&function, class, vectorcall, made) }
+        unsafe { new_callable_like(&function, class, vectorcall, made) }
     })
 }
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Class {
+    TypeSpec {
         // Libraries that know functools' wrappers by their module (pydantic) take this for one.
         name: c"functools.LruFunction",
         doc: c"What functools.lru_cache makes of a function, and faster.",

@@ -9,7 +9,7 @@ use crate::objects::Object;
 const RING: u32 = 0;
 const NONE: u32 = u32::MAX;
 /// The most entries, so that places and sizes of the index fit into 32 bits.
-const MOST: usize = 1 << 30;
+const MAX_ENTRIES: usize = 1 << 30;
 
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
@@ -127,7 +127,7 @@ impl Table {
 
     /// Adds an entry whose key is not here, as the most recently used; false if there are too many.
     pub(super) fn insert(&mut self, hash: u64, key: Object, value: Object) -> bool {
-        if self.len >= MOST {
+        if self.len >= MAX_ENTRIES {
             return false;
         }
         if (self.len + 1) * 3 > self.slots.len() * 2 {

@@ -1,16 +1,16 @@
 //! The methods of a mapping.
 
-use super::{Mapping, Sought, no_such};
-use crate::border::methods;
+use super::{KeySearch, Mapping, key_error};
 use crate::exception_copy::raise_copy;
-use crate::flight::shared::{Completion, Outcome, Shared};
+use crate::ffi::methods;
+use crate::flight::shared::{Completion, Outcome, SharedLoad};
 use crate::flight::{Flight, Lead, Of, failure, ttl};
 use crate::objects::{Raised, Ref};
+use crate::sentinels::{is_missing, with_ttl};
 use crate::stack;
-use crate::statics::{is_missing, with_ttl};
-use crate::store::key::{self, Found, Look, Search, Single, Value};
-use crate::store::lanes::{Begun, Leading, Led, Opened};
-use crate::store::left::LettingGo;
+use crate::store::deferred_drop::DrainOnExit;
+use crate::store::key::{self, Found, KeyQuery, MappingKey, Search, Value};
+use crate::store::loads::{AbandonOnDrop, LoadRole, LoadStart, LoadToken};
 use crate::store::options::capacity;
 use crate::tier2::PyTier;
 use hotset::Ttl;
@@ -23,24 +23,28 @@ pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
 
 impl Mapping {
     /// [`seek`](Self::seek), for what may fail as PyO3 does.
-    pub(super) fn with<R>(&self, key: &Bound<'_, PyAny>, f: impl FnOnce(&Sought<'_>) -> PyResult<R>) -> PyResult<R> {
+    pub(super) fn with_search_py<R>(
+        &self,
+        key: &Bound<'_, PyAny>,
+        f: impl FnOnce(&KeySearch<'_>) -> PyResult<R>,
+    ) -> PyResult<R> {
         let mut result = None;
-        self.seek(key.as_ptr(), |search| {
+        self.with_search(key.as_ptr(), |search| {
             result = Some(f(search));
             Ok(())
         })?;
-        result.expect("seek returned without an error")
+        result.expect("with_search returned without an error")
     }
 
     /// New references to all keys and values, hottest first.
     pub(super) fn entries(&self, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
         Ok(self.store.hottest(py))
     }
 
     fn get(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        Ok(match self.find(args[0].as_ptr())? {
+        Ok(match self.get_value(args[0].as_ptr())? {
             Some(value) => value.into_bound(py).unbind(),
             None => args
                 .get(1)
@@ -49,13 +53,15 @@ impl Mapping {
     }
 
     fn delete(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<bool> {
-        Ok(self.seek(args[0].as_ptr(), |search| self.take(search))?.is_some())
+        Ok(self
+            .with_search(args[0].as_ptr(), |search| self.remove_value(search))?
+            .is_some())
     }
 
     fn set_value(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
         let lives = ttl(args.get(2))?;
         let (key, value) = (args[0].as_ptr(), args[1].as_ptr());
-        Ok(self.seek(key, |search| self.set(search, key, value, lives))?)
+        Ok(self.with_search(key, |search| self.insert_value(search, key, value, lives))?)
     }
 
     fn set_with_ttl(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
@@ -65,21 +71,21 @@ impl Mapping {
             ttl(args.get(2))?
         };
         let (key, value) = (args[0].as_ptr(), args[1].as_ptr());
-        Ok(self.seek(key, |search| self.set(search, key, value, lives))?)
+        Ok(self.with_search(key, |search| self.insert_value(search, key, value, lives))?)
     }
 
     fn pop(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match self.seek(args[0].as_ptr(), |search| self.take(search))? {
+        match self.with_search(args[0].as_ptr(), |search| self.remove_value(search))? {
             Some(value) => Ok(value.into_bound(py).unbind()),
             None => match args.get(1).filter(|default| !is_missing(default)) {
                 Some(default) => Ok(default.clone().unbind()),
-                None => Err(no_such(args[0].as_ptr()).into()),
+                None => Err(key_error(args[0].as_ptr()).into()),
             },
         }
     }
 
     /// Waits for another caller's load, of what was missed.
-    fn wait(&self, shared: &Shared, py: Python<'_>) -> PyResult<Completion> {
+    fn wait(&self, shared: &SharedLoad, py: Python<'_>) -> PyResult<Completion> {
         self.store.count_joined();
         shared.wait(py)
     }
@@ -87,46 +93,46 @@ impl Mapping {
     fn get_or_load(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (key, ttl) = (&args[0], ttl(args.get(2))?);
         // (What takes much stack is done by functions that have returned when the loader runs.)
-        let led = match self.begin_load(key, py)? {
-            Begun::Done(value) => return Ok(value.into_bound(py).unbind()),
-            Begun::Aside => None,
-            Begun::Lead(led) => Some(Leading::new(&self.store.lanes, led)),
+        let token = match self.begin_load(key, py)? {
+            LoadStart::Done(value) => return Ok(value.into_bound(py).unbind()),
+            LoadStart::Bypass => None,
+            LoadStart::Lead(token) => Some(AbandonOnDrop::new(&self.store.loads, token)),
         };
         stack::check()?;
         let loaded = args[1].call1((key,)).and_then(|value| with_ttl(value.into(), ttl));
-        if let Some(leading) = led {
-            self.end_led_load(key, &loaded, leading.led)?;
-            leading.hand_over();
+        if let Some(leading) = token {
+            self.end_led_load(key, &loaded, leading.token)?;
+            leading.disarm();
         }
         loaded.map(|(value, _)| value.into_bound(py).unbind())
     }
 
     /// Finds the key's value, or waits for it, or has the caller load it.
     #[inline(never)]
-    fn begin_load(&self, key: &Bound<'_, PyAny>, py: Python<'_>) -> PyResult<Begun> {
-        self.with(key, |search| {
+    fn begin_load(&self, key: &Bound<'_, PyAny>, py: Python<'_>) -> PyResult<LoadStart> {
+        self.with_search_py(key, |search| {
             loop {
-                let landed = self.store.lanes.landed();
+                let completed = self.store.loads.completed();
                 if let Some(found) = self.store.get(search)? {
-                    return Ok(Begun::Done(found.or_raise()?));
+                    return Ok(LoadStart::Done(found.or_raise()?));
                 }
-                match self.store.open_load(search, &key.clone().into(), false)? {
-                    Opened::Own => {
+                match self.store.join_or_lead(search, &key.clone().into(), false)? {
+                    LoadRole::Reentrant => {
                         let text = "a loader asked for the key that it is loading";
                         return Err(PyRuntimeError::new_err(text));
                     }
-                    Opened::Aside => return Ok(Begun::Aside),
-                    Opened::Wait(shared) => match self.wait(&shared, py)? {
-                        Completion::Value(value) => return Ok(Begun::Done(value)),
+                    LoadRole::Bypass => return Ok(LoadStart::Bypass),
+                    LoadRole::Wait(shared) => match self.wait(&shared, py)? {
+                        Completion::Value(value) => return Ok(LoadStart::Done(value)),
                         Completion::Error(failure) => return Err(raise_copy(failure).into()),
                         Completion::Abandoned => {}
                     },
-                    Opened::Lead(led) => {
+                    LoadRole::Lead(token) => {
                         // It may have been loaded in between.
-                        if self.store.lanes.landed() == landed {
-                            return Ok(Begun::Lead(led));
+                        if self.store.loads.completed() == completed {
+                            return Ok(LoadStart::Lead(token));
                         }
-                        self.store.lanes.land(led, &Outcome::Abandoned);
+                        self.store.loads.complete(token, &Outcome::Abandoned);
                     }
                 }
             }
@@ -135,22 +141,22 @@ impl Mapping {
 
     /// Ends a load that this thread led, by what its loader returned or raised.
     #[inline(never)]
-    fn end_led_load(&self, key: &Bound<'_, PyAny>, loaded: &PyResult<(Ref, Ttl)>, led: Led) -> PyResult<()> {
+    fn end_led_load(&self, key: &Bound<'_, PyAny>, loaded: &PyResult<(Ref, Ttl)>, token: LoadToken) -> PyResult<()> {
         let (outcome, ttl) = match loaded {
             Ok((value, ttl)) => (Outcome::Value(value.clone()), *ttl),
             Err(error) => (failure(key.py(), error), Ttl::Default),
         };
-        let _letting_go = LettingGo;
-        let single = Single(key.as_ptr());
-        Ok(self.end_load(&Search::resumed(&single, led.hash()), key, led, &outcome, ttl)?)
+        let _drain = DrainOnExit;
+        let single = MappingKey(key.as_ptr());
+        Ok(self.end_load(&Search::resumed(&single, token.hash()), key, token, &outcome, ttl)?)
     }
 
     /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
-    fn end_load<T: key::Sought>(
+    fn end_load<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Bound<'_, PyAny>,
-        led: Led,
+        token: LoadToken,
         outcome: &Outcome,
         ttl: Ttl,
     ) -> Result<(), Raised> {
@@ -163,37 +169,37 @@ impl Mapping {
             Outcome::Error(error) => self.store.insert_error(search, key.clone().into(), error.clone()),
             Outcome::Abandoned => Ok(()),
         };
-        self.store.end_load(search, led, outcome, keep)
+        self.store.end_load(search, token, outcome, keep)
     }
 
     fn begin(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let key = &args[0];
         let reply = |state: u8, with: Bound<'_, PyAny>| Ok((state, with).into_pyobject(py)?.into_any().unbind());
-        self.with(key, |search| {
+        self.with_search_py(key, |search| {
             loop {
-                let landed = self.store.lanes.landed();
+                let completed = self.store.loads.completed();
                 if let Some(found) = self.store.get(search)? {
                     return reply(0, found.or_raise()?.into_bound(py));
                 }
-                match self.store.open_load(search, &key.clone().into(), true)? {
-                    Opened::Lead(led) => {
-                        let leading = Leading::new(&self.store.lanes, led);
+                match self.store.join_or_lead(search, &key.clone().into(), true)? {
+                    LoadRole::Lead(token) => {
+                        let leading = AbandonOnDrop::new(&self.store.loads, token);
                         // SAFETY: the mapping is alive while it is called.
                         let mapping = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
-                        let flight = Flight::lead(Of::Mapping(mapping), key.clone().into(), led);
+                        let flight = Flight::lead(Of::Mapping(mapping), key.clone().into(), token);
                         let flight = Bound::new(py, flight)?;
-                        leading.hand_over();
-                        if self.store.lanes.landed() != landed {
+                        leading.disarm();
+                        if self.store.loads.completed() != completed {
                             flight.get().give_up(py)?;
                             continue;
                         }
                         return reply(1, flight.into_any());
                     }
-                    Opened::Wait(shared) => {
+                    LoadRole::Wait(shared) => {
                         self.store.count_joined();
                         return reply(2, Bound::new(py, Flight::wait(shared))?.into_any());
                     }
-                    Opened::Own | Opened::Aside => unreachable!("tasks wait"),
+                    LoadRole::Reentrant | LoadRole::Bypass => unreachable!("tasks wait"),
                 }
             }
         })
@@ -203,35 +209,35 @@ impl Mapping {
     pub(crate) fn end(py: Python<'_>, mapping: &Py<PyAny>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         // SAFETY: `begin` put a mapping there.
         let this = unsafe { &*mapping.as_ptr().cast::<Self>() };
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let key = lead.key.clone().into_bound(py);
-        let single = Single(lead.key.get());
-        let search = Search::resumed(&single, lead.led.hash());
+        let single = MappingKey(lead.key.get());
+        let search = Search::resumed(&single, lead.token.hash());
         this.store.end_task(py, lead, outcome, || {
-            this.end_load(&search, &key, lead.led, outcome, ttl)
+            this.end_load(&search, &key, lead.token, outcome, ttl)
         })
     }
 
     fn get_many(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let keys = args[0].try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let default = args.get(1).map_or_else(|| py.None().into_bound(py), Bound::clone);
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
-        let singles: Vec<Single> = keys.iter().map(|key| Single(key.as_ptr())).collect();
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
+        let singles: Vec<MappingKey> = keys.iter().map(|key| MappingKey(key.as_ptr())).collect();
         let mut searches = Vec::with_capacity(keys.len());
         for single in &singles {
             // SAFETY: `keys` holds them.
             let hash = unsafe { crate::objects::hash(single.0) }?;
             searches.push(Search::new(single, hash));
         }
-        let looks: Vec<&dyn Look> = searches.iter().map(|search| search as &dyn Look).collect();
-        let values = self.store.get_many(&looks);
+        let queries: Vec<&dyn KeyQuery> = searches.iter().map(|search| search as &dyn KeyQuery).collect();
+        let values = self.store.get_many(&queries);
         let mut found = Vec::with_capacity(values.len());
         for (value, search) in values.into_iter().zip(&searches) {
             let value = match value {
                 Some(value) => Some(value.found()),
                 // Python has to be asked.
-                None if !search.is_settled() => self.store.get_again(search)?,
+                None if !search.is_conclusive() => self.store.get_again(search)?,
                 None => None,
             };
             let value = value.and_then(Found::value);
@@ -250,21 +256,21 @@ impl Mapping {
     }
 
     fn remaining(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<Option<f64>> {
-        let found = self.seek(args[0].as_ptr(), |search| self.store.peek_with_remaining(search))?;
-        let (_, left) = found.ok_or_else(|| PyErr::from(no_such(args[0].as_ptr())))?;
+        let found = self.with_search(args[0].as_ptr(), |search| self.store.peek_with_remaining(search))?;
+        let (_, left) = found.ok_or_else(|| PyErr::from(key_error(args[0].as_ptr())))?;
         Ok(left.map(|left| left.as_secs_f64()))
     }
 
     fn peek_with_remaining(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Option<f64>)>> {
-        let found = self.seek(args[0].as_ptr(), |search| self.store.peek_with_remaining(search))?;
+        let found = self.with_search(args[0].as_ptr(), |search| self.store.peek_with_remaining(search))?;
         Ok(found.map(|(value, left)| (value.into_bound(py).unbind(), left.map(|left| left.as_secs_f64()))))
     }
 
     /// Each entry with its remaining time, or with what it is at most, however often the entry is used.
     fn items_with_remaining(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let at_most = args[0].is_truthy()?;
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
         let entries = self.store.hottest_with_remaining().into_iter();
         let items = entries.map(|(key, value, left)| {
             let left = if at_most { left.used } else { left.unused };
@@ -276,36 +282,36 @@ impl Mapping {
     }
 
     fn stats(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
         Ok(self.store.stats(py)?.into_any().unbind())
     }
 
     fn reset_stats(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
         self.store.reset_stats();
         Ok(())
     }
 
     fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
-        self.store.lanes.supersede_all();
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
+        self.store.loads.invalidate_all();
         self.store.clear();
         Ok(())
     }
 
     fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
-        self.store.lanes.supersede_all();
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
+        self.store.loads.invalidate_all();
         self.store.clear_entries();
         Ok(())
     }
 
-    fn supersede_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        self.store.lanes.supersede_all();
+    fn invalidate_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        self.store.loads.invalidate_all();
         Ok(())
     }
 
@@ -316,15 +322,15 @@ impl Mapping {
     }
 
     fn run_pending(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
         self.store.run_pending();
         Ok(())
     }
 
     fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
         self.store.resize(capacity("capacity", &args[0])?);
         Ok(())
     }
@@ -354,10 +360,10 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"entries_with_remaining" => Mapping::items_with_remaining, 1..=1, c"entries_with_remaining($self, at_most, /)\n--\n\nReturns all entries with the seconds that each has left, hottest first.";
         c"stats" => Mapping::stats, 0..=0, c"stats($self, /)\n--\n\nWhat happened since the last clear.";
         c"clear" => Mapping::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves everything.";
-        c"saving" => Mapping::saving, 2..=2, c"saving($self, path, schema, /)\n--\n\nBegins to save the entries to a file.";
-        c"loading" => Mapping::loading, 2..=2, c"loading($self, path, schema, /)\n--\n\nBegins to load entries from a file.";
+        c"save_session" => Mapping::save_session, 2..=2, c"save_session($self, path, schema, /)\n--\n\nBegins to save the entries to a file.";
+        c"load_session" => Mapping::load_session, 2..=2, c"load_session($self, path, schema, /)\n--\n\nBegins to load entries from a file.";
         c"clear_entries" => Mapping::clear_entries, 0..=0, c"clear_entries($self, /)\n--\n\nRemoves everything, and counts on.";
-        c"supersede_loads" => Mapping::supersede_loads, 0..=0, c"supersede_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
+        c"invalidate_loads" => Mapping::invalidate_loads, 0..=0, c"invalidate_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
         c"set_trust" => Mapping::set_trust, 1..=1, c"set_trust($self, tier, /)\n--\n\nHas entries found only while this Tier2 trusts them; None: always.";
         c"run_pending" => Mapping::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
         c"resize" => Mapping::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";

@@ -1,16 +1,16 @@
 //! A cache as a mapping.
 
-mod change;
+mod compute;
 mod methods;
-mod saved;
+mod snapshot;
 
-use crate::border::{enter, quickly, raise};
+use crate::ffi::{catch_panics, ffi_guard, raise};
 use crate::objects::{Object, Raised, Ref, hash};
 use crate::store::Store;
-use crate::store::key::{Found, Search, Single, Value};
-use crate::store::left::{LettingGo, Told};
+use crate::store::deferred_drop::{DrainOnExit, RemovalNotice};
+use crate::store::key::{Found, MappingKey, Search, Value};
 use crate::store::options::Options;
-use crate::types::{Class, Head, Instance, make, slot};
+use crate::types::{NativeObject, ObjectHead, TypeSpec, new_object, slot};
 use hotset::Ttl;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -22,30 +22,30 @@ use std::ptr;
 
 #[repr(C)]
 pub(crate) struct Mapping {
-    head: Head,
+    head: ObjectHead,
     store: ManuallyDrop<Store>,
 }
 
-// SAFETY: it begins with a `Head`.
-unsafe impl Instance for Mapping {
+// SAFETY: it begins with a `ObjectHead`.
+unsafe impl NativeObject for Mapping {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         self.store.visit(visit)
     }
 
     fn clear(&self) {
-        let _letting_go = LettingGo;
-        self.store.empty();
+        let _drain = DrainOnExit;
+        self.store.clear_for_gc();
     }
 
-    unsafe fn finish(this: *mut Self) {
-        let _letting_go = LettingGo;
+    unsafe fn drop_native(this: *mut Self) {
+        let _drain = DrainOnExit;
         // SAFETY: the caller's promise; it was written by `new`, and is dropped once.
         unsafe { ManuallyDrop::drop(&mut (*this).store) };
     }
 }
 
 /// How a key is looked for.
-pub(crate) type Sought<'s> = Search<'s, Single>;
+pub(crate) type KeySearch<'s> = Search<'s, MappingKey>;
 
 impl Mapping {
     fn object(&self) -> Object {
@@ -54,10 +54,10 @@ impl Mapping {
 
     /// Runs `f` with the search for a key, which the caller holds. The clock has been asked.
     #[inline(always)]
-    fn seek<R>(&self, key: Object, f: impl FnOnce(&Sought<'_>) -> Result<R, Raised>) -> Result<R, Raised> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
-        let single = Single(key);
+    fn with_search<R>(&self, key: Object, f: impl FnOnce(&KeySearch<'_>) -> Result<R, Raised>) -> Result<R, Raised> {
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
+        let single = MappingKey(key);
         // SAFETY: the caller holds the key.
         let hash = unsafe { hash(key) }?;
         f(&Search::new(&single, hash))
@@ -65,28 +65,28 @@ impl Mapping {
 
     /// The key's value. A failure that is remembered is none.
     #[inline(always)]
-    fn find(&self, key: Object) -> Result<Option<Ref>, Raised> {
-        self.seek(key, |search| Ok(self.store.get(search)?.and_then(Found::value)))
+    fn get_value(&self, key: Object) -> Result<Option<Ref>, Raised> {
+        self.with_search(key, |search| Ok(self.store.get(search)?.and_then(Found::value)))
     }
 
     /// Sets a key's value; `key` and `value` are the caller's.
-    fn set(&self, search: &Sought<'_>, key: Object, value: Object, ttl: Ttl) -> Result<(), Raised> {
+    fn insert_value(&self, search: &KeySearch<'_>, key: Object, value: Object, ttl: Ttl) -> Result<(), Raised> {
         let weight = self.store.weigh(&[key, value])?;
-        self.store.lanes.supersede(search)?;
+        self.store.loads.invalidate(search)?;
         // SAFETY: the caller's objects are alive.
         let (key, value) = unsafe { (Ref::borrowed(key), Ref::borrowed(value)) };
         self.store.insert(search, key, Value::new(value), weight, ttl)
     }
 
     /// Removes a key, and returns its value.
-    fn take(&self, search: &Sought<'_>) -> Result<Option<Ref>, Raised> {
-        self.store.lanes.supersede(search)?;
+    fn remove_value(&self, search: &KeySearch<'_>) -> Result<Option<Ref>, Raised> {
+        self.store.loads.invalidate(search)?;
         Ok(self.store.remove(search)?.and_then(Found::value))
     }
 }
 
 /// Raises a KeyError of this key.
-fn no_such(key: Object) -> Raised {
+fn key_error(key: Object) -> Raised {
     // SAFETY: the key is alive. As dicts do, a tuple is put into one, since it would be taken for the exception's arguments.
     unsafe {
         let tuple = ffi::PyTuple_Pack(1, key);
@@ -99,10 +99,10 @@ fn no_such(key: Object) -> Raised {
 }
 
 unsafe extern "C" fn subscript(this: Object, key: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and a key that it holds.
         let mapping = unsafe { &*this.cast::<Mapping>() };
-        match mapping.find(key)? {
+        match mapping.get_value(key)? {
             Some(value) => Ok(value.into_raw()),
             None => missing(this, key),
         }
@@ -122,44 +122,44 @@ fn missing(this: Object, key: Object) -> Result<Object, Raised> {
             None => Ok(None),
         }
     });
-    made.map_err(raise)?.ok_or_else(|| no_such(key))
+    made.map_err(raise)?.ok_or_else(|| key_error(key))
 }
 
 unsafe extern "C" fn assign(this: Object, key: Object, value: Object) -> c_int {
-    quickly(-1, || {
+    catch_panics(-1, || {
         // SAFETY: as above; `value` is null for `del`.
         let this = unsafe { &*this.cast::<Mapping>() };
-        this.seek(key, |search| {
+        this.with_search(key, |search| {
             if !value.is_null() {
-                return this.set(search, key, value, Ttl::Default);
+                return this.insert_value(search, key, value, Ttl::Default);
             }
-            this.take(search)?.map(drop).ok_or_else(|| no_such(key))
+            this.remove_value(search)?.map(drop).ok_or_else(|| key_error(key))
         })?;
         Ok(0)
     })
 }
 
 unsafe extern "C" fn contains(this: Object, key: Object) -> c_int {
-    quickly(-1, || {
+    catch_panics(-1, || {
         // SAFETY: as above.
         let this = unsafe { &*this.cast::<Mapping>() };
-        this.seek(key, |search| this.store.contains_value(search))
+        this.with_search(key, |search| this.store.contains_value(search))
             .map(c_int::from)
     })
 }
 
 unsafe extern "C" fn length(this: Object) -> ffi::Py_ssize_t {
-    quickly(-1, || {
+    catch_panics(-1, || {
         // SAFETY: as above.
         let this = unsafe { &*this.cast::<Mapping>() };
-        let _letting_go = LettingGo;
-        this.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        this.store.read_timer()?;
         Ok(this.store.len() as ffi::Py_ssize_t)
     })
 }
 
 unsafe extern "C" fn iterate(this: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: as above.
         let this = unsafe { &*this.cast::<Mapping>() };
         let keys = this.entries(py)?.into_iter().map(|(key, _)| key);
@@ -169,17 +169,17 @@ unsafe extern "C" fn iterate(this: Object) -> Object {
 }
 
 /// Tells a listener: `(key, value, cause)`.
-fn tell(py: Python<'_>, told: &Told, key: Object, value: Object) -> PyResult<()> {
+fn notify(py: Python<'_>, notice: &RemovalNotice, key: Object, value: Object) -> PyResult<()> {
     // SAFETY: alive, as long as this runs.
     let (key, value, listener) = unsafe {
         let value = Bound::from_borrowed_ptr(py, value);
         (
             Bound::from_borrowed_ptr(py, key),
             value,
-            Bound::from_borrowed_ptr(py, told.listener),
+            Bound::from_borrowed_ptr(py, notice.listener),
         )
     };
-    listener.call1((key, value, told.cause())).map(drop)
+    listener.call1((key, value, notice.cause())).map(drop)
 }
 
 const OPTIONS: [&str; 10] = [
@@ -196,7 +196,7 @@ const OPTIONS: [&str; 10] = [
 ];
 
 unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with a tuple, and a dict or null.
         let (args, kwargs) = unsafe {
             let kwargs = Bound::from_borrowed_ptr_or_opt(py, kwargs);
@@ -207,13 +207,13 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
         }
         let kwargs = kwargs.map(|kwargs| kwargs.cast_into::<PyDict>()).transpose()?;
         let options = Options::read(kwargs.as_ref(), 128, &OPTIONS)?;
-        let store = Store::new(&options, tell)?;
+        let store = Store::new(&options, notify)?;
         let mapping = |head| Mapping {
             head,
             store: ManuallyDrop::new(store),
         };
         // SAFETY: the type is this one or a subclass.
-        unsafe { make::<Mapping>(class, None, mapping) }
+        unsafe { new_object::<Mapping>(class, None, mapping) }
     })
 }
 
@@ -223,7 +223,7 @@ unsafe extern "C" fn init(_: Object, _: Object, _: Object) -> c_int {
 }
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Class {
+    TypeSpec {
         name: c"hotset._hotset.Cache",
         doc: c"A cache as a mapping.",
         flags: ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_IMMUTABLETYPE | ffi::Py_TPFLAGS_MAPPING,

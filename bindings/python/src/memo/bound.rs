@@ -3,9 +3,9 @@
 //! Calls of the form `instance.method(..)` do not come here: the interpreter hands the instance to the function itself. What is looked
 //! up here is looked up in the type first (the methods that the package adds), and then in the function.
 
-use crate::border::{enter, methods, quickly};
+use crate::ffi::{catch_panics, ffi_guard, methods};
 use crate::objects::{Object, Raised, Ref};
-use crate::types::{Class, Head, Instance, make, slot};
+use crate::types::{NativeObject, ObjectHead, TypeSpec, new_object, slot};
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 #[repr(C)]
 pub(crate) struct BoundMemo {
-    head: Head,
+    head: ObjectHead,
     function: AtomicPtr<ffi::PyObject>,
     instance: AtomicPtr<ffi::PyObject>,
 }
@@ -24,8 +24,8 @@ pub(crate) struct BoundMemo {
 /// The type, for `__get__`: it lives as long as the process.
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
-// SAFETY: it begins with a `Head`.
-unsafe impl Instance for BoundMemo {
+// SAFETY: it begins with a `ObjectHead`.
+unsafe impl NativeObject for BoundMemo {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         match visit(self.function.load(Ordering::Relaxed)) {
             0 => visit(self.instance.load(Ordering::Relaxed)),
@@ -40,7 +40,7 @@ unsafe impl Instance for BoundMemo {
         }
     }
 
-    unsafe fn finish(_: *mut Self) {}
+    unsafe fn drop_native(_: *mut Self) {}
 }
 
 impl BoundMemo {
@@ -49,7 +49,7 @@ impl BoundMemo {
         let held = [&self.function, &self.instance].map(|held| held.load(Ordering::Relaxed));
         if held.contains(&ptr::null_mut()) {
             let text = "the garbage collector has taken this method apart";
-            return Err(crate::border::raise(PyRuntimeError::new_err(text)));
+            return Err(crate::ffi::raise(PyRuntimeError::new_err(text)));
         }
         // SAFETY: both are held by this one, which is alive.
         Ok(held.map(|object| unsafe { Ref::borrowed(object) }))
@@ -87,7 +87,7 @@ unsafe fn bound_to(function: Object, instance: Object) -> PyResult<Object> {
             function: part(function),
             instance: part(instance),
         };
-        make::<BoundMemo>(CLASS.load(Ordering::Relaxed), Some(vectorcall), fill)
+        new_object::<BoundMemo>(CLASS.load(Ordering::Relaxed), Some(vectorcall), fill)
     }
 }
 
@@ -99,12 +99,12 @@ pub(super) unsafe extern "C" fn bind(this: Object, instance: Object, owner: Obje
         if instance.is_null() || ffi::Py_IsNone(instance) != 0 || instance == owner {
             return crate::types::bind(this, instance, owner);
         }
-        enter(ptr::null_mut(), |_| bound_to(this, instance))
+        ffi_guard(ptr::null_mut(), |_| bound_to(this, instance))
     }
 }
 
 unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says: with the flag, the place before the
         // first may be used while the call runs.
         unsafe {
@@ -135,7 +135,7 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
 }
 
 unsafe extern "C" fn new(_: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with a tuple, and a dict or null.
         unsafe {
             if !kwargs.is_null() && ffi::PyDict_Size(kwargs) > 0 {
@@ -170,7 +170,7 @@ fn attribute<'py>(this: Object, function: Ref, name: Bound<'py, PyAny>) -> PyRes
 }
 
 unsafe extern "C" fn getattro(this: Object, name: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with an object of the type, and a string.
         let ([function, _], name) =
             unsafe { ((*this.cast::<BoundMemo>()).parts()?, Bound::from_borrowed_ptr(py, name)) };
@@ -214,12 +214,12 @@ pub(super) const NEW: unsafe extern "C" fn(*mut ffi::PyTypeObject, Object, Objec
 /// A coroutine method under `cached`, in its class: what lies there is bound as a [`BoundMemo`], and is else the coroutine function.
 #[repr(C)]
 struct AsyncMethod {
-    head: Head,
+    head: ObjectHead,
     function: AtomicPtr<ffi::PyObject>,
 }
 
-// SAFETY: it begins with a `Head`.
-unsafe impl Instance for AsyncMethod {
+// SAFETY: it begins with a `ObjectHead`.
+unsafe impl NativeObject for AsyncMethod {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         visit(self.function.load(Ordering::Relaxed))
     }
@@ -229,7 +229,7 @@ unsafe impl Instance for AsyncMethod {
         unsafe { ffi::Py_XDECREF(self.function.swap(ptr::null_mut(), Ordering::Relaxed)) };
     }
 
-    unsafe fn finish(_: *mut Self) {}
+    unsafe fn drop_native(_: *mut Self) {}
 }
 
 /// The coroutine function.
@@ -242,14 +242,14 @@ unsafe fn coroutine_function(this: Object) -> Result<Ref, Raised> {
         let function = (*this.cast::<AsyncMethod>()).function.load(Ordering::Relaxed);
         if function.is_null() {
             let text = "the garbage collector has taken this method apart";
-            return Err(crate::border::raise(PyRuntimeError::new_err(text)));
+            return Err(crate::ffi::raise(PyRuntimeError::new_err(text)));
         }
         Ok(Ref::borrowed(function))
     }
 }
 
 unsafe extern "C" fn bind_coroutine(this: Object, instance: Object, owner: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and others that are alive.
         unsafe {
             let function = coroutine_function(this)?;
@@ -262,7 +262,7 @@ unsafe extern "C" fn bind_coroutine(this: Object, instance: Object, owner: Objec
 }
 
 unsafe extern "C" fn call_coroutine(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
             let function = coroutine_function(this)?;
@@ -273,7 +273,7 @@ unsafe extern "C" fn call_coroutine(this: Object, args: *const Object, nargsf: u
 }
 
 unsafe extern "C" fn coroutine_attribute(this: Object, name: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with an object of the type, and a string.
         let (function, name) = unsafe { (coroutine_function(this)?, Bound::from_borrowed_ptr(py, name)) };
         attribute(this, function, name).map(Bound::into_ptr)
@@ -281,7 +281,7 @@ unsafe extern "C" fn coroutine_attribute(this: Object, name: Object) -> Object {
 }
 
 unsafe extern "C" fn new_coroutine(class: *mut ffi::PyTypeObject, args: Object, _: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with the type, and a tuple.
         unsafe {
             let args = Bound::from_borrowed_ptr(py, args).cast_into::<PyTuple>()?;
@@ -290,13 +290,13 @@ unsafe extern "C" fn new_coroutine(class: *mut ffi::PyTypeObject, args: Object, 
                 head,
                 function: AtomicPtr::new(function.into_ptr()),
             };
-            make::<AsyncMethod>(class, Some(call_coroutine), fill)
+            new_object::<AsyncMethod>(class, Some(call_coroutine), fill)
         }
     })
 }
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Class {
+    TypeSpec {
         name: c"hotset._hotset.BoundMemo",
         doc: c"A method whose results are cached, of an instance.",
         flags: ffi::Py_TPFLAGS_HAVE_VECTORCALL,
@@ -315,7 +315,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
         dict: false,
     }
     .create::<BoundMemo>(module)?;
-    Class {
+    TypeSpec {
         // As for Memo.
         name: c"functools.AsyncMethod",
         doc: c"A coroutine method whose results are cached.",

@@ -2,22 +2,22 @@
 
 use super::Memo;
 use super::reload::Reload;
-use crate::border::raise;
 use crate::call::Call;
 use crate::exception_copy::raise_copy;
+use crate::ffi::raise;
 use crate::flight::failure;
-use crate::flight::shared::{Completion, Outcome, Shared};
+use crate::flight::shared::{Completion, Outcome, SharedLoad};
 use crate::interrupt;
 use crate::objects::{Object, Raised, Ref};
-use crate::statics::with_ttl;
-use crate::store::key::{self, Found, Look, Search, Value};
-use crate::store::lanes::{Begun, Leading, Led, Opened};
+use crate::sentinels::with_ttl;
+use crate::store::key::{self, Found, KeyQuery, Search, Value};
+use crate::store::loads::{AbandonOnDrop, LoadRole, LoadStart, LoadToken};
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use std::sync::atomic::Ordering;
 
-pub(super) type Sought<'s, 'a> = Search<'s, Call<'a>>;
+pub(super) type CallSearch<'s, 'a> = Search<'s, Call<'a>>;
 
 impl Memo {
     /// Calls the function, and keeps what it returns. `landed` is how many loads had landed before the key was missed.
@@ -26,70 +26,70 @@ impl Memo {
     #[inline(never)]
     pub(super) fn load(
         &self,
-        search: &Sought<'_, '_>,
+        search: &CallSearch<'_, '_>,
         key: &Call<'_>,
         call: &Call<'_>,
         nargsf: usize,
-        landed: u64,
+        completed: u64,
     ) -> Result<Object, Raised> {
         let own = key.key()?;
-        self.fly(search, &own, Some(landed), || self.run(call, nargsf))
+        self.load_single_flight(search, &own, Some(completed), || self.run(call, nargsf))
             .map(Ref::into_raw)
     }
 
     /// Leads the key's load, or waits for its leader. If `landed` is given, and others have landed since, looks again before.
     #[inline(always)]
-    pub(super) fn fly<T: key::Sought>(
+    pub(super) fn load_single_flight<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
-        landed: Option<u64>,
+        completed: Option<u64>,
         load: impl FnOnce() -> Result<Ref, Raised>,
     ) -> Result<Ref, Raised> {
-        let led = match self.begin_load(search, key, landed)? {
-            Begun::Done(value) => return Ok(value),
-            Begun::Aside => return own_ttl(load()).map(|(value, _)| value),
-            Begun::Lead(led) => led,
+        let token = match self.begin_load(search, key, completed)? {
+            LoadStart::Done(value) => return Ok(value),
+            LoadStart::Bypass => return split_ttl(load()).map(|(value, _)| value),
+            LoadStart::Lead(token) => token,
         };
-        let leading = Leading::new(&self.store.lanes, led);
-        let loaded = own_ttl(load());
-        self.end_led_load(search, key, &loaded, led)?;
-        leading.hand_over();
+        let leading = AbandonOnDrop::new(&self.store.loads, token);
+        let loaded = split_ttl(load());
+        self.end_led_load(search, key, &loaded, token)?;
+        leading.disarm();
         loaded.map(|(value, _)| value)
     }
 
     #[inline(never)]
-    fn begin_load<T: key::Sought>(
+    fn begin_load<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
-        mut landed: Option<u64>,
-    ) -> Result<Begun, Raised> {
-        let lanes = &self.store.lanes;
-        let mut missed = landed.is_some();
+        mut completed: Option<u64>,
+    ) -> Result<LoadStart, Raised> {
+        let loads = &self.store.loads;
+        let mut missed = completed.is_some();
         loop {
-            let before = lanes.landed();
+            let before = loads.completed();
             // Without single flight a load is noted all the same, so that an invalidation can overtake it. (As a task's, for which no thread
             // is answerable: the function may call itself.)
-            match self.store.open_load(search, key, !self.single_flight)? {
+            match self.store.join_or_lead(search, key, !self.single_flight)? {
                 // Another is at it, whose result is kept; this one is the caller's alone.
-                Opened::Wait(_) | Opened::Own if !self.single_flight => return Ok(Begun::Aside),
-                Opened::Own => return Err(raise(reentered())),
-                Opened::Aside => return Ok(Begun::Aside),
-                Opened::Wait(shared) => match self.wait(&shared, std::mem::take(&mut missed))? {
-                    Completion::Value(value) => return Ok(Begun::Done(value)),
+                LoadRole::Wait(_) | LoadRole::Reentrant if !self.single_flight => return Ok(LoadStart::Bypass),
+                LoadRole::Reentrant => return Err(raise(reentrant_call_error())),
+                LoadRole::Bypass => return Ok(LoadStart::Bypass),
+                LoadRole::Wait(shared) => match self.wait(&shared, std::mem::take(&mut missed))? {
+                    Completion::Value(value) => return Ok(LoadStart::Done(value)),
                     Completion::Error(failure) => return Err(raise_copy(failure)),
                     // It is looked for again, by the comparison below.
-                    Completion::Abandoned => landed = landed.and(Some(before)),
+                    Completion::Abandoned => completed = completed.and(Some(before)),
                 },
-                Opened::Lead(led) => {
-                    let leading = Leading::new(lanes, led);
-                    if landed.is_some_and(|landed| lanes.landed() != landed)
+                LoadRole::Lead(token) => {
+                    let leading = AbandonOnDrop::new(loads, token);
+                    if completed.is_some_and(|completed| loads.completed() != completed)
                         && let Some(found) = self.store.get(search)?
                     {
-                        return found.or_raise().map(Begun::Done);
+                        return found.or_raise().map(LoadStart::Done);
                     }
-                    return Ok(Begun::Lead(leading.hand_over()));
+                    return Ok(LoadStart::Lead(leading.disarm()));
                 }
             }
         }
@@ -97,19 +97,19 @@ impl Memo {
 
     /// Ends a load that this thread led, by what the function returned or raised.
     #[inline(never)]
-    fn end_led_load<T: key::Sought>(
+    fn end_led_load<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
         loaded: &Result<(Ref, Ttl), Raised>,
-        led: Led,
+        token: LoadToken,
     ) -> Result<(), Raised> {
         let ttl = loaded.as_ref().map_or(Ttl::Default, |(_, ttl)| *ttl);
-        self.while_raised(loaded, |outcome| self.end_load(search, key, led, outcome, ttl))
+        self.with_outcome(loaded, |outcome| self.end_load(search, key, token, outcome, ttl))
     }
 
     /// Runs `f` with what came of a load; if that is an exception, it is set again afterwards, unless `f` sets another.
-    fn while_raised(
+    fn with_outcome(
         &self,
         loaded: &Result<(Ref, Ttl), Raised>,
         f: impl FnOnce(&Outcome) -> Result<(), Raised>,
@@ -127,7 +127,7 @@ impl Memo {
     }
 
     /// Waits for another caller's load. If this one `missed` before, that was no miss: it makes no call.
-    fn wait(&self, shared: &Shared, missed: bool) -> Result<Completion, Raised> {
+    fn wait(&self, shared: &SharedLoad, missed: bool) -> Result<Completion, Raised> {
         if missed {
             self.store.count_joined();
         }
@@ -138,7 +138,7 @@ impl Memo {
     #[inline(never)]
     pub(super) fn reload(
         &self,
-        search: &Sought<'_, '_>,
+        search: &CallSearch<'_, '_>,
         key: &Call<'_>,
         call: &Call<'_>,
         nargsf: usize,
@@ -152,7 +152,7 @@ impl Memo {
                 // nothing is left to serve.
                 if Python::attach(|py| error.is_instance_of::<PyException>(py)) {
                     self.store.reload_failed(search);
-                    self.log_stale(Look::hash(search), &error);
+                    self.log_stale(KeyQuery::hash(search), &error);
                     return Ok(value);
                 }
                 if let Err(raised) = self.store.reload_abandoned(search) {
@@ -166,7 +166,7 @@ impl Memo {
     /// Logs that the expired value of the key with this hash is served because the function raised, once in a [`Spell`](super::Spell).
     #[cold]
     pub(crate) fn log_stale(&self, hash: u64, error: &PyErr) {
-        if !self.spell.begins(hash, self.store.monotonic()) {
+        if !self.outage.record_failure(hash, self.store.monotonic()) {
             return;
         }
         Python::attach(|py| {
@@ -176,7 +176,7 @@ impl Memo {
             let logged = module.and_then(|module| module.call_method1("log_stale", (&this, error.value(py))));
             if let Err(error) = logged {
                 // A filter of the user's, say: the value is served all the same.
-                interrupt::report(error, &this);
+                interrupt::report_callback_error(error, &this);
             }
         });
     }
@@ -184,7 +184,7 @@ impl Memo {
     /// The new value, if the caller has reloaded it.
     fn reload_anywhere(
         &self,
-        search: &Sought<'_, '_>,
+        search: &CallSearch<'_, '_>,
         key: &Call<'_>,
         call: &Call<'_>,
         nargsf: usize,
@@ -208,11 +208,12 @@ impl Memo {
             }
         }
         let own = key.key()?;
-        self.fly(search, &own, None, || self.run(call, nargsf)).map(Some)
+        self.load_single_flight(search, &own, None, || self.run(call, nargsf))
+            .map(Some)
     }
 
     /// Keeps what came of a load.
-    fn store_outcome<T: key::Sought>(
+    fn store_outcome<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
@@ -222,7 +223,7 @@ impl Memo {
         match outcome {
             Outcome::Value(value) => {
                 if self.reloads {
-                    self.spell.loaded(Look::hash(search));
+                    self.outage.record_success(KeyQuery::hash(search));
                 }
                 let weight = self.store.weigh(&[value.get()])?;
                 self.store
@@ -239,26 +240,26 @@ impl Memo {
     }
 
     /// Ends a load that is led: keeps what came of it, unless the key was changed meanwhile, and hands it to who waits.
-    pub(super) fn end_load<T: key::Sought>(
+    pub(super) fn end_load<T: key::MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: &Ref,
-        led: Led,
+        token: LoadToken,
         outcome: &Outcome,
         ttl: Ttl,
     ) -> Result<(), Raised> {
         self.store
-            .end_load(search, led, outcome, || self.store_outcome(search, key, outcome, ttl))
+            .end_load(search, token, outcome, || self.store_outcome(search, key, outcome, ttl))
     }
 }
 
 /// What a function returned, and the time to live that comes with it if the function says one.
 #[inline(never)]
-fn own_ttl(loaded: Result<Ref, Raised>) -> Result<(Ref, Ttl), Raised> {
+fn split_ttl(loaded: Result<Ref, Raised>) -> Result<(Ref, Ttl), Raised> {
     with_ttl(loaded?, Ttl::Default).map_err(raise)
 }
 
-fn reentered() -> PyErr {
+fn reentrant_call_error() -> PyErr {
     PyRuntimeError::new_err(
         "a cached function called itself with the same arguments, while it was computing the result for them",
     )

@@ -1,15 +1,15 @@
 //! The methods of a memoised function, by `(args, kwargs)`.
 
 use super::Memo;
-use super::load::Sought;
-use crate::border::{methods, raise};
+use super::load::CallSearch;
 use crate::call::{Call, check_equal};
+use crate::ffi::{methods, raise};
 use crate::flight::shared::Outcome;
 use crate::flight::{Flight, Lead, Of, ttl};
 use crate::objects::{Equal, Object, Raised};
-use crate::store::key::{Found, Look, Search, Stored, Value};
-use crate::store::lanes::{Leading, Opened};
-use crate::store::left::LettingGo;
+use crate::store::deferred_drop::DrainOnExit;
+use crate::store::key::{Found, KeyQuery, Search, StoredKey, Value};
+use crate::store::loads::{AbandonOnDrop, LoadRole};
 use crate::store::options::capacity;
 use crate::tier2::PyTier;
 use hotset::Ttl;
@@ -22,7 +22,7 @@ use std::ptr;
 pub(super) type Args<'a, 'py> = &'a [Bound<'py, PyAny>];
 
 /// Arguments that came as objects, as a call has them.
-pub(super) struct Spread<'py> {
+pub(super) struct UnpackedArgs<'py> {
     pub(super) args: Vec<Object>,
     pub(super) positional: usize,
     pub(super) names: Option<Bound<'py, PyTuple>>,
@@ -30,7 +30,7 @@ pub(super) struct Spread<'py> {
     _held: Bound<'py, PyDict>,
 }
 
-impl<'py> Spread<'py> {
+impl<'py> UnpackedArgs<'py> {
     pub(super) fn new(args: &Bound<'py, PyAny>, kwargs: &Bound<'py, PyAny>) -> PyResult<Self> {
         let py = args.py();
         let args = args
@@ -70,15 +70,15 @@ impl Memo {
         &self,
         args: &Bound<'_, PyAny>,
         kwargs: &Bound<'_, PyAny>,
-        f: impl FnOnce(&Sought<'_, '_>, &Call<'_>, &Call<'_>) -> PyResult<R>,
+        f: impl FnOnce(&CallSearch<'_, '_>, &Call<'_>, &Call<'_>) -> PyResult<R>,
     ) -> PyResult<R> {
-        let spread = Spread::new(args, kwargs)?;
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
-        let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
-        let (args, count) = (spread.args.as_ptr(), spread.positional);
+        let unpacked = UnpackedArgs::new(args, kwargs)?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
+        let names = unpacked.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
+        let (args, count) = (unpacked.args.as_ptr(), unpacked.positional);
         // SAFETY: `spread` and the caller hold all of these.
-        let call = unsafe { Call::new(args, count, names, self.typed, self.owner(args, count)?) };
+        let call = unsafe { Call::new(args, count, names, self.typed, self.receiver(args, count)?) };
         let mut result = None;
         self.with_key(&call, |key| {
             let search = Search::new(key, key.hash()?);
@@ -107,7 +107,7 @@ impl Memo {
         self.with_arguments(&args[0], &args[1], |search, key, _| {
             let own = key.key()?;
             let weight = self.store.weigh(&[value.as_ptr()])?;
-            self.store.lanes.supersede(search)?;
+            self.store.loads.invalidate(search)?;
             let value = Value::new(value.clone().into());
             Ok(self.store.insert(search, own, value, weight, ttl)?)
         })
@@ -115,7 +115,7 @@ impl Memo {
 
     fn invalidate(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<bool> {
         self.with_arguments(&args[0], &args[1], |search, _, _| {
-            self.store.lanes.supersede(search)?;
+            self.store.loads.invalidate(search)?;
             Ok(self.store.remove(search)?.is_some())
         })
     }
@@ -123,7 +123,7 @@ impl Memo {
     fn refresh(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.with_arguments(&args[0], &args[1], |search, key, call| {
             let own = key.key()?;
-            let loaded = self.fly(search, &own, None, || self.run(call, call.positional()))?;
+            let loaded = self.load_single_flight(search, &own, None, || self.run(call, call.positional()))?;
             Ok(loaded.into_bound(py).unbind())
         })
     }
@@ -131,38 +131,38 @@ impl Memo {
     fn begin(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let refresh = args.get(2).map_or(Ok(false), |refresh| refresh.is_truthy())?;
         self.with_arguments(&args[0], &args[1], |search, key, _| {
-            let landed = self.store.lanes.landed();
-            let mut due = None;
+            let completed = self.store.loads.completed();
+            let mut stale = None;
             if !refresh {
-                match self.store.get_due(search)? {
+                match self.store.get_and_claim_reload(search)? {
                     Some((found, true)) if !matches!(found, Found::Error(_)) => {
-                        due = Some(found.or_raise()?.into_bound(py))
+                        stale = Some(found.or_raise()?.into_bound(py))
                     }
                     Some((found, _)) => return reply(py, 0, found.or_raise()?.into_bound(py)),
                     None => {}
                 }
             }
             let own = key.key()?;
-            match self.store.open_load(search, &own, true)? {
-                Opened::Lead(led) => {
-                    let leading = Leading::new(&self.store.lanes, led);
+            match self.store.join_or_lead(search, &own, true)? {
+                LoadRole::Lead(token) => {
+                    let leading = AbandonOnDrop::new(&self.store.loads, token);
                     // SAFETY: the memo is alive while it is called.
                     let memo = unsafe { Bound::from_borrowed_ptr(py, self.object()) }.unbind();
-                    let mut flight = Flight::lead(Of::Memo(memo), own, led);
+                    let mut flight = Flight::lead(Of::Memo(memo), own, token);
                     if let Some(lead) = &mut flight.lead {
                         let call = || (args[0].clone().unbind(), args[1].clone().unbind());
                         lead.call = self.has_key_function().then(call);
-                        lead.due = due.is_some();
+                        lead.reloads = stale.is_some();
                     }
                     let flight = Bound::new(py, flight)?;
-                    leading.hand_over();
-                    if let Some(value) = due {
-                        let interrupted = self.store.lanes.take_interrupted(Look::hash(search));
+                    leading.disarm();
+                    if let Some(value) = stale {
+                        let interrupted = self.store.loads.take_cancelled_reload(KeyQuery::hash(search));
                         let kind = if interrupted { 4 } else { 3 };
                         return Ok((kind, value, flight).into_pyobject(py)?.into_any().unbind());
                     }
                     if !refresh
-                        && self.store.lanes.landed() != landed
+                        && self.store.loads.completed() != completed
                         && let Some(found) = self.store.get(search)?
                     {
                         flight.get().give_up(py)?;
@@ -170,8 +170,8 @@ impl Memo {
                     }
                     reply(py, 1, flight.into_any())
                 }
-                Opened::Wait(shared) => {
-                    if let Some(value) = due {
+                LoadRole::Wait(shared) => {
+                    if let Some(value) = stale {
                         return reply(py, 0, value);
                     }
                     if !refresh {
@@ -179,7 +179,7 @@ impl Memo {
                     }
                     reply(py, 2, Bound::new(py, Flight::wait(shared))?.into_any())
                 }
-                Opened::Own | Opened::Aside => unreachable!("tasks wait"),
+                LoadRole::Reentrant | LoadRole::Bypass => unreachable!("tasks wait"),
             }
         })
     }
@@ -188,22 +188,22 @@ impl Memo {
     pub(crate) fn end(py: Python<'_>, memo: &Py<PyAny>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         // SAFETY: `begin` put a memo there.
         let this = unsafe { &*memo.as_ptr().cast::<Self>() };
-        let _letting_go = LettingGo;
-        let stored = Stored::new(lead.key.clone(), this.store.is_method());
-        let search = Search::resumed(&stored, lead.led.hash());
-        if matches!(outcome, Outcome::Abandoned) && lead.due {
-            this.store.lanes.note_interrupted(lead.led.hash());
+        let _drain = DrainOnExit;
+        let stored = StoredKey::new(lead.key.clone(), this.store.is_method());
+        let search = Search::resumed(&stored, lead.token.hash());
+        if matches!(outcome, Outcome::Abandoned) && lead.reloads {
+            this.store.loads.note_cancelled_reload(lead.token.hash());
         }
         this.store.end_task(py, lead, outcome, || {
             if matches!(outcome, Outcome::Value(_)) && !this.has_key(py, lead)? {
                 // What was loaded is of other arguments than what was looked up.
-                if lead.due {
+                if lead.reloads {
                     this.store.reload_failed(&search);
                 }
-                this.store.lanes.land(lead.led, outcome);
+                this.store.loads.complete(lead.token, outcome);
                 return Ok(());
             }
-            this.end_load(&search, &lead.key, lead.led, outcome, ttl)
+            this.end_load(&search, &lead.key, lead.token, outcome, ttl)
         })
     }
 
@@ -219,15 +219,15 @@ impl Memo {
         let Some((args, kwargs)) = &lead.call else {
             return Ok(true);
         };
-        let spread = Spread::new(args.bind(py), kwargs.bind(py)).map_err(raise)?;
-        let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
-        let (args, count) = (spread.args.as_ptr(), spread.positional);
+        let unpacked = UnpackedArgs::new(args.bind(py), kwargs.bind(py)).map_err(raise)?;
+        let names = unpacked.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
+        let (args, count) = (unpacked.args.as_ptr(), unpacked.positional);
         // SAFETY: `spread` and `lead` hold all of these.
-        let call = unsafe { Call::new(args, count, names, self.typed, self.owner(args, count)?) };
+        let call = unsafe { Call::new(args, count, names, self.typed, self.receiver(args, count)?) };
         // SAFETY: `lead` holds the key, which was made of such a call.
         self.with_key(&call, |key| unsafe {
             match key.compare(lead.key.get()) {
-                Equal::Ask => key.ask(lead.key.get()),
+                Equal::Unknown => key.rich_compare(lead.key.get()),
                 equal => Ok(equal == Equal::Yes),
             }
         })
@@ -235,9 +235,9 @@ impl Memo {
 
     /// From now on the first argument is a method's instance. What was kept before was kept by other keys.
     fn set_method(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         if !self.store.is_method() {
-            self.store.lanes.supersede_all();
+            self.store.loads.invalidate_all();
             self.store.set_method();
             self.store.clear();
         }
@@ -261,22 +261,22 @@ impl Memo {
     }
 
     fn stats(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
         Ok(self.store.stats(py)?.into_any().unbind())
     }
 
     fn reset_stats(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
         self.store.reset_stats();
         Ok(())
     }
 
     /// `((args, kwargs), value)` of all results, hottest first.
     fn entries(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
         let entries = self.store.hottest(py).into_iter();
         let method = self.store.is_method();
         let shown = entries.map(|(key, value)| {
@@ -288,23 +288,23 @@ impl Memo {
     }
 
     fn clear_all(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
-        self.store.lanes.supersede_all();
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
+        self.store.loads.invalidate_all();
         self.store.clear();
         Ok(())
     }
 
     fn clear_entries(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
-        self.store.lanes.supersede_all();
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
+        self.store.loads.invalidate_all();
         self.store.clear_entries();
         Ok(())
     }
 
-    fn supersede_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        self.store.lanes.supersede_all();
+    fn invalidate_loads(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        self.store.loads.invalidate_all();
         Ok(())
     }
 
@@ -315,15 +315,15 @@ impl Memo {
     }
 
     fn run_pending(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
         self.store.run_pending();
         Ok(())
     }
 
     fn resize(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
         self.store.resize(capacity("capacity", &args[0])?);
         Ok(())
     }
@@ -351,7 +351,7 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"entries" => Memo::entries, 0..=0, c"entries($self, /)\n--\n\nThe arguments of all results, and these, hottest first.";
         c"clear" => Memo::clear_all, 0..=0, c"clear($self, /)\n--\n\nRemoves all results.";
         c"clear_entries" => Memo::clear_entries, 0..=0, c"clear_entries($self, /)\n--\n\nRemoves everything, and counts on.";
-        c"supersede_loads" => Memo::supersede_loads, 0..=0, c"supersede_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
+        c"invalidate_loads" => Memo::invalidate_loads, 0..=0, c"invalidate_loads($self, /)\n--\n\nWhat is being loaded is not kept, and serves no later caller.";
         c"set_trust" => Memo::set_trust, 1..=1, c"set_trust($self, tier, /)\n--\n\nHas entries found only while this Tier2 trusts them; None: always.";
         c"run_pending" => Memo::run_pending, 0..=0, c"run_pending($self, /)\n--\n\nDoes the housekeeping that is due.";
         c"resize" => Memo::resize, 1..=1, c"resize($self, capacity, /)\n--\n\nChanges the bound.";
@@ -361,8 +361,8 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         c"invalidate" => Memo::invalidate, 2..=2, c"invalidate($self, args, kwargs, /)\n--\n\nRemoves the result for these arguments.";
         c"refresh" => Memo::refresh, 2..=2, c"refresh($self, args, kwargs, /)\n--\n\nComputes the result for these arguments anew.";
         c"begin" => Memo::begin, 2..=3, c"begin($self, args, kwargs, refresh=False, /)\n--\n\nThe result, or a load to lead or to wait for.";
-        c"saving" => Memo::saving, 2..=2, c"saving($self, path, schema, /)\n--\n\nBegins to save the results to a file.";
-        c"loading" => Memo::loading, 2..=2, c"loading($self, path, schema, /)\n--\n\nBegins to load results from a file.";
+        c"save_session" => Memo::save_session, 2..=2, c"save_session($self, path, schema, /)\n--\n\nBegins to save the results to a file.";
+        c"load_session" => Memo::load_session, 2..=2, c"load_session($self, path, schema, /)\n--\n\nBegins to load results from a file.";
         c"set_method" => Memo::set_method, 0..=0, c"set_method($self, /)\n--\n\nThe first argument is a method's instance from now on.";
         c"is_method" => Memo::is_method, 0..=0, c"is_method($self, /)\n--\n\nWhether the first argument is a method's instance.";
         c"check_instances" => Memo::check_instances, 1..=1, c"check_instances($self, owner, /)\n--\n\nWhether a method of this class can keep its results.";

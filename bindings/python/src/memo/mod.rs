@@ -3,25 +3,25 @@
 mod bound;
 mod load;
 mod methods;
+mod outage;
 mod reload;
-mod saved;
-mod spell;
+mod snapshot;
 
-use crate::border::{enter, quickly, raise};
-use crate::call::{Bare, Call, Owner, Positional, check_equal};
+use crate::call::{Call, Positional, Receiver, SingleArg, check_equal};
 use crate::exception_copy::raise_copy;
-use crate::objects::{Equal, Object, Raised, Ref, hash, hash_at_once, is_any_tuple, same_at_once};
+use crate::ffi::{catch_panics, ffi_guard, raise};
+use crate::objects::{Equal, Object, Raised, Ref, equals_fast, hash, hash_fast, is_any_tuple};
 use crate::stack;
 use crate::store::Store;
-use crate::store::key::{Found, Search, Sought};
-use crate::store::left::{Left, LettingGo, Told, leave};
+use crate::store::deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
+use crate::store::key::{Found, MatchesKey, Search};
 use crate::store::options::Options;
-use crate::types::{Class, Head, Instance, make_like, slot};
+use crate::types::{NativeObject, ObjectHead, TypeSpec, new_callable_like, slot};
+use outage::Outage;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
-use spell::Spell;
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr;
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 #[repr(C)]
 pub(crate) struct Memo {
-    head: Head,
+    head: ObjectHead,
     function: AtomicPtr<ffi::PyObject>,
     /// Makes the key of the arguments, if it is not null.
     key: AtomicPtr<ffi::PyObject>,
@@ -44,12 +44,12 @@ pub(crate) struct Memo {
     /// Values are reloaded before they end.
     reloads: bool,
     /// Expired results are served because the function raises.
-    spell: Spell,
+    outage: Outage,
     store: ManuallyDrop<Store>,
 }
 
-// SAFETY: it begins with a `Head`.
-unsafe impl Instance for Memo {
+// SAFETY: it begins with a `ObjectHead`.
+unsafe impl NativeObject for Memo {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         for held in [&self.function, &self.key, &self.refresher] {
             match visit(held.load(Ordering::Relaxed)) {
@@ -61,19 +61,19 @@ unsafe impl Instance for Memo {
     }
 
     fn clear(&self) {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         for held in [&self.function, &self.key, &self.refresher] {
-            leave(Left {
+            defer_drop(DeferredDrop {
                 key: held.swap(ptr::null_mut(), Ordering::Relaxed),
                 value: ptr::null_mut(),
-                told: None,
+                notice: None,
             });
         }
-        self.store.empty();
+        self.store.clear_for_gc();
     }
 
-    unsafe fn finish(this: *mut Self) {
-        let _letting_go = LettingGo;
+    unsafe fn drop_native(this: *mut Self) {
+        let _drain = DrainOnExit;
         // SAFETY: the caller's promise; it was written by `new`, and is dropped once.
         unsafe { ManuallyDrop::drop(&mut (*this).store) };
     }
@@ -86,12 +86,12 @@ impl Memo {
 
     #[inline(always)]
     fn call(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
-        let _letting_go = LettingGo;
-        let landed = self.store.lanes.landed();
+        let _drain = DrainOnExit;
+        let completed = self.store.loads.completed();
         let search = Search::new(call, call.hash()?);
         match self.store.get(&search)? {
             Some(found) => found.or_raise().map(Ref::into_raw),
-            None => self.load(&search, call, call, nargsf, landed),
+            None => self.load(&search, call, call, nargsf, completed),
         }
     }
 
@@ -100,15 +100,15 @@ impl Memo {
     /// # Safety
     /// As vectorcall's.
     #[inline(always)]
-    unsafe fn call_plainly<T: Sought>(
+    unsafe fn call_plain<T: MatchesKey>(
         &self,
         (sought, hash): (&T, Result<u64, Raised>),
         args: *const Object,
         nargsf: usize,
-        owner: Owner,
+        receiver: Receiver,
     ) -> Result<Object, Raised> {
-        let _letting_go = LettingGo;
-        let landed = self.store.lanes.landed();
+        let _drain = DrainOnExit;
+        let completed = self.store.loads.completed();
         let hash = hash?;
         match self.store.get(&Search::new(sought, hash))? {
             Some(Found::Value(value)) => Ok(value.into_raw()),
@@ -117,38 +117,38 @@ impl Memo {
                 // SAFETY: the caller's promise.
                 let call = unsafe {
                     let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
-                    Call::new(args, count, ptr::null_mut(), false, owner)
+                    Call::new(args, count, ptr::null_mut(), false, receiver)
                 };
-                self.load(&Search::new(&call, hash), &call, &call, nargsf, landed)
+                self.load(&Search::new(&call, hash), &call, &call, nargsf, completed)
             }
         }
     }
 
     /// A call with a key function, a clock of the user's, or reloads.
     #[inline(never)]
-    fn call_specially(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
-        self.store.ask_clock()?;
+    fn call_special(&self, call: &Call<'_>, nargsf: usize) -> Result<Object, Raised> {
+        self.store.read_timer()?;
         self.with_key(call, |key| {
-            let landed = self.store.lanes.landed();
-            let search = Search::new(key, Self::hash_specially(key)?);
-            match self.find_specially(&search)? {
+            let completed = self.store.loads.completed();
+            let search = Search::new(key, Self::hash_special(key)?);
+            match self.find_special(&search)? {
                 Some((Found::Value(value), true)) => self.reload(&search, key, call, nargsf, value).map(Ref::into_raw),
                 Some((found, _)) => found.or_raise().map(Ref::into_raw),
-                None => self.load(&search, key, call, nargsf, landed),
+                None => self.load(&search, key, call, nargsf, completed),
             }
         })
     }
 
     #[inline(never)]
-    fn hash_specially(key: &Call<'_>) -> Result<u64, Raised> {
+    fn hash_special(key: &Call<'_>) -> Result<u64, Raised> {
         key.hash()
     }
 
     /// What is there, and whether the caller is the one that must reload it.
     #[inline(never)]
-    fn find_specially<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
+    fn find_special<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
         if self.reloads {
-            return self.store.get_due(search);
+            return self.store.get_and_claim_reload(search);
         }
         Ok(self.store.get(search)?.map(|found| (found, false)))
     }
@@ -169,9 +169,9 @@ impl Memo {
             let key = call.call(function.get(), call.positional())?;
             // A method's results belong to its instances, whatever their other arguments are told apart by.
             let objects = [call.instance().unwrap_or(ptr::null_mut()), key.get()];
-            let skipped = usize::from(call.owner() == Owner::None);
+            let skipped = usize::from(call.receiver() == Receiver::None);
             let (args, count) = (objects.as_ptr().add(skipped), 2 - skipped);
-            f(&Call::new(args, count, ptr::null_mut(), false, call.owner()))
+            f(&Call::new(args, count, ptr::null_mut(), false, call.receiver()))
         }
     }
 
@@ -180,14 +180,14 @@ impl Memo {
     /// # Safety
     /// There are so many, and they are alive.
     #[inline(always)]
-    unsafe fn owner(&self, args: *const Object, count: usize) -> Result<Owner, Raised> {
+    unsafe fn receiver(&self, args: *const Object, count: usize) -> Result<Receiver, Raised> {
         // SAFETY: the caller's promise.
         unsafe {
-            let owner = Owner::of(self.store.is_method(), args, count);
-            if owner == Owner::Equal {
+            let receiver = Receiver::of(self.store.is_method(), args, count);
+            if receiver == Receiver::Equal {
                 check_equal(ffi::Py_TYPE(*args))?;
             }
-            Ok(owner)
+            Ok(receiver)
         }
     }
 
@@ -196,7 +196,7 @@ impl Memo {
         let function = self.function.load(Ordering::Relaxed);
         // SAFETY: held while it runs.
         let function = unsafe { Bound::from_borrowed_ptr_or_opt(args.py(), function) };
-        let function = function.ok_or_else(taken_apart)?;
+        let function = function.ok_or_else(cleared_by_gc)?;
         stack::check()?;
         Ok(function.call(args, Some(kwargs))?.into())
     }
@@ -205,7 +205,7 @@ impl Memo {
     fn run(&self, call: &Call<'_>, nargsf: usize) -> Result<Ref, Raised> {
         let function = self.function.load(Ordering::Relaxed);
         if function.is_null() {
-            return Err(raise(taken_apart()));
+            return Err(raise(cleared_by_gc()));
         }
         stack::check()?;
         // SAFETY: held while it runs, whatever happens to this cache meanwhile.
@@ -216,19 +216,19 @@ impl Memo {
     }
 }
 
-fn taken_apart() -> PyErr {
+fn cleared_by_gc() -> PyErr {
     PyRuntimeError::new_err("the garbage collector has taken this function apart")
 }
 
 /// Tells a listener: `(args, kwargs, value, cause)`.
-fn tell<const TYPED: bool>(py: Python<'_>, told: &Told, key: Object, value: Object) -> PyResult<()> {
+fn notify<const TYPED: bool>(py: Python<'_>, notice: &RemovalNotice, key: Object, value: Object) -> PyResult<()> {
     // SAFETY: alive, and the key is one of this kind of cache.
     let (args, kwargs, value, listener) = unsafe {
-        let (args, kwargs) = Call::arguments(py, key, TYPED, told.method)?;
+        let (args, kwargs) = Call::arguments(py, key, TYPED, notice.method)?;
         let value = Bound::from_borrowed_ptr(py, value);
-        (args, kwargs, value, Bound::from_borrowed_ptr(py, told.listener))
+        (args, kwargs, value, Bound::from_borrowed_ptr(py, notice.listener))
     };
-    listener.call1((args, kwargs, value, told.cause())).map(drop)
+    listener.call1((args, kwargs, value, notice.cause())).map(drop)
 }
 
 /// Three functions, of which each goes on with the next one: a hit needs but a few registers, and no memory of its own, if nothing that
@@ -238,75 +238,78 @@ unsafe extern "C" fn vectorcall(this: Object, args: *const Object, nargsf: usize
     unsafe {
         let memo = &*this.cast::<Memo>();
         if !memo.quick || !names.is_null() {
-            return call_anyhow(this, args, nargsf, names);
+            return call_slow(this, args, nargsf, names);
         }
         if ffi::PyVectorcall_NARGS(nargsf) != 1 || memo.store.is_method() {
-            return call_with_several(this, args, nargsf, names);
+            return call_positional(this, args, nargsf, names);
         }
         let arg = *args;
-        match hash_at_once(arg).and_then(|hash| memo.store.glance(hash, |key| same_at_once(key, arg))) {
+        match hash_fast(arg).and_then(|hash| memo.store.probe_hit(hash, |key| equals_fast(key, arg))) {
             Some(value) => value.into_raw(),
-            None => call_anyhow(this, args, nargsf, names),
+            None => call_slow(this, args, nargsf, names),
         }
     }
 }
 
 /// A call with arguments by position only, of a memo that is `quick`.
 #[inline(never)]
-unsafe extern "C" fn call_with_several(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
+unsafe extern "C" fn call_positional(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
     // SAFETY: as above.
     unsafe {
         let memo = &*this.cast::<Memo>();
-        let several = Positional::new(
+        let positional = Positional::new(
             args,
             ffi::PyVectorcall_NARGS(nargsf) as usize,
-            Owner::quick(memo.store.is_method()),
+            Receiver::assume_weak(memo.store.is_method()),
         );
-        let equal = |key| several.compare(key) == Equal::Yes;
-        match several.hash_at_once().and_then(|hash| memo.store.glance(hash, equal)) {
+        let equal = |key| positional.compare(key) == Equal::Yes;
+        match positional
+            .hash_fast()
+            .and_then(|hash| memo.store.probe_hit(hash, equal))
+        {
             Some(value) => value.into_raw(),
-            None => call_anyhow(this, args, nargsf, names),
+            None => call_slow(this, args, nargsf, names),
         }
     }
 }
 
 /// Any call of a memo that is `special`. (In a function of its own, which takes less stack.)
 unsafe extern "C" fn vectorcall_special(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
-            let call = Call::new(args, count, names, this.typed, this.owner(args, count)?);
-            let _letting_go = LettingGo;
-            this.call_specially(&call, nargsf)
+            let call = Call::new(args, count, names, this.typed, this.receiver(args, count)?);
+            let _drain = DrainOnExit;
+            this.call_special(&call, nargsf)
         }
     })
 }
 
 /// Any call of another memo.
 #[inline(never)]
-unsafe extern "C" fn call_anyhow(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
-    quickly(ptr::null_mut(), || {
+unsafe extern "C" fn call_slow(this: Object, args: *const Object, nargsf: usize, names: Object) -> Object {
+    catch_panics(ptr::null_mut(), || {
         // SAFETY: Python calls with an object of the type, and arguments as vectorcall says.
         unsafe {
             let this = &*this.cast::<Memo>();
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize;
-            let owner = if this.store.is_method() {
-                this.owner(args, count)?
+            let receiver = if this.store.is_method() {
+                this.receiver(args, count)?
             } else {
-                Owner::None
+                Receiver::None
             };
             if names.is_null() && this.plain && count > 0 {
-                if count > 1 || owner != Owner::None {
-                    let several = Positional::new(args, count, owner);
-                    return this.call_plainly((&several, several.hash()), args, nargsf, owner);
+                if count > 1 || receiver != Receiver::None {
+                    let positional = Positional::new(args, count, receiver);
+                    return this.call_plain((&positional, positional.hash()), args, nargsf, receiver);
                 }
                 if !is_any_tuple(*args) {
-                    return this.call_plainly((&Bare(*args), hash(*args)), args, nargsf, owner);
+                    return this.call_plain((&SingleArg(*args), hash(*args)), args, nargsf, receiver);
                 }
             }
-            let call = Call::new(args, count, names, this.typed, owner);
+            let call = Call::new(args, count, names, this.typed, receiver);
             this.call(&call, nargsf)
         }
     })
@@ -334,7 +337,7 @@ const OPTIONS: [&str; 18] = [
 ];
 
 unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         // SAFETY: Python calls with a tuple, and a dict or null.
         let (args, kwargs) = unsafe {
             let kwargs = Bound::from_borrowed_ptr_or_opt(py, kwargs);
@@ -354,7 +357,7 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
         let options = Options::read(kwargs.as_ref(), 128, &OPTIONS)?;
         // What the key function makes of the arguments is the key, whatever their types.
         let typed = options.typed && options.key.is_none();
-        let store = Store::new(&options, if typed { tell::<true> } else { tell::<false> })?;
+        let store = Store::new(&options, if typed { notify::<true> } else { notify::<false> })?;
         let reference =
             |object: Option<Bound<'_, PyAny>>| AtomicPtr::new(object.map_or(ptr::null_mut(), Bound::into_ptr));
         let reloads = options.stale_while_revalidate.is_some() || options.stale_if_error.is_some();
@@ -369,14 +372,14 @@ unsafe extern "C" fn new(class: *mut ffi::PyTypeObject, args: Object, kwargs: Ob
             plain: !special && !typed,
             quick: cfg!(not(Py_GIL_DISABLED)) && !special && !typed && !timed && !eager,
             reloads,
-            spell: Spell::new(options.stale_while_revalidate.max(options.stale_if_error)),
+            outage: Outage::new(options.stale_while_revalidate.max(options.stale_if_error)),
             key: reference(options.key),
             refresher: reference(options.refresher),
             store: ManuallyDrop::new(store),
         };
         let called = if special { vectorcall_special } else { vectorcall };
         // SAFETY: the type is this one.
-        unsafe { make_like(&function, class, called, memo) }
+        unsafe { new_callable_like(&function, class, called, memo) }
     })
 }
 
@@ -409,7 +412,7 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     #[cfg(not(Py_GIL_DISABLED))]
     crate::store::owners::add(module)?;
     module.add_class::<reload::Reload>()?;
-    Class {
+    TypeSpec {
         // Libraries that know functools' wrappers by their module (pydantic) take this for one.
         name: c"functools.Memo",
         doc: c"A function whose results are cached.",

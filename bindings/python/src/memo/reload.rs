@@ -1,12 +1,12 @@
 //! A reload that a hit found due, for another thread to run.
 
 use super::Memo;
-use super::load::Sought;
+use super::load::CallSearch;
 use crate::call::Call;
 use crate::interrupt;
 use crate::objects::{Raised, Ref};
-use crate::store::key::{Look, Search, Stored};
-use crate::store::left::LettingGo;
+use crate::store::deferred_drop::DrainOnExit;
+use crate::store::key::{KeyQuery, Search, StoredKey};
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -25,7 +25,12 @@ pub(crate) struct Reload {
 }
 
 impl Reload {
-    pub(super) fn new(memo: &Memo, key: &Call<'_>, search: &Sought<'_, '_>, call: &Call<'_>) -> Result<Self, Raised> {
+    pub(super) fn new(
+        memo: &Memo,
+        key: &Call<'_>,
+        search: &CallSearch<'_, '_>,
+        call: &Call<'_>,
+    ) -> Result<Self, Raised> {
         let own = key.key()?;
         Python::attach(|py| {
             let (args, kwargs) = call.objects(py)?;
@@ -35,11 +40,11 @@ impl Reload {
                 args: args.unbind(),
                 kwargs: kwargs.unbind(),
                 key: own,
-                hash: Look::hash(search),
+                hash: KeyQuery::hash(search),
                 done: AtomicBool::new(false),
             })
         })
-        .map_err(crate::border::raise)
+        .map_err(crate::ffi::raise)
     }
 
     fn memo(&self) -> &Memo {
@@ -47,8 +52,8 @@ impl Reload {
         unsafe { &*self.memo.as_ptr().cast() }
     }
 
-    fn stored(&self) -> Stored {
-        Stored::new(self.key.clone(), self.memo().store.is_method())
+    fn stored(&self) -> StoredKey {
+        StoredKey::new(self.key.clone(), self.memo().store.is_method())
     }
 }
 
@@ -61,11 +66,11 @@ impl Reload {
         }
         let (memo, stored) = (self.memo(), self.stored());
         let search = Search::resumed(&stored, self.hash);
-        let _letting_go = LettingGo;
-        let loaded = memo.store.ask_clock().and_then(|()| {
-            memo.fly(&search, &self.key, None, || {
+        let _drain = DrainOnExit;
+        let loaded = memo.store.read_timer().and_then(|()| {
+            memo.load_single_flight(&search, &self.key, None, || {
                 memo.run_with(self.args.bind(py), self.kwargs.bind(py))
-                    .map_err(crate::border::raise)
+                    .map_err(crate::ffi::raise)
             })
         });
         if let Err(raised) = loaded {
@@ -76,7 +81,7 @@ impl Reload {
             }
             return Err(error);
         }
-        interrupt::take(py).map_or(Ok(()), Err)
+        interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
     /// The reload will not run: the next caller is to reload.
@@ -93,7 +98,7 @@ impl Reload {
         let stored = self.stored();
         let abandoned = self.memo().store.reload_abandoned(&Search::resumed(&stored, self.hash));
         abandoned.map_err(PyErr::from)?;
-        interrupt::take(py).map_or(Ok(()), Err)
+        interrupt::take_recorded(py).map_or(Ok(()), Err)
     }
 
     /// Whether it has been run, or is running, or was abandoned.

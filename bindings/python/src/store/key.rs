@@ -1,9 +1,9 @@
 //! Keys and values in the engine, and how a key is looked for that is no object yet.
 
-use super::left::{Left, leave};
-use crate::call::{Bare, Call, Positional};
-use crate::objects::{Equal, Object, Raised, Ref, all, ask, compare, is_exactly, is_tuple, items};
-use crate::seed::seeded;
+use super::deferred_drop::{DeferredDrop, defer_drop};
+use crate::call::{Call, Positional, SingleArg};
+use crate::hash_seed::seeded;
+use crate::objects::{Equal, Object, Raised, Ref, all, compare, is_exactly, is_tuple, items, rich_compare};
 use pyo3::ffi;
 use std::borrow::Borrow;
 use std::cell::Cell;
@@ -125,19 +125,23 @@ impl Drop for Value {
 
 fn drop_object(key: Object, value: Object) {
     if !key.is_null() || !value.is_null() {
-        leave(Left { key, value, told: None });
+        defer_drop(DeferredDrop {
+            key,
+            value,
+            notice: None,
+        });
     }
 }
 
 /// What a key is looked for by: a key, or something that can tell whether a key is the one.
-pub(crate) trait Look {
+pub(crate) trait KeyQuery {
     /// The key's object; null for what looks for one.
     fn object(&self) -> Object;
     fn hash(&self) -> u64;
-    fn is(&self, key: Object) -> bool;
+    fn matches(&self, key: Object) -> bool;
 }
 
-impl Look for Key {
+impl KeyQuery for Key {
     #[inline(always)]
     fn object(&self) -> Object {
         Key::object(self)
@@ -147,38 +151,38 @@ impl Look for Key {
         unreachable!("keys are looked for, and inserted, by what knows their hash")
     }
 
-    fn is(&self, key: Object) -> bool {
+    fn matches(&self, key: Object) -> bool {
         Key::object(self) == key
     }
 }
 
-impl<'a> Borrow<dyn Look + 'a> for Key {
+impl<'a> Borrow<dyn KeyQuery + 'a> for Key {
     #[inline(always)]
-    fn borrow(&self) -> &(dyn Look + 'a) {
+    fn borrow(&self) -> &(dyn KeyQuery + 'a) {
         self
     }
 }
 
-impl PartialEq for dyn Look + '_ {
+impl PartialEq for dyn KeyQuery + '_ {
     /// The engine compares the keys that it holds with what is looked for, in this order.
     #[inline(always)]
-    fn eq(&self, sought: &Self) -> bool {
-        sought.is(self.object())
+    fn eq(&self, query: &Self) -> bool {
+        query.matches(self.object())
     }
 }
 
-impl Eq for dyn Look + '_ {}
+impl Eq for dyn KeyQuery + '_ {}
 
-impl Hash for dyn Look + '_ {
+impl Hash for dyn KeyQuery + '_ {
     #[inline(always)]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(Look::hash(self));
+        state.write_u64(KeyQuery::hash(self));
     }
 }
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(Look::hash(self));
+        state.write_u64(KeyQuery::hash(self));
     }
 }
 
@@ -193,9 +197,9 @@ impl Eq for Key {}
 
 /// Hashes are Python's with a seed: the engine, which stirs them, is handed what it is given.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Passed(u64);
+pub(crate) struct IdentityHasher(u64);
 
-impl BuildHasher for Passed {
+impl BuildHasher for IdentityHasher {
     type Hasher = Self;
 
     #[inline(always)]
@@ -204,7 +208,7 @@ impl BuildHasher for Passed {
     }
 }
 
-impl Hasher for Passed {
+impl Hasher for IdentityHasher {
     #[inline(always)]
     fn finish(&self) -> u64 {
         self.0
@@ -221,78 +225,78 @@ impl Hasher for Passed {
 }
 
 /// What can be compared with keys.
-pub(crate) trait Sought {
+pub(crate) trait MatchesKey {
     /// # Safety
     /// The key is alive.
     unsafe fn compare(&self, key: Object) -> Equal;
     /// # Safety
     /// The key is alive, and stays so while other code runs.
-    unsafe fn ask(&self, key: Object) -> Result<bool, Raised>;
+    unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised>;
 }
 
-impl Sought for Call<'_> {
+impl MatchesKey for Call<'_> {
     #[inline(always)]
     unsafe fn compare(&self, key: Object) -> Equal {
         // SAFETY: the caller's promise.
         unsafe { Call::compare(self, key) }
     }
 
-    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise.
-        unsafe { Call::ask(self, key) }
+        unsafe { Call::rich_compare(self, key) }
     }
 }
 
-impl Sought for Positional<'_> {
+impl MatchesKey for Positional<'_> {
     #[inline(always)]
     unsafe fn compare(&self, key: Object) -> Equal {
         // SAFETY: the caller's promise, and that of who made this.
         unsafe { Positional::compare(self, key) }
     }
 
-    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise, and that of who made this.
-        unsafe { Positional::ask(self, key) }
+        unsafe { Positional::rich_compare(self, key) }
     }
 }
 
-impl Sought for Bare {
+impl MatchesKey for SingleArg {
     #[inline(always)]
     unsafe fn compare(&self, key: Object) -> Equal {
         // SAFETY: the caller's promise, and that of who made this.
-        unsafe { Bare::compare(self, key) }
+        unsafe { SingleArg::compare(self, key) }
     }
 
-    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise, and that of who made this.
-        unsafe { ask(key, self.0) }
+        unsafe { rich_compare(key, self.0) }
     }
 }
 
 /// An object as the key of a mapping. The caller keeps it alive.
-pub(crate) struct Single(pub(crate) Object);
+pub(crate) struct MappingKey(pub(crate) Object);
 
-impl Sought for Single {
+impl MatchesKey for MappingKey {
     #[inline(always)]
     unsafe fn compare(&self, key: Object) -> Equal {
         // SAFETY: the caller's promise, and that of who made this.
         unsafe { compare(key, self.0) }
     }
 
-    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         // SAFETY: the caller's promise, and that of who made this.
-        unsafe { ask(key, self.0) }
+        unsafe { rich_compare(key, self.0) }
     }
 }
 
 /// A memo's key that was made before by [`Call::key`], for the load that ends.
-pub(crate) struct Stored {
+pub(crate) struct StoredKey {
     key: Ref,
     /// It begins with a method's instance: a weak reference, which is one object for each instance, or the instance itself.
     method: bool,
 }
 
-impl Stored {
+impl StoredKey {
     pub(crate) fn new(key: Ref, method: bool) -> Self {
         Self { key, method }
     }
@@ -319,7 +323,7 @@ impl Stored {
     }
 }
 
-impl Sought for Stored {
+impl MatchesKey for StoredKey {
     unsafe fn compare(&self, key: Object) -> Equal {
         if key == self.key.get() {
             return Equal::Yes;
@@ -327,7 +331,7 @@ impl Sought for Stored {
         // SAFETY: this holds its own.
         if unsafe { !is_tuple(self.key.get()) } {
             // SAFETY: the caller's promise.
-            return unsafe { Bare(self.key.get()).compare(key) };
+            return unsafe { SingleArg(self.key.get()).compare(key) };
         }
         let Some((own, other)) = self.pairs(&key) else {
             return Equal::No;
@@ -336,13 +340,13 @@ impl Sought for Stored {
         all(own.iter().zip(other).map(|(a, b)| unsafe { compare(*b, *a) }))
     }
 
-    unsafe fn ask(&self, key: Object) -> Result<bool, Raised> {
+    unsafe fn rich_compare(&self, key: Object) -> Result<bool, Raised> {
         let Some((own, other)) = self.pairs(&key) else {
             return Ok(false);
         };
         for (a, b) in own.iter().zip(other) {
             // SAFETY: as above.
-            if !unsafe { ask(*b, *a) }? {
+            if !unsafe { rich_compare(*b, *a) }? {
                 return Ok(false);
             }
         }
@@ -351,91 +355,97 @@ impl Sought for Stored {
 }
 
 /// A search for a key. While it goes on, only what runs no Python code is compared: a key of which only Python can tell is passed
-/// over, and noted. Afterwards Python is asked ([`settle`](Self::settle)), and the search begins anew, with the answer.
+/// over, and noted. Afterwards Python is asked ([`resolve`](Self::resolve)), and the search begins anew, with the answer.
 pub(crate) struct Search<'s, T> {
-    sought: &'s T,
+    matcher: &'s T,
     hash: u64,
     /// Only if there was anything to ask, which is rare.
-    questions: Cell<Option<Box<Questions>>>,
+    comparisons: Cell<Option<Box<Comparisons>>>,
 }
 
 #[derive(Default)]
-struct Questions {
+struct Comparisons {
     /// Of which Python must be asked.
-    unknown: Option<Ref>,
+    pending: Option<Ref>,
     /// What Python said. They are held, so they are no other keys meanwhile.
-    answers: Vec<(Ref, bool)>,
+    known: Vec<(Ref, bool)>,
 }
 
-impl<'s, T: Sought> Search<'s, T> {
+impl<'s, T: MatchesKey> Search<'s, T> {
     #[inline(always)]
-    pub(crate) fn new(sought: &'s T, hash: u64) -> Self {
+    pub(crate) fn new(matcher: &'s T, hash: u64) -> Self {
         Self {
-            sought,
+            matcher,
             hash: seeded(hash),
-            questions: Cell::new(None),
+            comparisons: Cell::new(None),
         }
     }
 
     /// A search whose hash another one had, seed included.
-    pub(crate) fn resumed(sought: &'s T, seeded: u64) -> Self {
+    pub(crate) fn resumed(matcher: &'s T, seeded: u64) -> Self {
         Self {
-            sought,
+            matcher,
             hash: seeded,
-            questions: Cell::new(None),
+            comparisons: Cell::new(None),
         }
     }
 
     #[inline(always)]
-    fn has_questions(&self) -> bool {
+    fn has_comparisons(&self) -> bool {
         // SAFETY: nobody else has a reference into the cell, which belongs to one thread.
-        unsafe { (*self.questions.as_ptr()).is_some() }
+        unsafe { (*self.comparisons.as_ptr()).is_some() }
     }
 
     /// Whether the search that just ended passed over nothing.
-    pub(crate) fn is_settled(&self) -> bool {
-        let questions = self.questions.take();
-        let settled = questions.as_ref().is_none_or(|questions| questions.unknown.is_none());
-        self.questions.set(questions);
-        settled
+    pub(crate) fn is_conclusive(&self) -> bool {
+        let comparisons = self.comparisons.take();
+        let conclusive = comparisons
+            .as_ref()
+            .is_none_or(|comparisons| comparisons.pending.is_none());
+        self.comparisons.set(comparisons);
+        conclusive
     }
 
     /// Whether the search that just ended passed over a key that may be the one. Python has then been asked about it, and it is
     /// to be searched again. Runs Python code.
     #[inline(always)]
-    pub(crate) fn settle(&self) -> Result<bool, Raised> {
-        if self.has_questions() { self.ask() } else { Ok(false) }
+    pub(crate) fn resolve(&self) -> Result<bool, Raised> {
+        if self.has_comparisons() {
+            self.resolve_pending()
+        } else {
+            Ok(false)
+        }
     }
 
     #[cold]
-    fn ask(&self) -> Result<bool, Raised> {
-        let mut questions = self.questions.take().unwrap_or_default();
+    fn resolve_pending(&self) -> Result<bool, Raised> {
+        let mut comparisons = self.comparisons.take().unwrap_or_default();
         let mut answer = Ok(false);
-        if let Some(key) = questions.unknown.take() {
+        if let Some(key) = comparisons.pending.take() {
             // SAFETY: the key is held.
-            let equal = unsafe { self.sought.ask(key.get()) };
-            questions.answers.push((key, matches!(equal, Ok(true))));
+            let equal = unsafe { self.matcher.rich_compare(key.get()) };
+            comparisons.known.push((key, matches!(equal, Ok(true))));
             answer = equal.map(|_| true);
         }
-        self.questions.set(Some(questions));
+        self.comparisons.set(Some(comparisons));
         answer
     }
 
     #[cold]
-    fn answered(&self, key: Object) -> bool {
-        let mut questions = self.questions.take().unwrap_or_default();
-        let answer = questions.answers.iter().find(|(asked, _)| asked.get() == key);
+    fn known_answer(&self, key: Object) -> bool {
+        let mut comparisons = self.comparisons.take().unwrap_or_default();
+        let answer = comparisons.known.iter().find(|(known, _)| known.get() == key);
         let answer = answer.map(|(_, equal)| *equal);
-        if answer.is_none() && questions.unknown.is_none() {
+        if answer.is_none() && comparisons.pending.is_none() {
             // SAFETY: the cache holds it, since it is being looked at.
-            questions.unknown = Some(unsafe { Ref::borrowed(key) });
+            comparisons.pending = Some(unsafe { Ref::borrowed(key) });
         }
-        self.questions.set(Some(questions));
+        self.comparisons.set(Some(comparisons));
         answer.unwrap_or(false)
     }
 }
 
-impl<T: Sought> Look for Search<'_, T> {
+impl<T: MatchesKey> KeyQuery for Search<'_, T> {
     fn object(&self) -> Object {
         ptr::null_mut()
     }
@@ -446,23 +456,23 @@ impl<T: Sought> Look for Search<'_, T> {
     }
 
     #[inline(always)]
-    fn is(&self, key: Object) -> bool {
+    fn matches(&self, key: Object) -> bool {
         if key.is_null() {
             return false;
         }
         // SAFETY: the cache holds it, since it is being looked at.
-        match unsafe { self.sought.compare(key) } {
+        match unsafe { self.matcher.compare(key) } {
             Equal::Yes => true,
             Equal::No => false,
-            Equal::Ask => self.answered(key),
+            Equal::Unknown => self.known_answer(key),
         }
     }
 }
 
 /// A search for another key than this one.
-pub(crate) struct Other<'s, 't, T>(pub(crate) &'s Search<'t, T>, pub(crate) Object);
+pub(crate) struct ExceptQuery<'s, 't, T>(pub(crate) &'s Search<'t, T>, pub(crate) Object);
 
-impl<T: Sought> Look for Other<'_, '_, T> {
+impl<T: MatchesKey> KeyQuery for ExceptQuery<'_, '_, T> {
     fn object(&self) -> Object {
         ptr::null_mut()
     }
@@ -471,7 +481,7 @@ impl<T: Sought> Look for Other<'_, '_, T> {
         self.0.hash
     }
 
-    fn is(&self, key: Object) -> bool {
-        key != self.1 && self.0.is(key)
+    fn matches(&self, key: Object) -> bool {
+        key != self.1 && self.0.matches(key)
     }
 }

@@ -1,14 +1,14 @@
 //! A cache of Python objects on the engine: what memoised functions and mappings stand on.
 
+pub(crate) mod deferred_drop;
 #[cfg(not(Py_GIL_DISABLED))]
 mod graph;
 pub(crate) mod key;
-pub(crate) mod lanes;
-pub(crate) mod left;
+pub(crate) mod loads;
 pub(crate) mod options;
 #[cfg(not(Py_GIL_DISABLED))]
 pub(crate) mod owners;
-pub(crate) mod saved;
+pub(crate) mod snapshot;
 mod stats;
 #[cfg(Py_GIL_DISABLED)]
 mod sweep;
@@ -20,36 +20,36 @@ use crate::call::Call;
 use crate::exception_copy::Failure;
 use crate::flight::shared::Outcome;
 use crate::flight::{Lead, failure};
-use crate::locked::{Counter, Locked};
+use crate::gil_cell::{Counter, GilCell};
+use crate::hash_seed::seeded;
 use crate::objects::{Object, Raised, Ref};
-use crate::seed::seeded;
+use deferred_drop::{DeferredDrop, DrainOnExit, RemovalNotice, defer_drop};
 use hotset::tier2::Trust;
 use hotset::{BuildError, Cause, Ttl, raw};
-use key::{Found, Key, Look, Other, Passed, Search, Sought, Value};
-use lanes::{Lanes, Leading, Led, Opened};
-use left::{Left, LettingGo, Told, leave};
+use key::{ExceptQuery, Found, IdentityHasher, Key, KeyQuery, MatchesKey, Search, Value};
+use loads::{AbandonOnDrop, LoadRole, LoadTable, LoadToken};
 use options::Options;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use stats::Counted;
+use stats::Counts;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
-use trust::Watched;
+use trust::TrustCell;
 
 /// How a listener is told of an entry: `(told, key, value)`.
-pub(crate) type Tell = fn(Python<'_>, &Told, Object, Object) -> PyResult<()>;
+pub(crate) type Notify = fn(Python<'_>, &RemovalNotice, Object, Object) -> PyResult<()>;
 
-type Cache = hotset::Cache<Key, Value, Passed>;
+type Cache = hotset::Cache<Key, Value, IdentityHasher>;
 
 /// What the engine's callbacks share with the store. It holds references, which the store lets go of.
 struct Hooks {
     on_removal: AtomicPtr<ffi::PyObject>,
-    tell: Tell,
+    notify: Notify,
     /// Keys begin with a weak reference to a method's instance.
     method: AtomicBool,
     /// The user's clock when it was last asked, in nanoseconds.
@@ -63,9 +63,9 @@ struct Hooks {
 }
 
 /// The engine asks in the middle of its work, where no Python code may run: so the user's clock is asked before each call.
-struct Asked(Arc<Hooks>);
+struct CachedTimer(Arc<Hooks>);
 
-impl hotset::Clock for Asked {
+impl hotset::Clock for CachedTimer {
     fn now(&self) -> Duration {
         Duration::from_nanos(self.0.now.load(Ordering::Relaxed))
     }
@@ -76,20 +76,20 @@ thread_local! {
     /// may run.
     static WEIGHT: Cell<u64> = const { Cell::new(1) };
     /// The value that this thread is replacing by itself, or null.
-    static TOUCHED: Cell<Object> = const { Cell::new(ptr::null_mut()) };
+    static WITHOUT_NOTICE: Cell<Object> = const { Cell::new(ptr::null_mut()) };
 }
 
 pub(crate) struct Store {
     cache: Cache,
     hooks: Arc<Hooks>,
-    pub(crate) lanes: Lanes,
+    pub(crate) loads: LoadTable,
     weigher: AtomicPtr<ffi::PyObject>,
     timer: AtomicPtr<ffi::PyObject>,
     negative_ttl: Option<Duration>,
     /// How many entries an instance may have, on average, if that bounds a method's cache; else 0.
     per_instance: AtomicU64,
     /// Searches that began anew, which the engine counted as misses.
-    again: Counter,
+    repeated_searches: Counter,
     /// Number of a method's insertions since the last sweep began.
     #[cfg(Py_GIL_DISABLED)]
     since_sweep: Counter,
@@ -97,14 +97,14 @@ pub(crate) struct Store {
     #[cfg(Py_GIL_DISABLED)]
     kept_by_sweep: AtomicU64,
     /// Misses of callers that then waited for another's load.
-    joined: Counter,
+    joined_misses: Counter,
     /// What was counted before the last reset.
-    before: Locked<Counted>,
-    trust: Watched,
+    counts_at_reset: GilCell<Counts>,
+    trust: TrustCell,
 }
 
 impl Store {
-    pub(crate) fn new(options: &Options<'_>, tell: Tell) -> PyResult<Self> {
+    pub(crate) fn new(options: &Options<'_>, notify: Notify) -> PyResult<Self> {
         let reference = |object: &Option<Bound<'_, PyAny>>| {
             AtomicPtr::new(
                 object
@@ -113,7 +113,7 @@ impl Store {
             )
         };
         let mut builder = hotset::Cache::<Key, Value>::builder()
-            .hasher(Passed::default())
+            .hasher(IdentityHasher::default())
             .policy(options.policy);
         builder = match (options.capacity, &options.weigher) {
             (capacity, None) => {
@@ -127,7 +127,7 @@ impl Store {
         };
         let hooks = Arc::new(Hooks {
             on_removal: reference(&options.on_removal),
-            tell,
+            notify,
             method: AtomicBool::new(options.method),
             now: AtomicU64::new(0),
             owners: AtomicUsize::new(0),
@@ -147,36 +147,41 @@ impl Store {
             builder = builder.stale_if_error(grace);
         }
         if options.timer.is_some() {
-            builder = builder.clock(Asked(hooks.clone()));
+            builder = builder.clock(CachedTimer(hooks.clone()));
         }
         if cfg!(not(Py_GIL_DISABLED)) || options.on_removal.is_some() {
             let hooks = hooks.clone();
-            builder = builder.on_removal(move |key, value, cause| hooks.left(key, value, cause));
+            builder = builder.on_removal(move |key, value, cause| hooks.entry_removed(key, value, cause));
         }
         let built = builder.jitter(options.jitter).build();
         Ok(Self {
             cache: built.map_err(build_error)?,
             hooks,
-            lanes: Lanes::default(),
+            loads: LoadTable::default(),
             weigher: reference(&options.weigher),
             timer: reference(&options.timer),
             negative_ttl: options.negative_ttl,
             per_instance: AtomicU64::new(options.capacity.filter(|_| options.per_instance).unwrap_or(0)),
-            again: Counter::default(),
+            repeated_searches: Counter::default(),
             #[cfg(Py_GIL_DISABLED)]
             since_sweep: Counter::default(),
             #[cfg(Py_GIL_DISABLED)]
             kept_by_sweep: AtomicU64::new(0),
-            joined: Counter::default(),
-            before: Locked::default(),
-            trust: Watched::default(),
+            joined_misses: Counter::default(),
+            counts_at_reset: GilCell::default(),
+            trust: TrustCell::default(),
         })
     }
 
-    /// Finds the load of a key, or begins it: [`Lanes::open`].
+    /// Finds the load of a key, or begins it: [`LoadTable::join_or_lead`].
     #[inline]
-    pub(crate) fn open_load<T: Sought>(&self, search: &Search<'_, T>, key: &Ref, task: bool) -> Result<Opened, Raised> {
-        self.lanes.open(search, key, task, self.trust.allows_joins())
+    pub(crate) fn join_or_lead<T: MatchesKey>(
+        &self,
+        search: &Search<'_, T>,
+        key: &Ref,
+        task: bool,
+    ) -> Result<LoadRole, Raised> {
+        self.loads.join_or_lead(search, key, task, self.trust.allows_joins())
     }
 
     /// Makes this the first tier of another store: entries are found, and loads joined, only while `trust` allows that.
@@ -200,13 +205,17 @@ impl Store {
 
     /// Asks the user's clock, if there is one: before any call of the engine that looks at times.
     #[inline(always)]
-    pub(crate) fn ask_clock(&self) -> Result<(), Raised> {
+    pub(crate) fn read_timer(&self) -> Result<(), Raised> {
         let timer = self.timer.load(Ordering::Relaxed);
-        if timer.is_null() { Ok(()) } else { self.ask_timer(timer) }
+        if timer.is_null() {
+            Ok(())
+        } else {
+            self.call_timer(timer)
+        }
     }
 
     #[cold]
-    fn ask_timer(&self, timer: Object) -> Result<(), Raised> {
+    fn call_timer(&self, timer: Object) -> Result<(), Raised> {
         // SAFETY: the store holds it; held here too while it runs.
         let seconds = unsafe {
             ffi::Py_INCREF(timer);
@@ -245,9 +254,9 @@ impl Store {
 
     /// What is there for a key, counted as a hit or a miss. The caller has asked the clock.
     #[inline(always)]
-    pub(crate) fn get<T: Sought>(&self, sought: &Search<'_, T>) -> Result<Option<Found>, Raised> {
+    pub(crate) fn get<T: MatchesKey>(&self, sought: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         loop {
-            let search = sought as &dyn Look;
+            let search = sought as &dyn KeyQuery;
             #[cfg(Py_GIL_DISABLED)]
             let found = if self.trust.allows_hits() {
                 self.cache.get_with(search, Value::found)
@@ -259,17 +268,17 @@ impl Store {
             #[cfg(not(Py_GIL_DISABLED))]
             let found =
                 unsafe { raw::get_alone_if(&self.cache, search, |now| self.trust.allows_hits_at(now), Value::found) };
-            if found.is_some() || !sought.settle()? {
+            if found.is_some() || !sought.resolve()? {
                 return Ok(found);
             }
-            self.again.count(Ordering::Relaxed);
+            self.repeated_searches.increment(Ordering::Relaxed);
         }
     }
 
     /// A value that a single look finds, counted as a hit; else nothing was counted. `hash` and `equal` are a search's: `equal` runs no
     /// Python code. For memos without times, with the GIL.
     #[inline(always)]
-    pub(crate) fn glance(&self, hash: u64, equal: impl FnOnce(Object) -> bool) -> Option<Ref> {
+    pub(crate) fn probe_hit(&self, hash: u64, equal: impl FnOnce(Object) -> bool) -> Option<Ref> {
         let equal = |key: &Key| {
             let key = key.object();
             !key.is_null() && equal(key)
@@ -280,53 +289,56 @@ impl Store {
     }
 
     /// The same, and whether the caller is the one who is to reload what is there.
-    pub(crate) fn get_due<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<(Found, bool)>, Raised> {
+    pub(crate) fn get_and_claim_reload<T: MatchesKey>(
+        &self,
+        search: &Search<'_, T>,
+    ) -> Result<Option<(Found, bool)>, Raised> {
         if !self.trust.allows_hits() {
             return Ok(None);
         }
         loop {
-            let found = raw::get_due(&self.cache, search as &dyn Look, |value, due| (value.found(), due));
-            if found.is_some() || !search.settle()? {
+            let found = raw::get_due(&self.cache, search as &dyn KeyQuery, |value, due| (value.found(), due));
+            if found.is_some() || !search.resolve()? {
                 return Ok(found);
             }
-            self.again.count(Ordering::Relaxed);
+            self.repeated_searches.increment(Ordering::Relaxed);
         }
     }
 
-    /// A reload that `get_due` asked for came to nothing.
-    pub(crate) fn reload_failed<T: Sought>(&self, search: &Search<'_, T>) {
-        raw::reload_failed(&self.cache, search as &dyn Look);
+    /// A reload that `get_and_claim_reload` asked for came to nothing.
+    pub(crate) fn reload_failed<T: MatchesKey>(&self, search: &Search<'_, T>) {
+        raw::reload_failed(&self.cache, search as &dyn KeyQuery);
     }
 
-    /// A reload that `get_due` requested was abandoned, so the next caller is to reload. May run Python code, to compare.
-    pub(crate) fn reload_abandoned<T: Sought>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
-        while !raw::reload_abandoned(&self.cache, search as &dyn Look) && search.settle()? {}
+    /// A reload that `get_and_claim_reload` requested was abandoned, so the next caller is to reload. May run Python code, to compare.
+    pub(crate) fn reload_abandoned<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<(), Raised> {
+        while !raw::reload_abandoned(&self.cache, search as &dyn KeyQuery) && search.resolve()? {}
         Ok(())
     }
 
-    pub(crate) fn contains<T: Sought>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
+    pub(crate) fn contains<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
         if !self.trust.allows_hits() {
             return Ok(false);
         }
         loop {
-            if self.cache.contains_key(search as &dyn Look) {
+            if self.cache.contains_key(search as &dyn KeyQuery) {
                 return Ok(true);
             }
-            if !search.settle()? {
+            if !search.resolve()? {
                 return Ok(false);
             }
         }
     }
 
     /// [`get`](Self::get), where the engine has counted a miss already because Python had to be asked.
-    pub(crate) fn get_again<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
-        search.settle()?;
-        self.again.count(Ordering::Relaxed);
+    pub(crate) fn get_again<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
+        search.resolve()?;
+        self.repeated_searches.increment(Ordering::Relaxed);
         self.get(search)
     }
 
     /// Whether there is a value for a key, and not just a failure that is remembered.
-    pub(crate) fn contains_value<T: Sought>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
+    pub(crate) fn contains_value<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<bool, Raised> {
         if self.negative_ttl.is_none() {
             return self.contains(search);
         }
@@ -339,16 +351,16 @@ impl Store {
     }
 
     /// Returns a key's value and its remaining TTL; `None` in that: it does not expire. A remembered failure is no value. Counts nothing.
-    pub(crate) fn peek_with_remaining<T: Sought>(
+    pub(crate) fn peek_with_remaining<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
     ) -> Result<Option<(Ref, Option<Duration>)>, Raised> {
         loop {
-            let found = raw::peek_with_remaining(&self.cache, search as &dyn Look, Value::found);
+            let found = raw::peek_with_remaining(&self.cache, search as &dyn KeyQuery, Value::found);
             if let Some((found, left)) = found {
                 return Ok(found.value().map(|value| (value, left)));
             }
-            if !search.settle()? {
+            if !search.resolve()? {
                 return Ok(None);
             }
         }
@@ -380,11 +392,11 @@ impl Store {
                 PyValueError::new_err("a weight must be from 0 to 2**64 - 1")
             })
         })
-        .map_err(crate::border::raise)
+        .map_err(crate::ffi::raise)
     }
 
     /// Sets a key's value.
-    pub(crate) fn insert<T: Sought>(
+    pub(crate) fn insert<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
         key: Ref,
@@ -396,42 +408,47 @@ impl Store {
         #[cfg(not(Py_GIL_DISABLED))]
         if self.is_method() {
             // SAFETY: the key is held here.
-            let is_gone = || unsafe { owners::is_gone(new) };
-            let prepared = if is_gone() {
+            let is_dead = || unsafe { owners::is_dead(new) };
+            let prepared = if is_dead() {
                 None
             } else {
                 // SAFETY: both are held here, and no code has run since the instance was seen alive.
-                unsafe { owners::prepare(new, value.object()) }?
+                unsafe { owners::prepare_entry(new, value.object()) }?
             };
-            if is_gone() {
+            if is_dead() {
                 // Its results would outlive it.
                 return Ok(());
             }
             if let Some(prepared) = prepared {
-                self.share_bound();
-                prepared.note(self, new, value.object(), Look::hash(search));
+                self.scale_capacity();
+                prepared.register(self, new, value.object(), KeyQuery::hash(search));
             }
         }
         #[cfg(Py_GIL_DISABLED)]
         if self.is_method() {
             // SAFETY: the key is held here.
-            if unsafe { Call::is_gone(new) } {
+            if unsafe { Call::is_dead(new) } {
                 // Its results would outlive it.
                 return Ok(());
             }
             self.sweep_dead_instances();
         }
         WEIGHT.set(weight);
-        raw::insert(&self.cache, search as &dyn Look, Key::new(key), value, ttl);
+        raw::insert(&self.cache, search as &dyn KeyQuery, Key::new(key), value, ttl);
         // It may have passed over an equal key, of which only Python can tell that it is.
-        while search.settle()? {
-            self.cache.remove(&Other(search, new) as &dyn Look);
+        while search.resolve()? {
+            self.cache.remove(&ExceptQuery(search, new) as &dyn KeyQuery);
         }
         Ok(())
     }
 
     /// Remembers that a load failed, if that is wanted.
-    pub(crate) fn insert_error<T: Sought>(&self, search: &Search<'_, T>, key: Ref, error: Ref) -> Result<(), Raised> {
+    pub(crate) fn insert_error<T: MatchesKey>(
+        &self,
+        search: &Search<'_, T>,
+        key: Ref,
+        error: Ref,
+    ) -> Result<(), Raised> {
         let Some(ttl) = self.negative_ttl else {
             return Ok(());
         };
@@ -439,7 +456,7 @@ impl Store {
             let failure = Failure::new(&error.into_bound(py), false)?;
             Ok(failure.map(|failure| Ref::from(failure.into_any())))
         });
-        match failure.map_err(crate::border::raise)? {
+        match failure.map_err(crate::ffi::raise)? {
             Some(failure) => self.insert(search, key, Value::error(failure), 1, Ttl::After(ttl)),
             // What cannot be copied cannot be raised again.
             None => Ok(()),
@@ -447,20 +464,20 @@ impl Store {
     }
 
     /// Ends a load that is led: `keep` keeps what came of it, unless the key was changed meanwhile; who waits is handed it.
-    pub(crate) fn end_load<T: Sought>(
+    pub(crate) fn end_load<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
-        led: Led,
+        token: LoadToken,
         outcome: &Outcome,
         keep: impl FnOnce() -> Result<(), Raised>,
     ) -> Result<(), Raised> {
-        let kept = if self.lanes.is_valid(led) { keep() } else { Ok(()) };
+        let kept = if self.loads.is_valid(token) { keep() } else { Ok(()) };
         let valid = match &kept {
-            Ok(()) => self.lanes.land(led, outcome),
+            Ok(()) => self.loads.complete(token, outcome),
             // What cannot be kept (its weigher raised, say) is an error for all.
             Err(Raised) => Python::attach(|py| {
                 let error = PyErr::fetch(py);
-                let valid = self.lanes.land(led, &failure(py, &error));
+                let valid = self.loads.complete(token, &failure(py, &error));
                 error.restore(py);
                 valid
             }),
@@ -479,28 +496,28 @@ impl Store {
         outcome: &Outcome,
         end: impl FnOnce() -> Result<(), Raised>,
     ) -> PyResult<()> {
-        let leading = Leading::new(&self.lanes, lead.led);
+        let leading = AbandonOnDrop::new(&self.loads, lead.token);
         let now = match outcome {
             Outcome::Abandoned => Ok(()),
-            _ => self.ask_clock(),
+            _ => self.read_timer(),
         };
         if let Err(raised) = now.and_then(|()| end()) {
             let error = PyErr::from(raised);
-            self.lanes.land(leading.hand_over(), &failure(py, &error));
+            self.loads.complete(leading.disarm(), &failure(py, &error));
             return Err(error);
         }
-        leading.hand_over();
+        leading.disarm();
         Ok(())
     }
 
     /// Removes a key, and returns what was there.
-    pub(crate) fn remove<T: Sought>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
+    pub(crate) fn remove<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         let mut removed = None;
         loop {
             // (Without the GIL, a race of insertions may have left two entries of which only Python can tell that they are equal.)
-            match self.cache.remove(search as &dyn Look) {
+            match self.cache.remove(search as &dyn KeyQuery) {
                 Some(value) => removed = Some(value),
-                None if !search.settle()? => break,
+                None if !search.resolve()? => break,
                 None => {}
             }
         }
@@ -509,7 +526,7 @@ impl Store {
 
     /// Changes a key's value atomically: `decide` sees what is there, as a borrowed reference that is alive while it runs, and runs no
     /// Python code. Returns whether that was all; else it is to be called again.
-    pub(crate) fn change<T: Sought>(
+    pub(crate) fn change<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
         weight: u64,
@@ -517,7 +534,7 @@ impl Store {
     ) -> Result<(), Raised> {
         self.contains(search)?;
         WEIGHT.set(weight);
-        self.cache.change(search as &dyn Look, decide);
+        self.cache.change(search as &dyn KeyQuery, decide);
         Ok(())
     }
 
@@ -575,7 +592,7 @@ impl Store {
     }
 
     /// Copies of the values of many keys.
-    pub(crate) fn get_many(&self, searches: &[&dyn Look]) -> Vec<Option<Value>> {
+    pub(crate) fn get_many(&self, searches: &[&dyn KeyQuery]) -> Vec<Option<Value>> {
         if !self.trust.allows_hits() {
             return searches.iter().map(|_| None).collect();
         }
@@ -612,14 +629,14 @@ impl Store {
     }
 
     /// Lets go of everything, for the collector.
-    pub(crate) fn empty(&self) {
-        let _letting_go = LettingGo;
+    pub(crate) fn clear_for_gc(&self) {
+        let _drain = DrainOnExit;
         for held in [&self.weigher, &self.timer, &self.hooks.on_removal] {
             let object = held.swap(ptr::null_mut(), Ordering::Relaxed);
-            leave(Left {
+            defer_drop(DeferredDrop {
                 key: object,
                 value: ptr::null_mut(),
-                told: None,
+                notice: None,
             });
         }
         self.cache.clear();
@@ -644,43 +661,43 @@ fn build_error(error: BuildError) -> PyErr {
 #[cfg(not(Py_GIL_DISABLED))]
 impl Drop for Store {
     fn drop(&mut self) {
-        owners::forget_store(self);
+        owners::detach_store(self);
     }
 }
 
 impl Hooks {
     /// An entry left the engine.
-    fn left(&self, key: &Key, value: &Value, cause: Cause) {
+    fn entry_removed(&self, key: &Key, value: &Value, cause: Cause) {
         #[cfg(not(Py_GIL_DISABLED))]
         if self.method.load(Ordering::Relaxed) {
-            owners::forget(self, key.object());
+            owners::detach_entry(self, key.object());
         }
         let mut listener = self.on_removal.load(Ordering::Relaxed);
-        if value.is_error() || (cause == Cause::Replaced && value.object() == TOUCHED.get()) {
+        if value.is_error() || (cause == Cause::Replaced && value.object() == WITHOUT_NOTICE.get()) {
             // A failure that was remembered is no value, and what is replaced by itself stays.
             listener = ptr::null_mut();
         }
-        let told = (!listener.is_null()).then(|| {
+        let notice = (!listener.is_null()).then(|| {
             // SAFETY: the store holds it.
             unsafe { ffi::Py_INCREF(listener) };
-            Told {
+            RemovalNotice {
                 listener,
                 cause,
-                tell: self.tell,
+                notify: self.notify,
                 method: self.method.load(Ordering::Relaxed),
             }
         });
         if cfg!(not(Py_GIL_DISABLED)) {
             let (key, value) = (key.take(), value.take());
-            leave(Left { key, value, told });
-        } else if told.is_some() {
+            defer_drop(DeferredDrop { key, value, notice });
+        } else if notice.is_some() {
             let (key, value) = (key.object(), value.object());
             // SAFETY: who unlinked the entry calls this, and holds it.
             unsafe {
                 ffi::Py_INCREF(key);
                 ffi::Py_INCREF(value);
             }
-            leave(Left { key, value, told });
+            defer_drop(DeferredDrop { key, value, notice });
         }
     }
 }

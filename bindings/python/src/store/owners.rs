@@ -11,15 +11,15 @@
 //! For the GIL: what is changed here is changed while no Python code and no other thread runs.
 
 use super::graph::{arguments, leads_to_instances};
-use super::saved::Same;
+use super::snapshot::IdentityQuery;
 use super::{Hooks, Store};
-use crate::border::{enter, raise};
 use crate::call::referent;
-use crate::locked::Locked;
+use crate::ffi::{ffi_guard, raise};
+use crate::gil_cell::GilCell;
 use crate::objects::{Object, Raised, Ref, is_exactly, is_tuple, items, mix};
-use crate::store::key::Look;
-use crate::store::left::LettingGo;
-use crate::types::{Class, Head, Instance, make, slot};
+use crate::store::deferred_drop::DrainOnExit;
+use crate::store::key::KeyQuery;
+use crate::types::{NativeObject, ObjectHead, TypeSpec, new_object, slot};
 use hashbrown::HashMap;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -77,12 +77,12 @@ struct Entry {
 unsafe impl Send for Owner {}
 
 /// By the address of the weak reference that keys begin with.
-static OWNERS: Locked<ByAddress<Owner>> = Locked::new(HashMap::with_hasher(BuildHasherDefault::new()));
+static OWNERS: GilCell<ByAddress<Owner>> = GilCell::new(HashMap::with_hasher(BuildHasherDefault::new()));
 
 /// The object that an instance holds.
 #[repr(C)]
 struct Results {
-    head: Head,
+    head: ObjectHead,
     /// The weak reference that keys begin with.
     instance: AtomicPtr<ffi::PyObject>,
 }
@@ -107,7 +107,7 @@ unsafe fn instance_of(key: Object) -> Option<Object> {
 
 /// What `prepare` found out of an entry.
 #[derive(Clone, Copy)]
-pub(super) struct Prepared {
+pub(super) struct PreparedEntry {
     instance: Object,
     owned: bool,
 }
@@ -116,7 +116,7 @@ pub(super) struct Prepared {
 ///
 /// # Safety
 /// The key is alive.
-pub(super) unsafe fn is_gone(key: Object) -> bool {
+pub(super) unsafe fn is_dead(key: Object) -> bool {
     // SAFETY: the caller's promise; None is immortal or held by the interpreter.
     unsafe { instance_of(key).is_some_and(|weak| referent(weak) == ffi::Py_None()) }
 }
@@ -125,7 +125,7 @@ pub(super) unsafe fn is_gone(key: Object) -> bool {
 ///
 /// # Safety
 /// The caller holds the key and the value; the instance is alive.
-pub(super) unsafe fn prepare(key: Object, value: Object) -> Result<Option<Prepared>, Raised> {
+pub(super) unsafe fn prepare_entry(key: Object, value: Object) -> Result<Option<PreparedEntry>, Raised> {
     // SAFETY: the caller's promise.
     unsafe {
         let Some(plain) = instance_of(key) else {
@@ -161,7 +161,7 @@ pub(super) unsafe fn prepare(key: Object, value: Object) -> Result<Option<Prepar
         let mut roots = arguments(key).to_vec();
         roots.push(value);
         let owned = ffi::PyType_Check(instance) == 0 && leads_to_instances(&roots) && give_results(plain, instance)?;
-        Ok(Some(Prepared { instance: plain, owned }))
+        Ok(Some(PreparedEntry { instance: plain, owned }))
     }
 }
 
@@ -182,7 +182,7 @@ unsafe fn give_results(plain: Object, instance: Object) -> Result<bool, Raised> 
             head,
             instance: AtomicPtr::new(Ref::borrowed(plain).into_raw()),
         };
-        let made = make::<Results>(CLASS.load(Ordering::Relaxed), None, fill).map_err(raise)?;
+        let made = new_object::<Results>(CLASS.load(Ordering::Relaxed), None, fill).map_err(raise)?;
         let made = Ref::owned(made);
         let name = ffi::PyUnicode_InternFromString(ATTRIBUTE.as_ptr());
         if name.is_null() {
@@ -202,9 +202,9 @@ unsafe fn give_results(plain: Object, instance: Object) -> Result<bool, Raised> 
     Ok(there(plain))
 }
 
-impl Prepared {
+impl PreparedEntry {
     /// Notes an entry, which is about to be inserted: nothing may run in between.
-    pub(super) fn note(self, store: &Store, key: Object, value: Object, hash: u64) {
+    pub(super) fn register(self, store: &Store, key: Object, value: Object, hash: u64) {
         let mut owners = OWNERS.lock();
         let Some(owner) = owners.get_mut(&(self.instance as usize)) else {
             return;
@@ -230,7 +230,7 @@ impl Prepared {
 }
 
 /// Forgets an entry, which left its cache.
-pub(super) fn forget(hooks: &Hooks, key: Object) {
+pub(super) fn detach_entry(hooks: &Hooks, key: Object) {
     // SAFETY: the entry holds its key.
     let Some(instance) = (unsafe { instance_of(key) }) else {
         return;
@@ -272,13 +272,15 @@ fn remove(entries: impl Iterator<Item = (usize, Entry)>) {
     for (key, entry) in entries {
         // SAFETY: a store's entries are forgotten here before it ends.
         let store = unsafe { &*entry.store };
-        store.cache.remove(&Same(entry.hash, key as Object) as &dyn Look);
+        store
+            .cache
+            .remove(&IdentityQuery(entry.hash, key as Object) as &dyn KeyQuery);
     }
 }
 
 /// An instance is gone: so are its results.
-fn end(instance: Object) {
-    let _letting_go = LettingGo;
+fn instance_died(instance: Object) {
+    let _drain = DrainOnExit;
     let owner = OWNERS.lock().remove(&(instance as usize));
     let Some(owner) = owner else { return };
     for (store, _) in &owner.caches {
@@ -293,7 +295,7 @@ fn end(instance: Object) {
 }
 
 /// A store ends, which has been emptied: nothing of it may be left here.
-pub(super) fn forget_store(store: &Store) {
+pub(super) fn detach_store(store: &Store) {
     if store.hooks.owners.load(Ordering::Relaxed) == 0 {
         return;
     }
@@ -303,9 +305,9 @@ pub(super) fn forget_store(store: &Store) {
     }
 }
 
-unsafe extern "C" fn ended(instance: Object, _: Object) -> Object {
-    enter(ptr::null_mut(), |py| {
-        end(instance);
+unsafe extern "C" fn on_instance_death(instance: Object, _: Object) -> Object {
+    ffi_guard(ptr::null_mut(), |py| {
+        instance_died(instance);
         Ok(py.None().into_ptr())
     })
 }
@@ -318,13 +320,15 @@ unsafe impl Sync for Definition {}
 
 static DEFINITION: Definition = Definition(ffi::PyMethodDef {
     ml_name: c"ended".as_ptr(),
-    ml_meth: ffi::PyMethodDefPointer { PyCFunction: ended },
+    ml_meth: ffi::PyMethodDefPointer {
+        PyCFunction: on_instance_death,
+    },
     ml_flags: ffi::METH_O,
     ml_doc: ptr::null(),
 });
 
-// SAFETY: it begins with a `Head`.
-unsafe impl Instance for Results {
+// SAFETY: it begins with a `ObjectHead`.
+unsafe impl NativeObject for Results {
     fn visit(&self, visit: &mut dyn FnMut(Object) -> c_int) -> c_int {
         let owners = OWNERS.lock();
         let Some(owner) = owners.get(&(self.instance.load(Ordering::Relaxed) as usize)) else {
@@ -343,7 +347,7 @@ unsafe impl Instance for Results {
     }
 
     fn clear(&self) {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let instance = self.instance.swap(ptr::null_mut(), Ordering::Relaxed);
         if instance.is_null() {
             return;
@@ -361,7 +365,7 @@ unsafe impl Instance for Results {
         unsafe { ffi::Py_DECREF(instance) };
     }
 
-    unsafe fn finish(_: *mut Self) {}
+    unsafe fn drop_native(_: *mut Self) {}
 }
 
 impl Results {
@@ -373,18 +377,18 @@ impl Results {
 }
 
 unsafe extern "C" fn new(_: *mut ffi::PyTypeObject, _: Object, _: Object) -> Object {
-    enter(ptr::null_mut(), |_| {
+    ffi_guard(ptr::null_mut(), |_| {
         Err(PyTypeError::new_err("results are made by the caches whose they are"))
     })
 }
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Class {
+    TypeSpec {
         name: c"hotset._hotset.Results",
         doc: c"The results of an instance's cached methods that lead to other objects.",
         flags: ffi::Py_TPFLAGS_IMMUTABLETYPE,
         slots: vec![slot(ffi::Py_tp_new, new as *mut c_void)],
-        methods: crate::border::methods![Results;
+        methods: crate::ffi::methods![Results;
             c"__reduce__" => Results::reduce, 0..=0, c"Copied and pickled as None";
         ],
         dict: false,

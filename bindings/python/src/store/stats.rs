@@ -6,7 +6,7 @@ use pyo3::types::PyDict;
 use std::sync::atomic::Ordering;
 
 /// In the order of [`NAMES`].
-pub(super) type Counted = [u64; NAMES.len()];
+pub(super) type Counts = [u64; NAMES.len()];
 
 /// What is counted from the last reset on. The first two are lookups.
 const NAMES: [&str; 10] = [
@@ -27,10 +27,10 @@ const LOOKUPS: usize = 2;
 
 impl Store {
     /// All that was counted since the cache was made.
-    fn counted(&self) -> Counted {
+    fn counts(&self) -> Counts {
         let stats = self.cache.stats();
-        let (loads, failures, waits) = self.lanes.counts();
-        let no_misses = self.again.get(Ordering::Relaxed) + self.joined.get(Ordering::Relaxed);
+        let (loads, failures, waits) = self.loads.counts();
+        let no_misses = self.repeated_searches.get(Ordering::Relaxed) + self.joined_misses.get(Ordering::Relaxed);
         [
             stats.hits,
             stats.misses.saturating_sub(no_misses),
@@ -41,28 +41,28 @@ impl Store {
             loads,
             failures,
             waits,
-            self.lanes.load_time().as_nanos() as u64,
+            self.loads.load_time().as_nanos() as u64,
         ]
     }
 
     /// Hits and misses count from 0 again.
     pub(super) fn reset_lookups(&self) {
-        let counted = self.counted();
-        self.before.lock()[..LOOKUPS].copy_from_slice(&counted[..LOOKUPS]);
+        let counts = self.counts();
+        self.counts_at_reset.lock()[..LOOKUPS].copy_from_slice(&counts[..LOOKUPS]);
     }
 
     /// All counts are from 0 again.
     pub(crate) fn reset_stats(&self) {
         self.cache.run_pending();
-        let counted = self.counted();
-        *self.before.lock() = counted;
+        let counts = self.counts();
+        *self.counts_at_reset.lock() = counts;
     }
 
     pub(crate) fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.cache.run_pending();
-        let (counted, before) = (self.counted(), *self.before.lock());
+        let (counts, before) = (self.counts(), *self.counts_at_reset.lock());
         let dict = PyDict::new(py);
-        for ((name, now), before) in NAMES.into_iter().zip(counted).zip(before) {
+        for ((name, now), before) in NAMES.into_iter().zip(counts).zip(before) {
             // (Another thread may have reset them since, after counts that this one did not see yet.)
             let count = now.saturating_sub(before);
             if name == LOAD_TIME {

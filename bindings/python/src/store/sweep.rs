@@ -17,7 +17,7 @@ impl Store {
     /// kept and what was inserted, about two entries per insertion. The number of entries cannot be the measure: it grows with
     /// each insertion, so a cache without a bound would never be swept.
     pub(super) fn sweep_dead_instances(&self) {
-        let since = self.since_sweep.count(Ordering::Relaxed) + 1;
+        let since = self.since_sweep.increment(Ordering::Relaxed) + 1;
         let kept = self.kept_by_sweep.load(Ordering::Relaxed);
         if since < kept.max(SWEEP_AFTER) {
             return;
@@ -31,7 +31,7 @@ impl Store {
         let mut kept = 0;
         raw::retain(&self.cache, |key, _| {
             // SAFETY: the cache holds its keys.
-            let is_kept = unsafe { !Call::is_gone(key.object()) };
+            let is_kept = unsafe { !Call::is_dead(key.object()) };
             kept += u64::from(is_kept);
             is_kept
         });

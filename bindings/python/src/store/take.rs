@@ -1,7 +1,7 @@
 //! What a store gives away, and how a method's store grows.
 
 use super::key::{Found, Key, Value};
-use super::{Store, TOUCHED};
+use super::{Store, WITHOUT_NOTICE};
 use crate::objects::{Object, Ref};
 use hotset::raw;
 use std::ptr;
@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 impl Store {
     /// The bound of a method's cache that has none of its own is so much for each instance that has results.
     #[cfg(not(Py_GIL_DISABLED))]
-    pub(super) fn share_bound(&self) {
+    pub(super) fn scale_capacity(&self) {
         let each = self.per_instance.load(Ordering::Relaxed);
         if each == 0 {
             return;
@@ -27,27 +27,27 @@ impl Store {
     }
 
     /// Runs `f`, which replaces a value by itself: the listener is not told of that.
-    pub(crate) fn touching<R>(value: Object, f: impl FnOnce() -> R) -> R {
-        struct Untouch;
-        impl Drop for Untouch {
+    pub(crate) fn without_notice<R>(value: Object, f: impl FnOnce() -> R) -> R {
+        struct ResetOnDrop;
+        impl Drop for ResetOnDrop {
             fn drop(&mut self) {
-                TOUCHED.set(ptr::null_mut());
+                WITHOUT_NOTICE.set(ptr::null_mut());
             }
         }
-        TOUCHED.set(value);
-        let _untouch = Untouch;
+        WITHOUT_NOTICE.set(value);
+        let _reset = ResetOnDrop;
         f()
     }
 
     /// A lookup that was counted as a miss found another caller's load, and waits for it.
     pub(crate) fn count_joined(&self) {
-        self.joined.count(Ordering::Relaxed);
+        self.joined_misses.increment(Ordering::Relaxed);
     }
 
     /// Removes the entry that would go first, and returns it.
     pub(crate) fn pop_coldest(&self) -> Option<(Ref, Found)> {
         loop {
-            if let Some(taken) = raw::pop_coldest(&self.cache, taken)? {
+            if let Some(taken) = raw::pop_coldest(&self.cache, borrow_entry)? {
                 return Some(taken);
             }
         }
@@ -55,12 +55,15 @@ impl Store {
 
     /// Removes what has expired, and returns it.
     pub(crate) fn take_expired(&self) -> Vec<(Ref, Found)> {
-        raw::take_expired(&self.cache, taken).into_iter().flatten().collect()
+        raw::take_expired(&self.cache, borrow_entry)
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
 /// New references to an entry, for one who keeps it.
-fn taken(key: &Key, value: &Value) -> Option<(Ref, Found)> {
+fn borrow_entry(key: &Key, value: &Value) -> Option<(Ref, Found)> {
     let key = key.object();
     // SAFETY: the entry holds its key until it is taken out, which is not while this runs.
     (!key.is_null()).then(|| (unsafe { Ref::borrowed(key) }, value.found()))

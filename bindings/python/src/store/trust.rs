@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// By how much the second tier's clock is ahead of the caches' own, in nanoseconds. The former continues while the machine is
 /// suspended, so this grows then; a thread of the second tier measures it anew at least every second.
-static AHEAD: AtomicU64 = AtomicU64::new(0);
+static TIER2_CLOCK_LEAD: AtomicU64 = AtomicU64::new(0);
 
 /// Measures by how much the second tier's clock is ahead, at `now` of that clock.
 pub(crate) fn sync_clock(now: u64) {
     // (A reading of the caches' clock is late by up to a millisecond, here and in a hit: trust may end by that much early or late.)
-    AHEAD.store(now.saturating_sub(raw::clock_nanos()), Ordering::Relaxed);
+    TIER2_CLOCK_LEAD.store(now.saturating_sub(raw::clock_nanos()), Ordering::Relaxed);
 }
 
 /// The trust that a cache watches, if it is a first tier.
 #[derive(Default)]
-pub(super) struct Watched(AtomicPtr<Trust>);
+pub(super) struct TrustCell(AtomicPtr<Trust>);
 
-impl Watched {
+impl TrustCell {
     /// Replaces the trust that is watched. The previous one is never freed: another thread may be reading it. There is one for each
     /// process of a line of forks.
     pub(super) fn set(&self, trust: Option<Arc<Trust>>) {
@@ -41,7 +41,7 @@ impl Watched {
     #[cfg(not(Py_GIL_DISABLED))]
     pub(super) fn allows_hits_at(&self, now: u64) -> bool {
         self.get()
-            .is_none_or(|trust| now.saturating_add(AHEAD.load(Ordering::Relaxed)) <= trust.hits_until())
+            .is_none_or(|trust| now.saturating_add(TIER2_CLOCK_LEAD.load(Ordering::Relaxed)) <= trust.hits_until())
     }
 
     /// Whether entries may be served now.
@@ -58,5 +58,5 @@ impl Watched {
 }
 
 fn now() -> u64 {
-    raw::clock_nanos().saturating_add(AHEAD.load(Ordering::Relaxed))
+    raw::clock_nanos().saturating_add(TIER2_CLOCK_LEAD.load(Ordering::Relaxed))
 }

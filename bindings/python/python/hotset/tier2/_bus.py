@@ -268,7 +268,7 @@ class BusThread:
             self._session.clear()
             core.cleared(number, now())
         elif action == _DROP_LOADS:
-            self._session.supersede_loads()
+            self._session.invalidate_loads()
             core.loads_dropped(number, now())
         else:
             raise AssertionError(f"unknown action {action}")

@@ -61,9 +61,9 @@ class MappingTier:
         """Removes all entries."""
         self._cache.clear_entries()
 
-    def supersede_loads(self) -> None:
+    def invalidate_loads(self) -> None:
         """Invalidates all loads in flight."""
-        self._cache.supersede_loads()
+        self._cache.invalidate_loads()
 
     def set_trust(self, core: Any) -> None:
         """Restricts hits to the time while the core is trusted."""

@@ -125,9 +125,9 @@ class MemoTier:
         """Removes all results."""
         self._memo.clear_entries()
 
-    def supersede_loads(self) -> None:
+    def invalidate_loads(self) -> None:
         """Invalidates all loads in flight."""
-        self._memo.supersede_loads()
+        self._memo.invalidate_loads()
 
     def set_trust(self, core: Any) -> None:
         """Restricts hits to the time while the core is trusted."""

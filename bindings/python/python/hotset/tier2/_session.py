@@ -643,10 +643,10 @@ class Session:
             space.first.clear()
         self.waiters.wake_all()
 
-    def supersede_loads(self) -> None:
+    def invalidate_loads(self) -> None:
         """Invalidates all loads in flight of all first tiers."""
         for space in self.all_spaces():
-            space.first.supersede_loads()
+            space.first.invalidate_loads()
 
     # --- Events and statistics.
 

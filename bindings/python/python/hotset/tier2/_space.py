@@ -66,7 +66,7 @@ class FirstTier(Protocol):
     def clear(self) -> None:
         """Removes all entries, and invalidates all loads."""
 
-    def supersede_loads(self) -> None:
+    def invalidate_loads(self) -> None:
         """Invalidates all loads in flight: their results are not stored, nor returned later."""
 
     def set_trust(self, core: Any) -> None:

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static SEED: AtomicU64 = AtomicU64::new(0);
 
 /// To be called before any hash is stirred.
-pub(crate) fn prepare() {
+pub(crate) fn init() {
     static DRAWN: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
     SEED.store(*DRAWN, Ordering::Relaxed);
 }
@@ -21,6 +21,6 @@ pub(crate) fn seeded(hash: u64) -> u64 {
 }
 
 #[inline(always)]
-pub(crate) fn stir(hash: u64) -> u64 {
+pub(crate) fn mix_with_seed(hash: u64) -> u64 {
     mix(hash, SEED.load(Ordering::Relaxed))
 }

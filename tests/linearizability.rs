@@ -1,12 +1,12 @@
 //! The cache without a bound is a linearizable map: histories of real threads are recorded, and checked key by key.
 //!
-//! What is not exactly a map's behaviour, and why, is said in `linear/model.rs`. `HOTSET_STRESS=20` runs 20 times as many rounds.
+//! What is not exactly a map's behaviour, and why, is said in `linearizability/model.rs`. `HOTSET_STRESS=20` runs 20 times as many rounds.
 
-#[path = "linear/checker.rs"]
+#[path = "linearizability/checker.rs"]
 mod checker;
-#[path = "linear/model.rs"]
+#[path = "linearizability/model.rs"]
 mod model;
-#[path = "linear/record.rs"]
+#[path = "linearizability/record.rs"]
 mod record;
 
 use hotset::{Builder, Cache, ManualClock, Policy, Ttl};

@@ -19,14 +19,14 @@ enum Arguments {
 
 use Arguments::{Attributes, AttributesAndFold, Initial, Text};
 
-struct Class {
+struct StdClass {
     module: &'static str,
     name: &'static str,
     arguments: Arguments,
 }
 
-const fn class(module: &'static str, name: &'static str, arguments: Arguments) -> Class {
-    Class {
+const fn class(module: &'static str, name: &'static str, arguments: Arguments) -> StdClass {
+    StdClass {
         module,
         name,
         arguments,
@@ -34,7 +34,7 @@ const fn class(module: &'static str, name: &'static str, arguments: Arguments) -
 }
 
 /// What is written for each is its place here, so new ones come last.
-static CLASSES: [Class; 7] = [
+static CLASSES: [StdClass; 7] = [
     class("datetime", "date", Attributes(&["year", "month", "day"])),
     class(
         "datetime",
@@ -66,7 +66,7 @@ static CLASSES: [Class; 7] = [
     class("uuid", "UUID", Text),
 ];
 
-impl Class {
+impl StdClass {
     fn get<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyType>> {
         Ok(py.import(self.module)?.getattr(self.name)?.cast_into()?)
     }

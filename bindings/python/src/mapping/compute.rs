@@ -4,16 +4,16 @@ use super::Mapping;
 use super::methods::Args;
 use crate::flight::ttl;
 use crate::objects::Ref;
-use crate::statics::is_missing;
+use crate::sentinels::is_missing;
 use crate::store::Store;
+use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{Found, Key, Value};
-use crate::store::left::LettingGo;
 use hotset::{Change, Ttl};
 use pyo3::prelude::*;
 
 /// What is to become of an entry.
 enum Decision<'py> {
-    Leave,
+    Unchanged,
     Remove,
     Set(Bound<'py, PyAny>, Ttl),
     /// Give it another time to live.
@@ -24,7 +24,7 @@ impl Mapping {
     pub(super) fn setdefault(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let default = args.get(1).map_or_else(|| py.None().into_bound(py), Bound::clone);
         let there = self.change(py, &args[0], |current| match current {
-            Some(_) => Ok(Decision::Leave),
+            Some(_) => Ok(Decision::Unchanged),
             None => Ok(Decision::Set(default.clone(), Ttl::Default)),
         })?;
         Ok(there.unwrap_or_else(|| default.clone()).unbind())
@@ -36,7 +36,7 @@ impl Mapping {
         self.change(py, &args[0], |current| {
             added = current.is_none();
             match current {
-                Some(_) => Ok(Decision::Leave),
+                Some(_) => Ok(Decision::Unchanged),
                 None => Ok(Decision::Set(args[1].clone(), ttl)),
             }
         })?;
@@ -48,7 +48,7 @@ impl Mapping {
         let ttl = ttl(args.get(1))?;
         let there = self.change(py, &args[0], |current| match current {
             Some(_) => Ok(Decision::Touch(ttl)),
-            None => Ok(Decision::Leave),
+            None => Ok(Decision::Unchanged),
         })?;
         Ok(there.is_some())
     }
@@ -71,7 +71,7 @@ impl Mapping {
 
     pub(super) fn peek(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let mut seen = None;
-        self.with(&args[0], |search| {
+        self.with_search_py(&args[0], |search| {
             self.store.change(search, 1, |current| {
                 let current = current.filter(|current| !current.is_error());
                 // SAFETY: `change` keeps what it shows.
@@ -92,7 +92,7 @@ impl Mapping {
         key: &Bound<'py, PyAny>,
         mut decide: impl FnMut(Option<&Bound<'py, PyAny>>) -> PyResult<Decision<'py>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.with(key, |search| {
+        self.with_search_py(key, |search| {
             loop {
                 // What is there, with its identity: it is held, so no other value can take its place unseen.
                 let mut seen: Option<Bound<'py, PyAny>> = None;
@@ -108,18 +108,18 @@ impl Mapping {
                     (decision, _) => (decision, std::ptr::null_mut()),
                 };
                 let weight = match &decision {
-                    Decision::Leave | Decision::Touch(_) => return Ok(seen),
+                    Decision::Unchanged | Decision::Touch(_) => return Ok(seen),
                     Decision::Remove => 0,
                     Decision::Set(new, _) => self.store.weigh(&[key.as_ptr(), new.as_ptr()])?,
                 };
-                self.store.lanes.supersede(search)?;
+                self.store.loads.invalidate(search)?;
                 let mut same = false;
                 let replace = |current: Option<&Value>| {
                     let current = current.filter(|current| !current.is_error());
                     let current = current.map(|current| current.object());
                     same = current == seen.as_ref().map(|seen| seen.as_ptr());
                     match (same, &decision) {
-                        (false, _) | (true, Decision::Leave | Decision::Touch(_)) => Change::Keep,
+                        (false, _) | (true, Decision::Unchanged | Decision::Touch(_)) => Change::Keep,
                         (true, Decision::Remove) => Change::Remove,
                         (true, Decision::Set(new, ttl)) => {
                             let value = Value::new(new.clone().into());
@@ -127,7 +127,7 @@ impl Mapping {
                         }
                     }
                 };
-                Store::touching(touched, || self.store.change(search, weight, replace))?;
+                Store::without_notice(touched, || self.store.change(search, weight, replace))?;
                 if same {
                     return Ok(match decision {
                         Decision::Set(new, _) => Some(new),
@@ -139,15 +139,15 @@ impl Mapping {
     }
 
     pub(super) fn pop_coldest(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<PyAny>)>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         loop {
-            self.store.ask_clock()?;
+            self.store.read_timer()?;
             let Some((key, found)) = self.store.pop_coldest() else {
                 return Ok(None);
             };
             let key = key.into_bound(py);
             // (A load of it that is in progress is out of date, too.)
-            self.with(&key, |search| Ok(self.store.lanes.supersede(search)?))?;
+            self.with_search_py(&key, |search| Ok(self.store.loads.invalidate(search)?))?;
             // What is left of a load that failed is no entry.
             if let Found::Value(value) = found {
                 return Ok(Some((key.unbind(), value.into_bound(py).unbind())));
@@ -156,8 +156,8 @@ impl Mapping {
     }
 
     pub(super) fn take_expired(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>)>> {
-        let _letting_go = LettingGo;
-        self.store.ask_clock()?;
+        let _drain = DrainOnExit;
+        self.store.read_timer()?;
         let own = |object: Ref| object.into_bound(py).unbind();
         let taken = self.store.take_expired().into_iter();
         Ok(taken

@@ -1,11 +1,11 @@
 //! A memoised function's results, for a snapshot: by the arguments that their keys were made of.
 
 use super::Memo;
-use super::load::Sought;
-use super::methods::{Args, Spread};
-use crate::call::{Call, Owner};
+use super::load::CallSearch;
+use super::methods::{Args, UnpackedArgs};
+use crate::call::{Call, Receiver};
 use crate::objects::Ref;
-use crate::saved::{LoadSession, Of, SaveSession};
+use crate::snapshot::{LoadSession, Of, SaveSession};
 use crate::store::Store;
 use crate::store::key::Search;
 use pyo3::exceptions::PyTypeError;
@@ -35,27 +35,35 @@ impl Memo {
     pub(crate) fn with_shown<R>(
         &self,
         shown: &Bound<'_, PyAny>,
-        f: impl FnOnce(&Sought<'_, '_>, Ref) -> PyResult<R>,
+        f: impl FnOnce(&CallSearch<'_, '_>, Ref) -> PyResult<R>,
     ) -> PyResult<R> {
         let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) = shown
             .extract()
             .map_err(|_| PyTypeError::new_err("a key is a tuple of arguments and a dict of those by name"))?;
-        let spread = Spread::new(args.as_any(), kwargs.as_any())?;
-        let mut named = spread.names.iter().flatten();
+        let unpacked = UnpackedArgs::new(args.as_any(), kwargs.as_any())?;
+        let mut named = unpacked.names.iter().flatten();
         if !named.all(|name| name.is_exact_instance_of::<PyString>()) {
             return Err(PyTypeError::new_err("the names of arguments are strings"));
         }
-        let names = spread.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
+        let names = unpacked.names.as_ref().map_or(ptr::null_mut(), |names| names.as_ptr());
         // SAFETY: `spread` and `shown` hold all of these.
-        let call = unsafe { Call::new(spread.args.as_ptr(), spread.positional, names, self.typed, Owner::None) };
+        let call = unsafe {
+            Call::new(
+                unpacked.args.as_ptr(),
+                unpacked.positional,
+                names,
+                self.typed,
+                Receiver::None,
+            )
+        };
         f(&Search::new(&call, call.hash()?), call.key()?)
     }
 
-    pub(super) fn saving(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<SaveSession>> {
+    pub(super) fn save_session(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<SaveSession>> {
         SaveSession::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
     }
 
-    pub(super) fn loading(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<LoadSession>> {
+    pub(super) fn load_session(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<LoadSession>> {
         LoadSession::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
     }
 

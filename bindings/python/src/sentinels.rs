@@ -8,7 +8,7 @@ use crate::objects::{Object, Ref};
 use hotset::Ttl;
 
 /// What comes before the names in a key. Nobody else has it.
-static MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static KWARGS_MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 /// What stands for "no value" where None may be one.
 static MISSING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
@@ -92,9 +92,9 @@ pub(crate) fn with_ttl(loaded: Ref, ttl: Ttl) -> PyResult<(Ref, Ttl)> {
 }
 
 /// To be called before anything else.
-pub(crate) fn prepare(module: &Bound<'_, PyModule>) -> PyResult<()> {
+pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    MARK.get_or_try_init(py, || Py::new(py, Missing).map(Py::into_any))?;
+    KWARGS_MARK.get_or_try_init(py, || Py::new(py, Missing).map(Py::into_any))?;
     MISSING.get_or_try_init(py, || Py::new(py, Missing).map(Py::into_any))?;
     for (name, which) in [("KEEP", &KEEP), ("NEVER", &NEVER)] {
         let made = which.get_or_try_init(py, || Py::new(py, Lifetime(name)).map(Py::into_any))?;
@@ -105,10 +105,10 @@ pub(crate) fn prepare(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("MISSING", missing(py))
 }
 
-pub(crate) fn mark() -> Object {
+pub(crate) fn kwargs_mark() -> Object {
     // SAFETY: callers are attached, as all that comes here.
     let py = unsafe { Python::assume_attached() };
-    MARK.get(py).map_or(ptr::null_mut(), Py::as_ptr)
+    KWARGS_MARK.get(py).map_or(ptr::null_mut(), Py::as_ptr)
 }
 
 pub(crate) fn missing(py: Python<'_>) -> Py<PyAny> {

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Data for one thread at a time, each of which is attached to the interpreter. **No Python code runs while it is borrowed.**
 #[cfg(not(Py_GIL_DISABLED))]
 #[derive(Default)]
-pub(crate) struct Locked<T>(std::cell::RefCell<T>);
+pub(crate) struct GilCell<T>(std::cell::RefCell<T>);
 
 // SAFETY: who borrows holds the GIL, and gives it up only when Python code runs, which it does not while anything is borrowed.
 #[cfg(not(Py_GIL_DISABLED))]
-unsafe impl<T: Send> Sync for Locked<T> {}
+unsafe impl<T: Send> Sync for GilCell<T> {}
 
 #[cfg(not(Py_GIL_DISABLED))]
-impl<T> Locked<T> {
+impl<T> GilCell<T> {
     pub(crate) const fn new(data: T) -> Self {
         Self(std::cell::RefCell::new(data))
     }
@@ -27,10 +27,10 @@ impl<T> Locked<T> {
 
 #[cfg(Py_GIL_DISABLED)]
 #[derive(Default)]
-pub(crate) struct Locked<T>(std::sync::Mutex<T>);
+pub(crate) struct GilCell<T>(std::sync::Mutex<T>);
 
 #[cfg(Py_GIL_DISABLED)]
-impl<T> Locked<T> {
+impl<T> GilCell<T> {
     pub(crate) const fn new(data: T) -> Self {
         Self(std::sync::Mutex::new(data))
     }
@@ -66,7 +66,7 @@ impl Counter {
 
     /// Counts one; returns what it was before.
     #[inline(always)]
-    pub(crate) fn count(&self, order: Ordering) -> u64 {
+    pub(crate) fn increment(&self, order: Ordering) -> u64 {
         if cfg!(Py_GIL_DISABLED) {
             self.0.fetch_add(1, order)
         } else {

@@ -1,6 +1,6 @@
 //! Where Python calls: panics become exceptions, errors are raised, arguments are counted.
 
-use crate::interrupt::{Returned, instead_of};
+use crate::interrupt::{ReturnValue, raise_recorded};
 use crate::objects::{Object, Raised};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -32,9 +32,9 @@ fn panicked(panic: &(dyn Any + Send)) -> PyErr {
     PyRuntimeError::new_err(format!("hotset panicked, which is a bug: {text}"))
 }
 
-/// Runs what Python calls, quickly: `f` uses nothing of PyO3 that needs to know that the thread is attached.
+/// Runs what Python calls, catch_panics: `f` uses nothing of PyO3 that needs to know that the thread is attached.
 #[inline(always)]
-pub(crate) fn quickly<R: Returned + Copy>(failed: R, f: impl FnOnce() -> Result<R, Raised>) -> R {
+pub(crate) fn catch_panics<R: ReturnValue + Copy>(failed: R, f: impl FnOnce() -> Result<R, Raised>) -> R {
     let result = match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(result)) => result,
         Ok(Err(Raised)) => failed,
@@ -43,21 +43,21 @@ pub(crate) fn quickly<R: Returned + Copy>(failed: R, f: impl FnOnce() -> Result<
             failed
         }
     };
-    instead_of(result, failed)
+    raise_recorded(result, failed)
 }
 
 /// Runs what Python calls.
-pub(crate) fn enter<R: Returned + Copy>(failed: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
-    quickly(failed, || Python::attach(f).map_err(raise))
+pub(crate) fn ffi_guard<R: ReturnValue + Copy>(failed: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+    catch_panics(failed, || Python::attach(f).map_err(raise))
 }
 
 /// What methods return.
-pub(crate) trait Reply {
-    fn reply(self, py: Python<'_>) -> PyResult<Object>;
+pub(crate) trait MethodResult {
+    fn into_object(self, py: Python<'_>) -> PyResult<Object>;
 }
 
-impl<T: for<'py> IntoPyObject<'py>> Reply for PyResult<T> {
-    fn reply(self, py: Python<'_>) -> PyResult<Object> {
+impl<T: for<'py> IntoPyObject<'py>> MethodResult for PyResult<T> {
+    fn into_object(self, py: Python<'_>) -> PyResult<Object> {
         Ok(self?
             .into_pyobject(py)
             .map_err(Into::into)?
@@ -79,9 +79,9 @@ pub(crate) unsafe fn method<T, R>(
     f: impl for<'py> FnOnce(&T, &[Bound<'py, PyAny>], Python<'py>) -> R,
 ) -> Object
 where
-    R: Reply,
+    R: MethodResult,
 {
-    enter(ptr::null_mut(), |py| {
+    ffi_guard(ptr::null_mut(), |py| {
         let count = count as usize;
         if !(least..=most).contains(&count) {
             let wanted = if least == most {
@@ -102,7 +102,7 @@ where
             };
             (&*this.cast::<T>(), args)
         };
-        f(this, args, py).reply(py)
+        f(this, args, py).into_object(py)
     })
 }
 
@@ -119,14 +119,14 @@ pub(crate) unsafe fn named_method<T, R, const N: usize>(
     f: impl for<'py> FnOnce(&T, &[Bound<'py, PyAny>], Python<'py>) -> R,
 ) -> Object
 where
-    R: Reply,
+    R: MethodResult,
 {
     // SAFETY: the caller's promise; `sorted` holds no references of its own, but the caller's.
     unsafe {
         if names.is_null() {
             return method(this, args, count, (least, N), f);
         }
-        match sort(args, count as usize, names, least, parameters) {
+        match sort_by_name(args, count as usize, names, least, parameters) {
             Ok((sorted, count)) => method(this, sorted.as_ptr(), count as ffi::Py_ssize_t, (least, N), f),
             Err(Raised) => ptr::null_mut(),
         }
@@ -138,7 +138,7 @@ where
 /// # Safety
 /// As for METH_FASTCALL with METH_KEYWORDS.
 #[cold]
-unsafe fn sort<const N: usize>(
+unsafe fn sort_by_name<const N: usize>(
     args: *const Object,
     count: usize,
     names: Object,
@@ -187,7 +187,7 @@ unsafe fn sort<const N: usize>(
     .map_err(raise)
 }
 
-/// A table of methods for [`crate::types::Class`]: `c"name" => Type::function, least..=most, c"doc";`, where the names of the parameters may
+/// A table of methods for [`crate::types::TypeSpec`]: `c"name" => Type::function, least..=most, c"doc";`, where the names of the parameters may
 /// come before the text, `["key", "default"]`, if they may be given by name.
 macro_rules! methods {
     (@one $this:ty, $name:literal, $function:expr, $least:literal, $most:literal, $doc:literal) => {{
@@ -197,7 +197,7 @@ macro_rules! methods {
             count: pyo3::ffi::Py_ssize_t,
         ) -> $crate::objects::Object {
             // SAFETY: Python calls methods with objects of their type, and arguments as METH_FASTCALL says.
-            unsafe { $crate::border::method::<$this, _>(this, args, count, ($least, $most), $function) }
+            unsafe { $crate::ffi::method::<$this, _>(this, args, count, ($least, $most), $function) }
         }
         pyo3::ffi::PyMethodDef {
             ml_name: $name.as_ptr(),
@@ -216,7 +216,7 @@ macro_rules! methods {
             const PARAMETERS: [&str; $most] = [$($parameter),*];
             // SAFETY: Python calls methods with objects of their type, and arguments as METH_FASTCALL with METH_KEYWORDS says.
             unsafe {
-                $crate::border::named_method::<$this, _, _>(this, (args, count, names), $least, PARAMETERS, $function)
+                $crate::ffi::named_method::<$this, _, _>(this, (args, count, names), $least, PARAMETERS, $function)
             }
         }
         pyo3::ffi::PyMethodDef {
@@ -227,7 +227,7 @@ macro_rules! methods {
         }
     }};
     ($this:ty; $($name:literal => $function:expr, $least:literal..=$most:literal, $([$($parameter:literal),*],)? $doc:literal;)*) => {
-        vec![$($crate::border::methods!(@one $this, $name, $function, $least, $most, $([$($parameter),*],)? $doc)),*]
+        vec![$($crate::ffi::methods!(@one $this, $name, $function, $least, $most, $([$($parameter),*],)? $doc)),*]
     };
 }
 pub(crate) use methods;

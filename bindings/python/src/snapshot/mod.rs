@@ -4,16 +4,16 @@
 mod classes;
 mod values;
 
-use crate::locked::Locked;
+use crate::gil_cell::GilCell;
 use crate::mapping::Mapping;
 use crate::memo::Memo;
 use crate::objects::Ref;
 use crate::store::Store;
-use crate::store::key::{Search, Single};
-use crate::store::left::LettingGo;
-use crate::store::saved::Entry;
+use crate::store::deferred_drop::DrainOnExit;
+use crate::store::key::{MappingKey, Search};
+use crate::store::snapshot::Entry;
 use hotset::raw::{self, EntryMeta};
-use hotset::snapshot::SnapshotError as Refusal;
+use hotset::snapshot::SnapshotError as EngineError;
 use pyo3::exceptions::{PyException, PyIndexError, PyMemoryError, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -29,13 +29,13 @@ pyo3::create_exception!(
 );
 
 /// What the system refuses is an OSError of its own.
-fn error(py: Python<'_>, path: &Path, refusal: Refusal) -> PyErr {
-    let text = match &refusal {
-        Refusal::Io { .. } | Refusal::NotAFile { .. } => refusal.to_string(),
-        _ => format!("{}: {refusal}", path.display()),
+fn error(py: Python<'_>, path: &Path, cause: EngineError) -> PyErr {
+    let text = match &cause {
+        EngineError::Io { .. } | EngineError::NotAFile { .. } => cause.to_string(),
+        _ => format!("{}: {cause}", path.display()),
     };
-    let reason = match refusal {
-        Refusal::Io { path, source, .. } => {
+    let reason = match cause {
+        EngineError::Io { path, source, .. } => {
             if source.kind() == ErrorKind::OutOfMemory {
                 return PyMemoryError::new_err(text);
             }
@@ -47,11 +47,11 @@ fn error(py: Python<'_>, path: &Path, refusal: Refusal) -> PyErr {
             let said = said.split(" (os error").next().unwrap_or_default().to_owned();
             return PyOSError::new_err((number, said, path.into_os_string()));
         }
-        Refusal::NotAFile { .. } => "not a file",
-        Refusal::NotASnapshot => "not a snapshot",
-        Refusal::Version { .. } | Refusal::Endianness => "version",
-        Refusal::Schema { .. } => "schema",
-        Refusal::TooLarge { .. } => "too large",
+        EngineError::NotAFile { .. } => "not a file",
+        EngineError::NotASnapshot => "not a snapshot",
+        EngineError::Version { .. } | EngineError::Endianness => "version",
+        EngineError::Schema { .. } => "schema",
+        EngineError::TooLarge { .. } => "too large",
         _ => "corrupt",
     };
     let error = SnapshotError::new_err(text);
@@ -98,7 +98,7 @@ impl Of {
                 (there, store.weigh(&[value.as_ptr()])?)
             }
             Self::Mapping(_) => {
-                let single = Single(key.as_ptr());
+                let single = MappingKey(key.as_ptr());
                 let there = store.contains(&search(&single)?)?;
                 (there, store.weigh(&[key.as_ptr(), value.as_ptr()])?)
             }
@@ -106,42 +106,42 @@ impl Of {
         Ok((!there).then_some(weight))
     }
 
-    fn restore(&self, py: Python<'_>, kept: SnapshotEvent, loading: &raw::LoadSession) -> PyResult<bool> {
+    fn restore(&self, py: Python<'_>, staged: StagedEntry, session: &raw::LoadSession) -> PyResult<bool> {
         let store = self.store()?;
-        let SnapshotEvent {
+        let StagedEntry {
             key,
             value,
             weight,
-            about,
-        } = kept;
+            meta,
+        } = staged;
         let (key, value) = (key.into_bound(py), value.into_bound(py).into());
         match self {
             Self::Memo(memo) => Self::memo(memo).with_shown(&key, |search, key| {
-                Ok(store.restore(search, Entry { key, value, about }, weight, loading)?)
+                Ok(store.restore(search, Entry { key, value, meta }, weight, session)?)
             }),
             Self::Mapping(_) => {
-                let single = Single(key.as_ptr());
+                let single = MappingKey(key.as_ptr());
                 let search = search(&single)?;
                 let key = key.clone().into();
-                Ok(store.restore(&search, Entry { key, value, about }, weight, loading)?)
+                Ok(store.restore(&search, Entry { key, value, meta }, weight, session)?)
             }
         }
     }
 }
 
 /// The search for a mapping's key.
-fn search(single: &Single) -> PyResult<Search<'_, Single>> {
+fn search(single: &MappingKey) -> PyResult<Search<'_, MappingKey>> {
     // SAFETY: who made it holds the key.
     let hash = unsafe { crate::objects::hash(single.0) }?;
     Ok(Search::new(single, hash))
 }
 
 /// What one thread uses at a time: taken out meanwhile, so that no lock is held while Python code runs or other threads do.
-struct Turns<T>(Locked<Option<T>>);
+struct Exclusive<T>(GilCell<Option<T>>);
 
-impl<T> Turns<T> {
+impl<T> Exclusive<T> {
     fn new(state: T) -> Self {
-        Self(Locked::new(Some(state)))
+        Self(GilCell::new(Some(state)))
     }
 
     fn swap(&self, state: Option<T>) -> Option<T> {
@@ -168,18 +168,18 @@ pub(crate) struct SaveSession {
     of: Of,
     path: PathBuf,
     /// And what is known of the batch's entries that were not added yet.
-    state: Turns<(raw::SaveSession, Vec<Option<EntryMeta>>)>,
+    state: Exclusive<(raw::SaveSession, Vec<Option<EntryMeta>>)>,
 }
 
 impl SaveSession {
     pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let store = of.store()?;
-        store.ask_clock()?;
-        let saving = store
-            .begin_saving(&path, schema)
-            .map_err(|refusal| error(py, &path, refusal))?;
-        let state = Turns::new((saving, Vec::new()));
+        store.read_timer()?;
+        let session = store
+            .begin_save(&path, schema)
+            .map_err(|cause| error(py, &path, cause))?;
+        let state = Exclusive::new((session, Vec::new()));
         Py::new(py, Self { of, path, state })
     }
 }
@@ -187,12 +187,12 @@ impl SaveSession {
 #[pymethods]
 impl SaveSession {
     fn batch<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let store = self.of.store()?;
-        let batch = self.state.with(|(saving, abouts)| {
-            let batch = store.next_to_save(saving);
-            abouts.clear();
-            abouts.extend(batch.iter().map(|entry| Some(entry.about)));
+        let batch = self.state.with(|(session, batch_meta)| {
+            let batch = store.next_to_save(session);
+            batch_meta.clear();
+            batch_meta.extend(batch.iter().map(|entry| Some(entry.meta)));
             Ok(batch)
         })?;
         let pair = |entry: Entry| Ok((self.of.shown(py, entry.key)?, entry.value.into_bound(py)));
@@ -201,24 +201,24 @@ impl SaveSession {
 
     #[pyo3(signature = (at, key, value, /))]
     fn add(&self, py: Python<'_>, at: usize, key: &[u8], value: &[u8]) -> PyResult<()> {
-        self.state.with(|(saving, abouts)| {
-            let about = abouts.get_mut(at).and_then(Option::take);
-            let about = about.ok_or_else(|| PyIndexError::new_err("no such entry in the batch, or it was added"))?;
-            let added = saving.add(key, value, about).and_then(|()| {
-                if saving.is_full() {
-                    py.detach(|| saving.flush())
+        self.state.with(|(session, batch_meta)| {
+            let meta = batch_meta.get_mut(at).and_then(Option::take);
+            let meta = meta.ok_or_else(|| PyIndexError::new_err("no such entry in the batch, or it was added"))?;
+            let added = session.add(key, value, meta).and_then(|()| {
+                if session.is_full() {
+                    py.detach(|| session.flush())
                 } else {
                     Ok(())
                 }
             });
-            added.map_err(|refusal| error(py, &self.path, refusal))
+            added.map_err(|cause| error(py, &self.path, cause))
         })
     }
 
     fn finish(&self, py: Python<'_>) -> PyResult<u64> {
-        let (saving, _) = self.state.take()?;
-        let saved = py.detach(|| saving.finish());
-        Ok(saved.map_err(|refusal| error(py, &self.path, refusal))?.entries)
+        let (session, _) = self.state.take()?;
+        let saved = py.detach(|| session.finish());
+        Ok(saved.map_err(|cause| error(py, &self.path, cause))?.entries)
     }
 
     fn abandon(&self) {
@@ -227,17 +227,17 @@ impl SaveSession {
 }
 
 /// An entry that is to come in, as the codec made it.
-struct SnapshotEvent {
+struct StagedEntry {
     key: Py<PyAny>,
     value: Py<PyAny>,
     weight: u64,
-    about: EntryMeta,
+    meta: EntryMeta,
 }
 
-struct LoadingState {
-    loading: raw::LoadSession,
-    about: Option<EntryMeta>,
-    kept: Vec<SnapshotEvent>,
+struct LoadState {
+    session: raw::LoadSession,
+    meta: Option<EntryMeta>,
+    staged: Vec<StagedEntry>,
     room: u64,
 }
 
@@ -245,19 +245,19 @@ struct LoadingState {
 #[pyclass(frozen, module = "hotset._hotset")]
 pub(crate) struct LoadSession {
     of: Of,
-    state: Turns<LoadingState>,
+    state: Exclusive<LoadState>,
 }
 
 impl LoadSession {
     pub(crate) fn begin(py: Python<'_>, of: Of, path: PathBuf, schema: u64) -> PyResult<Py<Self>> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let store = of.store()?;
-        store.ask_clock()?;
-        let loading = py.detach(|| store.begin_loading(&path, schema));
-        let state = Turns::new(LoadingState {
-            loading: loading.map_err(|refusal| error(py, &path, refusal))?,
-            about: None,
-            kept: Vec::new(),
+        store.read_timer()?;
+        let session = py.detach(|| store.begin_load(&path, schema));
+        let state = Exclusive::new(LoadState {
+            session: session.map_err(|cause| error(py, &path, cause))?,
+            meta: None,
+            staged: Vec::new(),
             room: store.room(),
         });
         Py::new(py, Self { of, state })
@@ -275,28 +275,28 @@ impl LoadSession {
             if state.room == 0 {
                 return Ok(None);
             }
-            Ok(state.loading.next().map(|(key, value, about)| {
-                state.about = Some(about);
+            Ok(state.session.next().map(|(key, value, meta)| {
+                state.meta = Some(meta);
                 (PyBytes::new(py, key), PyBytes::new(py, value))
             }))
         })
     }
 
     #[pyo3(signature = (key, value, /))]
-    fn keep(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let _letting_go = LettingGo;
+    fn stage(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let _drain = DrainOnExit;
         let weight = self.of.weigh_absent(key, value)?;
         self.state.with(|state| {
             if let Some(weight) = weight
                 && let Some(room) = state.room.checked_sub(weight)
-                && let Some(about) = state.about.take()
+                && let Some(meta) = state.meta.take()
             {
                 state.room = room;
-                state.kept.push(SnapshotEvent {
+                state.staged.push(StagedEntry {
                     key: key.clone().unbind(),
                     value: value.clone().unbind(),
                     weight,
-                    about,
+                    meta,
                 });
             }
             Ok(())
@@ -304,17 +304,17 @@ impl LoadSession {
     }
 
     fn finish(&self, py: Python<'_>) -> PyResult<u64> {
-        let _letting_go = LettingGo;
+        let _drain = DrainOnExit;
         let store = self.of.store()?;
-        store.ask_clock()?;
-        let LoadingState { loading, kept, .. } = self.state.take()?;
-        store.begin_restoring(&loading);
-        let mut came_in = 0;
+        store.read_timer()?;
+        let LoadState { session, staged, .. } = self.state.take()?;
+        store.begin_restoring(&session);
+        let mut restored = 0;
         // The hottest last: what comes in later is worth more to the policy.
-        for kept in kept.into_iter().rev() {
-            came_in += u64::from(self.of.restore(py, kept, &loading)?);
+        for staged in staged.into_iter().rev() {
+            restored += u64::from(self.of.restore(py, staged, &session)?);
         }
-        Ok(came_in)
+        Ok(restored)
     }
 }
 

@@ -1,13 +1,13 @@
 //! User code that panics, or calls back into the same cache, in every place where the cache runs any.
 
-mod trapped;
+mod common;
 
+use common::{Intended, Key, Value, key, springs, value};
 use hotset::{Cache, Cause, Policy};
 use std::cell::Cell;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use trapped::{Intended, Key, Value, key, springs, value};
 
 const POLICIES: [Policy; 5] = [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random];
 

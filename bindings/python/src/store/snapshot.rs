@@ -1,6 +1,6 @@
 //! What saving and loading ask of a store. Keys and values become bytes elsewhere, by Python code, which never runs in here but to compare.
 
-use super::key::{Found, Key, Look, Search, Sought, Value};
+use super::key::{Found, Key, KeyQuery, MatchesKey, Search, Value};
 use super::{Store, WEIGHT};
 use crate::objects::{Object, Raised, Ref};
 use hotset::raw::{EntryMeta, LoadSession, SaveSession};
@@ -12,17 +12,17 @@ use std::ptr;
 pub(crate) struct Entry {
     pub(crate) key: Ref,
     pub(crate) value: Ref,
-    pub(crate) about: EntryMeta,
+    pub(crate) meta: EntryMeta,
 }
 
 impl Store {
-    pub(crate) fn begin_saving(&self, path: &Path, schema: u64) -> Result<SaveSession, SnapshotError> {
+    pub(crate) fn begin_save(&self, path: &Path, schema: u64) -> Result<SaveSession, SnapshotError> {
         SaveSession::begin(&self.cache, path, schema)
     }
 
     /// The next entries to be saved, without remembered exceptions; none at the end.
-    pub(crate) fn next_to_save(&self, saving: &mut SaveSession) -> Vec<Entry> {
-        let batch = saving.batch(&self.cache, |key, value| {
+    pub(crate) fn next_to_save(&self, session: &mut SaveSession) -> Vec<Entry> {
+        let batch = session.batch(&self.cache, |key, value| {
             let key = key.object();
             if key.is_null() {
                 return None;
@@ -33,12 +33,12 @@ impl Store {
                 Found::Error(_) => None,
             }
         });
-        let entry = |((key, value), about)| Entry { key, value, about };
+        let entry = |((key, value), meta)| Entry { key, value, meta };
         batch.into_iter().map(entry).collect()
     }
 
     /// Opens and checks a file, which may take long. Looks at nothing of the store but its clock.
-    pub(crate) fn begin_loading(&self, path: &Path, schema: u64) -> Result<LoadSession, SnapshotError> {
+    pub(crate) fn begin_load(&self, path: &Path, schema: u64) -> Result<LoadSession, SnapshotError> {
         LoadSession::open(&self.cache, path, schema)
     }
 
@@ -48,35 +48,38 @@ impl Store {
         LoadSession::room(&self.cache)
     }
 
-    pub(crate) fn begin_restoring(&self, loading: &LoadSession) {
+    pub(crate) fn begin_restoring(&self, session: &LoadSession) {
         self.cache.run_pending();
-        loading.begin_restoring(&self.cache);
+        session.begin_restoring(&self.cache);
     }
 
     /// Inserts an entry of a snapshot, if its key is absent and its time is not over; whether it came in.
-    pub(crate) fn restore<T: Sought>(
+    pub(crate) fn restore<T: MatchesKey>(
         &self,
         search: &Search<'_, T>,
         entry: Entry,
         weight: u64,
-        loading: &LoadSession,
+        session: &LoadSession,
     ) -> Result<bool, Raised> {
         if self.contains(search)? {
             return Ok(false);
         }
-        let Entry { key, value, about } = entry;
+        let Entry { key, value, meta } = entry;
         let new = key.clone();
         WEIGHT.set(weight);
         let contents = (Key::new(key), Value::new(value));
-        if !loading.restore(&self.cache, search as &dyn Look, contents, about) {
+        if !session.restore(&self.cache, search as &dyn KeyQuery, contents, meta) {
             return Ok(false);
         }
         // Without the GIL it may have passed over an equal key that came in meanwhile, of which only Python can tell that it is: that
         // one is newer.
-        while search.settle()? {
-            if self.cache.contains_key(&super::Other(search, new.get()) as &dyn Look) {
-                let own = Same(Look::hash(search), new.get());
-                self.cache.remove(&own as &dyn Look);
+        while search.resolve()? {
+            if self
+                .cache
+                .contains_key(&super::ExceptQuery(search, new.get()) as &dyn KeyQuery)
+            {
+                let own = IdentityQuery(KeyQuery::hash(search), new.get());
+                self.cache.remove(&own as &dyn KeyQuery);
                 return Ok(false);
             }
         }
@@ -85,9 +88,9 @@ impl Store {
 }
 
 /// A search for this very key.
-pub(super) struct Same(pub(super) u64, pub(super) Object);
+pub(super) struct IdentityQuery(pub(super) u64, pub(super) Object);
 
-impl Look for Same {
+impl KeyQuery for IdentityQuery {
     fn object(&self) -> Object {
         ptr::null_mut()
     }
@@ -96,7 +99,7 @@ impl Look for Same {
         self.0
     }
 
-    fn is(&self, key: Object) -> bool {
+    fn matches(&self, key: Object) -> bool {
         key == self.1
     }
 }

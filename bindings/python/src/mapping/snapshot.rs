@@ -2,7 +2,7 @@
 
 use super::Mapping;
 use super::methods::Args;
-use crate::saved::{LoadSession, Of, SaveSession};
+use crate::snapshot::{LoadSession, Of, SaveSession};
 use crate::store::Store;
 use pyo3::prelude::*;
 
@@ -11,11 +11,11 @@ impl Mapping {
         &self.store
     }
 
-    pub(super) fn saving(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<SaveSession>> {
+    pub(super) fn save_session(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<SaveSession>> {
         SaveSession::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
     }
 
-    pub(super) fn loading(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<LoadSession>> {
+    pub(super) fn load_session(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<LoadSession>> {
         LoadSession::begin(py, self.of(py), args[0].extract()?, args[1].extract()?)
     }
 
