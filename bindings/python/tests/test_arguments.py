@@ -1,4 +1,4 @@
-"""Wrong arguments: the right exception, with a text that helps."""
+"""Wrong arguments: the right exception, with a text that names the remedy."""
 
 import math
 import subprocess
@@ -58,7 +58,7 @@ def test_of_the_decorator(settings, text):
         hotset.cached(**settings)(len)
 
 
-def test_huge_bounds_are_none():
+def test_huge_capacities_are_unbounded():
     cache = hotset.Cache(maxsize=10**30)
     cache[1] = 2
     assert cache[1] == 2
@@ -101,7 +101,9 @@ def test_of_the_mapping():
 
 @pytest.mark.parametrize("made", ["hotset.Cache(2**26)", "hotset.cached(maxsize=2**26)(len)"])
 def test_cache_without_memory_is_memory_error(made):
-    """In a process of its own, whose address space is limited: no setting is wrong, so it is no ValueError."""
+    """In a process of its own, whose address space is limited: no setting is wrong, so it is no
+    ValueError.
+    """
     pytest.importorskip("resource")
     code = f"""
 import resource

@@ -1,4 +1,4 @@
-"""What is printed is true: docstrings, the README's Python quickstart, the examples."""
+"""Runs what is printed: docstrings, the Python of the README, the examples."""
 
 import doctest
 import importlib
@@ -56,12 +56,13 @@ def test_the_readme_has_python_near_its_top():
 @pytest.mark.parametrize("number", range(len(python_blocks())))
 def test_the_readmes_python_runs_as_printed(number, tmp_path):
     program = tmp_path / "readme.py"
-    # (Nothing listens there: what is printed works without a server, and one that runs here is left alone.)
+    # (Nothing listens there: what is printed works without a server, and one that runs here is left
+    # alone.)
     program.write_text(python_blocks()[number].replace("redis://localhost:6379/0", "redis://127.0.0.1:1/0"))
     run(program)
 
 
-def test_all_that_is_public_is_there():
+def test_public_names_exist_and_have_docstrings():
     for name in hotset.__all__:
         assert getattr(hotset, name).__doc__ or name == "__version__"
 
@@ -100,7 +101,7 @@ def test_example_web():
     pytest.importorskip("gunicorn")
     printed = run(EXAMPLES / "web.py")
     herd, repeated, expired = re.split(r"(?m)^(?:500|1\.2 s)", printed)
-    # One was asked for before the fork; each of the two workers asked once for the herd.
+    # One query was made before the fork, and one per worker for the concurrent requests.
     assert {queries for queries, in figures(r"(\d+) database queries", herd)} <= {1, 2}
     assert sum(waits for waits, in figures(r"(\d+) waited", herd)) > 0
     assert all(expirations > 0 for expirations, in figures(r"(\d+) expired", expired))

@@ -1,4 +1,4 @@
-"""The recipes: each is a program that fails if what it shows does not hold; here, that it says so, and has a page."""
+"""The recipes: each is a program that checks its own claims, and has a page."""
 
 import importlib.util
 import shutil
@@ -110,7 +110,9 @@ def test_full_page_for_one_client_is_given_to_no_other(recipe, header):
 
 
 def wait_until_waiting(thread):
-    """Waits until a thread has begun to wait, as far as that shows: it is in the cache's call, or has ended."""
+    """Waits until a thread has begun to wait, as far as that shows: it is in the cache's call, or
+    has ended.
+    """
     while thread.is_alive():
         frame = sys._current_frames().get(thread.ident)
         names = set()
@@ -121,7 +123,7 @@ def wait_until_waiting(thread):
             return
 
 
-def test_full_page_closes_what_the_application_returns(recipe):
+def test_full_page_closes_the_applications_iterable(recipe):
     closed = []
 
     class Body:
