@@ -1,7 +1,8 @@
-"""An asyncio service before a slow source: rates by currency, over TCP, a line a question.
+"""An asyncio service before a slow source: rates by currency, over TCP, one line per request.
 
-A hundred clients ask at once, and the source is asked once. One of them hangs up, and the others do not notice. When a rate gets old
-it is still served while it is loaded anew; and when the source is down, the old one is better than none.
+A hundred clients request a rate concurrently, and the source gets one request. One client hangs up,
+without effect on the others. An expired rate is still returned while it is reloaded; and while the
+source is down, the old rate is returned.
 
     python examples/python/service.py
 """
@@ -17,7 +18,7 @@ down = False
 
 @hotset.cached(maxsize=1000, ttl=0.2, stale_while_revalidate=0.2, stale_if_error=60, negative_ttl=0.05, name="rates")
 async def rate(currency: str) -> str:
-    """What the slow source says."""
+    """Returns the slow source's answer."""
     asked.append(currency)
     await asyncio.sleep(0.05)
     if down:

@@ -1,4 +1,6 @@
-"""Starts the application of `app.py` under gunicorn with two workers, asks it from many threads at once, and prints what its caches say.
+"""Runs `app.py` under gunicorn with two workers, under load from many threads.
+
+Prints the statistics of the workers' caches.
 
     pip install flask gunicorn
     python examples/python/web.py
@@ -31,7 +33,7 @@ def get(url: str) -> Any:
 
 
 def statistics(url: str) -> list[dict[str, Any]]:
-    """Of each worker: whoever accepts a connection answers, so it takes some until all have."""
+    """Returns each worker's statistics, by several requests: any worker may accept a connection."""
     found: dict[int, dict[str, Any]] = {}
     with ThreadPoolExecutor(8) as pool:
         while len(found) < WORKERS:

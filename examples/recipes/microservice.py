@@ -1,4 +1,4 @@
-"""A client of a service that may fail: stale answers while it is down, and a breaker that lets it recover.
+"""A client of a service that may fail: stale answers while it is down, and a circuit breaker.
 
     python examples/recipes/microservice.py
 """

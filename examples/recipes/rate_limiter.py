@@ -1,4 +1,6 @@
-"""A rate limiter in the process: a token bucket for each client, changed atomically, and forgotten when it is full again.
+"""A rate limiter in the process: a token bucket per client, changed atomically.
+
+A bucket expires when it is full again.
 
     python examples/recipes/rate_limiter.py
 """

@@ -33,7 +33,8 @@ def is_freed(things):
     return gone() is None
 
 def check():
-    for decorator in (hotset.cached, hotset.cached(maxsize=10, ttl=5), hotset.lru_cache(maxsize=10), hotset.cache):
+    cached = hotset.cached, hotset.cached(maxsize=10, ttl=5)
+    for decorator in (*cached, hotset.lru_cache(maxsize=10), hotset.cache):
         made = [decorator(plain), decorator(lambda x: x)]
         assert [function(1) for function in made] == [1, 1]
         assert is_freed(made) and is_freed(made)

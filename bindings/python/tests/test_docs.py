@@ -75,7 +75,7 @@ def test_the_module_as_a_program():
 
 def test_example_memoise():
     printed = run(EXAMPLES / "memoize.py")
-    assert "forgets what nobody asks for any more." in printed
+    assert "evicts what callers no longer request." in printed
     ratios = dict(re.findall(r"(\S+) +([\d.]+)% hits", printed))
     assert ratios["hotset.lru_cache"] == ratios["functools.lru_cache"]
     assert float(ratios["hotset.cached"]) > float(ratios["functools.lru_cache"]) + 6

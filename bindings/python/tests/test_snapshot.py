@@ -261,7 +261,7 @@ def test_unencodable_entries_are_left_out(path):
         assert cache.save(path) == 5
     assert told[0].filename == __file__
     assert set(loaded(path)) == set(range(5))
-    # If it can write none, the former file stays.
+    # If it can encode none, the previous file stays.
     whole = path.read_bytes()
     with pytest.raises(hotset.SnapshotError, match="none of 7 entries") as raised:
         cache.save(path, codec="bytes")

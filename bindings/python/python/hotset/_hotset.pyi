@@ -579,6 +579,9 @@ class Cache:
     def load_session(self, path: str, schema: int, /) -> LoadSession:
         """Begins a load from `path`."""
 
+def bulk_strings(data: bytes, /) -> list[bytes | None] | None:
+    """Returns the reply in these bytes if it is a whole array of bulk strings; else None."""
+
 # The second tier: the protocol without I/O. Times are int nanoseconds of one clock
 # (CLOCK_BOOTTIME), passed in; `px` is milliseconds.
 
@@ -654,6 +657,12 @@ class Tier2:
 
         A connection of another epoch must be closed, not used.
         """
+
+    def joined(self, node: int, now: int, /) -> None:
+        """Reports that `node` joined the cluster after the others were known."""
+
+    def set_serving(self, node: int, serving: bool, now: int, /) -> None:
+        """Reports whether `node` serves slots of the cluster."""
 
     def is_up(self, node: int, /) -> bool:
         """Returns whether the node answers."""
@@ -766,6 +775,11 @@ class Namespace:
     def read(self, key: bytes, node: int, now: int, load: bool, tags: tuple[bytes, ...] = (), /) -> Operation:
         """Returns a started read: get (load=False) or get_or_load (load=True). See its `action`."""
 
+    def read_many(
+        self, keys: list[bytes], node: int, now: int, load: bool, tags: tuple[bytes, ...] = (), /
+    ) -> Reads:
+        """Returns started reads of many keys on one node."""
+
     def write(self, key: bytes, node: int, now: int, ttl: int, tags: tuple[bytes, ...] = (), /) -> Operation:
         """Returns a started set."""
 
@@ -791,6 +805,24 @@ class Namespace:
 
     def stats(self) -> dict[str, Any]:
         """Returns the counters by name."""
+
+@final
+class Reads:
+    """Started reads of many keys on one node, which one MGET may answer."""
+
+    def are_gets(self) -> bool:
+        """Returns whether GET is the action of all reads."""
+
+    def replies(self, now: int, epoch: int, replies: list[Any], /) -> list[Any]:
+        """Reports the replies of an MGET.
+
+        Returns:
+            For each key (payload, flags, codec, keep_until) of a hit, None if the key is absent, and
+            False for a read that must be taken and driven by itself.
+        """
+
+    def take(self, at: int, /) -> Operation:
+        """Returns the read of the key with this index, to be driven by itself."""
 
 @final
 class Operation:

@@ -24,7 +24,8 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from shared_rate_limiter import SharedRateLimiter
 from redis import Redis
-limiter = SharedRateLimiter(Redis.from_url(sys.argv[2]), limit=int(sys.argv[3]), window=float(sys.argv[4]), batch=int(sys.argv[5]))
+limit, window, batch = int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
+limiter = SharedRateLimiter(Redis.from_url(sys.argv[2]), limit=limit, window=window, batch=batch)
 for line in sys.stdin:
     count = 0
     while count < int(line) and limiter.allow("a"):
