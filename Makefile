@@ -1,4 +1,4 @@
-# Every target is listed by `make help`; CONTRIBUTING.md says how long each takes.
+# Every target is listed by `make help`; CONTRIBUTING.md has the time that each takes.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -12,11 +12,12 @@ HOST := x86_64-unknown-linux-gnu
 ARGS ?=
 # The stress tests, whose names begin with `stress`: how many times the rounds of `make test`.
 STRESS ?= 20
-# `some TESTS`: fail where a filter matches no test, instead of passing without having tested anything.
+# `some TESTS`: fails where a filter matches no test, instead of passing without a test.
 some = $(1) --list | grep -c ': test$$' >/dev/null || { echo 'no test matches: $(1)' >&2; exit 1; }
 # `need COMMAND,PACKAGE`: installs Debian's package where the command is missing.
 need = command -v $(1) >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(2); }
-# `need_service COMMAND,PACKAGE`: the same for a server, whose package would start it: policy-rc.d forbids that, and it is disabled.
+# `need_service COMMAND,PACKAGE`: the same for a server, whose package would start it: policy-rc.d
+# forbids that, and it is disabled.
 need_service = PATH="$$PATH:/usr/sbin"; command -v $(1) >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	policy=/usr/sbin/policy-rc.d; \
 	[ -e "$$policy" ] || { trap "$$sudo rm -f $$policy" EXIT; printf '\#!/bin/sh\nexit 101\n' | $$sudo tee "$$policy" >/dev/null; $$sudo chmod 755 "$$policy"; }; \
@@ -52,7 +53,7 @@ SHARD ?= 0/100
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## Build the crate, optimised
+build: ## Build the crate, optimized
 	$(CARGO) build --release --workspace
 
 # One after another, cheapest first: `make -j` would only have them wait for the same build lock.
@@ -83,7 +84,7 @@ clippy: ## Lints, as errors
 test-default: ## The tests, the features async, serde and tier2 included
 	$(CARGO) test --workspace --features async,serde,tier2
 
-build-c: ## Build the C library, optimised: libhotset.so and libhotset.a
+build-c: ## Build the C library, optimized: libhotset.so and libhotset.a
 	$(CARGO) build --release -p hotset-c
 
 header-c: ## Write include/hotset.h anew from the sources
@@ -109,7 +110,8 @@ test-python: tools-redis build-python ## The Python wheel on each interpreter: C
 test-freethreaded: ## The Python wheel and its tests on a free-threaded Python (FREETHREADED=/path/to/python3.13t, or else one is built)
 	bindings/python/freethreaded.sh
 
-# Not in `test`: it installs a Debian of the suite that has these interpreters, and needs root and the network.
+# Not in `test`: it installs a Debian of the suite that has these interpreters, and needs root and
+# the network.
 test-python-new: ## The Python wheel and its tests on Debian's newest interpreters, in a chroot (INTERPRETERS="3.14 3.15")
 	$(call need,debootstrap,debootstrap)
 	bindings/python/newest.sh
@@ -124,7 +126,8 @@ tools-redis: ## Install redis-server, redis-sentinel and nginx (Debian), and val
 tools-wrk: ## Install wrk (Debian), which loads the fleet of demo-fleet
 	@$(call need,wrk,wrk)
 
-# Not in `test`, but for the part with one steady server: servers fail here, and what an outage costs is measured.
+# Not in `test`, except for the part with one steady server: servers fail here, and the cost of an
+# outage is measured.
 test-tier2: tools-redis build-python ## The second tier with servers that fail, Sentinel, a cluster, gunicorn, and a race of processes, on the newest interpreter at hand
 	$(NEWEST_PYTHON) -m pip install --quiet --disable-pip-version-check uvicorn==0.54.0 celery==5.7.0
 	$(NEWEST_PYTHON) -m pytest -q -p no:cacheprovider bindings/python/tests/tier2
@@ -160,14 +163,15 @@ bench-python: build-python ## The Python wheel beside functools, dict and cacheb
 	"$$python" bindings/python/bench.py $(ARGS)
 
 # What frees memory is of no concern to the snapshot's files.
-CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/tier2.rs tests/snapshot_%,$(wildcard tests/*.rs)))
+CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/docs.rs tests/words.rs tests/tier2.rs tests/snapshot_%,$(wildcard tests/*.rs)))
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam --lib $(CROSSBEAM_TESTS)
 
 doc: ## The documentation, without a warning
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async,serde,tier2
 
-# The environment of the loom targets and of asan; a target directory each, so that they undo no other build.
+# The environment of the loom targets and of asan; a target directory each, so that they undo no
+# other build.
 test-loom loom: export CARGO_TARGET_DIR = target/loom
 test-loom loom: export RUSTFLAGS = --cfg loom
 test-loom: export LOOM_MAX_PREEMPTIONS = 2
@@ -204,7 +208,8 @@ examples: ## Run the other example programs
 	$(CARGO) run --release --example session_store
 	$(CARGO) run --release --example stampede
 
-# DESTDIR stages what is to be in PREFIX, for packagers. Run as root after `make build-c`, install compiles nothing.
+# DESTDIR stages the files of PREFIX, for packagers. Run as root after `make build-c`, install
+# compiles nothing.
 PREFIX ?= /usr/local
 DESTDIR ?=
 export PREFIX DESTDIR
@@ -241,7 +246,7 @@ bench-cache: ## Microbenchmarks of one cache, by criterion, against the run befo
 bench-compare: ## hotset side by side with quick_cache (ARGS="--quick --peers quick_cache,moka")
 	benches/compare.sh all $(ARGS)
 
-bench-time: ## What a time to live costs, a hit through a loading call, and a herd its neighbours
+bench-time: ## What a time to live costs, a hit through a loading call, and a herd its neighbors
 	benches/compare.sh time $(ARGS)
 
 bench-snapshot: ## What saving and loading costs, beside std::fs and an eager load
@@ -280,8 +285,9 @@ asan: ## The stress tests under AddressSanitizer (a nightly compiler)
 	$(call some,$(STRESS_ASAN))
 	$(STRESS_ASAN) --nocapture
 
-# ThreadSanitizer must see std's synchronization, so that is built, too. Under LeakSanitizer, which is part of AddressSanitizer,
-# what the compiler forgets when a destructor panics is suppressed: the tests that make it count their objects.
+# ThreadSanitizer must see std's synchronization, so that is built, too. Under LeakSanitizer, which
+# is part of AddressSanitizer, leaks of the compiler when a destructor panics are suppressed: the
+# tests that cause them count their objects.
 sanitize: ## Tests of the crate and the C library under Address-, Leak- and ThreadSanitizer (a nightly compiler with rust-src)
 	rustup +nightly component add rust-src
 	LSAN_OPTIONS=suppressions=$(CURDIR)/tests/leaks.supp:fast_unwind_on_malloc=0:malloc_context_size=40 CARGO_TARGET_DIR=target/asan RUSTFLAGS=-Zsanitizer=address \
@@ -291,8 +297,9 @@ sanitize: ## Tests of the crate and the C library under Address-, Leak- and Thre
 	CARGO_TARGET_DIR=target/tsan RUSTFLAGS=-Zsanitizer=thread cargo +nightly build --release -Zbuild-std --target $(HOST) -p hotset-c
 	LIB=$(CURDIR)/target/tsan/$(HOST)/release bindings/c/tests/run.sh tsan
 
-# Slot words and rings hold pointers as numbers: their provenance is exposed, which strict provenance does not know. Tests that are
-# too long for an interpreter are left out, or smaller under `cfg(miri)`; so are backtraces.
+# Slot words and rings hold pointers as numbers: their provenance is exposed, which strict
+# provenance does not know. Tests that are too long for an interpreter are left out, or smaller
+# under `cfg(miri)`; so are backtraces.
 miri: export RUST_BACKTRACE = 0
 miri: ## Small tests under Miri, with both borrow models, the smallest concurrent ones with SEEDS=0..4 (a nightly compiler)
 	rustup +nightly component add miri rust-src
@@ -304,8 +311,8 @@ miri: ## Small tests under Miri, with both borrow models, the smallest concurren
 		MIRIFLAGS="$$flags" $(MIRI) -p hotset-c --lib || exit 1; \
 	done
 
-# `cargo check` does not see arithmetic that overflows on 32 bits: that takes MIR. Nothing is linked, so the C part of a test's
-# dependency need not be compiled (CC=true).
+# `cargo check` does not see arithmetic that overflows on 32 bits: that takes MIR. Nothing is
+# linked, so the C part of a test's dependency need not be compiled (CC=true).
 check-targets: ## Check the crate for 32 and 64 bits, ARM and WebAssembly, and its tests for the first two (rustup installs the targets)
 	rustup target add $(TARGETS) wasm32-unknown-unknown
 	for target in $(TARGETS); do \
@@ -322,8 +329,9 @@ fuzz: ## Run every fuzz target, or those in FUZZ_TARGETS="tier2_frame wheel" (SE
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=8192; \
 	done
 
-# In a copy, beside which the traces are, where there are any: without them the hit ratios are not looked at.
-mutants: ## Change the engine, map, policies and primitives in small ways, and see whether the tests notice (SHARD=0/100 ARGS="--file src/map/*.rs")
+# In a copy, beside which the traces are, where there are any: without them the hit ratios are not
+# checked.
+mutants: ## Change the engine, map, policies and primitives in small ways, and check that the tests fail (SHARD=0/100 ARGS="--file src/map/*.rs")
 	command -v cargo-mutants >/dev/null || $(CARGO) install --locked cargo-mutants
 	mkdir -p target/mutants/copy
 	test ! -d ../shared || ln -sfn "$$(realpath ../shared)" target/mutants/copy/shared

@@ -67,7 +67,5 @@ pub use reader::{Iter, Keys, Reader};
 pub use refresh::RefreshTask;
 pub use stats::{Cause, Stats};
 
-/// The README's examples are tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod doc_tests;

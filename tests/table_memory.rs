@@ -247,7 +247,7 @@ fn threads_insert_while_the_table_shrinks() {
     }
 }
 
-/// Prints what docs/assurance.md quotes.
+/// Prints what docs/explanation/verification.md quotes.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
 #[test]
 #[ignore = "measures: run it alone, with --release --nocapture"]

@@ -1,10 +1,10 @@
-//! Rules about the source text: what may use what, where `unsafe` may be, and how long a file may get.
+//! Rules about the source text: imports, files that may hold `unsafe`, and file sizes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The only files of `src/` with unsafe code. A new one needs a reason, and a reviewer. (What C calls is unsafe all over: see
-/// `bindings/c/src/border.rs`.)
+/// The only files of `src/` with unsafe code. A new one needs a reason, and a reviewer. (Functions
+/// that C calls are unsafe: see `bindings/c/src/ffi.rs`.)
 const UNSAFE: [&str; 27] = [
     "src/engine/core.rs",
     "src/engine/entry.rs",
@@ -51,7 +51,7 @@ fn files(dirs: &[&str]) -> Vec<(String, String)> {
     files_of("rs", dirs)
 }
 
-/// Those whose names end so.
+/// The same for files with the extension `kind`.
 fn files_of(kind: &str, dirs: &[&str]) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
@@ -116,7 +116,7 @@ fn the_map_knows_nothing_of_its_users() {
     assert_eq!(lines(&map, |line| words(line).any(foreign)), [""; 0]);
 }
 
-/// The second tier's core is a protocol: it knows nothing of the engine, and does nothing by itself.
+/// The second tier's core is a protocol: it uses nothing of the engine, and does nothing by itself.
 #[test]
 fn tier2_core_has_no_io_and_no_engine() {
     let core: Vec<_> = files(&["src/tier2"]);

@@ -1,4 +1,4 @@
-//! Encodes and decodes the bytes of a snapshot file, as `docs/snapshot-format.md` describes them.
+//! Encodes and decodes the bytes of a snapshot file, as `docs/reference/snapshot-format.md` describes them.
 //!
 //! The bytes may be hostile: every length is checked before it is used, and decoding allocates
 //! nothing.

@@ -58,7 +58,7 @@
 //! and renamed. A save that fails, panics or is killed leaves the previous file as it was, and once
 //! the new file is in place nothing can fail the save. What a killed process left is removed by the
 //! next save to that path. Two processes may save to one path: the last complete file wins. The
-//! format is described in `docs/snapshot-format.md`.
+//! format is described in `docs/reference/snapshot-format.md`.
 //!
 //! - *Symbolic links* are followed: the file that they lead to is replaced, or created, in its own
 //!   directory. The link stays.

@@ -1,5 +1,5 @@
 //! Makes the checksums of a damaged snapshot right again, so that what lies behind them is tested. Knows the format from
-//! `docs/snapshot-format.md` only, and takes any bytes.
+//! `docs/reference/snapshot-format.md` only, and takes any bytes.
 
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64_with_seed;

@@ -8,6 +8,8 @@
 #![allow(non_camel_case_types)]
 // The header says what a caller must keep to: for all calls in its caveats, and for each in its comment.
 #![allow(clippy::missing_safety_doc)]
+// Comments become those of the header, where names have no backticks.
+#![allow(clippy::doc_markdown)]
 // What C sees is `pub`, wherever it lies: nothing else is.
 #![allow(unreachable_pub)]
 

@@ -50,12 +50,15 @@ the_symbols() {
     echo "symbols: ok, $(wc -l <"$work/exported") functions"
 }
 
-# The README's quickstart, as it is printed there, with the static library.
-the_quickstart() {
-    sed -n '/^```c$/,/^```$/p' "$root/README.md" | sed '/^```/d' >"$work/quickstart.c"
-    cc -std=c11 "${warnings[@]}" -I"$root/include" "$work/quickstart.c" -o "$work/quickstart" "$lib/libhotset.a" -lpthread -lm -ldl
-    [ "$("$work/quickstart")" = "<html>" ] || fail "the README's quickstart"
-    echo "quickstart: ok"
+# The programs of the README and of the tutorial, as they are printed there, with the static library.
+the_quickstarts() {
+    local page
+    for page in README.md docs/tutorials/c-server.md; do
+        sed -n '/^```c$/,/^```$/p' "$root/$page" | sed '/^```/d' >"$work/quickstart.c"
+        cc -std=c11 "${warnings[@]}" -I"$root/include" "$work/quickstart.c" -o "$work/quickstart" "$lib/libhotset.a" -lpthread -lm -ldl
+        [ "$("$work/quickstart")" = "<html>" ] || fail "the C of $page"
+    done
+    echo "quickstarts: ok"
 }
 
 the_exchange() {
@@ -71,7 +74,7 @@ case $mode in
 plain)
     the_header
     the_symbols
-    the_quickstart
+    the_quickstarts
     for name in api callbacks cancel fork threads memory no_memory snapshot; do
         build "$name" -ldl
         "$work/$name" || fail "$name"

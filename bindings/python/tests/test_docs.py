@@ -1,4 +1,4 @@
-"""Runs what is printed: docstrings, the Python of the README, the examples."""
+"""Runs what is printed: docstrings, the Python of the README and of the pages, the examples."""
 
 import doctest
 import importlib
@@ -44,21 +44,30 @@ def test_docstrings_have_examples():
         assert any(test.examples for test in finder.find(public)), public
 
 
-def python_blocks():
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def python_blocks(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def test_the_readme_has_python_near_its_top():
-    head = (ROOT / "README.md").read_text().split("\n## ")[0]
-    assert "```python" in head
+README = ROOT / "README.md"
+# (The pages of adapters, recipes and the second tier are tested with what they need.)
+PAGES = [
+    page
+    for directory in ("tutorials", "how-to", "reference", "explanation")
+    for page in sorted((ROOT / "docs" / directory).glob("*.md"))
+    if python_blocks(page)
+]
 
 
-@pytest.mark.parametrize("number", range(len(python_blocks())))
-def test_the_readmes_python_runs_as_printed(number, tmp_path):
-    program = tmp_path / "readme.py"
-    # (Nothing listens there: what is printed works without a server, and one that runs here is left
-    # alone.)
-    program.write_text(python_blocks()[number].replace("redis://localhost:6379/0", "redis://127.0.0.1:1/0"))
+def test_readme_quickstart_is_short_and_near_the_top():
+    [block] = python_blocks(README)
+    assert len(block.splitlines()) <= 12
+    assert block in README.read_text().split("\n## ")[0]
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
+def test_python_of_a_page_runs_as_printed(page, tmp_path):
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(python_blocks(page)))
     run(program)
 
 

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 /// What a user's thread does next.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// get or get_or_load.
+    /// `get` or `get_or_load`.
     Read(Key, bool),
-    /// get_or_load_many.
+    /// `get_or_load_many`.
     Many(Vec<Key>),
     /// Commits a new version to the source, then invalidates.
     Invalidate(Key),

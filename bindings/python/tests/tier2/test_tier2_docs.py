@@ -16,7 +16,6 @@ from hotset.tier2 import Redis, Unavailable
 
 ROOT = Path(__file__).parents[4]
 PAGE = ROOT / "docs" / "in-front-of-redis.md"
-README = ROOT / "README.md"
 
 
 def run(*command):
@@ -40,15 +39,6 @@ def test_check_of_the_page_names_errors(tmp_path):
     program.write_text((first + check).replace("redis://localhost:6379/0", "redis://127.0.0.1:1/0"))
     done = run(program)
     assert done.returncode == 1 and "no cache server: cannot connect to 127.0.0.1:1" in done.stderr
-
-
-def test_the_readmes_python_runs_with_a_server(server, tmp_path):
-    [block] = (block for block in blocks(README, "python") if "tier2" in block)
-    assert len(block.splitlines()) <= 10
-    program = tmp_path / "readme.py"
-    program.write_text(block.replace("redis://localhost:6379/0", server.url) + "print(product.cache_tier2_stats()['tier2']['loads'])\n")
-    done = run(program)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
 def test_every_block_of_the_page_is_tested():
