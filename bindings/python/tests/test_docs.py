@@ -1,5 +1,6 @@
 """Runs what is printed: docstrings, the Python of the README and of the pages, the examples."""
 
+import ast
 import doctest
 import importlib
 import pkgutil
@@ -38,9 +39,22 @@ def test_docstrings(name):
     assert doctest.testmod(module).failed == 0
 
 
+def test_examples_of_the_stub_run():
+    stub = Path(hotset.__file__).with_name("_hotset.pyi").read_text()
+    examples = [
+        text
+        for node in ast.walk(ast.parse(stub))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ">>>" in (text := ast.get_docstring(node) or "")
+    ]
+    assert examples
+    for text in examples:
+        test = doctest.DocTestParser().get_doctest(text, {}, "stub", None, None)
+        assert doctest.DocTestRunner().run(test).failed == 0
+
+
 def test_docstrings_have_examples():
     finder = doctest.DocTestFinder()
-    for public in (hotset.cached, hotset.lru_cache, hotset.cache, hotset.Cache, hotset.caches):
+    for public in (hotset.cached, hotset.lru_cache, hotset.cache, hotset.Cache, hotset.CacheInfo, hotset.Stats, hotset.caches):
         assert any(test.examples for test in finder.find(public)), public
 
 

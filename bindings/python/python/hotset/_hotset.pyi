@@ -61,6 +61,8 @@ class SnapshotError(Exception):
         >>> import hotset, tempfile
         >>> cache: hotset.Cache[str, int] = hotset.Cache(100)
         >>> with tempfile.NamedTemporaryFile() as file:
+        ...     _ = file.write(bytes(1000))
+        ...     file.flush()
         ...     try:
         ...         cache.load(file.name)
         ...     except hotset.SnapshotError as error:

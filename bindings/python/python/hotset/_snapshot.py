@@ -21,9 +21,16 @@ class SnapshotWarning(UserWarning):
     """A problem with a snapshot after which the program can continue.
 
     Example:
-        >>> import hotset, warnings
-        >>> warnings.simplefilter("error", hotset.SnapshotWarning)  # raise instead
-        >>> warnings.simplefilter("default", hotset.SnapshotWarning)
+        >>> import hotset, tempfile, warnings
+        >>> cache: hotset.Cache[str, object] = hotset.Cache(100)
+        >>> cache.set_many({"a": 1, "b": object()})
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     with tempfile.TemporaryDirectory() as folder:
+        ...         cache.save(f"{folder}/file")  # without "b", which the codec cannot encode
+        1
+        >>> caught[0].category is hotset.SnapshotWarning
+        True
     """
 
 
