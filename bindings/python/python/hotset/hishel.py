@@ -247,7 +247,22 @@ def _chunks_of(stored: _StoredResponse) -> tuple[bytes, ...]:
     return (stored.body,) if stored.body else ()
 
 
-class HotsetStorage(AsyncBaseStorage):
+class _HasStore:
+    """What both storages have: their cache, and its statistics."""
+
+    _store: _Store
+
+    @property
+    def engine(self) -> Cache[Any, Any]:
+        """The `hotset.Cache` that stores the responses, in a format of its own."""
+        return self._store.engine
+
+    def stats(self) -> Stats:
+        """Returns the statistics of the storage (a hit counts two lookups)."""
+        return self._store.engine.stats()
+
+
+class HotsetStorage(_HasStore, AsyncBaseStorage):
     """Stores the responses of hishel's asynchronous clients and ASGI middleware in memory.
 
     It may be used in any event loop.
@@ -340,17 +355,8 @@ class HotsetStorage(AsyncBaseStorage):
         """
         self._store.remove(id)
 
-    @property
-    def engine(self) -> Cache[Any, Any]:
-        """The `hotset.Cache` that stores the responses, in a format of its own."""
-        return self._store.engine
 
-    def stats(self) -> Stats:
-        """Returns the statistics of the storage (a hit counts two lookups)."""
-        return self._store.engine.stats()
-
-
-class SyncHotsetStorage(BaseStorage):
+class SyncHotsetStorage(_HasStore, BaseStorage):
     """Stores the responses of hishel's synchronous clients, for httpx and requests, in memory.
 
     It may be used by any thread. It and a `HotsetStorage` of the same `name` store the same
@@ -426,15 +432,6 @@ class SyncHotsetStorage(BaseStorage):
             id: The id of the entry.
         """
         self._store.remove(id)
-
-    @property
-    def engine(self) -> Cache[Any, Any]:
-        """The `hotset.Cache` that stores the responses, in a format of its own."""
-        return self._store.engine
-
-    def stats(self) -> Stats:
-        """Returns the statistics of the storage (a hit counts two lookups)."""
-        return self._store.engine.stats()
 
 
 # --- One call of the app for concurrent requests of a cold key.

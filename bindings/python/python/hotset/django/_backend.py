@@ -277,22 +277,6 @@ class HotsetCache(Backend):
         """Behaves like `incr`, for asyncio."""
         return self.incr(key, delta, version)
 
-    def decr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """Subtracts `delta` from the value for `key`, atomically. The timeout stays.
-
-        Args:
-            key: The key.
-            delta: The number to subtract.
-            version: The version of the key; None for that of the alias.
-
-        Returns:
-            The difference.
-
-        Raises:
-            ValueError: The key is absent.
-        """
-        return self.incr(key, -delta, version)
-
     async def adecr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
         """Behaves like `decr`, for asyncio."""
         return self.decr(key, delta, version)
@@ -326,22 +310,6 @@ class HotsetCache(Backend):
     async def aincr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
         """Behaves like `incr_version`, for asyncio."""
         return self.incr_version(key, delta, version)
-
-    def decr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """Moves the value for `key` to the version `version - delta`. The timeout stays.
-
-        Args:
-            key: The key.
-            delta: The number to subtract from the version.
-            version: The version of the key; None for that of the alias.
-
-        Returns:
-            The new version.
-
-        Raises:
-            ValueError: The key is absent.
-        """
-        return self.incr_version(key, -delta, version)
 
     async def adecr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
         """Behaves like `decr_version`, for asyncio."""

@@ -75,6 +75,42 @@ class Backend(BaseCache):
         """
         raise NotImplementedError
 
+    # --- Numbers and versions.
+
+    def decr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
+        """Subtracts `delta` from the value for `key`, as `incr` adds it. The timeout stays.
+
+        Args:
+            key: The key.
+            delta: The number to subtract.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            The difference.
+
+        Raises:
+            ValueError: The key is absent.
+            Unavailable: Of a `TieredCache`: the server did not answer; it may have counted, or not.
+        """
+        return self.incr(key, -delta, version)
+
+    def decr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
+        """Moves the value for `key` to the version `version - delta`, as `incr_version` does.
+
+        Args:
+            key: The key.
+            delta: The number to subtract from the version.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            The new version.
+
+        Raises:
+            ValueError: The key is absent.
+            Unavailable: Of a `TieredCache`: the server did not answer.
+        """
+        return self.incr_version(key, -delta, version)
+
     # --- Keys: those of `make_and_validate_key`, built in one step if the key function is Django's.
 
     def _set_head(self) -> None:

@@ -335,25 +335,6 @@ class TieredCache(Backend):
             raise ValueError(f"Key '{key}' not found")
         return self._format.thaw(stored)
 
-    def decr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """Subtracts `delta` from the value for `key`, atomically over all processes.
-
-        The timeout stays.
-
-        Args:
-            key: The key.
-            delta: The number to subtract.
-            version: The version of the key; None for that of the alias.
-
-        Returns:
-            The difference.
-
-        Raises:
-            ValueError: The key is absent.
-            Unavailable: The server did not answer: it may have counted, or not.
-        """
-        return self.incr(key, -delta, version)
-
     async def adecr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
         """Behaves like `decr`, for asyncio."""
         return await self.aincr(key, -delta, version)
@@ -400,25 +381,6 @@ class TieredCache(Backend):
             await self._tier.aset(new, stored, ttl, tags=self._own_tags)
             await self._tier.adelete(old)
         return version + delta
-
-    def decr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """Moves the value for `key` to the version `version - delta`.
-
-        The timeout stays; tags do not.
-
-        Args:
-            key: The key.
-            delta: The number to subtract from the version.
-            version: The version of the key; None for that of the alias.
-
-        Returns:
-            The new version.
-
-        Raises:
-            ValueError: The key is absent.
-            Unavailable: The server did not answer.
-        """
-        return self.incr_version(key, -delta, version)
 
     async def adecr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
         """Behaves like `decr_version`, for asyncio."""
