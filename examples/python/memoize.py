@@ -64,7 +64,7 @@ def main() -> None:
     for line in wrapped(tuple(TEXT), 46):
         print(f"    {line}")
 
-    print("\nA page rendered for each width, 40 kept; half of all requests are a crawler's:")
+    print("\nA page rendered for each width, 40 cached; half of all requests are a crawler's:")
     decorators: dict[str, Any] = {
         "functools.lru_cache": functools_lru_cache(maxsize=40),
         "hotset.lru_cache": hotset.lru_cache(maxsize=40),

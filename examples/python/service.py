@@ -65,15 +65,15 @@ async def main() -> None:
         clients[0].cancel()
         answers = await asyncio.gather(*clients, return_exceptions=True)
         served = [text for text in answers if isinstance(text, str)]
-        print(f"{len(served)} clients served with {set(served)}, 1 hung up; the source was asked {len(asked)} time(s)")
+        print(f"{len(served)} clients served with {set(served)}, 1 hung up; {len(asked)} request(s) to the source")
 
         await asyncio.sleep(0.25)
         start = asyncio.get_running_loop().time()
         text = await ask(port, "EUR")
         took = asyncio.get_running_loop().time() - start
-        print(f"past its time it is served at once ({text} in {took * 1000:.0f} ms), and loaded anew behind that")
+        print(f"after its ttl it is returned immediately ({text} in {took * 1000:.0f} ms), and reloaded in the background")
         await asyncio.sleep(0.1)
-        print(f"the source was asked {len(asked)} time(s)")
+        print(f"{len(asked)} request(s) to the source")
 
         down = True
         await asyncio.sleep(0.6)

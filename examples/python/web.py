@@ -62,14 +62,14 @@ def demonstrate(url: str) -> None:
         answers = list(pool.map(ask, [7] * 64))
         took = time.perf_counter() - start
         assert all(answer == {"number": 7, "price": 22} for answer in answers)
-        report(f"64 requests at once for one cold product, {took:.2f} s:", url)
+        report(f"64 concurrent requests of one cold product, {took:.2f} s:", url)
 
         list(pool.map(ask, [number % 5 for number in range(500)]))
         report("500 requests for 5 products:", url)
 
         time.sleep(1.2)
         list(pool.map(ask, [number % 5 for number in range(100)]))
-        report("1.2 s later their time is over, and 100 requests ask for them again:", url)
+        report("1.2 s later the products have expired, and 100 requests read them again:", url)
 
 
 def main() -> None:

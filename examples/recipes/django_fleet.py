@@ -111,7 +111,7 @@ def main(url: str, database: str, *, is_second: bool) -> None:
         begin = time.monotonic()
         assert product(tea.pk).cents == 350
         while other(tea.pk) != 350:
-            assert time.monotonic() < begin + 30, "the other worker was not told"
+            assert time.monotonic() < begin + 30, "the other worker was not notified"
         print("after the commit: both see 350")
 
         try:

@@ -63,7 +63,7 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    print(f"20 calls at once: {sum(allowed)} allowed")
+    print(f"20 calls in a burst: {sum(allowed)} allowed")
     assert sum(allowed) == 5
     now[0] += 0.35
     later = [limiter.allow("a") for _ in range(10)]

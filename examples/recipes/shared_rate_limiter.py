@@ -169,7 +169,7 @@ def main() -> None:
                     time.sleep(0.01)
                 allowed = processes(path, calls=400)
                 asked = connect(path).info("commandstats")["cmdstat_evalsha"]["calls"]
-                print(f"1,600 calls of 4 processes: {sum(allowed)} allowed, Redis was asked {asked} times")
+                print(f"1,600 calls of 4 processes: {sum(allowed)} allowed, {asked} requests to Redis")
                 assert sum(allowed) == 100 and asked <= 100 / 10 + 4 * 2
             finally:
                 server.terminate()
