@@ -9,7 +9,7 @@ use crate::map::Header;
 use crate::negative::Failures;
 use crate::prim::sync::Ordering;
 use crate::reader::{Iter, Keys, Reader, Scan};
-use crate::reclaim::{Brief, Guard};
+use crate::reclaim::{FastGuard, Guard};
 use crate::refresh::Runner;
 use crate::snapshot::{AutoSnapshotter, SnapshotSlot};
 use crate::stats::Stats;
@@ -261,14 +261,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hash = self.0.hash(key);
         let mut found = None;
-        let guard = self.0.engine.pin_briefly();
+        let guard = self.0.engine.pin_fast();
         if let Some(guard) = &guard {
             match self.0.lookup_fast(key, hash, guard.guard()) {
                 Ok(entry) => return entry.map(|entry| read(&entry.value)),
                 Err(some) => found = some,
             }
         }
-        self.get_slow(key, guard.map(Brief::into_guard), hash, found, read)
+        self.get_slow(key, guard.map(FastGuard::into_guard), hash, found, read)
     }
 
     /// Completes a `get_with` that the fast path could not, and all hits of a cache with an expiration. Out of line, so that it
@@ -550,7 +550,7 @@ impl<K, V, S> Cache<K, V, S> {
             rejections: published.rejections.load(Ordering::Relaxed),
             ..Stats::default()
         };
-        self.0.flights.count(&mut stats);
+        self.0.flights.fill_stats(&mut stats);
         stats
     }
 

@@ -1,107 +1,123 @@
-//! One loader per key at a time: who comes while a key is being loaded waits for that load.
+//! Single flight: one loader per key at a time. A caller that misses a key that is being loaded
+//! waits for that load.
 //!
-//! A flight that nobody meets is only an entry in a table, for which its leader visits the table twice. Who meets it, to wait
-//! for it or to overtake it, first makes a shared [`Flight`] of the entry. All that is decided under the table's lock: once
-//! the leader has taken its entry out, nobody can meet it any more, and if nobody has, there is nothing to tell anyone.
+//! Main types: [`Flights`] (all loads of a cache), [`Leader`] (the caller that runs the loader),
+//! [`Flight`] (a load that other callers share), [`Joined`] (the result of joining), [`ActorId`] (a
+//! thread or a future that leads or waits).
 //!
-//! The table is in lanes, by hash. A lane's lock is held for a few instructions and never while user code runs: flights are
-//! found by hash under the lock, and keys are compared and dropped outside it.
+//! # States
+//!
+//! A load is an entry of a shard's table, an [`InFlight`]. It is *unshared* until another caller
+//! joins or invalidates it, which makes a [`Flight`] of it (*shared*). Its leader takes it out of
+//! the table once the map has decided about the entry (*left*), and gives the waiters an
+//! [`Outcome`] (*completed*; *abandoned* if the loader panicked or its future was dropped). An
+//! invalidation marks a shared flight as *invalidated*: its value enters no map, and serves no
+//! caller that comes later.
+//!
+//! An unshared load costs two visits of the table. Sharing is decided under the shard's lock: once
+//! the leader has taken its entry out, no caller can share it any more. If none has, there are no
+//! waiters to notify.
+//!
+//! # Invariants
+//!
+//! Numbers are those of ARCHITECTURE.md, section 4.
+//! - 18: at most one flight per key is open.
+//! - 19: a flight leaves its shard after the map has decided about its entry, and before listeners
+//!   run. So a caller that misses the flight finds the entry, and a listener may load the same key.
+//! - 20: of a load and an invalidation, at least one sees the other.
+//! - 21: no wake-up of a waiting thread or task is lost.
+//!
+//! # Why an invalidation beats a load
+//!
+//! Three pairs of accesses ensure invariant 20:
+//! - Source: the leader opens its flight, fences, and reads the source; the caller of an
+//!   invalidation changes the source, fences, and checks for flights.
+//! - Claim: the leader claims a slot in the map, fences, and checks for the mark; an invalidation
+//!   marks the flight, fences, and kills or removes the entry.
+//! - Exit: the leader commits, then leaves the shard (Release); an invalidation that finds the
+//!   shard empty (Acquire) finds the entry in the map.
+//!
+//! # Locks
+//!
+//! The table is in shards, by hash. A shard's lock is held for a few instructions, and never while
+//! user code runs (invariant 10): flights are found by hash under the lock; keys are compared and
+//! dropped outside it. `shared` has the flights that callers share, `deadlock` finds wait cycles,
+//! `tasks` and `wakers` are for futures.
 #![forbid(unsafe_code)]
 
 mod deadlock;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod shared;
+#[cfg(feature = "async")]
+mod tasks;
 #[cfg(feature = "async")]
 mod wakers;
 
 use crate::prim::clock;
-use crate::prim::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
+use crate::prim::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, fence};
 use crate::stats::Stats;
-use deadlock::{WaitState, Waiting};
 use hashbrown::HashTable;
-use std::any::Any;
+use shared::lock;
 use std::mem;
-use std::sync::{OnceLock, PoisonError};
+use std::sync::OnceLock;
 
-pub(crate) use deadlock::{ActorId, fork_child};
+pub(crate) use deadlock::{ActorId, Reentrant, fork_child};
+pub(crate) use shared::{Flight, Outcome};
 
-/// How a load ended.
-pub(crate) enum Outcome<V> {
-    Loaded(V),
-    /// The loader's error, of whatever type.
-    Failed(std::sync::Arc<dyn Any + Send + Sync>),
-    /// The loader panicked, or its future was dropped before it was done.
-    Abandoned,
-}
-
-/// One load of one key, as the table holds it.
+/// A load of a key, as the table holds it.
 struct InFlight<K, V> {
     hash: u64,
-    /// No two flights of a lane have the same.
+    /// Unique among the loads of the shard.
     number: u64,
     leader: ActorId,
-    key: Key<K, V>,
+    sharing: Sharing<K, V>,
 }
 
-enum Key<K, V> {
-    /// Nobody has met the flight.
-    Alone(K),
-    Met(Arc<Flight<K, V>>),
-    /// On its way from the one to the other.
-    Moving,
+/// The key of a load, by itself or in a flight that others share.
+enum Sharing<K, V> {
+    /// No other caller has joined or invalidated the load.
+    Unshared(K),
+    /// Another caller has.
+    Shared(Arc<Flight<K, V>>),
+    /// Between the two, while the shard's lock is held.
+    Converting,
 }
 
-/// One load of one key, as those see it who meet it.
-pub(crate) struct Flight<K, V> {
-    hash: u64,
-    key: K,
-    leader: ActorId,
-    /// An invalidation came after the load began: its value must not enter the cache, nor serve later callers.
-    invalidated: AtomicBool,
-    outcome: OnceLock<Outcome<V>>,
-    done: Mutex<Done>,
-    wait_state: WaitState,
-    landed: Condvar,
-}
+/// Maximum number of shards of a cache, so that loads of different keys seldom need the same lock.
+/// Small caches have fewer.
+const MAX_SHARDS: u64 = 16;
 
-/// Whether a flight has landed, and the tasks to be woken when it does.
-#[derive(Default)]
-struct Done {
-    landed: bool,
-    #[cfg(feature = "async")]
-    wakers: wakers::Wakers,
-}
-
-/// The most lanes of a cache, so that loads of different keys seldom need the same lock. Small caches have fewer.
-const LANES: u64 = 16;
-
-/// The loads that are going on of some of the keys, on cache lines of their own.
+/// The loads in flight of some of the keys, on cache lines of their own.
 #[repr(align(64))]
 struct Shard<K, V> {
-    /// The size of `table`, so that invalidations need no lock while nothing is being loaded. Written under the lock.
+    /// The size of `table`, so that invalidations need no lock while the shard has no loads.
+    /// Written under the lock.
     active: AtomicUsize,
-    /// How many flights were met so far. Written under the lock.
+    /// Number of loads that became shared so far. Written under the lock.
     share_count: AtomicU64,
-    /// How many callers were to wait for another's load.
+    /// Number of calls that waited for another caller's load.
     waits: AtomicU64,
-    state: Mutex<State<K, V>>,
+    state: Mutex<ShardState<K, V>>,
 }
 
-/// The open flights of a lane. The first needs no hashing, and no memory of its own: mostly there is no other.
+/// The loads in flight of a shard. The first needs no hashing and no memory of its own: mostly it
+/// is the only one.
 struct Table<K, V> {
     first: Option<InFlight<K, V>>,
     others: HashTable<InFlight<K, V>>,
 }
 
-struct State<K, V> {
+/// The fields under a shard's lock.
+struct ShardState<K, V> {
     table: Table<K, V>,
     next_number: u64,
-    /// The leader of the flight that left last.
+    /// The leader of the load that left last.
     last: ActorId,
     counts: Counts,
 }
 
-/// What the loads that have ended came to.
+/// Statistics of the loads that have ended.
 #[derive(Default)]
 struct Counts {
     loads: u64,
@@ -118,49 +134,46 @@ impl Counts {
     }
 }
 
-/// All loads that are going on in a cache.
+/// All loads in flight of a cache.
 pub(crate) struct Flights<K, V> {
-    /// Made for the first load; a power of two.
+    /// Allocated for the first load; a power of two.
     shards: OnceLock<Box<[Shard<K, V>]>>,
-    lane_count: usize,
+    shard_count: usize,
 }
 
-/// What a caller that missed a key is to do.
-pub(crate) enum Role<'f, K, V> {
-    /// Load it.
+/// The part of a caller that joined the load of a key it missed.
+pub(crate) enum Joined<'f, K, V> {
+    /// It leads: it loads the key.
     Lead {
         leader: Leader<'f, K, V>,
-        /// Another thread's load of the key may have landed since this one missed it: look again, or it would load what was
-        /// just loaded. (If no flight has left the lane since this thread's last one, which it led before, none has.)
+        /// Another thread may have completed a load of the key after this caller missed it. Then
+        /// the caller checks the map again, or it would load what was just loaded. (False if no
+        /// load has left the shard since this thread's last one: that one came before the miss.)
         recheck: bool,
     },
-    /// Wait for another's load.
+    /// It waits for another caller's load.
     Wait(Arc<Flight<K, V>>),
 }
 
-/// No user code runs under these locks, so nothing can be half changed when one is poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl<K, V> Key<K, V> {
+impl<K, V> Sharing<K, V> {
+    /// Returns the flight, if the load is shared.
     fn shared(&self) -> Option<&Arc<Flight<K, V>>> {
         match self {
-            Self::Met(flight) => Some(flight),
+            Self::Shared(flight) => Some(flight),
             _ => None,
         }
     }
 }
 
 impl<K, V> InFlight<K, V> {
-    /// The flight as others see it, and whether this call is the first to ask for it.
+    /// Returns the flight, which this makes if the load is unshared, and whether it did.
     fn share(&mut self) -> (Arc<Flight<K, V>>, bool) {
-        let (flight, first) = match mem::replace(&mut self.key, Key::Moving) {
-            Key::Alone(key) => (Arc::new(Flight::new(self.hash, key, self.leader)), true),
-            Key::Met(flight) => (flight, false),
-            Key::Moving => unreachable!("the lock is held until it has moved"),
+        let (flight, first) = match mem::replace(&mut self.sharing, Sharing::Converting) {
+            Sharing::Unshared(key) => (Arc::new(Flight::new(self.hash, key, self.leader)), true),
+            Sharing::Shared(flight) => (flight, false),
+            Sharing::Converting => unreachable!("the lock is held until it has moved"),
         };
-        self.key = Key::Met(flight.clone());
+        self.sharing = Sharing::Shared(flight.clone());
         (flight, first)
     }
 }
@@ -172,22 +185,23 @@ impl<K, V> Table<K, V> {
     }
 
     #[inline]
-    fn insert(&mut self, open: InFlight<K, V>) {
+    fn insert(&mut self, in_flight: InFlight<K, V>) {
         if self.first.is_none() {
-            self.first = Some(open);
+            self.first = Some(in_flight);
         } else {
-            self.insert_other(open);
+            self.insert_other(in_flight);
         }
     }
 
     #[inline(never)]
-    fn insert_other(&mut self, open: InFlight<K, V>) {
-        self.others.insert_unique(open.hash, open, |open| open.hash);
+    fn insert_other(&mut self, in_flight: InFlight<K, V>) {
+        self.others
+            .insert_unique(in_flight.hash, in_flight, |in_flight| in_flight.hash);
     }
 
     #[inline]
     fn remove(&mut self, hash: u64, number: u64) -> Option<InFlight<K, V>> {
-        if self.first.as_ref().is_some_and(|open| open.number == number) {
+        if self.first.as_ref().is_some_and(|in_flight| in_flight.number == number) {
             self.first.take()
         } else {
             self.remove_other(hash, number)
@@ -196,13 +210,14 @@ impl<K, V> Table<K, V> {
 
     #[inline(never)]
     fn remove_other(&mut self, hash: u64, number: u64) -> Option<InFlight<K, V>> {
-        let found = self.others.find_entry(hash, |open| open.number == number);
-        found.ok().map(|open| open.remove().0)
+        let found = self.others.find_entry(hash, |in_flight| in_flight.number == number);
+        found.ok().map(|in_flight| in_flight.remove().0)
     }
 
+    /// Returns the loads with this hash.
     fn with_hash(&mut self, hash: u64) -> impl Iterator<Item = &mut InFlight<K, V>> {
         let all = self.first.iter_mut().chain(self.others.iter_hash_mut(hash));
-        all.filter(move |open| open.hash == hash)
+        all.filter(move |in_flight| in_flight.hash == hash)
     }
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut InFlight<K, V>> {
@@ -216,7 +231,7 @@ impl<K, V> Shard<K, V> {
             active: AtomicUsize::new(0),
             share_count: AtomicU64::new(0),
             waits: AtomicU64::new(0),
-            state: Mutex::new(State {
+            state: Mutex::new(ShardState {
                 table: Table {
                     first: None,
                     others: HashTable::new(),
@@ -228,34 +243,47 @@ impl<K, V> Shard<K, V> {
         }
     }
 
-    /// Whether no flight is open.
+    /// Returns whether the shard has no loads.
     #[inline]
     fn is_empty(&self) -> bool {
-        // Acquire pairs with the Release in `leave`: who sees that a load is over sees what it did to the map. That one has
-        // begun is seen through the fences; who acts on it takes the lock.
+        // Acquire pairs with the Release in `leave_table`: a thread that sees that a load has left
+        // sees what it did to the map (invariant 20, exit). That a load has begun is seen through
+        // the fences; a thread that acts on it takes the lock.
         self.active.load(Ordering::Acquire) == 0
     }
 
-    /// Begins a flight.
+    /// Begins a load, which the caller leads. Takes the guard of this shard's lock.
     #[inline]
-    fn begin(&self, mut state: MutexGuard<'_, State<K, V>>, hash: u64, key: K, leader: ActorId) -> Role<'_, K, V> {
+    fn begin(
+        &self,
+        mut state: MutexGuard<'_, ShardState<K, V>>,
+        hash: u64,
+        key: K,
+        leader: ActorId,
+    ) -> Joined<'_, K, V> {
         let number = state.next_number;
         state.next_number += 1;
+        // Only a load that left after the caller missed the key can have loaded it since. This
+        // thread's own last load left before that.
         let recheck = state.last != leader && state.last != ActorId::NONE;
-        let key = Key::Alone(key);
-        let open = InFlight {
+        let sharing = Sharing::Unshared(key);
+        let in_flight = InFlight {
             hash,
             number,
             leader,
-            key,
+            sharing,
         };
-        state.table.insert(open);
-        // Relaxed: see the fence.
+        state.table.insert(in_flight);
+        // Relaxed: the fence below orders it.
         self.active
             .store(self.active.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        // Under the lock: a later count means that a load of this shard became shared since, maybe
+        // this one.
         let share_count = self.share_count.load(Ordering::Relaxed);
         drop(state);
-        fence(Ordering::SeqCst); // partner: the fence before `invalidate_fenced`, and that in `invalidate_all`
+        // Invariant 20, source: the load is in the table before its loader reads the source.
+        // Partners: the fence before `invalidate_fenced`, and the first one in `invalidate_all`.
+        fence(Ordering::SeqCst);
         let leader = Leader {
             shard: self,
             hash,
@@ -263,49 +291,51 @@ impl<K, V> Shard<K, V> {
             share_count,
             counts: Counts::default(),
             begun: 0,
-            gone: None,
+            removed: None,
         };
-        Role::Lead { leader, recheck }
+        Joined::Lead { leader, recheck }
     }
 
-    /// Meets some flights of this lane, whose lock the caller holds.
+    /// Shares some loads of this shard, whose lock the caller holds, and counts those that were
+    /// unshared.
     fn share<'o>(&self, some: impl Iterator<Item = &'o mut InFlight<K, V>>) -> Vec<Arc<Flight<K, V>>>
     where
         K: 'o,
         V: 'o,
     {
         let mut first_shares = 0;
-        let shared = some.map(|open| {
-            let (flight, first) = open.share();
+        let shared = some.map(|in_flight| {
+            let (flight, first) = in_flight.share();
             first_shares += u64::from(first);
             flight
         });
         let shared = shared.collect();
         if first_shares > 0 {
+            // The leaders compare this count, and take the lock only if it has changed.
             let before = self.share_count.load(Ordering::Relaxed);
             self.share_count.store(before + first_shares, Ordering::Relaxed);
         }
         shared
     }
 
-    /// Meets the flights with this hash.
+    /// Shares the loads with this hash.
     #[cold]
-    fn share_hash(&self, state: &mut State<K, V>, hash: u64) -> Vec<Arc<Flight<K, V>>> {
+    fn share_hash(&self, state: &mut ShardState<K, V>, hash: u64) -> Vec<Arc<Flight<K, V>>> {
         self.share(state.table.with_hash(hash))
     }
 }
 
 impl<K, V> Flights<K, V> {
-    /// For a cache of this capacity, in whatever unit.
+    /// Returns the loads of a cache of this capacity, in its unit.
     pub(crate) fn new(capacity: u64) -> Self {
         Self {
             shards: OnceLock::new(),
-            lane_count: (capacity / 64).clamp(1, LANES).next_power_of_two() as usize,
+            shard_count: (capacity / 64).clamp(1, MAX_SHARDS).next_power_of_two() as usize,
         }
     }
 
-    /// Completes the statistics with what the loads came to.
-    pub(crate) fn count(&self, stats: &mut Stats) {
+    /// Fills in the statistics of loads.
+    pub(crate) fn fill_stats(&self, stats: &mut Stats) {
         let mut sum = Counts::default();
         for shard in self.shards.get().iter().flat_map(|shards| shards.iter()) {
             sum.add(&lock(&shard.state).counts);
@@ -315,23 +345,26 @@ impl<K, V> Flights<K, V> {
         stats.load_time = clock::duration(sum.ticks);
     }
 
+    /// Returns the shards, which the first call allocates.
     #[inline]
     fn shards(&self) -> &[Shard<K, V>] {
         self.shards
-            .get_or_init(|| (0..self.lane_count).map(|_| Shard::new()).collect())
+            .get_or_init(|| (0..self.shard_count).map(|_| Shard::new()).collect())
     }
 
+    /// Returns the shard of a hash.
     #[inline]
     fn shard(shards: &[Shard<K, V>], hash: u64) -> &Shard<K, V> {
-        // A lane's table goes by the highest and the lowest bits.
+        // Not the highest and the lowest bits, which the shard's hash table uses.
         &shards[(hash >> 40) as usize & (shards.len() - 1)]
     }
 
-    /// Joins the flight of the key, or begins one, led by `actor`.
+    /// Joins the load of the key if there is one. Begins one otherwise, led by `actor`.
     #[inline]
-    pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: K, actor: ActorId) -> Role<'_, K, V> {
+    pub(crate) fn join(&self, hash: u64, equal: impl Fn(&K) -> bool, key: K, actor: ActorId) -> Joined<'_, K, V> {
         let shard = Self::shard(self.shards(), hash);
         let state = lock(&shard.state);
+        // The fast path: no keys to compare, so the lock is taken once.
         if state.table.is_empty() {
             return shard.begin(state, hash, key, actor);
         }
@@ -339,64 +372,80 @@ impl<K, V> Flights<K, V> {
         Self::join_busy(shard, hash, equal, key, actor)
     }
 
+    /// [`join`](Self::join) in a shard that has loads.
     #[inline(never)]
-    fn join_busy(shard: &Shard<K, V>, hash: u64, equal: impl Fn(&K) -> bool, key: K, actor: ActorId) -> Role<'_, K, V> {
+    fn join_busy(
+        shard: &Shard<K, V>,
+        hash: u64,
+        equal: impl Fn(&K) -> bool,
+        key: K,
+        actor: ActorId,
+    ) -> Joined<'_, K, V> {
         let mut seen = Vec::new();
         loop {
             let mut state = lock(&shard.state);
             let shared = shard.share_hash(&mut state, hash);
-            // Those that others began since the last look may be for this key.
+            // Loads that other callers began since the last pass may be for this key. If all were
+            // compared, none is: begin one, under the same lock (invariant 18).
             if shared.iter().all(|one| seen.iter().any(|old| Arc::ptr_eq(old, one))) {
                 let lead = shard.begin(state, hash, key, actor);
-                drop((seen, shared)); // now: if a key's destructor panics, the leader is dropped too
+                // Dropped here: if a key's destructor panics, the leader is dropped too.
+                drop((seen, shared));
                 return lead;
             }
             drop(state);
+            // Outside the lock: `equal` is user code (invariant 10).
             if let Some(flight) = shared.iter().find(|flight| equal(&flight.key)) {
                 shard.waits.fetch_add(1, Ordering::Relaxed);
-                return Role::Wait(flight.clone());
+                return Joined::Wait(flight.clone());
             }
             seen = shared;
         }
     }
 
-    /// Tells loads of the key that they have been overtaken. Returns whether there were any: then a pending insertion of
-    /// theirs must be killed in the map, after this.
+    /// Marks loads of the key as invalidated. Returns whether there were any: then the caller must
+    /// afterwards kill their pending insertions in the map.
     #[inline]
     pub(crate) fn invalidate(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
-        // Partner: the fence in `join`. The caller has changed the load's source: either the load sees that, or it is seen
-        // here. (A source behind a mutex would order this by itself; one made of atomics does not.)
+        // Partner: the fence in `Shard::begin`. The caller has changed the source of the load.
+        // Either the load sees that, or it is seen here (invariant 20, source). A source behind a
+        // mutex would order this by itself; one made of atomics does not.
         fence(Ordering::SeqCst);
         self.invalidate_fenced(hash, equal)
     }
 
-    /// [`invalidate`](Self::invalidate) for a caller that has executed a SeqCst fence since the load's source was changed, so
-    /// since it was called: `pin_fenced` is one.
+    /// [`invalidate`](Self::invalidate) for a caller that has executed a SeqCst fence since the
+    /// source was changed, so within the call: `pin_fenced` is one.
     #[inline]
     pub(crate) fn invalidate_fenced(&self, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
-        // Lanes that are not there yet are empty, to the fences too: whoever makes them begins a flight after it.
+        // Shards that are not allocated yet are empty, for the fences too: the thread that
+        // allocates them begins a load afterwards.
         let Some(shards) = self.shards.get() else { return false };
         let shard = Self::shard(shards, hash);
         !shard.is_empty() && Self::invalidate_shared(shard, hash, equal)
     }
 
+    /// [`invalidate_fenced`](Self::invalidate_fenced) in a shard that has loads.
     #[cold]
     fn invalidate_shared(shard: &Shard<K, V>, hash: u64, equal: impl Fn(&K) -> bool) -> bool {
         let shared = shard.share_hash(&mut lock(&shard.state), hash);
         let mut any = false;
         for flight in shared.iter().filter(|flight| equal(&flight.key)) {
+            // Relaxed: the fence below orders it.
             flight.invalidated.store(true, Ordering::Relaxed);
             any = true;
         }
-        // Partner: the fence in `Leader::invalidated`. Either the leader sees the meeting and the mark, or the caller, who
-        // goes on to the map, sees the leader's claim there.
+        // Partner: the fence in `Leader::invalidated`. Either the leader sees the share count and
+        // the mark, or the caller, which continues in the map, sees the leader's claim there
+        // (invariant 20, claim).
         fence(Ordering::SeqCst);
         any
     }
 
-    /// Tells all loads that they have been overtaken, and calls `kill` for each, with no lock held.
+    /// Marks all loads as invalidated, and calls `kill` for each, with no lock held.
     pub(crate) fn invalidate_all(&self, mut kill: impl FnMut(u64, &K)) {
-        fence(Ordering::SeqCst); // as in `invalidate`
+        // As in `invalidate`.
+        fence(Ordering::SeqCst);
         let mut all = Vec::new();
         for shard in self.shards.get().iter().flat_map(|shards| shards.iter()) {
             if !shard.is_empty() {
@@ -406,36 +455,38 @@ impl<K, V> Flights<K, V> {
         for flight in &all {
             flight.invalidated.store(true, Ordering::Relaxed);
         }
-        fence(Ordering::SeqCst); // as in `invalidate_shared`
+        // As in `invalidate_shared`.
+        fence(Ordering::SeqCst);
         for flight in &all {
             kill(flight.hash, &flight.key);
         }
     }
 }
 
-/// The caller that runs the loader. If it is dropped without an outcome (the loader panicked, or its future was dropped),
-/// the load is abandoned.
+/// The caller that runs the loader. Dropped without an outcome (the loader panicked, or its future
+/// was dropped), it abandons the load.
 pub(crate) struct Leader<'f, K, V> {
     shard: &'f Shard<K, V>,
     hash: u64,
     number: u64,
-    /// The lane's, when this flight was begun.
+    /// The shard's count when this load began.
     share_count: u64,
+    /// Added to the shard's when the load leaves it.
     counts: Counts,
     /// The time when the load began, if it is not a closure.
     begun: u64,
-    /// What the table held, once the flight has left it.
-    gone: Option<Key<K, V>>,
+    /// What the table held, once the load has left it.
+    removed: Option<Sharing<K, V>>,
 }
 
-/// A loader that runs; counted when it ends, however it does.
-struct Running<'c> {
+/// Counts and times a loader that runs, however it ends.
+struct LoadTimer<'c> {
     counts: &'c mut Counts,
     begun: u64,
     ok: bool,
 }
 
-impl Drop for Running<'_> {
+impl Drop for LoadTimer<'_> {
     #[inline]
     fn drop(&mut self) {
         self.counts.ticks = clock::now().saturating_sub(self.begun);
@@ -445,22 +496,23 @@ impl Drop for Running<'_> {
 }
 
 impl<'f, K, V> Leader<'f, K, V> {
-    /// A loader begins to run. It is counted when the flight leaves the table; as failed unless it says otherwise.
+    /// Starts to time a loader. It is counted when the load leaves the table: as failed, unless
+    /// `ok` is set.
     #[inline]
-    fn running(&mut self) -> Running<'_> {
-        Running {
+    fn start_timer(&mut self) -> LoadTimer<'_> {
+        LoadTimer {
             counts: &mut self.counts,
             begun: clock::now(),
             ok: false,
         }
     }
 
-    /// Runs the loader.
+    /// Runs the loader, and counts and times it.
     #[inline]
     pub(crate) fn run<T, E>(&mut self, loader: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        let mut running = self.running();
+        let mut timer = self.start_timer();
         let loaded = loader();
-        running.ok = loaded.is_ok();
+        timer.ok = loaded.is_ok();
         loaded
     }
 
@@ -478,54 +530,66 @@ impl<'f, K, V> Leader<'f, K, V> {
         self.counts.failures = 0;
     }
 
-    /// Whether an invalidation came since the load began. To be asked after the claim in the map is visible.
+    /// Returns whether an invalidation came since the load began. Must be called after the claim in
+    /// the map is visible.
     #[inline]
     pub(crate) fn invalidated(&self) -> bool {
-        fence(Ordering::SeqCst); // partner: the fences in `invalidate_shared` and `invalidate_all`
-        // Who overtakes a flight has met it, or somebody else had before. Relaxed, as is the mark: see the fence.
-        self.shard.share_count.load(Ordering::Relaxed) != self.share_count && self.marked()
+        // Invariant 20, claim. Partners: the fence in `invalidate_shared`, and the second one in
+        // `invalidate_all`.
+        fence(Ordering::SeqCst);
+        // An invalidation shares the load before it marks it, unless another caller has shared it
+        // before. So an unchanged count means no mark, without the lock. Relaxed, as is the mark:
+        // see the fence.
+        self.shard.share_count.load(Ordering::Relaxed) != self.share_count && self.invalidated_slow()
     }
 
+    /// Reads the mark, under the lock.
     #[cold]
-    fn marked(&self) -> bool {
+    fn invalidated_slow(&self) -> bool {
         let mut state = lock(&self.shard.state);
-        let own = state.table.with_hash(self.hash).find(|open| open.number == self.number);
-        own.and_then(|own| own.key.shared())
+        let own = state
+            .table
+            .with_hash(self.hash)
+            .find(|in_flight| in_flight.number == self.number);
+        own.and_then(|own| own.sharing.shared())
             .is_some_and(|flight| flight.invalidated.load(Ordering::Relaxed))
     }
 
-    /// Takes the flight out of the table, unless that is done: nobody can meet it any more. Runs no user code.
+    /// Takes the load out of the table, unless that is done: no caller can share it afterwards
+    /// (invariant 19). Runs no user code.
     #[inline]
     fn leave(&mut self) {
-        if self.gone.is_none() {
+        if self.removed.is_none() {
             self.leave_table();
         }
     }
 
+    /// [`leave`](Self::leave) for a load that is in the table.
     fn leave_table(&mut self) {
         let mut state = lock(&self.shard.state);
         state.counts.add(&self.counts);
-        if let Some(open) = state.table.remove(self.hash, self.number) {
-            state.last = open.leader;
-            self.gone = Some(open.key);
-            // Release: see `Shard::is_empty`.
+        if let Some(in_flight) = state.table.remove(self.hash, self.number) {
+            state.last = in_flight.leader;
+            self.removed = Some(in_flight.sharing);
+            // Release pairs with the Acquire in `Shard::is_empty`: the map's decision comes before.
             self.shard
                 .active
                 .store(self.shard.active.load(Ordering::Relaxed) - 1, Ordering::Release);
         }
     }
 
-    /// Makes the flight leave the table when this is dropped.
+    /// Returns a guard that takes the load out of the table when it is dropped.
     #[inline]
     pub(crate) fn leave_on_drop(&mut self) -> LeaveOnDrop<'_, 'f, K, V> {
         LeaveOnDrop(self)
     }
 
-    /// Ends the flight. `outcome` is asked for only if somebody has met it, and maybe waits.
+    /// Completes the load. `outcome` is called only if the load is shared: a caller may be waiting.
     #[inline]
     pub(crate) fn complete(&mut self, outcome: impl FnOnce() -> Outcome<V>) {
         self.leave();
-        if let Some(flight) = self.gone.as_ref().and_then(Key::shared) {
+        // The load has left, so the waiters are all that there will be.
+        if let Some(flight) = self.removed.as_ref().and_then(Sharing::shared) {
             flight.complete(outcome());
         }
     }
@@ -535,13 +599,14 @@ impl<K, V> Drop for Leader<'_, K, V> {
     #[inline]
     fn drop(&mut self) {
         self.leave();
-        if let Some(flight) = self.gone.as_ref().and_then(Key::shared) {
+        // After `complete`, the flight has an outcome, and keeps it.
+        if let Some(flight) = self.removed.as_ref().and_then(Sharing::shared) {
             flight.complete(Outcome::Abandoned);
         }
     }
 }
 
-/// A leader that is about to leave. See [`Leader::leaving`].
+/// A leader whose load leaves the table when this is dropped. See [`Leader::leave_on_drop`].
 pub(crate) struct LeaveOnDrop<'l, 'f, K, V>(&'l mut Leader<'f, K, V>);
 
 impl<K, V> LeaveOnDrop<'_, '_, K, V> {
@@ -558,56 +623,3 @@ impl<K, V> Drop for LeaveOnDrop<'_, '_, K, V> {
         self.0.leave();
     }
 }
-
-impl<K, V> Flight<K, V> {
-    fn new(hash: u64, key: K, leader: ActorId) -> Self {
-        Self {
-            hash,
-            key,
-            leader,
-            invalidated: AtomicBool::new(false),
-            outcome: OnceLock::new(),
-            done: Mutex::new(Done::default()),
-            wait_state: WaitState::new(),
-            landed: Condvar::new(),
-        }
-    }
-
-    /// Gives those who wait the outcome, unless they have one.
-    #[cold]
-    fn complete(&self, outcome: Outcome<V>) {
-        if self.outcome.set(outcome).is_ok() {
-            self.wait_state.end();
-            let mut done = lock(&self.done);
-            done.landed = true;
-            #[cfg(feature = "async")]
-            let wakers = mem::take(&mut done.wakers);
-            drop(done);
-            self.landed.notify_all();
-            // Last, and under no lock: this is user code.
-            #[cfg(feature = "async")]
-            wakers.wake();
-        }
-    }
-
-    /// Waits for the outcome. `Err` if that would never come. `Ok(None)`: the load was overtaken before this caller came;
-    /// it must look again.
-    pub(crate) fn wait(&self) -> Result<Option<&Outcome<V>>, Reentrant> {
-        let invalidated = self.invalidated.load(Ordering::Relaxed);
-        let mut done = lock(&self.done);
-        if !done.landed {
-            drop(done);
-            let _waiting = Waiting::begin(self.leader, &self.wait_state)?;
-            done = lock(&self.done);
-            while !done.landed {
-                done = self.landed.wait(done).unwrap_or_else(PoisonError::into_inner);
-            }
-        }
-        drop(done);
-        Ok(if invalidated { None } else { self.outcome.get() })
-    }
-}
-
-/// See [`LoadError::Reentrant`](crate::LoadError::Reentrant).
-#[derive(Debug)]
-pub(crate) struct Reentrant;

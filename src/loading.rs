@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{ActorId, Leader, Outcome, Reentrant, Role};
+use crate::flight::{ActorId, Joined, Leader, Outcome, Reentrant};
 use crate::key::LoadKey;
 use crate::reclaim::Guard;
 use std::borrow::Borrow;
@@ -236,7 +236,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.failed(hash, &key)?;
         loop {
             match self.join(hash, &key, ActorId::this_thread()) {
-                Role::Lead { mut leader, recheck } => {
+                Joined::Lead { mut leader, recheck } => {
                     if let Some(value) = self.recheck_map(recheck, hash, &key, guard, &mut leader) {
                         return Ok(shared_value(value));
                     }
@@ -245,7 +245,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     let freshness = Freshness::Loaded;
                     return Ok(Loaded { value, freshness });
                 }
-                Role::Wait(flight) => {
+                Joined::Wait(flight) => {
                     drop(guard);
                     if let Some(result) = shared(flight.wait()?) {
                         return result.map(shared_value);
@@ -268,7 +268,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     #[inline]
-    fn join(&self, hash: u64, key: &K, actor: ActorId) -> Role<'_, K, V>
+    fn join(&self, hash: u64, key: &K, actor: ActorId) -> Joined<'_, K, V>
     where
         K: Clone,
     {

@@ -3,7 +3,7 @@
 use crate::cache::{Cache, Inner};
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{ActorId, Leader, Outcome, Role};
+use crate::flight::{ActorId, Joined, Leader, Outcome};
 use crate::key::LoadKey;
 use crate::loading::{Found, Freshness, Loaded, infallible};
 use crate::prim::panics::Panics;
@@ -90,8 +90,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
     {
         let key = self.key.clone();
         match cache.0.flights.join(self.hash, |other| *other == self.key, key, actor) {
-            Role::Lead { leader, .. } => Some(leader),
-            Role::Wait(_) => None,
+            Joined::Lead { leader, .. } => Some(leader),
+            Joined::Wait(_) => None,
         }
     }
 
@@ -160,11 +160,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
         V: Clone,
         E: Send + Sync + 'static,
     {
-        let (cache, actor) = (self.cache.clone(), ActorId::future());
+        let (cache, actor) = (self.cache.clone(), ActorId::new_future());
         let value = match self.lead(&cache, actor) {
             Some(mut leader) => {
                 let loaded = leader.run_future(actor, load, end).await;
-                let _polled = actor.polled();
+                let _polled = actor.enter_poll();
                 self.end(&cache.0, &mut leader, old, loaded)
             }
             None => stale(old),

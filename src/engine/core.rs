@@ -6,7 +6,7 @@ use super::entry::{Chain, DEAD, EVICTED, ExpiryRef, GONE, Handle, NEVER, NEW, Sh
 use super::limbo::{Limbo, Portion};
 use super::sizing::Sizing;
 use super::thread_state::OldWriter;
-use crate::map::{Header, LINKED, Map, OldTable};
+use crate::map::{Header, LINKED, Map, OwnedTable};
 use crate::policy::{AnyPolicy, Entries, Evictions, MAX_PLACE, Places, Policy, PolicyKind, Rank, Verdict};
 use crate::prim::memory::boxed;
 use crate::prim::prefetch::prefetch;
@@ -175,7 +175,7 @@ pub(super) struct DeferredWork {
 
 /// Large things that no thread can see any more: they are freed outside the lock.
 pub(super) enum Bulk {
-    Table(OldTable),
+    Table(OwnedTable),
     /// Of a thread that has ended.
     Writer(OldWriter),
 }
@@ -184,7 +184,7 @@ type BulkList = Vec<(Option<Seal>, Bulk)>;
 
 impl Bulk {
     /// Frees it; the memory of previous entries that was kept there is the caller's. `free_table` frees a table.
-    pub(super) fn into_spares(self, free_table: impl FnOnce(OldTable)) -> Chain {
+    pub(super) fn into_spares(self, free_table: impl FnOnce(OwnedTable)) -> Chain {
         match self {
             Self::Table(table) => {
                 free_table(table);
@@ -361,7 +361,7 @@ impl Core {
     }
 
     /// Takes a table that readers may still see, to be freed when they are gone.
-    pub(super) fn retire_table(&mut self, table: OldTable) {
+    pub(super) fn retire_table(&mut self, table: OwnedTable) {
         self.bulk.get_or_insert_default().push((None, Bulk::Table(table)));
     }
 

@@ -518,7 +518,7 @@ impl<K, V> Engine<K, V> {
             empty.prepend(bulk.into_spares(|table| self.map.discard(table)));
         }
         if self.map.has_discarded() {
-            self.map.dismantle();
+            self.map.free_discarded_slice();
         }
         for &(handle, cause) in &due.evicted {
             self.notify(handle, cause, panics);

@@ -31,7 +31,7 @@ use crate::map::{Header, Inserted, Map, Mode, UNCONDITIONAL};
 use crate::policy::{Policy, PolicyKind};
 use crate::prim::panics::Panics;
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
-use crate::reclaim::{Brief, Domain, Guard};
+use crate::reclaim::{Domain, FastGuard, Guard};
 use crate::stats::Cause;
 use maintenance_lock::MaintenanceLock;
 use std::cell::UnsafeCell;
@@ -154,8 +154,8 @@ impl<K, V> Engine<K, V> {
 
     /// [`pin`](Self::pin) for a call that ends before its thread does, if that needs no further look.
     #[inline(always)]
-    pub(crate) fn pin_briefly(&self) -> Option<Brief> {
-        self.domain.pin_briefly()
+    pub(crate) fn pin_fast(&self) -> Option<FastGuard> {
+        self.domain.pin_fast()
     }
 
     /// [`pin`](Self::pin), with a SeqCst fence.

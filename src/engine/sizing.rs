@@ -365,7 +365,7 @@ impl<K, V> Engine<K, V> {
         let due = self.with_core(&guard, |_| ());
         self.finish(due, guard);
         while self.map.has_discarded() {
-            self.map.dismantle();
+            self.map.free_discarded_slice();
         }
     }
 }

@@ -1,29 +1,46 @@
-//! Who leads loads and who waits for them, so that a ring of loaders, which would wait for ever, is told from a slow one.
+//! Deadlock detection: finds wait cycles of loaders, which would wait forever.
+//!
+//! The wait graph has an edge from each blocked thread, and from the futures that it polls, to the
+//! leader of the load it waits for ([`WaitEdge`]). Before a thread blocks, it follows the edges
+//! from that leader. If they lead back to an actor whose next step this thread takes, it returns
+//! [`Reentrant`] instead of waiting.
+//!
+//! Check and registration are one critical section of the graph's mutex, so of the threads that
+//! would close a cycle, the last one sees it. Waiting tasks have no edges: they may do something
+//! else while they wait, so a cycle through one is not certain to be a deadlock. Each generation of
+//! forked processes has a graph of its own.
 
-use super::Reentrant;
 use crate::prim::sync::{Ordering, thread_address};
 use std::iter;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Who leads a flight, or waits for one: a thread (an even number) or the future that a task polls (an odd one). No two
-/// that do so at the same time are the same.
+/// The error of a wait that would last forever. See
+/// [`LoadError::Reentrant`](crate::LoadError::Reentrant).
+#[derive(Debug)]
+pub(crate) struct Reentrant;
+
+/// A thread (an even number) or a future that a task polls (an odd number) that leads a load, or
+/// waits for one. Unique among those that do so at a time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ActorId(usize);
 
 impl ActorId {
+    /// The id of no actor.
     pub(super) const NONE: Self = Self(0);
 
+    /// Returns the id of the calling thread.
     #[inline]
     pub(crate) fn this_thread() -> Self {
         Self(thread_address())
     }
 
-    /// All whose next step this thread is taking: itself, and the futures whose polls it is inside of.
-    fn all_here() -> Vec<Self> {
+    /// Returns the actors whose next step this thread takes: itself, and the futures whose polls it
+    /// is inside of.
+    fn all_current() -> Vec<Self> {
         #[cfg(feature = "async")]
-        let polled = polls::polled_here();
+        let polled = polls::current_polls();
         #[cfg(not(feature = "async"))]
         let polled = [];
         iter::once(Self::this_thread()).chain(polled).collect()
@@ -38,45 +55,50 @@ mod polls {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     thread_local! {
-        /// The futures that lead loads whose polls this thread is inside of, outermost first.
-        static POLLED: RefCell<Vec<ActorId>> = const { RefCell::new(Vec::new()) };
+        /// The loading futures whose polls this thread is inside of, outermost first.
+        static CURRENT_POLLS: RefCell<Vec<ActorId>> = const { RefCell::new(Vec::new()) };
     }
 
-    pub(super) fn polled_here() -> Vec<ActorId> {
-        // A thread that is ending no longer knows; then rings are not found.
-        POLLED.try_with(|polled| polled.borrow().clone()).unwrap_or_default()
+    /// Returns the loading futures whose polls this thread is inside of.
+    pub(super) fn current_polls() -> Vec<ActorId> {
+        // A thread past its thread-local destructors has no list: then wait cycles are not found.
+        CURRENT_POLLS
+            .try_with(|polled| polled.borrow().clone())
+            .unwrap_or_default()
     }
 
     impl ActorId {
-        /// A future, which is no thread's.
-        pub(crate) fn future() -> Self {
+        /// Returns the id of a new future.
+        pub(crate) fn new_future() -> Self {
             static NEXT: AtomicUsize = AtomicUsize::new(1);
             Self(NEXT.fetch_add(2, Ordering::Relaxed))
         }
 
-        /// Until the result is dropped, what this thread does is done by this future.
-        pub(crate) fn polled(self) -> Polled {
-            let known = POLLED.try_with(|polled| polled.borrow_mut().push(self)).is_ok();
-            Polled(known, PhantomData)
+        /// Records that this thread is inside a poll of this future, until the guard is dropped.
+        pub(crate) fn enter_poll(self) -> PollGuard {
+            let known = CURRENT_POLLS.try_with(|polled| polled.borrow_mut().push(self)).is_ok();
+            PollGuard(known, PhantomData)
         }
     }
 
-    /// See [`ActorId::polled`]. Not `Send`: it belongs to the thread.
-    pub(crate) struct Polled(bool, PhantomData<*const ()>);
+    /// A poll of a loading future in progress. Not `Send`: it belongs to the thread. See
+    /// [`ActorId::enter_poll`].
+    pub(crate) struct PollGuard(bool, PhantomData<*const ()>);
 
-    impl Drop for Polled {
+    impl Drop for PollGuard {
         fn drop(&mut self) {
             if self.0 {
-                let _ = POLLED.try_with(|polled| polled.borrow_mut().pop());
+                let _ = CURRENT_POLLS.try_with(|polled| polled.borrow_mut().pop());
             }
         }
     }
 }
 
-/// The threads that wait for loads, in one process.
+/// The wait graph of one process.
 struct Graph {
     waits: Mutex<Vec<WaitEdge>>,
-    /// The one of a child of a fork. Only processes that deep make and use it, so a fork never finds it half made.
+    /// The graph of a child of a fork. Only processes of that depth allocate and use it, so a fork
+    /// never finds it half made.
     child: OnceLock<Box<Self>>,
 }
 
@@ -91,89 +113,104 @@ impl Graph {
 
 static WAIT_GRAPH: Graph = Graph::new();
 
-/// How many forks lie between the process that began and this one.
+/// Number of forks between the first process and this one.
 static FORKS: AtomicUsize = AtomicUsize::new(0);
 
-/// In the child of a fork: no thread waits. The parent's graph may be locked by a thread that the fork left behind, for ever.
+/// In the child of a fork, starts a new graph, without edges. The parent's may be locked forever,
+/// by a thread that the fork left behind.
 pub(crate) fn fork_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
+/// An edge of the wait graph: `waiter` takes no step before `leader` completes a load.
 struct WaitEdge {
-    /// The thread that is blocked.
+    /// The blocked thread.
     thread: ActorId,
-    /// It, or a future whose poll it is inside of, and which cannot go on either.
+    /// That thread, or a future whose poll it is inside of.
     waiter: ActorId,
     leader: ActorId,
     /// The address of the flight's `wait_state`.
     flight: usize,
 }
 
-fn waiting() -> MutexGuard<'static, Vec<WaitEdge>> {
+/// Locks the wait graph of this process.
+fn lock_wait_graph() -> MutexGuard<'static, Vec<WaitEdge>> {
     let own = (0..FORKS.load(Ordering::Relaxed)).fold(&WAIT_GRAPH, |graph, _| {
         graph.child.get_or_init(|| Box::new(Graph::new()))
     });
     own.waits.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether `leader` waits, directly or not, for any of those `here`.
-fn would_deadlock(waiting: &[WaitEdge], leader: ActorId, here: &[ActorId]) -> bool {
+/// Returns whether `leader` waits, directly or over other actors, for any of `current`.
+fn would_deadlock(edges: &[WaitEdge], leader: ActorId, current: &[ActorId]) -> bool {
+    // Each actor waits for at most one other, so the edges are a path. It has no cycle, since no
+    // registered wait closes one.
     let mut at = leader;
     loop {
-        if here.contains(&at) {
+        if current.contains(&at) {
             return true;
         }
-        match waiting.iter().find(|wait| wait.waiter == at) {
-            Some(wait) => at = wait.leader,
+        match edges.iter().find(|edge| edge.waiter == at) {
+            Some(edge) => at = edge.leader,
             None => return false,
         }
     }
 }
 
-/// Whether a flight's waiters wait no more, though they may not have woken up yet. Touched only under `WAIT_GRAPH`.
+/// Whether a flight's waiters have stopped waiting, though they may not have woken up yet. Accessed
+/// only under `WAIT_GRAPH`.
 pub(super) struct WaitState(AtomicBool);
 
 impl WaitState {
+    /// Returns the state of a flight that is not completed.
     pub(super) fn new() -> Self {
         Self(AtomicBool::new(false))
     }
 
-    /// The flight is about to land: who waited for it waits for nobody now. Else its leader could take a waiter that has
-    /// yet to wake up for one that waits for the leader's next steps.
-    pub(super) fn end(&self) {
-        let mut waiting = waiting();
+    /// Removes the edges of the flight's waiters, just before it is completed.
+    ///
+    /// Otherwise its leader could take a waiter that has not woken up yet for one that waits for
+    /// the leader's next step.
+    pub(super) fn end_waits(&self) {
+        let mut edges = lock_wait_graph();
         self.0.store(true, Ordering::Relaxed);
-        waiting.retain(|wait| wait.flight != ptr::from_ref(self).addr());
+        edges.retain(|edge| edge.flight != ptr::from_ref(self).addr());
     }
 
-    /// An error if who waits here for `leader` would wait for ever, as far as blocked threads tell.
+    /// Returns an error if a wait for `leader` by this thread's actors would last forever, as far
+    /// as blocked threads show.
     #[cfg(feature = "async")]
-    pub(super) fn check(&self, leader: ActorId) -> Result<(), Reentrant> {
-        let here = ActorId::all_here();
-        let waiting = waiting();
-        if !self.0.load(Ordering::Relaxed) && would_deadlock(&waiting, leader, &here) {
+    pub(super) fn check_deadlock(&self, leader: ActorId) -> Result<(), Reentrant> {
+        let current = ActorId::all_current();
+        let edges = lock_wait_graph();
+        if !self.0.load(Ordering::Relaxed) && would_deadlock(&edges, leader, &current) {
             return Err(Reentrant);
         }
         Ok(())
     }
 }
 
-/// This thread waits.
-pub(super) struct Waiting(ActorId);
+/// The registration of a waiting thread. Dropped, it removes the thread's edges.
+pub(super) struct WaitRegistration(ActorId);
 
-impl Waiting {
-    /// Registers that this thread waits for `leader`; an error if that one, directly or not, waits for this thread.
-    pub(super) fn begin(leader: ActorId, wait_state: &WaitState) -> Result<Self, Reentrant> {
-        let (thread, here) = (ActorId::this_thread(), ActorId::all_here());
-        let mut waiting = waiting();
+impl WaitRegistration {
+    /// Registers that this thread waits for `leader`. Returns an error if `leader`, directly or
+    /// over others, waits for this thread.
+    pub(super) fn register(leader: ActorId, wait_state: &WaitState) -> Result<Self, Reentrant> {
+        let (thread, current) = (ActorId::this_thread(), ActorId::all_current());
+        let mut edges = lock_wait_graph();
+        // The flight is completed, or is about to be: no edge is needed.
         if wait_state.0.load(Ordering::Relaxed) {
             return Ok(Self(thread));
         }
-        if would_deadlock(&waiting, leader, &here) {
+        // Checked and registered under one lock: of two threads that would close a cycle, the
+        // second sees the first.
+        if would_deadlock(&edges, leader, &current) {
             return Err(Reentrant);
         }
         let flight = ptr::from_ref(wait_state).addr();
-        waiting.extend(here.into_iter().map(|waiter| WaitEdge {
+        // An edge for each actor that is blocked with this thread.
+        edges.extend(current.into_iter().map(|waiter| WaitEdge {
             thread,
             waiter,
             leader,
@@ -183,8 +220,8 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitRegistration {
     fn drop(&mut self) {
-        waiting().retain(|wait| wait.thread != self.0);
+        lock_wait_graph().retain(|edge| edge.thread != self.0);
     }
 }

@@ -1,6 +1,9 @@
-//! The flights under loom. `OnceLock` and the ring detection's mutex stay std's: an outcome is read only after `done` was seen
-//! under its mutex, and the other mutex is never held while another thread can run. The lanes are there from the start, since
-//! loom would not see that a `OnceLock` publishes them.
+//! Single flight under loom.
+//!
+//! `OnceLock` and the mutex of the deadlock detection stay std's: an outcome is read only after
+//! `completed` was seen under its mutex, and the other mutex is never held while another thread can
+//! run. The shards are allocated from the start, since loom would not see that a `OnceLock`
+//! publishes them.
 
 use super::*;
 use crate::prim::sync::AtomicUsize;
@@ -17,15 +20,15 @@ fn flights() -> Shared {
     Shared::new(flights)
 }
 
-fn join(flights: &Flights<u32, usize>) -> Role<'_, u32, usize> {
+fn join(flights: &Flights<u32, usize>) -> Joined<'_, u32, usize> {
     flights.join(1, |key| *key == KEY, KEY, ActorId::this_thread())
 }
 
-/// Begins a flight where no other is.
+/// Begins a load of a key that is not in flight.
 fn lead(flights: &Flights<u32, usize>) -> Leader<'_, u32, usize> {
     match join(flights) {
-        Role::Lead { leader, .. } => leader,
-        Role::Wait(_) => panic!("nobody else is there"),
+        Joined::Lead { leader, .. } => leader,
+        Joined::Wait(_) => panic!("no other load is in flight"),
     }
 }
 
@@ -40,14 +43,14 @@ fn quiet(flights: &Flights<u32, usize>) {
     }
 }
 
-/// Loads `value`, or waits; the value and whether this was the leader.
+/// Loads `value`, or waits. Returns the value and whether this was the leader.
 fn load(flights: &Flights<u32, usize>, value: usize) -> (usize, bool) {
     match join(flights) {
-        Role::Lead { mut leader, .. } => {
+        Joined::Lead { mut leader, .. } => {
             leader.complete(|| Outcome::Loaded(value));
             (value, true)
         }
-        Role::Wait(flight) => match flight.wait() {
+        Joined::Wait(flight) => match flight.wait() {
             Ok(Some(Outcome::Loaded(value))) => (*value, false),
             _ => panic!("the leader has a value"),
         },
@@ -55,7 +58,7 @@ fn load(flights: &Flights<u32, usize>, value: usize) -> (usize, bool) {
 }
 
 #[test]
-fn loom_flight_a_leader_and_a_waiter() {
+fn loom_flight_leader_and_waiter() {
     let shared = std::sync::Arc::new([Count::new(0), Count::new(0)]);
     let waited = shared.clone();
     loom::model(move || {
@@ -64,11 +67,11 @@ fn loom_flight_a_leader_and_a_waiter() {
         let other = thread::spawn(move || load(&other, 2));
         let (mine, led) = load(&flights, 1);
         let (others, other_led) = other.join().unwrap();
-        assert!(led || other_led, "somebody loads");
+        assert!(led || other_led, "one of the two loads");
         assert_eq!(
             (led, other_led),
             (mine == 1, others == 2),
-            "actor waits gets the other's"
+            "a waiter gets the other's value"
         );
         waited[usize::from(led && other_led)].fetch_add(1, SeqCst);
         quiet(&flights);
@@ -101,8 +104,8 @@ fn loom_flight_abandoned() {
         let other = flights.clone();
         let leader = lead(&flights);
         let other = thread::spawn(move || match join(&other) {
-            Role::Lead { mut leader, .. } => leader.complete(|| Outcome::Loaded(2)),
-            Role::Wait(flight) => assert!(matches!(flight.wait(), Ok(Some(Outcome::Abandoned)))),
+            Joined::Lead { mut leader, .. } => leader.complete(|| Outcome::Loaded(2)),
+            Joined::Wait(flight) => assert!(matches!(flight.wait(), Ok(Some(Outcome::Abandoned)))),
         });
         drop(leader);
         other.join().unwrap();
@@ -111,7 +114,7 @@ fn loom_flight_abandoned() {
 }
 
 #[test]
-fn loom_flight_superseded_or_seen() {
+fn loom_flight_invalidated_or_seen() {
     // The leader's claim and the invalidation: one of them sees the other.
     loom::model(|| {
         let flights = flights();
@@ -131,8 +134,9 @@ fn loom_flight_superseded_or_seen() {
 }
 
 #[test]
-fn loom_flight_the_source_changes() {
-    // The source is behind a lock: a load of its old value is found by the invalidation that follows the change.
+fn loom_flight_locked_source_changes() {
+    // The source is behind a lock. The invalidation that follows a change finds a load of the old
+    // value.
     loom::model(|| {
         let flights = flights();
         let source = std::sync::Arc::new(Mutex::new(1));
@@ -144,15 +148,16 @@ fn loom_flight_the_source_changes() {
         let leader = lead(&flights);
         let value = *lock(&source);
         let any = other.join().unwrap();
-        assert!(value == 2 || any, "the load was invalidated, and is told");
+        assert!(value == 2 || any, "the load was invalidated, and is marked");
         assert!(value == 2 || leader.invalidated());
         drop(leader);
     });
 }
 
 #[test]
-fn loom_flight_a_source_without_a_lock_changes() {
-    // As above, but nothing orders loader and caller except the source's own Release and Acquire: the fences must.
+fn loom_flight_atomic_source_changes() {
+    // As above, but only the source's own Release and Acquire order loader and caller: the fences
+    // must do the rest.
     loom::model(|| {
         let flights = flights();
         let source = std::sync::Arc::new(AtomicUsize::new(1));
@@ -164,20 +169,21 @@ fn loom_flight_a_source_without_a_lock_changes() {
         let leader = lead(&flights);
         let value = source.load(Ordering::Acquire);
         let any = other.join().unwrap();
-        assert!(value == 2 || any, "the load was invalidated, and is told");
+        assert!(value == 2 || any, "the load was invalidated, and is marked");
         drop(leader);
     });
 }
 
 #[test]
-fn loom_flight_superseded_though_met_before() {
-    // As `superseded_or_seen`, but a waiter has made a shared flight of it already, so that the invalidation does not.
+fn loom_flight_invalidated_though_shared_before() {
+    // As `loom_flight_invalidated_or_seen`, but a waiter has shared the load already, so the
+    // invalidation does not count it.
     loom::model(|| {
         let flights = flights();
         let claim = std::sync::Arc::new(AtomicUsize::new(0));
         let (others, others_claim) = (flights.clone(), claim.clone());
         let mut leader = lead(&flights);
-        let Role::Wait(shared) = join(&flights) else {
+        let Joined::Wait(shared) = join(&flights) else {
             panic!("it is being loaded")
         };
         let other = thread::spawn(move || {
@@ -194,8 +200,9 @@ fn loom_flight_superseded_though_met_before() {
 }
 
 #[test]
-fn loom_flight_gone_is_in_the_map() {
-    // An invalidation of a load of the old value finds the flight, or finds in the map what it left there.
+fn loom_flight_completed_load_is_in_the_map() {
+    // An invalidation of a load of the old value finds the flight, or the entry that it left in the
+    // map.
     let shared = std::sync::Arc::new([Count::new(0), Count::new(0)]);
     let found = shared.clone();
     loom::model(move || {
@@ -227,8 +234,8 @@ fn loom_flight_gone_is_in_the_map() {
 }
 
 #[test]
-fn loom_flight_the_late_look_again() {
-    // Two that missed the key one after the other: the second loads only if the first has not.
+fn loom_flight_late_leader_rechecks_the_map() {
+    // Two callers miss the key one after the other. The second loads only if the first has not.
     loom::model(|| {
         let flights = flights();
         let map = std::sync::Arc::new(AtomicUsize::new(0));
@@ -237,7 +244,7 @@ fn loom_flight_the_late_look_again() {
                 return 0;
             }
             match join(flights) {
-                Role::Lead { mut leader, recheck } => {
+                Joined::Lead { mut leader, recheck } => {
                     if recheck && map.load(Ordering::Relaxed) == 1 {
                         return 0;
                     }
@@ -245,7 +252,7 @@ fn loom_flight_the_late_look_again() {
                     leader.complete(|| Outcome::Loaded(1));
                     1
                 }
-                Role::Wait(flight) => {
+                Joined::Wait(flight) => {
                     assert!(matches!(flight.wait(), Ok(Some(Outcome::Loaded(1)))));
                     0
                 }
@@ -260,8 +267,9 @@ fn loom_flight_the_late_look_again() {
 }
 
 #[test]
-fn loom_flight_all_are_superseded() {
-    // As `superseded_or_seen`, for `clear`, which looks at the map after `kill`.
+fn loom_flight_all_invalidated_or_seen() {
+    // As `loom_flight_invalidated_or_seen`, for `clear`, which removes entries of the map after
+    // `kill`.
     loom::model(|| {
         let flights = flights();
         let source = std::sync::Arc::new(AtomicUsize::new(1));

@@ -4,7 +4,7 @@ use super::{infallible, shared};
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{ActorId, Role};
+use crate::flight::{ActorId, Joined};
 use hashbrown::HashTable;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
@@ -116,14 +116,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         for one in missing {
             match self.join(one.hash, &one.key, ActorId::this_thread()) {
                 // It may be late whatever is said: this thread itself has ended flights since the miss.
-                Role::Lead { mut leader, .. } => {
+                Joined::Lead { mut leader, .. } => {
                     loaded[one.place] = self.recheck_map(true, one.hash, &one.key, self.0.engine.pin(), &mut leader);
                     if loaded[one.place].is_none() {
                         asked.push(one.key);
                         led.push((one.place, one.hash, leader));
                     }
                 }
-                Role::Wait(flight) => flights.push((one, flight)),
+                Joined::Wait(flight) => flights.push((one, flight)),
             }
         }
         if let Some((_, _, first)) = led.first_mut() {

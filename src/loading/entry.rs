@@ -4,7 +4,7 @@ use super::{Found, infallible, shared};
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{ActorId, Leader, Role};
+use crate::flight::{ActorId, Joined, Leader};
 use crate::key::LoadKey;
 use std::borrow::Borrow;
 use std::convert::Infallible;
@@ -82,7 +82,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let key = key.into_key();
         loop {
             match self.join(hash, &key, ActorId::this_thread()) {
-                Role::Lead { mut leader, recheck } => {
+                Joined::Lead { mut leader, recheck } => {
                     if let Some(value) = self.recheck_map(recheck, hash, &key, guard, &mut leader) {
                         return Ok(Entry::Occupied(value));
                     }
@@ -95,7 +95,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                         not_send: PhantomData,
                     }));
                 }
-                Role::Wait(flight) => {
+                Joined::Wait(flight) => {
                     drop(guard);
                     if let Some(Ok(value)) = shared::<V, Infallible>(flight.wait()?) {
                         return Ok(Entry::Occupied(value));

@@ -4,7 +4,7 @@ use super::{Found, infallible, shared};
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
-use crate::flight::{ActorId, Role};
+use crate::flight::{ActorId, Joined};
 use crate::key::LoadKey;
 use std::borrow::Borrow;
 use std::convert::Infallible;
@@ -152,20 +152,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             return Ok(self.reload_future(hash, key, old, load, end).await.value);
         }
         self.failed(hash, &key)?;
-        let actor = ActorId::future();
+        let actor = ActorId::new_future();
         loop {
             match self.join(hash, &key, actor) {
-                Role::Lead { mut leader, recheck } => {
+                Joined::Lead { mut leader, recheck } => {
                     if let Some(value) = self.recheck_map(recheck, hash, &key, self.0.engine.pin(), &mut leader) {
                         return Ok(value);
                     }
                     let loaded = leader.run_future(actor, load, end).await.map_err(Arc::new);
                     // The weigher and other user code run while the load is in flight: to them, too, the key is being loaded.
-                    let _polled = actor.polled();
+                    let _polled = actor.enter_poll();
                     return self.lead(hash, key, &mut leader, loaded, |key, _| key);
                 }
-                Role::Wait(flight) => {
-                    if let Some(result) = shared(flight.landed()?.await) {
+                Joined::Wait(flight) => {
+                    if let Some(result) = shared(flight.completion()?.await) {
                         return result;
                     }
                 }

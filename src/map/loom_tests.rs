@@ -1,10 +1,13 @@
-//! The table's protocol under loom: a few threads' calls on one or two buckets, in every order that the bound allows.
+//! The table's protocol under loom: calls of a few threads on one or two buckets, in every order
+//! that the bound allows.
 //!
-//! Entries outlive each model, so that reclamation is no part of it (`epoch` has its own). Their keys are in cells of loom's,
-//! which fail the model if an entry is read without being ordered after its writing. In the end, what came in and did not
-//! go is what is in the map, each key once, and no slot or tag is lost.
+//! Entries outlive each model, so reclamation is not part of it (`epoch` has models of its own).
+//! Keys are in cells of loom, which fail the model if an entry is read without being ordered after
+//! its writing. At the end of every execution, the entries that were inserted and not removed are
+//! in the map, each key is in it once, and no slot or tag is lost.
 //!
-//! What was left out by hand, to see that the models notice, is listed in ARCHITECTURE.md.
+//! ARCHITECTURE.md lists the parts of the protocol that were removed by hand to show that the
+//! models fail.
 
 use super::*;
 use crate::prim::sync::{AtomicU8 as LoomU8, fence};
@@ -13,14 +16,15 @@ use loom::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-/// A key is its hash; these differ in parts of it: home (of two buckets), label, tag, or in bits that the map ignores.
+/// A key is its hash. These keys differ in parts of it: home bucket (of two), fingerprint, tag, or
+/// in bits that the map ignores.
 type Key = u64;
 const A: Key = 0x0100_0001_0000_0101;
 const SAME_HASH: Key = A | 1 << 24;
 const SAME_TAG: Key = A + 0x200;
 const B: Key = 0x0200_0002_0000_0202;
 const HIGH_HOME: Key = 0x8000_0003_0000_0303;
-/// Keys that only take up slots.
+/// Returns keys that only occupy slots.
 const fn filler(n: u64) -> Key {
     0x0300_0004_0000_0404 + (n << 32) + (n << 8)
 }
@@ -29,8 +33,8 @@ const fn filler(n: u64) -> Key {
 struct Entry {
     header: Header,
     key: UnsafeCell<Key>,
-    came: Count,
-    went: Count,
+    inserted: Count,
+    removed: Count,
 }
 
 struct Case {
@@ -49,17 +53,12 @@ unsafe impl Send for Case {}
 
 impl Case {
     fn make(&self, key: Key) -> NonNull<Header> {
-        let header = Header {
-            hash: AtomicU32::new((key >> 32) as u32),
-            place_low: AtomicU16::new(0),
-            place_high: AtomicU8::new(0),
-            hits: AtomicU8::new(0),
-        };
+        let header = Header::new(key, 0, false);
         let entry = Box::new(Entry {
             header,
             key: UnsafeCell::new(0),
-            came: Count::new(0),
-            went: Count::new(0),
+            inserted: Count::new(0),
+            removed: Count::new(0),
         });
         // By this thread, so that readers must be ordered after it.
         // SAFETY: not shared yet.
@@ -75,29 +74,33 @@ impl Case {
     }
 
     fn is(&self, header: NonNull<Header>, key: Key) -> bool {
-        // SAFETY: nobody writes a shared entry.
+        // SAFETY: no thread writes a shared entry.
         self.entry(header).key.with(|at| unsafe { *at }) == key
     }
 
-    fn went(&self, header: NonNull<Header>) {
-        assert_eq!(self.entry(header).went.fetch_add(1, SeqCst), 0, "an entry goes once");
+    fn count_removed(&self, header: NonNull<Header>) {
+        assert_eq!(
+            self.entry(header).removed.fetch_add(1, SeqCst),
+            0,
+            "an entry is removed once"
+        );
     }
 
-    fn insert_as(&self, key: Key, mode: Mode, killed: Option<impl FnMut() -> bool>) -> Inserted {
+    fn insert_as(&self, key: Key, mode: Mode, invalidated: Option<impl FnMut() -> bool>) -> Inserted {
         let entry = self.make(key);
         let done = self
             .map
-            .insert(key, entry, |other| self.is(other, key), mode, killed, &pin());
+            .insert(key, entry, |other| self.is(other, key), mode, invalidated, &pin());
         match done {
             Inserted::New => self.new.fetch_add(1, SeqCst),
             Inserted::Replaced(old) => {
-                self.went(old);
+                self.count_removed(old);
                 self.replaced.fetch_add(1, SeqCst)
             }
             Inserted::Killed => return self.count_killed(),
             Inserted::Present(_) | Inserted::Full => return done,
         };
-        self.entry(entry).came.fetch_add(1, SeqCst);
+        self.entry(entry).inserted.fetch_add(1, SeqCst);
         done
     }
 
@@ -110,13 +113,13 @@ impl Case {
         self.insert_as(key, Mode::Upsert, UNCONDITIONAL)
     }
 
-    /// As a load does, which an invalidation that set `flag` has overtaken.
+    /// Inserts as a load does. An invalidation sets `flag`.
     fn load(&self, key: Key) -> Inserted {
-        let killed = || {
+        let invalidated = || {
             fence(Ordering::SeqCst);
             self.flag.load(Ordering::Relaxed) == 1
         };
-        self.insert_as(key, Mode::IfAbsent, Some(killed))
+        self.insert_as(key, Mode::IfAbsent, Some(invalidated))
     }
 
     fn remove(&self, key: Key) -> bool {
@@ -128,12 +131,12 @@ impl Case {
             .map
             .remove(key, |other| self.is(other, key), |_| true, kill, &pin());
         if let Some(old) = old {
-            self.went(old);
+            self.count_removed(old);
         }
         old.is_some()
     }
 
-    /// As `Cache::remove` does.
+    /// Removes as `Cache::remove` does.
     fn invalidate(&self, key: Key) -> bool {
         self.flag.store(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -152,19 +155,20 @@ impl Case {
         (0..count).for_each(|n| assert_eq!(self.insert(filler(n)), Inserted::New));
     }
 
-    /// Leaves the first slot as the only free one but `free - 1` others, or its last inserted key there if `last`.
+    /// Leaves the first slot and `free - 1` others free, and then inserts `last` into the first.
     fn fill_but(&self, free: u64, last: Key) {
         self.fill(SLOTS as u64 + 1 - free);
         assert!(self.remove(filler(0)));
         assert_eq!(self.insert(last), Inserted::New);
     }
 
-    /// Moves all homes to two buckets, as the holder of the maintenance lock does.
+    /// Moves all home buckets to a table of two buckets, as the holder of the maintenance lock
+    /// does.
     fn grow(&self) {
         self.resize(2);
     }
 
-    /// Moves all homes to a table of as many buckets.
+    /// Moves all home buckets to a table of `buckets`.
     fn resize(&self, buckets: usize) {
         self.map.prepare(buckets, &pin());
         self.map
@@ -176,28 +180,28 @@ impl Case {
                 .map
                 .resize_step(&mut cursor, 1, |_| panic!("there is room"), &pin());
         }
-        // Not freed under the readers: reclamation has its own model.
+        // Not freed while readers run: reclamation has models of its own.
         OLD.with(|tables| tables.borrow_mut().extend(old));
     }
 
-    /// That map and bookkeeping agree, when all is quiet.
+    /// Checks that the map and the counters agree. No other thread runs.
     fn check(&self) {
         let entries = self.entries.lock().unwrap();
         let mut present = Vec::new();
         for entry in entries.iter() {
-            let (came, went) = (entry.came.load(SeqCst), entry.went.load(SeqCst));
+            let (inserted, removed) = (entry.inserted.load(SeqCst), entry.removed.load(SeqCst));
             assert!(
-                went <= came && came <= 1,
-                "an entry goes only if it came: {came} {went}"
+                removed <= inserted && inserted <= 1,
+                "an entry is removed only if it was inserted: {inserted} {removed}"
             );
             // SAFETY: all threads are done.
             let key = entry.key.with(|at| unsafe { *at });
-            if came > went {
-                assert!(!present.contains(&key), "a key is there once");
+            if inserted > removed {
+                assert!(!present.contains(&key), "a key is in the map once");
                 assert_eq!(
                     self.get(key),
                     Some(NonNull::from(&**entry).cast()),
-                    "what came and did not go is there"
+                    "what was inserted and not removed is there"
                 );
                 present.push(key);
             }
@@ -205,7 +209,7 @@ impl Case {
         // SAFETY: as above.
         let keys = entries.iter().map(|entry| entry.key.with(|at| unsafe { *at }));
         keys.filter(|key| !present.contains(key))
-            .for_each(|key| assert_eq!(self.get(key), None, "what went is gone"));
+            .for_each(|key| assert_eq!(self.get(key), None, "a removed key is absent"));
         let mut slots = 0;
         for bucket in self.map.table(&pin()).buckets.iter() {
             let tags = bucket.tags.load(Ordering::Relaxed);
@@ -213,7 +217,11 @@ impl Case {
                 let word = at.load(Ordering::Relaxed);
                 assert_eq!(tags >> (8 * slot) & 0xff != 0, word != 0, "a tag for every slot");
                 if word != 0 {
-                    assert_eq!(word & slot::STATE, slot::VISIBLE, "nothing is left half done");
+                    assert_eq!(
+                        word & slot::STATE,
+                        slot::VISIBLE,
+                        "no slot is left pending, killed or frozen"
+                    );
                     slots += 1;
                 }
             }
@@ -223,11 +231,12 @@ impl Case {
 }
 
 thread_local! {
-    /// Tables that were replaced; loom's threads all run on one of std's.
-    static OLD: std::cell::RefCell<Vec<OldTable>> = const { std::cell::RefCell::new(Vec::new()) };
+    /// Tables that were replaced. All threads of loom run on one thread of std.
+    static OLD: std::cell::RefCell<Vec<OwnedTable>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
-/// Runs `before`, then all `threads` at once (the first on the main thread), then `after` and the usual check.
+/// Runs `before`, then all `threads` concurrently (the first on the main thread), then `after` and
+/// [`Case::check`].
 fn model<const N: usize>(buckets: usize, before: fn(&Case), threads: [fn(&Case); N], after: fn(&Case)) {
     loom::model(move || {
         let case = Arc::new(Case {
@@ -297,21 +306,21 @@ fn loom_map_two_removes_and_replace() {
 }
 
 #[test]
-fn loom_map_exact() {
-    // One of the replacement and the removal, or both in that order, but on the entry each was told.
+fn loom_map_replace_and_remove_exact() {
+    // The replacement or the removal succeeds, or both in that order, each on its own entry.
     fn exact(case: &Case) -> NonNull<Header> {
         NonNull::from(&**case.entries.lock().unwrap().first().unwrap()).cast()
     }
     let replace = |case: &Case| {
         let new = case.make(A);
         if case.map.replace_exact(exact(case), new, &pin()) {
-            case.went(exact(case));
-            case.entry(new).came.fetch_add(1, SeqCst);
+            case.count_removed(exact(case));
+            case.entry(new).inserted.fetch_add(1, SeqCst);
         }
     };
     let remove = |case: &Case| {
         if case.map.remove_exact(exact(case), &pin()) {
-            case.went(exact(case));
+            case.count_removed(exact(case));
         }
     };
     model(
@@ -319,14 +328,14 @@ fn loom_map_exact() {
         |case| insert_a(case),
         [replace, remove, insert_a],
         |case| {
-            assert_eq!(case.entry(exact(case)).went.load(SeqCst), 1);
+            assert_eq!(case.entry(exact(case)).removed.load(SeqCst), 1);
         },
     );
 }
 
 #[test]
-fn loom_map_two_keys_of_a_home() {
-    // A collision of the whole hash, and a key that is present throughout.
+fn loom_map_two_keys_of_a_home_bucket() {
+    // A collision of the whole hash, beside a key that is present throughout.
     let insert = |case: &Case| assert_eq!(case.insert(SAME_HASH), Inserted::New);
     let get = |case: &Case| {
         assert!(case.get(SAME_TAG).is_some());
@@ -343,7 +352,7 @@ fn loom_map_two_keys_of_a_home() {
 }
 
 #[test]
-fn loom_map_a_freed_slot_is_used_again() {
+fn loom_map_freed_slot_is_reused() {
     // Two free slots once B, which the control word names, has left the first.
     let remove_insert = |case: &Case| {
         assert!(case.remove(B));
@@ -354,7 +363,7 @@ fn loom_map_a_freed_slot_is_used_again() {
 
 #[test]
 #[ignore = "minutes: `make loom` runs it"]
-fn loom_map_a_freed_slot_is_used_again_with_help() {
+fn loom_map_freed_slot_is_reused_with_help() {
     let remove_insert = |case: &Case| {
         assert!(case.remove(B));
         case.insert(A);
@@ -364,8 +373,8 @@ fn loom_map_a_freed_slot_is_used_again_with_help() {
 }
 
 #[test]
-fn loom_map_the_only_free_slot() {
-    // B leaves the only slot that can be free; either insertion may be told that there is none.
+fn loom_map_only_free_slot_is_claimed_once() {
+    // B leaves the only slot that can be free; either insertion may find none.
     let remove = |case: &Case| assert!(case.remove(B));
     model(
         1,
@@ -378,8 +387,8 @@ fn loom_map_the_only_free_slot() {
 }
 
 #[test]
-fn loom_map_a_claim_is_given_up() {
-    // The claim is in the slot that a helper may still believe to be the last insertion's.
+fn loom_map_abandoned_claim_is_not_published() {
+    // The claim is in a slot that a helper may still take for the last insertion's.
     let give_up = |case: &Case| {
         assert!(case.remove(B));
         case.insert_as(A, Mode::IfAbsent, Some(|| true));
@@ -393,8 +402,8 @@ fn loom_map_a_claim_is_given_up() {
 }
 
 #[test]
-fn loom_map_beyond_the_home() {
-    // The home is full: the key lies one bucket further.
+fn loom_map_insert_beyond_home_bucket() {
+    // The home bucket is full: the key lies one bucket behind it.
     let get = |case: &Case| {
         assert!(case.get(filler(5)).is_some());
         case.get(A);
@@ -403,8 +412,8 @@ fn loom_map_beyond_the_home() {
 }
 
 #[test]
-fn loom_map_beyond_the_home_and_back() {
-    // As one slot of the home becomes free: the same key is not put into both.
+fn loom_map_insert_beyond_home_bucket_and_back() {
+    // A slot of the home bucket becomes free: the key is not inserted into both buckets.
     let remove_insert = |case: &Case| {
         assert!(case.remove(filler(1)));
         case.insert(A);
@@ -413,14 +422,14 @@ fn loom_map_beyond_the_home_and_back() {
 }
 
 #[test]
-fn loom_map_kill() {
+fn loom_map_kill_of_pending_load() {
     let load = |case: &Case| _ = case.load(A);
     let invalidate = |case: &Case| _ = case.invalidate(A);
     model(1, nothing, [load, invalidate], |case| assert_eq!(case.get(A), None));
 }
 
 #[test]
-fn loom_map_kill_among_others() {
+fn loom_map_kill_among_other_inserts() {
     let load = |case: &Case| _ = case.load(A);
     let invalidate = |case: &Case| _ = case.invalidate(A);
     let insert = |case: &Case| assert_eq!(case.insert(SAME_HASH), Inserted::New);
@@ -430,7 +439,7 @@ fn loom_map_kill_among_others() {
 }
 
 #[test]
-fn loom_map_kill_spares_other_insertions() {
+fn loom_map_kill_spares_plain_inserts() {
     let insert = |case: &Case| assert_ne!(case.insert(A), Inserted::Killed);
     let invalidate = |case: &Case| _ = case.invalidate(A);
     let load = |case: &Case| _ = case.load(A);
@@ -458,7 +467,7 @@ fn loom_map_kill_while_growing() {
     });
 }
 
-fn two(case: &Case) {
+fn insert_two(case: &Case) {
     case.insert(A);
     case.insert(HIGH_HOME);
 }
@@ -469,19 +478,19 @@ fn loom_grow_and_get() {
         assert!(case.get(A).is_some(), "a key that is present is found");
         assert!(case.get(HIGH_HOME).is_some(), "a key that is present is found");
     };
-    model(1, two, [|case| case.grow(), get, get], nothing);
+    model(1, insert_two, [|case| case.grow(), get, get], nothing);
 }
 
 #[test]
 fn loom_grow_and_insert() {
-    model(1, two, [|case| case.grow(), |case| _ = case.insert(B)], |case| {
+    model(1, insert_two, [|case| case.grow(), |case| _ = case.insert(B)], |case| {
         assert!(case.get(B).is_some())
     });
 }
 
 #[test]
 fn loom_grow_and_two_inserts() {
-    // Not three threads: loom does not get past two that wait for a third.
+    // Not three threads: loom does not finish with two threads that wait for a third.
     let grow_insert = |case: &Case| {
         case.grow();
         case.insert(A);
@@ -492,7 +501,7 @@ fn loom_grow_and_two_inserts() {
 #[test]
 fn loom_grow_and_replace() {
     let get = |case: &Case| assert!(case.get(A).is_some(), "a key that is present is found");
-    model(1, two, [|case| case.grow(), insert_a, get], |case| {
+    model(1, insert_two, [|case| case.grow(), insert_a, get], |case| {
         assert_eq!(case.replaced.load(SeqCst), 1)
     });
 }
@@ -501,7 +510,7 @@ fn loom_grow_and_replace() {
 fn loom_grow_and_remove() {
     model(
         1,
-        two,
+        insert_two,
         [|case| case.grow(), |case| assert!(case.remove(A)), get_a],
         |case| assert_eq!(case.get(A), None),
     );
@@ -513,24 +522,25 @@ fn loom_grow_and_remove_and_insert() {
         case.remove(A);
         case.insert(A);
     };
-    model(1, two, [|case| case.grow(), remove_insert], |case| {
+    model(1, insert_two, [|case| case.grow(), remove_insert], |case| {
         assert!(case.get(A).is_some())
     });
 }
 
 #[test]
 fn loom_shrink_and_get() {
-    // Two homes become one.
+    // Two home buckets become one.
     let get = |case: &Case| {
         assert!(case.get(A).is_some(), "a key that is present is found");
         assert!(case.get(HIGH_HOME).is_some(), "a key that is present is found");
     };
-    model(2, two, [|case| case.resize(1), get], nothing);
+    model(2, insert_two, [|case| case.resize(1), get], nothing);
 }
 
 #[test]
 fn loom_shrink_and_insert() {
-    // Into the home that moves last, whose keys will lie in the bucket of the one that moved first.
+    // Into the home bucket that moves last. Its keys will lie in the bucket of the one that moved
+    // first.
     let insert = |case: &Case| _ = case.insert(HIGH_HOME);
     model(
         2,
@@ -543,7 +553,7 @@ fn loom_shrink_and_insert() {
 #[test]
 fn loom_shrink_and_replace() {
     let get = |case: &Case| assert!(case.get(A).is_some(), "a key that is present is found");
-    model(2, two, [|case| case.resize(1), insert_a, get], |case| {
+    model(2, insert_two, [|case| case.resize(1), insert_a, get], |case| {
         assert_eq!(case.replaced.load(SeqCst), 1)
     });
 }
@@ -551,14 +561,15 @@ fn loom_shrink_and_replace() {
 #[test]
 fn loom_shrink_and_remove() {
     let remove = |case: &Case| assert!(case.remove(HIGH_HOME));
-    model(2, two, [|case| case.resize(1), remove], |case| {
+    model(2, insert_two, [|case| case.resize(1), remove], |case| {
         assert!(case.get(HIGH_HOME).is_none() && case.get(A).is_some())
     });
 }
 
 #[test]
-fn loom_shrink_beyond_the_home() {
-    // The home is full, and its seventh key lies in the other one: which is moved after it, and is the same one then.
+fn loom_shrink_beyond_home_bucket() {
+    // The home bucket is full, and its seventh key lies in the other bucket. That one moves later,
+    // and has the same index then.
     let remove = |case: &Case| assert!(case.remove(filler(6)));
     let insert = |case: &Case| _ = case.insert(HIGH_HOME);
     model(2, |case| case.fill(7), [|case| case.resize(2), remove, insert], nothing);
@@ -578,7 +589,7 @@ fn loom_two_prepared_tables() {
         prepare(&map, 3);
         other.join().unwrap();
         let last = map.take_prepared(&pin()).map(|table| table.unwrap().buckets());
-        assert!(matches!(last, Some(2 | 3)), "one of them is there: {last:?}");
+        assert!(matches!(last, Some(2 | 3)), "one of the two is prepared: {last:?}");
         assert!(map.take_prepared(&pin()).is_none());
     });
 }
@@ -596,15 +607,16 @@ fn loom_two_discarded_tables() {
             let map = map.clone();
             move || {
                 map.discard(two);
-                map.dismantle();
+                map.free_discarded_slice();
             }
         });
         map.discard(one);
-        map.dismantle();
+        map.free_discarded_slice();
         other.join().unwrap();
-        // Each freed once, or still in the list: loom fails the model for what is leaked or freed twice.
-        map.dismantle();
-        map.dismantle();
+        // Each table is freed once, or still in the list: loom fails the model if one is leaked or
+        // freed twice.
+        map.free_discarded_slice();
+        map.free_discarded_slice();
         assert!(!map.has_discarded());
     });
 }

@@ -1,159 +1,87 @@
-//! How a map changes to a table of another size: the steps that the maintenance lock protects, and those outside it.
+//! How a map changes to a table of another size: the steps under the maintenance lock, and those
+//! outside it.
 //!
-//! A table is allocated ([`Map::prepare`]) and freed ([`Map::discard`], [`Map::dismantle`]) outside the lock. Under the
-//! lock it is installed as the successor of the current one ([`Map::install`]), and homes move to it a few at a time, in
-//! any order ([`Map::resize_step`], [`Map::move_home_of`], [`Table::move_home`]). The next table may be larger, smaller or of the same size: an insertion
-//! into it is one like any other, and reports where there is no room. See ARCHITECTURE.md for what other threads may do
-//! while homes move.
+//! 1. [`Map::prepare`] allocates the next table, outside the lock.
+//! 2. [`Map::install`] makes it the successor of the current one, under the lock.
+//! 3. [`Map::resize_step`] moves a few home buckets to it, under the lock, until all have moved.
+//!    [`Map::move_home_of`] moves one before its turn: the order is arbitrary.
+//! 4. [`Map::discard`] takes the old table, and [`Map::free_discarded_slice`] frees it in parts,
+//!    outside the lock.
+//!
+//! The next table may be larger, smaller or of the same size: an insertion into it is one like any
+//! other, and reports where there is no room. `migrate` has the protocol by which one home bucket
+//! moves.
 
+use super::Map;
+use super::header::Header;
 use super::layout::control;
-use super::table::Table;
-use super::{Header, Map, NoMemory};
-use crate::prim::sync::{AtomicPtr, Ordering};
+use super::owned_table::{NO_MEMORY, NoMemory, OwnedTable, allocate};
+use crate::prim::sync::Ordering;
 use crate::reclaim::Guard;
 use std::ptr::{self, NonNull};
 
-/// A table that no map refers to, owned like a box. Before it is dropped, no reader can see it any more.
-pub(crate) struct OldTable(NonNull<Table>);
-
-// SAFETY: it owns the table, which is made of atomics.
-unsafe impl Send for OldTable {}
-
-/// In place of a table that was prepared: there was no memory for it.
-const NONE: *mut Table = ptr::without_provenance_mut(1);
-
-impl OldTable {
-    /// Takes ownership of a table that came from [`allocate`].
-    fn new(table: *mut Table) -> Option<Self> {
-        NonNull::new(table).filter(|table| table.as_ptr() != NONE).map(Self)
-    }
-
-    /// Gives up ownership.
-    fn into_raw(self) -> *mut Table {
-        let table = self.0.as_ptr();
-        std::mem::forget(self);
-        table
-    }
-
-    /// The number of buckets.
-    pub(crate) fn buckets(&self) -> usize {
-        // SAFETY: owned by this, so it is alive.
-        unsafe { self.0.as_ref() }.buckets.len()
-    }
-}
-
-impl Drop for OldTable {
-    fn drop(&mut self) {
-        // SAFETY: the pointer that `allocate` made, never remade from a reference, and owned by this alone. The code that
-        // drops it has waited for the readers.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
-    }
-}
-
-/// Allocates an empty table.
-pub(super) fn allocate(buckets: usize) -> Result<*mut Table, NoMemory> {
-    Ok(Box::into_raw(Box::new(Table::new(buckets).ok_or(NoMemory)?)))
-}
-
-/// How much of a discarded table one call frees: 0.1 to 0.3 ms for pages of 4 KiB.
+/// Bytes of a discarded table that one call frees: 0.1 to 0.3 ms for pages of 4 KiB.
 const SLICE: usize = 4 << 20;
 
-/// Tables that no reader can see any more, to be freed part by part: a stack, linked by `next`.
-pub(super) struct Discarded(AtomicPtr<Table>);
-
-impl Discarded {
-    pub(super) fn new() -> Self {
-        Self(AtomicPtr::new(ptr::null_mut()))
-    }
-
-    fn push(&self, table: OldTable) {
-        let table = table.into_raw();
-        let mut first = self.0.load(Ordering::Relaxed);
-        loop {
-            // SAFETY: this call's own until the exchange below.
-            unsafe { &*table }.next.store(first, Ordering::Relaxed);
-            // Release pairs with the Acquire in `take`.
-            match self
-                .0
-                .compare_exchange_weak(first, table, Ordering::Release, Ordering::Relaxed)
-            {
-                Ok(_) => return,
-                Err(now) => first = now,
-            }
-        }
-    }
-
-    /// Takes all of the stack: so it has no ABA problem. Calls `visit` for each table.
-    fn take(&self, mut visit: impl FnMut(OldTable)) {
-        // Acquire pairs with the Release in `push`.
-        let mut rest = OldTable::new(self.0.swap(ptr::null_mut(), Ordering::Acquire));
-        while let Some(table) = rest {
-            // SAFETY: owned by `table`, so it is alive.
-            rest = OldTable::new(unsafe { table.0.as_ref() }.next.load(Ordering::Relaxed));
-            visit(table);
-        }
-    }
-}
-
-impl Drop for Discarded {
-    fn drop(&mut self) {
-        self.take(drop);
-    }
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        // Relaxed: exclusive access.
-        drop(OldTable::new(self.prepared.load(Ordering::Relaxed)));
-    }
-}
-
 impl Map {
-    /// Allocates a table to follow the current one, outside the maintenance lock, for the next
-    /// [`take_prepared`](Self::take_prepared). If there is no memory for it, that is told there.
+    /// Allocates a table to follow the current one, for the next
+    /// [`take_prepared`](Self::take_prepared). Called outside the maintenance lock.
+    ///
+    /// If there is no memory for the table, `take_prepared` reports that.
     pub(crate) fn prepare(&self, buckets: usize, guard: &Guard) {
-        let table = allocate(buckets).unwrap_or(NONE);
-        // AcqRel: the table's contents are seen by the thread that takes it, here or in `take_prepared`.
-        drop(OldTable::new(self.table(guard).prepared.swap(table, Ordering::AcqRel)));
+        let table = allocate(buckets).unwrap_or(NO_MEMORY);
+        // AcqRel: the table's contents are seen by the thread that takes it, here or in
+        // `take_prepared`.
+        drop(OwnedTable::new(
+            self.table(guard).prepared.swap(table, Ordering::AcqRel),
+        ));
     }
 
-    /// Returns the table that was prepared, if any, or that there is no memory for it.
-    pub(crate) fn take_prepared(&self, guard: &Guard) -> Option<Result<OldTable, NoMemory>> {
-        // Acquire pairs with the swap in `prepare`.
+    /// Returns the prepared table, or [`NoMemory`] if its allocation failed, or `None` if no table
+    /// was prepared.
+    pub(crate) fn take_prepared(&self, guard: &Guard) -> Option<Result<OwnedTable, NoMemory>> {
+        // Acquire pairs with the swap in `prepare`: the table's contents are seen.
         let prepared = self.table(guard).prepared.swap(ptr::null_mut(), Ordering::Acquire);
-        let failed = prepared == NONE;
-        OldTable::new(prepared).map(Ok).or(failed.then_some(Err(NoMemory)))
+        let failed = prepared == NO_MEMORY;
+        OwnedTable::new(prepared).map(Ok).or(failed.then_some(Err(NoMemory)))
     }
 
-    /// Whether [`take_prepared`](Self::take_prepared) returns something.
+    /// Returns whether [`take_prepared`](Self::take_prepared) returns something.
     pub(crate) fn has_prepared(&self, guard: &Guard) -> bool {
         !self.table(guard).prepared.load(Ordering::Relaxed).is_null()
     }
 
-    /// Has the entries move to this table, by [`resize_step`](Self::resize_step). One thread at a time (the holder of the
-    /// maintenance lock), and not while entries move already.
-    pub(crate) fn install(&self, table: OldTable, guard: &Guard) {
+    /// Makes `table` the successor of the current table, to which
+    /// [`resize_step`](Self::resize_step) moves the entries.
+    ///
+    /// One thread at a time (the holder of the maintenance lock), and not while a resize is in
+    /// progress.
+    pub(crate) fn install(&self, table: OwnedTable, guard: &Guard) {
         let current = self.table(guard);
         debug_assert!(current.next.load(Ordering::Relaxed).is_null(), "one after another");
-        // Release pairs with the Acquire in `next`: readers that see a home as moved see the whole new table.
+        // Release pairs with the Acquire in `next`: readers that see a home bucket as MOVED see the
+        // whole new table.
         current.next.store(table.into_raw(), Ordering::Release);
     }
 
-    /// Moves the homes from `cursor` on, up to `budget` of them, to the table that was installed. One thread at a time. When
-    /// all are moved, returns the old table, for retirement. Entries for which there is no room are handed to `evicted`,
-    /// unlinked.
+    /// Moves up to `budget` home buckets, starting at `cursor`, to the installed table. One thread
+    /// at a time.
+    ///
+    /// When all home buckets have moved, makes the installed table the current one, and returns the
+    /// old table, which the caller retires. Entries for which there is no room are handed to
+    /// `evicted`, unlinked.
     pub(crate) fn resize_step(
         &self,
         cursor: &mut usize,
         budget: usize,
         mut evicted: impl FnMut(NonNull<Header>),
         guard: &Guard,
-    ) -> Option<OldTable> {
+    ) -> Option<OwnedTable> {
         let table = self.table(guard);
         let next = self.next(table, guard);
         let end = table.buckets.len().min(cursor.saturating_add(budget));
         for home in *cursor..end {
-            // It may have moved by `move_home_of`.
+            // `move_home_of` may have moved it before its turn.
             if table.load_control(home) & control::MOVED == 0 {
                 table.move_home(home, next, &mut evicted);
             }
@@ -163,15 +91,17 @@ impl Map {
             return None;
         }
         *cursor = 0;
-        // The pointers that `allocate` made, not ones to the references above: the old table is freed by its own.
+        // These are the pointers that `allocate` made, not ones to the references above: a table is
+        // freed by its own pointer.
         let (old, next) = (self.current.load(Ordering::Relaxed), table.next.load(Ordering::Relaxed));
-        // Release pairs with the Acquire in `table`: the new table's contents are seen by readers that start there.
+        // Release pairs with the Acquire in `table`: the new table's contents are seen by readers
+        // that start there.
         self.current.store(next, Ordering::Release);
-        OldTable::new(old)
+        OwnedTable::new(old)
     }
 
-    /// Moves the home of this hash to the table that was installed, before its turn. Otherwise as
-    /// [`resize_step`](Self::resize_step). Returns false if it has moved already.
+    /// Moves the home bucket of this hash to the installed table before its turn, as
+    /// [`resize_step`](Self::resize_step) does. Returns false if it has moved already.
     pub(crate) fn move_home_of(&self, hash: u32, mut evicted: impl FnMut(NonNull<Header>), guard: &Guard) -> bool {
         let table = self.table(guard);
         let home = table.home(hash);
@@ -182,22 +112,25 @@ impl Map {
         moves
     }
 
-    /// Takes a table that no reader can see any more, to be freed by [`dismantle`](Self::dismantle).
-    pub(crate) fn discard(&self, table: OldTable) {
+    /// Takes a table that no reader can reference, to be freed by
+    /// [`free_discarded_slice`](Self::free_discarded_slice).
+    pub(crate) fn discard(&self, table: OwnedTable) {
         self.discarded.push(table);
     }
 
-    /// Whether [`dismantle`](Self::dismantle) has something to free.
+    /// Returns whether [`free_discarded_slice`](Self::free_discarded_slice) has something to free.
     #[inline(always)]
     pub(crate) fn has_discarded(&self) -> bool {
         !self.discarded.0.load(Ordering::Relaxed).is_null()
     }
 
-    /// Frees a few megabytes of what was discarded. Any thread, outside the maintenance lock.
+    /// Frees a few megabytes of the discarded tables. Any thread may call this, outside the
+    /// maintenance lock.
     #[cold]
     #[inline(never)]
-    pub(crate) fn dismantle(&self) {
+    pub(crate) fn free_discarded_slice(&self) {
         let mut is_first = true;
+        // The whole stack is taken, so this thread owns each table until it is pushed back.
         self.discarded.take(|mut table| {
             if std::mem::take(&mut is_first) {
                 // SAFETY: owned by `table`: taken from the stack by this thread alone.

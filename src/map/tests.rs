@@ -1,4 +1,4 @@
-//! The map by itself, on one thread: what its users cannot see from outside.
+//! The map by itself, on one thread: what its users cannot observe.
 
 use super::layout::first_hash;
 use super::*;
@@ -7,7 +7,7 @@ use crate::reclaim::pin;
 /// A map, and entries whose upper halves of hashes are their keys.
 struct Case {
     map: Map,
-    /// Pointers that boxes were made into: the map has them, too, and moving a box would invalidate them.
+    /// Pointers made from boxes. The map has them too, and moving a box would invalidate them.
     entries: Vec<NonNull<Header>>,
 }
 
@@ -38,14 +38,14 @@ impl Case {
         self.map.get(u64::from(key) << 32, is(key), &pin()).is_some()
     }
 
-    /// Has the entries move to a table of as many buckets.
+    /// Installs a table of `buckets`, to which the entries move.
     fn install(&self, buckets: usize) {
         self.map.prepare(buckets, &pin());
         let table = self.map.take_prepared(&pin()).unwrap().unwrap();
         self.map.install(table, &pin());
     }
 
-    /// All keys, as one walk visits them.
+    /// Returns all keys that one walk visits, sorted.
     fn walk(&self) -> Vec<u32> {
         let (guard, mut keys, mut from) = (pin(), Vec::new(), 0);
         while from < 1 << 32 {
@@ -63,7 +63,8 @@ impl Case {
 impl Drop for Case {
     fn drop(&mut self) {
         for entry in &self.entries {
-            // SAFETY: made from a box in `insert`; the map, which has no readers left, does not touch it any more.
+            // SAFETY: made from a box in `insert`; the map, which has no readers left, does not
+            // touch it any more.
             drop(unsafe { Box::from_raw(entry.as_ptr()) });
         }
     }
@@ -77,10 +78,11 @@ fn is(key: u32) -> impl Fn(NonNull<Header>) -> bool {
 #[test]
 fn walk_while_homes_move_visits_each_once() {
     let sizes = [(3, 4), (3, 5), (3, 7), (3, 11), (5, 3), (7, 3), (11, 4), (6, 3), (4, 4)];
-    // In turn, and with one home before its turn.
+    // In order, and with one home bucket before its turn.
     let early = [None, Some(1 << 31), Some(u32::MAX)];
     for ((before, after), early) in sizes.into_iter().flat_map(|sizes| early.map(|early| (sizes, early))) {
-        // At the ends of all homes' ranges, of both tables: homes of the two begin and end within each other.
+        // Keys at the ends of the ranges of all home buckets, of both tables: the ranges of the two
+        // overlap.
         let firsts = |buckets| (1..buckets).map(move |home| first_hash(home, buckets) as u32);
         let mut keys: Vec<u32> = firsts(before)
             .chain(firsts(after))
@@ -104,7 +106,7 @@ fn walk_while_homes_move_visits_each_once() {
         while old.is_none() {
             assert!(
                 has_all(&case) && case.walk() == keys,
-                "{cursor} homes of {before} have moved to {after}"
+                "{cursor} home buckets of {before} have moved to {after}"
             );
             old = case
                 .map
@@ -116,7 +118,7 @@ fn walk_while_homes_move_visits_each_once() {
 }
 
 #[test]
-fn shrinking_below_what_is_there_evicts_the_rest() {
+fn shrinking_below_the_entries_evicts_the_rest() {
     let mut case = Case::new(8);
     let keys: Vec<u32> = (0..8 * SLOTS as u32).map(|n| n << 26).collect();
     keys.iter().for_each(|key| case.insert(*key));
@@ -134,18 +136,19 @@ fn shrinking_below_what_is_there_evicts_the_rest() {
     assert_eq!(all, keys, "and none twice, or both there and evicted");
 }
 
-/// An entry whose home has moved lies in the next table: only what leaves there makes room for it.
+/// An entry whose home bucket has moved lies in the next table: only a removal there makes room for
+/// it.
 #[test]
 fn candidate_for_a_moved_home_is_in_the_next_table() {
     let mut case = Case::new(2);
     (0..12).for_each(|key| case.insert(key << 28));
     case.install(4);
     assert!(case.map.move_home_of(0, |_| panic!("there is room"), &pin()));
-    let candidate = |spare: fn(NonNull<Header>) -> bool| case.map.candidate(0, spare, &pin());
-    let moved = candidate(|_| true).expect("the home that moved has entries");
+    let candidate = |prefer: fn(NonNull<Header>) -> bool| case.map.candidate(0, prefer, &pin());
+    let moved = candidate(|_| true).expect("the home bucket that moved has entries");
     // SAFETY: the entries live as long as the case.
     let hash = unsafe { moved.as_ref() }.hash();
-    assert!(hash < 1 << 31, "an entry of the other home, in the table that was left");
+    assert!(hash < 1 << 31, "the candidate is in the next table, not in the old one");
     assert!(candidate(|_| false).is_some());
 }
 
@@ -162,7 +165,7 @@ fn discarded_tables_are_freed_in_parts() {
     }
     let mut calls = 0;
     while case.map.has_discarded() {
-        case.map.dismantle();
+        case.map.free_discarded_slice();
         calls += 1;
         assert!(calls < 100);
     }
@@ -178,7 +181,7 @@ fn discarded_tables_are_freed_in_parts() {
 }
 
 #[test]
-fn a_home_reaches_no_further_than_it_has_to() {
+fn probe_limit_after_removals_shrinks() {
     let mut case = Case::new(2);
     let probe_limit = |case: &Case| case.map.table(&pin()).probe_limit(0);
     (0..SLOTS as u32).for_each(|key| case.insert(key));
@@ -186,22 +189,22 @@ fn a_home_reaches_no_further_than_it_has_to() {
     case.insert(100);
     assert_eq!(probe_limit(&case), 1, "the seventh lies behind its home");
     case.remove(0);
-    let come_and_go = |case: &mut Case| {
+    let insert_and_remove = |case: &mut Case| {
         for key in 200..220 {
             case.insert(key);
             case.remove(key);
         }
     };
-    come_and_go(&mut case);
+    insert_and_remove(&mut case);
     assert_eq!(probe_limit(&case), 1);
     assert!(case.has(100), "it is still there");
     case.remove(100);
-    come_and_go(&mut case);
+    insert_and_remove(&mut case);
     assert_eq!(probe_limit(&case), 0, "nothing lies there any more");
     assert!((1..SLOTS as u32).all(|key| case.has(key)));
 }
 
-/// A home that its mover left frozen, by a panic, fails writers instead of having them wait for ever.
+/// A home bucket that a panicking mover left frozen makes writers panic instead of wait forever.
 #[test]
 fn writer_waiting_for_a_broken_move_panics() {
     let map = Map::with_buckets(2).unwrap();
@@ -214,12 +217,13 @@ fn writer_waiting_for_a_broken_move_panics() {
             let entry = Header::new(0, 0, false);
             _ = map.insert(0, NonNull::from(&entry), is(0), Mode::IfAbsent, UNCONDITIONAL, &pin());
         });
-        drop(table::OnPanic(table));
+        drop(table::BreakOnPanic(table));
         assert!(writer.join().is_err());
     });
 }
 
-/// A listed entry may have left, and its memory hold another key with the same home: the listed key is found all the same.
+/// The memory of a listed entry may hold another key of the same home bucket by now. The listed key
+/// is still found.
 #[test]
 fn find_address_of_memory_used_again_finds_the_listed_key() {
     let mut case = Case::new(3);

@@ -1,7 +1,11 @@
-//! When memory that readers may still look at is freed: one small interface, two implementations.
+//! When memory that readers may still reference is freed: one small interface, two implementations.
 //!
-//! Every cache has a [`Domain`], which its readers pin. What was unlinked is sealed ([`Domain::seal`]), and may be freed once the
-//! seal has been passed ([`Domain::passed`]) by every reader that was pinned at the time.
+//! Every cache has a [`Domain`], which its readers pin ([`Guard`], [`FastGuard`]). What a writer
+//! has unlinked is sealed ([`Domain::seal`]). It may be freed once every reader that was pinned at
+//! that time has passed the seal ([`Domain::passed`]): invariant 15 of ARCHITECTURE.md.
+//!
+//! `epoch` is the default. The feature `crossbeam` selects `crossbeam` instead. `registry` has the
+//! indices of living threads.
 
 #[cfg(all(feature = "crossbeam", not(loom)))]
 mod crossbeam;
@@ -16,7 +20,7 @@ use epoch as implementation;
 #[cfg(loom)]
 use leak as implementation;
 
-pub(crate) use implementation::{Brief, Domain, Guard, Seal, claim_index, fork_child, release_index, unprotected};
+pub(crate) use implementation::{Domain, FastGuard, Guard, Seal, claim_index, fork_child, release_index, unprotected};
 
 /// Pins the domain of tests that have a map and no cache.
 #[cfg(test)]
@@ -30,19 +34,20 @@ pub(crate) fn pin() -> Guard {
     Guard
 }
 
-/// Under loom maps are checked without reclamation (which has its own model in `epoch`): no reader ever passes a seal.
+/// Loom checks maps without reclamation, which has models of its own in `epoch`: no reader ever
+/// passes a seal.
 #[cfg(loom)]
 mod leak {
     pub(crate) struct Guard;
 
     loom::thread_local! {
-        /// Set by models in which several threads need different ones.
+        /// The thread's index. Models in which several threads need different ones set it.
         pub(crate) static INDEX: std::cell::Cell<usize> = std::cell::Cell::new(0);
     }
 
-    pub(crate) struct Brief(Guard);
+    pub(crate) struct FastGuard(Guard);
 
-    impl Brief {
+    impl FastGuard {
         pub(crate) fn guard(&self) -> &Guard {
             &self.0
         }
@@ -65,8 +70,8 @@ mod leak {
             Guard
         }
 
-        pub(crate) fn pin_briefly(&self) -> Option<Brief> {
-            Some(Brief(Guard))
+        pub(crate) fn pin_fast(&self) -> Option<FastGuard> {
+            Some(FastGuard(Guard))
         }
 
         pub(crate) fn pin_fenced(&self) -> Guard {
@@ -105,7 +110,7 @@ mod leak {
         }
     }
 
-    /// A model's threads live to its end.
+    /// Returns false: the threads of a model live to its end, so no index is free.
     pub(crate) fn claim_index(_: usize) -> bool {
         false
     }

@@ -1,4 +1,5 @@
-//! The protocol of the epochs under loom.
+//! The protocol of the epochs under loom: readers pin, a collector unlinks and frees. A model fails
+//! if an object is freed while a guard that could find it lives.
 
 use super::*;
 use crate::prim::sync::AtomicUsize;
@@ -7,7 +8,7 @@ use loom::thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
 
-/// A chain of objects, of which `current` is the one that is linked.
+/// Objects, of which `current` is the one that is linked.
 struct World {
     threads: Registry<Slot>,
     domain: Domain,
@@ -35,12 +36,12 @@ impl World {
         Domain::register(&self.threads, None)
     }
 
-    /// Pins the thread with this first slot: the slot of the guard.
+    /// Pins the thread with this first slot. Returns the slot of the guard.
     fn enter<'w>(&'w self, first: &'w Slot) -> &'w Slot {
         if self.domain.enter(first) {
             return first;
         }
-        self.domain.enter_more(&self.threads, first)
+        self.domain.enter_further_slot(&self.threads, first)
     }
 
     fn find(&self) -> usize {
@@ -55,7 +56,7 @@ impl World {
         );
     }
 
-    /// Two guards, of which the first ends first, and a use after that.
+    /// Reads under two guards, of which the first ends first, and after that.
     fn read_nested(&self, slot: &Slot) {
         let outer = self.enter(slot);
         let found = self.find();
@@ -67,19 +68,20 @@ impl World {
         assert!(!Domain::leave(inner));
     }
 
+    /// Reads under one guard.
     fn read_once(&self, slot: &Slot) {
         self.enter(slot);
         self.read(self.find());
         Domain::leave(slot);
     }
 
-    /// Unlinks the current object; its tag.
+    /// Links object `next` instead of the current one. Returns the tag of the unlinked one.
     fn unlink(&self, next: usize) -> u64 {
         self.current.store(next, Ordering::Release);
         self.domain.advance()
     }
 
-    /// Frees an object if its tag is past.
+    /// Frees an object if no reader can reference it. Returns whether it did.
     fn free(&self, object: usize, tag: u64) -> bool {
         let (past, _) = self.domain.has_passed(&self.threads, tag);
         if past {
@@ -90,7 +92,8 @@ impl World {
     }
 }
 
-/// Runs the model, and sees to it that something was freed in one execution, and in another not at the first try.
+/// Runs the model, and checks that an object was freed in one execution, and in another not at the
+/// first attempt.
 fn check(model: impl Fn(&Count, &Count) + Send + Sync + 'static) {
     let counts = Arc::new((Count::new(0), Count::new(0)));
     let seen = counts.clone();
@@ -106,7 +109,7 @@ fn count(freed: bool, yes: &Count, no: &Count) {
 }
 
 #[test]
-fn loom_epoch_a_reader_and_a_collector() {
+fn loom_epoch_reader_and_collector() {
     check(|yes, no| {
         let world = World::new();
         let one = world.clone();
@@ -133,7 +136,7 @@ fn loom_epoch_two_readers() {
 
 #[test]
 fn loom_epoch_two_objects() {
-    // A reader that comes twice, while two objects are unlinked and freed one after the other.
+    // A reader that pins twice, while two objects are unlinked and freed one after the other.
     check(|yes, no| {
         let world = World::new();
         let one = world.clone();
@@ -154,7 +157,7 @@ fn loom_epoch_two_objects() {
 }
 
 #[test]
-fn loom_epoch_a_slot_is_used_again() {
+fn loom_epoch_slot_is_reused() {
     check(|yes, no| {
         let world = World::new();
         let readers = [0; 2].map(|_| {
@@ -175,8 +178,9 @@ fn loom_epoch_a_slot_is_used_again() {
 }
 
 #[test]
-fn loom_epoch_a_reader_of_two_domains() {
-    // A thread that reads another domain's map within a guard of this one's, and a collector of the other one.
+fn loom_epoch_reader_of_two_domains() {
+    // A thread that reads another domain's map under a guard of this one's, and a collector of the
+    // other domain.
     check(|yes, no| {
         let world = World::new();
         let one = world.clone();
@@ -196,8 +200,9 @@ fn loom_epoch_a_reader_of_two_domains() {
 }
 
 #[test]
-fn loom_epoch_a_collector_renews_its_guard() {
-    // Two threads that read, unlink and collect under a guard of their own, which must hold up the other's garbage only.
+fn loom_epoch_collector_renews_its_guard() {
+    // Two threads that read, unlink and collect under guards of their own. A guard must delay only
+    // the freeing of the other thread's garbage.
     check(|yes, no| {
         let world = World::new();
         let one = world.clone();
@@ -207,7 +212,7 @@ fn loom_epoch_a_collector_renews_its_guard() {
             one.read(one.find());
             one.domain.advance();
             one.domain.renew(slot);
-            // As `Domain::passed`: the guard protects again from here on.
+            // As in `Domain::passed`: the guard protects again from here on.
             fence(Ordering::SeqCst);
             one.read(one.find());
             Domain::leave(slot);

@@ -1,7 +1,7 @@
-//! Tasks that wait for flights, under loom; see the model of the flights for what stays std's. A wake-up that is lost shows as a
-//! deadlock.
+//! Tasks that wait for flights, under loom. A lost wake-up shows as a deadlock. See
+//! `flight::loom_tests` for what stays std's.
 
-use crate::flight::{ActorId, Flight, Flights, Outcome, Role, lock};
+use crate::flight::{ActorId, Flight, Flights, Joined, Outcome, lock};
 use crate::prim::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use std::pin::pin;
@@ -17,66 +17,66 @@ fn flights() -> Shared {
     Shared::new(flights)
 }
 
-fn join(flights: &Flights<u32, usize>, actor: ActorId) -> Role<'_, u32, usize> {
+fn join(flights: &Flights<u32, usize>, actor: ActorId) -> Joined<'_, u32, usize> {
     flights.join(1, |key| *key == KEY, KEY, actor)
 }
 
 /// Wakes a thread of the model.
-struct Bell {
-    rung: Mutex<usize>,
-    heard: Condvar,
+struct ThreadWaker {
+    wakes: Mutex<usize>,
+    woken: Condvar,
 }
 
-impl Bell {
+impl ThreadWaker {
     fn new() -> std::sync::Arc<Self> {
         std::sync::Arc::new(Self {
-            rung: Mutex::new(0),
-            heard: Condvar::new(),
+            wakes: Mutex::new(0),
+            woken: Condvar::new(),
         })
     }
 
     fn wait(&self) {
-        let mut rung = lock(&self.rung);
-        while *rung == 0 {
-            rung = self.heard.wait(rung).unwrap();
+        let mut wakes = lock(&self.wakes);
+        while *wakes == 0 {
+            wakes = self.woken.wait(wakes).unwrap();
         }
-        *rung = 0;
+        *wakes = 0;
     }
 }
 
-impl Wake for Bell {
+impl Wake for ThreadWaker {
     fn wake(self: std::sync::Arc<Self>) {
-        *lock(&self.rung) += 1;
-        self.heard.notify_one();
+        *lock(&self.wakes) += 1;
+        self.woken.notify_one();
     }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let bell = Bell::new();
-    let waker = Waker::from(bell.clone());
+    let thread_waker = ThreadWaker::new();
+    let waker = Waker::from(thread_waker.clone());
     let mut future = pin!(future);
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(value) => return value,
-            Poll::Pending => bell.wait(),
+            Poll::Pending => thread_waker.wait(),
         }
     }
 }
 
 fn awaited(flight: &Flight<u32, usize>) -> Option<usize> {
-    match block_on(flight.landed().expect("nobody waits for this")) {
+    match block_on(flight.completion().expect("no thread waits for this one")) {
         Some(Outcome::Loaded(value)) => Some(*value),
         Some(Outcome::Abandoned) => None,
         _ => panic!("it was loaded or abandoned"),
     }
 }
 
-/// A flight that was met, its leader about to land.
+/// Returns a shared flight whose leader is about to complete it.
 fn shared(flights: &Flights<u32, usize>) -> (crate::flight::Leader<'_, u32, usize>, Arc<Flight<u32, usize>>) {
-    let Role::Lead { leader, .. } = join(flights, ActorId::future()) else {
-        panic!("nobody else is there")
+    let Joined::Lead { leader, .. } = join(flights, ActorId::new_future()) else {
+        panic!("no other load is in flight")
     };
-    let Role::Wait(flight) = join(flights, ActorId::future()) else {
+    let Joined::Wait(flight) = join(flights, ActorId::new_future()) else {
         panic!("it is being loaded")
     };
     (leader, flight)
@@ -86,12 +86,12 @@ fn shared(flights: &Flights<u32, usize>) -> (crate::flight::Leader<'_, u32, usiz
 fn loom_flight_two_tasks() {
     loom::model(|| {
         let flights = flights();
-        let load = |flights: &Flights<u32, usize>, value| match join(flights, ActorId::future()) {
-            Role::Lead { mut leader, .. } => {
+        let load = |flights: &Flights<u32, usize>, value| match join(flights, ActorId::new_future()) {
+            Joined::Lead { mut leader, .. } => {
                 leader.complete(|| Outcome::Loaded(value));
                 (value, true)
             }
-            Role::Wait(flight) => (awaited(&flight).expect("the leader has a value"), false),
+            Joined::Wait(flight) => (awaited(&flight).expect("the leader has a value"), false),
         };
         let other = flights.clone();
         let other = thread::spawn(move || load(&other, 2));
@@ -100,13 +100,13 @@ fn loom_flight_two_tasks() {
         assert_eq!(
             (led, other_led),
             (mine == 1, others == 2),
-            "actor waits gets the other's"
+            "a waiter gets the other's value"
         );
     });
 }
 
 #[test]
-fn loom_flight_a_task_and_a_thread_wait() {
+fn loom_flight_task_and_thread_wait() {
     loom::model(|| {
         let flights = flights();
         let (mut leader, flight) = shared(&flights);
@@ -122,7 +122,7 @@ fn loom_flight_a_task_and_a_thread_wait() {
 }
 
 #[test]
-fn loom_flight_abandoned_under_a_task() {
+fn loom_flight_abandoned_wakes_task() {
     loom::model(|| {
         let flights = flights();
         let (leader, flight) = shared(&flights);
@@ -133,38 +133,41 @@ fn loom_flight_abandoned_under_a_task() {
 }
 
 #[test]
-fn loom_flight_a_task_goes_away() {
+fn loom_flight_dropped_task_leaves_no_waker() {
     loom::model(|| {
         let flights = flights();
         let (mut leader, flight) = shared(&flights);
-        let bell = Bell::new();
-        let waker = Waker::from(bell.clone());
+        let thread_waker = ThreadWaker::new();
+        let waker = Waker::from(thread_waker.clone());
         let task = thread::spawn(move || {
-            let mut landed = flight.landed().expect("nobody waits for this");
-            let polled = pin!(&mut landed).poll(&mut Context::from_waker(&waker));
-            drop(landed);
+            let mut completion = flight.completion().expect("no thread waits for this one");
+            let polled = pin!(&mut completion).poll(&mut Context::from_waker(&waker));
+            drop(completion);
             polled.is_pending()
         });
         leader.complete(|| Outcome::Loaded(1));
         let pending = task.join().unwrap();
-        assert!(*lock(&bell.rung) <= usize::from(pending), "woken once, if it waited");
-        assert_eq!(std::sync::Arc::strong_count(&bell), 1, "no waker is left");
+        assert!(
+            *lock(&thread_waker.wakes) <= usize::from(pending),
+            "woken once, if it waited"
+        );
+        assert_eq!(std::sync::Arc::strong_count(&thread_waker), 1, "no waker is left");
     });
 }
 
 #[test]
-fn loom_flight_a_task_wanders() {
-    // Polled first with one waker, then with another, which is the one that counts.
+fn loom_flight_task_changes_its_waker() {
+    // Polled first with one waker, then with another, which is the one to wake.
     loom::model(|| {
         let flights = flights();
         let (mut leader, flight) = shared(&flights);
         let task = thread::spawn(move || {
-            let mut landed = flight.landed().expect("nobody waits for this");
-            let first = Waker::from(Bell::new());
-            let polled = pin!(&mut landed).poll(&mut Context::from_waker(&first));
+            let mut completion = flight.completion().expect("no thread waits for this one");
+            let first = Waker::from(ThreadWaker::new());
+            let polled = pin!(&mut completion).poll(&mut Context::from_waker(&first));
             let outcome = match polled {
                 Poll::Ready(outcome) => outcome,
-                Poll::Pending => block_on(landed),
+                Poll::Pending => block_on(completion),
             };
             assert!(matches!(outcome, Some(Outcome::Loaded(1))));
         });
