@@ -27,7 +27,7 @@ VALGRIND = $(call need,valgrind,valgrind)
 LOOM_TEST := $(CARGO) test --release --features async --lib loom_ --
 STRESS_TEST := $(CARGO) test --release --features async --test stress --
 STRESS_CROSSBEAM := $(CARGO) test --release --features async,crossbeam --test stress --
-# What `sanitize` runs: all that has threads, hostile callbacks or damaged files.
+# What `sanitize` runs: all that has threads, hostile callbacks or corrupt files.
 SANITIZED := --features async,serde --test stress --test linearizability --test model --test expiry_model --test faults --test reentrancy \
              --test loads --test async_loads --test snapshot
 STRESS_ASAN := cargo +nightly test --release --features async --target $(HOST) --test stress --
