@@ -265,10 +265,10 @@ class Memo:
         """
 
     def clear(self) -> None:
-        """Removes all results, and resets hits and misses."""
+        """Removes all entries, and resets hits and misses."""
 
     def clear_entries(self) -> None:
-        """Removes all results; the counters of hits and misses stay."""
+        """Removes all entries; the counters of hits and misses stay."""
 
     def invalidate_loads(self) -> None:
         """Invalidates all loads in progress: their results are not stored, nor returned later."""
@@ -292,7 +292,7 @@ class Memo:
         """Performs pending maintenance."""
 
     def resize(self, capacity: int, /) -> None:
-        """Sets the capacity, in results or weight."""
+        """Sets the capacity, in entries or weight."""
 
     def save_session(self, path: str, schema: int, /) -> SaveSession:
         """Begins a save to `path`."""
@@ -555,7 +555,12 @@ class Cache:
         """
 
     def stats(self) -> dict[str, int]:
-        """Returns the counters by name, as those of `Memo.stats`."""
+        """Returns the counters by name, after pending maintenance.
+
+        They are hits, misses, insertions, evictions, expirations, rejections, loads, load_failures,
+        waits, load_time, entries, weight and capacity. hits and misses count from the last clear,
+        as those of functools do.
+        """
 
     def clear(self) -> None:
         """Removes all entries, and resets hits and misses."""
@@ -567,7 +572,13 @@ class Cache:
         """Invalidates all loads in progress: their results are not stored, nor returned later."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
-        """Behaves like `Memo.set_trust`."""
+        """Restricts hits, and the joining of loads, to the time while the second tier is trusted.
+
+        For a cache with a time to live.
+
+        Args:
+            tier: The second tier; None for no restriction.
+        """
 
     def run_pending(self) -> None:
         """Performs pending maintenance."""
@@ -819,8 +830,8 @@ class Reads:
         """Reports the replies of an MGET.
 
         Returns:
-            For each key (payload, flags, codec, keep_until) of a hit, None if the key is absent, and
-            False for a read that must be taken and driven by itself.
+            For each key (payload, flags, codec, keep_until) of a hit, None if the key is absent,
+            and False for a read that must be taken and driven by itself.
         """
 
     def take(self, at: int, /) -> Operation:
