@@ -17,7 +17,9 @@ import sys
 PROGRAM = """
 import functools, gc, hotset, sys
 gc.disable()
-decorator = {"functools": functools.lru_cache(None), "cached": hotset.cached, "cached, ttl": hotset.cached(ttl=3600)}[sys.argv[1]]
+with_ttl = hotset.cached(ttl=3600)
+decorators = {"functools": functools.lru_cache(None), "cached": hotset.cached, "cached, ttl": with_ttl}
+decorator = decorators[sys.argv[1]]
 @decorator
 def f(x, y=0): return x
 class C:
