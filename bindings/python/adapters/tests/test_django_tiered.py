@@ -234,7 +234,7 @@ def test_secret_is_not_on_the_server(server, cache):
     cache.set("key", [1])
     everything = b"".join(server.ask("GET", key) + key for key in server.ask("KEYS", "*"))
     assert settings.SECRET_KEY.encode() not in everything
-    assert _tier._derived(settings.SECRET_KEY, "sign") not in everything
+    assert _tier._derive_key(settings.SECRET_KEY, "sign") not in everything
 
 
 def test_value_of_a_missing_class_counts_as_absent(backend, caplog):
