@@ -70,13 +70,13 @@ def test_entry_equals_the_stored_response():
 
 def test_abandoned_stream_leaves_nothing():
     storage = SyncHotsetStorage()
-    before = len(hotset.hishel._writing)
+    before = len(hotset.hishel._pending)
     entry = storage.create_entry(request(), response(b"a", b"b"), "key")
     next(entry.response.stream)
     del entry
     gc.collect()
     assert len(storage.engine) == 0
-    assert len(hotset.hishel._writing) == before
+    assert len(hotset.hishel._pending) == before
 
 
 def test_bytes_are_bounded():

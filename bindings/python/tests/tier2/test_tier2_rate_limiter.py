@@ -121,10 +121,10 @@ def test_each_window_admits_at_most_the_limit(server, client, recipe):
 
     limiters = [recipe.SharedRateLimiter(client(server), limit=limit, window=window, batch=3) for _ in range(4)]
     admitted = [0] * 4
-    is_over = threading.Event()
+    has_ended = threading.Event()
 
     def spend(number):
-        while not is_over.is_set():
+        while not has_ended.is_set():
             admitted[number] += limiters[number].allow("a")
 
     threads = [threading.Thread(target=spend, args=(number,)) for number in range(4)]
@@ -133,7 +133,7 @@ def test_each_window_admits_at_most_the_limit(server, client, recipe):
         thread.start()
     while current() < first + 10:
         pass
-    is_over.set()
+    has_ended.set()
     for thread in threads:
         thread.join()
     assert limit <= sum(admitted) <= limit * (current() - first + 1)
