@@ -1,5 +1,6 @@
-//! Rules about the pages: their links lead somewhere, the tests, files and functions that they name exist, they are short, and
-//! the index lists them. (Their examples are doc-tests, and tests of the bindings.)
+//! Rules about the pages: their links lead somewhere, the tests, files and functions that they name
+//! exist, they are short, and the index lists them. (Their examples are doc-tests, and tests of the
+//! bindings.)
 
 use std::collections::HashSet;
 use std::fs;
@@ -193,7 +194,8 @@ fn examples_in_pages_are_tested() {
             !has("c") || run_by_c.contains(&name),
             "{name} is not in bindings/c/tests/run.sh"
         );
-        // bindings/python/tests/test_docs.py, tier2/test_tier2_docs.py, and adapters/check_examples.py run these.
+        // bindings/python/tests/test_docs.py, tier2/test_tier2_docs.py, and
+        // adapters/check_examples.py run these.
         let python = [
             "README.md",
             "docs/tutorials/",

@@ -1,12 +1,14 @@
-//! Rules about the wording of comments, docstrings and Markdown: the terms of the field instead of home-made ones, American
-//! spelling, and lines of at most 100 columns. `WORDS=src/map cargo test --test words` checks the files below one path only.
+//! Rules about the wording of comments, docstrings and Markdown: the terms of the field instead of
+//! home-made ones, American spelling, and lines of at most 100 columns.
+//! `WORDS=src/map cargo test --test words` checks the files below one path only.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Phrases and what to write instead. In a phrase, `a|b` is one word or another, and `a*` a word that begins with `a`.
-/// Case, and line breaks between the words, do not matter. Names in backticks are not checked.
+/// Phrases and what to write instead. In a phrase, `a|b` is one word or another, and `a*` a word
+/// that begins with `a`. Case, and line breaks between the words, do not matter. Names in backticks
+/// are not checked.
 const PHRASES: &[(&str, &str)] = &[
     ("time|times is|are|was|were over", "expired"),
     ("what|that|which is|are|was|were over", "expired, expired entries"),
@@ -123,7 +125,8 @@ const INNOCENT_AFTER: &[(&str, &str)] = &[
     ("the", "former"), // "the former .. the latter"
 ];
 
-/// Where a phrase is right: a quotation, or a name of another project. A path, and the phrase as it is found.
+/// Where a phrase is right: a quotation, or a name of another project. A path, and the phrase as it
+/// is found.
 const ALLOWED: &[(&str, &str)] = &[];
 
 /// Files whose text is not ours, or made by a program from text that is checked.
@@ -175,7 +178,8 @@ fn files() -> Vec<(String, String)> {
         .collect()
 }
 
-/// What a file has of prose, line by line: an empty string where a line has no comment, a blank where the comment is empty.
+/// What a file has of prose, line by line: an empty string where a line has no comment, a blank
+/// where the comment is empty.
 fn prose(name: &str, text: &str) -> Vec<String> {
     match name.rsplit('.').next().unwrap() {
         "md" => text.lines().map(|line| without_links(line) + " ").collect(),
@@ -339,7 +343,8 @@ fn python_comments(text: &str) -> Vec<String> {
     lines
 }
 
-/// The words of prose in lower case, with the numbers of their lines; "." stands for any punctuation between words.
+/// The words of prose in lower case, with the numbers of their lines; "." stands for any
+/// punctuation between words.
 fn words(prose: &[String]) -> Vec<(usize, String)> {
     let mut words = Vec::new();
     let (mut code, mut fenced) = (false, false);

@@ -174,7 +174,7 @@ where
     V: Codec + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Loads the snapshot and starts the saving thread, as `config` says.
+    /// Loads the snapshot and starts the saving thread, with the settings of `config`.
     pub(crate) fn start_auto_snapshot(&self, config: AutoSnapshot) -> io::Result<AutoSnapshotter<K, V, S>> {
         if config.load {
             let options = LoadOptions::new().schema(config.schema).copy(config.copy);
@@ -203,7 +203,8 @@ where
         let cache: Weak<Inner<K, V, S>> = Arc::downgrade(&self.0);
         Service::start(Kind::Saver, every, move || {
             let Some(inner) = cache.upgrade() else { return false };
-            // The observer or an `encode` panicked. The hook has reported it, and the next save may succeed.
+            // The observer or an `encode` panicked. The hook has reported it, and the next save may
+            // succeed.
             _ = catch_unwind(AssertUnwindSafe(|| config.save(&inner)));
             _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
             true

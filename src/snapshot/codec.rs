@@ -19,13 +19,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// [`EntryCodec`].
 ///
 /// [`decode`](Self::decode) gets the bytes that [`encode`](Self::encode) appended: a snapshot's
-/// checksums are verified first. But anyone who can write the file can make up its contents. So
-/// `decode` must return `None` for bytes that it does not understand, must not trust a length in
+/// checksums are verified first. But any program that can write the file can make up its contents.
+/// So `decode` must return `None` for bytes that it does not understand, must not trust a length in
 /// them, and must bound the depth of a recursive type.
 ///
 /// A key is found by its [`Hash`], which must feed the hasher the same bytes in the next process. A
-/// derived implementation does, as long as the type stays the same. A key that hashes an address or a
-/// random number does not.
+/// derived implementation does, as long as the type stays the same. A key that hashes an address or
+/// a random number does not.
 ///
 /// # Examples
 ///
@@ -74,8 +74,8 @@ pub trait Codec: Sized {
     /// Decodes a value. Returns `None` if `bytes` are not those of a value.
     fn decode(bytes: &[u8]) -> Option<Self>;
 
-    /// Appends the bytes of a sequence. Bytes are their own encoding; other items have their lengths
-    /// before them.
+    /// Appends the bytes of a sequence. Bytes are their own encoding; other items have their
+    /// lengths before them.
     #[doc(hidden)]
     fn encode_items(items: &[Self], out: &mut Vec<u8>) {
         items.iter().for_each(|item| encode_field(item, out));
@@ -96,9 +96,10 @@ pub trait Codec: Sized {
 /// How the entries of a cache become bytes, where the types of its keys and values cannot implement
 /// [`Codec`], because another crate defines them.
 ///
-/// Implement it for a type of your own, and use [`Cache::save_with_codec`](crate::Cache::save_with_codec)
-/// and [`Cache::load_with_codec`](crate::Cache::load_with_codec). What [`Codec`] says of hostile bytes and
-/// of the keys' hashes applies here, too.
+/// Implement it for a type of your own, and use
+/// [`Cache::save_with_codec`](crate::Cache::save_with_codec) and
+/// [`Cache::load_with_codec`](crate::Cache::load_with_codec). The rules of [`Codec`] about hostile
+/// bytes and about the hashes of keys apply here, too.
 ///
 /// # Examples
 ///
@@ -186,7 +187,8 @@ fn with_length(out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
 
 /// Decodes the first field of a composite value, and removes it from `bytes`.
 ///
-/// Returns `None` if the bytes do not begin with a field of this type. See [`Codec`] for an example.
+/// Returns `None` if the bytes do not begin with a field of this type. See [`Codec`] for an
+/// example.
 pub fn decode_field<T: Codec>(bytes: &mut &[u8]) -> Option<T> {
     let (mut length, mut shift) = (0u64, 0);
     loop {

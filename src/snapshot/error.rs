@@ -44,7 +44,7 @@ pub enum SnapshotError {
         /// The requested schema.
         expected: u64,
     },
-    /// The file is shorter than its header says.
+    /// The file is shorter than its header states.
     Truncated {
         /// Its length in bytes.
         found: u64,

@@ -1,4 +1,5 @@
-//! Encodes and decodes the bytes of a snapshot file, as `docs/reference/snapshot-format.md` describes them.
+//! Encodes and decodes the bytes of a snapshot file, as `docs/reference/snapshot-format.md`
+//! describes them.
 //!
 //! The bytes may be hostile: every length is checked before it is used, and decoding allocates
 //! nothing.
@@ -34,8 +35,8 @@ pub(super) fn key_hash<Q: Hash + ?Sized>(key: &Q) -> u64 {
     hasher.finish()
 }
 
-/// Keys of at most this many bytes are hashed in one step. For longer ones XXH3 needs a state of half
-/// a kilobyte.
+/// Keys of at most this many bytes are hashed in one step. For longer ones XXH3 needs a state of
+/// half a kilobyte.
 const SHORT: usize = 64;
 
 /// A hasher that feeds XXH3 the same bytes on every machine.
@@ -275,9 +276,9 @@ pub(super) fn entry(index: &[u8], at: usize) -> Option<(u64, u64)> {
     Some((u64_at(index, begin)?, u64_at(index, begin.checked_add(8)?)?))
 }
 
-/// Returns the place of a hash in a sorted index, by interpolation search. Hashes are evenly spread,
-/// so the first guess is close. Steps that double then bound the interval, and a binary search ends
-/// it: O(log n) in the worst case. In an unsorted index some hashes are not found.
+/// Returns the place of a hash in a sorted index, by interpolation search. Hashes are evenly
+/// spread, so the first guess is close. Steps that double then bound the interval, and a binary
+/// search ends it: O(log n) in the worst case. In an unsorted index some hashes are not found.
 pub(super) fn search(index: &[u8], hash: u64) -> Option<usize> {
     let n = index.len() / ENTRY;
     let at = |place: usize| entry(index, place).map_or(NEVER, |(hash, _)| hash);

@@ -10,10 +10,11 @@
 //! # Invariants
 //!
 //! 1. An entry is restored at most once, by the thread that claimed it.
-//! 2. An entry that was invalidated is not in the map afterwards. The restoring thread claims a slot
-//!    of the map, executes a SeqCst fence, and reads the bit before it makes the slot visible. The
-//!    invalidating thread sets the bit, executes a SeqCst fence, and then looks at the map. So either
-//!    the restoring thread sees the bit, or the invalidating thread sees the slot, and kills it.
+//! 2. An entry that was invalidated is not in the map afterwards. The restoring thread claims a
+//!    slot of the map, executes a SeqCst fence, and reads the bit before it makes the slot visible.
+//!    The invalidating thread sets the bit, executes a SeqCst fence, and then looks at the map. So
+//!    either the restoring thread sees the bit, or the invalidating thread sees the slot, and kills
+//!    it.
 //! 3. A thread that finds the slot empty finds all restored entries in the map: the slot is emptied
 //!    with Release after the last entry was restored or invalidated.
 //!
@@ -67,7 +68,8 @@ impl ClockPair {
         }
     }
 
-    /// Converts a time of the wall clock to the cache's clock. Returns 0 if it is not after this instant.
+    /// Converts a time of the wall clock to the cache's clock. Returns 0 if it is not after this
+    /// instant.
     pub(super) fn to_clock(self, wall: u64) -> u64 {
         if wall == format::NEVER {
             return u64::MAX;
@@ -151,8 +153,8 @@ impl<K, V> LazySnapshot<K, V> {
         places
     }
 
-    /// Whether a claimed entry was invalidated. Must be called after a slot of the map was claimed for
-    /// it (invariant 2).
+    /// Whether a claimed entry was invalidated. Must be called after a slot of the map was claimed
+    /// for it (invariant 2).
     pub(super) fn is_invalidated(&self, at: usize) -> bool {
         fence(Ordering::SeqCst); // partner: the fences in `invalidate_saved` and `close`
         self.invalidated.get(at) || self.closed.load(Ordering::Relaxed)
@@ -231,7 +233,8 @@ impl<K, V> SnapshotSlot<K, V> {
         self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Replaces the snapshot by `new`, if `old` is `None` or the current snapshot. Returns the previous one.
+    /// Replaces the snapshot by `new`, if `old` is `None` or the current snapshot. Returns the
+    /// previous one.
     fn set(
         &self,
         old: Option<&Arc<LazySnapshot<K, V>>>,
@@ -250,7 +253,8 @@ impl<K, V> SnapshotSlot<K, V> {
         };
         let previous = std::mem::replace(&mut *snapshot, new);
         if let Some(previous) = &previous {
-            // Entries being restored from it are discarded: an invalidation would no longer find it here.
+            // Entries being restored from it are discarded: an invalidation would no longer find it
+            // here.
             previous.closed.store(true, Ordering::Relaxed);
         }
         self.state.store(state, Ordering::Release); // partner: the Acquire in `is_some`
@@ -258,8 +262,8 @@ impl<K, V> SnapshotSlot<K, V> {
         previous
     }
 
-    /// Claims an entry, to restore it. Returns `None` if it is claimed already. The cache's hash of its
-    /// key is listed until the guard is dropped, so that `close` can kill the insertion.
+    /// Claims an entry, to restore it. Returns `None` if it is claimed already. The cache's hash of
+    /// its key is listed until the guard is dropped, so that `close` can kill the insertion.
     pub(super) fn claim<'s>(
         &'s self,
         snapshot: &'s Arc<LazySnapshot<K, V>>,
@@ -276,8 +280,8 @@ impl<K, V> SnapshotSlot<K, V> {
         Some(RestoreGuard { slot, snapshot, hash })
     }
 
-    /// Invalidates the snapshot's entry for `key`. Returns whether a thread may be inserting it: the
-    /// caller must then kill that insertion in the map, after this call.
+    /// Invalidates the snapshot's entry for `key`. Returns whether a thread may be inserting it:
+    /// the caller must then kill that insertion in the map, after this call.
     #[inline(always)]
     pub(crate) fn invalidate<Q: Hash + ?Sized>(&self, key: &Q) -> bool {
         // An entry may still be being restored after the slot was emptied: so not `is_some`.
@@ -301,8 +305,8 @@ impl<K, V> SnapshotSlot<K, V> {
         true
     }
 
-    /// Invalidates all entries and empties the slot. Calls `kill` with the cache's hash of each key that
-    /// is being restored.
+    /// Invalidates all entries and empties the slot. Calls `kill` with the cache's hash of each key
+    /// that is being restored.
     pub(crate) fn close(&self, mut kill: impl FnMut(u64)) {
         if let Some(previous) = self.set(None, None) {
             fence(Ordering::SeqCst); // partner: as in `invalidate_saved`
@@ -357,8 +361,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             .or_else(|| self.peek_alive(hash, key, self.engine.now(), guard))
     }
 
-    /// Restores the entry at a place of the index, if `hash` accepts its key and returns the cache's
-    /// hash of it. Returns the inserted entry.
+    /// Restores the entry at a place of the index, if `hash` accepts its key and returns the
+    /// cache's hash of it. Returns the inserted entry.
     pub(super) fn restore_entry(
         &self,
         snapshot: &Arc<LazySnapshot<K, V>>,

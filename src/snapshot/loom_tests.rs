@@ -1,6 +1,6 @@
-//! Loom models of restoring entries from a snapshot: the bits of the entries, the list of those being
-//! restored, and the emptying of the slot. The files are real. One word per key stands for its slot of
-//! the map, and is claimed, killed and made visible as that is.
+//! Loom models of restoring entries from a snapshot: the bits of the entries, the list of those
+//! being restored, and the emptying of the slot. The files are real. One word per key stands for
+//! its slot of the map, and is claimed, killed and made visible as that is.
 
 use super::file::SnapshotFile;
 use super::lazy::{ClockPair, LazySnapshot, SnapshotSlot};

@@ -20,36 +20,37 @@
 //!
 //! # Contents
 //!
-//! A snapshot keeps the keys and values, their remaining TTLs, and the policy's state of each entry:
-//! its queue, its place in it, and its recent uses. It also keeps the size of the policy's window.
-//! It does not keep the policy's counts of absent keys: those are kept by a hash that differs in
-//! every process.
+//! A snapshot keeps the keys and values, their remaining TTLs, and the policy's state of each
+//! entry: its queue, its place in it, and its recent uses. It also keeps the size of the policy's
+//! window. It does not keep the policy's counts of absent keys: those are kept by a hash that
+//! differs in every process.
 //!
 //! # Loading
 //!
-//! [`Cache::load`] maps the file and checks its header and index. An entry is restored into the cache
-//! when it is first looked up. Its checksum is verified then, and a corrupt entry is a miss. Until
-//! then it counts in no [`len`](Cache::len) or [`weight`](Cache::weight), and
+//! [`Cache::load`] maps the file and checks its header and index. An entry is restored into the
+//! cache when it is first looked up. Its checksum is verified then, and a corrupt entry is a miss.
+//! Until then it counts in no [`len`](Cache::len) or [`weight`](Cache::weight), and
 //! [`iter`](Cache::iter) and [`Reader::hottest`](crate::Reader::hottest) do not visit it. The
-//! cache's own entries, and every insertion, removal and [`clear`](Cache::clear) since the load, take
-//! precedence over the snapshot. [`Cache::warm`] restores all entries that fit.
+//! cache's own entries, and every insertion, removal and [`clear`](Cache::clear) since the load,
+//! take precedence over the snapshot. [`Cache::warm`] restores all entries that fit.
 //! [`LoadOptions::eager`] checks and restores all entries during the load.
 //!
-//! While entries are in the snapshot only, each miss and each change of a key looks for the key there,
-//! and holds a lock for a short time. Hits never do.
+//! While entries are in the snapshot only, each miss and each change of a key looks for the key
+//! there, and holds a lock for a short time. Hits never do.
 //!
-//! **A mapped file must not be changed in place** by another program while the cache may read it: see
-//! [`Cache::load`]. [`LoadOptions::copy`] reads the file into memory instead, which avoids that.
+//! **A mapped file must not be changed in place** by another program while the cache may read it:
+//! see [`Cache::load`]. [`LoadOptions::copy`] reads the file into memory instead, which avoids
+//! that.
 //!
 //! # Automatic snapshots
 //!
-//! With [`Builder::snapshot`](crate::Builder::snapshot) a cache loads its snapshot when it is built,
-//! and saves it at an interval and when its last handle is dropped.
+//! With [`Builder::snapshot`](crate::Builder::snapshot) a cache loads its snapshot when it is
+//! built, and saves it at an interval and when its last handle is dropped.
 //!
 //! # Expiration
 //!
-//! TTLs keep counting down while no process runs, by the wall clock. If the wall clock is behind the
-//! time of the save, no time has passed.
+//! TTLs keep counting down while no process runs, by the wall clock. If the wall clock is behind
+//! the time of the save, no time has passed.
 //!
 //! # Saving
 //!
@@ -112,7 +113,8 @@ fn unix_millis() -> u64 {
 }
 
 impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
-    /// Saves the cache to a file, and replaces the file that is there. See [`snapshot`](crate::snapshot).
+    /// Saves the cache to a file, and replaces the file that is there. See
+    /// [`snapshot`](crate::snapshot).
     ///
     /// Other threads may use the cache during the save; what they change may be saved or not. The
     /// file takes the place of the previous one when it is complete and on the disk; a save that
@@ -146,10 +148,10 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
     /// **The file must not be changed in place while it is mapped.** If another program truncates
     /// it, the operating system kills this process with SIGBUS when it next reads the part that is
     /// gone. An I/O error of the disk or the file server does the same. If another program
-    /// overwrites the file, entries whose checksums no longer match are misses, and an entry that is
-    /// overwritten while it is being read may have a wrong value. Replacing the file by a rename,
-    /// as [`save`](Self::save) does, or removing it, is harmless. [`LoadOptions::copy`] reads the
-    /// file into memory instead, and has none of these risks.
+    /// overwrites the file, entries whose checksums no longer match are misses, and an entry that
+    /// is overwritten while it is being read may have a wrong value. Replacing the file by a
+    /// rename, as [`save`](Self::save) does, or removing it, is harmless. [`LoadOptions::copy`]
+    /// reads the file into memory instead, and has none of these risks.
     ///
     /// The file is mapped until all its entries have been inserted or invalidated, the cache is
     /// [cleared](Self::clear) or dropped, or [`warm`](Self::warm) returns. A snapshot that was
@@ -175,8 +177,8 @@ impl<K: Hash + Eq + Codec, V: Codec, S: BuildHasher> Cache<K, V, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// Saves the cache to a file whose keys and values are encoded by `C`. See [`save`](Self::save), and
-    /// [`EntryCodec`] for an example.
+    /// Saves the cache to a file whose keys and values are encoded by `C`. See
+    /// [`save`](Self::save), and [`EntryCodec`] for an example.
     ///
     /// # Errors
     ///
@@ -237,8 +239,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Ok(Loaded { entries, bytes, age })
     }
 
-    /// Restores the entries that are in a loaded snapshot only, the hottest first as far as there is
-    /// room, and closes the snapshot. Other threads may use the cache during the call.
+    /// Restores the entries that are in a loaded snapshot only, the hottest first as far as there
+    /// is room, and closes the snapshot. Other threads may use the cache during the call.
     ///
     /// # Complexity
     ///
@@ -250,7 +252,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         };
         let (mut places, mut room, mut end) = (snapshot.places(), engine.room(), 0);
         places.retain(|(offset, _)| {
-            // Overlapping records are corrupt: their total length could exceed the file's many times.
+            // Overlapping records are corrupt: their total length could exceed the file's many
+            // times.
             let whole = snapshot.file().record(*offset).filter(|_| *offset >= end);
             let Some(record) = whole else {
                 warmed.corrupt += 1;

@@ -4,8 +4,8 @@
 //! - **Links** are followed, and the file that they lead to is replaced, in its own directory.
 //! - **A temporary file** is named `.hotset-TTTTTTTTRRRRRRRR.tmp`: a hash of the target's name and
 //!   a random number, both of 8 hexadecimal digits. So its length does not depend on the target's.
-//!   It is locked (`flock`) while it is written, which tells it from one whose process was killed;
-//!   the next save to the same target removes those.
+//!   It is locked (`flock`) while it is written, which distinguishes it from one whose process was
+//!   killed; the next save to the same target removes those.
 //! - **The rename is the last step that can fail.** The directory is opened before it, and synced
 //!   after it: whether that succeeded is returned, and is no error.
 
@@ -68,7 +68,8 @@ impl Replacement {
             };
             // On a file system without locks it stays unlocked, and no other save removes it.
             let locked = !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
-            // Another save may have locked it first, as an orphan, and removes it before it unlocks it.
+            // Another save may have locked it first, as an orphan, and removes it before it unlocks
+            // it.
             if locked && !is_absent(&temporary) {
                 return Ok(Self {
                     file,
@@ -140,7 +141,7 @@ impl Replacement {
     }
 }
 
-/// Follows the links at `path`. Returns the path of what is to be replaced, which is a file or does
+/// Follows the links at `path`. Returns the path to replace, which is a file or does
 /// not exist.
 fn resolve(path: &Path) -> Result<PathBuf, SnapshotError> {
     let not_a_file = || SnapshotError::NotAFile { path: path.to_owned() };

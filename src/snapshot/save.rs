@@ -81,7 +81,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         let left = unread.as_ref().map_or(Vec::new(), |snapshot| snapshot.places());
         let total = (list.len() + left.len()) as u64;
         let mut writer = Writer::new(path, header(options.schema, now, window))?;
-        // The index is built in place: the entries written so far overwrite the beginning of the list.
+        // The index is built in place: the entries written so far overwrite the beginning of the
+        // list.
         let (mut read, mut written, mut weight) = (0, 0, 0u64);
         while read < list.len() {
             let end = list.len().min(read + BATCH);
@@ -115,7 +116,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         complete(writer, list, begun, || options.report(total, total))
     }
 
-    /// Saves the entries that are in the loaded snapshot only, as far as the cache has room for them.
+    /// Saves the entries that are in the loaded snapshot only, as far as the cache has room for
+    /// them.
     fn save_unread(
         &self,
         snapshot: &LazySnapshot<K, V>,

@@ -1,5 +1,5 @@
-//! Saving and loading in steps, for bindings whose keys and values are encoded by foreign code. That
-//! code runs between the steps, without a guard or a lock held.
+//! Saving and loading in steps, for bindings whose keys and values are encoded by foreign code.
+//! That code runs between the steps, without a guard or a lock held.
 
 use super::error::SnapshotError;
 use super::file::SnapshotFile;
@@ -19,9 +19,9 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub struct EntryMeta(writer::EntryMeta);
 
-/// A save in steps. Call [`batch`](Self::batch) and [`add`](Self::add) in turn, [`flush`](Self::flush)
-/// when [`is_full`](Self::is_full), and [`finish`](Self::finish) at the end. Dropping it before that
-/// saves nothing.
+/// A save in steps. Call [`batch`](Self::batch) and [`add`](Self::add) in turn,
+/// [`flush`](Self::flush) when [`is_full`](Self::is_full), and [`finish`](Self::finish) at the end.
+/// Dropping it before that saves nothing.
 pub struct SaveSession {
     begun: Instant,
     now: ClockPair,
@@ -34,6 +34,10 @@ pub struct SaveSession {
 
 impl SaveSession {
     /// Lists the entries of the cache, without those that are in a loaded snapshot only.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NotAFile`] and [`SnapshotError::Io`], if no temporary file can be created
+    /// beside `path`.
     pub fn begin<K: Hash + Eq, V, S: BuildHasher>(
         cache: &Cache<K, V, S>,
         path: &Path,
@@ -51,8 +55,8 @@ impl SaveSession {
         })
     }
 
-    /// Returns the results of `copy` for the next entries, hottest first; empty at the end. `copy` runs
-    /// under a guard, which delays the freeing of memory: it must be short.
+    /// Returns the results of `copy` for the next entries, hottest first; empty at the end. `copy`
+    /// runs under a guard, which delays the freeing of memory: it must be short.
     pub fn batch<K: Hash + Eq, V, S: BuildHasher, T>(
         &mut self,
         cache: &Cache<K, V, S>,
@@ -104,6 +108,9 @@ impl SaveSession {
     }
 
     /// Writes the added entries to the file.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`], if the write fails.
     pub fn flush(&mut self) -> Result<(), SnapshotError> {
         self.writer.flush()
     }
@@ -114,6 +121,10 @@ impl SaveSession {
     }
 
     /// Completes the file, and replaces the previous one.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`], if the file cannot be completed, synced or renamed. The previous file
+    /// is then unchanged.
     pub fn finish(mut self) -> Result<Saved, SnapshotError> {
         self.list.truncate(self.written);
         save::complete(self.writer, self.list, self.begun, || ())
@@ -133,6 +144,10 @@ pub struct LoadSession {
 
 impl LoadSession {
     /// Reads a file into memory and checks all of it. Later changes of the file have no effect.
+    ///
+    /// # Errors
+    /// A [`SnapshotError`], if the file cannot be read, is not a snapshot, is too large for this
+    /// machine, is corrupt, or has another version or schema.
     pub fn open<K: Hash + Eq, V, S: BuildHasher>(
         cache: &Cache<K, V, S>,
         path: &Path,
@@ -180,8 +195,9 @@ impl LoadSession {
         cache.0.engine.set_window(self.file.header().window);
     }
 
-    /// Inserts an entry with the deadlines and the rank that it had. Returns whether it was inserted:
-    /// not if it has expired, or if its key is present. `sought` is hashed and compared for the key.
+    /// Inserts an entry with the deadlines and the rank that it had. Returns whether it was
+    /// inserted: not if it has expired, or if its key is present. `sought` is hashed and compared
+    /// for the key.
     pub fn restore<K, V, S, Q>(&self, cache: &Cache<K, V, S>, sought: &Q, entry: (K, V), meta: EntryMeta) -> bool
     where
         K: Hash + Eq + Borrow<Q>,
