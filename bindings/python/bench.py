@@ -1,7 +1,8 @@
 """What hotset costs beside functools, dict and, if it is installed, cachebox, on this interpreter.
 
-Every job takes its contestants in turn, round by round, in this process and thread, by the thread's processor time; printed are medians, and
-the medians of each round's ratio to the first contestant. `python bench.py [--quick] [--job NAME]`; `--memory` runs in processes of its own.
+Every job takes its contestants in turn, round by round, in this process and thread, by the thread's
+processor time; printed are medians, and the medians of each round's ratio to the first contestant.
+`python bench.py [--quick] [--job NAME]`; `--memory` runs in processes of its own.
 """
 
 import argparse
@@ -26,7 +27,7 @@ Loop = Callable[[], float]
 
 
 def is_pgo() -> bool:
-    """Whether the interpreter was built with profile-guided optimisation."""
+    """Returns whether the interpreter was built with profile-guided optimization."""
     args = sysconfig.get_config_var("CONFIG_ARGS") or ""
     return "--enable-optimizations" in args or "-fprofile-use" in (sysconfig.get_config_var("PY_CORE_CFLAGS") or "")
 
@@ -44,7 +45,7 @@ DECORATORS: dict[str, Callable[[int], Any]] = {
 
 
 def loop(call: str, calls: int = CALLS, clock: Callable[[], float] = time.thread_time, **names: Any) -> Loop:
-    """Times so many calls, ten in a row, so that the loop itself counts little."""
+    """Times `calls` calls, ten per iteration, so that the loop itself counts little."""
     body = "".join(f"        {call}\n" for _ in range(10))
     source = f"def run({', '.join(f'{name}={name}' for name in names)}):\n    start = now()\n    for _ in rounds:\n{body}    return now() - start\n"
     namespace = dict(names, now=clock, rounds=range(calls // 10))
@@ -126,7 +127,7 @@ if find_spec("cachebox"):
 
 JOBS: dict[str, dict[str, Callable[[], Loop]]] = {
     **{
-        f"hit, {name}": {who: functools.partial(job, decorator) for who, decorator in DECORATORS.items()}
+        f"hit, {name}": {peer: functools.partial(job, decorator) for peer, decorator in DECORATORS.items()}
         for name, job in {
             "1 int": one_int,
             "1 str": one_str,
@@ -135,25 +136,25 @@ JOBS: dict[str, dict[str, Callable[[], Loop]]] = {
             "method": method,
         }.items()
     },
-    "miss and evict": {who: functools.partial(evicting, decorator) for who, decorator in DECORATORS.items()},
-    "c[k]": {who: functools.partial(mapping, make) for who, make in MAPPINGS.items()},
+    "miss and evict": {peer: functools.partial(evicting, decorator) for peer, decorator in DECORATORS.items()},
+    "c[k]": {peer: functools.partial(mapping, make) for peer, make in MAPPINGS.items()},
 }
 
 
 def measure(contestants: dict[str, Callable[[], Loop]], rounds: int) -> None:
-    loops = {who: make() for who, make in contestants.items()}
-    times: dict[str, list[float]] = {who: [] for who in loops}
+    loops = {peer: make() for peer, make in contestants.items()}
+    times: dict[str, list[float]] = {peer: [] for peer in loops}
     for _ in range(rounds):
-        for who, run in loops.items():
-            times[who].append(run())
+        for peer, run in loops.items():
+            times[peer].append(run())
     first = next(iter(times.values()))
-    for who, taken in times.items():
+    for peer, taken in times.items():
         ratio = statistics.median(t / f for t, f in zip(taken, first, strict=True))
-        print(f"    {who:22} {statistics.median(taken) / CALLS * 1e9:7.1f} ns  {ratio:5.2f}")
+        print(f"    {peer:22} {statistics.median(taken) / CALLS * 1e9:7.1f} ns  {ratio:5.2f}")
 
 
-def at_once(count: int, call: str, function: Any) -> float:
-    """Calls a microsecond of so many threads, each on a processor, by the wall clock, from the first's start to the last's end."""
+def parallel_rate(count: int, call: str, function: Any) -> float:
+    """Returns calls per microsecond of `count` threads, each on a processor, by the wall clock."""
     start, spans = threading.Barrier(count), []
     processors = sorted(os.sched_getaffinity(0))
 
@@ -182,26 +183,26 @@ def of_module(decorator: Any) -> Any:
 
 
 def scaling(rounds: int) -> None:
-    """What two threads get done beside one. What a free-threaded interpreter spares a module's functions, the counting of references to them,
-    begins with the first thread."""
+    """What two threads get done beside one. What a free-threaded interpreter spares a module's
+    functions, the counting of references to them, begins with the first thread."""
     functions = {
         "no cache": of_module(lambda function: function),
-        **{who: of_module(decorator(128)) for who, decorator in DECORATORS.items()},
+        **{peer: of_module(decorator(128)) for peer, decorator in DECORATORS.items()},
         "cached, nested": cached(128)(lambda x: x),
     }
     for function in functions.values():
         for i in range(100):
             function(i)
     # What the machine can do just now.
-    calls = {"an empty loop": ("f", len), **{who: ("f(17)", function) for who, function in functions.items()}}
-    rates: dict[str, dict[int, list[float]]] = {who: {1: [], 2: []} for who in calls}
+    calls = {"an empty loop": ("f", len), **{peer: ("f(17)", function) for peer, function in functions.items()}}
+    rates: dict[str, dict[int, list[float]]] = {peer: {1: [], 2: []} for peer in calls}
     for _ in range(rounds):
-        for who, (call, function) in calls.items():
-            for count, seen in rates[who].items():
-                seen.append(at_once(count, call, function))
-    for who, seen in rates.items():
+        for peer, (call, function) in calls.items():
+            for count, seen in rates[peer].items():
+                seen.append(parallel_rate(count, call, function))
+    for peer, seen in rates.items():
         one, two = (statistics.median(sorted(seen[count])[-(rounds // 4) :]) for count in (1, 2))
-        print(f"    {who:22} {one:6.1f} {two:6.1f} calls/us  {two / one:5.2f}")
+        print(f"    {peer:22} {one:6.1f} {two:6.1f} calls/us  {two / one:5.2f}")
 
 
 def zipf_with_scans(length: int = 300_000) -> list[int]:
@@ -220,17 +221,17 @@ def zipf_with_scans(length: int = 300_000) -> list[int]:
 
 def hit_ratios() -> None:
     stream = zipf_with_scans()
-    for who in ("functools.lru_cache", "hotset.cached"):
+    for peer in ("functools.lru_cache", "hotset.cached"):
         calls = 0
 
         def function(_: int) -> None:
             nonlocal calls
             calls += 1
 
-        f = DECORATORS[who](1000)(function)
+        f = DECORATORS[peer](1000)(function)
         for key in stream:
             f(key)
-        print(f"    {who:22} {100 - 100 * calls / len(stream):5.1f} % hits")
+        print(f"    {peer:22} {100 - 100 * calls / len(stream):5.1f} % hits")
 
 
 MEMORY = """
@@ -266,9 +267,9 @@ def memory() -> None:
     contestants = ["dict", "functools.lru_cache", "hotset.lru_cache", "hotset.cached", "hotset.Cache"]
     if "cachebox.LRUCache" in MAPPINGS:
         contestants.append("cachebox.LRUCache")
-    for who in contestants:
-        answer = subprocess.run([sys.executable, "-c", MEMORY, who], check=True, capture_output=True, text=True)
-        print(f"    {who:22} {float(answer.stdout):6.1f} bytes")
+    for peer in contestants:
+        answer = subprocess.run([sys.executable, "-c", MEMORY, peer], check=True, capture_output=True, text=True)
+        print(f"    {peer:22} {float(answer.stdout):6.1f} bytes")
 
 
 def main() -> None:

@@ -59,7 +59,8 @@ class Rounds:
     def compare(
         self, what: str, ours: Callable[[], object], other: str, theirs: Callable[[], object], aim: float | None = None
     ) -> None:
-        """Prints microseconds per call of both, and the ratio, beside what it should be at least."""
+        """Prints microseconds per call of both, and the ratio, beside what it should be at least.
+        """
         count, their_count = self._calls(ours), self._calls(theirs)
         pairs = [(self._time(ours, count), self._time(theirs, their_count)) for _ in range(self._rounds)]
         self._print(what, other, pairs, aim)
@@ -204,7 +205,9 @@ def cachelib_job(rounds: Rounds) -> None:
 
 @job("hishel", needs="hishel")
 def hishel_job(rounds: Rounds) -> None:
-    """A request that is served from the cache, through the ASGI middleware, beside SQLite in memory."""
+    """A request that is served from the cache, through the ASGI middleware, beside SQLite in
+    memory.
+    """
     import anysqlite
     from hishel import AsyncSqliteStorage
     from hishel.asgi import ASGICacheMiddleware

@@ -44,7 +44,9 @@ def armed(prices: Any) -> Any:
 
 
 def in_turns(contenders: dict[str, Contender], calls: int, rounds: int, target: float | None) -> dict[str, float]:
-    """Prints the median time of each, and of the ratios of each round to the last one; returns the median times, in microseconds."""
+    """Prints the median time of each, and of the ratios of each round to the last one; returns the
+    median times, in microseconds.
+    """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, call in contenders.items():
@@ -103,7 +105,7 @@ def job_hit(server: Server, quick: bool) -> None:
     for _ in range(3):
         prices.get("tea")
         time.sleep(0.2)
-    # (A thousand at once, so that what calls them counts little.)
+    # A thousand per iteration, so that the loop itself counts little.
     contenders["1000 hits of TieredCache.get"] = lambda: [prices.get("tea") for _ in many]
     contenders["1000 hits with tier2="] = lambda: [tiered(7) for _ in many]
     medians = in_turns(contenders, 20, 10 if quick else 50, None)
@@ -179,7 +181,9 @@ def job_many(server: Server, quick: bool) -> None:
 
 
 def job_invalidation(server: Server, quick: bool) -> None:
-    """How long until four other processes act on an invalidation; and what one costs that concerns one of 10,000 entries."""
+    """How long until four other processes act on an invalidation; and what one costs that concerns
+    one of 10,000 entries.
+    """
     rounds = 100 if quick else 1000
     readers: list[tuple[int, Any]] = []
     for _ in range(4):

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds the wheel for each interpreter at hand, and installs it into an environment of its own, target/python/VERSION, together with what
-# its tests need; the type checkers into the last one only.
-# PYTHONS="3.13 /opt/python/bin/python" chooses others; ENVIRONMENTS, another place than target/python.
+# Builds the wheel for each available interpreter, and installs it with the requirements of its
+# tests into an environment of its own, target/python/VERSION; the type checkers into the last one.
+# PYTHONS="3.13 /opt/python/bin/python" chooses others, and ENVIRONMENTS another folder than
+# target/python.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=${ENVIRONMENTS:-target/python}
@@ -19,12 +20,13 @@ interpreters() {
     fi
 }
 
-# ENVIRONMENT PACKAGES..  (Newer releases of hypothesis may have no wheel for a free-threaded interpreter, and cannot be built there.)
+# Arguments: ENVIRONMENT PACKAGES.. (Newer releases of hypothesis may have no wheel for a
+# free-threaded interpreter, and cannot be built there.)
 install() {
     "$1/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary hypothesis "${@:2}"
 }
 
-# ENVIRONMENT MODULES..
+# Arguments: ENVIRONMENT MODULES..
 has() {
     "$1/bin/python" -c "import $(IFS=,; echo "${*:2}")" 2>/dev/null
 }
@@ -34,7 +36,7 @@ for python in $(interpreters); do
     env=$here/$name
     [ -x "$env/bin/python" ] || "$python" -m venv "$env"
     has "$env" pytest hypothesis flask gunicorn || install "$env" "maturin>=1.9,<2" pytest hypothesis flask gunicorn
-    # Each by itself: some are compiled, and not for every interpreter. Their tests are skipped where they are missing.
+    # One by one: some are compiled, and not for every interpreter. Tests without them are skipped.
     packages=(sqlalchemy==2.1.9 freezegun==1.5.5 time-machine==3.6.0 pydantic==2.14.4)
     greenlets=(greenlet==3.5.6 gevent==26.9.0 eventlet==0.41.3)
     case $name in
@@ -49,11 +51,11 @@ for python in $(interpreters); do
     has "$env" redis || install "$env" redis==8.1.0
     wheels=$here/wheels/$name
     rm -rf "$wheels"
-    # A target directory each: what is built for one interpreter is of no use to the next.
+    # A target directory each: the build for one interpreter is of no use to the next.
     CARGO_TARGET_DIR=$here/cargo-$name "$env/bin/maturin" build --quiet --release --manifest-path bindings/python/Cargo.toml \
         --interpreter "$env/bin/python" --out "$wheels"
     install "$env" --no-deps --force-reinstall "$wheels"/*.whl
     echo "$name: $("$env/bin/python" -c 'import hotset; print(hotset.__file__)')"
 done
-# (A place of its own is for other tests than those of the types.)
+# Another folder is for other tests than those of the types.
 [ -n "${ENVIRONMENTS:-}" ] || has "$env" mypy pyright || install "$env" mypy "pyright[nodejs]"

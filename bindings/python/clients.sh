@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests of the second tier with older clients of Redis, and with valkey-py, each in an environment of its own that shares the
-# newest one of build.sh. CLIENTS="redis==5.0.0" chooses others.
+# Runs the tests of the second tier with older clients of Redis, and with valkey-py, each in an
+# environment of its own that extends the newest one of build.sh. CLIENTS="redis==5.0.0" chooses
+# others.
 set -euo pipefail
 cd "$(dirname "$0")"
 base=$(ls -d ../../target/python/3.*/bin/python | sort -V | tail -1)

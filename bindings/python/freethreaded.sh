@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Builds the Python wheel for a free-threaded interpreter, and runs its tests there: CPython's own, and pytest.
-# FREETHREADED=/path/to/python3.13t names the interpreter; else one is built from Debian's source package of python3.13, once, and kept in
-# target/python-freethreaded/cpython. That takes a Debian machine with a C compiler and the headers of OpenSSL, zlib and libffi; nothing of
-# the system's is changed. It is built without profile-guided optimisation.
+# Builds the Python wheel for a free-threaded interpreter, and runs its tests there: CPython's own,
+# and pytest. FREETHREADED=/path/to/python3.13t names the interpreter; else one is built from
+# Debian's source package of python3.13, once, and kept in target/python-freethreaded/cpython. That
+# takes a Debian machine with a C compiler and the headers of OpenSSL, zlib and libffi; nothing of
+# the system's is changed. It is built without profile-guided optimization.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=$PWD/target/python-freethreaded
 
 . bindings/python/debian.sh
 
-# An apt of its own: its lists, cache and sources are in `scratch`, and it runs nobody's hooks.
+# An apt of its own: its lists, cache and sources are in `scratch`, and it runs no hooks.
 scratch_apt() {
     apt-get -c "$scratch/apt.conf" "$@"
 }

@@ -1,6 +1,8 @@
-"""Instructions per hit of the wheel (Ir of callgrind): exact, whatever else the machine does and wherever the loader puts the libraries.
+"""Instructions per hit of the wheel (Ir of callgrind): exact, whatever else the machine does and
+wherever the loader puts the libraries.
 
-Each job runs twice, and the difference of the two counts leaves out start and exit; the interpreter's own loop is subtracted.
+Each job runs twice, and the difference of the two counts leaves out start and exit; the
+interpreter's own loop is subtracted.
 
     python bindings/python/instructions.py [job ..]
 """
@@ -15,7 +17,9 @@ import sys
 PROGRAM = """
 import functools, gc, hotset, sys
 gc.disable()
-decorator = {"functools": functools.lru_cache(None), "cached": hotset.cached, "cached, ttl": hotset.cached(ttl=3600)}[sys.argv[1]]
+with_ttl = hotset.cached(ttl=3600)
+decorators = {"functools": functools.lru_cache(None), "cached": hotset.cached, "cached, ttl": with_ttl}
+decorator = decorators[sys.argv[1]]
 @decorator
 def f(x, y=0): return x
 class C:
@@ -33,8 +37,9 @@ FEW, MANY = 20_000, 60_000
 
 
 def count(call: str, decorator: str, calls: int) -> int:
-    """The instructions of a process that makes so many calls."""
-    # (A fixed seed of the strings' hashes: without one the interpreter's start differs by more than a hit takes.)
+    """Returns the instructions of a process that makes `calls` calls."""
+    # (A fixed seed of the strings' hashes: without one the interpreter's start differs by more than
+    # a hit takes.)
     command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable, "-c", PROGRAM % call, decorator, str(calls)]
     run = subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": "0"}, capture_output=True, text=True)
     collected = re.search(r"Collected : (\d+)", run.stderr)

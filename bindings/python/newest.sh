@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Builds the Python wheel for Debian's newest interpreters, and runs its tests there: CPython's own, and pytest.
-# The interpreters are those of Debian's suite $SUITE, installed by debootstrap, once, into target/python-new/debian; remove that folder
-# to get newer ones. The wheel is built and tested in a chroot of that folder, which sees this tree, this machine's Rust toolchain and
-# nothing else of its files. Needs root, a Debian machine and the network. INTERPRETERS="3.15" chooses.
+# Builds the Python wheel for Debian's newest interpreters, and runs its tests there: CPython's own,
+# and pytest. The interpreters are those of Debian's suite $SUITE, installed by debootstrap, once,
+# into target/python-new/debian; remove that folder to get newer ones. The wheel is built and tested
+# in a chroot of that folder, which sees this tree, this machine's Rust toolchain and nothing else
+# of its files. Needs root, a Debian machine and the network. INTERPRETERS="3.15" chooses.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 SUITE=forky
 INTERPRETERS=${INTERPRETERS:-3.14 3.15}
 root=$PWD/target/python-new/debian
 
-# The mounts are in a namespace of this script's own: they end with it, however it ends.
+# The mounts are in a namespace of this script's own: they are removed with it, however it ends.
 if [ -z "${HOTSET_MOUNTS:-}" ]; then
     if [ "$(id -u)" != 0 ]; then
         echo "debootstrap and mount need root: run this as root" >&2
@@ -27,7 +28,8 @@ install_debian() {
     url=$(debian_archive)
     rm -rf --one-file-system "$root.part"
     mkdir -p "$root.part"
-    # An older debootstrap has no script by the name of a newer suite, which would be a link to that of sid.
+    # An older debootstrap has no script by the name of a newer suite, which would be a link to that
+    # of sid.
     debootstrap --variant=minbase --keyring=/usr/share/keyrings/debian-archive-keyring.gpg --force-check-gpg --include="$packages" \
         "$SUITE" "$root.part" "$url" /usr/share/debootstrap/scripts/sid >"$root.log" || {
         tail -20 "$root.log" >&2
@@ -50,7 +52,7 @@ mount --bind -o ro "$toolchain" "$root/opt/rust"
 mount --bind "$cargo_home" "$root/opt/cargo"
 mount --rbind /dev "$root/dev"
 mount --bind /proc "$root/proc"
-# Names and certificates as this machine has them.
+# The names and certificates of this machine.
 cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
 mount --bind -o ro /etc/ssl/certs "$root/etc/ssl/certs"
 
@@ -62,7 +64,8 @@ inside() {
     chroot "$root" /usr/bin/env -C /opt/hotset PATH=/opt/rust/bin:/usr/sbin:/usr/bin CARGO_HOME=/opt/cargo LC_ALL=C.UTF-8 \
         CARGO_TARGET_DIR=/opt/hotset/target/python-new/cargo ENVIRONMENTS=target/python-new PYTHONS="${pythons# }" "$@"
 }
-# The servers of the second tier's tests, which start their own: nothing is started by the installation.
+# The servers of the second tier's tests, which start their own: nothing is started by the
+# installation.
 if [ ! -x "$root/usr/bin/redis-server" ] || [ ! -x "$root/usr/bin/valkey-server" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
     chmod +x "$root/usr/sbin/policy-rc.d"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs the tests of the Python wheel in each environment that build.sh made (in ENVIRONMENTS, if it is set): all at once, since most of
-# them use one processor and wait much; what each said is printed when it has ended. Those of the second tier that have one steady server
-# run afterwards, on the newest interpreter; `make test-tier2` runs all of them.
+# Runs the tests of the Python wheel in each environment that build.sh made (in ENVIRONMENTS, if it
+# is set): concurrently, since most of them use one processor and wait often; the output of each is
+# printed when it has ended. The tests of the second tier that have one steady server run
+# afterwards, on the newest interpreter; `make test-tier2` runs all of them.
 set -euo pipefail
 cd "$(dirname "$0")"
 shopt -s nullglob
@@ -42,5 +43,5 @@ if ! command -v redis-server >/dev/null; then
     echo "there is no redis-server, which the second tier's tests need: make tools-redis" >&2
     exit 1
 fi
-"$newest" -m pytest -q -p no:cacheprovider tests/tier2/test_tier2_{cache,cached,docs,input,parts,rate_limiter}.py || failed=1
+"$newest" -m pytest -q -p no:cacheprovider tests/tier2/test_tier2_{cache,cached,docs,input,units,rate_limiter}.py || failed=1
 exit "$failed"

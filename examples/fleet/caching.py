@@ -1,6 +1,7 @@
-"""What a worker keeps of the source, in four ways: FLEET_CACHE chooses "hotset", "redis", "functools" or "none".
+"""A worker's cache of the source, in four kinds: hotset, Redis, functools, or none.
 
-All programs of the fleet import this module, so that they share the products on the server, and hear each other's updates.
+FLEET_CACHE chooses "hotset", "redis", "functools" or "none". All programs of the fleet import this
+module, so that they share the products on the server, and get notified of each other's updates.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ TIMEOUT = 0.1
 
 
 class Tiers(Protocol):
-    """How a worker reads products, and what it does when one has changed. An `a` in front: for asyncio."""
+    """How a worker reads products, and invalidates a changed one. Prefix `a`: for asyncio."""
 
     def product(self, number: int) -> Row | None: ...
 
@@ -159,7 +160,9 @@ def _row(found: Any) -> Row | None:
 
 
 class Functools:
-    """`functools.lru_cache`, which cannot forget one key: an update clears the cache of the worker that gets it."""
+    """`functools.lru_cache`, which cannot remove one key: an update clears the worker's whole
+    cache.
+    """
 
     def __init__(self) -> None:
         self._product = lru_cache(MAXSIZE)(source.load)
@@ -222,7 +225,8 @@ Render = Callable[[int, int, str, tuple[str, ...]], str]
 def pages(render: Render) -> Any:
     """Returns `render` with a cache of this process, which the mode chooses.
 
-    The key is the product's number and version: what is kept under it is never out of date, so it may outlive the process in a snapshot.
+    The key is the product's number and version: a result is never out of date, so it may outlive
+    the process in a snapshot.
     """
     if MODE == "hotset":
         path = os.path.join(os.environ["FLEET_SNAPSHOTS"], f"{os.environ['FLEET_WORKER']}.snapshot")

@@ -1,8 +1,10 @@
-"""Shows a load-balanced fleet with four kinds of cache: hotset in front of Redis, Redis only, functools only, and none.
+"""Shows a load-balanced fleet with four kinds of cache, under load and failures.
 
-Starts, for each, nginx before four workers of Django, four of Flask and four of FastAPI, and Redis; loads them with wrk; takes a worker out,
-kills one, restarts all, kills Redis and starts it again; prints the figures of each phase, draws one chart of the four, and exits with 1 if
-hotset broke a promise. Everything runs on free ports of loopback, and is stopped at the end.
+They are hotset in front of Redis, Redis only, functools only, and none. For each, starts Redis, and
+nginx before four workers of Django, four of Flask and four of FastAPI; loads them with wrk; takes a
+worker out, kills one, restarts all, kills Redis and starts it again; prints the figures of each
+phase, draws one chart of the four, and exits with 1 if hotset broke a promise. Everything runs on
+free ports of loopback, and is stopped at the end.
 
     make demo-fleet
 """
@@ -32,7 +34,9 @@ from source import make_database  # noqa: E402
 from table import FLEETS, Row, draw  # noqa: E402
 
 MAX_LAG = 2.5
-"""How old a value of the first tier may be while Redis can be reached, in seconds: the guarantee G5."""
+"""The greatest age of a value of the first tier while Redis can be reached, in seconds: guarantee
+G5.
+"""
 PUBLISHED_SECONDS = 0.5
 """Seconds after which all workers have published what they counted."""
 RECOVERY_SECONDS = 60.0
@@ -242,7 +246,10 @@ class Run:
         time.sleep(max(0.0, begin + self._seconds - time.monotonic()))
 
     def _restart_all(self) -> None:
-        """Restarts all workers, two of each program at a time: each is taken out, ends, and its successor warms before it listens."""
+        """Restarts all workers, two of each program at a time.
+
+        Each is taken out and ends, and its successor warms before it listens.
+        """
         begin = time.monotonic()
         successors: list[Worker] = []
         for number in range(0, len(PLACES), 6):
@@ -312,7 +319,7 @@ LIMITS = {UP: f"{MAX_LAG} s", DOWN: f"{LOCAL_TTL:g} s (local_ttl)", RETURNING: "
 
 
 class Outage(NamedTuple):
-    """When Redis was killed, when it had been started again, and when all workers used it. Times of the monotonic clock."""
+    """When Redis was killed, started again, and used by all workers, by the monotonic clock."""
 
     begin: float
     end: float

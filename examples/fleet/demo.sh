@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the demo of a fleet with the newest wheel that build.sh made, in an environment of its own below target/demo-fleet, with the chart and
-# the figures beside it. Arguments are the demo's: `demo.sh --seconds 2 --fleets hotset`.
+# Runs the demo of a fleet with the newest wheel that build.sh made, in an environment of its own
+# below target/demo-fleet, with the chart and the figures beside it. Arguments are the demo's:
+# `demo.sh --seconds 2 --fleets hotset`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=$PWD/target/demo-fleet

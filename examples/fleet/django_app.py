@@ -21,7 +21,10 @@ _PAGE = """{% load cache %}{% cache 300 page number version %}<h1>{{ name }}</h1
 
 
 class LenientRedisCache(RedisCache):
-    """Django's own backend, for which a server that does not answer is an empty one. (Django's raises, and so fails the request.)"""
+    """Django's own backend, with a server that does not answer treated as empty.
+
+    (Django's raises, which fails the request.)
+    """
 
     def get(self, key: Any, default: Any = None, version: Any = None) -> Any:
         try:
@@ -87,7 +90,8 @@ urlpatterns = [path("product/<int:number>", product)]
 settings.configure(
     ALLOWED_HOSTS=["*"],
     CACHES={"default": _CACHES[caching.MODE]},
-    # (The second one sets Content-Length: without it, what a killed worker has sent of an answer looks whole.)
+    # The second one sets Content-Length: without it, a part of a response of a killed worker looks
+    # whole.
     MIDDLEWARE=["django_app.RefuseWhenOut", "django.middleware.common.CommonMiddleware"],
     ROOT_URLCONF="django_app",
     # (Signs what is on the server.)
@@ -100,7 +104,7 @@ app = WSGIHandler()
 
 
 def begin() -> int:
-    """Warms the worker, from Redis alone: pages are in Django's cache, which is in two tiers, too."""
+    """Warms the worker from Redis: pages are in Django's cache, which has two tiers, too."""
     caching.prewarm(page)
     return 0
 

@@ -1,4 +1,4 @@
-"""The load of the fleet: wrk, which sends as much as it gets answered, and beside it readers and an updater that know what is stale."""
+"""The load of the fleet: wrk at full speed, and readers and an updater that detect stale reads."""
 
 import json
 import signal
@@ -59,7 +59,10 @@ class Wrk:
 
 
 class Checker(Traffic):
-    """Reads and updates whose answers are compared. The updates are PUT, so that nginx sends one again whose worker died."""
+    """Reads and updates whose answers are compared.
+
+    The updates are PUT, so that nginx repeats one whose worker died.
+    """
 
     def __init__(self, port: int, reads_per_second: float, updates_per_second: float, seed: int) -> None:
         super().__init__(port, PRODUCTS, reads_per_second, updates_per_second, seed)

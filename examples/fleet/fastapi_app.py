@@ -1,4 +1,4 @@
-"""The shop in FastAPI, and the program that runs it: uvicorn with four workers, each of which listens on a socket of its own."""
+"""The shop in FastAPI, and uvicorn with four workers, each with a socket of its own."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -32,7 +32,8 @@ def make_app() -> Any:
         await caching.aprewarm(lambda product: page(*product))
         worker.publish(restored)
         yield
-        # (Here, and not at the interpreter's exit, which uvicorn does not reach: it ends by the signal that it got.)
+        # Here rather than at the interpreter's exit, which uvicorn does not reach: it dies of its
+        # signal.
         caching.save(page)
 
     class RefuseWhenOut:

@@ -1,6 +1,7 @@
-"""The servers of the fleet: Redis, two gunicorns and a uvicorn with four workers each, and nginx before these twelve; on loopback.
+"""The servers of the fleet: Redis, and nginx before twelve workers, on loopback.
 
-The parts that start and stop a server are those of `examples/tier2`.
+The workers are those of two gunicorns and a uvicorn, four each. The parts that start and stop a
+server are those of `examples/tier2`.
 """
 
 import json
@@ -18,7 +19,9 @@ from servers import Process, StartError, accepts, free_port, nginx_command, redi
 
 MODES = ("hotset", "redis", "functools", "none")
 LOCAL_TTL = 10.0
-"""Seconds that a worker keeps a product without new confirmation: how old it may be while Redis cannot be reached."""
+"""Seconds for which a worker stores a product without new confirmation: its greatest age in an
+outage.
+"""
 WORKERS = 4
 THREADS = 4
 """Threads of a worker of gunicorn."""
@@ -29,7 +32,7 @@ WAIT_SECONDS = 60.0
 
 
 class Worker(NamedTuple):
-    """A worker that takes requests, or has taken some: its place, its process, and the counters that it published last."""
+    """A current or previous worker: its place, its process, and its last published counters."""
 
     place: str
     pid: int
@@ -41,7 +44,8 @@ class Fleet:
 
     Attributes:
         redis: The server of the second tier.
-        round_robin_port, least_connections_port: nginx's ports on 127.0.0.1, by how they choose a worker.
+        round_robin_port, least_connections_port: nginx's ports on 127.0.0.1, by how they choose a
+            worker.
     """
 
     def __init__(self, folder: Path, database: Path, mode: str) -> None:
@@ -130,7 +134,10 @@ class Fleet:
         return sums
 
     def are_whole(self, since: float) -> bool:
-        """Returns whether all workers have said since then that they reach Redis, hear its announcements, and owe it no invalidation."""
+        """Returns whether all workers have reported since `since` that they are in sync with Redis.
+
+        They reach it, get its announcements, and have no invalidation left to replay.
+        """
         workers = self.workers()
         return len(workers) == len(PLACES) and all(each.counters["is_whole"] and each.counters["at"] >= since for each in workers.values())
 
@@ -165,7 +172,10 @@ class Fleet:
             time.sleep(0.02)
 
     def wait_for_counters(self, since: float) -> None:
-        """Waits until all workers have published their counters since then; not longer than some seconds, since one may be starting."""
+        """Waits until all workers have published their counters again, for a few seconds at most.
+
+        (One may be starting.)
+        """
         deadline = time.monotonic() + 3
         while time.monotonic() < deadline and any(each.counters["at"] < since for each in self.workers().values()):
             time.sleep(0.02)
@@ -205,8 +215,9 @@ def _command(program: str) -> list[str]:
     return [sys.executable, "-m", "gunicorn", "--config", str(here / "gunicorn_conf.py"), "--chdir", str(here), f"{program}_app:app"]
 
 
-# A worker that does not answer, or answers 503, is left out for a second, and then tried again: nginx's health check. Its request goes to
-# the next worker; all requests here may be sent twice (an update names the version that it makes).
+# A worker that does not answer, or answers 503, is left out for a second, and then tried again by
+# nginx's health check. Its request goes to the next worker; all requests here may be sent twice (an
+# update names the version that it makes).
 _HTTP = """
     upstream round_robin {{
 {servers}

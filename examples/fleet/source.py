@@ -1,7 +1,7 @@
-"""The source of the fleet: products in SQLite, and the query that a cache is to save.
+"""The source of the fleet: products in SQLite, and the query whose results are cached.
 
-A product's row has its version, which each update raises, and what its buyers bought with it: a join of the purchases with themselves, some
-milliseconds of processor time.
+A product's row has its version, which each update raises, and the products that its buyers bought
+with it: a join of the purchases with themselves, some milliseconds of processor time.
 """
 
 import os
@@ -58,12 +58,15 @@ def load(number: int) -> Row | None:
 
 
 def update(number: int, version: int) -> int | None:
-    """Raises a product's version to this one, unless it is higher; returns what it is then, or None if there is no such product.
+    """Raises a product's version to this one, unless it is higher.
+
+    Returns the version then, or None if there is no such product.
 
     The same update may be sent again, as nginx does if the worker dies that has it.
     """
     with _transaction() as database:
-        # (All rows are fetched, which ends the statement. What is invalidated before the commit may be loaded again unchanged.)
+        # All rows are fetched, which ends the statement and so commits: a product that is
+        # invalidated before the commit may be loaded again unchanged.
         statement = "UPDATE product SET version = max(version, ?) WHERE number = ? RETURNING version"
         rows = database.execute(statement, (version, number)).fetchall()
     return rows[0][0] if rows else None

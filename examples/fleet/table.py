@@ -14,7 +14,9 @@ FLEETS = {
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one phase of one fleet. Ratios are None where nothing was looked up; latencies are in milliseconds, ages in seconds.
+    """The figures of one phase of one fleet.
+
+    Ratios are None without lookups; latencies are in milliseconds, ages in seconds.
 
     Attributes:
         stale, checked: Reads of the checker that were stale, of all of its reads.

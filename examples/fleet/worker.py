@@ -1,7 +1,8 @@
-"""A worker's place in the fleet: a socket of its own, a file that takes it out of service, and the counters that it publishes.
+"""A worker's place in the fleet: its socket, its file for going out of service, its counters.
 
-Masters share one socket among their workers by default, and a load balancer then sees masters only. Here each worker claims one of the
-places `flask-0` to `flask-3` and listens on that place's socket, once it is warm; the worker that replaces it claims the same place.
+Masters share one socket among their workers by default, and a load balancer then sees masters only.
+Here each worker claims one of the places `flask-0` to `flask-3` and listens on that place's socket,
+once it is warm; the worker that replaces it claims the same place.
 """
 
 import fcntl
@@ -24,7 +25,8 @@ _claimed: Any = None
 
 
 def claim(program: str) -> str:
-    """Takes a free place for this process, until it ends; returns its name, which FLEET_WORKER has from then on."""
+    """Claims a free place for this process, until it ends; returns its name, also in FLEET_WORKER.
+    """
     global _claimed
     for _ in range(200):
         for place in range(WORKERS):
@@ -44,7 +46,10 @@ def claim(program: str) -> str:
 
 
 def socket_path() -> str:
-    """Returns the path of the socket of this worker's place. While nothing listens there, nginx asks another worker."""
+    """Returns the path of the socket of this worker's place.
+
+    While no worker listens there, nginx sends the request to another one.
+    """
     return str(_FOLDER / f"{os.environ['FLEET_WORKER']}.sock")
 
 
@@ -74,7 +79,9 @@ def is_out() -> bool:
 
 
 def publish(restored: int) -> None:
-    """Begins to write this worker's counters to a file of its own, which outlives it. Called when the worker takes requests.
+    """Starts writing this worker's counters to a file of its own, which outlives it.
+
+    Called when the worker takes requests.
 
     Args:
         restored: How many pages came from the snapshot.

@@ -1,4 +1,4 @@
-"""A Flask application under gunicorn, its slow backend cached: `examples/python/web.py` starts it with two workers and asks it.
+"""A Flask application whose slow backend is cached; `web.py` runs it under gunicorn.
 
     gunicorn --workers 2 --threads 8 --preload --chdir examples/python app:app
 """
@@ -19,7 +19,7 @@ _counting = threading.Lock()
 
 @hotset.cached(maxsize=10_000, ttl=1, name="products")
 def product(number: int) -> dict[str, Any]:
-    """What a slow database says."""
+    """Returns a slow database's answer."""
     global queries
     with _counting:
         queries += 1
@@ -27,7 +27,7 @@ def product(number: int) -> dict[str, Any]:
     return {"number": number, "price": number * 3 + 1}
 
 
-# Loaded before gunicorn forks: every worker begins with it, and goes on with a cache of its own.
+# Loaded before gunicorn forks: every worker starts with this result, in a cache of its own.
 product(1)
 
 

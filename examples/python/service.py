@@ -1,7 +1,8 @@
-"""An asyncio service before a slow source: rates by currency, over TCP, a line a question.
+"""An asyncio service before a slow source: rates by currency, over TCP, one line per request.
 
-A hundred clients ask at once, and the source is asked once. One of them hangs up, and the others do not notice. When a rate gets old
-it is still served while it is loaded anew; and when the source is down, the old one is better than none.
+A hundred clients request a rate concurrently, and the source gets one request. One client hangs up,
+without effect on the others. An expired rate is still returned while it is reloaded; and while the
+source is down, the old rate is returned.
 
     python examples/python/service.py
 """
@@ -17,7 +18,7 @@ down = False
 
 @hotset.cached(maxsize=1000, ttl=0.2, stale_while_revalidate=0.2, stale_if_error=60, negative_ttl=0.05, name="rates")
 async def rate(currency: str) -> str:
-    """What the slow source says."""
+    """Returns the slow source's answer."""
     asked.append(currency)
     await asyncio.sleep(0.05)
     if down:
@@ -64,15 +65,15 @@ async def main() -> None:
         clients[0].cancel()
         answers = await asyncio.gather(*clients, return_exceptions=True)
         served = [text for text in answers if isinstance(text, str)]
-        print(f"{len(served)} clients served with {set(served)}, 1 hung up; the source was asked {len(asked)} time(s)")
+        print(f"{len(served)} clients served with {set(served)}, 1 hung up; {len(asked)} request(s) to the source")
 
         await asyncio.sleep(0.25)
         start = asyncio.get_running_loop().time()
         text = await ask(port, "EUR")
         took = asyncio.get_running_loop().time() - start
-        print(f"past its time it is served at once ({text} in {took * 1000:.0f} ms), and loaded anew behind that")
+        print(f"after its ttl it is returned immediately ({text} in {took * 1000:.0f} ms), and reloaded in the background")
         await asyncio.sleep(0.1)
-        print(f"the source was asked {len(asked)} time(s)")
+        print(f"{len(asked)} request(s) to the source")
 
         down = True
         await asyncio.sleep(0.6)

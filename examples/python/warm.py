@@ -1,7 +1,8 @@
-"""A deploy that begins warm: what one process cached, the next one finds.
+"""A deploy that starts warm: the next process finds the results that the previous one cached.
 
-A service is started, answers requests from a slow source, and exits; then it is started again, as by a deploy. Then the function is
-changed, and says so by another `schema`: what was saved is of no use, is not loaded, and the service begins cold, with a warning.
+A service starts, answers requests from a slow source, and exits; then it starts again, as by a
+deploy. Then the function is changed, with another `schema`: the saved results are of no use and are
+not loaded, and the service starts cold, with a warning.
 
     python examples/python/warm.py
 """
@@ -24,7 +25,7 @@ queries = 0
 
 @hotset.cached(maxsize=1000, ttl=3600, snapshot=SNAPSHOT, codec="json", schema=VERSION)
 async def rates(currency: str, *, day: int) -> dict[str, float]:
-    """What the slow source says of a day."""
+    """Returns the slow source's answer for a day."""
     global queries
     queries += 1
     await asyncio.sleep(0.002)
@@ -35,7 +36,7 @@ async def serve(requests: int) -> None:
     chance = random.Random(7)
     begun = time.perf_counter()
     for _ in range(requests):
-        # Most ask for the last days.
+        # Most requests are for the last days.
         await rates(chance.choice(("CHF", "SEK", "JPY")), day=int(chance.expovariate(0.1)))
     took = time.perf_counter() - begun
     hits = rates.cache_info().hits

@@ -1,4 +1,6 @@
-"""Starts the application of `app.py` under gunicorn with two workers, asks it from many threads at once, and prints what its caches say.
+"""Runs `app.py` under gunicorn with two workers, under load from many threads.
+
+Prints the statistics of the workers' caches.
 
     pip install flask gunicorn
     python examples/python/web.py
@@ -31,7 +33,7 @@ def get(url: str) -> Any:
 
 
 def statistics(url: str) -> list[dict[str, Any]]:
-    """Of each worker: whoever accepts a connection answers, so it takes some until all have."""
+    """Returns each worker's statistics, by several requests: any worker may accept a connection."""
     found: dict[int, dict[str, Any]] = {}
     with ThreadPoolExecutor(8) as pool:
         while len(found) < WORKERS:
@@ -60,14 +62,14 @@ def demonstrate(url: str) -> None:
         answers = list(pool.map(ask, [7] * 64))
         took = time.perf_counter() - start
         assert all(answer == {"number": 7, "price": 22} for answer in answers)
-        report(f"64 requests at once for one cold product, {took:.2f} s:", url)
+        report(f"64 concurrent requests of one cold product, {took:.2f} s:", url)
 
         list(pool.map(ask, [number % 5 for number in range(500)]))
         report("500 requests for 5 products:", url)
 
         time.sleep(1.2)
         list(pool.map(ask, [number % 5 for number in range(100)]))
-        report("1.2 s later their time is over, and 100 requests ask for them again:", url)
+        report("1.2 s later the products have expired, and 100 requests read them again:", url)
 
 
 def main() -> None:

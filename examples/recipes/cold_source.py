@@ -53,7 +53,7 @@ async def main() -> None:
     assert (calls, most) == (100, 5)
     results = await asyncio.gather(*(rows.aget_or_load(n, gate.load) for n in range(1000, 2000)), return_exceptions=True)
     refused = sum(isinstance(result, Busy) for result in results)
-    print(f"1,000 requests of 1,000 rows: {len(results) - refused} served, {refused} refused at once")
+    print(f"1,000 requests of 1,000 rows: {len(results) - refused} served, {refused} refused immediately")
     assert most == 5 and refused == 1000 - 105
 
 

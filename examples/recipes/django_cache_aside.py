@@ -1,4 +1,4 @@
-"""Cache-aside in Django: views read through the cache, and an update removes the key when its transaction has been committed.
+"""Cache-aside in Django: views read through the cache, and commits invalidate it.
 
     python examples/recipes/django_cache_aside.py
 """
@@ -44,7 +44,10 @@ class Product(models.Model):
 
 
 def product(id: int) -> Any:
-    """Returns a product, from the cache or else from the database. Concurrent requests of a cold one make one query."""
+    """Returns a product, from the cache or else from the database.
+
+    Concurrent requests of a cold product make one query.
+    """
     return cache.get_or_set(f"product:{id}", lambda: Product.objects.get(id=id))
 
 

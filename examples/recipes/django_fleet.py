@@ -1,4 +1,4 @@
-"""Cache-aside in Django for all workers: what one changes, the others see when it has been committed.
+"""Cache-aside in Django for all workers: a committed change by one is visible to the others.
 
     python examples/recipes/django_fleet.py [redis://localhost:6379/0]
 
@@ -67,13 +67,13 @@ def main(url: str, database: str, *, is_second: bool) -> None:
             app_label = "shop"
 
     def product(id: int) -> Any:
-        """Returns a product: as this worker has it, or Redis, or else, once for all workers, the database."""
+        """Returns a product: from this worker, Redis, or, once for all workers, the database."""
         return cache.get_or_set(f"product:{id}", lambda: Product.objects.get(id=id))
 
     def invalidate(sender: type[Product], instance: Product, **kwargs: Any) -> None:
         """Removes a product in all workers when the transaction that changed it has been committed.
 
-        Before that, another worker would load the old row again. A rollback leaves the caches as they are.
+        Before that, another worker would load the old row again. A rollback changes no cache.
         """
         invalidate_on_commit(cache, f"product:{instance.pk}")
 
@@ -111,7 +111,7 @@ def main(url: str, database: str, *, is_second: bool) -> None:
         begin = time.monotonic()
         assert product(tea.pk).cents == 350
         while other(tea.pk) != 350:
-            assert time.monotonic() < begin + 30, "the other worker was not told"
+            assert time.monotonic() < begin + 30, "the other worker was not notified"
         print("after the commit: both see 350")
 
         try:

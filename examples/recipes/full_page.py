@@ -1,4 +1,4 @@
-"""A full-page cache as WSGI middleware, with ETag: a client that has the page already gets a 304 without a body.
+"""A full-page cache as WSGI middleware, with ETag: a client that has the page gets a 304.
 
     python examples/recipes/full_page.py
 """
@@ -32,7 +32,10 @@ class Page(NamedTuple):
 
 
 class PageCache:
-    """Holds pages that are the same for all clients: successful GETs without cookies. One request renders a page, others wait for it."""
+    """Caches pages that are the same for all clients: successful GETs without cookies.
+
+    One request renders a page, and others wait for it.
+    """
 
     def __init__(self, app: App, ttl: float, max_bytes: int = 64 * 1024 * 1024) -> None:
         self._app = app
@@ -58,7 +61,7 @@ class PageCache:
             page = self._render(environ)
         given = environ.get("HTTP_IF_NONE_MATCH", "")
         if page.tag and (page.tag in given or given.strip() == "*"):
-            # (A 304 repeats what tells the client how long it may keep the page.)
+            # A 304 repeats the headers that limit how long the client may store the page.
             start_response("304 Not Modified", [header for header in page.headers if header[0] in ("Cache-Control", "ETag")])
             return []
         start_response(page.status, list(page.headers))

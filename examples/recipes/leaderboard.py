@@ -1,4 +1,4 @@
-"""A leaderboard: all scores in a sorted list in the database, and its first page in the cache, which most requests want.
+"""A leaderboard: all scores in the database, and the first page in the cache.
 
     python examples/recipes/leaderboard.py
 """
@@ -32,7 +32,7 @@ def page(number: int) -> Rows:
 
 
 def score(player: str, points: int) -> None:
-    """Adds points. The first page is invalidated only if the player gets onto it, or moves on it."""
+    """Adds points; invalidates the first page only if the player enters it, or moves on it."""
     with database:
         database.execute(
             "INSERT INTO scores VALUES (?, ?) ON CONFLICT (player) DO UPDATE SET points = points + excluded.points", (player, points)

@@ -1,4 +1,4 @@
-"""A client of a service that may fail: stale answers while it is down, and a breaker that lets it recover.
+"""A client of a service that may fail: stale answers while it is down, and a circuit breaker.
 
     python examples/recipes/microservice.py
 """
@@ -30,7 +30,7 @@ class Breaker:
     def call(self, function: Callable[[], R]) -> R:
         """Calls the function, or raises ServiceDown immediately."""
         if self._failed >= self._failures and not self._open.add("open", True):
-            raise ServiceDown("not asked: it failed before")
+            raise ServiceDown("not called: it failed before")
         try:
             result = function()
         except Exception as error:
@@ -69,7 +69,7 @@ def main() -> None:
             user(id)
         except ServiceDown:
             pass
-    print(f"100 users that are not known: the service was asked {len(calls) - 2} times more")
+    print(f"100 unknown users: {len(calls) - 2} more requests to the service")
     assert len(calls) == 1 + 1 + 2
     down = False
     now[0] += 11

@@ -1,4 +1,4 @@
-"""Prewarming: a worker loads its snapshot, and what is hottest but missing, before it takes traffic.
+"""Prewarming: a worker loads its snapshot, and missing hot keys, before it takes traffic.
 
     python examples/recipes/prewarm.py
 """
@@ -20,14 +20,14 @@ def load(id: int) -> str:
 
 
 def begin(path: str, hottest: list[int]) -> hotset.Cache[int, str]:
-    """Returns the cache of a new worker, ready for traffic. The health check answers when this has returned."""
+    """Returns the cache of a new worker, warm. The health check succeeds once this has returned."""
     items: hotset.Cache[int, str] = hotset.Cache(1000, ttl=3600)
     try:
         restored = items.load(path)
     except FileNotFoundError:
         restored = 0  # The first start.
     except hotset.SnapshotError as error:
-        restored = 0  # As cold as the first; the reason is worth a look.
+        restored = 0  # As cold as the first; a real service logs the reason.
         print(f"the snapshot was not loaded: {error}")
     # Four at a time: a cold source must not get the loads of all keys of all workers together.
     with ThreadPoolExecutor(4) as pool:

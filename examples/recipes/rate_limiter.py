@@ -1,4 +1,6 @@
-"""A rate limiter in the process: a token bucket for each client, changed atomically, and forgotten when it is full again.
+"""A rate limiter in the process: a token bucket per client, changed atomically.
+
+A bucket expires when it is full again.
 
     python examples/recipes/rate_limiter.py
 """
@@ -61,7 +63,7 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    print(f"20 calls at once: {sum(allowed)} allowed")
+    print(f"20 calls in a burst: {sum(allowed)} allowed")
     assert sum(allowed) == 5
     now[0] += 0.35
     later = [limiter.allow("a") for _ in range(10)]

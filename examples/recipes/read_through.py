@@ -1,4 +1,4 @@
-"""Read-through: callers ask the cache, and the cache asks the source. One caller loads a key, others wait for it.
+"""Read-through: callers read from the cache, which loads from the source, one caller per key.
 
     python examples/recipes/read_through.py
 """

@@ -1,4 +1,4 @@
-"""Server-side sessions: a random id in the cookie, the data in the process, which expires when the session is idle.
+"""Server-side sessions: a random id in the cookie, and the data in the process until it expires.
 
     python examples/recipes/sessions.py
 """
@@ -12,7 +12,7 @@ Data = dict[str, str]
 
 
 class Sessions:
-    """Sessions that expire `idle` seconds after their last use, and `longest` seconds after they began."""
+    """Sessions that expire `idle` seconds after their last use or `longest` after their start."""
 
     def __init__(self, idle: float, longest: float, maxsize: int = 100_000, timer: Callable[[], float] | None = None) -> None:
         self._held: hotset.Cache[str, Data] = hotset.Cache(maxsize, ttl=longest, tti=idle, timer=timer, name="sessions")
@@ -29,11 +29,14 @@ class Sessions:
         return None if data is None else dict(data)
 
     def update(self, id: str, **changes: str) -> bool:
-        """Changes a session, atomically, without extending its longest lifetime; returns whether it was there."""
+        """Changes a session, atomically; returns whether it was present.
+
+        Its longest lifetime is not extended.
+        """
         return self._held.compute(id, lambda data: None if data is None else {**data, **changes}) is not None
 
     def renew(self, id: str) -> str | None:
-        """Gives the session another id, as is due after a login; returns it, or None if the session has ended."""
+        """Gives the session another id, as after a login; returns it, None if it has expired."""
         data = self._held.pop(id, None)
         return None if data is None else self.begin(data)
 

@@ -1,6 +1,7 @@
-"""A leaderboard for several processes: scores in a sorted set of Redis, and its first page in the memory of each process.
+"""A leaderboard for several processes: scores in Redis, and the first page in each process.
 
-    python examples/recipes/shared_leaderboard.py      # needs redis-server, and pip install "hotset[redis]"
+    pip install "hotset[redis]"  # needs redis-server, too
+    python examples/recipes/shared_leaderboard.py
 """
 
 import os
@@ -48,7 +49,7 @@ class Leaderboard:
         return [(player, int(points)) for player, points in found]
 
     def score(self, player: str, points: int) -> None:
-        """Adds points, then invalidates the first page, in all processes, if the player may be on it."""
+        """Adds points; invalidates the first page in all processes if the player may be on it."""
         if points < 0:
             raise ValueError(f"points must not be negative: {points}")
         total = self._server.zincrby("scores", points, player)

@@ -1,6 +1,7 @@
-"""A rate limiter across processes: each leases a batch of permits from Redis, and serves calls from its memory until they are spent.
+"""A rate limiter across processes: each leases permits from Redis, and spends them locally.
 
-    python examples/recipes/shared_rate_limiter.py      # needs redis-server, and pip install redis
+    pip install redis  # needs redis-server, too
+    python examples/recipes/shared_rate_limiter.py
 """
 
 import os
@@ -57,7 +58,9 @@ class _Lease:
 
 
 class SharedRateLimiter:
-    """Allows each client `limit` calls per window of `window` seconds, over all processes that use the same server and prefix.
+    """Allows each client `limit` calls per `window` seconds, over all processes.
+
+    They are the processes that use the same server and prefix.
 
     Args:
         server: A client of redis-py with a short `socket_timeout` and no retries: a call may wait
@@ -123,7 +126,8 @@ class SharedRateLimiter:
             except redis.RedisError:
                 self._down_until = self._timer() + self._retry
             else:
-                # (Counted from before the request was sent: not later than the server's window ends.)
+                # Counted from before the request was sent, so not later than the end of the
+                # server's window.
                 lease.permits, lease.until, lease.is_last = granted, now + left / 1000, granted < self._batch
                 return
         if now >= lease.own_until:
@@ -165,7 +169,7 @@ def main() -> None:
                     time.sleep(0.01)
                 allowed = processes(path, calls=400)
                 asked = connect(path).info("commandstats")["cmdstat_evalsha"]["calls"]
-                print(f"1,600 calls of 4 processes: {sum(allowed)} allowed, Redis was asked {asked} times")
+                print(f"1,600 calls of 4 processes: {sum(allowed)} allowed, {asked} requests to Redis")
                 assert sum(allowed) == 100 and asked <= 100 / 10 + 4 * 2
             finally:
                 server.terminate()

@@ -1,6 +1,6 @@
 """Tags: entries that depend on the same thing are invalidated together, without a list of them.
 
-Each tag has a generation, a number. An entry remembers the generations of its tags when its load
+Each tag has a generation, a number. An entry stores the generations of its tags when its load
 began, and is a miss once one of them is another.
 
     python examples/recipes/tags.py
@@ -32,7 +32,8 @@ class TaggedCache:
         self._lock = threading.Lock()
 
     def get_or_load(self, key: Hashable, tags: Iterable[str], load: Callable[[], object]) -> object:
-        """Returns the key's value, or what `load` returns if it is absent, or one of its tags was invalidated."""
+        """Returns the value for `key`, or loads it if it is absent or a tag of it was invalidated.
+        """
         loaded = False
 
         def stamped(_: Hashable) -> Stamped:

@@ -1,4 +1,6 @@
-"""Versioned keys: what is derived from an object is stored under its version, so that an update invalidates all of it in one step.
+"""Versioned keys: derived values are stored under their object's version.
+
+So an update of the object invalidates all of them in one step.
 
     python examples/recipes/versioned_keys.py
 """

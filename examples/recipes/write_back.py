@@ -1,4 +1,6 @@
-"""Write-back: writes go to memory, and from there to the source in batches. What was not flushed when the process dies is lost.
+"""Write-back: writes go to memory, and from there to the source in batches.
+
+Writes that were not flushed when the process dies are lost.
 
     python examples/recipes/write_back.py
 """
@@ -13,7 +15,9 @@ import hotset
 
 
 class PageViews:
-    """Counts views in memory, and adds them to the database at each `flush`: at an interval, at `limit` pages, and at the end.
+    """Counts views in memory, and adds them to the database at each `flush`.
+
+    That is at an interval, at `limit` pages, and at the end.
 
     What is not flushed is held in a dict, not in the cache: an entry that is evicted would be lost
     before it was written.
@@ -64,7 +68,7 @@ class PageViews:
             return sum(self._pending.values())
 
     def flush(self) -> None:
-        """Adds all pending views to the database, in one transaction; keeps them, and raises, if that fails."""
+        """Adds all pending views to the database, in one transaction; keeps them if that raises."""
         with self._lock:
             with self._database:
                 self._database.executemany(

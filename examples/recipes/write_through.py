@@ -1,4 +1,4 @@
-"""Write-through: a write goes to the source first, and then to the cache, so that the next read finds it there.
+"""Write-through: a write goes to the source first, and then to the cache for the next read.
 
     python examples/recipes/write_through.py
 """

@@ -1,7 +1,8 @@
 """Shows two tiers of cache under load while Redis stops, continues, dies and returns.
 
-Starts redis-server, the service of `service.py` under gunicorn with four workers, and nginx, all on loopback; sends requests, updates rows,
-and prints per phase what came of them. Draws a chart, stops all servers, and exits with 1 if a guarantee of hotset was broken.
+Starts redis-server, the service of `service.py` under gunicorn with four workers, and nginx, all on
+loopback; sends requests, updates rows, and prints the results of each phase. Draws a chart, stops
+all servers, and exits with 1 if a guarantee of hotset was broken.
 
     make demo-tier2
 """
@@ -23,9 +24,13 @@ from servers import WORKERS, Servers, StartError
 
 PRODUCTS = 2_000
 LOCAL_TTL = 10.0
-"""How long a worker keeps a product without new confirmation, in seconds: how old it may be while Redis cannot be reached."""
+"""Seconds for which a worker stores a product without new confirmation: its greatest age in an
+outage.
+"""
 MAX_LAG = 2.5
-"""How old a value of the first tier may be while Redis can be reached, in seconds: the guarantee G5."""
+"""The greatest age of a value of the first tier while Redis can be reached, in seconds: guarantee
+G5.
+"""
 RECOVERY_SECONDS = 60.0
 """Seconds after which workers that have not recovered from an outage fail the demo."""
 
@@ -136,7 +141,7 @@ def run_phases(servers: Servers, load: Load, seconds: float) -> list[Phase]:
 
 
 def is_whole(sample: Sample) -> bool:
-    """Returns whether all workers reached Redis, heard its announcements, and owed it no invalidation."""
+    """Returns whether all workers reached Redis, got its announcements, and had none to replay."""
     return sample.up == sample.armed == len(sample.workers) == WORKERS and sample.journal == 0
 
 
@@ -177,8 +182,8 @@ def report(phases: list[Phase], load: Load, judged: dict[Read, Stale]) -> list[s
 class Bounds:
     """What hotset promises of a read's age, by what the workers knew when it was sent.
 
-    A worker that was cut off replays its invalidations when Redis answers again. Until then, another worker may read from Redis what the first
-    one has invalidated.
+    A worker that was cut off replays its invalidations when Redis answers again. Until then,
+    another worker may read from Redis what the first one has invalidated.
     """
 
     UP, DOWN, RECOVERING = "with Redis", "without Redis", "while workers return to Redis"
@@ -187,7 +192,7 @@ class Bounds:
     def __init__(self, phases: list[Phase], samples: list[Sample]) -> None:
         self._outages = [phase for phase in phases if not phase.is_up]
         self._whole: list[tuple[float, float]] = []
-        """Intervals in which the workers were whole in every sample, and lost nothing in between."""
+        """Returns the intervals without an outage in any sample, or a loss in between."""
         self._last_sample: Sample | None = None
         for before, after in zip(samples, samples[1:], strict=False):
             if not (is_whole(before) and is_whole(after) and before.losses == after.losses):

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the demo of the second tier with the newest wheel that build.sh made, in an environment of its own below target/demo-tier2, with the
-# chart beside it. Arguments are the demo's: `demo.sh --seconds 5`.
+# Runs the demo of the second tier with the newest wheel that build.sh made, in an environment of
+# its own below target/demo-tier2, with the chart beside it. Arguments are the demo's:
+# `demo.sh --seconds 5`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=$PWD/target/demo-tier2

@@ -1,4 +1,4 @@
-"""The load of the demo: threads that read products over HTTP, one that updates them, and one that polls the counters."""
+"""The load of the demo: threads that read products over HTTP, update them, and poll counters."""
 
 import http.client
 import itertools
@@ -71,7 +71,8 @@ class Stale:
 
     Attributes:
         age: Seconds since the invalidation of the version that was returned had returned.
-        own_age: The same, of updates that the worker had performed that answered the read; 0 if there is none.
+        own_age: The same, of updates that the worker had performed that answered the read; 0 if
+            there is none.
     """
 
     age: float
@@ -268,6 +269,6 @@ class History:
 
 
 def _age(updates: list[Update], read: Read) -> float:
-    """Seconds between the end of the first update to a later version than the read's, and the read's beginning."""
+    """Seconds from the end of the first update to a later version until the start of the read."""
     at = bisect_right(updates, read.version, key=lambda update: update.version)
     return read.sent - updates[at].received if at < len(updates) else 0.0

@@ -1,6 +1,7 @@
-"""Starts and stops the servers of the demo: Redis, gunicorn and nginx, on loopback, with all files in one folder.
+"""Starts and stops the servers of the demo: Redis, gunicorn and nginx, on loopback.
 
-Each runs in a session of its own, so that Ctrl-C reaches the demo alone, which stops them by process id.
+All their files are in one folder. Each runs in a session of its own, so that Ctrl-C reaches the
+demo alone, which stops them by process id.
 """
 
 import os
@@ -35,7 +36,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def signals_deferred() -> Generator[None]:
-    """Has the signals that end the demo wait until the `with` statement is left. For the main thread."""
+    """Defers the signals that end the demo to the end of the `with` block. For the main thread."""
     arrived: list[int] = []
     handlers = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in ENDING}
     try:
@@ -92,7 +93,8 @@ class Process:
         """Returns whether the server has been started, and has not ended."""
         if self._process is None or self._process.returncode is not None:
             return False
-        # (It is not reaped here: until `kill` has done that, no other process gets its id, which is that of its group, too.)
+        # It is not reaped here: until `kill` has done that, no other process gets its id, which is
+        # also that of its group.
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     @property
@@ -205,13 +207,15 @@ def _gunicorn(folder: Path) -> list[str]:
 
 
 def nginx_command(folder: Path, http: str) -> list[str]:
-    """Returns the command that runs nginx in the folder, with these directives of its `http` block."""
+    """Returns the command that runs nginx in the folder, with these `http` directives."""
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, http=http, user=_nginx_user()))
     return [program_path("nginx", "nginx"), "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(folder / "nginx.conf")]
 
 
 def _nginx_user() -> str:
-    """The directive that keeps nginx, started by root, from becoming a user that may not enter the folder."""
+    """Returns a directive that keeps nginx, if started by root, root: others may not enter the
+    folder.
+    """
     return f"user {pwd.getpwuid(os.getuid()).pw_name};" if os.getuid() == 0 else ""
 
 

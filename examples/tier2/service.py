@@ -1,10 +1,10 @@
-"""A Flask service behind two tiers of cache: products of a SQLite database, in front of them Redis, in front of that each worker's memory.
+"""A Flask service behind two tiers of cache: each worker's memory, and Redis, before SQLite.
 
 `demo.py` runs it under gunicorn, with these environment variables:
 
     DEMO_DATABASE   path of the database
     DEMO_REDIS      URL of the server
-    DEMO_LOCAL_TTL  seconds that a worker keeps a product without new confirmation
+    DEMO_LOCAL_TTL  seconds for which a worker stores a product without new confirmation
     DEMO_STATS      folder in which each worker publishes its counters
 """
 
@@ -41,7 +41,8 @@ def product(number: int) -> dict[str, Any] | None:
     """Loads a product from the database; None if there is none of this number."""
     with open_database() as database:
         row = database.execute("SELECT name, version FROM product WHERE number = ?", (number,)).fetchone()
-    # A query of a real shop takes longer. An update that commits during this sleep makes the row out of date before it is cached.
+    # A query of a real shop takes longer. An update that commits during this sleep makes the row
+    # out of date before it is cached.
     time.sleep(QUERY_SECONDS)
     return None if row is None else {"number": number, "name": row[0], "version": row[1]}
 
@@ -59,7 +60,8 @@ def show(number: int) -> Any:
 def update(number: int) -> Any:
     """Changes a product: writes, then invalidates."""
     with open_database() as database:
-        # (All rows are fetched, which ends the statement and so commits: what is invalidated before the commit may be loaded again unchanged.)
+        # All rows are fetched, which ends the statement and so commits: a product that is
+        # invalidated before the commit may be loaded again unchanged.
         rows = database.execute("UPDATE product SET version = version + 1 WHERE number = ? RETURNING version", (number,)).fetchall()
     if not rows:
         abort(404)
@@ -74,7 +76,8 @@ def stats() -> Any:
 
 
 def publish_stats() -> None:
-    """Writes this worker's counters to a file of its own, from time to time: nginx chooses the worker that answers `/stats`."""
+    """Writes this worker's counters to a file periodically: nginx chooses the worker of `/stats`.
+    """
     path = STATS / f"{os.getpid()}.json"
     while True:
         at = time.monotonic()

@@ -1,4 +1,6 @@
-"""A plugin for pytest that puts hotset in the place of SimpleCache: cachelib's, and Flask-Caching's where that is installed."""
+"""A plugin for pytest that puts hotset in the place of SimpleCache: cachelib's, and Flask-Caching's
+where that is installed.
+"""
 
 from typing import Any
 
@@ -9,7 +11,8 @@ from hotset.cachelib import HotsetCache
 
 
 def _now() -> float:
-    """Returns the time of the clock that Flask-Caching's tests put in the place of SimpleCache's."""
+    """Returns the time of the clock that Flask-Caching's tests put in the place of SimpleCache's.
+    """
     return cachelib.simple.time()
 
 

@@ -1,4 +1,6 @@
-"""The recipes that need a framework, the Python of the adapters' pages, and the adapters' docstrings, as they are printed."""
+"""The recipes that need a framework, the Python of the adapters' pages, and the adapters'
+docstrings, as they are printed.
+"""
 
 import doctest
 import importlib

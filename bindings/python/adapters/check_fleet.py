@@ -53,7 +53,9 @@ def start(folder):
 
 
 def processes(folder):
-    """Returns the processes that have this folder among their variables, as all that the demo starts have, without the demo."""
+    """Returns the processes that have this folder among their variables, as all that the demo
+    starts have, without the demo.
+    """
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -98,7 +100,7 @@ def test_fleet_interrupted_stops_its_servers(start, folder, number):
 
 
 @needs_servers
-def test_fleet_that_cannot_start_stops_what_has_started(start, folder):
+def test_fleet_that_fails_to_start_stops_its_parts(start, folder):
     """Flask's workers fail: Redis and Django run by then."""
     broken = folder / "broken"
     broken.mkdir()

@@ -1,4 +1,6 @@
-"""mypy and pyright, in strict mode, on the adapters and on what their users write: with the frameworks at hand."""
+"""mypy and pyright, in strict mode, on the adapters and on what their users write: with the
+frameworks at hand.
+"""
 
 import json
 import shutil
@@ -16,7 +18,9 @@ PACKAGE = Path(hotset.__file__).parent
 
 @pytest.fixture
 def project(tmp_path):
-    """The package, its uses and the examples, side by side: what is installed, checkers take for granted."""
+    """The package, its uses and the examples, side by side: what is installed, checkers take for
+    granted.
+    """
     only_sources = shutil.ignore_patterns("*.so", "__pycache__")
     shutil.copytree(PACKAGE, tmp_path / "hotset", ignore=only_sources)
     shutil.copytree(HERE / "typing", tmp_path / "uses", ignore=only_sources)

@@ -12,7 +12,9 @@ _FOREIGN = ("connection", "database_path", "max_size", "soft_delete_ttl")
 
 
 def _ours(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a SQLite storage without those of databases; with the clock that tests move."""
+    """Returns the settings of a SQLite storage without those of databases; with the clock that
+    tests move.
+    """
     ours = {name: value for name, value in settings.items() if name not in _FOREIGN}
     if settings.get("max_size") is not None:
         ours["max_bytes"] = settings["max_size"]

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Runs the tests of the adapters to frameworks, and the frameworks' own tests of caches, as they are in their source distributions, on hotset.
-# Needs what build.sh made, and the network once: environments and suites are kept in target/adapters.
+# Runs the tests of the adapters to frameworks, and the frameworks' own tests of caches, as they are
+# in their source distributions, on hotset. Needs what build.sh made, and the network once:
+# environments and suites are kept in target/adapters.
 #
 #   run.sh [GROUP..]    of those below (all)
 #
-# What is expected to fail in a suite, and why, is in the .toml files of this folder; any other failure fails here.
+# What is expected to fail in a suite, and why, is in the .toml files of this folder; any other
+# failure fails here.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/../../.."
@@ -23,7 +25,8 @@ newest=$(tail -1 <<<"$versions")
 oldest=$(head -1 <<<"$versions")
 middle=$(grep -x 3.12 <<<"$versions" || echo "$newest")
 
-# NAME VERSION PACKAGES..: makes an environment for this Python, or adds what is missing, and installs the wheel.
+# NAME VERSION PACKAGES..: makes an environment for this Python, or adds what is missing, and
+# installs the wheel.
 environment() {
     local name=$1 version=$2 wanted wheel
     shift 2
@@ -41,7 +44,8 @@ environment() {
     fi
 }
 
-# NAME VERSION: prints the folder of the unpacked source distribution, which is fetched if it is missing.
+# NAME VERSION: prints the folder of the unpacked source distribution, which is fetched if it is
+# missing.
 suite() {
     local folder=$kept/${1/./_}-$2 part
     folder=${folder/Flask-Caching/flask_caching}
@@ -74,7 +78,8 @@ run_on_hotset() {
         -p expectations --expectations "$here/$name.toml" "$@"
 }
 
-# ENVIRONMENT VERSION SETTINGS LABELS..: Django's own runner, with a redis-server that the settings may name.
+# ENVIRONMENT VERSION SETTINGS LABELS..: Django's own runner, with a redis-server that the settings
+# may name.
 run_django() {
     local env=$1 folder
     folder=$(suite django "$2")
@@ -101,7 +106,8 @@ fleet() {
 }
 # What names no other backend than the default one.
 default_labels=(cache sessions_tests template_tests.syntax_tests.test_cache middleware)
-# What names LocMemCache, but for LocMemCache's own tests and the two of DefaultNonExpiringCacheKeyTests that look into its dicts.
+# What names LocMemCache, but for LocMemCache's own tests and the two of
+# DefaultNonExpiringCacheKeyTests that look into its dicts.
 locmem_labels=(sessions_tests template_tests.syntax_tests.test_cache middleware)
 for test in CacheUtils PrefixedCacheUtils CacheHEADTest CacheI18nTest PrefixedCacheI18nTest CacheMiddlewareTest \
     TestWithTemplateResponse CacheHandlerTest CustomCacheKeyValidationTests CacheClosingTests \
@@ -118,7 +124,8 @@ django() {
 }
 tiered() {
     [ "$1" = newest ] || (cd "$here/tests" && run_pytest "$1" -p no:cacheprovider test_django_tiered*.py)
-    # (One test of the label `cache`, without which its models are missing. The default cache is a TieredCache in both.)
+    # (One test of the label `cache`, without which its models are missing. The default cache is a
+    # TieredCache in both.)
     (run_django "$1" "$2" hotset_tiered_settings hotset_suite.tiered cache.tests.CacheClosingTests)
     (run_django "$1" "$2" hotset_tiered_for_locmem "${locmem_labels[@]}")
 }
@@ -174,7 +181,7 @@ if [ $# = 0 ]; then
     groups=(types own tiered61 django61 tiered52 django52 tiered42 django42 examples dogpile hishel aiocache requests_cache cachelib sqlalchemy
         flask_caching langchain fleet)
 fi
-# Whether one of these groups is to run.
+# Whether one of these groups must run.
 is_chosen() {
     local name
     for name in "$@"; do
@@ -193,14 +200,14 @@ if [ "$newest" != 3.12 ] && is_old "$newest"; then
     echo "the newest Python with a wheel is $newest: Django 6 needs 3.12 or newer" >&2
     exit 1
 fi
-# (All at once: most of it is waiting. Each where there is a Python for it.)
+# All groups concurrently: they mostly wait. Each where there is a Python for it.
 environment newest "$newest" -c "$here/constraints.txt" pytest==9.2.0 hypothesis tblib Django==6.1.3 django-stubs==6.1.2 djangorestframework==3.18.3 \
     django-ratelimit==4.1.0 cachelib==0.17.0 "Flask[async]" Flask-Caching==2.5.1 Flask-Session==0.8.0 pytest-asyncio==1.5.0 \
     pytest-xprocess==1.0.2 "hishel[async,httpx,requests,fastapi]==2.0.0" trio time-machine fakeredis redis==8.1.0 "httpx2>=2.9.1" \
     dogpile.cache==1.5.0 SQLAlchemy==2.1.9 aiocache==0.12.3 pytest-mock marshmallow requests-cache==1.3.3 pytest-httpbin requests-mock \
     responses rich langchain-core==1.8.3 langchain-tests==1.1.9 fastapi==0.165.0 gunicorn==27.0.1 uvicorn==0.54.0 mypy "pyright[nodejs]" types-requests &
 preparing=("$!")
-# (hypothesis and others as constraints.txt has them; what it says of Django is for the newest.)
+# With hypothesis and others as pinned in constraints.txt, whose Django is for the newest Python.
 grep -v -i '^django' "$here/constraints.txt" >"$kept/constraints.txt"
 django_packages=(-c "$kept/constraints.txt" pytest==9.2.0 hypothesis tblib redis==8.1.0)
 if ! is_chosen django42 tiered42; then

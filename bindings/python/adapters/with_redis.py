@@ -1,4 +1,5 @@
-"""Runs a command with a redis-server of its own, on a free port of loopback: its URL is in HOTSET_SUITE_REDIS.
+"""Runs a command with a redis-server of its own, on a free port of loopback: its URL is in
+HOTSET_SUITE_REDIS.
 
     python with_redis.py COMMAND..
 """

@@ -1,7 +1,9 @@
-"""async-lru's decorator on hotset: a plugin for pytest that puts it into the place of async-lru's own.
+"""async-lru's decorator on hotset: a plugin for pytest that puts it into the place of async-lru's
+own.
 
-A function under `alru_cache` is one under `hotset.cached` with the policy "lru". The adapter adds what async-lru has beyond that: `closed`, the
-number of running tasks and a jitter in seconds. It counts calls in progress as entries, and callers that wait for them as hits.
+A function under `alru_cache` is one under `hotset.cached` with the policy "lru". The adapter adds
+what async-lru has beyond that: `closed`, the number of running tasks and a jitter in seconds. It
+counts calls in progress as entries, and callers that wait for them as hits.
 """
 
 import functools
@@ -61,7 +63,8 @@ class _LRUCacheWrapper:
 
     @property
     def __cache(self):
-        """Returns the keys that are held, coldest first, in a dict: the tests look at their order."""
+        """Returns the keys that are held, coldest first, in a dict: the tests look at their order.
+        """
         return dict.fromkeys(self._call(*call) for call in reversed(self._results.cache_keys()))
 
     def cache_contains(self, /, *args, **kwargs):

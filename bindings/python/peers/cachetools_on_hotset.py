@@ -1,9 +1,11 @@
-"""cachetools' caches and its `cached` decorator on hotset: a plugin for pytest that puts them in the place of cachetools' own.
+"""cachetools' caches and its `cached` decorator on hotset: a plugin for pytest that puts them in
+the place of cachetools' own.
 
-Replaced are the seven cache classes, each by one whose entries a `hotset.Cache` holds, and `cached` where the cache is one of these: it
-loads through `Cache.get_or_load`. Kept are the key functions, `cachedmethod`, `cachetools.func` (which is made of the replaced parts), and
-`cached` for a dict or another cache. An adapter like this is what a program needs that has subclassed cachetools' caches; others write
-`hotset.Cache` and `hotset.cached`.
+Replaced are the seven cache classes, each by one whose entries a `hotset.Cache` holds, and `cached`
+where the cache is one of these: it loads through `Cache.get_or_load`. Kept are the key functions,
+`cachedmethod`, `cachetools.func` (which is made of the replaced parts), and `cached` for a dict or
+another cache. An adapter like this is what a program needs that has subclassed cachetools' caches;
+others write `hotset.Cache` and `hotset.cached`.
 """
 
 import math
@@ -24,9 +26,11 @@ _NO_BOUND = 2**62
 
 
 class Cache(MutableMapping):
-    """A cache that holds `maxsize` entries, or values of that size, and evicts the one that was set first.
+    """A cache that holds `maxsize` entries, or values of that size, and evicts the one that was set
+    first.
 
-    This is the policy "lru" without uses. With "fifo" an entry keeps its place when its value is replaced.
+    This is the policy "lru" without uses. With "fifo" an entry keeps its place when its value is
+    replaced.
     """
 
     _policy = "lru"
@@ -59,7 +63,7 @@ class Cache(MutableMapping):
         return {}
 
     def _lifetime(self, key, value):
-        """Returns the time to live of a new entry, None for no end."""
+        """Returns the time to live of a new entry, None for no expiration."""
         return None
 
     def _check(self, value):
@@ -324,7 +328,9 @@ class TTLCache(_TimedCache):
 
 
 class TLRUCache(_TimedCache):
-    """LRU, and an entry expires at the time that `ttu` returns for its key, its value and the time now."""
+    """LRU, and an entry expires at the time that `ttu` returns for its key, its value and the time
+    now.
+    """
 
     def __init__(self, maxsize, ttu, timer=time.monotonic, getsizeof=None):
         super().__init__(maxsize, timer, getsizeof)
@@ -339,7 +345,9 @@ class TLRUCache(_TimedCache):
 
 
 class Function(cachetools._cached._WrapperBase):
-    """A function under `cached`. One caller loads and all others wait for it, so no lock is needed, and none is taken."""
+    """A function under `cached`. One caller loads and all others wait for it, so no lock is needed,
+    and none is taken.
+    """
 
     def __init__(self, function, cache, key, lock, condition):
         super().__init__(function, cache, key, condition if lock is None else lock, condition)

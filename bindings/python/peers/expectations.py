@@ -1,7 +1,9 @@
-"""A plugin for pytest: the tests that a TOML file lists may fail, all others must pass, and how many pass must not drop.
+"""A plugin for pytest: the tests that a TOML file lists may fail, all others must pass, and how
+many pass must not drop.
 
-The file has `least`, the number of tests that pass at least, and tables `failing` with a `reason`, the names of `tests`, and `run = false` if
-these are not run, since they would wait for a time limit.
+The file has `least`, the number of tests that pass at least, and tables `failing` with a `reason`,
+the names of `tests`, and `run = false` if these are not run, since they would wait for a time
+limit.
 """
 
 import tomllib
@@ -34,7 +36,7 @@ class _Expectations:
                 by_name[name].add_marker(pytest.mark.xfail(reason=group["reason"], run=group.get("run", True), strict=False))
 
     def pytest_runtest_logreport(self, report):
-        # A subtest reports under the name of its test, whose own report says that it passed.
+        # A subtest reports under the name of its test, whose own report is "passed".
         if report.failed or (report.skipped and hasattr(report, "wasxfail")):
             self._failed.add(report.nodeid)
         elif report.when == "call" and report.passed:

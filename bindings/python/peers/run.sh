@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs the tests of cachetools and async-lru, as they are in their source distributions, on hotset: through the adapters in this folder, on
-# the newest interpreter that build.sh made an environment for. What may fail, and why, is in cachetools.toml and async_lru.toml; any other
-# failure fails here. Needs the network once; the suites are kept in target/peers.
+# Runs the tests of cachetools and async-lru, as they are in their source distributions, on hotset:
+# through the adapters in this folder, on the newest interpreter that build.sh made an environment
+# for. What may fail, and why, is in cachetools.toml and async_lru.toml; any other failure fails
+# here. Needs the network once; the suites are kept in target/peers.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 here=$PWD/bindings/python/peers
@@ -17,7 +18,8 @@ pip() {
 pip install pytest==9.2.0 pytest-asyncio==1.5.0
 pip install --no-deps --force-reinstall "$wheel"
 
-# NAME VERSION: prints the folder of the unpacked source distribution, which is fetched if it is missing.
+# NAME VERSION: prints the folder of the unpacked source distribution, which is fetched if it is
+# missing.
 suite() {
     local folder=$kept/${1/-/_}-$2
     if [ ! -d "$folder" ]; then
@@ -27,7 +29,8 @@ suite() {
     echo "$folder"
 }
 
-# FOLDER OF THE SUITE, OF ITS SOURCES, NAME OF THE ADAPTER, OPTIONS OF PYTEST..: without the suite's own settings, which are for coverage.
+# FOLDER OF THE SUITE, OF ITS SOURCES, NAME OF THE ADAPTER, OPTIONS OF PYTEST..: without the suite's
+# own settings, which are for coverage.
 run() {
     (
         cd "$1"

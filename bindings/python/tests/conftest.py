@@ -1,4 +1,4 @@
-"""What the tests share, and a check that free-threaded interpreters run them without the GIL."""
+"""Fixtures of the tests, and a check that free-threaded interpreters run them without the GIL."""
 
 import signal
 import sys
@@ -6,7 +6,7 @@ import sysconfig
 
 import pytest
 
-# A shell's background command ignores interrupts, and so would all that it starts.
+# A background command of a shell ignores interrupts, and its child processes would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -31,7 +31,7 @@ def gil_that_stays_off():
 
 
 class Clock:
-    """A clock that stands until it is told to go on: the `timer` of a cache under test."""
+    """A clock that only advances by `advance`: the `timer` of a cache under test."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -1,6 +1,8 @@
-"""CPython's own tests of functools.lru_cache, from the interpreter's `test` package, run against hotset's.
+"""CPython's own tests of functools.lru_cache, from the interpreter's `test` package, run against
+hotset's.
 
-The suite is not changed: it imports functools twice over, with and without its C part, and gets both with hotset's functions in them.
+The suite is not changed: it imports functools twice over, with and without its C part, and gets
+    both with hotset's functions in them.
 """
 
 import unittest

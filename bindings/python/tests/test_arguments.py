@@ -1,4 +1,4 @@
-"""Wrong arguments: the right exception, with a text that helps."""
+"""Wrong arguments: the right exception, with a text that names the remedy."""
 
 import math
 import subprocess
@@ -25,11 +25,11 @@ WRONG = [
     ({"jitter": "much"}, TypeError, "jitter must be a number"),
     ({"policy": "arc"}, ValueError, "tinylfu, lru, lfu, fifo, random, not 'arc'"),
     ({"policy": []}, ValueError, "policy"),
-    ({"weigher": len}, TypeError, "go together"),
-    ({"max_weight": 5}, TypeError, "go together"),
+    ({"weigher": len}, TypeError, "must be given together"),
+    ({"max_weight": 5}, TypeError, "must be given together"),
     ({"weigher": 3, "max_weight": 5}, TypeError, "weigher must be callable, not int"),
     ({"weigher": len, "max_weight": "5"}, TypeError, "max_weight"),
-    ({"weigher": len, "max_weight": 5, "maxsize": 5}, TypeError, "give one of the two"),
+    ({"weigher": len, "max_weight": 5, "maxsize": 5}, TypeError, "exclude each other"),
     ({"on_removal": 3}, TypeError, "on_removal must be callable"),
     ({"timer": 3}, TypeError, "timer must be callable"),
     ({"name": 3}, TypeError, "name must be a string"),
@@ -49,8 +49,8 @@ def test_of_both(settings, error, text):
     ("settings", "text"),
     [
         ({"key": 3}, "key must be callable"),
-        ({"stale_if_error": 5}, "give a ttl"),
-        ({"stale_while_revalidate": 5}, "give a ttl"),
+        ({"stale_if_error": 5}, "needs a ttl"),
+        ({"stale_while_revalidate": 5}, "needs a ttl"),
     ],
 )
 def test_of_the_decorator(settings, text):
@@ -58,7 +58,7 @@ def test_of_the_decorator(settings, text):
         hotset.cached(**settings)(len)
 
 
-def test_huge_bounds_are_none():
+def test_huge_capacities_are_unbounded():
     cache = hotset.Cache(maxsize=10**30)
     cache[1] = 2
     assert cache[1] == 2
@@ -101,7 +101,9 @@ def test_of_the_mapping():
 
 @pytest.mark.parametrize("made", ["hotset.Cache(2**26)", "hotset.cached(maxsize=2**26)(len)"])
 def test_cache_without_memory_is_memory_error(made):
-    """In a process of its own, whose address space is limited: no setting is wrong, so it is no ValueError."""
+    """In a process of its own, whose address space is limited: no setting is wrong, so it is no
+    ValueError.
+    """
     pytest.importorskip("resource")
     code = f"""
 import resource

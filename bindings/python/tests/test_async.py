@@ -29,7 +29,7 @@ async def until(condition):
         await asyncio.sleep(0)
 
 
-def test_it_is_a_coroutine_function():
+def test_wrapper_is_a_coroutine_function():
     @hotset.cached
     async def function(x):
         """Documented."""
@@ -69,7 +69,7 @@ def test_without_single_flight_each_calls():
 
 
 @pytest.mark.parametrize("victims", [[0], [1], [0, 1, 2], range(1, 10)])
-def test_cancelling_who_waits_harms_nobody(victims):
+def test_cancelled_waiter_leaves_the_load_alone(victims):
     async def main():
         function, calls, go = slow()
         tasks = [asyncio.create_task(function(1)) for _ in range(10)]
@@ -89,7 +89,7 @@ def test_cancelling_who_waits_harms_nobody(victims):
     asyncio.run(main())
 
 
-def test_a_load_goes_on_when_all_were_cancelled():
+def test_load_continues_when_all_callers_are_cancelled():
     async def main():
         function, calls, go = slow()
         with pytest.raises(asyncio.TimeoutError):
@@ -101,7 +101,7 @@ def test_a_load_goes_on_when_all_were_cancelled():
     asyncio.run(main())
 
 
-def test_who_waits_for_a_cancelled_load_begins_anew():
+def test_waiter_of_a_cancelled_load_begins_anew():
     async def main():
         function, calls, go = slow()
         waiting = [asyncio.create_task(function(1)) for _ in range(3)]
@@ -128,7 +128,7 @@ def test_a_function_that_raises_cancelled_error_itself():
     asyncio.run(main())
 
 
-def test_exceptions_reach_all_and_are_not_kept():
+def test_exceptions_reach_all_waiters_uncached():
     async def main():
         calls = []
 
@@ -353,7 +353,7 @@ def test_two_event_loops_share_a_load():
     assert len(calls) == 1
 
 
-def test_the_end_of_an_event_loop_hands_its_load_over():
+def test_load_of_an_ended_loop_is_begun_anew():
     loading = threading.Event()
     leave = threading.Event()
     calls = []
@@ -390,7 +390,7 @@ def test_the_end_of_an_event_loop_hands_its_load_over():
     assert calls[1] is threading.current_thread()
 
 
-def test_a_loop_that_was_closed_over_its_load():
+def test_load_of_a_closed_loop_is_abandoned():
     calls = []
 
     @hotset.cached

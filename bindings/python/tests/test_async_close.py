@@ -1,4 +1,4 @@
-"""`cache_aclose`: the calls of a coroutine function that are in progress in an event loop are ended, and their callers learn of it."""
+"""`cache_aclose`: ends the calls in progress in an event loop, and notifies their callers."""
 
 import asyncio
 import threading
@@ -113,7 +113,7 @@ def test_aclose_from_within_a_load_spares_it(cancel):
     asyncio.run(main())
 
 
-def test_aclose_from_within_loads_that_wait_for_each_other_ends():
+def test_aclose_from_loads_that_wait_mutually_ends():
     @hotset.cached
     async def first(n):
         await asyncio.sleep(0)

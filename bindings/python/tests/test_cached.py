@@ -45,7 +45,7 @@ def test_bare_and_with_settings():
     assert hotset.cached(maxsize=None)(len).cache_info().maxsize is None
 
 
-def test_it_looks_like_the_function():
+def test_wrapper_has_the_functions_metadata():
     assert module_level.__name__ == "module_level"
     assert module_level.__doc__ == "Documented."
     assert module_level.__module__ == __name__
@@ -67,7 +67,7 @@ def test_cache_info_fields():
     assert {"evictions", "expirations", "loads", "waits", "weight"} <= set(info._fields)
 
 
-def test_cache_clear_forgets_results_and_counts():
+def test_cache_clear_removes_results_and_resets_counts():
     function, calls = counting()
     function(1), function(1)
     function.cache_clear()
@@ -128,7 +128,7 @@ def test_unhashable_arguments():
     assert by_tuple([1, 2]) == by_tuple([1, 2])
 
 
-def test_exceptions_are_not_kept():
+def test_exceptions_are_not_cached():
     calls = []
 
     @hotset.cached
@@ -230,7 +230,7 @@ def test_stale_result_is_logged_once_per_spell(clock, caplog):
     assert len(caplog.records) == 2
 
 
-def test_stale_results_of_one_key_are_logged_once_beside_good_keys(clock, caplog):
+def test_stale_results_of_one_key_are_logged_once(clock, caplog):
     @hotset.cached(ttl=10, stale_if_error=100, timer=clock)
     def function(key):
         if key in failing:
@@ -389,7 +389,7 @@ def test_recursion_and_the_same_key_from_inside_itself():
         circular(1)
 
 
-def test_named_caches_are_listed_while_they_live():
+def test_named_caches_are_listed_while_alive():
     function, _ = counting(name="listed", maxsize=10)
     function(1), function(1)
     stats = hotset.stats()["listed"]
@@ -404,7 +404,7 @@ def test_named_caches_are_listed_while_they_live():
     assert "listed" not in hotset.caches()
 
 
-def test_what_is_not_a_function():
+def test_non_functions_are_errors():
     with pytest.raises(TypeError, match=r"cached\(maxsize=100\)"):
         hotset.cached(100)
     with pytest.raises(TypeError, match="not str"):

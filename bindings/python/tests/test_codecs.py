@@ -1,4 +1,4 @@
-"""How keys and values become bytes: each codec gives back what it got, or says no; and nothing comes of bytes that are nobody's."""
+"""Codecs: each restores exactly what it encoded, or refuses it; arbitrary bytes are an error."""
 
 import collections
 import datetime
@@ -40,7 +40,7 @@ few = settings(max_examples=60, deadline=None)
 
 
 def told(value):
-    """Says all that there is to be said of a value: types all the way down, bits, and the order where there is one."""
+    """Returns a description that equals only that of an identical value: types, bits and order."""
     match value:
         case float():
             inner = struct.pack("d", value)
@@ -73,7 +73,7 @@ def same(a, b):
 @example("\ud800 alone")
 @example([datetime.timezone.utc, datetime.timezone(datetime.timedelta(hours=1), "CET"), decimal.Decimal("-sNaN7"), decimal.Decimal("1E+99")])
 @example(datetime.datetime(2026, 10, 25, 2, 30, fold=1))
-def test_simple_values_come_back(value):
+def test_simple_values_round_trip(value):
     assert same(loads(dumps(value)), value)
 
 
@@ -102,7 +102,7 @@ def test_other_values_are_refused(value):
         dumps(value)
 
 
-def test_a_zone_that_is_none_of_python():
+def test_foreign_time_zone_is_refused():
     with pytest.raises(TypeError, match="has no test_codecs.Zone"):
         dumps(datetime.datetime(2026, 1, 1, tzinfo=Zone()))
 
@@ -165,12 +165,12 @@ def test_damaged_bytes_are_an_error_or_a_value(value, data):
 
 
 @pytest.mark.parametrize("kind", b"Isbtldz")
-def test_lengths_ask_for_no_memory(kind):
+def test_announced_lengths_allocate_no_memory(kind):
     with pytest.raises(ValueError):
         loads(struct.pack("<BI", kind, 2**32 - 1) + b"nnnn")
 
 
-def test_what_is_no_bytes():
+def test_dumps_that_returns_no_bytes_is_an_error():
     with pytest.raises(TypeError):
         loads("text")
     with pytest.raises(TypeError):
@@ -199,7 +199,7 @@ jsonable = st.recursive(
 
 @few
 @given(jsonable)
-def test_json_gives_back_what_it_takes(value):
+def test_json_restores_what_it_accepts(value):
     codec = codec_of("json")
     assert same(codec.loads(codec.dumps(value)), value)
 
@@ -210,7 +210,7 @@ def test_json_takes_nothing_else(value):
         codec_of("json").dumps(value)
 
 
-def test_codecs_are_told_apart():
+def test_codecs_are_distinguished():
     class Own:
         dumps = staticmethod(dumps)
         loads = staticmethod(loads)
@@ -222,7 +222,7 @@ def test_codecs_are_told_apart():
     assert all(0 <= number < 2**64 for number in numbers)
     assert codec_of(json) is codec_of("json")
     assert codec_of(pickle) is codec_of("pickle")
-    assert codec_of(Own()).name.endswith("test_codecs_are_told_apart.<locals>.Own")
+    assert codec_of(Own()).name.endswith("test_codecs_are_distinguished.<locals>.Own")
 
 
 WRONG = [

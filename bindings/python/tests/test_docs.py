@@ -1,5 +1,6 @@
-"""What is printed is true: docstrings, the Python of the README and of the pages, the examples."""
+"""Runs what is printed: docstrings, the Python of the README and of the pages, the examples."""
 
+import ast
 import doctest
 import importlib
 import pkgutil
@@ -38,9 +39,22 @@ def test_docstrings(name):
     assert doctest.testmod(module).failed == 0
 
 
+def test_examples_of_the_stub_run():
+    stub = Path(hotset.__file__).with_name("_hotset.pyi").read_text()
+    examples = [
+        text
+        for node in ast.walk(ast.parse(stub))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ">>>" in (text := ast.get_docstring(node) or "")
+    ]
+    assert examples
+    for text in examples:
+        test = doctest.DocTestParser().get_doctest(text, {}, "stub", None, None)
+        assert doctest.DocTestRunner().run(test).failed == 0
+
+
 def test_docstrings_have_examples():
     finder = doctest.DocTestFinder()
-    for public in (hotset.cached, hotset.lru_cache, hotset.cache, hotset.Cache, hotset.caches):
+    for public in (hotset.cached, hotset.lru_cache, hotset.cache, hotset.Cache, hotset.CacheInfo, hotset.Stats, hotset.caches):
         assert any(test.examples for test in finder.find(public)), public
 
 
@@ -71,7 +85,7 @@ def test_python_of_a_page_runs_as_printed(page, tmp_path):
     run(program)
 
 
-def test_all_that_is_public_is_there():
+def test_public_names_exist_and_have_docstrings():
     for name in hotset.__all__:
         assert getattr(hotset, name).__doc__ or name == "__version__"
 
@@ -82,9 +96,9 @@ def test_the_module_as_a_program():
     assert "functools.lru_cache" in printed and "hit ratio" in printed
 
 
-def test_example_memoise():
-    printed = run(EXAMPLES / "memoise.py")
-    assert "forgets what nobody asks for any more." in printed
+def test_example_memoize():
+    printed = run(EXAMPLES / "memoize.py")
+    assert "what callers no longer request." in printed
     ratios = dict(re.findall(r"(\S+) +([\d.]+)% hits", printed))
     assert ratios["hotset.lru_cache"] == ratios["functools.lru_cache"]
     assert float(ratios["hotset.cached"]) > float(ratios["functools.lru_cache"]) + 6
@@ -92,9 +106,9 @@ def test_example_memoise():
 
 def test_example_service():
     printed = run(EXAMPLES / "service.py")
-    assert "99 clients served with {'2.36'}, 1 hung up; the source was asked 1 time(s)" in printed
-    assert "served at once (2.36" in printed
-    assert "the source was asked 2 time(s)" in printed
+    assert "99 clients served with {'2.36'}, 1 hung up; 1 request(s) to the source" in printed
+    assert "returned immediately (2.36" in printed
+    assert "2 request(s) to the source" in printed
     assert "EUR 2.36, USD error: the source is down" in printed
 
 
@@ -110,7 +124,7 @@ def test_example_web():
     pytest.importorskip("gunicorn")
     printed = run(EXAMPLES / "web.py")
     herd, repeated, expired = re.split(r"(?m)^(?:500|1\.2 s)", printed)
-    # One was asked for before the fork; each of the two workers asked once for the herd.
+    # One query was made before the fork, and one per worker for the concurrent requests.
     assert {queries for queries, in figures(r"(\d+) database queries", herd)} <= {1, 2}
     assert sum(waits for waits, in figures(r"(\d+) waited", herd)) > 0
     assert all(expirations > 0 for expirations, in figures(r"(\d+) expired", expired))

@@ -1,4 +1,4 @@
-"""Exceptions that several callers raise, or that are remembered: each raise has one of its own."""
+"""Exceptions that several callers raise, or that are cached: each raise has a copy of its own."""
 
 import asyncio
 import gc
@@ -108,7 +108,7 @@ ERRORS = {
 
 
 def shape(error):
-    """All that tells one exception from another, but for its traceback."""
+    """Returns everything that distinguishes one exception from another, except its traceback."""
     attributes = {name: getattr(error, name, None) for name in dir(error) if not name.startswith("__") and name not in ("exceptions", "obj")}
     attributes = {name: value for name, value in attributes.items() if not callable(value)}
     members = [shape(member) for member in getattr(error, "exceptions", ())]
@@ -118,7 +118,7 @@ def shape(error):
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-def test_remembered_exception_is_raised_as_a_copy_each_time(kind):
+def test_cached_exception_is_copied_for_each_raise(kind):
     @hotset.cached(negative_ttl=60)
     def function():
         raise ERRORS[kind]()
@@ -130,7 +130,7 @@ def test_remembered_exception_is_raised_as_a_copy_each_time(kind):
     assert all("function" in names(error) for error in errors)
 
 
-def test_remembered_exception_keeps_no_frame_alive():
+def test_cached_exception_keeps_no_frame_alive():
     @hotset.cached(negative_ttl=60)
     def function(x):
         local = Request()
@@ -200,7 +200,7 @@ def test_notes_of_one_caller_do_not_reach_the_next():
         error.add_note(f"caller {n}")
 
 
-def test_group_that_is_taken_apart_is_whole_for_the_next_caller():
+def test_exception_group_is_whole_for_the_next_caller():
     @hotset.cached(negative_ttl=60)
     def function(x):
         raise ExceptionGroup("several", [ValueError(1), KeyError(2)])
@@ -217,7 +217,7 @@ def test_group_that_is_taken_apart_is_whole_for_the_next_caller():
         assert noted.__notes__ == ["mine"]
 
 
-def test_exception_that_cannot_be_copied_is_not_remembered():
+def test_uncopyable_exception_is_not_cached():
     calls = []
 
     @hotset.cached(negative_ttl=60)
@@ -279,7 +279,7 @@ load(1)
     assert "line 6, in load" in ended.stderr and "line 9, in deeper" in ended.stderr
 
 
-def test_locals_of_a_remembered_traceback_can_be_looked_at():
+def test_locals_of_a_cached_traceback_are_readable():
     value = 3
 
     @hotset.cached(negative_ttl=60)
@@ -345,7 +345,7 @@ def test_waiting_tasks_have_an_exception_each():
     assert max(len(names(error)) for error in errors) < 10
 
 
-def test_waiters_of_an_exception_that_cannot_be_copied_load_for_themselves():
+def test_waiters_of_an_uncopyable_exception_load():
     calls = []
 
     @hotset.cached

@@ -1,4 +1,4 @@
-"""The interpreter ends while other threads are inside a cache: the process exits as it would with functools."""
+"""Interpreter exit while other threads are inside a cache: the process exits as with functools."""
 
 import subprocess
 import sys
@@ -6,9 +6,10 @@ import textwrap
 
 import pytest
 
-# A daemon thread that loops in `work` is inside a call at almost any instant, and has been there often when the process ends.
-# The main thread polls, since `spin` must be reentrant, which `Event.set` is not: a free-threaded interpreter runs the destructor of
-# an object that another thread released between any two instructions of the thread that created the object.
+# A daemon thread that loops in `work` is inside a call at almost any instant, and has been there
+# often when the process ends. The main thread polls, since `spin` must be reentrant, which
+# `Event.set` is not: a free-threaded interpreter runs the destructor of an object that another
+# thread released between any two instructions of the thread that created the object.
 LOOP = """
 import hotset, threading, time
 
@@ -109,7 +110,7 @@ def exits(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_daemon_thread_inside_a_call_does_not_abort_the_exit(work):
+def test_daemon_thread_in_a_call_does_not_abort_exit(work):
     for _ in range(3):
         exits(LOOP.format(setup=textwrap.dedent(WORK[work])))
 
@@ -134,7 +135,7 @@ while f.cache_info().waits < 2:
 """)
 
 
-def test_code_at_exit_does_not_wait_for_a_thread_that_is_gone():
+def test_exit_code_does_not_wait_for_a_dead_thread():
     ended = exits("""
 import hotset, os, sys, threading
 
@@ -169,7 +170,7 @@ sys.stdout = Output()
     assert ended.stdout.startswith("loaded 2")
 
 
-def test_reload_threads_serve_threads_that_are_no_daemons_until_these_end():
+def test_reload_threads_outlive_non_daemon_threads():
     ended = exits("""
 import hotset, threading, time
 

@@ -1,4 +1,4 @@
-"""Greenlets take turns on a thread's stack: one that looks up a key which another one loads must not block the thread."""
+"""Greenlets share the stack of a thread: waiting for another greenlet's load must not block it."""
 
 import asyncio
 import subprocess
@@ -14,7 +14,9 @@ greenlet = pytest.importorskip("greenlet")
 
 @pytest.fixture
 def paused():
-    """A function that switches to the first greenlet while it runs, and the greenlets in which it does."""
+    """A function that switches to the first greenlet while it runs, and the greenlets in which it
+    does.
+    """
     first = greenlet.getcurrent()
     calls = []
 
@@ -54,7 +56,7 @@ def test_second_greenlet_loads_for_itself(paused, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_first_greenlet_loads_for_itself_while_another_one_loads(paused, way):
+def test_first_greenlet_loads_beside_another_ones_load(paused, way):
     function, calls = paused
     cached = WAYS[way](lambda key: function(key) if greenlet.getcurrent().parent else "main's")
     one = begin(cached, 1)
@@ -64,7 +66,7 @@ def test_first_greenlet_loads_for_itself_while_another_one_loads(paused, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_load_that_looks_up_its_own_key_is_an_error_in_a_greenlet(way):
+def test_greenlet_load_of_its_own_key_is_an_error(way):
     cached = WAYS[way](lambda key: cached(key))
     found = []
 
@@ -79,7 +81,7 @@ def test_load_that_looks_up_its_own_key_is_an_error_in_a_greenlet(way):
     assert len(found) == 2
 
 
-def test_load_that_began_before_greenlets_is_the_first_ones():
+def test_load_begun_before_greenlets_is_the_first_ones():
     """In a process of its own, where nothing has imported greenlet."""
     code = """
 import hotset
@@ -161,7 +163,7 @@ for call in (cached, lambda key: cache.get_or_load(key, load)):
 
 
 @pytest.mark.parametrize("library", HUBS)
-def test_first_greenlet_waits_for_another_thread_unless_it_has_a_hub(library):
+def test_first_greenlet_without_a_hub_waits_for_a_thread(library):
     """In a process of its own, since a hub stays with its thread."""
     if library != "no hub":
         pytest.importorskip(library)

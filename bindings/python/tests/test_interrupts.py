@@ -1,4 +1,4 @@
-"""Exceptions that end a program, out of code that a cache calls: they leave the call."""
+"""Exceptions that end a program, raised by code that a cache calls: they leave the call."""
 
 import asyncio
 import os
@@ -83,7 +83,7 @@ def test_error_of_a_function_s_listener_leaves_the_call(error, ignored):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("error", ERRORS)
-def test_error_of_an_async_function_s_listener_leaves_the_call(error, ignored):
+def test_interrupt_of_an_async_listener_propagates(error, ignored):
     @hotset.cached(maxsize=1, policy="lru", on_removal=raising(error))
     async def function(x):
         return x
@@ -110,7 +110,7 @@ def test_error_of_a_weigher_or_timer_leaves_the_call(setting, error, ignored):
     assert cache[1] == 1 and not ignored
 
 
-def test_other_listeners_are_called_before_an_interrupt_is_raised(ignored):
+def test_interrupt_is_raised_after_other_listeners(ignored):
     seen = []
 
     def listener(key, value, cause):
@@ -130,13 +130,13 @@ def test_other_listeners_are_called_before_an_interrupt_is_raised(ignored):
     assert {raised.type, *ignored} == {KeyboardInterrupt, SystemExit} and len(ignored) == 1
 
 
-def test_ordinary_error_of_a_listener_is_reported_and_ignored(ignored):
+def test_exception_of_a_listener_is_reported(ignored):
     cache = hotset.Cache(1, policy="lru", on_removal=raising(ValueError))
     fill(cache)
     assert ignored == [ValueError] and list(cache) == [2]
 
 
-def test_interrupt_comes_before_an_error_of_the_call(ignored):
+def test_interrupt_precedes_an_error_of_the_call(ignored):
     cache = hotset.Cache(10, on_removal=raising(KeyboardInterrupt))
 
     def load(key):

@@ -135,7 +135,7 @@ TestAsADict = AsADict.TestCase
 TestAsADict.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
 
 
-def test_it_is_a_mutable_mapping():
+def test_cache_is_a_mutable_mapping():
     cache = hotset.Cache(10)
     assert isinstance(cache, MutableMapping)
     assert not isinstance(cache, Hashable)
@@ -203,7 +203,7 @@ def test_a_weigher():
     assert cache.stats().weight <= 113
 
 
-def test_removals_are_told(clock):
+def test_removals_are_notified(clock):
     seen = []
     cache = hotset.Cache(maxsize=2, policy="fifo", ttl=10, timer=clock, on_removal=lambda *args: seen.append(args))
     cache["a"] = 1
@@ -238,7 +238,7 @@ def test_loads_that_fail(clock):
     assert cache.get_or_load(1, str) == "1"
 
 
-def test_a_loader_that_asks_for_its_own_key():
+def test_loader_that_requests_its_own_key_is_an_error():
     cache = hotset.Cache(maxsize=10)
     with pytest.raises(RuntimeError):
         cache.get_or_load(1, lambda key: cache.get_or_load(key, str))

@@ -1,4 +1,4 @@
-"""What is let go is freed: references, cycles, memory."""
+"""Released objects are freed: references, cycles, memory."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ def functions():
 
 
 @pytest.mark.parametrize("kind", range(4))
-def test_arguments_and_results_are_let_go(kind):
+def test_arguments_and_results_are_released(kind):
     function = list(functions())[kind]
     thing = Thing()
     gone = weakref.ref(thing)
@@ -117,8 +117,8 @@ def test_a_hit_keeps_no_reference():
 
 
 def grown(action):
-    """How many bytes of Python's memory are left behind by a call: the least of three counts, since the interpreter's own caches grow, too,
-    but not always."""
+    """How many bytes of Python's memory are left behind by a call: the least of three counts, since
+    the interpreter's own caches grow, too, but not always."""
     for _ in range(3):
         action()
     return min(counted(action) for _ in range(3))
@@ -128,7 +128,8 @@ def counted(action):
     gc.collect()
     tracemalloc.start()
     try:
-        # For some rounds, traced objects replace untraced ones in what the interpreter keeps for reuse.
+        # For some rounds, traced objects replace untraced ones in what the interpreter keeps for
+        # reuse.
         for _ in range(30):
             action()
         gc.collect()

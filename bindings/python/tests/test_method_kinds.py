@@ -1,4 +1,4 @@
-"""What is a method under `cached`, to whom its results belong, and what is bound to an instance."""
+"""What is a method under `cached`, which instance its results belong to, and what is bound."""
 
 import asyncio
 import copy
@@ -278,7 +278,7 @@ class Text(str):
         return [str(self)]
 
 
-def test_instances_without_weak_references_are_told_apart_by_equality():
+def test_instances_without_weakrefs_differ_by_equality():
     assert Frozen(1).value() is Frozen(1).value() and Frozen(2).value() == [2]
     assert Frozen(1).plus(1) is Frozen(1).plus(1)
     assert Frozen(1).plus(1) is not Frozen(1).plus(1.0)
@@ -294,7 +294,7 @@ def test_instances_without_weak_references_are_told_apart_by_equality():
     assert not Frozen(1).value.cache_contains()
 
 
-def test_a_class_whose_instances_cannot_be_kept_says_so_when_it_is_made():
+def test_class_of_uncacheable_instances_is_an_error():
     with pytest.raises((TypeError, RuntimeError)) as caught:
 
         @dataclasses.dataclass(slots=True)

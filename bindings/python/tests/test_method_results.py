@@ -1,4 +1,4 @@
-"""Results of methods go with their instances, also where they lead back to them, and instances do not take each other's room."""
+"""Results of methods are freed with their instances, and share the capacity fairly."""
 
 import asyncio
 import copy
@@ -131,7 +131,7 @@ def test_plain_results_leave_no_trace_in_the_instance():
     assert [ref() for ref in gone] == [None, None]
 
 
-def test_evicted_and_replaced_results_are_forgotten_by_their_instance():
+def test_instance_drops_evicted_and_replaced_results():
     class Few:
         @hotset.cached(maxsize=2, policy="lru")
         def me(self, n):
@@ -152,7 +152,7 @@ def test_evicted_and_replaced_results_are_forgotten_by_their_instance():
     assert gone() is None
 
 
-def test_a_cache_that_ends_before_its_instances():
+def test_cache_dropped_before_its_instances():
     def use():
         class Local:
             @hotset.cached

@@ -1,4 +1,4 @@
-"""`cached` in a class's body."""
+"""`cached` in the body of a class."""
 
 import asyncio
 import gc
@@ -11,7 +11,7 @@ import hotset
 
 
 class Shop:
-    """Its instances cannot be hashed, and are equal to everything: a method's results are told apart by identity."""
+    """Its instances are unhashable and equal to everything: only identity distinguishes them."""
 
     __hash__ = None
 
@@ -177,7 +177,7 @@ def test_instances_that_cannot_be_held_weakly():
         Slotted().method()
 
 
-def test_what_cannot_be_done():
+def test_impossible_uses_are_errors():
     with pytest.raises(TypeError, match="cached_property"):
         hotset.cached(cached_property(len))
     with pytest.raises(TypeError, match="getter"):

@@ -1,4 +1,4 @@
-"""What `Cache` and `cached` offer beyond a dict and functools: operations for adapters and for who comes from another cache."""
+"""Operations of `Cache` and `cached` beyond dict and functools, as other caches have them."""
 
 import asyncio
 import threading
@@ -32,7 +32,7 @@ def test_a_ttl_of_an_entry_in_all_ways(clock):
 
 
 @pytest.mark.parametrize("ttl", [0, -1, 0.0, timedelta(0), timedelta(seconds=-3)])
-def test_a_ttl_that_is_over_means_gone_at_once(clock, ttl):
+def test_passed_ttl_removes_the_entry(clock, ttl):
     for cache in (Cache(10, timer=clock), Cache(10), Cache(10, ttl=60)):
         cache["a"] = cache["b"] = cache["c"] = cache["d"] = 1
         cache.set("a", 2, ttl=ttl)
@@ -46,7 +46,7 @@ def test_a_ttl_that_is_over_means_gone_at_once(clock, ttl):
         assert len(cache) == 0 and list(cache) == []
 
 
-def test_an_entry_is_gone_for_all_at_its_very_end():
+def test_entry_expires_exactly_at_its_deadline():
     for start in (0.0, 1000.5, 1.7e9 + 0.1):
         now = [start]
         cache = Cache(1000, ttl=60, timer=lambda: now[0])
@@ -85,7 +85,7 @@ def test_copy_keeps_time_to_live_of_entries_that_may_idle(clock):
     assert "a" not in other
 
 
-def test_remaining_of_remembered_failure_is_none(clock):
+def test_remaining_of_a_cached_failure_raises(clock):
     cache = Cache(10, negative_ttl=60, timer=clock)
     with pytest.raises(ZeroDivisionError):
         cache.get_or_load("a", lambda key: 1 / 0)
@@ -99,7 +99,7 @@ def test_get_with_remaining_pairs_value_and_time():
     """A value is never returned with the time of another, which a writer sets in between."""
 
     class Key:
-        """Equal to any other; compared by Python code, in which a writer may come in between."""
+        """Equal to any other; compared by Python code, during which another thread may write."""
 
         def __hash__(self):
             return 1
@@ -160,7 +160,7 @@ def test_peek_counts_nothing_and_moves_nothing():
     assert "a" not in cache
 
 
-def test_compute_keeps_what_is_returned(clock):
+def test_compute_stores_the_result(clock):
     cache = Cache(10, timer=clock)
     assert cache.compute("n", lambda n: n + 0, 0) == 0 and cache["n"] == 0
     default = object()
@@ -223,7 +223,7 @@ def test_many():
     assert dict(cache) == {"b": None}
 
 
-def test_expire_returns_what_ended(clock):
+def test_expire_returns_the_expired_entries(clock):
     told = []
     cache = Cache(10, timer=clock, on_removal=lambda *removed: told.append(removed))
     cache.set("a", 1, ttl=5), cache.set("b", 2, ttl=5), cache.set("c", 3, ttl=6)
@@ -257,7 +257,7 @@ def test_popitem_takes_an_end():
     assert cache.popitem() == ("a", 1)
 
 
-def test_popitem_skips_what_expired_and_failures(clock):
+def test_popitem_skips_expired_entries_and_failures(clock):
     cache = Cache(10, timer=clock, negative_ttl=60, policy="lru")
     with pytest.raises(ZeroDivisionError):
         cache.get_or_load("failed", lambda key: 1 / 0)
@@ -269,7 +269,7 @@ def test_popitem_skips_what_expired_and_failures(clock):
         cache.popitem()
 
 
-def test_popitem_does_not_look_at_all_entries():
+def test_popitem_does_not_visit_all_entries():
     def cost(size):
         cache = Cache(None)
         cache.update((n, n) for n in range(size))
@@ -369,7 +369,7 @@ def test_load_time():
     assert 0.02 <= f.cache_info().load_time < 10
 
 
-def test_a_weigher_has_one_signature():
+def test_weigher_has_one_signature():
     def by_value(value):
         return len(value)
 

@@ -1,4 +1,4 @@
-"""The recipes: each is a program that fails if what it shows does not hold; here, that it says so, and has a page."""
+"""The recipes: each is a program that checks its own claims, and has a page."""
 
 import importlib.util
 import shutil
@@ -15,12 +15,12 @@ ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "examples" / "recipes"
 PAGES = ROOT / "docs" / "recipes"
 SAID = {
-    "cold_source": ["100 loads, 5 at a time", "105 served, 895 refused at once"],
+    "cold_source": ["100 loads, 5 at a time", "105 served, 895 refused immediately"],
     "full_page": ["304 Not Modified: 0 bytes", "rendered: /, /absent, /absent, /"],
     "leaderboard": ["10,000 requests and 2,000 scores"],
-    "microservice": ["the service is down: user 1, from before", "asked 2 times more", "it is up: user 2"],
+    "microservice": ["the service is down: user 1, from before", "2 more requests to the service", "it is up: user 2"],
     "prewarm": ["80 items from the snapshot, 0 loaded", "the snapshot was not loaded"],
-    "rate_limiter": ["20 calls at once: 5 allowed", "3 allowed; another client: True"],
+    "rate_limiter": ["20 calls in a burst: 5 allowed", "3 allowed; another client: True"],
     "read_through": ["product 7, 1 query", "None, None, 1 query"],
     "sessions": ["after 31 idle minutes: None", "ended after 8 hours"],
     "shared_leaderboard": ["10,000 requests and 2,000 scores", "the other process shows player 7, too"],
@@ -110,7 +110,9 @@ def test_full_page_for_one_client_is_given_to_no_other(recipe, header):
 
 
 def wait_until_waiting(thread):
-    """Waits until a thread has begun to wait, as far as that shows: it is in the cache's call, or has ended."""
+    """Waits until a thread has begun to wait, as far as that shows: it is in the cache's call, or
+    has ended.
+    """
     while thread.is_alive():
         frame = sys._current_frames().get(thread.ident)
         names = set()
@@ -121,7 +123,7 @@ def wait_until_waiting(thread):
             return
 
 
-def test_full_page_closes_what_the_application_returns(recipe):
+def test_full_page_closes_the_applications_iterable(recipe):
     closed = []
 
     class Body:

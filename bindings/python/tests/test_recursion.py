@@ -1,4 +1,4 @@
-"""Endless recursion through a cache is a RecursionError, whatever the stack of the thread, as without one."""
+"""Infinite recursion through a cache is a RecursionError, for any stack size of the thread."""
 
 import functools
 import subprocess

@@ -93,7 +93,7 @@ def test_threads_that_were_added_end(clock, source):
     pool.stop()
 
 
-def test_stopped_pool_serves_what_is_there(clock, source):
+def test_stopped_pool_returns_old_results(clock, source):
     pool = Reloader(size=1)
     one = source(pool)
     one.cached(1)
@@ -185,7 +185,7 @@ def test_log_filter_that_raises_costs_a_log_record_only(clock, source, monkeypat
     pool.stop()
 
 
-def test_interrupt_while_a_reload_is_handed_over_leaves_the_call(clock):
+def test_interrupt_while_queueing_a_reload_propagates(clock):
     def refresher(reload):
         raise KeyboardInterrupt
 
@@ -212,7 +212,7 @@ def test_number_of_threads_can_be_set():
         hotset.set_reload_threads(before)
 
 
-def test_more_threads_take_what_is_queued(clock, source):
+def test_more_threads_run_queued_reloads(clock, source):
     pool = Reloader(size=1, patience=10**6)
     one = source(pool)
     one.hung = {0}

@@ -1,4 +1,4 @@
-"""`Cache.save` and `Cache.load`: what comes back, what does not, and whose code may do what meanwhile."""
+"""`Cache.save` and `Cache.load`: what is restored, and which code may run concurrently."""
 
 import gc
 import itertools
@@ -50,7 +50,7 @@ ZIPPED = types.SimpleNamespace(dumps=lambda value: zlib.compress(pickle.dumps(va
         (ZIPPED, [complex(1, 2), ...]),
     ],
 )
-def test_each_codec_gives_back_what_it_got(path, codec, values):
+def test_each_codec_restores_its_values(path, codec, values):
     cache = hotset.Cache(100)
     for n, value in enumerate(values):
         cache[n] = cache["key", n, None] = value
@@ -64,7 +64,7 @@ def test_each_codec_gives_back_what_it_got(path, codec, values):
 
 @settings(max_examples=25, deadline=None)
 @given(entries=st.dictionaries(st.integers() | st.text() | st.tuples(st.integers(), st.binary()), st.lists(st.floats(allow_nan=False)) | st.none()))
-def test_any_entries_come_back(entries, tmp_path_factory):
+def test_any_entries_are_restored(entries, tmp_path_factory):
     path = tmp_path_factory.mktemp("any") / "file"
     cache = hotset.Cache(1000)
     cache.update(entries)
@@ -72,7 +72,7 @@ def test_any_entries_come_back(entries, tmp_path_factory):
     assert dict(loaded(path)) == entries
 
 
-def test_the_hottest_come_back_first(path):
+def test_hottest_entries_are_restored_first(path):
     cache = hotset.Cache(1000)
     for n in range(1500):
         cache[n] = n
@@ -88,7 +88,7 @@ def test_the_hottest_come_back_first(path):
     assert small.stats()[:2] == (1, 0)
 
 
-def test_what_is_loaded_may_be_no_more_than_there_is_room(path):
+def test_load_is_limited_by_the_capacity(path):
     filled(50).save(path)
     full = filled(100)
     before = full.items_hottest()
@@ -98,7 +98,7 @@ def test_what_is_loaded_may_be_no_more_than_there_is_room(path):
     assert heavy.stats().weight == 30 and all(key % 2 == 0 for key in heavy)
 
 
-def test_lives_go_on(path, clock):
+def test_ttls_keep_counting_down(path, clock):
     cache = hotset.Cache(10, ttl=100, timer=clock)
     cache["usual"] = 1
     cache.set_with_ttl("short", 2, 20)
@@ -112,7 +112,7 @@ def test_lives_go_on(path, clock):
     assert list(again) == ["ever"]
 
 
-def test_what_ends_while_no_process_runs_does_not_come_back(path):
+def test_entries_expired_between_processes_are_not_restored(path):
     cache = hotset.Cache(10)
     cache.set_with_ttl("short", 1, 0.02)
     cache["ever"] = 2
@@ -121,7 +121,7 @@ def test_what_ends_while_no_process_runs_does_not_come_back(path):
     assert dict(loaded(path)) == {"ever": 2}
 
 
-def test_what_ends_while_it_is_saved_or_loaded(path, clock):
+def test_entries_that_expire_during_save_or_load(path, clock):
     class Late:
         @staticmethod
         def dumps(value):
@@ -153,7 +153,7 @@ def test_remembered_failures_are_not_saved(path):
     assert dict(loaded(path)) == {"good": 1}
 
 
-def test_what_is_no_file_of_this_kind(path, tmp_path):
+def test_other_files_are_errors(path, tmp_path):
     cache = filled(3)
     cache.save(path, codec="json", schema=1)
     whole = path.read_bytes()
@@ -183,7 +183,7 @@ def test_what_is_no_file_of_this_kind(path, tmp_path):
     assert dict(cache) == dict(filled(3))
 
 
-def test_a_pipe_or_a_device_is_neither_replaced_nor_waited_for(tmp_path):
+def test_pipe_or_device_is_neither_replaced_nor_awaited(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for call in (filled(3).save, filled(3).load):
@@ -210,7 +210,7 @@ def test_damage_is_found(path):
     assert empty.load(path) == 3
 
 
-def test_an_entry_that_cannot_be_made_again_fails_the_load(path):
+def test_undecodable_entry_fails_the_load(path):
     class Fickle:
         bad = 7
 
@@ -228,7 +228,7 @@ def test_an_entry_that_cannot_be_made_again_fails_the_load(path):
     cache.update({n: n for n in range(20)})
     cache.save(path, codec=Fickle)
     again = hotset.Cache(100)
-    with pytest.raises(hotset.SnapshotError, match="cannot be made again: OSError: no") as raised:
+    with pytest.raises(hotset.SnapshotError, match="cannot decode an entry: OSError: no") as raised:
         again.load(path, codec=Fickle)
     assert raised.value.reason == "codec" and isinstance(raised.value.__cause__, OSError)
     assert len(again) == 0
@@ -236,8 +236,8 @@ def test_an_entry_that_cannot_be_made_again_fails_the_load(path):
     assert again.load(path, codec=Fickle) == 20
 
 
-def test_keys_that_are_none(path):
-    """A file with the right checksums, written by somebody else."""
+def test_unencodable_keys_are_left_out(path):
+    """A file with the right checksums, but of other content."""
     native = hotset.Cache(10)
     schema = hotset._codecs.codec_of("values").number(None)
     value = hotset._hotset.dumps(1)
@@ -248,12 +248,12 @@ def test_keys_that_are_none(path):
         assert len(saving.batch()) == 1
         saving.add(0, key, value)
         assert saving.finish() == 1
-        with pytest.raises(hotset.SnapshotError, match="cannot be made again"):
+        with pytest.raises(hotset.SnapshotError, match="cannot decode an entry"):
             native.load(path)
     assert len(native) == 0
 
 
-def test_what_the_codec_cannot_write_is_left_out(path):
+def test_unencodable_entries_are_left_out(path):
     cache = filled(5)
     cache["odd"] = object()
     cache[frozenset, 1] = 2
@@ -261,7 +261,7 @@ def test_what_the_codec_cannot_write_is_left_out(path):
         assert cache.save(path) == 5
     assert told[0].filename == __file__
     assert set(loaded(path)) == set(range(5))
-    # If it can write none, the former file stays.
+    # If it can encode none, the previous file stays.
     whole = path.read_bytes()
     with pytest.raises(hotset.SnapshotError, match="none of 7 entries") as raised:
         cache.save(path, codec="bytes")
@@ -272,7 +272,7 @@ def test_what_the_codec_cannot_write_is_left_out(path):
     assert len(loaded(path)) == 0
 
 
-def test_a_save_that_is_interrupted_leaves_the_former_file(path):
+def test_interrupted_save_leaves_the_previous_file(path):
     filled(3).save(path)
     whole = path.read_bytes()
 
@@ -288,7 +288,7 @@ def test_a_save_that_is_interrupted_leaves_the_former_file(path):
     assert path.read_bytes() == whole and os.listdir(path.parent) == [path.name]
 
 
-def test_a_pickle_that_others_may_write_is_told(path):
+def test_pickle_writable_by_others_warns(path):
     filled(3).save(path, codec="pickle")
     assert path.stat().st_mode & 0o777 == 0o600
     with warnings.catch_warnings():
@@ -333,7 +333,7 @@ class Key:
         return Key, (self.number,)
 
 
-def test_keys_that_use_the_cache_while_it_is_saved_and_loaded(path):
+def test_keys_use_the_cache_during_save_and_load(path):
     cache = hotset.Cache(2000)
     for n in range(300):
         cache[Key(n)] = Key(n)
@@ -392,7 +392,7 @@ def test_a_codec_that_saves_and_loads(path):
     assert len(cache) == 300
 
 
-def test_threads_that_use_the_cache_while_it_is_saved(path):
+def test_threads_use_the_cache_during_save(path):
     cache = hotset.Cache(2000)
     cache.update({n: [n] for n in range(2000)})
     stop = threading.Event()
@@ -505,7 +505,7 @@ while True:
 """
 
 
-def test_a_process_that_is_killed_while_it_saves_leaves_a_whole_file(path):
+def test_process_killed_during_save_leaves_a_whole_file(path):
     for delay in (0.0, 0.003, 0.01, 0.03):
         child = subprocess.Popen([sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE, text=True)
         assert child.stdout.readline() == "ready\n"
@@ -515,6 +515,6 @@ def test_a_process_that_is_killed_while_it_saves_leaves_a_whole_file(path):
         child.wait()
         child.stdout.close()
         assert len(loaded(path, maxsize=100_000)) == 20_000
-    # What the killed have left is removed by who saves next.
+    # The next save removes the files that killed processes have left.
     filled(1).save(path)
     assert os.listdir(path.parent) == [path.name]

@@ -1,6 +1,8 @@
-"""Many threads at once: no wrong value, nothing lost, nothing left behind. HOTSET_STRESS=20 runs so many times the rounds.
+"""Concurrent threads: no wrong value, no lost update, no leak. HOTSET_STRESS=20 multiplies the
+rounds.
 
-It finds most where threads run at once, on a free-threaded interpreter (`make test-freethreaded`).
+It finds most where threads run in parallel, on a free-threaded interpreter (`make
+test-freethreaded`).
 """
 
 import gc
@@ -51,7 +53,9 @@ class Key:
 
 
 def keys():
-    """Of each kind as many as are wanted: ints, text, tuples, floats, and such as only Python can compare; equal ones are other objects each time."""
+    """Of each kind as many as are wanted: ints, text, tuples, floats, and such as only Python can
+    compare; equal ones are other objects each time.
+    """
     kinds = {
         "int": lambda n: 1000 + n,
         "key": Key,
@@ -73,7 +77,9 @@ def alive():
 
 
 def together(*targets, collecting=True):
-    """Runs all at once, each in a thread, while yet another has the garbage collected; raises what any of them raised."""
+    """Runs each function in a thread of its own while another collects garbage; raises what one
+    raised.
+    """
     start, ended, errors = threading.Barrier(len(targets)), threading.Event(), []
 
     def run(target):
@@ -105,7 +111,7 @@ def together(*targets, collecting=True):
 
 
 def call(function, key, n):
-    """One of the ways to ask for a key's value; each must bring one that was made for it."""
+    """Looks a key up in one of several ways; each must return a value that was made for it."""
     if n % 3 == 0:
         value = function(key, also=n % 2)
         assert value.key == (key, n % 2)
@@ -200,7 +206,7 @@ def test_a_mapping(settings, kind):
     assert alive() == before
 
 
-def test_every_removal_is_told_once():
+def test_every_removal_is_notified_once():
     told = []
     cache = hotset.Cache(maxsize=50, on_removal=lambda key, value, cause: told.append((key, value)))
 
@@ -328,7 +334,7 @@ def test_references_are_counted_right():
     assert (sys.getrefcount(argument), sys.getrefcount(result)) == before
 
 
-def test_methods_of_instances_that_come_and_go():
+def test_methods_of_short_lived_instances():
     class Class:
         @hotset.cached(maxsize=64)
         def method(self, key):
@@ -352,7 +358,7 @@ def test_methods_of_instances_that_come_and_go():
     assert alive() == before
 
 
-def test_caches_that_come_and_go():
+def test_caches_created_and_dropped():
     before = alive()
     shared = [None] * 8
 
@@ -403,5 +409,6 @@ def test_memory_stays_flat():
     before = resident()
     for _ in range(4):
         once()
-    # Some 30 MB would stay if only one in ten were left behind; an interpreter's own memory comes and goes by a few.
+    # Some 30 MB would stay if only one in ten were left behind; an interpreter's own memory comes
+    # and goes by a few.
     assert resident() - before < 4 * THREADS * ROUNDS * 2 * 1000 // 10

@@ -10,7 +10,8 @@ import hotset
 
 
 def together(count, target):
-    """Runs target(number) in so many threads that begin at once; raises what any of them raised."""
+    """Runs target(number) in `count` threads that start together; raises what one of them raised.
+    """
     barrier = threading.Barrier(count)
     errors = []
 
@@ -86,7 +87,7 @@ def test_an_invalidation_beats_a_load():
     assert not function.cache_contains(1)
 
 
-def test_an_invalidation_overtakes_loads_that_are_not_shared():
+def test_unshared_load_is_invalidated():
     loads, go = [], threading.Event()
     begun = threading.Semaphore(0)
 
@@ -114,7 +115,7 @@ def test_an_invalidation_overtakes_loads_that_are_not_shared():
     assert (function("a"), function("a")) == (3, 3)
 
 
-def test_what_is_not_shared_may_call_itself():
+def test_unshared_function_may_call_itself():
     depth = []
 
     @hotset.cached(single_flight=False)
@@ -179,7 +180,7 @@ def in_child(check):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_a_forked_child_goes_on_with_its_caches():
+def test_caches_work_in_a_forked_child():
     function = hotset.cached(maxsize=100, ttl=3600)(lambda x: [x])
     cache = hotset.Cache(maxsize=100)
     lru = hotset.lru_cache(maxsize=100)(lambda x: [x])

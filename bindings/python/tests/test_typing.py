@@ -17,7 +17,9 @@ ADAPTERS = ("aiocache.py", "cachelib.py", "django", "dogpile.py", "hishel.py", "
 
 @pytest.fixture
 def project(tmp_path):
-    """The package and what is written against it, side by side: what is installed, checkers take for granted."""
+    """The package and what is written against it, side by side: what is installed, checkers take
+    for granted.
+    """
     only_sources = shutil.ignore_patterns("*.so", "__pycache__")
     # (The adapters need their frameworks: bindings/python/adapters/check_types.py.)
     shutil.copytree(PACKAGE, tmp_path / "hotset", ignore=shutil.ignore_patterns("*.so", "__pycache__", *ADAPTERS))
@@ -46,10 +48,10 @@ def test_pyright(project):
     assert "0 errors, 0 warnings" in check("pyright", "--pythonpath", sys.executable, cwd=project)
 
 
-def test_what_the_checkers_saw_runs():
+def test_checked_code_runs():
     subprocess.run([sys.executable, TESTS / "typing" / "usage.py"], check=True)
 
 
-def test_the_package_says_that_it_is_typed():
+def test_package_is_marked_as_typed():
     assert (PACKAGE / "py.typed").exists()
     assert (PACKAGE / "_hotset.pyi").exists()

@@ -1,4 +1,6 @@
-"""Settings for Django's test suite: TieredCache in the place of LocMemCache, which most tests of the cache framework name."""
+"""Settings for Django's test suite: TieredCache in the place of LocMemCache, which most tests of
+the cache framework name.
+"""
 
 from django.core.cache.backends import locmem
 from hotset_suite.backends import SuiteCache

@@ -1,4 +1,6 @@
-"""requests-cache's tests of any storage and of any backend, on hotset's. Its folder of tests is on the path."""
+"""requests-cache's tests of any storage and of any backend, on hotset's. Its folder of tests is on
+the path.
+"""
 
 from tests.integration.base_cache_test import BaseCacheTest
 from tests.integration.base_storage_test import BaseStorageTest

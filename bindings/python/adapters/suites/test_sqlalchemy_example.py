@@ -1,4 +1,6 @@
-"""SQLAlchemy's example of caching with dogpile.cache, as it is, with hotset in the place of its backend. Its folder is on the path."""
+"""SQLAlchemy's example of caching with dogpile.cache, as it is, with hotset in the place of its
+backend. Its folder is on the path.
+"""
 
 import subprocess
 import sys

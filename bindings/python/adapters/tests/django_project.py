@@ -1,4 +1,4 @@
-"""Django's settings, for all tests of the backends: they can be configured but once in a process."""
+"""Django's settings for all tests of the backends: a process can be configured only once."""
 
 import sys
 from pathlib import Path

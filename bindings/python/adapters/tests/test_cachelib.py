@@ -1,4 +1,4 @@
-"""`hotset.cachelib`: what the suites of cachelib and Flask-Caching do not ask, and both frameworks by their settings."""
+"""`hotset.cachelib`: what cachelib's and Flask-Caching's suites do not test, and their settings."""
 
 import threading
 from datetime import timedelta
@@ -73,7 +73,7 @@ def test_inc_is_atomic():
     assert cache.get("n") == 1600
 
 
-def test_what_a_serializer_refuses_is_not_stored(caplog):
+def test_value_refused_by_the_serializer_is_not_stored(caplog):
     cache = HotsetCache()
     cache.serializer = JSONSerializer()
     assert cache.set("key", object()) is False
@@ -86,7 +86,7 @@ def test_what_a_serializer_refuses_is_not_stored(caplog):
 
 
 @pytest.mark.parametrize("value", [lambda: 1, threading.Lock(), [threading.Lock()]], ids=["function", "lock", "list"])
-def test_what_cannot_be_pickled_is_not_stored(value, caplog):
+def test_unpicklable_value_is_not_stored(value, caplog):
     cache = HotsetCache()
     cache.set("key", 1)
     assert cache.set("key", value) is False

@@ -1,4 +1,4 @@
-"""`hotset.django`: what Django's own tests do not ask a backend."""
+"""`hotset.django`: what Django's own tests do not test in a backend."""
 
 import asyncio
 import datetime
@@ -72,7 +72,7 @@ def test_tasks_share_an_engine():
     assert cache.get("by") == "a task"
 
 
-def test_locations_are_apart():
+def test_locations_are_separate():
     backend("a").set("key", 1)
     assert backend("b").get("key") is None
     assert {"django:a", "django:b"} <= set(hotset.caches())
@@ -162,7 +162,7 @@ def test_changed_prefix_version_and_function_are_heeded():
 
 
 @pytest.mark.parametrize("value", ["text", b"bytes", 2**70, 1.5, 2j, None, True, (1, ("a", None)), decimal.Decimal("1.2"), datetime.date.min])
-def test_immutable_value_is_kept_as_it_is(value):
+def test_immutable_value_is_stored_unchanged(value):
     cache.set("key", value)
     assert cache.get("key") is value
 
@@ -190,7 +190,7 @@ def test_callers_do_not_see_changes_of_others():
     assert cache.get_or_set("made", lambda: held) is not held
 
 
-def test_copy_none_keeps_the_object():
+def test_copy_none_returns_the_same_object():
     tested = backend("objects", OPTIONS={"copy": "none"})
     held, lock = {"a": 1}, threading.Lock()
     tested.set("key", held)
@@ -325,7 +325,7 @@ def test_aget_or_set_of_tasks_calls_once(kind):
     assert len(calls) == 1
 
 
-def test_get_or_set_raises_what_the_default_raises():
+def test_get_or_set_raises_the_defaults_exception():
     def fail():
         raise LookupError("no such thing")
 
@@ -367,7 +367,7 @@ def test_async_methods_are_native():
     [
         (["a"], {}, "LOCATION must be a string"),
         ("redis://localhost", {}, "no server is used"),
-        ("", {"TIMEOUT": "soon"}, "TIMEOUT must be a number of seconds, or None for no end, not 'soon'"),
+        ("", {"TIMEOUT": "soon"}, "TIMEOUT must be a number of seconds, or None for no expiration, not 'soon'"),
         ("", {"TIMEOUT": True}, "TIMEOUT must be"),
         ("", {"TIMEOUT": float("nan")}, "TIMEOUT must be"),
         ("", {"OPTIONS": ["a"]}, "OPTIONS must be a dict"),

@@ -1,4 +1,4 @@
-"""`hotset.django.TieredCache`: what Django's own tests do not ask a backend."""
+"""`hotset.django.TieredCache`: what Django's own tests do not test in a backend."""
 
 import asyncio
 import datetime
@@ -46,7 +46,7 @@ def test_tasks_share_an_engine(default):
     assert values == {n: n for n in range(50)}
 
 
-def test_prefixes_and_names_are_apart(backend):
+def test_prefixes_and_names_are_separate(backend):
     one, prefixed, named = backend(), backend(prefix="other"), backend(name="other")
     one.set("key", 1)
     assert prefixed.get("key") is named.get("key") is None
@@ -56,7 +56,7 @@ def test_prefixes_and_names_are_apart(backend):
     assert (one.get("key"), prefixed.get("key"), named.get("key")) == (1, 2, None)
 
 
-def test_aliases_with_other_tier1_settings_see_each_others_changes(backend):
+def test_aliases_of_other_settings_see_changes(backend):
     """They have one connection, so a change is seen as soon as the call has returned."""
     large, small = backend(MAX_ENTRIES=1000), backend(MAX_ENTRIES=5, local_ttl=1)
     assert large.tier is not small.tier and large.server is small.server
@@ -105,7 +105,7 @@ def test_key_function_is_heeded(backend):
     ["text", b"bytes", 2**70, 1.5, 2j, None, True, (1, ("a", None)), decimal.Decimal("1.2"), datetime.date.min, uuid.UUID(int=7)]
     + ["\ud800", float("inf"), datetime.timedelta(1), ""],
 )
-def test_immutable_value_comes_back(value, backend):
+def test_immutable_value_round_trips(value, backend):
     one, other = backend(), backend(process=1)
     one.set("key", value)
     for each in (one, other):
@@ -140,7 +140,7 @@ def test_callers_do_not_see_changes_of_others(cache):
     assert cache.get_or_set("made", lambda: held) is not held
 
 
-def test_copy_none_keeps_the_object(backend):
+def test_copy_none_returns_the_same_object(backend):
     tested, other = backend(copy="none"), backend(copy="none", process=1)
     held = {"a": 1}
     tested.set("key", held)
@@ -159,7 +159,7 @@ def test_other_codecs(codec, backend):
             call("key", fractions.Fraction(1, 2))
 
 
-def test_what_cannot_be_pickled_raises(cache):
+def test_unpicklable_value_raises(cache):
     for call in (cache.set, cache.add):
         with pytest.raises((pickle.PickleError, AttributeError, TypeError)):
             call("key", lambda: 1)
@@ -234,7 +234,7 @@ def test_secret_is_not_on_the_server(server, cache):
     cache.set("key", [1])
     everything = b"".join(server.ask("GET", key) + key for key in server.ask("KEYS", "*"))
     assert settings.SECRET_KEY.encode() not in everything
-    assert _tier._derived(settings.SECRET_KEY, "sign") not in everything
+    assert _tier._derive_key(settings.SECRET_KEY, "sign") not in everything
 
 
 def test_value_of_a_missing_class_counts_as_absent(backend, caplog):
@@ -421,7 +421,7 @@ def test_aget_or_set_of_tasks_calls_once(kind, cache):
     assert len(calls) == 1
 
 
-def test_get_or_set_raises_what_the_default_raises(cache):
+def test_get_or_set_raises_the_defaults_exception(cache):
     def fail():
         raise LookupError("no such thing")
 

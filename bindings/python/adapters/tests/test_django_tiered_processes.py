@@ -1,4 +1,4 @@
-"""`hotset.django.TieredCache` among processes, and with servers that fail."""
+"""`hotset.django.TieredCache` in several processes, and with servers that fail."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ def test_changes_are_seen_by_other_processes(worker, backend):
         assert cache.get("key") == expected
 
 
-def test_own_changes_are_seen_at_once(cache):
+def test_own_changes_are_visible_immediately(cache):
     for n in range(200):
         cache.set("key", n)
         assert cache.get("key") == n
@@ -87,7 +87,7 @@ def test_get_or_set_of_processes_calls_once(worker, tmp_path):
     assert file.read_text() == "load\n" * 5
 
 
-def test_delete_returns_whether_the_key_was_there(worker, backend):
+def test_delete_returns_whether_the_key_was_present(worker, backend):
     cache, other = backend(), worker()
     other("cache.set('key', 1)")
     assert cache.delete("key") is True
@@ -166,7 +166,8 @@ def test_outage(tmp_path, backend):
         asyncio.run(later())
         failing.resume()
         wait_until(lambda: cache.set_many({"new": 6}) == [], what="the server")
-        # What was removed during the outage is removed on the server before this process reads there again.
+        # What was removed during the outage is removed on the server before this process reads
+        # there again.
         assert cache.get("removed") is None
         wait_until(lambda: other.get("removed") is None, what="the removal, in the other process")
         assert cache.incr("n") == 4

@@ -1,4 +1,4 @@
-"""`hotset.hishel`: the bounds and times of its storages, and one call of the app for concurrent cold requests."""
+"""`hotset.hishel`: capacity and expiration of its storages, and one call per cold URL."""
 
 import gc
 import threading
@@ -57,7 +57,7 @@ def test_entry_is_found_when_its_body_is_complete():
     assert bodies(storage) == [b"ab"]
 
 
-def test_entry_equals_what_was_stored():
+def test_entry_equals_the_stored_response():
     storage = SyncHotsetStorage()
     stored = store(storage)
     (found,) = storage.get_entries("key")
@@ -70,13 +70,13 @@ def test_entry_equals_what_was_stored():
 
 def test_abandoned_stream_leaves_nothing():
     storage = SyncHotsetStorage()
-    before = len(hotset.hishel._writing)
+    before = len(hotset.hishel._pending)
     entry = storage.create_entry(request(), response(b"a", b"b"), "key")
     next(entry.response.stream)
     del entry
     gc.collect()
     assert len(storage.engine) == 0
-    assert len(hotset.hishel._writing) == before
+    assert len(hotset.hishel._pending) == before
 
 
 def test_bytes_are_bounded():
@@ -112,7 +112,7 @@ def test_ttl_counts_from_the_creation():
     assert bodies(storage) == []
 
 
-def test_tti_counts_from_the_last_use_and_ends_with_the_ttl():
+def test_tti_counts_from_the_last_use_up_to_the_ttl():
     clock = Clock()
     storage = SyncHotsetStorage(timer=clock)
     store(storage, ttl=10, tti=4)
@@ -171,7 +171,7 @@ def test_variants_of_a_key_are_bounded():
     assert len(storage.engine) == 65
 
 
-def test_variants_may_expire_apart():
+def test_variants_expire_separately():
     clock = Clock()
     storage = SyncHotsetStorage(timer=clock)
     for n in range(3):
@@ -286,7 +286,7 @@ async def test_cold_requests_call_the_app_once(rfc, anyio_backend):
 
 @BOTH_LOOPS
 @pytest.mark.anyio
-async def test_cold_requests_are_served_what_is_not_admitted(anyio_backend):
+async def test_cold_requests_get_a_response_not_admitted(anyio_backend):
     app = App(CACHEABLE)
     middleware = CacheMiddleware(app, HotsetStorage(max_bytes=10))
     assert await get_many(app, middleware, 50) == ["body"] * 50

@@ -1,4 +1,4 @@
-"""`hotset.dogpile`, `hotset.langchain`, `hotset.aiocache` and `hotset.requests_cache`: what their frameworks' tests do not ask."""
+"""`hotset.dogpile`, `langchain`, `aiocache` and `requests_cache`: what their suites do not test."""
 
 import asyncio
 import io
@@ -40,7 +40,7 @@ def test_dogpile_entry_points_share_a_named_cache():
     assert first.actual_backend.engine is hotset.shared("dogpile:r")
 
 
-def test_dogpile_pickle_keeps_callers_apart():
+def test_dogpile_pickle_isolates_callers():
     pickled = region("hotset_pickle")
     pickled.set("key", [1])
     pickled.get("key").append(2)

@@ -1,4 +1,5 @@
-"""What the tests of `hotset.django.TieredCache` share: a redis-server, backends as several processes have them, and other processes."""
+"""Fixtures of the tests of `hotset.django.TieredCache`: a redis-server, backends, other processes.
+"""
 
 import subprocess
 import sys
@@ -40,17 +41,19 @@ def server(shared_server):
 
 @pytest.fixture
 def name(request):
-    """The name of a test's cache: what a former test's has in this process is of no concern."""
+    """Returns a name for a test's cache, different from those of previous tests."""
     return request.node.name
 
 
 @pytest.fixture
 def backend(server, name):
-    """Makes a backend. With another `process`, it sees what the others do as one of another process would."""
+    """Makes a backend. With another `process`, it sees what the others do as one of another process
+    would.
+    """
     made = []
 
     def make(url=server.url, process=0, patient=True, KEY_PREFIX="", **options):
-        # (An option that does nothing here, and tells the connections apart.)
+        # An option without effect here, which distinguishes the connections.
         options = {**(PATIENT if patient else {}), "max_loads": 1000 + process, "name": name, **options}
         params = {name: options.pop(name) for name in ("TIMEOUT", "VERSION", "KEY_FUNCTION") if name in options}
         made.append(TieredCache(url, {**params, "KEY_PREFIX": KEY_PREFIX, "OPTIONS": options}))

@@ -1,4 +1,4 @@
-"""A process with a TieredCache: evaluates each line of its input, and prints what came of it.
+"""A process with a TieredCache: evaluates each line of its input, and prints the result.
 
     python tiered_worker.py redis://localhost:6379/0 NAME
 """

@@ -1,8 +1,19 @@
-"""An embedded cache engine: functools.lru_cache, faster, expiring and visible, and warm after a restart.
+"""An embedded cache engine for functions, mappings and frameworks.
 
-`lru_cache` and `cache` are functools'. `cached` is the decorator with all settings, for plain functions, `async def` and methods.
-`Cache` is a mapping; `shared()` makes one for the whole process. `caches()` lists what has a name, `stats()` what was counted, `clear_all()` empties
-all of them, for tests. What the package has to say while it runs is logged by the logger "hotset".
+`lru_cache` and `cache` have the signatures and semantics of `functools`. `cached` is the decorator
+with all settings, for plain functions, `async def` and methods. `Cache` is a mapping, and
+`shared()` returns one for the whole process. `caches()` lists the caches that have a name,
+`stats()` returns their statistics, and `clear_all()` empties all caches, for tests.
+
+Messages at run time go to the logger "hotset".
+
+Example:
+    >>> import hotset
+    >>> @hotset.cached(maxsize=1000, ttl=60)
+    ... def square(n: int) -> int:
+    ...     return n * n
+    >>> [square(3), square(3)], square.cache_info().hits
+    ([9, 9], 1)
 """
 
 import os
@@ -24,7 +35,7 @@ os.register_at_fork(after_in_child=after_fork)
 
 
 def __getattr__(name: str) -> object:
-    """Imports what needs the second tier's package when it is first used."""
+    """Returns `TieredCache`, importing the second tier's package on first use."""
     if name == "TieredCache":
         from hotset.tier2 import TieredCache
 

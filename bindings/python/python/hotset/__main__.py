@@ -1,4 +1,8 @@
-"""`python -m hotset`: what this is, and ten seconds of comparison with functools on this machine; `python -m hotset tier2 URL`: what a server can do."""
+"""Runs `python -m hotset`: a comparison with functools, or a check of a server.
+
+`python -m hotset` prints version and build, and compares hotset with functools on this machine for
+ten seconds. `python -m hotset tier2 URL` reports what a server can do as a second tier.
+"""
 
 import argparse
 import functools
@@ -28,7 +32,7 @@ _HITS = {
     "hit, 2 arguments": "f(7, 8)",
     "hit, 1 and a keyword": "f(7, b=8)",
     "hit, method": "o.m(7)",
-    # No number comes twice.
+    # No number repeats.
     "miss that evicts": "f(next(n))",
 }
 
@@ -46,7 +50,8 @@ def _environment(decorate: _Decorate) -> dict[str, Any]:
 
 
 def _times(seconds: float) -> Iterator[tuple[str, list[float]]]:
-    """Of each kind of call, nanoseconds by decorator: medians of rounds in which they take turns."""
+    """Yields, for each kind of call, the nanoseconds by decorator: medians of interleaved rounds.
+    """
     environments = [_environment(decorate) for decorate in _DECORATORS.values()]
     calls = 20_000
     for label, statement in _HITS.items():
@@ -61,7 +66,7 @@ def _times(seconds: float) -> Iterator[tuple[str, list[float]]]:
 
 
 def _stream(length: int) -> list[int]:
-    """Requests whose frequencies follow Zipf's law, 20,000 keys; now and then a run of keys that are never seen again."""
+    """Returns requests for 20,000 keys by Zipf's law, with runs of keys that occur only once."""
     chance = random.Random(42)
     keys = range(20_000)
     weights = list(accumulate((rank + 1) ** -0.9 for rank in keys))
@@ -95,20 +100,22 @@ def _print(label: str, cells: list[str]) -> None:
 
 
 def main() -> None:
+    """Runs the command: prints the version, and compares hotset with functools."""
     if sys.argv[1:2] == ["tier2"]:
         from hotset.tier2._check import main as check
 
         sys.exit(check(sys.argv[2:]))
-    parser = argparse.ArgumentParser(prog="python -m hotset", description=__doc__)
-    parser.add_argument("--version", action="store_true", help="print version and build, and no comparison")
+    description = "compares hotset with functools on this machine; `tier2 URL` checks a server"
+    parser = argparse.ArgumentParser(prog="python -m hotset", description=description)
+    parser.add_argument("--version", action="store_true", help="print version and build only")
     parser.add_argument("--seconds", type=float, default=9.0, help="how long to measure times (%(default)s)")
     arguments = parser.parse_args()
     print(f"hotset {hotset.__version__} ({build})")
     if arguments.version:
         return
-    optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-    print(f"CPython {sys.version.split()[0]}, built {'with' if optimised else 'without'} profile-guided optimisation")
-    print("nanoseconds a call, and the ratio to functools\n")
+    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    print(f"CPython {sys.version.split()[0]}, built {'with' if optimized else 'without'} profile-guided optimization")
+    print("nanoseconds per call, and the ratio to functools\n")
     _print("", list(_DECORATORS))
     for label, times in _times(arguments.seconds):
         _print(label, [f"{times[0]:.0f}", *(f"{each:.0f} ({each / times[0]:.2f})" for each in times[1:])])

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from hotset._codecs import CodecName, Schema, Serializer, checked_schema, codec_of
 from hotset._mapping import Cache
-from hotset._memo import is_async, memoised, refuse_generators
+from hotset._memo import is_async, memoized, refuse_generators
 from hotset._methods import CachedClassMethod, place_of
-from hotset._over import over
-from hotset._settings import Cause, Policy, Seconds, checked, memo_settings
+from hotset._cached_over import cached_over
+from hotset._settings import Cause, Policy, Seconds, checked_settings, memo_settings
 from hotset._snapshot import Path, path_of
 from hotset._types import AsyncCached, Cached, Decorator, P, R, SharedDecorator, TieredDecorator
 from hotset._types import CachedClassMethod as TypedClassMethod
@@ -110,57 +110,101 @@ def cached(
     tier2: Redis | None = None,
     local_ttl: Seconds | None = None,
 ) -> Any:
-    """Keeps the results of a function, an `async def`, a method, a class method, a static method or a property.
+    """Caches the results of a function, an `async def`, a method or a property.
 
-    >>> import hotset
-    >>> @hotset.cached(maxsize=1000, ttl=60)
-    ... def price(item: str) -> int:
-    ...     print("asked for", item)
-    ...     return len(item)
-    >>> price("tea"), price("tea")
-    asked for tea
-    (3, 3)
-    >>> price.cache_invalidate("tea")
-    True
-    >>> price.cache_info()[:4]  # hits, misses, maxsize, currsize
-    (1, 1, 1000, 0)
+    Also of a class method and a static method. Without settings it is used bare, as
+    `@hotset.cached`.
 
-    maxsize: how many results at most; 1,024 unless said otherwise, None for no bound.
-    policy: which results stay: "tinylfu" (those that are used often, and lately), "lru", "lfu", "fifo" or "random".
-    ttl, tti: how long a result is good, after the call and after its last use; seconds or a timedelta.
-    jitter: up to this part of its ttl a result ends earlier, at random, so that what was loaded together does not end together.
-    key: called with the arguments; what it returns stands for them. typed: 3 and 3.0 are different arguments.
-    weigher, max_weight: weigher(result) says what a result weighs, max_weight how much may be held, instead of maxsize.
-    on_removal: called with args, kwargs, result and the cause: "expired", "size", "explicit" or "replaced".
-    single_flight: one caller calls the function, others with the same arguments wait for its result.
-    negative_ttl: Seconds for which an exception is remembered and raised again, as a copy each time.
-    stale_while_revalidate: Seconds after its ttl for which a result is still returned, while it is loaded anew: by a thread
-    (`hotset.set_reload_threads`), or a task.
-    stale_if_error: Seconds after its ttl for which a result is still returned if the function raises. The logger "hotset" is warned once per
-    spell of failures: when a call fails, and again only after a call with the same arguments has succeeded, or no call has failed for
-    `stale_if_error` seconds.
-    timer: called instead of the system's monotonic clock, for tests: `timer=lambda: time.time()` follows freezegun and time-machine.
-    name: lists the cache in `hotset.caches()`.
-    tier2: A `hotset.tier2.Redis`: results are shared with other processes, which see what this one invalidates. See below.
-    maxsize, policy, weigher, max_weight and on_removal concern the results in this process, then; tti, jitter, negative_ttl, timer and
-    single_flight=False are not possible.
-    local_ttl: With tier2, the seconds that a result stays in this process without new confirmation.
-    cache: a `hotset.Cache` in which the results are kept, beside those of other functions; its settings are the cache's.
-    snapshot: a file in which results outlive the process; codec, schema: how they are written. See below.
+    Args:
+        function: What is decorated, if `cached` is used without settings.
+        maxsize: The capacity in results, 1,024 by default; None for no bound.
+        policy: Which results stay: "tinylfu" (those used often and recently), "lru", "lfu", "fifo"
+            or "random".
+        ttl: Seconds (or a timedelta) until a result expires, counted from the call.
+        tti: Seconds (or a timedelta) until a result expires, counted from its last use.
+        jitter: The fraction of its ttl, from 0 to less than 1, by which a result may expire
+            earlier, at random: results that were loaded together do not expire together.
+        key: Called with the arguments of a call; its result is the key in their place.
+        typed: Whether 3 and 3.0 are different arguments.
+        weigher: Called with a result; returns its weight. Requires `max_weight`.
+        max_weight: The capacity in weight, instead of `maxsize`.
+        on_removal: Called as `on_removal(args, kwargs, result, cause)` after a result was removed;
+            the cause is "expired", "size", "explicit" or "replaced".
+        single_flight: Whether one caller calls the function while others with the same arguments
+            wait for its result.
+        negative_ttl: Seconds for which an exception is cached and raised again, as a copy each
+            time.
+        stale_while_revalidate: Seconds after its ttl for which a result is still returned while it
+            is reloaded: by a thread (`hotset.set_reload_threads`), or for an `async def` by a task.
+        stale_if_error: Seconds after its ttl for which a result is still returned if the function
+            raises. The logger "hotset" warns once per series of failures: at the first one, and
+            again only after a call with the same arguments has succeeded, or no call has failed for
+            `stale_if_error` seconds.
+        timer: Called in place of the system's monotonic clock, for tests: `timer=lambda:
+            time.time()` follows freezegun and time-machine.
+        method: Whether the function is a method, where that cannot be detected. See "Methods".
+        name: The name of the cache in `hotset.caches()`; with `tier2`, its name on the server,
+            which is the function's qualified name by default.
+        cache: A `hotset.Cache` that stores the results beside those of other functions, with that
+            cache's settings. Only `key`, `typed` and `method` go with it.
+        snapshot: The path of a file to which results are saved, so that they outlive the process.
+            See "Snapshots".
+        codec: How results are encoded, in a snapshot or on a server. See "Snapshots".
+        schema: A number or string that must be changed whenever the function, or the meaning of its
+            results, changes: a file with another schema, of another codec or of another function is
+            not loaded.
+        tier2: A `hotset.tier2.Redis`: results are shared with other processes. See "Second tier".
+        local_ttl: With `tier2`, the seconds for which a result stays in this process without new
+            confirmation.
 
-    A method's results are kept per instance, by identity, without keeping the instance alive, and go when it goes. With a `key`, they are kept
-    per instance and key. A method is what is defined in the body of a class: a plain function by any name of its first parameter, an
-    `async def`, or one within another decorator, if that is named self or cls. `method=True` says so of others (a function that is put into a
-    class later), `method=False` makes the instance an argument as any other, which is how instances share results: a Django model, new in every
-    request, with `method=False, key=lambda self: self.pk`. Without a `maxsize` of its own a method's cache has room for 1,024 results of
-    each instance, on average; with one, that bounds all instances together. Instances without weak references (of NamedTuple, IntEnum, frozen
-    dataclasses with slots) are told apart by type and equality. Results that lead to objects of classes are held by an attribute
-    `__hotset_results__` of the instance, so that cycles through them are collected.
+    Returns:
+        The decorated function, or a decorator if only settings are given. Beside calls it has
+        `cache_info`, `cache_clear`, `cache_parameters`, `cache_invalidate`, `cache_contains`,
+        `cache_set`, `cache_refresh`, `cache_keys`, `cache_items`, `cache_resize`,
+        `cache_reset_stats`, `cache_save` and `cache_load`; an `async def` also has `cache_aclose`.
 
-    On a free-threaded interpreter, later insertions remove the results of instances that are gone:
-    every 64 insertions, or every `n` if the last removal left `n` results and that is more. Cycles
-    through results are not collected there, and the 1,024 results without a `maxsize` are those of
-    all instances together.
+    Raises:
+        TypeError: A setting is of the wrong type, or settings exclude each other.
+        ValueError: A setting is out of its range.
+        MemoryError, RuntimeError, OSError: As `hotset.Cache` raises them, when the function is
+            decorated.
+
+    Example:
+        >>> import hotset
+        >>> @hotset.cached(maxsize=1000, ttl=60)
+        ... def price(item: str) -> int:
+        ...     print("loading", item)
+        ...     return len(item)
+        >>> price("tea"), price("tea")
+        loading tea
+        (3, 3)
+        >>> price.cache_invalidate("tea")
+        True
+        >>> price.cache_info()[:4]  # hits, misses, maxsize, currsize
+        (1, 1, 1000, 0)
+
+    **Arguments.** `f(1)` and `f(x=1)` are two keys, as with functools. `cache_invalidate` and
+    `cache_contains` find the results of both. A function may return `hotset.WithTtl(result,
+    seconds)` for a result with a time to live of its own.
+
+    **Methods.** Results of a method are cached per instance, by identity, without keeping the
+    instance alive, and are removed with it. With a `key`, they are cached per instance and key. A
+    function is a method if it is defined in the body of a class: a plain function by any name of
+    its first parameter; an `async def`, or one within another decorator, if that name is self or
+    cls. `method=True` makes others methods (a function that is put into a class later).
+    `method=False` makes the instance an ordinary argument, so that instances share results: a
+    Django model, new in every request, with `method=False, key=lambda self: self.pk`.
+
+    Without a `maxsize` of its own, a method's cache has room for 1,024 results of each instance, on
+    average; a given `maxsize` bounds all instances together. Instances that cannot be weakly
+    referenced (of NamedTuple, IntEnum, frozen dataclasses with slots) are distinguished by type and
+    equality. Results that refer to objects of classes are held by an attribute `__hotset_results__`
+    of the instance, so that cycles through them are collected.
+
+    On a free-threaded interpreter, later insertions remove the results of dead instances: every 64
+    insertions, or every `n` if the last removal left `n` results and that is more. Cycles through
+    results are not collected there, and the 1,024 results without a `maxsize` are those of all
+    instances together.
 
     >>> class Shop:
     ...     @hotset.cached
@@ -172,15 +216,15 @@ def cached(
     >>> shop.total.cache_invalidate(3)  # or Shop.total.cache_invalidate(shop, 3)
     True
 
-    `f(1)` and `f(x=1)` are two calls for the cache, as with functools. `cache_invalidate` and `cache_contains` find the results of both.
-    A function may return `hotset.WithTtl(result, seconds)` for a result with a time to live of its own.
+    **Coroutine functions.** An `async def` runs in a task of its own: cancelling a caller that
+    awaits it does not cancel the load. Tasks of other event loops, in other threads, share the
+    load; they begin anew if its event loop is closed or stops.
 
-    An `async def` is loaded by a task of its own: cancelling a caller that awaits it does not cancel the load. Tasks of other event loops, in
-    other threads, share it; when its event loop is closed or stops they begin anew.
-
-    With a `snapshot`, results are loaded from that file when the function is decorated, and saved to it when the interpreter exits, if any
-    came or went. `f.cache_save()` saves at any time: what a process does not survive (a signal that it does not handle, `os._exit`) saves
-    nothing. Times to live go on by the wall clock while no process runs. Remembered exceptions are not saved; methods have no snapshot.
+    **Snapshots.** With a `snapshot`, results are loaded from that file when the function is
+    decorated, and saved to it when the interpreter exits, if any was added or removed.
+    `f.cache_save()` saves at any time: a process that ends without cleanup (by a signal that it
+    does not handle, or by `os._exit`) saves nothing. Times to live keep counting down by the wall
+    clock while no process runs. Cached exceptions are not saved; methods have no snapshot.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "prices.snapshot")
@@ -192,37 +236,39 @@ def cached(
     >>> price.cache_save()
     1
 
-    codec: "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, Decimal, UUID and the classes of
-    datetime, each as exactly what it was), "bytes", "json" (what JSON gives back unchanged), or an object with `dumps` and `loads`, as
-    msgpack and orjson are. "pickle" writes almost anything, and *loading a pickle runs whatever its writer wanted*: only for files that
-    no other user can write. Arguments are always written by "values", but where the codec is "pickle"; a `key` can make simple ones of others.
-    schema: a number or string to be changed whenever the function, or what its results mean, changes: a file with another one, of another
-    codec or another function is not loaded.
+    The `codec` is "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set,
+    frozenset, Decimal, UUID and the classes of datetime, each restored exactly), "bytes", "json"
+    (what JSON restores unchanged), or an object with `dumps` and `loads`, such as msgpack and
+    orjson. "pickle" encodes almost any object, and *loading a pickle runs code of its writer's
+    choice*: use it only for files that no other user can write. Arguments are always encoded by
+    "values", except where the codec is "pickle"; a `key` can make simple ones of others.
 
-    With `tier2`, a result that this process lacks is read from the server, and calculated by one caller of all processes if that lacks it, too.
-    `cache_invalidate`, `cache_set`, `cache_expire` and `cache_clear` concern both tiers and all processes, and return whether the server confirmed it;
-    `cache_ainvalidate`, `cache_aset`, `cache_aexpire` and `cache_aclear` are for asyncio. Arguments must be simple values, or a `key` makes such
-    of them; a method needs a `key`. `codec` and `schema` say how results are written there. `name` is the cache's name on the server: without one it is
-    the function's qualified name.
+    If the file cannot be loaded, a `hotset.SnapshotWarning` is issued, and the function starts
+    without results. The next save replaces a corrupt or outdated snapshot; a file that is no
+    snapshot is replaced only by an explicit `cache_save()`. Processes that share a file, such as
+    the workers of gunicorn, each save what they hold, and the last one wins. A process that did
+    nothing since a fork does not overwrite what others have saved. A symbolic link is followed, and
+    the permissions of an existing file are kept: see `hotset.Cache.save`.
 
-    A file that cannot be loaded is told by a `hotset.SnapshotWarning`, and the function begins without. A damaged or outdated snapshot is
-    replaced by the next save; a file that is no snapshot is not, but by an explicit `cache_save()`. Processes that share a file, as
-    gunicorn's workers do, each save what they have: the last one wins. One that did nothing since a fork leaves the file to the
-    others. A symbolic link is followed, and an existing file's permissions are kept: see `hotset.Cache.save`.
-
-    Raises:
-        TypeError, ValueError, MemoryError, RuntimeError, OSError: As `hotset.Cache`, when the function is decorated.
+    **Second tier.** With `tier2`, a result that this process lacks is read from the server; if the
+    server lacks it, too, one caller of all processes calls the function. `cache_invalidate`,
+    `cache_set`, `cache_expire` and `cache_clear` act on both tiers and all processes, and return
+    whether the server confirmed it; `cache_ainvalidate`, `cache_aset`, `cache_aexpire` and
+    `cache_aclear` are for asyncio. Arguments must be simple values, or a `key` must make such of
+    them; a method needs a `key`. `codec` and `schema` define how results are encoded there.
+    `maxsize`, `policy`, `weigher`, `max_weight` and `on_removal` then apply to the results in this
+    process; `tti`, `jitter`, `negative_ttl`, `timer` and `single_flight=False` are not possible.
     """
     if tier2 is None and local_ttl is not None:
-        raise TypeError("local_ttl bounds how long results stay in front of a second tier: give tier2=, too")
+        raise TypeError("local_ttl needs tier2: it bounds how long results stay in this process in front of a server")
     given = {name: value for name, value in locals().items() if name not in ("function", "cache", "key", "typed", "method")}
     if cache is not None:
         for setting, value in given.items():
             if value != _DEFAULTS[setting]:
-                raise TypeError(f"{setting} is a setting of the cache, which cache={cache!r} has already")
-        under = partial(over, cache=cache, key=key, typed=typed, method=method)
-        return partial(_decorate_over, under=under) if function is None else _decorate_over(function, under=under)
-    shared = checked(
+                raise TypeError(f"{setting} and cache exclude each other: it is a setting of {cache!r}")
+        decorate_under = partial(cached_over, cache=cache, key=key, typed=typed, method=method)
+        return partial(_decorate_over, decorate_under=decorate_under) if function is None else _decorate_over(function, decorate_under=decorate_under)
+    shared = checked_settings(
         maxsize=maxsize,
         policy=policy,
         ttl=ttl,
@@ -236,7 +282,7 @@ def cached(
     )
     if tier2 is not None:
         if snapshot is not None:
-            raise TypeError("snapshot and tier2 exclude each other: after a restart, results are in the second tier")
+            raise TypeError("snapshot and tier2 exclude each other: the second tier has the results after a restart")
         for setting, value in {"tti": tti, "jitter": jitter, "negative_ttl": negative_ttl, "timer": timer, "single_flight": single_flight}.items():
             if value != _DEFAULTS[setting]:
                 raise TypeError(f"{setting} and tier2 exclude each other: all processes share a result and its lifetime")
@@ -264,23 +310,24 @@ def cached(
         stale_while_revalidate=stale_while_revalidate,
         stale_if_error=stale_if_error,
     )
-    kept = {"path": None if snapshot is None else path_of(snapshot), "codec": codec_of(codec), "schema": checked_schema(schema)}
-    # (Without a bound of its own, a method's cache has room for so many results of each instance.)
+    snapshot_settings = {"path": None if snapshot is None else path_of(snapshot), "codec": codec_of(codec), "schema": checked_schema(schema)}
+    # Without a bound of its own, a method's cache has room for DEFAULT_MAXSIZE results per
+    # instance.
     per_instance = maxsize is ... and max_weight is None
-    decorate = partial(_decorate, settings=settings, name=name, method=method, kept=kept, per_instance=per_instance)
+    decorate = partial(_decorate, settings=settings, name=name, method=method, snapshot_settings=snapshot_settings, per_instance=per_instance)
     return decorate if function is None else decorate(function)
 
 
 _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(cached).parameters.items()}
 
 
-def _decorate_over(function: Any, /, *, under: Callable[..., Any]) -> Any:
+def _decorate_over(function: Any, /, *, decorate_under: Callable[..., Any]) -> Any:
     if isinstance(function, staticmethod):
-        return staticmethod(under(cast(Any, function).__func__, is_async=is_async(cast(Any, function).__func__)))
+        return staticmethod(decorate_under(cast(Any, function).__func__, is_async=is_async(cast(Any, function).__func__)))
     if not callable(function):
         raise TypeError(f"cached(cache=..) decorates functions, not {type(function).__name__}")
     refuse_generators(function)
-    return under(function, is_async=is_async(function))
+    return decorate_under(function, is_async=is_async(function))
 
 
 def _decorate_tiered(function: Any, /, *, method: bool | None, **settings: Any) -> Any:
@@ -293,17 +340,17 @@ def _decorate_tiered(function: Any, /, *, method: bool | None, **settings: Any) 
     refuse_generators(function)
     place = place_of(function, method)
     if (place.method or (place.scope is not None and method is not False)) and settings["key"] is None:
-        raise TypeError("a method's results are shared by all processes with tier2: give key=, which says what stands for the instance")
+        raise TypeError("a method under tier2 needs key: all processes share its results, so a key must identify the instance")
     return decorate(function, **settings)
 
 
 def _decorate(
-    function: Any, /, *, settings: dict[str, Any], name: str | None, method: bool | None, kept: dict[str, Any], per_instance: bool
+    function: Any, /, *, settings: dict[str, Any], name: str | None, method: bool | None, snapshot_settings: dict[str, Any], per_instance: bool
 ) -> Any:
-    under_cache = partial(memoised, settings=settings, name=name, kept=kept, per_instance=per_instance)
+    under_cache = partial(memoized, settings=settings, name=name, snapshot_settings=snapshot_settings, per_instance=per_instance)
     match function:
-        case classmethod() if kept["path"] is not None:
-            raise TypeError("a class method's results belong to classes, which a snapshot cannot keep: cache a function that it calls")
+        case classmethod() if snapshot_settings["path"] is not None:
+            raise TypeError("snapshot is not possible for a class method, whose results belong to classes: cache a function that it calls")
         case classmethod():
             return CachedClassMethod(under_cache(cast(Any, function).__func__, method=True))
         case staticmethod():
@@ -312,10 +359,10 @@ def _decorate(
             return partialmethod(under_cache(function.func, method=method is not False), *function.args, **function.keywords)
         case property():
             if function.fget is None:
-                raise TypeError("this property has no getter, whose results could be kept")
+                raise TypeError("a property without a getter cannot be cached")
             return function.getter(under_cache(function.fget, method=True))
         case cached_property():
-            raise TypeError("a cached_property keeps its value already: use cached on a property, or on a method")
+            raise TypeError("a cached_property stores its value already: use cached on a property or a method")
         case int():
             raise TypeError(f"cached({function}): name the setting, as in cached(maxsize={function})")
         case _:

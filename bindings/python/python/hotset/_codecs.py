@@ -1,4 +1,4 @@
-"""How keys and values become bytes in a snapshot, and how they come back."""
+"""Codecs: how keys and values become bytes in a snapshot, and are restored from them."""
 
 import json
 import pickle
@@ -14,25 +14,48 @@ Schema = int | str | None
 
 
 def checked_schema(schema: Any) -> Schema:
-    """A schema that a user gave."""
+    """Returns `schema` if it is an int, a str or None.
+
+    Args:
+        schema: What a user passed.
+
+    Returns:
+        The schema, unchanged.
+
+    Raises:
+        TypeError: `schema` is of another type.
+    """
     if schema is not None and (isinstance(schema, bool) or not isinstance(schema, int | str)):
         raise TypeError(f"schema must be an int, a str or None, not {type(schema).__name__}")
     return schema
 
 
 class Serializer(Protocol):
-    """A module or an object that makes bytes of values and values of bytes: msgpack, orjson, or one of your own."""
+    """A module or an object with `dumps` and `loads`, such as msgpack or orjson."""
 
-    def dumps(self, value: Any, /) -> bytes: ...
-    def loads(self, data: bytes, /) -> Any: ...
+    def dumps(self, value: Any, /) -> bytes:
+        """Returns `value` as bytes."""
+        ...
+
+    def loads(self, data: bytes, /) -> Any:
+        """Returns the value that `dumps` made `data` of."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How a snapshot is written.
+    """The functions that encode and decode the entries of a snapshot.
 
-    Keys are written as simple values, whatever the values are written by: a key must come back exactly as it was, or it is never found
-    again, and JSON and its kin make a list of a tuple. Only who asks for pickle may have other keys.
+    Keys are encoded as simple values, whatever codec encodes the values: a key must be restored
+    exactly, or no lookup finds it again, and JSON, for one, turns a tuple into a list. Only the
+    codec "pickle" encodes keys by itself, and so allows other keys.
+
+    Attributes:
+        name: The name of the codec, a part of the schema number.
+        dumps: Encodes a value.
+        loads: Decodes a value.
+        dumps_key: Encodes a key.
+        loads_key: Decodes a key.
     """
 
     name: str
@@ -42,64 +65,91 @@ class Codec:
     loads_key: Callable[[bytes], Any] = _hotset.loads
 
     def number(self, schema: Schema, of: str = "") -> int:
-        """What tells a file that was written so, with this schema, from all others."""
+        """Returns the schema number of a file: 64 bits of codec, schema and owner.
+
+        Args:
+            schema: The user's schema.
+            of: The name of the function whose results are saved; "" for a `Cache`.
+
+        Returns:
+            A number that differs, except by chance, for every other combination.
+
+        Raises:
+            TypeError: `schema` is neither an int, a str nor None.
+        """
         text = repr(("hotset python 1", self.name, checked_schema(schema), of))
         return int.from_bytes(blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "little")
 
 
-def _same(value: Any) -> bytes:
+def _checked_bytes(value: Any) -> bytes:
+    """Returns `value` if it is of type bytes, or raises a TypeError."""
     if type(value) is not bytes:
-        raise TypeError(f'the codec "bytes" keeps bytes, not {type(value).__qualname__}')
+        raise TypeError(f'the codec "bytes" takes bytes, not {type(value).__qualname__}')
     return value
 
 
-_AS_IT_IS = frozenset({type(None), bool, int, float, str})
+_JSON_SCALARS = frozenset({type(None), bool, int, float, str})
 
 
 def _to_json(value: Any) -> bytes:
-    """As JSON, if that gives back what it gets: it would make a list of a tuple, and a string of a key that is a number."""
+    """Returns `value` as JSON, or raises a TypeError if JSON would not restore it unchanged.
+
+    (JSON makes a list of a tuple, and a string of a key that is a number.)
+    """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    left: list[object] = [value]
-    while left:
-        part = left.pop()
+    pending: list[object] = [value]
+    while pending:
+        part = pending.pop()
         kind = type(part)
         if kind is list:
-            left.extend(cast(list[object], part))
+            pending.extend(cast(list[object], part))
         elif kind is dict:
             members = cast(dict[object, object], part)
-            left.extend(members.values())
+            pending.extend(members.values())
             for key in members:
                 if type(key) is not str:
-                    raise TypeError(f'the codec "json" would make a string of a dict\'s key {key!r}: codec="values" keeps it')
-        elif kind not in _AS_IT_IS:
-            raise TypeError(f'the codec "json" would not give back a {kind.__qualname__}: codec="values" keeps more types')
+                    raise TypeError(f'the codec "json" would restore the dict key {key!r} as a string: use codec="values"')
+        elif kind not in _JSON_SCALARS:
+            raise TypeError(f'the codec "json" cannot restore a {kind.__qualname__}: codec="values" restores more types')
     return text.encode("utf-8", "surrogatepass")
 
 
-def _of_json(data: bytes) -> Any:
+def _from_json(data: bytes) -> Any:
     return json.loads(data.decode("utf-8", "surrogatepass"))
 
 
-def _pickled(value: Any) -> bytes:
+def _to_pickle(value: Any) -> bytes:
     return pickle.dumps(value, 5)
 
 
 _BUILTIN: dict[CodecName, Codec] = {
     "values": Codec("values", _hotset.dumps, _hotset.loads),
-    "bytes": Codec("bytes", _same, bytes),
-    "json": Codec("json", _to_json, _of_json),
-    "pickle": Codec("pickle", _pickled, pickle.loads, _pickled, pickle.loads),
+    "bytes": Codec("bytes", _checked_bytes, bytes),
+    "json": Codec("json", _to_json, _from_json),
+    "pickle": Codec("pickle", _to_pickle, pickle.loads, _to_pickle, pickle.loads),
 }
 PICKLE = _BUILTIN["pickle"]
 
 
 BYTES = _BUILTIN["bytes"]
-# Bytes to bytes: the files of the C library, and of Rust's `Cache<Vec<u8>, Vec<u8>>`.
-_RAW = Codec("bytes", _same, bytes, _same, bytes)
+# Bytes to bytes: the format of the C library, and of Rust's `Cache<Vec<u8>, Vec<u8>>`.
+_RAW = Codec("bytes", _checked_bytes, bytes, _checked_bytes, bytes)
 
 
 def raw_schema(schema: Schema) -> int:
-    """The schema of a file of bytes to bytes: what was given, as in C and Rust, if it is such a number; 0 by default."""
+    """Returns the schema number of a file of bytes to bytes.
+
+    An integer of 64 bits is the number itself, as in C and Rust; any other schema is hashed.
+
+    Args:
+        schema: The user's schema; None stands for 0.
+
+    Returns:
+        The schema number.
+
+    Raises:
+        TypeError: `schema` is neither an int, a str nor None.
+    """
     if checked_schema(schema) is None:
         return 0
     if isinstance(schema, int) and 0 <= schema < 2**64:
@@ -107,21 +157,49 @@ def raw_schema(schema: Schema) -> int:
     return _RAW.number(schema, "bytes to bytes")
 
 
-def to_be_saved(codec: Codec, schema: Schema, keys: Iterable[object]) -> tuple[Codec, int]:
-    """How a mapping with these keys is saved: its codec and the file's schema."""
+def codec_for_save(codec: Codec, schema: Schema, keys: Iterable[object]) -> tuple[Codec, int]:
+    """Returns the codec and the schema number for saving a mapping with these keys.
+
+    Args:
+        codec: The codec that the user chose.
+        schema: The user's schema.
+        keys: The keys of the mapping.
+
+    Returns:
+        The codec that encodes the entries, and the schema number of the file.
+    """
     if codec is BYTES and all(type(key) is bytes for key in keys):
         return _RAW, raw_schema(schema)
     return codec, codec.number(schema)
 
 
-def to_be_loaded(codec: Codec, schema: Schema) -> list[tuple[Codec, int]]:
-    """How a mapping may have been saved."""
+def codecs_for_load(codec: Codec, schema: Schema) -> list[tuple[Codec, int]]:
+    """Returns the codecs and schema numbers that may have saved a mapping, likeliest first.
+
+    Args:
+        codec: The codec that the user chose.
+        schema: The user's schema.
+
+    Returns:
+        Pairs of codec and schema number, at least one.
+    """
     raw = [(_RAW, raw_schema(schema))] if codec is BYTES else []
     return [*raw, (codec, codec.number(schema))]
 
 
 def codec_of(given: CodecName | Serializer) -> Codec:
-    """The codec that a user named or gave."""
+    """Returns the codec that a user named or passed.
+
+    Args:
+        given: A codec's name, or a serializer.
+
+    Returns:
+        The codec.
+
+    Raises:
+        ValueError: No codec has this name.
+        TypeError: `given` is neither a name nor an object with `dumps` and `loads`.
+    """
     if isinstance(given, str):
         if given not in _BUILTIN:
             names = ", ".join(get_args(CodecName))
@@ -140,7 +218,7 @@ def codec_of(given: CodecName | Serializer) -> Codec:
             raise TypeError(f"a codec's dumps must return bytes, not {type(data).__qualname__}")
         return data
 
-    # A module or a class has a name; an object is told by its class.
+    # A module or a class has a name of its own; any other object is named by its class.
     named: Any = given if hasattr(given, "__name__") else type(given)
     name: str = getattr(named, "__qualname__", named.__name__)
     return Codec(f"object {name}", to_bytes, loads)

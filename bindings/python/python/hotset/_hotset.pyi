@@ -1,6 +1,7 @@
-"""The native part. Private: the package above it checks arguments, and is what users see.
+"""The native part of the package. Private: the package validates arguments, and is the users' API.
 
-All native methods take their arguments by position. Times are in seconds (float), `None` for none.
+All native methods take their arguments by position. Durations are in seconds (float), and None
+stands for no limit.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -8,117 +9,190 @@ from typing import Any, Self, final
 
 __version__: str
 build: str
-"""Of what the module was made: version, profile, target, interpreter."""
+"""What the module was built from: version, profile, target, interpreter."""
 
 MISSING: Any
-"""What stands for "no value" where None may be one."""
+"""Stands for "no value" where None may be a value."""
 
 @final
 class Lifetime:
-    """A time to live that is no number of seconds."""
+    """A time to live that is not a number of seconds: KEEP or NEVER."""
 
 KEEP: Lifetime
-"""That of the entry that is replaced; the cache's own if there is none."""
+"""The deadline of the entry that is replaced; the ttl of the cache if there is no such entry."""
 NEVER: Lifetime
-"""None: the entry does not expire."""
+"""The entry never expires."""
 
 @final
 class WithTtl:
-    """What a function under `cached`, or a loader, may return instead of a value: the value, and how long it is good.
+    """A value with a time to live of its own, as a cached function or a loader may return it.
 
     Callers get the value alone.
 
     Args:
         value: The value.
-        ttl: Seconds or a timedelta (0 or less: it is not kept), None for no end, `...` for what the settings say.
+        ttl: Seconds or a timedelta (0 or less: it is not stored), None for no expiration, `...` for
+            the ttl of the cache.
+
+    Example:
+        >>> import hotset
+        >>> @hotset.cached(ttl=60)
+        ... def rate(currency: str) -> float:
+        ...     return hotset.WithTtl(1.1, 5)  # expires after 5 s
+        >>> rate("EUR")
+        1.1
     """
 
     value: Any
     @property
     def ttl(self) -> Any:
-        """Seconds (float), KEEP, NEVER, or None for what the settings say."""
+        """Seconds (float), KEEP, NEVER, or None for the ttl of the cache."""
 
     def __init__(self, value: Any, ttl: Any) -> None: ...
 
 class SnapshotError(Exception):
-    """A snapshot cannot be saved, or a file cannot be loaded; the text says why."""
+    """A snapshot cannot be saved, or a file cannot be loaded.
+
+    Attributes:
+        reason: "not a file", "not a snapshot", "version", "schema", "corrupt", "too large" or
+            "codec".
+
+    Example:
+        >>> import hotset, tempfile
+        >>> cache: hotset.Cache[str, int] = hotset.Cache(100)
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     _ = file.write(bytes(1000))
+        ...     file.flush()
+        ...     try:
+        ...         cache.load(file.name)
+        ...     except hotset.SnapshotError as error:
+        ...         print(error.reason)
+        not a snapshot
+    """
 
     reason: str
-    """One of "not a file", "not a snapshot", "version", "schema", "damaged", "too large" and "codec"."""
 
 def dumps(value: Any, /) -> bytes:
-    """A simple value as bytes: of the builtin types, Decimal, UUID, the classes of datetime. TypeError for all else."""
+    """Returns a simple value as bytes.
+
+    Args:
+        value: An object of a builtin type, Decimal, UUID, or a class of datetime.
+
+    Raises:
+        TypeError: `value` is of another type.
+    """
 
 def loads(data: bytes, /) -> Any:
-    """The value that these bytes are, which may be anybody's: ValueError, TypeError or ArithmeticError if they are none."""
+    """Returns the value that `dumps` encoded. The bytes may be untrusted.
+
+    Args:
+        data: The bytes.
+
+    Raises:
+        ValueError, TypeError, ArithmeticError: `data` encodes no value.
+    """
 
 @final
 class SaveSession:
-    """A save that is going on: batch and add in turns, then finish. For one thread at a time."""
+    """A save in progress: call `batch` and `add` in turns, then `finish`. For one thread at a time.
+    """
 
     def batch(self) -> list[tuple[Any, Any]]:
-        """The next keys and values, hottest first; none at the end. A Memo's keys are (args, kwargs)."""
+        """Returns the next keys and values, hottest first; none at the end.
+
+        A Memo's keys are (args, kwargs).
+        """
 
     def add(self, at: int, key: bytes, value: bytes, /) -> None:
-        """The bytes of this entry of the last batch, once."""
+        """Adds the encoded form of one entry of the last batch.
+
+        Args:
+            at: The index of the entry in the batch; each is added at most once.
+            key: The encoded key.
+            value: The encoded value.
+        """
 
     def finish(self) -> int:
-        """The file takes its name. How many entries it has."""
+        """Completes the file, gives it its name, and returns the number of its entries."""
 
     def abandon(self) -> None:
-        """The file is given up, if it is not finished."""
+        """Discards the file if it is not finished."""
 
 @final
 class LoadSession:
-    """A load that is going on: goes through the bytes of keys and values, hottest first, as long as there is room; then finish."""
+    """A load in progress: iterate over the encoded entries, call `stage` for each, then `finish`.
+
+    Iteration yields encoded keys and values, hottest first, as long as the cache has room.
+    """
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> tuple[bytes, bytes]: ...
     def stage(self, key: Any, value: Any, /) -> None:
-        """What the last bytes are. A Memo's key is (args, kwargs)."""
+        """Passes the decoded form of the entry that iteration yielded last.
+
+        Args:
+            key: The key; (args, kwargs) for a Memo.
+            value: The value.
+        """
 
     def finish(self) -> int:
-        """All that was kept comes in, unless its key is there. How many did."""
+        """Inserts all entries whose keys are absent, and returns their number."""
 
 def after_fork() -> None:
-    """Forgets the loads that other threads were at. Called in children after a fork: the module sees to that itself."""
+    """Drops the loads of other threads. Called by the module itself in children after a fork."""
 
 def seal(memo: type["Memo"] | type["BoundMemo"], /) -> None:
-    """Makes the type immutable, which calls of methods are specialised for. Called once, when the package has added its methods."""
+    """Makes the type immutable, so that the interpreter specializes calls of its methods.
+
+    Args:
+        memo: The type, to which the package has added its methods. Called once.
+    """
 
 def check_loads(check: Callable[[int, bool], object], /) -> None:
-    """Has threads that wait for a task's load call this with the load's number, and whether they have waited already. Called once."""
+    """Registers what threads call while they wait for a task's load. Called once.
+
+    Args:
+        check: Called with the load's number, and whether the thread has waited already.
+    """
 
 def sync_clock(now: int, /) -> None:
-    """Compares the caches' clock with the second tier's, whose time is `now`: before `set_trust`, and at least every second afterwards."""
+    """Compares the caches' clock with that of the second tier.
+
+    Called before `set_trust`, and at least once per second afterwards.
+
+    Args:
+        now: The time of the second tier, in nanoseconds.
+    """
 
 @final
 class Reload:
-    """The right and the duty to reload one result. Dropped before it has run, it is abandoned."""
+    """The right and the duty to reload one result. Dropping it before it has run abandons it."""
 
     @property
     def name(self) -> Any:
-        """The function's, for messages."""
+        """The name of the function, for messages."""
 
     def run(self) -> None:
-        """Calls the function and stores its result, once. Raises what it raises; the old result is then soon due again."""
+        """Calls the function once and stores its result.
+
+        Raises:
+            BaseException: What the function raises; the old result is then due again soon.
+        """
 
     def abandon(self) -> None:
-        """It will not run: the next caller gets another."""
+        """Gives the reload up: the next caller gets another one."""
 
     def forked(self) -> None:
-        """As abandon, in a child after a fork, also if it is running (in the parent)."""
+        """Abandons the reload in a child after a fork, even if it is running in the parent."""
 
-    def done(self) -> bool: ...
-
-@final
-class Failure:
-    """Makes copies of an exception. Private to the native part."""
+    def done(self) -> bool:
+        """Returns whether the reload has run or was abandoned."""
 
 class LruFunction:
-    """What functools calls _lru_cache_wrapper: exact LRU, exact semantics. Set `__wrapped__` etc. with update_wrapper.
+    """A function under `lru_cache`: exact LRU, with the semantics of functools' _lru_cache_wrapper.
 
-    Has __call__, __get__, __reduce__ (by __qualname__), __copy__, __deepcopy__, __dict__, weakrefs, and can be subclassed.
+    Has __call__, __get__, __reduce__ (by __qualname__), __copy__, __deepcopy__, __dict__ and weak
+    references, and can be subclassed. Attributes such as `__wrapped__` are set by update_wrapper.
     """
 
     def __init__(
@@ -126,15 +200,18 @@ class LruFunction:
     ) -> None: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
     def cache_info(self) -> Any:
-        """cache_info_type(hits, misses, maxsize, currsize)."""
+        """Returns cache_info_type(hits, misses, maxsize, currsize)."""
 
-    def cache_clear(self) -> None: ...
+    def cache_clear(self) -> None:
+        """Removes all results, and resets hits and misses."""
 
 class Memo:
-    """The callable behind `cached`, on the engine. __dict__, weakrefs, __get__, copy and pickle as LruFunction; not subclassed.
+    """The callable behind `cached`, on the engine.
 
-    `method=True` makes it a method's: the first argument is compared by identity, need not be hashable, and is held by a weak reference
-    only; one that has no weak references is compared by type and equality, and held.
+    Has __dict__, weak references, __get__, copy and pickle as `LruFunction` has, and cannot be
+    subclassed. `method=True` makes it a method's: the first argument is compared by identity, need
+    not be hashable, and is referenced weakly; one that cannot be referenced weakly is compared by
+    type and equality, and held.
     """
 
     def __init__(
@@ -142,135 +219,224 @@ class Memo:
         function: Callable[..., Any],
         /,
         *,
-        maxsize: int | None = ...,  # None: no bound; not together with max_weight
+        maxsize: int | None = ...,  # None: no bound; excludes max_weight
         policy: str = "tinylfu",  # tinylfu, lru, lfu, fifo, random
         ttl: float | None = None,
         tti: float | None = None,
         jitter: float = 0.0,
         typed: bool = False,
-        key: Callable[..., Any] | None = None,  # called with the arguments; its result is the key
-        weigher: Callable[[Any], int] | None = None,  # weigher(value); together with max_weight
+        key: Callable[..., Any] | None = None,  # called with the arguments; returns the key
+        weigher: Callable[[Any], int] | None = None,  # weigher(value); requires max_weight
         max_weight: int | None = None,
         on_removal: Callable[[tuple[Any, ...], dict[str, Any], Any, str], object] | None = None,
         # on_removal(args, kwargs, value, cause); cause: expired, size, explicit, replaced
         single_flight: bool = True,
-        negative_ttl: float | None = None,  # exceptions (class Exception) are kept so long, and raised again
+        negative_ttl: float | None = None,  # how long exceptions are cached and raised again
         stale_while_revalidate: float | None = None,  # beyond ttl
         stale_if_error: float | None = None,  # beyond ttl
         refresher: Callable[[Reload], object] | None = None,
-        # called by the hit that finds a value older than its ttl, with stale_while_revalidate: must have the reload run elsewhere, in a
-        # thread say; or returns a false value, and the caller reloads
+        # Called with stale_while_revalidate by the hit that finds a value older than its ttl: must
+        # have the reload run elsewhere (in a thread, say), or return a false value for the caller
+        # to reload.
         timer: Callable[[], float] | None = None,  # instead of the system's monotonic clock
         method: bool = False,
-        per_instance: bool = False,  # the bound of a method is for each instance, not for all together
+        per_instance: bool = False,  # a method's capacity counts for each instance
     ) -> None: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
     def set_method(self) -> None:
-        """The first argument is a method's instance from now on; forgets all results."""
+        """Makes the first argument a method's instance from now on, and removes all results."""
 
-    def is_method(self) -> bool: ...
+    def is_method(self) -> bool:
+        """Returns whether the first argument is a method's instance."""
+
     def check_instances(self, owner: type, /) -> None:
-        """TypeError if instances of this class can be kept neither weakly nor by equality."""
+        """Raises a TypeError if instances can be cached neither weakly nor by equality.
 
-    def stats(self) -> dict[str, int]:
-        """hits, misses, insertions, evictions, expirations, rejections, loads, load_failures, waits, load_time, entries, weight, capacity.
-
-        hits and misses count from the last clear, as functools' do. Does pending housekeeping first.
+        Args:
+            owner: The class of the instances.
         """
 
-    def clear(self) -> None: ...
+    def stats(self) -> dict[str, int]:
+        """Returns the counters by name, after pending maintenance.
+
+        They are hits, misses, insertions, evictions, expirations, rejections, loads, load_failures,
+        waits, load_time, entries, weight and capacity. hits and misses count from the last clear,
+        as those of functools do.
+        """
+
+    def clear(self) -> None:
+        """Removes all entries, and resets hits and misses."""
+
     def clear_entries(self) -> None:
-        """As clear, but the counters of hits and misses stay."""
+        """Removes all entries; the counters of hits and misses stay."""
 
     def invalidate_loads(self) -> None:
-        """What is being loaded is not kept, and serves no later caller. Entries stay."""
+        """Invalidates all loads in progress: their results are not stored, nor returned later."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
-        """Has entries found, and loads joined, only while this Tier2 trusts them; None: always. For a cache with a time to live."""
+        """Restricts hits, and the joining of loads, to the time while the second tier is trusted.
 
-    def reset_stats(self) -> None: ...
+        For a cache with a time to live.
+
+        Args:
+            tier: The second tier; None for no restriction.
+        """
+
+    def reset_stats(self) -> None:
+        """Resets all counters."""
+
     def entries(self) -> list[tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]]:
-        """((args, kwargs), value) of all results, hottest first."""
+        """Returns ((args, kwargs), value) of all results, hottest first."""
 
-    def run_pending(self) -> None: ...
-    def resize(self, capacity: int, /) -> None: ...
-    def save_session(self, path: str, schema: int, /) -> SaveSession: ...
-    def load_session(self, path: str, schema: int, /) -> LoadSession: ...
-    # By (args, kwargs), which are hashed as a call's would be:
+    def run_pending(self) -> None:
+        """Performs pending maintenance."""
+
+    def resize(self, capacity: int, /) -> None:
+        """Sets the capacity, in entries or weight."""
+
+    def save_session(self, path: str, schema: int, /) -> SaveSession:
+        """Begins a save to `path`."""
+
+    def load_session(self, path: str, schema: int, /) -> LoadSession:
+        """Begins a load from `path`."""
+
+    # By (args, kwargs), which are hashed as those of a call are:
     def get(self, args: tuple[Any, ...], kwargs: dict[str, Any], default: Any = None, /) -> Any:
-        """The value if it is there; counts as a hit or miss. A remembered exception is raised."""
+        """Returns the value, or `default` if it is absent; counts as a hit or miss.
 
-    def contains(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> bool: ...
-    def set(self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any, ttl: float | None = None, /) -> None: ...
+        Raises:
+            BaseException: The cached exception of this call.
+        """
+
+    def contains(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> bool:
+        """Returns whether there is a result; counts neither as a hit nor as a miss."""
+
+    def set(self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any, ttl: float | None = None, /) -> None:
+        """Stores a result."""
+
     def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> bool:
-        """Whether it was there. A load of it that is going on does not enter the cache."""
+        """Removes a result and invalidates a load of it; returns whether there was a result."""
 
     def refresh(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any:
-        """Calls the function, stores its result, and returns it. Joins a load that is going on."""
+        """Calls the function, stores its result and returns it, joining a load in progress."""
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], refresh: bool = False, /) -> tuple[int, Any]:
-        """For `async def`: (0, value) for a hit (a remembered exception is raised); (1, Flight) for the caller that is to load, and then call
-        finish or fail; (2, Flight) for who finds a load going on; (3, value, Flight) for a hit on a value past its ttl that the caller is to
-        load anew, while the value may be served; (4, value, Flight) likewise, if the last reload of it was abandoned. With `refresh`, never a
-        hit."""
+        """Begins a call for `async def`.
+
+        Args:
+            args: The positional arguments.
+            kwargs: The keyword arguments.
+            refresh: Whether a result that is present is not a hit.
+
+        Returns:
+            (0, value) for a hit (a cached exception is raised);
+            (1, Flight) for the caller that must load, and then call finish, fail or abandon;
+            (2, Flight) for a caller that finds a load in progress;
+            (3, value, Flight) for a hit on a value past its ttl, which the caller must reload while
+            the value may be returned;
+            (4, value, Flight) for the same, if the last reload of it was abandoned.
+        """
 
 @final
 class BoundMemo:
-    """What `instance.method` is, of a function under `cached`: the package adds __self__, __func__ and the methods for users.
+    """`instance.method` of a function under `cached`.
 
-    What it has not is the function's. Compared, hashed and pickled as bound methods are.
+    The package adds __self__, __func__ and the methods for users. Other attributes are those of the
+    function. Compared, hashed and pickled as bound methods are.
     """
 
     def __init__(self, function: Callable[..., Any], instance: object, /) -> None: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
-    def function(self) -> Any: ...
-    def instance(self) -> Any: ...
+    def function(self) -> Any:
+        """Returns the cached function."""
+
+    def instance(self) -> Any:
+        """Returns the instance."""
 
 @final
 class AsyncMethod:
-    """What a coroutine method under `cached` is in its class's __dict__; its attributes are those of the coroutine function."""
+    """A coroutine method under `cached`, as it is in the `__dict__` of its class.
+
+    Its attributes are those of the coroutine function.
+    """
 
     def __init__(self, function: Callable[..., Any], /) -> None: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
 
 @final
 class Flight:
-    """A load that is going on. Made by Memo.begin and Cache.begin: one kind for its leader, who ends it once, another for who waits."""
+    """A load in progress, as Memo.begin and Cache.begin return it.
+
+    There is one kind for its leader, which ends it once, and another for callers that wait.
+    """
 
     @property
     def id(self) -> int:
-        """The load's number in this process, the same for all who have to do with it."""
+        """The number of the load in this process, the same for its leader and its waiters."""
 
     @property
     def of_task(self) -> bool:
-        """Whether a task leads the load, and not a thread."""
+        """Whether a task leads the load, rather than a thread."""
 
     def finish(self, value: Any, ttl: Any = None, /) -> None:
-        """The leader has the value: stores it, unless the key was changed meanwhile, and hands it to all who wait."""
+        """Stores the loaded value, unless the load was invalidated, and passes it to all waiters.
+
+        Called by the leader.
+
+        Args:
+            value: The value.
+            ttl: Seconds, KEEP, NEVER, or None for the ttl of the cache.
+        """
 
     def fail(self, error: BaseException, /) -> None:
-        """The leader has none: all who wait get this error. An `Exception` is remembered for negative_ttl."""
+        """Raises `error` in all waiters, and caches an `Exception` for negative_ttl.
+
+        Called by the leader.
+
+        Args:
+            error: The exception.
+        """
 
     def log_stale(self, error: BaseException, /) -> None:
-        """The leader's load failed, and its caller serves the expired value: logs that, once in a spell of failures."""
+        """Logs, once per series of failures, that the load failed and the old value is returned.
+
+        Args:
+            error: The exception of the load.
+        """
 
     def abandon(self) -> None:
-        """The leader gave up (it was cancelled, say): who waits tries again. Also what happens if a leader's Flight is dropped."""
+        """Gives the load up (because its task was cancelled, say): waiters try again.
 
-    def done(self) -> bool: ...
+        Dropping a leader's Flight does the same.
+        """
+
+    def done(self) -> bool:
+        """Returns whether the load has ended."""
+
     def result(self) -> Any:
-        """The value, or raises the error; MISSING if it was abandoned. Only when done."""
+        """Returns the value of a load that is done; MISSING if it was abandoned.
+
+        Raises:
+            BaseException: The exception of the load.
+        """
 
     def wait(self) -> Any:
-        """Blocks until done (letting other threads run), then as result()."""
+        """Blocks until the load is done, without holding the GIL; returns as `result` does."""
 
     def add_done_callback(self, callback: Callable[[], object], /) -> None:
-        """Called once when done, by whoever lands it, in its thread; at once if it is done. Under no lock."""
+        """Has `callback` called once when the load is done; immediately if it is done already.
+
+        It is called without a lock, by the thread that ends the load.
+
+        Args:
+            callback: The function.
+        """
 
 class Cache:
-    """A cache as a mapping, on the engine. May be subclassed. Weakrefs; __dict__ in subclasses.
+    """A cache as a mapping, on the engine. May be subclassed.
 
-    c[k] raises KeyError; c[k] = v, del c[k], k in c, len(c), and iteration over the keys, hottest first (as of its beginning).
+    Has weak references; subclasses have a __dict__. c[k] raises KeyError; c[k] = v, del c[k], k in
+    c, len(c), and iteration over the keys, hottest first, as of its start.
     """
 
     def __new__(
@@ -293,66 +459,151 @@ class Cache:
     def __contains__(self, key: Any, /) -> bool: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Any]: ...
-    def get(self, key: Any, default: Any = None, /) -> Any: ...
-    # A `ttl` is seconds (0.0: expired at once), KEEP, NEVER, or None for what the settings say.
-    def set(self, key: Any, value: Any, ttl: Any = None, /) -> None: ...
+    def get(self, key: Any, default: Any = None, /) -> Any:
+        """Returns the value, or `default` if the key is absent; counts as a hit or miss."""
+
+    # A `ttl` is seconds (0.0: expired immediately), KEEP, NEVER, or None for the ttl of the cache.
+    def set(self, key: Any, value: Any, ttl: Any = None, /) -> None:
+        """Sets the value for `key`."""
+
     def set_with_ttl(self, key: Any, value: Any, ttl: Any, /) -> None:
-        """None: it never expires."""
+        """Sets the value for `key`; a `ttl` of None stands for no expiration."""
 
-    def delete(self, key: Any, /) -> bool: ...
-    def add(self, key: Any, value: Any, ttl: Any = None, /) -> bool: ...
-    def touch(self, key: Any, ttl: Any = None, /) -> bool: ...
-    def peek(self, key: Any, default: Any = None) -> Any: ...
-    def pop_coldest(self) -> tuple[Any, Any] | None: ...
-    def take_expired(self) -> list[tuple[Any, Any]]: ...
-    def reset_stats(self) -> None: ...
+    def delete(self, key: Any, /) -> bool:
+        """Removes `key` and invalidates a load of it in progress; returns whether it was present.
+        """
 
-    def pop(self, key: Any, default: Any = MISSING) -> Any: ...
-    def setdefault(self, key: Any, default: Any = None) -> Any: ...
+    def add(self, key: Any, value: Any, ttl: Any = None, /) -> bool:
+        """Inserts `value` if `key` is absent; returns whether it was."""
+
+    def touch(self, key: Any, ttl: Any = None, /) -> bool:
+        """Sets the time to live of the entry, counted from now; returns whether it is present."""
+
+    def peek(self, key: Any, default: Any = None) -> Any:
+        """Returns the value, or `default`, without counting or affecting eviction."""
+
+    def pop_coldest(self) -> tuple[Any, Any] | None:
+        """Removes and returns the coldest entry; None if the cache is empty."""
+
+    def take_expired(self) -> list[tuple[Any, Any]]:
+        """Removes and returns all expired entries that are still held."""
+
+    def reset_stats(self) -> None:
+        """Resets all counters."""
+
+    def pop(self, key: Any, default: Any = MISSING) -> Any:
+        """Removes `key` and returns its value, or `default`.
+
+        Raises:
+            KeyError: The key is absent, and `default` is MISSING.
+        """
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Returns the value for `key`, after inserting `default` if it is absent."""
+
     def compute(self, key: Any, change: Callable[[Any], Any], default: Any = None, ttl: Any = ..., /) -> Any:
-        """Replaces the value by change(value), atomically (change is called again if another thread was faster). `default` stands for
-        absence; MISSING removes, as does None where that is the default. Returns what is there afterwards, or `default`."""
+        """Replaces the value by change(value), atomically.
+
+        Args:
+            key: The key.
+            change: Called with the value, or with `default` if the key is absent; called again if
+                another thread changed the value first. MISSING removes the entry, as does None
+                where that is the default.
+            default: What `change` is called with for an absent key.
+            ttl: The time to live of the new value.
+
+        Returns:
+            The value that the cache then holds, or `default`.
+        """
 
     def get_or_load(self, key: Any, loader: Callable[[Any], Any], ttl: Any = ..., /) -> Any:
-        """The value, or what loader(key) returns: one caller loads, the others wait."""
+        """Returns the value, calling loader(key) if it is absent.
+
+        Concurrent callers wait for that one load.
+
+        Args:
+            key: The key.
+            loader: Called with the key.
+            ttl: The time to live of the loaded value.
+        """
 
     def begin(self, key: Any, /) -> tuple[int, Any]:
-        """As Memo.begin."""
+        """Begins a load; returns what `Memo.begin` returns."""
 
     def get_many(self, keys: Iterable[Any], default: Any = None, /) -> list[Any]:
-        """In the order of the keys."""
+        """Returns the values in the order of `keys`, `default` for each absent key."""
 
-    def peek_with_remaining(self, key: Any, /) -> tuple[Any, float | None] | None: ...
-    def entries_with_remaining(self, at_most: bool, /) -> list[tuple[Any, Any, float | None]]: ...
+    def peek_with_remaining(self, key: Any, /) -> tuple[Any, float | None] | None:
+        """Returns the value and the seconds until it expires (None: never); None if it is absent.
+        """
+
+    def entries_with_remaining(self, at_most: bool, /) -> list[tuple[Any, Any, float | None]]:
+        """Returns (key, value, seconds until it expires) of all entries, hottest first.
+
+        Args:
+            at_most: Whether the seconds of an entry that may idle are those of its ttl alone.
+        """
+
     def items_hottest(self) -> list[tuple[Any, Any]]:
-        """All entries, hottest first. Counts nothing."""
+        """Returns all entries as (key, value), hottest first, counting no hits."""
 
     def remaining(self, key: Any) -> float | None:
-        """Seconds until its end; None without one; KeyError if it is absent."""
+        """Returns the seconds until the entry expires, None if it never does.
 
-    def stats(self) -> dict[str, int]: ...
-    def clear(self) -> None: ...
+        Raises:
+            KeyError: The key is absent.
+        """
+
+    def stats(self) -> dict[str, int]:
+        """Returns the counters by name, after pending maintenance.
+
+        They are hits, misses, insertions, evictions, expirations, rejections, loads, load_failures,
+        waits, load_time, entries, weight and capacity. hits and misses count from the last clear,
+        as those of functools do.
+        """
+
+    def clear(self) -> None:
+        """Removes all entries, and resets hits and misses."""
+
     def clear_entries(self) -> None:
-        """As clear, but the counters of hits and misses stay."""
+        """Removes all entries; the counters of hits and misses stay."""
 
     def invalidate_loads(self) -> None:
-        """As Memo.invalidate_loads."""
+        """Invalidates all loads in progress: their results are not stored, nor returned later."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
-        """As Memo.set_trust."""
+        """Restricts hits, and the joining of loads, to the time while the second tier is trusted.
 
-    def run_pending(self) -> None: ...
-    def resize(self, capacity: int, /) -> None: ...
-    def save_session(self, path: str, schema: int, /) -> SaveSession: ...
-    def load_session(self, path: str, schema: int, /) -> LoadSession: ...
+        For a cache with a time to live.
 
-# The second tier: the protocol without I/O. Times are int nanoseconds of one clock (CLOCK_BOOTTIME), passed in; `px` is milliseconds.
+        Args:
+            tier: The second tier; None for no restriction.
+        """
+
+    def run_pending(self) -> None:
+        """Performs pending maintenance."""
+
+    def resize(self, capacity: int, /) -> None:
+        """Sets the capacity, in entries or weight."""
+
+    def save_session(self, path: str, schema: int, /) -> SaveSession:
+        """Begins a save to `path`."""
+
+    def load_session(self, path: str, schema: int, /) -> LoadSession:
+        """Begins a load from `path`."""
+
+def bulk_strings(data: bytes, /) -> list[bytes | None] | None:
+    """Returns the reply in these bytes if it is a whole array of bulk strings; else None."""
+
+# The second tier: the protocol without I/O. Times are int nanoseconds of one clock
+# (CLOCK_BOOTTIME), passed in; `px` is milliseconds.
 
 @final
 class Tier2:
-    """One server (or cluster) and prefix in one process: nodes, journal, bus, generations, leases, statistics. For any thread.
+    """One server (or cluster) and prefix in one process. For any thread.
 
-    Belongs to a pid: a child process makes its own. Nothing here sends, waits, or calls Python code.
+    Has the state of nodes, journal, bus, generations and leases, and the counters. Belongs to a
+    pid: a child process creates its own. Nothing here sends, waits, or calls Python code.
     """
 
     def __new__(
@@ -367,82 +618,126 @@ class Tier2:
     ) -> Self: ...
     @property
     def trusted_until(self) -> int:
-        """Tier 1 may serve a hit only while now <= trusted_until. One atomic, read anew each time."""
+        """Tier 1 may serve a hit only while now <= trusted_until. One atomic, read each time."""
 
     @property
     def join_until(self) -> int:
-        """A caller may join another's load in flight only while now <= join_until; else it invalidates the key's loads and reads for itself."""
+        """A caller may join a load in flight only while now <= join_until.
+
+        Otherwise it invalidates the key's loads and reads for itself.
+        """
 
     def namespace(
         self,
         *,
         ttl: int,  # logical lifetime
         local_ttl: int,
-        unsynced_ttl: int,  # bound in tier 1 while the bus is not to be had
+        unsynced_ttl: int,  # bound in tier 1 while there is no bus
         stale_while_revalidate: int = 0,
         stale_if_error: int = 0,
         lease: int = 1_500_000_000,
         lease_wait: int = 0,  # 0: without bound
         load_timeout: int = 60_000_000_000,
         early_reload: float = 0.0,  # XFetch's beta; 0: never before the soft end
-    ) -> Namespace: ...
+    ) -> Namespace:
+        """Returns a new cache on this tier. Durations are in nanoseconds."""
+
     # Nodes: 0 for a single server; a number per master of a cluster, chosen by the caller.
     def probed(
         self, node: int, identity: bytes, server_ms: int, sent: int, now: int, fence: bool, canary_prefix: bytes, /
     ) -> int:
-        """A new connection of `node` answered INFO and TIME. Returns the epoch, which the connection keeps and passes with its replies.
+        """Reports that a new connection of `node` answered INFO and TIME.
 
-        `identity` is run_id + master_replid; `fence`: CLIENT KILL ID is allowed and reaches the server itself. `canary_prefix` names this
-        process's canaries on that node, outside the prefix of the entries.
+        Args:
+            node: The number of the server.
+            identity: run_id + master_replid.
+            server_ms: The server's time in milliseconds.
+            sent: When the commands were sent.
+            now: The current time.
+            fence: Whether CLIENT KILL ID is allowed and reaches the server itself.
+            canary_prefix: The prefix of this process's canaries on that node, outside the prefix of
+                the entries.
+
+        Returns:
+            The epoch, which the connection keeps and passes with its replies.
         """
 
-    def probe_failed(self, node: int, kind: int, now: int, /) -> None: ...
-    def epoch(self, node: int, /) -> int:
-        """The node's current epoch (0: not probed). A connection of another epoch must be closed, not used."""
+    def probe_failed(self, node: int, kind: int, now: int, /) -> None:
+        """Reports that `node` could not be probed."""
 
-    def is_up(self, node: int, /) -> bool: ...
-    # The background thread (one per process; no user call waits for it):
+    def epoch(self, node: int, /) -> int:
+        """Returns the node's current epoch (0: not probed).
+
+        A connection of another epoch must be closed, not used.
+        """
+
+    def joined(self, node: int, now: int, /) -> None:
+        """Reports that `node` joined the cluster after the others were known."""
+
+    def set_serving(self, node: int, serving: bool, now: int, /) -> None:
+        """Reports whether `node` serves slots of the cluster."""
+
+    def is_up(self, node: int, /) -> bool:
+        """Returns whether the node answers."""
+
+    # The background thread (one per server; no user call waits for it):
     def background(self, node: int, now: int, /) -> int:
-        """What to do next for `node`: one of Tier2.SLEEP, PROBE, CONNECT, CLOSE, CANARY, PING, CLEAR, DROP_LOADS, OPERATE. Its operands: below."""
+        """Returns the next action for `node`, whose operands are below.
+
+        It is one of Tier2.SLEEP, PROBE, CONNECT, CLOSE, CANARY, PING, CLEAR, DROP_LOADS and
+        OPERATE.
+        """
 
     def background_until(self, node: int, /) -> int:
-        """SLEEP: until when, or until a message of the tracking connection."""
+        """Returns, for SLEEP, until when to sleep unless the tracking connection has a message."""
 
     def background_number(self, node: int, /) -> int:
-        """CANARY, PING: the number."""
+        """Returns, for CANARY and PING, the number."""
 
-    def canary_key(self, node: int, /) -> bytes: ...
+    def canary_key(self, node: int, /) -> bytes:
+        """Returns the key of the canary."""
+
     def background_operation(self, node: int, now: int, /) -> Operation | None:
-        """OPERATE: a renewal of a lease, or a replay of the journal, to be driven as any other operation. None: it is no longer due."""
+        """Returns, for OPERATE, the operation to drive; None if it is no longer due.
+
+        It is a renewal of a lease, or a replay of the journal.
+        """
 
     def connected(self, node: int, now: int, /) -> None:
-        """CONNECT: the tracking connection is subscribed."""
+        """Reports, for CONNECT, that the tracking connection is subscribed."""
 
     def disconnected(self, node: int, now: int, /) -> None:
-        """CONNECT failed, or the tracking connection broke, was refused, or was closed."""
+        """Reports that CONNECT failed, or that the tracking connection ended."""
 
-    def canary_written(self, node: int, number: int, epoch: int, now: int, /) -> None: ...
-    def canary_failed(self, node: int, number: int, kind: int, now: int, /) -> None: ...
+    def canary_written(self, node: int, number: int, epoch: int, now: int, /) -> None:
+        """Reports that a canary was written."""
+
+    def canary_failed(self, node: int, number: int, kind: int, now: int, /) -> None:
+        """Reports that a canary could not be written."""
+
     def pong(self, node: int, number: int, now: int, /) -> None:
-        """The tracking connection answered PING, and every message before it was passed to `messages`."""
+        """Reports that the tracking connection answered PING, after all earlier messages."""
 
     def cleared(self, node: int, now: int, /) -> None:
-        """CLEAR: tier 1 is empty, and all its loads in flight are invalidated."""
+        """Reports, for CLEAR, that tier 1 is empty and all its loads in flight are invalidated."""
 
     def loads_dropped(self, node: int, now: int, /) -> None:
-        """DROP_LOADS: all loads in flight are invalidated; entries stay."""
+        """Reports, for DROP_LOADS, that all loads in flight are invalidated; entries stay."""
 
     def messages(self, node: int, keys: list[bytes], now: int, /) -> list[bytes]:
-        """Invalidations, in their order. Returns those that tier 1 must act on: remove the key, invalidate its loads, wake its waiters.
+        """Applies invalidations, in their order; returns those that tier 1 must act on.
 
-        A generation key among them: clear what belongs to it (of a tag: at least the entries with that tag). Canaries are consumed. Then
-        call `background`.
+        Tier 1 removes each returned key, invalidates its loads and wakes its waiters. For a
+        generation key it clears what belongs to it (for a tag: at least the entries with that tag).
+        Canaries are consumed. Call `background` afterwards.
         """
 
     def flushed(self, node: int, now: int, /) -> None:
-        """The null message of FLUSHALL or FLUSHDB."""
+        """Reports the null message of FLUSHALL or FLUSHDB."""
 
-    def stats(self, now: int, /) -> dict[str, Any]: ...
+    def stats(self, now: int, /) -> dict[str, Any]:
+        """Returns the state and the counters by name."""
+
     SLEEP: int
     PROBE: int
     """Connect, or take a connection, send INFO and TIME, call `probed` or `probe_failed`."""
@@ -453,7 +748,8 @@ class Tier2:
     CANARY: int
     """SET canary_key '' PX 30000 on a data connection; `canary_written` or `canary_failed`."""
     PING: int
-    """PING on the tracking connection; `pong` when it is answered, `disconnected` when it fails. Do not wait for the answer elsewhere."""
+    """PING on the tracking connection; `pong` when it is answered, `disconnected` when it fails.
+    The answer arrives among the messages."""
     CLEAR: int
     """Empty tier 1 of all namespaces, and invalidate all loads in flight; `cleared`."""
     DROP_LOADS: int
@@ -461,7 +757,8 @@ class Tier2:
     OPERATE: int
     # Kinds of errors, for `failed`, `probe_failed` and `canary_failed`:
     TIMEOUT: int
-    """After the first byte was sent, or with that unknown: the outcome is unknown. Also a cancelled call, and a connection that broke."""
+    """After the first byte was sent, or with that unknown: the outcome is unknown. Also a cancelled
+    call, and a connection that broke."""
     NOT_SENT: int
     REFUSED: int
     """The connection could not be opened, or was reset before anything was sent."""
@@ -477,67 +774,121 @@ class Tier2:
 
 @final
 class Namespace:
-    """One cache on a Tier2: its settings, its generation, its statistics."""
+    """One cache on a Tier2: its settings, its generations and its counters."""
 
-    def set_generation(self, node: int, key: bytes, /) -> None:
-        """The key of the namespace's generation on `node` (in a cluster one per master, tagged into one of its slots).
+    def set_generations(self, keys: list[bytes], /) -> None:
+        """Sets the keys of the namespace's generations: one, or in a cluster one per range of
+        slots.
 
-        That of a tag is this key + b":" + the tag. Before the first operation on that node.
+        The generation key of a tag is this key + b":" + the tag. Called before the first operation.
         """
 
-    # `tags` are names, at most 255 bytes each, 16 of them. They are carried in the frame: a reader need not know them.
+    # `tags` are at most 16 names of at most 255 bytes each. The frame has them: a reader need not
+    # know them.
     def read(self, key: bytes, node: int, now: int, load: bool, tags: tuple[bytes, ...] = (), /) -> Operation:
-        """get (load=False) or get_or_load (load=True). Started: see its `action`."""
+        """Returns a started read: get (load=False) or get_or_load (load=True). See its `action`."""
+
+    def read_many(
+        self, keys: list[bytes], node: int, now: int, load: bool, tags: tuple[bytes, ...] = (), /
+    ) -> Reads:
+        """Returns started reads of many keys on one node."""
 
     def write(self, key: bytes, node: int, now: int, ttl: int, tags: tuple[bytes, ...] = (), /) -> Operation:
-        """set. Started."""
+        """Returns a started set."""
 
     def remove(self, key: bytes, node: int, now: int, /) -> Operation:
-        """delete, invalidate."""
+        """Returns a started delete."""
 
     def expire(self, key: bytes, node: int, now: int, /) -> Operation:
-        """The soft invalidation: the old value may be served stale while one caller reloads."""
+        """Returns a started soft invalidation: the old value may be returned while one caller
+        reloads.
+        """
 
     def touch(self, key: bytes, node: int, now: int, ttl: int, /) -> Operation:
-        """DONE: `stored` says whether there was a live value."""
+        """Returns a started touch. At DONE, `stored` is whether there was a live value."""
 
     def bump(self, tag: bytes | None, node: int, now: int, /) -> Operation:
-        """clear() (None) or invalidate_tag(), on one node: once per master of a cluster."""
+        """Returns a started clear() (tag None) or invalidate_tag(), on one node of a cluster."""
 
     def direct(self, key: bytes, node: int, now: int, /) -> Operation:
-        """A command of the caller's own on tier 2 alone (a counter): action DIRECT, then DONE, or UNCONFIRMED where its outcome is unknown."""
+        """Returns a started command of the caller's own on tier 2 alone (a counter).
 
-    def stats(self) -> dict[str, Any]: ...
+        Its actions are DIRECT, then DONE, or UNCONFIRMED where its outcome is unknown.
+        """
+
+    def stats(self) -> dict[str, Any]:
+        """Returns the counters by name."""
+
+@final
+class Reads:
+    """Started reads of many keys on one node, which one MGET may answer."""
+
+    def are_gets(self) -> bool:
+        """Returns whether GET is the action of all reads."""
+
+    def replies(self, now: int, epoch: int, replies: list[Any], /) -> list[Any]:
+        """Reports the replies of an MGET.
+
+        Returns:
+            For each key (payload, flags, codec, keep_until) of a hit, None if the key is absent,
+            and False for a read that must be taken and driven by itself.
+        """
+
+    def take(self, at: int, /) -> Operation:
+        """Returns the read of the key with this index, to be driven by itself."""
 
 @final
 class Operation:
-    """One operation, owned by its caller: perform `action`, report, perform the next one. Not for two threads at once.
+    """One operation, owned by its caller: perform `action`, report, perform the next one.
 
-    Dropping it before its end is safe: what was sent without an answer counts as unknown.
+    Not for two threads at a time. Dropping it before its end is safe: what was sent without an
+    answer counts as unknown.
     """
 
     @property
     def action(self) -> int: ...
     def step(self, now: int, /) -> int:
-        """The local action (DROP_LOCAL, WAIT, PROBE) is done. Returns the next action, as all of these do."""
+        """Reports that the local action (DROP_LOCAL, WAIT, PROBE) is done; returns the next action.
+
+        The other reports return the next action, too.
+        """
 
     def sending(self, connection: int, /) -> None:
-        """Before the bytes of PUT leave: the CLIENT ID of the connection (0: unknown)."""
+        """Reports, before the bytes of PUT are sent, the CLIENT ID of the connection (0: unknown).
+        """
 
     def reply(self, now: int, epoch: int, data: bytes | bool | None, /) -> int:
-        """The server's answer, and the epoch of the connection that brought it."""
+        """Reports the server's answer, and the epoch of the connection that received it."""
 
-    def reply_claim(self, now: int, epoch: int, won: bool, data: bytes | None, /) -> int: ...
-    def failed(self, now: int, kind: int, /) -> int: ...
+    def reply_claim(self, now: int, epoch: int, won: bool, data: bytes | None, /) -> int:
+        """Reports the answers to CLAIM."""
+
+    def failed(self, now: int, kind: int, /) -> int:
+        """Reports that a command failed."""
+
     def loaded(self, now: int, ttl: int, kind: int = 1, /) -> int:
-        """LOAD: the loader returned. ttl 0: the namespace's. Kinds: VALUE, NEGATIVE ("there is none"), LOCAL (too large or not encodable)."""
+        """Reports, for LOAD, that the loader returned.
 
-    def load_failed(self, now: int, /) -> int: ...
+        Args:
+            now: The current time.
+            ttl: The value's ttl; 0 for that of the namespace.
+            kind: VALUE, NEGATIVE ("there is none") or LOCAL (too large or not encodable).
+        """
+
+    def load_failed(self, now: int, /) -> int:
+        """Reports, for LOAD, that the loader raised."""
+
     def reject(self, now: int, /) -> int:
-        """HIT, NEGATIVE_HIT or STALE whose payload cannot be used (codec, MAC, flags): counted, a miss."""
+        """Reports that the payload of HIT, NEGATIVE_HIT or STALE cannot be used: counted, a miss.
+        """
 
     def head(self, flags: int, codec: int, /) -> bytes:
-        """FILL, PUT: the frame is head + payload (+ MAC). `flags` are 16 bits of the caller's."""
+        """Returns, for FILL and PUT, the head of the frame: head + payload (+ MAC).
+
+        Args:
+            flags: 16 bits of the caller's.
+            codec: The number of the codec.
+        """
 
     # Operands of the action:
     @property
@@ -550,23 +901,28 @@ class Operation:
 
     @property
     def target(self) -> bytes:
-        """The key that the command names; mostly `key`."""
+        """The key that the command names; usually `key`."""
 
     @property
     def expected(self) -> bytes: ...
     @property
     def frame(self) -> bytes:
-        """ACQUIRE, SWAP, CLAIM: the new value. BUMP, READ_GENERATION, EXPIRE, TOUCH: 16 bytes of stamp."""
+        """ACQUIRE, SWAP, CLAIM: the new value. BUMP, READ_GENERATION, EXPIRE, TOUCH: 16 bytes of
+        stamp.
+        """
 
     @property
     def px(self) -> int: ...
     @property
     def not_after(self) -> int:
-        """PUT: server time in ms after which the server must refuse it (a script), 0 for a plain SET."""
+        """PUT: server time in ms after which the server must refuse it (a script); 0: plain SET."""
 
     @property
     def soft_end(self) -> int:
-        """TOUCH, EXPIRE: the new soft end, server ms: 8 bytes, little endian, at offset 24 of the frame (the stamp: 16 at offset 4)."""
+        """TOUCH, EXPIRE: the new soft deadline in server ms.
+
+        8 bytes, little endian, at offset 24 of the frame (the stamp: 16 bytes at offset 4).
+        """
 
     @property
     def connection(self) -> int:
@@ -578,12 +934,13 @@ class Operation:
 
     @property
     def limited(self) -> bool:
-        """LOAD: without a lease (tier 2 is down, or the key is journalled): at most `max_loads` at once."""
+        """LOAD: without a lease (tier 2 is down, or the key is journalled): at most `max_loads`
+        concurrently."""
 
     # Results:
     @property
     def offset(self) -> int:
-        """HIT, STALE: where the payload (and a MAC behind it) begins in the reply."""
+        """HIT, STALE: where the payload (and a MAC after it) begins in the reply."""
 
     @property
     def flags(self) -> int: ...
@@ -591,41 +948,48 @@ class Operation:
     def codec(self) -> int: ...
     @property
     def keep_until(self) -> int:
-        """HIT, NEGATIVE_HIT, DELIVER, DONE: tier 1 keeps the value until then, if its mark is whole; 0: nowhere."""
+        """HIT, NEGATIVE_HIT, DELIVER, DONE: until when tier 1 may store the value, if its load was
+        not invalidated; 0: not at all."""
 
     @property
     def stored(self) -> bool:
-        """DELIVER, DONE: tier 2 confirmed it, and the generations are the present ones as far as is known.
+        """DELIVER, DONE: tier 2 confirmed it, and the generations are the current ones as far as
+        known.
 
-        Who joined a mark of FILL or PUT gets the value only then, and else tries again.
+        Only then callers that joined a mark of FILL or PUT get the value; otherwise they try again.
         """
 
     @property
     def stale(self) -> bool:
-        """LOAD: the last reply's payload may be served now, while this load runs (`offset`, `flags`, `codec`)."""
+        """LOAD: the payload of the last reply may be served while this load runs (`offset`,
+        `flags`, `codec`)."""
 
     VALUE: int
     NEGATIVE: int
     LOCAL: int
-    # Commands, one key each. (*): open a new mark in tier 1 first.
+    # Commands, one key each. (*): begin a new load (mark) in tier 1 first.
     GET: int
     """(*) GET target -> bytes | None."""
     ACQUIRE: int
     """SET target frame NX GET PX px -> the old value: bytes | None."""
     SWAP: int
-    """Script: if the first 24 bytes of target (all of a shorter value) are `expected`: SET target frame PX px -> bool."""
+    """Script: if the first 24 bytes of target (all of a shorter value) are `expected`:
+    SET target frame PX px -> bool."""
     FILL: int
     """(*) The same with head() + payload as the new value -> bool."""
     PUT: int
-    """(*) SET target head() + payload PX px -> True; with `not_after` a script -> bool. Call `sending` first."""
+    """(*) SET target head() + payload PX px -> True; with `not_after` a script -> bool.
+    Call `sending` first."""
     RELEASE: int
     """Script: if target is `expected`: UNLINK -> bool."""
     REMOVE: int
     """Script: if UNLINK target == 0: SET target ''; UNLINK target -> True."""
     EXPIRE: int
-    """Script: a value frame: stamp and soft end overwritten, TTL kept; else as REMOVE -> True."""
+    """Script: of a value frame, overwrite stamp and soft deadline and keep the TTL; else as REMOVE
+    -> True."""
     TOUCH: int
-    """Script: if the first 24 bytes are `expected`: stamp and soft end overwritten, PEXPIRE px -> bool."""
+    """Script: if the first 24 bytes are `expected`: overwrite stamp and soft deadline, PEXPIRE px
+    -> bool."""
     BUMP: int
     """SET target frame -> True."""
     READ_GENERATION: int
@@ -633,7 +997,8 @@ class Operation:
     CLAIM: int
     """(*) Pipeline: SET target frame NX PX px; GET key -> reply_claim(bool, bytes | None)."""
     FENCE: int
-    """CLIENT KILL ID connection, through another connection to the same node -> True (also for 0 killed)."""
+    """CLIENT KILL ID connection, through another connection to the same node -> True (also if it
+    killed none)."""
     DIRECT: int
     # Local actions.
     PROBE: int
@@ -641,21 +1006,24 @@ class Operation:
     LOAD: int
     """Call the loader, then `loaded` or `load_failed`."""
     WAIT: int
-    """Until `until`, a message for the key, or the end of another operation of this process on it; then step. Never while this caller
-    leads another key (an operation at LOAD or FILL): finish all those first."""
+    """Wait until `until`, a message for the key, or the end of another operation of this process on
+    it; then step. Never while this caller leads another key (an operation at LOAD or FILL): finish
+    those first."""
     DROP_LOCAL: int
-    """Remove the key from tier 1 and invalidate its loads in flight (of a bump: all that carries the generation); then step."""
+    """Remove the key from tier 1 and invalidate its loads in flight (of a bump: all entries and
+    loads of the generation); then step."""
     # Ends.
     HIT: int
     NEGATIVE_HIT: int
     STALE: int
-    """Serve the reply's payload; keep it nowhere."""
+    """Serve the payload of the reply, and store it nowhere."""
     MISS: int
     DELIVER: int
-    """The loaded value goes to those who waited, and into tier 1 until keep_until."""
+    """The waiters get the loaded value, and tier 1 stores it until keep_until."""
     FAILED: int
-    """The loader's error."""
+    """The loader raised."""
     DONE: int
-    """Confirmed. Of a set: remove the key and invalidate every load but the own mark, then insert under it until keep_until."""
+    """Confirmed. Of a set: remove the key and invalidate every load but the own mark, then insert
+    by that mark until keep_until."""
     UNCONFIRMED: int
     """Journalled (DIRECT: unknown). `strict` raises."""

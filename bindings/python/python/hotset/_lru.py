@@ -1,4 +1,4 @@
-"""functools.lru_cache and functools.cache, signatures and semantics included, on the native part."""
+"""`lru_cache` and `cache` with the signatures and semantics of functools, on the native part."""
 
 from collections.abc import Callable, Hashable
 from functools import update_wrapper
@@ -12,7 +12,14 @@ _P = ParamSpec("_P")
 
 
 class CacheInfo(NamedTuple):
-    """What `cache_info()` of a function under `lru_cache` returns, as with functools."""
+    """The result of `cache_info()` of a function under `lru_cache`, as of functools.
+
+    Attributes:
+        hits: Calls that found a result.
+        misses: Calls that called the function.
+        maxsize: The capacity in results; None without a bound.
+        currsize: The number of results that are held.
+    """
 
     hits: int
     misses: int
@@ -23,14 +30,22 @@ class CacheInfo(NamedTuple):
 if TYPE_CHECKING:
 
     class LruCached(Generic[_R]):
-        """A function under `lru_cache`, typed as functools' is."""
+        """A function under `lru_cache`, typed as that of functools is."""
 
         __wrapped__: Callable[..., _R]
 
         def __call__(self, *args: Hashable, **kwargs: Hashable) -> _R: ...
-        def cache_info(self) -> CacheInfo: ...
-        def cache_clear(self) -> None: ...
-        def cache_parameters(self) -> dict[str, Any]: ...
+        def cache_info(self) -> CacheInfo:
+            """Returns hits, misses, capacity and size."""
+            ...
+
+        def cache_clear(self) -> None:
+            """Removes all results, and resets hits and misses to 0."""
+            ...
+
+        def cache_parameters(self) -> dict[str, Any]:
+            """Returns `maxsize` and `typed`."""
+            ...
 
 
 def _decorated(function: Callable[..., _R], maxsize: int | None, typed: bool) -> "LruCached[_R]":
@@ -48,18 +63,29 @@ def lru_cache(
 @overload
 def lru_cache(maxsize: Callable[..., _R], typed: bool = False) -> "LruCached[_R]": ...
 def lru_cache(maxsize: Any = 128, typed: Any = False) -> Any:
-    """functools.lru_cache: keeps the results of the `maxsize` calls that were made most recently.
+    """Caches the results of the `maxsize` most recent calls, as functools.lru_cache does.
 
     Signature, semantics, order of eviction and error texts are those of functools: swap the import.
 
-    >>> from hotset import lru_cache
-    >>> @lru_cache(maxsize=32)
-    ... def fib(n: int) -> int:
-    ...     return n if n < 2 else fib(n - 1) + fib(n - 2)
-    >>> fib(30)
-    832040
-    >>> fib.cache_info()
-    CacheInfo(hits=28, misses=31, maxsize=32, currsize=31)
+    Args:
+        maxsize: The capacity in results; None for no bound. Or the function to decorate.
+        typed: Whether 3 and 3.0 are different arguments.
+
+    Returns:
+        A decorator, or the decorated function.
+
+    Raises:
+        TypeError: `maxsize` is neither an integer, a callable nor None.
+
+    Example:
+        >>> from hotset import lru_cache
+        >>> @lru_cache(maxsize=32)
+        ... def fib(n: int) -> int:
+        ...     return n if n < 2 else fib(n - 1) + fib(n - 2)
+        >>> fib(30)
+        832040
+        >>> fib.cache_info()
+        CacheInfo(hits=28, misses=31, maxsize=32, currsize=31)
     """
     if isinstance(maxsize, int):
         maxsize = max(maxsize, 0)
@@ -76,15 +102,22 @@ def lru_cache(maxsize: Any = 128, typed: Any = False) -> Any:
 
 
 def cache(user_function: Callable[..., _R], /) -> "LruCached[_R]":
-    """functools.cache: keeps the results of all calls.
+    """Caches the results of all calls without a bound, as functools.cache does.
 
-    >>> from hotset import cache
-    >>> @cache
-    ... def square(n: int) -> int:
-    ...     return n * n
-    >>> [square(3), square(3)]
-    [9, 9]
-    >>> square.cache_info()
-    CacheInfo(hits=1, misses=1, maxsize=None, currsize=1)
+    Args:
+        user_function: The function to decorate.
+
+    Returns:
+        The decorated function.
+
+    Example:
+        >>> from hotset import cache
+        >>> @cache
+        ... def square(n: int) -> int:
+        ...     return n * n
+        >>> [square(3), square(3)]
+        [9, 9]
+        >>> square.cache_info()
+        CacheInfo(hits=1, misses=1, maxsize=None, currsize=1)
     """
     return lru_cache(maxsize=None)(user_function)

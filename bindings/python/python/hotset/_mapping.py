@@ -5,11 +5,11 @@ from functools import partial
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar, cast, overload
 
-from hotset import _flights, _hotset, _snapshot
-from hotset._codecs import CodecName, Schema, Serializer, codec_of, to_be_loaded, to_be_saved
+from hotset import _async_loads, _hotset, _snapshot
+from hotset._codecs import CodecName, Schema, Serializer, codec_of, codecs_for_load, codec_for_save
 from hotset._hotset import KEEP
 from hotset._registry import register
-from hotset._settings import Cause, Policy, Seconds, Ttl, bound, checked, plain, ttl_of, weigher_of
+from hotset._settings import Cause, Policy, Seconds, Ttl, checked_bound, checked_settings, unwrap_ttl, ttl_of, weigher_of
 from hotset._snapshot import Path, path_of
 from hotset._stats import Stats, stats_of
 
@@ -29,7 +29,7 @@ class _Keys(KeysView[K]):
 
 
 class _Items(ItemsView[K, V]):
-    """The entries of a cache as of the beginning of an iteration, hottest first. They count as no hits."""
+    """The entries of a cache as of the start of an iteration, hottest first, counting no hits."""
 
     _mapping: "Cache[K, V]"
 
@@ -41,7 +41,7 @@ class _Items(ItemsView[K, V]):
 
 
 class _Values(ValuesView[V]):
-    """The values of a cache as of the beginning of an iteration, hottest first. They count as no hits."""
+    """The values of a cache as of the start of an iteration, hottest first, counting no hits."""
 
     _mapping: "Cache[Any, V]"
 
@@ -72,8 +72,20 @@ def settings_of(
     negative_ttl: Any = None,
     timer: Any = None,
 ) -> dict[str, Any]:
-    """The settings of a cache, checked, with their defaults."""
-    return checked(
+    """Returns the settings of a `Cache`, validated, with their defaults.
+
+    Args:
+        maxsize, policy, ttl, tti, jitter: As of `Cache`.
+        weigher, max_weight, on_removal, negative_ttl, timer: As of `Cache`.
+
+    Returns:
+        The settings by name.
+
+    Raises:
+        TypeError: A setting is of the wrong type.
+        ValueError: A setting is out of its range, or conflicts with another one.
+    """
+    return checked_settings(
         maxsize=maxsize,
         policy=policy,
         ttl=ttl,
@@ -88,32 +100,52 @@ def settings_of(
 
 
 class Cache(_hotset.Cache, MutableMapping[K, V]):
-    """A mapping that holds so many entries at most, and forgets them when their time is over.
+    """A mapping with a bounded number of entries, which expire.
 
-    >>> import hotset
-    >>> prices: hotset.Cache[str, float] = hotset.Cache(maxsize=10_000, ttl=60)
-    >>> prices["tea"] = 3.2
-    >>> prices["tea"], prices.get("ice")
-    (3.2, None)
-    >>> prices.get_or_load("rum", lambda key: len(key) * 1.5)
-    4.5
-    >>> sorted(prices)
-    ['rum', 'tea']
+    Every method may be called from any thread, and is atomic unless stated otherwise. A lookup, an
+    insertion and a removal are O(1). Iteration yields the entries as of its start, hottest first.
+    `==` compares with other mappings by content, as that of dict does; so a cache is not hashable.
 
-    The settings are those of `hotset.cached`, but: on_removal is called with key, value and the cause: "expired", "size", "explicit" or
-    "replaced". A weigher of two arguments is called with key and value. A subclass may have a `__missing__(key)`, as of dict.
+    The settings are taken by `__new__`: a subclass with an `__init__` of its own must override
+    that, too. A subclass may have a `__missing__(key)`, as of dict.
 
-    Every call may be made from any thread, each is atomic. Iteration goes through what was there when it began, hottest first. `==` compares
-    with other mappings by content, as dict's does; so a cache is not hashable.
-
-    The settings are taken by `__new__`: a subclass with an `__init__` of its own overrides that, too.
+    Args:
+        maxsize: The capacity in entries, 1,024 by default; None for no bound.
+        policy: Which entries stay: "tinylfu", "lru", "lfu", "fifo" or "random".
+        ttl: Seconds (or a timedelta) until an entry expires, counted from its insertion or from the
+            last replacement of its value.
+        tti: Seconds (or a timedelta) until an entry expires, counted from its last use.
+        jitter: The fraction of its ttl, from 0 to less than 1, by which an entry may expire
+            earlier, at random.
+        weigher: Returns the weight of an entry: called with the value, or with key and value if it
+            takes two arguments. Requires `max_weight`.
+        max_weight: The capacity in weight, instead of `maxsize`.
+        on_removal: Called as `on_removal(key, value, cause)` after an entry was removed; the cause
+            is "expired", "size", "explicit" or "replaced".
+        negative_ttl: Seconds for which an exception of a loader is cached and raised again, as a
+            copy each time.
+        timer: Called in place of the system's monotonic clock, for tests; returns seconds.
+        name: The name of the cache in `hotset.caches()`.
 
     Raises:
         TypeError: A setting is of the wrong type.
-        ValueError: A setting is out of its range, or does not go together with another one.
-        MemoryError: There is no memory for a table of `maxsize` entries. (Up to 2**26 entries it is allocated when the cache is made.)
-        RuntimeError: No cache can be built in this process: its allocator returns pointers with a tag in their upper 16 bits.
+        ValueError: A setting is out of its range, or conflicts with another one.
+        MemoryError: There is no memory for a table of `maxsize` entries. (Up to 2**26 entries it is
+            allocated when the cache is created.)
+        RuntimeError: No cache can be created in this process: its allocator returns pointers with a
+            tag in their upper 16 bits.
         OSError: The operating system refused a thread that a setting needs.
+
+    Example:
+        >>> import hotset
+        >>> prices: hotset.Cache[str, float] = hotset.Cache(maxsize=10_000, ttl=60)
+        >>> prices["tea"] = 3.2
+        >>> prices["tea"], prices.get("ice")
+        (3.2, None)
+        >>> prices.get_or_load("rum", lambda key: len(key) * 1.5)
+        4.5
+        >>> sorted(prices)
+        ['rum', 'tea']
     """
 
     __slots__ = ("_first_settings", "_name", "_settings")
@@ -157,12 +189,15 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         return self
 
     def __init_subclass__(cls) -> None:
+        """Raises a TypeError for a subclass whose `__init__` would take settings that `__new__`
+        refuses.
+        """
         super().__init_subclass__()
         if "__init__" in vars(cls) and cls.__new__ is cast(Any, Cache).__new__:
-            raise TypeError(f"{cls.__name__} has an __init__, but no __new__: a hotset.Cache takes its settings there")
+            raise TypeError(f"{cls.__name__} has an __init__, but no __new__: a hotset.Cache takes its settings in __new__")
 
     if TYPE_CHECKING:
-        # These are the native part's; here their types are told.
+        # The native part implements these; here are their types.
         def __getitem__(self, key: K, /) -> V: ...
         def __setitem__(self, key: K, value: V, /) -> None: ...
         def __delitem__(self, key: K, /) -> None: ...
@@ -171,31 +206,98 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         def get(self, key: K, default: None = None, /) -> V | None: ...
         @overload
         def get(self, key: K, default: V | D, /) -> V | D: ...
-        def get(self, key: Any, default: Any = None, /) -> Any: ...
+        def get(self, key: Any, default: Any = None, /) -> Any:
+            """Returns the value for `key`, or `default` if the key is absent or expired.
+
+            Args:
+                key: The key.
+                default: What is returned for an absent key.
+
+            Returns:
+                The value, or `default`. Counts as a hit or a miss.
+            """
+            ...
+
         @overload  # type: ignore[override]  # the native default is private
         def pop(self, key: K) -> V: ...
         @overload
         def pop(self, key: K, default: V | D) -> V | D: ...
-        def pop(self, key: Any, default: Any = ...) -> Any: ...
-        def setdefault(self, key: K, default: V) -> V: ...  # type: ignore[override]
-        def remaining(self, key: K) -> float | None: ...
-        def items_hottest(self) -> list[tuple[K, V]]: ...
+        def pop(self, key: Any, default: Any = ...) -> Any:
+            """Removes `key` and returns its value, or `default` if the key is absent.
+
+            Args:
+                key: The key.
+                default: What is returned for an absent key.
+
+            Returns:
+                The value, or `default`.
+
+            Raises:
+                KeyError: The key is absent, and there is no `default`.
+            """
+            ...
+
+        def setdefault(self, key: K, default: V) -> V:  # type: ignore[override]
+            """Returns the value for `key`, after inserting `default` if the key is absent.
+
+            Args:
+                key: The key.
+                default: The value for an absent key.
+
+            Returns:
+                The value that the cache then holds.
+            """
+            ...
+
+        def remaining(self, key: K) -> float | None:
+            """Returns the seconds until the entry of `key` expires, or None if it never does.
+
+            Args:
+                key: The key.
+
+            Returns:
+                Seconds, or None. Counts neither as a hit nor as a miss.
+
+            Raises:
+                KeyError: The key is absent or expired.
+            """
+            ...
+
+        def items_hottest(self) -> list[tuple[K, V]]:
+            """Returns all entries as (key, value), hottest first, counting no hits. O(n)."""
+            ...
+
         @overload
         def peek(self, key: K, default: None = None) -> V | None: ...
         @overload
         def peek(self, key: K, default: V | D) -> V | D: ...
-        def peek(self, key: Any, default: Any = None) -> Any: ...
+        def peek(self, key: Any, default: Any = None) -> Any:
+            """Returns the value for `key`, or `default`, without counting or affecting eviction.
+
+            Args:
+                key: The key.
+                default: What is returned for an absent key.
+
+            Returns:
+                The value, or `default`.
+            """
+            ...
 
     # --- One entry.
 
     def set(self, key: K, value: V, ttl: Ttl = ...) -> None:
-        """Sets the key's value, for `ttl`.
+        """Sets the value for `key`, with a time to live of its own.
 
         Args:
             key: The key.
-            value: Its value.
-            ttl: Seconds or a timedelta until the entry expires: 0 or less means that it has expired already. None: it never expires.
-                `...`: as the cache's settings say, as c[key] = value does. KEEP: when the entry would that is replaced.
+            value: The value.
+            ttl: Seconds or a timedelta until the entry expires: 0 or less for an entry that has
+                expired already, None for one that never expires, `...` for the ttl of the cache, as
+                with c[key] = value, and KEEP for the deadline of the entry that is replaced.
+
+        Raises:
+            TypeError: `ttl` is of the wrong type.
+            ValueError: `ttl` is not a number.
 
         Example:
             >>> import hotset
@@ -208,22 +310,57 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         super().set(key, value, ttl_of(ttl))
 
     def set_with_ttl(self, key: K, value: V, ttl: Ttl) -> None:
-        """Like `set`, where the time to live must be given."""
+        """Sets the value for `key`, where the time to live must be given.
+
+        Args:
+            key: The key.
+            value: The value.
+            ttl: As for `set`.
+        """
         super().set(key, value, ttl_of(ttl))
 
     def add(self, key: K, value: V, ttl: Ttl = ...) -> bool:
-        """Sets the key's value if the key is absent, atomically; returns whether it was. `ttl`: as for `set`."""
+        """Inserts `value` if `key` is absent or expired, atomically.
+
+        Args:
+            key: The key.
+            value: The value.
+            ttl: As for `set`.
+
+        Returns:
+            Whether the value was inserted.
+
+        Example:
+            >>> import hotset
+            >>> locks: hotset.Cache[str, int] = hotset.Cache(100)
+            >>> locks.add("job", 1), locks.add("job", 2)
+            (True, False)
+        """
         return super().add(key, value, ttl_of(ttl))
 
     def touch(self, key: K, ttl: Ttl = ...) -> bool:
-        """Gives the key's entry another time to live, from now on; returns whether the key is there. `ttl`: as for `set`.
+        """Sets the time to live of the entry of `key`, counted from now.
 
-        The value stays the same object, and on_removal is not called.
+        The value stays the same object, and `on_removal` is not called.
+
+        Args:
+            key: The key.
+            ttl: As for `set`.
+
+        Returns:
+            Whether the key is present.
         """
         return super().touch(key, ttl_of(ttl))
 
     def delete(self, key: K) -> bool:
-        """Removes the key; returns whether it was there. A load of it that is in progress does not enter the cache."""
+        """Removes `key`, and invalidates a load of it in progress.
+
+        Args:
+            key: The key.
+
+        Returns:
+            Whether the key was present.
+        """
         return super().delete(key)
 
     @overload
@@ -231,17 +368,18 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     @overload
     def compute(self, key: K, change: Callable[[V | D], V | D], default: D, ttl: Ttl = KEEP) -> V | D: ...
     def compute(self, key: Any, change: Any, default: Any = None, ttl: Ttl = KEEP) -> Any:
-        """Replaces the key's value by what `change` returns for it, atomically.
+        """Replaces the value for `key` by `change(value)`, atomically.
 
         Args:
             key: The key.
-            change: Called with the value, or with `default` if the key is absent; called again if another thread was faster. If it returns
-                `hotset.MISSING`, or None where that is the default, the entry is removed; anything else is stored.
-            default: What stands for an absent value.
-            ttl: As for `set`. An entry keeps its own, unless another is given.
+            change: Called with the value, or with `default` if the key is absent; called again if
+                another thread changed the value first. If it returns `hotset.MISSING`, or None
+                where that is the default, the entry is removed; any other result is stored.
+            default: What `change` is called with if the key is absent.
+            ttl: As for `set`. By default an entry keeps its deadline.
 
         Returns:
-            What is there afterwards, or `default` if nothing is.
+            The value that the cache then holds, or `default` if it holds none.
 
         Example:
             >>> import hotset
@@ -252,13 +390,17 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         return super().compute(key, change, default, ttl_of(ttl))
 
     def incr(self, key: K, delta: Any = 1, default: Any = 0, ttl: Ttl = KEEP) -> Any:
-        """Adds to the key's value, atomically, and returns the sum.
+        """Adds `delta` to the value for `key`, atomically.
 
         Args:
             key: The key.
-            delta: What is added.
-            default: What an absent key counts as; None for a KeyError instead.
-            ttl: As for `set`. An entry keeps its own, so a counter of the last minute may be begun by `ttl` and counted without.
+            delta: The number to add.
+            default: The value that an absent key counts as; None for a KeyError instead.
+            ttl: As for `set`. By default an entry keeps its deadline: a counter per minute is
+                started with `ttl`, and incremented without.
+
+        Returns:
+            The sum.
 
         Raises:
             KeyError: The key is absent, and `default` is None.
@@ -274,7 +416,20 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         return self.compute(key, add, _hotset.MISSING, ttl)
 
     def decr(self, key: K, delta: Any = 1, default: Any = 0, ttl: Ttl = KEEP) -> Any:
-        """Subtracts from the key's value, atomically, and returns the difference. As `incr`."""
+        """Subtracts `delta` from the value for `key`, atomically.
+
+        Args:
+            key: The key.
+            delta: The number to subtract.
+            default: The value that an absent key counts as; None for a KeyError instead.
+            ttl: As for `incr`.
+
+        Returns:
+            The difference.
+
+        Raises:
+            KeyError: The key is absent, and `default` is None.
+        """
         return self.incr(key, -delta, default, ttl)
 
     @overload
@@ -282,9 +437,18 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     @overload
     def get_with_remaining(self, key: K, default: D) -> tuple[V, float | None] | D: ...
     def get_with_remaining(self, key: Any, default: Any = None) -> Any:
-        """Returns the key's value and the seconds that are left until it expires (None: it does not), or `default`."""
+        """Returns the value for `key` and the seconds until it expires, or `default`.
+
+        Args:
+            key: The key.
+            default: What is returned for an absent key.
+
+        Returns:
+            A pair of value and seconds (None: it never expires), or `default`.
+        """
         while True:
-            # (Counts the lookup. Both values of the pair are of one entry, which another thread may have set in between.)
+            # This lookup is counted. Both parts of the pair below are of one entry, possibly a
+            # newer one.
             if super().get(key, _hotset.MISSING) is _hotset.MISSING:
                 return default
             found = super().peek_with_remaining(key)
@@ -294,14 +458,26 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     # --- Many entries.
 
     def set_many(self, items: Mapping[K, V] | Iterable[tuple[K, V]], ttl: Ttl = ...) -> None:
-        """Sets the values of many keys, each by itself. `ttl`: as for `set`."""
+        """Sets the values of many keys, one after the other.
+
+        Args:
+            items: A mapping, or pairs of key and value.
+            ttl: As for `set`.
+        """
         lifetime = ttl_of(ttl)
         pairs = cast("Iterable[tuple[K, V]]", items.items() if isinstance(items, Mapping) else items)
         for key, value in pairs:
             super().set(key, value, lifetime)
 
     def delete_many(self, keys: Iterable[K]) -> int:
-        """Removes many keys, each by itself; returns how many of them were there."""
+        """Removes many keys, one after the other.
+
+        Args:
+            keys: The keys.
+
+        Returns:
+            The number of keys that were present.
+        """
         return sum([self.delete(key) for key in keys])
 
     @overload
@@ -315,8 +491,11 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
 
         Args:
             keys: The keys.
-            default: What stands for the value of an absent key in the list.
-            as_dict: Return a dict of the keys that are there, instead of a list in the order of `keys`.
+            default: The value in the list for an absent key.
+            as_dict: Whether to return a dict instead of a list.
+
+        Returns:
+            The values in the order of `keys`, or a dict of the keys that are present.
         """
         if not as_dict:
             return super().get_many(keys, default)
@@ -325,9 +504,10 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         return {key: value for key, value in found if value is not _hotset.MISSING}
 
     def items_with_remaining(self) -> list[tuple[K, V, float | None]]:
-        """Returns all entries, each as key, value and the seconds that are left until it expires (None: it does not), hottest first.
+        """Returns all entries with the seconds until they expire, hottest first. O(n).
 
-        Counts nothing as a hit.
+        Returns:
+            Tuples of key, value and seconds (None: it never expires). Counts no hits.
 
         Example:
             >>> import hotset
@@ -339,9 +519,12 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         return cast("list[tuple[K, V, float | None]]", self.entries_with_remaining(False))
 
     def expire(self) -> list[tuple[K, V]]:
-        """Removes all entries that have expired and are still held, and returns their keys and values. Looks at all entries.
+        """Removes all expired entries that are still held. O(n).
 
-        Not needed for correctness: what has expired is not found, and later calls free it.
+        Not needed for correctness: lookups do not find expired entries, and later calls free them.
+
+        Returns:
+            The removed entries as pairs of key and value.
         """
         return self.take_expired()
 
@@ -349,8 +532,11 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         """Removes an entry and returns its key and value.
 
         Args:
-            last: The coldest, which would make room first: what an iteration comes to last, or near to that; O(1). False: the hottest; looks
-                through the order.
+            last: True for the coldest entry, the next that would be evicted; O(1). It is the last
+                of an iteration, or close to it. False for the hottest entry; O(n).
+
+        Returns:
+            The key and the value.
 
         Raises:
             KeyError: The cache is empty.
@@ -369,49 +555,80 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     # --- Loads.
 
     def get_or_load(self, key: K, loader: Callable[[K], V], ttl: Ttl = ...) -> V:
-        """Returns the key's value, or what loader(key) returns: one caller loads, others that request the key wait for it.
+        """Returns the value for `key`, calling `loader(key)` to compute and insert it if absent.
 
-        What the loader raises, each of them raises, as a copy of its own; it is remembered for negative_ttl.
+        Concurrent calls for the same key wait for that one load; calls for other keys are not
+        blocked. An exception of the loader is raised in each of these calls, as a copy of its own,
+        and is cached for `negative_ttl`. The loader runs without a lock.
 
         Args:
             key: The key.
-            loader: Called with the key if it is absent.
-            ttl: The loaded value's; as for `set`.
+            loader: Called with the key.
+            ttl: The time to live of the loaded value, as for `set`.
+
+        Returns:
+            The value.
 
         Raises:
-            RuntimeError: This would wait for itself: for a load of the caller's own, or of the event loop that it blocks.
+            RuntimeError: The call would wait for itself: for a load of the calling thread, or of
+                the event loop that it blocks.
+
+        Example:
+            >>> import hotset
+            >>> users: hotset.Cache[int, str] = hotset.Cache(1000)
+            >>> users.get_or_load(7, lambda key: f"user {key}")
+            'user 7'
         """
         return cast(V, super().get_or_load(key, loader, ttl_of(ttl)))
 
     async def aget_or_load(self, key: K, loader: Callable[[K], Awaitable[V]], ttl: Ttl = ...) -> V:
-        """As get_or_load, for asyncio: `await c.aget_or_load(key, loader)`, and the loader is awaited.
+        """Returns the value for `key`, awaiting `loader(key)` to compute and insert it if absent.
 
-        It runs in a task of its own: cancelling a caller that waits does not end it. Tasks of other event loops share it, and so do threads
-        that are in get_or_load.
+        The loader runs in a task of its own: cancelling a waiting caller does not end it. Tasks of
+        other event loops share the load, as do threads in `get_or_load`.
+
+        Args:
+            key: The key.
+            loader: Called with the key; its result is awaited.
+            ttl: The time to live of the loaded value, as for `set`.
+
+        Returns:
+            The value.
+
+        Raises:
+            RuntimeError: The call would wait for itself.
+
+        Example:
+            >>> import asyncio, hotset
+            >>> async def load(key: str) -> int:
+            ...     return len(key)
+            >>> c: hotset.Cache[str, int] = hotset.Cache(100)
+            >>> asyncio.run(c.aget_or_load("tea", load))
+            3
         """
-        return cast(V, plain(await _flights.get(partial(self.begin, key), partial(loader, key), ttl_of(ttl))))
+        return cast(V, unwrap_ttl(await _async_loads.get(partial(self.begin, key), partial(loader, key), ttl_of(ttl))))
 
     # --- The whole.
 
     @property
     def maxsize(self) -> int | None:
-        """How many entries, or with a max_weight how much weight, may be held; None without a bound."""
+        """The capacity in entries, or in weight with a `max_weight`; None without a bound."""
         settings = self._settings
         return cast("int | None", settings["maxsize"] if settings["max_weight"] is None else settings["max_weight"])
 
     @property
     def currsize(self) -> int:
-        """How many entries, or with a max_weight how much weight, are held."""
+        """The number of entries, or their weight with a `max_weight`."""
         return len(self) if self._settings["max_weight"] is None else self.stats().weight
 
     @property
     def ttl(self) -> float | None:
-        """The time to live of entries without one of their own, in seconds; None for no end."""
+        """The ttl of entries without one of their own, in seconds; None: they never expire."""
         return cast("float | None", self._settings["ttl"])
 
     @property
     def timer(self) -> Callable[[], float] | None:
-        """The clock that was given, or None for the system's."""
+        """The clock that the cache was created with, or None for the system's."""
         return cast("Callable[[], float] | None", self._settings["timer"])
 
     @property
@@ -420,14 +637,18 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         return self._name
 
     def copy(self) -> Self:
-        """Returns another cache with the same settings (but no name), the same entries, and what is left of their times to live.
+        """Returns a cache with the same settings, entries and remaining times to live. O(n).
 
-        `copy.copy(cache)` is the same. Keys and values are the same objects. A time to idle begins anew.
+        The copy has no name. `copy.copy(cache)` does the same. Keys and values are the same
+        objects. Times to idle start anew.
+
+        Returns:
+            The copy.
         """
         other = self._empty()
         for key, value, left in reversed(self.entries_with_remaining(True)):
             other.set(key, value, left)
-        # What a subclass keeps beside the entries.
+        # Attributes that a subclass has beside the entries.
         if hasattr(self, "__dict__"):
             vars(other).update(vars(self))
         return other
@@ -465,76 +686,120 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         return _Keys(self)
 
     def items(self) -> _Items[K, V]:
-        """Returns a view of all entries, hottest first. Iterating over it counts nothing as a hit."""
+        """Returns a view of all entries, hottest first, whose iteration counts no hits."""
         return _Items(self)
 
     def values(self) -> _Values[V]:
-        """Returns a view of the values, hottest first. Iterating over it counts nothing as a hit."""
+        """Returns a view of the values, hottest first, whose iteration counts no hits."""
         return _Values(self)
 
     def stats(self) -> Stats:  # type: ignore[override]  # the native part's, with names
-        """What was counted, and what is held."""
+        """Returns the statistics of the cache: its counters, and what it holds.
+
+        Example:
+            >>> import hotset
+            >>> c: hotset.Cache[str, int] = hotset.Cache(100)
+            >>> c.get("a"), c.stats().misses
+            (None, 1)
+        """
         return stats_of(super().stats(), self._settings)
 
     __hotset_stats__ = stats
 
     def reset_stats(self) -> None:
-        """Counts hits, misses and all the rest from 0 again. (`clear` does so for hits and misses only.)"""
+        """Resets all counters to 0. (`clear` resets only hits and misses.)"""
         super().reset_stats()
 
     def resize(self, maxsize: int) -> None:
-        """Sets how many entries, or with a max_weight how much weight, may be held; the coldest go at once if there are too many."""
+        """Sets the capacity, evicting the coldest entries immediately if there are too many.
+
+        Args:
+            maxsize: The capacity in entries, or in weight with a `max_weight`.
+
+        Raises:
+            TypeError: `maxsize` is not an int.
+            ValueError: `maxsize` is negative.
+        """
         which = "maxsize" if self._settings["max_weight"] is None else "max_weight"
-        size = bound(which, maxsize)
+        size = checked_bound(which, maxsize)
         super().resize(size)
         self._settings[which] = size
 
     def save(self, path: Path, *, codec: CodecName | Serializer = "values", schema: Schema = None) -> int:
-        """Saves all entries to a file, for the next process to begin with; returns how many.
+        """Saves all entries to a file that the next process can load.
 
-        >>> import hotset, os, tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "prices.snapshot")
-        >>> prices: hotset.Cache[str, float] = hotset.Cache(10_000, ttl=60)
-        >>> prices["tea"] = 3.2
-        >>> prices.save(path)
-        1
-        >>> warm: hotset.Cache[str, float] = hotset.Cache(10_000, ttl=60)
-        >>> warm.load(path)
-        1
-        >>> warm["tea"]
-        3.2
+        Entries are saved with their remaining times to live, and with what the policy has recorded
+        of them. Entries that the codec cannot encode are left out, with a SnapshotWarning. The file
+        replaces the previous one once it is complete and on the disk: a save that raises, or is
+        interrupted before that, leaves the previous file unchanged. Other threads, and the codec,
+        may use the cache during the save.
 
-        codec: "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, Decimal, UUID and the classes of
-        datetime, each as exactly what it was), "bytes", "json" (what JSON gives back unchanged), or an object with `dumps` and `loads`, as
-        msgpack and orjson are. "pickle" writes almost anything, and *loading a pickle runs whatever its writer wanted*: only for files
-        that no other user can write. Keys are always written by "values", but where the codec is "pickle". With "bytes", a cache whose keys
-        are all bytes makes a file that the C library and Rust's `Cache<Vec<u8>, Vec<u8>>` can load, and theirs can be loaded; an integer
-        schema is theirs, then.
-        schema: a number or a string of your own, to be changed whenever what the values mean changes: only who asks for the same
-        codec and schema can load the file.
+        A symbolic link is followed. A new file can be read and written by its owner only; one that
+        replaces another keeps its mode, its group where the process may set that, on Linux its
+        access control list, and its owner where the process may give files away, as root may.
 
-        Entries come with what is left of their lives, and with what the policy knows of them. What the codec cannot write is left out, with
-        a SnapshotWarning; if it can write nothing, that is a SnapshotError. What the system refuses is an OSError. The file takes the place
-        of the previous one when it is complete and on the disk: a save that raises, or is interrupted before that, leaves the previous
-        file as it was. Other threads, and the codec, may use the cache during the save.
+        Args:
+            path: The path of the file.
+            codec: "values" (None, bool, int, float, complex, str, bytes, tuple, list, dict, set,
+                frozenset, Decimal, UUID and the classes of datetime, each restored exactly),
+                "bytes", "json" (what JSON restores unchanged), or an object with `dumps` and
+                `loads`, such as msgpack and orjson. "pickle" encodes almost any object, and
+                *loading a pickle runs code of its writer's choice*: use it only for files that no
+                other user can write. Keys are always encoded by "values", except where the codec is
+                "pickle". With "bytes", a cache whose keys are all bytes makes a file that the C
+                library and Rust's `Cache<Vec<u8>, Vec<u8>>` can load, and theirs can be loaded; an
+                integer schema is then theirs.
+            schema: A number or string that must be changed whenever the meaning of the values
+                changes: a file can be loaded only with the codec and schema that it was saved with.
 
-        A symbolic link is followed. A new file may be read and written by its owner only; one that replaces another keeps its mode, its
-        group where the process may set that, on Linux its access control list, and its owner where the process may give files away, as
-        root may.
+        Returns:
+            The number of saved entries.
+
+        Raises:
+            SnapshotError: The codec can encode none of the entries.
+            OSError: The operating system refused to write the file.
+            TypeError, ValueError: An argument is none of the above.
+
+        Example:
+            >>> import hotset, os, tempfile
+            >>> path = os.path.join(tempfile.mkdtemp(), "prices.snapshot")
+            >>> prices: hotset.Cache[str, float] = hotset.Cache(10_000, ttl=60)
+            >>> prices["tea"] = 3.2
+            >>> prices.save(path)
+            1
+            >>> warm: hotset.Cache[str, float] = hotset.Cache(10_000, ttl=60)
+            >>> warm.load(path)
+            1
+            >>> warm["tea"]
+            3.2
         """
-        chosen, number = to_be_saved(codec_of(codec), schema, self)
+        chosen, number = codec_for_save(codec_of(codec), schema, self)
         return _snapshot.save(self, path_of(path), chosen, number)
 
     def load(self, path: Path, *, codec: CodecName | Serializer = "values", schema: Schema = None) -> int:
-        """Loads what `save` saved, hottest entries first, as far as there is room; returns how many came in. See `save`.
+        """Loads the entries that `save` saved, hottest first, as long as there is room.
 
-        What the cache holds already stays. Times to live go on by the wall clock while no process runs; what has ended does not come in.
-        A file that is damaged, or of another codec or schema, or of which the codec refuses an entry, is a SnapshotError, and nothing of it
-        comes in; one that is not there is a FileNotFoundError. A load is for the beginning: what is removed by others while it goes on may
-        come back. The file is read into memory first, which takes memory of its size during the load: what happens to the file
-        afterwards does not matter.
+        Entries that the cache already holds stay. Times to live keep counting down by the wall
+        clock while no process runs; expired entries are not restored. A file is restored whole or
+        not at all. Load at the start: entries that other threads remove during the load may be
+        restored. The file is read into memory first, which takes memory of its size during the
+        load; what happens to the file afterwards does not matter.
+
+        Args:
+            path: The path of the file.
+            codec: The codec that the file was saved with.
+            schema: The schema that the file was saved with.
+
+        Returns:
+            The number of restored entries.
+
+        Raises:
+            SnapshotError: The file is corrupt, or was saved with another codec or schema, or the
+                codec cannot decode an entry.
+            FileNotFoundError: There is no such file.
+            OSError: The operating system refused to read the file.
         """
-        first, *others = to_be_loaded(codec_of(codec), schema)
+        first, *others = codecs_for_load(codec_of(codec), schema)
         try:
             return _snapshot.load(self, path_of(path), *first)
         except _hotset.SnapshotError as error:
@@ -546,7 +811,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         try:
             entries: object = self.stats().entries
         except Exception:
-            # Its timer raises, say: a debugger is to show the cache all the same.
+            # For example, the timer raises; a debugger must be able to show the cache nevertheless.
             entries = "?"
         named = "" if self._name is None else f"{self._name!r}, "
         times = "".join(f", {which}={self._settings[which]:g}" for which in ("ttl", "tti") if self._settings[which] is not None)

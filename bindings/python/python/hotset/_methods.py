@@ -1,8 +1,9 @@
-"""Methods under `cached`: which functions are methods, and what the methods for users do on bound access.
+"""Detects which functions under `cached` are methods, and defines the users' methods of bound ones.
 
-A function is a method if it is defined in the body of the class, or if the user says so. The body of a class is executed while its functions
-are decorated, so its frame is on the stack then. A function that is taken from a finished class, or that a class's body only names,
-is an argument of `cached` as any other.
+A function is a method if it is defined in the body of the class, or if `method` is True. The body
+of a class is executed while its functions are decorated, so its frame is then on the stack. A
+function that is taken from a finished class, or that the body of a class only names, is an ordinary
+argument of `cached`.
 """
 
 import inspect
@@ -22,22 +23,26 @@ class Place(NamedTuple):
     """Where a function was decorated."""
 
     method: bool
-    """The first argument is a method's instance, as far as is known before the class is finished."""
+    """Whether the first argument is a method's instance, as known before the class is finished."""
     scope: str | None
-    """The qualified name of the class in whose body it is defined."""
-    given: bool
-    """The user said whether it is a method."""
+    """The qualified name of the class in whose body it is defined; None for no class."""
+    is_explicit: bool
+    """Whether the user has decided that by `method`."""
 
 
 def place_of(function: Callable[..., Any], method: bool | None) -> Place:
     """Returns where `function` is being decorated, and whether that makes it a method.
 
-    What is within another decorator (`property` above all), and what is an `async def`, is known by its first parameter's name, `self` or
-    `cls`. A plain function in a class's body is a method by any name: Python tells it so when the class is finished.
+    A function within another decorator (`property` above all), and an `async def`, is a method if
+    its first parameter is named `self` or `cls`. A plain function in the body of a class is a
+    method by any name: Python notifies it by `__set_name__` when the class is finished.
 
     Args:
         function: What is decorated.
-        method: What the user said; None for nothing.
+        method: What the user passed; None for nothing.
+
+    Returns:
+        The place.
     """
     scope = _scope(function)
     if method is not None:
@@ -46,7 +51,10 @@ def place_of(function: Callable[..., Any], method: bool | None) -> Place:
 
 
 def _bodies() -> Iterator[tuple[bool, str]]:
-    """The classes whose bodies are being executed, from the innermost: whether it is the caller's, and its qualified name."""
+    """Yields the classes whose bodies are being executed, innermost first.
+
+    Each is a pair: whether it is the caller's, and its qualified name.
+    """
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     is_caller = True
     while frame is not None:
@@ -62,14 +70,14 @@ def _scope(function: Callable[..., Any]) -> str | None:
     for is_caller, body in _bodies():
         if body == own:
             return body
-        # A wrapper that a decorator made without functools.wraps.
+        # A wrapper that a decorator has made without functools.wraps.
         if is_caller and own.endswith("<locals>") and _first_parameter(function) in ("self", "*"):
             return body
     return None
 
 
 def _first_parameter(function: Callable[..., Any]) -> str | None:
-    """The name of the first parameter; "*" if it is one for all arguments."""
+    """Returns the name of the first parameter; "*" if it takes all positional arguments."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -81,12 +89,26 @@ def _first_parameter(function: Callable[..., Any]) -> str | None:
 
 
 def is_mixin(owner: type) -> bool:
-    """Whether a class has no data: its subclasses decide what its instances are."""
+    """Returns whether a class has no data, so that its subclasses decide what its instances are.
+
+    Args:
+        owner: The class.
+    """
     return not owner.__itemsize__ and owner.__basicsize__ == object.__basicsize__
 
 
 def check_instance(function: Any, place: Place, args: tuple[Any, ...], verb: str) -> None:
-    """Raises a TypeError if the instance is missing in a call such as `Class.method.cache_invalidate(instance, ..)`."""
+    """Raises a TypeError if a call such as `Class.method.cache_invalidate(..)` lacks the instance.
+
+    Args:
+        function: The cached function.
+        place: Where it was decorated.
+        args: The positional arguments of the call.
+        verb: The name of the called method.
+
+    Raises:
+        TypeError: The first argument is no instance of the class.
+    """
     if args and (place.scope is None or any(known.__qualname__ == place.scope for known in _classes(args[0]))):
         return
     name = getattr(function, "__qualname__", "the method")
@@ -98,20 +120,25 @@ def _classes(instance: Any) -> tuple[type, ...]:
     return (*classes, *instance.__mro__) if isinstance(instance, type) else classes
 
 
-# Of how many defaults all combinations are tried.
-_MOST = 4
+# The greatest number of defaults of which all combinations are tried.
+_MAX_DEFAULTS = 4
 Spelling = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def spellings(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], least: int) -> list[Spelling]:
-    """Returns the calls that mean the same as this one: arguments by position or by name, defaults given or not; this one first.
+    """Returns the calls that mean the same as this one, beginning with it.
 
-    Calls with names in another order than the signature's are not among them, unless this one is.
+    They pass arguments by position or by name, and defaults explicitly or not. Calls with names in
+    another order than that of the signature are not among them, unless this one is.
 
     Args:
         function: What is called.
-        args, kwargs: The call.
-        least: How many arguments are by position in any case: a method's instance is.
+        args: The positional arguments of the call.
+        kwargs: The keyword arguments of the call.
+        least: The number of arguments that are positional in any case: 1 for a method's instance.
+
+    Returns:
+        Pairs of positional and keyword arguments.
     """
     all_spellings = [(args, kwargs)]
     try:
@@ -130,14 +157,14 @@ def spellings(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
             more = given[name]
     optional = [name for name, value in complete.items() if _is_default(parameters[name], value)]
     subsets = [given, complete]
-    # What has its default may be given or not: of few, all combinations.
-    for count in range(len(optional) + 1 if len(optional) <= _MOST else 1):
+    # A parameter at its default may be passed or not: all combinations, if there are few.
+    for count in range(len(optional) + 1 if len(optional) <= _MAX_DEFAULTS else 1):
         for names in combinations(optional, count):
             subsets.append({name: value for name, value in complete.items() if name in names or name not in optional})
     for named in subsets:
         named = {name: value for name, value in named.items() if name in complete}
         by_position = [name for name in named if parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY]
-        # (What is by position has no gaps.)
+        # Positional arguments have no gaps.
         positions = [name for name in parameters][: len(by_position)]
         while by_position != positions:
             by_position, positions = by_position[:-1], positions[:-1]
@@ -146,7 +173,7 @@ def spellings(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
             first = tuple(named[name] for name in by_position[:count])
             rest = {name: value for name, value in named.items() if name not in by_position[:count]}
             call = first, {**rest, **more}
-            if not any(_same(call, other) for other in all_spellings):
+            if not any(_is_same_call(call, other) for other in all_spellings):
                 all_spellings.append(call)
     return all_spellings
 
@@ -158,8 +185,8 @@ def _is_default(parameter: inspect.Parameter, value: Any) -> bool:
     return type(value) is type(default) and isinstance(value, (int, str, float, bytes)) and bool(value == default)
 
 
-def _same(one: Spelling, other: Spelling) -> bool:
-    """By identity: an argument's __eq__ is not asked."""
+def _is_same_call(one: Spelling, other: Spelling) -> bool:
+    """Returns whether two calls are the same by identity: no `__eq__` of an argument is called."""
     (args, kwargs), (other_args, other_kwargs) = one, other
     return (
         len(args) == len(other_args)
@@ -170,27 +197,36 @@ def _same(one: Spelling, other: Spelling) -> bool:
 
 
 def _cache_invalidate(self: Any, /, *args: Any, **kwargs: Any) -> bool:
-    """Forgets the result of this call of the instance's method; returns whether there was one."""
+    """Removes the result of this call of the instance's method.
+
+    Args:
+        *args: The positional arguments of the call.
+        **kwargs: The keyword arguments of the call.
+
+    Returns:
+        Whether there was a result.
+    """
     return self.__func__.cache_invalidate(self.__self__, *args, **kwargs)  # type: ignore[no-any-return]
 
 
 def _cache_contains(self: Any, /, *args: Any, **kwargs: Any) -> bool:
-    """Returns whether the result of this call of the instance's method is there. Counts neither as a hit nor as a miss."""
+    """Returns whether there is a result of this call, without counting a hit or miss."""
     return self.__func__.cache_contains(self.__self__, *args, **kwargs)  # type: ignore[no-any-return]
 
 
 def _cache_set(self: Any, value: Any, /, *args: Any, **kwargs: Any) -> None:
-    """Makes `value` the result of this call of the instance's method."""
+    """Stores `value` as the result of this call of the instance's method."""
     self.__func__.cache_set(value, self.__self__, *args, **kwargs)
 
 
 def _cache_refresh(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Calls the instance's method, keeps its result, and returns it. Joins a call of it that is in progress."""
+    """Calls the instance's method and stores its result, joining a call in progress."""
     return self.__func__.cache_refresh(self.__self__, *args, **kwargs)
 
 
 class CachedClassMethod(classmethod):  # type: ignore[type-arg]
-    """A class method whose function is under a cache: on the class, its methods for users know of which."""
+    """A class method under `cached`: its methods for users know the class that it is looked up on.
+    """
 
     def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
         function: Any = cast(Any, self).__func__
@@ -209,7 +245,7 @@ def _repr(self: Any) -> str:
     return f"<bound method {getattr(self.__func__, '__qualname__', '?')} of {self.__self__!r}>"
 
 
-if "cache_invalidate" not in vars(BoundMemo):  # (it is there if this module is imported anew)
+if "cache_invalidate" not in vars(BoundMemo):  # (It is set already if this module is imported again.)
     for _method in (_cache_invalidate, _cache_contains, _cache_set, _cache_refresh):
         _method.__name__ = _method.__name__.removeprefix("_")
         setattr(BoundMemo, _method.__name__, _method)

@@ -1,4 +1,4 @@
-"""Threads that reload expired results while callers are served the old ones (`stale_while_revalidate`)."""
+"""Threads that reload expired results while callers get the old ones (`stale_while_revalidate`)."""
 
 import atexit
 import contextlib
@@ -18,17 +18,31 @@ _log = logging.getLogger("hotset")
 
 
 def log_stale(function: object, error: BaseException) -> None:
-    """Logs that a function's expired result is served because the function raised. Called once in a spell of failures."""
+    """Logs that a function's expired result is returned because the function raised.
+
+    Called once per series of failures.
+
+    Args:
+        function: The function.
+        error: What it raised.
+    """
     name = getattr(function, "__qualname__", repr(function))
     _log.warning("%s failed: its expired result is returned", name, exc_info=error)
 
 
 class Reloader:
-    """A pool of daemon threads: `size` of them, started when there is something to do; they stay, asleep.
+    """A pool of `size` daemon threads that reload results.
 
-    Reloads that hang do not stop the others. While all threads are busy, one more waits for `patience` seconds and then works too, if
-    there is still a reload that none has taken; so there are up to `most * size` threads. When all of these are busy as well, the caller
-    that finds a result expired reloads it itself.
+    A thread is started when there is work that no idle thread takes, and then stays, asleep while
+    idle. A reload that hangs does not stop the others: while all threads are busy, one extra thread
+    waits for `patience` seconds, and then works too if a reload is still queued. So there are up to
+    `most * size` threads. When all of these are busy, the caller that finds a result expired
+    reloads it itself.
+
+    Args:
+        size: The number of threads.
+        patience: Seconds.
+        most: The greatest number of threads, as a multiple of `size`.
     """
 
     def __init__(self, size: int = 4, patience: float = 1.0, most: int = 8) -> None:
@@ -37,11 +51,12 @@ class Reloader:
         self._most = most
         self._begin()
         os.register_at_fork(after_in_child=self._forked)
-        # Not earlier: threads that are no daemons run until then, and count on reloads.
+        # Not earlier: non-daemon threads run until then, and depend on reloads.
         atexit.register(self.stop)
 
     def _begin(self) -> None:
-        # (A signal's handler, or a destructor, may call a cached function in the middle of this.)
+        # Reentrant: a signal handler, or a destructor, may call a cached function while the lock is
+        # held.
         lock = threading.RLock()
         self._queued = threading.Condition(lock)
         self._relief = threading.Condition(lock)
@@ -50,14 +65,21 @@ class Reloader:
         self._running: set[Reload] = set()
         self._threads: set[threading.Thread] = set()
         self._idle: set[threading.Thread] = set()
-        # Whether one waits until the others have been busy for long.
+        # Whether an extra thread waits for the others to stay busy.
         self._relieving = False
 
     def __call__(self, reload: Reload) -> bool:
-        """Has the result reloaded, soon, in the caller's context. False if the caller must do that itself."""
+        """Queues a reload, to be run by a thread in the caller's context.
+
+        Args:
+            reload: The reload.
+
+        Returns:
+            False if the caller must reload the result itself.
+        """
         with self._queued:
             if self._stopped:
-                # The interpreter exits: the old result will do.
+                # The interpreter exits: the old result suffices.
                 return True
             if len(self._idle) <= len(self._queue) and not self._add_thread():
                 return False
@@ -66,7 +88,11 @@ class Reloader:
         return True
 
     def resize(self, size: int) -> None:
-        """Sets the number of threads. Those that are too many end when they have nothing to do."""
+        """Sets the number of threads; surplus ones end when they are idle.
+
+        Args:
+            size: The number of threads.
+        """
         with self._queued:
             self.size = size
             for _ in range(min(len(self._queue), size - len(self._threads))):
@@ -75,7 +101,7 @@ class Reloader:
             self._relief.notify_all()
 
     def stop(self) -> None:
-        """Ends the threads that have nothing to do; those that are at a reload end with the interpreter, in the middle of it."""
+        """Ends the idle threads; busy ones end with the interpreter, in the middle of a reload."""
         with self._queued:
             self._stopped = True
             self._queue.clear()
@@ -86,7 +112,10 @@ class Reloader:
             thread.join()
 
     def _add_thread(self) -> bool:
-        """Under the lock. Whether a thread will take what is queued now."""
+        """Returns whether a thread will take what is queued now, after starting one if needed.
+
+        The caller holds the lock.
+        """
         if len(self._threads) < self.size:
             return self._start(self._work)
         if self._relieving:
@@ -105,7 +134,7 @@ class Reloader:
         try:
             thread.start()
         except RuntimeError:
-            # No more threads are to be had.
+            # The operating system refuses more threads.
             self._threads.discard(thread)
             return False
         return True
@@ -113,7 +142,7 @@ class Reloader:
     def _relieve(self) -> None:
         deadline = time.monotonic() + self._patience
         with self._queued:
-            # (The number of threads may be set to more in between.)
+            # `size` may be increased in between.
             while self._queue and not self._stopped and len(self._threads) > self.size and (left := deadline - time.monotonic()) > 0:
                 self._relief.wait(min(left, threading.TIMEOUT_MAX))
             self._relieving = False
@@ -138,7 +167,8 @@ class Reloader:
                 if not self._queue:
                     self._relief.notify_all()
                 elif len(self._idle) < len(self._queue):
-                    # The rest may wait for long.
+                    # The reload that this thread runs now may take long: start a thread for the
+                    # rest.
                     self._add_thread()
             try:
                 self._run(context, reload)
@@ -155,19 +185,20 @@ class Reloader:
             try:
                 _log.warning("reloading %s failed", reload.name, exc_info=True)
             except BaseException:
-                # A filter of the user's, say. (Handlers report what they raise themselves.)
+                # For example, a logging filter raises. (Handlers report their own exceptions.)
                 with contextlib.suppress(BaseException):
                     threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()]))
 
     def _forked(self) -> None:
-        # A child has none of its parent's threads: what they were to reload is due again.
+        # A child has none of its parent's threads: their reloads are due again.
         reloads = [*(reload for _, reload in self._queue), *self._running]
         self._begin()
         for reload in reloads:
             try:
                 reload.forked()
             except Exception:
-                # A comparison of keys, say. The others are to be reloaded all the same.
+                # For example, a comparison of keys raises. The other reloads must still be
+                # released.
                 traceback.print_exc()
 
 
@@ -175,17 +206,18 @@ reloader = Reloader()
 
 
 def set_reload_threads(count: int, /) -> None:
-    """Sets how many threads of this process reload results for `stale_while_revalidate`, of all functions together; 4 unless set.
+    """Sets the number of threads that reload results for `stale_while_revalidate`; 4 by default.
 
-    While all of them are busy for more than a second, more are started, up to eight times as many; beyond that the caller that
-    finds a result expired reloads it itself. Reloads of an `async def` are tasks, and need no threads.
+    They serve all functions of this process. While all of them are busy for more than a second,
+    more are started, up to eight times as many; beyond that, the caller that finds a result expired
+    reloads it itself. Reloads of an `async def` are tasks, and need no threads.
 
     Args:
         count: The number of threads, at least 1.
 
     Raises:
-        TypeError: If `count` is not an int.
-        ValueError: If `count` is less than 1.
+        TypeError: `count` is not an int.
+        ValueError: `count` is less than 1.
 
     Example:
         >>> import hotset

@@ -1,4 +1,4 @@
-"""The caches of this process."""
+"""The registry of the caches of this process."""
 
 import logging
 import os
@@ -18,22 +18,22 @@ _log = logging.getLogger("hotset")
 
 
 class Listed(Protocol):
-    """What can be listed."""
+    """A cache that can be listed by name."""
 
     def __hotset_stats__(self) -> Stats: ...
 
 
-# (A destructor that the collector runs in the middle of this may make a cache, too.)
+# Reentrant: a destructor that the garbage collector runs while the lock is held may create a cache.
 _lock = RLock()
 _named: dict[str, ReferenceType[Any]] = {}
-# All of them, by a number; with how each is cleared.
+# All caches, by a number.
 _all: WeakValueDictionary[int, Any] = WeakValueDictionary()
 _numbers = count()
 _shared: dict[str, Any] = {}
 
 
 def _forked() -> None:
-    """In a child, where the thread that held the lock may not exist."""
+    """Replaces the lock in a child: the thread that held it may not exist there."""
     global _lock
     _lock = RLock()
 
@@ -48,7 +48,15 @@ def _check_name(name: object) -> None:
 
 
 def register(name: object, cache: Any) -> None:
-    """Lists the cache under this name, if it is one, as long as it lives. A later one of the same name takes its place."""
+    """Lists a cache by name as long as it is alive, in place of an older one of that name.
+
+    Args:
+        name: The name; None for no name.
+        cache: The cache, which `clear_all` clears with or without a name.
+
+    Raises:
+        TypeError: `name` is neither a str nor None.
+    """
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a string or None, not {type(name).__name__}")
     with _lock:
@@ -64,7 +72,10 @@ def _forget(name: str, reference: ReferenceType[Any]) -> None:
 
 
 def caches() -> dict[str, Any]:
-    """Returns the caches of this process that were given a name and are alive, by name: functions under `cached`, and `Cache`s.
+    """Returns the live caches of this process that have a name: cached functions and `Cache`s.
+
+    Returns:
+        A dict of the caches by name.
 
     Example:
         >>> import hotset
@@ -77,16 +88,21 @@ def caches() -> dict[str, Any]:
         1
     """
     with _lock:
-        # (In one step: the collector may remove caches, and destructors may make some, at any time.)
+        # Copied in one step: the collector may remove caches, and destructors may create some, at
+        # any time.
         references = _named.copy()
     found = {name: reference() for name, reference in references.items()}
     return {name: cache for name, cache in found.items() if cache is not None}
 
 
 def stats() -> dict[str, Stats]:
-    """Returns the statistics of all caches that have a name, by name.
+    """Returns the statistics of all caches that have a name.
 
-    A cache whose statistics raise (its timer does, say) is left out, and logged by the logger "hotset".
+    A cache whose statistics raise (because its timer does, say) is omitted, and logged by the
+    logger "hotset".
+
+    Returns:
+        A dict of `Stats` by name.
 
     Example:
         >>> import hotset
@@ -99,15 +115,27 @@ def stats() -> dict[str, Stats]:
         try:
             found[name] = cache.__hotset_stats__()
         except Exception:
-            _log.warning("no statistics of the cache %r", name, exc_info=True)
+            _log.warning("failed to read the statistics of the cache %r", name, exc_info=True)
     return found
 
 
 def clear_all() -> None:
-    """Removes all entries of all caches of this process, and what they counted: for tests.
+    """Removes all entries and resets all counters of all caches of this process, for tests.
 
-    Of all `Cache`s, also of shared ones, and of all functions under `cached`, `lru_cache` and `cache`. If one raises (its timer does, say),
-    the others are cleared all the same, and the first exception is raised then.
+    These are all `Cache`s, shared ones included, and all functions under `cached`, `lru_cache` and
+    `cache`.
+
+    Raises:
+        Exception: The first exception that clearing a cache raised (because its timer did, say),
+            after the other caches were cleared.
+
+    Example:
+        >>> import hotset
+        >>> c: hotset.Cache[str, int] = hotset.Cache(100)
+        >>> c["a"] = 1
+        >>> hotset.clear_all()
+        >>> len(c)
+        0
     """
     with _lock:
         references = _all.valuerefs()
@@ -124,12 +152,19 @@ def clear_all() -> None:
 
 
 def shared(name: str, /, **settings: Any) -> "Cache[Any, Any]":
-    """Returns the process's cache of this name, and makes it if there is none: one for all modules that know its name.
+    """Returns the process-wide cache of this name, creating it on the first call.
 
     Args:
         name: Its name, also in `hotset.caches()`.
-        **settings: Those of `hotset.Cache`. The first call decides; one that gives another value for a setting gets the same cache, and a
-            warning.
+        **settings: The settings of `hotset.Cache`. The first call decides; a later call that passes
+            another value for a setting gets the same cache, and a warning.
+
+    Returns:
+        The cache.
+
+    Raises:
+        TypeError: `name` is not a str, or a setting is of the wrong type.
+        ValueError: A setting is out of its range.
 
     Example:
         >>> import hotset
@@ -145,7 +180,7 @@ def shared(name: str, /, **settings: Any) -> "Cache[Any, Any]":
     if cache is None:
         made: Any = Cache(**settings, name=name)
         with _lock:
-            # Another thread may have been faster.
+            # Another thread may have created it in between.
             cache = _shared.setdefault(name, made)
         if cache is made:
             return cast("Cache[Any, Any]", made)
@@ -153,5 +188,5 @@ def shared(name: str, /, **settings: Any) -> "Cache[Any, Any]":
     first = cache._first_settings
     other = [f"{which}={first[which]!r}" for which in settings if first[which] != given[which]]
     if other:
-        warnings.warn(f"the shared cache {name!r} was made with other settings, which it keeps: {', '.join(other)}", stacklevel=2)
+        warnings.warn(f"the shared cache {name!r} has other settings, which it keeps: {', '.join(other)}", stacklevel=2)
     return cast("Cache[Any, Any]", cache)

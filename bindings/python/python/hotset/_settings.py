@@ -1,4 +1,4 @@
-"""What may be said of a cache when it is made: checked here, once, for the decorator and the mapping."""
+"""Validates the settings of caches, for the decorator and the mapping."""
 
 import inspect
 import math
@@ -12,15 +12,28 @@ from hotset._hotset import KEEP, NEVER, Lifetime, WithTtl
 Policy = Literal["tinylfu", "lru", "lfu", "fifo", "random"]
 Cause = Literal["expired", "size", "explicit", "replaced"]
 Seconds = float | timedelta
-"""A time: seconds, or a timedelta."""
+"""A duration: seconds, or a timedelta."""
 Ttl = float | timedelta | Lifetime | EllipsisType | None
-"""A time to live that comes with a value: seconds or a timedelta, None for no end, `...` for the cache's own, or KEEP."""
+"""The time to live of one value: seconds or a timedelta, None for no expiration, `...` for the ttl
+of the cache, or KEEP for the deadline of the entry that is replaced."""
 
 DEFAULT_MAXSIZE = 1024
 
 
-def seconds(name: str, value: Any) -> float | None:
-    """A time that a user gave, None for none."""
+def checked_seconds(name: str, value: Any) -> float | None:
+    """Returns a duration as seconds.
+
+    Args:
+        name: The name of the setting, for messages.
+        value: What the user passed.
+
+    Returns:
+        Seconds, or None for None.
+
+    Raises:
+        TypeError: `value` is neither a number, a timedelta nor None.
+        ValueError: `value` is not more than 0, or not finite.
+    """
     if value is None:
         return None
     if isinstance(value, timedelta):
@@ -37,11 +50,18 @@ def seconds(name: str, value: Any) -> float | None:
 
 
 def ttl_of(value: Any) -> Any:
-    """A time to live that a user gave with a value, as the native part takes it.
+    """Returns the time to live of one value, as the native part takes it.
 
     Args:
-        value: Seconds or a timedelta, where 0 and less have expired already; None for no end; `...` for what the cache's settings say;
-            KEEP for that of the entry that is replaced.
+        value: Seconds or a timedelta, where 0 or less has expired already; None for no expiration;
+            `...` for the ttl of the cache; KEEP for the deadline of the entry that is replaced.
+
+    Returns:
+        Seconds (float), NEVER, KEEP, or None for the ttl of the cache.
+
+    Raises:
+        TypeError: `value` is none of these.
+        ValueError: `value` is not a number.
     """
     if value is ...:
         return None
@@ -64,19 +84,32 @@ def ttl_of(value: Any) -> Any:
     return NEVER if time == math.inf else time
 
 
-def plain(result: Any) -> Any:
-    """A result without the time to live that it may have said."""
+def unwrap_ttl(result: Any) -> Any:
+    """Returns a result without its time to live, if it is a `WithTtl`.
+
+    Args:
+        result: What a function or a loader returned.
+    """
     return result.value if type(result) is WithTtl else result
 
 
 def weigher_of(weigher: Any) -> Any:
-    """A mapping's weigher as the native part calls it, with key and value: one that takes a single argument is called with the value."""
+    """Returns a mapping's weigher as the native part calls it: with key and value.
+
+    A weigher that takes a single argument is called with the value.
+
+    Args:
+        weigher: What the user passed; None for none.
+
+    Returns:
+        A function of two arguments, or what is not callable, unchanged.
+    """
     if weigher is None or not callable(weigher):
         return weigher
     try:
         inspect.signature(weigher).bind(None, None)
     except (TypeError, ValueError):
-        # (A builtin function without a signature, sys.getsizeof above all, takes a value.)
+        # A builtin function without a signature (sys.getsizeof above all) takes a value.
         pass
     else:
         return weigher
@@ -87,22 +120,35 @@ def weigher_of(weigher: Any) -> Any:
     return by_value
 
 
-def bound(name: str, value: Any) -> int:
-    """How many entries, or how much weight, is to be held at most."""
+def checked_bound(name: str, value: Any) -> int:
+    """Returns a capacity in entries or weight.
+
+    Args:
+        name: The name of the setting, for messages.
+        value: What the user passed.
+
+    Returns:
+        The capacity, at most 2**62.
+
+    Raises:
+        TypeError: `value` is not an int.
+        ValueError: `value` is negative.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
     if value < 0:
         raise ValueError(f"{name} must not be negative, not {value}")
-    # A bound that no memory reaches is as good as any larger one.
+    # No memory holds 2**62 entries, so larger capacities are equivalent.
     return min(value, 2**62)
 
 
-def _function(name: str, value: Any) -> None:
+def _check_callable(name: str, value: Any) -> None:
+    """Raises a TypeError if `value` is neither None nor callable."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be callable, not {type(value).__name__}")
 
 
-def checked(
+def checked_settings(
     *,
     maxsize: Any,
     policy: Any,
@@ -115,31 +161,43 @@ def checked(
     negative_ttl: Any,
     timer: Any,
 ) -> dict[str, Any]:
-    """The settings that the decorator and the mapping share, as the native part takes them."""
+    """Returns the settings that the decorator and the mapping share, as the native part takes them.
+
+    Args:
+        maxsize, policy, ttl, tti, jitter: As of `hotset.Cache`.
+        weigher, max_weight, on_removal, negative_ttl, timer: As of `hotset.Cache`.
+
+    Returns:
+        The settings by name.
+
+    Raises:
+        TypeError: A setting is of the wrong type, or settings conflict.
+        ValueError: A setting is out of its range.
+    """
     if policy not in get_args(Policy):
         raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, not {policy!r}")
     if isinstance(jitter, bool) or not isinstance(jitter, int | float):
         raise TypeError(f"jitter must be a number, not {type(jitter).__name__}")
     if not 0 <= jitter < 1:
-        raise ValueError(f"jitter is the part of its life by which an entry may end earlier: from 0 to less than 1, not {jitter}")
+        raise ValueError(f"jitter must be a fraction of the ttl, from 0 to less than 1, not {jitter}")
     for name, value in (("weigher", weigher), ("on_removal", on_removal), ("timer", timer)):
-        _function(name, value)
+        _check_callable(name, value)
     if (weigher is None) != (max_weight is None):
-        raise TypeError("weigher and max_weight go together: what an entry weighs, and how much may be held")
+        raise TypeError("weigher and max_weight must be given together: the weight of an entry, and the capacity in weight")
     if max_weight is not None and maxsize not in (..., None):
-        raise TypeError("maxsize counts entries, max_weight weighs them: give one of the two")
+        raise TypeError("maxsize and max_weight exclude each other: give the capacity in entries or in weight")
     if maxsize is ...:
         maxsize = DEFAULT_MAXSIZE if max_weight is None else None
     return {
-        "maxsize": None if maxsize is None else bound("maxsize", maxsize),
+        "maxsize": None if maxsize is None else checked_bound("maxsize", maxsize),
         "policy": policy,
-        "ttl": seconds("ttl", ttl),
-        "tti": seconds("tti", tti),
+        "ttl": checked_seconds("ttl", ttl),
+        "tti": checked_seconds("tti", tti),
         "jitter": float(jitter),
         "weigher": weigher,
-        "max_weight": None if max_weight is None else bound("max_weight", max_weight),
+        "max_weight": None if max_weight is None else checked_bound("max_weight", max_weight),
         "on_removal": on_removal,
-        "negative_ttl": seconds("negative_ttl", negative_ttl),
+        "negative_ttl": checked_seconds("negative_ttl", negative_ttl),
         "timer": timer,
     }
 
@@ -153,13 +211,26 @@ def memo_settings(
     stale_while_revalidate: Any,
     stale_if_error: Any,
 ) -> dict[str, Any]:
-    """All settings of the decorator: the shared ones, and its own."""
-    _function("key", key)
+    """Returns all settings of the decorator: the shared ones, and its own.
+
+    Args:
+        shared: What `checked_settings` returned.
+        typed, key, single_flight: As of `hotset.cached`.
+        stale_while_revalidate, stale_if_error: As of `hotset.cached`.
+
+    Returns:
+        The settings by name.
+
+    Raises:
+        TypeError: A setting is of the wrong type, or needs a ttl.
+        ValueError: A setting is out of its range.
+    """
+    _check_callable("key", key)
     own = {
-        "stale_while_revalidate": seconds("stale_while_revalidate", stale_while_revalidate),
-        "stale_if_error": seconds("stale_if_error", stale_if_error),
+        "stale_while_revalidate": checked_seconds("stale_while_revalidate", stale_while_revalidate),
+        "stale_if_error": checked_seconds("stale_if_error", stale_if_error),
     }
     for name, value in own.items():
         if value is not None and shared["ttl"] is None:
-            raise TypeError(f"{name} counts from the end of the ttl: give a ttl, too")
+            raise TypeError(f"{name} needs a ttl: it counts from the end of the ttl")
     return {**shared, "typed": bool(typed), "key": key, "single_flight": bool(single_flight), **own}

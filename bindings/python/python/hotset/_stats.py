@@ -1,4 +1,4 @@
-"""What a cache tells of itself."""
+"""The statistics of caches."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,24 +12,36 @@ class _Functools(NamedTuple):
 
 
 class CacheInfo(_Functools):
-    """What `cache_info()` of a function under `cached` returns.
+    """The result of `cache_info()` of a function under `cached`.
 
-    As a tuple it has the four fields of functools, so it is unpacked and compared as that is; the rest are attributes.
+    As a tuple it has the four fields of functools, so that it is unpacked and compared as that is;
+    the other fields are attributes.
 
     Attributes:
         hits: Calls that found a result.
         misses: Calls that found none, and called the function.
-        maxsize: The bound on `currsize` as it is now; None without one.
-        currsize: How many results are held.
-        insertions: How many results were kept.
-        evictions: Results that had to go for others.
+        maxsize: The current bound on `currsize`; None without one.
+        currsize: The number of results that are held.
+        insertions: The number of results that were stored.
+        evictions: Results that were removed to make room for others.
         expirations: Results that expired.
-        rejections: New results that were not worth an older one's place.
+        rejections: New results that the policy did not admit in place of an older one.
         loads: Calls of the function.
-        load_failures: Those of them that raised.
-        waits: Calls that waited for another's call of the function instead of making one. They are neither hits nor misses.
-        load_time: How many seconds all calls of the function took, together.
-        weight, max_weight: What the results weigh, and may weigh; None without a `max_weight`.
+        load_failures: Calls of the function that raised.
+        waits: Calls that waited for another caller's call of the function. They are neither hits
+            nor misses.
+        load_time: The total duration of all calls of the function, in seconds.
+        weight: The weight of the results that are held; their number without a weigher.
+        max_weight: The capacity in weight; None without one.
+
+    Example:
+        >>> import hotset
+        >>> @hotset.cached
+        ... def square(n: int) -> int:
+        ...     return n * n
+        >>> _ = square(3), square(3)
+        >>> square.cache_info().hit_ratio
+        0.5
     """
 
     insertions: int
@@ -43,7 +55,7 @@ class CacheInfo(_Functools):
     weight: int
     max_weight: int | None
 
-    # All names; the tuple has the first four.
+    # The names of all fields, of which the tuple has the first four.
     _fields = (  # type: ignore[assignment]
         *_Functools._fields,
         "insertions",
@@ -68,13 +80,37 @@ class CacheInfo(_Functools):
 
     @property
     def hit_ratio(self) -> float:
-        """Hits among hits and misses, from 0 to 1; 0 before the first."""
+        """Hits divided by hits plus misses, from 0 to 1; 0 before the first lookup."""
         lookups = self.hits + self.misses
         return self.hits / lookups if lookups else 0.0
 
 
 class Stats(NamedTuple):
-    """What `Cache.stats()` returns, and `hotset.stats()` for each cache with a name."""
+    """The statistics of one cache: the result of `Cache.stats()`, and of `hotset.stats()` by name.
+
+    Attributes:
+        hits: Lookups that found a value.
+        misses: Lookups that found none.
+        insertions: The number of values that were stored.
+        evictions: Entries that were removed to make room for others.
+        expirations: Entries that expired.
+        rejections: New entries that the policy did not admit in place of an older one.
+        loads: Calls of a loader.
+        load_failures: Calls of a loader that raised.
+        waits: Calls that waited for another caller's load. They are neither hits nor misses.
+        entries: The number of entries that are held.
+        weight: Their weight; their number without a weigher.
+        capacity: The capacity in entries, or in weight with a `max_weight`; None without a bound.
+        load_time: The total duration of all loads, in seconds.
+
+    Example:
+        >>> import hotset
+        >>> c: hotset.Cache[str, int] = hotset.Cache(100)
+        >>> c["a"] = 1
+        >>> _ = c.get("a"), c.get("b")
+        >>> c.stats().hit_ratio, c.stats().entries
+        (0.5, 1)
+    """
 
     hits: int
     misses: int
@@ -88,19 +124,25 @@ class Stats(NamedTuple):
     entries: int
     weight: int
     capacity: int | None
-    """In entries, or in weight with a `max_weight`; None without a bound."""
     load_time: float
-    """How many seconds all loads took, together."""
 
     @property
     def hit_ratio(self) -> float:
-        """Hits among all lookups, from 0 to 1; 0 before the first."""
+        """Hits divided by hits plus misses, from 0 to 1; 0 before the first lookup."""
         lookups = self.hits + self.misses
         return self.hits / lookups if lookups else 0.0
 
 
 def stats_of(native: Mapping[str, Any], settings: Mapping[str, Any]) -> Stats:
-    """From what the native part counted."""
+    """Returns statistics from the counters of the native part.
+
+    Args:
+        native: The native counters.
+        settings: The settings of the cache.
+
+    Returns:
+        The statistics.
+    """
     counted: dict[str, Any] = {name: native[name] for name in Stats._fields}
     if settings["maxsize"] is None and settings["max_weight"] is None:
         counted["capacity"] = None
@@ -108,7 +150,15 @@ def stats_of(native: Mapping[str, Any], settings: Mapping[str, Any]) -> Stats:
 
 
 def info_of(stats: Stats, settings: Mapping[str, Any]) -> CacheInfo:
-    """The same, in the order of functools."""
+    """Returns statistics in the order of functools.
+
+    Args:
+        stats: The statistics.
+        settings: The settings of the cache.
+
+    Returns:
+        The `CacheInfo`.
+    """
     weighs = settings["max_weight"] is not None
     return CacheInfo(
         hits=stats.hits,

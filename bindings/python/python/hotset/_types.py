@@ -1,4 +1,7 @@
-"""How a type checker sees what `cached` returns. At run time these are the native Memo and plain coroutine functions."""
+"""The types of what `cached` returns, for type checkers.
+
+At run time these are the native `Memo` and plain coroutine functions.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +16,66 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+R_contra = TypeVar("R_contra", contravariant=True)
 
 
 class _Common(Protocol):
+    """What every cached function has."""
+
     __name__: str
     __qualname__: str
 
     def cache_info(self) -> CacheInfo:
-        """What was counted since the last cache_clear(): functools' four fields, then more."""
+        """Returns hits, misses, maxsize and currsize, as functools does, and further counters."""
         ...
 
     def cache_clear(self) -> None:
-        """Forgets all results, and what was counted."""
+        """Removes all results, and resets hits and misses."""
         ...
 
     def cache_parameters(self) -> dict[str, Any]:
-        """The settings the cache was made with."""
+        """Returns the settings of the cache."""
         ...
 
     def cache_keys(self) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """Returns the arguments of all results that are kept, (args, kwargs) of each, hottest first."""
+        """Returns the arguments of all cached results, as (args, kwargs), hottest first."""
         ...
 
     def cache_items(self) -> list[tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]]:
-        """Returns all results that are kept with their arguments, ((args, kwargs), result) of each, hottest first."""
+        """Returns all cached results with their arguments, hottest first, counting no hits.
+
+        Returns:
+            Pairs of (args, kwargs) and the result.
+        """
+        ...
+
+
+class _Keyed(Protocol[P]):
+    """What finds the result of one call, by its arguments."""
+
+    def cache_invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Removes the result of this call, however it is spelled.
+
+        A call in progress is invalidated: its result is not stored.
+
+        Args:
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            Whether there was a result; with `tier2`, whether the server confirmed the removal.
+        """
+        ...
+
+    def cache_contains(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Returns whether there is a result of this call, however it is spelled.
+
+        Counts neither as a hit nor as a miss.
+
+        Args:
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+        """
         ...
 
 
@@ -44,27 +83,59 @@ class _Own(_Common, Protocol):
     """What a function has whose results are in a cache of its own."""
 
     def cache_resize(self, maxsize: int) -> None:
-        """Sets how many results, or with a max_weight how much weight, may be kept."""
+        """Sets the capacity, evicting the coldest results immediately if there are too many.
+
+        Args:
+            maxsize: The capacity in results, or in weight with a `max_weight`.
+        """
         ...
 
     def cache_reset_stats(self) -> None:
-        """Counts hits, misses and all the rest from 0 again."""
+        """Resets all counters to 0."""
         ...
 
     def cache_save(self, path: Path | None = None) -> int:
-        """Saves the results to this file, or to the one that `snapshot` named; returns how many."""
+        """Saves the results to a file. See `hotset.Cache.save`.
+
+        Args:
+            path: The path of the file; None for the one that `snapshot` named.
+
+        Returns:
+            The number of saved results.
+        """
         ...
 
     def cache_load(self, path: Path | None = None) -> int:
-        """Loads results from this file, or from the one that `snapshot` named; returns how many came in."""
+        """Loads results from a file. See `hotset.Cache.load`.
+
+        Args:
+            path: The path of the file; None for the one that `snapshot` named.
+
+        Returns:
+            The number of restored results.
+        """
         ...
 
 
-class Cached(_Own, Protocol[P, R]):
+class _Settable(_Keyed[P], Protocol[P, R_contra]):
+    """What stores a result, and calls the function to replace one."""
+
+    def cache_set(self, value: R_contra, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Stores `value` as the result of the call with these arguments, spelled as here.
+
+        Args:
+            value: The result.
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+        """
+        ...
+
+
+class Cached(_Own, _Settable[P, R], Protocol[P, R]):
     """A function under `cached`.
 
-    On a method, the calls below take the instance first, as in `Class.method.cache_invalidate(instance, argument)`; those of
-    `instance.method` do not.
+    On a method, the calls below take the instance first, as in
+    `Class.method.cache_invalidate(instance, argument)`; those of `instance.method` do not.
     """
 
     @property
@@ -77,28 +148,21 @@ class Cached(_Own, Protocol[P, R]):
         self: Cached[Concatenate[Any, Q], R], instance: object, owner: type[Any] | None = None, /
     ) -> BoundCached[Q, R]: ...
 
-    def cache_invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forgets the result of this call, however it is spelled; returns whether there was one.
+    def cache_refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function and stores its result, joining a call in progress.
 
-        A call that is in progress does not enter the cache.
+        Args:
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            The result.
         """
         ...
 
-    def cache_contains(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Returns whether the result of this call is there, however it was spelled. Counts neither as a hit nor as a miss."""
-        ...
 
-    def cache_set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Makes `value` the result of the call with these arguments, spelled as here (by position or by keyword)."""
-        ...
-
-    def cache_refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
-        ...
-
-
-class AsyncCached(_Own, Protocol[P, R]):
-    """A coroutine function under `cached`; as `Cached`, but for `cache_refresh`, which is awaited."""
+class AsyncCached(_Own, _Settable[P, R], Protocol[P, R]):
+    """A coroutine function under `cached`."""
 
     @property
     def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R]]: ...
@@ -110,114 +174,144 @@ class AsyncCached(_Own, Protocol[P, R]):
         self: AsyncCached[Concatenate[Any, Q], R], instance: object, owner: type[Any] | None = None, /
     ) -> BoundCached[Q, Coroutine[Any, Any, R]]: ...
 
-    def cache_invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
-    def cache_contains(self, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
-    def cache_set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None: ...
-    def cache_refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
-    def cache_aclose(self, *, cancel: bool = True) -> Coroutine[Any, Any, None]:
-        """Ends the calls that are in progress in this event loop, reloads included, and waits for them.
+    def cache_refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Calls the function and stores its result, joining a call in progress.
 
-        Callers that await a cancelled call in this event loop get a CancelledError; those in other loops and threads begin anew.
+        Args:
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            A coroutine of the result.
+        """
+        ...
+
+    def cache_aclose(self, *, cancel: bool = True) -> Coroutine[Any, Any, None]:
+        """Ends the calls in progress in this event loop, reloads included, and waits for them.
+
+        Callers that await a cancelled call in this event loop get a CancelledError; those in other
+        loops and threads begin anew.
+
+        Args:
+            cancel: Whether to cancel the calls. Otherwise they run to their end.
+
+        Returns:
+            A coroutine.
         """
         ...
 
 
-class BoundCached(_Own, Protocol[Q, R_co]):
-    """A method under `cached`, of an instance; or a class method, of a class. The calls below are about its results only."""
+class BoundCached(_Own, _Settable[Q, Any], Protocol[Q, R_co]):
+    """A method under `cached`, bound to an instance; or a class method, bound to a class.
+
+    The calls below concern the results of that instance or class.
+    """
 
     def __call__(self, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
 
-    def cache_invalidate(self, /, *args: Q.args, **kwargs: Q.kwargs) -> bool:
-        """Forgets the result of this call, however it is spelled; returns whether there was one."""
-        ...
-
-    def cache_contains(self, /, *args: Q.args, **kwargs: Q.kwargs) -> bool:
-        """Returns whether the result of this call is there, however it was spelled."""
-        ...
-
-    def cache_set(self, value: Any, /, *args: Q.args, **kwargs: Q.kwargs) -> None:
-        """Makes `value` the result of this call."""
-        ...
-
     def cache_refresh(self, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co:
-        """Calls the method, keeps its result, and returns it. Joins a call of it that is in progress."""
+        """Calls the method and stores its result, joining a call in progress.
+
+        Args:
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            The result.
+        """
         ...
 
 
-class TieredCached(Cached[P, R], Protocol[P, R]):
+class _Tiered(Protocol[P, R_contra]):
+    """What a function under `cached(tier2=..)` has beside its methods without a second tier."""
+
+    async def cache_ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Behaves like `cache_invalidate`, for asyncio."""
+        ...
+
+    def cache_expire(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Expires the result of this call in all processes.
+
+        With `stale_while_revalidate`, it is still returned while one caller reloads it.
+
+        Args:
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            Whether the server confirmed it.
+        """
+        ...
+
+    async def cache_aexpire(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Behaves like `cache_expire`, for asyncio."""
+        ...
+
+    async def cache_aset(self, value: R_contra, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Behaves like `cache_set`, for asyncio."""
+        ...
+
+    async def cache_aclear(self) -> bool:
+        """Behaves like `cache_clear`, for asyncio."""
+        ...
+
+    def cache_tier2_stats(self) -> dict[str, Any]:
+        """Returns the counters of this cache in this process: "tier1", "tier2" and "server"."""
+        ...
+
+
+class TieredCached(_Tiered[P, R], Cached[P, R], Protocol[P, R]):
     """A function under `cached(tier2=..)`."""
 
-    async def cache_ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """As `cache_invalidate`, for asyncio."""
-        ...
-
-    def cache_expire(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Ends the lifetime of this call's result: with `stale_while_revalidate`, it is served while one caller loads it anew."""
-        ...
-
-    async def cache_aexpire(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """As `cache_expire`, for asyncio."""
-        ...
-
     def cache_set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> bool:  # type: ignore[override]  # pyright: ignore
-        """Makes `value` the result of this call in both tiers; returns whether the server confirmed it."""
-        ...
+        """Stores `value` as the result of this call in both tiers.
 
-    async def cache_aset(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """As `cache_set`, for asyncio."""
+        Args:
+            value: The result.
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            Whether the server confirmed it.
+        """
         ...
 
     def cache_clear(self) -> bool:  # type: ignore[override]  # pyright: ignore
-        """Forgets all results in both tiers, in all processes; returns whether the server confirmed it."""
-        ...
+        """Removes all results from both tiers, in all processes.
 
-    async def cache_aclear(self) -> bool:
-        """As `cache_clear`, for asyncio."""
-        ...
-
-    def cache_tier2_stats(self) -> dict[str, Any]:
-        """Returns what was counted of this cache in this process: "tier1", "tier2" and "server"."""
+        Returns:
+            Whether the server confirmed it.
+        """
         ...
 
 
-class TieredAsyncCached(AsyncCached[P, R], Protocol[P, R]):
+class TieredAsyncCached(_Tiered[P, R], AsyncCached[P, R], Protocol[P, R]):
     """A coroutine function under `cached(tier2=..)`."""
 
-    async def cache_ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """As `cache_invalidate`, for asyncio."""
-        ...
-
-    def cache_expire(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Ends the lifetime of this call's result: with `stale_while_revalidate`, it is served while one caller loads it anew."""
-        ...
-
-    async def cache_aexpire(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """As `cache_expire`, for asyncio."""
-        ...
-
     def cache_set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> bool:  # type: ignore[override]  # pyright: ignore
-        """Makes `value` the result of this call in both tiers; returns whether the server confirmed it."""
-        ...
+        """Stores `value` as the result of this call in both tiers.
 
-    async def cache_aset(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """As `cache_set`, for asyncio."""
+        Args:
+            value: The result.
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            Whether the server confirmed it.
+        """
         ...
 
     def cache_clear(self) -> bool:  # type: ignore[override]  # pyright: ignore
-        """Forgets all results in both tiers, in all processes; returns whether the server confirmed it."""
-        ...
+        """Removes all results from both tiers, in all processes.
 
-    async def cache_aclear(self) -> bool:
-        """As `cache_clear`, for asyncio."""
-        ...
-
-    def cache_tier2_stats(self) -> dict[str, Any]:
-        """Returns what was counted of this cache in this process: "tier1", "tier2" and "server"."""
+        Returns:
+            Whether the server confirmed it.
+        """
         ...
 
 
 class TieredDecorator(Protocol):
-    """`cached(tier2=..)` with its settings, waiting for a function."""
+    """`cached(tier2=..)` with its settings, before it is applied to a function."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]
@@ -229,58 +323,53 @@ class TieredDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> TieredCached[P, R]: ...
 
 
-class ClassCached(_Own, Protocol[R_co]):
-    """What a class's attribute is that is under `cached`.
+class ClassCached(_Own, _Settable[..., Any], Protocol[R_co]):
+    """An attribute under `cached`, looked up on its class.
 
-    It may be a method, which takes the instance first, or one under `classmethod`, which does not: checkers are not told which, so
-    they do not check the arguments.
+    It may be a method, which takes the instance first, or one under `classmethod`, which does not.
+    Type checkers cannot distinguish the two, so they do not check the arguments.
     """
 
     @property
     def __wrapped__(self) -> Callable[..., R_co]: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> R_co: ...
-    def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
-        """Forgets the result of this call, however it is spelled; returns whether there was one."""
-        ...
-
-    def cache_contains(self, /, *args: Any, **kwargs: Any) -> bool:
-        """Returns whether the result of this call is there, however it was spelled."""
-        ...
-
-    def cache_set(self, value: Any, /, *args: Any, **kwargs: Any) -> None:
-        """Makes `value` the result of this call."""
-        ...
-
     def cache_refresh(self, /, *args: Any, **kwargs: Any) -> R_co:
-        """Calls the function, keeps its result, and returns it. Joins a call of it that is in progress."""
+        """Calls the function and stores its result, joining a call in progress.
+
+        Args:
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            The result.
+        """
         ...
 
 
-class SharedCached(_Common, Protocol[P, R_co]):
-    """A function under `cached(cache=..)`. The size, the snapshots and the statistics are the cache's: `f.cache`."""
+class SharedCached(_Common, _Settable[P, Any], Protocol[P, R_co]):
+    """A function under `cached(cache=..)`.
+
+    Size, snapshots and statistics are those of the cache: `f.cache`.
+    """
 
     @property
     def __wrapped__(self) -> Callable[P, R_co]: ...
     @property
     def cache(self) -> Cache[Any, Any]:
-        """The cache that was given."""
+        """The cache that stores the results."""
         ...
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    def cache_invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forgets the result of this call, however it is spelled; returns whether there was one."""
-        ...
-
-    def cache_contains(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Returns whether the result of this call is there, however it was spelled."""
-        ...
-
-    def cache_set(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Makes `value` the result of the call with these arguments, spelled as here (by position or by keyword)."""
-        ...
-
     def cache_refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Calls the function, keeps its result, and returns it."""
+        """Calls the function and stores its result.
+
+        Args:
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            The result.
+        """
         ...
 
 
@@ -288,12 +377,19 @@ class SharedAsyncCached(SharedCached[P, Coroutine[Any, Any, R_co]], Protocol[P, 
     """A coroutine function under `cached(cache=..)`."""
 
     def cache_aclose(self, *, cancel: bool = True) -> Coroutine[Any, Any, None]:
-        """Ends the calls that are in progress in this event loop, and waits for them."""
+        """Ends the calls in progress in this event loop, and waits for them.
+
+        Args:
+            cancel: Whether to cancel the calls. Otherwise they run to their end.
+
+        Returns:
+            A coroutine.
+        """
         ...
 
 
 class SharedDecorator(Protocol):
-    """`cached(cache=..)`, waiting for a function."""
+    """`cached(cache=..)`, before it is applied to a function."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]
@@ -312,11 +408,12 @@ class CachedClassMethod(Protocol[Q, R_co]):
 
 
 class Decorator(Protocol):
-    """`cached(...)` with its settings, waiting for a function."""
+    """`cached(...)` with its settings, before it is applied to a function."""
 
     @overload
     def __call__(self, function: property, /) -> property: ...
-    # The first that fits is meant: these are callable, too, and a Coroutine is a result.
+    # The first overload that fits is meant: a staticmethod is also callable, and a Coroutine a
+    # result.
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, function: staticmethod[P, R], /

@@ -1,6 +1,6 @@
-"""Values as adapters hold them: immutable ones as they are, all others as pickles.
+"""Values as adapters store them: immutable ones as they are, all others as pickles.
 
-A cache that hands out the object it holds lets one caller's change show up at another's. Frameworks
+A cache that returns the object it stores lets a change by one caller show up at another. Frameworks
 therefore copy values by pickling them at each `set` and each `get`. A value that cannot change
 needs no copy.
 """
@@ -13,43 +13,65 @@ from typing import Any, Literal, cast, get_args
 from uuid import UUID
 
 Copy = Literal["pickle", "none"]
-"""How callers are kept apart: by pickling what is not immutable, or not at all."""
+"""How callers are isolated from each other: by pickling what is not immutable, or not at all."""
 
 # By exact type: an instance of a subclass may have attributes of its own.
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes, date, timedelta, Decimal, UUID})
 
 
 class Pickled(bytes):
-    """The pickle of a value, as a cache holds it. Its type tells it from a value of type bytes."""
+    """The pickle of a value, as a cache stores it. Its type distinguishes it from a bytes value."""
 
     __slots__ = ()
 
 
 def is_immutable(value: Any) -> bool:
-    """Returns whether `value` is of an immutable builtin type, or a tuple of such values."""
+    """Returns whether `value` is of an immutable builtin type, or a tuple of such values.
+
+    Args:
+        value: Any object.
+    """
     kind = cast("type[object]", type(value))
     return kind in _IMMUTABLE or (kind is tuple and all(map(is_immutable, value)))
 
 
 def freeze(value: Any) -> Any:
-    """Returns what a cache holds for `value`: the value itself if it is immutable, or else its pickle."""
+    """Returns the stored form of `value`: the value itself if it is immutable, else its pickle.
+
+    Args:
+        value: Any object that can be pickled.
+    """
     if type(value) in _IMMUTABLE or is_immutable(value):
         return value
     return Pickled(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
 
 
 def thaw(stored: Any) -> Any:
-    """Returns the value of what `freeze` returned: a copy, unless it is immutable."""
+    """Returns the value of a stored form: a copy, unless it is immutable.
+
+    Args:
+        stored: What `freeze` returned.
+    """
     return pickle.loads(stored) if type(stored) is Pickled else stored
 
 
 def by_reference(value: Any) -> Any:
-    """Returns `value`: what stands in for `freeze` where callers want the object itself."""
+    """Returns `value`: the replacement of `freeze` where callers want the object itself.
+
+    Args:
+        value: Any object.
+    """
     return value
 
 
 def freezer(copy: Copy) -> Callable[[Any], Any]:
-    """Returns the function that turns a value into what a cache holds.
+    """Returns the function that turns a value into its stored form.
+
+    Args:
+        copy: "pickle" or "none".
+
+    Returns:
+        `freeze` or `by_reference`.
 
     Raises:
         ValueError: `copy` is neither "pickle" nor "none".

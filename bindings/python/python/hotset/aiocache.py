@@ -4,7 +4,7 @@
     aiocache.caches.set_config({"default": {"cache": "hotset.aiocache.HotsetCache"}})
 """
 
-# (aiocache has no types.)
+# aiocache has no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,27 +22,27 @@ __all__ = ["HotsetCache"]
 
 
 class _Different(Exception):
-    """The value is another than the one that was expected."""
+    """The stored value is not the expected one."""
 
 
 def _lifetime(ttl: Any) -> Any:
-    """Returns aiocache's ttl as the native part takes it: 0 and None are no end."""
+    """Returns aiocache's ttl as the native part takes it: 0 and None stand for no expiration."""
     return ttl_of(ttl or None)
 
 
 class HotsetCache(BaseCache):
-    """Holds values in memory, as SimpleMemoryCache does, but bounded and with atomic operations.
+    """Stores values in memory, with a bound and atomic operations.
 
-    It has no timer for each key.
+    It replaces SimpleMemoryCache, and has no timer for each key.
 
     Args:
-        serializer: As of aiocache. By default values are held as they are, so that callers share
+        serializer: As of aiocache. By default values are stored as they are, so that callers share
             them.
-        max_entries: How many entries are held at most; None for no bound.
+        max_entries: The capacity in entries; None for no bound.
         name: All caches of this name in the process are one, `hotset.shared("aiocache:NAME")`.
-            None: this one is on its own.
-        policy: What decides which entries stay, as of `hotset.Cache`.
-        kwargs: What aiocache's caches take: plugins, namespace, key_builder, timeout, ttl.
+            None: this cache is on its own.
+        policy: Which entries stay, as of `hotset.Cache`.
+        kwargs: The settings of aiocache's caches: plugins, namespace, key_builder, timeout, ttl.
     """
 
     NAME = "hotset"
@@ -62,7 +62,11 @@ class HotsetCache(BaseCache):
 
     @classmethod
     def parse_uri_path(cls, path: str) -> dict[str, Any]:
-        """Returns the settings that the path of a URI stands for: a name."""
+        """Returns the settings in the path of a URI: a name.
+
+        Args:
+            path: The path.
+        """
         name = path.strip("/")
         return {"name": name} if name else {}
 
@@ -146,9 +150,9 @@ class HotsetCache(BaseCache):
 
     @property
     def engine(self) -> Cache[str, Any]:
-        """The `hotset.Cache` behind this one. (Its statistics are `engine.stats()`.)"""
+        """The `hotset.Cache` behind this cache. (Its statistics are `engine.stats()`.)"""
         return self._engine
 
     def stats(self) -> Stats:
-        """Returns what was counted, and what is held."""
+        """Returns the statistics of this cache."""
         return self._engine.stats()

@@ -1,4 +1,4 @@
-"""cachelib on hotset, which serves Flask-Caching and Flask-Session, too.
+"""cachelib's API on hotset, also for Flask-Caching and Flask-Session.
 
     CACHE_TYPE = "hotset.cachelib.HotsetCache"                  # Flask-Caching
     SESSION_TYPE = "cachelib"                                   # Flask-Session
@@ -33,28 +33,43 @@ Timeout = int | timedelta | None
 
 
 class ValueSerializer(SimpleSerializer):
-    """Keeps immutable values as they are, and pickles all others."""
+    """Stores immutable values as they are, and pickles all others."""
 
     def dumps(self, value: Any, protocol: int = 0) -> Any:
-        """Returns what is held for `value`; None, which is logged, if it cannot be pickled. `protocol` is ignored."""
+        """Returns the stored form of `value`; None, after logging it, if it cannot be pickled.
+
+        Args:
+            value: The value.
+            protocol: Ignored.
+
+        Returns:
+            The stored form, or None.
+        """
         try:
             return freeze(value)
         except (pickle.PickleError, AttributeError, TypeError) as error:
-            # (What pickle raises depends on the value, and on the version of Python.)
+            # Which of these pickle raises depends on the value and on the version of Python.
             self._warn(error)
             return None
 
     def loads(self, bvalue: Any) -> Any:
-        """Returns the value of what `dumps` returned."""
+        """Returns the value of a stored form.
+
+        Args:
+            bvalue: What `dumps` returned.
+
+        Returns:
+            The value.
+        """
         return thaw(bvalue)
 
 
 class _Absent(Exception):
-    """The key of a number that is to be changed is absent."""
+    """The key of a number that must be changed is absent."""
 
 
 class _Refused(Exception):
-    """The serializer has no bytes for a number."""
+    """The serializer cannot encode a number."""
 
 
 class HotsetCache(BaseCache):
@@ -64,18 +79,18 @@ class HotsetCache(BaseCache):
     for each that is inserted.
 
     Args:
-        threshold: How many entries are held at most; 0 stands for the default.
-        default_timeout: Seconds, or a timedelta, that an entry is good for if no timeout is given;
-            0: for ever.
-        ignore_delete_many_errors: Of no importance here: a key that is deleted is gone.
+        threshold: The capacity in entries; 0 stands for the default.
+        default_timeout: Seconds, or a timedelta, until an entry without a timeout of its own
+            expires; 0 for no expiration.
+        ignore_delete_many_errors: Has no effect: deletions do not fail.
         name: All caches of this name in the process are one, `hotset.shared("cachelib:NAME")`.
-            None: this one is on its own.
-        policy: What decides which entries stay, as of `hotset.Cache`.
+            None: this cache is on its own.
+        policy: Which entries stay, as of `hotset.Cache`.
         timer: A clock, for tests: a function that returns seconds.
     """
 
     serializer: Any = ValueSerializer()
-    """What makes bytes of values, or keeps them: an object with `dumps` and `loads`."""
+    """Encodes values, or stores them as they are: an object with `dumps` and `loads`."""
 
     def __init__(
         self,
@@ -102,21 +117,38 @@ class HotsetCache(BaseCache):
         return float(seconds) if seconds > 0 else 0.0
 
     def get(self, key: str) -> Any:
-        """Returns the key's value, or None if it is absent."""
+        """Returns the value for `key`, or None if it is absent or expired.
+
+        Args:
+            key: The key.
+        """
         stored = self._get(key, MISSING)
         return None if stored is MISSING else self.serializer.loads(stored)
 
     def get_many(self, *keys: str) -> list[Any]:
-        """Returns the values of many keys, looked up together; None for each that is absent."""
+        """Returns the values of many keys, looked up together; None for each that is absent.
+
+        Args:
+            *keys: The keys.
+        """
         loads = self.serializer.loads
         return [None if stored is MISSING else loads(stored) for stored in self._engine.get_many(keys, MISSING)]
 
     def set(self, key: str, value: Any, timeout: Timeout = None) -> bool:
-        """Sets the key's value; returns whether the serializer had bytes for it."""
+        """Sets the value for `key`.
+
+        Args:
+            key: The key.
+            value: The value.
+            timeout: Seconds, or a timedelta; 0 for no expiration, None for the default.
+
+        Returns:
+            Whether the serializer could encode the value.
+        """
         stored = self.serializer.dumps(value)
         ttl = self._ttl(timeout)
         if stored is None and value is not None:
-            # cachelib's serializers log what they cannot write, and return None.
+            # cachelib's serializers log a value that they cannot encode, and return None.
             return False
         if ttl == 0.0:
             self._engine.delete(key)
@@ -125,7 +157,16 @@ class HotsetCache(BaseCache):
         return True
 
     def add(self, key: str, value: Any, timeout: Timeout = None) -> bool:
-        """Sets the key's value if it is absent, atomically; returns whether it did."""
+        """Inserts `value` if `key` is absent or expired, atomically.
+
+        Args:
+            key: The key.
+            value: The value.
+            timeout: As for `set`.
+
+        Returns:
+            Whether the value was inserted.
+        """
         stored = self.serializer.dumps(value)
         ttl = self._ttl(timeout)
         if stored is None and value is not None:
@@ -135,23 +176,42 @@ class HotsetCache(BaseCache):
         return cast(bool, self._add(key, stored, ttl))
 
     def delete(self, key: str) -> bool:
-        """Removes the key; returns whether it was there."""
+        """Removes `key`.
+
+        Args:
+            key: The key.
+
+        Returns:
+            Whether it was present.
+        """
         return self._engine.delete(key)
 
     def has(self, key: str) -> bool:
-        """Returns whether the key is there."""
+        """Returns whether `key` is present.
+
+        Args:
+            key: The key.
+        """
         return key in self._engine
 
     def clear(self) -> bool:
-        """Removes all entries."""
+        """Removes all entries.
+
+        Returns:
+            True.
+        """
         self._engine.clear()
         return True
 
     def inc(self, key: str, delta: int = 1) -> int | None:
-        """Adds `delta` to the key's value, atomically, and returns the sum. An absent key counts as 0.
+        """Adds `delta` to the value for `key`, atomically; an absent key counts as 0.
+
+        Args:
+            key: The key.
+            delta: The number to add.
 
         Returns:
-            The sum, or None if the serializer has no bytes for it.
+            The sum, or None if the serializer cannot encode it.
         """
 
         total = delta
@@ -179,18 +239,27 @@ class HotsetCache(BaseCache):
             except _Refused:
                 return None
             else:
-                # (If `add` was called several times, its last call counts.)
+                # If `add` was called several times, `total` is of its last call, which was stored.
                 return total
 
     def dec(self, key: str, delta: int = 1) -> int | None:
-        """Subtracts `delta` from the key's value, atomically, and returns the difference. As `inc`."""
+        """Subtracts `delta` from the value for `key`, atomically; an absent key counts as 0.
+
+        Args:
+            key: The key.
+            delta: The number to subtract.
+
+        Returns:
+            The difference, or None if the serializer cannot encode it.
+        """
         return self.inc(key, -delta)
 
     @property
     def engine(self) -> Cache[str, Any]:
-        """The `hotset.Cache` behind this one. It holds what the serializer made of the values."""
+        """The `hotset.Cache` behind this cache. It stores what the serializer made of the values.
+        """
         return self._engine
 
     def stats(self) -> Stats:
-        """Returns what was counted, and what is held."""
+        """Returns the statistics of this cache."""
         return self._engine.stats()

@@ -1,8 +1,10 @@
-"""Backends of dogpile.cache on hotset: `hotset`, and `hotset_pickle`, which keeps callers apart by pickling.
+"""Backends of dogpile.cache on hotset: "hotset", and "hotset_pickle", which isolates callers.
 
-    region = dogpile.cache.make_region().configure("hotset", expiration_time=300, arguments={"max_entries": 10_000, "ttl": 3600})
+    region = dogpile.cache.make_region().configure(
+        "hotset", expiration_time=300, arguments={"max_entries": 10_000, "ttl": 3600}
+    )
 
-The region decides by the time of its values whether they are too old; `ttl` frees them.
+The region decides by the timestamp of a value whether it has expired; `ttl` frees it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,11 +20,13 @@ __all__ = ["HotsetBackend", "HotsetPickleBackend"]
 
 
 class HotsetBackend(CacheBackend):
-    """The backend "hotset": holds values as they are, in memory, as "dogpile.cache.memory" does, but bounded.
+    """The backend "hotset": stores values as they are, in memory, with a bound.
+
+    (The backend "dogpile.cache.memory" has none.)
 
     Args:
         arguments: May have max_entries (10,000; None for no bound), ttl (seconds until an entry is
-            freed, None: when room is needed; more than the region's expiration_time), name (all
+            freed, more than the region's expiration_time; None: when room is needed), name (all
             backends of this name in the process are one cache, `hotset.shared("dogpile:NAME")`) and
             policy (as of `hotset.Cache`). Others are ignored.
     """
@@ -37,38 +41,63 @@ class HotsetBackend(CacheBackend):
         )
 
     def get(self, key: str) -> Any:
-        """Returns the key's value, or NO_VALUE."""
+        """Returns the value for `key`, or NO_VALUE if it is absent.
+
+        Args:
+            key: The key.
+        """
         return self._engine.get(key, NO_VALUE)
 
     def get_multi(self, keys: Iterable[str]) -> Sequence[Any]:
-        """Returns the values of many keys, NO_VALUE for each that is absent."""
+        """Returns the values of many keys, NO_VALUE for each that is absent.
+
+        Args:
+            keys: The keys.
+        """
         return self._engine.get_many(keys, NO_VALUE)
 
     def set(self, key: str, value: Any) -> None:
-        """Sets the key's value."""
+        """Sets the value for `key`.
+
+        Args:
+            key: The key.
+            value: The value.
+        """
         self._engine[key] = value
 
     def set_multi(self, mapping: Mapping[str, Any]) -> None:
-        """Sets the values of many keys."""
+        """Sets the values of many keys.
+
+        Args:
+            mapping: The keys with their values.
+        """
         self._engine.set_many(mapping)
 
     def delete(self, key: str) -> None:
-        """Removes the key."""
+        """Removes `key`.
+
+        Args:
+            key: The key.
+        """
         self._engine.delete(key)
 
     def delete_multi(self, keys: Iterable[str]) -> None:
-        """Removes many keys."""
+        """Removes many keys.
+
+        Args:
+            keys: The keys.
+        """
         self._engine.delete_many(keys)
 
     @property
     def engine(self) -> Cache[str, Any]:
-        """The `hotset.Cache` behind this one."""
+        """The `hotset.Cache` behind this backend."""
         return self._engine
 
     def stats(self) -> Stats:
-        """Returns what was counted, and what is held."""
+        """Returns the statistics of this backend's cache."""
         return self._engine.stats()
 
 
 class HotsetPickleBackend(DefaultSerialization, HotsetBackend):
-    """The backend "hotset_pickle": holds pickles, so that each caller gets a value of its own."""
+    """The backend "hotset_pickle": stores pickles, so that each caller gets a value of its own."""

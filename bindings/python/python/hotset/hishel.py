@@ -1,14 +1,14 @@
 """Storages in memory for hishel 2: HTTP caching for ASGI apps, httpx and requests.
 
-hishel decides what may be stored and served; the storages here hold the responses, weighed by their
-bytes, with the time to live and the time to idle that hishel gives them, and all variants (`Vary`)
+hishel decides what may be stored and served. The storages here store the responses, weighed by
+their bytes, with the time to live and the time to idle that hishel sets, and all variants (`Vary`)
 of a URL.
 
-    app.add_middleware(hotset.hishel.CacheMiddleware)                        # a server: FastAPI, Starlette, any ASGI app
-    client = hishel.httpx.AsyncCacheClient(storage=HotsetStorage())          # a client
+    app.add_middleware(hotset.hishel.CacheMiddleware)  # a server: FastAPI, any ASGI app
+    client = hishel.httpx.AsyncCacheClient(storage=HotsetStorage())  # a client
 
-`CacheMiddleware` is hishel's, and lets one request of a cold URL call the app, while others wait
-for its response to be stored.
+`CacheMiddleware` is that of hishel, and lets one request of a cold URL call the app while others
+wait for its response to be stored.
 """
 
 import time
@@ -32,10 +32,10 @@ from hotset._stats import Stats
 __all__ = ["CacheMiddleware", "HotsetStorage", "SyncHotsetStorage"]
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
-# What an entry takes beside the bytes of its body, headers and URL, about.
+# The approximate overhead of an entry beside its body, headers and URL, in bytes.
 _OVERHEAD = 1000
-# How many responses of one key are held: a `Vary` on what differs for each client would have no
-# end.
+# The number of responses of one key: a `Vary` on a header that differs for each client is
+# unbounded.
 _MAX_VARIANTS = 64
 
 _Lists = Mapping[str, list[str]]
@@ -54,8 +54,8 @@ def _size(lists: _Lists) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """A response as it is held. Nothing of it is handed out but by a copy."""
+class _StoredResponse:
+    """A response as it is stored. Callers only get copies."""
 
     id: UUID
     method: str
@@ -72,7 +72,7 @@ class _Held:
         return _OVERHEAD + len(self.url) + len(self.body) + _size(self.request_headers) + _size(self.response_headers)
 
     def left(self, now: float) -> float | None:
-        """Returns the seconds until it expires if it is used now."""
+        """Returns the seconds until it expires if it is used now; None if it never does."""
         limits = [] if self.deadline is None else [self.deadline - now]
         if self.tti is not None:
             limits.append(self.tti)
@@ -83,37 +83,38 @@ class _Held:
         return Entry(self.id, request, Response(self.status_code, Headers(self.response_headers), stream))
 
 
-class _Writing:
-    """An entry whose body is being read. It may be removed, or given other headers."""
+class _PendingEntry:
+    """An entry whose body is being read. It may be removed, or get other headers."""
 
-    def __init__(self, key: str, held: _Held) -> None:
+    def __init__(self, key: str, stored: _StoredResponse) -> None:
         self.key = key
-        self.held = held
+        self.stored = stored
         self.removed = False
 
 
-# The entries of all storages whose bodies are being read, as long as their streams live.
-_writing: WeakValueDictionary[UUID, _Writing] = WeakValueDictionary()
+# The entries of all storages whose bodies are being read, while their streams exist.
+_pending: WeakValueDictionary[UUID, _PendingEntry] = WeakValueDictionary()
 
 
 def _weigh(key: Any, value: Any) -> int:
-    if isinstance(value, _Held):
+    if isinstance(value, _StoredResponse):
         return value.weight
     # The ids of a key's entries.
     return len(key) + 100 + 50 * len(value)
 
 
 class _Store:
-    """The entries, each by its id (bytes), and the ids of each key's entries (a str)."""
+    """The entries, each by its id (bytes), and the ids of each key's entries, by the key (a str).
+    """
 
     def __init__(self, max_bytes: int, name: str | None, timer: Callable[[], float] | None) -> None:
         self.engine = engine_of("hishel", name, max_weight=max_bytes, weigher=_weigh, timer=timer)
         self.now = time.monotonic if timer is None else timer
         self.limit = max_bytes
 
-    def begin(self, request: Request, response: Response, key: str, ttl: float | None, tti: float | None) -> _Writing:
+    def begin(self, request: Request, response: Response, key: str, ttl: float | None, tti: float | None) -> _PendingEntry:
         """Returns an entry that lookups do not find before `publish`."""
-        held = _Held(
+        stored = _StoredResponse(
             id=uuid4(),
             method=request.method,
             url=request.url,
@@ -124,18 +125,19 @@ class _Store:
             deadline=None if ttl is None else self.now() + ttl,
             tti=tti,
         )
-        writing = _Writing(key, held)
-        _writing[held.id] = writing
-        return writing
+        pending = _PendingEntry(key, stored)
+        _pending[stored.id] = pending
+        return pending
 
-    def publish(self, writing: _Writing, body: bytes) -> _Held | None:
-        """Inserts an entry whose body is complete; returns it, or None if it was removed or expired."""
-        held = replace(writing.held, body=body)
-        left = held.left(self.now())
-        if writing.removed or (left is not None and left <= 0):
+    def publish(self, pending: _PendingEntry, body: bytes) -> _StoredResponse | None:
+        """Inserts an entry whose body is complete; returns None if it was removed or has expired.
+        """
+        stored = replace(pending.stored, body=body)
+        left = stored.left(self.now())
+        if pending.removed or (left is not None and left <= 0):
             return None
-        id_ = held.id.bytes
-        self.engine.set(id_, held, left)
+        id_ = stored.id.bytes
+        self.engine.set(id_, stored, left)
         dropped: tuple[bytes, ...] = ()
 
         def add(ids: tuple[bytes, ...]) -> tuple[bytes, ...]:
@@ -143,33 +145,33 @@ class _Store:
             dropped = ids[: 1 - _MAX_VARIANTS] if len(ids) >= _MAX_VARIANTS else ()
             return (*ids[len(dropped) :], id_)
 
-        self.engine.compute(writing.key, add, ())
+        self.engine.compute(pending.key, add, ())
         self.engine.delete_many(dropped)
-        # (A removal between the look at `removed` and the insertion.)
-        if writing.removed:
+        # It was removed between the check of `removed` above and the insertion.
+        if pending.removed:
             self.engine.delete(id_)
             return None
-        _writing.pop(held.id, None)
-        return held
+        _pending.pop(stored.id, None)
+        return stored
 
-    def find(self, key: str) -> list[_Held]:
-        """Returns the entries of the key, the oldest first."""
+    def find(self, key: str) -> list[_StoredResponse]:
+        """Returns the entries of a key, oldest first."""
         ids = self.engine.get(key)
         if ids is None:
             return []
         values = self.engine.get_many(ids)
-        found = [held for held in values if held is not None]
+        found = [stored for stored in values if stored is not None]
         if len(found) < len(values):
-            self._forget(key, {id_ for id_, held in zip(ids, values, strict=True) if held is None})
+            self._forget(key, {id_ for id_, stored in zip(ids, values, strict=True) if stored is None})
         now = None
-        for held in found:
-            if held.tti is not None:
+        for stored in found:
+            if stored.tti is not None:
                 now = self.now() if now is None else now
-                self.engine.touch(held.id.bytes, held.left(now))
+                self.engine.touch(stored.id.bytes, stored.left(now))
         return found
 
     def _forget(self, key: str, gone: set[bytes]) -> None:
-        """Removes ids of entries that have expired, or were evicted or removed, from a key's."""
+        """Removes the ids of entries that are no longer stored from those of a key."""
 
         def remaining(ids: Any) -> Any:
             if ids is MISSING:
@@ -180,29 +182,29 @@ class _Store:
 
     def update(self, id_: UUID, headers: Headers) -> None:
         lists = _lists(headers)
-        writing = _writing.get(id_)
-        if writing is not None:
-            writing.held = replace(writing.held, response_headers=lists)
+        pending = _pending.get(id_)
+        if pending is not None:
+            pending.stored = replace(pending.stored, response_headers=lists)
 
-        def change(held: Any) -> Any:
-            return MISSING if held is MISSING else replace(held, response_headers=lists)
+        def change(stored: Any) -> Any:
+            return MISSING if stored is MISSING else replace(stored, response_headers=lists)
 
         self.engine.compute(id_.bytes, change, MISSING)
 
     def remove(self, id_: UUID) -> None:
-        writing = _writing.get(id_)
-        if writing is not None:
-            writing.removed = True
+        pending = _pending.get(id_)
+        if pending is not None:
+            pending.removed = True
         self.engine.delete(id_.bytes)
 
 
 class _Body:
-    """The chunks of a body while it is read, as long as they are few enough to be stored."""
+    """The chunks of a body while it is read, as long as they are small enough to be stored."""
 
-    def __init__(self, store: _Store, writing: _Writing, max_stream_size: int | None) -> None:
-        self.published: _Held | None = None
+    def __init__(self, store: _Store, pending: _PendingEntry, max_stream_size: int | None) -> None:
+        self.published: _StoredResponse | None = None
         self._store = store
-        self._writing = writing
+        self._pending = pending
         self._limit = store.limit if max_stream_size is None else min(store.limit, max_stream_size)
         self._chunks: list[bytes] | None = []
         self._size = 0
@@ -217,7 +219,7 @@ class _Body:
 
     def complete(self) -> None:
         if self._chunks is not None:
-            self.published = self._store.publish(self._writing, b"".join(self._chunks))
+            self.published = self._store.publish(self._pending, b"".join(self._chunks))
 
 
 async def _async_chunks(*chunks: bytes) -> AsyncIterator[bytes]:
@@ -225,39 +227,55 @@ async def _async_chunks(*chunks: bytes) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _saved_async(stream: AsyncIterator[bytes], body: _Body) -> AsyncIterator[bytes]:
-    """Yields the stream unchanged; the entry is published when all of it was read."""
+async def _recording_async(stream: AsyncIterator[bytes], body: _Body) -> AsyncIterator[bytes]:
+    """Yields the stream unchanged, and publishes the entry once all of it was read."""
     async for chunk in stream:
         body.add(chunk)
         yield chunk
     body.complete()
 
 
-def _saved(stream: Iterator[bytes], body: _Body) -> Iterator[bytes]:
+def _recording(stream: Iterator[bytes], body: _Body) -> Iterator[bytes]:
+    """Yields the stream unchanged, and publishes the entry once all of it was read."""
     for chunk in stream:
         body.add(chunk)
         yield chunk
     body.complete()
 
 
-def _of(held: _Held) -> tuple[bytes, ...]:
-    return (held.body,) if held.body else ()
+def _chunks_of(stored: _StoredResponse) -> tuple[bytes, ...]:
+    return (stored.body,) if stored.body else ()
 
 
-class HotsetStorage(AsyncBaseStorage):
-    """Holds the responses of hishel's asynchronous clients and ASGI middleware in memory.
+class _HasStore:
+    """What both storages have: their cache, and its statistics."""
+
+    _store: _Store
+
+    @property
+    def engine(self) -> Cache[Any, Any]:
+        """The `hotset.Cache` that stores the responses, in a format of its own."""
+        return self._store.engine
+
+    def stats(self) -> Stats:
+        """Returns the statistics of the storage (a hit counts two lookups)."""
+        return self._store.engine.stats()
+
+
+class HotsetStorage(_HasStore, AsyncBaseStorage):
+    """Stores the responses of hishel's asynchronous clients and ASGI middleware in memory.
 
     It may be used in any event loop.
 
     Args:
-        max_bytes: How many bytes all responses may have, with their headers and URLs; the coldest
-            are evicted for others.
-        default_ttl: Seconds until an entry expires, if hishel gives no other; None: it stays until
+        max_bytes: The capacity for all responses with their headers and URLs, in bytes; the coldest
+            are evicted.
+        default_ttl: Seconds until an entry expires, if hishel sets no other; None: it stays until
             it is evicted.
-        default_tti: Seconds until an entry expires that is not used.
-        max_stream_size: How many bytes a body may have to be stored; None: as many as `max_bytes`.
-        name: All storages of this name in the process hold the same responses,
-            `hotset.shared("hishel:NAME")`. None: this one is on its own.
+        default_tti: Seconds until an entry that is not used expires.
+        max_stream_size: The greatest size of a body to be stored, in bytes; None for `max_bytes`.
+        name: All storages of this name in the process store the same responses,
+            `hotset.shared("hishel:NAME")`. None: this storage is on its own.
         timer: A clock, for tests: a function that returns seconds.
     """
 
@@ -277,54 +295,80 @@ class HotsetStorage(AsyncBaseStorage):
     async def create_entry(
         self, request: Request, response: Response, key: str, *, ttl: float | None = None, tti: float | None = None
     ) -> Entry:
-        """Returns an entry whose stream stores the body as it is read. It is found when all of it was read."""
+        """Returns an entry whose stream stores the body as it is read.
+
+        Lookups find it once all of it was read.
+
+        Args:
+            request: The request.
+            response: The response, with its stream.
+            key: The key.
+            ttl: Seconds until it expires; None for the default.
+            tti: Seconds until it expires if it is not used; None for the default.
+
+        Returns:
+            The entry.
+        """
         stream = _async_chunks() if response.stream is None else response.stream
         assert isinstance(stream, AsyncIterator), "the stream of a response must be an AsyncIterator here"
         ttl, tti = self.default_ttl if ttl is None else ttl, self.default_tti if tti is None else tti
-        writing = self._store.begin(request, response, key, ttl, tti)
-        body = _Body(self._store, writing, self.max_stream_size)
-        saved = _saved_async(stream, body)
-        turn = _turn.get()
-        if turn is not None and turn.store is self._store:
-            # The middleware has the body in memory: it is stored before it is sent, however slow
-            # the client is.
-            saved = _async_chunks(*[chunk async for chunk in saved])
+        pending = self._store.begin(request, response, key, ttl, tti)
+        body = _Body(self._store, pending, self.max_stream_size)
+        recorded = _recording_async(stream, body)
+        request_loads = _current_loads.get()
+        if request_loads is not None and request_loads.store is self._store:
+            # The middleware has the body in memory: store it before it is sent, so that a slow
+            # client does not delay the waiting requests.
+            recorded = _async_chunks(*[chunk async for chunk in recorded])
             if body.published is not None:
-                turn.stored(key, body.published)
-        return Entry(writing.held.id, request, replace(response, stream=saved))
+                request_loads.stored(key, body.published)
+        return Entry(pending.stored.id, request, replace(response, stream=recorded))
 
     async def get_entries(self, key: str) -> list[Entry]:
-        """Returns the entries under `key` that are complete and have not expired."""
+        """Returns the entries under `key` that are complete and have not expired.
+
+        Args:
+            key: The key.
+        """
         found = self._store.find(key)
-        turn = _turn.get()
-        if turn is not None and turn.store is self._store:
-            while not found and (load := await turn.wait(key)) is not None:
-                # (What was stored may have been evicted since, or not been admitted.)
+        request_loads = _current_loads.get()
+        if request_loads is not None and request_loads.store is self._store:
+            while not found and (load := await request_loads.wait(key)) is not None:
+                # The stored responses may have been evicted since, or not been admitted.
                 found = self._store.find(key) or load.stored
-        return [held.entry(_async_chunks(*_of(held))) for held in found]
+        return [stored.entry(_async_chunks(*_chunks_of(stored))) for stored in found]
 
     async def update_headers(self, id: UUID, headers: Headers) -> None:
-        """Replaces the response headers of an entry, if it is still there."""
+        """Replaces the response headers of an entry, if it is still stored.
+
+        Args:
+            id: The id of the entry.
+            headers: The new headers.
+        """
         self._store.update(id, headers)
 
     async def remove_entry(self, id: UUID) -> None:
-        """Removes an entry, also one that is being written."""
+        """Removes an entry, also one whose body is being read.
+
+        Args:
+            id: The id of the entry.
+        """
         self._store.remove(id)
 
-    @property
-    def engine(self) -> Cache[Any, Any]:
-        """The `hotset.Cache` that holds the responses, in a form of its own."""
-        return self._store.engine
 
-    def stats(self) -> Stats:
-        """Returns what was counted (two lookups for a hit), and what is held."""
-        return self._store.engine.stats()
+class SyncHotsetStorage(_HasStore, BaseStorage):
+    """Stores the responses of hishel's synchronous clients, for httpx and requests, in memory.
 
+    It may be used by any thread. It and a `HotsetStorage` of the same `name` store the same
+    responses.
 
-class SyncHotsetStorage(BaseStorage):
-    """Holds the responses of hishel's synchronous clients, for httpx and requests, in memory. For any threads.
-
-    Arguments: as `HotsetStorage`; of one name, both hold the same responses.
+    Args:
+        max_bytes: As of `HotsetStorage`.
+        default_ttl: As of `HotsetStorage`.
+        default_tti: As of `HotsetStorage`.
+        max_stream_size: As of `HotsetStorage`.
+        name: As of `HotsetStorage`.
+        timer: As of `HotsetStorage`.
     """
 
     def __init__(
@@ -343,49 +387,66 @@ class SyncHotsetStorage(BaseStorage):
     def create_entry(
         self, request: Request, response: Response, key: str, *, ttl: float | None = None, tti: float | None = None
     ) -> Entry:
-        """Returns an entry whose stream stores the body as it is read. It is found when all of it was read."""
+        """Returns an entry whose stream stores the body as it is read.
+
+        Lookups find it once all of it was read.
+
+        Args:
+            request: The request.
+            response: The response, with its stream.
+            key: The key.
+            ttl: Seconds until it expires; None for the default.
+            tti: Seconds until it expires if it is not used; None for the default.
+
+        Returns:
+            The entry.
+        """
         stream = iter(()) if response.stream is None else response.stream
         assert isinstance(stream, Iterator), "the stream of a response must be an Iterator here"
         ttl, tti = self.default_ttl if ttl is None else ttl, self.default_tti if tti is None else tti
-        writing = self._store.begin(request, response, key, ttl, tti)
-        saved = _saved(stream, _Body(self._store, writing, self.max_stream_size))
-        return Entry(writing.held.id, request, replace(response, stream=saved))
+        pending = self._store.begin(request, response, key, ttl, tti)
+        recorded = _recording(stream, _Body(self._store, pending, self.max_stream_size))
+        return Entry(pending.stored.id, request, replace(response, stream=recorded))
 
     def get_entries(self, key: str) -> list[Entry]:
-        """Returns the entries under `key` that are complete and have not expired."""
-        return [held.entry(iter(_of(held))) for held in self._store.find(key)]
+        """Returns the entries under `key` that are complete and have not expired.
+
+        Args:
+            key: The key.
+        """
+        return [stored.entry(iter(_chunks_of(stored))) for stored in self._store.find(key)]
 
     def update_headers(self, id: UUID, headers: Headers) -> None:
-        """Replaces the response headers of an entry, if it is still there."""
+        """Replaces the response headers of an entry, if it is still stored.
+
+        Args:
+            id: The id of the entry.
+            headers: The new headers.
+        """
         self._store.update(id, headers)
 
     def remove_entry(self, id: UUID) -> None:
-        """Removes an entry, also one that is being written."""
+        """Removes an entry, also one whose body is being read.
+
+        Args:
+            id: The id of the entry.
+        """
         self._store.remove(id)
-
-    @property
-    def engine(self) -> Cache[Any, Any]:
-        """The `hotset.Cache` that holds the responses, in a form of its own."""
-        return self._store.engine
-
-    def stats(self) -> Stats:
-        """Returns what was counted (two lookups for a hit), and what is held."""
-        return self._store.engine.stats()
 
 
 # --- One call of the app for concurrent requests of a cold key.
 
 
 class _Load:
-    """A request of a cold key that is in progress, and what it stored."""
+    """A request of a cold key in progress, and the responses that it stored."""
 
     def __init__(self) -> None:
         self.ended = anyio.Event()
-        self.stored: list[_Held] = []
+        self.stored: list[_StoredResponse] = []
 
 
-class _Turn:
-    """A request's part in the loads of a middleware: the cold keys that it leads."""
+class _RequestLoads:
+    """The cold keys that one request leads among the loads of a middleware."""
 
     def __init__(self, store: _Store, loads: dict[str, _Load], uncacheable: Cache[str, bool]) -> None:
         self.store = store
@@ -394,9 +455,9 @@ class _Turn:
         self._led: list[str] = []
 
     async def wait(self, key: str) -> _Load | None:
-        """Waits for the load of `key` in progress and returns it; None if the caller must call the app.
+        """Waits for the load of `key` in progress and returns it; None to call the app.
 
-        Between the look at the loads and their change nothing is awaited, so no other request comes
+        Nothing is awaited between the check of the loads and their change, so no other request runs
         in between.
         """
         load = self._loads.get(key)
@@ -410,20 +471,21 @@ class _Turn:
         await load.ended.wait()
         return load
 
-    def stored(self, key: str, held: _Held) -> None:
-        """Called when this request has stored a response."""
+    def stored(self, key: str, stored: _StoredResponse) -> None:
+        """Records that this request has stored a response."""
         self._uncacheable.delete(key)
         if key in self._led:
-            self._loads[key].stored.append(held)
+            self._loads[key].stored.append(stored)
 
     def end(self, completed: bool) -> None:
-        """Wakes the requests that wait.
+        """Wakes the waiting requests.
 
-        If nothing was stored, they call the app concurrently, as do later requests for a while.
+        If nothing was stored, they call the app concurrently, as do later requests for
+        `uncacheable_ttl`.
 
         Args:
-            completed: Whether the app was called. Otherwise (the request was cancelled) one of
-                those that wait leads.
+            completed: Whether the app was called. Otherwise (the request was cancelled) one of the
+                waiting requests leads.
         """
         for key in self._led:
             load = self._loads.pop(key)
@@ -433,23 +495,22 @@ class _Turn:
         self._led.clear()
 
 
-_turn: ContextVar[_Turn | None] = ContextVar("hotset.hishel", default=None)
+_current_loads: ContextVar[_RequestLoads | None] = ContextVar("hotset.hishel", default=None)
 
 
 class CacheMiddleware(ASGICacheMiddleware):
     """hishel's ASGI middleware, with one call of the app for concurrent requests of a cold URL.
 
-    The request that finds nothing stored calls the app; others of the same URL wait, and are served
-    what it stored, if hishel says that they may be. If it stored nothing, they call the app
-    themselves, at the same time; and for `uncacheable_ttl` no request of that URL waits for
-    another.
+    The request that finds nothing stored calls the app. Others of the same URL wait, and get the
+    response that it stored, if hishel allows that. If it stored none, they call the app
+    concurrently, and for `uncacheable_ttl` no request of that URL waits for another.
 
     Args:
-        app: The app to be cached.
-        storage: Where responses are held; one of its own by default.
+        app: The app to cache.
+        storage: Stores the responses; one of its own by default.
         rfc: As of hishel: True for RFC 9111, options of it, or False to store all that succeeds, by
             method and URL.
-        uncacheable_ttl: Seconds that a URL is remembered whose response was not stored.
+        uncacheable_ttl: Seconds that a URL is recorded whose response was not stored.
     """
 
     def __init__(
@@ -461,9 +522,9 @@ class CacheMiddleware(ASGICacheMiddleware):
         uncacheable_ttl: float = 10.0,
     ) -> None:
         storage = HotsetStorage() if storage is None else storage
-        super().__init__(_outside(app), storage, rfc)
+        super().__init__(_without_loads(app), storage, rfc)
         self._store = storage._store  # pyright: ignore[reportPrivateUsage]
-        # Of each event loop: an event of one cannot wake tasks of another.
+        # One dict per event loop: an event of one loop cannot wake tasks of another.
         self._loads: RunVar[dict[str, _Load]] = RunVar("loads of hotset.hishel.CacheMiddleware")
         self._uncacheable: Cache[str, bool] = Cache(10_000, ttl=uncacheable_ttl)
 
@@ -477,32 +538,33 @@ class CacheMiddleware(ASGICacheMiddleware):
         except LookupError:
             loads = dict[str, _Load]()
             self._loads.set(loads)
-        turn = _Turn(self._store, loads, self._uncacheable)
+        request_loads = _RequestLoads(self._store, loads, self._uncacheable)
 
         async def send_and_end(message: MutableMapping[str, Any]) -> None:
-            # The app was called, if it had to be, and what may be stored is.
-            turn.end(completed=True)
+            # The app was called, if it had to be, and its response is stored, if it may be.
+            request_loads.end(completed=True)
             await send(message)
 
-        before = _turn.set(turn)
+        before = _current_loads.set(request_loads)
         try:
             await super().__call__(scope, receive, send_and_end)
         except Exception:
-            turn.end(completed=True)
+            request_loads.end(completed=True)
             raise
         finally:
-            turn.end(completed=False)
-            _turn.reset(before)
+            request_loads.end(completed=False)
+            _current_loads.reset(before)
 
 
-def _outside(app: _App) -> _App:
-    """Returns the app without this request's turn, which is of no concern to clients that the app uses."""
+def _without_loads(app: _App) -> _App:
+    """Returns the app without this request's loads, which do not concern clients that the app uses.
+    """
 
     async def outside(scope: _Scope, receive: _Receive, send: _Send) -> None:
-        before = _turn.set(None)
+        before = _current_loads.set(None)
         try:
             await app(scope, receive, send)
         finally:
-            _turn.reset(before)
+            _current_loads.reset(before)
 
     return outside

@@ -1,4 +1,4 @@
-"""LangChain's cache of the answers of language models on hotset.
+"""LangChain's cache of the answers of language models, on hotset.
 
     langchain_core.globals.set_llm_cache(HotsetCache(max_entries=10_000, ttl=24 * 3600))
 """
@@ -17,16 +17,16 @@ __all__ = ["HotsetCache"]
 
 
 class HotsetCache(BaseCache):
-    """Holds the answers for pairs of a prompt and a model's settings, in memory.
+    """Stores answers by pairs of a prompt and a model's settings, in memory.
 
     The methods for asyncio run in the event loop, without a thread.
 
     Args:
-        max_entries: How many answers are held at most; None for no bound.
-        ttl: Seconds or a timedelta until an answer expires; None: it does not.
+        max_entries: The capacity in answers; None for no bound.
+        ttl: Seconds or a timedelta until an answer expires; None: it never expires.
         name: All caches of this name in the process are one, `hotset.shared("langchain:NAME")`.
-            None: this one is on its own.
-        policy: What decides which answers stay, as of `hotset.Cache`.
+            None: this cache is on its own.
+        policy: Which answers stay, as of `hotset.Cache`.
         copy: "pickle": callers get copies; "none": they get the objects that were stored.
     """
 
@@ -43,35 +43,50 @@ class HotsetCache(BaseCache):
         self._freeze = freezer(copy)
 
     def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
-        """Returns the answer, or None."""
+        """Returns the answer, or None if it is absent.
+
+        Args:
+            prompt: The prompt.
+            llm_string: The settings of the model.
+        """
         found: RETURN_VAL_TYPE | None = thaw(self._engine.get((prompt, llm_string)))
         return found
 
     def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
-        """Sets the answer."""
+        """Stores an answer.
+
+        Args:
+            prompt: The prompt.
+            llm_string: The settings of the model.
+            return_val: The answer.
+        """
         self._engine[prompt, llm_string] = self._freeze(return_val)
 
     def clear(self, **kwargs: Any) -> None:
-        """Removes all answers. Arguments are ignored."""
+        """Removes all answers.
+
+        Args:
+            **kwargs: Ignored.
+        """
         self._engine.clear()
 
     async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
-        """As `lookup`."""
+        """Behaves like `lookup`, for asyncio."""
         return self.lookup(prompt, llm_string)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
-        """As `update`."""
+        """Behaves like `update`, for asyncio."""
         self.update(prompt, llm_string, return_val)
 
     async def aclear(self, **kwargs: Any) -> None:
-        """As `clear`."""
+        """Behaves like `clear`, for asyncio."""
         self.clear(**kwargs)
 
     @property
     def engine(self) -> Cache[tuple[str, str], Any]:
-        """The `hotset.Cache` behind this one."""
+        """The `hotset.Cache` behind this cache."""
         return self._engine
 
     def stats(self) -> Stats:
-        """Returns what was counted, and what is held."""
+        """Returns the statistics of this cache."""
         return self._engine.stats()

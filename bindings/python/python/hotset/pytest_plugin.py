@@ -1,15 +1,12 @@
-"""A plugin for pytest that empties all caches of the process between tests.
+"""A plugin for pytest that clears all caches of the process between tests.
 
-pytest finds it by itself where hotset is installed.
-
-For all tests, in the settings of pytest:
+pytest finds it by itself where hotset is installed. For all tests, by a setting:
 
     [tool.pytest.ini_options]
     hotset_clear = true
 
 For some, by a fixture:
 
-Example:
     def test_a_price(hotset_clear):
         ...  # every cache of the process is empty here
 
@@ -22,7 +19,7 @@ import pytest
 
 
 def _cleared() -> Iterator[None]:
-    # (Imported here: pytest imports this module in processes that do not use hotset.)
+    # Imported here: pytest imports this module in processes that do not use hotset.
     import hotset
 
     hotset.clear_all()
@@ -32,12 +29,12 @@ def _cleared() -> Iterator[None]:
 
 @pytest.fixture
 def hotset_clear() -> Iterator[None]:
-    """Empties all caches of the process before and after the test (`hotset.clear_all`)."""
+    """Clears all caches of the process before and after the test (`hotset.clear_all`)."""
     yield from _cleared()
 
 
 class _ForAllTests:
-    """Registered where the setting is on: others' tests pay nothing for it."""
+    """Clears all caches around every test. Registered only where the setting is on."""
 
     @pytest.fixture(autouse=True)
     def _hotset_clear_for_all(self) -> Iterator[None]:
@@ -45,11 +42,19 @@ class _ForAllTests:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the setting `hotset_clear`."""
+    """Adds the setting `hotset_clear`.
+
+    Args:
+        parser: The parser of pytest's settings.
+    """
     parser.addini("hotset_clear", "empty all caches of hotset before and after each test", type="bool", default=False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Has all tests cleared between, if the setting is on."""
+    """Registers the fixture for all tests if the setting is on.
+
+    Args:
+        config: The configuration of pytest.
+    """
     if config.getini("hotset_clear"):
         config.pluginmanager.register(_ForAllTests())

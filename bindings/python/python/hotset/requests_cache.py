@@ -3,7 +3,7 @@
     session = requests_cache.CachedSession(backend=hotset.requests_cache.HotsetCache("api"))
 """
 
-# (requests-cache has types in part.)
+# requests-cache has types only in part.
 # pyright: reportUnknownMemberType=false
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,30 +19,30 @@ from hotset._stats import Stats
 __all__ = ["HotsetCache", "HotsetStorage"]
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
-# Seconds that a response is kept after it has expired: it may be revalidated, or served if the
-# server fails.
+# Seconds that an expired response is still stored: it may be revalidated, or served if the server
+# fails.
 DEFAULT_TTL_OFFSET = 3600
-# What an entry takes beside its bytes, about.
+# The approximate overhead of an entry, in bytes.
 _OVERHEAD = 200
 
 
 def _weigh(key: Any, value: Any) -> int:
-    """Weighs what a serializer made; what none made, as a response of ordinary size."""
+    """Returns the weight of an entry: its bytes, or a fixed size without a serializer."""
     return _OVERHEAD + len(key) + (len(value) if isinstance(value, str | bytes) else 10_000)
 
 
 class HotsetCache(BaseCache):
-    """Holds responses, and the redirects to them, in memory.
+    """Stores responses, and the redirects to them, in memory.
 
     Args:
         cache_name: All caches of this name in the process are one,
             `hotset.shared("requests-cache:NAME:responses")`.
-        max_bytes: How many bytes all responses may have; the coldest are evicted for others.
+        max_bytes: The capacity for all responses, in bytes; the coldest are evicted.
         serializer: As of requests-cache; pickle by default.
-        ttl: Free expired responses, `ttl_offset` seconds after they have expired; otherwise they
-            stay until they are evicted.
+        ttl: Whether to free expired responses `ttl_offset` seconds after they have expired.
+            Otherwise they stay until they are evicted.
         ttl_offset: See `ttl`.
-        kwargs: What other backends of requests-cache take.
+        kwargs: The settings of other backends of requests-cache.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class HotsetCache(BaseCache):
         self.responses: HotsetStorage = HotsetStorage(  # pyright: ignore[reportIncompatibleVariableOverride]
             cache_name, "responses", max_bytes=max_bytes, serializer=chosen, ttl=ttl, ttl_offset=ttl_offset, **kwargs
         )
-        # (Names of responses, which are short.)
+        # The redirects are names of responses, which are short: no serializer.
         self.redirects: HotsetStorage = HotsetStorage(  # pyright: ignore[reportIncompatibleVariableOverride]
             cache_name, "redirects", max_bytes=max_bytes, serializer=None, **kwargs
         )
 
     def stats(self) -> Stats:
-        """Returns what was counted for responses, and what is held of them."""
+        """Returns the statistics of the responses."""
         return self.responses.stats()
 
 
@@ -74,9 +74,13 @@ class HotsetStorage(BaseStorage[str, Any]):
     """A table of a `HotsetCache`, as a mapping.
 
     Args:
-        cache_name, table_name: All tables of these names in the process are one.
-        max_bytes, serializer, ttl, ttl_offset: As of `HotsetCache`; but without a serializer values
-            are held as they are.
+        cache_name: All tables of this name and `table_name` in the process are one.
+        table_name: The name of the table.
+        max_bytes: As of `HotsetCache`.
+        serializer: As of `HotsetCache`; without one, values are stored as they are.
+        ttl: As of `HotsetCache`.
+        ttl_offset: As of `HotsetCache`.
+        kwargs: The settings of other storages of requests-cache.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class HotsetStorage(BaseStorage[str, Any]):
             raise KeyError(key)
         value: Any = self.deserialize(key, held)
         if not self.serializer and getattr(value, "raw", None):
-            # The response itself, whose body was read before.
+            # The stored response object itself: rewind its body, which an earlier caller has read.
             value.raw.reset()
             value.cache_key = key
         return value
@@ -124,15 +128,19 @@ class HotsetStorage(BaseStorage[str, Any]):
         return len(self._engine)
 
     def values(self) -> Any:
-        """Returns the values of all keys, without one vanishing on the way."""
+        """Returns the values of all keys, as of one instant."""
         return [self.deserialize(key, held) for key, held in self._engine.items_hottest()]
 
     def items(self) -> Any:
-        """Returns all keys with their values, without one vanishing on the way."""
+        """Returns all keys with their values, as of one instant."""
         return [(key, self.deserialize(key, held)) for key, held in self._engine.items_hottest()]
 
     def bulk_delete(self, keys: Iterable[str]) -> None:
-        """Removes many keys."""
+        """Removes many keys.
+
+        Args:
+            keys: The keys.
+        """
         self._engine.delete_many(keys)
 
     def clear(self) -> None:
@@ -141,9 +149,10 @@ class HotsetStorage(BaseStorage[str, Any]):
 
     @property
     def engine(self) -> Cache[str, Any]:
-        """The `hotset.Cache` behind this table. It holds what the serializer made of the values."""
+        """The `hotset.Cache` behind this table. It stores what the serializer made of the values.
+        """
         return self._engine
 
     def stats(self) -> Stats:
-        """Returns what was counted, and what is held."""
+        """Returns the statistics of this table."""
         return self._engine.stats()

@@ -1,4 +1,5 @@
-"""Tasks for Celery's prefork pool, with results in two tiers: the parent has used the cache before it forks."""
+"""Tasks for Celery's prefork pool, with results in two tiers, used by the parent before the fork.
+"""
 
 import os
 import time

@@ -1,4 +1,5 @@
-"""What the tests of the second tier share: servers, and caches on them as several processes have them."""
+"""Fixtures of the second tier's tests: servers, and caches on them as several processes have them.
+"""
 
 import sys
 from pathlib import Path

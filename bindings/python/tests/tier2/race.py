@@ -1,13 +1,15 @@
-"""Processes that read, load and invalidate the same keys while servers and networks fail; every read is checked.
+"""Processes that read, load and invalidate the same keys while servers and networks fail; every
+read is checked.
 
     race.py [--seconds 60] [--processes 4] [--quiet] [--sabotage deaf]
 
-The source is an array in shared memory: a version per key, which its writer raises before it invalidates the key. A read is judged by what
-was true when it began:
+The source is an array in shared memory: a version per key, which its writer raises before it
+invalidates the key. A read is judged by what was true when it began:
 
-- in the process that invalidated a key, no read begun afterwards returns an older version (read your writes);
-- in another process, a read returns a version older than the newest confirmed invalidation only within the bound: what the bus may
-  lag (2.5 s), or `local_ttl` around an outage.
+- in the process that invalidated a key, no read begun afterwards returns an older version (read
+  your writes);
+- in another process, a read returns a version older than the newest confirmed invalidation only
+  within the bound: what the bus may lag (2.5 s), or `local_ttl` around an outage.
 """
 
 import argparse
@@ -69,7 +71,9 @@ class Registry:
         self._write(at, version)
 
     def invalidated_at(self, key, version):
-        """When the invalidation that made `version` the oldest allowed was confirmed; None if it was not, or is long forgotten."""
+        """When the invalidation that made `version` the oldest allowed was confirmed; None if it
+        was not, or is long forgotten.
+        """
         at = KEYS + 2 * (key * DEPTH + version % DEPTH)
         return self._read(at + 1) if self._read(at) == version else None
 
@@ -261,7 +265,7 @@ def sabotage(what):
         _commands.SWAP_SCRIPT = _commands.Script("redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1")
     elif what == "forget":
         # What was not confirmed is not repeated.
-        _bus.BusThread._turn = _without_replays(_bus.BusThread._turn)
+        _bus.BusThread._perform = _without_replays(_bus.BusThread._perform)
     elif what is not None:
         raise ValueError(what)
 

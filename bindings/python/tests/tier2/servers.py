@@ -1,4 +1,4 @@
-"""Redis servers for the tests: on free ports of loopback, in temporary folders, ended by their process ids."""
+"""Redis servers for the tests: on free ports of loopback, in temporary folders, ended by pid."""
 
 import os
 import shutil
@@ -37,7 +37,9 @@ def _free_ports_of_cluster() -> int:
 
 
 def ask(port: int, *command: str | bytes | int, timeout: float = 5.0, path: str | None = None):
-    """Sends one command on a connection of its own and returns the raw reply, decoded a little: for setting up and looking."""
+    """Sends one command on a connection of its own and returns the raw reply, decoded a little: for
+    setting up and looking.
+    """
     family = socket.AF_UNIX if path else socket.AF_INET
     with socket.socket(family) as plain:
         plain.settimeout(timeout)
@@ -66,7 +68,9 @@ def _read(reader):
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str = "condition") -> None:
-    """Waits for something that must happen; how long it may take decides nothing but when the test gives up."""
+    """Waits for something that must happen; how long it may take decides nothing but when the test
+    gives up.
+    """
     end = time.monotonic() + seconds
     while True:
         try:
@@ -80,7 +84,9 @@ def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str
 
 
 class Server:
-    """A redis-server (or another of its kind) that can be stopped, continued, killed and started again on the same port."""
+    """A redis-server (or another of its kind) that can be stopped, continued, killed and started
+    again on the same port.
+    """
 
     def __init__(self, folder: Path, *settings: str, port: int | None = None, program: str = "redis-server", password: str = "") -> None:
         self.port = port or free_port()
@@ -255,7 +261,8 @@ class Proxy:
 
     Attributes:
         delay: Seconds by which each piece is delayed, both ways.
-        is_deaf: Takes what clients send, and passes nothing on in either direction: a half-open connection.
+        is_deaf: Takes what clients send, and passes nothing on in either direction: a half-open
+            connection.
         byte_by_byte: Passes on what the server sends one byte at a time.
         cut_after: Resets a connection when the server has sent this many bytes on it; None: never.
     """

@@ -73,7 +73,7 @@ def test_read_after_own_set_returns_it(server, cache):
         assert prices.get("tea") == turn
 
 
-def test_loader_error_reaches_the_caller_and_is_not_kept(server, cache):
+def test_loader_error_reaches_the_caller_uncached(server, cache):
     prices = cache(server)
     with pytest.raises(ZeroDivisionError):
         prices.get_or_load("tea", lambda key: 1 // 0)
@@ -176,14 +176,14 @@ def test_absent_in_the_source_is_remembered(server, cache):
 
 
 @pytest.mark.parametrize("value", [None, True, 0, 1.5, "a", b"b", [1, (2,)], {"a": {1, 2}}, frozenset("ab")])
-def test_values_come_back_as_they_were(server, cache, value):
+def test_values_are_restored_exactly(server, cache, value):
     one, other = cache(server), cache(server)
     one.set("k", value)
     found = other.get("k", "absent")
     assert found == value and type(found) is type(value)
 
 
-def test_keys_are_told_apart_by_type_as_in_a_dict(server, cache):
+def test_keys_differ_by_type_as_in_a_dict(server, cache):
     one, other = cache(server), cache(server)
     one.set(1, "one")
     assert other.get(1.0) == "one" and other.get("1") is None and other.get((1,)) is None
@@ -235,7 +235,7 @@ def test_clear_invalidates_all_keys_everywhere(server, cache):
     assert one.get("a") == "new"
 
 
-def test_invalidate_tag_invalidates_what_has_it(server, cache):
+def test_invalidate_tag_invalidates_tagged_values(server, cache):
     one, other = cache(server), cache(server)
     armed(one, other)
     one.set("tea", 1, tags=("menu", "drinks"))
@@ -249,7 +249,7 @@ def test_invalidate_tag_invalidates_what_has_it(server, cache):
     assert other.get("tea") == 9
 
 
-def test_many_keys_at_once(server, cache):
+def test_many_keys_in_one_call(server, cache):
     one, other = cache(server), cache(server)
     assert one.set_many({f"k{n}": n for n in range(50)})
     assert other.get_many(f"k{n}" for n in range(60)) == {f"k{n}": n for n in range(50)}
@@ -257,7 +257,7 @@ def test_many_keys_at_once(server, cache):
     assert one.get_many(f"k{n}" for n in range(50)) == {f"k{n}": n for n in range(1, 50, 2)}
 
 
-def test_get_or_load_many_loads_what_is_missing(server, cache):
+def test_get_or_load_many_loads_the_missing_keys(server, cache):
     one, other = cache(server), cache(server)
     one.set("b", "B")
     asked = []
@@ -335,7 +335,7 @@ def test_values_that_cannot_be_encoded_stay_in_the_process(server, cache):
     assert one.stats()["tier2"]["not_encodable"] == 1
 
 
-def test_strict_delete_raises_when_it_is_not_confirmed(own_server, cache):
+def test_strict_delete_raises_when_unconfirmed(own_server, cache):
     prices = cache(own_server)
     prices.set("tea", 1)
     own_server.kill()

@@ -1,4 +1,4 @@
-"""The demo of the second tier: a short run, one that is interrupted, and what it judges by."""
+"""The demo of the second tier: a short run, an interrupted one, and its criteria."""
 
 import importlib
 import importlib.util
@@ -139,7 +139,7 @@ def sample(parts, at, *, up=4, armed=4, journal=0, losses=0):
     return parts["load"].Sample(at, at, 0, 0, 0, 0, 0, losses, journal, up, armed, ("1", "2", "3", "4"))
 
 
-def test_bound_of_a_read_follows_what_the_workers_knew(parts):
+def test_bound_of_a_read_follows_the_workers_knowledge(parts):
     samples = [sample(parts, at) for at in range(11)]
     samples += [sample(parts, at, up=0, armed=0, journal=3, losses=1) for at in range(11, 21)]
     samples += [sample(parts, at, losses=1) for at in range(22, 31)]

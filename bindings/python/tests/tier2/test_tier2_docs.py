@@ -1,4 +1,4 @@
-"""What is printed about the second tier is true: its page, its docstrings, its command."""
+"""Runs what is printed about the second tier: its page, its docstrings, its command."""
 
 import doctest
 import importlib
@@ -33,7 +33,7 @@ def test_the_pages_python_runs_as_printed(server, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
-def test_the_pages_check_names_what_is_wrong(tmp_path):
+def test_check_of_the_page_names_errors(tmp_path):
     first, *_, check = (block for block in blocks(PAGE, "python") if "Redis(" in block or "check()" in block)
     program = tmp_path / "page.py"
     program.write_text((first + check).replace("redis://localhost:6379/0", "redis://127.0.0.1:1/0"))
@@ -42,7 +42,9 @@ def test_the_pages_check_names_what_is_wrong(tmp_path):
 
 
 def test_every_block_of_the_page_is_tested():
-    """Those of Python and of the shell by the tests here, the demo's output by `test_tier2_demo`: another kind needs a test of its own."""
+    """Those of Python and of the shell by the tests here, the demo's output by `test_tier2_demo`:
+    another kind needs a test of its own.
+    """
     languages = re.findall(r"^```(\w+)$", PAGE.read_text(), re.MULTILINE)
     assert set(languages) == {"python", "sh", "text"}
     assert blocks(PAGE, "sh") == ["make demo-tier2\n", "python -m hotset tier2 redis://localhost:6379/0\n"]
@@ -53,26 +55,26 @@ def test_docstrings(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
-def test_command_says_what_a_server_can_do(server):
+def test_command_reports_abilities_of_a_server(server):
     done = run("-m", "hotset", "tier2", server.url)
     assert done.returncode == 0, done.stderr
     for expected in ("tracking             yes", "scripts              yes", "bus: armed", "hit in the second tier", "until seen elsewhere"):
         assert expected in done.stdout
 
 
-def test_command_says_what_is_wrong():
+def test_command_reports_errors():
     done = run("-m", "hotset", "tier2", "redis://127.0.0.1:1/0")
     assert done.returncode == 1 and "cannot connect" in done.stderr
     done = run("-m", "hotset", "tier2", "http://x")
     assert done.returncode == 2 and "URL must begin" in done.stderr
 
 
-def test_check_returns_what_the_server_is(server, tier2):
+def test_check_returns_a_description_of_the_server(server, tier2):
     [about] = tier2(server).check().values()
     assert about["tracking"] is True and about["scripts"] is True and about["server"].startswith(("Redis", "Valkey"))
 
 
-def test_check_raises_if_what_is_required_is_missing(server):
+def test_check_raises_if_a_requirement_is_missing(server):
     server.ask("ACL", "SETUSER", "few", "on", ">secret-password-1234", "~*", "&*", "+@all", "-client")
     try:
         for require, is_there in (("bus", False), ("lease", True)):
@@ -89,7 +91,7 @@ def test_check_raises_if_what_is_required_is_missing(server):
         server.ask("ACL", "DELUSER", "few")
 
 
-def test_events_are_told(own_server, tier2, cache):
+def test_events_are_reported(own_server, tier2, cache):
     events = []
     prices = cache(own_server, on_event=lambda name, details: events.append(name))
     prices.set("a", 1)
@@ -108,7 +110,7 @@ def test_event_handler_that_raises_is_logged(own_server, cache, caplog):
     prices = cache(own_server, on_event=fail)
     own_server.kill()
     assert prices.get_or_load("b", lambda key: 1) == 1
-    # (Another thread may be the one that tells.)
+    # Another thread may be the one that calls `on_event`.
     wait_until(lambda: "on_event raised" in caplog.text, what="the warning")
 
 

@@ -37,7 +37,9 @@ def test_values_are_loaded_while_nothing_listens(tier2):
 
 
 def test_requests_are_fast_while_the_server_is_stopped(own_server, cache):
-    """The guarantee is itself a bound: 0.25 s for the first, which the machine may stretch; all later ones together less than a few timeouts."""
+    """The guarantee is itself a bound: 0.25 s for the first, which the machine may stretch; all
+    later ones together less than a few timeouts.
+    """
     prices = cache(own_server)
     armed(prices)
     own_server.stop()
@@ -197,7 +199,7 @@ def test_user_with_few_rights(tmp_path, tier2, rule):
         prices.stats()
 
 
-def test_user_who_may_not_run_what_is_in_the_scripts(tmp_path, tier2, caplog):
+def test_user_without_the_commands_of_the_scripts(tmp_path, tier2, caplog):
     with Server(tmp_path) as server:
         server.ask("ACL", "SETUSER", "app", "on", ">secret-password-1234", "~*", "&*", "+@all", "-getrange")
         prices = hotset.TieredCache(tier2(f"redis://app:secret-password-1234@127.0.0.1:{server.port}/0"), "prices", ttl=300)
@@ -288,15 +290,18 @@ def test_bus_that_is_silent_is_not_believed(own_server, cache):
         wait_until(lambda: one.get("tea") == "old" and one.stats()["tier1"]["entries"] == 1, what="an entry")
         proxy.is_deaf = True
         other.set("tea", "new")
-        # Everything through the proxy is silent, so this process cannot reach tier 2, either: its entries end by local_ttl.
+        # Everything through the proxy is silent, so this process cannot reach tier 2, either: its
+        # entries end by local_ttl.
         assert one.get("tea") in ("old", None)
         proxy.is_deaf = False
         proxy.reset_all()
         wait_until(lambda: one.get("tea") == "new", what="the new value")
 
 
-def test_process_that_was_stopped_does_not_believe_its_entries(tmp_path, own_server, cache):
-    """A process that is stopped for longer than the lag, with an invalidation in between, serves no old value when it continues."""
+def test_resumed_process_does_not_trust_its_entries(tmp_path, own_server, cache):
+    """A process that is stopped for longer than the lag, with an invalidation in between, serves no
+    old value when it continues.
+    """
     here, there = socket.socketpair()
     child = os.fork()
     if child == 0:
@@ -359,7 +364,9 @@ def test_child_of_a_fork_has_a_tier_of_its_own(own_server, cache):
 
 
 def test_fork_amid_tasks_leaves_the_parents_connection(own_server, cache):
-    """A child that drops what it inherited must not have the parent's event loop forget its connection."""
+    """A child that drops what it inherited must not have the parent's event loop forget its
+    connection.
+    """
     prices = cache(own_server)
 
     async def main():
@@ -380,7 +387,7 @@ def test_fork_amid_tasks_leaves_the_parents_connection(own_server, cache):
     asyncio.run(main())
 
 
-def test_bus_thread_survives_what_fails_in_it(own_server, cache):
+def test_bus_thread_survives_exceptions(own_server, cache):
     one, other = cache(own_server), cache(own_server)
     armed(one, other)
     apply, failures = one._space.native()[0].apply, []
@@ -400,7 +407,7 @@ def test_bus_thread_survives_what_fails_in_it(own_server, cache):
     wait_until(lambda: bus_state(one) == "armed", what="the bus")
 
 
-def test_fork_inside_a_loader_leaves_the_lease_to_the_parent(own_server, cache):
+def test_fork_inside_a_loader_leaves_the_lease_to_parent(own_server, cache):
     prices = cache(own_server)
     pids = []
 

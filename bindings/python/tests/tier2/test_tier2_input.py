@@ -45,7 +45,7 @@ def test_wrong_settings_are_errors(settings, error):
 
 
 @pytest.mark.parametrize("server", [None, 5, object(), redis.ConnectionPool(), b"redis://localhost"])
-def test_what_is_no_server_is_an_error(server):
+def test_other_objects_as_server_are_errors(server):
     with pytest.raises(TypeError, match="server must be"):
         Redis(server, prefix="shop")
 
@@ -89,7 +89,7 @@ def test_wrong_arguments_are_errors(server, cache):
         prices.add("a", object())
 
 
-def test_wrong_password_is_told(tmp_path, caplog):
+def test_wrong_password_is_logged(tmp_path, caplog):
     with Server(tmp_path, password="right-password-123") as server, caplog.at_level(logging.WARNING, "hotset"):
         shop = Redis(f"redis://:wrong@127.0.0.1:{server.port}/0", prefix="shop")
         try:
@@ -106,7 +106,7 @@ def test_wrong_password_is_told(tmp_path, caplog):
             right.close()
 
 
-def test_server_of_another_protocol_is_told(caplog):
+def test_server_of_another_protocol_is_logged(caplog):
     def serve(listener):
         while True:
             try:
@@ -126,7 +126,7 @@ def test_server_of_another_protocol_is_told(caplog):
             assert prices.stats()["server"]["last_failure"].startswith("protocol")
         finally:
             shop.close()
-    assert "does not speak Redis's protocol" in caplog.text
+    assert "does not use the protocol of Redis" in caplog.text
 
 
 @pytest.mark.parametrize("prefix", ["a b", "ä:ö", "{x}", "%", "!", "p\n", "a:b:c", "日本", "p" * 60])
@@ -247,7 +247,7 @@ def test_compressed_values(server, cache):
     assert server.ask("STRLEN", name) < 2000
 
 
-def test_hotset_names_it_lazily():
+def test_tiered_cache_is_imported_lazily():
     assert hotset.TieredCache is TieredCache
     with pytest.raises(AttributeError):
         hotset.NoSuchThing  # noqa: B018

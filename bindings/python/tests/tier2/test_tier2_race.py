@@ -1,4 +1,5 @@
-"""The race of race.py: a minute of it, longer with HOTSET_STRESS; and that it finds what is broken on purpose."""
+"""A minute of race.py (longer with HOTSET_STRESS), and a check that it detects deliberate faults.
+"""
 
 import os
 
@@ -29,7 +30,7 @@ def test_race_with_faults():
 
 
 @pytest.mark.parametrize("broken", ["deaf", "keep", "stale fill"])
-def test_race_finds_what_is_broken(broken):
+def test_race_detects_deliberate_faults(broken):
     assert wrong(race.race(10, faults=(), broken=broken)) != []
 
 

@@ -17,13 +17,15 @@ MANY = 100_000
 ONE_WINDOW = 10**9
 """Seconds of a window that does not end while the tests run."""
 
-# A process that does as it is told: "N" calls `allow` N times, or until it is refused, and prints how many were allowed.
+# A process that executes commands: "N" calls `allow` N times, or until it is refused, and prints
+# how many were allowed.
 PROCESS = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from shared_rate_limiter import SharedRateLimiter
 from redis import Redis
-limiter = SharedRateLimiter(Redis.from_url(sys.argv[2]), limit=int(sys.argv[3]), window=float(sys.argv[4]), batch=int(sys.argv[5]))
+limit, window, batch = int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
+limiter = SharedRateLimiter(Redis.from_url(sys.argv[2]), limit=limit, window=window, batch=batch)
 for line in sys.stdin:
     count = 0
     while count < int(line) and limiter.allow("a"):
@@ -101,7 +103,7 @@ def test_four_processes_admit_exactly_the_limit(server, workers):
 
 
 @pytest.mark.parametrize("batch", [1, 10])
-def test_first_refusal_comes_after_the_limit_less_unspent_leases(server, workers, batch):
+def test_first_refusal_is_at_the_limit_less_unspent_leases(server, workers, batch):
     *others, last = workers(server, 100, batch)
     # As bad as it gets: each of the others has leased a batch for one call.
     spent = [worker.ask(1) for worker in others]
@@ -110,7 +112,7 @@ def test_first_refusal_comes_after_the_limit_less_unspent_leases(server, workers
     assert sum(spent) + sum(worker.ask(MANY) for worker in others) == 3 + 3 * (batch - 1)
 
 
-def test_windows_that_pass_admit_no_more_than_the_limit_each(server, client, recipe):
+def test_each_window_admits_at_most_the_limit(server, client, recipe):
     window, limit = 0.05, 20
 
     def current():
@@ -119,10 +121,10 @@ def test_windows_that_pass_admit_no_more_than_the_limit_each(server, client, rec
 
     limiters = [recipe.SharedRateLimiter(client(server), limit=limit, window=window, batch=3) for _ in range(4)]
     admitted = [0] * 4
-    is_over = threading.Event()
+    has_ended = threading.Event()
 
     def spend(number):
-        while not is_over.is_set():
+        while not has_ended.is_set():
             admitted[number] += limiters[number].allow("a")
 
     threads = [threading.Thread(target=spend, args=(number,)) for number in range(4)]
@@ -131,7 +133,7 @@ def test_windows_that_pass_admit_no_more_than_the_limit_each(server, client, rec
         thread.start()
     while current() < first + 10:
         pass
-    is_over.set()
+    has_ended.set()
     for thread in threads:
         thread.join()
     assert limit <= sum(admitted) <= limit * (current() - first + 1)
@@ -164,7 +166,7 @@ def test_client_beyond_its_limit_costs_no_request(server, client, recipe):
     assert limiter.allow("b")
 
 
-def test_outage_allows_what_was_leased_and_what_is_set(own_server, client, recipe):
+def test_outage_allows_leased_and_configured_requests(own_server, client, recipe):
     now = [0.0]
     limiters = [
         recipe.SharedRateLimiter(client(own_server, 0.1), limit=100, window=60, batch=10, when_down=when_down, retry=5, timer=lambda: now[0])
@@ -178,7 +180,7 @@ def test_outage_allows_what_was_leased_and_what_is_set(own_server, client, recip
     now[0] += 60
     assert [sum(limiter.allow("a") for _ in range(50)) for limiter in limiters] == [0, 4]
     own_server.start()
-    # Nothing is asked for `retry` seconds after a failure.
+    # No request is sent for `retry` seconds after a failure.
     assert not any(limiter.allow("a") for limiter in limiters)
     now[0] += 5
     assert all(limiter.allow("a") for limiter in limiters)

@@ -1,4 +1,4 @@
-"""The second tier in the servers that Python's web programs run under."""
+"""The second tier under the servers that run Python's web programs."""
 
 import contextlib
 import os
@@ -148,7 +148,7 @@ def test_workers_of_uvicorn(own_server, tmp_path):
         wait_until(lambda: set(service.all_get("/state")) == {"armed"}, what="the buses")
         assert service.get("/invalidate/a") == "True"
         wait_until(lambda: set(service.all_get("/page/a")) == {"page a"} and len(service.loads("a")) == 2, what="one load anew")
-        # A worker killed amid requests is replaced, and the others go on.
+        # A worker that is killed during requests is replaced, and the others continue.
         os.kill(int(service.get("/pid")), signal.SIGKILL)
         wait_until(lambda: set(service.all_get("/page/a")) == {"page a"}, what="the other workers")
         assert len(service.loads("a")) == 2

@@ -45,7 +45,8 @@ def test_sentinel_failover(tmp_path, tier2):
         group.master.kill()
         group.replica.resume()
         wait_until(lambda: group.replica.info("replication")["role"] == "master", seconds=60, what="the failover")
-        # Never the old one in the process that removed it, from the first read at the new master on.
+        # Never the old one in the process that removed it, from the first read at the new master
+        # on.
         wait_until(lambda: (one.get("tea") != "old" or pytest.fail("old value")) and one.set("ice", "new"), seconds=60, what="a confirmed write")
         assert one.get("tea") is None
         wait_until(lambda: other.get("tea") is None and other.get("ice") == "new", seconds=60, what="the new master's values")

@@ -1,4 +1,4 @@
-"""What the second tier says of its own: `verify`, `on_down`, and servers that evict leases."""
+"""How the second tier reports problems: `verify`, `on_down`, and servers that evict leases."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ def counted(cache, name):
     return cache.stats()["tier2"][name]
 
 
-def test_entry_that_differs_from_the_server_is_counted_as_inconsistent(server, cache, caplog):
+def test_entry_unlike_the_servers_counts_as_inconsistent(server, cache, caplog):
     events = []
     prices = cache(server, verify=1.0, on_event=lambda name, details: events.append((name, details)))
     armed(prices)
@@ -38,7 +38,7 @@ def test_entry_that_differs_from_the_server_is_counted_as_inconsistent(server, c
     assert prices.get("tea") is None
 
 
-def test_entries_that_equal_the_server_are_verified_and_consistent(server, cache, tier2):
+def test_entries_equal_to_the_servers_are_consistent(server, cache, tier2):
     prices = cache(server, verify=1.0)
     other = cache(server)
     calls = []
@@ -94,7 +94,7 @@ def test_without_verify_nothing_is_compared(server, cache):
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_reads_raise_while_the_server_is_down_where_that_is_wanted(is_first):
+def test_on_down_raise_raises_while_the_server_is_down(is_first):
     shop = Redis(f"redis://127.0.0.1:{free_port()}/0", prefix="shop", on_down="raise")
     prices = hotset.TieredCache(shop, "prices", ttl=300)
     calls = []
@@ -130,7 +130,7 @@ def test_reads_raise_while_the_server_is_down_where_that_is_wanted(is_first):
         shop.close()
 
 
-def test_on_down_raise_serves_what_tier_1_has(own_server, cache):
+def test_on_down_raise_returns_hits_of_tier_1(own_server, cache):
     # (A busy machine must not pass for a server that is down.)
     # (Without announcements: the one of the fill itself might drop the entry after it was read.)
     prices = cache(own_server, on_down="raise", timeout=5.0, connect_timeout=5.0, bus=None, local_ttl=60)

@@ -1,6 +1,7 @@
-"""A process of the tests: does what its arguments say, and prints what came of it, a line of JSON each.
+"""A process of the tests: executes its arguments, and prints each result as a line of JSON.
 
-    worker.py URL herd PREFIX ROUND..      reads one cold key a round with 16 threads, when a line arrives on standard input
+    worker.py URL herd PREFIX ROUND..      reads one cold key per round with 16 threads, when a
+                                           line arrives on standard input
     worker.py URL lead KEY SECONDS         leads a load that takes SECONDS
 """
 

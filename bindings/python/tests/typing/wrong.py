@@ -1,4 +1,4 @@
-"""What type checkers must refuse: each ignored error is one, or mypy says that nothing was to be ignored."""
+"""Errors that type checkers must report: mypy reports an ignore that is not needed."""
 
 import hotset
 

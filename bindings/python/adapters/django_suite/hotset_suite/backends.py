@@ -1,4 +1,6 @@
-"""TieredCache as Django's suite can name it: LOCATION is a name there, and the suite's processes, which clear their caches, share a server."""
+"""TieredCache as Django's suite can name it: LOCATION is a name there, and the suite's processes,
+which clear their caches, share a server.
+"""
 
 import os
 

@@ -1,7 +1,12 @@
-"""Django's cache framework on hotset: a backend that lives in the process, and one in front of Redis or Valkey.
+"""Django's cache framework on hotset: a cache in the process, also in front of Redis or Valkey.
 
     CACHES = {"default": {"BACKEND": "hotset.django.HotsetCache"}}
-    CACHES = {"default": {"BACKEND": "hotset.django.TieredCache", "LOCATION": "redis://localhost:6379/0"}}
+    CACHES = {
+        "default": {
+            "BACKEND": "hotset.django.TieredCache",
+            "LOCATION": "redis://localhost:6379/0",
+        }
+    }
 
 Add "hotset.django" to INSTALLED_APPS for the checks of these settings, and for `manage.py hotset`.
 """
@@ -16,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """Imports the second tier's package when it is first used."""
+    """Returns `TieredCache`, importing the second tier's package on first use."""
     if name == "TieredCache":
         from hotset.django._tiered import TieredCache
 

@@ -16,7 +16,7 @@ from hotset._values import Pickled, freezer, thaw
 from hotset.django._base import Backend
 from hotset.django._settings import errors, warnings
 
-# The engine of each LOCATION: Django makes a backend for each thread and each asyncio task that
+# The engine of each LOCATION: Django creates a backend for each thread and each asyncio task that
 # uses an alias.
 _engines: dict[tuple[Any, ...], Cache[str, Any]] = {}
 
@@ -35,7 +35,7 @@ def _engine(location: str, options: Mapping[str, Any], max_entries: Any) -> Cach
 class HotsetCache(Backend):
     """A cache backend inside the process. All aliases of one LOCATION are one cache.
 
-    Every method has Django's signature and semantics. Beyond these: `get_or_set` calls a callable
+    Every method has Django's signature and semantics. In addition, `get_or_set` calls a callable
     default once, however many threads or tasks request the key; `incr` and `decr` are atomic and
     keep the timeout; `incr_version` keeps the timeout; the methods for asyncio run in the event
     loop, without a thread.
@@ -44,11 +44,11 @@ class HotsetCache(Backend):
         location: LOCATION: any name; the empty one is a name, too.
         params: The alias's other settings. OPTIONS may have MAX_ENTRIES (10,000; None for no
             bound), CULL_FREQUENCY (which is ignored), copy ("pickle": callers get copies of all
-            that is not immutable; "none": they get the object that was set), policy and jitter (as
-            of `hotset.Cache`).
+            values that are not immutable; "none": they get the object that was set), policy and
+            jitter (as of `hotset.Cache`).
 
     Raises:
-        ImproperlyConfigured: A setting is none of these, or has a value of the wrong type.
+        ImproperlyConfigured: A setting is unknown, or has a value of the wrong type.
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
@@ -65,12 +65,21 @@ class HotsetCache(Backend):
 
     @classmethod
     def setting_errors(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
-        """Returns what is wrong with an alias's settings, a sentence each."""
+        """Returns the errors in the settings of an alias, a sentence each.
+
+        Args:
+            location: LOCATION of the alias.
+            params: The other settings of the alias.
+        """
         return errors(location, params)
 
     @classmethod
     def setting_warnings(cls, params: Mapping[str, Any]) -> list[str]:
-        """Returns what of an alias's settings has no effect, a sentence each."""
+        """Returns the settings of an alias that have no effect, a sentence each.
+
+        Args:
+            params: The other settings of the alias.
+        """
         return warnings(params)
 
     def _ttl(self, timeout: Any) -> Any:
@@ -82,10 +91,16 @@ class HotsetCache(Backend):
     # --- One key.
 
     def get(self, key: Any, default: Any = None, version: Any = None) -> Any:
-        """Returns the key's value, or `default` if it is absent."""
+        """Returns the value for `key`, or `default` if it is absent or expired.
+
+        Args:
+            key: The key.
+            default: What is returned for an absent key.
+            version: The version of the key; None for that of the alias.
+        """
         head = self._head
         if version is None and head is not None:
-            # `_key`, inlined.
+            # `_key`, inlined for speed.
             made = f"{head}{key!s}"
             if len(made) > MEMCACHE_MAX_KEY_LENGTH or " " in made or not made.isprintable():
                 self.validate_key(made)
@@ -95,26 +110,44 @@ class HotsetCache(Backend):
         return thaw(stored) if type(stored) is Pickled else stored
 
     async def aget(self, key: Any, default: Any = None, version: Any = None) -> Any:
-        """As `get`."""
+        """Behaves like `get`, for asyncio."""
         return self.get(key, default, version)
 
     def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
-        """Sets the key's value for `timeout` seconds: None for ever, 0 or less not at all."""
+        """Sets the value for `key`.
+
+        Args:
+            key: The key.
+            value: The value.
+            timeout: Seconds until it expires; None for no expiration, 0 or less to remove the key.
+                By default that of the alias.
+            version: The version of the key; None for that of the alias.
+        """
         self._store(self._key(key, version), self._freeze(value), self._ttl(timeout))
 
     def _store(self, made: str, stored: Any, ttl: Any) -> None:
         if ttl == 0.0:
-            # An entry that has expired already would take another's place until it is freed.
+            # An entry that has expired already would occupy room until it is freed.
             self._engine.delete(made)
         else:
             self._set(made, stored, ttl)
 
     async def aset(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
-        """As `set`."""
+        """Behaves like `set`, for asyncio."""
         self.set(key, value, timeout, version)
 
     def add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
-        """Sets the key's value if it is absent, atomically; returns whether it was."""
+        """Inserts `value` if `key` is absent or expired, atomically.
+
+        Args:
+            key: The key.
+            value: The value.
+            timeout: Seconds until it expires; None for no expiration. By default that of the alias.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            Whether the value was inserted.
+        """
         made = self._key(key, version)
         stored = self._freeze(value)
         ttl = self._ttl(timeout)
@@ -123,11 +156,20 @@ class HotsetCache(Backend):
         return cast(bool, self._add(made, stored, ttl))
 
     async def aadd(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
-        """As `add`."""
+        """Behaves like `add`, for asyncio."""
         return self.add(key, value, timeout, version)
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
-        """Gives the key another timeout, from now on; returns whether it is there."""
+        """Sets the timeout of `key`, counted from now.
+
+        Args:
+            key: The key.
+            timeout: Seconds until it expires; None for no expiration. By default that of the alias.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            Whether the key is present.
+        """
         made = self._key(key, version)
         ttl = self._ttl(timeout)
         if ttl == 0.0:
@@ -135,32 +177,52 @@ class HotsetCache(Backend):
         return cast(bool, self._touch(made, ttl))
 
     async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
-        """As `touch`."""
+        """Behaves like `touch`, for asyncio."""
         return self.touch(key, timeout, version)
 
     def delete(self, key: Any, version: Any = None) -> bool:
-        """Removes the key; returns whether it was there."""
+        """Removes `key`.
+
+        Args:
+            key: The key.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            Whether it was present.
+        """
         return self._engine.delete(self._key(key, version))
 
     async def adelete(self, key: Any, version: Any = None) -> bool:
-        """As `delete`."""
+        """Behaves like `delete`, for asyncio."""
         return self.delete(key, version)
 
     def has_key(self, key: Any, version: Any = None) -> bool:
-        """Returns whether the key is there."""
+        """Returns whether `key` is present.
+
+        Args:
+            key: The key.
+            version: The version of the key; None for that of the alias.
+        """
         return self._key(key, version) in self._engine
 
     async def ahas_key(self, key: Any, version: Any = None) -> bool:
-        """As `has_key`."""
+        """Behaves like `has_key`, for asyncio."""
         return self.has_key(key, version)
 
     def get_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
-        """Returns the key's value; if it is absent, sets and returns `default`.
+        """Returns the value for `key`; if it is absent, sets and returns `default`.
 
-        A callable default is called, and its result set.
+        A callable default is called, and its result set. Concurrent calls for the same key call one
+        callable, and wait for it; all of them raise its exception.
 
-        Concurrent calls for the same key call one callable, and wait for it. What it raises, each
-        of them raises.
+        Args:
+            key: The key.
+            default: The value, or a function that returns it.
+            timeout: Seconds until it expires; None for no expiration. By default that of the alias.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            The value.
         """
         if not callable(default):
             found = self.get(key, MISSING, version)
@@ -172,7 +234,10 @@ class HotsetCache(Backend):
         return thaw(self._engine.get_or_load(self._key(key, version), lambda _: freeze(default()), self._lifetime(timeout)))
 
     async def aget_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
-        """As `get_or_set`; a coroutine function is awaited, any other is called in the event loop."""
+        """Behaves like `get_or_set`, for asyncio: a coroutine function is awaited.
+
+        Any other callable is called in the event loop.
+        """
         if not callable(default):
             return self.get_or_set(key, default, timeout, version)
         freeze = self._freeze
@@ -186,7 +251,15 @@ class HotsetCache(Backend):
     # --- Numbers and versions.
 
     def incr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """Adds `delta` to the key's value, atomically, and returns the sum. The timeout stays.
+        """Adds `delta` to the value for `key`, atomically. The timeout stays.
+
+        Args:
+            key: The key.
+            delta: The number to add.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            The sum.
 
         Raises:
             ValueError: The key is absent.
@@ -201,19 +274,23 @@ class HotsetCache(Backend):
         return thaw(self._engine.compute(self._key(key, version), add, MISSING))
 
     async def aincr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """As `incr`."""
+        """Behaves like `incr`, for asyncio."""
         return self.incr(key, delta, version)
 
-    def decr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """Subtracts `delta` from the key's value, atomically, and returns the difference. As `incr`."""
-        return self.incr(key, -delta, version)
-
     async def adecr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """As `decr`."""
+        """Behaves like `decr`, for asyncio."""
         return self.decr(key, delta, version)
 
     def incr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """Moves the key's value to the version `version + delta`; returns that. The timeout stays.
+        """Moves the value for `key` to the version `version + delta`. The timeout stays.
+
+        Args:
+            key: The key.
+            delta: The number to add to the version.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            The new version.
 
         Raises:
             ValueError: The key is absent.
@@ -231,56 +308,74 @@ class HotsetCache(Backend):
         return version + delta
 
     async def aincr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """As `incr_version`."""
+        """Behaves like `incr_version`, for asyncio."""
         return self.incr_version(key, delta, version)
 
-    def decr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """Moves the key's value to the version `version - delta`. As `incr_version`."""
-        return self.incr_version(key, -delta, version)
-
     async def adecr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """As `decr_version`."""
+        """Behaves like `decr_version`, for asyncio."""
         return self.decr_version(key, delta, version)
 
     # --- Many keys.
 
     def get_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
-        """Returns a dict of those of the keys that are there, with their values."""
+        """Returns a dict of the keys that are present, with their values.
+
+        Args:
+            keys: The keys.
+            version: The version of the key; None for that of the alias.
+        """
         keys = list(keys)
         found = self._engine.get_many([self._key(key, version) for key in keys], MISSING)
         return {key: thaw(stored) for key, stored in zip(keys, found, strict=True) if stored is not MISSING}
 
     async def aget_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
-        """As `get_many`."""
+        """Behaves like `get_many`, for asyncio."""
         return self.get_many(keys, version)
 
     def set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> list[Any]:
-        """Sets many keys' values; returns the keys that could not be set: none."""
+        """Sets the values of many keys.
+
+        Args:
+            data: The keys with their values.
+            timeout: Seconds until it expires; None for no expiration. By default that of the alias.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            The keys that could not be set: none.
+        """
         ttl = self._ttl(timeout)
         for made, stored in [(self._key(key, version), self._freeze(value)) for key, value in data.items()]:
             self._store(made, stored, ttl)
         return []
 
     async def aset_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> list[Any]:
-        """As `set_many`."""
+        """Behaves like `set_many`, for asyncio."""
         return self.set_many(data, timeout, version)
 
     def delete_many(self, keys: Iterable[Any], version: Any = None) -> None:
-        """Removes many keys."""
+        """Removes many keys.
+
+        Args:
+            keys: The keys.
+            version: The version of the key; None for that of the alias.
+        """
         self._engine.delete_many([self._key(key, version) for key in keys])
 
     async def adelete_many(self, keys: Iterable[Any], version: Any = None) -> None:
-        """As `delete_many`."""
+        """Behaves like `delete_many`, for asyncio."""
         self.delete_many(keys, version)
 
     # --- The whole.
 
     def clear(self) -> None:
-        """Removes all keys of the LOCATION, those of its other aliases, prefixes and versions included."""
+        """Removes all keys of the LOCATION.
+
+        Also those of its other aliases, prefixes and versions.
+        """
         self._engine.clear()
 
     async def aclear(self) -> None:
-        """As `clear`."""
+        """Behaves like `clear`, for asyncio."""
         self.clear()
 
     async def aclose(self, **kwargs: Any) -> None:
@@ -288,13 +383,20 @@ class HotsetCache(Backend):
 
     @property
     def engine(self) -> Cache[str, Any]:
-        """The `hotset.Cache` of the LOCATION, which holds values as `hotset._values` makes them."""
+        """The `hotset.Cache` of the LOCATION.
+
+        It stores values as `hotset._values.freeze` returns them.
+        """
         return self._engine
 
     def stats(self) -> Stats:
-        """Returns what the LOCATION's cache counted, and what it holds."""
+        """Returns the statistics of the LOCATION's cache."""
         return self._engine.stats()
 
     def top_keys(self, limit: int = 10) -> list[str]:
-        """Returns the hottest keys, as the cache has them: with prefix and version."""
+        """Returns the hottest keys, as stored: with prefix and version.
+
+        Args:
+            limit: The greatest number of keys.
+        """
         return [key for key, _ in self._engine.items_hottest()[:limit]]

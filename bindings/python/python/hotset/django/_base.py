@@ -7,12 +7,17 @@ from django.conf import settings
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache, default_key_func
 from django.core.exceptions import ImproperlyConfigured
 
-# What a method of a backend does that a subclass may replace by its own.
+# The methods that make keys, which a subclass may override.
 _KEY_METHODS = ("make_key", "validate_key", "make_and_validate_key")
 
 
-def named(location: Any, params: Mapping[str, Any]) -> str:
-    """Returns how an error names these settings: by the alias that has them."""
+def describe_alias(location: Any, params: Mapping[str, Any]) -> str:
+    """Returns the name of these settings for an error message: the alias that has them.
+
+    Args:
+        location: LOCATION of the alias.
+        params: The other settings of the alias.
+    """
     for alias, given in settings.CACHES.items():
         others = {name: value for name, value in given.items() if name not in ("BACKEND", "LOCATION")}
         if others == params and given.get("LOCATION", "") == location:
@@ -21,7 +26,11 @@ def named(location: Any, params: Mapping[str, Any]) -> str:
 
 
 class Backend(BaseCache):
-    """A backend of hotset's.
+    """The base of hotset's backends.
+
+    Args:
+        location: LOCATION of the alias.
+        params: The other settings of the alias.
 
     Raises:
         ImproperlyConfigured: A setting is unknown, or has a value of the wrong type.
@@ -30,28 +39,77 @@ class Backend(BaseCache):
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
         found = self.setting_errors(location, params)
         if found:
-            raise ImproperlyConfigured(f"{named(location, params)}: {'; '.join(found)}")
-        # What `_set_head` reads before `BaseCache` has set all three.
+            raise ImproperlyConfigured(f"{describe_alias(location, params)}: {'; '.join(found)}")
+        # Set first: `_set_head` reads these before `BaseCache` has set all three.
         self._key_prefix: Any = ""
         self._version: Any = 1
         self._key_func: Callable[..., str] = default_key_func
-        # (A subclass with keys of its own has no fast path.)
+        # A subclass that overrides the making of keys has no fast path.
         self._own_keys = any(getattr(type(self), name) is not getattr(BaseCache, name) for name in _KEY_METHODS)
         super().__init__(params)
 
     @classmethod
     def setting_errors(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
-        """Returns what is wrong with an alias's settings, a sentence each."""
+        """Returns the errors in the settings of an alias, a sentence each.
+
+        Args:
+            location: LOCATION of the alias.
+            params: The other settings of the alias.
+        """
         raise NotImplementedError
 
     @classmethod
     def setting_warnings(cls, params: Mapping[str, Any]) -> list[str]:
-        """Returns what of an alias's settings has no effect, a sentence each."""
+        """Returns the settings of an alias that have no effect, a sentence each.
+
+        Args:
+            params: The other settings of the alias.
+        """
         raise NotImplementedError
 
     def top_keys(self, limit: int = 10) -> list[str]:
-        """Returns the hottest keys of this process, with prefix and version."""
+        """Returns the hottest keys of this process, with prefix and version.
+
+        Args:
+            limit: The greatest number of keys.
+        """
         raise NotImplementedError
+
+    # --- Numbers and versions.
+
+    def decr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
+        """Subtracts `delta` from the value for `key`, as `incr` adds it. The timeout stays.
+
+        Args:
+            key: The key.
+            delta: The number to subtract.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            The difference.
+
+        Raises:
+            ValueError: The key is absent.
+            Unavailable: Of a `TieredCache`: the server did not answer; it may have counted, or not.
+        """
+        return self.incr(key, -delta, version)
+
+    def decr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
+        """Moves the value for `key` to the version `version - delta`, as `incr_version` does.
+
+        Args:
+            key: The key.
+            delta: The number to subtract from the version.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            The new version.
+
+        Raises:
+            ValueError: The key is absent.
+            Unavailable: Of a `TieredCache`: the server did not answer.
+        """
+        return self.incr_version(key, -delta, version)
 
     # --- Keys: those of `make_and_validate_key`, built in one step if the key function is Django's.
 
@@ -61,7 +119,7 @@ class Backend(BaseCache):
 
     @property
     def key_prefix(self) -> Any:
-        """KEY_PREFIX."""
+        """The setting KEY_PREFIX."""
         return self._key_prefix
 
     @key_prefix.setter
@@ -71,7 +129,7 @@ class Backend(BaseCache):
 
     @property
     def version(self) -> Any:
-        """VERSION."""
+        """The setting VERSION."""
         return self._version
 
     @version.setter
@@ -81,7 +139,7 @@ class Backend(BaseCache):
 
     @property
     def key_func(self) -> Callable[..., str]:
-        """KEY_FUNCTION."""
+        """The setting KEY_FUNCTION."""
         return self._key_func
 
     @key_func.setter
@@ -94,7 +152,7 @@ class Backend(BaseCache):
         if head is None:
             return self.make_and_validate_key(key, version=version)
         made = f"{head}{key!s}" if version is None else f"{self._key_prefix!s}:{version!s}:{key!s}"
-        # What is printable has no control characters; a space is printable.
+        # A printable string has no control characters, but may have spaces.
         if len(made) > MEMCACHE_MAX_KEY_LENGTH or " " in made or not made.isprintable():
             self.validate_key(made)
         return made

@@ -1,6 +1,6 @@
-"""Checks of CACHES, for `manage.py check` and each start of a server: of what has no effect.
+"""Checks CACHES for settings without effect, in `manage.py check` and at each start of a server.
 
-What is wrong is an error when the backend is made, which Django's own checks do first.
+A wrong setting is an error when the backend is created, which Django's own checks do first.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ def _aliases() -> dict[str, tuple[type[Backend], dict[str, Any]]]:
         try:
             backend: Any = import_string(params["BACKEND"])
         except (ImportError, KeyError):
-            # Django says so by itself.
+            # Django reports this error itself.
             continue
         if isinstance(backend, type) and issubclass(backend, Backend):
             found[alias] = backend, params
@@ -34,7 +34,12 @@ def _aliases() -> dict[str, tuple[type[Backend], dict[str, Any]]]:
 
 
 def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Returns a warning for each setting of hotset's backends that has no effect, or not the one that it seems to have."""
+    """Returns a warning for each setting that has no effect, or not the one that it seems to have.
+
+    Args:
+        app_configs: The applications to check, which is ignored.
+        **kwargs: Ignored.
+    """
     messages: list[CheckMessage] = []
     bounds: dict[str, tuple[str, Any]] = {}
     servers: dict[Any, tuple[str, Any]] = {}

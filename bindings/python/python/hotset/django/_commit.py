@@ -1,4 +1,4 @@
-"""Invalidation by transactions: when the database has committed what the cache's value was made of."""
+"""Invalidation by transactions: once the database has committed."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,19 +11,23 @@ from django.db import transaction
 def invalidate_on_commit(
     cache: Any, *keys: Any, version: Any = None, tags: Iterable[str] = (), using: str | None = None, robust: bool = False
 ) -> None:
-    """Removes keys from a cache when the current transaction has been committed; immediately if there is none.
+    """Removes keys from a cache once the current transaction is committed; immediately without one.
 
-    Before the commit, another request would load the old row again, and keep it. In nested `atomic` blocks the outermost commit
-    counts; after a rollback, also to a savepoint, nothing is removed.
+    Before the commit, another request would load the old row again, and store it. In nested
+    `atomic` blocks the outermost commit counts; after a rollback, also to a savepoint, nothing is
+    removed.
 
     Args:
         cache: A cache of any backend, or its alias in CACHES.
         *keys: The keys.
         version: Their version.
         tags: Tags whose values are invalidated, too. For `TieredCache` only.
-        using: The database; the default one if None.
-        robust: If removing raises, log it and run the transaction's other callbacks, as of `transaction.on_commit`.
-            (Removing from hotset's backends does not raise.)
+        using: The database; None for the default one.
+        robust: Whether an exception of the removal is logged, and the transaction's other callbacks
+            run, as of `transaction.on_commit`. (Removing from hotset's backends does not raise.)
+
+    Raises:
+        TypeError: There is neither a key nor a tag, or the cache has no tags.
 
     Example:
         >>> from django.core.cache import cache
@@ -39,7 +43,10 @@ def invalidate_on_commit(
 async def ainvalidate_on_commit(
     cache: Any, *keys: Any, version: Any = None, tags: Iterable[str] = (), using: str | None = None, robust: bool = False
 ) -> None:
-    """As `invalidate_on_commit`, from a coroutine: for the connection that the asynchronous methods of models use there."""
+    """Behaves like `invalidate_on_commit`, from a coroutine.
+
+    It acts on the connection that the asynchronous methods of models use there.
+    """
     removal = _removal(cache, keys, version, tags)
     await sync_to_async(transaction.on_commit)(removal, using=using, robust=robust)
 
@@ -47,7 +54,7 @@ async def ainvalidate_on_commit(
 def _removal(cache: Any, keys: tuple[Any, ...], version: Any, tags: Iterable[str]) -> Callable[[], None]:
     if isinstance(cache, str):
         alias = cache
-        # (Each thread has a backend of its own: that of the one that commits.)
+        # Looked up at the commit: each thread has a backend of its own.
         chosen: Callable[[], Any] = lambda: caches[alias]  # noqa: E731
     else:
         chosen = lambda: cache  # noqa: E731
@@ -57,7 +64,7 @@ def _removal(cache: Any, keys: tuple[Any, ...], version: Any, tags: Iterable[str
     if not keys and not given:
         raise TypeError("invalidate_on_commit needs a key, or a tag")
     if given and not hasattr(chosen(), "invalidate_tag"):
-        raise TypeError("tags need a cache that has them: hotset.django.TieredCache")
+        raise TypeError("tags need a cache with invalidate_tag: use hotset.django.TieredCache")
 
     def remove() -> None:
         backend = chosen()

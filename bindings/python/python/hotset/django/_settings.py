@@ -1,4 +1,4 @@
-"""What may be said of a hotset backend in CACHES."""
+"""Validates the settings of a hotset backend in CACHES."""
 
 import math
 import re
@@ -9,10 +9,11 @@ from hotset._adapters import DEFAULT_MAX_ENTRIES
 from hotset._settings import Policy
 from hotset._values import Copy
 
-# BaseCache's own settings of an alias, and those it still takes from before OPTIONS.
+# BaseCache's own settings of an alias, and those it still takes from the time before OPTIONS.
 PARAMS = frozenset({"KEY_FUNCTION", "KEY_PREFIX", "OPTIONS", "TIMEOUT", "VERSION", "cull_frequency", "max_entries", "timeout"})
 OPTIONS = frozenset({"CULL_FREQUENCY", "MAX_ENTRIES", "copy", "jitter", "policy"})
-# Of TieredCache: of the connection to the server, which aliases of one LOCATION and prefix share, and of each cache.
+# The options of TieredCache: those of the connection, which aliases of one LOCATION and prefix
+# share, and those of each cache.
 SERVER_OPTIONS = frozenset(
     {"bus", "client", "compress_over", "connect_timeout", "early_reload", "lease", "lease_wait", "load_timeout", "max_loads", "max_value"}
     | {"on_down", "on_event", "prefix", "sentinel", "sign", "timeout", "verify"}
@@ -21,7 +22,7 @@ TIERED_OPTIONS = SERVER_OPTIONS | {"CULL_FREQUENCY", "MAX_ENTRIES", "codec", "co
 
 
 def _integer(value: Any) -> bool:
-    """Returns whether this is an integer, or the text of one, as a setting from the environment is."""
+    """Returns whether `value` is an integer, or the text of one (from the environment)."""
     try:
         return not isinstance(value, bool) and int(value) == float(value)
     except (TypeError, ValueError, OverflowError):
@@ -56,7 +57,12 @@ def _option_errors(options: Mapping[str, Any], known: frozenset[str] = OPTIONS) 
 
 
 def errors(location: Any, params: Mapping[str, Any]) -> list[str]:
-    """Returns what is wrong with the settings of an alias of HotsetCache, a sentence each."""
+    """Returns the errors in the settings of an alias of HotsetCache, a sentence each.
+
+    Args:
+        location: LOCATION of the alias.
+        params: The other settings of the alias.
+    """
     found: list[str] = []
     if not isinstance(location, str):
         found.append(f"LOCATION must be a string, the name of a cache inside the process, not {location!r}")
@@ -66,11 +72,11 @@ def errors(location: Any, params: Mapping[str, Any]) -> list[str]:
 
 
 def _shared_errors(params: Mapping[str, Any], known: frozenset[str]) -> list[str]:
-    """What is wrong with the settings that all backends have."""
+    """Returns the errors in the settings that all backends have."""
     found: list[str] = []
     timeout = params.get("timeout", params.get("TIMEOUT", 300))
     if not _seconds(timeout):
-        found.append(f"TIMEOUT must be a number of seconds, or None for no end, not {timeout!r}")
+        found.append(f"TIMEOUT must be a number of seconds, or None for no expiration, not {timeout!r}")
     options = cast(Any, params.get("OPTIONS"))
     if options is None:
         options = {}
@@ -80,7 +86,11 @@ def _shared_errors(params: Mapping[str, Any], known: frozenset[str]) -> list[str
 
 
 def locations_of(location: Any) -> tuple[str, ...] | None:
-    """Returns the URLs that a LOCATION of TieredCache names; None if it is neither a string nor a list of strings."""
+    """Returns the URLs in a LOCATION of TieredCache; None if it is neither a string nor strings.
+
+    Args:
+        location: LOCATION of the alias.
+    """
     given: Any = re.split(r"[;,]\s*(?=\w+://)", location) if isinstance(location, str) else location
     if not isinstance(given, list | tuple):
         return None
@@ -91,7 +101,14 @@ def locations_of(location: Any) -> tuple[str, ...] | None:
 
 
 def tiered_errors(location: Any, params: Mapping[str, Any]) -> list[str]:
-    """Returns what is wrong with the settings of an alias of TieredCache, a sentence each, as far as it shows without a server."""
+    """Returns the errors in the settings of an alias of TieredCache, a sentence each.
+
+    Only those that show without a server.
+
+    Args:
+        location: LOCATION of the alias.
+        params: The other settings of the alias.
+    """
     found = _shared_errors(params, TIERED_OPTIONS)
     options = cast(Any, params.get("OPTIONS") or {})
     if not isinstance(options, Mapping):
@@ -115,12 +132,20 @@ def tiered_errors(location: Any, params: Mapping[str, Any]) -> list[str]:
 
 
 def tiered_warnings(params: Mapping[str, Any]) -> list[str]:
-    """Returns what of the settings of an alias of TieredCache has no effect, a sentence each."""
+    """Returns the settings of an alias of TieredCache that have no effect, a sentence each.
+
+    Args:
+        params: The other settings of the alias.
+    """
     return warnings(params)
 
 
 def warnings(params: Mapping[str, Any]) -> list[str]:
-    """Returns what of an alias's settings has no effect, a sentence each."""
+    """Returns the settings of an alias that have no effect, a sentence each.
+
+    Args:
+        params: The other settings of the alias.
+    """
     found: list[str] = []
     unknown = {str(name) for name in params} - PARAMS
     if unknown:

@@ -1,4 +1,7 @@
-"""The caches behind `TieredCache`: one for each LOCATION and OPTIONS, whatever number of backends Django makes."""
+"""The caches behind `TieredCache`: one for each LOCATION and OPTIONS.
+
+Django creates any number of backends for these.
+"""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -19,12 +22,12 @@ from hotset.tier2._client import ServerSettings, find_library, settings_of
 
 DEFAULT_PREFIX: Final = "django"
 DEFAULT_NAME: Final = "cache"
-# Options that `Redis` takes as they are.
+# Options that are passed to `Redis` unchanged.
 _PASSED: Final = SERVER_OPTIONS - {"client", "on_event", "prefix", "sentinel", "sign"}
 
 
 class Tier(NamedTuple):
-    """What backends of the same settings share."""
+    """The cache and the format that backends of the same settings share."""
 
     engine: "TieredCache[str, Any]"
     format: Format
@@ -43,7 +46,11 @@ def _hashable(value: Any) -> Any:
 
 
 def tier_of(location: Any, options: Mapping[str, Any]) -> Tier:
-    """Returns what backends of these settings share, made at the first call.
+    """Returns the cache that backends of these settings share, created by the first call.
+
+    Args:
+        location: LOCATION of the alias.
+        options: OPTIONS of the alias.
 
     Raises:
         ImportError: Neither redis-py nor valkey-py is installed, or a dotted path leads to nothing.
@@ -52,12 +59,12 @@ def tier_of(location: Any, options: Mapping[str, Any]) -> Tier:
     """
     urls = locations_of(location) or ()
     sign = _signing_key(options)
-    # (Tags belong to a backend.)
+    # Tags belong to a backend.
     own = {name: _hashable(value) for name, value in options.items() if name not in ("tags", "CULL_FREQUENCY", "sign")}
     chosen = urls, sign, frozenset(own.items())
     tier = _tiers.get(chosen)
     if tier is None:
-        tier = _tiers.setdefault(chosen, _made(_server(urls, sign, options, own), sign, options))
+        tier = _tiers.setdefault(chosen, _make_tier(_server(urls, sign, options, own), sign, options))
     return tier
 
 
@@ -72,16 +79,16 @@ def _server(urls: tuple[str, ...], sign: bytes | None, options: Mapping[str, Any
     return server
 
 
-def _made(server: Redis, sign: bytes | None, options: Mapping[str, Any]) -> Tier:
+def _make_tier(server: Redis, sign: bytes | None, options: Mapping[str, Any]) -> Tier:
     given = _imported(options.get("codec", "pickle"), dotted_only=True)
     codec = codec_of(given)
     if codec.name == "pickle" and sign is None:
         raise ValueError(
-            "codec 'pickle' needs sign: a pickle runs what its writer wants, so one from a shared server is loaded only if a key proves that "
-            "your own program wrote it"
+            "codec 'pickle' needs sign: a pickle runs code of its writer's choice, so one from a shared server is loaded only if a key "
+            "proves that your own program wrote it"
         )
     copy = options.get("copy", "pickle")
-    # (Raises if it is none of those that there are.)
+    # Raises a ValueError if `copy` is unknown.
     freezer(copy)
     form = Format(codec, copy)
     entries = options.get("MAX_ENTRIES", DEFAULT_MAX_ENTRIES)
@@ -98,47 +105,56 @@ def _made(server: Redis, sign: bytes | None, options: Mapping[str, Any]) -> Tier
 
 
 def _imported(given: Any, *, dotted_only: bool = False) -> Any:
-    """Returns what a dotted path names; anything else as it is. `dotted_only`: a text without a dot is no path."""
+    """Returns the object at a dotted path; anything else unchanged.
+
+    Args:
+        given: A dotted path, or anything else.
+        dotted_only: Whether a text without a dot is not a path.
+    """
     if not isinstance(given, str) or (dotted_only and "." not in given):
         return given
     return import_string(given)
 
 
-# --- The signature, and what is told apart by it.
+# --- The signature, and the schema that depends on it.
 
 
 def _signing_key(options: Mapping[str, Any]) -> bytes | None:
-    """The key that values are signed with: derived from what the setting says, or from SECRET_KEY."""
+    """Returns the key that signs values: derived from `sign`, or from SECRET_KEY."""
     sign = options.get("sign", ...)
     if sign is None:
         return None
     if sign is ...:
-        # (Raises ImproperlyConfigured if it is empty.)
+        # Raises ImproperlyConfigured if it is empty.
         sign = settings.SECRET_KEY
     elif not isinstance(sign, str | bytes):
         raise TypeError(f"sign must be a str, bytes, or None for no signatures, not {type(sign).__name__}")
     if len(sign) < 16 and "sign" in options:
         raise ValueError(f"sign must have at least 16 characters, not {len(sign)}")
-    return _derived(sign, "sign")
+    return _derive_key(sign, "sign")
 
 
 @cache
-def _derived(secret: str | bytes, purpose: str) -> bytes:
+def _derive_key(secret: str | bytes, purpose: str) -> bytes:
     return salted_hmac("hotset.django.TieredCache", purpose, secret=secret, algorithm="sha256").digest()
 
 
 def _schema(given: Any, sign: bytes | None) -> Any:
-    """The schema of the keys' names: programs that sign with another key have keys of their own, instead of discarding each other's values."""
+    """Returns the schema of the keys' names, which depends on the signing key.
+
+    So programs that sign with different keys have different keys in the cache, instead of
+    discarding each other's values.
+    """
     if given is not None and (isinstance(given, bool) or not isinstance(given, int | str)):
         raise TypeError(f"schema must be an int, a str or None, not {type(given).__name__}")
-    return f"{given!r} {'' if sign is None else _derived(sign, 'schema').hex()[:16]}"
+    return f"{given!r} {'' if sign is None else _derive_key(sign, 'schema').hex()[:16]}"
 
 
 # --- The server.
 
 
 def _client(urls: tuple[str, ...], options: Mapping[str, Any]) -> Any:
-    """Returns what `Redis` takes for the servers: a URL, a client that has not connected, or a function that makes one."""
+    """Returns what `Redis` takes for the servers: a URL, an unconnected client, or a factory."""
     if "client" in options:
         return _imported(options["client"])
     if len(urls) == 1 and "sentinel" not in options:
@@ -150,7 +166,10 @@ def _client(urls: tuple[str, ...], options: Mapping[str, Any]) -> Any:
 
 
 def _sentinel(found: list[ServerSettings], service: str) -> Any:
-    """A client of the master that these sentinels know. The URLs' user, password and database are the master's."""
+    """Returns a client of the master that these sentinels know.
+
+    The user, password and database of the URLs are the master's.
+    """
     library: Any = importlib.import_module(f"{find_library().__name__}.sentinel")
     is_tls = found[0].scheme == "tls"
     sentinels: Any = library.Sentinel(
@@ -160,7 +179,7 @@ def _sentinel(found: list[ServerSettings], service: str) -> Any:
 
 
 def _cluster(found: list[ServerSettings]) -> Callable[..., Any]:
-    """Makes a client of the cluster that has these nodes."""
+    """Returns a function that creates a client of the cluster with these nodes."""
 
     def connect(**timeouts: float) -> Any:
         library: Any = importlib.import_module(f"{find_library().__name__}.cluster")

@@ -1,4 +1,4 @@
-"""`TieredCache`: Django's BaseCache on a cache of the process in front of a server that all processes share."""
+"""`TieredCache`: Django's BaseCache on a cache of the process in front of a shared server."""
 
 import inspect
 import logging
@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from hotset._hotset import MISSING, NEVER
 from hotset._settings import ttl_of
-from hotset.django._base import Backend, named
+from hotset.django._base import Backend, describe_alias
 from hotset.django._format import Encoded
 from hotset.django._settings import tiered_errors, tiered_warnings
 from hotset.django._tier import tier_of
@@ -28,23 +28,26 @@ def _tags_of(tags: Iterable[str], own: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class TieredCache(Backend):
-    """A cache backend in two tiers: entries of the process in front of a Redis or Valkey server that all processes share.
+    """A cache backend in two tiers: entries of the process in front of a Redis or Valkey server.
 
-    Every method has Django's signature and semantics. A hit in the process needs no network; what one process sets, deletes
-    or clears, the others see as soon as the server has announced it. Beyond Django's: `get_or_set` calls a callable
-    default once over all processes; `incr`, `decr`, `add` and `touch` are atomic on the server; `incr` and `incr_version` keep the
+    All processes share the server. Every method has Django's signature and semantics. A hit in the
+    process needs no network; a change by one process is visible to the others as soon as the server
+    has announced it. In addition, `get_or_set` calls a callable default once over all processes;
+    `incr`, `decr`, `add` and `touch` are atomic on the server; `incr` and `incr_version` keep the
     timeout; the methods for asyncio run in the event loop, without a thread; values may have tags.
 
-    While the server cannot be reached, reads are served by the process and misses, `get_or_set` calls its default, and what
-    was set or removed is removed on the server when it answers again. `add`, `incr`, `touch` and
-    `incr_version` raise `hotset.tier2.Unavailable`.
+    While the server cannot be reached, reads are hits in the process or misses, `get_or_set` calls
+    its default, and keys that were set or removed are removed on the server when it answers again.
+    `add`, `incr`, `touch` and `incr_version` raise `hotset.tier2.Unavailable`.
 
     Args:
-        location: LOCATION: a URL; several of a cluster's nodes, or of sentinels (with OPTIONS sentinel), in a list.
+        location: LOCATION: a URL; several of a cluster's nodes, or of sentinels (with OPTIONS
+            sentinel), in a list.
         params: The alias's other settings. For OPTIONS see the page on Django in the documentation.
 
     Raises:
-        ImproperlyConfigured: A setting is unknown, or has a value of the wrong type; or redis-py is not installed.
+        ImproperlyConfigured: A setting is unknown, or has a value of the wrong type; or redis-py is
+            not installed.
     """
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
@@ -53,23 +56,32 @@ class TieredCache(Backend):
         try:
             self._tier, self._format = tier_of(location, options)
         except (ImportError, TypeError, ValueError) as error:
-            raise ImproperlyConfigured(f"{named(location, params)}: {error}") from error
+            raise ImproperlyConfigured(f"{describe_alias(location, params)}: {error}") from error
         self._own_tags: tuple[str, ...] = tuple(options.get("tags") or ())
         self._find: Callable[[str, Any], Any] = self._tier.get
         self._freeze = self._format.freeze
 
     @classmethod
     def setting_errors(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
-        """Returns what is wrong with an alias's settings, a sentence each."""
+        """Returns the errors in the settings of an alias, a sentence each.
+
+        Args:
+            location: LOCATION of the alias.
+            params: The other settings of the alias.
+        """
         return tiered_errors(location, params)
 
     @classmethod
     def setting_warnings(cls, params: Mapping[str, Any]) -> list[str]:
-        """Returns what of an alias's settings has no effect, a sentence each."""
+        """Returns the settings of an alias that have no effect, a sentence each.
+
+        Args:
+            params: The other settings of the alias.
+        """
         return tiered_warnings(params)
 
     def _ttl(self, timeout: Any) -> float | None:
-        """Returns a timeout in seconds: None for never, 0.0 for one that has passed."""
+        """Returns a timeout in seconds: None for no expiration, 0.0 for one that has passed."""
         timeout = self._lifetime(timeout)
         if timeout is None:
             return None
@@ -77,35 +89,43 @@ class TieredCache(Backend):
         return None if ttl is NEVER else ttl
 
     def _value(self, stored: Any, default: Any) -> Any:
-        """Returns the value of what a tier holds; `default` for none, and for one that this program cannot decode."""
+        """Returns the value of a stored form; `default` if there is none, or it cannot be decoded.
+        """
         if type(stored) is not Encoded:
             return default if stored is MISSING else stored
         try:
             return self._format.thaw(stored)
         except Exception:
-            # (Of a class that this release of the program does not have, above all.)
+            # Mostly because its class does not exist in this release of the program.
             _log.warning("a cached value cannot be decoded, and counts as absent", exc_info=True)
             return default
 
     # --- One key.
 
     def get(self, key: Any, default: Any = None, version: Any = None) -> Any:
-        """Returns the key's value, or `default` if it is absent."""
+        """Returns the value for `key`, or `default` if it is absent or expired.
+
+        Args:
+            key: The key.
+            default: What is returned for an absent key.
+            version: The version of the key; None for that of the alias.
+        """
         return self._value(self._find(self._key(key, version), MISSING), default)
 
     async def aget(self, key: Any, default: Any = None, version: Any = None) -> Any:
-        """As `get`."""
+        """Behaves like `get`, for asyncio."""
         return self._value(await self._tier.aget(self._key(key, version), MISSING), default)
 
     def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()) -> None:
-        """Sets the key's value for `timeout` seconds: None for ever, 0 or less not at all.
+        """Sets the value for `key`.
 
         Args:
             key: The key.
             value: The value.
-            timeout: Seconds.
-            version: The key's version.
-            tags: What the value belongs to, for `invalidate_tag`.
+            timeout: Seconds until it expires; None for no expiration, 0 or less to remove the key.
+                By default that of the alias.
+            version: The version of the key; None for that of the alias.
+            tags: Tags of the value, for `invalidate_tag`.
         """
         made, ttl = self._key(key, version), self._ttl(timeout)
         stored = self._freeze(value)
@@ -115,7 +135,7 @@ class TieredCache(Backend):
             self._tier.set(made, stored, ttl, tags=_tags_of(tags, self._own_tags))
 
     async def aset(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()) -> None:
-        """As `set`."""
+        """Behaves like `set`, for asyncio."""
         made, ttl = self._key(key, version), self._ttl(timeout)
         stored = self._freeze(value)
         if ttl == 0.0:
@@ -124,10 +144,20 @@ class TieredCache(Backend):
             await self._tier.aset(made, stored, ttl, tags=_tags_of(tags, self._own_tags))
 
     def add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()) -> bool:
-        """Sets the key's value if it is absent, over all processes at most once; returns whether it was.
+        """Inserts `value` if `key` is absent or expired, at most once over all processes.
+
+        Args:
+            key: The key.
+            value: The value.
+            timeout: Seconds until it expires; None for no expiration. By default that of the alias.
+            version: The version of the key; None for that of the alias.
+            tags: Tags of the value, for `invalidate_tag`.
+
+        Returns:
+            Whether the value was inserted.
 
         Raises:
-            Unavailable: The server did not say.
+            Unavailable: The server did not answer.
         """
         made, ttl = self._key(key, version), self._ttl(timeout)
         stored = self._freeze(value)
@@ -136,7 +166,7 @@ class TieredCache(Backend):
         return self._tier.add(made, stored, ttl, tags=_tags_of(tags, self._own_tags))
 
     async def aadd(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()) -> bool:
-        """As `add`."""
+        """Behaves like `add`, for asyncio."""
         made, ttl = self._key(key, version), self._ttl(timeout)
         stored = self._freeze(value)
         if ttl == 0.0:
@@ -144,10 +174,18 @@ class TieredCache(Backend):
         return await self._tier.aadd(made, stored, ttl, tags=_tags_of(tags, self._own_tags))
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
-        """Gives the key another timeout, from now on; returns whether it is there.
+        """Sets the timeout of `key`, counted from now.
+
+        Args:
+            key: The key.
+            timeout: Seconds until it expires; None for no expiration. By default that of the alias.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            Whether the key is present.
 
         Raises:
-            Unavailable: The server did not say.
+            Unavailable: The server did not answer.
         """
         made, ttl = self._key(key, version), self._ttl(timeout)
         if ttl == 0.0:
@@ -155,38 +193,59 @@ class TieredCache(Backend):
         return self._tier.touch(made, ttl)
 
     async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
-        """As `touch`."""
+        """Behaves like `touch`, for asyncio."""
         made, ttl = self._key(key, version), self._ttl(timeout)
         if ttl == 0.0:
             return (await _changes.take_async(self._tier.space, made))[0] is not MISSING
         return await self._tier.atouch(made, ttl)
 
     def delete(self, key: Any, version: Any = None) -> bool:
-        """Removes the key, in all processes; returns whether it was there.
+        """Removes `key`, in all processes.
 
-        While the server cannot be reached: False; the key is removed there when it answers again.
+        Args:
+            key: The key.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            Whether it was present. While the server cannot be reached: False; the key is removed
+                there when it answers again.
         """
         return _changes.take(self._tier.space, self._key(key, version))[0] is not MISSING
 
     async def adelete(self, key: Any, version: Any = None) -> bool:
-        """As `delete`."""
+        """Behaves like `delete`, for asyncio."""
         return (await _changes.take_async(self._tier.space, self._key(key, version)))[0] is not MISSING
 
     def has_key(self, key: Any, version: Any = None) -> bool:
-        """Returns whether the key is there."""
+        """Returns whether `key` is present.
+
+        Args:
+            key: The key.
+            version: The version of the key; None for that of the alias.
+        """
         return self._find(self._key(key, version), MISSING) is not MISSING
 
     async def ahas_key(self, key: Any, version: Any = None) -> bool:
-        """As `has_key`."""
+        """Behaves like `has_key`, for asyncio."""
         return await self._tier.aget(self._key(key, version), MISSING) is not MISSING
 
     def get_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()
     ) -> Any:
-        """Returns the key's value; if it is absent, sets and returns `default`.
+        """Returns the value for `key`; if it is absent, sets and returns `default`.
 
-        A callable default is called, and its result set. Concurrent calls for the same key, in all processes, call one
-        callable, and wait for it.
+        A callable default is called, and its result set. Concurrent calls for the same key, in all
+        processes, call one callable, and wait for it.
+
+        Args:
+            key: The key.
+            default: The value, or a function that returns it.
+            timeout: Seconds until it expires; None for no expiration. By default that of the alias.
+            version: The version of the key; None for that of the alias.
+            tags: Tags of the value, for `invalidate_tag`.
+
+        Returns:
+            The value.
         """
         if not callable(default):
             found = self.get(key, MISSING, version)
@@ -202,7 +261,7 @@ class TieredCache(Backend):
         freeze = self._freeze
         found = self._value(self._tier.get_or_load(made, lambda _: freeze(default()), ttl, tags=given), MISSING)
         if found is MISSING:
-            # (There is a value, and it cannot be decoded.)
+            # There is a value that cannot be decoded: replace it.
             stored = freeze(default())
             self._tier.set(made, stored, ttl, tags=given)
             found = self._format.thaw(stored)
@@ -211,7 +270,10 @@ class TieredCache(Backend):
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()
     ) -> Any:
-        """As `get_or_set`; a coroutine function is awaited, any other is called in the event loop."""
+        """Behaves like `get_or_set`, for asyncio: a coroutine function is awaited.
+
+        Any other callable is called in the event loop.
+        """
         if not callable(default):
             found = await self.aget(key, MISSING, version)
             if found is not MISSING:
@@ -246,17 +308,25 @@ class TieredCache(Backend):
         return lambda stored: freeze(thaw(stored) + delta)
 
     def incr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """Adds `delta` to the key's value, atomically over all processes, and returns the sum. The timeout stays.
+        """Adds `delta` to the value for `key`, atomically over all processes. The timeout stays.
+
+        Args:
+            key: The key.
+            delta: The number to add.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            The sum.
 
         Raises:
             ValueError: The key is absent.
-            Unavailable: The server did not say: it may have counted, or not.
+            Unavailable: The server did not answer: it may have counted, or not.
         """
         stored = _changes.replace(self._tier.space, self._key(key, version), self._adding(delta))
         return self._found(key, stored)
 
     async def aincr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """As `incr`."""
+        """Behaves like `incr`, for asyncio."""
         stored = await _changes.replace_async(self._tier.space, self._key(key, version), self._adding(delta))
         return self._found(key, stored)
 
@@ -265,20 +335,26 @@ class TieredCache(Backend):
             raise ValueError(f"Key '{key}' not found")
         return self._format.thaw(stored)
 
-    def decr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """Subtracts `delta` from the key's value, atomically, and returns the difference. As `incr`."""
-        return self.incr(key, -delta, version)
-
     async def adecr(self, key: Any, delta: Any = 1, version: Any = None) -> Any:
-        """As `decr`."""
+        """Behaves like `decr`, for asyncio."""
         return await self.aincr(key, -delta, version)
 
     def incr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """Moves the key's value to the version `version + delta`; returns that. The timeout stays; tags do not.
+        """Moves the value for `key` to the version `version + delta`.
+
+        The timeout stays; tags do not.
+
+        Args:
+            key: The key.
+            delta: The number to add to the version.
+            version: The version of the key; None for that of the alias.
+
+        Returns:
+            The new version.
 
         Raises:
             ValueError: The key is absent.
-            Unavailable: The server did not say.
+            Unavailable: The server did not answer.
         """
         if version is None:
             version = self.version
@@ -293,7 +369,7 @@ class TieredCache(Backend):
         return version + delta
 
     async def aincr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """As `incr_version`."""
+        """Behaves like `incr_version`, for asyncio."""
         if version is None:
             version = self.version
         old, new = self._key(key, version), self._key(key, version + delta)
@@ -306,12 +382,8 @@ class TieredCache(Backend):
             await self._tier.adelete(old)
         return version + delta
 
-    def decr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """Moves the key's value to the version `version - delta`. As `incr_version`."""
-        return self.incr_version(key, -delta, version)
-
     async def adecr_version(self, key: Any, delta: int = 1, version: Any = None) -> Any:
-        """As `decr_version`."""
+        """Behaves like `decr_version`, for asyncio."""
         return await self.aincr_version(key, -delta, version)
 
     # --- Many keys.
@@ -321,19 +393,36 @@ class TieredCache(Backend):
         return {key: value for key, value in values.items() if value is not MISSING}
 
     def get_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
-        """Returns a dict of those of the keys that are there, with their values; one request for what the process lacks."""
+        """Returns a dict of the keys that are present, with their values.
+
+        One request reads all keys that the process lacks.
+
+        Args:
+            keys: The keys.
+            version: The version of the key; None for that of the alias.
+        """
         made = {key: self._key(key, version) for key in keys}
         return self._values(made, self._tier.get_many(made.values()))
 
     async def aget_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
-        """As `get_many`."""
+        """Behaves like `get_many`, for asyncio."""
         made = {key: self._key(key, version) for key in keys}
         return self._values(made, await self._tier.aget_many(made.values()))
 
     def set_many(
         self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()
     ) -> list[Any]:
-        """Sets many keys' values, whose commands are sent together; returns the keys that the server did not confirm."""
+        """Sets the values of many keys, whose commands are sent together.
+
+        Args:
+            data: The keys with their values.
+            timeout: Seconds until it expires; None for no expiration. By default that of the alias.
+            version: The version of the key; None for that of the alias.
+            tags: Tags of the value, for `invalidate_tag`.
+
+        Returns:
+            The keys that the server did not confirm.
+        """
         pairs, ttl = self._pairs(data, version), self._ttl(timeout)
         if ttl == 0.0:
             self._tier.delete_many(pairs)
@@ -344,7 +433,7 @@ class TieredCache(Backend):
     async def aset_many(
         self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None, *, tags: Iterable[str] = ()
     ) -> list[Any]:
-        """As `set_many`."""
+        """Behaves like `set_many`, for asyncio."""
         pairs, ttl = self._pairs(data, version), self._ttl(timeout)
         if ttl == 0.0:
             await self._tier.adelete_many(pairs)
@@ -362,32 +451,45 @@ class TieredCache(Backend):
         return [key for key in data if self.make_key(key, version) in names]
 
     def delete_many(self, keys: Iterable[Any], version: Any = None) -> None:
-        """Removes many keys, in all processes; their commands are sent together."""
+        """Removes many keys, in all processes; their commands are sent together.
+
+        Args:
+            keys: The keys.
+            version: The version of the key; None for that of the alias.
+        """
         self._tier.delete_many([self._key(key, version) for key in keys])
 
     async def adelete_many(self, keys: Iterable[Any], version: Any = None) -> None:
-        """As `delete_many`."""
+        """Behaves like `delete_many`, for asyncio."""
         await self._tier.adelete_many([self._key(key, version) for key in keys])
 
     # --- The whole.
 
     def invalidate_tag(self, tag: str) -> bool:
-        """Invalidates all values with this tag, in all processes; returns whether the server confirmed it."""
+        """Invalidates all values with this tag, in all processes.
+
+        Args:
+            tag: The tag.
+
+        Returns:
+            Whether the server confirmed it.
+        """
         return self._tier.invalidate_tag(tag)
 
     async def ainvalidate_tag(self, tag: str) -> bool:
-        """As `invalidate_tag`."""
+        """Behaves like `invalidate_tag`, for asyncio."""
         return await self._tier.ainvalidate_tag(tag)
 
     def clear(self) -> None:
-        """Invalidates all keys, in all processes: of all prefixes and versions, and of all aliases with this LOCATION, prefix and name.
+        """Invalidates all keys, in all processes.
 
-        Nothing else on the server is touched.
+        They are those of all prefixes and versions, and of all aliases with this LOCATION, prefix
+        and name. Nothing else on the server is touched.
         """
         self._tier.clear()
 
     async def aclear(self) -> None:
-        """As `clear`."""
+        """Behaves like `clear`, for asyncio."""
         await self._tier.aclear()
 
     async def aclose(self, **kwargs: Any) -> None:
@@ -395,7 +497,7 @@ class TieredCache(Backend):
 
     @property
     def tier(self) -> "Engine[str, Any]":
-        """The `hotset.TieredCache`, which holds values as the backend's codec makes them."""
+        """The `hotset.TieredCache`, which stores values as the backend's format makes them."""
         return self._tier
 
     @property
@@ -404,9 +506,16 @@ class TieredCache(Backend):
         return self._tier.space.server
 
     def stats(self) -> dict[str, Any]:
-        """Returns what was counted in this process: "tier1", "tier2" and "server" (see `hotset.TieredCache.stats`)."""
+        """Returns the counters of this process: "tier1", "tier2" and "server".
+
+        See `hotset.TieredCache.stats`.
+        """
         return self._tier.stats()
 
     def top_keys(self, limit: int = 10) -> list[str]:
-        """Returns the hottest keys of this process, with prefix and version."""
+        """Returns the hottest keys of this process, with prefix and version.
+
+        Args:
+            limit: The greatest number of keys.
+        """
         return self._tier.hottest(limit)

@@ -7,13 +7,13 @@ from hotset.django._checks import check_caches
 
 
 class HotsetConfig(AppConfig):
-    """Registers the checks."""
+    """Registers the checks of the settings."""
 
     name = "hotset.django"
-    # (Its last part would be "django".)
+    # By default it would be the last part of the name, "django".
     label = "hotset"
     verbose_name = "hotset"
 
     def ready(self) -> None:
-        """Called by Django when all applications are loaded."""
+        """Registers the checks. Called by Django when all applications are loaded."""
         checks.register(check_caches, checks.Tags.caches)

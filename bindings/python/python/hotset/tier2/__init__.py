@@ -1,7 +1,7 @@
-"""The second tier: caches of this process in front of a Redis or Valkey server that all processes share.
+"""The second tier: caches of this process in front of a Redis or Valkey server.
 
-`Redis` names the server; `hotset.TieredCache` and `hotset.cached(.., tier2=)` are caches on it. Needs redis-py or valkey-py:
-`pip install 'hotset[redis]'`.
+All processes share the server. `Redis` names it; `hotset.TieredCache` and `hotset.cached(..,
+tier2=)` are caches on it. Needs redis-py or valkey-py: `pip install 'hotset[redis]'`.
 """
 
 from hotset.tier2._cache import TieredCache

@@ -1,7 +1,8 @@
-"""Connections for asyncio: one for each node and event loop, which all tasks share.
+"""Connections for asyncio: one for each node and event loop, shared by all tasks.
 
-Requests are written as they come, and replies belong to them in their order. So a task that is cancelled leaves its reply to be read and dropped, and
-the connection stays good; a reply that does not come in time ends the connection for all who wait behind it.
+Requests are written as they are issued, and replies belong to them in this order. So a task that is
+cancelled leaves its reply to be read and dropped, and the connection stays good. A reply that does
+not arrive in time ends the connection for all requests queued after it.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from hotset.tier2._clock import now
 from hotset.tier2._errors import Failed, Kind
 from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, bulk_strings
 
-# Seconds that reading certificates may take, beside the network.
+# Seconds that reading certificates may take, in addition to the network.
 _CERTIFICATES: Final = 0.5
 
 _Waiting = tuple["asyncio.Future[Any]", int, float]
@@ -36,28 +37,45 @@ class AsyncConnection(asyncio.Protocol):
         self._address = address
         self._timeout = timeout
         self._parser = Parser()
-        # In their order: a future, the number of replies that it wants, and when they must have come.
+        # In the order of the requests: a future, its number of replies (0: one alone), and the
+        # deadline.
         self._waiting: deque[_Waiting] = deque()
         self._collected: list[Any] = []
         self._timer: asyncio.TimerHandle | None = None
         self.epoch = 0
-        """That of the server when it was connected; 0: not known yet."""
+        """The epoch of the server when it was connected; 0: not known yet."""
         self.is_closed = False
         transport.set_protocol(self)
 
     def get(self, packed: bytes) -> "asyncio.Future[Any]":
-        """Sends one command; returns a future of its reply, which fails with `Failed`."""
+        """Sends one command.
+
+        Args:
+            packed: The encoded commands.
+
+        Returns:
+            A future of its reply, which fails with `Failed`.
+        """
         return self._send(packed, 0, self._timeout)
 
     def exchange(self, packed: bytes, count: int, timeout: float | None = None) -> "asyncio.Future[list[Any]]":
-        """Sends commands; returns a future of their `count` replies, which fails with `Failed`."""
+        """Sends commands.
+
+        Args:
+            packed: The encoded commands.
+            count: The number of replies.
+            timeout: Seconds; None for the timeout of the connection.
+
+        Returns:
+            A future of their replies, which fails with `Failed`.
+        """
         return self._send(packed, count, self._timeout if timeout is None else timeout)
 
     async def greet(self) -> None:
-        """Asks the server what it is.
+        """Requests identity, role and time of the server.
 
         Raises:
-            Failed: It does not say. The connection is closed.
+            Failed: It does not answer. The connection is closed.
         """
         asked_at = now()
         try:
@@ -79,12 +97,12 @@ class AsyncConnection(asyncio.Protocol):
         deadline = loop.time() + timeout
         self._waiting.append((future, count, deadline))
         if self._timer is None:
-            self._timer = loop.call_at(deadline, self._look)
+            self._timer = loop.call_at(deadline, self._check_deadline)
         self._transport.write(packed)
         return future
 
-    def _look(self) -> None:
-        """Ends the connection if its oldest request has waited for too long."""
+    def _check_deadline(self) -> None:
+        """Ends the connection if the deadline of a request has passed."""
         self._timer = None
         if not self._waiting:
             return
@@ -92,11 +110,13 @@ class AsyncConnection(asyncio.Protocol):
         if self._loop.time() >= earliest:
             self._fail("timeout", "no whole reply in time")
         else:
-            self._timer = self._loop.call_at(earliest, self._look)
+            self._timer = self._loop.call_at(earliest, self._check_deadline)
 
     def data_received(self, data: bytes) -> None:
+        """Passes replies to their futures. Called by the transport."""
         waiting = self._waiting
-        # A whole bulk string for a single command, and nothing else: most replies.
+        # The fast path for most replies: one whole bulk string for a single command, and nothing
+        # else.
         if len(waiting) == 1 and data[:1] == b"$" and not waiting[0][1] and self._parser.is_empty:
             end = data.find(b"\r\n", 1, 16)
             if end > 0 and data[1:end].isdigit() and len(data) == end + int(data[1:end]) + 4:
@@ -131,14 +151,16 @@ class AsyncConnection(asyncio.Protocol):
             self._fail("protocol", str(error))
 
     def eof_received(self) -> bool:
+        """Ends the connection. Called by the transport."""
         self._fail("reset", "server closed the connection")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Ends the connection. Called by the transport."""
         self._fail("reset", str(exc or "connection is lost"))
 
     def pause_writing(self) -> None:
-        """Called by the transport. (Requests are bounded by their deadlines, so writing is not paused.)"""
+        """Called by the transport. (Deadlines bound the requests, so writing is not paused.)"""
 
     def resume_writing(self) -> None:
         """Called by the transport."""
@@ -166,23 +188,24 @@ class AsyncConnection(asyncio.Protocol):
         self._fail("closed", "connection is closed")
 
     def abandon_in_child(self) -> None:
-        """Closes what a child has inherited, without the event loop: its selector is the parent's, too."""
+        """Closes an inherited socket without the event loop, whose selector is also the parent's.
+        """
         taken = getattr(self._transport, "_sock", None)
         if taken is not None:
-            # (Detached, so that nothing closes another file of this number later.)
+            # Detached, so that no destructor later closes another file of this number.
             descriptor = taken.detach()
             if descriptor >= 0:
                 os.close(descriptor)
 
     def close_soon(self) -> None:
-        """As `close`, for any thread."""
+        """Closes the connection by its event loop. For any thread."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self.close)
 
 
 @final
 class AsyncNode:
-    """One server, as an event loop's tasks see it."""
+    """One server, as the tasks of an event loop use it."""
 
     def __init__(self, settings: Callable[[], ServerSettings], address: Address, locate: Locate, timeout: float, connect_timeout: float) -> None:
         self._settings = settings
@@ -200,7 +223,7 @@ class AsyncNode:
         return None if connection is None or connection.is_closed else connection
 
     async def acquire(self) -> AsyncConnection:
-        """Returns the connection, made by one task if there is none.
+        """Returns the connection; if there is none, one task connects for all.
 
         Raises:
             Failed: The server cannot be reached.
@@ -210,18 +233,18 @@ class AsyncNode:
             return connection
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
-        # (Cancelling a caller does not take the connection from the others.)
+        # Shielded: cancelling one caller does not cancel the connection of the others.
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> AsyncConnection:
         loop = asyncio.get_running_loop()
         address = self.address
         if self._settings().topology != "single":
-            # (It asks on a connection of its own.)
+            # In a thread: it makes a blocking request on a connection of its own.
             address = await loop.run_in_executor(None, self._locate, address)
         connect_timeout = self._connect_timeout
         if self._settings().scheme == "tls":
-            # (The client also reads the certificates in this time.)
+            # The client also reads the certificates in this time.
             connect_timeout += _CERTIFICATES
         try:
             async with asyncio.timeout(connect_timeout + self._timeout):
@@ -250,7 +273,10 @@ _inherited: "list[AsyncNodes]" = []
 
 
 async def _until_shutdown(nodes: "AsyncNodes") -> AsyncGenerator[None]:
-    """Closes the connections when the event loop ends its asynchronous generators, as asyncio.run does before it closes the loop."""
+    """Closes the connections when the event loop ends its asynchronous generators.
+
+    asyncio.run does that before it closes the loop.
+    """
     try:
         yield
     finally:
@@ -259,7 +285,7 @@ async def _until_shutdown(nodes: "AsyncNodes") -> AsyncGenerator[None]:
 
 @final
 class AsyncNodes:
-    """An event loop's connections to the servers."""
+    """The connections of an event loop to the servers."""
 
     def __init__(self) -> None:
         self._nodes: dict[Address, AsyncNode] = {}
@@ -273,14 +299,26 @@ class AsyncNodes:
     def node(
         self, settings: Callable[[], ServerSettings], address: Address, locate: Locate, timeout: float, connect_timeout: float
     ) -> AsyncNode:
-        """Returns the server at this address."""
+        """Returns the server at this address.
+
+        Args:
+            settings: Where the server is, and how to connect to it.
+            address: The address.
+            locate: Finds the current address.
+            timeout: Seconds that one request may take.
+            connect_timeout: Seconds that connecting may take.
+        """
         node = self._nodes.get(address)
         if node is None:
             node = self._nodes[address] = AsyncNode(settings, address, locate, timeout, connect_timeout)
         return node
 
     def abandon_in_child(self) -> None:
-        """Closes what a child has inherited. The objects stay: dropped, they would have the parent's selector forget their sockets."""
+        """Closes what a child has inherited.
+
+        The objects stay: if they were dropped, they would remove their sockets from the parent's
+        selector.
+        """
         _inherited.append(self)
         for node in list(self._nodes.values()):
             connection = node.connection
@@ -288,7 +326,11 @@ class AsyncNodes:
                 connection.abandon_in_child()
 
     def retire(self, address: Address) -> None:
-        """Has the next request to this address use a new connection. For any thread."""
+        """Has the next request to this address use a new connection. For any thread.
+
+        Args:
+            address: The address.
+        """
         node = self._nodes.get(address)
         if node is not None:
             node.retire()

@@ -1,7 +1,7 @@
 """The thread that keeps one server's part of the first tiers up to date.
 
-It does what the core says: it listens to invalidations, proves by canaries that they arrive, renews leases, replays the journal, and probes
-a server that could not be reached.
+It performs the actions of the core: it receives invalidations, proves by canaries that they arrive,
+renews leases, replays the journal, and probes a server that could not be reached.
 """
 
 import logging
@@ -41,13 +41,13 @@ _OPERATE: Final[int] = _Tier2.OPERATE
 _CHANNEL: Final = b"__redis__:invalidate"
 _CHUNK: Final = 1 << 18
 _CANARY_LIFE: Final = 30_000
-# Seconds between a failure of the thread's own and its next attempt.
+# Seconds between an exception in the thread and its next attempt.
 _AFTER_FAILURE: Final = 0.5
-# Milliseconds that the thread sleeps at most.
+# The longest sleep of the thread, in milliseconds.
 _LONGEST_SLEEP: Final = 1000
 
 
-class Keys(list[bytes]):
+class ChangedKeys(list[bytes]):
     """Keys that have changed, in the order of their messages."""
 
 
@@ -63,7 +63,7 @@ class Tracking:
         self._socket.settimeout(options.timeout)
         try:
             self.eviction: Final = self._eviction()
-            """The server's `maxmemory-policy`, if it has a `maxmemory` and says so."""
+            """The server's `maxmemory-policy`, if it has a `maxmemory` and reports it; else ""."""
             self._subscribe(session, number)
             self._socket.setblocking(False)
         except BaseException:
@@ -71,6 +71,7 @@ class Tracking:
             raise
 
     def fileno(self) -> int:
+        """Returns the file descriptor, for `poll`."""
         return self._socket.fileno()
 
     def _subscribe(self, session: "Session", number: int) -> None:
@@ -87,7 +88,7 @@ class Tracking:
         self._check(self._ask(encode(b"SUBSCRIBE", _CHANNEL)))
 
     def _eviction(self) -> str:
-        """What a full server evicts; empty if it is not known, or nothing limits its memory."""
+        """Returns the eviction policy; empty if unknown, or if the server's memory is unlimited."""
         reply = self._ask(encode(b"INFO", b"memory"))
         if not isinstance(reply, bytes):
             return ""
@@ -115,7 +116,7 @@ class Tracking:
         self._parser.feed(data)
 
     def ping(self) -> None:
-        """Sends a PING; its answer arrives among the messages.
+        """Sends a PING, whose answer arrives among the messages.
 
         Raises:
             OSError: The connection is broken.
@@ -125,7 +126,9 @@ class Tracking:
             raise BrokenPipeError("send buffer is full")
 
     def read(self) -> list[Any]:
-        """Returns the replies and messages that have arrived; never waits. Most invalidations are `Keys` already.
+        """Returns the replies and messages that have arrived, without waiting.
+
+        Most invalidations are `ChangedKeys` already.
 
         Raises:
             OSError, ProtocolError: The connection is broken.
@@ -135,7 +138,7 @@ class Tracking:
         except BlockingIOError:
             return []
         except OSError as error:
-            # (TLS has read too little to decrypt any of it.)
+            # TLS has received too little to decrypt any of it.
             if type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError"):
                 return []
             raise
@@ -143,13 +146,14 @@ class Tracking:
         while True:
             keys = self._parser.invalidations()
             if keys:
-                messages.append(Keys(keys))
+                messages.append(ChangedKeys(keys))
             message = self._parser.next()
             if message is INCOMPLETE:
                 return messages
             messages.append(message)
 
     def close(self) -> None:
+        """Closes the connection."""
         self._socket.close()
 
 
@@ -171,27 +175,31 @@ class BusThread:
         self._pid = os.getpid()
 
     def start(self) -> None:
-        """Starts the thread. Where the interpreter has none left, changes arrive by their time limits alone."""
+        """Starts the thread. Without one, changes become visible by their time limits alone."""
         try:
             self._thread.start()
         except RuntimeError:
-            _log.warning("second tier: there is no thread for it", exc_info=True)
+            _log.warning("second tier: failed to start its thread", exc_info=True)
 
-    def prod(self) -> None:
+    def wake(self) -> None:
         """Ends the thread's sleep."""
         try:
             self._writer.send(b"\0")
         except OSError:
-            # It has been told already, or has ended.
+            # It is notified already (the socket's buffer is full), or has ended.
             pass
 
     def stop(self) -> None:
         """Has the thread end soon."""
         self._is_stopped = True
-        self.prod()
+        self.wake()
 
     def join(self, seconds: float) -> None:
-        """Waits for the thread's end, if it is not the calling one."""
+        """Waits until the thread has ended, unless it is the calling one.
+
+        Args:
+            seconds: The longest time to wait.
+        """
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(seconds)
 
@@ -208,11 +216,12 @@ class BusThread:
             while not self._is_stopped:
                 try:
                     self._session.follow_topology()
-                    self._turn(self._core.background(self._number, now()))
+                    self._perform(self._core.background(self._number, now()))
                 except Exception:
-                    # (A listener of the first tier's, say.) What was to be done may not be: so nothing is believed until it is.
-                    _log.exception("second tier: the thread that keeps it up to date failed, and begins anew")
-                    self._lost()
+                    # For example, a listener of the first tier raises. An action may be undone:
+                    # disconnecting ends all trust until the bus is set up again.
+                    _log.exception("second tier: the thread that keeps it up to date failed, and starts again")
+                    self._disconnect()
                     time.sleep(_AFTER_FAILURE)
             self._flush()
         finally:
@@ -221,7 +230,7 @@ class BusThread:
             self._writer.close()
 
     def _flush(self) -> None:
-        """Replays the journal while the process ends, for as long as one operation may take."""
+        """Replays the journal while the process exits, for as long as one operation may take."""
         core, number = self._core, self._number
         end = now() + int(self._session.options.timeout * 1e9)
         while (left := end - now()) > 0 and core.stats(now())["journal"]:
@@ -229,12 +238,13 @@ class BusThread:
             if action == _SLEEP:
                 time.sleep(max(0.0, min(left, core.background_until(number) - now())) / 1e9)
             elif action in (_PROBE, _OPERATE, _CLEAR, _DROP_LOADS):
-                self._turn(action)
+                self._perform(action)
             else:
-                # The bus, which is needed no longer.
-                self._lost()
+                # An action of the bus, which is no longer needed.
+                self._disconnect()
 
-    def _turn(self, action: int) -> None:
+    def _perform(self, action: int) -> None:
+        """Performs one action of the core."""
         core, number = self._core, self._number
         sync_clock(now())
         if action == _SLEEP:
@@ -288,7 +298,7 @@ class BusThread:
         session, node = self._session, self._number
         try:
             connection = session.take(node)
-            # (The core names it for this number.)
+            # The key that the core made for this number.
             key = self._core.canary_key(node)
             reply = connection.exchange(encode(b"SET", key, b"", b"PX", _CANARY_LIFE), 1)[0]
         except Failed as failed:
@@ -310,16 +320,16 @@ class BusThread:
         try:
             self._tracking.ping()
         except OSError:
-            self._lost()
+            self._disconnect()
         else:
             self._ping = number
 
-    def _lost(self) -> None:
+    def _disconnect(self) -> None:
         self._close()
         self._core.disconnected(self._number, now())
 
     def _sleep(self, until: int) -> None:
-        """Waits for a message, for a call of `prod`, or until then; handles the messages."""
+        """Waits for a message, for `wake`, or until then; handles the messages."""
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
         tracking = self._tracking
@@ -342,12 +352,12 @@ class BusThread:
             messages = tracking.read()
         except (OSError, ProtocolError) as error:
             _log.debug("second tier: the tracking connection broke: %s", error)
-            self._lost()
+            self._disconnect()
             return
         keys: list[bytes] = []
         changed: list[bytes] | None
         for message in messages:
-            if isinstance(message, Keys):
+            if isinstance(message, ChangedKeys):
                 keys += message
                 continue
             parts = cast("list[object]", message) if isinstance(message, list) else []
@@ -364,7 +374,7 @@ class BusThread:
                 continue
             else:
                 if isinstance(message, ServerError):
-                    self._lost()
+                    self._disconnect()
                     return
                 continue
             if changed is None:
@@ -382,6 +392,6 @@ class BusThread:
                 self._session.apply(key)
 
     def _drain_clears(self) -> None:
-        """Performs what a flush entails before later messages are handled."""
+        """Performs the actions of a flush before later messages are handled."""
         while (action := self._core.background(self._number, now())) in (_CLEAR, _DROP_LOADS):
-            self._turn(action)
+            self._perform(action)

@@ -1,15 +1,15 @@
-"""`TieredCache`: a cache of this process in front of a second tier that it shares with others."""
+"""`TieredCache`: a cache of this process in front of a second tier that all processes share."""
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import partial
 from types import EllipsisType
 from typing import Any, Final, Generic, TypeVar, cast, overload
 
-from hotset import _flights
+from hotset import _async_loads
 from hotset._codecs import CodecName, Schema, Serializer
 from hotset._hotset import MISSING, WithTtl
 from hotset._mapping import Cache
-from hotset._settings import Policy, Seconds, plain
+from hotset._settings import Policy, Seconds, unwrap_ttl
 from hotset.tier2 import _many, _reads
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Unavailable
@@ -29,7 +29,7 @@ _HIT, _LEAD, _WAIT = range(3)
 
 
 class _Absent:
-    """Stands in the first tier for a key of which the source has no value."""
+    """Stands in the first tier for a key that is absent from the source."""
 
     def __repr__(self) -> str:
         return "<absent>"
@@ -39,16 +39,18 @@ _ABSENT: Final = _Absent()
 
 
 class MappingTier:
-    """A `hotset.Cache` as the first tier."""
+    """A `hotset.Cache` as the first tier. See `FirstTier` for its methods."""
 
     def __init__(self, cache: Cache[Any, Any]) -> None:
         self._cache = cache
 
     def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Removes the entry of these arguments, and invalidates its load."""
         if len(args) == 1:
             self._cache.delete(args[0])
 
     def mark(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Begins a load of these arguments, in place of any in flight."""
         while True:
             self._cache.delete(args[0])
             kind, found = self._cache.begin(args[0])[:2]
@@ -56,26 +58,32 @@ class MappingTier:
                 return found
 
     def clear(self) -> None:
+        """Removes all entries."""
         self._cache.clear_entries()
 
     def invalidate_loads(self) -> None:
+        """Invalidates all loads in flight."""
         self._cache.invalidate_loads()
 
     def set_trust(self, core: Any) -> None:
+        """Restricts hits to the time while the core is trusted."""
         self._cache.set_trust(core)
 
     def hits(self) -> int:
+        """Returns the number of hits."""
         return self._cache.stats().hits
 
     def entries(self) -> list[tuple[tuple[Any, ...], dict[str, Any], Any]]:
+        """Returns the entries."""
         return [((key,), {}, value) for key, value in self._cache.items_hottest() if value is not _ABSENT]
 
     def peek(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Returns the value of these arguments, or MISSING; counts nothing."""
         return self._cache.peek(args[0], MISSING)
 
 
-def _kept(outcome: Outcome) -> Any:
-    """As `_reads.keep`, with what stands for absence."""
+def _to_local(outcome: Outcome) -> Any:
+    """Behaves like `_reads.keep`, with `_ABSENT` for an absent value."""
     if outcome.value is MISSING:
         outcome.value = _ABSENT
     return _reads.keep(outcome)
@@ -84,21 +92,35 @@ def _kept(outcome: Outcome) -> Any:
 class TieredCache(Generic[K, V]):
     """A cache in two tiers: entries of this process in front of a server that all processes share.
 
-    A hit in the first tier needs no network. A miss costs one round trip; a value that is in neither tier is loaded once over all processes.
-    What one process sets or deletes, the others see as soon as the server has announced it (see the page "In front of Redis").
+    A hit in the first tier needs no network. A miss costs one round trip. A value that is in
+    neither tier is loaded once over all processes. A change by one process is visible to the others
+    as soon as the server has announced it (see the page "In front of Redis").
+
+    Every method may be called from any thread; those that begin with "a" are for asyncio. Keys must
+    be simple values.
 
     Args:
         tier2: A `hotset.tier2.Redis`.
-        name: What tells this cache's keys from those of others. Caches of the same name, codec and schema share their values.
-        maxsize: How many entries the first tier holds at most; None for no bound.
-        ttl: Seconds or a timedelta that a value lives, in both tiers; None for no end.
-        local_ttl: Seconds that a value stays in the first tier without new confirmation: how old a value may be that is served while the server cannot be reached. 60 by
+        name: Distinguishes this cache's keys from those of others. Caches of the same name, codec
+            and schema share their values.
+        maxsize: The capacity of the first tier in entries, 1,024 by default; None for no bound.
+        ttl: Seconds or a timedelta until a value expires, in both tiers; None for no expiration.
+        local_ttl: Seconds for which a value stays in the first tier without new confirmation: the
+            greatest age of a value that is returned while the server cannot be reached. 60 by
             default, and 5 while the server announces no changes.
         policy: Which entries of the first tier stay: see `hotset.cached`.
-        stale_while_revalidate: Seconds after its ttl for which a value is still returned, while one caller of all processes loads it anew.
-        stale_if_error: Seconds after its ttl for which a value is still returned if the loader raises.
-        codec: How values are written: "values", "bytes", "json", or an object with `dumps` and `loads`; "pickle" only where the `Redis` has a `sign`.
-        schema: A number or string to be changed whenever what the values mean changes: old and new programs do not read each other's.
+        stale_while_revalidate: Seconds after its ttl for which a value is still returned, while one
+            caller of all processes reloads it.
+        stale_if_error: Seconds after its ttl for which a value is still returned if the loader
+            raises.
+        codec: How values are encoded: "values", "bytes", "json", or an object with `dumps` and
+            `loads`; "pickle" only where the `Redis` has a `sign`.
+        schema: A number or string that must be changed whenever the meaning of the values changes:
+            old and new programs do not read each other's.
+
+    Raises:
+        TypeError: A setting is of the wrong type.
+        ValueError: A setting is out of its range, or the name belongs to other values.
 
     Example:
         >>> import hotset
@@ -143,7 +165,7 @@ class TieredCache(Generic[K, V]):
 
     @property
     def space(self) -> Space:
-        """The cache's side of the second tier. Private to the package."""
+        """The cache's part of the second tier. Private to the package."""
         return self._space
 
     # --- One key.
@@ -153,7 +175,15 @@ class TieredCache(Generic[K, V]):
     @overload
     def get(self, key: K, default: D) -> V | D: ...
     def get(self, key: K, default: Any = None) -> Any:
-        """Returns the key's value from the first tier that has it, or `default`."""
+        """Returns the value for `key` from the first tier that has it, or `default`.
+
+        Args:
+            key: The key.
+            default: What is returned for an absent key.
+
+        Returns:
+            The value, or `default`.
+        """
         value = self._find(key, MISSING)
         if value is MISSING:
             value = self._get(key)
@@ -164,11 +194,11 @@ class TieredCache(Generic[K, V]):
         if kind == _HIT:
             return found
         if kind != _LEAD:
-            # (It is being loaded; what is there now needs no loader.)
+            # Another caller loads it: read what the second tier has now, without a loader.
             return _or_absent(_reads.read(self._space, (key,), {}, None).value)
         try:
             outcome = _reads.read(self._space, (key,), {}, None)
-            return _land(found, outcome)
+            return _complete_load(found, outcome)
         finally:
             if not found.done():
                 found.abandon()
@@ -178,7 +208,7 @@ class TieredCache(Generic[K, V]):
     @overload
     async def aget(self, key: K, default: D) -> V | D: ...
     async def aget(self, key: K, default: Any = None) -> Any:
-        """As `get`, for asyncio."""
+        """Behaves like `get`, for asyncio."""
         value = self._find(key, MISSING)
         if value is MISSING:
             value = await self._aget(key)
@@ -192,7 +222,7 @@ class TieredCache(Generic[K, V]):
             return _or_absent((await _reads.read_async(self._space, (key,), {}, None)).value)
         try:
             outcome = await _reads.read_async(self._space, (key,), {}, None)
-            return _land(found, outcome)
+            return _complete_load(found, outcome)
         finally:
             if not found.done():
                 found.abandon()
@@ -200,21 +230,30 @@ class TieredCache(Generic[K, V]):
     def get_or_load(
         self, key: K, loader: Callable[[K], V], ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = (), default: Any = None
     ) -> V:
-        """Returns the key's value; loads it if it is in neither tier.
+        """Returns the value for `key`, calling `loader(key)` if it is in neither tier.
 
         One caller of all processes calls the loader; the others wait for its value.
 
         Args:
             key: The key.
-            loader: Called with the key. May return `hotset.WithTtl(value, seconds)`, or `hotset.MISSING` for "there is none".
-            ttl: Seconds that the loaded value lives; `...` for the cache's own ttl, None for no end.
-            tags: What the value belongs to, for `invalidate_tag`.
-            default: Returned if the loader says that there is no value.
+            loader: Called with the key. May return `hotset.WithTtl(value, seconds)`, or
+                `hotset.MISSING` for "there is none".
+            ttl: Seconds until the loaded value expires; `...` for the ttl of the cache, None for no
+                expiration.
+            tags: Tags of the value, for `invalidate_tag`.
+            default: What is returned if the loader reports that there is no value.
+
+        Returns:
+            The value, or `default`.
+
+        Raises:
+            RuntimeError: The loader requests its own key.
+            Unavailable: The server cannot be reached, and the `Redis` has `on_down="raise"`.
         """
         value = self._find(key, MISSING)
         if value is MISSING:
             given, load = _tags(tags), _with_ttl(partial(loader, key), ttl)
-            value = self._local.get_or_load(key, lambda _: _kept(_reads.read(self._space, (key,), {}, load, given)))
+            value = self._local.get_or_load(key, lambda _: _to_local(_reads.read(self._space, (key,), {}, load, given)))
         return cast(V, default if value is _ABSENT else value)
 
     async def aget_or_load(
@@ -226,61 +265,95 @@ class TieredCache(Generic[K, V]):
         tags: Iterable[str] = (),
         default: Any = None,
     ) -> V:
-        """As `get_or_load`, for asyncio: the loader is awaited, in a task of its own."""
+        """Behaves like `get_or_load`, for asyncio: the loader is awaited, in a task of its own."""
         value = self._find(key, MISSING)
         if value is MISSING:
             given, load = _tags(tags), _with_ttl_async(partial(loader, key), ttl)
 
             async def through() -> Any:
-                return _kept(await _reads.read_async(self._space, (key,), {}, load, given))
+                return _to_local(await _reads.read_async(self._space, (key,), {}, load, given))
 
-            value = plain(await _flights.get(partial(self._local.begin, key), through))
+            value = unwrap_ttl(await _async_loads.get(partial(self._local.begin, key), through))
         return cast(V, default if value is _ABSENT else value)
 
     def set(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
-        """Sets the key's value in both tiers; returns whether the server confirmed it.
+        """Sets the value for `key` in both tiers.
 
-        If it did not, the key is invalidated as soon as the server answers again, and is not read from there before.
+        Args:
+            key: The key.
+            value: The value.
+            ttl: Seconds until it expires; `...` for the ttl of the cache, None for no expiration.
+            tags: Tags of the value, for `invalidate_tag`.
+
+        Returns:
+            Whether the server confirmed it. Otherwise the key is invalidated as soon as the server
+            answers again, and is not read from there before.
         """
         return _reads.write(self._space, (key,), {}, value, lifetime(ttl), _tags(tags))
 
     async def aset(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
-        """As `set`, for asyncio."""
+        """Behaves like `set`, for asyncio."""
         return await _reads.write_async(self._space, (key,), {}, value, lifetime(ttl), _tags(tags))
 
     def delete(self, key: K, *, strict: bool = False) -> bool:
-        """Removes the key from both tiers and, by the server's announcement, from all other processes; returns whether the server confirmed it.
-
-        If it did not, that is repeated as soon as it answers again; this process does not read the key from there before.
+        """Removes `key` from both tiers, in all processes.
 
         Args:
             key: The key.
-            strict: Raise `hotset.tier2.Unavailable` if the server did not confirm it.
+            strict: Whether to raise `hotset.tier2.Unavailable` if the server did not confirm it.
+
+        Returns:
+            Whether the server confirmed it. Otherwise the removal is repeated as soon as the server
+            answers again; this process does not read the key from there before.
+
+        Raises:
+            Unavailable: The server did not confirm it, and `strict` is set.
         """
         return confirmed(_reads.remove(self._space, (key,), {}), strict)
 
     async def adelete(self, key: K, *, strict: bool = False) -> bool:
-        """As `delete`, for asyncio."""
+        """Behaves like `delete`, for asyncio."""
         return confirmed(await _reads.remove_async(self._space, (key,), {}), strict)
 
     def expire(self, key: K, *, strict: bool = False) -> bool:
-        """Ends the key's lifetime: with `stale_while_revalidate`, its value is served while one caller loads it anew; otherwise as `delete`."""
+        """Expires the value for `key`, in all processes.
+
+        With `stale_while_revalidate`, it is still returned while one caller reloads it; otherwise
+        it is removed, as by `delete`.
+
+        Args:
+            key: The key.
+            strict: Whether to raise `hotset.tier2.Unavailable` if the server did not confirm it.
+
+        Returns:
+            Whether the server confirmed it.
+
+        Raises:
+            Unavailable: The server did not confirm it, and `strict` is set.
+        """
         return confirmed(_reads.expire(self._space, (key,), {}), strict)
 
     async def aexpire(self, key: K, *, strict: bool = False) -> bool:
-        """As `expire`, for asyncio."""
+        """Behaves like `expire`, for asyncio."""
         return confirmed(await _reads.expire_async(self._space, (key,), {}), strict)
 
     def touch(self, key: K, ttl: Seconds | EllipsisType | None = ...) -> bool:
-        """Gives the key's value another lifetime from now on; returns whether it is there.
+        """Sets the ttl of the value for `key`, counted from now.
+
+        Args:
+            key: The key.
+            ttl: As for `set`.
+
+        Returns:
+            Whether the key is present.
 
         Raises:
-            Unavailable: The server did not say.
+            Unavailable: The server did not answer.
         """
         return _answered(_reads.operate(self._space, (key,), {}, self._touch(ttl)))
 
     async def atouch(self, key: K, ttl: Seconds | EllipsisType | None = ...) -> bool:
-        """As `touch`, for asyncio."""
+        """Behaves like `touch`, for asyncio."""
         return _answered(await _reads.operate_async(self._space, (key,), {}, self._touch(ttl)))
 
     @staticmethod
@@ -293,39 +366,53 @@ class TieredCache(Generic[K, V]):
         return touch
 
     def add(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
-        """Sets the key's value if it has none, over all processes at most once; returns whether it did.
-
-        Raises:
-            Unavailable: The server did not say.
-        """
-        adding = _Adding(self._space, value, ttl)
-        adding.took(_reads.read(self._space, (key,), {}, adding.load, _tags(tags)))
-        return adding.is_added
-
-    async def aadd(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
-        """As `add`, for asyncio."""
-        adding = _Adding(self._space, value, ttl)
-        adding.took(await _reads.read_async(self._space, (key,), {}, adding.load_async, _tags(tags)))
-        return adding.is_added
-
-    def incr(self, key: K, delta: int = 1, ttl: Seconds | None = None) -> int:
-        """Adds to the key's counter on the server, atomically; returns the sum.
-
-        Counters are apart from values: `get` does not see them. They are never kept in the first tier.
+        """Inserts `value` if `key` is absent, at most once over all processes.
 
         Args:
-            key: The counter's key.
-            delta: What is added.
-            ttl: Seconds that a counter lives which this call begins; None for no end.
+            key: The key.
+            value: The value.
+            ttl: As for `set`.
+            tags: Tags of the value, for `invalidate_tag`.
+
+        Returns:
+            Whether the value was inserted.
 
         Raises:
-            Unavailable: The server did not say: it may have counted, or not.
+            Unavailable: The server did not answer.
+            ValueError: The value cannot be encoded.
+        """
+        addition = _Addition(self._space, value, ttl)
+        addition.record_outcome(_reads.read(self._space, (key,), {}, addition.load, _tags(tags)))
+        return addition.is_added
+
+    async def aadd(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
+        """Behaves like `add`, for asyncio."""
+        addition = _Addition(self._space, value, ttl)
+        addition.record_outcome(await _reads.read_async(self._space, (key,), {}, addition.load_async, _tags(tags)))
+        return addition.is_added
+
+    def incr(self, key: K, delta: int = 1, ttl: Seconds | None = None) -> int:
+        """Adds `delta` to a counter on the server, atomically.
+
+        Counters are separate from values: `get` does not find them. They are never stored in the
+        first tier.
+
+        Args:
+            key: The key of the counter.
+            delta: The number to add.
+            ttl: Seconds until a counter that this call creates expires; None for no expiration.
+
+        Returns:
+            The sum.
+
+        Raises:
+            Unavailable: The server did not answer: it may have counted, or not.
         """
         steps = self._counting(key, delta, ttl)
         return _sum(run(self._space.native()[0], steps))
 
     async def aincr(self, key: K, delta: int = 1, ttl: Seconds | None = None) -> int:
-        """As `incr`, for asyncio."""
+        """Behaves like `incr`, for asyncio."""
         steps = self._counting(key, delta, ttl)
         return _sum(await run_async(self._space.native()[0], steps))
 
@@ -342,7 +429,13 @@ class TieredCache(Generic[K, V]):
     # --- Many keys.
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Returns the values of those of the keys that have one; asks the server for all that the first tier lacks, together."""
+        """Returns a dict of the keys that are present, with their values.
+
+        One request reads all keys that the first tier lacks.
+
+        Args:
+            keys: The keys.
+        """
         wanted = list(dict.fromkeys(keys))
         found = self._found_here(wanted)
         rest = [key for key in wanted if key not in found]
@@ -350,13 +443,13 @@ class TieredCache(Generic[K, V]):
             marks = self._marks(rest)
             try:
                 reading = _many.Reading(self._space, rest, False, ())
-                _land_many(found, rest, marks, reading.hits, _many.read_many(reading, None))
+                _complete_loads(found, rest, marks, reading.hits, _many.read_many(reading, None))
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
 
     async def aget_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """As `get_many`, for asyncio."""
+        """Behaves like `get_many`, for asyncio."""
         wanted = list(dict.fromkeys(keys))
         found = self._found_here(wanted)
         rest = [key for key in wanted if key not in found]
@@ -364,7 +457,7 @@ class TieredCache(Generic[K, V]):
             marks = self._marks(rest)
             try:
                 reading = _many.Reading(self._space, rest, False, ())
-                _land_many(found, rest, marks, reading.hits, await _many.read_many_async(reading, None))
+                _complete_loads(found, rest, marks, reading.hits, await _many.read_many_async(reading, None))
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
@@ -374,7 +467,7 @@ class TieredCache(Generic[K, V]):
         return {key: value for key, value in zip(keys, values, strict=True) if value is not MISSING}
 
     def _marks(self, keys: list[K]) -> dict[K, Any]:
-        """Loads in flight of the first tier, led by this caller, of those keys that no other caller is loading."""
+        """Begins loads of the first tier for those keys that no other caller is loading."""
         marks: dict[K, Any] = {}
         for key in keys:
             kind, flight, *_ = self._local.begin(key)
@@ -385,14 +478,17 @@ class TieredCache(Generic[K, V]):
     def get_or_load_many(
         self, keys: Iterable[K], loader: Callable[[list[K]], Mapping[K, V]], ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()
     ) -> dict[K, V]:
-        """Returns the values of the keys; loads those that are in neither tier.
+        """Returns the values of the keys, loading those that are in neither tier.
 
         Args:
             keys: The keys.
-            loader: Called with the keys that no other process is loading, in one or more lists; returns their values. A key that it leaves out has
-                none.
+            loader: Called with the keys that no other process is loading, in one or more lists;
+                returns their values. A key that it omits has no value.
             ttl: As for `get_or_load`.
             tags: As for `get_or_load`.
+
+        Returns:
+            A dict of the keys that have a value.
         """
         wanted = list(dict.fromkeys(keys))
         found = self._found_here(wanted)
@@ -406,7 +502,7 @@ class TieredCache(Generic[K, V]):
 
             try:
                 reading = _many.Reading(self._space, rest, True, _reads.tag_names(given))
-                _land_many(found, rest, marks, reading.hits, _many.read_many(reading, load))
+                _complete_loads(found, rest, marks, reading.hits, _many.read_many(reading, load))
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
@@ -419,7 +515,7 @@ class TieredCache(Generic[K, V]):
         *,
         tags: Iterable[str] = (),
     ) -> dict[K, V]:
-        """As `get_or_load_many`, for asyncio."""
+        """Behaves like `get_or_load_many`, for asyncio."""
         wanted = list(dict.fromkeys(keys))
         found = self._found_here(wanted)
         rest = [key for key in wanted if key not in found]
@@ -432,29 +528,49 @@ class TieredCache(Generic[K, V]):
 
             try:
                 reading = _many.Reading(self._space, rest, True, _reads.tag_names(given))
-                _land_many(found, rest, marks, reading.hits, await _many.read_many_async(reading, load))
+                _complete_loads(found, rest, marks, reading.hits, await _many.read_many_async(reading, load))
             finally:
                 _abandon(marks)
         return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
 
     def set_many(self, items: Mapping[K, V] | Iterable[tuple[K, V]], ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
-        """Sets the values of many keys, whose commands are sent together; returns whether the server confirmed all."""
+        """Sets the values of many keys, whose commands are sent together.
+
+        Args:
+            items: A mapping, or pairs of key and value.
+            ttl: As for `set`.
+            tags: As for `set`.
+
+        Returns:
+            Whether the server confirmed all of them.
+        """
         return not _reads.write_many(self._space, _pairs(items), lifetime(ttl), _tags(tags))
 
     async def aset_many(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()
     ) -> bool:
-        """As `set_many`, for asyncio."""
+        """Behaves like `set_many`, for asyncio."""
         return not await _reads.write_many_async(self._space, _pairs(items), lifetime(ttl), _tags(tags))
 
     def delete_many(self, keys: Iterable[K], *, strict: bool = False) -> bool:
-        """Removes many keys, as `delete` does; their commands are sent together. Returns whether the server confirmed all."""
+        """Removes many keys, as `delete` does; their commands are sent together.
+
+        Args:
+            keys: The keys.
+            strict: Whether to raise `hotset.tier2.Unavailable` if the server did not confirm it.
+
+        Returns:
+            Whether the server confirmed all of them.
+
+        Raises:
+            Unavailable: The server did not confirm all of them, and `strict` is set.
+        """
         session, all_steps = self._removals(keys)
         outcomes = _many.run_many(session, all_steps)
         return confirmed(self._removed(outcomes), strict)
 
     async def adelete_many(self, keys: Iterable[K], *, strict: bool = False) -> bool:
-        """As `delete_many`, for asyncio."""
+        """Behaves like `delete_many`, for asyncio."""
         session, all_steps = self._removals(keys)
         outcomes = await _many.run_many_async(session, all_steps)
         return confirmed(self._removed(outcomes), strict)
@@ -473,39 +589,67 @@ class TieredCache(Generic[K, V]):
         session = self._space.native()[0]
         if not are_confirmed:
             for number in session.numbers:
-                session.prod(number)
+                session.wake_bus(number)
         session.waiters.wake_all()
         return are_confirmed
 
     # --- The whole.
 
     def clear(self, *, strict: bool = False) -> bool:
-        """Invalidates all keys of this cache, in all processes; returns whether the server confirmed it."""
+        """Invalidates all keys of this cache, in all processes.
+
+        Args:
+            strict: Whether to raise `hotset.tier2.Unavailable` if the server did not confirm it.
+
+        Returns:
+            Whether the server confirmed it.
+
+        Raises:
+            Unavailable: The server did not confirm it, and `strict` is set.
+        """
         return confirmed(_reads.bump(self._space, None), strict)
 
     async def aclear(self, *, strict: bool = False) -> bool:
-        """As `clear`, for asyncio."""
+        """Behaves like `clear`, for asyncio."""
         return confirmed(await _reads.bump_async(self._space, None), strict)
 
     def invalidate_tag(self, tag: str, *, strict: bool = False) -> bool:
-        """Invalidates all keys whose values were set or loaded with this tag, in all processes; returns whether the server confirmed it."""
+        """Invalidates all keys whose values have this tag, in all processes.
+
+        Args:
+            tag: The tag.
+            strict: Whether to raise `hotset.tier2.Unavailable` if the server did not confirm it.
+
+        Returns:
+            Whether the server confirmed it.
+
+        Raises:
+            Unavailable: The server did not confirm it, and `strict` is set.
+        """
         return confirmed(_reads.bump(self._space, _tags((tag,))[0]), strict)
 
     async def ainvalidate_tag(self, tag: str, *, strict: bool = False) -> bool:
-        """As `invalidate_tag`, for asyncio."""
+        """Behaves like `invalidate_tag`, for asyncio."""
         return confirmed(await _reads.bump_async(self._space, _tags((tag,))[0]), strict)
 
     def stats(self) -> dict[str, Any]:
-        """Returns what was counted of this cache in this process: "tier1", "tier2", and "server" (see `Redis.stats`)."""
+        """Returns the counters of this cache in this process: "tier1", "tier2" and "server".
+
+        See `Redis.stats` for the last one.
+        """
         return self._space.stats(self._local.stats()._asdict())
 
     def hottest(self, limit: int = 10) -> list[K]:
-        """Returns the hottest keys of this process's first tier, at most `limit`."""
+        """Returns the hottest keys of this process's first tier.
+
+        Args:
+            limit: The greatest number of keys.
+        """
         entries: list[tuple[K, Any]] = self._local.items_hottest()
         return [key for key, _ in entries[:limit]]
 
     async def astats(self) -> dict[str, Any]:
-        """As `stats`; waits for nothing."""
+        """Behaves like `stats`, for asyncio; waits for nothing."""
         return self.stats()
 
 
@@ -518,8 +662,11 @@ def _or_absent(value: Any) -> Any:
     return _ABSENT if value is MISSING else value
 
 
-def _land(flight: Any, outcome: Outcome) -> Any:
-    """Has what was read enter the first tier; returns it. Nothing found is not kept, unless the source has said that there is none."""
+def _complete_load(flight: Any, outcome: Outcome) -> Any:
+    """Stores the outcome of a read in the first tier, and returns its value.
+
+    An absent value is stored only if the source has reported that there is none.
+    """
     value = _or_absent(outcome.value)
     rest = outcome.keep_until - now() if outcome.keep_until else 0
     if rest > 0:
@@ -527,7 +674,7 @@ def _land(flight: Any, outcome: Outcome) -> Any:
     return value
 
 
-def _land_many(
+def _complete_loads(
     found: dict[Any, Any], keys: list[Any], marks: dict[Any, Any], hits: list[tuple[int, Any, int]], outcomes: dict[int, Outcome]
 ) -> None:
     when = now()
@@ -544,7 +691,7 @@ def _land_many(
             continue
         found[key] = _or_absent(outcome.value)
         if key in marks:
-            _land(marks[key], outcome)
+            _complete_load(marks[key], outcome)
     if error is not None:
         try:
             raise error
@@ -566,7 +713,7 @@ def _loaded_many(keys: list[Any], loaded: Mapping[Any, Any], ttl: Any) -> list[A
 
 
 def _pairs(items: Any) -> list[tuple[Any, Any]]:
-    # (Of keys that are equal, the last value counts.)
+    # Of equal keys, the last value counts.
     return list(cast("dict[object, object]", dict(items)).items())
 
 
@@ -577,7 +724,7 @@ def _check_delta(delta: Any) -> None:
 
 def _tags(tags: Any) -> tuple[str, ...]:
     if isinstance(tags, str):
-        raise TypeError("tags must be several strings, not one")
+        raise TypeError("tags must be an iterable of strings, not a str")
     given: tuple[Any, ...] = tuple(dict.fromkeys(tags))
     if not given:
         return given
@@ -611,9 +758,17 @@ def _with_ttl_async(load: Callable[[], Awaitable[Any]], ttl: Any) -> Callable[[]
 
 
 def confirmed(is_confirmed: bool, strict: bool) -> bool:
-    """Returns whether an invalidation was confirmed; raises `Unavailable` if it was not and must be."""
+    """Returns whether an invalidation was confirmed.
+
+    Args:
+        is_confirmed: Whether it was.
+        strict: Whether it must be.
+
+    Raises:
+        Unavailable: It was not, and must be.
+    """
     if strict and not is_confirmed:
-        raise Unavailable("the second tier did not confirm the invalidation; it is repeated when it answers")
+        raise Unavailable("the second tier did not confirm the invalidation, which is repeated when it answers")
     return is_confirmed
 
 
@@ -632,11 +787,11 @@ def _sum(outcome: Outcome) -> int:
     return reply
 
 
-class _Adding:
-    """A value that enters if there is none."""
+class _Addition:
+    """A value that is inserted if the key has none."""
 
     def __init__(self, space: Space, value: Any, ttl: Any) -> None:
-        # (What cannot be encoded cannot be added: it would stay in this process.)
+        # A value that cannot be encoded would stay in this process: it cannot be added.
         try:
             space.codec.encode(value)
         except NotEncodable as error:
@@ -652,9 +807,9 @@ class _Adding:
     async def load_async(self) -> Any:
         return self.load()
 
-    def took(self, outcome: Outcome) -> None:
+    def record_outcome(self, outcome: Outcome) -> None:
         if self._is_mine and not outcome.is_filled:
-            raise Unavailable("the second tier did not say whether the value was added")
+            raise Unavailable("the second tier did not confirm whether the value was added")
         self.is_added = self._is_mine
 
 

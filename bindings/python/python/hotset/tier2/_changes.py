@@ -1,6 +1,6 @@
-"""Changes of a value that depend on what is there: replaced by a function of it, taken out, read with its lifetime.
+"""Changes of a value that depend on the current one, on the server, whatever the first tier stores.
 
-They go to the server, whatever the first tier holds.
+They replace a value by a function of it, remove and return it, or read it with its remaining TTL.
 """
 
 import os
@@ -21,7 +21,7 @@ from hotset.tier2._space import Space
 
 Function = Callable[[Any], Any]
 
-# No two frames have the same head: where it is the expected one, the value is the one that was read.
+# No two frames have the same head: an unchanged head means an unchanged value.
 _REPLACE: Final = Script(
     "if redis.call('GETRANGE',KEYS[1],0,23)~=ARGV[1] then return 0 end redis.call('SET',KEYS[1],ARGV[2],'KEEPTTL') return 1"
 )
@@ -50,44 +50,58 @@ class _Target:
 
     @property
     def number(self) -> int:
-        """The server that has the key, as far as is known."""
+        """The number of the server that has the key, as far as is known."""
         return self.session.node_of(self.name)
 
     def read(self) -> tuple[Call, Any, Steps]:
-        """A read: the call, the core's operation, and the steps that drive it."""
+        """Returns a read: the call, the core's operation, and the steps that drive it."""
         call = self._call()
         self._epoch = self.session.core.epoch(self.number)
         op = self._namespace.read(self.name, self.number, now(), False)
         return call, op, drive(self.session, call, op)
 
     def remove(self) -> Steps:
-        """A removal."""
+        """Returns a removal."""
         return drive(self.session, self._call(), self._namespace.remove(self.name, self.number, now()))
 
     def direct(self, command: Command) -> Steps:
-        """A command of the caller's own."""
+        """Returns a command of the caller's own."""
         call = self._call()
         call.direct = [command]
         return drive(self.session, call, self._namespace.direct(self.name, self.number, now()))
 
     def invalidate(self) -> None:
-        """Removes the key from the first tiers, and has loads in flight be kept nowhere."""
+        """Removes the key from the first tiers, and invalidates its loads in flight."""
         self._call().invalidate()
         self.session.waiters.wake(self.name)
 
     def is_absent(self, call: Call) -> bool:
-        """Returns whether a read that found nothing has the server's word for it; False if it must be repeated.
+        """Returns whether the server has confirmed a read that found nothing; False: repeat it.
+
+        Args:
+            call: The read.
 
         Raises:
             Unavailable: The server did not answer.
         """
         if call.has_failed or not self.session.core.is_up(self.number):
             raise Unavailable("the second tier did not answer")
-        # (Another server answers since then; what the former one replied was not used.)
+        # In another epoch, another server answers: the reply of the previous one was not used.
         return bool(self.session.core.epoch(self.number) == self._epoch)
 
     def frame(self, call: Call, op: Any, value: Any) -> bytes:
-        """Returns the frame that was read, with another value: its lifetime, generations and tags are kept."""
+        """Returns the frame that was read, with another value.
+
+        It has the same lifetime, generations and tags.
+
+        Args:
+            call: The read.
+            op: The core's operation of the read.
+            value: The new value.
+
+        Raises:
+            ValueError: The value cannot be encoded.
+        """
         old = call.data or b""
         codec = self.space.codec
         try:
@@ -95,7 +109,7 @@ class _Target:
         except NotEncodable as error:
             raise ValueError(str(error)) from error
         flags, payload = codec.seal(self.name, self._full_key, *encoded)
-        # (A stamp that no other frame has.)
+        # A random stamp, which no other frame has.
         head = old[:_STAMP] + os.urandom(16) + flags.to_bytes(2, "little") + old[_FLAGS + 2 : _CODEC] + bytes((codec.number,))
         return head + old[_CODEC + 1 : op.offset] + payload
 
@@ -104,7 +118,7 @@ class _Target:
 
 
 def _replacing(target: _Target, function: Function) -> Generator[Need, Any, Outcome]:
-    """The steps of `replace`. Each round that fails is one in which another caller has succeeded."""
+    """Returns the steps of `replace`. A round fails only if another caller's change succeeded."""
     while True:
         call, op, steps = target.read()
         outcome = yield from steps
@@ -117,7 +131,7 @@ def _replacing(target: _Target, function: Function) -> Generator[Need, Any, Outc
         try:
             outcome = yield from target.direct(command)
         finally:
-            # (Also of a command without an answer: it may have been executed.)
+            # Also after a command without an answer, which may have been executed.
             target.invalidate()
         if not outcome.is_answered:
             raise Unavailable("the second tier did not answer: the value may have been changed, or not")
@@ -126,83 +140,98 @@ def _replacing(target: _Target, function: Function) -> Generator[Need, Any, Outc
 
 
 def replace(space: Space, key: Any, function: Function) -> Any:
-    """Replaces a key's value by `function(value)`, atomically over all processes; returns the new value, MISSING if there is none.
+    """Replaces the value for a key by `function(value)`, atomically over all processes.
 
-    The value's lifetime stays. The function may be called several times.
+    The lifetime of the value stays.
+
+    Args:
+        space: The cache.
+        key: The key.
+        function: Called with the value, possibly several times; returns the new one.
+
+    Returns:
+        The new value; MISSING if there is none.
 
     Raises:
         Unavailable: The server did not answer: the value may have been changed, or not.
-        ValueError: The new value cannot be written.
+        ValueError: The new value cannot be encoded.
     """
     target = _Target(space, key)
     return run(target.session, _replacing(target, function)).value
 
 
 async def replace_async(space: Space, key: Any, function: Function) -> Any:
-    """As `replace`, for tasks."""
+    """Behaves like `replace`, for asyncio."""
     target = _Target(space, key)
     await node_of_async(target.session, target.name)
     return (await run_async(target.session, _replacing(target, function))).value
 
 
-# --- Taking a value out.
+# --- Removing and returning a value.
 
 
-def _end_taking(target: _Target, outcomes: dict[int, Outcome]) -> tuple[Any, bool]:
+def _finish_take(target: _Target, outcomes: dict[int, Outcome]) -> tuple[Any, bool]:
     is_confirmed = outcomes[1].is_confirmed
-    target.session.prod_if_needed(target.number, is_confirmed)
+    target.session.wake_bus_if_unconfirmed(target.number, is_confirmed)
     target.session.waiters.wake(target.name)
     return outcomes[0].value, is_confirmed
 
 
 def take(space: Space, key: Any) -> tuple[Any, bool]:
-    """Removes a key from both tiers, in all processes, by one request.
+    """Removes a key from both tiers, in all processes, by one request, and returns its value.
 
-    Returns its value, MISSING if there was none or the server did not say, and whether the removal is confirmed.
+    Args:
+        space: The cache.
+        key: The key.
+
+    Returns:
+        The value (MISSING if there was none, or the server did not answer), and whether the removal
+        is confirmed.
     """
     target = _Target(space, key)
-    return _end_taking(target, _many.run_many(target.session, {0: target.read()[2], 1: target.remove()}))
+    return _finish_take(target, _many.run_many(target.session, {0: target.read()[2], 1: target.remove()}))
 
 
 async def take_async(space: Space, key: Any) -> tuple[Any, bool]:
-    """As `take`, for tasks."""
+    """Behaves like `take`, for asyncio."""
     target = _Target(space, key)
     await node_of_async(target.session, target.name)
-    return _end_taking(target, await _many.run_many_async(target.session, {0: target.read()[2], 1: target.remove()}))
+    return _finish_take(target, await _many.run_many_async(target.session, {0: target.read()[2], 1: target.remove()}))
 
 
-# --- Reading a value with what is left of its lifetime.
+# --- Reading a value with its remaining TTL.
 
 ValueAndRest = tuple[Any, float | None]
-"""A value and the seconds that are left of its lifetime, None for no end."""
+"""A value and its remaining TTL in seconds, None for no expiration."""
 
 
 def _remaining(space: Space, value: Any, milliseconds: Any) -> ValueAndRest | None:
-    """Returns what was read, given the reply to PTTL; None if it has expired in between."""
+    """Returns the value and its remaining TTL from the reply to PTTL; None if it has expired since.
+    """
     if not isinstance(milliseconds, int) or milliseconds == -2:
         return None
     grace = max(space.settings.stale_while_revalidate, space.settings.stale_if_error)
     rest = milliseconds * 1_000_000 - grace
-    # (A value without an end is written with a distant one.)
+    # A value without expiration is written with a distant deadline.
     is_endless = milliseconds < 0 or rest > NO_END // 2
     return value, None if is_endless else max(rest, 1_000_000) / 1e9
 
 
 @final
 class _Reading:
-    """A read of a value and its lifetime, until the server's word is known."""
+    """A read of a value and its remaining TTL, until the server has confirmed it."""
 
     def __init__(self, target: _Target) -> None:
         self._target = target
         self.result: ValueAndRest | None = None
 
     def begin(self) -> dict[int, Steps]:
-        """The steps to be driven together."""
+        """Returns the steps to be driven together."""
         self._call, _, steps = self._target.read()
         return {0: steps, 1: self._target.direct((b"PTTL", self._target.name))}
 
     def is_done(self, outcomes: dict[int, Outcome]) -> bool:
-        """Takes the outcomes; returns whether there is a result."""
+        """Records the outcomes; returns whether there is a result."""
         value = outcomes[0].value
         if value is MISSING:
             return self._target.is_absent(self._call)
@@ -213,7 +242,11 @@ class _Reading:
 
 
 def read_with_remaining(space: Space, key: Any) -> ValueAndRest | None:
-    """Returns a key's value and what is left of its lifetime; None if there is no value.
+    """Returns the value for a key and its remaining TTL; None if there is no value.
+
+    Args:
+        space: The cache.
+        key: The key.
 
     Raises:
         Unavailable: The server did not answer.
@@ -226,7 +259,7 @@ def read_with_remaining(space: Space, key: Any) -> ValueAndRest | None:
 
 
 async def read_with_remaining_async(space: Space, key: Any) -> ValueAndRest | None:
-    """As `read_with_remaining`, for tasks."""
+    """Behaves like `read_with_remaining`, for asyncio."""
     target = _Target(space, key)
     await node_of_async(target.session, target.name)
     reading = _Reading(target)

@@ -1,4 +1,5 @@
-"""What a server can do for a second tier: `Redis.check()`, and `python -m hotset tier2 URL`."""
+"""Reports what a server can do as a second tier: `Redis.check()`, and `python -m hotset tier2 URL`.
+"""
 
 import argparse
 import secrets
@@ -22,7 +23,14 @@ _ROUNDS: Final = 300
 
 
 def check(server: "Redis") -> dict[str, Any]:
-    """Returns what the servers are and can do, by address."""
+    """Returns identity and abilities of the servers, by address.
+
+    Args:
+        server: The second tier.
+
+    Raises:
+        Unavailable: A server cannot be reached, or lacks a requirement.
+    """
     session = server.session
     session.node_of(b"")
     found: dict[str, Any] = {}
@@ -91,7 +99,7 @@ def _advice(about: dict[str, Any]) -> list[str]:
     if about["tracking"] is not True:
         advice.append(f"no announcements of changes: local_ttl (5 s) bounds how old values may be ({about['tracking']})")
     if about["scripts"] is not True:
-        advice.append(f"no scripts: loads cannot be shared, and are kept in each process alone ({about['scripts']})")
+        advice.append(f"no scripts: loads cannot be shared, and are stored in each process alone ({about['scripts']})")
     if not about["fencing"]:
         advice.append("no CLIENT KILL: a set that timed out delays the next one of its key by up to 0.2 s")
     if about["maxmemory-policy"] == "volatile-ttl" and about["maxmemory"] not in ("0", "unknown"):
@@ -119,12 +127,19 @@ def _line(label: str, times: list[float]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs `python -m hotset tier2`; returns the exit status."""
+    """Runs `python -m hotset tier2`.
+
+    Args:
+        arguments: The arguments of the command line.
+
+    Returns:
+        The exit status.
+    """
     from hotset.tier2 import Redis
 
-    parser = argparse.ArgumentParser(prog="python -m hotset tier2", description="Says what a server can do as a second tier, and how fast it is.")
+    parser = argparse.ArgumentParser(prog="python -m hotset tier2", description="Reports what a server can do as a second tier, and how fast it is.")
     parser.add_argument("url", help="redis://host:6379/0, rediss://.., unix://..")
-    parser.add_argument("--prefix", default="hotset-check", help="of the keys that are written, which live for a minute (%(default)s)")
+    parser.add_argument("--prefix", default="hotset-check", help="prefix of the written keys, which expire after a minute (%(default)s)")
     parser.add_argument("--timeout", type=float, default=0.5, help="seconds for one request (%(default)s)")
     given = parser.parse_args(arguments)
     try:

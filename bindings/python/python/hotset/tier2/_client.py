@@ -1,7 +1,8 @@
-"""What a client of redis-py or valkey-py knows about its server, and connections made from that.
+"""Settings of a server, from a URL or a client of redis-py or valkey-py, and connections to it.
 
-The client's own connection classes connect, encrypt, authenticate and select the database. Then the socket is taken out of
-them: what is sent and received on it afterwards is this package's, with its own deadlines and without retries.
+The client's own connection classes connect, encrypt, authenticate and select the database. Then the
+socket is taken from them: this package sends and receives on it, with its own deadlines and without
+retries.
 """
 
 import binascii
@@ -21,11 +22,11 @@ Topology = Literal["single", "sentinel", "cluster"]
 Address = tuple[str, int]
 """Host and port; a path and 0 for a unix socket; a service and 0 for what Sentinel knows."""
 Locate = Callable[[Address], Address]
-"""Returns where the server is that goes by an address; may ask Sentinel."""
+"""Returns the current address of a server; may query Sentinel."""
 
 _SCHEMES: Final = ("redis://", "rediss://", "unix://", "valkey://", "valkeys://")
-# Settings of a connection that say where the server is, and as which user to enter it. All others are about retries, decoding and
-# protocols, which this package decides for itself.
+# The settings of a connection that name the server and the user. All others are about retries,
+# decoding and protocols, which this package decides for itself.
 _KEPT: Final = frozenset(
     ("db", "username", "password", "credential_provider", "client_name", "socket_keepalive", "socket_keepalive_options", "socket_type")
 )
@@ -50,7 +51,7 @@ class ServerSettings:
     options: dict[str, Any]
     """Keyword arguments of the library's connection classes, without the address."""
     addresses: tuple[Address, ...]
-    """The server; for a cluster, nodes to begin with; for Sentinel, none."""
+    """The server; for a cluster, the first nodes to query; for Sentinel, none."""
     sentinels: tuple["ServerSettings", ...] = ()
     service: str = ""
     connection_class: Any = None
@@ -60,7 +61,7 @@ class ServerSettings:
 
     @property
     def label(self) -> str:
-        """Where the server is, without credentials."""
+        """The address of the server, without credentials."""
         if self.topology == "sentinel":
             return f"sentinel {self.service}"
         host, port = self.addresses[0]
@@ -73,8 +74,11 @@ class ServerSettings:
 def find_library(name: str | None = None) -> ModuleType:
     """Returns redis-py, or valkey-py where that is named or the only one installed.
 
+    Args:
+        name: "redis" or "valkey"; None for either.
+
     Raises:
-        ImportError: Neither is installed.
+        ImportError: It is not installed.
     """
     for candidate in (name,) if name else ("redis", "valkey"):
         try:
@@ -86,6 +90,9 @@ def find_library(name: str | None = None) -> ModuleType:
 
 def settings_of(server: Any) -> ServerSettings:
     """Returns the settings of a URL, or of a client of redis-py or valkey-py.
+
+    Args:
+        server: The URL or the client.
 
     Raises:
         TypeError: It is neither.
@@ -168,11 +175,12 @@ _CLASSES: Final = {"tcp": "Connection", "tls": "SSLConnection", "unix": "UnixDom
 
 
 def _connection(settings: ServerSettings, module: str, own: Any, address: Address, timeout: float, connect_timeout: float) -> Any:
-    """An object of the library that can connect: not connected yet."""
+    """Returns an unconnected connection object of the library."""
     connections: Any = importlib.import_module(f"{settings.library.__name__}{module}.connection")
     connection_class = own or getattr(connections, _CLASSES[settings.scheme])
     known = inspect.signature(connections.AbstractConnection.__init__).parameters
-    # (The server is not told the library's version: that is a round trip or two for each connection.)
+    # Without the library's name and version, whose announcement costs a round trip or two per
+    # connection.
     silent: dict[str, Any] = {"driver_info": None} if "driver_info" in known else {"lib_name": None, "lib_version": None}
     where: dict[str, Any] = {"path": address[0]} if settings.scheme == "unix" else {"host": address[0], "port": address[1]}
     timeouts = {"socket_timeout": timeout, "socket_connect_timeout": connect_timeout}
@@ -180,7 +188,7 @@ def _connection(settings: ServerSettings, module: str, own: Any, address: Addres
 
 
 def _failure(settings: ServerSettings, address: Address, error: BaseException) -> Failed:
-    """What a library's error on connecting means."""
+    """Returns a library's exception on connecting as `Failed`."""
     where = f"{address[0]}:{address[1]}" if address[1] else address[0]
     text = str(error) or type(error).__name__
     names = {base.__name__ for base in type(error).__mro__}
@@ -210,6 +218,12 @@ def _failure(settings: ServerSettings, address: Address, error: BaseException) -
 def connect(settings: ServerSettings, address: Address, timeout: float, connect_timeout: float) -> socket.socket:
     """Returns a connected socket on which the server takes commands.
 
+    Args:
+        settings: Where the server is, and how to connect to it.
+        address: The address.
+        timeout: Seconds that one request may take.
+        connect_timeout: Seconds that connecting may take.
+
     Raises:
         Failed: The server cannot be reached, or refuses this user.
     """
@@ -224,9 +238,15 @@ def connect(settings: ServerSettings, address: Address, timeout: float, connect_
 
 
 async def aconnect(settings: ServerSettings, address: Address, timeout: float, connect_timeout: float) -> Any:
-    """Returns the stream's writer of a connection of the running event loop, on which the server takes commands.
+    """Returns the stream writer of a connection of the running event loop.
 
-    (The writer closes the connection when it is dropped.)
+    The server takes commands on it. The writer closes the connection when it is dropped.
+
+    Args:
+        settings: Where the server is, and how to connect to it.
+        address: The address.
+        timeout: Seconds that one request may take.
+        connect_timeout: Seconds that connecting may take.
 
     Raises:
         Failed: The server cannot be reached, or refuses this user.
@@ -241,9 +261,10 @@ async def aconnect(settings: ServerSettings, address: Address, timeout: float, c
     return taken
 
 
-# --- What is asked of a server first.
+# --- The first request to a server.
 
-# (The last one kills no connection, as no server counts that far: it shows whether this user may.)
+# The last command shows whether this user may kill connections. It kills none: no server counts so
+# far.
 GREETING: Final = b"".join(
     (
         encode(b"CLIENT", b"ID"),
@@ -259,17 +280,19 @@ GREETING_REPLIES: Final = 5
 @final
 @dataclass(frozen=True)
 class Greeting:
-    """What a server said of itself on a connection."""
+    """Identity, role and time of a server, as it reported them on a connection."""
 
     connection_id: int | None
-    """For CLIENT KILL; None if this user may not know it."""
+    """For CLIENT KILL; None if this user may not read it."""
     run_id: str
     replication_id: str
     version: tuple[int, ...]
     is_valkey: bool
     role: str
     server_ms: int
-    """The server's time in milliseconds, read between the times below; 0 if this user may not know it."""
+    """The server's time in milliseconds, read between the times below; 0 if this user may not read
+    it.
+    """
     asked_at: int
     answered_at: int
     can_kill: bool
@@ -277,12 +300,18 @@ class Greeting:
 
     @property
     def identity(self) -> bytes:
-        """Changes when another process serves, or a replica was promoted."""
+        """Identifies the data: it changes when another process serves, or a replica was promoted.
+        """
         return f"{self.run_id}/{self.replication_id}".encode()
 
 
 def greeting_of(replies: list[Any], asked_at: int, answered_at: int) -> Greeting:
-    """Reads the replies to GREETING.
+    """Returns the greeting in the replies to GREETING.
+
+    Args:
+        replies: The replies.
+        asked_at: When the request was sent.
+        answered_at: When the replies arrived.
 
     Raises:
         Failed: The server does not serve commands yet, or not to this user.
@@ -329,7 +358,11 @@ def _fields(info: Any) -> dict[str, str]:
 
 
 def slots_of(reply: Any, asked: Address) -> dict[Address, list[tuple[int, int]]]:
-    """Reads a reply to CLUSTER SLOTS: each master's ranges of slots.
+    """Returns each master's ranges of slots from a reply to CLUSTER SLOTS.
+
+    Args:
+        reply: The reply.
+        asked: The address of the server that replied.
 
     Raises:
         Failed: It is an error, or no such reply.
@@ -347,7 +380,11 @@ def slots_of(reply: Any, asked: Address) -> dict[Address, list[tuple[int, int]]]
 
 
 def slot_of(key: bytes) -> int:
-    """Returns the cluster slot of a key."""
+    """Returns the cluster slot of a key.
+
+    Args:
+        key: The key.
+    """
     opening = key.find(b"{")
     if opening >= 0:
         closing = key.find(b"}", opening + 1)

@@ -1,4 +1,7 @@
-"""The clock of the second tier: nanoseconds that continue while the machine is suspended, where the system has such a clock."""
+"""The clock of the second tier: nanoseconds that also advance while the machine is suspended.
+
+(Where the system has such a clock.)
+"""
 
 import time
 from functools import partial

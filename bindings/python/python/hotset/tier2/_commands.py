@@ -32,30 +32,38 @@ NETWORK: Final = frozenset(
     (GET, ACQUIRE, SWAP, FILL, PUT, RELEASE, REMOVE, EXPIRE, TOUCH, BUMP, READ_GENERATION, CLAIM, FENCE, DIRECT)
 )
 UNCONDITIONAL: Final = frozenset((PUT,))
-"""Commands that the server must not execute late: the core records the connection of each."""
+"""Actions that the server must not execute late: the core records the connection of each."""
 
 
 @final
 class Script:
-    """A script of one key, called by its digest once the server knows it."""
+    """A script of one key, called by its digest once the server has it."""
 
     def __init__(self, text: str) -> None:
         self._text = text.encode()
         self._digest = hashlib.sha1(self._text, usedforsecurity=False).hexdigest().encode()
 
     def command(self, key: bytes, *arguments: bytes | int, whole: bool = False) -> Command:
-        """Returns the command: with the `whole` script, or with its digest, which the server may not know."""
+        """Returns the command that runs the script.
+
+        Args:
+            key: The key.
+            *arguments: The arguments of the script.
+            whole: Whether to send the script itself, instead of its digest, which the server may
+                lack.
+        """
         if whole:
             return (b"EVAL", self._text, 1, key, *arguments)
         return (b"EVALSHA", self._digest, 1, key, *arguments)
 
 
-# The first 24 bytes are compared: of a frame, its head, which no two frames share.
+# The first 24 bytes are compared: the head of a frame, which no two frames share.
 SWAP_SCRIPT: Final = Script(
     "if redis.call('GETRANGE',KEYS[1],0,23)~=ARGV[1] then return 0 end redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1"
 )
 RELEASE_SCRIPT: Final = Script("if redis.call('GETRANGE',KEYS[1],0,23)~=ARGV[1] then return 0 end redis.call('UNLINK',KEYS[1]) return 1")
-# The removal of an absent key is not announced, so the key is created first. (Where there is no memory for that, the removal has been done.)
+# The removal of an absent key is not announced, so the key is created first. (If there is no memory
+# for that, the key is absent anyway.)
 _ANNOUNCE: Final = "if redis.call('UNLINK',KEYS[1])==0 then redis.pcall('SET',KEYS[1],'') redis.call('UNLINK',KEYS[1]) end return 1"
 REMOVE_SCRIPT: Final = Script(_ANNOUNCE)
 _IS_VALUE: Final = "redis.call('GETRANGE',KEYS[1],0,3)=='\\241h\\1\\1' and redis.call('STRLEN',KEYS[1])>=54"
@@ -72,12 +80,12 @@ PUT_SCRIPT: Final = Script(
 
 @final
 class Abilities:
-    """What a server allows this user: found out as commands are refused, anew for each connection's node."""
+    """What a server allows this user, as far as refused commands have shown. Per node."""
 
     __slots__ = ("acquires_in_one", "scripts", "transactions")
 
     def __init__(self, version: tuple[int, ...]) -> None:
-        # SET with NX and GET together.
+        # Whether the server has SET with NX and GET together.
         self.acquires_in_one = version >= (7,) or not version
         self.scripts = True
         self.transactions = True
@@ -87,7 +95,11 @@ _get: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
 
 
 def get_command(key: bytes) -> bytes:
-    """Returns a GET as it is sent."""
+    """Returns an encoded GET.
+
+    Args:
+        key: The key.
+    """
     return _get % (len(key), key)
 
 
@@ -95,11 +107,11 @@ def commands_of(action: int, op: Operation, value: bytes | None, abilities: Abil
     """Returns the commands of a network action; each has one reply.
 
     Args:
-        action: What is to be done.
-        op: Its operands.
+        action: The action.
+        op: The operation, which has the operands.
         value: The whole new frame of FILL and PUT.
         abilities: What the server allows.
-        whole: Send scripts whole: the server did not know one by its digest.
+        whole: Whether to send scripts whole, because the server did not have one by its digest.
     """
     target: bytes = op.target
     if action == GET:
@@ -146,7 +158,11 @@ def _removal(target: bytes, abilities: Abilities, whole: bool) -> list[Command]:
 
 
 def pack(commands: list[Command]) -> bytes:
-    """Returns commands as they are sent together."""
+    """Returns the encoded commands, to be sent together.
+
+    Args:
+        commands: The commands.
+    """
     return encode(*commands[0]) if len(commands) == 1 else encode_many(commands)
 
 
@@ -165,20 +181,28 @@ _KINDS: Final[dict[str, int]] = {
 
 
 def kind_of_error(error: ServerError) -> int:
-    """Returns the core's kind of an error reply."""
+    """Returns the core's kind of an error reply.
+
+    Args:
+        error: The error reply.
+    """
     kind = _KINDS.get(error.code)
     if kind is None:
-        # Before Redis 7, what a script's command says is quoted.
+        # Before Redis 7, the error of a command inside a script is quoted.
         text = str(error)
         if "can't run this command" in text:
-            # The script may run, but not what is in it.
+            # The user may run the script, but not a command inside it.
             return int(_Tier2.NOPERM)
         kind = next((number for code, number in _KINDS.items() if f"-{code} " in text or f": {code} " in text), _Tier2.OTHER)
     return kind
 
 
 def kind_of_failure(failed: Failed) -> int:
-    """Returns the core's kind of a request without a whole reply."""
+    """Returns the core's kind of a request without a whole reply.
+
+    Args:
+        failed: The failure.
+    """
     if failed.sent:
         return int(_Tier2.TIMEOUT)
     if failed.kind == "loading":
@@ -189,7 +213,11 @@ def kind_of_failure(failed: Failed) -> int:
 
 
 def first_error(replies: list[Any]) -> ServerError | None:
-    """Returns the first error among replies."""
+    """Returns the first error among replies; None without one.
+
+    Args:
+        replies: The replies.
+    """
     for reply in replies:
         if isinstance(reply, ServerError):
             return reply
@@ -197,7 +225,16 @@ def first_error(replies: list[Any]) -> ServerError | None:
 
 
 def note_refusal(action: int, error: ServerError, abilities: Abilities) -> bool:
-    """Notes that the server refuses a way to do something; returns whether there is another way, so that the same action is sent again."""
+    """Records that the server refuses a way to perform an action.
+
+    Args:
+        action: The action of the core.
+        error: The error reply.
+        abilities: What the server allows.
+
+    Returns:
+        Whether there is another way, so that the same action must be sent again.
+    """
     refused = kind_of_error(error) == _Tier2.NOPERM or "unknown command" in str(error).lower()
     if not refused or action not in (REMOVE, EXPIRE):
         return False
@@ -211,7 +248,19 @@ def note_refusal(action: int, error: ServerError, abilities: Abilities) -> bool:
 
 
 def report(action: int, op: Operation, now: int, epoch: int, replies: list[Any], abilities: Abilities) -> int:
-    """Passes the replies to an action's commands to the core; returns the next action."""
+    """Passes the replies to an action's commands to the core.
+
+    Args:
+        action: The action.
+        op: The operation.
+        now: The current time.
+        epoch: The epoch of the connection.
+        replies: The replies.
+        abilities: What the server allows.
+
+    Returns:
+        The next action.
+    """
     error = first_error(replies)
     if error is not None and not (action == FENCE and error.code == "ERR" and "No such client" in str(error)):
         return int(op.failed(now, kind_of_error(error)))
@@ -222,7 +271,7 @@ def report(action: int, op: Operation, now: int, epoch: int, replies: list[Any],
             return int(op.reply(now, epoch, replies[0]))
         won = replies[0] is not None
         if not won and replies[1] is None:
-            # What was there vanished between the two commands.
+            # The value was removed between the two commands.
             return int(op.failed(now, _Tier2.OTHER))
         return int(op.reply(now, epoch, None if won else replies[1]))
     if action == CLAIM:

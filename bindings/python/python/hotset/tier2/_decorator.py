@@ -9,8 +9,8 @@ from typing import Any, final
 from hotset import _methods
 from hotset._codecs import codec_of
 from hotset._hotset import MISSING, Memo, WithTtl
-from hotset._memo import is_async, memoised
-from hotset._settings import memo_settings, plain
+from hotset._memo import is_async, memoized
+from hotset._settings import memo_settings, unwrap_ttl
 from hotset.tier2 import _reads
 from hotset.tier2._cache import confirmed
 from hotset.tier2._payload import PayloadCodec
@@ -35,7 +35,11 @@ class _Resolved:
 
 @final
 class _Naming:
-    """What names a call: its arguments, all by position and with their defaults; or what the user's `key` makes of them."""
+    """Derives the name of a call from its arguments.
+
+    The name has all arguments by position, with their defaults; or it is what the user's `key`
+    returns.
+    """
 
     def __init__(self, function: Callable[..., Any], key: Callable[..., Any] | None) -> None:
         self._function = function
@@ -58,7 +62,7 @@ class _Naming:
         self._names = [parameter.name for parameter in parameters] if is_plain else None
 
     def name(self, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        """Returns what names a call on the second tier."""
+        """Returns the arguments that name a call on the second tier."""
         if self._key is not None:
             return (self._key(*args, **kwargs),), {}
         if self._signature is None or (not kwargs and len(args) == self._complete):
@@ -68,7 +72,10 @@ class _Naming:
         return bound.args, bound.kwargs
 
     def of_entry(self, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        """Returns what names an entry of the first tier on the second one; with a `key`, that is what the entry is listed by."""
+        """Returns the arguments that name an entry of the first tier on the second one.
+
+        With a `key`, the entry is listed by them.
+        """
         return (args, kwargs) if self._key is not None else self.name(args, kwargs)
 
     def spellings(self, args: Args, kwargs: Kwargs) -> list[tuple[Args, Kwargs]]:
@@ -81,7 +88,7 @@ class _Naming:
         return _methods.spellings(self._function, args, kwargs, 0)
 
     def key_function(self) -> Callable[..., Any] | None:
-        """The first tier's function of keys."""
+        """Returns the first tier's function of keys; None without a `key`."""
         key = self._key
         if key is None:
             return None
@@ -94,17 +101,19 @@ class _Naming:
 
 @final
 class MemoTier:
-    """The results that this process keeps of a function, as the first tier."""
+    """The results of a function in this process, as the first tier. See `FirstTier`."""
 
     def __init__(self, memo: Memo, naming: _Naming) -> None:
         self._memo = memo
         self._naming = naming
 
     def invalidate(self, args: Args, kwargs: Kwargs) -> None:
+        """Removes the result of these arguments, in all spellings, and invalidates its load."""
         for spelled in self._naming.spellings(args, kwargs):
             self._memo.invalidate(*spelled)
 
     def mark(self, args: Args, kwargs: Kwargs) -> Any:
+        """Begins a load of these arguments, in place of any in flight."""
         first = self._naming.spellings(args, kwargs)[0]
         while True:
             self.invalidate(args, kwargs)
@@ -113,21 +122,27 @@ class MemoTier:
                 return found
 
     def clear(self) -> None:
+        """Removes all results."""
         self._memo.clear_entries()
 
     def invalidate_loads(self) -> None:
+        """Invalidates all loads in flight."""
         self._memo.invalidate_loads()
 
     def set_trust(self, core: Any) -> None:
+        """Restricts hits to the time while the core is trusted."""
         self._memo.set_trust(core)
 
     def hits(self) -> int:
+        """Returns the number of hits."""
         return self._memo.stats()["hits"]
 
     def entries(self) -> list[tuple[Args, Kwargs, Any]]:
+        """Returns the results with the arguments that name them."""
         return [(*self._naming.of_entry(*call), value) for call, value in self._memo.entries()]
 
     def peek(self, args: Args, kwargs: Kwargs) -> Any:
+        """Returns the result of these arguments, or MISSING; counts nothing."""
         spelled = [call for call in self._naming.spellings(args, kwargs) if self._memo.contains(*call)]
         if not spelled:
             return MISSING
@@ -135,19 +150,19 @@ class MemoTier:
 
 
 def _name_of(function: Callable[..., Any]) -> str:
-    """The name of a function's results on the server.
+    """Returns the name of a function's results on the server.
 
     Raises:
         ValueError: Other functions may have the same.
     """
     name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', '<?>')}"
     if "<" in name:
-        raise ValueError(f"give name=, by which other processes know the results: {name} may stand for several functions")
+        raise ValueError(f"{name} may stand for several functions: give name=, which identifies the results in all processes")
     return name
 
 
 def _owner_of(function: Callable[..., Any]) -> object:
-    """What tells functions apart whose results must not be shared."""
+    """Returns what distinguishes functions whose results must not be shared."""
     code = getattr(function, "__code__", None)
     return id(function) if code is None else (code.co_filename, code.co_firstlineno, code.co_name)
 
@@ -167,7 +182,21 @@ def decorate(
     codec: Any,
     schema: Any,
 ) -> Any:
-    """Returns the function under a cache in two tiers."""
+    """Returns `function` under a cache in two tiers.
+
+    Args:
+        function: The function, or coroutine function.
+        tier2: The second tier.
+        local_ttl: As of `hotset.cached`.
+        shared: What `checked_settings` returned.
+        key, typed, single_flight, name: As of `hotset.cached`.
+        stale_while_revalidate, stale_if_error: As of `hotset.cached`.
+        codec, schema: As of `hotset.cached`.
+
+    Raises:
+        TypeError: A setting is of the wrong type.
+        ValueError: A setting is out of its range, or the name belongs to another function.
+    """
     if not isinstance(tier2, Redis):
         raise TypeError(f"tier2 must be a hotset.tier2.Redis, not {type(tier2).__name__}")
     settings = space_settings(
@@ -201,8 +230,8 @@ def decorate(
             return _reads.keep(_reads.read(space, *naming.name(args, kwargs), partial(function, *args, **kwargs)))
 
         through = through_sync
-    kept = {"path": None, "codec": codec_of(codec), "schema": schema}
-    made = memoised(through, memo_options, name, False, kept, False)
+    snapshot_settings = {"path": None, "codec": codec_of(codec), "schema": schema}
+    made = memoized(through, memo_options, name, False, snapshot_settings, False)
     memo: Memo = made if isinstance(made, Memo) else made.cache_info.__self__
     space = Space(tier2, place, payloads, settings, MemoTier(memo, naming), typed=bool(typed), owner=_owner_of(function))
     parameters: dict[str, Any] = {**memo.cache_parameters(), "ttl": shared["ttl"], "local_ttl": settings.local_ttl / 1e9, "tier2": tier2}  # type: ignore[attr-defined]
@@ -218,56 +247,87 @@ def decorate(
 
 
 def _methods_of(function: Callable[..., Any], made: Any, space: Space, naming: _Naming) -> dict[str, Any]:
-    """What users call beside the function."""
+    """Returns the methods for users, by name."""
 
     def cache_invalidate(self: Any, /, *args: Any, **kwargs: Any) -> bool:
-        """Forgets the result of this call in both tiers, in all processes; returns whether the server confirmed it."""
+        """Removes the result of this call from both tiers, in all processes.
+
+        Args:
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            Whether the server confirmed it.
+        """
         return _reads.remove(space, *naming.name(args, kwargs))
 
     async def cache_ainvalidate(self: Any, /, *args: Any, **kwargs: Any) -> bool:
-        """As `cache_invalidate`, for asyncio."""
+        """Behaves like `cache_invalidate`, for asyncio."""
         return await _reads.remove_async(space, *naming.name(args, kwargs))
 
     def cache_expire(self: Any, /, *args: Any, **kwargs: Any) -> bool:
-        """Ends the lifetime of this call's result: with `stale_while_revalidate`, it is served while one caller loads it anew."""
+        """Expires the result of this call in all processes.
+
+        With `stale_while_revalidate`, it is still returned while one caller reloads it.
+
+        Args:
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            Whether the server confirmed it.
+        """
         return _reads.expire(space, *naming.name(args, kwargs))
 
     async def cache_aexpire(self: Any, /, *args: Any, **kwargs: Any) -> bool:
-        """As `cache_expire`, for asyncio."""
+        """Behaves like `cache_expire`, for asyncio."""
         return await _reads.expire_async(space, *naming.name(args, kwargs))
 
     def cache_set(self: Any, value: Any, /, *args: Any, **kwargs: Any) -> bool:
-        """Makes `value` the result of this call in both tiers; returns whether the server confirmed it."""
+        """Stores `value` as the result of this call in both tiers.
+
+        Args:
+            value: The result.
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            Whether the server confirmed it.
+        """
         return _reads.write(space, *naming.name(args, kwargs), value, 0)
 
     async def cache_aset(self: Any, value: Any, /, *args: Any, **kwargs: Any) -> bool:
-        """As `cache_set`, for asyncio."""
+        """Behaves like `cache_set`, for asyncio."""
         return await _reads.write_async(space, *naming.name(args, kwargs), value, 0)
 
     def cache_clear(self: Any) -> bool:
-        """Forgets all results in both tiers, in all processes; returns whether the server confirmed it."""
+        """Removes all results from both tiers, in all processes.
+
+        Returns:
+            Whether the server confirmed it.
+        """
         return confirmed(_reads.bump(space, None), False)
 
     async def cache_aclear(self: Any) -> bool:
-        """As `cache_clear`, for asyncio."""
+        """Behaves like `cache_clear`, for asyncio."""
         return confirmed(await _reads.bump_async(space, None), False)
 
     def cache_tier2_stats(self: Any) -> dict[str, Any]:
-        """Returns what was counted of this cache in this process: "tier1", "tier2" and "server"."""
+        """Returns the counters of this cache in this process: "tier1", "tier2" and "server"."""
         info = made.cache_info()
         return space.stats({name: getattr(info, name) for name in info._fields})
 
     async def refresh_async(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Calls the function, and makes its result that of this call in both tiers."""
+        """Calls the function and stores its result in both tiers."""
         result = await function(*args, **kwargs)
-        await _reads.write_async(space, *naming.name(args, kwargs), plain(result), _ttl(result))
-        return plain(result)
+        await _reads.write_async(space, *naming.name(args, kwargs), unwrap_ttl(result), _ttl(result))
+        return unwrap_ttl(result)
 
     def refresh(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Calls the function, and makes its result that of this call in both tiers."""
+        """Calls the function and stores its result in both tiers."""
         result = function(*args, **kwargs)
-        _reads.write(space, *naming.name(args, kwargs), plain(result), _ttl(result))
-        return plain(result)
+        _reads.write(space, *naming.name(args, kwargs), unwrap_ttl(result), _ttl(result))
+        return unwrap_ttl(result)
 
     all_methods = (
         *(cache_invalidate, cache_ainvalidate, cache_expire, cache_aexpire, cache_set, cache_aset),

@@ -9,16 +9,29 @@ Kind = Literal["refused", "timeout", "reset", "protocol", "auth", "unresolved", 
 class Unavailable(Exception):
     """The second tier cannot be reached, or did not confirm an operation that must not be lost.
 
-    Raised only where an answer without the second tier would be wrong (`add`, `incr`, `touch`, `strict=True`, `on_down="raise"`).
+    Raised only where an answer without the second tier would be wrong: by `add`, `incr` and
+    `touch`, with `strict=True`, and with `on_down="raise"`.
+
+    Example:
+        >>> import hotset
+        >>> from hotset.tier2 import Redis, Unavailable
+        >>> server = Redis("redis://127.0.0.1:1/0", prefix="shop")  # where no server listens
+        >>> visits: hotset.TieredCache[str, int] = hotset.TieredCache(server, "visits")
+        >>> try:
+        ...     visits.incr("home")
+        ... except Unavailable:
+        ...     print("not counted")
+        not counted
+        >>> server.close()
     """
 
 
 @final
 class Failed(Exception):
-    """A request that got no whole reply.
+    """A request without a whole reply.
 
     Attributes:
-        kind: Why.
+        kind: The reason.
         sent: Whether the server may have executed it: False only if no byte of it was sent.
     """
 

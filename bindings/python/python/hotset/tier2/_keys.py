@@ -1,9 +1,10 @@
-"""Names of keys on the server: readable, and back again.
+"""Names of keys on the server, which are readable and can be decoded.
 
-An entry's key is `PREFIX:1HHHHHHHH:NAME:ARGUMENTS`: the format's number and 8 hex digits of codec and schema, then the cache's name, then the
-arguments, as in `["tea"]`. Arguments that are equal in Python have the same text, so that `f(1)`, `f(1.0)` and `f(True)` are one key, as
-they are in the first tier; with `typed=True` they are three. The text can be read back, so an invalidation that arrives by key is applied without a table
-of keys.
+An entry's key is `PREFIX:1HHHHHHHH:NAME:ARGUMENTS`: the format's number and 8 hex digits of codec
+and schema, then the cache's name, then the arguments, as in `["tea"]`. Arguments that are equal in
+Python have the same text, so that `f(1)`, `f(1.0)` and `f(True)` are one key, as they are in the
+first tier; with `typed=True` they are three. The text can be decoded, so an invalidation that
+arrives by key is applied without a table of keys.
 """
 
 import datetime
@@ -21,7 +22,8 @@ LONGEST: Final = 200
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
-# No blanks, quotes, percent signs or control characters; no braces, which a cluster would take for the part that decides the slot.
+# No blanks, quotes, percent signs or control characters; no braces, between which a cluster would
+# look for the part that decides the slot.
 _SAFE: Final = "_.-~/@+:,;()*'$&=?#[]<>^|"
 _NAME_SAFE: Final = "_.-~/@+"
 
@@ -31,12 +33,20 @@ class KeyTextError(ValueError):
 
 
 def quote_name(name: str) -> bytes:
-    """Returns a prefix, name or tag as a part of keys: it holds no colon."""
+    """Returns a prefix, name or tag as a part of keys: without a colon.
+
+    Args:
+        name: The name.
+    """
     return quote_from_bytes(name.encode("utf-8", "surrogatepass"), _NAME_SAFE).encode()
 
 
 def unquote_name(text: bytes) -> str:
-    """Returns what `quote_name` was called with."""
+    """Returns the name that `quote_name` encoded.
+
+    Args:
+        text: The encoded name.
+    """
     return unquote_to_bytes(text).decode("utf-8", "surrogatepass")
 
 
@@ -45,20 +55,20 @@ def _quoted(mark: str, data: bytes) -> str:
 
 
 def _number_text(value: Any) -> str:
-    """The text of a number; equal numbers have the same."""
+    """Returns the text of a number; equal numbers have the same text."""
     if isinstance(value, float):
         if value.is_integer() and abs(value) < 1e300:
             return str(int(value))
         return "nan" if math.isnan(value) else repr(value)
     if not value.is_finite():
-        # (Decimal("inf") equals float("inf"). A NaN equals nothing, not even by another text.)
+        # Decimal("inf") equals float("inf"). (A NaN equals nothing, so any text is right.)
         return "nan" if value.is_nan() else repr(float(value))
     if value == value.to_integral_value() and abs(value) < Decimal(10) ** 300:
         return str(int(value))
     near = float(value)
     if value == Decimal(near):
         return repr(near)
-    # (Exactly: a context of fewer digits would round.)
+    # Exactly: a context with fewer digits would round.
     return f'd"{value.normalize(Context(prec=max(1, len(value.as_tuple().digits))))}"'
 
 
@@ -95,16 +105,21 @@ def _text(value: Any, typed: bool) -> str:
     if kind is datetime.timedelta:
         return f'p"{value.days},{value.seconds},{value.microseconds}"'
     if isinstance(value, enum.Enum) and isinstance(value, int | str):
-        # (An IntEnum or StrEnum equals its value.)
+        # An IntEnum or StrEnum equals its value.
         return _text(value.value, typed)
     raise TypeError(
-        f"a key of the second tier cannot be made of {kind.__module__}.{kind.__qualname__}: "
+        f"a key of the second tier cannot be a {kind.__module__}.{kind.__qualname__}: "
         "use str, bytes, int, float, bool, None, tuple, frozenset, Decimal, UUID, a class of datetime, or key= to make one of these"
     )
 
 
 def text_of(args: tuple[Any, ...], kwargs: dict[str, Any], *, typed: bool = False) -> str:
     """Returns the text of a call's arguments.
+
+    Args:
+        args: The positional arguments of the call.
+        kwargs: The keyword arguments of the call.
+        typed: Whether arguments of different types are different arguments.
 
     Raises:
         TypeError: An argument has no text.
@@ -128,7 +143,7 @@ _TOKEN: Final = re.compile(
 
 @final
 class _Reader:
-    """Reads the text of arguments."""
+    """Decodes the text of arguments."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -142,6 +157,7 @@ class _Reader:
         return found
 
     def arguments(self) -> Arguments:
+        """Returns the arguments."""
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         if self._text[self._at :] == "]":
@@ -218,10 +234,13 @@ def _of_quoted(mark: str, text: str) -> Any:
 
 
 def arguments_of(text: str) -> Arguments:
-    """Returns the arguments that a text means.
+    """Returns the arguments that a text encodes.
+
+    Args:
+        text: The text.
 
     Raises:
-        KeyTextError: It is not the text of any.
+        KeyTextError: It encodes none.
     """
     if len(text) < 2 or text[0] != "[":
         raise KeyTextError("key does not begin with its arguments")
@@ -234,5 +253,9 @@ def arguments_of(text: str) -> Arguments:
 
 
 def hashed(text: str) -> bytes:
-    """Returns what stands for arguments whose text is too long."""
+    """Returns the name of arguments whose text is too long: its hash.
+
+    Args:
+        text: The text.
+    """
     return b"#" + blake2b(text.encode("utf-8"), digest_size=16).hexdigest().encode()

@@ -1,4 +1,4 @@
-"""Operations of many keys: those that need the same server share its pipeline."""
+"""Operations of many keys: those for the same server share its pipeline."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -31,12 +31,12 @@ from hotset.tier2._session import Session
 from hotset.tier2._space import Space
 
 BulkLoader = Callable[[list[int]], list[Any]]
-"""Called with the places of the keys that it must load; returns their values, or what was `Raised`, in that order."""
+"""Called with the indices of the keys to load; returns their values, or `Raised`, in that order."""
 AsyncBulkLoader = Callable[[list[int]], Awaitable[list[Any]]]
 
 
 @final
-class _Running:
+class _Batch:
     """Operations that are driven together."""
 
     def __init__(self, all_steps: dict[int, Steps]) -> None:
@@ -58,7 +58,7 @@ class _Running:
         self._advance(at, lambda steps: steps.send(answer))
 
     def fail(self, places: list[int], error: BaseException) -> None:
-        """Has operations learn that what they needed was interrupted; raises what they raise in the end: the same error."""
+        """Throws `error` into operations whose need was interrupted; raises any other exception."""
         for at in places:
             try:
                 self._advance(at, lambda steps: steps.throw(error))
@@ -67,36 +67,39 @@ class _Running:
                     raise
 
     def sends(self) -> dict[int, list[int]]:
-        """By server, the operations that have commands for it."""
+        """Returns the operations that have commands to send, by server."""
         found: dict[int, list[int]] = {}
         for at, need in self.needs.items():
             if isinstance(need, Send):
                 found.setdefault(need.number, []).append(at)
         return found
 
-    def of(self, kind: type[Any]) -> list[int]:
-        """The operations that need something of this kind."""
+    def needing(self, kind: type[Any]) -> list[int]:
+        """Returns the operations that need something of this kind."""
         return sorted(at for at, need in self.needs.items() if isinstance(need, kind))
 
     def number_of(self, at: int) -> int:
-        """The server that an operation needs probed."""
+        """Returns the server that an operation needs to be probed."""
         need = self.needs[at]
         assert isinstance(need, Probe)
         return need.number
 
     def probed(self, number: int) -> None:
-        """Answers the operations that needed this server probed; those of other servers still need theirs."""
-        for at in [at for at in self.of(Probe) if self.number_of(at) == number]:
+        """Answers the operations that needed this server to be probed."""
+        for at in [at for at in self.needing(Probe) if self.number_of(at) == number]:
             self.answer(at, None)
 
     def first_wait(self) -> tuple[int, Wait]:
-        """The operation that waits the shortest."""
+        """Returns the operation whose wait is the shortest, and its wait."""
         waits = [(need.until, at, need) for at, need in self.needs.items() if isinstance(need, Wait)]
         _, at, need = min(waits, key=lambda each: each[:2])
         return at, need
 
     def together(self, places: list[int]) -> tuple[Send, list[int]]:
-        """One `Send` for all of these, and how many commands each has of it (known once it is sent)."""
+        """Returns one `Send` for these operations, and the list of each one's number of commands.
+
+        The list is filled when the commands are sent.
+        """
         counts: list[int] = []
 
         def build(connection: int, abilities: Abilities) -> list[Command]:
@@ -115,7 +118,7 @@ class _Running:
         return Send(first.number, build), counts
 
     def share(self, places: list[int], counts: list[int], outcome: Any) -> None:
-        """Gives each operation its part of a pipeline's outcome."""
+        """Passes each operation its part of a pipeline's outcome."""
         if isinstance(outcome, Failed):
             for at in places:
                 self.answer(at, outcome)
@@ -130,77 +133,88 @@ class _Running:
 
 
 def run_many(session: Session, all_steps: dict[int, Steps], loader: BulkLoader | None = None) -> dict[int, Outcome]:
-    """Runs operations together in the calling thread. No operation waits while another has something to do: it may hold a lease."""
-    running = _Running(all_steps)
-    while running.needs:
-        if sends := running.sends():
+    """Runs operations together in the calling thread.
+
+    No operation waits while another one can be advanced, which may hold a lease.
+
+    Args:
+        session: The session of this process.
+        all_steps: The operations, by index.
+        loader: Loads the values.
+
+    Returns:
+        The outcomes by index.
+    """
+    batch = _Batch(all_steps)
+    while batch.needs:
+        if sends := batch.sends():
             for places in sends.values():
-                need, counts = running.together(places)
+                need, counts = batch.together(places)
                 try:
                     outcome = send(session, need)
                 except BaseException as error:
-                    running.fail(places, error)
+                    batch.fail(places, error)
                     raise
-                running.share(places, counts, outcome)
-        elif places := running.of(Probe):
-            number = running.number_of(places[0])
+                batch.share(places, counts, outcome)
+        elif places := batch.needing(Probe):
+            number = batch.number_of(places[0])
             session.probe(number)
-            running.probed(number)
-        elif places := running.of(Background):
+            batch.probed(number)
+        elif places := batch.needing(Background):
             for at in places:
-                running.answer(at, None)
-        elif places := running.of(Load):
+                batch.answer(at, None)
+        elif places := batch.needing(Load):
             assert loader is not None
             try:
                 loaded = loader(places)
             except BaseException as error:
                 loaded = [Raised(error)] * len(places)
             for at, value in zip(places, loaded, strict=True):
-                running.answer(at, value)
+                batch.answer(at, value)
         else:
-            at, waiting = running.first_wait()
+            at, waiting = batch.first_wait()
             wait(session, waiting)
-            running.answer(at, None)
-    return running.outcomes
+            batch.answer(at, None)
+    return batch.outcomes
 
 
 async def run_many_async(session: Session, all_steps: dict[int, Steps], loader: AsyncBulkLoader | None = None) -> dict[int, Outcome]:
-    """As `run_many`, for tasks; servers are asked at the same time."""
-    running = _Running(all_steps)
-    while running.needs:
-        if sends := running.sends():
-            grouped = [(places, *running.together(places)) for places in sends.values()]
+    """Behaves like `run_many`, for asyncio; servers are queried concurrently."""
+    batch = _Batch(all_steps)
+    while batch.needs:
+        if sends := batch.sends():
+            grouped = [(places, *batch.together(places)) for places in sends.values()]
             try:
                 outcomes = await asyncio.gather(*(send_async(session, need) for _, need, _ in grouped))
             except BaseException as error:
                 for places, _, _ in grouped:
-                    running.fail(places, error)
+                    batch.fail(places, error)
                 raise
             for (places, _, counts), outcome in zip(grouped, outcomes, strict=True):
-                running.share(places, counts, outcome)
-        elif places := running.of(Probe):
-            number = running.number_of(places[0])
+                batch.share(places, counts, outcome)
+        elif places := batch.needing(Probe):
+            number = batch.number_of(places[0])
             await session.probe_async(number)
-            running.probed(number)
-        elif places := running.of(Background):
+            batch.probed(number)
+        elif places := batch.needing(Background):
             for at in places:
-                running.answer(at, None)
-        elif places := running.of(Load):
+                batch.answer(at, None)
+        elif places := batch.needing(Load):
             assert loader is not None
             try:
                 loaded = await loader(places)
             except BaseException as error:
                 loaded = [Raised(error)] * len(places)
             for at, value in zip(places, loaded, strict=True):
-                running.answer(at, value)
+                batch.answer(at, value)
         else:
-            at, waiting = running.first_wait()
+            at, waiting = batch.first_wait()
             await wait_async(session, waiting)
-            running.answer(at, None)
-    return running.outcomes
+            batch.answer(at, None)
+    return batch.outcomes
 
 
-# --- Reading many keys: one MGET, then what it leaves to do.
+# --- Reading many keys: one MGET, then the operations that it leaves open.
 
 
 @final
@@ -213,7 +227,9 @@ class Reading:
         session, namespace = space.native()
         self.session = session
         self.hits: list[tuple[int, Any, int]] = []
-        """Of each key that has a value: its place, the value, and until when the first tier may keep it."""
+        """The index, the value, and until when the first tier may store it, of each key with a
+        value.
+        """
         self._absent: list[int] = []
         self._names = space.names_of(keys)
         if loads:
@@ -235,13 +251,18 @@ class Reading:
             self._ops = {at: reads.take(at) for at in range(len(keys))}
 
     def mget(self) -> bytes | None:
-        """One MGET of all keys as it is sent; None where that does not pay or is not possible."""
+        """Returns one encoded MGET of all keys; None where it is not possible or does not pay."""
         if self._reads is None:
             return None
         return pack([(b"MGET", *[name for name, _ in self._names])])
 
     def take(self, epoch: int, replies: Any) -> None:
-        """Reports the replies of an MGET. (Of an error the operations learn when they ask again.)"""
+        """Reports the replies of an MGET. (After an error, the operations send their own commands.)
+
+        Args:
+            epoch: The epoch of the connection.
+            replies: The replies.
+        """
         reads, self._reads = self._reads, None
         count = len(self._names)
         if not isinstance(replies, list) or len(cast("list[bytes | None]", replies)) != count:
@@ -264,14 +285,18 @@ class Reading:
                     else:
                         value = open_value(name, full_key, flags, written_by, payload)
                 except Exception:
-                    # (A PayloadError, or what the codec raises.)
+                    # A PayloadError, or an exception of the codec.
                     op = self._ops[at] = reads.take(at)
                     op.reject(when)
                 else:
                     hits.append((at, value, keep_until))
 
     def failed(self, failed: Failed) -> None:
-        """Reports that an MGET got no reply."""
+        """Reports that an MGET got no reply.
+
+        Args:
+            failed: The failure.
+        """
         self._is_unreached = True
         reads, self._reads = self._reads, None
         for at in range(len(self._names)):
@@ -279,7 +304,7 @@ class Reading:
             op.failed(now(), kind_of_failure(failed))
 
     def rest(self) -> dict[int, Steps]:
-        """What is left to do, by place."""
+        """Returns the operations that are still open, by index."""
         rest: dict[int, Steps] = {}
         for at, op in self._ops.items():
             call = Call(self._space, (self._keys[at],), {}, self._names[at][1])
@@ -289,14 +314,26 @@ class Reading:
         return rest
 
     def others(self, outcomes: dict[int, Outcome]) -> dict[int, Outcome]:
-        """The outcomes of the keys that are not among `hits`."""
+        """Adds the outcomes of absent keys: then there is one for each key not among `hits`.
+
+        Args:
+            outcomes: The outcomes of the open operations.
+        """
         for at in self._absent:
             outcomes[at] = Outcome(MISSING, 0, True)
         return outcomes
 
 
 def read_many(reading: Reading, loader: BulkLoader | None) -> dict[int, Outcome]:
-    """Reads many keys; returns the outcomes by place of those that are not among the `hits` of `reading`."""
+    """Reads many keys.
+
+    Args:
+        reading: The reads.
+        loader: Loads absent values; None for none.
+
+    Returns:
+        The outcomes by index of the keys that are not among the `hits` of `reading`.
+    """
     session = reading.session
     packed = reading.mget()
     if packed is not None:
@@ -314,7 +351,7 @@ def read_many(reading: Reading, loader: BulkLoader | None) -> dict[int, Outcome]
 
 
 async def read_many_async(reading: Reading, loader: AsyncBulkLoader | None) -> dict[int, Outcome]:
-    """As `read_many`, for tasks."""
+    """Behaves like `read_many`, for asyncio."""
     session = reading.session
     packed = reading.mget()
     if packed is not None:
@@ -331,5 +368,9 @@ async def read_many_async(reading: Reading, loader: AsyncBulkLoader | None) -> d
 
 
 def value_of(outcome: Outcome) -> Any:
-    """Returns an outcome's value, MISSING for an error."""
+    """Returns the value of an outcome, MISSING for an error.
+
+    Args:
+        outcome: The outcome.
+    """
     return MISSING if outcome.error is not None else outcome.value

@@ -1,7 +1,7 @@
-"""Drives the core's operations: performs each action, reports what came of it, and performs the next.
+"""Drives the core's operations: performs each action, reports its outcome, and performs the next.
 
-An operation is a generator of what it needs from outside: requests to servers, loads, waits. Threads and tasks run the same generators, by
-`run` and `run_async`, so they follow the same protocol.
+An operation is a generator of its needs: requests to servers, loads, waits. Threads and tasks run
+the same generators, by `run` and `run_async`, so both follow the same protocol.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ _READS: Final = frozenset((GET, ACQUIRE, CLAIM))
 _NEW_FRAMES: Final = frozenset((FILL, PUT))
 
 
-# --- What operations need from outside.
+# --- The needs of operations.
 
 
 @final
@@ -76,12 +76,14 @@ class Send:
     def __init__(self, number: int, build: Callable[[int, Abilities], list[Command]]) -> None:
         self.number = number
         self.build = build
-        """Called with the connection's number at the server and what the server allows, right before the commands are sent."""
+        """Called with the connection's id and the server's abilities, right before the commands are
+        sent.
+        """
 
 
 @final
 class Load:
-    """The user's loader. Answered by its value, or by `Raised`."""
+    """A call of the user's loader. Answered by its value, or by `Raised`."""
 
     __slots__ = ("is_limited", "key")
 
@@ -92,7 +94,7 @@ class Load:
 
 @final
 class Wait:
-    """Time, or a change of the key."""
+    """A wait until a deadline, or a change of the key."""
 
     __slots__ = ("key", "until")
 
@@ -103,7 +105,7 @@ class Wait:
 
 @final
 class Probe:
-    """A connection to a server, to find out what it is."""
+    """A new connection to a server, to learn its identity and abilities."""
 
     __slots__ = ("number",)
 
@@ -113,7 +115,7 @@ class Probe:
 
 @final
 class Background:
-    """A stale value, which the caller gets now; answered by whether the operation is continued elsewhere."""
+    """A stale value, which the caller gets now. Answered once the operation continues elsewhere."""
 
     __slots__ = ("value",)
 
@@ -123,7 +125,7 @@ class Background:
 
 @final
 class Raised:
-    """A loader raised."""
+    """An exception of a loader."""
 
     __slots__ = ("error",)
 
@@ -133,15 +135,17 @@ class Raised:
 
 @final
 class Outcome:
-    """What an operation came to.
+    """The outcome of an operation.
 
     Attributes:
         value: The value; MISSING if there is none.
-        keep_until: The first tier may keep it until then; 0: not at all.
-        is_confirmed: The second tier has it, or has done what it was told.
-        is_answered: Not so: whether it did anything is unknown.
-        is_filled: The server has taken the loaded value. (It may be out of date already, as by a `clear`: then it is not confirmed.)
-        error: What the loader raised, if there is nothing else to serve.
+        keep_until: Until when the first tier may store it; 0: not at all.
+        is_confirmed: Whether the second tier has the value, or has performed the operation.
+        is_answered: Whether the second tier answered; otherwise it is unknown whether it did
+            anything.
+        is_filled: Whether the server stored the loaded value. (It may be invalid already, because
+            of a `clear`, say: then it is not confirmed.)
+        error: The exception of the loader, if there is no other value to return.
     """
 
     __slots__ = ("error", "is_answered", "is_confirmed", "is_filled", "keep_until", "value")
@@ -166,20 +170,20 @@ Steps = Generator[Need, Any, Outcome]
 
 @final
 class Call:
-    """What an operation is about, beside the core's part."""
+    """The arguments and the state of an operation, beside those of the core."""
 
     __slots__ = ("args", "cannot_reach", "data", "direct", "full_key", "has_failed", "is_filled", "is_whole", "kwargs", "loaded", "mark", "space", "value")
 
     def __init__(
         self, space: Space, args: tuple[Any, ...], kwargs: dict[str, Any], full_key: bytes | None, *, is_whole: bool = False
     ) -> None:
-        # It concerns all keys.
+        # Whether it concerns all keys.
         self.is_whole = is_whole
         self.is_filled = False
-        # A command got no whole reply, or an error.
+        # Whether a command got no whole reply, or an error.
         self.has_failed = False
         self.cannot_reach = False
-        """Whether a request of it got no answer."""
+        """Whether one of its requests got no answer."""
         self.space = space
         self.args = args
         self.kwargs = kwargs
@@ -193,7 +197,7 @@ class Call:
         self.direct: list[Command] = []
 
     def invalidate(self) -> None:
-        """Removes what the operation concerns from the first tier."""
+        """Removes the entries that the operation concerns from the first tier."""
         for space in self.space.siblings():
             if self.is_whole:
                 space.first.clear()
@@ -208,7 +212,11 @@ class Call:
 
 
 def open_payload(call: Call, op: Any) -> Any:
-    """Decodes the last reply's payload.
+    """Returns the decoded payload of the last reply.
+
+    Args:
+        call: The call.
+        op: The operation of the core.
 
     Raises:
         PayloadError: It cannot be used.
@@ -218,7 +226,7 @@ def open_payload(call: Call, op: Any) -> Any:
 
 
 def _frame(call: Call, op: Any) -> bytes:
-    """The whole new frame of FILL and PUT."""
+    """Returns the whole new frame of FILL and PUT."""
     codec = call.space.codec
     flags, data = codec.seal(op.key, call.full_key, *call.value, negative=call.loaded is MISSING)
     head: bytes = op.head(flags, codec.number)
@@ -228,7 +236,7 @@ def _frame(call: Call, op: Any) -> bytes:
 def _build(
     call: Call | None, op: Any, action: int, value: bytes | None, whole: bool, asking: bool, connection: int, abilities: Abilities
 ) -> list[Command]:
-    """The commands of a network action, right before they are sent."""
+    """Returns the commands of a network action, right before they are sent."""
     if action in UNCONDITIONAL:
         op.sending(connection)
     if action == DIRECT:
@@ -240,29 +248,35 @@ def _build(
 
 
 def _behind_asking(commands: list[Command]) -> list[Command]:
-    """Commands as a server takes them for a slot that it is being given. (ASKING is for one command, or for a whole transaction.)"""
+    """Returns commands for a server that is importing the slot, each after an ASKING.
+
+    (ASKING holds for one command, or for a whole transaction.)
+    """
     if commands[0] == (b"MULTI",):
         return [(b"ASKING",), *commands]
     return [part for command in commands for part in ((b"ASKING",), command)]
 
 
 def _without_asking(replies: list[Any]) -> list[Any]:
-    """The replies to the commands themselves. (A transaction of four has one more.)"""
+    """Returns the replies without those to ASKING. (A transaction of four has one more.)"""
     return replies[1:] if len(replies) % 2 else replies[1::2]
 
 
 def _perform(session: Session, call: Call | None, op: Any, action: int) -> Generator[Need, Any, int]:
-    """Performs a network action; returns the next action. `call` is None for what the core does on its own."""
+    """Performs a network action; returns the next action.
+
+    `call` is None for an operation that the core began itself.
+    """
     whole = False
     asking = False
     while True:
         number: int = op.node
-        # (Anew for another server: its clock is another one.)
+        # Made again for another server, whose clock is different.
         value = _frame(call, op) if action in _NEW_FRAMES and call is not None else None
         try:
             outcome = yield Send(number, partial(_build, call, op, action, value, whole, asking))
         except BaseException:
-            # Between the first byte sent and the whole reply: it is unknown whether it was executed.
+            # Interrupted between the first byte sent and the whole reply: the outcome is unknown.
             op.failed(now(), _TIMEOUT)
             raise
         if isinstance(outcome, Failed):
@@ -305,7 +319,16 @@ def _perform(session: Session, call: Call | None, op: Any, action: int) -> Gener
 
 
 def drive(session: Session, call: Call, op: Any) -> Steps:
-    """Drives an operation to its end."""
+    """Drives an operation to its end.
+
+    Args:
+        session: The session of this process.
+        call: The call.
+        op: The operation of the core.
+
+    Returns:
+        A generator of its needs, whose result is the outcome.
+    """
     space = call.space
     action: int = op.action
     has_written = False
@@ -372,21 +395,21 @@ def drive(session: Session, call: Call, op: Any) -> Steps:
     finally:
         if has_written:
             session.waiters.wake(op.key)
-        # (An error's traceback has this frame.)
+        # Break the reference cycle: the traceback of the error has this frame.
         del error
 
 
 def _must_raise(session: Session, call: Call, op: Any) -> bool:
-    """Whether a read that found nothing must not be answered without the server, which cannot be reached."""
+    """Returns whether a read without a value must raise, because the server cannot be reached."""
     return session.options.raises_when_down and (call.cannot_reach or not session.core.is_up(op.node))
 
 
 def _unavailable() -> Unavailable:
-    return Unavailable("the second tier cannot be reached, and on_down='raise' forbids to answer without it")
+    return Unavailable("the second tier cannot be reached, and on_down='raise' forbids answers without it")
 
 
 def _loaded(call: Call, op: Any, result: Any) -> int:
-    """Reports a loaded value to the core."""
+    """Reports a loaded value to the core; returns the next action."""
     ttl = 0
     if type(result) is WithTtl:
         ttl = with_ttl_lifetime(result.ttl)
@@ -403,13 +426,17 @@ def _loaded(call: Call, op: Any, result: Any) -> int:
 
 
 def with_ttl_lifetime(ttl: Any) -> int:
-    """A `WithTtl`'s time to live, in nanoseconds; 0 for the cache's own."""
+    """Returns the ttl of a `WithTtl` in nanoseconds; 0 for the ttl of the cache.
+
+    Args:
+        ttl: The ttl as of `WithTtl.ttl`.
+    """
     if ttl is NEVER:
         return NO_END
     return max(1, min(NO_END, int(ttl * 1e9))) if isinstance(ttl, float) else 0
 
 
-# Seconds between two looks of a task for a permit to load, of which threads may give one back.
+# Seconds between the attempts of a task to acquire a permit to load, which threads may release.
 _PERMIT_POLL: Final = 0.005
 
 NO_END: Final = 10 * 365 * 24 * 3600 * 10**9
@@ -417,7 +444,15 @@ NO_END: Final = 10 * 365 * 24 * 3600 * 10**9
 
 
 def maintain(session: Session, op: Any) -> Steps:
-    """Drives an operation that the core began on its own: a renewal, or a replay of the journal."""
+    """Drives an operation that the core began itself: a renewal, or a replay of the journal.
+
+    Args:
+        session: The session of this process.
+        op: The operation of the core.
+
+    Returns:
+        A generator of its needs, whose result is the outcome.
+    """
     action: int = op.action
     while True:
         if action in NETWORK:
@@ -449,26 +484,43 @@ class _Loading:
         self.has_ended = False
 
 
-# The loads that the running code is part of. (Tasks and copies of a context outlive them.)
+# The loads that the running code is part of. (Tasks and copies of a context may outlive them.)
 _within: contextvars.ContextVar[tuple[_Loading, ...]] = contextvars.ContextVar("hotset_tier2_within", default=())
 
 
 def check_not_within(key: bytes) -> None:
-    """Raises a RuntimeError if the running code is part of a load of this key: it would wait for itself."""
+    """Raises a RuntimeError if the running code is part of a load of this key.
+
+    It would wait for itself.
+
+    Args:
+        key: The key.
+    """
     for each in _within.get():
         if each.key == key and not each.has_ended:
             raise RuntimeError("a cached function or loader requested the key that it was loading")
 
 
 def _begin_load(need: Load) -> tuple[_Loading, bool, contextvars.Token[tuple[_Loading, ...]]]:
-    """Notes a load; whether it needs one of the permits. (A loader that loads in turn must not wait for itself.)"""
+    """Registers a load; returns it, whether it needs a permit, and the token of the context.
+
+    (A nested load must not wait for the permit of its own outer load.)
+    """
     outer = tuple(each for each in _within.get() if not each.has_ended)
     own = _Loading(need.key, need.is_limited)
     return own, need.is_limited and not any(each.is_limited for each in outer), _within.set((*outer, own))
 
 
 def send(session: Session, need: Send) -> Any:
-    """Performs a `Send` for a thread."""
+    """Performs a `Send` for a thread.
+
+    Args:
+        session: The session of this process.
+        need: What the operation needs.
+
+    Returns:
+        The answer.
+    """
     try:
         connection = session.take(need.number)
     except Failed as failed:
@@ -488,7 +540,12 @@ def send(session: Session, need: Send) -> Any:
 
 
 def wait(session: Session, need: Wait) -> None:
-    """Performs a `Wait` for a thread."""
+    """Performs a `Wait` for a thread.
+
+    Args:
+        session: The session of this process.
+        need: What the operation needs.
+    """
     changed = threading.Event()
     session.waiters.add(need.key, changed.set)
     try:
@@ -523,10 +580,17 @@ def run(
     """Runs an operation in the calling thread.
 
     Args:
-        session: The process's session.
+        session: The session of this process.
         steps: The operation.
         loader: Loads the value.
-        background: Has the rest of the operation run elsewhere, while the caller gets a stale value; returns whether it will.
+        background: Has the rest of the operation run elsewhere, while the caller gets a stale
+            value; returns whether it will.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        BaseException: The exception of the loader, if there is no other value to return.
     """
     answer: Any = None
     try:
@@ -563,12 +627,12 @@ def _outcome(outcome: Outcome) -> Outcome:
     try:
         raise outcome.error
     finally:
-        # (The error's traceback has this frame.)
+        # Break the reference cycle: the traceback of the error has this frame.
         del outcome
 
 
 async def send_async(session: Session, need: Send) -> Any:
-    """Performs a `Send` for a task."""
+    """Behaves like `send`, for asyncio."""
     try:
         connection = await session.take_async(need.number)
     except Failed as failed:
@@ -584,7 +648,7 @@ async def send_async(session: Session, need: Send) -> Any:
 
 
 async def wait_async(session: Session, need: Wait) -> None:
-    """Performs a `Wait` for a task."""
+    """Behaves like `wait`, for asyncio."""
     loop = asyncio.get_running_loop()
     changed = loop.create_future()
 
@@ -628,7 +692,7 @@ async def run_async(
     loader: Callable[[], Awaitable[Any]] | None = None,
     background: Callable[[Session, Steps, Callable[[], Awaitable[Any]]], bool] | None = None,
 ) -> Outcome:
-    """Runs an operation in the running task; as `run`."""
+    """Behaves like `run`, for asyncio, in the running task."""
     answer: Any = None
     try:
         need = next(steps)
@@ -650,7 +714,7 @@ async def run_async(
                         return Outcome(need.value, 0, True)
                     answer = None
             except BaseException as error:
-                # (A cancellation, above all: what was sent is unknown.)
+                # Mostly a cancellation: the outcome of what was sent is unknown.
                 need = steps.throw(error)
                 continue
             need = steps.send(answer)

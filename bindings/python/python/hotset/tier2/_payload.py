@@ -1,12 +1,14 @@
-"""What a frame carries behind its head: a value's bytes, maybe compressed, with the full key where the key's name is a hash, maybe signed.
+"""The part of a frame after its head: an encoded value, possibly compressed, named and signed.
 
-The layout, behind the head that the native part writes:
+The layout, after the head that the native part writes:
 
     [length of the full key: 4 bytes, the full key]  value  [MAC: 16 bytes]
 
-Three of the head's flags say which parts are there. A MAC is BLAKE2b, keyed, over key, flags, codec, whether there is a value at all, and
-all that lies between head and MAC. It does not cover the head's stamp and deadline, which the server's scripts rewrite when an entry is
-expired or touched, nor generations: who may write to the server can put back what was once signed for a key, at any later time.
+Three of the head's flags state which parts are present. The full key precedes the value if the name
+of the key is a hash. A MAC is keyed BLAKE2b over key, flags, codec, whether there is a value at
+all, and everything between head and MAC. It does not cover the head's stamp and deadline, which the
+server's scripts rewrite when an entry is expired or touched, nor generations: a writer to the
+server can restore a value that was once signed for a key, at any later time.
 """
 
 import hmac
@@ -37,7 +39,19 @@ class NotEncodable(Exception):
 
 @final
 class PayloadCodec:
-    """Makes payloads of values, and values of payloads."""
+    """Encodes values as payloads, and decodes them.
+
+    Args:
+        codec: A codec's name, or a serializer.
+        schema: The user's schema.
+        compress_over: The size in bytes above which a value is compressed; None for no compression.
+        sign: The key of the MAC, 16 to 64 bytes; None for no signatures.
+        max_value: The greatest size of an encoded value in bytes.
+
+    Raises:
+        TypeError: A setting is of the wrong type.
+        ValueError: A setting is out of its range, or the codec is "pickle" without `sign`.
+    """
 
     __slots__ = ("_codec", "_compress_over", "_decode", "_encode", "_largest", "_plain_flags", "_sign", "digest", "number")
 
@@ -53,7 +67,7 @@ class PayloadCodec:
         self._codec: Codec = codec_of(codec)
         if self._codec is PICKLE and sign is None:
             raise ValueError(
-                "codec='pickle' needs sign=: a pickle runs what its writer wants, so one from a shared server is only loaded if a key proves that "
+                "codec='pickle' needs sign=: a pickle runs code of its writer's choice, so one from a shared server is loaded only if a key proves that "
                 "your own program wrote it"
             )
         if sign is not None and not isinstance(sign, bytes):
@@ -73,15 +87,21 @@ class PayloadCodec:
         self.number: Final = _NUMBERS.get(self._codec.name, _OWN)
         text = repr((self._codec.name, checked_schema(schema)))
         self.digest: Final = blake2b(text.encode("utf-8", "backslashreplace"), digest_size=4).hexdigest()
-        """8 hex digits of codec and schema, for the keys: programs that differ in one of them do not read each other's values."""
+        """8 hex digits of codec and schema, for the keys: programs that differ in them do not share
+        values.
+        """
 
     @property
     def decode_plain(self) -> Callable[[bytes], Any] | None:
-        """Decodes what has no flags, and no full key; None if payloads are signed, so that none is plain."""
+        """Decodes a payload without flags and full key; None if payloads are signed: none is plain.
+        """
         return None if self._sign is not None else self._decode
 
     def encode(self, value: Any) -> tuple[int, bytes]:
         """Returns the flags and the bytes of a value.
+
+        Args:
+            value: The value.
 
         Raises:
             NotEncodable: The codec does not take it, or it is larger than `max_value`.
@@ -97,14 +117,22 @@ class PayloadCodec:
         if self._compress_over is not None and len(data) > self._compress_over:
             smaller = zlib.compress(data, 1)
             if len(smaller) < len(data):
-                # (The length bounds what is inflated later.)
+                # The length bounds the decompression later.
                 data, flags = len(data).to_bytes(4, "big") + smaller, COMPRESSED
         if len(data) > self._largest:
             raise NotEncodable(f"value has {len(data)} bytes, and max_value is {self._largest}")
         return flags, data
 
     def seal(self, key: bytes, full_key: bytes | None, flags: int, data: bytes, *, negative: bool = False) -> tuple[int, bytes]:
-        """Returns the flags and the payload of an encoded value. `full_key`: where `key` is named by a hash; `negative`: there is no value."""
+        """Returns the flags and the payload of an encoded value.
+
+        Args:
+            key: The name of the key.
+            full_key: The full key, if `key` has only its hash; else None.
+            flags: The flags of `encode`.
+            data: The bytes of `encode`.
+            negative: Whether the payload states that there is no value.
+        """
         flags |= self._plain_flags
         if full_key is not None:
             flags |= NAMED
@@ -124,8 +152,16 @@ class PayloadCodec:
     def open(self, key: bytes, full_key: bytes | None, flags: int, codec: int, data: bytes) -> Any:
         """Returns the value of a payload.
 
+        Args:
+            key: The name of the key.
+            full_key: The full key, if `key` has only its hash; else None.
+            flags: The flags of the frame.
+            codec: The number of the codec of the frame.
+            data: The payload.
+
         Raises:
-            PayloadError: It is not one that this codec wrote for this key. Nothing of it was decoded, unless all but the value fits.
+            PayloadError: This codec did not write it for this key. Nothing of it was decoded,
+                except if the value alone is corrupt.
         """
         if codec != self.number or flags & ~_KNOWN or bool(flags & SIGNED) != (self._sign is not None):
             raise PayloadError("payload is of another codec, or not signed")
@@ -139,35 +175,41 @@ class PayloadCodec:
 
 
     def check_negative(self, key: bytes, full_key: bytes | None, flags: int, data: bytes) -> None:
-        """Checks the payload of what says that there is no value.
+        """Checks the payload of a frame that states that there is no value.
+
+        Args:
+            key: The name of the key.
+            full_key: The full key, if `key` has only its hash; else None.
+            flags: The flags of the frame.
+            data: The payload.
 
         Raises:
-            PayloadError: It is not one that was written for this key.
+            PayloadError: It was not written for this key.
         """
         if flags & ~_KNOWN or bool(flags & SIGNED) != (self._sign is not None):
             raise PayloadError("payload is not signed")
         self._checked(key, full_key, flags, data, negative=True)
 
     def _checked(self, key: bytes, full_key: bytes | None, flags: int, data: bytes, *, negative: bool) -> bytes:
-        """The encoded value of a payload, if its signature and its full key are right."""
+        """Returns the encoded value of a payload whose signature and full key are right."""
         if flags & SIGNED:
             if not hmac.compare_digest(self._mac(key, flags, data[:-_MAC], negative), data[-_MAC:]):
                 raise PayloadError("payload has a wrong signature")
             data = data[:-_MAC]
         if bool(flags & NAMED) != (full_key is not None):
-            raise PayloadError("payload does not say whose it is")
+            raise PayloadError("payload has no full key, or an unexpected one")
         if full_key is not None:
             length = int.from_bytes(data[:4], "big")
             if data[4 : 4 + length] != full_key:
-                raise PayloadError("payload is another key's")
+                raise PayloadError("payload belongs to another key")
             data = data[4 + length :]
         return data
 
 def _inflate(data: bytes) -> bytes:
     length = int.from_bytes(data[:4], "big")
-    # (zlib makes at most 1,032 bytes of one.)
+    # zlib compresses at most 1,032 bytes to one.
     if length > min(1032 * len(data), 1 << 30):
-        raise PayloadError("payload announces more than it can hold")
+        raise PayloadError("payload has an impossible length")
     inflater = zlib.decompressobj()
     try:
         value = inflater.decompress(data[4:], length + 1)

@@ -26,13 +26,24 @@ Tags = tuple[str, ...]
 
 
 def keep(outcome: Outcome) -> Any:
-    """Returns an outcome's value as a load of the first tier takes it: with the time that it may be kept there."""
+    """Returns the value of an outcome, with the time for which the first tier may store it.
+
+    Args:
+        outcome: The outcome.
+
+    Returns:
+        A `WithTtl`.
+    """
     rest = outcome.keep_until - now() if outcome.keep_until else 0
     return WithTtl(outcome.value, max(0, rest) / 1e9)
 
 
 def tag_names(tags: Tags) -> tuple[bytes, ...]:
-    """Returns tags as the core takes them."""
+    """Returns tags as the core takes them.
+
+    Args:
+        tags: The tags.
+    """
     return tuple(quote_name(tag) for tag in tags)
 
 
@@ -40,7 +51,20 @@ def tag_names(tags: Tags) -> tuple[bytes, ...]:
 
 
 def read(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Any] | None, tags: Tags = ()) -> Outcome:
-    """Reads the value of a key from the second tier; loads it, under a lease, if it is absent and there is a `loader`."""
+    """Reads the value for a key from the second tier.
+
+    If it is absent, `loader` is called under a lease.
+
+    Args:
+        space: The cache.
+        args: The positional arguments of the call.
+        kwargs: The keyword arguments of the call.
+        loader: Loads the value; None to load none.
+        tags: Tags of a loaded value.
+
+    Returns:
+        The outcome.
+    """
     session, namespace = space.native()
     key, full_key = space.key_of(args, kwargs)
     if loader is not None:
@@ -58,7 +82,7 @@ def read(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Any] | N
             op.failed(now(), kind_of_failure(failed))
         else:
             session.give_back(number, connection)
-            # (Of an error the operation learns when it asks again.)
+            # After an error reply, the operation sends the command again by itself.
             if reply is None or type(reply) is bytes:
                 call.data = reply
                 if op.reply(now(), connection.epoch, reply) == HIT:
@@ -70,7 +94,7 @@ def read(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Any] | N
 
 
 async def read_async(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Awaitable[Any]] | None, tags: Tags = ()) -> Outcome:
-    """As `read`, for tasks."""
+    """Behaves like `read`, for asyncio."""
     session, namespace = space.native()
     key, full_key = space.key_of(args, kwargs)
     if loader is not None:
@@ -98,7 +122,12 @@ async def read_async(space: Space, args: Args, kwargs: Kwargs, loader: Callable[
 
 
 async def node_of_async(session: Session, key: bytes) -> int:
-    """Returns the number of the server that has a key; what takes a while is asked by a thread."""
+    """Returns the number of the server that has a key; slow discovery runs in a thread.
+
+    Args:
+        session: The session of this process.
+        key: The key.
+    """
     if session.needs_discovery and not session.discovers_fast:
         await asyncio.get_running_loop().run_in_executor(None, session.discover)
     return session.node_of(key)
@@ -108,7 +137,7 @@ async def node_of_async(session: Session, key: bytes) -> int:
 
 
 def _write_call(space: Space, args: Args, kwargs: Kwargs, value: Any) -> tuple[bytes, Call, bool]:
-    """The key, and the call of a write; whether the value can be encoded."""
+    """Returns the key and the call of a write, and whether the value can be encoded."""
     key, full_key = space.key_of(args, kwargs)
     call = Call(space, args, kwargs, full_key)
     call.loaded = value
@@ -121,13 +150,14 @@ def _write_call(space: Space, args: Args, kwargs: Kwargs, value: Any) -> tuple[b
 
 
 def _end_write(call: Call, outcome: Outcome) -> bool:
-    """Has the written value enter the first tier, unless the key was changed since it was sent."""
+    """Stores the written value in the first tier, unless the key was invalidated since it was sent.
+    """
     mark, call.mark = call.mark, None
     for other in call.space.siblings():
         if other is not call.space:
             other.first.invalidate(call.args, call.kwargs)
     if mark is not None:
-        # (Callers that joined it must not get what was not confirmed.)
+        # Callers that joined it must not get an unconfirmed value.
         if outcome.is_confirmed and outcome.keep_until > now():
             mark.finish(call.loaded, (outcome.keep_until - now()) / 1e9)
         else:
@@ -136,13 +166,25 @@ def _end_write(call: Call, outcome: Outcome) -> bool:
 
 
 def _keep_here(space: Space, call: Call, ttl: int) -> None:
-    """Keeps a value that the second tier does not take."""
+    """Stores a value that the second tier does not take in the first tier."""
     limit = min(ttl or space.settings.ttl, space.settings.unsynced_ttl)
     space.first.mark(call.args, call.kwargs).finish(call.loaded, limit / 1e9)
 
 
 def write(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl: int, tags: Tags = ()) -> bool:
-    """Sets the value of a key in both tiers; returns whether the second one confirmed it."""
+    """Sets the value for a key in both tiers.
+
+    Args:
+        space: The cache.
+        args: The positional arguments of the call.
+        kwargs: The keyword arguments of the call.
+        value: The value.
+        ttl: Nanoseconds; 0 for the ttl of the cache.
+        tags: The tags of the value.
+
+    Returns:
+        Whether the second tier confirmed it.
+    """
     session, namespace = space.native()
     key, call, is_encoded = _write_call(space, args, kwargs, value)
     number = session.node_of(key)
@@ -156,12 +198,12 @@ def write(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl: int, tags: 
     except BaseException:
         call.abandon()
         raise
-    session.prod_if_needed(number, outcome.is_confirmed)
+    session.wake_bus_if_unconfirmed(number, outcome.is_confirmed)
     return _end_write(call, outcome)
 
 
 async def write_async(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl: int, tags: Tags = ()) -> bool:
-    """As `write`, for tasks."""
+    """Behaves like `write`, for asyncio."""
     session, namespace = space.native()
     key, call, is_encoded = _write_call(space, args, kwargs, value)
     number = await node_of_async(session, key)
@@ -175,11 +217,11 @@ async def write_async(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl:
     except BaseException:
         call.abandon()
         raise
-    session.prod_if_needed(number, outcome.is_confirmed)
+    session.wake_bus_if_unconfirmed(number, outcome.is_confirmed)
     return _end_write(call, outcome)
 
 
-# The most that is sent in one pipeline: each has one timeout.
+# The bounds of one pipeline, which has one timeout.
 _MOST_WRITES: Final = 256
 _MOST_BYTES: Final = 1 << 20
 
@@ -196,12 +238,13 @@ class Writing:
         self.session, self._namespace = space.native()
         self._calls: dict[int, tuple[bytes, Call]] = {}
         self.refused: list[int] = []
-        """Places of the values that the codec refuses, or that are too large: after `pipelines`."""
+        """Indices of the values that the codec refuses, or that are too large: after `pipelines`.
+        """
         self.unconfirmed: list[int] = []
-        """Places of those that the server did not confirm: after `end`."""
+        """Indices of those that the server did not confirm: after `end`."""
 
     def pipelines(self) -> Iterator[dict[int, Steps]]:
-        """The steps to be driven together, one pipeline after the other, by place."""
+        """Yields the steps to be driven together, by index, one pipeline after the other."""
         steps: dict[int, Steps] = {}
         size = 0
         for at, (key, value) in enumerate(self._pairs):
@@ -220,10 +263,14 @@ class Writing:
             yield steps
 
     def end(self, outcomes: dict[int, Outcome]) -> None:
-        """Has the values of a pipeline enter the first tier."""
+        """Stores the values of a pipeline in the first tier.
+
+        Args:
+            outcomes: The outcomes by index.
+        """
         for at, outcome in outcomes.items():
             name, call = self._calls.pop(at)
-            self.session.prod_if_needed(self.session.node_of(name), outcome.is_confirmed)
+            self.session.wake_bus_if_unconfirmed(self.session.node_of(name), outcome.is_confirmed)
             if not _end_write(call, outcome):
                 self.unconfirmed.append(at)
 
@@ -233,23 +280,41 @@ class Writing:
             call.abandon()
 
     def refused_call(self, at: int) -> tuple[Args, Call]:
-        """The arguments and the call of a value that stays in this process."""
+        """Returns the arguments and the call of a value that stays in this process.
+
+        Args:
+            at: The index of the value.
+        """
         key, value = self._pairs[at]
         call = Call(self._space, (key,), {}, None)
         call.loaded = value
         return (key,), call
 
     def keep_here(self, call: Call) -> None:
-        """Keeps a refused value in this process."""
+        """Stores a refused value in the first tier.
+
+        Args:
+            call: The call.
+        """
         _keep_here(self._space, call, self._ttl)
 
     def failed(self) -> list[int]:
-        """The places of the values that the second tier does not have."""
+        """Returns the indices of the values that the second tier does not have."""
         return sorted(self.refused + self.unconfirmed)
 
 
 def write_many(space: Space, pairs: list[tuple[Any, Any]], ttl: int, tags: Tags = ()) -> list[int]:
-    """Sets the values of distinct keys in both tiers, by one request for each pipeline; returns the places of those that it did not confirm."""
+    """Sets the values of distinct keys in both tiers, by one request per pipeline.
+
+    Args:
+        space: The cache.
+        pairs: The keys and their values.
+        ttl: Nanoseconds; 0 for the ttl of the cache.
+        tags: The tags of the values.
+
+    Returns:
+        The indices of the values that the second tier did not confirm.
+    """
     writing = Writing(space, pairs, ttl, tags)
     try:
         for steps in writing.pipelines():
@@ -264,7 +329,7 @@ def write_many(space: Space, pairs: list[tuple[Any, Any]], ttl: int, tags: Tags 
 
 
 async def write_many_async(space: Space, pairs: list[tuple[Any, Any]], ttl: int, tags: Tags = ()) -> list[int]:
-    """As `write_many`, for tasks."""
+    """Behaves like `write_many`, for asyncio."""
     if pairs:
         await node_of_async(space.native()[0], space.key_of((pairs[0][0],), {})[0])
     writing = Writing(space, pairs, ttl, tags)
@@ -294,44 +359,72 @@ def _expire(namespace: Any, key: bytes, number: int) -> Any:
 
 
 def operate(space: Space, args: Args, kwargs: Kwargs, begin: Begin) -> Outcome:
-    """Performs an operation of one key, which `begin` starts."""
+    """Performs an operation of one key.
+
+    Args:
+        space: The cache.
+        args: The positional arguments of the call.
+        kwargs: The keyword arguments of the call.
+        begin: Starts the operation.
+
+    Returns:
+        The outcome.
+    """
     session, namespace = space.native()
     key, full_key = space.key_of(args, kwargs)
     number = session.node_of(key)
     outcome = run(session, drive(session, Call(space, args, kwargs, full_key), begin(namespace, key, number)))
-    session.prod_if_needed(number, outcome.is_confirmed)
+    session.wake_bus_if_unconfirmed(number, outcome.is_confirmed)
     session.waiters.wake(key)
     return outcome
 
 
 async def operate_async(space: Space, args: Args, kwargs: Kwargs, begin: Begin) -> Outcome:
-    """As `operate`, for tasks."""
+    """Behaves like `operate`, for asyncio."""
     session, namespace = space.native()
     key, full_key = space.key_of(args, kwargs)
     number = await node_of_async(session, key)
     outcome = await run_async(session, drive(session, Call(space, args, kwargs, full_key), begin(namespace, key, number)))
-    session.prod_if_needed(number, outcome.is_confirmed)
+    session.wake_bus_if_unconfirmed(number, outcome.is_confirmed)
     session.waiters.wake(key)
     return outcome
 
 
 def remove(space: Space, args: Args, kwargs: Kwargs) -> bool:
-    """Removes a key from both tiers, here and in all other processes; returns whether the second tier confirmed it."""
+    """Removes a key from both tiers, in all processes.
+
+    Args:
+        space: The cache.
+        args: The positional arguments of the call.
+        kwargs: The keyword arguments of the call.
+
+    Returns:
+        Whether the second tier confirmed it.
+    """
     return operate(space, args, kwargs, _remove).is_confirmed
 
 
 async def remove_async(space: Space, args: Args, kwargs: Kwargs) -> bool:
-    """As `remove`, for tasks."""
+    """Behaves like `remove`, for asyncio."""
     return (await operate_async(space, args, kwargs, _remove)).is_confirmed
 
 
 def expire(space: Space, args: Args, kwargs: Kwargs) -> bool:
-    """Ends a key's lifetime: its value may be served stale while it is loaded anew; returns whether the second tier confirmed it."""
+    """Expires the value for a key, which may be returned stale while it is reloaded.
+
+    Args:
+        space: The cache.
+        args: The positional arguments of the call.
+        kwargs: The keyword arguments of the call.
+
+    Returns:
+        Whether the second tier confirmed it.
+    """
     return operate(space, args, kwargs, _expire).is_confirmed
 
 
 async def expire_async(space: Space, args: Args, kwargs: Kwargs) -> bool:
-    """As `expire`, for tasks."""
+    """Behaves like `expire`, for asyncio."""
     return (await operate_async(space, args, kwargs, _expire)).is_confirmed
 
 
@@ -343,10 +436,16 @@ _COUNT: Final = Script(
 
 
 def count_commands(key: bytes, delta: int, milliseconds: int) -> list[Command]:
-    """Returns the command that adds to a counter; a new one expires after `milliseconds` (0: never)."""
+    """Returns the command that adds to a counter.
+
+    Args:
+        key: The key.
+        delta: The number to add.
+        milliseconds: When a new counter expires; 0: never.
+    """
     if not milliseconds:
         return [(b"INCRBY", key, delta)]
-    # (Whole: a counter's command is not sent twice.)
+    # Whole: a counter's command is not repeated, so it must not fail with NOSCRIPT.
     return [_COUNT.command(key, delta, milliseconds, whole=True)]
 
 
@@ -354,7 +453,8 @@ def count_commands(key: bytes, delta: int, milliseconds: int) -> list[Command]:
 
 
 def _bumps(space: Space, tag: str | None) -> tuple[Session, dict[int, Steps], list[int]]:
-    """The operations that bump all generations of a cache, or of a tag, by place, and their servers."""
+    """Returns the operations that bump all generations of a cache, or of a tag, and their servers.
+    """
     session, namespace = space.native()
     session.node_of(b"")
     name = None if tag is None else quote_name(tag)
@@ -370,29 +470,37 @@ def _bumps(space: Space, tag: str | None) -> tuple[Session, dict[int, Steps], li
 
 def _bumped(session: Session, numbers: list[int], outcomes: dict[int, Outcome]) -> bool:
     for group, number in enumerate(numbers):
-        session.prod_if_needed(number, outcomes[group].is_confirmed)
+        session.wake_bus_if_unconfirmed(number, outcomes[group].is_confirmed)
     return all([outcome.is_confirmed for outcome in outcomes.values()])
 
 
 def bump(space: Space, tag: str | None) -> bool:
-    """Invalidates all keys of a cache, or those with a tag; returns whether all servers confirmed it."""
+    """Invalidates all keys of a cache, or those with a tag.
+
+    Args:
+        space: The cache.
+        tag: The tag; None for all keys.
+
+    Returns:
+        Whether all servers confirmed it.
+    """
     session, steps, numbers = _bumps(space, tag)
     return _bumped(session, numbers, run_many(session, steps))
 
 
 async def bump_async(space: Space, tag: str | None) -> bool:
-    """As `bump`, for tasks."""
+    """Behaves like `bump`, for asyncio."""
     await node_of_async(space.native()[0], b"")
     session, steps, numbers = _bumps(space, tag)
     return _bumped(session, numbers, await run_many_async(session, steps))
 
 
-# --- The rest of an operation, while its caller is served a stale value.
+# --- The rest of an operation whose caller gets a stale value.
 
 
 @final
 class Continuation:
-    """The rest of an operation: for a thread that reloads (see `hotset.set_reload_threads`)."""
+    """The rest of an operation, for a thread that reloads (see `hotset.set_reload_threads`)."""
 
     def __init__(self, session: Session, steps: Steps, loader: Callable[[], Any]) -> None:
         self._session = session
@@ -402,23 +510,23 @@ class Continuation:
         self.name: Final = getattr(loader, "__qualname__", "the loader")
 
     def run(self) -> None:
-        """Loads the value, and puts it into the second tier."""
+        """Loads the value, and stores it in the second tier."""
         try:
             run(self._session, self._steps, self._loader)
         finally:
             self._is_done = True
 
     def abandon(self) -> None:
-        """It will not run: its lease expires."""
+        """Gives the operation up: its lease expires."""
         self._is_done = True
         self._steps.close()
 
     def forked(self) -> None:
-        """As abandon, in a child."""
+        """Gives the operation up in a child."""
         self._is_done = True
 
     def done(self) -> bool:
-        """Whether it has run, or was abandoned."""
+        """Returns whether it has run, or was abandoned."""
         return self._is_done
 
 

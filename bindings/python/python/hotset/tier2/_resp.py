@@ -1,7 +1,8 @@
 """The protocol of Redis and Valkey: encodes commands, and parses replies of RESP2 and RESP3.
 
-Bulk strings are bytes, simple strings are str, nulls are None, errors are `ServerError` objects (returned, not raised), and RESP3's pushes
-are `Push` lists. The parser is incremental: it may be fed in pieces of any size.
+Bulk strings are bytes, simple strings are str, nulls are None, errors are `ServerError` objects
+(returned, not raised), and RESP3's pushes are `Push` lists. The parser is incremental: it takes
+pieces of any size.
 """
 
 import re
@@ -23,7 +24,7 @@ _QUICK: Final = 20
 
 
 class ProtocolError(Exception):
-    """The bytes are no reply of a Redis server."""
+    """The bytes are not a reply of a Redis server."""
 
 
 @final
@@ -40,7 +41,7 @@ class ServerError(Exception):
 
 
 class Push(list[Any]):
-    """A message of RESP3 that answers no command: its kind (bytes), then its parts."""
+    """A RESP3 message that answers no command: its kind (bytes), then its parts."""
 
 
 _INVALIDATION: Final = re.compile(rb">2\r\n\$10\r\ninvalidate\r\n\*1\r\n\$(\d{1,6})\r\n")
@@ -53,17 +54,27 @@ class _Incomplete:
 
 
 INCOMPLETE: Final = _Incomplete()
-"""What `Parser.next` returns while the next reply is not whole."""
+"""The result of `Parser.next` while the next reply is incomplete."""
 
 
 def encode(*arguments: Argument) -> bytes:
-    """Returns a command as it is sent."""
+    """Returns an encoded command.
+
+    Args:
+        *arguments: The parts of the command.
+    """
     data = [argument if isinstance(argument, bytes) else b"%d" % argument for argument in arguments]
     return b"*%d\r\n%b" % (len(data), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in data]))
 
 
 def quick_reply(data: bytes) -> Any:
-    """Returns the reply that these bytes are if it is short, whole and simple; else `INCOMPLETE`. Faster than a `Parser`."""
+    """Returns the reply in these bytes if it is short, whole and simple; else `INCOMPLETE`.
+
+    Faster than a `Parser`.
+
+    Args:
+        data: The bytes.
+    """
     if len(data) > _QUICK or data[-2:] != b"\r\n":
         return INCOMPLETE
     kind = data[:1]
@@ -77,16 +88,23 @@ def quick_reply(data: bytes) -> Any:
 
 _core: Any = _hotset
 bulk_strings: Final = _core.bulk_strings
-"""Returns the reply that these bytes are if it is an array of bulk strings, and whole; else None. Much faster than a `Parser`."""
+"""Returns the reply in these bytes if it is a whole array of bulk strings; else None.
+
+Much faster than a `Parser`.
+"""
 
 
 def encode_many(commands: list[Command]) -> bytes:
-    """Returns a pipeline of commands as it is sent."""
+    """Returns an encoded pipeline of commands.
+
+    Args:
+        commands: The commands.
+    """
     return b"".join([encode(*command) for command in commands])
 
 
 @final
-class _Open:
+class _OpenAggregate:
     """An aggregate whose items are still being read."""
 
     __slots__ = ("items", "kind", "missing")
@@ -97,6 +115,7 @@ class _Open:
         self.items: list[Any] = []
 
     def value(self) -> Any:
+        """Returns the whole aggregate."""
         if self.kind == _MAP:
             return [(self.items[at], self.items[at + 1]) for at in range(0, len(self.items), 2)]
         return Push(self.items) if self.kind == _PUSH else self.items
@@ -109,7 +128,7 @@ _AGGREGATES: Final = frozenset((_ARRAY, _MAP, _SET, _PUSH, _ATTRIBUTE))
 
 @final
 class Parser:
-    """Takes a stream of bytes apart into replies."""
+    """Parses a stream of bytes into replies."""
 
     __slots__ = ("_at", "_buffer", "_needed", "_open")
 
@@ -120,17 +139,21 @@ class Parser:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._at = 0
-        # The next reply cannot be read before the buffer has this many bytes.
+        # The length of the buffer before which the next reply cannot be complete.
         self._needed = 0
-        self._open: list[_Open] = []
+        self._open: list[_OpenAggregate] = []
 
     @property
     def is_empty(self) -> bool:
-        """Whether no part of a further reply has been fed."""
+        """Whether no part of a further reply was fed."""
         return self._at == len(self._buffer) and not self._open
 
     def feed(self, data: bytes) -> None:
-        """Appends what was received."""
+        """Appends received bytes.
+
+        Args:
+            data: The bytes.
+        """
         if self._at and (self._at == len(self._buffer) or self._at > _MAX_LINE):
             del self._buffer[: self._at]
             self._needed = max(0, self._needed - self._at)
@@ -138,7 +161,10 @@ class Parser:
         self._buffer += data
 
     def invalidations(self) -> list[bytes]:
-        """Returns the keys of the messages that come next, as long as each is an invalidation of one key: faster than `next`."""
+        """Returns the keys of the next messages, as long as each invalidates one key.
+
+        Faster than `next`.
+        """
         keys: list[bytes] = []
         if self._open:
             return keys
@@ -157,13 +183,13 @@ class Parser:
         """Returns the next reply, or `INCOMPLETE`.
 
         Raises:
-            ProtocolError: The bytes are no reply; the connection is of no further use.
+            ProtocolError: The bytes are not a reply; the connection is of no further use.
         """
         while True:
             value = self._scalar()
             if value is INCOMPLETE:
                 return value
-            if isinstance(value, _Open):
+            if isinstance(value, _OpenAggregate):
                 if value.missing:
                     self._open.append(value)
                     if len(self._open) > _MAX_DEPTH:
@@ -177,7 +203,7 @@ class Parser:
                 if innermost.missing:
                     break
                 self._open.pop()
-                # (Attributes describe the reply that follows; none is of use here.)
+                # Attributes describe the reply that follows. They are not used.
                 if innermost.kind == _ATTRIBUTE:
                     break
                 value = innermost.value()
@@ -188,7 +214,7 @@ class Parser:
         end = self._buffer.find(b"\r\n", self._at + 1)
         if end < 0:
             if len(self._buffer) - self._at > _MAX_LINE:
-                raise ProtocolError("reply has a line without an end")
+                raise ProtocolError("reply has an unterminated line")
             return None
         return bytes(self._buffer[self._at + 1 : end])
 
@@ -198,7 +224,7 @@ class Parser:
             return INCOMPLETE
         kind = buffer[self._at]
         if kind not in _KINDS:
-            raise ProtocolError(f"server does not speak Redis's protocol: {bytes(buffer[self._at : self._at + 40])!r}")
+            raise ProtocolError(f"server does not use the protocol of Redis: {bytes(buffer[self._at : self._at + 40])!r}")
         line = self._line()
         if line is None:
             return INCOMPLETE
@@ -231,7 +257,7 @@ class Parser:
                 raise ProtocolError(f"reply announces {count} items")
             if kind == _ATTRIBUTE and not count:
                 return self._scalar()
-            return _Open(kind, count * 2 if kind in (_MAP, _ATTRIBUTE) else count)
+            return _OpenAggregate(kind, count * 2 if kind in (_MAP, _ATTRIBUTE) else count)
         return _simple(kind, line)
 
 

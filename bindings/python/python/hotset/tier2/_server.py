@@ -27,39 +27,54 @@ _REQUIREMENTS: Final = frozenset(("bus", "lease"))
 class Redis:
     """A Redis or Valkey server, Sentinel's master or a cluster, as the second tier of caches.
 
-    Nothing is sent before the first use, so a program starts while the server is down. May be shared by all threads and event loops, and inherited by
-    a fork.
+    Nothing is sent before the first use, so a program starts while the server is down. All threads
+    and event loops may share an object, and a fork may inherit it.
+
+    Args:
+        server: A URL; a client of redis-py or valkey-py, sync or asyncio, for one server, Sentinel
+            or a cluster; or a function that takes the keyword arguments `socket_timeout` and
+            `socket_connect_timeout`, and returns such a client. The client's address, credentials
+            and TLS settings are used, but not its connections, its retries or its
+            `decode_responses`.
+        prefix: The first part of all keys, whose changes the server announces. Programs that share
+            values have the same.
+        timeout: Seconds that one request may take. There are no retries.
+        connect_timeout: Seconds that connecting may take.
+        bus: "auto": subscribe to the server's announcements of changes (CLIENT TRACKING), where it
+            has them. None: do not; then `local_ttl` bounds the age of a value of the first tier.
+        max_loads: The greatest number of concurrent loads while the server cannot be reached.
+        on_down: What a read does that the first tier cannot answer while the server cannot be
+            reached: "load" calls the loader, and "raise" raises `Unavailable`, which protects a
+            source that cannot bear the load. A value within `stale_if_error` is returned instead.
+        require: "bus" and "lease": `check` raises if the server cannot provide them.
+        early_reload: Above 0, one caller may reload a value shortly before it expires, the more
+            likely the longer loading takes; 1 is usual.
+        lease: Seconds after which another process loads, if the one that was loading has died.
+        lease_wait: Seconds after which a caller that waits for another process's load loads for
+            itself, and stores the value nowhere; None for no limit.
+        load_timeout: Seconds after which a load no longer makes other callers wait.
+        compress_over: The size in bytes above which values are compressed (zlib).
+        sign: A secret of 16 to 64 bytes that signs values; values with other signatures are misses.
+        max_value: The size in bytes above which values stay in the first tier.
+        verify: The share of the first tier's hits for which an entry, chosen at random, is compared
+            with the server's value, such as 0.001. A thread does so, once a second at most and for
+            at most 1% of its time; hits cost nothing. Entries that still differ after 3 s are
+            counted as `inconsistent` in `stats()["tier2"]`.
+        on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the
+            server stops and resumes answering, "bus" and "no bus", "refused" when this user may not
+            run a command, "evicts leases" when the server's `maxmemory-policy` is volatile-ttl, and
+            "inconsistent" (see `verify`).
+
+    Raises:
+        TypeError: A setting is of the wrong type.
+        ValueError: A setting is out of its range, or the URL is malformed.
+        ImportError: Neither redis-py nor valkey-py is installed.
 
     Example:
         >>> from hotset.tier2 import Redis
         >>> shop = Redis("redis://localhost:6379/0", prefix="shop")
         >>> shop
         <hotset.tier2.Redis 'shop' at localhost:6379>
-
-    Args:
-        server: A URL; a client of redis-py or valkey-py, sync or asyncio, for one server, Sentinel or a cluster; or a function that takes the
-            keyword arguments `socket_timeout` and `socket_connect_timeout`, and returns such a client. The client's address, credentials and TLS settings are used, but not its
-            connections, its retries or its `decode_responses`.
-        prefix: What all keys begin with, and what is listened to. Programs that share values have the same.
-        timeout: Seconds that one request may take. There are no retries.
-        connect_timeout: Seconds that connecting may take.
-        bus: "auto": listen to the server's announcements of changes (CLIENT TRACKING), where it has them. None: do not; then `local_ttl` bounds how old a value of
-            the first tier may be.
-        max_loads: How many loads may run at once while the server cannot be reached.
-        on_down: What a read does that tier 1 cannot answer while the server cannot be reached: "load" calls the source, and "raise" raises
-            `Unavailable`, which protects a source that cannot bear the load. A value for `stale_if_error` is returned instead.
-        require: "bus" and "lease": `check` raises if the server cannot provide them.
-        early_reload: Above 0, one caller may load a value anew shortly before its end, the likelier the longer loading takes; 1 is usual.
-        lease: Seconds after which another process loads, if the one that was loading has died.
-        lease_wait: Seconds after which a caller that waits for another process's load loads for itself, and keeps that nowhere; None waits.
-        load_timeout: Seconds after which a load no longer keeps others waiting.
-        compress_over: Compress values of more than this many bytes (zlib).
-        sign: A secret of 16 to 64 bytes: values are signed with it, and others are misses.
-        max_value: Larger values, in bytes, stay in the first tier.
-        verify: The share of tier 1's hits for which an entry of tier 1, chosen at random, is compared with the server's value, such as 0.001. A thread does so, once
-            a second at most and for at most 1% of its time; hits cost nothing. What still differs after 3 s is counted as `inconsistent` in `stats()["tier2"]`.
-        on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the server stops and begins to answer, "bus" and "no bus",
-            "refused" when this user may not run a command, "evicts leases" when the server's `maxmemory-policy` is volatile-ttl, and "inconsistent" (see `verify`).
     """
 
     __slots__ = ("__weakref__", "_claims", "_is_factory", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")
@@ -91,7 +106,7 @@ class Redis:
         if self._is_factory:
             find_library()
         else:
-            # (Raises if it is nothing of the kind.)
+            # Raises a TypeError or ValueError if it is neither a URL nor a client.
             settings_of(server)
         self.defaults: Final = core_settings(early_reload=early_reload, lease=lease, lease_wait=lease_wait, load_timeout=load_timeout)
         """Settings of the core that all caches on this server share. Private to the package."""
@@ -117,12 +132,12 @@ class Redis:
 
     @property
     def has_bus(self) -> bool:
-        """Whether the server's announcements are listened to, where it has them."""
+        """Whether the server's announcements are subscribed to, where it has them."""
         return self._options.bus
 
     @property
     def session(self) -> Session:
-        """This process's side of it. Private to the package."""
+        """This process's part of the second tier. Private to the package."""
         session = self._session
         if session is not None and session.pid == os.getpid() and not session.is_closed:
             return session
@@ -133,22 +148,29 @@ class Redis:
             return session
 
     def claim(self, space: "Space") -> None:
-        """Takes a name for a cache. Private to the package.
+        """Reserves a name for a cache. Private to the package.
+
+        Args:
+            space: The cache.
 
         Raises:
-            ValueError: A cache of this process has it whose values are made in another way.
+            ValueError: A cache of this process has this name, whose values have another source.
         """
         with self._lock:
             other = self._claims.get(space.name)
             if other is not None and other.owner != space.owner:
-                raise ValueError(f"the name {space.name!r} belongs to another function of this process: give name=, which tells their keys apart")
+                raise ValueError(f"the name {space.name!r} belongs to another function of this process: give name=, which distinguishes their keys")
             self._claims[space.name] = space
 
     def check(self) -> dict[str, Any]:
-        """Connects to the server, and returns what it is and can do.
+        """Connects to the servers, and reports what they are and can do.
+
+        Returns:
+            By address: "server", "tracking", "scripts", "fencing", "maxmemory", "maxmemory-policy"
+                and "round trip, us".
 
         Raises:
-            Unavailable: It cannot be reached, or lacks what `require` names.
+            Unavailable: A server cannot be reached, or lacks what `require` names.
         """
         from hotset.tier2._check import check
 
@@ -156,15 +178,18 @@ class Redis:
 
     @property
     def requirements(self) -> frozenset[str]:
-        """What `require` names."""
+        """The names in `require`."""
         return self._options.require
 
     def stats(self) -> dict[str, Any]:
-        """Returns the state of the servers, the bus and the journal, and what was counted, of this process."""
+        """Returns the state of servers, bus and journal, and the counters, of this process."""
         return self.session.stats()
 
     def close(self) -> None:
-        """Ends the threads and closes the connections of this process; the next use begins anew."""
+        """Ends the threads and closes the connections of this process.
+
+        The next use starts them again.
+        """
         session = self._session
         if session is not None and session.pid == os.getpid():
             session.stop()
@@ -176,7 +201,7 @@ class Redis:
             session.aclose(asyncio.get_running_loop())
 
     def after_fork(self) -> None:
-        """Forgets the parent's side. Called in a child: the package sees to that itself."""
+        """Drops the parent's state. Called by the package itself in a child."""
         session, self._session = self._session, None
         self._lock = threading.RLock()
         if session is not None:
@@ -188,7 +213,7 @@ class Redis:
 def _check_options(
     prefix: Any, timeout: Any, connect_timeout: Any, bus: Any, max_loads: Any, require: Any, on_event: Any
 ) -> frozenset[str]:
-    """Checks what a user gave; returns what `require` names."""
+    """Validates the settings; returns the names in `require`."""
     if not isinstance(prefix, str):
         raise TypeError(f"prefix must be a str, not {type(prefix).__name__}")
     if not prefix:
@@ -211,7 +236,7 @@ def _check_options(
 
 
 def _check_more_options(on_down: Any, verify: Any) -> None:
-    """Checks what a user gave of outages and comparisons."""
+    """Validates the settings of outages and comparisons."""
     if on_down not in ("load", "raise"):
         raise ValueError(f"on_down must be 'load' or 'raise', not {on_down!r}")
     if isinstance(verify, bool) or not isinstance(verify, int | float):

@@ -1,6 +1,7 @@
-"""What one process has of a second tier: the core's state, topology, connections, and the threads that keep it up to date.
+"""One process's part of a second tier: the core's state, topology, connections and threads.
 
-A `Session` belongs to a process: a child makes its own, and never touches what it inherited but to close it.
+A `Session` belongs to a process: a child creates its own, and only closes the one that it
+inherited.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ _log = logging.getLogger("hotset")
 
 _Tier2: Any = getattr(_hotset, "Tier2", None)
 SLOTS: Final = 16384
-"""How many slots a cluster has."""
+"""The number of slots of a cluster."""
 _DISCOVERY_INTERVAL: Final = 1_000_000_000
 _UNRESOLVED: Final[Address] = ("?", 0)
 """Stands for a server whose address is not known yet."""
@@ -41,7 +42,7 @@ _UNRESOLVED: Final[Address] = ("?", 0)
 
 @final
 class Options:
-    """What a user said of a second tier, checked."""
+    """The settings of a second tier, validated."""
 
     __slots__ = ("bus", "connect_timeout", "max_loads", "on_event", "prefix", "raises_when_down", "require", "server", "timeout", "verify")
 
@@ -72,7 +73,7 @@ class Options:
 
 @final
 class Session:
-    """One process's side of a second tier. For any thread."""
+    """One process's part of a second tier. For any thread."""
 
     def __init__(self, options: Options) -> None:
         self.options: Final = options
@@ -80,7 +81,7 @@ class Session:
         self.core: Final = _Tier2(secrets.randbits(64), bus=options.bus)
         self.prefix: Final = quote_name(options.prefix)
         self.waiters: Final = Waiters()
-        # By what their keys begin with.
+        # By the first part of their keys.
         self._spaces: dict[bytes, tuple[weakref.ref[Space], ...]] = {}
         self.loads: Final = threading.BoundedSemaphore(options.max_loads)
         self._id = secrets.token_hex(6).encode()
@@ -105,7 +106,7 @@ class Session:
         self._evicting: set[int] = set()
         self.is_closed = False
         self.failure: Failed | None = None
-        """Why the server could not be reached, the last time."""
+        """The last reason why the server could not be reached."""
 
     # --- Topology.
 
@@ -130,7 +131,7 @@ class Session:
 
     @property
     def known_settings(self) -> ServerSettings | None:
-        """The server's settings, if they have been needed before."""
+        """The server's settings; None before they were first needed."""
         return self._settings
 
     def _get_settings(self) -> ServerSettings:
@@ -142,7 +143,11 @@ class Session:
         return range(len(self._nodes))
 
     def on_new_node(self, listener: Callable[[int], object]) -> None:
-        """Has `listener` called with the number of each server, those that are known first."""
+        """Has `listener` called with the number of each server, known ones first.
+
+        Args:
+            listener: The function.
+        """
         with self._lock:
             self._node_listeners.append(listener)
             known = sorted(self._announced)
@@ -150,14 +155,21 @@ class Session:
             listener(number)
 
     def number_of(self, address: Address) -> int:
-        """Returns the number of the server at this address, a new one if it is not known."""
+        """Returns the number of the server at this address, a new one if it is not known.
+
+        Args:
+            address: The address.
+        """
         number, is_new = self._add(address)
         if is_new:
             self._announce(number)
         return number
 
     def _add(self, address: Address) -> tuple[int, bool]:
-        """The number of the server at this address, and whether it is new: then it must be announced, once its slots are known."""
+        """Returns the number of the server at this address, and whether it is new.
+
+        A new one must be announced, once its slots are known.
+        """
         number = self._numbers.get(address)
         if number is not None:
             return number, False
@@ -179,22 +191,33 @@ class Session:
             listener(number)
 
     def locate(self, number: int) -> Address:
-        """Returns where a server is now.
+        """Returns the current address of a server.
+
+        Args:
+            number: The number of the server.
 
         Raises:
-            Failed: Sentinel does not say.
+            Failed: No sentinel reports it.
         """
         return self._locate(self._nodes[number].address)
 
     def node_of(self, key: bytes) -> int:
-        """Returns the number of the server that has a key."""
+        """Returns the number of the server that has a key.
+
+        Args:
+            key: The key.
+        """
         if self._slots is None and self.needs_discovery:
             self.discover()
         slots = self._slots
         return 0 if slots is None else slots[slot_of(key)]
 
     def discover(self) -> None:
-        """Finds out which servers there are; where none says so, keeps what is known, and stands for the rest by one that does not answer."""
+        """Finds out which servers there are.
+
+        If none answers, the known ones stay; if none is known, one that does not answer stands for
+        them.
+        """
         self._next_discovery = now() + _DISCOVERY_INTERVAL
         try:
             settings = self.settings
@@ -211,7 +234,7 @@ class Session:
 
     @property
     def needs_discovery(self) -> bool:
-        """Whether `discover` must run, and may take a while."""
+        """Whether `discover` must run, which may be slow."""
         if not self._nodes:
             return True
         settings = self._settings
@@ -219,12 +242,12 @@ class Session:
 
     @property
     def discovers_fast(self) -> bool:
-        """Whether `discover` asks no server and no factory."""
+        """Whether `discover` queries no server and no factory."""
         server = self.options.server
         return isinstance(server, str) or (self._settings is not None and self._settings.topology != "cluster")
 
     def _locate(self, address: Address) -> Address:
-        """Returns where the server is that goes by this address: a master by Sentinel may have moved."""
+        """Returns the current address of a server: a master of Sentinel may have moved."""
         settings = self.settings
         if settings.topology == "sentinel":
             return self._ask_sentinels(settings)
@@ -245,7 +268,7 @@ class Session:
         raise failed
 
     def _ask_once(self, settings: ServerSettings, address: Address, packed: bytes) -> Any:
-        """Asks a server on a connection of its own."""
+        """Sends a request on a connection of its own."""
         connected = connect(settings, address, self.options.timeout, self.options.connect_timeout)
         connection = Connection(connected, address, self.options.timeout)
         try:
@@ -284,7 +307,10 @@ class Session:
         raise failed
 
     def follow_topology(self) -> None:
-        """Compares a cluster's slots with what is known, at most once a second. Called by the threads."""
+        """Compares a cluster's slots with the known ones, at most once a second.
+
+        Called by the threads.
+        """
         if self._slots is None or now() < self._next_discovery or not self._following.acquire(blocking=False):
             return
         try:
@@ -293,7 +319,15 @@ class Session:
             self._following.release()
 
     def moved(self, error: ServerError, asked: int) -> int:
-        """Notes an error MOVED or ASK; returns the number of the server that it names."""
+        """Records an error MOVED or ASK.
+
+        Args:
+            error: The error reply.
+            asked: The number of the server that replied so.
+
+        Returns:
+            The number of the server that it names.
+        """
         code, slot, where = (str(error).split(" ") + ["", ""])[:3]
         host, _, port = where.rpartition(":")
         if not port.isdigit():
@@ -309,7 +343,11 @@ class Session:
         return number
 
     def slots_of_node(self, number: int) -> int | None:
-        """Returns a slot that the server has, None if this is no cluster, or it has none."""
+        """Returns a slot that the server has; None without a cluster, or if it has none.
+
+        Args:
+            number: The number of the server.
+        """
         slots = self._slots
         if slots is None:
             return None
@@ -320,22 +358,31 @@ class Session:
 
     @property
     def is_cluster(self) -> bool:
+        """Whether the servers are those of a cluster."""
         return self._slots is not None
 
     def address_of(self, number: int) -> Address:
-        """Returns where a server is."""
+        """Returns the address of a server.
+
+        Args:
+            number: The number of the server.
+        """
         return self._nodes[number].address
 
     # --- Connections.
 
     def canary_prefix(self, number: int) -> bytes:
-        """Returns what the names of this process's canaries on a server begin with."""
+        """Returns the first part of the names of this process's canaries on a server.
+
+        Args:
+            number: The number of the server.
+        """
         tag = b""
         if self._slots is not None:
             tag = tag_of(self.slots_of_node(number) or 0)
         return b"!hotset:" + tag + self.prefix + b":" + self._id + b":"
 
-    def _welcome(self, number: int, connection: Connection | AsyncConnection) -> int:
+    def _register_connection(self, number: int, connection: Connection | AsyncConnection) -> int:
         """Reports a new connection to the core; returns its epoch."""
         greeting = connection.greeting
         abilities = self._abilities[number]
@@ -355,7 +402,12 @@ class Session:
         return epoch
 
     def take(self, number: int) -> Connection:
-        """Returns a connection of the server's current epoch, which the caller gives back or closes.
+        """Returns a connection of the server's current epoch.
+
+        The caller gives it back or closes it.
+
+        Args:
+            number: The number of the server.
 
         Raises:
             Failed: The server cannot be reached.
@@ -368,21 +420,30 @@ class Session:
                 self._note_unreachable(number, failed)
                 raise
             if connection.epoch == 0:
-                self._welcome(number, connection)
+                self._register_connection(number, connection)
             if connection.epoch == self.core.epoch(number):
                 return connection
             connection.close()
 
     def give_back(self, number: int, connection: Connection) -> None:
-        """Takes a connection back, whose last reply was whole."""
+        """Takes back a connection whose last reply was whole.
+
+        Args:
+            number: The number of the server.
+            connection: The connection.
+        """
         self._nodes[number].release(connection)
 
     def abilities(self, number: int) -> Abilities:
-        """Returns what the server allows."""
+        """Returns what the server allows.
+
+        Args:
+            number: The number of the server.
+        """
         return self._abilities[number]
 
     async def _async_node(self, number: int) -> AsyncNode:
-        """A server, as the tasks of the running event loop see it."""
+        """Returns a server as the tasks of the running event loop use it."""
         loop = asyncio.get_running_loop()
         nodes = self._loops.get(loop)
         if nodes is None:
@@ -395,7 +456,7 @@ class Session:
         return nodes.node(self._get_settings, self._nodes[number].address, self._locate, self.options.timeout, self.options.connect_timeout)
 
     async def take_async(self, number: int) -> AsyncConnection:
-        """As `take`, for the running event loop; the connection is shared."""
+        """Behaves like `take`, for the running event loop; the connection is shared."""
         while True:
             node = await self._async_node(number)
             connection = node.connection
@@ -406,7 +467,7 @@ class Session:
                     self._note_unreachable(number, failed)
                     raise
             if connection.epoch == 0:
-                self._welcome(number, connection)
+                self._register_connection(number, connection)
             if connection.epoch == self.core.epoch(number):
                 return connection
             connection.close()
@@ -416,29 +477,36 @@ class Session:
         self.note_down(number, failed)
 
     def probe(self, number: int) -> bool:
-        """Makes a connection to a server to find out what it is, and reports the outcome to the core; returns whether it answered."""
+        """Connects to a server to learn its identity, and reports the outcome to the core.
+
+        Args:
+            number: The number of the server.
+
+        Returns:
+            Whether it answered.
+        """
         node = self._nodes[number]
-        # (Idle ones are as old as what is known, and a server may have room for few.)
+        # Idle connections may be of an older epoch, and a server may allow only a few connections.
         node.close()
         try:
             connection = node.connect()
         except Failed as failed:
             self._probe_failed(number, failed)
             return False
-        self._welcome(number, connection)
+        self._register_connection(number, connection)
         node.release(connection)
         return True
 
     async def probe_async(self, number: int) -> bool:
-        """As `probe`, for the running event loop, on its connection."""
+        """Behaves like `probe`, for the running event loop, on its connection."""
         try:
             connection = await (await self._async_node(number)).acquire()
-            # (Of an old connection, too, its server is asked anew.)
+            # Repeated on an old connection, too: its server may have changed.
             await connection.greet()
         except Failed as failed:
             self._probe_failed(number, failed)
             return False
-        self._welcome(number, connection)
+        self._register_connection(number, connection)
         return True
 
     def _probe_failed(self, number: int, failed: Failed) -> None:
@@ -446,21 +514,32 @@ class Session:
         self.core.probe_failed(number, kind_of_failure(failed), now())
 
     def note_readonly(self, number: int) -> None:
-        """Drops the idle connections to a server that no longer takes writes: another one may be the master by now."""
+        """Drops the idle connections to a server that refuses writes: it may be a replica now.
+
+        Args:
+            number: The number of the server.
+        """
         self._nodes[number].close()
         for nodes in list(self._loops.values()):
             nodes.retire(self._nodes[number].address)
 
     def note_failed(self, number: int, failed: Failed) -> None:
-        """Notes a request without a whole reply: what else is idle on that server may be as dead."""
+        """Records a request without a whole reply, and closes idle connections of that server.
+
+        They may be dead, too.
+
+        Args:
+            number: The number of the server.
+            failed: The failure.
+        """
         self.failure = failed
         if failed.kind != "timeout":
             self._nodes[number].close()
 
-    # --- Threads, and what they bring.
+    # --- Threads, and the changes that they receive.
 
     def start(self) -> None:
-        """Starts a thread for each server, unless that was done."""
+        """Starts a thread for each server, unless they run."""
         if self._has_started or self.is_closed:
             return
         with self._lock:
@@ -483,20 +562,33 @@ class Session:
             bus = self._bus[number] = BusThread(self, number)
         bus.start()
 
-    def prod(self, number: int) -> None:
-        """Has a server's thread look for what it must do."""
+    def wake_bus(self, number: int) -> None:
+        """Has a server's thread check for actions.
+
+        Args:
+            number: The number of the server.
+        """
         bus = self._bus.get(number)
         if bus is not None:
-            bus.prod()
+            bus.wake()
 
-    def prod_if_needed(self, number: int, is_confirmed: bool) -> None:
-        """Has a server's thread look for what it must do after an operation that was not confirmed."""
+    def wake_bus_if_unconfirmed(self, number: int, is_confirmed: bool) -> None:
+        """Has a server's thread check for actions after an operation that was not confirmed.
+
+        Args:
+            number: The number of the server.
+            is_confirmed: Whether it was confirmed.
+        """
         if not is_confirmed:
-            self.prod(number)
+            self.wake_bus(number)
 
     def apply(self, key: bytes) -> None:
-        """Applies the invalidation of a key to the first tiers, and wakes the callers that wait for it."""
-        # (Prefix, kind and name have no colons; split would make four objects more.)
+        """Applies the invalidation of a key to the first tiers, and wakes its waiters.
+
+        Args:
+            key: The key.
+        """
+        # Prefix, kind and name have no colons. `find` is cheaper than `split`, by four objects.
         end = key.find(b":", key.find(b":", key.find(b":") + 1) + 1) + 1
         references = self._spaces.get(key[:end])
         if references is not None:
@@ -518,14 +610,23 @@ class Session:
                     each.first.clear()
 
     def add_space(self, stem: bytes, space: "Space") -> None:
-        """Has a cache told of changes of the keys that begin with this."""
+        """Has a cache notified of changes of its keys.
+
+        Args:
+            stem: The first part of its keys.
+            space: The cache.
+        """
         with self._lock:
-            # (Replaced whole: it is read without the lock.)
+            # Replaced as a whole: it is read without the lock.
             known = [reference for reference in self._spaces.get(stem, ()) if reference() is not None]
             self._spaces[stem] = (*known, weakref.ref(space))
 
     def spaces_of(self, stem: bytes) -> "list[Space]":
-        """Returns the caches of this process whose keys begin so."""
+        """Returns the caches of this process whose keys begin with `stem`.
+
+        Args:
+            stem: The first part of the keys.
+        """
         return [space for reference in self._spaces.get(stem, ()) if (space := reference()) is not None]
 
     def all_spaces(self) -> "list[Space]":
@@ -533,24 +634,29 @@ class Session:
         return [space for stem in list(self._spaces) for space in self.spaces_of(stem)]
 
     def all_spaces_of_parent(self) -> "list[Space]":
-        """As `all_spaces`, in a child."""
+        """Returns, in a child, the caches that it inherited."""
         return self.all_spaces()
 
     def clear(self) -> None:
-        """Empties all first tiers."""
+        """Clears all first tiers."""
         for space in self.all_spaces():
             space.first.clear()
         self.waiters.wake_all()
 
     def invalidate_loads(self) -> None:
-        """What is being loaded is not kept, and serves no later caller."""
+        """Invalidates all loads in flight of all first tiers."""
         for space in self.all_spaces():
             space.first.invalidate_loads()
 
-    # --- What is seen from outside.
+    # --- Events and statistics.
 
     def event(self, name: str, **details: Any) -> None:
-        """Calls the user's `on_event`."""
+        """Calls the user's `on_event`.
+
+        Args:
+            name: The name of the event.
+            **details: Its details.
+        """
         if self.options.on_event is not None:
             try:
                 self.options.on_event(name, details)
@@ -558,35 +664,59 @@ class Session:
                 _log.warning("on_event raised", exc_info=True)
 
     def note_down(self, number: int, reason: Failed) -> None:
-        """Notifies the user, once, that a server cannot be reached."""
+        """Notifies the user, once, that a server cannot be reached.
+
+        Args:
+            number: The number of the server.
+            reason: The failure.
+        """
         if self._reported.get(number) is not False:
             self._reported[number] = False
             _log.warning("second tier cannot be reached, values are loaded without it: %s", reason)
             self.event("down", node=number, reason=reason.kind, text=str(reason))
 
     def note_up(self, number: int) -> None:
-        """Notifies the user that a server can be reached again."""
+        """Notifies the user that a server can be reached again.
+
+        Args:
+            number: The number of the server.
+        """
         if self._reported.get(number) is False:
             _log.warning("second tier can be reached again: %s:%s", *self._nodes[number].address)
             self.event("up", node=number)
         self._reported[number] = True
 
     def note_no_bus(self, number: int, reason: Failed) -> None:
-        """Notifies the user, once, that a server announces no changes."""
+        """Notifies the user, once, that a server announces no changes.
+
+        Args:
+            number: The number of the server.
+            reason: The failure.
+        """
         if number not in self._without_bus:
             self._without_bus.add(number)
             _log.warning("second tier: local_ttl bounds how old values of this process may be: %s", reason)
             self.event("no bus", node=number, text=str(reason))
 
     def note_refused(self, number: int, error: ServerError) -> None:
-        """Notifies the user, once, that a server refuses this user a command that the second tier needs."""
+        """Notifies the user, once, that a server refuses a command that the second tier needs.
+
+        Args:
+            number: The number of the server.
+            error: The error reply.
+        """
         if number not in self._refusing:
             self._refusing.add(number)
-            _log.warning("second tier: the server refuses a command, `python -m hotset tier2 URL` says what that costs: %s", error)
+            _log.warning("second tier: the server refuses a command, `python -m hotset tier2 URL` reports the consequences: %s", error)
             self.event("refused", node=number, text=str(error))
 
     def note_eviction(self, number: int, policy: str) -> None:
-        """Notifies the user, once, that a full server evicts leases before all else."""
+        """Notifies the user, once, that a full server evicts leases before all else.
+
+        Args:
+            number: The number of the server.
+            policy: The eviction policy of the server.
+        """
         if number not in self._evicting:
             self._evicting.add(number)
             _log.warning(
@@ -597,21 +727,28 @@ class Session:
             self.event("evicts leases", node=number, text=policy)
 
     def note_bus(self, number: int) -> None:
-        """Notifies the user that a server announces changes."""
+        """Notifies the user that a server announces changes.
+
+        Args:
+            number: The number of the server.
+        """
         self._without_bus.discard(number)
         self.event("bus", node=number)
 
     def stats(self) -> dict[str, Any]:
-        """Returns the core's counters, and what the connections know."""
+        """Returns the core's counters, and the state of the connections."""
         counted: dict[str, Any] = dict(self.core.stats(now()))
         counted["servers"] = [f"{host}:{port}" if port else host for host, port in (node.address for node in self._nodes)]
         counted["last_failure"] = None if self.failure is None else f"{self.failure.kind}: {self.failure}"
         return counted
 
-    # --- Ends.
+    # --- Shutdown.
 
     def abandon_in_child(self) -> None:
-        """Closes what a child has inherited, so that a connection ends when its parent closes it. Sends nothing."""
+        """Closes what a child has inherited, so that a connection ends when its parent closes it.
+
+        Sends nothing.
+        """
         for node in list(self._nodes):
             node.close()
         for nodes in list(self._loops.values()):
@@ -620,7 +757,7 @@ class Session:
             bus.abandon_in_child()
 
     def stop(self) -> None:
-        """Ends the threads, once they have sent what is left in the journal, and closes the idle connections of threads."""
+        """Ends the threads once they have replayed the journal, and closes idle connections."""
         with self._lock:
             self.is_closed = True
             buses = list(self._bus.values())
@@ -634,14 +771,22 @@ class Session:
             node.close()
 
     def aclose(self, loop: "asyncio.AbstractEventLoop") -> None:
-        """Closes the event loop's connections."""
+        """Closes the event loop's connections.
+
+        Args:
+            loop: The event loop.
+        """
         nodes = self._loops.pop(loop, None)
         if nodes is not None:
             nodes.close()
 
 
 def tag_of(slot: int) -> bytes:
-    """Returns a part in braces that puts a key into this slot."""
+    """Returns a part in braces by which a key belongs to this slot.
+
+    Args:
+        slot: The slot.
+    """
     return _tags()[slot]
 
 

@@ -1,30 +1,47 @@
-"""What users say of a cache on a second tier, checked."""
+"""Validates the settings of caches on a second tier."""
 
 from typing import Any, Final
 
-from hotset._settings import seconds
+from hotset._settings import checked_seconds
 from hotset.tier2._operations import NO_END
 from hotset.tier2._space import SpaceSettings
 
 WITH_BUS: Final = 60.0
-"""Seconds that a value stays in the first tier without new confirmation, unless said otherwise, where the server announces changes."""
+"""Seconds for which a value stays in the first tier without new confirmation, by default, where the
+server announces changes.
+"""
 WITHOUT_BUS: Final = 5.0
 """The same, where it does not."""
 
 
 def nanoseconds(name: str, value: Any, default: int) -> int:
-    """A time that a user gave, in nanoseconds; `default` for None."""
-    given = seconds(name, value)
+    """Returns a duration in nanoseconds.
+
+    Args:
+        name: The name of the setting, for messages.
+        value: Seconds or a timedelta; None for the default.
+        default: Nanoseconds.
+    """
+    given = checked_seconds(name, value)
     return default if given is None else max(1, min(NO_END, int(given * 1e9)))
 
 
 def grace(name: str, value: Any) -> int:
-    """A time after the end of a value's lifetime, in nanoseconds; 0 for None."""
+    """Returns a duration after the expiration of a value, in nanoseconds; 0 for None.
+
+    Args:
+        name: The name of the setting, for messages.
+        value: Seconds or a timedelta, or None.
+    """
     return nanoseconds(name, value, 0)
 
 
 def core_settings(*, early_reload: Any, lease: Any, lease_wait: Any, load_timeout: Any) -> dict[str, Any]:
-    """The settings of the core that all caches on a server share."""
+    """Returns the settings of the core that all caches on a server share.
+
+    Args:
+        early_reload, lease, lease_wait, load_timeout: As of `Redis`.
+    """
     if isinstance(early_reload, bool) or not isinstance(early_reload, int | float):
         raise TypeError(f"early_reload must be a number, not {type(early_reload).__name__}")
     if not 0 <= early_reload <= 100:
@@ -40,12 +57,19 @@ def core_settings(*, early_reload: Any, lease: Any, lease_wait: Any, load_timeou
 def space_settings(
     *, defaults: dict[str, Any], has_bus: bool, ttl: Any, local_ttl: Any, stale_while_revalidate: Any, stale_if_error: Any
 ) -> SpaceSettings:
-    """The settings of a cache on a second tier."""
+    """Returns the settings of a cache on a second tier.
+
+    Args:
+        defaults: What `core_settings` returned.
+        has_bus: Whether the server's announcements are subscribed to.
+        ttl, local_ttl: As of `TieredCache`.
+        stale_while_revalidate, stale_if_error: As of `TieredCache`.
+    """
     lasting = nanoseconds("ttl", ttl, NO_END)
     if ttl is None and (stale_while_revalidate is not None or stale_if_error is not None):
-        raise TypeError("stale_while_revalidate and stale_if_error count from the end of the ttl: give a ttl, too")
+        raise TypeError("stale_while_revalidate and stale_if_error need a ttl: they count from the end of the ttl")
     local = min(lasting, nanoseconds("local_ttl", local_ttl, int(WITH_BUS * 1e9)))
-    # A user who wants no bus has said how old values may be.
+    # With bus=None, an explicit local_ttl is the user's bound on the age of values.
     unsynced = local if local_ttl is not None and not has_bus else min(local, int(WITHOUT_BUS * 1e9))
     return SpaceSettings(
         ttl=lasting,
@@ -58,7 +82,10 @@ def space_settings(
 
 
 def lifetime(ttl: Any) -> int:
-    """A time to live that a user gave with a value, in nanoseconds; 0 for `...`, the cache's own.
+    """Returns the ttl of one value in nanoseconds; 0 for `...`, the ttl of the cache.
+
+    Args:
+        ttl: Seconds or a timedelta, None for no expiration, or `...`.
 
     Raises:
         ValueError: It is 0 or less.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("hotset")
 
-# Names of long keys that are remembered, to find the arguments again when one is invalidated.
+# The number of hashed keys whose arguments are recorded, to find them when one is invalidated.
 _MOST_HASHED: Final = 100_000
 _LONGEST_QUICK: Final = 18
 # Ranges of a cluster's slots, each with a generation of its own.
@@ -26,47 +26,77 @@ _GROUPS: Final = 16
 
 
 class Mark(Protocol):
-    """A load in flight of the first tier, led by this caller: `finish` inserts unless the key was changed since it began."""
+    """A load in flight of the first tier, led by this caller.
 
-    def finish(self, value: Any, ttl: Any = None, /) -> None: ...
-    def abandon(self) -> None: ...
+    `finish` inserts unless the load was invalidated.
+    """
+
+    def finish(self, value: Any, ttl: Any = None, /) -> None:
+        """Ends the load with a value."""
+        ...
+
+    def abandon(self) -> None:
+        """Ends the load without a value."""
+        ...
 
 
 class FirstTier(Protocol):
     """The cache of this process in front of the second tier."""
 
     def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Removes what is held for these arguments, however they are spelled; what is being loaded for them is not kept."""
+        """Removes the entry of these arguments, in all spellings, and invalidates its load.
+
+        Args:
+            args: The positional arguments of the call.
+            kwargs: The keyword arguments of the call.
+        """
 
     def mark(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mark:
-        """Begins a load of these arguments, in place of any in flight."""
+        """Begins a load of these arguments, in place of any in flight.
+
+        Args:
+            args: The positional arguments of the call.
+            kwargs: The keyword arguments of the call.
+
+        Returns:
+            The load.
+        """
         ...
 
     def clear(self) -> None:
-        """Removes all entries; what is being loaded is not kept."""
+        """Removes all entries, and invalidates all loads."""
 
     def invalidate_loads(self) -> None:
-        """What is being loaded is not kept, and serves no later caller."""
+        """Invalidates all loads in flight: their results are not stored, nor returned later."""
 
     def set_trust(self, core: Any) -> None:
-        """Has entries found only while the second tier's core trusts them."""
+        """Restricts hits to the time while the second tier's core is trusted.
+
+        Args:
+            core: The core.
+        """
 
     def hits(self) -> int:
-        """Returns how many hits were counted."""
+        """Returns the number of hits."""
         ...
 
     def entries(self) -> list[tuple[tuple[Any, ...], dict[str, Any], Any]]:
-        """Returns what is held: the arguments as the second tier names them, and the value."""
+        """Returns the entries: the arguments as the second tier names them, and the value."""
         ...
 
     def peek(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Returns the value that a caller would be served, MISSING if there is none; counts nothing. May look through all entries."""
+        """Returns the value that a caller would get, or MISSING; counts nothing. Possibly O(n).
+
+        Args:
+            args: The positional arguments of the call.
+            kwargs: The keyword arguments of the call.
+        """
         ...
 
 
 @final
 class SpaceSettings:
-    """What a user said of a cache on a second tier, checked. Times are in nanoseconds."""
+    """The settings of a cache on a second tier, validated. Durations are in nanoseconds."""
 
     __slots__ = ("early_reload", "lease", "lease_wait", "load_timeout", "local_ttl", "stale_if_error", "stale_while_revalidate", "ttl", "unsynced_ttl")
 
@@ -94,13 +124,13 @@ class SpaceSettings:
         self.early_reload = early_reload
 
     def of_core(self) -> dict[str, Any]:
-        """The keyword arguments of `Tier2.namespace`."""
+        """Returns the keyword arguments of `Tier2.namespace`."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 @final
 class Space:
-    """One cache on a second tier."""
+    """One cache on a second tier. For any thread."""
 
     def __init__(
         self, server: "Redis", name: Any, codec: PayloadCodec, settings: SpaceSettings, first: FirstTier, *, typed: bool = False, owner: object = None
@@ -108,11 +138,11 @@ class Space:
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, not {type(name).__name__}")
         if not name:
-            raise ValueError("name must not be empty: it tells this cache's keys from those of others")
+            raise ValueError("name must not be empty: it distinguishes this cache's keys from those of others")
         self.server: Final = server
         self.name: Final = name
         self.owner: Final = owner
-        """What makes the values: equal for caches that may share them."""
+        """The source of the values: equal for caches that may share them."""
         server.claim(self)
         self.codec: Final = codec
         self.settings: Final = settings
@@ -128,23 +158,27 @@ class Space:
         self._hashed: dict[bytes, str] = {}
         self._has_forgotten = False
         self.not_encodable = 0
-        """How many values stayed in the first tier, since the codec refused them or they were too large."""
+        """The number of values that stayed in the first tier: not encodable, or too large."""
         self.verified = 0
-        """How many entries were compared with the server's values."""
+        """The number of entries that were compared with the server's values."""
         self.inconsistent = 0
-        """How many of these were served although the server had another value."""
+        """The number of these that were returned although the server had another value."""
 
     def note_not_encodable(self, reason: Exception) -> None:
-        """Counts a value that stays in the first tier; logs the first one."""
+        """Counts a value that stays in the first tier, and logs the first one.
+
+        Args:
+            reason: The error of the codec.
+        """
         self.not_encodable += 1
         if self.not_encodable == 1:
             _log.warning("second tier: a value of %r stays in this process: %s", self.name, reason)
 
     def note_inconsistent(self) -> None:
-        """Counts an entry that is served although the server has another value."""
+        """Counts an entry that is returned although the server has another value."""
         self.inconsistent += 1
 
-    # --- The process's part.
+    # --- The state of this process.
 
     def native(self) -> "tuple[Session, Any]":
         """Returns this process's session, and the core's `Namespace` in it."""
@@ -158,7 +192,8 @@ class Space:
                 return native
             namespace = session.core.namespace(**self.settings.of_core())
             if native is not None:
-                # What was held before may be out of date: nothing has told this process what was invalidated in between.
+                # Entries of the previous session may be out of date: no announcement has arrived in
+                # between.
                 self.first.clear()
             sync_clock(now())
             self.first.set_trust(session.core)
@@ -170,23 +205,36 @@ class Space:
         return native
 
     def siblings(self) -> "list[Space]":
-        """Returns the caches of this process that have the same keys on the same second tier: this one, at least."""
+        """Returns the caches of this process with the same keys on the same second tier.
+
+        The cache itself is one of them.
+        """
         native = self._native
         found = [] if native is None else native[0].spaces_of(self._stem)
         return found or [self]
 
     def after_fork(self) -> None:
-        """Empties the first tier of a child: the parent's bus does not tell it what changes."""
+        """Clears the first tier of a child: the parent's bus does not notify it of changes."""
         self._lock = threading.RLock()
         self.first.clear()
 
     def generation_keys(self, session: "Session") -> list[bytes]:
-        """Returns the keys of this cache's generations: one, or in a cluster one for each range of slots, which is in the range."""
+        """Returns the keys of this cache's generations.
+
+        One, or in a cluster one per range of slots, whose slot is in that range.
+
+        Args:
+            session: The session of this process.
+        """
         tags = [tag_of(slot) for slot in range(0, SLOTS, SLOTS // _GROUPS)] if session.is_cluster else [b""]
         return [b"%b:g%b:%b" % (session.prefix, tag, self.quoted_name) for tag in tags]
 
     def stats(self, first: dict[str, Any]) -> dict[str, Any]:
-        """Returns what was counted: of the first tier (given), of the second, and of the server."""
+        """Returns the counters of the first tier (given), of the second tier, and of the server.
+
+        Args:
+            first: The counters of the first tier.
+        """
         session, namespace = self.native()
         own = {"not_encodable": self.not_encodable, "verified": self.verified, "inconsistent": self.inconsistent}
         return {"tier1": first, "tier2": {**namespace.stats(), **own}, "server": session.stats()}
@@ -194,7 +242,11 @@ class Space:
     # --- Keys.
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bytes | None]:
-        """Returns the key of arguments; and their text where the key has but a hash of it.
+        """Returns the key of arguments; and their text, if the key has only a hash of it.
+
+        Args:
+            args: The positional arguments of the call.
+            kwargs: The keyword arguments of the call.
 
         Raises:
             TypeError: They cannot be a key.
@@ -212,7 +264,11 @@ class Space:
         return self._stem + name, text.encode()
 
     def names_of(self, keys: Sequence[Any]) -> list[tuple[bytes, bytes | None]]:
-        """As `key_of` for each of these, which are single arguments."""
+        """Returns `key_of` for each of these keys, which are single arguments.
+
+        Args:
+            keys: The keys.
+        """
         stem = self._stem
         longest = LONGEST - len(stem) - 4
         return [
@@ -223,14 +279,23 @@ class Space:
         ]
 
     def counter_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """Returns the key of a counter."""
+        """Returns the key of a counter.
+
+        Args:
+            args: The positional arguments of the call.
+            kwargs: The keyword arguments of the call.
+        """
         text = text_of(args, kwargs, typed=self._typed)
         if len(text) > LONGEST:
             return self._counter_stem + hashed(text)
         return self._counter_stem + text.encode()
 
     def changed(self, text: bytes) -> None:
-        """Applies an invalidation that arrived by key; `text` is the key's part behind the cache's name."""
+        """Applies an invalidation that arrived by key.
+
+        Args:
+            text: The key's part after the cache's name.
+        """
         try:
             if text[:1] == b"#":
                 known = self._hashed.get(text)
@@ -240,15 +305,15 @@ class Space:
                     return
                 args, kwargs = arguments_of(known)
             else:
-                args, kwargs = _quickly(text) or arguments_of(text.decode("ascii"))
+                args, kwargs = _parse_simple(text) or arguments_of(text.decode("ascii"))
         except (KeyTextError, UnicodeDecodeError):
-            # Not an entry's key: another program's, or what the core keeps beside an entry.
+            # Not an entry's key: one of another program, or of the core beside an entry.
             return
         self.first.invalidate(args, kwargs)
 
 
-def _quickly(text: bytes) -> Arguments | None:
-    """The arguments of the simplest texts: a number, or a word."""
+def _parse_simple(text: bytes) -> Arguments | None:
+    """Returns the arguments of the simplest texts: a number, or a word."""
     if text[-1:] == b"]":
         inner = text[1:-1]
         if inner.isdigit() and len(inner) < _LONGEST_QUICK:

@@ -1,4 +1,4 @@
-"""Connections for threads: one request at a time on each, and a stack of idle ones for each node."""
+"""Connections for threads: one request at a time on each, and a stack of idle ones per node."""
 
 import _socket
 import select
@@ -15,9 +15,9 @@ from hotset.tier2._errors import Failed
 from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, bulk_strings, quick_reply
 
 _CHUNK: Final = 1 << 16
-# An idle connection is looked at before it is used again after this many seconds: the server may have closed it.
+# Seconds after which an idle connection is checked before use: the server may have closed it.
 _FRESH: Final = 1.0
-# Idle connections that a node keeps at most.
+# The greatest number of idle connections of a node.
 _IDLE: Final = 64
 
 
@@ -30,8 +30,8 @@ def _timeval(seconds: float) -> bytes:
 class Connection:
     """A connection to one server, for one thread at a time.
 
-    Any exception between the first byte sent and the last byte received closes it, since the rest of the reply would be taken for that of
-    the next request.
+    Any exception between the first byte sent and the last byte received closes it: the rest of the
+    reply would be taken for that of the next request.
     """
 
     __slots__ = ("_by_option", "_parser", "_socket", "_timeout", "address", "epoch", "greeting", "is_closed", "used_at")
@@ -44,17 +44,18 @@ class Connection:
         self._timeout = timeout
         self.address = address
         self.epoch = 0
-        """That of the server when it was connected; 0: not known yet."""
+        """The epoch of the server when it was connected; 0: not known yet."""
         self.is_closed = False
         self.used_at = monotonic()
-        # With a timeout of Python's own, each call is preceded by a poll; the kernel's is free. (Sockets that are not the system's own,
-        # as gevent's and those of TLS, have no other.)
+        # With Python's own timeout, a poll precedes each call; the kernel's is free. (Sockets of
+        # gevent and of TLS have only Python's.)
         self._by_option = type(connected) is socket.socket and _socket.socket in socket.socket.__mro__
         if self._by_option:
             connected.setblocking(True)
             self._set_timeout(timeout)
 
     def fileno(self) -> int:
+        """Returns the file descriptor, for `poll`."""
         return self._socket.fileno()
 
     def _set_timeout(self, seconds: float) -> None:
@@ -63,7 +64,16 @@ class Connection:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
     def get(self, packed: bytes) -> Any:
-        """Returns the reply to one command. The fast path of `exchange` for replies that arrive in one piece."""
+        """Returns the reply to one command.
+
+        The fast path of `exchange` for replies that arrive in one piece.
+
+        Args:
+            packed: The encoded commands.
+
+        Raises:
+            Failed: There was no whole reply within the timeout. The connection is closed.
+        """
         if not self._by_option:
             return self.exchange(packed, 1)[0]
         connected = self._socket
@@ -72,7 +82,7 @@ class Connection:
                 data = connected.recv(_CHUNK)
                 if not data:
                     raise ConnectionResetError("server closed the connection")
-                # A whole bulk string, and nothing else.
+                # One whole bulk string, and nothing else.
                 if data[:1] == b"$":
                     end = data.find(b"\r\n", 1, 16)
                     if end > 0:
@@ -88,19 +98,24 @@ class Connection:
             if failed is None:
                 raise
             raise failed from error
-        # (A socket's buffer that takes less than a GET belongs to a server that does not read.)
+        # If the socket's buffer takes less than a GET, the server does not read.
         self.close()
         raise Failed("timeout", f"{self._where}: no whole command sent in time", sent=True)
 
     def exchange(self, packed: bytes, count: int, timeout: float | None = None) -> list[Any]:
         """Sends commands and returns their `count` replies.
 
+        Args:
+            packed: The encoded commands.
+            count: The number of replies.
+            timeout: Seconds; None for the timeout of the connection.
+
         Raises:
             Failed: There was no whole reply within the timeout. The connection is closed.
         """
         deadline = monotonic() + (self._timeout if timeout is None else timeout)
         sent = False
-        # (The socket's own timeout is right for the first call each way.)
+        # The socket's own timeout is right for the first call in each direction.
         is_limited = timeout is not None or not self._by_option
         try:
             if is_limited:
@@ -166,7 +181,7 @@ class Connection:
                 raise ConnectionResetError("server closed the connection")
 
     def _broken(self, error: BaseException, *, sent: bool) -> Failed | None:
-        """Closes the connection; returns what its failure means, None if it is not the connection's own."""
+        """Closes the connection; returns the failure, None if the connection did not cause it."""
         self.close()
         if isinstance(error, BlockingIOError | TimeoutError):
             return Failed("timeout", f"{self._where}: no whole reply in time", sent=sent)
@@ -181,7 +196,7 @@ class Connection:
         return f"{self.address[0]}:{self.address[1]}" if self.address[1] else self.address[0]
 
     def is_usable(self) -> bool:
-        """Whether nothing has arrived since the last reply: the end of the connection, above all."""
+        """Returns whether the connection is open and nothing has arrived since the last reply."""
         if self.is_closed:
             return False
         if monotonic() - self.used_at < _FRESH:
@@ -191,6 +206,7 @@ class Connection:
         return not poll.poll(0)
 
     def close(self) -> None:
+        """Closes the connection."""
         if not self.is_closed:
             self.is_closed = True
             self._socket.close()
@@ -224,7 +240,11 @@ class Node:
             connection.close()
 
     def connect(self) -> Connection:
-        """Returns a new connection, whose server has said what it is."""
+        """Returns a new connection, on which the server has reported its identity.
+
+        Raises:
+            Failed: The server cannot be reached.
+        """
         address = self._locate(self.address)
         connected = connect(self._settings(), address, self._timeout, self._connect_timeout)
         connection = Connection(connected, address, self._timeout)
@@ -241,7 +261,11 @@ class Node:
         return connection
 
     def release(self, connection: Connection) -> None:
-        """Takes a connection back, whose last reply was whole."""
+        """Takes back a connection whose last reply was whole.
+
+        Args:
+            connection: The connection.
+        """
         if connection.is_closed:
             return
         if len(self._idle) >= _IDLE:

@@ -1,4 +1,5 @@
-"""`Redis(verify=..)`: compares entries of the first tier with the server, so that incoherence is counted instead of unnoticed."""
+"""`Redis(verify=..)`: compares entries of the first tier with the server, and counts differences.
+"""
 
 import logging
 import random
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("hotset")
 
 _INTERVAL: Final = 1.0
-# A round takes at most this share of the time. (It lists the entries of a cache.)
+# The greatest share of the time that a round takes. (It lists the entries of a cache.)
 _SHARE_OF_TIME: Final = 0.01
 _MOST_PER_ROUND: Final = 100
-# Longer than an announcement may be late without being noticed (guarantee G5).
+# Longer than an announcement may be delayed without being detected (guarantee G5).
 _SETTLING: Final = 3.0
 
 
@@ -47,7 +48,8 @@ class Verifier:
         self._session = session
         self._share = share
         self._stopping = threading.Event()
-        # By cache: the hits of the first tier that were counted, and the part of a comparison that is due.
+        # By cache: the counted hits of the first tier, and the fraction of a comparison that is
+        # due.
         self._seen: weakref.WeakKeyDictionary[Space, tuple[int, float]] = weakref.WeakKeyDictionary()
         self._thread = threading.Thread(target=self._run, name="hotset-tier2-verify", daemon=True)
 
@@ -56,7 +58,7 @@ class Verifier:
         try:
             self._thread.start()
         except RuntimeError:
-            _log.warning("second tier: there is no thread that verifies", exc_info=True)
+            _log.warning("second tier: failed to start the thread that verifies", exc_info=True)
 
     def stop(self) -> None:
         """Has the thread end soon."""
@@ -69,8 +71,8 @@ class Verifier:
             try:
                 self._round()
             except Exception:
-                # (A codec's, say.)
-                _log.exception("second tier: verifying failed, and begins anew")
+                # For example, the codec raises.
+                _log.exception("second tier: verifying failed, and starts again")
             pause = max(_INTERVAL, (time.thread_time() - begun) / _SHARE_OF_TIME)
 
     def _round(self) -> None:
@@ -89,7 +91,7 @@ class Verifier:
                 self._session.event("inconsistent", cache=space.name, key=key)
 
     def _due(self, space: "Space") -> int:
-        """How many entries to compare, for the hits since the last round."""
+        """Returns how many entries to compare, for the hits since the last round."""
         hits = space.first.hits()
         before, rest = self._seen.get(space, (hits, 0.0))
         due = rest + self._share * max(0, hits - before)
@@ -106,7 +108,7 @@ class Verifier:
             if self._stopping.is_set():
                 break
             theirs = self._on_server(space, args, kwargs)
-            # (What the server does not have may be a value that it did not take, or has evicted.)
+            # A value that the server lacks may not have been accepted, or was evicted.
             if theirs is not MISSING:
                 space.verified += 1
                 if not _are_equal(space, mine, theirs):
@@ -114,7 +116,8 @@ class Verifier:
         return suspects
 
     def _is_inconsistent(self, suspect: _Suspect) -> bool:
-        """Whether an entry that differed is still served, and the server's value is still another one."""
+        """Returns whether an entry that differed, and the server's other value, are still the same.
+        """
         space = suspect.space
         if not self._hears_all() or space.first.peek(suspect.args, suspect.kwargs) is not suspect.mine:
             return False
@@ -122,7 +125,7 @@ class Verifier:
         return theirs is not MISSING and _are_equal(space, theirs, suspect.theirs) and self._hears_all()
 
     def _hears_all(self) -> bool:
-        """Whether all servers announce changes. (Where one does not, `local_ttl` is what is promised.)"""
+        """Returns whether all servers announce changes; without that, `local_ttl` is the bound."""
         nodes: dict[int, dict[str, Any]] = self._session.core.stats(now())["nodes"]
         return bool(nodes) and all(node["bus"] == "armed" or node["link"] == "idle" for node in nodes.values())
 
@@ -132,7 +135,7 @@ class Verifier:
 
 
 def _are_equal(space: "Space", one: Any, other: Any) -> bool:
-    """Whether two values are written alike, or equal."""
+    """Returns whether two values have the same encoding, or are equal."""
     if space.codec.encode(one) == space.codec.encode(other):
         return True
     try:

@@ -9,10 +9,10 @@ Wake = Callable[[], object]
 
 @final
 class Waiters:
-    """By key, what wakes the callers that wait for another process's load. For any thread."""
+    """By key, the callbacks of callers that wait for another process's load. For any thread."""
 
     def __init__(self) -> None:
-        # (A signal's handler, or a destructor, may use a cache in the middle of this.)
+        # Reentrant: a signal handler, or a destructor, may use a cache while the lock is held.
         self._lock = threading.RLock()
         self._by_key: dict[bytes, set[Wake]] = {}
 
@@ -22,12 +22,22 @@ class Waiters:
         return bool(self._by_key)
 
     def add(self, key: bytes, wake: Wake) -> None:
-        """Has `wake` called whenever the key changes, until it is removed."""
+        """Has `wake` called whenever the key changes, until it is removed.
+
+        Args:
+            key: The key.
+            wake: The function, called without the lock.
+        """
         with self._lock:
             self._by_key.setdefault(key, set()).add(wake)
 
     def remove(self, key: bytes, wake: Wake) -> None:
-        """Undoes `add`."""
+        """Undoes `add`.
+
+        Args:
+            key: The key.
+            wake: The function.
+        """
         with self._lock:
             found = self._by_key.get(key)
             if found is not None:
@@ -36,7 +46,11 @@ class Waiters:
                     del self._by_key[key]
 
     def wake(self, key: bytes) -> None:
-        """Wakes the callers that wait for the key."""
+        """Wakes the callers that wait for the key.
+
+        Args:
+            key: The key.
+        """
         if not self._by_key:
             return
         with self._lock:

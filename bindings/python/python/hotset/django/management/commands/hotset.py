@@ -1,4 +1,4 @@
-"""`manage.py hotset`: statistics, hottest keys and clearing of hotset's caches."""
+"""`manage.py hotset`: statistics and hottest keys of hotset's caches, and clearing them."""
 
 import os
 from argparse import ArgumentParser
@@ -17,18 +17,33 @@ class Command(BaseCommand):
 
     help = (
         "Statistics and hottest keys of hotset's caches, and clearing them. Statistics and keys are those of the process that runs this: call "
-        "it by call_command() in the process that you ask about. `clear` of a TieredCache clears it in all processes; of a HotsetCache, in the "
+        "it by call_command() in the process in question. `clear` of a TieredCache clears it in all processes; of a HotsetCache, in the "
         "process that runs this."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Adds what the command line may have."""
+        """Adds the arguments of the command line.
+
+        Args:
+            parser: The parser.
+        """
         parser.add_argument("action", choices=("stats", "top", "clear"), help="what to do")
         parser.add_argument("aliases", nargs="*", metavar="ALIAS", help="of CACHES (all of hotset's)")
         parser.add_argument("--limit", type=int, default=10, help="how many keys `top` shows (10)")
 
     def handle(self, *args: Any, action: str, aliases: list[str], limit: int, **options: Any) -> None:
-        """Runs the command."""
+        """Runs the command.
+
+        Args:
+            *args: Ignored.
+            action: "stats", "top" or "clear".
+            aliases: Aliases of CACHES; none for all of hotset's.
+            limit: The greatest number of keys for "top".
+            **options: Ignored.
+
+        Raises:
+            CommandError: An alias is not one of hotset's, or the server did not confirm `clear`.
+        """
         known = hotset_aliases()
         unknown = [alias for alias in aliases if alias not in known]
         if unknown:

@@ -1,4 +1,4 @@
-"""Every way out of a load ends it: whoever waits, or comes later, does not wait for ever."""
+"""Every exit from a load ends it: current and later waiters do not wait forever."""
 
 import asyncio
 import gc
@@ -57,7 +57,7 @@ async def result():
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("error", [OSError("mine"), KeyboardInterrupt(), SystemExit(3)], ids=["OSError", "KeyboardInterrupt", "SystemExit"])
 @pytest.mark.parametrize("setting", ["timer", "key", "weigher"])
-def test_async_load_whose_end_raises_ends(setting, error):
+def test_async_load_ends_if_its_completion_raises(setting, error):
     raising = Raising(1, error)
     settings = {"ttl": 10} if setting == "timer" else {"max_weight": 10} if setting == "weigher" else {}
     function = hotset.cached(**settings, **{setting: raising})(result)
@@ -71,7 +71,7 @@ def test_async_load_whose_end_raises_ends(setting, error):
     loop.close()
 
 
-def test_aget_or_load_whose_timer_raises_ends():
+def test_aget_or_load_ends_if_the_timer_raises():
     timer = Raising(1, OSError("clock"))
     cache = hotset.Cache(10, ttl=10, timer=timer)
     timer.calls = 0
@@ -88,7 +88,7 @@ def test_aget_or_load_whose_timer_raises_ends():
 
 
 @pytest.mark.parametrize("key", [Key(hashes=2), Key(hashes=3), Key(equals=1), Key(equals=2)], ids=["hash", "hash later", "eq", "eq later"])
-def test_async_load_whose_argument_raises_ends(key):
+def test_async_load_ends_if_its_argument_raises(key):
     @hotset.cached
     async def function(key):
         return 5
@@ -105,7 +105,7 @@ def test_async_load_whose_argument_raises_ends(key):
     asyncio.run(main())
 
 
-def test_waiters_of_an_async_load_whose_end_raises_get_the_error():
+def test_waiters_get_the_error_of_a_failed_completion():
     go = asyncio.Event()
     function_weighs = Raising(1, OSError("weigher"))
     function_weighs.calls = 1
@@ -126,7 +126,7 @@ def test_waiters_of_an_async_load_whose_end_raises_get_the_error():
     asyncio.run(main())
 
 
-def test_key_that_the_load_changes_is_not_kept():
+def test_key_changed_by_its_load_is_not_cached():
     @hotset.cached(key=lambda request: request["id"])
     async def function(request):
         request["id"] += 1
@@ -140,7 +140,7 @@ def test_key_that_the_load_changes_is_not_kept():
     asyncio.run(main())
 
 
-def test_numbers_that_are_equal_stay_apart_in_async_functions():
+def test_equal_numbers_stay_distinct_in_async_functions():
     @hotset.cached
     async def function(x):
         return type(x)
@@ -169,7 +169,7 @@ def test_function_that_cancels_its_own_task_ends():
     asyncio.run(main())
 
 
-def test_waiters_of_a_function_that_cancels_its_own_task_end():
+def test_waiters_of_a_self_cancelling_function_end():
     calls = []
 
     @hotset.cached
@@ -248,7 +248,7 @@ def test_task_does_not_wait_for_a_loop_that_runs_no_more(close):
     dispose(*left)
 
 
-def test_load_of_a_loop_that_had_stopped_gives_its_caller_the_value():
+def test_load_of_a_resumed_loop_returns_its_value():
     cache, go = hotset.Cache(10), asyncio.Event()
 
     async def load(key):
@@ -290,7 +290,7 @@ def test_blocking_the_loop_that_loads_is_an_error():
     asyncio.run(main())
 
 
-def test_thread_and_loop_that_would_wait_for_each_other_are_an_error():
+def test_deadlock_of_thread_and_loop_is_an_error():
     cache = hotset.Cache(10)
     leading, met = threading.Event(), []
 
@@ -316,7 +316,8 @@ def test_thread_and_loop_that_would_wait_for_each_other_are_an_error():
         try:
             return cache.get_or_load("task's", lambda key: "own")
         except RuntimeError as error:
-            # (Without the GIL, it may be the second to wait: it is counted as a waiter before it is one.)
+            # (Without the GIL, it may be the second to wait: it is counted as a waiter before it is
+            # one.)
             met.append(error)
             return "refused"
 
@@ -328,7 +329,7 @@ def test_thread_and_loop_that_would_wait_for_each_other_are_an_error():
     assert len(met) <= 1
 
 
-def test_reload_that_is_cancelled_is_awaited_by_the_next_caller(clock):
+def test_next_caller_awaits_a_cancelled_reload(clock):
     begun, ended = [], []
 
     @hotset.cached(ttl=10, stale_while_revalidate=10**6, timer=clock)
@@ -348,7 +349,7 @@ def test_reload_that_is_cancelled_is_awaited_by_the_next_caller(clock):
     assert len(begun) == 11 and len(ended) == 6
 
 
-def test_reload_of_a_loop_that_was_closed_over_it_is_done_by_the_next_caller(clock):
+def test_next_caller_repeats_a_closed_loops_reload(clock):
     @hotset.cached(ttl=10, stale_while_revalidate=10**6, timer=clock)
     async def function(x):
         await asyncio.sleep(0)
@@ -363,7 +364,7 @@ def test_reload_of_a_loop_that_was_closed_over_it_is_done_by_the_next_caller(clo
     gc.collect()
 
 
-def test_reload_goes_on_in_a_loop_that_runs_again(clock):
+def test_reload_continues_in_a_restarted_loop(clock):
     @hotset.cached(ttl=10, stale_while_revalidate=10**6, timer=clock)
     async def function(x):
         await asyncio.sleep(0)

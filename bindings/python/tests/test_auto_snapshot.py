@@ -1,4 +1,4 @@
-"""`cached(snapshot=...)`, `cache_save` and `cache_load`: functions whose results outlive the process."""
+"""`cached(snapshot=...)`, `cache_save` and `cache_load`: results that outlive the process."""
 
 import asyncio
 import gc
@@ -11,7 +11,7 @@ import weakref
 import pytest
 
 import hotset
-from hotset import _keep
+from hotset import _auto_snapshot
 
 
 @pytest.fixture
@@ -23,11 +23,11 @@ def path(tmp_path):
 def forget():
     """No function of one test is saved when another's ends, or when pytest exits."""
     yield
-    _keep._keepers.clear()
+    _auto_snapshot._auto_snapshotters.clear()
 
 
 def run(program, *args, status=0):
-    """What a process of its own prints: what it says on stderr is after that."""
+    """Returns the output of a process of its own, stdout before stderr."""
     program = "import sys, os, hotset\npath = sys.argv[1]\n" + program
     done = subprocess.run([sys.executable, "-c", program, *map(str, args)], capture_output=True, text=True)
     assert done.returncode == status, done.stdout + done.stderr
@@ -58,7 +58,7 @@ def test_how_a_process_ends(path, end, status):
     assert path.exists() == (status in (1, 3))
 
 
-def test_what_was_invalidated_does_not_come_back(path):
+def test_invalidated_value_is_not_restored(path):
     run(SQUARE + "square(1), square(2)", path)
     run(SQUARE + "square.cache_invalidate(1)", path)
     assert run(SQUARE + "square(1), square(2); print(calls)", path)[0] == ["[1]"]
@@ -76,7 +76,7 @@ def test_arguments_of_every_shape(path):
 
     calls = [((), {}), ((1,), {}), ((1.0,), {}), (((),), {}), (((1, 2),), {}), ((1, 2), {}), (("a", b"b"), {"c": None}), ((), {"d": 1, "c": (2,)})]
     for typed in (False, True):
-        _keep._keepers.clear()
+        _auto_snapshot._auto_snapshotters.clear()
         function = make(typed=typed)
         for args, kwargs in calls:
             function(*args, **kwargs)
@@ -93,7 +93,7 @@ def test_arguments_of_every_shape(path):
         path.unlink()
 
 
-def test_results_are_told_to_listeners_as_others_are(path):
+def test_listener_is_notified_of_results_with_cycles(path):
     told = []
     function = hotset.cached(on_removal=lambda *told_of: told.append(told_of))(lambda *args, **kwargs: 1)
     function(1, (2,), a=3)
@@ -130,7 +130,7 @@ def test_arguments_that_only_pickle_can_write(path):
     assert pickled.cache_load(path) == 2 and pickled.cache_contains(range(3))
 
 
-def test_codecs_and_schemas_are_told_apart(path):
+def test_codec_and_schema_must_match(path):
     def make(name="function", **settings):
         def function(x):
             return b"%d" % x
@@ -142,7 +142,7 @@ def test_codecs_and_schemas_are_told_apart(path):
     function(1)
     function.cache_save(path)
     for other in (make(), make(codec="bytes"), make(codec="bytes", schema=2), make(codec="pickle", schema=1), make("other", codec="bytes", schema=1)):
-        with pytest.raises(hotset.SnapshotError, match="another codec than .*, with another schema, or by another function") as raised:
+        with pytest.raises(hotset.SnapshotError, match="another codec than .*, another schema, or by another function") as raised:
             other.cache_load(path)
         assert raised.value.reason == "schema"
     assert make(codec="bytes", schema=1).cache_load(path) == 1
@@ -193,8 +193,8 @@ def test_failures_and_stale_values(path, clock):
     assert function(2) == [2, 1011]
 
 
-def test_methods_have_none(path):
-    with pytest.raises(TypeError, match="cache a function that the method calls"):
+def test_methods_have_no_snapshot(path):
+    with pytest.raises(TypeError, match="cache a function that"):
 
         class A:
             @hotset.cached(snapshot=path)
@@ -208,11 +208,11 @@ def test_methods_have_none(path):
             method = hotset.cached(snapshot=path)(lambda this: 1)
 
     error = raised.value.__cause__ if isinstance(raised.value, RuntimeError) else raised.value
-    assert "cache a function that the method calls" in str(error)
+    assert "cache a function that it calls" in str(error)
     for decorate in (property, classmethod):
-        with pytest.raises(TypeError, match="a snapshot cannot keep"):
+        with pytest.raises(TypeError, match="snapshot is not possible"):
             hotset.cached(snapshot=path)(decorate(lambda this: 1))
-    with pytest.raises(TypeError, match="cache a function that the method calls"):
+    with pytest.raises(TypeError, match="cache a function that"):
         hotset.cached(snapshot=path, method=True)(lambda this: 1)
 
     class C:
@@ -227,7 +227,7 @@ def test_methods_have_none(path):
 
     C().method()
     for call in (C.method.cache_save, C().method.cache_load):
-        with pytest.raises(TypeError, match="cache a function that the method calls"):
+        with pytest.raises(TypeError, match="cache a function that"):
             call(path)
     assert C.static(3) == 3 and C.static.cache_save() == 1
 
@@ -256,7 +256,7 @@ def test_parameters(path):
     assert function.cache_save() == 1
 
 
-def test_a_path_is_meant_where_it_was_named(tmp_path):
+def test_relative_path_is_resolved_immediately(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     program = "os.chdir(path); path = 'file'" + SQUARE + "square(1); os.chdir('elsewhere')"
     run(program, tmp_path)
@@ -272,7 +272,7 @@ def test_two_functions_share_no_file(path):
         return hotset.cached(snapshot=path)(function)
 
     first = make("first")
-    with pytest.raises(ValueError, match="snapshot of a function already, first: give this one, second, its own"):
+    with pytest.raises(ValueError, match="already the snapshot of first: give second a path of its own"):
         make("second")
     del first
     gc.collect()
@@ -280,20 +280,20 @@ def test_two_functions_share_no_file(path):
     # The same function anew, as in a notebook: that is the one, and saved.
     again = make("second")
     second(1), again(2), again(3)
-    _keep._save_all()
+    _auto_snapshot._save_all()
     again.cache_clear()
     assert again.cache_load() == 2
-    # Of these nobody can tell whether they are the same.
+    # Whether these are the same function cannot be decided.
     for name in ("<lambda>", "make.<locals>.function"):
         path.unlink(missing_ok=True)
-        _keep._keepers.clear()
+        _auto_snapshot._auto_snapshotters.clear()
         one = make(name)
         with pytest.raises(ValueError, match="already"):
             make(name)
         del one
 
 
-def test_one_that_cannot_be_saved_keeps_no_other_from_it(tmp_path):
+def test_failed_save_at_exit_does_not_stop_others(tmp_path):
     program = """
 a = hotset.cached(snapshot=os.path.join(path, "absent", "file"))(lambda x: x)
 b = hotset.cached(snapshot=os.path.join(path, "b"))(lambda x: x)
@@ -314,13 +314,13 @@ def test_a_callable_without_a_name(path):
     assert printed == ["True"] and not told
 
 
-def test_a_damaged_snapshot_is_told_and_replaced(path):
+def test_corrupt_snapshot_warns_and_is_replaced(path):
     run(SQUARE + "square(1)", path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
     printed, told = run(SQUARE + "square(1); print(calls)", path)
     assert printed == ["[1]"]
-    assert "SnapshotWarning: square begins without its snapshot, and the next save takes its place" in told
+    assert "SnapshotWarning: square starts without its snapshot, and the next save replaces it" in told
     assert "<string>:5" in told, "the warning is of where the function is decorated"
     assert run(SQUARE + "square(1); print(calls)", path) == (["[]"], "")
 
@@ -330,12 +330,12 @@ def test_a_file_that_is_no_snapshot_is_not_replaced(path):
     printed, told = run(SQUARE + "square(1); print(calls)", path)
     assert "it will not be replaced" in told and "the file is not a snapshot" in told
     assert path.read_text() == "my only copy\n"
-    # But who says so may have it.
+    # An explicit `cache_save()` replaces it.
     run(SQUARE + "square(1); square.cache_save(); square(2)", path)
     assert run(SQUARE + "square(1); square(2); print(calls)", path) == (["[]"], "")
 
 
-def test_what_cannot_be_saved_at_exit_is_told(path):
+def test_failed_save_at_exit_warns(path):
     program = SQUARE.replace("n * n", "object()") + "square(1)"
     told = run(program, path)[1]
     assert "SnapshotWarning: the snapshot of square was not saved" in told and "none of 1 entries" in told
@@ -374,7 +374,7 @@ def test_forks(path, before, ends, after, kept):
     assert set(map(int, printed)) == kept
 
 
-def test_a_child_that_did_nothing_leaves_it_to_its_parent(path):
+def test_idle_child_does_not_overwrite_the_snapshot(path):
     told, tell = "told, tell = os.pipe()", "os.write(tell, b'.')"
     program = FORKED.replace("square(2), square(3)", "os.read(told, 1)").replace("os.waitpid", f"square(2), square.cache_save(), {tell}\nos.waitpid")
     run(program.format(before=told, ends="sys.exit()", after=""), path)
@@ -382,7 +382,7 @@ def test_a_child_that_did_nothing_leaves_it_to_its_parent(path):
     assert set(map(int, printed)) == {1, 2}
 
 
-def test_a_function_is_not_kept_alive(path):
+def test_function_is_not_kept_alive(path):
     def function(x):
         return x
 
@@ -392,12 +392,12 @@ def test_a_function_is_not_kept_alive(path):
     del cached, function
     gc.collect()
     assert reference() is None
-    assert len(_keep._keepers) == 0
-    _keep._save_all()
+    assert len(_auto_snapshot._auto_snapshotters) == 0
+    _auto_snapshot._save_all()
     assert not path.exists()
 
 
-def test_a_mere_warning_is_an_error_where_that_is_wished(path):
+def test_warning_raises_where_warnings_are_errors(path):
     path.write_bytes(b"nothing of the kind")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

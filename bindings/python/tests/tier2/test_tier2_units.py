@@ -1,4 +1,4 @@
-"""The parts of the second tier that need no server: replies, keys, payloads, settings of clients."""
+"""Units of the second tier that need no server: replies, keys, payloads, settings of clients."""
 
 import datetime
 import enum
@@ -71,7 +71,7 @@ def test_errors_are_returned():
     assert isinstance(blob, ServerError) and str(blob) == "ERR wrong"
 
 
-def test_pushes_are_told_apart():
+def test_pushes_are_distinguished_from_replies():
     [push] = parse_all([b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"])
     assert isinstance(push, Push) and push == [b"invalidate", [b"k"]]
 
@@ -80,7 +80,7 @@ def test_pushes_are_told_apart():
     "raw",
     [b"HTTP/1.1 400\r\n", b"$abc\r\n", b"$-2\r\n", b"$99999999999\r\n", b"*99999999\r\n", b":x\r\n", b",x\r\n", b"*1\r\n" * 40, b"+" + b"x" * 70_000],
 )
-def test_what_is_no_reply_is_an_error(raw):
+def test_malformed_reply_is_an_error(raw):
     parser = Parser()
     parser.feed(raw)
     with pytest.raises(ProtocolError):
@@ -223,14 +223,14 @@ def round_trip(codec, value, key=b"k", full_key=None):
 
 @pytest.mark.parametrize("settings", [{}, {"compress_over": 10}, {"sign": b"s" * 32}, {"sign": b"s" * 32, "compress_over": 10}])
 @pytest.mark.parametrize("full_key", [None, b"full key" * 100])
-def test_payloads_come_back(settings, full_key):
+def test_payloads_round_trip(settings, full_key):
     codec = PayloadCodec(**settings)
     for value in ("x" * 1000, None, {"a": [1, 2.5, UUID(int=5)]}):
         assert round_trip(codec, value, full_key=full_key)[2] == value
 
 
 @pytest.mark.parametrize("settings", [{}, {"compress_over": 10}, {"sign": b"s" * 32, "compress_over": 10}])
-def test_changed_payloads_are_refused_or_decoded_to_something(settings):
+def test_changed_payloads_are_refused_or_decoded(settings):
     codec = PayloadCodec(**settings)
     flags, data, _ = round_trip(codec, {"a": "x" * 50, "b": [1, 2, 3]}, full_key=b"full")
     chance = random.Random(5)
@@ -274,7 +274,7 @@ def test_compressed_payload_does_not_grow_without_bound():
         codec.open(b"k", None, COMPRESSED, codec.number, (1 << 31).to_bytes(4, "big") + b"x")
 
 
-def test_values_that_cannot_be_encoded_are_told():
+def test_unencodable_values_are_logged():
     for codec, value in [(PayloadCodec(), object()), (PayloadCodec("bytes"), "text"), (PayloadCodec("json"), {1: 2}), (PayloadCodec(max_value=10), "x" * 50)]:
         with pytest.raises(NotEncodable):
             codec.encode(value)
@@ -299,13 +299,13 @@ def test_own_codec():
 # --- What servers say.
 
 
-def test_greeting_of_a_server_that_says_little():
+def test_greeting_of_a_restricted_server():
     refused = ServerError("NOPERM no")
     greeting = greeting_of([refused, refused, refused, refused, refused], 1, 2)
     assert greeting.connection_id is None and greeting.version == () and not greeting.can_kill and greeting.server_ms == 0
 
 
-def test_greeting_of_a_loading_server_or_a_replica_is_a_failure():
+def test_greeting_of_a_loading_server_or_replica_fails():
     with pytest.raises(Failed, match="LOADING"):
         greeting_of([ServerError("LOADING dataset")] * 5, 1, 2)
     with pytest.raises(Failed, match="replica"):
@@ -313,10 +313,10 @@ def test_greeting_of_a_loading_server_or_a_replica_is_a_failure():
 
 
 @pytest.mark.parametrize("reply", [None, 5, [[1]], [[b"x", 2, 3]], [[1, 2, None]], ServerError("ERR no cluster")])
-def test_slots_that_are_none_are_failures(reply):
+def test_malformed_slots_are_failures(reply):
     with pytest.raises(Failed):
         slots_of(reply, ("h", 1))
 
 
-def test_slots_without_a_host_are_the_asked_ones():
+def test_slots_without_a_host_are_of_the_queried_node():
     assert slots_of([[0, 5, [b"", 7000, b"id"], [b"h", 7001]], [6, 9, [b"h", 7001]]], ("asked", 1)) == {("asked", 7000): [(0, 5)], ("h", 7001): [(6, 9)]}

@@ -1,8 +1,8 @@
-"""Loads for asyncio: one task loads, all others await it, in whichever event loop or thread they are.
+"""Loads for asyncio: one task loads, and all others await it, in any event loop or thread.
 
-The load runs in a task of its own, so cancelling a caller that awaits it, be it the one that began it, cancels no load. If the task
-itself is cancelled, as when its event loop ends, waiters elsewhere begin anew; and so they do if the loop was closed over it, or has
-stopped.
+A load runs in a task of its own. So cancelling a caller that awaits it, even the one that started
+it, does not cancel the load. If the task itself is cancelled, as when its event loop ends, waiters
+elsewhere begin anew; and so they do if the loop was closed before the task ended, or has stopped.
 """
 
 import asyncio
@@ -20,23 +20,26 @@ _log = logging.getLogger("hotset")
 
 _HIT, _LEAD, _WAIT, _STALE, _INTERRUPTED = range(5)
 
-# Seconds after which a waiter of another event loop looks whether the one that loads still runs.
-_INTERVAL = 0.05
+# Seconds between the checks by which a waiter in another event loop notices that the loading one
+# has stopped.
+_POLL_INTERVAL = 0.05
 
-# The tasks that run a function's loads.
+# The tasks that run the loads of a function.
 Tasks = set[asyncio.Task[Any]]
-# A load brings an error, or None and a value.
+# A load returns an error, or None and a value.
 _Task = asyncio.Task[tuple[BaseException | None, Any]]
-# By number, the loads that are run by tasks. Also what keeps the tasks alive: an event loop only knows them weakly.
+# The loads that tasks run, by number. They keep the tasks alive: an event loop has only weak
+# references.
 _loads: dict[int, tuple[_Task, Flight]] = {}
-# By event loop, the numbers of those that reload a value which callers are served: no caller awaits them.
+# By event loop, the numbers of the loads that no caller awaits: reloads while callers get the old
+# value.
 _reloads: dict[asyncio.AbstractEventLoop, set[int]] = {}
-# Cancelled by `close`: their waiters in the same event loop raise CancelledError.
+# Tasks cancelled by `close`: their waiters in the same event loop raise CancelledError.
 _closed: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
-# The calls of `close` that wait: the tasks that each is part of, and those that it waits for.
-_waits: list[tuple[set[asyncio.Task[Any]], set[asyncio.Task[Any]]]] = []
+# The calls of `close` in progress: the tasks that each is part of, and those that it waits for.
+_closings: list[tuple[set[asyncio.Task[Any]], set[asyncio.Task[Any]]]] = []
 # The numbers of the loads that the running code is part of.
-_within: ContextVar[tuple[int, ...]] = ContextVar("hotset_within", default=())
+_outer_loads: ContextVar[tuple[int, ...]] = ContextVar("hotset_outer_loads", default=())
 
 
 async def get(
@@ -48,11 +51,27 @@ async def get(
     share: bool = True,
     tasks: Tasks | None = None,
 ) -> Any:
-    """The value that `begin` (Memo.begin or Cache.begin) finds, or that `load` brings.
+    """Returns the value that `begin` finds, or that `load` returns.
 
-    An expired one is the answer immediately if stale values are served, unless its last reload was cancelled; or else if it cannot be
-    loaded anew. Unless loads are shared, the one that is in progress is not waited for. A load that is cancelled is begun anew once,
-    unless `close` cancelled it. While a task runs `load`, it is in `tasks`.
+    An expired value is returned immediately if `serve_stale` is set, unless its last reload was
+    cancelled; otherwise only if its reload fails. A load that is cancelled is begun anew once,
+    unless `close` cancelled it.
+
+    Args:
+        begin: `Memo.begin` or `Cache.begin`, with the key bound.
+        load: Called to load the value; its result is awaited.
+        ttl: The time to live of the loaded value, as `ttl_of` returns it.
+        serve_stale: Whether an expired value is returned while it is reloaded.
+        share: Whether to wait for a load in progress, instead of loading in this task.
+        tasks: The set that holds each task while it runs `load`.
+
+    Returns:
+        The value, possibly a `WithTtl`.
+
+    Raises:
+        RuntimeError: The load would wait for itself.
+        asyncio.CancelledError: The load was cancelled by `close`, or twice.
+        BaseException: What `load` raises.
     """
     if _reloads and serve_stale:
         _abandon_stopped()
@@ -65,7 +84,7 @@ async def get(
             return await _run_aside(load, tasks)
         if kind == _WAIT:
             awaited, _ = _loads.get(found.id, (None, None))
-            await _landing(found)
+            await _wait_until_done(found)
             value = found.result()
             if value is not MISSING:
                 return value
@@ -74,12 +93,12 @@ async def get(
             continue
         background = kind == _STALE and serve_stale
         flight: Flight = found if kind == _LEAD else more[0]
-        task = _lead(flight, load, ttl, background, tasks)
+        task = _start_load(flight, load, ttl, background, tasks)
         if background:
             return found
         await asyncio.wait([task])
         if task.cancelled():
-            # By the function itself, maybe: then it would be called without end.
+            # Retried once only: the function itself may cancel its task each time.
             if cancelled or _is_closed(task):
                 raise asyncio.CancelledError
             cancelled = True
@@ -107,17 +126,18 @@ def _log_failure(task: _Task) -> None:
 
 
 async def close(tasks: Tasks, *, cancel: bool) -> None:
-    """Waits until the tasks of this event loop that run loads have ended, except those that the caller is part of.
+    """Waits until the loads in this event loop have ended, except those the caller is part of.
 
     Args:
-        tasks: The tasks, as `get` keeps them.
-        cancel: Cancel them first. Their waiters in this event loop raise CancelledError; those elsewhere begin anew. Otherwise tasks that
-            wait here for the caller's are not waited for.
+        tasks: The tasks, as `get` maintains them.
+        cancel: Whether to cancel them first. Their waiters in this event loop then raise
+            CancelledError; those elsewhere begin anew. Otherwise tasks that wait here for the
+            caller's own are not waited for.
     """
     loop = asyncio.get_running_loop()
-    outer = {_loads[number][0] for number in _within.get() if number in _loads}
+    outer = {_loads[number][0] for number in _outer_loads.get() if number in _loads}
     outer |= {task for task in (asyncio.current_task(),) if task is not None}
-    # (Other event loops may add theirs: `tuple` copies in one step.)
+    # `tuple` copies in one step: other event loops may add tasks concurrently.
     open_tasks = [task for task in tuple(tasks) if task.get_loop() is loop and not task.done() and task not in outer]
     if cancel:
         for task in open_tasks:
@@ -127,18 +147,18 @@ async def close(tasks: Tasks, *, cancel: bool) -> None:
         waiting = _waiting_for(outer)
         open_tasks = [task for task in open_tasks if task not in waiting]
     if open_tasks:
-        wait = outer, set(open_tasks)
-        _waits.append(wait)
+        closing = outer, set(open_tasks)
+        _closings.append(closing)
         try:
             await asyncio.wait(open_tasks)
         finally:
-            _waits.remove(wait)
+            _closings.remove(closing)
 
 
 def _waiting_for(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
-    """Returns the tasks whose `close` waits for one of these, also over others."""
+    """Returns the tasks whose `close` waits for one of these, directly or through others."""
     found: set[asyncio.Task[Any]] = set()
-    while new := {task for outer, awaited in _waits if awaited & (tasks | found) for task in outer} - found:
+    while new := {task for outer, awaited in _closings if awaited & (tasks | found) for task in outer} - found:
         found |= new
     return found
 
@@ -151,7 +171,7 @@ async def _run_aside(load: Callable[[], Awaitable[Any]], tasks: Tasks | None) ->
     """Runs a load that is not shared, in the caller's own task."""
     task = asyncio.current_task()
     if tasks is None or task is None or task in tasks:
-        # (In `tasks` already: the function calls itself.)
+        # It is in `tasks` already if the function calls itself.
         return await load()
     tasks.add(task)
     try:
@@ -162,15 +182,15 @@ async def _run_aside(load: Callable[[], Awaitable[Any]], tasks: Tasks | None) ->
         del task
 
 
-def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None, background: bool, tasks: Tasks | None) -> _Task:
+def _start_load(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None, background: bool, tasks: Tasks | None) -> _Task:
     loop = asyncio.get_running_loop()
     task = loop.create_task(_run(flight, load, ttl))
 
-    def ended(_: object) -> None:
+    def on_done(_: object) -> None:
         if tasks is not None:
             tasks.discard(task)
-        _forget(flight.id, loop)
-        # (It may have been cancelled before it ran at all.)
+        _drop_load(flight.id, loop)
+        # The task may have been cancelled before its first step.
         _abandon(flight)
 
     _loads[flight.id] = task, flight
@@ -178,13 +198,13 @@ def _lead(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None,
         _reloads.setdefault(loop, set()).add(flight.id)
     if tasks is not None:
         tasks.add(task)
-    task.add_done_callback(ended)
+    task.add_done_callback(on_done)
     if background:
         task.add_done_callback(_log_failure)
     return task
 
 
-def _forget(number: int, loop: asyncio.AbstractEventLoop) -> None:
+def _drop_load(number: int, loop: asyncio.AbstractEventLoop) -> None:
     _loads.pop(number, None)
     numbers = _reloads.get(loop)
     if numbers is not None:
@@ -196,18 +216,18 @@ def _forget(number: int, loop: asyncio.AbstractEventLoop) -> None:
 async def _run(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | None) -> tuple[BaseException | None, Any]:
     task = asyncio.current_task()
     assert task is not None
-    # Those that have ended are no longer of interest, and would add up.
-    _within.set((*(outer for outer in _within.get() if outer in _loads), flight.id))
-    # Here, too: a task that is started eagerly runs before its creator knows it.
+    # Loads that have ended are dropped, or they would accumulate.
+    _outer_loads.set((*(outer for outer in _outer_loads.get() if outer in _loads), flight.id))
+    # Also set here: a task that is started eagerly runs before `_start_load` has its task.
     _loads[flight.id] = task, flight
     try:
         value = await load()
-        # (Its waiters may have abandoned it while its event loop had stopped.)
+        # Its waiters may have abandoned it while its event loop was stopped.
         if not flight.done():
             flight.finish(value, ttl)
         return None, value
     except Exception as error:
-        # What was loaded may be refused (its weigher raises, say): that has ended the load, then.
+        # `finish` may have raised (because the weigher did, say), which has ended the load.
         if not flight.done():
             flight.fail(error)
         return error, None
@@ -215,14 +235,16 @@ async def _run(flight: Flight, load: Callable[[], Awaitable[Any]], ttl: float | 
         _abandon(flight)
         if task.cancelling():
             raise
-        # The function's own doing: to begin anew would only bring the same.
+        # The function raised it without being cancelled: loading again would do the same.
         return error, None
     except BaseException:
-        # (A GeneratorExit may come long after the load has ended, with the event loop that was to continue it.)
+        # A GeneratorExit may arrive long after the load has ended, when its event loop is
+        # destroyed.
         _abandon(flight)
         raise
     finally:
-        # Or else an error would hold itself: by its traceback, which has this frame, and by the task's result.
+        # Break the reference cycle error -> traceback -> this frame -> task -> its result, the
+        # error.
         del task
 
 
@@ -231,67 +253,68 @@ def _abandon(flight: Flight) -> None:
         flight.abandon()
 
 
-def _check(number: int, waited: bool) -> None:
-    """Abandons a load that will never end: its event loop was closed over it, uncancelled, or does not run.
+def _abandon_if_stopped(number: int, waited: bool) -> None:
+    """Abandons a load that cannot complete: its event loop is closed, or does not run.
 
-    A loop may stop for an instant, between two calls of `run_until_complete`: so only a caller that has waited takes that for its end,
-    or one that blocks the loop's own thread.
+    A loop may stop briefly, between two calls of `run_until_complete`. So only a caller that has
+    `waited`, or one that blocks the loop's own thread, takes a stopped loop for the end.
     """
     task, flight = _loads.get(number, (None, None))
     if task is None or flight is None or flight.done():
         return
     loop = task.get_loop()
     if loop.is_closed() or (waited and not loop.is_running()):
-        _forget(number, loop)
+        _drop_load(number, loop)
         _abandon(flight)
 
 
-check_loads(_check)
+check_loads(_abandon_if_stopped)
 
 
 def _abandon_stopped() -> None:
-    """Abandons reloads whose event loops do not run any more: the values that they were to replace would be served until they expire."""
+    """Abandons reloads of stopped event loops, or their old values would be returned until expiry.
+    """
     running = asyncio.get_running_loop()
     for loop in list(_reloads):
         if loop is not running and not loop.is_running():
             for number in list(_reloads.get(loop, ())):
-                _check(number, True)
+                _abandon_if_stopped(number, True)
 
 
-async def _landing(flight: Flight) -> None:
-    """Waits until a load has ended that another task, or a thread, leads."""
-    if flight.id in _within.get():
-        raise RuntimeError("the load of this key awaits itself: its own loader looks up the same key")
+async def _wait_until_done(flight: Flight) -> None:
+    """Waits until a load that another task or a thread runs has ended."""
+    if flight.id in _outer_loads.get():
+        raise RuntimeError("the load of this key would wait for itself: its own loader looks up the same key")
     loop = asyncio.get_running_loop()
-    landed = loop.create_future()
+    completed = loop.create_future()
 
     def wake() -> None:
-        if not landed.done():
-            landed.set_result(None)
+        if not completed.done():
+            completed.set_result(None)
 
-    def tell() -> None:
+    def notify() -> None:
         try:
             loop.call_soon_threadsafe(wake)
         except RuntimeError:
-            # The loop was closed: no task waits there any more.
+            # The loop was closed: no task waits in it.
             pass
 
-    flight.add_done_callback(tell)
+    flight.add_done_callback(notify)
     waited = False
     while flight.of_task:
         task, _ = _loads.get(flight.id, (None, None))
         if task is not None and task.get_loop() is loop:
-            # It runs as long as this one.
+            # A task of this loop: it runs as long as this one does.
             break
-        _check(flight.id, waited)
-        if landed.done() or (await asyncio.wait([landed], timeout=_INTERVAL))[0]:
+        _abandon_if_stopped(flight.id, waited)
+        if completed.done() or (await asyncio.wait([completed], timeout=_POLL_INTERVAL))[0]:
             break
         waited = True
-    await landed
+    await completed
 
 
 def _forked() -> None:
-    """In a child, whose parent runs the tasks that it knows."""
+    """Abandons all loads in a child: their tasks run in the parent."""
     loads = list(_loads.values())
     _loads.clear()
     _reloads.clear()
@@ -299,7 +322,7 @@ def _forked() -> None:
         try:
             _abandon(flight)
         except Exception:
-            # A comparison of keys, say. The others are to be abandoned all the same.
+            # For example, a comparison of keys raises. The other loads must still be abandoned.
             traceback.print_exc()
 
 

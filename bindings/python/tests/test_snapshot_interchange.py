@@ -54,13 +54,13 @@ def c_program(tmp_path_factory):
     return program
 
 
-def test_c_reads_what_python_wrote(c_program, tmp_path):
+def test_c_reads_snapshots_of_python(c_program, tmp_path):
     path = tmp_path / "by-python"
     assert filled().save(path, codec="bytes") == COUNT + 1
     subprocess.run([c_program, "read", path], check=True)
 
 
-def test_python_reads_what_c_wrote(c_program, tmp_path):
+def test_python_reads_snapshots_of_c(c_program, tmp_path):
     path = tmp_path / "by-c"
     subprocess.run([c_program, "write", path], check=True)
     cache = hotset.Cache(2 * COUNT)

@@ -1,4 +1,4 @@
-"""The file of a snapshot: its name, links that lead to it, its permissions, and what other programs do to it."""
+"""The file of a snapshot: its name, links to it, its permissions, and changes by other programs."""
 
 import os
 import stat
@@ -50,7 +50,7 @@ def test_any_name_that_the_system_allows(tmp_path, name):
 
     function(1)
     assert function.cache_save() == 1
-    hotset._keep._keepers.clear()
+    hotset._auto_snapshot._auto_snapshotters.clear()
     assert os.listdir(os.fsencode(tmp_path)) == [name]
 
 
@@ -73,7 +73,7 @@ def test_a_link_is_followed(tmp_path):
         filled().save(link)
 
 
-def test_a_new_file_is_private_and_an_existing_one_keeps_its_mode(path):
+def test_new_file_is_private_and_replaced_one_keeps_mode(path):
     before = os.umask(0)
     try:
         filled().save(path)
@@ -109,7 +109,8 @@ for n in range(3):
 
 
 def test_a_directory_that_may_not_be_listed():
-    # (Not below pytest's own folders, which only root may pass, and which runs beside this one share.)
+    # (Not below pytest's own folders, which only root may pass, and which runs beside this one
+    # share.)
     with tempfile.TemporaryDirectory() as above:
         os.chmod(above, 0o711)
         folder = os.path.join(above, "drop")
@@ -122,7 +123,7 @@ def test_a_directory_that_may_not_be_listed():
 
 
 @pytest.mark.parametrize("harm", ["truncate", "overwrite", "remove"])
-def test_a_file_that_is_changed_while_it_is_loaded(path, harm):
+def test_file_changed_during_load(path, harm):
     """A load reads the file first: no more of it is needed, and nothing kills the process."""
     cache = hotset.Cache(10_000)
     cache.update({n: b"x" * 100 for n in range(2000)})
@@ -165,7 +166,7 @@ def test_a_file_that_is_larger_than_memory(path):
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def test_a_warning_that_is_an_error_leaves_the_previous_file(path):
+def test_warning_as_error_leaves_the_previous_file(path):
     filled(1).save(path)
     cache = filled(5)
     cache["odd"] = object()

@@ -1,4 +1,5 @@
-"""The second tier with servers that answer, but refuse for now: replicas, and servers that load their data."""
+"""The second tier with servers that answer, but refuse temporarily: replicas, and loading servers.
+"""
 
 import asyncio
 
@@ -30,7 +31,7 @@ def test_replica_is_an_outage_until_it_is_a_master(tmp_path, own_server, cache):
         assert prices.get("tea") is None and prices.get("rum") == 3
 
 
-def test_server_that_loads_its_data_is_an_outage_until_it_has(tmp_path, cache):
+def test_server_that_loads_its_data_is_an_outage(tmp_path, cache):
     with Server(tmp_path) as server:
         prices = cache(server)
         armed(prices)
@@ -56,7 +57,8 @@ def test_server_that_loads_its_data_is_an_outage_until_it_has(tmp_path, cache):
         assert asyncio.run(prices.aget("key1")) is None
         wait_until(lambda: prices.set("rum", 3), what="a confirmed write")
         wait_until(lambda: prices.stats()["server"]["journal"] == 0, what="the journal")
-        # What was removed during the outage stays removed, as does what was set in the 30 s before it (guarantee G7).
+        # What was removed during the outage stays removed, as does what was set in the 30 s before
+        # it (guarantee G7).
         assert prices.get("key1") is None and prices.get("key2") is None
 
 

@@ -1,4 +1,4 @@
-"""What functools' decorators do not offer: figures, sharing, times of results, and the process's caches."""
+"""Features beyond functools: statistics, sharing, expiration per result, the registry of caches."""
 
 import asyncio
 import functools
@@ -120,7 +120,7 @@ def test_resize_of_a_function():
         f.cache_resize(-1)
 
 
-def test_a_result_that_says_its_ttl(clock):
+def test_result_with_its_own_ttl(clock):
     @cached(timer=clock, ttl=100)
     def f(x):
         return WithTtl([x], x)
@@ -152,12 +152,12 @@ def test_a_result_that_says_its_ttl(clock):
         WithTtl(1, "x")
 
 
-def test_a_repr_tells_what_it_is():
+def test_repr_describes_the_cache():
     @cached
     def f():
         return 1
 
-    assert "test_a_repr_tells_what_it_is.<locals>.f" in repr(f) and "hotset.cached" in repr(f)
+    assert "test_repr_describes_the_cache.<locals>.f" in repr(f) and "hotset.cached" in repr(f)
     assert repr(Cache(10, ttl=5)) == "<hotset.Cache entries=0, capacity=10, ttl=5>"
     assert (repr(KEEP), repr(MISSING)) == ("KEEP", "MISSING")
 
@@ -238,7 +238,7 @@ def test_shared():
     assert hotset.caches()["test shared by threads"] is found[0]
 
 
-def test_caches_can_be_made_in_child_whatever_other_threads_did():
+def test_child_creates_caches_whatever_threads_did():
     """In a process of its own, with a thread that is making a cache at the fork."""
     if not hasattr(os, "fork"):
         pytest.skip("no fork")
@@ -269,7 +269,7 @@ done.set()
     assert ended.stdout == "0\n", ended
 
 
-def test_caches_are_made_by_destructors_that_run_within_the_registry():
+def test_destructor_within_the_registry_creates_a_cache():
     """In a process of its own: the same thread waited for itself."""
     code = """
 import signal
@@ -299,7 +299,7 @@ def test_raising_timer_spoils_neither_clear_all_nor_repr():
     assert repr(broken) == "<hotset.Cache entries=?, capacity=5>"
 
 
-def test_name_of_a_cache_that_is_gone_is_free():
+def test_name_of_a_dropped_cache_is_free():
     first = Cache(1, name="used twice")
     second = Cache(1, name="used twice")
     del first
@@ -379,7 +379,7 @@ def test_one_cache_under_several_functions():
     f.cache_clear()
     assert not f.cache_contains(5) and g.cache_contains(1) and len(cache) == 6
     assert f.cache_parameters()["cache"] is cache
-    with pytest.raises(TypeError, match="ttl is a setting of the cache"):
+    with pytest.raises(TypeError, match="ttl and cache exclude each other"):
         cached(cache=cache, ttl=3)
     with pytest.raises(TypeError, match="hotset.Cache"):
         cached(cache={})(len)
@@ -391,7 +391,7 @@ def test_one_cache_under_several_functions():
                 return 1
 
 
-def test_types_of_decorated_functions_promise_what_these_have():
+def test_types_of_decorated_functions_match_them():
     def f(x):
         return x
 

@@ -1,9 +1,11 @@
-"""Memoise a real function: line breaks as TeX chooses them, the least sum of squared leftovers over all ways to break a text.
+"""Memoizes a real function: line breaks as TeX chooses them.
 
-Without a cache the recursion takes exponential time; with `functools.lru_cache` or `hotset.lru_cache` it is a line more. What the
-second part shows needs more than functools has: a bound that keeps what is used often, though most of what is asked for is asked for once.
+It minimizes the sum of squared leftovers over all ways to break a text. Without a cache the
+recursion takes exponential time; `functools.lru_cache` or `hotset.lru_cache` needs one more line.
+The second part needs more than functools has: a bound that keeps the results used often, although
+most requested results are requested only once.
 
-    python examples/python/memoise.py
+    python examples/python/memoize.py
 """
 
 import random
@@ -13,8 +15,8 @@ from typing import Any
 
 import hotset
 
-TEXT = """An embedded cache engine keeps the hot set of a program's data inside the program's own process, where a look costs
-nanoseconds instead of a trip over the network, and forgets what nobody asks for any more.""".split()
+TEXT = """An embedded cache engine keeps the hot set of a program's data inside the program's own process, where a lookup costs
+nanoseconds instead of a trip over the network, and evicts what callers no longer request.""".split()
 
 
 def wrapped(words: tuple[str, ...], width: int) -> tuple[str, ...]:
@@ -40,7 +42,7 @@ def wrapped(words: tuple[str, ...], width: int) -> tuple[str, ...]:
 
 
 def requests(count: int) -> list[int]:
-    """Widths that users ask for: a few are popular, and a crawler tries all of them, one after another."""
+    """Returns requested widths: a few are popular, and a crawler requests all of them in turn."""
     chance = random.Random(1)
     popular = range(40, 100)
     weights = [1 / (rank + 1) for rank in range(len(popular))]
@@ -62,7 +64,7 @@ def main() -> None:
     for line in wrapped(tuple(TEXT), 46):
         print(f"    {line}")
 
-    print("\nA page rendered for each width, 40 kept; half of all requests are a crawler's:")
+    print("\nA page rendered for each width, 40 cached; half of all requests are a crawler's:")
     decorators: dict[str, Any] = {
         "functools.lru_cache": functools_lru_cache(maxsize=40),
         "hotset.lru_cache": hotset.lru_cache(maxsize=40),

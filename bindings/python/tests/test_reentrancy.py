@@ -1,4 +1,5 @@
-"""The native part under stress: keys that raise, re-enter and change the cache, references, the collector, threads and forks."""
+"""The native part under stress: keys that raise, re-enter and change the cache, threads and forks.
+"""
 
 import gc
 import os
@@ -125,7 +126,7 @@ def test_a_hash_that_raises_is_heard(make: Any) -> None:
 
 
 @every
-def test_what_raises_is_not_kept(make: Any) -> None:
+def test_raising_call_is_not_cached(make: Any) -> None:
     calls: list[int] = []
 
     def function(x: int) -> None:
@@ -214,7 +215,7 @@ def test_a_destructor_may_use_the_cache() -> None:
 
 @pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="without the GIL, after the epoch")
 @pytest.mark.parametrize("policy", ["tinylfu", "lru", "lfu", "fifo", "random"])
-def test_values_are_released_at_once(policy: str) -> None:
+def test_values_are_released_immediately(policy: str) -> None:
     c = Cache(maxsize=1000, policy=policy)
     refs = []
     for n in range(3000):
@@ -236,7 +237,7 @@ def test_values_are_released_at_once(policy: str) -> None:
     assert ref() is None
 
 
-def test_listeners_hear_of_everything_once() -> None:
+def test_listeners_are_notified_once() -> None:
     heard: list[tuple[Any, ...]] = []
     c = Cache(maxsize=2, policy="lru", on_removal=lambda *event: heard.append(event))
     c["a"], c["b"], c["c"] = 1, 2, 3
@@ -246,7 +247,7 @@ def test_listeners_hear_of_everything_once() -> None:
     assert heard == [("a", 1, "size"), ("b", 2, "replaced"), ("c", 3, "explicit"), ("b", 4, "explicit")]
 
 
-def test_a_listener_that_raises_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exception_of_a_listener_is_contained(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(args.exc_type))
     c = Cache(maxsize=1, on_removal=lambda *_: 1 / 0)
@@ -279,7 +280,7 @@ def test_a_method_does_not_hold_its_instance() -> None:
 
 @pytest.mark.parametrize("alive", [0, 300])
 @pytest.mark.parametrize("maxsize", [1024, None])
-def test_results_of_instances_that_are_gone_are_forgotten(maxsize: int | None, alive: int) -> None:
+def test_results_of_dead_instances_are_removed(maxsize: int | None, alive: int) -> None:
     class Class:
         @partial(as_method, maxsize=maxsize)
         def method(self) -> Weak:
@@ -289,7 +290,8 @@ def test_results_of_instances_that_are_gone_are_forgotten(maxsize: int | None, a
     kept = [weakref.ref(instance.method()) for instance in instances]
     refs = [weakref.ref(Class().method()) for _ in range(2000)]
     if FREE_THREADED:
-        # A sweep removes them, after as many insertions as the last sweep kept entries, and at least 64.
+        # A sweep removes them, after as many insertions as the last sweep kept entries, and at
+        # least 64.
         Class.method.run_pending()  # type: ignore[attr-defined]
         assert sum(ref() is not None for ref in refs) <= max(alive, 64)
     else:
@@ -433,7 +435,7 @@ def test_a_forked_child_keeps_a_working_cache() -> None:
     inside.wait()
     child = os.fork()
     if child == 0:
-        # The load of 1 is nobody's here: it must not be waited for.
+        # No thread of the child runs the load of 1: it must not be waited for.
         good = f(0) == 0 and f(1) == 1 and c["a"] == 1 and hotset.lru_cache(f)(2) == 2
         os._exit(0 if good else 1)
     release.set()
