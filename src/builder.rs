@@ -460,7 +460,8 @@ where
             let Some(inner) = cache.upgrade() else { return false };
             let continues = !inner.engine.is_poisoned();
             if continues {
-                // A listener or a destructor that panics has been reported by the panic hook; the work was done.
+                // A listener or a destructor that panics has been reported by the panic hook; the
+                // work was done.
                 _ = catch_unwind(AssertUnwindSafe(|| inner.engine.run_pending()));
             }
             _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The only files of `src/` with unsafe code. A new one needs a reason, and a reviewer. (Functions
 /// that C calls are unsafe: see `bindings/c/src/ffi.rs`.)
-const UNSAFE: [&str; 34] = [
+const UNSAFE: [&str; 35] = [
     "src/engine/core.rs",
     "src/engine/entry.rs",
     "src/engine/views.rs",
@@ -38,6 +38,7 @@ const UNSAFE: [&str; 34] = [
     "src/prim/memory.rs",
     "src/prim/prefetch.rs",
     "src/raw.rs",
+    "src/raw/tests.rs",
     "src/snapshot/file.rs",
     "src/snapshot/permissions.rs",
 ];
@@ -188,6 +189,18 @@ fn unsafe_code_says_why_it_is_safe() {
     }
 }
 
+/// A Python file without the lines of its docstrings.
+fn without_docstrings(text: &str) -> String {
+    let mut inside = false;
+    let code = text.lines().filter(|line| {
+        let quotes = line.matches("\"\"\"").count();
+        let of_docstring = inside || line.trim_start().starts_with("\"\"\"");
+        inside ^= of_docstring && quotes == 1;
+        !of_docstring
+    });
+    code.collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn files_are_short() {
     let dirs = [
@@ -200,7 +213,9 @@ fn files_are_short() {
     ];
     let (rust, python) = (files(&dirs), files_of("py", &dirs));
     assert!(rust.len() > 20 && python.len() > 20);
-    for (name, text) in rust.into_iter().chain(python) {
+    // In Python the documentation of users is in the same lines as the code: it does not count.
+    let documented = |(name, text): (String, String)| (name, without_docstrings(&text));
+    for (name, text) in rust.into_iter().chain(python.into_iter().map(documented)) {
         let lines = text.lines().count();
         assert!(lines <= 700, "{name} has {lines} lines: it does too much");
     }

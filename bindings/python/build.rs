@@ -1,4 +1,4 @@
-//! Tells the sources which Python they are built for.
+//! Passes the version of Python to the sources, as configuration flags.
 
 fn main() {
     pyo3_build_config::use_pyo3_cfgs();

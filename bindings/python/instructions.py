@@ -18,7 +18,11 @@ PROGRAM = """
 import functools, gc, hotset, sys
 gc.disable()
 with_ttl = hotset.cached(ttl=3600)
-decorators = {"functools": functools.lru_cache(None), "cached": hotset.cached, "cached, ttl": with_ttl}
+decorators = {
+    "functools": functools.lru_cache(None),
+    "cached": hotset.cached,
+    "cached, ttl": with_ttl,
+}
 decorator = decorators[sys.argv[1]]
 @decorator
 def f(x, y=0): return x

@@ -615,7 +615,8 @@ mod tests {
         round(HashMap::<u8, String>::from([(1, "one".into()), (2, "two".into())]));
         round(HashSet::<char>::from(['a', 'b']));
         round(BTreeSet::from([vec![1u8]]));
-        round(Box::new(Arc::new(Rc::new(7u32))));
+        round(Box::new(Arc::new(Some(7u32))));
+        round(Rc::new(7u32));
     }
 
     /// The documented bytes: a snapshot of an earlier version must stay readable.

@@ -1,11 +1,11 @@
 //! The generations that this process knows, and the keys that hold them.
 
+use super::NamespaceSettings;
 use super::frame::Stamp;
 use super::node::Retention;
 use super::slots::{SLOTS, slot};
 use super::stats::TierStats;
 use super::tier::{RequestContext, State};
-use super::NamespaceSettings;
 use std::borrow::Cow;
 
 /// A generation as this process knows it.

@@ -1,4 +1,4 @@
-"""The stub of the native part says what the native docstrings say."""
+"""The docstrings of the stub of the native part are those of the native part."""
 
 import ast
 import inspect

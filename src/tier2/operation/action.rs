@@ -1,6 +1,5 @@
 //! What an operation asks its caller to do, and what the server answered.
 
-
 /// What the caller of an operation has to do next. Operands are the operation's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]

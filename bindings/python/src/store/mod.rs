@@ -86,8 +86,8 @@ impl Store {
                     .map_or(ptr::null_mut(), |object| object.clone().into_ptr()),
             )
         };
-        let mut builder = hotset::Cache::<Key, Value, _>::builder_with_hasher(IdentityHasher::default())
-            .policy(options.policy);
+        let mut builder =
+            hotset::Cache::<Key, Value, _>::builder_with_hasher(IdentityHasher::default()).policy(options.policy);
         builder = match (options.capacity, &options.weigher) {
             (capacity, None) => {
                 let entries = capacity.map_or(usize::MAX, |entries| usize::try_from(entries).unwrap_or(usize::MAX));
