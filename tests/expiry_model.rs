@@ -182,7 +182,7 @@ struct Pair {
     clock: ManualClock,
     settings: Settings,
     weighted: bool,
-    bounded_cache_matches_model: bool,
+    bounded: bool,
     /// The live entries.
     alive: HashMap<u8, Known>,
     /// The deadlines of expired entries, by value, that the listener has not been called with yet.
@@ -221,7 +221,7 @@ impl Pair {
             clock,
             settings,
             weighted,
-            bounded_cache_matches_model: capacity.is_some(),
+            bounded: capacity.is_some(),
             alive: HashMap::new(),
             ended: HashMap::new(),
             now: 1,
@@ -267,7 +267,7 @@ impl Pair {
     fn found(&mut self, key: u8, got: Option<u64>) {
         let Some(got) = got else {
             if let Some(known) = self.alive.get(&key) {
-                assert!(self.bounded_cache_matches_model, "{known:?} is alive at {}", self.now);
+                assert!(self.bounded, "{known:?} is alive at {}", self.now);
             }
             return;
         };
@@ -300,7 +300,7 @@ impl Pair {
         let at = events.iter().position(|(_, id, _)| *id == known.id);
         let (of, _, shown) = events.remove(at.unwrap_or_else(|| panic!("the listener was not shown {known:?}")));
         assert_eq!(of, key);
-        if self.bounded_cache_matches_model && shown == Cause::Size {
+        if self.bounded && shown == Cause::Size {
             return None;
         }
         assert_eq!(shown, cause, "{known:?}");
@@ -322,7 +322,7 @@ impl Pair {
                     let over = self.ended.remove(&id);
                     assert!(over.is_some(), "{id} of {key} was not over, or was shown before");
                 }
-                Cause::Size if self.bounded_cache_matches_model => {
+                Cause::Size if self.bounded => {
                     let known = self.alive.remove(&key);
                     assert_eq!(known.map(|known| known.id), Some(id), "alive until then");
                 }
@@ -460,7 +460,7 @@ impl Pair {
                 } else {
                     self.leaves(key, Cause::Explicit, &mut events).map(|known| known.id)
                 };
-                assert!(current == old || self.bounded_cache_matches_model && current.is_none());
+                assert!(current == old || self.bounded && current.is_none());
             }
             Call::ComputeWithTtl(key, ttl) => {
                 let mut current = None;
@@ -468,7 +468,7 @@ impl Pair {
                 assert_eq!(after, Some(id));
                 events = self.seen();
                 self.put(key, id, ttl, &mut events);
-                assert!(current == before(key) || self.bounded_cache_matches_model && current.is_none());
+                assert!(current == before(key) || self.bounded && current.is_none());
             }
             Call::Load(key) => {
                 let got = cache.get_or_insert_with(key, || id);
@@ -494,11 +494,7 @@ impl Pair {
                 }
             }
             Call::SetCapacity(capacity) => {
-                let capacity = if self.bounded_cache_matches_model {
-                    capacity
-                } else {
-                    1000 + capacity
-                };
+                let capacity = if self.bounded { capacity } else { 1000 + capacity };
                 cache.set_capacity(capacity);
                 assert!(cache.weight() <= capacity);
             }
@@ -526,7 +522,7 @@ impl Pair {
         if got == self.last {
             // If it was there before, it must have been evicted first.
             if let Some(known) = self.alive.get(&key) {
-                assert!(self.bounded_cache_matches_model, "{known:?} is alive");
+                assert!(self.bounded, "{known:?} is alive");
             }
             self.put(key, got, ttl, events);
         } else {
@@ -548,7 +544,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn roomy_cache_matches_model(settings in settings(), policy in policy(), weighted: bool, calls in prop::collection::vec(call(6), 0..300)) {
+    fn roomy(settings in settings(), policy in policy(), weighted: bool, calls in prop::collection::vec(call(6), 0..300)) {
         Pair::new(settings, policy, None, weighted).run(calls);
     }
 

@@ -56,7 +56,7 @@ fn policy() -> impl Strategy<Value = Policy> {
     ])
 }
 
-/// The cache and the latest value of every key that was not removed. A bounded_cache_matches_model
+/// The cache and the latest value of every key that was not removed. A bounded
 /// cache may have evicted some of them.
 struct Pair {
     cache: Cache<u8, u64>,
@@ -66,7 +66,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// The cache's value of the key is the latest one, or (if bounded_cache_matches_model) absent.
+    /// The cache's value of the key is the latest one, or (if bounded) absent.
     fn agree(&self, key: u8, got: Option<u64>) {
         let latest = self.model.get(&key).copied();
         if self.exact || got.is_some() {
@@ -202,7 +202,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn unbounded_cache_matches_model(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
+    fn unbounded(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_entries(usize::MAX).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: true, weigh: one }.run(calls);
     }
@@ -215,7 +215,7 @@ proptest! {
     }
 
     #[test]
-    fn bounded_cache_matches_model(policy in policy(), entries in 0..120usize, calls in prop::collection::vec(call(), 0..300)) {
+    fn bounded(policy in policy(), entries in 0..120usize, calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_entries(entries).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: false, weigh: one }.run(calls);
     }
@@ -228,7 +228,7 @@ proptest! {
 
     /// With room for all keys, nothing is evicted.
     #[test]
-    fn roomy_cache_matches_model(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
+    fn roomy(policy in policy(), calls in prop::collection::vec(call(), 0..300)) {
         let cache = Cache::builder().max_entries(256).policy(policy).build().unwrap();
         Pair { cache, model: HashMap::new(), exact: true, weigh: one }.run(calls);
     }
