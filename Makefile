@@ -87,12 +87,12 @@ test-default: ## The tests, the features async, serde and tier2 included
 
 # Without default features the crate's only dependencies are two crates of pure Rust.
 test-minimal: ## The library without default features, and each feature alone: dependencies, lints, tests
-	test "$$($(CARGO) tree --no-default-features --edges normal --prefix none | cut -d ' ' -f 1 | sort | xargs)" = "foldhash hashbrown hotset"
+	test "$$($(CARGO) tree -p hotset --no-default-features --edges normal --prefix none | cut -d ' ' -f 1 | sort | xargs)" = "foldhash hashbrown hotset"
 	for feature in async crossbeam huge-pages serde snapshot tier2; do \
-		$(CARGO) clippy --no-default-features --features $$feature -- -D warnings || exit 1; \
+		$(CARGO) clippy -p hotset --no-default-features --features $$feature -- -D warnings || exit 1; \
 	done
-	$(CARGO) clippy --all-targets --no-default-features -- -D warnings
-	$(CARGO) test --lib --test model --test loads --test refresh --test expiry --no-default-features
+	$(CARGO) clippy -p hotset --all-targets --no-default-features -- -D warnings
+	$(CARGO) test -p hotset --lib --test model --test loads --test refresh --test expiry --no-default-features
 
 # The oldest compiler that is supported, as Cargo.toml declares it.
 MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml).0

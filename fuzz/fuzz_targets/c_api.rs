@@ -13,12 +13,12 @@ use std::collections::HashSet;
 use std::ptr;
 
 // The library's own sources: a library for C cannot be linked to as a crate.
+#[path = "../../bindings/c/src/admin.rs"]
+mod admin;
 #[path = "../../bindings/c/src/basic.rs"]
 mod basic;
 #[path = "../../bindings/c/src/blob.rs"]
 mod blob;
-#[path = "../../bindings/c/src/ffi.rs"]
-mod ffi;
 #[path = "../../bindings/c/src/cache.rs"]
 mod cache;
 #[path = "../../bindings/c/src/callback.rs"]
@@ -27,8 +27,12 @@ mod callback;
 mod change;
 #[path = "../../bindings/c/src/compute.rs"]
 mod compute;
+#[path = "../../bindings/c/src/ffi.rs"]
+mod ffi;
 #[path = "../../bindings/c/src/fork.rs"]
 mod fork;
+#[path = "../../bindings/c/src/iter.rs"]
+mod iter;
 #[path = "../../bindings/c/src/load.rs"]
 mod load;
 #[path = "../../bindings/c/src/memory.rs"]
@@ -49,10 +53,6 @@ mod ticker;
 mod ttl;
 #[path = "../../bindings/c/src/types.rs"]
 mod types;
-#[path = "../../bindings/c/src/iter.rs"]
-mod iter;
-#[path = "../../bindings/c/src/admin.rs"]
-mod admin;
 #[path = "../../bindings/c/src/write.rs"]
 mod write;
 
