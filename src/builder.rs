@@ -15,7 +15,8 @@ use crate::stats::Cause;
 use crate::ticker::{Kind, Service};
 use std::fmt;
 #[cfg(feature = "snapshot")]
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
+use std::hash::Hash;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};

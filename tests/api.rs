@@ -1,6 +1,5 @@
 //! The public API of the crate: calls and traits that the other tests do not cover.
 
-use hotset::snapshot::{AutoSnapshot, LoadOptions, SaveOptions};
 use hotset::{
     Builder, Cache, Change, Entry, Freshness, Iter, Keys, LoadError, Loaded, ManualClock, Policy, Reader, Stats, Ttl,
 };
@@ -379,7 +378,10 @@ fn public_types_have_the_usual_traits() {
     debug::<Change<u32, u32>>();
     debug::<Stats>();
     debug::<ManualClock>();
-    debug::<AutoSnapshot>();
-    debug::<SaveOptions>();
-    debug::<LoadOptions>();
+    #[cfg(feature = "snapshot")]
+    {
+        debug::<hotset::snapshot::AutoSnapshot>();
+        debug::<hotset::snapshot::SaveOptions>();
+        debug::<hotset::snapshot::LoadOptions>();
+    }
 }

@@ -45,11 +45,11 @@ const WARM: u8 = 6;
 /// `coldest` searches this many entries at a queue's tail for one that was not hit.
 const COLDEST_OF: usize = 64;
 /// Caches of at most this capacity have a sketch as soon as entries are restored with their uses.
+#[cfg_attr(not(feature = "snapshot"), allow(dead_code))]
 const PRESIZE: u64 = 1 << 26;
 /// How many candidates are compared with the remembered victim's estimate before it is read again.
 const RIVAL_USES: u8 = 31;
 /// The highest estimate.
-#[cfg_attr(not(feature = "snapshot"), allow(dead_code))]
 #[cfg_attr(not(feature = "snapshot"), allow(dead_code))]
 const MOST_USES: u8 = 15;
 /// The mask of a random number that is 0 once in 128 times.
