@@ -42,11 +42,11 @@ use std::time::Duration;
 /// # Concurrency
 ///
 /// - **Lookups are lock-free**: `get`, `get_with`, `get_many`, `contains_key` and those of a
-///   [`Reader`] wait for no other thread. With [`Policy::Lru`](crate::Policy::Lru), and where
-///   entries expire, a lookup may take the maintenance lock, if it is free, to do work that is due.
-///   Two kinds of lookups may wait: one after which an [`Expiry`](crate::Expiry) moves the deadline
-///   earlier waits for the maintenance lock, and a miss in a cache with a lazily loaded
-///   [snapshot](crate::snapshot) for its locks.
+///   [`Reader`](crate::Reader) wait for no other thread. With [`Policy::Lru`](crate::Policy::Lru),
+///   and where entries expire, a lookup may take the maintenance lock, if it is free, to do work
+///   that is due. Two kinds of lookups may wait: one after which an [`Expiry`](crate::Expiry) moves
+///   the deadline earlier waits for the maintenance lock, and a miss in a cache with a lazily
+///   loaded [snapshot](crate::snapshot) for its locks.
 /// - **Writers** (`insert`, `remove`, `compute`, loads that insert) change the table without a lock
 ///   and record the change in a buffer of their own thread. With a batch of records the thread
 ///   tries the maintenance lock, under which the policy and the timers are kept, entries are

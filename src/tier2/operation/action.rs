@@ -14,7 +14,8 @@ pub enum Action {
     /// Marked. The same with `head()` and the payload as the new value.
     Fill,
     /// Marked. SET `target` to `head()` and the payload, PX `px`; with `not_after` refused once
-    /// server time is past that. [`Reply::Flag`]. [`Operation::sending`] is called first.
+    /// server time is past that. [`Reply::Flag`]. [`Operation::sending`](super::Operation::sending)
+    /// is called first.
     Put,
     /// If `target` is `expected`: UNLINK `target`. [`Reply::Flag`].
     Release,
@@ -39,9 +40,12 @@ pub enum Action {
     Fence,
     /// The caller's own command. [`Reply::Flag`].
     Direct,
-    /// Connect to `node` ([`Tier::probed`] or [`Tier::probe_failed`]), then [`Operation::step`].
+    /// Connect to `node` ([`Tier::probed`](crate::tier2::Tier::probed) or
+    /// [`Tier::probe_failed`](crate::tier2::Tier::probe_failed)), then
+    /// [`Operation::step`](super::Operation::step).
     Probe = 32,
-    /// Call the loader, then [`Operation::loaded`] or [`Operation::load_failed`].
+    /// Call the loader, then [`Operation::loaded`](super::Operation::loaded) or
+    /// [`Operation::load_failed`](super::Operation::load_failed).
     Load,
     /// Wait until `until`, a message for the key, or the end of another operation on it in this
     /// process; then `step`. A caller that leads the load of another key finishes that first.
