@@ -78,7 +78,7 @@ impl<K, V> Engine<K, V> {
         match self.enter(hash, new, equal, Mode::Upsert, UNCONDITIONAL, &guard) {
             Inserted::New => self.record_arrival(new, guard),
             Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
-            _ => unreachable!("upserts replace, room is made, and what asks nobody is not killed"),
+            _ => unreachable!("an unconditional upsert inserts or replaces"),
         }
     }
 
