@@ -564,7 +564,14 @@ fn full_disk_keeps_the_previous_file() {
         let limited = "trap '' XFSZ; ulimit -f 128; exec \"$0\" --exact full_disk_keeps_the_previous_file";
         let mut shell = std::process::Command::new("sh");
         shell.arg("-c").arg(limited).arg(std::env::current_exe().unwrap());
-        assert!(shell.env(CHILD, "1").status().unwrap().success());
+        // Through pipes: the limit holds for the parent's log, too.
+        let output = shell.env(CHILD, "1").output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "{printed}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         return;
     }
     let dir = Dir::new();

@@ -50,13 +50,19 @@ pub(crate) const FOLDER: &str = "HOTSET_SNAPSHOT_FOLDER";
 /// Runs a shell script in which `$0` and on are the ignored test `name` of this program; `None` if
 /// the script exits with 77, since the machine does not allow what it is to set up.
 pub(crate) fn in_shell(script: &str, name: &str, folder: &Folder) -> Option<()> {
-    let status = Command::new("sh")
+    // Through pipes: a limit on the size of files holds for the parent's log, too.
+    let output = Command::new("sh")
         .args(["-c", script])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--ignored", "--nocapture"])
         .env(FOLDER, folder.path())
-        .status()
+        .output()
         .unwrap();
+    let status = output.status;
+    if !status.success() {
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        print!("{}", String::from_utf8_lossy(&output.stderr));
+    }
     if status.code() == Some(77) {
         println!("{name}: skipped, as the machine does not allow it");
         return None;
