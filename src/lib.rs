@@ -70,6 +70,9 @@ pub mod snapshot;
 #[path = "snapshot_off.rs"]
 mod snapshot;
 mod stats;
+#[cfg(feature = "stats-file")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stats-file")))]
+pub mod stats_file;
 mod ticker;
 #[cfg(feature = "tier2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tier2")))]

@@ -11,7 +11,8 @@
 //!   [`reload_abandoned`];
 //! - views of all entries: [`visit`], [`visit_unlinked`], [`hottest_with_remaining`];
 //! - snapshots by a codec for whole entries: [`save`], [`load`], [`SaveSession`], [`LoadSession`];
-//! - the child of a fork: [`fork_child`].
+//! - the child of a fork: [`fork_child`];
+//! - the stats file: `stats_file`.
 //!
 //! # Stability
 //!
@@ -22,6 +23,9 @@
 //!
 //! Where a function does not say otherwise, any thread may call it, callbacks included. It takes no
 //! lock around a callback, which may use the cache.
+
+#[cfg(all(feature = "stats-file", unix))]
+pub mod stats_file;
 
 use crate::cache::{Cache, Inner};
 use crate::engine::Engine;

@@ -77,6 +77,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             failures.clear();
         }
     }
+
+    /// Removes all entries, and invalidates all loads in flight.
+    pub(crate) fn clear(&self) {
+        let mut panics = Panics::default();
+        self.begin_clear(&mut panics);
+        panics.catch(|| self.engine.clear());
+        panics.catch(|| self.engine.run_pending());
+        panics.resume();
+    }
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
@@ -307,10 +316,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// O(n).
     pub fn clear(&self) {
-        let mut panics = Panics::default();
-        self.0.begin_clear(&mut panics);
-        panics.catch(|| self.0.engine.clear());
-        panics.catch(|| self.run_pending());
-        panics.resume();
+        self.0.clear();
     }
 }

@@ -6,6 +6,8 @@
 use super::entry::{Deadlines, ExpiryRef, NO_DEADLINE};
 use crate::clock::{TimeSource, nanos};
 use crate::expiry::{Expiry, Ttl};
+#[cfg(all(feature = "stats-file", unix))]
+use crate::prim::pulse;
 use crate::prim::sync::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -31,6 +33,9 @@ pub(crate) struct ExpirySettings<K, V> {
     active: AtomicBool,
     /// The time at which maintenance is due next.
     next_deadline: AtomicU64,
+    /// Whether the next deadline is at most that of the process's pulse.
+    #[cfg(all(feature = "stats-file", unix))]
+    observes_pulse: AtomicBool,
 }
 
 impl<K, V> ExpirySettings<K, V> {
@@ -45,6 +50,8 @@ impl<K, V> ExpirySettings<K, V> {
             jitter: 0,
             active: AtomicBool::new(false),
             next_deadline: AtomicU64::new(NO_DEADLINE),
+            #[cfg(all(feature = "stats-file", unix))]
+            observes_pulse: AtomicBool::new(false),
         }
     }
 
@@ -89,7 +96,29 @@ impl<K, V> ExpirySettings<K, V> {
     /// Forgets the next deadline. Called by the lock holder before it applies all events; it notes
     /// the new one before the unlock.
     pub(super) fn reset_next_deadline(&self) {
+        #[cfg(all(feature = "stats-file", unix))]
+        if self.observes_pulse.load(Ordering::Relaxed) {
+            return self.next_deadline.store(pulse::next(), Ordering::Relaxed);
+        }
         self.next_deadline.store(NO_DEADLINE, Ordering::Relaxed);
+    }
+
+    /// Has the calls on this cache claim the process's pulse when it is due. Returns false for a
+    /// cache with a clock of its own, whose time is not the pulse's.
+    #[cfg(all(feature = "stats-file", unix))]
+    pub(super) fn observe_pulse(&self) -> bool {
+        let is_system = matches!(self.clock, TimeSource::System);
+        if is_system {
+            self.observes_pulse.store(true, Ordering::Relaxed);
+            self.note_deadline(pulse::next());
+        }
+        is_system
+    }
+
+    /// Returns whether the pulse is due, and the caller must run it.
+    #[cfg(all(feature = "stats-file", unix))]
+    pub(super) fn claims_pulse(&self, now: u64) -> bool {
+        self.observes_pulse.load(Ordering::Relaxed) && pulse::claim(now)
     }
 
     /// Notes the deadline of an inserted entry. In a race with `reset_next_deadline` the deadline
